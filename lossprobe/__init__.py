@@ -1,0 +1,45 @@
+"""lossprobe: a profiler for language-model loss. Score every token once, answer every question from the stored run.
+
+    import lossprobe
+
+    checkpoint = lossprobe.open_checkpoint("my-model")
+    run = lossprobe.score(checkpoint, lossprobe.open_text(["data.txt"])).run
+    print(lossprobe.measure_perplexity(run).token_perplexity)
+
+Names are loaded when they are first used, so that `lossprobe --help` needs neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CallableCheckpoint": "lossprobe.checkpoint.callable",
+    "LoadOptions": "lossprobe.checkpoint.interface",
+    "LossprobeError": "lossprobe.errors",
+    "Run": "lossprobe.run.reader",
+    "ScoreOptions": "lossprobe.pipeline",
+    "StringSource": "lossprobe.text.documents",
+    "TextOptions": "lossprobe.text.documents",
+    "Tokens": "lossprobe.checkpoint.interface",
+    "open_checkpoint": "lossprobe.checkpoint.detect",
+    "open_run": "lossprobe.run.reader",
+    "open_text": "lossprobe.text.documents",
+    "score": "lossprobe.pipeline",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a public name, loading the module that defines it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lossprobe' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,133 @@
+"""What intervals resample: documents, or blocks of tokens in a single document; never single tokens.
+
+Neighbouring tokens are correlated, so an interval that takes them as independent is far too narrow. The
+interval here is the delete-one-cluster jackknife with Student's t (Miller 1974; Efron & Tibshirani 1993,
+ch. 11): for the ratio θ = Σ s_c / Σ n_c over G clusters, with θ_(c) the ratio without cluster c,
+
+    SE² = (G − 1) / G · Σ_c (θ_(c) − mean θ_(·))²          interval: θ ± t(G − 1) · SE
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import stdtrit
+
+from lossprobe.run.reader import Run
+from lossprobe.units import format_count
+
+CONFIDENCE = 0.95
+BLOCK_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """What a run's intervals resample.
+
+    Attributes:
+        unit: "document" or "block".
+        count: how many of them hold scored tokens.
+        sql: expression over `tokens` that names a row's cluster.
+        note: what a reader of the interval must know, or None.
+    """
+
+    unit: str
+    count: int
+    sql: str
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval; `low` and `high` are None where fewer than two clusters exist."""
+
+    estimate: float
+    low: float | None
+    high: float | None
+
+
+def find_clusters(run: Run) -> Clusters:
+    """Return the clusters of a run: its documents, or in a single document contiguous blocks of 4,096 tokens."""
+    documents = int(run.scalar("SELECT count(*) FROM documents WHERE scored_tokens > 0"))
+    if documents > 1:
+        return Clusters("document", documents, "document", None)
+    sql = f"token // {BLOCK_TOKENS}"
+    blocks = int(run.scalar(f"SELECT count(DISTINCT {sql}) FROM tokens WHERE unscored IS NULL"))
+    if blocks > 1:
+        note = (
+            f"one document: intervals resample {blocks} blocks of {format_count(BLOCK_TOKENS)} tokens "
+            "and are a lower bound; "
+            "give documents (a folder, a JSONL, --split-documents) for better ones"
+        )
+    else:
+        note = f"one document of fewer than {format_count(2 * BLOCK_TOKENS)} tokens: no interval can be given"
+    return Clusters("block", blocks, sql, note)
+
+
+def jackknife_ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Interval:
+    """Return Σ numerator / Σ denominator with its delete-one jackknife-t interval.
+
+    Args:
+        numerator: [G] sums per cluster, such as losses in nats.
+        denominator: [G] counts per cluster, such as tokens or bytes.
+
+    For (1, 2, 6) over (1, 1, 2) the estimate is 2.25 and the interval 2.25 ± 4.302653 · 0.853563.
+
+    >>> interval = jackknife_ratio([1, 2, 6], [1, 1, 2])
+    >>> round(interval.estimate, 6), round(interval.high - interval.estimate, 6)
+    (2.25, 3.67258)
+    """
+    s, n = np.asarray(numerator, float), np.asarray(denominator, float)
+    estimate = float(s.sum() / n.sum())
+    without = n.sum() - n
+    if len(s) < 2 or (without <= 0).any():
+        return Interval(estimate, None, None)
+    return around(estimate, (s.sum() - s) / without)
+
+
+def around(estimate: float, replicates: npt.NDArray[np.float64]) -> Interval:
+    """Return an estimate with the jackknife-t interval of its [G] delete-one replicates."""
+    count = len(replicates)
+    error = math.sqrt((count - 1) * float(np.var(replicates)))
+    half = t_quantile(count) * error
+    return Interval(estimate, estimate - half, estimate + half)
+
+
+def t_quantile(clusters: int) -> float:
+    """Return the two-sided 95 % quantile of Student's t with `clusters` − 1 degrees of freedom."""
+    return float(stdtrit(clusters - 1, (1.0 + CONFIDENCE) / 2.0))
+
+
+def grouped_losses(run: Run, clusters: Clusters, group: str, source: str = "tokens") -> pd.DataFrame:
+    """Return the mean loss of every group with its interval, computed out of core.
+
+    Args:
+        run: the run.
+        clusters: what the intervals resample.
+        group: SQL expression over `source` that names a row's group.
+        source: SQL relation with the columns of `tokens`; only scored rows are read.
+
+    Returns:
+        One row per group in order: `key`, `count` (tokens), `total_nats`, `mean_loss_nats`, `low`, `high` (NaN with
+        fewer than two clusters), `clusters`.
+    """
+    sums = f"""
+        SELECT {group} AS key, {clusters.sql} AS cluster, sum(loss_nats::DOUBLE) AS s, count(*) AS n
+        FROM {source} WHERE unscored IS NULL GROUP BY ALL"""
+    totals = f"""
+        SELECT *, sum(s) OVER (PARTITION BY key) AS s_all, sum(n) OVER (PARTITION BY key) AS n_all FROM ({sums})"""
+    frame = run.query(f"""
+        SELECT key, any_value(n_all)::BIGINT AS count, any_value(s_all) AS total_nats, count(*) AS clusters,
+               var_pop(CASE WHEN n_all > n THEN (s_all - s) / (n_all - n) END) AS variance
+        FROM ({totals}) GROUP BY key ORDER BY key""")
+    frame["mean_loss_nats"] = frame["total_nats"] / frame["count"]
+    enough = frame["clusters"] > 1
+    quantile = np.array([t_quantile(count) if count > 1 else np.nan for count in frame["clusters"]])
+    half = quantile * np.sqrt((frame["clusters"] - 1) * frame["variance"].astype(float).clip(lower=0.0))
+    frame["low"] = (frame["mean_loss_nats"] - half).where(enough)
+    frame["high"] = (frame["mean_loss_nats"] + half).where(enough)
+    return frame[["key", "count", "total_nats", "mean_loss_nats", "low", "high", "clusters"]]

@@ -1,0 +1,49 @@
+"""`--where`: comparisons of stored columns with numbers, turned into SQL that can hold nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from lossprobe.errors import UsageError
+from lossprobe.run.schema import TOKEN_COLUMNS
+from lossprobe.units import visible
+
+SHORT = {"loss": "loss_nats", "entropy": "entropy_nats", "margin": "margin_nats", "uniform_loss": "uniform_loss_nats"}
+FIELDS = {column.name: column.name for column in TOKEN_COLUMNS if column.name != "unscored"} | SHORT
+COMPARISON = re.compile(
+    r"\s*(?P<field>[a-z_0-9]+)\s*(?P<sign><=|>=|==|!=|=|<|>)\s*(?P<number>[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*"
+)
+
+
+def where_sql(conditions: Sequence[str]) -> str:
+    """Return one SQL condition for several `--where` texts, all of which must hold.
+
+    Raises:
+        UsageError: anything but COLUMN SIGN NUMBER, joined by `and`.
+
+    >>> where_sql(["loss > 5 and context<=10", "document=3"])
+    '"loss_nats" > 5.0 AND "context" <= 10.0 AND "document" = 3.0'
+    >>> where_sql([])
+    'TRUE'
+    """
+    parts = [
+        _comparison(part) for condition in conditions for part in re.split(r"\band\b", condition, flags=re.IGNORECASE)
+    ]
+    return " AND ".join(parts) or "TRUE"
+
+
+def _comparison(text: str) -> str:
+    match = COMPARISON.fullmatch(text)
+    name = FIELDS.get(match["field"]) if match else None
+    try:
+        number = float(match["number"]) if match else None
+    except ValueError:
+        number = None
+    if match is None or name is None or number is None:
+        raise UsageError(
+            "where.syntax",
+            f"--where {visible(text.strip(), 60)!r}: expected COLUMN < <= = != >= > NUMBER",
+            hint=f"columns: {', '.join(sorted(FIELDS))}",
+        )
+    return f'"{name}" {match["sign"].replace("==", "=")} {number!r}'

@@ -1,0 +1,244 @@
+"""Perplexity per token, word and byte, bits per byte and character: all from one sum, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lossprobe.analysis.clusters import Clusters, Interval, find_clusters, grouped_losses, jackknife_ratio
+from lossprobe.errors import UsageError
+from lossprobe.run.reader import Run
+from lossprobe.text.counts import count_spans
+from lossprobe.units import bits, format_perplexity, perplexity, plural, visible
+
+Transform = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """The headline numbers of a run.
+
+    Every interval is a 95 % delete-one jackknife-t interval over documents (blocks of 4,096 tokens in a single
+    document); perplexities transform the ends of the interval in nats. A number is None where it cannot be given;
+    `notes` says why.
+
+    Attributes:
+        tokens_scored: tokens with a loss.
+        nll_nats_per_token: mean loss, and `nll_interval` [low, high].
+        token_perplexity: exp(nll_nats_per_token), and its interval.
+        word_perplexity: exp(total nats / scored words), and its interval.
+        byte_perplexity: exp(total nats / scored bytes), and its interval.
+        bits_per_byte: total bits / scored UTF-8 bytes, and its interval.
+        bits_per_char: total bits / scored Unicode code points, and its interval.
+        bytes: scored bytes.
+        documents: documents read.
+        uniform_nats: log V, the loss of a model that knows nothing.
+        unigram_nats: entropy of the text's own token frequencies, the loss of the best model without context.
+        interval_unit: "document" or "block".
+        coverage: tokens and bytes read, scored, and unscored by reason.
+        notes: what a reader must know, one line each.
+        table: one row per measure: measure, value, low, high, unit, count.
+        by: name of the grouping, or None.
+        groups: one row per group: group, documents, tokens, mean_loss_nats, low, high, perplexity, bits_per_byte.
+    """
+
+    tokens_scored: int
+    nll_nats_per_token: float
+    nll_interval: list[float | None]
+    token_perplexity: float
+    token_perplexity_interval: list[float | None]
+    word_perplexity: float | None
+    word_perplexity_interval: list[float | None]
+    byte_perplexity: float | None
+    byte_perplexity_interval: list[float | None]
+    bits_per_byte: float | None
+    bits_per_byte_interval: list[float | None]
+    bits_per_char: float | None
+    bits_per_char_interval: list[float | None]
+    bytes: int
+    documents: int
+    uniform_nats: float
+    unigram_nats: float
+    interval_unit: str
+    coverage: dict[str, Any]
+    notes: list[str]
+    table: pd.DataFrame = field(repr=False)
+    by: str | None = None
+    groups: pd.DataFrame | None = field(default=None, repr=False)
+
+    @property
+    def finding(self) -> str:
+        """The result in one line."""
+        gain = self.unigram_nats - self.nll_nats_per_token
+        return (
+            f"token perplexity {format_perplexity(self.token_perplexity)} over {plural(self.tokens_scored, 'token')}: "
+            f"{abs(gain):.3f} nats a token {'better' if gain >= 0 else 'worse'} than the text's own unigram frequencies"
+        )
+
+
+def measure_perplexity(run: Run, by: str | None = None) -> Perplexity:
+    """Return the headline numbers of a run, and the same for groups of documents.
+
+    Args:
+        run: the run.
+        by: "document", or a field of the JSONL records; None for no groups.
+
+    Raises:
+        UsageError: no document has that field.
+    """
+    clusters = find_clusters(run)
+    totals = cluster_totals(run, clusters)
+    notes = [clusters.note] if clusters.note else []
+    tiles = bool(run.counts["spans_tile"])
+    if not tiles:
+        notes.append("bits per byte and per character: refused, the tokenizer's offsets do not tile the text")
+    nats = totals["nats"].to_numpy()
+    per = {
+        unit: jackknife_ratio(nats, totals[unit]) if usable and totals[unit].sum() > 0 else None
+        for unit, usable in (("tokens", True), ("words", True), ("bytes", tiles), ("characters", tiles))
+    }
+    token = per["tokens"]
+    assert token is not None
+    word, byte, character = per["words"], per["bytes"], per["characters"]
+    table = _table(per, totals)
+    return Perplexity(
+        tokens_scored=int(totals["tokens"].sum()),
+        nll_nats_per_token=token.estimate,
+        nll_interval=[token.low, token.high],
+        token_perplexity=perplexity(token.estimate),
+        token_perplexity_interval=_ends(token, perplexity),
+        word_perplexity=_value(word, perplexity),
+        word_perplexity_interval=_ends(word, perplexity),
+        byte_perplexity=_value(byte, perplexity),
+        byte_perplexity_interval=_ends(byte, perplexity),
+        bits_per_byte=_value(byte, bits),
+        bits_per_byte_interval=_ends(byte, bits),
+        bits_per_char=_value(character, bits),
+        bits_per_char_interval=_ends(character, bits),
+        bytes=int(totals["bytes"].sum()),
+        documents=int(run.counts["documents"]),
+        uniform_nats=math.log(run.vocab_size),
+        unigram_nats=unigram_entropy(run),
+        interval_unit=clusters.unit,
+        coverage=measure_coverage(run),
+        notes=notes,
+        table=table,
+        by=by,
+        groups=None if by is None else group_losses(run, by, tiles),
+    )
+
+
+def cluster_totals(run: Run, clusters: Clusters) -> pd.DataFrame:
+    """Return nats, tokens, bytes, characters and words of the scored tokens of every cluster."""
+    frame = run.query(f"""
+        SELECT {clusters.sql} AS cluster, sum(loss_nats::DOUBLE) AS nats, count(*) AS tokens,
+               sum(byte_stop - byte_start)::BIGINT AS bytes, min(byte_start) AS first, max(byte_stop) AS stop
+        FROM tokens WHERE unscored IS NULL GROUP BY 1 ORDER BY 1""")
+    if clusters.unit == "document":
+        sizes = run.query(
+            "SELECT document, scored_characters AS characters, scored_words AS words FROM documents "
+            "WHERE scored_tokens > 0 ORDER BY document"
+        )
+        return frame.assign(characters=sizes["characters"].to_numpy(), words=sizes["words"].to_numpy())
+    return frame.assign(**_block_sizes(run, frame))
+
+
+def _block_sizes(run: Run, frame: pd.DataFrame) -> dict[str, Any]:
+    """Return characters and words of each block of a single document.
+
+    Without a stored text, or where some of a block's bytes are unscored, the document's sizes are shared out by bytes.
+    """
+    text = run.query("SELECT text FROM documents WHERE scored_tokens > 0")["text"].iloc[0]
+    spans = frame["stop"] - frame["first"]
+    if isinstance(text, str) and bool((spans == frame["bytes"]).all()):
+        sizes = count_spans(text, frame["first"].to_numpy(), frame["stop"].to_numpy())
+        return {"characters": [size.characters for size in sizes], "words": [size.words for size in sizes]}
+    share = frame["bytes"] / max(1, int(frame["bytes"].sum()))
+    counts = run.counts
+    return {"characters": share * counts["scored_characters"], "words": share * counts["scored_words"]}
+
+
+def unigram_entropy(run: Run) -> float:
+    """Return the entropy in nats of the scored tokens' own frequencies: the loss of the best context-free model."""
+    counts = run.query("SELECT count(*) AS n FROM tokens WHERE unscored IS NULL GROUP BY token_id ORDER BY token_id")
+    share = counts["n"].to_numpy() / counts["n"].sum()
+    return float(-(share * np.log(share)).sum())
+
+
+def measure_coverage(run: Run) -> dict[str, Any]:
+    """Return tokens and bytes read, scored, and unscored by reason; the parts add up to what was read."""
+    counts = run.counts
+    return {
+        "tokens_read": counts["tokens"],
+        "tokens_scored": counts["scored_tokens"],
+        "tokens_unscored": counts["unscored_tokens"],
+        "bytes_read": counts["bytes"],
+        "bytes_scored": counts["scored_bytes"],
+        "bytes_unscored": counts["unscored_bytes"],
+        "bytes_normalized": counts["normalized_bytes"],
+    }
+
+
+def group_losses(run: Run, by: str, tiles: bool) -> pd.DataFrame:
+    """Return one row per document, or per value of a JSONL field.
+
+    Raises:
+        UsageError: no document has that field.
+    """
+    if by == "document":
+        key, join = "document", "tokens"
+    else:
+        path = '$."' + by.replace('"', '\\"') + '"'
+        quoted = path.replace("'", "''")
+        value = f"coalesce(json_extract_string(fields, '{quoted}'), '')"
+        if not run.scalar(f"SELECT count(*) FROM documents WHERE json_extract_string(fields, '{quoted}') IS NOT NULL"):
+            raise UsageError("perplexity.no_field", f"--by {visible(by, 40)}: no document has this field")
+        key, join = "field", f"(SELECT tokens.*, {value} AS field FROM tokens JOIN documents USING (document))"
+    clusters = Clusters("document", 0, "document", None) if by != "document" else find_clusters(run)
+    frame = grouped_losses(run, clusters, key, join)
+    sizes = run.query(f"""
+        SELECT {key} AS key, count(DISTINCT document) AS documents, sum(byte_stop - byte_start)::BIGINT AS bytes
+        FROM {join} WHERE unscored IS NULL GROUP BY 1 ORDER BY 1""")
+    frame["perplexity"] = [perplexity(loss) for loss in frame["mean_loss_nats"]]
+    frame["bits_per_byte"] = [
+        bits(nats / size) if tiles and size else math.nan
+        for nats, size in zip(frame["total_nats"], sizes["bytes"], strict=True)
+    ]
+    frame["documents"] = sizes["documents"]
+    frame = frame.rename(columns={"key": "group", "count": "tokens"})
+    columns = ["group", "documents", "tokens", "mean_loss_nats", "low", "high", "perplexity", "bits_per_byte"]
+    return frame[columns].sort_values(["mean_loss_nats", "group"], ascending=[False, True], ignore_index=True)
+
+
+def _value(interval: Interval | None, transform: Transform) -> float | None:
+    return None if interval is None else transform(interval.estimate)
+
+
+def _ends(interval: Interval | None, transform: Transform) -> list[float | None]:
+    if interval is None or interval.low is None or interval.high is None:
+        return [None, None]
+    return [transform(interval.low), transform(interval.high)]
+
+
+def _table(per: dict[str, Interval | None], totals: pd.DataFrame) -> pd.DataFrame:
+    measures = (
+        ("nll", "nats per token", "tokens", float),
+        ("token_perplexity", "per token", "tokens", perplexity),
+        ("word_perplexity", "per word", "words", perplexity),
+        ("byte_perplexity", "per byte", "bytes", perplexity),
+        ("bits_per_byte", "bits per byte", "bytes", bits),
+        ("bits_per_char", "bits per character", "characters", bits),
+    )
+    rows = []
+    for measure, unit, of, transform in measures:
+        interval = per[of]
+        low, high = _ends(interval, transform)
+        rows.append((measure, _value(interval, transform), low, high, unit, round(float(totals[of].sum()))))
+    return pd.DataFrame(rows, columns=["measure", "value", "low", "high", "unit", "count"]).astype(
+        {"value": float, "low": float, "high": float}
+    )

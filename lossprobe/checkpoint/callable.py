@@ -1,0 +1,57 @@
+"""Any function from ids to logits as a checkpoint: the way in for models that lossprobe does not read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from lossprobe.checkpoint.interface import CheckpointFacts, Tokenizer
+
+
+class CallableCheckpoint:
+    """A `Checkpoint` over a Python function.
+
+    Args:
+        function: int64 ids [B, T] → logits [B, T, V], causal; rows are right-padded with id 0.
+        tokenizer: any object with the attributes and methods of `Tokenizer`.
+        vocab_size: V.
+        context_length: most input tokens of one call, or None for no limit.
+        name: a name for headings.
+        sha256: identifies the weights behind the function. With it a stored run is reused and resumed; without
+            it every call of `score` scores anew, since a function can change without notice.
+        device: where the ids are to be.
+    """
+
+    def __init__(  # noqa: PLR0913 - keyword-only facts of a model
+        self,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        tokenizer: Tokenizer,
+        *,
+        vocab_size: int,
+        context_length: int | None = None,
+        name: str = "callable",
+        sha256: str = "",
+        device: str = "cpu",
+    ) -> None:
+        self._function = function
+        self.tokenizer = tokenizer
+        self.facts = CheckpointFacts(
+            name=name,
+            family="callable",
+            sha256=sha256,
+            vocab_size=vocab_size,
+            context_length=context_length,
+            device=device,
+            head="full",
+            config_from="Python",
+        )
+
+    @torch.inference_mode()
+    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the function's logits [B, T, V]: it cannot be split into body and head."""
+        return self._function(ids)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the rows themselves."""
+        return hidden

@@ -1,0 +1,141 @@
+"""What lossprobe needs of a model and of a tokenizer, whatever family they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenized document.
+
+    Attributes:
+        ids: int32 [N], token ids, without any BOS.
+        byte_stop: int64 [N], end of each token's span in the document's UTF-8 bytes, never decreasing.
+            Token i covers bytes `byte_stop[i - 1]` (0 for the first) to `byte_stop[i]`, so the spans tile
+            the document: the last entry is the document's length.
+        unknown: bool [N], True where the text was not in the vocabulary and the id stands for "unknown".
+        normalized_bytes: bytes that the tokenizer dropped or rewrote, so that ids alone cannot restore them.
+        tiles: False when the spans had to be guessed, because the tokenizer's own offsets run backwards;
+            bits per byte is then refused.
+    """
+
+    ids: npt.NDArray[np.int32]
+    byte_stop: npt.NDArray[np.int64]
+    unknown: npt.NDArray[np.bool_]
+    normalized_bytes: int = 0
+    tiles: bool = True
+
+
+class Tokenizer(Protocol):
+    """Turns a document into token ids and the bytes that each id covers.
+
+    Attributes:
+        kind: what it is, for people: "byte-level BPE", "characters", ...
+        sha256: hash of everything that decides its output.
+        bos_id: the beginning-of-sequence id, or None when it has none.
+        adds_bos: whether it puts a BOS before a text by itself (`--bos auto` follows it).
+        special_ids: ids that stand for no text of their own.
+    """
+
+    kind: str
+    sha256: str
+    bos_id: int | None
+    adds_bos: bool
+    special_ids: frozenset[int]
+
+    def encode(self, text: str) -> Tokens:
+        """Return the tokens of one document, without BOS.
+
+        Raises:
+            CheckpointError: the tokenizer failed on this text.
+        """
+        ...
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that an id stands for in running text; the name of a special id; b"" for none."""
+        ...
+
+
+class Checkpoint(Protocol):
+    """A causal language model, split into body and head so that the head can run on chunks of rows.
+
+    Attributes:
+        facts: what the checkpoint is; stored in every run.
+        tokenizer: its tokenizer.
+    """
+
+    facts: CheckpointFacts
+    tokenizer: Tokenizer
+
+    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the final hidden states [B, T, D] of int64 ids [B, T], on the model's device.
+
+        Rows are right-padded; a causal model never lets padding reach an earlier position.
+        """
+        ...
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return logits [N, V] of hidden rows [N, D]: exactly what the model's own forward gives."""
+        ...
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What a checkpoint is; stored in `run.json`, printed by `inspect`.
+
+    Attributes:
+        name: last part of its path, for headings.
+        family: "llama", "gpt2", "nanogpt", "fundamentallm", "callable", ...
+        sha256: hash over the names and contents of every file that decides its output.
+        vocab_size: width of the logits (padding rows included).
+        context_length: most input tokens of one forward pass, or None when the model sets no limit.
+        parameters: number of weights, a tied head counted once; None when unknown.
+        stored_dtype: dtype of the stored weights, such as "float16".
+        compute_dtype: dtype of the forward pass.
+        device: "cpu", "cuda:0", ...
+        tied: whether head and embedding share their weights; None when unknown.
+        head: how the head is computed: "linear" (one matrix), "model" (the model's own code for scaled or
+            soft-capped logits, on chunks of rows), or "full" (body and head could not be told apart).
+        config_from: file or key the configuration was read from.
+        notices: what a user should know about it, one line each.
+    """
+
+    name: str
+    family: str
+    sha256: str
+    vocab_size: int
+    context_length: int | None
+    parameters: int | None = None
+    stored_dtype: str = "float32"
+    compute_dtype: str = "float32"
+    device: str = "cpu"
+    tied: bool | None = None
+    head: str = "linear"
+    config_from: str = ""
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Choices a user can make when opening a checkpoint.
+
+    Attributes:
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        dtype: dtype of the forward pass: "float32", "bfloat16", "float16", or "auto" for the stored one.
+        tokenizer: file or directory to take the tokenizer from, when the checkpoint does not hold it.
+        gelu: "erf" or "tanh", for nanoGPT files, which do not say which one they were trained with.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    tokenizer: Path | None = None
+    gelu: str = "erf"

@@ -1,0 +1,120 @@
+"""What a pickle would do, found by reading its instructions without carrying out any of them."""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+MAX_TUPLE_ITEMS = 1000  # hashing nested tuples can overflow the C stack or never end; a tensor needs about 20
+STORAGE_ITEM_BYTES: Final[Mapping[str, int]] = {
+    f"torch.{kind}Storage": size
+    for size, kinds in {
+        16: ("ComplexDouble",),
+        8: ("ComplexFloat", "Double", "Long"),
+        4: ("Float", "Int"),
+        2: ("Half", "BFloat16", "Short"),
+        1: ("Char", "Byte", "Bool"),
+    }.items()
+    for kind in kinds
+}
+
+
+@dataclass(frozen=True)
+class PickleOutline:
+    """What a pickle would do, found by reading it.
+
+    Attributes:
+        globals: every name that it would import, such as "posix.system".
+        opcodes: names of the instructions in it.
+        storages: the tensor data that it declares: record name ("data/0") and size in bytes.
+    """
+
+    globals: set[str] = field(default_factory=set)
+    opcodes: set[str] = field(default_factory=set)
+    storages: set[tuple[str, int]] = field(default_factory=set)
+
+
+def outline_pickle(data: bytes) -> PickleOutline:
+    """Return what a pickle would import and load, by following its stack without building anything.
+
+    Raises:
+        ValueError: not a pickle, damaged, declaring more than its own size, or with tuples nested beyond use.
+    """
+    follower = _Follower(len(data))
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            follower.step(opcode, argument)
+    except (LookupError, TypeError):
+        raise ValueError("the pickle does not fit together") from None
+    return follower.outline
+
+
+@dataclass(frozen=True)
+class _Tuple:
+    items: list[object]
+    weight: int  # items, nested ones included as often as they are reached
+
+
+class _Follower:
+    """Keeps text, numbers and tuples of a pickle's stack; everything else is None."""
+
+    def __init__(self, size: int) -> None:
+        self.outline = PickleOutline()
+        self._size = size
+        self._stack: list[object] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, object] = {}
+
+    def step(self, opcode: pickletools.OpcodeInfo, argument: object) -> None:
+        self.outline.opcodes.add(opcode.name)
+        if (
+            isinstance(argument, int)
+            and opcode.name in {"PUT", "BINPUT", "LONG_BINPUT", "FRAME"}
+            and argument > self._size
+        ):
+            raise ValueError(f"{opcode.name} declares {argument}, the pickle has {self._size} bytes")
+        if opcode.name == "MARK":
+            self._marks.append(len(self._stack))
+        elif opcode.name.endswith("PUT") and isinstance(argument, int):
+            self._memo[argument] = self._stack[-1]
+        elif opcode.name == "MEMOIZE":
+            self._memo[len(self._memo)] = self._stack[-1]
+        elif opcode.name.endswith("GET") and isinstance(argument, int):
+            self._stack.append(self._memo[argument])
+        else:
+            popped = self._pop(opcode.stack_before)
+            self._stack += [self._value(opcode.name, argument, popped)] * len(opcode.stack_after)
+
+    def _pop(self, before: list[pickletools.StackObject]) -> list[object]:
+        marked = pickletools.markobject in before
+        start = self._marks.pop() if marked else len(self._stack) - len(before)
+        below = before.index(pickletools.markobject) if marked else 0
+        if start < below:
+            raise ValueError("the pickle takes more than it gave")
+        popped = self._stack[start:]
+        del self._stack[start - below :]
+        return popped
+
+    def _value(self, name: str, argument: object, popped: list[object]) -> object:
+        if name in {"GLOBAL", "INST", "STACK_GLOBAL"} or name.startswith("EXT"):
+            parts = popped if name == "STACK_GLOBAL" else str(argument).split(" ", 1)
+            imported = ".".join(part if isinstance(part, str) else "?" for part in parts)
+            self.outline.globals.add(imported)
+            return imported
+        if name == "BINPERSID":
+            self._declare(popped[0])
+        if "TUPLE" not in name:
+            return argument
+        weight = 1 + sum(item.weight if isinstance(item, _Tuple) else 1 for item in popped)
+        if weight > MAX_TUPLE_ITEMS and any(isinstance(item, _Tuple) for item in popped):
+            raise ValueError(f"tuples nest to more than {MAX_TUPLE_ITEMS} items")
+        return _Tuple(popped, weight)
+
+    def _declare(self, id: object) -> None:
+        items = id.items if isinstance(id, _Tuple) else []
+        if len(items) != 5 or items[0] != "storage" or not isinstance(items[1], str) or type(items[4]) is not int:
+            raise ValueError("unknown kind of tensor data")
+        if items[1] in STORAGE_ITEM_BYTES:  # of any other kind, its name is among the globals
+            self.outline.storages.add((f"data/{items[2]}", items[4] * STORAGE_ITEM_BYTES[items[1]]))

@@ -1,0 +1,69 @@
+"""The exact set of weights: every expected tensor, none besides, each with its shape and finite values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from lossprobe.errors import CheckpointError
+from lossprobe.units import format_count, visible
+
+SHOWN_NAMES = 3
+
+
+def check_tensors(path: Path, actual: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Check that the stored tensors are exactly the expected ones; returns nothing when they are.
+
+    A missing tensor would be random and a surplus one would mean another model: both give plausible wrong losses.
+
+    Args:
+        path: the file that messages name.
+        actual: the stored tensors by name.
+        expected: the shape of every tensor that the configuration calls for.
+
+    Raises:
+        CheckpointError: `checkpoint.missing_tensor`, `checkpoint.unexpected_tensor` or `checkpoint.wrong_shape`.
+    """
+    shown = visible(str(path), 200)
+    missing = [name for name in expected if name not in actual]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        counts = f"{format_count(len(expected) - len(missing))} of {format_count(len(expected))} present"
+        raise CheckpointError("checkpoint.missing_tensor", f"{shown}: {_named(missing)} {verb} missing ({counts})")
+    surplus = [name for name in actual if name not in expected]
+    if surplus:
+        counts = f"{format_count(len(actual))} stored, {format_count(len(expected))} expected"
+        raise CheckpointError("checkpoint.unexpected_tensor", f"{shown}: unexpected {_named(surplus)} ({counts})")
+    for name, shape in expected.items():
+        stored = list(actual[name].shape)
+        if stored != list(shape):
+            raise CheckpointError(
+                "checkpoint.wrong_shape",
+                f"{shown}: tensor {visible(name, 80)} has shape {stored}, the configuration asks for {list(shape)}",
+            )
+
+
+def check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Check that every value is finite; returns nothing when they are.
+
+    Raises:
+        CheckpointError: `checkpoint.non_finite`, naming the first tensor with NaN or infinity and their number.
+    """
+    for name, tensor in tensors.items():
+        finite = int(torch.isfinite(tensor).sum())
+        if finite != tensor.numel():
+            count = tensor.numel() - finite
+            raise CheckpointError(
+                "checkpoint.non_finite",
+                f"{visible(str(path), 200)}: {visible(name, 80)}: {format_count(count)} non-finite"
+                f" value{'' if count == 1 else 's'}",
+            )
+
+
+def _named(names: Sequence[str]) -> str:
+    """Return "tensor a", or "tensors a, b, c and 5 more"."""
+    listed = ", ".join(visible(name, 80) for name in names[:SHOWN_NAMES])
+    more = f" and {format_count(len(names) - SHOWN_NAMES)} more" if len(names) > SHOWN_NAMES else ""
+    return f"tensor{'' if len(names) == 1 else 's'} {listed}{more}"

@@ -1,0 +1,71 @@
+"""`lossprobe demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lossprobe.errors import UsageError
+from lossprobe.units import visible
+
+PAIR = ("jargon-plain", "jargon-smoothed")
+TEXT = "jargon-valid.jsonl"
+
+
+@click.command()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("lossprobe-demo"),
+    help="Folder for runs, CSV and PNG.",
+)
+def demo(output: Path) -> None:
+    """Score the bundled pair of checkpoints and show the four views of each.
+
+    The pair is one small model trained twice on the Jargon File 4.0.0, without and with label smoothing 0.1.
+
+    \b
+    Example:
+      lossprobe demo
+    """
+    from lossprobe.checkpoint.detect import open_checkpoint
+    from lossprobe.cli.progress import show_progress
+    from lossprobe.pipeline import score
+    from lossprobe.report.talk import say
+    from lossprobe.text.documents import TextOptions, open_text
+
+    bundle = find_bundle()
+    for name in PAIR:
+        checkpoint = open_checkpoint(bundle / name)
+        source = open_text([bundle / TEXT], TextOptions())
+        with show_progress(f"scoring {name}", quiet=False) as progress:
+            run = score(checkpoint, source, output=output / "runs" / name, progress=progress).run
+        _show(run, output / name, table=name == PAIR[0])
+    folder = visible(str(output), 200)
+    say(f"CSV and PNG files of both models are in {folder}; next: lossprobe hardest {folder}/runs/{PAIR[1]}")
+
+
+def find_bundle() -> Path:
+    """Return the folder of the bundled pair: inside an installed package, or examples/ of a checkout.
+
+    Raises:
+        UsageError: this installation has neither.
+    """
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "bundled", package.parent / "examples"):
+        if (folder / TEXT).is_file():
+            return folder
+    raise UsageError("demo.missing", "this installation holds no bundled example")
+
+
+def _show(run: object, folder: Path, *, table: bool) -> None:
+    """Run the four views of a run, each as the command itself would."""
+    from lossprobe.cli.main import cli
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for view in ("perplexity", "positions", "hardest", "tokens"):
+        files = ["--csv", str(folder / f"{view}.csv"), "--plot", str(folder / f"{view}.png")]
+        arguments = [view, str(run.path), *files, *(["--table"] if table else [])]  # type: ignore[attr-defined]
+        cli.main(arguments, standalone_mode=False)

@@ -1,0 +1,58 @@
+"""`lossprobe doctor`."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+import click
+
+from lossprobe import __version__
+from lossprobe.errors import UsageError
+
+# Lowest versions that are safe or correct: torch before any pickle is opened, safetensors for reading without
+# memory maps, transformers for its fences against code in a configuration, pyarrow for its Parquet reader.
+FLOORS = {"torch": "2.10", "safetensors": "0.8", "transformers": "5.5", "pyarrow": "23.0.1"}
+OTHERS = ("tokenizers", "numpy", "pandas", "duckdb", "matplotlib", "scipy", "click", "rich")
+
+
+@click.command()
+def doctor() -> None:
+    """Versions, whether they meet the floors, and the devices here.
+
+    \b
+    Example:
+      lossprobe doctor
+    """
+    import torch
+
+    click.echo(f"lossprobe     {__version__}")
+    click.echo(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
+    low = []
+    for name, floor in FLOORS.items():
+        version = metadata.version(name)
+        met = release(version) >= release(floor)
+        low += [] if met else [f"{name} {version} (needs {floor})"]
+        click.echo(f"{name:<13} {version:<14} floor {floor}: {'met' if met else 'NOT MET'}")
+    for name in OTHERS:
+        click.echo(f"{name:<13} {metadata.version(name)}")
+    click.echo(f"cpu           {torch.get_num_threads()} threads")
+    for index in range(torch.cuda.device_count()):
+        click.echo(f"cuda:{index}        {torch.cuda.get_device_name(index)}")
+    click.echo(f"mps           {'available' if torch.backends.mps.is_available() else 'not available'}")
+    if low:
+        raise UsageError("doctor.versions", f"too old: {', '.join(low)}")
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version.
+
+    >>> release("2.13.0+cpu") >= release("2.10")
+    True
+    """
+    numbers = []
+    for part in version.partition("+")[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

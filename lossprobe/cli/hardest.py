@@ -1,0 +1,36 @@
+"""`lossprobe hardest`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
+
+
+@click.command(cls=ViewCommand)
+@source_argument
+@click.option("--by", type=click.Choice(["token", "type", "document", "class"]), default="token",
+              help="Single tokens, vocabulary entries, documents, or kinds of token.")  # fmt: skip
+@click.option("--top", type=click.IntRange(min=1), default=20, help="How many.")
+@click.option("--min-count", type=click.IntRange(min=1), default=5,
+              help="Fewest occurrences of an entry in the ranking by mean (--by type).")  # fmt: skip
+@view_options
+@scoring_options
+def hardest(sources: tuple[Path, ...], by: str, top: int, min_count: int, outputs: Outputs, scoring: Scoring) -> None:
+    """The hardest tokens with the text around them; entries, documents and classes by loss.
+
+    \b
+    Examples:
+      lossprobe hardest my-model data.txt
+      lossprobe hardest --by type --top 30 --plot
+    """
+    from lossprobe.analysis.hardest import find_hardest
+    from lossprobe.cli.present import View, present
+    from lossprobe.cli.sources import find_run
+
+    run = find_run(sources, scoring)
+    result = find_hardest(run, by, top, min_count)
+
+    present(View("hardest", run, result, left_out=("text", "top_prob", "source")), outputs)

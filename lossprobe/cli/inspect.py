@@ -1,0 +1,67 @@
+"""`lossprobe inspect`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from lossprobe.cli.options import DTYPE_HELP, DTYPES, TOKENIZER_HELP
+
+HEADS = {
+    "linear": "body and head split exactly: the head is one matrix, run on chunks of rows",
+    "model": "body and head split exactly: the model's own head code (scaled or soft-capped logits) on chunks of rows",
+    "full": "body and head cannot be told apart: full forward passes, which hold all logits of a batch",
+}
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", help=DTYPE_HELP)
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path, exists=True),
+    help=TOKENIZER_HELP,
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def inspect(checkpoint: Path, dtype: str, tokenizer: Path | None, as_json: bool) -> None:
+    """What a checkpoint is: family, sizes, hashes, tokenizer, BOS rule, and how its head is run.
+
+    \b
+    Example:
+      lossprobe inspect my-model
+    """
+    from lossprobe.checkpoint.detect import open_checkpoint
+    from lossprobe.checkpoint.interface import LoadOptions
+
+    opened = open_checkpoint(checkpoint, LoadOptions(dtype=dtype, tokenizer=tokenizer))
+    facts = asdict(opened.facts)
+    words = opened.tokenizer
+    bos = words.bos_id
+    facts["tokenizer"] = {"kind": words.kind, "sha256": words.sha256, "bos_id": bos, "adds_bos": words.adds_bos}
+    if as_json:
+        click.echo(json.dumps(facts, indent=1, allow_nan=False))
+        return
+    unknown = "unknown"
+    lines = {
+        "name": facts["name"],
+        "family": f"{facts['family']} (configuration from {facts['config_from']})",
+        "parameters": f"{facts['parameters']:,}" if facts["parameters"] is not None else unknown,
+        "vocabulary": f"{facts['vocab_size']:,} entries",
+        "context length": f"{facts['context_length']:,} tokens" if facts["context_length"] else "no limit",
+        "dtype": f"stored {facts['stored_dtype']}, computed in {facts['compute_dtype']}",
+        "tied head": {True: "yes", False: "no", None: unknown}[facts["tied"]],
+        "head": HEADS[facts["head"]],
+        "tokenizer": words.kind,
+        "BOS": "none"
+        if bos is None
+        else f"id {bos}, {'added by the tokenizer itself' if words.adds_bos else 'not added by the tokenizer'}",
+        "weights sha256": facts["sha256"],
+        "tokenizer sha256": words.sha256,
+    }
+    for name, value in lines.items():
+        click.echo(f"{name:<17} {value}")
+    for notice in opened.facts.notices:
+        click.echo(f"notice: {notice}", err=True)

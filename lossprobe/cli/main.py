@@ -1,0 +1,146 @@
+"""The command group, and the one place where an error becomes a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from lossprobe import __version__
+from lossprobe.cli.demo import demo
+from lossprobe.cli.doctor import doctor
+from lossprobe.cli.hardest import hardest
+from lossprobe.cli.inspect import inspect
+from lossprobe.cli.perplexity import perplexity
+from lossprobe.cli.positions import positions
+from lossprobe.cli.score import score
+from lossprobe.cli.tokens import tokens
+from lossprobe.cli.verify import verify
+from lossprobe.errors import LossprobeError, OutputError, ResourceError
+from lossprobe.units import visible
+
+CONTEXT = {
+    "auto_envvar_prefix": "LOSSPROBE",
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "show_default": True,
+    # lm-eval spells options with underscores; both spellings work.
+    "token_normalize_func": lambda word: word.replace("_", "-"),
+}
+KEPT = "finished parts are kept; repeat the command to resume"
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="lossprobe")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
+def cli() -> None:
+    """The profiler for language-model loss: score every token once, answer every question from the stored run.
+
+    \b
+      lossprobe tokens my-model data.txt      every token, as table, CSV and picture
+      lossprobe positions --plot              loss by amount of context, from the same run
+      lossprobe hardest                       what the model finds hardest, and why
+      lossprobe perplexity                    the headline numbers, with intervals
+    """
+
+
+for _command in (score, tokens, positions, hardest, perplexity, inspect, doctor, verify, demo):
+    cli.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the documented code."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return the exit code; errors become one line on standard error."""
+    debug = "--debug" in arguments
+    arguments = [word for word in arguments if word != "--debug"]
+    previous = _on_sigterm()
+    try:
+        cli.main(arguments, prog_name="lossprobe", standalone_mode=False)
+        sys.stdout.flush()  # now, while a closed pipe or a full disk can still be told apart from success
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except BrokenPipeError:
+        return _closed_pipe()
+    except (Exception, KeyboardInterrupt, Terminated) as error:  # noqa: BLE001 - the last resort, see failure_of
+        if debug:
+            traceback.print_exc()
+        return _report(failure_of(error), as_json="--json" in arguments)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exit code with its id, its one line, and a hint."""
+
+    code: int
+    id: str
+    message: str
+    hint: str | None = None
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return how an exception ends the program; what is not foreseen is a bug, in one line all the same."""
+    match error:
+        case LossprobeError():
+            return Failure(error.exit_code, error.id, error.message, error.hint)
+        case click.UsageError():
+            hint = f"see {error.ctx.command_path} --help" if error.ctx else None
+            return Failure(2, "usage", visible(error.format_message()), hint)
+        case click.Abort() | KeyboardInterrupt():
+            return Failure(130, "interrupted", f"interrupted; {KEPT}")
+        case Terminated():
+            return Failure(143, "terminated", f"terminated; {KEPT}")
+        case MemoryError():
+            return Failure(ResourceError.exit_code, "memory", "out of memory", "lower --batch-size or --context")
+        case OSError() if error.errno == errno.ENOSPC:
+            return Failure(OutputError.exit_code, "output.write", f"cannot be written: {error.strerror}")
+    text = visible(f"{type(error).__name__}: {error}", 300)
+    return Failure(1, "internal", f"internal error: {text}", "run again with --debug, and please report it")
+
+
+def _report(failure: Failure, *, as_json: bool) -> int:
+    """Write the failure and return its code; with --json the last line of stderr is an object."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(f"lossprobe: error[{failure.id}]: {failure.message}\n")
+        if failure.hint:
+            sys.stderr.write(f"hint: {failure.hint}\n")
+        if as_json:
+            content = {"type": "exit_error", "code": failure.code, "id": failure.id, "message": failure.message}
+            sys.stderr.write(json.dumps(content) + "\n")
+        sys.stderr.flush()
+    return failure.code
+
+
+def _closed_pipe() -> int:
+    """The reader has gone: keep Python from complaining about it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
+def _on_sigterm() -> Any:
+    """Turn SIGTERM into an exception, so that locks are freed and the exit code is right; return the old handler."""
+
+    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise Terminated
+
+    return signal.signal(signal.SIGTERM, terminate)

@@ -1,0 +1,177 @@
+"""Every option that more than one command takes, once; and the two ways in which options reach a command."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from lossprobe.errors import UsageError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+SUFFIXES = {"--csv": ".csv", "--plot": ".png"}
+DTYPES = ["auto", "float32", "bfloat16", "float16"]
+BOS_HELP = "A BOS before each document: where the tokenizer adds one by itself, always, or never."
+CONTEXT_HELP = "Most input tokens of a window.  [default: the model's limit]"
+DTYPE_HELP = "Numbers of the forward pass; auto: as the weights are stored. Losses are float32 always."
+GELU_HELP = "GELU of a nanoGPT checkpoint, which does not say (tanh before June 2023)."
+STRIDE_HELP = "New tokens scored by each window after the first.  [default: no overlap]"
+TOKENIZER_HELP = "tokenizer.json or meta.pkl, when the checkpoint has none."
+UNKNOWN_HELP = "Refuse a text with a larger share of tokens outside the vocabulary."
+DEFAULT_FILE = "\0default"  # stands for "the command's own name"; no file can be called so
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a view or `score` scores: one attribute an option."""
+
+    context: int | None
+    stride: int | None
+    bos: str
+    batch_size: int | None
+    device: str
+    dtype: str
+    tokenizer: Path | None
+    gelu: str
+    split_documents: str | None
+    text_field: str | None
+    newlines: str
+    max_bytes: int
+    max_unknown: float
+    score_unknown: bool
+    no_text: bool
+    output: Path | None
+    overwrite: bool
+    quiet: bool
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a view's result goes: one attribute an option."""
+
+    csv: str | None
+    plot: str | None
+    json: bool
+    table: bool
+
+
+class BatchSize(click.ParamType[int | None]):
+    """A positive number, or `auto` (None)."""
+
+    name = "integer|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Return the number, or None for `auto`."""
+        if value == "auto" or value is None:
+            return None
+        return int(click.IntRange(min=1).convert(value, param, ctx))
+
+
+class ViewCommand(click.Command):
+    """A command whose `--csv` and `--plot` take a FILE only when what follows looks like one.
+
+    Without this, `lossprobe positions --plot RUN` would take RUN for the name of the picture.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, giving a bare `--csv` or `--plot` its default file."""
+        joined = []
+        position = 0
+        while position < len(args):
+            word = args[position]
+            follows = args[position + 1] if position + 1 < len(args) else ""
+            if word in SUFFIXES and (follows == "-" or follows.lower().endswith(SUFFIXES[word])):
+                joined.append(f"{word}={follows}")
+                position += 1
+            else:
+                joined.append(f"{word}={DEFAULT_FILE}" if word in SUFFIXES else word)
+            position += 1
+        return super().parse_args(ctx, joined)
+
+
+def scoring_options(command: Command) -> Command:
+    """Add the options of the pass; the command gets them as one `scoring` argument."""
+    folder = click.Path(path_type=Path)
+    file = click.Path(path_type=Path, exists=True)
+    options = (
+        click.option("--batch-size", type=BatchSize(), default="auto", help="Windows per forward pass."),
+        click.option("--bos", type=click.Choice(["auto", "always", "never"]), default="auto", help=BOS_HELP),
+        click.option("--context", "--max-length", "context", type=click.IntRange(min=1), help=CONTEXT_HELP),
+        click.option("--device", default="cpu", metavar="auto|cpu|cuda[:N]|mps", help="Where the model runs."),
+        click.option("--dtype", type=click.Choice(DTYPES), default="float32", help=DTYPE_HELP),
+        click.option("--gelu", type=click.Choice(["erf", "tanh"]), default="erf", help=GELU_HELP),
+        click.option("--max-bytes", type=click.IntRange(min=1), default=1 << 31, help="Refuse longer texts."),
+        click.option("--max-unknown", type=click.FloatRange(0, 1), default=0.01, help=UNKNOWN_HELP),
+        click.option("--newlines", type=click.Choice(["keep", "lf"]), default="keep", help="lf: CRLF and CR to LF."),
+        click.option("--no-text", is_flag=True, help="Keep the text itself out of the run (confidential texts)."),
+        click.option("-o", "--output", type=folder, metavar="RUN", help="Run directory.  [default: in .lossprobe/]"),
+        click.option("--overwrite", is_flag=True, help="Replace a run with other settings at -o."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress, no notices, no next commands."),
+        click.option("--score-unknown", is_flag=True, help="Score tokens outside the vocabulary too."),
+        click.option("--split-documents", metavar="blank-line|line|REGEX", help="Cut files into documents here."),
+        click.option("--stride", type=click.IntRange(min=1), help=STRIDE_HELP),
+        click.option("--text-field", metavar="NAME", help="Text field of a JSONL.  [default: text, for .jsonl]"),
+        click.option("--tokenizer", type=file, help=TOKENIZER_HELP),
+    )
+    return _gather(command, options, Scoring, "scoring")
+
+
+def view_options(command: Command) -> Command:
+    """Add the options of a result; the command gets them as one `outputs` argument."""
+    options = (
+        click.option(
+            "--csv", metavar="[FILE]", help="Write the whole table as CSV; - is stdout.  [FILE: the command's name]"
+        ),
+        click.option("--json", is_flag=True, help="Print one JSON object with every number."),
+        click.option("--plot", metavar="[FILE]", help="Draw a PNG.  [FILE: the command's name]"),
+        click.option(
+            "--table", is_flag=True, help="Print the terminal table also into a pipe (which gets CSV otherwise)."
+        ),
+    )
+    return _gather(command, options, Outputs, "outputs")
+
+
+def source_argument(command: Command) -> Command:
+    """Add the source of a view: nothing (latest run), RUN, or CHECKPOINT TEXT…."""
+    return click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN | CHECKPOINT TEXT...]")(
+        command
+    )
+
+
+def given_options(context: click.Context, kind: type[Any]) -> list[str]:
+    """Return the options of a group that the user gave, on the command line or by environment."""
+    chosen = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    return [
+        f"--{field.name.replace('_', '-')}"
+        for field in fields(kind)
+        if context.get_parameter_source(field.name) in chosen
+    ]
+
+
+def _gather(command: Command, options: tuple[Callable[[Command], Command], ...], kind: type[Any], name: str) -> Command:
+    """Return the command with options whose values it receives as one frozen object."""
+
+    @functools.wraps(command)
+    def gathered(*args: Any, **kwargs: Any) -> Any:
+        values = {field.name: kwargs.pop(field.name) for field in fields(kind)}
+        return command(*args, **kwargs, **{name: kind(**values)})
+
+    for option in reversed(options):
+        gathered = option(gathered)
+    return gathered  # type: ignore[return-value]
+
+
+def file_name(given: str | None, command: str, suffix: str) -> str | None:
+    """Return the file of `--csv` or `--plot`: the one given, the command's name, or None when not asked for.
+
+    Raises:
+        UsageError: an empty name.
+    """
+    if given == "":
+        raise UsageError("output.name", f"--{suffix.strip('.')}: the file name is empty")
+    return f"{command}{suffix}" if given == DEFAULT_FILE else given

@@ -1,0 +1,54 @@
+"""`lossprobe perplexity`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
+
+if TYPE_CHECKING:
+    from lossprobe.analysis.perplexity import Perplexity
+
+
+@click.command(cls=ViewCommand)
+@source_argument
+@click.option("--by", metavar="document|FIELD", help="The same for every document, or every value of a JSONL field.")
+@view_options
+@scoring_options
+def perplexity(sources: tuple[Path, ...], by: str | None, outputs: Outputs, scoring: Scoring) -> None:
+    """Perplexity per token, word and byte; bits per byte and character; intervals and coverage.
+
+    \b
+    Examples:
+      lossprobe perplexity my-model data.txt
+      lossprobe perplexity --by document --csv
+    """
+    from lossprobe.analysis.perplexity import measure_perplexity
+    from lossprobe.cli.present import View, present
+    from lossprobe.cli.sources import find_run
+    from lossprobe.report.tables import to_csv, to_terminal
+
+    run = find_run(sources, scoring)
+    result = measure_perplexity(run, by)
+
+    groups = result.groups
+    lines = _coverage_lines(result)
+    if groups is not None:
+        lines = (*lines, "", *to_terminal(groups, f"by {result.by}", [], width=120).splitlines())
+    csv = None if groups is None else lambda: [to_csv(groups).encode()]
+    present(View("perplexity", run, result, csv=csv, lines=lines), outputs)
+
+
+def _coverage_lines(result: Perplexity) -> tuple[str, ...]:
+    coverage = result.coverage
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in coverage["tokens_unscored"].items()) or "none"
+    return (
+        f"reference levels: uniform {result.uniform_nats:.6f}, unigram {result.unigram_nats:.6f} nats per token",
+        f"coverage: {coverage['tokens_scored']:,} of {coverage['tokens_read']:,} tokens "
+        f"and {coverage['bytes_scored']:,} of "
+        f"{coverage['bytes_read']:,} bytes scored; unscored tokens: {reasons}; "
+        f"bytes normalised away by the tokenizer: {coverage['bytes_normalized']:,}",
+    )

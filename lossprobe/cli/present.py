@@ -1,0 +1,91 @@
+"""How a view shows its result: terminal table, CSV, PNG or JSON, each where the user wants it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lossprobe.cli.options import Outputs, file_name
+from lossprobe.errors import UsageError
+from lossprobe.report.talk import say
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lossprobe.run.reader import Run
+
+
+@dataclass(frozen=True)
+class View:
+    """A result and the ways to show it.
+
+    Attributes:
+        command: the command's name, which names its files too.
+        run: the run it is about.
+        result: a frozen result with `.table` and `.finding`.
+        csv: makes the CSV, piece by piece; None for that of `result.table`.
+        lines: what stands below the terminal table, after the finding.
+        left_out: columns that the terminal table leaves to the CSV.
+    """
+
+    command: str
+    run: Run
+    result: Any
+    csv: Callable[[], Iterable[bytes]] | None = None
+    lines: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def present(view: View, outputs: Outputs) -> None:
+    """Show a view.
+
+    On a terminal: the table and the finding. In a pipe: CSV on standard output (unless `--csv FILE`, `--json` or
+    `--table` says otherwise) and the finding on standard error.
+
+    Raises:
+        UsageError: two results for standard output.
+        OutputError: a file cannot be written.
+    """
+    from lossprobe.report.output import STDOUT, write_bytes, write_figure, write_text
+    from lossprobe.report.tables import to_csv, to_json
+
+    csv = file_name(outputs.csv, view.command, ".csv")
+    plot = file_name(outputs.plot, view.command, ".png")
+    if [csv, plot].count(STDOUT) + outputs.json > 1:
+        raise UsageError(
+            "output.two_results", "--csv -, --plot - and --json: only one of them can have standard output"
+        )
+    to_stdout = outputs.json or STDOUT in (csv, plot)
+    table = outputs.table or (sys.stdout.isatty() and not to_stdout)
+    if csv is None and not (to_stdout or table):
+        csv = STDOUT
+    if outputs.json:
+        write_text(STDOUT, to_json(view.command, view.run, view.result))
+    if table:
+        write_text(STDOUT, _terminal(view))
+    else:
+        say(view.result.finding)
+    if csv is not None:
+        write_bytes(csv, view.csv() if view.csv is not None else [to_csv(view.result.table).encode()])
+    if plot is not None:
+        write_figure(plot, draw(view))
+
+
+def draw(view: View) -> Figure:
+    """Return the view's picture: `report.plots.plot_COMMAND`."""
+    from lossprobe.report import plots  # here, because drawing is slow to load and most views draw nothing
+
+    figure: Figure = getattr(plots, f"plot_{view.command}")(view.run, view.result)
+    return figure
+
+
+def _terminal(view: View) -> str:
+    from lossprobe.report.tables import to_terminal
+
+    notes = [f"note: {note}" for note in getattr(view.result, "notes", [])]
+    title = f"{view.command}: {view.run.name} on {view.run.text_name} (context {view.run.context})"
+    width = None if sys.stdout.isatty() else 160
+    table = view.result.table.drop(columns=[name for name in view.left_out if name in view.result.table])
+    return to_terminal(table, title, [view.result.finding, *view.lines, *notes], width)

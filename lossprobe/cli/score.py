@@ -1,0 +1,33 @@
+"""`lossprobe score`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lossprobe.cli.options import Scoring, scoring_options
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEXT...")
+@scoring_options
+def score(checkpoint: Path, texts: tuple[Path, ...], scoring: Scoring) -> None:
+    """Score every token of a text once and store what was seen.
+
+    TEXT is a UTF-8 file, a .gz, a JSONL (each record a document), a folder, or - for standard input. The same
+    command again resumes a run that was stopped, and reuses one that is complete.
+
+    \b
+    Examples:
+      lossprobe score my-model data.txt
+      lossprobe score my-model held-out.jsonl --text-field body -o runs/held-out
+    """
+    from lossprobe.cli.sources import score_text
+
+    scored = score_text(checkpoint, texts, scoring)
+    click.echo(str(scored.run.path))
+    if not scoring.quiet:
+        click.echo("next:  lossprobe perplexity\n       lossprobe positions --plot\n       lossprobe hardest\n"
+                   "       lossprobe tokens --csv", err=True)  # fmt: skip

@@ -1,0 +1,36 @@
+"""`lossprobe tokens`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
+
+
+@click.command(cls=ViewCommand)
+@source_argument
+@click.option(
+    "--where", multiple=True, metavar="CONDITION", help='Only rows that meet it, such as "loss > 5 and context < 32".'
+)
+@click.option("--rows", type=click.IntRange(min=1), default=20, help="Rows of the terminal table.")
+@view_options
+@scoring_options
+def tokens(sources: tuple[Path, ...], where: tuple[str, ...], rows: int, outputs: Outputs, scoring: Scoring) -> None:
+    """Every token: its text, the context it had, loss, rank, entropy, the model's first choice.
+
+    \b
+    Examples:
+      lossprobe tokens my-model data.txt --csv
+      lossprobe tokens --where "loss > 10" --plot
+    """
+    from lossprobe.analysis.tokens import measure_tokens, token_batches
+    from lossprobe.cli.present import View, present
+    from lossprobe.cli.sources import find_run
+    from lossprobe.report.tables import batches_to_csv
+
+    run = find_run(sources, scoring)
+    result = measure_tokens(run, where, rows)
+
+    present(View("tokens", run, result, csv=lambda: batches_to_csv(token_batches(run, where))), outputs)

@@ -1,0 +1,34 @@
+"""`lossprobe verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lossprobe.errors import OutputError
+from lossprobe.units import visible
+
+
+@click.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+def verify(run: Path | None) -> None:
+    """Check that every file of a run is what run.json says (the latest run by default).
+
+    \b
+    Example:
+      lossprobe verify .lossprobe/my-model-data-0123456789
+    """
+    from lossprobe.run.reader import latest_run, open_run
+
+    opened = latest_run(Path()) if run is None else open_run(run)
+    damaged = opened.damaged_files()
+    count = len(opened.manifest["files"])
+    if damaged:
+        raise OutputError(
+            "run.damaged",
+            f"{visible(str(opened.path), 200)}: {len(damaged)} of {count} files damaged, first {damaged[0]}",
+        )
+    click.echo(
+        f"{visible(str(opened.path), 200)}: {count} files intact, {opened.counts['scored_tokens']:,} tokens scored"
+    )

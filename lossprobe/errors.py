@@ -1,0 +1,81 @@
+"""The errors that a user can cause, each with a stable id and a documented exit code.
+
+Raise the narrowest class where the fact is known, and say the path, what is wrong, and the number that
+proves it. Only `cli.main` turns an error into a printed line and an exit code.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_CODES: dict[int, str] = {
+    0: "done",
+    1: "internal error: a bug in lossprobe",
+    2: "usage or configuration error",
+    3: "checkpoint or tokenizer refused",
+    4: "text refused",
+    5: "nothing to score (fewer than one scored token)",
+    6: "output cannot be written, is locked, damaged, or exists with other settings",
+    7: "out of memory, or over a resource limit",
+    10: "gate failed (reserved for audit)",
+    11: "gate inconclusive (reserved for audit)",
+    12: "runs or baseline missing or not comparable (reserved for compare and audit)",
+    130: "interrupted (Ctrl-C); finished parts are kept",
+    141: "the reader closed the pipe",
+    143: "terminated (SIGTERM); finished parts are kept",
+}
+
+
+class LossprobeError(Exception):
+    """A failure that the user can understand and act on.
+
+    Attributes:
+        id: stable dotted name, such as `checkpoint.missing_tensor`.
+        message: path, what is wrong, and the number that proves it, in one line.
+        hint: what to try, or None.
+        exit_code: the process exit code; see `EXIT_CODES`.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, id: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.id = id
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(LossprobeError):
+    """A command, option or argument that cannot be carried out."""
+
+    exit_code = 2
+
+
+class CheckpointError(LossprobeError):
+    """A checkpoint or tokenizer that lossprobe refuses to load, or that gives unusable numbers."""
+
+    exit_code = 3
+
+
+class TextError(LossprobeError):
+    """A text that cannot be read or may not be scored."""
+
+    exit_code = 4
+
+
+class NothingToScoreError(LossprobeError):
+    """A text without a single token that can be scored."""
+
+    exit_code = 5
+
+
+class OutputError(LossprobeError):
+    """A run or file that cannot be written, is locked or damaged, or exists with other settings."""
+
+    exit_code = 6
+
+
+class ResourceError(LossprobeError):
+    """Memory or another limited resource ran out."""
+
+    exit_code = 7

@@ -1,0 +1,222 @@
+"""From a checkpoint and a text to a run: name it, plan it, score it part by part. Where the layers meet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lossprobe import __version__
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.errors import OutputError, UsageError
+from lossprobe.run.files import sha256_of_json, write_atomically
+from lossprobe.run.planning import PlanOptions, write_plan
+from lossprobe.run.reader import LATEST, MANIFEST, RUNS_FOLDER, Run, open_run
+from lossprobe.run.store import RunStore
+from lossprobe.scoring.plan import WindowPolicy
+from lossprobe.scoring.scorer import PassOptions, score_part
+from lossprobe.text.documents import Source, fingerprint
+from lossprobe.text.windows import check_window_options
+from lossprobe.units import visible
+
+DEFAULT_CONTEXT = 2048  # for the few families that set no limit of their own
+DEPENDENCIES = ("torch", "transformers", "tokenizers")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How a text is scored.
+
+    Attributes:
+        context: most input tokens of a window; None takes the model's limit.
+        stride: new tokens scored by each window after the first; None means windows without overlap.
+        bos: "auto" (one BOS per document where the tokenizer adds one by itself), "always" or "never".
+        batch_size: windows per forward pass; None chooses by device and memory.
+        score_unknown: score text outside the vocabulary instead of leaving it out.
+        max_unknown: refuse a text in which a larger share of tokens is unknown.
+        keep_text: store the text in the run; without it views show tokens, but no text around them.
+    """
+
+    context: int | None = None
+    stride: int | None = None
+    bos: str = "auto"
+    batch_size: int | None = None
+    score_unknown: bool = False
+    max_unknown: float = 0.01
+    keep_text: bool = True
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run, and whether it was stored already."""
+
+    run: Run
+    reused: bool
+
+
+def score(
+    checkpoint: Checkpoint,
+    source: Source,
+    options: ScoreOptions | None = None,
+    *,
+    output: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Scored:
+    """Return the run of a checkpoint over a text, scoring only what is not stored yet.
+
+    Args:
+        checkpoint: from `open_checkpoint`, or a `CallableCheckpoint`.
+        source: from `open_text`, or a `StringSource`.
+        options: windows, BOS, batch size, unknown characters.
+        output: run directory; None for one under `.lossprobe/` in the working folder, named by what the run is.
+        overwrite: replace a run with other settings that stands at `output`.
+        progress: called with the tokens scored so far and the tokens to score.
+
+    Raises:
+        LossprobeError: see `errors`; what was finished before is kept, and scoring again resumes.
+    """
+    options = options or ScoreOptions()
+    policy = window_policy(checkpoint, options)
+    settings = describe(checkpoint, source, policy, options)
+    labels = {"checkpoint": checkpoint.facts.name, "text": source.name}
+    path = output or Path(RUNS_FOLDER) / run_name(settings, labels)
+    with RunStore(path) as store:
+        if (path / MANIFEST).is_file():
+            stored = None if overwrite and not _same(open_run(path), settings) else open_run(path)
+            if stored is not None and checkpoint.facts.sha256:
+                refuse_other_settings(path, stored.manifest["settings"], settings)
+                remember(path)
+                return Scored(stored, reused=True)
+            store.clear()
+        plan = store.plan()
+        if plan is not None and (overwrite or not checkpoint.facts.sha256):
+            plan = None
+        if plan is None:
+            plan_options = PlanOptions(
+                policy, checkpoint.facts.vocab_size, options.max_unknown, options.keep_text, settings["text"]["sha256"]
+            )
+            planned = write_plan(store, source, checkpoint.tokenizer, plan_options)
+            plan = {"lossprobe": __version__, "settings": settings, "labels": labels, **planned}
+            store.finish_plan(plan)
+        refuse_other_settings(path, plan["settings"], settings)
+        _score_parts(store, checkpoint, plan, options.batch_size, progress or _no_progress)
+        store.finish(plan)
+    remember(path)
+    return Scored(open_run(path), reused=False)
+
+
+def _same(run: Run, settings: dict[str, Any]) -> bool:
+    return not differences(run.manifest["settings"], settings)
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def _score_parts(
+    store: RunStore, checkpoint: Checkpoint, plan: dict[str, Any], batch_size: int | None, progress: Progress
+) -> None:
+    """Score and store every part that is not there yet."""
+    total = plan["counts"]["tokens"]
+    pending = list(store.pending(len(plan["part_rows"])))
+    done = total - sum(plan["part_rows"][index] for index in pending)
+    progress(done, total)
+    for index in pending:
+        rows = store.read_plan_part(index)
+        ahead = done
+
+        def advance(scored: int) -> None:
+            nonlocal ahead
+            ahead += scored
+            progress(ahead, total)
+
+        first_row = sum(plan["part_rows"][:index])
+        scores = score_part(checkpoint, rows, first_row, PassOptions(batch_size, plan["sample_every"], advance))
+        store.write_part(index, rows, scores)
+        done += plan["part_rows"][index]
+        progress(done, total)
+
+
+def window_policy(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy:
+    """Return the windows and the BOS of a pass.
+
+    Raises:
+        UsageError: a context above the model's limit, a bad stride, or a BOS that the tokenizer does not have.
+    """
+    limit = checkpoint.facts.context_length
+    context = options.context or limit or DEFAULT_CONTEXT
+    if limit is not None and context > limit:
+        raise UsageError("windows.context", f"--context {context}: the model's limit is {limit}")
+    check_window_options(context, options.stride)
+    tokenizer = checkpoint.tokenizer
+    if options.bos == "always" and tokenizer.bos_id is None:
+        raise UsageError("windows.bos", f"--bos always: the tokenizer of {checkpoint.facts.name} has no BOS token")
+    with_bos = options.bos == "always" or (options.bos == "auto" and tokenizer.adds_bos)
+    return WindowPolicy(
+        context, options.stride or context, tokenizer.bos_id if with_bos else None, options.score_unknown
+    )
+
+
+def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions) -> dict[str, Any]:
+    """Return everything that decides a run's numbers. Two runs with equal settings are the same run."""
+    facts = {key: value for key, value in asdict(checkpoint.facts).items() if key not in ("name", "notices")}
+    tokenizer = checkpoint.tokenizer
+    return {
+        "checkpoint": facts,
+        "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256},
+        "text": {"sha256": fingerprint(source), "kept": options.keep_text},
+        "windows": {
+            "context": policy.context,
+            "stride": policy.stride,
+            "bos_id": policy.bos_id,
+            "score_unknown": policy.score_unknown,
+        },
+        "versions": {"lossprobe": __version__} | {name: metadata.version(name) for name in DEPENDENCIES},
+    }
+
+
+def run_name(settings: dict[str, Any], labels: dict[str, str]) -> str:
+    """Return the directory name of a run: what it is, for people, and a hash of its settings."""
+    words = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.") or "x" for label in labels.values())
+    return f"{words[:60]}-{sha256_of_json(settings)[:10]}"
+
+
+def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Return the dotted names of the settings in which two runs differ."""
+    names = []
+    for group in sorted(stored.keys() | wanted.keys()):
+        left, right = stored.get(group, {}), wanted.get(group, {})
+        names += [f"{group}.{key}" for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
+    return names
+
+
+def refuse_other_settings(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse to mix settings in one run directory.
+
+    Raises:
+        OutputError: the settings differ; the message says in what.
+    """
+    names = differences(stored, wanted)
+    if names:
+        raise OutputError(
+            "output.other_settings",
+            f"{visible(str(path), 200)}: holds a run that differs in {', '.join(names)}",
+            hint="use another -o, or --overwrite",
+        )
+
+
+def remember(path: Path) -> None:
+    """Make a run the latest one of the working folder."""
+    pointer = Path(RUNS_FOLDER) / LATEST
+    pointer.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(pointer, lambda target: _write_path(target, path))
+
+
+def _write_path(target: Path, path: Path) -> None:
+    target.write_text(f"{path}\n", encoding="utf-8")

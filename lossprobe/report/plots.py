@@ -1,0 +1,226 @@
+"""One function a result: numbers in, matplotlib Figure out. Draws what the result holds and computes nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter
+
+from lossprobe.analysis.hardest import Hardest
+from lossprobe.analysis.perplexity import Perplexity
+from lossprobe.analysis.positions import PositionLosses
+from lossprobe.analysis.tokens import TokenLosses
+from lossprobe.report.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    MONOSPACE,
+    MONOSPACE_ADVANCE,
+    ORANGE,
+    SCALE,
+    VERMILION,
+    drawable,
+    heading,
+    interval_words,
+    label,
+    new_figure,
+    plain_text,
+)
+from lossprobe.run.reader import Run
+from lossprobe.units import format_count
+
+STRIP_COLUMNS = 96
+STRIP_LINES = 12
+BARS = 30
+
+
+def plot_tokens(run: Run, result: TokenLosses) -> Figure:
+    """Return the histogram of losses with quantiles, over a strip of the text coloured by loss."""
+    figure = new_figure(10, 7.4)
+    upper, lower = figure.subplots(2, 1, height_ratios=[1, 1])
+    bins = result.histogram
+    upper.bar(bins["low_nats"], bins["count"], width=bins["high_nats"] - bins["low_nats"], align="edge", color=BLUE)
+    upper.set_yscale("log")
+    top = float(bins["count"].max())
+    upper.set_ylim(0.7, top * 6)
+    upper.set_xlim(0.0, float(bins["high_nats"].max()) * 1.02)
+    for share, value in result.quantiles.items():
+        upper.axvline(value, color=VERMILION, linewidth=1, linestyle="--")
+        plain_text(upper, value, top * 5, f" {float(share):.0%}", color=VERMILION, fontsize=8, va="top", rotation=90)
+    upper.axvline(result.mean_loss_nats, color="black", linewidth=1.2)
+    plain_text(
+        upper, result.mean_loss_nats, 0.8, f" mean {result.mean_loss_nats:.3f}", fontsize=8, va="bottom", rotation=90
+    )
+    label(
+        upper,
+        "loss (nats per token)",
+        "tokens (log scale)",
+        f"{heading(run)}: {format_count(result.tokens_scored)} tokens; dashed: quantiles",
+    )
+    draw_strip(figure, lower, result.strip)
+    return figure
+
+
+def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
+    """Draw consecutive tokens as running text on a background coloured by loss; grey where unscored."""
+    losses = strip["loss_nats"].astype(float)
+    scale = Normalize(0.0, max(1.0, float(np.nanquantile(losses, 0.98))))
+    colours = colormaps[SCALE]
+    size = 0.86 * figure.get_figwidth() * 72 / STRIP_COLUMNS / MONOSPACE_ADVANCE
+    x = y = 0
+    for text, loss in zip(strip["text"], losses, strict=True):
+        shown = drawable(str(text)).replace(" ", "\u00b7" if str(text).strip() == "" else " ")
+        at_word = x > STRIP_COLUMNS - 14 and str(text).startswith(" ")
+        if at_word or x + len(shown) > STRIP_COLUMNS:
+            x, y = 0, y + 1
+        if y >= STRIP_LINES:
+            break
+        colour = (0.85, 0.85, 0.85, 1.0) if np.isnan(loss) else colours(scale(loss))
+        axes.add_patch(Rectangle((x, y), len(shown), 0.92, color=colour, linewidth=0))
+        ink = "black" if sum(colour[:3]) > 1.4 else "white"
+        axes.text(x, y + 0.68, shown, family=MONOSPACE, fontsize=size, color=ink, parse_math=False)
+        x += len(shown)
+        if str(text).endswith("\\n"):
+            x, y = 0, y + 1
+    axes.set_xlim(0, STRIP_COLUMNS)
+    axes.set_ylim(max(STRIP_LINES // 2, y + 1), -0.2)
+    axes.set_axis_off()
+    axes.set_title(
+        "the text around the hardest token, coloured by loss (\\n: line end; \u00b7: blank)", loc="left", fontsize=10
+    )
+    figure.colorbar(
+        ScalarMappable(scale, colours), ax=axes, label="loss (nats)", extend="max", fraction=0.025, pad=0.01
+    )
+
+
+def plot_positions(run: Run, result: PositionLosses) -> Figure:
+    """Return mean loss by position: every position with its band, bins with intervals, the fit, and the counts."""
+    figure = new_figure(9, 6.4)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    every = result.every[result.every["context"] > 0]
+    upper.fill_between(
+        every["context"],
+        every["low"],
+        every["high"],
+        color=BLUE,
+        alpha=0.18,
+        linewidth=0,
+        label="95 % interval, every position",
+    )
+    upper.plot(
+        every["context"], every["mean_loss_nats"], color=BLUE, linewidth=0.9, alpha=0.8, label="mean, every position"
+    )
+    bins = result.table[result.table["context"] > 0]
+    centre = np.sqrt(bins["context"].astype(float) * bins["context_last"].astype(float))
+    if result.bins == "geometric":
+        error = [bins["mean_loss_nats"] - bins["low"], bins["high"] - bins["mean_loss_nats"]]
+        upper.errorbar(
+            centre,
+            bins["mean_loss_nats"],
+            yerr=error,
+            fmt="o",
+            color=VERMILION,
+            capsize=3,
+            markersize=5,
+            label="mean and 95 % interval, bins",
+        )
+    if result.fit is not None:
+        t = np.geomspace(1, float(every["context"].max()), 200)
+        text = f"{result.fit.a_nats:.2f} + {result.fit.b_nats:.2f} (t + 1)^\u2212{result.fit.alpha:.2f} (descriptive)"
+        upper.plot(t, result.fit.at(t), color="black", linestyle="--", linewidth=1.1, label=text)
+    upper.set_xscale("log", base=2)
+    middle = every["mean_loss_nats"]
+    margin = 0.25 * float(middle.max() - middle.min() or 1.0)
+    upper.set_ylim(float(middle.min()) - margin, float(middle.max()) + margin)
+    upper.legend(fontsize=8)
+    axis = "tokens of context (log scale)" if result.by == "context" else "position in the document (tokens, log scale)"
+    label(
+        upper,
+        "",
+        "mean loss (nats per token)",
+        f"{heading(run)}: intervals over {interval_words(result.interval_unit)}",
+    )
+    lower.step(every["context"], every["count"], where="mid", color=GREY)
+    lower.set_ylim(0, 1.15 * float(every["count"].max()))
+    lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value))))
+    label(lower, axis, "tokens")
+    return figure
+
+
+def plot_hardest(run: Run, result: Hardest) -> Figure:
+    """Return a bar for each of the hardest tokens, types, documents or classes."""
+    table = result.table.head(BARS)
+    measure = "loss_nats" if "loss_nats" in table.columns else "mean_loss_nats"
+    figure = new_figure(10, 1.6 + 0.26 * len(table))
+    axes = figure.subplots()
+    rows = np.arange(len(table))
+    colour = [ORANGE if kind in ("mean", "occurrence") else BLUE for kind in _kinds(table)]
+    axes.barh(rows, table[measure].astype(float), color=colour, height=0.78)
+    if {"low", "high"} <= set(table.columns):
+        error = [table[measure] - table["low"], table["high"] - table[measure]]
+        axes.errorbar(table[measure], rows, xerr=error, fmt="none", color="black", capsize=3)
+    axes.set_yticks(
+        rows, [drawable(name) for name in _bar_names(result.by, table)], fontsize=8, family=MONOSPACE, parse_math=False
+    )
+    axes.invert_yaxis()
+    unit = "loss (nats)" if measure == "loss_nats" else "mean loss (nats per token)"
+    label(axes, unit, "", f"{heading(run)}: hardest by {result.by}")
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def _kinds(table: pd.DataFrame) -> list[str]:
+    for name in ("hardest_by", "kind"):
+        if name in table.columns:
+            return [str(kind) for kind in table[name]]
+    return [""] * len(table)
+
+
+def _bar_names(by: str, table: pd.DataFrame) -> list[str]:
+    """Return what stands beside each bar."""
+    rows = table.to_dict("records")
+    if by == "token":
+        return [f"{row['before'][-24:]}\u27e6{row['characters']}\u27e7{row['after'][:14]}" for row in rows]
+    if by == "type":
+        return [f"{row['text']!r} \u00d7{row['count']} ({row['hardest_by']})" for row in rows]
+    if by == "document":
+        return [f"{row['document']}: {row['begins'][:28]}" for row in rows]
+    return [f"{row['class']} ({row['kind']}, {row['share_of_tokens']:.0%} of tokens)" for row in rows]
+
+
+def plot_perplexity(run: Run, result: Perplexity) -> Figure:
+    """Return the mean loss with its interval between the reference levels, and the groups when there are any."""
+    groups = result.groups.head(BARS) if result.groups is not None else None
+    count = 0 if groups is None else len(groups)
+    figure = new_figure(9, 2.6 + 0.24 * count)
+    axes = figure.subplots()
+    names = ["all tokens"] if groups is None else ["all tokens", *(str(group) for group in groups["group"])]
+    means = [result.nll_nats_per_token, *([] if groups is None else groups["mean_loss_nats"])]
+    lows = [result.nll_interval[0], *([] if groups is None else groups["low"])]
+    highs = [result.nll_interval[1], *([] if groups is None else groups["high"])]
+    for row, (mean, low, high) in enumerate(zip(means, lows, highs, strict=True)):
+        if low is not None and high is not None:
+            axes.plot([low, high], [row, row], color=BLUE, linewidth=2 if row == 0 else 1.2)
+        axes.plot([mean], [row], "o" if row else "D", color=BLUE, markersize=5)
+    for level, name, colour, style in (
+        (result.unigram_nats, "unigram", GREEN, "--"),
+        (result.uniform_nats, "uniform (log V)", VERMILION, ":"),
+    ):
+        axes.axvline(level, color=colour, linestyle=style, linewidth=1.4, label=f"{name}: {level:.3f}")
+    axes.set_yticks(range(len(names)), [drawable(name) for name in names], fontsize=8, parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.legend(fontsize=8, loc="best")
+    label(
+        axes,
+        "mean loss (nats per token); smaller is better",
+        "",
+        f"{heading(run)}: 95 % intervals over {interval_words(result.interval_unit)}",
+    )
+    axes.grid(visible=False, axis="y")
+    return figure

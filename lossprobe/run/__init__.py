@@ -1,0 +1,1 @@
+"""What was measured, on disk: Parquet parts and run.json."""

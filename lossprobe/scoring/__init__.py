@@ -1,0 +1,1 @@
+"""The one expensive pass: tokens through the model, logits to statistics."""

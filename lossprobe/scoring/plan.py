@@ -1,0 +1,165 @@
+"""The plan of a pass: rows and windows of every document, cut into parts that can be scored in any order.
+
+Planning touches integers only. A part holds everything that scoring it needs, so a killed run resumes, and
+a cluster can work, from the stored parts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from lossprobe.checkpoint.interface import Tokens
+from lossprobe.text.windows import Window, plan_windows
+
+SCORED = -1
+UNSCORED = ("first_token", "special", "unknown", "masked")
+PART_ROWS = 32_768
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the token table before scoring, all [N]; names as in `run.schema`.
+
+    Attributes:
+        document, token, token_id, byte_start, byte_stop, window, context: int64.
+        unscored: int64, index into `UNSCORED`, or `SCORED`.
+        own: bool, False for rows that an earlier part scores and that are only context here.
+    """
+
+    document: Integers
+    token: Integers
+    token_id: Integers
+    byte_start: Integers
+    byte_stop: Integers
+    window: Integers
+    context: Integers
+    unscored: Integers
+    own: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def take(self, index: slice | npt.NDArray[np.bool_]) -> Rows:
+        """Return the rows that an index selects."""
+        return Rows(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+    def as_context(self) -> Rows:
+        """Return the same rows, marked as context only."""
+        return replace(self, own=np.zeros(len(self), bool))
+
+    @staticmethod
+    def join(pieces: list[Rows]) -> Rows:
+        """Return all rows of several pieces, in order."""
+        return Rows(*(np.concatenate([getattr(p, name) for p in pieces]) for name in Rows.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class WindowPolicy:
+    """How a document becomes windows; part of a run's identity.
+
+    Attributes:
+        context: most input tokens of a window.
+        stride: new tokens scored by each window after the first; equal to `context` when windows do not
+            overlap.
+        bos_id: id put before every document, or None.
+        score_unknown: score tokens that stand for text outside the vocabulary, instead of leaving them out.
+    """
+
+    context: int
+    stride: int
+    bos_id: int | None = None
+    score_unknown: bool = False
+
+
+def plan_document(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int) -> Rows:
+    """Return the rows of one document, BOS included.
+
+    Args:
+        number: the document's number.
+        tokens: its tokens.
+        policy: how it becomes windows.
+        first_window: number of its first window in the whole run.
+    """
+    lead = 0 if policy.bos_id is None else 1
+    ids = np.concatenate([np.full(lead, policy.bos_id or 0, np.int64), tokens.ids.astype(np.int64)])
+    stops = np.concatenate([np.zeros(lead, np.int64), tokens.byte_stop])
+    unscored = np.full(len(ids), SCORED)
+    if not policy.score_unknown:
+        unscored[lead:][tokens.unknown] = UNSCORED.index("unknown")
+    if len(ids):
+        unscored[0] = UNSCORED.index("special" if lead else "first_token")
+    window = np.zeros(len(ids), np.int64)
+    start = np.zeros(len(ids), np.int64)
+    for index, plan in enumerate(plan_windows(len(ids), policy.context, policy.stride)):
+        begin = 0 if index == 0 else plan.first_scored
+        window[begin : plan.stop] = first_window + index
+        start[begin : plan.stop] = plan.start
+    token = np.arange(len(ids))
+    return Rows(
+        document=np.full(len(ids), number),
+        token=token,
+        token_id=ids,
+        byte_start=np.concatenate([[0], stops[:-1]]) if len(ids) else stops,
+        byte_stop=stops,
+        window=window,
+        context=token - start,
+        unscored=unscored,
+        own=np.ones(len(ids), bool),
+    )
+
+
+def cut_parts(documents: Iterable[Rows], part_rows: int = PART_ROWS) -> Iterator[Rows]:
+    """Yield parts of about `part_rows` own rows, cut between windows only.
+
+    A part that starts inside a document begins with the earlier rows that its windows need as context.
+    """
+    pieces: list[Rows] = []
+    size = 0
+    for rows in documents:
+        position = 0
+        while position < len(rows):
+            stop = _window_end(rows.window, position + max(1, part_rows - size))
+            lead = rows.take(slice(position - int(rows.context[position]), position))
+            pieces += [lead.as_context()] if size == 0 and len(lead) else []
+            pieces.append(rows.take(slice(position, stop)))
+            size += stop - position
+            position = stop
+            if size >= part_rows:
+                yield Rows.join(pieces)
+                pieces, size = [], 0
+    if pieces:
+        yield Rows.join(pieces)
+
+
+def _window_end(window: Integers, at_least: int) -> int:
+    """Return the first position ≥ `at_least` at which a window ends."""
+    if at_least >= len(window):
+        return len(window)
+    return int(np.searchsorted(window, window[at_least - 1], side="right"))
+
+
+def windows_of(rows: Rows) -> list[tuple[int, Window]]:
+    """Return the windows of a part's own rows that score something, with the offset of their document's rows.
+
+    Returns:
+        (offset, window): the window's token t is row offset + t of the part.
+    """
+    own = np.flatnonzero(rows.own)
+    if not len(own):
+        return []
+    edges = np.flatnonzero(np.diff(rows.window[own])) + 1
+    found = []
+    for block in np.split(own, edges):
+        first, last = int(block[0]), int(block[-1])
+        start = int(rows.token[first] - rows.context[first])
+        first_scored = max(int(rows.token[first]), start + 1)
+        stop = int(rows.token[last]) + 1
+        if stop > first_scored and (rows.unscored[block] == SCORED).any():
+            found.append((first - int(rows.token[first]), Window(start, stop, first_scored)))
+    return found

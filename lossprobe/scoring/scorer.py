@@ -1,0 +1,209 @@
+"""One part of a plan through the model: windows to batches, batches to hidden rows, hidden rows to columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.errors import CheckpointError, ResourceError
+from lossprobe.scoring.head import HeadResult, HeadRows, run_head
+from lossprobe.scoring.plan import SCORED, Rows, windows_of
+from lossprobe.scoring.statistics import LADDER_TEMPERATURES, HistogramBins
+from lossprobe.text.windows import Window
+from lossprobe.units import plural
+
+BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768, "mps": 8192}
+BINS = HistogramBins()
+
+
+@dataclass(frozen=True)
+class PartScores:
+    """What was measured of one part.
+
+    Attributes:
+        columns: statistic → [N] over the part's own rows; 0 where unscored, which the store makes empty.
+        histogram_documents: int64 [G], documents with scored rows, ascending.
+        histogram: float64 [3, G, bins]; see `probability_histogram`.
+        ladder_rows: int64 [S], own rows whose temperature ladder was kept, ascending.
+        ladder: float64 [S, 17].
+    """
+
+    columns: dict[str, npt.NDArray[Any]]
+    histogram_documents: npt.NDArray[np.int64]
+    histogram: npt.NDArray[np.float64]
+    ladder_rows: npt.NDArray[np.int64]
+    ladder: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows that go through the model together: rows of the part that feed it and that it scores."""
+
+    windows: list[tuple[int, Window]]
+
+    @property
+    def width(self) -> int:
+        """Input tokens of the longest window."""
+        return max(window.stop - 1 - window.start for _, window in self.windows)
+
+
+@dataclass(frozen=True)
+class PassOptions:
+    """How a part goes through the model.
+
+    Attributes:
+        batch_size: windows per forward pass; None chooses by device, and halves when memory runs out.
+        sample_every: the temperature ladder is kept for every n-th row of the run.
+        advance: called with the number of tokens scored by each batch.
+    """
+
+    batch_size: int | None = None
+    sample_every: int = 1
+    advance: Callable[[int], None] = lambda _: None
+
+
+def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: PassOptions) -> PartScores:
+    """Return the statistics of a part's own rows.
+
+    Args:
+        checkpoint: the model.
+        rows: the part.
+        first_row: number of the part's first own row in the run.
+        options: batch size, ladder sample, progress.
+
+    Raises:
+        CheckpointError: a loss that is NaN or infinite; the message names the token.
+        ResourceError: not even one window fits into memory.
+    """
+    windows = windows_of(rows)
+    batch_size = options.batch_size
+    while True:
+        batches = make_batches(windows, batch_size, checkpoint.facts.device)
+        collector = _Collector(rows)
+        done = 0
+        try:
+            for batch in batches:
+                scored = _score_batch(checkpoint, batch, collector, first_row, options.sample_every)
+                options.advance(scored)
+                done += scored
+            return collector.finish()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            options.advance(-done)
+            width = max(len(batch.windows) for batch in batches)
+            if options.batch_size is not None or width == 1:
+                raise ResourceError(
+                    "scoring.memory",
+                    f"out of memory with {plural(width, 'window')} of up to {batches[0].width} tokens a batch",
+                    hint="lower --batch-size or --context",
+                ) from None
+            batch_size = width // 2
+
+
+def make_batches(windows: list[tuple[int, Window]], batch_size: int | None, device: str) -> list[Batch]:
+    """Return the windows as batches, longest first, so that padding is small and memory peaks at once."""
+    budget = BATCH_TOKENS.get(device.partition(":")[0], 4096)
+    order = sorted(windows, key=lambda item: item[1].start - item[1].stop)
+    batches, position = [], 0
+    while position < len(order):
+        longest = order[position][1].stop - 1 - order[position][1].start
+        count = batch_size or max(1, budget // longest)
+        batches.append(Batch(order[position : position + count]))
+        position += count
+    return batches
+
+
+def _score_batch(checkpoint: Checkpoint, batch: Batch, collector: _Collector, first_row: int, sample_every: int) -> int:
+    """Run one batch, hand its statistics to the collector, and return how many tokens it scored."""
+    rows = collector.rows
+    ids = np.zeros((len(batch.windows), batch.width), np.int64)
+    places, targets = [], []
+    for row, (offset, window) in enumerate(batch.windows):
+        inputs = rows.token_id[offset + window.start : offset + window.stop - 1]
+        ids[row, : len(inputs)] = inputs
+        scored = np.arange(offset + window.first_scored, offset + window.stop)
+        scored = scored[rows.unscored[scored] == SCORED]
+        places.append(row * batch.width + rows.context[scored] - 1)
+        targets.append(scored)
+    device = checkpoint.facts.device
+    hidden = checkpoint.hidden(torch.from_numpy(ids).to(device, non_blocking=True))
+    place, target = np.concatenate(places), np.concatenate(targets)
+    own = target - collector.lead
+    documents, groups = np.unique(rows.document[target], return_inverse=True)
+    sampled = (first_row + own) % sample_every == 0
+    picked = HeadRows(
+        hidden=hidden.flatten(0, 1)[torch.from_numpy(place).to(device)],
+        targets=torch.from_numpy(rows.token_id[target]).to(device),
+        groups=torch.from_numpy(groups).to(device),
+        group_count=len(documents),
+        sampled=torch.from_numpy(sampled),
+    )
+    collector.add(own, documents, own[sampled], run_head(checkpoint, picked, BINS))
+    return len(own)
+
+
+class _Collector:
+    """Puts the results of batches, which come longest first, back into text order."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self.lead = int(np.argmax(rows.own))
+        self._size = len(rows) - self.lead
+        self._columns: dict[str, npt.NDArray[Any]] = {}
+        self._histograms: dict[int, npt.NDArray[np.float64]] = {}
+        self._ladders: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = []
+
+    def add(
+        self,
+        own: npt.NDArray[np.int64],
+        documents: npt.NDArray[np.int64],
+        sampled: npt.NDArray[np.int64],
+        result: HeadResult,
+    ) -> None:
+        loss = result.columns["loss_nats"]
+        wrong = np.flatnonzero(~np.isfinite(loss))
+        if len(wrong):
+            at = self.lead + int(own[wrong[0]])
+            raise CheckpointError(
+                "scoring.non_finite_loss",
+                f"document {self.rows.document[at]}, token {self.rows.token[at]} (id {self.rows.token_id[at]}): "
+                f"the loss is {loss[wrong[0]]}",
+                hint="the logits hold NaN or infinity; a wider --dtype may help",
+            )
+        for name, values in result.columns.items():
+            self._columns.setdefault(name, np.zeros(self._size, values.dtype))[own] = values
+        for index, document in enumerate(documents):
+            held = self._histograms.get(int(document), 0.0)
+            self._histograms[int(document)] = held + result.histogram[:, index]
+        if len(sampled):
+            self._ladders.append((sampled, result.ladder))
+
+    def finish(self) -> PartScores:
+        documents = sorted(self._histograms)
+        histogram = [self._histograms[document] for document in documents]
+        rows = np.concatenate([rows for rows, _ in self._ladders]) if self._ladders else np.empty(0, np.int64)
+        ladder = (
+            np.concatenate([part for _, part in self._ladders])
+            if self._ladders
+            else np.empty((0, len(LADDER_TEMPERATURES)))
+        )
+        order = np.argsort(rows)
+        return PartScores(
+            columns=self._columns,
+            histogram_documents=np.array(documents, np.int64),
+            histogram=np.stack(histogram, axis=1) if histogram else np.empty((3, 0, BINS.count)),
+            ladder_rows=rows[order],
+            ladder=ladder[order],
+        )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch ran out of memory: on a GPU it says so by type, on the CPU only in words."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

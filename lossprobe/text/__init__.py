@@ -1,0 +1,1 @@
+"""What is scored: bytes to documents to token windows. Integers only."""

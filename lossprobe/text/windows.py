@@ -1,0 +1,70 @@
+"""Which tokens a model sees at once, and which of them it is asked to predict. Integers only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lossprobe.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Window:
+    """A run of one document's tokens that goes through the model in one row.
+
+    The inputs are tokens `start` to `stop - 2`; the targets that are scored here are `first_scored` to
+    `stop - 1`. A target t has t − start tokens of context.
+    """
+
+    start: int
+    stop: int
+    first_scored: int
+
+
+def plan_windows(tokens: int, context: int, stride: int | None = None) -> Iterator[Window]:
+    """Yield windows that score every token of a document, but its first, exactly once.
+
+    A window holds at most `context` input tokens. Without a stride the windows do not overlap, but for the
+    one token that is carried over as the first input of the next window: the first target of a later
+    window has 1 token of context, the last one `context`. With a stride S < context each window scores S
+    new tokens, so every target has at least `context` − S + 1 tokens of context where they exist.
+
+    Args:
+        tokens: number of tokens of the document, BOS included.
+        context: most input tokens of one window, at least 1.
+        stride: new tokens scored by each window after the first; None means `context`.
+
+    Yields:
+        Windows in text order. A document of one token yields one window that scores nothing, an empty
+        document none.
+
+    Raises:
+        UsageError: a context below 1, or a stride outside 1..`context`.
+
+    >>> list(plan_windows(7, context=3))
+    [Window(start=0, stop=4, first_scored=1), Window(start=3, stop=7, first_scored=4)]
+    >>> list(plan_windows(7, context=4, stride=2))
+    [Window(start=0, stop=5, first_scored=1), Window(start=2, stop=7, first_scored=5)]
+    """
+    check_window_options(context, stride)
+    step = context if stride is None else stride
+    if tokens < 1:
+        return
+    stop = min(context + 1, tokens)
+    yield Window(0, stop, 1)
+    while stop < tokens:
+        first_scored = stop
+        stop = min(first_scored + step, tokens)
+        yield Window(first_scored + step - context - 1, stop, first_scored)
+
+
+def check_window_options(context: int, stride: int | None) -> None:
+    """Refuse a context or stride that no window plan can have.
+
+    Raises:
+        UsageError: a context below 1, or a stride outside 1..`context`.
+    """
+    if context < 1:
+        raise UsageError("windows.context", f"--context {context}: a window needs at least 1 input token")
+    if stride is not None and not 1 <= stride <= context:
+        raise UsageError("windows.stride", f"--stride {stride}: must lie between 1 and the context, {context}")

@@ -1,0 +1,101 @@
+"""Numbers and words: nats to bits and perplexity, how numbers are printed, how foreign text is shown.
+
+The only place where the base of a logarithm is named, and the only door through which a string that came
+from a file (a text, a token, a tensor or file name) reaches a terminal, a table or a plot.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+NATS_PER_BIT = math.log(2.0)
+MAX_EXPONENT = 709.78  # exp() of more than this overflows float64
+
+
+def perplexity(nats_per_unit: float) -> float:
+    """Return exp(`nats_per_unit`), or infinity above 709.78 nats: exp overflows there, it must not crash.
+
+    >>> round(perplexity(1.835494), 4)
+    6.2682
+    """
+    return math.exp(nats_per_unit) if nats_per_unit <= MAX_EXPONENT else math.inf
+
+
+def bits(nats: float) -> float:
+    """Return `nats` in bits.
+
+    >>> round(bits(math.log(8.0)), 12)
+    3.0
+    """
+    return nats / NATS_PER_BIT
+
+
+def format_count(count: int) -> str:
+    """Return an integer with thousands separators, the same in every locale."""
+    return f"{count:,}"
+
+
+def format_loss(nats: float | None) -> str:
+    """Return a loss in nats with 6 decimals, or `n/a` when there is none."""
+    return "n/a" if nats is None or math.isnan(nats) else f"{nats:.6f}"
+
+
+def format_perplexity(value: float | None) -> str:
+    """Return a perplexity with 4 decimals, or `n/a` when there is none."""
+    return "n/a" if value is None or math.isnan(value) else f"{value:,.4f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    >>> plural(1, "token"), plural(2048, "token")
+    ('1 token', '2,048 tokens')
+    """
+    return f"{format_count(count)} {noun}{'' if count == 1 else 's'}"
+
+
+def token_literal(data: bytes) -> str:
+    r"""Return bytes of a text as a JSON string literal in ASCII, from which they can be restored exactly.
+
+    A token of a byte-level tokenizer can end inside a character; such bytes appear as `\udc80`..`\udcff`
+    (Python's surrogateescape), so `json.loads(literal).encode("utf-8", "surrogateescape")` is `data`.
+    A literal starts with a quote, stays on one line and is inert in spreadsheets, whatever the text.
+
+    >>> token_literal(b'a "b"\n'), token_literal(b"\xe2\x80")
+    ('"a \\"b\\"\\n"', '"\\udce2\\udc80"')
+    """
+    return json.dumps(data.decode("utf-8", "surrogateescape"), ensure_ascii=True)
+
+
+def visible(text: str, limit: int | None = None) -> str:
+    r"""Return `text` with everything unprintable escaped, cut to `limit` characters with an ellipsis.
+
+    Control characters, escape sequences, bidirectional marks and lone surrogates cannot reach a terminal
+    or a picture: each is shown as `\n`, `\x1b`, `\u202e` or, for a stray byte, `\xe2`.
+
+    >>> visible("a\x1b[2J\n"), visible("abcdef", 4)
+    ('a\\x1b[2J\\n', 'abc…')
+    """
+    shown = "".join(_visible_character(character) for character in text)
+    if limit is not None and len(shown) > limit:
+        return shown[: limit - 1] + "…"
+    return shown
+
+
+def _visible_character(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if character == "\\" or character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def visible_bytes(data: bytes, limit: int | None = None) -> str:
+    r"""Return bytes of a text for display: decoded where they are characters, escaped where not.
+
+    >>> visible_bytes(b"caf\xc3\xa9 \xe2")
+    'café \\xe2'
+    """
+    return visible(data.decode("utf-8", "surrogateescape"), limit)

@@ -1,0 +1,49 @@
+"""The exact set of weights: nothing missing, nothing besides, nothing that is not finite."""
+
+import pytest
+import torch
+
+from lossprobe.checkpoint.tensors import check_finite, check_tensors
+from lossprobe.errors import CheckpointError
+
+EXPECTED = {"a": (2, 3), "b": (4,), "c": (1,), "d": (1,), "e": (1,)}
+ACTUAL = {name: torch.zeros(shape) for name, shape in EXPECTED.items()}
+
+
+def test_the_exact_set_of_tensors_passes(tmp_path):
+    assert check_tensors(tmp_path, ACTUAL, EXPECTED) is None
+    assert check_finite(tmp_path, ACTUAL) is None
+
+
+@pytest.mark.parametrize(
+    ("actual", "id", "message"),
+    [
+        ({k: v for k, v in ACTUAL.items() if k != "b"}, "missing_tensor", "tensor b is missing (4 of 5 present)"),
+        ({"e": ACTUAL["e"]}, "missing_tensor", "tensors a, b, c and 1 more are missing (1 of 5 present)"),
+        (ACTUAL | {"x\x1b": ACTUAL["a"]}, "unexpected_tensor", r"unexpected tensor x\x1b (6 stored, 5 expected)"),
+        (
+            ACTUAL | {"a": torch.zeros(3, 2)},
+            "wrong_shape",
+            "tensor a has shape [3, 2], the configuration asks for [2, 3]",
+        ),
+    ],
+)
+def test_another_set_of_tensors_is_refused(tmp_path, actual, id, message):
+    with pytest.raises(CheckpointError) as caught:
+        check_tensors(tmp_path, actual, EXPECTED)
+    assert caught.value.id == f"checkpoint.{id}"
+    assert caught.value.message == f"{tmp_path}: {message}"
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1.0, float("nan")], "ln_f.weight: 1 non-finite value"),
+        ([float("inf"), float("-inf")], "ln_f.weight: 2 non-finite values"),
+    ],
+)
+def test_non_finite_values_are_counted(tmp_path, values, message):
+    with pytest.raises(CheckpointError) as caught:
+        check_finite(tmp_path, {"a": torch.zeros(2), "ln_f.weight": torch.tensor(values)})
+    assert (caught.value.id, caught.value.message) == ("checkpoint.non_finite", f"{tmp_path}: {message}")
