@@ -136,6 +136,7 @@ def train(name: str, output: Path, epochs: int) -> None:
             step += 1
         print(f"{name} epoch {epoch + 1}: held-out {held_out_nats(model, valid):.4f} nats/token", flush=True)
     model.half().save_pretrained(output / name)
+    (output / name / "generation_config.json").unlink()  # says nothing about loss
 
 
 def main() -> None:
