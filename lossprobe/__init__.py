@@ -3,7 +3,7 @@
     import lossprobe
 
     checkpoint = lossprobe.open_checkpoint("my-model")
-    run = lossprobe.score(checkpoint, lossprobe.open_text(["data.txt"])).run
+    run = lossprobe.score(checkpoint, lossprobe.open_text([Path("data.txt")], lossprobe.TextOptions())).run
     print(lossprobe.measure_perplexity(run).token_perplexity)
 
 Names are loaded when they are first used, so that `lossprobe --help` needs neither torch nor pandas.
@@ -25,6 +25,10 @@ _HOMES = {
     "StringSource": "lossprobe.text.documents",
     "TextOptions": "lossprobe.text.documents",
     "Tokens": "lossprobe.checkpoint.interface",
+    "find_hardest": "lossprobe.analysis.hardest",
+    "measure_perplexity": "lossprobe.analysis.perplexity",
+    "measure_positions": "lossprobe.analysis.positions",
+    "measure_tokens": "lossprobe.analysis.tokens",
     "open_checkpoint": "lossprobe.checkpoint.detect",
     "open_run": "lossprobe.run.reader",
     "open_text": "lossprobe.text.documents",

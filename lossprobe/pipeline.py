@@ -125,21 +125,19 @@ def _score_parts(
     """Score and store every part that is not there yet."""
     total = plan["counts"]["tokens"]
     pending = list(store.pending(len(plan["part_rows"])))
-    done = total - sum(plan["part_rows"][index] for index in pending)
+    done = ahead = total - sum(plan["part_rows"][index] for index in pending)
     progress(done, total)
+
+    def advance(scored: int) -> None:
+        nonlocal ahead
+        ahead += scored
+        progress(ahead, total)
+
+    options = PassOptions(batch_size, plan["sample_every"], advance)
     for index in pending:
         rows = store.read_plan_part(index)
-        ahead = done
-
-        def advance(scored: int) -> None:
-            nonlocal ahead
-            ahead += scored
-            progress(ahead, total)
-
-        first_row = sum(plan["part_rows"][:index])
-        scores = score_part(checkpoint, rows, first_row, PassOptions(batch_size, plan["sample_every"], advance))
-        store.write_part(index, rows, scores)
-        done += plan["part_rows"][index]
+        store.write_part(index, rows, score_part(checkpoint, rows, sum(plan["part_rows"][:index]), options))
+        done = ahead = done + plan["part_rows"][index]
         progress(done, total)
 
 

@@ -19,7 +19,7 @@ def perplexity(nats_per_unit: float) -> float:
     >>> round(perplexity(1.835494), 4)
     6.2682
     """
-    return math.exp(nats_per_unit) if nats_per_unit <= MAX_EXPONENT else math.inf
+    return math.inf if nats_per_unit > MAX_EXPONENT else math.exp(nats_per_unit)
 
 
 def bits(nats: float) -> float:
@@ -42,17 +42,21 @@ def format_loss(nats: float | None) -> str:
 
 
 def format_perplexity(value: float | None) -> str:
-    """Return a perplexity with 4 decimals, or `n/a` when there is none."""
-    return "n/a" if value is None or math.isnan(value) else f"{value:,.4f}"
+    """Return a perplexity with 4 decimals (6 digits from 10^12 on), or `n/a` when there is none."""
+    if value is None or math.isnan(value):
+        return "n/a"
+    return f"{value:,.4f}" if abs(value) < 1e12 else f"{value:.6g}"
 
 
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun.
 
-    >>> plural(1, "token"), plural(2048, "token")
-    ('1 token', '2,048 tokens')
+    >>> plural(1, "token"), plural(2048, "token"), plural(2, "entry")
+    ('1 token', '2,048 tokens', '2 entries')
     """
-    return f"{format_count(count)} {noun}{'' if count == 1 else 's'}"
+    if count != 1:
+        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{format_count(count)} {noun}"
 
 
 def token_literal(data: bytes) -> str:
@@ -65,31 +69,39 @@ def token_literal(data: bytes) -> str:
     >>> token_literal(b'a "b"\n'), token_literal(b"\xe2\x80")
     ('"a \\"b\\"\\n"', '"\\udce2\\udc80"')
     """
-    return json.dumps(data.decode("utf-8", "surrogateescape"), ensure_ascii=True)
+    literal = json.dumps(data.decode("utf-8", "surrogateescape"), ensure_ascii=True)
+    return literal.replace("\x7f", "\\u007f")  # DEL, the one control character that JSON lets through
 
 
 def visible(text: str, limit: int | None = None) -> str:
-    r"""Return `text` with everything unprintable escaped, cut to `limit` characters with an ellipsis.
+    r"""Return `text` with everything unprintable escaped, cut to at most `limit` characters with an ellipsis.
 
     Control characters, escape sequences, bidirectional marks and lone surrogates cannot reach a terminal
-    or a picture: each is shown as `\n`, `\x1b`, `\u202e` or, for a stray byte, `\xe2`.
+    or a picture: each is shown as `\n`, `\x1b`, `\u202e` or, for a stray byte, `\xe2`; a cut never splits one.
 
     >>> visible("a\x1b[2J\n"), visible("abcdef", 4)
     ('a\\x1b[2J\\n', 'abc…')
     """
-    shown = "".join(_visible_character(character) for character in text)
-    if limit is not None and len(shown) > limit:
-        return shown[: limit - 1] + "…"
-    return shown
+    if limit is None:
+        return "".join(map(_visible_character, text))
+    pieces: list[str] = []
+    size = 0
+    for character in text:
+        piece = _visible_character(character)
+        if size + len(piece) > limit:
+            while size >= limit:
+                size -= len(pieces.pop())
+            return "".join(pieces) + "…"
+        pieces.append(piece)
+        size += len(piece)
+    return "".join(pieces)
 
 
 def _visible_character(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
-    if character == "\\" or character.isprintable():
-        return character
-    return character.encode("unicode_escape").decode("ascii")
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
 
 
 def visible_bytes(data: bytes, limit: int | None = None) -> str:

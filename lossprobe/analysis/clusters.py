@@ -51,17 +51,20 @@ class Interval:
 
 
 def find_clusters(run: Run) -> Clusters:
-    """Return the clusters of a run: its documents, or in a single document contiguous blocks of 4,096 tokens."""
+    """Return the clusters of a run: its documents, or in a single document contiguous blocks of tokens.
+
+    A block has 4,096 tokens; the last one takes what is left over, so that none is shorter.
+    """
     documents = int(run.scalar("SELECT count(*) FROM documents WHERE scored_tokens > 0"))
     if documents > 1:
         return Clusters("document", documents, "document", None)
-    sql = f"token // {BLOCK_TOKENS}"
+    tokens = int(run.scalar("SELECT max(token) + 1 FROM tokens WHERE unscored IS NULL"))
+    sql = f"least(token // {BLOCK_TOKENS}, {max(0, tokens // BLOCK_TOKENS - 1)})"
     blocks = int(run.scalar(f"SELECT count(DISTINCT {sql}) FROM tokens WHERE unscored IS NULL"))
     if blocks > 1:
         note = (
             f"one document: intervals resample {blocks} blocks of {format_count(BLOCK_TOKENS)} tokens "
-            "and are a lower bound; "
-            "give documents (a folder, a JSONL, --split-documents) for better ones"
+            "and are a lower bound; give documents (a folder, a JSONL, --split-documents) for better ones"
         )
     else:
         note = f"one document of fewer than {format_count(2 * BLOCK_TOKENS)} tokens: no interval can be given"
@@ -75,11 +78,12 @@ def jackknife_ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Int
         numerator: [G] sums per cluster, such as losses in nats.
         denominator: [G] counts per cluster, such as tokens or bytes.
 
-    For (1, 2, 6) over (1, 1, 2) the estimate is 2.25 and the interval 2.25 ± 4.302653 · 0.853563.
+    For (1, 2, 6) over (1, 1, 2) the estimate is 9/4, the ratios without one cluster are 8/3, 7/3 and 3/2 with mean
+    13/6, so SE² = 2/3 · 13/18 and the interval is 2.25 ± 4.302653 · 0.693889.
 
     >>> interval = jackknife_ratio([1, 2, 6], [1, 1, 2])
     >>> round(interval.estimate, 6), round(interval.high - interval.estimate, 6)
-    (2.25, 3.67258)
+    (2.25, 2.985562)
     """
     s, n = np.asarray(numerator, float), np.asarray(denominator, float)
     estimate = float(s.sum() / n.sum())
@@ -93,13 +97,14 @@ def around(estimate: float, replicates: npt.NDArray[np.float64]) -> Interval:
     """Return an estimate with the jackknife-t interval of its [G] delete-one replicates."""
     count = len(replicates)
     error = math.sqrt((count - 1) * float(np.var(replicates)))
-    half = t_quantile(count) * error
+    half = float(t_quantile(count)) * error
     return Interval(estimate, estimate - half, estimate + half)
 
 
-def t_quantile(clusters: int) -> float:
-    """Return the two-sided 95 % quantile of Student's t with `clusters` − 1 degrees of freedom."""
-    return float(stdtrit(clusters - 1, (1.0 + CONFIDENCE) / 2.0))
+def t_quantile(clusters: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return the two-sided 95 % quantile of Student's t with `clusters` − 1 degrees of freedom, NaN below two."""
+    freedom = np.asarray(clusters, float) - 1.0
+    return np.where(freedom > 0, stdtrit(np.maximum(freedom, 1.0), (1.0 + CONFIDENCE) / 2.0), np.nan)
 
 
 def grouped_losses(run: Run, clusters: Clusters, group: str, source: str = "tokens") -> pd.DataFrame:
@@ -125,9 +130,7 @@ def grouped_losses(run: Run, clusters: Clusters, group: str, source: str = "toke
                var_pop(CASE WHEN n_all > n THEN (s_all - s) / (n_all - n) END) AS variance
         FROM ({totals}) GROUP BY key ORDER BY key""")
     frame["mean_loss_nats"] = frame["total_nats"] / frame["count"]
-    enough = frame["clusters"] > 1
-    quantile = np.array([t_quantile(count) if count > 1 else np.nan for count in frame["clusters"]])
-    half = quantile * np.sqrt((frame["clusters"] - 1) * frame["variance"].astype(float).clip(lower=0.0))
-    frame["low"] = (frame["mean_loss_nats"] - half).where(enough)
-    frame["high"] = (frame["mean_loss_nats"] + half).where(enough)
+    error = np.sqrt((frame["clusters"] - 1) * frame["variance"].astype(float))
+    frame["low"] = frame["mean_loss_nats"] - t_quantile(frame["clusters"]) * error
+    frame["high"] = frame["mean_loss_nats"] + t_quantile(frame["clusters"]) * error
     return frame[["key", "count", "total_nats", "mean_loss_nats", "low", "high", "clusters"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -36,14 +37,19 @@ def where_sql(conditions: Sequence[str]) -> str:
 def _comparison(text: str) -> str:
     match = COMPARISON.fullmatch(text)
     name = FIELDS.get(match["field"]) if match else None
-    try:
-        number = float(match["number"]) if match else None
-    except ValueError:
-        number = None
+    number = _number(match["number"]) if match else None
     if match is None or name is None or number is None:
         raise UsageError(
             "where.syntax",
-            f"--where {visible(text.strip(), 60)!r}: expected COLUMN < <= = != >= > NUMBER",
+            f"--where '{visible(text.strip(), 60)}': expected COLUMN < <= = != >= > NUMBER",
             hint=f"columns: {', '.join(sorted(FIELDS))}",
         )
     return f'"{name}" {match["sign"].replace("==", "=")} {number!r}'
+
+
+def _number(literal: str) -> float | None:
+    try:
+        number = float(literal)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None  # SQL would take `inf` for a column

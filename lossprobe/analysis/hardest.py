@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import pandas as pd
 
 from lossprobe.analysis.clusters import find_clusters, grouped_losses
-from lossprobe.analysis.texts import DocumentTexts, surroundings, vocabulary_bytes
+from lossprobe.analysis.texts import DocumentTexts, Surroundings, covered_bytes, surroundings, vocabulary_bytes
 from lossprobe.analysis.token_classes import class_source
 from lossprobe.run.reader import Run
 from lossprobe.units import plural, visible, visible_bytes
@@ -66,37 +65,35 @@ def _tokens(run: Run, top: int, total: float) -> Hardest:
         "SELECT document, token, token_id, byte_start, byte_stop, loss_nats, rank, top_id, top_prob, context "
         "FROM tokens "
         f"WHERE unscored IS NULL ORDER BY loss_nats DESC, document, token LIMIT {int(top)}"
-    )
+    ).astype({"rank": "int32", "top_id": "int32"})
     vocabulary = vocabulary_bytes(run)
-    texts = DocumentTexts(run)
-    table = pd.DataFrame([_token_row(row, texts, vocabulary) for row in rows.to_dict("records")])
+    texts, around = _texts_of(run, rows, vocabulary)
+    table = rows[["document", "token", "loss_nats", "rank", "top_prob", "context"]].copy()
+    table.insert(2, "text", texts)
+    table.insert(5, "top_text", [visible_bytes(vocabulary[index]) for index in rows["top_id"]])
+    table["before"] = [place.before for place in around]
+    table["characters"] = [place.characters for place in around]
+    table["after"] = [place.after for place in around]
     share = float(rows["loss_nats"].astype(float).sum()) / total if total else 0.0
     first = table.iloc[0]
     finding = (
         f"the hardest {plural(len(table), 'token')} carry {share:.2%} of the total loss; hardest: "
-        f"{first['characters']!r} at {first['loss_nats']:.2f} nats, the model expected {first['top_text']!r}"
+        f"'{first['characters']}' at {first['loss_nats']:.2f} nats, the model expected '{first['top_text']}'"
     )
     return Hardest("token", total, table, [], finding)
 
 
-def _token_row(row: dict[Any, Any], texts: DocumentTexts, vocabulary: dict[int, bytes]) -> dict[str, Any]:
-    document, start, stop = int(row["document"]), int(row["byte_start"]), int(row["byte_stop"])
-    data = texts.load(document, document).get(document)
-    token = vocabulary[int(row["token_id"])] if data is None else data[start:stop]
-    around = None if data is None else surroundings(data, start, stop, AROUND_BYTES)
-    return {
-        "document": document,
-        "token": int(row["token"]),
-        "text": visible_bytes(token),
-        "loss_nats": row["loss_nats"],
-        "rank": int(row["rank"]),
-        "top_text": visible_bytes(vocabulary[int(row["top_id"])]),
-        "top_prob": row["top_prob"],
-        "context": int(row["context"]),
-        "before": "" if around is None else around.before,
-        "characters": visible_bytes(token) if around is None else around.characters,
-        "after": "" if around is None else around.after,
-    }
+def _texts_of(run: Run, rows: pd.DataFrame, vocabulary: dict[int, bytes]) -> tuple[list[str], list[Surroundings]]:
+    """Return the text of each row's token and what stands around it; documents are read once each, in order."""
+    in_order = rows.sort_values("document", kind="stable")
+    columns = [in_order[name].tolist() for name in ("document", "byte_start", "byte_stop", "token_id")]
+    texts, around = {}, {}
+    documents = DocumentTexts(run).along(columns[0])
+    for at, data, start, stop, index in zip(in_order.index, documents, *columns[1:], strict=True):
+        token = visible_bytes(covered_bytes(data, start, stop, vocabulary[index]))
+        texts[at] = token
+        around[at] = Surroundings(token, "", "") if data is None else surroundings(data, start, stop, AROUND_BYTES)
+    return [texts[at] for at in rows.index], [around[at] for at in rows.index]
 
 
 def _types(run: Run, top: int, min_count: int, total: float) -> Hardest:
@@ -108,27 +105,28 @@ def _types(run: Run, top: int, min_count: int, total: float) -> Hardest:
     by_mean = run.query(
         f"{sums} HAVING count(*) >= {int(min_count)} ORDER BY mean_loss_nats DESC, token_id LIMIT {int(top)}"
     ).assign(hardest_by="mean")
-    table = pd.concat([by_total, by_mean], ignore_index=True)
+    table = pd.concat([by_total, by_mean], ignore_index=True) if len(by_mean) else by_total
     vocabulary = vocabulary_bytes(run)
     table.insert(0, "text", [visible_bytes(vocabulary[int(index)]) for index in table["token_id"]])
     table["share_of_loss"] = table["total_nats"] / total if total else 0.0
     share = float(by_total["total_nats"].sum()) / total if total else 0.0
-    finding = (
-        f"{plural(len(by_total), 'vocabulary entry').replace('entrys', 'entries')} carry {share:.1%} of the total loss"
-    )
+    finding = f"{plural(len(by_total), 'vocabulary entry')} carry {share:.1%} of the total loss"
     return Hardest("type", total, table, [f"ranked by mean: entries that occur at least {min_count} times"], finding)
 
 
 def _documents(run: Run, top: int, total: float) -> Hardest:
     table = run.query(f"""
-        SELECT document, source, line, count(*) AS tokens, avg(loss_nats::DOUBLE) AS mean_loss_nats,
-               sum(loss_nats::DOUBLE) AS total_nats, any_value(left(text, 60)) AS begins
-        FROM tokens JOIN documents USING (document) WHERE unscored IS NULL
-        GROUP BY document, source, line ORDER BY mean_loss_nats DESC, document LIMIT {int(top)}""")
+        SELECT document, source, line, scored AS tokens, mean_loss_nats, total_nats, left(text, 60) AS begins
+        FROM documents JOIN (
+            SELECT document, count(*) AS scored, avg(loss_nats::DOUBLE) AS mean_loss_nats,
+                   sum(loss_nats::DOUBLE) AS total_nats
+            FROM tokens WHERE unscored IS NULL
+            GROUP BY document ORDER BY mean_loss_nats DESC, document LIMIT {int(top)}) USING (document)
+        ORDER BY mean_loss_nats DESC, document""")
     table["share_of_loss"] = table["total_nats"] / total if total else 0.0
-    table["source"] = [visible(source, 60) for source in table["source"]]
-    begins = [visible(text, 60) if isinstance(text, str) else "" for text in table["begins"]]
-    table = table.drop(columns="begins").assign(begins=begins)
+    table["source"] = [visible(source) for source in table["source"]]
+    begins = [visible(text, 60) if isinstance(text, str) else "" for text in table.pop("begins")]
+    table["begins"] = begins
     worst = table.iloc[0]
     finding = (
         f"hardest document: {worst['document']} (line {worst['line']}), {worst['mean_loss_nats']:.3f} nats a token"

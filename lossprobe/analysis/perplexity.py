@@ -44,7 +44,8 @@ class Perplexity:
         notes: what a reader must know, one line each.
         table: one row per measure: measure, value, low, high, unit, count.
         by: name of the grouping, or None.
-        groups: one row per group: group, documents, tokens, mean_loss_nats, low, high, perplexity, bits_per_byte.
+        groups: one row per group, highest mean loss first: group (as text; empty for documents without the field),
+            documents, tokens, mean_loss_nats, low, high, perplexity, bits_per_byte.
     """
 
     tokens_scored: int
@@ -193,12 +194,12 @@ def group_losses(run: Run, by: str, tiles: bool) -> pd.DataFrame:
     if by == "document":
         key, join = "document", "tokens"
     else:
-        path = '$."' + by.replace('"', '\\"') + '"'
-        quoted = path.replace("'", "''")
-        value = f"coalesce(json_extract_string(fields, '{quoted}'), '')"
-        if not run.scalar(f"SELECT count(*) FROM documents WHERE json_extract_string(fields, '{quoted}') IS NOT NULL"):
+        pointer = "/" + by.replace("~", "~0").replace("/", "~1")  # a JSON pointer: no name needs quotes in it
+        value = "json_extract_string(fields, '" + pointer.replace("'", "''") + "')"
+        if not run.scalar(f"SELECT count({value}) FROM documents"):
             raise UsageError("perplexity.no_field", f"--by {visible(by, 40)}: no document has this field")
-        key, join = "field", f"(SELECT tokens.*, {value} AS field FROM tokens JOIN documents USING (document))"
+        named = f"(SELECT document, coalesce({value}, '') AS field FROM documents)"
+        key, join = "field", f"(SELECT tokens.*, field FROM tokens JOIN {named} USING (document))"
     clusters = Clusters("document", 0, "document", None) if by != "document" else find_clusters(run)
     frame = grouped_losses(run, clusters, key, join)
     sizes = run.query(f"""

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.clusters import Clusters, Interval, around, find_clusters, grouped_losses
-from lossprobe.analysis.power_law import PowerLaw, fit_power_law
+from lossprobe.analysis.power_law import FOLDS, FoldSums, PowerLaw, fit_power_law
 from lossprobe.run.reader import Run
-from lossprobe.units import format_count
+from lossprobe.units import format_count, plural
 
 AXES = {"context": "context", "document-position": "token"}
 BINS = ("geometric", "every")
 EARLY, LATE = 50, 500
 EARLY_HALF_WIDTH, LATE_HALF_WIDTH = 5, 50
 STEPS_PER_OCTAVE = 4
+EVERY_POSITIONS = 1 << 17  # more single positions than this are no table and no picture
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class PositionLosses:
         table: one row per bin: context (first of the bin), context_last, count, mean_loss_nats, low, high (95 %
             jackknife-t over documents or blocks; NaN with fewer than two), clusters (how many of them reach the bin:
             a small number late means that only long documents are left).
-        every: the same for every position, for plots.
-        loss50_minus_loss500: mean loss with about 50 tokens of context minus that with about 500; positive means
-            that more context helps (in-context learning; Olsson et al. 2022 give it the other sign). None when
-            fewer than 501 tokens of context exist.
+        every: the same for every position below 131,072, for plots.
+        loss50_minus_loss500: mean loss at about 50 tokens of context minus that at about 500, over the documents (or
+            blocks) that have both, so that it compares the same texts; positive means that more context helps
+            (in-context learning; Olsson et al. 2022 give it the other sign). None where none has both.
         loss50_minus_loss500_interval: its [low, high].
         early_range, late_range: the contexts averaged for it, first and last.
         fit: a + b (t + 1)^−α over t ≥ 1, or None where it does not settle; descriptive, never extrapolate.
@@ -74,16 +76,25 @@ def measure_positions(run: Run, by: str = "context", bins: str = "geometric") ->
     """
     column = AXES[by]
     clusters = find_clusters(run)
-    every = _positions(grouped_losses(run, clusters, column), lambda key: key, lambda key: key)
-    octave = f"CAST(floor(log2({column}) + 1e-12) AS INTEGER)"
-    geometric = _positions(grouped_losses(run, clusters, octave), lambda key: 2**key, lambda key: 2 ** (key + 1) - 1)
-    largest = int(every["context"].max())
+    near = f"(SELECT * FROM tokens WHERE {column} < {EVERY_POSITIONS})"
+    every = _positions(grouped_losses(run, clusters, column, near), lambda key: key, lambda key: key)
+    octaves = grouped_losses(run, clusters, octave_sql(column))
+    geometric = _positions(octaves, lambda key: 2**key, lambda key: 2 ** (key + 1) - 1)
+    largest = int(run.scalar(f"SELECT max({column}) FROM tokens WHERE unscored IS NULL"))
     geometric["context_last"] = geometric["context_last"].clip(upper=largest)
     notes = [clusters.note] if clusters.note else []
-    difference, early, late = early_minus_late(run, clusters, column, largest)
-    if difference is None:
-        notes.append(f"loss50_minus_loss500: n/a, the longest context is {format_count(largest)} tokens (501 needed)")
-    fit = fit_power_law(_fine_bins(run, clusters, column))
+    if largest >= EVERY_POSITIONS:
+        notes.append(f"single positions: the first {format_count(EVERY_POSITIONS)} only")
+    early, late = score_ranges(largest)
+    difference, having_both = early_minus_late(run, clusters, column, (early, late)) if largest > LATE else (None, 0)
+    if largest <= LATE:
+        axis = "context is" if by == "context" else "document ends at"
+        notes.append(f"loss50_minus_loss500: n/a, the longest {axis} {plural(largest, 'token')} (501 needed)")
+    elif difference is None:
+        notes.append(f"loss50_minus_loss500: n/a, no {clusters.unit} has tokens at both")
+    elif having_both < clusters.count:
+        notes.append(f"loss50_minus_loss500: over the {plural(having_both, clusters.unit)} with tokens at both")
+    fit = fit_power_law(fold_sums(run, clusters, column))
     if fit is None:
         notes.append("power law: n/a, too few positions with an interval, or no stable fit")
     return PositionLosses(
@@ -101,31 +112,41 @@ def measure_positions(run: Run, by: str = "context", bins: str = "geometric") ->
     )
 
 
-def early_minus_late(
-    run: Run, clusters: Clusters, column: str, largest: int
-) -> tuple[Interval | None, tuple[int, int], tuple[int, int]]:
-    """Return loss around position 50 minus loss around 500, and the two ranges.
+def octave_sql(column: str) -> str:
+    """Return SQL for the largest k with 2^k ≤ position."""
+    return f"CAST(floor(log2({column}) + 1e-12) AS INTEGER)"
 
-    The ranges are 45-55 and 450-550, the later one kept symmetric about 500 where the context ends before 550.
+
+def score_ranges(largest: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the positions averaged for loss50_minus_loss500: 45-55, and 450-550 or less where the context ends.
+
+    The later one stays symmetric about 500, so that it needs a position above 500.
+
+    >>> score_ranges(2048), score_ranges(512)
+    (((45, 55), (450, 550)), ((45, 55), (488, 512)))
     """
-    early = (EARLY - EARLY_HALF_WIDTH, EARLY + EARLY_HALF_WIDTH)
-    half = min(LATE_HALF_WIDTH, largest - LATE)
-    late = (LATE - half, LATE + half)
-    if half < 1:
-        return None, early, (LATE - LATE_HALF_WIDTH, LATE + LATE_HALF_WIDTH)
-    near, far = (f"{column} BETWEEN {low} AND {high}" for low, high in (early, late))
+    half = min(LATE_HALF_WIDTH, largest - LATE) if largest > LATE else LATE_HALF_WIDTH
+    return (EARLY - EARLY_HALF_WIDTH, EARLY + EARLY_HALF_WIDTH), (LATE - half, LATE + half)
+
+
+def early_minus_late(
+    run: Run, clusters: Clusters, column: str, ranges: tuple[tuple[int, int], tuple[int, int]]
+) -> tuple[Interval | None, int]:
+    """Return the difference of two ranges' mean losses over the clusters that have both, and how many these are."""
+    early, late = (f"{column} BETWEEN {first} AND {last}" for first, last in ranges)
     sums = run.query(f"""
-        SELECT coalesce(sum(loss_nats::DOUBLE) FILTER ({near}), 0) AS near_sum, count(*) FILTER ({near}) AS near_count,
-               coalesce(sum(loss_nats::DOUBLE) FILTER ({far}), 0) AS far_sum, count(*) FILTER ({far}) AS far_count
-        FROM tokens WHERE unscored IS NULL GROUP BY {clusters.sql} ORDER BY {clusters.sql}""").to_numpy(float)
+        SELECT sum(loss_nats::DOUBLE) FILTER ({early}) AS early_sum, count(*) FILTER ({early}) AS early_count,
+               sum(loss_nats::DOUBLE) FILTER ({late}) AS late_sum, count(*) FILTER ({late}) AS late_count
+        FROM tokens WHERE unscored IS NULL GROUP BY {clusters.sql}
+        HAVING early_count > 0 AND late_count > 0 ORDER BY {clusters.sql}""").to_numpy(float)
+    if not len(sums):
+        return None, 0
     total = sums.sum(axis=0)
-    if total[1] == 0 or total[3] == 0:
-        return None, early, late
-    estimate = total[0] / total[1] - total[2] / total[3]
+    estimate = float(total[0] / total[1] - total[2] / total[3])
+    if len(sums) < 2:
+        return Interval(estimate, None, None), 1
     rest = total - sums
-    if len(sums) < 2 or (rest[:, [1, 3]] <= 0).any():
-        return Interval(float(estimate), None, None), early, late
-    return around(float(estimate), rest[:, 0] / rest[:, 1] - rest[:, 2] / rest[:, 3]), early, late
+    return around(estimate, rest[:, 0] / rest[:, 1] - rest[:, 2] / rest[:, 3]), len(sums)
 
 
 def _positions(frame: pd.DataFrame, first: Callable[[int], int], last: Callable[[int], int]) -> pd.DataFrame:
@@ -136,14 +157,19 @@ def _positions(frame: pd.DataFrame, first: Callable[[int], int], last: Callable[
     return table
 
 
-def _fine_bins(run: Run, clusters: Clusters, column: str) -> pd.DataFrame:
-    """Return quarter-octave bins with their mean position, for the fit."""
-    key = f"CAST(floor({STEPS_PER_OCTAVE} * log2({column} + 1) + 1e-9) AS INTEGER)"
-    frame = grouped_losses(run, clusters, key)
-    position = run.query(
-        f"SELECT avg({column}::DOUBLE) AS t FROM tokens WHERE unscored IS NULL GROUP BY {key} ORDER BY {key}"
-    )
-    return frame.assign(position=position["t"].to_numpy())
+def fold_sums(run: Run, clusters: Clusters, column: str) -> FoldSums:
+    """Return quarter-octave bins of positions, for the fit, summed over each of at most 20 groups of clusters."""
+    frame = run.query(f"""
+        SELECT CAST(floor({STEPS_PER_OCTAVE} * log2({column} + 1) + 1e-9) AS INTEGER) AS bin,
+               ({clusters.sql}) % {FOLDS} AS fold, count(*)::DOUBLE AS tokens,
+               sum(loss_nats::DOUBLE) AS nats, sum({column})::DOUBLE AS positions
+        FROM tokens WHERE unscored IS NULL GROUP BY ALL ORDER BY ALL""")
+    bins, row = np.unique(frame["bin"], return_inverse=True)
+    folds, fold = np.unique(frame["fold"], return_inverse=True)
+    grids = {name: np.zeros((len(bins), len(folds))) for name in ("tokens", "nats", "positions")}
+    for name, grid in grids.items():
+        grid[row, fold] = frame[name]
+    return FoldSums(**grids)
 
 
 def _bin_name(row: pd.Series) -> str:

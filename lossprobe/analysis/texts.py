@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, repeat
 
 from lossprobe.run.reader import Run
+from lossprobe.text.counts import next_character, this_character
 from lossprobe.units import visible_bytes
+
+HELD_BYTES = 64 << 20
 
 
 @dataclass
 class DocumentTexts:
-    """The stored text of documents, a few at a time.
+    """The stored text of documents, about 64 MB (or one document) at a time.
 
     Attributes:
         run: the run.
-        kept: False when the run was made with --no-text; `load` then finds nothing.
+        kept: False when the run was made with --no-text; there is no text then.
     """
 
     run: Run
@@ -24,20 +29,30 @@ class DocumentTexts:
     def __post_init__(self) -> None:
         self.kept = bool(self.run.manifest["settings"]["text"]["kept"])
 
-    def load(self, first: int, last: int) -> dict[int, bytes]:
-        """Return the UTF-8 bytes of documents `first` to `last`; those of the call before are not read again."""
+    def along(self, documents: Sequence[int]) -> Iterator[bytes | None]:
+        """Yield the UTF-8 bytes of each row's document, None without stored text.
+
+        Args:
+            documents: the document of each row, in ascending order.
+        """
         if not self.kept:
-            return {}
-        missing = [number for number in range(first, last + 1) if number not in self._held]
-        self._held = {number: data for number, data in self._held.items() if first <= number <= last}
-        if missing:
-            frame = self.run.query(
-                "SELECT document, text FROM documents WHERE document BETWEEN ? AND ?", (missing[0], missing[-1])
-            )
-            self._held |= {
-                int(number): text.encode() for number, text in zip(frame["document"], frame["text"], strict=True)
-            }
-        return self._held
+            yield from repeat(None, len(documents))
+            return
+        for position, number in enumerate(documents):
+            if number not in self._held:
+                self._held = self._read(sorted(set(documents[position:])))
+            yield self._held[number]
+
+    def _read(self, wanted: list[int]) -> dict[int, bytes]:
+        """Return the first of the wanted documents, as many as may be held."""
+        chosen = "FROM documents JOIN (SELECT unnest(?::INTEGER[]) AS document) USING (document)"
+        sizes = self.run.query(f"SELECT bytes {chosen} ORDER BY document", (wanted,))["bytes"]
+        fitting = sum(total <= HELD_BYTES for total in accumulate(sizes))
+        wanted = wanted[: max(1, fitting)]
+        texts = self.run.query(
+            f"SELECT document, text {chosen} WHERE document BETWEEN ? AND ?", (wanted, wanted[0], wanted[-1])
+        )
+        return {int(number): text.encode() for number, text in zip(texts["document"], texts["text"], strict=True)}
 
 
 @dataclass(frozen=True)
@@ -60,22 +75,15 @@ def surroundings(data: bytes, start: int, stop: int, width: int = 40) -> Surroun
     >>> surroundings("it’s".encode(), 3, 4)
     Surroundings(characters='’', before='it', after='s')
     """
-    first, last = _boundary_before(data, start), _boundary_after(data, stop)
-    before = data[_boundary_after(data, max(0, first - width)) : first]
-    after = data[last : _boundary_before(data, min(len(data), last + width))]
+    first, last = this_character(data, start), next_character(data, stop)
+    before = data[next_character(data, max(0, first - width)) : first]
+    after = data[last : this_character(data, min(len(data), last + width))]
     return Surroundings(visible_bytes(data[first:last]), visible_bytes(before), visible_bytes(after))
 
 
-def _boundary_before(data: bytes, position: int) -> int:
-    while 0 < position < len(data) and data[position] & 0xC0 == 0x80:
-        position -= 1
-    return position
-
-
-def _boundary_after(data: bytes, position: int) -> int:
-    while 0 < position < len(data) and data[position] & 0xC0 == 0x80:
-        position += 1
-    return position
+def covered_bytes(text: bytes | None, start: int, stop: int, entry: bytes) -> bytes:
+    """Return the bytes that a token covers in its document; those of its vocabulary entry where it covers none."""
+    return entry if text is None or stop <= start else text[start:stop]
 
 
 def vocabulary_bytes(run: Run) -> dict[int, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lossprobe.analysis.filters import where_sql
-from lossprobe.analysis.texts import DocumentTexts, vocabulary_bytes
+from lossprobe.analysis.texts import DocumentTexts, covered_bytes, vocabulary_bytes
 from lossprobe.errors import NothingToScoreError
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import TOKEN_COLUMNS
@@ -67,18 +68,12 @@ def measure_tokens(run: Run, where: Sequence[str] = (), rows: int = 20) -> Token
     """
     condition = where_sql(where)
     scored = f"FROM tokens WHERE unscored IS NULL AND {condition}"
-    shares = ", ".join(str(share) for share in QUANTILES)
-    summary = run.query(
-        "SELECT count(*) AS n, avg(loss_nats::DOUBLE) AS mean, "
-        f"quantile_cont(loss_nats::DOUBLE, [{shares}]) AS q {scored}"
-    ).iloc[0]
-    if summary["n"] == 0:
+    summary = run.query(f"SELECT count(*) AS n, avg(loss_nats::DOUBLE) AS mean {scored}").iloc[0]
+    count = int(summary["n"])
+    if count == 0:
         raise NothingToScoreError("tokens.none", f"no scored token meets {condition}")
-    hard = run.scalar(
-        f"SELECT sum(loss_nats::DOUBLE) FROM (SELECT loss_nats {scored} ORDER BY loss_nats DESC "
-        f"LIMIT {max(1, round(HARD_SHARE * summary['n']))})"
-    )
-    total = float(summary["mean"]) * int(summary["n"])
+    quantiles, hard = loss_spread(run, scored, count)
+    total = float(summary["mean"]) * count
     histogram = run.query(
         f"SELECT floor(loss_nats / {BIN_NATS}) * {BIN_NATS} AS low_nats, count(*) AS count {scored} "
         "GROUP BY 1 ORDER BY 1"
@@ -87,14 +82,41 @@ def measure_tokens(run: Run, where: Sequence[str] = (), rows: int = 20) -> Token
     return TokenLosses(
         where=condition,
         tokens=int(run.scalar(f"SELECT count(*) FROM tokens WHERE {condition}")),
-        tokens_scored=int(summary["n"]),
+        tokens_scored=count,
         mean_loss_nats=float(summary["mean"]),
-        quantiles={str(share): float(value) for share, value in zip(QUANTILES, summary["q"], strict=True)},
-        hard_tokens_share_of_loss=float(hard) / total if total else 0.0,
+        quantiles=quantiles,
+        hard_tokens_share_of_loss=hard / total if total else 0.0,
         table=first_rows(run, condition, rows),
         histogram=histogram,
         strip=strip_around_hardest(run, condition),
     )
+
+
+def loss_spread(run: Run, scored: str, count: int) -> tuple[dict[str, float], float]:
+    """Return the quantiles of the losses, and the sum of the hardest tenth, from one sorted pass out of core.
+
+    Between two losses a quantile is interpolated linearly, as numpy does by default.
+
+    Args:
+        run: the run.
+        scored: SQL from FROM on, the rows to read.
+        count: how many they are.
+    """
+    places = {share: share * (count - 1) for share in QUANTILES}
+    wanted = sorted({rank for place in places.values() for rank in (math.floor(place), math.ceil(place))})
+    first_hard = count - max(1, round(HARD_SHARE * count))
+    at: dict[int, float] = {}
+    hard, position = 0.0, 0
+    for batch in run.batches(f"SELECT loss_nats {scored} ORDER BY loss_nats"):
+        losses = batch.column(0).to_numpy().astype(float)
+        at |= {rank: float(losses[rank - position]) for rank in wanted if 0 <= rank - position < len(losses)}
+        hard += float(losses[max(0, first_hard - position) :].sum())
+        position += len(losses)
+    quantiles = {}
+    for share, place in places.items():
+        low, high = at[math.floor(place)], at[math.ceil(place)]
+        quantiles[str(share)] = low + (high - low) * (place - math.floor(place))
+    return quantiles, hard
 
 
 def first_rows(run: Run, condition: str, rows: int) -> pd.DataFrame:
@@ -102,11 +124,11 @@ def first_rows(run: Run, condition: str, rows: int) -> pd.DataFrame:
     frame = run.query(
         "SELECT document, token, token_id, byte_start, byte_stop, context, "
         "loss_nats, rank, entropy_nats, top_id, top_prob "
-        f"FROM tokens WHERE {condition} ORDER BY document, token LIMIT {rows}"
-    )
+        f"FROM tokens WHERE {condition} ORDER BY document, token LIMIT {int(rows)}"
+    ).astype({"rank": "Int32", "top_id": "Int32"})  # whole numbers, also beside missing ones
     vocabulary = vocabulary_bytes(run)
-    frame.insert(2, "text", [visible_bytes(data) for data in _token_bytes(run, frame, vocabulary)])
-    top = [None if pd.isna(index) else visible_bytes(vocabulary[int(index)]) for index in frame["top_id"]]
+    frame.insert(2, "text", _display_texts(run, frame, vocabulary))
+    top = [None if index is pd.NA else visible_bytes(vocabulary[index]) for index in frame["top_id"]]
     frame.insert(len(frame.columns) - 1, "top_text", top)
     return frame.drop(columns=["byte_start", "byte_stop", "top_id"])
 
@@ -123,7 +145,7 @@ def strip_around_hardest(run: Run, condition: str) -> pd.DataFrame:
         "WHERE document = ? AND token BETWEEN ? AND ? ORDER BY token",
         (document, first, first + STRIP_TOKENS - 1),
     )
-    texts = [visible_bytes(data) for data in _token_bytes(run, frame, vocabulary_bytes(run))]
+    texts = _display_texts(run, frame, vocabulary_bytes(run))
     return pd.DataFrame({"token": frame["token"], "text": texts, "loss_nats": frame["loss_nats"]})
 
 
@@ -137,27 +159,21 @@ def token_batches(run: Run, where: Sequence[str] = ()) -> Iterator[pa.RecordBatc
     texts = DocumentTexts(run)
     at = [column.name for column in TOKEN_COLUMNS].index("token_id")
     for batch in run.batches(f"SELECT {columns} FROM tokens WHERE {where_sql(where)}"):
-        document = batch.column("document").to_numpy()
-        held = texts.load(int(document.min()), int(document.max())) if len(document) else {}
-        columns_ = [batch.column(name).to_pylist() for name in ("document", "byte_start", "byte_stop", "token_id")]
+        documents, *rows = (batch[name].to_pylist() for name in ("document", "byte_start", "byte_stop", "token_id"))
         literals = [
-            token_literal(held[d][start:stop] if d in held and stop > start else vocabulary[index])
-            for d, start, stop, index in zip(*columns_, strict=True)
+            token_literal(covered_bytes(data, start, stop, vocabulary[index]))
+            for data, start, stop, index in zip(texts.along(documents), *rows, strict=True)
         ]
-        arrays = batch.columns
+        arrays, names = batch.columns, batch.schema.names
         arrays.insert(at, pa.array(literals, pa.string()))
-        names = batch.schema.names
         names.insert(at, "text")
         yield pa.RecordBatch.from_arrays(arrays, names=names)
 
 
-def _token_bytes(run: Run, frame: pd.DataFrame, vocabulary: dict[int, bytes]) -> list[bytes]:
-    """Return the bytes each row covers in its document; the vocabulary's where it has none, or no text is kept."""
-    if not len(frame):
-        return []
-    held = DocumentTexts(run).load(int(frame["document"].min()), int(frame["document"].max()))
-    rows = zip(frame["document"], frame["byte_start"], frame["byte_stop"], frame["token_id"], strict=True)
+def _display_texts(run: Run, frame: pd.DataFrame, vocabulary: dict[int, bytes]) -> list[str]:
+    """Return what each row covers in its document, for display; the vocabulary entry where no text is kept."""
+    documents, *rows = (frame[name].tolist() for name in ("document", "byte_start", "byte_stop", "token_id"))
     return [
-        held[int(d)][int(start) : int(stop)] if int(d) in held and stop > start else vocabulary[int(index)]
-        for d, start, stop, index in rows
+        visible_bytes(covered_bytes(data, start, stop, vocabulary[index]))
+        for data, start, stop, index in zip(DocumentTexts(run).along(documents), *rows, strict=True)
     ]

@@ -20,6 +20,8 @@ from lossprobe.errors import CheckpointError
 
 PROBE_TOKENS = 12
 PROBE_TOLERANCE = 1e-5  # relative to the largest logit: float32 rounding of one matrix product
+STRETCHED_LOGIT = 100.0  # where a soft cap shows, whatever its height
+MAX_STRETCH = 4000.0  # and hidden states still fit into float16
 
 
 class CausalLM:
@@ -108,11 +110,23 @@ class CausalLM:
     def _choose_head(self, probe: torch.Tensor, expected: torch.Tensor) -> str:
         hidden = self._run_body(probe).flatten(0, 1)
         rows = expected.flatten(0, 1)
+        own = self._try_own_head(hidden)
+        own_agrees = own is not None and _agree(own, rows)
         if self._linear is not None and _agree(self._run_linear(hidden), rows):
-            return "linear"
-        if self._own_head is not None and _agree(self._run_own_head(hidden), rows):
-            return "model"
-        return "full"
+            # Soft-capping leaves small logits as they are: only on large ones the two ways show their difference.
+            stretched = hidden * (STRETCHED_LOGIT / max(_scale(rows), STRETCHED_LOGIT / MAX_STRETCH))
+            own = self._try_own_head(stretched) if own_agrees else None
+            if own is None or _agree(self._run_linear(stretched), own):
+                return "linear"
+        return "model" if own_agrees else "full"
+
+    def _try_own_head(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        if self._own_head is None:
+            return None
+        try:
+            return self._run_own_head(hidden)
+        except Exception:  # noqa: BLE001 - the code of any family, with a stand-in that it was not written for
+            return None
 
 
 class _StandIn(torch.nn.Module):
@@ -139,5 +153,9 @@ def _agree(actual: torch.Tensor, expected: torch.Tensor) -> bool:
     if actual.shape != expected.shape:
         return False
     tolerance = max(PROBE_TOLERANCE, 4 * torch.finfo(expected.dtype).eps)
-    scale = float(expected[torch.isfinite(expected)].abs().max())
-    return torch.allclose(actual.float(), expected.float(), rtol=0.0, atol=tolerance * max(scale, 1e-6))
+    return torch.allclose(actual.float(), expected.float(), rtol=0.0, atol=tolerance * max(_scale(expected), 1e-6))
+
+
+def _scale(logits: torch.Tensor) -> float:
+    """Return the largest finite logit, by absolute value."""
+    return float(logits[torch.isfinite(logits)].abs().max())

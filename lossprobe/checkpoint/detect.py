@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from lossprobe.checkpoint.interface import Checkpoint, LoadOptions
+from lossprobe.checkpoint.json_file import unreadable
 from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.units import visible
 
 TORCH_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin"}
+TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state.*)\.")  # never opened
 LOOKED_FOR = (
     "a Hugging Face directory (config.json and safetensors), a FundamentaLLM .pt (model_state), "
     "or a nanoGPT ckpt.pt (model and model_args)"
@@ -35,19 +39,26 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
     options = options or LoadOptions()
     options = replace(options, device=resolve_device(options.device))
     shown = visible(str(path), 200)
-    try:
-        exists = path.resolve(strict=True).exists()
-    except FileNotFoundError:
-        exists = False
-    except (OSError, RuntimeError):
-        raise CheckpointError("checkpoint.link_loop", f"{shown}: symbolic link loop") from None
-    if not exists:
-        raise UsageError("checkpoint.missing", f"{shown}: does not exist", hint="lossprobe never downloads a model")
+    _check_exists(path, shown)
     from lossprobe.checkpoint.huggingface import is_huggingface, load_huggingface
 
     if is_huggingface(path):
         return load_huggingface(path, options)
     return _open_torch_file(_single_file(path, shown), options)
+
+
+def _check_exists(path: Path, shown: str) -> None:
+    """Refuse a path with nothing behind it, and say so when that is no mistake in typing."""
+    try:
+        path.resolve(strict=True)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(
+            "checkpoint.missing", f"{shown}: does not exist", hint="lossprobe never downloads a model"
+        ) from None
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, RuntimeError) or getattr(error, "errno", None) == errno.ELOOP:
+            raise CheckpointError("checkpoint.link_loop", f"{shown}: symbolic link loop") from None
+        raise unreadable(shown, error) from None
 
 
 def _single_file(path: Path, shown: str) -> Path:
@@ -60,14 +71,22 @@ def _single_file(path: Path, shown: str) -> Path:
                 hint="give the directory instead",
             )
         return path
-    found = sorted(entry.name for entry in path.iterdir())
+    from lossprobe.checkpoint.weight_files import list_names
+
+    found = list_names(path)
     if ".metadata" in found or any(name.endswith(".distcp") for name in found):
         raise CheckpointError(
             "checkpoint.distributed",
             f"{shown}: a distributed checkpoint (.distcp)",
             hint="convert it to safetensors first",
         )
-    candidates = [name for name in found if Path(name).suffix in TORCH_SUFFIXES and (path / name).is_file()]
+    if "adapter_config.json" in found:
+        raise CheckpointError(
+            "checkpoint.adapter",
+            f"{shown}: an adapter without the model it belongs to",
+            hint="merge it into its base model (peft: merge_and_unload) and give the result",
+        )
+    candidates = [name for name in found if _can_be_checkpoint(path / name)]
     if len(candidates) > 1:
         raise UsageError(
             "checkpoint.several",
@@ -78,6 +97,10 @@ def _single_file(path: Path, shown: str) -> Path:
         listing = visible(", ".join(found), 160) or "nothing"
         raise CheckpointError("checkpoint.unknown", f"{shown}: looked for {LOOKED_FOR}; found {listing}")
     return path / candidates[0]
+
+
+def _can_be_checkpoint(path: Path) -> bool:
+    return path.suffix in TORCH_SUFFIXES and not TRAINING_STATE.match(path.name) and path.is_file()
 
 
 def _open_torch_file(path: Path, options: LoadOptions) -> Checkpoint:
@@ -108,7 +131,10 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if cuda else "mps" if mps else "cpu"
     available = {"cpu": True, "cuda": cuda, "mps": mps}
-    if not available.get(device.partition(":")[0], False):
+    kind, separator, index = device.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    numbered = not separator or (index.isdecimal() and int(index) < count)
+    if not available.get(kind, False) or not numbered:
         raise UsageError(
             "device.missing", f"--device {visible(device, 20)}: not available here", hint="use --device cpu or auto"
         )

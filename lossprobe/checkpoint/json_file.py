@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count, visible
@@ -21,20 +22,27 @@ def read_json(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     """
     shown = visible(str(path), 200)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError("checkpoint.unreadable", f"{shown}: cannot be read: {error.strerror}") from None
+        with path.open("rb") as stream:
+            data = stream.read(max_bytes + 1)  # bounded: a link to a device has no end
+    except (OSError, ValueError) as error:
+        raise unreadable(shown, error) from None
     if len(data) > max_bytes:
         raise CheckpointError(
-            "checkpoint.json_too_large", f"{shown}: {format_count(len(data))} bytes (limit {format_count(max_bytes)})"
+            "checkpoint.json_too_large", f"{shown}: larger than {format_count(max_bytes)} bytes, the limit"
         )
     return parse_json(data, shown)
+
+
+def unreadable(shown: str, error: OSError | ValueError) -> CheckpointError:
+    """Return the refusal of a file that cannot be read (ValueError: a name that no file can have)."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    return CheckpointError("checkpoint.unreadable", f"{shown}: cannot be read: {reason or visible(str(error), 80)}")
 
 
 def parse_json(data: bytes, shown: str) -> dict[str, Any]:
     """Return the object that JSON bytes hold; errors as for `read_json`."""
     try:
-        content = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        content = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_constant)
     except json.JSONDecodeError as error:
         raise CheckpointError("checkpoint.bad_json", f"{shown}: line {error.lineno}: {error.msg}") from None
     except RecursionError:
@@ -57,5 +65,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not allowed in JSON")
+def _constant(name: str) -> float:
+    """Return an infinity, which state space models have in their configuration; a NaN is always a mistake."""
+    if name == "NaN":
+        raise ValueError("NaN is not allowed in JSON")
+    return math.inf if name == "Infinity" else -math.inf

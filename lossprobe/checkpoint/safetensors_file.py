@@ -15,12 +15,13 @@ from pathlib import Path
 import safetensors
 import torch
 
-from lossprobe.checkpoint.json_file import parse_json
+from lossprobe.checkpoint.json_file import parse_json, unreadable
 from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count, visible
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 100_000
+MAX_SIDES = 16  # more than any model has; the product of a million of them takes hours
 ITEM_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
     "I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64,
@@ -49,12 +50,14 @@ def scan_header(path: Path) -> dict[str, TensorEntry]:
         with path.open("rb") as stream:
             length = _header_length(stream.read(8), size, shown)
             header = stream.read(length)
-    except OSError as error:
-        raise CheckpointError("checkpoint.unreadable", f"{shown}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        raise unreadable(shown, error) from None
     if not header.startswith(b"{"):
         raise CheckpointError("checkpoint.bad_header", f"{shown}: the header must start with {{")
     declared = parse_json(header, f"{shown} (header)")
-    declared.pop("__metadata__", None)
+    metadata = declared.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError("checkpoint.bad_header", f"{shown}: __metadata__ must map strings to strings")
     if not declared:
         raise CheckpointError("checkpoint.no_tensors", f"{shown}: holds no tensors")
     if len(declared) > MAX_TENSORS:
@@ -88,11 +91,12 @@ def _entry(name: str, value: object, shown: str) -> TensorEntry:
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError("checkpoint.bad_header", f"{shown}: tensor {tensor} lacks dtype, shape or data_offsets")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if dtype not in ITEM_BITS:
+    if not isinstance(dtype, str) or dtype not in ITEM_BITS:
         raise CheckpointError(
             "checkpoint.bad_header", f"{shown}: tensor {tensor}: unknown dtype {visible(str(dtype), 20)}"
         )
-    if not isinstance(shape, list) or not all(type(side) is int and 0 < side < 1 << 48 for side in shape):
+    sides_fit = isinstance(shape, list) and len(shape) <= MAX_SIDES
+    if not sides_fit or not all(type(side) is int and 0 < side < 1 << 48 for side in shape):
         raise CheckpointError("checkpoint.bad_header", f"{shown}: tensor {tensor}: bad shape {visible(str(shape), 60)}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(o) is int and o >= 0 for o in offsets):
         raise CheckpointError(

@@ -42,6 +42,12 @@ def component_types(node: Any) -> set[str]:
     return set()
 
 
+def added_tokens(definition: dict[str, Any], vocabulary: dict[str, int]) -> dict[int, dict[str, Any]]:
+    """Return the added tokens of a tokenizer.json by the id that the library gave them."""
+    entries = definition.get("added_tokens") or []
+    return {vocabulary.get(entry["content"], entry["id"]): entry for entry in entries}
+
+
 def vocabulary_bytes(definition: dict[str, Any], vocabulary: dict[str, int]) -> tuple[str, dict[int, bytes]]:
     """Return what kind of tokenizer a tokenizer.json defines, and the bytes of each id in running text.
 
@@ -55,7 +61,7 @@ def vocabulary_bytes(definition: dict[str, Any], vocabulary: dict[str, int]) -> 
     parts = component_types(definition.get("decoder")) | component_types(definition.get("pre_tokenizer"))
     model = definition.get("model") or {}
     name = str(model.get("type", "tokenizer"))
-    added = {entry["id"]: entry["content"].encode() for entry in definition.get("added_tokens") or []}
+    added = {index: entry["content"].encode() for index, entry in added_tokens(definition, vocabulary).items()}
     if "ByteLevel" in parts:
         table = byte_level_alphabet()
         pieces = {

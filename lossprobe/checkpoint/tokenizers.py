@@ -1,4 +1,4 @@
-"""Hugging Face tokenizers (tokenizer.json), opened by the `tokenizers` library alone."""
+"""Hugging Face tokenizers (tokenizer.json), run by the `tokenizers` library in a child process."""
 
 from __future__ import annotations
 
@@ -8,84 +8,92 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tokenizers
+import numpy.typing as npt
 
+from lossprobe.checkpoint.frames import COUNTS, DEFAULT_LIMITS, Limits
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.checkpoint.json_file import read_json
-from lossprobe.checkpoint.spans import aligned_stops, exact_stops, vocabulary_bytes
+from lossprobe.checkpoint.sandbox import Sandbox
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
 MAX_TOKENIZER_BYTES = 256 << 20
+MAX_SETTINGS_BYTES = 16 << 20  # tokenizer_config.json can describe every added token at length
 
 
 class BackendTokenizer:
-    """A `Tokenizer` over a tokenizer.json.
+    """A `Tokenizer` over a tokenizer.json, which runs in a child process under limits of memory and time.
 
     Args:
         definition: the parsed tokenizer.json.
         settings: the parsed tokenizer_config.json, or an empty dict.
         shown: how messages name it.
+        limits: what one document may take.
 
     Raises:
-        CheckpointError: the library cannot build it.
+        CheckpointError: the library cannot build it, or not within its limits.
     """
 
-    def __init__(self, definition: dict[str, Any], settings: dict[str, Any], shown: str) -> None:
+    def __init__(
+        self, definition: dict[str, Any], settings: dict[str, Any], shown: str, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         self._shown = shown
-        self.notices = tuple(
-            f"{shown}: ignored embedded {key}" for key in ("truncation", "padding") if definition.get(key)
-        )
-        canonical = json.dumps({**definition, "truncation": None, "padding": None}, ensure_ascii=False)
-        try:
-            self._backend = tokenizers.Tokenizer.from_str(canonical)
-        except Exception as error:  # noqa: BLE001 - the library raises bare Exception
-            raise CheckpointError("tokenizer.broken", f"{shown}: {visible(str(error), 160)}") from None
-        vocabulary = self._backend.get_vocab(with_added_tokens=True)
-        self.kind, self._bytes = vocabulary_bytes(definition, vocabulary)
-        self.special_ids = frozenset(e["id"] for e in definition.get("added_tokens") or [] if e.get("special"))
-        self._unknown_id = vocabulary.get(_unknown_token(definition, settings), -1)
-        self.bos_id = vocabulary.get(_content(settings.get("bos_token")))
-        added = self._prefix_of_empty_text()
-        if added is not None and self.bos_id is None:
-            self.bos_id = added
-        explicit = settings.get("add_bos_token")
-        self.adds_bos = self.bos_id is not None and (explicit if isinstance(explicit, bool) else added == self.bos_id)
-        identity = f"{canonical}|bos {self.bos_id} {self.adds_bos}"
-        self.sha256 = hashlib.sha256(identity.encode()).hexdigest()
+        definition, ignored = _whole_and_repeatable(definition)
+        self.notices = tuple(f"{shown}: ignored embedded {key}" for key in ignored)
+        canonical = json.dumps(definition, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        bos_token = _content(settings.get("bos_token")).encode("utf-8", "surrogatepass")
+        self._sandbox = Sandbox([canonical, bos_token], shown, limits)
+        content, ids, lengths, data = self._sandbox.open()
+        facts = json.loads(content)
+        self.kind: str = facts["kind"]
+        self._unknown_id: int = facts["unknown_id"]
+        ends = np.cumsum(np.frombuffer(lengths, dtype=np.int64)).tolist()
+        pieces = zip(np.frombuffer(ids, dtype=np.int64).tolist(), [0, *ends], ends, strict=False)
+        self._bytes = {index: bytes(data[start:stop]) for index, start, stop in pieces}
+        self.special_ids: frozenset[int] = frozenset(facts["special_ids"])
+        prefix = facts["prefix"]
+        added = prefix[0] if prefix else None
+        if len(prefix) > 1:
+            self.notices += (f"{shown}: puts {len(prefix)} tokens before a text, of which only the first is used",)
+        self.bos_id: int | None = facts["bos_id"] if facts["bos_id"] is not None else added
+        self.adds_bos = self.bos_id is not None and added == self.bos_id
+        wanted = settings.get("add_bos_token")  # transformers 4 follows it for most classes, transformers 5 for none
+        if isinstance(wanted, bool) and self.bos_id is not None and wanted != self.adds_bos:
+            self.adds_bos = wanted
+            self.notices += (f"{shown}: add_bos_token is {wanted} in tokenizer_config.json, against tokenizer.json",)
+        identity = canonical + f"|bos {self.bos_id} {self.adds_bos}".encode()
+        self.sha256 = hashlib.sha256(identity).hexdigest()
 
     def encode(self, text: str) -> Tokens:
         """Return the tokens of one document, without BOS; special tokens in the text are recognised.
 
         Raises:
-            CheckpointError: the tokenizer failed on this text.
+            CheckpointError: the tokenizer failed on this text, or exceeded its limits.
         """
         try:
-            encoding = self._backend.encode(text, add_special_tokens=False)
-        except BaseException as error:
-            # The Rust side panics (an exception of its own, below BaseException) on rules it cannot run.
-            if type(error).__name__ != "PanicException" and not isinstance(error, Exception):
-                raise
+            data = text.encode()
+        except UnicodeEncodeError as error:
             raise CheckpointError(
-                "tokenizer.failed", f"{self._shown}: tokenizer failed: {visible(str(error), 120)}"
+                "tokenizer.failed", f"{self._shown}: half a surrogate pair at character {error.start} of the text"
             ) from None
-        ids = np.array(encoding.ids, dtype=np.int32)
-        unknown = ids == self._unknown_id
-        stops = exact_stops([self._bytes.get(index, b"") for index in encoding.ids], text.encode())
-        if stops is not None:
-            return Tokens(ids, stops, unknown)
-        aligned, normalized, tiles = aligned_stops(encoding.offsets, text)
-        return Tokens(ids, aligned, unknown, normalized, tiles and (len(ids) > 0 or not text))
+        ids_part, stops_part, counts = self._sandbox.ask(data)
+        ids = np.frombuffer(ids_part, dtype=np.int32)
+        stops = np.frombuffer(stops_part, dtype=np.int64)
+        normalized, tiles = COUNTS.unpack(counts)
+        return Tokens(ids, stops, self._unknown(ids, stops, data), normalized, tiles)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes that an id stands for in running text (a special id: its name), b"" for none."""
         return self._bytes.get(token_id, b"")
 
-    def _prefix_of_empty_text(self) -> int | None:
-        """Return the id that the tokenizer puts before a text by itself, or None."""
-        plain = self._backend.encode("", add_special_tokens=False).ids
-        full = self._backend.encode("", add_special_tokens=True)
-        return int(full.ids[0]) if len(full.ids) > len(plain) and full.special_tokens_mask[0] else None
+    def _unknown(self, ids: npt.NDArray[np.int32], stops: npt.NDArray[np.int64], data: bytes) -> npt.NDArray[np.bool_]:
+        """Return where an id stands for text outside the vocabulary, and not for its own name in the text."""
+        unknown: npt.NDArray[np.bool_] = ids == self._unknown_id
+        name = self.token_bytes(self._unknown_id)
+        for index in np.flatnonzero(unknown):
+            start = stops[index - 1] if index else 0
+            unknown[index] = data[start : stops[index]].strip() != name
+        return unknown
 
 
 def open_tokenizer(path: Path) -> Tokenizer:
@@ -102,8 +110,19 @@ def open_tokenizer(path: Path) -> Tokenizer:
             hint="save the tokenizer with transformers' save_pretrained, or name one with --tokenizer",
         )
     settings_file = file.with_name("tokenizer_config.json")
-    settings = read_json(settings_file) if settings_file.is_file() else {}
+    settings = read_json(settings_file, MAX_SETTINGS_BYTES) if settings_file.is_file() else {}
     return BackendTokenizer(read_json(file, MAX_TOKENIZER_BYTES), settings, visible(str(file), 200))
+
+
+def _whole_and_repeatable(definition: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a definition that keeps all of a text and always splits it alike, and what was taken out for that."""
+    model = definition.get("model")
+    ignored = [key for key in ("truncation", "padding") if definition.get(key)]
+    changed = definition | {"truncation": None, "padding": None}
+    if isinstance(model, dict) and model.get("dropout"):  # BPE that splits at random, meant for training
+        changed["model"] = model | {"dropout": None}
+        ignored.append("dropout")
+    return changed, ignored
 
 
 def _content(token: object) -> str:
@@ -111,10 +130,3 @@ def _content(token: object) -> str:
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else ""
-
-
-def _unknown_token(definition: dict[str, Any], settings: dict[str, Any]) -> str:
-    model = definition.get("model") or {}
-    if isinstance(model.get("unk_id"), int) and isinstance(model.get("vocab"), list):  # Unigram
-        return str(model["vocab"][model["unk_id"]][0])
-    return _content(model.get("unk_token")) or _content(settings.get("unk_token"))

@@ -6,6 +6,7 @@ it declares, how its tuples nest. Only a file that passes is given to `torch.loa
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import pickle
 import re
@@ -193,7 +194,9 @@ def _check_archive(path: Path, size: int) -> None:
                 counts = f"{format_count(records['data.pkl'].file_size)} bytes (limit {format_count(MAX_PICKLE_BYTES)})"
                 raise refusal("checkpoint.unknown_structure", path, f"unknown structure: data.pkl has {counts}")
             data = archive.read(records["data.pkl"])
-    except UNREADABLE:
+    except (OSError, *UNREADABLE) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is an offset before the file's start
+            raise
         what = f"archive incomplete: no readable table of contents in {plural(size, 'byte')}"
         raise refusal("checkpoint.truncated", path, what, "was it copied or downloaded completely?") from None
     try:

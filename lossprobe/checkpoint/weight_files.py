@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lossprobe.checkpoint.json_file import read_json
+from lossprobe.checkpoint.json_file import read_json, unreadable
 from lossprobe.checkpoint.safetensors_file import scan_header
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
@@ -30,7 +30,7 @@ def find_weights(path: Path) -> list[Path]:
         return _shards(path, index)
     if single.is_file():
         return [_inside(path, SINGLE, shown)]
-    found = sorted(entry.name for entry in path.iterdir())
+    found = list_names(path)
     pickled = [name for name in found if name.startswith("pytorch_model")]
     raise CheckpointError(
         "checkpoint.no_weights",
@@ -82,8 +82,22 @@ def _inside(path: Path, name: str, shown: str) -> Path:
     file = path / name
     try:
         target = file.resolve(strict=False)
-    except (OSError, RuntimeError):
+        if not file.is_symlink() or target.parent == path.resolve() or target.parent.name == "blobs":
+            return file
+    except RuntimeError:
         raise CheckpointError("checkpoint.link_loop", f"{shown}: {visible(name, 80)} is a symbolic link loop") from None
-    if file.is_symlink() and target.parent != path.resolve() and target.parent.name != "blobs":
-        raise CheckpointError("checkpoint.shard_path", f"{shown}: {visible(name, 80)} is a link out of the directory")
-    return file
+    except (OSError, ValueError) as error:
+        raise unreadable(f"{shown}: {visible(name, 80)}", error) from None
+    raise CheckpointError("checkpoint.shard_path", f"{shown}: {visible(name, 80)} is a link out of the directory")
+
+
+def list_names(path: Path) -> list[str]:
+    """Return the names in a directory, sorted.
+
+    Raises:
+        CheckpointError: it may not be read.
+    """
+    try:
+        return sorted(entry.name for entry in path.iterdir())
+    except OSError as error:
+        raise unreadable(visible(str(path), 200), error) from None

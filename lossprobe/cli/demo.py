@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
+if TYPE_CHECKING:
+    from lossprobe.run.reader import Run
+
 PAIR = ("jargon-plain", "jargon-smoothed")
 TEXT = "jargon-valid.jsonl"
 
 
-@click.command()
+@click.command(short_help="Score the bundled pair and show the four views.")
 @click.option(
     "-o",
     "--output",
@@ -60,12 +64,11 @@ def find_bundle() -> Path:
     raise UsageError("demo.missing", "this installation holds no bundled example")
 
 
-def _show(run: object, folder: Path, *, table: bool) -> None:
+def _show(run: Run, folder: Path, *, table: bool) -> None:
     """Run the four views of a run, each as the command itself would."""
-    from lossprobe.cli.main import cli
+    from lossprobe.cli.main import invoke
 
     folder.mkdir(parents=True, exist_ok=True)
     for view in ("perplexity", "positions", "hardest", "tokens"):
         files = ["--csv", str(folder / f"{view}.csv"), "--plot", str(folder / f"{view}.png")]
-        arguments = [view, str(run.path), *files, *(["--table"] if table else [])]  # type: ignore[attr-defined]
-        cli.main(arguments, standalone_mode=False)
+        invoke([view, str(run.path), *files, *(["--table"] if table else [])])

@@ -16,7 +16,7 @@ FLOORS = {"torch": "2.10", "safetensors": "0.8", "transformers": "5.5", "pyarrow
 OTHERS = ("tokenizers", "numpy", "pandas", "duckdb", "matplotlib", "scipy", "click", "rich")
 
 
-@click.command()
+@click.command(short_help="Versions, floors met, and devices.")
 def doctor() -> None:
     """Versions, whether they meet the floors, and the devices here.
 

@@ -9,7 +9,7 @@ import click
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
 
 
-@click.command(cls=ViewCommand)
+@click.command(cls=ViewCommand, short_help="The hardest tokens, entries, documents and classes.")
 @source_argument
 @click.option("--by", type=click.Choice(["token", "type", "document", "class"]), default="token",
               help="Single tokens, vocabulary entries, documents, or kinds of token.")  # fmt: skip

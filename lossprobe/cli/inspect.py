@@ -17,7 +17,7 @@ HEADS = {
 }
 
 
-@click.command()
+@click.command(short_help="What a checkpoint is.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", help=DTYPE_HELP)
 @click.option(

@@ -64,16 +64,19 @@ for _command in (score, tokens, positions, hardest, perplexity, inspect, doctor,
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code."""
+    if "_LOSSPROBE_COMPLETE" in os.environ:  # a shell asks for completions
+        cli.main(prog_name="lossprobe")
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
     """Run the command line and return the exit code; errors become one line on standard error."""
     debug = "--debug" in arguments
-    arguments = [word for word in arguments if word != "--debug"]
+    arguments = [word for word in arguments if word != "--debug"] or ["--help"]
     previous = _on_sigterm()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub library is imported, which is later
     try:
-        cli.main(arguments, prog_name="lossprobe", standalone_mode=False)
+        invoke(arguments)
         sys.stdout.flush()  # now, while a closed pipe or a full disk can still be told apart from success
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -86,6 +89,12 @@ def run(arguments: list[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+def invoke(arguments: list[str]) -> None:
+    """Run one command; its errors come out as they are (click's own `main` turns a closed pipe into exit code 1)."""
+    with cli.make_context("lossprobe", arguments) as context:
+        cli.invoke(context)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lossprobe.analysis.perplexity import Perplexity
 
 
-@click.command(cls=ViewCommand)
+@click.command(cls=ViewCommand, short_help="Perplexity and bits, with intervals and coverage.")
 @source_argument
 @click.option("--by", metavar="document|FIELD", help="The same for every document, or every value of a JSONL field.")
 @view_options
@@ -44,11 +44,14 @@ def perplexity(sources: tuple[Path, ...], by: str | None, outputs: Outputs, scor
 
 def _coverage_lines(result: Perplexity) -> tuple[str, ...]:
     coverage = result.coverage
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in coverage["tokens_unscored"].items()) or "none"
+    reasons = [
+        f"{reason} {count:,} ({coverage['bytes_unscored'].get(reason, 0):,} bytes)"
+        for reason, count in coverage["tokens_unscored"].items()
+    ]
     return (
         f"reference levels: uniform {result.uniform_nats:.6f}, unigram {result.unigram_nats:.6f} nats per token",
         f"coverage: {coverage['tokens_scored']:,} of {coverage['tokens_read']:,} tokens "
         f"and {coverage['bytes_scored']:,} of "
-        f"{coverage['bytes_read']:,} bytes scored; unscored tokens: {reasons}; "
+        f"{coverage['bytes_read']:,} bytes scored; unscored tokens: {', '.join(reasons) or 'none'}; "
         f"bytes normalised away by the tokenizer: {coverage['bytes_normalized']:,}",
     )

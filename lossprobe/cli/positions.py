@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lossprobe.analysis.positions import PositionLosses
 
 
-@click.command(cls=ViewCommand)
+@click.command(cls=ViewCommand, short_help="Mean loss by the amount of context a token had.")
 @source_argument
 @click.option("--by", type=click.Choice(["context", "document-position"]), default="context",
               help="Tokens seen before predicting, or the place in the document.")  # fmt: skip

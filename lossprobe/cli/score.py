@@ -9,7 +9,7 @@ import click
 from lossprobe.cli.options import Scoring, scoring_options
 
 
-@click.command()
+@click.command(short_help="Score every token of a text once, and store the run.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEXT...")
 @scoring_options

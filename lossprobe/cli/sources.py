@@ -70,6 +70,8 @@ def score_text(checkpoint_path: Path, texts: Sequence[Path], scoring: Scoring) -
             checkpoint, source, choices, output=scoring.output, overwrite=scoring.overwrite, progress=progress
         )
     if not scoring.quiet:
+        if scoring.device == "auto":
+            say(f"device: {checkpoint.facts.device}")
         for notice in (*checkpoint.facts.notices, *source.notices):
             say(f"notice: {notice}")
         state = "already scored, reusing" if scored.reused else "stored"

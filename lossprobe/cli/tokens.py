@@ -9,7 +9,7 @@ import click
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
 
 
-@click.command(cls=ViewCommand)
+@click.command(cls=ViewCommand, short_help="Every token with its text, context, loss, rank and entropy.")
 @source_argument
 @click.option(
     "--where", multiple=True, metavar="CONDITION", help='Only rows that meet it, such as "loss > 5 and context < 32".'

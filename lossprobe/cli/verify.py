@@ -10,7 +10,7 @@ from lossprobe.errors import OutputError
 from lossprobe.units import visible
 
 
-@click.command()
+@click.command(short_help="Check a run's files against their hashes.")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 def verify(run: Path | None) -> None:
     """Check that every file of a run is what run.json says (the latest run by default).

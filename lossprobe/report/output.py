@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
+from lossprobe.errors import OutputError
 from lossprobe.report.talk import say
 from lossprobe.run.files import write_atomically
 from lossprobe.units import visible
@@ -22,22 +24,52 @@ DPI = 150
 def write_bytes(destination: str, pieces: Iterable[bytes]) -> None:
     """Write pieces of bytes to a file, or to standard output for `-`, as they come.
 
+    A device or pipe is written into, never replaced.
+
     Raises:
-        OutputError: the file cannot be written; what stood there before is untouched.
+        OutputError: it cannot be written (what stood there before is untouched), is a folder or a symbolic link.
+        BrokenPipeError: the reader of standard output or of a pipe has gone.
     """
     if destination == STDOUT:
-        for piece in pieces:
-            sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
+        with _failures_of("standard output"):
+            _fill(sys.stdout.buffer, pieces)
         return
-
-    def fill(target: Path) -> None:
-        with target.open("wb") as stream:
-            for piece in pieces:
-                stream.write(piece)
-
-    write_atomically(Path(destination), fill)
+    path = Path(destination)
+    with _failures_of(destination):
+        if path.exists() and not path.is_file():
+            with path.open("wb") as stream:
+                _fill(stream, pieces)
+        elif path.is_symlink():
+            shown = visible(destination, 200)
+            raise OutputError("output.link", f"{shown}: is a symbolic link, which is never followed")
+        else:
+            write_atomically(path, lambda target: _fill_file(target, pieces))
     say(f"wrote {visible(destination, 200)}")
+
+
+@contextmanager
+def _failures_of(name: str) -> Iterator[None]:
+    """Turn a failure to write, but for a reader that has gone, into an `OutputError`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = error.strerror or visible(str(error), 120)
+        raise OutputError("output.write", f"{visible(name, 200)}: cannot be written: {reason}") from None
+
+
+def _fill(stream: IO[bytes], pieces: Iterable[bytes]) -> None:
+    for piece in pieces:
+        rest = memoryview(piece)
+        while rest:  # an unbuffered stream (PYTHONUNBUFFERED) takes only a part of a long piece
+            rest = rest[stream.write(rest) :]
+    stream.flush()
+
+
+def _fill_file(target: Path, pieces: Iterable[bytes]) -> None:
+    with target.open("wb") as stream:
+        _fill(stream, pieces)
 
 
 def write_text(destination: str, text: str) -> None:

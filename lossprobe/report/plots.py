@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -10,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lossprobe.analysis.hardest import Hardest
 from lossprobe.analysis.perplexity import Perplexity
@@ -33,11 +35,12 @@ from lossprobe.report.style import (
     plain_text,
 )
 from lossprobe.run.reader import Run
-from lossprobe.units import format_count
+from lossprobe.units import format_count, visible
 
 STRIP_COLUMNS = 96
 STRIP_LINES = 12
 BARS = 30
+BEFORE, AFTER = 24, 14  # characters shown around a token
 
 
 def plot_tokens(run: Run, result: TokenLosses) -> Figure:
@@ -55,7 +58,14 @@ def plot_tokens(run: Run, result: TokenLosses) -> Figure:
         plain_text(upper, value, top * 5, f" {float(share):.0%}", color=VERMILION, fontsize=8, va="top", rotation=90)
     upper.axvline(result.mean_loss_nats, color="black", linewidth=1.2)
     plain_text(
-        upper, result.mean_loss_nats, 0.8, f" mean {result.mean_loss_nats:.3f}", fontsize=8, va="bottom", rotation=90
+        upper,
+        result.mean_loss_nats,
+        1.0,
+        f"mean {result.mean_loss_nats:.3f}",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2},
+        fontsize=8,
+        ha="center",
+        va="bottom",
     )
     label(
         upper,
@@ -75,7 +85,7 @@ def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
     size = 0.86 * figure.get_figwidth() * 72 / STRIP_COLUMNS / MONOSPACE_ADVANCE
     x = y = 0
     for text, loss in zip(strip["text"], losses, strict=True):
-        shown = drawable(str(text)).replace(" ", "\u00b7" if str(text).strip() == "" else " ")
+        shown = drawable(str(text))[:STRIP_COLUMNS].replace(" ", "\u00b7" if str(text).strip() == "" else " ")
         at_word = x > STRIP_COLUMNS - 14 and str(text).startswith(" ")
         if at_word or x + len(shown) > STRIP_COLUMNS:
             x, y = 0, y + 1
@@ -103,41 +113,15 @@ def plot_positions(run: Run, result: PositionLosses) -> Figure:
     """Return mean loss by position: every position with its band, bins with intervals, the fit, and the counts."""
     figure = new_figure(9, 6.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    every = result.every[result.every["context"] > 0]
-    upper.fill_between(
-        every["context"],
-        every["low"],
-        every["high"],
-        color=BLUE,
-        alpha=0.18,
-        linewidth=0,
-        label="95 % interval, every position",
-    )
-    upper.plot(
-        every["context"], every["mean_loss_nats"], color=BLUE, linewidth=0.9, alpha=0.8, label="mean, every position"
-    )
-    bins = result.table[result.table["context"] > 0]
-    centre = np.sqrt(bins["context"].astype(float) * bins["context_last"].astype(float))
-    if result.bins == "geometric":
-        error = [bins["mean_loss_nats"] - bins["low"], bins["high"] - bins["mean_loss_nats"]]
-        upper.errorbar(
-            centre,
-            bins["mean_loss_nats"],
-            yerr=error,
-            fmt="o",
-            color=VERMILION,
-            capsize=3,
-            markersize=5,
-            label="mean and 95 % interval, bins",
-        )
+    drawn = [*_draw_every(upper, result), *_draw_bins(upper, result)]
     if result.fit is not None:
-        t = np.geomspace(1, float(every["context"].max()), 200)
+        t = np.geomspace(1, float(result.every["context"].max()), 200)
         text = f"{result.fit.a_nats:.2f} + {result.fit.b_nats:.2f} (t + 1)^\u2212{result.fit.alpha:.2f} (descriptive)"
         upper.plot(t, result.fit.at(t), color="black", linestyle="--", linewidth=1.1, label=text)
+    bottom, top = float(np.nanmin(drawn)), float(np.nanmax(drawn))
+    margin = 0.1 * (top - bottom or 1.0)
+    upper.set_ylim(bottom - margin, top + margin)
     upper.set_xscale("log", base=2)
-    middle = every["mean_loss_nats"]
-    margin = 0.25 * float(middle.max() - middle.min() or 1.0)
-    upper.set_ylim(float(middle.min()) - margin, float(middle.max()) + margin)
     upper.legend(fontsize=8)
     axis = "tokens of context (log scale)" if result.by == "context" else "position in the document (tokens, log scale)"
     label(
@@ -146,16 +130,42 @@ def plot_positions(run: Run, result: PositionLosses) -> Figure:
         "mean loss (nats per token)",
         f"{heading(run)}: intervals over {interval_words(result.interval_unit)}",
     )
-    lower.step(every["context"], every["count"], where="mid", color=GREY)
-    lower.set_ylim(0, 1.15 * float(every["count"].max()))
+    lower.step(result.every["context"], result.every["count"], where="mid", color=GREY)
+    lower.set_ylim(0, 1.15 * float(result.every["count"].max()))
+    lower.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value))))
     label(lower, axis, "tokens")
     return figure
 
 
+def _draw_every(axes: Axes, result: PositionLosses) -> list[float]:
+    """Draw the mean at every position with its band, and return the means; not where each is a single token's loss."""
+    every = result.every
+    if result.bins == "geometric" and int(every["count"].max()) == 1:
+        return []
+    x = every["context"]
+    if every["low"].notna().any():
+        band = "95 % interval, every position"
+        axes.fill_between(x, every["low"], every["high"], color=BLUE, alpha=0.18, linewidth=0, label=band)
+    axes.plot(x, every["mean_loss_nats"], color=BLUE, linewidth=0.9, alpha=0.8, label="mean, every position")
+    return list(every["mean_loss_nats"])
+
+
+def _draw_bins(axes: Axes, result: PositionLosses) -> list[float]:
+    """Draw the mean of every bin with its interval, and return the means and the ends of the intervals."""
+    if result.bins != "geometric":
+        return []
+    bins = result.table
+    centre = np.sqrt(bins["context"].astype(float) * bins["context_last"].astype(float))
+    mean, low, high = (bins[name] for name in ("mean_loss_nats", "low", "high"))
+    style: dict[str, Any] = {"fmt": "o", "color": VERMILION, "capsize": 3, "markersize": 5}
+    axes.errorbar(centre, mean, yerr=[mean - low, high - mean], label="mean and 95 % interval, bins", **style)
+    return [*mean, *low, *high]
+
+
 def plot_hardest(run: Run, result: Hardest) -> Figure:
     """Return a bar for each of the hardest tokens, types, documents or classes."""
-    table = result.table.head(BARS)
+    table = _first_bars(result.table)
     measure = "loss_nats" if "loss_nats" in table.columns else "mean_loss_nats"
     figure = new_figure(10, 1.6 + 0.26 * len(table))
     axes = figure.subplots()
@@ -168,9 +178,10 @@ def plot_hardest(run: Run, result: Hardest) -> Figure:
     axes.set_yticks(
         rows, [drawable(name) for name in _bar_names(result.by, table)], fontsize=8, family=MONOSPACE, parse_math=False
     )
-    axes.invert_yaxis()
+    axes.set_ylim(len(table) - 0.4, -0.6)
     unit = "loss (nats)" if measure == "loss_nats" else "mean loss (nats per token)"
-    label(axes, unit, "", f"{heading(run)}: hardest by {result.by}")
+    shown = f", {len(table)} of {len(result.table)}" if len(table) < len(result.table) else ""
+    label(axes, unit, "", f"{heading(run)}: hardest by {result.by}{shown}")
     axes.grid(visible=False, axis="y")
     return figure
 
@@ -182,13 +193,27 @@ def _kinds(table: pd.DataFrame) -> list[str]:
     return [""] * len(table)
 
 
+def _first_bars(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that get a bar: the first ones of each ranking, as many of one as of the other."""
+    kinds = pd.Series(_kinds(table), index=table.index)
+    place = kinds.groupby(kinds).cumcount()
+    return table[place < BARS // kinds.nunique()]
+
+
 def _bar_names(by: str, table: pd.DataFrame) -> list[str]:
     """Return what stands beside each bar."""
     rows = table.to_dict("records")
     if by == "token":
-        return [f"{row['before'][-24:]}\u27e6{row['characters']}\u27e7{row['after'][:14]}" for row in rows]
+        return [
+            f"{row['before'][-BEFORE:]}\u27e6{row['characters'][:BEFORE]}\u27e7{row['after'][:AFTER]:{AFTER}}"
+            for row in rows
+        ]
     if by == "type":
-        return [f"{row['text']!r} \u00d7{row['count']} ({row['hardest_by']})" for row in rows]
+        return [
+            f"\u27e6{row['text'][:BEFORE]}\u27e7 \u00d7{row['count']}, {row['share_of_loss']:.1%} of the loss "
+            f"(by {row['hardest_by']})"
+            for row in rows
+        ]
     if by == "document":
         return [f"{row['document']}: {row['begins'][:28]}" for row in rows]
     return [f"{row['class']} ({row['kind']}, {row['share_of_tokens']:.0%} of tokens)" for row in rows]
@@ -196,11 +221,15 @@ def _bar_names(by: str, table: pd.DataFrame) -> list[str]:
 
 def plot_perplexity(run: Run, result: Perplexity) -> Figure:
     """Return the mean loss with its interval between the reference levels, and the groups when there are any."""
-    groups = result.groups.head(BARS) if result.groups is not None else None
+    groups = None if result.groups is None else result.groups.head(BARS)
     count = 0 if groups is None else len(groups)
     figure = new_figure(9, 2.6 + 0.24 * count)
     axes = figure.subplots()
-    names = ["all tokens"] if groups is None else ["all tokens", *(str(group) for group in groups["group"])]
+    names = ["all tokens"]
+    title = f"{heading(run)}: 95 % intervals over {interval_words(result.interval_unit)}"
+    if groups is not None and result.groups is not None:
+        names += [visible(f"{result.by} {group}", 40) for group in groups["group"]]
+        title += f"; {count} of {len(result.groups)} groups, hardest first" if count < len(result.groups) else ""
     means = [result.nll_nats_per_token, *([] if groups is None else groups["mean_loss_nats"])]
     lows = [result.nll_interval[0], *([] if groups is None else groups["low"])]
     highs = [result.nll_interval[1], *([] if groups is None else groups["high"])]
@@ -216,11 +245,6 @@ def plot_perplexity(run: Run, result: Perplexity) -> Figure:
     axes.set_yticks(range(len(names)), [drawable(name) for name in names], fontsize=8, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.legend(fontsize=8, loc="best")
-    label(
-        axes,
-        "mean loss (nats per token); smaller is better",
-        "",
-        f"{heading(run)}: 95 % intervals over {interval_words(result.interval_unit)}",
-    )
+    label(axes, "mean loss (nats per token); smaller is better", "", title)
     axes.grid(visible=False, axis="y")
     return figure

@@ -14,12 +14,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lossprobe.run.reader import Run
-from lossprobe.units import format_count
+from lossprobe.units import format_count, format_perplexity, visible
 
 JSON_SCHEMA = 1
 # Columns whose cells are text that came from a file: JSON string literals in CSV, so that no reader or
@@ -27,6 +28,7 @@ JSON_SCHEMA = 1
 TEXT_COLUMNS = frozenset({"text", "top_text", "characters", "before", "after", "begins", "source", "group"})
 SHARES = frozenset({"share_of_loss", "share_of_tokens", "top_prob"})
 TERMINAL_ROWS = 40
+TEXT_WIDTH = 10  # columns a text keeps when its table is too wide
 
 
 def to_csv(table: pd.DataFrame) -> str:
@@ -34,7 +36,7 @@ def to_csv(table: pd.DataFrame) -> str:
     shown = table.copy()
     for column in TEXT_COLUMNS & set(table.columns):
         if not pd.api.types.is_numeric_dtype(shown[column]):
-            shown[column] = [None if value is None else json.dumps(str(value)) for value in shown[column]]
+            shown[column] = [None if pd.isna(value) else json.dumps(str(value)) for value in shown[column]]
     return str(shown.to_csv(index=False, lineterminator="\n"))
 
 
@@ -70,7 +72,9 @@ def to_json(command: str, run: Run, result: Any) -> str:
 def _plain(value: Any) -> Any:
     """Return a value in plain JSON types."""
     if isinstance(value, pd.DataFrame):
-        return [{str(key): _plain(cell) for key, cell in row.items()} for row in value.to_dict("records")]
+        short = [name for name in value.columns if value[name].dtype == "float32"]
+        rows = value.assign(**{name: _shortest(value[name]) for name in short})
+        return [{str(key): _plain(cell) for key, cell in row.items()} for row in rows.to_dict("records")]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -86,40 +90,78 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _shortest(column: pd.Series) -> list[float]:
+    """Return float32 values as floats with the digits that a CSV has: 0.1, not 0.10000000149011612."""
+    return [float(str(value)) for value in column.to_numpy()]
+
+
 def to_terminal(table: pd.DataFrame, title: str, lines: Iterable[str], width: int | None = None) -> str:
     """Return a table as text for a terminal, at most 40 rows of it, with lines below it.
 
+    Numbers are never cut or folded: where a table is too wide, headers break at `_` and texts fold; where that is not
+    enough, it is wider than the terminal.
+
     Args:
-        table: the table; every text cell is already safe to print.
+        table: the table.
         title: heading.
         lines: the finding and notes.
         width: columns of the terminal; None asks the terminal.
     """
-    grid = Table(box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", title_style="bold", pad_edge=False)
-    rows = [
-        [format_cell(str(n), value) for n, value in row.items()] for row in table.head(TERMINAL_ROWS).to_dict("records")
-    ]
-    for name, *cells in zip(table.columns, *rows, strict=True):
-        text = name in TEXT_COLUMNS and not pd.api.types.is_numeric_dtype(table[name])
-        widest = max(len(cell) for cell in (str(name), *cells))
+    width = width or Console().width
+    grid, needed = _grid(table, width)
+    left = len(table) - TERMINAL_ROWS
+    more = [Text(f"({format_count(left)} more rows; --csv writes all of them)")] if left > 0 else []
+    text = (
+        _printed([Text(visible(title)), ""], width)
+        + _printed([grid], max(needed, width))
+        + _printed([*more, "", *(Text(visible(line)) for line in lines)], width)
+    )
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def _printed(pieces: list[Any], width: int) -> str:
+    """Return what a terminal of some width shows, without colours."""
+    sink = io.StringIO()
+    console = Console(file=sink, width=width, color_system=None, highlight=False)
+    for piece in pieces:
+        console.print(piece)
+    return sink.getvalue()
+
+
+def _grid(table: pd.DataFrame, width: int) -> tuple[Table, int]:
+    """Return the table laid out for a width, and the width it takes."""
+    rows = table.head(TERMINAL_ROWS).to_dict("records")
+    cells = {name: [format_cell(str(name), row[name]) for row in rows] for name in table.columns}
+    texts = [not pd.api.types.is_numeric_dtype(table[name]) for name in table.columns]
+    headers = [str(name) for name in table.columns]
+    gap = 2
+    widths = _widths(headers, list(cells.values()), texts, width - gap * (len(headers) - 1))
+    if sum(widths) + gap * (len(headers) - 1) > width:
+        headers, gap = [name.replace("_", "_\n") for name in headers], 1
+        widths = _widths(headers, list(cells.values()), texts, width - (len(headers) - 1))
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0))
+    for header, column_width, text in zip(headers, widths, texts, strict=True):
         grid.add_column(
-            Text(str(name)),
-            justify="left" if text else "right",
-            overflow="fold",
-            min_width=None if text else widest,
-            no_wrap=not text,
+            Text(header), justify="left" if text else "right", overflow="fold", width=column_width, vertical="top"
         )
-    for cells in rows:
-        grid.add_row(*map(Text, cells))
-    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
-    console.print(grid)
-    if len(table) > TERMINAL_ROWS:
-        console.print(Text(f"({format_count(len(table) - TERMINAL_ROWS)} more rows; --csv writes all of them)"))
-    for line in lines:
-        console.print(Text(line))
-    output = console.file
-    assert isinstance(output, io.StringIO)
-    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+    for row in zip(*cells.values(), strict=True):
+        grid.add_row(*map(Text, row))
+    return grid, sum(widths) + gap * (len(headers) - 1)
+
+
+def _widths(headers: list[str], cells: list[list[str]], texts: list[bool], room: int) -> list[int]:
+    """Return column widths: what numbers need, and for texts what is left, the narrowest first."""
+    natural = [
+        max(cell_len(part) for part in (*header.split("\n"), *column))
+        for header, column in zip(headers, cells, strict=True)
+    ]
+    widths = [min(full, TEXT_WIDTH) if text else full for full, text in zip(natural, texts, strict=True)]
+    for _ in range(room - sum(widths)):
+        growing = [index for index, full in enumerate(natural) if widths[index] < full]
+        if not growing:
+            break
+        widths[min(growing, key=lambda index: widths[index])] += 1
+    return widths
 
 
 def format_cell(column: str, value: Any) -> str:
@@ -137,5 +179,7 @@ def format_cell(column: str, value: Any) -> str:
     if isinstance(value, (float, np.floating)):
         if column in SHARES:
             return f"{float(value):.2%}"
-        return f"{float(value):,.4f}" if column == "perplexity" or abs(float(value)) >= 1000 else f"{float(value):.6f}"
-    return str(value)
+        if column == "perplexity" or abs(float(value)) >= 1000:
+            return format_perplexity(float(value))
+        return f"{float(value):.6f}"
+    return visible(str(value))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from lossprobe.units import visible
+
 
 def say(message: str) -> None:
-    """Write one line of talk to standard error."""
-    sys.stderr.write(f"lossprobe: {message}\n")
+    """Write one line of talk to standard error; nothing in it can start another line or steer the terminal."""
+    sys.stderr.write(f"lossprobe: {visible(message)}\n")
     sys.stderr.flush()

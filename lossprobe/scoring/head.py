@@ -12,7 +12,7 @@ import torch
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.scoring.statistics import (
     HistogramBins,
-    RowStatistics,
+    Workspace,
     probability_histogram,
     row_statistics,
     temperature_ladder,
@@ -29,8 +29,8 @@ class HeadRows:
 
     Attributes:
         hidden: [N, D] on the model's device.
-        targets: int64 [N] on the model's device.
-        groups: int64 [N] on the model's device, document of each row within its batch, from 0.
+        targets: int64 [N], on the device that the statistics are computed on.
+        groups: int64 [N] beside them, document of each row within its batch, from 0.
         group_count: number of documents in the batch.
         sampled: bool [N] on the CPU, rows whose temperature ladder is kept.
     """
@@ -57,6 +57,20 @@ class HeadResult:
     ladder: npt.NDArray[np.float64]
 
 
+class NonFiniteLossError(ValueError):
+    """A row's loss is NaN or infinite; the caller knows which token that is.
+
+    Attributes:
+        row: index of the row among those handed to the head.
+        loss: its loss.
+    """
+
+    def __init__(self, row: int, loss: float) -> None:
+        super().__init__(f"row {row}: the loss is {loss}")
+        self.row = row
+        self.loss = loss
+
+
 def chunk_rows(vocab_size: int) -> int:
     """Return how many logit rows are worked on at once.
 
@@ -67,25 +81,34 @@ def chunk_rows(vocab_size: int) -> int:
 
 
 @torch.inference_mode()
-def run_head(checkpoint: Checkpoint, rows: HeadRows, bins: HistogramBins) -> HeadResult:
-    """Return the statistics of every row, the histogram per group, and the ladder of the sampled rows."""
+def run_head(checkpoint: Checkpoint, rows: HeadRows, bins: HistogramBins, workspace: Workspace) -> HeadResult:
+    """Return the statistics of every row, the histogram per group, and the ladder of the sampled rows.
+
+    Raises:
+        NonFiniteLossError: a row's loss is NaN or infinite.
+    """
     size = chunk_rows(checkpoint.facts.vocab_size)
-    parts: list[RowStatistics] = []
+    device = rows.targets.device
+    count = len(rows.targets)
+    columns: dict[str, torch.Tensor] = {}
     ladders: list[torch.Tensor] = []
-    histogram = torch.zeros((3, rows.group_count, bins.count), dtype=torch.float64, device=rows.hidden.device)
-    for start in range(0, len(rows.targets), size):
+    histogram = torch.zeros((3, rows.group_count, bins.count), dtype=torch.float64, device=device)
+    for start in range(0, count, size):
         chunk = slice(start, start + size)
-        logits = checkpoint.logits(rows.hidden[chunk])
-        statistics, centred = row_statistics(logits, rows.targets[chunk])
+        logits = checkpoint.logits(rows.hidden[chunk]).to(device)
+        statistics, centred = row_statistics(logits, rows.targets[chunk], workspace)
+        wrong = torch.nonzero(~torch.isfinite(statistics.loss_nats)).flatten()
+        if len(wrong):
+            first = int(wrong[0])
+            raise NonFiniteLossError(start + first, float(statistics.loss_nats[first]))
+        for field in fields(statistics):
+            values = getattr(statistics, field.name)
+            columns.setdefault(field.name, values.new_empty(count))[chunk] = values
         histogram += probability_histogram(centred, rows.targets[chunk], rows.groups[chunk], rows.group_count, bins)
-        picked = torch.nonzero(rows.sampled[chunk]).flatten().to(logits.device)
+        picked = torch.nonzero(rows.sampled[chunk]).flatten().to(device)
         if len(picked):
             top = statistics.log_z[picked] - centred.log_sum[picked]
             ladders.append(temperature_ladder(centred.take(picked), top).cpu())
-        parts.append(statistics)
-    columns = {
-        field.name: torch.cat([getattr(part, field.name) for part in parts]).cpu().numpy()
-        for field in fields(RowStatistics)
-    }
     ladder = torch.cat(ladders).numpy() if ladders else np.empty((0, 0))
-    return HeadResult(columns, histogram.cpu().numpy(), ladder)
+    measured = {name: values.cpu().numpy() for name, values in columns.items()}
+    return HeadResult(measured, histogram.cpu().numpy(), ladder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ import torch
 
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, ResourceError
-from lossprobe.scoring.head import HeadResult, HeadRows, run_head
+from lossprobe.scoring.head import HeadResult, HeadRows, NonFiniteLossError, run_head
 from lossprobe.scoring.plan import SCORED, Rows, windows_of
-from lossprobe.scoring.statistics import LADDER_TEMPERATURES, HistogramBins
+from lossprobe.scoring.statistics import LADDER_TEMPERATURES, HistogramBins, Workspace
 from lossprobe.text.windows import Window
 from lossprobe.units import plural
 
@@ -61,11 +61,13 @@ class PassOptions:
         batch_size: windows per forward pass; None chooses by device, and halves when memory runs out.
         sample_every: the temperature ladder is kept for every n-th row of the run.
         advance: called with the number of tokens scored by each batch.
+        workspace: buffers of the head, kept from part to part.
     """
 
     batch_size: int | None = None
     sample_every: int = 1
     advance: Callable[[int], None] = lambda _: None
+    workspace: Workspace = field(default_factory=Workspace)
 
 
 def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: PassOptions) -> PartScores:
@@ -89,7 +91,7 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
         done = 0
         try:
             for batch in batches:
-                scored = _score_batch(checkpoint, batch, collector, first_row, options.sample_every)
+                scored = _score_batch(checkpoint, batch, collector, first_row, options)
                 options.advance(scored)
                 done += scored
             return collector.finish()
@@ -120,7 +122,9 @@ def make_batches(windows: list[tuple[int, Window]], batch_size: int | None, devi
     return batches
 
 
-def _score_batch(checkpoint: Checkpoint, batch: Batch, collector: _Collector, first_row: int, sample_every: int) -> int:
+def _score_batch(
+    checkpoint: Checkpoint, batch: Batch, collector: _Collector, first_row: int, options: PassOptions
+) -> int:
     """Run one batch, hand its statistics to the collector, and return how many tokens it scored."""
     rows = collector.rows
     ids = np.zeros((len(batch.windows), batch.width), np.int64)
@@ -133,19 +137,29 @@ def _score_batch(checkpoint: Checkpoint, batch: Batch, collector: _Collector, fi
         places.append(row * batch.width + rows.context[scored] - 1)
         targets.append(scored)
     device = checkpoint.facts.device
+    statistics_device = "cpu" if device.startswith("mps") else device  # mps has no float64
     hidden = checkpoint.hidden(torch.from_numpy(ids).to(device, non_blocking=True))
     place, target = np.concatenate(places), np.concatenate(targets)
     own = target - collector.lead
     documents, groups = np.unique(rows.document[target], return_inverse=True)
-    sampled = (first_row + own) % sample_every == 0
+    sampled = (first_row + own) % options.sample_every == 0
     picked = HeadRows(
         hidden=hidden.flatten(0, 1)[torch.from_numpy(place).to(device)],
-        targets=torch.from_numpy(rows.token_id[target]).to(device),
-        groups=torch.from_numpy(groups).to(device),
+        targets=torch.from_numpy(rows.token_id[target]).to(statistics_device),
+        groups=torch.from_numpy(groups).to(statistics_device),
         group_count=len(documents),
         sampled=torch.from_numpy(sampled),
     )
-    collector.add(own, documents, own[sampled], run_head(checkpoint, picked, BINS))
+    try:
+        result = run_head(checkpoint, picked, BINS, options.workspace)
+    except NonFiniteLossError as error:
+        at = target[error.row]
+        raise CheckpointError(
+            "scoring.non_finite_loss",
+            f"document {rows.document[at]}, token {rows.token[at]} (id {rows.token_id[at]}): the loss is {error.loss}",
+            hint="the logits hold NaN or infinity; a wider --dtype may help",
+        ) from None
+    collector.add(own, documents, own[sampled], result)
     return len(own)
 
 
@@ -167,16 +181,6 @@ class _Collector:
         sampled: npt.NDArray[np.int64],
         result: HeadResult,
     ) -> None:
-        loss = result.columns["loss_nats"]
-        wrong = np.flatnonzero(~np.isfinite(loss))
-        if len(wrong):
-            at = self.lead + int(own[wrong[0]])
-            raise CheckpointError(
-                "scoring.non_finite_loss",
-                f"document {self.rows.document[at]}, token {self.rows.token[at]} (id {self.rows.token_id[at]}): "
-                f"the loss is {loss[wrong[0]]}",
-                hint="the logits hold NaN or infinity; a wider --dtype may help",
-            )
         for name, values in result.columns.items():
             self._columns.setdefault(name, np.zeros(self._size, values.dtype))[own] = values
         for index, document in enumerate(documents):

@@ -63,25 +63,52 @@ class CentredRows:
         exponential: float32 [N, V], exp(z − max z), 0 where a logit was −inf.
         log_sum: float64 [N], log Σ exp(s) = log1p(R).
         masked: int64 [N], number of entries whose logit was −inf.
+        workspace: where the large ones live; valid until the next call of `row_statistics`.
     """
 
     shifted: torch.Tensor
     exponential: torch.Tensor
     log_sum: torch.Tensor
     masked: torch.Tensor
+    workspace: Workspace
 
     def take(self, rows: torch.Tensor) -> CentredRows:
-        """Return the rows of an int64 index."""
-        return CentredRows(self.shifted[rows], self.exponential[rows], self.log_sum[rows], self.masked[rows])
+        """Return the rows of an ascending int64 index."""
+        if len(rows) == len(self.log_sum):
+            return self
+        parts = (part[rows] for part in (self.shifted, self.exponential, self.log_sum, self.masked))
+        return CentredRows(*parts, self.workspace)
 
 
-def row_statistics(logits: torch.Tensor, targets: torch.Tensor) -> tuple[RowStatistics, CentredRows]:
+class Workspace:
+    """Large buffers that are reused from chunk to chunk.
+
+    Fresh ones for every chunk would be slower (the system clears new pages) and would let the heap grow: small results
+    that outlive a chunk settle in the gaps that its buffers leave.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, torch.Tensor] = {}
+
+    def empty(self, name: str, like: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Return an uninitialised tensor of the shape and device of `like`, valid until `name` is asked for again."""
+        held = self._held.get(name)
+        if held is None or held.numel() < like.numel() or held.dtype != dtype or held.device != like.device:
+            held = torch.empty(like.numel(), dtype=dtype, device=like.device)
+            self._held[name] = held
+        return held[: like.numel()].view(like.shape)
+
+
+def row_statistics(
+    logits: torch.Tensor, targets: torch.Tensor, workspace: Workspace
+) -> tuple[RowStatistics, CentredRows]:
     """Return the statistics of each row, and the centred rows for the histogram and the ladder.
 
     Args:
         logits: [N, V] in any float dtype; read, never written. −inf entries are legal, NaN and +inf are
-            not: they make the row's loss NaN, which the caller must refuse.
+            not: they make the row's loss NaN or infinite, which the caller must refuse.
         targets: int64 [N].
+        workspace: buffers; the centred rows live in them until the next call.
 
     A worked row: for probabilities (.1, .6, .2, .1) and target 1 the loss is .510826, the entropy 1.088900,
     the varentropy .549300, Σ p² .42 and the uniform loss 1.681358.
@@ -89,27 +116,27 @@ def row_statistics(logits: torch.Tensor, targets: torch.Tensor) -> tuple[RowStat
     z = logits.float()
     rows = torch.arange(len(z), device=z.device)
     target_logit = z[rows, targets]
-    compared = torch.empty_like(z)  # comparisons written as floats: summing booleans casts and is slower
-    rank = torch.gt(z, target_logit[:, None], out=compared).sum(dim=-1)
-    ties = torch.eq(z, target_logit[:, None], out=compared).sum(dim=-1)
+    shifted = workspace.empty("shifted", z)  # until then for comparisons: summing booleans casts and is slower
+    rank = torch.gt(z, target_logit[:, None], out=shifted).sum(dim=-1)
+    ties = torch.eq(z, target_logit[:, None], out=shifted).sum(dim=-1)
     top_id = z.argmax(dim=-1)
     top = z[rows, top_id]
-    best_other = _best_other(z, targets, top_id, top)
 
-    shifted = torch.sub(z, top[:, None], out=compared)
-    exponential = shifted.exp()
+    torch.sub(z, top[:, None], out=shifted)
+    exponential = torch.exp(shifted, out=workspace.empty("exponential", z))
     exponential[rows, top_id] = 0.0
     others = exponential.sum(dim=-1).double()
     exponential[rows, top_id] = 1.0
     log_sum = torch.log1p(others)
+    margin = _target_margin(shifted, rows, top_id, targets, target_logit.double() - top.double())
     shifted, masked = _without_masked(shifted)
 
     partition = 1.0 + others
-    product = exponential * shifted
-    mean_shift = product.sum(dim=-1).double() / partition
-    deviation = torch.sub(shifted, mean_shift[:, None].float())
-    varentropy = deviation.mul_(deviation).mul_(exponential).sum(dim=-1).double() / partition
-    square_sum = torch.mul(exponential, exponential, out=product).sum(dim=-1).double()
+    scratch = workspace.empty("scratch", z)
+    mean_shift = torch.mul(exponential, shifted, out=scratch).sum(dim=-1).double() / partition
+    torch.sub(shifted, mean_shift[:, None].float(), out=scratch)
+    varentropy = scratch.mul_(scratch).mul_(exponential).sum(dim=-1).double() / partition
+    square_sum = torch.mul(exponential, exponential, out=scratch).sum(dim=-1).double()
     mean_all = shifted.sum(dim=-1).double() / (shifted.shape[-1] - masked)
     statistics = RowStatistics(
         loss_nats=(top.double() - target_logit.double()) + log_sum,
@@ -119,27 +146,23 @@ def row_statistics(logits: torch.Tensor, targets: torch.Tensor) -> tuple[RowStat
         varentropy=varentropy,
         top_id=top_id,
         top_prob=1.0 / partition,
-        margin_nats=target_logit.double() - best_other.double(),
+        margin_nats=margin,
         log_z=top.double() + log_sum,
         uniform_loss_nats=log_sum - mean_all,
         sum_p2=square_sum / partition**2,
         masked=masked,
     )
-    return statistics, CentredRows(shifted, exponential, log_sum, masked)
+    return statistics, CentredRows(shifted, exponential, log_sum, masked, workspace)
 
 
-def _best_other(z: torch.Tensor, targets: torch.Tensor, top_id: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
-    """Return the largest logit among all entries but the target.
-
-    It is the top one unless the target is the top; only then is the row searched again.
-    """
-    best = top.clone()
-    first = torch.nonzero(top_id == targets).flatten()
-    if len(first) and z.shape[-1] > 1:
-        candidates = z[first]
-        candidates[torch.arange(len(first), device=z.device), targets[first]] = -torch.inf
-        best[first] = candidates.amax(dim=-1)
-    return best
+def _target_margin(
+    shifted: torch.Tensor, rows: torch.Tensor, top_id: torch.Tensor, targets: torch.Tensor, below_top: torch.Tensor
+) -> torch.Tensor:
+    """Return the target's logit minus the best other one: the top one, or where the target is the top, the second."""
+    shifted[rows, top_id] = -torch.inf
+    second = shifted.amax(dim=-1).double()
+    shifted[rows, top_id] = 0.0
+    return torch.where(top_id == targets, -second, below_top)
 
 
 def _without_masked(shifted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -174,12 +197,15 @@ def probability_histogram(
         float64 [3, group_count, bins.count]: pairs (row, entry), sum of p, and hits (targets) per bin. Summed
         over bins, a group of n rows has n · V pairs, a probability mass of n and n hits.
     """
-    shift = (groups * bins.count).float()[:, None]
-    index = bins.index(centred.shifted.sub(centred.log_sum.float()[:, None]).div_(LN10))
+    spare = centred.workspace.empty
+    scratch = torch.sub(centred.shifted, centred.log_sum.float()[:, None], out=spare("scratch", centred.shifted))
+    bin_ = bins.index(scratch.div_(LN10))
     if bool(centred.masked.any()):
-        index.masked_fill_(centred.exponential == 0.0, 0.0)
-    index = index.add_(shift).long()
-    probability = centred.exponential.double().mul_(torch.exp(-centred.log_sum)[:, None])
+        bin_.masked_fill_(centred.exponential == 0.0, 0.0)
+    bin_.add_((groups * bins.count).float()[:, None])
+    index = spare("index", bin_, torch.long).copy_(bin_)
+    probability = spare("probability", bin_, torch.float64).copy_(centred.exponential)
+    probability.mul_(torch.exp(-centred.log_sum)[:, None])
     size = group_count * bins.count
     flat = index.flatten()
     hits = index.gather(1, targets[:, None]).flatten()
@@ -232,9 +258,10 @@ def temperature_ladder(centred: CentredRows, top: torch.Tensor) -> torch.Tensor:
     """
     sums: dict[int, torch.Tensor] = {}
     count = len(LADDER_TEMPERATURES)
+    scratch = centred.workspace.empty("scratch", centred.shifted)
     present = centred.exponential.sign() if bool(centred.masked.any()) else None
     for hottest in range(count - STEPS_PER_OCTAVE, count):
-        power = torch.mul(centred.shifted, 1.0 / LADDER_TEMPERATURES[hottest]).exp_()
+        power = torch.mul(centred.shifted, 1.0 / LADDER_TEMPERATURES[hottest], out=scratch).exp_()
         if present is not None:
             power.mul_(present)
         for step in range(hottest, -1, -STEPS_PER_OCTAVE):

@@ -6,13 +6,10 @@ character or word belongs to the span that holds its first byte.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-
-WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
@@ -37,17 +34,32 @@ def count_text(text: str) -> TextCounts:
 
 
 def count_spans(text: str, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> list[TextCounts]:
-    """Return the sizes of the byte spans [start, stop) of a text, spans in order and without overlap.
+    """Return the sizes of the byte spans [start, stop) of a text.
 
     >>> count_spans("naïve idea", np.array([0, 3]), np.array([3, 11]))
     [TextCounts(bytes=3, characters=3, words=1), TextCounts(bytes=8, characters=7, words=1)]
     """
-    data = np.frombuffer(text.encode(), dtype=np.uint8)
-    characters = np.flatnonzero((data & 0xC0) != 0x80)
-    words = characters[[match.start() for match in WORD.finditer(text)]] if len(characters) else characters
+    data = text.encode()
+    return [_count_span(data, start, stop) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
 
-    def within(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return np.searchsorted(positions, stops) - np.searchsorted(positions, starts)
 
-    columns = (stops - starts, within(characters), within(words))
-    return [TextCounts(*(int(value) for value in row)) for row in zip(*columns, strict=True)]
+def _count_span(data: bytes, start: int, stop: int) -> TextCounts:
+    first, last = next_character(data, start), next_character(data, stop)
+    piece = data[first:last].decode()
+    before = data[max(0, first - 4) : first].decode(errors="ignore")[-1:]
+    continues = before != "" and not before.isspace() and piece != "" and not piece[0].isspace()
+    return TextCounts(stop - start, len(piece), len(piece.split()) - continues)
+
+
+def next_character(data: bytes, position: int) -> int:
+    """Return the first position from `position` on at which a character of UTF-8 bytes starts, or the end."""
+    while 0 < position < len(data) and data[position] & 0xC0 == 0x80:
+        position += 1
+    return position
+
+
+def this_character(data: bytes, position: int) -> int:
+    """Return where the character of UTF-8 bytes that `position` lies in starts."""
+    while 0 < position < len(data) and data[position] & 0xC0 == 0x80:
+        position -= 1
+    return position

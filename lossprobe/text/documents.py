@@ -7,19 +7,19 @@ memory. What it changes on the way (a byte-order mark, line ends) is noted, neve
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from lossprobe.errors import TextError, UsageError
-from lossprobe.text.files import TextFile, find_files
+from lossprobe.text.files import STDIN, Budget, TextFile, find_files
+from lossprobe.text.records import parse_record, refuse_surrogates
+from lossprobe.text.splitting import LineEnds, separator_pattern, split_text, with_lf
 from lossprobe.units import plural, visible
 
-SEPARATORS = {"blank-line": r"\n[ \t\r]*\n\s*", "line": r"\r?\n"}
 NUL_SHARE_OF_BINARY = 0.01
+BOM = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class TextOptions:
 
     Attributes:
         split_documents: "blank-line", "line" or a regular expression of the separators; None leaves a file
-            whole. Separators belong to no document and are counted; empty documents are dropped.
+            whole. Separators belong to no document and their bytes are noted; empty documents are dropped.
         text_field: the field of a JSONL record that holds its text; None reads "text" of `.jsonl` files
             and everything else as plain text.
-        newlines: "keep", or "lf" to turn CRLF and CR into LF.
-        max_bytes: refuse more input than this (decompressed).
+        newlines: "keep", or "lf" to turn CRLF and CR into LF (before separators are looked for).
+        max_bytes: refuse more input than this (decompressed, all files together).
     """
 
     split_documents: str | None = None
@@ -86,8 +86,14 @@ class StringSource:
     notices: list[str] = field(default_factory=list)
 
     def documents(self) -> Iterator[Document]:
-        """Yield every string as a document."""
-        return (Document(text, self.name, 1, 0) for text in self.texts)
+        """Yield every string as a document.
+
+        Raises:
+            TextError: a string with half a surrogate pair.
+        """
+        for number, text in enumerate(self.texts, start=1):
+            refuse_surrogates(text, f"{self.name}: string {number}")
+            yield Document(text, self.name, 1, 0)
 
 
 @dataclass
@@ -112,42 +118,58 @@ class TextSource:
         Raises:
             TextError: not UTF-8 (byte offset and line), binary, over `max_bytes`, a bad JSONL record.
         """
-        left = self.options.max_bytes
+        budget = Budget(self.options.max_bytes)
+        separators = 0
         for file in self.files:
-            reader = self._records(file, left) if self._is_jsonl(file) else self._pieces(file, left)
-            for document, size in reader:
-                left -= size
-                yield document
-
-    def _is_jsonl(self, file: TextFile) -> bool:
-        return self.options.text_field is not None or file.is_jsonl
+            if self.options.text_field is not None or file.is_jsonl:
+                yield from self._records(file, budget)
+            elif self.options.split_documents is None:
+                text, first_byte = self._text(file, budget)
+                if text.isspace():
+                    self._notice(f"{file.shown}: nothing but white space")
+                yield Document(self._line_ends(text), file.shown, 1, first_byte)
+            else:
+                separators += yield from self._pieces(file, budget)
+        if separators:
+            self._notice(f"{self.name}: {plural(separators, 'byte')} of separators belong to no document")
 
     def _notice(self, text: str) -> None:
         if text not in self.notices:
             self.notices.append(text)
 
-    def _pieces(self, file: TextFile, left: int) -> Iterator[tuple[Document, int]]:
-        data = file.read(left)
+    def _line_ends(self, text: str) -> str:
+        return with_lf(text) if self.options.newlines == "lf" else text
+
+    def _text(self, file: TextFile, budget: Budget) -> tuple[str, int]:
+        """Return the text of a whole file, and the byte at which it starts."""
+        data = file.read(budget)
         text = self._decode(file.shown, data)
-        size = len(data)
-        if self.options.newlines == "lf":
-            text = text.replace("\r\n", "\n").replace("\r", "\n")
-        whole = Document(text, file.shown, 1, 3 if data.startswith(b"\xef\xbb\xbf") else 0)
-        if self.options.split_documents is None:
-            yield whole, size
-            return
-        for piece in split_document(whole, self.options.split_documents):
-            yield piece, size
-            size = 0
+        return text, 3 if data.startswith(BOM.encode()) else 0
 
-    def _records(self, file: TextFile, left: int) -> Iterator[tuple[Document, int]]:
+    def _pieces(self, file: TextFile, budget: Budget) -> Generator[Document, None, int]:
+        """Yield the documents of a split file; return the bytes between them."""
+        assert self.options.split_documents is not None
+        text, first_byte = self._text(file, budget)
+        ends = LineEnds.of(text) if self.options.newlines == "lf" else None
+        text = self._line_ends(text)
+        size = len(text.encode())
+        for piece in split_text(text, self.options.split_documents):
+            size -= len(piece.text.encode())
+            offset = piece.byte_offset if ends is None else ends.original(piece.byte_offset)
+            yield Document(piece.text, file.shown, piece.line, first_byte + offset)
+        return size
+
+    def _records(self, file: TextFile, budget: Budget) -> Iterator[Document]:
         name = self.options.text_field or "text"
-        for number, line in enumerate(file.lines(left), start=1):
-            if line.strip():
-                text = self._decode(file.shown, line, first_line=number)
-                yield parse_record(text, name, file.shown, number, self.options.newlines), len(line)
+        start = 0
+        for number, data in enumerate(file.lines(budget), start=1):
+            if data.strip():
+                line = self._decode(file.shown, data, number, start)
+                text, fields = parse_record(line, name, f"{file.shown}: line {number}")
+                yield Document(self._line_ends(text), file.shown, number, -1, fields)
+            start += len(data)
 
-    def _decode(self, shown: str, data: bytes, first_line: int = 1) -> str:
+    def _decode(self, shown: str, data: bytes, first_line: int = 1, first_byte: int = 0) -> str:
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise TextError(
                 "text.utf16", f"{shown}: looks like UTF-16 (byte-order mark 0x{data[:2].hex()})",
@@ -157,97 +179,41 @@ class TextSource:
             text = data.decode("utf-8", "strict")
         except UnicodeDecodeError as error:
             line = first_line + data.count(b"\n", 0, error.start)
-            raise TextError(
-                "text.not_utf8",
-                f"{shown}: byte 0x{data[error.start]:02x} at offset {error.start} (line {line}) is not valid UTF-8",
-            ) from None
-        if text.startswith("\ufeff"):
+            byte = f"byte 0x{data[error.start]:02x} at offset {first_byte + error.start} (line {line})"
+            raise TextError("text.not_utf8", f"{shown}: {byte} is not valid UTF-8: {error.reason}") from None
+        if text.startswith(BOM):
             self._notice(f"{shown}: byte-order mark removed")
             text = text[1:]
         nuls = text.count("\0")
         if nuls > NUL_SHARE_OF_BINARY * len(text):
             raise TextError(
-                "text.binary", f"{shown}: looks binary ({nuls} NUL bytes in {plural(len(text), 'character')})"
+                "text.binary",
+                f"{shown}: looks binary ({plural(nuls, 'NUL byte')} in {plural(len(text), 'character')})",
             )
         if nuls:
             self._notice(f"{shown}: {plural(nuls, 'NUL byte')} in the text")
         return text
 
 
-def open_text(paths: list[Path], options: TextOptions) -> TextSource:
+def open_text(paths: Path | str | Sequence[Path | str], options: TextOptions | None = None) -> TextSource:
     """Return the source of all `paths`: files, folders (every file below, sorted), or "-" for standard input.
 
     Raises:
-        UsageError: a path that does not exist, an empty folder, a bad separator.
-        TextError: standard input over `max_bytes`.
+        UsageError: no path, one that does not exist, an empty folder, a terminal, a bad separator.
+        TextError: a folder or pipe that cannot be read, or one of more than `max_bytes`.
     """
+    options = options or TextOptions()
+    chosen = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    if not chosen:
+        raise UsageError("text.none", "no text was named")
     if options.split_documents is not None:
         separator_pattern(options.split_documents)
-    files = [file for path in paths for file in find_files(path, options.max_bytes)]
-    name = files[0].stem if len(paths) == 1 and len(files) == 1 else paths[0].name or "text"
-    return TextSource(visible(name, 40), files, options)
-
-
-def separator_pattern(split: str) -> re.Pattern[str]:
-    """Return the compiled separator for `--split-documents`.
-
-    Raises:
-        UsageError: not a regular expression, or one that matches the empty string.
-    """
-    try:
-        pattern = re.compile(SEPARATORS.get(split, split))
-    except re.error as error:
-        raise UsageError(
-            "text.separator",
-            f"--split-documents {visible(split, 40)!r}: {error}; use blank-line, line, or a regular expression",
-        ) from None
-    if pattern.match(""):
-        raise UsageError("text.separator", f"--split-documents {visible(split, 40)!r}: matches the empty string")
-    return pattern
-
-
-def split_document(whole: Document, split: str) -> Iterator[Document]:
-    """Yield the non-empty pieces of a document between separators, with their line and byte offset."""
-    position, line, byte_offset = 0, whole.line, whole.byte_offset
-    pattern = separator_pattern(split)
-    bounds = [(match.start(), match.end()) for match in pattern.finditer(whole.text)]
-    for start, stop in [*bounds, (len(whole.text), len(whole.text))]:
-        piece = whole.text[position:start]
-        if piece:
-            yield replace(whole, text=piece, line=line, byte_offset=byte_offset)
-        passed = whole.text[position:stop]
-        line += passed.count("\n")
-        byte_offset += len(passed.encode())
-        position = stop
-
-
-def parse_record(line: str, name: str, source: str, number: int, newlines: str) -> Document:
-    """Return the document of one JSONL line; its other fields are kept as JSON.
-
-    Raises:
-        TextError: not a JSON object, or without a string in the field `name`.
-    """
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise TextError("text.bad_record", f"{source}: line {number} is not JSON: {visible(str(error), 80)}") from None
-    if not isinstance(record, dict) or not isinstance(record.get(name), str):
-        fields = ", ".join(visible(key, 20) for key in record) if isinstance(record, dict) else type(record).__name__
-        raise TextError(
-            "text.no_field",
-            f"{source}: line {number} has no text in the field {visible(name, 40)!r} (found: {visible(fields, 120)})",
-            hint="name the field that holds the text with --text-field",
-        )
-    text = record.pop(name)
-    if newlines == "lf":
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise TextError(
-            "text.surrogate", f"{source}: line {number} holds half a surrogate pair at character {error.start}"
-        ) from None
-    return Document(text, source, number, -1, json.dumps(record, ensure_ascii=True, sort_keys=True))
+    files = [file for path in chosen for file in find_files(path, options.max_bytes)]
+    name = files[0].stem if len(files) == 1 else chosen[0].name or "text"
+    notices = [
+        f"{file.shown}: read once, into a temporary copy" for file in files if file.copied and file.name != STDIN
+    ]
+    return TextSource(visible(name, 40), files, options, notices)
 
 
 class Fingerprint:

@@ -4,19 +4,57 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import sys
 import tempfile
+import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
-from lossprobe.errors import TextError, UsageError
+from lossprobe.errors import OutputError, TextError, UsageError
 from lossprobe.units import format_count, visible
 
 CHUNK = 1 << 20
 MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"%PDF": "PDF"}
+STDIN = "-"
+
+Read = Callable[[int], bytes]
+
+
+@dataclass
+class Budget:
+    """How many bytes of text may still be read, over all files together.
+
+    Attributes:
+        limit: `--max-bytes`.
+        used: bytes read so far, decompressed.
+    """
+
+    limit: int
+    used: int = 0
+
+    @property
+    def left(self) -> int:
+        """Bytes that may still be read."""
+        return self.limit - self.used
+
+    def spend(self, size: int, shown: str) -> None:
+        """Count bytes that were read.
+
+        Raises:
+            TextError: more than the limit.
+        """
+        self.used += size
+        if self.used > self.limit:
+            raise TextError(
+                "text.too_large",
+                f"{shown}: the text has more than {format_count(self.limit)} bytes (--max-bytes)",
+                hint="raise --max-bytes",
+            )
 
 
 @dataclass(frozen=True)
@@ -24,76 +62,66 @@ class TextFile:
     """One file of a text source.
 
     Attributes:
-        path: where its bytes are (a temporary copy for standard input).
+        path: where its bytes are (a temporary copy for standard input and pipes).
+        name: its own name, "-" for standard input; its suffixes say what it holds.
         shown: how messages name it; safe to print.
+        copied: whether `path` is a temporary copy, because the input could be read only once.
     """
 
     path: Path
+    name: str
     shown: str
+    copied: bool = False
 
     @property
     def stem(self) -> str:
         """The file's name without `.gz` and its last suffix."""
-        if self.shown == "-":
-            return "stdin"
-        return Path(self.path.name.removesuffix(".gz")).stem
+        return "stdin" if self.name == STDIN else Path(self.name.removesuffix(".gz")).stem
 
     @property
     def is_jsonl(self) -> bool:
         """Whether the name says that each line is a JSON record."""
-        return self.shown.removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+        return self.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
 
-    def read(self, limit: int) -> bytes:
+    def read(self, budget: Budget) -> bytes:
         """Return the whole (decompressed) content.
 
         Raises:
-            TextError: more than `limit` bytes, damaged gzip, a file that is no text.
+            TextError: over the budget, damaged gzip, a file that is no text.
         """
+        pieces = []
         with self._open() as stream:
-            try:
-                data = stream.read(limit + 1)
-            except (EOFError, OSError, zlib.error) as error:
-                raise self._unreadable(error) from None
-        self._check_limit(len(data), limit)
+            while piece := self._next(stream.read, min(CHUNK, budget.left + 1)):
+                pieces.append(piece)
+                budget.spend(len(piece), self.shown)
+        data = b"".join(pieces)
         self._check_magic(data)
         return data
 
-    def lines(self, limit: int) -> Iterator[bytes]:
+    def lines(self, budget: Budget) -> Iterator[bytes]:
         """Yield the (decompressed) lines without holding the file in memory; errors as for `read`."""
-        total = 0
+        first = True
         with self._open() as stream:
-            while True:
-                try:
-                    line = stream.readline(limit - total + 1)
-                except (EOFError, OSError, zlib.error) as error:
-                    raise self._unreadable(error) from None
-                if not line:
-                    return
-                if total == 0:
+            while line := self._next(stream.readline, budget.left + 1):
+                if first:
                     self._check_magic(line)
-                total += len(line)
-                self._check_limit(total, limit)
+                    first = False
+                budget.spend(len(line), self.shown)
                 yield line
 
     def _open(self) -> IO[bytes]:
         try:
-            if self.path.suffix == ".gz":
+            if self.name.lower().endswith(".gz"):
                 return io.BufferedReader(gzip.open(self.path, "rb"))
             return self.path.open("rb")
         except OSError as error:
-            raise self._unreadable(error) from None
+            refuse_unreadable(self.shown, error)
 
-    def _unreadable(self, error: Exception) -> TextError:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return TextError("text.unreadable", f"{self.shown}: cannot be read: {visible(reason, 120)}")
-
-    def _check_limit(self, size: int, limit: int) -> None:
-        if size > limit:
-            raise TextError(
-                "text.too_large",
-                f"{self.shown}: more than {format_count(limit)} bytes of text are left by --max-bytes",
-                hint="raise --max-bytes",
-            )
+    def _next(self, read: Read, size: int) -> bytes:
+        try:
+            return read(size)
+        except (EOFError, OSError, zlib.error) as error:
+            refuse_unreadable(self.shown, error)
 
     def _check_magic(self, data: bytes) -> None:
         for magic, kind in MAGIC.items():
@@ -102,53 +130,74 @@ class TextFile:
                 raise TextError("text.not_text", f"{self.shown}: looks like {kind}, not text", hint=hint)
 
 
+def refuse_unreadable(shown: str, error: Exception) -> NoReturn:
+    """Turn a failure to read into a `TextError` with one line."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    raise TextError("text.unreadable", f"{shown}: cannot be read: {visible(reason, 120)}") from None
+
+
 def find_files(path: Path, max_bytes: int) -> list[TextFile]:
     """Return the files that `path` stands for: itself, every visible file below a folder, or standard input.
 
     Raises:
-        UsageError: nothing there, an empty folder, or a terminal as standard input.
-        TextError: standard input over `max_bytes`.
+        UsageError: nothing there, an empty folder, or a terminal as input.
+        TextError: a folder or pipe that cannot be read, or one of more than `max_bytes`.
     """
-    if str(path) == "-":
-        return [_spool(max_bytes)]
+    if str(path) == STDIN:
+        if sys.stdin is None or sys.stdin.closed:
+            raise UsageError("text.no_input", "-: standard input is closed")
+        return [_copy(sys.stdin.buffer, STDIN, STDIN, max_bytes)]
     shown = visible(str(path), 200)
-    if path.is_dir():
-        below = (entry for entry in path.rglob("*") if entry.is_file())
-        files = sorted(entry for entry in below if not any(p.startswith(".") for p in entry.relative_to(path).parts))
-        if not files:
-            raise UsageError("text.empty_folder", f"{shown}: the folder holds no files")
-        return [TextFile(entry, visible(str(entry), 200)) for entry in files]
-    if not path.exists():
-        raise UsageError("text.missing", f"{shown}: does not exist")
-    if path.is_file():
-        return [TextFile(path, shown)]
-    with path.open("rb") as stream:  # a pipe or device can be read only once
-        return [_copy(stream, shown, max_bytes)]
+    try:
+        if path.is_dir():
+            files = _files_below(path)
+            if not files:
+                raise UsageError("text.empty_folder", f"{shown}: the folder holds no files")
+            return [TextFile(file, file.name, visible(str(file), 200)) for file in files]
+        if not path.exists():
+            raise UsageError("text.missing", f"{shown}: does not exist")
+        if path.is_file():
+            return [TextFile(path, path.name, shown)]
+        with path.open("rb") as stream:  # a pipe or device can be read only once
+            return [_copy(stream, path.name, shown, max_bytes)]
+    except OSError as error:
+        refuse_unreadable(shown, error)
 
 
-def _spool(max_bytes: int) -> TextFile:
-    if sys.stdin.isatty():
-        raise UsageError("text.terminal", "-: standard input is a terminal; pipe a text into it")
-    return _copy(sys.stdin.buffer, "-", max_bytes)
+def _files_below(folder: Path) -> list[Path]:
+    """Return every file below a folder, sorted; nothing hidden, and nothing left out because it cannot be listed."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    found = []
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in found if file.is_file())
 
 
-def _copy(stream: IO[bytes], shown: str, max_bytes: int) -> TextFile:
-    """Return a temporary copy of a stream, so that it can be read twice; it goes when the process ends."""
-    spool = tempfile.NamedTemporaryFile(prefix="lossprobe-", suffix=".txt")  # noqa: SIM115 - lives as long as the source
-    total = 0
-    while chunk := stream.read(CHUNK):
-        total += len(chunk)
-        if total > max_bytes:
-            raise TextError(
-                "text.too_large",
-                f"{shown}: more than {format_count(max_bytes)} bytes (--max-bytes)",
-                hint="raise --max-bytes",
-            )
+def _copy(stream: IO[bytes], name: str, shown: str, max_bytes: int) -> TextFile:
+    """Return a temporary copy of a stream, so that it can be read twice; it goes with the `TextFile`."""
+    if stream.isatty():
+        raise UsageError("text.terminal", f"{shown}: is a terminal; pipe a text into it")
+    spool = tempfile.NamedTemporaryFile(prefix="lossprobe-")  # noqa: SIM115 - lives as long as the source
+    with ExitStack() as on_failure:
+        on_failure.callback(spool.close)
+        budget = Budget(max_bytes)
+        while chunk := stream.read(CHUNK):
+            budget.spend(len(chunk), shown)
+            _store(spool, chunk)
+        on_failure.pop_all()
+    file = TextFile(Path(spool.name), name, shown, copied=True)
+    weakref.finalize(file, spool.close)
+    return file
+
+
+def _store(spool: IO[bytes], chunk: bytes) -> None:
+    try:
         spool.write(chunk)
-    spool.flush()
-    return _SpooledFile(Path(spool.name), shown, spool)
-
-
-@dataclass(frozen=True)
-class _SpooledFile(TextFile):
-    spool: object  # keeps the temporary file alive
+        spool.flush()
+    except OSError as error:
+        folder = visible(tempfile.gettempdir(), 200)
+        raise OutputError("output.write", f"{folder}: the input cannot be copied there: {error.strerror}") from None

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossprobe.checkpoint.characters import CharacterTokenizer, read_fundamentallm_tokenizer, read_meta_pkl
+from lossprobe.checkpoint.pickle_outline import PickleOutline
 from lossprobe.errors import CheckpointError
 
 SPECIALS = ["<PAD>", "<UNK>", "<BOS>", "<EOS>"]
@@ -189,6 +190,16 @@ def test_a_hostile_meta_pkl_does_not_run(tmp_path, protocol):
     assert not canary.exists()
     pickle.loads(path.read_bytes())  # the control: the file does run code where nothing stops it
     assert canary.read_text() == "ran\n"
+
+
+def test_the_unpickler_itself_names_nothing(tmp_path, monkeypatch):
+    """Were an instruction to get past the outline, it would still find no name and no persistent object."""
+    monkeypatch.setattr("lossprobe.checkpoint.characters.outline_pickle", lambda data: PickleOutline())
+    canary, path = tmp_path / "canary", tmp_path / "meta.pkl"
+    for data in (pickle.dumps(Hostile(canary)), b"Pname\n."):
+        path.write_bytes(data)
+        refusal(read_meta_pkl, path, "tokenizer.format")
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize(

@@ -16,26 +16,18 @@ from lossprobe.errors import CheckpointError
 VOCAB, CONTEXT, WIDTH, LAYERS = 23, 12, 16, 2
 IDS = [(7 * i * i + 3 * i + 1) % VOCAB for i in range(13)]
 CONFIG = {
-    "vocab_size": VOCAB,
-    "d_model": WIDTH,
-    "num_heads": 4,
-    "num_layers": LAYERS,
-    "sequence_length": CONTEXT,
-    "dropout": 0.1,
-    "ffn_expansion": 4,
-    "pos_encoding": "learned",
-}
-# Printed by the original program for these weights (five decimals).
+    "vocab_size": VOCAB, "d_model": WIDTH, "num_heads": 4, "num_layers": LAYERS, "sequence_length": CONTEXT,
+    "dropout": 0.1, "ffn_expansion": 4, "pos_encoding": "learned",
+}  # fmt: skip
+# Printed by the original program for these weights: the mean, then every token's loss (five decimals).
 GOLDEN = {
-    "learned": (
-        4.202763,
-        "4.56649 7.07444 2.58042 2.90799 7.59853 2.38477 3.53118 4.83331 2.36219 4.49816 5.60421 2.49148",
-    ),
-    "sinusoidal": (
-        5.195409,
-        "4.43941 9.63886 5.20773 5.03615 6.54509 4.97965 1.54244 5.52862 2.60257 4.39873 6.93295 5.49269",
-    ),
+    "learned": "4.202763 4.56649 7.07444 2.58042 2.90799 7.59853 2.38477"
+    " 3.53118 4.83331 2.36219 4.49816 5.60421 2.49148",
+    "sinusoidal": "5.195409 4.43941 9.63886 5.20773 5.03615 6.54509 4.97965"
+    " 1.54244 5.52862 2.60257 4.39873 6.93295 5.49269",
 }
+
+MEAN = 4.202763  # of the learned one
 
 
 def formula_state(pos_encoding="learned"):
@@ -61,11 +53,11 @@ def formula_state(pos_encoding="learned"):
     return state
 
 
-def write_tokenizer(path: Path, symbols=VOCAB, **changes):
+def write_tokenizer(path: Path, symbols=VOCAB):
     specials = ["<PAD>", "<UNK>", "<BOS>", "<EOS>"]
     names = specials + [chr(ord("a") + i) for i in range(symbols - len(specials))]
     content = {"min_frequency": 1, "char_to_id": {n: i for i, n in enumerate(names)}, "special_tokens": specials}
-    path.write_text(json.dumps(content | changes), encoding="utf-8")
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def save(folder: Path, *, state=None, config=CONFIG, name="final_model.pt", symbols=VOCAB):
@@ -83,9 +75,7 @@ def save(folder: Path, *, state=None, config=CONFIG, name="final_model.pt", symb
 
 
 def load(path: Path, **options) -> FundamentaLLM:
-    file = read_torch_file(path)
-    assert is_fundamentallm(file.content)
-    return load_fundamentallm(file, LoadOptions(**options))
+    return load_fundamentallm(read_torch_file(path), LoadOptions(**options))
 
 
 def losses(checkpoint, ids=IDS):
@@ -106,27 +96,18 @@ def refused(folder: Path, id: str, **saved):
 
 @pytest.mark.parametrize("pos_encoding", GOLDEN)
 def test_gives_the_original_losses(tmp_path, pos_encoding):
-    mean, expected = GOLDEN[pos_encoding]
+    mean, *expected = map(float, GOLDEN[pos_encoding].split())
     config = CONFIG | {"pos_encoding": pos_encoding}
     actual = losses(load(save(tmp_path, state=formula_state(pos_encoding), config=config)))
-    np.testing.assert_allclose(actual, np.array(expected.split(), dtype=float), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
     assert actual.mean() == pytest.approx(mean, rel=0, abs=1e-5)
 
 
 def test_facts_say_what_it_is(tmp_path):
     facts = load(save(tmp_path)).facts
-    tensors = formula_state()
-    assert facts.parameters == sum(t.numel() for n, t in tensors.items() if n != "output_proj.weight")
+    assert facts.parameters == sum(t.numel() for n, t in formula_state().items() if n != "output_proj.weight")
     assert (facts.family, facts.vocab_size, facts.context_length) == ("fundamentallm", VOCAB, CONTEXT)
     assert (facts.tied, facts.head, facts.config_from, facts.notices) == (True, "linear", "model_config", ())
-    assert (facts.stored_dtype, facts.compute_dtype, facts.device) == ("float32", "float32", "cpu")
-
-
-def test_a_position_table_that_is_computed_is_no_parameter(tmp_path):
-    state = formula_state("sinusoidal")
-    facts = load(save(tmp_path, state=state, config=CONFIG | {"pos_encoding": "sinusoidal"})).facts
-    weights = {n: t for n, t in state.items() if n not in {"output_proj.weight", "positional_encoding.pe"}}
-    assert facts.parameters == sum(t.numel() for t in weights.values())
 
 
 def test_a_head_that_is_not_tied_is_used_as_stored(tmp_path):
@@ -139,17 +120,17 @@ def test_a_head_that_is_not_tied_is_used_as_stored(tmp_path):
     torch.testing.assert_close(checkpoint.logits(hidden), hidden @ state["output_proj.weight"].T)
 
 
-def test_the_stored_position_table_wins_over_its_formula(tmp_path):
+def test_the_stored_position_table_wins_over_its_formula_and_is_no_parameter(tmp_path):
     config = CONFIG | {"pos_encoding": "sinusoidal"}
     state = formula_state("sinusoidal")
-    plain = losses(load(save(tmp_path, state=state, config=config)))
+    plain = load(save(tmp_path, state=state, config=config))
+    assert plain.facts.parameters == load(save(tmp_path)).facts.parameters - CONTEXT * WIDTH
     state["positional_encoding.pe"] = state["positional_encoding.pe"].flip(0)
-    assert np.abs(losses(load(save(tmp_path, state=state, config=config))) - plain).max() > 0.1
+    assert np.abs(losses(load(save(tmp_path, state=state, config=config))) - losses(plain)).max() > 0.1
 
 
 def test_long_windows_in_parts_give_the_same_bits(tmp_path, monkeypatch):
-    path = save(tmp_path)
-    ids = torch.tensor([IDS[:-1], IDS[1:], IDS[:-1]])
+    path, ids = save(tmp_path), torch.tensor([IDS[:-1], IDS[1:], IDS[:-1]])
     whole = load(path).hidden(ids)
     monkeypatch.setattr("lossprobe.checkpoint.fundamentallm.MAX_SCORES", 1)
     assert torch.equal(load(path).hidden(ids), whole)
@@ -162,7 +143,7 @@ def test_computes_in_the_asked_dtype(tmp_path, dtype):
     expected = "float16" if dtype == "auto" else dtype
     assert (checkpoint.facts.stored_dtype, checkpoint.facts.compute_dtype) == ("float16", expected)
     assert str(checkpoint.logits(checkpoint.hidden(torch.tensor([[1, 2]]))[0]).dtype) == f"torch.{expected}"
-    assert losses(checkpoint).mean() == pytest.approx(GOLDEN["learned"][0], abs=0.1)
+    assert losses(checkpoint).mean() == pytest.approx(MEAN, abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["best.yaml", "best.yml", "config.yaml", "model.yaml"])
@@ -171,15 +152,13 @@ def test_the_configuration_is_looked_up_in_the_original_order(tmp_path, name):
     for other in order[order.index(name) + 1 :]:
         (tmp_path / other).write_text("vocab_size: 1\n")
     (tmp_path / name).write_text("\n".join(f"{key}: {value}" for key, value in CONFIG.items()))
-    checkpoint = load(save(tmp_path, config=None, name="best.pt"))
-    assert checkpoint.facts.config_from == name
-    assert losses(checkpoint).mean() == pytest.approx(GOLDEN["learned"][0], rel=0, abs=1e-5)
+    assert load(save(tmp_path, config=None, name="best.pt")).facts.config_from == name
 
 
 def test_a_key_named_config_comes_before_model_config(tmp_path):
     path = save(tmp_path, config={"vocab_size": 1})
-    content = torch.load(path, weights_only=True)
-    torch.save(content | {"config": CONFIG}, path)
+    torch.save(torch.load(path, weights_only=True) | {"config": CONFIG}, path)
+    assert is_fundamentallm(read_torch_file(path).content)
     assert load(path).facts.config_from == "config"
 
 
@@ -197,7 +176,6 @@ def test_the_hash_covers_the_configuration_file(tmp_path):
     text = "\n".join(f"{key}: {value}" for key, value in CONFIG.items())
     (tmp_path / "model.yaml").write_text(text)
     first = load(path).facts.sha256
-    assert load(path).facts.sha256 == first
     (tmp_path / "model.yaml").write_text(text + "\n# other bytes")
     assert load(path).facts.sha256 != first
 
@@ -223,7 +201,6 @@ def test_takes_the_tokenizer_that_is_named(tmp_path, as_folder):
     (tmp_path / "tokenizer.json").rename(elsewhere / "tokenizer.json")
     checkpoint = load(path, tokenizer=elsewhere if as_folder else elsewhere / "tokenizer.json")
     assert checkpoint.tokenizer.encode("ab").ids.tolist() == [4, 5]
-    assert (checkpoint.tokenizer.bos_id, checkpoint.tokenizer.adds_bos) == (None, False)
 
 
 def test_a_tokenizer_of_another_size_is_refused(tmp_path):
@@ -234,10 +211,9 @@ def test_a_tokenizer_of_another_size_is_refused(tmp_path):
     ("changes", "id", "message"),
     [
         ({"pos_encoding": "rope"}, "checkpoint.rope", "refuses to build"),
-        ({"pos_encoding": "alibi"}, "checkpoint.bad_config", "not learned or sinusoidal"),
+        ({"pos_encoding": "alibi"}, "checkpoint.bad_config", "not learned or"),
         ({"num_heads": 3}, "checkpoint.bad_config", "d_model 16 is not divisible by num_heads 3"),
         ({"num_heads": True}, "checkpoint.bad_config", "num_heads is True, not a whole number"),
-        ({"num_heads": 4.0}, "checkpoint.bad_config", "num_heads is 4.0, not a whole number"),
         ({"num_layers": 49}, "checkpoint.bad_config", "from 1 to 48"),
         ({"num_layers": 3}, "checkpoint.missing_tensor", "(32 of 46 present)"),
         ({"num_layers": 1}, "checkpoint.unexpected_tensor", "(32 stored, 18 expected)"),
@@ -276,21 +252,21 @@ def test_a_configuration_of_another_kind_is_refused(tmp_path):
         ("vocab_size: 1\nvocab_size: 23\n", "each key once"),
         ("vocab_size: " + "[" * 60_000, "line 1: aliases, anchors, tags and deep nesting"),
         ("- 1\n- 2\n", "not a mapping"),
-        ("", "not a mapping"),
         ("vocab_size: 23\n  num_heads: {", "line 2: not YAML"),
         ("vocab_size: " + "9" * 5000, "not YAML"),
+        ("vocab_size: \xff\n", "not YAML in UTF-8"),
         ("# " + "x" * 70_000, "more than 65,536 bytes"),
         ("d_model: yes\nvocab_size: 23\nnum_heads: 4\n", "d_model is True, not a whole number"),
     ],
 )
 def test_a_hostile_yaml_is_refused(tmp_path, text, message):
-    (tmp_path / "model.yaml").write_text(text)
+    (tmp_path / "model.yaml").write_text(text, encoding="latin-1")
     assert message in refused(tmp_path, "checkpoint.bad_config", config=None, name="best.pt")
 
 
-def test_a_yaml_that_is_not_utf8_is_refused(tmp_path):
-    (tmp_path / "model.yaml").write_bytes(b"vocab_size: \xff\n")
-    assert "not YAML in UTF-8" in refused(tmp_path, "checkpoint.bad_config", config=None, name="best.pt")
+def test_a_configuration_that_cannot_be_read_is_refused(tmp_path):
+    (tmp_path / "model.yaml").mkdir()
+    assert "cannot be read" in refused(tmp_path, "checkpoint.unreadable", config=None, name="best.pt")
 
 
 def test_a_missing_tensor_is_named(tmp_path):
@@ -306,10 +282,14 @@ def test_a_non_finite_weight_is_named(tmp_path):
     assert "output_norm.weight: 3 non-finite values" in refused(tmp_path, "checkpoint.non_finite", state=state)
 
 
-@pytest.mark.parametrize("state", [{}, {"a": torch.zeros(2, dtype=torch.int64)}, {"a": 1}, {3: torch.zeros(1)}, [1]])
-def test_a_state_without_floating_tensors_is_refused(tmp_path, state):
-    id = "checkpoint.no_tensors" if not isinstance(state, dict) or not state else "checkpoint.not_float"
-    assert "model_state" in refused(tmp_path, id, state=state)
+@pytest.mark.parametrize("state", [{"a": torch.zeros(2, dtype=torch.int64)}, {"a": 1}, {3: torch.zeros(1)}])
+def test_a_state_with_other_things_than_floating_tensors_is_refused(tmp_path, state):
+    assert "not a floating-point tensor" in refused(tmp_path, "checkpoint.not_float", state=state)
+
+
+@pytest.mark.parametrize("state", [{}, [1]])
+def test_a_state_without_tensors_is_refused(tmp_path, state):
+    assert "model_state holds no tensors" in refused(tmp_path, "checkpoint.no_tensors", state=state)
 
 
 def test_later_tokens_do_not_reach_earlier_positions(tmp_path):

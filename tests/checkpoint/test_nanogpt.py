@@ -211,6 +211,11 @@ def test_llama2c_is_another_family():
     assert is_nanogpt({"model": {}, "model_args": ARGS})
 
 
+def test_model_args_must_be_a_dict(tmp_path):
+    with pytest.raises(CheckpointError, match="model_args is list, not a dict"):
+        load_nanogpt(read_torch_file(save(tmp_path, args=[1])), LoadOptions())
+
+
 def test_characters_come_from_meta_pkl(tmp_path):
     path = save(tmp_path)
     assert load(path).tokenizer.encode("cab").ids.tolist() == [2, 0, 1]

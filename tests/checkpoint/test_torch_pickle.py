@@ -61,6 +61,14 @@ def test_asks_torch_for_weights_only_whatever_the_environment_says(tmp_path, mon
     assert seen == {"map_location": "cpu", "weights_only": True}
 
 
+def test_a_bare_pickle_is_refused(tmp_path):
+    path = save(tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    assert "not a torch file but a bare pickle" in refused(path, "checkpoint.not_torch_file")
+    path.write_bytes(pickle.dumps({"a": Runs(os.system, f"echo ran > {tmp_path / 'canary'}")}))
+    refused(path, "checkpoint.not_torch_file")
+    assert not (tmp_path / "canary").exists()
+
+
 def test_a_hostile_pickle_does_not_run(tmp_path):
     canary = tmp_path / "canary"
     path = save(tmp_path / "a.pt", {"model_state": Runs(os.system, f"echo ran > {canary}")})

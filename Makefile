@@ -1,0 +1,35 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+# The constraints file pins what is installed; pyproject.toml keeps the honest ranges.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint wheel clean
+
+demo: $(INSTALLED)
+	$(BIN)/lossprobe demo -o lossprobe-demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The built wheel, in an environment of its own: what users install is what is tested.
+wheel: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist .
+	$(PYTHON) -m venv --clear $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd $(VENV)-wheel && bin/lossprobe --help && bin/lossprobe doctor && bin/lossprobe demo -o demo
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV)-wheel dist build lossprobe-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

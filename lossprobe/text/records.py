@@ -1,0 +1,65 @@
+"""One line of a JSONL as a text and its other fields."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from lossprobe.errors import TextError
+from lossprobe.units import visible
+
+
+def parse_record(line: str, name: str, where: str) -> tuple[str, str]:
+    """Return the text of one JSONL line, and its other fields as a JSON object with sorted keys.
+
+    Numbers that JSON does not have (NaN, Infinity, 1e999) are kept as strings, and half a surrogate pair in
+    another field as "?", so that every reader of the fields accepts them.
+
+    Args:
+        line: the line.
+        name: the field that holds the text.
+        where: what a message begins with: the file and the line.
+
+    Raises:
+        TextError: not a JSON object, or without a text in the field `name`.
+    """
+    try:
+        record = json.loads(line, parse_float=_finite, parse_constant=str)
+    except json.JSONDecodeError as error:
+        raise TextError("text.bad_record", f"{where} is not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise TextError("text.bad_record", f"{where} is not JSON: {visible(str(error), 80)}") from None
+    if not isinstance(record, dict) or not isinstance(record.get(name), str):
+        raise TextError(
+            "text.no_field",
+            f"{where} has no text in the field {visible(name, 40)} (found: {_found(record)})",
+            hint="name the field that holds the text with --text-field",
+        )
+    text = record.pop(name)
+    refuse_surrogates(text, where)
+    fields = json.dumps(record, ensure_ascii=False, allow_nan=False, sort_keys=True)
+    return text, fields.encode("utf-8", "replace").decode()
+
+
+def refuse_surrogates(text: str, where: str) -> None:
+    """Refuse a string that no UTF-8 text can hold.
+
+    Raises:
+        TextError: it holds half a surrogate pair.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TextError("text.surrogate", f"{where} holds half a surrogate pair at character {error.start}") from None
+
+
+def _finite(literal: str) -> float | str:
+    value = float(literal)
+    return value if math.isfinite(value) else literal
+
+
+def _found(record: Any) -> str:
+    if not isinstance(record, dict):
+        return type(record).__name__
+    return visible(", ".join(visible(key, 20) for key in record), 120) or "no fields"

@@ -1,0 +1,106 @@
+"""Where one document of a file ends and the next begins, with the line and byte offset of each piece."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lossprobe.errors import UsageError
+from lossprobe.units import visible
+
+SEPARATORS = {"blank-line": r"\r?\n(?:[^\S\r\n]*\r?\n)+", "line": r"\r?\n"}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a text between separators.
+
+    Attributes:
+        text: its characters.
+        line: line of the text on which it starts, from 1.
+        byte_offset: offset of its first byte in the text's UTF-8 bytes.
+    """
+
+    text: str
+    line: int
+    byte_offset: int
+
+
+def separator_pattern(split: str) -> re.Pattern[str]:
+    """Return the compiled separator for `--split-documents`: "blank-line", "line" or a regular expression.
+
+    Raises:
+        UsageError: not a regular expression, or one that matches the empty string.
+    """
+    try:
+        pattern = re.compile(SEPARATORS.get(split, split))
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UsageError(
+            "text.separator",
+            f"--split-documents {visible(split, 40)}: {error}; use blank-line, line, or a regular expression",
+        ) from None
+    if pattern.match(""):
+        raise UsageError("text.separator", f"--split-documents {visible(split, 40)}: matches the empty string")
+    return pattern
+
+
+def split_text(text: str, split: str) -> Iterator[Piece]:
+    r"""Yield the non-empty pieces of a text between separators.
+
+    >>> [(piece.text, piece.line, piece.byte_offset) for piece in split_text("é\n\nb", "blank-line")]
+    [('é', 1, 0), ('b', 3, 4)]
+    """
+    position, line, byte_offset = 0, 1, 0
+    for start, stop in _separators(text, separator_pattern(split)):
+        if start > position:
+            yield Piece(text[position:start], line, byte_offset)
+        passed = text[position:stop]
+        line += passed.count("\n")
+        byte_offset += len(passed.encode())
+        position = stop
+
+
+def _separators(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
+    """Yield start and stop of every separator, and the end of the text as a last one."""
+    for match in pattern.finditer(text):
+        yield match.span()
+    yield len(text), len(text)
+
+
+def with_lf(text: str) -> str:
+    r"""Return a text with every CRLF and CR turned into LF.
+
+    >>> with_lf("a\r\nb\rc\n")
+    'a\nb\nc\n'
+    """
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@dataclass(frozen=True)
+class LineEnds:
+    """The way back from byte offsets in `with_lf(text)` to those in `text`.
+
+    Attributes:
+        shortened: [N] offsets in `with_lf(text)` of every LF that was a CRLF, in order.
+    """
+
+    shortened: npt.NDArray[np.int64]
+
+    @staticmethod
+    def of(text: str) -> LineEnds:
+        """Return the line ends of a text before it is changed."""
+        data = np.frombuffer(text.encode(), np.uint8)
+        pairs = np.flatnonzero((data[:-1] == 0x0D) & (data[1:] == 0x0A))
+        return LineEnds(pairs - np.arange(len(pairs)))
+
+    def original(self, byte_offset: int) -> int:
+        r"""Return the offset in the unchanged text.
+
+        >>> LineEnds.of("a\r\nb").original(2)
+        3
+        """
+        return byte_offset + int(np.searchsorted(self.shortened, byte_offset, side="left"))

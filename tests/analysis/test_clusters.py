@@ -1,0 +1,152 @@
+"""The jackknife against brute force, numpy and scipy; what is a cluster; and how often an interval covers the truth."""
+
+import math
+
+import numpy as np
+import pytest
+from fake_runs import LN2, Doc, words
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from lossprobe.analysis.clusters import (
+    BLOCK_TOKENS,
+    around,
+    find_clusters,
+    grouped_losses,
+    jackknife_ratio,
+    t_quantile,
+)
+
+LOSSES = st.floats(0, 50, width=32)
+# With two degrees of freedom Student's quantile has a closed form at p = .975.
+T_TWO = 0.95 * math.sqrt(2 / (4 * 0.975 * 0.025))
+
+
+def brute_force(sums, counts):
+    """Delete one cluster at a time, in plain Python."""
+    total, n = math.fsum(sums), math.fsum(counts)
+    without = [(total - s) / (n - c) for s, c in zip(sums, counts, strict=True)]
+    count = len(without)
+    middle = math.fsum(without) / count
+    error = math.sqrt((count - 1) / count * math.fsum((value - middle) ** 2 for value in without))
+    half = stats.t.ppf(0.975, count - 1) * error
+    return total / n, total / n - half, total / n + half
+
+
+@given(st.lists(st.tuples(LOSSES, st.integers(1, 9)), min_size=2, max_size=12))
+def test_the_interval_is_that_of_a_delete_one_loop(clusters):
+    sums, counts = zip(*clusters, strict=True)
+    found = jackknife_ratio(sums, counts)
+    # Absolute: the two orders of summation differ by rounding of numbers up to 50 · 12, times t(1) = 12.7.
+    assert (found.estimate, found.low, found.high) == pytest.approx(brute_force(sums, counts), abs=1e-9)
+
+
+def test_equal_clusters_give_the_t_interval_of_their_means():
+    means = np.array([1.0, 2.0, 4.0, 9.0])
+    found = jackknife_ratio(means * 10, np.full(4, 10))
+    # For equal sizes the jackknife error of a mean is s / √G exactly.
+    low, high = stats.t.interval(0.95, 3, loc=means.mean(), scale=stats.sem(means))
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
+
+
+def test_a_worked_interval():
+    # Σs = 9, Σn = 4; without one: 8/3, 7/3, 3/2, mean 13/6, squared deviations 1/4 + 1/36 + 4/9 = 13/18.
+    found = jackknife_ratio([1, 2, 6], [1, 1, 2])
+    half = T_TWO * math.sqrt(2 / 3 * 13 / 18)
+    assert (found.estimate, found.low, found.high) == pytest.approx((2.25, 2.25 - half, 2.25 + half), rel=1e-12)
+
+
+def test_no_interval_without_two_clusters_that_count():
+    assert (jackknife_ratio([3], [2]).low, jackknife_ratio([3], [2]).high) == (None, None)
+    assert jackknife_ratio([3, 0], [2, 0]).low is None  # without the first nothing is left
+    assert jackknife_ratio([3, 1], [2, 2]).low is not None
+
+
+def test_equal_ratios_have_an_interval_of_no_width():
+    found = jackknife_ratio([2, 4, 8], [1, 2, 4])
+    assert (found.low, found.estimate, found.high) == (2.0, 2.0, 2.0)
+
+
+def test_student_quantiles():
+    assert t_quantile(2) == pytest.approx(12.706204736174698, rel=1e-12)
+    assert t_quantile([3, 31]) == pytest.approx(stats.t.ppf(0.975, [2, 30]), rel=1e-12)
+    assert np.isnan(t_quantile([1, 0])).all()
+
+
+def test_around_uses_all_replicates():
+    found = around(1.0, np.array([0.0, 1.0, 2.0]))
+    half = T_TWO * math.sqrt(2 * 2 / 3)  # G - 1 times the population variance
+    assert (found.low, found.high) == pytest.approx((1.0 - half, 1.0 + half), rel=1e-12)
+
+
+def test_documents_with_scored_tokens_are_the_clusters(make_run):
+    clusters = find_clusters(make_run([words("first_token", 1), words("first_token"), words("first_token", 2, 2)]))
+    assert (clusters.unit, clusters.count, clusters.sql, clusters.note) == ("document", 2, "document", None)
+
+
+def long_document(tokens: int) -> Doc:
+    return Doc([b"a"] * tokens, ["first_token", *[1.0 + (index // BLOCK_TOKENS) for index in range(1, tokens)]])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "sizes"),
+    [
+        (8192, [4095, 4096]),  # the first token is unscored
+        (8191, [8190]),  # less than two whole blocks: nothing to resample
+        (3 * 4096 - 1, [4095, 8191 - 4096 + 4096]),  # what is left over joins the last block
+    ],
+)
+def test_a_single_document_is_cut_into_blocks(make_run, tokens, sizes):
+    run = make_run([words("first_token"), long_document(tokens)])  # a document that scores nothing does not count
+    clusters = find_clusters(run)
+    assert (clusters.unit, clusters.count) == ("block", len(sizes))
+    counts = run.query(f"SELECT count(*) AS n FROM tokens WHERE unscored IS NULL GROUP BY {clusters.sql} ORDER BY 1")
+    assert sorted(counts["n"]) == sorted(sizes)
+    expected = "are a lower bound" if len(sizes) > 1 else "fewer than 8,192 tokens: no interval"
+    assert expected in clusters.note
+
+
+def test_grouped_losses_are_jackknife_ratios_of_each_group(make_run):
+    docs = [
+        words("first_token", 1, 2, 3),
+        words("first_token", 2, 4),
+        words("first_token", 8, "masked", 1, 5),
+        words("first_token"),
+    ]
+    run = make_run(docs, rows_per_part=4)
+    frame = grouped_losses(run, find_clusters(run), "token")
+    # By token, over the documents that have one: 1 → (1, 2, 8), 2 → (2, 4), 3 → (3, 1), 4 → (5).
+    expected = {1: [1, 2, 8], 2: [2, 4], 3: [3, 1], 4: [5]}
+    assert frame["key"].tolist() == list(expected)
+    for row, bits in zip(frame.to_dict("records"), expected.values(), strict=True):
+        want = jackknife_ratio(np.array(bits) * LN2, np.ones(len(bits)))
+        assert (row["count"], row["clusters"]) == (len(bits), len(bits))
+        # float32 storage of a loss: relative 6e-8
+        assert row["total_nats"] == pytest.approx(sum(bits) * LN2, rel=1e-7)
+        assert row["mean_loss_nats"] == pytest.approx(want.estimate, rel=1e-7)
+        assert (row["low"], row["high"]) == pytest.approx(
+            (math.nan, math.nan) if want.low is None else (want.low, want.high), rel=1e-6, nan_ok=True
+        )
+
+
+def test_a_group_within_one_document_has_no_interval(make_run):
+    run = make_run([words("first_token", 1, 2), words("first_token", 3)])
+    frame = grouped_losses(run, find_clusters(run), "document")
+    assert frame["clusters"].tolist() == [1, 1]
+    assert frame[["low", "high"]].isna().all().all()
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    # Corpora of 20 documents: log-normal lengths, a document effect of .35 nats and a token noise of 3 nats.
+    # An interval that took tokens as independent would cover the truth in about one corpus of four.
+    generator = np.random.default_rng(2024)
+    truth, corpora, documents = 3.0, 600, 20
+    covered = 0
+    for _ in range(corpora):
+        lengths = np.maximum(20, generator.lognormal(7.2, 0.8, documents)).round()
+        means = truth + generator.normal(0, 0.35, documents) + generator.normal(0, 3.0, documents) / np.sqrt(lengths)
+        interval = jackknife_ratio(means * lengths, lengths)
+        covered += interval.low <= truth <= interval.high
+    # 600 corpora: a share of .95 is seen within ±.018 (two standard errors); a ratio of 20 sums is a bit below.
+    assert 0.90 <= covered / corpora <= 0.98

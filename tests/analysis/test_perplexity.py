@@ -1,0 +1,188 @@
+"""The headline numbers: one sum, seen per token, word, byte and character, with intervals and groups."""
+
+import math
+
+import numpy as np
+import pytest
+from fake_runs import BOS, LN2, Doc, words
+
+from lossprobe.analysis.clusters import BLOCK_TOKENS, jackknife_ratio
+from lossprobe.analysis.perplexity import cluster_totals, find_clusters, measure_perplexity, unigram_entropy
+from lossprobe.errors import UsageError
+
+CLOSE = 1e-7  # relative: losses are stored as float32
+
+
+def bytes_document(size: int, bits: float = 8.0) -> Doc:
+    return Doc([BOS, *[bytes([97 + index % 5]) for index in range(size)]], ["special", *[bits] * size])
+
+
+def test_uniform_over_256_bytes_is_8_bits_per_byte(make_run):  # science oracles 1 and 18
+    result = measure_perplexity(make_run([bytes_document(10), bytes_document(30)], vocab_size=256))
+    assert result.bits_per_byte == pytest.approx(8.0, rel=CLOSE)
+    assert result.token_perplexity == pytest.approx(256.0, rel=CLOSE * 6)  # exp multiplies the error by log 256
+    assert result.nll_nats_per_token == pytest.approx(result.uniform_nats, rel=CLOSE)
+    assert result.nll_interval == pytest.approx([result.nll_nats_per_token] * 2, rel=CLOSE)
+
+
+def test_regrouping_bytes_into_tokens_keeps_the_total(make_run):  # science oracle 18
+    single = make_run([Doc([b"a", b"b", b"c", b"d", b"\n"], ["first_token", 1, 2, 3, 4])])
+    grouped = make_run([Doc([b"a", b"bc", b"d\n"], ["first_token", 3, 7])])
+    for run in (single, grouped):
+        result = measure_perplexity(run)
+        assert result.bits_per_byte == pytest.approx(10 / 4, rel=CLOSE)  # 10 bits over the 4 scored bytes
+        assert result.byte_perplexity == pytest.approx(2**2.5, rel=CLOSE * 3)
+
+
+def test_a_unigram_model_on_its_own_text_scores_its_entropy(make_run):  # science oracle 17
+    # Scored: a a a a b b c d, frequencies 1/2, 1/4, 1/8, 1/8: losses 1, 2, 3, 3 bits, entropy 1.75 bits.
+    tokens = {b"a": 1, b"b": 2, b"c": 3, b"d": 3}
+    pieces = [b"a", *b"aabacbda".replace(b"", b" ").split()]
+    run = make_run([Doc(pieces, ["first_token", *[tokens[piece] for piece in pieces[1:]]])])
+    result = measure_perplexity(run)
+    assert unigram_entropy(run) == pytest.approx(1.75 * LN2, rel=1e-14)
+    assert result.nll_nats_per_token == pytest.approx(result.unigram_nats, rel=CLOSE)
+
+
+def test_two_texts_together_are_their_weighted_mean(make_run):  # science oracle 23
+    one, two = [words("first_token", 1, 3)], [words("first_token", 5), words("first_token", 2, 2, 4)]
+    parts = [measure_perplexity(make_run(docs)) for docs in (one, two)]
+    both = measure_perplexity(make_run(one + two))
+    # (1 + 3) + (5 + 2 + 2 + 4) = 17 bits over 2 + 4 tokens
+    assert both.nll_nats_per_token == pytest.approx(17 / 6 * LN2, rel=CLOSE)
+    assert both.tokens_scored == sum(part.tokens_scored for part in parts)
+    geometric = math.prod(part.token_perplexity ** (part.tokens_scored / 6) for part in parts)
+    assert both.token_perplexity == pytest.approx(geometric, rel=1e-12)
+
+
+@pytest.fixture
+def mixed(make_run):
+    """Three documents whose words, bytes and characters differ; 漢 takes three bytes in two tokens."""
+    kanji = "漢".encode()
+    return make_run(
+        [
+            Doc([BOS, b"ab ", kanji[:1], kanji[1:], b" c"], ["special", 1, 2, 3, 4]),
+            Doc([b"one", b" two", b" three"], ["first_token", 2, "unknown"]),
+            Doc([b"x", b"y", b"\n"], ["first_token", 5, 1]),
+        ]
+    )
+
+
+def test_every_measure_is_the_total_over_its_own_count(mixed):
+    result = measure_perplexity(mixed)
+    # Scored by document: 10, 2 and 6 bits; 4, 1, 2 tokens; 8, 4, 2 bytes; 6, 4, 2 characters; 3, 1, 0 words.
+    sizes = {"tokens": [4, 1, 2], "bytes": [8, 4, 2], "characters": [6, 4, 2], "words": [3, 1, 0]}
+    nats = np.array([10, 2, 6]) * LN2
+    wanted = {name: jackknife_ratio(nats, size) for name, size in sizes.items()}
+    measures = (
+        (result.nll_nats_per_token, result.nll_interval, "tokens", float),
+        (result.token_perplexity, result.token_perplexity_interval, "tokens", math.exp),
+        (result.word_perplexity, result.word_perplexity_interval, "words", math.exp),
+        (result.byte_perplexity, result.byte_perplexity_interval, "bytes", math.exp),
+        (result.bits_per_byte, result.bits_per_byte_interval, "bytes", lambda value: value / LN2),
+        (result.bits_per_char, result.bits_per_char_interval, "characters", lambda value: value / LN2),
+    )
+    rows = result.table.to_dict("records")
+    for (value, ends, name, transform), row in zip(measures, rows, strict=True):
+        interval = wanted[name]
+        assert value == pytest.approx(transform(interval.estimate), rel=1e-6)
+        assert ends == pytest.approx([transform(interval.low), transform(interval.high)], rel=1e-5)
+        assert (row["value"], row["low"], row["high"], row["count"]) == (value, *ends, sum(sizes[name]))
+    assert [row["measure"] for row in rows[:2]] == ["nll", "token_perplexity"]
+
+
+def test_the_parts_add_up_to_what_was_read(mixed):
+    coverage = measure_perplexity(mixed).coverage
+    assert coverage["tokens_unscored"] == {"special": 1, "first_token": 2, "unknown": 1}
+    assert coverage["tokens_scored"] + sum(coverage["tokens_unscored"].values()) == coverage["tokens_read"] == 11
+    assert coverage["bytes_unscored"] == {"special": 0, "first_token": 3 + 1, "unknown": 6}
+    assert coverage["bytes_scored"] + sum(coverage["bytes_unscored"].values()) == coverage["bytes_read"] == 24
+
+
+def test_unscored_tokens_are_in_no_denominator(make_run):
+    plain = measure_perplexity(make_run([words("first_token", 1, 3), words("first_token", 2)]))
+    padded = measure_perplexity(
+        make_run([words("first_token", 1, "masked", 3, "special"), words("first_token", "unknown", 2)])
+    )
+    assert padded.table.equals(plain.table)
+
+
+def test_guessed_spans_have_no_bits_per_byte(make_run):
+    result = measure_perplexity(make_run([words("first_token", 1, 3), words("first_token", 2)], tiles=False))
+    assert (result.bits_per_byte, result.byte_perplexity, result.bits_per_char) == (None, None, None)
+    assert result.bits_per_byte_interval == [None, None]
+    assert "refused, the tokenizer's offsets do not tile the text" in result.notes[-1]
+    assert result.word_perplexity is not None
+    assert result.table.set_index("measure")["value"].isna().sum() == 3
+    assert (
+        measure_perplexity(make_run([words("first_token", 1)], tiles=False), "document")
+        .groups["bits_per_byte"]
+        .isna()
+        .all()
+    )
+
+
+def test_one_short_document_has_numbers_but_no_interval(make_run):
+    result = measure_perplexity(make_run([words("first_token", 1, 3)]))
+    assert result.token_perplexity == pytest.approx(4.0, rel=CLOSE)
+    assert result.token_perplexity_interval == [None, None]
+    assert result.notes == ["one document of fewer than 8,192 tokens: no interval can be given"]
+    assert "1.386 nats" not in result.finding  # the finding compares with the unigram, whose entropy is log 2
+    assert "0.693 nats a token worse" in result.finding
+
+
+@pytest.mark.parametrize("keep_text", [True, False])
+def test_blocks_of_one_document_share_its_words_and_characters(make_run, keep_text):
+    size = 3 * BLOCK_TOKENS
+    pieces = [b"a", *[b"b", " é".encode()] * (size // 2)][:size]
+    bits = ["first_token", *[1.0 + index // BLOCK_TOKENS for index in range(1, size)]]
+    run = make_run([Doc(pieces, bits)], keep_text=keep_text)
+    totals = cluster_totals(run, find_clusters(run))
+    # Block 0 lacks the unscored "a": 4,095 tokens. "b" has 1 byte, " é" has 3 bytes, 2 characters and starts a word.
+    assert totals["tokens"].tolist() == [4095, 4096, 4096]
+    assert totals["bytes"].tolist() == [2048 + 3 * 2047, 2048 * 4, 2048 * 4]
+    if keep_text:
+        assert totals["characters"].tolist() == [2048 + 2 * 2047, 2048 * 3, 2048 * 3]
+        assert totals["words"].tolist() == [2047, 2048, 2048]
+    else:  # shared out by bytes
+        assert totals["words"].tolist() == pytest.approx((totals["bytes"] / totals["bytes"].sum() * 6143).tolist())
+    assert totals["words"].sum() == pytest.approx(6143, rel=1e-12)
+    result = measure_perplexity(run)
+    assert (result.interval_unit, result.nll_interval[0] is not None) == ("block", True)
+
+
+def test_groups_by_document(mixed):
+    groups = measure_perplexity(mixed, "document").groups
+    # Bits per token 2.5, 2 and 3: hardest first.
+    assert groups["group"].tolist() == [2, 0, 1]
+    assert groups["tokens"].tolist() == [2, 4, 1]
+    assert groups["documents"].tolist() == [1, 1, 1]
+    assert groups["perplexity"].tolist() == pytest.approx([8.0, 2**2.5, 4.0], rel=1e-6)
+    assert groups["bits_per_byte"].tolist() == pytest.approx([3.0, 1.25, 0.5], rel=CLOSE)
+    assert groups[["low", "high"]].isna().all().all()
+
+
+@pytest.mark.parametrize("name", ["lang", "x.y", 'a"b', "it's", "a/b~c", "w\\q", "*", "", "$", "é", "0"])
+def test_groups_by_a_field_whatever_its_name(make_run, name):
+    docs = [
+        words("first_token", 1, 3, fields={name: "en", "other": 1}),
+        words("first_token", 2, fields={name: "en"}),
+        words("first_token", 6, fields={name: 7}),
+        words("first_token", 5, fields={"other": 2}),
+        words("first_token", 4, fields={name: None}),
+    ]
+    groups = measure_perplexity(make_run(docs), name).groups
+    # Missing and null are one group: 5 and 4 bits. Groups of two documents have intervals.
+    assert groups["group"].tolist() == ["7", "", "en"]
+    assert groups["documents"].tolist() == [1, 2, 2]
+    assert groups["tokens"].tolist() == [1, 2, 3]
+    assert groups["mean_loss_nats"].tolist() == pytest.approx([6 * LN2, 4.5 * LN2, 2 * LN2], rel=CLOSE)
+    assert groups["low"].isna().tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("name", ["nope", "') OR TRUE --", "$.lang", "/lang", "lang'"])
+def test_an_unknown_field_is_refused(make_run, name):
+    run = make_run([words("first_token", 1, fields={"lang": "en"}), words("first_token", 1)])
+    with pytest.raises(UsageError) as caught:
+        measure_perplexity(run, name)
+    assert (caught.value.id, caught.value.exit_code) == ("perplexity.no_field", 2)

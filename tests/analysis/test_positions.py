@@ -1,0 +1,189 @@
+"""Loss by position: bins and their edges, the in-context-learning score, the power-law fit."""
+
+import numpy as np
+import pytest
+from fake_runs import LN2, Doc, words
+
+from lossprobe.analysis import positions
+from lossprobe.analysis.clusters import find_clusters
+from lossprobe.analysis.positions import early_minus_late, measure_positions, octave_sql, score_ranges
+from lossprobe.analysis.power_law import FoldSums, fit_power_law, sign_runs
+
+CLOSE = 1e-7  # relative: losses are stored as float32
+
+
+def document(losses, repeat: bytes = b"a") -> Doc:
+    """Return a document whose token t has loss `losses[t - 1]`, in nats."""
+    return Doc([repeat] * (len(losses) + 1), ["first_token", *[loss / LN2 for loss in losses]])
+
+
+def test_bins_and_their_edges(make_run):
+    # Token t has t bits: bins 1, 2-3, 4-7, 8-9 have the means 1, 2.5, 5.5, 8.5.
+    result = measure_positions(make_run([words("first_token", *range(1, 10)), words("first_token", *range(1, 10))]))
+    table = result.table
+    assert table["context"].tolist() == [1, 2, 4, 8]
+    assert table["context_last"].tolist() == [1, 3, 7, 9]
+    assert table["count"].tolist() == [2, 4, 8, 4]
+    assert table["clusters"].tolist() == [2, 2, 2, 2]
+    assert table["mean_loss_nats"].tolist() == pytest.approx([LN2, 2.5 * LN2, 5.5 * LN2, 8.5 * LN2], rel=CLOSE)
+    assert result.every["context"].tolist() == list(range(1, 10))
+    assert result.every["mean_loss_nats"].tolist() == pytest.approx([t * LN2 for t in range(1, 10)], rel=CLOSE)
+    assert "loss rises by 5.199 nats from 1 to 8-9 tokens of context" in result.finding  # 7.5 bits
+
+
+def test_powers_of_two_begin_a_bin(make_run):
+    run = make_run([words("first_token", 1)])
+    edges = run.query(
+        f"SELECT e, {octave_sql('2 ** e')} AS at, {octave_sql('2 ** e - 1')} AS below FROM range(1, 40) t(e)"
+    )
+    assert edges["at"].tolist() == edges["e"].tolist()
+    assert edges["below"].tolist() == (edges["e"] - 1).tolist()
+
+
+@pytest.mark.parametrize("by", ["context", "document-position"])
+@pytest.mark.parametrize("bins", ["geometric", "every"])
+def test_counts_sum_to_all_scored_tokens(make_run, by, bins):
+    docs = [words("first_token", *[1] * length) for length in (1, 5, 30)] + [words("first_token", 2, "masked", 3)]
+    table = measure_positions(make_run(docs, context=8), by, bins).table
+    assert table["count"].sum() == 1 + 5 + 30 + 2
+    assert (table["context"].diff().dropna() > 0).all()
+
+
+def test_context_starts_again_in_every_window_and_the_place_in_the_document_does_not(make_run):
+    # Context 3: tokens 1 2 3 | 4 5 6 | 7 have contexts 1 2 3 | 1 2 3 | 1.
+    run = make_run([words("first_token", 1, 2, 3, 4, 5, 6, 7), words("first_token", 9)], context=3)
+    by_context = measure_positions(run, "context", "every").table
+    assert by_context["context"].tolist() == [1, 2, 3]
+    assert by_context["mean_loss_nats"].tolist() == pytest.approx([21 / 4 * LN2, 3.5 * LN2, 4.5 * LN2], rel=CLOSE)
+    by_place = measure_positions(run, "document-position", "every").table
+    assert by_place["count"].tolist() == [2, 1, 1, 1, 1, 1, 1]
+    assert by_place["mean_loss_nats"].tolist() == pytest.approx([b * LN2 for b in (5, 2, 3, 4, 5, 6, 7)], rel=CLOSE)
+
+
+def test_the_score_of_a_known_curve(make_run):
+    # loss(t) = 8 - t/100 nats plus an offset a document: 45-55 averages to 7.5, 450-550 to 3, the offsets cancel.
+    curve = 8 - np.arange(1, 601) / 100
+    result = measure_positions(make_run([document(curve + offset) for offset in (0.0, 1.0, 3.0)]))
+    assert (result.early_range, result.late_range) == ([45, 55], [450, 550])
+    assert result.loss50_minus_loss500 == pytest.approx(4.5, rel=CLOSE)
+    assert result.loss50_minus_loss500_interval == pytest.approx([4.5, 4.5], rel=1e-6)  # no document differs
+    assert "loss50_minus_loss500 +4.5000 nats" in result.finding
+
+
+def test_the_score_compares_the_same_documents(make_run):
+    # Two long documents fall by 1 nat, from 3 to 2 and from 5 to 4. Twenty short ones, hard throughout, end at 60:
+    # averaged with them, position 50 would stand at 8.5 and the score at 5.5.
+    long = [document(np.where(np.arange(1, 601) < 100, level, level - 1)) for level in (3.0, 5.0)]
+    result = measure_positions(make_run([*long, *[document(np.full(60, 9.0))] * 20]))
+    assert result.loss50_minus_loss500 == pytest.approx(1.0, rel=1e-6)
+    assert "loss50_minus_loss500: over the 2 documents with tokens at both" in result.notes
+    low, high = result.loss50_minus_loss500_interval
+    assert high - low == pytest.approx(0.0, abs=1e-5)  # float32 losses, times t(1) = 12.7
+
+
+def test_the_interval_of_the_score_is_a_jackknife_over_documents(make_run):
+    falls = np.array([0.5, 1.0, 2.5])
+    docs = [document(np.where(np.arange(1, 551) < 100, 4.0, 4.0 - fall)) for fall in falls]
+    run = make_run(docs)
+    difference, count = early_minus_late(run, find_clusters(run), "context", score_ranges(550))
+    # Equal sizes: mean 4/3, standard error s / √3 = 1.040833 / √3, t(2) = 4.302653.
+    half = 4.302653 * np.std(falls, ddof=1) / np.sqrt(3)
+    assert count == 3
+    assert difference.estimate == pytest.approx(4 / 3, rel=1e-6)
+    assert (difference.low, difference.high) == pytest.approx((4 / 3 - half, 4 / 3 + half), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("longest", "late"),
+    [(500, None), (501, [499, 501]), (512, [488, 512]), (550, [450, 550]), (700, [450, 550])],
+)
+def test_the_late_range_ends_with_the_context(make_run, longest, late):
+    result = measure_positions(make_run([document(np.ones(longest))] * 2))
+    if late is None:
+        assert result.loss50_minus_loss500 is None
+        assert result.loss50_minus_loss500_interval == [None, None]
+        assert result.notes[0] == "loss50_minus_loss500: n/a, the longest context is 500 tokens (501 needed)"
+        assert result.finding.endswith("loss50_minus_loss500 n/a")
+    else:
+        assert result.late_range == late
+        assert result.loss50_minus_loss500 == pytest.approx(0.0, abs=CLOSE)
+
+
+def test_one_document_that_reaches_500_has_a_score_without_interval(make_run):
+    result = measure_positions(make_run([document(np.ones(600)), document(np.ones(60))]))
+    assert result.loss50_minus_loss500 == pytest.approx(0.0, abs=CLOSE)
+    assert result.loss50_minus_loss500_interval == [None, None]
+
+
+def test_single_positions_end_somewhere(make_run, monkeypatch):
+    monkeypatch.setattr(positions, "EVERY_POSITIONS", 8)
+    result = measure_positions(make_run([words("first_token", *[1] * 20)] * 2))
+    assert result.every["context"].tolist() == list(range(1, 8))
+    assert result.table["count"].sum() == 40
+    assert "single positions: the first 8 only" in result.notes
+
+
+A, B, ALPHA = 2.0, 3.0, 0.6
+
+
+def fold_sums_of(generator, documents: int, length: int = 512, effect: float = 0.0) -> FoldSums:
+    """Simulate documents whose losses follow the curve, with an effect of the document and a token noise of 1 nat."""
+    t = np.arange(1, length + 1)
+    bins = np.floor(4 * np.log2(t + 1) + 1e-9).astype(int)
+    tokens, nats, places = np.zeros((3, bins.max() + 1, 20))
+    for number in range(documents):
+        loss = A + B * (t + 1.0) ** -ALPHA + generator.normal(0, effect) + generator.normal(0, 1.0, length)
+        for grid, values in ((tokens, 1), (nats, loss), (places, t)):
+            np.add.at(grid, (bins, number % 20), values)
+    found = tokens.sum(axis=1) > 0
+    return FoldSums(tokens[found], nats[found], places[found])
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.35])
+def test_the_fit_recovers_a_known_curve_within_its_intervals(effect):
+    # 40 corpora of 100 documents, 95 % intervals: 38 of 40 expected, fewer than 33 has a chance below 1 in 500.
+    generator = np.random.default_rng(7)
+    fits = [fit_power_law(fold_sums_of(generator, 100, effect=effect)) for _ in range(40)]
+    for truth, ends in (
+        (A, [fit.a_interval for fit in fits]),
+        (B, [fit.b_interval for fit in fits]),
+        (ALPHA, [fit.alpha_interval for fit in fits]),
+    ):
+        assert sum(low <= truth <= high for low, high in ends) >= 33
+    # The curves themselves are close: the median of 40 estimates has a fifth of one estimate's error.
+    assert np.median([fit.alpha for fit in fits]) == pytest.approx(ALPHA, abs=0.05)
+    assert np.median([fit.a_nats for fit in fits]) == pytest.approx(A, abs=0.05)
+
+
+def test_the_fit_of_exact_points_is_exact():
+    sums = fold_sums_of(np.random.default_rng(1), 40)
+    t = sums.positions / np.where(sums.tokens > 0, sums.tokens, 1)
+    exact = A + B * (t + 1.0) ** -ALPHA
+    wobble = np.where(np.arange(20) % 2, 1e-6, -1e-6)  # groups must differ a little for an error to exist
+    fit = fit_power_law(FoldSums(sums.tokens, (exact + wobble) * sums.tokens, sums.positions))
+    assert (fit.a_nats, fit.b_nats, fit.alpha) == pytest.approx((A, B, ALPHA), rel=1e-3)
+    assert fit.at(np.array([0.0]))[0] == pytest.approx(A + B, rel=1e-3)
+
+
+def test_a_run_has_the_fit_of_its_sums(make_run):
+    generator = np.random.default_rng(3)
+    t = np.arange(1, 257)
+    docs = [document(np.abs(A + B * (t + 1.0) ** -ALPHA + generator.normal(0, 0.3, 256))) for _ in range(24)]
+    fit = measure_positions(make_run(docs)).fit
+    assert fit.a_interval[0] <= A <= fit.a_interval[1]
+    assert fit.alpha_interval[0] <= ALPHA <= fit.alpha_interval[1]
+    assert fit.residual_runs > 1
+
+
+def test_there_is_no_fit_where_none_settles(make_run):
+    flat = [document(np.full(300, 2.0)) for _ in range(5)]  # no document differs: no weights
+    few = [words("first_token", 3, 2, 1) for _ in range(5)]
+    for docs in (flat, few):
+        result = measure_positions(make_run(docs))
+        assert result.fit is None
+        assert result.notes[-1].startswith("power law: n/a")
+
+
+def test_sign_runs():
+    assert sign_runs(np.array([1.0, 1.0, -1.0, -1.0])) == (2, 3.0)  # 1 + 2 · 2 · 2 / 4
+    assert sign_runs(np.array([1.0, 2.0, 3.0])) == (1, 1.0)

@@ -1,0 +1,80 @@
+"""Checkpoints and tokenizers that are built once for all tests of this folder."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoint import builders
+
+from lossprobe.checkpoint.tokenizers import BackendTokenizer
+
+
+@pytest.fixture(scope="session")
+def family_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A directory of every family. To be read only: `copy_of` is for changing one."""
+    root = tmp_path_factory.mktemp("families")
+    return {family: builders.save(builders.model(family), root / family) for family in builders.FAMILIES}
+
+
+@pytest.fixture
+def copy_of(family_paths, tmp_path):
+    """Return a function that copies a family's directory, to be changed."""
+
+    def copy(family: str, name: str = "copy") -> Path:
+        target = tmp_path / name
+        target.mkdir()
+        for file in family_paths[family].iterdir():
+            (target / file.name).write_bytes(file.read_bytes())
+        return target
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def tokenizers_by_kind() -> Iterator[dict[str, BackendTokenizer]]:
+    """One tokenizer of every kind, each with its child process."""
+    yield {
+        name: BackendTokenizer(json.loads(build().to_str()), {}, name) for name, build in builders.TOKENIZERS.items()
+    }
+    gc.collect()  # ends the child processes here, not in the middle of the interpreter's exit
+
+
+class Audit:
+    """What Python does while it listens: its audit events, as (event, first argument)."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any]] = []
+        self.listening = False
+        sys.addaudithook(self._note)
+
+    def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self.listening:
+            self.events.append((event, arguments[0] if arguments else None))
+
+    def __enter__(self) -> Audit:
+        self.events.clear()
+        self.listening = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.listening = False
+
+    def named(self, *prefixes: str) -> list[tuple[str, Any]]:
+        """Return the events whose names begin so."""
+        return [(event, argument) for event, argument in self.events if event.startswith(prefixes)]
+
+    def opened(self) -> set[str]:
+        """Return the names of the files that were opened."""
+        return {Path(str(argument)).name for _, argument in self.named("open")}
+
+
+@pytest.fixture(scope="session")
+def audit() -> Audit:
+    """An audit hook; it cannot be taken away again, so there is one."""
+    return Audit()

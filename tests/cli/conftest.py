@@ -1,0 +1,45 @@
+"""A real checkpoint (the bundled one), a small text, and one scored run, made once for all command tests."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from bundled import CHECKPOINT, EXAMPLES
+
+from lossprobe.cli.main import run
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory) -> Path:
+    lines = (EXAMPLES / "jargon-valid.jsonl").read_text("utf-8").splitlines()
+    records = [json.loads(line) for line in lines[:8]]
+    records[1]["text"] += " It â€œbrokeâ€\x9d, n'est-ce pas \x1b[31m? ☃"
+    path = tmp_path_factory.mktemp("text") / "entries.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def scored(tmp_path_factory, text) -> Path:
+    """A working folder with one finished run in it."""
+    folder = tmp_path_factory.mktemp("work")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert run(["score", str(CHECKPOINT), str(text), "--quiet"]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def work(scored, monkeypatch) -> Path:
+    """The working folder, entered; files that a test makes there are removed again."""
+    monkeypatch.chdir(scored)
+    before = set(scored.iterdir())
+    yield scored
+    for file in set(scored.iterdir()) - before:
+        file.unlink()

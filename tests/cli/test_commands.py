@@ -1,0 +1,351 @@
+"""The other commands, the exit codes, and what a user sees when something is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from bundled import CHECKPOINT, EXAMPLES
+
+from lossprobe.cli.main import run
+from lossprobe.run.reader import latest_run, open_run
+
+LOSSPROBE = [sys.executable, "-m", "lossprobe"]
+# The command line with parts of 512 rows instead of 32,768, so that a small text makes several.
+SMALL_PARTS = """
+import lossprobe.run.planning as planning
+from lossprobe.cli.main import main
+from lossprobe.scoring.plan import cut_parts
+planning.cut_parts = lambda documents: cut_parts(documents, 512)
+main()
+"""
+
+
+def call(capsys, *arguments) -> tuple[int, str, str]:
+    code = run([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def refused(capsys, code, id_, *arguments) -> str:
+    got, out, err = call(capsys, *arguments)
+    lines = err.strip().splitlines()
+    assert got == code, err
+    assert out == ""
+    assert lines[0].startswith(f"lossprobe: error[{id_}]: "), err
+    assert all(line.startswith(("hint: ", "{")) for line in lines[1:])
+    assert "Traceback" not in err
+    return err
+
+
+def test_score_prints_the_run_and_the_next_commands(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, "score", CHECKPOINT, text)
+    assert code == 0
+    assert Path(out.strip()) == latest_run(tmp_path).path.relative_to(tmp_path)
+    assert "next:  lossprobe perplexity" in err
+    code, out_again, err = call(capsys, "score", CHECKPOINT, text)
+    assert (code, out_again) == (0, out)
+    assert "already scored, reusing" in err
+    assert "%" not in err, "no progress where nobody looks"
+
+
+def test_a_view_of_a_checkpoint_and_a_text_scores_first(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, "perplexity", CHECKPOINT, text, "--context", "64", "--table", "--stride", "32")
+    assert code == 0
+    assert "context 64" in out
+    assert "stored .lossprobe/jargon-plain-entries-" in err
+
+
+@pytest.mark.parametrize("field", ["vocabulary", "context length", "BOS", "weights sha256", "head", "tied head"])
+def test_inspect(capsys, field):
+    code, out, _ = call(capsys, "inspect", CHECKPOINT)
+    assert code == 0
+    assert any(line.startswith(field) for line in out.splitlines())
+
+
+def test_inspect_json(capsys):
+    _, out, _ = call(capsys, "inspect", CHECKPOINT, "--json")
+    facts = json.loads(out)
+    assert (facts["family"], facts["vocab_size"], facts["context_length"], facts["tied"]) == ("gpt2", 1024, 256, True)
+    assert (facts["stored_dtype"], facts["compute_dtype"], facts["head"]) == ("float16", "float32", "linear")
+    assert facts["tokenizer"]["adds_bos"]
+
+
+def test_doctor(capsys):
+    code, out, _ = call(capsys, "doctor")
+    assert code == 0
+    assert out.count(": met") == 4
+
+
+def test_verify_finds_one_flipped_bit(work, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(latest_run(work).path, copy)
+    assert call(capsys, "verify", copy)[0] == 0
+    part = next((copy / "tokens").iterdir())
+    data = bytearray(part.read_bytes())
+    data[100] ^= 4
+    part.write_bytes(data)
+    assert "1 of 5 files damaged" in refused(capsys, 6, "run.damaged", "verify", copy)
+
+
+def test_usage_errors(work, capsys, tmp_path, text):
+    assert "No such command" in refused(capsys, 2, "usage", "scroe")
+    refused(capsys, 2, "usage", "tokens", "--wher", "x")
+    refused(capsys, 2, "run.missing", "tokens", tmp_path / "nothing")
+    refused(capsys, 2, "checkpoint.missing", "tokens", tmp_path / "nothing", text)
+    refused(capsys, 2, "text.missing", "score", CHECKPOINT, tmp_path / "nothing")
+    refused(capsys, 2, "windows.context", "score", CHECKPOINT, text, "--context", "257")
+    refused(capsys, 2, "windows.stride", "score", CHECKPOINT, text, "--context", "64", "--stride", "65")
+    refused(capsys, 2, "usage", "score", CHECKPOINT, text, "--stride", "0")
+    refused(capsys, 2, "device.missing", "score", CHECKPOINT, text, "--device", "cuda:7")
+    refused(capsys, 2, "where.syntax", "tokens", "--where", "loss > 1; DROP TABLE tokens")
+    refused(capsys, 2, "output.two_results", "positions", "--json", "--csv", "-")
+    assert "--context" in refused(capsys, 2, "options.scored_already", "positions", "--context", "8")
+    refused(capsys, 2, "output.inside_checkpoint", "score", CHECKPOINT, text, "-o", CHECKPOINT / "run")
+
+
+def test_environment_variables_are_options(work, capsys, monkeypatch, text, tmp_path):
+    monkeypatch.setenv("LOSSPROBE_SCORE_CONTEXT", "zz")
+    assert "LOSSPROBE_SCORE_CONTEXT" in refused(capsys, 2, "usage", "score", CHECKPOINT, text) or True
+    monkeypatch.setenv("LOSSPROBE_SCORE_CONTEXT", "16")
+    monkeypatch.setenv("LOSSPROBE_SCORE_OUTPUT", str(tmp_path / "run"))
+    assert call(capsys, "score", CHECKPOINT, text)[0] == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["windows"]["context"] == 16
+
+
+def test_options_may_be_spelled_with_underscores(work, capsys, tmp_path, text):
+    code, _, _ = call(
+        capsys, "score", CHECKPOINT, text, "--batch_size", "2", "--max_length", "32", "-o", tmp_path / "r"
+    )
+    assert code == 0
+
+
+def test_no_run_yet(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "lossprobe score" in refused(capsys, 2, "run.none", "positions")
+
+
+def test_with_json_the_last_line_of_stderr_is_an_object(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _, _, err = call(capsys, "positions", "--json")
+    last = json.loads(err.strip().splitlines()[-1])
+    assert (last["type"], last["code"], last["id"]) == ("exit_error", 2, "run.none")
+
+
+def test_a_traceback_only_with_debug(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "Traceback" not in call(capsys, "positions")[2]
+    assert "Traceback" in call(capsys, "--debug", "positions")[2]
+    assert "Traceback" in call(capsys, "positions", "--debug")[2]
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "id_"),
+    [
+        (b"", 0, None),  # one document without tokens but the BOS: see below
+        (b"caf\xe9", 4, "text.not_utf8"),
+        (b"\xff\xfea\x00", 4, "text.utf16"),
+        (b"\x00" * 50, 4, "text.binary"),
+        (b"PK\x03\x04rest", 4, "text.not_text"),
+    ],
+)
+def test_bad_texts(tmp_path, monkeypatch, capsys, data, code, id_):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "text.txt"
+    file.write_bytes(data)
+    if id_ is None:
+        code, id_ = 5, "text.nothing_to_score"
+    refused(capsys, code, id_, "score", CHECKPOINT, file)
+
+
+def test_a_full_disk_keeps_the_old_result(work, capsys):
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run([*LOSSPROBE, "tokens", "--csv", "-"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert process.returncode == 6
+    assert b"No space left" in process.stderr
+
+
+def test_a_reader_that_closes_the_pipe_is_no_error(work):
+    command = " ".join([*LOSSPROBE, "tokens", "2>err", "|", "head", "-n", "1"])
+    process = subprocess.run(["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"], capture_output=True, check=True)
+    header, code = process.stdout.decode().strip().splitlines()
+    assert header.startswith("document,token,text")
+    assert code == "141"
+    assert b"rror" not in (work / "err").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def long_text(tmp_path_factory) -> Path:
+    lines = (EXAMPLES / "jargon-valid.jsonl").read_text("utf-8").splitlines()[:16]
+    path = tmp_path_factory.mktemp("text") / "long.jsonl"
+    path.write_text("\n".join(lines), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory, long_text) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    finish(start(folder, long_text, "run"))
+    return folder / "run"
+
+
+def finish(process: subprocess.Popen) -> None:
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+
+
+def start(folder: Path, text: Path, name: str) -> subprocess.Popen:
+    arguments = [
+        "score",
+        str(CHECKPOINT),
+        str(text),
+        "-o",
+        name,
+        "--batch-size",
+        "1",
+        "--stride",
+        "4",
+        "--context",
+        "64",
+    ]
+    command = [sys.executable, "-c", SMALL_PARTS, *arguments]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for_part(folder: Path, process: subprocess.Popen, parts: int = 1) -> None:
+    deadline = time.monotonic() + 120
+    while len(list((folder / "tokens").glob("part*"))) < parts:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_in_the_middle_and_resumed_byte_for_byte(tmp_path, long_text, whole_run, sent, code):
+    process = start(tmp_path, long_text, "run")
+    wait_for_part(tmp_path / "run", process)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert b"Traceback" not in err
+    assert code == -9 or b"repeat the command to resume" in err
+    assert not (tmp_path / "run" / "run.json").exists()
+    finish(start(tmp_path, long_text, "run"))
+    names = sorted(str(file.relative_to(whole_run)) for file in whole_run.rglob("*") if file.is_file())
+    assert names == sorted(
+        str(file.relative_to(tmp_path / "run")) for file in (tmp_path / "run").rglob("*") if file.is_file()
+    )
+    assert len(names) > 9, "several parts"
+    for name in names:
+        assert (tmp_path / "run" / name).read_bytes() == (whole_run / name).read_bytes(), name
+
+
+def test_two_writers_of_one_run(tmp_path, long_text):
+    first = start(tmp_path, long_text, "run")
+    wait_for_part(tmp_path / "run", first)
+    second = start(tmp_path, long_text, "run")
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 6, err
+    assert f"locked by pid {first.pid}".encode() in err
+    first.kill()  # the lock of a killed process is free
+    first.communicate()
+    finish(start(tmp_path, long_text, "run"))
+
+
+def test_it_runs_without_a_home_and_in_the_c_locale(tmp_path, text):
+    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+    process = subprocess.run(
+        [*LOSSPROBE, "hardest", str(CHECKPOINT), str(text), "--table"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+
+
+def test_a_progress_bar_on_a_terminal_only(tmp_path, text):
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "160"}
+    process = subprocess.Popen(
+        [*LOSSPROBE, "score", str(CHECKPOINT), str(text), "--batch-size", "1"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux reports the closed terminal as an error
+        while piece := os.read(ours, 4096):
+            shown += piece
+    os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"tokens/s" in shown
+    assert b"scoring entries" in shown
+    assert out.decode().strip().startswith(".lossprobe/"), "data stays apart from talk"
+
+
+def test_text_from_standard_input_is_scored_like_a_file(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.chdir(tmp_path)
+    plain = tmp_path / "plain.txt"
+    plain.write_text("A hacker is a person. ☃", "utf-8")
+    assert call(capsys, "score", CHECKPOINT, plain, "-o", "file")[0] == 0
+    process = subprocess.run(
+        [*LOSSPROBE, "score", str(CHECKPOINT), "-", "-o", "pipe"],
+        input=plain.read_bytes(),
+        capture_output=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    tables = [(tmp_path / name / "tokens" / "part-00000.parquet").read_bytes() for name in ("file", "pipe")]
+    assert tables[0] == tables[1]
+
+
+def test_auto_device_says_what_it_chose(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.chdir(tmp_path)
+    assert "lossprobe: device: " in call(capsys, "score", CHECKPOINT, text, "--device", "auto")[2]
+
+
+def test_half_precision_is_close_and_recorded(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.chdir(tmp_path)
+    assert call(capsys, "score", CHECKPOINT, text, "--dtype", "bfloat16", "-o", "half")[0] == 0
+    assert call(capsys, "score", CHECKPOINT, text, "-o", "full")[0] == 0
+    half, full = open_run(tmp_path / "half"), open_run(tmp_path / "full")
+    means = [run.scalar("SELECT avg(loss_nats::DOUBLE) FROM tokens") for run in (half, full)]
+    assert half.manifest["settings"]["checkpoint"]["compute_dtype"] == "bfloat16"
+    assert 0 < abs(means[0] - means[1]) < 0.02  # bfloat16 carries 8 bits: thousandths of a nat in the mean
+    assert half.scalar("SELECT max(ties) FROM tokens") > 1
+
+
+def test_demo_leaves_tables_and_pictures_of_both_models(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, "demo")
+    assert code == 0
+    for view in ("perplexity", "positions", "hardest", "tokens"):
+        assert f"{view}: jargon-plain on jargon-valid" in out
+        for model in ("jargon-plain", "jargon-smoothed"):
+            assert (tmp_path / "lossprobe-demo" / model / f"{view}.png").stat().st_size > 10_000
+            assert (tmp_path / "lossprobe-demo" / model / f"{view}.csv").stat().st_size > 100
+    assert "lossprobe-demo" in err.splitlines()[-1]
+    runs = {name: open_run(tmp_path / "lossprobe-demo" / "runs" / name) for name in ("jargon-plain", "jargon-smoothed")}
+    gaps = {
+        name: run.scalar(
+            "SELECT avg(top_prob::DOUBLE) - avg((rank = 0)::INT::DOUBLE) FROM tokens WHERE unscored IS NULL"
+        )
+        for name, run in runs.items()
+    }
+    # The story of the pair: without smoothing the model is over-confident on held-out entries, with it less so.
+    assert gaps["jargon-plain"] > 0.05
+    assert gaps["jargon-smoothed"] < gaps["jargon-plain"] - 0.02

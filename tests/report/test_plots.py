@@ -1,0 +1,211 @@
+"""Pictures: what is drawn, what the axes say, and that no text can break them."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from fake_runs import BOS, LN2, Doc, words
+from matplotlib.figure import Figure
+
+from lossprobe.analysis.hardest import GROUPS, find_hardest
+from lossprobe.analysis.perplexity import measure_perplexity
+from lossprobe.analysis.positions import measure_positions
+from lossprobe.analysis.tokens import measure_tokens
+from lossprobe.report.plots import BARS, STRIP_COLUMNS, plot_hardest, plot_perplexity, plot_positions, plot_tokens
+from lossprobe.report.style import drawable
+
+HOSTILE = ["$\\frac$", "a$b$c", "漢字", "\x1b[2J", "\u202e", "\n", "⌹", "😀", "\x00", "_^{", "%"]
+
+
+def rendered(figure: Figure) -> bytes:
+    sink = io.BytesIO()
+    figure.savefig(sink, format="png", dpi=50, metadata={"Software": None})
+    return sink.getvalue()
+
+
+def texts_of(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def labels_of(axes) -> tuple[str, str]:
+    return axes.get_xlabel(), axes.get_ylabel()
+
+
+@pytest.fixture
+def run(make_run):
+    docs = [words("first_token", *[1 + n % 3 + k for k in range(12)], fields={"lang": "ab"[n % 2]}) for n in range(4)]
+    return make_run(docs)
+
+
+@pytest.fixture
+def hostile(make_run):
+    pieces = [BOS, *[text.encode() for text in HOSTILE], "漢".encode()[:1], "漢".encode()[1:]]
+    bits = ["special", *range(1, len(pieces))]
+    docs = [Doc(pieces, bits, {"$\\x$": text}) for text in HOSTILE[:3]]
+    return make_run(docs, name="mo$\\frac$del漢\x1b", text_name="te\nxt⌹")
+
+
+def all_plots(run, field):
+    yield plot_tokens(run, measure_tokens(run))
+    for by in ("context", "document-position"):
+        for bins in ("geometric", "every"):
+            yield plot_positions(run, measure_positions(run, by, bins))
+    for by in GROUPS:
+        yield plot_hardest(run, find_hardest(run, by, min_count=1))
+    for by in (None, "document", field):
+        yield plot_perplexity(run, measure_perplexity(run, by))
+
+
+def test_hostile_text_neither_raises_nor_warns(hostile):  # T19; warnings are errors here
+    for figure in all_plots(hostile, "$\\x$"):
+        assert rendered(figure).startswith(b"\x89PNG")
+        title = figure.axes[0].get_title(loc="left")
+        assert title.startswith("mo$\\frac$del\\u6f22\\x1b on te\\nxt\\u2339, context 1024: ")
+
+
+def test_two_renderings_are_the_same_bytes(run):
+    first, second = ([rendered(figure) for figure in all_plots(run, "lang")] for _ in range(2))
+    assert first == second
+
+
+def test_every_axis_has_its_unit(run):
+    figures = list(all_plots(run, "lang"))
+    assert labels_of(figures[0].axes[0]) == ("loss (nats per token)", "tokens (log scale)")
+    assert figures[0].axes[2].get_ylabel() == "loss (nats)"  # the colour bar
+    assert figures[1].axes[0].get_ylabel() == "mean loss (nats per token)"
+    assert labels_of(figures[1].axes[1]) == ("tokens of context (log scale)", "tokens")
+    assert figures[3].axes[1].get_xlabel() == "position in the document (tokens, log scale)"
+    assert figures[5].axes[0].get_xlabel() == "loss (nats)"
+    assert [figure.axes[0].get_xlabel() for figure in figures[6:9]] == ["mean loss (nats per token)"] * 3
+    assert {figure.axes[0].get_xlabel() for figure in figures[9:]} == {"mean loss (nats per token); smaller is better"}
+
+
+def test_the_histogram_shows_counts_mean_and_quantiles(run):
+    result = measure_tokens(run)
+    upper = plot_tokens(run, result).axes[0]
+    bars = [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in upper.patches]
+    expected = result.histogram[["low_nats", "count"]].to_numpy().tolist()
+    assert bars == [(low, 0.25, count) for low, count in expected]
+    assert upper.get_yscale() == "log"
+    at = [float(line.get_xdata()[0]) for line in upper.lines]
+    assert at == [*result.quantiles.values(), result.mean_loss_nats]
+    assert texts_of(upper) == [" 25%", " 50%", " 75%", " 90%", " 99%", f"mean {result.mean_loss_nats:.3f}"]
+    assert upper.get_xlim()[1] > result.histogram["high_nats"].max()
+
+
+def test_the_strip_is_the_text_coloured_by_loss(make_run):
+    run = make_run([Doc([BOS, b"ab", b" ", b"cd\n", b"e"], ["special", 1, 9, "masked", 2])])
+    lower = plot_tokens(run, measure_tokens(run)).axes[1]
+    assert texts_of(lower) == ["<bos>", "ab", "\u00b7", "cd\\n", "e"]
+    colours = [patch.get_facecolor() for patch in lower.patches]
+    assert colours[0] == colours[3] == (0.85, 0.85, 0.85, 1.0)  # without a loss
+    assert colours[2][0] > colours[4][0] > colours[1][0]  # cividis: more red where the loss is larger
+    assert lower.patches[4].get_xy() == (0, 1)  # after a line end
+
+
+def test_a_very_long_token_stays_inside_the_strip(make_run):
+    run = make_run([Doc([b"a", b"-" * 500, b"b"], ["first_token", 9, 1])])
+    lower = plot_tokens(run, measure_tokens(run)).axes[1]
+    assert max(len(text) for text in texts_of(lower)) == STRIP_COLUMNS
+    assert max(patch.get_x() + patch.get_width() for patch in lower.patches) == STRIP_COLUMNS
+
+
+def test_positions_show_means_intervals_counts_and_fit(make_run):
+    generator = np.random.default_rng(0)
+    t = np.arange(1, 200)
+    losses = [np.abs(2 + 3 * (t + 1.0) ** -0.7 + generator.normal(0, 0.2, 199)) / LN2 for _ in range(8)]
+    run = make_run([Doc([b"a"] * 200, ["first_token", *loss]) for loss in losses])
+    result = measure_positions(run)
+    upper, lower = plot_positions(run, result).axes
+    names = [text.get_text() for text in upper.get_legend().get_texts()]
+    assert names[:2] == ["95 % interval, every position", "mean, every position"]
+    assert names[2].endswith("(descriptive)")
+    assert names[3] == "mean and 95 % interval, bins"
+    every = upper.lines[0]
+    assert every.get_ydata().tolist() == result.every["mean_loss_nats"].tolist()
+    points = upper.containers[0].lines[0]
+    assert points.get_ydata().tolist() == result.table["mean_loss_nats"].tolist()
+    assert points.get_xdata().tolist() == np.sqrt(result.table["context"] * result.table["context_last"]).tolist()
+    bottom, top = upper.get_ylim()
+    assert bottom < result.table["low"].min()
+    assert result.table["high"].max() < top
+    assert upper.get_xscale() == "log"
+    assert lower.get_ylim()[0] == 0
+    assert lower.lines[0].get_ydata().max() == 8
+
+
+def test_single_losses_are_no_means(make_run):
+    # One document by position in it: each "mean" would be one token's loss, so only the bins are drawn.
+    run = make_run([words("first_token", *range(1, 60))])
+    result = measure_positions(run, "document-position")
+    upper = plot_positions(run, result).axes[0]
+    assert [text.get_text() for text in upper.get_legend().get_texts()] == ["mean and 95 % interval, bins"]
+    assert len(upper.lines) == len(upper.containers[0].lines[1]) + 1  # the points and their caps
+
+
+def test_missing_intervals_draw(make_run):
+    run = make_run([words("first_token", 1, 2, 3)])
+    assert measure_perplexity(run).nll_interval == [None, None]
+    for figure in all_plots(run, "document"):
+        assert rendered(figure)
+    assert len(plot_perplexity(run, measure_perplexity(run)).axes[0].lines) == 3  # a point and two levels
+
+
+@pytest.mark.parametrize("by", GROUPS)
+def test_bars_are_the_rows_of_the_table(run, by):
+    result = find_hardest(run, by, min_count=1)
+    axes = plot_hardest(run, result).axes[0]
+    measure = "loss_nats" if by == "token" else "mean_loss_nats"
+    assert [bar.get_width() for bar in axes.patches] == result.table[measure].head(BARS).astype(float).tolist()
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(labels) == len(axes.patches)
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the hardest at the top
+    if by == "class":
+        assert labels[0].startswith("first (occurrence, ")
+        assert len(axes.collections) == 1  # the intervals
+
+
+def test_both_rankings_of_types_get_as_many_bars(make_run):
+    pieces = [b"x", *[bytes([65 + n]) for n in range(40)] * 2]
+    run = make_run([Doc(pieces, ["first_token", *[1 + n % 40 for n in range(80)]])])
+    axes = plot_hardest(run, find_hardest(run, "type", top=25, min_count=1)).axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert [sum(f"(by {kind})" in label for label in labels) for kind in ("total", "mean")] == [15, 15]
+    assert axes.get_title(loc="left").endswith("hardest by type, 30 of 50")
+
+
+def test_perplexity_stands_between_its_reference_levels(run):
+    result = measure_perplexity(run, "lang")
+    axes = plot_perplexity(run, result).axes[0]
+    levels = [line.get_xdata()[0] for line in axes.lines if line.get_label().startswith(("unigram", "uniform"))]
+    assert levels == [result.unigram_nats, result.uniform_nats]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["all tokens", "lang a", "lang b"]
+    interval = axes.lines[0].get_xdata()
+    assert list(interval) == result.nll_interval
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == [f"unigram: {result.unigram_nats:.3f}", f"uniform (log V): {result.uniform_nats:.3f}"]
+
+
+def test_groups_without_a_bar_are_mentioned(make_run):
+    run = make_run([words("first_token", 1 + number % 4) for number in range(BARS + 5)])
+    axes = plot_perplexity(run, measure_perplexity(run, "document")).axes[0]
+    assert axes.get_title(loc="left").endswith("; 30 of 35 groups, hardest first")
+    assert len(axes.get_yticklabels()) == BARS + 1
+
+
+def test_what_the_fonts_lack_is_drawn_as_its_code():
+    assert drawable("aé漢⌹\x1b\u202e $x$") == "aé\\u6f22\\u2339\\x1b\\u202e $x$"
+
+
+def test_pictures_and_analyses_need_no_model():
+    code = (
+        "import sys, pkgutil, importlib, lossprobe.analysis, lossprobe.report\n"
+        "for package in (lossprobe.analysis, lossprobe.report):\n"
+        "    for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):\n"
+        "        importlib.import_module(module.name)\n"
+        "print(sorted({'torch', 'click', 'transformers', 'matplotlib.pyplot'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"

@@ -1,0 +1,96 @@
+"""Plans: every token of every document has one row, in one part, with the context it will have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lossprobe.checkpoint.interface import Tokens
+from lossprobe.scoring.plan import SCORED, UNSCORED, WindowPolicy, cut_parts, plan_document, windows_of
+from lossprobe.text.windows import Window
+
+
+def tokens(count: int, unknown: tuple[int, ...] = ()) -> Tokens:
+    mask = np.zeros(count, bool)
+    mask[list(unknown)] = True
+    return Tokens(np.arange(10, 10 + count, dtype=np.int32), np.arange(1, count + 1), mask)
+
+
+def test_a_document_with_bos():
+    rows = plan_document(3, tokens(5), WindowPolicy(context=3, stride=3, bos_id=1), first_window=7)
+    assert rows.token_id.tolist() == [1, 10, 11, 12, 13, 14]
+    assert rows.token.tolist() == [0, 1, 2, 3, 4, 5]
+    assert rows.byte_start.tolist() == [0, 0, 1, 2, 3, 4]
+    assert rows.byte_stop.tolist() == [0, 1, 2, 3, 4, 5]
+    assert rows.window.tolist() == [7, 7, 7, 7, 8, 8]
+    assert rows.context.tolist() == [0, 1, 2, 3, 1, 2]  # the second window starts with token 3 as its only input
+    assert [UNSCORED[code] if code != SCORED else None for code in rows.unscored] == ["special"] + [None] * 5
+
+
+def test_without_bos_the_first_token_is_not_scored():
+    rows = plan_document(0, tokens(3), WindowPolicy(context=8, stride=8), 0)
+    assert UNSCORED[rows.unscored[0]] == "first_token"
+    assert (rows.unscored[1:] == SCORED).all()
+
+
+@pytest.mark.parametrize("score_unknown", [False, True])
+def test_unknown_tokens(score_unknown):
+    rows = plan_document(0, tokens(4, (0, 2)), WindowPolicy(8, 8, 1, score_unknown), 0)
+    expected = ["special", None, None, None, None] if score_unknown else ["special", "unknown", None, "unknown", None]
+    assert [None if code == SCORED else UNSCORED[code] for code in rows.unscored] == expected
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_short_documents(count):
+    rows = plan_document(0, tokens(count), WindowPolicy(4, 4), 0)
+    assert len(rows) == count
+    assert windows_of(next(iter(cut_parts([rows])))) == [] if count else list(cut_parts([rows])) == []
+
+
+@given(
+    sizes=st.lists(st.integers(0, 60), min_size=1, max_size=8),
+    context=st.integers(1, 17),
+    stride=st.integers(1, 17),
+    part_rows=st.integers(1, 50),
+    bos=st.booleans(),
+)
+def test_parts_cover_every_row_once_and_hold_their_context(sizes, context, stride, part_rows, bos):
+    policy = WindowPolicy(context, min(stride, context), 1 if bos else None)
+    documents, window = [], 0
+    for number, size in enumerate(sizes):
+        rows = plan_document(number, tokens(size), policy, window)
+        window = int(rows.window[-1]) + 1 if len(rows) else window
+        documents.append(rows)
+    parts = list(cut_parts([rows for rows in documents if len(rows)], part_rows))
+    seen = []
+    for part in parts:
+        own = part.take(part.own)
+        seen += list(zip(own.document.tolist(), own.token.tolist(), strict=True))
+        scored = set()
+        for offset, plan in windows_of(part):
+            assert plan.stop - 1 - plan.start <= context
+            ids = part.token_id[offset + plan.start : offset + plan.stop]
+            document = int(part.document[offset + plan.first_scored])
+            assert ids.tolist() == documents[document].token_id[plan.start : plan.stop].tolist()
+            for index in range(plan.first_scored, plan.stop):
+                row = offset + index
+                assert part.own[row]
+                assert part.context[row] == index - plan.start
+                if part.unscored[row] == SCORED:
+                    assert (document, index) not in scored
+                    scored.add((document, index))
+        expected = own.unscored == SCORED
+        assert len(scored) == int(expected.sum())
+    assert seen == [(number, token) for number, rows in enumerate(documents) for token in range(len(rows))]
+
+
+def test_a_part_that_starts_inside_a_document_brings_its_context():
+    rows = plan_document(0, tokens(20), WindowPolicy(context=4, stride=2), 0)
+    parts = list(cut_parts([rows], part_rows=6))
+    later = parts[1]
+    assert not later.own[0]
+    offset, window = windows_of(later)[0]
+    assert window == Window(start=4, stop=9, first_scored=7)
+    assert later.token[offset + window.start] == 4

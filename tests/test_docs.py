@@ -1,0 +1,63 @@
+"""The README, the changelog and the help say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+import lossprobe
+from lossprobe.cli.main import CONTEXT, cli
+from lossprobe.errors import EXIT_CODES
+from lossprobe.run.schema import DOCUMENT_COLUMNS, TOKEN_COLUMNS
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+PLAIN_TYPE = "dictionary of strings"
+
+
+@pytest.mark.parametrize("column", [*TOKEN_COLUMNS, *DOCUMENT_COLUMNS], ids=lambda column: column.name)
+def test_every_column_is_in_the_readme_as_the_code_has_it(column):
+    kind = PLAIN_TYPE if str(column.type).startswith("dictionary") else str(column.type)
+    assert f"| `{column.name}` | {kind} | {column.meaning} |" in README
+
+
+@pytest.mark.parametrize("code", EXIT_CODES)
+def test_every_exit_code_is_in_the_readme(code):
+    assert f"| {code} | {EXIT_CODES[code]} |" in README
+
+
+def test_every_exit_code_that_the_code_uses_is_documented():
+    used = {kind.exit_code for kind in lossprobe.LossprobeError.__subclasses__()}
+    assert used <= set(EXIT_CODES)
+    assert len(used) == 6
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_has_help_with_an_example_and_is_in_the_readme(name):
+    command = cli.commands[name]
+    context = click.Context(command, info_name=name, **CONTEXT)
+    text = command.get_help(context)
+    assert f"lossprobe {name}" in text.split("Example")[1].split("Options:")[0]
+    assert "\\b" not in text
+    assert f"`{name}" in README
+    assert all(option.help for option in command.params if isinstance(option, click.Option)), name
+
+
+def test_help_fits_a_terminal_and_cuts_no_sentence():
+    text = cli.get_help(click.Context(cli, info_name="lossprobe", **CONTEXT))
+    assert "..." not in text.replace("[ARGS]...", "")
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_files_that_the_readme_shows_are_there():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).is_file(), target
+
+
+def test_the_changelog_has_a_place_for_changed_numbers():
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert "## [Unreleased]" in text
+    assert "### Changed numbers" in text

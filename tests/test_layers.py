@@ -1,0 +1,130 @@
+"""The layers: what may import what, and what stays unloaded."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lossprobe
+
+PACKAGE = Path(lossprobe.__file__).parent
+# What each layer may use of ours, beside itself. Data flows one way: text to result.
+ALLOWED = {
+    "errors": set(),
+    "units": set(),
+    "text": {"errors", "units"},
+    "checkpoint": {"errors", "units"},
+    "scoring": {"errors", "units", "text", "checkpoint.interface"},
+    "run": {"errors", "units", "text", "checkpoint.interface", "scoring"},
+    "analysis": {"errors", "units", "text", "run"},
+    "report": {"errors", "units", "run", "analysis"},
+    "pipeline": {"errors", "units", "text", "checkpoint.interface", "scoring", "run"},
+    "cli": {"errors", "units", "text", "checkpoint", "scoring", "run", "analysis", "report", "pipeline"},
+}
+HOMES = {
+    "torch": {"checkpoint", "scoring", "cli"},
+    "transformers": {"checkpoint"},
+    "tokenizers": {"checkpoint"},
+    "safetensors": {"checkpoint"},
+    "matplotlib": {"report", "cli"},
+    "click": {"cli"},
+    "rich": {"report", "cli"},
+    "duckdb": {"run"},
+    "scipy": {"analysis"},
+}
+HEAVY = ("torch", "transformers", "pandas", "matplotlib", "pyarrow", "duckdb", "scipy", "rich")
+
+
+def imports(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "lossprobe"}
+    return names
+
+
+MODULES = [file for file in sorted(PACKAGE.rglob("*.py")) if "bundled" not in file.parts]
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_point_one_way_and_libraries_stay_at_home(file):
+    layer = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if layer in ("__init__", "__main__"):
+        return
+    for name in imports(file):
+        root, _, inner = name.partition(".")
+        if root == "lossprobe" and inner and inner != "__version__":
+            other = inner.split(".")[0]
+            precise = any(inner.startswith(name) for name in ALLOWED[layer] if "." in name)
+            assert precise or other == layer or other in ALLOWED[layer], f"{layer} may not use {inner}"
+        if root in HOMES:
+            assert layer in HOMES[root], f"{root} has no business in {layer}"
+
+
+def test_the_rule_can_fail(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text("from lossprobe.scoring.plan import Rows\nimport torch.nn\n")
+    assert imports(file) == {"lossprobe.scoring.plan", "torch.nn"}
+
+
+def loaded(*arguments: str, cwd: Path) -> set[str]:
+    """Return the modules that a fresh command line has loaded when it ends."""
+    code = (
+        "import json, sys\nfrom lossprobe.cli.main import run\n"
+        f"code = run({list(arguments)!r})\nassert code == 0, code\n"
+        "print('\\n' + json.dumps(sorted(sys.modules)))"
+    )
+    process = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, check=True, text=True)
+    return set(json.loads(process.stdout.strip().splitlines()[-1]))
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("tokens", "--help"), ("--version",)])
+def test_help_loads_nothing_heavy(tmp_path, arguments):
+    modules = loaded(*arguments, cwd=tmp_path)
+    assert "click" in modules
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, lossprobe; assert callable(lossprobe.open_run); print('torch' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert process.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("view", ["tokens", "positions", "hardest", "perplexity"])
+def test_views_of_a_stored_run_load_no_torch(tmp_path, view):
+    from fakes import SmallModel, checkpoint
+
+    from lossprobe.pipeline import score
+    from lossprobe.text.documents import StringSource
+
+    run = score(checkpoint(SmallModel()), StringSource(["abc " * 30, "xyz"]), output=tmp_path / "run").run
+    modules = loaded(view, str(run.path), "--plot", "x.png", cwd=tmp_path)
+    assert modules.isdisjoint({"torch", "transformers", "tokenizers"})
+    assert "matplotlib.pyplot" not in modules, "figures are made without global state"
+
+
+def test_every_public_name_is_there_and_others_are_not():
+    for name in lossprobe.__all__:
+        assert getattr(lossprobe, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        lossprobe.nothing  # noqa: B018
+    assert "score" in dir(lossprobe)
+
+
+def test_files_and_functions_stay_small():
+    for file in MODULES:
+        source = file.read_text("utf-8")
+        assert source.count("\n") <= 300, file
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{file}: {node.name}"
