@@ -69,8 +69,7 @@ def token_literal(data: bytes) -> str:
     >>> token_literal(b'a "b"\n'), token_literal(b"\xe2\x80")
     ('"a \\"b\\"\\n"', '"\\udce2\\udc80"')
     """
-    literal = json.dumps(data.decode("utf-8", "surrogateescape"), ensure_ascii=True)
-    return literal.replace("\x7f", "\\u007f")  # DEL, the one control character that JSON lets through
+    return json.dumps(data.decode("utf-8", "surrogateescape"), ensure_ascii=True)
 
 
 def visible(text: str, limit: int | None = None) -> str:

@@ -37,6 +37,7 @@ def restored(literal: str) -> bytes:
 
 
 @given(st.binary())
+@example(b"\x7f\\\x7f")
 @example(b"\xf0\x9f\x98\x80\xed\xa0\xbd")  # a character, then bytes that look like half of one
 def test_a_literal_holds_any_bytes(data):
     literal = token_literal(data)

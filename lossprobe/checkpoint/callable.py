@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from lossprobe.checkpoint.interface import CheckpointFacts, Tokenizer
+from lossprobe.errors import CheckpointError
 
 
 class CallableCheckpoint:
@@ -49,8 +51,20 @@ class CallableCheckpoint:
 
     @torch.inference_mode()
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the function's logits [B, T, V]: it cannot be split into body and head."""
-        return self._function(ids)
+        """Return the function's logits [B, T, V]: it cannot be split into body and head.
+
+        Raises:
+            CheckpointError: the function gave something else.
+        """
+        logits: Any = self._function(ids)  # what a user's function really gives is not up to its annotation
+        wanted = [*ids.shape, self.facts.vocab_size]
+        given = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        if given != wanted:
+            raise CheckpointError(
+                "checkpoint.callable", f"{self.facts.name}: the function gave {given}, not logits {wanted}"
+            )
+        output: torch.Tensor = logits
+        return output
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the rows themselves."""

@@ -107,6 +107,7 @@ class CausalLM:
                 f"{name}: a later token changes earlier logits, so this is no next-token predictor",
             )
 
+    @torch.inference_mode()
     def _choose_head(self, probe: torch.Tensor, expected: torch.Tensor) -> str:
         hidden = self._run_body(probe).flatten(0, 1)
         rows = expected.flatten(0, 1)

@@ -63,7 +63,7 @@ def _plain_values(settings: Mapping[str, Any], shown: str) -> dict[str, Any]:
     """Return what describes the model, at every depth."""
     plain = {}
     for key, value in settings.items():
-        if key.endswith("_implementation") and "/" in str(value):
+        if "_implementation" in key and "/" in str(value):
             raise CheckpointError(
                 "checkpoint.external_kernel",
                 f"{shown}: {visible(key, 40)} names an external kernel, {visible(str(value), 60)}",

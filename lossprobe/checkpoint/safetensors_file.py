@@ -151,6 +151,13 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes, read in chunks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """Return the sha256 of a file's bytes, read in chunks.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(visible(str(path), 200), error) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ RUNS_FOLDER = ".lossprobe"
 LATEST = "latest"
 MANIFEST = "run.json"
 BATCH_ROWS = 65_536
+MEMORY_LIMIT = "2GB"
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,8 @@ class Run:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect(
-            config={"threads": 1, "temp_directory": str(Path(tempfile.gettempdir()) / "lossprobe")}
-        )
+        spill = Path(tempfile.gettempdir()) / f"lossprobe-{os.getpid()}"  # made only when a query outgrows its memory
+        connection = duckdb.connect(config={"threads": 1, "memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)})
         for table in ("tokens", "histogram", "ladder"):
             files = sorted(name for name in self.manifest["files"] if name.startswith(f"{table}/"))
             self._create_view(connection, table, files)

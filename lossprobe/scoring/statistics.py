@@ -76,8 +76,9 @@ class CentredRows:
         """Return the rows of an ascending int64 index."""
         if len(rows) == len(self.log_sum):
             return self
-        parts = (part[rows] for part in (self.shifted, self.exponential, self.log_sum, self.masked))
-        return CentredRows(*parts, self.workspace)
+        return CentredRows(
+            self.shifted[rows], self.exponential[rows], self.log_sum[rows], self.masked[rows], self.workspace
+        )
 
 
 class Workspace:

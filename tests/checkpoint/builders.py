@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import safetensors.torch
 import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.errors import CheckpointError
+
 CORPUS = "the cat sat on the mat. the cat ate the rat. Once upon a time, there was a little girl."
 SPECIALS = ("<unk>", "<s>", "</s>")
+WEIGHTS = "model.safetensors"
 VOCABULARY = 320  # of every model: more than any tokenizer here has
 COMMON = {"vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 SMALL = COMMON | {
@@ -59,6 +67,24 @@ def reconfigure(path: Path, *, drop: tuple[str, ...] = (), **changes: Any) -> No
     file = path / "config.json"
     content = {key: value for key, value in json.loads(file.read_text()).items() if key not in drop} | changes
     file.write_text(json.dumps(content))
+
+
+def rewrite(
+    path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], name: str = WEIGHTS
+) -> None:
+    """Store the tensors that `change` makes of the stored ones."""
+    file = path / name
+    safetensors.torch.save_file(change(safetensors.torch.load_file(file)), file)
+
+
+def refused(path: Path, id: str) -> str:
+    """Return the message with which a directory is refused, after checking its id and exit code."""
+    with pytest.raises(CheckpointError) as caught:
+        load_huggingface(path, LoadOptions())
+    assert (caught.value.id, caught.value.exit_code) == (id, 3), caught.value.message
+    assert caught.value.message.startswith((str(path), path.name))
+    assert caught.value.message.isprintable()
+    return caught.value.message
 
 
 def _bpe(vocabulary: list[str], merges: list[tuple[str, str]], **options: Any) -> models.BPE:

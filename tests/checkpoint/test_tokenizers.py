@@ -1,7 +1,6 @@
 """Tokenizers of every kind: the ids of transformers, and the bytes of the text."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest

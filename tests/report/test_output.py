@@ -109,10 +109,10 @@ def test_a_pipe_is_written_into(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     got = []
-    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()), daemon=True)
     reader.start()
     write_bytes(str(pipe), [b"a" * 100_000, b"b"])
-    reader.join()
+    reader.join(timeout=10)
     assert got == [b"a" * 100_000 + b"b"]
     assert pipe.is_fifo()
 

@@ -66,7 +66,8 @@ def test_hostile_text_neither_raises_nor_warns(hostile):  # T19; warnings are er
 
 
 def test_two_renderings_are_the_same_bytes(run):
-    first, second = ([rendered(figure) for figure in all_plots(run, "lang")] for _ in range(2))
+    chosen = (0, 1, 5, 9)  # one of each command
+    first, second = ([rendered(list(all_plots(run, "lang"))[index]) for index in chosen] for _ in range(2))
     assert first == second
 
 

@@ -133,6 +133,7 @@ def test_pieces_and_separators_rebuild_the_text(text, split):
 
 @given(TEXTS, SPLITS, st.booleans(), st.sampled_from(["keep", "lf"]))
 @example("é\r\n\r\na", "blank-line", True, "lf")
+@example("ax\r\nb", "x+", False, "lf")
 def test_documents_point_to_their_place_in_the_file(tmp_path_factory, text, split, bom, newlines):
     data = b"\xef\xbb\xbf" * bom + text.encode()
     path = write(tmp_path_factory.mktemp("split"), data)

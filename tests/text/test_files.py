@@ -172,10 +172,10 @@ def test_a_terminal_is_refused(monkeypatch):  # T12
 def test_a_named_pipe_is_read_once_and_noted(tmp_path, name):  # T12
     path = tmp_path / name
     os.mkfifo(path)
-    writer = threading.Thread(target=path.write_bytes, args=(b'{"text": "a"}\n',))
+    writer = threading.Thread(target=path.write_bytes, args=(b'{"text": "a"}\n',), daemon=True)
     writer.start()
     source = open_text(path)
-    writer.join()
+    writer.join(timeout=10)
     expected = ["a"] if name.endswith("jsonl") else ['{"text": "a"}\n']
     for _ in range(2):
         assert [document.text for document in source.documents()] == expected

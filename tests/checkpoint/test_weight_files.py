@@ -1,0 +1,99 @@
+"""Which files hold the weights: one file or shards; what contradicts itself or leaves the directory is refused."""
+
+import json
+
+import pytest
+import safetensors.torch
+from checkpoint import builders
+
+from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.interface import LoadOptions
+
+EMBEDDING = "transformer.wte.weight"
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture
+def gpt2(copy_of):
+    return copy_of("gpt2")
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    path = builders.save(builders.model("gpt2"), tmp_path / "sharded", max_shard_size="100KB")
+    assert len(list(path.glob("*.safetensors"))) == 2
+    return path
+
+
+def reindex(path, change):
+    content = json.loads((path / INDEX).read_text())
+    content["weight_map"] = change(content["weight_map"])
+    (path / INDEX).write_text(json.dumps(content))
+
+
+def test_a_shard_that_is_missing(sharded):
+    first, second = sorted(sharded.glob("*.safetensors"))
+    second.unlink()  # C21
+    assert f"shard 2 of 2 missing: {second.name}" in builders.refused(sharded, "checkpoint.missing_shard")
+    first.unlink()
+    assert "shard 1 of 2 missing" in builders.refused(sharded, "checkpoint.missing_shard")
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "a/../b", "..", ".", "", "deep/x.safetensors"])
+def test_a_shard_outside_the_directory(sharded, name):
+    reindex(sharded, lambda stored: stored | {EMBEDDING: name})  # C22
+    assert "leaves the directory" in builders.refused(sharded, "checkpoint.shard_path")
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300])
+def test_a_shard_with_a_name_that_no_file_can_have(sharded, name):
+    reindex(sharded, lambda stored: stored | {EMBEDDING: name})
+    assert "cannot be read" in builders.refused(sharded, "checkpoint.unreadable")
+
+
+def test_links(gpt2, tmp_path):
+    weights = gpt2 / "model.safetensors"
+    elsewhere = tmp_path / "elsewhere" / "x"
+    elsewhere.parent.mkdir()
+    weights.rename(elsewhere)
+    weights.symlink_to(elsewhere)
+    assert "is a link out of the directory" in builders.refused(gpt2, "checkpoint.shard_path")
+    blob = tmp_path / "blobs" / "0a1b"  # as the hub's cache keeps its files
+    blob.parent.mkdir()
+    elsewhere.rename(blob)
+    weights.unlink()
+    weights.symlink_to(blob)
+    assert load_huggingface(gpt2, LoadOptions()).facts.family == "gpt2"
+
+
+def test_two_sets_of_weights(sharded):
+    first = min(sharded.glob("*.safetensors"))
+    (sharded / "model.safetensors").write_bytes(first.read_bytes())  # C23
+    assert f"holds both model.safetensors and {INDEX}" in builders.refused(sharded, "checkpoint.two_weight_sets")
+
+
+def test_no_weights(gpt2):
+    (gpt2 / "model.safetensors").rename(gpt2 / "pytorch_model.bin")
+    message = builders.refused(gpt2, "checkpoint.no_weights")
+    assert "no model.safetensors" in message
+    assert "found: config.json, generation_config.json, pytorch_model.bin, tokenizer.json" in message
+
+
+def test_an_index_that_does_not_fit(sharded):
+    reindex(sharded, lambda stored: {name: file for name, file in stored.items() if name != EMBEDDING})  # C24
+    assert f"index and shards disagree on 1 tensors, first {EMBEDDING}" in builders.refused(
+        sharded, "checkpoint.bad_index"
+    )
+    for weight_map in ({}, [], "x", {EMBEDDING: 1}, None):
+        reindex(sharded, lambda _, new=weight_map: new)
+        assert "weight_map must map" in builders.refused(sharded, "checkpoint.bad_index")
+
+
+def test_a_tensor_in_two_shards(sharded):
+    first, second = sorted(sharded.glob("*.safetensors"))
+    extra = safetensors.torch.load_file(first)
+    name = min(extra)
+    builders.rewrite(sharded, lambda tensors: tensors | {name: extra[name]}, second.name)
+    assert f"tensor {name} is in {first.name} and {second.name}" in builders.refused(
+        sharded, "checkpoint.duplicate_tensor"
+    )
