@@ -99,12 +99,13 @@ class CausalLM:
                 "checkpoint.vocab_size",
                 f"{name}: the logits have {expected.shape[-1]} entries, the configuration says {self.facts.vocab_size}",
             )
+        half = probe.shape[1] // 2
         changed = probe.clone()
-        changed[:, -1] = (changed[:, -1] + 1) % self.facts.vocab_size
-        if probe.shape[1] > 1 and not _agree(self._full(changed)[:, :-1], expected[:, :-1]):
+        changed[:, half:] = (changed[:, half:] + 1) % self.facts.vocab_size
+        if half and not _agree(self._full(changed)[:, :half], expected[:, :half]):
             raise CheckpointError(
                 "checkpoint.not_causal",
-                f"{name}: a later token changes earlier logits, so this is no next-token predictor",
+                f"{name}: later tokens change earlier logits, so this is no next-token predictor",
             )
 
     @torch.inference_mode()

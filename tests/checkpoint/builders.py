@@ -77,10 +77,10 @@ def rewrite(
     safetensors.torch.save_file(change(safetensors.torch.load_file(file)), file)
 
 
-def refused(path: Path, id: str) -> str:
+def refused(path: Path, id: str, options: LoadOptions | None = None) -> str:
     """Return the message with which a directory is refused, after checking its id and exit code."""
     with pytest.raises(CheckpointError) as caught:
-        load_huggingface(path, LoadOptions())
+        load_huggingface(path, options or LoadOptions())
     assert (caught.value.id, caught.value.exit_code) == (id, 3), caught.value.message
     assert caught.value.message.startswith((str(path), path.name))
     assert caught.value.message.isprintable()

@@ -181,8 +181,10 @@ def test_quantised_weights(gpt2, copy_of):
     assert f"tensor {EMBEDDING} is stored as I8" in builders.refused(integers, "checkpoint.quantized")
 
 
-def test_a_model_that_sees_what_it_is_to_predict(family_paths):
-    assert "a later token changes earlier logits" in builders.refused(family_paths["bert"], "checkpoint.not_causal")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_model_that_sees_what_it_is_to_predict(family_paths, dtype):
+    message = builders.refused(family_paths["bert"], "checkpoint.not_causal", LoadOptions(dtype=dtype))
+    assert "later tokens change earlier logits" in message
 
 
 @pytest.mark.parametrize(
