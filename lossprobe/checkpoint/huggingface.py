@@ -24,7 +24,7 @@ from lossprobe.checkpoint.safetensors_file import TensorEntry, file_sha256, read
 from lossprobe.checkpoint.tensors import check_finite
 from lossprobe.checkpoint.tokenizers import open_tokenizer
 from lossprobe.checkpoint.weight_files import find_weights
-from lossprobe.errors import CheckpointError
+from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.units import visible
 
 STORED_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
@@ -41,6 +41,8 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
 
     Raises:
         CheckpointError: everything that makes the numbers doubtful: see the module's docstring.
+        UsageError: a dtype that is not offered.
+        ResourceError: the device's memory is full.
     """
     shown = visible(str(path), 200)
     settings = read_json(path / "config.json")
@@ -51,11 +53,12 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
         model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         check_size(settings, config, model_class, entries, f"{shown}/config.json")
     stored = stored_dtype(entries)
-    dtype = stored if options.dtype == "auto" else options.dtype
-    model = build_model(model_class, config, files, DTYPES.get(dtype, torch.float32), shown)
+    model = build_model(model_class, config, files, compute_dtype(stored, options.dtype), shown)
     check_weights(path, model, entries)
     tokenizer = open_tokenizer(options.tokenizer or path)
     with building(shown):
+        if tokenizer.bos_id is None:  # GPT-2's tokenizer files name no BOS, its config.json does
+            tokenizer.bos_id = _configured_bos(settings, int(config.get_text_config().vocab_size))
         facts = CheckpointFacts(
             name=path.resolve().name,
             family=str(settings["model_type"]),
@@ -142,6 +145,17 @@ def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
     return STORED_DTYPES.get(code, code.lower())
 
 
+def compute_dtype(stored: str, wanted: str) -> torch.dtype:
+    """Return the dtype of the forward pass: the wanted one; for "auto" the stored one, or else float32.
+
+    Raises:
+        UsageError: a dtype that is not offered.
+    """
+    if wanted not in DTYPES and wanted != "auto":
+        raise UsageError("checkpoint.dtype", f"--dtype {visible(wanted, 20)}: must be one of {', '.join(DTYPES)}, auto")
+    return DTYPES.get(stored, torch.float32) if wanted == "auto" else DTYPES[wanted]
+
+
 def hash_files(files: list[Path]) -> str:
     """Return one sha256 over the names and contents of files."""
     digest = hashlib.sha256()
@@ -154,6 +168,12 @@ def _tied(model: Any) -> bool | None:
     """Return whether head and embedding share their weights; None when there is no such head."""
     weight = getattr(model.get_output_embeddings(), "weight", None)
     return None if weight is None else weight is model.get_input_embeddings().weight
+
+
+def _configured_bos(settings: Mapping[str, Any], vocab_size: int) -> int | None:
+    """Return the bos_token_id that a config.json names, when it is an id that the model has."""
+    bos = settings.get("bos_token_id")
+    return bos if type(bos) is int and 0 <= bos < vocab_size else None
 
 
 def _numel(entry: TensorEntry) -> int:

@@ -157,7 +157,7 @@ def building(shown: str) -> Iterator[None]:
         raise
     except torch.OutOfMemoryError:
         raise ResourceError("checkpoint.memory", f"{shown}: does not fit into the memory of the device") from None
-    except Exception as error:  # noqa: BLE001 - the code of 189 families meets values it never saw: anything can come
+    except Exception as error:  # noqa: BLE001 - the code of many families meets values it never saw: anything can come of it
         reason = visible(" ".join(str(error).split()) or type(error).__name__, 160)
         raise CheckpointError("checkpoint.bad_config", f"{shown}: no model can be built: {reason}") from None
 

@@ -57,10 +57,12 @@ class BackendTokenizer:
             self.notices += (f"{shown}: puts {len(prefix)} tokens before a text, of which only the first is used",)
         self.bos_id: int | None = facts["bos_id"] if facts["bos_id"] is not None else added
         self.adds_bos = self.bos_id is not None and added == self.bos_id
-        wanted = settings.get("add_bos_token")  # transformers 4 follows it for most classes, transformers 5 for none
+        # transformers 5 follows tokenizer.json alone (transformers 4 followed the setting for most classes); so do we,
+        # for numbers that agree with other tools, but a contradiction is worth a word.
+        wanted = settings.get("add_bos_token")
         if isinstance(wanted, bool) and self.bos_id is not None and wanted != self.adds_bos:
-            self.adds_bos = wanted
-            self.notices += (f"{shown}: add_bos_token is {wanted} in tokenizer_config.json, against tokenizer.json",)
+            does = "adds one" if self.adds_bos else "adds none"
+            self.notices += (f"{shown}: add_bos_token is {wanted}, but tokenizer.json {does}; choose with --bos",)
         identity = canonical + f"|bos {self.bos_id} {self.adds_bos}".encode()
         self.sha256 = hashlib.sha256(identity).hexdigest()
 

@@ -216,7 +216,8 @@ class _Tally:
                     else "see --max-unknown"
                 )
                 raise TextError("text.unknown", f"{text} (limit {max_unknown:.2%})", hint=hint)
-            source.notices.append(text)
+            if text not in source.notices:
+                source.notices.append(text)
         if self.sums["scored_tokens"] == 0:
             needs = "no tokens" if total == 0 else f"{format_count(total)} token, needs at least 2 tokens in a document"
             raise NothingToScoreError("text.nothing_to_score", f"{source.name}: {needs}")

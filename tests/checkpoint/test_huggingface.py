@@ -1,6 +1,7 @@
 """Hugging Face directories of several families: the numbers are those of transformers' own forward pass."""
 
 import json
+import math
 import os
 import pickle
 
@@ -12,6 +13,8 @@ from checkpoint import builders
 from lossprobe.checkpoint.causal_lm import CausalLM
 from lossprobe.checkpoint.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import CheckpointFacts, LoadOptions
+from lossprobe.checkpoint.model_config import build_config
+from lossprobe.errors import UsageError
 
 HEADS = {
     "gpt2": "linear",
@@ -146,6 +149,11 @@ def test_compute_dtype(family_paths, dtype):
     assert facts.head == "model"
 
 
+def test_a_dtype_that_is_not_offered(family_paths):
+    with pytest.raises(UsageError, match="--dtype float64: must be one of float32, bfloat16, float16, auto"):
+        load(family_paths["gpt2"], dtype="float64")
+
+
 def test_a_tied_pair_is_stored_once_under_either_name(copy_of, loaded):
     path = copy_of("qwen3")
     builders.rewrite(
@@ -182,11 +190,11 @@ def test_configurations_of_old_files(copy_of):
     assert_same(logits(load(path)), expected)
 
 
-def test_infinities_in_a_configuration(copy_of, loaded):
-    for value in (float("inf"), {"__float__": "Infinity"}):
-        path = copy_of("llama", f"{type(value).__name__}")
-        builders.reconfigure(path, time_step_limit=[0.0, value])
-        assert torch.equal(logits(load(path)), logits(loaded["llama"]))
+@pytest.mark.parametrize("written", [float("inf"), {"__float__": "Infinity"}])
+def test_infinities_in_a_configuration(written):
+    content = {"model_type": "falcon_h1", "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = build_config(content | {"time_step_limit": [0.0, written]}, "config.json")
+    assert list(config.time_step_limit) == [0.0, math.inf]
 
 
 def test_the_hash_changes_with_weights_and_configuration(copy_of, loaded):
@@ -237,3 +245,17 @@ def test_notices_of_the_tokenizer_are_passed_on(copy_of):
     other = path / "other.json"
     builders.sentencepiece_bpe().save(str(other))
     assert load(path, tokenizer=other).tokenizer.kind == "BPE with byte fallback"
+
+
+def test_the_configuration_names_the_bos_where_the_tokenizer_does_not(copy_of):
+    path = copy_of("gpt2")
+    tokenizer = json.loads((path / "tokenizer.json").read_text())
+    (path / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}))
+    (path / "tokenizer_config.json").write_text("{}")
+    config = json.loads((path / "config.json").read_text())
+    found = {}
+    for bos in (3, None, 10**6, "3", True):
+        (path / "config.json").write_text(json.dumps(config | {"bos_token_id": bos}))
+        tokenizer = load_huggingface(path, LoadOptions()).tokenizer
+        found[bos] = (tokenizer.bos_id, tokenizer.adds_bos)
+    assert found == {3: (3, False), None: (None, False), 10**6: (None, False), "3": (None, False), True: (None, False)}

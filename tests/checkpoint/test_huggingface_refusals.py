@@ -7,8 +7,10 @@ import pytest
 import torch
 from checkpoint import builders
 
+from lossprobe.checkpoint.causal_lm import CausalLM
 from lossprobe.checkpoint.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.interface import CheckpointFacts, LoadOptions
+from lossprobe.errors import CheckpointError
 
 EMBEDDING = "transformer.wte.weight"
 
@@ -179,6 +181,18 @@ def test_quantised_weights(gpt2, copy_of):
     integers = copy_of("gpt2", "integers")
     builders.rewrite(integers, lambda tensors: tensors | {EMBEDDING: torch.ones(320, 32, dtype=torch.int8)})
     assert f"tensor {EMBEDDING} is stored as I8" in builders.refused(integers, "checkpoint.quantized")
+
+
+def test_logits_that_are_not_finite(gpt2):
+    builders.rewrite(gpt2, lambda tensors: tensors | {EMBEDDING: tensors[EMBEDDING] * 1e37})
+    assert "the logits of a short probe are not finite" in builders.refused(gpt2, "checkpoint.non_finite_logits")
+
+
+def test_logits_of_another_width():
+    facts = CheckpointFacts(name="x", family="x", sha256="", vocab_size=300, context_length=64)
+    with pytest.raises(CheckpointError, match="x: the logits have 320 entries, the configuration says 300") as caught:
+        CausalLM(builders.model("llama"), facts, tokenizer=None)
+    assert (caught.value.id, caught.value.exit_code) == ("checkpoint.vocab_size", 3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

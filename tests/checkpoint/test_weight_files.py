@@ -8,6 +8,7 @@ from checkpoint import builders
 
 from lossprobe.checkpoint.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.errors import CheckpointError
 
 EMBEDDING = "transformer.wte.weight"
 INDEX = "model.safetensors.index.json"
@@ -64,6 +65,17 @@ def test_links(gpt2, tmp_path):
     weights.unlink()
     weights.symlink_to(blob)
     assert load_huggingface(gpt2, LoadOptions()).facts.family == "gpt2"
+
+
+def test_a_link_loop(sharded):
+    first = min(sharded.glob("*.safetensors"))
+    first.unlink()
+    first.symlink_to(first.with_name("loop"))
+    first.with_name("loop").symlink_to(first)
+    with pytest.raises(CheckpointError, match=first.name) as caught:
+        load_huggingface(sharded, LoadOptions())
+    # From Python 3.13 on a loop is resolved to itself, and then there is no such file.
+    assert caught.value.id in ("checkpoint.link_loop", "checkpoint.missing_shard")
 
 
 def test_two_sets_of_weights(sharded):

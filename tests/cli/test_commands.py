@@ -19,12 +19,24 @@ from lossprobe.cli.main import run
 from lossprobe.run.reader import latest_run, open_run
 
 LOSSPROBE = [sys.executable, "-m", "lossprobe"]
-# The command line with parts of 512 rows instead of 32,768, so that a small text makes several.
+# The command line with parts of 256 rows instead of 32,768, so that a small text makes several, and with a pause after
+# each, so that a signal sent after the first one arrives before the last one.
 SMALL_PARTS = """
+import os
+import time
+import lossprobe.pipeline as pipeline
 import lossprobe.run.planning as planning
 from lossprobe.cli.main import main
 from lossprobe.scoring.plan import cut_parts
-planning.cut_parts = lambda documents: cut_parts(documents, 512)
+from lossprobe.scoring.scorer import score_part
+
+def slowly(*arguments):
+    scores = score_part(*arguments)
+    time.sleep(float(os.environ["PAUSE"]))
+    return scores
+
+planning.cut_parts = lambda documents: cut_parts(documents, 256)
+pipeline.score_part = slowly
 main()
 """
 
@@ -188,7 +200,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error(work):
 
 @pytest.fixture(scope="session")
 def long_text(tmp_path_factory) -> Path:
-    lines = (EXAMPLES / "jargon-valid.jsonl").read_text("utf-8").splitlines()[:16]
+    lines = (EXAMPLES / "jargon-valid.jsonl").read_text("utf-8").splitlines()[:8]
     path = tmp_path_factory.mktemp("text") / "long.jsonl"
     path.write_text("\n".join(lines), "utf-8")
     return path
@@ -206,7 +218,7 @@ def finish(process: subprocess.Popen) -> None:
     assert process.returncode == 0, err
 
 
-def start(folder: Path, text: Path, name: str) -> subprocess.Popen:
+def start(folder: Path, text: Path, name: str, pause: float = 0.3) -> subprocess.Popen:
     arguments = [
         "score",
         str(CHECKPOINT),
@@ -221,7 +233,8 @@ def start(folder: Path, text: Path, name: str) -> subprocess.Popen:
         "64",
     ]
     command = [sys.executable, "-c", SMALL_PARTS, *arguments]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    environment = os.environ | {"PAUSE": str(pause)}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def wait_for_part(folder: Path, process: subprocess.Popen, parts: int = 1) -> None:
@@ -253,7 +266,7 @@ def test_stopped_in_the_middle_and_resumed_byte_for_byte(tmp_path, long_text, wh
 
 
 def test_two_writers_of_one_run(tmp_path, long_text):
-    first = start(tmp_path, long_text, "run")
+    first = start(tmp_path, long_text, "run", pause=30.0)
     wait_for_part(tmp_path / "run", first)
     second = start(tmp_path, long_text, "run")
     _, err = second.communicate(timeout=60)
