@@ -19,8 +19,8 @@ from lossprobe.cli.main import run
 from lossprobe.run.reader import latest_run, open_run
 
 LOSSPROBE = [sys.executable, "-m", "lossprobe"]
-# The command line with parts of 256 rows instead of 32,768, so that a small text makes several, and with a pause after
-# each, so that a signal sent after the first one arrives before the last one.
+# The command line with parts of 256 rows instead of 32,768, so that a small text makes several, and with a pause before
+# all but the first, so that a signal sent after the first one arrives before the last one.
 SMALL_PARTS = """
 import os
 import time
@@ -30,10 +30,9 @@ from lossprobe.cli.main import main
 from lossprobe.scoring.plan import cut_parts
 from lossprobe.scoring.scorer import score_part
 
-def slowly(*arguments):
-    scores = score_part(*arguments)
-    time.sleep(float(os.environ["PAUSE"]))
-    return scores
+def slowly(checkpoint, rows, first_row, options):
+    time.sleep(float(os.environ["PAUSE"]) if first_row else 0)
+    return score_part(checkpoint, rows, first_row, options)
 
 planning.cut_parts = lambda documents: cut_parts(documents, 256)
 pipeline.score_part = slowly
