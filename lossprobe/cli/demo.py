@@ -66,9 +66,12 @@ def find_bundle() -> Path:
 
 def _show(run: Run, folder: Path, *, table: bool) -> None:
     """Run the four views of a run, each as the command itself would."""
-    from lossprobe.cli.main import invoke
-
+    group = click.get_current_context().find_root().command
     folder.mkdir(parents=True, exist_ok=True)
     for view in ("perplexity", "positions", "hardest", "tokens"):
         files = ["--csv", str(folder / f"{view}.csv"), "--plot", str(folder / f"{view}.png")]
-        invoke([view, str(run.path), *files, *(["--table"] if table else [])])
+        arguments = [view, str(run.path), *files, *(["--table"] if table else [])]
+        with group.make_context("lossprobe", arguments) as context:
+            group.invoke(context)
+        if table:
+            click.echo()

@@ -76,7 +76,9 @@ def run(arguments: list[str]) -> int:
     previous = _on_sigterm()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub library is imported, which is later
     try:
-        invoke(arguments)
+        # Not click's own `main`, which turns a closed pipe into exit code 1.
+        with cli.make_context("lossprobe", arguments) as context:
+            cli.invoke(context)
         sys.stdout.flush()  # now, while a closed pipe or a full disk can still be told apart from success
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -89,12 +91,6 @@ def run(arguments: list[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0
-
-
-def invoke(arguments: list[str]) -> None:
-    """Run one command; its errors come out as they are (click's own `main` turns a closed pipe into exit code 1)."""
-    with cli.make_context("lossprobe", arguments) as context:
-        cli.invoke(context)
 
 
 @dataclass(frozen=True)
