@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -61,3 +62,14 @@ def test_the_changelog_has_a_place_for_changed_numbers():
     text = (ROOT / "CHANGELOG.md").read_text("utf-8")
     assert "## [Unreleased]" in text
     assert "### Changed numbers" in text
+
+
+@pytest.mark.parametrize("name", ["TokenLosses", "PositionLosses", "Hardest", "Perplexity"])
+def test_every_json_key_is_in_the_readme(name):
+    from lossprobe.analysis import hardest, perplexity, positions, tokens
+
+    kind = next(getattr(module, name) for module in (tokens, positions, hardest, perplexity) if hasattr(module, name))
+    section = README.split("## JSON")[1].split("## Exit codes")[0]
+    for field in dataclasses.fields(kind):
+        base = field.name.removesuffix("_interval")
+        assert f"`{field.name}`" in section or f"`{base}`" in section or field.name == "table", field.name
