@@ -12,8 +12,8 @@ from typing import Any
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import OutputError, UsageError
-from lossprobe.run.files import sha256_of_json, write_atomically
-from lossprobe.run.planning import PlanOptions, write_plan
+from lossprobe.run.files import sha256_of_json, write_atomically, writing
+from lossprobe.run.planning import PlanOptions, check_unknown, write_plan
 from lossprobe.run.reader import LATEST, MANIFEST, RUNS_FOLDER, Run, open_run
 from lossprobe.run.store import RunStore
 from lossprobe.scoring.plan import WindowPolicy
@@ -86,33 +86,63 @@ def score(
     settings = describe(checkpoint, source, policy, options)
     labels = {"checkpoint": checkpoint.facts.name, "text": source.name}
     path = output or Path(RUNS_FOLDER) / run_name(settings, labels)
+    reusable = bool(checkpoint.facts.sha256)  # what cannot be identified is scored anew
     with RunStore(path) as store:
-        if (path / MANIFEST).is_file():
-            stored = None if overwrite and not _same(open_run(path), settings) else open_run(path)
-            if stored is not None and checkpoint.facts.sha256:
-                refuse_other_settings(path, stored.manifest["settings"], settings)
-                remember(path)
-                return Scored(stored, reused=True)
-            store.clear()
-        plan = store.plan()
-        if plan is not None and (overwrite or not checkpoint.facts.sha256):
-            plan = None
+        stored = _stored_run(path, settings, overwrite=overwrite)
+        if stored is not None and reusable:
+            check_unknown(stored.counts, source, options.max_unknown)
+            remember(path, source)
+            return Scored(stored, reused=True)
+        plan = _stored_plan(store, settings, overwrite=overwrite) if reusable else None
         if plan is None:
-            plan_options = PlanOptions(
-                policy, checkpoint.facts.vocab_size, options.max_unknown, options.keep_text, settings["text"]["sha256"]
-            )
+            sha256 = settings["text"]["sha256"]
+            plan_options = PlanOptions(policy, checkpoint.facts.vocab_size, options.keep_text, sha256)
             planned = write_plan(store, source, checkpoint.tokenizer, plan_options)
             plan = {"lossprobe": __version__, "settings": settings, "labels": labels, **planned}
             store.finish_plan(plan)
-        refuse_other_settings(path, plan["settings"], settings)
+        check_unknown(plan["counts"], source, options.max_unknown)
         _score_parts(store, checkpoint, plan, options.batch_size, progress or _no_progress)
         store.finish(plan)
-    remember(path)
+    remember(path, source)
     return Scored(open_run(path), reused=False)
 
 
-def _same(run: Run, settings: dict[str, Any]) -> bool:
-    return not differences(run.manifest["settings"], settings)
+def _stored_run(path: Path, settings: dict[str, Any], *, overwrite: bool) -> Run | None:
+    """Return the complete run with these settings in a directory; None where there is none, or it is to be replaced.
+
+    Raises:
+        OutputError: it is damaged or has other settings, and is not to be replaced.
+    """
+    if not (path / MANIFEST).is_file():
+        return None
+    try:
+        run = open_run(path)
+        refuse_other_settings(path, run.manifest["settings"], settings)
+        missing = run.missing_files()
+        if missing:
+            raise OutputError(
+                "run.damaged",
+                f"{visible(str(path), 200)}: {visible(missing[0], 80)} is missing",
+                hint="score again with --overwrite",
+            )
+    except OutputError:
+        if not overwrite:
+            raise
+        return None
+    return run
+
+
+def _stored_plan(store: RunStore, settings: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
+    """Return the plan of an unfinished run with these settings; None where there is none, or it is to be replaced.
+
+    Raises:
+        OutputError: it has other settings, and is not to be replaced.
+    """
+    plan = store.plan()
+    if plan is None or (overwrite and differences(plan["settings"], settings)):
+        return None
+    refuse_other_settings(store.path, plan["settings"], settings)
+    return plan
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -209,11 +239,15 @@ def refuse_other_settings(path: Path, stored: dict[str, Any], wanted: dict[str, 
         )
 
 
-def remember(path: Path) -> None:
-    """Make a run the latest one of the working folder."""
+def remember(path: Path, source: Source) -> None:
+    """Make a run the latest one of the working folder; where that cannot be written, the run stands all the same."""
     pointer = Path(RUNS_FOLDER) / LATEST
-    pointer.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(pointer, lambda target: _write_path(target, path))
+    try:
+        with writing(pointer):
+            pointer.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(pointer, lambda target: _write_path(target, path))
+    except OutputError as error:
+        source.notices.append(f"not remembered as the latest run: {error.message}")
 
 
 def _write_path(target: Path, path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from fakes import SUCCESSOR_RIGHT, ByteTokenizer, SmallModel, checkpoint, successor_logits
@@ -316,3 +317,108 @@ def test_the_text_can_be_left_out():
     assert run.query("SELECT text FROM documents")["text"].isna().all()
     stored = b"".join(file.read_bytes() for file in run.path.rglob("*") if file.is_file())
     assert b"stormy" not in stored
+
+
+def test_a_looser_limit_for_unknown_text_is_none_for_ever():
+    tokenizer = ByteTokenizer(unknown_byte=ord("e"))
+    strict, loose = ScoreOptions(max_unknown=0.01), ScoreOptions(max_unknown=1.0)
+    texts = ["eee and more"]
+    assert not score(checkpoint(tokenizer=tokenizer), source(texts), loose).reused
+    with pytest.raises(TextError, match="not in the vocabulary"):
+        score(checkpoint(tokenizer=tokenizer), source(texts), strict)
+    again = source(texts)
+    assert score(checkpoint(tokenizer=tokenizer), again, loose).reused
+    assert "not in the vocabulary" in again.notices[0]
+
+
+@pytest.mark.parametrize("name", ["run[1]", "st*r", "wh?t", "it's"])
+def test_a_run_is_read_from_its_own_folder_whatever_its_name(tmp_path, name):
+    decoys = {"run[1]": "run1", "st*r": "star", "wh?t": "what", "it's": "its"}
+    score(checkpoint(SmallModel()), source(["a decoy text"]), output=tmp_path / decoys[name])
+    run = score(checkpoint(SmallModel()), source(["four"]), output=tmp_path / name).run
+    assert run.scalar("SELECT count(*) FROM tokens") == 5
+    assert run.query("SELECT text FROM documents")["text"].tolist() == ["four"]
+
+
+def damage_manifest(run):
+    (run.path / "run.json").write_text("{")
+
+
+def damage_keys(run):
+    (run.path / "run.json").write_text(json.dumps({"kind": "lossprobe run", "schema": 1}))
+
+
+def damage_schema(run):
+    (run.path / "run.json").write_text(json.dumps({**run.manifest, "schema": 0}))
+
+
+def remove_part(run):
+    (run.path / "tokens" / "part-00000.parquet").unlink()
+
+
+@pytest.mark.parametrize("damage", [damage_manifest, damage_keys, damage_schema, remove_part])
+def test_a_damaged_run_is_refused_and_can_be_overwritten(tmp_path, damage):
+    whole = score(checkpoint(SmallModel()), source(), output=tmp_path / "whole").run
+    damage(score(checkpoint(SmallModel()), source(), output=tmp_path / "run").run)
+    with pytest.raises(OutputError, match=r"damaged|schema 0|is missing"):
+        score(checkpoint(SmallModel()), source(), output=tmp_path / "run")
+    replaced = score(checkpoint(SmallModel()), source(), output=tmp_path / "run", overwrite=True)
+    assert not replaced.reused
+    assert tree(replaced.run.path) == tree(whole.path)
+
+
+@pytest.mark.parametrize("query", ["query", "scalar", "batches"])
+def test_damage_that_shows_while_reading_is_one_error(tmp_path, query):
+    run = score(checkpoint(SmallModel()), source(), output=tmp_path / "run").run
+    for part in (run.path / "tokens").iterdir():
+        data = bytearray(part.read_bytes())
+        data[8:600] = bytes(592)
+        part.write_bytes(data)
+    with pytest.raises(OutputError, match="cannot be read") as caught:
+        list(getattr(open_run(run.path), query)("SELECT max(loss_nats), max(token_id) FROM tokens"))
+    assert caught.value.id == "run.damaged"
+
+
+def test_a_callers_bad_sql_is_not_damage(tmp_path):
+    run = score(checkpoint(SmallModel()), source(), output=tmp_path / "run").run
+    with pytest.raises(duckdb.BinderException):
+        run.query("SELECT nothing FROM tokens")
+
+
+def test_overwriting_an_unfinished_run_with_the_same_settings_resumes_it(tmp_path):
+    def stop(done, total):
+        if len(list((tmp_path / "run" / "tokens").glob("*.parquet"))) == 2 and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(checkpoint(SmallModel()), source(), output=tmp_path / "run", progress=stop)
+    seen = []
+    progress = lambda done, total: seen.append(done)  # noqa: E731
+    score(checkpoint(SmallModel()), source(), output=tmp_path / "run", overwrite=True, progress=progress)
+    assert seen[0] > 0
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
+    def stop(done, total):
+        if done:
+            raise KeyboardInterrupt
+
+    whole = score(checkpoint(SmallModel()), source(), output=tmp_path / "whole").run
+    with pytest.raises(KeyboardInterrupt):
+        score(checkpoint(SmallModel()), source(), output=tmp_path / "run", progress=stop)
+    (tmp_path / "run" / "tokens" / ".part-00001.parquet.123.tmp").write_text("half")
+    (tmp_path / "run" / ".run.json.99.tmp").write_text("half")
+    assert tree(score(checkpoint(SmallModel()), source(), output=tmp_path / "run").run.path) == tree(whole.path)
+
+
+def test_scoring_that_fails_before_a_plan_leaves_no_folder(tmp_path):
+    with pytest.raises(NothingToScoreError, match="no tokens"):
+        score(checkpoint(), source([""]), output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_stands_where_the_latest_one_cannot_be_remembered(tmp_path, monkeypatch):
+    (tmp_path / ".lossprobe").write_text("in the way")
+    text = source()
+    assert score(checkpoint(SmallModel()), text, output=tmp_path / "run").run.damaged_files() == []
+    assert "not remembered as the latest run" in text.notices[-1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from lossprobe.analysis.clusters import find_clusters, grouped_losses
-from lossprobe.analysis.texts import DocumentTexts, Surroundings, covered_bytes, surroundings, vocabulary_bytes
+from lossprobe.analysis.texts import DocumentTexts, Surroundings, Vocabulary, load_vocabulary, surroundings
 from lossprobe.analysis.token_classes import class_source
 from lossprobe.run.reader import Run
 from lossprobe.units import plural, visible, visible_bytes
@@ -66,11 +66,11 @@ def _tokens(run: Run, top: int, total: float) -> Hardest:
         "FROM tokens "
         f"WHERE unscored IS NULL ORDER BY loss_nats DESC, document, token LIMIT {int(top)}"
     ).astype({"rank": "int32", "top_id": "int32"})
-    vocabulary = vocabulary_bytes(run)
+    vocabulary = load_vocabulary(run)
     texts, around = _texts_of(run, rows, vocabulary)
     table = rows[["document", "token", "loss_nats", "rank", "top_prob", "context"]].copy()
     table.insert(2, "text", texts)
-    table.insert(5, "top_text", [visible_bytes(vocabulary[index]) for index in rows["top_id"]])
+    table.insert(5, "top_text", [visible_bytes(vocabulary.entries[index]) for index in rows["top_id"]])
     table["before"] = [place.before for place in around]
     table["characters"] = [place.characters for place in around]
     table["after"] = [place.after for place in around]
@@ -83,14 +83,14 @@ def _tokens(run: Run, top: int, total: float) -> Hardest:
     return Hardest("token", total, table, [], finding)
 
 
-def _texts_of(run: Run, rows: pd.DataFrame, vocabulary: dict[int, bytes]) -> tuple[list[str], list[Surroundings]]:
+def _texts_of(run: Run, rows: pd.DataFrame, vocabulary: Vocabulary) -> tuple[list[str], list[Surroundings]]:
     """Return the text of each row's token and what stands around it; documents are read once each, in order."""
     in_order = rows.sort_values("document", kind="stable")
     columns = [in_order[name].tolist() for name in ("document", "byte_start", "byte_stop", "token_id")]
     texts, around = {}, {}
     documents = DocumentTexts(run).along(columns[0])
     for at, data, start, stop, index in zip(in_order.index, documents, *columns[1:], strict=True):
-        token = visible_bytes(covered_bytes(data, start, stop, vocabulary[index]))
+        token = visible_bytes(vocabulary.covered(data, start, stop, index))
         texts[at] = token
         around[at] = Surroundings(token, "", "") if data is None else surroundings(data, start, stop, AROUND_BYTES)
     return [texts[at] for at in rows.index], [around[at] for at in rows.index]
@@ -106,8 +106,8 @@ def _types(run: Run, top: int, min_count: int, total: float) -> Hardest:
         f"{sums} HAVING count(*) >= {int(min_count)} ORDER BY mean_loss_nats DESC, token_id LIMIT {int(top)}"
     ).assign(hardest_by="mean")
     table = pd.concat([by_total, by_mean], ignore_index=True) if len(by_mean) else by_total
-    vocabulary = vocabulary_bytes(run)
-    table.insert(0, "text", [visible_bytes(vocabulary[int(index)]) for index in table["token_id"]])
+    vocabulary = load_vocabulary(run)
+    table.insert(0, "text", [visible_bytes(vocabulary.entries[int(index)]) for index in table["token_id"]])
     table["share_of_loss"] = table["total_nats"] / total if total else 0.0
     share = float(by_total["total_nats"].sum()) / total if total else 0.0
     finding = f"{plural(len(by_total), 'vocabulary entry')} carry {share:.1%} of the total loss"

@@ -13,7 +13,7 @@ from lossprobe.analysis.power_law import FOLDS, FoldSums, PowerLaw, fit_power_la
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
 
-AXES = {"context": "context", "document-position": "token"}
+AXES = {"context": ("context", "context"), "document-position": ("position", "token")}  # column here, column stored
 BINS = ("geometric", "every")
 EARLY, LATE = 50, 500
 EARLY_HALF_WIDTH, LATE_HALF_WIDTH = 5, 50
@@ -28,9 +28,9 @@ class PositionLosses:
     Attributes:
         by: "context" (tokens seen before predicting) or "document-position" (index in the document).
         bins: "geometric" (1, 2-3, 4-7, …) or "every".
-        table: one row per bin: context (first of the bin), context_last, count, mean_loss_nats, low, high (95 %
-            jackknife-t over documents or blocks; NaN with fewer than two), clusters (how many of them reach the bin:
-            a small number late means that only long documents are left).
+        table: one row per bin: context (first of the bin; by document-position the column is position), context_last,
+            count, mean_loss_nats, low, high (95 % jackknife-t over documents or blocks; NaN with fewer than two),
+            clusters (how many of them reach the bin: a small number late means that only long documents are left).
         every: the same for every position below 131,072, for plots.
         loss50_minus_loss500: mean loss at about 50 tokens of context minus that at about 500, over the documents (or
             blocks) that have both, so that it compares the same texts; positive means that more context helps
@@ -55,11 +55,18 @@ class PositionLosses:
     notes: list[str]
 
     @property
+    def axis(self) -> str:
+        """Name of the position's column: "context", or "position" in the document."""
+        return AXES[self.by][0]
+
+    @property
     def finding(self) -> str:
         """The result in one line."""
         first, last = self.table.iloc[0], self.table.iloc[-1]
         fall = first["mean_loss_nats"] - last["mean_loss_nats"]
         change = f"loss {'falls' if fall >= 0 else 'rises'} by {abs(fall):.3f} nats"
+        if not (first["low"] > last["high"] or last["low"] > first["high"]):
+            change += " (no more than the intervals allow)"
         span = f"{_bin_name(first)} to {_bin_name(last)}"
         text = f"{change} from {span} tokens of context" if self.by == "context" else f"{change} from position {span}"
         gain = "n/a" if self.loss50_minus_loss500 is None else f"{self.loss50_minus_loss500:+.4f} nats"
@@ -74,22 +81,22 @@ def measure_positions(run: Run, by: str = "context", bins: str = "geometric") ->
         by: "context" or "document-position".
         bins: "geometric" or "every", for the table.
     """
-    column = AXES[by]
+    axis, column = AXES[by]
     clusters = find_clusters(run)
     near = f"(SELECT * FROM tokens WHERE {column} < {EVERY_POSITIONS})"
-    every = _positions(grouped_losses(run, clusters, column, near), lambda key: key, lambda key: key)
+    every = _positions(axis, grouped_losses(run, clusters, column, near), lambda key: key, lambda key: key)
     octaves = grouped_losses(run, clusters, octave_sql(column))
-    geometric = _positions(octaves, lambda key: 2**key, lambda key: 2 ** (key + 1) - 1)
+    geometric = _positions(axis, octaves, lambda key: 2**key, lambda key: 2 ** (key + 1) - 1)
     largest = int(run.scalar(f"SELECT max({column}) FROM tokens WHERE unscored IS NULL"))
-    geometric["context_last"] = geometric["context_last"].clip(upper=largest)
+    geometric[f"{axis}_last"] = geometric[f"{axis}_last"].clip(upper=largest)
     notes = [clusters.note] if clusters.note else []
     if largest >= EVERY_POSITIONS:
         notes.append(f"single positions: the first {format_count(EVERY_POSITIONS)} only")
     early, late = score_ranges(largest)
     difference, having_both = early_minus_late(run, clusters, column, (early, late)) if largest > LATE else (None, 0)
     if largest <= LATE:
-        axis = "context is" if by == "context" else "document ends at"
-        notes.append(f"loss50_minus_loss500: n/a, the longest {axis} {plural(largest, 'token')} (501 needed)")
+        longest = "context is" if by == "context" else "document ends at"
+        notes.append(f"loss50_minus_loss500: n/a, the longest {longest} {plural(largest, 'token')} (501 needed)")
     elif difference is None:
         notes.append(f"loss50_minus_loss500: n/a, no {clusters.unit} has tokens at both")
     elif having_both < clusters.count:
@@ -149,11 +156,11 @@ def early_minus_late(
     return around(estimate, rest[:, 0] / rest[:, 1] - rest[:, 2] / rest[:, 3]), len(sums)
 
 
-def _positions(frame: pd.DataFrame, first: Callable[[int], int], last: Callable[[int], int]) -> pd.DataFrame:
+def _positions(axis: str, frame: pd.DataFrame, first: Callable[[int], int], last: Callable[[int], int]) -> pd.DataFrame:
     keys = [int(key) for key in frame["key"]]
     table = frame[["count", "mean_loss_nats", "low", "high", "clusters"]].copy()
-    table.insert(0, "context", [first(key) for key in keys])
-    table.insert(1, "context_last", [last(key) for key in keys])
+    table.insert(0, axis, [first(key) for key in keys])
+    table.insert(1, f"{axis}_last", [last(key) for key in keys])
     return table
 
 
@@ -173,5 +180,5 @@ def fold_sums(run: Run, clusters: Clusters, column: str) -> FoldSums:
 
 
 def _bin_name(row: pd.Series) -> str:
-    first, last = int(row["context"]), int(row["context_last"])
+    first, last = int(row.iloc[0]), int(row.iloc[1])
     return format_count(first) if first == last else f"{format_count(first)}-{format_count(last)}"

@@ -81,12 +81,34 @@ def surroundings(data: bytes, start: int, stop: int, width: int = 40) -> Surroun
     return Surroundings(visible_bytes(data[first:last]), visible_bytes(before), visible_bytes(after))
 
 
-def covered_bytes(text: bytes | None, start: int, stop: int, entry: bytes) -> bytes:
-    """Return the bytes that a token covers in its document; those of its vocabulary entry where it covers none."""
-    return entry if text is None or stop <= start else text[start:stop]
+@dataclass(frozen=True)
+class Vocabulary:
+    """What each id stands for.
+
+    Attributes:
+        entries: id → its bytes in running text; the name of a special id.
+        special: ids that stand for no text of their own.
+    """
+
+    entries: dict[int, bytes]
+    special: frozenset[int]
+
+    def covered(self, text: bytes | None, start: int, stop: int, token_id: int) -> bytes:
+        """Return the bytes that a token covers in its document, joined they are the document.
+
+        A special token without bytes, such as a BOS, shows its name. Without a stored text (None) the entry's own bytes
+        stand for those of the document.
+        """
+        if text is None or (stop <= start and token_id in self.special):
+            return self.entries[token_id]
+        return text[start:stop]
 
 
-def vocabulary_bytes(run: Run) -> dict[int, bytes]:
-    """Return the bytes of every vocabulary id."""
-    frame = run.query("SELECT token_id, bytes FROM vocabulary")
-    return {int(index): bytes(data) for index, data in zip(frame["token_id"], frame["bytes"], strict=True)}
+def load_vocabulary(run: Run) -> Vocabulary:
+    """Return the vocabulary of a run."""
+    frame = run.query("SELECT token_id, bytes, special FROM vocabulary")
+    ids = [int(index) for index in frame["token_id"]]
+    entries = {index: bytes(data) for index, data in zip(ids, frame["bytes"], strict=True)}
+    return Vocabulary(
+        entries, frozenset(index for index, special in zip(ids, frame["special"], strict=True) if special)
+    )

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lossprobe.analysis.filters import where_sql
-from lossprobe.analysis.texts import DocumentTexts, covered_bytes, vocabulary_bytes
+from lossprobe.analysis.texts import DocumentTexts, Vocabulary, load_vocabulary
 from lossprobe.errors import NothingToScoreError
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import TOKEN_COLUMNS
@@ -126,9 +126,9 @@ def first_rows(run: Run, condition: str, rows: int) -> pd.DataFrame:
         "loss_nats, rank, entropy_nats, top_id, top_prob "
         f"FROM tokens WHERE {condition} ORDER BY document, token LIMIT {int(rows)}"
     ).astype({"rank": "Int32", "top_id": "Int32"})  # whole numbers, also beside missing ones
-    vocabulary = vocabulary_bytes(run)
+    vocabulary = load_vocabulary(run)
     frame.insert(2, "text", _display_texts(run, frame, vocabulary))
-    top = [None if index is pd.NA else visible_bytes(vocabulary[index]) for index in frame["top_id"]]
+    top = [None if index is pd.NA else visible_bytes(vocabulary.entries[index]) for index in frame["top_id"]]
     frame.insert(len(frame.columns) - 1, "top_text", top)
     return frame.drop(columns=["byte_start", "byte_stop", "top_id"])
 
@@ -145,7 +145,7 @@ def strip_around_hardest(run: Run, condition: str) -> pd.DataFrame:
         "WHERE document = ? AND token BETWEEN ? AND ? ORDER BY token",
         (document, first, first + STRIP_TOKENS - 1),
     )
-    texts = _display_texts(run, frame, vocabulary_bytes(run))
+    texts = _display_texts(run, frame, load_vocabulary(run))
     return pd.DataFrame({"token": frame["token"], "text": texts, "loss_nats": frame["loss_nats"]})
 
 
@@ -155,13 +155,13 @@ def token_batches(run: Run, where: Sequence[str] = ()) -> Iterator[pa.RecordBatc
     Memory does not grow with the run: rows come in batches, documents are read as the rows reach them.
     """
     columns = ", ".join(f'"{column.name}"' for column in TOKEN_COLUMNS)
-    vocabulary = vocabulary_bytes(run)
+    vocabulary = load_vocabulary(run)
     texts = DocumentTexts(run)
     at = [column.name for column in TOKEN_COLUMNS].index("token_id")
     for batch in run.batches(f"SELECT {columns} FROM tokens WHERE {where_sql(where)}"):
         documents, *rows = (batch[name].to_pylist() for name in ("document", "byte_start", "byte_stop", "token_id"))
         literals = [
-            token_literal(covered_bytes(data, start, stop, vocabulary[index]))
+            token_literal(vocabulary.covered(data, start, stop, index))
             for data, start, stop, index in zip(texts.along(documents), *rows, strict=True)
         ]
         arrays, names = batch.columns, batch.schema.names
@@ -170,10 +170,10 @@ def token_batches(run: Run, where: Sequence[str] = ()) -> Iterator[pa.RecordBatc
         yield pa.RecordBatch.from_arrays(arrays, names=names)
 
 
-def _display_texts(run: Run, frame: pd.DataFrame, vocabulary: dict[int, bytes]) -> list[str]:
+def _display_texts(run: Run, frame: pd.DataFrame, vocabulary: Vocabulary) -> list[str]:
     """Return what each row covers in its document, for display; the vocabulary entry where no text is kept."""
     documents, *rows = (frame[name].tolist() for name in ("document", "byte_start", "byte_stop", "token_id"))
     return [
-        visible_bytes(covered_bytes(data, start, stop, vocabulary[index]))
+        visible_bytes(vocabulary.covered(data, start, stop, index))
         for data, start, stop, index in zip(DocumentTexts(run).along(documents), *rows, strict=True)
     ]

@@ -142,6 +142,10 @@ def _counts(settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
             yield key, value
 
 
+# How the C library and torch say it, in exceptions of many types.
+NO_MEMORY = ("Cannot allocate memory", "failed to map segment", "DefaultCPUAllocator")
+
+
 @contextlib.contextmanager
 def building(shown: str) -> Iterator[None]:
     """Silence transformers while a model is built or tried, and turn what it raises into a refusal.
@@ -159,6 +163,10 @@ def building(shown: str) -> Iterator[None]:
         raise ResourceError("checkpoint.memory", f"{shown}: does not fit into the memory of the device") from None
     except Exception as error:  # noqa: BLE001 - the code of many families meets values it never saw: anything can come of it
         reason = visible(" ".join(str(error).split()) or type(error).__name__, 160)
+        if any(sign in str(error) for sign in NO_MEMORY):
+            raise ResourceError(
+                "checkpoint.memory", f"{shown}: out of memory while the model is built: {reason}"
+            ) from None
         raise CheckpointError("checkpoint.bad_config", f"{shown}: no model can be built: {reason}") from None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +28,7 @@ TEXT = "jargon-valid.jsonl"
     help="Folder for runs, CSV and PNG.",
 )
 def demo(output: Path) -> None:
-    """Score the bundled pair of checkpoints and show the four views of each.
+    """Score the bundled pair of checkpoints, show the four views of the first, and write those of both.
 
     The pair is one small model trained twice on the Jargon File 4.0.0, without and with label smoothing 0.1.
 
@@ -45,7 +47,7 @@ def demo(output: Path) -> None:
         checkpoint = open_checkpoint(bundle / name)
         source = open_text([bundle / TEXT], TextOptions())
         with show_progress(f"scoring {name}", quiet=False) as progress:
-            run = score(checkpoint, source, output=output / "runs" / name, progress=progress).run
+            run = score(checkpoint, source, output=output / "runs" / name, overwrite=True, progress=progress).run
         _show(run, output / name, table=name == PAIR[0])
     folder = visible(str(output), 200)
     say(f"CSV and PNG files of both models are in {folder}; next: lossprobe hardest {folder}/runs/{PAIR[1]}")
@@ -65,13 +67,14 @@ def find_bundle() -> Path:
 
 
 def _show(run: Run, folder: Path, *, table: bool) -> None:
-    """Run the four views of a run, each as the command itself would."""
+    """Run the four views of a run, each as the command itself would; without `table`, files only."""
     group = click.get_current_context().find_root().command
     folder.mkdir(parents=True, exist_ok=True)
     for view in ("perplexity", "positions", "hardest", "tokens"):
-        files = ["--csv", str(folder / f"{view}.csv"), "--plot", str(folder / f"{view}.png")]
-        arguments = [view, str(run.path), *files, *(["--table"] if table else [])]
-        with group.make_context("lossprobe", arguments) as context:
+        arguments = [view, str(run.path), "--csv", str(folder / f"{view}.csv"), "--plot", str(folder / f"{view}.png")]
+        # A view prints its table on a terminal; the second model's would only bury the first one's.
+        quiet = contextlib.nullcontext() if table else contextlib.redirect_stdout(io.StringIO())
+        with quiet, group.make_context("lossprobe", [*arguments, *(["--table"] if table else [])]) as context:
             group.invoke(context)
         if table:
             click.echo()

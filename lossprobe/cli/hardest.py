@@ -8,6 +8,9 @@ import click
 
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
 
+# The terminal table leaves these to the CSV, so that a row stays readable.
+LEFT_OUT = {"token": ("text", "top_prob"), "type": (), "document": ("source",), "class": ()}
+
 
 @click.command(cls=ViewCommand, short_help="The hardest tokens, entries, documents and classes.")
 @source_argument
@@ -33,4 +36,4 @@ def hardest(sources: tuple[Path, ...], by: str, top: int, min_count: int, output
     run = find_run(sources, scoring)
     result = find_hardest(run, by, top, min_count)
 
-    present(View("hardest", run, result, left_out=("text", "top_prob", "source")), outputs)
+    present(View("hardest", run, result, left_out=LEFT_OUT[by]), outputs)

@@ -40,6 +40,9 @@ CONTEXT = {
 KEPT = "finished parts are kept; repeat the command to resume"
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 class Terminated(BaseException):
     """SIGTERM arrived."""
 
@@ -73,6 +76,8 @@ def run(arguments: list[str]) -> int:
     """Run the command line and return the exit code; errors become one line on standard error."""
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"] or ["--help"]
+    if sys.stdout is None:  # closed by the caller, as with >&-
+        return _report(Failure(OutputError.exit_code, "output.closed", "standard output is closed"), as_json=False)
     previous = _on_sigterm()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub library is imported, which is later
     try:
@@ -110,25 +115,35 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(error.exit_code, error.id, error.message, error.hint)
         case click.UsageError():
             hint = f"see {error.ctx.command_path} --help" if error.ctx else None
-            return Failure(2, "usage", visible(error.format_message()), hint)
+            return Failure(2, "usage", error.format_message() + _from_environment(error), hint)
         case click.Abort() | KeyboardInterrupt():
             return Failure(130, "interrupted", f"interrupted; {KEPT}")
         case Terminated():
             return Failure(143, "terminated", f"terminated; {KEPT}")
         case MemoryError():
             return Failure(ResourceError.exit_code, "memory", "out of memory", "lower --batch-size or --context")
-        case OSError() if error.errno == errno.ENOSPC:
+        case OSError() if error.errno in FULL:
             return Failure(OutputError.exit_code, "output.write", f"cannot be written: {error.strerror}")
     text = visible(f"{type(error).__name__}: {error}", 300)
     return Failure(1, "internal", f"internal error: {text}", "run again with --debug, and please report it")
 
 
+def _from_environment(error: click.UsageError) -> str:
+    """Return the name of the variable that a bad value came from, for a user who typed no such option."""
+    name = getattr(getattr(error, "param", None), "name", None)
+    context = error.ctx
+    if name is None or context is None or context.auto_envvar_prefix is None:
+        return ""
+    variable = f"{context.auto_envvar_prefix}_{name.upper()}"
+    return f" (from {variable})" if variable in os.environ else ""
+
+
 def _report(failure: Failure, *, as_json: bool) -> int:
     """Write the failure and return its code; with --json the last line of stderr is an object."""
     with contextlib.suppress(BrokenPipeError):
-        sys.stderr.write(f"lossprobe: error[{failure.id}]: {failure.message}\n")
+        sys.stderr.write(f"lossprobe: error[{failure.id}]: {visible(failure.message)}\n")
         if failure.hint:
-            sys.stderr.write(f"hint: {failure.hint}\n")
+            sys.stderr.write(f"hint: {visible(failure.hint)}\n")
         if as_json:
             content = {"type": "exit_error", "code": failure.code, "id": failure.id, "message": failure.message}
             sys.stderr.write(json.dumps(content) + "\n")

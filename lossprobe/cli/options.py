@@ -125,10 +125,10 @@ def view_options(command: Command) -> Command:
     """Add the options of a result; the command gets them as one `outputs` argument."""
     options = (
         click.option(
-            "--csv", metavar="[FILE]", help="Write the whole table as CSV; - is stdout.  [FILE: the command's name]"
+            "--csv", metavar="[FILE]", help="Write the whole table as CSV; - is stdout.  [FILE: ends in .csv]"
         ),
-        click.option("--json", is_flag=True, help="Print one JSON object with every number."),
-        click.option("--plot", metavar="[FILE]", help="Draw a PNG.  [FILE: the command's name]"),
+        click.option("--json", is_flag=True, help="Print one JSON object, in full precision."),
+        click.option("--plot", metavar="[FILE]", help="Draw a PNG.  [FILE: ends in .png]"),
         click.option(
             "--table", is_flag=True, help="Print the terminal table also into a pipe (which gets CSV otherwise)."
         ),
@@ -144,12 +144,11 @@ def source_argument(command: Command) -> Command:
 
 
 def given_options(context: click.Context, kind: type[Any]) -> list[str]:
-    """Return the options of a group that the user gave, on the command line or by environment."""
-    chosen = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    """Return the options of a group that stand on the command line (a variable may serve other commands too)."""
     return [
         f"--{field.name.replace('_', '-')}"
         for field in fields(kind)
-        if context.get_parameter_source(field.name) in chosen
+        if context.get_parameter_source(field.name) == ParameterSource.COMMANDLINE
     ]
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossprobe.cli.options import Outputs, file_name
 from lossprobe.errors import UsageError
 from lossprobe.report.talk import say
+from lossprobe.units import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,10 +55,13 @@ def present(view: View, outputs: Outputs) -> None:
 
     csv = file_name(outputs.csv, view.command, ".csv")
     plot = file_name(outputs.plot, view.command, ".png")
-    if [csv, plot].count(STDOUT) + outputs.json > 1:
+    if [csv, plot].count(STDOUT) + outputs.json + outputs.table > 1:
         raise UsageError(
-            "output.two_results", "--csv -, --plot - and --json: only one of them can have standard output"
+            "output.two_results", "--csv -, --plot -, --json and --table: only one of them can have standard output"
         )
+    for destination in (csv, plot):
+        if destination not in (None, STDOUT):
+            protect_inputs(Path(str(destination)), view.run)
     to_stdout = outputs.json or STDOUT in (csv, plot)
     table = outputs.table or (sys.stdout.isatty() and not to_stdout)
     if csv is None and not (to_stdout or table):
@@ -71,6 +76,24 @@ def present(view: View, outputs: Outputs) -> None:
         write_bytes(csv, view.csv() if view.csv is not None else [to_csv(view.result.table).encode()])
     if plot is not None:
         write_figure(plot, draw(view))
+
+
+def protect_inputs(destination: Path, run: Run) -> None:
+    """Refuse to write a result over a text that was scored, or into a checkpoint or a run.
+
+    Raises:
+        UsageError: the destination is one of these.
+    """
+    shown = visible(str(destination), 200)
+    target, folder = destination.resolve(), destination.resolve().parent
+    if run.path.resolve() in target.parents:
+        raise UsageError("output.inside_run", f"{shown}: lies inside the run, which is never changed")
+    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+        raise UsageError("output.inside_checkpoint", f"{shown}: lies inside a checkpoint, which is never changed")
+    if target.is_file():
+        sources = run.query("SELECT DISTINCT source FROM documents")["source"]
+        if any(Path(source).resolve() == target for source in sources):
+            raise UsageError("output.is_input", f"{shown}: is a text that was scored, which is never changed")
 
 
 def draw(view: View) -> Figure:

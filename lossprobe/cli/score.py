@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from lossprobe.cli.options import Scoring, scoring_options
+from lossprobe.units import visible
 
 
 @click.command(short_help="Score every token of a text once, and store the run.")
@@ -27,7 +29,8 @@ def score(checkpoint: Path, texts: tuple[Path, ...], scoring: Scoring) -> None:
     from lossprobe.cli.sources import score_text
 
     scored = score_text(checkpoint, texts, scoring)
-    click.echo(str(scored.run.path))
+    path = str(scored.run.path)
+    click.echo(visible(path) if sys.stdout.isatty() else path)
     if not scoring.quiet:
         click.echo("next:  lossprobe perplexity\n       lossprobe positions --plot\n       lossprobe hardest\n"
                    "       lossprobe tokens --csv", err=True)  # fmt: skip

@@ -99,14 +99,11 @@ def check_output(checkpoint: Path, output: Path | None) -> None:
     shown = visible(str(target), 200)
     if target.is_symlink():
         raise OutputError("output.link", f"{shown}: is a symbolic link, which is never followed")
-    if (
-        output is not None
-        and checkpoint.is_dir()
-        and checkpoint.resolve() in (target.resolve(), *target.resolve().parents)
-    ):
-        raise UsageError("output.inside_checkpoint", f"{shown}: lies inside the checkpoint, which is never changed")
-    existing = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
     try:
+        taken = (target.resolve(), *target.resolve().parents)
+        if output is not None and checkpoint.is_dir() and checkpoint.resolve() in taken:
+            raise UsageError("output.inside_checkpoint", f"{shown}: lies inside the checkpoint, which is never changed")
+        existing = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
         if not existing.is_dir():
             raise NotADirectoryError(20, os.strerror(20))
         with tempfile.TemporaryFile(dir=existing):

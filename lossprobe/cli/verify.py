@@ -27,7 +27,8 @@ def verify(run: Path | None) -> None:
     if damaged:
         raise OutputError(
             "run.damaged",
-            f"{visible(str(opened.path), 200)}: {len(damaged)} of {count} files damaged, first {damaged[0]}",
+            f"{visible(str(opened.path), 200)}: {len(damaged)} of {count} files damaged, "
+            f"first {visible(damaged[0], 80)}",
         )
     click.echo(
         f"{visible(str(opened.path), 200)}: {count} files intact, {opened.counts['scored_tokens']:,} tokens scored"

@@ -115,7 +115,7 @@ def plot_positions(run: Run, result: PositionLosses) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     drawn = [*_draw_every(upper, result), *_draw_bins(upper, result)]
     if result.fit is not None:
-        t = np.geomspace(1, float(result.every["context"].max()), 200)
+        t = np.geomspace(1, float(result.every[result.axis].max()), 200)
         text = f"{result.fit.a_nats:.2f} + {result.fit.b_nats:.2f} (t + 1)^\u2212{result.fit.alpha:.2f} (descriptive)"
         upper.plot(t, result.fit.at(t), color="black", linestyle="--", linewidth=1.1, label=text)
     bottom, top = float(np.nanmin(drawn)), float(np.nanmax(drawn))
@@ -130,7 +130,7 @@ def plot_positions(run: Run, result: PositionLosses) -> Figure:
         "mean loss (nats per token)",
         f"{heading(run)}: intervals over {interval_words(result.interval_unit)}",
     )
-    lower.step(result.every["context"], result.every["count"], where="mid", color=GREY)
+    lower.step(result.every[result.axis], result.every["count"], where="mid", color=GREY)
     lower.set_ylim(0, 1.15 * float(result.every["count"].max()))
     lower.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value))))
@@ -143,7 +143,7 @@ def _draw_every(axes: Axes, result: PositionLosses) -> list[float]:
     every = result.every
     if result.bins == "geometric" and int(every["count"].max()) == 1:
         return []
-    x = every["context"]
+    x = every[result.axis]
     if every["low"].notna().any():
         band = "95 % interval, every position"
         axes.fill_between(x, every["low"], every["high"], color=BLUE, alpha=0.18, linewidth=0, label=band)
@@ -156,7 +156,7 @@ def _draw_bins(axes: Axes, result: PositionLosses) -> list[float]:
     if result.bins != "geometric":
         return []
     bins = result.table
-    centre = np.sqrt(bins["context"].astype(float) * bins["context_last"].astype(float))
+    centre = np.sqrt(bins[result.axis].astype(float) * bins[f"{result.axis}_last"].astype(float))
     mean, low, high = (bins[name] for name in ("mean_loss_nats", "low", "high"))
     style: dict[str, Any] = {"fmt": "o", "color": VERMILION, "capsize": 3, "markersize": 5}
     axes.errorbar(centre, mean, yerr=[mean - low, high - mean], label="mean and 95 % interval, bins", **style)

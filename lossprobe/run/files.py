@@ -17,6 +17,8 @@ from lossprobe.errors import OutputError
 from lossprobe.run.schema import Column, arrow_schema
 from lossprobe.units import visible
 
+TEMPORARY = ".tmp"
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
@@ -34,16 +36,33 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         OutputError: the file cannot be written; what stood there before is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with atomic_target(path) as temporary:
+        write(temporary)
+
+
+@contextmanager
+def atomic_target(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside `path`, to be filled; put it in place when the block ends well, else remove it.
+
+    Raises:
+        OutputError: the file cannot be written; what stood there before is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     with writing(path):
         try:
-            write(temporary)
+            yield temporary
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
         _sync_directory(path.parent)
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what a killed process left half written anywhere below a folder that is locked by this one."""
+    for file in folder.rglob(f".*{TEMPORARY}"):
+        file.unlink(missing_ok=True)
 
 
 def _sync_directory(path: Path) -> None:

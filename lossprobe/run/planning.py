@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.errors import CheckpointError, NothingToScoreError, TextError
-from lossprobe.run.files import write_table, writing
+from lossprobe.run.files import atomic_target, write_table
 from lossprobe.run.schema import DOCUMENT_COLUMNS, VOCABULARY_COLUMNS, arrow_schema
 from lossprobe.run.store import RunStore
 from lossprobe.scoring.plan import SCORED, UNSCORED, Rows, WindowPolicy, cut_parts, plan_document
@@ -25,6 +26,10 @@ from lossprobe.units import format_count, visible
 FLUSH_BYTES = 4 << 20
 LADDER_ROWS = 16_384
 UNKNOWN_SHOWN = 5
+SUMMED = (
+    "tokens", "scored_tokens", "bytes", "characters", "words",
+    "scored_bytes", "scored_characters", "scored_words", "normalized_bytes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,14 +39,12 @@ class PlanOptions:
     Attributes:
         policy: windows and BOS.
         vocab_size: width of the logits.
-        max_unknown: largest share of tokens that may stand for text outside the vocabulary.
         keep_text: store the text with the documents.
         text_sha256: fingerprint of the text when the run was named.
     """
 
     policy: WindowPolicy
     vocab_size: int
-    max_unknown: float
     keep_text: bool
     text_sha256: str
 
@@ -50,7 +53,7 @@ def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: P
     """Store the plan, the documents and the vocabulary of a run, and return its `counts` and `part_rows`.
 
     Raises:
-        TextError: the text changed since it was hashed, or has too many unknown characters.
+        TextError: the text changed since it was hashed.
         CheckpointError: the tokenizer gives an id that the model does not have.
         NothingToScoreError: no token can be scored.
     """
@@ -58,14 +61,14 @@ def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: P
     tally = _Tally()
     seen = Fingerprint()
     part_rows = []
-    with _DocumentWriter(store.path / "documents.parquet") as writer:
+    with _document_writer(store.path / "documents.parquet") as writer:
         planned = _plan_documents(source, tokenizer, options, _Sinks(writer, tally, seen))
         for index, rows in enumerate(cut_parts(planned)):
             store.write_plan_part(index, rows)
             part_rows.append(int(rows.own.sum()))
     if seen.hexdigest() != options.text_sha256:
         raise TextError("text.changed", f"{source.name}: the text changed while it was read (sha256 differs)")
-    tally.check(source, options.max_unknown)
+    tally.check(source)
     write_vocabulary(store.path / "vocabulary.parquet", tokenizer, options.vocab_size)
     total = sum(part_rows)
     return {"counts": tally.counts(), "part_rows": part_rows, "sample_every": max(1, total // LADDER_ROWS)}
@@ -101,24 +104,25 @@ def _plan_documents(source: Source, tokenizer: Tokenizer, options: PlanOptions, 
             yield rows
 
 
-class _DocumentWriter:
-    """Writes documents.parquet in pieces of a few megabytes."""
+@contextmanager
+def _document_writer(path: Path) -> Iterator[_DocumentWriter]:
+    """Yield a writer of documents.parquet, which is put in place when the block ends well."""
+    schema = arrow_schema(DOCUMENT_COLUMNS)
+    with atomic_target(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as file:
+        writer = _DocumentWriter(file, schema)
+        yield writer
+        writer.flush()
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._schema = arrow_schema(DOCUMENT_COLUMNS)
+
+class _DocumentWriter:
+    """Writes documents in pieces of a few megabytes."""
+
+    def __init__(self, file: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._file = file
+        self._schema = schema
         self._pending: list[dict[str, Any]] = []
         self._size = 0
         self.last: dict[str, Any] = {}
-
-    def __enter__(self) -> _DocumentWriter:
-        with writing(self._path):
-            self._writer = pq.ParquetWriter(self._path, self._schema, compression="zstd")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush()
-        self._writer.close()
 
     def add(self, document: Document, tokens: Tokens, rows: Rows, keep_text: bool) -> None:
         whole = count_text(document.text)
@@ -144,12 +148,12 @@ class _DocumentWriter:
         self._pending.append(self.last)
         self._size += whole.bytes + 200
         if self._size > FLUSH_BYTES:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write what is pending."""
         if self._pending:
-            with writing(self._path):
-                self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
+            self._file.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
         self._pending, self._size = [], 0
 
 
@@ -177,8 +181,8 @@ class _Tally:
 
     def add(self, document: Document, tokens: Tokens, rows: Rows, record: dict[str, Any]) -> None:
         self.sums["documents"] += 1
-        for name in DOCUMENT_COLUMNS[4:13]:  # tokens … normalized_bytes
-            self.sums[name.name] += record[name.name]
+        for name in SUMMED:
+            self.sums[name] += record[name]
         self.tiles &= tokens.tiles
         widths = rows.byte_stop - rows.byte_start
         for code, reason in enumerate(UNSCORED):
@@ -198,27 +202,10 @@ class _Tally:
             if piece not in self.unknown_text and len(self.unknown_text) < UNKNOWN_SHOWN:
                 self.unknown_text.append(piece)
 
-    def check(self, source: Source, max_unknown: float) -> None:
-        """Refuse a run without a scored token, or with too many unknown characters; note the others."""
-        total = self.sums["tokens"]
-        if self.unknown:
-            share = self.unknown / total
-            shown = " ".join(
-                f"U+{ord(piece):04X}" if len(piece) == 1 else visible(piece, 20) for piece in self.unknown_text
-            )
-            text = (
-                f"{source.name}: {format_count(self.unknown)} tokens ({share:.2%}) are not in the vocabulary: {shown}"
-            )
-            if share > max_unknown:
-                hint = (
-                    "--newlines lf turns CRLF and CR into LF"
-                    if "\r" in "".join(self.unknown_text)
-                    else "see --max-unknown"
-                )
-                raise TextError("text.unknown", f"{text} (limit {max_unknown:.2%})", hint=hint)
-            if text not in source.notices:
-                source.notices.append(text)
+    def check(self, source: Source) -> None:
+        """Refuse a run without a single token that can be scored."""
         if self.sums["scored_tokens"] == 0:
+            total = self.sums["tokens"] - self.unscored["special"]
             needs = "no tokens" if total == 0 else f"{format_count(total)} token, needs at least 2 tokens in a document"
             raise NothingToScoreError("text.nothing_to_score", f"{source.name}: {needs}")
 
@@ -228,8 +215,35 @@ class _Tally:
             **{name: int(value) for name, value in self.sums.items()},
             "unscored_tokens": dict(self.unscored),
             "unscored_bytes": dict(self.unscored_bytes),
+            "unknown_tokens": self.unknown,
+            "unknown_text": self.unknown_text,
             "spans_tile": bool(self.tiles),
         }
+
+
+def check_unknown(counts: dict[str, Any], source: Source, max_unknown: float) -> None:
+    """Note the tokens that stand for text outside the vocabulary, or refuse the text for them.
+
+    Args:
+        counts: the `counts` of a plan or a run, new or stored: a looser limit once is none for ever.
+        source: the text, for its name and its notices.
+        max_unknown: largest share of its tokens that may be unknown.
+
+    Raises:
+        TextError: a larger share is.
+    """
+    unknown = counts["unknown_tokens"]
+    if not unknown:
+        return
+    pieces: list[str] = counts["unknown_text"]
+    share = unknown / counts["tokens"]
+    shown = " ".join(f"U+{ord(piece):04X}" if len(piece) == 1 else visible(piece, 20) for piece in pieces)
+    text = f"{source.name}: {format_count(unknown)} tokens ({share:.2%}) are not in the vocabulary: {shown}"
+    if share > max_unknown:
+        hint = "--newlines lf turns CRLF and CR into LF" if "\r" in "".join(pieces) else "see --max-unknown"
+        raise TextError("text.unknown", f"{text} (limit {max_unknown:.2%})", hint=hint)
+    if text not in source.notices:
+        source.notices.append(text)
 
 
 @dataclass(frozen=True)

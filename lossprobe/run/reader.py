@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from lossprobe.errors import OutputError, UsageError
+from lossprobe.errors import OutputError, ResourceError, UsageError
 from lossprobe.run.files import sha256_of
 from lossprobe.run.schema import SCHEMA_VERSION
 from lossprobe.units import visible
@@ -25,6 +26,7 @@ LATEST = "latest"
 MANIFEST = "run.json"
 BATCH_ROWS = 65_536
 MEMORY_LIMIT = "2GB"
+BAD_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Run:
 
     @property
     def counts(self) -> dict[str, Any]:
-        """Tokens, bytes, characters, words and documents, read and scored; see `pipeline.plan_run`."""
+        """Tokens, bytes, characters, words and documents, read and scored; see `run.planning`."""
         return dict(self.manifest["counts"])
 
     @property
@@ -81,29 +83,44 @@ class Run:
         return connection
 
     def _create_view(self, connection: duckdb.DuckDBPyConnection, table: str, names: Sequence[str]) -> None:
-        quoted = ", ".join("'" + str(self.path / name).replace("'", "''") + "'" for name in names)
-        try:
+        quoted = ", ".join(_quoted(str(self.path / name)) for name in names)
+        with self._reading():
             connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{quoted}])")
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turn damage that shows while a file is read into an `OutputError`; bad SQL stays what it is."""
+        try:
+            yield
+        except BAD_SQL:
+            raise
+        except duckdb.OutOfMemoryException:
+            raise ResourceError(
+                "run.memory", f"{visible(str(self.path), 200)}: a query needs over {MEMORY_LIMIT}"
+            ) from None
         except duckdb.Error as error:
             reason = visible(str(error).splitlines()[0], 160)
             raise OutputError(
                 "run.damaged",
-                f"{visible(str(self.path), 200)}: {table} cannot be read: {reason}",
+                f"{visible(str(self.path), 200)}: cannot be read: {reason}",
                 hint="check it with lossprobe verify",
             ) from None
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
         """Return the result of a SQL query as a frame."""
-        return self._connection.execute(sql, list(parameters)).df()
+        with self._reading():
+            return self._connection.execute(sql, list(parameters)).df()
 
     def batches(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[pa.RecordBatch]:
         """Yield the result of a SQL query in Arrow batches, in bounded memory."""
         stream = self._connection.cursor()  # its own, so that other queries can run between the batches
-        yield from stream.sql(sql, params=list(parameters)).to_arrow_reader(BATCH_ROWS)
+        with self._reading():
+            yield from stream.sql(sql, params=list(parameters)).to_arrow_reader(BATCH_ROWS)
 
     def scalar(self, sql: str, parameters: Sequence[object] = ()) -> Any:
         """Return the single value of a SQL query."""
-        row = self._connection.execute(sql, list(parameters)).fetchone()
+        with self._reading():
+            row = self._connection.execute(sql, list(parameters)).fetchone()
         assert row is not None
         return row[0]
 
@@ -111,9 +128,13 @@ class Run:
         """Return the files whose bytes are gone or no longer what `run.json` says."""
         return [name for name, digest in self.manifest["files"].items() if not self._intact(name, digest)]
 
+    def missing_files(self) -> list[str]:
+        """Return the files that `run.json` names and that are not there."""
+        return [name for name in self.manifest["files"] if not (self.path / name).is_file()]
+
     def _intact(self, name: str, digest: str) -> bool:
         file = self.path / name
-        return file.is_file() and sha256_of(file) == digest
+        return ".." not in Path(name).parts and file.is_file() and sha256_of(file) == digest
 
 
 def is_run(path: Path) -> bool:
@@ -153,6 +174,10 @@ def open_run(path: Path | str) -> Run:
             f"{shown}: schema {visible(str(version), 20)}, this lossprobe reads {SCHEMA_VERSION}",
             hint="score again",
         )
+    if not all(isinstance(manifest.get(key), dict) for key in ("settings", "labels", "counts", "files")):
+        raise OutputError(
+            "run.damaged", f"{shown}: {MANIFEST} is damaged: settings, labels, counts or files are missing"
+        )
     return Run(path, manifest)
 
 
@@ -170,4 +195,10 @@ def latest_run(folder: Path) -> Run:
             f"no run in this folder yet (no {RUNS_FOLDER}/{LATEST})",
             hint="score first: lossprobe score CHECKPOINT TEXT",
         )
-    return open_run(folder / pointer.read_text("utf-8").strip())
+    return open_run(folder / pointer.read_text("utf-8").removesuffix("\n"))
+
+
+def _quoted(path: str) -> str:
+    """Return a path as a SQL string that DuckDB takes for one file: *, ? and [ in it are no wildcards."""
+    plain = "".join(f"[{c}]" if c in "*?[" else c for c in path)
+    return "'" + plain.replace("'", "''") + "'"

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from lossprobe.errors import OutputError
-from lossprobe.run.files import sha256_of, write_json, write_table, writing
+from lossprobe.run.files import remove_temporary_files, sha256_of, write_json, write_table, writing
 from lossprobe.run.schema import (
     HISTOGRAM_COLUMNS,
     MEASURED,
@@ -82,6 +82,7 @@ class RunStore:
                 "output.locked", f"{shown}: locked by pid {pid}", hint="wait for it, or use another -o"
             ) from None
         holder.write_text(str(os.getpid()), encoding="utf-8")
+        remove_temporary_files(self.path)
 
     def __enter__(self) -> RunStore:
         return self
@@ -89,10 +90,19 @@ class RunStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Free the lock; a directory without even a plan is removed.
+
+        The lock file of a run stays: another process may wait on it, and a second one beside it would lock nothing.
+        """
         (self.path / HOLDER).unlink(missing_ok=True)
-        self._lock.release()
-        if (self.path / MANIFEST).exists():
+        empty = not (self.path / MANIFEST).exists() and not (self.path / PLAN).exists()
+        if empty:
+            self.clear()
             (self.path / LOCK).unlink(missing_ok=True)
+        self._lock.release()
+        if empty:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
     def clear(self) -> None:
         """Remove everything that a run keeps here, for `--overwrite`."""

@@ -44,9 +44,11 @@ def test_powers_of_two_begin_a_bin(make_run):
 @pytest.mark.parametrize("bins", ["geometric", "every"])
 def test_counts_sum_to_all_scored_tokens(make_run, by, bins):
     docs = [words("first_token", *[1] * length) for length in (1, 5, 30)] + [words("first_token", 2, "masked", 3)]
-    table = measure_positions(make_run(docs, context=8), by, bins).table
-    assert table["count"].sum() == 1 + 5 + 30 + 2
-    assert (table["context"].diff().dropna() > 0).all()
+    result = measure_positions(make_run(docs, context=8), by, bins)
+    assert result.axis == {"context": "context", "document-position": "position"}[by]
+    assert list(result.table.columns[:2]) == [result.axis, f"{result.axis}_last"]
+    assert result.table["count"].sum() == 1 + 5 + 30 + 2
+    assert (result.table[result.axis].diff().dropna() > 0).all()
 
 
 def test_context_starts_again_in_every_window_and_the_place_in_the_document_does_not(make_run):

@@ -361,3 +361,64 @@ def test_demo_leaves_tables_and_pictures_of_both_models(tmp_path, monkeypatch, c
     # The story of the pair: without smoothing the model is over-confident on held-out entries, with it less so.
     assert gaps["jargon-plain"] > 0.05
     assert gaps["jargon-smoothed"] < gaps["jargon-plain"] - 0.02
+
+
+def test_results_are_never_written_over_inputs(work, tmp_path, capsys, text):
+    run_path = latest_run(work).path
+    copy = tmp_path / "model"
+    shutil.copytree(CHECKPOINT, copy)
+    before = text.read_bytes()
+    refused(capsys, 2, "output.is_input", "positions", f"--csv={text}")
+    refused(capsys, 2, "output.inside_checkpoint", "positions", "--plot", copy / "x.png")
+    refused(capsys, 2, "output.inside_run", "positions", "--csv", run_path / "x.csv")
+    assert text.read_bytes() == before
+    assert not (copy / "x.png").exists()
+
+
+def test_two_results_do_not_share_standard_output(work, capsys):
+    refused(capsys, 2, "output.two_results", "tokens", "--table", "--csv", "-")
+    refused(capsys, 2, "output.two_results", "tokens", "--table", "--json")
+
+
+def test_names_from_a_run_reach_the_terminal_escaped(work, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(latest_run(work).path, copy)
+    manifest = json.loads((copy / "run.json").read_text())
+    manifest["files"]["tokens/\x1b[31mevil\n::error::"] = "0"
+    (copy / "run.json").write_text(json.dumps(manifest))
+    err = refused(capsys, 6, "run.damaged", "verify", copy)
+    assert "\x1b" not in err
+    assert "\n::error::" not in err
+
+
+def test_the_hardest_entries_have_their_names(work, capsys):
+    _, out, _ = call(capsys, "hardest", "--by", "type", "--table")
+    header = next(line for line in out.splitlines() if "token_id" in line)
+    assert header.split()[0] == "text"
+
+
+def test_a_closed_standard_output_is_one_line(work):
+    process = subprocess.run(
+        ["bash", "-c", " ".join([*LOSSPROBE, "tokens", ">&-"])], capture_output=True, check=False, text=True
+    )
+    assert process.returncode == 6
+    assert process.stderr == "lossprobe: error[output.closed]: standard output is closed\n"
+
+
+def test_a_bad_variable_is_named(work, capsys, monkeypatch):
+    monkeypatch.setenv("LOSSPROBE_TOKENS_ROWS", "zz")
+    assert "(from LOSSPROBE_TOKENS_ROWS)" in refused(capsys, 2, "usage", "tokens")
+
+
+def test_a_variable_for_scoring_does_not_stop_a_view_of_a_stored_run(work, capsys, monkeypatch):
+    monkeypatch.setenv("LOSSPROBE_POSITIONS_DEVICE", "cpu")
+    assert call(capsys, "positions")[0] == 0
+
+
+def test_a_working_folder_that_is_gone_is_one_line(tmp_path, text):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    command = f"cd {folder} && rmdir {folder} && {sys.executable} -m lossprobe score {CHECKPOINT} {text}"
+    process = subprocess.run(["bash", "-c", command], capture_output=True, check=False, text=True)
+    assert process.returncode == 6
+    assert "error[output.write]: .lossprobe: cannot be written: No such file or directory" in process.stderr

@@ -141,7 +141,7 @@ def test_perplexity_by_a_field_of_the_records(work, capsysbinary):
 def test_positions_by_document_position_and_every(work, capsysbinary):
     assert run(["positions", "--by", "document-position", "--bins", "every", "--csv", "-"]) == 0
     table = pd.read_csv(io.BytesIO(capsysbinary.readouterr().out))
-    assert (table["context"] == table["context_last"]).all()
+    assert (table["position"] == table["position_last"]).all()
     assert table["count"].sum() == latest_run(Path()).counts["scored_tokens"]
 
 
