@@ -78,7 +78,7 @@ def _tokens(run: Run, top: int, total: float) -> Hardest:
     first = table.iloc[0]
     finding = (
         f"the hardest {plural(len(table), 'token')} carry {share:.2%} of the total loss; hardest: "
-        f"'{first['characters']}' at {first['loss_nats']:.2f} nats, the model expected '{first['top_text']}'"
+        f"“{first['characters']}” at {first['loss_nats']:.2f} nats, the model expected “{first['top_text']}”"
     )
     return Hardest("token", total, table, [], finding)
 

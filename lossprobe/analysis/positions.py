@@ -65,7 +65,7 @@ class PositionLosses:
         first, last = self.table.iloc[0], self.table.iloc[-1]
         fall = first["mean_loss_nats"] - last["mean_loss_nats"]
         change = f"loss {'falls' if fall >= 0 else 'rises'} by {abs(fall):.3f} nats"
-        if not (first["low"] > last["high"] or last["low"] > first["high"]):
+        if first["low"] <= last["high"] and last["low"] <= first["high"]:
             change += " (no more than the intervals allow)"
         span = f"{_bin_name(first)} to {_bin_name(last)}"
         text = f"{change} from {span} tokens of context" if self.by == "context" else f"{change} from position {span}"

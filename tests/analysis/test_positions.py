@@ -189,3 +189,17 @@ def test_there_is_no_fit_where_none_settles(make_run):
 def test_sign_runs():
     assert sign_runs(np.array([1.0, 1.0, -1.0, -1.0])) == (2, 3.0)  # 1 + 2 · 2 · 2 / 4
     assert sign_runs(np.array([1.0, 2.0, 3.0])) == (1, 1.0)
+
+
+def test_the_finding_says_when_the_intervals_overlap_and_only_then(make_run):
+    # Four documents, losses of context 1 and 2: far apart in the first run, the other way round in half of the second.
+    apart = [words("first_token", 8 + spread, 1 + spread) for spread in (0, 1, 0, 1)]
+    mixed = [
+        words("first_token", 8, 1),
+        words("first_token", 1, 8),
+        words("first_token", 7, 1),
+        words("first_token", 1, 8),
+    ]
+    assert "intervals" not in measure_positions(make_run(apart, context=8)).finding
+    assert "(no more than the intervals allow)" in measure_positions(make_run(mixed, context=8)).finding
+    assert "intervals" not in measure_positions(make_run([words("first_token", 8, 1)], context=8)).finding
