@@ -21,7 +21,7 @@ def test_tokens_are_ordered_by_loss_then_document_then_token(make_run):
     assert result.table[["document", "token"]].to_numpy().tolist() == [[1, 2], [0, 2], [0, 3], [1, 1], [2, 2]]
     assert result.table["loss_nats"].tolist() == pytest.approx([7 * LN2, *[5 * LN2] * 4], rel=CLOSE)
     assert result.total_nats == pytest.approx(30 * LN2, rel=CLOSE)
-    assert result.finding.startswith("the hardest 5 tokens carry 90.00% of the total loss; hardest: ' c' at 4.85 nats")
+    assert result.finding.startswith("the hardest 5 tokens carry 90.00% of the total loss; hardest: “ c” at 4.85 nats")
 
 
 def test_a_token_stands_in_its_text(make_run):
