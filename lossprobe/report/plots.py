@@ -216,7 +216,7 @@ def _bar_names(by: str, table: pd.DataFrame) -> list[str]:
         ]
     if by == "document":
         return [f"{row['document']}: {row['begins'][:28]}" for row in rows]
-    return [f"{row['class']} ({row['kind']}, {row['share_of_tokens']:.0%} of tokens)" for row in rows]
+    return [f"{row['class']} ({row['kind']}, {row['share_of_tokens']:.1%} of tokens)" for row in rows]
 
 
 def plot_perplexity(run: Run, result: Perplexity) -> Figure:
