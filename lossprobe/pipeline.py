@@ -6,15 +6,17 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import OutputError, UsageError
-from lossprobe.run.files import sha256_of_json, write_atomically, writing
+from lossprobe.run.files import sha256_of_json, write_text, writing
 from lossprobe.run.planning import PlanOptions, check_unknown, write_plan
-from lossprobe.run.reader import LATEST, MANIFEST, RUNS_FOLDER, Run, open_run
+from lossprobe.run.reader import LATEST, RUNS_FOLDER, Run, open_run
+from lossprobe.run.schema import MANIFEST
 from lossprobe.run.store import RunStore
 from lossprobe.scoring.plan import WindowPolicy
 from lossprobe.scoring.scorer import PassOptions, score_part
@@ -155,6 +157,7 @@ def _score_parts(
     """Score and store every part that is not there yet."""
     total = plan["counts"]["tokens"]
     pending = list(store.pending(len(plan["part_rows"])))
+    first_rows = [0, *accumulate(plan["part_rows"])]
     done = ahead = total - sum(plan["part_rows"][index] for index in pending)
     progress(done, total)
 
@@ -166,7 +169,7 @@ def _score_parts(
     options = PassOptions(batch_size, plan["sample_every"], advance)
     for index in pending:
         rows = store.read_plan_part(index)
-        store.write_part(index, rows, score_part(checkpoint, rows, sum(plan["part_rows"][:index]), options))
+        store.write_part(index, rows, score_part(checkpoint, rows, first_rows[index], options))
         done = ahead = done + plan["part_rows"][index]
         progress(done, total)
 
@@ -245,10 +248,6 @@ def remember(path: Path, source: Source) -> None:
     try:
         with writing(pointer):
             pointer.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(pointer, lambda target: _write_path(target, path))
+        write_text(pointer, f"{path}\n")
     except OutputError as error:
         source.notices.append(f"not remembered as the latest run: {error.message}")
-
-
-def _write_path(target: Path, path: Path) -> None:
-    target.write_text(f"{path}\n", encoding="utf-8")

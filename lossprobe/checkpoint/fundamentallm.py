@@ -16,9 +16,10 @@ import yaml
 from torch import nn
 
 from lossprobe.checkpoint.characters import CharacterTokenizer, check_vocab_size, read_fundamentallm_tokenizer
+from lossprobe.checkpoint.hashes import combined_sha256
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions, Tokenizer
 from lossprobe.checkpoint.tensors import check_finite, check_tensors
-from lossprobe.checkpoint.torch_file import TorchFile, combined_sha256, dtypes, refusal, tensors_in
+from lossprobe.checkpoint.torch_file import TorchFile, dtypes, refusal, tensors_in
 from lossprobe.units import format_count, visible
 
 NORM_EPS = 1e-6  # not stored: a constant of the format, as are the erf GELU and the biases

@@ -7,7 +7,6 @@ name a kernel, or make anything be fetched.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,18 +16,18 @@ import torch
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from lossprobe.checkpoint.causal_lm import CausalLM
+from lossprobe.checkpoint.hashes import combined_sha256, file_sha256
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions
 from lossprobe.checkpoint.json_file import read_json
 from lossprobe.checkpoint.model_config import build_config, building, check_size
-from lossprobe.checkpoint.safetensors_file import TensorEntry, file_sha256, read_tensors, scan_header
-from lossprobe.checkpoint.tensors import check_finite
+from lossprobe.checkpoint.safetensors_file import TensorEntry, read_tensors, scan_header
+from lossprobe.checkpoint.tensors import check_finite, compute_dtype
 from lossprobe.checkpoint.tokenizers import open_tokenizer
 from lossprobe.checkpoint.weight_files import find_weights
-from lossprobe.errors import CheckpointError, UsageError
+from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
 STORED_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def is_huggingface(path: Path) -> bool:
@@ -62,7 +61,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
         facts = CheckpointFacts(
             name=path.resolve().name,
             family=str(settings["model_type"]),
-            sha256=hash_files([path / "config.json", *files]),
+            sha256=combined_sha256({file.name: file_sha256(file) for file in (path / "config.json", *files)}),
             vocab_size=int(config.get_text_config().vocab_size),
             context_length=getattr(config.get_text_config(), "max_position_embeddings", None),
             parameters=sum(weight.numel() for weight in model.parameters()),
@@ -143,25 +142,6 @@ def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
         sizes[entry.dtype] = sizes.get(entry.dtype, 0) + _numel(entry)
     code = max(sorted(sizes), key=lambda dtype: sizes[dtype])
     return STORED_DTYPES.get(code, code.lower())
-
-
-def compute_dtype(stored: str, wanted: str) -> torch.dtype:
-    """Return the dtype of the forward pass: the wanted one; for "auto" the stored one, or else float32.
-
-    Raises:
-        UsageError: a dtype that is not offered.
-    """
-    if wanted not in DTYPES and wanted != "auto":
-        raise UsageError("checkpoint.dtype", f"--dtype {visible(wanted, 20)}: must be one of {', '.join(DTYPES)}, auto")
-    return DTYPES.get(stored, torch.float32) if wanted == "auto" else DTYPES[wanted]
-
-
-def hash_files(files: list[Path]) -> str:
-    """Return one sha256 over the names and contents of files."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}\0{file_sha256(file)}\n".encode())
-    return digest.hexdigest()
 
 
 def _tied(model: Any) -> bool | None:

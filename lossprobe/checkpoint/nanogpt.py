@@ -13,9 +13,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from lossprobe.checkpoint.causal_lm import CausalLM
 from lossprobe.checkpoint.characters import check_vocab_size, read_meta_pkl
+from lossprobe.checkpoint.hashes import combined_sha256
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions, Tokenizer
 from lossprobe.checkpoint.tensors import check_finite, check_tensors
-from lossprobe.checkpoint.torch_file import TorchFile, combined_sha256, dtypes, listed, refusal, tensors_in
+from lossprobe.checkpoint.torch_file import TorchFile, dtypes, listed, refusal, tensors_in
 from lossprobe.units import visible
 
 NORM_EPS = 1e-5

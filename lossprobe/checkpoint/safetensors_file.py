@@ -7,7 +7,6 @@ read kills the process; reading with `pread` raises instead.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,16 +147,3 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             "checkpoint.changed", f"{shown}: file changed during reading ({visible(str(error), 80)})"
         ) from None
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes, read in chunks.
-
-    Raises:
-        CheckpointError: the file cannot be read.
-    """
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise unreadable(visible(str(path), 200), error) from None

@@ -1,4 +1,4 @@
-"""The exact set of weights: every expected tensor, none besides, each with its shape and finite values."""
+"""The exact set of weights: every expected tensor, none besides, with its shape and finite values; and the dtype."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from lossprobe.errors import CheckpointError
+from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.units import format_count, visible
 
 SHOWN_NAMES = 3
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def check_tensors(path: Path, actual: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -67,3 +68,14 @@ def _named(names: Sequence[str]) -> str:
     listed = ", ".join(visible(name, 80) for name in names[:SHOWN_NAMES])
     more = f" and {format_count(len(names) - SHOWN_NAMES)} more" if len(names) > SHOWN_NAMES else ""
     return f"tensor{'' if len(names) == 1 else 's'} {listed}{more}"
+
+
+def compute_dtype(stored: str, wanted: str) -> torch.dtype:
+    """Return the dtype of the forward pass: the wanted one; for "auto" the stored one, or else float32.
+
+    Raises:
+        UsageError: a dtype that is not offered.
+    """
+    if wanted not in DTYPES and wanted != "auto":
+        raise UsageError("checkpoint.dtype", f"--dtype {visible(wanted, 20)}: must be one of {', '.join(DTYPES)}, auto")
+    return DTYPES.get(stored, torch.float32) if wanted == "auto" else DTYPES[wanted]

@@ -24,6 +24,7 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from lossprobe.checkpoint.pickle_outline import STORAGE_ITEM_BYTES, outline_pickle
+from lossprobe.checkpoint.tensors import compute_dtype
 from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count, plural, visible, visible_bytes
 
@@ -133,14 +134,7 @@ def tensors_in(file: TorchFile, key: str) -> dict[str, torch.Tensor]:
 def dtypes(tensors: Mapping[str, torch.Tensor], asked: str) -> tuple[torch.dtype, torch.dtype]:
     """Return the widest stored dtype, and the one to compute in: `asked` by name, "auto" being the stored one."""
     stored = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
-    by_name = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": stored}
-    return stored, by_name[asked]
-
-
-def combined_sha256(files: Mapping[str, str]) -> str:
-    """Return one hash over file names and the hashes of their contents."""
-    lines = "".join(f"{digest} {name}\n" for name, digest in sorted(files.items()))
-    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+    return stored, stored if asked == "auto" else compute_dtype(str(stored), asked)
 
 
 def check_tensor_bytes(path: Path, content: object, file_bytes: int) -> None:

@@ -38,8 +38,6 @@ CONTEXT = {
     "token_normalize_func": lambda word: word.replace("_", "-"),
 }
 KEPT = "finished parts are kept; repeat the command to resume"
-
-
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 

@@ -60,8 +60,8 @@ def present(view: View, outputs: Outputs) -> None:
             "output.two_results", "--csv -, --plot -, --json and --table: only one of them can have standard output"
         )
     for destination in (csv, plot):
-        if destination not in (None, STDOUT):
-            protect_inputs(Path(str(destination)), view.run)
+        if destination is not None and destination != STDOUT:
+            protect_inputs(Path(destination), view.run)
     to_stdout = outputs.json or STDOUT in (csv, plot)
     table = outputs.table or (sys.stdout.isatty() and not to_stdout)
     if csv is None and not (to_stdout or table):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from lossprobe.errors import OutputError
 from lossprobe.report.talk import say
-from lossprobe.run.files import write_atomically
+from lossprobe.run.files import write_atomically, writing
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
@@ -31,11 +30,11 @@ def write_bytes(destination: str, pieces: Iterable[bytes]) -> None:
         BrokenPipeError: the reader of standard output or of a pipe has gone.
     """
     if destination == STDOUT:
-        with _failures_of("standard output"):
+        with writing("standard output"):
             _fill(sys.stdout.buffer, pieces)
         return
     path = Path(destination)
-    with _failures_of(destination):
+    with writing(destination):
         if path.exists() and not path.is_file():
             with path.open("wb") as stream:
                 _fill(stream, pieces)
@@ -45,18 +44,6 @@ def write_bytes(destination: str, pieces: Iterable[bytes]) -> None:
         else:
             write_atomically(path, lambda target: _fill_file(target, pieces))
     say(f"wrote {visible(destination, 200)}")
-
-
-@contextmanager
-def _failures_of(name: str) -> Iterator[None]:
-    """Turn a failure to write, but for a reader that has gone, into an `OutputError`."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        reason = error.strerror or visible(str(error), 120)
-        raise OutputError("output.write", f"{visible(name, 200)}: cannot be written: {reason}") from None
 
 
 def _fill(stream: IO[bytes], pieces: Iterable[bytes]) -> None:

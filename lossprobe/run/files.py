@@ -21,13 +21,15 @@ TEMPORARY = ".tmp"
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write `path` into an `OutputError` with one line."""
+def writing(name: Path | str) -> Iterator[None]:
+    """Turn a failure to write what `name` says, but for a reader that has gone, into an `OutputError` with one line."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
         reason = error.strerror or visible(str(error), 120)
-        raise OutputError("output.write", f"{visible(str(path), 200)}: cannot be written: {reason}") from None
+        raise OutputError("output.write", f"{visible(str(name), 200)}: cannot be written: {reason}") from None
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -77,12 +79,13 @@ def _sync_directory(path: Path) -> None:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write an object as indented JSON with a stable key order; NaN is a bug, not a value."""
-    data = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=True) + "\n"
-    write_atomically(path, lambda target: _write_text(target, data))
+    write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=True) + "\n")
 
 
-def _write_text(target: Path, data: str) -> None:
-    target.write_text(data, encoding="utf-8", newline="\n")
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8 with LF line ends."""
+    with atomic_target(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_table(path: Path, columns: tuple[Column, ...], values: dict[str, Any]) -> None:

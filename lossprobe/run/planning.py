@@ -97,8 +97,9 @@ def _plan_documents(source: Source, tokenizer: Tokenizer, options: PlanOptions, 
                 f"the tokenizer gave token id {largest}, the model has {options.vocab_size}",
             )
         rows = plan_document(number, tokens, options.policy, window)
-        sinks.writer.add(document, tokens, rows, options.keep_text)
-        sinks.tally.add(document, tokens, rows, sinks.writer.last)
+        record = _document_record(number, document, tokens, rows, options.keep_text)
+        sinks.writer.add(record)
+        sinks.tally.add(document, tokens, rows, record)
         if len(rows):
             window = int(rows.window[-1]) + 1
             yield rows
@@ -122,31 +123,11 @@ class _DocumentWriter:
         self._schema = schema
         self._pending: list[dict[str, Any]] = []
         self._size = 0
-        self.last: dict[str, Any] = {}
 
-    def add(self, document: Document, tokens: Tokens, rows: Rows, keep_text: bool) -> None:
-        whole = count_text(document.text)
-        scored = whole - _unscored_counts(document, rows)
-        self.last = {
-            "document": int(rows.document[0]) if len(rows) else self.last.get("document", -1) + 1,
-            "source": document.source,
-            "line": document.line,
-            "byte_offset": document.byte_offset,
-            "tokens": len(rows),
-            "scored_tokens": int((rows.unscored == SCORED).sum()),
-            "bytes": whole.bytes,
-            "characters": whole.characters,
-            "words": whole.words,
-            "scored_bytes": scored.bytes,
-            "scored_characters": scored.characters,
-            "scored_words": scored.words,
-            "normalized_bytes": tokens.normalized_bytes,
-            "tiles": tokens.tiles,
-            "fields": document.fields,
-            "text": document.text if keep_text else None,
-        }
-        self._pending.append(self.last)
-        self._size += whole.bytes + 200
+    def add(self, record: dict[str, Any]) -> None:
+        """Add the record of the next document."""
+        self._pending.append(record)
+        self._size += record["bytes"] + 200
         if self._size > FLUSH_BYTES:
             self.flush()
 
@@ -155,6 +136,30 @@ class _DocumentWriter:
         if self._pending:
             self._file.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
         self._pending, self._size = [], 0
+
+
+def _document_record(number: int, document: Document, tokens: Tokens, rows: Rows, keep_text: bool) -> dict[str, Any]:
+    """Return a document's row of documents.parquet."""
+    whole = count_text(document.text)
+    scored = whole - _unscored_counts(document, rows)
+    return {
+        "document": number,
+        "source": document.source,
+        "line": document.line,
+        "byte_offset": document.byte_offset,
+        "tokens": len(rows),
+        "scored_tokens": int((rows.unscored == SCORED).sum()),
+        "bytes": whole.bytes,
+        "characters": whole.characters,
+        "words": whole.words,
+        "scored_bytes": scored.bytes,
+        "scored_characters": scored.characters,
+        "scored_words": scored.words,
+        "normalized_bytes": tokens.normalized_bytes,
+        "tiles": tokens.tiles,
+        "fields": document.fields,
+        "text": document.text if keep_text else None,
+    }
 
 
 def _unscored_counts(document: Document, rows: Rows) -> TextCounts:

@@ -18,12 +18,11 @@ import pyarrow as pa
 
 from lossprobe.errors import OutputError, ResourceError, UsageError
 from lossprobe.run.files import sha256_of
-from lossprobe.run.schema import SCHEMA_VERSION
+from lossprobe.run.schema import MANIFEST, PLAN, SCHEMA_VERSION
 from lossprobe.units import visible
 
 RUNS_FOLDER = ".lossprobe"
 LATEST = "latest"
-MANIFEST = "run.json"
 BATCH_ROWS = 65_536
 MEMORY_LIMIT = "2GB"
 BAD_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)
@@ -139,7 +138,7 @@ class Run:
 
 def is_run(path: Path) -> bool:
     """Return whether a path is a run directory, complete or not."""
-    return path.is_dir() and ((path / MANIFEST).is_file() or (path / "plan.json").is_file())
+    return path.is_dir() and ((path / MANIFEST).is_file() or (path / PLAN).is_file())
 
 
 def open_run(path: Path | str) -> Run:

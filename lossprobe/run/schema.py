@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
+MANIFEST = "run.json"  # written last: a run counts only with it
+PLAN = "plan.json"  # what an unfinished run is to score
 
 
 @dataclass(frozen=True)

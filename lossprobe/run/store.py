@@ -31,7 +31,9 @@ from lossprobe.errors import OutputError
 from lossprobe.run.files import remove_temporary_files, sha256_of, write_json, write_table, writing
 from lossprobe.run.schema import (
     HISTOGRAM_COLUMNS,
+    MANIFEST,
     MEASURED,
+    PLAN,
     PLANNED,
     SCHEMA_VERSION,
     TOKEN_COLUMNS,
@@ -43,8 +45,6 @@ from lossprobe.scoring.scorer import PartScores
 from lossprobe.scoring.statistics import LADDER_TEMPERATURES
 from lossprobe.units import visible
 
-MANIFEST = "run.json"
-PLAN = "plan.json"
 LOCK = ".lock"
 HOLDER = ".lock-holder"
 OWN = "own"

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from lossprobe.checkpoint.tensors import check_finite, check_tensors
-from lossprobe.errors import CheckpointError
+from lossprobe.checkpoint.tensors import check_finite, check_tensors, compute_dtype
+from lossprobe.checkpoint.torch_file import dtypes
+from lossprobe.errors import CheckpointError, UsageError
 
 EXPECTED = {"a": (2, 3), "b": (4,), "c": (1,), "d": (1,), "e": (1,)}
 ACTUAL = {name: torch.zeros(shape) for name, shape in EXPECTED.items()}
@@ -47,3 +48,10 @@ def test_non_finite_values_are_counted(tmp_path, values, message):
     with pytest.raises(CheckpointError) as caught:
         check_finite(tmp_path, {"a": torch.zeros(2), "ln_f.weight": torch.tensor(values)})
     assert (caught.value.id, caught.value.message) == ("checkpoint.non_finite", f"{tmp_path}: {message}")
+
+
+def test_a_dtype_that_is_not_offered_is_a_usage_error():
+    assert compute_dtype("float16", "auto") is torch.float16
+    assert compute_dtype("float64", "auto") is torch.float32
+    with pytest.raises(UsageError, match="must be one of float32, bfloat16, float16, auto"):
+        dtypes({"a": torch.zeros(1)}, "int8")

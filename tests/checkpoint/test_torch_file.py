@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lossprobe.checkpoint.torch_file import check_tensor_bytes, combined_sha256, read_torch_file
+from lossprobe.checkpoint.hashes import combined_sha256
+from lossprobe.checkpoint.torch_file import check_tensor_bytes, read_torch_file
 from lossprobe.errors import CheckpointError
 
 
