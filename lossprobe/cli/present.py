@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class View:
         csv: makes the CSV, piece by piece; None for that of `result.table`.
         lines: what stands below the terminal table, after the finding.
         left_out: columns that the terminal table leaves to the CSV.
+        others: the runs that are shown beside it.
     """
 
     command: str
@@ -38,6 +40,7 @@ class View:
     csv: Callable[[], Iterable[bytes]] | None = None
     lines: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    others: tuple[Run, ...] = ()
 
 
 def present(view: View, outputs: Outputs) -> None:
@@ -61,7 +64,8 @@ def present(view: View, outputs: Outputs) -> None:
         )
     for destination in (csv, plot):
         if destination is not None and destination != STDOUT:
-            protect_inputs(Path(destination), view.run)
+            for run in (view.run, *view.others):
+                protect_inputs(Path(destination), run)
     to_stdout = outputs.json or STDOUT in (csv, plot)
     table = outputs.table or (sys.stdout.isatty() and not to_stdout)
     if csv is None and not (to_stdout or table):
@@ -97,10 +101,9 @@ def protect_inputs(destination: Path, run: Run) -> None:
 
 
 def draw(view: View) -> Figure:
-    """Return the view's picture: `report.plots.plot_COMMAND`."""
-    from lossprobe.report import plots  # here, because drawing is slow to load and most views draw nothing
-
-    figure: Figure = getattr(plots, f"plot_{view.command}")(view.run, view.result)
+    """Return the view's picture: `report.plots.COMMAND.plot_COMMAND`."""
+    module = importlib.import_module(f"lossprobe.report.plots.{view.command}")  # slow to load, and rarely needed
+    figure: Figure = getattr(module, f"plot_{view.command}")(view.run, view.result)
     return figure
 
 
@@ -108,7 +111,8 @@ def _terminal(view: View) -> str:
     from lossprobe.report.tables import to_terminal
 
     notes = [f"note: {note}" for note in getattr(view.result, "notes", [])]
-    title = f"{view.command}: {view.run.name} on {view.run.text_name} (context {view.run.context})"
+    names = ", ".join(run.name for run in (view.run, *view.others))
+    title = f"{view.command}: {names} on {view.run.text_name} (context {view.run.context})"
     width = None if sys.stdout.isatty() else 160
     table = view.result.table.drop(columns=[name for name in view.left_out if name in view.result.table])
     return to_terminal(table, title, [view.result.finding, *view.lines, *notes], width)

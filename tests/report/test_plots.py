@@ -13,7 +13,10 @@ from lossprobe.analysis.hardest import GROUPS, find_hardest
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.tokens import measure_tokens
-from lossprobe.report.plots import BARS, STRIP_COLUMNS, plot_hardest, plot_perplexity, plot_positions, plot_tokens
+from lossprobe.report.plots.hardest import BARS, plot_hardest
+from lossprobe.report.plots.perplexity import plot_perplexity
+from lossprobe.report.plots.positions import plot_positions
+from lossprobe.report.plots.tokens import STRIP_COLUMNS, plot_tokens
 from lossprobe.report.style import drawable
 
 HOSTILE = ["$\\frac$", "a$b$c", "漢字", "\x1b[2J", "\u202e", "\n", "⌹", "😀", "\x00", "_^{", "%"]

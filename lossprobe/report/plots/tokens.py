@@ -1,0 +1,97 @@
+"""The picture of `lossprobe tokens`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from lossprobe.analysis.tokens import TokenLosses
+from lossprobe.report.style import (
+    BLUE,
+    MONOSPACE,
+    MONOSPACE_ADVANCE,
+    SCALE,
+    VERMILION,
+    drawable,
+    heading,
+    label,
+    new_figure,
+    plain_text,
+)
+from lossprobe.run.reader import Run
+from lossprobe.units import format_count
+
+STRIP_COLUMNS = 96
+STRIP_LINES = 12
+
+
+def plot_tokens(run: Run, result: TokenLosses) -> Figure:
+    """Return the histogram of losses with quantiles, over a strip of the text coloured by loss."""
+    figure = new_figure(10, 7.4)
+    upper, lower = figure.subplots(2, 1, height_ratios=[1, 1])
+    bins = result.histogram
+    upper.bar(bins["low_nats"], bins["count"], width=bins["high_nats"] - bins["low_nats"], align="edge", color=BLUE)
+    upper.set_yscale("log")
+    top = float(bins["count"].max())
+    upper.set_ylim(0.7, top * 6)
+    upper.set_xlim(0.0, float(bins["high_nats"].max()) * 1.02)
+    for share, value in result.quantiles.items():
+        upper.axvline(value, color=VERMILION, linewidth=1, linestyle="--")
+        plain_text(upper, value, top * 5, f" {float(share):.0%}", color=VERMILION, fontsize=8, va="top", rotation=90)
+    upper.axvline(result.mean_loss_nats, color="black", linewidth=1.2)
+    plain_text(
+        upper,
+        result.mean_loss_nats,
+        1.0,
+        f"mean {result.mean_loss_nats:.3f}",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2},
+        fontsize=8,
+        ha="center",
+        va="bottom",
+    )
+    label(
+        upper,
+        "loss (nats per token)",
+        "tokens (log scale)",
+        f"{heading(run)}: {format_count(result.tokens_scored)} tokens; dashed: quantiles",
+    )
+    draw_strip(figure, lower, result.strip)
+    return figure
+
+
+def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
+    """Draw consecutive tokens as running text on a background coloured by loss; grey where unscored."""
+    losses = strip["loss_nats"].astype(float)
+    scale = Normalize(0.0, max(1.0, float(np.nanquantile(losses, 0.98))))
+    colours = colormaps[SCALE]
+    size = 0.86 * figure.get_figwidth() * 72 / STRIP_COLUMNS / MONOSPACE_ADVANCE
+    x = y = 0
+    for text, loss in zip(strip["text"], losses, strict=True):
+        shown = drawable(str(text))[:STRIP_COLUMNS].replace(" ", "\u00b7" if str(text).strip() == "" else " ")
+        at_word = x > STRIP_COLUMNS - 14 and str(text).startswith(" ")
+        if at_word or x + len(shown) > STRIP_COLUMNS:
+            x, y = 0, y + 1
+        if y >= STRIP_LINES:
+            break
+        colour = (0.85, 0.85, 0.85, 1.0) if np.isnan(loss) else colours(scale(loss))
+        axes.add_patch(Rectangle((x, y), len(shown), 0.92, color=colour, linewidth=0))
+        ink = "black" if sum(colour[:3]) > 1.4 else "white"
+        axes.text(x, y + 0.68, shown, family=MONOSPACE, fontsize=size, color=ink, parse_math=False)
+        x += len(shown)
+        if str(text).endswith("\\n"):
+            x, y = 0, y + 1
+    axes.set_xlim(0, STRIP_COLUMNS)
+    axes.set_ylim(max(STRIP_LINES // 2, y + 1), -0.2)
+    axes.set_axis_off()
+    axes.set_title(
+        "the text around the hardest token, coloured by loss (\\n: line end; \u00b7: blank)", loc="left", fontsize=10
+    )
+    figure.colorbar(
+        ScalarMappable(scale, colours), ax=axes, label="loss (nats)", extend="max", fraction=0.025, pad=0.01
+    )
