@@ -19,7 +19,7 @@ EXIT_CODES: dict[int, str] = {
     7: "out of memory, or over a resource limit",
     10: "gate failed (reserved for audit)",
     11: "gate inconclusive (reserved for audit)",
-    12: "runs or baseline missing or not comparable (reserved for compare and audit)",
+    12: "runs not comparable (text, tokenizer, windows or BOS differ), or a baseline missing",
     130: "interrupted (Ctrl-C); finished parts are kept",
     141: "the reader closed the pipe",
     143: "terminated (SIGTERM); finished parts are kept",
@@ -79,3 +79,9 @@ class ResourceError(LossprobeError):
     """Memory or another limited resource ran out."""
 
     exit_code = 7
+
+
+class NotComparableError(LossprobeError):
+    """Runs whose numbers must not stand side by side: text, tokenizer, windows or BOS differ."""
+
+    exit_code = 12

@@ -1,0 +1,61 @@
+"""Which runs may stand side by side: those that scored the same tokens of the same text under the same windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lossprobe.errors import NotComparableError
+from lossprobe.run.reader import Run
+from lossprobe.units import visible
+
+# What must be equal, and what a reader calls it.
+IDENTITY = {
+    ("text", "sha256"): "text",
+    ("tokenizer", "sha256"): "tokenizer",
+    ("windows", "context"): "context",
+    ("windows", "stride"): "stride",
+    ("windows", "bos_id"): "BOS",
+    ("windows", "score_unknown"): "unknown tokens",
+}
+PAIRED = ("text", "tokenizer", "BOS")  # what must be equal for the rows of two runs to be the same tokens
+
+
+def differing(first: Run, second: Run) -> list[str]:
+    """Return in what two runs differ that makes their numbers incomparable, for people."""
+    return [
+        f"{words} ({_shown(_setting(first, group, key))} and {_shown(_setting(second, group, key))})"
+        for (group, key), words in IDENTITY.items()
+        if _setting(first, group, key) != _setting(second, group, key)
+    ]
+
+
+def refuse_different(runs: Sequence[Run]) -> None:
+    """Refuse runs that differ in text, tokenizer, windows or BOS.
+
+    Raises:
+        NotComparableError: the message names the runs and the difference.
+    """
+    for run in runs[1:]:
+        found = differing(runs[0], run)
+        if found:
+            names = f"{visible(runs[0].name, 80)} and {visible(run.name, 80)}"
+            raise NotComparableError(
+                "runs.different",
+                f"{names} differ in {', '.join(found)}",
+                hint="score both with the same text and options, or look anyway with --allow-different",
+            )
+
+
+def same_tokens(runs: Sequence[Run]) -> bool:
+    """Return whether the rows of all runs are the same tokens in the same order, so that losses can be paired."""
+    keys = [name for name, words in IDENTITY.items() if words in PAIRED]
+    return all(_setting(run, *key) == _setting(runs[0], *key) for run in runs[1:] for key in keys)
+
+
+def _setting(run: Run, group: str, key: str) -> Any:
+    return run.manifest["settings"].get(group, {}).get(key)
+
+
+def _shown(value: Any) -> str:
+    return visible(str(value), 12)
