@@ -77,12 +77,35 @@ def write_run(folder, docs: list[Doc], **choices: Any) -> Run:
     ladder = ladder_columns((1.0,))
     write_table(folder / "ladder/part-00000.parquet", ladder, {column.name: [] for column in ladder})
     records = [_document(number, doc, choices) for number, doc in enumerate(docs)]
-    write_table(folder / "documents.parquet", DOCUMENT_COLUMNS, _columns(records, DOCUMENT_COLUMNS))
     size = choices["vocab_size"] or len(vocabulary)
-    entries = [{"token_id": i, "bytes": (vocabulary + [b""] * size)[i], "special": i == 0} for i in range(size)]
+    manifest = _manifest(rows, records, size, choices)
+    return finish_run(folder, records, (vocabulary + [b""] * size)[:size], {0}, manifest)
+
+
+def finish_run(
+    folder, records: list[dict[str, Any]], vocabulary: list[bytes], special, manifest: dict[str, Any]
+) -> Run:
+    """Write what stands beside the parts, run.json with the hash of every file last, and open the run.
+
+    Args:
+        folder: where the parts are.
+        records: the rows of documents.parquet.
+        vocabulary: the bytes of each id.
+        special: the ids that stand for no text of their own.
+        manifest: settings, labels and counts.
+    """
+    write_table(folder / "documents.parquet", DOCUMENT_COLUMNS, _columns(records, DOCUMENT_COLUMNS))
+    entries = [{"token_id": i, "bytes": piece, "special": i in special} for i, piece in enumerate(vocabulary)]
     write_table(folder / "vocabulary.parquet", VOCABULARY_COLUMNS, _columns(entries, VOCABULARY_COLUMNS))
-    _write_manifest(folder, rows, records, size, choices)
+    files = {str(file.relative_to(folder)): sha256_of(file) for file in sorted(folder.rglob("*.parquet"))}
+    write_json(folder / "run.json", {"kind": "lossprobe run", "schema": SCHEMA_VERSION, **manifest, "files": files})
     return open_run(folder)
+
+
+def document_totals(records: list[dict[str, Any]]) -> dict[str, int]:
+    """Return the counts of a manifest that are sums over its documents."""
+    names = [column.name for column in DOCUMENT_COLUMNS[4:13]]
+    return {"documents": len(records), **{name: sum(record[name] for record in records) for name in names}}
 
 
 def _rows(number: int, doc: Doc, ids: dict[bytes, int], choices: dict[str, Any]) -> list[dict[str, Any]]:
@@ -143,31 +166,22 @@ def _document(number: int, doc: Doc, choices: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _write_manifest(folder, rows, records, vocab_size: int, choices: dict[str, Any]) -> None:
-    names = [column.name for column in DOCUMENT_COLUMNS[4:13]]
+def _manifest(rows, records, vocab_size: int, choices: dict[str, Any]) -> dict[str, Any]:
     unscored = [row for row in rows if row["unscored"] is not None]
     unscored_bytes: Counter[str] = Counter()
     for row in unscored:
         unscored_bytes[row["unscored"]] += row["byte_stop"] - row["byte_start"]
-    counts = {
-        "documents": len(records),
-        **{name: sum(record[name] for record in records) for name in names},
-        "unscored_tokens": dict(Counter(row["unscored"] for row in unscored)),
-        "unscored_bytes": dict(unscored_bytes),
-        "spans_tile": choices["tiles"],
-    }
-    settings = {
-        "checkpoint": {"vocab_size": vocab_size},
-        "text": {"kept": choices["keep_text"]},
-        "windows": {"context": choices["context"]},
-    }
-    files = sorted(file for file in folder.rglob("*.parquet"))
-    content = {
-        "kind": "lossprobe run",
-        "schema": SCHEMA_VERSION,
-        "settings": settings,
+    return {
+        "settings": {
+            "checkpoint": {"vocab_size": vocab_size},
+            "text": {"kept": choices["keep_text"]},
+            "windows": {"context": choices["context"]},
+        },
         "labels": {"checkpoint": choices["name"], "text": choices["text_name"]},
-        "counts": counts,
-        "files": {str(file.relative_to(folder)): sha256_of(file) for file in files},
+        "counts": {
+            **document_totals(records),
+            "unscored_tokens": dict(Counter(row["unscored"] for row in unscored)),
+            "unscored_bytes": dict(unscored_bytes),
+            "spans_tile": choices["tiles"],
+        },
     }
-    write_json(folder / "run.json", content)

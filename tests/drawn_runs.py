@@ -1,0 +1,306 @@
+"""Complete runs drawn from known distributions, without a model: what a view says can be held against what is true.
+
+Every column is written down here from its definition, in float64 and numpy alone. So this is a second implementation
+beside `lossprobe.scoring.statistics`, of which it uses nothing, and an oracle for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fake_runs import document_totals, finish_run
+
+from lossprobe import __version__
+from lossprobe.checkpoint.interface import CheckpointFacts
+from lossprobe.run.files import write_table
+from lossprobe.run.reader import Run
+from lossprobe.run.schema import HISTOGRAM_COLUMNS, MEASURED, PLANNED, TOKEN_COLUMNS, ladder_columns
+from lossprobe.text.documents import Document, Fingerprint
+from lossprobe.text.windows import plan_windows
+
+TEMPERATURES = tuple(2.0 ** (step / 4) for step in range(-8, 9))  # 1/4 to 4
+LOWEST, PER_DECADE = -12, 10
+BINS = 1 - LOWEST * PER_DECADE
+CHOICES: dict[str, Any] = {
+    "context": 1024, "stride": None, "name": "model", "text_name": "text", "fields": None, "sample_every": 1,
+    "vocabulary": None, "special": (), "rows_per_part": 10**9, "settings_changes": {},
+}  # fmt: skip
+BLOCK_ENTRIES = 1 << 17  # logits that are worked on at once: 1 MiB, so that they stay in the cache
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A stored run and what is true about it; arrays have one entry per scored row, in the order of the run.
+
+    Attributes:
+        run: the run, opened.
+        logits: float64 [N, V], what the model says.
+        targets: int64 [N], what came.
+        documents: int64 [N], document of each row.
+    """
+
+    run: Run
+    logits: np.ndarray
+    targets: np.ndarray
+    documents: np.ndarray
+
+
+def draw_logits(rng, rows: int, vocab: int, scale: float = 2.0, tail: float = 0.5) -> np.ndarray:
+    """Return float64 [rows, vocab] logits that are flat in some rows and confident in others, as a language model's.
+
+    Args:
+        rng: a numpy Generator.
+        rows, vocab: their shape.
+        scale: mean of the rows' own scales, which are exponential: confidences reach from 1 / vocab to almost 1.
+        tail: how steeply likelihood falls with the id at a row scale of 1, as (1 + id)^−tail; 0 treats all ids alike.
+    """
+    row_scale = rng.exponential(scale, (rows, 1))
+    return row_scale * (rng.standard_normal((rows, vocab)) - tail * np.log1p(np.arange(vocab)))
+
+
+def draw_targets(rng, logits: np.ndarray) -> np.ndarray:
+    """Return int64 [N], one sample from softmax(logits) per row."""
+    cumulated = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
+    return (cumulated <= rng.random((len(logits), 1)) * cumulated[:, -1:]).sum(axis=1)
+
+
+def smoothed_logits(logits: np.ndarray, epsilon: float) -> np.ndarray:
+    """Return the logits (log-probabilities) of q = (1 − ε) p + ε / V: the optimum of a label-smoothed loss."""
+    with np.errstate(divide="ignore"):  # ε = 0 keeps a masked entry masked
+        return np.log((1.0 - epsilon) * np.exp(log_probabilities(logits)) + epsilon / logits.shape[1])
+
+
+def tempered_logits(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Return logits / T: a model that is over-confident for T < 1, and under-confident for T > 1.
+
+    Where targets are drawn from softmax(logits), the temperature that repairs this model is 1 / T.
+    """
+    return logits / temperature
+
+
+def document_numbers(rng, rows: int, documents: int) -> np.ndarray:
+    """Return sorted int64 [rows] document numbers; sizes are log-normal (σ = 1), at least one row each."""
+    weights = rng.lognormal(size=documents)
+    return np.repeat(np.arange(documents), 1 + rng.multinomial(rows - documents, weights / weights.sum()))
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Return log softmax(logits); the largest entry is kept out of the sum, which is then exact for confident rows."""
+    rows, top_id = np.arange(len(logits)), logits.argmax(axis=1)
+    shifted = logits - logits[rows, top_id][:, None]
+    others = np.exp(shifted)
+    others[rows, top_id] = 0.0
+    return shifted - np.log1p(others.sum(axis=1))[:, None]
+
+
+def measure_rows(logits: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the measured columns, float64 or int64 [N] each; −inf entries have p = 0 and no part in uniform_loss."""
+    rows, top_id = np.arange(len(logits)), logits.argmax(axis=1)
+    log_p = log_probabilities(logits)
+    present = np.isfinite(log_p)
+    p, log_p = np.exp(log_p), np.where(present, log_p, 0.0)
+    entropy = -(p * log_p).sum(axis=1)
+    top_log_p = log_p[rows, top_id]
+    target = logits[rows, targets]
+    others = logits.copy()
+    others[rows, targets] = -np.inf
+    return {
+        "loss_nats": logits[rows, top_id] - target - top_log_p,
+        "rank": (logits > target[:, None]).sum(axis=1),
+        "ties": (logits == target[:, None]).sum(axis=1),
+        "entropy_nats": entropy,
+        "varentropy": (p * (log_p + entropy[:, None]) ** 2).sum(axis=1),
+        "top_id": top_id,
+        "top_prob": p[rows, top_id],
+        "margin_nats": target - others.max(axis=1),
+        "log_z": logits[rows, top_id] - top_log_p,
+        "uniform_loss_nats": -log_p.sum(axis=1) / present.sum(axis=1),
+        "sum_p2": (p * p).sum(axis=1),
+    }
+
+
+def probability_bins(logits: np.ndarray, targets: np.ndarray, documents: np.ndarray, count: int) -> np.ndarray:
+    """Return float64 [3, count, BINS]: pairs, sum of p, and hits of each document by bin of log10 p."""
+    log_p = log_probabilities(logits)
+    bins = np.floor((log_p / math.log(10.0) - LOWEST) * PER_DECADE) + 1.0
+    index = np.clip(bins, 0, BINS - 1).astype(np.int64) + documents[:, None] * BINS
+    hits = index[np.arange(len(targets)), targets]
+    spread = functools.partial(np.bincount, minlength=count * BINS)
+    sums = spread(index.ravel()), spread(index.ravel(), np.exp(log_p).ravel()), spread(hits)
+    return np.array(sums).reshape(3, count, BINS)
+
+
+def temperature_sums(logits: np.ndarray) -> np.ndarray:
+    """Return float64 [N, 17], log-sum-exp(z / T) for each of `TEMPERATURES`."""
+    top = logits.max(axis=1)
+    shifted = logits - top[:, None]
+    return np.stack([top / t + np.log(np.exp(shifted / t).sum(axis=1)) for t in TEMPERATURES], axis=1)
+
+
+def write_drawn(folder, logits: np.ndarray, targets: np.ndarray, documents: np.ndarray, **choices: Any) -> Drawn:
+    """Write a complete run: in each document an unscored first token, then its rows in order.
+
+    Args:
+        folder: where to put it; made here.
+        logits: [N, V], what the model says; −inf masks an entry.
+        targets: [N], what came.
+        documents: [N], document of each row, ascending from 0. A number that is left out is a document of one token.
+        choices: context (1024), stride (windows); name ("model"), text_name ("text"); fields: a dict for each document;
+            sample_every (1): the ladder is kept of every n-th row, unscored ones counted; vocabulary: the bytes of each
+            id, whole characters (b" w0", …); special: a set of ids; rows_per_part: as in a real run, a document cut by
+            it has its bins in both parts; settings_changes: {group: {key: value}} over the manifest's settings.
+    """
+    folder, logits = Path(folder), np.asarray(logits, np.float64)
+    targets, documents = np.asarray(targets, np.int64), np.asarray(documents, np.int64)
+    assert logits.shape[:1] == targets.shape == documents.shape
+    assert (np.diff(documents) >= 0).all()
+    assert choices.keys() <= CHOICES.keys(), f"unknown: {choices.keys() - CHOICES.keys()}"
+    choices = CHOICES | choices
+    size = logits.shape[1]
+    vocabulary = choices["vocabulary"] or [b" w%d" % index for index in range(size)]
+    assert len(vocabulary) == size
+    first = min(set(range(size)) - set(choices["special"]))
+    rows = _plan(targets, documents, first, np.array([len(piece) for piece in vocabulary]), choices)
+    part_rows = []
+    for start in range(0, len(rows["token"]), choices["rows_per_part"]):
+        part = {name: values[start : start + choices["rows_per_part"]] for name, values in rows.items()}
+        seen = slice(start - rows["unscored"][:start].sum(), None)
+        _write_part(folder, len(part_rows), part, logits[seen], start, choices["sample_every"])
+        part_rows.append(len(part["token"]))
+    records = _records(rows, vocabulary, first, choices["fields"])
+    counts = document_totals(records) | {
+        "unscored_tokens": {"first_token": len(records)},
+        "unscored_bytes": {"first_token": len(records) * len(vocabulary[first])},
+        "unknown_tokens": 0,
+        "unknown_text": [],
+        "spans_tile": True,
+    }
+    manifest = {
+        "lossprobe": __version__,
+        "settings": _settings(logits, records, vocabulary, choices),
+        "labels": {"checkpoint": choices["name"], "text": choices["text_name"]},
+        "counts": counts,
+        "part_rows": part_rows,
+        "sample_every": choices["sample_every"],
+    }
+    return Drawn(finish_run(folder, records, vocabulary, choices["special"], manifest), logits, targets, documents)
+
+
+def _plan(targets, documents, first: int, widths: np.ndarray, choices: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Return the planned columns of all rows; `unscored` is bool here."""
+    sizes = 1 + np.bincount(documents, minlength=len(choices["fields"] or ()))
+    leads = sizes.cumsum() - sizes  # the row of each document's first token
+    document = np.repeat(np.arange(len(sizes)), sizes)
+    token = np.arange(len(document)) - leads[document]
+    token_id = np.full(len(document), first)
+    token_id[token > 0] = targets
+    stop = widths[token_id].cumsum()
+    stop -= (stop - widths[token_id])[leads][document]
+    window, window_start = np.zeros_like(token), np.zeros_like(token)
+    number = 0
+    for lead, size in zip(leads.tolist(), sizes.tolist(), strict=True):
+        for index, plan in enumerate(plan_windows(size, choices["context"], choices["stride"])):
+            own = slice(lead + (plan.first_scored if index else 0), lead + plan.stop)
+            window[own], window_start[own] = number, plan.start
+            number += 1
+    return {
+        "document": document, "token": token, "token_id": token_id, "byte_start": stop - widths[token_id],
+        "byte_stop": stop, "window": window, "context": token - window_start, "unscored": token == 0,
+    }  # fmt: skip
+
+
+def _write_part(folder: Path, index: int, rows, logits: np.ndarray, first_row: int, sample_every: int) -> None:
+    """Write one part's three files; `logits` begins with those of the part's first scored row."""
+    scored = np.flatnonzero(~rows["unscored"])
+    sampled = (first_row + scored) % sample_every == 0
+    targets, documents = rows["token_id"][scored], rows["document"][scored]
+    count = int(rows["document"][-1]) + 1
+    columns, ladder, bins = [], [], np.zeros((3, count, BINS))
+    step = max(1, BLOCK_ENTRIES // logits.shape[1])
+    for start in range(0, max(1, len(scored)), step):
+        block = slice(start, min(start + step, len(scored)))
+        columns.append(measure_rows(logits[block], targets[block]))
+        assert np.isfinite(columns[-1]["loss_nats"]).all(), "a target is masked, or a logit no number"
+        ladder.append(temperature_sums(logits[block][sampled[block]]))
+        bins += probability_bins(logits[block], targets[block], documents[block], count)
+    name = f"part-{index:05d}.parquet"
+    for table in ("tokens", "histogram", "ladder"):
+        (folder / table).mkdir(parents=True, exist_ok=True)
+    values: dict[str, Any] = {column.name: rows[column.name] for column in PLANNED}
+    values["unscored"] = np.where(rows["unscored"], "first_token", None)
+    for column in MEASURED:
+        filled = np.zeros(len(rows["token"]), column.type.to_pandas_dtype())
+        filled[scored] = np.concatenate([block[column.name] for block in columns])
+        values[column.name] = np.ma.masked_array(filled, rows["unscored"])
+    write_table(folder / "tokens" / name, TOKEN_COLUMNS, values)
+    held = np.nonzero(bins[0])
+    _write_columns(folder / "histogram" / name, HISTOGRAM_COLUMNS, [*held, *(kept[held] for kept in bins)])
+    keys = [rows[key][scored[sampled]] for key in ("document", "token")]
+    _write_columns(folder / "ladder" / name, ladder_columns(TEMPERATURES), [*keys, *np.concatenate(ladder).T])
+
+
+def _write_columns(path: Path, columns, values: list[np.ndarray]) -> None:
+    """Write a table whose values come in the order of its columns."""
+    write_table(path, columns, {column.name: value for column, value in zip(columns, values, strict=True)})
+
+
+def _records(rows, vocabulary: list[bytes], first: int, fields: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """Return the rows of documents.parquet: records of a JSONL, whose text is that of all their tokens."""
+    pieces = [vocabulary[index] for index in rows["token_id"].tolist()]
+    leads = np.flatnonzero(rows["unscored"]).tolist()
+    unscored = _sizes(1, vocabulary[first].decode())
+    records = []
+    for number, (start, stop) in enumerate(zip(leads, [*leads[1:], len(pieces)], strict=True)):
+        text = b"".join(pieces[start:stop]).decode()
+        whole = _sizes(stop - start, text)
+        records.append(
+            {
+                "document": number, "source": "drawn.jsonl", "line": number + 1, "byte_offset": -1, **whole,
+                **{f"scored_{unit}": whole[unit] - unscored[unit] for unit in whole},
+                "normalized_bytes": 0, "tiles": True,
+                "fields": json.dumps(fields[number] if fields else {}, sort_keys=True), "text": text,
+            }
+        )  # fmt: skip
+    return records
+
+
+def _sizes(tokens: int, text: str) -> dict[str, int]:
+    return {"tokens": tokens, "bytes": len(text.encode()), "characters": len(text), "words": len(text.split())}
+
+
+def _settings(logits, records, vocabulary: list[bytes], choices: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run's numbers depend on, under the keys of `pipeline.describe`."""
+    weights = hashlib.sha256(np.ascontiguousarray(logits)).hexdigest()
+    facts = asdict(CheckpointFacts("", "drawn", weights, len(vocabulary), choices["context"]))
+    text = Fingerprint()
+    for record in records:
+        text.add(Document(record["text"], record["source"], record["line"], record["byte_offset"], record["fields"]))
+    words = json.dumps([[piece.hex() for piece in vocabulary], sorted(choices["special"])])
+    settings = {
+        "checkpoint": {key: value for key, value in facts.items() if key not in ("name", "notices")},
+        "tokenizer": {"kind": "drawn", "sha256": hashlib.sha256(words.encode()).hexdigest()},
+        "text": {"sha256": text.hexdigest(), "kept": True},
+        "windows": {
+            "context": choices["context"],
+            "stride": choices["stride"] or choices["context"],
+            "bos_id": None,
+            "score_unknown": False,
+        },
+        "versions": _versions(),
+    }
+    assert choices["settings_changes"].keys() <= settings.keys()
+    return {group: values | choices["settings_changes"].get(group, {}) for group, values in settings.items()}
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    names = ("torch", "transformers", "tokenizers")
+    return {"lossprobe": __version__} | {name: metadata.version(name) for name in names}
