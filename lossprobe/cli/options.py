@@ -18,6 +18,7 @@ SUFFIXES = {"--csv": ".csv", "--plot": ".png"}
 DTYPES = ["auto", "float32", "bfloat16", "float16"]
 BOS_HELP = "A BOS before each document: where the tokenizer adds one by itself, always, or never."
 CONTEXT_HELP = "Most input tokens of a window.  [default: the model's limit]"
+DESMOOTH_HELP = "Score the predictions with the uniform part of label smoothing EPS taken off (torch convention)."
 DTYPE_HELP = "Numbers of the forward pass; auto: as the weights are stored. Losses are float32 always."
 GELU_HELP = "GELU of a nanoGPT checkpoint, which does not say (tanh before June 2023)."
 STRIDE_HELP = "New tokens scored by each window after the first.  [default: no overlap]"
@@ -34,6 +35,7 @@ class Scoring:
     stride: int | None
     bos: str
     batch_size: int | None
+    desmooth: float | None
     device: str
     dtype: str
     tokenizer: Path | None
@@ -102,6 +104,7 @@ def scoring_options(command: Command) -> Command:
         click.option("--batch-size", type=BatchSize(), default="auto", help="Windows per forward pass."),
         click.option("--bos", type=click.Choice(["auto", "always", "never"]), default="auto", help=BOS_HELP),
         click.option("--context", "--max-length", "context", type=click.IntRange(min=1), help=CONTEXT_HELP),
+        click.option("--desmooth", type=click.FloatRange(0, 1, max_open=True), metavar="EPS", help=DESMOOTH_HELP),
         click.option("--device", default="cpu", metavar="auto|cpu|cuda[:N]|mps", help="Where the model runs."),
         click.option("--dtype", type=click.Choice(DTYPES), default="float32", help=DTYPE_HELP),
         click.option("--gelu", type=click.Choice(["erf", "tanh"]), default="erf", help=GELU_HELP),
@@ -141,6 +144,13 @@ def source_argument(command: Command) -> Command:
     return click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN | CHECKPOINT TEXT...]")(
         command
     )
+
+
+def sources_argument(command: Command) -> Command:
+    """Add the sources of a view of several models: nothing (latest run), RUN…, or CHECKPOINT… TEXT."""
+    return click.argument(
+        "sources", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN... | CHECKPOINT... TEXT]"
+    )(command)
 
 
 def given_options(context: click.Context, kind: type[Any]) -> list[str]:

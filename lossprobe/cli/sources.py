@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ from lossprobe.report.talk import say
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
-    from lossprobe.checkpoint.interface import LoadOptions
+    from lossprobe.checkpoint.interface import Checkpoint, LoadOptions
     from lossprobe.pipeline import Scored
     from lossprobe.run.reader import Run
+    from lossprobe.text.documents import Source
 
 
 def find_run(sources: Sequence[Path], scoring: Scoring) -> Run:
@@ -32,30 +34,70 @@ def find_run(sources: Sequence[Path], scoring: Scoring) -> Run:
 
     if len(sources) > 1:
         return score_text(sources[0], sources[1:], scoring).run
+    refuse_scoring_options()
+    return open_run(sources[0]) if sources else latest_run(Path())
+
+
+def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
+    """Return the runs that a view of several models is about: RUN…, or CHECKPOINT… (or RUN…) with one TEXT last.
+
+    With --desmooth each checkpoint is scored as it is and de-smoothed.
+
+    Raises:
+        UsageError: as for `find_run`, or one -o for several runs.
+        LossprobeError: whatever scoring or opening a run raises.
+    """
+    from lossprobe.run.reader import is_run, open_run
+
+    if len(sources) < 2 or all(is_run(path) for path in sources):
+        refuse_scoring_options()
+        return [open_run(path) for path in sources] or [find_run((), scoring)]
+    source = open_source(sources[-1:], scoring)  # once: standard input can be read only once
+    passes = [replace(scoring, desmooth=None), *([scoring] if scoring.desmooth is not None else [])]
+    checkpoints = [path for path in sources[:-1] if not is_run(path)]
+    if scoring.output is not None and len(checkpoints) * len(passes) > 1:
+        raise UsageError("output.several_runs", f"-o {visible(str(scoring.output), 200)}: one place for several runs")
+    runs = []
+    for path in sources[:-1]:
+        runs += [score_source(path, source, each).run for each in passes] if path in checkpoints else [open_run(path)]
+    return runs
+
+
+def refuse_scoring_options() -> None:
+    """Refuse options of the pass for a run that is scored already.
+
+    Raises:
+        UsageError: there are some on the command line.
+    """
     given = given_options(click.get_current_context(), Scoring)
     if given and given != ["--quiet"]:
         raise UsageError(
             "options.scored_already", f"{', '.join(given)}: only for scoring, and this run is scored already",
             hint="name the checkpoint and the text as well",
         )  # fmt: skip
-    if not sources:
-        return latest_run(Path())
-    return open_run(sources[0])
 
 
 def score_text(checkpoint_path: Path, texts: Sequence[Path], scoring: Scoring) -> Scored:
     """Return the run of a checkpoint over texts, scored now unless an identical one is stored."""
+    return score_source(checkpoint_path, open_source(texts, scoring), scoring)
+
+
+def open_source(texts: Sequence[Path], scoring: Scoring) -> Source:
+    """Return the texts as documents, as the scoring options say."""
     from lossprobe.text.documents import TextOptions, open_text
 
-    check_output(checkpoint_path, scoring.output)
     options = TextOptions(scoring.split_documents, scoring.text_field, scoring.newlines, scoring.max_bytes)
-    source = open_text(list(texts), options)
+    return open_text(list(texts), options)
 
-    from lossprobe.checkpoint.detect import open_checkpoint
+
+def score_source(checkpoint_path: Path, source: Source, scoring: Scoring) -> Scored:
+    """Return the run of a checkpoint over documents, scored now unless an identical one is stored."""
+    check_output(checkpoint_path, scoring.output)
+
     from lossprobe.cli.progress import show_progress
     from lossprobe.pipeline import ScoreOptions, score
 
-    checkpoint = open_checkpoint(checkpoint_path, load_options(scoring))
+    checkpoint = load_checkpoint(checkpoint_path, scoring)
     choices = ScoreOptions(
         context=scoring.context,
         stride=scoring.stride,
@@ -77,6 +119,15 @@ def score_text(checkpoint_path: Path, texts: Sequence[Path], scoring: Scoring) -
         state = "already scored, reusing" if scored.reused else "stored"
         say(f"{state} {visible(str(scored.run.path), 200)}")
     return scored
+
+
+def load_checkpoint(path: Path, scoring: Scoring) -> Checkpoint:
+    """Return the checkpoint, de-smoothed where the scoring options ask for it."""
+    from lossprobe.checkpoint.desmoothed import DesmoothedCheckpoint
+    from lossprobe.checkpoint.detect import open_checkpoint
+
+    checkpoint = open_checkpoint(path, load_options(scoring))
+    return checkpoint if scoring.desmooth is None else DesmoothedCheckpoint(checkpoint, scoring.desmooth)
 
 
 def load_options(scoring: Scoring) -> LoadOptions:
