@@ -6,7 +6,6 @@ W = varentropy, and the Brier score over the vocabulary, Σ_v (p_v − 1{v = tok
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.clusters import Clusters
@@ -19,8 +18,10 @@ MISS = f"(1 - {TARGET_PROB})"  # probability of every other entry
 CONFIDENCE = "top_prob::DOUBLE"
 CORRECT = "(top_id = token_id)::INTEGER::DOUBLE"
 TOP5 = "(rank + ties <= 5)::INTEGER::DOUBLE"  # a tie counts against the model
-# Where p(token) is near 1 the float32 Σ p² cancels; the token's own term (1 - p)^2 must be left.
-BRIER = f"greatest(sum_p2::DOUBLE - 2 * {TARGET_PROB} + 1, {MISS} * {MISS})"
+# Where p(token) is near 1 the float32 sum of p^2 cancels; but with q the probabilities of the others the score is
+# (1 - p)^2 + sum of q^2, and the last lies between 0 and (sum of q)^2 = (1 - p)^2.
+BRIER = f"least(greatest(sum_p2::DOUBLE - 2 * {TARGET_PROB} + 1, {MISS} ** 2), 2 * {MISS} ** 2)"
+FINITE = "coalesce(isfinite(loss_nats + entropy_nats + varentropy + top_prob + sum_p2), FALSE)"
 
 OUTCOMES = {
     "tokens": "1",
@@ -57,15 +58,15 @@ def outcome_sums(
         One row per (key, cluster), in order, with the columns of `OUTCOMES` (float64; `tokens` is a count).
 
     Raises:
-        OutputError: a stored number is NaN or infinite, which scoring never writes.
+        OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
     """
     sums = ", ".join(f"sum({sql})::DOUBLE AS {name}" for name, sql in OUTCOMES.items())
     frame = run.query(f"""
-        SELECT {key} AS key, {clusters.sql} AS cluster, {sums}
+        SELECT {key} AS key, {clusters.sql} AS cluster, {sums}, count(*) FILTER (NOT {FINITE}) AS broken
         FROM {source} WHERE unscored IS NULL AND {where} GROUP BY ALL ORDER BY ALL""")
-    if not np.isfinite(frame[list(OUTCOMES)].to_numpy()).all():
+    if frame["broken"].any():
         refuse_not_finite(run)
-    return frame
+    return frame.drop(columns="broken")
 
 
 def refuse_not_finite(run: Run) -> None:
@@ -74,9 +75,8 @@ def refuse_not_finite(run: Run) -> None:
     Raises:
         OutputError: there is one.
     """
-    columns = "loss_nats + entropy_nats + varentropy + top_prob + sum_p2"
     frame = run.query(f"""
-        SELECT document, token FROM tokens WHERE unscored IS NULL AND NOT coalesce(isfinite({columns}), FALSE)
+        SELECT document, token FROM tokens WHERE unscored IS NULL AND NOT {FINITE}
         ORDER BY document, token LIMIT 1""")
     if len(frame):
         document, token = frame.iloc[0]

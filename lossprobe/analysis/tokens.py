@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lossprobe.analysis.filters import where_sql
+from lossprobe.analysis.order_statistics import sorted_batches, values_at
 from lossprobe.analysis.texts import DocumentTexts, Vocabulary, load_vocabulary
 from lossprobe.errors import NothingToScoreError
 from lossprobe.run.reader import Run
@@ -106,12 +107,10 @@ def loss_spread(run: Run, scored: str, count: int) -> tuple[dict[str, float], fl
     wanted = sorted({rank for place in places.values() for rank in (math.floor(place), math.ceil(place))})
     first_hard = count - max(1, round(HARD_SHARE * count))
     at: dict[int, float] = {}
-    hard, position = 0.0, 0
-    for batch in run.batches(f"SELECT loss_nats {scored} ORDER BY loss_nats"):
-        losses = batch.column(0).to_numpy().astype(float)
-        at |= {rank: float(losses[rank - position]) for rank in wanted if 0 <= rank - position < len(losses)}
-        hard += float(losses[max(0, first_hard - position) :].sum())
-        position += len(losses)
+    hard = 0.0
+    for first, losses in sorted_batches(run, "loss_nats", scored):
+        at |= values_at(wanted, first, losses)
+        hard += float(losses[max(0, first_hard - first) :].sum())
     quantiles = {}
     for share, place in places.items():
         low, high = at[math.floor(place)], at[math.ceil(place)]
