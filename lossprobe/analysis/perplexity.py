@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.clusters import Clusters, Interval, find_clusters, grouped_losses, jackknife_ratio
-from lossprobe.errors import UsageError
+from lossprobe.analysis.fields import field_source
 from lossprobe.run.reader import Run
 from lossprobe.text.counts import count_spans
-from lossprobe.units import bits, format_perplexity, perplexity, plural, visible
+from lossprobe.units import bits, format_perplexity, perplexity, plural
 
 Transform = Callable[[float], float]
 
@@ -194,12 +194,7 @@ def group_losses(run: Run, by: str, tiles: bool) -> pd.DataFrame:
     if by == "document":
         key, join = "document", "tokens"
     else:
-        pointer = "/" + by.replace("~", "~0").replace("/", "~1")  # a JSON pointer: no name needs quotes in it
-        value = "json_extract_string(fields, '" + pointer.replace("'", "''") + "')"
-        if not run.scalar(f"SELECT count({value}) FROM documents"):
-            raise UsageError("perplexity.no_field", f"--by {visible(by, 40)}: no document has this field")
-        named = f"(SELECT document, coalesce({value}, '') AS field FROM documents)"
-        key, join = "field", f"(SELECT tokens.*, field FROM tokens JOIN {named} USING (document))"
+        key, join = "field", field_source(run, by)
     clusters = Clusters("document", 0, "document", None) if by != "document" else find_clusters(run)
     frame = grouped_losses(run, clusters, key, join)
     sizes = run.query(f"""

@@ -111,7 +111,8 @@ def test_documents_are_ranked_by_their_mean(make_run):
 
 KINDS = {
     " the": "word start", "\nNew": "word start", "ing": "word continuation", "a1": "word continuation",
-    " ": "whitespace", "\n\t": "whitespace", "7": "digits", " 42": "digits", "  7": "word start", ".": "punctuation",
+    " ": "whitespace", "\n\t": "whitespace", "\n": "newline", "\r\n\r": "newline", " \n": "whitespace",
+    "7": "digits", " 42": "digits", "  7": "word start", ".": "punctuation",
     " (": "punctuation", "`~": "punctuation", "@{": "punctuation", "é": "non-ascii", " naïve": "non-ascii",
     "\x00": "word continuation",
 }  # fmt: skip
@@ -130,7 +131,7 @@ def test_a_word_starts_after_white_space_or_nothing(make_run):
     frame = run.query(f"SELECT form FROM {class_source()} ORDER BY document, token")
     start, inside = "word start", "word continuation"
     assert frame["form"].tolist() == [
-        "special", start, inside, "whitespace", start, "whitespace", start, "digits", inside, "non-ascii", inside,
+        "special", start, inside, "newline", start, "whitespace", start, "digits", inside, "non-ascii", inside,
         start, inside,
     ]  # fmt: skip
     half = make_run([Doc(["é".encode()[:1], "é".encode()[1:]], ["first_token", 1])])

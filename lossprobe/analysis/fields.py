@@ -1,0 +1,25 @@
+"""Groups of documents by a field of their JSONL records."""
+
+from __future__ import annotations
+
+from lossprobe.errors import UsageError
+from lossprobe.run.reader import Run
+from lossprobe.units import visible
+
+
+def field_source(run: Run, name: str) -> str:
+    """Return a SQL relation: `tokens` with one more column, `field`, the text of a JSONL field ("" without it).
+
+    Args:
+        run: the run.
+        name: the field, of the record itself and not of an object in it.
+
+    Raises:
+        UsageError: no document has that field.
+    """
+    pointer = "/" + name.replace("~", "~0").replace("/", "~1")  # a JSON pointer: no name needs quotes in it
+    value = "json_extract_string(fields, '" + pointer.replace("'", "''") + "')"
+    if not run.scalar(f"SELECT count({value}) FROM documents"):
+        raise UsageError("perplexity.no_field", f"--by {visible(name, 40)}: no document has this field")
+    named = f"(SELECT document, coalesce({value}, '') AS field FROM documents)"
+    return f"(SELECT tokens.*, field FROM tokens JOIN {named} USING (document))"

@@ -1,0 +1,95 @@
+"""The calibration of many slices at once, from sums per slice and cluster: no loop over the slices looks at a token."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from lossprobe.analysis.calibration_bins import (
+    SUMS,
+    equal_width_edges,
+    expected_calibration_error,
+    expected_noise,
+    scatter,
+)
+from lossprobe.analysis.clusters import t_quantile
+from lossprobe.analysis.outcomes import CONFIDENCE, OUTCOMES
+from lossprobe.analysis.resampling import Floats
+from lossprobe.run.reader import Run
+
+
+def slice_measures(sums: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per key of `outcome_sums`, with every column of a slice that needs no bins."""
+    starts = np.flatnonzero((sums["key"] != sums["key"].shift()).to_numpy())
+    totals = np.add.reduceat(sums[list(OUTCOMES)].to_numpy(float), starts)
+    total = dict(zip(OUTCOMES, totals.T, strict=True))
+    count = total["tokens"]
+    clusters = np.diff([*starts, len(sums)])
+    gap = (total["confidence"] - total["correct"]) / count
+    half = _half_widths((sums["confidence"] - sums["correct"]).to_numpy(float), sums["tokens"].to_numpy(float), starts)
+    excess = total["nats"] - total["entropy"]
+    return pd.DataFrame(
+        {
+            "key": sums["key"].to_numpy()[starts],
+            "count": count.astype(np.int64),
+            "clusters": clusters.astype(np.int64),
+            "mean_loss_nats": total["nats"] / count,
+            "accuracy": total["correct"] / count,
+            "mean_confidence": total["confidence"] / count,
+            "confidence_gap": gap,
+            "low": gap - half,
+            "high": gap + half,
+            "gap_z": _z(gap * count, total["spread"]),
+            "nll_minus_entropy_nats": excess / count,
+            "excess_z": _z(excess, total["varentropy"]),
+            "brier": total["brier"] / count,
+        }
+    )
+
+
+def calibration_errors(run: Run, key: str, source: str) -> pd.DataFrame:
+    """Return `key`, `ece` and `ece_noise_floor` of every slice, in order."""
+    edges = equal_width_edges()
+    bin_ = " + ".join([f"({CONFIDENCE} >= ?)::INTEGER" for _ in edges])
+    frame = run.query(
+        f"""
+        SELECT {key} AS key, {bin_} AS bin, {", ".join(f"{sql} AS {name}" for name, sql in SUMS.items())}
+        FROM {source} WHERE unscored IS NULL GROUP BY ALL ORDER BY ALL""",
+        edges.tolist(),
+    )
+    codes, keys = pd.factorize(frame["key"])
+    sums = scatter(frame.assign(cluster=codes), len(edges) + 1, tuple(SUMS))
+    floors = [expected_noise(own) for own in sums]
+    return pd.DataFrame({"key": keys, "ece": expected_calibration_error(sums), "ece_noise_floor": floors})
+
+
+def _half_widths(numerator: Floats, denominator: Floats, starts: npt.NDArray[np.intp]) -> Floats:
+    """Return the half width of the jackknife-t interval (see `clusters`) of the ratio in each group of clusters.
+
+    Args:
+        numerator: float64 [G], sums of every cluster, those of a group side by side.
+        denominator: float64 [G], their counts.
+        starts: [K], where the groups start.
+
+    Two groups of clusters, the first that of `clusters.jackknife_ratio`, the second a single cluster:
+
+    >>> _half_widths(np.array([1, 2, 6, 5.0]), np.array([1, 1, 2, 1.0]), np.array([0, 3])).round(6).tolist()
+    [2.985562, nan]
+    """
+    clusters = np.diff([*starts, len(numerator)])
+    group = np.repeat(np.arange(len(starts)), clusters)
+    rest = np.add.reduceat(denominator, starts)[group] - denominator
+    left = np.add.reduceat(numerator, starts)[group] - numerator
+    replicates = np.divide(left, rest, out=np.full(len(rest), np.nan), where=rest > 0)
+    centred = replicates - (np.add.reduceat(replicates, starts) / clusters)[group]
+    variance = np.add.reduceat(centred**2, starts) / clusters
+    half: Floats = t_quantile(clusters) * np.sqrt((clusters - 1) * variance)
+    return half
+
+
+def _z(deviation: Floats, variance: Floats) -> Floats:
+    """Return deviations in standard errors, NaN where nothing could deviate."""
+    error = np.sqrt(np.maximum(variance, 0.0))
+    z: Floats = np.divide(deviation, error, out=np.full(len(error), np.nan), where=error > 0)
+    return z
