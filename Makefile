@@ -11,7 +11,7 @@ demo: $(INSTALLED)
 	$(BIN)/lossprobe demo -o lossprobe-demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import click
 import pytest
 
 import lossprobe
+from lossprobe.analysis import calibration_measures
 from lossprobe.cli.main import CONTEXT, cli
 from lossprobe.errors import EXIT_CODES
 from lossprobe.run.schema import DOCUMENT_COLUMNS, TOKEN_COLUMNS
@@ -64,12 +66,21 @@ def test_the_changelog_has_a_place_for_changed_numbers():
     assert "### Changed numbers" in text
 
 
-@pytest.mark.parametrize("name", ["TokenLosses", "PositionLosses", "Hardest", "Perplexity"])
+@pytest.mark.parametrize("name", ["TokenLosses", "PositionLosses", "Hardest", "Perplexity", "Calibration",
+                                  "ModelCalibration", "Temperature", "EffectiveSmoothing", "SmoothingPanel",
+                                  "Objectives"])  # fmt: skip
 def test_every_json_key_is_in_the_readme(name):
-    from lossprobe.analysis import hardest, perplexity, positions, tokens
-
-    kind = next(getattr(module, name) for module in (tokens, positions, hardest, perplexity) if hasattr(module, name))
+    homes = ("tokens", "positions", "hardest", "perplexity", "calibration", "temperature", "effective_smoothing",
+             "smoothing", "objectives")  # fmt: skip
+    modules = [importlib.import_module(f"lossprobe.analysis.{home}") for home in homes]
+    kind = next(getattr(module, name) for module in modules if hasattr(module, name))
     section = README.split("## JSON")[1].split("## Exit codes")[0]
     for field in dataclasses.fields(kind):
         base = field.name.removesuffix("_interval")
         assert f"`{field.name}`" in section or f"`{base}`" in section or field.name == "table", field.name
+
+
+def test_every_measure_of_calibration_is_explained_in_the_readme():
+    section = README.split("## How to read each number")[1].split("## Columns")[0]
+    for measure in calibration_measures.MEASURES:
+        assert f"`{measure}`" in section, measure

@@ -100,7 +100,7 @@ def test_importing_the_package_loads_nothing_heavy():
     assert process.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("view", ["tokens", "positions", "hardest", "perplexity"])
+@pytest.mark.parametrize("view", ["tokens", "positions", "hardest", "perplexity", "calibration", "objectives"])
 def test_views_of_a_stored_run_load_no_torch(tmp_path, view):
     from fakes import SmallModel, checkpoint
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 PAIR = ("jargon-plain", "jargon-smoothed")
 TEXT = "jargon-valid.jsonl"
+VIEWS = ("perplexity", "positions", "hardest", "tokens", "objectives")
 
 
-@click.command(short_help="Score the bundled pair and show the four views.")
+@click.command(short_help="Score the bundled pair and show every view.")
 @click.option(
     "-o",
     "--output",
@@ -28,7 +29,7 @@ TEXT = "jargon-valid.jsonl"
     help="Folder for runs, CSV and PNG.",
 )
 def demo(output: Path) -> None:
-    """Score the bundled pair of checkpoints, show the four views of the first, and write those of both.
+    """Score the bundled pair of checkpoints, show every view of the first, and both side by side.
 
     The pair is one small model trained twice on the Jargon File 4.0.0, without and with label smoothing 0.1.
 
@@ -43,14 +44,18 @@ def demo(output: Path) -> None:
     from lossprobe.text.documents import TextOptions, open_text
 
     bundle = find_bundle()
+    runs = []
     for name in PAIR:
         checkpoint = open_checkpoint(bundle / name)
         source = open_text([bundle / TEXT], TextOptions())
         with show_progress(f"scoring {name}", quiet=False) as progress:
             run = score(checkpoint, source, output=output / "runs" / name, overwrite=True, progress=progress).run
-        _show(run, output / name, table=name == PAIR[0])
+        for view in VIEWS:
+            _show(view, [run], output / name, table=name == PAIR[0])
+        runs.append(run)
+    _show("calibration", runs, output, table=True)
     folder = visible(str(output), 200)
-    say(f"CSV and PNG files of both models are in {folder}; next: lossprobe hardest {folder}/runs/{PAIR[1]}")
+    say(f"CSV and PNG files are in {folder}; next: lossprobe hardest {folder}/runs/{PAIR[1]}")
 
 
 def find_bundle() -> Path:
@@ -66,15 +71,15 @@ def find_bundle() -> Path:
     raise UsageError("demo.missing", "this installation holds no bundled example")
 
 
-def _show(run: Run, folder: Path, *, table: bool) -> None:
-    """Run the four views of a run, each as the command itself would; without `table`, files only."""
+def _show(view: str, runs: list[Run], folder: Path, *, table: bool) -> None:
+    """Run one view as the command itself would; without `table`, files only."""
     group = click.get_current_context().find_root().command
     folder.mkdir(parents=True, exist_ok=True)
-    for view in ("perplexity", "positions", "hardest", "tokens"):
-        arguments = [view, str(run.path), "--csv", str(folder / f"{view}.csv"), "--plot", str(folder / f"{view}.png")]
-        # A view prints its table on a terminal; the second model's would only bury the first one's.
-        quiet = contextlib.nullcontext() if table else contextlib.redirect_stdout(io.StringIO())
-        with quiet, group.make_context("lossprobe", [*arguments, *(["--table"] if table else [])]) as context:
-            group.invoke(context)
-        if table:
-            click.echo()
+    arguments = [view, *(str(run.path) for run in runs)]
+    arguments += ["--csv", str(folder / f"{view}.csv"), "--plot", str(folder / f"{view}.png")]
+    # A view prints its table on a terminal; the second model's would only bury the first one's.
+    quiet = contextlib.nullcontext() if table else contextlib.redirect_stdout(io.StringIO())
+    with quiet, group.make_context("lossprobe", [*arguments, *(["--table"] if table else [])]) as context:
+        group.invoke(context)
+    if table:
+        click.echo()

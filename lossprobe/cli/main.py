@@ -17,10 +17,12 @@ from typing import Any, NoReturn
 import click
 
 from lossprobe import __version__
+from lossprobe.cli.calibration import calibration
 from lossprobe.cli.demo import demo
 from lossprobe.cli.doctor import doctor
 from lossprobe.cli.hardest import hardest
 from lossprobe.cli.inspect import inspect
+from lossprobe.cli.objectives import objectives
 from lossprobe.cli.perplexity import perplexity
 from lossprobe.cli.positions import positions
 from lossprobe.cli.score import score
@@ -56,10 +58,12 @@ def cli() -> None:
       lossprobe positions --plot              loss by amount of context, from the same run
       lossprobe hardest                       what the model finds hardest, and why
       lossprobe perplexity                    the headline numbers, with intervals
+      lossprobe calibration a b data.txt      how far probabilities can be trusted
+      lossprobe objectives --smoothing 0.1    the same tokens under other losses
     """
 
 
-for _command in (score, tokens, positions, hardest, perplexity, inspect, doctor, verify, demo):
+for _command in (score, tokens, positions, hardest, perplexity, calibration, objectives, inspect, doctor, verify, demo):
     cli.add_command(_command)
 
 

@@ -15,6 +15,7 @@ from lossprobe.report.talk import say
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from lossprobe.run.reader import Run
@@ -32,6 +33,7 @@ class View:
         lines: what stands below the terminal table, after the finding.
         left_out: columns that the terminal table leaves to the CSV.
         others: the runs that are shown beside it.
+        shown: the terminal table; None for `result.table`.
     """
 
     command: str
@@ -41,6 +43,7 @@ class View:
     lines: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     others: tuple[Run, ...] = ()
+    shown: pd.DataFrame | None = None
 
 
 def present(view: View, outputs: Outputs) -> None:
@@ -114,5 +117,6 @@ def _terminal(view: View) -> str:
     names = ", ".join(run.name for run in (view.run, *view.others))
     title = f"{view.command}: {names} on {view.run.text_name} (context {view.run.context})"
     width = None if sys.stdout.isatty() else 160
-    table = view.result.table.drop(columns=[name for name in view.left_out if name in view.result.table])
+    table = view.result.table if view.shown is None else view.shown
+    table = table.drop(columns=[name for name in view.left_out if name in table])
     return to_terminal(table, title, [view.result.finding, *view.lines, *notes], width)

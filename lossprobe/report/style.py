@@ -27,11 +27,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def label(axes: Axes, x: str, y: str, title: str | None = None) -> None:
-    """Set both axis labels, units included, and the title, none of them a formula; draw a light grid."""
+    """Set both axis labels, units included, and the title (of one or more lines), none a formula; draw a light grid."""
     axes.set_xlabel(x, parse_math=False)
     axes.set_ylabel(y, parse_math=False)
     if title is not None:
-        axes.set_title(drawable(title), loc="left", fontsize=10, parse_math=False)
+        shown = "\n".join(drawable(line) for line in title.split("\n"))
+        axes.set_title(shown, loc="left", fontsize=10, parse_math=False)
     axes.grid(visible=True, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
 

@@ -15,7 +15,7 @@ from lossprobe.cli.main import run
 from lossprobe.run.reader import latest_run
 from lossprobe.run.schema import TOKEN_COLUMNS
 
-VIEWS = ("tokens", "positions", "hardest", "perplexity")
+VIEWS = ("tokens", "positions", "hardest", "perplexity", "calibration", "objectives")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

@@ -1,0 +1,133 @@
+"""The picture of `lossprobe calibration`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, PercentFormatter
+
+from lossprobe.analysis.calibration import Calibration, ModelCalibration
+from lossprobe.report.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILION,
+    drawable,
+    heading,
+    interval_words,
+    label,
+    new_figure,
+)
+from lossprobe.run.reader import Run
+from lossprobe.units import visible
+
+MOST_MODELS = 4
+COLOURS = (BLUE, VERMILION, GREEN, ORANGE)
+MARKERS = ("o", "s", "^", "D")
+LINES = ("-", "--", "-.", ":")
+EXPECTED_HITS = 5.0  # a bin that should hold fewer hits shows noise only
+TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0)
+
+
+def plot_calibration(run: Run, result: Calibration) -> Figure:
+    """Return reliability diagrams side by side, the all-vocabulary curve, and the loss against temperature."""
+    models = result.models[:MOST_MODELS]
+    figure = new_figure(max(9.0, 3.6 * len(models)), 8.6)
+    upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=[1.25, 1]))
+    _draw_reliability(upper, models)
+    left, right = lower.subplots(1, 2)
+    _draw_vocabulary(left, models)
+    _draw_temperatures(right, models)
+    unit = interval_words(models[0].interval_unit)
+    figure.suptitle(
+        drawable(f"calibration on {heading(run).partition(' on ')[2]}; 95 % intervals over {unit}"),
+        fontsize=11,
+        parse_math=False,
+    )
+    return figure
+
+
+def _draw_reliability(figure: SubFigure, models: list[ModelCalibration]) -> None:
+    """Draw for each model how often its first choice is right by its confidence, over how common that confidence is."""
+    grid = figure.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
+    for column, model in enumerate(models):
+        upper, lower = grid[:, column]
+        colour = COLOURS[column]
+        bins = model.bins[(model.bins["binning"] == "equal width") & (model.bins["count"] > 0)]
+        confidence, accuracy = bins["mean_probability"], bins["hit_rate"]
+        upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
+        upper.vlines(confidence, accuracy, confidence, color=colour, alpha=0.3, linewidth=5)
+        error = [bins["gap_high"] - bins["gap"], bins["gap"] - bins["gap_low"]]
+        style: dict[str, Any] = {"fmt": MARKERS[column], "color": colour, "capsize": 2, "markersize": 5}
+        upper.errorbar(confidence, accuracy, yerr=np.maximum(error, 0.0), label="accuracy, 95 % interval", **style)
+        gap, ece = model.measures["confidence_gap"], model.measures["ece"]
+        name = visible(model.name, 34)
+        label(upper, "", "accuracy" if column == 0 else "", f"{name}\nconfidence − accuracy {gap.value:+.3f}\n"
+              f"ECE {ece.value:.3f} (noise floor {ece.noise_floor:.3f})")  # fmt: skip
+        upper.set_xlim(0, 1)
+        upper.set_ylim(0, 1)
+        upper.legend(fontsize=7, loc="upper left")
+        lower.bar(bins["low"], bins["count"] / bins["count"].sum(), width=bins["high"] - bins["low"], align="edge",
+                  color=colour, edgecolor="white", linewidth=0.5)  # fmt: skip
+        lower.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        label(lower, "confidence (probability of the first choice)", "tokens" if column == 0 else "")
+
+
+def _draw_vocabulary(axes: Axes, models: list[ModelCalibration]) -> None:
+    """Draw how many hits the entries of each probability had, for one that they should have had."""
+    points = 0
+    for index, model in enumerate(models):
+        bins = model.bins[model.bins["binning"] == "log10 p"]
+        expected = bins["count"] * bins["mean_probability"]
+        bins = bins[(expected >= EXPECTED_HITS) & (bins["hit_rate"] > 0)]
+        points += len(bins)
+        p, hits = bins["mean_probability"], bins["hit_rate"]
+        low, high = ((p - bins[end]) / p for end in ("gap_high", "gap_low"))
+        axes.fill_between(p, low.clip(lower=1e-3), high, color=COLOURS[index], alpha=0.18, linewidth=0)
+        axes.plot(p, hits / p, LINES[index], marker=MARKERS[index], markersize=3, linewidth=1.2,
+                  color=COLOURS[index], label=drawable(visible(model.name, 34)))  # fmt: skip
+    axes.axhline(1.0, color=GREY, linestyle="--", linewidth=1)
+    if points == 0:
+        axes.set_xlim(1e-6, 1)  # a log axis without data has no limits
+    axes.set_xscale("log")
+    axes.set_yscale("log", base=2)
+    axes.set_ylim(1 / 8, 8)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.legend(fontsize=8)
+    label(axes, "probability of an entry (log scale)", "hits per expected hit (log scale)",
+          "all vocabulary entries: above 1, too little probability")  # fmt: skip
+
+
+def _draw_temperatures(axes: Axes, models: list[ModelCalibration]) -> None:
+    """Draw the mean loss at each temperature; T = 1 is the model as it is, the filled marker is the best one."""
+    shown = []
+    for index, model in enumerate(models):
+        fit = model.temperature
+        near = fit.curve[fit.curve["temperature"].between(TEMPERATURES[0], TEMPERATURES[-1])]
+        if fit.temperature is None or near.empty:
+            continue
+        x, y = near["temperature"].to_numpy(), near["nll_nats"].to_numpy()
+        low, high = fit.temperature_interval
+        interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+        colour = COLOURS[index]
+        axes.plot(x, y, LINES[index], color=colour, linewidth=1.4,
+                  label=drawable(f"{visible(model.name, 30)}: best T {fit.temperature:.3f}{interval}"))  # fmt: skip
+        for temperature, fill in ((1.0, "white"), (fit.temperature, colour)):
+            at = float(np.interp(temperature, x, y))
+            axes.plot([temperature], [at], MARKERS[index], color=colour, markerfacecolor=fill, markersize=7)
+        shown += [float(y.min()), float(np.interp(1.0, x, y))]
+    axes.axvline(1.0, color=GREY, linestyle="--", linewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(TEMPERATURES))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlim(TEMPERATURES[0], TEMPERATURES[-1])
+    if shown:
+        room = max(0.1, 2.5 * (max(shown) - min(shown)))
+        axes.set_ylim(min(shown) - 0.1 * room, min(shown) + 1.2 * room)
+        axes.legend(fontsize=8, loc="upper center", framealpha=1.0)
+    label(axes, "temperature (log scale)", "mean loss (nats per token)", "open: as trained; filled: best temperature")

@@ -1,0 +1,31 @@
+"""Long tables with one row per model and measure, turned so that models stand side by side."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lossprobe.units import visible
+
+NAME_WIDTH = 40
+
+
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per measure and one column of text per model: value, interval, and noise floor where it has one.
+
+    Args:
+        table: model, measure, value, low, high, noise_floor, as in `Calibration.table`.
+    """
+    measures = list(dict.fromkeys(table["measure"]))
+    columns: dict[str, list[str]] = {"measure": measures}
+    for model, rows in table.groupby("model", sort=False):
+        found = rows.set_index("measure")
+        columns[visible(str(model), NAME_WIDTH)] = [_cell(found.loc[measure]) for measure in measures]
+    return pd.DataFrame(columns)
+
+
+def _cell(row: pd.Series) -> str:
+    if pd.isna(row["value"]):
+        return "n/a"
+    interval = "" if pd.isna(row["low"]) else f" [{row['low']:.4f}, {row['high']:.4f}]"
+    floor = "" if pd.isna(row["noise_floor"]) else f" floor {row['noise_floor']:.4f}"
+    return f"{row['value']:.4f}{interval}{floor}"

@@ -1,0 +1,114 @@
+"""Views over a run of millions of rows, made by repeating a small one: seconds and peak memory of each command.
+
+    python tests/benchmarks/large_run.py RUN [ROWS]
+
+Each copy has documents of its own, so clusters, bins and joins are as large as those of a real run;
+the texts are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lossprobe.run.files import sha256_of, write_json
+from lossprobe.run.planning import LADDER_ROWS
+from lossprobe.run.reader import Run, open_run
+
+VIEWS = (
+    ("perplexity",),
+    ("positions",),
+    ("hardest",),
+    ("tokens", "--table"),
+    ("calibration",),
+    ("calibration", "--by", "class"),
+    ("objectives",),
+)
+COPIES_PER_PART = 20
+
+
+def repeat(run: Run, folder: Path, rows: int) -> Run:
+    """Write a run with the rows of another one, again and again until there are `rows`, and return it."""
+    tables = {name: _read(run, name) for name in ("tokens", "histogram", "ladder")}
+    documents = pq.read_table(run.path / "documents.parquet")
+    size, count = len(tables["tokens"]), len(documents)
+    copies = -(-rows // size)
+    sample_every = max(1, copies * size // LADDER_ROWS)
+    windows = int(pa.compute.max(tables["tokens"]["window"]).as_py()) + 1
+    place = np.flatnonzero(tables["tokens"]["unscored"].is_null().to_numpy())[: len(tables["ladder"])]
+    for name in tables:
+        (folder / name).mkdir(parents=True)
+    for part, first in enumerate(range(0, copies, COPIES_PER_PART)):
+        numbers = range(first, min(copies, first + COPIES_PER_PART))
+        for name, table in tables.items():
+            pieces = []
+            for number in numbers:
+                kept = table
+                if name == "ladder":
+                    kept = table.filter(pa.array((number * size + place) % sample_every == 0))
+                moved = _shift(kept, "document", number * count)
+                pieces.append(_shift(moved, "window", number * windows) if name == "tokens" else moved)
+            pq.write_table(pa.concat_tables(pieces), folder / name / f"part-{part:05d}.parquet", compression="zstd")
+    untold = documents.set_column(
+        documents.schema.get_field_index("text"), "text", pa.nulls(count, documents.schema.field("text").type)
+    )
+    repeated = pa.concat_tables([_shift(untold, "document", number * count) for number in range(copies)])
+    pq.write_table(repeated, folder / "documents.parquet", compression="zstd")
+    (folder / "vocabulary.parquet").write_bytes((run.path / "vocabulary.parquet").read_bytes())
+    manifest = json.loads(json.dumps(run.manifest))
+    manifest["counts"] = {key: value * copies if type(value) is int else value for key, value in run.counts.items()}
+    manifest["sample_every"] = sample_every
+    manifest["settings"]["text"]["kept"] = False
+    names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.parquet"))
+    manifest["files"] = {name: sha256_of(folder / name) for name in names}
+    write_json(folder / "run.json", manifest)
+    return open_run(folder)
+
+
+def _read(run: Run, name: str) -> pa.Table:
+    files = sorted(file for file in run.manifest["files"] if file.startswith(f"{name}/"))
+    return pa.concat_tables([pq.read_table(run.path / file) for file in files])
+
+
+def _shift(table: pa.Table, column: str, by: int) -> pa.Table:
+    index = table.schema.get_field_index(column)
+    field = table.schema.field(index)
+    return table.set_column(index, field, pa.compute.add(table[column], pa.scalar(by, field.type)))
+
+
+def measure(arguments: tuple[str, ...], folder: Path) -> tuple[float, float]:
+    """Return the seconds and the peak memory in MB of one command in a process of its own."""
+    command = [sys.executable, "-m", "lossprobe", *arguments, f"--csv={os.devnull}"]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        raise SystemExit(f"{' '.join(arguments)}: {process.stderr.read().decode() if process.stderr else status}")
+    return seconds, usage.ru_maxrss / 1024
+
+
+def main() -> None:
+    """Build the run and print one line a view."""
+    source, rows = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10_000_000
+    with tempfile.TemporaryDirectory() as folder:
+        run = repeat(open_run(source), Path(folder) / "run", rows)
+        print(f"{run.counts['tokens']:,} rows in {run.counts['documents']:,} documents")
+        for view in VIEWS:
+            seconds, megabytes = measure((view[0], str(run.path), *view[1:]), Path(folder))
+            print(f"{' '.join(view):24} {seconds:7.1f} s {megabytes:8.0f} MB", flush=True)
+        seconds, megabytes = measure(("calibration", str(run.path), str(run.path)), Path(folder))
+        print(f"{'calibration, two models':24} {seconds:7.1f} s {megabytes:8.0f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    main()

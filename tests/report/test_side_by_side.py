@@ -1,0 +1,27 @@
+"""Models beside each other in one table."""
+
+import math
+
+import pandas as pd
+
+from lossprobe.report.side_by_side import side_by_side
+
+NAN = math.nan
+
+
+def test_one_column_a_model_and_one_row_a_measure():
+    table = pd.DataFrame(
+        [
+            ("a", "ece", 0.1, 0.05, 0.15, 0.01),
+            ("a", "accuracy", 0.5, NAN, NAN, NAN),
+            ("b\x1b", "ece", NAN, NAN, NAN, 0.02),
+            ("b\x1b", "accuracy", 0.25, 0.2, 0.3, NAN),
+        ],
+        columns=["model", "measure", "value", "low", "high", "noise_floor"],
+    )
+    shown = side_by_side(table)
+    assert shown.to_dict("list") == {
+        "measure": ["ece", "accuracy"],
+        "a": ["0.1000 [0.0500, 0.1500] floor 0.0100", "0.5000"],
+        "b\\x1b": ["n/a", "0.2500 [0.2000, 0.3000]"],
+    }
