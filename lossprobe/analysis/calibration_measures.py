@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.calibration_bins import (
+    MCE_LEAST,
     bin_sums,
     bin_table,
     debiased_squared_error,
@@ -25,8 +27,8 @@ from lossprobe.analysis.calibration_bins import (
     within_bin,
 )
 from lossprobe.analysis.clusters import Clusters, Interval, jackknife_ratio
-from lossprobe.analysis.outcomes import outcome_sums
-from lossprobe.analysis.resampling import Floats, Measure, Statistic, bootstrap
+from lossprobe.analysis.outcomes import outcome_sums, standard_errors
+from lossprobe.analysis.resampling import Floats, Measure, Statistic, bootstrap, bootstrap_error
 from lossprobe.analysis.smooth_ece import residual_sums, smooth_ece, smooth_noise
 from lossprobe.analysis.vocabulary_calibration import (
     vocabulary_error,
@@ -36,6 +38,7 @@ from lossprobe.analysis.vocabulary_calibration import (
 )
 from lossprobe.run.reader import Run
 
+SMOOTH_RESAMPLES = 100  # each costs some twenty cosine transforms
 # Every measure with its unit, in the order in which they are shown: the signed gap before any error without a sign.
 MEASURES = {
     "nll_nats": "nats per token",
@@ -58,7 +61,13 @@ MEASURES = {
     "within_bin": "squared error",
 }
 
-ROUNDING_VARIANCE = 1e-10  # per token; a float32 loss or confidence is off by up to 1e-6, a tenth of its root
+LIMITS = {  # what the means of shares can be; a t interval of few documents knows no limits
+    "accuracy": (0.0, 1.0),
+    "top5_accuracy": (0.0, 1.0),
+    "mean_confidence": (0.0, 1.0),
+    "confidence_gap": (-1.0, 1.0),
+    "brier": (0.0, 2.0),
+}
 
 
 @dataclass(frozen=True)
@@ -141,9 +150,10 @@ def mean_measures(sums: pd.DataFrame) -> dict[str, Measure]:
     """
     gap, excess = sums["confidence"] - sums["correct"], sums["nats"] - sums["entropy"]
     total = sums.sum()
-    tokens = total["tokens"]
-    z_excess, z_gap = _z(excess, total["varentropy"], tokens), _z(gap, total["spread"], tokens)
-    return {
+    deviations, variances = np.array([excess.sum(), gap.sum()]), total[["varentropy", "spread"]].to_numpy(float)
+    z = standard_errors(deviations, variances, np.full(2, total["tokens"])).tolist()
+    z_excess, z_gap = (None if math.isnan(value) else value for value in z)
+    found = {
         "nll_nats": _mean(sums["nats"], sums["nats2"], sums["tokens"]),
         "nll_minus_entropy_nats": _mean(excess, sums["excess2"], sums["tokens"], z_excess),
         "accuracy": _mean(sums["correct"], sums["correct"], sums["tokens"]),
@@ -152,25 +162,74 @@ def mean_measures(sums: pd.DataFrame) -> dict[str, Measure]:
         "confidence_gap": _mean(gap, sums["gap2"], sums["tokens"], z_gap),
         "brier": _mean(sums["brier"], sums["brier2"], sums["tokens"]),
     }
+    return {name: _within(measure, *LIMITS.get(name, (-math.inf, math.inf))) for name, measure in found.items()}
 
 
 def binned_measures(binned: Binned) -> dict[str, Measure]:
     """Return the calibration errors, and the parts of the first choice's Brier score."""
     width, mass, vocabulary = (part.sum(axis=0) for part in (binned.equal_width, binned.equal_mass, binned.vocabulary))
     of_width = partial(_resampled, binned.equal_width)
+    squared = _width_error(binned.equal_width, _root_reliability)
     return {
-        "ece": of_width(expected_calibration_error, (0.0, 1.0), expected_noise(width)),
-        "ece_equal_mass": _resampled(binned.equal_mass, expected_calibration_error, (0.0, 1.0), expected_noise(mass)),
-        "squared_error_debiased": of_width(debiased_squared_error, (-1.0, 1.0)),
-        "mce": of_width(maximum_calibration_error, (0.0, 1.0), maximum_noise(width)),
-        "smooth_ece": _resampled(binned.residuals, smooth_ece, (0.0, 1.0), smooth_noise(binned.residuals.sum(axis=0))),
-        "vocabulary_error": _resampled(binned.vocabulary, vocabulary_error, (0.0, 2.0), vocabulary_noise(vocabulary)),
+        "ece": _measure(_width_error(binned.equal_width, expected_calibration_error), expected_noise(width)),
+        "ece_equal_mass": _measure(_width_error(binned.equal_mass, expected_calibration_error), expected_noise(mass)),
+        "squared_error_debiased": _squared(debiased_squared_error(width), squared),
+        "mce": _measure(_largest(binned.equal_width), maximum_noise(width)),
+        "smooth_ece": _measure(_smooth(binned.residuals), smooth_noise(binned.residuals.sum(axis=0))),
+        "vocabulary_error": _measure(_vocabulary(binned.vocabulary), vocabulary_noise(vocabulary)),
         "top1_brier": of_width(top1_brier, (0.0, 1.0)),
-        "reliability": of_width(reliability, (0.0, 1.0)),
+        "reliability": _squared(reliability(width), squared),
         "resolution": of_width(resolution, (0.0, 1.0)),
         "uncertainty": of_width(uncertainty, (0.0, 1.0)),
         "within_bin": of_width(within_bin, (-1.0, 1.0)),
     }
+
+
+def _width_error(sums: Floats, statistic: Statistic) -> Interval:
+    """Return an error of sums [G, B, 5] with its interval; under perfect calibration Σ o of a bin is Σ x."""
+    return bootstrap_error(sums, sums[..., [0, 1, 1, 3, 3]], sums[..., 0].sum(axis=1), statistic, 1.0)
+
+
+def _largest(sums: Floats) -> Interval:
+    """Return the MCE with its interval, over the bins that are large enough in the total."""
+    used = sums[..., 0].sum(axis=0) >= MCE_LEAST
+    if not used.any():
+        return Interval(math.nan, None, None)
+    largest = partial(maximum_calibration_error, least=1)
+    return _width_error(sums, lambda drawn: largest(drawn[..., used, :]))
+
+
+def _smooth(sums: Floats) -> Interval:
+    calibrated = sums * np.array([1.0, 0.0, 1.0])
+    return bootstrap_error(sums, calibrated, sums[..., 0].sum(axis=1), smooth_ece, 1.0, SMOOTH_RESAMPLES)
+
+
+def _vocabulary(sums: Floats) -> Interval:
+    return bootstrap_error(sums, sums[..., [0, 1, 1]], sums[..., 2].sum(axis=1), vocabulary_error, 2.0)
+
+
+def _root_reliability(sums: Floats) -> Floats:
+    """Return the root of `reliability`, whose noise is more symmetric."""
+    return np.sqrt(reliability(sums))
+
+
+def _squared(value: Floats, root: Interval) -> Measure:
+    """Return a squared error, with the squared ends of its root's interval."""
+    ends = (None if end is None else end**2 for end in (root.low, root.high))
+    return _measure(Interval(float(value), *ends))
+
+
+def _measure(interval: Interval, noise_floor: float | None = None) -> Measure:
+    if math.isnan(interval.estimate):
+        return Measure(None)
+    return Measure(interval.estimate, interval.low, interval.high, noise_floor)
+
+
+def _within(measure: Measure, least: float, most: float) -> Measure:
+    """Return a measure with its interval cut at what it can be."""
+    if measure.low is None or measure.high is None:
+        return measure
+    return replace(measure, low=max(least, measure.low), high=min(most, measure.high))
 
 
 def _mean(values: pd.Series, squares: pd.Series, tokens: pd.Series, z: float | None = None) -> Measure:
@@ -186,17 +245,5 @@ def _mean(values: pd.Series, squares: pd.Series, tokens: pd.Series, z: float | N
     return Measure(interval.estimate, interval.low, interval.high, z=z, design_effect=effect)
 
 
-def _z(differences: pd.Series, variance: float, tokens: float) -> float | None:
-    """Return Σ differences in standard errors; None where predictions are so certain that rounding would decide."""
-    return float(differences.sum()) / math.sqrt(variance) if variance > ROUNDING_VARIANCE * tokens else None
-
-
-def _resampled(
-    sums: Floats, statistic: Statistic, limits: tuple[float, float], noise_floor: float | None = None
-) -> Measure:
-    interval = bootstrap(sums, statistic, *limits)
-    if math.isnan(interval.estimate):
-        return Measure(None)
-    if interval.low is not None and math.isnan(interval.low):  # some resamples have no bin that is large enough
-        interval = Interval(interval.estimate, None, None)
-    return Measure(interval.estimate, interval.low, interval.high, noise_floor)
+def _resampled(sums: Floats, statistic: Statistic, limits: tuple[float, float]) -> Measure:
+    return _measure(bootstrap(sums, statistic, *limits))
