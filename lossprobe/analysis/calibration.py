@@ -15,8 +15,9 @@ from lossprobe.analysis.comparable import differing, refuse_different, same_toke
 from lossprobe.analysis.effective_smoothing import EffectiveSmoothing, effective_smoothing
 from lossprobe.analysis.resampling import RESAMPLES, SEED, Measure, at_most
 from lossprobe.analysis.slices import calibrate_slices
-from lossprobe.analysis.smoothing import SmoothingPanel, compare_smoothing
-from lossprobe.analysis.temperature import Temperature, fit_temperature
+from lossprobe.analysis.smoothing import MeasuredModel, SmoothingPanel, compare_models
+from lossprobe.analysis.temperature import Temperature, fit_temperature, tempered_rows
+from lossprobe.analysis.temperature_fit import Sample, read_sample
 from lossprobe.run.reader import Run
 
 
@@ -57,10 +58,8 @@ class ModelCalibration:
         assert gap.value is not None
         known = gap.low is not None and gap.high is not None
         sure = known and not (gap.low or 0.0) <= 0.0 <= (gap.high or 0.0)
-        if sure:
-            verdict = f"{'over' if gap.value > 0 else 'under'}-confident by {abs(gap.value):.3f}"
-        else:
-            verdict = f"confidence − accuracy {gap.value:+.3f}"
+        verdict = f"{'over' if gap.value > 0 else 'under'}-confident, " if sure else ""
+        verdict += f"confidence − accuracy {gap.value:+.3f}"
         verdict += f" [{gap.low:+.3f}, {gap.high:+.3f}]" if known else " (no interval)"
         fit = self.temperature.temperature
         best = "no temperature fit" if fit is None else f"best temperature {fit:.3f}"
@@ -103,12 +102,16 @@ class Calibration:
         return pd.concat([_named(model.name, model.bins) for model in self.models], ignore_index=True)
 
 
-def measure_calibration(runs: Sequence[Run], by: str | None = None, *, allow_different: bool = False) -> Calibration:
+def measure_calibration(
+    runs: Sequence[Run], by: str | None = None, *, smoothing: float | None = None, allow_different: bool = False
+) -> Calibration:
     """Return the calibration of one or several runs of the same text.
 
     Args:
         runs: the runs; the first one is what the others are compared with.
         by: "document", "context", "class", "frequency" or a field of the JSONL records, for slices.
+        smoothing: ε that the models after the first were trained with, for the bound on their perplexity; None to go by
+            what their predictions show.
         allow_different: put runs side by side although text, tokenizer, windows or BOS differ.
 
     Raises:
@@ -118,19 +121,25 @@ def measure_calibration(runs: Sequence[Run], by: str | None = None, *, allow_dif
     if not allow_different:
         refuse_different(runs)
     names = distinct_names(runs)
-    models = [calibrate_model(run, name) for run, name in zip(runs, names, strict=True)]
+    parts = [] if by is None else [calibrate_slices(run, by) for run in runs]  # first: it refuses unknown fields
+    paired = len(runs) > 1 and same_tokens(runs)
+    models, measured = [], []
+    for run, name in zip(runs, names, strict=True):
+        sample = read_sample(run)
+        models.append(calibrate_model(run, name, sample))
+        if paired:
+            measured.append(MeasuredModel(name, run, tempered_rows(run, sample), models[-1].effective_smoothing))
     notes = [f"{model.name}: {note}" if len(runs) > 1 else note for model in models for note in model.notes]
     notes += [f"{names[0]} and {name} differ in {', '.join(found)}"
               for run, name in zip(runs, names, strict=True) if (found := differing(runs[0], run))]  # fmt: skip
     panel = None
-    if len(runs) > 1 and same_tokens(runs):
-        panel = compare_smoothing(runs, names)
+    if paired:
+        panel = compare_models(measured, smoothing)
         notes += panel.notes
     elif len(runs) > 1:
         notes.append("no paired comparison: the runs did not score the same tokens")
     slices = None
-    if by is not None:
-        parts = [calibrate_slices(run, by) for run in runs]
+    if parts:
         slices = pd.concat([_named(n, part.table) for n, part in zip(names, parts, strict=True)], ignore_index=True)
         notes += list(dict.fromkeys(note for part in parts for note in part.notes))
     return Calibration(
@@ -145,11 +154,11 @@ def measure_calibration(runs: Sequence[Run], by: str | None = None, *, allow_dif
     )
 
 
-def calibrate_model(run: Run, name: str) -> ModelCalibration:
-    """Return the calibration of one run under a name."""
+def calibrate_model(run: Run, name: str, sample: Sample) -> ModelCalibration:
+    """Return the calibration of one run under a name, its temperature from what `read_sample` returned for it."""
     clusters = at_most(find_clusters(run))
     binned = Binned.read(run, clusters)
-    temperature = fit_temperature(run)
+    temperature = fit_temperature(run, sample)
     return ModelCalibration(
         name=name,
         run=str(run.path),

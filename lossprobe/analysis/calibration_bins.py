@@ -11,7 +11,6 @@ so that a figure of resampled clusters costs no second look at the tokens. A bin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,26 +90,28 @@ def bin_sums(run: Run, clusters: Clusters, edges: Floats, source: str = "tokens"
     Raises:
         OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
     """
-    grouped = grouped_bin_sums(run, clusters, edges, "0", source, where)
-    return grouped.get(0, np.zeros((0, len(edges) + 1, len(SUMS))))
+    return grouped_bin_sums(run, clusters.sql, edges, source, where)[1]
 
 
 def grouped_bin_sums(
-    run: Run, clusters: Clusters, edges: Floats, key: str, source: str = "tokens", where: str = "TRUE"
-) -> dict[Any, Floats]:
-    """Return `bin_sums` for every value of a SQL expression over `source`, in order; the G of each are its own."""
+    run: Run, key: str, edges: Floats, source: str = "tokens", where: str = "TRUE"
+) -> tuple[pd.Index, Floats]:
+    """Return the K values of a SQL expression over `source`, in order, and the sums of each, float64 [K, B, 5].
+
+    For the rest see `bin_sums`.
+    """
     number = " + ".join(["0", *[f"({CONFIDENCE} >= ?)::INTEGER" for _ in edges]])
     frame = run.query(
         f"""
-        SELECT {key} AS key, {clusters.sql} AS cluster, CASE WHEN top_prob IS NOT NULL THEN {number} END AS bin,
+        SELECT {key} AS key, CASE WHEN top_prob IS NOT NULL THEN {number} END AS bin,
                {", ".join(f"{sql} AS {name}" for name, sql in SUMS.items())}
         FROM {source} WHERE unscored IS NULL AND {where} GROUP BY ALL ORDER BY ALL""",
         edges.tolist(),  # as parameters: a literal of 17 digits would be read as a DECIMAL and rounded twice
     )
     if not np.isfinite(frame[list(SUMS)].to_numpy()).all():  # without a confidence there is no bin, and no sum in it
         refuse_not_finite(run)
-    groups = frame.groupby("key", dropna=False, sort=False)
-    return {value: scatter(part, len(edges) + 1, tuple(SUMS)) for value, part in groups}
+    numbers, keys = pd.factorize(frame["key"])
+    return keys, scatter(frame.assign(cluster=numbers), len(edges) + 1, tuple(SUMS))
 
 
 def scatter(frame: pd.DataFrame, bins: int, names: Sequence[str]) -> Floats:
@@ -125,6 +126,8 @@ def scatter(frame: pd.DataFrame, bins: int, names: Sequence[str]) -> Floats:
 
 def expected_calibration_error(sums: Floats) -> Floats:
     """Return the ECE of sums [..., B, 5] as [...]: Σ_b |Σ (x − o)| / N (Naeini et al. 2015); NaN without tokens.
+
+    Only the first three of a bin's sums are looked at, and there may be no others.
 
     Confidences .95 and 1 of which the first is right, in one bin:
 

@@ -18,9 +18,10 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
-from lossprobe.analysis.clusters import Clusters, find_clusters, jackknife_ratio
-from lossprobe.analysis.outcomes import OUTCOMES, refuse_not_finite
+from lossprobe.analysis.clusters import find_clusters, jackknife_ratio
+from lossprobe.analysis.outcomes import outcome_sums
 from lossprobe.analysis.resampling import Floats, at_most
 from lossprobe.analysis.vocabulary_calibration import BINS, LOWEST, PER_DECADE, vocabulary_sums
 from lossprobe.run.reader import Run
@@ -30,7 +31,6 @@ AGREEMENT = 1.5
 WIDEST_NATS = 2.0
 LARGEST_EPSILON = 0.5  # from about there on the floor itself is no longer below tau
 NO_EVIDENCE = "no evidence of smoothing"
-SLOPE_SUMS = ("tokens", "confidence", "correct", "confidence2", "confidence_correct")
 CAVEATS = (
     "effective smoothing is a shape of the predictions, not their history: temperature, noise in the logits, weight "
     "decay and distillation can look like it, and over-confidence from over-training can hide it",
@@ -82,7 +82,7 @@ def effective_smoothing(run: Run) -> EffectiveSmoothing:
         OutputError: a stored number is NaN or infinite, which scoring never writes.
     """
     clusters = at_most(find_clusters(run))
-    slope, interval = slope_epsilon(slope_sums(run, clusters), run.vocab_size)
+    slope, interval = slope_epsilon(outcome_sums(run, clusters), run.vocab_size)
     bins = vocabulary_sums(run, clusters).sum(axis=0)
     edge = tau_edge(run.vocab_size)
     tail, mode = tail_epsilon(bins, run.vocab_size, edge), mode_epsilon(bins[:, 0], run.vocab_size)
@@ -104,28 +104,13 @@ def effective_smoothing(run: Run) -> EffectiveSmoothing:
     )
 
 
-def slope_sums(run: Run, clusters: Clusters) -> dict[str, Floats]:
-    """Return N, Σ x, Σ o, Σ x² and Σ x o of each cluster, by their names in `OUTCOMES`.
-
-    Raises:
-        OutputError: a stored number is NaN or infinite.
-    """
-    sums = ", ".join(f"sum({OUTCOMES[name]})::DOUBLE AS {name}" for name in SLOPE_SUMS)
-    frame = run.query(
-        f"SELECT {sums} FROM tokens WHERE unscored IS NULL GROUP BY {clusters.sql} ORDER BY {clusters.sql}"
-    )
-    if not np.isfinite(frame.to_numpy()).all():
-        refuse_not_finite(run)
-    return {name: frame[name].to_numpy(float) for name in SLOPE_SUMS}
-
-
-def slope_epsilon(sums: dict[str, Floats], vocab_size: int) -> tuple[float | None, list[float | None]]:
-    """Return ε = 1 − 1 / slope and its interval, from sums per cluster [G]; None where the slope is not positive.
+def slope_epsilon(sums: pd.DataFrame, vocab_size: int) -> tuple[float | None, list[float | None]]:
+    """Return ε = 1 − 1 / slope and its interval, from `outcome_sums`; None where the slope is not positive.
 
     With K = 2, x = .75 and always right, the slope is (1/2 · 1/4) / (1/4)² = 2:
 
     >>> one = {"tokens": 1, "confidence": 0.75, "correct": 1, "confidence2": 0.5625, "confidence_correct": 0.75}
-    >>> slope_epsilon({name: np.array([value, value], float) for name, value in one.items()}, 2)
+    >>> slope_epsilon(pd.DataFrame([one, one]), 2)
     (0.5, [0.5, 0.5])
     """
     chance = 1.0 / vocab_size

@@ -20,6 +20,10 @@ def field_source(run: Run, name: str) -> str:
     pointer = "/" + name.replace("~", "~0").replace("/", "~1")  # a JSON pointer: no name needs quotes in it
     value = "json_extract_string(fields, '" + pointer.replace("'", "''") + "')"
     if not run.scalar(f"SELECT count({value}) FROM documents"):
-        raise UsageError("perplexity.no_field", f"--by {visible(name, 40)}: no document has this field")
+        keys = run.query("SELECT DISTINCT unnest(json_keys(fields)) AS key FROM documents ORDER BY key LIMIT 10")["key"]
+        raise UsageError(
+            "fields.missing", f"--by {visible(name, 40)}: no document has this field",
+            hint=f"fields of the records: {visible(', '.join(keys), 200) or 'none'}",
+        )  # fmt: skip
     named = f"(SELECT document, coalesce({value}, '') AS field FROM documents)"
     return f"(SELECT tokens.*, field FROM tokens JOIN {named} USING (document))"

@@ -11,21 +11,19 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from lossprobe.analysis.resampling import Floats
+from lossprobe.analysis.vocabulary_calibration import BINS, LOWEST, PER_DECADE, histogram_sums
 from lossprobe.run.reader import Run
 from lossprobe.units import plural
-
-Floats = npt.NDArray[np.float64]
 
 UNDERFLOW = 2.0**-25  # what is no larger becomes 0
 LARGEST = 65504.0
 HEADROOM = 16.0
 SCALES = tuple(2**power for power in range(25))
 L1_LIMIT = 1e-3
-LOWEST, PER_DECADE = -12, 10  # the histogram's bins, see `run.schema`
-BIN_SQL = f"greatest(0, least({-LOWEST * PER_DECADE}, floor((-n / ln(10) - ({LOWEST})) * {PER_DECADE}) + 1))::INTEGER"
+BIN_SQL = f"greatest(0, least({BINS - 1}, floor((-n / ln(10) - ({LOWEST})) * {PER_DECADE}) + 1))::INTEGER"
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,9 @@ def measure_half_precision(run: Run, source: str, batch_tokens: int) -> HalfPrec
         run: the run, all of it: the histogram knows documents, not tokens.
         source: SQL relation of its scored rows, with `n` (loss), `miss` and `others2`; see `scored_source`.
         batch_tokens: N, tokens over which the loss is a mean.
+
+    Raises:
+        OutputError: a stored sum of the histogram is missing, NaN or infinite, which scoring never writes.
     """
     others = _other_entries(run, source)
     if others is None:
@@ -92,17 +93,12 @@ def _note(batch_tokens: int, largest: float, recommended: int | None) -> str:
 
 def _other_entries(run: Run, source: str) -> Floats | None:
     """Return entries, Σ p and Σ p² per bin, [bins, 3], of the vocabulary without the tokens themselves."""
-    bins = run.query(
-        "SELECT bin::INTEGER AS bin, sum(pairs)::DOUBLE AS pairs, sum(sum_p) AS mass, sum(hits)::DOUBLE AS hits "
-        "FROM histogram GROUP BY 1 ORDER BY 1"
-    )
-    if bins.empty:
+    bins = histogram_sums(run)
+    if not len(bins):
         return None
+    pairs, mass, hits = bins[0].T
     tokens = run.query(f"SELECT {BIN_SQL} AS bin, sum(exp(-n)) AS mass FROM {source} GROUP BY 1 ORDER BY 1")
-    grid = np.zeros((-LOWEST * PER_DECADE + 1, 3))
-    place = bins["bin"].to_numpy()
-    grid[place, 0] = bins["pairs"] - bins["hits"]
-    grid[place, 1] = bins["mass"]
+    grid = np.stack([pairs - hits, mass, mass], axis=1)
     grid[tokens["bin"].to_numpy(), 1] -= tokens["mass"]
     # Rounding can put a token into its neighbour's bin: the mass left must still be what that many entries can have.
     edges = _edges()
@@ -113,7 +109,7 @@ def _other_entries(run: Run, source: str) -> Floats | None:
 
 def _edges() -> Floats:
     """Return the edges of the bins in p: 0, 10^−12, …, 1."""
-    return np.concatenate([[0.0], 10.0 ** (LOWEST + np.arange(-LOWEST * PER_DECADE + 1) / PER_DECADE)])
+    return np.concatenate([[0.0], 10.0 ** (LOWEST + np.arange(BINS) / PER_DECADE)])
 
 
 def _lost_others(others: Floats, limits: Floats) -> Floats:

@@ -28,12 +28,10 @@ import numpy.typing as npt
 from scipy.interpolate import BSpline, make_interp_spline
 
 from lossprobe.analysis.clusters import Clusters
-from lossprobe.analysis.outcomes import BRIER, CONFIDENCE, CORRECT
-from lossprobe.errors import OutputError
+from lossprobe.analysis.outcomes import BRIER, CONFIDENCE, CORRECT, not_finite
+from lossprobe.analysis.resampling import Floats
 from lossprobe.run.reader import Run
-from lossprobe.units import visible
 
-Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 # The run stores T ascending, log_z_t0 at 1/4; here β ascends.
@@ -110,12 +108,7 @@ def sampled_rows(run: Run, clusters: Clusters) -> LadderRows:
     log_z = frame[list(COLUMNS)].to_numpy(np.float64)
     wrong = ~np.isfinite(log_z).all(axis=1)
     if wrong.any():
-        raise OutputError(
-            "run.not_finite",
-            f"{visible(str(run.path), 200)}: document {document[wrong][0]}, token {token[wrong][0]}: "
-            "a stored log-sum-exp is not finite",
-            hint="check it with lossprobe verify, and score again",
-        )
+        raise not_finite(run, f"document {document[wrong][0]}, token {token[wrong][0]}: a stored log-sum-exp")
     loss, entropy, confidence, correct, brier, below_top, varentropy = frame.iloc[:, 3:10].to_numpy(np.float64).T
     spread = spread_of(log_z, confidence, entropy, varentropy)
     return LadderRows(document, token, cluster, loss, entropy, confidence, correct, brier, below_top, spread)

@@ -24,9 +24,10 @@ from lossprobe.analysis.objective_formulas import (
     scored_source,
     smoothed_floors,
 )
-from lossprobe.errors import NothingToScoreError, OutputError
+from lossprobe.analysis.outcomes import refuse_not_finite
+from lossprobe.errors import NothingToScoreError
 from lossprobe.run.reader import Run
-from lossprobe.units import format_loss, format_perplexity, perplexity, plural, visible
+from lossprobe.units import format_loss, format_perplexity, perplexity, plural
 
 BIN_NATS = 0.5
 LAST_BIN = 40  # everything from 20 nats on: a loss that few tokens have
@@ -139,13 +140,7 @@ def _cluster_sums(run: Run, source: str, clusters: Clusters, values: dict[str, s
                sum(log_z * log_z) AS log_z2, max(abs(log_z)) AS max_abs_log_z
         FROM {source} GROUP BY 1 ORDER BY 1""")
     if not frame["finite"].all():
-        at = run.query(f"SELECT document, token FROM {source} WHERE NOT {FINITE} ORDER BY ALL LIMIT 1").iloc[0]
-        raise OutputError(
-            "run.not_finite",
-            f"{visible(str(run.path), 200)}: document {at['document']}, token {at['token']}: "
-            "a stored number is not finite",
-            hint="check it with lossprobe verify, and score again",
-        )
+        refuse_not_finite(run, source, FINITE)
     return frame
 
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
-import numpy.typing as npt
-
+from lossprobe.analysis.resampling import Floats
 from lossprobe.run.reader import Run
-
-Floats = npt.NDArray[np.float64]
 
 
 def sorted_batches(run: Run, column: str, scored: str) -> Iterator[tuple[int, Floats]]:
@@ -32,7 +28,8 @@ def sorted_batches(run: Run, column: str, scored: str) -> Iterator[tuple[int, Fl
 def values_at(ranks: Iterable[int], first: int, values: Floats) -> dict[int, float]:
     """Return the value of each rank that lies in a batch, whose first value has the rank `first`.
 
-    >>> values_at([1, 5, 6], 4, np.array([0.25, 0.5]))
+    >>> import numpy
+    >>> values_at([1, 5, 6], 4, numpy.array([0.25, 0.5]))
     {5: 0.5}
     """
     return {rank: float(values[rank - first]) for rank in ranks if 0 <= rank - first < len(values)}

@@ -6,9 +6,11 @@ W = varentropy, and the Brier score over the vocabulary, Σ_v (p_v − 1{v = tok
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.clusters import Clusters
+from lossprobe.analysis.resampling import Floats
 from lossprobe.errors import OutputError
 from lossprobe.run.reader import Run
 from lossprobe.units import visible
@@ -21,7 +23,10 @@ TOP5 = "(rank + ties <= 5)::INTEGER::DOUBLE"  # a tie counts against the model
 # Where p(token) is near 1 the float32 sum of p^2 cancels; but with q the probabilities of the others the score is
 # (1 - p)^2 + sum of q^2, and the last lies between 0 and (sum of q)^2 = (1 - p)^2.
 BRIER = f"least(greatest(sum_p2::DOUBLE - 2 * {TARGET_PROB} + 1, {MISS} ** 2), 2 * {MISS} ** 2)"
-FINITE = "coalesce(isfinite(loss_nats + entropy_nats + varentropy + top_prob + sum_p2), FALSE)"
+SCORED = "(SELECT * FROM tokens WHERE unscored IS NULL)"
+FINITE = """(coalesce(isfinite(loss_nats + entropy_nats + varentropy + top_prob + sum_p2), FALSE)
+             AND rank + ties + top_id IS NOT NULL)"""
+ROUNDING_VARIANCE = 1e-10  # per token; a float32 loss or confidence is off by up to 1e-6, a tenth of its root
 
 OUTCOMES = {
     "tokens": "1",
@@ -69,19 +74,47 @@ def outcome_sums(
     return frame.drop(columns="broken")
 
 
-def refuse_not_finite(run: Run) -> None:
+def refuse_not_finite(run: Run, source: str = SCORED, finite: str = FINITE) -> None:
     """Name the first scored token with a number that is missing, NaN or infinite.
+
+    Args:
+        run: the run.
+        source: SQL relation of scored rows, with `document` and `token`.
+        finite: SQL condition on a row, true or false, that its numbers are finite.
 
     Raises:
         OutputError: there is one.
     """
-    frame = run.query(f"""
-        SELECT document, token FROM tokens WHERE unscored IS NULL AND NOT {FINITE}
-        ORDER BY document, token LIMIT 1""")
+    frame = run.query(f"SELECT document, token FROM {source} WHERE NOT {finite} ORDER BY document, token LIMIT 1")
     if len(frame):
         document, token = frame.iloc[0]
-        raise OutputError(
-            "run.not_finite",
-            f"{visible(str(run.path), 200)}: document {document}, token {token}: a stored number is not finite",
-            hint="check it with lossprobe verify, and score again",
-        )
+        raise not_finite(run, f"document {document}, token {token}: a stored number")
+
+
+def not_finite(run: Run, what: str) -> OutputError:
+    """Return the error that something stored in a run is missing, NaN or infinite, which scoring never writes."""
+    return OutputError(
+        "run.not_finite",
+        f"{visible(str(run.path), 200)}: {what} is not finite",
+        hint="check it with lossprobe verify, and score again",
+    )
+
+
+def standard_errors(deviation: Floats, variance: Floats, tokens: Floats) -> Floats:
+    """Return deviations in standard errors; NaN where predictions are so certain that rounding would decide.
+
+    Args:
+        deviation: sums over tokens of what is 0 on average for a calibrated model, of any shape.
+        variance: what their variances would be, of the same shape.
+        tokens: how many tokens each is a sum over.
+
+    A deviation of 6 with the variance 9, and one of a single certain token:
+
+    >>> standard_errors(np.array([6.0, 1e-6]), np.array([9.0, 1e-12]), np.array([100, 1])).tolist()
+    [2.0, nan]
+    """
+    known = variance > ROUNDING_VARIANCE * tokens
+    z: Floats = np.divide(
+        deviation, np.sqrt(np.where(known, variance, 1.0)), out=np.full(known.shape, np.nan), where=known
+    )
+    return z

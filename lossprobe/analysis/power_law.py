@@ -10,13 +10,13 @@ import numpy.typing as npt
 from scipy.optimize import OptimizeWarning, curve_fit
 
 from lossprobe.analysis.clusters import t_quantile
+from lossprobe.analysis.resampling import Floats
 
 FOLDS = 20
 MIN_BINS = 6
 MIN_FOLDS = 3
 ALPHA_RANGE = (0.01, 8.0)
 
-Floats = npt.NDArray[np.float64]
 Parameters = tuple[float, float, float]
 
 

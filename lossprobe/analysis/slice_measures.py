@@ -7,14 +7,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from lossprobe.analysis.calibration_bins import (
-    SUMS,
     equal_width_edges,
     expected_calibration_error,
     expected_noise,
-    scatter,
+    grouped_bin_sums,
 )
 from lossprobe.analysis.clusters import t_quantile
-from lossprobe.analysis.outcomes import CONFIDENCE, OUTCOMES
+from lossprobe.analysis.outcomes import OUTCOMES, standard_errors
 from lossprobe.analysis.resampling import Floats
 from lossprobe.run.reader import Run
 
@@ -40,9 +39,9 @@ def slice_measures(sums: pd.DataFrame) -> pd.DataFrame:
             "confidence_gap": gap,
             "low": gap - half,
             "high": gap + half,
-            "gap_z": _z(gap * count, total["spread"]),
+            "gap_z": standard_errors(gap * count, total["spread"], count),
             "nll_minus_entropy_nats": excess / count,
-            "excess_z": _z(excess, total["varentropy"]),
+            "excess_z": standard_errors(excess, total["varentropy"], count),
             "brier": total["brier"] / count,
         }
     )
@@ -50,16 +49,7 @@ def slice_measures(sums: pd.DataFrame) -> pd.DataFrame:
 
 def calibration_errors(run: Run, key: str, source: str) -> pd.DataFrame:
     """Return `key`, `ece` and `ece_noise_floor` of every slice, in order."""
-    edges = equal_width_edges()
-    bin_ = " + ".join([f"({CONFIDENCE} >= ?)::INTEGER" for _ in edges])
-    frame = run.query(
-        f"""
-        SELECT {key} AS key, {bin_} AS bin, {", ".join(f"{sql} AS {name}" for name, sql in SUMS.items())}
-        FROM {source} WHERE unscored IS NULL GROUP BY ALL ORDER BY ALL""",
-        edges.tolist(),
-    )
-    codes, keys = pd.factorize(frame["key"])
-    sums = scatter(frame.assign(cluster=codes), len(edges) + 1, tuple(SUMS))
+    keys, sums = grouped_bin_sums(run, key, equal_width_edges(), source)
     floors = [expected_noise(own) for own in sums]
     return pd.DataFrame({"key": keys, "ece": expected_calibration_error(sums), "ece_noise_floor": floors})
 
@@ -86,10 +76,3 @@ def _half_widths(numerator: Floats, denominator: Floats, starts: npt.NDArray[np.
     variance = np.add.reduceat(centred**2, starts) / clusters
     half: Floats = t_quantile(clusters) * np.sqrt((clusters - 1) * variance)
     return half
-
-
-def _z(deviation: Floats, variance: Floats) -> Floats:
-    """Return deviations in standard errors, NaN where nothing could deviate."""
-    error = np.sqrt(np.maximum(variance, 0.0))
-    z: Floats = np.divide(deviation, error, out=np.full(len(error), np.nan), where=error > 0)
-    return z

@@ -34,7 +34,8 @@ COLUMNS = (
 )  # fmt: skip
 
 CLASS_NOTES = (
-    "classes of the first choice: known before the token, so that a calibrated model has no gap in any but end of text",
+    "classes of the first choice: known before the token, so that a calibrated model has no gap in any, unless it is a "
+    "special token (end of text among them) that the text never holds",
     "rows by target (end of text, special, newline): chosen by the outcome, so that their gaps are not zero even for a "
     "perfectly calibrated model, and no z or calibration error is given; read accuracy as recall and mean_confidence "
     "as how sure the model was there, and compare models with each other",
@@ -61,9 +62,9 @@ class Slices:
         by: "context", "document", "class", "frequency", or a field of the JSONL records.
         table: one row per slice. By context and frequency in ascending order, by class in the order of `FORMS` and rows
             by target last, else the largest first. Columns:
-            group (context in octaves: "1", "2-3", "4-7", …; a document's number; a field's text, empty without it; a
-            class; how often the first choice occurs as a scored token in the other documents, or blocks, or without
-            either beside the token itself: "0", "1-9", "10-99", …),
+            group (context in octaves: "1", "2-3", "4-7", …, the last up to the run's own; a document's number; a
+            field's text, empty without it; a class; how often the first choice occurs as a scored token in the other
+            documents, or blocks, or without either beside the token itself: "0", "1-9", "10-99", …),
             conditioned_on (what chose the slice: "context", "document", "field", "prediction" or "target"),
             count (tokens), clusters (documents, or blocks of a single document, that hold some; over 10,000 are merged
             into so many, but not by document or field),
@@ -98,7 +99,7 @@ def calibrate_slices(run: Run, by: str) -> Slices:
     notes = [clusters.note] if clusters.note else []
     if by == "context":
         table = _measured(run, at_most(clusters, MOST_CLUSTERS), octave_sql("context"), "tokens")
-        table["group"] = [_span(2**key, 2 ** (key + 1) - 1) for key in table["key"]]
+        table["group"] = [_octave(key, run.context) for key in table["key"]]
     elif by == "class":
         table = _classes(run, at_most(clusters, MOST_CLUSTERS))
         notes += CLASS_NOTES
@@ -168,6 +169,15 @@ def _measured(run: Run, clusters: Clusters, key: str, source: str) -> pd.DataFra
     """Return the measures of every slice, in the order of its `key`."""
     measures = slice_measures(outcome_sums(run, clusters, key, source))
     return measures.merge(calibration_errors(run, key, source), on="key", validate="one_to_one")
+
+
+def _octave(key: int, context: int) -> str:
+    """Return the label of contexts from 2^key to 2^(key + 1) − 1, of which a run has none above its own.
+
+    >>> [_octave(7, 256), _octave(8, 256), _octave(8, 300)]
+    ['128-255', '256', '256-300']
+    """
+    return _span(2**key, min(2 ** (key + 1) - 1, context))
 
 
 def _span(first: int, last: int) -> str:

@@ -78,11 +78,6 @@ def smooth_noise(sums: Floats, seed: int = SEED) -> float:
     return float(_fixed_points(drawn, np.full(DRAWS, sums[:, 0].sum())).mean())
 
 
-def fixed_bandwidth_error(residuals: Floats, tokens: Floats, bandwidth: float) -> Floats:
-    """Return smECE_σ at one bandwidth σ, [R], of residuals [R, cells] over [R] tokens."""
-    return _smoothed(dct(residuals / tokens[:, None]), np.full(len(residuals), bandwidth))
-
-
 def _fixed_points(residuals: Floats, tokens: Floats) -> Floats:
     """Return where smECE_σ = σ for residuals [R, cells] over [R] tokens, by halving the range of σ."""
     results = np.full(len(tokens), np.nan)
@@ -93,14 +88,14 @@ def _fixed_points(residuals: Floats, tokens: Floats) -> Floats:
         low, high = np.full(len(rows), 1 / cosines.shape[-1]), np.ones(len(rows))
         for _ in range(STEPS):
             middle = (low + high) / 2
-            wide_enough = _smoothed(cosines, middle) <= middle
+            wide_enough = fixed_bandwidth_error(cosines, middle) <= middle
             low, high = np.where(wide_enough, low, middle), np.where(wide_enough, middle, high)
-        results[rows] = _smoothed(cosines, high)
+        results[rows] = fixed_bandwidth_error(cosines, high)
     return results
 
 
-def _smoothed(cosines: Floats, bandwidth: Floats) -> Floats:
-    """Return ∫ |r_σ|, [R], from the cosine transforms [R, cells] of the residuals and bandwidths [R]."""
+def fixed_bandwidth_error(cosines: Floats, bandwidth: Floats) -> Floats:
+    """Return smECE_σ, [R], from the cosine transforms [R, cells] of residuals per token, and bandwidths σ [R]."""
     order = np.pi * np.arange(cosines.shape[-1])
     damping = np.exp(-0.5 * (bandwidth[:, None] * order) ** 2)
     return np.asarray(np.abs(idct(cosines * damping, overwrite_x=True)).sum(axis=-1))

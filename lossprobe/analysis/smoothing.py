@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.clusters import Interval, find_clusters, jackknife_ratio
-from lossprobe.analysis.effective_smoothing import CAVEATS, effective_smoothing
+from lossprobe.analysis.effective_smoothing import CAVEATS, EffectiveSmoothing, effective_smoothing
 from lossprobe.analysis.outcomes import CORRECT, TOP5
 from lossprobe.analysis.paired import Ints, PairedRows, PairedSums, paired_sums
 from lossprobe.analysis.resampling import Floats, at_most
@@ -43,6 +43,23 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
+class MeasuredModel:
+    """One model of a comparison, with what was read of its run already.
+
+    Attributes:
+        name: of the model; no two have the same.
+        run: its run.
+        tempered: the sampled rows before and after temperature.
+        smoothing: the label smoothing that its predictions look like.
+    """
+
+    name: str
+    run: Run
+    tempered: TemperedRows
+    smoothing: EffectiveSmoothing
+
+
+@dataclass(frozen=True)
 class SmoothingPanel:
     """Models against the first one, on the same tokens; differences are second − first.
 
@@ -53,7 +70,7 @@ class SmoothingPanel:
             nll_difference_nats, perplexity_ratio (its exponential), nll_difference_after_temperature_nats (each model
             at its own temperature, over the tokens of the temperature sample), accuracy_difference,
             top5_accuracy_difference (a tie counts against the model), perplexity_inflation_bound (1 / (1 − ε) of the
-            second model, NaN where its predictions show no smoothing).
+            second model, as stated or as its predictions show it, else NaN).
         decomposition: where the difference comes from, one row per model and range of the mean loss of both models:
             first, second, loss_low_nats, loss_high_nats (excluded), tokens, share_of_tokens, mean_difference_nats, low,
             high, contribution_nats (mean_difference_nats · share_of_tokens; they sum to nll_difference_nats).
@@ -94,24 +111,42 @@ def compare_smoothing(runs: Sequence[Run], names: Sequence[str] | None = None) -
         OutputError: a stored number is NaN or infinite, which scoring never writes.
     """
     names = names or [run.name for run in runs]
+    return compare_models(
+        [
+            MeasuredModel(name, run, tempered_rows(run), effective_smoothing(run))
+            for run, name in zip(runs, names, strict=True)
+        ]
+    )
+
+
+def compare_models(models: Sequence[MeasuredModel], epsilon: float | None = None) -> SmoothingPanel:
+    """Return `compare_smoothing` of models that were measured one by one; the tokens alone are read again.
+
+    Args:
+        models: the models; the first one is what the others are compared with.
+        epsilon: label smoothing that the others were trained with, for the bound; None to go by their predictions.
+
+    Raises:
+        NotComparableError: the rows of the runs are not the same tokens.
+        OutputError: a stored number is NaN or infinite, which scoring never writes.
+    """
     tables, parts, winners, notes = [], [], [], []
-    reference = tempered_rows(runs[0])
-    for run, name in zip(runs[1:], names[1:], strict=True):
-        pair = {"first": names[0], "second": name}
-        sums = compare_tokens(runs[0], run)
-        tempered = tempered_rows(run)
-        after, sampled = after_temperature(reference, tempered)
-        smoothing = effective_smoothing(run)
-        measures = _measures(sums, after, smoothing.epsilon)
+    first = models[0]
+    for second in models[1:]:
+        pair = {"first": first.name, "second": second.name}
+        sums = compare_tokens(first.run, second.run)
+        after, sampled = after_temperature(first.tempered, second.tempered)
+        trained_with = second.smoothing.epsilon if epsilon is None else epsilon
+        measures = _measures(sums, after, trained_with)
         tables.append(_measure_table(pair, measures))
         parts.append(_decomposition(pair, sums))
         winners += [
             {**pair, "temperature": "none", **_winner(pair, measures["nll_difference_nats"])},
             {**pair, "temperature": "its own", **_winner(pair, after)},
         ]
-        notes += _notes(pair, sums, sampled, held_out=reference.held_out and tempered.held_out)
-        if smoothing.epsilon is None:
-            notes.append(f"perplexity_inflation_bound of {name}: n/a, {smoothing.verdict}")
+        notes += _notes(pair, sums, sampled, held_out=first.tempered.held_out and second.tempered.held_out)
+        if trained_with is None:
+            notes.append(f"perplexity_inflation_bound of {second.name}: n/a, {second.smoothing.verdict}")
     return SmoothingPanel(
         table=pd.concat(tables, ignore_index=True),
         decomposition=pd.concat(parts, ignore_index=True),

@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lossprobe.analysis.calibration_bins import BINS, equal_width_edges, expected_calibration_error
 from lossprobe.analysis.clusters import Interval, jackknife_ratio
-from lossprobe.analysis.ladder import COLDEST_BRIER, Floats, Integers, Tempered, tempered
-from lossprobe.analysis.resampling import bootstrap
+from lossprobe.analysis.ladder import COLDEST_BRIER, Integers, Tempered, tempered
+from lossprobe.analysis.resampling import Floats, bootstrap
 from lossprobe.analysis.temperature_fit import ENDS, Fit, Sample, fit_sample, read_sample
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
 
 CURVE_STEPS = 16  # per octave of T
-ECE_BINS = 15
 MEASURES = ("nll_nats", "brier", "confidence_gap", "ece")
 
 
@@ -170,18 +170,12 @@ def _ece(
     sample: Sample, held: npt.NDArray[np.bool_], confidences: tuple[Floats, Floats]
 ) -> tuple[float, float, Interval]:
     """Return the expected calibration error of two confidences of each row, and their difference with its interval."""
-    shape = (len(sample.sums), ECE_BINS)
-    sums: list[Floats] = []
-    for confidence in confidences:  # bins [a, b), 1.0 in the last one
-        cell = sample.group * ECE_BINS + np.minimum(confidence * ECE_BINS, ECE_BINS - 1).astype(np.int64)
-        gaps = np.bincount(cell, confidence - sample.rows.correct, math.prod(shape))
-        sums.append(gaps.astype(np.float64).reshape(shape))
-    counts = np.zeros(shape)
-    counts[:, 0] = sample.of(np.ones(len(sample.rows)))
-
-    def errors(sums: Floats) -> Floats:
-        return np.asarray(np.abs(sums[..., :2, :]).sum(axis=-1) / sums[..., 2:, :].sum(axis=-1))
-
-    stacked = np.stack([*sums, counts], axis=1)[held]
-    before, after = errors(stacked.sum(axis=0)).tolist()
-    return before, after, bootstrap(stacked, lambda sums: errors(sums)[..., 1] - errors(sums)[..., 0], -1.0, 1.0)
+    cells = len(sample.sums) * BINS
+    tables = []
+    for confidence in confidences:
+        cell = sample.group * BINS + np.searchsorted(equal_width_edges(), confidence, side="right")
+        sums = [np.bincount(cell, values, cells) for values in (np.ones(len(cell)), confidence, sample.rows.correct)]
+        tables.append(np.stack(sums, axis=-1).astype(np.float64).reshape(-1, BINS, len(sums)))
+    stacked = np.stack(tables, axis=1)[held]
+    before, after = expected_calibration_error(stacked.sum(axis=0)).tolist()
+    return before, after, bootstrap(stacked, lambda sums: np.diff(expected_calibration_error(sums))[..., 0], -1.0, 1.0)

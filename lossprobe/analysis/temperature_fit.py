@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lossprobe.analysis.clusters import Clusters, around, find_clusters
-from lossprobe.analysis.ladder import FEATURES, LOG_BETA, ROUNDING, Floats, Integers, LadderRows, sampled_rows, weights
+from lossprobe.analysis.ladder import FEATURES, LOG_BETA, ROUNDING, Integers, LadderRows, sampled_rows, weights
 from lossprobe.analysis.outcomes import outcome_sums
-from lossprobe.analysis.resampling import at_most
+from lossprobe.analysis.resampling import Floats, at_most
 from lossprobe.run.reader import Run
 
 MAX_CLUSTERS = 200

@@ -13,10 +13,9 @@ from scipy.special import gammaln, xlog1py, xlogy
 
 from lossprobe.analysis.calibration_bins import scatter
 from lossprobe.analysis.clusters import Clusters, Interval, jackknife_ratio
+from lossprobe.analysis.outcomes import not_finite
 from lossprobe.analysis.resampling import Floats
-from lossprobe.errors import OutputError
 from lossprobe.run.reader import Run
-from lossprobe.units import visible
 
 LOWEST, PER_DECADE = -12, 10  # as the pass counts, see `run.schema.HISTOGRAM_COLUMNS`
 BINS = 1 - LOWEST * PER_DECADE
@@ -31,16 +30,22 @@ def vocabulary_sums(run: Run, clusters: Clusters) -> Floats:
     Raises:
         OutputError: a stored sum is missing, NaN or infinite, which scoring never writes.
     """
-    cluster = clusters.sql if clusters.unit == "document" else "0"
+    return histogram_sums(run, clusters.sql if clusters.unit == "document" else "0")
+
+
+def histogram_sums(run: Run, cluster: str = "0") -> Floats:
+    """Return pairs, Σ p and hits of each bin, float64 [G, 121, 3], for every value of a SQL expression over documents.
+
+    Without an expression G is 1, or 0 where the run has no histogram.
+
+    Raises:
+        OutputError: a stored sum is missing, NaN or infinite, which scoring never writes.
+    """
     frame = run.query(f"""
         SELECT {cluster} AS cluster, bin, {", ".join(f"sum({name})::DOUBLE AS {name}" for name in SUMS)}
         FROM histogram GROUP BY ALL ORDER BY ALL""")
     if not np.isfinite(frame[list(SUMS)].to_numpy()).all():
-        raise OutputError(
-            "run.not_finite",
-            f"{visible(str(run.path), 200)}: a stored number of the histogram is not finite",
-            hint="check it with lossprobe verify, and score again",
-        )
+        raise not_finite(run, "a stored number of the histogram")
     return scatter(frame, BINS, SUMS)
 
 

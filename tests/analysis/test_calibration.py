@@ -163,6 +163,26 @@ def test_other_windows_still_pair_the_same_tokens(runs):
     assert result.smoothing is not None
 
 
+def test_a_stated_smoothing_bounds_the_perplexity(runs):
+    panel = measure_calibration([runs["true"], runs["smooth"]], smoothing=0.2).smoothing.table.set_index("measure")
+    assert panel.loc["perplexity_inflation_bound", "value"] == pytest.approx(1.25)
+    assert 1 < panel.loc["perplexity_ratio", "value"] < 1.25
+
+
+def test_a_comparison_reads_no_ladder_and_no_histogram_again(runs, monkeypatch):
+    pair, read, query = list(runs.values())[:2], [], Run.query
+    monkeypatch.setattr(Run, "query", lambda run, sql, *rest: (read.append(sql), query(run, sql, *rest))[1])
+
+    def count(some: list[Run]) -> list[int]:
+        read.clear()
+        measure_calibration(some)
+        return [sum(words in sql for sql in read) for words in ("JOIN ladder", "FROM histogram")]
+
+    alone, together = np.array([count([run]) for run in pair]), count(pair)
+    assert alone[:, 0].tolist() == [1, 1]
+    assert together == alone.sum(axis=0).tolist()
+
+
 def test_runs_of_one_name_are_told_apart(runs):
     assert distinct_names([runs["true"], runs["sharp"], runs["true"]]) == ["true #1", "sharp", "true #2"]
     result = measure_calibration([runs["true"], runs["true"]])

@@ -115,12 +115,14 @@ def test_conditions_and_keys_choose_the_rows(run_of):
     rng = np.random.default_rng(2)
     run = run_of(rng.uniform(1 / 60, 1, 60), rng.random(60) < 0.5, np.repeat([0, 1, 2], 20))
     clusters, edges = find_clusters(run), equal_width_edges(4)
-    grouped = grouped_bin_sums(run, clusters, edges, "CASE WHEN token < 5 THEN 'early' ELSE 'late' END")
-    assert list(grouped) == ["early", "late"]
-    assert grouped["early"][..., 0].sum() == 3 * 4  # the first token is unscored
-    np.testing.assert_array_equal(grouped["early"], bin_sums(run, clusters, edges, where="token < 5"))
-    one = grouped_bin_sums(run, clusters, edges, "token < 5", "(SELECT * FROM tokens WHERE document <> 1)")
-    assert [len(one[key]) for key in (False, True)] == [2, 2]
+    keys, sums = grouped_bin_sums(run, "CASE WHEN token < 5 THEN 'early' ELSE 'late' END", edges)
+    assert (list(keys), sums.shape) == (["early", "late"], (2, 4, 5))
+    assert sums[0, :, 0].sum() == 3 * 4  # the first token is unscored
+    np.testing.assert_allclose(sums[0], bin_sums(run, clusters, edges, where="token < 5").sum(axis=0), rtol=1e-13)
+    two_documents = "(SELECT * FROM tokens WHERE document <> 1)"
+    keys, sums = grouped_bin_sums(run, "document", edges, two_documents, "token < 5")
+    assert keys.tolist() == [0, 2]
+    np.testing.assert_array_equal(sums, bin_sums(run, clusters, edges, two_documents, "token < 5"))
     nothing = bin_sums(run, clusters, edges, where="FALSE")
     assert nothing.shape == (0, 4, 5)
     assert equal_mass_edges(run, where="FALSE").tolist() == []

@@ -1,6 +1,7 @@
 """What float16 loses of the gradient, held against casting the true gradients of drawn logits."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from drawn_runs import draw_logits, draw_targets, log_probabilities, write_drawn
 from fake_runs import words
@@ -9,6 +10,8 @@ from lossprobe.analysis import half_precision
 from lossprobe.analysis.half_precision import LARGEST, SCALES, measure_half_precision
 from lossprobe.analysis.objective_formulas import ObjectiveOptions, scored_source
 from lossprobe.analysis.objectives import measure_objectives
+from lossprobe.errors import OutputError
+from lossprobe.run.reader import open_run
 
 ALL = scored_source("TRUE")
 
@@ -157,6 +160,20 @@ def test_a_selection_has_no_section(tmp_path, choice):
     result = measure_objectives(run, ObjectiveOptions(**choice))
     assert (result.half_precision, result.recommended_loss_scale) == (None, None)
     assert any(note.startswith("fp16: n/a for a selection") for note in result.notes)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, None])
+def test_a_histogram_that_is_not_finite_is_refused(tmp_path, value):
+    run = drawn_run(tmp_path / "run", draw_logits(np.random.default_rng(0), 80, 8)).run
+    (path,) = (run.path / "histogram").glob("*.parquet")
+    table = pq.read_table(path)
+    sums = table["sum_p"].to_pylist()
+    sums[3] = value
+    place = table.schema.get_field_index("sum_p")
+    pq.write_table(table.set_column(place, table.schema.field(place), [sums]), path)
+    with pytest.raises(OutputError, match="a stored number of the histogram is not finite") as caught:
+        measure_objectives(open_run(run.path))
+    assert caught.value.id == "run.not_finite"
 
 
 def test_without_any_gradient_nothing_is_recommended(tmp_path):

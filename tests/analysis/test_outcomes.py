@@ -8,7 +8,7 @@ from drawn_runs import document_numbers, draw_logits, draw_targets, measure_rows
 from fake_runs import words
 
 from lossprobe.analysis.clusters import find_clusters
-from lossprobe.analysis.outcomes import OUTCOMES, outcome_sums
+from lossprobe.analysis.outcomes import OUTCOMES, outcome_sums, standard_errors
 from lossprobe.errors import OutputError
 from lossprobe.run.reader import Run
 
@@ -81,3 +81,9 @@ def test_a_number_that_is_not_finite_is_refused_with_its_place(make_run, column,
     damage(run, column, value)
     with pytest.raises(OutputError, match="document 1, token 2"):
         outcome_sums(run, find_clusters(run))
+
+
+def test_standard_errors_are_not_given_where_rounding_would_decide():
+    deviation, variance = np.array([3.0, 3.0, 3.0, 3.0, -1e-7]), np.array([2.25, 1.1e-8, 1e-8, 0.0, -1e-16])
+    z = standard_errors(deviation, variance, np.full(5, 100.0))
+    np.testing.assert_allclose(z, [2.0, 3 / math.sqrt(1.1e-8), np.nan, np.nan, np.nan], rtol=1e-12)

@@ -185,4 +185,4 @@ def test_an_unknown_field_is_refused(make_run, name):
     run = make_run([words("first_token", 1, fields={"lang": "en"}), words("first_token", 1)])
     with pytest.raises(UsageError) as caught:
         measure_perplexity(run, name)
-    assert (caught.value.id, caught.value.exit_code) == ("perplexity.no_field", 2)
+    assert (caught.value.id, caught.value.exit_code) == ("fields.missing", 2)
