@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lossprobe.units import visible
+from lossprobe.report.names import short_names
 
 NAME_WIDTH = 40
 
@@ -16,10 +16,11 @@ def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
         table: model, measure, value, low, high, noise_floor, as in `Calibration.table`.
     """
     measures = list(dict.fromkeys(table["measure"]))
+    models = list(dict.fromkeys(table["model"]))
     columns: dict[str, list[str]] = {"measure": measures}
-    for model, rows in table.groupby("model", sort=False):
-        found = rows.set_index("measure")
-        columns[visible(str(model), NAME_WIDTH)] = [_cell(found.loc[measure]) for measure in measures]
+    for model, shown in zip(models, short_names(models, NAME_WIDTH), strict=True):
+        found = table[table["model"] == model].set_index("measure")
+        columns[shown] = [_cell(found.loc[measure]) for measure in measures]
     return pd.DataFrame(columns)
 
 

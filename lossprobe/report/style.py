@@ -11,6 +11,7 @@ from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
 
 from lossprobe.analysis.clusters import BLOCK_TOKENS
+from lossprobe.report.names import short_names
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 
@@ -19,6 +20,7 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 SCALE = "cividis"
 MONOSPACE, PROPORTIONAL = "DejaVu Sans Mono", "DejaVu Sans"
 MONOSPACE_ADVANCE = 0.602  # em, the same for every glyph
+UNHIDDEN = "\u200b"  # before a name in a legend that begins with "_": matplotlib leaves such out
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -28,8 +30,8 @@ def new_figure(width: float, height: float) -> Figure:
 
 def label(axes: Axes, x: str, y: str, title: str | None = None) -> None:
     """Set both axis labels, units included, and the title (of one or more lines), none a formula; draw a light grid."""
-    axes.set_xlabel(x, parse_math=False)
-    axes.set_ylabel(y, parse_math=False)
+    axes.set_xlabel(drawable(x), parse_math=False)
+    axes.set_ylabel(drawable(y), parse_math=False)
     if title is not None:
         shown = "\n".join(drawable(line) for line in title.split("\n"))
         axes.set_title(shown, loc="left", fontsize=10, parse_math=False)
@@ -37,9 +39,36 @@ def label(axes: Axes, x: str, y: str, title: str | None = None) -> None:
     axes.set_axisbelow(True)
 
 
+def legend_name(text: str) -> str:
+    """Return a name for the `label` of what is drawn: drawable, and shown by `legend` even if it begins with "_"."""
+    shown = drawable(text)
+    return UNHIDDEN + shown if shown.startswith("_") else shown
+
+
+def legend(axes: Axes, **options: Any) -> None:
+    """Add the legend of everything drawn with a label, each as it is: none a formula; none where nothing has one."""
+    handles, names = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    box = axes.legend(handles, names, **options)
+    for text, name in zip(box.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(drawable(name.removeprefix(UNHIDDEN)))
+
+
 def heading(run: Run) -> str:
     """Return what a picture shows: model, text, context."""
-    return f"{visible(run.name, 40)} on {visible(run.text_name, 40)}, context {run.context}"
+    return f"{visible(run.name, 40)} on {text_heading(run)}"
+
+
+def text_heading(run: Run) -> str:
+    """Return what a picture of several models shows: text, context."""
+    return f"{visible(run.text_name, 40)}, context {run.context}"
+
+
+def model_names(names: list[str], width: int) -> list[str]:
+    """Return what models are called where there is room for `width` characters: drawable, no two equal."""
+    return short_names([drawable(name) for name in names], width)
 
 
 def interval_words(unit: str) -> str:

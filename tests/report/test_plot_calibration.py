@@ -1,5 +1,6 @@
 """The picture of calibration: what stands on it, for one and for several models, and for runs with little to show."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -8,7 +9,7 @@ from drawn_runs import document_numbers, draw_logits, draw_targets, tempered_log
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.calibration import measure_calibration
-from lossprobe.report.plots.calibration import MOST_MODELS, plot_calibration
+from lossprobe.report.plots.calibration import MOST_MODELS, RATIOS, plot_calibration
 
 
 def axes_of(figure: Figure) -> list:
@@ -63,9 +64,108 @@ def test_the_hits_are_those_of_all_entries(runs):
     np.testing.assert_allclose(drawn[:, 1], kept["hit_rate"] / kept["mean_probability"])
 
 
-def test_more_models_than_fit_are_left_out(runs):
-    axes = axes_of(plot_calibration(runs[0], measure_calibration(runs)))
-    assert len(axes) == 2 * MOST_MODELS + 2
+def renamed(result, *names):
+    """Return the same calibration of models with other names."""
+    models = [dataclasses.replace(model, name=name) for model, name in zip(result.models, names, strict=True)]
+    return dataclasses.replace(result, models=models)
+
+
+def with_bins(result, **columns):
+    """Return the calibration of one model whose bins of log10 p have other values."""
+    bins = result.models[0].bins.copy()
+    rows = (bins["binning"] == "log10 p") & (bins["count"] * bins["mean_probability"] >= 5)
+    for name, change in columns.items():
+        bins.loc[rows, name] = change(bins.loc[rows, name])
+    return dataclasses.replace(result, models=[dataclasses.replace(result.models[0], bins=bins)])
+
+
+def legend_of(axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_more_models_than_fit_are_left_out_and_counted(runs):
+    result = measure_calibration(runs)
+    figure = plot_calibration(runs[0], result)
+    assert len(axes_of(figure)) == 2 * MOST_MODELS + 2
+    assert figure.get_suptitle().startswith("calibration of 4 of 5 models on text, context 1024; 95 % intervals")
+    fewer = dataclasses.replace(result, models=result.models[:MOST_MODELS])
+    assert plot_calibration(runs[0], fewer).get_suptitle().startswith("calibration on text, context 1024; ")
+
+
+def test_names_are_drawn_as_they_are(runs):  # warnings are errors here
+    names = ["m$\\foo{$", "h$x_y$", "_hidden", "漢\x1b on x"]
+    shown = [*names[:3], "\\u6f22\\x1b on x"]
+    figure = plot_calibration(runs[0], renamed(measure_calibration(runs[:4]), *names))
+    axes = axes_of(figure)
+    assert [upper.get_title(loc="left").split("\n")[0] for upper in axes[:4]] == shown
+    *_, vocabulary, temperatures = axes
+    assert legend_of(vocabulary) == shown
+    assert [text.split(": best T")[0] for text in legend_of(temperatures)] == shown
+    assert "calibration on text, context" in figure.get_suptitle()
+
+
+def test_long_names_stay_apart(runs):
+    long = "the_same_beginning_of_several_checkpoints_step_000{}00"
+    axes = axes_of(plot_calibration(runs[0], renamed(measure_calibration(runs[:2]), long.format(1), long.format(2))))
+    for names in ([upper.get_title(loc="left").split("\n")[0] for upper in axes[:2]], legend_of(axes[4])):
+        assert len(set(names)) == 2
+        assert [name[-6:] for name in names] == ["000100", "000200"]
+        assert max(map(len, names)) == 30
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 3, 2.7, 9.0])
+def test_the_best_temperature_is_always_on_the_axis(tmp_path, scale):
+    rng = np.random.default_rng(3)
+    logits = draw_logits(rng, 800, 20)
+    documents = document_numbers(rng, 800, 8)
+    run = write_drawn(tmp_path / "run", tempered_logits(logits, scale), draw_targets(rng, logits), documents).run
+    result = measure_calibration([run])
+    best = result.models[0].temperature.temperature
+    axes = axes_of(plot_calibration(run, result))[-1]
+    low, high = axes.get_xlim()
+    assert low <= 0.5 < 2 <= high
+    assert low < best < high
+    filled = axes.lines[2]
+    assert list(filled.get_xdata()) == [best]
+    assert filled.get_markerfacecolor() == filled.get_color()
+    bottom, top = axes.get_ylim()
+    for marker in axes.lines[1:3]:
+        assert bottom < marker.get_ydata()[0] < top
+    if 0.5 < best < 2:
+        assert (low, high) == (0.5, 2.0)
+
+
+def test_bins_beyond_the_axis_are_marked_at_its_ends(runs):
+    result = measure_calibration(runs[:1])
+
+    def far(hits):
+        hits = hits.copy()
+        hits.iloc[:3] = [0.0, hits.iloc[1] / 50, hits.iloc[2] * 50]
+        return hits
+
+    axes = axes_of(plot_calibration(runs[0], with_bins(result, hit_rate=far)))[2]
+    low, high = (next(line for line in axes.lines if line.get_marker() == marker) for marker in "v^")
+    p = axes.lines[-2].get_xdata()
+    assert list(low.get_ydata()) == [RATIOS[0]] * 2
+    assert list(high.get_ydata()) == [RATIOS[1]]
+    assert list(low.get_xdata()) == [low.get_xdata()[0], p[0]]
+    assert list(high.get_xdata()) == [p[1]]
+    assert not low.get_clip_on()
+    assert axes.get_ylim() == RATIOS
+    assert "triangles: beyond the axis" in axes.get_title(loc="left")
+    plain = axes_of(plot_calibration(runs[0], result))[2]
+    assert "triangles" not in plain.get_title(loc="left")
+    assert {line.get_marker() for line in plain.lines} == {"o", "None"}
+
+
+def test_no_bin_with_a_hit_draws(runs):
+    axes = axes_of(plot_calibration(runs[0], with_bins(measure_calibration(runs[:1]), hit_rate=lambda hits: hits * 0)))
+    assert len(axes[2].lines[0].get_xdata()) > 10
+
+
+def test_markers_on_the_frame_are_whole(runs):
+    upper = axes_of(plot_calibration(runs[0], measure_calibration(runs[:1])))[0]
+    assert not upper.containers[0].lines[0].get_clip_on()
 
 
 @pytest.mark.parametrize("rows", [1, 3])

@@ -60,6 +60,19 @@ def test_curves_differ_in_more_than_colour(run):
         assert len(set(styles)) == len(styles)
 
 
+@pytest.mark.parametrize(("bits", "shown"), [(28, False), (28.9, True), (60, True)])
+def test_the_open_last_bin_says_so(make_run, bits, shown):  # from 20 nats, 28.85 bits, on
+    run = make_run([words("first_token", 1, 5, bits)] * 2, name="_m$\\foo{$")
+    figure = plot_objectives(run, measure_objectives(run, ObjectiveOptions(where=("loss > 0",))))
+    assert rendered(figure).startswith(b"\x89PNG")
+    (axes,) = figure.axes
+    labels = dict(zip(axes.get_xticks(), [text.get_text() for text in axes.get_xticklabels()], strict=True))
+    assert ("≥ 20" in labels.values()) == shown
+    if shown:
+        assert labels == {0: "0", 5: "5", 10: "10", 15: "15", 20.25: "≥ 20"}
+        assert axes.get_xlim() == (0.0, 20.5)
+
+
 def test_the_loss_scale_is_marked(run):
     result = measure_objectives(run, ObjectiveOptions(batch_tokens=1 << 15))
     assert result.recommended_loss_scale > 1

@@ -1,8 +1,10 @@
 """Pictures: what is drawn, what the axes say, and that no text can break them."""
 
+import ast
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +15,12 @@ from lossprobe.analysis.hardest import GROUPS, find_hardest
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.tokens import measure_tokens
+from lossprobe.report import plots
 from lossprobe.report.plots.hardest import BARS, plot_hardest
 from lossprobe.report.plots.perplexity import plot_perplexity
 from lossprobe.report.plots.positions import plot_positions
 from lossprobe.report.plots.tokens import STRIP_COLUMNS, plot_tokens
-from lossprobe.report.style import drawable
+from lossprobe.report.style import drawable, label, legend, legend_name
 
 HOSTILE = ["$\\frac$", "a$b$c", "漢字", "\x1b[2J", "\u202e", "\n", "⌹", "😀", "\x00", "_^{", "%"]
 
@@ -66,6 +69,47 @@ def test_hostile_text_neither_raises_nor_warns(hostile):  # T19; warnings are er
         assert rendered(figure).startswith(b"\x89PNG")
         title = figure.axes[0].get_title(loc="left")
         assert title.startswith("mo$\\frac$del\\u6f22\\x1b on te\\nxt\\u2339, context 1024: ")
+
+
+@pytest.mark.parametrize("name", ["m$\\foo{$", "h$x_y$", "_hidden"])
+def test_a_hostile_name_heads_every_picture(make_run, name):
+    run = make_run([words("first_token", 1, 2, 3, fields={"_$\\x{$": "_$a_b$"})] * 2, name=name, text_name=name)
+    for figure in all_plots(run, "_$\\x{$"):
+        assert rendered(figure).startswith(b"\x89PNG")
+        assert figure.axes[0].get_title(loc="left").startswith(f"{name} on {name}, context 1024: ")
+
+
+def test_a_legend_shows_every_name_as_it_is():
+    axes = Figure().subplots()
+    names = ["m$\\foo{$", "h$x_y$", "_hidden", "__漢\n", "plain"]
+    for name in names:
+        axes.plot([0, 1], label=legend_name(name))
+    axes.plot([0, 1])  # without a name
+    legend(axes, loc="upper left")
+    texts = axes.get_legend().get_texts()
+    assert [text.get_text() for text in texts] == ["m$\\foo{$", "h$x_y$", "_hidden", "__\\u6f22\\n", "plain"]
+    assert not any(text.get_parse_math() for text in texts)
+    assert rendered(axes.figure)
+
+
+def test_nothing_named_has_no_legend():
+    axes = Figure().subplots()
+    axes.plot([0, 1])
+    legend(axes)
+    assert axes.get_legend() is None
+
+
+def test_no_label_of_an_axis_is_a_formula():
+    axes = Figure().subplots()
+    label(axes, "$\\x{$ 漢", "$x_y$", "_$\\x{$\nb")
+    assert labels_of(axes) == ("$\\x{$ \\u6f22", "$x_y$")
+    assert rendered(axes.figure)
+
+
+def test_every_picture_takes_its_legend_from_style():
+    for file in Path(plots.__path__[0]).glob("*.py"):
+        called = [node.func for node in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        assert not [call for call in called if isinstance(call, ast.Attribute) and call.attr == "legend"], file
 
 
 def test_two_renderings_are_the_same_bytes(run):

@@ -25,3 +25,12 @@ def test_one_column_a_model_and_one_row_a_measure():
         "a": ["0.1000 [0.0500, 0.1500] floor 0.0100", "0.5000"],
         "b\\x1b": ["n/a", "0.2500 [0.2000, 0.3000]"],
     }
+
+
+def test_models_with_long_names_that_begin_alike_keep_their_columns():
+    names = [f"a_very_long_model_name_that_goes_on_and_on_and_on_step_{step}" for step in ("000100", "000200")]
+    rows = [(name, "ece", value, NAN, NAN, NAN) for name, value in zip(names, (0.1, 0.2), strict=True)]
+    table = pd.DataFrame(rows, columns=["model", "measure", "value", "low", "high", "noise_floor"])
+    shown = side_by_side(table)
+    assert shown.iloc[0].tolist() == ["ece", "0.1000", "0.2000"]
+    assert all(name.endswith(step) for name, step in zip(shown.columns[1:], ("000100", "000200"), strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, PercentFormatter
@@ -17,41 +18,49 @@ from lossprobe.report.style import (
     ORANGE,
     VERMILION,
     drawable,
-    heading,
     interval_words,
     label,
+    legend,
+    legend_name,
+    model_names,
     new_figure,
+    text_heading,
 )
 from lossprobe.run.reader import Run
-from lossprobe.units import visible
 
 MOST_MODELS = 4
+NAME_WIDTH = 30
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE)
 MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "--", "-.", ":")
 EXPECTED_HITS = 5.0  # a bin that should hold fewer hits shows noise only
-TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0)
+RATIOS = (1 / 8, 8.0)  # of hits to expected hits: the axis; what lies beyond is a triangle at its end
+TEMPERATURES = (0.5, 2.0)  # the axis, unless a best temperature lies outside
+TEMPERATURE_TICKS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+BESIDE = 1.1  # how far the temperature axis goes on behind a best one, as a ratio
 
 
 def plot_calibration(run: Run, result: Calibration) -> Figure:
     """Return reliability diagrams side by side, the all-vocabulary curve, and the loss against temperature."""
     models = result.models[:MOST_MODELS]
+    names = model_names([model.name for model in models], NAME_WIDTH)
     figure = new_figure(max(9.0, 3.6 * len(models)), 8.6)
     upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=[1.25, 1]))
-    _draw_reliability(upper, models)
+    _draw_reliability(upper, models, names)
     left, right = lower.subplots(1, 2)
-    _draw_vocabulary(left, models)
-    _draw_temperatures(right, models)
+    _draw_vocabulary(left, models, names)
+    _draw_temperatures(right, models, names)
     unit = interval_words(models[0].interval_unit)
+    left_out = f" of {len(models)} of {len(result.models)} models" if len(models) < len(result.models) else ""
     figure.suptitle(
-        drawable(f"calibration on {heading(run).partition(' on ')[2]}; 95 % intervals over {unit}"),
+        drawable(f"calibration{left_out} on {text_heading(run)}; 95 % intervals over {unit}"),
         fontsize=11,
         parse_math=False,
     )
     return figure
 
 
-def _draw_reliability(figure: SubFigure, models: list[ModelCalibration]) -> None:
+def _draw_reliability(figure: SubFigure, models: list[ModelCalibration], names: list[str]) -> None:
     """Draw for each model how often its first choice is right by its confidence, over how common that confidence is."""
     grid = figure.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
     for column, model in enumerate(models):
@@ -63,71 +72,88 @@ def _draw_reliability(figure: SubFigure, models: list[ModelCalibration]) -> None
         upper.vlines(confidence, accuracy, confidence, color=colour, alpha=0.3, linewidth=5)
         error = [bins["gap_high"] - bins["gap"], bins["gap"] - bins["gap_low"]]
         style: dict[str, Any] = {"fmt": MARKERS[column], "color": colour, "capsize": 2, "markersize": 5}
-        upper.errorbar(confidence, accuracy, yerr=np.maximum(error, 0.0), label="accuracy, 95 % interval", **style)
+        drawn = upper.errorbar(confidence, accuracy, yerr=np.maximum(error, 0.0), label="accuracy, 95 % interval",
+                               **style)  # fmt: skip
+        drawn.lines[0].set(clip_on=False, zorder=3)  # at 0 and 1 a marker stands on the frame
         gap, ece = model.measures["confidence_gap"], model.measures["ece"]
-        name = visible(model.name, 34)
-        label(upper, "", "accuracy" if column == 0 else "", f"{name}\nconfidence − accuracy {gap.value:+.3f}\n"
+        label(upper, "", "accuracy" if column == 0 else "", f"{names[column]}\nconfidence − accuracy {gap.value:+.3f}\n"
               f"ECE {ece.value:.3f} (noise floor {ece.noise_floor:.3f})")  # fmt: skip
         upper.set_xlim(0, 1)
         upper.set_ylim(0, 1)
-        upper.legend(fontsize=7, loc="upper left")
+        legend(upper, fontsize=7, loc="best")
         lower.bar(bins["low"], bins["count"] / bins["count"].sum(), width=bins["high"] - bins["low"], align="edge",
                   color=colour, edgecolor="white", linewidth=0.5)  # fmt: skip
         lower.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         label(lower, "confidence (probability of the first choice)", "tokens" if column == 0 else "")
 
 
-def _draw_vocabulary(axes: Axes, models: list[ModelCalibration]) -> None:
+def _draw_vocabulary(axes: Axes, models: list[ModelCalibration], names: list[str]) -> None:
     """Draw how many hits the entries of each probability had, for one that they should have had."""
-    points = 0
+    points = beyond = 0
     for index, model in enumerate(models):
         bins = model.bins[model.bins["binning"] == "log10 p"]
         expected = bins["count"] * bins["mean_probability"]
-        bins = bins[(expected >= EXPECTED_HITS) & (bins["hit_rate"] > 0)]
+        bins = bins[expected >= EXPECTED_HITS]
         points += len(bins)
+        beyond += _mark_beyond(axes, bins, COLOURS[index])
+        bins = bins[bins["hit_rate"] > 0]  # 0 has no logarithm
         p, hits = bins["mean_probability"], bins["hit_rate"]
         low, high = ((p - bins[end]) / p for end in ("gap_high", "gap_low"))
         axes.fill_between(p, low.clip(lower=1e-3), high, color=COLOURS[index], alpha=0.18, linewidth=0)
         axes.plot(p, hits / p, LINES[index], marker=MARKERS[index], markersize=3, linewidth=1.2,
-                  color=COLOURS[index], label=drawable(visible(model.name, 34)))  # fmt: skip
+                  color=COLOURS[index], label=legend_name(names[index]))  # fmt: skip
     axes.axhline(1.0, color=GREY, linestyle="--", linewidth=1)
     if points == 0:
         axes.set_xlim(1e-6, 1)  # a log axis without data has no limits
     axes.set_xscale("log")
     axes.set_yscale("log", base=2)
-    axes.set_ylim(1 / 8, 8)
+    axes.set_ylim(*RATIOS)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.legend(fontsize=8)
+    legend(axes, fontsize=8)
     label(axes, "probability of an entry (log scale)", "hits per expected hit (log scale)",
-          "all vocabulary entries: above 1, too little probability")  # fmt: skip
+          "all vocabulary entries: above 1, too little probability"
+          + ("\ntriangles: beyond the axis, or no hit at all" if beyond else ""))  # fmt: skip
 
 
-def _draw_temperatures(axes: Axes, models: list[ModelCalibration]) -> None:
+def _mark_beyond(axes: Axes, bins: pd.DataFrame, colour: str) -> int:
+    """Draw a triangle at the end of the axis for every bin beyond it, as one without a hit is; return how many."""
+    ratio = bins["hit_rate"] / bins["mean_probability"]
+    for marker, end, beyond in (("v", RATIOS[0], ratio < RATIOS[0]), ("^", RATIOS[1], ratio > RATIOS[1])):
+        p = bins["mean_probability"][beyond]
+        if len(p):
+            axes.plot(p, np.full(len(p), end), marker, color=colour, markerfacecolor="white", markersize=6,
+                      clip_on=False, zorder=3)  # fmt: skip
+    return int((ratio < RATIOS[0]).sum() + (ratio > RATIOS[1]).sum())
+
+
+def _draw_temperatures(axes: Axes, models: list[ModelCalibration], names: list[str]) -> None:
     """Draw the mean loss at each temperature; T = 1 is the model as it is, the filled marker is the best one."""
+    best = [model.temperature.temperature for model in models if model.temperature.temperature is not None]
+    left = min([TEMPERATURES[0], *(temperature / BESIDE for temperature in best)])
+    right = max([TEMPERATURES[1], *(temperature * BESIDE for temperature in best)])
     shown = []
     for index, model in enumerate(models):
         fit = model.temperature
-        near = fit.curve[fit.curve["temperature"].between(TEMPERATURES[0], TEMPERATURES[-1])]
-        if fit.temperature is None or near.empty:
+        if fit.temperature is None:
             continue
-        x, y = near["temperature"].to_numpy(), near["nll_nats"].to_numpy()
+        x, y = fit.curve["temperature"].to_numpy(), fit.curve["nll_nats"].to_numpy()
         low, high = fit.temperature_interval
         interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
         colour = COLOURS[index]
         axes.plot(x, y, LINES[index], color=colour, linewidth=1.4,
-                  label=drawable(f"{visible(model.name, 30)}: best T {fit.temperature:.3f}{interval}"))  # fmt: skip
+                  label=legend_name(f"{names[index]}: best T {fit.temperature:.3f}{interval}"))  # fmt: skip
         for temperature, fill in ((1.0, "white"), (fit.temperature, colour)):
             at = float(np.interp(temperature, x, y))
             axes.plot([temperature], [at], MARKERS[index], color=colour, markerfacecolor=fill, markersize=7)
-        shown += [float(y.min()), float(np.interp(1.0, x, y))]
+            shown.append(at)
     axes.axvline(1.0, color=GREY, linestyle="--", linewidth=1)
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_locator(FixedLocator(TEMPERATURES))
+    axes.xaxis.set_major_locator(FixedLocator(TEMPERATURE_TICKS))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlim(TEMPERATURES[0], TEMPERATURES[-1])
+    axes.set_xlim(left, right)
     if shown:
         room = max(0.1, 2.5 * (max(shown) - min(shown)))
         axes.set_ylim(min(shown) - 0.1 * room, min(shown) + 1.2 * room)
-        axes.legend(fontsize=8, loc="upper center", framealpha=1.0)
+    legend(axes, fontsize=8, loc="upper center", framealpha=1.0)
     label(axes, "temperature (log scale)", "mean loss (nats per token)", "open: as trained; filled: best temperature")

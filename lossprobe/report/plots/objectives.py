@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from lossprobe.analysis.half_precision import L1_LIMIT
-from lossprobe.analysis.objectives import BIN_NATS, Objectives
-from lossprobe.report.style import BLUE, GREEN, GREY, ORANGE, VERMILION, heading, label, new_figure, plain_text
+from lossprobe.analysis.objectives import BIN_NATS, LAST_BIN, Objectives
+from lossprobe.report.style import BLUE, GREEN, GREY, ORANGE, VERMILION, heading, label, legend, new_figure, plain_text
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count
 
@@ -66,10 +66,14 @@ def _draw_weights(axes: Axes, result: Objectives) -> None:
             marker="." if len(rows) == 1 else "",
             label=words.format(**vars(result.parameters)),
         )
-    axes.set_xlim(0, float(result.weights["loss_low_nats"].max()) + BIN_NATS)
+    last = float(result.weights["loss_low_nats"].max())
+    axes.set_xlim(0, last + BIN_NATS)
+    if last == LAST_BIN * BIN_NATS:  # everything from there on
+        ticks = [float(tick) for tick in range(0, int(last), 5)]
+        axes.set_xticks([*ticks, last + BIN_NATS / 2], [*(f"{tick:g}" for tick in ticks), f"\u2265 {last:g}"])
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.legend(fontsize=8)
+    legend(axes, fontsize=8)
 
 
 def _draw_half_precision(axes: Axes, result: Objectives) -> None:
@@ -89,4 +93,4 @@ def _draw_half_precision(axes: Axes, result: Objectives) -> None:
     axes.set_xlim(0.7, most * 1.4)
     axes.set_yscale("log")
     axes.set_ylim(LEAST, 2)
-    axes.legend(fontsize=8, loc="best")
+    legend(axes, fontsize=8, loc="best")

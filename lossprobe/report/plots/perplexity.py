@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.perplexity import Perplexity
-from lossprobe.report.style import BLUE, GREEN, VERMILION, drawable, heading, interval_words, label, new_figure
+from lossprobe.report.style import BLUE, GREEN, VERMILION, drawable, heading, interval_words, label, legend, new_figure
 from lossprobe.run.reader import Run
 from lossprobe.units import visible
 
@@ -37,7 +37,7 @@ def plot_perplexity(run: Run, result: Perplexity) -> Figure:
         axes.axvline(level, color=colour, linestyle=style, linewidth=1.4, label=f"{name}: {level:.3f}")
     axes.set_yticks(range(len(names)), [drawable(name) for name in names], fontsize=8, parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.legend(fontsize=8, loc="best")
+    legend(axes, fontsize=8, loc="best")
     label(axes, "mean loss (nats per token); smaller is better", "", title)
     axes.grid(visible=False, axis="y")
     return figure

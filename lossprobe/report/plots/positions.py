@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lossprobe.analysis.positions import PositionLosses
-from lossprobe.report.style import BLUE, GREY, VERMILION, heading, interval_words, label, new_figure
+from lossprobe.report.style import BLUE, GREY, VERMILION, heading, interval_words, label, legend, new_figure
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count
 
@@ -28,7 +28,7 @@ def plot_positions(run: Run, result: PositionLosses) -> Figure:
     margin = 0.1 * (top - bottom or 1.0)
     upper.set_ylim(bottom - margin, top + margin)
     upper.set_xscale("log", base=2)
-    upper.legend(fontsize=8)
+    legend(upper, fontsize=8)
     axis = "tokens of context (log scale)" if result.by == "context" else "position in the document (tokens, log scale)"
     label(
         upper,

@@ -1,0 +1,58 @@
+"""Names of models on little room: cut in the middle, and still told apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import accumulate
+
+from lossprobe.units import visible
+
+ELLIPSIS = "…"
+
+
+def short_names(names: list[str], width: int) -> list[str]:
+    r"""Return the names, safe to show, each of at most `width` characters and no two equal.
+
+    A long name loses its middle: checkpoints of one training share their beginning and differ at the end. Names that
+    are equal (or equal once cut) get #1, #2, … at the end, counted in their order.
+
+    Args:
+        names: one for each model, in any order, with or without repetitions.
+        width: most characters of one; at least 8.
+
+    >>> short_names(["a_very_long_name_000100000", "a_very_long_name_000200000", "b"], 20)
+    ['a_very_lon…000100000', 'a_very_lon…000200000', 'b']
+    >>> short_names(["run", "run", "x\n"], 20)
+    ['run#1', 'run#2', 'x\\n']
+    """
+    shown = [_cut(name, width) for name in names]
+    repeated = {name for name, count in Counter(shown).items() if count > 1}
+    taken = set(shown)
+    numbers: Counter[str] = Counter()
+    for index, name in enumerate(shown):
+        if name not in repeated:
+            continue
+        numbered = name
+        while numbered in taken:  # a model may itself be called "run#1"
+            numbers[name] += 1
+            suffix = f"#{numbers[name]}"
+            numbered = _cut(names[index], width - len(suffix)) + suffix
+        taken.add(numbered)
+        shown[index] = numbered
+    return shown
+
+
+def _cut(name: str, width: int) -> str:
+    """Return a name, safe to show, without its middle when it is longer than `width`; no escape is split."""
+    pieces = [visible(character) for character in name]
+    if sum(map(len, pieces)) <= width:
+        return "".join(pieces)
+    kept = width - len(ELLIPSIS)
+    head = _leading(pieces, (kept + 1) // 2)
+    tail = _leading(pieces[::-1], kept // 2)
+    return "".join([*head, ELLIPSIS, *tail[::-1]])
+
+
+def _leading(pieces: list[str], width: int) -> list[str]:
+    """Return the first pieces that fit in `width` characters together."""
+    return pieces[: sum(end <= width for end in accumulate(map(len, pieces)))]
