@@ -1,0 +1,172 @@
+"""Two checkpoints and a text to how far they are apart, in one pass of both; nothing of it is written.
+
+The text is read twice: once to count and to refuse it before the models run, once to score it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lossprobe.analysis.divergence import Divergence
+from lossprobe.analysis.divergence_tally import ComparedTokens, DivergenceTally
+from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
+from lossprobe.errors import CheckpointError, NotComparableError, NothingToScoreError, TextError
+from lossprobe.pipeline import Progress, ScoreOptions, window_policy
+from lossprobe.run.planning import UNKNOWN_SHOWN, check_unknown
+from lossprobe.scoring.pair import compare_part
+from lossprobe.scoring.plan import SCORED, Rows, WindowPolicy, cut_parts, plan_document
+from lossprobe.scoring.scorer import PassOptions
+from lossprobe.text.documents import Document, Fingerprint, Source
+from lossprobe.units import format_count, visible
+
+
+def measure_divergence(
+    first: Checkpoint,
+    second: Checkpoint,
+    source: Source,
+    options: ScoreOptions | None = None,
+    progress: Progress | None = None,
+) -> Divergence:
+    """Return how far two models are apart on a text: KL(first‖second), top-1 agreement, change of probability.
+
+    Tokens, windows and losses are those of `pipeline.score` with the same options. Beside the two models and one batch
+    through a body, memory holds two chunks of logits and a few buffers of 2 MiB.
+
+    Args:
+        first: model A, from `open_checkpoint`, or a `CallableCheckpoint`.
+        second: model B, with the same tokenizer and as many logits.
+        source: the text.
+        options: windows, BOS, batch size, unknown characters. Without a context it is the smaller of the models' own.
+        progress: called with the tokens scored so far and the tokens to score.
+
+    Raises:
+        NotComparableError: the tokenizers or the numbers of logits differ.
+        CheckpointError: a loss that is NaN or infinite, or a token id that the models do not have.
+        LossprobeError: the text or the options are refused; see `pipeline.score`.
+    """
+    options = options or ScoreOptions()
+    _refuse_different(first, second)
+    policies = [window_policy(checkpoint, options) for checkpoint in (first, second)]
+    policy = min(policies, key=lambda one: one.context)
+    count = _count(first, source, policy)
+    count.check(source, options.max_unknown)
+    done = 0
+
+    def advance(scored: int) -> None:
+        nonlocal done
+        done += scored
+        if progress is not None:
+            progress(done, count.scored)
+
+    advance(0)
+    tally = DivergenceTally(first.facts.name, second.facts.name)
+    passing = PassOptions(options.batch_size, advance=advance)
+    seen = Fingerprint()
+    for part in cut_parts(rows for _, rows in _planned(source, first.tokenizer, policy, seen)):
+        tally.add(ComparedTokens(**vars(compare_part((first, second), part, passing))))
+    if seen.hexdigest() != count.sha256:
+        raise TextError("text.changed", f"{source.name}: the text changed while it was read (sha256 differs)")
+    return tally.result(_notes(first, second, policies))
+
+
+def _refuse_different(first: Checkpoint, second: Checkpoint) -> None:
+    """Refuse models whose distributions are not over the same entries."""
+    names = f"{visible(first.facts.name, 80)} and {visible(second.facts.name, 80)}"
+    if first.tokenizer.sha256 != second.tokenizer.sha256:
+        kinds = ", ".join(
+            f"{visible(one.kind, 40)} {visible(one.sha256, 12)}" for one in (first.tokenizer, second.tokenizer)
+        )
+        raise NotComparableError(
+            "runs.different",
+            f"{names} differ in tokenizer ({kinds}): a divergence needs the same vocabulary",
+            hint="compare their losses per byte, without --kl",
+        )
+    widths = [checkpoint.facts.vocab_size for checkpoint in (first, second)]
+    if widths[0] != widths[1]:
+        raise NotComparableError(
+            "runs.different_vocabulary",
+            f"{names} have {format_count(widths[0])} and {format_count(widths[1])} logits: a divergence needs as many",
+            hint="compare their losses, without --kl",
+        )
+
+
+def _planned(
+    source: Source, tokenizer: Tokenizer, policy: WindowPolicy, seen: Fingerprint
+) -> Iterator[tuple[tuple[Document, Tokens], Rows]]:
+    """Yield every document with its tokens and its rows, as `run.planning` plans them."""
+    window = 0
+    for number, document in enumerate(source.documents()):
+        seen.add(document)
+        tokens = tokenizer.encode(document.text)
+        rows = plan_document(number, tokens, policy, window)
+        if len(rows):
+            window = int(rows.window[-1]) + 1
+            yield (document, tokens), rows
+
+
+@dataclass
+class _Count:
+    """What is known of a text before it is scored."""
+
+    sha256: str = ""
+    tokens: int = 0
+    scored: int = 0
+    unknown: int = 0
+    unknown_text: list[str] = field(default_factory=list)
+
+    def note_unknown(self, document: Document, tokens: Tokens) -> None:
+        """Count the tokens that stand for text outside the vocabulary, and keep a few."""
+        places = np.flatnonzero(tokens.unknown)
+        self.unknown += len(places)
+        starts = np.concatenate([[0], tokens.byte_stop])
+        data = document.text.encode() if len(places) and len(self.unknown_text) < UNKNOWN_SHOWN else b""
+        for place in places[:1000] if data else []:
+            piece = data[int(starts[place]) : int(starts[place + 1])].decode("utf-8", "replace")
+            if piece not in self.unknown_text and len(self.unknown_text) < UNKNOWN_SHOWN:
+                self.unknown_text.append(piece)
+
+    def check(self, source: Source, max_unknown: float) -> None:
+        """Refuse a text without a token that can be scored, or with too many unknown ones."""
+        if not self.scored:
+            raise NothingToScoreError(
+                "text.nothing_to_score",
+                f"{source.name}: {format_count(self.tokens)} tokens, needs at least 2 in a document",
+            )
+        counts = {"unknown_tokens": self.unknown, "tokens": self.tokens, "unknown_text": self.unknown_text}
+        check_unknown(counts, source, max_unknown)
+
+
+def _count(checkpoint: Checkpoint, source: Source, policy: WindowPolicy) -> _Count:
+    """Return the counts of a text.
+
+    Raises:
+        CheckpointError: the tokenizer gives an id that the model does not have.
+    """
+    count, seen = _Count(), Fingerprint()
+    for (document, tokens), rows in _planned(source, checkpoint.tokenizer, policy, seen):
+        largest = int(tokens.ids.max(initial=0))
+        if largest >= checkpoint.facts.vocab_size:
+            raise CheckpointError(
+                "tokenizer.id_out_of_range",
+                f"the tokenizer gave token id {largest}, the model has {checkpoint.facts.vocab_size}",
+            )
+        count.tokens += len(rows)
+        count.scored += int((rows.unscored == SCORED).sum())
+        count.note_unknown(document, tokens)
+    count.sha256 = seen.hexdigest()
+    return count
+
+
+def _notes(first: Checkpoint, second: Checkpoint, policies: list[WindowPolicy]) -> list[str]:
+    """Return in what the two models were not treated alike."""
+    notes = []
+    contexts = [policy.context for policy in policies]
+    if contexts[0] != contexts[1]:
+        notes.append(f"the models' contexts are {contexts[0]} and {contexts[1]} tokens: the smaller one for both")
+    dtypes = [checkpoint.facts.compute_dtype for checkpoint in (first, second)]
+    if dtypes[0] != dtypes[1]:
+        notes.append(f"computed in {dtypes[0]} and {dtypes[1]}")
+    return notes

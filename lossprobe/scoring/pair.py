@@ -1,0 +1,127 @@
+"""One part of a plan through two models at once: windows to batches, two hidden rows to one row of divergences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.errors import CheckpointError, ResourceError
+from lossprobe.scoring.divergence import DivergenceRows, divergence_rows, empty_rows
+from lossprobe.scoring.head import chunk_rows
+from lossprobe.scoring.plan import SCORED, Rows, windows_of
+from lossprobe.scoring.scorer import Batch, PassOptions, make_batches
+from lossprobe.scoring.statistics import Workspace
+from lossprobe.units import plural, visible
+
+Integers = npt.NDArray[np.int64]
+Pair = tuple[Checkpoint, Checkpoint]
+
+
+@dataclass(frozen=True)
+class PartDivergence:
+    """Two models on the scored tokens of a part, [n] in text order, on the CPU.
+
+    Attributes:
+        document, token, token_id: int64, which tokens.
+        kl_nats, same_top, target_prob_change, first_loss_nats, second_loss_nats: see `DivergenceRows`.
+    """
+
+    document: Integers
+    token: Integers
+    token_id: Integers
+    kl_nats: npt.NDArray[np.float64]
+    same_top: npt.NDArray[np.bool_]
+    target_prob_change: npt.NDArray[np.float64]
+    first_loss_nats: npt.NDArray[np.float64]
+    second_loss_nats: npt.NDArray[np.float64]
+
+
+def compare_part(pair: Pair, rows: Rows, options: PassOptions) -> PartDivergence:
+    """Return how far two models are apart on a part's own scored rows.
+
+    Args:
+        pair: the models; they have the same tokenizer and vocabulary.
+        rows: the part.
+        options: batch size, progress, buffers.
+
+    Raises:
+        CheckpointError: a loss that is NaN or infinite; the message names model and token.
+        ResourceError: a batch does not fit into memory beside the two models.
+    """
+    batches = make_batches(windows_of(rows), options.batch_size, pair[0].facts.device)
+    scored = np.flatnonzero(rows.own & (rows.unscored == SCORED))
+    result = empty_rows(len(scored), "cpu")
+    try:
+        for batch in batches:
+            target, found = _compare_batch(pair, rows, batch, options.workspace)
+            result.put(torch.from_numpy(np.searchsorted(scored, target)), found)  # batches come longest first
+            options.advance(len(target))
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)):
+            raise
+        width = max(len(batch.windows) for batch in batches)
+        raise ResourceError(
+            "scoring.memory",
+            f"out of memory with two models and {plural(width, 'window')} of up to {batches[0].width} tokens a batch",
+            hint="lower --batch-size or --context",
+        ) from None
+    columns: dict[str, npt.NDArray[Any]] = {field.name: getattr(result, field.name).numpy() for field in fields(result)}
+    return PartDivergence(rows.document[scored], rows.token[scored], rows.token_id[scored], **columns)
+
+
+@torch.inference_mode()
+def _compare_batch(pair: Pair, rows: Rows, batch: Batch, workspace: Workspace) -> tuple[Integers, DivergenceRows]:
+    """Return the rows of the part that a batch scores, and the two models on them."""
+    ids, place, target = _inputs(rows, batch)
+    devices = {checkpoint.facts.device for checkpoint in pair}
+    device = devices.pop() if len(devices) == 1 else "cpu"
+    device = "cpu" if device.startswith("mps") else device  # mps has no float64
+    targets = torch.from_numpy(rows.token_id[target]).to(device)
+    hidden = [_hidden_rows(checkpoint, ids, place) for checkpoint in pair]
+    size = chunk_rows(pair[0].facts.vocab_size)
+    result = empty_rows(len(target), device)
+    for start in range(0, len(target), size):
+        chunk = slice(start, start + size)
+        logits = [model.logits(one[chunk]).to(device) for model, one in zip(pair, hidden, strict=True)]
+        result.put(chunk, divergence_rows(logits[0], logits[1], targets[chunk], workspace))
+    for checkpoint, losses in zip(pair, (result.first_loss_nats, result.second_loss_nats), strict=True):
+        _refuse_not_finite(checkpoint, rows, target, losses.cpu())
+    return target, result
+
+
+def _inputs(rows: Rows, batch: Batch) -> tuple[Integers, Integers, Integers]:
+    """Return a batch's ids [B, T] padded with 0, where in B · T its scored tokens are predicted, and their rows."""
+    ids = np.zeros((len(batch.windows), batch.width), np.int64)
+    places, targets = [], []
+    for row, (offset, window) in enumerate(batch.windows):
+        inputs = rows.token_id[offset + window.start : offset + window.stop - 1]
+        ids[row, : len(inputs)] = inputs
+        scored = np.arange(offset + window.first_scored, offset + window.stop)
+        scored = scored[rows.unscored[scored] == SCORED]
+        places.append(row * batch.width + rows.context[scored] - 1)
+        targets.append(scored)
+    return ids, np.concatenate(places), np.concatenate(targets)
+
+
+def _hidden_rows(checkpoint: Checkpoint, ids: Integers, place: Integers) -> torch.Tensor:
+    """Return the hidden rows [N, D] that predict the scored tokens; those of all other places are freed."""
+    device = checkpoint.facts.device
+    hidden = checkpoint.hidden(torch.from_numpy(ids).to(device))
+    return hidden.flatten(0, 1)[torch.from_numpy(place).to(device)]
+
+
+def _refuse_not_finite(checkpoint: Checkpoint, rows: Rows, target: Integers, losses: torch.Tensor) -> None:
+    wrong = np.flatnonzero(~np.isfinite(losses.numpy()))
+    if len(wrong):
+        at = target[wrong[0]]
+        raise CheckpointError(
+            "scoring.non_finite_loss",
+            f"{visible(checkpoint.facts.name, 80)}: document {rows.document[at]}, token {rows.token[at]} "
+            f"(id {rows.token_id[at]}): the loss is {float(losses[wrong[0]])}",
+            hint="the logits hold NaN or infinity; a wider --dtype may help",
+        )
