@@ -1,0 +1,104 @@
+"""`lossprobe gap`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, view_options
+from lossprobe.errors import UsageError
+from lossprobe.units import format_count, format_perplexity, visible
+
+if TYPE_CHECKING:
+    from lossprobe.analysis.gap import Gap
+    from lossprobe.run.reader import Run
+
+ENDS = ("train_low", "train_high", "validation_low", "validation_high")
+
+
+@click.command(cls=ViewCommand, short_help="Train against validation loss: over-fitted or not, and where.")
+@click.argument(
+    "sources", nargs=-1, type=click.Path(path_type=Path), metavar="CHECKPOINT TRAIN VAL | TRAIN_RUN VAL_RUN"
+)
+@view_options
+@scoring_options
+def gap(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
+    """How much lower a model's loss is on its training text than on held-out text: no gap, a gap, or over-fitted.
+
+    By class and frequency of the token, with the training documents that the model knows by heart. Each text may be a
+    sample of a larger one: a few hundred training documents are enough.
+
+    \b
+    Examples:
+      lossprobe gap my-model train-sample.jsonl valid.jsonl --plot
+      lossprobe gap .lossprobe/my-model-train-sample-0a1b2c3d4e .lossprobe/my-model-valid-5f6a7b8c9d
+    """
+    from lossprobe.analysis.gap import measure_gap
+    from lossprobe.cli.present import View, present
+
+    train, validation = _find_pair(sources, scoring)
+    result = measure_gap(train, validation)
+    view = View("gap", train, result, lines=_lines(result), left_out=ENDS, others=(validation,))
+    present(view, outputs)
+
+
+def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
+    """Return the runs over the training and the validation text.
+
+    Raises:
+        UsageError: anything but two runs, or a checkpoint and two texts; one -o for both runs.
+        LossprobeError: whatever scoring or opening a run raises.
+    """
+    from lossprobe.cli.sources import open_source, refuse_scoring_options, score_source
+    from lossprobe.run.reader import is_run, open_run
+
+    runs = [path for path in sources if is_run(path)]
+    if len(sources) == 2 and len(runs) == 2:
+        refuse_scoring_options()
+        return open_run(sources[0]), open_run(sources[1])
+    if len(sources) != 3 or runs:
+        named = ", ".join(visible(str(path), 80) for path in sources) or "nothing"
+        raise UsageError(
+            "gap.sources",
+            f"expected CHECKPOINT TRAIN VAL or TRAIN_RUN VAL_RUN, got {named} ({len(runs)} of {len(sources)} are runs)",
+            hint="name the text that the checkpoint was trained on (or a sample of it) before the held-out one",
+        )
+    if scoring.output is not None:
+        raise UsageError("output.several_runs", f"-o {visible(str(scoring.output), 200)}: one place for several runs")
+    texts = [open_source([path], scoring) for path in sources[1:]]  # both, before either is scored
+    train, validation = (score_source(sources[0], text, scoring).run for text in texts)
+    return train, validation
+
+
+def _lines(result: Gap) -> tuple[str, ...]:
+    """Return what stands below the table: both texts, and the documents known by heart."""
+    from lossprobe.report.tables import to_terminal
+
+    lines = []
+    for name, known in (("train", result.train_memorised), ("validation", result.validation_memorised)):
+        text = visible(getattr(result, f"{name}_text"), 80)
+        tokens, documents = (format_count(getattr(result, f"{name}_{what}")) for what in ("tokens", "documents"))
+        lines.append(
+            f"{name}: {text}, {tokens} tokens in {documents} documents: loss {_ranged(result, f'{name}_nll_nats')}, "
+            f"perplexity {format_perplexity(getattr(result, f'{name}_perplexity'))}, "
+            f"accuracy {_ranged(result, f'{name}_accuracy')}; memorised {_percent(known.share_of_documents)} of the "
+            f"documents and {_percent(known.share_of_tokens)} of their tokens"
+        )
+        if len(known.table):
+            title = f"{name}: documents known by heart ({len(known.table)} of {format_count(known.documents)})"
+            table = known.table.drop(columns="source")
+            lines += ["", *to_terminal(table, title, [], width=120).splitlines(), ""]
+    return tuple(lines)
+
+
+def _ranged(result: Gap, name: str) -> str:
+    low, high = getattr(result, f"{name}_interval")
+    ends = "no interval" if low is None or high is None else f"[{low:.4f}, {high:.4f}]"
+    return f"{getattr(result, name):.4f} {ends}"
+
+
+def _percent(share: float | None) -> str:
+    return "n/a" if share is None else f"{share:.1%}"
