@@ -24,8 +24,13 @@ ALLOWED = {
     "analysis": {"errors", "units", "text", "run"},
     "report": {"errors", "units", "run", "analysis"},
     "pipeline": {"errors", "units", "text", "checkpoint.interface", "scoring", "run"},
-    "cli": {"errors", "units", "text", "checkpoint", "scoring", "run", "analysis", "report", "pipeline"},
-}
+    "divergence_pass": {
+        "errors", "units", "text", "checkpoint.interface", "scoring", "run", "analysis.divergence", "pipeline",
+    },
+    "cli": {
+        "errors", "units", "text", "checkpoint", "scoring", "run", "analysis", "report", "pipeline", "divergence_pass",
+    },
+}  # fmt: skip
 HOMES = {
     "torch": {"checkpoint", "scoring", "cli"},
     "transformers": {"checkpoint"},

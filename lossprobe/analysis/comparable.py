@@ -53,6 +53,11 @@ def same_tokens(runs: Sequence[Run]) -> bool:
     return all(_setting(run, *key) == _setting(runs[0], *key) for run in runs[1:] for key in keys)
 
 
+def same_tokenizer(first: Run, second: Run) -> bool:
+    """Return whether two runs tokenized alike, so that their windows and BOS can be compared."""
+    return bool(_setting(first, "tokenizer", "sha256") == _setting(second, "tokenizer", "sha256"))
+
+
 def _setting(run: Run, group: str, key: str) -> Any:
     return run.manifest["settings"].get(group, {}).get(key)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, sources_argument, view_options
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lossprobe.analysis.calibration import Calibration, ModelCalibration
 
 
@@ -18,17 +21,17 @@ if TYPE_CHECKING:
 @click.option("--by", metavar="FIELD|document|context|class|frequency",
               help="The same for slices: a JSONL field, documents, amount of context, or kind and frequency of the "
               "first choice.")  # fmt: skip
+@click.option("--smoothing", type=click.FloatRange(0, 1, max_open=True), metavar="EPS",
+              help="Label smoothing that the models after the first had in training, for the bound.")  # fmt: skip
 @click.option("--allow-different", is_flag=True,
               help="Put runs side by side although text, tokenizer, windows or BOS differ.")  # fmt: skip
 @view_options
 @scoring_options
-def calibration(
-    sources: tuple[Path, ...], by: str | None, allow_different: bool, outputs: Outputs, scoring: Scoring
-) -> None:
+def calibration(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **choices: Any) -> None:
     """How far a model's probabilities can be trusted: calibration errors, best temperature, label smoothing.
 
     Several models on one text stand side by side and are compared token by token with the first. --desmooth EPS scores
-    each checkpoint a second time, de-smoothed.
+    each checkpoint a second time, de-smoothed. The CSV holds the bins of the diagrams, with --by the slices instead.
 
     \b
     Examples:
@@ -42,29 +45,30 @@ def calibration(
     from lossprobe.report.tables import to_csv
 
     runs = find_runs(sources, scoring)
-    result = measure_calibration(runs, by, allow_different=allow_different)
+    result = measure_calibration(runs, **choices)
 
     csv = result.bins if result.slices is None else result.slices
     view = View("calibration", runs[0], result, csv=lambda: [to_csv(csv).encode()], lines=_lines(result),
-                others=tuple(runs[1:]), shown=side_by_side(result.table))  # fmt: skip
+                others=tuple(runs[1:]), shown=side_by_side(result.table), more=_more(result))  # fmt: skip
     present(view, outputs)
 
 
 def _lines(result: Calibration) -> tuple[str, ...]:
-    """Return what stands below the table: temperature, smoothing, the comparison, the slices."""
-    from lossprobe.report.tables import to_terminal
-
+    """Return what stands below the table: each model's z, temperature and smoothing, and how intervals were made."""
     lines = [line for model in result.models for line in _model_lines(model)]
-    lines.append(f"intervals: seed {result.seed}, {result.resamples} resamples where they are bootstrapped")
+    return (*lines, f"intervals: seed {result.seed}, {result.resamples} resamples where they are bootstrapped")
+
+
+def _more(result: Calibration) -> tuple[tuple[str, pd.DataFrame], ...]:
+    """Return the further tables: the comparison with the first model, and the slices."""
     panel = result.smoothing
-    frames = [] if panel is None else [
-        (panel.table, "the same tokens, models against the first"),
-        (panel.decomposition, "where the difference comes from, by the mean loss of both"),
-    ]  # fmt: skip
-    frames += [] if result.slices is None else [(result.slices, f"by {result.by}")]
-    for frame, title in frames:
-        lines += ["", *to_terminal(frame, title, [], width=160).splitlines()]
-    return tuple(lines)
+    tables = []
+    if panel is not None:
+        tables.append(("the same tokens, models against the first", panel.table))
+        tables.append(("where the difference comes from, by the mean loss of both", panel.decomposition))
+    if result.slices is not None:
+        tables.append((f"by {result.by}", result.slices))
+    return tuple(tables)
 
 
 def _model_lines(model: ModelCalibration) -> list[str]:
@@ -77,7 +81,8 @@ def _model_lines(model: ModelCalibration) -> list[str]:
         low, high = fit.temperature_interval
         held_out = "held out" if fit.held_out else "in sample"
         changes = ", ".join(
-            f"{row['measure']} {row['before']:.4f} → {row['after']:.4f}" for row in fit.table.to_dict("records")
+            f"{row['measure']} {_number(row['before'], '.4f')} → {_number(row['after'], '.4f')}"
+            for row in fit.table.to_dict("records")
         )
         lines.append(
             f"{model.name}: best temperature {fit.temperature:.4f} [{_number(low, '.4f')}, {_number(high, '.4f')}]; "
@@ -88,4 +93,4 @@ def _model_lines(model: ModelCalibration) -> list[str]:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "n/a" if value is None else format(value, form)
+    return "n/a" if value is None or math.isnan(value) else format(value, form)

@@ -18,8 +18,10 @@ import click
 
 from lossprobe import __version__
 from lossprobe.cli.calibration import calibration
+from lossprobe.cli.compare import compare
 from lossprobe.cli.demo import demo
 from lossprobe.cli.doctor import doctor
+from lossprobe.cli.gap import gap
 from lossprobe.cli.hardest import hardest
 from lossprobe.cli.inspect import inspect
 from lossprobe.cli.objectives import objectives
@@ -60,10 +62,13 @@ def cli() -> None:
       lossprobe perplexity                    the headline numbers, with intervals
       lossprobe calibration a b data.txt      how far probabilities can be trusted
       lossprobe objectives --smoothing 0.1    the same tokens under other losses
+      lossprobe compare old new data.txt      how much two models differ, beyond noise, and where
+      lossprobe gap m train.txt valid.txt     train against validation loss
     """
 
 
-for _command in (score, tokens, positions, hardest, perplexity, calibration, objectives, inspect, doctor, verify, demo):
+VIEWS = (tokens, positions, hardest, perplexity, calibration, objectives, compare, gap)
+for _command in (score, *VIEWS, inspect, doctor, verify, demo):
     cli.add_command(_command)
 
 

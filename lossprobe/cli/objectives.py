@@ -24,8 +24,11 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         """Return the numbers in the order given."""
         if isinstance(value, tuple):
             return value
+        parts = str(value).split(",")
+        if not all(part.strip() for part in parts):
+            self.fail(f"{value!r}: expected whole numbers with commas between them", param, ctx)
         number: click.ParamType[Any] = click.IntRange(1, 1 << 31)
-        return tuple(dict.fromkeys(int(number.convert(part, param, ctx)) for part in str(value).split(",")))
+        return tuple(dict.fromkeys(int(number.convert(part, param, ctx)) for part in parts))
 
 
 @click.command(cls=ViewCommand, short_help="The same tokens under other losses: smoothed, focal, ranking, z-loss.")
@@ -87,7 +90,8 @@ def _lines(result: Objectives) -> tuple[str, ...]:
             for row in batches.to_dict("records")
         ),
     )
-    return lines if result.half_precision is None else (*lines, _half_precision_line(result))
+    known = result.half_precision is not None and bool(result.half_precision["l1_lost_share"].notna().any())
+    return (*lines, _half_precision_line(result)) if known else lines
 
 
 def _half_precision_line(result: Objectives) -> str:

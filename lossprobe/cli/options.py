@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from lossprobe.errors import UsageError
+from lossprobe.units import visible
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SUFFIXES = {"--csv": ".csv", "--plot": ".png"}
@@ -59,7 +60,16 @@ class Outputs:
     csv: str | None
     plot: str | None
     json: bool
+    markdown: bool
     table: bool
+
+    def __post_init__(self) -> None:
+        """Refuse two results for standard output, before anything is measured."""
+        if [self.csv, self.plot].count("-") + self.json + self.markdown + self.table > 1:
+            raise UsageError(
+                "output.two_results",
+                "--csv -, --plot -, --json, --markdown and --table: only one of them can have standard output",
+            )
 
 
 class BatchSize(click.ParamType[int | None]):
@@ -91,9 +101,25 @@ class ViewCommand(click.Command):
                 joined.append(f"{word}={follows}")
                 position += 1
             else:
+                if word in SUFFIXES:
+                    refuse_other_suffix(word, follows)
                 joined.append(f"{word}={DEFAULT_FILE}" if word in SUFFIXES else word)
             position += 1
         return super().parse_args(ctx, joined)
+
+
+def refuse_other_suffix(option: str, follows: str) -> None:
+    """Refuse what follows a bare `--csv` or `--plot` and is neither its file nor a source that is there.
+
+    Raises:
+        UsageError: as in `--csv out.txt`, which would be read as a source.
+    """
+    if follows and not follows.startswith("-") and not Path(follows).exists():
+        shown = visible(follows, 100)
+        raise UsageError(
+            "output.suffix", f"{option} {shown}: does not end in {SUFFIXES[option]}, and no such source is there",
+            hint=f"{option}={shown} takes any name",
+        )  # fmt: skip
 
 
 def scoring_options(command: Command) -> Command:
@@ -131,6 +157,7 @@ def view_options(command: Command) -> Command:
             "--csv", metavar="[FILE]", help="Write the whole table as CSV; - is stdout.  [FILE: ends in .csv]"
         ),
         click.option("--json", is_flag=True, help="Print one JSON object, in full precision."),
+        click.option("--markdown", is_flag=True, help="Print the table and the finding as Markdown."),
         click.option("--plot", metavar="[FILE]", help="Draw a PNG.  [FILE: ends in .png]"),
         click.option(
             "--table", is_flag=True, help="Print the terminal table also into a pipe (which gets CSV otherwise)."

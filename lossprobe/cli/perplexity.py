@@ -29,17 +29,15 @@ def perplexity(sources: tuple[Path, ...], by: str | None, outputs: Outputs, scor
     from lossprobe.analysis.perplexity import measure_perplexity
     from lossprobe.cli.present import View, present
     from lossprobe.cli.sources import find_run
-    from lossprobe.report.tables import to_csv, to_terminal
+    from lossprobe.report.tables import to_csv
 
     run = find_run(sources, scoring)
     result = measure_perplexity(run, by)
 
     groups = result.groups
-    lines = _coverage_lines(result)
-    if groups is not None:
-        lines = (*lines, "", *to_terminal(groups, f"by {result.by}", [], width=120).splitlines())
     csv = None if groups is None else lambda: [to_csv(groups).encode()]
-    present(View("perplexity", run, result, csv=csv, lines=lines), outputs)
+    more = () if groups is None else ((f"by {result.by}", groups),)
+    present(View("perplexity", run, result, csv=csv, lines=_coverage_lines(result), more=more), outputs)
 
 
 def _coverage_lines(result: Perplexity) -> tuple[str, ...]:

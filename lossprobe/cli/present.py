@@ -33,7 +33,8 @@ class View:
         lines: what stands below the terminal table, after the finding.
         left_out: columns that the terminal table leaves to the CSV.
         others: the runs that are shown beside it.
-        shown: the terminal table; None for `result.table`.
+        shown: the table for people; None for `result.table`.
+        more: further tables below the lines, each with its heading.
     """
 
     command: str
@@ -44,6 +45,7 @@ class View:
     left_out: tuple[str, ...] = ()
     others: tuple[Run, ...] = ()
     shown: pd.DataFrame | None = None
+    more: tuple[tuple[str, pd.DataFrame], ...] = ()
 
 
 def present(view: View, outputs: Outputs) -> None:
@@ -53,7 +55,7 @@ def present(view: View, outputs: Outputs) -> None:
     `--table` says otherwise) and the finding on standard error.
 
     Raises:
-        UsageError: two results for standard output.
+        UsageError: a file that is an input.
         OutputError: a file cannot be written.
     """
     from lossprobe.report.output import STDOUT, write_bytes, write_figure, write_text
@@ -61,22 +63,18 @@ def present(view: View, outputs: Outputs) -> None:
 
     csv = file_name(outputs.csv, view.command, ".csv")
     plot = file_name(outputs.plot, view.command, ".png")
-    if [csv, plot].count(STDOUT) + outputs.json + outputs.table > 1:
-        raise UsageError(
-            "output.two_results", "--csv -, --plot -, --json and --table: only one of them can have standard output"
-        )
     for destination in (csv, plot):
         if destination is not None and destination != STDOUT:
             for run in (view.run, *view.others):
                 protect_inputs(Path(destination), run)
-    to_stdout = outputs.json or STDOUT in (csv, plot)
+    to_stdout = outputs.json or outputs.markdown or STDOUT in (csv, plot)
     table = outputs.table or (sys.stdout.isatty() and not to_stdout)
     if csv is None and not (to_stdout or table):
         csv = STDOUT
     if outputs.json:
         write_text(STDOUT, to_json(view.command, view.run, view.result))
-    if table:
-        write_text(STDOUT, _terminal(view))
+    if table or outputs.markdown:
+        write_text(STDOUT, _page(view, markdown=outputs.markdown))
     else:
         say(view.result.finding)
     if csv is not None:
@@ -110,13 +108,20 @@ def draw(view: View) -> Figure:
     return figure
 
 
-def _terminal(view: View) -> str:
+def _page(view: View, *, markdown: bool) -> str:
+    """Return the view for people: its table, the finding, what the command adds, the notes, and further tables."""
+    from lossprobe.report.markdown import to_markdown
     from lossprobe.report.tables import to_terminal
 
     notes = [f"note: {note}" for note in getattr(view.result, "notes", [])]
-    names = ", ".join(run.name for run in (view.run, *view.others))
-    title = f"{view.command}: {names} on {view.run.text_name} (context {view.run.context})"
-    width = None if sys.stdout.isatty() else 160
+    names = ", ".join(dict.fromkeys(run.name for run in (view.run, *view.others)))
+    texts = ", ".join(dict.fromkeys(run.text_name for run in (view.run, *view.others)))
+    title = f"{view.command}: {names} on {texts} (context {view.run.context})"
     table = view.result.table if view.shown is None else view.shown
     table = table.drop(columns=[name for name in view.left_out if name in table])
-    return to_terminal(table, title, [view.result.finding, *view.lines, *notes], width)
+    lines = [view.result.finding, *view.lines, *notes]
+    pages = [(table, title, lines), *((frame, heading, []) for heading, frame in view.more)]
+    if markdown:
+        return "\n".join(to_markdown(*page) for page in pages)
+    width = None if sys.stdout.isatty() else 160
+    return "\n".join(to_terminal(*page, width).rstrip("\n") + "\n" for page in pages)

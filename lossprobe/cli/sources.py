@@ -16,9 +16,11 @@ from lossprobe.errors import OutputError, UsageError
 from lossprobe.report.talk import say
 from lossprobe.units import visible
 
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
+
 if TYPE_CHECKING:
     from lossprobe.checkpoint.interface import Checkpoint, LoadOptions
-    from lossprobe.pipeline import Scored
+    from lossprobe.pipeline import Scored, ScoreOptions
     from lossprobe.run.reader import Run
     from lossprobe.text.documents import Source
 
@@ -30,9 +32,13 @@ def find_run(sources: Sequence[Path], scoring: Scoring) -> Run:
         UsageError: one argument that is no run, or scoring options for a run that is scored already.
         LossprobeError: whatever scoring or opening the run raises.
     """
-    from lossprobe.run.reader import latest_run, open_run
+    from lossprobe.run.reader import is_run, latest_run, open_run
 
     if len(sources) > 1:
+        if is_run(sources[0]):
+            raise UsageError(
+                "sources.one_run", f"{_shown(sources[0])}: is a run; a run stands alone, and here only one"
+            )
         return score_text(sources[0], sources[1:], scoring).run
     refuse_scoring_options()
     return open_run(sources[0]) if sources else latest_run(Path())
@@ -44,7 +50,7 @@ def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
     With --desmooth each checkpoint is scored as it is and de-smoothed.
 
     Raises:
-        UsageError: as for `find_run`, or one -o for several runs.
+        UsageError: as for `find_run`; no checkpoint, or no text; one -o for several runs.
         LossprobeError: whatever scoring or opening a run raises.
     """
     from lossprobe.run.reader import is_run, open_run
@@ -52,15 +58,49 @@ def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
     if len(sources) < 2 or all(is_run(path) for path in sources):
         refuse_scoring_options()
         return [open_run(path) for path in sources] or [find_run((), scoring)]
-    source = open_source(sources[-1:], scoring)  # once: standard input can be read only once
     passes = [replace(scoring, desmooth=None), *([scoring] if scoring.desmooth is not None else [])]
     checkpoints = [path for path in sources[:-1] if not is_run(path)]
+    check_sources(checkpoints, sources[-1], scoring)
     if scoring.output is not None and len(checkpoints) * len(passes) > 1:
-        raise UsageError("output.several_runs", f"-o {visible(str(scoring.output), 200)}: one place for several runs")
+        raise UsageError("output.several_runs", f"-o {_shown(scoring.output)}: one place for several runs")
+    source = open_source(sources[-1:], scoring)  # once: standard input can be read only once
     runs = []
     for path in sources[:-1]:
         runs += [score_source(path, source, each).run for each in passes] if path in checkpoints else [open_run(path)]
     return runs
+
+
+def check_sources(checkpoints: Sequence[Path], text: Path, scoring: Scoring) -> None:
+    """Refuse sources in the wrong order, and a bad checkpoint, before the first pass.
+
+    Raises:
+        UsageError: no checkpoint to score, or no text to score it on.
+        CheckpointError: a source that is no checkpoint.
+    """
+    from lossprobe.run.reader import is_run
+
+    order = "checkpoints first, the text last"
+    if is_run(text) or looks_like_checkpoint(text):
+        raise UsageError("sources.no_text", f"{_shown(text)}: the last source must be the text", hint=order)
+    if not checkpoints:
+        raise UsageError(
+            "sources.no_checkpoint",
+            f"{_shown(text)}: no checkpoint to score on this text",
+            hint=f"runs alone, or {order}",
+        )
+    for path in checkpoints:
+        if not looks_like_checkpoint(path):
+            load_checkpoint(path, scoring)  # says what is wrong with it
+
+
+def looks_like_checkpoint(path: Path) -> bool:
+    """Return whether a path is a file of weights or a folder with one; a quick look, which opens nothing."""
+    files = path.iterdir() if path.is_dir() else (path,)
+    return any(file.suffix in WEIGHT_SUFFIXES for file in files)
+
+
+def _shown(path: Path) -> str:
+    return visible(str(path), 200)
 
 
 def refuse_scoring_options() -> None:
@@ -95,18 +135,10 @@ def score_source(checkpoint_path: Path, source: Source, scoring: Scoring) -> Sco
     check_output(checkpoint_path, scoring.output)
 
     from lossprobe.cli.progress import show_progress
-    from lossprobe.pipeline import ScoreOptions, score
+    from lossprobe.pipeline import score
 
     checkpoint = load_checkpoint(checkpoint_path, scoring)
-    choices = ScoreOptions(
-        context=scoring.context,
-        stride=scoring.stride,
-        bos=scoring.bos,
-        batch_size=scoring.batch_size,
-        score_unknown=scoring.score_unknown,
-        max_unknown=scoring.max_unknown,
-        keep_text=not scoring.no_text,
-    )
+    choices = score_options(scoring)
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
         scored = score(
             checkpoint, source, choices, output=scoring.output, overwrite=scoring.overwrite, progress=progress
@@ -117,8 +149,23 @@ def score_source(checkpoint_path: Path, source: Source, scoring: Scoring) -> Sco
         for notice in (*checkpoint.facts.notices, *source.notices):
             say(f"notice: {notice}")
         state = "already scored, reusing" if scored.reused else "stored"
-        say(f"{state} {visible(str(scored.run.path), 200)}")
+        say(f"{state} {_shown(scored.run.path)}")
     return scored
+
+
+def score_options(scoring: Scoring) -> ScoreOptions:
+    """Return the pass's part of the scoring options."""
+    from lossprobe.pipeline import ScoreOptions
+
+    return ScoreOptions(
+        context=scoring.context,
+        stride=scoring.stride,
+        bos=scoring.bos,
+        batch_size=scoring.batch_size,
+        score_unknown=scoring.score_unknown,
+        max_unknown=scoring.max_unknown,
+        keep_text=not scoring.no_text,
+    )
 
 
 def load_checkpoint(path: Path, scoring: Scoring) -> Checkpoint:
@@ -147,7 +194,7 @@ def check_output(checkpoint: Path, output: Path | None) -> None:
     from lossprobe.run.reader import RUNS_FOLDER
 
     target = output or Path(RUNS_FOLDER)
-    shown = visible(str(target), 200)
+    shown = _shown(target)
     if target.is_symlink():
         raise OutputError("output.link", f"{shown}: is a symbolic link, which is never followed")
     try:

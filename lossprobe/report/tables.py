@@ -25,8 +25,14 @@ from lossprobe.units import format_count, format_perplexity, visible
 JSON_SCHEMA = 1
 # Columns whose cells are text that came from a file: JSON string literals in CSV, so that no reader or
 # spreadsheet changes or runs them.
-TEXT_COLUMNS = frozenset({"text", "top_text", "characters", "before", "after", "begins", "source", "group"})
+TEXT_COLUMNS = frozenset({
+    "text", "top_text", "first_top_text", "second_top_text", "characters", "before", "after", "begins", "source",
+    "group",
+})  # fmt: skip
+# Names of models: as they are shown elsewhere, and a literal only where a spreadsheet would take them for a formula.
+NAME_COLUMNS = frozenset({"model", "first", "second", "smaller"})
 SHARES = frozenset({"share_of_loss", "share_of_tokens", "top_prob"})
+COUNTED = frozenset({"tokens", "count", "bytes", "documents", "spans"})  # units of whole numbers
 TERMINAL_ROWS = 40
 TEXT_WIDTH = 10  # columns a text keeps when its table is too wide
 
@@ -37,7 +43,13 @@ def to_csv(table: pd.DataFrame) -> str:
     for column in TEXT_COLUMNS & set(table.columns):
         if not pd.api.types.is_numeric_dtype(shown[column]):
             shown[column] = [None if pd.isna(value) else json.dumps(str(value)) for value in shown[column]]
+    for column in NAME_COLUMNS & set(table.columns):
+        shown[column] = [_name(str(value)) for value in shown[column]]
     return str(shown.to_csv(index=False, lineterminator="\n"))
+
+
+def _name(name: str) -> str:
+    return json.dumps(name) if name.startswith(("=", "+", "-", "@")) else visible(name)
 
 
 def batches_to_csv(batches: Iterable[pa.RecordBatch]) -> Iterable[bytes]:
@@ -162,6 +174,21 @@ def _widths(headers: list[str], cells: list[list[str]], texts: list[bool], room:
             break
         widths[min(growing, key=lambda index: widths[index])] += 1
     return widths
+
+
+def by_unit(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of measures (value, low, high, unit) with its numbers as text, counts without decimals.
+
+    >>> by_unit(pd.DataFrame({"measure": ["n"], "value": [1200.0], "unit": ["tokens"]})).value.tolist()
+    ['1,200']
+    """
+    shown = table.copy()
+    for name in [name for name in ("value", "low", "high") if name in table]:
+        shown[name] = [
+            format_cell(name, int(value) if unit in COUNTED and math.isfinite(value) else value)
+            for value, unit in zip(table[name], table["unit"], strict=True)
+        ]
+    return shown
 
 
 def format_cell(column: str, value: Any) -> str:

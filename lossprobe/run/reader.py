@@ -153,7 +153,7 @@ def open_run(path: Path | str) -> Run:
     file = path / MANIFEST
     if not is_run(path):
         raise UsageError(
-            "run.missing", f"{shown}: is no run (no {MANIFEST})", hint="make one with lossprobe score CHECKPOINT TEXT"
+            "run.missing", f"{shown}: is no run (no {MANIFEST})", hint="a checkpoint needs a text after it"
         )
     if not file.is_file():
         done = len(list((path / "tokens").glob("*.parquet")))

@@ -201,3 +201,9 @@ def test_wide_characters_take_two_columns():
 )
 def test_cells(column, value, cell):
     assert format_cell(column, value) == cell
+
+
+def test_names_of_models_are_plain_unless_a_spreadsheet_would_run_them():
+    table = pd.DataFrame({"model": ["plain", "\x1b[31mred", "=1+1", "@x"], "value": [1, 2, 3, 4]})
+    rows = list(csv.reader(io.StringIO(to_csv(table))))
+    assert [row[0] for row in rows] == ["model", "plain", "\\x1b[31mred", '"=1+1"', '"@x"']

@@ -1,0 +1,114 @@
+"""`lossprobe compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, view_options
+from lossprobe.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lossprobe.analysis.compared import Compared
+    from lossprobe.analysis.divergence import Divergence
+
+BY_HELP = "Where they differ: tokens, vocabulary entries, documents, context, kinds of token, or a JSONL field."
+KL_HELP = "Both models in one pass: KL divergence and agreement of the whole distributions (needs TEXT)."
+# The terminal tables leave these to the CSV and JSON, so that a row stays readable.
+LEFT_OUT = ("text", "second_top_text", "first_top_text", "clusters", "token_id", "source", "line", "p_value")
+
+
+@click.command(cls=ViewCommand, short_help="Two models on one text: how much they differ, and where.")
+@click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="A B [TEXT]")
+@click.option("--by", metavar="token|type|document|context|class|FIELD", default="token", help=BY_HELP)
+@click.option("--top", type=click.IntRange(min=1), default=10, help="How many of the largest changes.")
+@click.option("--kl", is_flag=True, help=KL_HELP)
+@click.option("--allow-different", is_flag=True, help="Compare although windows or BOS differ.")
+@view_options
+@scoring_options
+def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **choices: Any) -> None:
+    """Two models on one text: difference with interval and test, what it takes to see one, and where it is.
+
+    A and B are runs, or checkpoints with TEXT last. Differences are B − A: positive means that B is worse. Models with
+    different tokenizers are compared through the bytes of the text.
+
+    \b
+    Examples:
+      lossprobe compare old-model new-model data.txt --by class
+      lossprobe compare old-model new-model data.txt --kl
+    """
+    from lossprobe.analysis.compared import compare as compare_two
+    from lossprobe.cli.present import View, present
+    from lossprobe.cli.sources import find_runs
+    from lossprobe.report.tables import by_unit
+
+    whole = choices.pop("kl")
+    if whole:
+        refuse_runs(sources)
+    runs = find_runs(sources, scoring)
+    if len(runs) != 2:
+        raise UsageError(
+            "compare.sources", f"compare takes two models, not {len(runs)}", hint="compare RUN RUN, or A B TEXT"
+        )
+    result = compare_two(runs[0], runs[1], **choices)
+    if whole:
+        result = result.with_divergence(run_both(sources, scoring))
+
+    shown = by_unit(result.table)
+    present(
+        View("compare", runs[0], result, others=(runs[1],), shown=shown, more=_more(result, choices["top"])), outputs
+    )
+
+
+def refuse_runs(sources: Sequence[Path]) -> None:
+    """Refuse --kl without models to run: a stored run has no whole distributions.
+
+    Raises:
+        UsageError: the sources are not two checkpoints and a text.
+    """
+    from lossprobe.run.reader import is_run
+
+    if len(sources) != 3 or any(is_run(path) for path in sources):
+        raise UsageError(
+            "compare.kl", "--kl needs both checkpoints and the text: a run does not store whole distributions",
+            hint="lossprobe compare A B TEXT --kl",
+        )  # fmt: skip
+
+
+def run_both(sources: Sequence[Path], scoring: Scoring) -> Divergence:
+    """Return how far two checkpoints are apart on a text, in one pass of both."""
+    from lossprobe.cli.progress import show_progress
+    from lossprobe.cli.sources import load_checkpoint, open_source, score_options
+    from lossprobe.divergence_pass import measure_divergence
+
+    first, second = (load_checkpoint(path, scoring) for path in sources[:2])
+    source = open_source(sources[2:], scoring)
+    with show_progress(f"comparing on {source.name}", quiet=scoring.quiet) as progress:
+        return measure_divergence(first, second, source, score_options(scoring), progress)
+
+
+def _more(result: Compared, top: int) -> tuple[tuple[str, pd.DataFrame], ...]:
+    """Return the further tables: where the models differ, and how far their distributions are apart."""
+    tables = []
+    if result.comparison is not None and result.changes is not None:
+        changes = result.changes
+        tables.append((f"largest changes by {changes.by}", _readable(changes.table)))
+        if changes.examples is not None and len(changes.examples):
+            tables.append(("tokens forgotten and learned", _readable(changes.examples)))
+        tables.append(("by context", result.comparison.by_position))
+    if result.byte_comparison is not None:
+        tables.append(("by the place of the cut", result.byte_comparison.by_cut))
+        tables.append(("largest changes by span", result.byte_comparison.largest))
+    if result.divergence is not None:
+        tables.append(("divergence of the distributions", result.divergence.table))
+        tables.append(("tokens with the largest divergence", result.divergence.hardest.head(top)))
+    return tuple(tables)
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns=[column for column in LEFT_OUT if column in table])

@@ -1,0 +1,42 @@
+"""A result as GitHub-flavoured Markdown, for pull requests and step summaries. Formats numbers; computes none."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+
+import pandas as pd
+
+from lossprobe.report.tables import format_cell
+from lossprobe.units import format_count, visible
+
+ROWS = 40
+# What Markdown would read as markup, a link, a mention, a formula, a list or the end of a cell.
+MARKUP = re.compile(r"[\\`*_\[#|~$@]|^[-+>]")
+
+
+def to_markdown(table: pd.DataFrame, title: str, lines: Iterable[str]) -> str:
+    """Return a heading, a table of at most 40 rows, and lines below it; no text in it can become markup."""
+    names = [str(name) for name in table.columns]
+    texts = [not pd.api.types.is_numeric_dtype(table[name]) for name in table.columns]
+    rows = [[format_cell(name, row[name]) for name in names] for row in table.head(ROWS).to_dict("records")]
+    grid = [names, *rows]
+    shown = [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in grid]
+    ruler = f"|{'|'.join('---' if text else '---:' for text in texts)}|"
+    left = len(table) - ROWS
+    more = [f"{format_count(left)} more rows are in the CSV."] if left > 0 else []
+    paragraphs = [escaped(visible(line)) for line in lines if line]
+    return (
+        "\n\n".join([f"### {escaped(visible(title))}", "\n".join([shown[0], ruler, *shown[1:]]), *more, *paragraphs])
+        + "\n"
+    )
+
+
+def escaped(text: str) -> str:
+    r"""Return text that Markdown shows as it is.
+
+    >>> escaped("a|b <x> @me *1*")
+    'a\\|b &lt;x&gt; \\@me \\*1\\*'
+    """
+    return MARKUP.sub(r"\\\g<0>", html.escape(text, quote=False)).replace("\n", " ")
