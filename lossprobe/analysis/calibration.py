@@ -77,7 +77,7 @@ class Calibration:
         by: name of the slices, or None.
         slices: one row per model and slice; see `slices.Slices`.
         seed: seed of the bootstrap and of simulated noise floors.
-        resamples: how often the bootstrap resampled.
+        resamples: how often the bootstrap resampled (smooth ECE: `calibration_measures.SMOOTH_RESAMPLES`).
         notes: what a reader must know, one line each.
     """
 

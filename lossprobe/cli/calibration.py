@@ -55,8 +55,11 @@ def calibration(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, *
 
 def _lines(result: Calibration) -> tuple[str, ...]:
     """Return what stands below the table: each model's z, temperature and smoothing, and how intervals were made."""
+    from lossprobe.analysis.calibration_measures import SMOOTH_RESAMPLES
+
     lines = [line for model in result.models for line in _model_lines(model)]
-    return (*lines, f"intervals: seed {result.seed}, {result.resamples} resamples where they are bootstrapped")
+    resampled = f"{result.resamples} resamples where they are bootstrapped ({SMOOTH_RESAMPLES} for smooth_ece)"
+    return (*lines, f"intervals: seed {result.seed}, {resampled}")
 
 
 def _more(result: Calibration) -> tuple[tuple[str, pd.DataFrame], ...]:
