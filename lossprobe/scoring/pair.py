@@ -13,12 +13,11 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.scoring.divergence import DivergenceRows, divergence_rows, empty_rows
 from lossprobe.scoring.head import chunk_rows
-from lossprobe.scoring.plan import SCORED, Rows, windows_of
-from lossprobe.scoring.scorer import Batch, PassOptions, make_batches
+from lossprobe.scoring.plan import SCORED, Integers, Rows, windows_of
+from lossprobe.scoring.scorer import Batch, PassOptions, batch_inputs, is_out_of_memory, make_batches
 from lossprobe.scoring.statistics import Workspace
 from lossprobe.units import plural, visible
 
-Integers = npt.NDArray[np.int64]
 Pair = tuple[Checkpoint, Checkpoint]
 
 
@@ -62,7 +61,7 @@ def compare_part(pair: Pair, rows: Rows, options: PassOptions) -> PartDivergence
             result.put(torch.from_numpy(np.searchsorted(scored, target)), found)  # batches come longest first
             options.advance(len(target))
     except RuntimeError as error:
-        if not (isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)):
+        if not is_out_of_memory(error):
             raise
         width = max(len(batch.windows) for batch in batches)
         raise ResourceError(
@@ -77,7 +76,7 @@ def compare_part(pair: Pair, rows: Rows, options: PassOptions) -> PartDivergence
 @torch.inference_mode()
 def _compare_batch(pair: Pair, rows: Rows, batch: Batch, workspace: Workspace) -> tuple[Integers, DivergenceRows]:
     """Return the rows of the part that a batch scores, and the two models on them."""
-    ids, place, target = _inputs(rows, batch)
+    ids, place, target = batch_inputs(rows, batch)
     devices = {checkpoint.facts.device for checkpoint in pair}
     device = devices.pop() if len(devices) == 1 else "cpu"
     device = "cpu" if device.startswith("mps") else device  # mps has no float64
@@ -92,20 +91,6 @@ def _compare_batch(pair: Pair, rows: Rows, batch: Batch, workspace: Workspace) -
     for checkpoint, losses in zip(pair, (result.first_loss_nats, result.second_loss_nats), strict=True):
         _refuse_not_finite(checkpoint, rows, target, losses.cpu())
     return target, result
-
-
-def _inputs(rows: Rows, batch: Batch) -> tuple[Integers, Integers, Integers]:
-    """Return a batch's ids [B, T] padded with 0, where in B · T its scored tokens are predicted, and their rows."""
-    ids = np.zeros((len(batch.windows), batch.width), np.int64)
-    places, targets = [], []
-    for row, (offset, window) in enumerate(batch.windows):
-        inputs = rows.token_id[offset + window.start : offset + window.stop - 1]
-        ids[row, : len(inputs)] = inputs
-        scored = np.arange(offset + window.first_scored, offset + window.stop)
-        scored = scored[rows.unscored[scored] == SCORED]
-        places.append(row * batch.width + rows.context[scored] - 1)
-        targets.append(scored)
-    return ids, np.concatenate(places), np.concatenate(targets)
 
 
 def _hidden_rows(checkpoint: Checkpoint, ids: Integers, place: Integers) -> torch.Tensor:

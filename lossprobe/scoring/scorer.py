@@ -13,7 +13,7 @@ import torch
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.scoring.head import HeadResult, HeadRows, NonFiniteLossError, run_head
-from lossprobe.scoring.plan import SCORED, Rows, windows_of
+from lossprobe.scoring.plan import SCORED, Integers, Rows, windows_of
 from lossprobe.scoring.statistics import LADDER_TEMPERATURES, HistogramBins, Workspace
 from lossprobe.text.windows import Window
 from lossprobe.units import plural
@@ -96,7 +96,7 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
                 done += scored
             return collector.finish()
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             options.advance(-done)
             width = max(len(batch.windows) for batch in batches)
@@ -122,11 +122,8 @@ def make_batches(windows: list[tuple[int, Window]], batch_size: int | None, devi
     return batches
 
 
-def _score_batch(
-    checkpoint: Checkpoint, batch: Batch, collector: _Collector, first_row: int, options: PassOptions
-) -> int:
-    """Run one batch, hand its statistics to the collector, and return how many tokens it scored."""
-    rows = collector.rows
+def batch_inputs(rows: Rows, batch: Batch) -> tuple[Integers, Integers, Integers]:
+    """Return a batch's ids [B, T] padded with 0, where in B · T its scored tokens are predicted, and their rows."""
     ids = np.zeros((len(batch.windows), batch.width), np.int64)
     places, targets = [], []
     for row, (offset, window) in enumerate(batch.windows):
@@ -136,10 +133,18 @@ def _score_batch(
         scored = scored[rows.unscored[scored] == SCORED]
         places.append(row * batch.width + rows.context[scored] - 1)
         targets.append(scored)
+    return ids, np.concatenate(places), np.concatenate(targets)
+
+
+def _score_batch(
+    checkpoint: Checkpoint, batch: Batch, collector: _Collector, first_row: int, options: PassOptions
+) -> int:
+    """Run one batch, hand its statistics to the collector, and return how many tokens it scored."""
+    rows = collector.rows
+    ids, place, target = batch_inputs(rows, batch)
     device = checkpoint.facts.device
     statistics_device = "cpu" if device.startswith("mps") else device  # mps has no float64
     hidden = checkpoint.hidden(torch.from_numpy(ids).to(device, non_blocking=True))
-    place, target = np.concatenate(places), np.concatenate(targets)
     own = target - collector.lead
     documents, groups = np.unique(rows.document[target], return_inverse=True)
     sampled = (first_row + own) % options.sample_every == 0
@@ -208,6 +213,6 @@ class _Collector:
         )
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether torch ran out of memory: on a GPU it says so by type, on the CPU only in words."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
