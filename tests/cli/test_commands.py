@@ -235,7 +235,15 @@ def start(folder: Path, text: Path, name: str, pause: float = 0.3) -> subprocess
     ]
     command = [sys.executable, "-c", SMALL_PARTS, *arguments]
     environment = os.environ | {"PAUSE": str(pause)}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_for_part(folder: Path, process: subprocess.Popen, parts: int = 1) -> None:
