@@ -74,9 +74,18 @@ def test_intervals_hold_the_truth(simulated, fault):
         if name in seen[fault][0].measures
     }
     assert len(shares) == len(MEASURES) + 2 + len(PANEL) * (fault != "calibrated")
+    assert [name for name, share in shares.items() if share is None] == list(PANEL[1:]) * (fault != "calibrated")
+    shares = {name: share for name, share in shares.items() if share is not None}
     # Of twenty, fewer than 16 hold the truth once in 3,000 times at 95 %; these are always the same twenty.
     assert min(shares.values()) >= 0.8, shares
     assert 0.9 <= np.mean(list(shares.values())) <= 1.0
+
+
+def test_a_temperature_undoes_a_temperature(simulated):
+    _, seen = simulated
+    left = [one.measures[PANEL[1]] for one in seen["T 0.7"]]
+    assert max(abs(measure.value) for measure in left) < 2e-5  # nats: the ladder is interpolated
+    assert min(one.measures[PANEL[0]].value for one in seen["T 0.7"]) > 0.02
 
 
 def test_intervals_are_no_wider_than_they_need_be(simulated):
@@ -174,6 +183,19 @@ def test_far_from_zero_it_is_the_interval_of_the_gap():
     gap = jackknife_ratio((sums[..., 1] - sums[..., 2]).sum(axis=1), sums[..., 0].sum(axis=1))
     assert interval.estimate == pytest.approx(gap.estimate, abs=2e-3)
     assert (interval.low, interval.high) == pytest.approx((gap.low, gap.high), abs=0.15 * (gap.high - gap.low))
+
+
+def test_documents_of_different_sizes_add_no_noise_of_their_own():
+    """Ten sizes of the same document: the error is the same of each, whichever are drawn."""
+    sums = np.arange(1, 11)[:, None, None] * draw_bins(np.random.default_rng(5), 1, 0.2)
+    interval = error_interval(sums)
+    assert (interval.low, interval.high) == pytest.approx((interval.estimate, interval.estimate))
+
+
+def test_two_clusters_that_differ_leave_everything_open():
+    interval = error_interval(draw_bins(np.random.default_rng(6), 2, 0.1, 0.3))
+    assert interval.low == 0.0
+    assert interval.high == 1.0
 
 
 def test_the_interval_is_the_same_each_time_and_for_every_unit():

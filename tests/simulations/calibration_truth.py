@@ -40,6 +40,7 @@ PANEL = ("nll_difference_nats", "nll_difference_after_temperature_nats")
 ROWS = (*MEASURES, "temperature", "ece_change", "slope_epsilon", *PANEL)
 WITH_FLOOR = ("ece", "ece_equal_mass", "mce", "smooth_ece", "vocabulary_error")
 ASKED = (0.90, 0.98)
+SAME = 1e-6  # nats; no more is left of a model whose temperature undoes what was done to it
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,8 @@ def simulate(cell: Cell, seeds: int) -> tuple[dict[str, dict], dict[str, list[Se
 
 
 def coverage(name: str, true: dict, seen: list[Seen]) -> float | None:
-    """Return the share of intervals that hold the truth; None where there is nothing to compare with."""
-    if name not in seen[0].measures:
+    """Return the share of intervals that hold the truth; None where temperature makes both models the same."""
+    if name not in seen[0].measures or (name in PANEL and abs(true[name]) < SAME):
         return None
     if name == "mce":
         return float(np.mean([one.holds(name, one.largest_gap) for one in seen if one.largest_gap is not None]))
