@@ -10,7 +10,11 @@ from scipy.stats import kstest
 from simulations.calibration_truth import PANEL, Cell, coverage, simulate
 from simulations.known_truth import FAULTS, SPREAD, draw_corpus, known, population
 
-from lossprobe.analysis.calibration_bins import equal_width_edges, expected_calibration_error
+from lossprobe.analysis.calibration_bins import (
+    equal_width_edges,
+    expected_calibration_error,
+    maximum_calibration_error,
+)
 from lossprobe.analysis.calibration_measures import MEASURES, mean_measures
 from lossprobe.analysis.clusters import jackknife_ratio
 from lossprobe.analysis.resampling import bootstrap, bootstrap_error
@@ -186,10 +190,22 @@ def test_far_from_zero_it_is_the_interval_of_the_gap():
 
 
 def test_documents_of_different_sizes_add_no_noise_of_their_own():
-    """Ten sizes of the same document: the error is the same of each, whichever are drawn."""
-    sums = np.arange(1, 11)[:, None, None] * draw_bins(np.random.default_rng(5), 1, 0.2)
+    sums = np.arange(1, 13)[:, None, None] ** 2 * draw_bins(np.random.default_rng(5), 12, 0.2, 0.05)
     interval = error_interval(sums)
-    assert (interval.low, interval.high) == pytest.approx((interval.estimate, interval.estimate))
+    gap = jackknife_ratio((sums[..., 1] - sums[..., 2]).sum(axis=1), sums[..., 0].sum(axis=1))
+    assert interval.high - interval.low == pytest.approx(gap.high - gap.low, rel=0.05)
+
+
+def test_a_bin_that_one_cluster_fills_leaves_everything_open():
+    """Without it the bin is all but empty, and noise can be anything: then no larger error shows a larger one."""
+    sums = np.zeros((8, 2, 5))
+    sums[:, 0] = [100, 50, 49, 25, 24.5]
+    sums[:, 1] = [1, 0.9, 1, 0.81, 0.9]
+    sums[0, 1] = [200, 180, 80, 162, 72]
+    interval = error_interval(sums, lambda totals: maximum_calibration_error(totals, least=1))
+    assert interval.estimate == pytest.approx((180 + 6.3 - 87) / 207)
+    assert interval.low == 0.0
+    assert interval.high == 1.0
 
 
 def test_two_clusters_that_differ_leave_everything_open():
