@@ -1,0 +1,174 @@
+"""What an audit file says, as typed values: which model, which texts, which baseline, which limits.
+
+`audit.config` makes these from TOML; everything after it works with these alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+METRICS = (
+    "nll", "perplexity", "bits_per_byte", "accuracy", "ece", "confidence_gap", "brier", "quantile", "share_above",
+    "loss50_minus_loss500", "unscored_share",
+)  # fmt: skip
+ABSOLUTE_LIMITS = ("max", "min")
+BASELINE_LIMITS = ("max_increase", "max_decrease", "max_increase_pct", "max_decrease_pct")
+LIMITS = ABSOLUTE_LIMITS + BASELINE_LIMITS
+LEVELS = ("off", "warn", "error")
+RULES = ("interval", "point")
+INCONCLUSIVE = ("pass", "warn", "fail")
+MISSING = ("error", "warn", "create")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The checkpoint, and how it runs.
+
+    Attributes:
+        checkpoint: file or folder.
+        tokenizer: tokenizer.json or meta.pkl, where the checkpoint has none.
+        device, dtype, gelu: as the options of `score`.
+    """
+
+    checkpoint: Path
+    tokenizer: Path | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    gelu: str = "erf"
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """How texts are scored; each attribute as the option of `score` with its name."""
+
+    context: int | None = None
+    stride: int | None = None
+    bos: str = "auto"
+    batch_size: int | None = None
+    score_unknown: bool = False
+    max_unknown: float = 0.01
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """One text.
+
+    Attributes:
+        name: what checks call it.
+        path: file or folder.
+        sha256: of the file's bytes, or None to take it as it is.
+        text_field, split_documents, newlines: as the options of `score`.
+    """
+
+    name: str
+    path: Path
+    sha256: str | None = None
+    text_field: str | None = None
+    split_documents: str | None = None
+    newlines: str = "keep"
+
+
+@dataclass(frozen=True)
+class BaselineSettings:
+    """What changes are measured from.
+
+    Attributes:
+        path: folder that `lossprobe baseline update` writes; None without one.
+        missing: what a missing baseline does to the checks that need it: "error" (exit 12), "warn" (they are
+            inconclusive), "create" (it is made from this model, and they pass).
+    """
+
+    path: Path | None = None
+    missing: str = "error"
+
+
+@dataclass(frozen=True)
+class StatsSettings:
+    """How sure a verdict has to be.
+
+    Attributes:
+        confidence: of the two-sided intervals that decide, between 0 and 1.
+        seed: of the random order of documents, and of resampling.
+        stop_early: score documents in random order, and end as soon as every check is decided.
+    """
+
+    confidence: float = 0.95
+    seed: int = 0
+    stop_early: bool = False
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a metric must keep to.
+
+    Attributes:
+        kind: one of `LIMITS`: the metric's value, or its change from the baseline, in its unit or in percent of it.
+        value: the limit; a `max_decrease` is a positive number.
+    """
+
+    kind: str
+    value: float
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Whether it limits a change."""
+        return self.kind in BASELINE_LIMITS
+
+
+@dataclass(frozen=True)
+class Check:
+    """One limit on one metric of one text.
+
+    Attributes:
+        id: its name in every output.
+        data: name of the text.
+        metric: one of `METRICS`.
+        limit: what it must keep to.
+        where: comparisons as in `--where`, of columns known before scoring; "" for all tokens.
+        token_class: a class of `analysis.token_classes.FORMS`, of the token itself; None for all.
+        field, equals: only documents whose JSONL record has this value in this field; None for all.
+        nats: the loss of `share_above`; None for other metrics.
+        quantile: the share of `quantile`, such as 0.99; None for other metrics.
+        level: "error", "warn" (shown, never fails the audit) or "off" (not looked at).
+        rule: "interval" (the interval decides) or "point" (the estimate decides, noise and all).
+        inconclusive: what an interval on both sides of the limit does: "pass", "warn" (both shown, the audit passes) or
+            "fail" (exit 11).
+        line: line of the audit file on which it starts, from 1.
+    """
+
+    id: str
+    data: str
+    metric: str
+    limit: Limit
+    where: str = ""
+    token_class: str | None = None
+    field: str | None = None
+    equals: str | None = None
+    nats: float | None = None
+    quantile: float | None = None
+    level: str = "error"
+    rule: str = "interval"
+    inconclusive: str = "warn"
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """A whole audit file.
+
+    Attributes:
+        file: where it stands; its paths are relative to its folder and are resolved here.
+        model, windows, data, baseline, stats, checks: its tables; `data` and `checks` in the order of the file.
+        origins: dotted key, such as "model.dtype", to where its value came from: "default", "file" with the line,
+            the variable or the option; for `--print-config`.
+    """
+
+    file: Path
+    model: ModelSettings
+    windows: EvalSettings
+    data: tuple[DataSettings, ...]
+    baseline: BaselineSettings
+    stats: StatsSettings
+    checks: tuple[Check, ...]
+    origins: dict[str, str] = field(default_factory=dict, repr=False)

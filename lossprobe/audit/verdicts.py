@@ -1,0 +1,168 @@
+"""The result of an audit: a verdict on each check with the numbers that it rests on, and one on the whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from lossprobe.audit.settings import Check
+from lossprobe.units import format_count, plural
+
+VERDICTS = ("pass", "fail", "inconclusive")
+EXIT_CODES = {"pass": 0, "fail": 10, "inconclusive": 11}
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """The verdict on one check.
+
+    Attributes:
+        check: the check.
+        verdict: "pass", "fail" or "inconclusive".
+        unit: of the metric, such as "nats per token".
+        value: the metric of this model; None where it cannot be given.
+        value_interval: its [low, high]; None where it cannot be given.
+        baseline_value: the metric of the baseline, None for limits on the value.
+        measured: what the limit is held against: the value, or its change from the baseline (in percent where the
+            limit is).
+        measured_interval: its [low, high].
+        measured_unit: its unit: that of the metric, or "%".
+        tokens: scored tokens it rests on; clusters: documents (or blocks) of them.
+        further_tokens: about how many more tokens would decide, were the estimate to stay; None where decided, or
+            where no number would.
+        reason: why, in one line with the numbers.
+    """
+
+    check: Check
+    verdict: str
+    unit: str
+    value: float | None
+    value_interval: list[float | None]
+    baseline_value: float | None
+    measured: float | None
+    measured_interval: list[float | None]
+    measured_unit: str
+    tokens: int
+    clusters: int
+    further_tokens: int | None
+    reason: str
+
+    @property
+    def effect(self) -> str:
+        """What it does to the audit: "pass", "warn", "fail" or "inconclusive"."""
+        if self.verdict == "pass" or (self.verdict == "inconclusive" and self.check.inconclusive == "pass"):
+            return "pass"
+        if self.check.level == "warn" or (self.verdict == "inconclusive" and self.check.inconclusive == "warn"):
+            return "warn"
+        return self.verdict
+
+
+@dataclass(frozen=True)
+class TextResult:
+    """A text as it was scored.
+
+    Attributes:
+        name: what checks call it.
+        text: name of the file or folder; sha256: of its documents as they were scored.
+        tokens, scored_tokens, documents: how many were read (scored: with a loss); the whole text's.
+        scored_share: share of the documents that were scored before every check was decided; 1 without early stop.
+        baseline: name of the baseline's model, None without one.
+    """
+
+    name: str
+    text: str
+    sha256: str
+    tokens: int
+    scored_tokens: int
+    documents: int
+    scored_share: float
+    baseline: str | None
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """The verdict of an audit.
+
+    Attributes:
+        file: the audit file, as it was given.
+        model: name of the checkpoint; model_sha256: of its files.
+        confidence: of the intervals.
+        seed: of the order of documents and of resampling.
+        stop_early: whether it could end before the end of the text.
+        texts: the texts that were scored.
+        checks: those whose level is not "off", in the order of the file.
+        notes: what a reader must know, one line each.
+    """
+
+    file: str
+    model: str
+    model_sha256: str
+    confidence: float
+    seed: int
+    stop_early: bool
+    texts: list[TextResult]
+    checks: list[CheckResult] = field(repr=False)
+    notes: list[str]
+
+    @property
+    def verdict(self) -> str:
+        """On the whole: "fail" where a check fails, "inconclusive" where one is and must not be, else "pass"."""
+        effects = {check.effect for check in self.checks}
+        return next((verdict for verdict in ("fail", "inconclusive") if verdict in effects), "pass")
+
+    @property
+    def exit_code(self) -> int:
+        """0, 10 or 11."""
+        return EXIT_CODES[self.verdict]
+
+    @property
+    def finding(self) -> str:
+        """The result in one line."""
+        counts = {name: sum(check.verdict == name for check in self.checks) for name in VERDICTS}
+        parts = ", ".join(f"{format_count(count)} {name}" for name, count in counts.items() if count)
+        warned = sum(check.effect == "warn" for check in self.checks)
+        line = f"{self.verdict}: {plural(len(self.checks), 'check')}" + (f" ({parts})" if parts else "")
+        if warned:
+            line += f", {plural(warned, 'warning')}"
+        scored = [text.scored_share for text in self.texts]
+        if self.stop_early and scored:
+            line += f"; needed {', '.join(f'{share:.0%}' for share in scored)} of the text"
+        return line
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per check; `low` and `high` are those of `measured`, the rest as in `CheckResult`."""
+        rows = [_row(result) for result in self.checks]
+        return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float))
+
+
+NUMBERS = ("value", "baseline_value", "measured", "low", "high", "limit", "further_tokens")
+COLUMNS = (
+    "check", "verdict", "effect", "data", "metric", "where", "value", "baseline_value", "measured", "low", "high",
+    "measured_unit", "limit_kind", "limit", "tokens", "clusters", "further_tokens", "reason",
+)  # fmt: skip
+
+
+def _row(result: CheckResult) -> tuple[object, ...]:
+    check = result.check
+    return (
+        check.id, result.verdict, result.effect, check.data, check.metric, slice_name(check), result.value,
+        result.baseline_value, result.measured, *result.measured_interval, result.measured_unit, check.limit.kind,
+        check.limit.value, result.tokens, result.clusters, result.further_tokens, result.reason,
+    )  # fmt: skip
+
+
+def slice_name(check: Check) -> str:
+    """Return which tokens a check is about, for people; "" for all of them.
+
+    >>> from lossprobe.audit.settings import Limit
+    >>> slice_name(Check("a", "b", "nll", Limit("max", 1.0), where="context >= 128", token_class="digits"))
+    'context >= 128, class digits'
+    """
+    parts = [check.where] if check.where else []
+    if check.token_class is not None:
+        parts.append(f"class {check.token_class}")
+    if check.field is not None:
+        parts.append(f"{check.field} = {check.equals}")
+    return ", ".join(parts)
