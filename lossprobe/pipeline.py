@@ -83,6 +83,21 @@ def score(
     Raises:
         LossprobeError: see `errors`; what was finished before is kept, and scoring again resumes.
     """
+    scored = score_into(output, checkpoint, source, options, overwrite=overwrite, progress=progress)
+    remember(scored.run.path, source)
+    return scored
+
+
+def score_into(
+    output: Path | None,
+    checkpoint: Checkpoint,
+    source: Source,
+    options: ScoreOptions | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Scored:
+    """Return what `score` does, without making it the latest run of the working folder."""
     options = options or ScoreOptions()
     policy = window_policy(checkpoint, options)
     settings = describe(checkpoint, source, policy, options)
@@ -93,7 +108,6 @@ def score(
         stored = _stored_run(path, settings, overwrite=overwrite)
         if stored is not None and reusable:
             check_unknown(stored.counts, source, options.max_unknown)
-            remember(path, source)
             return Scored(stored, reused=True)
         plan = _stored_plan(store, settings, overwrite=overwrite) if reusable else None
         if plan is None:
@@ -105,7 +119,6 @@ def score(
         check_unknown(plan["counts"], source, options.max_unknown)
         _score_parts(store, checkpoint, plan, options.batch_size, progress or _no_progress)
         store.finish(plan)
-    remember(path, source)
     return Scored(open_run(path), reused=False)
 
 
@@ -248,6 +261,9 @@ def remember(path: Path, source: Source) -> None:
     try:
         with writing(pointer):
             pointer.parent.mkdir(parents=True, exist_ok=True)
+        ignored = pointer.with_name(".gitignore")
+        if not ignored.exists():
+            write_text(ignored, "*\n")  # runs hold the text: they are not for a commit unless someone wants them there
         write_text(pointer, f"{path}\n")
     except OutputError as error:
         source.notices.append(f"not remembered as the latest run: {error.message}")

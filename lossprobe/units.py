@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 NATS_PER_BIT = math.log(2.0)
+MOST_DECIMALS = 12
+LARGE = 1e12  # from here on a fixed number of decimals says nothing
 MAX_EXPONENT = 709.78  # exp() of more than this overflows float64
 
 
@@ -46,6 +49,45 @@ def format_perplexity(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "n/a"
     return f"{value:,.4f}" if abs(value) < 1e12 else f"{value:.6g}"
+
+
+def format_together(
+    values: Sequence[float | None], *, decimals: int = 4, signed: bool = False, suffix: str = ""
+) -> list[str]:
+    """Return numbers as text, all with the same decimals: so many that no two that differ look alike.
+
+    A number that is not zero never looks like zero. What 12 decimals cannot tell apart is written in full.
+
+    Args:
+        values: what stands side by side, such as an estimate, its interval and the limit; None and NaN give "n/a".
+        decimals: the fewest.
+        signed: write the plus of positive numbers, for changes.
+        suffix: what follows each number, such as "%".
+
+    >>> format_together([0.0125, 0.00999999, 0.01], signed=True)
+    ['+0.01250000', '+0.00999999', '+0.01000000']
+    >>> format_together([12.5, None, math.inf, 0.0], suffix="%")
+    ['12.5000%', 'n/a', 'inf%', '0.0000%']
+    """
+    finite = {0.0, *(value for value in values if value is not None and math.isfinite(value))}
+    shown = None
+    if max(map(abs, finite)) < LARGE:
+        shown = next((count for count in range(decimals, MOST_DECIMALS + 1) if _told_apart(finite, count)), None)
+    return [
+        "n/a" if value is None or math.isnan(value) else _written(value, shown, signed) + suffix for value in values
+    ]
+
+
+def _told_apart(values: set[float], decimals: int) -> bool:
+    return len({float(f"{value:.{decimals}f}") for value in values}) == len(values)
+
+
+def _written(value: float, decimals: int | None, signed: bool) -> str:
+    value = float(value) + 0.0  # no minus before zero
+    sign = "+" if signed and value > 0 else ""
+    if decimals is None or math.isinf(value):
+        return sign + repr(value)
+    return f"{sign}{value:,.{decimals}f}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -28,7 +28,7 @@ from lossprobe.analysis.calibration_bins import (
 )
 from lossprobe.analysis.clusters import Clusters, Interval, jackknife_ratio
 from lossprobe.analysis.outcomes import outcome_sums, standard_errors
-from lossprobe.analysis.resampling import Floats, Measure, Statistic, bootstrap, bootstrap_error
+from lossprobe.analysis.resampling import Draws, Floats, Measure, Statistic, bootstrap, bootstrap_error
 from lossprobe.analysis.smooth_ece import residual_sums, smooth_ece, smooth_noise
 from lossprobe.analysis.vocabulary_calibration import (
     vocabulary_error,
@@ -201,7 +201,7 @@ def _largest(sums: Floats) -> Interval:
 
 def _smooth(sums: Floats) -> Interval:
     calibrated = sums * np.array([1.0, 0.0, 1.0])
-    return bootstrap_error(sums, calibrated, sums[..., 0].sum(axis=1), smooth_ece, 1.0, SMOOTH_RESAMPLES)
+    return bootstrap_error(sums, calibrated, sums[..., 0].sum(axis=1), smooth_ece, 1.0, Draws(SMOOTH_RESAMPLES))
 
 
 def _vocabulary(sums: Floats) -> Interval:

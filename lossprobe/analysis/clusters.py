@@ -101,10 +101,10 @@ def around(estimate: float, replicates: npt.NDArray[np.float64]) -> Interval:
     return Interval(estimate, estimate - half, estimate + half)
 
 
-def t_quantile(clusters: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return the two-sided 95 % quantile of Student's t with `clusters` − 1 degrees of freedom, NaN below two."""
+def t_quantile(clusters: npt.ArrayLike, confidence: float = CONFIDENCE) -> npt.NDArray[np.float64]:
+    """Return the two-sided quantile of Student's t with `clusters` − 1 degrees of freedom, NaN below two."""
     freedom = np.asarray(clusters, float) - 1.0
-    return np.where(freedom > 0, stdtrit(np.maximum(freedom, 1.0), (1.0 + CONFIDENCE) / 2.0), np.nan)
+    return np.where(freedom > 0, stdtrit(np.maximum(freedom, 1.0), (1.0 + confidence) / 2.0), np.nan)
 
 
 def grouped_losses(run: Run, clusters: Clusters, group: str, source: str = "tokens") -> pd.DataFrame:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lossprobe.errors import NotComparableError
 from lossprobe.run.reader import Run
 from lossprobe.units import visible
+
+Settings = Mapping[str, Mapping[str, Any]]
 
 # What must be equal, and what a reader calls it.
 IDENTITY = {
@@ -18,16 +20,19 @@ IDENTITY = {
     ("windows", "bos_id"): "BOS",
     ("windows", "score_unknown"): "unknown tokens",
 }
+DTYPE = {("checkpoint", "compute_dtype"): "dtype"}  # moves losses by up to 0.4 nats: a change of the model it is not
 PAIRED = ("text", "tokenizer", "BOS")  # what must be equal for the rows of two runs to be the same tokens
 
 
 def differing(first: Run, second: Run) -> list[str]:
     """Return in what two runs differ that makes their numbers incomparable, for people."""
-    return [
-        f"{words} ({_shown(_setting(first, group, key))} and {_shown(_setting(second, group, key))})"
-        for (group, key), words in IDENTITY.items()
-        if _setting(first, group, key) != _setting(second, group, key)
-    ]
+    return differing_settings(first.manifest["settings"], second.manifest["settings"], IDENTITY)
+
+
+def differing_settings(first: Settings, second: Settings, identity: Mapping[tuple[str, str], str]) -> list[str]:
+    """Return in what two runs' settings differ, for people; `identity` says what to look at and how to call it."""
+    found = ((words, _setting(first, *key), _setting(second, *key)) for key, words in identity.items())
+    return [f"{words} ({_shown(one)} and {_shown(other)})" for words, one, other in found if one != other]
 
 
 def refuse_different(runs: Sequence[Run]) -> None:
@@ -50,16 +55,18 @@ def refuse_different(runs: Sequence[Run]) -> None:
 def same_tokens(runs: Sequence[Run]) -> bool:
     """Return whether the rows of all runs are the same tokens in the same order, so that losses can be paired."""
     keys = [name for name, words in IDENTITY.items() if words in PAIRED]
-    return all(_setting(run, *key) == _setting(runs[0], *key) for run in runs[1:] for key in keys)
+    settings = [run.manifest["settings"] for run in runs]
+    return all(_setting(other, *key) == _setting(settings[0], *key) for other in settings[1:] for key in keys)
 
 
 def same_tokenizer(first: Run, second: Run) -> bool:
     """Return whether two runs tokenized alike, so that their windows and BOS can be compared."""
-    return bool(_setting(first, "tokenizer", "sha256") == _setting(second, "tokenizer", "sha256"))
+    one, other = (_setting(run.manifest["settings"], "tokenizer", "sha256") for run in (first, second))
+    return bool(one == other)
 
 
-def _setting(run: Run, group: str, key: str) -> Any:
-    return run.manifest["settings"].get(group, {}).get(key)
+def _setting(settings: Settings, group: str, key: str) -> Any:
+    return settings.get(group, {}).get(key)
 
 
 def _shown(value: Any) -> str:

@@ -202,7 +202,9 @@ def tokens_to_detect(nats: float, error: float | None, tokens: int) -> int | Non
     return math.ceil(tokens * (DETECTABLE * error / nats) ** 2)
 
 
-def tokens_to_decide(mean: float | None, error: float | None, tokens: int, clusters: int) -> int | None:
+def tokens_to_decide(
+    mean: float | None, error: float | None, tokens: int, clusters: int, confidence: float = CONFIDENCE
+) -> int | None:
     """Return on how many tokens in all the interval would just exclude 0, were the mean to stay as it is.
 
     With f times the tokens there are f times the clusters, and the error is √f times smaller: the answer is the least
@@ -222,13 +224,13 @@ def tokens_to_decide(mean: float | None, error: float | None, tokens: int, clust
     ratio = abs(mean) / error
 
     def excess(factor: float) -> float:
-        return ratio * math.sqrt(factor) - float(t_quantile(factor * clusters))
+        return ratio * math.sqrt(factor) - float(t_quantile(factor * clusters, confidence))
 
     if excess(1.0) > 0.0:
         return None
     if ratio < HOPELESS:
         return None
-    most = (float(t_quantile(clusters)) / ratio) ** 2  # enough even for the few clusters there are
+    most = (float(t_quantile(clusters, confidence)) / ratio) ** 2  # enough even for the few clusters there are
     factor = most if excess(most) <= 0.0 else float(brentq(excess, 1.0, most, rtol=1e-12))
     return math.ceil(factor * tokens)
 

@@ -17,8 +17,7 @@ def field_source(run: Run, name: str) -> str:
     Raises:
         UsageError: no document has that field.
     """
-    pointer = "/" + name.replace("~", "~0").replace("/", "~1")  # a JSON pointer: no name needs quotes in it
-    value = "json_extract_string(fields, '" + pointer.replace("'", "''") + "')"
+    value = _value_sql(name)
     if not run.scalar(f"SELECT count({value}) FROM documents"):
         keys = run.query("SELECT DISTINCT unnest(json_keys(fields)) AS key FROM documents ORDER BY key LIMIT 10")["key"]
         raise UsageError(
@@ -27,3 +26,21 @@ def field_source(run: Run, name: str) -> str:
         )  # fmt: skip
     named = f"(SELECT document, coalesce({value}, '') AS field FROM documents)"
     return f"(SELECT tokens.*, field FROM tokens JOIN {named} USING (document))"
+
+
+def field_condition(name: str, value: str) -> str:
+    """Return a SQL condition on a row of `tokens`: its document's record has this text in this field.
+
+    >>> field_condition("a/b", "it's")
+    "document IN (SELECT document FROM documents WHERE json_extract_string(fields, '/a~1b') = 'it''s')"
+    """
+    return f"document IN (SELECT document FROM documents WHERE {_value_sql(name)} = {_quoted(value)})"
+
+
+def _value_sql(name: str) -> str:
+    """Return SQL for the text of a field: a JSON pointer, in which no name needs quotes."""
+    return f"json_extract_string(fields, {_quoted('/' + name.replace('~', '~0').replace('/', '~1'))})"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

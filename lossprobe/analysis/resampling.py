@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lossprobe.analysis.clusters import Clusters, Interval, t_quantile
+from lossprobe.analysis.clusters import CONFIDENCE, Clusters, Interval, t_quantile
 
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
@@ -33,6 +33,22 @@ SEED = 0
 MAX_CLUSTERS = 1000
 CHUNK = 1 << 22  # resampled numbers held at once
 FACTORS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)  # λ; between them m² is taken for a line in the true error²
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How an error is resampled.
+
+    Attributes:
+        resamples: how many; each is looked at once for every λ, about five times.
+        confidence: of the interval.
+    """
+
+    resamples: int = RESAMPLES
+    confidence: float = CONFIDENCE
+
+
+DRAWS = Draws()
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,12 @@ def at_most(clusters: Clusters, limit: int = MAX_CLUSTERS) -> Clusters:
 
 
 def bootstrap(
-    sums: Floats, statistic: Statistic, low: float = -math.inf, high: float = math.inf, seed: int = SEED
+    sums: Floats,
+    statistic: Statistic,
+    low: float = -math.inf,
+    high: float = math.inf,
+    seed: int = SEED,
+    confidence: float = CONFIDENCE,
 ) -> Interval:
     """Return a statistic of the total with its bootstrap interval over clusters.
 
@@ -74,6 +95,7 @@ def bootstrap(
         low: least that the statistic can be; the interval is cut there.
         high: most that it can be.
         seed: of the resamples.
+        confidence: of the interval.
 
     Returns:
         the estimate, and the interval (None with fewer than two clusters, or where a total has no such statistic).
@@ -86,11 +108,11 @@ def bootstrap(
     spread = replicates.std(ddof=1) * math.sqrt(count / (count - 1))
     error = float(np.maximum(jackknife_error(sums, statistic), spread))  # NaN where one is
     centre = 2 * estimate - float(replicates.mean())
-    return _cut(estimate, centre, float(t_quantile(count)) * error, (low, high))
+    return _cut(estimate, centre, float(t_quantile(count, confidence)) * error, (low, high))
 
 
 def bootstrap_error(
-    sums: Floats, calibrated: Floats, tokens: Floats, statistic: Statistic, high: float, resamples: int = RESAMPLES
+    sums: Floats, calibrated: Floats, tokens: Floats, statistic: Statistic, high: float, draws: Draws = DRAWS
 ) -> Interval:
     """Return a calibration error of the total with its interval over clusters; see the top.
 
@@ -100,7 +122,7 @@ def bootstrap_error(
         tokens: float64 [G].
         statistic: maps sums [..., *shape] to [...]; 0 for calibrated ones, and the same for sums and their multiples.
         high: most that it can be.
-        resamples: how many; each is looked at once for every λ, about five times.
+        draws: how many resamples, and how sure the interval is.
 
     Returns:
         the estimate, and the interval (None with fewer than two clusters, or where a total has no such statistic). As
@@ -110,9 +132,9 @@ def bootstrap_error(
     estimate = float(statistic(total))
     if count < 2:
         return Interval(estimate, None, None)
-    noise = _noise(sums, tokens, resamples)
+    noise = _noise(sums, tokens, draws.resamples)
     error = float(np.maximum(jackknife_error(sums, statistic), statistic(total + noise).std()))  # NaN where one is
-    half = float(t_quantile(count)) * error
+    half = float(t_quantile(count, draws.confidence)) * error
     if not math.isfinite(half):
         return Interval(estimate, None, None)
     true, shown = [], []

@@ -25,6 +25,7 @@ RUNS_FOLDER = ".lossprobe"
 LATEST = "latest"
 BATCH_ROWS = 65_536
 MEMORY_LIMIT = "2GB"
+TABLES = ("tokens", "histogram", "ladder", "documents", "vocabulary")
 BAD_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)
 
 
@@ -74,17 +75,24 @@ class Run:
     def _connection(self) -> duckdb.DuckDBPyConnection:
         spill = Path(tempfile.gettempdir()) / f"lossprobe-{os.getpid()}"  # made only when a query outgrows its memory
         connection = duckdb.connect(config={"threads": 1, "memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)})
-        for table in ("tokens", "histogram", "ladder"):
-            files = sorted(name for name in self.manifest["files"] if name.startswith(f"{table}/"))
-            self._create_view(connection, table, files)
-        for table in ("documents", "vocabulary"):
-            self._create_view(connection, table, [f"{table}.parquet"])
+        for table in TABLES:
+            files = self.table_files(table)
+            if files:
+                self._create_view(connection, table, files)
         return connection
 
+    def table_files(self, table: str) -> list[str]:
+        """Return the files of a table, in the order of their rows; none where a baseline leaves it out."""
+        starts = (f"{table}/", f"{table}.")
+        return sorted(name for name in self.manifest["files"] if name.startswith(starts))
+
+    def relation(self, table: str) -> str:
+        """Return SQL that reads a table of this run in a query of another one."""
+        return _read_parquet(self.path, self.table_files(table))
+
     def _create_view(self, connection: duckdb.DuckDBPyConnection, table: str, names: Sequence[str]) -> None:
-        quoted = ", ".join(_quoted(str(self.path / name)) for name in names)
         with self._reading():
-            connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{quoted}])")
+            connection.execute(f"CREATE VIEW {table} AS SELECT * FROM {_read_parquet(self.path, names)}")
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -195,6 +203,10 @@ def latest_run(folder: Path) -> Run:
             hint="score first: lossprobe score CHECKPOINT TEXT",
         )
     return open_run(folder / pointer.read_text("utf-8").removesuffix("\n"))
+
+
+def _read_parquet(folder: Path, names: Sequence[str]) -> str:
+    return f"read_parquet([{', '.join(_quoted(str(folder / name)) for name in names)}])"
 
 
 def _quoted(path: str) -> str:
