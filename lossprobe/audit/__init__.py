@@ -1,1 +1,1 @@
-"""What a gate is made of: the audit file, and the verdict on each of its checks."""
+"""What a gate is made of: its settings, what each check measures, and the verdicts."""

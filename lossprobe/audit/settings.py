@@ -1,6 +1,6 @@
 """What an audit file says, as typed values: which model, which texts, which baseline, which limits.
 
-`audit.config` makes these from TOML; everything after it works with these alone.
+`audit_file.reader` makes these from TOML; everything after it works with these alone.
 """
 
 from __future__ import annotations
@@ -114,6 +114,21 @@ class Limit:
     def needs_baseline(self) -> bool:
         """Whether it limits a change."""
         return self.kind in BASELINE_LIMITS
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether it limits a change in percent of the baseline's value."""
+        return self.kind.endswith("_pct")
+
+    @property
+    def bound(self) -> float:
+        """What the value or the change is held against: a `max_decrease` of 0.1 is a change of −0.1."""
+        return -self.value if self.kind.startswith("max_decrease") else self.value
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether `bound` is the least that may be, and not the most."""
+        return self.kind == "min" or self.kind.startswith("max_decrease")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""From an audit file in TOML to its settings: strict, with the line of every mistake."""

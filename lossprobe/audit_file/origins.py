@@ -1,0 +1,45 @@
+"""Every setting of an audit with where its value came from, for `--print-config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from lossprobe.audit.settings import AuditSettings
+from lossprobe.units import visible
+
+COLUMNS = ("key", "value", "origin")
+ATTRIBUTES = {"class": "token_class"}
+NO_VALUE = {"eval.context": "the model's limit", "eval.batch_size": "auto"}  # what is done where nothing is said
+
+
+def settings_table(settings: AuditSettings) -> pd.DataFrame:
+    """Return one row per setting, in the order of the file's tables: `key`, `value` and `origin`, all of them text.
+
+    A value is spelled as in TOML but for quotes; "" where there is none. All is safe to print.
+    """
+    tables: dict[str, object] = {
+        "model": settings.model, "eval": settings.windows, "baseline": settings.baseline, "stats": settings.stats,
+        **{f"data.{text.name}": text for text in settings.data},
+        **{f"check.{check.id}": check for check in settings.checks},
+    }  # fmt: skip
+    rows = [(key, _spelled(key, _value(tables, key)), origin) for key, origin in settings.origins.items()]
+    return pd.DataFrame([tuple(map(visible, row)) for row in rows], columns=list(COLUMNS), dtype=str)
+
+
+def _value(tables: dict[str, object], key: str) -> object:
+    table, _, name = key.rpartition(".")
+    settings = tables[table]
+    limit = getattr(settings, "limit", None)
+    if limit is not None and limit.kind == name:
+        return limit.value
+    return getattr(settings, ATTRIBUTES.get(name, name))
+
+
+def _spelled(key: str, value: object) -> str:
+    if value is None:
+        return NO_VALUE.get(key, "")
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, str | int | float | Path) else ""

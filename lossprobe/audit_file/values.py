@@ -1,0 +1,208 @@
+"""Kinds of values in an audit file: which ones each takes, and what they become. Strict: nothing is guessed."""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from lossprobe.units import visible
+
+MAX_INTEGER = 2**63 - 1  # what TOML promises
+NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "an array",
+         dict: "a table", datetime.datetime: "a time", datetime.date: "a date", datetime.time: "a time"}  # fmt: skip
+
+
+class BadValueError(ValueError):
+    """A value that its key cannot have; the text says what it must be.
+
+    Attributes:
+        hint: what to try, or None.
+    """
+
+    def __init__(self, reason: str, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+class Kind(Protocol):
+    """What a key takes."""
+
+    def read(self, value: object) -> object:
+        """Return the value as settings hold it.
+
+        Raises:
+            BadValueError: the key cannot have it.
+        """
+        ...
+
+    def from_text(self, text: str) -> object:
+        """Return the value that an option or variable means, still to be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number between two limits.
+
+    Attributes:
+        low, high: the limits.
+        inside: neither of them is allowed.
+        whole: whole numbers only.
+        word: text that stands for None, such as "auto"; "" for no such text.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    inside: bool = False
+    whole: bool = False
+    word: str = ""
+
+    def read(self, value: object) -> int | float | None:
+        """Return the number: an int where only whole ones are allowed, else a float; None for the word."""
+        if self.word and value == self.word:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+            either = f' or "{self.word}"' if self.word else ""
+            raise BadValueError(f"must be a {'whole ' if self.whole else ''}number{either}, not {name_of(value)}")
+        if (isinstance(value, float) and not math.isfinite(value)) or not self._holds(value):
+            raise BadValueError(f"must be {self._rule()}")
+        return value if self.whole else float(value)
+
+    def from_text(self, text: str) -> object:
+        """Return the number that a text spells, or the text."""
+        try:
+            return int(text) if self.whole else float(text)
+        except ValueError:
+            return text
+
+    def _holds(self, value: int | float) -> bool:
+        if abs(value) > MAX_INTEGER and isinstance(value, int):
+            return False
+        return self.low < value < self.high if self.inside else self.low <= value <= self.high
+
+    def _rule(self) -> str:
+        if math.isinf(self.high):
+            return "a finite number" if math.isinf(self.low) else f"a finite number, at least {self.low:g}"
+        edges = ", neither included" if self.inside else ""
+        shown = [f"{limit:g}" if abs(limit) < 1e6 else str(limit) for limit in (self.low, self.high)]
+        return f"between {shown[0]} and {shown[1]}{edges}"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """true or false."""
+
+    def read(self, value: object) -> bool:
+        """Return the flag."""
+        if not isinstance(value, bool):
+            raise BadValueError(f"must be true or false, not {name_of(value)}")
+        return value
+
+    def from_text(self, text: str) -> object:
+        """Return what a text says, or the text."""
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text.
+
+    Attributes:
+        pattern: regular expression of the whole text; "" for any.
+        says: what the pattern means, for people.
+        empty: "" is allowed.
+        lower: letters become small ones.
+    """
+
+    pattern: str = ""
+    says: str = ""
+    empty: bool = False
+    lower: bool = False
+
+    def read(self, value: object) -> str:
+        """Return the text."""
+        if not isinstance(value, str):
+            raise BadValueError(f"must be text in quotes, not {name_of(value)}")
+        if not value and not self.empty:
+            raise BadValueError("must not be empty")
+        if self.pattern and not re.fullmatch(self.pattern, value):
+            raise BadValueError(f"must be {self.says}")
+        return value.lower() if self.lower else value
+
+    def from_text(self, text: str) -> object:
+        """Return the text."""
+        return text
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some words."""
+
+    words: tuple[str, ...]
+
+    def read(self, value: object) -> str:
+        """Return the word."""
+        if not isinstance(value, str):
+            raise BadValueError(f"must be text in quotes, not {name_of(value)}")
+        if value not in self.words:
+            raise BadValueError(f"must be one of {', '.join(self.words)}", nearest(value, self.words))
+        return value
+
+    def from_text(self, text: str) -> object:
+        """Return the text."""
+        return text
+
+
+@dataclass(frozen=True)
+class File:
+    """The path of a file or folder; still relative to where it was written."""
+
+    def read(self, value: object) -> Path:
+        """Return the path."""
+        if not isinstance(value, str | Path):
+            raise BadValueError(f"must be a path in quotes, not {name_of(value)}")
+        if not str(value) or "\0" in str(value):
+            raise BadValueError("must be a path")
+        if Path(value) == Path("-"):
+            raise BadValueError("must be a file or folder; standard input cannot be read twice")
+        return Path(value)
+
+    def from_text(self, text: str) -> object:
+        """Return the text."""
+        return text
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the hint that names the known word nearest to a mistyped one, or None where none is near.
+
+    >>> nearest("treshold", ["threshold", "metric"]), nearest("xyz", ["metric"])
+    ('did you mean threshold?', None)
+    """
+    close = difflib.get_close_matches(word[:100], list(known), n=1)
+    return f"did you mean {close[0]}?" if close else None
+
+
+def name_of(value: object) -> str:
+    """Return what kind of value this is, for people."""
+    return NAMES.get(type(value), "something else")
+
+
+def shown_value(value: object) -> str:
+    r"""Return a value for a message, as TOML has it where it is short, else its kind.
+
+    >>> shown_value('a"b'), shown_value(True), shown_value([1]), shown_value(10**5000)
+    ('"a\\"b"', 'true', 'an array', 'a whole number')
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | Path):
+        return visible(json.dumps(str(value), ensure_ascii=False), 60)
+    small = isinstance(value, int) and abs(value) <= MAX_INTEGER  # Python refuses to print thousands of digits
+    return str(value) if small or isinstance(value, float) else name_of(value)
