@@ -69,3 +69,14 @@ def write_figure(destination: str, figure: Figure) -> None:
     sink = io.BytesIO()
     figure.savefig(sink, format="png", dpi=DPI, metadata={"Software": None})
     write_bytes(destination, [sink.getvalue()])
+
+
+def append_bytes(destination: str, data: bytes) -> None:
+    """Add bytes to the end of a file that others write too, such as a job's summary.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with writing(destination), Path(destination).open("ab") as stream:
+        stream.write(data)
+    say(f"added to {visible(destination, 200)}")
