@@ -40,6 +40,8 @@ _HOMES = {
     "open_checkpoint": "lossprobe.checkpoint.detect",
     "open_run": "lossprobe.run.reader",
     "open_text": "lossprobe.text.documents",
+    "read_settings": "lossprobe.audit_file.reader",
+    "run_audit": "lossprobe.audit_pass.gate",
     "score": "lossprobe.pipeline",
 }
 

@@ -12,6 +12,7 @@ import pytest
 
 import lossprobe
 from lossprobe.analysis import calibration_measures
+from lossprobe.audit.settings import LIMITS, METRICS
 from lossprobe.cli.main import CONTEXT, cli
 from lossprobe.errors import EXIT_CODES
 from lossprobe.run.schema import DOCUMENT_COLUMNS, TOKEN_COLUMNS
@@ -56,8 +57,20 @@ def test_help_fits_a_terminal_and_cuts_no_sentence():
 
 
 def test_the_files_that_the_readme_shows_are_there():
+    headings = {
+        re.sub(r"[^a-z -]", "", line.lower()).strip().replace(" ", "-") for line in re.findall("^#+ (.*)", README, re.M)
+    }
     for target in re.findall(r"\]\(([^)]+)\)", README):
+        if target.startswith("#"):
+            assert target[1:] in headings
+            continue
         assert target.startswith("https://") or (ROOT / target).is_file(), target
+
+
+@pytest.mark.parametrize("name", [*METRICS, *LIMITS])
+def test_every_metric_and_limit_of_an_audit_is_in_the_readme(name):
+    section = README.split("### What can be limited")[1].split("## What is safe")[0]
+    assert f"`{name.removesuffix('_pct')}`" in section
 
 
 def test_the_changelog_has_a_place_for_changed_numbers():

@@ -22,14 +22,19 @@ ALLOWED = {
     "scoring": {"errors", "units", "text", "checkpoint.interface"},
     "run": {"errors", "units", "text", "checkpoint.interface", "scoring"},
     "analysis": {"errors", "units", "text", "run"},
-    "report": {"errors", "units", "run", "analysis"},
+    "audit": {"errors", "units", "text", "run", "analysis"},
+    "audit_file": {"errors", "units", "text", "run", "analysis", "audit"},
+    "report": {"errors", "units", "run", "analysis", "audit"},
     "pipeline": {"errors", "units", "text", "checkpoint.interface", "scoring", "run"},
     "divergence_pass": {
         "errors", "units", "text", "checkpoint.interface", "scoring", "run", "analysis.divergence", "pipeline",
     },
+    "audit_pass": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "audit", "pipeline"},
     "cli": {
-        "errors", "units", "text", "checkpoint", "scoring", "run", "analysis", "report", "pipeline", "divergence_pass",
+        "errors", "units", "text", "checkpoint", "scoring", "run", "analysis", "audit", "audit_file", "report",
+        "pipeline", "divergence_pass", "audit_pass",
     },
+    "pytest_plugin": {"errors", "units", "audit", "audit_file", "audit_pass", "report", "cli"},
 }  # fmt: skip
 HOMES = {
     "torch": {"checkpoint", "scoring", "cli"},

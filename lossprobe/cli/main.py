@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 import click
 
 from lossprobe import __version__
+from lossprobe.cli.audit import audit
+from lossprobe.cli.baseline import baseline
 from lossprobe.cli.calibration import calibration
 from lossprobe.cli.compare import compare
 from lossprobe.cli.demo import demo
@@ -64,11 +66,12 @@ def cli() -> None:
       lossprobe objectives --smoothing 0.1    the same tokens under other losses
       lossprobe compare old new data.txt      how much two models differ, beyond noise, and where
       lossprobe gap m train.txt valid.txt     train against validation loss
+      lossprobe audit                         in CI: limits and a baseline, pass or fail
     """
 
 
 VIEWS = (tokens, positions, hardest, perplexity, calibration, objectives, compare, gap)
-for _command in (score, *VIEWS, inspect, doctor, verify, demo):
+for _command in (score, *VIEWS, audit, baseline, inspect, doctor, verify, demo):
     cli.add_command(_command)
 
 

@@ -147,7 +147,7 @@ def scoring_options(command: Command) -> Command:
         click.option("--text-field", metavar="NAME", help="Text field of a JSONL.  [default: text, for .jsonl]"),
         click.option("--tokenizer", type=file, help=TOKENIZER_HELP),
     )
-    return _gather(command, options, Scoring, "scoring")
+    return gather(command, options, Scoring, "scoring")
 
 
 def view_options(command: Command) -> Command:
@@ -163,7 +163,7 @@ def view_options(command: Command) -> Command:
             "--table", is_flag=True, help="Print the terminal table also into a pipe (which gets CSV otherwise)."
         ),
     )
-    return _gather(command, options, Outputs, "outputs")
+    return gather(command, options, Outputs, "outputs")
 
 
 def source_argument(command: Command) -> Command:
@@ -189,7 +189,7 @@ def given_options(context: click.Context, kind: type[Any]) -> list[str]:
     ]
 
 
-def _gather(command: Command, options: tuple[Callable[[Command], Command], ...], kind: type[Any], name: str) -> Command:
+def gather(command: Command, options: tuple[Callable[[Command], Command], ...], kind: type[Any], name: str) -> Command:
     """Return the command with options whose values it receives as one frozen object."""
 
     @functools.wraps(command)

@@ -33,7 +33,38 @@ VIEWS = (
     ("calibration", "--by", "class"),
     ("objectives",),
 )
+TWO_MODELS = (("calibration",), ("compare",), ("compare", "--by", "type"), ("compare", "--by", "class"), ("gap",))
 COPIES_PER_PART = 20
+# The checks of an audit against a baseline, without the pass: what is left of it on a text that is scored already.
+AUDIT = """
+import sys
+from pathlib import Path
+from lossprobe.analysis.clusters import find_clusters
+from lossprobe.audit.decisions import conclude
+from lossprobe.audit.metrics import metric_of
+from lossprobe.audit.pairing import Scored
+from lossprobe.audit.settings import Check, Limit
+from lossprobe.audit_pass.whole import measure_check
+from lossprobe.run.baseline import MODEL_COLUMNS, open_baseline, write_baseline
+from lossprobe.run.reader import open_run
+run, metric, choices = open_run(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
+folder = run.path.parent / "baseline"
+if metric == "baseline update":
+    write_baseline(run, folder, MODEL_COLUMNS)
+else:
+    scored = Scored(run, find_clusters(run), open_baseline(folder))
+    scored.refuse_other_tokens()
+    check = Check("id", "text", metric, Limit("max_increase", 0.01), **choices)
+    found = metric_of(check, 1024)
+    assert conclude(check, found, measure_check(check, found, scored, 0.95), 0.95).verdict == "pass"
+"""
+CHECKS = (
+    ("baseline update", {}),
+    ("nll", {}),
+    ("nll", {"token_class": "digits"}),
+    ("ece", {}),
+    ("quantile", {"quantile": 0.99}),
+)
 
 
 def repeat(run: Run, folder: Path, rows: int) -> Run:
@@ -86,8 +117,8 @@ def _shift(table: pa.Table, column: str, by: int) -> pa.Table:
 
 
 def measure(arguments: tuple[str, ...], folder: Path) -> tuple[float, float]:
-    """Return the seconds and the peak memory in MB of one command in a process of its own."""
-    command = [sys.executable, "-m", "lossprobe", *arguments, f"--csv={os.devnull}"]
+    """Return the seconds and the peak memory in MB of Python with some arguments, in a process of its own."""
+    command = [sys.executable, *arguments]
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     _, status, usage = os.wait4(process.pid, 0)
@@ -103,11 +134,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = repeat(open_run(source), Path(folder) / "run", rows)
         print(f"{run.counts['tokens']:,} rows in {run.counts['documents']:,} documents")
-        for view in VIEWS:
-            seconds, megabytes = measure((view[0], str(run.path), *view[1:]), Path(folder))
-            print(f"{' '.join(view):24} {seconds:7.1f} s {megabytes:8.0f} MB", flush=True)
-        seconds, megabytes = measure(("calibration", str(run.path), str(run.path)), Path(folder))
-        print(f"{'calibration, two models':24} {seconds:7.1f} s {megabytes:8.0f} MB", flush=True)
+        views = [(view, 1) for view in VIEWS] + [(view, 2) for view in TWO_MODELS]
+        for view, models in views:
+            sources = (str(run.path),) * models
+            arguments = ("-m", "lossprobe", view[0], *sources, *view[1:], f"--csv={os.devnull}")
+            show(f"{' '.join(view)}{', two models' if models == 2 else ''}", arguments, Path(folder))
+        for metric, choices in CHECKS:
+            name = f"audit: {metric} {' '.join(map(str, choices.values()))}"
+            show(name, ("-c", AUDIT, str(run.path), metric, repr(choices)), Path(folder))
+
+
+def show(name: str, arguments: tuple[str, ...], folder: Path) -> None:
+    """Print one measurement."""
+    seconds, megabytes = measure(arguments, folder)
+    print(f"{name:32} {seconds:7.1f} s {megabytes:8.0f} MB", flush=True)
 
 
 if __name__ == "__main__":

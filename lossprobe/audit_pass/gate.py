@@ -1,0 +1,83 @@
+"""From an audit file and a checkpoint to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from lossprobe.audit.settings import AuditSettings
+from lossprobe.audit.verdicts import AuditResult, CheckResult, TextResult
+from lossprobe.audit_pass.early import audit_early, needs_whole_text
+from lossprobe.audit_pass.texts import Prepared, prepare
+from lossprobe.audit_pass.whole import audit_whole
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.pipeline import Progress
+
+Shown = Callable[[str], AbstractContextManager[Progress | None]]
+
+
+def unseen(_title: str) -> AbstractContextManager[Progress | None]:
+    """Show no progress."""
+    return nullcontext(None)
+
+
+def run_audit(
+    settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = unseen, *, tolerant: bool = False
+) -> AuditResult:
+    """Return the verdict on every check of an audit file.
+
+    Runs are stored (or found) under `.lossprobe/`, so that every view can look into them afterwards; a pass that stops
+    early stores none.
+
+    Args:
+        settings: the audit file.
+        checkpoint: its model.
+        shown: makes the progress of each text, given a title.
+        tolerant: take a baseline that is missing or cannot be compared for none, with a note.
+
+    Raises:
+        NotComparableError: a baseline is missing or cannot be paired with the run.
+        LossprobeError: see `pipeline.score`.
+    """
+    texts: list[TextResult] = []
+    results: dict[str, CheckResult] = {}
+    notes: list[str] = []
+    for text in prepare(settings, checkpoint, tolerant=tolerant):
+        with shown(f"auditing {text.source.name}") as progress:
+            whole = needs_whole_text(settings, text) if settings.stats.stop_early else None
+            if settings.stats.stop_early and whole is None:
+                found, of_text = audit_early(settings, checkpoint, text, progress)
+            else:
+                notes += [f"{text.data.name}: cannot stop early: {whole}"] if whole else []
+                found, of_text = audit_whole(settings, checkpoint, text, progress)
+        texts.append(of_text)
+        results |= {result.check.id: result for result in found}
+        notes += [note for note in _notes(text, checkpoint) if note not in notes]
+    return AuditResult(
+        file=str(settings.file),
+        model=checkpoint.facts.name,
+        model_sha256=checkpoint.facts.sha256,
+        confidence=settings.stats.confidence,
+        seed=settings.stats.seed,
+        stop_early=settings.stats.stop_early,
+        texts=texts,
+        checks=[results[check.id] for check in settings.checks if check.id in results],
+        notes=notes,
+    )
+
+
+def _notes(text: Prepared, checkpoint: Checkpoint) -> list[str]:
+    """Return what a reader of the verdicts must know of a text and of its baseline."""
+    notes = [*checkpoint.facts.notices, *text.source.notices]
+    if text.baseline is not None:
+        before, now = text.baseline.manifest["settings"], text.settings
+        groups = (
+            ("versions", before["versions"], now["versions"]),
+            ("device", before["checkpoint"], now["checkpoint"]),
+        )
+        for group, old, new in groups:
+            keys = old if group == "versions" else ["device"]
+            changed = [f"{key} {old.get(key)} then, {new.get(key)} now" for key in keys if old.get(key) != new.get(key)]
+            if changed:
+                notes.append(f"{text.data.name}: the baseline was made with {', '.join(changed)}")
+    return notes

@@ -1,0 +1,160 @@
+"""The texts of an audit, and everything about them that can be refused before a model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lossprobe.analysis.comparable import DTYPE, IDENTITY, differing_settings
+from lossprobe.audit.metrics import metric_of
+from lossprobe.audit.settings import AuditSettings, Check, DataSettings
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.errors import NotComparableError, TextError, UsageError
+from lossprobe.pipeline import ScoreOptions, describe, window_policy
+from lossprobe.run.baseline import LOSS, MODEL_COLUMNS, UPDATE, is_baseline, open_baseline
+from lossprobe.run.files import sha256_of
+from lossprobe.run.reader import Run
+from lossprobe.text.documents import Source, TextOptions, open_text
+from lossprobe.units import visible
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A text that is ready to be scored, everything that can be refused before having been looked at.
+
+    Attributes:
+        data: its table of the audit file.
+        source: its documents.
+        checks: those about it that are not off.
+        settings: what a run over it would be; see `pipeline.describe`.
+        baseline: what changes are measured from; None without one.
+        folder: where its baseline belongs; None without a place.
+    """
+
+    data: DataSettings
+    source: Source
+    checks: tuple[Check, ...]
+    settings: dict[str, Any]
+    baseline: Run | None
+    folder: Path | None
+
+
+def prepare(settings: AuditSettings, checkpoint: Checkpoint, *, tolerant: bool = False) -> list[Prepared]:
+    """Return the texts that some check is about, in the order of the file.
+
+    Args:
+        settings: the audit file.
+        checkpoint: its model.
+        tolerant: take a baseline that is missing or cannot be compared for none, with a notice.
+
+    Raises:
+        TextError: a text is not the one whose sha256 the file names.
+        NotComparableError: a baseline is missing, damaged, or of another text, tokenizer, windows or dtype.
+        LossprobeError: a text or an option is refused; see `pipeline.score`.
+    """
+    options = score_options(settings)
+    policy = window_policy(checkpoint, options)
+    prepared = []
+    for data in settings.data:
+        checks = tuple(check for check in settings.checks if check.data == data.name and check.level != "off")
+        if not checks:
+            continue
+        _refuse_other_file(data)
+        source = open_text([data.path], TextOptions(data.split_documents, data.text_field, data.newlines))
+        described = describe(checkpoint, source, policy, options)
+        text = Prepared(data, source, checks, described, None, _place(settings, data))
+        try:
+            baseline = _baseline(text, settings.baseline.missing)
+        except NotComparableError as error:
+            if not tolerant:
+                raise
+            source.notices.append(error.message)
+            baseline = None
+        prepared.append(replace(text, baseline=baseline))
+    return prepared
+
+
+def refuse_missing_baselines(settings: AuditSettings) -> None:
+    """Refuse baselines that must be there and are not.
+
+    Raises:
+        NotComparableError: there is none.
+    """
+    for data in settings.data:
+        folder = _place(settings, data)
+        checks = (check for check in settings.checks if check.data == data.name and check.level != "off")
+        needed = folder is not None and any(check.limit.needs_baseline for check in checks)
+        if folder is not None and needed and settings.baseline.missing == "error" and not is_baseline(folder):
+            open_baseline(folder)  # says what is missing
+
+
+def _place(settings: AuditSettings, data: DataSettings) -> Path | None:
+    """Return where the baseline of a text belongs."""
+    return None if settings.baseline.path is None else settings.baseline.path / data.name
+
+
+def _baseline(text: Prepared, missing: str) -> Run | None:
+    """Return the baseline of a text; None where no check needs it, or where it is missing and may be.
+
+    Raises:
+        NotComparableError: it is missing, damaged, or cannot be compared.
+    """
+    if text.folder is None or not any(check.limit.needs_baseline for check in text.checks):
+        return None
+    if missing != "error" and not is_baseline(text.folder):
+        return None
+    baseline = open_baseline(text.folder)
+    refuse_other_baseline(baseline, text.settings, baseline_columns(text.checks))
+    return baseline
+
+
+def score_options(settings: AuditSettings) -> ScoreOptions:
+    """Return the pass's part of an audit file."""
+    windows = settings.windows
+    return ScoreOptions(
+        context=windows.context,
+        stride=windows.stride,
+        bos=windows.bos,
+        batch_size=windows.batch_size,
+        score_unknown=windows.score_unknown,
+        max_unknown=windows.max_unknown,
+    )
+
+
+def baseline_columns(checks: Sequence[Check]) -> list[str]:
+    """Return the columns that a baseline needs for some checks, in the order in which it stores them."""
+    needed = {name for check in checks if check.limit.needs_baseline for name in metric_of(check, 0).columns}
+    return [name for name in MODEL_COLUMNS if name == LOSS or name in needed]
+
+
+def refuse_other_baseline(baseline: Run, described: dict[str, Any], columns: Sequence[str]) -> None:
+    """Refuse a baseline that cannot be paired with a run, or lacks columns that its checks need.
+
+    Raises:
+        NotComparableError: the message says in what they differ.
+    """
+    shown = visible(str(baseline.path), 200)
+    found = differing_settings(baseline.manifest["settings"], described, IDENTITY | DTYPE)
+    if found:
+        raise NotComparableError("baseline.different", f"{shown}: differs in {', '.join(found)}", hint=UPDATE)
+    lacking = [name for name in columns if name not in baseline.manifest["columns"]]
+    if lacking:
+        raise NotComparableError(
+            "baseline.columns", f"{shown}: lacks {', '.join(lacking)}, which a check needs", hint=UPDATE
+        )
+
+
+def _refuse_other_file(data: DataSettings) -> None:
+    """Refuse a file that is not the one whose sha256 the audit file names."""
+    if data.sha256 is None:
+        return
+    shown = visible(str(data.path), 200)
+    if not data.path.is_file():
+        raise UsageError(
+            "audit.sha256", f"{shown}: is no file, and only a file has the sha256 that the audit file names"
+        )
+    found = sha256_of(data.path)
+    if found != data.sha256.lower():
+        raise TextError("text.sha256", f"{shown}: sha256 is {found[:12]}…, the audit file says {data.sha256[:12]}…")

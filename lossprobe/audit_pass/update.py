@@ -1,0 +1,48 @@
+"""A new baseline: what changed since the old one is measured first, and a model that fails does not replace it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from lossprobe.audit.settings import AuditSettings
+from lossprobe.audit.verdicts import AuditResult
+from lossprobe.audit_pass.gate import Shown, run_audit, unseen
+from lossprobe.audit_pass.texts import baseline_columns, prepare, score_options
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.pipeline import score
+from lossprobe.run.baseline import write_baseline
+
+
+def update_baseline(
+    settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = unseen, *, force: bool = False
+) -> tuple[AuditResult, list[Path]]:
+    """Return the audit of a model against the old baseline, and the folders of the new one.
+
+    Where an old baseline is missing or cannot be compared, there are no changes to check, and a note says why.
+
+    Args:
+        settings: the audit file, with a place for the baseline; whole texts are scored.
+        checkpoint: the model.
+        shown: makes the progress of each text, given a title.
+        force: replace the baseline although a check fails.
+
+    Returns:
+        The result; the folders are none where a check fails, and nothing was written.
+    """
+    whole, stored = replace(settings.stats, stop_early=False), replace(settings.baseline, missing="warn")
+    settings = replace(settings, stats=whole, baseline=stored)
+    texts = prepare(settings, checkpoint, tolerant=True)
+    found = run_audit(settings, checkpoint, shown, tolerant=True)
+    comparable = {text.data.name for text in texts if text.baseline is not None}
+    checks = [each for each in found.checks if each.check.data in comparable or not each.check.limit.needs_baseline]
+    result = replace(found, checks=checks)
+    if result.verdict == "fail" and not force:
+        return result, []
+    written = []
+    for text in texts:
+        if text.folder is not None and any(check.limit.needs_baseline for check in text.checks):
+            run = score(checkpoint, text.source, score_options(settings)).run  # stored already
+            write_baseline(run, text.folder, baseline_columns(text.checks))
+            written.append(text.folder)
+    return result, written

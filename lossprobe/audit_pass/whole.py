@@ -1,0 +1,55 @@
+"""An audit of whole texts: each scored, or found stored, then held against its limits."""
+
+from __future__ import annotations
+
+from lossprobe.analysis.clusters import find_clusters
+from lossprobe.audit.decisions import Measured, conclude, measure_rows, measure_sums
+from lossprobe.audit.metrics import Metric, metric_of
+from lossprobe.audit.pairing import Scored
+from lossprobe.audit.settings import AuditSettings, Check
+from lossprobe.audit.verdicts import CheckResult, TextResult
+from lossprobe.audit_pass.texts import Prepared, baseline_columns, score_options
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.pipeline import Progress, score
+from lossprobe.run.baseline import open_baseline, write_baseline
+
+
+def audit_whole(
+    settings: AuditSettings, checkpoint: Checkpoint, text: Prepared, progress: Progress | None
+) -> tuple[list[CheckResult], TextResult]:
+    """Return the verdicts of one text, all of it scored."""
+    run = score(checkpoint, text.source, score_options(settings), progress=progress).run
+    baseline = text.baseline
+    if baseline is None and settings.baseline.missing == "create" and text.folder is not None:
+        write_baseline(run, text.folder, baseline_columns(text.checks))
+        text.source.notices.append(f"{text.data.name}: the baseline was missing and is now this model's")
+        baseline = open_baseline(text.folder)
+    scored = Scored(run, find_clusters(run), baseline)
+    if scored.clusters.note:
+        text.source.notices.append(scored.clusters.note)
+    scored.refuse_other_tokens()
+    longest = int(run.scalar("SELECT max(context) FROM tokens WHERE unscored IS NULL"))
+    identical, confidence = scored.identical(), settings.stats.confidence
+    results = []
+    for check in text.checks:
+        metric = metric_of(check, longest)
+        measured = measure_check(check, metric, scored, confidence)
+        results.append(conclude(check, metric, measured.exactly() if identical else measured, confidence))
+    counts = run.counts
+    return results, TextResult(
+        name=text.data.name,
+        text=run.text_name,
+        sha256=text.settings["text"]["sha256"],
+        tokens=counts["tokens"],
+        scored_tokens=counts["scored_tokens"],
+        documents=counts["documents"],
+        scored_share=1.0,
+        baseline=None if baseline is None else baseline.name,
+    )
+
+
+def measure_check(check: Check, metric: Metric, scored: Scored, confidence: float) -> Measured:
+    """Return what a check measured on a whole text."""
+    if metric.smooth:
+        return measure_sums(check, metric, scored.sums(check, metric), confidence, None)
+    return measure_rows(check, metric, scored, confidence)

@@ -1,0 +1,161 @@
+"""`lossprobe audit`."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lossprobe.cli.audit_file import AuditFile, audit_file_options, load_settings, open_model
+from lossprobe.errors import OutputError, UsageError
+from lossprobe.units import visible
+
+if TYPE_CHECKING:
+    from lossprobe.audit.settings import AuditSettings
+    from lossprobe.audit.verdicts import AuditResult
+
+FORMATS = ("json", "junit", "markdown")
+SUMMARY = "GITHUB_STEP_SUMMARY"
+REPORT_HELP = "Also write the verdict as json, junit or markdown; may be given more than once."
+
+
+class Report(click.ParamType[tuple[str, str]]):
+    """FORMAT:PATH."""
+
+    name = "format:path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Return the format and the path."""
+        if isinstance(value, tuple):
+            return value
+        kind, _, path = str(value).partition(":")
+        if kind not in FORMATS or not path or path == "-":
+            self.fail(
+                f"{visible(str(value), 80)!r} is not FORMAT:PATH with a FORMAT of {', '.join(FORMATS)}", param, ctx
+            )
+        return kind, path
+
+
+@click.group(invoke_without_command=True, short_help="Limits and a baseline: pass, fail or inconclusive, for CI.")
+@audit_file_options
+@click.option("--report", "reports", type=Report(), multiple=True, metavar="FORMAT:PATH", help=REPORT_HELP)
+@click.option("--annotations", is_flag=True, help="Also print workflow commands that mark failed checks on GitHub.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON in the place of the table.")
+@click.option("--print-config", is_flag=True, help="Print every setting and where it came from, and do nothing else.")
+@click.pass_context
+def audit(context: click.Context, /, audit_file: AuditFile, **choices: Any) -> None:
+    """Hold a checkpoint against the limits of an audit file: pass (exit 0), fail (10) or inconclusive (11).
+
+    \b
+    Examples:
+      lossprobe audit init my-model held-out.jsonl      write a starting file
+      lossprobe baseline update                         measure what later changes are held against
+      lossprobe audit --checkpoint new-model --report junit:audit.xml
+    """
+    if context.invoked_subcommand is not None:
+        return
+    settings = load_settings(audit_file)
+    if choices["print_config"]:
+        _print_config(settings)
+        return
+    for _, path in choices["reports"]:
+        _protect_inputs(Path(path), settings)
+    result = audit_now(settings, quiet=audit_file.quiet)
+    _show(result, choices)
+    sys.stdout.flush()  # now, while a closed pipe can still be told apart from a verdict
+    raise click.exceptions.Exit(result.exit_code)
+
+
+@audit.command("init", short_help="Write a commented starting file for a checkpoint and texts.")
+@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@click.argument("texts", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="TEXT...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("lossprobe.toml"), help="The file.")
+def init(checkpoint: Path, texts: Sequence[Path], output: Path) -> None:
+    """Write a commented audit file for a checkpoint and one or more texts; never over one that is there.
+
+    \b
+    Example:
+      lossprobe audit init my-model held-out.jsonl
+    """
+    from lossprobe.audit_file.starter import starting_file
+    from lossprobe.report.output import write_text
+    from lossprobe.report.talk import say
+
+    if output.exists() or output.is_symlink():
+        raise OutputError("output.exists", f"{visible(str(output), 200)}: exists", hint="choose another place with -o")
+    write_text(str(output), starting_file(checkpoint, texts, output.absolute().parent))
+    config = "" if output == Path("lossprobe.toml") else f" --config {visible(str(output), 200)}"
+    say(f"next: lossprobe baseline update{config}, then lossprobe audit{config}")
+
+
+def audit_now(settings: AuditSettings, *, quiet: bool) -> AuditResult:
+    """Return the result of an audit, with its progress on a terminal."""
+    from lossprobe.audit_pass.gate import run_audit
+    from lossprobe.audit_pass.texts import refuse_missing_baselines
+    from lossprobe.cli.progress import show_progress
+
+    refuse_missing_baselines(settings)  # before the model is loaded, which takes a while
+    return run_audit(settings, open_model(settings.model), functools.partial(show_progress, quiet=quiet))
+
+
+def _show(result: AuditResult, choices: dict[str, Any]) -> None:
+    """Print the result, and write it wherever else it is wanted."""
+    from lossprobe.report.annotations import audit_annotations
+    from lossprobe.report.audit_json import audit_to_json
+    from lossprobe.report.audit_junit import audit_to_junit
+    from lossprobe.report.audit_markdown import audit_to_markdown
+    from lossprobe.report.audit_text import audit_to_terminal
+    from lossprobe.report.output import STDOUT, append_bytes, write_bytes, write_text
+
+    writers = {
+        "json": lambda: audit_to_json(result).encode(),
+        "junit": lambda: audit_to_junit(result),
+        "markdown": lambda: audit_to_markdown(result).encode(),
+    }
+    write_text(STDOUT, audit_to_json(result) if choices["as_json"] else audit_to_terminal(result))
+    if choices["annotations"]:
+        _print_lines(audit_annotations(result), to_stderr=choices["as_json"])
+    for kind, path in choices["reports"]:
+        write_bytes(path, [writers[kind]()])
+    if os.environ.get(SUMMARY):
+        append_bytes(os.environ[SUMMARY], writers["markdown"]())
+
+
+def _print_lines(lines: Iterable[str], *, to_stderr: bool) -> None:
+    for line in lines:
+        click.echo(line, err=to_stderr)
+
+
+def _print_config(settings: AuditSettings) -> None:
+    from lossprobe.audit_file.origins import settings_table
+    from lossprobe.report.output import STDOUT, write_text
+    from lossprobe.report.tables import to_csv, to_terminal
+
+    table = settings_table(settings)
+    title = f"settings of {visible(str(settings.file), 200)}"
+    write_text(STDOUT, to_terminal(table, title, []) if sys.stdout.isatty() else to_csv(table))
+
+
+def _protect_inputs(destination: Path, settings: AuditSettings) -> None:
+    """Refuse, before anything is scored, a report over an input of the audit, in one of its folders, or in none.
+
+    Raises:
+        UsageError: the destination is one of these.
+        OutputError: its folder does not exist.
+    """
+    target = destination.resolve()
+    if not target.parent.is_dir():
+        shown = visible(str(destination), 200)
+        raise OutputError("output.write", f"{shown}: cannot be written: its folder does not exist")
+    inputs = [settings.file, settings.model.checkpoint, settings.baseline.path, *(data.path for data in settings.data)]
+    for path in inputs:
+        if path is not None and path.resolve() in (target, *target.parents):
+            shown = visible(str(destination), 200)
+            raise UsageError(
+                "output.is_input", f"{shown}: is, or lies in, an input of the audit, which is never changed"
+            )

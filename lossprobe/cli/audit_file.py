@@ -1,0 +1,92 @@
+"""The options that stand for values of an audit file, and from them to settings and a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from click.core import ParameterSource
+
+from lossprobe.cli.options import DTYPES, Command, gather
+
+if TYPE_CHECKING:
+    from lossprobe.audit.settings import AuditSettings, ModelSettings
+    from lossprobe.checkpoint.interface import Checkpoint
+
+KEYS = {  # option → key of the audit file
+    "checkpoint": "model.checkpoint",
+    "tokenizer": "model.tokenizer",
+    "device": "model.device",
+    "dtype": "model.dtype",
+    "baseline": "baseline.path",
+    "seed": "stats.seed",
+    "stop_early": "stats.stop_early",
+}
+
+
+@dataclass(frozen=True)
+class AuditFile:
+    """Which audit file, and what takes the place of its values: one attribute an option, None where not given."""
+
+    config: Path | None
+    checkpoint: str | None
+    tokenizer: str | None
+    device: str | None
+    dtype: str | None
+    baseline: str | None
+    seed: int | None
+    stop_early: bool | None
+    quiet: bool
+
+
+def audit_file_options(command: Command) -> Command:
+    """Add the options; the command gets them as one `audit_file` argument."""
+    config = "The audit file.  [default: lossprobe.toml, or [tool.lossprobe] of pyproject.toml]"
+    place = click.Path(exists=True, path_type=Path)
+    options = (
+        click.option("--config", type=place, metavar="FILE", help=config),
+        click.option("--checkpoint", metavar="CHECKPOINT", help="In the place of model.checkpoint."),
+        click.option("--tokenizer", metavar="FILE", help="In the place of model.tokenizer."),
+        click.option("--device", metavar="auto|cpu|cuda[:N]|mps", help="In the place of model.device."),
+        click.option("--dtype", type=click.Choice(DTYPES), help="In the place of model.dtype."),
+        click.option("--baseline", metavar="FOLDER", help="In the place of baseline.path."),
+        click.option("--seed", type=click.IntRange(min=0), help="In the place of stats.seed."),
+        click.option("--stop-early/--no-stop-early", default=None, help="In the place of stats.stop_early."),
+        click.option("-q", "--quiet", is_flag=True, help="No progress."),
+    )
+    return gather(command, options, AuditFile, "audit_file")
+
+
+def load_settings(given: AuditFile) -> AuditSettings:
+    """Return the settings: the file's, then those of variables, then those of options.
+
+    Raises:
+        UsageError: no audit file, or one that is refused; see `audit_file.reader`.
+    """
+    from lossprobe.audit_file.reader import Override, find_config, read_settings
+
+    path = given.config or find_config(Path())
+    context = click.get_current_context()
+    overrides = [
+        Override(KEYS[field.name], getattr(given, field.name), _origin(context, field.name))
+        for field in fields(given)
+        if field.name in KEYS and getattr(given, field.name) is not None
+    ]
+    return read_settings(path, overrides)
+
+
+def _origin(context: click.Context, name: str) -> str:
+    if context.get_parameter_source(name) == ParameterSource.ENVIRONMENT:
+        return f"{context.auto_envvar_prefix}_{name.upper()}"
+    return "--no-stop-early" if context.params.get(name) is False else f"--{name.replace('_', '-')}"
+
+
+def open_model(model: ModelSettings) -> Checkpoint:
+    """Return the checkpoint of an audit file."""
+    from lossprobe.checkpoint.detect import open_checkpoint
+    from lossprobe.checkpoint.interface import LoadOptions
+
+    options = LoadOptions(device=model.device, dtype=model.dtype, tokenizer=model.tokenizer, gelu=model.gelu)
+    return open_checkpoint(model.checkpoint, options)

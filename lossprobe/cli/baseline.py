@@ -1,0 +1,121 @@
+"""`lossprobe baseline`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from lossprobe.cli.audit_file import AuditFile, audit_file_options, load_settings, open_model
+from lossprobe.errors import UsageError
+from lossprobe.units import visible
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lossprobe.audit.settings import AuditSettings
+
+
+@click.group(short_help="What audits measure changes from: update, show or check it.")
+def baseline() -> None:
+    """What audits measure changes from: a few bytes per token of an accepted model, small enough to commit.
+
+    \b
+    Examples:
+      lossprobe baseline update                    make the audit file's model the baseline
+      lossprobe baseline show                      what is stored
+      lossprobe baseline check                     whether it still fits text, tokenizer, windows and dtype
+    """
+
+
+@baseline.command(short_help="Make the audit file's model the baseline.")
+@audit_file_options
+@click.option("--force", is_flag=True, help="Also where a check fails: accept what changed.")
+def update(audit_file: AuditFile, force: bool) -> None:
+    """Score the texts, print what changed since the old baseline, and replace it; not where a check fails.
+
+    \b
+    Example:
+      lossprobe baseline update --checkpoint new-model
+    """
+    import functools
+
+    from lossprobe.audit_pass.update import update_baseline
+    from lossprobe.cli.progress import show_progress
+    from lossprobe.report.audit_text import audit_to_terminal
+    from lossprobe.report.output import STDOUT, write_text
+    from lossprobe.report.talk import say
+
+    settings = _with_baseline(load_settings(audit_file))
+    shown = functools.partial(show_progress, quiet=audit_file.quiet)
+    result, written = update_baseline(settings, open_model(settings.model), shown, force=force)
+    if result.checks:
+        write_text(STDOUT, audit_to_terminal(result))
+    for note in () if result.checks else result.notes:
+        say(f"note: {note}")
+    if not written:
+        say(f"no baseline was written: {result.finding}; --force writes it all the same")
+        raise click.exceptions.Exit(result.exit_code)
+    for folder in written:
+        say(f"wrote {visible(str(folder), 200)}")
+
+
+@baseline.command(short_help="What is stored.")
+@audit_file_options
+def show(audit_file: AuditFile) -> None:
+    """Show each text's baseline: model, tokens, loss, size.
+
+    \b
+    Example:
+      lossprobe baseline show
+    """
+    from lossprobe.audit.stored import baseline_table
+    from lossprobe.report.output import STDOUT, write_text
+    from lossprobe.report.tables import to_terminal
+
+    settings = _with_baseline(load_settings(audit_file))
+    folder = _folder(settings)
+    write_text(STDOUT, to_terminal(baseline_table(folder), f"baseline {visible(str(folder), 200)}", []))
+
+
+@baseline.command(short_help="Whether it still fits text, tokenizer, windows and dtype.")
+@audit_file_options
+def check(audit_file: AuditFile) -> None:
+    """Check the baseline's hashes, and that it can be compared with what the audit would score; scores nothing.
+
+    \b
+    Example:
+      lossprobe baseline check
+    """
+    from lossprobe.audit_pass.texts import prepare
+
+    settings = _with_baseline(load_settings(audit_file))
+    settings = replace(settings, baseline=replace(settings.baseline, missing="error"))
+    prepared = prepare(settings, open_model(settings.model))
+    for text in prepared:
+        if text.baseline is not None:
+            tokens = text.baseline.counts["scored_tokens"]
+            shown = visible(str(text.baseline.path), 200)
+            click.echo(f"{shown}: intact and comparable, {tokens:,} tokens of {visible(text.baseline.name, 80)}")
+
+
+def _with_baseline(settings: AuditSettings) -> AuditSettings:
+    """Refuse an audit file without a place for the baseline, or without a check that needs it.
+
+    Raises:
+        UsageError: it has none.
+    """
+    shown = visible(str(settings.file), 200)
+    if settings.baseline.path is None:
+        raise UsageError("audit.no_baseline", f"{shown}: names no baseline", hint='[baseline] path = "baselines/main"')
+    if not any(check.limit.needs_baseline and check.level != "off" for check in settings.checks):
+        raise UsageError(
+            "audit.no_baseline", f"{shown}: no check measures a change", hint="give one max_increase or max_decrease"
+        )
+    return settings
+
+
+def _folder(settings: AuditSettings) -> Path:
+    assert settings.baseline.path is not None
+    return settings.baseline.path
