@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test lint bench wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/lossprobe demo -o lossprobe-demo
@@ -17,6 +17,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Speed against the bare forward pass, on three model shapes; takes about half an hour.
+bench: $(INSTALLED)
+	$(BIN)/python tests/benchmarks/speed.py
 
 # The built wheel, in an environment of its own: what users install is what is tested.
 wheel: $(INSTALLED)

@@ -26,15 +26,9 @@ import lossprobe
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.pipeline import ScoreOptions, describe, window_policy
 from lossprobe.run.schema import MEASURED
+from lossprobe.scoring.histogram import HistogramBins, probability_histogram
 from lossprobe.scoring.plan import WindowPolicy, plan_document
-from lossprobe.scoring.statistics import (
-    LADDER_TEMPERATURES,
-    HistogramBins,
-    Workspace,
-    probability_histogram,
-    row_statistics,
-    temperature_ladder,
-)
+from lossprobe.scoring.statistics import LADDER_TEMPERATURES, Workspace, row_statistics, temperature_ladder
 from lossprobe.text.counts import count_text
 
 ROWS, VOCAB, DOCUMENTS = 3000, 64, 20

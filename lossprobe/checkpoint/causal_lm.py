@@ -16,6 +16,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from lossprobe.checkpoint.interface import CheckpointFacts, Tokenizer
+from lossprobe.checkpoint.packed import HEAD_ROWS, MOST_HEAD_BYTES, pack, speed_up
 from lossprobe.errors import CheckpointError
 
 PROBE_TOKENS = 12
@@ -48,6 +49,7 @@ class CausalLM:
         expected = self._full(probe)
         self._check_causal(probe, expected)
         self.facts = replace(facts, head=self._choose_head(probe, expected))
+        self.facts = replace(self.facts, kernels=self._speed_up(probe))
 
     @torch.inference_mode()
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
@@ -121,6 +123,30 @@ class CausalLM:
             if own is None or _agree(self._run_linear(stretched), own):
                 return "linear"
         return "model" if own_agrees else "full"
+
+    @torch.inference_mode()
+    def _speed_up(self, probe: torch.Tensor) -> str:
+        """Replace layers by faster ones that agree to rounding, alone and all together; return what was replaced."""
+        before = self.hidden(probe)
+        replaced = speed_up(self._model)
+        if replaced and not self._still_agrees(probe, before):
+            for each in replaced:
+                each.restore()
+            replaced = []
+        head = None
+        if self.facts.head == "linear" and isinstance(self._linear, torch.nn.Linear):
+            spare = not self.facts.tied or self._linear.weight.nbytes <= MOST_HEAD_BYTES
+            head = pack(self._linear, HEAD_ROWS) if spare else None
+        if head is not None:
+            self._linear = head
+        packed = [*(["body"] if replaced else []), *(["head"] if head is not None else [])]
+        return f"packed {' and '.join(packed)}" if packed else "plain"
+
+    def _still_agrees(self, probe: torch.Tensor, before: torch.Tensor) -> bool:
+        try:
+            return _agree(self.hidden(probe), before)
+        except Exception:  # noqa: BLE001 - the code of any family, which may look into a layer that is gone
+            return False
 
     def _try_own_head(self, hidden: torch.Tensor) -> torch.Tensor | None:
         if self._own_head is None:

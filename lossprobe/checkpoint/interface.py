@@ -105,6 +105,8 @@ class CheckpointFacts:
         tied: whether head and embedding share their weights; None when unknown.
         head: how the head is computed: "linear" (one matrix), "model" (the model's own code for scaled or
             soft-capped logits, on chunks of rows), or "full" (body and head could not be told apart).
+        kernels: "plain", or what runs with packed weights and fused activations, such as "packed body and head"; see
+            `checkpoint.packed`. It moves losses by float32 rounding.
         config_from: file or key the configuration was read from.
         notices: what a user should know about it, one line each.
     """
@@ -120,6 +122,7 @@ class CheckpointFacts:
     device: str = "cpu"
     tied: bool | None = None
     head: str = "linear"
+    kernels: str = "plain"
     config_from: str = ""
     notices: tuple[str, ...] = ()
 

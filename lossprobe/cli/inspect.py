@@ -54,6 +54,7 @@ def inspect(checkpoint: Path, dtype: str, tokenizer: Path | None, as_json: bool)
         "dtype": f"stored {facts['stored_dtype']}, computed in {facts['compute_dtype']}",
         "tied head": {True: "yes", False: "no", None: unknown}[facts["tied"]],
         "head": HEADS[facts["head"]],
+        "kernels": facts["kernels"],
         "tokenizer": words.kind,
         "BOS": "none"
         if bos is None

@@ -10,17 +10,13 @@ import numpy.typing as npt
 import torch
 
 from lossprobe.checkpoint.interface import Checkpoint
-from lossprobe.scoring.statistics import (
-    HistogramBins,
-    Workspace,
-    probability_histogram,
-    row_statistics,
-    temperature_ladder,
-)
+from lossprobe.scoring.histogram import HistogramBins, probability_histogram
+from lossprobe.scoring.statistics import CentredRows, RowStatistics, Workspace, row_statistics, temperature_ladder
 
-CHUNK_ELEMENTS = 1 << 22  # 16 MiB of float32: about an L3 cache, and at least 16 rows of any vocabulary
-MIN_CHUNK_ROWS = 16
+CHUNK_ELEMENTS = 1 << 22  # logits made at once, 16 MiB of float32: about an L3 cache
+MIN_CHUNK_ROWS = 64  # fewer rows leave a matrix product waiting for its weights
 MAX_CHUNK_ROWS = 4096
+STATISTICS_ELEMENTS = 3 << 19  # logits looked at once: with the buffers beside them they stay in that cache
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ def chunk_rows(vocab_size: int) -> int:
     """Return how many logit rows are worked on at once.
 
     >>> chunk_rows(512), chunk_rows(50257), chunk_rows(256000)
-    (4096, 83, 16)
+    (4096, 83, 64)
     """
     return min(MAX_CHUNK_ROWS, max(MIN_CHUNK_ROWS, CHUNK_ELEMENTS // vocab_size))
 
@@ -87,28 +83,51 @@ def run_head(checkpoint: Checkpoint, rows: HeadRows, bins: HistogramBins, worksp
     Raises:
         NonFiniteLossError: a row's loss is NaN or infinite.
     """
-    size = chunk_rows(checkpoint.facts.vocab_size)
-    device = rows.targets.device
-    count = len(rows.targets)
-    columns: dict[str, torch.Tensor] = {}
-    ladders: list[torch.Tensor] = []
-    histogram = torch.zeros((3, rows.group_count, bins.count), dtype=torch.float64, device=device)
-    for start in range(0, count, size):
-        chunk = slice(start, start + size)
-        logits = checkpoint.logits(rows.hidden[chunk]).to(device)
-        statistics, centred = row_statistics(logits, rows.targets[chunk], workspace)
+    size, device = chunk_rows(checkpoint.facts.vocab_size), rows.targets.device
+    part = max(1, STATISTICS_ELEMENTS // checkpoint.facts.vocab_size) if device.type == "cpu" else size
+    kept = _Kept(rows, bins)
+    for start in range(0, len(rows.targets), size):
+        logits = checkpoint.logits(rows.hidden[start : start + size]).to(device)
+        for first in range(0, len(logits), part):
+            chunk = slice(start + first, start + min(first + part, len(logits)))
+            statistics, centred = row_statistics(logits[first : first + part], rows.targets[chunk], workspace)
+            kept.add(chunk, statistics, centred)
+    return kept.result()
+
+
+class _Kept:
+    """What is kept of each chunk, on the device of the statistics until the end."""
+
+    def __init__(self, rows: HeadRows, bins: HistogramBins) -> None:
+        self._rows, self._bins = rows, bins
+        self._columns: dict[str, torch.Tensor] = {}
+        self._ladders: list[torch.Tensor] = []
+        shape = (3, rows.group_count, bins.count)
+        self._histogram = torch.zeros(shape, dtype=torch.float64, device=rows.targets.device)
+
+    def add(self, chunk: slice, statistics: RowStatistics, centred: CentredRows) -> None:
+        """Keep the statistics of some rows.
+
+        Raises:
+            NonFiniteLossError: a row's loss is NaN or infinite.
+        """
+        rows, count = self._rows, len(self._rows.targets)
         wrong = torch.nonzero(~torch.isfinite(statistics.loss_nats)).flatten()
         if len(wrong):
             first = int(wrong[0])
-            raise NonFiniteLossError(start + first, float(statistics.loss_nats[first]))
+            raise NonFiniteLossError(chunk.start + first, float(statistics.loss_nats[first]))
         for field in fields(statistics):
             values = getattr(statistics, field.name)
-            columns.setdefault(field.name, values.new_empty(count))[chunk] = values
-        histogram += probability_histogram(centred, rows.targets[chunk], rows.groups[chunk], rows.group_count, bins)
-        picked = torch.nonzero(rows.sampled[chunk]).flatten().to(device)
+            self._columns.setdefault(field.name, values.new_empty(count))[chunk] = values
+        targets, groups = rows.targets[chunk], rows.groups[chunk]
+        self._histogram += probability_histogram(centred, targets, groups, rows.group_count, self._bins)
+        picked = torch.nonzero(rows.sampled[chunk]).flatten().to(targets.device)
         if len(picked):
             top = statistics.log_z[picked] - centred.log_sum[picked]
-            ladders.append(temperature_ladder(centred.take(picked), top).cpu())
-    ladder = torch.cat(ladders).numpy() if ladders else np.empty((0, 0))
-    measured = {name: values.cpu().numpy() for name, values in columns.items()}
-    return HeadResult(measured, histogram.cpu().numpy(), ladder)
+            self._ladders.append(temperature_ladder(centred.take(picked), top).cpu())
+
+    def result(self) -> HeadResult:
+        """Return everything that was kept, on the CPU."""
+        ladder = torch.cat(self._ladders).numpy() if self._ladders else np.empty((0, 0))
+        measured = {name: values.cpu().numpy() for name, values in self._columns.items()}
+        return HeadResult(measured, self._histogram.cpu().numpy(), ladder)

@@ -13,12 +13,13 @@ import torch
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.scoring.head import HeadResult, HeadRows, NonFiniteLossError, run_head
+from lossprobe.scoring.histogram import HistogramBins
 from lossprobe.scoring.plan import SCORED, Integers, Rows, windows_of
-from lossprobe.scoring.statistics import LADDER_TEMPERATURES, HistogramBins, Workspace
+from lossprobe.scoring.statistics import LADDER_TEMPERATURES, Workspace
 from lossprobe.text.windows import Window
 from lossprobe.units import plural
 
-BATCH_TOKENS = {"cpu": 4096, "cuda": 32_768, "mps": 8192}
+BATCH_TOKENS = {"cpu": 1024, "cuda": 32_768, "mps": 8192}
 BINS = HistogramBins()
 
 

@@ -55,7 +55,7 @@ def drawn(tmp_path_factory):
 
 
 def test_bins_are_those_of_the_pass():
-    from lossprobe.scoring.statistics import HistogramBins
+    from lossprobe.scoring.histogram import HistogramBins
 
     bins = HistogramBins()
     assert (bins.lowest, bins.per_decade, bins.count) == (LOWEST, PER_DECADE, BINS)

@@ -229,7 +229,7 @@ def start(folder: Path, text: Path, name: str, pause: float = 0.3) -> subprocess
         "--batch-size",
         "1",
         "--stride",
-        "4",
+        "16",
         "--context",
         "64",
     ]

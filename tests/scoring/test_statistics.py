@@ -9,14 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lossprobe.scoring.statistics import (
-    LADDER_TEMPERATURES,
-    HistogramBins,
-    Workspace,
-    probability_histogram,
-    row_statistics,
-    temperature_ladder,
-)
+from lossprobe.scoring.histogram import HistogramBins, probability_histogram
+from lossprobe.scoring.statistics import LADDER_TEMPERATURES, Workspace, row_statistics, temperature_ladder
 
 BINS = HistogramBins()
 

@@ -1,0 +1,66 @@
+"""Where the time of a pass goes: the stages, timed where they meet."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+from unittest import mock
+
+from lossprobe import pipeline
+from lossprobe.run.store import RunStore
+from lossprobe.scoring import head, scorer
+
+
+class Clock:
+    """Adds up the seconds of named stages; what runs inside another stage is taken off it."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._inner = [0.0]
+
+    def timed(self, stage: str, function: Any) -> Any:
+        """Return a function that does the same and counts its time."""
+
+        def run(*arguments: Any, **keywords: Any) -> Any:
+            self._inner.append(0.0)
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                spent = time.perf_counter() - start
+                self.seconds[stage] += spent - self._inner.pop()
+                self._inner[-1] += spent
+
+        return run
+
+
+class TimedCheckpoint:
+    """A checkpoint whose body, head and tokenizer are timed."""
+
+    def __init__(self, checkpoint: Any, clock: Clock) -> None:
+        self.facts = checkpoint.facts
+        self.tokenizer = checkpoint.tokenizer
+        self.hidden = clock.timed("body", checkpoint.hidden)
+        self.logits = clock.timed("head", checkpoint.logits)
+
+
+def share_of_stages(ours: Any) -> str:
+    """Return the share of each stage in one pass, as a line."""
+    clock = Clock()
+    checkpoint = TimedCheckpoint(ours.checkpoint, clock)
+    with (
+        mock.patch.object(pipeline, "write_plan", clock.timed("tokenize and plan", pipeline.write_plan)),
+        mock.patch.object(RunStore, "write_part", clock.timed("write", RunStore.write_part)),
+        mock.patch.object(scorer, "run_head", clock.timed("statistics", scorer.run_head)),
+        mock.patch.object(head, "probability_histogram", clock.timed("histogram", head.probability_histogram)),
+        mock.patch.object(head, "temperature_ladder", clock.timed("ladder", head.temperature_ladder)),
+    ):
+        start = time.perf_counter()
+        tokens = ours.score(checkpoint=checkpoint)
+        whole = time.perf_counter() - start
+    clock.seconds["rest"] = whole - sum(clock.seconds.values())
+    parts = (
+        f"{stage} {spent / whole:.1%} ({spent / tokens * 1e6:.1f} us)" for stage, spent in clock.seconds.most_common()
+    )
+    return f"stages of one pass: {', '.join(parts)}"

@@ -1,0 +1,110 @@
+"""Packed layers: the same numbers to float32 rounding, or the layers that were loaded."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from checkpoint import builders
+from transformers.activations import NewGELUActivation
+from transformers.pytorch_utils import Conv1D
+
+from lossprobe.checkpoint import causal_lm, packed
+from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.packed import PackedLinear, pack, speed_up
+
+IDS = torch.arange(48).view(2, 24) % builders.VOCABULARY
+
+
+def layers_of(model, kind):
+    return [layer for layer in model.modules() if type(layer) is kind]
+
+
+def conv(out_features, in_features):
+    layer = Conv1D(out_features, in_features)
+    torch.nn.init.normal_(layer.bias)
+    return layer
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 1000])
+@pytest.mark.parametrize(
+    "layer", [torch.nn.Linear(48, 130), torch.nn.Linear(48, 7, bias=False), conv(33, 48)], ids=["bias", "plain", "conv"]
+)
+def test_a_packed_layer_gives_what_float64_gives(layer, rows):
+    x = torch.randn((rows, 48), generator=torch.Generator().manual_seed(rows))
+    weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
+    expected = x.double() @ weight.T.double() + (0.0 if layer.bias is None else layer.bias.double())
+    with torch.inference_mode():
+        faster = pack(layer)
+        assert isinstance(faster, PackedLinear)
+        torch.testing.assert_close(faster(x).double(), expected, atol=1e-5, rtol=0)
+        assert faster(x[None]).shape == (1, rows, len(weight))
+
+
+def test_other_dtypes_are_left_alone():
+    assert pack(torch.nn.Linear(8, 8).bfloat16()) is None
+    assert pack(torch.nn.Linear(8, 8).double()) is None
+
+
+def test_a_build_of_torch_that_cannot_pack_changes_nothing(monkeypatch):
+    def missing(*_):
+        raise AttributeError("no such operation")
+
+    monkeypatch.setattr(PackedLinear, "__init__", missing)
+    assert pack(torch.nn.Linear(8, 8)) is None
+
+
+def test_a_kernel_that_is_off_by_more_than_rounding_is_not_used(monkeypatch):
+    forward = PackedLinear.forward
+    monkeypatch.setattr(PackedLinear, "forward", lambda self, x: forward(self, x) * 1.0001)
+    assert pack(torch.nn.Linear(8, 8)) is None
+
+
+def test_every_layer_but_the_head_is_replaced_and_can_be_put_back():
+    model = builders.model("gpt2").eval()
+    convolutions, activations = layers_of(model, Conv1D), layers_of(model, NewGELUActivation)
+    with torch.inference_mode():
+        expected = model(IDS).logits
+        replaced = speed_up(model)
+        assert len(replaced) == len(convolutions) + len(activations) > 4
+        assert len(layers_of(model, PackedLinear)) == len(convolutions)
+        assert layers_of(model, torch.nn.Linear) == [model.lm_head]
+        torch.testing.assert_close(model(IDS).logits, expected, atol=1e-5, rtol=0)
+        for each in replaced:
+            each.restore()
+        assert layers_of(model, Conv1D) == convolutions
+        assert torch.equal(model(IDS).logits, expected)
+
+
+def test_models_that_are_large_or_not_in_float32_stay_as_they_are(monkeypatch):
+    assert speed_up(builders.model("gpt2").bfloat16()) == []
+    monkeypatch.setattr(packed, "MOST_BYTES", 1000)
+    assert speed_up(builders.model("gpt2")) == []
+
+
+@pytest.mark.parametrize(("family", "kernels"), [("gpt2", "packed body and head"), ("llama", "packed body and head")])
+def test_the_run_records_what_was_replaced(family_paths, family, kernels):
+    assert load_huggingface(family_paths[family], LoadOptions()).facts.kernels == kernels
+    assert load_huggingface(family_paths[family], LoadOptions(dtype="bfloat16")).facts.kernels == "plain"
+
+
+def test_a_large_tied_head_is_not_kept_twice(family_paths, monkeypatch):
+    monkeypatch.setattr(causal_lm, "MOST_HEAD_BYTES", 10)
+    assert load_huggingface(family_paths["gpt2"], LoadOptions()).facts.kernels == "packed body"
+
+
+def test_a_body_that_looks_into_a_layer_keeps_its_own(family_paths, monkeypatch):
+    """Code of a family that reads a weight itself would fail on a packed layer: the probe sees it, nothing is lost."""
+    import transformers
+
+    forward = transformers.GPT2Model.forward
+
+    def reading(self, *arguments, **keywords):
+        assert self.h[0].mlp.c_fc.weight.shape[0] > 0
+        return forward(self, *arguments, **keywords)
+
+    expected = load_huggingface(family_paths["gpt2"], LoadOptions()).hidden(IDS)
+    monkeypatch.setattr(transformers.GPT2Model, "forward", reading)
+    checkpoint = load_huggingface(family_paths["gpt2"], LoadOptions())
+    assert checkpoint.facts.kernels == "packed head"
+    torch.testing.assert_close(checkpoint.hidden(IDS), expected, atol=1e-5, rtol=0)
