@@ -17,15 +17,23 @@ def field_source(run: Run, name: str) -> str:
     Raises:
         UsageError: no document has that field.
     """
-    value = _value_sql(name)
-    if not run.scalar(f"SELECT count({value}) FROM documents"):
+    refuse_missing_field(run, name)
+    named = f"(SELECT document, coalesce({_value_sql(name)}, '') AS field FROM documents)"
+    return f"(SELECT tokens.*, field FROM tokens JOIN {named} USING (document))"
+
+
+def refuse_missing_field(run: Run, name: str, asked: str = "--by") -> None:
+    """Refuse a field that no record has.
+
+    Raises:
+        UsageError: no document has that field; `asked` says who wanted it.
+    """
+    if not run.scalar(f"SELECT count({_value_sql(name)}) FROM documents"):
         keys = run.query("SELECT DISTINCT unnest(json_keys(fields)) AS key FROM documents ORDER BY key LIMIT 10")["key"]
         raise UsageError(
-            "fields.missing", f"--by {visible(name, 40)}: no document has this field",
+            "fields.missing", f"{asked} {visible(name, 40)}: no document has this field",
             hint=f"fields of the records: {visible(', '.join(keys), 200) or 'none'}",
         )  # fmt: skip
-    named = f"(SELECT document, coalesce({value}, '') AS field FROM documents)"
-    return f"(SELECT tokens.*, field FROM tokens JOIN {named} USING (document))"
 
 
 def field_condition(name: str, value: str) -> str:

@@ -35,6 +35,7 @@ class Metric:
         per_nat: True where the metric is e to the statistic: its interval is that of the statistic, then e to it.
         smooth: False where sums are not enough: see `estimates`.
         of_scored: False where unscored tokens count too.
+        share: True for a share of tokens that may be 0 or 1 throughout; see `estimates.smooth_estimate`.
         both: terms that must not be 0 in a document (or block), which is left out otherwise.
         partial: False where a part of the text does not give it.
     """
@@ -46,6 +47,7 @@ class Metric:
     per_nat: bool = False
     smooth: bool = True
     of_scored: bool = True
+    share: bool = False
     both: tuple[int, ...] = ()
     partial: bool = True
 
@@ -86,7 +88,7 @@ def metric_of(check: Check, longest: int) -> Metric:
             return _loss50_minus_loss500(longest)
         case "share_above":
             above = f"({LOSS} > {float(check.nats or 0.0)!r})::INTEGER"
-            return Metric("share of tokens", (above, "1"), ("loss_nats",), ratio)
+            return Metric("share of tokens", (above, "1"), ("loss_nats",), ratio, share=True)
     return METRICS[check.metric]
 
 
@@ -94,7 +96,7 @@ METRICS = {
     "nll": Metric("nats per token", (LOSS, "1"), ("loss_nats",), ratio),
     "perplexity": Metric("per token", (LOSS, "1"), ("loss_nats",), ratio, per_nat=True),
     "bits_per_byte": Metric("bits per byte", (f"{LOSS} / {NATS_PER_BIT!r}", BYTES), ("loss_nats",), ratio),
-    "accuracy": Metric("share of tokens", (CORRECT, "1"), ("top_id",), ratio),
+    "accuracy": Metric("share of tokens", (CORRECT, "1"), ("top_id",), ratio, share=True),
     "confidence_gap": Metric("probability", (f"{CONFIDENCE} - {CORRECT}", "1"), ("top_prob", "top_id"), ratio),
     "brier": Metric("squared error", (BRIER, "1"), ("loss_nats", "sum_p2"), ratio),
     "unscored_share": Metric("share of tokens", ("(unscored IS NOT NULL)::INTEGER", "1"), (), ratio, of_scored=False),
@@ -131,8 +133,6 @@ def change_scale(metric: Metric, *, percent: bool) -> Scale:
         return Scale(lambda sums: _difference(metric.statistic(sums)), _percent, _nats, "%")
     if percent:
         return Scale(lambda sums: _growth(metric.statistic(sums)), _same, _same, "%")
-    if metric.per_nat:
-        return Scale(lambda sums: _difference(np.exp(metric.statistic(sums))), _same, _same, metric.unit)
     return Scale(lambda sums: _difference(metric.statistic(sums)), _same, _same, metric.unit)
 
 

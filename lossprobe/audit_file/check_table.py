@@ -10,7 +10,7 @@ from typing import Any
 from lossprobe.analysis.filters import where_sql
 from lossprobe.audit.settings import ABSOLUTE_LIMITS, BaselineSettings, Check, Limit
 from lossprobe.audit_file.document import Document
-from lossprobe.audit_file.schema import KNOWN_BEFORE, LIMIT_KEYS, RANGES
+from lossprobe.audit_file.schema import IN_PERCENT, KNOWN_BEFORE, LIMIT_KEYS, ONLY_IN_PERCENT, RANGES
 from lossprobe.audit_file.tables import header, read_table
 from lossprobe.audit_file.toml_lines import KeyPath
 from lossprobe.audit_file.values import nearest, shown_value
@@ -77,9 +77,12 @@ def _check_range(entry: _Entry, limit: Limit) -> None:
         if not low <= limit.value <= high:
             raise entry.error("value", f"{metric} lies {_range(low, high)}", limit.kind)
     elif limit.kind.endswith("_pct"):
-        if low < 0:
+        if metric not in IN_PERCENT:
             text = f"{metric} can be negative or 0, and has no change in percent"
             raise entry.error("value", text, limit.kind, hint=f"use {limit.kind.removesuffix('_pct')}")
+    elif metric in ONLY_IN_PERCENT:
+        text = f"the change of a {metric} is a ratio, and has no interval in its own unit"
+        raise entry.error("value", text, limit.kind, hint=f"use {limit.kind}_pct")
     elif limit.value > high - low:
         raise entry.error("value", f"{metric} lies {_range(low, high)}, and cannot change by more", limit.kind)
 

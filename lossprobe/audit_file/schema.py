@@ -96,6 +96,9 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "loss50_minus_loss500": (-float("inf"), float("inf")),
     "unscored_share": (0, 1),
 }
+# Metrics that are never 0, so that a change in percent says something, and the one whose change is a ratio.
+IN_PERCENT = ("nll", "perplexity", "bits_per_byte", "accuracy", "brier")
+ONLY_IN_PERCENT = ("perplexity",)
 # What is known of a token before it is scored. A slice chosen by the loss would be chosen by the outcome.
 KNOWN_BEFORE = ("document", "token", "token_id", "byte_start", "byte_stop", "window", "context")
 

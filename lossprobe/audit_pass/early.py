@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import numpy as np
 from lossprobe.analysis.clusters import Clusters
 from lossprobe.analysis.confidence_sequence import effective_clusters, last_quantile, looks, sequence_quantile
 from lossprobe.analysis.resampling import Floats
-from lossprobe.audit.decisions import Measured, conclude, decide, measure_sums
+from lossprobe.audit.decisions import ROUNDING, Measured, conclude, decide, measure_sums
 from lossprobe.audit.metrics import Metric, metric_of
 from lossprobe.audit.pairing import Scored
 from lossprobe.audit.settings import AuditSettings, Check
@@ -69,13 +70,13 @@ class Collected:
 
     def look(self, planned: int, confidence: float) -> None:
         """Note what was measured, if the confidence sequence decides."""
-        sums = np.concatenate(self.sums)
-        if len(sums) < 2:
+        if sum(map(len, self.sums)) < 2:
             return
+        sums = np.concatenate(self.sums)
         quantile = float(sequence_quantile(len(sums), planned, confidence, effective_clusters(sums[:, -1, -1])))
-        measured = measure_sums(self.check, self.metric, sums, confidence, quantile)
+        measured = measure_sums(self.check, self.metric, sums, confidence, quantile, early=True)
         # Without any spread there is no interval: that all documents so far agree says nothing about the rest.
-        if measured.held.half[0] > 0 and decide(self.check, measured.held) != "inconclusive":
+        if measured.held.half[0] > ROUNDING and decide(self.check, measured.held) != "inconclusive":
             self.decided = measured
 
     def end(self, confidence: float) -> Measured:
@@ -91,6 +92,8 @@ def needs_whole_text(settings: AuditSettings, text: Prepared) -> str | None:
     for check in text.checks:
         if not metric_of(check, 0).partial:
             return f"check {check.id} needs the whole text ({check.metric})"
+        if re.search("document|window", check.where):
+            return f"check {check.id} needs the whole text (where {check.where})"
         if check.rule == "point":
             return f"check {check.id} needs the whole text (rule point)"
     if settings.baseline.missing == "create" and text.baseline is None and text.folder is not None:
@@ -127,6 +130,8 @@ def audit_early(
                 collected.look(count, confidence)
         if all(collected.decided is not None for collected in checks):
             break
+    if not tally.counts["scored_tokens"]:
+        raise NothingToScoreError("text.nothing_to_score", f"{text.source.name}: no document has 2 tokens")
     check_unknown({**tally.counts, "unknown_text": tally.unknown_text}, text.source, settings.windows.max_unknown)
     results = [conclude(each.check, each.metric, each.end(confidence), confidence) for each in checks]
     return results, TextResult(

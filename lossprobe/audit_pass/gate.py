@@ -53,6 +53,8 @@ def run_audit(
         texts.append(of_text)
         results |= {result.check.id: result for result in found}
         notes += [note for note in _notes(text, checkpoint) if note not in notes]
+    if not results:
+        notes.append("every check is off: nothing was looked at")
     return AuditResult(
         file=str(settings.file),
         model=checkpoint.facts.name,

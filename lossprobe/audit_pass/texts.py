@@ -91,8 +91,20 @@ def refuse_missing_baselines(settings: AuditSettings) -> None:
 
 
 def _place(settings: AuditSettings, data: DataSettings) -> Path | None:
-    """Return where the baseline of a text belongs."""
-    return None if settings.baseline.path is None else settings.baseline.path / data.name
+    """Return where the baseline of a text belongs.
+
+    Raises:
+        UsageError: in the text's own folder, of which it would become a part.
+    """
+    if settings.baseline.path is None:
+        return None
+    place = settings.baseline.path / data.name
+    taken = (place.resolve(), *place.resolve().parents)
+    for source in (*(each.path for each in settings.data), settings.model.checkpoint):
+        if source.resolve() in taken:
+            shown = visible(str(place), 200)
+            raise UsageError("audit.baseline_place", f"{shown}: is, or lies in, a text or the checkpoint")
+    return place
 
 
 def _baseline(text: Prepared, missing: str) -> Run | None:
@@ -151,6 +163,8 @@ def _refuse_other_file(data: DataSettings) -> None:
     if data.sha256 is None:
         return
     shown = visible(str(data.path), 200)
+    if not data.path.exists():
+        raise UsageError("text.missing", f"{shown}: does not exist")
     if not data.path.is_file():
         raise UsageError(
             "audit.sha256", f"{shown}: is no file, and only a file has the sha256 that the audit file names"

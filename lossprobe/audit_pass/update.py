@@ -1,4 +1,4 @@
-"""A new baseline: what changed since the old one is measured first, and a model that fails does not replace it."""
+"""A new baseline: what changed since the old one is measured first, and only a model that passes replaces it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def update_baseline(
         settings: the audit file, with a place for the baseline; whole texts are scored.
         checkpoint: the model.
         shown: makes the progress of each text, given a title.
-        force: replace the baseline although a check fails.
+        force: replace the baseline although the audit does not pass.
 
     Returns:
-        The result; the folders are none where a check fails, and nothing was written.
+        The result; the folders are none where the audit does not pass, and nothing was written.
     """
     whole, stored = replace(settings.stats, stop_early=False), replace(settings.baseline, missing="warn")
     settings = replace(settings, stats=whole, baseline=stored)
@@ -37,7 +37,7 @@ def update_baseline(
     comparable = {text.data.name for text in texts if text.baseline is not None}
     checks = [each for each in found.checks if each.check.data in comparable or not each.check.limit.needs_baseline]
     result = replace(found, checks=checks)
-    if result.verdict == "fail" and not force:
+    if result.verdict != "pass" and not force:
         return result, []
     written = []
     for text in texts:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lossprobe.analysis.clusters import find_clusters
+from lossprobe.analysis.fields import refuse_missing_field
 from lossprobe.audit.decisions import Measured, conclude, measure_rows, measure_sums
 from lossprobe.audit.metrics import Metric, metric_of
 from lossprobe.audit.pairing import Scored
@@ -11,7 +14,7 @@ from lossprobe.audit.verdicts import CheckResult, TextResult
 from lossprobe.audit_pass.texts import Prepared, baseline_columns, score_options
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.pipeline import Progress, score
-from lossprobe.run.baseline import open_baseline, write_baseline
+from lossprobe.run.baseline import is_baseline, open_baseline, write_baseline
 
 
 def audit_whole(
@@ -19,22 +22,21 @@ def audit_whole(
 ) -> tuple[list[CheckResult], TextResult]:
     """Return the verdicts of one text, all of it scored."""
     run = score(checkpoint, text.source, score_options(settings), progress=progress).run
-    baseline = text.baseline
-    if baseline is None and settings.baseline.missing == "create" and text.folder is not None:
-        write_baseline(run, text.folder, baseline_columns(text.checks))
-        text.source.notices.append(f"{text.data.name}: the baseline was missing and is now this model's")
-        baseline = open_baseline(text.folder)
-    scored = Scored(run, find_clusters(run), baseline)
+    scored = Scored(run, find_clusters(run), text.baseline)
     if scored.clusters.note:
         text.source.notices.append(scored.clusters.note)
-    scored.refuse_other_tokens()
-    longest = int(run.scalar("SELECT max(context) FROM tokens WHERE unscored IS NULL"))
-    identical, confidence = scored.identical(), settings.stats.confidence
-    results = []
     for check in text.checks:
-        metric = metric_of(check, longest)
-        measured = measure_check(check, metric, scored, confidence)
-        results.append(conclude(check, metric, measured.exactly() if identical else measured, confidence))
+        if check.field is not None:
+            refuse_missing_field(run, check.field, f"check {check.id}: field")
+    scored.refuse_other_tokens()
+    results = _measure_all(text.checks, scored, settings.stats.confidence)
+    accepted = all(result.effect in ("pass", "warn") for result in results if not result.check.limit.needs_baseline)
+    if text.folder is not None and accepted and _to_be_created(settings, text):
+        write_baseline(run, text.folder, baseline_columns(text.checks))
+        text.source.notices.append(f"{text.data.name}: the baseline was missing and is now this model's")
+        scored = Scored(run, scored.clusters, open_baseline(text.folder))
+        results = _measure_all(text.checks, scored, settings.stats.confidence)
+    baseline = scored.baseline
     counts = run.counts
     return results, TextResult(
         name=text.data.name,
@@ -48,8 +50,24 @@ def audit_whole(
     )
 
 
+def _to_be_created(settings: AuditSettings, text: Prepared) -> bool:
+    """Return whether the baseline of a text is missing, is needed, and is to be made from this model."""
+    missing = settings.baseline.missing == "create" and text.folder is not None and not is_baseline(text.folder)
+    return missing and any(check.limit.needs_baseline for check in text.checks)
+
+
+def _measure_all(checks: Sequence[Check], scored: Scored, confidence: float) -> list[CheckResult]:
+    longest = int(scored.run.scalar("SELECT max(context) FROM tokens WHERE unscored IS NULL"))
+    identical, results = scored.identical(), []
+    for check in checks:
+        metric = metric_of(check, longest)
+        measured = measure_check(check, metric, scored, confidence)
+        results.append(conclude(check, metric, measured.exactly() if identical else measured, confidence))
+    return results
+
+
 def measure_check(check: Check, metric: Metric, scored: Scored, confidence: float) -> Measured:
     """Return what a check measured on a whole text."""
     if metric.smooth:
-        return measure_sums(check, metric, scored.sums(check, metric), confidence, None)
+        return measure_sums(check, metric, scored.sums(check, metric), confidence)
     return measure_rows(check, metric, scored, confidence)

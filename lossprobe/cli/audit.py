@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("json", "junit", "markdown")
 SUMMARY = "GITHUB_STEP_SUMMARY"
+RUNS = ".lossprobe"
 REPORT_HELP = "Also write the verdict as json, junit or markdown; may be given more than once."
 
 
@@ -63,8 +64,7 @@ def audit(context: click.Context, /, audit_file: AuditFile, **choices: Any) -> N
     if choices["print_config"]:
         _print_config(settings)
         return
-    for _, path in choices["reports"]:
-        _protect_inputs(Path(path), settings)
+    _check_reports([Path(path) for _, path in choices["reports"]], settings)
     result = audit_now(settings, quiet=audit_file.quiet)
     _show(result, choices)
     sys.stdout.flush()  # now, while a closed pipe can still be told apart from a verdict
@@ -111,19 +111,23 @@ def _show(result: AuditResult, choices: dict[str, Any]) -> None:
     from lossprobe.report.audit_markdown import audit_to_markdown
     from lossprobe.report.audit_text import audit_to_terminal
     from lossprobe.report.output import STDOUT, append_bytes, write_bytes, write_text
+    from lossprobe.report.talk import say
 
     writers = {
         "json": lambda: audit_to_json(result).encode(),
         "junit": lambda: audit_to_junit(result),
         "markdown": lambda: audit_to_markdown(result).encode(),
     }
+    for kind, path in choices["reports"]:  # first: the reader of standard output may have gone
+        write_bytes(path, [writers[kind]()])
+    if os.environ.get(SUMMARY):
+        try:
+            append_bytes(os.environ[SUMMARY], writers["markdown"]())
+        except OutputError as error:  # nobody asked for it by name: a verdict is not lost for that
+            say(f"not added to the summary: {error.message}")
     write_text(STDOUT, audit_to_json(result) if choices["as_json"] else audit_to_terminal(result))
     if choices["annotations"]:
         _print_lines(audit_annotations(result), to_stderr=choices["as_json"])
-    for kind, path in choices["reports"]:
-        write_bytes(path, [writers[kind]()])
-    if os.environ.get(SUMMARY):
-        append_bytes(os.environ[SUMMARY], writers["markdown"]())
 
 
 def _print_lines(lines: Iterable[str], *, to_stderr: bool) -> None:
@@ -141,21 +145,25 @@ def _print_config(settings: AuditSettings) -> None:
     write_text(STDOUT, to_terminal(table, title, []) if sys.stdout.isatty() else to_csv(table))
 
 
-def _protect_inputs(destination: Path, settings: AuditSettings) -> None:
-    """Refuse, before anything is scored, a report over an input of the audit, in one of its folders, or in none.
+def _check_reports(destinations: Sequence[Path], settings: AuditSettings) -> None:
+    """Refuse, before anything is scored, reports that could not be written, or not without a loss.
 
     Raises:
-        UsageError: the destination is one of these.
-        OutputError: its folder does not exist.
+        UsageError: two in one place, or one over an input of the audit or in one of its folders.
+        OutputError: no file can be written there.
     """
-    target = destination.resolve()
-    if not target.parent.is_dir():
+    model = settings.model
+    inputs = [settings.file, model.checkpoint, model.tokenizer, settings.baseline.path, Path(RUNS)]
+    inputs += [data.path for data in settings.data]
+    targets = [destination.resolve() for destination in destinations]
+    for destination, target in zip(destinations, targets, strict=True):
         shown = visible(str(destination), 200)
-        raise OutputError("output.write", f"{shown}: cannot be written: its folder does not exist")
-    inputs = [settings.file, settings.model.checkpoint, settings.baseline.path, *(data.path for data in settings.data)]
-    for path in inputs:
-        if path is not None and path.resolve() in (target, *target.parents):
-            shown = visible(str(destination), 200)
+        if targets.count(target) > 1:
+            raise UsageError("output.two_results", f"{shown}: two reports in one place")
+        if not target.parent.is_dir() or target.is_dir() or destination.is_symlink():
+            reason = "its folder does not exist" if not target.parent.is_dir() else "is a folder or a symbolic link"
+            raise OutputError("output.write", f"{shown}: cannot be written: {reason}")
+        if any(path is not None and path.resolve() in (target, *target.parents) for path in inputs):
             raise UsageError(
                 "output.is_input", f"{shown}: is, or lies in, an input of the audit, which is never changed"
             )

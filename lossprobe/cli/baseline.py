@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from lossprobe.audit.settings import AuditSettings
 
 
-@click.group(short_help="What audits measure changes from: update, show or check it.")
-def baseline() -> None:
+@click.group(invoke_without_command=True, short_help="What audits measure changes from: update, show or check it.")
+@click.pass_context
+def baseline(context: click.Context, /) -> None:
     """What audits measure changes from: a few bytes per token of an accepted model, small enough to commit.
 
     \b
@@ -27,13 +28,15 @@ def baseline() -> None:
       lossprobe baseline show                      what is stored
       lossprobe baseline check                     whether it still fits text, tokenizer, windows and dtype
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @baseline.command(short_help="Make the audit file's model the baseline.")
 @audit_file_options
-@click.option("--force", is_flag=True, help="Also where a check fails: accept what changed.")
+@click.option("--force", is_flag=True, help="Also where the audit does not pass: accept what changed.")
 def update(audit_file: AuditFile, force: bool) -> None:
-    """Score the texts, print what changed since the old baseline, and replace it; not where a check fails.
+    """Score the texts, print what changed since the old baseline, and replace it; not where the audit does not pass.
 
     \b
     Example:

@@ -113,11 +113,37 @@ def open_baseline(folder: Path) -> Run:
         )
     if not sound:
         raise _damaged(f"{shown}: {MANIFEST} was edited: its sha256 is not the one it names")
+    if not _well_formed(manifest):
+        raise _damaged(f"{shown}: {MANIFEST} is not what lossprobe writes")
     baseline = Run(folder, manifest)
     damaged = baseline.damaged_files()
     if damaged:
         raise _damaged(f"{shown}: {visible(damaged[0], 80)} is missing, damaged or edited (sha256 differs)")
+    names = baseline.query("SELECT * FROM tokens LIMIT 0").columns.tolist()
+    if names != [*KEYS, *manifest["columns"]]:
+        raise _damaged(f"{shown}: {TOKENS} has other columns than {MANIFEST} says")
     return baseline
+
+
+def _well_formed(manifest: dict[str, Any]) -> bool:
+    """Return whether a manifest has the parts that are read later; names of columns and files go into SQL."""
+    parts = [manifest.get(name) for name in ("settings", "labels", "counts")]
+    settings, labels, counts = (part if isinstance(part, dict) else {} for part in parts)
+    groups = (settings.get(name) for name in ("checkpoint", "tokenizer", "text", "windows", "versions"))
+    columns, files = manifest.get("columns"), manifest.get("files")
+    return (
+        all(isinstance(group, dict) for group in groups)
+        and isinstance(settings["checkpoint"].get("compute_dtype"), str)
+        and all(isinstance(labels.get(name), str) for name in ("checkpoint", "text"))
+        and all(type(counts.get(name)) is int for name in ("tokens", "scored_tokens", "documents"))
+        and counts["tokens"] > 0
+        and isinstance(columns, list)
+        and columns == [name for name in MODEL_COLUMNS if name in columns]
+        and LOSS in columns
+        and isinstance(files, dict)
+        and list(files) == [TOKENS]
+        and isinstance(manifest.get("lossprobe"), str)
+    )
 
 
 def select_documents(baseline: Run, documents: Sequence[int], folder: Path) -> Run:

@@ -62,16 +62,29 @@ def test_a_point_rule_looks_at_the_estimate_alone(value, verdict):
 
 
 @given(st.floats(-5, 5), st.floats(0, 5), st.floats(-5, 5), st.booleans())
-def test_no_interval_passes_and_fails_mirrored_limits_alike(value, half, limit, upper):
+def test_mirrored_limits_give_the_same_verdict(value, half, limit, upper):
     kind, other = ("max", "min") if upper else ("min", "max")
-    verdict, mirrored = (
-        decide(check_of(kind, limit), estimate(value, half)),
-        decide(check_of(other, -limit), estimate(-value, half)),
+    assert decide(check_of(kind, limit), estimate(value, half)) == decide(
+        check_of(other, -limit), estimate(-value, half)
     )
-    assert verdict == mirrored
-    assert (verdict == "inconclusive") == (decide(check_of(other, limit), estimate(value, half)) == "inconclusive") or (
-        limit in (value - half, value + half)
-    )
+
+
+@pytest.mark.parametrize(("kind", "beyond"), [("max_increase", 5e-7), ("max_decrease", -5e-7), ("max", 5e-7)])
+def test_rounding_breaks_no_limit(kind, beyond):
+    check = check_of(kind, 0.0)
+    assert decide(check, estimate(beyond, 1e-9)) == "pass"
+    assert decide(check, estimate(10 * beyond, 1e-9)) == "fail"
+
+
+def test_a_share_without_any_such_token_is_not_known_for_certain():
+    """No token of 1,000 in 5 documents: fewer than 3.69 in a thousand, by the exact bound."""
+    sums = np.tile([0.0, 200.0, 200.0], (5, 1, 1))
+    check = check_of("max", 0.001, "share_above", nats=10.0)
+    metric = metric_of(check, 0)
+    held = measure_sums(check, metric, sums, 0.95).held
+    assert held.interval[1] == pytest.approx(1 - 0.025 ** (1 / 1000), rel=1e-9)
+    assert decide(check, held) == "inconclusive"
+    assert measure_sums(check, metric, sums, 0.95, early=True).held.half == (0.0, 0.0)
 
 
 def sums_of(rng, documents=40, shift=0.02, spread=0.05):
@@ -136,7 +149,7 @@ def test_without_a_baseline_a_change_is_inconclusive_and_the_value_still_shown()
         (2.5, 0.1, "nll 2.5000 nats per token [2.4000, 2.6000] keeps max (3.0000)"),
         (3.5, 0.1, "nll 3.5000 nats per token [3.4000, 3.6000] breaks max (3.0000)"),
         (3.5, math.nan, "nll 3.5000 nats per token, but no interval"),
-        (3.000001, 0.0, "nll 3.000001 nats per token [3.000001, 3.000001] breaks max (3.000000)"),
+        (3.00001, 0.0, "nll 3.00001 nats per token [3.00001, 3.00001] breaks max (3.00000)"),
     ],
 )
 def test_the_reason_shows_as_many_digits_as_it_takes(value, half, words):

@@ -23,7 +23,7 @@ from lossprobe.audit.settings import (
 from lossprobe.audit_file.document import INIT_HINT, MAX_FILE_BYTES
 from lossprobe.audit_file.origins import settings_table
 from lossprobe.audit_file.reader import Override, find_config, read_settings
-from lossprobe.audit_file.schema import ALL_KEYS, DTYPES, LIMIT_KEYS
+from lossprobe.audit_file.schema import ALL_KEYS, DTYPES, IN_PERCENT, LIMIT_KEYS
 from lossprobe.errors import LossprobeError, UsageError
 
 SHORTEST = """\
@@ -73,7 +73,7 @@ stop_early = true
 id = "late.digits_1"
 data = "code.v1"
 metric = "share_above"
-max_decrease_pct = 3
+max_decrease = 0.03
 where = "context >= 128 and document<5"
 class = "digits"
 field = "source"
@@ -139,7 +139,7 @@ def test_the_longest_file_says_everything(tmp_path):
     assert audit.stats == StatsSettings(0.99, 7, True)
     first, second = audit.checks
     assert first == Check(
-        "late.digits_1", "code.v1", "share_above", Limit("max_decrease_pct", 3.0), "context >= 128 and document<5",
+        "late.digits_1", "code.v1", "share_above", Limit("max_decrease", 0.03), "context >= 128 and document<5",
         "digits", "source", "", 10.0, None, "warn", "point", "fail", 30,
     )  # fmt: skip
     assert second == Check("p99", "heldout", "quantile", Limit("max", 12.5), quantile=0.99, line=43)
@@ -365,7 +365,13 @@ def test_batches_of_auto_are_none(tmp_path):
 def test_every_metric_takes_a_limit_on_its_change(tmp_path, metric):
     parameter = {"share_above": "nats = 5\n", "quantile": "quantile = 0.9\n"}.get(metric, "")
     text = SHORTEST.replace('metric = "nll"\n', f'metric = "{metric}"\n{parameter}')
+    percent = text.replace("max_increase", "max_increase_pct")
+    if metric == "perplexity":
+        assert "is a ratio" in refuse(write(tmp_path, text))[1]
+        text = percent
     assert read_settings(write(tmp_path, text)).checks[0].metric == metric
+    if metric not in IN_PERCENT:
+        assert "has no change in percent" in refuse(write(tmp_path, percent))[1]
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path):
@@ -491,7 +497,7 @@ def test_the_table_of_settings_has_each_with_its_origin(tmp_path):
     expected += [f"data.{name}.{key}" for name in ("heldout", "code.v1") for key in ALL_KEYS["data"]]
     expected += [f"{name}.{key}" for name in ("baseline", "stats") for key in ALL_KEYS[name]]
     keys = [key for key in ALL_KEYS["check"] if key != "id"]
-    expected += [f"check.late.digits_1.{key}" for key in keys if key not in LIMITS or key == "max_decrease_pct"]
+    expected += [f"check.late.digits_1.{key}" for key in keys if key not in LIMITS or key == "max_decrease"]
     expected += [f"check.p99.{key}" for key in keys if key not in LIMITS or key == "max"]
     assert list(table["key"]) == expected
     rows = table.set_index("key")

@@ -25,7 +25,7 @@ from lossprobe.audit_pass.early import Collected, needs_whole_text
 from lossprobe.audit_pass.gate import run_audit
 from lossprobe.audit_pass.texts import prepare
 from lossprobe.audit_pass.update import update_baseline
-from lossprobe.errors import NotComparableError, TextError, UsageError
+from lossprobe.errors import NotComparableError, NothingToScoreError, TextError, UsageError
 
 NLL = METRICS["nll"]
 DOCUMENTS = 60
@@ -119,6 +119,7 @@ def test_a_slice_is_measured_on_the_documents_that_were_scored(folder):
         (Check("q", "text", "quantile", Limit("max", 9.0), quantile=0.5), "needs the whole text"),
         (Check("l", "text", "loss50_minus_loss500", Limit("max", 9.0)), "needs the whole text"),
         (check_of(rule="point", kind="max"), "rule point"),
+        (check_of(9.0, "max", where="document < 3"), "where document < 3"),
     ],
 )
 def test_what_needs_the_whole_text_says_so_and_gets_it(folder, check, words):
@@ -134,6 +135,21 @@ def test_one_document_cannot_be_stopped_in(folder):
     (folder / "text.jsonl").write_text(json.dumps({"text": "abc " * 30}) + "\n")
     result = run_audit(settings_of(folder, check_of(9.0, "max"), stop_early=True), old_model())
     assert "text: cannot stop early: it is one document" in result.notes
+
+
+def test_a_text_of_empty_documents_has_nothing_to_score(folder):
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": "x" * (number % 2)}) + "\n" for number in range(40)))
+    settings = settings_of(folder, check_of(9.0, "max"), stop_early=True)
+    with pytest.raises(NothingToScoreError, match="no document has 2 tokens"):
+        run_audit(settings, old_model())
+
+
+def test_a_single_document_with_tokens_among_empty_ones_gives_no_interval(folder):
+    texts = ["abc def ghi"] + [""] * 39
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    result = run_audit(settings_of(folder, check_of(9.0, "max"), stop_early=True), old_model())
+    assert (result.checks[0].verdict, result.checks[0].measured_interval) == ("inconclusive", [None, None])
+    assert result.texts[0].scored_share == 1.0
 
 
 def test_two_hundred_orders_give_the_verdict_of_the_whole_text():
@@ -190,6 +206,33 @@ def test_a_missing_baseline_is_an_error_or_a_warning_or_is_made(folder):
     assert (made.verdict, made.checks[0].measured_interval) == ("pass", [0.0, 0.0])
     assert any("is now this model's" in note for note in made.notes)
     assert run_audit(settings, old_model()).verdict == "pass"
+
+
+def test_a_baseline_is_made_only_where_one_is_missing_needed_and_deserved(folder):
+    create = BaselineSettings(folder / "baselines", missing="create")
+    failing = replace(check_of(0.5, "max"), id="absolute")
+    result = run_audit(replace(settings_of(folder, check_of(), failing), baseline=create), old_model())
+    assert (result.verdict, (folder / "baselines").exists()) == ("fail", False)
+    run_audit(replace(settings_of(folder, failing), baseline=create), old_model())
+    assert not (folder / "baselines").exists(), "no check needs it"
+    run_audit(replace(settings_of(folder), baseline=create), old_model())
+    before = (folder / "baselines/text/tokens.parquet").read_bytes()
+    run_audit(replace(settings_of(folder, failing), baseline=create), new_model())
+    assert (folder / "baselines/text/tokens.parquet").read_bytes() == before
+
+
+def test_a_field_that_no_record_has_is_refused(folder):
+    with pytest.raises(UsageError, match="check nll: field leter: no document has this field"):
+        run_audit(settings_of(folder, check_of(9.0, "max", field="leter", equals="1")), old_model())
+
+
+def test_a_baseline_has_no_place_in_a_text(folder):
+    (folder / "text").mkdir()
+    (folder / "text" / "a.txt").write_text("abc def")
+    settings = settings_of(folder)
+    settings = replace(settings, data=(DataSettings("text", folder / "text"),), baseline=BaselineSettings(folder))
+    with pytest.raises(UsageError, match="is, or lies in, a text"):
+        update_baseline(settings, old_model())
 
 
 def test_what_differs_from_the_baseline_is_named(folder):

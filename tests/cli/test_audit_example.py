@@ -209,3 +209,18 @@ def test_the_audit_file_shows_what_an_audit_can_do():
     assert any(check.inconclusive == "fail" for check in settings.checks)
     assert any(check.where for check in settings.checks)
     assert settings.data[0].sha256 is not None
+
+
+def test_a_summary_that_cannot_be_written_costs_no_verdict(audit, folder, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(folder / "nowhere" / "summary.md"))
+    code, out, err = audit("--report", f"json:{folder / 'report.json'}")
+    assert code == 0, err
+    assert out.splitlines()[-1].startswith("pass: 7 checks")
+    assert "not added to the summary" in err
+    assert json.loads((folder / "report.json").read_text("utf-8"))["verdict"] == "pass"
+
+
+def test_a_report_without_a_folder_is_refused_before_anything_is_scored(audit, folder):
+    code, out, err = audit("--report", f"junit:{folder / 'nowhere' / 'audit.xml'}")
+    assert (code, out) == (6, "")
+    assert "its folder does not exist" in err

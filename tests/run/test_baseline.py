@@ -9,6 +9,7 @@ from drawn_runs import document_numbers, draw_logits, draw_targets, write_drawn
 from lossprobe.errors import NotComparableError, OutputError
 from lossprobe.run import baseline as module
 from lossprobe.run.baseline import MANIFEST, MODEL_COLUMNS, open_baseline, select_documents, write_baseline
+from lossprobe.run.files import sha256_of_json
 
 
 @pytest.fixture
@@ -123,3 +124,36 @@ def test_some_documents_are_copied_in_order_and_numbered_anew(drawn, tmp_path):
     expected = expected[expected["document"].isin(chosen)].reset_index(drop=True)
     assert found["document"].tolist() == [chosen.index(number) for number in expected["document"]]
     assert found.drop(columns="document").equals(expected.drop(columns="document"))
+
+
+def rehash(folder, change):
+    """Edit the manifest and its own hash with it, as whoever knows how could."""
+    content = json.loads((folder / MANIFEST).read_text())
+    content.pop("sha256")
+    change(content)
+    (folder / MANIFEST).write_text(json.dumps({**content, "sha256": sha256_of_json(content)}))
+
+
+@pytest.mark.parametrize("key", ["settings", "labels", "counts", "files", "columns", "lossprobe"])
+@pytest.mark.parametrize("value", [None, 5, [], {}, ["loss_nats", "x"]])
+def test_a_manifest_that_is_not_ours_is_refused_although_its_hash_is_right(drawn, tmp_path, key, value):
+    write_baseline(drawn.run, tmp_path / "base")
+    rehash(tmp_path / "base", lambda content: content.pop(key) if value is None else content.update({key: value}))
+    with pytest.raises(NotComparableError):
+        open_baseline(tmp_path / "base")
+
+
+def test_a_column_cannot_smuggle_sql(drawn, tmp_path):
+    write_baseline(drawn.run, tmp_path / "base")
+    evil = f"loss_nats) FROM tokens; COPY (SELECT 1) TO '{tmp_path}/written'; SELECT (1"
+    rehash(tmp_path / "base", lambda content: content["columns"].append(evil))
+    with pytest.raises(NotComparableError, match="not what lossprobe writes"):
+        open_baseline(tmp_path / "base")
+    assert not (tmp_path / "written").exists()
+
+
+def test_columns_are_those_of_the_file(drawn, tmp_path):
+    write_baseline(drawn.run, tmp_path / "base", MODEL_COLUMNS)
+    rehash(tmp_path / "base", lambda content: content.update(columns=["loss_nats"]))
+    with pytest.raises(NotComparableError, match="has other columns"):
+        open_baseline(tmp_path / "base")
