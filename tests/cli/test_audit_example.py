@@ -11,13 +11,23 @@ import shutil
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bundled import EXAMPLES
 from jsonschema import Draft202012Validator
 from junitparser import Failure, JUnitXml
 
+from lossprobe.analysis.clusters import find_clusters
+from lossprobe.analysis.confidence_sequence import looks
+from lossprobe.audit.decisions import decide, measure_sums
+from lossprobe.audit.metrics import metric_of
+from lossprobe.audit.pairing import Scored
+from lossprobe.audit.settings import Check, Limit
 from lossprobe.audit_file.reader import read_settings
+from lossprobe.audit_pass.early import Collected
 from lossprobe.cli.main import run
+from lossprobe.run.baseline import open_baseline
+from lossprobe.run.reader import latest_run
 
 CHECKS = ("cost-of-smoothing", "no-overconfidence", "no-new-disasters", "accuracy", "good-enough", "long-context",
           "punctuation")  # fmt: skip
@@ -224,3 +234,33 @@ def test_a_report_without_a_folder_is_refused_before_anything_is_scored(audit, f
     code, out, err = audit("--report", f"junit:{folder / 'nowhere' / 'audit.xml'}")
     assert (code, out) == (6, "")
     assert "its folder does not exist" in err
+
+
+def test_two_hundred_orders_of_the_text_decide_as_the_whole_text_does_and_sooner(audit):
+    """The plain model against the smoothed one: its over-confidence grew, by 14 standard errors of the whole text.
+
+    The documents' sums are taken once, from runs of the whole text; an order of them is all that a seed changes.
+    """
+    assert audit("--baseline", "smoothed", command=("baseline", "update"))[0] == 0
+    assert audit(*ITSELF, "--baseline", "smoothed")[0] == 10
+    plain = latest_run(Path())
+    scored = Scored(plain, find_clusters(plain), open_baseline(Path("smoothed/jargon")))
+    check = Check("no-overconfidence", "jargon", "confidence_gap", Limit("max_increase", 0.0))
+    metric = metric_of(check, 0)
+    sums = scored.sums(check, metric)
+    assert decide(check, measure_sums(check, metric, sums, 0.95).held) == "fail"
+    shares = []
+    for seed in range(200):
+        order = np.random.default_rng(seed).permutation(len(sums))
+        collected, before = Collected(check, metric), 0
+        for look in looks(len(sums)):
+            collected.sums.append(sums[np.sort(order[before:look])])
+            before = look
+            if look < len(sums):
+                collected.look(len(sums), 0.95)
+            if collected.decided is not None:
+                break
+        assert decide(check, collected.end(0.95).held) == "fail"
+        shares.append(before / len(sums))
+    assert np.mean(shares) < 0.2
+    assert np.quantile(shares, 0.95) < 0.25
