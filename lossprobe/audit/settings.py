@@ -89,7 +89,7 @@ class StatsSettings:
 
     Attributes:
         confidence: of the two-sided intervals that decide, between 0 and 1.
-        seed: of the random order of documents, and of resampling.
+        seed: of the random order of documents, with `stop_early`; resampling has one seed for ever.
         stop_early: score documents in random order, and end as soon as every check is decided.
     """
 
@@ -187,3 +187,7 @@ class AuditSettings:
     stats: StatsSettings
     checks: tuple[Check, ...]
     origins: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def checks_of(self, data: DataSettings) -> tuple[Check, ...]:
+        """Return the checks about a text that are not off."""
+        return tuple(check for check in self.checks if check.data == data.name and check.level != "off")

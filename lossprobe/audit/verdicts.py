@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import pandas as pd
-
 from lossprobe.audit.settings import Check
 from lossprobe.units import format_count, plural
 
@@ -88,7 +86,7 @@ class AuditResult:
         file: the audit file, as it was given.
         model: name of the checkpoint; model_sha256: of its files.
         confidence: of the intervals.
-        seed: of the order of documents and of resampling.
+        seed: of the order of documents, where it could stop early.
         stop_early: whether it could end before the end of the text.
         texts: the texts that were scored.
         checks: those whose level is not "off", in the order of the file.
@@ -129,28 +127,6 @@ class AuditResult:
         if self.stop_early and scored:
             line += f"; needed {', '.join(f'{share:.0%}' for share in scored)} of the text"
         return line
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """One row per check; `low` and `high` are those of `measured`, the rest as in `CheckResult`."""
-        rows = [_row(result) for result in self.checks]
-        return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(NUMBERS, float))
-
-
-NUMBERS = ("value", "baseline_value", "measured", "low", "high", "limit", "further_tokens")
-COLUMNS = (
-    "check", "verdict", "effect", "data", "metric", "where", "value", "baseline_value", "measured", "low", "high",
-    "measured_unit", "limit_kind", "limit", "tokens", "clusters", "further_tokens", "reason",
-)  # fmt: skip
-
-
-def _row(result: CheckResult) -> tuple[object, ...]:
-    check = result.check
-    return (
-        check.id, result.verdict, result.effect, check.data, check.metric, slice_name(check), result.value,
-        result.baseline_value, result.measured, *result.measured_interval, result.measured_unit, check.limit.kind,
-        check.limit.value, result.tokens, result.clusters, result.further_tokens, result.reason,
-    )  # fmt: skip
 
 
 def slice_name(check: Check) -> str:

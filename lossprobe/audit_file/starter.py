@@ -40,7 +40,7 @@ missing = "error"                # without a baseline: error, warn (checks are i
 
 [stats]
 confidence = 0.95                # of the intervals that decide
-seed = 0                         # of everything that is drawn at random
+seed = 0                         # of the order of documents, with stop_early
 stop_early = false               # true: score documents in random order, and end once every check is decided
 """
 CHECKS = """

@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lossprobe.audit.metrics import Metric, metric_of
 from lossprobe.audit.pairing import Scored
 from lossprobe.audit.settings import AuditSettings, Check
 from lossprobe.audit.verdicts import CheckResult, TextResult
-from lossprobe.audit_pass.texts import Prepared, score_options
+from lossprobe.audit_pass.texts import Prepared, score_options, to_be_created
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NothingToScoreError
 from lossprobe.pipeline import Progress, score_into
@@ -96,9 +97,9 @@ def needs_whole_text(settings: AuditSettings, text: Prepared) -> str | None:
             return f"check {check.id} needs the whole text (where {check.where})"
         if check.rule == "point":
             return f"check {check.id} needs the whole text (rule point)"
-    if settings.baseline.missing == "create" and text.baseline is None and text.folder is not None:
+    if to_be_created(settings, text):
         return "the baseline is to be created from the whole text"
-    if sum(1 for _ in text.source.documents()) < 2:
+    if len(list(islice(text.source.documents(), 2))) < 2:
         return "it is one document"
     return None
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from lossprobe.audit.settings import AuditSettings
 from lossprobe.audit.verdicts import AuditResult, CheckResult, TextResult
@@ -21,9 +22,7 @@ def unseen(_title: str) -> AbstractContextManager[Progress | None]:
     return nullcontext(None)
 
 
-def run_audit(
-    settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = unseen, *, tolerant: bool = False
-) -> AuditResult:
+def run_audit(settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = unseen) -> AuditResult:
     """Return the verdict on every check of an audit file.
 
     Runs are stored (or found) under `.lossprobe/`, so that every view can look into them afterwards; a pass that stops
@@ -33,16 +32,22 @@ def run_audit(
         settings: the audit file.
         checkpoint: its model.
         shown: makes the progress of each text, given a title.
-        tolerant: take a baseline that is missing or cannot be compared for none, with a note.
 
     Raises:
         NotComparableError: a baseline is missing or cannot be paired with the run.
         LossprobeError: see `pipeline.score`.
     """
+    return audit_texts(settings, checkpoint, prepare(settings, checkpoint), shown)
+
+
+def audit_texts(
+    settings: AuditSettings, checkpoint: Checkpoint, prepared: Sequence[Prepared], shown: Shown = unseen
+) -> AuditResult:
+    """Return what `run_audit` does, of texts that are prepared already."""
     texts: list[TextResult] = []
     results: dict[str, CheckResult] = {}
     notes: list[str] = []
-    for text in prepare(settings, checkpoint, tolerant=tolerant):
+    for text in prepared:
         with shown(f"auditing {text.source.name}") as progress:
             whole = needs_whole_text(settings, text) if settings.stats.stop_early else None
             if settings.stats.stop_early and whole is None:
@@ -72,14 +77,13 @@ def _notes(text: Prepared, checkpoint: Checkpoint) -> list[str]:
     """Return what a reader of the verdicts must know of a text and of its baseline."""
     notes = [*checkpoint.facts.notices, *text.source.notices]
     if text.baseline is not None:
-        before, now = text.baseline.manifest["settings"], text.settings
-        groups = (
-            ("versions", before["versions"], now["versions"]),
-            ("device", before["checkpoint"], now["checkpoint"]),
-        )
-        for group, old, new in groups:
-            keys = old if group == "versions" else ["device"]
-            changed = [f"{key} {old.get(key)} then, {new.get(key)} now" for key in keys if old.get(key) != new.get(key)]
-            if changed:
-                notes.append(f"{text.data.name}: the baseline was made with {', '.join(changed)}")
+        before, now = (_made_with(each) for each in (text.baseline.manifest["settings"], text.settings))
+        changed = [f"{key} {old} then, {now.get(key)} now" for key, old in before.items() if old != now.get(key)]
+        if changed:
+            notes.append(f"{text.data.name}: the baseline was made with {', '.join(changed)}")
     return notes
+
+
+def _made_with(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what moves losses by rounding alone: versions and device."""
+    return {**settings["versions"], "device": settings["checkpoint"].get("device")}

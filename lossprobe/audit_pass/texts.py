@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ class Prepared:
     baseline: Run | None
     folder: Path | None
 
+    @property
+    def needs_baseline(self) -> bool:
+        """Whether a check is about a change, and there is a place to measure it from."""
+        return self.folder is not None and any(check.limit.needs_baseline for check in self.checks)
+
 
 def prepare(settings: AuditSettings, checkpoint: Checkpoint, *, tolerant: bool = False) -> list[Prepared]:
     """Return the texts that some check is about, in the order of the file.
@@ -58,7 +63,7 @@ def prepare(settings: AuditSettings, checkpoint: Checkpoint, *, tolerant: bool =
     policy = window_policy(checkpoint, options)
     prepared = []
     for data in settings.data:
-        checks = tuple(check for check in settings.checks if check.data == data.name and check.level != "off")
+        checks = settings.checks_of(data)
         if not checks:
             continue
         _refuse_other_file(data)
@@ -84,8 +89,7 @@ def refuse_missing_baselines(settings: AuditSettings) -> None:
     """
     for data in settings.data:
         folder = _place(settings, data)
-        checks = (check for check in settings.checks if check.data == data.name and check.level != "off")
-        needed = folder is not None and any(check.limit.needs_baseline for check in checks)
+        needed = any(check.limit.needs_baseline for check in settings.checks_of(data))
         if folder is not None and needed and settings.baseline.missing == "error" and not is_baseline(folder):
             open_baseline(folder)  # says what is missing
 
@@ -113,26 +117,22 @@ def _baseline(text: Prepared, missing: str) -> Run | None:
     Raises:
         NotComparableError: it is missing, damaged, or cannot be compared.
     """
-    if text.folder is None or not any(check.limit.needs_baseline for check in text.checks):
-        return None
-    if missing != "error" and not is_baseline(text.folder):
+    if text.folder is None or not text.needs_baseline or (missing != "error" and not is_baseline(text.folder)):
         return None
     baseline = open_baseline(text.folder)
     refuse_other_baseline(baseline, text.settings, baseline_columns(text.checks))
     return baseline
 
 
+def to_be_created(settings: AuditSettings, text: Prepared) -> bool:
+    """Return whether the baseline of a text is missing, is needed, and is to be made from this model."""
+    missing = text.folder is not None and not is_baseline(text.folder)
+    return settings.baseline.missing == "create" and missing and text.needs_baseline
+
+
 def score_options(settings: AuditSettings) -> ScoreOptions:
     """Return the pass's part of an audit file."""
-    windows = settings.windows
-    return ScoreOptions(
-        context=windows.context,
-        stride=windows.stride,
-        bos=windows.bos,
-        batch_size=windows.batch_size,
-        score_unknown=windows.score_unknown,
-        max_unknown=windows.max_unknown,
-    )
+    return ScoreOptions(**asdict(settings.windows))
 
 
 def baseline_columns(checks: Sequence[Check]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lossprobe.audit.settings import AuditSettings
 from lossprobe.audit.verdicts import AuditResult
-from lossprobe.audit_pass.gate import Shown, run_audit, unseen
+from lossprobe.audit_pass.gate import Shown, audit_texts, unseen
 from lossprobe.audit_pass.texts import baseline_columns, prepare, score_options
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.pipeline import score
@@ -33,7 +33,7 @@ def update_baseline(
     whole, stored = replace(settings.stats, stop_early=False), replace(settings.baseline, missing="warn")
     settings = replace(settings, stats=whole, baseline=stored)
     texts = prepare(settings, checkpoint, tolerant=True)
-    found = run_audit(settings, checkpoint, shown, tolerant=True)
+    found = audit_texts(settings, checkpoint, texts, shown)
     comparable = {text.data.name for text in texts if text.baseline is not None}
     checks = [each for each in found.checks if each.check.data in comparable or not each.check.limit.needs_baseline]
     result = replace(found, checks=checks)
@@ -41,7 +41,7 @@ def update_baseline(
         return result, []
     written = []
     for text in texts:
-        if text.folder is not None and any(check.limit.needs_baseline for check in text.checks):
+        if text.folder is not None and text.needs_baseline:
             run = score(checkpoint, text.source, score_options(settings)).run  # stored already
             write_baseline(run, text.folder, baseline_columns(text.checks))
             written.append(text.folder)

@@ -11,10 +11,10 @@ from lossprobe.audit.metrics import Metric, metric_of
 from lossprobe.audit.pairing import Scored
 from lossprobe.audit.settings import AuditSettings, Check
 from lossprobe.audit.verdicts import CheckResult, TextResult
-from lossprobe.audit_pass.texts import Prepared, baseline_columns, score_options
+from lossprobe.audit_pass.texts import Prepared, baseline_columns, score_options, to_be_created
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.pipeline import Progress, score
-from lossprobe.run.baseline import is_baseline, open_baseline, write_baseline
+from lossprobe.run.baseline import open_baseline, write_baseline
 
 
 def audit_whole(
@@ -31,7 +31,7 @@ def audit_whole(
     scored.refuse_other_tokens()
     results = _measure_all(text.checks, scored, settings.stats.confidence)
     accepted = all(result.effect in ("pass", "warn") for result in results if not result.check.limit.needs_baseline)
-    if text.folder is not None and accepted and _to_be_created(settings, text):
+    if text.folder is not None and accepted and to_be_created(settings, text):
         write_baseline(run, text.folder, baseline_columns(text.checks))
         text.source.notices.append(f"{text.data.name}: the baseline was missing and is now this model's")
         scored = Scored(run, scored.clusters, open_baseline(text.folder))
@@ -48,12 +48,6 @@ def audit_whole(
         scored_share=1.0,
         baseline=None if baseline is None else baseline.name,
     )
-
-
-def _to_be_created(settings: AuditSettings, text: Prepared) -> bool:
-    """Return whether the baseline of a text is missing, is needed, and is to be made from this model."""
-    missing = settings.baseline.missing == "create" and text.folder is not None and not is_baseline(text.folder)
-    return missing and any(check.limit.needs_baseline for check in text.checks)
 
 
 def _measure_all(checks: Sequence[Check], scored: Scored, confidence: float) -> list[CheckResult]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 FORMATS = ("json", "junit", "markdown")
 SUMMARY = "GITHUB_STEP_SUMMARY"
-RUNS = ".lossprobe"
 REPORT_HELP = "Also write the verdict as json, junit or markdown; may be given more than once."
 
 
@@ -126,13 +125,8 @@ def _show(result: AuditResult, choices: dict[str, Any]) -> None:
         except OutputError as error:  # nobody asked for it by name: a verdict is not lost for that
             say(f"not added to the summary: {error.message}")
     write_text(STDOUT, audit_to_json(result) if choices["as_json"] else audit_to_terminal(result))
-    if choices["annotations"]:
-        _print_lines(audit_annotations(result), to_stderr=choices["as_json"])
-
-
-def _print_lines(lines: Iterable[str], *, to_stderr: bool) -> None:
-    for line in lines:
-        click.echo(line, err=to_stderr)
+    for line in audit_annotations(result) if choices["annotations"] else ():
+        click.echo(line, err=choices["as_json"])
 
 
 def _print_config(settings: AuditSettings) -> None:
@@ -152,8 +146,10 @@ def _check_reports(destinations: Sequence[Path], settings: AuditSettings) -> Non
         UsageError: two in one place, or one over an input of the audit or in one of its folders.
         OutputError: no file can be written there.
     """
+    from lossprobe.run.reader import RUNS_FOLDER
+
     model = settings.model
-    inputs = [settings.file, model.checkpoint, model.tokenizer, settings.baseline.path, Path(RUNS)]
+    inputs = [settings.file, model.checkpoint, model.tokenizer, settings.baseline.path, Path(RUNS_FOLDER)]
     inputs += [data.path for data in settings.data]
     targets = [destination.resolve() for destination in destinations]
     for destination, target in zip(destinations, targets, strict=True):

@@ -12,8 +12,6 @@ from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lossprobe.audit.settings import AuditSettings
 
 
@@ -78,7 +76,8 @@ def show(audit_file: AuditFile) -> None:
     from lossprobe.report.tables import to_terminal
 
     settings = _with_baseline(load_settings(audit_file))
-    folder = _folder(settings)
+    folder = settings.baseline.path
+    assert folder is not None
     write_text(STDOUT, to_terminal(baseline_table(folder), f"baseline {visible(str(folder), 200)}", []))
 
 
@@ -117,8 +116,3 @@ def _with_baseline(settings: AuditSettings) -> AuditSettings:
             "audit.no_baseline", f"{shown}: no check measures a change", hint="give one max_increase or max_decrease"
         )
     return settings
-
-
-def _folder(settings: AuditSettings) -> Path:
-    assert settings.baseline.path is not None
-    return settings.baseline.path
