@@ -101,6 +101,31 @@ def around(estimate: float, replicates: npt.NDArray[np.float64]) -> Interval:
     return Interval(estimate, estimate - half, estimate + half)
 
 
+def grouped_errors(
+    numerator: npt.NDArray[np.float64], denominator: npt.NDArray[np.float64], starts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Return the standard error of Σ numerator / Σ denominator in each of K groups of clusters, NaN of a single one.
+
+    Args:
+        numerator: float64 [G], sums of every cluster, those of a group side by side.
+        denominator: float64 [G], their counts.
+        starts: [K], where the groups start.
+
+    Two groups, the first that of `jackknife_ratio`, the second a single cluster:
+
+    >>> grouped_errors(np.array([1, 2, 6, 5.0]), np.array([1, 1, 2, 1.0]), np.array([0, 3])).round(6).tolist()
+    [0.693889, nan]
+    """
+    clusters = np.diff([*starts, len(numerator)])
+    group = np.repeat(np.arange(len(starts)), clusters)
+    rest = np.add.reduceat(denominator, starts)[group] - denominator
+    left = np.add.reduceat(numerator, starts)[group] - numerator
+    replicates = np.divide(left, rest, out=np.full(len(rest), np.nan), where=rest > 0)
+    centred = replicates - (np.add.reduceat(replicates, starts) / clusters)[group]
+    errors: npt.NDArray[np.float64] = np.sqrt((clusters - 1) * np.add.reduceat(centred**2, starts) / clusters)
+    return errors
+
+
 def t_quantile(clusters: npt.ArrayLike, confidence: float = CONFIDENCE) -> npt.NDArray[np.float64]:
     """Return the two-sided quantile of Student's t with `clusters` − 1 degrees of freedom, NaN below two."""
     freedom = np.asarray(clusters, float) - 1.0

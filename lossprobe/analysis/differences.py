@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import stdtr
 
-from lossprobe.analysis.clusters import Clusters, t_quantile
+from lossprobe.analysis.clusters import Clusters, grouped_errors, t_quantile
 from lossprobe.analysis.outcomes import refuse_not_finite
 from lossprobe.analysis.paired import Ints, PairedRows, paired_batches
 from lossprobe.analysis.resampling import Floats
@@ -123,7 +123,7 @@ def grouped_changes(group: Ints, nats: Floats, tokens: Floats) -> pd.DataFrame:
     total_nats, total_tokens = np.add.reduceat(nats, starts), np.add.reduceat(tokens, starts)
     clusters = np.diff([*starts, len(group)])
     mean = total_nats / total_tokens
-    error = _standard_errors(nats, tokens, starts)
+    error = grouped_errors(nats, tokens, starts)
     half = t_quantile(clusters) * error
     return pd.DataFrame(
         {
@@ -168,15 +168,3 @@ def holm(p_values: Floats) -> Floats:
     left = np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(left * p_values[order]))
     return adjusted
-
-
-def _standard_errors(nats: Floats, tokens: Floats, starts: Ints) -> Floats:
-    """Return the jackknife standard error of each group's ratio, NaN of a single cluster; groups start at `starts`."""
-    clusters = np.diff([*starts, len(nats)])
-    group = np.repeat(np.arange(len(starts)), clusters)
-    rest = np.add.reduceat(tokens, starts)[group] - tokens
-    left = np.add.reduceat(nats, starts)[group] - nats
-    replicates = np.divide(left, rest, out=np.full(len(rest), np.nan), where=rest > 0)
-    centred = replicates - (np.add.reduceat(replicates, starts) / clusters)[group]
-    errors: Floats = np.sqrt((clusters - 1) * np.add.reduceat(centred**2, starts) / clusters)
-    return errors

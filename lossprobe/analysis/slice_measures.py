@@ -12,7 +12,7 @@ from lossprobe.analysis.calibration_bins import (
     expected_noise,
     grouped_bin_sums,
 )
-from lossprobe.analysis.clusters import t_quantile
+from lossprobe.analysis.clusters import grouped_errors, t_quantile
 from lossprobe.analysis.outcomes import OUTCOMES, standard_errors
 from lossprobe.analysis.resampling import Floats
 from lossprobe.run.reader import Run
@@ -68,11 +68,5 @@ def _half_widths(numerator: Floats, denominator: Floats, starts: npt.NDArray[np.
     [2.985562, nan]
     """
     clusters = np.diff([*starts, len(numerator)])
-    group = np.repeat(np.arange(len(starts)), clusters)
-    rest = np.add.reduceat(denominator, starts)[group] - denominator
-    left = np.add.reduceat(numerator, starts)[group] - numerator
-    replicates = np.divide(left, rest, out=np.full(len(rest), np.nan), where=rest > 0)
-    centred = replicates - (np.add.reduceat(replicates, starts) / clusters)[group]
-    variance = np.add.reduceat(centred**2, starts) / clusters
-    half: Floats = t_quantile(clusters) * np.sqrt((clusters - 1) * variance)
+    half: Floats = t_quantile(clusters) * grouped_errors(numerator, denominator, starts)
     return half
