@@ -213,11 +213,16 @@ def test_a_baseline_is_made_only_where_one_is_missing_needed_and_deserved(folder
     failing = replace(check_of(0.5, "max"), id="absolute")
     result = run_audit(replace(settings_of(folder, check_of(), failing), baseline=create), old_model())
     assert (result.verdict, (folder / "baselines").exists()) == ("fail", False)
-    run_audit(replace(settings_of(folder, failing), baseline=create), old_model())
-    assert not (folder / "baselines").exists(), "no check needs it"
+    keeping = replace(settings_of(folder, check_of(99.0, "max"), stop_early=True), baseline=create)
+    (text,) = prepare(keeping, old_model())
+    assert needs_whole_text(keeping, text) is None
+    for settings in (keeping, replace(keeping, stats=StatsSettings())):
+        assert run_audit(settings, old_model()).verdict == "pass"
+        assert not (folder / "baselines").exists(), "no check needs it"
     run_audit(replace(settings_of(folder), baseline=create), old_model())
     before = (folder / "baselines/text/tokens.parquet").read_bytes()
-    run_audit(replace(settings_of(folder, failing), baseline=create), new_model())
+    for check in (failing, check_of(9.0)):
+        run_audit(replace(settings_of(folder, check), baseline=create), new_model())
     assert (folder / "baselines/text/tokens.parquet").read_bytes() == before
 
 
