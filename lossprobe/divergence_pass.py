@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from lossprobe.analysis.divergence import Divergence
 from lossprobe.analysis.divergence_tally import ComparedTokens, DivergenceTally
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
 from lossprobe.errors import CheckpointError, NotComparableError, NothingToScoreError, TextError
 from lossprobe.pipeline import Progress, ScoreOptions, window_policy
-from lossprobe.run.planning import UNKNOWN_SHOWN, check_unknown
+from lossprobe.run.planning import check_unknown
+from lossprobe.run.tally import UNKNOWN_SHOWN, DocumentCount
 from lossprobe.scoring.pair import compare_part
-from lossprobe.scoring.plan import SCORED, Rows, WindowPolicy, cut_parts, plan_document
+from lossprobe.scoring.plan import Rows, WindowPolicy, cut_parts, plan_pieces
 from lossprobe.scoring.scorer import PassOptions
 from lossprobe.text.documents import Document, Fingerprint, Source
 from lossprobe.units import format_count, visible
@@ -65,7 +64,7 @@ def measure_divergence(
     tally = DivergenceTally(first.facts.name, second.facts.name)
     passing = PassOptions(options.batch_size, advance=advance)
     seen = Fingerprint()
-    for part in cut_parts(rows for _, rows in _planned(source, first.tokenizer, policy, seen)):
+    for part in cut_parts(_planned(source, first.tokenizer, policy, seen)):
         tally.add(ComparedTokens(**vars(compare_part((first, second), part, passing))))
     if seen.hexdigest() != count.sha256:
         raise TextError("text.changed", f"{source.name}: the text changed while it was read (sha256 differs)")
@@ -93,18 +92,21 @@ def _refuse_different(first: Checkpoint, second: Checkpoint) -> None:
         )
 
 
-def _planned(
-    source: Source, tokenizer: Tokenizer, policy: WindowPolicy, seen: Fingerprint
-) -> Iterator[tuple[tuple[Document, Tokens], Rows]]:
-    """Yield every document with its tokens and its rows, as `run.planning` plans them."""
-    window = 0
-    for number, document in enumerate(source.documents()):
+def _tokenized(source: Source, tokenizer: Tokenizer, seen: Fingerprint) -> Iterator[tuple[Document, Tokens]]:
+    """Yield every document with its tokens."""
+    for document in source.documents():
         seen.add(document)
-        tokens = tokenizer.encode(document.text)
-        rows = plan_document(number, tokens, policy, window)
-        if len(rows):
-            window = int(rows.window[-1]) + 1
-            yield (document, tokens), rows
+        yield document, tokenizer.encode(document.text)
+
+
+def _planned(source: Source, tokenizer: Tokenizer, policy: WindowPolicy, seen: Fingerprint) -> Iterator[Rows]:
+    """Yield the rows of every document in pieces, as `run.planning` plans them."""
+    after = 0
+    for number, (_, tokens) in enumerate(_tokenized(source, tokenizer, seen)):
+        first_window = after
+        for rows in plan_pieces(number, tokens, policy, first_window):
+            after = int(rows.window[-1]) + 1
+            yield rows
 
 
 @dataclass
@@ -117,16 +119,13 @@ class _Count:
     unknown: int = 0
     unknown_text: list[str] = field(default_factory=list)
 
-    def note_unknown(self, document: Document, tokens: Tokens) -> None:
-        """Count the tokens that stand for text outside the vocabulary, and keep a few."""
-        places = np.flatnonzero(tokens.unknown)
-        self.unknown += len(places)
-        starts = np.concatenate([[0], tokens.byte_stop])
-        data = document.text.encode() if len(places) and len(self.unknown_text) < UNKNOWN_SHOWN else b""
-        for place in places[:1000] if data else []:
-            piece = data[int(starts[place]) : int(starts[place + 1])].decode("utf-8", "replace")
-            if piece not in self.unknown_text and len(self.unknown_text) < UNKNOWN_SHOWN:
-                self.unknown_text.append(piece)
+    def add(self, document: DocumentCount) -> None:
+        """Add the counts of a document."""
+        self.tokens += document.tokens
+        self.scored += document.scored_tokens
+        self.unknown += document.unknown
+        new = [piece for piece in document.unknown_text if piece not in self.unknown_text]
+        self.unknown_text = [*self.unknown_text, *new][:UNKNOWN_SHOWN]
 
     def check(self, source: Source, max_unknown: float) -> None:
         """Refuse a text without a token that can be scored, or with too many unknown ones."""
@@ -146,16 +145,18 @@ def _count(checkpoint: Checkpoint, source: Source, policy: WindowPolicy) -> _Cou
         CheckpointError: the tokenizer gives an id that the model does not have.
     """
     count, seen = _Count(), Fingerprint()
-    for (document, tokens), rows in _planned(source, checkpoint.tokenizer, policy, seen):
+    for document, tokens in _tokenized(source, checkpoint.tokenizer, seen):
         largest = int(tokens.ids.max(initial=0))
         if largest >= checkpoint.facts.vocab_size:
             raise CheckpointError(
                 "tokenizer.id_out_of_range",
                 f"the tokenizer gave token id {largest}, the model has {checkpoint.facts.vocab_size}",
             )
-        count.tokens += len(rows)
-        count.scored += int((rows.unscored == SCORED).sum())
-        count.note_unknown(document, tokens)
+        one = DocumentCount(document)
+        one.add_tokens(tokens)
+        for rows in plan_pieces(0, tokens, policy, first_window=0):
+            one.add_rows(rows.take(rows.own))
+        count.add(one)
     count.sha256 = seen.hexdigest()
     return count
 

@@ -26,7 +26,8 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NothingToScoreError
 from lossprobe.pipeline import Progress, score_into
 from lossprobe.run.baseline import select_documents
-from lossprobe.run.planning import UNKNOWN_SHOWN, check_unknown
+from lossprobe.run.planning import check_unknown
+from lossprobe.run.tally import UNKNOWN_SHOWN
 from lossprobe.text.documents import Document, Source
 
 

@@ -9,12 +9,16 @@ from typing import Any
 
 ALLOWANCE = struct.Struct("<qd")  # first part of a request: address space in bytes, CPU time in seconds
 OK, FAILED, OUT_OF_MEMORY = b"ok", b"failed", b"memory"  # first part of an answer
+THREADS = "RAYON_NUM_THREADS"  # variable with the number of threads for the child, which is always set
 COUNTS = struct.Struct("<q?")  # last part of an encoding: bytes that no token covers, whether the spans tile
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take. Real tokenizers take up to 300 bytes and 5 microseconds for a byte of text.
+    """What one request may take. Real tokenizers take up to 5 microseconds for a byte of text.
+
+    They take 10 bytes of memory for it in a long document that comes in pieces, but up to 300 in one that cannot (a
+    text that is one endless word, see `pieces`), and all of that is address space, not yet memory.
 
     Attributes:
         memory: address space of the child, in bytes.
@@ -36,7 +40,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-def send_frame(stream: Any, parts: Sequence[bytes]) -> None:
+def send_frame(stream: Any, parts: Sequence[bytes | bytearray]) -> None:
     """Write one frame to a buffered binary stream."""
     stream.write(struct.pack(f"<{len(parts) + 1}q", len(parts), *map(len, parts)))
     for part in parts:

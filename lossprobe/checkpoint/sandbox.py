@@ -15,7 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from lossprobe.checkpoint.frames import ALLOWANCE, DEFAULT_LIMITS, OK, OUT_OF_MEMORY, Limits, receive_frame, send_frame
+from lossprobe.checkpoint.frames import (
+    ALLOWANCE,
+    DEFAULT_LIMITS,
+    OK,
+    OUT_OF_MEMORY,
+    THREADS,
+    Limits,
+    receive_frame,
+    send_frame,
+)
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.units import visible
 
@@ -25,11 +34,11 @@ START = (
     "main()"
 )
 ENVIRONMENT = {
-    "TOKENIZERS_PARALLELISM": "false",  # every thread reserves address space, which is limited
-    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "true",
     "OPENBLAS_NUM_THREADS": "1",
     "RUST_BACKTRACE": "0",
 }
+MAX_THREADS = 16  # each reserves 64 MB or more of address space, which is limited
 LAST_WORDS = 4096  # bytes of a dead child's standard error that are read
 FULL = (b"memory allocation", b"bad_alloc")
 
@@ -96,7 +105,7 @@ class Sandbox:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                env=os.environ | ENVIRONMENT,
+                env=os.environ | ENVIRONMENT | {THREADS: str(_threads())},
             )
         except OSError as error:
             self._errors.close()
@@ -135,6 +144,13 @@ class Sandbox:
     def _last_words(self) -> bytes:
         self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - LAST_WORDS))
         return self._errors.read().strip()
+
+
+def _threads() -> int:
+    """Return how many threads tokenize a long document: as many as asked for, else as there are cores for us."""
+    asked = os.environ.get(THREADS, "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(int(asked) if asked.isdecimal() and int(asked) else cores, MAX_THREADS)
 
 
 def _end(process: subprocess.Popen[bytes], errors: IO[bytes], owner: int) -> None:

@@ -12,14 +12,17 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
 
-from lossprobe.checkpoint.frames import ALLOWANCE, COUNTS, FAILED, OK, OUT_OF_MEMORY, receive_frame, send_frame
-from lossprobe.checkpoint.spans import added_tokens, aligned_stops, exact_stops, vocabulary_bytes
+from lossprobe.checkpoint.frames import ALLOWANCE, COUNTS, FAILED, OK, OUT_OF_MEMORY, THREADS, receive_frame, send_frame
+from lossprobe.checkpoint.pieces import NotLocal, Piece, Run, Sizes, Splitter
+from lossprobe.checkpoint.spans import AlignedSpans, ExactSpans, added_tokens, vocabulary_bytes
 
 try:
     import resource
@@ -27,6 +30,8 @@ except ImportError:  # Windows: no limits
     resource = None  # type: ignore[assignment]
 
 MAX_ID = 2**31 - 1  # ids travel and are stored as int32
+MAX_CHARACTER = 4  # bytes of UTF-8
+MAX_REACH = 1 << 20  # bytes; more is no tokenizer that anyone trained
 
 
 class Opened:
@@ -35,12 +40,13 @@ class Opened:
     Args:
         definition: a tokenizer.json, without truncation and padding.
         bos_token: the text of the BOS token, or "".
+        sizes: how long documents are cut.
 
     Raises:
         Exception: anything that the library raises.
     """
 
-    def __init__(self, definition: str, bos_token: str) -> None:
+    def __init__(self, definition: str, bos_token: str, sizes: Sizes) -> None:
         self._backend = tokenizers.Tokenizer.from_str(definition)
         content = json.loads(definition)
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
@@ -48,15 +54,17 @@ class Opened:
         if largest > MAX_ID:
             raise ValueError(f"token id {largest} is above {MAX_ID}")
         kind, self._bytes = vocabulary_bytes(content, vocabulary)
-        self._blanks = {index for index, piece in self._bytes.items() if piece == b" "}
+        self._blanks = frozenset(index for index, piece in self._bytes.items() if piece == b" ")
+        added = added_tokens(content, vocabulary)
+        reach = [len(entry["content"].encode()) for entry in added.values()]
+        reach.append(MAX_CHARACTER * (content["model"].get("max_input_chars_per_word") or 0))  # WordPiece
+        self._sizes = sizes.reaching(min(max(reach), MAX_REACH))
         self._facts = {
             "kind": kind,
             "unknown_id": vocabulary.get(_unknown_token(content), -1),
             "bos_id": vocabulary.get(bos_token) if bos_token else None,
             "prefix": self._prefix(),
-            "special_ids": [
-                index for index, entry in added_tokens(content, vocabulary).items() if entry.get("special")
-            ],
+            "special_ids": [index for index, entry in added.items() if entry.get("special")],
         }
 
     def describe(self) -> list[bytes]:
@@ -65,22 +73,41 @@ class Opened:
         lengths = np.array([len(piece) for piece in self._bytes.values()], dtype=np.int64)
         return [json.dumps(self._facts).encode(), ids.tobytes(), lengths.tobytes(), b"".join(self._bytes.values())]
 
-    def encode(self, data: bytes) -> list[bytes]:
-        """Return ids, int32 [N]; span ends, int64 [N]; and `COUNTS`."""
-        text = data.decode()
-        encoding = self._backend.encode(text, add_special_tokens=False)
-        ids = encoding.ids
-        stops = exact_stops([self._bytes.get(index, b"") for index in ids], data)
-        normalized, tiles = 0, True
-        if stops is None:
-            # A blank that stands for no blank of the text was put there by the tokenizer, and covers nothing.
-            offsets = [
-                (start, start) if index in self._blanks and not text[start:stop].isspace() else (start, stop)
-                for index, (start, stop) in zip(ids, encoding.offsets, strict=True)
-            ]
-            stops, normalized, tiles = aligned_stops(offsets, text)
-            tiles = tiles and (len(ids) > 0 or not text)
-        return [np.array(ids, dtype=np.int32).tobytes(), stops.tobytes(), COUNTS.pack(normalized, tiles)]
+    def encode(self, data: bytes | bytearray) -> list[bytes | bytearray]:
+        """Return ids, int32 [N]; widths of the spans, uint32 [N]; and `COUNTS`. See `pieces` for long documents."""
+        if len(self._sizes.starts(len(data))) > 1:
+            with contextlib.suppress(NotLocal):
+                return self._collect(data, Splitter(partial(self._pieces, data), data, self._sizes).runs)
+        (whole,) = self._pieces(data, [(0, len(data))])
+        return self._collect(data, lambda: iter([Run(whole, 0, len(whole.ids))]))
+
+    def _collect(self, data: bytes | bytearray, runs: Callable[[], Iterator[Run]]) -> list[bytes | bytearray]:
+        """Go through the tokens of a document, and once more where their bytes do not spell it."""
+        ids, exact = bytearray(), ExactSpans(data, self._bytes)
+        for run in runs():
+            ids += np.array(run.ids, dtype=np.int32).tobytes()
+            if not exact.add(run.ids):
+                break
+        if exact.finish():
+            return [ids, exact.widths, COUNTS.pack(0, True)]
+        ids, aligned = bytearray(), AlignedSpans()
+        for run in runs():
+            ids += np.array(run.ids, dtype=np.int32).tobytes()
+            aligned.add(*run.spans())
+        normalized, tiles = aligned.finish(len(data))
+        return [ids, aligned.widths, COUNTS.pack(normalized, tiles and (len(ids) > 0 or not data))]
+
+    def _pieces(self, data: bytes | bytearray, ranges: Sequence[tuple[int, int]]) -> list[Piece]:
+        """Return the tokens of some stretches of a document, which the library shares out among its threads."""
+        texts = [data[start:stop].decode() for start, stop in ranges]
+        if len(texts) == 1:
+            encodings = [self._backend.encode(texts[0], add_special_tokens=False)]
+        else:
+            encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+        return [
+            Piece(encoding, text, start, self._blanks)
+            for encoding, text, (start, _) in zip(encodings, texts, ranges, strict=True)
+        ]
 
     def _prefix(self) -> list[int]:
         """Return the ids that the tokenizer puts before a text by itself."""
@@ -100,19 +127,20 @@ def _unknown_token(definition: dict[str, Any]) -> str:
     return model.get("unk_token") or ""
 
 
-def serve(requests: Any, answers: Any) -> None:
+def serve(requests: Any, answers: Any, sizes: Sizes) -> None:
     """Answer requests until the stream of requests ends."""
     opened: Opened | None = None
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             allowance, *parts = receive_frame(requests)
             set_limits(*ALLOWANCE.unpack(allowance))
+            answer: list[bytes | bytearray]
             try:
                 if opened is None:
-                    opened = Opened(parts[0].decode(), parts[1].decode())
+                    opened = Opened(parts[0].decode(), parts[1].decode(), sizes)
                     answer = [OK, *opened.describe()]
                 else:
-                    answer = [OK, *opened.encode(bytes(parts[0]))]
+                    answer = [OK, *opened.encode(parts[0])]
             except MemoryError:
                 answer = [OUT_OF_MEMORY]
             except BaseException as error:  # noqa: BLE001 - the library raises bare Exception, its panics are not even that
@@ -141,5 +169,5 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints cannot get between the frames
-    serve(sys.stdin.buffer, answers)
+    serve(sys.stdin.buffer, answers, Sizes(batch=2 * int(os.environ[THREADS])))
     os._exit(0)  # to free a large vocabulary takes time, and nobody needs it

@@ -2,19 +2,21 @@
 
 The bytes a token stands for are read off the tokenizer's own vocabulary. Where they concatenate to the
 document, the spans are exact, also for tokens that end inside a character. Where a tokenizer rewrites text
-(lower case, dropped blanks), its character offsets are used and the gaps go to the token that follows.
+(lower case, dropped blanks), its character offsets are used and the gaps go to the token that follows. Tokens
+come in runs, in order, and only the width of each is kept: 4 bytes a token, however long the document.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 SPACE_MARK = "\u2581"  # "▁", the visible blank of sentencepiece
+Integers = npt.NDArray[np.int64]
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -85,71 +87,136 @@ def _piece_bytes(token: str, marks_space: bool, fallback: bool, prefix: str) -> 
     return token.removeprefix(prefix).encode() if prefix else token.encode()
 
 
-def exact_stops(pieces: Sequence[bytes], text: bytes) -> npt.NDArray[np.int64] | None:
-    r"""Return the end of each token's span when the pieces concatenate to the text, else None.
+class ExactSpans:
+    r"""Span widths of tokens whose bytes concatenate to the document, or the finding that they do not.
 
-    One blank that the tokenizer put before the text (sentencepiece's dummy prefix) is no part of it: the
-    first token then covers one byte less.
-
-    >>> exact_stops([b" One", b" \xe2\x80", b"\x94"], "One —".encode()).tolist()
-    [3, 6, 7]
-    """
-    joined = b"".join(pieces)
-    prefix = 1 if len(joined) == len(text) + 1 and joined.startswith(b" ") else 0
-    if joined[prefix:] != text:
-        return None
-    lengths = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
-    return np.maximum(np.cumsum(lengths) - prefix, 0)
-
-
-def aligned_stops(offsets: Sequence[tuple[int, int]], text: str) -> tuple[npt.NDArray[np.int64], int, bool]:
-    """Return span ends from character offsets, the bytes no token covers, and whether the offsets tile.
-
-    A gap between tokens belongs to the token after it, a gap at the end to the last token, so the spans
-    tile the document. Tokens that share one character get equal shares of its bytes, in order.
+    One blank that the tokenizer put before the text (sentencepiece's dummy prefix) is no part of it: the first
+    token then covers one byte less.
 
     Args:
-        offsets: start and stop of each token in characters of `text`.
-        text: the document.
+        data: the document.
+        pieces: the bytes that each id stands for.
 
-    Returns:
-        int64 [N] span ends in bytes; number of bytes outside every token; False where offsets run
-        backwards, so that the spans are a guess.
+    Attributes:
+        widths: uint32, bytes covered by each token so far; final after `finish`.
 
-    >>> aligned_stops([(0, 2), (3, 5)], "ab cd")[0].tolist(), aligned_stops([(0, 2), (3, 5)], "ab cd")[1]
-    ([2, 5], 1)
+    >>> spans = ExactSpans(" One —".encode(), {0: b" One", 1: b" \xe2\x80", 2: b"\x94"})
+    >>> spans.add([0, 1]), spans.add([2]), spans.finish(), np.frombuffer(spans.widths, np.uint32).tolist()
+    (True, True, True, [4, 3, 1])
     """
-    byte_at = _byte_offsets(text)
-    starts = byte_at[np.array([start for start, _ in offsets], dtype=np.int64)]
-    stops = byte_at[np.array([stop for _, stop in offsets], dtype=np.int64)]
-    tiles = bool((np.diff(starts) >= 0).all() and (np.diff(stops) >= 0).all())
-    ends = np.maximum.accumulate(stops)
-    previous = np.concatenate(([0], ends[:-1]))
-    covered = int(np.maximum(ends - np.maximum(starts, previous), 0).sum())
-    ends = _share_repeated(starts, ends)
-    total = int(byte_at[-1])
-    if len(ends):
-        ends[-1] = total
-    return ends, total - covered, tiles
+
+    def __init__(self, data: bytes | bytearray, pieces: Mapping[int, bytes]) -> None:
+        self.widths = bytearray()
+        self._data = data
+        self._pieces = pieces
+        self._length = 0
+        self._first = 0  # first token of any width
+        self._prefixes = {0, 1}  # blanks before the text that what was seen allows
+
+    def add(self, ids: Sequence[int]) -> bool:
+        """Add the next tokens; return False once they cannot spell the document."""
+        pieces = [self._pieces.get(index, b"") for index in ids]
+        joined = b"".join(pieces)
+        widths = np.fromiter(map(len, pieces), dtype=np.uint32, count=len(pieces))
+        if self._length == 0:
+            self._first += int((widths > 0).argmax()) if joined else len(ids)
+        self._prefixes = {prefix for prefix in self._prefixes if self._fits(joined, prefix)}
+        self._length += len(joined)
+        self.widths += widths.tobytes()
+        return bool(self._prefixes)
+
+    def finish(self) -> bool:
+        """Return whether all tokens together spell the document, no less and no more."""
+        prefix = self._length - len(self._data)
+        if prefix not in self._prefixes:
+            return False
+        if prefix:
+            np.frombuffer(self.widths, dtype=np.uint32)[self._first] -= 1
+        return True
+
+    def _fits(self, joined: bytes, prefix: int) -> bool:
+        start = self._length - prefix
+        if start < 0:  # the blank itself is due
+            return not joined or (joined[:1] == b" " and self._data.startswith(joined[1:]))
+        return self._data.startswith(joined, start)
 
 
-def _share_repeated(starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return `ends` with a span that several tokens in a row share divided among them."""
-    shared = ends.copy()
-    first = 0
-    for index in range(1, len(ends) + 1):
-        if index < len(ends) and ends[index] == ends[first] and starts[index] == starts[first]:
-            continue
-        count = index - first
-        if count > 1:
-            begin = max(int(starts[first]), int(ends[first - 1]) if first else 0)
-            width = int(ends[first]) - begin
-            shared[first:index] = begin + (np.arange(1, count + 1) * width) // count
-        first = index
+class AlignedSpans:
+    """Span widths from where each token lies in the text, for tokenizers that rewrite it.
+
+    A gap between tokens belongs to the token after it, a gap at the end to the last token, so the spans
+    tile the document. Tokens that share one stretch get equal shares of its bytes, in order.
+
+    Attributes:
+        widths: uint32, bytes covered by each token so far; all of them after `finish`.
+
+    >>> spans = AlignedSpans()
+    >>> spans.add(np.array([0, 3]), np.array([2, 5]))  # "ab cd"
+    >>> spans.finish(5), np.frombuffer(spans.widths, np.uint32).tolist()
+    ((1, True), [2, 3])
+    """
+
+    def __init__(self) -> None:
+        self.widths = bytearray()
+        self._covered = 0
+        self._tiles = True
+        self._last = np.zeros(2, np.int64)  # start and stop of the last token
+        self._settled = 0  # where the spans in `widths` end
+        self._starts = self._ends = np.empty(0, np.int64)  # the last tokens, which may share more than is known yet
+
+    def add(self, starts: Integers, stops: Integers) -> None:
+        """Add the next tokens: int64 [N] first byte of each, and byte after its last."""
+        if not len(starts):
+            return
+        self._tiles &= all(
+            (np.diff(at, prepend=last) >= 0).all() for at, last in zip((starts, stops), self._last, strict=True)
+        )
+        self._last = np.array([starts[-1], stops[-1]])
+        reached = self._ends[-1] if len(self._ends) else 0
+        ends = np.maximum.accumulate(np.maximum(stops, reached))
+        self._covered += int(np.maximum(ends - np.maximum(starts, np.append(reached, ends[:-1])), 0).sum())
+        self._starts, self._ends = np.append(self._starts, starts), np.append(self._ends, ends)
+        other = np.flatnonzero((self._starts != starts[-1]) | (self._ends != ends[-1]))
+        self._settle(int(other[-1]) + 1 if len(other) else 0)
+
+    def finish(self, size: int) -> tuple[int, bool]:
+        """Return the bytes that no token covers, and False where tokens run backwards, so that spans are a guess.
+
+        Args:
+            size: the document's length in bytes.
+        """
+        if len(self._ends):
+            self._settle(len(self._ends))
+            np.frombuffer(self.widths, dtype=np.uint32)[-1] += size - self._settled
+        return size - self._covered, self._tiles
+
+    def _settle(self, count: int) -> None:
+        """Write the widths of the first `count` tokens that wait, which share nothing with those after them."""
+        starts, ends = self._starts[:count], self._ends[:count]
+        self._starts, self._ends = self._starts[count:], self._ends[count:]
+        if count:
+            shared = _shared_ends(starts, ends, self._settled)
+            self.widths += np.diff(shared, prepend=self._settled).astype(np.uint32).tobytes()
+            self._settled = int(ends[-1])
+
+
+def _shared_ends(starts: Integers, ends: Integers, before: int) -> Integers:
+    """Return `ends` with a stretch that several tokens in a row share divided among them.
+
+    Args:
+        starts: int64 [N].
+        ends: int64 [N], never decreasing.
+        before: where the token before the first one ends.
+    """
+    first = np.flatnonzero(np.append(True, (np.diff(starts) != 0) | (np.diff(ends) != 0)))  # of each group
+    count = np.diff(np.append(first, len(ends)))
+    begin = np.maximum(starts[first], np.append(before, ends[first[1:] - 1]))
+    begin, width, size, origin = (np.repeat(values, count) for values in (begin, ends[first] - begin, count, first))
+    shared: Integers = begin + (np.arange(len(ends)) - origin + 1) * width // size
     return shared
 
 
-def _byte_offsets(text: str) -> npt.NDArray[np.int64]:
+def byte_offsets(text: str) -> Integers:
     """Return int64 [len(text) + 1]: the byte offset of each character, and the total at the end."""
     data = np.frombuffer(text.encode(), dtype=np.uint8)
     starts = np.flatnonzero((data & 0xC0) != 0x80)

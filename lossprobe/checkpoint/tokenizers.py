@@ -78,23 +78,28 @@ class BackendTokenizer:
             raise CheckpointError(
                 "tokenizer.failed", f"{self._shown}: half a surrogate pair at character {error.start} of the text"
             ) from None
-        ids_part, stops_part, counts = self._sandbox.ask(data)
+        ids_part, widths, counts = self._sandbox.ask(data)
+        del data  # a document can be large, and what follows needs its place
         ids = np.frombuffer(ids_part, dtype=np.int32)
-        stops = np.frombuffer(stops_part, dtype=np.int64)
+        stops = np.frombuffer(widths, dtype=np.uint32).astype(np.int64)
+        del widths
+        np.cumsum(stops, out=stops)
         normalized, tiles = COUNTS.unpack(counts)
-        return Tokens(ids, stops, self._unknown(ids, stops, data), normalized, tiles)
+        return Tokens(ids, stops, self._unknown(ids, stops, text), normalized, tiles)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes that an id stands for in running text (a special id: its name), b"" for none."""
         return self._bytes.get(token_id, b"")
 
-    def _unknown(self, ids: npt.NDArray[np.int32], stops: npt.NDArray[np.int64], data: bytes) -> npt.NDArray[np.bool_]:
+    def _unknown(self, ids: npt.NDArray[np.int32], stops: npt.NDArray[np.int64], text: str) -> npt.NDArray[np.bool_]:
         """Return where an id stands for text outside the vocabulary, and not for its own name in the text."""
         unknown: npt.NDArray[np.bool_] = ids == self._unknown_id
-        name = self.token_bytes(self._unknown_id)
-        for index in np.flatnonzero(unknown):
-            start = stops[index - 1] if index else 0
-            unknown[index] = data[start : stops[index]].strip() != name
+        places = np.flatnonzero(unknown)
+        if len(places):
+            name, data = self.token_bytes(self._unknown_id), text.encode()
+            starts = np.where(places, stops[places - 1], 0)
+            for index, start in zip(places.tolist(), starts.tolist(), strict=True):
+                unknown[index] = data[start : stops[index]].strip() != name
         return unknown
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lossprobe.checkpoint.interface import Tokens
-from lossprobe.text.windows import Window, plan_windows
+from lossprobe.text.windows import Window, window_of
 
 SCORED = -1
 UNSCORED = ("first_token", "special", "unknown", "masked")
 PART_ROWS = 32_768
+PIECE_ROWS = 65_536  # of a long document, planned at once
 
 Integers = npt.NDArray[np.int64]
 
@@ -78,7 +79,7 @@ class WindowPolicy:
 
 
 def plan_document(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int) -> Rows:
-    """Return the rows of one document, BOS included.
+    """Return the rows of one document, BOS included, all at once; `plan_pieces` is for documents of any length.
 
     Args:
         number: the document's number.
@@ -86,43 +87,74 @@ def plan_document(number: int, tokens: Tokens, policy: WindowPolicy, first_windo
         policy: how it becomes windows.
         first_window: number of its first window in the whole run.
     """
+    return _rows(number, tokens, policy, first_window, range(_row_count(tokens, policy)))
+
+
+def plan_pieces(
+    number: int, tokens: Tokens, policy: WindowPolicy, first_window: int, piece_rows: int = PIECE_ROWS
+) -> Iterator[Rows]:
+    """Yield the rows of one document, cut between windows into pieces of about `piece_rows` own rows.
+
+    A piece that starts inside a document begins with the earlier rows that its windows need as context. So
+    memory grows with the pieces and with the context, not with the document. An empty document has no piece.
+    """
+    total = _row_count(tokens, policy)
+    start = context = 0
+    while start < total:
+        beyond = max(0, start + piece_rows - policy.context - 1)  # wanted rows that the first window does not hold
+        stop = min(policy.context + 1 + -(-beyond // policy.stride) * policy.stride, total)
+        rows = _rows(number, tokens, policy, first_window, range(start - context, stop))
+        rows.own[:context] = False
+        yield rows
+        start = stop
+        context = start - int(window_of(np.array([start]), policy.context, policy.stride)[1][0])
+
+
+def _row_count(tokens: Tokens, policy: WindowPolicy) -> int:
+    return len(tokens.ids) + (0 if policy.bos_id is None else 1)
+
+
+def _rows(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int, rows: range) -> Rows:
+    """Return some rows of one document, all of them marked as own."""
     lead = 0 if policy.bos_id is None else 1
-    ids = np.concatenate([np.full(lead, policy.bos_id or 0, np.int64), tokens.ids.astype(np.int64)])
-    stops = np.concatenate([np.zeros(lead, np.int64), tokens.byte_stop])
+    bos = [policy.bos_id or 0] * (lead if 0 in rows else 0)
+    here = slice(max(rows.start - lead, 0), max(rows.stop - lead, 0))
+    ids = np.concatenate([np.array(bos, np.int64), tokens.ids[here].astype(np.int64)])
+    stops = np.concatenate([np.zeros(len(bos), np.int64), tokens.byte_stop[here]])
     unscored = np.full(len(ids), SCORED)
     if not policy.score_unknown:
-        unscored[lead:][tokens.unknown] = UNSCORED.index("unknown")
-    if len(ids):
+        unscored[len(bos) :][tokens.unknown[here]] = UNSCORED.index("unknown")
+    if 0 in rows:
         unscored[0] = UNSCORED.index("special" if lead else "first_token")
-    window = np.zeros(len(ids), np.int64)
-    start = np.zeros(len(ids), np.int64)
-    for index, plan in enumerate(plan_windows(len(ids), policy.context, policy.stride)):
-        begin = 0 if index == 0 else plan.first_scored
-        window[begin : plan.stop] = first_window + index
-        start[begin : plan.stop] = plan.start
-    token = np.arange(len(ids))
+    token = np.arange(rows.start, rows.stop)
+    window, start = window_of(token, policy.context, policy.stride)
+    before = tokens.byte_stop[here.start - 1] if here.start else 0
     return Rows(
         document=np.full(len(ids), number),
         token=token,
         token_id=ids,
-        byte_start=np.concatenate([[0], stops[:-1]]) if len(ids) else stops,
+        byte_start=np.concatenate([[before], stops])[:-1],
         byte_stop=stops,
-        window=window,
+        window=first_window + window,
         context=token - start,
         unscored=unscored,
         own=np.ones(len(ids), bool),
     )
 
 
-def cut_parts(documents: Iterable[Rows], part_rows: int = PART_ROWS) -> Iterator[Rows]:
+def cut_parts(planned: Iterable[Rows], part_rows: int = PART_ROWS) -> Iterator[Rows]:
     """Yield parts of about `part_rows` own rows, cut between windows only.
 
     A part that starts inside a document begins with the earlier rows that its windows need as context.
+
+    Args:
+        planned: whole documents (`plan_document`) or pieces of them (`plan_pieces`), in order.
+        part_rows: a part ends with the window that brings its own rows to this many.
     """
     pieces: list[Rows] = []
     size = 0
-    for rows in documents:
-        position = 0
+    for rows in planned:
+        position = int((~rows.own).sum())  # the context that a piece brings along goes where a part starts with it
         while position < len(rows):
             stop = _window_end(rows.window, position + max(1, part_rows - size))
             lead = rows.take(slice(position - int(rows.context[position]), position))

@@ -6,10 +6,13 @@ character or word belongs to the span that holds its first byte.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+SLICE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,16 @@ class TextCounts:
     characters: int
     words: int
 
+    def __add__(self, other: TextCounts) -> TextCounts:
+        return TextCounts(self.bytes + other.bytes, self.characters + other.characters, self.words + other.words)
+
     def __sub__(self, other: TextCounts) -> TextCounts:
         return TextCounts(self.bytes - other.bytes, self.characters - other.characters, self.words - other.words)
+
+
+def slices(text: str, size: int = SLICE) -> Iterator[str]:
+    """Yield a text in slices of at most `size` characters, so that what is made of each stays small."""
+    return (text[start : start + size] for start in range(0, len(text), size))
 
 
 def count_text(text: str) -> TextCounts:
@@ -30,16 +41,20 @@ def count_text(text: str) -> TextCounts:
     >>> count_text("naïve  idea")
     TextCounts(bytes=12, characters=11, words=2)
     """
-    return TextCounts(len(text.encode()), len(text), len(text.split()))
+    words, inside = 0, False  # a word that goes on in the next slice is counted in this one
+    for piece in slices(text):
+        words += len(piece.split()) - (inside and not piece[0].isspace())
+        inside = not piece[-1].isspace()
+    return TextCounts(sum(len(piece.encode()) for piece in slices(text)), len(text), words)
 
 
-def count_spans(text: str, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> list[TextCounts]:
-    """Return the sizes of the byte spans [start, stop) of a text.
+def count_spans(text: str | bytes, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> list[TextCounts]:
+    """Return the sizes of the byte spans [start, stop) of a text, or of its UTF-8 bytes.
 
     >>> count_spans("naïve idea", np.array([0, 3]), np.array([3, 11]))
     [TextCounts(bytes=3, characters=3, words=1), TextCounts(bytes=8, characters=7, words=1)]
     """
-    data = text.encode()
+    data = text.encode() if isinstance(text, str) else text
     return [_count_span(data, start, stop) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lossprobe.errors import TextError, UsageError
+from lossprobe.text.counts import slices
 from lossprobe.text.files import STDIN, Budget, TextFile, find_files
 from lossprobe.text.records import parse_record, refuse_surrogates
 from lossprobe.text.splitting import LineEnds, separator_pattern, split_text, with_lf
@@ -225,9 +226,10 @@ class Fingerprint:
     def add(self, document: Document) -> None:
         """Add the next document."""
         for part in (document.text, document.fields or ""):
-            data = part.encode()
-            self._digest.update(len(data).to_bytes(8, "little"))
-            self._digest.update(data)
+            size = sum(len(piece.encode()) for piece in slices(part))
+            self._digest.update(size.to_bytes(8, "little"))
+            for piece in slices(part):
+                self._digest.update(piece.encode())
 
     def hexdigest(self) -> str:
         """Return the sha256 so far."""

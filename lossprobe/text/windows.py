@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from lossprobe.errors import UsageError
+
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,25 @@ def plan_windows(tokens: int, context: int, stride: int | None = None) -> Iterat
         first_scored = stop
         stop = min(first_scored + step, tokens)
         yield Window(first_scored + step - context - 1, stop, first_scored)
+
+
+def window_of(token: Integers, context: int, stride: int) -> tuple[Integers, Integers]:
+    """Return in which window of `plan_windows` each token is scored, and where that window starts.
+
+    Args:
+        token: int64 [N], indices of tokens in one document; the first one belongs to the first window.
+        context: most input tokens of one window.
+        stride: new tokens scored by each window after the first.
+
+    Returns:
+        int64 [N], number of the window, from 0; int64 [N], its first token.
+
+    >>> number, start = window_of(np.arange(7), context=4, stride=2)
+    >>> number.tolist(), start.tolist()
+    ([0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 2, 2])
+    """
+    number = np.maximum(token - context + stride - 1, 0) // stride
+    return number, number * stride
 
 
 def check_window_options(context: int, stride: int | None) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from checkpoint.builders import definition
 from hypothesis import given
@@ -25,6 +26,7 @@ from lossprobe.checkpoint.frames import (
     receive_frame,
     send_frame,
 )
+from lossprobe.checkpoint.pieces import Sizes
 from lossprobe.checkpoint.sandbox import Sandbox
 from lossprobe.checkpoint.tokenizers import BackendTokenizer
 from lossprobe.errors import CheckpointError, ResourceError
@@ -62,8 +64,8 @@ def test_a_bomb_in_a_text_ends_the_child_alone_and_the_next_text_gets_a_new_one(
     first = process_of(opened)
     assert refused(opened.ask, b"a z") == ("tokenizer.memory", "a/tokenizer.json: tokenizer exceeded 0.5 GiB")
     assert first.returncode is not None
-    ids, stops, counts = opened.ask(b"the")
-    assert (len(ids), len(stops), COUNTS.unpack(counts)) == (4, 8, (0, True))
+    ids, widths, counts = opened.ask(b"the")
+    assert (len(ids), len(widths), COUNTS.unpack(counts)) == (4, 4, (0, True))
     assert process_of(opened).pid != first.pid
 
 
@@ -76,7 +78,7 @@ def test_a_bomb_in_the_opening():
 
 @with_limits
 def test_the_allowance_grows_with_the_text():
-    text = b"a bc " * 300_000  # takes more than 300 MB
+    text = b"a" * 1_500_000  # one endless word takes more than 300 MB
     assert refused(box(Limits(memory=300 << 20, memory_per_byte=0)).ask, text)[0] == "tokenizer.memory"
     assert len(box(Limits(memory=300 << 20, memory_per_byte=512)).ask(text)) == 3
     assert Limits(10, 2, 1.0, 0.5).of(4) == (18, 3.0)
@@ -223,7 +225,7 @@ def served(monkeypatch, *requests):
     for parts in requests:
         send_frame(asked, [ALLOWANCE.pack(0, 0.0), *parts])
     asked.seek(0)
-    sandbox_worker.serve(asked, answered)
+    sandbox_worker.serve(asked, answered, Sizes())
     answered.seek(0)
     return [receive_frame(answered) for _ in requests]
 
@@ -238,7 +240,7 @@ def test_the_worker_answers_every_request(monkeypatch):
     assert len(described[2]) == len(described[3]) == 8 * 286
     assert encoded[0] == OK
     assert memoryview(encoded[1]).cast("i").tolist() == [278, 262, 1, 281]
-    assert memoryview(encoded[2]).cast("q").tolist() == [0, 1, 4, 7]
+    assert memoryview(encoded[2]).cast("I").tolist() == [0, 1, 3, 3]
     assert COUNTS.unpack(encoded[3]) == (0, True)
     assert failed[0] == FAILED
     assert b"can't decode byte 0xff" in failed[1]
@@ -250,3 +252,21 @@ def test_the_worker_says_when_memory_is_full(monkeypatch):
 
     monkeypatch.setattr(sandbox_worker, "Opened", full)
     assert served(monkeypatch, [b"", b""]) == [[OUT_OF_MEMORY]]
+
+
+@pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("0", None), ("many", None), ("", None), ("1000", 16)])
+def test_threads_are_those_asked_for_else_the_cores(monkeypatch, asked, threads):
+    monkeypatch.setenv("RAYON_NUM_THREADS", asked)
+    expected = threads or min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    assert sandbox._threads() == expected
+
+
+def test_a_long_document_comes_through_the_child_as_it_does_in_one_piece():
+    content = definition("sentencepiece_bpe")
+    text = "the cat sat on the mat, Éva. " * 20_000
+    with_pieces = BackendTokenizer(content, {}, "x").encode(text)
+    whole = sandbox_worker.Opened(json.dumps(content), "", Sizes(piece=1 << 30)).encode(text.encode())
+    assert with_pieces.ids.tobytes() == bytes(whole[0])
+    assert np.diff(with_pieces.byte_stop, prepend=0).tolist() == memoryview(whole[1]).cast("I").tolist()
+    assert (with_pieces.normalized_bytes, with_pieces.tiles) == COUNTS.unpack(whole[2])
+    assert with_pieces.byte_stop[-1] == len(text.encode())

@@ -4,20 +4,67 @@ import itertools
 
 import numpy as np
 import pytest
+from checkpoint import whole_spans
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
 from lossprobe.checkpoint.spans import (
+    AlignedSpans,
+    ExactSpans,
     added_tokens,
-    aligned_stops,
     byte_level_alphabet,
+    byte_offsets,
     component_types,
-    exact_stops,
     vocabulary_bytes,
 )
 
 TEXTS = st.text(max_size=40)
+
+
+def runs_of(items, cuts):
+    """Return a list in runs, cut where `cuts` say; some may be empty."""
+    edges = [0, *sorted(cut % (len(items) + 1) for cut in cuts), len(items)]
+    return [items[a:b] for a, b in itertools.pairwise(edges)]
+
+
+def stops_of(spans):
+    return np.cumsum(np.frombuffer(spans.widths, np.uint32), dtype=np.int64)
+
+
+def exact_stops(pieces, text, cuts=()):
+    """Return the span ends of pieces that come in runs, or None when they do not spell the text."""
+    spans = ExactSpans(text, dict(enumerate(pieces)))
+    for run in runs_of(range(len(pieces)), cuts):
+        spans.add(run)
+    return stops_of(spans) if spans.finish() else None
+
+
+def aligned_stops(offsets, text, cuts=()):
+    """Return what spans from offsets in characters come to, when they come in runs."""
+    spans, byte_at = AlignedSpans(), byte_offsets(text)
+    for run in runs_of(offsets, cuts):
+        at = np.array(run, np.int64).reshape(-1, 2)
+        spans.add(byte_at[at[:, 0]], byte_at[at[:, 1]])
+    uncovered, tiles = spans.finish(len(text.encode()))
+    return stops_of(spans), uncovered, tiles
+
+
+CUTS = st.lists(st.integers(0, 50), max_size=5)
+BLANKS_AND_LETTERS = st.lists(st.sampled_from([b"", b" ", b"a", b" a", b"  "]), max_size=6)
+
+
+@given(BLANKS_AND_LETTERS, st.sampled_from(["", " ", "  ", "a", " a", "  a", "a a", " a a"]), CUTS)
+def test_exact_spans_are_those_of_the_whole_in_whatever_runs_tokens_come(pieces, text, cuts):
+    got = exact_stops(pieces, text.encode(), cuts)
+    assert (None if got is None else got.tolist()) == whole_spans.exact_stops(pieces, text.encode())
+
+
+def test_pieces_that_cannot_spell_the_text_are_found_out_early():
+    spans = ExactSpans(b"abc", {0: b"a", 1: b"x"})
+    assert spans.add([0])
+    assert not spans.add([1])
+    assert not spans.finish()
 
 
 def test_the_byte_alphabet_is_that_of_the_library():
@@ -66,10 +113,18 @@ def texts_with_offsets(draw):
     return text, [(start, max(start, stop)) for start, stop in zip(starts, stops, strict=True)]
 
 
-@given(texts_with_offsets())
-def test_aligned_spans_tile_the_text(case):
+@given(texts_with_offsets(), CUTS, st.booleans())
+def test_aligned_spans_are_those_of_the_whole_in_whatever_runs_tokens_come(case, cuts, backwards):
     text, offsets = case
-    stops, uncovered, tiles = aligned_stops(offsets, text)
+    offsets = offsets[::-1] if backwards else offsets
+    stops, uncovered, tiles = aligned_stops(offsets, text, cuts)
+    assert (stops.tolist(), uncovered, tiles) == whole_spans.aligned_stops(offsets, text)
+
+
+@given(texts_with_offsets(), CUTS)
+def test_aligned_spans_tile_the_text(case, cuts):
+    text, offsets = case
+    stops, uncovered, tiles = aligned_stops(offsets, text, cuts)
     assert tiles
     assert len(stops) == len(offsets)
     assert (np.diff(stops, prepend=0) >= 0).all()

@@ -8,8 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossprobe.checkpoint.interface import Tokens
-from lossprobe.scoring.plan import SCORED, UNSCORED, WindowPolicy, cut_parts, plan_document, windows_of
-from lossprobe.text.windows import Window
+from lossprobe.scoring.plan import (
+    SCORED,
+    UNSCORED,
+    Rows,
+    WindowPolicy,
+    cut_parts,
+    plan_document,
+    plan_pieces,
+    windows_of,
+)
+from lossprobe.text.windows import Window, plan_windows
 
 
 def tokens(count: int, unknown: tuple[int, ...] = ()) -> Tokens:
@@ -94,3 +103,44 @@ def test_a_part_that_starts_inside_a_document_brings_its_context():
     offset, window = windows_of(later)[0]
     assert window == Window(start=4, stop=9, first_scored=7)
     assert later.token[offset + window.start] == 4
+
+
+@given(
+    sizes=st.lists(st.integers(0, 60), min_size=1, max_size=5),
+    context=st.integers(1, 17),
+    stride=st.integers(1, 17),
+    piece_rows=st.integers(1, 40),
+    part_rows=st.integers(1, 50),
+    bos=st.booleans(),
+)
+def test_pieces_are_the_whole_and_make_the_same_parts(sizes, context, stride, piece_rows, part_rows, bos):
+    policy = WindowPolicy(context, min(stride, context), 1 if bos else None)
+    documents, pieces, window = [], [], 0
+    for number, size in enumerate(sizes):
+        content = tokens(size, tuple(range(0, size, 7)))
+        rows = plan_document(number, content, policy, window)
+        cut = list(plan_pieces(number, content, policy, window, piece_rows))
+        assert all(piece.own.sum() < piece_rows + context + 1 + policy.stride for piece in cut)
+        assert all((~piece.own).sum() <= context for piece in cut)
+        window = int(rows.window[-1]) + 1 if len(rows) else window
+        documents.append(rows)
+        pieces += cut
+        own = [piece.take(piece.own) for piece in cut]
+        assert (not own and not len(rows)) or values(Rows.join(own)) == values(rows)
+    assert [values(part) for part in cut_parts(pieces, part_rows)] == [
+        values(part) for part in cut_parts(documents, part_rows)
+    ]
+
+
+def values(rows: Rows) -> list[list[int]]:
+    return [getattr(rows, name).tolist() for name in Rows.__dataclass_fields__]
+
+
+@given(st.integers(0, 80), st.integers(1, 17), st.integers(1, 17))
+def test_rows_are_in_the_windows_that_are_planned(count, context, stride):
+    policy = WindowPolicy(context, min(stride, context))
+    rows = plan_document(0, tokens(count), policy, 5)
+    for index, window in enumerate(plan_windows(count, context, policy.stride)):
+        scored = slice(window.first_scored, window.stop)
+        assert set(rows.window[scored].tolist()) <= {5 + index}
+        assert rows.context[scored].tolist() == [token - window.start for token in range(*scored.indices(count))]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossprobe.text.counts import TextCounts, count_spans, count_text, next_character, this_character
+from lossprobe.text.counts import TextCounts, count_spans, count_text, next_character, slices, this_character
 
 TEXTS = st.text(alphabet="ab é漢😀 \t\n\u00a0\u3000\x1c", max_size=30)
 
@@ -33,6 +33,22 @@ def test_spans_count_what_starts_in_them(text, data):
     )
     assert total == count_text(text)
     assert count_text(text) - total == TextCounts(0, 0, 0)
+
+
+@given(TEXTS, st.integers(1, 7))
+def test_a_text_is_counted_alike_in_slices_of_any_size(text, size):
+    assert list(slices(text, 100)) == ([text] if text else [])
+    assert "".join(slices(text, size)) == text
+    assert all(len(piece) <= size for piece in slices(text, size))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slices, "__defaults__", (size,))
+        assert count_text(text) == TextCounts(len(text.encode()), len(text), len(text.split()))
+
+
+@given(TEXTS)
+def test_spans_of_a_text_are_those_of_its_bytes(text):
+    starts, stops = np.array([0]), np.array([len(text.encode())])
+    assert count_spans(text.encode(), starts, stops) == count_spans(text, starts, stops) == [count_text(text)]
 
 
 @pytest.mark.parametrize(

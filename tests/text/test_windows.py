@@ -1,11 +1,12 @@
 """Every token but the first is a target exactly once, with as much context as the stride promises."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lossprobe.errors import UsageError
-from lossprobe.text.windows import Window, check_window_options, plan_windows
+from lossprobe.text.windows import Window, check_window_options, plan_windows, window_of
 
 
 @st.composite
@@ -91,3 +92,15 @@ def test_impossible_options(context, stride, id, limit):
             refusing()
         assert (caught.value.id, caught.value.exit_code) == (id, 2)
         assert limit in caught.value.message
+
+
+@given(plans())
+def test_window_of_a_token_is_where_it_is_planned(plan):
+    tokens, context, stride = plan
+    number, start = window_of(np.arange(tokens), context, stride or context)
+    planned = list(plan_windows(tokens, context, stride))
+    assert (number[:1].tolist(), start[:1].tolist()) == ([0][:tokens], [0][:tokens])
+    for index, window in enumerate(planned):
+        scored = slice(window.first_scored, window.stop)
+        assert set(number[scored].tolist()) <= {index}
+        assert set(start[scored].tolist()) <= {window.start}
