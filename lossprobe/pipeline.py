@@ -25,7 +25,7 @@ from lossprobe.text.windows import check_window_options
 from lossprobe.units import visible
 
 DEFAULT_CONTEXT = 2048  # for the few families that set no limit of their own
-DEPENDENCIES = ("torch", "transformers", "tokenizers")
+DEPENDENCIES = ("numba", "torch", "transformers", "tokenizers")
 
 Progress = Callable[[int, int], None]
 

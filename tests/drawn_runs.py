@@ -302,5 +302,5 @@ def _settings(logits, records, vocabulary: list[bytes], choices: dict[str, Any])
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    names = ("torch", "transformers", "tokenizers")
+    names = ("numba", "torch", "transformers", "tokenizers")
     return {"lossprobe": __version__} | {name: metadata.version(name) for name in names}

@@ -26,9 +26,11 @@ import lossprobe
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.pipeline import ScoreOptions, describe, window_policy
 from lossprobe.run.schema import MEASURED
-from lossprobe.scoring.histogram import HistogramBins, probability_histogram
+from lossprobe.scoring.compiled import measure_rows as measure_by_engine
+from lossprobe.scoring.histogram import HistogramBins
+from lossprobe.scoring.ladder import LADDER_TEMPERATURES, temperature_ladder
 from lossprobe.scoring.plan import WindowPolicy, plan_document
-from lossprobe.scoring.statistics import LADDER_TEMPERATURES, Workspace, row_statistics, temperature_ladder
+from lossprobe.scoring.statistics import Workspace
 from lossprobe.text.counts import count_text
 
 ROWS, VOCAB, DOCUMENTS = 3000, 64, 20
@@ -50,15 +52,16 @@ def drawn(rows, tmp_path_factory):
 
 def test_rows_histogram_and_ladder_agree_with_the_engine(rows):
     logits, targets, documents = rows
-    y, groups = torch.from_numpy(targets), torch.from_numpy(documents)
-    engine, centred = row_statistics(torch.from_numpy(logits.astype(np.float32)), y, Workspace())
+    z, y = torch.from_numpy(logits.astype(np.float32)), torch.from_numpy(targets)
+    engine, spread = measure_by_engine(z, y, HistogramBins(), Workspace())
     limits = {"loss_nats": 1e-6, "rank": 0, "ties": 0, "top_id": 0, "varentropy": 2e-5, "uniform_loss_nats": 1e-5}
     for name, values in measure_rows(logits, targets).items():
         np.testing.assert_allclose(getattr(engine, name), values, rtol=0, atol=limits.get(name, 2e-6), err_msg=name)
-    ladder = temperature_ladder(centred, engine.log_z - centred.log_sum)
+    ladder = temperature_ladder(z)
     np.testing.assert_allclose(ladder, temperature_sums(logits), rtol=0, atol=1e-5)
     bins = probability_bins(logits, targets, documents, DOCUMENTS)
-    engine_bins = probability_histogram(centred, y, groups, DOCUMENTS, HistogramBins()).numpy()
+    engine_bins = np.zeros((3, DOCUMENTS, HistogramBins().count))
+    np.add.at(engine_bins, (slice(None), documents), spread.numpy())
     np.testing.assert_allclose(bins.sum(axis=2), engine_bins.sum(axis=2), rtol=1e-6)
     assert np.abs(bins - engine_bins)[0].sum() <= 1e-4 * ROWS * VOCAB  # float32 may fall on the other side of an edge
     assert drawn_runs.TEMPERATURES == LADDER_TEMPERATURES

@@ -38,6 +38,7 @@ ALLOWED = {
 }  # fmt: skip
 HOMES = {
     "torch": {"checkpoint", "scoring", "cli"},
+    "numba": {"scoring"},
     "transformers": {"checkpoint"},
     "tokenizers": {"checkpoint"},
     "safetensors": {"checkpoint"},
@@ -47,7 +48,7 @@ HOMES = {
     "duckdb": {"run"},
     "scipy": {"analysis"},
 }
-HEAVY = ("torch", "transformers", "pandas", "matplotlib", "pyarrow", "duckdb", "scipy", "rich")
+HEAVY = ("torch", "numba", "transformers", "pandas", "matplotlib", "pyarrow", "duckdb", "scipy", "rich")
 
 
 def imports(file: Path) -> set[str]:

@@ -16,7 +16,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from lossprobe.checkpoint.interface import CheckpointFacts, Tokenizer
-from lossprobe.checkpoint.packed import HEAD_ROWS, MOST_HEAD_BYTES, pack, speed_up
+from lossprobe.checkpoint.packed import HEAD_ROWS, MOST_HEAD_BYTES, pack, replace_layer, speed_up
 from lossprobe.errors import CheckpointError
 
 PROBE_TOKENS = 12
@@ -138,7 +138,8 @@ class CausalLM:
             spare = not self.facts.tied or self._linear.weight.nbytes <= MOST_HEAD_BYTES
             head = pack(self._linear, HEAD_ROWS) if spare else None
         if head is not None:
-            self._linear = head
+            replace_layer(self._model, self._linear, head)  # so that a head of its own is not held twice
+            self._linear, self._own_head = head, None
         packed = [*(["body"] if replaced else []), *(["head"] if head is not None else [])]
         return f"packed {' and '.join(packed)}" if packed else "plain"
 

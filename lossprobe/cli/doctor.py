@@ -13,7 +13,7 @@ from lossprobe.errors import UsageError
 # Lowest versions that are safe or correct: torch before any pickle is opened, safetensors for reading without
 # memory maps, transformers for its fences against code in a configuration, pyarrow for its Parquet reader.
 FLOORS = {"torch": "2.10", "safetensors": "0.8", "transformers": "5.5", "pyarrow": "23.0.1"}
-OTHERS = ("tokenizers", "numpy", "pandas", "duckdb", "matplotlib", "scipy", "click", "rich")
+OTHERS = ("tokenizers", "numba", "numpy", "pandas", "duckdb", "matplotlib", "scipy", "click", "rich")
 
 
 @click.command(short_help="Versions, floors met, and devices.")

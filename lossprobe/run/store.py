@@ -40,9 +40,9 @@ from lossprobe.run.schema import (
     Column,
     ladder_columns,
 )
+from lossprobe.scoring.ladder import LADDER_TEMPERATURES
 from lossprobe.scoring.plan import SCORED, UNSCORED, Rows
 from lossprobe.scoring.scorer import PartScores
-from lossprobe.scoring.statistics import LADDER_TEMPERATURES
 from lossprobe.units import visible
 
 LOCK = ".lock"

@@ -10,8 +10,10 @@ import numpy.typing as npt
 import torch
 
 from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.scoring import compiled
 from lossprobe.scoring.histogram import HistogramBins, probability_histogram
-from lossprobe.scoring.statistics import CentredRows, RowStatistics, Workspace, row_statistics, temperature_ladder
+from lossprobe.scoring.ladder import temperature_ladder
+from lossprobe.scoring.statistics import RowStatistics, Workspace, row_statistics
 
 CHUNK_ELEMENTS = 1 << 22  # logits made at once, 16 MiB of float32: about an L3 cache
 MIN_CHUNK_ROWS = 64  # fewer rows leave a matrix product waiting for its weights
@@ -44,7 +46,7 @@ class HeadResult:
 
     Attributes:
         columns: name of each field of `RowStatistics` → float64 or int64 [N].
-        histogram: float64 [3, group_count, bins]; see `probability_histogram`.
+        histogram: float64 [3, group_count, bins], added up over the rows of a group; see `probability_histogram`.
         ladder: float64 [number of sampled rows, 17]; see `temperature_ladder`.
     """
 
@@ -85,49 +87,61 @@ def run_head(checkpoint: Checkpoint, rows: HeadRows, bins: HistogramBins, worksp
     """
     size, device = chunk_rows(checkpoint.facts.vocab_size), rows.targets.device
     part = max(1, STATISTICS_ELEMENTS // checkpoint.facts.vocab_size) if device.type == "cpu" else size
-    kept = _Kept(rows, bins)
+    kept = _Kept(rows, bins.count)
     for start in range(0, len(rows.targets), size):
         logits = checkpoint.logits(rows.hidden[start : start + size]).to(device)
         for first in range(0, len(logits), part):
             chunk = slice(start + first, start + min(first + part, len(logits)))
-            statistics, centred = row_statistics(logits[first : first + part], rows.targets[chunk], workspace)
-            kept.add(chunk, statistics, centred)
+            seen = logits[first : first + part]
+            kept.add(chunk, *measure_rows(seen, rows.targets[chunk], bins, workspace))
+            picked = torch.nonzero(rows.sampled[chunk]).flatten()
+            if len(picked):
+                sampled = seen if len(picked) == len(seen) else seen[picked.to(device)]
+                kept.add_ladder(temperature_ladder(sampled))
     return kept.result()
+
+
+def measure_rows(
+    logits: torch.Tensor, targets: torch.Tensor, bins: HistogramBins, workspace: Workspace
+) -> tuple[RowStatistics, torch.Tensor]:
+    """Return the statistics of each row, and float64 [3, N, bins] its histogram, by what is fastest on its device."""
+    if logits.device.type == "cpu":
+        return compiled.measure_rows(logits, targets, bins, workspace)
+    statistics, centred = row_statistics(logits, targets, workspace)
+    return statistics, probability_histogram(centred, targets, bins)
 
 
 class _Kept:
     """What is kept of each chunk, on the device of the statistics until the end."""
 
-    def __init__(self, rows: HeadRows, bins: HistogramBins) -> None:
-        self._rows, self._bins = rows, bins
+    def __init__(self, rows: HeadRows, bins: int) -> None:
+        self._rows = rows
         self._columns: dict[str, torch.Tensor] = {}
         self._ladders: list[torch.Tensor] = []
-        shape = (3, rows.group_count, bins.count)
+        shape = (3, rows.group_count, bins)
         self._histogram = torch.zeros(shape, dtype=torch.float64, device=rows.targets.device)
 
-    def add(self, chunk: slice, statistics: RowStatistics, centred: CentredRows) -> None:
-        """Keep the statistics of some rows.
+    def add(self, chunk: slice, statistics: RowStatistics, histogram: torch.Tensor) -> None:
+        """Keep the statistics and the histograms of some rows."""
+        rows, count = self._rows, len(self._rows.targets)
+        for field in fields(statistics):
+            values = getattr(statistics, field.name)
+            self._columns.setdefault(field.name, values.new_empty(count))[chunk] = values
+        self._histogram.index_add_(1, rows.groups[chunk], histogram)
+
+    def add_ladder(self, ladder: torch.Tensor) -> None:
+        """Keep the ladder of the next rows that have one."""
+        self._ladders.append(ladder)
+
+    def result(self) -> HeadResult:
+        """Return everything that was kept, on the CPU.
 
         Raises:
             NonFiniteLossError: a row's loss is NaN or infinite.
         """
-        rows, count = self._rows, len(self._rows.targets)
-        wrong = torch.nonzero(~torch.isfinite(statistics.loss_nats)).flatten()
-        if len(wrong):
-            first = int(wrong[0])
-            raise NonFiniteLossError(chunk.start + first, float(statistics.loss_nats[first]))
-        for field in fields(statistics):
-            values = getattr(statistics, field.name)
-            self._columns.setdefault(field.name, values.new_empty(count))[chunk] = values
-        targets, groups = rows.targets[chunk], rows.groups[chunk]
-        self._histogram += probability_histogram(centred, targets, groups, rows.group_count, self._bins)
-        picked = torch.nonzero(rows.sampled[chunk]).flatten().to(targets.device)
-        if len(picked):
-            top = statistics.log_z[picked] - centred.log_sum[picked]
-            self._ladders.append(temperature_ladder(centred.take(picked), top).cpu())
-
-    def result(self) -> HeadResult:
-        """Return everything that was kept, on the CPU."""
-        ladder = torch.cat(self._ladders).numpy() if self._ladders else np.empty((0, 0))
+        ladder = torch.cat(self._ladders).cpu().numpy() if self._ladders else np.empty((0, 0))
         measured = {name: values.cpu().numpy() for name, values in self._columns.items()}
+        wrong = np.flatnonzero(~np.isfinite(measured["loss_nats"]))
+        if len(wrong):
+            raise NonFiniteLossError(int(wrong[0]), float(measured["loss_nats"][wrong[0]]))
         return HeadResult(measured, self._histogram.cpu().numpy(), ladder)

@@ -14,8 +14,9 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.scoring.head import HeadResult, HeadRows, NonFiniteLossError, run_head
 from lossprobe.scoring.histogram import HistogramBins
+from lossprobe.scoring.ladder import LADDER_TEMPERATURES
 from lossprobe.scoring.plan import SCORED, Integers, Rows, windows_of
-from lossprobe.scoring.statistics import LADDER_TEMPERATURES, Workspace
+from lossprobe.scoring.statistics import Workspace
 from lossprobe.text.windows import Window
 from lossprobe.units import plural
 

@@ -285,7 +285,7 @@ def test_between_the_stored_temperatures(kind, vocab, mean_error, row_error):
 
 
 def test_our_temperatures_are_those_that_scoring_stores():
-    from lossprobe.scoring.statistics import LADDER_TEMPERATURES
+    from lossprobe.scoring.ladder import LADDER_TEMPERATURES
 
     assert np.exp(LOG_BETA) == pytest.approx(1 / np.array(LADDER_TEMPERATURES[::-1]), rel=1e-15)
 

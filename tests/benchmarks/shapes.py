@@ -1,4 +1,4 @@
-"""Three model shapes with random weights, and a text, as checkpoints on disk: what the speed is measured on."""
+"""Model shapes with random weights, and a text, as checkpoints on disk: what the speed is measured on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,20 @@ SHAPES = {
         GPT2Config(vocab_size=256, n_positions=256, n_embd=384, n_layer=6, n_head=6, bos_token_id=0, eos_token_id=0),
         16,
     ),
+    "large-head": Shape(
+        "Llama-like with V = 256,000",
+        LlamaConfig(
+            vocab_size=256_000, hidden_size=512, intermediate_size=1376, num_hidden_layers=2, num_attention_heads=8,
+            max_position_embeddings=1024, bos_token_id=0, eos_token_id=0,
+        ),
+        1,
+    ),
 }  # fmt: skip
+TINY = Shape(
+    "one layer of 32, V = 1,024",
+    GPT2Config(vocab_size=1024, n_positions=256, n_embd=32, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0),
+    4,
+)
 
 
 def texts() -> list[str]:

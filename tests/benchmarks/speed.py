@@ -9,10 +9,11 @@ method / bare forward, so that a machine whose speed drifts shifts both. Peak me
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
 import math
 import os
 import platform
-import resource
 import statistics
 import tempfile
 import time
@@ -22,8 +23,10 @@ from typing import Any
 
 import pandas as pd
 import torch
+from memory import in_own_process, rise_of
 from shapes import SHAPES, Shape, make_checkpoint, make_text
 from stages import share_of_stages
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from lossprobe.checkpoint.detect import open_checkpoint
@@ -31,6 +34,7 @@ from lossprobe.pipeline import ScoreOptions, score
 from lossprobe.text.documents import open_text
 
 Method = Callable[[], int]
+RECIPES = ("forward", "body", "labels", "per_token", "statistics", "strided")
 
 
 class Recipes:
@@ -117,8 +121,9 @@ class Recipes:
 class Ours:
     """The pass, whole: tokenizing, planning, scoring, writing; only the model is loaded before."""
 
-    def __init__(self, checkpoint: Path, text: Path, shape: Shape, folder: Path) -> None:
-        self.checkpoint, self.text, self.folder, self.shape = open_checkpoint(checkpoint), text, folder, shape
+    def __init__(self, checkpoint: Path, text: Path, shape: Shape) -> None:
+        self.checkpoint, self.text, self.shape = open_checkpoint(checkpoint), text, shape
+        self.folder = Path(tempfile.mkdtemp(dir=text.parent))
         self.number = 0
 
     def score(self, stride: int | None = None, checkpoint: Any = None) -> int:
@@ -131,62 +136,104 @@ class Ours:
         return int(run.counts["tokens"])
 
 
+class LmEval:
+    """lm-evaluation-harness, called in this process, where it is installed."""
+
+    def __init__(self, checkpoint: Path, recipes: Recipes, text: Path) -> None:
+        from lm_eval.api.instance import Instance
+        from lm_eval.models.huggingface import HFLM
+        from transformers import PreTrainedTokenizerFast
+
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(checkpoint / "tokenizer.json"))
+        tokenizer.bos_token = tokenizer.eos_token = tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+        self.model = HFLM(pretrained=recipes.model, tokenizer=tokenizer, max_length=recipes.context, batch_size=1)
+        arguments = (text.read_text("utf-8"),)
+        self.requests = [Instance(request_type="loglikelihood_rolling", doc={}, arguments=arguments, idx=0)]
+        self.tokens = len(recipes.ids)
+
+    def rolling(self) -> int:
+        """The log-likelihood of the whole text, in windows that do not overlap."""
+        self.model.loglikelihood_rolling(self.requests, disable_tqdm=True)
+        return self.tokens
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("shapes", nargs="*", default=list(SHAPES))
+    parser.add_argument("shapes", nargs="*", default=["gpt2", "llama", "char"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20.0, help="of the bare forward in each round")
     parser.add_argument("--methods", default="", help="comma-separated; all of them by default")
     parser.add_argument("--folder", type=Path, help="keep checkpoints and texts here")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    if not given.peak:
+        cpus, threads = os.cpu_count(), torch.get_num_threads()
+        print(f"{platform.machine()}, {cpus} CPUs, {threads} threads, torch {torch.__version__}, {peak_of_products()}")
     with tempfile.TemporaryDirectory() as scratch:
         for name in given.shapes:
-            measure_shape(SHAPES[name], (given.folder or Path(scratch)) / name, given)
+            given.folder = given.folder or Path(scratch)
+            measure_shape(name, given)
 
 
-def measure_shape(shape: Shape, folder: Path, given: argparse.Namespace) -> None:
+def peak_of_products() -> str:
+    """Return the fastest float32 matrix product of this machine, for the distance of a whole pass to it."""
+    size, best = 2048, math.inf
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    for _ in range(12):
+        start = time.perf_counter()
+        torch.mm(left, right)
+        best = min(best, time.perf_counter() - start)
+    return f"matrix products at {2 * size**3 / best / 1e9:.0f} GFLOP/s"
+
+
+def measure_shape(name: str, given: argparse.Namespace) -> None:
     """Print one table."""
-    context = shape.config.max_position_embeddings
-    checkpoint = folder / "checkpoint"
+    shape, folder = SHAPES[name], given.folder / name
+    context, checkpoint = shape.config.max_position_embeddings, folder / "checkpoint"
     if not (checkpoint / "config.json").is_file():
         make_checkpoint(checkpoint, shape)
-    random = torch.randint(shape.config.vocab_size, (context * shape.batch,))
-    trial = Recipes(checkpoint, random, context, shape.batch)
+    passes = 4 if given.peak else passes_for(given.seconds, checkpoint, shape)
+    text = make_text(folder / f"text-{passes}.txt", checkpoint, passes * context * shape.batch)
+    if given.peak:
+        print(json.dumps(rise_of(methods_of(given.peak, checkpoint, text, shape)[given.peak])))
+        return
+    methods = methods_of(given.methods, checkpoint, text, shape)
+    tokens = methods["forward"]()
+    print(f"\n{shape.name}, context {context}, {shape.batch} windows a batch, {tokens:,} tokens a round")
+    report(methods, given.rounds, [str(Path(__file__)), name, "--folder", str(given.folder), "--peak"])
+    print(share_of_stages(Ours(checkpoint, text, shape)))
+
+
+def passes_for(seconds: float, checkpoint: Path, shape: Shape) -> int:
+    """Return how many forward passes take about so many seconds."""
+    context = shape.config.max_position_embeddings
+    trial = Recipes(checkpoint, torch.randint(shape.config.vocab_size, (context * shape.batch,)), context, shape.batch)
     trial.forward()
     start = time.perf_counter()
     trial.forward()
-    speed = len(random) / (time.perf_counter() - start)
-    passes = max(2, math.ceil(given.seconds * speed / len(random)))
-    text = make_text(folder / f"text-{passes}.txt", checkpoint, passes * len(random))
-    ours = Ours(checkpoint, text, shape, Path(tempfile.mkdtemp(dir=folder)))
-    ids = torch.from_numpy(ours.checkpoint.tokenizer.encode(text.read_text("utf-8")).ids.astype("int64"))
-    recipes = Recipes(checkpoint, ids, context, shape.batch)
-    methods: dict[str, Method] = {
-        "forward": recipes.forward,
-        "score": ours.score,
-        "body": recipes.body,
-        "labels": recipes.labels,
-        "per_token": recipes.per_token,
-        "statistics": recipes.statistics,
-        "strided": recipes.strided,
-        "score, stride": lambda: ours.score(context // 2),
-    }
-    chosen = {name: methods[name] for name in methods if not given.methods or name in given.methods.split(",")}
-    if given.peak:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        methods[given.peak]()
-        print(f"peak {before:.0f} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}")
-        return
-    print(f"\n{shape.name}, context {context}, {shape.batch} windows a batch, {len(ids):,} tokens a round")
-    report(chosen, given.rounds)
-    print(share_of_stages(ours))
+    return max(2, math.ceil(seconds / (time.perf_counter() - start)))
 
 
-def report(methods: dict[str, Method], rounds: int) -> None:
-    """Time the methods in turn and print one line each."""
+def methods_of(chosen: str, checkpoint: Path, text: Path, shape: Shape) -> dict[str, Method]:
+    """Return the methods with these names, comma-separated, or all that can be had; only what they need is loaded."""
+    names = [name for name in chosen.split(",") if name]
+    methods: dict[str, Method] = {}
+    context = shape.config.max_position_embeddings
+    if names != ["score"]:
+        encoded = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).encode(text.read_text("utf-8"))
+        recipes = Recipes(checkpoint, torch.tensor(encoded.ids), context, shape.batch)
+        methods |= {name: getattr(recipes, name) for name in RECIPES}
+        if importlib.util.find_spec("lm_eval") and (not names or "lm_eval" in names):
+            methods["lm_eval"] = LmEval(checkpoint, recipes, text).rolling
+    if not names or names[0].startswith("score") or len(names) > 1:
+        ours = Ours(checkpoint, text, shape)
+        methods |= {"score": ours.score, "score_stride": lambda: ours.score(context // 2)}
+    return {name: methods[name] for name in names or methods}
+
+
+def report(methods: dict[str, Method], rounds: int, peak: list[str]) -> None:
+    """Time the methods in turn and print one line each; `peak` is the program that tells a method's memory."""
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for round_ in range(rounds + 1):
         for name, method in methods.items():
@@ -194,12 +241,15 @@ def report(methods: dict[str, Method], rounds: int) -> None:
             tokens = method()
             if round_:  # the first one warms up
                 seconds[name].append((time.perf_counter() - start) / tokens)
-    print(f"{'method':16} {'tokens/s':>10} {'us/token':>10} {'speed / forward (min..max)':>28}")
+    print(
+        f"{'method':13} {'tokens/s':>9} {'us/token':>9} {'speed / forward (min..max)':>27} {'MB above the model':>19}"
+    )
     for name, times in seconds.items():
         ratios = [base / own for base, own in zip(seconds["forward"], times, strict=True)]
         middle = statistics.median(times)
         spread = f"{statistics.median(ratios):.3f} ({min(ratios):.3f}..{max(ratios):.3f})"
-        print(f"{name:16} {1 / middle:10,.0f} {middle * 1e6:10.1f} {spread:>28}", flush=True)
+        rise = float(in_own_process(*peak, name))
+        print(f"{name:13} {1 / middle:9,.0f} {middle * 1e6:9.1f} {spread:>27} {rise:19.0f}", flush=True)
 
 
 if __name__ == "__main__":

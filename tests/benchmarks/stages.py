@@ -52,8 +52,8 @@ def share_of_stages(ours: Any) -> str:
     with (
         mock.patch.object(pipeline, "write_plan", clock.timed("tokenize and plan", pipeline.write_plan)),
         mock.patch.object(RunStore, "write_part", clock.timed("write", RunStore.write_part)),
-        mock.patch.object(scorer, "run_head", clock.timed("statistics", scorer.run_head)),
-        mock.patch.object(head, "probability_histogram", clock.timed("histogram", head.probability_histogram)),
+        mock.patch.object(scorer, "run_head", clock.timed("rows", scorer.run_head)),
+        mock.patch.object(head, "measure_rows", clock.timed("statistics", head.measure_rows)),
         mock.patch.object(head, "temperature_ladder", clock.timed("ladder", head.temperature_ladder)),
     ):
         start = time.perf_counter()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from checkpoint import builders
@@ -41,6 +44,41 @@ def test_a_packed_layer_gives_what_float64_gives(layer, rows):
         assert faster(x[None]).shape == (1, rows, len(weight))
 
 
+@pytest.mark.parametrize("activation", packed.POST_OPERATIONS, ids=lambda kind: kind.__name__)
+def test_an_activation_is_part_of_the_layer_before_it(activation):
+    x = torch.randn((50, 24), generator=torch.Generator().manual_seed(3)) * 4
+    layer = torch.nn.Linear(24, 60)
+    with torch.inference_mode():
+        faster = pack(layer, activation=activation())
+        assert isinstance(faster, PackedLinear)
+        expected = activation()(x.double() @ layer.weight.T.double() + layer.bias.double())
+        torch.testing.assert_close(faster(x).double(), expected, atol=1e-5, rtol=0)
+
+
+def test_an_activation_that_does_not_follow_its_layer_at_once_costs_nothing_but_speed():
+    """A family may use these names for something else: alone each layer is right, together they are not."""
+
+    class Other(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.activation_fn = torch.nn.Linear(8, 8), torch.nn.ReLU()
+
+        def get_output_embeddings(self):
+            return None
+
+        def forward(self, x):
+            return self.activation_fn(self.fc1(x) - 1.0)
+
+    model, x = Other(), torch.randn((5, 8), generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        expected = model(x)
+        replaced = speed_up(model)
+        assert not torch.allclose(model(x), expected)
+        for each in replaced:
+            each.restore()
+        assert torch.equal(model(x), expected)
+
+
 def test_other_dtypes_are_left_alone():
     assert pack(torch.nn.Linear(8, 8).bfloat16()) is None
     assert pack(torch.nn.Linear(8, 8).double()) is None
@@ -63,16 +101,19 @@ def test_a_kernel_that_is_off_by_more_than_rounding_is_not_used(monkeypatch):
 def test_every_layer_but_the_head_is_replaced_and_can_be_put_back():
     model = builders.model("gpt2").eval()
     convolutions, activations = layers_of(model, Conv1D), layers_of(model, NewGELUActivation)
+    assert activations
     with torch.inference_mode():
         expected = model(IDS).logits
         replaced = speed_up(model)
         assert len(replaced) == len(convolutions) + len(activations) > 4
         assert len(layers_of(model, PackedLinear)) == len(convolutions)
         assert layers_of(model, torch.nn.Linear) == [model.lm_head]
+        assert not layers_of(model, NewGELUActivation)
         torch.testing.assert_close(model(IDS).logits, expected, atol=1e-5, rtol=0)
         for each in replaced:
             each.restore()
         assert layers_of(model, Conv1D) == convolutions
+        assert layers_of(model, NewGELUActivation) == activations
         assert torch.equal(model(IDS).logits, expected)
 
 
@@ -86,6 +127,20 @@ def test_models_that_are_large_or_not_in_float32_stay_as_they_are(monkeypatch):
 def test_the_run_records_what_was_replaced(family_paths, family, kernels):
     assert load_huggingface(family_paths[family], LoadOptions()).facts.kernels == kernels
     assert load_huggingface(family_paths[family], LoadOptions(dtype="bfloat16")).facts.kernels == "plain"
+
+
+def test_a_head_of_its_own_is_held_once(family_paths, monkeypatch):
+    packed_layers = []
+
+    def recording(layer, rows):
+        packed_layers.append(weakref.ref(layer))
+        return pack(layer, rows)
+
+    monkeypatch.setattr(causal_lm, "pack", recording)
+    checkpoint = load_huggingface(family_paths["llama"], LoadOptions())
+    gc.collect()
+    assert checkpoint.facts.kernels == "packed body and head"
+    assert [layer() for layer in packed_layers] == [None]
 
 
 def test_a_large_tied_head_is_not_kept_twice(family_paths, monkeypatch):

@@ -9,15 +9,39 @@ import pytest
 import torch
 from torch.nn import functional
 
+from lossprobe.scoring import compiled, kernels, ladder
 from lossprobe.scoring.histogram import HistogramBins, probability_histogram
-from lossprobe.scoring.statistics import LADDER_TEMPERATURES, Workspace, row_statistics, temperature_ladder
+from lossprobe.scoring.ladder import LADDER_TEMPERATURES, temperature_ladder
+from lossprobe.scoring.statistics import Workspace, row_statistics
 
 BINS = HistogramBins()
 
 
-def statistics(rows, targets):
-    result, _ = row_statistics(torch.as_tensor(rows), torch.as_tensor(targets), Workspace())
-    return result
+def by_tensors(rows, targets, workspace):
+    """What runs on a GPU."""
+    measured, centred = row_statistics(rows, targets, workspace)
+    return measured, probability_histogram(centred, targets, BINS)
+
+
+def by_compiled_loops(rows, targets, workspace):
+    """What runs on a CPU."""
+    return compiled.measure_rows(rows, targets, BINS, workspace)
+
+
+@pytest.fixture(params=[by_tensors, by_compiled_loops])
+def measure(request):
+    """Return rows, targets → statistics and histograms, by each of the two ways that there are."""
+
+    def run(rows, targets, workspace=None):
+        return request.param(torch.as_tensor(rows), torch.as_tensor(targets), workspace or Workspace())
+
+    return run
+
+
+@pytest.fixture
+def statistics(measure):
+    """Return rows, targets → statistics."""
+    return lambda rows, targets: measure(rows, targets)[0]
 
 
 def reference(rows: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -52,7 +76,7 @@ def reference(rows: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tens
 RELATIVE = {"varentropy": 2e-6, "sum_p2": 2e-6, "uniform_loss_nats": 5e-7}
 
 
-def compare(rows: torch.Tensor, targets: torch.Tensor) -> None:
+def compare(statistics, rows: torch.Tensor, targets: torch.Tensor) -> None:
     measured, expected = statistics(rows, targets), reference(rows, targets)
     for name, value in expected.items():
         actual = getattr(measured, name)
@@ -66,49 +90,49 @@ def compare(rows: torch.Tensor, targets: torch.Tensor) -> None:
 @pytest.mark.parametrize("vocab", [2, 7, 512, 50_257])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 12.0])
 @pytest.mark.parametrize("offset", [0.0, -60.0, 200.0])
-def test_every_column_agrees_with_float64(vocab, scale, offset):
+def test_every_column_agrees_with_float64(statistics, vocab, scale, offset):
     generator = torch.Generator().manual_seed(vocab)
     rows = torch.randn((24, vocab), generator=generator) * scale + offset
-    compare(rows, torch.randint(vocab, (24,), generator=generator))
+    compare(statistics, rows, torch.randint(vocab, (24,), generator=generator))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_heads_with_ties(dtype):
+def test_half_precision_heads_with_ties(statistics, dtype):
     generator = torch.Generator().manual_seed(5)
     rows = (torch.randn((64, 300), generator=generator) * 2).to(dtype)
     targets = torch.randint(300, (64,), generator=generator)
-    compare(rows.float(), targets)
+    compare(statistics, rows.float(), targets)
     measured = statistics(rows, targets)
     assert int((measured.ties > 1).sum()) > 0, "a half-precision head has ties"
 
 
-def test_masked_entries():
+def test_masked_entries(statistics):
     generator = torch.Generator().manual_seed(6)
     rows = torch.randn((8, 50), generator=generator)
     rows[:4, 10:40] = -torch.inf
     rows[4, 1:] = -torch.inf  # a single entry left
     targets = torch.tensor([0, 1, 2, 3, 0, 5, 6, 7])
-    compare(rows, targets)
+    compare(statistics, rows, targets)
     measured = statistics(rows, targets)
     assert measured.masked.tolist() == [30, 30, 30, 30, 49, 0, 0, 0]
     assert measured.loss_nats[4] == 0.0
 
 
-def test_masked_target_has_infinite_loss_and_nan_stays_nan():
+def test_masked_target_has_infinite_loss_and_nan_stays_nan(statistics):
     assert math.isinf(statistics([[0.0, -math.inf, 1.0]], [1]).loss_nats[0])
     assert math.isnan(statistics([[0.0, math.nan, 1.0]], [0]).loss_nats[0])
 
 
-def test_the_logits_are_left_alone():
+def test_the_logits_are_left_alone(measure):
     rows = torch.randn((4, 9), generator=torch.Generator().manual_seed(1))
     before = rows.clone()
-    row_statistics(rows, torch.tensor([0, 1, 2, 3]), Workspace())
+    measure(rows, torch.tensor([0, 1, 2, 3]))
     assert torch.equal(rows, before)
 
 
 @pytest.mark.parametrize("vocab", [2, 10, 50_257])
 @pytest.mark.parametrize("shift", [0.0, -30.0, 1000.0])
-def test_uniform_rows(vocab, shift):
+def test_uniform_rows(statistics, vocab, shift):
     row = statistics(torch.full((1, vocab), shift), [vocab - 1])
     assert row.loss_nats[0] == pytest.approx(math.log(vocab), abs=1e-6)
     assert row.entropy_nats[0] == pytest.approx(math.log(vocab), abs=1e-6)
@@ -118,7 +142,7 @@ def test_uniform_rows(vocab, shift):
     assert (row.rank[0], row.ties[0], row.top_id[0], row.margin_nats[0]) == (0, vocab, 0, 0.0)
 
 
-def test_shifting_the_logits_changes_only_log_z():
+def test_shifting_the_logits_changes_only_log_z(statistics):
     # Steps of 1/64 stay exact in float32 when 64 is added.
     rows = torch.randint(-200, 200, (16, 99), generator=torch.Generator().manual_seed(2)) / 64.0
     targets = torch.arange(16)
@@ -129,7 +153,7 @@ def test_shifting_the_logits_changes_only_log_z():
 
 
 @pytest.mark.parametrize("a", [0.5, 3.0, 20.0])
-def test_two_logits(a):
+def test_two_logits(statistics, a):
     s = 1.0 / (1.0 + math.exp(a))  # the probability of the other entry
     row = statistics([[a, 0.0]], [0])
     assert row.loss_nats[0] == pytest.approx(math.log1p(math.exp(-a)), rel=1e-6)
@@ -137,17 +161,17 @@ def test_two_logits(a):
     assert row.margin_nats[0] == a
 
 
-def test_a_confident_row_keeps_its_digits():
+def test_a_confident_row_keeps_its_digits(statistics):
     # log1p(6 e^-20): plain float32 logsumexp - z_y would give 0 here.
     row = statistics([[20.0, 0, 0, 0, 0, 0, 0]], [0])
     assert float(row.loss_nats[0]) == pytest.approx(1.23669e-8, rel=1e-5)
 
 
-def test_a_gap_of_120_nats_is_finite():
+def test_a_gap_of_120_nats_is_finite(statistics):
     assert float(statistics([[120.0, 0.0]], [1]).loss_nats[0]) == 120.0
 
 
-def test_the_worked_row():
+def test_the_worked_row(statistics):
     row = statistics(np.log([[0.1, 0.6, 0.2, 0.1]]), [1])
     expected = {
         "loss_nats": 0.510826,
@@ -167,7 +191,7 @@ def test_the_worked_row():
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.1, 1.0])
-def test_the_smoothed_loss_of_torch_follows_from_two_columns(epsilon):
+def test_the_smoothed_loss_of_torch_follows_from_two_columns(statistics, epsilon):
     generator = torch.Generator().manual_seed(3)
     rows = torch.randn((32, 777), generator=generator, dtype=torch.float64) * 4
     targets = torch.randint(777, (32,), generator=generator)
@@ -177,7 +201,7 @@ def test_the_smoothed_loss_of_torch_follows_from_two_columns(epsilon):
     torch.testing.assert_close(smoothed, expected, atol=2e-6, rtol=0)
 
 
-def test_bounds_between_columns():
+def test_bounds_between_columns(statistics):
     rows = torch.randn((200, 64), generator=torch.Generator().manual_seed(4)) * 5
     row = statistics(rows, torch.zeros(200, dtype=torch.long))
     assert bool((torch.exp(-row.entropy_nats) <= row.sum_p2 + 1e-12).all())
@@ -185,7 +209,7 @@ def test_bounds_between_columns():
     assert bool((row.entropy_nats <= math.log(64) + 1e-9).all())
 
 
-def test_slope_and_curvature_of_the_loss_in_inverse_temperature():
+def test_slope_and_curvature_of_the_loss_in_inverse_temperature(statistics):
     # d mean NLL / d beta at beta = 1 is mean(n) - mean(H), the second derivative mean(W).
     generator = torch.Generator().manual_seed(8)
     rows = torch.randn((64, 40), generator=generator, dtype=torch.float64) * 3
@@ -202,65 +226,100 @@ def test_slope_and_curvature_of_the_loss_in_inverse_temperature():
     assert float(row.varentropy.mean()) == pytest.approx(curvature, abs=1e-4)
 
 
-def test_histogram_counts_every_probability_once():
+def test_histogram_counts_every_probability_once(measure):
     generator = torch.Generator().manual_seed(9)
     rows = torch.randn((50, 321), generator=generator) * 6
     rows[:5, 100:] = -torch.inf
     targets = torch.randint(100, (50,), generator=generator)
-    groups = torch.arange(50) % 3
-    _, centred = row_statistics(rows, targets, Workspace())
-    pairs, mass, hits = probability_histogram(centred, targets, groups, 3, BINS)
-    sizes = [17, 17, 16]
-    assert pairs.sum(-1).tolist() == [321 * size for size in sizes]
-    assert hits.sum(-1).tolist() == sizes
-    np.testing.assert_allclose(mass.sum(-1), sizes, rtol=1e-6)
+    _, (entries, mass, hits) = measure(rows, targets)
+    assert entries.sum(-1).tolist() == [321] * 50
+    assert hits.sum(-1).tolist() == [1] * 50
+    assert bool((entries[:5, 0] >= 221).all()), "what is masked has probability 0"
+    assert bool((hits <= entries).all())
+    np.testing.assert_allclose(mass.sum(-1), np.ones(50), rtol=1e-6)
 
 
-def test_histogram_bins_hold_what_they_say():
+def test_histogram_bins_hold_what_they_say(measure):
     # One row of known probabilities: 0.9 in the top bin (log10 = -0.0458), 0.1 at its own edge region, 1e-15 below all.
     logits = torch.log(torch.tensor([[0.9, 0.0999, 1e-4, 1e-15]], dtype=torch.float64))
-    _, centred = row_statistics(logits, torch.tensor([1]), Workspace())
-    pairs, mass, hits = probability_histogram(centred, torch.tensor([1]), torch.tensor([0]), 1, BINS)
+    _, (entries, mass, hits) = measure(logits, [1])
     expected = {BINS.count - 1: 0.9, BINS.count - 11: 0.0999, 0: 1e-15}
     for bin_, p in expected.items():
-        assert pairs[0, bin_] == 1
+        assert entries[0, bin_] == 1
         assert float(mass[0, bin_]) == pytest.approx(p, rel=1e-5)
     assert hits[0].nonzero().flatten().tolist() == [BINS.count - 11]
 
 
-def test_histogram_agrees_with_numpy():
+@pytest.mark.parametrize("vocab", [1, 2, 63, 64, 65, 500, 511, 513, 2000])
+def test_histogram_agrees_with_numpy(measure, vocab):
     generator = torch.Generator().manual_seed(10)
-    rows = torch.randn((40, 500), generator=generator, dtype=torch.float64) * 3
-    targets = torch.randint(500, (40,), generator=generator)
-    _, centred = row_statistics(rows, targets, Workspace())
-    pairs, _, _ = probability_histogram(centred, targets, torch.zeros(40, dtype=torch.long), 1, BINS)
-    p = torch.softmax(rows, -1).numpy().ravel()
-    edges = np.concatenate([[-np.inf], np.arange(-120, 0) / 10, [1.0]])
-    expected, _ = np.histogram(np.log10(p), edges)
-    # float32 rounding can move a probability over an edge: rarely, and never by more than one bin.
-    assert np.abs(np.cumsum(pairs[0].numpy()) - np.cumsum(expected)).max() <= 3
+    rows = (torch.randn((40, vocab), generator=generator) * 3).double()
+    targets = torch.randint(vocab, (40,), generator=generator)
+    _, (entries, mass, hits) = measure(rows, targets)
+    p = torch.softmax(rows, -1).numpy()
+    edges = np.concatenate([[-np.inf], np.arange(-120, 0) / 10, [np.inf]])
+    for weights, actual in ((None, entries), (p.ravel(), mass)):
+        expected, _ = np.histogram(np.log10(p).ravel(), edges, weights=weights)
+        # float32 rounding can move a probability over an edge: rarely, and never by more than one bin.
+        moved = np.abs(np.cumsum(actual.sum(0).numpy()) - np.cumsum(expected))
+        assert moved.max() <= (3 if weights is None else 1e-3)
+    expected, _ = np.histogram(np.log10(p[np.arange(40), targets]), edges)
+    assert np.abs(np.cumsum(hits.sum(0).numpy()) - np.cumsum(expected)).max() <= 1
 
 
-def test_ladder_agrees_with_float64():
-    rows = torch.randn((30, 400), generator=torch.Generator().manual_seed(11)) * 8
-    rows[:3, 50:] = -torch.inf
-    _, centred = row_statistics(rows, torch.zeros(30, dtype=torch.long), Workspace())
-    ladder = temperature_ladder(centred, rows.double().max(-1).values)
+def test_compiled_loops_refuse_a_target_that_is_no_entry():
+    """They write to memory unchecked: an id from a damaged plan must not get there."""
+    for target in (-1, 5):
+        with pytest.raises(IndexError, match="none of the 5 entries"):
+            compiled.measure_rows(torch.zeros((1, 5)), torch.tensor([target]), BINS, Workspace())
+
+
+def test_without_a_place_for_compiled_code_it_is_compiled_anew(monkeypatch):
+    """A read-only installation without a home folder."""
+    import numba
+
+    plain = numba.njit
+
+    def without_cache(*arguments, **options):
+        if options.pop("cache", False):
+            raise RuntimeError("cannot cache function: no locator available")
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(numba, "njit", without_cache)
+    total = kernels._compiled()(lambda x: x.sum())
+    assert total(np.ones(3)) == 3.0
+
+
+def test_rows_that_are_not_contiguous(measure):
+    rows = torch.randn((30, 8), generator=torch.Generator().manual_seed(13))
+    targets = torch.randint(30, (8,), generator=torch.Generator().manual_seed(14))
+    assert torch.equal(measure(rows.T, targets)[0].loss_nats, measure(rows.T.contiguous(), targets)[0].loss_nats)
+
+
+@pytest.mark.parametrize("vocab", [40, 1300])
+@pytest.mark.parametrize("sums", [ladder.ladder_sums, compiled.ladder_sums])
+def test_ladder_agrees_with_float64(monkeypatch, vocab, sums):
+    monkeypatch.setattr(compiled, "ladder_sums", sums)
+    rows = torch.randn((30, vocab), generator=torch.Generator().manual_seed(11)) * 8
+    rows[:3, 30:] = -torch.inf
+    values = temperature_ladder(rows)
+    assert values.shape == (30, 17)
     assert len(LADDER_TEMPERATURES) == 17
     assert LADDER_TEMPERATURES[8] == 1.0
     for index, temperature in enumerate(LADDER_TEMPERATURES):
         expected = torch.logsumexp(rows.double() / temperature, -1)
-        torch.testing.assert_close(ladder[:, index], expected, atol=2e-6, rtol=2e-7)
+        torch.testing.assert_close(values[:, index], expected, atol=2e-6, rtol=2e-7)
 
 
-def test_a_workspace_is_reused_for_smaller_chunks_and_leaks_nothing_into_the_next():
+def test_a_workspace_is_reused_for_smaller_chunks_and_leaks_nothing_into_the_next(measure):
     generator = torch.Generator().manual_seed(12)
     workspace = Workspace()
     large, small = torch.randn((9, 30), generator=generator), torch.randn((4, 30), generator=generator)
-    first, _ = row_statistics(large, torch.arange(9), workspace)
+    first, _ = measure(large, torch.arange(9), workspace)
     kept = first.entropy_nats.clone()
-    second, centred = row_statistics(small, torch.arange(4), workspace)
-    alone, _ = row_statistics(small, torch.arange(4), Workspace())
+    second, _ = measure(small, torch.arange(4), workspace)
+    alone, _ = measure(small, torch.arange(4))
     assert torch.equal(second.entropy_nats, alone.entropy_nats)
     assert torch.equal(first.entropy_nats, kept)
-    assert centred.shifted.untyped_storage().nbytes() == 9 * 30 * 4
+    held = workspace.empty("weight", small[:2]).untyped_storage()
+    assert held.data_ptr() == workspace.empty("weight", small[:1]).untyped_storage().data_ptr()

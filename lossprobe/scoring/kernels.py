@@ -1,0 +1,248 @@
+"""Loops over one logit row, compiled for this CPU: what takes torch a dozen visits of the row takes them one.
+
+Torch's operations visit the whole row once each, and by the second visit it has left the fast cache; adding to
+histogram bins is the slowest of all. Compiling takes some seconds once; the result is kept beside this file or in the
+user's cache folder. Weights are float32, sums float64. A NaN runs through to the row's loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numba
+import numpy as np
+
+BLOCK = 512  # entries that are worked on together, in the first cache
+LANES = 4  # entries next to each other add to different copies of a bin: the same one would have to wait
+MAXIMA = 64
+OCTAVES = 5  # sums that `ladder_sums` makes from one set of exponentials
+
+LOG2E = np.float32(1.0 / math.log(2.0))
+LN2_HIGH = np.float32(355.0 / 512.0)  # few bits, so that its products with small integers are exact
+LN2_LOW = np.float32(math.log(2.0) - 355.0 / 512.0)
+TERMS = tuple(np.float32(1.0 / math.factorial(power)) for power in range(8))  # of e^r; for r ≤ ln(2)/2 off by 5e-9
+LEAST = np.float32(-87.0)  # e^s below is no normal float32; it counts as 0
+
+# Products may be fused, for the CPU's vector units; in sums the order may change too. NaN and infinity stay legal.
+FUSED = {"contract", "nsz"}
+REORDERED = {"contract", "nsz", "reassoc", "arcp"}
+
+
+def _compiled(*, parallel: bool = False, fastmath: set[str] = REORDERED) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that compiles a function; kept on disk where there is a place for that."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        compile_ = partial(numba.njit, nogil=True, parallel=parallel, fastmath=fastmath, error_model="numpy")
+        try:
+            return compile_(cache=True)(function)
+        except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
+            return compile_()(function)
+
+    return decorate
+
+
+@_compiled(fastmath=FUSED)
+def _exponentials(z: Any, top: Any, factor: Any, out: Any) -> None:
+    """Fill out with exp((z − top) · factor), off by 8e-8 of it; for at most `BLOCK` entries, `factor` > 0, z ≤ top.
+
+    exp(s) = 2ⁿ · exp(r) with the whole number n nearest to s / ln 2. What is left, r, is taken in two steps, which must
+    not be reordered.
+    """
+    _, one, t2, t3, t4, t5, t6, t7 = TERMS
+    bits = np.empty(BLOCK, np.int32)
+    power = bits.view(np.float32)
+    for i in range(z.size):
+        s = (z[i] - top) * factor
+        s = LEAST if s < LEAST else s
+        n = np.floor(s * LOG2E + np.float32(0.5))
+        r = s - n * LN2_HIGH
+        r = r - n * LN2_LOW
+        out[i] = one + r * (one + r * (t2 + r * (t3 + r * (t4 + r * (t5 + r * (t6 + r * t7))))))
+        bits[i] = (np.int32(n) + np.int32(127)) << np.int32(23)
+    for i in range(z.size):
+        out[i] = np.float32(0.0) if (z[i] - top) * factor < LEAST else out[i] * power[i]
+
+
+@_compiled()
+def _largest(z: Any) -> Any:
+    """Return the largest entry; NaN is passed over. Neighbours have a maximum each, so that a vector holds them."""
+    whole = z.size - z.size % MAXIMA
+    maxima = np.full(MAXIMA, -np.inf, np.float32)
+    for start in range(0, whole, MAXIMA):
+        block = z[start : start + MAXIMA]
+        for i in range(MAXIMA):
+            maxima[i] = block[i] if block[i] > maxima[i] else maxima[i]
+    largest = np.float32(-np.inf)
+    for i in range(MAXIMA):
+        largest = maxima[i] if maxima[i] > largest else largest
+    for i in range(whole, z.size):
+        largest = z[i] if z[i] > largest else largest
+    return largest
+
+
+@_compiled()
+def _first(z: Any, value: Any) -> int:
+    """Return the index of the first entry equal to `value`, 0 where there is none."""
+    for start in range(0, z.size, MAXIMA):
+        block = z[start : start + MAXIMA]
+        found = np.int32(0)
+        for i in range(block.size):
+            found += np.int32(block[i] == value)
+        if found:
+            for i in range(block.size):
+                if block[i] == value:
+                    return start + i
+    return 0
+
+
+@_compiled()
+def _compare(z: Any, value: Any) -> tuple[Any, Any, Any]:
+    """Return how many entries are larger than `value`, how many equal to it, and how many −inf."""
+    larger, equal, masked = np.int32(0), np.int32(0), np.int32(0)
+    for i in range(z.size):
+        larger += np.int32(z[i] > value)
+        equal += np.int32(z[i] == value)
+        masked += np.int32(z[i] == -np.inf)
+    return larger, equal, masked
+
+
+@_compiled()
+def _sums(z: Any, weight: Any, top: Any) -> tuple[float, float, float, float]:
+    """Return Σ w, Σ w s, Σ w² and Σ s over the entries that are not −inf, with s = z − top."""
+    total, shifted, squares, plain = 0.0, 0.0, 0.0, 0.0
+    for i in range(z.size):
+        w = np.float64(weight[i])
+        s = 0.0 if z[i] == -np.inf else np.float64(z[i]) - top
+        total += w
+        shifted += w * s
+        squares += w * w
+        plain += s
+    return total, shifted, squares, plain
+
+
+@_compiled()
+def _spread(z: Any, weight: Any, top: Any, mean: Any) -> float:
+    """Return Σ w (s − mean)²."""
+    spread = 0.0
+    for i in range(z.size):
+        s = 0.0 if z[i] == -np.inf else np.float64(z[i]) - top
+        spread += np.float64(weight[i]) * (s - mean) * (s - mean)
+    return spread
+
+
+@_compiled()
+def _place(z: Any, log_z: Any, per_nat: Any, count: Any) -> Any:
+    """Return the bin of an entry, count + per_nat · log p, within the `count` bins that there are."""
+    x = count + per_nat * (np.float64(z) - log_z)
+    x = x if x > 0.0 else 0.0  # so that NaN has a place too
+    return np.int32(x if x < count - 1.0 else count - 1.0)
+
+
+@_compiled()
+def _fill_bins(z: Any, weight: Any, log_z: Any, per_nat: Any, bins: Any) -> None:
+    """Add each entry to its bin: 1 to bins[0], its weight to bins[1]."""
+    place = np.empty(BLOCK, np.int32)
+    count = bins.shape[1]
+    entries, mass = np.zeros((LANES, count), np.int64), np.zeros((LANES, count))
+    for start in range(0, z.size, BLOCK):
+        block, weights = z[start : start + BLOCK], weight[start : start + BLOCK]
+        for i in range(block.size):
+            place[i] = _place(block[i], log_z, per_nat, count)
+        for i in range(block.size):
+            lane, bin_ = i & (LANES - 1), np.uint32(place[i])
+            entries[lane, bin_] += 1
+            mass[lane, bin_] += weights[i]
+    for lane in range(LANES):
+        bins[0] += entries[lane]
+        bins[1] += mass[lane]
+
+
+@_compiled()
+def _measure_row(z: Any, target: Any, per_nat: Any, weight: Any, found: Any, bins: Any) -> None:
+    """Fill in one row of `measure_rows`; its formulas are those of `statistics`."""
+    top32 = _largest(z)
+    top, top_id = np.float64(top32), _first(z, top32)
+    rank, ties, masked = _compare(z, z[target])
+    for start in range(0, z.size, BLOCK):
+        _exponentials(z[start : start + BLOCK], top32, np.float32(1.0), weight[start : start + BLOCK])
+    weight[top_id] = np.float32(0.0)  # left out, so that the rest of a confident row keeps its digits
+    others, shifted, squares, plain = _sums(z, weight, top)
+    weight[top_id] = np.float32(1.0)
+    log_sum = math.log1p(others)
+    log_z, scale = top + log_sum, 1.0 / (1.0 + others)
+    mean = shifted * scale
+    below = np.float64(z[target]) - top
+    found[0] = log_sum - below
+    found[1] = rank
+    found[2] = ties
+    found[3] = log_sum - mean
+    found[4] = _spread(z, weight, top, mean) * scale
+    found[5] = top_id
+    found[6] = scale
+    found[7] = top - max(_largest(z[:top_id]), _largest(z[top_id + 1 :])) if target == top_id else below
+    found[8] = log_z
+    found[9] = log_sum - plain / (z.size - masked)
+    found[10] = (squares + 1.0) * scale * scale
+    found[11] = masked
+    _fill_bins(z, weight, log_z, per_nat, bins)
+    bins[1] *= scale
+    bins[2, _place(z[target], log_z, per_nat, bins.shape[1])] = 1.0
+
+
+@_compiled(parallel=True)
+def measure_rows(z: Any, targets: Any, per_nat: float, scratch: Any, found: Any, bins: Any) -> None:
+    """Measure every row, and spread its probabilities over bins.
+
+    Args:
+        z: float32 [N, V], logits.
+        targets: int64 [N], each below V.
+        per_nat: bins in a nat of log p.
+        scratch: float32 [threads, V].
+        found: float64 [N, 12], filled with the fields of `RowStatistics` in their order.
+        bins: float64 [N, 3, B], zeros; filled with the entries, their sum of p and the hits of each bin.
+    """
+    for part in numba.prange(len(scratch)):
+        for row in range(part, len(z), len(scratch)):
+            _measure_row(z[row], targets[row], per_nat, scratch[part], found[row], bins[row])
+
+
+@_compiled()
+def _power_sums(power: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Return the sums of a block of `power`, of its squares, fourth, eighth and sixteenth powers."""
+    sum1 = sum2 = sum4 = sum8 = sum16 = np.float32(0.0)
+    for i in range(power.size):
+        x = power[i]
+        sum1 += x
+        x *= x
+        sum2 += x
+        x *= x
+        sum4 += x
+        x *= x
+        sum8 += x
+        x *= x
+        sum16 += x
+    return sum1, sum2, sum4, sum8, sum16
+
+
+@_compiled(parallel=True)
+def ladder_sums(z: Any, factors: Any, sums: Any) -> None:
+    """Add up exp((z − max z) · 2ʲ · factor) over each row, for j from 0 to 4.
+
+    Args:
+        z: float32 [N, V], logits.
+        factors: float32 [F].
+        sums: float64 [N, F, 5], zeros; filled.
+    """
+    for row in numba.prange(len(z)):
+        power = np.empty(BLOCK, np.float32)
+        top = _largest(z[row])
+        for start in range(0, z.shape[1], BLOCK):
+            block = z[row, start : start + BLOCK]
+            for at in range(len(factors)):
+                _exponentials(block, top, factors[at], power)
+                found = _power_sums(power[: block.size])
+                for step in range(OCTAVES):
+                    sums[row, at, step] += found[step]
