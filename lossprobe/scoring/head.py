@@ -16,9 +16,8 @@ from lossprobe.scoring.ladder import temperature_ladder
 from lossprobe.scoring.statistics import RowStatistics, Workspace, row_statistics
 
 CHUNK_ELEMENTS = 1 << 22  # logits made at once, 16 MiB of float32: about an L3 cache
-MIN_CHUNK_ROWS = 64  # fewer rows leave a matrix product waiting for its weights
+ROW_STEP = 64  # fewer rows leave a matrix product waiting for its weights, and packed layers take them in such steps
 MAX_CHUNK_ROWS = 4096
-STATISTICS_ELEMENTS = 3 << 19  # logits looked at once: with the buffers beside them they stay in that cache
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,13 @@ class NonFiniteLossError(ValueError):
 
 
 def chunk_rows(vocab_size: int) -> int:
-    """Return how many logit rows are worked on at once.
+    """Return how many logit rows are made at once, in whole steps of `ROW_STEP`.
 
     >>> chunk_rows(512), chunk_rows(50257), chunk_rows(256000)
-    (4096, 83, 64)
+    (4096, 64, 64)
     """
-    return min(MAX_CHUNK_ROWS, max(MIN_CHUNK_ROWS, CHUNK_ELEMENTS // vocab_size))
+    steps = CHUNK_ELEMENTS // vocab_size // ROW_STEP
+    return min(MAX_CHUNK_ROWS, max(1, steps) * ROW_STEP)
 
 
 @torch.inference_mode()
@@ -86,18 +86,15 @@ def run_head(checkpoint: Checkpoint, rows: HeadRows, bins: HistogramBins, worksp
         NonFiniteLossError: a row's loss is NaN or infinite.
     """
     size, device = chunk_rows(checkpoint.facts.vocab_size), rows.targets.device
-    part = max(1, STATISTICS_ELEMENTS // checkpoint.facts.vocab_size) if device.type == "cpu" else size
     kept = _Kept(rows, bins.count)
     for start in range(0, len(rows.targets), size):
-        logits = checkpoint.logits(rows.hidden[start : start + size]).to(device)
-        for first in range(0, len(logits), part):
-            chunk = slice(start + first, start + min(first + part, len(logits)))
-            seen = logits[first : first + part]
-            kept.add(chunk, *measure_rows(seen, rows.targets[chunk], bins, workspace))
-            picked = torch.nonzero(rows.sampled[chunk]).flatten()
-            if len(picked):
-                sampled = seen if len(picked) == len(seen) else seen[picked.to(device)]
-                kept.add_ladder(temperature_ladder(sampled))
+        chunk = slice(start, min(start + size, len(rows.targets)))
+        logits = checkpoint.logits(rows.hidden[chunk]).to(device)
+        kept.add(chunk, *measure_rows(logits, rows.targets[chunk], bins, workspace))
+        picked = torch.nonzero(rows.sampled[chunk]).flatten()
+        if len(picked):
+            sampled = logits if len(picked) == len(logits) else logits[picked.to(device)]
+            kept.add_ladder(temperature_ladder(sampled))
     return kept.result()
 
 

@@ -175,17 +175,18 @@ def _measure_row(z: Any, target: Any, per_nat: Any, weight: Any, found: Any, bin
     log_z, scale = top + log_sum, 1.0 / (1.0 + others)
     mean = shifted * scale
     below = np.float64(z[target]) - top
-    found[0] = log_sum - below
+    found[0] = log_sum - below  # loss_nats
     found[1] = rank
     found[2] = ties
-    found[3] = log_sum - mean
-    found[4] = _spread(z, weight, top, mean) * scale
+    found[3] = log_sum - mean  # entropy_nats
+    found[4] = _spread(z, weight, top, mean) * scale  # varentropy
     found[5] = top_id
-    found[6] = scale
-    found[7] = top - max(_largest(z[:top_id]), _largest(z[top_id + 1 :])) if target == top_id else below
+    found[6] = scale  # top_prob
+    second = max(_largest(z[:top_id]), _largest(z[top_id + 1 :])) if target == top_id else top
+    found[7] = top - second if target == top_id else below  # margin_nats
     found[8] = log_z
-    found[9] = log_sum - plain / (z.size - masked)
-    found[10] = (squares + 1.0) * scale * scale
+    found[9] = log_sum - plain / (z.size - masked)  # uniform_loss_nats
+    found[10] = (squares + 1.0) * scale * scale  # sum_p2
     found[11] = masked
     _fill_bins(z, weight, log_z, per_nat, bins)
     bins[1] *= scale

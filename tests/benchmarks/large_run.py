@@ -1,6 +1,8 @@
 """Views over a run of millions of rows, made by repeating a small one: seconds and peak memory of each command.
 
-    python tests/benchmarks/large_run.py RUN [ROWS]
+    python tests/benchmarks/large_run.py RUN [ROWS] [COMMAND...]
+
+With commands, only these views are measured, of one model.
 
 Each copy has documents of its own, so clusters, bins and joins are as large as those of a real run;
 the texts are left out.
@@ -130,16 +132,17 @@ def measure(arguments: tuple[str, ...], folder: Path) -> tuple[float, float]:
 
 def main() -> None:
     """Build the run and print one line a view."""
-    source, rows = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10_000_000
+    source, rows, chosen = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10_000_000, sys.argv[3:]
     with tempfile.TemporaryDirectory() as folder:
         run = repeat(open_run(source), Path(folder) / "run", rows)
         print(f"{run.counts['tokens']:,} rows in {run.counts['documents']:,} documents")
-        views = [(view, 1) for view in VIEWS] + [(view, 2) for view in TWO_MODELS]
+        views = [(view, 1) for view in VIEWS if not chosen or view[0] in chosen]
+        views += [(view, 2) for view in TWO_MODELS if not chosen]
         for view, models in views:
             sources = (str(run.path),) * models
             arguments = ("-m", "lossprobe", view[0], *sources, *view[1:], f"--csv={os.devnull}")
             show(f"{' '.join(view)}{', two models' if models == 2 else ''}", arguments, Path(folder))
-        for metric, choices in CHECKS:
+        for metric, choices in () if chosen else CHECKS:
             name = f"audit: {metric} {' '.join(map(str, choices.values()))}"
             show(name, ("-c", AUDIT, str(run.path), metric, repr(choices)), Path(folder))
 

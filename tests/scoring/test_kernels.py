@@ -1,0 +1,77 @@
+"""The compiled loops one by one, against numpy in float64 and against plain Python."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from lossprobe.scoring import kernels
+
+NORMAL = float(kernels.LEAST)
+LOGITS = arrays.arrays(
+    np.float32,
+    st.integers(1, 200),
+    elements=st.one_of(
+        st.floats(-50, 50, width=32),
+        st.sampled_from([0.0, 1.0, -math.inf]),  # so that there are ties and masked ones
+    ),
+)
+
+
+def exponentials(values, factor=1.0):
+    """Return what the kernel makes of values up to 0, block by block."""
+    values = np.asarray(values, np.float32)
+    out = np.empty_like(values)
+    for start in range(0, len(values), kernels.BLOCK):
+        here = slice(start, start + kernels.BLOCK)
+        kernels._exponentials(values[here], np.float32(0.0), np.float32(factor), out[here])
+    return out
+
+
+def test_exponentials_are_those_of_float64_to_a_float32():
+    values = np.concatenate([np.linspace(NORMAL, 0.0, 200_001), -np.logspace(-30, 1.9, 5_000)]).astype(np.float32)
+    expected = np.exp(values.astype(np.float64))
+    assert np.abs(exponentials(values) / expected - 1.0).max() < 8e-8
+    # Their errors cancel in a sum: none of them leans to one side.
+    assert abs((exponentials(values) / expected - 1.0).mean()) < 2e-9
+
+
+def test_exponentials_at_the_edges():
+    values = [0.0, -0.0, NORMAL, NORMAL - 1e-3, -1e4, -math.inf]
+    assert exponentials(values).tolist() == [1.0, 1.0, pytest.approx(math.exp(NORMAL), rel=1e-7), 0.0, 0.0, 0.0]
+    assert math.isnan(exponentials([math.nan])[0])
+
+
+@pytest.mark.parametrize("factor", [0.25, 2**-0.25, 1.0])
+def test_exponentials_of_a_multiple(factor):
+    values = np.linspace(-40, 0, 3001).astype(np.float32)
+    expected = np.exp(values.astype(np.float64) * np.float64(np.float32(factor)))
+    assert np.abs(exponentials(values, factor) / expected - 1.0).max() < 2.5e-6  # the product is rounded to float32
+
+
+@given(LOGITS, st.integers(0, 10**6))
+@settings(max_examples=200)
+def test_what_is_counted_and_found_is_exact(z, pick):
+    value = z[pick % len(z)]
+    assert kernels._largest(z) == z.max()
+    assert kernels._first(z, value) == z.tolist().index(value)
+    expected = ((z > value).sum(), (z == value).sum(), (z == -np.inf).sum())
+    assert tuple(map(int, kernels._compare(z, value))) == expected
+
+
+@given(LOGITS.filter(lambda z: z.max() > -math.inf))
+@settings(max_examples=100)
+def test_sums_are_those_of_float64(z):
+    weight = np.exp(z.astype(np.float64) - z.max()).astype(np.float32)
+    top = np.float64(z.max())
+    w, s = weight.astype(np.float64), np.where(z == -np.inf, 0.0, z.astype(np.float64) - top)
+    expected = (w.sum(), (w * s).sum(), (w * w).sum(), s.sum())
+    np.testing.assert_allclose(kernels._sums(z, weight, top), expected, rtol=1e-12, atol=1e-300)
+    np.testing.assert_allclose(kernels._spread(z, weight, top, -1.5), (w * (s + 1.5) ** 2).sum(), rtol=1e-12)
+    powers = [(w ** (2**step)).sum() for step in range(kernels.OCTAVES)]
+    np.testing.assert_allclose(kernels._power_sums(weight), powers, rtol=3e-6, atol=1e-37)
