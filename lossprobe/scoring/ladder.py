@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from lossprobe.scoring import compiled
+from lossprobe.scoring.kernels import OCTAVES
 
 # 2^(j/4) from T = 1/4 to 4: with every T its half is on the ladder too, so Σ p² is known at each T ≥ 1/2.
 STEPS_PER_OCTAVE = 4
-OCTAVES = 5  # the four hottest temperatures and what four halvings make of them: 20, of which the ladder has 17
 LADDER_TEMPERATURES: tuple[float, ...] = tuple(2.0 ** (step / STEPS_PER_OCTAVE) for step in range(-8, 9))
 
 
@@ -23,6 +23,7 @@ def temperature_ladder(logits: torch.Tensor) -> torch.Tensor:
     Returns:
         float64 [N, 17], in the order of `LADDER_TEMPERATURES`.
     """
+    # Four halvings of each make 20 temperatures, of which the ladder has the 17 hottest.
     hottest = list(LADDER_TEMPERATURES[: -STEPS_PER_OCTAVE - 1 : -1])
     sums = compiled.ladder_sums if logits.device.type == "cpu" else ladder_sums
     coldest_first = sums(logits, hottest).transpose(1, 2).flatten(1).flip(1)[:, -len(LADDER_TEMPERATURES) :]
