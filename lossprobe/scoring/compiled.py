@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 
 import numba
 import numpy as np
 import torch
+from numba.core.event import Event, Listener, install_listener
 
 from lossprobe.scoring import kernels
 from lossprobe.scoring.histogram import HistogramBins
 from lossprobe.scoring.statistics import RowStatistics, Workspace
 
 WHOLE = ("rank", "ties", "top_id", "masked")
+
+
+class _Compiling(Listener):
+    """Calls a function when the first loop starts to be compiled; what was kept on disk is loaded without a word."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell: Callable[[], None] | None = tell
+
+    def on_start(self, event: Event) -> None:  # noqa: ARG002 - the name is numba's
+        """Tell, the first time."""
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
+
+    def on_end(self, event: Event) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def tell_of_compiling(tell: Callable[[], None]) -> Iterator[None]:
+    """Call `tell` once if loops have to be compiled before the block ends: some seconds in which nothing is scored.
+
+    They are kept on disk, so on most machines this is so for the first pass only; see `kernels`.
+    """
+    with install_listener("numba:compile", _Compiling(tell)):
+        yield
 
 
 def measure_rows(
@@ -61,6 +90,9 @@ def ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor
 
 def _threads() -> int:
     """Let the loops use as many threads as torch, whose number `OMP_NUM_THREADS` sets, and return how many."""
-    threads: int = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    wanted = torch.get_num_threads()
+    threads: int = min(wanted, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     numba.set_num_threads(threads)
+    if torch.get_num_threads() != wanted:  # to start its threads, numba sets OpenMP's number, which is torch's too
+        torch.set_num_threads(wanted)
     return threads

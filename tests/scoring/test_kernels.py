@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -75,3 +78,17 @@ def test_sums_are_those_of_float64(z):
     np.testing.assert_allclose(kernels._spread(z, weight, top, -1.5), (w * (s + 1.5) ** 2).sum(), rtol=1e-12)
     powers = [(w ** (2**step)).sum() for step in range(kernels.OCTAVES)]
     np.testing.assert_allclose(kernels._power_sums(weight), powers, rtol=3e-6, atol=1e-37)
+
+
+def test_the_loops_leave_the_number_of_threads_as_it_was():
+    code = (
+        "import torch\n"
+        "from lossprobe.scoring import compiled\n"
+        "before = torch.get_num_threads()\n"
+        "for _ in range(2):\n"
+        "    compiled.ladder_sums(torch.zeros((3, 7)), [1.0])\n"
+        "    print(before, torch.get_num_threads())\n"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)
+    assert process.stdout.split() == ["1", "1", "1", "1"]
