@@ -17,8 +17,8 @@ import pandas as pd
 from scipy.special import erf
 
 from lossprobe.analysis.clusters import Clusters, jackknife_ratio
-from lossprobe.analysis.order_statistics import sorted_batches, values_at
 from lossprobe.analysis.outcomes import CONFIDENCE, CORRECT, refuse_not_finite
+from lossprobe.analysis.ranked_values import ranked_batches, values_at
 from lossprobe.analysis.resampling import Floats
 from lossprobe.run.reader import Run
 
@@ -66,8 +66,9 @@ def equal_mass_edges(run: Run, bins: int = BINS, source: str = "tokens", where: 
         return np.empty(0)
     ranks = [-(-k * last // bins) for k in range(1, bins)]  # whole numbers: k / bins · last would be rounded
     at: dict[int, float] = {}
-    for first, values in sorted_batches(run, "top_prob", scored):
-        at |= values_at({0, *ranks, last}, first, values)
+    wanted = {0, *ranks, last}
+    for first, values in ranked_batches(run, "top_prob", scored, [range(rank, rank + 1) for rank in wanted]):
+        at |= values_at(wanted, first, values)
     if not np.isfinite([at[0], at[last]]).all():
         refuse_not_finite(run)
     edges = np.unique([at[rank] for rank in ranks])

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lossprobe.analysis.filters import where_sql
-from lossprobe.analysis.order_statistics import sorted_batches, values_at
+from lossprobe.analysis.ranked_values import ranked_batches, values_at
 from lossprobe.analysis.texts import DocumentTexts, Vocabulary, load_vocabulary
 from lossprobe.errors import NothingToScoreError
 from lossprobe.run.reader import Run
@@ -94,7 +94,7 @@ def measure_tokens(run: Run, where: Sequence[str] = (), rows: int = 20) -> Token
 
 
 def loss_spread(run: Run, scored: str, count: int) -> tuple[dict[str, float], float]:
-    """Return the quantiles of the losses, and the sum of the hardest tenth, from one sorted pass out of core.
+    """Return the quantiles of the losses, and the sum of the hardest tenth, in memory that does not grow with the rows.
 
     Between two losses a quantile is interpolated linearly, as numpy does by default.
 
@@ -108,7 +108,8 @@ def loss_spread(run: Run, scored: str, count: int) -> tuple[dict[str, float], fl
     first_hard = count - max(1, round(HARD_SHARE * count))
     at: dict[int, float] = {}
     hard = 0.0
-    for first, losses in sorted_batches(run, "loss_nats", scored):
+    spans = [*(range(rank, rank + 1) for rank in wanted), range(first_hard, count)]
+    for first, losses in ranked_batches(run, "loss_nats", scored, spans):
         at |= values_at(wanted, first, losses)
         hard += float(losses[max(0, first_hard - first) :].sum())
     quantiles = {}

@@ -4,27 +4,27 @@
 
 With commands, only these views are measured, of one model.
 
-Each copy has documents of its own, so clusters, bins and joins are as large as those of a real run;
-the texts are left out.
+Each copy has documents of its own, so clusters, bins and joins are as large as those of a real run; rows are stored in
+groups of the size of its parts; the texts are left out.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from memory import peak_of
 
 from lossprobe.run.files import sha256_of, write_json
 from lossprobe.run.planning import LADDER_ROWS
 from lossprobe.run.reader import Run, open_run
+from lossprobe.scoring.plan import PART_ROWS
 
 VIEWS = (
     ("perplexity",),
@@ -90,7 +90,8 @@ def repeat(run: Run, folder: Path, rows: int) -> Run:
                     kept = table.filter(pa.array((number * size + place) % sample_every == 0))
                 moved = _shift(kept, "document", number * count)
                 pieces.append(_shift(moved, "window", number * windows) if name == "tokens" else moved)
-            pq.write_table(pa.concat_tables(pieces), folder / name / f"part-{part:05d}.parquet", compression="zstd")
+            file = folder / name / f"part-{part:05d}.parquet"
+            pq.write_table(pa.concat_tables(pieces), file, row_group_size=PART_ROWS, compression="zstd")
     untold = documents.set_column(
         documents.schema.get_field_index("text"), "text", pa.nulls(count, documents.schema.field("text").type)
     )
@@ -118,18 +119,6 @@ def _shift(table: pa.Table, column: str, by: int) -> pa.Table:
     return table.set_column(index, field, pa.compute.add(table[column], pa.scalar(by, field.type)))
 
 
-def measure(arguments: tuple[str, ...], folder: Path) -> tuple[float, float]:
-    """Return the seconds and the peak memory in MB of Python with some arguments, in a process of its own."""
-    command = [sys.executable, *arguments]
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{' '.join(arguments)}: {process.stderr.read().decode() if process.stderr else status}")
-    return seconds, usage.ru_maxrss / 1024
-
-
 def main() -> None:
     """Build the run and print one line a view."""
     source, rows, chosen = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10_000_000, sys.argv[3:]
@@ -149,7 +138,7 @@ def main() -> None:
 
 def show(name: str, arguments: tuple[str, ...], folder: Path) -> None:
     """Print one measurement."""
-    seconds, megabytes = measure(arguments, folder)
+    seconds, megabytes = peak_of([sys.executable, *arguments], folder)
     print(f"{name:32} {seconds:7.1f} s {megabytes:8.0f} MB", flush=True)
 
 
