@@ -18,7 +18,9 @@ from bundled import CHECKPOINT, EXAMPLES
 from lossprobe.analysis.calibration import measure_calibration
 from lossprobe.cli.demo import PAIR
 from lossprobe.cli.main import run
+from lossprobe.run import planning
 from lossprobe.run.reader import latest_run, open_run
+from lossprobe.scoring.plan import cut_parts
 
 LOSSPROBE = [sys.executable, "-m", "lossprobe"]
 # The command line with parts of 256 rows instead of 32,768, so that a small text makes several, and with a pause before
@@ -210,30 +212,24 @@ def long_text(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory, long_text) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    finish(start(folder, long_text, "run"))
+    assert finish(folder, long_text) == 0
     return folder / "run"
 
 
-def finish(process: subprocess.Popen) -> None:
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
+def arguments(text: Path, output: str) -> list[str]:
+    windows = ["--batch-size", "1", "--stride", "16", "--context", "64"]
+    return ["score", str(CHECKPOINT), str(text), "-o", output, *windows]
 
 
-def start(folder: Path, text: Path, name: str, pause: float = 0.3) -> subprocess.Popen:
-    arguments = [
-        "score",
-        str(CHECKPOINT),
-        str(text),
-        "-o",
-        name,
-        "--batch-size",
-        "1",
-        "--stride",
-        "16",
-        "--context",
-        "64",
-    ]
-    command = [sys.executable, "-c", SMALL_PARTS, *arguments]
+def finish(folder: Path, text: Path) -> int:
+    """Score in this process, which knows nothing of the one that was stopped; return the exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "cut_parts", lambda documents: cut_parts(documents, 256))
+        return run(arguments(text, str(folder / "run")))
+
+
+def start(folder: Path, text: Path, pause: float = 0.3) -> subprocess.Popen:
+    command = [sys.executable, "-c", SMALL_PARTS, *arguments(text, "run")]
     environment = os.environ | {"PAUSE": str(pause)}
     return subprocess.Popen(
         command,
@@ -256,7 +252,7 @@ def wait_for_part(folder: Path, process: subprocess.Popen, parts: int = 1) -> No
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_the_middle_and_resumed_byte_for_byte(tmp_path, long_text, whole_run, sent, code):
-    process = start(tmp_path, long_text, "run")
+    process = start(tmp_path, long_text)
     wait_for_part(tmp_path / "run", process)
     process.send_signal(sent)
     _, err = process.communicate(timeout=60)
@@ -264,7 +260,7 @@ def test_stopped_in_the_middle_and_resumed_byte_for_byte(tmp_path, long_text, wh
     assert b"Traceback" not in err
     assert code == -9 or b"repeat the command to resume" in err
     assert not (tmp_path / "run" / "run.json").exists()
-    finish(start(tmp_path, long_text, "run"))
+    assert finish(tmp_path, long_text) == 0
     names = sorted(str(file.relative_to(whole_run)) for file in whole_run.rglob("*") if file.is_file())
     assert names == sorted(
         str(file.relative_to(tmp_path / "run")) for file in (tmp_path / "run").rglob("*") if file.is_file()
@@ -274,16 +270,14 @@ def test_stopped_in_the_middle_and_resumed_byte_for_byte(tmp_path, long_text, wh
         assert (tmp_path / "run" / name).read_bytes() == (whole_run / name).read_bytes(), name
 
 
-def test_two_writers_of_one_run(tmp_path, long_text):
-    first = start(tmp_path, long_text, "run", pause=30.0)
+def test_two_writers_of_one_run(tmp_path, capsys, long_text):
+    first = start(tmp_path, long_text, pause=30.0)
     wait_for_part(tmp_path / "run", first)
-    second = start(tmp_path, long_text, "run")
-    _, err = second.communicate(timeout=60)
-    assert second.returncode == 6, err
-    assert f"locked by pid {first.pid}".encode() in err
+    assert finish(tmp_path, long_text) == 6
+    assert f"locked by pid {first.pid}" in capsys.readouterr().err
     first.kill()  # the lock of a killed process is free
     first.communicate()
-    finish(start(tmp_path, long_text, "run"))
+    assert finish(tmp_path, long_text) == 0
 
 
 def test_it_runs_without_a_home_and_in_the_c_locale(tmp_path, text):
