@@ -5,13 +5,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint bench wheel clean
+.PHONY: demo test agreement lint bench wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/lossprobe demo -o lossprobe-demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term
+
+# The same numbers as the real programs that the package index has, in an environment of their own.
+agreement: $(INSTALLED)
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,peers]"
+	$(VENV)-peers/bin/python -m pytest tests/agreement
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -36,4 +42,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel dist build lossprobe-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-wheel $(VENV)-peers dist build lossprobe-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

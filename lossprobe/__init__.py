@@ -42,7 +42,10 @@ _HOMES = {
     "open_text": "lossprobe.text.documents",
     "read_settings": "lossprobe.audit_file.reader",
     "run_audit": "lossprobe.audit_pass.gate",
+    "run_selfcheck": "lossprobe.selfcheck_pass",
     "score": "lossprobe.pipeline",
+    "score_all_protocols": "lossprobe.protocol_pass",
+    "score_protocol": "lossprobe.protocol_pass",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from lossprobe.analysis.divergence import Divergence
 from lossprobe.analysis.divergence_tally import ComparedTokens, DivergenceTally
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
-from lossprobe.errors import CheckpointError, NotComparableError, NothingToScoreError, TextError
+from lossprobe.errors import NotComparableError, NothingToScoreError, TextError
 from lossprobe.pipeline import Progress, ScoreOptions, window_policy
-from lossprobe.run.planning import check_unknown
-from lossprobe.run.tally import UNKNOWN_SHOWN, DocumentCount
+from lossprobe.run.planning import check_ids, check_unknown
+from lossprobe.run.tally import DocumentCount, merge_unknown
 from lossprobe.scoring.pair import compare_part
 from lossprobe.scoring.plan import Rows, WindowPolicy, cut_parts, plan_pieces
 from lossprobe.scoring.scorer import PassOptions
@@ -124,8 +124,7 @@ class _Count:
         self.tokens += document.tokens
         self.scored += document.scored_tokens
         self.unknown += document.unknown
-        new = [piece for piece in document.unknown_text if piece not in self.unknown_text]
-        self.unknown_text = [*self.unknown_text, *new][:UNKNOWN_SHOWN]
+        self.unknown_text = merge_unknown(self.unknown_text, document.unknown_text)
 
     def check(self, source: Source, max_unknown: float) -> None:
         """Refuse a text without a token that can be scored, or with too many unknown ones."""
@@ -146,12 +145,7 @@ def _count(checkpoint: Checkpoint, source: Source, policy: WindowPolicy) -> _Cou
     """
     count, seen = _Count(), Fingerprint()
     for document, tokens in _tokenized(source, checkpoint.tokenizer, seen):
-        largest = int(tokens.ids.max(initial=0))
-        if largest >= checkpoint.facts.vocab_size:
-            raise CheckpointError(
-                "tokenizer.id_out_of_range",
-                f"the tokenizer gave token id {largest}, the model has {checkpoint.facts.vocab_size}",
-            )
+        check_ids(tokens, checkpoint.facts.vocab_size)
         one = DocumentCount(document)
         one.add_tokens(tokens)
         for rows in plan_pieces(0, tokens, policy, first_window=0):

@@ -42,6 +42,7 @@ class ScoreOptions:
         score_unknown: score text outside the vocabulary instead of leaving it out.
         max_unknown: refuse a text in which a larger share of tokens is unknown.
         keep_text: store the text in the run; without it views show tokens, but no text around them.
+        policy: windows and BOS as a whole, in place of `context`, `stride`, `bos` and `score_unknown`.
     """
 
     context: int | None = None
@@ -51,6 +52,7 @@ class ScoreOptions:
     score_unknown: bool = False
     max_unknown: float = 0.01
     keep_text: bool = True
+    policy: WindowPolicy | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,8 @@ def window_policy(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy
     Raises:
         UsageError: a context above the model's limit, a bad stride, or a BOS that the tokenizer does not have.
     """
+    if options.policy is not None:
+        return options.policy
     limit = checkpoint.facts.context_length
     context = options.context or limit or DEFAULT_CONTEXT
     if limit is not None and context > limit:
@@ -215,12 +219,7 @@ def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, optio
         "checkpoint": facts,
         "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256},
         "text": {"sha256": fingerprint(source), "kept": options.keep_text},
-        "windows": {
-            "context": policy.context,
-            "stride": policy.stride,
-            "bos_id": policy.bos_id,
-            "score_unknown": policy.score_unknown,
-        },
+        "windows": asdict(policy),
         "versions": {"lossprobe": __version__} | {name: metadata.version(name) for name in DEPENDENCIES},
     }
 

@@ -23,6 +23,7 @@ from lossprobe.checkpoint.interface import CheckpointFacts
 from lossprobe.run.files import write_table
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import HISTOGRAM_COLUMNS, MEASURED, PLANNED, TOKEN_COLUMNS, ladder_columns
+from lossprobe.scoring.plan import WindowPolicy
 from lossprobe.text.documents import Document, Fingerprint
 from lossprobe.text.windows import plan_windows
 
@@ -288,12 +289,7 @@ def _settings(logits, records, vocabulary: list[bytes], choices: dict[str, Any])
         "checkpoint": {key: value for key, value in facts.items() if key not in ("name", "notices")},
         "tokenizer": {"kind": "drawn", "sha256": hashlib.sha256(words.encode()).hexdigest()},
         "text": {"sha256": text.hexdigest(), "kept": True},
-        "windows": {
-            "context": choices["context"],
-            "stride": choices["stride"] or choices["context"],
-            "bos_id": None,
-            "score_unknown": False,
-        },
+        "windows": asdict(WindowPolicy(choices["context"], choices["stride"] or choices["context"])),
         "versions": _versions(),
     }
     assert choices["settings_changes"].keys() <= settings.keys()

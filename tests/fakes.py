@@ -23,6 +23,7 @@ class ByteTokenizer:
 
     def __init__(self, *, adds_bos: bool = True, unknown_byte: int | None = None) -> None:
         self.bos_id: int | None = BOS
+        self.eos_id: int | None = None
         self.adds_bos = adds_bos
         self.unknown_byte = unknown_byte
         self.sha256 = hashlib.sha256(f"bytes {adds_bos} {unknown_byte}".encode()).hexdigest()

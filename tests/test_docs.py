@@ -82,11 +82,12 @@ def test_the_changelog_has_a_place_for_changed_numbers():
 @pytest.mark.parametrize("name", ["TokenLosses", "PositionLosses", "Hardest", "Perplexity", "Calibration",
                                   "ModelCalibration", "Temperature", "EffectiveSmoothing", "SmoothingPanel",
                                   "Objectives", "Compared", "Comparison", "Changes", "ByteComparison",
-                                  "Divergence", "Gap", "Memorised"])  # fmt: skip
+                                  "Divergence", "Gap", "Memorised", "ProtocolScore", "ProtocolTable",
+                                  "SelfCheck"])  # fmt: skip
 def test_every_json_key_is_in_the_readme(name):
     homes = ("tokens", "positions", "hardest", "perplexity", "calibration", "temperature", "effective_smoothing",
              "smoothing", "objectives", "compared", "compare", "changes", "byte_pairs", "divergence",
-             "gap", "memorised")  # fmt: skip
+             "gap", "memorised", "protocols", "protocol_table", "selfcheck")  # fmt: skip
     modules = [importlib.import_module(f"lossprobe.analysis.{home}") for home in homes]
     kind = next(getattr(module, name) for module in modules if hasattr(module, name))
     section = README.split("## JSON")[1].split("## Exit codes")[0]

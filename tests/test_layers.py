@@ -21,7 +21,8 @@ ALLOWED = {
     "checkpoint": {"errors", "units"},
     "scoring": {"errors", "units", "text", "checkpoint.interface"},
     "run": {"errors", "units", "text", "checkpoint.interface", "scoring"},
-    "analysis": {"errors", "units", "text", "run"},
+    "protocols": set(),
+    "analysis": {"errors", "units", "text", "run", "protocols"},
     "audit": {"errors", "units", "text", "run", "analysis"},
     "audit_file": {"errors", "units", "text", "run", "analysis", "audit"},
     "report": {"errors", "units", "run", "analysis", "audit"},
@@ -29,10 +30,16 @@ ALLOWED = {
     "divergence_pass": {
         "errors", "units", "text", "checkpoint.interface", "scoring", "run", "analysis.divergence", "pipeline",
     },
+    "protocol_pass": {
+        "errors", "units", "text", "checkpoint.interface", "scoring", "run", "protocols", "analysis", "pipeline",
+    },
+    "selfcheck_pass": {
+        "errors", "units", "text", "checkpoint.interface", "scoring", "run", "analysis.selfcheck", "pipeline",
+    },
     "audit_pass": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "audit", "pipeline"},
     "cli": {
         "errors", "units", "text", "checkpoint", "scoring", "run", "analysis", "audit", "audit_file", "report",
-        "pipeline", "divergence_pass", "audit_pass",
+        "protocols", "pipeline", "divergence_pass", "protocol_pass", "selfcheck_pass", "audit_pass",
     },
     "pytest_plugin": {"errors", "units", "audit", "audit_file", "audit_pass", "report", "cli"},
 }  # fmt: skip
@@ -87,20 +94,21 @@ def test_the_rule_can_fail(tmp_path):
     assert imports(file) == {"lossprobe.scoring.plan", "torch.nn"}
 
 
-def loaded(*arguments: str, cwd: Path) -> set[str]:
-    """Return the modules that a fresh command line has loaded when it ends."""
+def loaded(*commands: tuple[str, ...], cwd: Path) -> list[set[str]]:
+    """Return the modules that a fresh process has loaded after each of some command lines, run one after the other."""
     code = (
-        "import json, sys\nfrom lossprobe.cli.main import run\n"
-        f"code = run({list(arguments)!r})\nassert code == 0, code\n"
-        "print('\\n' + json.dumps(sorted(sys.modules)))"
+        "import json, sys\nfrom lossprobe.cli.main import run\nfound = []\n"
+        f"for arguments in {[list(each) for each in commands]!r}:\n"
+        "    code = run(arguments)\n    assert code == 0, code\n    found.append(sorted(sys.modules))\n"
+        "print('\\n' + json.dumps(found))"
     )
     process = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, check=True, text=True)
-    return set(json.loads(process.stdout.strip().splitlines()[-1]))
+    return [set(modules) for modules in json.loads(process.stdout.strip().splitlines()[-1])]
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("tokens", "--help"), ("--version",)])
 def test_help_loads_nothing_heavy(tmp_path, arguments):
-    modules = loaded(*arguments, cwd=tmp_path)
+    (modules,) = loaded(arguments, cwd=tmp_path)
     assert "click" in modules
     assert modules.isdisjoint(HEAVY)
 
@@ -111,17 +119,19 @@ def test_importing_the_package_loads_nothing_heavy():
     assert process.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("view", ["tokens", "positions", "hardest", "perplexity", "calibration", "objectives"])
-def test_views_of_a_stored_run_load_no_torch(tmp_path, view):
+def test_views_of_a_stored_run_load_no_torch(tmp_path):
     from fakes import SmallModel, checkpoint
 
     from lossprobe.pipeline import score
     from lossprobe.text.documents import StringSource
 
     run = score(checkpoint(SmallModel()), StringSource(["abc " * 30, "xyz"]), output=tmp_path / "run").run
-    modules = loaded(view, str(run.path), "--plot", "x.png", cwd=tmp_path)
-    assert modules.isdisjoint({"torch", "transformers", "tokenizers"})
-    assert "matplotlib.pyplot" not in modules, "figures are made without global state"
+    views = ("tokens", "positions", "hardest", "perplexity", "calibration", "objectives")
+    commands = [(view, str(run.path), "--plot", f"{view}.png") for view in views]
+    for view, modules in zip(views, loaded(*commands, cwd=tmp_path), strict=True):
+        assert (tmp_path / f"{view}.png").is_file()
+        assert modules.isdisjoint({"torch", "transformers", "tokenizers"}), view
+        assert "matplotlib.pyplot" not in modules, f"{view}: figures are made without global state"
 
 
 def test_every_public_name_is_there_and_others_are_not():

@@ -17,11 +17,14 @@ IDENTITY = {
     ("tokenizer", "sha256"): "tokenizer",
     ("windows", "context"): "context",
     ("windows", "stride"): "stride",
+    ("windows", "layout"): "layout of the windows",
     ("windows", "bos_id"): "BOS",
+    ("windows", "own_bos_id"): "second BOS",
     ("windows", "score_unknown"): "unknown tokens",
 }
+ABSENT = {("windows", "layout"): "rolling"}  # of runs that were stored before there were others
 DTYPE = {("checkpoint", "compute_dtype"): "dtype"}  # moves losses by up to 0.4 nats: a change of the model it is not
-PAIRED = ("text", "tokenizer", "BOS")  # what must be equal for the rows of two runs to be the same tokens
+PAIRED = ("text", "tokenizer", "BOS", "second BOS")  # what must be equal for the rows of two runs to be the same tokens
 
 
 def differing(first: Run, second: Run) -> list[str]:
@@ -66,7 +69,7 @@ def same_tokenizer(first: Run, second: Run) -> bool:
 
 
 def _setting(settings: Settings, group: str, key: str) -> Any:
-    return settings.get(group, {}).get(key)
+    return settings.get(group, {}).get(key, ABSENT.get((group, key)))
 
 
 def _shown(value: Any) -> str:

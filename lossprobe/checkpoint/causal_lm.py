@@ -59,6 +59,17 @@ class CausalLM:
         return self._run_body(ids)
 
     @torch.inference_mode()
+    def hidden_left_padded(self, ids: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        """Return what `hidden` returns for rows whose first `padding` [B] tokens are masked, and no position."""
+        place = torch.arange(ids.shape[1], device=ids.device) - padding[:, None]
+        inputs = {"input_ids": ids, "attention_mask": (place >= 0).long(), "position_ids": place.clamp(min=0)}
+        if self.facts.head == "full":
+            logits: torch.Tensor = self._model(**inputs, use_cache=False).logits
+            return logits
+        output: torch.Tensor = self._body(**inputs, use_cache=False).last_hidden_state
+        return output
+
+    @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return logits [N, V] of hidden rows [N, D], in the head's own dtype."""
         if self.facts.head == "full":

@@ -64,6 +64,7 @@ class CharacterTokenizer:
     """
 
     bos_id: int | None = None
+    eos_id: int | None = None
     adds_bos: bool = False
 
     def __init__(

@@ -64,6 +64,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             sha256=combined_sha256({file.name: file_sha256(file) for file in (path / "config.json", *files)}),
             vocab_size=int(config.get_text_config().vocab_size),
             context_length=getattr(config.get_text_config(), "max_position_embeddings", None),
+            hard_limit=not _has_rotary_positions(model),
             parameters=sum(weight.numel() for weight in model.parameters()),
             stored_dtype=stored,
             compute_dtype=str(model.dtype).removeprefix("torch."),
@@ -73,6 +74,11 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             notices=getattr(tokenizer, "notices", ()),
         )
         return CausalLM(model.to(options.device), facts, tokenizer)
+
+
+def _has_rotary_positions(model: Any) -> bool:
+    """Return whether positions are computed from frequencies as they come, so that none is too large."""
+    return any("inv_freq" in module._buffers for module in model.modules())
 
 
 def build_model(model_class: Any, config: Any, files: list[Path], dtype: torch.dtype, shown: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,7 @@ class Tokenizer(Protocol):
         kind: what it is, for people: "byte-level BPE", "characters", ...
         sha256: hash of everything that decides its output.
         bos_id: the beginning-of-sequence id, or None when it has none.
+        eos_id: the end-of-sequence id, or None when it has none.
         adds_bos: whether it puts a BOS before a text by itself (`--bos auto` follows it).
         special_ids: ids that stand for no text of their own.
     """
@@ -49,6 +50,7 @@ class Tokenizer(Protocol):
     kind: str
     sha256: str
     bos_id: int | None
+    eos_id: int | None
     adds_bos: bool
     special_ids: frozenset[int]
 
@@ -88,6 +90,18 @@ class Checkpoint(Protocol):
         ...
 
 
+@runtime_checkable
+class LeftPadding(Protocol):
+    """A checkpoint whose model can also be given rows that are padded on the left, as other tools do."""
+
+    def hidden_left_padded(self, ids: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        """Return what `hidden` returns for int64 ids [B, T] whose first `padding` (int64 [B]) tokens are padding.
+
+        Padding is masked, and positions count from the first token that is none.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class CheckpointFacts:
     """What a checkpoint is; stored in `run.json`, printed by `inspect`.
@@ -98,6 +112,7 @@ class CheckpointFacts:
         sha256: hash over the names and contents of every file that decides its output.
         vocab_size: width of the logits (padding rows included).
         context_length: most input tokens of one forward pass, or None when the model sets no limit.
+        hard_limit: whether a longer input fails (learned positions), and does not just run past what was trained.
         parameters: number of weights, a tied head counted once; None when unknown.
         stored_dtype: dtype of the stored weights, such as "float16".
         compute_dtype: dtype of the forward pass.
@@ -116,6 +131,7 @@ class CheckpointFacts:
     sha256: str
     vocab_size: int
     context_length: int | None
+    hard_limit: bool = True
     parameters: int | None = None
     stored_dtype: str = "float32"
     compute_dtype: str = "float32"

@@ -51,6 +51,9 @@ class BackendTokenizer:
         pieces = zip(np.frombuffer(ids, dtype=np.int64).tolist(), [0, *ends], ends, strict=False)
         self._bytes = {index: bytes(data[start:stop]) for index, start, stop in pieces}
         self.special_ids: frozenset[int] = frozenset(facts["special_ids"])
+        eos_token = _content(settings.get("eos_token")).encode("utf-8", "surrogatepass")
+        named = (index for index in sorted(self.special_ids) if self._bytes.get(index) == eos_token)
+        self.eos_id: int | None = next(named, None) if eos_token else None
         prefix = facts["prefix"]
         added = prefix[0] if prefix else None
         if len(prefix) > 1:

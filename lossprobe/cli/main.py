@@ -30,6 +30,7 @@ from lossprobe.cli.objectives import objectives
 from lossprobe.cli.perplexity import perplexity
 from lossprobe.cli.positions import positions
 from lossprobe.cli.score import score
+from lossprobe.cli.selfcheck import selfcheck
 from lossprobe.cli.tokens import tokens
 from lossprobe.cli.verify import verify
 from lossprobe.errors import LossprobeError, OutputError, ResourceError
@@ -67,11 +68,13 @@ def cli() -> None:
       lossprobe compare old new data.txt      how much two models differ, beyond noise, and where
       lossprobe gap m train.txt valid.txt     train against validation loss
       lossprobe audit                         in CI: limits and a baseline, pass or fail
+      lossprobe perplexity m data.txt --protocol all     what other tools would say
+      lossprobe selfcheck m data.txt          does the number depend on what should not matter
     """
 
 
 VIEWS = (tokens, positions, hardest, perplexity, calibration, objectives, compare, gap)
-for _command in (score, *VIEWS, audit, baseline, inspect, doctor, verify, demo):
+for _command in (score, *VIEWS, audit, baseline, selfcheck, inspect, doctor, verify, demo):
     cli.add_command(_command)
 
 

@@ -8,24 +8,40 @@ from typing import TYPE_CHECKING
 import click
 
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
+from lossprobe.errors import UsageError
+from lossprobe.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from lossprobe.analysis.perplexity import Perplexity
+
+PROTOCOL_HELP = "Score the tokens that another tool scores, with its windows and its mean; all: a row for each."
 
 
 @click.command(cls=ViewCommand, short_help="Perplexity and bits, with intervals and coverage.")
 @source_argument
 @click.option("--by", metavar="document|FIELD", help="The same for every document, or every value of a JSONL field.")
+@click.option("--protocol", type=click.Choice(["all", *PROTOCOLS]), help=PROTOCOL_HELP)
 @view_options
 @scoring_options
-def perplexity(sources: tuple[Path, ...], by: str | None, outputs: Outputs, scoring: Scoring) -> None:
+def perplexity(
+    sources: tuple[Path, ...], by: str | None, protocol: str | None, outputs: Outputs, scoring: Scoring
+) -> None:
     """Perplexity per token, word and byte; bits per byte and character; intervals and coverage.
 
     \b
     Examples:
       lossprobe perplexity my-model data.txt
       lossprobe perplexity --by document --csv
+      lossprobe perplexity my-model data.txt --protocol all
     """
+    if protocol is not None:
+        from lossprobe.cli.protocols import show_protocols
+
+        if by is not None:
+            raise UsageError("protocol.by", f"--by {by}: not with --protocol {protocol}")
+        show_protocols(protocol, sources, outputs, scoring)
+        return
+
     from lossprobe.analysis.perplexity import measure_perplexity
     from lossprobe.cli.present import View, present
     from lossprobe.cli.sources import find_run

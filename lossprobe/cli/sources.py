@@ -133,12 +133,14 @@ def open_source(texts: Sequence[Path], scoring: Scoring) -> Source:
 def score_source(checkpoint_path: Path, source: Source, scoring: Scoring) -> Scored:
     """Return the run of a checkpoint over documents, scored now unless an identical one is stored."""
     check_output(checkpoint_path, scoring.output)
+    return score_checkpoint(load_checkpoint(checkpoint_path, scoring), source, score_options(scoring), scoring)
 
+
+def score_checkpoint(checkpoint: Checkpoint, source: Source, choices: ScoreOptions, scoring: Scoring) -> Scored:
+    """Return the run of a checkpoint over documents with a progress bar, and say what is worth knowing of it."""
     from lossprobe.cli.progress import show_progress
     from lossprobe.pipeline import score
 
-    checkpoint = load_checkpoint(checkpoint_path, scoring)
-    choices = score_options(scoring)
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
         scored = score(
             checkpoint, source, choices, output=scoring.output, overwrite=scoring.overwrite, progress=progress

@@ -191,6 +191,21 @@ def by_unit(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def small_numbers(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """Return a table with some columns as text that shows also how small a tiny number is.
+
+    >>> small_numbers(pd.DataFrame({"x": [0.0, -1.26e-7, 0.5, math.nan]}), ["x"]).x.tolist()
+    ['0', '-1.3e-07', '0.500000', 'n/a']
+    """
+    return table.assign(**{name: [_small(value) for value in table[name]] for name in columns})
+
+
+def _small(value: float) -> str:
+    if value == 0:
+        return "0"
+    return f"{value:.1e}" if abs(value) < 1e-3 else format_cell("", float(value))
+
+
 def format_cell(column: str, value: Any) -> str:
     """Return one cell for people: 6 decimals for nats, thousands separators for counts, `n/a` for nothing.
 

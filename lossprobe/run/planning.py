@@ -14,14 +14,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lossprobe.checkpoint.interface import Tokenizer
+from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.errors import CheckpointError, TextError
 from lossprobe.run.files import atomic_target, write_table
 from lossprobe.run.schema import DOCUMENT_COLUMNS, VOCABULARY_COLUMNS, arrow_schema
 from lossprobe.run.store import RunStore
 from lossprobe.run.tally import DocumentCount, Tally
-from lossprobe.scoring.plan import Rows, WindowPolicy, cut_parts, plan_pieces
-from lossprobe.text.documents import Fingerprint, Source
+from lossprobe.scoring.plan import Rows, WindowPolicy, cut_parts, plan_pieces, row_count
+from lossprobe.text.documents import Document, Fingerprint, Source
+from lossprobe.text.windows import Layout
 from lossprobe.units import format_count, visible
 
 FLUSH_BYTES = 4 << 20
@@ -107,12 +108,8 @@ def _plan_one(
         options: as `write_plan`.
     """
     tokens = tokenizer.encode(count.document.text)
-    largest = int(tokens.ids.max(initial=0))
-    if largest >= options.vocab_size:
-        raise CheckpointError(
-            "tokenizer.id_out_of_range",
-            f"the tokenizer gave token id {largest}, the model has {options.vocab_size}",
-        )
+    check_ids(tokens, options.vocab_size)
+    _check_length(number, count.document, tokens, options.policy)
     count.add_tokens(tokens)
     after = window
     for rows in plan_pieces(number, tokens, options.policy, window):
@@ -121,6 +118,31 @@ def _plan_one(
         yield rows
     count.finish()
     return after
+
+
+def check_ids(tokens: Tokens, vocab_size: int) -> None:
+    """Refuse a tokenizer that does not belong to the model.
+
+    Raises:
+        CheckpointError: it gave an id that the model does not have.
+    """
+    largest = int(tokens.ids.max(initial=0))
+    if largest >= vocab_size:
+        raise CheckpointError(
+            "tokenizer.id_out_of_range", f"the tokenizer gave token id {largest}, the model has {vocab_size}"
+        )
+
+
+def _check_length(number: int, document: Document, tokens: Tokens, policy: WindowPolicy) -> None:
+    """Refuse a document that does not fit into the one window that has to hold all of it."""
+    rows = row_count(tokens, policy)
+    if policy.layout is Layout.WHOLE and rows > policy.context + 1:
+        raise TextError(
+            "text.too_long",
+            f"{document.source}: document {number} has {format_count(rows)} tokens, one window holds at most "
+            f"{format_count(policy.context + 1)}",
+            hint="--context cuts documents that are longer",
+        )
 
 
 @contextmanager

@@ -42,7 +42,12 @@ PLANNED = (
     Column("byte_stop", pa.int64(), "end of the token's bytes; spans tile the document"),
     Column("window", pa.int32(), "window the token was scored in, counted over the run"),
     Column("context", pa.int32(), "tokens the model saw before predicting this one, a BOS included"),
-    Column("unscored", UNSCORED_TYPE, "why there is no loss: first_token, special, unknown, masked; empty when scored"),
+    Column(
+        "unscored",
+        UNSCORED_TYPE,
+        "why there is no loss: first_token, special, unknown, masked; with another tool's windows also window_start, "
+        "replaced, context_only, tail, truncated; empty when scored",
+    ),
 )
 
 MEASURED = (

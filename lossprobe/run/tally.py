@@ -13,7 +13,7 @@ from lossprobe.errors import NothingToScoreError
 from lossprobe.scoring.plan import SCORED, UNSCORED, Rows
 from lossprobe.text.counts import TextCounts, count_spans, count_text
 from lossprobe.text.documents import Document, Source
-from lossprobe.units import format_count
+from lossprobe.units import format_count, plural
 
 UNKNOWN_SHOWN = 5
 SUMMED = (
@@ -109,6 +109,11 @@ class DocumentCount:
         return self._data
 
 
+def merge_unknown(shown: list[str], more: list[str]) -> list[str]:
+    """Return some of what is not in the vocabulary, each once, with some more."""
+    return [*shown, *(piece for piece in more if piece not in shown)][:UNKNOWN_SHOWN]
+
+
 @dataclass
 class Tally:
     """Sums over all documents."""
@@ -129,15 +134,22 @@ class Tally:
         self.unscored.update(count.unscored)  # keeps a reason that holds no bytes, which + would not
         self.unscored_bytes.update(count.unscored_bytes)
         self.unknown += count.unknown
-        new = [piece for piece in count.unknown_text if piece not in self.unknown_text]
-        self.unknown_text += new[: UNKNOWN_SHOWN - len(self.unknown_text)]
+        self.unknown_text = merge_unknown(self.unknown_text, count.unknown_text)
 
     def check(self, source: Source) -> None:
-        """Refuse a run without a single token that can be scored."""
-        if self.sums["scored_tokens"] == 0:
-            total = self.sums["tokens"] - self.unscored["special"]
-            needs = "no tokens" if total == 0 else f"{format_count(total)} token, needs at least 2 tokens in a document"
-            raise NothingToScoreError("text.nothing_to_score", f"{source.name}: {needs}")
+        """Refuse a run without a single token that can be scored, or with nothing but what stands before a text."""
+        if self.sums["scored_tokens"] and self.sums["bytes"]:
+            return
+        total = self.sums["tokens"] - self.unscored["special"]
+        reasons = {reason: count for reason, count in self.unscored.items() if reason not in ("special", "first_token")}
+        if not self.sums["bytes"] or not total:
+            needs = "no tokens"
+        elif reasons:
+            counted = ", ".join(f"{reason} {format_count(count)}" for reason, count in reasons.items())
+            needs = f"none of {plural(total, 'token')} can be scored ({counted})"
+        else:
+            needs = f"{plural(total, 'token')}, needs at least 2 tokens in a document"
+        raise NothingToScoreError("text.nothing_to_score", f"{source.name}: {needs}")
 
     def counts(self) -> dict[str, Any]:
         """Return the `counts` of run.json."""

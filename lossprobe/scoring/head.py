@@ -79,13 +79,22 @@ def chunk_rows(vocab_size: int) -> int:
 
 
 @torch.inference_mode()
-def run_head(checkpoint: Checkpoint, rows: HeadRows, bins: HistogramBins, workspace: Workspace) -> HeadResult:
+def run_head(
+    checkpoint: Checkpoint, rows: HeadRows, bins: HistogramBins, workspace: Workspace, size: int | None = None
+) -> HeadResult:
     """Return the statistics of every row, the histogram per group, and the ladder of the sampled rows.
+
+    Args:
+        checkpoint: the model.
+        rows: what goes through its head.
+        bins: of the histogram.
+        workspace: buffers.
+        size: logit rows made at once; None for `chunk_rows`.
 
     Raises:
         NonFiniteLossError: a row's loss is NaN or infinite.
     """
-    size, device = chunk_rows(checkpoint.facts.vocab_size), rows.targets.device
+    size, device = size or chunk_rows(checkpoint.facts.vocab_size), rows.targets.device
     kept = _Kept(rows, bins.count)
     for start in range(0, len(rows.targets), size):
         chunk = slice(start, min(start + size, len(rows.targets)))

@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lossprobe.checkpoint.interface import Tokens
-from lossprobe.text.windows import Window, window_of
+from lossprobe.text.windows import Layout, Window, window_end, window_of
 
 SCORED = -1
-UNSCORED = ("first_token", "special", "unknown", "masked")
+UNSCORED = (
+    "first_token", "special", "unknown", "masked", "window_start", "replaced", "context_only", "tail", "truncated",
+)  # fmt: skip
 PART_ROWS = 32_768
 PIECE_ROWS = 65_536  # of a long document, planned at once
 
@@ -66,16 +68,32 @@ class WindowPolicy:
 
     Attributes:
         context: most input tokens of a window.
-        stride: new tokens scored by each window after the first; equal to `context` when windows do not
+        stride: new tokens scored by each rolling window after the first; equal to `context` when windows do not
             overlap.
-        bos_id: id put before every document, or None.
+        bos_id: id put before every document, or None. With `Layout.SECOND_HALF` it also stands in place of the first
+            token of every window.
         score_unknown: score tokens that stand for text outside the vocabulary, instead of leaving them out.
+        layout: how the windows lie.
+        own_bos_id: a second BOS between the first one and the document, scored like any token, or None; lm-eval's
+            prefix before a text that starts with the tokenizer's own BOS.
     """
 
     context: int
     stride: int
     bos_id: int | None = None
     score_unknown: bool = False
+    layout: Layout = Layout.ROLLING
+    own_bos_id: int | None = None
+
+    def lead(self, tokens: Tokens) -> list[int]:
+        """Return the ids that stand before a document's own; a BOS in the text itself is not doubled."""
+        first = [] if self.bos_id is None else [self.bos_id]
+        written = len(tokens.ids) > 0 and int(tokens.ids[0]) == self.own_bos_id
+        return first if self.own_bos_id is None or written else [*first, self.own_bos_id]
+
+    def window_of(self, token: Integers, tokens: int) -> tuple[Integers, Integers]:
+        """Return `text.windows.window_of` for a document of so many tokens."""
+        return window_of(token, self.context, self.stride, self.layout, tokens)
 
 
 def plan_document(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int) -> Rows:
@@ -87,7 +105,7 @@ def plan_document(number: int, tokens: Tokens, policy: WindowPolicy, first_windo
         policy: how it becomes windows.
         first_window: number of its first window in the whole run.
     """
-    return _rows(number, tokens, policy, first_window, range(_row_count(tokens, policy)))
+    return _rows(number, tokens, policy, first_window, range(row_count(tokens, policy)))
 
 
 def plan_pieces(
@@ -98,48 +116,66 @@ def plan_pieces(
     A piece that starts inside a document begins with the earlier rows that its windows need as context. So
     memory grows with the pieces and with the context, not with the document. An empty document has no piece.
     """
-    total = _row_count(tokens, policy)
+    total = row_count(tokens, policy)
     start = context = 0
     while start < total:
-        beyond = max(0, start + piece_rows - policy.context - 1)  # wanted rows that the first window does not hold
-        stop = min(policy.context + 1 + -(-beyond // policy.stride) * policy.stride, total)
+        stop = min(window_end(start + piece_rows, policy.context, policy.stride, policy.layout), total)
         rows = _rows(number, tokens, policy, first_window, range(start - context, stop))
         rows.own[:context] = False
         yield rows
         start = stop
-        context = start - int(window_of(np.array([start]), policy.context, policy.stride)[1][0])
+        context = start - int(policy.window_of(np.array([start]), total)[1][0])
 
 
-def _row_count(tokens: Tokens, policy: WindowPolicy) -> int:
-    return len(tokens.ids) + (0 if policy.bos_id is None else 1)
+def row_count(tokens: Tokens, policy: WindowPolicy) -> int:
+    """Return how many rows a document has: its tokens, and what stands before them."""
+    return len(tokens.ids) + len(policy.lead(tokens))
 
 
 def _rows(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int, rows: range) -> Rows:
     """Return some rows of one document, all of them marked as own."""
-    lead = 0 if policy.bos_id is None else 1
-    bos = [policy.bos_id or 0] * (lead if 0 in rows else 0)
-    here = slice(max(rows.start - lead, 0), max(rows.stop - lead, 0))
-    ids = np.concatenate([np.array(bos, np.int64), tokens.ids[here].astype(np.int64)])
-    stops = np.concatenate([np.zeros(len(bos), np.int64), tokens.byte_stop[here]])
+    lead = policy.lead(tokens)
+    before = lead[rows.start : rows.stop]
+    here = slice(max(rows.start - len(lead), 0), max(rows.stop - len(lead), 0))
+    ids = np.concatenate([np.array(before, np.int64), tokens.ids[here].astype(np.int64)])
+    stops = np.concatenate([np.zeros(len(before), np.int64), tokens.byte_stop[here]])
     unscored = np.full(len(ids), SCORED)
     if not policy.score_unknown:
-        unscored[len(bos) :][tokens.unknown[here]] = UNSCORED.index("unknown")
-    if 0 in rows:
-        unscored[0] = UNSCORED.index("special" if lead else "first_token")
+        unscored[len(before) :][tokens.unknown[here]] = UNSCORED.index("unknown")
     token = np.arange(rows.start, rows.stop)
-    window, start = window_of(token, policy.context, policy.stride)
-    before = tokens.byte_stop[here.start - 1] if here.start else 0
-    return Rows(
+    window, start = policy.window_of(token, row_count(tokens, policy))
+    first_byte = tokens.byte_stop[here.start - 1] if here.start else 0
+    planned = Rows(
         document=np.full(len(ids), number),
         token=token,
         token_id=ids,
-        byte_start=np.concatenate([[before], stops])[:-1],
+        byte_start=np.concatenate([[first_byte], stops])[:-1],
         byte_stop=stops,
         window=first_window + window,
         context=token - start,
         unscored=unscored,
         own=np.ones(len(ids), bool),
     )
+    _leave_out(planned, policy, row_count(tokens, policy))
+    if 0 in rows:
+        unscored[0] = UNSCORED.index("first_token" if policy.bos_id is None else "special")
+    return planned
+
+
+def _leave_out(rows: Rows, policy: WindowPolicy, total: int) -> None:
+    """Mark what a layout does not score, in place, and put the BOS where the layout wants one."""
+    if policy.layout is Layout.FIRST:
+        rows.unscored[rows.token > policy.context] = UNSCORED.index("truncated")
+    elif policy.layout is Layout.DISJOINT:
+        rows.unscored[rows.context == 0] = UNSCORED.index("window_start")
+    elif policy.layout is Layout.SECOND_HALF:
+        size = policy.context + 1
+        first = rows.context == 0
+        rows.unscored[rows.context <= size // 2] = UNSCORED.index("context_only")
+        rows.unscored[first] = UNSCORED.index("window_start" if policy.bos_id is None else "replaced")
+        rows.unscored[rows.token >= total // size * size] = UNSCORED.index("tail")
+        if policy.bos_id is not None:
+            rows.token_id[first] = policy.bos_id
 
 
 def cut_parts(planned: Iterable[Rows], part_rows: int = PART_ROWS) -> Iterator[Rows]:

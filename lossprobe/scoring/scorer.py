@@ -64,12 +64,14 @@ class PassOptions:
         sample_every: the temperature ladder is kept for every n-th row of the run.
         advance: called with the number of tokens scored by each batch.
         workspace: buffers of the head, kept from part to part.
+        chunk_rows: logit rows made at once; None chooses by the size of the vocabulary.
     """
 
     batch_size: int | None = None
     sample_every: int = 1
     advance: Callable[[int], None] = lambda _: None
     workspace: Workspace = field(default_factory=Workspace)
+    chunk_rows: int | None = None
 
 
 def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: PassOptions) -> PartScores:
@@ -158,7 +160,7 @@ def _score_batch(
         sampled=torch.from_numpy(sampled),
     )
     try:
-        result = run_head(checkpoint, picked, BINS, options.workspace)
+        result = run_head(checkpoint, picked, BINS, options.workspace, options.chunk_rows)
     except NonFiniteLossError as error:
         at = target[error.row]
         raise CheckpointError(

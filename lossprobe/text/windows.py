@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,26 @@ import numpy.typing as npt
 from lossprobe.errors import UsageError
 
 Integers = npt.NDArray[np.int64]
+
+
+class Layout(StrEnum):
+    """How the windows of a document lie; what differs from `ROLLING` is there to score as other tools do.
+
+    Attributes:
+        ROLLING: `plan_windows`: each window scores what follows the last one's targets.
+        LAST_FULL: the same, but the last of several windows starts early enough to be full.
+        DISJOINT: windows that share no token; the first token of each has no context, and no loss.
+        SECOND_HALF: disjoint full windows, of which only the second half is scored; what does not fill one is left out.
+        FIRST: one window a document; what lies beyond it is left out.
+        WHOLE: one window a document, which has to hold all of it.
+    """
+
+    ROLLING = "rolling"
+    LAST_FULL = "last_full"
+    DISJOINT = "disjoint"
+    SECOND_HALF = "second_half"
+    FIRST = "first"
+    WHOLE = "whole"
 
 
 @dataclass(frozen=True)
@@ -63,13 +84,17 @@ def plan_windows(tokens: int, context: int, stride: int | None = None) -> Iterat
         yield Window(first_scored + step - context - 1, stop, first_scored)
 
 
-def window_of(token: Integers, context: int, stride: int) -> tuple[Integers, Integers]:
-    """Return in which window of `plan_windows` each token is scored, and where that window starts.
+def window_of(
+    token: Integers, context: int, stride: int, layout: Layout = Layout.ROLLING, tokens: int = 0
+) -> tuple[Integers, Integers]:
+    """Return in which window each token is scored, or would be, and where that window starts.
 
     Args:
         token: int64 [N], indices of tokens in one document; the first one belongs to the first window.
-        context: most input tokens of one window.
-        stride: new tokens scored by each window after the first.
+        context: most input tokens of one window; the last of its `context` + 1 tokens is only a target.
+        stride: new tokens scored by each rolling window after the first.
+        layout: how the windows lie.
+        tokens: number of tokens of the document; needed for a last window that is full.
 
     Returns:
         int64 [N], number of the window, from 0; int64 [N], its first token.
@@ -77,9 +102,32 @@ def window_of(token: Integers, context: int, stride: int) -> tuple[Integers, Int
     >>> number, start = window_of(np.arange(7), context=4, stride=2)
     >>> number.tolist(), start.tolist()
     ([0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 2, 2])
+    >>> window_of(np.arange(7), 4, 4, Layout.LAST_FULL, tokens=7)[1].tolist()
+    [0, 0, 0, 0, 0, 2, 2]
+    >>> window_of(np.arange(7), 4, 4, Layout.DISJOINT)[1].tolist()
+    [0, 0, 0, 0, 0, 5, 5]
     """
-    number = np.maximum(token - context + stride - 1, 0) // stride
-    return number, number * stride
+    if layout in (Layout.ROLLING, Layout.LAST_FULL):
+        number = np.maximum(token - context + stride - 1, 0) // stride
+        start = number * stride
+        if layout is Layout.LAST_FULL:
+            start = np.minimum(start, max(tokens - 1 - context, 0))
+        return number, start
+    number = token // (context + 1)
+    return number, number * (context + 1)
+
+
+def window_end(at_least: int, context: int, stride: int, layout: Layout = Layout.ROLLING) -> int:
+    """Return the smallest number of tokens from `at_least` on after which a window ends, in an endless document.
+
+    >>> [window_end(size, context=4, stride=2) for size in (1, 5, 6, 7, 8)]
+    [5, 5, 7, 7, 9]
+    >>> window_end(6, 4, 4, Layout.DISJOINT)
+    10
+    """
+    if layout in (Layout.ROLLING, Layout.LAST_FULL):
+        return context + 1 + -(-max(0, at_least - context - 1) // stride) * stride
+    return -(-at_least // (context + 1)) * (context + 1)
 
 
 def check_window_options(context: int, stride: int | None) -> None:

@@ -553,7 +553,8 @@ def test_runs_that_differ_in_more_than_the_text_are_refused(world, tmp_path, gro
 
 def test_what_makes_runs_of_one_model(world):
     assert set(SAME_MODEL.values()) == {
-        "checkpoint", "dtype", "tokenizer", "context", "stride", "BOS", "unknown tokens",
+        "checkpoint", "dtype", "tokenizer", "context", "stride", "layout of the windows", "BOS", "second BOS",
+        "unknown tokens",
     }  # fmt: skip
     train, validation = world(rows=(40, 40), documents=(2, 2)).runs
     assert train.manifest["settings"]["text"] != validation.manifest["settings"]["text"]

@@ -18,7 +18,7 @@ from lossprobe.scoring.plan import (
     plan_pieces,
     windows_of,
 )
-from lossprobe.text.windows import Window, plan_windows
+from lossprobe.text.windows import Layout, Window, plan_windows
 
 
 def tokens(count: int, unknown: tuple[int, ...] = ()) -> Tokens:
@@ -144,3 +144,132 @@ def test_rows_are_in_the_windows_that_are_planned(count, context, stride):
         scored = slice(window.first_scored, window.stop)
         assert set(rows.window[scored].tolist()) <= {5 + index}
         assert rows.context[scored].tolist() == [token - window.start for token in range(*scored.indices(count))]
+
+
+def described(policy: WindowPolicy, total: int) -> dict[int, int]:
+    """Return each scored token with the first token that it sees, from what the tools say that they do."""
+    size, found = policy.context + 1, {}
+    if policy.layout is Layout.ROLLING:
+        for window in plan_windows(total, policy.context, policy.stride):
+            found |= dict.fromkeys(range(window.first_scored, window.stop), window.start)
+        return found
+    if policy.layout is Layout.LAST_FULL:
+        done = 1  # all but the prefix are predicted, up to `context` a window
+        while done < total:
+            stop = min(done + policy.context, total)
+            start = 0 if done == 1 else stop - 1 - policy.context
+            found |= dict.fromkeys(range(done, stop), start)
+            done = stop
+        return found
+    for start in range(0, total, size):
+        block = range(start, min(start + size, total))
+        if policy.layout is Layout.SECOND_HALF:
+            scored = block[size // 2 + 1 :] if len(block) == size else block[:0]
+        elif start and policy.layout in (Layout.FIRST, Layout.WHOLE):
+            break
+        else:
+            scored = block[1:]
+        found |= dict.fromkeys(scored, start)
+    return found
+
+
+@st.composite
+def policies(draw):
+    """Draw the windows of any protocol."""
+    layout, context = draw(st.sampled_from(Layout)), draw(st.integers(1, 17))
+    step = context + 1
+    if layout in (Layout.ROLLING, Layout.LAST_FULL):
+        step = context if layout is Layout.LAST_FULL else draw(st.integers(1, context))
+    own_bos = draw(st.sampled_from([None, 2, 10])) if layout is Layout.LAST_FULL else None
+    return WindowPolicy(context, step, draw(st.sampled_from([None, 1])), draw(st.booleans()), layout, own_bos)
+
+
+@given(policies(), st.lists(st.integers(0, 60), min_size=1, max_size=4), st.integers(1, 40), st.integers(1, 50))
+def test_pieces_and_parts_of_every_layout_see_what_is_described(policy, sizes, piece_rows, part_rows):
+    documents, pieces, window = [], [], 0
+    for number, size in enumerate(sizes):
+        content = tokens(min(size, policy.context) if policy.layout is Layout.WHOLE else size)
+        rows = plan_document(number, content, policy, window)
+        cut = list(plan_pieces(number, content, policy, window, piece_rows))
+        own = [piece.take(piece.own) for piece in cut]
+        assert (not own and not len(rows)) or values(Rows.join(own)) == values(rows)
+        window = int(rows.window[-1]) + 1 if len(rows) else window
+        documents.append(rows)
+        pieces += cut
+    parts = list(cut_parts(pieces, part_rows))
+    assert [values(part) for part in parts] == [values(part) for part in cut_parts(documents, part_rows)]
+    seen = {}
+    for part in parts:
+        for offset, plan in windows_of(part):
+            for row in range(offset + plan.first_scored, offset + plan.stop):
+                document, token = int(part.document[row]), int(part.token[row])
+                visible = part.token_id[offset + plan.start : row].tolist()
+                assert visible == documents[document].token_id[plan.start : token].tolist()
+                assert part.context[row] == len(visible) <= policy.context
+                if part.unscored[row] == SCORED:
+                    assert (document, token) not in seen
+                    seen[document, token] = plan.start
+    assert seen == {
+        (number, token): start
+        for number, rows in enumerate(documents)
+        for token, start in described(policy, len(rows)).items()
+    }
+
+
+def reasons(rows: Rows) -> list[str | None]:
+    return [None if code == SCORED else UNSCORED[code] for code in rows.unscored.tolist()]
+
+
+def test_the_last_window_moved_back():
+    rows = plan_document(0, tokens(10), WindowPolicy(4, 4, 1, layout=Layout.LAST_FULL), 0)
+    assert rows.token_id.tolist() == [1, *range(10, 20)]
+    assert rows.window.tolist() == [0] * 5 + [1] * 4 + [2] * 2
+    assert rows.context.tolist() == [0, 1, 2, 3, 4, 1, 2, 3, 4, 3, 4]
+    assert reasons(rows) == ["special"] + [None] * 10
+    (part,) = cut_parts([rows])
+    seen = [rows.token_id[window.start : window.stop - 1].tolist() for _, window in windows_of(part)]
+    assert seen == [[1, 10, 11, 12], [13, 14, 15, 16], [15, 16, 17, 18]]
+
+
+@pytest.mark.parametrize(("bos", "first"), [(1, "special"), (None, "first_token")])
+def test_windows_that_share_nothing(bos, first):
+    rows = plan_document(0, tokens(7 if bos is None else 6), WindowPolicy(2, 3, bos, layout=Layout.DISJOINT), 0)
+    assert reasons(rows) == [first, None, None, "window_start", None, None, "window_start"]
+    assert rows.context.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert rows.token_id.tolist() == ([*range(10, 17)] if bos is None else [1, *range(10, 16)])
+
+
+@pytest.mark.parametrize(("bos", "starts"), [(1, ["special", "replaced"]), (None, ["first_token", "window_start"])])
+@pytest.mark.parametrize("size", [4, 5])
+def test_the_second_half_of_full_windows(bos, starts, size):
+    total = 2 * size + 3
+    content = tokens(total if bos is None else total - 1)
+    rows = plan_document(0, content, WindowPolicy(size - 1, size, bos, layout=Layout.SECOND_HALF), 0)
+    scored = size - 1 - size // 2  # floor(L / 2) after the first are context only
+    window = ["context_only"] * (size // 2) + [None] * scored
+    assert reasons(rows) == [starts[0], *window, starts[1], *window, *["tail"] * 3]
+    assert reasons(rows).count(None) == total // size * scored
+    ids = list(range(10, 10 + total)) if bos is None else [1, *range(10, 9 + total)]
+    if bos is not None:
+        ids[size] = ids[2 * size] = 1  # the tail's, which nobody sees, as well
+    assert rows.token_id.tolist() == ids
+
+
+def test_one_window_a_document():
+    rows = plan_document(0, tokens(5), WindowPolicy(3, 4, 1, layout=Layout.FIRST), 0)
+    assert reasons(rows) == ["special", None, None, None, "truncated", "truncated"]
+    rows = plan_document(0, tokens(5, (1,)), WindowPolicy(9, 10, None, layout=Layout.WHOLE), 3)
+    assert reasons(rows) == ["first_token", "unknown", None, None, None]
+    assert (rows.window.tolist(), rows.context.tolist()) == ([3] * 5, [0, 1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(("first", "lead"), [(10, [1, 2]), (2, [1])])
+def test_a_second_bos_unless_the_text_has_one(first, lead):
+    content = tokens(4)
+    content.ids[0] = first
+    policy = WindowPolicy(8, 8, 1, layout=Layout.LAST_FULL, own_bos_id=2)
+    assert policy.lead(content) == lead
+    rows = plan_document(0, content, policy, 0)
+    assert rows.token_id.tolist() == [*lead, first, 11, 12, 13]
+    assert reasons(rows) == ["special"] + [None] * (len(rows) - 1), "the second one is scored like any token"
+    assert rows.byte_stop.tolist() == [0] * len(lead) + [1, 2, 3, 4]

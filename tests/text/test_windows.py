@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossprobe.errors import UsageError
-from lossprobe.text.windows import Window, check_window_options, plan_windows, window_of
+from lossprobe.text.windows import Layout, Window, check_window_options, plan_windows, window_end, window_of
 
 
 @st.composite
@@ -104,3 +104,48 @@ def test_window_of_a_token_is_where_it_is_planned(plan):
         scored = slice(window.first_scored, window.stop)
         assert set(number[scored].tolist()) <= {index}
         assert set(start[scored].tolist()) <= {window.start}
+
+
+def placed(tokens: int, context: int, stride: int, layout: Layout) -> list[tuple[int, int]]:
+    """Return each token's window and its first token."""
+    number, start = window_of(np.arange(tokens), context, stride, layout, tokens)
+    return list(zip(number.tolist(), start.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("layout", "tokens", "context", "stride", "windows"),
+    [
+        # A prefix and the ten tokens of a document, 4 inputs a window: [P] 0 1 2 → 0-3, [3] 4 5 6 → 4-7, [5 6 7 8] → 9.
+        (Layout.LAST_FULL, 11, 4, 4, [(0, 0)] * 5 + [(1, 4)] * 4 + [(2, 6)] * 2),
+        (Layout.LAST_FULL, 9, 4, 4, [(0, 0)] * 5 + [(1, 4)] * 4),  # full without being moved
+        (Layout.LAST_FULL, 5, 4, 4, [(0, 0)] * 5),
+        (Layout.LAST_FULL, 3, 4, 4, [(0, 0)] * 3),  # there is nothing before the only window
+        (Layout.LAST_FULL, 6, 4, 4, [(0, 0)] * 5 + [(1, 1)]),
+        (Layout.DISJOINT, 7, 2, 3, [(0, 0)] * 3 + [(1, 3)] * 3 + [(2, 6)]),
+        (Layout.SECOND_HALF, 7, 2, 3, [(0, 0)] * 3 + [(1, 3)] * 3 + [(2, 6)]),
+        (Layout.FIRST, 4, 3, 4, [(0, 0)] * 4),
+        (Layout.WHOLE, 4, 3, 4, [(0, 0)] * 4),
+    ],
+)
+def test_hand_made_tables_of_other_layouts(layout, tokens, context, stride, windows):
+    assert placed(tokens, context, stride, layout) == windows
+
+
+@given(st.integers(2, 200), st.integers(1, 40))
+def test_only_the_last_window_is_moved_back_and_it_is_full(tokens, context):
+    rolling, moved = (placed(tokens, context, context, each) for each in (Layout.ROLLING, Layout.LAST_FULL))
+    last = rolling[-1][0]
+    for token in range(tokens):
+        assert moved[token][0] == rolling[token][0]
+        if moved[token][0] < last:
+            assert moved[token][1] == rolling[token][1]
+        else:
+            assert tokens - 1 - moved[token][1] == min(context, tokens - 1)  # inputs of the last window
+
+
+@given(st.sampled_from(Layout), st.integers(1, 90), st.integers(1, 12), st.integers(1, 12))
+def test_a_window_ends_where_the_next_token_is_in_another_one(layout, at_least, context, stride):
+    stride = min(stride, context) if layout in (Layout.ROLLING, Layout.LAST_FULL) else context + 1
+    number = [window for window, _ in placed(at_least + context + stride + 2, context, stride, layout)]
+    expected = next(size for size in range(at_least, len(number)) if number[size] != number[size - 1])
+    assert window_end(at_least, context, stride, layout) == expected

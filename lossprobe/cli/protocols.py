@@ -1,0 +1,63 @@
+"""`lossprobe perplexity --protocol`: what other tools would say of a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lossprobe.cli.options import Outputs, Scoring
+from lossprobe.cli.present import View, present
+from lossprobe.cli.progress import show_progress
+from lossprobe.cli.sources import check_output, load_checkpoint, open_source, score_checkpoint, score_options
+from lossprobe.errors import UsageError
+from lossprobe.protocols import PROTOCOLS
+from lossprobe.units import visible
+
+
+def show_protocols(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
+    """Score a text as a tool does, or as all of them do, and show what they would say.
+
+    Raises:
+        UsageError: no checkpoint and text, since a stored run has windows of its own; `-o` for several runs; a picture
+            of one number.
+        LossprobeError: whatever scoring raises.
+    """
+    if len(sources) < 2:
+        raise UsageError(
+            "protocol.sources",
+            f"--protocol {protocol}: a stored run has its own windows",
+            hint="name the checkpoint and the text: they are scored anew, or found stored",
+        )
+    show = _show_all if protocol == "all" else _show_one
+    show(protocol, sources, outputs, scoring)
+
+
+def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
+    from lossprobe.analysis.protocols import measure_protocol
+    from lossprobe.protocol_pass import prepare_protocol
+    from lossprobe.report.tables import by_unit
+
+    if outputs.plot is not None:
+        raise UsageError("protocol.plot", f"--plot: only with --protocol all, not with {protocol}")
+    source = open_source(sources[1:], scoring)
+    check_output(sources[0], scoring.output)
+    checkpoint = load_checkpoint(sources[0], scoring)
+    prepared, options = prepare_protocol(protocol, checkpoint, source, score_options(scoring))
+    run = score_checkpoint(checkpoint, prepared, options, scoring).run
+    result = measure_protocol(run, protocol)
+    lines = (f"as {result.tool}", PROTOCOLS[protocol].why)
+    present(View("protocols", run, result, lines=lines, shown=by_unit(result.table)), outputs)
+
+
+def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
+    from lossprobe.protocol_pass import score_all_protocols
+
+    if scoring.output is not None:
+        shown = visible(str(scoring.output), 200)
+        raise UsageError("output.several_runs", f"-o {shown}: one place for the runs of --protocol {protocol}")
+    source = open_source(sources[1:], scoring)
+    check_output(sources[0], scoring.output)
+    checkpoint = load_checkpoint(sources[0], scoring)
+    with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
+        run, result = score_all_protocols(checkpoint, source, score_options(scoring), progress)
+    lines = tuple(f"{row.protocol}: {row.why}" for row in result.table.itertuples())
+    present(View("protocols", run, result, lines=lines, left_out=("why",)), outputs)

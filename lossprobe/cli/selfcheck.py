@@ -1,0 +1,59 @@
+"""`lossprobe selfcheck`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, view_options
+from lossprobe.errors import UsageError
+from lossprobe.units import visible
+
+if TYPE_CHECKING:
+    from lossprobe.checkpoint.interface import Checkpoint
+
+SMALL = ("difference_nats", "largest_nats", "limit_nats")
+
+
+@click.command(cls=ViewCommand, short_help="Does the number depend on what should not matter?")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEXT...")
+@click.option("--tokens", type=click.IntRange(min=2), default=4096, help="Tokens of the text to check on.")
+@view_options
+@scoring_options
+def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: Outputs, scoring: Scoring) -> None:
+    """Score a sample of a text in many ways: what must not move the loss, and how much what may move it does.
+
+    Must not: batch size, padding side, chunk size, threads, precision of the reductions, order of the documents, and
+    scoring it again. May: BOS, context, stride, half precision. Exit code 10 when an invariant is broken.
+
+    \b
+    Example:
+      lossprobe selfcheck my-model data.txt
+    """
+    from lossprobe.cli.present import View, present
+    from lossprobe.cli.progress import show_progress
+    from lossprobe.cli.sources import check_output, load_checkpoint, open_source, score_options
+    from lossprobe.report.tables import small_numbers
+    from lossprobe.selfcheck_pass import run_selfcheck
+
+    if scoring.output is not None:
+        place = visible(str(scoring.output), 200)
+        raise UsageError("selfcheck.output", f"-o {place}: the one run that is stored is that of the sample")
+    source = open_source(texts, scoring)
+    check_output(checkpoint, scoring.output)
+    opened = load_checkpoint(checkpoint, scoring)
+
+    def reopen(dtype: str) -> Checkpoint:
+        return load_checkpoint(checkpoint, replace(scoring, dtype=dtype))
+
+    with show_progress("checking", quiet=scoring.quiet, unit="checks") as progress:
+        run, result = run_selfcheck(
+            opened, source, score_options(scoring), reopen=reopen, tokens=tokens, progress=progress
+        )
+    shown = small_numbers(result.table, SMALL)
+    present(View("selfcheck", run, result, shown=shown), outputs)
+    raise click.exceptions.Exit(result.exit_code)

@@ -1,0 +1,77 @@
+"""Losses of a part the plain way: whole windows, float64 after the logits, nothing fused; to check the pass against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lossprobe.checkpoint.interface import Checkpoint, LeftPadding
+from lossprobe.scoring.head import chunk_rows
+from lossprobe.scoring.plan import SCORED, Rows, windows_of
+from lossprobe.scoring.scorer import Batch, batch_inputs, make_batches
+
+
+@contextmanager
+def other_threads() -> Iterator[tuple[int, int]]:
+    """Let torch, and the loops with it, use one thread in the block, or two for one; yield how many, and before."""
+    before = torch.get_num_threads()
+    number = 1 if before > 1 else 2
+    torch.set_num_threads(number)
+    try:
+        yield number, before
+    finally:
+        torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+def reference_losses(
+    checkpoint: Checkpoint, rows: Rows, batch_size: int | None = None, *, left_padded: bool = False
+) -> npt.NDArray[np.float64]:
+    """Return −log p of a part's own scored tokens, float64 [n] in text order: log Σ exp(z) − z_y in float64.
+
+    Args:
+        checkpoint: the model; a `LeftPadding` one for rows that are padded on the left.
+        rows: the part.
+        batch_size: windows per forward pass; None chooses by device.
+        left_padded: pad the shorter windows of a batch before, not after, their tokens.
+    """
+    scored = np.flatnonzero(rows.own & (rows.unscored == SCORED))
+    losses = np.empty(len(scored))
+    for batch in make_batches(windows_of(rows), batch_size, checkpoint.facts.device):
+        hidden, target = _left_padded(checkpoint, rows, batch) if left_padded else _padded(checkpoint, rows, batch)
+        losses[np.searchsorted(scored, target)] = _losses(checkpoint, hidden, torch.from_numpy(rows.token_id[target]))
+    return losses
+
+
+def _padded(checkpoint: Checkpoint, rows: Rows, batch: Batch) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
+    """Return the hidden rows [n, D] that predict a batch's scored tokens, and the rows of these tokens."""
+    ids, place, target = batch_inputs(rows, batch)
+    hidden = checkpoint.hidden(torch.from_numpy(ids).to(checkpoint.facts.device))
+    return hidden.flatten(0, 1)[torch.from_numpy(place).to(hidden.device)], target
+
+
+def _left_padded(checkpoint: Checkpoint, rows: Rows, batch: Batch) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
+    """Return the same with each window moved to the right end of its row."""
+    assert isinstance(checkpoint, LeftPadding)
+    ids, place, target = batch_inputs(rows, batch)
+    padding = np.array([batch.width - (window.stop - 1 - window.start) for _, window in batch.windows])
+    moved = np.stack([np.roll(row, shift) for row, shift in zip(ids, padding, strict=True)])
+    device = checkpoint.facts.device
+    hidden = checkpoint.hidden_left_padded(torch.from_numpy(moved).to(device), torch.from_numpy(padding).to(device))
+    place = place + padding[place // batch.width]
+    return hidden.flatten(0, 1)[torch.from_numpy(place).to(hidden.device)], target
+
+
+def _losses(checkpoint: Checkpoint, hidden: torch.Tensor, targets: torch.Tensor) -> npt.NDArray[np.float64]:
+    """Return the losses of hidden rows, a chunk of logits at a time."""
+    size = chunk_rows(checkpoint.facts.vocab_size)
+    found = []
+    for start in range(0, len(targets), size):
+        logits = checkpoint.logits(hidden[start : start + size]).cpu().double()
+        own = logits.gather(1, targets[start : start + size, None])[:, 0]
+        found.append(torch.logsumexp(logits, dim=-1) - own)
+    return torch.cat(found).numpy()

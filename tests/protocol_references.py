@@ -1,0 +1,239 @@
+"""What each tool says of a text, as plain loops over lists of ids, written afresh: nothing is shared with lossprobe.
+
+Each window is one forward pass of its own, in the model's precision, with the logarithm of the softmax in float64.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import statistics
+from collections import Counter
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass
+class Said:
+    """What a tool says: numbers by name with what they count, tokens as (nats, tokens seen), the others by reason."""
+
+    read: int = 0
+    tokens: list[tuple[float, int]] = field(default_factory=list)
+    unscored: Counter = field(default_factory=Counter)
+    rows: dict[str, tuple[float | None, int]] = field(default_factory=dict)
+
+    @property
+    def nats(self) -> float:
+        return math.fsum(nats for nats, _ in self.tokens)
+
+    @property
+    def mean(self) -> float:
+        return self.nats / len(self.tokens)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model and its tokenizer, as a tool sees them.
+
+    Attributes:
+        model: int64 ids [1, T] → logits [1, T, V].
+        encode: text → ids, no specials.
+        bos, eos: ids or None.
+        adds_bos: whether the tokenizer puts a BOS before a text.
+        bytes_of: text → number of bytes of each token; one each where it is None.
+    """
+
+    model: object
+    encode: object
+    bos: int | None = None
+    eos: int | None = None
+    adds_bos: bool = False
+    bytes_of: object = None
+
+    def next_losses(self, ids: list[int]) -> list[float]:
+        """Return −log p of ids[1:], from one forward pass over ids[:-1]."""
+        if len(ids) < 2:
+            return []
+        with torch.no_grad():
+            logs = torch.log_softmax(self.model(torch.tensor([ids[:-1]]))[0].double(), -1)
+        return (-logs[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]).tolist()
+
+    def stream(self, texts: list[str]) -> list[int]:
+        ids = list(self.encode("\n\n".join(texts)))
+        return [self.bos, *ids] if self.adds_bos else ids
+
+    def first(self) -> str:
+        """Return why the first token of a stream has no loss."""
+        return "special" if self.adds_bos else "first_token"
+
+
+def rolling(peer: Peer, prefix: int, stream: list[int], length: int) -> list[tuple[float, int]]:
+    """Every token once: `length` inputs a window, the first starts with the prefix, the last is moved back."""
+    found, done = [], 0
+    while done < len(stream):
+        count = min(length, len(stream) - done)
+        end = done + count
+        inputs = [prefix, *stream[: end - 1]] if done == 0 else stream[end - length - 1 : end - 1]
+        losses = peer.next_losses([*inputs, stream[end - 1]])[-count:]
+        found += zip(losses, range(len(inputs) - count + 1, len(inputs) + 1), strict=True)
+        done = end
+    return found
+
+
+def lm_eval(peer: Peer, texts: list[str], length: int, stride: int | None = None) -> Said:
+    prefix = peer.eos if peer.bos is None else peer.bos
+    said = Said(unscored=Counter(special=len(texts)))
+    for text in texts:
+        ids = list(peer.encode(text))
+        if peer.adds_bos and ids[:1] != [peer.bos]:
+            ids = [peer.bos, *ids]
+        said.read += 1 + len(ids)
+        said.tokens += rolling(peer, prefix, ids, length)
+    words = sum(len(re.split(r"\s+", text)) for text in texts)
+    size = sum(len(text.encode()) for text in texts)
+    said.rows = {
+        "word_perplexity": (math.exp(said.nats / words), words),
+        "byte_perplexity": (math.exp(said.nats / size), size),
+        "bits_per_byte": (said.nats / size / math.log(2), size),
+        "loglikelihood": (-said.nats, len(texts)),
+    }
+    return said
+
+
+def paloma(peer: Peer, texts: list[str], length: int, stride: int | None = None) -> Said:
+    said = Said(unscored=Counter(special=len(texts)))
+    for text in texts:
+        ids = list(peer.encode(text))
+        said.read += 1 + len(ids)
+        said.tokens += rolling(peer, peer.eos, ids, length)
+    size, characters = sum(len(text.encode()) for text in texts), sum(map(len, texts))
+    said.rows = {
+        "token_perplexity": (math.exp(said.mean), len(said.tokens)),
+        "character_perplexity": (math.exp(said.nats / characters), characters),
+        "byte_perplexity": (math.exp(said.nats / size), size),
+        "bits_per_byte": (said.nats / size / math.log(2), size),
+    }
+    return said
+
+
+def documented_loop(peer: Peer, texts: list[str], length: int, stride: int | None = None) -> Said:
+    ids, stride = peer.stream(texts), stride or min(512, length)
+    said = Said(read=len(ids), unscored=Counter({peer.first(): 1}))
+    total = weight = 0.0
+    before = 0
+    for begin in range(0, len(ids), stride):
+        end = min(begin + length, len(ids))
+        new = end - before  # labels of this window, of which the shift takes off one that is the window's first token
+        losses = list(zip(peer.next_losses(ids[begin:end]), range(1, length), strict=False))
+        labels = losses[len(losses) - min(new, len(losses)) :]
+        if begin and new > len(losses):
+            said.unscored["window_start"] += 1
+        mean = math.fsum(nats for nats, _ in labels) / len(labels) if labels else math.nan
+        total, weight = total + mean * (new - 1), weight + new - 1
+        said.tokens += labels
+        before = end
+        if end == len(ids):
+            break
+    value = math.exp(total / weight)
+    said.rows = {"perplexity": (None if math.isnan(value) else value, int(weight))}
+    said.rows["perplexity_corrected"] = (math.exp(said.mean), len(said.tokens))
+    return said
+
+
+def corrected_loop(peer: Peer, texts: list[str], length: int, stride: int | None = None) -> Said:
+    said = documented_loop(peer, texts, length, stride)
+    said.rows = {"perplexity": said.rows["perplexity_corrected"], "nll": (said.mean, len(said.tokens))}
+    return said
+
+
+def evaluate(peer: Peer, texts: list[str], length: int | None, stride: int | None = None) -> Said:
+    """`length` None means whole documents; no BOS where the peer has none (add_start_token=False)."""
+    said, values = Said(), []
+    for text in texts:
+        start = [] if peer.bos is None else [peer.bos]
+        ids = [*start, *peer.encode(text)]
+        said.read += len(ids)
+        kept = ids[:length]
+        said.unscored["truncated"] += len(ids) - len(kept)
+        said.unscored["special" if start else "first_token"] += min(1, len(ids))
+        losses = peer.next_losses(kept)
+        said.tokens += zip(losses, range(1, len(kept)), strict=False)
+        values += [math.exp(math.fsum(losses) / len(losses))] if losses else []
+    said.rows = {
+        "mean_perplexity": (statistics.fmean(values), len(values)),
+        "token_perplexity": (math.exp(said.mean), len(said.tokens)),
+    }
+    return said
+
+
+def llama_cpp(peer: Peer, texts: list[str], length: int, stride: int | None = None) -> Said:
+    text = "\n\n".join(texts)
+    ids = peer.stream([text[:-1] if text[-1:] == "\n" else text])  # as it reads a file
+    chunks, half = len(ids) // length, length // 2
+    said = Said(read=len(ids), unscored=Counter({peer.first(): 1, "tail": len(ids) - chunks * length}))
+    said.unscored["replaced" if peer.adds_bos else "window_start"] = chunks - 1
+    said.unscored["context_only"] = chunks * half
+    for number in range(chunks):
+        chunk = ids[number * length : (number + 1) * length]
+        if peer.adds_bos:
+            chunk[0] = peer.bos
+        said.tokens += list(zip(peer.next_losses(chunk), range(1, length), strict=True))[half:]
+    losses = [nats for nats, _ in said.tokens]
+    value = math.exp(said.mean)
+    said.rows = {
+        "perplexity": (value, len(losses)),
+        "perplexity_error": (value * math.sqrt(statistics.pvariance(losses) / (len(losses) - 1)), len(losses)),
+        "nll": (said.mean, len(losses)),
+    }
+    return said
+
+
+def levanter(peer: Peer, texts: list[str], length: int, stride: int | None = None) -> Said:
+    """Chunks of `length` that share one token; a BOS only where the tokenizer adds none; no token without bytes."""
+    said, size = Said(), sum(len(text.encode()) for text in texts)
+    for text in texts:
+        start = [] if peer.adds_bos or peer.bos is None else [peer.bos]
+        ids = [*start, *peer.encode(text)]
+        widths = [0] * len(start) + (list(peer.bytes_of(text)) if peer.bytes_of else [1] * (len(ids) - len(start)))
+        said.read += len(ids)
+        said.unscored["special" if start else "first_token"] += min(1, len(ids))
+        for begin in range(0, len(ids), length - 1):
+            chunk = ids[begin : begin + length]
+            for context, nats in enumerate(peer.next_losses(chunk), start=1):
+                if widths[begin + context]:
+                    said.tokens.append((nats, context))
+                else:
+                    said.unscored["no_bytes"] += 1
+    said.rows = {"bits_per_byte": (said.nats / size / math.log(2), size)}
+    return said
+
+
+def full_blocks(peer: Peer, texts: list[str], length: int, stride: int | None = None) -> Said:
+    """FundamentaLLM and nanoGPT: blocks of `length` inputs with the targets one further on, without specials."""
+    ids = list(peer.encode("\n\n".join(texts)))
+    said = Said(read=len(ids), unscored=Counter(first_token=1))
+    begin = 0
+    while begin + length + 1 <= len(ids):
+        losses = peer.next_losses(ids[begin : begin + length + 1])
+        said.tokens += zip(losses, range(1, length + 1), strict=True)
+        begin += length
+    said.unscored["tail"] = len(ids) - 1 - begin
+    said.rows = {
+        "val_loss": (said.mean, len(said.tokens)),
+        "perplexity": (math.exp(said.mean), len(said.tokens)),
+    }
+    return said
+
+
+SAYING = {
+    "lm-eval": lm_eval,
+    "paloma": paloma,
+    "transformers": documented_loop,
+    "transformers-corrected": corrected_loop,
+    "evaluate": evaluate,
+    "llama.cpp": llama_cpp,
+    "levanter": levanter,
+    "fundamentallm": full_blocks,
+    "nanogpt": full_blocks,
+}
