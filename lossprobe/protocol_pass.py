@@ -8,7 +8,7 @@ from dataclasses import replace
 from lossprobe.analysis.protocol_table import ProtocolTable, Refusal, compare_protocols
 from lossprobe.analysis.protocols import ProtocolScore, measure_protocol
 from lossprobe.checkpoint.interface import Checkpoint
-from lossprobe.errors import LossprobeError, TextError, UsageError
+from lossprobe.errors import NothingToScoreError, TextError, UsageError
 from lossprobe.pipeline import DEFAULT_CONTEXT, Progress, ScoreOptions, score, score_into
 from lossprobe.protocols import PROTOCOLS
 from lossprobe.run.reader import Run
@@ -49,6 +49,9 @@ class JoinedSource:
         if self._strip_newline:
             text = text.removesuffix("\n")
         if len(documents) > 1:
+            note = f"{self.name}: {plural(len(documents), 'document')} joined by blank lines"
+            if note not in self.notices:
+                self.notices.append(note)
             yield replace(documents[0], text=text, byte_offset=-1, fields=None)
         elif documents:
             yield replace(documents[0], text=text)
@@ -128,8 +131,8 @@ def score_all_protocols(
         given = replace(options, bos="auto", stride=options.stride if protocol in LOOPS else None)
         try:
             results.append(score_protocol(protocol, checkpoint, source, given, progress)[1])
-        except LossprobeError as error:
-            results.append(Refusal(protocol, error.message))
+        except (UsageError, TextError, NothingToScoreError) as error:
+            results.append(Refusal(protocol, error.message.removeprefix(f"{protocol}: ")))
     return own, compare_protocols(own, results)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from lossprobe.analysis.selfcheck import EXACT, HALF, ROUNDING, Losses, SelfCheck, Variant, judge_variants
 from lossprobe.checkpoint.interface import Checkpoint, LeftPadding, Tokenizer, Tokens
-from lossprobe.errors import LossprobeError
+from lossprobe.errors import LossprobeError, ResourceError
 from lossprobe.pipeline import Progress, ScoreOptions, score_into, window_policy
 from lossprobe.run.reader import Run
 from lossprobe.scoring.head import ROW_STEP
@@ -20,6 +21,7 @@ from lossprobe.text.documents import Document, Source
 from lossprobe.units import format_count, plural
 
 SAMPLE_TOKENS = 4096
+DTYPES = ("float32", "bfloat16", "float16")
 SEVERAL = 4  # windows a batch, to set against one
 Reopen = Callable[[str], Checkpoint]
 LossOf = Callable[[Rows], Losses]
@@ -69,7 +71,8 @@ class _Sample:
         for part in cut_parts(self._planned(policy, numbers)):
             scored = part.take(part.own & (part.unscored == SCORED))
             losses = loss_of(part)
-            for place, number in enumerate(numbers):
+            for place in np.unique(scored.document).tolist():
+                number = numbers[place]
                 here = scored.document == place
                 lead = len(policy.lead(self.tokens[number]))
                 found[number][scored.token[here] - lead] = losses[here]
@@ -110,19 +113,18 @@ def run_selfcheck(
     scored = score_into(None, checkpoint, sampled, options)
     sample = _Sample([checkpoint.tokenizer.encode(document.text) for document in sampled.documents()])
     policy = window_policy(checkpoint, options)
-    reference = stored = _stored_losses(scored.run, sample)
-    if scored.reused:  # perhaps with another batch size or number of threads
-        reference = _as_stored(sample.losses(policy, _fast(checkpoint, PassOptions(options.batch_size))))
+    reference = sample.losses(policy, _fast(checkpoint, PassOptions(options.batch_size)))
     checks = [*_invariants(checkpoint, sample, policy, options), *_sensitivities(checkpoint, sample, policy, reopen)]
     variants = []
     for number, check in enumerate(checks):
         variants.append(check())
         if progress is not None:
             progress(number + 1, len(checks))
-    if scored.reused:
+    if scored.reused:  # perhaps scored with another batch size or number of threads
+        stored = _stored_losses(scored.run, sample)
         limits = ROUNDING.get(checkpoint.facts.compute_dtype, HALF)
         variants.insert(0, Variant("stored run", "as it is on disk", limits, stored))
-    notes = [] if sampled.whole else [f"a sample: the first {plural(len(stored), 'token')} of {source.name}"]
+    notes = [] if sampled.whole else [f"a sample: the first {plural(len(reference), 'token')} of {source.name}"]
     return scored.run, judge_variants(reference, variants, notes)
 
 
@@ -134,11 +136,6 @@ def _stored_losses(run: Run, sample: _Sample) -> Losses:
         losses = frame.loc[frame["document"] == number, "loss"].to_numpy(dtype=float, na_value=np.nan)
         parts.append(losses[len(losses) - len(tokens.ids) :])
     return np.concatenate(parts)
-
-
-def _as_stored(losses: Losses) -> Losses:
-    """Return losses as a run stores them, in float32."""
-    return losses.astype(np.float32).astype(np.float64)
 
 
 Check = Callable[[], Variant]
@@ -163,14 +160,17 @@ def _invariants(
     size = options.batch_size
 
     def variant(check: str, setting: str, loss_of: LossOf, order: Iterable[int] | None = None) -> Variant:
-        return Variant(check, setting, limits, sample.losses(policy, loss_of, order))
+        try:
+            return Variant(check, setting, limits, sample.losses(policy, loss_of, order))
+        except ResourceError as error:
+            return Variant(check, setting, limits, None, error.message)
 
     def fast(batch_size: int | None = size, chunk_rows: int | None = None) -> LossOf:
         return _fast(checkpoint, PassOptions(batch_size, chunk_rows=chunk_rows))
 
     def repeated() -> Variant:
         limit = EXACT if checkpoint.facts.device == "cpu" else limits  # a GPU may add in another order each time
-        return Variant("repetition", "the same again", limit, _as_stored(sample.losses(policy, fast())))
+        return Variant("repetition", "the same again", limit, sample.losses(policy, fast()))
 
     def threads() -> Variant:
         with other_threads() as (number, before):
@@ -179,7 +179,7 @@ def _invariants(
     def left_padding() -> Variant:
         setting = f"left, {SEVERAL} windows a batch"
         if not isinstance(checkpoint, LeftPadding):
-            reason = f"models of family {checkpoint.facts.family} take no mask"
+            reason = f"a {checkpoint.facts.family} checkpoint of this kind takes no padding on the left"
             return Variant("padding side", setting, limits, None, reason)
         return variant(
             "padding side", setting, lambda part: reference_losses(checkpoint, part, SEVERAL, left_padded=True)
@@ -231,9 +231,10 @@ def _sensitivities(
         return lambda: other("context", f"{format_count(length)} in place of {format_count(policy.context)}", changed)
 
     yield bos
+    stride = half if half != policy.stride else policy.context
     if half < policy.context:
         yield context(half)
-        stride = f"{format_count(half)} in place of {format_count(policy.stride)}"
-        yield lambda: other("stride", stride, replace(policy, stride=half))
-    yield lambda: precision("bfloat16")
-    yield lambda: precision("float16")
+        words = f"{format_count(stride)} in place of {format_count(policy.stride)}"
+        yield lambda: other("stride", words, replace(policy, stride=stride))
+    for dtype in (each for each in DTYPES if each != checkpoint.facts.compute_dtype):
+        yield functools.partial(precision, dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from lossprobe.run.schema import (
     VOCABULARY_COLUMNS,
     ladder_columns,
 )
+from lossprobe.scoring.plan import WindowPolicy
 from lossprobe.text.windows import plan_windows
 
 LN2 = math.log(2.0)
@@ -175,7 +176,7 @@ def _manifest(rows, records, vocab_size: int, choices: dict[str, Any]) -> dict[s
         "settings": {
             "checkpoint": {"vocab_size": vocab_size},
             "text": {"kept": choices["keep_text"]},
-            "windows": {"context": choices["context"]},
+            "windows": asdict(WindowPolicy(choices["context"], choices["stride"] or choices["context"])),
         },
         "labels": {"checkpoint": choices["name"], "text": choices["text_name"]},
         "counts": {

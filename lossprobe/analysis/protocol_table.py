@@ -10,7 +10,7 @@ import pandas as pd
 from lossprobe.analysis.protocols import ProtocolScore
 from lossprobe.protocols import PROTOCOLS
 from lossprobe.run.reader import Run
-from lossprobe.units import format_perplexity, perplexity
+from lossprobe.units import format_count, format_perplexity, perplexity, plural
 
 OWN = "lossprobe"
 
@@ -76,13 +76,20 @@ def compare_protocols(own: Run, results: Sequence[ProtocolScore | Refusal]) -> P
         "tokens_scored": int(mean["tokens"]),
         "tokens_unscored": int(own.counts["tokens"]) - int(mean["tokens"]),
         "mean_context": float(mean["context"]),
-        "why": "BOS where the tokenizer adds one; every token once, one carried over from window to window",
+        "why": _own_windows(own),
     }
     rows = [first, *(_row(result, base) for result in results)]
     known = [result for result in results if isinstance(result, ProtocolScore)]
     notes = [f"{result.protocol}: {note}" for result in known for note in result.notes]
     table = pd.DataFrame(rows).astype({"tokens_scored": "Int64", "tokens_unscored": "Int64", "value": float})
     return ProtocolTable(known, notes, table)
+
+
+def _own_windows(own: Run) -> str:
+    windows = own.manifest["settings"]["windows"]
+    bos = "no BOS" if windows["bos_id"] is None else "BOS before each document"
+    kept = windows["context"] - windows["stride"] + 1
+    return f"{bos}; windows of {format_count(windows['context'])}, {plural(kept, 'token')} carried over; per token"
 
 
 def _row(result: ProtocolScore | Refusal, base: float) -> dict[str, object]:

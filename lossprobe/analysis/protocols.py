@@ -243,9 +243,12 @@ def _llama_cpp(sums: _Sums, _: list[str]) -> list[Row]:
     ]
 
 
-def _levanter(sums: _Sums, _: list[str]) -> list[Row]:
+def _levanter(sums: _Sums, notes: list[str]) -> list[Row]:
     """Bits of the tokens that hold bytes, over all bytes of the text."""
     size = int(sums.run.counts["bytes"])
+    if not sums.run.counts["spans_tile"]:
+        notes.append("bits_per_byte: refused, which tokens hold bytes is a guess with this tokenizer")
+        return [("bits_per_byte", None, "bits per byte", size)]
     return [("bits_per_byte", bits(sums.nats) / size, "bits per byte", size)]
 
 

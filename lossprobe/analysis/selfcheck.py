@@ -71,7 +71,8 @@ class SelfCheck:
         notes: what a reader must know, one line each.
         table: one row per check: check, kind ("must not matter" or "may matter"), setting, tokens (that both score),
             mean_loss_nats (of the variant, over them), difference_nats (of the means), largest_nats (largest difference
-            of a single token), limit_nats (what rounding may do to the mean), verdict.
+            of a single token), limit_nats (what rounding may do to the mean), largest_limit_nats (and to
+            a single token), verdict.
     """
 
     tokens: int
@@ -126,6 +127,7 @@ def _row(reference: Losses, variant: Variant) -> dict[str, object]:
         "difference_nats": math.nan,
         "largest_nats": math.nan,
         "limit_nats": math.nan if variant.limits is None else variant.limits.mean_nats,
+        "largest_limit_nats": math.nan if variant.limits is None else variant.limits.token_nats,
         "verdict": f"{NOT_CHECKED}: {variant.reason}",
     }
     if variant.losses is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lossprobe.cli.options import Outputs, file_name
 from lossprobe.errors import UsageError
 from lossprobe.report.talk import say
+from lossprobe.text.windows import Layout
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class View:
         others: the runs that are shown beside it.
         shown: the table for people; None for `result.table`.
         more: further tables below the lines, each with its heading.
+        inputs: texts that the run does not name, never to be written over.
     """
 
     command: str
@@ -46,6 +48,7 @@ class View:
     others: tuple[Run, ...] = ()
     shown: pd.DataFrame | None = None
     more: tuple[tuple[str, pd.DataFrame], ...] = ()
+    inputs: tuple[Path, ...] = ()
 
 
 def present(view: View, outputs: Outputs) -> None:
@@ -66,7 +69,7 @@ def present(view: View, outputs: Outputs) -> None:
     for destination in (csv, plot):
         if destination is not None and destination != STDOUT:
             for run in (view.run, *view.others):
-                protect_inputs(Path(destination), run)
+                protect_inputs(Path(destination), run, view.inputs)
     to_stdout = outputs.json or outputs.markdown or STDOUT in (csv, plot)
     table = outputs.table or (sys.stdout.isatty() and not to_stdout)
     if csv is None and not (to_stdout or table):
@@ -83,7 +86,7 @@ def present(view: View, outputs: Outputs) -> None:
         write_figure(plot, draw(view))
 
 
-def protect_inputs(destination: Path, run: Run) -> None:
+def protect_inputs(destination: Path, run: Run, inputs: Sequence[Path] = ()) -> None:
     """Refuse to write a result over a text that was scored, or into a checkpoint or a run.
 
     Raises:
@@ -97,7 +100,7 @@ def protect_inputs(destination: Path, run: Run) -> None:
         raise UsageError("output.inside_checkpoint", f"{shown}: lies inside a checkpoint, which is never changed")
     if target.is_file():
         sources = run.query("SELECT DISTINCT source FROM documents")["source"]
-        if any(Path(source).resolve() == target for source in sources):
+        if any(Path(source).resolve() == target for source in (*sources, *inputs)):
             raise UsageError("output.is_input", f"{shown}: is a text that was scored, which is never changed")
 
 
@@ -116,7 +119,9 @@ def _page(view: View, *, markdown: bool) -> str:
     notes = [f"note: {note}" for note in getattr(view.result, "notes", [])]
     names = ", ".join(dict.fromkeys(run.name for run in (view.run, *view.others)))
     texts = ", ".join(dict.fromkeys(run.text_name for run in (view.run, *view.others)))
-    title = f"{view.command}: {names} on {texts} (context {view.run.context})"
+    layout = view.run.manifest["settings"]["windows"].get("layout", Layout.ROLLING)
+    windows = "" if layout == Layout.ROLLING else f", windows {layout}"
+    title = f"{view.command}: {names} on {texts} (context {view.run.context}{windows})"
     table = view.result.table if view.shown is None else view.shown
     table = table.drop(columns=[name for name in view.left_out if name in table])
     lines = [view.result.finding, *view.lines, *notes]

@@ -7,7 +7,14 @@ from pathlib import Path
 from lossprobe.cli.options import Outputs, Scoring
 from lossprobe.cli.present import View, present
 from lossprobe.cli.progress import show_progress
-from lossprobe.cli.sources import check_output, load_checkpoint, open_source, score_checkpoint, score_options
+from lossprobe.cli.sources import (
+    check_output,
+    load_checkpoint,
+    open_source,
+    say_notices,
+    score_checkpoint,
+    score_options,
+)
 from lossprobe.errors import UsageError
 from lossprobe.protocols import PROTOCOLS
 from lossprobe.units import visible
@@ -42,10 +49,11 @@ def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
     check_output(sources[0], scoring.output)
     checkpoint = load_checkpoint(sources[0], scoring)
     prepared, options = prepare_protocol(protocol, checkpoint, source, score_options(scoring))
-    run = score_checkpoint(checkpoint, prepared, options, scoring).run
+    run = score_checkpoint(checkpoint, prepared, options, scoring, latest=False).run
     result = measure_protocol(run, protocol)
     lines = (f"as {result.tool}", PROTOCOLS[protocol].why)
-    present(View("protocols", run, result, lines=lines, shown=by_unit(result.table)), outputs)
+    files = tuple(file.path for file in source.files)
+    present(View("protocols", run, result, lines=lines, shown=by_unit(result.table), inputs=files), outputs)
 
 
 def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
@@ -59,5 +67,6 @@ def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
     checkpoint = load_checkpoint(sources[0], scoring)
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
         run, result = score_all_protocols(checkpoint, source, score_options(scoring), progress)
+    say_notices(checkpoint, source, scoring)
     lines = tuple(f"{row.protocol}: {row.why}" for row in result.table.itertuples())
     present(View("protocols", run, result, lines=lines, left_out=("why",)), outputs)

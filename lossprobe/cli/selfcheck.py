@@ -15,7 +15,7 @@ from lossprobe.units import visible
 if TYPE_CHECKING:
     from lossprobe.checkpoint.interface import Checkpoint
 
-SMALL = ("difference_nats", "largest_nats", "limit_nats")
+SMALL = ("difference_nats", "largest_nats", "limit_nats", "largest_limit_nats")
 
 
 @click.command(cls=ViewCommand, short_help="Does the number depend on what should not matter?")
@@ -36,10 +36,12 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
     """
     from lossprobe.cli.present import View, present
     from lossprobe.cli.progress import show_progress
-    from lossprobe.cli.sources import check_output, load_checkpoint, open_source, score_options
+    from lossprobe.cli.sources import check_output, load_checkpoint, open_source, say_notices, score_options
     from lossprobe.report.tables import small_numbers
     from lossprobe.selfcheck_pass import run_selfcheck
 
+    if scoring.overwrite:
+        raise UsageError("selfcheck.output", "--overwrite: the one run that is stored has a name of its own")
     if scoring.output is not None:
         place = visible(str(scoring.output), 200)
         raise UsageError("selfcheck.output", f"-o {place}: the one run that is stored is that of the sample")
@@ -54,6 +56,7 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
         run, result = run_selfcheck(
             opened, source, score_options(scoring), reopen=reopen, tokens=tokens, progress=progress
         )
+    say_notices(opened, source, scoring)
     shown = small_numbers(result.table, SMALL)
     present(View("selfcheck", run, result, shown=shown), outputs)
     raise click.exceptions.Exit(result.exit_code)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lossprobe.checkpoint.interface import Checkpoint, LoadOptions
     from lossprobe.pipeline import Scored, ScoreOptions
     from lossprobe.run.reader import Run
-    from lossprobe.text.documents import Source
+    from lossprobe.text.documents import Source, TextSource
 
 
 def find_run(sources: Sequence[Path], scoring: Scoring) -> Run:
@@ -122,7 +122,7 @@ def score_text(checkpoint_path: Path, texts: Sequence[Path], scoring: Scoring) -
     return score_source(checkpoint_path, open_source(texts, scoring), scoring)
 
 
-def open_source(texts: Sequence[Path], scoring: Scoring) -> Source:
+def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
     """Return the texts as documents, as the scoring options say."""
     from lossprobe.text.documents import TextOptions, open_text
 
@@ -136,23 +136,40 @@ def score_source(checkpoint_path: Path, source: Source, scoring: Scoring) -> Sco
     return score_checkpoint(load_checkpoint(checkpoint_path, scoring), source, score_options(scoring), scoring)
 
 
-def score_checkpoint(checkpoint: Checkpoint, source: Source, choices: ScoreOptions, scoring: Scoring) -> Scored:
-    """Return the run of a checkpoint over documents with a progress bar, and say what is worth knowing of it."""
+def score_checkpoint(
+    checkpoint: Checkpoint, source: Source, choices: ScoreOptions, scoring: Scoring, *, latest: bool = True
+) -> Scored:
+    """Return the run of a checkpoint over documents with a progress bar, and say what is worth knowing of it.
+
+    Args:
+        checkpoint: the model.
+        source: the documents.
+        choices: windows, BOS, batch size.
+        scoring: where the run goes, and whether to be quiet.
+        latest: make it the latest run of the working folder.
+    """
     from lossprobe.cli.progress import show_progress
-    from lossprobe.pipeline import score
+    from lossprobe.pipeline import remember, score_into
 
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
-        scored = score(
-            checkpoint, source, choices, output=scoring.output, overwrite=scoring.overwrite, progress=progress
-        )
+        scored = score_into(scoring.output, checkpoint, source, choices, overwrite=scoring.overwrite, progress=progress)
+    if latest:
+        remember(scored.run.path, source)
+    say_notices(checkpoint, source, scoring)
     if not scoring.quiet:
-        if scoring.device == "auto":
-            say(f"device: {checkpoint.facts.device}")
-        for notice in (*checkpoint.facts.notices, *source.notices):
-            say(f"notice: {notice}")
         state = "already scored, reusing" if scored.reused else "stored"
         say(f"{state} {_shown(scored.run.path)}")
     return scored
+
+
+def say_notices(checkpoint: Checkpoint, source: Source, scoring: Scoring) -> None:
+    """Say what a user should know of a checkpoint and a text that were scored."""
+    if scoring.quiet:
+        return
+    if scoring.device == "auto":
+        say(f"device: {checkpoint.facts.device}")
+    for notice in (*checkpoint.facts.notices, *source.notices):
+        say(f"notice: {notice}")
 
 
 def score_options(scoring: Scoring) -> ScoreOptions:

@@ -76,7 +76,7 @@ def compare_part(pair: Pair, rows: Rows, options: PassOptions) -> PartDivergence
 @torch.inference_mode()
 def _compare_batch(pair: Pair, rows: Rows, batch: Batch, workspace: Workspace) -> tuple[Integers, DivergenceRows]:
     """Return the rows of the part that a batch scores, and the two models on them."""
-    ids, place, target = batch_inputs(rows, batch)
+    ids, place, target = batch_inputs(rows, batch, pair[0].tokenizer.bos_id)
     devices = {checkpoint.facts.device for checkpoint in pair}
     device = devices.pop() if len(devices) == 1 else "cpu"
     device = "cpu" if device.startswith("mps") else device  # mps has no float64

@@ -19,6 +19,7 @@ SCORED = -1
 UNSCORED = (
     "first_token", "special", "unknown", "masked", "window_start", "replaced", "context_only", "tail", "truncated",
 )  # fmt: skip
+REPLACED = UNSCORED.index("replaced")  # the model sees a BOS in the place of this token
 PART_ROWS = 32_768
 PIECE_ROWS = 65_536  # of a long document, planned at once
 
@@ -163,7 +164,7 @@ def _rows(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int, 
 
 
 def _leave_out(rows: Rows, policy: WindowPolicy, total: int) -> None:
-    """Mark what a layout does not score, in place, and put the BOS where the layout wants one."""
+    """Mark what a layout does not score, in place."""
     if policy.layout is Layout.FIRST:
         rows.unscored[rows.token > policy.context] = UNSCORED.index("truncated")
     elif policy.layout is Layout.DISJOINT:
@@ -172,10 +173,8 @@ def _leave_out(rows: Rows, policy: WindowPolicy, total: int) -> None:
         size = policy.context + 1
         first = rows.context == 0
         rows.unscored[rows.context <= size // 2] = UNSCORED.index("context_only")
-        rows.unscored[first] = UNSCORED.index("window_start" if policy.bos_id is None else "replaced")
+        rows.unscored[first] = UNSCORED.index("window_start") if policy.bos_id is None else REPLACED
         rows.unscored[rows.token >= total // size * size] = UNSCORED.index("tail")
-        if policy.bos_id is not None:
-            rows.token_id[first] = policy.bos_id
 
 
 def cut_parts(planned: Iterable[Rows], part_rows: int = PART_ROWS) -> Iterator[Rows]:

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 
 from lossprobe.checkpoint.interface import Checkpoint, LeftPadding
+from lossprobe.errors import ResourceError
 from lossprobe.scoring.head import chunk_rows
 from lossprobe.scoring.plan import SCORED, Rows, windows_of
-from lossprobe.scoring.scorer import Batch, batch_inputs, make_batches
+from lossprobe.scoring.scorer import Batch, batch_inputs, is_out_of_memory, make_batches
 
 
 @contextmanager
@@ -38,18 +39,28 @@ def reference_losses(
         rows: the part.
         batch_size: windows per forward pass; None chooses by device.
         left_padded: pad the shorter windows of a batch before, not after, their tokens.
+
+    Raises:
+        ResourceError: a batch does not fit into memory.
     """
     scored = np.flatnonzero(rows.own & (rows.unscored == SCORED))
     losses = np.empty(len(scored))
-    for batch in make_batches(windows_of(rows), batch_size, checkpoint.facts.device):
-        hidden, target = _left_padded(checkpoint, rows, batch) if left_padded else _padded(checkpoint, rows, batch)
-        losses[np.searchsorted(scored, target)] = _losses(checkpoint, hidden, torch.from_numpy(rows.token_id[target]))
+    run = _left_padded if left_padded else _padded
+    try:
+        for batch in make_batches(windows_of(rows), batch_size, checkpoint.facts.device):
+            hidden, target = run(checkpoint, rows, batch)
+            targets = torch.from_numpy(rows.token_id[target])
+            losses[np.searchsorted(scored, target)] = _losses(checkpoint, hidden, targets)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError("scoring.memory", "out of memory", hint="lower --batch-size or --context") from None
     return losses
 
 
 def _padded(checkpoint: Checkpoint, rows: Rows, batch: Batch) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
     """Return the hidden rows [n, D] that predict a batch's scored tokens, and the rows of these tokens."""
-    ids, place, target = batch_inputs(rows, batch)
+    ids, place, target = batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)
     hidden = checkpoint.hidden(torch.from_numpy(ids).to(checkpoint.facts.device))
     return hidden.flatten(0, 1)[torch.from_numpy(place).to(hidden.device)], target
 
@@ -57,7 +68,7 @@ def _padded(checkpoint: Checkpoint, rows: Rows, batch: Batch) -> tuple[torch.Ten
 def _left_padded(checkpoint: Checkpoint, rows: Rows, batch: Batch) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
     """Return the same with each window moved to the right end of its row."""
     assert isinstance(checkpoint, LeftPadding)
-    ids, place, target = batch_inputs(rows, batch)
+    ids, place, target = batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)
     padding = np.array([batch.width - (window.stop - 1 - window.start) for _, window in batch.windows])
     moved = np.stack([np.roll(row, shift) for row, shift in zip(ids, padding, strict=True)])
     device = checkpoint.facts.device

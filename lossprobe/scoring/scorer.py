@@ -15,7 +15,7 @@ from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.scoring.head import HeadResult, HeadRows, NonFiniteLossError, run_head
 from lossprobe.scoring.histogram import HistogramBins
 from lossprobe.scoring.ladder import LADDER_TEMPERATURES
-from lossprobe.scoring.plan import SCORED, Integers, Rows, windows_of
+from lossprobe.scoring.plan import REPLACED, SCORED, Integers, Rows, windows_of
 from lossprobe.scoring.statistics import Workspace
 from lossprobe.text.windows import Window
 from lossprobe.units import plural
@@ -126,12 +126,19 @@ def make_batches(windows: list[tuple[int, Window]], batch_size: int | None, devi
     return batches
 
 
-def batch_inputs(rows: Rows, batch: Batch) -> tuple[Integers, Integers, Integers]:
-    """Return a batch's ids [B, T] padded with 0, where in B · T its scored tokens are predicted, and their rows."""
+def batch_inputs(rows: Rows, batch: Batch, bos_id: int | None) -> tuple[Integers, Integers, Integers]:
+    """Return a batch's ids [B, T] padded with 0, where in B · T its scored tokens are predicted, and their rows.
+
+    Args:
+        rows: the part.
+        batch: windows of it.
+        bos_id: id of the BOS that stands in place of tokens marked as replaced.
+    """
     ids = np.zeros((len(batch.windows), batch.width), np.int64)
     places, targets = [], []
     for row, (offset, window) in enumerate(batch.windows):
-        inputs = rows.token_id[offset + window.start : offset + window.stop - 1]
+        seen = slice(offset + window.start, offset + window.stop - 1)
+        inputs = np.where(rows.unscored[seen] == REPLACED, bos_id or 0, rows.token_id[seen])
         ids[row, : len(inputs)] = inputs
         scored = np.arange(offset + window.first_scored, offset + window.stop)
         scored = scored[rows.unscored[scored] == SCORED]
@@ -145,7 +152,7 @@ def _score_batch(
 ) -> int:
     """Run one batch, hand its statistics to the collector, and return how many tokens it scored."""
     rows = collector.rows
-    ids, place, target = batch_inputs(rows, batch)
+    ids, place, target = batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)
     device = checkpoint.facts.device
     statistics_device = "cpu" if device.startswith("mps") else device  # mps has no float64
     hidden = checkpoint.hidden(torch.from_numpy(ids).to(device, non_blocking=True))

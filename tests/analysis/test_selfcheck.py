@@ -47,6 +47,7 @@ def test_verdicts(changes, limits, verdict):
     assert (result.exit_code, result.broken) == ((10, ["batch size"]) if verdict == "BROKEN" else (0, []))
     assert row["kind"] == ("may matter" if limits is None else "must not matter")
     assert row["limit_nats"] == pytest.approx(math.nan if limits is None else limits.mean_nats, nan_ok=True)
+    assert row["largest_limit_nats"] == pytest.approx(math.nan if limits is None else limits.token_nats, nan_ok=True)
 
 
 def test_numbers():
@@ -57,7 +58,7 @@ def test_numbers():
     assert judged(moved(0, -4.0, 1.0, 0), None)[1]["largest_nats"] == 4.0, "by size"
     assert list(result.table.columns) == [
         "check", "kind", "setting", "tokens", "mean_loss_nats", "difference_nats", "largest_nats", "limit_nats",
-        "verdict",
+        "largest_limit_nats", "verdict",
     ]  # fmt: skip
 
 

@@ -161,3 +161,33 @@ def test_a_run_is_no_checkpoint(done, few, monkeypatch, capsys):
     for protocol in ("all", "nanogpt"):
         assert run(["perplexity", str(runs_in(done)[0]), str(few), "--protocol", protocol]) in (2, 3)
         assert capsys.readouterr().err.startswith("lossprobe: error[")
+
+
+def test_no_text_of_a_stream_is_written_over(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "b.txt"):
+        Path(name).write_text("the quick brown fox jumps over the lazy dog\n" * 9, "utf-8")
+    before = Path("b.txt").read_bytes()
+    assert run(["perplexity", str(CHECKPOINT), "a.txt", "b.txt", "--protocol", "nanogpt", *SHORT, "--csv=b.txt"]) == 2
+    assert "error[output.is_input]: b.txt" in capsys.readouterr().err
+    assert Path("b.txt").read_bytes() == before
+
+
+def test_one_tool_does_not_become_the_latest_run_and_says_what_it_joined(tmp_path, few, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(["perplexity", str(CHECKPOINT), str(few), "--protocol", "llama.cpp", *SHORT]) == 0
+    assert "notice: few: 2 documents joined by blank lines" in capsys.readouterr().err
+    assert run(["perplexity"]) == 2
+    (made,) = runs_in(tmp_path)
+    assert run(["perplexity", str(made), "--table"]) == 0
+    assert "windows second_half" in capsys.readouterr().out
+
+
+def test_damage_is_no_refusal_of_a_tool(tmp_path, few, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["perplexity", str(CHECKPOINT), str(few), "--quiet", *SHORT, "--protocol"]
+    assert run([*arguments, "llama.cpp"]) == 0
+    (made,) = runs_in(tmp_path)
+    (made / "documents.parquet").unlink()
+    assert run([*arguments, "all"]) == 6
+    assert "documents.parquet is missing" in capsys.readouterr().err
