@@ -18,6 +18,7 @@ from lossprobe.text.windows import Layout
 from lossprobe.units import format_count, plural
 
 LOOPS = ("transformers", "transformers-corrected")
+BOS_OPTIONAL = ("lm-eval", "evaluate")
 LOOP_STRIDE = 512
 LLAMA_CPP_CONTEXT = 512
 PALOMA_CONTEXT = 2048
@@ -70,8 +71,8 @@ def score_protocol(
         protocol: a name of `PROTOCOLS`.
         checkpoint: the model.
         source: the text.
-        options: `context` is the tool's own length; `stride` only for the loop of transformers, `bos` only for
-            evaluate.
+        options: `context` is the tool's own length; `stride` only for the loop of transformers; `bos` "never" only for
+            evaluate and lm-eval (their add_start_token=False and add_bos_token=False).
         progress: as in `pipeline.score`.
 
     Raises:
@@ -149,7 +150,8 @@ def protocol_policy(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
     if protocol == "lm-eval":
         length = options.context or limit
         prefix = _prefix(protocol, checkpoint, tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id)
-        return WindowPolicy(length, length, prefix, True, Layout.LAST_FULL, own)
+        scored = None if options.bos == "never" else own
+        return WindowPolicy(length, length, prefix, True, Layout.LAST_FULL, scored)
     if protocol == "paloma":
         length = options.context or min(limit, PALOMA_CONTEXT)
         return WindowPolicy(length, length, _prefix(protocol, checkpoint, tokenizer.eos_id), True, Layout.LAST_FULL)
@@ -171,7 +173,7 @@ def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
     """Refuse what the tool does not leave open."""
     if options.stride is not None and protocol not in LOOPS:
         raise UsageError("protocol.option", f"--stride {options.stride}: {protocol} has no stride of its own")
-    if options.bos != "auto" and (protocol != "evaluate" or options.bos == "always"):
+    if options.bos != "auto" and (protocol not in BOS_OPTIONAL or options.bos == "always"):
         raise UsageError("protocol.option", f"--bos {options.bos}: {protocol} decides that itself")
     facts = checkpoint.facts
     bounded = facts.context_length is not None and (protocol != "evaluate" or facts.hard_limit)

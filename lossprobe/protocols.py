@@ -38,7 +38,7 @@ LOOP_TOOL = "transformers 5.23, the loop of its documentation on perplexity (str
 
 PROTOCOLS = {
     "lm-eval": Protocol(
-        tool="lm-evaluation-harness 0.4.13, hf backend, loglikelihood_rolling with softmax_dtype float32",
+        tool="lm-eval 0.4.13, hf backend, loglikelihood_rolling in float32 (--bos never is its add_bos_token=False)",
         headline="word_perplexity",
         joined=False,
         windows=f"BOS (else EOS) before each document, a BOS that the tokenizer adds scored after it; {LAST_FULL}",

@@ -93,8 +93,12 @@ def test_options_that_a_tool_does_not_have(protocol):
     if protocol not in LOOPS:
         assert f"--stride 8: {protocol} has no stride" in refused(protocol, "protocol.option", stride=8)
     assert f"--bos always: {protocol} decides that" in refused(protocol, "protocol.option", bos="always")
+    policy = protocol_policy(protocol, model(), ScoreOptions(context=9, stride=3 if protocol in LOOPS else None))
     if protocol == "evaluate":
         assert protocol_policy(protocol, model(), ScoreOptions(bos="never", context=9)).bos_id is None
+    elif protocol == "lm-eval":
+        never = protocol_policy(protocol, model(), ScoreOptions(bos="never", context=9))
+        assert never == replace(policy, own_bos_id=None) != policy
     else:
         assert f"--bos never: {protocol} decides that" in refused(protocol, "protocol.option", bos="never")
     assert refused(protocol, "windows.context", context=65) == "--context 65: the model's limit is 64"

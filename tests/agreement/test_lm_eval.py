@@ -44,7 +44,7 @@ def made(tmp_path_factory):
     return paths
 
 
-def said_by_the_harness(path, texts: list[str], context: int) -> tuple[list[int], list[float]]:
+def said_by_the_harness(path, texts: list[str], context: int, bos: str) -> tuple[list[int], list[float]]:
     """Return the tokens that the harness makes of each text, and its loglikelihood."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
@@ -56,6 +56,7 @@ def said_by_the_harness(path, texts: list[str], context: int) -> tuple[list[int]
         softmax_dtype="float32",
         batch_size=1,
         max_length=context,
+        add_bos_token=None if bos == "auto" else False,
         device="cpu",
     )
     requests = [Instance("loglikelihood_rolling", {}, (text,), number) for number, text in enumerate(texts)]
@@ -64,14 +65,14 @@ def said_by_the_harness(path, texts: list[str], context: int) -> tuple[list[int]
 
 
 @pytest.mark.parametrize("context", [CONTEXT, 17])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "eos"])
-def test_rolling_loglikelihood(name, context, made, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "bos"), [("llama", "auto"), ("llama", "never"), ("gpt2", "auto"), ("eos", "auto")])
+def test_rolling_loglikelihood(name, bos, context, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     texts = [*TEXTS, "<s>the cat sat"] if name == "llama" else TEXTS  # a BOS that is written is not doubled
-    sizes, harness = said_by_the_harness(made[name], texts, context)
+    sizes, harness = said_by_the_harness(made[name], texts, context, bos)
     assert max(sizes) > 2 * context
     checkpoint = load_huggingface(made[name], LoadOptions())
-    options = ScoreOptions(context=context)
+    options = ScoreOptions(context=context, bos=bos)
     run, result = score_protocol("lm-eval", checkpoint, StringSource(texts), options)
     frame = run.query("""
         SELECT -sum(loss_nats::DOUBLE) AS loglikelihood, count(loss_nats) AS tokens
