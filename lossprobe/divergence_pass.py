@@ -16,7 +16,7 @@ from lossprobe.pipeline import Progress, ScoreOptions, window_policy
 from lossprobe.run.planning import check_ids, check_unknown
 from lossprobe.run.tally import DocumentCount, merge_unknown
 from lossprobe.scoring.pair import compare_part
-from lossprobe.scoring.plan import Rows, WindowPolicy, cut_parts, plan_pieces
+from lossprobe.scoring.plan import Rows, WindowPolicy, cut_parts, plan_documents, plan_pieces
 from lossprobe.scoring.scorer import PassOptions
 from lossprobe.text.documents import Document, Fingerprint, Source
 from lossprobe.units import format_count, visible
@@ -101,12 +101,7 @@ def _tokenized(source: Source, tokenizer: Tokenizer, seen: Fingerprint) -> Itera
 
 def _planned(source: Source, tokenizer: Tokenizer, policy: WindowPolicy, seen: Fingerprint) -> Iterator[Rows]:
     """Yield the rows of every document in pieces, as `run.planning` plans them."""
-    after = 0
-    for number, (_, tokens) in enumerate(_tokenized(source, tokenizer, seen)):
-        first_window = after
-        for rows in plan_pieces(number, tokens, policy, first_window):
-            after = int(rows.window[-1]) + 1
-            yield rows
+    return plan_documents((tokens for _, tokens in _tokenized(source, tokenizer, seen)), policy)
 
 
 @dataclass

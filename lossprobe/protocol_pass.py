@@ -24,9 +24,7 @@ LLAMA_CPP_CONTEXT = 512
 PALOMA_CONTEXT = 2048
 LEVANTER_CONTEXT = 4096
 FULL_WINDOWS_NEEDED = {"llama.cpp": 2, "fundamentallm": 1, "nanogpt": 1}
-LONGEST_WHOLE = (
-    16_384  # tokens of a document in one window, where the model sets no limit: attention grows with its square
-)
+LONGEST_WHOLE = 16_384  # tokens of a document in one window where no limit is set: attention grows with its square
 
 
 class JoinedSource:

@@ -14,7 +14,7 @@ from lossprobe.errors import LossprobeError, ResourceError
 from lossprobe.pipeline import Progress, ScoreOptions, score_into, window_policy
 from lossprobe.run.reader import Run
 from lossprobe.scoring.head import ROW_STEP
-from lossprobe.scoring.plan import SCORED, Rows, WindowPolicy, cut_parts, plan_pieces
+from lossprobe.scoring.plan import SCORED, Rows, WindowPolicy, cut_parts, plan_documents
 from lossprobe.scoring.reference import other_threads, reference_losses
 from lossprobe.scoring.scorer import PassOptions, score_part
 from lossprobe.text.documents import Document, Source
@@ -68,7 +68,7 @@ class _Sample:
         """Return the loss of every token of the text, NaN where it has none; documents are planned in some order."""
         found = [np.full(len(tokens.ids), np.nan) for tokens in self.tokens]
         numbers = list(order) if order is not None else list(range(len(found)))
-        for part in cut_parts(self._planned(policy, numbers)):
+        for part in cut_parts(plan_documents((self.tokens[number] for number in numbers), policy)):
             scored = part.take(part.own & (part.unscored == SCORED))
             losses = loss_of(part)
             for place in np.unique(scored.document).tolist():
@@ -77,13 +77,6 @@ class _Sample:
                 lead = len(policy.lead(self.tokens[number]))
                 found[number][scored.token[here] - lead] = losses[here]
         return np.concatenate(found)
-
-    def _planned(self, policy: WindowPolicy, numbers: list[int]) -> Iterator[Rows]:
-        after = 0
-        for place, number in enumerate(numbers):
-            for rows in plan_pieces(place, self.tokens[number], policy, after):
-                yield rows
-                after = int(rows.window[-1]) + 1
 
 
 def run_selfcheck(

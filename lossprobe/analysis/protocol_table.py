@@ -97,12 +97,6 @@ def _row(result: ProtocolScore | Refusal, base: float) -> dict[str, object]:
         return {
             "protocol": result.protocol,
             "headline": PROTOCOLS[result.protocol].headline,
-            "value": None,
-            "nats_per_token": None,
-            "difference_nats": None,
-            "tokens_scored": None,
-            "tokens_unscored": None,
-            "mean_context": None,
             "why": f"no number: {result.reason}",
         }
     return {

@@ -14,7 +14,7 @@ from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.scoring.divergence import DivergenceRows, divergence_rows, empty_rows
 from lossprobe.scoring.head import chunk_rows
 from lossprobe.scoring.plan import SCORED, Integers, Rows, windows_of
-from lossprobe.scoring.scorer import Batch, PassOptions, batch_inputs, is_out_of_memory, make_batches
+from lossprobe.scoring.scorer import Batch, PassOptions, batch_inputs, hidden_rows, is_out_of_memory, make_batches
 from lossprobe.scoring.statistics import Workspace
 from lossprobe.units import plural, visible
 
@@ -81,7 +81,7 @@ def _compare_batch(pair: Pair, rows: Rows, batch: Batch, workspace: Workspace) -
     device = devices.pop() if len(devices) == 1 else "cpu"
     device = "cpu" if device.startswith("mps") else device  # mps has no float64
     targets = torch.from_numpy(rows.token_id[target]).to(device)
-    hidden = [_hidden_rows(checkpoint, ids, place) for checkpoint in pair]
+    hidden = [hidden_rows(checkpoint, ids, place) for checkpoint in pair]
     size = chunk_rows(pair[0].facts.vocab_size)
     result = empty_rows(len(target), device)
     for start in range(0, len(target), size):
@@ -91,13 +91,6 @@ def _compare_batch(pair: Pair, rows: Rows, batch: Batch, workspace: Workspace) -
     for checkpoint, losses in zip(pair, (result.first_loss_nats, result.second_loss_nats), strict=True):
         _refuse_not_finite(checkpoint, rows, target, losses.cpu())
     return target, result
-
-
-def _hidden_rows(checkpoint: Checkpoint, ids: Integers, place: Integers) -> torch.Tensor:
-    """Return the hidden rows [N, D] that predict the scored tokens; those of all other places are freed."""
-    device = checkpoint.facts.device
-    hidden = checkpoint.hidden(torch.from_numpy(ids).to(device))
-    return hidden.flatten(0, 1)[torch.from_numpy(place).to(device)]
 
 
 def _refuse_not_finite(checkpoint: Checkpoint, rows: Rows, target: Integers, losses: torch.Tensor) -> None:

@@ -128,6 +128,16 @@ def plan_pieces(
         context = start - int(policy.window_of(np.array([start]), total)[1][0])
 
 
+def plan_documents(documents: Iterable[Tokens], policy: WindowPolicy) -> Iterator[Rows]:
+    """Yield the rows of several documents in pieces, with documents and windows numbered through."""
+    window = 0
+    for number, tokens in enumerate(documents):
+        first_window = window
+        for rows in plan_pieces(number, tokens, policy, first_window):
+            window = int(rows.window[-1]) + 1
+            yield rows
+
+
 def row_count(tokens: Tokens, policy: WindowPolicy) -> int:
     """Return how many rows a document has: its tokens, and what stands before them."""
     return len(tokens.ids) + len(policy.lead(tokens))

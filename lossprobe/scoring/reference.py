@@ -13,7 +13,7 @@ from lossprobe.checkpoint.interface import Checkpoint, LeftPadding
 from lossprobe.errors import ResourceError
 from lossprobe.scoring.head import chunk_rows
 from lossprobe.scoring.plan import SCORED, Rows, windows_of
-from lossprobe.scoring.scorer import Batch, batch_inputs, is_out_of_memory, make_batches
+from lossprobe.scoring.scorer import Batch, batch_inputs, hidden_rows, is_out_of_memory, make_batches
 
 
 @contextmanager
@@ -61,8 +61,7 @@ def reference_losses(
 def _padded(checkpoint: Checkpoint, rows: Rows, batch: Batch) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
     """Return the hidden rows [n, D] that predict a batch's scored tokens, and the rows of these tokens."""
     ids, place, target = batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)
-    hidden = checkpoint.hidden(torch.from_numpy(ids).to(checkpoint.facts.device))
-    return hidden.flatten(0, 1)[torch.from_numpy(place).to(hidden.device)], target
+    return hidden_rows(checkpoint, ids, place), target
 
 
 def _left_padded(checkpoint: Checkpoint, rows: Rows, batch: Batch) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:

@@ -147,6 +147,13 @@ def batch_inputs(rows: Rows, batch: Batch, bos_id: int | None) -> tuple[Integers
     return ids, np.concatenate(places), np.concatenate(targets)
 
 
+def hidden_rows(checkpoint: Checkpoint, ids: Integers, place: Integers) -> torch.Tensor:
+    """Return the hidden rows [N, D] that predict the scored tokens; those of all other places are freed."""
+    device = checkpoint.facts.device
+    hidden = checkpoint.hidden(torch.from_numpy(ids).to(device, non_blocking=True))
+    return hidden.flatten(0, 1)[torch.from_numpy(place).to(device)]
+
+
 def _score_batch(
     checkpoint: Checkpoint, batch: Batch, collector: _Collector, first_row: int, options: PassOptions
 ) -> int:
@@ -155,12 +162,11 @@ def _score_batch(
     ids, place, target = batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)
     device = checkpoint.facts.device
     statistics_device = "cpu" if device.startswith("mps") else device  # mps has no float64
-    hidden = checkpoint.hidden(torch.from_numpy(ids).to(device, non_blocking=True))
     own = target - collector.lead
     documents, groups = np.unique(rows.document[target], return_inverse=True)
     sampled = (first_row + own) % options.sample_every == 0
     picked = HeadRows(
-        hidden=hidden.flatten(0, 1)[torch.from_numpy(place).to(device)],
+        hidden=hidden_rows(checkpoint, ids, place),
         targets=torch.from_numpy(rows.token_id[target]).to(statistics_device),
         groups=torch.from_numpy(groups).to(statistics_device),
         group_count=len(documents),
