@@ -9,18 +9,30 @@ returns full logits and `logits` is the identity ("full").
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from lossprobe.checkpoint.interface import CheckpointFacts, Tokenizer
+from lossprobe.checkpoint.batching import (
+    find_batching,
+    has_changing_positions,
+    known_batching,
+    probe_length,
+    refuse_if_not_repeatable,
+    refuse_not_causal,
+)
+from lossprobe.checkpoint.fresh_state import FreshState
+from lossprobe.checkpoint.interface import EQUAL_LENGTHS, PADDED, CheckpointFacts, Tokenizer
 from lossprobe.checkpoint.packed import HEAD_ROWS, MOST_HEAD_BYTES, pack, replace_layer, speed_up
+from lossprobe.checkpoint.rounding import agree, largest
 from lossprobe.errors import CheckpointError
 
 PROBE_TOKENS = 12
-PROBE_TOLERANCE = 1e-5  # relative to the largest logit: float32 rounding of one matrix product
+HALF_ROWS = 32  # places at which half-precision results are compared, as logits
 STRETCHED_LOGIT = 100.0  # where a soft cap shows, whatever its height
 MAX_STRETCH = 4000.0  # and hidden states still fit into float16
 
@@ -45,29 +57,28 @@ class CausalLM:
         self._body = model.base_model
         self._linear = model.get_output_embeddings()
         self._own_head = _headed_by_stand_in(model)
-        probe = self._probe_ids()
-        expected = self._full(probe)
-        self._check_causal(probe, expected)
-        self.facts = replace(facts, head=self._choose_head(probe, expected))
-        self.facts = replace(self.facts, kernels=self._speed_up(probe))
+        self._fresh = FreshState(model)
+        with random_numbers_kept(facts.device):
+            probe = self._probe_ids()
+            expected = self._full(probe)
+            self._check_causal(probe, expected)
+            self.facts = replace(facts, head=self._choose_head(probe, expected))
+            self.facts = replace(self.facts, kernels=self._speed_up(probe))
+            self._find_batching()
 
     @torch.inference_mode()
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Return final hidden states [B, T, D] of int64 ids [B, T] (logits [B, T, V] when head is "full")."""
         if self.facts.head == "full":
             return self._full(ids)
-        return self._run_body(ids)
+        return self._run_body({"input_ids": ids})
 
     @torch.inference_mode()
     def hidden_left_padded(self, ids: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
         """Return what `hidden` returns for rows whose first `padding` [B] tokens are masked, and no position."""
         place = torch.arange(ids.shape[1], device=ids.device) - padding[:, None]
         inputs = {"input_ids": ids, "attention_mask": (place >= 0).long(), "position_ids": place.clamp(min=0)}
-        if self.facts.head == "full":
-            logits: torch.Tensor = self._model(**inputs, use_cache=False).logits
-            return logits
-        output: torch.Tensor = self._body(**inputs, use_cache=False).last_hidden_state
-        return output
+        return self._run_whole(inputs) if self.facts.head == "full" else self._run_body(inputs)
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -76,8 +87,14 @@ class CausalLM:
             return hidden
         return self._run_linear(hidden) if self.facts.head == "linear" else self._run_own_head(hidden)
 
-    def _run_body(self, ids: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self._body(input_ids=ids, use_cache=False).last_hidden_state
+    def _run_body(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        self._fresh.restore()
+        output: torch.Tensor = self._body(**inputs, use_cache=False).last_hidden_state
+        return output
+
+    def _run_whole(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        self._fresh.restore()
+        output: torch.Tensor = self._model(**inputs, use_cache=False).logits
         return output
 
     def _run_linear(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -93,8 +110,7 @@ class CausalLM:
 
     @torch.inference_mode()
     def _full(self, ids: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self._model(input_ids=ids, use_cache=False).logits
-        return output
+        return self._run_whole({"input_ids": ids})
 
     def _probe_ids(self) -> torch.Tensor:
         length = min(PROBE_TOKENS, self.facts.context_length or PROBE_TOKENS)
@@ -115,23 +131,21 @@ class CausalLM:
         half = probe.shape[1] // 2
         changed = probe.clone()
         changed[:, half:] = (changed[:, half:] + 1) % self.facts.vocab_size
-        if half and not _agree(self._full(changed)[:, :half], expected[:, :half]):
-            raise CheckpointError(
-                "checkpoint.not_causal",
-                f"{name}: later tokens change earlier logits, so this is no next-token predictor",
-            )
+        if half and not agree(self._full(changed)[:, :half], expected[:, :half]):
+            refuse_if_not_repeatable(self._full, agree, probe, expected.flatten(0, 1), name)
+            refuse_not_causal(name)
 
     @torch.inference_mode()
     def _choose_head(self, probe: torch.Tensor, expected: torch.Tensor) -> str:
-        hidden = self._run_body(probe).flatten(0, 1)
+        hidden = self._run_body({"input_ids": probe}).flatten(0, 1)
         rows = expected.flatten(0, 1)
         own = self._try_own_head(hidden)
-        own_agrees = own is not None and _agree(own, rows)
-        if self._linear is not None and _agree(self._run_linear(hidden), rows):
+        own_agrees = own is not None and agree(own, rows) and self._rows_are_apart(hidden, own)
+        if self._linear is not None and agree(self._run_linear(hidden), rows):
             # Soft-capping leaves small logits as they are: only on large ones the two ways show their difference.
-            stretched = hidden * (STRETCHED_LOGIT / max(_scale(rows), STRETCHED_LOGIT / MAX_STRETCH))
+            stretched = hidden * (STRETCHED_LOGIT / max(largest(rows), STRETCHED_LOGIT / MAX_STRETCH))
             own = self._try_own_head(stretched) if own_agrees else None
-            if own is None or _agree(self._run_linear(stretched), own):
+            if own is None or agree(self._run_linear(stretched), own):
                 return "linear"
         return "model" if own_agrees else "full"
 
@@ -139,11 +153,16 @@ class CausalLM:
     def _speed_up(self, probe: torch.Tensor) -> str:
         """Replace layers by faster ones that agree to rounding, alone and all together; return what was replaced."""
         before = self.hidden(probe)
+        self._fresh.restore()
         replaced = speed_up(self._model)
+        self._fresh = FreshState(self._model)
         if replaced and not self._still_agrees(probe, before):
+            self._fresh.restore()
             for each in replaced:
                 each.restore()
+            self._fresh = FreshState(self._model)
             replaced = []
+        self._fresh.restore()
         head = None
         if self.facts.head == "linear" and isinstance(self._linear, torch.nn.Linear):
             spare = not self.facts.tied or self._linear.weight.nbytes <= MOST_HEAD_BYTES
@@ -151,12 +170,48 @@ class CausalLM:
         if head is not None:
             replace_layer(self._model, self._linear, head)  # so that a head of its own is not held twice
             self._linear, self._own_head = head, None
+        self._fresh = FreshState(self._model)
         packed = [*(["body"] if replaced else []), *(["head"] if head is not None else [])]
         return f"packed {' and '.join(packed)}" if packed else "plain"
 
+    @torch.inference_mode()
+    def _find_batching(self) -> None:
+        """Note which windows may share a pass, and watch from then on only what a pass was seen to change."""
+        known = known_batching(self._model)
+        length = probe_length(self._model, self.facts.context_length)
+        device = next(self._model.parameters()).device
+
+        def row(number: int) -> torch.Tensor:
+            return ((torch.arange(length) * (7 + 4 * number) + 3) % self.facts.vocab_size).to(device)
+
+        found = find_batching(self.hidden, self._same, row, known.batching, self.facts.name)
+        self._fresh.restore()
+        self._fresh.narrow(has_changing_positions)
+        if found != PADDED:
+            why = known.reason if found == known.batching else "a probe gave other values beside other windows"
+            alone = "windows of unlike length never share" if found == EQUAL_LENGTHS else "no two windows share"
+            notice = f"{alone} a forward pass of this model: {why}"
+            self.facts = replace(self.facts, batching=found, notices=(*self.facts.notices, notice))
+
+    def _same(self, actual: torch.Tensor, expected: torch.Tensor) -> bool:
+        """Return whether two results of `hidden`, [N, D], are the same but for rounding.
+
+        In half precision single hidden values can be so large that rounding of their size hides all others; logits
+        are of one size.
+        """
+        if torch.finfo(expected.dtype).bits < 32:
+            step = -(-len(expected) // HALF_ROWS)
+            actual, expected = self.logits(actual[::step]), self.logits(expected[::step])
+        return agree(actual, expected)
+
+    def _rows_are_apart(self, hidden: torch.Tensor, logits: torch.Tensor) -> bool:
+        """Return whether the model's own head gives each row the same logits without the other rows."""
+        some = self._try_own_head(hidden[::2])
+        return some is not None and agree(some, logits[::2])
+
     def _still_agrees(self, probe: torch.Tensor, before: torch.Tensor) -> bool:
         try:
-            return _agree(self.hidden(probe), before)
+            return agree(self.hidden(probe), before)
         except Exception:  # noqa: BLE001 - the code of any family, which may look into a layer that is gone
             return False
 
@@ -178,6 +233,14 @@ class _StandIn(torch.nn.Module):
         return BaseModelOutputWithPast(last_hidden_state=self.rows)
 
 
+@contextmanager
+def random_numbers_kept(device: str) -> Iterator[None]:
+    """Leave torch's random numbers as they were, whatever is drawn or seeded in the block."""
+    cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
+    with torch.random.fork_rng(cuda):
+        yield
+
+
 def _headed_by_stand_in(model: Any) -> Any:
     """Return a shallow copy of `model` that shares its head but has no body, or None where there is no body."""
     prefix = model.base_model_prefix
@@ -186,16 +249,3 @@ def _headed_by_stand_in(model: Any) -> Any:
     headed = copy.copy(model)
     headed._modules = {**model._modules, prefix: _StandIn()}
     return headed
-
-
-def _agree(actual: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Return whether two logit tensors differ by no more than rounding in their own dtype."""
-    if actual.shape != expected.shape:
-        return False
-    tolerance = max(PROBE_TOLERANCE, 4 * torch.finfo(expected.dtype).eps)
-    return torch.allclose(actual.float(), expected.float(), rtol=0.0, atol=tolerance * max(_scale(expected), 1e-6))
-
-
-def _scale(logits: torch.Tensor) -> float:
-    """Return the largest finite logit, by absolute value."""
-    return float(logits[torch.isfinite(logits)].abs().max())

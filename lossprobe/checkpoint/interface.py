@@ -12,6 +12,9 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
+# Which windows may share a forward pass, from the freest on.
+PADDED, EQUAL_LENGTHS, ONE_WINDOW = BATCHINGS = ("padded", "equal lengths", "one window")
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -122,6 +125,8 @@ class CheckpointFacts:
             soft-capped logits, on chunks of rows), or "full" (body and head could not be told apart).
         kernels: "plain", or what runs with packed weights and fused activations, such as "packed body and head"; see
             `checkpoint.packed`. It moves losses by float32 rounding.
+        batching: which windows may share a forward pass without changing each other's losses: "padded" (any, the
+            shorter ones padded), "equal lengths" or "one window".
         config_from: file or key the configuration was read from.
         notices: what a user should know about it, one line each.
     """
@@ -139,6 +144,7 @@ class CheckpointFacts:
     tied: bool | None = None
     head: str = "linear"
     kernels: str = "plain"
+    batching: str = PADDED
     config_from: str = ""
     notices: tuple[str, ...] = ()
 

@@ -13,8 +13,8 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.scoring.divergence import DivergenceRows, divergence_rows, empty_rows
 from lossprobe.scoring.head import chunk_rows
-from lossprobe.scoring.plan import SCORED, Integers, Rows, windows_of
-from lossprobe.scoring.scorer import Batch, PassOptions, batch_inputs, hidden_rows, is_out_of_memory, make_batches
+from lossprobe.scoring.plan import SCORED, Integers, Rows
+from lossprobe.scoring.scorer import Batch, PassOptions, batch_inputs, batches_of, hidden_rows, is_out_of_memory
 from lossprobe.scoring.statistics import Workspace
 from lossprobe.units import plural, visible
 
@@ -52,7 +52,7 @@ def compare_part(pair: Pair, rows: Rows, options: PassOptions) -> PartDivergence
         CheckpointError: a loss that is NaN or infinite; the message names model and token.
         ResourceError: a batch does not fit into memory beside the two models.
     """
-    batches = make_batches(windows_of(rows), options.batch_size, pair[0].facts.device)
+    batches = batches_of(rows, options.batch_size, *pair)
     scored = np.flatnonzero(rows.own & (rows.unscored == SCORED))
     result = empty_rows(len(scored), "cpu")
     try:

@@ -12,8 +12,8 @@ import torch
 from lossprobe.checkpoint.interface import Checkpoint, LeftPadding
 from lossprobe.errors import ResourceError
 from lossprobe.scoring.head import chunk_rows
-from lossprobe.scoring.plan import SCORED, Rows, windows_of
-from lossprobe.scoring.scorer import Batch, batch_inputs, hidden_rows, is_out_of_memory, make_batches
+from lossprobe.scoring.plan import SCORED, Rows
+from lossprobe.scoring.scorer import Batch, batch_inputs, batches_of, hidden_rows, is_out_of_memory
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def reference_losses(
     Args:
         checkpoint: the model; a `LeftPadding` one for rows that are padded on the left.
         rows: the part.
-        batch_size: windows per forward pass; None chooses by device.
+        batch_size: most windows per forward pass; None chooses by device.
         left_padded: pad the shorter windows of a batch before, not after, their tokens.
 
     Raises:
@@ -47,7 +47,7 @@ def reference_losses(
     losses = np.empty(len(scored))
     run = _left_padded if left_padded else _padded
     try:
-        for batch in make_batches(windows_of(rows), batch_size, checkpoint.facts.device):
+        for batch in batches_of(rows, batch_size, checkpoint):
             hidden, target = run(checkpoint, rows, batch)
             targets = torch.from_numpy(rows.token_id[target])
             losses[np.searchsorted(scored, target)] = _losses(checkpoint, hidden, targets)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.interface import BATCHINGS, EQUAL_LENGTHS, ONE_WINDOW, PADDED, Checkpoint
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.scoring.head import HeadResult, HeadRows, NonFiniteLossError, run_head
 from lossprobe.scoring.histogram import HistogramBins
@@ -60,7 +60,7 @@ class PassOptions:
     """How a part goes through the model.
 
     Attributes:
-        batch_size: windows per forward pass; None chooses by device, and halves when memory runs out.
+        batch_size: most windows per forward pass; None chooses by device, and halves when memory runs out.
         sample_every: the temperature ladder is kept for every n-th row of the run.
         advance: called with the number of tokens scored by each batch.
         workspace: buffers of the head, kept from part to part.
@@ -87,10 +87,9 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
         CheckpointError: a loss that is NaN or infinite; the message names the token.
         ResourceError: not even one window fits into memory.
     """
-    windows = windows_of(rows)
     batch_size = options.batch_size
     while True:
-        batches = make_batches(windows, batch_size, checkpoint.facts.device)
+        batches = batches_of(rows, batch_size, checkpoint)
         collector = _Collector(rows)
         done = 0
         try:
@@ -113,14 +112,32 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
             batch_size = width // 2
 
 
-def make_batches(windows: list[tuple[int, Window]], batch_size: int | None, device: str) -> list[Batch]:
+def batches_of(rows: Rows, batch_size: int | None, *checkpoints: Checkpoint) -> list[Batch]:
+    """Return the windows of a part as batches that none of the models minds; see `CheckpointFacts.batching`.
+
+    Args:
+        rows: the part.
+        batch_size: most windows of a batch; None chooses by the device of the first model.
+        checkpoints: the models that are to run on them.
+    """
+    facts = [checkpoint.facts for checkpoint in checkpoints]
+    batching = max((one.batching for one in facts), key=BATCHINGS.index)
+    return make_batches(windows_of(rows), batch_size, facts[0].device, batching)
+
+
+def make_batches(
+    windows: list[tuple[int, Window]], batch_size: int | None, device: str, batching: str = PADDED
+) -> list[Batch]:
     """Return the windows as batches, longest first, so that padding is small and memory peaks at once."""
     budget = BATCH_TOKENS.get(device.partition(":")[0], 4096)
     order = sorted(windows, key=lambda item: item[1].start - item[1].stop)
+    lengths = [window.stop - 1 - window.start for _, window in order]
     batches, position = [], 0
     while position < len(order):
-        longest = order[position][1].stop - 1 - order[position][1].start
-        count = batch_size or max(1, budget // longest)
+        longest = lengths[position]
+        count = 1 if batching == ONE_WINDOW else batch_size or max(1, budget // longest)
+        if batching == EQUAL_LENGTHS:
+            count = lengths[position : position + count].count(longest)
         batches.append(Batch(order[position : position + count]))
         position += count
     return batches
