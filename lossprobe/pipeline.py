@@ -213,7 +213,7 @@ def window_policy(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy
 
 def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions) -> dict[str, Any]:
     """Return everything that decides a run's numbers. Two runs with equal settings are the same run."""
-    facts = {key: value for key, value in asdict(checkpoint.facts).items() if key not in ("name", "notices")}
+    facts = {key: value for key, value in asdict(checkpoint.facts).items() if key not in ("name", "notices", "files")}
     tokenizer = checkpoint.tokenizer
     return {
         "checkpoint": facts,

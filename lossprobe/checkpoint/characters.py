@@ -15,7 +15,8 @@ import numpy as np
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.checkpoint.json_file import read_json
 from lossprobe.checkpoint.pickle_outline import outline_pickle
-from lossprobe.checkpoint.torch_file import listed, refusal
+from lossprobe.checkpoint.plain_files import open_plain
+from lossprobe.checkpoint.refusals import listed, refusal
 from lossprobe.units import format_count, plural, visible
 
 MAX_VOCABULARY_BYTES = 16 << 20  # every code point of Unicode, as escaped JSON, is about this much
@@ -61,6 +62,7 @@ class CharacterTokenizer:
         unknown_id: id of a character without one, or None when the vocabulary has no such id.
         special_ids: the ids in `char_to_id` that stand for a name, not for a character.
         kind: what it is, for people.
+        files: where it was read from.
     """
 
     bos_id: int | None = None
@@ -73,8 +75,10 @@ class CharacterTokenizer:
         unknown_id: int | None = None,
         special_ids: Collection[int] = (),
         kind: str = "characters",
+        files: tuple[Path, ...] = (),
     ) -> None:
         self.kind = kind
+        self.files = files
         self.special_ids = frozenset(special_ids)
         self.vocab_size = len(char_to_id)
         identity = {"char_to_id": dict(char_to_id), "unknown_id": unknown_id, "special_ids": sorted(self.special_ids)}
@@ -122,7 +126,7 @@ def read_fundamentallm_tokenizer(path: Path) -> CharacterTokenizer:
             "tokenizer.specials", path, f"special token {wrong[0]} does not have id {SPECIALS.index(wrong[0])}"
         )
     _check_characters(path, [name for name in char_to_id if name not in SPECIALS])
-    return CharacterTokenizer(char_to_id, SPECIALS.index("<UNK>"), range(len(SPECIALS)))
+    return CharacterTokenizer(char_to_id, SPECIALS.index("<UNK>"), range(len(SPECIALS)), files=(path,))
 
 
 def read_meta_pkl(path: Path) -> CharacterTokenizer:
@@ -142,7 +146,7 @@ def read_meta_pkl(path: Path) -> CharacterTokenizer:
     if type(size) is not int or size != len(stoi):
         stated = visible(str(size), 20) if type(size) is int else f"a {type(size).__name__}"
         raise refusal("tokenizer.inconsistent", path, f"vocab_size is {stated}, stoi has {len(stoi)} entries")
-    return CharacterTokenizer(stoi, kind="characters (meta.pkl)")
+    return CharacterTokenizer(stoi, kind="characters (meta.pkl)", files=(path,))
 
 
 def check_vocab_size(path: Path, tokenizer: CharacterTokenizer, vocab_size: int) -> None:
@@ -169,10 +173,11 @@ class _DataUnpickler(pickle.Unpickler):
 def _plain_pickle(path: Path) -> dict[Any, Any]:
     """Return a pickled dict after its instructions have been read and found harmless."""
     try:
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
             data = stream.read(MAX_META_BYTES + 1)
-    except OSError as error:
-        raise refusal("tokenizer.unreadable", path, f"cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else visible(str(error), 80)
+        raise refusal("tokenizer.unreadable", path, f"cannot be read: {reason}") from None
     if len(data) > MAX_META_BYTES:
         raise refusal("tokenizer.too_large", path, f"more than {format_count(MAX_META_BYTES)} bytes: no meta.pkl")
     try:

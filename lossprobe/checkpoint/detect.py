@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lossprobe.checkpoint.interface import Checkpoint, LoadOptions
-from lossprobe.checkpoint.json_file import unreadable
+from lossprobe.checkpoint.plain_files import unreadable
 from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.units import visible
 
@@ -63,7 +63,7 @@ def _check_exists(path: Path, shown: str) -> None:
 
 def _single_file(path: Path, shown: str) -> Path:
     """Return the one file that can hold a torch checkpoint."""
-    if path.is_file():
+    if not path.is_dir():
         if path.suffix == ".safetensors":
             raise CheckpointError(
                 "checkpoint.bare_safetensors",
@@ -79,6 +79,12 @@ def _single_file(path: Path, shown: str) -> Path:
             "checkpoint.distributed",
             f"{shown}: a distributed checkpoint (.distcp)",
             hint="convert it to safetensors first",
+        )
+    if "zero_to_fp32.py" in found:
+        raise CheckpointError(
+            "checkpoint.distributed",
+            f"{shown}: a DeepSpeed checkpoint, cut into the parts of its processes",
+            hint="join it first: python zero_to_fp32.py . OUT --safe_serialization, in that folder",
         )
     if "adapter_config.json" in found:
         raise CheckpointError(
@@ -100,7 +106,7 @@ def _single_file(path: Path, shown: str) -> Path:
 
 
 def _can_be_checkpoint(path: Path) -> bool:
-    return path.suffix in TORCH_SUFFIXES and not TRAINING_STATE.match(path.name) and path.is_file()
+    return path.suffix in TORCH_SUFFIXES and not TRAINING_STATE.match(path.name) and not path.is_dir()
 
 
 def _open_torch_file(path: Path, options: LoadOptions) -> Checkpoint:

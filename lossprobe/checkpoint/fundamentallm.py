@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import nn
 
 from lossprobe.checkpoint.characters import CharacterTokenizer, check_vocab_size, read_fundamentallm_tokenizer
+from lossprobe.checkpoint.constants import Constants
 from lossprobe.checkpoint.hashes import combined_sha256
+from lossprobe.checkpoint.ignored import Ignored
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions, Tokenizer
+from lossprobe.checkpoint.plain_files import absolute, followed_links, stands
+from lossprobe.checkpoint.refusals import refusal
+from lossprobe.checkpoint.tensor_names import PlainNames, fitted_names, plain_names
 from lossprobe.checkpoint.tensors import check_finite, check_tensors
-from lossprobe.checkpoint.torch_file import TorchFile, dtypes, refusal, tensors_in
-from lossprobe.units import format_count, visible
+from lossprobe.checkpoint.torch_file import TorchFile, dtypes, tensors_in
+from lossprobe.checkpoint.yaml_file import read_yaml
+from lossprobe.units import visible
 
 NORM_EPS = 1e-6  # not stored: a constant of the format, as are the erf GELU and the biases
 MAX_LAYERS = 48
 MAX_SIZE = 1 << 24  # of any other number; the stored shapes are the real check
-MAX_YAML_BYTES = 64 << 10
-MAX_YAML_NESTING = 4
 MAX_SCORES = 1 << 24  # attention scores held at once: 64 MiB in float32
 ALIASES: Final = {"hidden_dim": "d_model", "model_dim": "d_model", "max_seq_len": "sequence_length"}
+ENDS: Final = frozenset({"token_embedding.weight", "output_proj.weight"})
 POSITIONS: Final = {"learned": "positional_encoding.embeddings.weight", "sinusoidal": "positional_encoding.pe"}
 
 
@@ -48,15 +51,18 @@ def load_fundamentallm(file: TorchFile, options: LoadOptions) -> Checkpoint:
         CheckpointError: configuration or tokenizer missing (a run in progress writes them last) or contradicting
             the stored tensors; a tensor missing, unexpected, of another shape, or not finite.
     """
-    tensors = tensors_in(file, "model_state")
     source = _find_config(file)
-    config = _parse_config(file.path, source)
+    ignored = Ignored(options.ignore_config, source.name)
+    config = _parse_config(file.path, replace(source, stated=ignored.removed_from(source.stated)))
+    names, tensors = _stored_tensors(file)
     check_tensors(file.path, tensors, _expected_shapes(config))
     check_finite(file.path, tensors)
     tokenizer = _open_tokenizer(file.path, options.tokenizer)
     check_vocab_size(file.path, tokenizer, config.vocab_size)
     stored, dtype = dtypes(tensors, options.dtype)
     tied = torch.equal(tensors["token_embedding.weight"], tensors["output_proj.weight"])
+    heads = () if tied else ("output_proj.weight differs from token_embedding.weight; the stored head is used",)
+    beside = (*source.files, *(tokenizer.files if options.tokenizer is None else ()))
     uncounted = {POSITIONS["sinusoidal"]} | ({"output_proj.weight"} if tied else set())
     facts = CheckpointFacts(
         name=file.path.name,
@@ -69,8 +75,9 @@ def load_fundamentallm(file: TorchFile, options: LoadOptions) -> Checkpoint:
         compute_dtype=str(dtype).removeprefix("torch."),
         device=options.device,
         tied=tied,
-        config_from=source.name,
-        notices=() if tied else ("output_proj.weight differs from token_embedding.weight; the stored head is used",),
+        config_from=ignored.source,
+        notices=(*file.notices, *names.notices(), *ignored.notices, *heads, *followed_links(beside)),
+        files=absolute((file.path, *source.files, *tokenizer.files)),
     )
     state = {name: tensor.detach().to(options.device, dtype) for name, tensor in tensors.items()}
     if tied:
@@ -101,6 +108,7 @@ class _Source:
     name: str  # the key or file that holds the configuration
     stated: dict[object, object]
     hashes: dict[str, str]  # of the file, when it is one
+    files: tuple[Path, ...] = ()
 
 
 def _find_config(file: TorchFile) -> _Source:
@@ -113,36 +121,20 @@ def _find_config(file: TorchFile) -> _Source:
             raise refusal("checkpoint.bad_config", file.path, f"{key} is {type(stated).__name__}, not a dict")
     names = [f"{file.path.stem}.yaml", f"{file.path.stem}.yml", "config.yaml", "model.yaml"]
     for name in names:
-        if (file.path.parent / name).exists():
-            return _read_yaml(file.path.parent / name)
+        if stands(file.path.parent / name):
+            path = file.path.parent / name
+            stated, digest = read_yaml(path)
+            return _Source(name, stated, {name: digest}, (path,))
     what = f"training not finished? model.yaml missing (nor {', '.join(names[:-1])}, nor model_config in the file)"
     raise refusal("checkpoint.no_config", file.path, what, "the end of a training run writes it next to the checkpoint")
 
 
-def _read_yaml(path: Path) -> _Source:
-    """Return the mapping in a small YAML file without tags, aliases, repeated keys or deep nesting."""
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_YAML_BYTES + 1)
-        if len(data) > MAX_YAML_BYTES:
-            raise refusal("checkpoint.bad_config", path, f"more than {format_count(MAX_YAML_BYTES)} bytes")
-        text, depth = data.decode("utf-8"), 0
-        for token in yaml.scan(text, Loader=yaml.SafeLoader):
-            kind = type(token).__name__
-            depth += kind.endswith("StartToken") - kind.endswith("EndToken")  # the stream itself is the first level
-            if depth > MAX_YAML_NESTING or kind in {"AliasToken", "AnchorToken", "TagToken"}:
-                what = f"line {token.start_mark.line + 1}: aliases, anchors, tags and deep nesting are not allowed"
-                raise refusal("checkpoint.bad_config", path, what)
-        node, stated = yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
-    except OSError as error:
-        raise refusal("checkpoint.unreadable", path, f"cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
-        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-        where = f"line {mark.line + 1}: " if mark else ""
-        raise refusal("checkpoint.bad_config", path, f"{where}not YAML in UTF-8") from None
-    if not isinstance(node, yaml.MappingNode) or len(node.value) != len(stated):
-        raise refusal("checkpoint.bad_config", path, "not a mapping that gives each key once")
-    return _Source(path.name, stated, {path.name: hashlib.sha256(data).hexdigest()})
+def _stored_tensors(file: TorchFile) -> tuple[PlainNames, dict[str, torch.Tensor]]:
+    """Return the names, and the tensors by their plain names without causal masks."""
+    stored = tensors_in(file, "model_state")
+    names = fitted_names(plain_names(file.path, stored), ENDS)
+    tensors = {names.plain[name]: tensor for name, tensor in stored.items()}
+    return names, {name: each for name, each in tensors.items() if not Constants().holds(name, each)}
 
 
 def _parse_config(path: Path, source: _Source) -> _Config:
@@ -199,7 +191,7 @@ def _expected_shapes(config: _Config) -> dict[str, tuple[int, ...]]:
 
 def _open_tokenizer(path: Path, given: Path | None) -> CharacterTokenizer:
     file = path.parent / "tokenizer.json" if given is None else given
-    if given is None and not file.exists():
+    if given is None and not stands(file):
         what = "training not finished? tokenizer.json missing next to it"
         raise refusal("tokenizer.missing", path, what, "give one with --tokenizer")
     return read_fundamentallm_tokenizer(file / "tokenizer.json" if file.is_dir() else file)

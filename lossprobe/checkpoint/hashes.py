@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from lossprobe.checkpoint.json_file import unreadable
+from lossprobe.checkpoint.plain_files import open_plain, unreadable
 from lossprobe.units import visible
 
 
@@ -17,7 +17,7 @@ def file_sha256(path: Path) -> str:
         CheckpointError: the file cannot be read.
     """
     try:
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(visible(str(path), 200), error) from None

@@ -1,38 +1,38 @@
 """Hugging Face directories: any decoder-only family that transformers knows, from safetensors alone.
 
-transformers builds the model; the tensors are read here and handed over, because transformers would load a
-checkpoint with missing or surplus tensors and only print a report. Nothing in the directory can run code,
-name a kernel, or make anything be fetched.
+transformers builds the model around the tensors that are stored (`exact_load`). Nothing in the directory can run
+code, name a kernel, or make anything be fetched.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from lossprobe.checkpoint.causal_lm import CausalLM
+from lossprobe.checkpoint.constants import CONSTANT_NAME
+from lossprobe.checkpoint.exact_load import STORED_DTYPES, load_exactly
 from lossprobe.checkpoint.hashes import combined_sha256, file_sha256
+from lossprobe.checkpoint.ignored import Ignored
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions
 from lossprobe.checkpoint.json_file import read_json
 from lossprobe.checkpoint.model_config import build_config, building, check_size
-from lossprobe.checkpoint.safetensors_file import TensorEntry, read_tensors, scan_header
-from lossprobe.checkpoint.tensors import check_finite, compute_dtype
+from lossprobe.checkpoint.plain_files import absolute, followed_links, stands
+from lossprobe.checkpoint.safetensors_file import TensorEntry
+from lossprobe.checkpoint.tensors import compute_dtype
 from lossprobe.checkpoint.tokenizers import open_tokenizer
 from lossprobe.checkpoint.weight_files import find_weights
-from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
-
-STORED_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 
 
 def is_huggingface(path: Path) -> bool:
     """Return whether a path is a directory with a config.json."""
-    return path.is_dir() and (path / "config.json").is_file()
+    return path.is_dir() and stands(path / "config.json")
 
 
 def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
@@ -44,24 +44,28 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
         ResourceError: the device's memory is full.
     """
     shown = visible(str(path), 200)
-    settings = read_json(path / "config.json")
+    ignored = Ignored(options.ignore_config, "config.json")
+    settings = ignored.removed_from(read_json(path / "config.json"))
     config = build_config(settings, f"{shown}/config.json")
-    files = find_weights(path)
-    entries = {name: entry for file in files for name, entry in scan_header(file).items()}
+    weights = find_weights(path)
+    entries = dict(chain.from_iterable(declared.items() for declared in weights.files.values()))
     with building(shown):
         model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         check_size(settings, config, model_class, entries, f"{shown}/config.json")
     stored = stored_dtype(entries)
-    model = build_model(model_class, config, files, compute_dtype(stored, options.dtype), shown)
-    check_weights(path, model, entries)
+    loaded = load_exactly(path, model_class, config, weights.files, compute_dtype(stored, options.dtype))
+    model = loaded.model
     tokenizer = open_tokenizer(options.tokenizer or path)
+    read = (path / "config.json", *weights.files, *weights.index)
+    words = getattr(tokenizer, "files", ())
+    links = followed_links((*read, *(words if options.tokenizer is None else ())))
     with building(shown):
         if tokenizer.bos_id is None:  # GPT-2's tokenizer files name no BOS, its config.json does
             tokenizer.bos_id = _configured_bos(settings, int(config.get_text_config().vocab_size))
         facts = CheckpointFacts(
             name=path.resolve().name,
             family=str(settings["model_type"]),
-            sha256=combined_sha256({file.name: file_sha256(file) for file in (path / "config.json", *files)}),
+            sha256=combined_sha256({file.name: file_sha256(file) for file in (path / "config.json", *weights.files)}),
             vocab_size=int(config.get_text_config().vocab_size),
             context_length=getattr(config.get_text_config(), "max_position_embeddings", None),
             hard_limit=not _has_rotary_positions(model),
@@ -70,8 +74,9 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             compute_dtype=str(model.dtype).removeprefix("torch."),
             device=options.device,
             tied=_tied(model),
-            config_from="config.json",
-            notices=getattr(tokenizer, "notices", ()),
+            config_from=ignored.source,
+            notices=(*weights.notices, *loaded.notices, *ignored.notices, *links, *getattr(tokenizer, "notices", ())),
+            files=absolute((*read, *words)),
         )
         return CausalLM(model.to(options.device), facts, tokenizer)
 
@@ -81,70 +86,11 @@ def _has_rotary_positions(model: Any) -> bool:
     return any("inv_freq" in module._buffers for module in model.modules())
 
 
-def build_model(model_class: Any, config: Any, files: list[Path], dtype: torch.dtype, shown: str) -> Any:
-    """Return the model with exactly the stored tensors, in eval mode, on the CPU.
-
-    Raises:
-        CheckpointError: a tensor that is missing, unexpected or of another shape; all named.
-    """
-    tensors = {name: tensor for file in files for name, tensor in read_tensors(file).items()}
-    count = len(tensors)
-    attention = "sdpa" if model_class._supports_sdpa else "eager"
-    with building(shown):
-        model, report = model_class.from_pretrained(
-            None,
-            config=config,
-            state_dict=tensors,
-            dtype=dtype,
-            attn_implementation=attention,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    mismatched = sorted(report["mismatched_keys"])
-    if mismatched:
-        name, stored, wanted = mismatched[0]
-        raise CheckpointError(
-            "checkpoint.wrong_shape",
-            f"{shown}: tensor {visible(name, 80)} has shape {list(stored)}, config.json wants {list(wanted)}"
-            f"{_more(len(mismatched))}",
-        )
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise CheckpointError(
-            "checkpoint.missing_tensor",
-            f"{shown}: tensor {visible(missing[0], 80)} is missing{_more(len(missing))} "
-            f"({count} of {count + len(missing)} present)",
-        )
-    unexpected = sorted(report["unexpected_keys"])
-    if unexpected:
-        raise CheckpointError(
-            "checkpoint.unexpected_tensor",
-            f"{shown}: unexpected tensor {visible(unexpected[0], 80)}{_more(len(unexpected))}",
-        )
-    return model.eval()
-
-
-def check_weights(path: Path, model: Any, entries: Mapping[str, TensorEntry]) -> None:
-    """Refuse weights that are not finite, or that are integers, which mean nothing without their scales.
-
-    Raises:
-        CheckpointError: `checkpoint.non_finite` or `checkpoint.quantized`, naming the tensor.
-    """
-    weights = dict(model.named_parameters())
-    for name in sorted(weights.keys() & entries.keys()):
-        if entries[name].dtype not in STORED_DTYPES:
-            raise CheckpointError(
-                "checkpoint.quantized",
-                f"{visible(str(path), 200)}: tensor {visible(name, 80)} is stored as {entries[name].dtype}: "
-                "quantised weights are not supported",
-            )
-    check_finite(path, weights)
-
-
 def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
     """Return the dtype of most stored weights, in torch's words."""
     sizes: dict[str, int] = {}
-    for entry in entries.values():
+    weights = {name: entry for name, entry in entries.items() if CONSTANT_NAME.fullmatch(name) is None}
+    for entry in (weights or entries).values():
         sizes[entry.dtype] = sizes.get(entry.dtype, 0) + _numel(entry)
     code = max(sorted(sizes), key=lambda dtype: sizes[dtype])
     return STORED_DTYPES.get(code, code.lower())
@@ -164,7 +110,3 @@ def _configured_bos(settings: Mapping[str, Any], vocab_size: int) -> int | None:
 
 def _numel(entry: TensorEntry) -> int:
     return math.prod(entry.shape)
-
-
-def _more(count: int) -> str:
-    return f" (and {count - 1} more)" if count > 1 else ""

@@ -129,6 +129,7 @@ class CheckpointFacts:
             shorter ones padded), "equal lengths" or "one window".
         config_from: file or key the configuration was read from.
         notices: what a user should know about it, one line each.
+        files: absolute paths of every file that it was read from, its tokenizer's too; no result is written over one.
     """
 
     name: str
@@ -147,6 +148,7 @@ class CheckpointFacts:
     batching: str = PADDED
     config_from: str = ""
     notices: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,11 @@ class LoadOptions:
         dtype: dtype of the forward pass: "float32", "bfloat16", "float16", or "auto" for the stored one.
         tokenizer: file or directory to take the tokenizer from, when the checkpoint does not hold it.
         gelu: "erf" or "tanh", for nanoGPT files, which do not say which one they were trained with.
+        ignore_config: keys of the checkpoint's configuration to leave out.
     """
 
     device: str = "cpu"
     dtype: str = "float32"
     tokenizer: Path | None = None
     gelu: str = "erf"
+    ignore_config: tuple[str, ...] = ()

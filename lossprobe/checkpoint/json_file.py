@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from lossprobe.checkpoint.plain_files import open_plain, unreadable
 from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count, visible
 
@@ -22,8 +23,8 @@ def read_json(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     """
     shown = visible(str(path), 200)
     try:
-        with path.open("rb") as stream:
-            data = stream.read(max_bytes + 1)  # bounded: a link to a device has no end
+        with open_plain(path) as stream:
+            data = stream.read(max_bytes + 1)
     except (OSError, ValueError) as error:
         raise unreadable(shown, error) from None
     if len(data) > max_bytes:
@@ -31,12 +32,6 @@ def read_json(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
             "checkpoint.json_too_large", f"{shown}: larger than {format_count(max_bytes)} bytes, the limit"
         )
     return parse_json(data, shown)
-
-
-def unreadable(shown: str, error: OSError | ValueError) -> CheckpointError:
-    """Return the refusal of a file that cannot be read (ValueError: a name that no file can have)."""
-    reason = error.strerror if isinstance(error, OSError) else None
-    return CheckpointError("checkpoint.unreadable", f"{shown}: cannot be read: {reason or visible(str(error), 80)}")
 
 
 def parse_json(data: bytes, shown: str) -> dict[str, Any]:

@@ -13,18 +13,30 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from lossprobe.checkpoint.causal_lm import CausalLM
 from lossprobe.checkpoint.characters import check_vocab_size, read_meta_pkl
+from lossprobe.checkpoint.constants import Constants
 from lossprobe.checkpoint.hashes import combined_sha256
+from lossprobe.checkpoint.ignored import Ignored
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions, Tokenizer
+from lossprobe.checkpoint.plain_files import absolute, followed_links, stands
+from lossprobe.checkpoint.refusals import listed, refusal
+from lossprobe.checkpoint.tensor_names import PlainNames, fitted_names, plain_names
 from lossprobe.checkpoint.tensors import check_finite, check_tensors
-from lossprobe.checkpoint.torch_file import TorchFile, dtypes, listed, refusal, tensors_in
+from lossprobe.checkpoint.torch_file import TorchFile, dtypes, tensors_in
 from lossprobe.units import visible
 
 NORM_EPS = 1e-5
 GPT2_VOCABULARIES = (50257, 50304)  # as published, and padded to a multiple of 64
-COMPILED = "_orig_mod."  # what torch.compile puts before every name
 SIZES = ("n_layer", "n_head", "n_embd", "block_size")
 KNOWN_ARGS = frozenset({*SIZES, "bias", "vocab_size", "dropout"})
+# Of programs made from nanoGPT: how fast it runs, how it was trained, or what it is called; not what it computes.
+HARMLESS_ARGS = re.compile(
+    r"(use_)?(flash|flash_attn|flash_attention|sdpa|compile|(gradient|activation)_checkpointing|fused\w*)"
+    r"|(\w+_)?(dropout|pdrop)|name|device|dtype|seed|init_std|initializer_range|(base_|max_|min_)?learning_rate|lr"
+    r"|weight_decay|betas|beta1|beta2|grad_clip|batch_size|out_dir|dataset|wandb_\w+"
+)
 ACTIVATIONS: Final = {"erf": "gelu", "tanh": "gelu_pytorch_tanh"}
+ENDS: Final = frozenset({"transformer.wte.weight", "lm_head.weight"})
+MASK: Final = re.compile(r"transformer\.h\.\d+\.attn\.(bias|masked_bias)")
 TRANSPOSED = re.compile(r"\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.weight$")
 
 
@@ -46,13 +58,18 @@ def load_nanogpt(file: TorchFile, options: LoadOptions) -> Checkpoint:
         CheckpointError: model_args contradicts the stored tensors; a tensor missing, unexpected, of another shape
             or not finite; no tokenizer, or one with another vocabulary.
     """
-    tensors = _stored_tensors(file)
-    args = _parse_args(file, tensors)
+    names, tensors = _stored_tensors(file)
+    ignored = Ignored(options.ignore_config, "model_args")
+    args, told = _parse_args(file, tensors, ignored)
+    tensors, untold = _with_both_ends(tensors)
     check_tensors(file.path, tensors, _expected_shapes(args))
     check_finite(file.path, tensors)
     tokenizer = _open_tokenizer(file.path, options.tokenizer, args.vocab_size)
     stored, dtype = dtypes(tensors, options.dtype)
     tied = torch.equal(tensors["transformer.wte.weight"], tensors["lm_head.weight"])
+    heads = () if tied else ("lm_head.weight differs from transformer.wte.weight; the stored head is used",)
+    words, more = getattr(tokenizer, "files", ()), getattr(tokenizer, "notices", ())
+    links = followed_links(words) if options.tokenizer is None else ()
     facts = CheckpointFacts(
         name=file.path.name,
         family="nanogpt",
@@ -64,8 +81,9 @@ def load_nanogpt(file: TorchFile, options: LoadOptions) -> Checkpoint:
         compute_dtype=str(dtype).removeprefix("torch."),
         device=options.device,
         tied=tied,
-        config_from=f"model_args, gelu {options.gelu}",
-        notices=() if tied else ("lm_head.weight differs from transformer.wte.weight; the stored head is used",),
+        config_from=f"{ignored.source}, gelu {options.gelu}",
+        notices=(*file.notices, *names.notices(), *told, *ignored.notices, *untold, *heads, *links, *more),
+        files=absolute((file.path, *words)),
     )
     return CausalLM(_build_model(args, tensors, tied, dtype, options), facts, tokenizer)
 
@@ -80,37 +98,45 @@ class _Args:
     bias: bool
 
 
-def _stored_tensors(file: TorchFile) -> dict[str, torch.Tensor]:
-    """Return the tensors by their plain names, without the mask buffers of old versions."""
+def _stored_tensors(file: TorchFile) -> tuple[PlainNames, dict[str, torch.Tensor]]:
+    """Return the names, and the tensors by their plain names without the mask buffers of old versions."""
     stored = tensors_in(file, "model")
-    compiled = sum(name.startswith(COMPILED) for name in stored)
-    if compiled not in {0, len(stored)}:
-        what = f"{compiled} of {len(stored)} tensor names start with {COMPILED}: two models in one file?"
-        raise refusal("checkpoint.mixed_names", file.path, what)
-    tensors = {name.removeprefix(COMPILED): tensor for name, tensor in stored.items()}
-    return {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not (re.fullmatch(r"transformer\.h\.\d+\.attn\.bias", name) and _is_mask(tensor))
-    }
+    names = fitted_names(plain_names(file.path, stored), ENDS)
+    tensors = {names.plain[name]: tensor for name, tensor in stored.items()}
+    masks = {name for name in tensors if MASK.fullmatch(name) and Constants().holds(name, tensors[name])}
+    return names, {name: tensor for name, tensor in tensors.items() if name not in masks}
 
 
-def _is_mask(tensor: torch.Tensor) -> bool:
-    shape = tensor.shape
-    return len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
+def _with_both_ends(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """Return the tensors with embedding and head, which nanoGPT ties: where one is not stored, it is the other."""
+    absent = [name for name in ENDS if name not in tensors]
+    if len(absent) != 1:
+        return dict(tensors), ()
+    (present,) = ENDS - {*absent}
+    notice = f"{absent[0]} is not stored; nanoGPT ties it to {present}"
+    return {**tensors, absent[0]: tensors[present]}, (notice,)
 
 
-def _parse_args(file: TorchFile, tensors: Mapping[str, torch.Tensor]) -> _Args:
-    """Return the sizes: vocabulary and context from the tensors, the rest from model_args, neither contradicting."""
+def _parse_args(
+    file: TorchFile, tensors: Mapping[str, torch.Tensor], ignored: Ignored
+) -> tuple[_Args, tuple[str, ...]]:
+    """Return the sizes: vocabulary and context from the tensors, the rest from model_args, neither contradicting.
+
+    The second item tells which keys of model_args were passed over.
+    """
     stated = file.content["model_args"]
     if not isinstance(stated, dict):
         raise refusal("checkpoint.bad_config", file.path, f"model_args is {type(stated).__name__}, not a dict")
-    unknown = sorted(str(key)[:40] for key in stated if key not in KNOWN_ARGS)
+    stated = ignored.removed_from(stated)
+    others = sorted(str(key)[:40] for key in stated if key not in KNOWN_ARGS)
+    unknown = [key for key in others if not HARMLESS_ARGS.fullmatch(key)]
     if unknown:
         what = f"model_args has unknown keys: {listed(unknown)}; a changed nanoGPT computes something else"
-        raise refusal("checkpoint.bad_config", file.path, what)
+        hint = f"--ignore-config {visible(unknown[0], 40)}, where you know that it does not matter"
+        raise refusal("checkpoint.bad_config", file.path, what, hint)
+    told = (f"model_args: {listed(others)} not looked at: no matter for what it computes",) if others else ()
     for name in SIZES:
-        value = stated[name]
+        value = stated.get(name)
         # A layer has at least 6 tensors, and no size can exceed what the file's tensors hold.
         limit = len(tensors) if name == "n_layer" else max(max(tensor.shape, default=0) for tensor in tensors.values())
         if type(value) is not int or not 1 <= value <= limit:
@@ -121,17 +147,18 @@ def _parse_args(file: TorchFile, tensors: Mapping[str, torch.Tensor]) -> _Args:
         what = f"model_args: n_embd {stated['n_embd']} is not divisible by n_head {stated['n_head']}"
         raise refusal("checkpoint.bad_config", file.path, what)
     bias = stated.get("bias", True)  # files from before the option have biases
-    if type(bias) is not bool:
+    if type(bias) is not bool and not (type(bias) is int and bias in (0, 1)):
         raise refusal(
             "checkpoint.bad_config", file.path, f"model_args: bias is {type(bias).__name__}, not true or false"
         )
-    embedding = tensors.get("transformer.wte.weight")
+    embedding = tensors.get("transformer.wte.weight", tensors.get("lm_head.weight"))
     vocab_size = len(embedding) if embedding is not None and embedding.dim() else 0
     if vocab_size and stated.get("vocab_size") not in (None, vocab_size):
         shown = visible(str(stated["vocab_size"])[:40])
         what = f"vocab_size {shown} in model_args, {vocab_size} in transformer.wte.weight"
         raise refusal("checkpoint.vocab_size", file.path, what)
-    return _Args(**{name: stated[name] for name in SIZES}, vocab_size=vocab_size, bias=bias)
+    sizes = {name: stated[name] for name in SIZES}
+    return _Args(**sizes, vocab_size=vocab_size, bias=bool(bias)), told
 
 
 def _expected_shapes(args: _Args) -> dict[str, tuple[int, ...]]:
@@ -187,7 +214,7 @@ def _build_model(
 def _open_tokenizer(path: Path, given: Path | None, vocab_size: int) -> Tokenizer:
     """Return the tokenizer that was named, or that of a meta.pkl next to the checkpoint."""
     beside = path.parent / "meta.pkl"
-    if given is None and not beside.exists():
+    if given is None and not stands(beside):
         if vocab_size in GPT2_VOCABULARIES:
             what = f"vocab {vocab_size} needs --tokenizer with a local tokenizer.json of GPT-2"
             raise refusal(
@@ -196,7 +223,7 @@ def _open_tokenizer(path: Path, given: Path | None, vocab_size: int) -> Tokenize
         what = f"vocab {vocab_size} needs --tokenizer meta.pkl"
         raise refusal("tokenizer.missing", path, what, "nanoGPT keeps it in data/<dataset>/, not with the checkpoint")
     file = beside if given is None else given
-    if file.is_dir() and (file / "meta.pkl").exists():
+    if file.is_dir() and stands(file / "meta.pkl"):
         file = file / "meta.pkl"
     if file.is_dir() or file.suffix == ".json":
         from lossprobe.checkpoint.tokenizers import open_tokenizer

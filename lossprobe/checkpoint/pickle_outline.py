@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+ENCODE: Final = "_codecs.encode"  # how bytes stand in older protocols
 MAX_TUPLE_ITEMS = 1000  # hashing nested tuples can overflow the C stack or never end; a tensor needs about 20
 STORAGE_ITEM_BYTES: Final[Mapping[str, int]] = {
     f"torch.{kind}Storage": size
@@ -57,6 +58,13 @@ class _Tuple:
     weight: int  # items, nested ones included as often as they are reached
 
 
+def _check_encode(arguments: object) -> None:
+    """Refuse any use of `encode` but that for bytes: codecs can swell, and one can be fed with another's result."""
+    items = arguments.items if isinstance(arguments, _Tuple) else []
+    if len(items) != 2 or not isinstance(items[0], str) or items[1] not in ("latin1", "latin-1"):
+        raise ValueError("encode is called with more than a text and latin1")
+
+
 class _Follower:
     """Keeps text, numbers and tuples of a pickle's stack; everything else is None."""
 
@@ -105,6 +113,8 @@ class _Follower:
             return imported
         if name == "BINPERSID":
             self._declare(popped[0])
+        if name == "REDUCE" and popped[0] == ENCODE:
+            _check_encode(popped[1])
         if "TUPLE" not in name:
             return argument
         weight = 1 + sum(item.weight if isinstance(item, _Tuple) else 1 for item in popped)

@@ -8,13 +8,15 @@ read kills the process; reading with `pread` raises instead.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
 import torch
 
-from lossprobe.checkpoint.json_file import parse_json, unreadable
+from lossprobe.checkpoint.json_file import parse_json
+from lossprobe.checkpoint.plain_files import open_plain, unreadable
 from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count, visible
 
@@ -22,8 +24,9 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 100_000
 MAX_SIDES = 16  # more than any model has; the product of a million of them takes hours
 ITEM_BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
-    "I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64,
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64, "C64": 64,
 }  # fmt: skip
 
 
@@ -45,8 +48,8 @@ def scan_header(path: Path) -> dict[str, TensorEntry]:
     """
     shown = visible(str(path), 200)
     try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
             length = _header_length(stream.read(8), size, shown)
             header = stream.read(length)
     except (OSError, ValueError) as error:
@@ -102,8 +105,9 @@ def _entry(name: str, value: object, shown: str) -> TensorEntry:
             "checkpoint.bad_header", f"{shown}: bad offsets for {tensor}: {visible(str(offsets), 60)}"
         )
     start, stop = offsets
-    needed = math.prod(shape) * ITEM_BITS[dtype] // 8
-    if stop - start != needed:
+    bits = math.prod(shape) * ITEM_BITS[dtype]
+    needed = -(-bits // 8)
+    if stop - start != needed or bits % 8:
         raise CheckpointError(
             "checkpoint.bad_header",
             f"{shown}: tensor {tensor}: needs {format_count(needed)} bytes, has {format_count(stop - start)}",

@@ -13,10 +13,16 @@ import numpy.typing as npt
 from lossprobe.checkpoint.frames import COUNTS, DEFAULT_LIMITS, Limits
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.checkpoint.json_file import read_json
+from lossprobe.checkpoint.plain_files import stands
 from lossprobe.checkpoint.sandbox import Sandbox
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
+# What lies beside a tokenizer.json and belongs to it, read or not: no result is written over any of these.
+BESIDE = (
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    "tokenizer.model", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
 MAX_TOKENIZER_BYTES = 256 << 20
 MAX_SETTINGS_BYTES = 16 << 20  # tokenizer_config.json can describe every added token at length
 
@@ -38,6 +44,7 @@ class BackendTokenizer:
         self, definition: dict[str, Any], settings: dict[str, Any], shown: str, limits: Limits = DEFAULT_LIMITS
     ) -> None:
         self._shown = shown
+        self.files: tuple[Path, ...] = ()
         definition, ignored = _whole_and_repeatable(definition)
         self.notices = tuple(f"{shown}: ignored embedded {key}" for key in ignored)
         canonical = json.dumps(definition, ensure_ascii=False).encode("utf-8", "surrogatepass")
@@ -113,15 +120,17 @@ def open_tokenizer(path: Path) -> Tokenizer:
         CheckpointError: no tokenizer.json, not JSON, or not a tokenizer that the library can build.
     """
     file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file():
+    if not stands(file):
         raise CheckpointError(
             "tokenizer.missing",
             f"{visible(str(path), 200)}: no tokenizer.json found",
             hint="save the tokenizer with transformers' save_pretrained, or name one with --tokenizer",
         )
     settings_file = file.with_name("tokenizer_config.json")
-    settings = read_json(settings_file, MAX_SETTINGS_BYTES) if settings_file.is_file() else {}
-    return BackendTokenizer(read_json(file, MAX_TOKENIZER_BYTES), settings, visible(str(file), 200))
+    settings = read_json(settings_file, MAX_SETTINGS_BYTES) if stands(settings_file) else {}
+    tokenizer = BackendTokenizer(read_json(file, MAX_TOKENIZER_BYTES), settings, visible(str(file), 200))
+    tokenizer.files = (file, *(file.with_name(name) for name in BESIDE if stands(file.with_name(name))))
+    return tokenizer
 
 
 def _whole_and_repeatable(definition: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

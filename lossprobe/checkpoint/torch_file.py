@@ -7,7 +7,7 @@ it declares, how its tuples nest. Only a file that passes is given to `torch.loa
 from __future__ import annotations
 
 import errno
-import hashlib
+import os
 import pickle
 import re
 import struct
@@ -17,21 +17,24 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 import torch
-from torch.serialization import get_unsafe_globals_in_checkpoint
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from lossprobe.checkpoint.constants import Constants
 from lossprobe.checkpoint.pickle_outline import STORAGE_ITEM_BYTES, outline_pickle
+from lossprobe.checkpoint.plain_files import open_plain
+from lossprobe.checkpoint.refusals import listed, refusal
 from lossprobe.checkpoint.tensors import compute_dtype
-from lossprobe.errors import CheckpointError
+from lossprobe.checkpoint.torch_archive import Record, hash_archive, read_record, read_records
+from lossprobe.checkpoint.torch_extras import is_harmless, stand_ins
 from lossprobe.units import format_count, plural, visible, visible_bytes
 
 TORCH_FLOOR = (2, 10)  # older ones let a file past weights_only (CVE-2026-24747)
 MAX_PICKLE_BYTES = 16 << 20  # the structure without the tensor data: about 100 kB for a large model
 MAX_NESTING = 32
-SHOWN_NAMES = 4
 # All that dense tensors need. torch itself lets more pass, such as bytearray(2**40), which eats the memory.
 PLAIN_GLOBALS = frozenset(STORAGE_ITEM_BYTES) | {
     "collections.OrderedDict",
@@ -63,22 +66,13 @@ class TorchFile:
         path: where it is.
         content: what was saved; its tensors are dense, on the CPU, and backed by bytes of the file.
         sha256: hash of the file's bytes.
+        notices: what a user should know about it, one line each.
     """
 
     path: Path
     content: dict[str, object]
     sha256: str
-
-
-def refusal(id: str, path: Path, what: str, hint: str | None = None) -> CheckpointError:
-    """Return the error that refuses `path`: one line, the path first."""
-    return CheckpointError(id, f"{visible(str(path), 200)}: {what}", hint=hint)
-
-
-def listed(names: list[str]) -> str:
-    """Return the first names of a list, safe to print, and how many follow."""
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(visible(name, 80) for name in names[:SHOWN_NAMES]) + more
+    notices: tuple[str, ...] = ()
 
 
 def read_torch_file(path: Path) -> TorchFile:
@@ -92,15 +86,15 @@ def read_torch_file(path: Path) -> TorchFile:
         what = f"reading a .pt file needs torch 2.10 or later, {visible(torch.__version__, 40)} is installed"
         raise refusal("checkpoint.torch_too_old", path, what, "upgrade torch, or convert the checkpoint to safetensors")
     try:
-        if not path.is_file():
+        if not path.exists() or path.is_dir():
             raise refusal("checkpoint.unreadable", path, "is not a file")
-        before = path.stat()
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
+            before = os.fstat(stream.fileno())
             _check_start(path, stream.read(4))
-            stream.seek(0)
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        _check_archive(path, before.st_size)
-        content = _load(path)
+            records, extras = _check_archive(path, stream, before.st_size)
+            digest, notices = hash_archive(path, stream, records)
+        with safe_globals(stand_ins(extras)):
+            content = _load(path)
         after = path.stat()
     except OSError as error:
         raise refusal("checkpoint.unreadable", path, f"cannot be read: {error.strerror or 'i/o error'}") from None
@@ -111,11 +105,11 @@ def read_torch_file(path: Path) -> TorchFile:
         what = f"unknown structure: {type(content).__name__}, not a dict with text keys"
         raise refusal("checkpoint.unknown_structure", path, what)
     check_tensor_bytes(path, content, before.st_size)
-    return TorchFile(path, dict(content), digest)
+    return TorchFile(path, dict(content), digest, notices)
 
 
 def tensors_in(file: TorchFile, key: str) -> dict[str, torch.Tensor]:
-    """Return the state dict stored under `key`: floating-point tensors by name.
+    """Return the state dict stored under `key`: floating-point tensors by name, without constants of another dtype.
 
     Raises:
         CheckpointError: it is no dict, is empty, or holds something else.
@@ -123,12 +117,14 @@ def tensors_in(file: TorchFile, key: str) -> dict[str, torch.Tensor]:
     stored = file.content.get(key)
     if not isinstance(stored, dict) or not stored:
         raise refusal("checkpoint.no_tensors", file.path, f"{key} holds no tensors")
+    constants = Constants()
     for name, value in stored.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        named = isinstance(name, str) and isinstance(value, torch.Tensor)
+        if not named or not (value.is_floating_point() or constants.holds(name, value)):
             kind = str(value.dtype) if isinstance(value, torch.Tensor) else type(value).__name__
             what = f"{key}: {visible(str(name), 80)} is {kind}, not a floating-point tensor"
             raise refusal("checkpoint.not_float", file.path, what)
-    return dict(stored)
+    return {name: value for name, value in stored.items() if value.is_floating_point()}
 
 
 def dtypes(tensors: Mapping[str, torch.Tensor], asked: str) -> tuple[torch.dtype, torch.dtype]:
@@ -176,18 +172,21 @@ def _check_start(path: Path, start: bytes) -> None:
         raise refusal("checkpoint.not_torch_file", path, f'not a torch file: it starts with "{visible_bytes(start)}"')
 
 
-def _check_archive(path: Path, size: int) -> None:
-    """Refuse an archive unless it holds plain tensors only, each with its data."""
+def _check_archive(path: Path, stream: IO[bytes], size: int) -> tuple[dict[str, Record], set[str]]:
+    """Return the records of an archive that holds plain tensors, each with its data, and the harmless extras it names.
+
+    Raises:
+        CheckpointError: it holds anything else.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            records = _records(path, archive.infolist(), size)
-            if "data.pkl" not in records:
-                what = f"not a torch file: a zip archive of {len(records)} entries without data.pkl"
-                raise refusal("checkpoint.not_torch_file", path, what)
-            if records["data.pkl"].file_size > MAX_PICKLE_BYTES:
-                counts = f"{format_count(records['data.pkl'].file_size)} bytes (limit {format_count(MAX_PICKLE_BYTES)})"
-                raise refusal("checkpoint.unknown_structure", path, f"unknown structure: data.pkl has {counts}")
-            data = archive.read(records["data.pkl"])
+        records = read_records(path, stream, size)
+        if "data.pkl" not in records:
+            what = f"not a torch file: a zip archive of {len(records)} entries without data.pkl"
+            raise refusal("checkpoint.not_torch_file", path, what)
+        if records["data.pkl"].size > MAX_PICKLE_BYTES:
+            counts = f"{format_count(records['data.pkl'].size)} bytes (limit {format_count(MAX_PICKLE_BYTES)})"
+            raise refusal("checkpoint.unknown_structure", path, f"unknown structure: data.pkl has {counts}")
+        data = read_record(stream, records["data.pkl"])
     except (OSError, *UNREADABLE) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is an offset before the file's start
             raise
@@ -198,56 +197,25 @@ def _check_archive(path: Path, size: int) -> None:
     except ValueError as error:
         what = f"unknown structure: {visible(str(error), 100)}"
         raise refusal("checkpoint.unknown_structure", path, what) from None
-    _check_globals(path, outline.globals - PLAIN_GLOBALS)
+    extras = {name for name in outline.globals - PLAIN_GLOBALS if is_harmless(name)}
+    _check_globals(path, outline.globals - PLAIN_GLOBALS - extras, extras)
     present = sum(name in records for name, _ in outline.storages)
     for name, declared in sorted(outline.storages):
-        stored = records[name].file_size if name in records else None
+        stored = records[name].size if name in records else None
         if stored != declared:
             found = "is not in the archive" if stored is None else f"holds {stored} of {declared} bytes"
             counts = f"{present} of {len(outline.storages)} records present"
             raise refusal(
                 "checkpoint.tensor_data", path, f"tensor data missing: {visible(name, 80)} {found} ({counts})"
             )
+    return records, extras
 
 
-def _records(path: Path, entries: list[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
-    """Return every record by its name below the archive's one folder, when the layout is torch's own."""
-    folder = entries[0].orig_filename.partition("/")[0] if entries else ""
-    records: dict[str, zipfile.ZipInfo] = {}
-    for number, entry in enumerate(entries, start=1):
-        name = entry.orig_filename
-        top, *parts = name.split("/")
-        if top != folder or not parts or not folder or set(parts) & {"", ".", ".."} or re.search(r"[\\\0]|^\w:", name):
-            raise refusal(
-                "checkpoint.bad_entry", path, f"bad entry name {visible(name, 80)} (entry {number} of {len(entries)})"
-            )
-        record = "/".join(parts)
-        if record in records:
-            raise refusal("checkpoint.bad_entry", path, f"entry {visible(name, 80)} appears twice")
-        records[record] = entry
-    code = [name for name in records if name == "constants.pkl" or name.startswith("code/")]
-    if code:
-        what = f"TorchScript is not supported: the archive holds {visible(code[0], 80)} ({len(code)} code entries)"
-        raise refusal("checkpoint.torchscript", path, what, "save the model's state_dict with torch.save instead")
-    for entry in entries:
-        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-            kind = "encrypted" if entry.flag_bits & 1 else "compressed"
-            sizes = f"{format_count(entry.compress_size)} bytes stand for {format_count(entry.file_size)}"
-            what = f"{kind} entries are not allowed: {visible(entry.orig_filename, 80)}, {sizes}"
-            raise refusal("checkpoint.compressed", path, what)
-    spans = sorted((entry.header_offset, entry.file_size, entry.orig_filename) for entry in entries)
-    for (start, length, name), (following, *_) in pairwise([*spans, (size, 0, "")]):
-        if start + length > following:
-            what = f"entry {visible(name, 80)} ends at byte {start + length}, inside what starts at {following}"
-            raise refusal("checkpoint.bad_entry", path, what)
-    return records
-
-
-def _check_globals(path: Path, unsafe: set[str]) -> None:
-    """Refuse what the pickle would import: by our own list, then by torch's."""
+def _check_globals(path: Path, unsafe: set[str], extras: set[str]) -> None:
+    """Refuse what the pickle would import: by our own list, then by torch's, but for the extras that are replaced."""
     if not unsafe:
         try:
-            unsafe = set(get_unsafe_globals_in_checkpoint(path))
+            unsafe = set(get_unsafe_globals_in_checkpoint(path)) - extras
         except UNREADABLE:
             what = "unknown structure: its pickle has instructions that torch.save does not write"
             raise refusal("checkpoint.unknown_structure", path, what) from None

@@ -1,16 +1,12 @@
 """The pickle inside a torch file: nothing in it is run, imported, or allowed to crash or outlast the process."""
 
-import argparse
 import collections
-import datetime
 import os
 import pickle
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -122,12 +118,8 @@ def test_a_global_with_control_characters_is_shown_escaped(tmp_path):
     ("value", "names"),
     [
         (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
-        (argparse.Namespace(a=1), "argparse.Namespace"),
-        (np.float64(1.0), "_codecs.encode, numpy._core.multiarray.scalar, numpy.dtype"),
-        (Path("x"), f"pathlib.{type(Path()).__name__}"),
         (collections.defaultdict(int), "__builtin__.long, collections.defaultdict"),
         (frozenset([1]), "__builtin__.frozenset"),
-        (datetime.date(2026, 1, 1), "datetime.date"),
         (bytearray(b"x"), "__builtin__.bytearray"),
         (torch.eye(2).to_sparse(), "torch._utils._rebuild_sparse_tensor"),
         (torch.ones(2, device="meta"), "torch._utils._rebuild_meta_tensor_no_storage"),

@@ -1,0 +1,135 @@
+"""Tensors that old releases stored although they are no weights: masks, rotary tables, position numbers.
+
+Such a tensor is told from a weight by its name, which no parameter has, and by its values, which follow from the
+configuration alone. One that has other values could have been trained, or says that the model is another one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import torch
+
+MASK_NAME: Final = re.compile(r"(.*\.)?(attn|attention|self_attn|self_attention)\.(bias|mask)|(.*\.)?causal_mask")
+CONSTANT_NAME: Final = re.compile(
+    MASK_NAME.pattern
+    + r"|(.*\.)?(masked_bias|mask_value|(\w+_)?inv_freq|(cos|sin)(_cached)?|embed_positions|position_ids|token_type_ids"
+    r"|version|_float_tensor)"
+)
+MASKED = -9000.0  # what stands for minus infinity: -1e4 (in bfloat16 -9984), -1e9, the lowest number of a dtype
+ANGLE_ERROR = 2e-3  # of sines and cosines of large angles, in float32
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What constants of a model can be.
+
+    Attributes:
+        buffers: the model's own tensors that are no parameters, by name.
+        bases: bases of rotary frequencies that the configuration names (rope_theta).
+        windows: widths of local attention that the configuration names.
+    """
+
+    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    bases: tuple[float, ...] = (10000.0,)
+    windows: tuple[int, ...] = ()
+
+    def holds(self, name: str, tensor: torch.Tensor) -> bool:
+        """Return whether a stored tensor that is no parameter has a constant's name and a constant's values."""
+        if CONSTANT_NAME.fullmatch(name) is None:
+            return False
+        last = name.rpartition(".")[2]
+        if last in {"masked_bias", "mask_value"}:
+            return tensor.numel() == 1 and float(tensor) <= MASKED
+        if last in {"version", "_float_tensor"}:  # of fairseq: one number each, never used
+            return tensor.numel() == 1
+        if last in {"position_ids", "token_type_ids"}:
+            return _counts_up(tensor) if last == "position_ids" else not bool(tensor.any())
+        if MASK_NAME.fullmatch(name):
+            return is_causal_mask(tensor, self.windows)
+        if last.endswith("inv_freq"):
+            return any(_close(tensor, table, 1e-5) for table in self._frequencies(tensor.numel()))
+        return self._is_rotary_table(tensor)
+
+    def _frequencies(self, count: int) -> Iterator[torch.Tensor]:
+        """Yield the tables of rotary frequencies [count] that the model or its configuration has."""
+        for name, buffer in self.buffers.items():
+            if name.endswith("inv_freq") and buffer.numel() == count:
+                yield buffer.flatten().double()
+        for base in self.bases:
+            yield base ** -(torch.arange(count, dtype=torch.float64) / count)
+
+    def _is_rotary_table(self, tensor: torch.Tensor) -> bool:
+        """Return whether a tensor [..., length, width] holds cosines or sines of positions times frequencies."""
+        if tensor.dim() < 2 or tensor.shape[-2] * tensor.shape[-1] != tensor.numel() or tensor.shape[-1] % 2:
+            return False
+        length, width = tensor.shape[-2:]
+        table = tensor.reshape(length, width)
+        place = torch.arange(length, dtype=torch.float64)[:, None]
+        for count in (width, width // 2):
+            for frequencies in self._frequencies(count):
+                angles = place * frequencies
+                cos, sin = angles.cos(), angles.sin()
+                pairs = [(cos, cos), (sin, sin), (sin, cos), (cos, sin)]
+                tables = [cos, sin] if count == width else [torch.cat(pair, dim=-1) for pair in pairs]
+                if any(_close(table, each, 0.0, ANGLE_ERROR) for each in tables):
+                    return True
+        return False
+
+
+def constants_of(model: Any) -> Constants:
+    """Return what constants of a transformers model can be."""
+    config = model.config.to_dict()
+    bases = {float(value) for value in _values(config, "rope_theta")} | {
+        float(value) for value in _values(config, "rotary_emb_base")
+    }
+    windows = {int(value) for value in _values(config, "window_size")}
+    return Constants(dict(model.named_buffers()), tuple(sorted(bases or {10000.0})), tuple(sorted(windows)))
+
+
+def is_causal_mask(tensor: torch.Tensor, windows: tuple[int, ...] = ()) -> bool:
+    """Return whether a tensor [1, ..., n, n] says which positions a causal model sees, in one of the usual forms.
+
+    Args:
+        tensor: 1 where it sees and 0 elsewhere (or the reverse), or 0 where it sees and very negative elsewhere.
+        windows: widths of local attention that may stand in it too.
+    """
+    if tensor.dim() < 2 or tensor.shape[-1] != tensor.shape[-2] or tensor.shape[-1] ** 2 != tensor.numel():
+        return False
+    side = tensor.shape[-1]
+    square = tensor.reshape(side, side)
+    causal = torch.ones(side, side, dtype=torch.bool).tril()
+    forms = [causal, *(causal & ~causal.tril(-width) for width in windows)]
+    if bool(((square == 0) | (square == 1)).all()):
+        marked = square != 0
+        return any(torch.equal(marked, form) or (side > 1 and torch.equal(marked, ~form)) for form in forms)
+    low = square <= MASKED
+    return any(torch.equal(low, ~form) and not bool(square[form].any()) for form in forms)
+
+
+def _counts_up(tensor: torch.Tensor) -> bool:
+    flat = tensor.flatten()
+    return tensor.dim() > 0 and tensor.shape[-1] == len(flat) and torch.equal(flat, torch.arange(len(flat)).to(flat))
+
+
+def _close(tensor: torch.Tensor, wanted: torch.Tensor, relative: float, absolute: float = 0.0) -> bool:
+    """Return whether a tensor is what it should be, up to rounding in its own dtype."""
+    if not tensor.is_floating_point() or tensor.numel() != wanted.numel():
+        return False
+    info = torch.finfo(tensor.dtype)
+    stored = tensor.double().reshape(wanted.shape)
+    return torch.allclose(
+        stored, wanted, rtol=max(relative, 2 * info.eps), atol=max(absolute, float(info.smallest_normal) * info.eps)
+    )
+
+
+def _values(config: Mapping[str, Any], key: str) -> Iterator[float]:
+    """Yield the numbers that a configuration gives under a key, at every depth."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _values(value, key)
+        elif name == key and isinstance(value, int | float):
+            yield value

@@ -1,0 +1,22 @@
+"""The words of refusals that many readers of files share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lossprobe.errors import CheckpointError
+from lossprobe.units import visible
+
+SHOWN_NAMES = 4
+
+
+def refusal(id: str, path: Path, what: str, hint: str | None = None) -> CheckpointError:
+    """Return the error that refuses `path`: one line, the path first."""
+    return CheckpointError(id, f"{visible(str(path), 200)}: {what}", hint=hint)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names of a list, safe to print, and how many follow."""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(visible(name, 80) for name in names[:SHOWN_NAMES]) + more
