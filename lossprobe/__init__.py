@@ -12,7 +12,10 @@ Names are loaded when they are first used, so that `lossprobe --help` needs neit
 from __future__ import annotations
 
 import importlib
-from typing import Any
+
+TYPE_CHECKING = False  # `typing` itself is not imported here: with `python -m` it could come from the working folder
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.1.0"
 

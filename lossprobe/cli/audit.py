@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lossprobe.cli.audit_file import AuditFile, audit_file_options, load_settings, open_model
+from lossprobe.cli.streams import say_to_runner
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.units import visible
 
@@ -125,8 +126,8 @@ def _show(result: AuditResult, choices: dict[str, Any]) -> None:
         except OutputError as error:  # nobody asked for it by name: a verdict is not lost for that
             say(f"not added to the summary: {error.message}")
     write_text(STDOUT, audit_to_json(result) if choices["as_json"] else audit_to_terminal(result))
-    for line in audit_annotations(result) if choices["annotations"] else ():
-        click.echo(line, err=choices["as_json"])
+    if choices["annotations"]:
+        say_to_runner(audit_annotations(result), err=choices["as_json"])
 
 
 def _print_config(settings: AuditSettings) -> None:

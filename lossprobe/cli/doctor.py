@@ -17,7 +17,8 @@ OTHERS = ("tokenizers", "numba", "numpy", "pandas", "duckdb", "matplotlib", "sci
 
 
 @click.command(short_help="Versions, floors met, and devices.")
-def doctor() -> None:
+@click.pass_obj
+def doctor(unused: list[str] | None) -> None:
     """Versions, whether they meet the floors, and the devices here.
 
     \b
@@ -25,6 +26,8 @@ def doctor() -> None:
       lossprobe doctor
     """
     import torch
+
+    from lossprobe.report.talk import say
 
     click.echo(f"lossprobe     {__version__}")
     click.echo(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -40,6 +43,8 @@ def doctor() -> None:
     for index in range(torch.cuda.device_count()):
         click.echo(f"cuda:{index}        {torch.cuda.get_device_name(index)}")
     click.echo(f"mps           {'available' if torch.backends.mps.is_available() else 'not available'}")
+    if unused:
+        say(f"variables that lossprobe runs without: {', '.join(unused)}")
     if low:
         raise UsageError("doctor.versions", f"too old: {', '.join(low)}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -23,6 +22,7 @@ from lossprobe.cli.calibration import calibration
 from lossprobe.cli.compare import compare
 from lossprobe.cli.demo import demo
 from lossprobe.cli.doctor import doctor
+from lossprobe.cli.environment import settle_environment
 from lossprobe.cli.gap import gap
 from lossprobe.cli.hardest import hardest
 from lossprobe.cli.inspect import inspect
@@ -31,6 +31,7 @@ from lossprobe.cli.perplexity import perplexity
 from lossprobe.cli.positions import positions
 from lossprobe.cli.score import score
 from lossprobe.cli.selfcheck import selfcheck
+from lossprobe.cli.streams import occupy_closed, prepared
 from lossprobe.cli.tokens import tokens
 from lossprobe.cli.verify import verify
 from lossprobe.errors import LossprobeError, OutputError, ResourceError
@@ -82,20 +83,26 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code."""
     if "_LOSSPROBE_COMPLETE" in os.environ:  # a shell asks for completions
         cli.main(prog_name="lossprobe")
+    occupy_closed()
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
     """Run the command line and return the exit code; errors become one line on standard error."""
+    with prepared():
+        if sys.stdout is None:  # closed by the caller, as with >&-
+            return _report(Failure(OutputError.exit_code, "output.closed", "standard output is closed"), as_json=False)
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"] or ["--help"]
-    if sys.stdout is None:  # closed by the caller, as with >&-
-        return _report(Failure(OutputError.exit_code, "output.closed", "standard output is closed"), as_json=False)
     previous = _on_sigterm()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the hub library is imported, which is later
+    unused = settle_environment()
     try:
         # Not click's own `main`, which turns a closed pipe into exit code 1.
-        with cli.make_context("lossprobe", arguments) as context:
+        with cli.make_context("lossprobe", arguments, obj=unused) as context:
             cli.invoke(context)
         sys.stdout.flush()  # now, while a closed pipe or a full disk can still be told apart from success
     except click.exceptions.Exit as error:
@@ -153,14 +160,12 @@ def _from_environment(error: click.UsageError) -> str:
 
 def _report(failure: Failure, *, as_json: bool) -> int:
     """Write the failure and return its code; with --json the last line of stderr is an object."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stderr.write(f"lossprobe: error[{failure.id}]: {visible(failure.message)}\n")
-        if failure.hint:
-            sys.stderr.write(f"hint: {visible(failure.hint)}\n")
-        if as_json:
-            content = {"type": "exit_error", "code": failure.code, "id": failure.id, "message": failure.message}
-            sys.stderr.write(json.dumps(content) + "\n")
-        sys.stderr.flush()
+    sys.stderr.write(f"lossprobe: error[{failure.id}]: {visible(failure.message)}\n")
+    if failure.hint:
+        sys.stderr.write(f"hint: {visible(failure.hint)}\n")
+    if as_json:
+        content = {"type": "exit_error", "code": failure.code, "id": failure.id, "message": failure.message}
+        sys.stderr.write(json.dumps(content) + "\n")
     return failure.code
 
 

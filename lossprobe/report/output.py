@@ -66,8 +66,11 @@ def write_text(destination: str, text: str) -> None:
 
 def write_figure(destination: str, figure: Figure) -> None:
     """Write a figure as PNG, the same bytes for the same figure: no date and no version inside."""
+    from lossprobe.report.pictures import default_style
+
     sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=DPI, metadata={"Software": None})
+    with default_style():
+        figure.savefig(sink, format="png", dpi=DPI, metadata={"Software": None})
     write_bytes(destination, [sink.getvalue()])
 
 

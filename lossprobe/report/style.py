@@ -1,10 +1,13 @@
-"""How every picture looks: palette, fonts, safe labels. Nothing here touches matplotlib's global state."""
+"""How every picture looks: palette, fonts, safe labels. Nothing here changes matplotlib's global state."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
+import lossprobe.report.pictures  # noqa: F401 - matplotlib without configuration, before anything of it is imported
+
+# isort: split
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont

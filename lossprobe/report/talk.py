@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from lossprobe.units import visible
@@ -9,5 +10,8 @@ from lossprobe.units import visible
 
 def say(message: str) -> None:
     """Write one line of talk to standard error; nothing in it can start another line or steer the terminal."""
-    sys.stderr.write(f"lossprobe: {visible(message)}\n")
-    sys.stderr.flush()
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError):  # full, or its reader has gone: a result is not lost for that
+        sys.stderr.write(f"lossprobe: {visible(message)}\n")
+        sys.stderr.flush()

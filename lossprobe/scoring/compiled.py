@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 
-import numba
 import numpy as np
 import torch
-from numba.core.event import Event, Listener, install_listener
 
 from lossprobe.scoring import kernels
+from lossprobe.scoring.compiler import Event, Listener, install_listener, numba
 from lossprobe.scoring.histogram import HistogramBins
 from lossprobe.scoring.statistics import RowStatistics, Workspace
 
@@ -38,7 +37,7 @@ class _Compiling(Listener):
 def tell_of_compiling(tell: Callable[[], None]) -> Iterator[None]:
     """Call `tell` once if loops have to be compiled before the block ends: some seconds in which nothing is scored.
 
-    They are kept on disk, so on most machines this is so for the first pass only; see `kernels`.
+    They are kept on disk, so on most machines this is so for the first pass only; see `compiler`.
     """
     with install_listener("numba:compile", _Compiling(tell)):
         yield

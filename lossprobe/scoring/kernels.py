@@ -1,19 +1,19 @@
 """Loops over one logit row, compiled for this CPU: what takes torch a dozen visits of the row takes them one.
 
 Torch's operations visit the whole row once each, and by the second visit it has left the fast cache; adding to
-histogram bins is the slowest of all. Compiling takes some seconds once; the result is kept beside this file or in the
-user's cache folder. Weights are float32, sums float64. A NaN runs through to the row's loss.
+histogram bins is the slowest of all. Compiling takes some seconds once; the result is kept on disk, see `compiler`.
+Weights are float32, sums float64. A NaN runs through to the row's loss.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
+
+from lossprobe.scoring.compiler import kept, numba
 
 BLOCK = 512  # entries that are worked on together, in the first cache
 LANES = 4  # entries next to each other add to different copies of a bin: the same one would have to wait
@@ -35,11 +35,8 @@ def _compiled(*, parallel: bool = False, fastmath: set[str] = REORDERED) -> Call
     """Return a decorator that compiles a function; kept on disk where there is a place for that."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        compile_ = partial(numba.njit, nogil=True, parallel=parallel, fastmath=fastmath, error_model="numpy")
-        try:
-            return compile_(cache=True)(function)
-        except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
-            return compile_()(function)
+        compile_ = numba.njit(nogil=True, parallel=parallel, fastmath=fastmath, error_model="numpy")
+        return kept(compile_(function))
 
     return decorate
 

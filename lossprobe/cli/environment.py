@@ -1,0 +1,31 @@
+"""The variables that libraries take for their configuration: `lossprobe` runs without them.
+
+They choose the arithmetic, switch checks off, name folders that code is loaded from, or print among the results.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Beginnings of names. Threads, devices and memory stay the user's: they decide how fast a run is.
+CONFIGURATION = (
+    "ACCELERATE_", "ARROW_", "ATEN_", "BLIS_", "CUBLAS_EMULAT", "DNNL_", "DUCKDB_", "FBGEMM_", "FLASH_ATTENTION_",
+    "FSDP_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "LLVMLITE_", "MATPLOTLIB", "MKLDNN_", "MKL_", "MPL", "NPY_",
+    "NUMBA_", "NUMEXPR_", "NUMPY_", "NVIDIA_TF32_", "ONEDNN_", "OPENBLAS_", "PANDAS_", "PYTORCH_", "SCIPY_",
+    "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "TRITON_", "USE_FLAX", "USE_HUB_KERNELS", "USE_TF", "USE_TORCH", "XLA_",
+)  # fmt: skip
+KEPT = ("_NUM_THREADS", "_ALLOC_CONF")
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+
+def settle_environment() -> list[str]:
+    """Take those variables away before a library is imported, return their names, and keep all from the network."""
+    unused = sorted(
+        name
+        for name in os.environ
+        if name.startswith(CONFIGURATION) and not name.endswith(KEPT) and name not in OFFLINE
+    )
+    for name in unused:
+        del os.environ[name]
+    os.environ.update(OFFLINE)
+    return unused

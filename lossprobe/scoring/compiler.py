@@ -1,0 +1,70 @@
+"""numba, with no configuration but ours, and where its compiled code is kept.
+
+Left alone, numba reads `.numba_config.yaml` of the working folder and variables, when it is imported and whenever it
+compiles. They name the folder whose files it unpickles, which runs code; they switch compiling off and change the
+arithmetic. A program that has imported numba before this module has configured it itself; then nothing is kept on disk
+that other programs would take for ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from lossprobe.isolation import private_folder, unconfigured
+
+IMPORTED_BEFORE = "numba" in sys.modules
+with unconfigured("NUMBA_", "LLVMLITE_", file=".numba_config.yaml"):
+    import numba
+    from numba.core import config
+    from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
+    from numba.core.event import Event, Listener, install_listener
+config.reload_config = lambda: None  # what it has now stays: compiling would look at both again
+
+
+class _Locator(UserProvidedCacheLocator):
+    """Finds the folder for a function's compiled code: one of this user alone, whatever numba is configured for."""
+
+    @classmethod
+    def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator | None:
+        """Return a locator, or None where there is no such folder."""
+        folder = private_folder("numba")
+        if folder is None or (IMPORTED_BEFORE and config._env_reloader.old_environ):
+            return None
+        locator = cls(py_func, py_file)
+        locator._cache_path = str(folder / cls.get_suitable_cache_subpath(py_file))  # type: ignore[no-untyped-call]
+        return locator
+
+
+class _Files(CompileResultCacheImpl):
+    _locator_classes = [_Locator]  # noqa: RUF012 - as numba has it
+
+
+class _Cache(FunctionCache):
+    """Compiled code on disk, which is a help and no need: what cannot be read or written is compiled anew."""
+
+    _impl_class = _Files
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the code for a signature, or None."""
+        try:
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except Exception:  # noqa: BLE001 - a file damaged by a crash makes pickle raise anything
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep the code for a signature, if the disk takes it."""
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+
+def kept(loop: Any) -> Any:
+    """Return a compiled function whose code is kept on disk, where there is a place for that."""
+    with contextlib.suppress(RuntimeError):  # there is none
+        loop._cache = _Cache(loop.py_func)  # type: ignore[no-untyped-call]
+    return loop
+
+
+__all__ = ["Event", "Listener", "install_listener", "kept", "numba"]
