@@ -13,7 +13,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lossprobe.errors import UsageError
+
+DELETED, ELSEWHERE = "the working folder has been deleted", "go to a folder that is there, and repeat the command"
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def working_folder_is_there() -> bool:
+    """Return whether the working folder still exists."""
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
+def refuse_deleted_folder() -> None:
+    """Refuse to work in a folder that has been deleted: torch's matrix library ends the process there.
+
+    Raises:
+        UsageError: it has been.
+    """
+    if not working_folder_is_there():
+        raise UsageError("folder.deleted", DELETED, hint=ELSEWHERE)
 
 
 @contextmanager

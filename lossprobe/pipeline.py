@@ -13,7 +13,7 @@ from typing import Any
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import OutputError, UsageError
-from lossprobe.run.files import sha256_of_json, write_text, writing
+from lossprobe.run.files import refuse_undecodable, sha256_of_json, write_text, writing
 from lossprobe.run.planning import PlanOptions, check_unknown, write_plan
 from lossprobe.run.reader import LATEST, RUNS_FOLDER, Run, open_run
 from lossprobe.run.schema import MANIFEST
@@ -101,6 +101,8 @@ def score_into(
 ) -> Scored:
     """Return what `score` does, without making it the latest run of the working folder."""
     options = options or ScoreOptions()
+    if output is not None:
+        refuse_undecodable(output)
     policy = window_policy(checkpoint, options)
     settings = describe(checkpoint, source, policy, options)
     labels = {"checkpoint": checkpoint.facts.name, "text": source.name}

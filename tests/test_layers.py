@@ -17,15 +17,16 @@ PACKAGE = Path(lossprobe.__file__).parent
 ALLOWED = {
     "errors": set(),
     "units": set(),
+    "isolation": {"errors"},
     "text": {"errors", "units"},
-    "checkpoint": {"errors", "units"},
-    "scoring": {"errors", "units", "text", "checkpoint.interface"},
+    "checkpoint": {"errors", "units", "isolation"},
+    "scoring": {"errors", "units", "isolation", "text", "checkpoint.interface"},
     "run": {"errors", "units", "text", "checkpoint.interface", "scoring"},
     "protocols": set(),
     "analysis": {"errors", "units", "text", "run", "protocols"},
     "audit": {"errors", "units", "text", "run", "analysis"},
     "audit_file": {"errors", "units", "text", "run", "analysis", "audit"},
-    "report": {"errors", "units", "run", "analysis", "audit"},
+    "report": {"errors", "units", "isolation", "run", "analysis", "audit"},
     "pipeline": {"errors", "units", "text", "checkpoint.interface", "scoring", "run"},
     "divergence_pass": {
         "errors", "units", "text", "checkpoint.interface", "scoring", "run", "analysis.divergence", "pipeline",
@@ -38,7 +39,7 @@ ALLOWED = {
     },
     "audit_pass": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "audit", "pipeline"},
     "cli": {
-        "errors", "units", "text", "checkpoint", "scoring", "run", "analysis", "audit", "audit_file", "report",
+        "errors", "units", "isolation", "text", "checkpoint", "scoring", "run", "analysis", "audit", "audit_file", "report",
         "protocols", "pipeline", "divergence_pass", "protocol_pass", "selfcheck_pass", "audit_pass",
     },
     "pytest_plugin": {"errors", "units", "audit", "audit_file", "audit_pass", "report", "cli"},

@@ -58,7 +58,7 @@ class DataSettings:
         name: what checks call it.
         path: file or folder.
         sha256: of the file's bytes, or None to take it as it is.
-        text_field, split_documents, newlines: as the options of `score`.
+        text_field, split_documents, newlines, follow_links: as the options of `score`.
     """
 
     name: str
@@ -67,6 +67,7 @@ class DataSettings:
     text_field: str | None = None
     split_documents: str | None = None
     newlines: str = "keep"
+    follow_links: bool = False
 
 
 @dataclass(frozen=True)

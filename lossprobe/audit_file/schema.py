@@ -38,6 +38,7 @@ DATA: Keys = {
     "text_field": Text(),
     "split_documents": Text(),
     "newlines": Choice(("keep", "lf")),
+    "follow_links": Flag(),
 }
 BASELINE: Keys = {"path": File(), "missing": Choice(MISSING)}
 STATS: Keys = {

@@ -67,7 +67,8 @@ def prepare(settings: AuditSettings, checkpoint: Checkpoint, *, tolerant: bool =
         if not checks:
             continue
         _refuse_other_file(data)
-        source = open_text([data.path], TextOptions(data.split_documents, data.text_field, data.newlines))
+        cut = TextOptions(data.split_documents, data.text_field, data.newlines, follow_links=data.follow_links)
+        source = open_text([data.path], cut)
         described = describe(checkpoint, source, policy, options)
         text = Prepared(data, source, checks, described, None, _place(settings, data))
         try:

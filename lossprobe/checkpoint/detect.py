@@ -10,6 +10,7 @@ from pathlib import Path
 from lossprobe.checkpoint.interface import Checkpoint, LoadOptions
 from lossprobe.checkpoint.plain_files import unreadable
 from lossprobe.errors import CheckpointError, UsageError
+from lossprobe.isolation import refuse_deleted_folder
 from lossprobe.units import visible
 
 TORCH_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin"}
@@ -36,6 +37,7 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
         >>> checkpoint = open_checkpoint("my-model")  # doctest: +SKIP
     """
     path = Path(path)
+    refuse_deleted_folder()
     options = options or LoadOptions()
     options = replace(options, device=resolve_device(options.device))
     shown = visible(str(path), 200)

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -34,7 +35,8 @@ from lossprobe.cli.selfcheck import selfcheck
 from lossprobe.cli.streams import occupy_closed, prepared
 from lossprobe.cli.tokens import tokens
 from lossprobe.cli.verify import verify
-from lossprobe.errors import LossprobeError, OutputError, ResourceError
+from lossprobe.errors import LossprobeError, OutputError, ResourceError, UsageError
+from lossprobe.isolation import DELETED, ELSEWHERE, refuse_deleted_folder, working_folder_is_there
 from lossprobe.units import visible
 
 CONTEXT = {
@@ -100,6 +102,7 @@ def _run(arguments: list[str]) -> int:
     arguments = [word for word in arguments if word != "--debug"] or ["--help"]
     previous = _on_sigterm()
     unused = settle_environment()
+    sys.meta_path.insert(0, _TORCH)
     try:
         # Not click's own `main`, which turns a closed pipe into exit code 1.
         with cli.make_context("lossprobe", arguments, obj=unused) as context:
@@ -115,7 +118,20 @@ def _run(arguments: list[str]) -> int:
         return _report(failure_of(error), as_json="--json" in arguments)
     finally:
         signal.signal(signal.SIGTERM, previous)
+        sys.meta_path.remove(_TORCH)
     return 0
+
+
+class _Torch(MetaPathFinder):
+    """Finds no module, and refuses to import torch where its matrix library would end the process without a word."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - Python's names
+        """Return nothing."""
+        if fullname == "torch":
+            refuse_deleted_folder()
+
+
+_TORCH = _Torch()
 
 
 @dataclass(frozen=True)
@@ -144,6 +160,8 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(ResourceError.exit_code, "memory", "out of memory", "lower --batch-size or --context")
         case OSError() if error.errno in FULL:
             return Failure(OutputError.exit_code, "output.write", f"cannot be written: {error.strerror}")
+        case FileNotFoundError() if not working_folder_is_there():
+            return Failure(UsageError.exit_code, "folder.deleted", DELETED, ELSEWHERE)
     text = visible(f"{type(error).__name__}: {error}", 300)
     return Failure(1, "internal", f"internal error: {text}", "run again with --debug, and please report it")
 

@@ -45,6 +45,7 @@ class Scoring:
     text_field: str | None
     newlines: str
     max_bytes: int
+    follow_links: bool
     max_unknown: float
     score_unknown: bool
     no_text: bool
@@ -133,6 +134,9 @@ def scoring_options(command: Command) -> Command:
         click.option("--desmooth", type=click.FloatRange(0, 1, max_open=True), metavar="EPS", help=DESMOOTH_HELP),
         click.option("--device", default="cpu", metavar="auto|cpu|cuda[:N]|mps", help="Where the model runs."),
         click.option("--dtype", type=click.Choice(DTYPES), default="float32", help=DTYPE_HELP),
+        click.option(
+            "--follow-links", is_flag=True, help="Read also what links in a folder of texts lead to outside it."
+        ),
         click.option("--gelu", type=click.Choice(["erf", "tanh"]), default="erf", help=GELU_HELP),
         click.option("--max-bytes", type=click.IntRange(min=1), default=1 << 31, help="Refuse longer texts."),
         click.option("--max-unknown", type=click.FloatRange(0, 1), default=0.01, help=UNKNOWN_HELP),

@@ -126,7 +126,9 @@ def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
     """Return the texts as documents, as the scoring options say."""
     from lossprobe.text.documents import TextOptions, open_text
 
-    options = TextOptions(scoring.split_documents, scoring.text_field, scoring.newlines, scoring.max_bytes)
+    options = TextOptions(
+        scoring.split_documents, scoring.text_field, scoring.newlines, scoring.max_bytes, scoring.follow_links
+    )
     return open_text(list(texts), options)
 
 

@@ -32,6 +32,19 @@ def writing(name: Path | str) -> Iterator[None]:
         raise OutputError("output.write", f"{visible(str(name), 200)}: cannot be written: {reason}") from None
 
 
+def refuse_undecodable(path: Path) -> None:
+    """Refuse a run's folder whose name is no UTF-8, which the readers of its files do not take.
+
+    Raises:
+        OutputError: it is one.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = visible(str(path), 200)
+        raise OutputError("run.name", f"{shown}: a run's folder needs a name in UTF-8", hint="rename it") from None
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, force it to disk, then put it in place.
 

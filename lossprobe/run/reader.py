@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lossprobe.errors import OutputError, ResourceError, UsageError
-from lossprobe.run.files import sha256_of
+from lossprobe.run.files import refuse_undecodable, sha256_of
 from lossprobe.run.schema import MANIFEST, PLAN, SCHEMA_VERSION
 from lossprobe.units import visible
 
@@ -206,6 +206,7 @@ def latest_run(folder: Path) -> Run:
 
 
 def _read_parquet(folder: Path, names: Sequence[str]) -> str:
+    refuse_undecodable(folder)
     return f"read_parquet([{', '.join(_quoted(str(folder / name)) for name in names)}])"
 
 

@@ -17,10 +17,11 @@ from lossprobe.text.counts import slices
 from lossprobe.text.files import STDIN, Budget, TextFile, find_files
 from lossprobe.text.records import parse_record, refuse_surrogates
 from lossprobe.text.splitting import LineEnds, separator_pattern, split_text, with_lf
-from lossprobe.units import plural, visible
+from lossprobe.units import format_count, plural, visible
 
 NUL_SHARE_OF_BINARY = 0.01
 BOM = "\ufeff"
+SHOWN_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class TextOptions:
             and everything else as plain text.
         newlines: "keep", or "lf" to turn CRLF and CR into LF (before separators are looked for).
         max_bytes: refuse more input than this (decompressed, all files together).
+        follow_links: read also what links in a folder lead to outside of it.
     """
 
     split_documents: str | None = None
     text_field: str | None = None
     newlines: str = "keep"
     max_bytes: int = 1 << 31
+    follow_links: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,12 +166,21 @@ class TextSource:
     def _records(self, file: TextFile, budget: Budget) -> Iterator[Document]:
         name = self.options.text_field or "text"
         start = 0
+        repeated: list[int] = []
         for number, data in enumerate(file.lines(budget), start=1):
             if data.strip():
                 line = self._decode(file.shown, data, number, start)
-                text, fields = parse_record(line, name, f"{file.shown}: line {number}")
+                text, fields, repeats = parse_record(line, name, f"{file.shown}: line {number}")
+                if repeats:
+                    repeated.append(number)
                 yield Document(self._line_ends(text), file.shown, number, -1, fields)
             start += len(data)
+        if repeated:
+            lines = ", ".join(map(format_count, repeated[:SHOWN_LINES])) + (
+                ", …" if len(repeated) > SHOWN_LINES else ""
+            )
+            records = plural(len(repeated), "record")
+            self._notice(f"{file.shown}: {records} with the same key twice, where the last value counts (line {lines})")
 
     def _decode(self, shown: str, data: bytes, first_line: int = 1, first_byte: int = 0) -> str:
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -209,9 +221,14 @@ def open_text(paths: Path | str | Sequence[Path | str], options: TextOptions | N
         raise UsageError("text.none", "no text was named")
     if options.split_documents is not None:
         separator_pattern(options.split_documents)
-    files = [file for path in chosen for file in find_files(path, options.max_bytes)]
+    notices: list[str] = []
+    files = [
+        file
+        for path in chosen
+        for file in find_files(path, options.max_bytes, follow_links=options.follow_links, notices=notices)
+    ]
     name = files[0].stem if len(files) == 1 else chosen[0].name or "text"
-    notices = [
+    notices += [
         f"{file.shown}: read once, into a temporary copy" for file in files if file.copied and file.name != STDIN
     ]
     return TextSource(visible(name, 40), files, options, notices)

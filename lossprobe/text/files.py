@@ -16,11 +16,17 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from lossprobe.errors import OutputError, TextError, UsageError
-from lossprobe.units import format_count, visible
+from lossprobe.units import format_count, plural, visible
 
 CHUNK = 1 << 20
 MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"%PDF": "PDF"}
 STDIN = "-"
+# What a user should know of things in a folder of texts.
+OUTSIDE = "leads out of the folder and is not followed; --follow-links follows it"
+FOLLOWED = "leads out of the folder and was followed"
+INSIDE = "is a link to a folder that is read in its own place"
+BROKEN = "is a link to nothing that is there"
+SPECIAL = "is no regular file, and is left out"
 
 Read = Callable[[int], bytes]
 
@@ -136,8 +142,16 @@ def refuse_unreadable(shown: str, error: Exception) -> NoReturn:
     raise TextError("text.unreadable", f"{shown}: cannot be read: {visible(reason, 120)}") from None
 
 
-def find_files(path: Path, max_bytes: int) -> list[TextFile]:
+def find_files(
+    path: Path, max_bytes: int, *, follow_links: bool = False, notices: list[str] | None = None
+) -> list[TextFile]:
     """Return the files that `path` stands for: itself, every visible file below a folder, or standard input.
+
+    Args:
+        path: a path as the user named it, which may be a link; `-` is standard input.
+        max_bytes: the most that is taken from standard input or a pipe.
+        follow_links: follow also links in a folder that lead out of it.
+        notices: gets one line for each kind of thing that is left out of a folder, or followed.
 
     Raises:
         UsageError: nothing there, an empty folder, or a terminal as input.
@@ -148,11 +162,14 @@ def find_files(path: Path, max_bytes: int) -> list[TextFile]:
             raise UsageError("text.no_input", "-: standard input is closed")
         return [_copy(sys.stdin.buffer, STDIN, STDIN, max_bytes)]
     shown = visible(str(path), 200)
+    notices = [] if notices is None else notices
     try:
         if path.is_dir():
-            files = _files_below(path)
+            files, remarks = _files_below(path, follow_links=follow_links)
             if not files:
-                raise UsageError("text.empty_folder", f"{shown}: the folder holds no files")
+                text = f"{shown}: the folder holds no files"
+                raise UsageError("text.empty_folder", f"{text} ({remarks[0]})" if remarks else text)
+            notices += remarks
             return [TextFile(file, file.name, visible(str(file), 200)) for file in files]
         if not path.exists():
             raise UsageError("text.missing", f"{shown}: does not exist")
@@ -164,17 +181,93 @@ def find_files(path: Path, max_bytes: int) -> list[TextFile]:
         refuse_unreadable(shown, error)
 
 
-def _files_below(folder: Path) -> list[Path]:
-    """Return every file below a folder, sorted; nothing hidden, and nothing left out because it cannot be listed."""
+def _files_below(folder: Path, *, follow_links: bool) -> tuple[list[Path], list[str]]:
+    """Return every file below a folder, sorted, and one line for each kind of thing that was left out or followed.
 
-    def refuse(error: OSError) -> NoReturn:
-        raise error
+    Nothing hidden is read, and nothing left out because it cannot be listed.
 
-    found = []
-    for root, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, name) for name in names if not name.startswith(".")]
-    return sorted(file for file in found if file.is_file())
+    A link to a file of the folder stands for that file. One that leads out of the folder is followed only if
+    `follow_links`. A folder is read once, whatever number of links lead to it.
+
+    Args:
+        folder: the folder, or a link to it.
+        follow_links: follow links out of the folder.
+
+    Raises:
+        OSError: a folder below cannot be listed.
+    """
+    walk = _Walk(_real(folder), follow_links)
+    walk.visit(folder)
+    remarks = []
+    for what, places in walk.remarks.items():
+        others = f" (and {plural(len(places) - 1, 'other')})" if len(places) > 1 else ""
+        remarks.append(f"{visible(str(min(places)), 200)}{others}: {what}")
+    return sorted(walk.files), remarks
+
+
+class _Walk:
+    """One walk over a folder of texts.
+
+    Attributes:
+        files: what was found.
+        remarks: what the user should know, with the paths that it is about.
+    """
+
+    def __init__(self, top: Path, follow_links: bool) -> None:
+        self._top = top
+        self._follow_links = follow_links
+        self._read: set[Path] = set()
+        self.files: list[Path] = []
+        self.remarks: dict[str, list[Path]] = {}
+
+    def visit(self, start: Path) -> None:
+        """Add what is below a folder; links to folders come last, when those that they might lead to have been read."""
+        links = []
+        for root, folders, names in os.walk(start, onerror=_refuse):
+            self._read.add(_real(Path(root)))
+            visible_ones = [Path(root, name) for name in folders if not name.startswith(".")]
+            links += [path for path in visible_ones if path.is_symlink()]
+            folders[:] = [path.name for path in visible_ones if _real(path) not in self._read]
+            for name in names:
+                if not name.startswith("."):
+                    self._add(Path(root, name))
+        for link in sorted(links):
+            self._follow(link)
+
+    def _add(self, file: Path) -> None:
+        if file.is_symlink() and not self._may_follow(file):
+            return
+        if not file.exists():
+            self._remark(BROKEN, file)
+        elif not file.is_file():
+            self._remark(SPECIAL, file)
+        else:
+            self.files.append(file)
+
+    def _follow(self, link: Path) -> None:
+        target = _real(link)
+        if target in self._read or target.is_relative_to(self._top):
+            self._remark(INSIDE, link)
+        elif self._may_follow(link):
+            self.visit(link)
+
+    def _may_follow(self, link: Path) -> bool:
+        if _real(link).is_relative_to(self._top):
+            return True
+        self._remark(FOLLOWED if self._follow_links else OUTSIDE, link)
+        return self._follow_links
+
+    def _remark(self, what: str, path: Path) -> None:
+        self.remarks.setdefault(what, []).append(path)
+
+
+def _real(path: Path) -> Path:
+    """Return where a path leads; unlike `Path.resolve` also for a link to itself."""
+    return Path(os.path.realpath(path))
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise error
 
 
 def _copy(stream: IO[bytes], name: str, shown: str, max_bytes: int) -> TextFile:

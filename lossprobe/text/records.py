@@ -10,8 +10,10 @@ from lossprobe.errors import TextError
 from lossprobe.units import visible
 
 
-def parse_record(line: str, name: str, where: str) -> tuple[str, str]:
-    """Return the text of one JSONL line, and its other fields as a JSON object with sorted keys.
+def parse_record(line: str, name: str, where: str) -> tuple[str, str, bool]:
+    """Return the text of one JSONL line, its other fields as a JSON object with sorted keys, and whether a key repeats.
+
+    Of values with the same key in one object the last counts, as for every reader that is not told otherwise.
 
     Numbers that JSON does not have (NaN, Infinity, 1e999) are kept as strings, and half a surrogate pair in
     another field as "?", so that every reader of the fields accepts them.
@@ -24,22 +26,30 @@ def parse_record(line: str, name: str, where: str) -> tuple[str, str]:
     Raises:
         TextError: not a JSON object, or without a text in the field `name`.
     """
+    sizes: list[tuple[int, int]] = []
+
+    def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        sizes.append((len(pairs), len(found)))
+        return found
+
     try:
-        record = json.loads(line, parse_float=_finite, parse_constant=str)
+        record = json.loads(line, parse_float=_finite, parse_constant=str, object_pairs_hook=as_object)
     except json.JSONDecodeError as error:
         raise TextError("text.bad_record", f"{where} is not JSON: {error.msg} at column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise TextError("text.bad_record", f"{where} is not JSON: {visible(str(error), 80)}") from None
     if not isinstance(record, dict) or not isinstance(record.get(name), str):
+        held = f", which holds {_kind(record[name])}" if isinstance(record, dict) and name in record else ""
         raise TextError(
             "text.no_field",
-            f"{where} has no text in the field {visible(name, 40)} (found: {_found(record)})",
+            f"{where} has no text in the field {visible(name, 40)}{held} (found: {_found(record)})",
             hint="name the field that holds the text with --text-field",
         )
     text = record.pop(name)
     refuse_surrogates(text, where)
     fields = json.dumps(record, ensure_ascii=False, allow_nan=False, sort_keys=True)
-    return text, fields.encode("utf-8", "replace").decode()
+    return text, fields.encode("utf-8", "replace").decode(), any(given != kept for given, kept in sizes)
 
 
 def refuse_surrogates(text: str, where: str) -> None:
@@ -57,6 +67,12 @@ def refuse_surrogates(text: str, where: str) -> None:
 def _finite(literal: str) -> float | str:
     value = float(literal)
     return value if math.isfinite(value) else literal
+
+
+def _kind(value: Any) -> str:
+    """Return what JSON calls a value that is no string."""
+    names = {bool: "true or false", dict: "an object", list: "an array"}
+    return "null" if value is None else names.get(type(value), "a number")
 
 
 def _found(record: Any) -> str:
