@@ -31,7 +31,8 @@ An audit at confidence 1 − α spends α/2 on all early looks together, and α/
 whole text. Both are about the documents' population, of which the text is a sample, and rest on documents in random
 order, with a variance. Neither sees what no scored document shows: a fault that sits in a few documents only, so that
 these are far out on one side, makes both miss more often than they say, and early looks most. That is why none comes
-before a tenth of the text. `tests/simulations/early_stopping.py` says how often, for many kinds of documents.
+before a tenth of the text, and why `analysis.stopping` says where a look may decide nothing.
+`tests/simulations/early_stopping.py` says how often the sequence alone is wrong, for many kinds of documents.
 """
 
 from __future__ import annotations

@@ -83,16 +83,25 @@ def smooth_estimate(sums: Floats, scale: Scale, quantile: float, risk: float | N
             all show nothing else, they do not vary and the error is 0; the half width is then that of so many
             independent tokens, 1 − (risk / 2)^(1 / tokens) (Clopper & Pearson 1934): about 3.7 tokens at 95 %.
     """
-    of_sums = sums[..., :-1] if sums.shape[1] == 2 else sums[:, 0, :-1]
-    total, clusters, tokens = of_sums.sum(axis=0), len(sums), int(sums[:, -1, -1].sum())
-    value = float(scale.statistic(total)) if clusters else math.nan
+    of_sums, clusters, tokens = _sides(sums), len(sums), int(sums[:, -1, -1].sum())
+    value = float(scale.statistic(of_sums.sum(axis=0))) if clusters else math.nan
     error = math.nan
     if clusters > 1:
-        replicates = scale.statistic(total - of_sums)
-        error = math.sqrt((clusters - 1) * float(np.var(replicates)))
+        error = math.sqrt((clusters - 1) * float(np.var(jackknife(sums, scale))))
         if risk is not None and error == 0.0:
             error = -math.expm1(math.log(risk / 2) / tokens) / quantile
     return Estimate(scale, value, (quantile * error,) * 2, quantile, tokens, clusters)
+
+
+def jackknife(sums: Floats, scale: Scale) -> Floats:
+    """Return a smooth metric without each document in turn, [G]; arguments as of `smooth_estimate`."""
+    of_sums = _sides(sums)
+    return scale.statistic(of_sums.sum(axis=0) - of_sums)
+
+
+def _sides(sums: Floats) -> Floats:
+    """Return the sums that a scale's statistic takes: [G, terms] of one side, [G, 2, terms] of both."""
+    return sums[..., :-1] if sums.shape[1] == 2 else sums[:, 0, :-1]
 
 
 def ece_estimate(scored: Scored, rows: Sequence[str], scale: Scale, confidence: float) -> Estimate:

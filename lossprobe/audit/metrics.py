@@ -38,6 +38,8 @@ class Metric:
         share: True for a share of tokens that may be 0 or 1 throughout; see `estimates.smooth_estimate`.
         both: terms that must not be 0 in a document (or block), which is left out otherwise.
         partial: False where a part of the text does not give it.
+        worst: the most by which one document can change the statistic of its own tokens for the worse. Losses have no
+            upper bound: 10 nats are what guessing among 22,000 tokens costs, 8 bits what guessing a byte does.
     """
 
     unit: str
@@ -50,6 +52,7 @@ class Metric:
     share: bool = False
     both: tuple[int, ...] = ()
     partial: bool = True
+    worst: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,14 @@ def metric_of(check: Check, longest: int) -> Metric:
 
 
 METRICS = {
-    "nll": Metric("nats per token", (LOSS, "1"), ("loss_nats",), ratio),
-    "perplexity": Metric("per token", (LOSS, "1"), ("loss_nats",), ratio, per_nat=True),
-    "bits_per_byte": Metric("bits per byte", (f"{LOSS} / {NATS_PER_BIT!r}", BYTES), ("loss_nats",), ratio),
+    "nll": Metric("nats per token", (LOSS, "1"), ("loss_nats",), ratio, worst=10.0),
+    "perplexity": Metric("per token", (LOSS, "1"), ("loss_nats",), ratio, per_nat=True, worst=10.0),
+    "bits_per_byte": Metric("bits per byte", (f"{LOSS} / {NATS_PER_BIT!r}", BYTES), ("loss_nats",), ratio, worst=8.0),
     "accuracy": Metric("share of tokens", (CORRECT, "1"), ("top_id",), ratio, share=True),
-    "confidence_gap": Metric("probability", (f"{CONFIDENCE} - {CORRECT}", "1"), ("top_prob", "top_id"), ratio),
-    "brier": Metric("squared error", (BRIER, "1"), ("loss_nats", "sum_p2"), ratio),
+    "confidence_gap": Metric(
+        "probability", (f"{CONFIDENCE} - {CORRECT}", "1"), ("top_prob", "top_id"), ratio, worst=2.0
+    ),
+    "brier": Metric("squared error", (BRIER, "1"), ("loss_nats", "sum_p2"), ratio, worst=2.0),
     "unscored_share": Metric("share of tokens", ("(unscored IS NOT NULL)::INTEGER", "1"), (), ratio, of_scored=False),
     "ece": Metric("probability", (), ("top_prob", "top_id"), expected_calibration_error, smooth=False, partial=False),
     "quantile": Metric("nats", (), ("loss_nats",), np.asarray, smooth=False, partial=False),

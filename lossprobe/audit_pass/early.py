@@ -20,6 +20,7 @@ from lossprobe.audit.decisions import ROUNDING, Measured, conclude, decide, meas
 from lossprobe.audit.metrics import Metric, metric_of
 from lossprobe.audit.pairing import Scored
 from lossprobe.audit.settings import AuditSettings, Check
+from lossprobe.audit.stopping import Look, baseline_skew, why_not
 from lossprobe.audit.verdicts import CheckResult, TextResult
 from lossprobe.audit_pass.texts import Prepared, score_options, to_be_created
 from lossprobe.checkpoint.interface import Checkpoint
@@ -61,25 +62,41 @@ class Collected:
 
     Attributes:
         check, metric: what they are of.
+        skew: `baseline_skew` of the whole text; None without a baseline.
         sums: float64 [G, 1 or 2, terms + 1], one piece a look.
         decided: what it had measured when its verdict was clear.
+        refused: why the last look that was clear by its interval decided nothing; None where none was.
     """
 
     check: Check
     metric: Metric
+    skew: float | None = None
     sums: list[Floats] = field(default_factory=list)
     decided: Measured | None = None
+    refused: str | None = None
 
-    def look(self, planned: int, confidence: float) -> None:
-        """Note what was measured, if the confidence sequence decides."""
+    def look(self, planned: int, confidence: float, scored: int | None = None) -> None:
+        """Note what was measured, if the confidence sequence decides and no skew forbids it.
+
+        Args:
+            planned: documents of the text.
+            confidence: of the audit.
+            scored: how many of them were scored; None for as many as have sums.
+        """
         if sum(map(len, self.sums)) < 2:
             return
         sums = np.concatenate(self.sums)
         quantile = float(sequence_quantile(len(sums), planned, confidence, effective_clusters(sums[:, -1, -1])))
         measured = measure_sums(self.check, self.metric, sums, confidence, quantile, early=True)
         # Without any spread there is no interval: that all documents so far agree says nothing about the rest.
-        if measured.held.half[0] > ROUNDING and decide(self.check, measured.held) != "inconclusive":
+        if measured.held.half[0] <= ROUNDING or decide(self.check, measured.held) == "inconclusive":
+            return
+        looked = Look(len(sums), len(sums) if scored is None else scored, planned, confidence)
+        reason = why_not(self.check, self.metric, sums, measured, looked, self.skew)
+        if reason is None:
             self.decided = measured
+        else:
+            self.refused = f"after {scored or len(sums)} of {planned} documents: {reason}"
 
     def end(self, confidence: float) -> Measured:
         """Return what was measured when it was clear, or over the whole text."""
@@ -115,7 +132,8 @@ def audit_early(
     """
     count, confidence = sum(1 for _ in text.source.documents()), settings.stats.confidence
     order = np.random.default_rng(settings.stats.seed).permutation(count)
-    checks = [Collected(check, metric_of(check, 0)) for check in text.checks]
+    skew = None if text.baseline is None else baseline_skew(text.baseline)
+    checks = [Collected(check, metric_of(check, 0), skew) for check in text.checks]
     tally = _Tally(count, progress)
     for look in looks(count):
         chosen = sorted(order[tally.documents : look].tolist())
@@ -129,12 +147,17 @@ def audit_early(
             break
         for collected in checks:
             if collected.decided is None:
-                collected.look(count, confidence)
+                collected.look(count, confidence, look)
         if all(collected.decided is not None for collected in checks):
             break
     if not tally.counts["scored_tokens"]:
         raise NothingToScoreError("text.nothing_to_score", f"{text.source.name}: no document has 2 tokens")
     check_unknown({**tally.counts, "unknown_text": tally.unknown_text}, text.source, settings.windows.max_unknown)
+    text.source.notices += [
+        f"{text.data.name}: check {each.check.id} was not decided early, {each.refused}"
+        for each in checks
+        if each.decided is None and each.refused is not None
+    ]
     results = [conclude(each.check, each.metric, each.end(confidence), confidence) for each in checks]
     return results, TextResult(
         name=text.data.name,
