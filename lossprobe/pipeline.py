@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe import __version__
-from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.interface import PADDED, Checkpoint
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.run.files import refuse_undecodable, sha256_of_json, write_text, writing
 from lossprobe.run.planning import PlanOptions, check_unknown, write_plan
@@ -38,7 +38,8 @@ class ScoreOptions:
         context: most input tokens of a window; None takes the model's limit.
         stride: new tokens scored by each window after the first; None means windows without overlap.
         bos: "auto" (one BOS per document where the tokenizer adds one by itself), "always" or "never".
-        batch_size: windows per forward pass; None chooses by device and memory.
+        batch_size: most windows per forward pass; None chooses by device and memory. Models whose results depend on
+            what else a pass holds get fewer; see `CheckpointFacts.batching`.
         score_unknown: score text outside the vocabulary instead of leaving it out.
         max_unknown: refuse a text in which a larger share of tokens is unknown.
         keep_text: store the text in the run; without it views show tokens, but no text around them.
@@ -216,6 +217,8 @@ def window_policy(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy
 def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions) -> dict[str, Any]:
     """Return everything that decides a run's numbers. Two runs with equal settings are the same run."""
     facts = {key: value for key, value in asdict(checkpoint.facts).items() if key not in ("name", "notices", "files")}
+    if facts["batching"] == PADDED:  # as every run was scored before there was another way
+        del facts["batching"]
     tokenizer = checkpoint.tokenizer
     return {
         "checkpoint": facts,

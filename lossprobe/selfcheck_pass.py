@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lossprobe.analysis.selfcheck import EXACT, HALF, ROUNDING, Losses, SelfCheck, Variant, judge_variants
-from lossprobe.checkpoint.interface import Checkpoint, LeftPadding, Tokenizer, Tokens
+from lossprobe.checkpoint.interface import PADDED, Checkpoint, LeftPadding, Tokenizer, Tokens
 from lossprobe.errors import LossprobeError, ResourceError
 from lossprobe.pipeline import Progress, ScoreOptions, score_into, window_policy
 from lossprobe.run.reader import Run
@@ -171,8 +171,8 @@ def _invariants(
 
     def left_padding() -> Variant:
         setting = f"left, {SEVERAL} windows a batch"
-        if not isinstance(checkpoint, LeftPadding):
-            reason = f"a {checkpoint.facts.family} checkpoint of this kind takes no padding on the left"
+        reason = _no_left_padding(checkpoint)
+        if reason:
             return Variant("padding side", setting, limits, None, reason)
         return variant(
             "padding side", setting, lambda part: reference_losses(checkpoint, part, SEVERAL, left_padded=True)
@@ -192,6 +192,15 @@ def _invariants(
     yield threads
     yield lambda: variant("reductions", "plain float64", lambda part: reference_losses(checkpoint, part, size))
     yield order
+
+
+def _no_left_padding(checkpoint: Checkpoint) -> str:
+    """Return why rows that are padded on the left cannot be compared, or "" where they can."""
+    if checkpoint.facts.batching != PADDED:
+        return "no window of this model is ever padded"
+    if isinstance(checkpoint, LeftPadding):
+        return ""
+    return f"a {checkpoint.facts.family} checkpoint of this kind takes no padding on the left"
 
 
 def _sensitivities(

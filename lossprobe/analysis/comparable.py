@@ -24,6 +24,7 @@ IDENTITY = {
 }
 ABSENT = {("windows", "layout"): "rolling"}  # of runs that were stored before there were others
 DTYPE = {("checkpoint", "compute_dtype"): "dtype"}  # moves losses by up to 0.4 nats: a change of the model it is not
+BATCHING = {("checkpoint", "batching"): "batching"}  # of one family: one of them was scored before it was known
 PAIRED = ("text", "tokenizer", "BOS", "second BOS")  # what must be equal for the rows of two runs to be the same tokens
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lossprobe.analysis.comparable import DTYPE, IDENTITY, differing_settings
+from lossprobe.analysis.comparable import BATCHING, DTYPE, IDENTITY, differing_settings
 from lossprobe.audit.metrics import metric_of
 from lossprobe.audit.settings import AuditSettings, Check, DataSettings
 from lossprobe.checkpoint.interface import Checkpoint
@@ -149,7 +149,9 @@ def refuse_other_baseline(baseline: Run, described: dict[str, Any], columns: Seq
         NotComparableError: the message says in what they differ.
     """
     shown = visible(str(baseline.path), 200)
-    found = differing_settings(baseline.manifest["settings"], described, IDENTITY | DTYPE)
+    stored = baseline.manifest["settings"]
+    same_family = stored["checkpoint"].get("family") == described["checkpoint"].get("family")
+    found = differing_settings(stored, described, IDENTITY | DTYPE | (BATCHING if same_family else {}))
     if found:
         raise NotComparableError("baseline.different", f"{shown}: differs in {', '.join(found)}", hint=UPDATE)
     lacking = [name for name in columns if name not in baseline.manifest["columns"]]

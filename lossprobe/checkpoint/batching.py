@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from lossprobe.checkpoint.interface import BATCHINGS, EQUAL_LENGTHS, ONE_WINDOW, PADDED
-from lossprobe.checkpoint.rounding import agree, largest
+from lossprobe.checkpoint.rounding import largest
 from lossprobe.errors import CheckpointError
 
 # Rules whose frequencies are the same for every length. "axial" and "mrope" are about images.
@@ -24,8 +24,8 @@ FIXED_ROPE = frozenset({"default", "linear", "yarn", "llama3", "proportional", "
 INDEX_KEY = re.compile(r"index\w*_top_?k\w*")  # how many keys, or blocks of keys, an index lets through
 SHORT = 12  # tokens of the shorter row of the probe
 LEAST, MOST = 24, 768  # and of the longer one
-WORK = 2e10  # weights × tokens of a probe on a CPU: half a second on two cores
-FASTER = 50  # a GPU
+WORK = 8e9  # weights times tokens of a probe on a CPU: a fifth of a second on two cores
+FASTER = 50  # how much more a GPU does
 HINT = "a model that gives no one number for a text cannot be measured"
 
 Run = Callable[[torch.Tensor], torch.Tensor]
@@ -58,9 +58,7 @@ def has_changing_positions(module: torch.nn.Module) -> bool:
 
 
 def probe_length(model: Any, context_length: int | None) -> int:
-    """Return the tokens of the probe's longer row: as many as cost no more than `WORK`, and where it would be blind
-    below some length, past that length.
-    """
+    """Return the tokens of the probe's longer row: as many as `WORK` allows, but past any length known to be too short."""
     parameters = list(model.parameters())
     weights = sum(parameter.numel() for parameter in parameters)
     work = WORK * (1 if parameters[0].device.type == "cpu" else FASTER)
@@ -161,7 +159,7 @@ def _text_config(model: Any) -> Any:
 
 
 def _rope_types(model: Any, config: Any) -> Iterator[str]:
-    """Yield the rules of positions: what the configuration says, for all layers or by type of layer, and the modules'."""
+    """Yield the rules of positions: those of the configuration, for all layers or by type of layer, and the modules'."""
     for key in ("rope_parameters", "rope_scaling"):
         stated = getattr(config, key, None)
         for entry in (stated, *stated.values()) if isinstance(stated, dict) else ():
@@ -179,8 +177,8 @@ def _texts(value: Any) -> Iterator[str]:
 def _blind_below(config: Any) -> int:
     """Return up to which length a family does not yet do what it does to longer inputs, or 0.
 
-    Reformer attends by random hashes only where there is more than one chunk; BigBird by blocks, and no longer causally,
-    only where these do not cover the input.
+    Reformer attends by random hashes only where there is more than one chunk; BigBird by blocks, and no longer
+    causally, only where these do not cover the input.
     """
     lengths = [0]
     if "lsh" in getattr(config, "attn_layers", ()):

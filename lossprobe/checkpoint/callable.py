@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lossprobe.checkpoint.interface import CheckpointFacts, Tokenizer
+from lossprobe.checkpoint.interface import BATCHINGS, PADDED, CheckpointFacts, Tokenizer
 from lossprobe.errors import CheckpointError
 
 
@@ -23,6 +23,11 @@ class CallableCheckpoint:
         sha256: identifies the weights behind the function. With it a stored run is reused and resumed; without
             it every call of `score` scores anew, since a function can change without notice.
         device: where the ids are to be.
+        batching: which windows may share a call without changing each other's logits: "padded" (any), "equal lengths"
+            or "one window". The function is taken at its word; `selfcheck` shows whether it holds.
+
+    Raises:
+        ValueError: another batching.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only facts of a model
@@ -35,7 +40,10 @@ class CallableCheckpoint:
         name: str = "callable",
         sha256: str = "",
         device: str = "cpu",
+        batching: str = PADDED,
     ) -> None:
+        if batching not in BATCHINGS:
+            raise ValueError(f"batching must be one of {', '.join(BATCHINGS)}, not {batching!r}")
         self._function = function
         self.tokenizer = tokenizer
         self.facts = CheckpointFacts(
@@ -46,6 +54,7 @@ class CallableCheckpoint:
             context_length=context_length,
             device=device,
             head="full",
+            batching=batching,
             config_from="Python",
         )
 

@@ -64,7 +64,11 @@ class CausalLM:
             self._check_causal(probe, expected)
             self.facts = replace(facts, head=self._choose_head(probe, expected))
             self.facts = replace(self.facts, kernels=self._speed_up(probe))
+            first = self._full(probe[:1])[0]
             self._find_batching()
+            refuse_if_not_repeatable(self._full, agree, probe[:1], first, facts.name)
+            self._fresh.restore()
+            self._fresh.narrow(has_changing_positions)
 
     @torch.inference_mode()
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
@@ -184,14 +188,18 @@ class CausalLM:
         def row(number: int) -> torch.Tensor:
             return ((torch.arange(length) * (7 + 4 * number) + 3) % self.facts.vocab_size).to(device)
 
+        if self.facts.head != "full" and not self._splits(row(0)[None]):
+            self.facts = replace(self.facts, head="full")
         found = find_batching(self.hidden, self._same, row, known.batching, self.facts.name)
-        self._fresh.restore()
-        self._fresh.narrow(has_changing_positions)
         if found != PADDED:
             why = known.reason if found == known.batching else "a probe gave other values beside other windows"
             alone = "windows of unlike length never share" if found == EQUAL_LENGTHS else "no two windows share"
             notice = f"{alone} a forward pass of this model: {why}"
             self.facts = replace(self.facts, batching=found, notices=(*self.facts.notices, notice))
+
+    def _splits(self, ids: torch.Tensor) -> bool:
+        """Return whether body and head give what the whole model does for a longer row, too."""
+        return agree(self.logits(self.hidden(ids)[0]), self._full(ids)[0])
 
     def _same(self, actual: torch.Tensor, expected: torch.Tensor) -> bool:
         """Return whether two results of `hidden`, [N, D], are the same but for rounding.

@@ -53,6 +53,9 @@ def build_config(settings: Mapping[str, Any], shown: str) -> Any:
         )
     plain = _plain_values(settings, shown)
     del plain["model_type"]
+    rope = plain.get("rope_scaling")
+    if isinstance(rope, dict) and rope.get("type") == "su":  # LongRoPE in the first Phi-3 files
+        plain["rope_scaling"] = rope | {"type": "longrope"}
     with building(shown):
         config = transformers.AutoConfig.for_model(family, **plain)
         _check_stated(settings, config, shown)

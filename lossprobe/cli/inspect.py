@@ -16,6 +16,12 @@ HEADS = {
     "full": "body and head cannot be told apart: full forward passes, which hold all logits of a batch",
 }
 
+BATCHES = {
+    "padded": "windows of any length together, the shorter ones padded",
+    "equal lengths": "only windows of equal length together",
+    "one window": "each window alone",
+}
+
 
 @click.command(short_help="What a checkpoint is.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
@@ -55,6 +61,7 @@ def inspect(checkpoint: Path, dtype: str, tokenizer: Path | None, as_json: bool)
         "tied head": {True: "yes", False: "no", None: unknown}[facts["tied"]],
         "head": HEADS[facts["head"]],
         "kernels": facts["kernels"],
+        "batches": BATCHES[facts["batching"]],
         "tokenizer": words.kind,
         "BOS": "none"
         if bos is None

@@ -128,7 +128,7 @@ def scoring_options(command: Command) -> Command:
     folder = click.Path(path_type=Path)
     file = click.Path(path_type=Path, exists=True)
     options = (
-        click.option("--batch-size", type=BatchSize(), default="auto", help="Windows per forward pass."),
+        click.option("--batch-size", type=BatchSize(), default="auto", help="Most windows per forward pass."),
         click.option("--bos", type=click.Choice(["auto", "always", "never"]), default="auto", help=BOS_HELP),
         click.option("--context", "--max-length", "context", type=click.IntRange(min=1), help=CONTEXT_HELP),
         click.option("--desmooth", type=click.FloatRange(0, 1, max_open=True), metavar="EPS", help=DESMOOTH_HELP),
