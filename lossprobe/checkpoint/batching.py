@@ -58,7 +58,7 @@ def has_changing_positions(module: torch.nn.Module) -> bool:
 
 
 def probe_length(model: Any, context_length: int | None) -> int:
-    """Return the tokens of the probe's longer row: as many as `WORK` allows, but past any length known to be too short."""
+    """Return the tokens of the probe's longer row: as many as `WORK` allows, or more where these are too few."""
     parameters = list(model.parameters())
     weights = sum(parameter.numel() for parameter in parameters)
     work = WORK * (1 if parameters[0].device.type == "cpu" else FASTER)
@@ -154,12 +154,12 @@ def refuse_if_not_repeatable(run: Run, same: Same, ids: torch.Tensor, before: to
 
 
 def _text_config(model: Any) -> Any:
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def _rope_types(model: Any, config: Any) -> Iterator[str]:
-    """Yield the rules of positions: those of the configuration, for all layers or by type of layer, and the modules'."""
+    """Yield the rules of positions: the configuration's, for all layers or by type of layer, and the modules'."""
     for key in ("rope_parameters", "rope_scaling"):
         stated = getattr(config, key, None)
         for entry in (stated, *stated.values()) if isinstance(stated, dict) else ():

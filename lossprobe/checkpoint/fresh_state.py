@@ -27,6 +27,8 @@ class FreshState:
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._model = model
+        self._watched: list[_Home] = []
+        self._changed: set[int] = set()
         self._take()
 
     def restore(self) -> None:
@@ -45,8 +47,9 @@ class FreshState:
         self._watched = [home for home in self._watched if home.owner in self._changed | kept]
 
     def _take(self) -> None:
-        self._watched = [_Home(id(module), space) for module in self._model.modules() for space in _spaces(module)]
-        self._changed: set[int] = set()
+        spaces = {id(space): (module, space) for module in self._model.modules() for space in _spaces(module)}
+        self._watched = [_Home(id(module), space) for module, space in spaces.values()]
+        self._changed = set()
 
 
 class _Home:
