@@ -79,45 +79,62 @@ def find_batching(run: Run, same: Same, rows: Callable[[int], torch.Tensor], kno
     Raises:
         CheckpointError: the same row alone gives different results, or later tokens change earlier ones.
     """
-    found = _batching(run, same, rows(0), known, name)
+    probe = _Probe(run, same, rows, name)
+    found = probe.batching(0, known)
     if found != known:  # one token that rounding sent to another expert is no dependence, and is not met twice
-        found = min(found, _batching(run, same, rows(1), known, name), key=BATCHINGS.index)
+        found = min(found, probe.batching(1, known), key=BATCHINGS.index)
     return found
 
 
-def _batching(run: Run, same: Same, row: torch.Tensor, known: str, name: str) -> str:
-    length = len(row)
-    short = max(1, min(SHORT, length // 2))
-    head, long = row[None, -short:], row[None]
-    changed = long.clone()
-    changed[:, length // 2 :] = long[:, length // 2 :].flip(1)
-    alone = run(head)[0], run(long)[0]
-    if known == PADDED:
-        padded = torch.cat([head, head.new_zeros((1, length - short))], dim=1)
-        together = run(torch.cat([padded, long, changed]))
-        if same(together[0, :short], alone[0]) and same(together[1], alone[1]):
-            _refuse_if_not_causal(run, same, long, together[1], together[2], name)
-            return PADDED
-    if known != ONE_WINDOW:
-        together = run(torch.cat([long, changed]))
-        shorter = run(torch.cat([head, changed[:, :short]]))
-        if same(shorter[0], alone[0]) and same(together[0], alone[1]):
-            _refuse_if_not_causal(run, same, long, together[0], together[1], name)
-            return EQUAL_LENGTHS
-    for ids, expected in ((head, alone[0]), (long, alone[1])):
-        refuse_if_not_repeatable(run, same, ids, expected, name)
-    _refuse_if_not_causal(run, same, long, alone[1], run(changed)[0], name)
-    return ONE_WINDOW
+@dataclass(frozen=True)
+class _Probe:
+    run: Run
+    same: Same
+    rows: Callable[[int], torch.Tensor]
+    name: str
 
+    def batching(self, number: int, known: str) -> str:
+        """Return what `find_batching` does, by one long row, its end as a short one, and one that begins like it."""
+        long, changed = self._pair(number)
+        length = long.shape[1]
+        short = max(1, min(SHORT, length // 2))
+        end = long[:, -short:]
+        alone = self.run(end)[0], self.run(long)[0]
+        if known == PADDED:
+            padded = torch.cat([end, end.new_zeros((1, length - short))], dim=1)
+            together = self.run(torch.cat([padded, long, changed]))
+            if self.same(together[0, :short], alone[0]) and self.same(together[1], alone[1]):
+                self._check_causal(together[1], together[2])
+                return PADDED
+        if known != ONE_WINDOW:
+            shorter = self.run(torch.cat([end, changed[:, :short]]))
+            together = self.run(torch.cat([long, changed]))
+            if self.same(shorter[0], alone[0]) and self.same(together[0], alone[1]):
+                self._check_causal(together[0], together[1])
+                return EQUAL_LENGTHS
+        for ids, before in ((end, alone[0]), (long, alone[1])):
+            refuse_if_not_repeatable(self.run, self.same, ids, before, self.name)
+        self._check_causal(alone[1], self.run(changed)[0])
+        return ONE_WINDOW
 
-def _refuse_if_not_causal(
-    run: Run, same: Same, ids: torch.Tensor, first: torch.Tensor, second: torch.Tensor, name: str
-) -> None:
-    """Refuse a model whose results for the first half of a row change with the second half."""
-    half = ids.shape[1] // 2
-    if half and not same(second[:half], first[:half]):
-        refuse_if_not_repeatable(run, same, ids, run(ids)[0], name)
-        refuse_not_causal(name)
+    def _pair(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a long row [1, T], and one with the same first half."""
+        long = self.rows(number)[None]
+        half = long.shape[1] // 2
+        return long, torch.cat([long[:, :half], long[:, half:].flip(1)], dim=1)
+
+    def _check_causal(self, first: torch.Tensor, second: torch.Tensor) -> None:
+        """Refuse a model whose results for the first half of a row change with the second half, in three rows."""
+        half = len(first) // 2
+        if not half or self.same(second[:half], first[:half]):
+            return
+        for number in (1, 2):  # as above: rounding may once send a token to another expert
+            long, changed = self._pair(number)
+            before = self.run(long)[0]
+            refuse_if_not_repeatable(self.run, self.same, long, before, self.name)
+            if self.same(self.run(changed)[0, :half], before[:half]):
+                return
+        refuse_not_causal(self.name)
 
 
 def refuse_not_causal(name: str) -> None:
