@@ -120,6 +120,7 @@ def score_into(
             plan_options = PlanOptions(policy, checkpoint.facts.vocab_size, options.keep_text, sha256)
             planned = write_plan(store, source, checkpoint.tokenizer, plan_options)
             plan = {"lossprobe": __version__, "settings": settings, "labels": labels, **planned}
+            plan["inputs"] = list(checkpoint.facts.files)  # so that no view of the run writes over one of them
             store.finish_plan(plan)
         check_unknown(plan["counts"], source, options.max_unknown)
         _score_parts(store, checkpoint, plan, options.batch_size, progress or _no_progress)

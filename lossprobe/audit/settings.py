@@ -28,7 +28,7 @@ class ModelSettings:
     Attributes:
         checkpoint: file or folder.
         tokenizer: tokenizer.json or meta.pkl, where the checkpoint has none.
-        device, dtype, gelu: as the options of `score`.
+        device, dtype, gelu, ignore_config: as the options of `score`.
     """
 
     checkpoint: Path
@@ -36,6 +36,7 @@ class ModelSettings:
     device: str = "cpu"
     dtype: str = "float32"
     gelu: str = "erf"
+    ignore_config: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

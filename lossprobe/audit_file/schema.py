@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from lossprobe.analysis.token_classes import FORMS
 from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, METRICS, MISSING, RULES
-from lossprobe.audit_file.values import Choice, File, Flag, Kind, Number, Text
+from lossprobe.audit_file.values import Choice, File, Flag, Kind, Number, Text, Words
 
 SCHEMA_VERSION = 1
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -23,6 +23,7 @@ MODEL: Keys = {
     "device": Text("auto|cpu|mps|cuda(:[0-9]{1,4})?", "auto, cpu, cuda, cuda:N or mps"),
     "dtype": Choice(DTYPES),
     "gelu": Choice(("erf", "tanh")),
+    "ignore_config": Words(),
 }
 EVAL: Keys = {
     "context": COUNT,

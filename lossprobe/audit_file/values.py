@@ -161,6 +161,21 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Words:
+    """A list of texts."""
+
+    def read(self, value: object) -> tuple[str, ...]:
+        """Return the texts."""
+        if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
+            raise BadValueError(f"must be a list of texts in quotes, not {name_of(value)}")
+        return tuple(value)
+
+    def from_text(self, text: str) -> object:
+        """Return the words between commas."""
+        return text.split(",")
+
+
+@dataclass(frozen=True)
 class File:
     """The path of a file or folder; still relative to where it was written."""
 

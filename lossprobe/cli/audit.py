@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lossprobe.cli.audit_file import AuditFile, audit_file_options, load_settings, open_model
+from lossprobe.cli.inputs import is_same
 from lossprobe.cli.streams import say_to_runner
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.units import visible
@@ -65,7 +66,7 @@ def audit(context: click.Context, /, audit_file: AuditFile, **choices: Any) -> N
         _print_config(settings)
         return
     _check_reports([Path(path) for _, path in choices["reports"]], settings)
-    result = audit_now(settings, quiet=audit_file.quiet)
+    result = audit_now(settings, quiet=audit_file.quiet, reports=_destinations(choices))
     _show(result, choices)
     sys.stdout.flush()  # now, while a closed pipe can still be told apart from a verdict
     raise click.exceptions.Exit(result.exit_code)
@@ -93,14 +94,22 @@ def init(checkpoint: Path, texts: Sequence[Path], output: Path) -> None:
     say(f"next: lossprobe baseline update{config}, then lossprobe audit{config}")
 
 
-def audit_now(settings: AuditSettings, *, quiet: bool) -> AuditResult:
-    """Return the result of an audit, with its progress on a terminal."""
+def _destinations(choices: dict[str, Any]) -> list[Path]:
+    """Return the files that reports are written to, the job's summary among them."""
+    summary = os.environ.get(SUMMARY)
+    return [*(Path(path) for _, path in choices["reports"]), *([Path(summary)] if summary else [])]
+
+
+def audit_now(settings: AuditSettings, *, quiet: bool, reports: Sequence[Path] = ()) -> AuditResult:
+    """Return the result of an audit, with its progress on a terminal; `reports` are the files to be written then."""
     from lossprobe.audit_pass.gate import run_audit
     from lossprobe.audit_pass.texts import refuse_missing_baselines
     from lossprobe.cli.progress import show_progress
 
     refuse_missing_baselines(settings)  # before the model is loaded, which takes a while
-    return run_audit(settings, open_model(settings.model), functools.partial(show_progress, quiet=quiet))
+    created = [settings.baseline.path] if settings.baseline.path and settings.baseline.missing == "create" else []
+    checkpoint = open_model(settings.model, [*reports, *created])
+    return run_audit(settings, checkpoint, functools.partial(show_progress, quiet=quiet))
 
 
 def _show(result: AuditResult, choices: dict[str, Any]) -> None:
@@ -140,6 +149,10 @@ def _print_config(settings: AuditSettings) -> None:
     write_text(STDOUT, to_terminal(table, title, []) if sys.stdout.isatty() else to_csv(table))
 
 
+def _is_in(destination: Path, path: Path) -> bool:
+    return is_same(destination, path) or path.resolve() in destination.resolve().parents
+
+
 def _check_reports(destinations: Sequence[Path], settings: AuditSettings) -> None:
     """Refuse, before anything is scored, reports that could not be written, or not without a loss.
 
@@ -160,7 +173,7 @@ def _check_reports(destinations: Sequence[Path], settings: AuditSettings) -> Non
         if not target.parent.is_dir() or target.is_dir() or destination.is_symlink():
             reason = "its folder does not exist" if not target.parent.is_dir() else "is a folder or a symbolic link"
             raise OutputError("output.write", f"{shown}: cannot be written: {reason}")
-        if any(path is not None and path.resolve() in (target, *target.parents) for path in inputs):
+        if any(path is not None and _is_in(destination, path) for path in inputs):
             raise UsageError(
                 "output.is_input", f"{shown}: is, or lies in, an input of the audit, which is never changed"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from lossprobe.cli.inputs import protect_files
 from lossprobe.cli.options import DTYPES, Command, gather
 
 if TYPE_CHECKING:
@@ -83,10 +85,20 @@ def _origin(context: click.Context, name: str) -> str:
     return "--no-stop-early" if context.params.get(name) is False else f"--{name.replace('_', '-')}"
 
 
-def open_model(model: ModelSettings) -> Checkpoint:
-    """Return the checkpoint of an audit file."""
+def open_model(model: ModelSettings, written: Sequence[Path] = ()) -> Checkpoint:
+    """Return the checkpoint of an audit file.
+
+    Args:
+        model: which one, and how it runs.
+        written: files and folders that reports and baselines go to.
+
+    Raises:
+        UsageError: one of these is a file of the checkpoint, or lies in it.
+    """
     from lossprobe.checkpoint.detect import open_checkpoint
     from lossprobe.checkpoint.interface import LoadOptions
 
-    options = LoadOptions(device=model.device, dtype=model.dtype, tokenizer=model.tokenizer, gelu=model.gelu)
-    return open_checkpoint(model.checkpoint, options)
+    options = LoadOptions(model.device, model.dtype, model.tokenizer, model.gelu, model.ignore_config)
+    checkpoint = open_checkpoint(model.checkpoint, options)
+    protect_files(written, checkpoint.facts.files)
+    return checkpoint

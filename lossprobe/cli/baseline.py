@@ -50,7 +50,9 @@ def update(audit_file: AuditFile, force: bool) -> None:
 
     settings = _with_baseline(load_settings(audit_file))
     shown = functools.partial(show_progress, quiet=audit_file.quiet)
-    result, written = update_baseline(settings, open_model(settings.model), shown, force=force)
+    assert settings.baseline.path is not None
+    checkpoint = open_model(settings.model, [settings.baseline.path])
+    result, written = update_baseline(settings, checkpoint, shown, force=force)
     if result.checks:
         write_text(STDOUT, audit_to_terminal(result))
     for note in () if result.checks else result.notes:

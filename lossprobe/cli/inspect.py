@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from lossprobe.cli.options import DTYPE_HELP, DTYPES, TOKENIZER_HELP
+from lossprobe.cli.options import DTYPE_HELP, DTYPES, IGNORE_HELP, TOKENIZER_HELP
 
 HEADS = {
     "linear": "body and head split exactly: the head is one matrix, run on chunks of rows",
@@ -31,8 +31,11 @@ BATCHES = {
     type=click.Path(path_type=Path, exists=True),
     help=TOKENIZER_HELP,
 )
+@click.option("--ignore-config", multiple=True, metavar="KEY", help=IGNORE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(checkpoint: Path, dtype: str, tokenizer: Path | None, as_json: bool) -> None:
+def inspect(
+    checkpoint: Path, dtype: str, tokenizer: Path | None, ignore_config: tuple[str, ...], as_json: bool
+) -> None:
     """What a checkpoint is: family, sizes, hashes, tokenizer, BOS rule, and how its head is run.
 
     \b
@@ -42,7 +45,7 @@ def inspect(checkpoint: Path, dtype: str, tokenizer: Path | None, as_json: bool)
     from lossprobe.checkpoint.detect import open_checkpoint
     from lossprobe.checkpoint.interface import LoadOptions
 
-    opened = open_checkpoint(checkpoint, LoadOptions(dtype=dtype, tokenizer=tokenizer))
+    opened = open_checkpoint(checkpoint, LoadOptions(dtype=dtype, tokenizer=tokenizer, ignore_config=ignore_config))
     facts = asdict(opened.facts)
     words = opened.tokenizer
     bos = words.bos_id

@@ -22,6 +22,7 @@ CONTEXT_HELP = "Most input tokens of a window.  [default: the model's limit]"
 DESMOOTH_HELP = "Score the predictions with the uniform part of label smoothing EPS taken off (torch convention)."
 DTYPE_HELP = "Numbers of the forward pass; auto: as the weights are stored. Losses are float32 always."
 GELU_HELP = "GELU of a nanoGPT checkpoint, which does not say (tanh before June 2023)."
+IGNORE_HELP = "Leave out a key of the checkpoint's configuration that you know not to matter; may be repeated."
 STRIDE_HELP = "New tokens scored by each window after the first.  [default: no overlap]"
 TOKENIZER_HELP = "tokenizer.json or meta.pkl, when the checkpoint has none."
 UNKNOWN_HELP = "Refuse a text with a larger share of tokens outside the vocabulary."
@@ -41,6 +42,7 @@ class Scoring:
     dtype: str
     tokenizer: Path | None
     gelu: str
+    ignore_config: tuple[str, ...]
     split_documents: str | None
     text_field: str | None
     newlines: str
@@ -138,6 +140,7 @@ def scoring_options(command: Command) -> Command:
             "--follow-links", is_flag=True, help="Read also what links in a folder of texts lead to outside it."
         ),
         click.option("--gelu", type=click.Choice(["erf", "tanh"]), default="erf", help=GELU_HELP),
+        click.option("--ignore-config", multiple=True, metavar="KEY", help=IGNORE_HELP),
         click.option("--max-bytes", type=click.IntRange(min=1), default=1 << 31, help="Refuse longer texts."),
         click.option("--max-unknown", type=click.FloatRange(0, 1), default=0.01, help=UNKNOWN_HELP),
         click.option("--newlines", type=click.Choice(["keep", "lf"]), default="keep", help="lf: CRLF and CR to LF."),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lossprobe.cli.inputs import protect_files, protect_texts
 from lossprobe.cli.options import Outputs, file_name
 from lossprobe.errors import UsageError
 from lossprobe.report.talk import say
@@ -87,21 +88,19 @@ def present(view: View, outputs: Outputs) -> None:
 
 
 def protect_inputs(destination: Path, run: Run, inputs: Sequence[Path] = ()) -> None:
-    """Refuse to write a result over a text that was scored, or into a checkpoint or a run.
+    """Refuse to write a result over what was read for a run (checkpoint, texts), or into a checkpoint or a run.
 
     Raises:
         UsageError: the destination is one of these.
     """
     shown = visible(str(destination), 200)
-    target, folder = destination.resolve(), destination.resolve().parent
+    target = destination.resolve()
     if run.path.resolve() in target.parents:
         raise UsageError("output.inside_run", f"{shown}: lies inside the run, which is never changed")
-    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
-        raise UsageError("output.inside_checkpoint", f"{shown}: lies inside a checkpoint, which is never changed")
+    protect_files([destination], run.inputs)
     if target.is_file():
         sources = run.query("SELECT DISTINCT source FROM documents")["source"]
-        if any(Path(source).resolve() == target for source in (*sources, *inputs)):
-            raise UsageError("output.is_input", f"{shown}: is a text that was scored, which is never changed")
+        protect_texts([destination], [*map(Path, sources), *inputs])
 
 
 def draw(view: View) -> Figure:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lossprobe.cli.inputs import named_files, protect_files, protect_folder, protect_texts
 from lossprobe.cli.options import Scoring, given_options
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.report.talk import say
@@ -129,7 +130,9 @@ def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
     options = TextOptions(
         scoring.split_documents, scoring.text_field, scoring.newlines, scoring.max_bytes, scoring.follow_links
     )
-    return open_text(list(texts), options)
+    source = open_text(list(texts), options)
+    protect_texts(named_files(click.get_current_context()), [file.path for file in source.files])
+    return source
 
 
 def score_source(checkpoint_path: Path, source: Source, scoring: Scoring) -> Scored:
@@ -190,11 +193,17 @@ def score_options(scoring: Scoring) -> ScoreOptions:
 
 
 def load_checkpoint(path: Path, scoring: Scoring) -> Checkpoint:
-    """Return the checkpoint, de-smoothed where the scoring options ask for it."""
+    """Return the checkpoint, de-smoothed where the scoring options ask for it.
+
+    Raises:
+        UsageError: a result would be written over one of its files.
+    """
     from lossprobe.checkpoint.desmoothed import DesmoothedCheckpoint
     from lossprobe.checkpoint.detect import open_checkpoint
 
     checkpoint = open_checkpoint(path, load_options(scoring))
+    protect_files(named_files(click.get_current_context()), checkpoint.facts.files)
+    protect_folder(scoring.output, checkpoint.facts.files)
     return checkpoint if scoring.desmooth is None else DesmoothedCheckpoint(checkpoint, scoring.desmooth)
 
 
@@ -202,7 +211,7 @@ def load_options(scoring: Scoring) -> LoadOptions:
     """Return the checkpoint's part of the scoring options."""
     from lossprobe.checkpoint.interface import LoadOptions
 
-    return LoadOptions(device=scoring.device, dtype=scoring.dtype, tokenizer=scoring.tokenizer, gelu=scoring.gelu)
+    return LoadOptions(scoring.device, scoring.dtype, scoring.tokenizer, scoring.gelu, scoring.ignore_config)
 
 
 def check_output(checkpoint: Path, output: Path | None) -> None:

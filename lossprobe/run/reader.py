@@ -57,6 +57,12 @@ class Run:
         return str(self.manifest["labels"]["text"])
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """The files that the checkpoint was read from, as absolute paths; none where the run does not say."""
+        stored = self.manifest.get("inputs")
+        return tuple(each for each in stored if isinstance(each, str)) if isinstance(stored, list) else ()
+
+    @property
     def counts(self) -> dict[str, Any]:
         """Tokens, bytes, characters, words and documents, read and scored; see `run.planning`."""
         return dict(self.manifest["counts"])

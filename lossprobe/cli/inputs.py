@@ -1,0 +1,98 @@
+"""What was read is never written over: the files of checkpoints, tokenizers and texts, by whatever name they go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from lossprobe.cli.options import DEFAULT_FILE, SUFFIXES
+from lossprobe.errors import UsageError
+from lossprobe.units import visible
+
+# Files that no result replaces, whatever model it is about: a stored run does not know where copies of its model lie.
+PROTECTED_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".gguf", ".pkl"})
+PROTECTED_NAMES = frozenset(
+    {"config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "model.safetensors.index.json"}
+)
+
+
+def named_files(context: click.Context) -> list[Path]:
+    """Return the files of the command line that results will be written to (`--csv`, `--plot`)."""
+    names = [context.params.get(option.removeprefix("--")) for option in SUFFIXES]
+    return [Path(name) for name in names if isinstance(name, str) and name not in ("", "-", DEFAULT_FILE)]
+
+
+def protect_files(destinations: Iterable[Path], files: Sequence[str]) -> None:
+    """Refuse to write a result over a file that a checkpoint was read from, or into the folder of a checkpoint.
+
+    Args:
+        destinations: files that are to be written.
+        files: what was read.
+
+    Raises:
+        UsageError: a destination is one of the files, by name, through links, or as a hard link.
+    """
+    for destination in destinations:
+        shown = visible(str(destination), 200)
+        found = next((file for file in files if is_same(destination, Path(file))), None)
+        if found is not None:
+            other = "" if Path(found) == destination.absolute() else f", by the name of {visible(found, 200)}"
+            raise UsageError(
+                "output.is_input", f"{shown}: is a file that the checkpoint was read from{other}: never changed"
+            )
+        target = destination.resolve()
+        homes = [Path(file).parent.resolve() for file in files if Path(file).name == "config.json"]
+        if any(home in target.parents for home in homes) or _is_checkpoint_folder(target.parent):
+            raise UsageError("output.inside_checkpoint", f"{shown}: lies inside a checkpoint, which is never changed")
+        weights = target.suffix.lower() in PROTECTED_SUFFIXES or target.name in PROTECTED_NAMES
+        if weights and target.is_file():
+            raise UsageError(
+                "output.is_input", f"{shown}: is there, and by its name part of a checkpoint, which is never changed",
+                hint="remove it first, or choose another name",
+            )  # fmt: skip
+
+
+def protect_folder(folder: Path | None, files: Sequence[str]) -> None:
+    """Refuse to write a run into a checkpoint, or into a folder that holds a file which the checkpoint was read from.
+
+    Raises:
+        UsageError: the folder is such a one, through links too.
+    """
+    if folder is None:
+        return
+    shown, target = visible(str(folder), 200), folder.resolve()
+    protect_files([folder], files)
+    held = next((file for file in files if target in Path(file).resolve().parents), None)
+    if held is not None:
+        raise UsageError(
+            "output.inside_checkpoint",
+            f"{shown}: holds {visible(Path(held).name, 80)}, which the checkpoint was read from",
+            hint="choose a folder of its own",
+        )
+
+
+def protect_texts(destinations: Iterable[Path], texts: Iterable[Path]) -> None:
+    """Refuse to write a result over a text.
+
+    Raises:
+        UsageError: a destination is one of the texts, by name, through links, or as a hard link.
+    """
+    for destination in destinations:
+        if any(is_same(destination, text) for text in texts):
+            shown = visible(str(destination), 200)
+            raise UsageError("output.is_input", f"{shown}: is a text that was scored, which is never changed")
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Return whether two paths lead to one file: the same place through links, or hard links to the same bytes."""
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):  # one of them is not there: then only its place can be the same
+        return one.resolve() == other.resolve()
+
+
+def _is_checkpoint_folder(folder: Path) -> bool:
+    weights = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+    return (folder / "config.json").is_file() and any(True for name in weights for _ in folder.glob(name))
