@@ -65,6 +65,14 @@ def unconfigured(*prefixes: str, file: str, **given: str) -> Iterator[None]:
         os.environ.update(before)
 
 
+def temporary_folder() -> Path | None:
+    """Return the folder for temporary files; None where none can be written."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return None
+
+
 def private_folder(name: str) -> Path | None:
     """Return a folder for files that are kept between runs and trusted; None where there is no place for one.
 
@@ -89,8 +97,8 @@ def _places() -> Iterator[Path]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     if cache.is_absolute():  # a relative one would lie in the working folder
         yield cache / "lossprobe"
-    temporary = Path(tempfile.gettempdir())
-    if not _is_working_folder(temporary):  # the last resort of Python, and its content may be a stranger's
+    temporary = temporary_folder()
+    if temporary is not None and not _is_working_folder(temporary):  # Python's last resort, and maybe a stranger's
         yield temporary / f"lossprobe-{os.geteuid() if hasattr(os, 'geteuid') else 'user'}"
 
 

@@ -21,7 +21,7 @@ ALLOWED = {
     "text": {"errors", "units"},
     "checkpoint": {"errors", "units", "isolation"},
     "scoring": {"errors", "units", "isolation", "text", "checkpoint.interface"},
-    "run": {"errors", "units", "text", "checkpoint.interface", "scoring"},
+    "run": {"errors", "units", "isolation", "text", "checkpoint.interface", "scoring"},
     "protocols": set(),
     "analysis": {"errors", "units", "text", "run", "protocols"},
     "audit": {"errors", "units", "text", "run", "analysis"},

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.abc import MetaPathFinder
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -26,6 +26,7 @@ from lossprobe.cli.doctor import doctor
 from lossprobe.cli.environment import settle_environment
 from lossprobe.cli.gap import gap
 from lossprobe.cli.hardest import hardest
+from lossprobe.cli.imports import checked_imports
 from lossprobe.cli.inspect import inspect
 from lossprobe.cli.objectives import objectives
 from lossprobe.cli.perplexity import perplexity
@@ -36,7 +37,7 @@ from lossprobe.cli.streams import occupy_closed, prepared
 from lossprobe.cli.tokens import tokens
 from lossprobe.cli.verify import verify
 from lossprobe.errors import LossprobeError, OutputError, ResourceError, UsageError
-from lossprobe.isolation import DELETED, ELSEWHERE, refuse_deleted_folder, working_folder_is_there
+from lossprobe.isolation import DELETED, ELSEWHERE, temporary_folder, working_folder_is_there
 from lossprobe.units import visible
 
 CONTEXT = {
@@ -48,6 +49,9 @@ CONTEXT = {
     "token_normalize_func": lambda word: word.replace("_", "-"),
 }
 KEPT = "finished parts are kept; repeat the command to resume"
+OUT_OF_MEMORY = re.compile(
+    r"(?i)failed to map segment|(cannot|can't|can not|unable to) allocate|bad_alloc|start new thread|out of memory"
+)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -102,10 +106,9 @@ def _run(arguments: list[str]) -> int:
     arguments = [word for word in arguments if word != "--debug"] or ["--help"]
     previous = _on_sigterm()
     unused = settle_environment()
-    sys.meta_path.insert(0, _TORCH)
     try:
         # Not click's own `main`, which turns a closed pipe into exit code 1.
-        with cli.make_context("lossprobe", arguments, obj=unused) as context:
+        with checked_imports(), cli.make_context("lossprobe", arguments, obj=unused) as context:
             cli.invoke(context)
         sys.stdout.flush()  # now, while a closed pipe or a full disk can still be told apart from success
     except click.exceptions.Exit as error:
@@ -118,20 +121,7 @@ def _run(arguments: list[str]) -> int:
         return _report(failure_of(error), as_json="--json" in arguments)
     finally:
         signal.signal(signal.SIGTERM, previous)
-        sys.meta_path.remove(_TORCH)
     return 0
-
-
-class _Torch(MetaPathFinder):
-    """Finds no module, and refuses to import torch where its matrix library would end the process without a word."""
-
-    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - Python's names
-        """Return nothing."""
-        if fullname == "torch":
-            refuse_deleted_folder()
-
-
-_TORCH = _Torch()
 
 
 @dataclass(frozen=True)
@@ -156,14 +146,22 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(130, "interrupted", f"interrupted; {KEPT}")
         case Terminated():
             return Failure(143, "terminated", f"terminated; {KEPT}")
-        case MemoryError():
+        case MemoryError() | ImportError() | OSError() | RuntimeError() if _is_about_memory(error):
             return Failure(ResourceError.exit_code, "memory", "out of memory", "lower --batch-size or --context")
         case OSError() if error.errno in FULL:
             return Failure(OutputError.exit_code, "output.write", f"cannot be written: {error.strerror}")
+        case FileNotFoundError() if temporary_folder() is None:
+            hint = "set TMPDIR to a folder that can be written"
+            return Failure(OutputError.exit_code, "output.no_folder", "there is no folder for temporary files", hint)
         case FileNotFoundError() if not working_folder_is_there():
             return Failure(UsageError.exit_code, "folder.deleted", DELETED, ELSEWHERE)
     text = visible(f"{type(error).__name__}: {error}", 300)
     return Failure(1, "internal", f"internal error: {text}", "run again with --debug, and please report it")
+
+
+def _is_about_memory(error: BaseException) -> bool:
+    """Return whether memory or threads ran out: libraries say so in their own words, also while they are loaded."""
+    return isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def _from_environment(error: click.UsageError) -> str:

@@ -13,7 +13,14 @@ from lossprobe.units import format_count, visible
 
 ROWS = 40
 # What Markdown would read as markup, a link, a mention, a formula, a list or the end of a cell.
-MARKUP = re.compile(r"[\\`*_\[#|~$@]|^[-+>]")
+MARKUP = re.compile(r"[\\`*_\[#|~$@]|^[-+>]|(?<=^\d)[.)]")
+# Text becomes a link by itself, whatever is escaped in it: https://…, www.…, me@host, @name, #1, GH-1, a commit's hash.
+# GitHub looks for some of these in the finished page, so that only a character between can prevent it.
+LINK = re.compile(
+    r"(?i)(:(?=//)|\bwww(?=\.)|@(?=\w)|#(?=\d)|\bGH(?=-\d)"
+    r"|(?<![\w.])(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{6}(?=[0-9a-f]{1,34}\b))"
+)
+JOINER = "\u2060"  # has no width and no break: the text looks as before
 
 
 def to_markdown(table: pd.DataFrame, title: str, lines: Iterable[str]) -> str:
@@ -34,9 +41,9 @@ def to_markdown(table: pd.DataFrame, title: str, lines: Iterable[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Return text that Markdown shows as it is.
+    r"""Return text that Markdown shows as it is, and that nothing turns into a link or a mention.
 
-    >>> escaped("a|b <x> @me *1*")
-    'a\\|b &lt;x&gt; \\@me \\*1\\*'
+    >>> escaped("a|b <x> *1*"), escaped("https://x")
+    ('a\\|b &lt;x&gt; \\*1\\*', 'https:\u2060//x')
     """
-    return MARKUP.sub(r"\\\g<0>", html.escape(text, quote=False)).replace("\n", " ")
+    return MARKUP.sub(r"\\\g<0>", html.escape(LINK.sub(rf"\1{JOINER}", text), quote=False)).replace("\n", " ")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lossprobe.errors import OutputError, ResourceError, UsageError
+from lossprobe.isolation import temporary_folder
 from lossprobe.run.files import refuse_undecodable, sha256_of
 from lossprobe.run.schema import MANIFEST, PLAN, SCHEMA_VERSION
 from lossprobe.units import visible
@@ -26,6 +26,13 @@ LATEST = "latest"
 BATCH_ROWS = 65_536
 MEMORY_LIMIT = "2GB"
 TABLES = ("tokens", "histogram", "ladder", "documents", "vocabulary")
+# Nothing is downloaded, and nothing of the user's DuckDB is read.
+ISOLATED = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "allow_persistent_secrets": False,
+}
 BAD_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)
 
 
@@ -79,8 +86,12 @@ class Run:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        spill = Path(tempfile.gettempdir()) / f"lossprobe-{os.getpid()}"  # made only when a query outgrows its memory
-        connection = duckdb.connect(config={"threads": 1, "memory_limit": MEMORY_LIMIT, "temp_directory": str(spill)})
+        temporary = temporary_folder()
+        # Made only when a query outgrows its memory.
+        spill = "" if temporary is None else str(temporary / f"lossprobe-{os.getpid()}")
+        connection = duckdb.connect(
+            config={"threads": 1, "memory_limit": MEMORY_LIMIT, "temp_directory": spill, **ISOLATED}
+        )
         for table in TABLES:
             files = self.table_files(table)
             if files:

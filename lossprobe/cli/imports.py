@@ -1,0 +1,61 @@
+"""What must be true before a heavy library is imported: where it is not, some of them end or hang the whole process."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from types import ModuleType
+
+from lossprobe.errors import ResourceError
+from lossprobe.isolation import refuse_deleted_folder
+
+resource: ModuleType | None
+try:
+    import resource
+except ImportError:  # Windows: no limits
+    resource = None
+
+# Bytes of address space that must be left before a library is imported. With less, numpy's matrix library waits for
+# memory for ever, and DuckDB, which reserves room for its threads, ends the process.
+NEEDED = {"numpy": 384 << 20, "duckdb": 640 << 20}
+
+
+class _Conditions(MetaPathFinder):
+    """Finds no module; refuses to import some."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - Python's
+        """Return nothing, so that the other finders are asked."""
+        if fullname == "torch":  # its matrix library asks for the working folder, and ends the process without one
+            refuse_deleted_folder()
+        if fullname in NEEDED:
+            refuse_small_space(fullname, NEEDED[fullname])
+
+
+def refuse_small_space(library: str, needed: int) -> None:
+    """Refuse to import a library where the address space is limited, and less than `needed` bytes of it are left.
+
+    Raises:
+        ResourceError: it is so.
+    """
+    limit = -1 if resource is None else resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit < 0:
+        return
+    try:
+        mmap.mmap(-1, needed, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ).close()
+    except OSError:
+        text = f"{library} needs {needed >> 20} MiB of address space, and less is left of {limit >> 20} MiB"
+        raise ResourceError("memory.limit", text, hint="raise the limit (ulimit -v)") from None
+
+
+@contextmanager
+def checked_imports() -> Iterator[None]:
+    """Check the conditions of what is imported in the block."""
+    finder = _Conditions()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
