@@ -136,12 +136,11 @@ class Campaign:
         kind, command = KINDS[case.kind], " ".join(outcome.command)
         sound = self.sound[kind.commands[0], outcome.command]
         difference = differs(outcome, sound)
-        if not kind.identified:
-            if difference:
-                yield Fault(name, said, command, "silently another number", difference)
-        elif outcome.command[0] == "perplexity" and identity(outcome) == identity(sound):
-            if difference or case.kind == "safetensors data":
-                yield Fault(name, said, command, "another number with the same hashes", difference or "none")
+        if difference and not kind.identified:
+            yield Fault(name, said, command, "silently another number", difference)
+        same = kind.identified and outcome.command[0] == "perplexity" and identity(outcome) == identity(sound)
+        if same and (difference or case.kind == "safetensors data"):
+            yield Fault(name, said, command, "another number with the same hashes", difference or "none")
 
 
 def _import_everything() -> None:

@@ -1,6 +1,6 @@
 """Files broken on purpose: no internal error, no hang, nothing harmed, no silently different number.
 
-The cases have fixed seeds, so that they are the same every time. `campaign.py` beside this file runs others, any length.
+The cases have fixed seeds, and are the same every time. `campaign.py` beside this file runs others, any length.
 """
 
 import json
