@@ -209,6 +209,11 @@ def window_policy(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy
     tokenizer = checkpoint.tokenizer
     if options.bos == "always" and tokenizer.bos_id is None:
         raise UsageError("windows.bos", f"--bos always: the tokenizer of {checkpoint.facts.name} has no BOS token")
+    if options.bos == "always" and (tokenizer.bos_id or 0) >= checkpoint.facts.vocab_size:
+        raise UsageError(
+            "windows.bos",
+            f"--bos always: BOS is id {tokenizer.bos_id}, the model has {checkpoint.facts.vocab_size} ids",
+        )
     with_bos = options.bos == "always" or (options.bos == "auto" and tokenizer.adds_bos)
     return WindowPolicy(
         context, options.stride or context, tokenizer.bos_id if with_bos else None, options.score_unknown

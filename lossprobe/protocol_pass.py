@@ -8,8 +8,9 @@ from dataclasses import replace
 from lossprobe.analysis.protocol_table import ProtocolTable, Refusal, compare_protocols
 from lossprobe.analysis.protocols import ProtocolScore, measure_protocol
 from lossprobe.checkpoint.interface import Checkpoint
-from lossprobe.errors import NothingToScoreError, TextError, UsageError
+from lossprobe.errors import CheckpointError, NothingToScoreError, TextError, UsageError
 from lossprobe.pipeline import DEFAULT_CONTEXT, Progress, ScoreOptions, score, score_into
+from lossprobe.protocol_tokens import TokenCounts, checkpoint_of_tool
 from lossprobe.protocols import PROTOCOLS
 from lossprobe.run.reader import Run
 from lossprobe.scoring.plan import WindowPolicy, row_count
@@ -78,6 +79,7 @@ def score_protocol(
         TextError: a text that the tool refuses.
         LossprobeError: as in `pipeline.score`.
     """
+    checkpoint = checkpoint_of_tool(protocol, checkpoint)
     source, options = prepare_protocol(protocol, checkpoint, source, options or ScoreOptions())
     run = score_into(None, checkpoint, source, options, progress=progress).run
     return run, measure_protocol(run, protocol)
@@ -88,6 +90,12 @@ def prepare_protocol(
 ) -> tuple[Source, ScoreOptions]:
     """Return the documents and the options with which `pipeline.score` scores what a tool scores.
 
+    Args:
+        protocol: a name of `PROTOCOLS`.
+        checkpoint: from `checkpoint_of_tool`.
+        source: the text; gets a notice where the tool's tokens are others than the checkpoint's own.
+        options: as in `score_protocol`.
+
     Raises:
         UsageError: as in `protocol_policy`.
         TextError: a text that the tool refuses for its length.
@@ -96,10 +104,14 @@ def prepare_protocol(
         source = JoinedSource(source, strip_newline=protocol == "llama.cpp")
     policy = protocol_policy(protocol, checkpoint, options)
     unknown, rows = False, 0
+    counts = TokenCounts(checkpoint)
     for document in source.documents():
         tokens = checkpoint.tokenizer.encode(document.text)
         unknown |= bool(tokens.unknown.any())
         rows += row_count(tokens, policy)
+        counts.add(document.text, tokens)
+    if counts.differ:
+        source.notices.append(f"{protocol}: {counts}")
     needed = FULL_WINDOWS_NEEDED.get(protocol, 0) * (policy.context + 1)
     if rows < needed:
         raise TextError(
@@ -129,7 +141,12 @@ def score_all_protocols(
     for protocol in PROTOCOLS:
         given = replace(options, bos="auto", stride=options.stride if protocol in LOOPS else None)
         try:
-            results.append(score_protocol(protocol, checkpoint, source, given, progress)[1])
+            seen = checkpoint_of_tool(protocol, checkpoint)
+        except CheckpointError as error:
+            results.append(Refusal(protocol, error.message))
+            continue
+        try:
+            results.append(score_protocol(protocol, seen, source, given, progress)[1])
         except (UsageError, TextError, NothingToScoreError) as error:
             results.append(Refusal(protocol, error.message.removeprefix(f"{protocol}: ")))
     return own, compare_protocols(own, results)
@@ -144,7 +161,7 @@ def protocol_policy(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
     _refuse_options(protocol, checkpoint, options)
     tokenizer = checkpoint.tokenizer
     limit = checkpoint.facts.context_length or DEFAULT_CONTEXT
-    own = tokenizer.bos_id if tokenizer.adds_bos else None
+    own = _own_bos(protocol, checkpoint)
     if protocol == "lm-eval":
         length = options.context or limit
         prefix = _prefix(protocol, checkpoint, tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id)
@@ -179,12 +196,24 @@ def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
         raise UsageError("windows.context", f"--context {options.context}: the model's limit is {facts.context_length}")
 
 
+def _own_bos(protocol: str, checkpoint: Checkpoint) -> int | None:
+    """Return the id that a tokenizer puts before a text by itself, whatever its name."""
+    tokenizer = checkpoint.tokenizer
+    first: int | None = getattr(tokenizer, "first_id", tokenizer.bos_id if tokenizer.adds_bos else None)
+    return first if first is None else _prefix(protocol, checkpoint, first)
+
+
 def _prefix(protocol: str, checkpoint: Checkpoint, token_id: int | None) -> int:
     if token_id is None:
         kind = {"paloma": "an EOS", "evaluate": "a BOS (without --bos never)"}.get(protocol, "a BOS or EOS")
         raise UsageError(
             "protocol.no_prefix",
             f"{protocol}: puts {kind} before each document, and the tokenizer of {checkpoint.facts.name} has none",
+        )
+    if token_id >= checkpoint.facts.vocab_size:
+        raise UsageError(
+            "protocol.no_prefix",
+            f"{protocol}: puts id {token_id} before each document, the model has {checkpoint.facts.vocab_size} ids",
         )
     return token_id
 

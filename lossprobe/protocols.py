@@ -18,6 +18,8 @@ class Protocol:
         joined: whether the documents are one stream, joined by a blank line where there are several.
         windows: which tokens it sees and scores, in words.
         mean: how it makes one number of them, in words.
+        reader: what reads the files of a tokenizer for it: "transformers" (AutoTokenizer), "tokenizers" (tokenizer.json
+            alone), "gguf" (llama.cpp's converter); "" where it has tokenizers of its own.
     """
 
     tool: str
@@ -25,6 +27,7 @@ class Protocol:
     joined: bool
     windows: str
     mean: str
+    reader: str = "transformers"
 
     @property
     def why(self) -> str:
@@ -78,6 +81,7 @@ PROTOCOLS = {
         joined=True,
         windows="disjoint windows of at most 512, BOS in place of the first token, only the second half scored",
         mean="per token",
+        reader="gguf",
     ),
     "levanter": Protocol(
         tool="Levanter (marin 2026), perplexity of raw documents, without its caps of 256 documents and 32,768 bytes",
@@ -85,6 +89,7 @@ PROTOCOLS = {
         joined=False,
         windows=f"BOS before each document only where the tokenizer adds none; {ONE_LESS}",
         mean="per byte of the text, unscored ones included",
+        reader="tokenizers",
     ),
     "fundamentallm": Protocol(
         tool="FundamentaLLM, val_loss of train",
@@ -92,6 +97,7 @@ PROTOCOLS = {
         joined=True,
         windows="no BOS; full windows only, the tail left out",
         mean="per token",
+        reader="",
     ),
     "nanogpt": Protocol(
         tool="nanoGPT, estimate_loss: a pass over all blocks in place of its random ones",
@@ -99,5 +105,6 @@ PROTOCOLS = {
         joined=True,
         windows="no BOS; full blocks only, the tail left out",
         mean="per token",
+        reader="",
     ),
 }

@@ -31,8 +31,10 @@ ALLOWED = {
     "divergence_pass": {
         "errors", "units", "text", "checkpoint.interface", "scoring", "run", "analysis.divergence", "pipeline",
     },
+    "protocol_tokens": {"units", "checkpoint.interface", "checkpoint.retokenized", "protocols"},
     "protocol_pass": {
-        "errors", "units", "text", "checkpoint.interface", "scoring", "run", "protocols", "analysis", "pipeline",
+        "errors", "units", "text", "checkpoint.interface", "scoring", "run", "protocols", "protocol_tokens", "analysis",
+        "pipeline",
     },
     "selfcheck_pass": {
         "errors", "units", "text", "checkpoint.interface", "scoring", "run", "analysis.selfcheck", "pipeline",
@@ -40,7 +42,7 @@ ALLOWED = {
     "audit_pass": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "audit", "pipeline"},
     "cli": {
         "errors", "units", "isolation", "text", "checkpoint", "scoring", "run", "analysis", "audit", "audit_file", "report",
-        "protocols", "pipeline", "divergence_pass", "protocol_pass", "selfcheck_pass", "audit_pass",
+        "protocols", "pipeline", "divergence_pass", "protocol_tokens", "protocol_pass", "selfcheck_pass", "audit_pass",
     },
     "pytest_plugin": {"errors", "units", "audit", "audit_file", "audit_pass", "report", "cli"},
 }  # fmt: skip

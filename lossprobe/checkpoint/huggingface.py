@@ -19,7 +19,7 @@ from lossprobe.checkpoint.constants import CONSTANT_NAME
 from lossprobe.checkpoint.exact_load import STORED_DTYPES, load_exactly
 from lossprobe.checkpoint.hashes import combined_sha256, file_sha256
 from lossprobe.checkpoint.ignored import Ignored
-from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions
+from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions, Tokenizer
 from lossprobe.checkpoint.json_file import read_json
 from lossprobe.checkpoint.model_config import build_config, building, check_size
 from lossprobe.checkpoint.plain_files import absolute, followed_links, stands
@@ -58,10 +58,9 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
     tokenizer = open_tokenizer(options.tokenizer or path)
     read = (path / "config.json", *weights.files, *weights.index)
     words = getattr(tokenizer, "files", ())
-    links = followed_links((*read, *(words if options.tokenizer is None else ())))
+    links = followed_links(dict.fromkeys((*read, *(words if options.tokenizer is None else ()))))
     with building(shown):
-        if tokenizer.bos_id is None:  # GPT-2's tokenizer files name no BOS, its config.json does
-            tokenizer.bos_id = _configured_bos(settings, int(config.get_text_config().vocab_size))
+        differing = settle_ends(tokenizer, settings, int(config.get_text_config().vocab_size))
         facts = CheckpointFacts(
             name=path.resolve().name,
             family=str(settings["model_type"]),
@@ -75,7 +74,10 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             device=options.device,
             tied=_tied(model),
             config_from=ignored.source,
-            notices=(*weights.notices, *loaded.notices, *ignored.notices, *links, *getattr(tokenizer, "notices", ())),
+            notices=(
+                *weights.notices, *loaded.notices, *ignored.notices, *links, *getattr(tokenizer, "notices", ()),
+                *(f"{shown}: {notice}" for notice in differing),
+            ),  # fmt: skip
             files=absolute((*read, *words)),
         )
         return CausalLM(model.to(options.device), facts, tokenizer)
@@ -102,10 +104,28 @@ def _tied(model: Any) -> bool | None:
     return None if weight is None else weight is model.get_input_embeddings().weight
 
 
-def _configured_bos(settings: Mapping[str, Any], vocab_size: int) -> int | None:
-    """Return the bos_token_id that a config.json names, when it is an id that the model has."""
-    bos = settings.get("bos_token_id")
-    return bos if type(bos) is int and 0 <= bos < vocab_size else None
+def settle_ends(tokenizer: Tokenizer, settings: Mapping[str, Any], vocab_size: int) -> list[str]:
+    """Take the BOS of a config.json where the tokenizer's files name none; return where the two contradict each other.
+
+    Args:
+        tokenizer: gets the BOS.
+        settings: config.json; several EOS are a list there.
+        vocab_size: ids from here on the model does not have.
+    """
+    text = settings.get("text_config")
+    stated = {**(text if isinstance(text, dict) else {}), **settings}
+    notices = []
+    for role, own in (("bos", tokenizer.bos_id), ("eos", tokenizer.eos_id)):
+        value = stated.get(f"{role}_token_id")
+        ids = [index for index in (value if isinstance(value, list) else [value]) if type(index) is int]
+        if role == "bos" and own is None and ids and 0 <= ids[0] < vocab_size:
+            tokenizer.bos_id = ids[0]
+        elif own is not None and ids and own not in ids:
+            listed = ", ".join(map(str, ids[:4]))
+            notices.append(
+                f"{role.upper()} is id {own} in the tokenizer's files, {listed} in config.json; {own} is used"
+            )
+    return notices
 
 
 def _numel(entry: TensorEntry) -> int:

@@ -70,6 +70,25 @@ class Tokenizer(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadByOthers(Protocol):
+    """A tokenizer whose files other programs read by rules of their own.
+
+    Attributes:
+        canonical: what is run, as bytes: two that are equal give the same tokens.
+    """
+
+    canonical: bytes
+
+    def seen_by(self, reader: str) -> Tokenizer:
+        """Return the tokenizer that another program makes of the files; `Protocol.reader` names it.
+
+        Raises:
+            CheckpointError: the program cannot read them.
+        """
+        ...
+
+
 class Checkpoint(Protocol):
     """A causal language model, split into body and head so that the head can run on chunks of rows.
 

@@ -30,8 +30,7 @@ from lossprobe.units import visible
 
 # Isolated (-I): no code from the working folder, no PYTHON* variable. Then the parent's own import path.
 START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lossprobe.checkpoint.sandbox_worker import main; "
-    "main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lossprobe.checkpoint.{worker} import main; main()"
 )
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "true",
@@ -52,9 +51,13 @@ class Sandbox:
         opening: the parts of the first request, which builds the tokenizer; see `sandbox_worker`.
         shown: how messages name it.
         limits: what one request may take.
+        worker: the module that the child runs.
     """
 
-    def __init__(self, opening: Sequence[bytes], shown: str, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, opening: Sequence[bytes], shown: str, limits: Limits = DEFAULT_LIMITS, worker: str = "sandbox_worker"
+    ) -> None:
+        self._worker = worker
         self._opening = opening
         self._shown = shown
         self._limits = limits
@@ -101,7 +104,7 @@ class Sandbox:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _end
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", START, json.dumps(path)],
+                [sys.executable, "-I", "-c", START.format(worker=self._worker), json.dumps(path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,

@@ -64,6 +64,7 @@ class Opened:
             "unknown_id": vocabulary.get(_unknown_token(content), -1),
             "bos_id": vocabulary.get(bos_token) if bos_token else None,
             "prefix": self._prefix(),
+            "added_ids": {entry["content"]: index for index, entry in added.items()},
             "special_ids": [index for index, entry in added.items() if entry.get("special")],
         }
 
@@ -158,8 +159,8 @@ def set_limits(memory: int, seconds: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def main() -> None:
-    """Run in a child process: quiet, expendable, deaf to Ctrl-C."""
+def prepare() -> Any:
+    """Make this process a child: quiet, expendable, deaf to Ctrl-C; return the stream for its answers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
     if hasattr(signal, "SIGPROF"):
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -169,5 +170,11 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints cannot get between the frames
+    return answers
+
+
+def main() -> None:
+    """Run in a child process."""
+    answers = prepare()
     serve(sys.stdin.buffer, answers, Sizes(batch=2 * int(os.environ[THREADS])))
     os._exit(0)  # to free a large vocabulary takes time, and nobody needs it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -12,19 +13,10 @@ import numpy.typing as npt
 
 from lossprobe.checkpoint.frames import COUNTS, DEFAULT_LIMITS, Limits
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
-from lossprobe.checkpoint.json_file import read_json
-from lossprobe.checkpoint.plain_files import stands
 from lossprobe.checkpoint.sandbox import Sandbox
+from lossprobe.checkpoint.tokenizer_files import read_tokenizer_files
+from lossprobe.checkpoint.tokenizer_settings import TokenSettings, read_settings
 from lossprobe.errors import CheckpointError
-from lossprobe.units import visible
-
-# What lies beside a tokenizer.json and belongs to it, read or not: no result is written over any of these.
-BESIDE = (
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-    "tokenizer.model", "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
-MAX_TOKENIZER_BYTES = 256 << 20
-MAX_SETTINGS_BYTES = 16 << 20  # tokenizer_config.json can describe every added token at length
 
 
 class BackendTokenizer:
@@ -35,21 +27,33 @@ class BackendTokenizer:
         settings: the parsed tokenizer_config.json, or an empty dict.
         shown: how messages name it.
         limits: what one document may take.
+        tokens: what all files beside the tokenizer.json say; None for what `settings` says.
+
+    Attributes:
+        first_id: the id that it puts before a text by itself, whatever its name, or None.
+        canonical: the tokenizer.json that is run, with the tokens of the other files, as JSON.
+        added_ids: content → id of the added tokens.
+        files: every file that it was read from.
 
     Raises:
         CheckpointError: the library cannot build it, or not within its limits.
     """
 
     def __init__(
-        self, definition: dict[str, Any], settings: dict[str, Any], shown: str, limits: Limits = DEFAULT_LIMITS
+        self,
+        definition: dict[str, Any],
+        settings: dict[str, Any],
+        shown: str,
+        limits: Limits = DEFAULT_LIMITS,
+        tokens: TokenSettings | None = None,
     ) -> None:
         self._shown = shown
         self.files: tuple[Path, ...] = ()
-        definition, ignored = _whole_and_repeatable(definition)
-        self.notices = tuple(f"{shown}: ignored embedded {key}" for key in ignored)
-        canonical = json.dumps(definition, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        bos_token = _content(settings.get("bos_token")).encode("utf-8", "surrogatepass")
-        self._sandbox = Sandbox([canonical, bos_token], shown, limits)
+        tokens = tokens or read_settings(settings)
+        definition, ignored = _whole_and_repeatable(tokens.add_to(definition))
+        self.canonical = json.dumps(definition, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        bos_token = tokens.content("bos_token").encode("utf-8", "surrogatepass")
+        self._sandbox = Sandbox([self.canonical, bos_token], shown, limits)
         content, ids, lengths, data = self._sandbox.open()
         facts = json.loads(content)
         self.kind: str = facts["kind"]
@@ -58,23 +62,35 @@ class BackendTokenizer:
         pieces = zip(np.frombuffer(ids, dtype=np.int64).tolist(), [0, *ends], ends, strict=False)
         self._bytes = {index: bytes(data[start:stop]) for index, start, stop in pieces}
         self.special_ids: frozenset[int] = frozenset(facts["special_ids"])
-        eos_token = _content(settings.get("eos_token")).encode("utf-8", "surrogatepass")
-        named = (index for index in sorted(self.special_ids) if self._bytes.get(index) == eos_token)
-        self.eos_id: int | None = next(named, None) if eos_token else None
+        self.added_ids: dict[str, int] = facts["added_ids"]
+        tokens.note_ids(self.added_ids)
+        notices = [*(f"ignored embedded {key}" for key in ignored), *tokens.notices]
         prefix = facts["prefix"]
-        added = prefix[0] if prefix else None
         if len(prefix) > 1:
-            self.notices += (f"{shown}: puts {len(prefix)} tokens before a text, of which only the first is used",)
-        self.bos_id: int | None = facts["bos_id"] if facts["bos_id"] is not None else added
-        self.adds_bos = self.bos_id is not None and added == self.bos_id
+            notices.append(f"puts {len(prefix)} tokens before a text, of which only the first is used")
+        self.first_id: int | None = prefix[0] if prefix else None
+        self.eos_id: int | None = self.added_ids.get(tokens.content("eos_token"))
+        self.bos_id: int | None = facts["bos_id"] if facts["bos_id"] is not None else self.first_id
+        self.adds_bos = self.bos_id is not None and self.first_id == self.bos_id
         # transformers 5 follows tokenizer.json alone (transformers 4 followed the setting for most classes); so do we,
         # for numbers that agree with other tools, but a contradiction is worth a word.
         wanted = settings.get("add_bos_token")
         if isinstance(wanted, bool) and self.bos_id is not None and wanted != self.adds_bos:
             does = "adds one" if self.adds_bos else "adds none"
-            self.notices += (f"{shown}: add_bos_token is {wanted}, but tokenizer.json {does}; choose with --bos",)
-        identity = canonical + f"|bos {self.bos_id} {self.adds_bos}".encode()
-        self.sha256 = hashlib.sha256(identity).hexdigest()
+            notices.append(f"add_bos_token is {wanted}, but tokenizer.json {does}; choose with --bos")
+        self.notices = tuple(f"{shown}: {notice}" for notice in notices)
+        self.sha256 = self._identity()
+
+    def with_ends(self, bos_id: int | None, eos_id: int | None, first_id: int | None) -> BackendTokenizer:
+        """Return the same tokenizer, in the same child process, with other tokens at the beginning and the end."""
+        other = copy.copy(self)
+        other.bos_id, other.eos_id, other.first_id = bos_id, eos_id, first_id
+        other.adds_bos = bos_id is not None and first_id == bos_id
+        other.sha256 = other._identity()
+        return other
+
+    def _identity(self) -> str:
+        return hashlib.sha256(self.canonical + f"|bos {self.bos_id} {self.adds_bos}".encode()).hexdigest()
 
     def encode(self, text: str) -> Tokens:
         """Return the tokens of one document, without BOS; special tokens in the text are recognised.
@@ -119,18 +135,9 @@ def open_tokenizer(path: Path) -> Tokenizer:
     Raises:
         CheckpointError: no tokenizer.json, not JSON, or not a tokenizer that the library can build.
     """
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not stands(file):
-        raise CheckpointError(
-            "tokenizer.missing",
-            f"{visible(str(path), 200)}: no tokenizer.json found",
-            hint="save the tokenizer with transformers' save_pretrained, or name one with --tokenizer",
-        )
-    settings_file = file.with_name("tokenizer_config.json")
-    settings = read_json(settings_file, MAX_SETTINGS_BYTES) if stands(settings_file) else {}
-    tokenizer = BackendTokenizer(read_json(file, MAX_TOKENIZER_BYTES), settings, visible(str(file), 200))
-    tokenizer.files = (file, *(file.with_name(name) for name in BESIDE if stands(file.with_name(name))))
-    return tokenizer
+    from lossprobe.checkpoint.tokenizer_readers import FilesTokenizer
+
+    return FilesTokenizer(read_tokenizer_files(path))
 
 
 def _whole_and_repeatable(definition: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -142,10 +149,3 @@ def _whole_and_repeatable(definition: dict[str, Any]) -> tuple[dict[str, Any], l
         changed["model"] = model | {"dropout": None}
         ignored.append("dropout")
     return changed, ignored
-
-
-def _content(token: object) -> str:
-    """Return the text of a special token, which tokenizer_config.json gives as a string or an object."""
-    if isinstance(token, dict):
-        token = token.get("content")
-    return token if isinstance(token, str) else ""

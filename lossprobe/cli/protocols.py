@@ -41,13 +41,14 @@ def show_protocols(protocol: str, sources: tuple[Path, ...], outputs: Outputs, s
 def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
     from lossprobe.analysis.protocols import measure_protocol
     from lossprobe.protocol_pass import prepare_protocol
+    from lossprobe.protocol_tokens import checkpoint_of_tool
     from lossprobe.report.tables import by_unit
 
     if outputs.plot is not None:
         raise UsageError("protocol.plot", f"--plot: only with --protocol all, not with {protocol}")
     source = open_source(sources[1:], scoring)
     check_output(sources[0], scoring.output)
-    checkpoint = load_checkpoint(sources[0], scoring)
+    checkpoint = checkpoint_of_tool(protocol, load_checkpoint(sources[0], scoring))
     prepared, options = prepare_protocol(protocol, checkpoint, source, score_options(scoring))
     run = score_checkpoint(checkpoint, prepared, options, scoring, latest=False).run
     result = measure_protocol(run, protocol)

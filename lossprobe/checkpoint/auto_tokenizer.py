@@ -1,0 +1,162 @@
+"""What transformers' AutoTokenizer makes of a tokenizer's files, which can be another tokenizer than tokenizer.json.
+
+In transformers 5 many classes (GPT2, Qwen2, GPTNeoX, Cohere, Gemma, Llama, T5, BERT, ...) take the vocabulary and the
+merges out of a tokenizer.json and put them behind a pre-tokenizer and a normalizer of their own. Whether that gives
+other tokens, a child process tells, which loads the files as AutoTokenizer does. That takes a second, so it is asked
+only where a look at the classes that can be meant does not answer already.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers.models import BPE
+from transformers import TokenizersBackend
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
+
+from lossprobe.checkpoint.frames import DEFAULT_LIMITS, Limits
+from lossprobe.checkpoint.sandbox import Sandbox
+from lossprobe.checkpoint.tokenizer_files import TOKENIZER, TokenizerFiles
+from lossprobe.checkpoint.tokenizer_settings import ADDED, CONFIG, MAP, read_settings
+from lossprobe.errors import CheckpointError
+
+CLASS_KEYS = ("model_type", "tokenizer_class", "model_name", "transformers_version")  # of config.json
+MODEL_FLAGS = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
+               "fuse_unk": False, "byte_fallback": False, "ignore_merges": False}  # fmt: skip
+ONLY_TEXT = [{"Sequence": {"id": "A", "type_id": 0}}]  # a template that adds nothing
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What AutoTokenizer loads.
+
+    Attributes:
+        class_name: the class that it takes.
+        definition: the tokenizer that this class makes, as a tokenizer.json.
+        bos_id: its bos_token_id, or None.
+        eos_id: its eos_token_id, or None.
+        splits_special: whether special tokens in a text are split like other text.
+        same: whether it gives the tokens of our definition for all of a probe's texts.
+        counts: tokens of these texts by our definition, and by its own.
+    """
+
+    class_name: str
+    definition: dict[str, Any]
+    bos_id: int | None
+    eos_id: int | None
+    splits_special: bool
+    same: bool
+    counts: tuple[int, int]
+
+
+def load_auto_tokenizer(files: TokenizerFiles, ours: bytes, limits: Limits = DEFAULT_LIMITS) -> Loaded:
+    """Return what AutoTokenizer loads, found out in a child process.
+
+    Args:
+        files: the tokenizer's files.
+        ours: a tokenizer.json to compare with.
+        limits: what the child may take.
+
+    Raises:
+        CheckpointError: `tokenizer.auto_tokenizer`: it cannot load these files; or the child exceeds its limits.
+    """
+    named = {TOKENIZER: files.definition, CONFIG: files.config or None, MAP: files.special_map, ADDED: files.added}
+    if files.model is not None:
+        named["config.json"] = {key: files.model[key] for key in CLASS_KEYS if key in files.model}
+    content = json.dumps({name: each for name, each in named.items() if each is not None}).encode()
+    child = Sandbox([content, ours], files.shown, limits, "auto_tokenizer_worker")
+    try:
+        facts, definition = child.open()
+    except CheckpointError as error:
+        if error.id != "tokenizer.broken":
+            raise
+        reason = error.message.removeprefix(f"{files.shown}: tokenizer failed: ")
+        raise CheckpointError(
+            "tokenizer.auto_tokenizer", f"{files.shown}: transformers' AutoTokenizer cannot load it: {reason}"
+        ) from None
+    finally:
+        child.close()
+    found = json.loads(facts)
+    return Loaded(
+        found["class"],
+        json.loads(definition.decode("utf-8", "surrogatepass")),
+        found["bos"],
+        found["eos"],
+        found["splits_special"],
+        found["same"],
+        tuple(found["counts"]),
+    )
+
+
+def quick_look(files: TokenizerFiles, known: Collection[str]) -> dict[str, str] | None:
+    """Return the BOS and EOS that the class adds to what the files name, or None where only AutoTokenizer can tell.
+
+    A dict means that AutoTokenizer gives the tokens that the files themselves do.
+
+    Args:
+        files: the tokenizer's files.
+        known: the added tokens of all of them.
+    """
+    if files.config.get("split_special_tokens") or files.config.get("fix_mistral_regex"):
+        return None
+    model = files.model or {}
+    declared = files.config.get("tokenizer_class") or model.get("tokenizer_class")
+    registered = TOKENIZER_MAPPING_NAMES.get(str(model.get("model_type")))
+    answers = [_look_at(name, files, known) for name in {declared, registered} if name is not None]
+    certain = [answer for answer in answers if answer is not None]
+    if len(certain) < len(answers) or any(answer != certain[0] for answer in certain):
+        return None
+    return certain[0] if certain else {}
+
+
+def _look_at(name: object, files: TokenizerFiles, known: Collection[str]) -> dict[str, str] | None:
+    """Return what `quick_look` returns, for one class by name."""
+    if not isinstance(name, str) or not name.endswith(("Tokenizer", "TokenizerFast")):
+        return {}  # TokenizersBackend: the file as it is
+    kind: Any = tokenizer_class_from_name(name)
+    if kind is None or kind is TokenizersBackend:
+        return {}
+    if not isinstance(kind, type) or not issubclass(kind, TokenizersBackend):
+        return None
+    if "__init__" not in vars(kind):
+        return {}
+    parameters = inspect.signature(kind).parameters
+    if getattr(kind, "model", None) is not BPE or not {"vocab", "merges"} <= parameters.keys():
+        return None
+    # Nothing of the files but yes and no goes into this tokenizer, which has no vocabulary: the class's own pipeline.
+    choices = {key: value for key, value in files.config.items() if isinstance(value, bool) and key in parameters}
+    empty = kind(vocab={}, merges=[], **choices)
+    if not _same_pipeline(json.loads(empty.backend_tokenizer.to_str()), files.definition):
+        return None
+    named = read_settings(files.config, files.special_map, files.added).named
+    defaults = {role: str(token) for role, token in empty._special_tokens_map.items() if token and role not in named}
+    if not all(content in known for content in defaults.values()):
+        return None  # which the class would add
+    return {role: token for role, token in defaults.items() if role in ("bos_token", "eos_token")}
+
+
+def _same_pipeline(built: dict[str, Any], definition: dict[str, Any]) -> bool:
+    """Return whether a class treats text as a definition does, as far as both are written alike."""
+    theirs, ours = built["model"], definition.get("model") or {}
+    return (
+        all(_plain(built.get(part)) == _plain(definition.get(part)) for part in ("normalizer", "pre_tokenizer"))
+        and ours.get("type") == "BPE"
+        and all(
+            (theirs.get(flag) or None) == (ours.get(flag, default) or None) for flag, default in MODEL_FLAGS.items()
+        )
+        and (built.get("post_processor") or {}).get("single", ONLY_TEXT) == ONLY_TEXT
+    )
+
+
+def _plain(part: Any) -> Any:
+    """Return a part of a definition without what moves no token, and with what old files leave out."""
+    if isinstance(part, list):
+        return [_plain(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    content = {key: _plain(value) for key, value in part.items() if key != "trim_offsets"}
+    return {"use_regex": True} | content if part.get("type") == "ByteLevel" else content

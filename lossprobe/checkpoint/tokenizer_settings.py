@@ -1,0 +1,257 @@
+"""What the files beside a tokenizer.json add to it: more tokens, other flags, and which tokens are BOS and EOS.
+
+tokenizer_config.json, special_tokens_map.json and added_tokens.json describe tokens over again, in forms of several
+ages. Which of them counts, and in what order the tokens are added, is what transformers 5 does when it loads the same
+folder. Where two files contradict each other, both values are in a notice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lossprobe.errors import CheckpointError
+from lossprobe.units import visible
+
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+ID = re.compile(r"[0-9]{1,10}")
+SHOWN = 60  # characters of a token in a message
+
+Token = dict[str, Any]
+
+
+@dataclass
+class TokenSettings:
+    """The tokens that the files beside a tokenizer.json describe.
+
+    Attributes:
+        named: role ("bos_token", "image_token", ...) → token, in the order in which they are added.
+        extra: further special tokens.
+        by_id: declared id → token, to be added first, in the order of the ids.
+        origin: the file that `by_id` comes from.
+        left_out: content → the file that names it and does not count.
+        notices: contradictions, one line each.
+    """
+
+    named: dict[str, Token | None] = field(default_factory=dict)
+    extra: list[Token] = field(default_factory=list)
+    by_id: dict[int, Token] = field(default_factory=dict)
+    origin: str = CONFIG
+    left_out: dict[str, str] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+
+    def content(self, role: str) -> str:
+        """Return the text of a named token, "" for none."""
+        token = self.named.get(role)
+        return token["content"] if token else ""
+
+    def add_to(self, definition: dict[str, Any]) -> dict[str, Any]:
+        """Return a tokenizer.json with these tokens added as transformers adds them; itself when nothing is new."""
+        stored = definition.get("added_tokens") or []
+        if not isinstance(stored, list) or not all(isinstance(entry, dict) for entry in stored):
+            return definition  # no list of tokens: the library will say so
+        vocabulary = _vocabulary(definition)
+        tokens = {entry.get("content"): entry for entry in stored}
+        differing = []
+        for token in self._tokens(stored):
+            content = token["content"]
+            before = tokens.get(content)
+            if before is None:
+                tokens[content] = {"id": vocabulary.get(content, _next_id(vocabulary, tokens.values())), **token}
+                continue
+            changed = {name: token[name] for name in FLAGS if before.get(name) != token[name]}
+            if changed:
+                tokens[content] = before | changed
+                values = ", ".join(f"{name} is {before.get(name)} and {value}" for name, value in changed.items())
+                differing.append(f"{_shown(content)}: {values} in tokenizer.json and {self.origin}; the latter is used")
+        self._note(differing)
+        missing = {
+            content: file for content, file in self.left_out.items() if content not in tokens.keys() | vocabulary
+        }
+        self._note(
+            [f"{_shown(content)}: only in {file}, left out beside {CONFIG}" for content, file in missing.items()]
+        )
+        added = list(tokens.values())
+        return definition if added == stored else definition | {"added_tokens": added}
+
+    def _tokens(self, stored: list[dict[str, Any]]) -> Iterator[Token]:
+        """Yield the tokens in the order in which transformers adds them to those that a tokenizer.json has."""
+        roles = {token["content"]: token for token in self.named.values() if token}
+        by_id = self.by_id
+        if self.origin == ADDED:  # a list without flags: an id that tokenizer.json has stays what it is there
+            by_id = by_id | {entry["id"]: entry for entry in stored if type(entry.get("id")) is int}
+        seen = {entry.get("content") for entry in stored}
+        for _, token in sorted(by_id.items()):
+            seen.add(token["content"])
+            yield token | {"special": token["special"] or token["content"] in roles}
+        for token in [*roles.values(), *self.extra]:
+            if token["content"] not in seen:
+                seen.add(token["content"])
+                yield token | {"special": token["special"] or token["content"] in roles}
+
+    def _note(self, lines: list[str]) -> None:
+        """Keep the first of several notices of one kind, with their count."""
+        if lines:
+            more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+            self.notices.append(f"{lines[0]}, as in transformers{more}")
+
+    def note_ids(self, ids: Mapping[str, int]) -> None:
+        """Tell of tokens whose declared id is not the one that they got.
+
+        Args:
+            ids: content → id of the added tokens, as the tokenizer that was built has them.
+        """
+        got = {
+            declared: (token["content"], ids.get(token["content"])) for declared, token in sorted(self.by_id.items())
+        }
+        self._note([
+            f"{_shown(content)}: id {declared} in {self.origin}, but {index} in the vocabulary; that is used"
+            for declared, (content, index) in got.items()
+            if index not in (None, declared)
+        ])  # fmt: skip
+
+
+def read_settings(
+    config: Mapping[str, Any], special_map: Mapping[str, Any] | None = None, added: Mapping[str, Any] | None = None
+) -> TokenSettings:
+    """Return what tokenizer_config.json, special_tokens_map.json and added_tokens.json say together.
+
+    A tokenizer_config.json with `added_tokens_decoder` is complete, and the two older files do not count beside it.
+    Otherwise special_tokens_map.json overrules it, name by name.
+    """
+    settings = TokenSettings(named=_named(config), extra=_extra(config))
+    decoder = config.get("added_tokens_decoder")
+    if decoder is not None:
+        settings.by_id = _by_id(decoder.items() if isinstance(decoder, dict) else [(None, decoder)], CONFIG)
+        _note_ignored(settings, special_map or {}, added or {})
+        return settings
+    if special_map:
+        _overrule(settings, special_map)
+    if added:
+        special = {token["content"] for token in [*settings.named.values(), *settings.extra] if token}
+        settings.origin = ADDED
+        tokens = ((str(index), _plain(content, special=content in special)) for content, index in added.items())
+        settings.by_id = _by_id(tokens, ADDED)
+    for role, token in settings.named.items():  # the flags of the list count, not those of the name
+        listed = [each for each in settings.by_id.values() if token and each["content"] == token["content"]]
+        if listed and role in NAMED:
+            settings.named[role] = listed[-1]
+    return settings
+
+
+def _overrule(settings: TokenSettings, special_map: Mapping[str, Any]) -> None:
+    """Let special_tokens_map.json decide what it names, and tell where tokenizer_config.json says otherwise."""
+    for role, token in _named(special_map, special=True).items():
+        before, after = settings.content(role), token["content"] if token else ""
+        if role in ("bos_token", "eos_token") and before and before != after:
+            settings.notices.append(
+                f"{role} is {_shown(before)} in {CONFIG} and {_shown(after) or 'none'} in {MAP}; the latter is used, as"
+                " in transformers"
+            )
+        settings.named[role] = token
+    listed = {token["content"] for token in settings.extra}
+    listing = special_map.get("extra_special_tokens")
+    if isinstance(listing, list) or not settings.extra:
+        settings.extra += [token for token in _extra(special_map, special=True) if token["content"] not in listed]
+
+
+def _note_ignored(settings: TokenSettings, special_map: Mapping[str, Any], added: Mapping[str, Any]) -> None:
+    """Keep what the older files say and does not count, to tell what of it is found nowhere else."""
+    for role in ("bos_token", "eos_token"):
+        older = _named(special_map).get(role)
+        if older and older["content"] != settings.content(role):
+            settings.notices.append(
+                f"{role} is {_shown(settings.content(role)) or 'none'} in {CONFIG} and {_shown(older['content'])} in"
+                f" {MAP}; the former is used, as in transformers"
+            )
+    older_tokens = [*_named(special_map).values(), *_extra(special_map)]
+    settings.left_out = dict.fromkeys(added, ADDED)
+    settings.left_out |= {token["content"]: MAP for token in older_tokens if token}
+
+
+def _named(settings: Mapping[str, Any], *, special: bool = False) -> dict[str, Token | None]:
+    """Return the tokens that have a name of their own, the usual ones first."""
+    found = {
+        key: _token(value, special=special)
+        for key, value in settings.items()
+        if key.endswith("_token") and not isinstance(value, bool)  # as add_bos_token is
+    }
+    named = {role: found[role] for role in NAMED if role in found}
+    named |= {role: token for role, token in found.items() if token}
+    for key in ("extra_special_tokens", "model_specific_special_tokens"):
+        group = settings.get(key)
+        if isinstance(group, dict):
+            named |= {str(role): token for role, value in group.items() if (token := _token(value, special=special))}
+    return named
+
+
+def _extra(settings: Mapping[str, Any], *, special: bool = False) -> list[Token]:
+    """Return the special tokens that have no name; the older key counts where the newer one is empty."""
+    newer = settings.get("extra_special_tokens")
+    listing = newer or settings.get("additional_special_tokens")
+    if not isinstance(listing, list):
+        return []
+    return [token for value in listing if (token := _token(value, special=special))]
+
+
+def _by_id(listing: Iterable[tuple[Any, Any]], file: str) -> dict[int, Token]:
+    """Return the tokens of a list by their ids.
+
+    Raises:
+        CheckpointError: an entry that is no token, or whose key is no id.
+    """
+    tokens = {}
+    for key, value in listing:
+        token = _token(value)
+        if token is None or not ID.fullmatch(str(key)):
+            what = f"{file}: {visible(str(key), 20)} is no id of a token with content"
+            raise CheckpointError("tokenizer.settings", what)
+        tokens[int(key)] = token
+    return tokens
+
+
+def _token(value: object, *, special: bool = False) -> Token | None:
+    """Return a token in its full form, which files give as a string or as an object with some of its flags.
+
+    Args:
+        value: what the file has; None and anything else that is no token gives None.
+        special: what an object is that does not say whether it is special; a string always is.
+    """
+    if isinstance(value, str):
+        return _plain(value, special=True) if value else None
+    if not isinstance(value, dict) or not isinstance(value.get("content"), str) or not value["content"]:
+        return None
+    flags = {name: value.get(name) is True for name in FLAGS}
+    flags["special"] = special or flags["special"]
+    flags["normalized"] = value["normalized"] is True if "normalized" in value else not flags["special"]
+    return {"content": value["content"], **flags}
+
+
+def _plain(content: str, *, special: bool) -> Token:
+    return {
+        "content": content, "single_word": False, "lstrip": False, "rstrip": False,
+        "normalized": not special, "special": special,
+    }  # fmt: skip
+
+
+def _vocabulary(definition: dict[str, Any]) -> dict[str, int]:
+    """Return token → id of the model of a tokenizer.json, {} when it has another form than the library writes."""
+    model = definition.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, list):  # Unigram: pieces with scores
+        return {str(entry[0]): index for index, entry in enumerate(vocabulary) if isinstance(entry, list) and entry}
+    return vocabulary if isinstance(vocabulary, dict) else {}
+
+
+def _next_id(vocabulary: Mapping[str, int], tokens: Iterable[dict[str, Any]]) -> int:
+    """Return the id that the library gives to a token that is not in the vocabulary."""
+    ids: list[int] = [entry["id"] for entry in tokens if type(entry.get("id")) is int]
+    return max([len(vocabulary) - 1, *ids]) + 1
+
+
+def _shown(content: str) -> str:
+    return visible(content, SHOWN)
