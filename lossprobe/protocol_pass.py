@@ -112,6 +112,11 @@ def prepare_protocol(
         counts.add(document.text, tokens)
     if counts.differ:
         source.notices.append(f"{protocol}: {counts}")
+    after = len(getattr(checkpoint.tokenizer, "last_ids", ()))
+    if after and (protocol in LOOPS or (protocol == "lm-eval" and options.bos != "never")):
+        source.notices.append(
+            f"{protocol}: scores {plural(after, 'token')} that the tokenizer puts after a text; not here"
+        )
     needed = FULL_WINDOWS_NEEDED.get(protocol, 0) * (policy.context + 1)
     if rows < needed:
         raise TextError(

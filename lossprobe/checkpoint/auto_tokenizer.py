@@ -16,12 +16,17 @@ from typing import Any
 
 from tokenizers.models import BPE
 from transformers import TokenizersBackend
-from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
+from transformers.models.auto.tokenization_auto import (
+    MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS,
+    TOKENIZER_MAPPING_NAMES,
+    tokenizer_class_from_name,
+)
 
 from lossprobe.checkpoint.frames import DEFAULT_LIMITS, Limits
 from lossprobe.checkpoint.sandbox import Sandbox
+from lossprobe.checkpoint.spans import component_types
 from lossprobe.checkpoint.tokenizer_files import TOKENIZER, TokenizerFiles
-from lossprobe.checkpoint.tokenizer_settings import ADDED, CONFIG, MAP, read_settings
+from lossprobe.checkpoint.tokenizer_settings import ADDED, CONFIG, MAP, plain_forms, read_settings
 from lossprobe.errors import CheckpointError
 
 CLASS_KEYS = ("model_type", "tokenizer_class", "model_name", "transformers_version")  # of config.json
@@ -36,25 +41,27 @@ class Loaded:
 
     Attributes:
         class_name: the class that it takes.
-        definition: the tokenizer that this class makes, as a tokenizer.json.
+        definition: the tokenizer that this class makes, as the JSON of a tokenizer.json.
         bos_id: its bos_token_id, or None.
         eos_id: its eos_token_id, or None.
+        names: the text of both, "" for none.
         splits_special: whether special tokens in a text are split like other text.
         same: whether it gives the tokens of our definition for all of a probe's texts.
         counts: tokens of these texts by our definition, and by its own.
     """
 
     class_name: str
-    definition: dict[str, Any]
+    definition: bytes
     bos_id: int | None
     eos_id: int | None
+    names: tuple[str, str]
     splits_special: bool
     same: bool
     counts: tuple[int, int]
 
 
-def load_auto_tokenizer(files: TokenizerFiles, ours: bytes, limits: Limits = DEFAULT_LIMITS) -> Loaded:
-    """Return what AutoTokenizer loads, found out in a child process.
+class AutoTokenizerChild:
+    """A child process that loads a tokenizer's files as AutoTokenizer does, from now on.
 
     Args:
         files: the tokenizer's files.
@@ -62,34 +69,46 @@ def load_auto_tokenizer(files: TokenizerFiles, ours: bytes, limits: Limits = DEF
         limits: what the child may take.
 
     Raises:
-        CheckpointError: `tokenizer.auto_tokenizer`: it cannot load these files; or the child exceeds its limits.
+        ResourceError: no process can be started.
     """
-    named = {TOKENIZER: files.definition, CONFIG: files.config or None, MAP: files.special_map, ADDED: files.added}
-    if files.model is not None:
-        named["config.json"] = {key: files.model[key] for key in CLASS_KEYS if key in files.model}
-    content = json.dumps({name: each for name, each in named.items() if each is not None}).encode()
-    child = Sandbox([content, ours], files.shown, limits, "auto_tokenizer_worker")
-    try:
-        facts, definition = child.open()
-    except CheckpointError as error:
-        if error.id != "tokenizer.broken":
-            raise
-        reason = error.message.removeprefix(f"{files.shown}: tokenizer failed: ")
-        raise CheckpointError(
-            "tokenizer.auto_tokenizer", f"{files.shown}: transformers' AutoTokenizer cannot load it: {reason}"
-        ) from None
-    finally:
-        child.close()
-    found = json.loads(facts)
-    return Loaded(
-        found["class"],
-        json.loads(definition.decode("utf-8", "surrogatepass")),
-        found["bos"],
-        found["eos"],
-        found["splits_special"],
-        found["same"],
-        tuple(found["counts"]),
-    )
+
+    def __init__(self, files: TokenizerFiles, ours: bytes, limits: Limits = DEFAULT_LIMITS) -> None:
+        named = {TOKENIZER: files.definition, CONFIG: files.config or None, MAP: files.special_map, ADDED: files.added}
+        if files.model is not None:
+            named["config.json"] = {key: files.model[key] for key in CLASS_KEYS if key in files.model}
+        content = json.dumps({name: each for name, each in named.items() if each is not None}).encode()
+        self._shown = files.shown
+        self._sandbox = Sandbox([content, ours], files.shown, limits, "auto_tokenizer_worker")
+        self._sandbox.begin()
+
+    def result(self) -> Loaded:
+        """Return what AutoTokenizer loads; the child ends with that.
+
+        Raises:
+            CheckpointError: `tokenizer.auto_tokenizer`: it cannot load these files; or the child exceeds its limits.
+        """
+        try:
+            facts, definition = self._sandbox.open()
+        except CheckpointError as error:
+            if error.id != "tokenizer.broken":
+                raise
+            reason = error.message.removeprefix(f"{self._shown}: tokenizer failed: ")
+            raise CheckpointError(
+                "tokenizer.auto_tokenizer", f"{self._shown}: transformers' AutoTokenizer cannot load it: {reason}"
+            ) from None
+        finally:
+            self._sandbox.close()
+        found = json.loads(facts)
+        return Loaded(
+            found["class"],
+            bytes(definition),
+            found["bos"],
+            found["eos"],
+            tuple(found["names"]),
+            found["splits_special"],
+            found["same"],
+            tuple(found["counts"]),
+        )
 
 
 def quick_look(files: TokenizerFiles, known: Collection[str]) -> dict[str, str] | None:
@@ -101,12 +120,16 @@ def quick_look(files: TokenizerFiles, known: Collection[str]) -> dict[str, str] 
         files: the tokenizer's files.
         known: the added tokens of all of them.
     """
-    if files.config.get("split_special_tokens") or files.config.get("fix_mistral_regex"):
+    odd = files.config.get("split_special_tokens") or files.config.get("fix_mistral_regex")
+    if odd or not plain_forms(files.config, files.special_map or {}):
         return None
     model = files.model or {}
     declared = files.config.get("tokenizer_class") or model.get("tokenizer_class")
-    registered = TOKENIZER_MAPPING_NAMES.get(str(model.get("model_type")))
-    answers = [_look_at(name, files, known) for name in {declared, registered} if name is not None]
+    family = str(model.get("model_type"))
+    names = {declared} if declared else {TOKENIZER_MAPPING_NAMES.get(family)}
+    if {family, str(model.get("model_name"))} & MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS:
+        names.add(TOKENIZER_MAPPING_NAMES.get(family))  # which transformers prefers to what the files declare
+    answers = [_look_at(name, files, known) for name in names if name is not None]
     certain = [answer for answer in answers if answer is not None]
     if len(certain) < len(answers) or any(answer != certain[0] for answer in certain):
         return None
@@ -117,6 +140,9 @@ def _look_at(name: object, files: TokenizerFiles, known: Collection[str]) -> dic
     """Return what `quick_look` returns, for one class by name."""
     if not isinstance(name, str) or not name.endswith(("Tokenizer", "TokenizerFast")):
         return {}  # TokenizersBackend: the file as it is
+    pipeline = component_types([files.definition.get("pre_tokenizer"), files.definition.get("decoder")])
+    if name.removesuffix("Fast") == "LlamaTokenizer" and "ByteLevel" in pipeline:
+        return {}  # Llama 3 and its kin, often declared so by mistake
     kind: Any = tokenizer_class_from_name(name)
     if kind is None or kind is TokenizersBackend:
         return {}

@@ -70,6 +70,7 @@ def describe(tokenizer: Any, ours: str) -> list[bytes]:
         "class": type(tokenizer).__name__,
         "bos": tokenizer.bos_token_id,
         "eos": tokenizer.eos_token_id,
+        "names": [tokenizer.bos_token or "", tokenizer.eos_token or ""],
         "splits_special": bool(backend.encode_special_tokens),
         "same": all(left == right for left, right in pairs),
         "counts": [sum(map(len, side)) for side in zip(*pairs, strict=True)],

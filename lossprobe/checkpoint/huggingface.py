@@ -25,6 +25,7 @@ from lossprobe.checkpoint.model_config import build_config, building, check_size
 from lossprobe.checkpoint.plain_files import absolute, followed_links, stands
 from lossprobe.checkpoint.safetensors_file import TensorEntry
 from lossprobe.checkpoint.tensors import compute_dtype
+from lossprobe.checkpoint.tokenizer_readers import stated_ids
 from lossprobe.checkpoint.tokenizers import open_tokenizer
 from lossprobe.checkpoint.weight_files import find_weights
 from lossprobe.units import visible
@@ -53,9 +54,10 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
         model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         check_size(settings, config, model_class, entries, f"{shown}/config.json")
     stored = stored_dtype(entries)
+    tokenizer = open_tokenizer(options.tokenizer or path)
     loaded = load_exactly(path, model_class, config, weights.files, compute_dtype(stored, options.dtype))
     model = loaded.model
-    tokenizer = open_tokenizer(options.tokenizer or path)
+    tokenizer.settle()
     read = (path / "config.json", *weights.files, *weights.index)
     words = getattr(tokenizer, "files", ())
     links = followed_links(dict.fromkeys((*read, *(words if options.tokenizer is None else ()))))
@@ -112,15 +114,12 @@ def settle_ends(tokenizer: Tokenizer, settings: Mapping[str, Any], vocab_size: i
         settings: config.json; several EOS are a list there.
         vocab_size: ids from here on the model does not have.
     """
-    text = settings.get("text_config")
-    stated = {**(text if isinstance(text, dict) else {}), **settings}
     notices = []
     for role, own in (("bos", tokenizer.bos_id), ("eos", tokenizer.eos_id)):
-        value = stated.get(f"{role}_token_id")
-        ids = [index for index in (value if isinstance(value, list) else [value]) if type(index) is int]
-        if role == "bos" and own is None and ids and 0 <= ids[0] < vocab_size:
+        ids = stated_ids(settings, role)
+        if role == "bos" and own is None and 0 <= (ids[0] or 0) < vocab_size:
             tokenizer.bos_id = ids[0]
-        elif own is not None and ids and own not in ids:
+        elif own is not None and own not in ids and ids != [None]:
             listed = ", ".join(map(str, ids[:4]))
             notices.append(
                 f"{role.upper()} is id {own} in the tokenizer's files, {listed} in config.json; {own} is used"

@@ -228,7 +228,9 @@ def _open_tokenizer(path: Path, given: Path | None, vocab_size: int) -> Tokenize
     if file.is_dir() or file.suffix == ".json":
         from lossprobe.checkpoint.tokenizers import open_tokenizer
 
-        return open_tokenizer(file)
+        tokenizer = open_tokenizer(file)
+        tokenizer.settle()
+        return tokenizer
     characters = read_meta_pkl(file)
     check_vocab_size(path, characters, vocab_size)
     return characters

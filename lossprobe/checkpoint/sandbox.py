@@ -62,7 +62,20 @@ class Sandbox:
         self._shown = shown
         self._limits = limits
         self._process: subprocess.Popen[bytes] | None = None
+        self._begun = False
         self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Start the child and send the first request, so that it works until `open` wants the answer.
+
+        Raises:
+            ResourceError: no process can be started.
+        """
+        with self._lock:
+            process = self._start()
+            self._begun = True
+            with contextlib.suppress(OSError):  # a child that is dead already: `open` tells why
+                send_frame(process.stdin, [self._allowance(self._opening), *self._opening])
 
     def open(self) -> list[bytearray]:
         """Start the child and return its answer to the first request.
@@ -91,9 +104,10 @@ class Sandbox:
             self._end()
 
     def _open(self) -> tuple[subprocess.Popen[bytes], list[bytearray]]:
-        process = self._start()
+        begun, self._begun = self._begun, False
+        process = self._process if begun and self._process is not None else self._start()
         try:
-            return process, self._exchange(process, self._opening, "tokenizer.broken")
+            return process, self._exchange(process, self._opening, "tokenizer.broken", sent=begun)
         except CheckpointError:
             self.close()
             raise
@@ -116,10 +130,16 @@ class Sandbox:
         self._end = weakref.finalize(self, _end, self._process, self._errors, os.getpid())
         return self._process
 
-    def _exchange(self, process: subprocess.Popen[bytes], parts: Sequence[bytes], id: str) -> list[bytearray]:
+    def _allowance(self, parts: Sequence[bytes]) -> bytes:
+        return ALLOWANCE.pack(*self._limits.of(sum(map(len, parts))))
+
+    def _exchange(
+        self, process: subprocess.Popen[bytes], parts: Sequence[bytes], id: str, *, sent: bool = False
+    ) -> list[bytearray]:
         memory, seconds = self._limits.of(sum(map(len, parts)))
         try:
-            send_frame(process.stdin, [ALLOWANCE.pack(memory, seconds), *parts])
+            if not sent:
+                send_frame(process.stdin, [self._allowance(parts), *parts])
             status, *rest = receive_frame(process.stdout)
         except (OSError, EOFError):
             code, words = process.wait(), self._last_words()

@@ -63,7 +63,7 @@ class Opened:
             "kind": kind,
             "unknown_id": vocabulary.get(_unknown_token(content), -1),
             "bos_id": vocabulary.get(bos_token) if bos_token else None,
-            "prefix": self._prefix(),
+            **self._around(),
             "added_ids": {entry["content"]: index for index, entry in added.items()},
             "special_ids": [index for index, entry in added.items() if entry.get("special")],
         }
@@ -110,14 +110,15 @@ class Opened:
             for encoding, text, (start, _) in zip(encodings, texts, ranges, strict=True)
         ]
 
-    def _prefix(self) -> list[int]:
-        """Return the ids that the tokenizer puts before a text by itself."""
+    def _around(self) -> dict[str, list[int]]:
+        """Return the ids that the tokenizer puts before ("prefix") and after ("suffix") a text by itself."""
         for text in ("a", "1", "."):
             plain = self._backend.encode(text, add_special_tokens=False).ids
             if plain:  # without a token of its own, what comes before a text looks like what comes after it
                 full = self._backend.encode(text, add_special_tokens=True)
-                return [int(index) for index in full.ids[: [*full.special_tokens_mask, 0].index(0)]]
-        return []
+                start = [*full.special_tokens_mask, 0].index(0)
+                return {"prefix": full.ids[:start], "suffix": full.ids[start + len(plain) :]}
+        return {"prefix": [], "suffix": []}
 
 
 def _unknown_token(definition: dict[str, Any]) -> str:

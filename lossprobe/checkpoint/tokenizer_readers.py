@@ -9,13 +9,15 @@ from typing import Any
 
 import transformers
 
-from lossprobe.checkpoint.auto_tokenizer import Loaded, load_auto_tokenizer, quick_look
+from lossprobe.checkpoint.auto_tokenizer import AutoTokenizerChild, Loaded, quick_look
 from lossprobe.checkpoint.interface import Tokenizer
 from lossprobe.checkpoint.tokenizer_files import TokenizerFiles
 from lossprobe.checkpoint.tokenizer_settings import TokenSettings, read_settings
 from lossprobe.checkpoint.tokenizers import BackendTokenizer
 from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count
+
+ENDS = ("bos_token", "eos_token")
 
 
 class FilesTokenizer(BackendTokenizer):
@@ -34,17 +36,32 @@ class FilesTokenizer(BackendTokenizer):
         tokens = read_settings(files.config, files.special_map, files.added)
         super().__init__(files.definition, files.config, files.shown, tokens=tokens)
         self.files = files.paths
+        self._files = replace(files, definition={})  # the vocabulary is not held twice, unless a token was added to it
+        self._untouched = None if tokens.add_to(files.definition) is files.definition else files.definition
         self._loaded: Loaded | None = None
-        unchanged = tokens.add_to(files.definition) is files.definition
-        self._untouched = None if unchanged else files.definition  # else the vocabulary need not be held twice
-        self._files = replace(files, definition={})
+        self._child: AutoTokenizerChild | None = None
+        self._as_transformers = True
+        named = {role: self.added_ids.get(tokens.content(role)) for role in ENDS}
         defaults = quick_look(files, self.added_ids)
-        self._as_transformers = defaults is not None
         if defaults is None:
-            self.notices += tuple(f"{files.shown}: {notice}" for notice in self._compare())
+            self._child = AutoTokenizerChild(files, self.canonical)
         else:
-            self._take_over(*(self.added_ids.get(defaults.get(role, "")) for role in ("bos_token", "eos_token")))
-        self._named = (self.bos_id, self.eos_id)
+            named |= {role: self.added_ids[content] for role, content in defaults.items()}
+        self._take_over(named["bos_token"], named["eos_token"])
+        if self._child is None and self.bos_id != self._named[0]:
+            self.notices += (f"{files.shown}: puts id {self.bos_id} before a text, which is taken for its BOS",)
+
+    def _take_over(self, bos_id: int | None, eos_id: int | None) -> None:
+        """Make what AutoTokenizer calls BOS and EOS ours, where the files themselves name none."""
+        self._named = (bos_id, eos_id)
+        self.bos_id = bos_id if self.bos_id is None else self.bos_id
+        self.eos_id = eos_id if self.eos_id is None else self.eos_id
+        self.adds_bos = self.bos_id is not None and self.first_id == self.bos_id
+
+    def settle(self) -> None:
+        """Wait for what AutoTokenizer makes of the files, where that was asked, and keep it as a notice."""
+        if self._child is not None:
+            self.notices += tuple(f"{self._files.shown}: {notice}" for notice in self._compare())
 
     def seen_by(self, reader: str) -> Tokenizer:
         """Return the tokenizer that another program makes of the same files.
@@ -56,43 +73,52 @@ class FilesTokenizer(BackendTokenizer):
         Raises:
             CheckpointError: AutoTokenizer cannot load the files, or splits special tokens in a text.
         """
+        self.settle()
         if reader == "transformers":
             return self.with_ends(*self._named, self.first_id) if self._as_transformers else self._of_transformers()
         if reader == "tokenizers":
             return self._of_tokenizers()
-        bos_id, adds = gguf_bos(self._files.config, json.loads(self.canonical), self.bos_id)
+        model = self._files.model
+        fallback = self.bos_id if model is None else stated_ids(model, "bos")[0]
+        bos_id, adds = gguf_bos(self._files.config, json.loads(self.canonical), fallback)
         return self.with_ends(bos_id, self.eos_id, bos_id if adds else None)
 
     def _compare(self) -> list[str]:
         """Return what AutoTokenizer does otherwise, and take over the BOS and EOS that only its class names."""
+        self._as_transformers = False
         try:
             loaded = self._load()
         except CheckpointError as error:
             return [error.message.removeprefix(f"{self._files.shown}: ")]
-        who = f"AutoTokenizer of transformers {transformers.__version__} takes {loaded.class_name}"
-        if loaded.same:
-            self._take_over(loaded.bos_id, loaded.eos_id)
-        notices = []
+        named = zip(loaded.names, (loaded.bos_id, loaded.eos_id), strict=True)
+        self._take_over(*(index if self.added_ids.get(name) == index else None for name, index in named))
+        self._named = (loaded.bos_id, loaded.eos_id)
+        differing = []
         if not loaded.same:
             few, many = map(format_count, loaded.counts)
-            counts = f"{many} tokens of a probe text, where there are {few} here" if few != many else "other tokens"
-            notices.append(f"{who}, which makes {counts}; --protocol scores what a tool sees")
+            differing.append(
+                f"{many} tokens of a probe text, where there are {few} here" if few != many else "other tokens"
+            )
         for role, ours, theirs in (("BOS", self.bos_id, loaded.bos_id), ("EOS", self.eos_id, loaded.eos_id)):
             if ours != theirs:
-                notices.append(f"{who}, whose {role} is {_id(theirs)}; here it is {_id(ours)}")
+                differing.append(f"{role} {_id(theirs)}, where it is {_id(ours)} here")
         self._as_transformers = loaded.same and not loaded.splits_special
-        return notices
-
-    def _take_over(self, bos_id: int | None, eos_id: int | None) -> None:
-        self.bos_id = bos_id if self.bos_id is None else self.bos_id
-        self.eos_id = eos_id if self.eos_id is None else self.eos_id
-        self.adds_bos = self.bos_id is not None and self.first_id == self.bos_id
+        if not differing:
+            return []
+        return [
+            f"AutoTokenizer of transformers {transformers.__version__} takes {loaded.class_name} and makes "
+            f"{' and '.join(differing)}; --protocol scores what a tool sees"
+        ]
 
     def _load(self) -> Loaded:
         if self._loaded is None:
-            files = replace(self._files, definition=json.loads(self.canonical))
-            self._loaded = load_auto_tokenizer(files, self.canonical)
+            child = self._child or self._ask()
+            self._child = None
+            self._loaded = child.result()
         return self._loaded
+
+    def _ask(self) -> AutoTokenizerChild:
+        return AutoTokenizerChild(replace(self._files, definition=json.loads(self.canonical)), self.canonical)
 
     def _of_transformers(self) -> Tokenizer:
         loaded = self._load()
@@ -103,7 +129,9 @@ class FilesTokenizer(BackendTokenizer):
                 f"{shown}: split_special_tokens is set: AutoTokenizer splits special tokens in a text, which is not "
                 "supported",
             )
-        made = BackendTokenizer(loaded.definition, {}, shown, tokens=TokenSettings())
+        made = BackendTokenizer(
+            json.loads(loaded.definition.decode("utf-8", "surrogatepass")), {}, shown, tokens=TokenSettings()
+        )
         return made.with_ends(loaded.bos_id, loaded.eos_id, made.first_id)
 
     def _of_tokenizers(self) -> Tokenizer:
@@ -111,8 +139,9 @@ class FilesTokenizer(BackendTokenizer):
         plain: BackendTokenizer = self
         if self._untouched is not None:
             plain = BackendTokenizer(self._untouched, {}, self._files.shown, tokens=TokenSettings())
-        known = {data: index for index, data in plain._bytes.items() if index in plain.special_ids}
-        bos_id, eos_id = (known.get(tokens.content(role).encode()) for role in ("bos_token", "eos_token"))
+        known = {data: index for index, data in plain._bytes.items()}
+        known |= {name.encode("utf-8", "surrogatepass"): index for name, index in plain.added_ids.items()}
+        bos_id, eos_id = (known.get(tokens.content(role).encode("utf-8", "surrogatepass")) for role in ENDS)
         return plain.with_ends(bos_id, eos_id, plain.first_id)
 
 
@@ -144,6 +173,19 @@ def gguf_bos(config: Mapping[str, Any], definition: Mapping[str, Any], fallback:
             return bos_id, not config or single[0]["SpecialToken"]["id"] in names
     model = definition["model"]
     return bos_id, model.get("type") == "BPE" and model.get("byte_fallback") is True
+
+
+def stated_ids(model: Mapping[str, Any], role: str) -> list[int | None]:
+    """Return the BOS or EOS ids that a config.json states, one or several; [None] where it states none.
+
+    Args:
+        model: config.json; what its text_config says counts where it says nothing itself.
+        role: "bos" or "eos".
+    """
+    inner = model.get("text_config")
+    key = f"{role}_token_id"
+    value = model.get(key, inner.get(key) if isinstance(inner, dict) else None)
+    return [each for each in (value if isinstance(value, list) else [value]) if type(each) is int] or [None]
 
 
 def _id(index: int | None) -> str:

@@ -16,6 +16,7 @@ from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+EXTRA = ("extra_special_tokens", "additional_special_tokens")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 ID = re.compile(r"[0-9]{1,10}")
@@ -143,6 +144,20 @@ def read_settings(
     return settings
 
 
+def plain_forms(config: Mapping[str, Any], special_map: Mapping[str, Any]) -> bool:
+    """Return whether all tokens have the forms that transformers 5 reads; it refuses some that are read here."""
+    named = [config.get(role) for role in NAMED]
+    listed = [value for key in EXTRA if isinstance(config.get(key), list) for value in config[key]]
+    older = [value for values in special_map.values() if isinstance(values, list) for value in values]
+    return all(value is None or isinstance(value, str) or _is_typed(value) for value in [*named, *listed]) and all(
+        isinstance(value, str) for value in older
+    )
+
+
+def _is_typed(value: object) -> bool:
+    return isinstance(value, dict) and value.get("__type") == "AddedToken"
+
+
 def _overrule(settings: TokenSettings, special_map: Mapping[str, Any]) -> None:
     """Let special_tokens_map.json decide what it names, and tell where tokenizer_config.json says otherwise."""
     for role, token in _named(special_map, special=True).items():
@@ -191,8 +206,7 @@ def _named(settings: Mapping[str, Any], *, special: bool = False) -> dict[str, T
 
 def _extra(settings: Mapping[str, Any], *, special: bool = False) -> list[Token]:
     """Return the special tokens that have no name; the older key counts where the newer one is empty."""
-    newer = settings.get("extra_special_tokens")
-    listing = newer or settings.get("additional_special_tokens")
+    listing = settings.get(EXTRA[0]) or settings.get(EXTRA[1])
     if not isinstance(listing, list):
         return []
     return [token for value in listing if (token := _token(value, special=special))]

@@ -6,17 +6,20 @@ import copy
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lossprobe.checkpoint.frames import COUNTS, DEFAULT_LIMITS, Limits
-from lossprobe.checkpoint.interface import Tokenizer, Tokens
+from lossprobe.checkpoint.interface import Tokens
 from lossprobe.checkpoint.sandbox import Sandbox
 from lossprobe.checkpoint.tokenizer_files import read_tokenizer_files
 from lossprobe.checkpoint.tokenizer_settings import TokenSettings, read_settings
 from lossprobe.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from lossprobe.checkpoint.tokenizer_readers import FilesTokenizer
 
 
 class BackendTokenizer:
@@ -31,6 +34,7 @@ class BackendTokenizer:
 
     Attributes:
         first_id: the id that it puts before a text by itself, whatever its name, or None.
+        last_ids: the ids that it puts after a text by itself, which are never scored here.
         canonical: the tokenizer.json that is run, with the tokens of the other files, as JSON.
         added_ids: content → id of the added tokens.
         files: every file that it was read from.
@@ -69,6 +73,7 @@ class BackendTokenizer:
         if len(prefix) > 1:
             notices.append(f"puts {len(prefix)} tokens before a text, of which only the first is used")
         self.first_id: int | None = prefix[0] if prefix else None
+        self.last_ids: list[int] = facts["suffix"]
         self.eos_id: int | None = self.added_ids.get(tokens.content("eos_token"))
         self.bos_id: int | None = facts["bos_id"] if facts["bos_id"] is not None else self.first_id
         self.adds_bos = self.bos_id is not None and self.first_id == self.bos_id
@@ -129,8 +134,10 @@ class BackendTokenizer:
         return unknown
 
 
-def open_tokenizer(path: Path) -> Tokenizer:
+def open_tokenizer(path: Path) -> FilesTokenizer:
     """Return the tokenizer of a directory that holds a tokenizer.json, or of such a file.
+
+    What transformers would make of it may still be asked in a process of its own: `settle` waits for that.
 
     Raises:
         CheckpointError: no tokenizer.json, not JSON, or not a tokenizer that the library can build.

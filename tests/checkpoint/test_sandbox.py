@@ -235,8 +235,9 @@ def test_the_worker_answers_every_request(monkeypatch):
     described, encoded, failed = served(monkeypatch, opening, [b"a<s>the"], [b"\xff"])
     assert described[0] == OK
     facts = json.loads(described[1])
-    expected = {"kind": "BPE with byte fallback", "unknown_id": 0, "bos_id": 2, "prefix": [1], "special_ids": [0, 1, 2]}
-    assert facts == expected
+    expected = {"kind": "BPE with byte fallback", "unknown_id": 0, "bos_id": 2, "special_ids": [0, 1, 2]}
+    added = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    assert facts == expected | {"prefix": [1], "suffix": [], "added_ids": added}
     assert len(described[2]) == len(described[3]) == 8 * 286
     assert encoded[0] == OK
     assert memoryview(encoded[1]).cast("i").tolist() == [278, 262, 1, 281]
