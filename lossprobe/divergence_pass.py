@@ -5,6 +5,7 @@ The text is read twice: once to count and to refuse it before the models run, on
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -113,9 +114,15 @@ class _Count:
     scored: int = 0
     unknown: int = 0
     unknown_text: list[str] = field(default_factory=list)
+    more: Counter[str] = field(default_factory=Counter)
 
     def add(self, document: DocumentCount) -> None:
         """Add the counts of a document."""
+        self.more["bytes"] += len(document.document.text.encode())
+        self.more["normalized_bytes"] += document.normalized_bytes
+        self.more["vanished_bytes"] += document.vanished_bytes
+        self.more["special_strings"] += document.special_strings
+        self.more["documents_in_pieces"] += document.in_pieces
         self.tokens += document.tokens
         self.scored += document.scored_tokens
         self.unknown += document.unknown
@@ -128,7 +135,8 @@ class _Count:
                 "text.nothing_to_score",
                 f"{source.name}: {format_count(self.tokens)} tokens, needs at least 2 in a document",
             )
-        counts = {"unknown_tokens": self.unknown, "tokens": self.tokens, "unknown_text": self.unknown_text}
+        unknown = {"unknown_tokens": self.unknown, "tokens": self.tokens, "unknown_text": self.unknown_text}
+        counts = {**self.more, **unknown}
         check_unknown(counts, source, max_unknown)
 
 

@@ -195,6 +195,9 @@ def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
         raise UsageError("protocol.option", f"--stride {options.stride}: {protocol} has no stride of its own")
     if options.bos != "auto" and (protocol not in BOS_OPTIONAL or options.bos == "always"):
         raise UsageError("protocol.option", f"--bos {options.bos}: {protocol} decides that itself")
+    plain = getattr(checkpoint.tokenizer, "special_strings", "control") == "text"
+    if plain and PROTOCOLS[protocol].special_strings == "control":
+        raise UsageError("protocol.option", f"--special-strings text: {protocol} reads special strings as control ids")
     facts = checkpoint.facts
     bounded = facts.context_length is not None and (protocol != "evaluate" or facts.hard_limit)
     if bounded and options.context is not None and options.context > (facts.context_length or 0):

@@ -20,6 +20,8 @@ class Protocol:
         mean: how it makes one number of them, in words.
         reader: what reads the files of a tokenizer for it: "transformers" (AutoTokenizer), "tokenizers" (tokenizer.json
             alone), "gguf" (llama.cpp's converter); "" where it has tokenizers of its own.
+        special_strings: what the name of a special token in a text is to it: its "control" id, or "text"; None where
+            that is not its own to decide.
     """
 
     tool: str
@@ -28,6 +30,7 @@ class Protocol:
     windows: str
     mean: str
     reader: str = "transformers"
+    special_strings: str | None = "control"
 
     @property
     def why(self) -> str:
@@ -82,6 +85,7 @@ PROTOCOLS = {
         windows="disjoint windows of at most 512, BOS in place of the first token, only the second half scored",
         mean="per token",
         reader="gguf",
+        special_strings="text",
     ),
     "levanter": Protocol(
         tool="Levanter (marin 2026), perplexity of raw documents, without its caps of 256 documents and 32,768 bytes",
@@ -98,6 +102,7 @@ PROTOCOLS = {
         windows="no BOS; full windows only, the tail left out",
         mean="per token",
         reader="",
+        special_strings=None,
     ),
     "nanogpt": Protocol(
         tool="nanoGPT, estimate_loss: a pass over all blocks in place of its random ones",
@@ -106,5 +111,6 @@ PROTOCOLS = {
         windows="no BOS; full blocks only, the tail left out",
         mean="per token",
         reader="",
+        special_strings="text",
     ),
 }

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
 from lossprobe.analysis.selfcheck import EXACT, HALF, ROUNDING, Losses, SelfCheck, Variant, judge_variants
-from lossprobe.checkpoint.interface import PADDED, Checkpoint, LeftPadding, Tokenizer, Tokens
+from lossprobe.checkpoint.interface import PADDED, Checkpoint, InPieces, LeftPadding, Tokenizer, Tokens
 from lossprobe.errors import LossprobeError, ResourceError
 from lossprobe.pipeline import Progress, ScoreOptions, score_into, window_policy
 from lossprobe.run.reader import Run
@@ -22,6 +23,8 @@ from lossprobe.units import format_count, plural
 
 SAMPLE_TOKENS = 4096
 DTYPES = ("float32", "bfloat16", "float16")
+WHOLE_BYTES = 1 << 20  # of a long document that are tokenized whole as well
+LOOKED_THROUGH = 10_000  # documents, for one that long
 SEVERAL = 4  # windows a batch, to set against one
 Reopen = Callable[[str], Checkpoint]
 LossOf = Callable[[Rows], Losses]
@@ -117,6 +120,7 @@ def run_selfcheck(
         stored = _stored_losses(scored.run, sample)
         limits = ROUNDING.get(checkpoint.facts.compute_dtype, HALF)
         variants.insert(0, Variant("stored run", "as it is on disk", limits, stored))
+    variants += _pieces_against_whole(checkpoint.tokenizer, source)
     notes = [] if sampled.whole else [f"a sample: the first {plural(len(reference), 'token')} of {source.name}"]
     return scored.run, judge_variants(reference, variants, notes)
 
@@ -129,6 +133,23 @@ def _stored_losses(run: Run, sample: _Sample) -> Losses:
         losses = frame.loc[frame["document"] == number, "loss"].to_numpy(dtype=float, na_value=np.nan)
         parts.append(losses[len(losses) - len(tokens.ids) :])
     return np.concatenate(parts)
+
+
+def _pieces_against_whole(tokenizer: Tokenizer, source: Source) -> list[Variant]:
+    """Return whether a document that comes in pieces has the tokens of the whole; nothing where none is that long."""
+    if not isinstance(tokenizer, InPieces):
+        return []
+    for number, document in enumerate(islice(source.documents(), LOOKED_THROUGH)):
+        data = document.text.encode()
+        if len(data) <= tokenizer.cut_above:
+            continue
+        text = data[: max(WHOLE_BYTES, 2 * tokenizer.cut_above)].decode(errors="ignore")
+        one, other = tokenizer.encode(text), tokenizer.encode_whole(text)
+        same = np.array_equal(one.ids, other.ids) and np.array_equal(one.byte_stop, other.byte_stop)
+        size = plural(len(text.encode()), "byte")
+        setting = f"whole in place of pieces: {size} of document {number}"
+        return [Variant("tokens in pieces", setting, EXACT, None, same=same, tokens=len(one.ids))]
+    return []
 
 
 Check = Callable[[], Variant]

@@ -19,6 +19,7 @@ from lossprobe.analysis.byte_sums import CUTS, SpanSums
 from lossprobe.analysis.calibration import distinct_names
 from lossprobe.analysis.clusters import Interval, t_quantile
 from lossprobe.analysis.outcomes import refuse_not_finite
+from lossprobe.analysis.per_byte import why_not_per_word
 from lossprobe.analysis.resampling import Floats
 from lossprobe.analysis.texts import DocumentTexts
 from lossprobe.errors import NotComparableError, OutputError
@@ -238,6 +239,8 @@ def _notes(runs: tuple[Run, Run], text: SharedText, sums: SpanSums) -> list[str]
         if rewritten:
             what = f"{plural(rewritten, 'byte')} of the text"
             notes.append(f"{visible(run.name, 80)}: its tokenizer dropped or rewrote {what}, which cost it nothing")
+        if vanished := why_not_per_word(run.counts):
+            notes.append(f"{visible(run.name, 80)}: documents left out, {vanished}")
     if not any(run.manifest["settings"]["text"]["kept"] for run in runs):
         notes.append("no text of the spans: both runs were made with --no-text")
     return [*notes, UPPER_BOUND]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from lossprobe.analysis.clusters import Clusters, Interval, find_clusters, grouped_losses, jackknife_ratio
 from lossprobe.analysis.fields import field_source
+from lossprobe.analysis.per_byte import rewriting_note, why_not_per_byte, why_not_per_word
 from lossprobe.run.reader import Run
 from lossprobe.text.counts import count_spans
 from lossprobe.units import bits, format_perplexity, perplexity, plural
@@ -95,13 +96,21 @@ def measure_perplexity(run: Run, by: str | None = None) -> Perplexity:
     clusters = find_clusters(run)
     totals = cluster_totals(run, clusters)
     notes = [clusters.note] if clusters.note else []
-    tiles = bool(run.counts["spans_tile"])
-    if not tiles:
-        notes.append("bits per byte and per character: refused, the tokenizer's offsets do not tile the text")
+    no_bytes, no_words = why_not_per_byte(run.counts), why_not_per_word(run.counts)
+    if no_bytes:
+        also = ", and word perplexity" if no_words else ""
+        notes.append(f"bits per byte and per character{also}: refused, {no_bytes}")
+    elif rewritten := rewriting_note(run.counts):
+        notes.append(rewritten)
     nats = totals["nats"].to_numpy()
     per = {
         unit: jackknife_ratio(nats, totals[unit]) if usable and totals[unit].sum() > 0 else None
-        for unit, usable in (("tokens", True), ("words", True), ("bytes", tiles), ("characters", tiles))
+        for unit, usable in (
+            ("tokens", True),
+            ("words", not no_words),
+            ("bytes", not no_bytes),
+            ("characters", not no_bytes),
+        )
     }
     token = per["tokens"]
     assert token is not None
@@ -130,7 +139,7 @@ def measure_perplexity(run: Run, by: str | None = None) -> Perplexity:
         notes=notes,
         table=table,
         by=by,
-        groups=None if by is None else group_losses(run, by, tiles),
+        groups=None if by is None else group_losses(run, by, not no_bytes),
     )
 
 
@@ -172,7 +181,11 @@ def unigram_entropy(run: Run) -> float:
 
 
 def measure_coverage(run: Run) -> dict[str, Any]:
-    """Return tokens and bytes read, scored, and unscored by reason; the parts add up to what was read."""
+    """Return tokens and bytes read, scored, and unscored by reason; the parts add up to what was read.
+
+    Beside them: bytes that the tokenizer dropped or rewrote, those of them that have no token at all, tokens that are
+    control ids because the text holds their names, and documents whose tokens may be others than those of the whole.
+    """
     counts = run.counts
     return {
         "tokens_read": counts["tokens"],
@@ -182,6 +195,9 @@ def measure_coverage(run: Run) -> dict[str, Any]:
         "bytes_scored": counts["scored_bytes"],
         "bytes_unscored": counts["unscored_bytes"],
         "bytes_normalized": counts["normalized_bytes"],
+        "bytes_vanished": counts.get("vanished_bytes", 0),
+        "special_strings": counts.get("special_strings", 0),
+        "documents_in_pieces": counts.get("documents_in_pieces", 0),
     }
 
 

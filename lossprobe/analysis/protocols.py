@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from lossprobe.analysis.per_byte import rewriting_note, why_not_per_word
 from lossprobe.errors import NothingToScoreError
 from lossprobe.protocols import PROTOCOLS
 from lossprobe.run.reader import Run
@@ -98,6 +99,12 @@ def measure_protocol(run: Run, protocol: str) -> ProtocolScore:
     about = PROTOCOLS[protocol]
     sums = _sums(run, protocol)
     notes: list[str] = []
+    special = run.counts.get("special_strings", 0)
+    if special and about.special_strings == "text":
+        notes.append(
+            f"{plural(special, 'special string')} of the text read as control ids, which {protocol} itself reads as "
+            "text: --special-strings text"
+        )
     rows = MEASURES[protocol](sums, notes)
     counts = run.counts
     unscored = {**counts["unscored_tokens"], **sums.left_out}
@@ -151,10 +158,11 @@ def _lm_eval(sums: _Sums, notes: list[str]) -> list[Row]:
         notes.append("word_perplexity: not given, the run was stored with --no-text")
     size = int(run.counts["bytes"])
     documents = int(run.counts["documents"])
+    whole = _whole_text(run, "word_perplexity, byte_perplexity and bits_per_byte", notes)
     return [
-        ("word_perplexity", None if words is None else perplexity(sums.nats / words), "per word", words or 0),
-        ("byte_perplexity", perplexity(sums.nats / size), "per byte", size),
-        ("bits_per_byte", bits(sums.nats) / size, "bits per byte", size),
+        ("word_perplexity", perplexity(sums.nats / words) if whole and words else None, "per word", words or 0),
+        ("byte_perplexity", perplexity(sums.nats / size) if whole else None, "per byte", size),
+        ("bits_per_byte", bits(sums.nats) / size if whole else None, "bits per byte", size),
         ("loglikelihood", -sums.nats, "nats, all documents", documents),
     ]
 
@@ -170,15 +178,25 @@ def _words(run: Run) -> int | None:
     return total
 
 
-def _paloma(sums: _Sums, _: list[str]) -> list[Row]:
+def _whole_text(run: Run, what: str, notes: list[str]) -> bool:
+    """Return whether a loss can be held against the whole text, and note why not, or what to know of it."""
+    refused = why_not_per_word(run.counts)
+    note = f"{what}: refused, {refused}" if refused else rewriting_note(run.counts)
+    if note:
+        notes.append(note)
+    return refused is None
+
+
+def _paloma(sums: _Sums, notes: list[str]) -> list[Row]:
     """Sums over all documents, per token, character and byte."""
     counts = sums.run.counts
     size, characters = int(counts["bytes"]), int(counts["characters"])
+    whole = _whole_text(sums.run, "character_perplexity, byte_perplexity and bits_per_byte", notes)
     return [
         ("token_perplexity", perplexity(sums.mean), "per token", sums.tokens),
-        ("character_perplexity", perplexity(sums.nats / characters), "per character", characters),
-        ("byte_perplexity", perplexity(sums.nats / size), "per byte", size),
-        ("bits_per_byte", bits(sums.nats) / size, "bits per byte", size),
+        ("character_perplexity", perplexity(sums.nats / characters) if whole else None, "per character", characters),
+        ("byte_perplexity", perplexity(sums.nats / size) if whole else None, "per byte", size),
+        ("bits_per_byte", bits(sums.nats) / size if whole else None, "bits per byte", size),
     ]
 
 
@@ -246,6 +264,8 @@ def _llama_cpp(sums: _Sums, _: list[str]) -> list[Row]:
 def _levanter(sums: _Sums, notes: list[str]) -> list[Row]:
     """Bits of the tokens that hold bytes, over all bytes of the text."""
     size = int(sums.run.counts["bytes"])
+    if not _whole_text(sums.run, "bits_per_byte", notes):
+        return [("bits_per_byte", None, "bits per byte", size)]
     if not sums.run.counts["spans_tile"]:
         notes.append("bits_per_byte: refused, which tokens hold bytes is a guess with this tokenizer")
         return [("bits_per_byte", None, "bits per byte", size)]

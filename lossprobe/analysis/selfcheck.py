@@ -50,6 +50,8 @@ class Variant:
         limits: how far losses may move; None where the change may matter.
         losses: float64 [n] as the reference, NaN where this way does not score a token; None where it was not tried.
         reason: why it was not tried.
+        same: for a check of the tokens themselves, whether they are the same both ways; None for a check of losses.
+        tokens: how many were compared for `same`.
     """
 
     check: str
@@ -57,6 +59,8 @@ class Variant:
     limits: Limits | None
     losses: Losses | None
     reason: str = ""
+    same: bool | None = None
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,8 @@ def _row(reference: Losses, variant: Variant) -> dict[str, object]:
         "largest_limit_nats": math.nan if variant.limits is None else variant.limits.token_nats,
         "verdict": f"{NOT_CHECKED}: {variant.reason}",
     }
+    if variant.same is not None:
+        return row | {"tokens": variant.tokens, "verdict": SAME if variant.same else BROKEN}
     if variant.losses is None:
         return row
     both = ~np.isnan(reference) & ~np.isnan(variant.losses)

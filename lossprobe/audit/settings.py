@@ -28,7 +28,7 @@ class ModelSettings:
     Attributes:
         checkpoint: file or folder.
         tokenizer: tokenizer.json or meta.pkl, where the checkpoint has none.
-        device, dtype, gelu, ignore_config: as the options of `score`.
+        device, dtype, gelu, ignore_config, special_strings: as the options of `score`.
     """
 
     checkpoint: Path
@@ -37,6 +37,7 @@ class ModelSettings:
     dtype: str = "float32"
     gelu: str = "erf"
     ignore_config: tuple[str, ...] = ()
+    special_strings: str = "control"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ MODEL: Keys = {
     "dtype": Choice(DTYPES),
     "gelu": Choice(("erf", "tanh")),
     "ignore_config": Words(),
+    "special_strings": Choice(("control", "text")),
 }
 EVAL: Keys = {
     "context": COUNT,

@@ -23,6 +23,7 @@ from lossprobe.audit.settings import AuditSettings, Check
 from lossprobe.audit.stopping import Look, baseline_skew, why_not
 from lossprobe.audit.verdicts import CheckResult, TextResult
 from lossprobe.audit_pass.texts import Prepared, score_options, to_be_created
+from lossprobe.audit_pass.whole import refuse_per_byte
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NothingToScoreError
 from lossprobe.pipeline import Progress, score_into
@@ -30,6 +31,11 @@ from lossprobe.run.baseline import select_documents
 from lossprobe.run.planning import check_unknown
 from lossprobe.run.tally import UNKNOWN_SHOWN
 from lossprobe.text.documents import Document, Source
+
+COUNTED = (
+    "tokens", "scored_tokens", "unknown_tokens", "bytes", "normalized_bytes", "vanished_bytes", "special_strings",
+    "documents_in_pieces",
+)  # fmt: skip
 
 
 @dataclass
@@ -183,7 +189,7 @@ class _Tally:
 
     def add(self, counts: dict[str, Any]) -> None:
         """Add the counts of a run over some more documents."""
-        self.counts.update({name: counts[name] for name in ("tokens", "scored_tokens", "unknown_tokens")})
+        self.counts.update({name: counts.get(name, 0) for name in COUNTED})
         self.unknown_text = [*self.unknown_text, *counts["unknown_text"]][:UNKNOWN_SHOWN]
 
     def of_look(self, look: int) -> Progress | None:
@@ -211,6 +217,7 @@ def _score_chosen(
     except NothingToScoreError:
         return None
     tally.add(run.counts)
+    refuse_per_byte(run, text.checks)
     baseline = None if text.baseline is None else select_documents(text.baseline, chosen, folder)
     scored = Scored(run, Clusters("document", len(chosen), "document", None), baseline)
     scored.refuse_other_tokens()

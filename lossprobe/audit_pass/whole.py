@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lossprobe.analysis.clusters import find_clusters
 from lossprobe.analysis.fields import refuse_missing_field
+from lossprobe.analysis.per_byte import why_not_per_byte
 from lossprobe.audit.decisions import Measured, conclude, measure_rows, measure_sums
 from lossprobe.audit.metrics import Metric, metric_of
 from lossprobe.audit.pairing import Scored
@@ -13,8 +14,10 @@ from lossprobe.audit.settings import AuditSettings, Check
 from lossprobe.audit.verdicts import CheckResult, TextResult
 from lossprobe.audit_pass.texts import Prepared, baseline_columns, score_options, to_be_created
 from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.errors import TextError
 from lossprobe.pipeline import Progress, score
 from lossprobe.run.baseline import open_baseline, write_baseline
+from lossprobe.run.reader import Run
 
 
 def audit_whole(
@@ -28,6 +31,7 @@ def audit_whole(
     for check in text.checks:
         if check.field is not None:
             refuse_missing_field(run, check.field, f"check {check.id}: field")
+    refuse_per_byte(run, text.checks)
     scored.refuse_other_tokens()
     results = _measure_all(text.checks, scored, settings.stats.confidence)
     accepted = all(result.effect in ("pass", "warn") for result in results if not result.check.limit.needs_baseline)
@@ -48,6 +52,18 @@ def audit_whole(
         scored_share=1.0,
         baseline=None if baseline is None else baseline.name,
     )
+
+
+def refuse_per_byte(run: Run, checks: Sequence[Check]) -> None:
+    """Refuse a check of a number per byte where none can be given.
+
+    Raises:
+        TextError: the tokenizer leaves out some of the text, or does not say where its tokens lie.
+    """
+    reason = why_not_per_byte(run.counts)
+    for check in checks if reason else ():
+        if check.metric == "bits_per_byte":
+            raise TextError("text.no_bytes", f"{run.text_name}: check {check.id}: no bits_per_byte, {reason}")
 
 
 def _measure_all(checks: Sequence[Check], scored: Scored, confidence: float) -> list[CheckResult]:

@@ -10,7 +10,10 @@ from typing import Any
 ALLOWANCE = struct.Struct("<qd")  # first part of a request: address space in bytes, CPU time in seconds
 OK, FAILED, OUT_OF_MEMORY = b"ok", b"failed", b"memory"  # first part of an answer
 THREADS = "RAYON_NUM_THREADS"  # variable with the number of threads for the child, which is always set
-COUNTS = struct.Struct("<q?")  # last part of an encoding: bytes that no token covers, whether the spans tile
+PLAIN = b"plain"  # third part of the request that opens a tokenizer: special strings in a text are text
+WHOLE = b"whole"  # second part of a request: tokenize in one piece
+COUNTS = struct.Struct("<q?")  # last part of an encoding: bytes dropped or rewritten, whether the spans tile
+MORE_COUNTS = struct.Struct("<q?")  # after it, where either is so: bytes that vanished, whether cutting can matter
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
         model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         check_size(settings, config, model_class, entries, f"{shown}/config.json")
     stored = stored_dtype(entries)
-    tokenizer = open_tokenizer(options.tokenizer or path)
+    tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
     loaded = load_exactly(path, model_class, config, weights.files, compute_dtype(stored, options.dtype))
     model = loaded.model
     tokenizer.settle()

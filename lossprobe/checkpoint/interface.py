@@ -27,8 +27,13 @@ class Tokens:
             the document: the last entry is the document's length.
         unknown: bool [N], True where the text was not in the vocabulary and the id stands for "unknown".
         normalized_bytes: bytes that the tokenizer dropped or rewrote, so that ids alone cannot restore them.
-        tiles: False when the spans had to be guessed, because the tokenizer's own offsets run backwards;
-            bits per byte is then refused.
+        tiles: False when the spans had to be guessed, because the tokenizer's own offsets run backwards, or do not
+            lie where the bytes of its tokens are; bits per byte is then refused.
+        vanished_bytes: those of `normalized_bytes` that the vocabulary cannot spell, and that got no token at all:
+            no number per byte or per word means anything then.
+        special_strings: tokens that are control ids because the text holds their name.
+        in_pieces: whether a long document was tokenized in pieces by a tokenizer that can look farther than a piece,
+            so that its tokens may be others than those of the whole.
     """
 
     ids: npt.NDArray[np.int32]
@@ -36,6 +41,9 @@ class Tokens:
     unknown: npt.NDArray[np.bool_]
     normalized_bytes: int = 0
     tiles: bool = True
+    vanished_bytes: int = 0
+    special_strings: int = 0
+    in_pieces: bool = False
 
 
 class Tokenizer(Protocol):
@@ -113,6 +121,23 @@ class Checkpoint(Protocol):
 
 
 @runtime_checkable
+class InPieces(Protocol):
+    """A tokenizer that takes a long document in pieces.
+
+    Attributes:
+        cut_above: bytes of the longest document that it takes whole.
+        far: what in it can look farther than a piece, so that pieces may have other tokens; empty for most.
+    """
+
+    cut_above: int
+    far: tuple[str, ...]
+
+    def encode_whole(self, text: str) -> Tokens:
+        """Return what `encode` returns, of the document as a whole, which may take 300 bytes of memory for each."""
+        ...
+
+
+@runtime_checkable
 class LeftPadding(Protocol):
     """A checkpoint whose model can also be given rows that are padded on the left, as other tools do."""
 
@@ -180,6 +205,8 @@ class LoadOptions:
         tokenizer: file or directory to take the tokenizer from, when the checkpoint does not hold it.
         gelu: "erf" or "tanh", for nanoGPT files, which do not say which one they were trained with.
         ignore_config: keys of the checkpoint's configuration to leave out.
+        special_strings: what the name of a special token in a text is: its "control" id, as tokenizers have it, or
+            "text". A tokenizer of characters takes all of a text as text.
     """
 
     device: str = "cpu"
@@ -187,3 +214,4 @@ class LoadOptions:
     tokenizer: Path | None = None
     gelu: str = "erf"
     ignore_config: tuple[str, ...] = ()
+    special_strings: str = "control"

@@ -64,7 +64,7 @@ def load_nanogpt(file: TorchFile, options: LoadOptions) -> Checkpoint:
     tensors, untold = _with_both_ends(tensors)
     check_tensors(file.path, tensors, _expected_shapes(args))
     check_finite(file.path, tensors)
-    tokenizer = _open_tokenizer(file.path, options.tokenizer, args.vocab_size)
+    tokenizer = _open_tokenizer(file.path, options, args.vocab_size)
     stored, dtype = dtypes(tensors, options.dtype)
     tied = torch.equal(tensors["transformer.wte.weight"], tensors["lm_head.weight"])
     heads = () if tied else ("lm_head.weight differs from transformer.wte.weight; the stored head is used",)
@@ -211,9 +211,9 @@ def _build_model(
     return model.eval().requires_grad_(False)
 
 
-def _open_tokenizer(path: Path, given: Path | None, vocab_size: int) -> Tokenizer:
+def _open_tokenizer(path: Path, options: LoadOptions, vocab_size: int) -> Tokenizer:
     """Return the tokenizer that was named, or that of a meta.pkl next to the checkpoint."""
-    beside = path.parent / "meta.pkl"
+    beside, given = path.parent / "meta.pkl", options.tokenizer
     if given is None and not stands(beside):
         if vocab_size in GPT2_VOCABULARIES:
             what = f"vocab {vocab_size} needs --tokenizer with a local tokenizer.json of GPT-2"
@@ -228,7 +228,7 @@ def _open_tokenizer(path: Path, given: Path | None, vocab_size: int) -> Tokenize
     if file.is_dir() or file.suffix == ".json":
         from lossprobe.checkpoint.tokenizers import open_tokenizer
 
-        tokenizer = open_tokenizer(file)
+        tokenizer = open_tokenizer(file, options.special_strings)
         tokenizer.settle()
         return tokenizer
     characters = read_meta_pkl(file)

@@ -28,6 +28,7 @@ from lossprobe.checkpoint.spans import Integers, byte_offsets
 
 # Where every tokenizer that splits text at all splits it: at white space, ASCII and CJK punctuation.
 BREAK = re.compile(r"[\s!-/:-@\[-`{-~\u2010-\u2027\u3000-\u3003\u3008-\u3011\uff01-\uff0f\uff1a-\uff20]+")
+LONGEST_RUN = 1 << 16  # tokens that are looked at together
 PLACES = (0.5, 0.25, 0.75)  # where in an overlap a join is tried
 
 
@@ -138,6 +139,11 @@ class Run(NamedTuple):
     def spans(self) -> tuple[Integers, Integers]:
         """Return their spans, as `Piece.spans` gives them."""
         return self.piece.spans(self.first, self.last)
+
+    def parts(self) -> Iterator[Run]:
+        """Yield them in runs of bounded length."""
+        for first in range(self.first, self.last, LONGEST_RUN):
+            yield Run(self.piece, first, min(first + LONGEST_RUN, self.last))
 
 
 class Join(NamedTuple):

@@ -87,7 +87,7 @@ class Sandbox:
         with self._lock:
             return self._open()[1]
 
-    def ask(self, part: bytes) -> list[bytearray]:
+    def ask(self, *parts: bytes) -> list[bytearray]:
         """Return the answer to a request.
 
         Raises:
@@ -95,7 +95,7 @@ class Sandbox:
             ResourceError: no process can be started.
         """
         with self._lock:
-            return self._exchange(self._process or self._open()[0], [part], "tokenizer.failed")
+            return self._exchange(self._process or self._open()[0], parts, "tokenizer.failed")
 
     def close(self) -> None:
         """End the child process, if there is one."""

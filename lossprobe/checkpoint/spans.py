@@ -2,14 +2,15 @@
 
 The bytes a token stands for are read off the tokenizer's own vocabulary. Where they concatenate to the
 document, the spans are exact, also for tokens that end inside a character. Where a tokenizer rewrites text
-(lower case, dropped blanks), its character offsets are used and the gaps go to the token that follows. Tokens
-come in runs, in order, and only the width of each is kept: 4 bytes a token, however long the document.
+(lower case, dropped blanks), its character offsets are used and the gaps go to the token that follows (see
+`spelling`). Tokens come in runs, in order, and only the width of each is kept: 4 bytes a token, however long
+the document.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,31 +61,66 @@ def vocabulary_bytes(definition: dict[str, Any], vocabulary: dict[str, int]) -> 
     Returns:
         Kind ("byte-level BPE", "BPE with byte fallback", "WordPiece", ...) and id → bytes.
     """
-    parts = component_types(definition.get("decoder")) | component_types(definition.get("pre_tokenizer"))
+    kind, spell = _speller(definition)
+    added = {index: entry["content"].encode() for index, entry in added_tokens(definition, vocabulary).items()}
+    return kind, {index: spell(token) for token, index in vocabulary.items()} | added
+
+
+def other_bytes(definition: dict[str, Any], vocabulary: dict[str, int]) -> dict[int, bytes]:
+    """Return the other bytes of added tokens that the model's own vocabulary holds too: "Ġthe" also for " the"."""
+    own = (definition.get("model") or {}).get("vocab")
+    _, spell = _speller(definition)
+    added = {index: entry["content"] for index, entry in added_tokens(definition, vocabulary).items()}
+    doubled = {index: spell(name) for index, name in added.items() if isinstance(own, dict) and name in own}
+    return {index: piece for index, piece in doubled.items() if piece != added[index].encode()}
+
+
+def _speller(definition: dict[str, Any]) -> tuple[str, Callable[[str], bytes]]:
+    """Return the kind of a tokenizer, and what makes bytes of a token of its model."""
+    parts = component_types([definition.get(key) for key in ("decoder", "pre_tokenizer", "normalizer")])
     model = definition.get("model") or {}
     name = str(model.get("type", "tokenizer"))
-    added = {index: entry["content"].encode() for index, entry in added_tokens(definition, vocabulary).items()}
     if "ByteLevel" in parts:
-        table = byte_level_alphabet()
-        pieces = {
-            index: bytes(table[c] for c in token) if all(c in table for c in token) else token.encode()
-            for token, index in vocabulary.items()
-        }
-        return f"byte-level {name}", pieces | added
-    marks_space = SPACE_MARK in str(definition.get("decoder")) or "Metaspace" in parts
+        return f"byte-level {name}", _byte_level_speller(model)
     fallback = bool(model.get("byte_fallback")) or "ByteFallback" in parts
-    prefix = str(model.get("continuing_subword_prefix") or "")
-    pieces = {index: _piece_bytes(token, marks_space, fallback, prefix) for token, index in vocabulary.items()}
-    return f"{name} with byte fallback" if fallback else name, pieces | added
+    marks_space = SPACE_MARK in str(definition.get("decoder")) or "Metaspace" in parts
+    mark = _space_mark([definition.get("pre_tokenizer"), definition.get("decoder")]) if marks_space else None
+    return f"{name} with byte fallback" if fallback else name, _piece_speller(mark, fallback, _bare(model))
 
 
-def _piece_bytes(token: str, marks_space: bool, fallback: bool, prefix: str) -> bytes:
-    byte = BYTE_TOKEN.fullmatch(token) if fallback else None
-    if byte:
-        return bytes([int(byte[1], 16)])
-    if marks_space:
-        return token.replace(SPACE_MARK, " ").encode()
-    return token.removeprefix(prefix).encode() if prefix else token.encode()
+def _byte_level_speller(model: dict[str, Any]) -> Callable[[str], bytes]:
+    table = byte_level_alphabet()
+    bare = _bare(model)
+
+    def spell(token: str) -> bytes:
+        token = bare(token)
+        return bytes(table[c] for c in token) if all(c in table for c in token) else token.encode()
+
+    return spell
+
+
+def _piece_speller(mark: str | None, fallback: bool, bare: Callable[[str], str]) -> Callable[[str], bytes]:
+    def spell(token: str) -> bytes:
+        byte = BYTE_TOKEN.fullmatch(token) if fallback else None
+        if byte:
+            return bytes([int(byte[1], 16)])
+        return token.replace(mark, " ").encode() if mark else bare(token).encode()
+
+    return spell
+
+
+def _bare(model: dict[str, Any]) -> Callable[[str], str]:
+    """Return how to take off a token what marks its place in a word: "##" of WordPiece, "</w>" of some BPE."""
+    prefix, suffix = (str(model.get(key) or "") for key in ("continuing_subword_prefix", "end_of_word_suffix"))
+    return lambda token: token.removeprefix(prefix).removesuffix(suffix) if prefix or suffix else token
+
+
+def _space_mark(node: Any) -> str:
+    """Return what a Metaspace anywhere in a part of a tokenizer.json writes for a blank."""
+    below = node if isinstance(node, list) else list(node.values()) if isinstance(node, dict) else []
+    if isinstance(node, dict) and node.get("type") == "Metaspace":
+        return str(node.get("replacement") or SPACE_MARK)
+    return next((mark for mark in map(_space_mark, below) if mark != SPACE_MARK), SPACE_MARK)
 
 
 class ExactSpans:

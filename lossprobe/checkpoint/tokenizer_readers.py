@@ -27,14 +27,15 @@ class FilesTokenizer(BackendTokenizer):
 
     Args:
         files: what was read.
+        special_strings: as `LoadOptions` has it.
 
     Raises:
         CheckpointError: as `BackendTokenizer`, or settings that are none.
     """
 
-    def __init__(self, files: TokenizerFiles) -> None:
+    def __init__(self, files: TokenizerFiles, special_strings: str = "control") -> None:
         tokens = read_settings(files.config, files.special_map, files.added)
-        super().__init__(files.definition, files.config, files.shown, tokens=tokens)
+        super().__init__(files.definition, files.config, files.shown, tokens=tokens, special_strings=special_strings)
         self.files = files.paths
         self._files = replace(files, definition={})  # the vocabulary is not held twice, unless a token was added to it
         self._untouched = None if tokens.add_to(files.definition) is files.definition else files.definition

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lossprobe.checkpoint.frames import COUNTS, DEFAULT_LIMITS, Limits
+from lossprobe.checkpoint.frames import COUNTS, DEFAULT_LIMITS, MORE_COUNTS, PLAIN, WHOLE, Limits
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.checkpoint.sandbox import Sandbox
 from lossprobe.checkpoint.tokenizer_files import read_tokenizer_files
@@ -31,6 +31,7 @@ class BackendTokenizer:
         shown: how messages name it.
         limits: what one document may take.
         tokens: what all files beside the tokenizer.json say; None for what `settings` says.
+        special_strings: what the name of a special token in a text is: its "control" id, or "text".
 
     Attributes:
         first_id: the id that it puts before a text by itself, whatever its name, or None.
@@ -38,6 +39,8 @@ class BackendTokenizer:
         canonical: the tokenizer.json that is run, with the tokens of the other files, as JSON.
         added_ids: content → id of the added tokens.
         files: every file that it was read from.
+        special_strings: as given.
+        far, cut_above: as `interface.InPieces` has them; see `reach`.
 
     Raises:
         CheckpointError: the library cannot build it, or not within its limits.
@@ -50,15 +53,18 @@ class BackendTokenizer:
         shown: str,
         limits: Limits = DEFAULT_LIMITS,
         tokens: TokenSettings | None = None,
+        special_strings: str = "control",
     ) -> None:
         self._shown = shown
         self.files: tuple[Path, ...] = ()
+        self.special_strings = special_strings
         tokens = tokens or read_settings(settings)
         definition, ignored = _whole_and_repeatable(tokens.add_to(definition))
         self.canonical = json.dumps(definition, ensure_ascii=False).encode("utf-8", "surrogatepass")
         bos_token = tokens.content("bos_token").encode("utf-8", "surrogatepass")
-        self._sandbox = Sandbox([self.canonical, bos_token], shown, limits)
-        content, ids, lengths, data = self._sandbox.open()
+        plain = [PLAIN] if special_strings == "text" else []
+        self._sandbox = Sandbox([self.canonical, bos_token, *plain], shown, limits)
+        content, ids, lengths, data, cutting = self._sandbox.open()
         facts = json.loads(content)
         self.kind: str = facts["kind"]
         self._unknown_id: int = facts["unknown_id"]
@@ -66,6 +72,10 @@ class BackendTokenizer:
         pieces = zip(np.frombuffer(ids, dtype=np.int64).tolist(), [0, *ends], ends, strict=False)
         self._bytes = {index: bytes(data[start:stop]) for index, start, stop in pieces}
         self.special_ids: frozenset[int] = frozenset(facts["special_ids"])
+        self._special = np.zeros(max(self._bytes, default=0) + 1, np.bool_)
+        self._special[sorted(self.special_ids)] = True
+        far, self.cut_above = json.loads(cutting)
+        self.far: tuple[str, ...] = tuple(far)
         self.added_ids: dict[str, int] = facts["added_ids"]
         tokens.note_ids(self.added_ids)
         notices = [*(f"ignored embedded {key}" for key in ignored), *tokens.notices]
@@ -84,6 +94,8 @@ class BackendTokenizer:
             does = "adds one" if self.adds_bos else "adds none"
             notices.append(f"add_bos_token is {wanted}, but tokenizer.json {does}; choose with --bos")
         self.notices = tuple(f"{shown}: {notice}" for notice in notices)
+        if plain:
+            self.kind += ", special strings as text"
         self.sha256 = self._identity()
 
     def with_ends(self, bos_id: int | None, eos_id: int | None, first_id: int | None) -> BackendTokenizer:
@@ -95,28 +107,41 @@ class BackendTokenizer:
         return other
 
     def _identity(self) -> str:
-        return hashlib.sha256(self.canonical + f"|bos {self.bos_id} {self.adds_bos}".encode()).hexdigest()
+        identity = self.canonical + f"|bos {self.bos_id} {self.adds_bos}".encode()
+        if self.special_strings == "text":
+            identity += b"|special strings as text"
+        return hashlib.sha256(identity).hexdigest()
 
     def encode(self, text: str) -> Tokens:
-        """Return the tokens of one document, without BOS; special tokens in the text are recognised.
+        """Return the tokens of one document, without BOS; names of special tokens in it are what was chosen.
 
         Raises:
             CheckpointError: the tokenizer failed on this text, or exceeded its limits.
         """
+        return self._encode(text)
+
+    def encode_whole(self, text: str) -> Tokens:
+        """Return the same, however long the document is tokenized in one piece: up to 300 bytes of memory for each."""
+        return self._encode(text, WHOLE)
+
+    def _encode(self, text: str, *how: bytes) -> Tokens:
         try:
             data = text.encode()
         except UnicodeEncodeError as error:
             raise CheckpointError(
                 "tokenizer.failed", f"{self._shown}: half a surrogate pair at character {error.start} of the text"
             ) from None
-        ids_part, widths, counts = self._sandbox.ask(data)
+        ids_part, widths, counts, *more = self._sandbox.ask(data, *how)
         del data  # a document can be large, and what follows needs its place
         ids = np.frombuffer(ids_part, dtype=np.int32)
         stops = np.frombuffer(widths, dtype=np.uint32).astype(np.int64)
         del widths
         np.cumsum(stops, out=stops)
         normalized, tiles = COUNTS.unpack(counts)
-        return Tokens(ids, stops, self._unknown(ids, stops, text), normalized, tiles)
+        vanished, in_pieces = MORE_COUNTS.unpack(more[0]) if more else (0, False)
+        unknown = self._unknown(ids, stops, text)
+        special = int((self._special[ids] & ~unknown).sum())
+        return Tokens(ids, stops, unknown, normalized, tiles, vanished, special, in_pieces)
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes that an id stands for in running text (a special id: its name), b"" for none."""
@@ -134,17 +159,21 @@ class BackendTokenizer:
         return unknown
 
 
-def open_tokenizer(path: Path) -> FilesTokenizer:
+def open_tokenizer(path: Path, special_strings: str = "control") -> FilesTokenizer:
     """Return the tokenizer of a directory that holds a tokenizer.json, or of such a file.
 
     What transformers would make of it may still be asked in a process of its own: `settle` waits for that.
+
+    Args:
+        path: the directory or file.
+        special_strings: as `LoadOptions` has it.
 
     Raises:
         CheckpointError: no tokenizer.json, not JSON, or not a tokenizer that the library can build.
     """
     from lossprobe.checkpoint.tokenizer_readers import FilesTokenizer
 
-    return FilesTokenizer(read_tokenizer_files(path))
+    return FilesTokenizer(read_tokenizer_files(path), special_strings)
 
 
 def _whole_and_repeatable(definition: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -98,7 +98,14 @@ def open_model(model: ModelSettings, written: Sequence[Path] = ()) -> Checkpoint
     from lossprobe.checkpoint.detect import open_checkpoint
     from lossprobe.checkpoint.interface import LoadOptions
 
-    options = LoadOptions(model.device, model.dtype, model.tokenizer, model.gelu, model.ignore_config)
+    options = LoadOptions(
+        device=model.device,
+        dtype=model.dtype,
+        tokenizer=model.tokenizer,
+        gelu=model.gelu,
+        ignore_config=model.ignore_config,
+        special_strings=model.special_strings,
+    )
     checkpoint = open_checkpoint(model.checkpoint, options)
     protect_files(written, checkpoint.facts.files)
     return checkpoint

@@ -16,6 +16,7 @@ from lossprobe.units import visible
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SUFFIXES = {"--csv": ".csv", "--plot": ".png"}
+SPECIAL_STRINGS = ["control", "text"]
 DTYPES = ["auto", "float32", "bfloat16", "float16"]
 BOS_HELP = "A BOS before each document: where the tokenizer adds one by itself, always, or never."
 CONTEXT_HELP = "Most input tokens of a window.  [default: the model's limit]"
@@ -23,6 +24,7 @@ DESMOOTH_HELP = "Score the predictions with the uniform part of label smoothing 
 DTYPE_HELP = "Numbers of the forward pass; auto: as the weights are stored. Losses are float32 always."
 GELU_HELP = "GELU of a nanoGPT checkpoint, which does not say (tanh before June 2023)."
 IGNORE_HELP = "Leave out a key of the checkpoint's configuration that you know not to matter; may be repeated."
+SPECIAL_HELP = "What the name of a special token (<|endoftext|>) in a text is: its control id, or text."
 STRIDE_HELP = "New tokens scored by each window after the first.  [default: no overlap]"
 TOKENIZER_HELP = "tokenizer.json or meta.pkl, when the checkpoint has none."
 UNKNOWN_HELP = "Refuse a text with a larger share of tokens outside the vocabulary."
@@ -43,6 +45,7 @@ class Scoring:
     tokenizer: Path | None
     gelu: str
     ignore_config: tuple[str, ...]
+    special_strings: str
     split_documents: str | None
     text_field: str | None
     newlines: str
@@ -149,6 +152,7 @@ def scoring_options(command: Command) -> Command:
         click.option("--overwrite", is_flag=True, help="Replace a run with other settings at -o."),
         click.option("-q", "--quiet", is_flag=True, help="No progress, no notices, no next commands."),
         click.option("--score-unknown", is_flag=True, help="Score tokens outside the vocabulary too."),
+        click.option("--special-strings", type=click.Choice(SPECIAL_STRINGS), default="control", help=SPECIAL_HELP),
         click.option("--split-documents", metavar="blank-line|line|REGEX", help="Cut files into documents here."),
         click.option("--stride", type=click.IntRange(min=1), help=STRIDE_HELP),
         click.option("--text-field", metavar="NAME", help="Text field of a JSONL.  [default: text, for .jsonl]"),

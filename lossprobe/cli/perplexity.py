@@ -62,10 +62,19 @@ def _coverage_lines(result: Perplexity) -> tuple[str, ...]:
         f"{reason} {count:,} ({coverage['bytes_unscored'].get(reason, 0):,} bytes)"
         for reason, count in coverage["tokens_unscored"].items()
     ]
+    more = [
+        f"; {words}: {coverage[name]:,}"
+        for name, words in (
+            ("bytes_vanished", "of them without any token"),
+            ("special_strings", "control ids from special strings in the text"),
+            ("documents_in_pieces", "documents tokenized in pieces that may matter"),
+        )
+        if coverage[name]
+    ]
     return (
         f"reference levels: uniform {result.uniform_nats:.6f}, unigram {result.unigram_nats:.6f} nats per token",
         f"coverage: {coverage['tokens_scored']:,} of {coverage['tokens_read']:,} tokens "
         f"and {coverage['bytes_scored']:,} of "
         f"{coverage['bytes_read']:,} bytes scored; unscored tokens: {', '.join(reasons) or 'none'}; "
-        f"bytes normalised away by the tokenizer: {coverage['bytes_normalized']:,}",
+        f"bytes normalised away by the tokenizer: {coverage['bytes_normalized']:,}{''.join(more)}",
     )

@@ -211,7 +211,14 @@ def load_options(scoring: Scoring) -> LoadOptions:
     """Return the checkpoint's part of the scoring options."""
     from lossprobe.checkpoint.interface import LoadOptions
 
-    return LoadOptions(scoring.device, scoring.dtype, scoring.tokenizer, scoring.gelu, scoring.ignore_config)
+    return LoadOptions(
+        device=scoring.device,
+        dtype=scoring.dtype,
+        tokenizer=scoring.tokenizer,
+        gelu=scoring.gelu,
+        ignore_config=scoring.ignore_config,
+        special_strings=scoring.special_strings,
+    )
 
 
 def check_output(checkpoint: Path, output: Path | None) -> None:

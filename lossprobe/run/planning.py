@@ -23,7 +23,7 @@ from lossprobe.run.tally import DocumentCount, Tally
 from lossprobe.scoring.plan import Rows, WindowPolicy, cut_parts, plan_pieces, row_count
 from lossprobe.text.documents import Document, Fingerprint, Source
 from lossprobe.text.windows import Layout
-from lossprobe.units import format_count, visible
+from lossprobe.units import format_count, plural, visible
 
 FLUSH_BYTES = 4 << 20
 LADDER_ROWS = 16_384
@@ -183,28 +183,63 @@ class _DocumentWriter:
 
 
 def check_unknown(counts: dict[str, Any], source: Source, max_unknown: float) -> None:
-    """Note the tokens that stand for text outside the vocabulary, or refuse the text for them.
+    """Note what a tokenizer did to a text, or refuse the text for what is not in the vocabulary.
 
     Args:
         counts: the `counts` of a plan or a run, new or stored: a looser limit once is none for ever.
         source: the text, for its name and its notices.
-        max_unknown: largest share of its tokens that may be unknown.
+        max_unknown: largest share of its tokens that may be unknown, and of its bytes that may have no token.
 
     Raises:
         TextError: a larger share is.
     """
+    _refuse_unknown(counts, source, max_unknown)
+    _refuse_vanished(counts, source, max_unknown)
+    rewritten = counts.get("normalized_bytes", 0) - counts.get("vanished_bytes", 0)
+    if rewritten > 0:
+        share = rewritten / counts["bytes"]
+        _note(source, f"the tokenizer dropped or rewrote {plural(rewritten, 'byte')} ({share:.2%}) of the text")
+    special = counts.get("special_strings", 0)
+    if special:
+        what = f"{plural(special, 'token')} {'is a control id' if special == 1 else 'are control ids'}"
+        _note(source, f"{what}, since the text holds the names; --special-strings text reads such names as text")
+    cut = counts.get("documents_in_pieces", 0)
+    if cut:
+        what = f"{plural(cut, 'long document')} tokenized in pieces, by a tokenizer that can look farther than a piece"
+        _note(source, f"{what}: the tokens may be others than those of the whole; selfcheck compares a sample")
+
+
+def _note(source: Source, what: str) -> None:
+    text = f"{source.name}: {what}"
+    if text not in source.notices:
+        source.notices.append(text)
+
+
+def _refuse_unknown(counts: dict[str, Any], source: Source, max_unknown: float) -> None:
     unknown = counts["unknown_tokens"]
     if not unknown:
         return
     pieces: list[str] = counts["unknown_text"]
     share = unknown / counts["tokens"]
     shown = " ".join(f"U+{ord(piece):04X}" if len(piece) == 1 else visible(piece, 20) for piece in pieces)
-    text = f"{source.name}: {format_count(unknown)} tokens ({share:.2%}) are not in the vocabulary: {shown}"
+    text = f"{format_count(unknown)} tokens ({share:.2%}) are not in the vocabulary"
+    text += f": {shown}" if shown else ""
     if share > max_unknown:
         hint = "--newlines lf turns CRLF and CR into LF" if "\r" in "".join(pieces) else "see --max-unknown"
-        raise TextError("text.unknown", f"{text} (limit {max_unknown:.2%})", hint=hint)
-    if text not in source.notices:
-        source.notices.append(text)
+        raise TextError("text.unknown", f"{source.name}: {text} (limit {max_unknown:.2%})", hint=hint)
+    _note(source, text)
+
+
+def _refuse_vanished(counts: dict[str, Any], source: Source, max_unknown: float) -> None:
+    vanished = counts.get("vanished_bytes", 0)
+    if not vanished:
+        return
+    share = vanished / counts["bytes"]
+    text = f"{plural(vanished, 'byte')} ({share:.2%}) of the text vanished: the vocabulary has no token for them"
+    if share > max_unknown:
+        hint = "--max-unknown 1 scores the tokens that are left; nothing is given per byte or per word then"
+        raise TextError("text.vanished", f"{source.name}: {text} (limit {max_unknown:.2%})", hint=hint)
+    _note(source, f"{text}; nothing is given per byte or per word")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ class DocumentCount:
 
     Attributes:
         document: the document.
-        tokens, scored_tokens, unknown, normalized_bytes, tiles: its tokens, and what the tokenizer said of them.
+        tokens, scored_tokens, unknown, normalized_bytes, tiles, vanished_bytes, special_strings, in_pieces: its tokens,
+            and what the tokenizer said of them.
         unscored, unscored_bytes: tokens without a loss, and their bytes, by reason.
         absent: bytes, characters and words that tokens without a loss hold.
         unknown_text: some of what is not in the vocabulary.
@@ -39,16 +40,21 @@ class DocumentCount:
         self.unscored: Counter[str] = Counter()
         self.unscored_bytes: Counter[str] = Counter()
         self.absent = TextCounts(0, 0, 0)
-        self.unknown = self.normalized_bytes = 0
+        self.unknown = self.normalized_bytes = self.vanished_bytes = self.special_strings = 0
         self.unknown_text: list[str] = []
         self.tiles = True
+        self.in_pieces = False
         self._data: bytes | None = None
 
     def add_tokens(self, tokens: Tokens) -> None:
         """Add what is known without rows."""
-        self.normalized_bytes, self.tiles = tokens.normalized_bytes, tokens.tiles
+        self.normalized_bytes, self.vanished_bytes = tokens.normalized_bytes, tokens.vanished_bytes
+        self.tiles, self.in_pieces = tokens.tiles and not tokens.vanished_bytes, tokens.in_pieces
+        self.special_strings = tokens.special_strings
         places = np.flatnonzero(tokens.unknown)
         self.unknown = len(places)
+        if not tokens.tiles:  # which text they stand for is a guess, and a wrong character would mislead
+            return
         for index in places[:1000].tolist():
             start = int(tokens.byte_stop[index - 1]) if index else 0
             piece = self._bytes()[start : int(tokens.byte_stop[index])].decode("utf-8", "replace")
@@ -130,6 +136,9 @@ class Tally:
         self.sums["documents"] += 1
         for name in SUMMED:
             self.sums[name] += record[name]
+        self.sums["vanished_bytes"] += count.vanished_bytes
+        self.sums["special_strings"] += count.special_strings
+        self.sums["documents_in_pieces"] += count.in_pieces
         self.tiles &= count.tiles
         self.unscored.update(count.unscored)  # keeps a reason that holds no bytes, which + would not
         self.unscored_bytes.update(count.unscored_bytes)
