@@ -110,7 +110,11 @@ def run_selfcheck(
     sample = _Sample([checkpoint.tokenizer.encode(document.text) for document in sampled.documents()])
     policy = window_policy(checkpoint, options)
     reference = sample.losses(policy, _fast(checkpoint, PassOptions(options.batch_size)))
-    checks = [*_invariants(checkpoint, sample, policy, options), *_sensitivities(checkpoint, sample, policy, reopen)]
+    checks = [
+        *_invariants(checkpoint, sample, policy, options),
+        *_pieces_against_whole(checkpoint.tokenizer, source),
+        *_sensitivities(checkpoint, sample, policy, reopen),
+    ]
     variants = []
     for number, check in enumerate(checks):
         variants.append(check())
@@ -120,7 +124,6 @@ def run_selfcheck(
         stored = _stored_losses(scored.run, sample)
         limits = ROUNDING.get(checkpoint.facts.compute_dtype, HALF)
         variants.insert(0, Variant("stored run", "as it is on disk", limits, stored))
-    variants += _pieces_against_whole(checkpoint.tokenizer, source)
     notes = [] if sampled.whole else [f"a sample: the first {plural(len(reference), 'token')} of {source.name}"]
     return scored.run, judge_variants(reference, variants, notes)
 
@@ -133,23 +136,6 @@ def _stored_losses(run: Run, sample: _Sample) -> Losses:
         losses = frame.loc[frame["document"] == number, "loss"].to_numpy(dtype=float, na_value=np.nan)
         parts.append(losses[len(losses) - len(tokens.ids) :])
     return np.concatenate(parts)
-
-
-def _pieces_against_whole(tokenizer: Tokenizer, source: Source) -> list[Variant]:
-    """Return whether a document that comes in pieces has the tokens of the whole; nothing where none is that long."""
-    if not isinstance(tokenizer, InPieces):
-        return []
-    for number, document in enumerate(islice(source.documents(), LOOKED_THROUGH)):
-        data = document.text.encode()
-        if len(data) <= tokenizer.cut_above:
-            continue
-        text = data[: max(WHOLE_BYTES, 2 * tokenizer.cut_above)].decode(errors="ignore")
-        one, other = tokenizer.encode(text), tokenizer.encode_whole(text)
-        same = np.array_equal(one.ids, other.ids) and np.array_equal(one.byte_stop, other.byte_stop)
-        size = plural(len(text.encode()), "byte")
-        setting = f"whole in place of pieces: {size} of document {number}"
-        return [Variant("tokens in pieces", setting, EXACT, None, same=same, tokens=len(one.ids))]
-    return []
 
 
 Check = Callable[[], Variant]
@@ -222,6 +208,25 @@ def _no_left_padding(checkpoint: Checkpoint) -> str:
     if isinstance(checkpoint, LeftPadding):
         return ""
     return f"a {checkpoint.facts.family} checkpoint of this kind takes no padding on the left"
+
+
+def _pieces_against_whole(tokenizer: Tokenizer, source: Source) -> Iterator[Check]:
+    """Yield whether a document that comes in pieces has the tokens of the whole; nothing where none is that long."""
+    if not isinstance(tokenizer, InPieces):
+        return
+    for number, document in enumerate(islice(source.documents(), LOOKED_THROUGH)):
+        data = document.text.encode()
+        if len(data) > tokenizer.cut_above:
+            text = data[: max(WHOLE_BYTES, 2 * tokenizer.cut_above)].decode(errors="ignore")
+            yield functools.partial(_in_pieces, tokenizer, text, number)
+            return
+
+
+def _in_pieces(tokenizer: InPieces, text: str, number: int) -> Variant:
+    one, other = tokenizer.encode(text), tokenizer.encode_whole(text)
+    same = np.array_equal(one.ids, other.ids) and np.array_equal(one.byte_stop, other.byte_stop)
+    setting = f"whole in place of pieces: {plural(len(text.encode()), 'byte')} of document {number}"
+    return Variant("tokens in pieces", setting, EXACT, None, same=same, tokens=len(one.ids))
 
 
 def _sensitivities(

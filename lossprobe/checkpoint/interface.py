@@ -132,6 +132,10 @@ class InPieces(Protocol):
     cut_above: int
     far: tuple[str, ...]
 
+    def encode(self, text: str) -> Tokens:
+        """Return the tokens of one document, as `Tokenizer.encode` does."""
+        ...
+
     def encode_whole(self, text: str) -> Tokens:
         """Return what `encode` returns, of the document as a whole, which may take 300 bytes of memory for each."""
         ...

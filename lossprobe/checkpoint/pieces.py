@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lossprobe.checkpoint.spans import Integers, byte_offsets
+from lossprobe.checkpoint.spans import SPACE_MARK, Integers, byte_offsets
 
 # Where every tokenizer that splits text at all splits it: at white space, ASCII and CJK punctuation.
 BREAK = re.compile(r"[\s!-/:-@\[-`{-~\u2010-\u2027\u3000-\u3003\u3008-\u3011\uff01-\uff0f\uff1a-\uff20]+")
@@ -97,7 +97,7 @@ class Piece:
         at = np.array(offsets, dtype=np.int64).reshape(-1, 2)
         for index in [index for index, id in enumerate(self.ids[first:last]) if id in self._blanks]:
             start, stop = offsets[index]
-            if not self._text[start:stop].isspace():
+            if not self._text[start:stop].replace(SPACE_MARK, " ").isspace():
                 at[index, 1] = start
         return self._byte_at[at[:, 0]], self._byte_at[at[:, 1]]
 

@@ -7,12 +7,12 @@ everywhere else the bytes that differ are counted, so that no rewriting is left 
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from lossprobe.checkpoint.spans import AlignedSpans, Integers
 
@@ -108,22 +108,30 @@ class SpelledSpans:
         ids, self._ids = self._ids[:count], self._ids[count:]
         starts, stops = self._starts[:count].copy(), self._stops[:count].copy()
         self._starts, self._stops = self._starts[count:], self._stops[count:]
-        pieces, added, unknown = self._spelling.pieces, self._spelling.added, self._spelling.unknown_id
-        edges = [*first.tolist(), count]
-        begins, ends = starts.tolist(), np.maximum.accumulate(stops).tolist()
-        for index, after in itertools.pairwise(edges):
-            begin, end, before = begins[index], ends[after - 1], self._reached
-            text = self._data[begin:end]
-            if after == index + 1 and (ids[index] == unknown or pieces.get(ids[index], b"") == text):
-                if begin > before:
-                    self._differ(before, begin, begin - before)
-            else:
-                found = self._group(ids[index:after], begin, end)
-                if found is not None:
-                    starts[index:after], stops[index:after] = found
-            self._reached = max(end, before)
-            self._fresh = ids[after - 1] in added
+        ends = np.maximum.accumulate(np.maximum(stops, self._reached))
+        last = np.append(first[1:], count) - 1  # token of each group
+        before = np.append(self._reached, ends[last[:-1]])
+        gaps = np.maximum(starts[first] - before, 0)
+        plain = (first == last) & self._plain(ids, starts, stops)[first]
+        if self._spelling.vanishes:
+            plain &= gaps == 0  # a gap is looked at as well
+        self._normalized += int(gaps[plain].sum())
+        for group in np.flatnonzero(~plain).tolist():
+            index, after = int(first[group]), int(last[group]) + 1
+            self._reached = int(before[group])
+            if index:
+                self._fresh = ids[index - 1] in self._spelling.added
+            found = self._group(ids[index:after], int(starts[index]), int(ends[after - 1]))
+            if found is not None:
+                starts[index:after], stops[index:after] = found
+        self._reached, self._fresh = int(ends[-1]), ids[-1] in self._spelling.added
         self._aligned.add(starts, stops)
+
+    def _plain(self, ids: list[int], starts: Integers, stops: Integers) -> npt.NDArray[np.bool_]:
+        """Return which tokens stand for the very bytes where they lie, or for what is unknown."""
+        data, piece_of, unknown = self._data, self._spelling.pieces.get, self._spelling.unknown_id
+        places = zip(ids, starts.tolist(), stops.tolist(), strict=True)
+        return np.array([piece_of(id) == data[start:stop] or id == unknown for id, start, stop in places], np.bool_)
 
     def _group(self, ids: list[int], begin: int, end: int) -> tuple[Integers, Integers] | None:
         """Return where the tokens of a group lie by their bytes, or None and count what differs."""

@@ -195,8 +195,8 @@ def check_unknown(counts: dict[str, Any], source: Source, max_unknown: float) ->
     """
     _refuse_unknown(counts, source, max_unknown)
     _refuse_vanished(counts, source, max_unknown)
-    rewritten = counts.get("normalized_bytes", 0) - counts.get("vanished_bytes", 0)
-    if rewritten > 0:
+    rewritten = counts.get("normalized_bytes", 0)
+    if rewritten and not counts.get("vanished_bytes", 0):
         share = rewritten / counts["bytes"]
         _note(source, f"the tokenizer dropped or rewrote {plural(rewritten, 'byte')} ({share:.2%}) of the text")
     special = counts.get("special_strings", 0)

@@ -1,0 +1,66 @@
+"""Names of special tokens in a text: control ids, or text."""
+
+import json
+
+import pytest
+from checkpoint import builders
+from tokenizers import AddedToken
+
+from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.tokenizers import BackendTokenizer
+
+TEXT = "the<s>cat <|endoftext|> [CLS]</s> [UNK]"
+NAMES = {
+    "byte_level_bpe": ["<|endoftext|>"],
+    "sentencepiece_bpe": ["<s>", "</s>"],
+    "metaspace_unigram": ["<s>", "</s>"],
+    "wordpiece": ["[CLS]", "[UNK]"],
+}
+
+
+def opened(kind, special_strings="control"):
+    return BackendTokenizer(builders.definition(kind), {}, kind, special_strings=special_strings)
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_in_a_text_are_counted_or_are_text(kind):
+    control, text = opened(kind), opened(kind, "text")
+    assert control.encode(TEXT).special_strings == len(NAMES[kind])
+    tokens = text.encode(TEXT)
+    assert tokens.special_strings == 0
+    unknown = control._unknown_id
+    assert not (text.special_ids - {unknown}) & set(tokens.ids.tolist())
+    raw, start = TEXT.encode(), 0
+    for id, stop in zip(tokens.ids.tolist(), tokens.byte_stop.tolist(), strict=True):
+        assert text.token_bytes(id).strip().lower() == raw[start:stop].strip().lower() or id == unknown
+        start = stop
+    assert (text.special_ids, text.bos_id, text.adds_bos) == (control.special_ids, control.bos_id, control.adds_bos)
+    assert text.sha256 != control.sha256
+    assert control.sha256 == opened(kind).sha256
+    plain = "the cat sat"
+    assert text.encode(plain).ids.tolist() == control.encode(plain).ids.tolist()
+
+
+def test_added_tokens_that_are_not_special_stay():
+    tokenizer = builders.byte_level_bpe()
+    tokenizer.add_tokens([AddedToken("<tool>", special=False)])
+    content = json.loads(tokenizer.to_str())
+    tokens = BackendTokenizer(content, {}, "x", special_strings="text").encode("the<tool><|endoftext|>")
+    assert tokens.ids.tolist().count(tokenizer.token_to_id("<tool>")) == 1
+    assert tokens.ids.tolist().count(tokenizer.token_to_id("<|endoftext|>")) == 0
+    assert tokens.special_strings == 0
+
+
+def test_an_unknown_token_is_no_special_string():
+    assert opened("metaspace_unigram").encode("the ☃ cat").special_strings == 0
+    assert opened("metaspace_unigram").encode("the <unk> cat").special_strings == 1
+
+
+@pytest.mark.parametrize("special_strings", ["control", "text"])
+def test_the_option_reaches_the_tokenizer_of_a_folder(tmp_path, special_strings):
+    path = builders.save(builders.model("gpt2"), tmp_path / "m")
+    loaded = load_huggingface(path, LoadOptions(special_strings=special_strings))
+    assert loaded.tokenizer.special_strings == special_strings
+    assert loaded.tokenizer.encode("<|endoftext|>").special_strings == (special_strings == "control")
+    assert loaded.tokenizer.kind.endswith(", special strings as text") == (special_strings == "text")
