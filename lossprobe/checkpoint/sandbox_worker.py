@@ -38,7 +38,7 @@ from lossprobe.checkpoint.frames import (
 from lossprobe.checkpoint.pieces import NotLocal, Piece, Run, Sizes, Splitter
 from lossprobe.checkpoint.reach import far_components
 from lossprobe.checkpoint.spans import ExactSpans, added_tokens, other_bytes, vocabulary_bytes
-from lossprobe.checkpoint.spelling import SpelledSpans, Spelling
+from lossprobe.checkpoint.spelling import SpelledSpans, Spelling, spans_of_the_rest
 
 try:
     import resource
@@ -145,6 +145,10 @@ class Opened:
                 spelled.add(part.ids, *part.spans())
         kept = spelled.finish()
         self._vanished = kept.vanished
+        if kept.vanished:
+            rest = spans_of_the_rest(data, memoryview(ids).cast("i").tolist(), self._spelling)
+            if rest is not None:
+                return [ids, bytearray(rest[0].tobytes()), COUNTS.pack(rest[1], True)]
         return [ids, spelled.widths, COUNTS.pack(kept.normalized, kept.tiles and (len(ids) > 0 or not data))]
 
     def _spelled(self, content: dict[str, Any], spelling: Spelling) -> Spelling:
@@ -152,7 +156,7 @@ class Opened:
         alphabet = Alphabet(content, self._backend, self._backend.get_vocab(with_added_tokens=False))
         if alphabet.complete:
             return spelling
-        return replace(spelling, lost=alphabet.lost, vanishes=alphabet.vanishes)
+        return replace(spelling, lost=alphabet.lost, kept=alphabet.kept, vanishes=alphabet.vanishes)
 
     def _pieces(self, data: bytes | bytearray, ranges: Sequence[tuple[int, int]]) -> list[Piece]:
         """Return the tokens of some stretches of a document, which the library shares out among its threads."""

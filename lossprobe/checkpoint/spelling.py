@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from lossprobe.checkpoint.spans import AlignedSpans, Integers
+from lossprobe.checkpoint.spans import AlignedSpans, ExactSpans, Integers
 
 LONGEST_PATTERN = 64  # tokens that share one stretch of text, some of them unknown
 
@@ -29,6 +29,7 @@ class Spelling:
         added: ids of added tokens, after which a tokenizer may put its blank as at the start of a text.
         unknown_id: the id for text outside the vocabulary, which spells whatever it covers; -1 without one.
         lost: bytes of a stretch of text that no token can spell; None where every text can be spelled.
+        kept: which bytes of a text some token spells, where no rule rewrites it.
         vanishes: whether such text gets no token at all, and not the unknown one.
     """
 
@@ -37,6 +38,7 @@ class Spelling:
     added: Collection[int] = ()
     unknown_id: int = -1
     lost: Callable[[str], int] | None = None
+    kept: Callable[[str], npt.NDArray[np.bool_] | None] | None = None
     vanishes: bool = False
 
 
@@ -186,6 +188,25 @@ class SpelledSpans:
 
     def _text(self, start: int, stop: int) -> str:
         return self._data[start:stop].decode("utf-8", "ignore")
+
+
+def spans_of_the_rest(
+    data: bytes | bytearray, ids: Sequence[int], spelling: Spelling
+) -> tuple[npt.NDArray[np.uint32], int] | None:
+    """Return span widths of tokens that spell a document but for the bytes that none can, and the number of these.
+
+    What no token spells belongs to the token after it. None where the tokens do not spell the rest.
+    """
+    mask = spelling.kept(data.decode()) if spelling.kept is not None else None
+    if mask is None or not mask.any():
+        return None
+    exact = ExactSpans(np.frombuffer(data, np.uint8)[mask].tobytes(), spelling.pieces)
+    if not exact.add(ids) or not exact.finish():
+        return None
+    stops = np.cumsum(np.frombuffer(exact.widths, np.uint32), dtype=np.int64)
+    places = np.append(0, np.flatnonzero(mask) + 1)[stops]
+    places[-1] = len(data)
+    return np.diff(places, prepend=0).astype(np.uint32), int((~mask).sum())
 
 
 def differing(text: bytes, spelled: bytes) -> int:
