@@ -39,6 +39,8 @@ class Constants:
 
     def holds(self, name: str, tensor: torch.Tensor) -> bool:
         """Return whether a stored tensor that is no parameter has a constant's name and a constant's values."""
+        if any(_alike(tensor, own) for path, own in self.buffers.items() if _same_place(name, path)):
+            return True
         if CONSTANT_NAME.fullmatch(name) is None:
             return False
         last = name.rpartition(".")[2]
@@ -108,6 +110,20 @@ def is_causal_mask(tensor: torch.Tensor, windows: tuple[int, ...] = ()) -> bool:
         return any(torch.equal(marked, form) or (side > 1 and torch.equal(marked, ~form)) for form in forms)
     low = square <= MASKED
     return any(torch.equal(low, ~form) and not bool(square[form].any()) for form in forms)
+
+
+def _same_place(name: str, path: str) -> bool:
+    """Return whether two names are one, but for the name of the body in front of one of them."""
+    return name == path or name.endswith(f".{path}") or path.endswith(f".{name}")
+
+
+def _alike(tensor: torch.Tensor, own: torch.Tensor) -> bool:
+    """Return whether a stored tensor is a model's own table, up to rounding and the dtype of a mask."""
+    if tensor.shape != own.shape:
+        return False
+    if tensor.is_floating_point() and own.is_floating_point():
+        return _close(tensor, own.double(), 1e-5, ANGLE_ERROR)
+    return torch.equal(tensor.to(own.dtype), own) and torch.equal(tensor.to(own.dtype).to(tensor.dtype), tensor)
 
 
 def _counts_up(tensor: torch.Tensor) -> bool:

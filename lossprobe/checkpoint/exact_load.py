@@ -71,6 +71,8 @@ def load_exactly(
     unused = _Unused(model, tensors, set(report["unexpected_keys"]))
     integers = [name for name, kind in kinds.items() if kind not in STORED_DTYPES]
     foreign = [name for name in integers if not unused.explains_integer(names.plain[name])]
+    # Nobody packs weights into flags: one that the model does not know is just unexpected.
+    foreign = [name for name in foreign if kinds[name] != "BOOL" or not unused.is_foreign(names.plain[name])]
     if foreign:
         raise _quantized(path, foreign[0], kinds)
     _refuse_misfit(path, model, report, unused, common_start(names.plain.values()))
@@ -114,6 +116,10 @@ class _Unused:
         """Return whether a stored tensor of integers is no weight: passed over, or a table of the model itself."""
         taken = self._taken(name)
         return name in self.passed_over or (taken is not None and not taken.is_floating_point())
+
+    def is_foreign(self, name: str) -> bool:
+        """Return whether nothing in the model has a tensor's name."""
+        return self._taken(name) is None
 
     def notices(self) -> tuple[str, ...]:
         """Return a line for the constants, and one for what transformers' own model leaves out."""
