@@ -65,7 +65,8 @@ def audit(context: click.Context, /, audit_file: AuditFile, **choices: Any) -> N
     if choices["print_config"]:
         _print_config(settings)
         return
-    _check_reports([Path(path) for _, path in choices["reports"]], settings)
+    _check_reports([Path(path) for _, path in choices["reports"]])
+    _refuse_inputs(_destinations(choices), settings)
     result = audit_now(settings, quiet=audit_file.quiet, reports=_destinations(choices))
     _show(result, choices)
     sys.stdout.flush()  # now, while a closed pipe can still be told apart from a verdict
@@ -149,22 +150,33 @@ def _print_config(settings: AuditSettings) -> None:
     write_text(STDOUT, to_terminal(table, title, []) if sys.stdout.isatty() else to_csv(table))
 
 
-def _is_in(destination: Path, path: Path) -> bool:
-    return is_same(destination, path) or path.resolve() in destination.resolve().parents
-
-
-def _check_reports(destinations: Sequence[Path], settings: AuditSettings) -> None:
-    """Refuse, before anything is scored, reports that could not be written, or not without a loss.
+def _refuse_inputs(destinations: Sequence[Path], settings: AuditSettings) -> None:
+    """Refuse, before anything is scored, to write over an input of the audit, or into one that is a folder.
 
     Raises:
-        UsageError: two in one place, or one over an input of the audit or in one of its folders.
-        OutputError: no file can be written there.
+        UsageError: a destination is or lies in one, by whatever name.
     """
     from lossprobe.run.reader import RUNS_FOLDER
 
     model = settings.model
     inputs = [settings.file, model.checkpoint, model.tokenizer, settings.baseline.path, Path(RUNS_FOLDER)]
     inputs += [data.path for data in settings.data]
+    for destination in destinations:
+        folders = destination.resolve().parents
+        if any(path is not None and (is_same(destination, path) or path.resolve() in folders) for path in inputs):
+            raise UsageError(
+                "output.is_input",
+                f"{visible(str(destination), 200)}: is, or lies in, an input of the audit, which is never changed",
+            )
+
+
+def _check_reports(destinations: Sequence[Path]) -> None:
+    """Refuse, before anything is scored, reports that could not be written.
+
+    Raises:
+        UsageError: two in one place.
+        OutputError: no file can be written there.
+    """
     targets = [destination.resolve() for destination in destinations]
     for destination, target in zip(destinations, targets, strict=True):
         shown = visible(str(destination), 200)
@@ -173,7 +185,3 @@ def _check_reports(destinations: Sequence[Path], settings: AuditSettings) -> Non
         if not target.parent.is_dir() or target.is_dir() or destination.is_symlink():
             reason = "its folder does not exist" if not target.parent.is_dir() else "is a folder or a symbolic link"
             raise OutputError("output.write", f"{shown}: cannot be written: {reason}")
-        if any(path is not None and _is_in(destination, path) for path in inputs):
-            raise UsageError(
-                "output.is_input", f"{shown}: is, or lies in, an input of the audit, which is never changed"
-            )

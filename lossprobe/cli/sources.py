@@ -62,6 +62,7 @@ def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
     passes = [replace(scoring, desmooth=None), *([scoring] if scoring.desmooth is not None else [])]
     checkpoints = [path for path in sources[:-1] if not is_run(path)]
     check_sources(checkpoints, sources[-1], scoring)
+    protect_files(named_files(click.get_current_context()), [str(path.absolute()) for path in checkpoints])
     if scoring.output is not None and len(checkpoints) * len(passes) > 1:
         raise UsageError("output.several_runs", f"-o {_shown(scoring.output)}: one place for several runs")
     source = open_source(sources[-1:], scoring)  # once: standard input can be read only once

@@ -1,0 +1,199 @@
+"""No command writes over what it reads: the checkpoint's files, its tokenizer's, texts; by any name that they have."""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from bundled import CHECKPOINT
+
+from lossprobe.cli.inputs import is_same
+from lossprobe.cli.main import run
+from lossprobe.run.reader import latest_run
+
+AUDIT = """\
+schema = 1
+[model]
+checkpoint = "ckpt.pt"
+[data.text]
+path = "data.txt"
+[baseline]
+path = "{baseline}"
+[[check]]
+id = "loss"
+metric = "nll"
+max = 100.0
+"""
+TEXT = "a small text of lower case letters and blanks\n" * 20
+FILES = ("ckpt.pt", "meta.pkl", "data.txt", "other.pt")
+VIEWS = (
+    ["tokens", "ckpt.pt", "data.txt"],
+    ["positions", "ckpt.pt", "data.txt"],
+    ["hardest", "ckpt.pt", "data.txt"],
+    ["perplexity", "ckpt.pt", "data.txt"],
+    ["perplexity", "ckpt.pt", "data.txt", "--protocol", "nanogpt"],
+    ["perplexity", "ckpt.pt", "data.txt", "--protocol", "all"],
+    ["calibration", "ckpt.pt", "data.txt"],
+    ["calibration", "other.pt", "ckpt.pt", "data.txt"],
+    ["objectives", "ckpt.pt", "data.txt"],
+    ["compare", "ckpt.pt", "other.pt", "data.txt"],
+    ["compare", "other.pt", "ckpt.pt", "data.txt"],
+    ["gap", "ckpt.pt", "data.txt", "data.txt"],
+    ["selfcheck", "ckpt.pt", "data.txt"],
+)
+
+
+def write_nanogpt(path: Path, seed: int, symbols: int) -> None:
+    width, context = 8, 16
+    torch.manual_seed(seed)
+    state = {
+        f"transformer.{name}.weight": torch.randn(rows, width) for name, rows in (("wte", symbols), ("wpe", context))
+    }
+    shapes = {"ln_1": (width,), "ln_2": (width,), "attn.c_attn": (3 * width, width), "attn.c_proj": (width, width)}
+    shapes |= {"mlp.c_fc": (4 * width, width), "mlp.c_proj": (width, 4 * width)}
+    state |= {f"transformer.h.0.{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
+    state |= {"transformer.ln_f.weight": torch.ones(width), "lm_head.weight": state["transformer.wte.weight"]}
+    args = {"n_layer": 1, "n_head": 2, "n_embd": width, "block_size": context, "bias": False, "vocab_size": symbols}
+    torch.save({"model": state, "model_args": args}, path)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working folder with two nanoGPT checkpoints, their meta.pkl and a text; entered."""
+    monkeypatch.chdir(tmp_path)
+    characters = sorted(set(TEXT))
+    stoi = {character: index for index, character in enumerate(characters)}
+    meta = {"vocab_size": len(characters), "itos": dict(enumerate(characters)), "stoi": stoi}
+    Path("meta.pkl").write_bytes(pickle.dumps(meta))
+    for number, name in enumerate(("ckpt.pt", "other.pt")):
+        write_nanogpt(Path(name), number, len(characters))
+    Path("data.txt").write_text(TEXT)
+    return tmp_path
+
+
+@pytest.fixture
+def names(folder) -> dict[str, tuple[str, ...]]:
+    """Each file under its own name, by a relative detour, through a link, and as a hard link."""
+    found = {}
+    (folder / "deep").mkdir()
+    for file in FILES:
+        os.link(file, f"hard-{file}.csv")
+        Path(f"soft-{file}.csv").symlink_to(file)
+        found[file] = (file, f"deep/../{file}", f"soft-{file}.csv", f"hard-{file}.csv")
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file: (folder / file).read_bytes() for file in FILES}
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=" ".join)
+def test_a_view_refuses_its_inputs_before_anything_is_scored(folder, names, capsys, view):
+    before = contents(folder)
+    first = view.index("ckpt.pt")
+    options = ("--csv", "--plot") if "nanogpt" not in view else ("--csv",)
+    for option in options:
+        for file in ("ckpt.pt", "meta.pkl", "data.txt"):
+            for name in names[file]:
+                code = run([*view, f"{option}={name}"])
+                error = capsys.readouterr().err
+                assert (code, error.partition("]")[0]) == (2, "lossprobe: error[output.is_input"), (name, error)
+                assert name in error
+    assert contents(folder) == before
+    assert first > 1 or not list(folder.glob(".lossprobe/*/run.json"))
+
+
+@pytest.mark.parametrize("name", ["ckpt.pt", "hard-ckpt.pt.csv", "meta.pkl", "hard-meta.pkl.csv", "hard-data.txt.csv"])
+def test_a_stored_run_knows_its_inputs(folder, names, capsys, name):
+    assert run(["score", "ckpt.pt", "data.txt", "-q"]) == 0
+    before = contents(folder)
+    stored = str(latest_run(folder).path)
+    capsys.readouterr()
+    for source in ([], [stored]):
+        assert run(["perplexity", *source, f"--csv={name}"]) == 2
+        assert "lossprobe: error[output.is_input]" in capsys.readouterr().err
+    assert contents(folder) == before
+    manifest = folder / stored / "run.json"
+    content = json.loads(manifest.read_text())
+    assert content.pop("inputs") == [str(folder / file) for file in ("ckpt.pt", "meta.pkl")]
+    manifest.write_text(json.dumps(content))
+    assert run(["perplexity", stored, "--csv=out.csv"]) == 0, "a run of an older version says nothing of its inputs"
+    assert run(["perplexity", stored, "--csv=ckpt.pt"]) == 2, "and a file of weights is known by its name then"
+    assert contents(folder) == before
+
+
+def test_a_tokenizer_that_was_named_is_an_input(folder, capsys):
+    (folder / "apart").mkdir()
+    Path("meta.pkl").rename("apart/characters.data")
+    os.link("apart/characters.data", "hard.csv")
+    before = Path("hard.csv").read_bytes()
+    for name in ("apart/characters.data", "hard.csv"):
+        arguments = ["perplexity", "ckpt.pt", "data.txt", "--tokenizer", "apart/characters.data", f"--csv={name}"]
+        assert run(arguments) == 2
+        assert "lossprobe: error[output.is_input]" in capsys.readouterr().err
+    assert Path("apart/characters.data").read_bytes() == before
+
+
+def test_a_run_is_not_put_where_a_checkpoint_lies(folder, capsys):
+    (folder / "out").mkdir()
+    for file in ("ckpt.pt", "meta.pkl"):
+        Path(file).rename(f"out/{file}")
+    before = sorted(Path("out").iterdir())
+    for output in ("out", "out/ckpt.pt"):
+        assert run(["score", "out/ckpt.pt", "data.txt", "-o", output]) in (2, 6)
+        assert "lossprobe: error[output." in capsys.readouterr().err
+    assert sorted(Path("out").iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["ckpt.pt", "meta.pkl", "data.txt", "soft-meta.pkl.csv", "hard-meta.pkl.csv"])
+def test_reports_of_an_audit(folder, names, capsys, monkeypatch, name):
+    Path("lossprobe.toml").write_text(AUDIT.format(baseline="base"))
+    before = contents(folder)
+    for kind in ("json", "junit", "markdown"):
+        assert run(["audit", "--report", f"{kind}:{name}", "-q"]) in (2, 6)
+        assert "lossprobe: error[output." in capsys.readouterr().err
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", name)
+    assert run(["audit", "-q"]) == 2
+    assert "lossprobe: error[output.is_input]" in capsys.readouterr().err
+    assert contents(folder) == before
+    assert not list(folder.glob(".lossprobe/*/run.json"))
+
+
+def test_nothing_is_written_into_the_folder_of_a_model(folder, capsys):
+    shutil.copytree(CHECKPOINT, "model")
+    Path("store").mkdir()
+    Path("model/model.safetensors").rename("store/weights")
+    Path("model/model.safetensors").symlink_to("../store/weights")
+    os.link("model/tokenizer.json", "hard.csv")
+    before = {path: path.read_bytes() for folder in ("model", "store") for path in Path(folder).iterdir()}
+    Path("lossprobe.toml").write_text(AUDIT.format(baseline="model/base").replace("ckpt.pt", "model"))
+    refused = (
+        ["perplexity", "model", "data.txt", "--csv=model/x.csv"],
+        ["perplexity", "model", "data.txt", "--csv=model/deep/x.csv"],
+        ["perplexity", "model", "data.txt", "--csv=model/config.json"],
+        ["perplexity", "model", "data.txt", "--csv=store/weights"],
+        ["perplexity", "model", "data.txt", "--csv=hard.csv"],
+        ["score", "model", "data.txt", "-o", "model/run"],
+        ["audit", "--report", "json:hard.csv"],
+        ["baseline", "update"],
+    )
+    for arguments in refused:
+        assert run([*arguments, "-q"]) == 2, arguments
+        assert capsys.readouterr().err.startswith("lossprobe: error[output.i")
+    assert {path: path.read_bytes() for folder in ("model", "store") for path in Path(folder).iterdir()} == before
+    assert not list(folder.glob(".lossprobe/*/run.json"))
+
+
+def test_one_file_is_known_by_all_its_names(tmp_path):
+    (tmp_path / "a").write_text("x")
+    os.link(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "c").symlink_to("a")
+    (tmp_path / "d").symlink_to("nothing")
+    assert is_same(tmp_path / "a", tmp_path / "b")
+    assert is_same(tmp_path / "c", tmp_path / "b")
+    assert is_same(tmp_path / "d", tmp_path / "nothing")
+    assert not is_same(tmp_path / "a", tmp_path / "nothing")
+    assert not is_same(tmp_path / "a", tmp_path / "d")
