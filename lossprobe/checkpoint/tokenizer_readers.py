@@ -34,7 +34,10 @@ class FilesTokenizer(BackendTokenizer):
     """
 
     def __init__(self, files: TokenizerFiles, special_strings: str = "control") -> None:
-        tokens = read_settings(files.config, files.special_map, files.added)
+        try:
+            tokens = read_settings(files.config, files.special_map, files.added)
+        except CheckpointError as error:
+            raise CheckpointError(error.id, f"{files.shown}: {error.message}") from None
         super().__init__(files.definition, files.config, files.shown, tokens=tokens, special_strings=special_strings)
         self.files = files.paths
         self._files = replace(files, definition={})  # the vocabulary is not held twice, unless a token was added to it

@@ -22,7 +22,7 @@ CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_
 ID = re.compile(r"[0-9]{1,10}")
 SHOWN = 60  # characters of a token in a message
 
-Token = dict[str, Any]
+Token = dict[str, Any]  # content, FLAGS; "text" where a file gives the bare string
 
 
 @dataclass
@@ -30,7 +30,7 @@ class TokenSettings:
     """The tokens that the files beside a tokenizer.json describe.
 
     Attributes:
-        named: role ("bos_token", "image_token", ...) → token, in the order in which they are added.
+        named: role ("bos_token", "image_token", ...) → token, or None where a file says that there is none.
         extra: further special tokens.
         by_id: declared id → token, to be added first, in the order of the ids.
         origin: the file that `by_id` comes from.
@@ -56,6 +56,7 @@ class TokenSettings:
         if not isinstance(stored, list) or not all(isinstance(entry, dict) for entry in stored):
             return definition  # no list of tokens: the library will say so
         vocabulary = _vocabulary(definition)
+        own = {entry.get("content") for entry in stored}
         tokens = {entry.get("content"): entry for entry in stored}
         differing = []
         for token in self._tokens(stored):
@@ -65,8 +66,8 @@ class TokenSettings:
                 tokens[content] = {"id": vocabulary.get(content, _next_id(vocabulary, tokens.values())), **token}
                 continue
             changed = {name: token[name] for name in FLAGS if before.get(name) != token[name]}
-            if changed:
-                tokens[content] = before | changed
+            tokens[content] = before | changed
+            if changed and content in own:
                 values = ", ".join(f"{name} is {before.get(name)} and {value}" for name, value in changed.items())
                 differing.append(f"{_shown(content)}: {values} in tokenizer.json and {self.origin}; the latter is used")
         self._note(differing)
@@ -81,18 +82,21 @@ class TokenSettings:
 
     def _tokens(self, stored: list[dict[str, Any]]) -> Iterator[Token]:
         """Yield the tokens in the order in which transformers adds them to those that a tokenizer.json has."""
-        roles = {token["content"]: token for token in self.named.values() if token}
+        roles = [*(role for role in NAMED if role in self.named), *(role for role in self.named if role not in NAMED)]
+        named = [token for role in roles if (token := self.named[role])]
+        names = {token["content"] for token in named}
         by_id = self.by_id
         if self.origin == ADDED:  # a list without flags: an id that tokenizer.json has stays what it is there
             by_id = by_id | {entry["id"]: entry for entry in stored if type(entry.get("id")) is int}
-        seen = {entry.get("content") for entry in stored}
-        for _, token in sorted(by_id.items()):
-            seen.add(token["content"])
-            yield token | {"special": token["special"] or token["content"] in roles}
-        for token in [*roles.values(), *self.extra]:
-            if token["content"] not in seen:
-                seen.add(token["content"])
-                yield token | {"special": token["special"] or token["content"] in roles}
+        listed = [token for _, token in sorted(by_id.items())]
+        known = {entry.get("content") for entry in [*stored, *listed]}
+        further: list[Token] = []
+        for token in [*named, *self.extra]:
+            if token["content"] not in known and token not in further:  # of several forms of one, the last one counts
+                further.append(token)
+        for token in [*listed, *further]:
+            flags = {name: token[name] for name in FLAGS}
+            yield {"content": token["content"], **flags, "special": token["special"] or token["content"] in names}
 
     def _note(self, lines: list[str]) -> None:
         """Keep the first of several notices of one kind, with their count."""
@@ -131,9 +135,12 @@ def read_settings(
         _note_ignored(settings, special_map or {}, added or {})
         return settings
     if special_map:
-        _overrule(settings, special_map)
+        _overrule(settings, special_map, listed=_has_list(config))
     if added:
-        special = {token["content"] for token in [*settings.named.values(), *settings.extra] if token}
+        older = special_map or {}
+        found = [token for role in NAMED if (token := settings.named.get(role)) and ("text" in token or role in older)]
+        # An object in tokenizer_config.json is not yet read as a token here, and so makes none of these special.
+        special = {token["content"] for token in [*found, *settings.extra] if "text" in token or token in found}
         settings.origin = ADDED
         tokens = ((str(index), _plain(content, special=content in special)) for content, index in added.items())
         settings.by_id = _by_id(tokens, ADDED)
@@ -158,9 +165,11 @@ def _is_typed(value: object) -> bool:
     return isinstance(value, dict) and value.get("__type") == "AddedToken"
 
 
-def _overrule(settings: TokenSettings, special_map: Mapping[str, Any]) -> None:
+def _overrule(settings: TokenSettings, special_map: Mapping[str, Any], *, listed: bool) -> None:
     """Let special_tokens_map.json decide what it names, and tell where tokenizer_config.json says otherwise."""
     for role, token in _named(special_map, special=True).items():
+        if role not in NAMED and "text" in (settings.named.get(role) or {}):
+            continue  # only the usual names are overruled
         before, after = settings.content(role), token["content"] if token else ""
         if role in ("bos_token", "eos_token") and before and before != after:
             settings.notices.append(
@@ -168,14 +177,20 @@ def _overrule(settings: TokenSettings, special_map: Mapping[str, Any]) -> None:
                 " in transformers"
             )
         settings.named[role] = token
-    listed = {token["content"] for token in settings.extra}
-    listing = special_map.get("extra_special_tokens")
-    if isinstance(listing, list) or not settings.extra:
-        settings.extra += [token for token in _extra(special_map, special=True) if token["content"] not in listed]
+    key = EXTRA[0] if EXTRA[0] in special_map or listed else EXTRA[1]  # the older key counts beside no list at all
+    further = _extra({EXTRA[0]: special_map.get(key)}, special=True)
+    settings.extra += [token for token in further if token not in settings.extra]
+
+
+def _has_list(config: Mapping[str, Any]) -> bool:
+    """Return whether a tokenizer_config.json lists special tokens without names, if only an empty list."""
+    newer = config.get(EXTRA[0])
+    return (EXTRA[0] in config and not isinstance(newer, dict)) or (EXTRA[1] in config and not newer)
 
 
 def _note_ignored(settings: TokenSettings, special_map: Mapping[str, Any], added: Mapping[str, Any]) -> None:
     """Keep what the older files say and does not count, to tell what of it is found nowhere else."""
+    told = set()
     for role in ("bos_token", "eos_token"):
         older = _named(special_map).get(role)
         if older and older["content"] != settings.content(role):
@@ -183,20 +198,22 @@ def _note_ignored(settings: TokenSettings, special_map: Mapping[str, Any], added
                 f"{role} is {_shown(settings.content(role)) or 'none'} in {CONFIG} and {_shown(older['content'])} in"
                 f" {MAP}; the former is used, as in transformers"
             )
+            told.add(older["content"])
     older_tokens = [*_named(special_map).values(), *_extra(special_map)]
-    settings.left_out = dict.fromkeys(added, ADDED)
-    settings.left_out |= {token["content"]: MAP for token in older_tokens if token}
+    contents = {token["content"]: MAP for token in older_tokens if token}
+    settings.left_out = {
+        name: file for name, file in (dict.fromkeys(added, ADDED) | contents).items() if name not in told
+    }
 
 
 def _named(settings: Mapping[str, Any], *, special: bool = False) -> dict[str, Token | None]:
-    """Return the tokens that have a name of their own, the usual ones first."""
+    """Return the tokens that have a name of their own."""
     found = {
         key: _token(value, special=special)
         for key, value in settings.items()
         if key.endswith("_token") and not isinstance(value, bool)  # as add_bos_token is
     }
-    named = {role: found[role] for role in NAMED if role in found}
-    named |= {role: token for role, token in found.items() if token}
+    named = {role: token for role, token in found.items() if token or role in NAMED}
     for key in ("extra_special_tokens", "model_specific_special_tokens"):
         group = settings.get(key)
         if isinstance(group, dict):
@@ -216,13 +233,16 @@ def _by_id(listing: Iterable[tuple[Any, Any]], file: str) -> dict[int, Token]:
     """Return the tokens of a list by their ids.
 
     Raises:
-        CheckpointError: an entry that is no token, or whose key is no id.
+        CheckpointError: an entry that is no token, or whose key is no id, or an id of two tokens.
     """
-    tokens = {}
+    tokens: dict[int, Token] = {}
     for key, value in listing:
-        token = _token(value)
+        token = _token(value) if isinstance(value, dict) else None
         if token is None or not ID.fullmatch(str(key)):
             what = f"{file}: {visible(str(key), 20)} is no id of a token with content"
+            raise CheckpointError("tokenizer.settings", what)
+        if int(key) in tokens:
+            what = f"{file}: id {int(key)} is {_shown(tokens[int(key)]['content'])} and {_shown(token['content'])}"
             raise CheckpointError("tokenizer.settings", what)
         tokens[int(key)] = token
     return tokens
@@ -236,7 +256,7 @@ def _token(value: object, *, special: bool = False) -> Token | None:
         special: what an object is that does not say whether it is special; a string always is.
     """
     if isinstance(value, str):
-        return _plain(value, special=True) if value else None
+        return _plain(value, special=True) | {"text": True} if value else None
     if not isinstance(value, dict) or not isinstance(value.get("content"), str) or not value["content"]:
         return None
     flags = {name: value.get(name) is True for name in FLAGS}

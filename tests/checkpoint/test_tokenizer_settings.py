@@ -36,7 +36,7 @@ def template(name):
         ("none", {}, None, False),
         ("none", {"bos_token": "<s>"}, 1, False),
         ("none", {"bos_token": {"content": "<s>", "special": True}}, 1, False),
-        ("none", {"bos_token": "<nowhere>", "add_bos_token": True}, None, False),
+        ("none", {"bos_token": "<nowhere>", "add_bos_token": True}, 286, False),  # a token of its own, as transformers
         ("none", {"bos_token": "<s>", "add_bos_token": True}, 1, False),
         ("none", {"add_bos_token": True}, None, False),
         ("before", {}, 1, True),
