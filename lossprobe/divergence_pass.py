@@ -13,7 +13,7 @@ from lossprobe.analysis.divergence import Divergence
 from lossprobe.analysis.divergence_tally import ComparedTokens, DivergenceTally
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
 from lossprobe.errors import NotComparableError, NothingToScoreError, TextError
-from lossprobe.pipeline import Progress, ScoreOptions, window_policy
+from lossprobe.pipeline import Progress, ScoreOptions, tell_beyond_trained, window_policy
 from lossprobe.run.planning import check_ids, check_unknown
 from lossprobe.run.tally import DocumentCount, merge_unknown
 from lossprobe.scoring.pair import compare_part
@@ -51,6 +51,8 @@ def measure_divergence(
     _refuse_different(first, second)
     policies = [window_policy(checkpoint, options) for checkpoint in (first, second)]
     policy = min(policies, key=lambda one: one.context)
+    for checkpoint in (first, second):
+        tell_beyond_trained(checkpoint, policy.context, source)
     count = _count(first, source, policy)
     count.check(source, options.max_unknown)
     done = 0

@@ -21,8 +21,8 @@ from lossprobe.run.store import RunStore
 from lossprobe.scoring.plan import WindowPolicy
 from lossprobe.scoring.scorer import PassOptions, score_part
 from lossprobe.text.documents import Source, fingerprint
-from lossprobe.text.windows import check_window_options
-from lossprobe.units import visible
+from lossprobe.text.windows import Layout, check_window_options
+from lossprobe.units import format_count, visible
 
 DEFAULT_CONTEXT = 2048  # for the few families that set no limit of their own
 DEPENDENCIES = ("numba", "torch", "transformers", "tokenizers")
@@ -35,7 +35,7 @@ class ScoreOptions:
     """How a text is scored.
 
     Attributes:
-        context: most input tokens of a window; None takes the model's limit.
+        context: most input tokens of a window; None takes the model's own. Above it only where positions are computed.
         stride: new tokens scored by each window after the first; None means windows without overlap.
         bos: "auto" (one BOS per document where the tokenizer adds one by itself), "always" or "never".
         batch_size: most windows per forward pass; None chooses by device and memory. Models whose results depend on
@@ -105,6 +105,8 @@ def score_into(
     if output is not None:
         refuse_undecodable(output)
     policy = window_policy(checkpoint, options)
+    if policy.layout is not Layout.WHOLE:  # there it is no window's length: the protocol notes what ran past the limit
+        tell_beyond_trained(checkpoint, policy.context, source)
     settings = describe(checkpoint, source, policy, options)
     labels = {"checkpoint": checkpoint.facts.name, "text": source.name}
     path = output or Path(RUNS_FOLDER) / run_name(settings, labels)
@@ -197,14 +199,13 @@ def window_policy(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy
     """Return the windows and the BOS of a pass.
 
     Raises:
-        UsageError: a context above the model's limit, a bad stride, or a BOS that the tokenizer does not have.
+        UsageError: a context that the model cannot take, a bad stride, or a BOS that the tokenizer does not have.
     """
     if options.policy is not None:
         return options.policy
     limit = checkpoint.facts.context_length
     context = options.context or limit or DEFAULT_CONTEXT
-    if limit is not None and context > limit:
-        raise UsageError("windows.context", f"--context {context}: the model's limit is {limit}")
+    refuse_beyond_hard_limit(checkpoint, context)
     check_window_options(context, options.stride)
     tokenizer = checkpoint.tokenizer
     if options.bos == "always" and tokenizer.bos_id is None:
@@ -218,6 +219,29 @@ def window_policy(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy
     return WindowPolicy(
         context, options.stride or context, tokenizer.bos_id if with_bos else None, options.score_unknown
     )
+
+
+def refuse_beyond_hard_limit(checkpoint: Checkpoint, context: int) -> None:
+    """Refuse a context for which the model has no positions.
+
+    Raises:
+        UsageError: `windows.context`, with the limit.
+    """
+    facts = checkpoint.facts
+    if facts.hard_limit and facts.context_length is not None and context > facts.context_length:
+        raise UsageError("windows.context", f"--context {context}: the model's limit is {facts.context_length}")
+
+
+def tell_beyond_trained(checkpoint: Checkpoint, context: int, source: Source) -> None:
+    """Add a notice to the source where a context is above the length that the model's configuration states."""
+    facts = checkpoint.facts
+    if facts.context_length is not None and context > facts.context_length:
+        notice = (
+            f"{facts.name}: a context of {format_count(context)} is above the model's own, "
+            f"{format_count(facts.context_length)}: its positions go on, but may not have been trained so far"
+        )
+        if notice not in source.notices:
+            source.notices.append(notice)
 
 
 def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions) -> dict[str, Any]:

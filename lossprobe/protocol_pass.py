@@ -9,7 +9,7 @@ from lossprobe.analysis.protocol_table import ProtocolTable, Refusal, compare_pr
 from lossprobe.analysis.protocols import ProtocolScore, measure_protocol
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, NothingToScoreError, TextError, UsageError
-from lossprobe.pipeline import DEFAULT_CONTEXT, Progress, ScoreOptions, score, score_into
+from lossprobe.pipeline import DEFAULT_CONTEXT, Progress, ScoreOptions, refuse_beyond_hard_limit, score, score_into
 from lossprobe.protocol_tokens import TokenCounts, checkpoint_of_tool
 from lossprobe.protocols import PROTOCOLS
 from lossprobe.run.reader import Run
@@ -161,7 +161,7 @@ def protocol_policy(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
     """Return the windows and the BOS of a protocol.
 
     Raises:
-        UsageError: an option that the tool does not have, a context above the model's limit, or no BOS to put first.
+        UsageError: an option that the tool does not have, a context that the model cannot take, or no BOS to put first.
     """
     _refuse_options(protocol, checkpoint, options)
     tokenizer = checkpoint.tokenizer
@@ -198,10 +198,7 @@ def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
     plain = getattr(checkpoint.tokenizer, "special_strings", "control") == "text"
     if plain and PROTOCOLS[protocol].special_strings == "control":
         raise UsageError("protocol.option", f"--special-strings text: {protocol} reads special strings as control ids")
-    facts = checkpoint.facts
-    bounded = facts.context_length is not None and (protocol != "evaluate" or facts.hard_limit)
-    if bounded and options.context is not None and options.context > (facts.context_length or 0):
-        raise UsageError("windows.context", f"--context {options.context}: the model's limit is {facts.context_length}")
+    refuse_beyond_hard_limit(checkpoint, options.context or 0)
 
 
 def _own_bos(protocol: str, checkpoint: Checkpoint) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -225,6 +226,19 @@ def test_the_context_is_the_models_by_default_and_never_more():
     assert score(checkpoint(SmallModel(), context_length=None), source()).run.context == 2048
     with pytest.raises(UsageError, match="the model's limit is 12"):
         score(checkpoint(SmallModel(), context_length=12), source(), ScoreOptions(context=13))
+
+
+def test_a_context_beyond_what_was_trained_is_told_where_positions_go_on():
+    soft = checkpoint(SmallModel(), context_length=12)
+    soft.facts = replace(soft.facts, hard_limit=False)
+    said = "callable: a context of {} is above the model's own, 12: its positions go on, but may not have been trained"
+    for context, told in ((None, False), (11, False), (12, False), (13, True), (5000, True)):
+        text = source()
+        run = score(soft, text, ScoreOptions(context=context)).run
+        assert run.context == (context or 12)
+        assert any(note.startswith(said.format(f"{run.context:,}")) for note in text.notices) == told
+        again = score(soft, text, ScoreOptions(context=context))
+        assert len(text.notices) == len(set(text.notices)), again
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from lossprobe.audit.metrics import metric_of
 from lossprobe.audit.settings import AuditSettings, Check, DataSettings
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NotComparableError, TextError, UsageError
-from lossprobe.pipeline import ScoreOptions, describe, window_policy
+from lossprobe.pipeline import ScoreOptions, describe, tell_beyond_trained, window_policy
 from lossprobe.run.baseline import LOSS, MODEL_COLUMNS, UPDATE, is_baseline, open_baseline
 from lossprobe.run.files import sha256_of
 from lossprobe.run.reader import Run
@@ -69,6 +69,7 @@ def prepare(settings: AuditSettings, checkpoint: Checkpoint, *, tolerant: bool =
         _refuse_other_file(data)
         cut = TextOptions(data.split_documents, data.text_field, data.newlines, follow_links=data.follow_links)
         source = open_text([data.path], cut)
+        tell_beyond_trained(checkpoint, policy.context, source)
         described = describe(checkpoint, source, policy, options)
         text = Prepared(data, source, checks, described, None, _place(settings, data))
         try:

@@ -9,12 +9,13 @@ returns full logits and `logits` is the identity ("full").
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from lossprobe.checkpoint.batching import (
@@ -54,9 +55,10 @@ class CausalLM:
         self.facts = facts
         self.tokenizer = tokenizer
         self._model = model
-        self._body = model.base_model
+        self._body_name = _body_name(model)
+        self._body = model._modules.get(self._body_name)
         self._linear = model.get_output_embeddings()
-        self._own_head = _headed_by_stand_in(model)
+        self._own_head = _headed_by_stand_in(model, self._body_name)
         self._fresh = FreshState(model)
         with random_numbers_kept(facts.device):
             probe = self._probe_ids()
@@ -106,7 +108,7 @@ class CausalLM:
         return output
 
     def _run_own_head(self, hidden: torch.Tensor) -> torch.Tensor:
-        stand_in = getattr(self._own_head, self._model.base_model_prefix)
+        stand_in = self._own_head._modules[self._body_name]
         stand_in.rows = hidden[None]
         output: torch.Tensor = self._own_head(input_ids=hidden.new_zeros((1, len(hidden)), dtype=torch.long)).logits[0]
         stand_in.rows = None
@@ -141,11 +143,14 @@ class CausalLM:
 
     @torch.inference_mode()
     def _choose_head(self, probe: torch.Tensor, expected: torch.Tensor) -> str:
+        if self._body is None:
+            return "full"
         hidden = self._run_body({"input_ids": probe}).flatten(0, 1)
         rows = expected.flatten(0, 1)
         own = self._try_own_head(hidden)
         own_agrees = own is not None and agree(own, rows) and self._rows_are_apart(hidden, own)
-        if self._linear is not None and agree(self._run_linear(hidden), rows):
+        linear = _tried(self._run_linear, hidden) if self._linear is not None else None
+        if linear is not None and agree(linear, rows):
             # Soft-capping leaves small logits as they are: only on large ones the two ways show their difference.
             stretched = hidden * (STRETCHED_LOGIT / max(largest(rows), STRETCHED_LOGIT / MAX_STRETCH))
             own = self._try_own_head(stretched) if own_agrees else None
@@ -217,19 +222,14 @@ class CausalLM:
         some = self._try_own_head(hidden[::2])
         return some is not None and agree(some, logits[::2])
 
+    def _try_own_head(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        return _tried(self._run_own_head, hidden) if self._own_head is not None else None
+
     def _still_agrees(self, probe: torch.Tensor, before: torch.Tensor) -> bool:
         try:
             return agree(self.hidden(probe), before)
         except Exception:  # noqa: BLE001 - the code of any family, which may look into a layer that is gone
             return False
-
-    def _try_own_head(self, hidden: torch.Tensor) -> torch.Tensor | None:
-        if self._own_head is None:
-            return None
-        try:
-            return self._run_own_head(hidden)
-        except Exception:  # noqa: BLE001 - the code of any family, with a stand-in that it was not written for
-            return None
 
 
 class _StandIn(torch.nn.Module):
@@ -249,11 +249,26 @@ def random_numbers_kept(device: str) -> Iterator[None]:
         yield
 
 
-def _headed_by_stand_in(model: Any) -> Any:
+def _body_name(model: Any) -> str:
+    """Return the name of the part of `model` that holds its body, or "" where no single part does."""
+    if model.base_model_prefix in model._modules:
+        return str(model.base_model_prefix)
+    bodies = [name for name, part in model.named_children() if isinstance(part, PreTrainedModel)]
+    return bodies[0] if len(bodies) == 1 else ""
+
+
+def _headed_by_stand_in(model: Any, body: str) -> Any:
     """Return a shallow copy of `model` that shares its head but has no body, or None where there is no body."""
-    prefix = model.base_model_prefix
-    if not prefix or prefix not in model._modules:
+    if not body:
         return None
     headed = copy.copy(model)
-    headed._modules = {**model._modules, prefix: _StandIn()}
+    headed._modules = {**model._modules, body: _StandIn()}
     return headed
+
+
+def _tried(head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor) -> torch.Tensor | None:
+    """Return the logits of a way to run the head, or None where the family's code or shapes do not allow it."""
+    try:
+        return head(hidden)
+    except Exception:  # noqa: BLE001 - the code of any family, with a stand-in or rows that it was not written for
+        return None

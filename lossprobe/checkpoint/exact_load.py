@@ -141,7 +141,6 @@ def _load(
             config=config,
             state_dict={names.plain[name]: tensor for name, tensor in stored.items()},
             dtype=dtype,
-            attn_implementation="sdpa" if model_class._supports_sdpa else "eager",
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )

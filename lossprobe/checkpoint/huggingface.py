@@ -12,16 +12,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-
 from lossprobe.checkpoint.causal_lm import CausalLM
 from lossprobe.checkpoint.constants import CONSTANT_NAME
+from lossprobe.checkpoint.context import context_limit
 from lossprobe.checkpoint.exact_load import STORED_DTYPES, load_exactly
 from lossprobe.checkpoint.hashes import combined_sha256, file_sha256
 from lossprobe.checkpoint.ignored import Ignored
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions, Tokenizer
 from lossprobe.checkpoint.json_file import read_json
-from lossprobe.checkpoint.model_config import build_config, building, check_size
+from lossprobe.checkpoint.model_config import build_config, building, causal_model, check_size, without_other_parts
 from lossprobe.checkpoint.plain_files import absolute, followed_links, stands
 from lossprobe.checkpoint.safetensors_file import TensorEntry
 from lossprobe.checkpoint.tensors import compute_dtype
@@ -47,16 +46,20 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
     shown = visible(str(path), 200)
     ignored = Ignored(options.ignore_config, "config.json")
     settings = ignored.removed_from(read_json(path / "config.json"))
-    config = build_config(settings, f"{shown}/config.json")
+    whole = build_config(settings, f"{shown}/config.json")
     weights = find_weights(path)
     entries = dict(chain.from_iterable(declared.items() for declared in weights.files.values()))
     with building(shown):
-        model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        model_class, config = causal_model(whole)
         check_size(settings, config, model_class, entries, f"{shown}/config.json")
+        if config is not whole:
+            model_class = without_other_parts(model_class, whole)
     stored = stored_dtype(entries)
     tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
     loaded = load_exactly(path, model_class, config, weights.files, compute_dtype(stored, options.dtype))
     model = loaded.model
+    with building(shown):
+        limit = context_limit(model, f"{shown}/config.json")
     tokenizer.settle()
     read = (path / "config.json", *weights.files, *weights.index)
     words = getattr(tokenizer, "files", ())
@@ -68,8 +71,8 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             family=str(settings["model_type"]),
             sha256=combined_sha256({file.name: file_sha256(file) for file in (path / "config.json", *weights.files)}),
             vocab_size=int(config.get_text_config().vocab_size),
-            context_length=getattr(config.get_text_config(), "max_position_embeddings", None),
-            hard_limit=not _has_rotary_positions(model),
+            context_length=limit.length,
+            hard_limit=limit.hard,
             parameters=sum(weight.numel() for weight in model.parameters()),
             stored_dtype=stored,
             compute_dtype=str(model.dtype).removeprefix("torch."),
@@ -77,17 +80,16 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             tied=_tied(model),
             config_from=ignored.source,
             notices=(
-                *weights.notices, *loaded.notices, *ignored.notices, *links, *getattr(tokenizer, "notices", ()),
+                *weights.notices,
+                *loaded.notices,
+                *ignored.notices,
+                *links,
+                *getattr(tokenizer, "notices", ()),
                 *(f"{shown}: {notice}" for notice in differing),
-            ),  # fmt: skip
+            ),
             files=absolute((*read, *words)),
         )
         return CausalLM(model.to(options.device), facts, tokenizer)
-
-
-def _has_rotary_positions(model: Any) -> bool:
-    """Return whether positions are computed from frequencies as they come, so that none is too large."""
-    return any("inv_freq" in module._buffers for module in model.modules())
 
 
 def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:

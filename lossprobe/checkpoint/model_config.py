@@ -15,7 +15,12 @@ from typing import Any
 
 import torch
 import transformers
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+)
 
 from lossprobe.checkpoint.safetensors_file import TensorEntry
 from lossprobe.errors import CheckpointError, LossprobeError, ResourceError
@@ -62,6 +67,49 @@ def build_config(settings: Mapping[str, Any], shown: str) -> Any:
     return config
 
 
+def causal_model(config: Any) -> tuple[Any, Any]:
+    """Return the class of a family's language model, and the configuration that this class is built from.
+
+    Of a family with images or sound that is the configuration of its text part, where the text part is a class of
+    its own.
+    """
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    text_class = config.sub_configs.get("text_config")
+    own = text_class is None or model_class.config_class is not text_class
+    return model_class, config if own else config.get_text_config()
+
+
+def without_other_parts(model_class: Any, config: Any) -> Any:
+    """Return a class of a text part alone that passes over the tensors of images and sound, as most such classes do."""
+    passed_over = [*(model_class._keys_to_ignore_on_load_unexpected or ()), *_other_parts(config)]
+    members = {"_keys_to_ignore_on_load_unexpected": passed_over, "__module__": model_class.__module__}
+    return type(model_class.__name__, (model_class,), members)
+
+
+def _other_parts(config: Any) -> list[str]:
+    """Return patterns of the tensor names of a whole model that belong neither to its text model nor to its head.
+
+    Parts have the names of modules, or in files, where transformers renames them, names that begin as their
+    configuration's: vision_config, vision_tower.
+    """
+    kinds = [name.removesuffix("_config") for name in config.sub_configs if name != "text_config"]
+    patterns = [rf"^(model\.)?{re.escape(kind)}\w*\." for kind in kinds]
+    whole_class = MODEL_FOR_MULTIMODAL_LM_MAPPING.get(type(config), None)
+    if whole_class is None:
+        return patterns
+    with torch.device("meta"):
+        whole = whole_class(config)
+    text = [whole.get_input_embeddings(), whole.get_output_embeddings()]
+    holders = [part for part in whole.modules() if isinstance(part, PreTrainedModel) and _holds(part, text[:1])]
+    others = {name for part in holders for name, child in part.named_children() if not _holds(child, text)}
+    language = {name for part in holders[-1:] for name, _ in part.named_children()}
+    return [*patterns, *(rf"(^|\.){re.escape(name)}\." for name in sorted(others - language))]
+
+
+def _holds(module: Any, parts: list[Any]) -> bool:
+    return any(part is each for part in module.modules() for each in parts)
+
+
 def _plain_values(settings: Mapping[str, Any], shown: str) -> dict[str, Any]:
     """Return what describes the model, at every depth."""
     plain = {}
@@ -94,7 +142,7 @@ def _check_stated(settings: Mapping[str, Any], config: Any, shown: str) -> None:
     leave out heads that equal the default.
     """
     text = config.get_text_config()
-    home = next((name for name in settings if name != "model_type" and getattr(config, name, None) is text), None)
+    home = next((name for name, value in vars(config).items() if value is text and name in settings), None)
     stated = settings if home is None else settings[home]
     fields = {field.name for field in dataclasses.fields(text)}
     for name in ("num_hidden_layers", "num_attention_heads") if text is config else ("num_hidden_layers",):

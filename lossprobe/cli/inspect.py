@@ -59,7 +59,7 @@ def inspect(
         "family": f"{facts['family']} (configuration from {facts['config_from']})",
         "parameters": f"{facts['parameters']:,}" if facts["parameters"] is not None else unknown,
         "vocabulary": f"{facts['vocab_size']:,} entries",
-        "context length": f"{facts['context_length']:,} tokens" if facts["context_length"] else "no limit",
+        "context length": _context(facts["context_length"], hard=facts["hard_limit"]),
         "dtype": f"stored {facts['stored_dtype']}, computed in {facts['compute_dtype']}",
         "tied head": {True: "yes", False: "no", None: unknown}[facts["tied"]],
         "head": HEADS[facts["head"]],
@@ -76,3 +76,9 @@ def inspect(
         click.echo(f"{name:<17} {value}")
     for notice in opened.facts.notices:
         click.echo(f"notice: {notice}", err=True)
+
+
+def _context(length: int | None, *, hard: bool) -> str:
+    if length is None:
+        return "no limit"
+    return f"{length:,} tokens{'' if hard else ', no hard limit'}"
