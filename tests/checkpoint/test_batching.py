@@ -394,4 +394,4 @@ def test_the_probe_is_short_where_weights_are_many():
 
     expected = [MOST, 200, LEAST, LEAST]  # 8e9 weights times tokens on a CPU, over four long rows
     assert [probe_length(Large(10**n), None) for n in (6, 7, 8, 9)] == expected
-    assert probe_length(Large(10), 64) == 64
+    assert [probe_length(Large(10), context) for context in (64, 10, 2, 1)] == [56, 5, 1, 1]
