@@ -70,11 +70,9 @@ def load_exactly(
     tensors = {names.plain[name]: tensor for name, tensor in stored.items()}
     unused = _Unused(model, tensors, set(report["unexpected_keys"]))
     integers = [name for name, kind in kinds.items() if kind not in STORED_DTYPES]
-    foreign = [name for name in integers if not unused.explains_integer(names.plain[name])]
-    # Nobody packs weights into flags: one that the model does not know is just unexpected.
-    foreign = [name for name in foreign if kinds[name] != "BOOL" or not unused.is_foreign(names.plain[name])]
-    if foreign:
-        raise _quantized(path, foreign[0], kinds)
+    packed = [name for name in integers if unused.is_packed(names.plain[name], kinds[name])]
+    if packed:
+        raise _quantized(path, packed[0], kinds)
     _refuse_misfit(path, model, report, unused, common_start(names.plain.values()))
     used = {name: stored[name] for name in stored if names.plain[name] not in unused.passed_over}
     check_finite(path, {name: tensor for name, tensor in used.items() if tensor.is_floating_point()})
@@ -112,14 +110,16 @@ class _Unused:
     def _taken(self, name: str) -> torch.Tensor | None:
         return next((self._state[form] for form in self._forms(name) if form in self._state), None)
 
-    def explains_integer(self, name: str) -> bool:
-        """Return whether a stored tensor of integers is no weight: passed over, or a table of the model itself."""
-        taken = self._taken(name)
-        return name in self.passed_over or (taken is not None and not taken.is_floating_point())
+    def is_packed(self, name: str, kind: str) -> bool:
+        """Return whether a stored tensor of integers stands for weights.
 
-    def is_foreign(self, name: str) -> bool:
-        """Return whether nothing in the model has a tensor's name."""
-        return self._taken(name) is None
+        It does where the model has a weight of its name, and where it is unknown, unless it is a flag or has the name
+        of a constant: such a one is just unexpected.
+        """
+        taken = self._taken(name)
+        if name in self.passed_over or taken is not None:
+            return name not in self.passed_over and taken is not None and taken.is_floating_point()
+        return kind != "BOOL" and CONSTANT_NAME.fullmatch(name) is None
 
     def notices(self) -> tuple[str, ...]:
         """Return a line for the constants, and one for what transformers' own model leaves out."""

@@ -91,8 +91,9 @@ def read_torch_file(path: Path) -> TorchFile:
         with open_plain(path) as stream:
             before = os.fstat(stream.fileno())
             _check_start(path, stream.read(4))
-            records, extras = _check_archive(path, stream, before.st_size)
+            records, data = _open_archive(path, stream, before.st_size)
             digest, notices = hash_archive(path, stream, records)
+        extras = _check_pickle(path, records, data)
         with safe_globals(stand_ins(extras)):
             content = _load(path)
         after = path.stat()
@@ -172,12 +173,8 @@ def _check_start(path: Path, start: bytes) -> None:
         raise refusal("checkpoint.not_torch_file", path, f'not a torch file: it starts with "{visible_bytes(start)}"')
 
 
-def _check_archive(path: Path, stream: IO[bytes], size: int) -> tuple[dict[str, Record], set[str]]:
-    """Return the records of an archive that holds plain tensors, each with its data, and the harmless extras it names.
-
-    Raises:
-        CheckpointError: it holds anything else.
-    """
+def _open_archive(path: Path, stream: IO[bytes], size: int) -> tuple[dict[str, Record], bytes]:
+    """Return the records of an archive, and its pickle."""
     try:
         records = read_records(path, stream, size)
         if "data.pkl" not in records:
@@ -192,6 +189,15 @@ def _check_archive(path: Path, stream: IO[bytes], size: int) -> tuple[dict[str, 
             raise
         what = f"archive incomplete: no readable table of contents in {plural(size, 'byte')}"
         raise refusal("checkpoint.truncated", path, what, "was it copied or downloaded completely?") from None
+    return records, data
+
+
+def _check_pickle(path: Path, records: dict[str, Record], data: bytes) -> set[str]:
+    """Return the harmless extras that a pickle names, when all else in it is plain tensors, each with its data.
+
+    Raises:
+        CheckpointError: it holds anything else.
+    """
     try:
         outline = outline_pickle(data)
     except ValueError as error:
@@ -208,7 +214,7 @@ def _check_archive(path: Path, stream: IO[bytes], size: int) -> tuple[dict[str, 
             raise refusal(
                 "checkpoint.tensor_data", path, f"tensor data missing: {visible(name, 80)} {found} ({counts})"
             )
-    return records, extras
+    return extras
 
 
 def _check_globals(path: Path, unsafe: set[str], extras: set[str]) -> None:

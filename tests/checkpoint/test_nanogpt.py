@@ -140,6 +140,61 @@ def test_names_of_a_compiled_model_are_read(tmp_path):
     assert losses(load(save(tmp_path, state=state))).mean() == pytest.approx(GOLDEN[True, "erf"][0], rel=0, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "start",
+    ["module.", "_orig_mod.module.", "module._orig_mod.", "_fsdp_wrapped_module.", "model.", "module.model._orig_mod."],
+)
+def test_names_of_wrapped_models_are_read(tmp_path, start):
+    state = {f"{start}{name}": tensor for name, tensor in formula_state().items()}
+    checkpoint = load(save(tmp_path, state=state))
+    assert losses(checkpoint).mean() == pytest.approx(GOLDEN[True, "erf"][0], rel=0, abs=1e-5)
+    (notice,) = checkpoint.facts.notices
+    assert notice.startswith("tensor names are read without ")
+
+
+def test_names_that_wrappers_put_inside(tmp_path):
+    inner = "transformer.h.1._fsdp_wrapped_module._checkpoint_wrapped_module."
+    state = {name.replace("transformer.h.1.", inner): tensor for name, tensor in formula_state().items()}
+    checkpoint = load(save(tmp_path, state=state))
+    assert losses(checkpoint).mean() == pytest.approx(GOLDEN[True, "erf"][0], rel=0, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "transformer.wte.weight"])
+def test_a_tied_pair_that_is_stored_once(tmp_path, name):
+    state = formula_state()
+    del state[name]
+    checkpoint = load(save(tmp_path, state=state))
+    assert losses(checkpoint).mean() == pytest.approx(GOLDEN[True, "erf"][0], rel=0, abs=1e-5)
+    assert f"{name} is not stored; nanoGPT ties it to " in checkpoint.facts.notices[0]
+
+
+@pytest.mark.parametrize(
+    "args", [{"flash": True}, {"bias": 1}, {"attn_dropout": 0.1, "compile": True}, {"n_head": np.int64(4)}]
+)
+def test_arguments_that_change_nothing_are_read_and_told(tmp_path, args):
+    checkpoint = load(save(tmp_path, args=ARGS | args))
+    assert losses(checkpoint).mean() == pytest.approx(GOLDEN[True, "erf"][0], rel=0, abs=1e-5)
+    unknown = [key for key in sorted(args) if key not in ARGS]
+    assert list(checkpoint.facts.notices) == (
+        [f"model_args: {', '.join(unknown)} not looked at: no matter for what it computes"] if unknown else []
+    )
+
+
+def test_a_key_is_ignored_when_asked_for(tmp_path):
+    path = save(tmp_path, args=ARGS | {"rope": False})
+    assert "unknown keys: rope" in refused(tmp_path, "checkpoint.bad_config", args=ARGS | {"rope": False})
+    facts = load(path, ignore_config=("rope", "moe")).facts
+    assert facts.config_from == "model_args without rope, gelu erf"
+    assert facts.notices == ("model_args: rope is ignored, as asked", "model_args: moe is not there to ignore")
+    asked = {"ignore_config": ("n_head",)}
+    assert "n_head is NoneType" in refused(tmp_path, "checkpoint.bad_config", asked)
+
+
+def test_files_of_a_checkpoint(tmp_path):
+    path = save(tmp_path)
+    assert load(path).facts.files == (str(path), str(tmp_path / "meta.pkl"))
+
+
 def test_both_forms_of_names_are_refused(tmp_path):
     state = formula_state()
     state["_orig_mod.lm_head.weight"] = state["lm_head.weight"]

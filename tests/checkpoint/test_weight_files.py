@@ -85,6 +85,61 @@ def test_two_sets_of_weights(sharded):
     assert f"holds both model.safetensors and {INDEX}" in builders.refused(sharded, "checkpoint.two_weight_sets")
 
 
+def test_an_index_that_names_the_single_file(gpt2):
+    names = safetensors.torch.load_file(gpt2 / "model.safetensors")
+    before = load_huggingface(gpt2, LoadOptions()).facts
+    (gpt2 / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(names, "model.safetensors")}))
+    facts = load_huggingface(gpt2, LoadOptions()).facts
+    assert (facts.sha256, facts.notices) == (before.sha256, ())
+    assert str(gpt2 / INDEX) in facts.files
+    reindex(gpt2, lambda stored: {name: file for name, file in stored.items() if name != EMBEDDING})
+    builders.refused(gpt2, "checkpoint.bad_index")
+    reindex(gpt2, lambda stored: stored | {EMBEDDING: "other.safetensors"})
+    builders.refused(gpt2, "checkpoint.two_weight_sets")
+
+
+def test_an_index_that_lists_what_is_not_needed(sharded):
+    reindex(sharded, lambda stored: stored | {"lm_head.weight": max(stored.values())})
+    (notice,) = load_huggingface(sharded, LoadOptions()).facts.notices
+    assert notice == f"{INDEX} lists what no file holds and the model does without: lm_head.weight"
+
+
+def test_an_index_that_lists_what_is_needed(sharded):
+    first = min(sharded.glob("*.safetensors"))
+    name = min(safetensors.torch.load_file(first))
+    builders.rewrite(sharded, lambda tensors: {key: each for key, each in tensors.items() if key != name}, first.name)
+    assert f"tensor {name} is missing" in builders.refused(sharded, "checkpoint.missing_tensor")
+
+
+def test_files_of_a_folder(sharded):
+    names = ["config.json", INDEX, "tokenizer.json", *(path.name for path in sharded.glob("*.safetensors"))]
+    assert set(load_huggingface(sharded, LoadOptions()).facts.files) >= {str(sharded / name) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("consolidated.safetensors", "Mistral's own names"),
+        ("model-00001-of-00001.safetensors", "rename model-00001-of-00001.safetensors to model.safetensors"),
+        ("model-00001-of-00002.safetensors", f"get the {INDEX}"),
+        ("pytorch_model.bin", "convert pytorch_model.bin"),
+    ],
+)
+def test_a_way_out_where_the_weights_have_another_name(gpt2, name, hint):
+    (gpt2 / "model.safetensors").rename(gpt2 / name)
+    with pytest.raises(CheckpointError) as caught:
+        load_huggingface(gpt2, LoadOptions())
+    assert hint in caught.value.hint
+
+
+def test_a_key_of_the_configuration_is_ignored_when_asked_for(gpt2):
+    builders.reconfigure(gpt2, quantization_config={"quant_method": "fp8"})
+    builders.refused(gpt2, "checkpoint.quantized")
+    facts = load_huggingface(gpt2, LoadOptions(ignore_config=("quantization_config",))).facts
+    assert facts.config_from == "config.json without quantization_config"
+    assert facts.notices == ("config.json: quantization_config is ignored, as asked",)
+
+
 def test_no_weights(gpt2):
     (gpt2 / "model.safetensors").rename(gpt2 / "pytorch_model.bin")
     message = builders.refused(gpt2, "checkpoint.no_weights")

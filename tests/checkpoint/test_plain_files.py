@@ -1,0 +1,138 @@
+"""Only regular files are opened: a pipe, a socket or a device in the place of any file ends at once, with its kind."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bundled import CHECKPOINT
+from checkpoint.test_nanogpt import save as save_nanogpt
+
+from lossprobe.checkpoint.plain_files import absolute, followed_links, open_plain
+
+HUGGING_FACE = (
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+REPORT = (
+    "import sys\n"
+    "from pathlib import Path\n"
+    "from lossprobe.checkpoint.detect import open_checkpoint\n"
+    "from lossprobe.checkpoint.interface import LoadOptions\n"
+    "from lossprobe.errors import LossprobeError\n"
+    "for word in sys.argv[1:]:\n"
+    "    path, _, tokenizer = word.partition('=')\n"
+    "    try:\n"
+    "        open_checkpoint(path, LoadOptions(tokenizer=Path(tokenizer) if tokenizer else None))\n"
+    "        print('opened')\n"
+    "    except LossprobeError as error:\n"
+    "        print(error.id, error.message)\n"
+)
+
+
+def opened(*words: object) -> list[str]:
+    """Open checkpoints in a process of its own, so that one which waits for ever fails the test."""
+    command = [sys.executable, "-c", REPORT, *map(str, words)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.splitlines()
+
+
+def bind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.bind(str(path))
+
+
+def test_pipes_in_the_place_of_files_of_a_folder(tmp_path):
+    paths = []
+    for name in HUGGING_FACE:
+        path = tmp_path / name
+        shutil.copytree(CHECKPOINT, path)
+        (path / name).unlink(missing_ok=True)
+        os.mkfifo(path / name)
+        paths.append(path)
+    for line, path in zip(opened(*paths), paths, strict=True):
+        assert line.startswith("checkpoint.unreadable "), line
+        assert line.endswith(f"{path.name}: cannot be read: is not a file but a named pipe (FIFO)")
+
+
+def test_pipes_beside_a_torch_file(tmp_path):
+    words = []
+    for name in ("ckpt.pt", "meta.pkl"):
+        folder = tmp_path / name
+        folder.mkdir()
+        save_nanogpt(folder)
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        words.append(folder / "ckpt.pt")
+    (tmp_path / "good").mkdir()
+    save_nanogpt(tmp_path / "good")
+    os.mkfifo(tmp_path / "pipe.json")
+    os.mkfifo(tmp_path / "pipe.pkl")
+    good = tmp_path / "good/ckpt.pt"
+    words += [f"{good}={tmp_path / 'pipe.json'}", f"{good}={tmp_path / 'pipe.pkl'}", tmp_path / "pipe.pkl"]
+    for line in opened(*words):
+        assert line.endswith("cannot be read: is not a file but a named pipe (FIFO)"), line
+
+
+def test_a_pipe_beside_a_fundamentallm_file(tmp_path):
+    import torch
+
+    words = []
+    for name in ("model.yaml", "tokenizer.json"):
+        folder = tmp_path / name
+        folder.mkdir()
+        torch.save({"model_state": {"token_embedding.weight": torch.ones(2, 2)}}, folder / "best.pt")
+        os.mkfifo(folder / "model.yaml" if name == "model.yaml" else folder / "config.yaml")
+        words.append(folder / "best.pt")
+    for line in opened(*words):
+        assert line.endswith("cannot be read: is not a file but a named pipe (FIFO)"), line
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda path: os.mkfifo(path), "a named pipe (FIFO)"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device"),
+        (lambda path: bind(path), "a socket"),
+    ],
+)
+def test_what_it_is_is_told(tmp_path, monkeypatch, make, says):
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    make(Path("x"))
+    with pytest.raises(OSError, match="is not a file but") as caught:
+        open_plain(Path("x"))
+    assert caught.value.strerror == f"is not a file but {says}"
+
+
+def test_regular_files_are_opened_through_links(tmp_path):
+    (tmp_path / "a").write_bytes(b"xyz")
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "c").symlink_to("c")
+    (tmp_path / "d").symlink_to("nothing")
+    with open_plain(tmp_path / "b") as stream:
+        assert stream.read() == b"xyz"
+    for name, error in (("c", OSError), ("d", FileNotFoundError), ("x\0y", ValueError), (".", IsADirectoryError)):
+        with pytest.raises(error):
+            open_plain(tmp_path / name)
+
+
+def test_links_out_of_the_folder_are_told(tmp_path):
+    store = tmp_path / "store"
+    for folder in (store, tmp_path / "m", tmp_path / "blobs"):
+        folder.mkdir()
+    for place in (store / "a", tmp_path / "m/b", tmp_path / "blobs/c"):
+        place.write_text("x")
+    for name, target in (("a", store / "a"), ("inside", "b"), ("hub", "../blobs/c")):
+        (tmp_path / "m" / name).symlink_to(target)
+    files = [tmp_path / "m" / name for name in ("a", "b", "inside", "hub")]
+    assert followed_links(files) == (f"a is a link, read from {store / 'a'}",)
+
+
+def test_files_are_named_once_and_from_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute([Path("a"), tmp_path / "a", Path("b")]) == (str(tmp_path / "a"), str(tmp_path / "b"))
