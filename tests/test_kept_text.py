@@ -14,6 +14,7 @@ from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.audit_file.reader import read_settings
 from lossprobe.audit_pass.gate import run_audit
 from lossprobe.checkpoint.interface import Tokens
+from lossprobe.divergence_pass import measure_divergence
 from lossprobe.errors import NotComparableError, TextError, UsageError
 from lossprobe.pipeline import ScoreOptions, score
 from lossprobe.protocol_pass import score_all_protocols, score_protocol
@@ -155,6 +156,18 @@ def test_rewriting_special_strings_and_pieces_are_counted_and_told_for_stored_ru
     source = StringSource(TEXTS)
     assert not measure_perplexity(score(model(), source).run).coverage["bytes_normalized"]
     assert source.notices == []
+
+
+def test_a_divergence_tells_and_refuses_the_same():
+    pair = (model("one", melts=True), model("other", melts=True))
+    with pytest.raises(TextError, match=r"9 bytes \(21.95%\) of the text vanished"):
+        measure_divergence(*pair, StringSource(TEXTS))
+    source = StringSource(TEXTS)
+    measure_divergence(*pair, source, LOOSE)
+    assert len(source.notices) == 1
+    source = StringSource(TEXTS)
+    measure_divergence(model(special_strings=1), model(special_strings=1), source)
+    assert source.notices[0].startswith("strings: 3 tokens are control ids")
 
 
 def test_unknown_text_is_not_named_where_it_is_a_guess():

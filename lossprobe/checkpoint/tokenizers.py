@@ -16,7 +16,8 @@ from lossprobe.checkpoint.interface import Tokens
 from lossprobe.checkpoint.sandbox import Sandbox
 from lossprobe.checkpoint.tokenizer_files import read_tokenizer_files
 from lossprobe.checkpoint.tokenizer_settings import TokenSettings, read_settings
-from lossprobe.errors import CheckpointError
+from lossprobe.errors import CheckpointError, UsageError
+from lossprobe.units import visible
 
 if TYPE_CHECKING:
     from lossprobe.checkpoint.tokenizer_readers import FilesTokenizer
@@ -44,6 +45,7 @@ class BackendTokenizer:
 
     Raises:
         CheckpointError: the library cannot build it, or not within its limits.
+        UsageError: another word for `special_strings`.
     """
 
     def __init__(
@@ -57,6 +59,10 @@ class BackendTokenizer:
     ) -> None:
         self._shown = shown
         self.files: tuple[Path, ...] = ()
+        if special_strings not in ("control", "text"):
+            raise UsageError(
+                "options.special_strings", f"special_strings {visible(repr(special_strings), 40)}: is control or text"
+            )
         self.special_strings = special_strings
         tokens = tokens or read_settings(settings)
         definition, ignored = _whole_and_repeatable(tokens.add_to(definition))

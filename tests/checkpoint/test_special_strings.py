@@ -3,12 +3,14 @@
 import json
 
 import pytest
+import transformers
 from checkpoint import builders
 from tokenizers import AddedToken
 
 from lossprobe.checkpoint.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import LoadOptions
 from lossprobe.checkpoint.tokenizers import BackendTokenizer
+from lossprobe.errors import UsageError
 
 TEXT = "the<s>cat <|endoftext|> [CLS]</s> [UNK]"
 NAMES = {
@@ -40,6 +42,22 @@ def test_names_in_a_text_are_counted_or_are_text(kind):
     assert control.sha256 == opened(kind).sha256
     plain = "the cat sat"
     assert text.encode(plain).ids.tolist() == control.encode(plain).ids.tolist()
+
+
+@pytest.mark.parametrize("kind", ["byte_level_bpe", "sentencepiece_bpe", "wordpiece"])
+def test_ids_are_those_of_transformers_with_split_special_tokens(tmp_path, kind):
+    builders.TOKENIZERS[kind]().save(str(tmp_path / "tokenizer.json"))
+    builders.write_settings(tmp_path)
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for special_strings, split in (("control", False), ("text", True)):
+        expected = reference(TEXT, add_special_tokens=False, split_special_tokens=split)["input_ids"]
+        assert opened(kind, special_strings).encode(TEXT).ids.tolist() == expected
+
+
+def test_another_word_is_refused():
+    with pytest.raises(UsageError, match="special_strings 'plain': is control or text") as caught:
+        opened("byte_level_bpe", "plain")
+    assert caught.value.id == "options.special_strings"
 
 
 def test_added_tokens_that_are_not_special_stay():
