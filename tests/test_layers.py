@@ -41,8 +41,9 @@ ALLOWED = {
     },
     "audit_pass": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "audit", "pipeline"},
     "cli": {
-        "errors", "units", "isolation", "text", "checkpoint", "scoring", "run", "analysis", "audit", "audit_file", "report",
-        "protocols", "pipeline", "divergence_pass", "protocol_tokens", "protocol_pass", "selfcheck_pass", "audit_pass",
+        "errors", "units", "isolation", "text", "checkpoint", "scoring", "run", "analysis", "audit", "audit_file",
+        "report", "protocols", "pipeline", "divergence_pass", "protocol_tokens", "protocol_pass", "selfcheck_pass",
+        "audit_pass",
     },
     "pytest_plugin": {"errors", "units", "audit", "audit_file", "audit_pass", "report", "cli"},
 }  # fmt: skip

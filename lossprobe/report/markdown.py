@@ -13,7 +13,7 @@ from lossprobe.units import format_count, visible
 
 ROWS = 40
 # What Markdown would read as markup, a link, a mention, a formula, a list or the end of a cell.
-MARKUP = re.compile(r"[\\`*_\[#|~$@]|^[-+>]|(?<=^\d)[.)]")
+MARKUP = re.compile(r"[\\`*_\[#|~$@]|^[-+>]|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$)")
 # Text becomes a link by itself, whatever is escaped in it: https://…, www.…, me@host, @name, #1, GH-1, a commit's hash.
 # GitHub looks for some of these in the finished page, so that only a character between can prevent it.
 LINK = re.compile(

@@ -52,6 +52,8 @@ class _Cache(FunctionCache):
         try:
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
         except Exception:  # noqa: BLE001 - a file damaged by a crash makes pickle raise anything
+            with contextlib.suppress(OSError):
+                self.flush()  # type: ignore[no-untyped-call] # writing would read the same index
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
