@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, count, takewhile
@@ -32,12 +32,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 from fuzz import material
-from fuzz.cases import KINDS, SCORED, Case, Command, chosen
+from fuzz.cases import ANEW, KINDS, MOVED, RESUMED, SCORED, Case, Command, back, chosen
 from fuzz.judge import Outcome, Running, differs, faults_of, identity, snapshot, touched
 
 import lossprobe
 
-CASES = 150  # of the test
+CASES = 100  # of the test
 PATIENCE = 10.0  # seconds that a command may take
 AT_ONCE = 2
 
@@ -57,15 +57,16 @@ class Campaign:
     """Cases in a folder of their own, with what the commands say of sound files."""
 
     def __init__(self, folder: Path, patience: float = PATIENCE, *, keep: bool = False) -> None:
-        self.folder, self.patience, self.keep = folder, patience, keep
-        self.files, self.sound = folder / "sound", dict[tuple[Command, Command], Outcome]()
+        self.folder, self.patience, self.keep, self.numbers = folder, patience, keep, count()
+        self.files, self.sound = folder / "sound", defaultdict[tuple[Command, Command], list[Outcome]](list)
         _import_everything()
         _forked(lambda: material.make(self.files))
         sets = dict.fromkeys((*kind.commands, *kind.some) for kind in KINDS.values())
-        for _, _, _, outcomes in self._run((commands, None) for commands in sets):
+        for _, _, _, outcomes in self._run((commands, None) for commands in (*sets, ANEW)):
+            first = RESUMED[0] if outcomes[0].command == ANEW[0] else outcomes[0].command
             for outcome in outcomes:
                 assert outcome.code == 0, outcome
-                self.sound[outcomes[0].command, outcome.command] = outcome
+                self.sound[first, outcome.command].append(outcome)
 
     def run(self, cases: Iterable[Case]) -> Iterator[tuple[Case, list[Fault]]]:
         """Yield each case with what was wrong."""
@@ -78,23 +79,20 @@ class Campaign:
     ) -> Iterator[tuple[Case | None, str, list[str], list[Outcome]]]:
         """Run commands on sound files, or cases, some at once; yield (case, what broke, files harmed, outcomes)."""
         active: list[tuple[Case | None, str, dict, Running]] = []
-        numbers = count()
         more = True
         while more or active:
             while more and len(active) < AT_ONCE:
                 following = next(wanted, None)
                 more = following is not None
                 if following is not None:
-                    active.append(self._start(next(numbers), *following))
+                    active.append(self._start(*following))
             for each in [each for each in active if each[-1].over(self.patience)]:
                 active.remove(each)
                 yield self._end(*each)
             time.sleep(0.002)
 
-    def _start(
-        self, number: int, commands: tuple[Command, ...] | None, case: Case | None
-    ) -> tuple[Case | None, str, dict, Running]:
-        folder = self.folder / f"{number:05}"
+    def _start(self, commands: tuple[Command, ...] | None, case: Case | None) -> tuple[Case | None, str, dict, Running]:
+        folder = self.folder / f"{next(self.numbers):05}"
         shutil.copytree(self.files, folder, symlinks=True)
         os.chdir(folder)
         said, otherwise = "", ()
@@ -109,9 +107,14 @@ class Campaign:
     def _end(
         self, case: Case | None, said: str, before: dict, running: Running
     ) -> tuple[Case | None, str, list[str], list[Outcome]]:
-        written = (SCORED, ".lossprobe", *(KINDS[case.kind].written if case else ["unfinished"]))
+        written = (
+            SCORED,
+            ".lossprobe",
+            MOVED if case and KINDS[case.kind].written else SCORED,
+            *(KINDS[case.kind].written if case else ["unfinished"]),
+        )
         harmed, outcomes = touched(before, snapshot(running.folder), written), running.outcomes()
-        if not self.keep:
+        if case is None or not self.keep:
             shutil.rmtree(running.folder)
             shutil.rmtree(running.records)
         return case, said, harmed, outcomes
@@ -128,17 +131,20 @@ class Campaign:
                 yield Fault(name, said, command, what, error)
             if outcome.command == kind.replaced and not outcome.done:
                 yield Fault(name, said, command, "not replaced by --overwrite", error)
-            if outcome.done and kind.numbers and (kind.commands[0], outcome.command) in self.sound:
+            if outcome.done and kind.numbers:
                 yield from self._silent(name, said, case, outcome)
 
     def _silent(self, name: str, said: str, case: Case, outcome: Outcome) -> Iterator[Fault]:
         """Yield a result that is not that of the sound files, although nothing says so."""
         kind, command = KINDS[case.kind], " ".join(outcome.command)
-        sound = self.sound[kind.commands[0], outcome.command]
-        difference = differs(outcome, sound)
+        sound = self.sound[kind.commands[0], back(outcome.command, kind)]
+        if not sound:  # it replaced what was broken
+            return
+        differences = [differs(outcome, each) for each in sound]
+        difference = None if None in differences else differences[0]
         if difference and not kind.identified:
             yield Fault(name, said, command, "silently another number", difference)
-        same = kind.identified and outcome.command[0] == "perplexity" and identity(outcome) == identity(sound)
+        same = kind.identified and outcome.command[0] == "perplexity" and identity(outcome) == identity(sound[0])
         if same and (difference or case.kind == "safetensors data"):
             yield Fault(name, said, command, "another number with the same hashes", difference or "none")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz import file_mutations, mutations
+from fuzz.file_mutations import MOVED
 from fuzz.mutations import Mutation
 
 Command = tuple[str, ...]
@@ -67,6 +68,8 @@ PLANS = ("unfinished/plan/part-00003.parquet", "unfinished/tokens/part-00000.par
 RESUMED = (("score", "hf", "text.jsonl", "-o", "unfinished", "--quiet"), ("perplexity", "unfinished", "--json"),
            ("verify", "unfinished"))  # fmt: skip
 REPLACED = ("score", "hf", "text.jsonl", "-o", "unfinished", "--quiet", "--overwrite")
+# A run that is planned anew has parts of another size, whose sums may end in other digits: as right as a resumed one.
+ANEW = ((*REPLACED, "--context", "32"), REPLACED, *RESUMED[1:])
 HF = (
     "hf/config.json",
     "hf/tokenizer.json",
@@ -106,6 +109,7 @@ RUNS = {
     "part content": Kind(PARTS, file_mutations.parquet_content, (PERPLEXITY,), VIEWS, weight=9),
     "run files": Kind((*PARTS, "run/run.json"), file_mutations.placed, (PERPLEXITY,), VIEWS, weight=4),
     "run folder": Kind(("run",), file_mutations.folder_of_run, (PERPLEXITY,), VIEWS),
+    "run name": Kind(("run",), file_mutations.renamed, (PERPLEXITY, VIEWS[0]), VIEWS[1:], weight=4),
     "plan.json": Kind((PLAN,), mutations.json_file, RESUMED, weight=6, **UNFINISHED, replaced=REPLACED),
     "plan bytes": Kind(PLANS, mutations.bytes_of, RESUMED, weight=4, **UNFINISHED, replaced=REPLACED),
     "plan content": Kind(PLANS, file_mutations.parquet_content, RESUMED, **UNFINISHED, replaced=REPLACED),
@@ -124,6 +128,11 @@ AUDITS = {
 KINDS = CHECKPOINTS | RUNS | AUDITS
 
 
+def back(command: Command, kind: Kind) -> Command:
+    """Return the command that one on a moved run stands for."""
+    return tuple(kind.files[0] if word.startswith(f"{MOVED}/") else word for word in command)
+
+
 @dataclass(frozen=True)
 class Case:
     """One case: a kind and a seed, which say everything."""
@@ -140,7 +149,11 @@ class Case:
         kind, draw = KINDS[self.kind], self.draw
         pattern = draw.choice(list(kind.files))
         (path,) = sorted(Path().glob(pattern)) if "*" in pattern else (Path(pattern),)
-        return kind.mutate(draw, path), kind.drawn(draw)
+        said, commands = kind.mutate(draw, path), kind.drawn(draw)
+        moved = next(Path().glob(f"{MOVED}/*"), None)
+        if moved is not None:
+            commands = tuple(tuple(str(moved) if word == str(path) else word for word in each) for each in commands)
+        return said, commands
 
 
 def chosen(count: int, first: int = 0) -> list[Case]:
