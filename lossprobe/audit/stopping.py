@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from lossprobe.analysis.resampling import Floats
 from lossprobe.analysis.stopping import PASS_SHARE, RARE, beyond_doubt, documents_to_pass, most_skewness, skewness
 from lossprobe.audit.decisions import Measured, decide, held_scale
@@ -86,4 +84,4 @@ def _worst(check: Check, metric: Metric, measured: Measured) -> float:
     if not check.limit.in_percent or metric.per_nat:
         return metric.worst
     assert measured.baseline is not None
-    return 100.0 * metric.worst / np.abs(measured.baseline.value)
+    return 100.0 * metric.worst / abs(measured.baseline.value)

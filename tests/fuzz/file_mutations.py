@@ -97,9 +97,7 @@ def placed(draw: random.Random, path: Path) -> str:
 def folder_of_run(draw: random.Random, run: Path) -> str:
     """Change a run's folder as a whole."""
     tokens = run / "tokens"
-    match way := draw.choice(
-        ("other part", "linked folder", "linked part", "linked lock", "extra part", "pipe", "mixed")
-    ):
+    match way := draw.choice(FOLDERS):
         case "other part":
             shutil.copy("other-run/tokens/part-00000.parquet", tokens)
         case "linked folder":
@@ -114,15 +112,12 @@ def folder_of_run(draw: random.Random, run: Path) -> str:
                 (run / name).unlink(missing_ok=True)
                 (run / name).symlink_to(Path("elsewhere/kept.txt").absolute())
         case "extra part":
-            shutil.copy(
-                tokens / "part-00000.parquet", tokens / draw.choice(("part-00009.parquet", "part-.parquet", "x.txt"))
-            )
+            name = draw.choice(("part-00009.parquet", "part-.parquet", "x.txt"))
+            shutil.copy(tokens / "part-00000.parquet", tokens / name)
         case "pipe":
             os.mkfifo(tokens / "part-00009.parquet")
         case "mixed":
-            name = draw.choice(
-                ("documents.parquet", "vocabulary.parquet", "histogram/part-00000.parquet", "ladder/part-00000.parquet")
-            )
+            name = draw.choice(MIXED)
             shutil.copy(f"other-run/{name}", run / name)
             way += f" {name}"
     return f"{way} in {run.name}"

@@ -13,7 +13,8 @@ it is above a limit ("fail") or below it ("pass"):
 - naive: 1.96 standard errors at every look, to show why not.
 
 Where the truth is the limit, every decision is wrong; each side may be up to 2.5 %. With 10,000 texts a share of .025
-is seen within ± .003 (two standard errors). This is the sequence alone; what an audit refuses beside is in `early_skew.py`.
+is seen within ± .003 (two standard errors). This is the sequence alone; for what an audit
+refuses beside see `early_skew.py`.
 """
 
 from __future__ import annotations
