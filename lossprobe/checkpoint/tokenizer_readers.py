@@ -43,6 +43,7 @@ class FilesTokenizer(BackendTokenizer):
         self._files = replace(files, definition={})  # the vocabulary is not held twice, unless a token was added to it
         self._untouched = None if tokens.add_to(files.definition) is files.definition else files.definition
         self._loaded: Loaded | None = None
+        self._refused: CheckpointError | None = None
         self._child: AutoTokenizerChild | None = None
         self._as_transformers = True
         named = {role: self.added_ids.get(tokens.content(role)) for role in ENDS}
@@ -115,10 +116,16 @@ class FilesTokenizer(BackendTokenizer):
         ]
 
     def _load(self) -> Loaded:
+        if self._refused is not None:
+            raise self._refused
         if self._loaded is None:
             child = self._child or self._ask()
             self._child = None
-            self._loaded = child.result()
+            try:
+                self._loaded = child.result()
+            except CheckpointError as error:
+                self._refused = error
+                raise
         return self._loaded
 
     def _ask(self) -> AutoTokenizerChild:
