@@ -65,10 +65,12 @@ class CausalLM:
             expected = self._full(probe)
             self._check_causal(probe, expected)
             self.facts = replace(facts, head=self._choose_head(probe, expected))
+            if self.facts.head != "full" and not self._splits_longer_rows():
+                self.facts = replace(facts, head="full")
             self.facts = replace(self.facts, kernels=self._speed_up(probe))
-            first = self._full(probe[:1])[0]
+            first = self.hidden(probe[:1])[0]
             self._find_batching()
-            refuse_if_not_repeatable(self._full, agree, probe[:1], first, facts.name)
+            refuse_if_not_repeatable(self.hidden, self._same, probe[:1], first, facts.name)
             self._fresh.restore()
             self._fresh.narrow(has_changing_positions)
 
@@ -187,23 +189,23 @@ class CausalLM:
     def _find_batching(self) -> None:
         """Note which windows may share a pass, and watch from then on only what a pass was seen to change."""
         known = known_batching(self._model)
-        length = probe_length(self._model, self.facts.context_length)
-        device = next(self._model.parameters()).device
-
-        def row(number: int) -> torch.Tensor:
-            return ((torch.arange(length) * (7 + 4 * number) + 3) % self.facts.vocab_size).to(device)
-
-        if self.facts.head != "full" and not self._splits(row(0)[None]):
-            self.facts = replace(self.facts, head="full")
-        found = find_batching(self.hidden, self._same, row, known.batching, self.facts.name)
+        found = find_batching(self.hidden, self._same, self._long_row, known.batching, self.facts.name)
         if found != PADDED:
             why = known.reason if found == known.batching else "a probe gave other values beside other windows"
             alone = "windows of unlike length never share" if found == EQUAL_LENGTHS else "no two windows share"
             notice = f"{alone} a forward pass of this model: {why}"
             self.facts = replace(self.facts, batching=found, notices=(*self.facts.notices, notice))
 
-    def _splits(self, ids: torch.Tensor) -> bool:
+    def _long_row(self, number: int) -> torch.Tensor:
+        """Return the longer row of the probe for batching, another for each number."""
+        length = probe_length(self._model, self.facts.context_length)
+        ids = (torch.arange(length) * (7 + 4 * number) + 3) % self.facts.vocab_size
+        return ids.to(next(self._model.parameters()).device)
+
+    @torch.inference_mode()
+    def _splits_longer_rows(self) -> bool:
         """Return whether body and head give what the whole model does for a longer row, too."""
+        ids = self._long_row(0)[None]
         return agree(self.logits(self.hidden(ids)[0]), self._full(ids)[0])
 
     def _same(self, actual: torch.Tensor, expected: torch.Tensor) -> bool:

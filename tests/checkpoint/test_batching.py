@@ -78,6 +78,11 @@ MODELS = {
         LONG | {"num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 16},
         "padded",
     ),
+    "looks at the weight of its head": (
+        "mamba",
+        builders.COMMON | {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
+        "padded",
+    ),
     "scales its layers at the first pass": (
         "rwkv",
         builders.COMMON
@@ -152,7 +157,7 @@ def test_each_window_comes_out_as_it_does_alone_in_a_fresh_model(name, tmp_path)
     for size, order in ((None, 1), (3, -1), (1, 1)):
         np.testing.assert_allclose(scored(checkpoint, documents, size, order), expected, rtol=0, atol=2e-5)
     np.testing.assert_allclose(scored(checkpoint, documents, plain=True), expected, rtol=0, atol=2e-5)
-    if family not in ("rwkv", "recurrent_gemma"):  # recurrent models do not skip what is masked
+    if family not in ("rwkv", "recurrent_gemma", "mamba"):  # recurrent models do not skip what is masked
         padded = scored(checkpoint, documents, 4, plain=True, left_padded=True)
         np.testing.assert_allclose(padded, expected, rtol=0, atol=2e-5)
 
