@@ -65,12 +65,12 @@ class CausalLM:
             expected = self._full(probe)
             self._check_causal(probe, expected)
             self.facts = replace(facts, head=self._choose_head(probe, expected))
-            if self.facts.head != "full" and not self._splits_longer_rows():
+            first = self._full(probe[:1])[0]
+            if not self._splits_longer_rows():
                 self.facts = replace(facts, head="full")
+            refuse_if_not_repeatable(self._full, agree, probe[:1], first, facts.name)
             self.facts = replace(self.facts, kernels=self._speed_up(probe))
-            first = self.hidden(probe[:1])[0]
             self._find_batching()
-            refuse_if_not_repeatable(self.hidden, self._same, probe[:1], first, facts.name)
             self._fresh.restore()
             self._fresh.narrow(has_changing_positions)
 
