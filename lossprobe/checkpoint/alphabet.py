@@ -46,10 +46,8 @@ class Alphabet:
             total += self._lost[character]
         return total
 
-    def kept(self, text: str) -> npt.NDArray[np.bool_] | None:
-        """Return which bytes of a text some token spells, each character taken alone; None where text is rewritten."""
-        if self._rewrite is not None:
-            return None
+    def kept(self, text: str) -> npt.NDArray[np.bool_]:
+        """Return which bytes of a text some token spells, each character taken alone, if no rule rewrites it."""
         for character in set(text) - self._kept.keys():
             self._kept[character] = self._kept_of(character)
         return np.frombuffer(b"".join(map(self._kept.__getitem__, text)), np.bool_)

@@ -29,7 +29,7 @@ class Spelling:
         added: ids of added tokens, after which a tokenizer may put its blank as at the start of a text.
         unknown_id: the id for text outside the vocabulary, which spells whatever it covers; -1 without one.
         lost: bytes of a stretch of text that no token can spell; None where every text can be spelled.
-        kept: which bytes of a text some token spells, where no rule rewrites it.
+        kept: which bytes of a text some token spells, if no rule rewrites it.
         vanishes: whether such text gets no token at all, and not the unknown one.
     """
 
@@ -38,7 +38,7 @@ class Spelling:
     added: Collection[int] = ()
     unknown_id: int = -1
     lost: Callable[[str], int] | None = None
-    kept: Callable[[str], npt.NDArray[np.bool_] | None] | None = None
+    kept: Callable[[str], npt.NDArray[np.bool_]] | None = None
     vanishes: bool = False
 
 
@@ -197,8 +197,10 @@ def spans_of_the_rest(
 
     What no token spells belongs to the token after it. None where the tokens do not spell the rest.
     """
-    mask = spelling.kept(data.decode()) if spelling.kept is not None else None
-    if mask is None or not mask.any():
+    if spelling.kept is None:
+        return None
+    mask = spelling.kept(data.decode())
+    if not mask.any():
         return None
     exact = ExactSpans(np.frombuffer(data, np.uint8)[mask].tobytes(), spelling.pieces)
     if not exact.add(ids) or not exact.finish():

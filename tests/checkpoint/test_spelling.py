@@ -205,6 +205,15 @@ def test_spans_and_counts_by_hand(kind, text, expected, count):
     assert (tokens.normalized_bytes, tokens.vanished_bytes, tokens.tiles) == (count, 0, True)
 
 
+def test_one_missing_byte_token_leaves_the_spans_of_a_text_that_is_one_word_exact():
+    # Without a pre-tokenizer all of a text is one word, and the offsets behind what vanished are those of other text.
+    text = "the cat é sat é"
+    tokens = opened("fallback missing, no unknown").encode(text)
+    # The two blanks around the first é are one token: nothing is left between them.
+    assert spans(tokens, text) == [b"the", b" cat", " é ".encode(), b"s", b"a", b"t", " é".encode()]
+    assert (tokens.vanished_bytes, tokens.normalized_bytes, tokens.tiles) == (4, 4, True)
+
+
 def test_an_unknown_token_that_comes_after_the_bytes_behind_it_is_found_out():
     # The library holds an unknown token back until the next character that has a token of its own.
     tokenizer = opened("fallback missing")
