@@ -26,21 +26,28 @@ TEXTS = [
     "cat",
     builders.CORPUS[::-1] + builders.CORPUS,
     "a " * CONTEXT,
+    "cafe\u0301 12345  it's<|im_end|>\n\n\nthe cat",
 ]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Checkpoints by name: one whose tokenizer adds a BOS, one with a BOS that it does not add, one with EOS alone."""
+    """Checkpoints by name: a BOS that the tokenizer adds, one that it does not add, EOS alone, classes that rebuild."""
     root = tmp_path_factory.mktemp("lm-eval")
     paths = {
         "llama": builders.save(builders.model("llama"), root / "llama", builders.sentencepiece_bpe()),
         "gpt2": builders.save(builders.model("gpt2"), root / "gpt2"),
         "eos": builders.save(builders.model("gpt2", seed=3), root / "eos"),
+        "chatml": builders.save(builders.model("qwen3"), root / "chatml"),
+        "rebuilt": builders.save(builders.model("gpt_neox"), root / "rebuilt"),
     }
     builders.write_settings(paths["llama"], bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     builders.write_settings(paths["gpt2"], bos_token="<|endoftext|>", eos_token="<|endoftext|>")
     builders.write_settings(paths["eos"], eos_token="<|endoftext|>")
+    added = {"264": {"content": "<|im_end|>", "special": True}}
+    builders.write_settings(paths["chatml"], bos_token=None, eos_token="<|im_end|>", added_tokens_decoder=added)
+    builders.reconfigure(paths["chatml"], bos_token_id=0)  # which is no prefix of the harness
+    builders.write_settings(paths["rebuilt"], bos_token="<|endoftext|>", eos_token="<|endoftext|>")
     return paths
 
 
@@ -65,7 +72,10 @@ def said_by_the_harness(path, texts: list[str], context: int, bos: str) -> tuple
 
 
 @pytest.mark.parametrize("context", [CONTEXT, 17])
-@pytest.mark.parametrize(("name", "bos"), [("llama", "auto"), ("llama", "never"), ("gpt2", "auto"), ("eos", "auto")])
+@pytest.mark.parametrize(
+    ("name", "bos"),
+    [("llama", "auto"), ("llama", "never"), ("gpt2", "auto"), ("eos", "auto"), ("chatml", "auto"), ("rebuilt", "auto")],
+)
 def test_rolling_loglikelihood(name, bos, context, made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     texts = [*TEXTS, "<s>the cat sat"] if name == "llama" else TEXTS  # a BOS that is written is not doubled
