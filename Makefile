@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test agreement lint bench wheel clean
+.PHONY: demo test agreement families lint bench wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/lossprobe demo -o lossprobe-demo
@@ -18,6 +18,10 @@ agreement: $(INSTALLED)
 	$(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,peers]"
 	$(VENV)-peers/bin/python -m pytest tests/agreement
+
+# Every causal family of the installed transformers against transformers itself; under half an hour.
+families: $(INSTALLED)
+	$(BIN)/python tests/families/sweep.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

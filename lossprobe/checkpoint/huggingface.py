@@ -26,6 +26,7 @@ from lossprobe.checkpoint.safetensors_file import TensorEntry
 from lossprobe.checkpoint.tensors import compute_dtype
 from lossprobe.checkpoint.tokenizer_readers import stated_ids
 from lossprobe.checkpoint.tokenizers import open_tokenizer
+from lossprobe.checkpoint.unstated import tell_unstated
 from lossprobe.checkpoint.weight_files import find_weights
 from lossprobe.units import visible
 
@@ -60,6 +61,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
     model = loaded.model
     with building(shown):
         limit = context_limit(model, f"{shown}/config.json")
+        unstated = tell_unstated(model, settings, f"{shown}/config.json")
     tokenizer.settle()
     read = (path / "config.json", *weights.files, *weights.index)
     words = getattr(tokenizer, "files", ())
@@ -83,6 +85,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
                 *weights.notices,
                 *loaded.notices,
                 *ignored.notices,
+                *unstated,
                 *links,
                 *getattr(tokenizer, "notices", ()),
                 *(f"{shown}: {notice}" for notice in differing),
