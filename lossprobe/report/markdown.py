@@ -20,7 +20,7 @@ LINK = re.compile(
     r"(?i)(:(?=//)|\bwww(?=\.)|@(?=\w)|#(?=\d)|\bGH(?=-\d)"
     r"|(?<![\w.])(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{6}(?=[0-9a-f]{1,34}\b))"
 )
-JOINER = "\u2060"  # has no width and no break: the text looks as before
+JOINER = "&NoBreak;"  # U+2060, without width: the text looks as before
 
 
 def to_markdown(table: pd.DataFrame, title: str, lines: Iterable[str]) -> str:
@@ -44,6 +44,7 @@ def escaped(text: str) -> str:
     r"""Return text that Markdown shows as it is, and that nothing turns into a link or a mention.
 
     >>> escaped("a|b <x> *1*"), escaped("https://x")
-    ('a\\|b &lt;x&gt; \\*1\\*', 'https:\u2060//x')
+    ('a\\|b &lt;x&gt; \\*1\\*', 'https:&NoBreak;//x')
     """
-    return MARKUP.sub(r"\\\g<0>", html.escape(LINK.sub(rf"\1{JOINER}", text), quote=False)).replace("\n", " ")
+    inert = LINK.sub(rf"\1{JOINER}", html.escape(text, quote=False))
+    return MARKUP.sub(r"\\\g<0>", inert).replace("\n", " ")
