@@ -62,14 +62,12 @@ def why_not(
             f"a few documents carry the {what} (skewness {towards:.2f} towards the limit, at most {most:.2f} with "
             f"{plural(look.documents, 'document')})"
         )
-    if not passed:
-        return None
     if check.limit.needs_baseline and check.field is None and baseline is not None and abs(baseline) > most:
         return (
             f"a few documents are unlike the rest under the baseline (skewness of their mean losses {baseline:.2f}, at "
             f"most {most:.2f} with {plural(look.documents, 'document')})"
         )
-    if beyond_doubt(abs(distance), _worst(check, metric, measured), look.documents, look.confidence):
+    if not passed or beyond_doubt(abs(distance), _worst(check, metric, measured), look.documents, look.confidence):
         return None
     needed = documents_to_pass(look.confidence)
     if look.documents < needed:

@@ -166,10 +166,12 @@ def test_percent_of_the_baseline_is_as_far_as_nats():
         assert (collected.decided is not None) == decided
 
 
-def test_a_baseline_counts_to_either_side_and_only_for_a_pass_on_a_change():
+def test_a_baseline_counts_to_either_side_and_for_either_verdict():
     n = np.full(80, 50.0)
     s = 0.01 * n * np.resize([1.0, -1.0], 80)
-    for skew, limit, decided in ((0.9, 0.1, False), (-0.9, 0.1, False), (0.88, 0.1, True), (5.0, -0.1, True)):
+    # at most 0.1 √80 = 0.894 for a pass, and 1.645 √(6/80) = 0.450 more for a fail
+    given = (0.9, 0.1, False), (-0.9, 0.1, False), (0.88, 0.1, True), (1.34, -0.1, True), (1.35, -0.1, False)
+    for skew, limit, decided in given:
         collected = look_at(s, n, limit, 100, skew)
         assert (collected.decided is not None) == decided, (skew, limit)
 

@@ -180,9 +180,9 @@ def _cases(choices: argparse.Namespace) -> Iterable[Case]:
         kind, seed = choices.only.rsplit(" ", 1)
         return [Case(kind, int(seed))]
     if choices.seconds is None:
-        return chosen(choices.cases, choices.seed)
+        return chosen(choices.cases, choices.seed, choices.kind)
     end = time.monotonic() + choices.seconds
-    rounds = (chosen(500, choices.seed + 1000 * number) for number in count())
+    rounds = (chosen(500, choices.seed + 1000 * number, choices.kind) for number in count())
     return takewhile(lambda _: time.monotonic() < end, chain.from_iterable(rounds))
 
 
@@ -192,6 +192,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first seed of each kind")
     parser.add_argument("--cases", type=int, default=CASES)
     parser.add_argument("--seconds", type=float, help="in the place of a number of cases")
+    parser.add_argument(
+        "--kind", action="append", default=[], choices=sorted(KINDS), help="only such cases; repeatable"
+    )
     parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds that a command may take")
     parser.add_argument("--only", help="kind and seed of one case, whose folder is kept")
     parser.add_argument("--json", type=Path, help="also write the faults there")

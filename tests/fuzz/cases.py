@@ -156,12 +156,13 @@ class Case:
         return said, commands
 
 
-def chosen(count: int, first: int = 0) -> list[Case]:
-    """Return so many cases, of all kinds by weight, in an order in which kinds take turns."""
-    total = sum(kind.weight for kind in KINDS.values())
+def chosen(count: int, first: int = 0, kinds: Sequence[str] = ()) -> list[Case]:
+    """Return so many cases, of all kinds (or of some) by weight, in an order in which kinds take turns."""
+    wanted = {name: kind.weight for name, kind in KINDS.items() if not kinds or name in kinds}
+    total = sum(wanted.values())
     ranked = [
-        ((number + 0.5) * total / kind.weight, Case(name, first + number))
-        for name, kind in KINDS.items()
-        for number in range(-(-count * kind.weight // total) + 1)
+        ((number + 0.5) * total / weight, Case(name, first + number))
+        for name, weight in wanted.items()
+        for number in range(-(-count * weight // total) + 1)
     ]
     return [case for _, case in sorted(ranked, key=lambda pair: (pair[0], pair[1].kind))[:count]]
