@@ -47,7 +47,8 @@ def made(tmp_path_factory):
     added = {"264": {"content": "<|im_end|>", "special": True}}
     builders.write_settings(paths["chatml"], bos_token=None, eos_token="<|im_end|>", added_tokens_decoder=added)
     builders.reconfigure(paths["chatml"], bos_token_id=0)  # which is no prefix of the harness
-    builders.write_settings(paths["rebuilt"], bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+    named = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+    builders.write_settings(paths["rebuilt"], tokenizer_class="GPTNeoXTokenizer", **named)
     return paths
 
 

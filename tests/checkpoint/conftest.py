@@ -19,7 +19,10 @@ from lossprobe.checkpoint.tokenizers import BackendTokenizer
 def family_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A directory of every family. To be read only: `copy_of` is for changing one."""
     root = tmp_path_factory.mktemp("families")
-    return {family: builders.save(builders.model(family), root / family) for family in builders.FAMILIES}
+    paths = {family: builders.save(builders.model(family), root / family) for family in builders.FAMILIES}
+    for path in paths.values():
+        builders.write_settings(path)  # no class of transformers that would build the tokenizer anew
+    return paths
 
 
 @pytest.fixture
