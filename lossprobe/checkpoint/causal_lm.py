@@ -26,6 +26,7 @@ from lossprobe.checkpoint.batching import (
     refuse_if_not_repeatable,
     refuse_not_causal,
 )
+from lossprobe.checkpoint.context import first_position
 from lossprobe.checkpoint.fresh_state import FreshState
 from lossprobe.checkpoint.interface import EQUAL_LENGTHS, PADDED, CheckpointFacts, Tokenizer
 from lossprobe.checkpoint.packed import HEAD_ROWS, MOST_HEAD_BYTES, pack, replace_layer, speed_up
@@ -57,6 +58,7 @@ class CausalLM:
         self._model = model
         self._body_name = _body_name(model)
         self._body = model._modules.get(self._body_name)
+        self._first = first_position(model)
         self._linear = model.get_output_embeddings()
         self._own_head = _headed_by_stand_in(model, self._body_name)
         self._fresh = FreshState(model)
@@ -85,7 +87,11 @@ class CausalLM:
     def hidden_left_padded(self, ids: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
         """Return what `hidden` returns for rows whose first `padding` [B] tokens are masked, and no position."""
         place = torch.arange(ids.shape[1], device=ids.device) - padding[:, None]
-        inputs = {"input_ids": ids, "attention_mask": (place >= 0).long(), "position_ids": place.clamp(min=0)}
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": (place >= 0).long(),
+            "position_ids": place.clamp(min=0) + self._first,
+        }
         return self._run_whole(inputs) if self.facts.head == "full" else self._run_body(inputs)
 
     @torch.inference_mode()

@@ -62,6 +62,13 @@ def context_limit(model: Any, shown: str) -> ContextLimit:
     return ContextLimit(length, hard=bool(tables) or text.model_type in FIXED_WITHOUT_TABLE)
 
 
+def first_position(model: Any) -> int:
+    """Return the position of a text's first token: 0, or for RoBERTa's kind the one after the padding's."""
+    tables = (part for name, part in model.named_modules() if name.endswith("position_embeddings"))
+    paddings = (part.padding_idx for part in tables if isinstance(part, torch.nn.Embedding))
+    return next((padding + 1 for padding in paddings if padding is not None), 0)
+
+
 def _stated_length(text: Any) -> tuple[str, int | None]:
     """Return the configuration's name for the length, and the length; a property (XLNet's: none) is no statement."""
     for name in LENGTH_KEYS:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 import transformers
 from checkpoint import builders
 from families import sweep, tiny
@@ -86,3 +87,13 @@ def test_a_file_that_states_no_length(tmp_path):
     facts = open_checkpoint(path).facts
     assert (facts.context_length, facts.hard_limit) == (2048, False)
     assert "max_position_embeddings 2048" in facts.notices[0]
+
+
+@pytest.mark.parametrize("family", ["roberta", "gpt2", "opt"])
+def test_padding_on_the_left_shifts_no_position(tmp_path, family):
+    tiny.save(family, tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    ids = torch.arange(100, 120)
+    padded = torch.cat([torch.full((7,), 40), ids])[None]
+    left = checkpoint.hidden_left_padded(padded, torch.tensor([7]))[0, 7:]
+    assert torch.allclose(left, checkpoint.hidden(ids[None])[0], atol=1e-4)

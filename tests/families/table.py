@@ -152,6 +152,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 16},
     "granitemoehybrid": MAMBA_HEADS | {"layer_types": ["mamba", "attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "kimi_linear": {"model_max_length": 64},
     "longcat_flash": MLA | {"zero_expert_num": 2, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 16, "moe_topk": 2},
     "mamba2": {"num_heads": 8, "state_size": 8, "n_groups": 1},
     "moshi": {"audio_vocab_size": 64, "depth_decoder_config": {"audio_vocab_size": 64}, "ffn_dim": 48},
