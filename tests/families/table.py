@@ -34,6 +34,8 @@ SIZES: dict[str, Any] = {
     "moe_intermediate_size": 16,
     "shared_expert_intermediate_size": 16,
     # state spaces and linear attention
+    "linear_head_dim": 8,
+    "linear_num_heads": 4,
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
     "linear_num_key_heads": 2,
