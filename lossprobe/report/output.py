@@ -10,11 +10,13 @@ from typing import IO, TYPE_CHECKING
 
 from lossprobe.errors import OutputError
 from lossprobe.report.talk import say
-from lossprobe.run.files import write_atomically, writing
+from lossprobe.run.files import atomic_target, writing
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from lossprobe.run.written import Written
 
 STDOUT = "-"
 DPI = 150
@@ -42,21 +44,17 @@ def write_bytes(destination: str, pieces: Iterable[bytes]) -> None:
             shown = visible(destination, 200)
             raise OutputError("output.link", f"{shown}: is a symbolic link, which is never followed")
         else:
-            write_atomically(path, lambda target: _fill_file(target, pieces))
+            with atomic_target(path) as target:
+                _fill(target, pieces)
     say(f"wrote {visible(destination, 200)}")
 
 
-def _fill(stream: IO[bytes], pieces: Iterable[bytes]) -> None:
+def _fill(stream: IO[bytes] | Written, pieces: Iterable[bytes]) -> None:
     for piece in pieces:
         rest = memoryview(piece)
         while rest:  # an unbuffered stream (PYTHONUNBUFFERED) takes only a part of a long piece
             rest = rest[stream.write(rest) :]
     stream.flush()
-
-
-def _fill_file(target: Path, pieces: Iterable[bytes]) -> None:
-    with target.open("wb") as stream:
-        _fill(stream, pieces)
 
 
 def write_text(destination: str, text: str) -> None:

@@ -15,6 +15,11 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 MANIFEST = "run.json"  # written last: a run counts only with it
 PLAN = "plan.json"  # what an unfinished run is to score
+CHECKED = ".checked"  # which state of its files was checked before a query
+DOCUMENTS = "documents.parquet"
+VOCABULARY = "vocabulary.parquet"
+PART_TABLES = ("tokens", "histogram", "ladder")  # one file each for every part of the pass
+TABLES = (*PART_TABLES, "documents", "vocabulary")
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,17 @@ def ladder_columns(temperatures: tuple[float, ...]) -> tuple[Column, ...]:
         Column(f"log_z_t{index}", pa.float64(), f"log-sum-exp of z/T at T = {temperature:.6g}, in nats")
         for index, temperature in enumerate(temperatures)
     )
+
+
+def columns_of(table: str, temperatures: int) -> tuple[Column, ...]:
+    """Return the columns of a table of a run, whose ladder has so many temperatures."""
+    return {
+        "tokens": TOKEN_COLUMNS,
+        "histogram": HISTOGRAM_COLUMNS,
+        "ladder": ladder_columns((1.0,) * temperatures),
+        "documents": DOCUMENT_COLUMNS,
+        "vocabulary": VOCABULARY_COLUMNS,
+    }[table]
 
 
 def arrow_schema(columns: tuple[Column, ...]) -> pa.Schema:

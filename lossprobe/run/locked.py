@@ -1,0 +1,113 @@
+"""A folder that one process writes at a time, and the sha256 of what it wrote there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lossprobe.errors import OutputError
+from lossprobe.run.files import sha256_of_stream, writing
+from lossprobe.run.folder import LINK, TEMPORARY, Folder
+from lossprobe.run.written import Written
+from lossprobe.units import visible
+
+LOCK = ".lock"
+HOLDER = ".lock-holder"
+
+
+class LockedFolder(Folder):
+    """A folder that is opened once, and locked while it is open.
+
+    Attributes:
+        digests: name → sha256 of what was written, as it was handed to the file or as a record of that time says.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Make the folder where there is none, open and lock it, and remove what a killed process left half written.
+
+        Raises:
+            OutputError: another process holds the lock, or the folder, its lock or a place in it is a link.
+        """
+        self.digests: dict[str, str] = {}
+        shown = visible(str(path), 200)
+        if path.is_symlink():
+            raise OutputError("output.link", f"{shown}: {LINK}")
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            super().__init__(path, Folder.open(path, follow=False).handle)
+            try:
+                self._take_lock(shown)
+            except BaseException:
+                self.close()
+                raise
+
+    def _take_lock(self, shown: str) -> None:
+        if self.stat(LOCK) is not None:
+            self.regular(LOCK)  # never through a link
+        self._lock = FileLock(self.path / LOCK)  # the kernel frees it, even after kill -9
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise OutputError(
+                "output.locked", f"{shown}: locked by pid {self._holder()}", hint="wait for it, or use another -o"
+            ) from None
+        self.write(HOLDER, str(os.getpid()).encode(), durable=False)
+
+    def _holder(self) -> str:
+        try:
+            with self.open_file(HOLDER) as stream:
+                return visible(stream.read(20).decode("ascii", "replace"), 20)
+        except OSError:
+            return "unknown"
+
+    def unlock(self, *, remove: bool) -> None:
+        """Free the lock and close the folder; with `remove`, remove the lock and the folder, if that is all it holds.
+
+        Else the lock's file stays: another process may wait on it, and a second one beside it would lock nothing.
+        """
+        with contextlib.suppress(OSError):
+            self.remove(HOLDER)
+            if remove:
+                self.remove(LOCK)
+        self._lock.release()
+        self.close()
+        if remove:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
+    def remove_temporary_files(self, folders: Sequence[str]) -> None:
+        """Remove temporary files here and in some folders: their writers are gone, or they would hold the lock."""
+        self._remove_temporary()
+        for name in folders:
+            with contextlib.suppress(OSError), self.folder(name) as inner:
+                LockedFolder._remove_temporary(inner)
+
+    def _remove_temporary(self: Folder) -> None:
+        for name in self.names():
+            if name.startswith(".") and name.endswith(TEMPORARY):
+                self.remove(name)
+
+    @contextmanager
+    def target(self, name: str) -> Iterator[Written]:
+        """Yield a new file that takes the place of `name`, and note its sha256.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with writing(self.path / name):
+            with self.replace(name) as target:
+                yield target
+            self.digests[name] = target.sha256
+
+    def intact(self, name: str) -> bool:
+        """Return whether a file is there, with the bytes that were written."""
+        try:
+            with self.open_file(name) as stream:
+                return sha256_of_stream(stream) == self.digests.get(name)
+        except OSError:
+            return False
