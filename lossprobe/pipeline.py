@@ -13,16 +13,17 @@ from typing import Any
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import PADDED, Checkpoint
 from lossprobe.errors import OutputError, UsageError
-from lossprobe.run.files import refuse_undecodable, sha256_of_json, write_text, writing
+from lossprobe.run.files import refuse_undecodable, sha256_of_json
+from lossprobe.run.latest import RUNS_FOLDER, runs_folder, write_latest
 from lossprobe.run.planning import PlanOptions, check_unknown, write_plan
-from lossprobe.run.reader import LATEST, RUNS_FOLDER, Run, open_run
-from lossprobe.run.schema import MANIFEST
+from lossprobe.run.reader import Run, open_run
+from lossprobe.run.reuse import stored_plan, stored_run
 from lossprobe.run.store import RunStore
 from lossprobe.scoring.plan import WindowPolicy
 from lossprobe.scoring.scorer import PassOptions, score_part
 from lossprobe.text.documents import Source, fingerprint
 from lossprobe.text.windows import Layout, check_window_options
-from lossprobe.units import format_count, visible
+from lossprobe.units import format_count, plural, visible
 
 DEFAULT_CONTEXT = 2048  # for the few families that set no limit of their own
 DEPENDENCIES = ("numba", "torch", "transformers", "tokenizers")
@@ -109,14 +110,16 @@ def score_into(
         tell_beyond_trained(checkpoint, policy.context, source)
     settings = describe(checkpoint, source, policy, options)
     labels = {"checkpoint": checkpoint.facts.name, "text": source.name}
-    path = output or Path(RUNS_FOLDER) / run_name(settings, labels)
+    path = output or runs_folder() / run_name(settings, labels)
     reusable = bool(checkpoint.facts.sha256)  # what cannot be identified is scored anew
     with RunStore(path) as store:
-        stored = _stored_run(path, settings, overwrite=overwrite)
+        stored = stored_run(path, settings, overwrite=overwrite)
         if stored is not None and reusable:
             check_unknown(stored.counts, source, options.max_unknown)
+            source.notices.extend(stored.notices)
+            store.drop_plan()  # where the run was stopped between its last step and this one
             return Scored(stored, reused=True)
-        plan = _stored_plan(store, settings, overwrite=overwrite) if reusable else None
+        plan = stored_plan(store, settings, source.notices, overwrite=overwrite) if reusable else None
         if plan is None:
             sha256 = settings["text"]["sha256"]
             plan_options = PlanOptions(policy, checkpoint.facts.vocab_size, options.keep_text, sha256)
@@ -125,47 +128,9 @@ def score_into(
             plan["inputs"] = list(checkpoint.facts.files)  # so that no view of the run writes over one of them
             store.finish_plan(plan)
         check_unknown(plan["counts"], source, options.max_unknown)
-        _score_parts(store, checkpoint, plan, options.batch_size, progress or _no_progress)
+        _score_parts(store, checkpoint, plan, source, options.batch_size, progress or _no_progress)
         store.finish(plan)
     return Scored(open_run(path), reused=False)
-
-
-def _stored_run(path: Path, settings: dict[str, Any], *, overwrite: bool) -> Run | None:
-    """Return the complete run with these settings in a directory; None where there is none, or it is to be replaced.
-
-    Raises:
-        OutputError: it is damaged or has other settings, and is not to be replaced.
-    """
-    if not (path / MANIFEST).is_file():
-        return None
-    try:
-        run = open_run(path)
-        refuse_other_settings(path, run.manifest["settings"], settings)
-        missing = run.missing_files()
-        if missing:
-            raise OutputError(
-                "run.damaged",
-                f"{visible(str(path), 200)}: {visible(missing[0], 80)} is missing",
-                hint="score again with --overwrite",
-            )
-    except OutputError:
-        if not overwrite:
-            raise
-        return None
-    return run
-
-
-def _stored_plan(store: RunStore, settings: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
-    """Return the plan of an unfinished run with these settings; None where there is none, or it is to be replaced.
-
-    Raises:
-        OutputError: it has other settings, and is not to be replaced.
-    """
-    plan = store.plan()
-    if plan is None or (overwrite and differences(plan["settings"], settings)):
-        return None
-    refuse_other_settings(store.path, plan["settings"], settings)
-    return plan
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -173,11 +138,19 @@ def _no_progress(done: int, total: int) -> None:
 
 
 def _score_parts(
-    store: RunStore, checkpoint: Checkpoint, plan: dict[str, Any], batch_size: int | None, progress: Progress
+    store: RunStore,
+    checkpoint: Checkpoint,
+    plan: dict[str, Any],
+    source: Source,
+    batch_size: int | None,
+    progress: Progress,
 ) -> None:
-    """Score and store every part that is not there yet."""
+    """Score and store every part that is not there yet, or no longer as it was stored."""
     total = plan["counts"]["tokens"]
-    pending = list(store.pending(len(plan["part_rows"])))
+    pending, broken = store.pending(len(plan["part_rows"]))
+    if broken:
+        parts = plural(len(broken), "finished part")
+        source.notices.append(f"{visible(str(store.path), 200)}: {parts} damaged since, and scored again")
     first_rows = [0, *accumulate(plan["part_rows"])]
     done = ahead = total - sum(plan["part_rows"][index] for index in pending)
     progress(done, total)
@@ -265,39 +238,9 @@ def run_name(settings: dict[str, Any], labels: dict[str, str]) -> str:
     return f"{words[:60]}-{sha256_of_json(settings)[:10]}"
 
 
-def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Return the dotted names of the settings in which two runs differ."""
-    names = []
-    for group in sorted(stored.keys() | wanted.keys()):
-        left, right = stored.get(group, {}), wanted.get(group, {})
-        names += [f"{group}.{key}" for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
-    return names
-
-
-def refuse_other_settings(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuse to mix settings in one run directory.
-
-    Raises:
-        OutputError: the settings differ; the message says in what.
-    """
-    names = differences(stored, wanted)
-    if names:
-        raise OutputError(
-            "output.other_settings",
-            f"{visible(str(path), 200)}: holds a run that differs in {', '.join(names)}",
-            hint="use another -o, or --overwrite",
-        )
-
-
 def remember(path: Path, source: Source) -> None:
     """Make a run the latest one of the working folder; where that cannot be written, the run stands all the same."""
-    pointer = Path(RUNS_FOLDER) / LATEST
     try:
-        with writing(pointer):
-            pointer.parent.mkdir(parents=True, exist_ok=True)
-        ignored = pointer.with_name(".gitignore")
-        if not ignored.exists():
-            write_text(ignored, "*\n")  # runs hold the text: they are not for a commit unless someone wants them there
-        write_text(pointer, f"{path}\n")
+        write_latest(Path(RUNS_FOLDER), path)
     except OutputError as error:
         source.notices.append(f"not remembered as the latest run: {error.message}")

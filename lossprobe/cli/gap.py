@@ -52,13 +52,13 @@ def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
         UsageError: anything but two runs, or a checkpoint and two texts; one -o for both runs.
         LossprobeError: whatever scoring or opening a run raises.
     """
-    from lossprobe.cli.sources import open_source, refuse_scoring_options, score_source
+    from lossprobe.cli.sources import noticed, open_source, refuse_scoring_options, score_source
     from lossprobe.run.reader import is_run, open_run
 
     runs = [path for path in sources if is_run(path)]
     if len(sources) == 2 and len(runs) == 2:
         refuse_scoring_options()
-        return open_run(sources[0]), open_run(sources[1])
+        return noticed(open_run(sources[0])), noticed(open_run(sources[1]))
     if len(sources) != 3 or runs:
         named = ", ".join(visible(str(path), 80) for path in sources) or "nothing"
         raise UsageError(

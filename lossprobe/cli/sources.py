@@ -42,7 +42,14 @@ def find_run(sources: Sequence[Path], scoring: Scoring) -> Run:
             )
         return score_text(sources[0], sources[1:], scoring).run
     refuse_scoring_options()
-    return open_run(sources[0]) if sources else latest_run(Path())
+    return noticed(open_run(sources[0]) if sources else latest_run(Path()))
+
+
+def noticed(run: Run) -> Run:
+    """Say what a user should know of a stored run, and return it."""
+    for notice in run.notices:
+        say(f"notice: {notice}")
+    return run
 
 
 def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
@@ -58,7 +65,7 @@ def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
 
     if len(sources) < 2 or all(is_run(path) for path in sources):
         refuse_scoring_options()
-        return [open_run(path) for path in sources] or [find_run((), scoring)]
+        return [noticed(open_run(path)) for path in sources] or [find_run((), scoring)]
     passes = [replace(scoring, desmooth=None), *([scoring] if scoring.desmooth is not None else [])]
     checkpoints = [path for path in sources[:-1] if not is_run(path)]
     check_sources(checkpoints, sources[-1], scoring)
@@ -68,7 +75,10 @@ def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
     source = open_source(sources[-1:], scoring)  # once: standard input can be read only once
     runs = []
     for path in sources[:-1]:
-        runs += [score_source(path, source, each).run for each in passes] if path in checkpoints else [open_run(path)]
+        if path in checkpoints:
+            runs += [score_source(path, source, each).run for each in passes]
+        else:
+            runs.append(noticed(open_run(path)))
     return runs
 
 

@@ -19,6 +19,7 @@ def verify(run: Path | None) -> None:
     Example:
       lossprobe verify .lossprobe/my-model-data-0123456789
     """
+    from lossprobe.report.talk import say
     from lossprobe.run.reader import latest_run, open_run
 
     opened = latest_run(Path()) if run is None else open_run(run)
@@ -29,7 +30,11 @@ def verify(run: Path | None) -> None:
             "run.damaged",
             f"{visible(str(opened.path), 200)}: {len(damaged)} of {count} files damaged, "
             f"first {visible(damaged[0], 80)}",
+            hint="score again with --overwrite, or remove its folder",
         )
+    opened.check()
+    for notice in opened.notices:
+        say(f"notice: {notice}")
     click.echo(
         f"{visible(str(opened.path), 200)}: {count} files intact, {opened.counts['scored_tokens']:,} tokens scored"
     )

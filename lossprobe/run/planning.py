@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,8 +15,8 @@ import pyarrow.parquet as pq
 
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.errors import CheckpointError, TextError
-from lossprobe.run.files import atomic_target, write_table
-from lossprobe.run.schema import DOCUMENT_COLUMNS, VOCABULARY_COLUMNS, arrow_schema
+from lossprobe.run.files import fill_table
+from lossprobe.run.schema import DOCUMENT_COLUMNS, DOCUMENTS, VOCABULARY, VOCABULARY_COLUMNS, arrow_schema
 from lossprobe.run.store import RunStore
 from lossprobe.run.tally import DocumentCount, Tally
 from lossprobe.scoring.plan import Rows, WindowPolicy, cut_parts, plan_pieces, row_count
@@ -58,7 +57,7 @@ def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: P
     tally = Tally()
     seen = Fingerprint()
     part_rows = []
-    with _document_writer(store.path / "documents.parquet") as writer:
+    with _document_writer(store) as writer:
         planned = _plan_documents(source, tokenizer, options, _Sinks(writer, tally, seen))
         for index, rows in enumerate(cut_parts(planned)):
             store.write_plan_part(index, rows)
@@ -66,12 +65,12 @@ def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: P
     if seen.hexdigest() != options.text_sha256:
         raise TextError("text.changed", f"{source.name}: the text changed while it was read (sha256 differs)")
     tally.check(source)
-    write_vocabulary(store.path / "vocabulary.parquet", tokenizer, options.vocab_size)
+    write_vocabulary(store, tokenizer, options.vocab_size)
     total = sum(part_rows)
     return {"counts": tally.counts(), "part_rows": part_rows, "sample_every": max(1, total // LADDER_ROWS)}
 
 
-def write_vocabulary(path: Path, tokenizer: Tokenizer, vocab_size: int) -> None:
+def write_vocabulary(store: RunStore, tokenizer: Tokenizer, vocab_size: int) -> None:
     """Store what each id stands for."""
     ids = range(vocab_size)
     values = {
@@ -79,7 +78,8 @@ def write_vocabulary(path: Path, tokenizer: Tokenizer, vocab_size: int) -> None:
         "bytes": [tokenizer.token_bytes(index) for index in ids],
         "special": [index in tokenizer.special_ids for index in ids],
     }
-    write_table(path, VOCABULARY_COLUMNS, values)
+    with store.target(VOCABULARY) as target:
+        fill_table(target, VOCABULARY_COLUMNS, values)
 
 
 def _plan_documents(source: Source, tokenizer: Tokenizer, options: PlanOptions, sinks: _Sinks) -> Iterator[Rows]:
@@ -146,14 +146,14 @@ def _check_length(number: int, document: Document, tokens: Tokens, policy: Windo
 
 
 @contextmanager
-def _document_writer(path: Path) -> Iterator[_DocumentWriter]:
+def _document_writer(store: RunStore) -> Iterator[_DocumentWriter]:
     """Yield a writer of documents.parquet, which is put in place when the block ends well.
 
     Without statistics of the texts: the first and the last in order of the alphabet are of no use, and copies of them.
     """
     schema = arrow_schema(DOCUMENT_COLUMNS)
     options = {"compression": "zstd", "write_statistics": [name for name in schema.names if name != "text"]}
-    with atomic_target(path) as temporary, pq.ParquetWriter(temporary, schema, **options) as file:
+    with store.target(DOCUMENTS) as target, pq.ParquetWriter(target, schema, **options) as file:
         writer = _DocumentWriter(file, schema)
         yield writer
         writer.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,15 +16,17 @@ import pyarrow as pa
 
 from lossprobe.errors import OutputError, ResourceError, UsageError
 from lossprobe.isolation import temporary_folder
-from lossprobe.run.files import refuse_undecodable, sha256_of
-from lossprobe.run.schema import MANIFEST, PLAN, SCHEMA_VERSION
+from lossprobe.run.checks import FileChecks
+from lossprobe.run.files import read_sealed, refuse_undecodable
+from lossprobe.run.folder import Folder
+from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
+from lossprobe.run.latest import latest_path
+from lossprobe.run.manifest import KIND, damaged, part_names, run_fault
+from lossprobe.run.schema import MANIFEST, PLAN, SCHEMA_VERSION, TABLES
 from lossprobe.units import visible
 
-RUNS_FOLDER = ".lossprobe"
-LATEST = "latest"
 BATCH_ROWS = 65_536
 MEMORY_LIMIT = "2GB"
-TABLES = ("tokens", "histogram", "ladder", "documents", "vocabulary")
 # Nothing is downloaded, and nothing of the user's DuckDB is read.
 ISOLATED = {
     "autoinstall_known_extensions": False,
@@ -33,6 +34,10 @@ ISOLATED = {
     "allow_community_extensions": False,
     "allow_persistent_secrets": False,
 }
+UNSEALED = (
+    "made by an earlier lossprobe: run.json carries no hash of its own, and its files are not checked before they are "
+    "read; lossprobe verify checks them"
+)
 BAD_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)
 
 
@@ -44,6 +49,8 @@ class Run:
         path: its directory.
         manifest: the content of `run.json`: `settings` (what makes two runs the same), `labels` (names for
             headings), `counts`, `files` (name → sha256).
+        checks: what its files are held against before the first query; None where that was done.
+        notices: what a user should know of it.
 
     SQL sees the tables `tokens`, `documents`, `vocabulary`, `histogram` and `ladder`, with the columns of
     `run.schema`. Queries run out of core, and on one thread, so that sums are the same to the last digit
@@ -52,6 +59,8 @@ class Run:
 
     path: Path
     manifest: dict[str, Any] = field(repr=False)
+    checks: FileChecks | None = field(default=None, repr=False)
+    notices: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,6 +95,7 @@ class Run:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
+        self.check()
         temporary = temporary_folder()
         # Made only when a query outgrows its memory.
         spill = "" if temporary is None else str(temporary / f"lossprobe-{os.getpid()}")
@@ -93,23 +103,26 @@ class Run:
             config={"threads": 1, "memory_limit": MEMORY_LIMIT, "temp_directory": spill, **ISOLATED}
         )
         for table in TABLES:
-            files = self.table_files(table)
-            if files:
-                self._create_view(connection, table, files)
+            if part_names(self.manifest["files"], table):  # a baseline leaves some out
+                with self._reading():
+                    connection.execute(f"CREATE VIEW {table} AS SELECT * FROM {self.relation(table)}")
         return connection
 
-    def table_files(self, table: str) -> list[str]:
-        """Return the files of a table, in the order of their rows; none where a baseline leaves it out."""
-        starts = (f"{table}/", f"{table}.")
-        return sorted(name for name in self.manifest["files"] if name.startswith(starts))
+    def check(self) -> None:
+        """Check the files of a run now, and not before the first query.
+
+        Raises:
+            OutputError: one is missing, damaged or not what a run holds.
+        """
+        if self.checks is not None:
+            self.checks.check()
 
     def relation(self, table: str) -> str:
         """Return SQL that reads a table of this run in a query of another one."""
-        return _read_parquet(self.path, self.table_files(table))
-
-    def _create_view(self, connection: duckdb.DuckDBPyConnection, table: str, names: Sequence[str]) -> None:
-        with self._reading():
-            connection.execute(f"CREATE VIEW {table} AS SELECT * FROM {_read_parquet(self.path, names)}")
+        names = part_names(self.manifest["files"], table)
+        refuse_undecodable(self.path)
+        folder = self.path.absolute()  # DuckDB takes what starts with ~ or file: for something else than a folder
+        return _read_parquet([str(folder / name) for name in names])
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -124,11 +137,7 @@ class Run:
             ) from None
         except duckdb.Error as error:
             reason = visible(str(error).splitlines()[0], 160)
-            raise OutputError(
-                "run.damaged",
-                f"{visible(str(self.path), 200)}: cannot be read: {reason}",
-                hint="check it with lossprobe verify",
-            ) from None
+            raise damaged(self.path, f"cannot be read: {reason}") from None
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
         """Return the result of a SQL query as a frame."""
@@ -150,24 +159,16 @@ class Run:
 
     def damaged_files(self) -> list[str]:
         """Return the files whose bytes are gone or no longer what `run.json` says."""
-        return [name for name, digest in self.manifest["files"].items() if not self._intact(name, digest)]
-
-    def missing_files(self) -> list[str]:
-        """Return the files that `run.json` names and that are not there."""
-        return [name for name in self.manifest["files"] if not (self.path / name).is_file()]
-
-    def _intact(self, name: str, digest: str) -> bool:
-        file = self.path / name
-        return ".." not in Path(name).parts and file.is_file() and sha256_of(file) == digest
+        return FileChecks(self.path, self.manifest, sealed=True).damaged_files()
 
 
 def is_run(path: Path) -> bool:
-    """Return whether a path is a run directory, complete or not."""
-    return path.is_dir() and ((path / MANIFEST).is_file() or (path / PLAN).is_file())
+    """Return whether a path is a run directory, complete or not, sound or damaged."""
+    return path.is_dir() and any(os.path.lexists(path / name) for name in (MANIFEST, PLAN))
 
 
 def open_run(path: Path | str) -> Run:
-    """Return a complete run.
+    """Return a complete run; its files are checked before the first query.
 
     Raises:
         UsageError: the path is no run.
@@ -175,34 +176,46 @@ def open_run(path: Path | str) -> Run:
     """
     path = Path(path)
     shown = visible(str(path), 200)
-    file = path / MANIFEST
     if not is_run(path):
         raise UsageError(
             "run.missing", f"{shown}: is no run (no {MANIFEST})", hint="a checkpoint needs a text after it"
         )
-    if not file.is_file():
-        done = len(list((path / "tokens").glob("*.parquet")))
-        raise OutputError(
-            "run.unfinished",
-            f"{shown}: unfinished run ({done} parts stored)",
-            hint="repeat the score command to resume it",
-        )
     try:
-        manifest = json.loads(file.read_text("utf-8"))
-        kind, version = manifest["kind"], manifest["schema"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise OutputError("run.damaged", f"{shown}: {MANIFEST} is damaged: {visible(str(error), 80)}") from None
-    if kind != "lossprobe run" or version != SCHEMA_VERSION:
+        with Folder.open(path) as folder:
+            if folder.stat(MANIFEST) is None:
+                raise _unfinished(folder)
+            manifest, sound = read_sealed(folder, MANIFEST)
+            kind, version = manifest["kind"], manifest["schema"]
+    except KeyError as error:
+        raise damaged(path, f"{MANIFEST} is damaged: it has no {error}") from None
+    except (OSError, ValueError) as error:
+        raise damaged(path, f"{MANIFEST} is damaged: {visible(str(error), 80)}") from None
+    if kind != KIND or version != SCHEMA_VERSION:
         raise OutputError(
             "run.schema",
             f"{shown}: schema {visible(str(version), 20)}, this lossprobe reads {SCHEMA_VERSION}",
             hint="score again",
         )
-    if not all(isinstance(manifest.get(key), dict) for key in ("settings", "labels", "counts", "files")):
-        raise OutputError(
-            "run.damaged", f"{shown}: {MANIFEST} is damaged: settings, labels, counts or files are missing"
-        )
-    return Run(path, manifest)
+    if sound is False:
+        raise damaged(path, f"{MANIFEST} is damaged or was edited: its sha256 is not the one that it names")
+    fault = run_fault(manifest)
+    if fault is not None:
+        raise damaged(path, f"{MANIFEST} is damaged: {fault}")
+    notices = () if sound else (f"{shown}: {UNSEALED}",)
+    return Run(path, manifest, FileChecks(path, manifest, sealed=bool(sound)), notices)
+
+
+def _unfinished(folder: Folder) -> OutputError:
+    try:
+        with folder.folder("tokens") as tokens:
+            done = sum(name.startswith("part-") for name in tokens.names())
+    except OSError:  # no folder, or no folder of ours
+        done = 0
+    return OutputError(
+        "run.unfinished",
+        f"{visible(str(folder.path), 200)}: unfinished run ({done} parts stored)",
+        hint="repeat the score command to resume it",
+    )
 
 
 def latest_run(folder: Path) -> Run:
@@ -210,21 +223,15 @@ def latest_run(folder: Path) -> Run:
 
     Raises:
         UsageError: there is none.
-        OutputError: it cannot be read any more.
+        OutputError: it, or what names it, cannot be read any more.
     """
-    pointer = folder / RUNS_FOLDER / LATEST
-    if not pointer.is_file():
-        raise UsageError(
-            "run.none",
-            f"no run in this folder yet (no {RUNS_FOLDER}/{LATEST})",
-            hint="score first: lossprobe score CHECKPOINT TEXT",
-        )
-    return open_run(folder / pointer.read_text("utf-8").removesuffix("\n"))
+    return open_run(folder / latest_path(folder / RUNS_FOLDER))
 
 
-def _read_parquet(folder: Path, names: Sequence[str]) -> str:
-    refuse_undecodable(folder)
-    return f"read_parquet([{', '.join(_quoted(str(folder / name)) for name in names)}])"
+def _read_parquet(paths: Sequence[str]) -> str:
+    """Return SQL that reads files as one table: the columns are those of the files, whatever their path says."""
+    plain = "hive_partitioning = false, union_by_name = false, filename = false"
+    return f"read_parquet([{', '.join(map(_quoted, paths))}], {plain})"
 
 
 def _quoted(path: str) -> str:

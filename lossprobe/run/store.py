@@ -1,22 +1,22 @@
 """A run on disk while it is made: planned first, then written part by part, `run.json` last.
 
     RUN/plan.json, plan/part-00000.parquet …     what is to be scored; gone when the run is complete
+    RUN/plan/part-00000.json …                   the sha256 of each file of a finished part; gone with the plan
     RUN/tokens/part-00000.parquet …              one row per token
     RUN/histogram/…, RUN/ladder/…                the two small things streamed beside the rows
     RUN/documents.parquet, RUN/vocabulary.parquet
-    RUN/run.json                                 settings, counts, and the sha256 of every other file
+    RUN/run.json                                 settings, counts, and the sha256 of every other file and of itself
 
-A part is complete when its file under tokens/ is there (it is renamed into place last), so a killed run
-resumes at the first missing part and ends byte for byte as if it had never stopped.
+A sha256 is that of the bytes as they are handed to a file, never of what is found in it later: what is damaged between
+two sittings is not taken for their result. A part is complete when its record is there, which is written last, so a
+killed run resumes at the first missing part and ends byte for byte as if it had never stopped.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,33 +25,39 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 
 from lossprobe.errors import OutputError
-from lossprobe.run.files import remove_temporary_files, sha256_of, write_json, write_table, writing
+from lossprobe.run.files import fill_table, json_bytes, read_sealed, sealed, sha256_of_bytes, writing
+from lossprobe.run.locked import LOCK, LockedFolder
+from lossprobe.run.manifest import KIND, START_OVER, damaged, part_name, plan_fault
 from lossprobe.run.schema import (
+    CHECKED,
+    DOCUMENTS,
     HISTOGRAM_COLUMNS,
     MANIFEST,
     MEASURED,
+    PART_TABLES,
     PLAN,
     PLANNED,
     SCHEMA_VERSION,
     TOKEN_COLUMNS,
+    VOCABULARY,
     Column,
     ladder_columns,
 )
+from lossprobe.run.written import Written
 from lossprobe.scoring.ladder import LADDER_TEMPERATURES
 from lossprobe.scoring.plan import SCORED, UNSCORED, Rows
 from lossprobe.scoring.scorer import PartScores
 from lossprobe.units import visible
 
-LOCK = ".lock"
-HOLDER = ".lock-holder"
 OWN = "own"
+PLAN_PARTS = "plan"
+FOLDERS = (PLAN_PARTS, *PART_TABLES)
 
 
 class RunStore:
-    """One run directory, locked by this process while it is open.
+    """One run directory, opened once and locked by this process while it is open.
 
     Args:
         path: the run directory; made when it does not exist.
@@ -62,27 +68,11 @@ class RunStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        shown = visible(str(path), 200)
-        if path.is_symlink():
-            raise OutputError("output.link", f"{shown}: is a symbolic link, which is never followed")
-        if path.is_dir() and not any((path / name).exists() for name in (MANIFEST, PLAN, LOCK)) and any(path.iterdir()):
-            raise OutputError("output.foreign", f"{shown}: exists and is no run")
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(path / LOCK)  # the kernel frees it, even after kill -9
-            self._take_lock(shown)
-
-    def _take_lock(self, shown: str) -> None:
-        holder = self.path / HOLDER
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            pid = visible(holder.read_text("utf-8"), 20) if holder.exists() else "unknown"
-            raise OutputError(
-                "output.locked", f"{shown}: locked by pid {pid}", hint="wait for it, or use another -o"
-            ) from None
-        holder.write_text(str(os.getpid()), encoding="utf-8")
-        remove_temporary_files(self.path)
+        ours = any(os.path.lexists(path / name) for name in (MANIFEST, PLAN, LOCK))
+        if path.is_dir() and not path.is_symlink() and not ours and any(path.iterdir()):
+            raise OutputError("output.foreign", f"{visible(str(path), 200)}: exists and is no run")
+        self._folder = LockedFolder(path)
+        self._folder.remove_temporary_files(FOLDERS)
 
     def __enter__(self) -> RunStore:
         return self
@@ -90,53 +80,93 @@ class RunStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Free the lock; a directory without even a plan is removed.
-
-        The lock file of a run stays: another process may wait on it, and a second one beside it would lock nothing.
-        """
-        (self.path / HOLDER).unlink(missing_ok=True)
-        empty = not (self.path / MANIFEST).exists() and not (self.path / PLAN).exists()
-        if empty:
-            self.clear()
-            (self.path / LOCK).unlink(missing_ok=True)
-        self._lock.release()
+        """Free the lock; a directory without even a plan is removed."""
+        empty = self._folder.stat(MANIFEST) is None and self._folder.stat(PLAN) is None
         if empty:
             with contextlib.suppress(OSError):
-                self.path.rmdir()
+                self.clear()
+        self._folder.unlock(remove=empty)
 
     def clear(self) -> None:
-        """Remove everything that a run keeps here, for `--overwrite`."""
-        for name in (MANIFEST, PLAN, "documents.parquet", "vocabulary.parquet"):
-            (self.path / name).unlink(missing_ok=True)
-        for name in ("plan", "tokens", "histogram", "ladder"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
+        """Remove everything that a run keeps here, for `--overwrite`; first what makes it one."""
+        for name in (MANIFEST, PLAN, CHECKED, DOCUMENTS, VOCABULARY, *FOLDERS):
+            self._folder.remove(name)
 
     def plan(self) -> dict[str, Any] | None:
-        """Return the stored plan (settings, counts, parts), or None before planning was complete."""
-        file = self.path / PLAN
-        return json.loads(file.read_text("utf-8")) if file.exists() else None
+        """Return the stored plan (settings, counts, parts), or None before planning was complete.
+
+        That of an earlier lossprobe, which took no hashes, has no `files`: what stands beside it cannot be relied on.
+
+        Raises:
+            OutputError: it, or what planning wrote beside it, is damaged.
+        """
+        if self._folder.stat(PLAN) is None:
+            return None
+        try:
+            plan, sound = read_sealed(self._folder, PLAN)
+        except ValueError as error:
+            raise self._damaged(f"{PLAN} is damaged: {visible(str(error), 80)}") from None
+        fault = plan_fault(plan, sealed=bool(sound))
+        if sound is False or fault is not None:
+            raise self._damaged(f"{PLAN} is damaged: {fault or 'its sha256 is not the one that it names'}")
+        if not sound:
+            plan.pop("files", None)
+            return plan
+        for name in FOLDERS:
+            self._refuse_link(name)
+        self._folder.digests = dict(plan["files"])
+        for name in plan["files"]:
+            if not self._folder.intact(name):
+                raise self._damaged(f"{name} is missing or damaged")
+        return plan
+
+    def _refuse_link(self, name: str) -> None:
+        """Refuse what is in the place of a folder of this run and is none; a missing one is made again."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self._folder.folder(name).close()
+        except OSError as error:
+            raise self._damaged(f"{name} {error.strerror}") from None
 
     def start_plan(self) -> None:
         """Make room for a new plan; what an interrupted planning left is removed."""
-        self.clear()
-        for name in ("plan", "tokens", "histogram", "ladder"):
-            with writing(self.path / name):
-                (self.path / name).mkdir()
+        self._folder.digests = {}
+        with writing(self.path):
+            self.clear()
+            for name in FOLDERS:
+                self._folder.folder(name, make=True).close()
+
+    def target(self, name: str) -> AbstractContextManager[Written]:
+        """Return a new file of this run, to be filled in a `with` statement; its sha256 is noted."""
+        return self._folder.target(name)
 
     def write_plan_part(self, index: int, rows: Rows) -> None:
         """Store what one part is to score."""
         values = {column.name: getattr(rows, column.name) for column in PLANNED}
         values["unscored"] = _reasons(rows.unscored)
         own = Column(OWN, pa.bool_(), "false for rows that an earlier part scores")
-        write_table(self._part("plan", index), (*PLANNED, own), {**values, OWN: rows.own})
+        self._write(part_name(PLAN_PARTS, index), (*PLANNED, own), {**values, OWN: rows.own})
 
     def finish_plan(self, plan: dict[str, Any]) -> None:
         """Mark planning as complete."""
-        write_json(self.path / PLAN, plan)
+        content = json_bytes(sealed({**plan, "files": self._folder.digests}))
+        with writing(self.path / PLAN):
+            self._folder.write(PLAN, content)
 
     def read_plan_part(self, index: int) -> Rows:
-        """Return what one part is to score."""
-        table = pq.read_table(self._part("plan", index))
+        """Return what one part is to score.
+
+        Raises:
+            OutputError: it is not what planning wrote.
+        """
+        name = part_name(PLAN_PARTS, index)
+        try:
+            data = self._folder.read(name)
+        except OSError as error:
+            raise self._damaged(f"{name}: {error.strerror}") from None
+        if sha256_of_bytes(data) != self._folder.digests[name]:
+            raise self._damaged(f"{name} is damaged (its sha256 is not the one in {PLAN})")
+        table = pq.read_table(pa.BufferReader(data))
         values = {
             column.name: table[column.name].to_numpy().astype(np.int64)
             for column in PLANNED
@@ -146,24 +176,52 @@ class RunStore:
         unscored = np.array([codes[reason] for reason in table["unscored"].to_pylist()], np.int64)
         return Rows(**values, unscored=unscored, own=table[OWN].to_numpy())
 
-    def pending(self, parts: int) -> Iterator[int]:
-        """Yield the parts that are not stored yet."""
-        return (index for index in range(parts) if not self._part("tokens", index).exists())
+    def pending(self, parts: int) -> tuple[list[int], list[int]]:
+        """Return the parts that are to be scored; and those of them that were, and are damaged since."""
+        missing = [index for index in range(parts) if not self._is_stored(index)]
+        return missing, [index for index in missing if self._was_stored(index)]
+
+    def _is_stored(self, index: int) -> bool:
+        """Return whether a part is complete, with the bytes that were written; notes its hashes where it is."""
+        names = [part_name(table, index) for table in PART_TABLES]
+        try:
+            record, sound = read_sealed(self._folder, _record_name(index))
+        except ValueError:
+            return False
+        files = record.get("files")
+        if not sound or not isinstance(files, dict) or files.keys() != set(names):
+            return False
+        self._folder.digests |= files
+        return all(map(self._folder.intact, names))
+
+    def _was_stored(self, index: int) -> bool:
+        try:
+            with self._folder.folder(PLAN_PARTS) as plan:
+                return plan.stat(_record_name(index).rpartition("/")[2]) is not None
+        except FileNotFoundError:
+            return False
 
     def write_part(self, index: int, rows: Rows, scores: PartScores) -> None:
-        """Store one scored part; its token file goes last, and marks the part as complete."""
+        """Store one scored part; its record goes last, and marks the part as complete."""
         own = rows.take(rows.own)
+        with writing(self.path):
+            for table in PART_TABLES:
+                self._folder.folder(table, make=True).close()
         self._write_histogram(index, scores)
         ladder: dict[str, Any] = {"document": own.document[scores.ladder_rows], "token": own.token[scores.ladder_rows]}
         ladder |= {f"log_z_t{step}": scores.ladder[:, step] for step in range(len(LADDER_TEMPERATURES))}
-        write_table(self._part("ladder", index), ladder_columns(LADDER_TEMPERATURES), ladder)
+        self._write(part_name("ladder", index), ladder_columns(LADDER_TEMPERATURES), ladder)
         values: dict[str, Any] = {column.name: getattr(own, column.name) for column in PLANNED}
         values["unscored"] = _reasons(own.unscored)
         absent = own.unscored != SCORED
         for column in MEASURED:
             measured = scores.columns.get(column.name, np.zeros(len(own)))
             values[column.name] = np.ma.masked_array(measured.astype(column.type.to_pandas_dtype()), absent)
-        write_table(self._part("tokens", index), TOKEN_COLUMNS, values)
+        self._write(part_name("tokens", index), TOKEN_COLUMNS, values)
+        files = {name: self._folder.digests[name] for name in (part_name(table, index) for table in PART_TABLES)}
+        with writing(self.path / _record_name(index)):
+            # Not forced to disk: without it, the part is scored again.
+            self._folder.write(_record_name(index), json_bytes(sealed({"files": files})), durable=False)
 
     def _write_histogram(self, index: int, scores: PartScores) -> None:
         pairs, mass, hits = scores.histogram
@@ -175,23 +233,33 @@ class RunStore:
             "sum_p": mass[document, bin_],
             "hits": hits[document, bin_].astype(np.int64),
         }
-        write_table(self._part("histogram", index), HISTOGRAM_COLUMNS, values)
+        self._write(part_name("histogram", index), HISTOGRAM_COLUMNS, values)
+
+    def _write(self, name: str, columns: tuple[Column, ...], values: dict[str, Any]) -> None:
+        with self.target(name) as target:
+            fill_table(target, columns, values)
 
     def finish(self, plan: dict[str, Any]) -> None:
         """Write `run.json` with the hash of every file, then drop the plan."""
-        names = sorted(
-            str(file.relative_to(self.path))
-            for folder in ("tokens", "histogram", "ladder")
-            for file in (self.path / folder).glob("*.parquet")
-        )
-        files = {name: sha256_of(self.path / name) for name in [*names, "documents.parquet", "vocabulary.parquet"]}
-        write_json(self.path / MANIFEST, {"kind": "lossprobe run", "schema": SCHEMA_VERSION, **plan, "files": files})
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self.path / "plan")
-            (self.path / PLAN).unlink()
+        parts = [part_name(table, index) for table in PART_TABLES for index in range(len(plan["part_rows"]))]
+        files = {name: self._folder.digests[name] for name in [*sorted(parts), DOCUMENTS, VOCABULARY]}
+        content = {"kind": KIND, "schema": SCHEMA_VERSION, **plan, "files": files}
+        with writing(self.path / MANIFEST):
+            self._folder.write(MANIFEST, json_bytes(sealed(content)))
+        self.drop_plan()
 
-    def _part(self, folder: str, index: int) -> Path:
-        return self.path / folder / f"part-{index:05d}.parquet"
+    def drop_plan(self) -> None:
+        """Remove what a complete run no longer needs."""
+        with contextlib.suppress(OSError):
+            for name in (PLAN_PARTS, PLAN):
+                self._folder.remove(name)
+
+    def _damaged(self, what: str) -> OutputError:
+        return damaged(self.path, f"unfinished run: {what}", START_OVER)
+
+
+def _record_name(index: int) -> str:
+    return f"{PLAN_PARTS}/part-{index:05d}.json"
 
 
 def _reasons(codes: npt.NDArray[np.int64]) -> pa.DictionaryArray:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from memory import peak_of
 
-from lossprobe.run.files import sha256_of, write_json
+from lossprobe.run.files import sealed, sha256_of, write_json
 from lossprobe.run.planning import LADDER_ROWS
 from lossprobe.run.reader import Run, open_run
 from lossprobe.scoring.plan import PART_ROWS
@@ -101,10 +101,11 @@ def repeat(run: Run, folder: Path, rows: int) -> Run:
     manifest = json.loads(json.dumps(run.manifest))
     manifest["counts"] = {key: value * copies if type(value) is int else value for key, value in run.counts.items()}
     manifest["sample_every"] = sample_every
+    manifest["part_rows"] = [min(COPIES_PER_PART, copies - first) * size for first in range(0, copies, COPIES_PER_PART)]
     manifest["settings"]["text"]["kept"] = False
     names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*.parquet"))
     manifest["files"] = {name: sha256_of(folder / name) for name in names}
-    write_json(folder / "run.json", manifest)
+    write_json(folder / "run.json", sealed(manifest))
     return open_run(folder)
 
 

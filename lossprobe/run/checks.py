@@ -1,0 +1,156 @@
+"""Whether the files of a run are what it wrote: looked at before the first query, and remembered until one changes.
+
+Each file is a regular one, reached without a link; its sha256 is the one in run.json; it has the columns, types and
+rows that a run has; and no value lies outside what it can be.
+
+That this was looked at is remembered in the run's folder as a hash of every file's size, times and inode, so that a
+later view pays for looking these up and no more. A copy, a changed time or another version means another look.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lossprobe import __version__
+from lossprobe.run.files import sha256_of_json, sha256_of_stream
+from lossprobe.run.folder import Folder
+from lossprobe.run.footers import read_footer, values_fault
+from lossprobe.run.manifest import damaged, part_names
+from lossprobe.run.schema import CHECKED, PART_TABLES, TABLES
+from lossprobe.units import format_count, visible
+
+# A file can change without a new time while the clock has not ticked: one that is younger than this is looked at again.
+SETTLED_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class FileChecks:
+    """The checks of one run's files.
+
+    Attributes:
+        path: its folder.
+        manifest: the content of its run.json.
+        sealed: whether run.json carries its own hash; without it, files may have any bytes and values.
+    """
+
+    path: Path
+    manifest: dict[str, Any] = field(repr=False)
+    sealed: bool
+
+    def check(self) -> None:
+        """Check the files, and remember that they were.
+
+        Raises:
+            OutputError: a file is missing, damaged or not what a run holds.
+        """
+        with self._reading(), Folder.open(self.path) as folder:
+            state, newest = self._state(folder)
+            started = time.time_ns()
+            if _remembered(folder) == state:
+                return
+            self._check_files(folder)
+            if newest < started - SETTLED_NS:
+                with contextlib.suppress(OSError):  # a folder that cannot be written: looked at again each time
+                    folder.write(CHECKED, state, durable=False)
+
+    def damaged_files(self) -> list[str]:
+        """Return the files that are gone, or whose bytes are no longer what run.json says."""
+        stated = self.manifest["files"]
+        with self._reading(), Folder.open(self.path) as folder, ThreadPoolExecutor() as pool:
+            found = pool.map(lambda name: _sha256(folder, name), stated)
+            return [name for name, digest in zip(stated, found, strict=True) if digest != stated[name]]
+
+    @contextmanager
+    def _reading(self, name: str = "") -> Iterator[None]:
+        """Turn what the system says of a file, or of the run's folder, into an error that names the run."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise damaged(self.path, f"{name or 'its folder'} is missing") from None
+        except OSError as error:
+            inner = "" if error.filename is None else f"{visible(str(error.filename), 80)} "
+            raise damaged(self.path, f"cannot be read: {name and f'{name}: '}{inner}{error.strerror}") from None
+
+    def _state(self, folder: Folder) -> tuple[bytes, int]:
+        """Return a hash of all that changes when a file does, and the latest time among them in nanoseconds."""
+        digest, newest = hashlib.sha256(f"{__version__} {sha256_of_json(self.manifest)}\n".encode()), 0
+        for table in TABLES:
+            names = part_names(self.manifest["files"], table)
+            with self._reading(names[0]), self._place_of(folder, table) as place:
+                for name in names:
+                    with self._reading(name):
+                        found = place.regular(name.rpartition("/")[2])
+                    times = (found.st_mtime_ns, found.st_ctime_ns)
+                    digest.update(f"{name} {found.st_size} {times} {found.st_ino}\n".encode())
+                    newest = max(newest, *times)
+        return f"{digest.hexdigest()}\n".encode(), newest
+
+    @staticmethod
+    def _place_of(folder: Folder, table: str) -> contextlib.AbstractContextManager[Folder]:
+        """Return the folder that holds the files of a table."""
+        return folder.folder(table) if table in PART_TABLES else contextlib.nullcontext(folder)
+
+    def _check_files(self, folder: Folder) -> None:
+        for table in TABLES:
+            names = part_names(self.manifest["files"], table)
+            with ThreadPoolExecutor() as pool:
+                rows = list(pool.map(partial(self._rows_of, folder, table), names))
+            stated = self._stated_rows(table, len(names))
+            for name, found, expected in zip(names, rows, stated, strict=True):
+                if expected is not None and found != expected:
+                    what = f"{name} holds {format_count(found)} rows, run.json says {format_count(expected)}"
+                    raise damaged(self.path, what)
+            total = self.manifest["counts"]["tokens"]
+            if table == "tokens" and sum(rows) != total:
+                what = f"tokens holds {format_count(sum(rows))} rows, run.json says {format_count(total)}"
+                raise damaged(self.path, what)
+
+    def _stated_rows(self, table: str, count: int) -> list[int | None]:
+        """Return how many rows each file of a table holds, where the run says so."""
+        if table == "tokens":
+            return list(self.manifest.get("part_rows", [None] * count))
+        if table == "documents":
+            return [self.manifest["counts"]["documents"]]
+        if table == "vocabulary" and self.sealed:
+            return [self.manifest["settings"]["checkpoint"]["vocab_size"]]
+        return [None] * count
+
+    def _rows_of(self, folder: Folder, table: str, name: str) -> int:
+        """Return how many rows a file holds, its bytes, columns and values having been checked."""
+        with self._reading(name), folder.open_file(name) as stream:
+            if self.sealed and sha256_of_stream(stream) != self.manifest["files"][name]:
+                raise damaged(self.path, f"cannot be read: {name} is damaged (its sha256 is not the one in run.json)")
+            try:
+                footer = read_footer(stream, table)
+            except ValueError as error:
+                raise damaged(self.path, f"cannot be read: {name}: {error}") from None
+        entries = self.manifest["settings"]["checkpoint"]["vocab_size"]
+        fault = values_fault(footer, table, self.manifest["counts"]["documents"], entries) if self.sealed else None
+        if fault is not None:
+            raise damaged(self.path, f"{name}: {fault}")
+        return int(footer.num_rows)
+
+
+def _remembered(folder: Folder) -> bytes | None:
+    try:
+        with folder.open_file(CHECKED) as stream:
+            return stream.read(100)
+    except OSError:
+        return None
+
+
+def _sha256(folder: Folder, name: str) -> str | None:
+    try:
+        with folder.open_file(name) as stream:
+            return sha256_of_stream(stream)
+    except OSError:
+        return None
