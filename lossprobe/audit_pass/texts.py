@@ -46,13 +46,15 @@ class Prepared:
         return self.folder is not None and any(check.limit.needs_baseline for check in self.checks)
 
 
-def prepare(settings: AuditSettings, checkpoint: Checkpoint, *, tolerant: bool = False) -> list[Prepared]:
+def prepare(
+    settings: AuditSettings, checkpoint: Checkpoint, *, tolerated: frozenset[str] = frozenset()
+) -> list[Prepared]:
     """Return the texts that some check is about, in the order of the file.
 
     Args:
         settings: the audit file.
         checkpoint: its model.
-        tolerant: take a baseline that is missing or cannot be compared for none, with a notice.
+        tolerated: ids of the errors for which a baseline is taken for none, with a notice.
 
     Raises:
         TextError: a text is not the one whose sha256 the file names.
@@ -75,7 +77,7 @@ def prepare(settings: AuditSettings, checkpoint: Checkpoint, *, tolerant: bool =
         try:
             baseline = _baseline(text, settings.baseline.missing)
         except NotComparableError as error:
-            if not tolerant:
+            if error.id not in tolerated:
                 raise
             source.notices.append(error.message)
             baseline = None

@@ -32,7 +32,7 @@ def baseline(context: click.Context, /) -> None:
 
 @baseline.command(short_help="Make the audit file's model the baseline.")
 @audit_file_options
-@click.option("--force", is_flag=True, help="Also where the audit does not pass: accept what changed.")
+@click.option("--force", is_flag=True, help="Also where the audit does not pass or the old one is damaged.")
 def update(audit_file: AuditFile, force: bool) -> None:
     """Score the texts, print what changed since the old baseline, and replace it; not where the audit does not pass.
 

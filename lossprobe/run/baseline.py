@@ -5,11 +5,18 @@
 
 Without texts, byte spans and vocabulary, a baseline tells little about a confidential text; its token ids remain.
 Hashes show damage and careless edits. They are no signature: whoever can write both files can write anything.
+
+One step makes a baseline the new one: baseline.json takes its place and names its tokens by their sha256. They are
+there already, as tokens-SHA256.parquet, which is looked for where tokens.parquet holds other bytes; last, they take
+that name. Whenever a writer is stopped, the old baseline or the new one can be read.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import errno
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +28,18 @@ import pyarrow.parquet as pq
 
 from lossprobe import __version__
 from lossprobe.errors import NotComparableError
-from lossprobe.run.files import atomic_target, sha256_of, sha256_of_json, write_json, writing
+from lossprobe.run.files import read_sealed, sealed, sha256_of, sha256_of_stream, write_json, writing
+from lossprobe.run.folder import Folder
+from lossprobe.run.footers import read_footer
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import SCHEMA_VERSION, TOKEN_COLUMNS, arrow_schema
+from lossprobe.run.written import Written
 from lossprobe.units import visible
 
 MANIFEST = "baseline.json"
 TOKENS = "tokens.parquet"
+PENDING = re.compile(r"tokens-([0-9a-f]{64})\.parquet")
+STAGING = ".new"
 KIND = "lossprobe baseline"
 KEYS = ("document", "token", "token_id", "unscored")
 LOSS = "loss_nats"
@@ -35,6 +47,7 @@ MODEL_COLUMNS = (LOSS, "top_id", "top_prob", "sum_p2")  # what a metric can need
 FLOATS = frozenset({"loss_nats", "top_prob", "sum_p2"})
 MAKE = "make it with lossprobe baseline update"
 UPDATE = "make it anew with lossprobe baseline update"
+FORCE = f"{UPDATE} --force, which accepts the model without a comparison"
 
 
 def write_baseline(run: Run, folder: Path, columns: Sequence[str] = (LOSS,)) -> None:
@@ -51,25 +64,57 @@ def write_baseline(run: Run, folder: Path, columns: Sequence[str] = (LOSS,)) -> 
     kept = [name for name in MODEL_COLUMNS if name == LOSS or name in columns]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with atomic_target(folder / TOKENS) as tokens:  # both are complete before either is put in place
-        with _token_writer(tokens, [*KEYS, *kept]) as write:
-            for batch in run.batches(f"SELECT {', '.join((*KEYS, *kept))} FROM tokens"):
-                write(batch)
-        content = {
-            "kind": KIND,
-            "schema": SCHEMA_VERSION,
-            "lossprobe": __version__,
-            "settings": run.manifest["settings"],
-            "labels": run.manifest["labels"],
-            "counts": {key: value for key, value in run.counts.items() if key != "unknown_text"},
-            "columns": kept,
-            "files": {TOKENS: sha256_of(tokens)},
-        }
-        write_json(folder / MANIFEST, {**content, "sha256": sha256_of_json(content)})
+        with Folder.open(folder, follow=False) as opened:
+            opened.lock()  # one writer at a time: what it removes in the end is no other one's
+            with _staging(opened) as staging:
+                digest = _write_tokens(run, staging, [*KEYS, *kept])
+                content = {
+                    "kind": KIND,
+                    "schema": SCHEMA_VERSION,
+                    "lossprobe": __version__,
+                    "settings": run.manifest["settings"],
+                    "labels": run.manifest["labels"],
+                    "counts": {key: value for key, value in run.counts.items() if key != "unknown_text"},
+                    "columns": kept,
+                    "files": {TOKENS: digest},
+                }
+                write_json(staging.path / MANIFEST, sealed(content))
+                staging.rename(TOKENS, opened, _pending(digest))
+                staging.rename(MANIFEST, opened, MANIFEST)  # the step
+            opened.rename(_pending(digest), opened, TOKENS)
+            for name in opened.names():  # of writers that were stopped
+                if PENDING.fullmatch(name):
+                    opened.remove(name)
 
 
 @contextmanager
-def _token_writer(target: Path, names: Sequence[str]) -> Iterator[Callable[[pa.RecordBatch], None]]:
+def _staging(folder: Folder) -> Iterator[Folder]:
+    """Yield a folder for files that are not whole yet; git ignores it, and what a killed writer leaves in it."""
+    folder.remove(STAGING)
+    try:
+        with folder.folder(STAGING, make=True) as staging:
+            staging.create(".gitignore", b"*\n")
+            yield staging
+    finally:
+        folder.remove(STAGING)
+
+
+def _write_tokens(run: Run, folder: Folder, names: Sequence[str]) -> str:
+    """Write some columns of a run's tokens, read them back, and return their sha256."""
+    with folder.replace(TOKENS) as target, _token_writer(target, names) as write:
+        for batch in run.batches(f"SELECT {', '.join(names)} FROM tokens"):
+            write(batch)
+    if sha256_of(folder.path / TOKENS) != target.sha256:
+        raise OSError(errno.EIO, "other bytes were read back than had been written")
+    return target.sha256
+
+
+def _pending(digest: str) -> str:
+    return f"tokens-{digest}.parquet"
+
+
+@contextmanager
+def _token_writer(target: Path | Written, names: Sequence[str]) -> Iterator[Callable[[pa.RecordBatch], None]]:
     """Yield a function that writes a batch of rows: keys that repeat cost nothing, floats are split by byte."""
     stored = {column.name: column for column in TOKEN_COLUMNS}
     schema = arrow_schema(tuple(stored[name] for name in names))
@@ -87,8 +132,8 @@ def _token_writer(target: Path, names: Sequence[str]) -> Iterator[Callable[[pa.R
 
 
 def is_baseline(folder: Path) -> bool:
-    """Return whether a folder holds a baseline, sound or not."""
-    return (folder / MANIFEST).is_file()
+    """Return whether a folder holds a baseline, sound or not, or what is left of one."""
+    return any(os.path.lexists(folder / name) for name in (MANIFEST, TOKENS))
 
 
 def open_baseline(folder: Path) -> Run:
@@ -98,31 +143,66 @@ def open_baseline(folder: Path) -> Run:
         NotComparableError: there is none, it is damaged or was edited, or is of another schema version.
     """
     shown = visible(str(folder), 200)
-    if not is_baseline(folder):
-        raise NotComparableError("baseline.missing", f"{shown}: no baseline here (no {MANIFEST})", hint=MAKE)
+    if not os.path.lexists(folder / MANIFEST):
+        hint = FORCE if is_baseline(folder) else MAKE
+        raise NotComparableError("baseline.missing", f"{shown}: no baseline here (no {MANIFEST})", hint=hint)
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
-        kind, version, digest = manifest["kind"], manifest["schema"], manifest.pop("sha256")
-        sound = digest == sha256_of_json(manifest)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _damaged(f"{shown}: {MANIFEST} cannot be read ({type(error).__name__})") from None
+        with Folder.open(folder) as opened:
+            manifest = _read_manifest(opened, shown)
+            name = _intact_tokens(opened, manifest)
+            while name is None:  # a writer may have put a new one in place since
+                again = _read_manifest(opened, shown)
+                if again == manifest:
+                    raise _damaged(f"{shown}: {TOKENS} is missing, damaged or edited (sha256 differs)")
+                manifest, name = again, _intact_tokens(opened, again)
+            _check_rows(opened, name, manifest, shown)
+    except OSError as error:
+        raise _damaged(f"{shown}: cannot be read: {error.strerror}") from None
+    return Run(folder, {**manifest, "files": {name: manifest["files"][TOKENS]}})
+
+
+def _read_manifest(folder: Folder, shown: str) -> dict[str, Any]:
+    """Return the content of baseline.json, all of it checked."""
+    try:
+        manifest, sound = read_sealed(folder, MANIFEST)
+        kind, version = manifest["kind"], manifest["schema"]
+    except KeyError as error:
+        raise _damaged(f"{shown}: {MANIFEST} cannot be read (no {error})") from None
+    except ValueError as error:
+        raise _damaged(f"{shown}: {MANIFEST} cannot be read ({visible(str(error), 80)})") from None
     if kind != KIND or version != SCHEMA_VERSION:
         found = visible(f"{kind} {version}", 40)
         raise NotComparableError(
-            "baseline.schema", f"{shown}: is {found}, this lossprobe reads {KIND} {SCHEMA_VERSION}", hint=UPDATE
+            "baseline.schema", f"{shown}: is {found}, this lossprobe reads {KIND} {SCHEMA_VERSION}", hint=FORCE
         )
+    if sound is None:
+        raise _damaged(f"{shown}: {MANIFEST} cannot be read (no sha256 of its own)")
     if not sound:
         raise _damaged(f"{shown}: {MANIFEST} was edited: its sha256 is not the one it names")
     if not _well_formed(manifest):
         raise _damaged(f"{shown}: {MANIFEST} is not what lossprobe writes")
-    baseline = Run(folder, manifest)
-    damaged = baseline.damaged_files()
-    if damaged:
-        raise _damaged(f"{shown}: {visible(damaged[0], 80)} is missing, damaged or edited (sha256 differs)")
-    names = baseline.query("SELECT * FROM tokens LIMIT 0").columns.tolist()
-    if names != [*KEYS, *manifest["columns"]]:
-        raise _damaged(f"{shown}: {TOKENS} has other columns than {MANIFEST} says")
-    return baseline
+    return manifest
+
+
+def _intact_tokens(folder: Folder, manifest: dict[str, Any]) -> str | None:
+    """Return the name of the file with the bytes that a manifest names; None where there is none."""
+    digest = manifest["files"][TOKENS]
+    for name in (TOKENS, _pending(digest), TOKENS):  # in the order in which a writer moves them, and once more
+        with contextlib.suppress(FileNotFoundError), folder.open_file(name) as stream:
+            if sha256_of_stream(stream) == digest:
+                return name
+    return None
+
+
+def _check_rows(folder: Folder, name: str, manifest: dict[str, Any], shown: str) -> None:
+    """Refuse a file with other columns or another number of rows than a manifest says."""
+    with folder.open_file(name) as stream:
+        try:
+            rows = read_footer(stream, "tokens", [*KEYS, *manifest["columns"]]).num_rows
+        except ValueError as error:
+            raise _damaged(f"{shown}: {name} has other columns than {MANIFEST} says: it {error}") from None
+    if rows != manifest["counts"]["tokens"]:
+        raise _damaged(f"{shown}: {name} holds {rows:,} rows, {MANIFEST} says {manifest['counts']['tokens']:,}")
 
 
 def _well_formed(manifest: dict[str, Any]) -> bool:
@@ -142,6 +222,7 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
         and LOSS in columns
         and isinstance(files, dict)
         and list(files) == [TOKENS]
+        and PENDING.fullmatch(_pending(str(files[TOKENS]))) is not None
         and isinstance(manifest.get("lossprobe"), str)
     )
 
@@ -166,4 +247,4 @@ def select_documents(baseline: Run, documents: Sequence[int], folder: Path) -> R
 
 
 def _damaged(message: str) -> NotComparableError:
-    return NotComparableError("baseline.damaged", message, hint=UPDATE)
+    return NotComparableError("baseline.damaged", message, hint=FORCE)
