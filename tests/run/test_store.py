@@ -1,0 +1,281 @@
+"""Runs that are damaged, or prepared, before they are resumed: nothing is certified that was not written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from stored_runs import TEXTS, flip, reseal, score_texts, tree
+
+from lossprobe.cli.main import run as command
+from lossprobe.errors import OutputError
+from lossprobe.run.files import json_bytes, sealed
+from lossprobe.run.reader import open_run
+from lossprobe.text.documents import StringSource
+
+TABLES = ("tokens", "histogram", "ladder")
+ROWS = [129, 133, 117]  # of the parts: a window at their end is not cut
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A run that was stopped with two of its parts finished."""
+    monkeypatch.chdir(tmp_path)
+
+    def stop(done, total):
+        if len(list((tmp_path / "run" / "tokens").glob("*.parquet"))) == 2 and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_texts(tmp_path / "run", progress=stop)
+    assert not (tmp_path / "run" / "run.json").exists()
+    return tmp_path / "run"
+
+
+def resumed(path, **choices):
+    """Resume a run; return it, how many tokens were scored already, and what was said."""
+    seen, text = [], StringSource(TEXTS)
+    run = score_texts(path, text=text, progress=lambda done, _: seen.append(done), **choices).run
+    return run, seen[0], text.notices
+
+
+def damaged(path, words):
+    """Check that a run is refused, and that --overwrite is named and does make it anew."""
+    with pytest.raises(OutputError, match=words) as caught:
+        score_texts(path)
+    assert (caught.value.id, caught.value.exit_code) == ("run.damaged", 6)
+    assert "--overwrite" in caught.value.hint
+    return resumed(path, overwrite=True)
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("damage", ["flip", "remove", "link", "pipe"])
+def test_a_finished_part_that_was_damaged_is_scored_again_and_said(begun, finished, table, damage):
+    part = begun / table / "part-00000.parquet"
+    if damage == "flip":
+        flip(part)
+    else:
+        shutil.move(part, begun.parent / "moved")
+        if damage == "link":
+            part.symlink_to(begun.parent / "moved")
+        elif damage == "pipe":
+            os.mkfifo(part)
+    run, scored, notices = resumed(begun)
+    assert tree(run.path) == tree_of(finished)
+    assert scored == ROWS[1], "the other part is kept"
+    assert any("1 finished part damaged since, and scored again" in notice for notice in notices)
+    run.check()
+
+
+def tree_of(finished):
+    return {name: data for name, data in tree(finished).items() if name != ".checked"}
+
+
+def test_an_undamaged_run_resumes_without_a_word(begun, finished):
+    run, scored, notices = resumed(begun)
+    assert (scored, notices) == (ROWS[0] + ROWS[1], [])
+    assert tree(run.path) == tree_of(finished)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "other", "link"])
+def test_a_damaged_record_means_that_the_part_is_scored_again(begun, finished, damage):
+    record = begun / "plan" / "part-00000.json"
+    if damage == "flip":
+        flip(record)
+    elif damage == "cut":
+        record.write_bytes(record.read_bytes()[:-9])
+    elif damage == "other":
+        record.write_bytes(json_bytes(sealed({"files": 5})))
+    else:
+        shutil.move(record, begun.parent / "moved")
+        if damage == "link":
+            record.symlink_to(begun.parent / "moved")
+    run, scored, _ = resumed(begun)
+    assert scored == ROWS[1]
+    assert tree(run.path) == tree_of(finished)
+
+
+@pytest.mark.parametrize("name", ["plan/part-00002.parquet", "documents.parquet", "vocabulary.parquet", "plan.json"])
+@pytest.mark.parametrize("damage", ["flip", "remove", "link", "pipe", "folder"])
+def test_what_planning_wrote_is_never_used_damaged(begun, finished, name, damage):
+    file = begun / name
+    if damage == "flip":
+        flip(file)
+    elif damage == "remove" and name == "plan.json":
+        pytest.skip("without a plan it is another run's beginning")
+    else:
+        shutil.move(file, begun.parent / "moved")
+        if damage == "link":
+            file.symlink_to(begun.parent / "moved")
+        elif damage == "pipe":
+            os.mkfifo(file)
+        elif damage == "folder":
+            file.mkdir()
+    run, scored, _ = damaged(begun, f"unfinished run: {name}")
+    assert scored == 0
+    assert tree(run.path) == tree_of(finished)
+
+
+def test_another_plan_part_does_not_change_the_tokens(begun, finished):
+    """A plan part with other tokens, every file well-formed."""
+    file = begun / "plan" / "part-00002.parquet"
+    table = pq.read_table(file)
+    ids = [(value + 1) % 256 for value in table["token_id"].to_pylist()]
+    index = table.schema.get_field_index("token_id")
+    pq.write_table(table.set_column(index, table.schema.field(index), pa.array(ids, pa.int32())), file)
+    run, _, _ = damaged(begun, r"plan/part-00002\.parquet is missing or damaged")
+    assert tree(run.path) == tree_of(finished)
+
+
+def put_in_plan(path, key, value, *, rehash):
+    plan = json.loads((path / "plan.json").read_text())
+    plan.pop("sha256")
+    plan[key] = value
+    (path / "plan.json").write_bytes(json_bytes(sealed(plan) if rehash else plan))
+
+
+@pytest.mark.parametrize("value", [None, -1, "x", [[]], {}, 2**70], ids=repr)
+@pytest.mark.parametrize("key", ["settings", "labels", "counts", "part_rows", "sample_every", "files"])
+def test_odd_types_in_a_plan_are_damage_and_no_bug(begun, finished, key, value):
+    put_in_plan(begun, key, value, rehash=True)
+    run, _, _ = damaged(begun, r"plan\.json is damaged")
+    assert tree(run.path) == tree_of(finished)
+
+
+@pytest.mark.parametrize("key", ["settings", "labels", "counts", "part_rows"])
+def test_odd_types_in_a_plan_without_a_hash_are_damage_too(begun, finished, key):
+    put_in_plan(begun, key, 5, rehash=False)
+    run, _, _ = damaged(begun, r"plan\.json is damaged")
+    assert tree(run.path) == tree_of(finished)
+
+
+def test_an_unfinished_run_of_an_earlier_version_starts_over_and_says_so(begun, finished):
+    plan = json.loads((begun / "plan.json").read_text())
+    del plan["sha256"], plan["files"]
+    (begun / "plan.json").write_bytes(json_bytes(plan))
+    for record in (begun / "plan").glob("*.json"):
+        record.unlink()
+    run, scored, notices = resumed(begun)
+    assert scored == 0
+    assert any("begun by an earlier lossprobe" in notice for notice in notices)
+    assert tree(run.path) == tree_of(finished)
+
+
+@pytest.mark.parametrize("name", ["tokens", "histogram", "ladder", "plan"])
+def test_no_part_is_written_through_a_linked_folder(begun, finished, name):
+    outside = begun.parent / "outside"
+    shutil.move(begun / name, outside)
+    (begun / name).symlink_to(outside)
+    before = tree(outside)
+    with pytest.raises(OutputError, match=r"symbolic link|damaged") as caught:
+        score_texts(begun)
+    assert caught.value.exit_code == 6
+    assert tree(outside) == before
+    run, _, _ = resumed(begun, overwrite=True)
+    assert tree(run.path) == tree_of(finished)
+    assert tree(outside) == before
+
+
+def test_a_folder_that_is_swapped_while_it_is_scored_gets_nothing(tmp_path, monkeypatch, finished):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outside").mkdir()
+
+    def swap(done, total):
+        if done and not (tmp_path / "moved").exists():
+            (tmp_path / "run").rename(tmp_path / "moved")
+            (tmp_path / "run").symlink_to(tmp_path / "outside")
+
+    with pytest.raises(Exception, match="is no run"):
+        score_texts(tmp_path / "run", progress=swap)
+    assert tree(tmp_path / "outside") == {}
+    assert tree(tmp_path / "moved") == tree_of(finished)
+
+
+def test_a_prepared_folder_with_links_only_gets_a_run_of_its_own(tmp_path, monkeypatch, finished):
+    monkeypatch.chdir(tmp_path)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"keep")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    for name in ("tokens", "plan", "ladder"):
+        (tmp_path / "run" / name).symlink_to(outside)
+    for name in (".lock-holder", "documents.parquet", "vocabulary.parquet", ".checked"):
+        (tmp_path / "run" / name).symlink_to(outside / "file")
+    run = score_texts(tmp_path / "run").run
+    run.check()
+    assert tree(outside) == {"file": b"keep"}
+    assert {k: v for k, v in tree(run.path).items() if k != ".checked"} == tree_of(finished)
+
+
+def test_a_run_may_lie_below_a_linked_folder(tmp_path, monkeypatch, finished):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "home").symlink_to(tmp_path / "disk")
+    run = score_texts(tmp_path / "home" / "run").run
+    run.check()
+    assert tree(tmp_path / "disk" / "run") == tree_of(finished)
+
+
+def test_runs_are_not_put_below_a_linked_lossprobe_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / ".lossprobe").symlink_to(tmp_path / "outside")
+    with pytest.raises(OutputError, match=r"\.lossprobe: is a symbolic link"):
+        score_texts(None)
+    text = StringSource(TEXTS)
+    score_texts(tmp_path / "run", text=text)
+    assert "not remembered as the latest run" in text.notices[-1]
+    assert tree(tmp_path / "outside") == {}
+
+
+def test_a_run_that_was_stopped_after_its_last_step_is_tidied(copy, finished):
+    """Killed between run.json and the removal of the plan."""
+    (copy / "plan").mkdir()
+    (copy / "plan" / "part-00000.parquet").write_bytes(b"x")
+    (copy / "plan.json").write_text("{}")
+    assert score_texts(copy).reused
+    assert {k: v for k, v in tree(copy).items() if k != ".checked"} == tree_of(finished)
+
+
+def test_hashes_are_those_of_the_bytes_that_were_written(tmp_path, monkeypatch):
+    """A part that changes right after it was written is found, although run.json is written later."""
+    monkeypatch.chdir(tmp_path)
+    done_once = []
+
+    def damage(done, total):
+        part = tmp_path / "run" / "tokens" / "part-00000.parquet"
+        if part.exists() and not done_once:
+            flip(part)
+            done_once.append(done)
+
+    run = score_texts(tmp_path / "run", progress=damage).run
+    assert done_once
+    assert run.damaged_files() == ["tokens/part-00000.parquet"]
+    assert command(["perplexity", str(run.path)]) == 6
+
+
+def test_run_json_is_the_same_for_the_same_run(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    again = score_texts(tmp_path / "again").run
+    assert (again.path / "run.json").read_bytes() == (finished / "run.json").read_bytes()
+    assert list(json.loads((finished / "run.json").read_text()))[-1] == "sha256"
+    reseal(again.path)
+    assert (again.path / "run.json").read_bytes() == (finished / "run.json").read_bytes()
+    assert open_run(again.path).notices == ()
+
+
+def test_a_plan_part_that_is_damaged_while_others_are_scored_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def damage(done, total):
+        if done == ROWS[0]:
+            flip(tmp_path / "run" / "plan" / "part-00002.parquet")
+
+    with pytest.raises(OutputError, match=r"plan/part-00002\.parquet is damaged") as caught:
+        score_texts(tmp_path / "run", progress=damage)
+    assert (caught.value.id, caught.value.exit_code) == ("run.damaged", 6)
