@@ -56,6 +56,9 @@ class LockedFolder(Folder):
             raise OutputError(
                 "output.locked", f"{shown}: locked by pid {self._holder()}", hint="wait for it, or use another -o"
             ) from None
+        if self.handle is not None and not os.path.samestat(self.path.lstat(), os.fstat(self.handle)):
+            self._lock.release()
+            raise OutputError("output.locked", f"{shown}: was replaced while it was opened", hint="try again")
         self.write(HOLDER, str(os.getpid()).encode(), durable=False)
 
     def _holder(self) -> str:
@@ -82,15 +85,10 @@ class LockedFolder(Folder):
 
     def remove_temporary_files(self, folders: Sequence[str]) -> None:
         """Remove temporary files here and in some folders: their writers are gone, or they would hold the lock."""
-        self._remove_temporary()
+        _remove_temporary(self)
         for name in folders:
             with contextlib.suppress(OSError), self.folder(name) as inner:
-                LockedFolder._remove_temporary(inner)
-
-    def _remove_temporary(self: Folder) -> None:
-        for name in self.names():
-            if name.startswith(".") and name.endswith(TEMPORARY):
-                self.remove(name)
+                _remove_temporary(inner)
 
     @contextmanager
     def target(self, name: str) -> Iterator[Written]:
@@ -111,3 +109,9 @@ class LockedFolder(Folder):
                 return sha256_of_stream(stream) == self.digests.get(name)
         except OSError:
             return False
+
+
+def _remove_temporary(folder: Folder) -> None:
+    for name in folder.names():
+        if name.startswith(".") and name.endswith(TEMPORARY):
+            folder.remove(name)

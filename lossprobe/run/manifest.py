@@ -44,11 +44,18 @@ def part_names(files: Mapping[str, Any], table: str) -> list[str]:
     return sorted(names, key=lambda name: (len(name), name))
 
 
-def run_fault(manifest: dict[str, Any]) -> str | None:
-    """Return what is wrong with the content of a run.json beside its hash, or None."""
+def run_fault(manifest: dict[str, Any], *, sealed: bool) -> str | None:
+    """Return what is wrong with the content of a run.json beside its hash, or None.
+
+    Args:
+        manifest: the content.
+        sealed: whether it carries its own hash.
+    """
     fault = _plan_fault(manifest)
     if fault is not None:
         return fault
+    if sealed and not is_count(manifest["settings"]["windows"].get("context"), least=1):
+        return "context is no size"
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(_is_hash(digest) for digest in files.values()):
         return "files is no list of names with a sha256 each"
@@ -66,7 +73,7 @@ def plan_fault(plan: dict[str, Any], *, sealed: bool) -> str | None:
     if fault is not None or not sealed:
         return fault
     rows, files = plan.get("part_rows"), plan.get("files")
-    if not isinstance(rows, list) or not _is_count(plan.get("sample_every"), least=1):
+    if not isinstance(rows, list) or not is_count(plan.get("sample_every"), least=1):
         return "part_rows or sample_every is missing"
     expected = {DOCUMENTS, VOCABULARY, *(part_name("plan", index) for index in range(len(rows)))}
     if not isinstance(files, dict) or files.keys() != expected or not all(map(_is_hash, files.values())):
@@ -84,33 +91,33 @@ def _plan_fault(content: dict[str, Any]) -> str | None:
         return f"settings lacks one of {', '.join(groups)}, or one of them is no object"
     if not all(isinstance(labels.get(name), str) for name in ("checkpoint", "text")):
         return "a label is no text"
-    sizes = settings["checkpoint"].get("vocab_size"), settings["windows"].get("context")
-    if not all(_is_count(size, least=1) for size in sizes) or not isinstance(settings["text"].get("kept"), bool):
-        return "vocab_size, context or kept is none"
+    size = settings["checkpoint"].get("vocab_size")
+    if not is_count(size, least=1) or not isinstance(settings["text"].get("kept"), bool):
+        return "vocab_size is no size, or kept is neither true nor false"
     return _counts_fault(counts) or _part_rows_fault(content)
 
 
 def _counts_fault(counts: dict[str, Any]) -> str | None:
-    wrong = [name for name in TOTALS if not _is_count(counts.get(name))]
+    wrong = [name for name in TOTALS if not is_count(counts.get(name))]
     wrong += [name for name in BY_REASON if not isinstance(counts.get(name), dict)]
-    wrong += [name for name, value in counts.items() if not _is_counted(value)]
+    wrong += [name for name, value in counts.items() if not is_counted(value)]
     if wrong or not isinstance(counts.get("spans_tile"), bool):
         return f"counts: {visible([*wrong, 'spans_tile'][0], 40)} is missing or no count"
     return None if counts["scored_tokens"] <= counts["tokens"] else "counts: more tokens are scored than there are"
 
 
-def _is_counted(value: object) -> bool:
+def is_counted(value: object) -> bool:
     """Return whether a value is a count, a count for each of some reasons, true or false, or some texts."""
     if isinstance(value, dict):
-        return all(map(_is_count, value.values()))
+        return all(map(is_count, value.values()))
     if isinstance(value, list):
         return all(isinstance(text, str) for text in value)
-    return isinstance(value, bool) or _is_count(value)
+    return isinstance(value, bool) or is_count(value)
 
 
 def _part_rows_fault(content: dict[str, Any]) -> str | None:
     rows = content.get("part_rows", [])
-    if not isinstance(rows, list) or not all(map(_is_count, rows)):
+    if not isinstance(rows, list) or not all(map(is_count, rows)):
         return "part_rows is no list of counts"
     if "part_rows" in content and sum(rows) != content["counts"]["tokens"]:
         return f"part_rows holds {sum(rows)} rows, counts {content['counts']['tokens']} tokens"
@@ -138,7 +145,8 @@ def files_fault(files: Mapping[str, Any], part_rows: Sequence[int] | None) -> st
     return None if allowed <= files.keys() else f"files lacks {min(allowed - files.keys())}"
 
 
-def _is_count(value: object, *, least: int = 0) -> bool:
+def is_count(value: object, *, least: int = 0) -> bool:
+    """Return whether a value is a whole number, from the least one that it may be to the largest of 64 bits."""
     return type(value) is int and least <= value <= LARGEST
 
 

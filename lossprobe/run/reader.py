@@ -21,7 +21,7 @@ from lossprobe.run.files import read_sealed, refuse_undecodable
 from lossprobe.run.folder import Folder
 from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
-from lossprobe.run.manifest import KIND, damaged, part_names, run_fault
+from lossprobe.run.manifest import KIND, damaged, is_count, part_names, run_fault
 from lossprobe.run.schema import MANIFEST, PLAN, SCHEMA_VERSION, TABLES
 from lossprobe.units import visible
 
@@ -91,7 +91,10 @@ class Run:
     @property
     def context(self) -> int:
         """Most input tokens of a window."""
-        return int(self.manifest["settings"]["windows"]["context"])
+        context = self.manifest["settings"]["windows"].get("context")
+        if not is_count(context, least=1):  # of a run without its own hash
+            raise damaged(self.path, f"{MANIFEST} is damaged: context is no size")
+        return int(context)
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -198,7 +201,7 @@ def open_run(path: Path | str) -> Run:
         )
     if sound is False:
         raise damaged(path, f"{MANIFEST} is damaged or was edited: its sha256 is not the one that it names")
-    fault = run_fault(manifest)
+    fault = run_fault(manifest, sealed=bool(sound))
     if fault is not None:
         raise damaged(path, f"{MANIFEST} is damaged: {fault}")
     notices = () if sound else (f"{shown}: {UNSEALED}",)
