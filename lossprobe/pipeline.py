@@ -26,6 +26,8 @@ from lossprobe.text.windows import Layout, check_window_options
 from lossprobe.units import format_count, plural, visible
 
 DEFAULT_CONTEXT = 2048  # for the few families that set no limit of their own
+# Goes up when a fault is mended that moved what a pass stores, so that no run with the fault is found and used again.
+PASS_VERSION = "2"
 DEPENDENCIES = ("numba", "torch", "transformers", "tokenizers")
 
 Progress = Callable[[int, int], None]
@@ -228,7 +230,8 @@ def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, optio
         "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256},
         "text": {"sha256": fingerprint(source), "kept": options.keep_text},
         "windows": asdict(policy),
-        "versions": {"lossprobe": __version__} | {name: metadata.version(name) for name in DEPENDENCIES},
+        "versions": {"lossprobe": __version__, "pass": PASS_VERSION}
+        | {name: metadata.version(name) for name in DEPENDENCIES},
     }
 
 

@@ -20,6 +20,7 @@ from fake_runs import document_totals, finish_run
 
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import CheckpointFacts
+from lossprobe.pipeline import PASS_VERSION
 from lossprobe.run.files import write_table
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import HISTOGRAM_COLUMNS, MEASURED, PLANNED, TOKEN_COLUMNS, ladder_columns
@@ -299,4 +300,4 @@ def _settings(logits, records, vocabulary: list[bytes], choices: dict[str, Any])
 @functools.cache
 def _versions() -> dict[str, str]:
     names = ("numba", "torch", "transformers", "tokenizers")
-    return {"lossprobe": __version__} | {name: metadata.version(name) for name in names}
+    return {"lossprobe": __version__, "pass": PASS_VERSION} | {name: metadata.version(name) for name in names}

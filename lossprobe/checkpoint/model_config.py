@@ -73,7 +73,7 @@ def causal_model(config: Any) -> tuple[Any, Any]:
     Of a family with images or sound that is the configuration of its text part, where the text part is a class of
     its own.
     """
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     text_class = config.sub_configs.get("text_config")
     own = text_class is None or model_class.config_class is not text_class
     return model_class, config if own else config.get_text_config()
@@ -94,7 +94,7 @@ def _other_parts(config: Any) -> list[str]:
     """
     kinds = [name.removesuffix("_config") for name in config.sub_configs if name != "text_config"]
     patterns = [rf"^(model\.)?{re.escape(kind)}\w*\." for kind in kinds]
-    whole_class = MODEL_FOR_MULTIMODAL_LM_MAPPING.get(type(config), None)
+    whole_class: Any = MODEL_FOR_MULTIMODAL_LM_MAPPING.get(type(config), None)
     if whole_class is None:
         return patterns
     with torch.device("meta"):
