@@ -35,7 +35,6 @@ LONGROPE = SMALL | {
 
 @pytest.fixture(scope="module")
 def longrope(tmp_path_factory):
-    builders.FAMILIES.setdefault("phi3", {})
     return builders.save(builders.model("phi3", **LONGROPE), tmp_path_factory.mktemp("m") / "phi")
 
 

@@ -70,7 +70,7 @@ def load_exactly(
     tensors = {names.plain[name]: tensor for name, tensor in stored.items()}
     unused = _Unused(model, tensors, set(report["unexpected_keys"]))
     integers = [name for name, kind in kinds.items() if kind not in STORED_DTYPES]
-    packed = [name for name in integers if unused.is_packed(names.plain[name], kinds[name])]
+    packed = [name for name in integers if unused.is_packed(names.plain[name], kinds[name], stored[name])]
     if packed:
         raise _quantized(path, packed[0], kinds)
     _refuse_misfit(path, model, report, unused, common_start(names.plain.values()))
@@ -110,16 +110,18 @@ class _Unused:
     def _taken(self, name: str) -> torch.Tensor | None:
         return next((self._state[form] for form in self._forms(name) if form in self._state), None)
 
-    def is_packed(self, name: str, kind: str) -> bool:
+    def is_packed(self, name: str, kind: str, tensor: torch.Tensor) -> bool:
         """Return whether a stored tensor of integers stands for weights.
 
         It does where the model has a weight of its name, and where it is unknown, unless it is a flag or has the name
-        of a constant: such a one is just unexpected.
+        of a constant: such a one is just unexpected. A table of integers that the model holds under a name of its own,
+        as DeepSeek-V4's of experts by token, is found by its values.
         """
         taken = self._taken(name)
         if name in self.passed_over or taken is not None:
             return name not in self.passed_over and taken is not None and taken.is_floating_point()
-        return kind != "BOOL" and CONSTANT_NAME.fullmatch(name) is None
+        tables = (held for held in self._state.values() if held.dtype == tensor.dtype and held.shape == tensor.shape)
+        return kind != "BOOL" and CONSTANT_NAME.fullmatch(name) is None and not any(map(tensor.equal, tables))
 
     def notices(self) -> tuple[str, ...]:
         """Return a line for the constants, and one for what transformers' own model leaves out."""

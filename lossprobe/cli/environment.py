@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 
-# Beginnings of names. Threads, devices and memory stay the user's: they decide how fast a run is.
+# Beginnings of names. Threads, devices and memory stay the user's: they decide how fast a run is, and where.
 CONFIGURATION = (
     "ACCELERATE_", "ARROW_", "ATEN_", "BLIS_", "CUBLAS_EMULAT", "DNNL_", "DUCKDB_", "FBGEMM_", "FLASH_ATTENTION_",
     "FSDP_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "LLVMLITE_", "MATPLOTLIB", "MKLDNN_", "MKL_", "MPL", "NPY_",
     "NUMBA_", "NUMEXPR_", "NUMPY_", "NVIDIA_TF32_", "ONEDNN_", "OPENBLAS_", "PANDAS_", "PYTORCH_", "SCIPY_",
     "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "TRITON_", "USE_FLAX", "USE_HUB_KERNELS", "USE_TF", "USE_TORCH", "XLA_",
 )  # fmt: skip
-KEPT = ("_NUM_THREADS", "_ALLOC_CONF")
+KEPT = ("_NUM_THREADS", "_ALLOC_CONF", "_MPS_FALLBACK")
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 

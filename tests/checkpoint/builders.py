@@ -45,7 +45,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def model(family: str, seed: int = 0, **changes: Any) -> Any:
     """Return a random model in eval mode; its weights are spread enough that logits reach several units."""
-    config = transformers.AutoConfig.for_model(family, **FAMILIES[family] | changes)
+    config = transformers.AutoConfig.for_model(family, **FAMILIES.get(family, {}) | changes)
     torch.manual_seed(seed)
     built = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).eval()
     with torch.no_grad():

@@ -94,8 +94,7 @@ MODELS = {
 
 
 def built(family: str, sizes: dict[str, object]) -> transformers.PreTrainedModel:
-    builders.FAMILIES.setdefault(family, {})
-    given = builders.FAMILIES[family]
+    given = builders.FAMILIES.get(family, {})
     return builders.model(family, **{key: value for key, value in sizes.items() if given.get(key, ...) != value})
 
 
