@@ -14,6 +14,7 @@ from lossprobe import __version__
 from lossprobe.checkpoint.interface import PADDED, Checkpoint
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.run.files import refuse_undecodable, sha256_of_json
+from lossprobe.run.inputs import stored_inputs
 from lossprobe.run.latest import RUNS_FOLDER, runs_folder, write_latest
 from lossprobe.run.planning import PlanOptions, check_unknown, write_plan
 from lossprobe.run.reader import Run, open_run
@@ -127,7 +128,7 @@ def score_into(
             plan_options = PlanOptions(policy, checkpoint.facts.vocab_size, options.keep_text, sha256)
             planned = write_plan(store, source, checkpoint.tokenizer, plan_options)
             plan = {"lossprobe": __version__, "settings": settings, "labels": labels, **planned}
-            plan["inputs"] = list(checkpoint.facts.files)  # so that no view of the run writes over one of them
+            plan["inputs"] = stored_inputs(checkpoint.facts.files, path)
             store.finish_plan(plan)
         check_unknown(plan["counts"], source, options.max_unknown)
         _score_parts(store, checkpoint, plan, source, options.batch_size, progress or _no_progress)

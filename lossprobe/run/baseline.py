@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -149,13 +150,12 @@ def open_baseline(folder: Path) -> Run:
     try:
         with Folder.open(folder) as opened:
             manifest = _read_manifest(opened, shown)
-            name = _intact_tokens(opened, manifest)
+            name = _intact_tokens(opened, manifest, shown)
             while name is None:  # a writer may have put a new one in place since
                 again = _read_manifest(opened, shown)
                 if again == manifest:
                     raise _damaged(f"{shown}: {TOKENS} is missing, damaged or edited (sha256 differs)")
-                manifest, name = again, _intact_tokens(opened, again)
-            _check_rows(opened, name, manifest, shown)
+                manifest, name = again, _intact_tokens(opened, again, shown)
     except OSError as error:
         raise _damaged(f"{shown}: cannot be read: {error.strerror}") from None
     return Run(folder, {**manifest, "files": {name: manifest["files"][TOKENS]}})
@@ -184,23 +184,24 @@ def _read_manifest(folder: Folder, shown: str) -> dict[str, Any]:
     return manifest
 
 
-def _intact_tokens(folder: Folder, manifest: dict[str, Any]) -> str | None:
-    """Return the name of the file with the bytes that a manifest names; None where there is none."""
+def _intact_tokens(folder: Folder, manifest: dict[str, Any], shown: str) -> str | None:
+    """Return the name of the file with the bytes that a manifest names, its rows checked; None where there is none."""
     digest = manifest["files"][TOKENS]
     for name in (TOKENS, _pending(digest), TOKENS):  # in the order in which a writer moves them, and once more
         with contextlib.suppress(FileNotFoundError), folder.open_file(name) as stream:
             if sha256_of_stream(stream) == digest:
+                stream.seek(0)  # the same file, whatever a writer makes of its name meanwhile
+                _check_rows(stream, name, manifest, shown)
                 return name
     return None
 
 
-def _check_rows(folder: Folder, name: str, manifest: dict[str, Any], shown: str) -> None:
+def _check_rows(stream: io.BufferedReader, name: str, manifest: dict[str, Any], shown: str) -> None:
     """Refuse a file with other columns or another number of rows than a manifest says."""
-    with folder.open_file(name) as stream:
-        try:
-            rows = read_footer(stream, "tokens", [*KEYS, *manifest["columns"]]).num_rows
-        except ValueError as error:
-            raise _damaged(f"{shown}: {name} has other columns than {MANIFEST} says: it {error}") from None
+    try:
+        rows = read_footer(stream, "tokens", [*KEYS, *manifest["columns"]]).num_rows
+    except ValueError as error:
+        raise _damaged(f"{shown}: {name} has other columns than {MANIFEST} says: it {error}") from None
     if rows != manifest["counts"]["tokens"]:
         raise _damaged(f"{shown}: {name} holds {rows:,} rows, {MANIFEST} says {manifest['counts']['tokens']:,}")
 

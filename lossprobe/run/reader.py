@@ -19,6 +19,7 @@ from lossprobe.isolation import temporary_folder
 from lossprobe.run.checks import FileChecks
 from lossprobe.run.files import read_sealed, refuse_undecodable
 from lossprobe.run.folder import Folder
+from lossprobe.run.inputs import read_inputs
 from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
 from lossprobe.run.manifest import KIND, damaged, is_count, part_names, run_fault
@@ -75,8 +76,7 @@ class Run:
     @property
     def inputs(self) -> tuple[str, ...]:
         """The files that the checkpoint was read from, as absolute paths; none where the run does not say."""
-        stored = self.manifest.get("inputs")
-        return tuple(each for each in stored if isinstance(each, str)) if isinstance(stored, list) else ()
+        return read_inputs(self.manifest.get("inputs"), self.path)
 
     @property
     def counts(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from PIL import Image
 from lossprobe.checkpoint.causal_lm import CausalLM
 from lossprobe.cli.main import run
 from lossprobe.run.reader import open_run
+from lossprobe.selfcheck_pass import SEVERAL
 
 CHECKS = ["repetition", "batch size", "batch size", "padding side", "chunk size", "threads", "reductions",
           "order of documents", "BOS", "context", "stride", "precision", "precision"]  # fmt: skip
@@ -62,7 +63,7 @@ def test_json(checked, text, monkeypatch, capsysbinary):
 def test_a_broken_model_fails_the_gate(text, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     forward = CausalLM.hidden
-    monkeypatch.setattr(CausalLM, "hidden", lambda self, ids: forward(self, ids) * (1 + 0.01 * (len(ids) == 1)))
+    monkeypatch.setattr(CausalLM, "hidden", lambda self, ids: forward(self, ids) * (1 + 0.01 * (len(ids) == SEVERAL)))
     options = ["--tokens", "200", "--context", "48", "--csv", "checks.csv", "--table"]
     assert run(["selfcheck", str(CHECKPOINT), str(text), *options]) == 10
     words = " ".join(capsys.readouterr().out.split())

@@ -125,7 +125,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     made = {}
     for file in sorted(folder.rglob("*")):
         name = str(file.relative_to(folder))
-        if file.is_file() and name not in FILES and not name.endswith(".py") and ".lock" not in name:
+        if file.is_file() and name not in FILES and not name.endswith((".py", ".checked")) and ".lock" not in name:
             made[name] = file.read_bytes()
     return made
 

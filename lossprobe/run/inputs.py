@@ -1,0 +1,35 @@
+"""The files that a run's checkpoint was read from, kept in run.json so that no view writes over one of them.
+
+Files below the working folder are kept relative to the run, so that the same commands in two folders write the same
+bytes, and a folder that is moved as a whole still knows its files; all others are absolute.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def stored_inputs(files: Iterable[str], run: Path) -> list[str]:
+    """Return files as run.json keeps them.
+
+    Args:
+        files: absolute paths.
+        run: the run's folder.
+    """
+    # The folders of links are resolved, and the links themselves are not: both names are protected then.
+    here, home = Path.cwd(), run.resolve()
+    placed = [Path(file).parent.resolve() / Path(file).name for file in files]
+    return [os.path.relpath(file, home) if file.is_relative_to(here) else str(file) for file in placed]
+
+
+def read_inputs(stored: object, run: Path) -> tuple[str, ...]:
+    """Return the absolute paths of the files that run.json names; none where it says nothing of them.
+
+    Args:
+        stored: what run.json holds.
+        run: the run's folder.
+    """
+    names = [each for each in stored if isinstance(each, str)] if isinstance(stored, list) else []
+    return tuple(os.path.normpath(run.resolve() / name) for name in names)
