@@ -287,7 +287,9 @@ def _settings(logits, records, vocabulary: list[bytes], choices: dict[str, Any])
         text.add(Document(record["text"], record["source"], record["line"], record["byte_offset"], record["fields"]))
     words = json.dumps([[piece.hex() for piece in vocabulary], sorted(choices["special"])])
     settings = {
-        "checkpoint": {key: value for key, value in facts.items() if key not in ("name", "notices")},
+        "checkpoint": {
+            key: value for key, value in facts.items() if key not in ("name", "notices", "files", "batching")
+        },
         "tokenizer": {"kind": "drawn", "sha256": hashlib.sha256(words.encode()).hexdigest()},
         "text": {"sha256": text.hexdigest(), "kept": True},
         "windows": asdict(WindowPolicy(choices["context"], choices["stride"] or choices["context"])),
