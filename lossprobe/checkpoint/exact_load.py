@@ -75,7 +75,8 @@ def load_exactly(
         raise _quantized(path, packed[0], kinds)
     _refuse_misfit(path, model, report, unused, common_start(names.plain.values()))
     used = {name: stored[name] for name in stored if names.plain[name] not in unused.passed_over}
-    check_finite(path, {name: tensor for name, tensor in used.items() if tensor.is_floating_point()})
+    finite = {name: tensor for name, tensor in used.items() if tensor.is_floating_point()}
+    check_finite(path, {name: each for name, each in finite.items() if not unused.is_bound(names.plain[name], each)})
     if any(torch.promote_types(tensor.dtype, dtype) != dtype for tensor in used.values()):
         check_finite(path, dict(model.named_parameters()))  # the narrower dtype may have no such large numbers
     return Loaded(model.eval(), (*names.notices(), *unused.notices()))
@@ -92,6 +93,7 @@ class _Unused:
 
     def __init__(self, model: Any, tensors: Mapping[str, torch.Tensor], reported: set[str]) -> None:
         self._state: dict[str, torch.Tensor] = model.state_dict()
+        self._parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         self._base = f"{model.base_model_prefix}."
         patterns = re.compile("|".join([*PASSED_OVER, *(model._keys_to_ignore_on_load_unexpected or ())]))
         silent = {name for name in tensors if patterns.search(name) and self._taken(name) is None}
@@ -122,6 +124,10 @@ class _Unused:
             return name not in self.passed_over and taken is not None and taken.is_floating_point()
         tables = (held for held in self._state.values() if held.dtype == tensor.dtype and held.shape == tensor.shape)
         return kind != "BOOL" and CONSTANT_NAME.fullmatch(name) is None and not any(map(tensor.equal, tables))
+
+    def is_bound(self, name: str, tensor: torch.Tensor) -> bool:
+        """Return whether a stored tensor is no weight but a bound, as Gemma 4 has for clipping: it may be infinite."""
+        return not self._parameters & self._forms(name) and self._taken(name) is not None and not tensor.isnan().any()
 
     def notices(self) -> tuple[str, ...]:
         """Return a line for the constants, and one for what transformers' own model leaves out."""
