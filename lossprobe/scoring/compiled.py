@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from lossprobe.scoring import kernels
-from lossprobe.scoring.compiler import Event, Listener, install_listener, numba
+from lossprobe.scoring.compiler import Event, Listener, compile_apart, install_listener, numba
 from lossprobe.scoring.histogram import HistogramBins
 from lossprobe.scoring.statistics import RowStatistics, Workspace
 
+COMPILE = "from lossprobe.scoring.compiled import compile_loops; compile_loops()"
 WHOLE = ("rank", "ties", "top_id", "masked")
 
 
@@ -58,6 +59,13 @@ def measure_rows(
     Raises:
         IndexError: a target is no entry of its row.
     """
+    compile_apart(kernels.measure_rows, COMPILE)
+    return _measure_rows(logits, targets, bins, workspace)
+
+
+def _measure_rows(
+    logits: torch.Tensor, targets: torch.Tensor, bins: HistogramBins, workspace: Workspace
+) -> tuple[RowStatistics, torch.Tensor]:
     z = logits.float().contiguous()
     if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < z.shape[-1]:
         raise IndexError(f"a target is none of the {z.shape[-1]} entries of its row")
@@ -80,6 +88,18 @@ def ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor
     Returns:
         float64 [N, number of temperatures, 5].
     """
+    compile_apart(kernels.ladder_sums, COMPILE)
+    return _ladder_sums(logits, temperatures)
+
+
+def compile_loops() -> None:
+    """Compile the loops for what they are given in a pass, so that their code is on disk."""
+    row, target = torch.zeros((1, 64)), torch.zeros(1, dtype=torch.long)
+    _measure_rows(row, target, HistogramBins(), Workspace())
+    _ladder_sums(row, [1.0])
+
+
+def _ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
     z = logits.float().contiguous()
     sums = np.zeros((len(z), len(temperatures), kernels.OCTAVES))
     _threads()

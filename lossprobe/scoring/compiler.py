@@ -9,6 +9,8 @@ that other programs would take for ours.
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +22,7 @@ with unconfigured("NUMBA_", "LLVMLITE_", file=".numba_config.yaml"):
     import numba
     from numba.core import config
     from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
-    from numba.core.event import Event, Listener, install_listener
+    from numba.core.event import Event, Listener, install_listener, trigger_event
 config.reload_config = lambda: None  # what it has now stays: compiling would look at both again
 
 
@@ -69,4 +71,28 @@ def kept(loop: Any) -> Any:
     return loop
 
 
-__all__ = ["Event", "Listener", "install_listener", "kept", "numba"]
+def compile_apart(loop: Any, code: str) -> None:
+    """Let a process of its own compile a function whose code could be kept on disk and is not there yet.
+
+    numba optimises code once more when it loads it: the sums of a function that this process has just compiled are
+    rounded otherwise than those of the same function from disk, and take longer. So all passes load it. Where that
+    process fails, this one compiles the function when it is called.
+
+    Args:
+        loop: from `kept`.
+        code: Python that calls the function; `sys.path` is this process's.
+    """
+    if not isinstance(getattr(loop, "_cache", None), _Cache) or loop.signatures or not sys.executable:
+        return
+    with contextlib.suppress(Exception):  # a damaged index makes pickle raise anything: it is written anew
+        if loop._cache._cache_file._load_index():
+            return
+    command = [sys.executable, "-I", "-c", f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); {code}"]
+    with trigger_event("numba:compile"), contextlib.suppress(OSError):
+        subprocess.run(
+            [*command, json.dumps(sys.path)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+
+
+__all__ = ["Event", "Listener", "compile_apart", "install_listener", "kept", "numba"]

@@ -1,0 +1,32 @@
+"""All passes run the same code: that of a process which had to compile the loops, and that of the next one."""
+
+import os
+import subprocess
+import sys
+
+CODE = """
+import hashlib, sys, torch
+from lossprobe.scoring import compiled
+from lossprobe.scoring.histogram import HistogramBins
+from lossprobe.scoring.statistics import Workspace
+
+torch.manual_seed(0)
+logits, targets = 5 * torch.randn(64, 512), torch.arange(64)
+told = []
+with compiled.tell_of_compiling(lambda: told.append("told")):
+    statistics, spread = compiled.measure_rows(logits, targets, HistogramBins(), Workspace())
+    sums = compiled.ladder_sums(logits, [0.5, 0.7, 1.0, 1.3, 2.0])
+bits = b"".join(each.contiguous().numpy().tobytes() for each in (statistics.entropy_nats, spread, sums))
+print(hashlib.sha256(bits).hexdigest(), *told)
+"""
+
+
+def test_the_first_pass_gives_the_bits_of_the_next(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    printed = [
+        subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, check=True, text=True).stdout
+        for _ in range(2)
+    ]
+    first, second = (words.split() for words in printed)
+    assert first == [second[0], "told"]
+    assert len(second) == 1, "the loops are on disk"
