@@ -1,7 +1,7 @@
 """The files that a run's checkpoint was read from, kept in run.json so that no view writes over one of them.
 
-Files below the working folder are kept relative to the run, so that the same commands in two folders write the same
-bytes, and a folder that is moved as a whole still knows its files; all others are absolute.
+Files in the folder that the run was put into are kept relative to the run, so that the same commands in two folders write
+the same bytes, and a folder that is moved as a whole still knows its files; all others are absolute.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from lossprobe.run.latest import RUNS_FOLDER
 
 
 def stored_inputs(files: Iterable[str], run: Path) -> list[str]:
@@ -19,9 +21,10 @@ def stored_inputs(files: Iterable[str], run: Path) -> list[str]:
         run: the run's folder.
     """
     # The folders of links are resolved, and the links themselves are not: both names are protected then.
-    here, home = Path.cwd(), run.resolve()
+    home = run.resolve()
+    around = home.parent.parent if home.parent.name == RUNS_FOLDER else home.parent
     placed = [Path(file).parent.resolve() / Path(file).name for file in files]
-    return [os.path.relpath(file, home) if file.is_relative_to(here) else str(file) for file in placed]
+    return [os.path.relpath(file, home) if file.is_relative_to(around) else str(file) for file in placed]
 
 
 def read_inputs(stored: object, run: Path) -> tuple[str, ...]:
