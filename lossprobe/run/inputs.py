@@ -1,7 +1,7 @@
 """The files that a run's checkpoint was read from, kept in run.json so that no view writes over one of them.
 
-Files in the folder that the run was put into are kept relative to the run, so that the same commands in two folders write
-the same bytes, and a folder that is moved as a whole still knows its files; all others are absolute.
+Files in the folder that the run was put into are kept relative to the run, so that the same commands in two folders
+write the same bytes, and a folder that is moved as a whole still knows its files; all others are absolute.
 """
 
 from __future__ import annotations
