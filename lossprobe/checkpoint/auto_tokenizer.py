@@ -125,6 +125,8 @@ def quick_look(files: TokenizerFiles, known: Collection[str]) -> dict[str, str] 
         return None
     model = files.model or {}
     declared = files.config.get("tokenizer_class") or model.get("tokenizer_class")
+    if declared and not isinstance(declared, str):
+        return None  # AutoTokenizer says what it makes of that
     family = str(model.get("model_type"))
     names = {declared} if declared else {TOKENIZER_MAPPING_NAMES.get(family)}
     if {family, str(model.get("model_name"))} & MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS:
