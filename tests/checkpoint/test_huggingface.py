@@ -259,3 +259,10 @@ def test_the_configuration_names_the_bos_where_the_tokenizer_does_not(copy_of):
         tokenizer = load_huggingface(path, LoadOptions()).tokenizer
         found[bos] = (tokenizer.bos_id, tokenizer.adds_bos)
     assert found == {3: (3, False), None: (None, False), 10**6: (None, False)}
+
+
+def test_a_tokenizer_class_that_is_no_text_is_told(copy_of):
+    path = copy_of("llama")
+    (path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": [["LlamaTokenizer"]]}))
+    notices = load_huggingface(path, LoadOptions()).facts.notices
+    assert any("AutoTokenizer cannot load it" in notice for notice in notices), notices
