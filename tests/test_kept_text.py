@@ -58,7 +58,6 @@ class Strange(ByteTokenizer):
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
 def model(name="m", **said):

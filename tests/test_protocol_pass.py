@@ -29,7 +29,6 @@ ONE = [LETTERS[:204]]
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)  # half of the time of passes this small
 
 
 class Marked(ByteTokenizer):

@@ -27,7 +27,6 @@ MAY = ["BOS", "context", "stride", "precision", "precision"]
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
 def checked(model, texts=TEXTS, reopen=None, tokens=4096, progress=None, **options):

@@ -47,50 +47,55 @@ def bind(path: Path) -> None:
         connection.bind(str(path))
 
 
-def test_pipes_in_the_place_of_files_of_a_folder(tmp_path):
-    paths = []
-    for name in HUGGING_FACE:
-        path = tmp_path / name
+def folders_with_pipes(folder: Path) -> list[Path]:
+    """Hugging Face folders, each with a pipe in the place of another file."""
+    paths = [folder / name for name in HUGGING_FACE]
+    for path in paths:
         shutil.copytree(CHECKPOINT, path)
-        (path / name).unlink(missing_ok=True)
-        os.mkfifo(path / name)
-        paths.append(path)
-    for line, path in zip(opened(*paths), paths, strict=True):
-        assert line.startswith("checkpoint.unreadable "), line
-        assert line.endswith(f"{path.name}: cannot be read: is not a file but a named pipe (FIFO)")
+        (path / path.name).unlink(missing_ok=True)
+        os.mkfifo(path / path.name)
+    return paths
 
 
-def test_pipes_beside_a_torch_file(tmp_path):
-    words = []
+def pipes_beside_a_torch_file(folder: Path) -> list[str | Path]:
+    """nanoGPT checkpoints, and tokenizers named for them, that are pipes."""
+    words: list[str | Path] = []
     for name in ("ckpt.pt", "meta.pkl"):
-        folder = tmp_path / name
-        folder.mkdir()
-        save_nanogpt(folder)
-        (folder / name).unlink()
-        os.mkfifo(folder / name)
-        words.append(folder / "ckpt.pt")
-    (tmp_path / "good").mkdir()
-    save_nanogpt(tmp_path / "good")
-    os.mkfifo(tmp_path / "pipe.json")
-    os.mkfifo(tmp_path / "pipe.pkl")
-    good = tmp_path / "good/ckpt.pt"
-    words += [f"{good}={tmp_path / 'pipe.json'}", f"{good}={tmp_path / 'pipe.pkl'}", tmp_path / "pipe.pkl"]
-    for line in opened(*words):
-        assert line.endswith("cannot be read: is not a file but a named pipe (FIFO)"), line
+        (folder / name).mkdir()
+        save_nanogpt(folder / name)
+        (folder / name / name).unlink()
+        os.mkfifo(folder / name / name)
+        words.append(folder / name / "ckpt.pt")
+    (folder / "good").mkdir()
+    save_nanogpt(folder / "good")
+    os.mkfifo(folder / "pipe.json")
+    os.mkfifo(folder / "pipe.pkl")
+    good = folder / "good/ckpt.pt"
+    return [*words, f"{good}={folder / 'pipe.json'}", f"{good}={folder / 'pipe.pkl'}", folder / "pipe.pkl"]
 
 
-def test_a_pipe_beside_a_fundamentallm_file(tmp_path):
+def pipes_beside_a_fundamentallm_file(folder: Path) -> list[Path]:
+    """FundamentaLLM checkpoints whose configuration is a pipe."""
     import torch
 
     words = []
-    for name in ("model.yaml", "tokenizer.json"):
-        folder = tmp_path / name
-        folder.mkdir()
-        torch.save({"model_state": {"token_embedding.weight": torch.ones(2, 2)}}, folder / "best.pt")
-        os.mkfifo(folder / "model.yaml" if name == "model.yaml" else folder / "config.yaml")
-        words.append(folder / "best.pt")
-    for line in opened(*words):
-        assert line.endswith("cannot be read: is not a file but a named pipe (FIFO)"), line
+    for name in ("model.yaml", "config.yaml"):
+        (folder / name).mkdir()
+        torch.save({"model_state": {"token_embedding.weight": torch.ones(2, 2)}}, folder / name / "best.pt")
+        os.mkfifo(folder / name / name)
+        words.append(folder / name / "best.pt")
+    return words
+
+
+def test_a_pipe_in_the_place_of_any_file_is_named(tmp_path):
+    folders = folders_with_pipes(tmp_path)
+    others = [*pipes_beside_a_torch_file(tmp_path), *pipes_beside_a_fundamentallm_file(tmp_path)]
+    lines = opened(*folders, *others)
+    assert len(lines) == len(folders) + len(others) == 12
+    assert [line for line in lines if not line.endswith("cannot be read: is not a file but a named pipe (FIFO)")] == []
+    for line, path in zip(lines, folders, strict=False):
+        assert line.startswith("checkpoint.unreadable "), line
+        assert f"{path.name}: cannot be read" in line
 
 
 @pytest.mark.parametrize(

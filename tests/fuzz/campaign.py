@@ -37,7 +37,7 @@ from fuzz.judge import Outcome, Running, differs, faults_of, identity, snapshot,
 
 import lossprobe
 
-CASES = 100  # of the test
+CASES = 60  # of the test
 PATIENCE = 10.0  # seconds that a command may take
 AT_ONCE = 2
 

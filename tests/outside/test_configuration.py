@@ -101,9 +101,9 @@ write_figure("positions.png", figure)
 
 def folder_with(place: Path, *, hostile: bool) -> Path:
     place.mkdir()
-    lines = (EXAMPLES / "jargon-valid.jsonl").read_text("utf-8").splitlines()[:2]
-    (place / "text.jsonl").write_text("\n".join(lines), "utf-8")
-    (place / "more.txt").write_text(json.loads(lines[0])["text"], "utf-8")
+    texts = [json.loads(line)["text"] for line in (EXAMPLES / "jargon-valid.jsonl").read_text("utf-8").splitlines()[:2]]
+    (place / "text.jsonl").write_text("".join(json.dumps({"text": text[:400]}) + "\n" for text in texts), "utf-8")
+    (place / "more.txt").write_text(texts[0][:300], "utf-8")
     for name, link in (("MODEL", CHECKPOINT), ("OTHER", EXAMPLES / "jargon-smoothed")):
         (place / name).symlink_to(link)
     if hostile:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from functools import cache
 
 import numpy as np
 import pytest
@@ -30,8 +31,14 @@ def runs(tmp_path_factory):
     ]
 
 
-def test_each_model_has_its_diagram_and_all_share_the_curves(runs):
-    result = measure_calibration(runs[:2])
+@pytest.fixture(scope="module")
+def measured(runs):
+    """Return how many of the runs → their calibration, measured once."""
+    return cache(lambda count: measure_calibration(runs[:count]))
+
+
+def test_each_model_has_its_diagram_and_all_share_the_curves(runs, measured):
+    result = measured(2)
     axes = axes_of(plot_calibration(runs[0], result))
     assert len(axes) == 2 * 2 + 2
     for model, upper in zip(result.models, axes[:2], strict=True):
@@ -83,8 +90,8 @@ def legend_of(axes) -> list[str]:
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
-def test_more_models_than_fit_are_left_out_and_counted(runs):
-    result = measure_calibration(runs)
+def test_more_models_than_fit_are_left_out_and_counted(runs, measured):
+    result = measured(5)
     figure = plot_calibration(runs[0], result)
     assert len(axes_of(figure)) == 2 * MOST_MODELS + 2
     assert figure.get_suptitle().startswith("calibration of 4 of 5 models on text, context 1024; 95 % intervals")
@@ -92,10 +99,10 @@ def test_more_models_than_fit_are_left_out_and_counted(runs):
     assert plot_calibration(runs[0], fewer).get_suptitle().startswith("calibration on text, context 1024; ")
 
 
-def test_names_are_drawn_as_they_are(runs):  # warnings are errors here
+def test_names_are_drawn_as_they_are(runs, measured):  # warnings are errors here
     names = ["m$\\foo{$", "h$x_y$", "_hidden", "漢\x1b on x"]
     shown = [*names[:3], "\\u6f22\\x1b on x"]
-    figure = plot_calibration(runs[0], renamed(measure_calibration(runs[:4]), *names))
+    figure = plot_calibration(runs[0], renamed(measured(4), *names))
     axes = axes_of(figure)
     assert [upper.get_title(loc="left").split("\n")[0] for upper in axes[:4]] == shown
     *_, vocabulary, temperatures = axes
@@ -104,9 +111,9 @@ def test_names_are_drawn_as_they_are(runs):  # warnings are errors here
     assert "calibration on text, context" in figure.get_suptitle()
 
 
-def test_long_names_stay_apart(runs):
+def test_long_names_stay_apart(runs, measured):
     long = "the_same_beginning_of_several_checkpoints_step_000{}00"
-    axes = axes_of(plot_calibration(runs[0], renamed(measure_calibration(runs[:2]), long.format(1), long.format(2))))
+    axes = axes_of(plot_calibration(runs[0], renamed(measured(2), long.format(1), long.format(2))))
     for names in ([upper.get_title(loc="left").split("\n")[0] for upper in axes[:2]], legend_of(axes[4])):
         assert len(set(names)) == 2
         assert [name[-6:] for name in names] == ["000100", "000200"]
@@ -135,8 +142,8 @@ def test_the_best_temperature_is_always_on_the_axis(tmp_path, scale):
         assert (low, high) == (0.5, 2.0)
 
 
-def test_bins_beyond_the_axis_are_marked_at_its_ends(runs):
-    result = measure_calibration(runs[:1])
+def test_bins_beyond_the_axis_are_marked_at_its_ends(runs, measured):
+    result = measured(1)
 
     def far(hits):
         hits = hits.copy()
@@ -158,13 +165,13 @@ def test_bins_beyond_the_axis_are_marked_at_its_ends(runs):
     assert {line.get_marker() for line in plain.lines} == {"o", "None"}
 
 
-def test_no_bin_with_a_hit_draws(runs):
-    axes = axes_of(plot_calibration(runs[0], with_bins(measure_calibration(runs[:1]), hit_rate=lambda hits: hits * 0)))
+def test_no_bin_with_a_hit_draws(runs, measured):
+    axes = axes_of(plot_calibration(runs[0], with_bins(measured(1), hit_rate=lambda hits: hits * 0)))
     assert len(axes[2].lines[0].get_xdata()) > 10
 
 
-def test_markers_on_the_frame_are_whole(runs):
-    upper = axes_of(plot_calibration(runs[0], measure_calibration(runs[:1])))[0]
+def test_markers_on_the_frame_are_whole(runs, measured):
+    upper = axes_of(plot_calibration(runs[0], measured(1)))[0]
     assert not upper.containers[0].lines[0].get_clip_on()
 
 

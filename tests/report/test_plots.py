@@ -71,12 +71,12 @@ def test_hostile_text_neither_raises_nor_warns(hostile):  # T19; warnings are er
         assert title.startswith("mo$\\frac$del\\u6f22\\x1b on te\\nxt\\u2339, context 1024: ")
 
 
-@pytest.mark.parametrize("name", ["m$\\foo{$", "h$x_y$", "_hidden"])
-def test_a_hostile_name_heads_every_picture(make_run, name):
-    run = make_run([words("first_token", 1, 2, 3, fields={"_$\\x{$": "_$a_b$"})] * 2, name=name, text_name=name)
+def test_hostile_names_head_every_picture(make_run):
+    model, text = "m$\\foo{$", "_h$x_y$"
+    run = make_run([words("first_token", 1, 2, 3, fields={"_$\\x{$": "_$a_b$"})] * 2, name=model, text_name=text)
     for figure in all_plots(run, "_$\\x{$"):
         assert rendered(figure).startswith(b"\x89PNG")
-        assert figure.axes[0].get_title(loc="left").startswith(f"{name} on {name}, context 1024: ")
+        assert figure.axes[0].get_title(loc="left").startswith(f"{model} on {text}, context 1024: ")
 
 
 def test_a_legend_shows_every_name_as_it_is():
