@@ -150,21 +150,38 @@ def _look_at(name: object, files: TokenizerFiles, known: Collection[str]) -> dic
         return {}
     if not isinstance(kind, type) or not issubclass(kind, TokenizersBackend):
         return None
-    if "__init__" not in vars(kind):
+    if kind.__init__ is TokenizersBackend.__init__:  # nothing of its own, and no other class's either
         return {}
-    parameters = inspect.signature(kind).parameters
-    if getattr(kind, "model", None) is not BPE or not {"vocab", "merges"} <= parameters.keys():
-        return None
-    # Nothing of the files but yes and no goes into this tokenizer, which has no vocabulary: the class's own pipeline.
-    choices = {key: value for key, value in files.config.items() if isinstance(value, bool) and key in parameters}
-    empty = kind(vocab={}, merges=[], **choices)
-    if not _same_pipeline(json.loads(empty.backend_tokenizer.to_str()), files.definition):
+    given = {key: value for key, value in files.config.items() if isinstance(value, bool)}
+    empty = _without_vocabulary(kind, given)
+    if empty is None or not _same_pipeline(json.loads(empty.backend_tokenizer.to_str()), files.definition):
         return None
     named = read_settings(files.config, files.special_map, files.added).named
     defaults = {role: str(token) for role, token in empty._special_tokens_map.items() if token and role not in named}
     if not all(content in known for content in defaults.values()):
         return None  # which the class would add
     return {role: token for role, token in defaults.items() if role in ("bos_token", "eos_token")}
+
+
+def _without_vocabulary(kind: Any, given: dict[str, bool]) -> Any:
+    """Return a BPE tokenizer of a class with an empty vocabulary, or None where it takes more than that to make one.
+
+    Nothing of the files but yes and no goes into it, and only where the class takes that: a yes in place of a file's
+    name would be opened as the file with the number 1, standard output.
+    """
+    parameters = inspect.signature(kind).parameters
+    if getattr(kind, "model", None) is not BPE or not {"vocab", "merges"} <= parameters.keys():
+        return None
+    any_number = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = {name for name, each in parameters.items() if each.default is each.empty and each.kind not in any_number}
+    known = {key: value for key, value in given.items() if key in parameters}
+    if needed <= {"vocab", "merges"} and all(_takes_yes_or_no(parameters[key]) for key in known):
+        return kind(vocab={}, merges=[], **known)
+    return None
+
+
+def _takes_yes_or_no(parameter: inspect.Parameter) -> bool:
+    return isinstance(parameter.default, bool) or "bool" in str(parameter.annotation)
 
 
 def _same_pipeline(built: dict[str, Any], definition: dict[str, Any]) -> bool:

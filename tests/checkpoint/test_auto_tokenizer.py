@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import transformers
 from checkpoint import builders
 from checkpoint.test_tokenizer_files import END, folder
 
+from lossprobe.checkpoint.auto_tokenizer import quick_look
 from lossprobe.checkpoint.interface import ReadByOthers
+from lossprobe.checkpoint.tokenizer_files import TokenizerFiles
 from lossprobe.checkpoint.tokenizer_readers import gguf_bos
 from lossprobe.checkpoint.tokenizers import open_tokenizer
 from lossprobe.errors import CheckpointError
@@ -118,6 +121,23 @@ def test_what_autotokenizer_refuses_is_told_and_refused_as_a_tool_sees_it(config
     assert (caught.value.id, caught.value.exit_code) == ("tokenizer.auto_tokenizer", 3)
     assert caught.value.message == notice
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("declared", "more"),
+    [
+        ("MarkupLMTokenizer", {}),  # cannot be made without a dictionary of its own
+        ("FNetTokenizer", {}),  # has no constructor of its own, but another class's
+        ("GPT2Tokenizer", {"vocab": True}),
+        ("CodeLlamaTokenizer", {"prefix_token": True}),
+        ("LukeTokenizer", {"entity_vocab_file": True}),  # True is the number of standard output
+    ],
+)
+def test_a_class_that_cannot_be_made_for_a_look_is_asked_for(declared, more, tmp_path):
+    definition = json.loads(BYTES().to_str())
+    os.fstat(1)
+    assert quick_look(TokenizerFiles("x", definition, {"tokenizer_class": declared, **more}), {}) is None
+    os.fstat(1)  # nothing has closed it
 
 
 def test_a_tokenizer_that_splits_special_tokens_is_told_and_refused_as_a_tool_sees_it(tmp_path):
