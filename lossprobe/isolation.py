@@ -94,8 +94,8 @@ def private_folder(name: str) -> Path | None:
 
 def _places() -> Iterator[Path]:
     """Yield where the folder may be, the best place first."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    if cache.is_absolute():  # a relative one would lie in the working folder
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111 - Path's raises
+    if cache.is_absolute():  # a relative one, or ~ of a user without a home, would lie in the working folder
         yield cache / "lossprobe"
     temporary = temporary_folder()
     if temporary is not None and not _is_working_folder(temporary):  # Python's last resort, and maybe a stranger's

@@ -90,6 +90,14 @@ def test_nothing_of_the_working_folder_is_trusted(places, tmp_path, monkeypatch)
     assert list(Path().iterdir()) == []
 
 
+@POSIX
+def test_a_user_without_a_home(places, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where HOME is not set and the user has no name
+    places[1].parent.mkdir(exist_ok=True)
+    assert private_folder("x") == places[1] / "x"
+
+
 def test_no_home_and_no_temporary_folder(monkeypatch):
     def nowhere():
         raise FileNotFoundError(2, "No usable temporary directory found")
