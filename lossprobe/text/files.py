@@ -246,7 +246,7 @@ class _Walk:
 
     def _follow(self, link: Path) -> None:
         target = _real(link)
-        if target in self._read or target.is_relative_to(self._top):
+        if target in self._read:
             self._remark(INSIDE, link)
         elif self._may_follow(link):
             self.visit(link)

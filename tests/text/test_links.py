@@ -44,6 +44,14 @@ def test_a_link_to_a_file_of_the_folder_stands_for_it(folder):
     assert read(folder) == (["texts/a.txt", "texts/a.txt"], [])
 
 
+def test_a_link_to_a_hidden_folder_is_read_like_a_link_to_a_hidden_file(folder):
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "c.txt").write_text("c")
+    (folder / "file.txt").symlink_to(".cache/c.txt")
+    (folder / "tree").symlink_to(".cache")
+    assert read(folder) == (["texts/a.txt", "c", "c"], [])
+
+
 def test_a_folder_that_is_itself_a_link_was_named_by_the_user(folder, tmp_path):
     (tmp_path / "link").symlink_to("texts")
     (folder / "b.txt").symlink_to("a.txt")
