@@ -195,7 +195,8 @@ def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
         raise UsageError("protocol.option", f"--stride {options.stride}: {protocol} has no stride of its own")
     if options.bos != "auto" and (protocol not in BOS_OPTIONAL or options.bos == "always"):
         raise UsageError("protocol.option", f"--bos {options.bos}: {protocol} decides that itself")
-    plain = getattr(checkpoint.tokenizer, "special_strings", "control") == "text"
+    given = getattr(checkpoint, "own_tokenizer", checkpoint.tokenizer)  # what the tool makes of its files has no choice
+    plain = getattr(given, "special_strings", "control") == "text"
     if plain and PROTOCOLS[protocol].special_strings == "control":
         raise UsageError("protocol.option", f"--special-strings text: {protocol} reads special strings as control ids")
     refuse_beyond_hard_limit(checkpoint, options.context or 0)

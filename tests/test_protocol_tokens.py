@@ -90,6 +90,14 @@ def test_the_tokens_of_a_class_that_builds_them_anew(protocol, family, tmp_path)
     assert sum(notice.startswith(expected) for notice in notices) == 1
 
 
+def test_special_strings_as_text_are_refused_where_the_tool_builds_its_tokens_anew(tmp_path):
+    saved(tmp_path / "m", "qwen3", bos=0, eos=0, config={"bos_token": END, "eos_token": END})
+    checkpoint = open_checkpoint(tmp_path / "m", LoadOptions(special_strings="text"))
+    assert checkpoint_of_tool("lm-eval", checkpoint).tokenizer is not checkpoint.tokenizer
+    with pytest.raises(UsageError, match="--special-strings text: lm-eval reads special strings as control ids"):
+        score_protocol("lm-eval", checkpoint, StringSource([TEXT]), ScoreOptions(context=CONTEXT))
+
+
 @pytest.mark.parametrize("bos", [0, 5, None])
 def test_the_bos_of_config_json_is_no_prefix_of_lm_eval(bos, tmp_path):
     built = saved(tmp_path / "m", bos=bos, eos=264, config=CHATML)
