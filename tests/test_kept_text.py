@@ -75,6 +75,7 @@ def test_text_that_vanishes_is_like_text_that_is_unknown():
         score(model(melts=True), StringSource(TEXTS))
     with pytest.raises(TextError):
         score(model(melts=True), StringSource(TEXTS), ScoreOptions(max_unknown=9 / 41 - 1e-9))
+    score(model(melts=True), StringSource(TEXTS), ScoreOptions(max_unknown=9 / 41))  # the limit itself is allowed
 
 
 def test_no_number_per_byte_or_per_word_where_text_vanished():
@@ -105,6 +106,25 @@ def test_protocols_refuse_the_same_numbers(protocol):
     assert told.notes[-1].startswith("6 bytes (14.63%) of the text dropped or rewritten")
 
 
+def test_paloma_gives_its_number_per_token_alone_where_text_vanished():
+    tables = {}
+    for melts in (True, False):
+        made = model(melts=melts)
+        made.tokenizer.eos_id = 0  # which paloma puts before each document
+        tables[melts] = score_protocol("paloma", made, StringSource(TEXTS), LOOSE)[1].table.set_index("measure")
+    given = tables[True]["value"].notna()
+    assert given[given].index.tolist() == ["token_perplexity"]
+    assert tables[False]["value"].notna().all()
+
+
+def test_levanter_needs_to_know_which_tokens_hold_bytes():
+    _, guessed = score_protocol("levanter", model(tiles=False), StringSource(TEXTS), LOOSE)
+    assert guessed.value is None
+    assert guessed.notes[-1] == "bits_per_byte: refused, which tokens hold bytes is a guess with this tokenizer"
+    _, summed = score_protocol("lm-eval", model(tiles=False), StringSource(TEXTS), LOOSE)
+    assert summed.value is not None, "a sum over the whole text needs no spans"
+
+
 def test_documents_with_vanished_text_are_left_out_of_a_comparison_by_bytes():
     one = score(model("one", melts=True), StringSource(TEXTS), LOOSE).run
     other = score(model("other"), StringSource(TEXTS), LOOSE).run
@@ -120,16 +140,31 @@ def test_documents_with_vanished_text_are_left_out_of_a_comparison_by_bytes():
         compare_bytes(*runs)
 
 
+def audit_settings(folder, early, metric, limit):
+    (folder / "t.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 9))
+    (folder / "lossprobe.toml").write_text(
+        f"schema = 1\n[model]\ncheckpoint = 'm'\n[eval]\nmax_unknown = {limit}\n"
+        f"[stats]\nstop_early = {str(early).lower()}\n"
+        f"[data.t]\npath = 't.jsonl'\n[[check]]\nid = 'c'\ndata = 't'\nmetric = '{metric}'\nmax = 99\n"
+    )
+    (folder / "m").mkdir()
+    return read_settings(folder / "lossprobe.toml")
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("melts", [False, True])
+def test_an_audit_has_the_limits_of_a_run(tmp_path, early, melts):
+    tokenizer = Strange(melts=True) if melts else ByteTokenizer(unknown_byte=ord("a"))
+    settings = audit_settings(tmp_path, early, "nll", 0.05)
+    with pytest.raises(TextError, match=r"\(limit 5\.00%\)") as caught:
+        run_audit(settings, checkpoint(SmallModel(), tokenizer=tokenizer, name="m"))
+    assert caught.value.id == ("text.vanished" if melts else "text.unknown")
+
+
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("metric", ["bits_per_byte", "nll"])
 def test_an_audit_refuses_bits_per_byte(tmp_path, early, metric):
-    (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS * 9))
-    (tmp_path / "lossprobe.toml").write_text(
-        f"schema = 1\n[model]\ncheckpoint = 'm'\n[eval]\nmax_unknown = 1\n[stats]\nstop_early = {str(early).lower()}\n"
-        f"[data.t]\npath = 't.jsonl'\n[[check]]\nid = 'c'\ndata = 't'\nmetric = '{metric}'\nmax = 99\n"
-    )
-    (tmp_path / "m").mkdir()
-    settings = read_settings(tmp_path / "lossprobe.toml")
+    settings = audit_settings(tmp_path, early, metric, 1)
     if metric == "nll":
         assert run_audit(settings, model(melts=True)).exit_code == 0
         return

@@ -152,6 +152,8 @@ def test_what_could_be_a_weight_or_another_model_is_refused(copy_of, family, nam
         (torch.ones(5, 4).tril(), False),
         (torch.tensor(1.0), False),
         (torch.full((5, 5), torch.nan), False),
+        (torch.ones(1, 1), True),
+        (torch.zeros(1, 1), False),
     ],
 )
 def test_masks(mask, expected):
@@ -161,6 +163,47 @@ def test_masks(mask, expected):
 def test_a_window_must_be_that_of_the_configuration():
     assert is_causal_mask(LOCAL, (16,))
     assert not is_causal_mask(LOCAL, (15,))
+
+
+TABLE = torch.rand(2, 8)
+BUFFERS = {
+    "layers.0.rotary_emb.inv_freq": 3 * frequencies(8),
+    "layers.0.table": TABLE,
+    "layers.0.mask": torch.tensor([True, False]),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "expected"),
+    [
+        ("model.layers.0.table", TABLE * (1 + 1e-6), True),
+        ("0.table", TABLE, True),
+        ("layers.0.table", TABLE * 1.1, False),
+        ("layers.0.table", TABLE.reshape(8, 2), False),
+        ("layers.0.weight", TABLE, False),
+        ("layers.0.mask", torch.tensor([1, 0]), True),
+        ("layers.0.mask", torch.tensor([2.0, 0.0]), False),
+        ("layers.0.mask", torch.tensor([0, 1]), False),
+        ("layers.1.rotary_emb.inv_freq", 3 * frequencies(8), True),
+        ("layers.1.rotary_emb.inv_freq", 2 * frequencies(8), False),
+        ("layers.1.rotary_emb.inv_freq", frequencies(4).float(), True),
+        ("layers.1.rotary_emb.inv_freq", torch.ones(1, dtype=torch.int64), False),
+        ("a.cos_cached", torch.ones(8), False),
+        ("a.cos_cached", torch.ones(3, 7), False),
+        ("a.cos_cached", torch.ones(2, 3, 8), False),
+        ("a.cos_cached", angles(8).repeat(1, 2).cos()[None], True),
+        ("a.cos_cached", angles(8).repeat(1, 2).cos() * 0.9, False),
+        ("a.weight", angles(8).repeat(1, 2).cos(), False),
+        ("a.embed_positions", torch.cat([angles(8).sin(), angles(8).cos()], 1), True),
+        ("a.version", torch.ones(()), True),
+        ("a.version", torch.ones(2), False),
+        ("a._float_tensor", torch.ones(2), False),
+        ("a.position_ids", torch.arange(6).reshape(2, 3), False),
+        ("a.position_ids", torch.tensor(0), False),
+    ],
+)
+def test_what_is_a_constant_by_hand(name, tensor, expected):
+    assert Constants(BUFFERS).holds(name, tensor) is expected
 
 
 def test_position_numbers():

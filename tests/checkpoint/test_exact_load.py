@@ -1,10 +1,13 @@
 """Every stored tensor is checked as it is stored, whatever transformers makes of its name; wrappers' names are read."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from checkpoint import builders
 from checkpoint.builders import SMALL
 
+from lossprobe.checkpoint.exact_load import _Unused
 from lossprobe.checkpoint.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import LoadOptions
 
@@ -140,3 +143,76 @@ def test_a_start_that_nobody_knows_is_named(copy_of):
     builders.rewrite(path, renamed("student.{}".format))
     message = builders.refused(path, "checkpoint.missing_tensor")
     assert "(0 of 21 present; all names start with student.)" in message
+
+
+class Tables(torch.nn.Module):
+    """A model with a weight, a bound that may be infinite, and tables that are no weights."""
+
+    base_model_prefix = "model"
+    _keys_to_ignore_on_load_unexpected = (r"^vision\.",)
+    config = SimpleNamespace(to_dict=dict)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2, 2))
+        self.register_buffer("bound", torch.tensor([torch.inf]))
+        self.register_buffer("table", torch.arange(6))
+        self.register_buffer("position_ids", torch.arange(1, 4))
+
+
+INFINITE = torch.tensor([torch.inf])
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "expected"),
+    [
+        ("bound", INFINITE, True),
+        ("model.bound", INFINITE, True),
+        ("bound", torch.tensor([torch.nan]), False),
+        ("weight", INFINITE, False),
+        ("model.weight", INFINITE, False),
+        ("unknown", INFINITE, False),
+    ],
+)
+def test_only_what_is_no_weight_may_be_infinite(name, tensor, expected):
+    assert bool(_Unused(Tables(), {}, set()).is_bound(name, tensor)) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "tensor", "expected"),
+    [
+        ("weight", "I8", torch.ones(2, 2, dtype=torch.int8), True),
+        ("model.weight", "I8", torch.ones(2, 2, dtype=torch.int8), True),
+        ("table", "I64", torch.arange(6), False),
+        ("elsewhere.table", "I64", torch.arange(6), False),
+        ("elsewhere.table", "I64", torch.arange(6) + 1, True),
+        ("elsewhere.flag", "BOOL", torch.tensor([True]), False),
+        ("h.0.attn.bias", "U8", torch.ones(3, dtype=torch.uint8), False),
+        ("vision.qweight", "I32", torch.ones(3, dtype=torch.int32), False),
+    ],
+)
+def test_integers_that_stand_for_weights(name, kind, tensor, expected):
+    assert _Unused(Tables(), {name: tensor}, set()).is_packed(name, kind, tensor) is expected
+
+
+def test_what_no_part_of_the_model_took_over():
+    frequencies = 10000.0 ** -(torch.arange(4) / 4)
+    tensors = {
+        "vision.a": torch.ones(2),
+        "a.rotary_emb.inv_freq": frequencies,
+        "b.rotary_emb.inv_freq": frequencies * 2,
+        "position_ids": torch.arange(3),  # the model has one: what it took over is not unused
+        "table": torch.arange(6),
+        "c.extra": torch.ones(2),
+    }
+    unused = _Unused(Tables(), tensors, {"c.extra"})
+    assert (unused.constant, unused.wrong, unused.left, unused.unexpected) == (
+        {"a.rotary_emb.inv_freq"},
+        ["b.rotary_emb.inv_freq"],
+        {"vision.a"},
+        ["c.extra"],
+    )
+    assert unused.notices() == (
+        "1 stored tensor not used (no weight but a constant): a.rotary_emb.inv_freq",
+        "1 stored tensor not used (left out by the family's model): vision.a",
+    )

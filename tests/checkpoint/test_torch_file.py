@@ -138,6 +138,50 @@ def test_a_bad_entry_name_is_refused_and_nothing_is_written(tmp_path, name):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("top", ["", "C:", "a\\b", "a/.", "a/.."])
+def test_a_bad_name_of_the_one_folder_is_refused_too(tmp_path, top):
+    path = rewrite(save(tmp_path / "a.pt"), lambda name, data: (f"{top}/{name.partition('/')[2]}", data))
+    assert "(entry 1 of " in refused(path, "checkpoint.bad_entry")
+
+
+@pytest.mark.parametrize("name", [b"a", b"a/b\0c"])
+def test_a_name_without_a_folder_or_with_a_nul_is_refused(tmp_path, name):
+    placeholder = b"@" * len(name)  # zipfile itself writes no such name
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr(placeholder.decode(), b"x")
+    (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes().replace(placeholder, name))
+    assert "(entry 1 of 1)" in refused(tmp_path / "a.pt", "checkpoint.bad_entry")
+
+
+def test_an_encrypted_entry_is_refused(tmp_path):
+    path = save(tmp_path / "a.pt")
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1  # the flags of the last entry of the table of contents
+    path.write_bytes(data)
+    assert "encrypted entries are not allowed" in refused(path, "checkpoint.compressed")
+
+
+@pytest.mark.parametrize("name", ["constants.pkl", "code/__torch__.py"])
+def test_either_sign_of_torchscript_is_enough(tmp_path, name):
+    path = save(tmp_path / "a.pt")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"a/{name}", b"x")
+    assert f"the archive holds {name} (1 code entries)" in refused(path, "checkpoint.torchscript")
+
+
+def test_an_entry_that_reaches_one_byte_into_the_next_is_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/x", b"1234")
+        archive.writestr("a/y", b"1234")
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    for place in (entry + 20, entry + 24):  # its size, stored and whole
+        data[place] += 1
+    path.write_bytes(data)
+    assert "entry a/x ends at byte" in refused(path, "checkpoint.bad_entry")
+
+
 def test_an_entry_that_appears_twice_is_refused(tmp_path):
     path = save(tmp_path / "a.pt")
     with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():

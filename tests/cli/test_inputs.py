@@ -10,8 +10,10 @@ import pytest
 import torch
 from bundled import CHECKPOINT
 
-from lossprobe.cli.inputs import is_same
+from lossprobe.cli.inputs import PROTECTED_NAMES, is_same, protect_files, protect_folder, protect_texts
 from lossprobe.cli.main import run
+from lossprobe.errors import UsageError
+from lossprobe.run.inputs import read_inputs, stored_inputs
 from lossprobe.run.reader import latest_run
 
 AUDIT = """\
@@ -206,3 +208,61 @@ def test_one_file_is_known_by_all_its_names(tmp_path):
     assert is_same(tmp_path / "d", tmp_path / "nothing")
     assert not is_same(tmp_path / "a", tmp_path / "nothing")
     assert not is_same(tmp_path / "a", tmp_path / "d")
+
+
+def refused(protect, *arguments) -> str:
+    with pytest.raises(UsageError) as caught:
+        protect(*arguments)
+    return caught.value.id
+
+
+@pytest.mark.parametrize("weights", ["a.safetensors", "model.safetensors.index.json", "pytorch_model-1.bin"])
+def test_a_folder_with_a_configuration_and_weights_is_a_checkpoint(tmp_path, weights):
+    destination = tmp_path / "x.csv"
+    (tmp_path / weights).write_text("x")
+    protect_files([destination], ())
+    (tmp_path / "config.json").write_text("{}")
+    assert refused(protect_files, [destination], ()) == "output.inside_checkpoint"
+    (tmp_path / weights).unlink()
+    protect_files([destination], ())
+    read = [str(tmp_path / "config.json")]
+    assert refused(protect_files, [tmp_path / "deep/x.csv"], read) == "output.inside_checkpoint"
+
+
+@pytest.mark.parametrize("name", [*sorted(PROTECTED_NAMES), "a.gguf", "A.PT", "a.safetensors"])
+def test_what_its_name_calls_a_part_of_a_checkpoint_is_not_replaced(tmp_path, name):
+    protect_files([tmp_path / name], ())  # nothing stands there
+    (tmp_path / name).write_text("x")
+    assert refused(protect_files, [tmp_path / name], ()) == "output.is_input"
+    (tmp_path / "link.csv").symlink_to(name)
+    assert refused(protect_files, [tmp_path / "link.csv"], ()) == "output.is_input"
+
+
+def test_a_folder_that_holds_what_was_read_is_no_place_for_a_run(tmp_path):
+    (tmp_path / "home/deep").mkdir(parents=True)
+    (tmp_path / "home/deep/weights").write_text("x")
+    (tmp_path / "link").symlink_to("home")
+    read = [str(tmp_path / "home/deep/weights")]
+    for folder in ("home", "home/deep", "link"):
+        assert refused(protect_folder, tmp_path / folder, read) == "output.inside_checkpoint"
+    assert refused(protect_folder, tmp_path / "home/deep/weights", read) == "output.is_input"
+    protect_folder(tmp_path / "home/deep/run", read)
+    protect_folder(None, read)
+    assert refused(protect_texts, [tmp_path / "link/deep/weights"], map(Path, read)) == "output.is_input"
+    protect_texts([tmp_path / "other"], map(Path, read))
+
+
+def test_inputs_are_kept_by_where_the_run_lies(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/link").symlink_to(tmp_path / "far/weights")
+    (tmp_path / "alias").symlink_to("work")
+    files = [str(tmp_path / name) for name in ("work/ckpt.pt", "far/ckpt.pt", "alias/link", "work/deep/meta.pkl")]
+    whole = [str(tmp_path / name) for name in ("work/ckpt.pt", "far/ckpt.pt", "work/link", "work/deep/meta.pkl")]
+    for place, up in (("work/.lossprobe/run", "../.."), ("work/run", "..")):
+        run_folder = tmp_path / place
+        stored = stored_inputs(files, run_folder)
+        assert stored == [f"{up}/ckpt.pt", whole[1], f"{up}/link", f"{up}/deep/meta.pkl"]
+        assert list(read_inputs(stored, run_folder)) == whole
+    for odd in (None, 3, "ckpt.pt", {"a": 1}, [3, None]):
+        assert read_inputs(odd, tmp_path) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossprobe.checkpoint.interface import Tokens
+from lossprobe.errors import NothingToScoreError
 from lossprobe.run import planning, tally
 from lossprobe.run.planning import PlanOptions, write_plan
 from lossprobe.run.store import RunStore
@@ -114,6 +116,33 @@ def test_what_is_unknown_is_shown_a_few_times_over_all_documents():
         total.add(count, count.record(0, keep_text=False))
     assert total.unknown_text == ["☃", "é", "漢", "字", "ñ"]
     assert total.unknown == 10
+
+
+def test_where_text_vanished_no_span_counts_and_unknown_text_is_named_all_the_same():
+    count = DocumentCount(Document("aé☃", "x", 1, 0))
+    unknown = np.array([False, True])
+    count.add_tokens(Tokens(np.zeros(2, np.int32), np.array([1, 3]), unknown, 3, tiles=True, vanished_bytes=3))
+    assert count.record(0, keep_text=False)["tiles"] is False
+    assert count.unknown_text == ["é"]
+
+
+def test_one_document_whose_spans_are_a_guess_is_enough_to_say_so():
+    total, records = tally.Tally(), []
+    for tiles in (True, False, True):
+        count = DocumentCount(Document("ab", "x", 1, 0))
+        count.add_tokens(Tokens(np.zeros(1, np.int32), np.array([2]), np.array([False]), tiles=tiles))
+        records.append(count.record(0, keep_text=False))
+        total.add(count, records[-1])
+    assert [record["tiles"] for record in records] == [True, False, True]
+    assert total.counts()["spans_tile"] is False
+
+
+def test_tokens_of_an_empty_text_are_nothing_to_score():
+    total = tally.Tally(Counter(tokens=3, scored_tokens=2), Counter(special=1))
+    with pytest.raises(NothingToScoreError, match="no tokens"):
+        total.check(StringSource([""]))
+    total.sums["bytes"] = 1
+    assert total.check(StringSource(["a"])) is None
 
 
 def test_documents_keep_their_order_and_no_second_copy_of_a_text(tmp_path):
