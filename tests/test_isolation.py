@@ -133,5 +133,17 @@ def test_loops_are_kept_in_the_private_folder_alone_and_damage_is_no_harm(tmp_pa
     assert uncached.stats.cache_path is None
 
 
+def test_each_kind_of_processor_has_loops_of_its_own(tmp_path, monkeypatch):
+    """Code for another one would count as compiled, and this process would then compile anew: other last bits."""
+    from lossprobe.scoring import compiler
+
+    monkeypatch.setattr(compiler, "private_folder", lambda name: tmp_path)
+    paths = set()
+    for name in ("znver3", "sapphirerapids", "znver3"):
+        monkeypatch.setattr(compiler.llvmlite.binding, "get_host_cpu_name", lambda name=name: name)
+        paths.add(compiler.kept(compiler.numba.njit(_total)).stats.cache_path)
+    assert len(paths) == 2
+
+
 def _total(values):
     return values.sum()

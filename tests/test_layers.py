@@ -50,6 +50,7 @@ ALLOWED = {
 HOMES = {
     "torch": {"checkpoint", "scoring", "cli"},
     "numba": {"scoring"},
+    "llvmlite": {"scoring"},
     "transformers": {"checkpoint"},
     "tokenizers": {"checkpoint"},
     "safetensors": {"checkpoint"},

@@ -9,6 +9,7 @@ that other programs would take for ours.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from lossprobe.isolation import private_folder, unconfigured
 
 IMPORTED_BEFORE = "numba" in sys.modules
 with unconfigured("NUMBA_", "LLVMLITE_", file=".numba_config.yaml"):
+    import llvmlite.binding  # what numba compiles with
     import numba
     from numba.core import config
     from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
@@ -36,8 +38,15 @@ class _Locator(UserProvidedCacheLocator):
         if folder is None or (IMPORTED_BEFORE and config._env_reloader.old_environ):
             return None
         locator = cls(py_func, py_file)
-        locator._cache_path = str(folder / cls.get_suitable_cache_subpath(py_file))  # type: ignore[no-untyped-call]
+        place = folder / _processor() / cls.get_suitable_cache_subpath(py_file)  # type: ignore[no-untyped-call]
+        locator._cache_path = str(place)
         return locator
+
+
+def _processor() -> str:
+    """Return a folder name for this kind of processor: a home on a network may serve unlike ones."""
+    named = [llvmlite.binding.get_host_cpu_name(), llvmlite.binding.get_host_cpu_features().flatten()]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:12]
 
 
 class _Files(CompileResultCacheImpl):
