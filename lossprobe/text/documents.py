@@ -21,6 +21,7 @@ from lossprobe.units import format_count, plural, visible
 
 NUL_SHARE_OF_BINARY = 0.01
 BOM = "\ufeff"
+MARKUP = (".json", ".csv", ".tsv")  # records and tables, which few models are meant to read as they stand
 SHOWN_LINES = 5
 
 
@@ -124,6 +125,7 @@ class TextSource:
         """
         budget = Budget(self.options.max_bytes)
         separators = 0
+        self._tell_of_markup()
         for file in self.files:
             if self.options.text_field is not None or file.is_jsonl:
                 yield from self._records(file, budget)
@@ -140,6 +142,16 @@ class TextSource:
     def _notice(self, text: str) -> None:
         if text not in self.notices:
             self.notices.append(text)
+
+    def _tell_of_markup(self) -> None:
+        """Say which files look like records by their names, and are scored with all their brackets and quotes."""
+        files = [file for file in self.files if file.name.lower().removesuffix(".gz").endswith(MARKUP)]
+        if files and self.options.text_field is None:
+            others = f" and {plural(len(files) - 1, 'other file')}" if len(files) > 1 else ""
+            self._notice(
+                f"{files[0].shown}{others}: scored as plain text, with brackets, keys and quotes; "
+                "--text-field NAME reads one JSON record a line"
+            )
 
     def _line_ends(self, text: str) -> str:
         return with_lf(text) if self.options.newlines == "lf" else text

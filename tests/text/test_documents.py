@@ -188,6 +188,23 @@ def test_a_jsonl_with_a_very_long_path_is_still_a_jsonl(tmp_path):
     assert [d.text for d in read(write(folder, b'{"text": "a"}\n', "r.jsonl"))[0]] == ["a"]
 
 
+@pytest.mark.parametrize("name", ["a.json", "B.JSON", "a.csv", "a.tsv", "a.json.gz"])
+def test_records_that_are_scored_as_plain_text_are_told(tmp_path, name):
+    data = b'{"text": "a cat"}\n'
+    (tmp_path / "texts").mkdir()
+    path = tmp_path / "texts" / name
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    documents, notices = read(path)
+    assert [document.text for document in documents] == [data.decode()]
+    assert notices == [
+        f"{path}: scored as plain text, with brackets, keys and quotes; --text-field NAME reads one JSON record a line"
+    ]
+    assert read(path, text_field="text")[1] == []
+    (tmp_path / "texts" / "z.csv").write_bytes(b"a,b\n")
+    (tmp_path / "texts" / "z.txt").write_bytes(b"a b\n")
+    assert [notice.split(": ")[0] for notice in read(tmp_path / "texts")[1]] == [f"{path} and 1 other file"]
+
+
 def test_text_field_reads_any_file_as_records(tmp_path):
     path = write(tmp_path, b'{"body": "a", "text": "b"}\n', "r.txt")
     documents, _ = read(path, text_field="body")
