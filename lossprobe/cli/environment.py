@@ -6,6 +6,7 @@ They choose the arithmetic, switch checks off, name folders that code is loaded 
 from __future__ import annotations
 
 import os
+import re
 
 # Beginnings of names. Threads, devices and memory stay the user's: they decide how fast a run is, and where.
 CONFIGURATION = (
@@ -15,6 +16,7 @@ CONFIGURATION = (
     "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "TRITON_", "USE_FLAX", "USE_HUB_KERNELS", "USE_TF", "USE_TORCH", "XLA_",
 )  # fmt: skip
 KEPT = ("_NUM_THREADS", "_ALLOC_CONF", "_MPS_FALLBACK")
+SIZE_OF_TERMINAL = ("COLUMNS", "LINES")  # rich takes what is a digit to Unicode for a number, "²" too, and fails
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
@@ -23,7 +25,8 @@ def settle_environment() -> list[str]:
     unused = sorted(
         name
         for name in os.environ
-        if name.startswith(CONFIGURATION) and not name.endswith(KEPT) and name not in OFFLINE
+        if (name.startswith(CONFIGURATION) and not name.endswith(KEPT) and name not in OFFLINE)
+        or (name in SIZE_OF_TERMINAL and not re.fullmatch("[0-9]{0,6}", os.environ[name]))
     )
     for name in unused:
         del os.environ[name]

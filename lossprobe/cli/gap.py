@@ -13,6 +13,8 @@ from lossprobe.errors import UsageError
 from lossprobe.units import format_count, format_perplexity, visible
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from lossprobe.analysis.gap import Gap
     from lossprobe.run.reader import Run
 
@@ -41,7 +43,8 @@ def gap(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
 
     train, validation = _find_pair(sources, scoring)
     result = measure_gap(train, validation)
-    view = View("gap", train, result, lines=_lines(result), left_out=ENDS, others=(validation,))
+    view = View("gap", train, result, lines=_lines(result), left_out=ENDS, others=(validation,),
+                more=_known_by_heart(result))  # fmt: skip
     present(view, outputs)
 
 
@@ -75,8 +78,6 @@ def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
 
 def _lines(result: Gap) -> tuple[str, ...]:
     """Return what stands below the table: both texts, and the documents known by heart."""
-    from lossprobe.report.tables import to_terminal
-
     lines = []
     for name, known in (("train", result.train_memorised), ("validation", result.validation_memorised)):
         text = visible(getattr(result, f"{name}_text"), 80)
@@ -87,11 +88,19 @@ def _lines(result: Gap) -> tuple[str, ...]:
             f"accuracy {_ranged(result, f'{name}_accuracy')}; memorised {_percent(known.share_of_documents)} of the "
             f"documents and {_percent(known.share_of_tokens)} of their tokens"
         )
-        if len(known.table):
-            title = f"{name}: documents known by heart ({len(known.table)} of {format_count(known.documents)})"
-            table = known.table.drop(columns="source")
-            lines += ["", *to_terminal(table, title, [], width=120).splitlines(), ""]
     return tuple(lines)
+
+
+def _known_by_heart(result: Gap) -> tuple[tuple[str, pd.DataFrame], ...]:
+    """Return the tables of memorised documents, each with its heading."""
+    return tuple(
+        (
+            f"{name}: documents known by heart ({len(known.table)} of {format_count(known.documents)})",
+            known.table.drop(columns="source"),
+        )
+        for name, known in (("train", result.train_memorised), ("validation", result.validation_memorised))
+        if len(known.table)
+    )
 
 
 def _ranged(result: Gap, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lossprobe.run.reader import Run
+
+PIPE_COLUMNS = 160  # where nobody says how wide what reads the pipe is
 
 
 @dataclass(frozen=True)
@@ -130,5 +133,9 @@ def _page(view: View, *, markdown: bool) -> str:
     pages = [(table, title, lines), *((frame, heading, []) for heading, frame in view.more)]
     if markdown:
         return "\n".join(to_markdown(*page) for page in pages)
-    width = None if sys.stdout.isatty() else 160
-    return "\n".join(to_terminal(*page, width).rstrip("\n") + "\n" for page in pages)
+    return "\n".join(to_terminal(*page, _width()).rstrip("\n") + "\n" for page in pages)
+
+
+def _width() -> int | None:
+    """Return the columns of the page; None for those of the terminal, or of `COLUMNS`, which rich reads."""
+    return None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else PIPE_COLUMNS

@@ -124,6 +124,22 @@ def test_documents_known_by_heart_are_listed(tmp_path, capsys):
     assert "a leak of training text" in out
 
 
+def test_documents_known_by_heart_fit_the_terminal_and_are_tables_in_markdown(tmp_path, capsys, monkeypatch):
+    known = words("first_token", *[0.01] * 40)
+    train = write_run(tmp_path / "seen", [known], text_name="seen")
+    validation = write_run(tmp_path / "new", [words("first_token", *[5.0] * 40)], text_name="new")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(["gap", str(train.path), str(validation.path), "--table"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert any(line.split()[:2] == ["document", "line"] for line in out.splitlines())
+    assert run(["gap", str(train.path), str(validation.path), "--markdown"]) == 0
+    out = capsys.readouterr().out
+    assert "known by heart" in out
+    assert "\u2500" not in out
+    assert any(line.startswith("| document | line |") for line in out.splitlines())
+
+
 def refused(capsys, code: int, id_: str, *arguments) -> str:
     assert run(["gap", *map(str, arguments)]) == code
     out, err = capsys.readouterr()

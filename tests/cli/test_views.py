@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.cells import cell_len
 
 from lossprobe.cli.main import run
 from lossprobe.run.reader import latest_run
@@ -58,6 +59,23 @@ def test_files_are_named_after_the_command_and_their_bytes_are_always_the_same(w
     assert (code, out) == (0, "")
     assert again == {"x.csv": first[f"{view}.csv"], f"{view}.png": first[f"{view}.png"]}
     assert "error" not in err
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_table_in_a_pipe_is_as_wide_as_columns_says(work, capsys, monkeypatch, view):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = call(capsys, view, "--table")
+    assert code == 0
+    assert max(map(cell_len, out.splitlines())) <= 80
+    monkeypatch.setenv("COLUMNS", "160")
+    wide = call(capsys, view, "--table")[1]
+    monkeypatch.delenv("COLUMNS")
+    assert call(capsys, view, "--table")[1] == wide
+
+
+def test_columns_that_are_no_number_are_passed_over(work, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "\u00b2")  # a digit to Unicode, and to rich
+    assert call(capsys, "positions", "--table")[0] == 0
 
 
 @pytest.mark.parametrize("view", VIEWS)
