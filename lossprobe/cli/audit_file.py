@@ -54,7 +54,7 @@ def audit_file_options(command: Command) -> Command:
         click.option("--device", metavar="auto|cpu|cuda[:N]|mps", help="In the place of model.device."),
         click.option("--dtype", type=click.Choice(DTYPES), help="In the place of model.dtype."),
         click.option("--baseline", metavar="FOLDER", help="In the place of baseline.path."),
-        click.option("--seed", type=click.IntRange(min=0), help="In the place of stats.seed."),
+        click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="In the place of stats.seed."),
         click.option("--stop-early/--no-stop-early", default=None, help="In the place of stats.stop_early."),
         click.option("-q", "--quiet", is_flag=True, help="No progress."),
     )

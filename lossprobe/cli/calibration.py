@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, sources_argument, view_options
+from lossprobe.cli.options import Outputs, Real, Scoring, ViewCommand, scoring_options, sources_argument, view_options
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--by", metavar="FIELD|document|context|class|frequency",
               help="The same for slices: a JSONL field, documents, amount of context, or kind and frequency of the "
               "first choice.")  # fmt: skip
-@click.option("--smoothing", type=click.FloatRange(0, 1, max_open=True), metavar="EPS",
+@click.option("--smoothing", type=Real(0, 1, max_open=True), metavar="EPS",
               help="Label smoothing that the models after the first had in training, for the bound.")  # fmt: skip
 @click.option("--allow-different", is_flag=True,
               help="Put runs side by side although text, tokenizer, windows or BOS differ.")  # fmt: skip

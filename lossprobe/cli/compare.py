@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, view_options
+from lossprobe.cli.options import COUNT, Outputs, Scoring, ViewCommand, scoring_options, view_options
 from lossprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ LEFT_OUT = ("text", "second_top_text", "first_top_text", "clusters", "token_id",
 @click.command(cls=ViewCommand, short_help="Two models on one text: how much they differ, and where.")
 @click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="A B [TEXT]")
 @click.option("--by", metavar="token|type|document|context|class|FIELD", default="token", help=BY_HELP)
-@click.option("--top", type=click.IntRange(min=1), default=10, help="How many of the largest changes.")
+@click.option("--top", type=COUNT, default=10, help="How many of the largest changes.")
 @click.option("--kl", is_flag=True, help=KL_HELP)
 @click.option("--allow-different", is_flag=True, help="Compare although windows or BOS differ.")
 @view_options

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
+from lossprobe.cli.options import COUNT, Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
 
 # The terminal table leaves these to the CSV, so that a row stays readable.
 LEFT_OUT = {"token": ("text", "top_prob"), "type": (), "document": ("source",), "class": ()}
@@ -16,8 +16,8 @@ LEFT_OUT = {"token": ("text", "top_prob"), "type": (), "document": ("source",), 
 @source_argument
 @click.option("--by", type=click.Choice(["token", "type", "document", "class"]), default="token",
               help="Single tokens, vocabulary entries, documents, or kinds of token.")  # fmt: skip
-@click.option("--top", type=click.IntRange(min=1), default=20, help="How many.")
-@click.option("--min-count", type=click.IntRange(min=1), default=5,
+@click.option("--top", type=COUNT, default=20, help="How many.")
+@click.option("--min-count", type=COUNT, default=5,
               help="Fewest occurrences of an entry in the ranking by mean (--by type).")  # fmt: skip
 @view_options
 @scoring_options

@@ -25,7 +25,7 @@ def named_files(context: click.Context) -> list[Path]:
 
 
 def protect_files(destinations: Iterable[Path], files: Sequence[str]) -> None:
-    """Refuse to write a result over a file that a checkpoint was read from, or into the folder of a checkpoint.
+    """Refuse to write a result over a file that a checkpoint was read from, or into a checkpoint, run or baseline.
 
     Args:
         destinations: files that are to be written.
@@ -43,6 +43,12 @@ def protect_files(destinations: Iterable[Path], files: Sequence[str]) -> None:
                 "output.is_input", f"{shown}: is a file that the checkpoint was read from{other}: never changed"
             )
         target = destination.resolve()
+        stored = next((home for home in list(target.parents)[:2] if _is_stored(home)), None)
+        if stored is not None:
+            kept = visible(str(stored), 200)
+            raise UsageError(
+                "output.inside_run", f"{shown}: lies inside {kept}, a run or baseline, which is never changed"
+            )
         homes = [Path(file).parent.resolve() for file in files if Path(file).name == "config.json"]
         if any(home in target.parents for home in homes) or _is_checkpoint_folder(target.parent):
             raise UsageError("output.inside_checkpoint", f"{shown}: lies inside a checkpoint, which is never changed")
@@ -96,3 +102,9 @@ def is_same(one: Path, other: Path) -> bool:
 def _is_checkpoint_folder(folder: Path) -> bool:
     weights = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
     return (folder / "config.json").is_file() and any(True for name in weights for _ in folder.glob(name))
+
+
+def _is_stored(folder: Path) -> bool:
+    """Return whether a folder is a run, finished or not, or a baseline: by two names, since anybody has a plan.json."""
+    run = (folder / "tokens").is_dir() and any((folder / name).is_file() for name in ("run.json", "plan.json"))
+    return run or all((folder / name).is_file() for name in ("baseline.json", "tokens.parquet"))

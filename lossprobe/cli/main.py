@@ -52,6 +52,7 @@ KEPT = "finished parts are kept; repeat the command to resume"
 OUT_OF_MEMORY = re.compile(
     r"(?i)failed to map segment|(cannot|can't|can not|unable to) allocate|bad_alloc|start new thread|out of memory"
 )
+UNREACHABLE = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP)  # what `Path.exists` raises
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -150,6 +151,9 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(ResourceError.exit_code, "memory", "out of memory", "lower --batch-size or --context")
         case OSError() if error.errno in FULL:
             return Failure(OutputError.exit_code, "output.write", f"cannot be written: {error.strerror}")
+        case OSError() if error.errno in UNREACHABLE and isinstance(error.filename, (str, bytes, os.PathLike)):
+            shown = visible(os.fsdecode(error.filename), 100)
+            return Failure(2, "path.unreachable", f"{shown}: cannot be reached: {error.strerror}")
         case FileNotFoundError() if temporary_folder() is None:
             hint = "set TMPDIR to a folder that can be written"
             return Failure(OutputError.exit_code, "output.no_folder", "there is no folder for temporary files", hint)

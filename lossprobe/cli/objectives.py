@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
+from lossprobe.cli.options import Outputs, Real, Scoring, ViewCommand, scoring_options, source_argument, view_options
 from lossprobe.units import plural
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ class Numbers(click.ParamType[tuple[int, ...]]):
 
 @click.command(cls=ViewCommand, short_help="The same tokens under other losses: smoothed, focal, ranking, z-loss.")
 @source_argument
-@click.option("--smoothing", type=click.FloatRange(0, 1), default=0.1, metavar="EPS",
+@click.option("--smoothing", type=Real(0, 1), default=0.1, metavar="EPS",
               help="Label smoothing, in both conventions.")  # fmt: skip
-@click.option("--focal", type=click.FloatRange(min=0), default=2.0, metavar="GAMMA", help="Focal loss.")
-@click.option("--margin", type=click.FloatRange(min=0), default=1.0, metavar="NATS",
+@click.option("--focal", type=Real(min=0), default=2.0, metavar="GAMMA", help="Focal loss.")
+@click.option("--margin", type=Real(min=0), default=1.0, metavar="NATS",
               help="Ranking loss: margin that the token must have before the hardest other entry.")  # fmt: skip
-@click.option("--z-weight", type=click.FloatRange(min=0), default=1e-4, metavar="ALPHA", help="Weight of the z-loss.")
+@click.option("--z-weight", type=Real(min=0), default=1e-4, metavar="ALPHA", help="Weight of the z-loss.")
 @click.option("--micro-batch", type=Numbers(), default="1,8", metavar="N[,N...]",
               help="Windows per micro-batch, for the mean of micro-batch means.")  # fmt: skip
 @click.option("--batch-tokens", type=click.IntRange(1, 1 << 31), default=2048, metavar="N",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+COUNT = click.IntRange(1, 1 << 40)  # beyond any text; libraries count in 64 bits and fail in their own words
 SUFFIXES = {"--csv": ".csv", "--plot": ".png"}
 SPECIAL_STRINGS = ["control", "text"]
 DTYPES = ["auto", "float32", "bfloat16", "float16"]
@@ -78,6 +80,17 @@ class Outputs:
             )
 
 
+class Real(click.FloatRange):
+    """A number in a range: click lets "nan" pass, with which every comparison is false."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
+
+
 class BatchSize(click.ParamType[int | None]):
     """A positive number, or `auto` (None)."""
 
@@ -87,7 +100,7 @@ class BatchSize(click.ParamType[int | None]):
         """Return the number, or None for `auto`."""
         if value == "auto" or value is None:
             return None
-        return int(click.IntRange(min=1).convert(value, param, ctx))
+        return int(COUNT.convert(value, param, ctx))
 
 
 class ViewCommand(click.Command):
@@ -135,8 +148,8 @@ def scoring_options(command: Command) -> Command:
     options = (
         click.option("--batch-size", type=BatchSize(), default="auto", help="Most windows per forward pass."),
         click.option("--bos", type=click.Choice(["auto", "always", "never"]), default="auto", help=BOS_HELP),
-        click.option("--context", "--max-length", "context", type=click.IntRange(min=1), help=CONTEXT_HELP),
-        click.option("--desmooth", type=click.FloatRange(0, 1, max_open=True), metavar="EPS", help=DESMOOTH_HELP),
+        click.option("--context", "--max-length", "context", type=COUNT, help=CONTEXT_HELP),
+        click.option("--desmooth", type=Real(0, 1, max_open=True), metavar="EPS", help=DESMOOTH_HELP),
         click.option("--device", default="cpu", metavar="auto|cpu|cuda[:N]|mps", help="Where the model runs."),
         click.option("--dtype", type=click.Choice(DTYPES), default="float32", help=DTYPE_HELP),
         click.option(
@@ -144,8 +157,8 @@ def scoring_options(command: Command) -> Command:
         ),
         click.option("--gelu", type=click.Choice(["erf", "tanh"]), default="erf", help=GELU_HELP),
         click.option("--ignore-config", multiple=True, metavar="KEY", help=IGNORE_HELP),
-        click.option("--max-bytes", type=click.IntRange(min=1), default=1 << 31, help="Refuse longer texts."),
-        click.option("--max-unknown", type=click.FloatRange(0, 1), default=0.01, help=UNKNOWN_HELP),
+        click.option("--max-bytes", type=COUNT, default=1 << 31, help="Refuse longer texts."),
+        click.option("--max-unknown", type=Real(0, 1), default=0.01, help=UNKNOWN_HELP),
         click.option("--newlines", type=click.Choice(["keep", "lf"]), default="keep", help="lf: CRLF and CR to LF."),
         click.option("--no-text", is_flag=True, help="Keep the text itself out of the run (confidential texts)."),
         click.option("-o", "--output", type=folder, metavar="RUN", help="Run directory.  [default: in .lossprobe/]"),
@@ -154,7 +167,7 @@ def scoring_options(command: Command) -> Command:
         click.option("--score-unknown", is_flag=True, help="Score tokens outside the vocabulary too."),
         click.option("--special-strings", type=click.Choice(SPECIAL_STRINGS), default="control", help=SPECIAL_HELP),
         click.option("--split-documents", metavar="blank-line|line|REGEX", help="Cut files into documents here."),
-        click.option("--stride", type=click.IntRange(min=1), help=STRIDE_HELP),
+        click.option("--stride", type=COUNT, help=STRIDE_HELP),
         click.option("--text-field", metavar="NAME", help="Text field of a JSONL.  [default: text, for .jsonl]"),
         click.option("--tokenizer", type=file, help=TOKENIZER_HELP),
     )

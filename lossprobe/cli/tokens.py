@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
+from lossprobe.cli.options import COUNT, Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
 
 
 @click.command(cls=ViewCommand, short_help="Every token with its text, context, loss, rank and entropy.")
@@ -14,7 +14,7 @@ from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options
 @click.option(
     "--where", multiple=True, metavar="CONDITION", help='Only rows that meet it, such as "loss > 5 and context < 32".'
 )
-@click.option("--rows", type=click.IntRange(min=1), default=20, help="Rows of the terminal table.")
+@click.option("--rows", type=COUNT, default=20, help="Rows of the terminal table.")
 @view_options
 @scoring_options
 def tokens(sources: tuple[Path, ...], where: tuple[str, ...], rows: int, outputs: Outputs, scoring: Scoring) -> None:

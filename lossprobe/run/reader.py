@@ -193,7 +193,9 @@ def open_run(path: Path | str) -> Run:
         raise damaged(path, f"{MANIFEST} is damaged: it has no {error}") from None
     except (OSError, ValueError) as error:
         raise damaged(path, f"{MANIFEST} is damaged: {visible(str(error), 80)}") from None
-    if kind != KIND or version != SCHEMA_VERSION:
+    if kind != KIND:
+        raise damaged(path, f"{MANIFEST} is damaged: its kind is {visible(repr(kind), 40)}, not {KIND!r}")
+    if version != SCHEMA_VERSION:
         raise OutputError(
             "run.schema",
             f"{shown}: schema {visible(str(version), 20)}, this lossprobe reads {SCHEMA_VERSION}",
@@ -228,7 +230,18 @@ def latest_run(folder: Path) -> Run:
         UsageError: there is none.
         OutputError: it, or what names it, cannot be read any more.
     """
-    return open_run(folder / latest_path(folder / RUNS_FOLDER))
+    path = folder / latest_path(folder / RUNS_FOLDER)
+    try:
+        there = is_run(path)
+    except OSError:  # too long a name, or no way to it
+        there = False
+    if not there:
+        raise UsageError(
+            "run.missing",
+            f"{visible(str(path), 200)}: is no run any more (it was this folder's latest)",
+            hint="name a run, or score again",
+        )
+    return open_run(path)
 
 
 def _read_parquet(paths: Sequence[str]) -> str:

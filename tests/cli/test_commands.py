@@ -122,6 +122,14 @@ def test_usage_errors(work, capsys, tmp_path, text):
     refused(capsys, 2, "windows.context", "score", CHECKPOINT, text, "--context", "257")
     refused(capsys, 2, "windows.stride", "score", CHECKPOINT, text, "--context", "64", "--stride", "65")
     refused(capsys, 2, "usage", "score", CHECKPOINT, text, "--stride", "0")
+    refused(capsys, 2, "usage", "hardest", "--top", str(10**20))  # more than a library counts to
+    refused(capsys, 2, "usage", "tokens", "--rows", str(10**20), "--table")
+    refused(capsys, 2, "usage", "hardest", "--by", "type", "--min-count", str(10**20))
+    refused(capsys, 2, "usage", "score", CHECKPOINT, text, "--context", str(10**20))
+    for option in ("--max-unknown", "--desmooth"):  # "nan" is in no range, and switched the limit off
+        assert "nan" in refused(capsys, 2, "usage", "score", CHECKPOINT, text, option, "nan")
+    refused(capsys, 2, "path.unreachable", "tokens", "x" * 5000)
+    refused(capsys, 2, "path.unreachable", "tokens", "x" * 5000, text)
     refused(capsys, 2, "device.missing", "score", CHECKPOINT, text, "--device", "cuda:7")
     refused(capsys, 2, "where.syntax", "tokens", "--where", "loss > 1; DROP TABLE tokens")
     refused(capsys, 2, "output.two_results", "positions", "--json", "--csv", "-")

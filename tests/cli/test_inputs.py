@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundled import CHECKPOINT
+from bundled import CHECKPOINT, EXAMPLES
 
 from lossprobe.cli.inputs import PROTECTED_NAMES, is_same, protect_files, protect_folder, protect_texts
 from lossprobe.cli.main import run
@@ -196,6 +196,21 @@ def test_nothing_is_written_into_the_folder_of_a_model(folder, capsys):
         )
     assert {path: path.read_bytes() for folder in ("model", "store") for path in Path(folder).iterdir()} == before
     assert not list(folder.glob(".lossprobe/*/run.json"))
+
+
+@pytest.mark.parametrize("place", ["other/run.json", "other/x.csv", "other/tokens/part-00000.parquet", "base/x.csv"])
+def test_nothing_is_written_into_another_run_or_a_baseline(folder, capsys, place):
+    for name in ("mine", "other"):
+        assert run(["score", "ckpt.pt", "data.txt", "-o", name, "-q"]) == 0
+    shutil.copytree(EXAMPLES / "audit/baseline/jargon", "base")
+    before = contents(folder)
+    assert run(["positions", "mine", f"--csv={place}"]) == 2
+    assert "lossprobe: error[output.inside_run]" in capsys.readouterr().err
+    Path("plan.json").write_text("somebody's own")
+    assert run(["positions", "mine", "--csv=plan.csv"]) == 0
+    Path("plan.json").unlink()
+    Path("plan.csv").unlink()
+    assert contents(folder) == before
 
 
 def test_one_file_is_known_by_all_its_names(tmp_path):

@@ -204,6 +204,14 @@ def test_odd_types_in_run_json_are_damage_and_no_bug(copy, key, capsys):
             assert code in allowed, (value, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize("kind", [None, 1, "lossprobe baseline"])
+def test_another_kind_is_not_called_another_schema(copy, kind):
+    reseal(copy, lambda manifest: manifest.update(kind=kind))
+    with pytest.raises(OutputError, match="its kind is") as caught:
+        open_run(copy)
+    assert caught.value.id == "run.damaged"
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"kind": NaN}', b"null", b"{}"])
 def test_a_run_json_that_is_none_is_damage(copy, data):
     (copy / "run.json").write_bytes(data)
@@ -402,6 +410,8 @@ def test_a_run_without_its_own_hash_is_read_with_a_notice(copy, capsys):
         (bytes(range(128, 192)), "run.missing"),
         (b".lossprobe/latest\n", "run.missing"),
         (b"gone\n", "run.missing"),
+        (b"x" * 5_000, "run.missing"),  # longer than systems open
+        (b"x" * 300, "run.missing"),
     ],
 )
 def test_a_damaged_pointer_has_a_code_and_a_hint(tmp_path, monkeypatch, capsys, data, id):
