@@ -16,7 +16,6 @@ from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-COUNT = click.IntRange(1, 1 << 40)  # beyond any text; libraries count in 64 bits and fail in their own words
 SUFFIXES = {"--csv": ".csv", "--plot": ".png"}
 SPECIAL_STRINGS = ["control", "text"]
 DTYPES = ["auto", "float32", "bfloat16", "float16"]
@@ -80,6 +79,17 @@ class Outputs:
             )
 
 
+class Count(click.IntRange):
+    """A positive number below what any text needs: libraries count in 64 bits, and fail in their own words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        number = int(super().convert(value, param, ctx))
+        if number > 1 << 40:
+            self.fail(f"{visible(str(value), 40)} is more than {1 << 40:,}", param, ctx)
+        return number
+
+
 class Real(click.FloatRange):
     """A number in a range: click lets "nan" pass, with which every comparison is false."""
 
@@ -89,6 +99,9 @@ class Real(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is no finite number", param, ctx)
         return number
+
+
+COUNT = Count(min=1)
 
 
 class BatchSize(click.ParamType[int | None]):

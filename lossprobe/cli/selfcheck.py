@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, view_options
+from lossprobe.cli.options import Count, Outputs, Scoring, ViewCommand, scoring_options, view_options
 from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
@@ -21,7 +21,7 @@ SMALL = ("difference_nats", "largest_nats", "limit_nats", "largest_limit_nats")
 @click.command(cls=ViewCommand, short_help="Does the number depend on what should not matter?")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEXT...")
-@click.option("--tokens", type=click.IntRange(2, 1 << 40), default=4096, help="Tokens of the text to check on.")
+@click.option("--tokens", type=Count(min=2), default=4096, help="Tokens of the text to check on.")
 @view_options
 @scoring_options
 def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: Outputs, scoring: Scoring) -> None:
