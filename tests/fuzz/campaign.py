@@ -7,7 +7,8 @@
 A case is a kind (`cases.KINDS`) and a seed. Each runs in a copy of the same sound files, in a process forked from this
 one. Whatever is broken: the exit code is a documented one and not 1, an error is one line, nothing takes longer than
 ten seconds, nothing but the result is written, and a result has the numbers of the sound files or, where a checkpoint's
-own files were changed, other hashes.
+own files were changed, other hashes. What takes longer is tried once more in the end, and given ten times as long: what
+hangs does so again, and what a busy machine held up does not.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ import lossprobe
 
 CASES = 60  # of the test
 PATIENCE = 10.0  # seconds that a command may take
+AGAIN = 10  # times as long for what is sound, and for what was given up: the machine may be busy
 AT_ONCE = 2
 
 
@@ -62,7 +64,8 @@ class Campaign:
         _import_everything()
         _forked(lambda: material.make(self.files))
         sets = dict.fromkeys((*kind.commands, *kind.some) for kind in KINDS.values())
-        for _, _, _, outcomes in self._run((commands, None) for commands in (*sets, ANEW)):
+        wanted = ((commands, None) for commands in (*sets, ANEW))
+        for _, _, _, outcomes, _ in self._run(wanted, AGAIN * patience):
             first = RESUMED[0] if outcomes[0].command == ANEW[0] else outcomes[0].command
             for outcome in outcomes:
                 assert outcome.code == 0, outcome
@@ -70,14 +73,25 @@ class Campaign:
 
     def run(self, cases: Iterable[Case]) -> Iterator[tuple[Case, list[Fault]]]:
         """Yield each case with what was wrong."""
-        for case, said, harmed, outcomes in self._run((None, case) for case in cases):
+        slow = list[Case]()
+        for case, said, harmed, outcomes, given_up in self._run(((None, case) for case in cases), self.patience):
+            assert case is not None
+            if given_up:
+                slow.append(case)
+            else:
+                yield case, list(self._faults(case, said, harmed, outcomes))
+        for case, said, harmed, outcomes, _ in self._run(((None, case) for case in slow), AGAIN * self.patience):
             assert case is not None
             yield case, list(self._faults(case, said, harmed, outcomes))
 
     def _run(
-        self, wanted: Iterator[tuple[tuple[Command, ...] | None, Case | None]]
-    ) -> Iterator[tuple[Case | None, str, list[str], list[Outcome]]]:
-        """Run commands on sound files, or cases, some at once; yield (case, what broke, files harmed, outcomes)."""
+        self, wanted: Iterator[tuple[tuple[Command, ...] | None, Case | None]], patience: float
+    ) -> Iterator[tuple[Case | None, str, list[str], list[Outcome], bool]]:
+        """Run commands on sound files, or cases, some at once.
+
+        Yields:
+            The case, what broke, the files harmed, the outcomes, and whether it was given up.
+        """
         active: list[tuple[Case | None, str, dict, Running]] = []
         more = True
         while more or active:
@@ -86,7 +100,7 @@ class Campaign:
                 more = following is not None
                 if following is not None:
                     active.append(self._start(*following))
-            for each in [each for each in active if each[-1].over(self.patience)]:
+            for each in [each for each in active if each[-1].over(patience)]:
                 active.remove(each)
                 yield self._end(*each)
             time.sleep(0.002)
@@ -106,7 +120,7 @@ class Campaign:
 
     def _end(
         self, case: Case | None, said: str, before: dict, running: Running
-    ) -> tuple[Case | None, str, list[str], list[Outcome]]:
+    ) -> tuple[Case | None, str, list[str], list[Outcome], bool]:
         written = (
             SCORED,
             ".lossprobe",
@@ -117,7 +131,7 @@ class Campaign:
         if case is None or not self.keep:
             shutil.rmtree(running.folder)
             shutil.rmtree(running.records)
-        return case, said, harmed, outcomes
+        return case, said, harmed, outcomes, running.given_up
 
     def _faults(self, case: Case, said: str, harmed: list[str], outcomes: list[Outcome]) -> Iterator[Fault]:
         kind, name = KINDS[case.kind], f"{case.kind} {case.seed}"

@@ -20,6 +20,7 @@ from typing import Any
 
 from lossprobe.cli.main import run
 from lossprobe.errors import EXIT_CODES
+from lossprobe.run.schema import CHECKED
 
 ADDRESS_SPACE = 16 << 30  # bytes: what is broken must not take the machine with it
 VERDICTS = (0, 10, 11)
@@ -57,7 +58,7 @@ class Running:
         self.pid = os.fork()
         if self.pid == 0:
             self._run(list(commands), list(otherwise))
-        self.ended = False
+        self.ended = self.given_up = False
 
     def _run(self, commands: list[Command], otherwise: list[Command]) -> None:
         os.setsid()
@@ -99,7 +100,7 @@ class Running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
-            self.ended = True
+            self.ended = self.given_up = True
         return self.ended
 
     @staticmethod
@@ -138,9 +139,14 @@ def _state(path: Path) -> tuple[Any, ...]:
 
 
 def touched(before: dict[str, Any], after: dict[str, Any], written: Sequence[str]) -> list[str]:
-    """Return the files that are no longer what they were, outside of what may be written."""
+    """Return the files that are no longer what they were, outside of what may be written.
+
+    A view may note in any run that its files were checked, and does so once they are some seconds old, so that a slow
+    machine sees it and a fast one does not.
+    """
     changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
-    return [name for name in changed if not any(name == each or name.startswith(f"{each}/") for each in written)]
+    harmed = [name for name in changed if not any(name == each or name.startswith(f"{each}/") for each in written)]
+    return [name for name in harmed if Path(name).name != CHECKED]
 
 
 def faults_of(outcome: Outcome) -> Iterator[str]:

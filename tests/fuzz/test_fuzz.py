@@ -3,7 +3,9 @@
 The cases have fixed seeds, and are the same every time. `campaign.py` beside this file runs others, any length.
 """
 
+import importlib
 import json
+import os
 import random
 import subprocess
 import sys
@@ -93,3 +95,46 @@ def test_which_numbers_are_the_same(out, code, different):
 def test_what_was_harmed():
     before, after = {"a": 1, "run": 2, "run/x": 3, "b": 4}, {"a": 1, "run": 5, "run/y": 6, "c": 7}
     assert touched(before, after, ("run",)) == ["b", "c"]
+    assert touched(before, {**before, "moved/document=1/.checked": 8}, ("run",)) == [], "a view's note is no harm"
+
+
+def test_what_a_busy_machine_held_up_is_tried_again(monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # the campaign sets some, for its own process
+    campaign = importlib.import_module("fuzz.campaign")
+
+    def run_cases(self, wanted, patience):
+        for _, case in wanted:
+            slow = case.seed == 2 or (case.seed == 1 and patience < 60)
+            yield case, "broken", [], [outcome(code=None if slow else 0)], slow
+
+    monkeypatch.setattr(campaign.Campaign, "__init__", lambda self: self.__dict__.update(patience=10.0, sound={}))
+    monkeypatch.setattr(campaign.Campaign, "_run", run_cases)
+    cases = [Case("audit file", seed) for seed in (1, 2, 3)]  # of which no numbers are looked at
+    found = {case.seed: [fault.what for fault in faults] for case, faults in campaign.Campaign().run(cases)}
+    assert found == {3: [], 1: [], 2: ["hang or crash"]}
+
+
+def test_only_what_is_ended_was_given_up(tmp_path):
+    """In a process of its own, since commands are forked and threads may be here."""
+    script = """
+import sys, time
+from pathlib import Path
+from fuzz import judge
+judge.run = lambda command: time.sleep(float(command[0])) or 0
+for number, seconds in enumerate(("0", "60")):
+    folder = Path(sys.argv[1], str(number))
+    folder.mkdir()
+    running = judge.Running(folder, [(seconds,)])
+    while not running.over(5.0):
+        time.sleep(0.01)
+    print(running.given_up, running.outcomes()[0].code)
+"""
+    tests = str(CAMPAIGN.parents[1])
+    found = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.splitlines() == ["False 0", "True None"]
