@@ -25,7 +25,8 @@ def baseline_table(folder: Path) -> pd.DataFrame:
     rows = []
     for place in folders:
         stored = open_baseline(place)
-        size = sum((place / name).stat().st_size for name in stored.manifest["files"])
+        held = stored.held
+        size = held.size if held else sum((place / name).stat().st_size for name in stored.manifest["files"])
         nats = float(stored.scalar(f"SELECT avg({LOSS}) FROM tokens WHERE unscored IS NULL"))
         settings, counts = stored.manifest["settings"], stored.counts
         rows.append(

@@ -32,6 +32,7 @@ from lossprobe.errors import NotComparableError
 from lossprobe.run.files import read_sealed, sealed, sha256_of, sha256_of_stream, write_json, writing
 from lossprobe.run.folder import Folder
 from lossprobe.run.footers import read_footer
+from lossprobe.run.held import HeldFile
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import SCHEMA_VERSION, TOKEN_COLUMNS, arrow_schema
 from lossprobe.run.written import Written
@@ -140,6 +141,8 @@ def is_baseline(folder: Path) -> bool:
 def open_baseline(folder: Path) -> Run:
     """Return a baseline as a run with the table `tokens` and fewer columns, its hashes checked.
 
+    It stays this one while it is used, although a writer puts another one in its place meanwhile.
+
     Raises:
         NotComparableError: there is none, it is damaged or was edited, or is of another schema version.
     """
@@ -150,15 +153,16 @@ def open_baseline(folder: Path) -> Run:
     try:
         with Folder.open(folder) as opened:
             manifest = _read_manifest(opened, shown)
-            name = _intact_tokens(opened, manifest, shown)
-            while name is None:  # a writer may have put a new one in place since
+            found = _intact_tokens(opened, manifest, shown)
+            while found is None:  # a writer may have put a new one in place since
                 again = _read_manifest(opened, shown)
                 if again == manifest:
                     raise _damaged(f"{shown}: {TOKENS} is missing, damaged or edited (sha256 differs)")
-                manifest, name = again, _intact_tokens(opened, again, shown)
+                manifest, found = again, _intact_tokens(opened, again, shown)
     except OSError as error:
         raise _damaged(f"{shown}: cannot be read: {error.strerror}") from None
-    return Run(folder, {**manifest, "files": {name: manifest["files"][TOKENS]}})
+    name, held = found
+    return Run(folder, {**manifest, "files": {name: manifest["files"][TOKENS]}}, held=held)
 
 
 def _read_manifest(folder: Folder, shown: str) -> dict[str, Any]:
@@ -184,15 +188,18 @@ def _read_manifest(folder: Folder, shown: str) -> dict[str, Any]:
     return manifest
 
 
-def _intact_tokens(folder: Folder, manifest: dict[str, Any], shown: str) -> str | None:
-    """Return the name of the file with the bytes that a manifest names, its rows checked; None where there is none."""
+def _intact_tokens(folder: Folder, manifest: dict[str, Any], shown: str) -> tuple[str, HeldFile | None] | None:
+    """Return the file with the bytes that a manifest names, its rows checked; None where there is none.
+
+    Its name may be another file's by the time of the first query, after the model has scored a text: it is held.
+    """
     digest = manifest["files"][TOKENS]
     for name in (TOKENS, _pending(digest), TOKENS):  # in the order in which a writer moves them, and once more
         with contextlib.suppress(FileNotFoundError), folder.open_file(name) as stream:
             if sha256_of_stream(stream) == digest:
                 stream.seek(0)  # the same file, whatever a writer makes of its name meanwhile
                 _check_rows(stream, name, manifest, shown)
-                return name
+                return name, HeldFile.of(stream.fileno())
     return None
 
 

@@ -19,6 +19,7 @@ from lossprobe.isolation import temporary_folder
 from lossprobe.run.checks import FileChecks
 from lossprobe.run.files import read_sealed, refuse_undecodable
 from lossprobe.run.folder import Folder
+from lossprobe.run.held import HeldFile
 from lossprobe.run.inputs import read_inputs
 from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
@@ -52,6 +53,7 @@ class Run:
             headings), `counts`, `files` (name → sha256).
         checks: what its files are held against before the first query; None where that was done.
         notices: what a user should know of it.
+        held: the one file of a baseline, which may get another one in its place while it is in use.
 
     SQL sees the tables `tokens`, `documents`, `vocabulary`, `histogram` and `ladder`, with the columns of
     `run.schema`. Queries run out of core, and on one thread, so that sums are the same to the last digit
@@ -62,6 +64,7 @@ class Run:
     manifest: dict[str, Any] = field(repr=False)
     checks: FileChecks | None = field(default=None, repr=False)
     notices: tuple[str, ...] = ()
+    held: HeldFile | None = field(default=None, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -122,6 +125,8 @@ class Run:
 
     def relation(self, table: str) -> str:
         """Return SQL that reads a table of this run in a query of another one."""
+        if self.held is not None:
+            return _read_parquet([str(self.held.path)])
         names = part_names(self.manifest["files"], table)
         refuse_undecodable(self.path)
         folder = self.path.absolute()  # DuckDB takes what starts with ~ or file: for something else than a folder

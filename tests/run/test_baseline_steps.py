@@ -185,6 +185,25 @@ def test_a_reader_meets_the_old_one_or_the_new_one(base, pair):
     assert names(base) == [MANIFEST, TOKENS]
 
 
+@pytest.mark.parametrize("pending", [False, True])
+def test_a_baseline_that_was_opened_stays_itself_while_another_takes_its_place(base, pair, pending):
+    """An audit opens it before the model scores the text, and reads its losses after that."""
+    (first, first_mean), (second, second_mean) = pair
+    if pending:  # a writer was killed after its step
+        digest = json.loads((base / MANIFEST).read_text("utf-8"))["files"][TOKENS]
+        (base / TOKENS).rename(base / f"tokens-{digest}.parquet")
+    opened = open_baseline(base)
+    write_baseline(open_run(second), base)
+    assert opened.manifest["settings"] == open_run(first).manifest["settings"]
+    assert opened.scalar("SELECT avg(loss_nats::DOUBLE) FROM tokens") == first_mean
+    joined = open_run(second).scalar(f"SELECT avg(loss_nats::DOUBLE) FROM {opened.relation('tokens')}")
+    assert joined == first_mean
+    assert mean(base) == second_mean
+    path = opened.held and opened.held.path
+    del opened
+    assert path is None or not path.exists(), "let go"
+
+
 def test_the_committed_baseline_opens():
     baseline = open_baseline(EXAMPLES / "audit" / "baseline" / "jargon")
     assert baseline.counts["tokens"] == baseline.scalar("SELECT count(*) FROM tokens")
