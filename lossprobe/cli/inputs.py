@@ -95,8 +95,10 @@ def is_same(one: Path, other: Path) -> bool:
     """Return whether two paths lead to one file: the same place through links, or hard links to the same bytes."""
     try:
         return one.samefile(other)
-    except (OSError, ValueError):  # one of them is not there: then only its place can be the same
+    except OSError:  # one of them is not there: then only its place can be the same
         return one.resolve() == other.resolve()
+    except ValueError:  # a name that no file can have
+        return False
 
 
 def _is_checkpoint_folder(folder: Path) -> bool:

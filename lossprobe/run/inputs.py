@@ -30,9 +30,19 @@ def stored_inputs(files: Iterable[str], run: Path) -> list[str]:
 def read_inputs(stored: object, run: Path) -> tuple[str, ...]:
     """Return the absolute paths of the files that run.json names; none where it says nothing of them.
 
+    A name that no file can have, as only a damaged run.json has it, is left out: there is nothing to protect.
+
     Args:
         stored: what run.json holds.
         run: the run's folder.
     """
-    names = [each for each in stored if isinstance(each, str)] if isinstance(stored, list) else []
+    listed = stored if isinstance(stored, list) else []
+    names = [each for each in listed if isinstance(each, str) and _can_be_a_file(each)]
     return tuple(os.path.normpath(run.resolve() / name) for name in names)
+
+
+def _can_be_a_file(name: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
+        return False

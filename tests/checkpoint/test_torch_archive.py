@@ -1,14 +1,18 @@
 """Checksums of torch files: a damaged byte of a weight is another weight, which torch reads without a word."""
 
 import hashlib
+import io
 import struct
 import zipfile
+import zlib
 
 import pytest
 import torch
 from checkpoint.test_torch_file import refused
 
+from lossprobe.checkpoint.torch_archive import Record, hash_archive
 from lossprobe.checkpoint.torch_file import read_torch_file
+from lossprobe.errors import CheckpointError
 
 CONTENT = {"model": {"a": torch.arange(4000.0), "b": torch.ones(30, 40)}}
 
@@ -24,7 +28,7 @@ def without_checksums(tmp_path):
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:
-        torch.save(CONTENT, tmp_path / "a.pt")
+        torch.save({**CONTENT, "none": torch.empty(0)}, tmp_path / "a.pt")  # nothing has the checksum 0 anyway
     finally:
         torch.serialization.set_crc32_options(before)
     return tmp_path / "a.pt"
@@ -65,3 +69,9 @@ def test_a_file_without_checksums_is_read_and_told(without_checksums):
     assert torch.equal(file.content["model"]["a"], CONTENT["model"]["a"])
     assert file.sha256 == hashlib.sha256(without_checksums.read_bytes()).hexdigest()
     assert file.notices == ("a.pt: written without checksums, so that damage in it would not show",)
+
+
+def test_a_file_that_became_shorter_is_damaged(path):
+    records = {"a": Record("a/a", 0, 3, zlib.crc32(b"abc")), "b": Record("a/b", 3, 9, zlib.crc32(b"def"))}
+    with pytest.raises(CheckpointError, match=r"a/b is not what its checksum says \(1 of 2 records wrong\)"):
+        hash_archive(path, io.BytesIO(b"abc"), records)

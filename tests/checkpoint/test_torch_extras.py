@@ -141,6 +141,9 @@ def test_a_number_with_other_bytes_than_its_kind_is_refused(tmp_path):
         "torch.nn.Args",
         "builtins.Config",
         "re.Args",
+        "datetime.dates",
+        "numpy.dtypes",
+        "program.ConfigLoader",
     ],
 )
 def test_names_of_libraries_are_not_harmless(tmp_path, name):

@@ -134,6 +134,30 @@ def test_a_stored_run_knows_its_inputs(folder, names, capsys, name):
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("name", ["a\0b", "a\0/config.json", "\ud800"])
+def test_a_name_that_no_file_can_have_is_no_input(folder, capsys, name):
+    assert run(["score", "ckpt.pt", "data.txt", "-q"]) == 0
+    stored = latest_run(folder).path
+    content = json.loads((stored / "run.json").read_text())
+    content["inputs"].insert(0, name)
+    del content["sha256"]  # as an older version left it
+    (stored / "run.json").write_text(json.dumps(content))
+    assert run(["perplexity", str(stored), "--csv=out.csv"]) == 0, capsys.readouterr().err
+    assert run(["perplexity", str(stored), "--csv=ckpt.pt"]) == 2
+    assert "lossprobe: error[output.is_input]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("table", ["model", "data.text", "baseline"])
+def test_a_path_of_an_audit_that_no_file_can_have_is_refused(folder, capsys, table):
+    line = AUDIT[AUDIT.index(f"[{table}]") :].splitlines()[1]
+    Path("lossprobe.toml").write_text(AUDIT.replace(line, f'{line.partition(" ")[0]} = "a\\u0000b"'))
+    for command in (["audit"], ["baseline", "update"]):
+        assert run([*command, "-q"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("lossprobe: error[audit.value]: lossprobe.toml: line ")
+        assert f"in [{table}]: must be a path" in error
+
+
 def test_a_tokenizer_that_was_named_is_an_input(folder, capsys):
     (folder / "apart").mkdir()
     Path("meta.pkl").rename("apart/characters.data")
@@ -144,6 +168,9 @@ def test_a_tokenizer_that_was_named_is_an_input(folder, capsys):
         assert run(arguments) == 2
         assert "lossprobe: error[output.is_input]" in capsys.readouterr().err
     assert Path("apart/characters.data").read_bytes() == before
+    assert run(["score", "ckpt.pt", "data.txt", "--tokenizer", "apart/characters.data", "-o", "apart"]) == 2
+    wanted = "lossprobe: error[output.inside_checkpoint]: apart: holds characters.data"
+    assert wanted in capsys.readouterr().err
 
 
 def test_a_run_is_not_put_where_a_checkpoint_lies(folder, capsys):
@@ -223,6 +250,9 @@ def test_one_file_is_known_by_all_its_names(tmp_path):
     assert is_same(tmp_path / "d", tmp_path / "nothing")
     assert not is_same(tmp_path / "a", tmp_path / "nothing")
     assert not is_same(tmp_path / "a", tmp_path / "d")
+    for nameless in (Path("a\0b"), Path("\ud800")):
+        assert not is_same(tmp_path / "a", nameless)
+        assert not is_same(nameless, tmp_path / "nothing")
 
 
 def refused(protect, *arguments) -> str:

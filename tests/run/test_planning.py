@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossprobe.checkpoint.interface import Tokens
-from lossprobe.errors import NothingToScoreError
+from lossprobe.errors import NothingToScoreError, TextError
 from lossprobe.run import planning, tally
-from lossprobe.run.planning import PlanOptions, write_plan
+from lossprobe.run.planning import PlanOptions, check_unknown, write_plan
 from lossprobe.run.store import RunStore
 from lossprobe.run.tally import DocumentCount
 from lossprobe.scoring import plan
@@ -143,6 +143,23 @@ def test_tokens_of_an_empty_text_are_nothing_to_score():
         total.check(StringSource([""]))
     total.sums["bytes"] = 1
     assert total.check(StringSource(["a"])) is None
+
+
+@pytest.mark.parametrize(
+    ("piece", "shown", "hint"),
+    [("é", "U+00E9", "see --max-unknown"), ("\r", "U+000D", "--newlines lf"), ("éa", "éa", "see --max-unknown")],
+)
+def test_unknown_text_is_a_share_of_the_tokens(piece, shown, hint):
+    known = {"unknown_tokens": 2, "tokens": 20, "bytes": 100, "unknown_text": [piece]}
+    said = f"strings: 2 tokens (10.00%) are not in the vocabulary: {shown}"
+    source = StringSource([])
+    for _ in range(2):
+        check_unknown(known, source, 0.1)
+    assert source.notices == [said]
+    with pytest.raises(TextError) as caught:
+        check_unknown(known, source, 0.0999)
+    assert caught.value.message == f"{said} (limit 9.99%)"
+    assert str(caught.value.hint).startswith(hint)
 
 
 def test_documents_keep_their_order_and_no_second_copy_of_a_text(tmp_path):
