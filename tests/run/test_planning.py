@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossprobe.checkpoint.interface import Tokens
-from lossprobe.errors import NothingToScoreError, TextError
+from lossprobe.errors import CheckpointError, NothingToScoreError, TextError
 from lossprobe.run import planning, tally
-from lossprobe.run.planning import PlanOptions, check_unknown, write_plan
+from lossprobe.run.planning import PlanOptions, check_ids, check_unknown, write_plan
 from lossprobe.run.store import RunStore
 from lossprobe.run.tally import DocumentCount
 from lossprobe.scoring import plan
@@ -160,6 +160,13 @@ def test_unknown_text_is_a_share_of_the_tokens(piece, shown, hint):
         check_unknown(known, source, 0.0999)
     assert caught.value.message == f"{said} (limit 9.99%)"
     assert str(caught.value.hint).startswith(hint)
+
+
+def test_the_first_id_that_a_model_does_not_have_is_refused():
+    tokens = Tokens(np.array([3, 7], np.int32), np.array([1, 2]), np.zeros(2, bool))
+    check_ids(tokens, 8)
+    with pytest.raises(CheckpointError, match="token id 7, the model has 7"):
+        check_ids(tokens, 7)
 
 
 def test_documents_keep_their_order_and_no_second_copy_of_a_text(tmp_path):
