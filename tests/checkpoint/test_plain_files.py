@@ -88,8 +88,13 @@ def pipes_beside_a_fundamentallm_file(folder: Path) -> list[Path]:
 
 
 def test_a_pipe_in_the_place_of_any_file_is_named(tmp_path):
-    folders = folders_with_pipes(tmp_path)
-    others = [*pipes_beside_a_torch_file(tmp_path), *pipes_beside_a_fundamentallm_file(tmp_path)]
+    folders = folders_with_pipes(tmp_path / "folders")
+    for name in ("torch", "fundamentallm"):
+        (tmp_path / name).mkdir()
+    others = [
+        *pipes_beside_a_torch_file(tmp_path / "torch"),
+        *pipes_beside_a_fundamentallm_file(tmp_path / "fundamentallm"),
+    ]
     lines = opened(*folders, *others)
     assert len(lines) == len(folders) + len(others) == 12
     assert [line for line in lines if not line.endswith("cannot be read: is not a file but a named pipe (FIFO)")] == []
