@@ -13,6 +13,8 @@ import os
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
+for name in ("COLUMNS", "LINES"):  # tables are as wide as these say, and test runners set them
+    os.environ.pop(name, None)
 gc.set_threshold(50_000, 20, 50)
 
 
