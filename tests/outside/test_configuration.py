@@ -64,7 +64,7 @@ COMMANDS = [
     ["objectives", RUN, "--csv", "--plot", "--json"],
     ["compare", RUN, "OTHER", "text.jsonl", "--csv", "--plot", "--json"],
     ["gap", "MODEL", "text.jsonl", "more.txt", "--context", "32", "--csv", "--plot", "--json"],
-    ["perplexity", "MODEL", "text.jsonl", "--context", "32", "--protocol", "all", "--csv=p.csv", "--plot=p.png"],
+    ["perplexity", "MODEL", "text.jsonl", "--context", "32", "--protocol", "lm-eval", "--csv=p.csv", "--json"],
     ["selfcheck", "MODEL", "text.jsonl", "--csv", "--plot", "--json"],
     ["audit", "init", "MODEL", "text.jsonl"],
     ["baseline", "update"],
@@ -152,7 +152,7 @@ def test_every_command_gives_the_same_bytes(folders):
     clean, hostile = contents(folders["clean"]), contents(folders["hostile"])
     assert sorted(hostile) == sorted(clean)
     assert [name for name in clean if clean[name] != hostile[name]] == []
-    assert sum(name.endswith(".png") for name in clean) == 10
+    assert sum(name.endswith(".png") for name in clean) == 9
     assert {clean[name].rsplit(b"exit code ", 1)[1] for name in clean if name.startswith("printed/")} == {b"0"}
 
 
