@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,25 +25,6 @@ from lossprobe.run.reader import latest_run, open_run
 from lossprobe.scoring.plan import cut_parts
 
 LOSSPROBE = [sys.executable, "-m", "lossprobe"]
-# The command line with parts of 256 rows instead of 32,768, so that a small text makes several, and with a pause before
-# all but the first, so that a signal sent after the first one arrives before the last one.
-SMALL_PARTS = """
-import os
-import time
-import lossprobe.pipeline as pipeline
-import lossprobe.run.planning as planning
-from lossprobe.cli.main import main
-from lossprobe.scoring.plan import cut_parts
-from lossprobe.scoring.scorer import score_part
-
-def slowly(checkpoint, rows, first_row, options):
-    time.sleep(float(os.environ["PAUSE"]) if first_row else 0)
-    return score_part(checkpoint, rows, first_row, options)
-
-planning.cut_parts = lambda documents: cut_parts(documents, 256)
-pipeline.score_part = slowly
-main()
-"""
 
 
 def call(capsys, *arguments) -> tuple[int, str, str]:
@@ -236,35 +219,75 @@ def finish(folder: Path, text: Path) -> int:
         return run(arguments(text, str(folder / "run")))
 
 
-def start(folder: Path, text: Path, pause: float = 0.3) -> subprocess.Popen:
-    command = [sys.executable, "-c", SMALL_PARTS, *arguments(text, "run")]
-    environment = os.environ | {"PAUSE": str(pause)}
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # A shell starts what runs in the background with Ctrl-C ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+# Forks a process for each command line that it reads, so that the libraries are imported once. Each has parts of 256
+# rows instead of 32,768, so that a small text makes several, and a pause before all but the first, so that a signal
+# sent after the first one arrives before the last one.
+FORKS = """
+import json, os, signal, sys, time
+import lossprobe.checkpoint.huggingface, lossprobe.pipeline as pipeline, lossprobe.run.planning as planning
+from lossprobe.cli.main import main
+from lossprobe.scoring.plan import cut_parts
+from lossprobe.scoring.scorer import score_part
+
+def score(folder, arguments, pause):
+    def slowly(checkpoint, rows, first_row, options):
+        time.sleep(pause if first_row else 0)
+        return score_part(checkpoint, rows, first_row, options)
+
+    os.chdir(folder)
+    os.dup2(os.open("said.txt", os.O_WRONLY | os.O_CREAT), 2)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
+    planning.cut_parts = lambda documents: cut_parts(documents, 256)
+    pipeline.score_part = slowly
+    sys.argv = ["lossprobe", *arguments]
+    main()
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        score(*json.loads(line))
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 
 
-def wait_for_part(folder: Path, process: subprocess.Popen, parts: int = 1) -> None:
-    deadline = time.monotonic() + 120
-    while len(list((folder / "tokens").glob("part*"))) < parts:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+@pytest.fixture(scope="module")
+def forks() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", FORKS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
+class Scoring:
+    """`lossprobe score` in a process of its own."""
+
+    def __init__(self, forks: subprocess.Popen[str], folder: Path, text: Path, pause: float = 0.3) -> None:
+        self._forks, self._said = forks, folder / "said.txt"
+        forks.stdin.write(json.dumps([str(folder), arguments(text, "run"), pause]) + "\n")
+        forks.stdin.flush()
+        self.pid = int(forks.stdout.readline())
+
+    def wait_for_part(self) -> None:
+        deadline = time.monotonic() + 120
+        while not list(self._said.parent.glob("run/tokens/part*")):
+            os.kill(self.pid, 0)  # it runs
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def end(self, sent: int) -> tuple[int, bytes]:
+        """Send a signal; return the exit code, and what was printed."""
+        os.kill(self.pid, sent)
+        return int(self._forks.stdout.readline()), self._said.read_bytes()
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_in_the_middle_and_resumed_byte_for_byte(tmp_path, long_text, whole_run, sent, code):
-    process = start(tmp_path, long_text)
-    wait_for_part(tmp_path / "run", process)
-    process.send_signal(sent)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
+def test_stopped_in_the_middle_and_resumed_byte_for_byte(forks, tmp_path, long_text, whole_run, sent, code):
+    process = Scoring(forks, tmp_path, long_text)
+    process.wait_for_part()
+    returned, err = process.end(sent)
+    assert returned == code, err
     assert b"Traceback" not in err
     assert code == -9 or b"repeat the command to resume" in err
     assert not (tmp_path / "run" / "run.json").exists()
@@ -278,13 +301,12 @@ def test_stopped_in_the_middle_and_resumed_byte_for_byte(tmp_path, long_text, wh
         assert (tmp_path / "run" / name).read_bytes() == (whole_run / name).read_bytes(), name
 
 
-def test_two_writers_of_one_run(tmp_path, capsys, long_text):
-    first = start(tmp_path, long_text, pause=30.0)
-    wait_for_part(tmp_path / "run", first)
+def test_two_writers_of_one_run(forks, tmp_path, capsys, long_text):
+    first = Scoring(forks, tmp_path, long_text, pause=30.0)
+    first.wait_for_part()
     assert finish(tmp_path, long_text) == 6
     assert f"locked by pid {first.pid}" in capsys.readouterr().err
-    first.kill()  # the lock of a killed process is free
-    first.communicate()
+    first.end(signal.SIGKILL)  # the lock of a killed process is free
     assert finish(tmp_path, long_text) == 0
 
 
@@ -326,13 +348,8 @@ def test_text_from_standard_input_is_scored_like_a_file(tmp_path, monkeypatch, c
     plain = tmp_path / "plain.txt"
     plain.write_text("A hacker is a person. ☃", "utf-8")
     assert call(capsys, "score", CHECKPOINT, plain, "-o", "file")[0] == 0
-    process = subprocess.run(
-        [*LOSSPROBE, "score", str(CHECKPOINT), "-", "-o", "pipe"],
-        input=plain.read_bytes(),
-        capture_output=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(plain.read_bytes())))
+    assert call(capsys, "score", CHECKPOINT, "-", "-o", "pipe")[0] == 0
     tables = [(tmp_path / name / "tokens" / "part-00000.parquet").read_bytes() for name in ("file", "pipe")]
     assert tables[0] == tables[1]
 
