@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from lossprobe.audit.checks.verdicts import AuditResult
     from lossprobe.audit.settings import AuditSettings
-    from lossprobe.audit.verdicts import AuditResult
     from lossprobe.errors import LossprobeError
 
 PATHS = ("checkpoint", "tokenizer", "baseline")
@@ -67,7 +67,7 @@ class LossAudit:
         except LossprobeError as error:
             raise pytest.fail.Exception(_one_line(error), pytrace=False) from None
         if result.verdict != "pass":
-            from lossprobe.report.audit_text import audit_to_terminal
+            from lossprobe.report.audit.text import audit_to_terminal
 
             # pytest's short summary shows the first line alone.
             pytest.fail(f"{result.finding}\n\n{audit_to_terminal(result)}", pytrace=False)
@@ -76,7 +76,7 @@ class LossAudit:
 
     def _run(self, config: str | Path | None, overrides: dict[str, Any]) -> AuditResult:
         __tracebackhide__ = True
-        from lossprobe.audit_pass.gate import run_audit
+        from lossprobe.audit.gate.gate import run_audit
         from lossprobe.cli.audit_file import open_model
 
         settings = self._settings(config, overrides)
@@ -84,7 +84,7 @@ class LossAudit:
 
     def _settings(self, config: str | Path | None, overrides: dict[str, Any]) -> AuditSettings:
         __tracebackhide__ = True
-        from lossprobe.audit_file.reader import Override, find_config, read_settings
+        from lossprobe.audit.config.reader import Override, find_config, read_settings
         from lossprobe.cli.audit_file import KEYS
 
         unknown = sorted(overrides.keys() - KEYS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from lossprobe.audit.checks.verdicts import VERDICTS, AuditResult, CheckResult, TextResult
 from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, LIMITS, METRICS, Check, Limit
-from lossprobe.audit.verdicts import VERDICTS, AuditResult, CheckResult, TextResult
 
 HOSTILE = [
     "a\x1b[2J\n::error::x", "::error::x", "##[error]x", "]]>", "<img src=x onerror=alert(1)>", "a|b", "\ud800",

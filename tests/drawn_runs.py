@@ -20,13 +20,13 @@ from fake_runs import document_totals, finish_run
 
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import CheckpointFacts
-from lossprobe.pipeline import PASS_VERSION
+from lossprobe.passes.score import PASS_VERSION
+from lossprobe.plan.rows import WindowPolicy
+from lossprobe.plan.windows import plan_windows
 from lossprobe.run.files import write_table
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import HISTOGRAM_COLUMNS, MEASURED, PLANNED, TOKEN_COLUMNS, ladder_columns
-from lossprobe.scoring.plan import WindowPolicy
 from lossprobe.text.documents import Document, Fingerprint
-from lossprobe.text.windows import plan_windows
 
 TEMPERATURES = tuple(2.0 ** (step / 4) for step in range(-8, 9))  # 1/4 to 4
 LOWEST, PER_DECADE = -12, 10

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from lossprobe.plan.rows import WindowPolicy
+from lossprobe.plan.windows import plan_windows
 from lossprobe.run.files import sha256_of, write_json, write_table
 from lossprobe.run.reader import Run, open_run
 from lossprobe.run.schema import (
@@ -21,8 +23,6 @@ from lossprobe.run.schema import (
     VOCABULARY_COLUMNS,
     ladder_columns,
 )
-from lossprobe.scoring.plan import WindowPolicy
-from lossprobe.text.windows import plan_windows
 
 LN2 = math.log(2.0)
 BOS = b"<bos>"

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 
-from lossprobe.checkpoint.callable import CallableCheckpoint
+from lossprobe.checkpoint.families.callable import CallableCheckpoint
 from lossprobe.checkpoint.interface import Tokens
 
 BOS = 256

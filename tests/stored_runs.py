@@ -7,10 +7,10 @@ import json
 import pytest
 from fakes import SmallModel, checkpoint
 
-from lossprobe.pipeline import score
-from lossprobe.run import planning
+from lossprobe.passes import planning
+from lossprobe.passes.score import score
+from lossprobe.plan import rows as plan
 from lossprobe.run.files import json_bytes, sealed, sha256_of
-from lossprobe.scoring import plan
 from lossprobe.text.documents import StringSource
 
 TEXTS = ["It was a dark and stormy night; " * 5, "xyz", "café ☃ " * 12, "def f(x): return x + 1 " * 4]

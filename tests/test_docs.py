@@ -11,7 +11,7 @@ import click
 import pytest
 
 import lossprobe
-from lossprobe.analysis import calibration_measures
+from lossprobe.analysis.calibration import measures as calibration_measures
 from lossprobe.audit.settings import LIMITS, METRICS
 from lossprobe.cli.main import CONTEXT, cli
 from lossprobe.errors import EXIT_CODES

@@ -24,12 +24,13 @@ from drawn_runs import (
 
 import lossprobe
 from lossprobe.checkpoint.interface import Tokens
-from lossprobe.pipeline import ScoreOptions, describe, window_policy
+from lossprobe.passes.score import ScoreOptions, describe, window_policy
+from lossprobe.plan.part_scores import LADDER_TEMPERATURES
+from lossprobe.plan.rows import WindowPolicy, plan_document
 from lossprobe.run.schema import MEASURED
 from lossprobe.scoring.compiled import measure_rows as measure_by_engine
 from lossprobe.scoring.histogram import HistogramBins
-from lossprobe.scoring.ladder import LADDER_TEMPERATURES, temperature_ladder
-from lossprobe.scoring.plan import WindowPolicy, plan_document
+from lossprobe.scoring.ladder import temperature_ladder
 from lossprobe.scoring.statistics import Workspace
 from lossprobe.text.counts import count_text
 

@@ -5,9 +5,9 @@ import torch
 from fakes import ByteTokenizer, SmallModel, checkpoint
 from torch.nn import functional
 
-from lossprobe.analysis.objective_formulas import ObjectiveOptions
-from lossprobe.analysis.objectives import measure_objectives
-from lossprobe.pipeline import ScoreOptions, score
+from lossprobe.analysis.objectives.formulas import ObjectiveOptions
+from lossprobe.analysis.objectives.objectives import measure_objectives
+from lossprobe.passes.score import ScoreOptions, score
 from lossprobe.text.documents import StringSource
 
 TEXT = "The trainer cuts its validation text into windows and drops what is left over at the end. " * 3

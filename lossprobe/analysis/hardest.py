@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from lossprobe.analysis.clusters import find_clusters, grouped_losses
-from lossprobe.analysis.texts import DocumentTexts, Surroundings, Vocabulary, load_vocabulary, surroundings
-from lossprobe.analysis.token_classes import class_source
+from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
+from lossprobe.analysis.rows.texts import DocumentTexts, Surroundings, Vocabulary, load_vocabulary, surroundings
+from lossprobe.analysis.rows.token_classes import class_source
 from lossprobe.run.reader import Run
 from lossprobe.units import plural, visible, visible_bytes
 

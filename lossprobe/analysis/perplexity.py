@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.clusters import Clusters, Interval, find_clusters, grouped_losses, jackknife_ratio
-from lossprobe.analysis.fields import field_source
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_byte, why_not_per_word
+from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
+from lossprobe.analysis.rows.fields import field_source
+from lossprobe.analysis.stats.jackknife import Clusters, Interval, jackknife_ratio
 from lossprobe.run.reader import Run
 from lossprobe.text.counts import count_spans
 from lossprobe.units import bits, format_perplexity, perplexity, plural

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.clusters import Clusters, Interval, around, find_clusters, grouped_losses
-from lossprobe.analysis.power_law import FOLDS, FoldSums, PowerLaw, fit_power_law
+from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
+from lossprobe.analysis.stats.jackknife import Clusters, Interval, around
+from lossprobe.analysis.stats.power_law import FOLDS, FoldSums, PowerLaw, fit_power_law
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
 

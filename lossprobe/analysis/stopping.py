@@ -25,8 +25,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from lossprobe.analysis.confidence_sequence import EARLY_ERROR
-from lossprobe.analysis.resampling import Floats
+from lossprobe.analysis.stats.confidence_sequence import EARLY_ERROR
+from lossprobe.analysis.stats.resampling import Floats
 
 MOST_SKEW = 0.1  # skewness over the root of the documents
 CHANCE = 1.645  # standard errors of a normal sample's skewness

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import pandas as pd
 import pyarrow as pa
 
-from lossprobe.analysis.filters import where_sql
-from lossprobe.analysis.ranked_values import ranked_batches, values_at
-from lossprobe.analysis.texts import DocumentTexts, Vocabulary, load_vocabulary
+from lossprobe.analysis.rows.filters import where_sql
+from lossprobe.analysis.rows.ranked_values import ranked_batches, values_at
+from lossprobe.analysis.rows.texts import DocumentTexts, Vocabulary, load_vocabulary
 from lossprobe.errors import NothingToScoreError
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import TOKEN_COLUMNS

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import torch
 
-from lossprobe.checkpoint.hashes import combined_sha256
+from lossprobe.checkpoint.files.hashes import combined_sha256
 from lossprobe.checkpoint.interface import Checkpoint
 
 KEPT_SHARE = 0.1  # δ

@@ -7,8 +7,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from lossprobe.checkpoint.files.plain_files import unreadable
 from lossprobe.checkpoint.interface import Checkpoint, LoadOptions
-from lossprobe.checkpoint.plain_files import unreadable
 from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.isolation import refuse_deleted_folder
 from lossprobe.units import visible
@@ -42,7 +42,7 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
     options = replace(options, device=resolve_device(options.device))
     shown = visible(str(path), 200)
     _check_exists(path, shown)
-    from lossprobe.checkpoint.huggingface import is_huggingface, load_huggingface
+    from lossprobe.checkpoint.families.huggingface import is_huggingface, load_huggingface
 
     if is_huggingface(path):
         return load_huggingface(path, options)
@@ -73,7 +73,7 @@ def _single_file(path: Path, shown: str) -> Path:
                 hint="give the directory instead",
             )
         return path
-    from lossprobe.checkpoint.weight_files import list_names
+    from lossprobe.checkpoint.files.weight_files import list_names
 
     found = list_names(path)
     if ".metadata" in found or any(name.endswith(".distcp") for name in found):
@@ -112,9 +112,9 @@ def _can_be_checkpoint(path: Path) -> bool:
 
 
 def _open_torch_file(path: Path, options: LoadOptions) -> Checkpoint:
-    from lossprobe.checkpoint.fundamentallm import is_fundamentallm, load_fundamentallm
-    from lossprobe.checkpoint.nanogpt import is_nanogpt, load_nanogpt
-    from lossprobe.checkpoint.torch_file import read_torch_file
+    from lossprobe.checkpoint.families.fundamentallm import is_fundamentallm, load_fundamentallm
+    from lossprobe.checkpoint.families.nanogpt import is_nanogpt, load_nanogpt
+    from lossprobe.checkpoint.files.torch_file import read_torch_file
 
     file = read_torch_file(path)
     if is_fundamentallm(file.content):

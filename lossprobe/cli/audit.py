@@ -18,8 +18,8 @@ from lossprobe.errors import OutputError, UsageError
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
+    from lossprobe.audit.checks.verdicts import AuditResult
     from lossprobe.audit.settings import AuditSettings
-    from lossprobe.audit.verdicts import AuditResult
 
 FORMATS = ("json", "junit", "markdown")
 SUMMARY = "GITHUB_STEP_SUMMARY"
@@ -84,8 +84,8 @@ def init(checkpoint: Path, texts: Sequence[Path], output: Path) -> None:
     Example:
       lossprobe audit init my-model held-out.jsonl
     """
-    from lossprobe.audit_file.starter import starting_file
-    from lossprobe.report.output import write_text
+    from lossprobe.audit.config.starter import starting_file
+    from lossprobe.report.formats.output import write_text
     from lossprobe.report.talk import say
 
     if output.exists() or output.is_symlink():
@@ -103,8 +103,8 @@ def _destinations(choices: dict[str, Any]) -> list[Path]:
 
 def audit_now(settings: AuditSettings, *, quiet: bool, reports: Sequence[Path] = ()) -> AuditResult:
     """Return the result of an audit, with its progress on a terminal; `reports` are the files to be written then."""
-    from lossprobe.audit_pass.gate import run_audit
-    from lossprobe.audit_pass.texts import refuse_missing_baselines
+    from lossprobe.audit.gate.gate import run_audit
+    from lossprobe.audit.gate.texts import refuse_missing_baselines
     from lossprobe.cli.progress import show_progress
 
     refuse_missing_baselines(settings)  # before the model is loaded, which takes a while
@@ -115,12 +115,12 @@ def audit_now(settings: AuditSettings, *, quiet: bool, reports: Sequence[Path] =
 
 def _show(result: AuditResult, choices: dict[str, Any]) -> None:
     """Print the result, and write it wherever else it is wanted."""
-    from lossprobe.report.annotations import audit_annotations
-    from lossprobe.report.audit_json import audit_to_json
-    from lossprobe.report.audit_junit import audit_to_junit
-    from lossprobe.report.audit_markdown import audit_to_markdown
-    from lossprobe.report.audit_text import audit_to_terminal
-    from lossprobe.report.output import STDOUT, append_bytes, write_bytes, write_text
+    from lossprobe.report.audit.annotations import audit_annotations
+    from lossprobe.report.audit.json import audit_to_json
+    from lossprobe.report.audit.junit import audit_to_junit
+    from lossprobe.report.audit.markdown import audit_to_markdown
+    from lossprobe.report.audit.text import audit_to_terminal
+    from lossprobe.report.formats.output import STDOUT, append_bytes, write_bytes, write_text
     from lossprobe.report.talk import say
 
     writers = {
@@ -141,9 +141,9 @@ def _show(result: AuditResult, choices: dict[str, Any]) -> None:
 
 
 def _print_config(settings: AuditSettings) -> None:
-    from lossprobe.audit_file.origins import settings_table
-    from lossprobe.report.output import STDOUT, write_text
-    from lossprobe.report.tables import to_csv, to_terminal
+    from lossprobe.audit.config.origins import settings_table
+    from lossprobe.report.formats.output import STDOUT, write_text
+    from lossprobe.report.formats.tables import to_csv, to_terminal
 
     table = settings_table(settings)
     title = f"settings of {visible(str(settings.file), 200)}"

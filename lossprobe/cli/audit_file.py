@@ -67,7 +67,7 @@ def load_settings(given: AuditFile) -> AuditSettings:
     Raises:
         UsageError: no audit file, or one that is refused; see `audit_file.reader`.
     """
-    from lossprobe.audit_file.reader import Override, find_config, read_settings
+    from lossprobe.audit.config.reader import Override, find_config, read_settings
 
     path = given.config or find_config(Path())
     context = click.get_current_context()

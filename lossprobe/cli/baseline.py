@@ -42,10 +42,10 @@ def update(audit_file: AuditFile, force: bool) -> None:
     """
     import functools
 
-    from lossprobe.audit_pass.update import update_baseline
+    from lossprobe.audit.gate.update import update_baseline
     from lossprobe.cli.progress import show_progress
-    from lossprobe.report.audit_text import audit_to_terminal
-    from lossprobe.report.output import STDOUT, write_text
+    from lossprobe.report.audit.text import audit_to_terminal
+    from lossprobe.report.formats.output import STDOUT, write_text
     from lossprobe.report.talk import say
 
     settings = _with_baseline(load_settings(audit_file))
@@ -73,9 +73,9 @@ def show(audit_file: AuditFile) -> None:
     Example:
       lossprobe baseline show
     """
-    from lossprobe.audit.stored import baseline_table
-    from lossprobe.report.output import STDOUT, write_text
-    from lossprobe.report.tables import to_terminal
+    from lossprobe.audit.checks.stored import baseline_table
+    from lossprobe.report.formats.output import STDOUT, write_text
+    from lossprobe.report.formats.tables import to_terminal
 
     settings = _with_baseline(load_settings(audit_file))
     folder = settings.baseline.path
@@ -92,7 +92,7 @@ def check(audit_file: AuditFile) -> None:
     Example:
       lossprobe baseline check
     """
-    from lossprobe.audit_pass.texts import prepare
+    from lossprobe.audit.gate.texts import prepare
 
     settings = _with_baseline(load_settings(audit_file))
     settings = replace(settings, baseline=replace(settings.baseline, missing="error"))

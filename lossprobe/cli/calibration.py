@@ -13,7 +13,7 @@ from lossprobe.cli.options import Outputs, Real, Scoring, ViewCommand, scoring_o
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lossprobe.analysis.calibration import Calibration, ModelCalibration
+    from lossprobe.analysis.calibration.calibration import Calibration, ModelCalibration
 
 
 @click.command(cls=ViewCommand, short_help="How far the probabilities can be trusted; models side by side.")
@@ -38,11 +38,11 @@ def calibration(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, *
       lossprobe calibration plain smoothed data.txt --plot
       lossprobe calibration --by context
     """
-    from lossprobe.analysis.calibration import measure_calibration
+    from lossprobe.analysis.calibration.calibration import measure_calibration
     from lossprobe.cli.present import View, present
     from lossprobe.cli.sources import find_runs
-    from lossprobe.report.side_by_side import side_by_side
-    from lossprobe.report.tables import to_csv
+    from lossprobe.report.formats.side_by_side import side_by_side
+    from lossprobe.report.formats.tables import to_csv
 
     runs = find_runs(sources, scoring)
     result = measure_calibration(runs, **choices)
@@ -55,7 +55,7 @@ def calibration(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, *
 
 def _lines(result: Calibration) -> tuple[str, ...]:
     """Return what stands below the table: each model's z, temperature and smoothing, and how intervals were made."""
-    from lossprobe.analysis.calibration_measures import SMOOTH_RESAMPLES
+    from lossprobe.analysis.calibration.measures import SMOOTH_RESAMPLES
 
     lines = [line for model in result.models for line in _model_lines(model)]
     resampled = f"{result.resamples} resamples where they are bootstrapped ({SMOOTH_RESAMPLES} for smooth_ece)"

@@ -14,8 +14,8 @@ from lossprobe.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lossprobe.analysis.compared import Compared
-    from lossprobe.analysis.divergence import Divergence
+    from lossprobe.analysis.compare.compare import Compared
+    from lossprobe.analysis.compare.divergence import Divergence
 
 BY_HELP = "Where they differ: tokens, vocabulary entries, documents, context, kinds of token, or a JSONL field."
 KL_HELP = "Both models in one pass: KL divergence and agreement of the whole distributions (needs TEXT)."
@@ -42,10 +42,10 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
       lossprobe compare old-model new-model data.txt --by class
       lossprobe compare old-model new-model data.txt --kl
     """
-    from lossprobe.analysis.compared import compare as compare_two
+    from lossprobe.analysis.compare.compare import compare as compare_two
     from lossprobe.cli.present import View, present
     from lossprobe.cli.sources import find_runs
-    from lossprobe.report.tables import by_unit
+    from lossprobe.report.formats.tables import by_unit
 
     whole = choices.pop("kl")
     if whole:
@@ -84,7 +84,7 @@ def run_both(sources: Sequence[Path], scoring: Scoring) -> Divergence:
     """Return how far two checkpoints are apart on a text, in one pass of both."""
     from lossprobe.cli.progress import show_progress
     from lossprobe.cli.sources import load_checkpoint, open_source, score_options
-    from lossprobe.divergence_pass import measure_divergence
+    from lossprobe.passes.divergence import measure_divergence
 
     first, second = (load_checkpoint(path, scoring) for path in sources[:2])
     source = open_source(sources[2:], scoring)

@@ -39,7 +39,7 @@ def demo(output: Path) -> None:
     """
     from lossprobe.checkpoint.detect import open_checkpoint
     from lossprobe.cli.progress import show_progress
-    from lossprobe.pipeline import score
+    from lossprobe.passes.score import score
     from lossprobe.report.talk import say
     from lossprobe.text.documents import TextOptions, open_text
 

@@ -15,7 +15,7 @@ from lossprobe.units import format_count, format_perplexity, visible
 if TYPE_CHECKING:
     import pandas as pd
 
-    from lossprobe.analysis.gap import Gap
+    from lossprobe.analysis.gap.gap import Gap
     from lossprobe.run.reader import Run
 
 ENDS = ("train_low", "train_high", "validation_low", "validation_high")
@@ -38,7 +38,7 @@ def gap(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
       lossprobe gap my-model train-sample.jsonl valid.jsonl --plot
       lossprobe gap .lossprobe/my-model-train-sample-0a1b2c3d4e .lossprobe/my-model-valid-5f6a7b8c9d
     """
-    from lossprobe.analysis.gap import measure_gap
+    from lossprobe.analysis.gap.gap import measure_gap
     from lossprobe.cli.present import View, present
 
     train, validation = _find_pair(sources, scoring)

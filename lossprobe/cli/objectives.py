@@ -12,7 +12,7 @@ from lossprobe.cli.options import Outputs, Real, Scoring, ViewCommand, scoring_o
 from lossprobe.units import plural
 
 if TYPE_CHECKING:
-    from lossprobe.analysis.objectives import Objectives
+    from lossprobe.analysis.objectives.objectives import Objectives
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -61,11 +61,11 @@ def objectives(sources: tuple[Path, ...], reduction: str, outputs: Outputs, scor
       lossprobe objectives my-model data.txt --smoothing 0.1 --full-windows
       lossprobe objectives --reduction none --csv
     """
-    from lossprobe.analysis.objective_formulas import ObjectiveOptions
-    from lossprobe.analysis.objectives import measure_objectives, objective_batches
+    from lossprobe.analysis.objectives.formulas import ObjectiveOptions
+    from lossprobe.analysis.objectives.objectives import measure_objectives, objective_batches
     from lossprobe.cli.present import View, present
     from lossprobe.cli.sources import find_run
-    from lossprobe.report.tables import batches_to_csv
+    from lossprobe.report.formats.tables import batches_to_csv
 
     options = ObjectiveOptions(**choices)
     run = find_run(sources, scoring)

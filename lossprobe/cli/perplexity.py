@@ -9,7 +9,7 @@ import click
 
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
 from lossprobe.errors import UsageError
-from lossprobe.protocols import PROTOCOLS
+from lossprobe.plan.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from lossprobe.analysis.perplexity import Perplexity
@@ -45,7 +45,7 @@ def perplexity(
     from lossprobe.analysis.perplexity import measure_perplexity
     from lossprobe.cli.present import View, present
     from lossprobe.cli.sources import find_run
-    from lossprobe.report.tables import to_csv
+    from lossprobe.report.formats.tables import to_csv
 
     run = find_run(sources, scoring)
     result = measure_perplexity(run, by)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from lossprobe.cli.inputs import protect_files, protect_texts
 from lossprobe.cli.options import Outputs, file_name
 from lossprobe.errors import UsageError
+from lossprobe.plan.windows import Layout
 from lossprobe.report.talk import say
-from lossprobe.text.windows import Layout
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def present(view: View, outputs: Outputs) -> None:
         UsageError: a file that is an input.
         OutputError: a file cannot be written.
     """
-    from lossprobe.report.output import STDOUT, write_bytes, write_figure, write_text
-    from lossprobe.report.tables import to_csv, to_json
+    from lossprobe.report.formats.output import STDOUT, write_bytes, write_figure, write_text
+    from lossprobe.report.formats.tables import to_csv, to_json
 
     csv = file_name(outputs.csv, view.command, ".csv")
     plot = file_name(outputs.plot, view.command, ".png")
@@ -109,7 +109,7 @@ def protect_inputs(destination: Path, run: Run, inputs: Sequence[Path] = ()) -> 
 def draw(view: View) -> Figure:
     """Return the view's picture: `report.plots.COMMAND.plot_COMMAND`."""
     module = importlib.import_module(f"lossprobe.report.plots.{view.command}")  # slow to load, and rarely needed
-    from lossprobe.report.pictures import default_style
+    from lossprobe.report.plots.pictures import default_style
 
     with default_style():
         figure: Figure = getattr(module, f"plot_{view.command}")(view.run, view.result)
@@ -118,8 +118,8 @@ def draw(view: View) -> Figure:
 
 def _page(view: View, *, markdown: bool) -> str:
     """Return the view for people: its table, the finding, what the command adds, the notes, and further tables."""
-    from lossprobe.report.markdown import to_markdown
-    from lossprobe.report.tables import to_terminal
+    from lossprobe.report.formats.markdown import to_markdown
+    from lossprobe.report.formats.tables import to_terminal
 
     notes = [f"note: {note}" for note in getattr(view.result, "notes", [])]
     names = ", ".join(dict.fromkeys(run.name for run in (view.run, *view.others)))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from lossprobe.pipeline import Progress
+from lossprobe.passes.score import Progress
 from lossprobe.report.talk import say
 from lossprobe.scoring.compiled import tell_of_compiling
 

@@ -16,7 +16,7 @@ from lossprobe.cli.sources import (
     score_options,
 )
 from lossprobe.errors import UsageError
-from lossprobe.protocols import PROTOCOLS
+from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.units import visible
 
 
@@ -39,10 +39,10 @@ def show_protocols(protocol: str, sources: tuple[Path, ...], outputs: Outputs, s
 
 
 def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
-    from lossprobe.analysis.protocols import measure_protocol
-    from lossprobe.protocol_pass import prepare_protocol
-    from lossprobe.protocol_tokens import checkpoint_of_tool
-    from lossprobe.report.tables import by_unit
+    from lossprobe.analysis.protocols.protocols import measure_protocol
+    from lossprobe.passes.protocol_tokens import checkpoint_of_tool
+    from lossprobe.passes.protocols import prepare_protocol
+    from lossprobe.report.formats.tables import by_unit
 
     if outputs.plot is not None:
         raise UsageError("protocol.plot", f"--plot: only with --protocol all, not with {protocol}")
@@ -58,7 +58,7 @@ def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
 
 
 def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
-    from lossprobe.protocol_pass import score_all_protocols
+    from lossprobe.passes.protocols import score_all_protocols
 
     if scoring.output is not None:
         shown = visible(str(scoring.output), 200)

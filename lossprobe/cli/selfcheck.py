@@ -37,8 +37,8 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
     from lossprobe.cli.present import View, present
     from lossprobe.cli.progress import show_progress
     from lossprobe.cli.sources import check_output, load_checkpoint, open_source, say_notices, score_options
-    from lossprobe.report.tables import small_numbers
-    from lossprobe.selfcheck_pass import run_selfcheck
+    from lossprobe.passes.selfcheck import run_selfcheck
+    from lossprobe.report.formats.tables import small_numbers
 
     if scoring.overwrite:
         raise UsageError("selfcheck.output", "--overwrite: the one run that is stored has a name of its own")

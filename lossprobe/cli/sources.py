@@ -21,7 +21,7 @@ WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
 
 if TYPE_CHECKING:
     from lossprobe.checkpoint.interface import Checkpoint, LoadOptions
-    from lossprobe.pipeline import Scored, ScoreOptions
+    from lossprobe.passes.score import Scored, ScoreOptions
     from lossprobe.run.reader import Run
     from lossprobe.text.documents import Source, TextSource
 
@@ -165,7 +165,7 @@ def score_checkpoint(
         latest: make it the latest run of the working folder.
     """
     from lossprobe.cli.progress import show_progress
-    from lossprobe.pipeline import remember, score_into
+    from lossprobe.passes.score import remember, score_into
 
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
         scored = score_into(scoring.output, checkpoint, source, choices, overwrite=scoring.overwrite, progress=progress)
@@ -190,7 +190,7 @@ def say_notices(checkpoint: Checkpoint, source: Source, scoring: Scoring) -> Non
 
 def score_options(scoring: Scoring) -> ScoreOptions:
     """Return the pass's part of the scoring options."""
-    from lossprobe.pipeline import ScoreOptions
+    from lossprobe.passes.score import ScoreOptions
 
     return ScoreOptions(
         context=scoring.context,

@@ -28,7 +28,7 @@ def tokens(sources: tuple[Path, ...], where: tuple[str, ...], rows: int, outputs
     from lossprobe.analysis.tokens import measure_tokens, token_batches
     from lossprobe.cli.present import View, present
     from lossprobe.cli.sources import find_run
-    from lossprobe.report.tables import batches_to_csv
+    from lossprobe.report.formats.tables import batches_to_csv
 
     run = find_run(sources, scoring)
     result = measure_tokens(run, where, rows)

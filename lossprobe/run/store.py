@@ -27,6 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lossprobe.errors import OutputError
+from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
+from lossprobe.plan.rows import SCORED, UNSCORED, Rows
 from lossprobe.run.files import fill_table, json_bytes, read_sealed, sealed, sha256_of_bytes, writing
 from lossprobe.run.locked import LOCK, LockedFolder
 from lossprobe.run.manifest import KIND, START_OVER, damaged, part_name, plan_fault
@@ -46,9 +48,6 @@ from lossprobe.run.schema import (
     ladder_columns,
 )
 from lossprobe.run.written import Written
-from lossprobe.scoring.ladder import LADDER_TEMPERATURES
-from lossprobe.scoring.plan import SCORED, UNSCORED, Rows
-from lossprobe.scoring.scorer import PartScores
 from lossprobe.units import visible
 
 OWN = "own"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from lossprobe.plan.part_scores import LADDER_TEMPERATURES, STEPS_PER_OCTAVE
 from lossprobe.scoring import compiled
 from lossprobe.scoring.kernels import OCTAVES
-
-# 2^(j/4) from T = 1/4 to 4: with every T its half is on the ladder too, so Σ p² is known at each T ≥ 1/2.
-STEPS_PER_OCTAVE = 4
-LADDER_TEMPERATURES: tuple[float, ...] = tuple(2.0 ** (step / STEPS_PER_OCTAVE) for step in range(-8, 9))
 
 
 def temperature_ladder(logits: torch.Tensor) -> torch.Tensor:

@@ -11,9 +11,9 @@ import torch
 
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, ResourceError
+from lossprobe.plan.rows import SCORED, Integers, Rows
 from lossprobe.scoring.divergence import DivergenceRows, divergence_rows, empty_rows
 from lossprobe.scoring.head import chunk_rows
-from lossprobe.scoring.plan import SCORED, Integers, Rows
 from lossprobe.scoring.scorer import Batch, PassOptions, batch_inputs, batches_of, hidden_rows, is_out_of_memory
 from lossprobe.scoring.statistics import Workspace
 from lossprobe.units import plural, visible

@@ -12,35 +12,16 @@ import torch
 
 from lossprobe.checkpoint.interface import BATCHINGS, EQUAL_LENGTHS, ONE_WINDOW, PADDED, Checkpoint
 from lossprobe.errors import CheckpointError, ResourceError
+from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
+from lossprobe.plan.rows import REPLACED, SCORED, Integers, Rows, windows_of
+from lossprobe.plan.windows import Window
 from lossprobe.scoring.head import HeadResult, HeadRows, NonFiniteLossError, run_head
 from lossprobe.scoring.histogram import HistogramBins
-from lossprobe.scoring.ladder import LADDER_TEMPERATURES
-from lossprobe.scoring.plan import REPLACED, SCORED, Integers, Rows, windows_of
 from lossprobe.scoring.statistics import Workspace
-from lossprobe.text.windows import Window
 from lossprobe.units import plural
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32_768, "mps": 8192}
 BINS = HistogramBins()
-
-
-@dataclass(frozen=True)
-class PartScores:
-    """What was measured of one part.
-
-    Attributes:
-        columns: statistic → [N] over the part's own rows; 0 where unscored, which the store makes empty.
-        histogram_documents: int64 [G], documents with scored rows, ascending.
-        histogram: float64 [3, G, bins]; see `probability_histogram`.
-        ladder_rows: int64 [S], own rows whose temperature ladder was kept, ascending.
-        ladder: float64 [S, 17].
-    """
-
-    columns: dict[str, npt.NDArray[Any]]
-    histogram_documents: npt.NDArray[np.int64]
-    histogram: npt.NDArray[np.float64]
-    ladder_rows: npt.NDArray[np.int64]
-    ladder: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

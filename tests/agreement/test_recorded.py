@@ -22,8 +22,8 @@ import pytest
 from bundled import EXAMPLES
 
 from lossprobe.checkpoint.detect import open_checkpoint
-from lossprobe.pipeline import ScoreOptions
-from lossprobe.protocol_pass import score_protocol
+from lossprobe.passes.protocols import score_protocol
+from lossprobe.passes.score import ScoreOptions
 from lossprobe.text.documents import open_text
 
 

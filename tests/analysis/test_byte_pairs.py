@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from lossprobe.analysis import byte_spans, byte_sums, texts
-from lossprobe.analysis.byte_pairs import UPPER_BOUND, compare_bytes
-from lossprobe.analysis.byte_spans import Spans, cut_spans, shared_text
-from lossprobe.analysis.byte_sums import BLOCK_BYTES, CUTS
-from lossprobe.analysis.clusters import find_clusters
-from lossprobe.analysis.paired import paired_sums
+from lossprobe.analysis.compare import byte_spans, byte_sums
+from lossprobe.analysis.compare.byte_pairs import UPPER_BOUND, compare_bytes
+from lossprobe.analysis.compare.byte_spans import Spans, cut_spans, shared_text
+from lossprobe.analysis.compare.byte_sums import BLOCK_BYTES, CUTS
 from lossprobe.analysis.perplexity import measure_perplexity
+from lossprobe.analysis.rows import texts
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.paired import paired_sums
 from lossprobe.errors import NotComparableError, OutputError
 from lossprobe.run.reader import Run, open_run
 

@@ -15,8 +15,8 @@ from drawn_runs import (
     write_drawn,
 )
 
-from lossprobe.analysis.calibration import distinct_names, measure_calibration
-from lossprobe.analysis.calibration_measures import MEASURES
+from lossprobe.analysis.calibration.calibration import distinct_names, measure_calibration
+from lossprobe.analysis.calibration.measures import MEASURES
 from lossprobe.errors import NotComparableError, UsageError
 from lossprobe.run.reader import Run
 

@@ -11,7 +11,7 @@ from drawn_runs import draw_logits, draw_targets, write_drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lossprobe.analysis.calibration_bins import (
+from lossprobe.analysis.calibration.bins import (
     bin_sums,
     bin_table,
     debiased_squared_error,
@@ -28,8 +28,9 @@ from lossprobe.analysis.calibration_bins import (
     uncertainty,
     within_bin,
 )
-from lossprobe.analysis.clusters import find_clusters, jackknife_ratio
-from lossprobe.analysis.resampling import at_most, bootstrap
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
+from lossprobe.analysis.stats.resampling import at_most, bootstrap
 from lossprobe.errors import OutputError
 from lossprobe.run import reader
 

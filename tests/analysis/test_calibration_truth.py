@@ -10,14 +10,14 @@ from scipy.stats import kstest
 from simulations.calibration_truth import PANEL, Cell, coverage, simulate
 from simulations.known_truth import FAULTS, SPREAD, draw_corpus, known, population
 
-from lossprobe.analysis.calibration_bins import (
+from lossprobe.analysis.calibration.bins import (
     equal_width_edges,
     expected_calibration_error,
     maximum_calibration_error,
 )
-from lossprobe.analysis.calibration_measures import MEASURES, mean_measures
-from lossprobe.analysis.clusters import jackknife_ratio
-from lossprobe.analysis.resampling import bootstrap, bootstrap_error
+from lossprobe.analysis.calibration.measures import MEASURES, mean_measures
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
+from lossprobe.analysis.stats.resampling import bootstrap, bootstrap_error
 
 SEEDS = 20
 NULL_SEEDS = 200

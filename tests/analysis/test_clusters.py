@@ -9,14 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lossprobe.analysis.clusters import (
-    BLOCK_TOKENS,
-    around,
-    find_clusters,
-    grouped_losses,
-    jackknife_ratio,
-    t_quantile,
-)
+from lossprobe.analysis.rows.clusters import BLOCK_TOKENS, find_clusters, grouped_losses
+from lossprobe.analysis.stats.jackknife import around, jackknife_ratio, t_quantile
 
 LOSSES = st.floats(0, 50, width=32)
 # With two degrees of freedom Student's quantile has a closed form at p = .975.

@@ -3,7 +3,7 @@
 import pytest
 from fake_runs import words
 
-from lossprobe.analysis.comparable import IDENTITY, differing, refuse_different, same_tokens
+from lossprobe.analysis.rows.comparable import IDENTITY, differing, refuse_different, same_tokens
 from lossprobe.errors import NotComparableError
 from lossprobe.run.reader import Run
 

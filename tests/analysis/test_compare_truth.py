@@ -19,9 +19,9 @@ from simulations.compare_truth import (
     summed_losses,
 )
 
-from lossprobe.analysis.compare import compare_runs
-from lossprobe.analysis.differences import mean_changes
-from lossprobe.pipeline import score
+from lossprobe.analysis.compare.tokens import compare_runs
+from lossprobe.analysis.rows.differences import mean_changes
+from lossprobe.passes.score import score
 from lossprobe.text.documents import StringSource
 
 SQL = "SELECT sum(loss_nats::DOUBLE) AS s, count(*) AS n FROM tokens WHERE unscored IS NULL GROUP BY document"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from drawn_runs import document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
 
-from lossprobe.analysis.compared import compare
+from lossprobe.analysis.compare.compare import compare
 from lossprobe.errors import NotComparableError, UsageError
 from lossprobe.run.reader import Run
 

@@ -11,14 +11,14 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import t as student
 from simulations.early_stopping import FILE, POPULATIONS, RUNS, draw_seen, false_alarms, look
 
-from lossprobe.analysis.clusters import jackknife_ratio
-from lossprobe.analysis.confidence_sequence import (
+from lossprobe.analysis.stats.confidence_sequence import (
     effective_clusters,
     last_quantile,
     looks,
     mixture_variance,
     sequence_quantile,
 )
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
 
 ALPHA = 0.025  # what the early looks of an audit at 95 % spend
 CONFIDENCES = st.floats(0.5, 0.999)

@@ -10,10 +10,11 @@ from fake_runs import words, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossprobe.analysis import quantile_sketch
-from lossprobe.analysis.clusters import find_clusters, jackknife_ratio
-from lossprobe.analysis.divergence_tally import ComparedTokens, DivergenceTally
-from lossprobe.analysis.quantile_sketch import QuantileSketch
+from lossprobe.analysis.compare.divergence_tally import ComparedTokens, DivergenceTally
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.stats import quantile_sketch
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
+from lossprobe.analysis.stats.quantile_sketch import QuantileSketch
 
 SHARES = (0.0, 0.001, 0.1, 0.5, 0.77, 0.999, 1.0)
 
@@ -159,7 +160,7 @@ def test_zeros_and_infinities_stay_what_they_are(monkeypatch):
 
 
 def test_the_sketch_is_exact_up_to_its_limit_and_the_result_says_when_it_no_longer_is(monkeypatch):
-    from lossprobe.analysis import divergence_tally
+    from lossprobe.analysis.compare import divergence_tally
 
     for module in (quantile_sketch, divergence_tally):
         monkeypatch.setattr(module, "EXACT", 6)

@@ -17,7 +17,7 @@ from drawn_runs import (
 )
 from fake_runs import words
 
-from lossprobe.analysis.effective_smoothing import (
+from lossprobe.analysis.calibration.effective_smoothing import (
     NO_EVIDENCE,
     effective_smoothing,
     interquartile_nats,

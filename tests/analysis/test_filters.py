@@ -5,7 +5,7 @@ from fake_runs import words
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossprobe.analysis.filters import FIELDS, where_sql
+from lossprobe.analysis.rows.filters import FIELDS, where_sql
 from lossprobe.errors import UsageError
 
 

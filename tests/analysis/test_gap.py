@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 from scipy.stats import ttest_ind
 
-from lossprobe.analysis import unpaired
-from lossprobe.analysis.clusters import Interval, jackknife_ratio
-from lossprobe.analysis.gap import A_GAP, NO_GAP, OVER_FITTED, SAME_MODEL, UNDECIDED, judge_gap, measure_gap
-from lossprobe.analysis.memorised import find_memorised
-from lossprobe.analysis.unpaired import (
+from lossprobe.analysis.gap.gap import A_GAP, NO_GAP, OVER_FITTED, SAME_MODEL, UNDECIDED, judge_gap, measure_gap
+from lossprobe.analysis.gap.memorised import find_memorised
+from lossprobe.analysis.rows import unpaired
+from lossprobe.analysis.rows.unpaired import (
     Estimate,
     GroupSums,
     estimate_ratio,
@@ -27,6 +26,7 @@ from lossprobe.analysis.unpaired import (
     same_mix_difference,
     unpaired_difference,
 )
+from lossprobe.analysis.stats.jackknife import Interval, jackknife_ratio
 from lossprobe.errors import NotComparableError, OutputError
 from lossprobe.run.reader import open_run
 

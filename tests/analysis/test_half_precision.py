@@ -6,10 +6,10 @@ import pytest
 from drawn_runs import draw_logits, draw_targets, log_probabilities, write_drawn
 from fake_runs import words
 
-from lossprobe.analysis import half_precision
-from lossprobe.analysis.half_precision import LARGEST, SCALES, measure_half_precision
-from lossprobe.analysis.objective_formulas import ObjectiveOptions, scored_source
-from lossprobe.analysis.objectives import measure_objectives
+from lossprobe.analysis.objectives import half_precision
+from lossprobe.analysis.objectives.formulas import ObjectiveOptions, scored_source
+from lossprobe.analysis.objectives.half_precision import LARGEST, SCALES, measure_half_precision
+from lossprobe.analysis.objectives.objectives import measure_objectives
 from lossprobe.errors import OutputError
 from lossprobe.run.reader import open_run
 

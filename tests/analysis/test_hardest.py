@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from fake_runs import BOS, LN2, Doc, words
 
-from lossprobe.analysis.clusters import find_clusters
 from lossprobe.analysis.hardest import find_hardest
-from lossprobe.analysis.texts import surroundings
-from lossprobe.analysis.token_classes import FORMS, class_source
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.texts import surroundings
+from lossprobe.analysis.rows.token_classes import FORMS, class_source
 
 CLOSE = 1e-7  # relative: losses are stored as float32
 

@@ -7,8 +7,8 @@ from fake_runs import words, write_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lossprobe.analysis.micro_batches import measure_micro_batches
-from lossprobe.analysis.objective_formulas import scored_source
+from lossprobe.analysis.objectives.formulas import scored_source
+from lossprobe.analysis.objectives.micro_batches import measure_micro_batches
 
 COLUMNS = ["windows", "batches", "objective", "mean", "mean_of_means", "covariance_term"]
 

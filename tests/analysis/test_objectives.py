@@ -12,11 +12,12 @@ from fake_runs import LN2, Doc, words
 from fakes import ByteTokenizer, SmallModel, checkpoint
 from torch.nn.functional import cross_entropy
 
-from lossprobe.analysis.clusters import BLOCK_TOKENS, jackknife_ratio
-from lossprobe.analysis.objective_formulas import ObjectiveOptions, objectives_of, smoothed_floors
-from lossprobe.analysis.objectives import measure_objectives, objective_batches
+from lossprobe.analysis.objectives.formulas import ObjectiveOptions, objectives_of, smoothed_floors
+from lossprobe.analysis.objectives.objectives import measure_objectives, objective_batches
+from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.errors import NothingToScoreError, OutputError, UsageError
-from lossprobe.pipeline import ScoreOptions, score
+from lossprobe.passes.score import ScoreOptions, score
 from lossprobe.run import reader
 from lossprobe.run.reader import open_run
 from lossprobe.text.documents import StringSource

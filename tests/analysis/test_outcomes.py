@@ -7,8 +7,8 @@ import pytest
 from drawn_runs import document_numbers, draw_logits, draw_targets, measure_rows, write_drawn
 from fake_runs import words
 
-from lossprobe.analysis.clusters import find_clusters
-from lossprobe.analysis.outcomes import OUTCOMES, outcome_sums, standard_errors
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.outcomes import OUTCOMES, outcome_sums, standard_errors
 from lossprobe.errors import OutputError
 from lossprobe.run.reader import Run
 

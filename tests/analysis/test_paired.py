@@ -10,9 +10,10 @@ from fake_runs import LN2, words
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lossprobe.analysis.clusters import Clusters, find_clusters
-from lossprobe.analysis.paired import paired_batches, paired_sums
-from lossprobe.analysis.resampling import at_most
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.paired import paired_batches, paired_sums
+from lossprobe.analysis.stats.jackknife import Clusters
+from lossprobe.analysis.stats.resampling import at_most
 from lossprobe.errors import NotComparableError, OutputError
 from lossprobe.run.reader import Run, open_run
 

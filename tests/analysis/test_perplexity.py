@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from fake_runs import BOS, LN2, Doc, words
 
-from lossprobe.analysis.clusters import BLOCK_TOKENS, jackknife_ratio
 from lossprobe.analysis.perplexity import cluster_totals, find_clusters, measure_perplexity, unigram_entropy
+from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.errors import UsageError
 
 CLOSE = 1e-7  # relative: losses are stored as float32

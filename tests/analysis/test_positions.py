@@ -5,9 +5,9 @@ import pytest
 from fake_runs import LN2, Doc, words
 
 from lossprobe.analysis import positions
-from lossprobe.analysis.clusters import find_clusters
 from lossprobe.analysis.positions import early_minus_late, measure_positions, octave_sql, score_ranges
-from lossprobe.analysis.power_law import FoldSums, fit_power_law, sign_runs
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.stats.power_law import FoldSums, fit_power_law, sign_runs
 
 CLOSE = 1e-7  # relative: losses are stored as float32
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossprobe.analysis import ranked_values
-from lossprobe.analysis.ranked_values import ranked_batches
+from lossprobe.analysis.rows import ranked_values
+from lossprobe.analysis.rows.ranked_values import ranked_batches
 from lossprobe.run.reader import BATCH_ROWS
 
 FLOATS = st.one_of(

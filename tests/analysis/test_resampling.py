@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lossprobe.analysis.clusters import Clusters
-from lossprobe.analysis.resampling import MAX_CLUSTERS, RESAMPLES, at_most, bootstrap, resample
+from lossprobe.analysis.stats.jackknife import Clusters
+from lossprobe.analysis.stats.resampling import MAX_CLUSTERS, RESAMPLES, at_most, bootstrap, resample
 
 
 def mean(sums: np.ndarray) -> np.ndarray:

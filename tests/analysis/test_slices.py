@@ -8,11 +8,11 @@ import pytest
 from drawn_runs import document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
 from scipy.stats import chi2, norm
 
-from lossprobe.analysis import clusters as clusters_module
-from lossprobe.analysis import slices as slices_module
-from lossprobe.analysis.clusters import jackknife_ratio
-from lossprobe.analysis.slices import COLUMNS, TARGETS, calibrate_slices
-from lossprobe.analysis.token_classes import FORMS, class_source
+from lossprobe.analysis.calibration import slices as slices_module
+from lossprobe.analysis.calibration.slices import COLUMNS, TARGETS, calibrate_slices
+from lossprobe.analysis.rows import clusters as clusters_module
+from lossprobe.analysis.rows.token_classes import FORMS, class_source
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.errors import UsageError
 
 VOCABULARY = [

@@ -9,10 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.fft import dct
 
-from lossprobe.analysis import smooth_ece as module
-from lossprobe.analysis.clusters import find_clusters
-from lossprobe.analysis.resampling import at_most, bootstrap
-from lossprobe.analysis.smooth_ece import GRID, fixed_bandwidth_error, residual_sums, smooth_ece, smooth_noise
+from lossprobe.analysis.calibration import smooth_ece as module
+from lossprobe.analysis.calibration.smooth_ece import (
+    GRID,
+    fixed_bandwidth_error,
+    residual_sums,
+    smooth_ece,
+    smooth_noise,
+)
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.stats.resampling import at_most, bootstrap
 from lossprobe.errors import OutputError
 
 

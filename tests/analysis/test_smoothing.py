@@ -17,8 +17,14 @@ from drawn_runs import (
 from fake_runs import words
 from scipy.stats import t as student
 
-from lossprobe.analysis.smoothing import LOSS_EDGES, MEASURES, after_temperature, compare_smoothing, compare_tokens
-from lossprobe.analysis.temperature import TemperedRows, tempered_rows
+from lossprobe.analysis.calibration.smoothing import (
+    LOSS_EDGES,
+    MEASURES,
+    after_temperature,
+    compare_smoothing,
+    compare_tokens,
+)
+from lossprobe.analysis.calibration.temperature import TemperedRows, tempered_rows
 
 ROWS, VOCAB, DOCUMENTS = 1500, 48, 25
 

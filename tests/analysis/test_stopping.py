@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from audit_pass.early_checks import as_the_audit_looks
+from audit.gate.early_checks import as_the_audit_looks
 from scipy import stats
 from simulations.early_skew import FILE, LOSSES, ORDINARY, SKEWED, draw_skewed, see, too_skewed, wrong
 

@@ -18,10 +18,10 @@ from fake_runs import words
 from scipy import stats
 from scipy.optimize import minimize_scalar
 
-from lossprobe.analysis.clusters import find_clusters
-from lossprobe.analysis.ladder import LOG_BETA, sampled_rows, spread_of, tempered, weights
-from lossprobe.analysis.temperature import fit_temperature, tempered_rows
-from lossprobe.analysis.temperature_fit import Curves, fit_sample, read_sample
+from lossprobe.analysis.calibration.ladder import LOG_BETA, sampled_rows, spread_of, tempered, weights
+from lossprobe.analysis.calibration.temperature import fit_temperature, tempered_rows
+from lossprobe.analysis.calibration.temperature_fit import Curves, fit_sample, read_sample
+from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.errors import OutputError
 from lossprobe.run.files import write_table
 from lossprobe.run.schema import ladder_columns
@@ -285,7 +285,7 @@ def test_between_the_stored_temperatures(kind, vocab, mean_error, row_error):
 
 
 def test_our_temperatures_are_those_that_scoring_stores():
-    from lossprobe.scoring.ladder import LADDER_TEMPERATURES
+    from lossprobe.plan.part_scores import LADDER_TEMPERATURES
 
     assert np.exp(LOG_BETA) == pytest.approx(1 / np.array(LADDER_TEMPERATURES[::-1]), rel=1e-15)
 

@@ -7,7 +7,7 @@ import pytest
 from drawn_runs import write_drawn
 from fake_runs import BOS, Doc
 
-from lossprobe.analysis.token_classes import END_OF_TEXT, FORMS, class_source
+from lossprobe.analysis.rows.token_classes import END_OF_TEXT, FORMS, class_source
 
 VOCABULARY = [
     b" lead", b"<|endoftext|>", b"<unk>", b"\n", b"\r\n", b" \n", b"  ", b"\t", b" 42", b"7", b".", b" (", "é".encode(),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from fake_runs import BOS, LN2, Doc, words
 
-from lossprobe.analysis import texts
+from lossprobe.analysis.rows import texts
 from lossprobe.analysis.tokens import STRIP_TOKENS, loss_spread, measure_tokens, token_batches
 from lossprobe.errors import NothingToScoreError, UsageError
 from lossprobe.run import reader

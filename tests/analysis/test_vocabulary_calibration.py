@@ -18,9 +18,7 @@ from drawn_runs import (
 from fake_runs import words
 from scipy.stats import binom
 
-from lossprobe.analysis.clusters import find_clusters, jackknife_ratio
-from lossprobe.analysis.resampling import at_most, bootstrap
-from lossprobe.analysis.vocabulary_calibration import (
+from lossprobe.analysis.calibration.vocabulary import (
     BINS,
     LOWEST,
     PER_DECADE,
@@ -29,6 +27,9 @@ from lossprobe.analysis.vocabulary_calibration import (
     vocabulary_sums,
     vocabulary_table,
 )
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
+from lossprobe.analysis.stats.resampling import at_most, bootstrap
 from lossprobe.errors import OutputError
 
 

@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from memory import peak_of
 
+from lossprobe.passes.planning import LADDER_ROWS
+from lossprobe.plan.rows import PART_ROWS
 from lossprobe.run.files import sealed, sha256_of, write_json
-from lossprobe.run.planning import LADDER_ROWS
 from lossprobe.run.reader import Run, open_run
-from lossprobe.scoring.plan import PART_ROWS
 
 VIEWS = (
     ("perplexity",),
@@ -41,12 +41,12 @@ COPIES_PER_PART = 20
 AUDIT = """
 import sys
 from pathlib import Path
-from lossprobe.analysis.clusters import find_clusters
-from lossprobe.audit.decisions import conclude
-from lossprobe.audit.metrics import metric_of
-from lossprobe.audit.pairing import Scored
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.audit.checks.decisions import conclude
+from lossprobe.audit.checks.metrics import metric_of
+from lossprobe.audit.checks.pairing import Scored
 from lossprobe.audit.settings import Check, Limit
-from lossprobe.audit_pass.whole import measure_check
+from lossprobe.audit.gate.whole import measure_check
 from lossprobe.run.baseline import MODEL_COLUMNS, open_baseline, write_baseline
 from lossprobe.run.reader import open_run
 run, metric, choices = open_run(sys.argv[1]), sys.argv[2], eval(sys.argv[3])

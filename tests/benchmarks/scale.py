@@ -19,7 +19,7 @@ from shapes import TINY, make_checkpoint, texts
 from tokenizers import Tokenizer
 
 from lossprobe.checkpoint.detect import open_checkpoint
-from lossprobe.pipeline import score
+from lossprobe.passes.score import score
 from lossprobe.text.documents import open_text
 
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)

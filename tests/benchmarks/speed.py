@@ -30,7 +30,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from lossprobe.checkpoint.detect import open_checkpoint
-from lossprobe.pipeline import ScoreOptions, score
+from lossprobe.passes.score import ScoreOptions, score
 from lossprobe.text.documents import open_text
 
 Method = Callable[[], int]

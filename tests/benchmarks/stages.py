@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 from unittest import mock
 
-from lossprobe import pipeline
+from lossprobe.passes import score as pipeline
 from lossprobe.run.store import RunStore
 from lossprobe.scoring import head, scorer
 

@@ -14,7 +14,7 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import LoadOptions
 from lossprobe.errors import CheckpointError
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from checkpoint import builders
 
-from lossprobe.checkpoint.tokenizers import BackendTokenizer
+from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 
 
 @pytest.fixture(scope="session")

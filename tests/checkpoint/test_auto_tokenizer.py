@@ -9,11 +9,11 @@ import transformers
 from checkpoint import builders
 from checkpoint.test_tokenizer_files import END, folder
 
-from lossprobe.checkpoint.auto_tokenizer import quick_look
 from lossprobe.checkpoint.interface import ReadByOthers
-from lossprobe.checkpoint.tokenizer_files import TokenizerFiles
-from lossprobe.checkpoint.tokenizer_readers import gguf_bos
-from lossprobe.checkpoint.tokenizers import open_tokenizer
+from lossprobe.checkpoint.tokenizers.auto_tokenizer import quick_look
+from lossprobe.checkpoint.tokenizers.backend import open_tokenizer
+from lossprobe.checkpoint.tokenizers.tokenizer_files import TokenizerFiles
+from lossprobe.checkpoint.tokenizers.tokenizer_readers import gguf_bos
 from lossprobe.errors import CheckpointError
 
 TEXTS = [

@@ -10,12 +10,12 @@ import torch
 import transformers
 from checkpoint import builders
 
-from lossprobe.checkpoint.batching import LEAST, MOST, known_batching, probe_length
-from lossprobe.checkpoint.causal_lm import CausalLM
-from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import CheckpointFacts, LoadOptions, Tokens
+from lossprobe.checkpoint.model.batching import LEAST, MOST, known_batching, probe_length
+from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.errors import CheckpointError
-from lossprobe.scoring.plan import SCORED, WindowPolicy, cut_parts, plan_documents
+from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_documents
 from lossprobe.scoring.reference import reference_losses
 from lossprobe.scoring.scorer import PassOptions, score_part
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossprobe.checkpoint.characters import CharacterTokenizer, read_fundamentallm_tokenizer, read_meta_pkl
-from lossprobe.checkpoint.pickle_outline import PickleOutline
+from lossprobe.checkpoint.files.pickle_outline import PickleOutline
+from lossprobe.checkpoint.tokenizers.characters import CharacterTokenizer, read_fundamentallm_tokenizer, read_meta_pkl
 from lossprobe.errors import CheckpointError
 
 SPECIALS = ["<PAD>", "<UNK>", "<BOS>", "<EOS>"]
@@ -194,7 +194,7 @@ def test_a_hostile_meta_pkl_does_not_run(tmp_path, protocol):
 
 def test_the_unpickler_itself_names_nothing(tmp_path, monkeypatch):
     """Were an instruction to get past the outline, it would still find no name and no persistent object."""
-    monkeypatch.setattr("lossprobe.checkpoint.characters.outline_pickle", lambda data: PickleOutline())
+    monkeypatch.setattr("lossprobe.checkpoint.tokenizers.characters.outline_pickle", lambda data: PickleOutline())
     canary, path = tmp_path / "canary", tmp_path / "meta.pkl"
     for data in (pickle.dumps(Hostile(canary)), b"Pname\n."):
         path.write_bytes(data)

@@ -5,8 +5,8 @@ import torch
 from checkpoint import builders
 from checkpoint.builders import COMMON, FAMILIES, SMALL
 
-from lossprobe.checkpoint.constants import Constants, is_causal_mask
-from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.families.huggingface import load_huggingface
+from lossprobe.checkpoint.files.constants import Constants, is_causal_mask
 from lossprobe.checkpoint.interface import LoadOptions
 
 SIDE = 64

@@ -8,9 +8,9 @@ import transformers
 from checkpoint import builders
 from families import sweep, tiny
 
-from lossprobe.checkpoint.context import context_limit
 from lossprobe.checkpoint.detect import open_checkpoint
-from lossprobe.checkpoint.model_config import causal_model
+from lossprobe.checkpoint.model.context import context_limit
+from lossprobe.checkpoint.model.model_config import causal_model
 
 pytestmark = pytest.mark.filterwarnings("default")  # the code of many families has its own
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossprobe.checkpoint.desmoothed import KEPT_SHARE, DesmoothedCheckpoint
-from lossprobe.pipeline import score
+from lossprobe.passes.score import score
 from lossprobe.text.documents import StringSource
 
 

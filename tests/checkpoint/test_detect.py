@@ -6,8 +6,8 @@ import pickle
 import pytest
 import torch
 
-from lossprobe.checkpoint.callable import CallableCheckpoint
 from lossprobe.checkpoint.detect import open_checkpoint, resolve_device
+from lossprobe.checkpoint.families.callable import CallableCheckpoint
 from lossprobe.checkpoint.interface import LoadOptions
 from lossprobe.errors import CheckpointError, UsageError
 

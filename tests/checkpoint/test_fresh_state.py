@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lossprobe.checkpoint.fresh_state import LARGEST_COPY, FreshState
+from lossprobe.checkpoint.model.fresh_state import LARGEST_COPY, FreshState
 
 
 class Config:

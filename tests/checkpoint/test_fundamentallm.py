@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lossprobe.checkpoint.fundamentallm import FundamentaLLM, is_fundamentallm, load_fundamentallm
+from lossprobe.checkpoint.families.fundamentallm import FundamentaLLM, is_fundamentallm, load_fundamentallm
+from lossprobe.checkpoint.files.torch_file import read_torch_file
 from lossprobe.checkpoint.interface import LoadOptions
-from lossprobe.checkpoint.torch_file import read_torch_file
 from lossprobe.errors import CheckpointError
 
 VOCAB, CONTEXT, WIDTH, LAYERS = 23, 12, 16, 2
@@ -132,7 +132,7 @@ def test_the_stored_position_table_wins_over_its_formula_and_is_no_parameter(tmp
 def test_long_windows_in_parts_give_the_same_bits(tmp_path, monkeypatch):
     path, ids = save(tmp_path), torch.tensor([IDS[:-1], IDS[1:], IDS[:-1]])
     whole = load(path).hidden(ids)
-    monkeypatch.setattr("lossprobe.checkpoint.fundamentallm.MAX_SCORES", 1)
+    monkeypatch.setattr("lossprobe.checkpoint.families.fundamentallm.MAX_SCORES", 1)
     assert torch.equal(load(path).hidden(ids), whole)
 
 

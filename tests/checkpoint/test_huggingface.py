@@ -10,10 +10,10 @@ import torch
 import transformers
 from checkpoint import builders
 
-from lossprobe.checkpoint.causal_lm import CausalLM
-from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import CheckpointFacts, LoadOptions
-from lossprobe.checkpoint.model_config import build_config
+from lossprobe.checkpoint.model.causal_lm import CausalLM
+from lossprobe.checkpoint.model.model_config import build_config
 from lossprobe.errors import UsageError
 
 HEADS = {

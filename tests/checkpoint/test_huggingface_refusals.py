@@ -7,9 +7,9 @@ import pytest
 import torch
 from checkpoint import builders
 
-from lossprobe.checkpoint.causal_lm import CausalLM
-from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import CheckpointFacts, LoadOptions
+from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.errors import CheckpointError
 
 EMBEDDING = "transformer.wte.weight"

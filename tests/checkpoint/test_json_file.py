@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossprobe.checkpoint.json_file import parse_json, read_json
+from lossprobe.checkpoint.files.json_file import parse_json, read_json
 from lossprobe.errors import CheckpointError
 
 

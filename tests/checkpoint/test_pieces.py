@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from lossprobe.checkpoint import sandbox_worker
-from lossprobe.checkpoint.pieces import NotLocal, Sizes, Splitter
-from lossprobe.checkpoint.sandbox_worker import Opened
+from lossprobe.checkpoint.tokenizers import sandbox_worker
+from lossprobe.checkpoint.tokenizers.pieces import NotLocal, Sizes, Splitter
+from lossprobe.checkpoint.tokenizers.sandbox_worker import Opened
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TINY = Sizes(piece=80, overlap=40, words=2, batch=3)

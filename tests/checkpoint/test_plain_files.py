@@ -11,7 +11,7 @@ import pytest
 from bundled import CHECKPOINT
 from checkpoint.test_nanogpt import save as save_nanogpt
 
-from lossprobe.checkpoint.plain_files import absolute, followed_links, open_plain
+from lossprobe.checkpoint.files.plain_files import absolute, followed_links, open_plain
 
 HUGGING_FACE = (
     "config.json",

@@ -6,8 +6,8 @@ import pytest
 from checkpoint import builders
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from lossprobe.checkpoint.reach import can_look_far, far_components
-from lossprobe.checkpoint.tokenizers import BackendTokenizer
+from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
+from lossprobe.checkpoint.tokenizers.reach import can_look_far, far_components
 
 # Patterns of releases, by the tokenizer that brought them.
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

@@ -11,9 +11,9 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lossprobe.checkpoint import safetensors_file
-from lossprobe.checkpoint.hashes import file_sha256
-from lossprobe.checkpoint.safetensors_file import TensorEntry, read_tensors, scan_header
+from lossprobe.checkpoint.files import safetensors_file
+from lossprobe.checkpoint.files.hashes import file_sha256
+from lossprobe.checkpoint.files.safetensors_file import TensorEntry, read_tensors, scan_header
 from lossprobe.errors import CheckpointError
 
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -15,8 +15,9 @@ from checkpoint.builders import definition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossprobe.checkpoint import sandbox, sandbox_worker
-from lossprobe.checkpoint.frames import (
+from lossprobe.checkpoint.tokenizers import sandbox, sandbox_worker
+from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
+from lossprobe.checkpoint.tokenizers.frames import (
     ALLOWANCE,
     COUNTS,
     FAILED,
@@ -26,9 +27,8 @@ from lossprobe.checkpoint.frames import (
     receive_frame,
     send_frame,
 )
-from lossprobe.checkpoint.pieces import Sizes
-from lossprobe.checkpoint.sandbox import Sandbox
-from lossprobe.checkpoint.tokenizers import BackendTokenizer
+from lossprobe.checkpoint.tokenizers.pieces import Sizes
+from lossprobe.checkpoint.tokenizers.sandbox import Sandbox
 from lossprobe.errors import CheckpointError, ResourceError
 
 SMALL = Limits(memory=512 << 20, memory_per_byte=0, seconds=60.0, seconds_per_byte=0.0)
@@ -163,7 +163,7 @@ def test_the_child_ends_with_its_owner():
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_the_child_ends_when_its_parent_is_killed():
     code = (
-        "import json, os, sys\nfrom lossprobe.checkpoint.tokenizers import BackendTokenizer\n"
+        "import json, os, sys\nfrom lossprobe.checkpoint.tokenizers.backend import BackendTokenizer\n"
         "tokenizer = BackendTokenizer(json.loads(sys.argv[1]), {}, 'x')\n"
         "print(tokenizer._sandbox._process.pid, flush=True)\nos.kill(os.getpid(), 9)\n"
     )

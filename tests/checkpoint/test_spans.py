@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from lossprobe.checkpoint.spans import (
+from lossprobe.checkpoint.tokenizers.spans import (
     AlignedSpans,
     ExactSpans,
     added_tokens,

@@ -7,9 +7,9 @@ import transformers
 from checkpoint import builders
 from tokenizers import AddedToken
 
-from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import LoadOptions
-from lossprobe.checkpoint.tokenizers import BackendTokenizer
+from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 from lossprobe.errors import UsageError
 
 TEXT = "the<s>cat <|endoftext|> [CLS]</s> [UNK]"

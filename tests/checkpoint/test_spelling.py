@@ -11,11 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from lossprobe.checkpoint.frames import COUNTS, MORE_COUNTS
-from lossprobe.checkpoint.pieces import Sizes
-from lossprobe.checkpoint.sandbox_worker import Opened
-from lossprobe.checkpoint.spelling import SpelledSpans, Spelling, differing
-from lossprobe.checkpoint.tokenizers import BackendTokenizer
+from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
+from lossprobe.checkpoint.tokenizers.frames import COUNTS, MORE_COUNTS
+from lossprobe.checkpoint.tokenizers.pieces import Sizes
+from lossprobe.checkpoint.tokenizers.sandbox_worker import Opened
+from lossprobe.checkpoint.tokenizers.spelling import SpelledSpans, Spelling, differing
 
 AWKWARD = [
     *("the cat", "The CAT", "é", "É", "e\u0301", "İ", "ﬀ", "Ⅷ", "漢字", "😀", "\U0001f468\u200d\U0001f469", "“", "☃"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lossprobe.checkpoint.tensor_names import common_start, fitted_names, holders_of, plain_names
+from lossprobe.checkpoint.files.tensor_names import common_start, fitted_names, holders_of, plain_names
 from lossprobe.errors import CheckpointError
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lossprobe.checkpoint.tensors import check_finite, check_tensors, compute_dtype
-from lossprobe.checkpoint.torch_file import dtypes
+from lossprobe.checkpoint.files.tensors import check_finite, check_tensors, compute_dtype
+from lossprobe.checkpoint.files.torch_file import dtypes
 from lossprobe.errors import CheckpointError, UsageError
 
 EXPECTED = {"a": (2, 3), "b": (4,), "c": (1,), "d": (1,), "e": (1,)}

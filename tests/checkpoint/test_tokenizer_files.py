@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from lossprobe.checkpoint.tokenizer_files import read_tokenizer_files
-from lossprobe.checkpoint.tokenizer_settings import read_settings
-from lossprobe.checkpoint.tokenizers import open_tokenizer
+from lossprobe.checkpoint.tokenizers.backend import open_tokenizer
+from lossprobe.checkpoint.tokenizers.tokenizer_files import read_tokenizer_files
+from lossprobe.checkpoint.tokenizers.tokenizer_settings import read_settings
 from lossprobe.errors import CheckpointError
 
 TEXT = "the <|x|> cat<|y|>  a <|endoftext|> the<|z|>\n <s> é [PAD]"

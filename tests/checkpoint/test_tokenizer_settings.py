@@ -6,7 +6,7 @@ import pytest
 import transformers
 from checkpoint.builders import byte_level_bpe, definition, write_settings
 
-from lossprobe.checkpoint.tokenizers import BackendTokenizer, open_tokenizer
+from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer, open_tokenizer
 from lossprobe.errors import CheckpointError
 
 TEMPLATES = {

@@ -9,7 +9,7 @@ from checkpoint import builders
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lossprobe.checkpoint.tokenizers import BackendTokenizer
+from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 
 KINDS = sorted(builders.TOKENIZERS)
 AWKWARD = [

@@ -10,8 +10,8 @@ import pytest
 import torch
 from checkpoint.test_torch_file import refused
 
-from lossprobe.checkpoint.torch_archive import Record, hash_archive
-from lossprobe.checkpoint.torch_file import read_torch_file
+from lossprobe.checkpoint.files.torch_archive import Record, hash_archive
+from lossprobe.checkpoint.files.torch_file import read_torch_file
 from lossprobe.errors import CheckpointError
 
 CONTENT = {"model": {"a": torch.arange(4000.0), "b": torch.ones(30, 40)}}

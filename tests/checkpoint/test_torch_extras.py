@@ -15,8 +15,8 @@ import pytest
 import torch
 from checkpoint.test_torch_pickle import Runs, refused, save, with_pickle
 
-from lossprobe.checkpoint.torch_extras import is_harmless
-from lossprobe.checkpoint.torch_file import read_torch_file
+from lossprobe.checkpoint.files.torch_extras import is_harmless
+from lossprobe.checkpoint.files.torch_file import read_torch_file
 
 
 @dataclasses.dataclass
@@ -77,7 +77,7 @@ def test_nothing_that_is_named_is_imported_or_called(tmp_path):
     script = (
         "import sys, pathlib\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from lossprobe.checkpoint.torch_file import read_torch_file\n"
+        "from lossprobe.checkpoint.files.torch_file import read_torch_file\n"
         "print(sorted(read_torch_file(pathlib.Path(sys.argv[1])).content), 'unseen_library' in sys.modules)\n"
     )
     shown = subprocess.run([sys.executable, "-c", script, path], check=True, capture_output=True, text=True)
@@ -95,7 +95,7 @@ def test_nothing_that_is_named_is_imported_or_called(tmp_path):
 
 
 def test_an_extra_is_no_tensor_and_no_setting(tmp_path):
-    from lossprobe.checkpoint.torch_file import tensors_in
+    from lossprobe.checkpoint.files.torch_file import tensors_in
     from lossprobe.errors import CheckpointError
 
     file = read_torch_file(save(tmp_path / "a.pt", {"model": {"a": np.ones(3)}}))

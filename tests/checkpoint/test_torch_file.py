@@ -10,8 +10,8 @@ import zipfile
 import pytest
 import torch
 
-from lossprobe.checkpoint.hashes import combined_sha256
-from lossprobe.checkpoint.torch_file import check_tensor_bytes, read_torch_file
+from lossprobe.checkpoint.files.hashes import combined_sha256
+from lossprobe.checkpoint.files.torch_file import check_tensor_bytes, read_torch_file
 from lossprobe.errors import CheckpointError
 
 

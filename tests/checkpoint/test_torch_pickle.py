@@ -10,8 +10,8 @@ import zipfile
 import pytest
 import torch
 
-from lossprobe.checkpoint.pickle_outline import outline_pickle
-from lossprobe.checkpoint.torch_file import read_torch_file
+from lossprobe.checkpoint.files.pickle_outline import outline_pickle
+from lossprobe.checkpoint.files.torch_file import read_torch_file
 from lossprobe.errors import CheckpointError
 
 
@@ -80,7 +80,7 @@ def test_nothing_of_a_hostile_file_reaches_the_interpreter(tmp_path):
     path = save(tmp_path / "a.pt", {"model_state": Runs(os.system, "true")})
     script = (
         "import sys, pathlib\n"
-        "from lossprobe.checkpoint.torch_file import read_torch_file\n"
+        "from lossprobe.checkpoint.files.torch_file import read_torch_file\n"
         "from lossprobe.errors import CheckpointError\n"
         "seen = []\n"
         "sys.addaudithook(lambda event, _: seen.append(event))\n"

@@ -10,10 +10,10 @@ from checkpoint import builders
 from checkpoint.released_configs import RELEASES
 from families import keys, tiny
 
-from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import LoadOptions
-from lossprobe.checkpoint.model_config import build_config, causal_model
-from lossprobe.checkpoint.unstated import YOUNGER, tell_unstated
+from lossprobe.checkpoint.model.model_config import build_config, causal_model
+from lossprobe.checkpoint.model.unstated import YOUNGER, tell_unstated
 
 pytestmark = pytest.mark.filterwarnings("default")  # the code of many families has its own
 

@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 from checkpoint import builders
 
-from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import LoadOptions
 from lossprobe.errors import CheckpointError
 

@@ -17,14 +17,14 @@ from bundled import EXAMPLES
 from jsonschema import Draft202012Validator
 from junitparser import Failure, JUnitXml
 
-from lossprobe.analysis.clusters import find_clusters
-from lossprobe.analysis.confidence_sequence import looks
-from lossprobe.audit.decisions import decide, measure_sums
-from lossprobe.audit.metrics import metric_of
-from lossprobe.audit.pairing import Scored
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.stats.confidence_sequence import looks
+from lossprobe.audit.checks.decisions import decide, measure_sums
+from lossprobe.audit.checks.metrics import metric_of
+from lossprobe.audit.checks.pairing import Scored
+from lossprobe.audit.config.reader import read_settings
+from lossprobe.audit.gate.early import Collected
 from lossprobe.audit.settings import Check, Limit
-from lossprobe.audit_file.reader import read_settings
-from lossprobe.audit_pass.early import Collected
 from lossprobe.cli.main import run
 from lossprobe.run.baseline import open_baseline
 from lossprobe.run.reader import latest_run

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from bundled import CHECKPOINT, EXAMPLES
 
-from lossprobe.analysis.calibration import measure_calibration
+from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.cli.demo import PAIR
 from lossprobe.cli.main import run
-from lossprobe.run import planning
+from lossprobe.passes import planning
+from lossprobe.plan.rows import cut_parts
 from lossprobe.run.reader import latest_run, open_run
-from lossprobe.scoring.plan import cut_parts
 
 LOSSPROBE = [sys.executable, "-m", "lossprobe"]
 
@@ -224,9 +224,9 @@ def finish(folder: Path, text: Path) -> int:
 # sent after the first one arrives before the last one.
 FORKS = """
 import json, os, signal, sys, time
-import lossprobe.checkpoint.huggingface, lossprobe.pipeline as pipeline, lossprobe.run.planning as planning
+import lossprobe.checkpoint.families.huggingface, lossprobe.passes.score as pipeline, lossprobe.passes.planning as planning
 from lossprobe.cli.main import main
-from lossprobe.scoring.plan import cut_parts
+from lossprobe.plan.rows import cut_parts
 from lossprobe.scoring.scorer import score_part
 
 def score(folder, arguments, pause):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lossprobe.analysis.objective_formulas import ObjectiveOptions
-from lossprobe.analysis.objectives import measure_objectives
+from lossprobe.analysis.objectives.formulas import ObjectiveOptions
+from lossprobe.analysis.objectives.objectives import measure_objectives
 from lossprobe.cli.main import run
 from lossprobe.cli.objectives import objectives
 from lossprobe.run.reader import latest_run

@@ -12,12 +12,12 @@ import pytest
 from bundled import CHECKPOINT, EXAMPLES
 from PIL import Image
 
-from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import LoadOptions
 from lossprobe.cli.main import run
-from lossprobe.pipeline import ScoreOptions
-from lossprobe.protocol_pass import score_protocol
-from lossprobe.protocols import PROTOCOLS
+from lossprobe.passes.protocols import score_protocol
+from lossprobe.passes.score import ScoreOptions
+from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.run.reader import open_run
 from lossprobe.text.documents import open_text
 
@@ -65,7 +65,7 @@ def test_all(done):
 
 def test_all_again_comes_from_the_stored_runs(done, few, monkeypatch, capsys):
     monkeypatch.chdir(done)
-    monkeypatch.setattr("lossprobe.pipeline.score_part", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr("lossprobe.passes.score.score_part", lambda *_: pytest.fail("scored again"))
     arguments = ["perplexity", str(CHECKPOINT), str(few), "--protocol", "all", *SHORT]
     assert run([*arguments, "--table", "--csv", "again.csv"]) == 0
     assert (done / "again.csv").read_bytes() == (done / "protocols.csv").read_bytes()

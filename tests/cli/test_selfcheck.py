@@ -12,10 +12,10 @@ import pytest
 from bundled import CHECKPOINT
 from PIL import Image
 
-from lossprobe.checkpoint.causal_lm import CausalLM
+from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.cli.main import run
+from lossprobe.passes.selfcheck import SEVERAL
 from lossprobe.run.reader import open_run
-from lossprobe.selfcheck_pass import SEVERAL
 
 CHECKS = ["repetition", "batch size", "batch size", "padding side", "chunk size", "threads", "reductions",
           "order of documents", "BOS", "context", "stride", "precision", "precision"]  # fmt: skip

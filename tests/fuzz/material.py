@@ -135,8 +135,8 @@ def _nanogpt() -> None:
 def _unfinished() -> None:
     """Stop a run of several parts after the second, with the parts of the same size as a finished one has."""
     from lossprobe.checkpoint.detect import open_checkpoint
-    from lossprobe.pipeline import score
-    from lossprobe.scoring import plan
+    from lossprobe.passes.score import score
+    from lossprobe.plan import rows as plan
     from lossprobe.text.documents import open_text
 
     class Stopped(Exception):

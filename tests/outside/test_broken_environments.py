@@ -15,8 +15,8 @@ from fakes import SmallModel, checkpoint
 from lossprobe.cli import imports
 from lossprobe.cli.main import failure_of, run
 from lossprobe.errors import OutputError, ResourceError, UsageError
-from lossprobe.pipeline import score
-from lossprobe.report.pictures import default_style
+from lossprobe.passes.score import score
+from lossprobe.report.plots.pictures import default_style
 from lossprobe.text.documents import StringSource
 
 TEXT = EXAMPLES / "jargon-valid.jsonl"
@@ -124,7 +124,7 @@ def test_a_picture_does_not_depend_on_the_style_of_the_program(tmp_path):
     import matplotlib
     from matplotlib.figure import Figure
 
-    from lossprobe.report.output import write_figure
+    from lossprobe.report.formats.output import write_figure
 
     def drawn(name: str) -> bytes:
         with default_style():

@@ -6,7 +6,7 @@ import pytest
 from audit_results import HOSTILE, audit_result, audits, check_result, mixed
 from hypothesis import given
 
-from lossprobe.report.annotations import MOST, audit_annotations
+from lossprobe.report.audit.annotations import MOST, audit_annotations
 from lossprobe.units import visible
 
 

@@ -11,9 +11,9 @@ from audit_results import audit_result, audits, check_result, mixed, text_result
 from hypothesis import given
 from jsonschema import Draft202012Validator
 
+from lossprobe.audit.checks.verdicts import EXIT_CODES, VERDICTS, AuditResult, CheckResult, TextResult
 from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, LIMITS, METRICS, RULES, Check
-from lossprobe.audit.verdicts import EXIT_CODES, VERDICTS, AuditResult, CheckResult, TextResult
-from lossprobe.report.audit_json import audit_to_json
+from lossprobe.report.audit.json import audit_to_json
 
 SCHEMA = json.loads(files("lossprobe.report").joinpath("audit.schema.json").read_text("utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)

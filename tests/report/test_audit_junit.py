@@ -9,7 +9,7 @@ from audit_results import HOSTILE, audit_result, audits, check_result, mixed
 from hypothesis import given
 from junitparser import Failure, JUnitXml
 
-from lossprobe.report.audit_junit import audit_to_junit
+from lossprobe.report.audit.junit import audit_to_junit
 
 SCHEMA = xmlschema.XMLSchema(str(Path(__file__).with_name("junit_common.xsd")))
 

@@ -7,8 +7,8 @@ from audit_results import HOSTILE, audit_result, audits, check_result, mixed, te
 from hypothesis import given
 from markdown_it import MarkdownIt
 
-from lossprobe.report import audit_markdown
-from lossprobe.report.audit_markdown import audit_to_markdown
+from lossprobe.report.audit import markdown as audit_markdown
+from lossprobe.report.audit.markdown import audit_to_markdown
 
 LIMITS = ("TABLE_BYTES", "REASON_BYTES", "LIST_BYTES")
 LIMIT = 1024 * 1024

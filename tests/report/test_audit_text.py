@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lossprobe.report.audit_text import audit_to_terminal
+from lossprobe.report.audit.text import audit_to_terminal
 
 # What makes the runner of a GitHub job obey a line.
 COMMAND = re.compile(r"^\s*::|##\[|##vso\[", re.MULTILINE)

@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from lossprobe.report.markdown import JOINER, ROWS, escaped, to_markdown
+from lossprobe.report.formats.markdown import JOINER, ROWS, escaped, to_markdown
 
 
 def test_a_table_a_heading_and_lines():

@@ -11,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from lossprobe.errors import OutputError
-from lossprobe.report import output
-from lossprobe.report.output import write_bytes, write_figure, write_text
+from lossprobe.report.formats import output
+from lossprobe.report.formats.output import write_bytes, write_figure, write_text
 from lossprobe.report.talk import say
 
 OLD = b"the old result"
@@ -73,7 +73,7 @@ def test_a_result_that_fails_midway_keeps_the_old_file(target):
 FULL_DISK = """
 import resource, sys
 from lossprobe.errors import OutputError
-from lossprobe.report.output import write_bytes
+from lossprobe.report.formats.output import write_bytes
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     write_bytes(sys.argv[1], (b"x" * 1000 for _ in range(10)))

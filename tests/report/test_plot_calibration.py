@@ -9,7 +9,7 @@ import pytest
 from drawn_runs import document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
 from matplotlib.figure import Figure
 
-from lossprobe.analysis.calibration import measure_calibration
+from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.report.plots.calibration import MOST_MODELS, RATIOS, plot_calibration
 
 

@@ -10,8 +10,8 @@ from drawn_runs import document_numbers, draw_logits, draw_targets, tempered_log
 from fake_runs import Doc, words
 from matplotlib.figure import Figure
 
-from lossprobe.analysis.byte_sums import CUTS
-from lossprobe.analysis.compared import compare
+from lossprobe.analysis.compare.byte_sums import CUTS
+from lossprobe.analysis.compare.compare import compare
 from lossprobe.report.plots.compare import plot_compare
 
 HOSTILE = ["m$\\foo{$", "h$x_y$", "_hidden", "漢\x1b\n on x"]

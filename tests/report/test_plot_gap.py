@@ -8,9 +8,9 @@ from drawn_runs import document_numbers, draw_logits, draw_targets, write_drawn
 from fake_runs import Doc, words
 from matplotlib.figure import Figure
 
-from lossprobe.analysis.gap import measure_gap
+from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.report.plots.gap import plot_gap
-from lossprobe.report.style import BLUE, VERMILION
+from lossprobe.report.plots.style import BLUE, VERMILION
 
 
 def axes_of(figure: Figure) -> list:

@@ -8,8 +8,8 @@ from drawn_runs import draw_logits, draw_targets, write_drawn
 from fake_runs import words
 from matplotlib.figure import Figure
 
-from lossprobe.analysis.objective_formulas import ObjectiveOptions
-from lossprobe.analysis.objectives import measure_objectives
+from lossprobe.analysis.objectives.formulas import ObjectiveOptions
+from lossprobe.analysis.objectives.objectives import measure_objectives
 from lossprobe.report.plots.objectives import CURVES, LEAST, plot_objectives
 
 

@@ -7,11 +7,11 @@ import pytest
 from fake_runs import Doc
 from matplotlib.figure import Figure
 
-from lossprobe.analysis.protocol_table import Refusal, compare_protocols
-from lossprobe.analysis.protocols import measure_protocol
-from lossprobe.protocols import PROTOCOLS
+from lossprobe.analysis.protocols.protocols import measure_protocol
+from lossprobe.analysis.protocols.table import Refusal, compare_protocols
+from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.report.plots.protocols import plot_protocols
-from lossprobe.report.style import BLUE, VERMILION
+from lossprobe.report.plots.style import BLUE, VERMILION
 
 
 def axes_of(figure: Figure):

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from lossprobe.report.side_by_side import side_by_side
+from lossprobe.report.formats.side_by_side import side_by_side
 
 NAN = math.nan
 

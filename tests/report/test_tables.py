@@ -19,7 +19,7 @@ from lossprobe.analysis.hardest import GROUPS, find_hardest
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.tokens import measure_tokens, token_batches
-from lossprobe.report.tables import JSON_SCHEMA, batches_to_csv, format_cell, to_csv, to_json, to_terminal
+from lossprobe.report.formats.tables import JSON_SCHEMA, batches_to_csv, format_cell, to_csv, to_json, to_terminal
 
 LANG = {"lang": "e\x1b\nn"}
 

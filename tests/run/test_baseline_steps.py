@@ -16,6 +16,8 @@ from bundled import EXAMPLES
 from fakes import SmallModel, checkpoint
 from stored_runs import flip, score_texts, tree
 
+from lossprobe.audit.gate.gate import run_audit
+from lossprobe.audit.gate.update import update_baseline
 from lossprobe.audit.settings import (
     AuditSettings,
     BaselineSettings,
@@ -26,8 +28,6 @@ from lossprobe.audit.settings import (
     ModelSettings,
     StatsSettings,
 )
-from lossprobe.audit_pass.gate import run_audit
-from lossprobe.audit_pass.update import update_baseline
 from lossprobe.errors import LossprobeError, NotComparableError, OutputError
 from lossprobe.run.baseline import MANIFEST, TOKENS, is_baseline, open_baseline, write_baseline
 from lossprobe.run.reader import open_run

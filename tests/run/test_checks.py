@@ -16,7 +16,7 @@ from stored_runs import flip, reseal, score_texts, tree
 
 from lossprobe.cli.main import run as command
 from lossprobe.errors import OutputError, UsageError
-from lossprobe.pipeline import score
+from lossprobe.passes.score import score
 from lossprobe.run import checks, reader
 from lossprobe.run.baseline import MODEL_COLUMNS, open_baseline, write_baseline
 from lossprobe.run.reader import latest_run, open_run

@@ -8,8 +8,8 @@ import torch
 from fakes import ByteTokenizer, SmallModel, checkpoint
 
 from lossprobe.checkpoint.desmoothed import DesmoothedCheckpoint
+from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_documents
 from lossprobe.scoring.pair import compare_part
-from lossprobe.scoring.plan import SCORED, WindowPolicy, cut_parts, plan_documents
 from lossprobe.scoring.reference import reference_losses
 from lossprobe.scoring.scorer import PassOptions, batches_of, score_part
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from fakes import ByteTokenizer, SmallModel, checkpoint
 
+from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_document
 from lossprobe.scoring.pair import compare_part
-from lossprobe.scoring.plan import SCORED, WindowPolicy, cut_parts, plan_document
 from lossprobe.scoring.scorer import PassOptions, score_part
 
 TEXTS = ["short", "it was a dark and stormy night", "x", "a much longer text than the others, of several windows"]

@@ -9,9 +9,9 @@ from checkpoint import builders
 from fakes import VOCAB as BYTES
 from fakes import SmallModel, checkpoint
 
-from lossprobe.checkpoint.huggingface import load_huggingface
+from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import LeftPadding, LoadOptions, Tokens
-from lossprobe.scoring.plan import SCORED, Rows, WindowPolicy, cut_parts, plan_document
+from lossprobe.plan.rows import SCORED, Rows, WindowPolicy, cut_parts, plan_document
 from lossprobe.scoring.reference import other_threads, reference_losses
 from lossprobe.scoring.scorer import PassOptions, score_part
 

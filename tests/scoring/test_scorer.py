@@ -9,9 +9,9 @@ from fakes import SUCCESSOR_RIGHT, VOCAB, ByteTokenizer, SmallModel, checkpoint,
 from torch.nn import functional
 
 from lossprobe.errors import CheckpointError, ResourceError
-from lossprobe.scoring.plan import SCORED, WindowPolicy, cut_parts, plan_document
+from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_document
+from lossprobe.plan.windows import Window
 from lossprobe.scoring.scorer import PassOptions, make_batches, score_part
-from lossprobe.text.windows import Window
 
 TEXT = "abcabcabd, and zebras. " * 9
 

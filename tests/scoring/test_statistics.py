@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from lossprobe.plan.part_scores import LADDER_TEMPERATURES
 from lossprobe.scoring import compiled, kernels, ladder
 from lossprobe.scoring.histogram import HistogramBins, probability_histogram
-from lossprobe.scoring.ladder import LADDER_TEMPERATURES, temperature_ladder
+from lossprobe.scoring.ladder import temperature_ladder
 from lossprobe.scoring.statistics import Workspace, row_statistics
 
 BINS = HistogramBins()

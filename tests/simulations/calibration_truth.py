@@ -25,14 +25,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # a script is started withou
 from drawn_runs import document_numbers, draw_targets, smoothed_logits, tempered_logits, write_drawn
 from simulations.known_truth import FAULTS, SPREAD, TOKENS, WIDE_SPREAD, Corpus, draw_corpus, known, peaked_logits
 
-from lossprobe.analysis.calibration_bins import MCE_LEAST
-from lossprobe.analysis.calibration_measures import MEASURES, Binned, measure_all
-from lossprobe.analysis.clusters import find_clusters, jackknife_ratio
-from lossprobe.analysis.effective_smoothing import EffectiveSmoothing, effective_smoothing
-from lossprobe.analysis.resampling import Measure
-from lossprobe.analysis.smoothing import after_temperature, compare_tokens
-from lossprobe.analysis.temperature import fit_temperature, tempered_rows
-from lossprobe.analysis.temperature_fit import Sample, read_sample
+from lossprobe.analysis.calibration.bins import MCE_LEAST
+from lossprobe.analysis.calibration.effective_smoothing import EffectiveSmoothing, effective_smoothing
+from lossprobe.analysis.calibration.measures import MEASURES, Binned, measure_all
+from lossprobe.analysis.calibration.smoothing import after_temperature, compare_tokens
+from lossprobe.analysis.calibration.temperature import fit_temperature, tempered_rows
+from lossprobe.analysis.calibration.temperature_fit import Sample, read_sample
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
+from lossprobe.analysis.stats.resampling import Measure
 from lossprobe.run.reader import Run
 
 SEEDS = 200

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # a script is started withou
 
 from fakes import BOS, SmallModel
 
-from lossprobe.analysis.differences import mean_changes
+from lossprobe.analysis.rows.differences import mean_changes
 
 FILE = Path(__file__).with_suffix(".json")
 ALPHABET = np.frombuffer(b" abcdefghijklmnopqrstuvwxyz", np.uint8)

@@ -37,9 +37,9 @@ from simulations.early_stopping import (
     sizes,
 )
 
-from lossprobe.analysis.confidence_sequence import looks
+from lossprobe.analysis.stats.confidence_sequence import looks
 from lossprobe.analysis.stopping import PASS_SHARE, beyond_doubt, documents_to_pass, most_skewness, skewness
-from lossprobe.audit.metrics import METRICS
+from lossprobe.audit.checks.metrics import METRICS
 
 FILE = Path(__file__).with_suffix(".json")
 RUNS, AT_ONCE = 4000, 500

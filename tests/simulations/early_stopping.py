@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
-from lossprobe.analysis.confidence_sequence import (
+from lossprobe.analysis.stats.confidence_sequence import (
     EARLY_ERROR,
     effective_clusters,
     last_quantile,

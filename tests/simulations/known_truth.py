@@ -34,7 +34,7 @@ from drawn_runs import (
     tempered_logits,
 )
 
-from lossprobe.analysis.calibration_bins import (
+from lossprobe.analysis.calibration.bins import (
     BINS,
     equal_width_edges,
     expected_calibration_error,
@@ -44,7 +44,7 @@ from lossprobe.analysis.calibration_bins import (
     uncertainty,
     within_bin,
 )
-from lossprobe.analysis.smooth_ece import GRID, smooth_ece
+from lossprobe.analysis.calibration.smooth_ece import GRID, smooth_ece
 
 FILE = Path(__file__).with_suffix(".json")
 SCALE_SPREAD = 0.3  # standard deviation of the log of a document's scale

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, PercentFormatter
 
-from lossprobe.analysis.calibration import Calibration, ModelCalibration
-from lossprobe.report.style import (
+from lossprobe.analysis.calibration.calibration import Calibration, ModelCalibration
+from lossprobe.report.plots.style import (
     BLUE,
     GREEN,
     GREY,

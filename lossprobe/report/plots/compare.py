@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from lossprobe.analysis.byte_pairs import ByteComparison
-from lossprobe.analysis.compare import Comparison
-from lossprobe.analysis.compared import Compared
-from lossprobe.report.style import (
+from lossprobe.analysis.compare.byte_pairs import ByteComparison
+from lossprobe.analysis.compare.compare import Compared
+from lossprobe.analysis.compare.tokens import Comparison
+from lossprobe.report.plots.style import (
     BLUE,
     GREY,
     SCALE,

@@ -8,9 +8,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lossprobe.analysis.half_precision import L1_LIMIT
-from lossprobe.analysis.objectives import BIN_NATS, LAST_BIN, Objectives
-from lossprobe.report.style import BLUE, GREEN, GREY, ORANGE, VERMILION, heading, label, legend, new_figure, plain_text
+from lossprobe.analysis.objectives.half_precision import L1_LIMIT
+from lossprobe.analysis.objectives.objectives import BIN_NATS, LAST_BIN, Objectives
+from lossprobe.report.plots.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILION,
+    heading,
+    label,
+    legend,
+    new_figure,
+    plain_text,
+)
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.perplexity import Perplexity
-from lossprobe.report.style import BLUE, GREEN, VERMILION, drawable, heading, interval_words, label, legend, new_figure
+from lossprobe.report.plots.style import (
+    BLUE,
+    GREEN,
+    VERMILION,
+    drawable,
+    heading,
+    interval_words,
+    label,
+    legend,
+    new_figure,
+)
 from lossprobe.run.reader import Run
 from lossprobe.units import visible
 

@@ -1,0 +1,1 @@
+"""How far a model's probabilities can be trusted."""

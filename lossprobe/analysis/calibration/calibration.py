@@ -1,0 +1,206 @@
+"""How far a model's probabilities can be trusted: its first choice, its whole distribution, and after temperature."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from lossprobe.analysis.calibration.effective_smoothing import EffectiveSmoothing, effective_smoothing
+from lossprobe.analysis.calibration.measures import MEASURES, Binned, measure_all
+from lossprobe.analysis.calibration.slices import calibrate_slices
+from lossprobe.analysis.calibration.smoothing import MeasuredModel, SmoothingPanel, compare_models
+from lossprobe.analysis.calibration.temperature import Temperature, fit_temperature, tempered_rows
+from lossprobe.analysis.calibration.temperature_fit import Sample, read_sample
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.comparable import differing, refuse_different, same_tokens
+from lossprobe.analysis.stats.resampling import RESAMPLES, SEED, Measure, at_most
+from lossprobe.run.reader import Run
+
+
+@dataclass(frozen=True)
+class ModelCalibration:
+    """The calibration of one run.
+
+    Attributes:
+        name: the checkpoint's name; a number follows where several have the same.
+        run: its directory.
+        tokens_scored: tokens with a loss.
+        clusters: documents (or blocks of 4,096 tokens) that intervals resample, merged into at most 1,000 groups.
+        interval_unit: "document" or "block".
+        measures: name → `Measure`, in the order of `calibration_measures.MEASURES`.
+        bins: one row per bin of `binning` "equal width", "equal mass" (by the confidence of the first choice) and
+            "log10 p" (all pairs of token and vocabulary entry): low, high, count, mean_probability, hit_rate, gap
+            (probability − hit rate) with gap_low, gap_high; NaN in empty bins.
+        temperature: the best single temperature and what it changes.
+        effective_smoothing: the label smoothing that the predictions look like.
+        notes: what a reader must know, one line each.
+    """
+
+    name: str
+    run: str
+    tokens_scored: int
+    clusters: int
+    interval_unit: str
+    measures: dict[str, Measure]
+    bins: pd.DataFrame = field(repr=False)
+    temperature: Temperature
+    effective_smoothing: EffectiveSmoothing
+    notes: list[str]
+
+    @property
+    def finding(self) -> str:
+        """The result in one line."""
+        gap, ece = self.measures["confidence_gap"], self.measures["ece"]
+        assert gap.value is not None
+        known = gap.low is not None and gap.high is not None
+        sure = known and not (gap.low or 0.0) <= 0.0 <= (gap.high or 0.0)
+        verdict = f"{'over' if gap.value > 0 else 'under'}-confident, " if sure else ""
+        verdict += f"confidence − accuracy {gap.value:+.3f}"
+        verdict += f" [{gap.low:+.3f}, {gap.high:+.3f}]" if known else " (no interval)"
+        fit = self.temperature.temperature
+        best = "no temperature fit" if fit is None else f"best temperature {fit:.3f}"
+        return f"{self.name}: {verdict}, ECE {ece.value:.3f} (noise floor {ece.noise_floor:.3f}), {best}"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The calibration of one or several runs.
+
+    Attributes:
+        models: one entry per run, in the order given.
+        table: one row per model and measure: model, measure, value, low, high, noise_floor, z, design_effect, unit.
+        smoothing: models against the first one, on the same tokens; None for one model or different tokens.
+        by: name of the slices, or None.
+        slices: one row per model and slice; see `slices.Slices`.
+        seed: seed of the bootstrap and of simulated noise floors.
+        resamples: how often the bootstrap resampled (smooth ECE: `calibration_measures.SMOOTH_RESAMPLES`).
+        notes: what a reader must know, one line each.
+    """
+
+    models: list[ModelCalibration]
+    table: pd.DataFrame = field(repr=False)
+    smoothing: SmoothingPanel | None
+    by: str | None
+    slices: pd.DataFrame | None = field(repr=False)
+    seed: int
+    resamples: int
+    notes: list[str]
+
+    @property
+    def finding(self) -> str:
+        """The result in one line."""
+        lines = [model.finding for model in self.models]
+        return "; ".join([*lines, self.smoothing.finding] if self.smoothing else lines)
+
+    @property
+    def bins(self) -> pd.DataFrame:
+        """The bins of all models, with the model's name in front."""
+        return pd.concat([_named(model.name, model.bins) for model in self.models], ignore_index=True)
+
+
+def measure_calibration(
+    runs: Sequence[Run], by: str | None = None, *, smoothing: float | None = None, allow_different: bool = False
+) -> Calibration:
+    """Return the calibration of one or several runs of the same text.
+
+    Args:
+        runs: the runs; the first one is what the others are compared with.
+        by: "document", "context", "class", "frequency" or a field of the JSONL records, for slices.
+        smoothing: ε that the models after the first were trained with, for the bound on their perplexity; None to go by
+            what their predictions show.
+        allow_different: put runs side by side although text, tokenizer, windows or BOS differ.
+
+    Raises:
+        NotComparableError: the runs differ in one of these.
+        UsageError: no document has the field.
+    """
+    if not allow_different:
+        refuse_different(runs)
+    names = distinct_names(runs)
+    parts = [] if by is None else [calibrate_slices(run, by) for run in runs]  # first: it refuses unknown fields
+    paired = len(runs) > 1 and same_tokens(runs)
+    models, measured = [], []
+    for run, name in zip(runs, names, strict=True):
+        sample = read_sample(run)
+        models.append(calibrate_model(run, name, sample))
+        if paired:
+            measured.append(MeasuredModel(name, run, tempered_rows(run, sample), models[-1].effective_smoothing))
+    notes = [f"{model.name}: {note}" if len(runs) > 1 else note for model in models for note in model.notes]
+    notes += [f"{names[0]} and {name} differ in {', '.join(found)}"
+              for run, name in zip(runs, names, strict=True) if (found := differing(runs[0], run))]  # fmt: skip
+    panel = None
+    if paired:
+        panel = compare_models(measured, smoothing)
+        notes += panel.notes
+    elif len(runs) > 1:
+        notes.append("no paired comparison: the runs did not score the same tokens")
+    slices = None
+    if parts:
+        slices = pd.concat([_named(n, part.table) for n, part in zip(names, parts, strict=True)], ignore_index=True)
+        notes += list(dict.fromkeys(note for part in parts for note in part.notes))
+    return Calibration(
+        models=models,
+        table=pd.concat([_measure_table(model) for model in models], ignore_index=True),
+        smoothing=panel,
+        by=by,
+        slices=slices,
+        seed=SEED,
+        resamples=RESAMPLES,
+        notes=list(dict.fromkeys(notes)),
+    )
+
+
+def calibrate_model(run: Run, name: str, sample: Sample) -> ModelCalibration:
+    """Return the calibration of one run under a name, its temperature from what `read_sample` returned for it."""
+    clusters = at_most(find_clusters(run))
+    binned = Binned.read(run, clusters)
+    temperature = fit_temperature(run, sample)
+    return ModelCalibration(
+        name=name,
+        run=str(run.path),
+        tokens_scored=int(run.counts["scored_tokens"]),
+        clusters=clusters.count,
+        interval_unit=clusters.unit,
+        measures=measure_all(run, clusters, binned),
+        bins=binned.table(),
+        temperature=temperature,
+        effective_smoothing=effective_smoothing(run),
+        notes=[*([clusters.note] if clusters.note else []), *temperature.notes],
+    )
+
+
+def distinct_names(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the checkpoints, with a number where several have the same one."""
+    total = Counter(run.name for run in runs)
+    seen: Counter[str] = Counter()
+    names = []
+    for run in runs:
+        seen[run.name] += 1
+        names.append(f"{run.name} #{seen[run.name]}" if total[run.name] > 1 else run.name)
+    return names
+
+
+def _named(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    frame = frame.copy()
+    frame.insert(0, "model", name)
+    return frame
+
+
+def _measure_table(model: ModelCalibration) -> pd.DataFrame:
+    rows = [
+        {
+            "model": model.name,
+            "measure": name,
+            **{
+                key: math.nan if (value := getattr(measure, key)) is None else value
+                for key in ("value", "low", "high", "noise_floor", "z", "design_effect")
+            },
+            "unit": MEASURES[name],
+        }
+        for name, measure in model.measures.items()
+    ]
+    return pd.DataFrame(rows)

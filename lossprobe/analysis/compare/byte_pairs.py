@@ -1,0 +1,261 @@
+"""Two models with different tokenizers on the same text, compared in bits per byte.
+
+Their tokens cannot be paired, but the bytes can: the text is cut wherever both tokenizations end a token, and the
+losses of each model are summed between the cuts (see `byte_spans`). Both models must have scored all of a span: what
+one of them left unscored, such as a document's first token without a BOS, is left out for both. So each model's bits
+per byte are its total over the same bytes, and the difference is that of the totals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtr
+
+from lossprobe.analysis.calibration.calibration import distinct_names
+from lossprobe.analysis.compare.byte_spans import SharedText, cut_spans, shared_text
+from lossprobe.analysis.compare.byte_sums import CUTS, SpanSums
+from lossprobe.analysis.per_byte import why_not_per_word
+from lossprobe.analysis.rows.outcomes import refuse_not_finite
+from lossprobe.analysis.rows.texts import DocumentTexts
+from lossprobe.analysis.stats.jackknife import Interval, t_quantile
+from lossprobe.analysis.stats.resampling import Floats
+from lossprobe.errors import NotComparableError, OutputError
+from lossprobe.run.reader import Run
+from lossprobe.units import format_count, plural, visible, visible_bytes
+
+TOP = 20
+TEXT_CHARACTERS = 120
+DETECTABLE_ERRORS = 2.8  # 1.960 + 0.842: found with 80 % power at a two-sided 5 %
+UPPER_BOUND = "bits are those of each model's own tokenization, an upper bound on what the text costs it"
+
+
+@dataclass(frozen=True)
+class ByteComparison:
+    """Two models on the same bytes; differences are second − first, so that a positive one says the second is worse.
+
+    Intervals are 95 % delete-one jackknife-t over documents (more than 10,000 are merged into so many), in a single
+    document over blocks of 16 KiB. A number is None (NaN in a frame) where it cannot be given.
+
+    Attributes:
+        first, second: names of the models, distinct.
+        documents: documents with compared bytes.
+        spans: compared spans.
+        bytes_compared: UTF-8 bytes in them.
+        bytes_left_out: reason → bytes that neither model is judged by: the reasons of `unscored` (the first in the
+            alphabet where a span has several), "no_tokens" (a tokenizer made none of a document), "spans_are_a_guess"
+            (its offsets do not tile the document). With `bytes_compared` they add up to the text.
+        first_bits_per_byte, second_bits_per_byte: of each model over the compared bytes.
+        difference_bits_per_byte: second − first, and its `low` and `high`.
+        interval_unit: "document" or "block".
+        first_bytes_per_token, second_bytes_per_token: how far each tokenizer compresses the compared bytes.
+        correlation: of the two models' bits, over spans.
+        design_effect: variance of the difference over clusters, divided by that of independent spans.
+        p_value: of no difference, two-sided, Student's t; 1 where the models do not differ at all.
+        minimum_detectable: 2.8 standard errors: the difference, in bits per byte, that such a text shows with 80 %
+            power.
+        largest: the spans that changed most, increases first and then decreases, each with the largest first: document,
+            byte_start, byte_stop, text (at most 120 characters; empty without a stored text), first_bits, second_bits,
+            difference_bits.
+        by_cut: where the difference comes from, one row for each of `CUTS`: cut, spans, bytes, share_of_bytes,
+            first_bits_per_byte, second_bits_per_byte, difference_bits_per_byte, low, high, contribution_bits_per_byte
+            (difference · share; they sum to the whole difference).
+        notes: what a reader must know, one line each.
+        table: one row per measure: measure, value, low, high, unit.
+    """
+
+    first: str
+    second: str
+    documents: int
+    spans: int
+    bytes_compared: int
+    bytes_left_out: dict[str, int]
+    first_bits_per_byte: float
+    second_bits_per_byte: float
+    difference_bits_per_byte: float
+    low: float | None
+    high: float | None
+    interval_unit: str
+    first_bytes_per_token: float
+    second_bytes_per_token: float
+    correlation: float | None
+    design_effect: float | None
+    p_value: float | None
+    minimum_detectable: float | None
+    largest: pd.DataFrame = field(repr=False)
+    by_cut: pd.DataFrame = field(repr=False)
+    notes: list[str]
+    table: pd.DataFrame = field(repr=False)
+
+    @property
+    def finding(self) -> str:
+        """The result in one line."""
+        low, high, difference = self.low, self.high, self.difference_bits_per_byte
+        ends = "no interval" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
+        clear = low is not None and high is not None and not low <= 0.0 <= high
+        lower = self.first if difference > 0 else self.second
+        verdict = f" ({lower} is lower)" if clear else " (not clear which is lower)" if difference else ""
+        over = plural(self.bytes_compared, "byte")
+        return f"{self.second} − {self.first}: {difference:+.4f} bits per byte {ends} over {over}{verdict}"
+
+
+def compare_bytes(first: Run, second: Run, top: int = TOP) -> ByteComparison:
+    """Return the comparison of two runs of the same text, whatever their tokenizers, in bounded memory.
+
+    Args:
+        first: the run to compare with.
+        second: the run to judge.
+        top: most spans listed as increased, and as decreased.
+
+    Raises:
+        NotComparableError: the texts differ, or no span was scored by both models.
+        OutputError: stored spans do not tile a document, or a loss is NaN or infinite.
+    """
+    text = shared_text(first, second)
+    sums = SpanSums(text, top)
+    for spans in cut_spans(first, second, text):
+        sums.add(spans)
+    if sums.seen != int(text.sizes[text.usable].sum()):
+        raise OutputError(
+            "run.damaged",
+            f"{visible(str(first.path), 200)} or {visible(str(second.path), 200)}: token spans do not tile the text",
+            hint="check them with lossprobe verify",
+        )
+    if not sums.finite:
+        refuse_not_finite(first)
+        refuse_not_finite(second)
+    if not sums.spans.any():
+        reasons = _by_reason(sums) or "the text is empty"
+        raise NotComparableError("runs.no_common_bytes", f"no byte was scored by both models ({reasons})")
+    names = distinct_names([first, second])
+    largest = _with_text((first, second), sums.largest())
+    return _compared((names[0], names[1]), sums, largest, _notes((first, second), text, sums))
+
+
+def _compared(names: tuple[str, str], sums: SpanSums, largest: pd.DataFrame, notes: list[str]) -> ByteComparison:
+    first, second, difference = sums.bits_per_byte()
+    error = _standard_error(difference, sums.clusters)
+    detectable = None if error is None else DETECTABLE_ERRORS * error
+    p_value = _p_value(difference, error, sums.clusters)
+    effect, correlation = sums.design_effect(), sums.correlation()
+    compression = [sums.size() / int(tokens) for tokens in sums.tokens]
+    rows = [
+        ("first_bits_per_byte", first.estimate, first.low, first.high, "bits per byte"),
+        ("second_bits_per_byte", second.estimate, second.low, second.high, "bits per byte"),
+        ("difference_bits_per_byte", difference.estimate, difference.low, difference.high, "bits per byte"),
+        ("minimum_detectable", detectable, None, None, "bits per byte"),
+        ("p_value", p_value, None, None, "probability"),
+        ("design_effect", effect, None, None, "ratio"),
+        ("correlation", correlation, None, None, "over spans"),
+        ("first_bytes_per_token", compression[0], None, None, "bytes per token"),
+        ("second_bytes_per_token", compression[1], None, None, "bytes per token"),
+    ]
+    numbers = {"value": float, "low": float, "high": float}
+    return ByteComparison(
+        first=names[0],
+        second=names[1],
+        documents=sums.documents,
+        spans=int(sums.spans.sum()),
+        bytes_compared=sums.size(),
+        bytes_left_out=dict(sums.left_out),
+        first_bits_per_byte=first.estimate,
+        second_bits_per_byte=second.estimate,
+        difference_bits_per_byte=difference.estimate,
+        low=difference.low,
+        high=difference.high,
+        interval_unit=sums.unit,
+        first_bytes_per_token=compression[0],
+        second_bytes_per_token=compression[1],
+        correlation=correlation,
+        design_effect=effect,
+        p_value=p_value,
+        minimum_detectable=detectable,
+        largest=largest,
+        by_cut=_by_cut(sums),
+        notes=notes,
+        table=pd.DataFrame(rows, columns=["measure", "value", "low", "high", "unit"]).astype(numbers),
+    )
+
+
+def _standard_error(interval: Interval, clusters: int) -> float | None:
+    if interval.low is None or interval.high is None:
+        return None
+    return (interval.high - interval.low) / 2 / float(t_quantile(clusters))
+
+
+def _p_value(difference: Interval, error: float | None, clusters: int) -> float | None:
+    """Return the two-sided p of no difference; None without an error, or where all clusters differ by the same."""
+    if error is None:
+        return None
+    if error == 0.0:
+        return 1.0 if difference.estimate == 0.0 else None
+    return 2.0 * float(stdtr(clusters - 1, -abs(difference.estimate) / error))
+
+
+def _by_cut(sums: SpanSums) -> pd.DataFrame:
+    rows = []
+    for index, cut in enumerate(CUTS):
+        first, second, difference = sums.bits_per_byte(index)
+        rows.append(
+            {
+                "cut": cut, "spans": int(sums.spans[index]), "bytes": sums.size(index),
+                "share_of_bytes": sums.size(index) / sums.size(),
+                "first_bits_per_byte": first.estimate, "second_bits_per_byte": second.estimate,
+                "difference_bits_per_byte": difference.estimate, "low": difference.low, "high": difference.high,
+                "contribution_bits_per_byte": sums.contribution(index),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows).astype({"low": float, "high": float})
+
+
+def _with_text(runs: tuple[Run, Run], rows: Floats) -> pd.DataFrame:
+    """Return the largest changes as a frame; documents are read once each, in order."""
+    document, start, stop = rows[:, :3].astype(np.int64).T
+    stored = next((texts for texts in map(DocumentTexts, runs) if texts.kept), DocumentTexts(runs[0]))
+    shown = [""] * len(rows)
+    order = np.argsort(document, kind="stable")
+    for at, data in zip(order, stored.along(document[order].tolist()), strict=True):
+        if data is not None:
+            end = min(stop[at], start[at] + 4 * TEXT_CHARACTERS + 4)  # enough for a cut to show
+            shown[at] = visible_bytes(data[start[at] : end], TEXT_CHARACTERS)
+    return pd.DataFrame(
+        {
+            "document": document, "byte_start": start, "byte_stop": stop, "text": shown,
+            "first_bits": rows[:, 3], "second_bits": rows[:, 4], "difference_bits": rows[:, 4] - rows[:, 3],
+        }
+    )  # fmt: skip
+
+
+def _notes(runs: tuple[Run, Run], text: SharedText, sums: SpanSums) -> list[str]:
+    notes = [] if (note := _interval_note(sums)) is None else [note]
+    if sums.left_out:
+        size = sum(sums.left_out.values())
+        share = size / int(text.sizes.sum())
+        notes.append(f"{plural(size, 'byte')} ({share:.2%}) left out for both: {_by_reason(sums)}")
+    for run in runs:
+        rewritten = int(run.counts["normalized_bytes"])
+        if rewritten:
+            what = f"{plural(rewritten, 'byte')} of the text"
+            notes.append(f"{visible(run.name, 80)}: its tokenizer dropped or rewrote {what}, which cost it nothing")
+        if vanished := why_not_per_word(run.counts):
+            notes.append(f"{visible(run.name, 80)}: documents left out, {vanished}")
+    if not any(run.manifest["settings"]["text"]["kept"] for run in runs):
+        notes.append("no text of the spans: both runs were made with --no-text")
+    return [*notes, UPPER_BOUND]
+
+
+def _by_reason(sums: SpanSums) -> str:
+    return ", ".join(f"{visible(reason, 40)} {format_count(size)}" for reason, size in sorted(sums.left_out.items()))
+
+
+def _interval_note(sums: SpanSums) -> str | None:
+    if sums.clusters < 2:
+        return f"a single {sums.unit} of text was scored by both: no interval can be given"
+    if sums.unit == "document":
+        return None
+    return (
+        f"one document: intervals resample {sums.clusters} blocks of about 16 KiB of text and are a lower bound; "
+        "give documents (a folder, a JSONL, --split-documents) for better ones"
+    )

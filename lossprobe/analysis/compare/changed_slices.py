@@ -1,0 +1,207 @@
+"""How much each slice of the tokens changed from one run to another: sums of d per slice and cluster, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.differences import (
+    LEVEL,
+    OCTAVES,
+    TESTED_CLUSTERS,
+    GroupSums,
+    finite_batches,
+    grouped_changes,
+    holm,
+    mean_changes,
+    octaves,
+    present_clusters,
+)
+from lossprobe.analysis.rows.fields import field_source
+from lossprobe.analysis.rows.paired import Ints, PairedRows
+from lossprobe.analysis.rows.texts import load_vocabulary
+from lossprobe.analysis.rows.token_classes import FORMS, class_source
+from lossprobe.analysis.stats.jackknife import Clusters
+from lossprobe.analysis.stats.resampling import MAX_CLUSTERS, at_most
+from lossprobe.errors import OutputError
+from lossprobe.run.reader import Run
+from lossprobe.units import visible, visible_bytes
+
+OCCURRENCES = ("first", "repeat")
+MOST_CELLS = 1 << 23  # slices times clusters: 64 MB for each of two sums
+TOKEN_BITS = 32  # of a place (document, token) in one int64
+
+Keyed = Iterator[tuple[PairedRows, Ints]]  # rows, and the number of the slice of each from 0 on
+Cut = tuple[pd.DataFrame, Clusters, int]  # `grouped_changes` with names, what was resampled, tokens left out
+
+
+@dataclass(frozen=True)
+class ChangedSlices:
+    """The change of every slice.
+
+    Attributes:
+        table: one row per slice with tokens, see `changes.Changes`: `group`, what names it beside that, and the columns
+            of `differences.grouped_changes` with `p_value` (NaN below `TESTED_CLUSTERS`), `p_holm` and `significant`.
+        tests: how many p-values there are.
+        clusters: what intervals resample, and into how many groups they are merged.
+        left_out: tokens that only one of the runs scored.
+    """
+
+    table: pd.DataFrame = field(repr=False)
+    tests: int
+    clusters: Clusters
+    left_out: int
+
+
+def changed_slices(first: Run, second: Run, by: str) -> ChangedSlices:
+    """Return the change of every slice, in a fixed order.
+
+    Args:
+        first: the run whose contexts, classes and clusters count.
+        second: the other run.
+        by: "type", "document", "context", "class" or a field of the JSONL records.
+
+    Raises:
+        NotComparableError: the rows of the runs are not the same tokens.
+        OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
+        UsageError: no document has that field.
+    """
+    cuts = {"type": _types, "context": _contexts, "class": _classes}
+    if by in cuts:
+        table, clusters, left_out = cuts[by](first, second)
+    else:
+        table, clusters, left_out = _documents(first, second, None if by == "document" else by)
+    table["p_value"] = table["p_value"].where(table["clusters"] >= TESTED_CLUSTERS)
+    table["p_holm"] = holm(table["p_value"].to_numpy(float))
+    table["significant"] = table["p_holm"] < LEVEL
+    return ChangedSlices(table, int(table["p_value"].notna().sum()), clusters, left_out)
+
+
+def _types(first: Run, second: Run) -> Cut:
+    ids = first.query("SELECT DISTINCT token_id FROM tokens WHERE unscored IS NULL ORDER BY 1")["token_id"].to_numpy()
+    clusters = _merged(first, len(ids))
+    sums, left_out = _sums(
+        (first, second),
+        clusters,
+        len(ids),
+        lambda batches: ((rows, np.searchsorted(ids, rows.token_id)) for rows in batches),
+    )
+    table = mean_changes(sums.nats, sums.tokens)
+    table["token_id"] = ids[table["key"]].astype(np.int64)
+    entries = load_vocabulary(first).entries
+    table["group"] = [visible_bytes(entries[int(index)]) for index in table["token_id"]]
+    return table, clusters, left_out
+
+
+def _contexts(first: Run, second: Run) -> Cut:
+    clusters = _merged(first, OCTAVES)
+
+    def keyed(batches: Iterator[PairedRows]) -> Keyed:
+        return ((rows, octaves(rows.values["context"][0])) for rows in batches)
+
+    sums, left_out = _sums((first, second), clusters, OCTAVES, keyed, context="context")
+    table = mean_changes(sums.nats, sums.tokens)
+    table["group"] = ["1" if key == 0 else f"{2**key}-{2 ** (key + 1) - 1}" for key in table["key"].tolist()]
+    return table, clusters, left_out
+
+
+def _classes(first: Run, second: Run) -> Cut:
+    """Return the slices of two partitions: by occurrence and by form; one pass sums their combinations."""
+    clusters = _merged(first, len(OCCURRENCES) * len(FORMS))
+    sums, left_out = _sums(
+        (first, second), clusters, len(OCCURRENCES) * len(FORMS), lambda batches: _with_classes(first, batches)
+    )
+    shape = (len(OCCURRENCES), len(FORMS), -1)
+    tables = []
+    for kind, names, axis in (("occurrence", OCCURRENCES, 1), ("form", FORMS, 0)):
+        table = mean_changes(sums.nats.reshape(shape).sum(axis=axis), sums.tokens.reshape(shape).sum(axis=axis))
+        tables.append(table.assign(kind=kind, group=[names[key] for key in table["key"]]))
+    return pd.concat(tables, ignore_index=True), clusters, left_out
+
+
+def _documents(first: Run, second: Run, name: str | None) -> Cut:
+    """Return the slices by document, or by the text of a field: each holds whole documents, so that none are merged."""
+    clusters = find_clusters(first)
+    source = "(SELECT *, document AS field FROM tokens)" if name is None else field_source(first, name)
+    owners = first.query(
+        f"SELECT DISTINCT document, field, {clusters.sql} AS cluster FROM {source} WHERE unscored IS NULL ORDER BY 3"
+    )
+    sums, left_out = _sums(
+        (first, second), clusters, 1, lambda batches: ((r, np.zeros_like(r.cluster)) for r in batches)
+    )
+    codes, names = pd.factorize(owners["field"], sort=True)
+    order = np.argsort(codes, kind="stable")
+    order = order[sums.tokens[0, order] > 0]
+    table = grouped_changes(codes[order].astype(np.int64), sums.nats[0, order], sums.tokens[0, order])
+    table["group"] = [str(names[key]) for key in table["key"]]
+    return _described(first, table) if name is None else table, clusters, left_out
+
+
+def _described(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table by document with the file, the line and the beginning of each."""
+    table["document"] = table["group"].astype(np.int32)
+    found = run.query("SELECT document, source, line, left(text, 60) AS begins FROM documents")
+    table = table.merge(found, on="document", how="left", validate="one_to_one")
+    table["source"] = [visible(source) for source in table["source"]]
+    table["begins"] = [visible(text, 60) if isinstance(text, str) else "" for text in table["begins"]]
+    return table
+
+
+def _merged(run: Run, groups: int) -> Clusters:
+    """Return clusters for slices that may each hold tokens of all: merged, the more slices there are."""
+    return at_most(find_clusters(run), max(2, min(MAX_CLUSTERS, MOST_CELLS // max(1, groups))))
+
+
+def _sums(
+    runs: tuple[Run, Run],
+    clusters: Clusters,
+    groups: int,
+    keyed: Callable[[Iterator[PairedRows]], Keyed],
+    **columns: str,
+) -> tuple[GroupSums, int]:
+    """Return the sums of d by slice and cluster, and how many tokens only one run scored."""
+    present = present_clusters(runs[0], clusters)
+    sums, left_out = GroupSums((groups, len(present))), 0
+    for rows, group in keyed(finite_batches(runs, {"nats": "loss_nats", **columns}, clusters)):
+        losses = rows.values["nats"]
+        sums.add(group, np.searchsorted(present, rows.cluster), losses[1] - losses[0])
+        left_out += rows.left_out
+    return sums, left_out
+
+
+def _with_classes(run: Run, batches: Iterator[PairedRows]) -> Keyed:
+    """Yield rows with the number of their class, occurrence first; classes are read beside them, in the same order.
+
+    Raises:
+        OutputError: a row has no class, since its id is missing from the stored vocabulary.
+    """
+    occurrence, form = (
+        f"list_position([{', '.join(repr(one) for one in names)}], {kind})"
+        for kind, names in (("occurrence", OCCURRENCES), ("form", FORMS))
+    )
+    stream = run.batches(f"""
+        SELECT document::BIGINT << {TOKEN_BITS} | token AS place, ({occurrence} - 1) * {len(FORMS)} + {form} - 1 AS code
+        FROM {class_source()} WHERE unscored IS NULL ORDER BY place""")
+    places, codes = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for rows in batches:
+        wanted = rows.document.astype(np.int64) << TOKEN_BITS | rows.token
+        while len(wanted) and (not len(places) or places[-1] < wanted[-1]):
+            batch = next(stream, None)
+            if batch is None:
+                break
+            places = np.concatenate([places, batch.column("place").to_numpy()])
+            codes = np.concatenate([codes, batch.column("code").to_numpy()])
+        at = np.searchsorted(places, wanted)
+        if not np.array_equal(places[np.minimum(at, len(places) - 1)], wanted):
+            raise OutputError(
+                "run.damaged",
+                f"{visible(str(run.path), 200)}: a token's id is missing from the stored vocabulary",
+                hint="check it with lossprobe verify",
+            )
+        yield rows, codes[at]
+        if len(at):
+            places, codes = places[at[-1] :], codes[at[-1] :]

@@ -1,0 +1,70 @@
+"""What `lossprobe compare` answers: two runs on the same tokens, or through bytes where their tokens differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pandas as pd
+
+from lossprobe.analysis.compare.byte_pairs import ByteComparison, compare_bytes
+from lossprobe.analysis.compare.changes import Changes, find_changes
+from lossprobe.analysis.compare.divergence import Divergence
+from lossprobe.analysis.compare.tokens import Comparison, compare_runs
+from lossprobe.analysis.rows.comparable import refuse_different, same_tokenizer, same_tokens
+from lossprobe.run.reader import Run
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two models on one text; differences are second − first.
+
+    Attributes:
+        table: one row per measure of the comparison: measure, value, low, high, unit.
+        comparison: paired token by token; None where the models have different tokens.
+        changes: where they differ, by token or by slice; None like that.
+        byte_comparison: through the bytes of the text; None where the tokens are the same.
+        divergence: of the whole predicted distributions; None without --kl.
+        notes: what a reader must know, one line each.
+    """
+
+    table: pd.DataFrame = field(repr=False)
+    comparison: Comparison | None
+    changes: Changes | None
+    byte_comparison: ByteComparison | None
+    divergence: Divergence | None
+    notes: list[str]
+
+    @property
+    def finding(self) -> str:
+        """The result in one line."""
+        parts = (self.comparison, self.byte_comparison, self.changes, self.divergence)
+        return "; ".join(part.finding for part in parts if part is not None)
+
+    def with_divergence(self, divergence: Divergence) -> Compared:
+        """Return the same with the divergence of the two models."""
+        notes = list(dict.fromkeys([*self.notes, *divergence.notes]))
+        return replace(self, divergence=divergence, notes=notes)
+
+
+def compare(first: Run, second: Run, by: str = "token", top: int = 20, *, allow_different: bool = False) -> Compared:
+    """Return how two runs of one text differ.
+
+    Args:
+        first: the run to compare with.
+        second: the other run.
+        by: slices of the changes; see `changes.find_changes`. Unused for different tokens.
+        top: rows of the changes.
+        allow_different: compare although windows or BOS differ.
+
+    Raises:
+        NotComparableError: the texts differ, or with the same tokenizer the windows or BOS do.
+        UsageError: no document has the field of `by`.
+    """
+    if same_tokenizer(first, second) and not allow_different:
+        refuse_different([first, second])
+    if not same_tokens([first, second]):
+        through_bytes = compare_bytes(first, second, top)
+        return Compared(through_bytes.table, None, None, through_bytes, None, through_bytes.notes)
+    comparison, changes = compare_runs(first, second), find_changes(first, second, by, top)
+    notes = list(dict.fromkeys([*comparison.notes, *changes.notes]))
+    return Compared(comparison.table, comparison, changes, None, None, notes)

@@ -1,0 +1,1 @@
+"""The same tokens under the other losses that people train with."""

@@ -1,0 +1,1 @@
+"""The number that another tool would print."""

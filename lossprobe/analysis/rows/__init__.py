@@ -1,0 +1,1 @@
+"""SQL over the rows of one run or of several."""

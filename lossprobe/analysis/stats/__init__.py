@@ -1,0 +1,1 @@
+"""Estimators on arrays: intervals, tests, fits. No SQL."""

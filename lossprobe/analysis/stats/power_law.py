@@ -1,0 +1,147 @@
+"""The descriptive fit of loss by position: a + b (t + 1)^−α."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import OptimizeWarning, curve_fit
+
+from lossprobe.analysis.stats.jackknife import t_quantile
+from lossprobe.analysis.stats.resampling import Floats
+
+FOLDS = 20
+MIN_BINS = 6
+MIN_FOLDS = 3
+ALPHA_RANGE = (0.01, 8.0)
+
+Parameters = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """loss(t) = a + b (t + 1)^−α, t tokens of context (Kaplan et al. 2020 fit such curves within a context).
+
+    The 95 % intervals are those of a delete-a-group jackknife over at most 20 groups of documents (or blocks), t with
+    groups − 1 degrees of freedom: the losses at two positions of one document are not independent.
+
+    Attributes:
+        a_nats: level that the curve approaches, with its interval `a_interval`.
+        b_nats: height above it at t = 0, with `b_interval`.
+        alpha: exponent, with `alpha_interval`.
+        residual_runs: runs of residuals of one sign along t; far fewer than `residual_runs_expected` means that the
+            curve has another shape than a power law.
+        residual_runs_expected: number of runs expected of independent residuals (Wald & Wolfowitz 1940).
+    """
+
+    a_nats: float
+    a_interval: list[float]
+    b_nats: float
+    b_interval: list[float]
+    alpha: float
+    alpha_interval: list[float]
+    residual_runs: int
+    residual_runs_expected: float
+
+    def at(self, position: Floats) -> Floats:
+        """Return the fitted loss in nats at positions t."""
+        return curve(position, self.a_nats, self.b_nats, self.alpha)
+
+
+@dataclass(frozen=True)
+class FoldSums:
+    """Sums over the scored tokens of each bin of positions (rows) and each group of clusters (columns), all [K, R].
+
+    Attributes:
+        tokens: how many.
+        nats: their losses.
+        positions: their positions t.
+    """
+
+    tokens: Floats
+    nats: Floats
+    positions: Floats
+
+    def take(self, bins: npt.NDArray[np.bool_]) -> FoldSums:
+        """Return the bins that an index selects."""
+        return FoldSums(self.tokens[bins], self.nats[bins], self.positions[bins])
+
+
+def curve(t: Floats, a: float, b: float, alpha: float) -> Floats:
+    """Return a + b (t + 1)^−α."""
+    return np.asarray(a + b * (t + 1.0) ** -alpha)
+
+
+def fit_power_law(sums: FoldSums) -> PowerLaw | None:
+    """Return the least-squares fit to the bins' means, or None where it does not settle.
+
+    A bin weighs by the jackknife error of its mean. Bins at t = 0, or found in fewer than three groups, are left out.
+    """
+    reached = (sums.tokens > 0).sum(axis=1) >= MIN_FOLDS
+    sums = sums.take(reached & (sums.positions.sum(axis=1) > 0))
+    t, loss = _means(sums.positions, sums.tokens), _means(sums.nats, sums.tokens)
+    without_t, without_loss = (_means_without(part, sums.tokens) for part in (sums.positions, sums.nats))
+    error = _jackknife_error(without_loss)
+    certain = error > 0
+    if certain.sum() < MIN_BINS:
+        return None
+    t, loss, error = t[certain], loss[certain], error[certain]
+    best = _fit(t, loss, error, (float(loss[-1]), float(loss[0] - loss[-1]), 0.5))
+    if best is None:
+        return None
+    replicates = [
+        _fit(t_r, loss_r, error, best)
+        for t_r, loss_r in zip(without_t[certain].T, without_loss[certain].T, strict=True)
+    ]
+    settled = [replicate for replicate in replicates if replicate is not None]
+    if len(settled) < len(replicates):
+        return None
+    half = t_quantile(len(settled)) * _jackknife_error(np.array(settled).T)
+    a, b, alpha = best
+    ends = [[float(value - h), float(value + h)] for value, h in zip(best, half, strict=True)]
+    runs, expected = sign_runs(loss - curve(t, *best))
+    return PowerLaw(a, ends[0], b, ends[1], alpha, ends[2], runs, expected)
+
+
+def _means(sums: Floats, tokens: Floats) -> Floats:
+    return np.asarray(sums.sum(axis=1) / tokens.sum(axis=1))
+
+
+def _means_without(sums: Floats, tokens: Floats) -> Floats:
+    """Return [K, R]: each bin's mean without each group."""
+    return np.asarray((sums.sum(axis=1, keepdims=True) - sums) / (tokens.sum(axis=1, keepdims=True) - tokens))
+
+
+def _jackknife_error(replicates: Floats) -> Floats:
+    """Return the standard error from delete-one replicates along the last axis."""
+    return np.asarray(np.sqrt((replicates.shape[-1] - 1) * replicates.var(axis=-1)))
+
+
+def _fit(
+    t: Floats, loss: Floats, error: Floats, start: tuple[float, float, float]
+) -> tuple[float, float, float] | None:
+    """Return a, b and α, or None where α runs to the end of its range or the search does not end."""
+    bounds = ((-np.inf, -np.inf, ALPHA_RANGE[0]), (np.inf, np.inf, ALPHA_RANGE[1]))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OptimizeWarning)  # about a covariance that is not used
+            best, _ = curve_fit(curve, t, loss, p0=start, sigma=error, absolute_sigma=True, bounds=bounds)
+    except (RuntimeError, ValueError):
+        return None
+    a, b, alpha = (float(value) for value in best)
+    at_end = min(abs(alpha - end) for end in ALPHA_RANGE) < 1e-6
+    return None if at_end or not np.isfinite(best).all() else (a, b, alpha)
+
+
+def sign_runs(residuals: Floats) -> tuple[int, float]:
+    """Return the number of sign runs, and the number expected of independent residuals.
+
+    >>> sign_runs(np.array([1.0, 2.0, -1.0, 1.0]))
+    (3, 2.5)
+    """
+    positive = residuals > 0
+    above, below = int(positive.sum()), int((~positive).sum())
+    runs = 1 + int((positive[1:] != positive[:-1]).sum())
+    return runs, 1.0 + 2.0 * above * below / (above + below)

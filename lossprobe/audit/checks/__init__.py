@@ -1,0 +1,1 @@
+"""What each check measures, and the verdicts."""

@@ -1,0 +1,155 @@
+"""The verdict on a check: pass where the interval shows it, fail where the interval shows it, else inconclusive.
+
+A limit is kept where the whole interval lies at or within it, and broken where the whole interval lies beyond it. With
+a two-sided interval of 95 % either verdict is wrong at most 2.5 times in a hundred. A millionth beyond the limit is
+within it: the same model scored in other batches moves by as much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lossprobe.analysis.stats.jackknife import t_quantile
+from lossprobe.analysis.stats.resampling import Floats
+from lossprobe.audit.checks.estimates import Estimate, ece_estimate, quantile_estimate, smooth_estimate
+from lossprobe.audit.checks.metrics import Metric, Scale, change_scale, value_scale
+from lossprobe.audit.checks.pairing import Scored
+from lossprobe.audit.checks.verdicts import CheckResult, slice_name
+from lossprobe.audit.settings import Check
+from lossprobe.units import format_count, format_together
+
+ROUNDING = 1e-6  # in the unit of the metric
+NO_BASELINE = "no baseline to measure a change from; make one with lossprobe baseline update"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a check measured.
+
+    Attributes:
+        value: the metric under the model.
+        baseline: the metric under the baseline's model; None without one.
+        held: what the limit is held against: `value` again, or the change.
+    """
+
+    value: Estimate
+    baseline: Estimate | None
+    held: Estimate
+
+    def exactly(self) -> Measured:
+        """Return the same with a change that is exactly 0, for a model that said what the baseline's did."""
+        if self.baseline is None or not self.held.tokens:
+            return self
+        return replace(self, held=replace(self.held, value=0.0, half=(0.0, 0.0)))
+
+
+def held_scale(check: Check, metric: Metric) -> Scale:
+    """Return the scale of what the limit of a check is held against."""
+    if check.limit.needs_baseline:
+        return change_scale(metric, percent=check.limit.in_percent)
+    return value_scale(metric)
+
+
+def measure_sums(
+    check: Check, metric: Metric, sums: Floats, confidence: float, quantile: float | None = None, *, early: bool = False
+) -> Measured:
+    """Return what a check of a smooth metric measured, from the sums of `Scored.sums`.
+
+    Args:
+        check: the check.
+        metric: its metric.
+        sums: float64 [G, 1 or 2, terms + 1].
+        confidence: of the interval.
+        quantile: half width of the interval in standard errors; None for that of Student's t.
+        early: not yet the whole text: a share that does not vary then has no interval.
+    """
+    wide = float(t_quantile(len(sums), confidence)) if quantile is None else quantile
+    of_value = value_scale(metric)
+    risk = 1.0 - confidence if metric.share and not early else None
+    value = smooth_estimate(sums[:, -1:], of_value, wide, risk)
+    if sums.shape[1] == 1:
+        return Measured(value, None, value)
+    baseline = smooth_estimate(sums[:, :1], of_value, wide, risk)
+    return Measured(value, baseline, smooth_estimate(sums, held_scale(check, metric), wide, risk))
+
+
+def measure_rows(check: Check, metric: Metric, scored: Scored, confidence: float) -> Measured:
+    """Return what a check of a metric that is not smooth measured."""
+    rows = [scored.rows(check, of_baseline=side) for side in scored.sides(check)]
+
+    def estimate(of: list[str], scale: Scale) -> Estimate:
+        if check.quantile is not None:
+            return quantile_estimate(scored, of, check.quantile, scale, confidence)
+        return ece_estimate(scored, of, scale, confidence)
+
+    value = estimate(rows[-1:], value_scale(metric))
+    if len(rows) == 1:
+        return Measured(value, None, value)
+    return Measured(value, estimate(rows[:1], value_scale(metric)), estimate(rows, held_scale(check, metric)))
+
+
+def decide(check: Check, held: Estimate) -> str:
+    """Return the verdict that an estimate gives: "pass", "fail" or "inconclusive"."""
+    low, high = held.interval if check.rule == "interval" else (held.shown, held.shown)
+    if low is None or high is None:
+        return "inconclusive"
+    spare = 100.0 * ROUNDING if check.limit.in_percent else ROUNDING
+    if check.limit.is_floor:
+        kept, broken = low >= check.limit.bound - spare, high < check.limit.bound - spare
+    else:
+        kept, broken = high <= check.limit.bound + spare, low > check.limit.bound + spare
+    return "pass" if kept else "fail" if broken else "inconclusive"
+
+
+def conclude(check: Check, metric: Metric, measured: Measured, confidence: float) -> CheckResult:
+    """Return the result of a check from what it measured.
+
+    Args:
+        check: the check.
+        metric: its metric.
+        measured: from `measure_sums` or `measure_rows`.
+        confidence: of an interval over the whole text, for how many more tokens would decide.
+    """
+    held, missing = measured.held, check.limit.needs_baseline and measured.baseline is None
+    verdict = "inconclusive" if missing else decide(check, held)
+    further = None
+    if verdict == "inconclusive" and not missing:
+        further = held.further_tokens(check.limit.bound, confidence)
+    return CheckResult(
+        check=check,
+        verdict=verdict,
+        unit=metric.unit,
+        value=measured.value.shown,
+        value_interval=measured.value.interval,
+        baseline_value=None if measured.baseline is None else measured.baseline.shown,
+        measured=None if missing else held.shown,
+        measured_interval=[None, None] if missing else held.interval,
+        measured_unit=metric.unit if missing else held.scale.unit,
+        tokens=held.tokens,
+        clusters=held.clusters,
+        further_tokens=further,
+        reason=NO_BASELINE if missing else _reason(check, held, verdict, further),
+    )
+
+
+def _reason(check: Check, held: Estimate, verdict: str, further: int | None) -> str:
+    """Return why, with the numbers."""
+    if held.shown is None:
+        return (
+            f"no token in {slice_name(check) or 'the text'} to measure" if not held.tokens else "no number can be given"
+        )
+    change, percent = check.limit.needs_baseline, held.scale.unit == "%"
+    value, low, high, bound = format_together(
+        [held.shown, *held.interval, check.limit.bound],
+        decimals=2 if percent else 4, signed=change, suffix="%" if percent else "",
+    )  # fmt: skip
+    what = f"{'change' if change else check.metric} {value}{'' if percent else f' {held.scale.unit}'}"
+    outcome = f"{'keeps' if verdict == 'pass' else 'breaks'} {check.limit.kind} ({bound})"
+    if check.rule == "point":
+        return f"{what} {outcome}, noise and all"
+    if held.interval[0] is None:
+        return f"{what}, but no interval: it takes two documents, or two blocks of one, with such tokens"
+    if verdict != "inconclusive":
+        return f"{what} [{low}, {high}] {outcome}"
+    more = "no number of tokens" if further is None else f"about {format_count(further)} more such tokens"
+    return f"{what} [{low}, {high}] holds {check.limit.kind} ({bound}): {more} would decide, were the estimate to stay"

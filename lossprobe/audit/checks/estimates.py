@@ -1,0 +1,209 @@
+"""What a check measures, with its interval: a metric's value, or its change from the baseline on the same tokens.
+
+Smooth metrics have the delete-one jackknife-t interval over documents (see `analysis.clusters`); a change is taken of
+the same documents under both models, so that what makes a text hard cancels. Beside them:
+
+ece: the intervals of `analysis.resampling`; of a change, that of the difference.
+quantile: Woodruff's interval (1952, JASA 47, 635-646): the quantiles at q ± t · s, with s the jackknife standard error
+    of the share of tokens at or below the estimate. The half-widths of two models' intervals and the correlation of
+    their shares over documents give that of a change (Francisco & Fuller 1991, Annals of Statistics 19, 454-469, for
+    one; the correlation by the delta method).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lossprobe.analysis.calibration.bins import bin_sums, equal_width_edges
+from lossprobe.analysis.compare.tokens import tokens_to_decide
+from lossprobe.analysis.stats.jackknife import t_quantile
+from lossprobe.analysis.stats.resampling import Draws, Floats, at_most, bootstrap, bootstrap_error
+from lossprobe.audit.checks.metrics import LOSS, Scale
+from lossprobe.audit.checks.pairing import Scored
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval, on a `Scale`.
+
+    Attributes:
+        scale: how it is shown.
+        value: the statistic; NaN where it cannot be given.
+        half: half the width of its interval below and above; NaN where there is none.
+        quantile: how many standard errors that is.
+        tokens, clusters: what it rests on.
+    """
+
+    scale: Scale
+    value: float
+    half: tuple[float, float]
+    quantile: float
+    tokens: int
+    clusters: int
+
+    @property
+    def shown(self) -> float | None:
+        """The number in the unit of the limit; None where there is none."""
+        return None if math.isnan(self.value) else self.scale.shown(self.value)
+
+    @property
+    def interval(self) -> list[float | None]:
+        """Its [low, high] in that unit; None where there is none."""
+        if math.isnan(self.value) or any(math.isnan(half) for half in self.half):
+            return [None, None]
+        return [self.scale.shown(self.value - self.half[0]), self.scale.shown(self.value + self.half[1])]
+
+    def further_tokens(self, limit: float, confidence: float) -> int | None:
+        """Return about how many more tokens bring the interval off the limit, were the value to stay; None for never.
+
+        Args:
+            limit: in the unit that is shown.
+            confidence: of an interval over the whole text.
+        """
+        distance = self.value - self.scale.limit(limit)
+        error = self.half[0 if distance > 0 else 1] / self.quantile
+        if not (math.isfinite(distance) and math.isfinite(error)):
+            return None
+        needed = tokens_to_decide(distance, error, self.tokens, self.clusters, confidence)
+        return None if needed is None else max(1, needed - self.tokens)
+
+
+def smooth_estimate(sums: Floats, scale: Scale, quantile: float, risk: float | None = None) -> Estimate:
+    """Return a smooth metric's estimate from its sums.
+
+    Args:
+        sums: float64 [G, 1 or 2, terms + 1], from `Scored.sums`.
+        scale: of one side's sums [..., terms] or of both sides' [..., 2, terms].
+        quantile: half width of the interval in standard errors.
+        risk: 1 − confidence, for a share of tokens; None for other metrics. Where no document shows any such token, or
+            all show nothing else, they do not vary and the error is 0; the half width is then that of so many
+            independent tokens, 1 − (risk / 2)^(1 / tokens) (Clopper & Pearson 1934): about 3.7 tokens at 95 %.
+    """
+    of_sums, clusters, tokens = _sides(sums), len(sums), int(sums[:, -1, -1].sum())
+    value = float(scale.statistic(of_sums.sum(axis=0))) if clusters else math.nan
+    error = math.nan
+    if clusters > 1:
+        error = math.sqrt((clusters - 1) * float(np.var(jackknife(sums, scale))))
+        if risk is not None and error == 0.0:
+            error = -math.expm1(math.log(risk / 2) / tokens) / quantile
+    return Estimate(scale, value, (quantile * error,) * 2, quantile, tokens, clusters)
+
+
+def jackknife(sums: Floats, scale: Scale) -> Floats:
+    """Return a smooth metric without each document in turn, [G]; arguments as of `smooth_estimate`."""
+    of_sums = _sides(sums)
+    return scale.statistic(of_sums.sum(axis=0) - of_sums)
+
+
+def _sides(sums: Floats) -> Floats:
+    """Return the sums that a scale's statistic takes: [G, terms] of one side, [G, 2, terms] of both."""
+    return sums[..., :-1] if sums.shape[1] == 2 else sums[:, 0, :-1]
+
+
+def ece_estimate(scored: Scored, rows: Sequence[str], scale: Scale, confidence: float) -> Estimate:
+    """Return the estimate of an expected calibration error (15 bins of equal width), or of its change.
+
+    Args:
+        scored: the run.
+        rows: from `Scored.rows`, one side, or baseline and model.
+        scale: of one side's sums [..., bins, 5], or of both sides' [..., 2, bins, 5].
+        confidence: of the interval.
+    """
+    clusters = at_most(scored.clusters)
+    parts = [bin_sums(scored.run, clusters, equal_width_edges(), row, "compared") for row in rows]
+    sums = parts[-1]
+    counts = sums[..., 0].sum(axis=-1)
+    count, quantile = len(counts), float(t_quantile(len(counts), confidence))
+    if not count:
+        return _nothing(scale)
+    if len(rows) == 2:
+        found = bootstrap(np.stack(parts, axis=1), scale.statistic, -1.0, 1.0, confidence=confidence)
+    else:
+        draws = Draws(confidence=confidence)
+        found = bootstrap_error(sums, sums[..., [0, 1, 1, 3, 3]], counts, scale.statistic, 1.0, draws)
+    half = (math.nan, math.nan)
+    if found.low is not None and found.high is not None:  # an error may lie outside its own interval, which starts at 0
+        half = (max(0.0, found.estimate - found.low), max(0.0, found.high - found.estimate))
+    return Estimate(scale, found.estimate, half, quantile, int(counts.sum()), count)
+
+
+def quantile_estimate(scored: Scored, rows: Sequence[str], share: float, scale: Scale, confidence: float) -> Estimate:
+    """Return the estimate of a quantile of the losses (between ranks as numpy interpolates), or of its change.
+
+    Args:
+        scored: the run.
+        rows: from `Scored.rows`, one side, or baseline and model.
+        share: which quantile, such as 0.99.
+        scale: how it is shown.
+        confidence: of the interval.
+    """
+    sides = [_quantile_side(scored, row, share) for row in rows]
+    counts, clusters = sides[-1].counts, len(sides[-1].counts)
+    if not clusters:
+        return _nothing(scale)
+    quantile = float(t_quantile(clusters, confidence))
+    halves = [side.half(quantile) for side in sides]
+    half, value = halves[-1], sides[-1].value
+    if len(sides) == 2:
+        value -= sides[0].value
+        old, new = ((low + high) / 2 for low, high in halves)
+        # 2 (1 - correlation)
+        apart = np.square(_standardized(sides[1].replicates) - _standardized(sides[0].replicates)).mean()
+        variance = (new - old) ** 2 + new * old * float(apart)  # exactly 0 for the same model
+        half = (math.sqrt(variance),) * 2 if math.isfinite(variance) else (old + new,) * 2
+    return Estimate(scale, value, half, quantile, int(counts.sum()), clusters)
+
+
+@dataclass(frozen=True)
+class _QuantileSide:
+    """A quantile under one model: its value, the share's replicates [G], tokens [G], and how to find others."""
+
+    value: float
+    share: float
+    replicates: Floats
+    counts: Floats
+    at: Callable[[float], float]
+
+    def half(self, quantile: float) -> tuple[float, float]:
+        """Return how far the quantiles at share ± quantile · error are; infinite beyond the last, NaN without error."""
+        error = math.sqrt((len(self.counts) - 1) * float(np.var(self.replicates)))
+        if not math.isfinite(quantile * error):
+            return math.nan, math.nan
+        low, high = self.share - quantile * error, self.share + quantile * error
+        return (
+            self.value - self.at(low) if low >= 0.0 else math.inf,
+            self.at(high) - self.value if high <= 1.0 else math.inf,
+        )
+
+
+def _quantile_side(scored: Scored, rows: str, share: float) -> _QuantileSide:
+    def at(chosen: float) -> float:
+        found = scored.run.scalar(f"SELECT quantile_cont({LOSS}, {chosen!r}) FROM {rows} WHERE compared")
+        return math.nan if found is None else float(found)
+
+    value = at(share)
+    sums = (
+        scored.run.query(f"""
+        SELECT {scored.clusters.sql} AS cluster, count(*) FILTER ({LOSS} <= {value!r}::DOUBLE) AS below, count(*) AS n
+        FROM {rows} WHERE compared GROUP BY cluster ORDER BY cluster""")
+        if not math.isnan(value)
+        else None
+    )
+    below, counts = (np.zeros(0),) * 2 if sums is None else sums[["below", "n"]].to_numpy(float).T
+    rest = counts.sum() - counts
+    replicates = np.divide(below.sum() - below, rest, out=np.full(len(rest), np.nan), where=rest > 0)
+    return _QuantileSide(value, share, replicates, counts, at)
+
+
+def _standardized(replicates: Floats) -> Floats:
+    """Return replicates with mean 0 and standard deviation 1; all 0 where they do not vary."""
+    centred, spread = replicates - replicates.mean(), float(replicates.std())
+    return np.asarray(centred / spread if spread else centred)
+
+
+def _nothing(scale: Scale) -> Estimate:
+    return Estimate(scale, math.nan, (math.nan, math.nan), math.nan, 0, 0)

@@ -1,0 +1,169 @@
+"""The metrics that a check can limit: what each sums per token, and what becomes of the sums.
+
+All but `ece` and `quantile` are smooth functions of sums, so that sums per document are all their intervals need.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from lossprobe.analysis.calibration.bins import expected_calibration_error
+from lossprobe.analysis.positions import LATE, score_ranges
+from lossprobe.analysis.rows.outcomes import BRIER, CONFIDENCE, CORRECT
+from lossprobe.analysis.stats.resampling import Floats, Statistic
+from lossprobe.audit.settings import Check
+from lossprobe.units import NATS_PER_BIT, perplexity
+
+LOSS = "loss_nats::DOUBLE"
+BYTES = "(byte_stop - byte_start)"
+Link = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as sums over tokens.
+
+    Attributes:
+        unit: for people.
+        terms: SQL over `tokens`, what is summed; the counts behind a ratio too.
+        columns: stored columns of the model that it needs, so also of a baseline.
+        statistic: maps sums [..., terms] to [...].
+        per_nat: True where the metric is e to the statistic: its interval is that of the statistic, then e to it.
+        smooth: False where sums are not enough: see `estimates`.
+        of_scored: False where unscored tokens count too.
+        share: True for a share of tokens that may be 0 or 1 throughout; see `estimates.smooth_estimate`.
+        both: terms that must not be 0 in a document (or block), which is left out otherwise.
+        partial: False where a part of the text does not give it.
+        worst: the most by which one document can change the statistic of its own tokens for the worse. Losses have no
+            upper bound: 10 nats are what guessing among 22,000 tokens costs, 8 bits what guessing a byte does.
+    """
+
+    unit: str
+    terms: tuple[str, ...]
+    columns: tuple[str, ...]
+    statistic: Statistic
+    per_nat: bool = False
+    smooth: bool = True
+    of_scored: bool = True
+    share: bool = False
+    both: tuple[int, ...] = ()
+    partial: bool = True
+    worst: float = 1.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Where intervals are made, and how they are shown.
+
+    Attributes:
+        statistic: maps sums [..., terms], or [..., 2, terms] of baseline and model, to [...].
+        shown: maps a statistic to the unit of the limit; rises.
+        limit: the inverse of `shown`.
+        unit: of what is shown.
+    """
+
+    statistic: Statistic
+    shown: Link
+    limit: Link
+    unit: str
+
+
+def ratio(sums: Floats) -> Floats:
+    """Return the first of two sums over the second; NaN where that is 0.
+
+    >>> ratio(np.array([[6.0, 4.0], [1.0, 0.0]])).tolist()
+    [1.5, nan]
+    """
+    numerator, denominator = np.moveaxis(sums, -1, 0)
+    quotients: Floats = np.full(np.shape(numerator), np.nan)
+    np.divide(numerator, denominator, out=quotients, where=denominator > 0)
+    return quotients
+
+
+def metric_of(check: Check, longest: int) -> Metric:
+    """Return the metric of a check, for a run whose tokens have a context of at most `longest`."""
+    match check.metric:
+        case "loss50_minus_loss500":
+            return _loss50_minus_loss500(longest)
+        case "share_above":
+            above = f"({LOSS} > {float(check.nats or 0.0)!r})::INTEGER"
+            return Metric("share of tokens", (above, "1"), ("loss_nats",), ratio, share=True)
+    return METRICS[check.metric]
+
+
+METRICS = {
+    "nll": Metric("nats per token", (LOSS, "1"), ("loss_nats",), ratio, worst=10.0),
+    "perplexity": Metric("per token", (LOSS, "1"), ("loss_nats",), ratio, per_nat=True, worst=10.0),
+    "bits_per_byte": Metric("bits per byte", (f"{LOSS} / {NATS_PER_BIT!r}", BYTES), ("loss_nats",), ratio, worst=8.0),
+    "accuracy": Metric("share of tokens", (CORRECT, "1"), ("top_id",), ratio, share=True),
+    "confidence_gap": Metric(
+        "probability", (f"{CONFIDENCE} - {CORRECT}", "1"), ("top_prob", "top_id"), ratio, worst=2.0
+    ),
+    "brier": Metric("squared error", (BRIER, "1"), ("loss_nats", "sum_p2"), ratio, worst=2.0),
+    "unscored_share": Metric("share of tokens", ("(unscored IS NOT NULL)::INTEGER", "1"), (), ratio, of_scored=False),
+    "ece": Metric("probability", (), ("top_prob", "top_id"), expected_calibration_error, smooth=False, partial=False),
+    "quantile": Metric("nats", (), ("loss_nats",), np.asarray, smooth=False, partial=False),
+}
+
+
+def _loss50_minus_loss500(longest: int) -> Metric:
+    """Return mean loss early minus late, as `positions` has it: over the documents that have both."""
+    ranges = score_ranges(longest) if longest > LATE else ()
+    parts = [f"context BETWEEN {first} AND {last}" for first, last in ranges] or ["FALSE", "FALSE"]
+    terms = [term for part in parts for term in (f"CASE WHEN {part} THEN {LOSS} ELSE 0 END", f"({part})::INTEGER")]
+    return Metric("nats per token", tuple(terms), ("loss_nats",), _early_minus_late, both=(1, 3), partial=False)
+
+
+def _early_minus_late(sums: Floats) -> Floats:
+    return ratio(sums[..., :2]) - ratio(sums[..., 2:])
+
+
+def value_scale(metric: Metric) -> Scale:
+    """Return the scale of a metric's own value."""
+    if metric.per_nat:
+        return Scale(metric.statistic, perplexity, _log, metric.unit)
+    return Scale(metric.statistic, _same, _same, metric.unit)
+
+
+def change_scale(metric: Metric, *, percent: bool) -> Scale:
+    """Return the scale of a change from the baseline, in the metric's unit or in percent of the baseline's value.
+
+    A perplexity's change in percent is that of e to the mean difference, 100 (e^d − 1).
+    """
+    if percent and metric.per_nat:
+        return Scale(lambda sums: _difference(metric.statistic(sums)), _percent, _nats, "%")
+    if percent:
+        return Scale(lambda sums: _growth(metric.statistic(sums)), _same, _same, "%")
+    return Scale(lambda sums: _difference(metric.statistic(sums)), _same, _same, metric.unit)
+
+
+def _difference(values: Floats) -> Floats:
+    """Return model − baseline of [..., 2]."""
+    return np.asarray(values[..., 1] - values[..., 0])
+
+
+def _growth(values: Floats) -> Floats:
+    """Return 100 (model / baseline − 1) of [..., 2]; NaN where the baseline has 0."""
+    baseline, model = values[..., 0], values[..., 1]
+    quotient = np.divide(model, baseline, out=np.full(np.shape(baseline), np.nan), where=baseline != 0)
+    return np.asarray(100.0 * (quotient - 1.0))
+
+
+def _same(value: float) -> float:
+    return value
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
+
+
+def _percent(nats: float) -> float:
+    return 100.0 * math.expm1(nats) if nats < 700 else math.inf
+
+
+def _nats(percent: float) -> float:
+    return math.log1p(percent / 100.0) if percent > -100.0 else -math.inf

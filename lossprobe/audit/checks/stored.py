@@ -1,0 +1,47 @@
+"""What a baseline holds, for `lossprobe baseline show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from lossprobe.audit.checks.metrics import LOSS
+from lossprobe.errors import NotComparableError
+from lossprobe.run.baseline import MAKE, MANIFEST, is_baseline, open_baseline
+from lossprobe.units import visible
+
+
+def baseline_table(folder: Path) -> pd.DataFrame:
+    """Return one row per text: data, model, text, documents, tokens (scored), nll_nats, dtype, bytes, bytes_per_token.
+
+    Raises:
+        NotComparableError: there is none, or one of them is damaged.
+    """
+    folders = sorted(file for file in folder.glob("*") if is_baseline(file)) if folder.is_dir() else []
+    if not folders:
+        shown = visible(str(folder), 200)
+        raise NotComparableError("baseline.missing", f"{shown}: no baseline here (no */{MANIFEST})", hint=MAKE)
+    rows = []
+    for place in folders:
+        stored = open_baseline(place)
+        held = stored.held
+        size = held.size if held else sum((place / name).stat().st_size for name in stored.manifest["files"])
+        nats = float(stored.scalar(f"SELECT avg({LOSS}) FROM tokens WHERE unscored IS NULL"))
+        settings, counts = stored.manifest["settings"], stored.counts
+        rows.append(
+            {
+                "data": visible(place.name, 80),
+                "model": visible(stored.name, 80),
+                "text": visible(stored.text_name, 80),
+                "documents": counts["documents"],
+                "tokens": counts["scored_tokens"],
+                "nll_nats": nats,
+                "dtype": settings["checkpoint"]["compute_dtype"],
+                "lossprobe": stored.manifest["lossprobe"],
+                "columns": ", ".join(stored.manifest["columns"]),
+                "bytes": size,
+                "bytes_per_token": size / counts["tokens"],
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,76 @@
+"""Options and variables that take the place of values in an audit file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lossprobe.audit.config.document import Document
+from lossprobe.audit.config.schema import ALL_KEYS, NAME, TABLES
+from lossprobe.audit.config.toml_lines import KeyPath
+from lossprobe.audit.config.values import nearest
+from lossprobe.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value that stands in the place of the file's.
+
+    Attributes:
+        key: dotted, such as "model.dtype", "data.heldout.path" or "check.no-regression.max_increase".
+        value: of the key's type, or text that spells it; a path is relative to the working folder.
+        origin: the option or variable, such as "--dtype" or "LOSSPROBE_AUDIT_DTYPE".
+    """
+
+    key: str
+    value: Any
+    origin: str
+
+
+def apply_overrides(document: Document, overrides: Sequence[Override]) -> None:
+    """Put values in the place of those of a document whose tables are tables; of two for a key, the later one.
+
+    Raises:
+        UsageError: a key or a check that does not exist.
+    """
+    for override in overrides:
+        path, name = _place(document, override)
+        table: Any = document.content
+        for step in path:
+            table = table[step] if isinstance(step, int) else table.setdefault(step, {})
+        kind = ALL_KEYS[str(path[0])][name]
+        value = override.value
+        table[name] = kind.from_text(value) if isinstance(value, str) else value
+        document.overridden[(*path, name)] = override.origin
+
+
+def _place(document: Document, override: Override) -> tuple[KeyPath, str]:
+    """Return the path of the table and the key in it."""
+    head, _, rest = override.key.partition(".")
+    entry, _, name = rest.rpartition(".")
+    keys = ALL_KEYS.get(head, {})
+    path: KeyPath | None = None
+    if name in keys:
+        if head in TABLES and not entry:
+            path = (head,)
+        elif head == "data" and re.fullmatch(NAME.pattern, entry):
+            path = (head, entry)
+        elif head == "check":
+            ids = [check.get("id") for check in document.content.get("check", [])]
+            path = (head, ids.index(entry)) if entry in ids else None
+    if path is None:
+        raise _unknown(document, override, name)
+    return path, name
+
+
+def _unknown(document: Document, override: Override, name: str) -> UsageError:
+    keys = ALL_KEYS.get(override.key.partition(".")[0], {})
+    document.overridden[(override.key,)] = override.origin
+    return document.error(
+        "unknown_key",
+        (override.key,),
+        f"unknown key {override.key}",
+        hint=None if name in keys else nearest(name, keys),
+    )

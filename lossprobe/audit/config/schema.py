@@ -1,0 +1,116 @@
+"""What an audit file may hold, as data: every table, every key in it, and the values that each key takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lossprobe.analysis.rows.token_classes import FORMS
+from lossprobe.audit.config.values import Choice, File, Flag, Kind, Number, Text, Words
+from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, METRICS, MISSING, RULES
+
+SCHEMA_VERSION = 1
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+BOS = ("auto", "always", "never")
+MAX_COUNT = 2**31 - 1
+COUNT = Number(1, MAX_COUNT, whole=True)
+NAME = Text("[A-Za-z0-9][A-Za-z0-9._-]{0,99}", "letters, digits and . _ -, the first a letter or digit, at most 100")
+
+Keys = Mapping[str, Kind]
+
+MODEL: Keys = {
+    "checkpoint": File(),
+    "tokenizer": File(),
+    "device": Text("auto|cpu|mps|cuda(:[0-9]{1,4})?", "auto, cpu, cuda, cuda:N or mps"),
+    "dtype": Choice(DTYPES),
+    "gelu": Choice(("erf", "tanh")),
+    "ignore_config": Words(),
+    "special_strings": Choice(("control", "text")),
+}
+EVAL: Keys = {
+    "context": COUNT,
+    "stride": COUNT,
+    "bos": Choice(BOS),
+    "batch_size": Number(1, MAX_COUNT, whole=True, word="auto"),
+    "score_unknown": Flag(),
+    "max_unknown": Number(0, 1),
+}
+DATA: Keys = {
+    "path": File(),
+    "sha256": Text("[0-9A-Fa-f]{64}", "64 hexadecimal digits", lower=True),
+    "text_field": Text(),
+    "split_documents": Text(),
+    "newlines": Choice(("keep", "lf")),
+    "follow_links": Flag(),
+}
+BASELINE: Keys = {"path": File(), "missing": Choice(MISSING)}
+STATS: Keys = {
+    "confidence": Number(0, 1, inside=True),
+    "seed": Number(0, 2**63 - 1, whole=True),
+    "stop_early": Flag(),
+}
+LIMIT_KEYS: Keys = {
+    "max": Number(),
+    "min": Number(),
+    "max_increase": Number(0),
+    "max_decrease": Number(0),
+    "max_increase_pct": Number(0),
+    "max_decrease_pct": Number(0, 100),
+}
+SLICE_KEYS: Keys = {
+    "where": Text(empty=True),
+    "class": Choice(FORMS),
+    "field": Text(),
+    "equals": Text(empty=True),
+}
+CHECK: Keys = {
+    "id": NAME,
+    "data": Text(),
+    "metric": Choice(METRICS),
+    **LIMIT_KEYS,
+    **SLICE_KEYS,
+    "nats": Number(0),
+    "quantile": Number(0, 1, inside=True),
+    "level": Choice(LEVELS),
+    "rule": Choice(RULES),
+    "inconclusive": Choice(INCONCLUSIVE),
+}
+
+# In the order in which settings are listed.
+TABLES: Mapping[str, Keys] = {"model": MODEL, "eval": EVAL, "baseline": BASELINE, "stats": STATS}
+TOP_LEVEL = ("schema", "model", "eval", "data", "baseline", "stats", "check")
+HEADERS = {
+    **{name: f"[{name}]" for name in TABLES},
+    "data": "[data.NAME]",
+    "check": "[[check]]",
+}
+ALL_KEYS: Mapping[str, Keys] = {**TABLES, "data": DATA, "check": CHECK}
+
+# What a metric cannot leave: a limit beyond it could never fail, or never be met.
+RANGES: Mapping[str, tuple[float, float]] = {
+    "nll": (0, float("inf")),
+    "perplexity": (1, float("inf")),
+    "bits_per_byte": (0, float("inf")),
+    "accuracy": (0, 1),
+    "ece": (0, 1),
+    "confidence_gap": (-1, 1),
+    "brier": (0, 2),
+    "quantile": (0, float("inf")),
+    "share_above": (0, 1),
+    "loss50_minus_loss500": (-float("inf"), float("inf")),
+    "unscored_share": (0, 1),
+}
+# Metrics that are never 0, so that a change in percent says something, and the one whose change is a ratio.
+IN_PERCENT = ("nll", "perplexity", "bits_per_byte", "accuracy", "brier")
+ONLY_IN_PERCENT = ("perplexity",)
+# What is known of a token before it is scored. A slice chosen by the loss would be chosen by the outcome.
+KNOWN_BEFORE = ("document", "token", "token_id", "byte_start", "byte_stop", "window", "context")
+
+
+def other_table(key: str, table: str) -> str | None:
+    """Return the hint that names the tables in which a misplaced key belongs, or None.
+
+    >>> other_table("stride", "model"), other_table("path", "model"), other_table("x", "model")
+    ('stride belongs in [eval]', 'path belongs in [baseline] or [data.NAME]', None)
+    """
+    homes = [HEADERS[name] for name, keys in ALL_KEYS.items() if key in keys and name != table]
+    return f"{key} belongs in {' or '.join(homes)}" if homes else None

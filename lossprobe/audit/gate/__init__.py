@@ -1,0 +1,1 @@
+"""From a checkpoint to a verdict: the pass of an audit."""

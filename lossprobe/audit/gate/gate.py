@@ -1,0 +1,89 @@
+"""From an audit file and a checkpoint to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from lossprobe.audit.checks.verdicts import AuditResult, CheckResult, TextResult
+from lossprobe.audit.gate.early import audit_early, needs_whole_text
+from lossprobe.audit.gate.texts import Prepared, prepare
+from lossprobe.audit.gate.whole import audit_whole
+from lossprobe.audit.settings import AuditSettings
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.passes.score import Progress
+
+Shown = Callable[[str], AbstractContextManager[Progress | None]]
+
+
+def unseen(_title: str) -> AbstractContextManager[Progress | None]:
+    """Show no progress."""
+    return nullcontext(None)
+
+
+def run_audit(settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = unseen) -> AuditResult:
+    """Return the verdict on every check of an audit file.
+
+    Runs are stored (or found) under `.lossprobe/`, so that every view can look into them afterwards; a pass that stops
+    early stores none.
+
+    Args:
+        settings: the audit file.
+        checkpoint: its model.
+        shown: makes the progress of each text, given a title.
+
+    Raises:
+        NotComparableError: a baseline is missing or cannot be paired with the run.
+        LossprobeError: see `pipeline.score`.
+    """
+    return audit_texts(settings, checkpoint, prepare(settings, checkpoint), shown)
+
+
+def audit_texts(
+    settings: AuditSettings, checkpoint: Checkpoint, prepared: Sequence[Prepared], shown: Shown = unseen
+) -> AuditResult:
+    """Return what `run_audit` does, of texts that are prepared already."""
+    texts: list[TextResult] = []
+    results: dict[str, CheckResult] = {}
+    notes: list[str] = []
+    for text in prepared:
+        with shown(f"auditing {text.source.name}") as progress:
+            whole = needs_whole_text(settings, text) if settings.stats.stop_early else None
+            if settings.stats.stop_early and whole is None:
+                found, of_text = audit_early(settings, checkpoint, text, progress)
+            else:
+                notes += [f"{text.data.name}: cannot stop early: {whole}"] if whole else []
+                found, of_text = audit_whole(settings, checkpoint, text, progress)
+        texts.append(of_text)
+        results |= {result.check.id: result for result in found}
+        notes += [note for note in _notes(text, checkpoint) if note not in notes]
+    if not results:
+        notes.append("every check is off: nothing was looked at")
+    return AuditResult(
+        file=str(settings.file),
+        model=checkpoint.facts.name,
+        model_sha256=checkpoint.facts.sha256,
+        confidence=settings.stats.confidence,
+        seed=settings.stats.seed,
+        stop_early=settings.stats.stop_early,
+        texts=texts,
+        checks=[results[check.id] for check in settings.checks if check.id in results],
+        notes=notes,
+    )
+
+
+def _notes(text: Prepared, checkpoint: Checkpoint) -> list[str]:
+    """Return what a reader of the verdicts must know of a text and of its baseline."""
+    notes = [*checkpoint.facts.notices, *text.source.notices]
+    if text.baseline is not None:
+        before, now = (_made_with(each) for each in (text.baseline.manifest["settings"], text.settings))
+        changed = [f"{key} {old} then, {now.get(key)} now" for key, old in before.items() if old != now.get(key)]
+        if changed:
+            notes.append(f"{text.data.name}: the baseline was made with {', '.join(changed)}")
+    return notes
+
+
+def _made_with(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what moves losses by rounding alone: versions and device."""
+    return {**settings["versions"], "device": settings["checkpoint"].get("device")}

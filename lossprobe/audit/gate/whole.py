@@ -1,0 +1,83 @@
+"""An audit of whole texts: each scored, or found stored, then held against its limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lossprobe.analysis.per_byte import why_not_per_byte
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.fields import refuse_missing_field
+from lossprobe.audit.checks.decisions import Measured, conclude, measure_rows, measure_sums
+from lossprobe.audit.checks.metrics import Metric, metric_of
+from lossprobe.audit.checks.pairing import Scored
+from lossprobe.audit.checks.verdicts import CheckResult, TextResult
+from lossprobe.audit.gate.texts import Prepared, baseline_columns, score_options, to_be_created
+from lossprobe.audit.settings import AuditSettings, Check
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.errors import TextError
+from lossprobe.passes.score import Progress, score
+from lossprobe.run.baseline import open_baseline, write_baseline
+from lossprobe.run.reader import Run
+
+
+def audit_whole(
+    settings: AuditSettings, checkpoint: Checkpoint, text: Prepared, progress: Progress | None
+) -> tuple[list[CheckResult], TextResult]:
+    """Return the verdicts of one text, all of it scored."""
+    run = score(checkpoint, text.source, score_options(settings), progress=progress).run
+    scored = Scored(run, find_clusters(run), text.baseline)
+    if scored.clusters.note:
+        text.source.notices.append(scored.clusters.note)
+    for check in text.checks:
+        if check.field is not None:
+            refuse_missing_field(run, check.field, f"check {check.id}: field")
+    refuse_per_byte(run, text.checks)
+    scored.refuse_other_tokens()
+    results = _measure_all(text.checks, scored, settings.stats.confidence)
+    accepted = all(result.effect in ("pass", "warn") for result in results if not result.check.limit.needs_baseline)
+    if text.folder is not None and accepted and to_be_created(settings, text):
+        write_baseline(run, text.folder, baseline_columns(text.checks))
+        text.source.notices.append(f"{text.data.name}: the baseline was missing and is now this model's")
+        scored = Scored(run, scored.clusters, open_baseline(text.folder))
+        results = _measure_all(text.checks, scored, settings.stats.confidence)
+    baseline = scored.baseline
+    counts = run.counts
+    return results, TextResult(
+        name=text.data.name,
+        text=run.text_name,
+        sha256=text.settings["text"]["sha256"],
+        tokens=counts["tokens"],
+        scored_tokens=counts["scored_tokens"],
+        documents=counts["documents"],
+        scored_share=1.0,
+        baseline=None if baseline is None else baseline.name,
+    )
+
+
+def refuse_per_byte(run: Run, checks: Sequence[Check]) -> None:
+    """Refuse a check of a number per byte where none can be given.
+
+    Raises:
+        TextError: the tokenizer leaves out some of the text, or does not say where its tokens lie.
+    """
+    reason = why_not_per_byte(run.counts)
+    for check in checks if reason else ():
+        if check.metric == "bits_per_byte":
+            raise TextError("text.no_bytes", f"{run.text_name}: check {check.id}: no bits_per_byte, {reason}")
+
+
+def _measure_all(checks: Sequence[Check], scored: Scored, confidence: float) -> list[CheckResult]:
+    longest = int(scored.run.scalar("SELECT max(context) FROM tokens WHERE unscored IS NULL"))
+    identical, results = scored.identical(), []
+    for check in checks:
+        metric = metric_of(check, longest)
+        measured = measure_check(check, metric, scored, confidence)
+        results.append(conclude(check, metric, measured.exactly() if identical else measured, confidence))
+    return results
+
+
+def measure_check(check: Check, metric: Metric, scored: Scored, confidence: float) -> Measured:
+    """Return what a check measured on a whole text."""
+    if metric.smooth:
+        return measure_sums(check, metric, scored.sums(check, metric), confidence)
+    return measure_rows(check, metric, scored, confidence)

@@ -1,0 +1,1 @@
+"""One file a family: what its checkpoints look like, and how they are opened."""

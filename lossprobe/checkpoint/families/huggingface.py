@@ -1,0 +1,142 @@
+"""Hugging Face directories: any decoder-only family that transformers knows, from safetensors alone.
+
+transformers builds the model around the tensors that are stored (`exact_load`). Nothing in the directory can run
+code, name a kernel, or make anything be fetched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from lossprobe.checkpoint.files.constants import CONSTANT_NAME
+from lossprobe.checkpoint.files.hashes import combined_sha256, file_sha256
+from lossprobe.checkpoint.files.ignored import Ignored
+from lossprobe.checkpoint.files.json_file import read_json
+from lossprobe.checkpoint.files.plain_files import absolute, followed_links, stands
+from lossprobe.checkpoint.files.safetensors_file import TensorEntry
+from lossprobe.checkpoint.files.tensors import compute_dtype
+from lossprobe.checkpoint.files.weight_files import find_weights
+from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions, Tokenizer
+from lossprobe.checkpoint.model.causal_lm import CausalLM
+from lossprobe.checkpoint.model.context import context_limit
+from lossprobe.checkpoint.model.exact_load import STORED_DTYPES, load_exactly
+from lossprobe.checkpoint.model.model_config import (
+    build_config,
+    building,
+    causal_model,
+    check_size,
+    without_other_parts,
+)
+from lossprobe.checkpoint.model.unstated import tell_unstated
+from lossprobe.checkpoint.tokenizers.backend import open_tokenizer
+from lossprobe.checkpoint.tokenizers.tokenizer_readers import stated_ids
+from lossprobe.units import visible
+
+
+def is_huggingface(path: Path) -> bool:
+    """Return whether a path is a directory with a config.json."""
+    return path.is_dir() and stands(path / "config.json")
+
+
+def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
+    """Return the model of a Hugging Face directory, in eval mode, split into body and head.
+
+    Raises:
+        CheckpointError: everything that makes the numbers doubtful: see the module's docstring.
+        UsageError: a dtype that is not offered.
+        ResourceError: the device's memory is full.
+    """
+    shown = visible(str(path), 200)
+    ignored = Ignored(options.ignore_config, "config.json")
+    settings = ignored.removed_from(read_json(path / "config.json"))
+    whole = build_config(settings, f"{shown}/config.json")
+    weights = find_weights(path)
+    entries = dict(chain.from_iterable(declared.items() for declared in weights.files.values()))
+    with building(shown):
+        model_class, config = causal_model(whole)
+        check_size(settings, config, model_class, entries, f"{shown}/config.json")
+        if config is not whole:
+            model_class = without_other_parts(model_class, whole)
+    stored = stored_dtype(entries)
+    tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
+    loaded = load_exactly(path, model_class, config, weights.files, compute_dtype(stored, options.dtype))
+    model = loaded.model
+    with building(shown):
+        limit = context_limit(model, f"{shown}/config.json")
+        unstated = tell_unstated(model, settings, f"{shown}/config.json")
+    tokenizer.settle()
+    read = (path / "config.json", *weights.files, *weights.index)
+    words = getattr(tokenizer, "files", ())
+    links = followed_links(dict.fromkeys((*read, *(words if options.tokenizer is None else ()))))
+    with building(shown):
+        differing = settle_ends(tokenizer, settings, int(config.get_text_config().vocab_size))
+        facts = CheckpointFacts(
+            name=path.resolve().name,
+            family=str(settings["model_type"]),
+            sha256=combined_sha256({file.name: file_sha256(file) for file in (path / "config.json", *weights.files)}),
+            vocab_size=int(config.get_text_config().vocab_size),
+            context_length=limit.length,
+            hard_limit=limit.hard,
+            parameters=sum(weight.numel() for weight in model.parameters()),
+            stored_dtype=stored,
+            compute_dtype=str(model.dtype).removeprefix("torch."),
+            device=options.device,
+            tied=_tied(model),
+            config_from=ignored.source,
+            notices=(
+                *weights.notices,
+                *loaded.notices,
+                *ignored.notices,
+                *unstated,
+                *links,
+                *getattr(tokenizer, "notices", ()),
+                *(f"{shown}: {notice}" for notice in differing),
+            ),
+            files=absolute((*read, *words)),
+        )
+        return CausalLM(model.to(options.device), facts, tokenizer)
+
+
+def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
+    """Return the dtype of most stored weights, in torch's words."""
+    sizes: dict[str, int] = {}
+    weights = {name: entry for name, entry in entries.items() if CONSTANT_NAME.fullmatch(name) is None}
+    for entry in (weights or entries).values():
+        sizes[entry.dtype] = sizes.get(entry.dtype, 0) + _numel(entry)
+    code = max(sorted(sizes), key=lambda dtype: sizes[dtype])
+    return STORED_DTYPES.get(code, code.lower())
+
+
+def _tied(model: Any) -> bool | None:
+    """Return whether head and embedding share their weights; None when there is no such head."""
+    weight = getattr(model.get_output_embeddings(), "weight", None)
+    return None if weight is None else weight is model.get_input_embeddings().weight
+
+
+def settle_ends(tokenizer: Tokenizer, settings: Mapping[str, Any], vocab_size: int) -> list[str]:
+    """Take the BOS of a config.json where the tokenizer's files name none; return where the two contradict each other.
+
+    Args:
+        tokenizer: gets the BOS.
+        settings: config.json; several EOS are a list there.
+        vocab_size: ids from here on the model does not have.
+    """
+    notices = []
+    for role, own in (("bos", tokenizer.bos_id), ("eos", tokenizer.eos_id)):
+        ids = stated_ids(settings, role)
+        if role == "bos" and own is None and 0 <= (ids[0] or 0) < vocab_size:
+            tokenizer.bos_id = ids[0]
+        elif own is not None and own not in ids and ids != [None]:
+            listed = ", ".join(map(str, ids[:4]))
+            notices.append(
+                f"{role.upper()} is id {own} in the tokenizer's files, {listed} in config.json; {own} is used"
+            )
+    return notices
+
+
+def _numel(entry: TensorEntry) -> int:
+    return math.prod(entry.shape)

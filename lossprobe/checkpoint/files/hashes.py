@@ -1,0 +1,29 @@
+"""What identifies a checkpoint: one hash over the names and contents of the files that decide its output."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from lossprobe.checkpoint.files.plain_files import open_plain, unreadable
+from lossprobe.units import visible
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, read in chunks.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with open_plain(path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(visible(str(path), 200), error) from None
+
+
+def combined_sha256(files: Mapping[str, str]) -> str:
+    """Return one hash over file names and the hashes of their contents."""
+    lines = "".join(f"{digest} {name}\n" for name, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()

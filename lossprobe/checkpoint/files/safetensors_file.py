@@ -1,0 +1,153 @@
+"""Safetensors files: the header is checked before the library opens it, and nothing is memory-mapped.
+
+The library accepts what a loss tool must not: a key given twice (the last one wins), a blank before the
+header, tensors of size zero with absurd shapes, an empty header. A mapped file that shrinks while it is
+read kills the process; reading with `pread` raises instead.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+
+from lossprobe.checkpoint.files.json_file import parse_json
+from lossprobe.checkpoint.files.plain_files import open_plain, unreadable
+from lossprobe.errors import CheckpointError
+from lossprobe.units import format_count, visible
+
+MAX_HEADER_BYTES = 16 << 20
+MAX_TENSORS = 100_000
+MAX_SIDES = 16  # more than any model has; the product of a million of them takes hours
+ITEM_BITS = {
+    "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
+    "I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64, "C64": 64,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor as the header describes it: dtype code, shape, and byte range behind the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+def scan_header(path: Path) -> dict[str, TensorEntry]:
+    """Return the tensors that a safetensors file declares, after checking that they fill it exactly.
+
+    Raises:
+        CheckpointError: anything the format forbids, with the number that proves it.
+    """
+    shown = visible(str(path), 200)
+    try:
+        with open_plain(path) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            length = _header_length(stream.read(8), size, shown)
+            header = stream.read(length)
+    except (OSError, ValueError) as error:
+        raise unreadable(shown, error) from None
+    if not header.startswith(b"{"):
+        raise CheckpointError("checkpoint.bad_header", f"{shown}: the header must start with {{")
+    declared = parse_json(header, f"{shown} (header)")
+    metadata = declared.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise CheckpointError("checkpoint.bad_header", f"{shown}: __metadata__ must map strings to strings")
+    if not declared:
+        raise CheckpointError("checkpoint.no_tensors", f"{shown}: holds no tensors")
+    if len(declared) > MAX_TENSORS:
+        raise CheckpointError("checkpoint.too_many_tensors", f"{shown}: {format_count(len(declared))} tensors")
+    entries = {name: _entry(name, value, shown) for name, value in declared.items()}
+    _check_layout(entries, size - 8 - length, shown)
+    return entries
+
+
+def _header_length(prefix: bytes, size: int, shown: str) -> int:
+    if size == 0:
+        raise CheckpointError("checkpoint.empty", f"{shown}: file is empty")
+    if size < 8:
+        raise CheckpointError("checkpoint.truncated", f"{shown}: {size} bytes, shorter than 8 bytes")
+    length = int.from_bytes(prefix, "little")
+    if length > size - 8:
+        raise CheckpointError(
+            "checkpoint.bad_header",
+            f"{shown}: header length {format_count(length)} exceeds file size {format_count(size)}",
+            hint="is this a safetensors file, downloaded completely?",
+        )
+    if length > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            "checkpoint.bad_header", f"{shown}: header too large: {format_count(length)} bytes (limit 16 MiB)"
+        )
+    return length
+
+
+def _entry(name: str, value: object, shown: str) -> TensorEntry:
+    tensor = visible(name, 80)
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError("checkpoint.bad_header", f"{shown}: tensor {tensor} lacks dtype, shape or data_offsets")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in ITEM_BITS:
+        raise CheckpointError(
+            "checkpoint.bad_header", f"{shown}: tensor {tensor}: unknown dtype {visible(str(dtype), 20)}"
+        )
+    sides_fit = isinstance(shape, list) and len(shape) <= MAX_SIDES
+    if not sides_fit or not all(type(side) is int and 0 < side < 1 << 48 for side in shape):
+        raise CheckpointError("checkpoint.bad_header", f"{shown}: tensor {tensor}: bad shape {visible(str(shape), 60)}")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(o) is int and o >= 0 for o in offsets):
+        raise CheckpointError(
+            "checkpoint.bad_header", f"{shown}: bad offsets for {tensor}: {visible(str(offsets), 60)}"
+        )
+    start, stop = offsets
+    bits = math.prod(shape) * ITEM_BITS[dtype]
+    needed = -(-bits // 8)
+    if stop - start != needed or bits % 8:
+        raise CheckpointError(
+            "checkpoint.bad_header",
+            f"{shown}: tensor {tensor}: needs {format_count(needed)} bytes, has {format_count(stop - start)}",
+        )
+    return TensorEntry(dtype, tuple(shape), start, stop)
+
+
+def _check_layout(entries: dict[str, TensorEntry], data_size: int, shown: str) -> None:
+    """Refuse tensors that overlap, leave holes, or do not end where the file ends."""
+    position, previous = 0, ""
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+        tensor = visible(name, 80)
+        if entry.start < position:
+            raise CheckpointError("checkpoint.overlap", f"{shown}: tensors {previous} and {tensor} overlap")
+        if entry.start > position:
+            unused = format_count(entry.start - position)
+            raise CheckpointError(
+                "checkpoint.hole", f"{shown}: {unused} unused bytes at offset {position}, before {tensor}"
+            )
+        position, previous = entry.stop, tensor
+    if position > data_size:
+        raise CheckpointError(
+            "checkpoint.truncated", f"{shown}: {format_count(position - data_size)} bytes missing; incomplete download?"
+        )
+    if position < data_size:
+        extra = format_count(data_size - position)
+        raise CheckpointError("checkpoint.trailing", f"{shown}: {extra} unexplained bytes at the end")
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return every tensor of a file whose header `scan_header` accepted.
+
+    Raises:
+        CheckpointError: the file changed while it was read.
+    """
+    shown = visible(str(path), 200)
+    try:
+        with safetensors.safe_open(path, framework="pt", backend="pread") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            "checkpoint.changed", f"{shown}: file changed during reading ({visible(str(error), 80)})"
+        ) from None

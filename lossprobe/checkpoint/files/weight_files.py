@@ -1,0 +1,141 @@
+"""Which safetensors files of a directory hold its weights: one file, or the shards that an index names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from lossprobe.checkpoint.files.json_file import read_json
+from lossprobe.checkpoint.files.plain_files import stands, unreadable
+from lossprobe.checkpoint.files.refusals import listed
+from lossprobe.checkpoint.files.safetensors_file import TensorEntry, scan_header
+from lossprobe.errors import CheckpointError
+from lossprobe.units import visible
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SHARD: Final = re.compile(r"model-\d+-of-\d+\.safetensors")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The safetensors files of a directory.
+
+    Attributes:
+        files: what each declares, in the order of their names.
+        index: the index that names them, if there is one.
+        notices: what a user should know about it, one line each.
+    """
+
+    files: dict[Path, dict[str, TensorEntry]]
+    index: tuple[Path, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def find_weights(path: Path) -> Weights:
+    """Return the safetensors files of a Hugging Face directory.
+
+    Links are followed wherever they lead: the user named the directory that they stand in.
+
+    Raises:
+        CheckpointError: none; a single file beside an index that names others; a shard that is missing, or holds
+            other tensors than the index says.
+    """
+    single, index = path / SINGLE, path / INDEX
+    if stands(index):
+        weight_map = _read_index(index)
+        if stands(single) and set(weight_map.values()) != {SINGLE}:
+            raise CheckpointError(
+                "checkpoint.two_weight_sets",
+                f"{visible(str(path), 200)}: holds both {SINGLE} and {INDEX}, which names other files",
+                hint="remove the stale one",
+            )
+        return _shards(path, index, weight_map)
+    if stands(single):
+        return Weights({single: scan_header(single)})
+    raise _no_weights(path)
+
+
+def _no_weights(path: Path) -> CheckpointError:
+    found = list_names(path)
+    shards = [name for name in found if SHARD.fullmatch(name)]
+    hint = None
+    if any(name.startswith("pytorch_model") for name in found):
+        hint = "convert pytorch_model.bin to safetensors first"
+    elif "consolidated.safetensors" in found:
+        hint = "consolidated.safetensors has Mistral's own names: get the model.safetensors of the same release"
+    elif shards:
+        alone = len(shards) == 1 and shards[0].endswith("-of-00001.safetensors")
+        hint = f"rename {shards[0]} to {SINGLE}" if alone else f"get the {INDEX} that belongs to the shards"
+    listing = visible(", ".join(found), 160) or "nothing"
+    what = f"{visible(str(path), 200)}: no {SINGLE} and no {INDEX} (found: {listing})"
+    return CheckpointError("checkpoint.no_weights", what, hint=hint)
+
+
+def _read_index(index: Path) -> dict[str, str]:
+    weight_map = read_json(index, 16 << 20).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
+        shown = visible(str(index), 200)
+        raise CheckpointError("checkpoint.bad_index", f"{shown}: weight_map must map tensor names to file names")
+    return weight_map
+
+
+def _shards(path: Path, index: Path, weight_map: dict[str, str]) -> Weights:
+    shown = visible(str(index), 200)
+    names = sorted(set(weight_map.values()))
+    files = []
+    for number, name in enumerate(names, start=1):
+        file = _inside(path, name, shown)
+        if not stands(file):
+            raise CheckpointError(
+                "checkpoint.missing_shard", f"{shown}: shard {number} of {len(names)} missing: {visible(name, 80)}"
+            )
+        files.append(file)
+    declared = {file: scan_header(file) for file in files}
+    stored: dict[str, str] = {}
+    for file, tensors in declared.items():
+        for tensor in tensors:
+            if tensor in stored:
+                raise CheckpointError(
+                    "checkpoint.duplicate_tensor",
+                    f"{shown}: tensor {visible(tensor, 80)} is in {visible(stored[tensor], 80)} "
+                    f"and {visible(file.name, 80)}",
+                )
+            stored[tensor] = file.name
+    wrong = sorted(name for name in stored if stored[name] != weight_map.get(name))
+    if wrong:
+        raise CheckpointError(
+            "checkpoint.bad_index",
+            f"{shown}: index and shards disagree on {len(wrong)} tensors, first {visible(wrong[0], 80)}",
+        )
+    absent = sorted(weight_map.keys() - stored.keys())  # a tied head, say; where one is needed, it will be missed
+    told = (f"{INDEX} lists what no file holds and the model does without: {listed(absent)}",) if absent else ()
+    return Weights(declared, (index,), told)
+
+
+def _inside(path: Path, name: str, shown: str) -> Path:
+    """Return a file of the directory, refusing names that leave it and names that no file can have."""
+    if Path(name).name != name or name in {"", ".", ".."}:
+        raise CheckpointError("checkpoint.shard_path", f"{shown}: shard path {visible(name, 80)} leaves the directory")
+    file = path / name
+    try:
+        file.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        raise unreadable(f"{shown}: {visible(name, 80)}", error) from None
+    return file
+
+
+def list_names(path: Path) -> list[str]:
+    """Return the names in a directory, sorted.
+
+    Raises:
+        CheckpointError: it may not be read.
+    """
+    try:
+        return sorted(entry.name for entry in path.iterdir())
+    except OSError as error:
+        raise unreadable(visible(str(path), 200), error) from None

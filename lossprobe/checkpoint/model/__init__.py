@@ -1,0 +1,1 @@
+"""A transformers model with exactly the stored weights, and what its losses may depend on."""

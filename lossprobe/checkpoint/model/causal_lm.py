@@ -1,0 +1,282 @@
+"""A transformers causal model split into body and head, so that the head runs on chunks of rows.
+
+The split is checked when it is made, against the model's own full forward pass on a short probe. Two ways
+to run the head are tried in order: the output matrix alone ("linear"), and the model class's own code with
+its body replaced by a stand-in ("model", for soft-capped or scaled logits). Where neither agrees, `hidden`
+returns full logits and `logits` is the identity ("full").
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from lossprobe.checkpoint.interface import EQUAL_LENGTHS, PADDED, CheckpointFacts, Tokenizer
+from lossprobe.checkpoint.model.batching import (
+    find_batching,
+    has_changing_positions,
+    known_batching,
+    probe_length,
+    refuse_if_not_repeatable,
+    refuse_not_causal,
+)
+from lossprobe.checkpoint.model.context import first_position
+from lossprobe.checkpoint.model.fresh_state import FreshState
+from lossprobe.checkpoint.model.packed import HEAD_ROWS, MOST_HEAD_BYTES, pack, replace_layer, speed_up
+from lossprobe.checkpoint.model.rounding import agree, largest
+from lossprobe.errors import CheckpointError
+
+PROBE_TOKENS = 12
+HALF_ROWS = 32  # places at which half-precision results are compared, as logits
+STRETCHED_LOGIT = 100.0  # where a soft cap shows, whatever its height
+MAX_STRETCH = 4000.0  # and hidden states still fit into float16
+
+
+class CausalLM:
+    """A `Checkpoint` over a transformers model.
+
+    Args:
+        model: the model, in eval mode, on its device, in its compute dtype.
+        facts: what it is; `head` is filled in here.
+        tokenizer: its tokenizer.
+
+    Raises:
+        CheckpointError: logits change with later tokens, are not finite, or have another width than
+            `facts.vocab_size`.
+    """
+
+    def __init__(self, model: Any, facts: CheckpointFacts, tokenizer: Tokenizer) -> None:
+        self.facts = facts
+        self.tokenizer = tokenizer
+        self._model = model
+        self._body_name = _body_name(model)
+        self._body = model._modules.get(self._body_name)
+        self._first = first_position(model)
+        self._linear = model.get_output_embeddings()
+        self._own_head = _headed_by_stand_in(model, self._body_name)
+        self._fresh = FreshState(model)
+        with random_numbers_kept(facts.device):
+            probe = self._probe_ids()
+            expected = self._full(probe)
+            self._check_causal(probe, expected)
+            self.facts = replace(facts, head=self._choose_head(probe, expected))
+            first = self._full(probe[:1])[0]
+            if not self._splits_longer_rows():
+                self.facts = replace(facts, head="full")
+            refuse_if_not_repeatable(self._full, agree, probe[:1], first, facts.name)
+            self.facts = replace(self.facts, kernels=self._speed_up(probe))
+            self._find_batching()
+            self._fresh.restore()
+            self._fresh.narrow(has_changing_positions)
+
+    @torch.inference_mode()
+    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return final hidden states [B, T, D] of int64 ids [B, T] (logits [B, T, V] when head is "full")."""
+        if self.facts.head == "full":
+            return self._full(ids)
+        return self._run_body({"input_ids": ids})
+
+    @torch.inference_mode()
+    def hidden_left_padded(self, ids: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        """Return what `hidden` returns for rows whose first `padding` [B] tokens are masked, and no position."""
+        place = torch.arange(ids.shape[1], device=ids.device) - padding[:, None]
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": (place >= 0).long(),
+            "position_ids": place.clamp(min=0) + self._first,
+        }
+        return self._run_whole(inputs) if self.facts.head == "full" else self._run_body(inputs)
+
+    @torch.inference_mode()
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return logits [N, V] of hidden rows [N, D], in the head's own dtype."""
+        if self.facts.head == "full":
+            return hidden
+        return self._run_linear(hidden) if self.facts.head == "linear" else self._run_own_head(hidden)
+
+    def _run_body(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        self._fresh.restore()
+        output: torch.Tensor = self._body(**inputs, use_cache=False).last_hidden_state
+        return output
+
+    def _run_whole(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        self._fresh.restore()
+        output: torch.Tensor = self._model(**inputs, use_cache=False).logits
+        return output
+
+    def _run_linear(self, hidden: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self._linear(hidden)
+        return output
+
+    def _run_own_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        stand_in = self._own_head._modules[self._body_name]
+        stand_in.rows = hidden[None]
+        output: torch.Tensor = self._own_head(input_ids=hidden.new_zeros((1, len(hidden)), dtype=torch.long)).logits[0]
+        stand_in.rows = None
+        return output
+
+    @torch.inference_mode()
+    def _full(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._run_whole({"input_ids": ids})
+
+    def _probe_ids(self) -> torch.Tensor:
+        length = min(PROBE_TOKENS, self.facts.context_length or PROBE_TOKENS)
+        ids = (torch.arange(2 * length) * 7 + 3) % self.facts.vocab_size
+        device = next(self._model.parameters()).device
+        return ids.reshape(2, length).to(device)
+
+    def _check_causal(self, probe: torch.Tensor, expected: torch.Tensor) -> None:
+        """Refuse a model that is no next-token predictor: its loss would be a plausible wrong number."""
+        name = self.facts.name
+        if not torch.isfinite(expected).any(dim=-1).all() or torch.isnan(expected).any():
+            raise CheckpointError("checkpoint.non_finite_logits", f"{name}: the logits of a short probe are not finite")
+        if expected.shape[-1] != self.facts.vocab_size:
+            raise CheckpointError(
+                "checkpoint.vocab_size",
+                f"{name}: the logits have {expected.shape[-1]} entries, the configuration says {self.facts.vocab_size}",
+            )
+        half = probe.shape[1] // 2
+        changed = probe.clone()
+        changed[:, half:] = (changed[:, half:] + 1) % self.facts.vocab_size
+        if half and not agree(self._full(changed)[:, :half], expected[:, :half]):
+            refuse_if_not_repeatable(self._full, agree, probe, expected.flatten(0, 1), name)
+            refuse_not_causal(name)
+
+    @torch.inference_mode()
+    def _choose_head(self, probe: torch.Tensor, expected: torch.Tensor) -> str:
+        if self._body is None:
+            return "full"
+        hidden = self._run_body({"input_ids": probe}).flatten(0, 1)
+        rows = expected.flatten(0, 1)
+        own = self._try_own_head(hidden)
+        own_agrees = own is not None and agree(own, rows) and self._rows_are_apart(hidden, own)
+        linear = _tried(self._run_linear, hidden) if self._linear is not None else None
+        if linear is not None and agree(linear, rows):
+            # Soft-capping leaves small logits as they are: only on large ones the two ways show their difference.
+            stretched = hidden * (STRETCHED_LOGIT / max(largest(rows), STRETCHED_LOGIT / MAX_STRETCH))
+            own = self._try_own_head(stretched) if own_agrees else None
+            if own is None or agree(self._run_linear(stretched), own):
+                return "linear"
+        return "model" if own_agrees else "full"
+
+    @torch.inference_mode()
+    def _speed_up(self, probe: torch.Tensor) -> str:
+        """Replace layers by faster ones that agree to rounding, alone and all together; return what was replaced."""
+        before = self.hidden(probe)
+        self._fresh.restore()
+        replaced = speed_up(self._model)
+        self._fresh = FreshState(self._model)
+        if replaced and not self._still_agrees(probe, before):
+            self._fresh.restore()
+            for each in replaced:
+                each.restore()
+            self._fresh = FreshState(self._model)
+            replaced = []
+        self._fresh.restore()
+        head = None
+        if self.facts.head == "linear" and isinstance(self._linear, torch.nn.Linear):
+            spare = not self.facts.tied or self._linear.weight.nbytes <= MOST_HEAD_BYTES
+            head = pack(self._linear, HEAD_ROWS) if spare else None
+        if head is not None:
+            replace_layer(self._model, self._linear, head)  # so that a head of its own is not held twice
+            self._linear, self._own_head = head, None
+        self._fresh = FreshState(self._model)
+        packed = [*(["body"] if replaced else []), *(["head"] if head is not None else [])]
+        return f"packed {' and '.join(packed)}" if packed else "plain"
+
+    @torch.inference_mode()
+    def _find_batching(self) -> None:
+        """Note which windows may share a pass, and watch from then on only what a pass was seen to change."""
+        known = known_batching(self._model)
+        found = find_batching(self.hidden, self._same, self._long_row, known.batching, self.facts.name)
+        if found != PADDED:
+            why = known.reason if found == known.batching else "a probe gave other values beside other windows"
+            alone = "windows of unlike length never share" if found == EQUAL_LENGTHS else "no two windows share"
+            notice = f"{alone} a forward pass of this model: {why}"
+            self.facts = replace(self.facts, batching=found, notices=(*self.facts.notices, notice))
+
+    def _long_row(self, number: int) -> torch.Tensor:
+        """Return the longer row of the probe for batching, another for each number."""
+        length = probe_length(self._model, self.facts.context_length)
+        ids = (torch.arange(length) * (7 + 4 * number) + 3) % self.facts.vocab_size
+        return ids.to(next(self._model.parameters()).device)
+
+    @torch.inference_mode()
+    def _splits_longer_rows(self) -> bool:
+        """Return whether body and head give what the whole model does for a longer row, too."""
+        ids = self._long_row(0)[None]
+        return agree(self.logits(self.hidden(ids)[0]), self._full(ids)[0])
+
+    def _same(self, actual: torch.Tensor, expected: torch.Tensor) -> bool:
+        """Return whether two results of `hidden`, [N, D], are the same but for rounding.
+
+        In half precision single hidden values can be so large that rounding of their size hides all others; logits
+        are of one size.
+        """
+        if torch.finfo(expected.dtype).bits < 32:
+            step = -(-len(expected) // HALF_ROWS)
+            actual, expected = self.logits(actual[::step]), self.logits(expected[::step])
+        return agree(actual, expected)
+
+    def _rows_are_apart(self, hidden: torch.Tensor, logits: torch.Tensor) -> bool:
+        """Return whether the model's own head gives each row the same logits without the other rows."""
+        some = self._try_own_head(hidden[::2])
+        return some is not None and agree(some, logits[::2])
+
+    def _try_own_head(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        return _tried(self._run_own_head, hidden) if self._own_head is not None else None
+
+    def _still_agrees(self, probe: torch.Tensor, before: torch.Tensor) -> bool:
+        try:
+            return agree(self.hidden(probe), before)
+        except Exception:  # noqa: BLE001 - the code of any family, which may look into a layer that is gone
+            return False
+
+
+class _StandIn(torch.nn.Module):
+    """Takes the place of a body and returns the hidden rows that it was handed."""
+
+    rows: torch.Tensor | None = None
+
+    def forward(self, *_: object, **__: object) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(last_hidden_state=self.rows)
+
+
+@contextmanager
+def random_numbers_kept(device: str) -> Iterator[None]:
+    """Leave torch's random numbers as they were, whatever is drawn or seeded in the block."""
+    cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
+    with torch.random.fork_rng(cuda):
+        yield
+
+
+def _body_name(model: Any) -> str:
+    """Return the name of the part of `model` that holds its body, or "" where no single part does."""
+    if model.base_model_prefix in model._modules:
+        return str(model.base_model_prefix)
+    bodies = [name for name, part in model.named_children() if isinstance(part, PreTrainedModel)]
+    return bodies[0] if len(bodies) == 1 else ""
+
+
+def _headed_by_stand_in(model: Any, body: str) -> Any:
+    """Return a shallow copy of `model` that shares its head but has no body, or None where there is no body."""
+    if not body:
+        return None
+    headed = copy.copy(model)
+    headed._modules = {**model._modules, body: _StandIn()}
+    return headed
+
+
+def _tried(head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor) -> torch.Tensor | None:
+    """Return the logits of a way to run the head, or None where the family's code or shapes do not allow it."""
+    try:
+        return head(hidden)
+    except Exception:  # noqa: BLE001 - the code of any family, with a stand-in or rows that it was not written for
+        return None

@@ -1,0 +1,207 @@
+"""What transformers' AutoTokenizer makes of a tokenizer's files, which can be another tokenizer than tokenizer.json.
+
+In transformers 5 many classes (GPT2, Qwen2, GPTNeoX, Cohere, Gemma, Llama, T5, BERT, ...) take the vocabulary and the
+merges out of a tokenizer.json and put them behind a pre-tokenizer and a normalizer of their own. Whether that gives
+other tokens, a child process tells, which loads the files as AutoTokenizer does. That takes a second, so it is asked
+only where a look at the classes that can be meant does not answer already.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers.models import BPE
+from transformers import TokenizersBackend
+from transformers.models.auto.tokenization_auto import (
+    MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS,
+    TOKENIZER_MAPPING_NAMES,
+    tokenizer_class_from_name,
+)
+
+from lossprobe.checkpoint.tokenizers.frames import DEFAULT_LIMITS, Limits
+from lossprobe.checkpoint.tokenizers.sandbox import Sandbox
+from lossprobe.checkpoint.tokenizers.spans import component_types
+from lossprobe.checkpoint.tokenizers.tokenizer_files import TOKENIZER, TokenizerFiles
+from lossprobe.checkpoint.tokenizers.tokenizer_settings import ADDED, CONFIG, MAP, plain_forms, read_settings
+from lossprobe.errors import CheckpointError
+
+CLASS_KEYS = ("model_type", "tokenizer_class", "model_name", "transformers_version")  # of config.json
+MODEL_FLAGS = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
+               "fuse_unk": False, "byte_fallback": False, "ignore_merges": False}  # fmt: skip
+ONLY_TEXT = [{"Sequence": {"id": "A", "type_id": 0}}]  # a template that adds nothing
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What AutoTokenizer loads.
+
+    Attributes:
+        class_name: the class that it takes.
+        definition: the tokenizer that this class makes, as the JSON of a tokenizer.json.
+        bos_id: its bos_token_id, or None.
+        eos_id: its eos_token_id, or None.
+        names: the text of both, "" for none.
+        splits_special: whether special tokens in a text are split like other text.
+        same: whether it gives the tokens of our definition for all of a probe's texts.
+        counts: tokens of these texts by our definition, and by its own.
+    """
+
+    class_name: str
+    definition: bytes
+    bos_id: int | None
+    eos_id: int | None
+    names: tuple[str, str]
+    splits_special: bool
+    same: bool
+    counts: tuple[int, int]
+
+
+class AutoTokenizerChild:
+    """A child process that loads a tokenizer's files as AutoTokenizer does, from now on.
+
+    Args:
+        files: the tokenizer's files.
+        ours: a tokenizer.json to compare with.
+        limits: what the child may take.
+
+    Raises:
+        ResourceError: no process can be started.
+    """
+
+    def __init__(self, files: TokenizerFiles, ours: bytes, limits: Limits = DEFAULT_LIMITS) -> None:
+        named = {TOKENIZER: files.definition, CONFIG: files.config or None, MAP: files.special_map, ADDED: files.added}
+        if files.model is not None:
+            named["config.json"] = {key: files.model[key] for key in CLASS_KEYS if key in files.model}
+        content = json.dumps({name: each for name, each in named.items() if each is not None}).encode()
+        self._shown = files.shown
+        self._sandbox = Sandbox([content, ours], files.shown, limits, "auto_tokenizer_worker")
+        self._sandbox.begin()
+
+    def result(self) -> Loaded:
+        """Return what AutoTokenizer loads; the child ends with that.
+
+        Raises:
+            CheckpointError: `tokenizer.auto_tokenizer`: it cannot load these files; or the child exceeds its limits.
+        """
+        try:
+            facts, definition = self._sandbox.open()
+        except CheckpointError as error:
+            if error.id != "tokenizer.broken":
+                raise
+            reason = error.message.removeprefix(f"{self._shown}: tokenizer failed: ")
+            raise CheckpointError(
+                "tokenizer.auto_tokenizer", f"{self._shown}: transformers' AutoTokenizer cannot load it: {reason}"
+            ) from None
+        finally:
+            self._sandbox.close()
+        found = json.loads(facts)
+        return Loaded(
+            found["class"],
+            bytes(definition),
+            found["bos"],
+            found["eos"],
+            tuple(found["names"]),
+            found["splits_special"],
+            found["same"],
+            tuple(found["counts"]),
+        )
+
+
+def quick_look(files: TokenizerFiles, known: Collection[str]) -> dict[str, str] | None:
+    """Return the BOS and EOS that the class adds to what the files name, or None where only AutoTokenizer can tell.
+
+    A dict means that AutoTokenizer gives the tokens that the files themselves do.
+
+    Args:
+        files: the tokenizer's files.
+        known: the added tokens of all of them.
+    """
+    odd = files.config.get("split_special_tokens") or files.config.get("fix_mistral_regex")
+    if odd or not plain_forms(files.config, files.special_map or {}):
+        return None
+    model = files.model or {}
+    declared = files.config.get("tokenizer_class") or model.get("tokenizer_class")
+    if declared and not isinstance(declared, str):
+        return None  # AutoTokenizer says what it makes of that
+    family = str(model.get("model_type"))
+    names = {declared} if declared else {TOKENIZER_MAPPING_NAMES.get(family)}
+    if {family, str(model.get("model_name"))} & MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS:
+        names.add(TOKENIZER_MAPPING_NAMES.get(family))  # which transformers prefers to what the files declare
+    answers = [_look_at(name, files, known) for name in names if name is not None]
+    certain = [answer for answer in answers if answer is not None]
+    if len(certain) < len(answers) or any(answer != certain[0] for answer in certain):
+        return None
+    return certain[0] if certain else {}
+
+
+def _look_at(name: object, files: TokenizerFiles, known: Collection[str]) -> dict[str, str] | None:
+    """Return what `quick_look` returns, for one class by name."""
+    if not isinstance(name, str) or not name.endswith(("Tokenizer", "TokenizerFast")):
+        return {}  # TokenizersBackend: the file as it is
+    pipeline = component_types([files.definition.get("pre_tokenizer"), files.definition.get("decoder")])
+    if name.removesuffix("Fast") == "LlamaTokenizer" and "ByteLevel" in pipeline:
+        return {}  # Llama 3 and its kin, often declared so by mistake
+    kind: Any = tokenizer_class_from_name(name)
+    if kind is None or kind is TokenizersBackend:
+        return {}
+    if not isinstance(kind, type) or not issubclass(kind, TokenizersBackend):
+        return None
+    if kind.__init__ is TokenizersBackend.__init__:  # nothing of its own, and no other class's either
+        return {}
+    given = {key: value for key, value in files.config.items() if isinstance(value, bool)}
+    empty = _without_vocabulary(kind, given)
+    if empty is None or not _same_pipeline(json.loads(empty.backend_tokenizer.to_str()), files.definition):
+        return None
+    named = read_settings(files.config, files.special_map, files.added).named
+    defaults = {role: str(token) for role, token in empty._special_tokens_map.items() if token and role not in named}
+    if not all(content in known for content in defaults.values()):
+        return None  # which the class would add
+    return {role: token for role, token in defaults.items() if role in ("bos_token", "eos_token")}
+
+
+def _without_vocabulary(kind: Any, given: dict[str, bool]) -> Any:
+    """Return a BPE tokenizer of a class with an empty vocabulary, or None where it takes more than that to make one.
+
+    Nothing of the files but yes and no goes into it, and only where the class takes that: a yes in place of a file's
+    name would be opened as the file with the number 1, standard output.
+    """
+    parameters = inspect.signature(kind).parameters
+    if getattr(kind, "model", None) is not BPE or not {"vocab", "merges"} <= parameters.keys():
+        return None
+    any_number = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = {name for name, each in parameters.items() if each.default is each.empty and each.kind not in any_number}
+    known = {key: value for key, value in given.items() if key in parameters}
+    if needed <= {"vocab", "merges"} and all(_takes_yes_or_no(parameters[key]) for key in known):
+        return kind(vocab={}, merges=[], **known)
+    return None
+
+
+def _takes_yes_or_no(parameter: inspect.Parameter) -> bool:
+    return isinstance(parameter.default, bool) or "bool" in str(parameter.annotation)
+
+
+def _same_pipeline(built: dict[str, Any], definition: dict[str, Any]) -> bool:
+    """Return whether a class treats text as a definition does, as far as both are written alike."""
+    theirs, ours = built["model"], definition.get("model") or {}
+    return (
+        all(_plain(built.get(part)) == _plain(definition.get(part)) for part in ("normalizer", "pre_tokenizer"))
+        and ours.get("type") == "BPE"
+        and all(
+            (theirs.get(flag) or None) == (ours.get(flag, default) or None) for flag, default in MODEL_FLAGS.items()
+        )
+        and (built.get("post_processor") or {}).get("single", ONLY_TEXT) == ONLY_TEXT
+    )
+
+
+def _plain(part: Any) -> Any:
+    """Return a part of a definition without what moves no token, and with what old files leave out."""
+    if isinstance(part, list):
+        return [_plain(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    content = {key: _plain(value) for key, value in part.items() if key != "trim_offsets"}
+    return {"use_regex": True} | content if part.get("type") == "ByteLevel" else content

@@ -1,0 +1,95 @@
+"""The child process that asks transformers what its AutoTokenizer makes of a tokenizer's files.
+
+Many of its classes build a tokenizer anew from the vocabulary of a tokenizer.json, with a pre-tokenizer and a
+normalizer of their own. That is done here, and not in the parent, for the reasons that `sandbox_worker` gives. The
+files were read and checked by the parent; they are written into a folder of this process's own, with nothing of
+config.json but what decides the class. One request, one answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from lossprobe.checkpoint.tokenizers.frames import ALLOWANCE, FAILED, OK, OUT_OF_MEMORY, receive_frame, send_frame
+from lossprobe.checkpoint.tokenizers.sandbox_worker import prepare, set_limits
+
+# What tokenizers treat in ways of their own: blanks, line ends, digits, contractions, cases, accents composed or not,
+# widths, ligatures, symbols, scripts without blanks, control characters, words that they may not have.
+PROBE = (
+    "The cat sat on the mat.", " The  cat   sat\n\n on\tthe\r\nmat. ", "\nHELLO Hello hello",
+    "it's we'LL don't I'D 'tis",
+    "1 12 123 1234 12345678 3.14 1,000 ²½", "x=foo_bar(y)[0]; // #42 <tag a='b'>&amp;</tag> {}$%^*~`|\\",
+    "café cafe\u0301 Ångström naïve ﬁne ﬀ Ⅷ ＡＢＣ１２ \u00a0\u2003\u200b\u3000.", "Straße İstanbul ЖЕЛЕЗО αβγ Ω ʼn",
+    "你好，世界。東京タワー 한국어 ไทย हिन्दी العربية עברית", "🙂👩‍👩‍👧 ✓ — “quoted” … «x»", "\x00\x07\x7f\u2028\ufeff�",
+    "supercalifragilisticexpialidocious AntidisestablishmentarianismXYZ", "a", " ", "▁the Ġthe ##the </w>",
+)  # fmt: skip
+
+
+def load(folder: Path, files: dict[str, Any]) -> Any:
+    """Return the tokenizer that AutoTokenizer makes of files, by name, written into a folder.
+
+    Raises:
+        Exception: anything that transformers raises.
+    """
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    sys.modules["torch"] = None  # type: ignore[assignment] # not needed here, and slow to load
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "critical"}
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def describe(tokenizer: Any, ours: str) -> list[bytes]:
+    """Return what a tokenizer is, as JSON, and its definition.
+
+    Args:
+        tokenizer: made by transformers.
+        ours: a tokenizer.json, to compare with.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise TypeError(f"{type(tokenizer).__name__} is no tokenizer of the tokenizers library")
+    backend.no_truncation()
+    backend.no_padding()
+    other = Tokenizer.from_str(ours)
+    texts = [*PROBE, *(f"a {token.content} b{token.content}c" for token in backend.get_added_tokens_decoder().values())]
+    pairs = [
+        tuple(each.encode(text, add_special_tokens=special).ids for each in (other, backend))
+        for special in (False, True)
+        for text in texts
+    ]
+    facts = {
+        "class": type(tokenizer).__name__,
+        "bos": tokenizer.bos_token_id,
+        "eos": tokenizer.eos_token_id,
+        "names": [tokenizer.bos_token or "", tokenizer.eos_token or ""],
+        "splits_special": bool(backend.encode_special_tokens),
+        "same": all(left == right for left, right in pairs),
+        "counts": [sum(map(len, side)) for side in zip(*pairs, strict=True)],
+    }
+    return [json.dumps(facts).encode(), backend.to_str().encode("utf-8", "surrogatepass")]
+
+
+def main() -> None:
+    """Answer one request: a limit, the files as JSON by name, and a tokenizer.json to compare with."""
+    answers = prepare()
+    allowance, files, ours = receive_frame(sys.stdin.buffer)
+    set_limits(*ALLOWANCE.unpack(allowance))
+    answer: list[bytes | bytearray]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            answer = [OK, *describe(load(Path(folder), json.loads(files)), ours.decode())]
+    except MemoryError:
+        answer = [OUT_OF_MEMORY]
+    except BaseException as error:  # noqa: BLE001 - the code of many classes, and of a library that panics
+        answer = [FAILED, " ".join(str(error).split())[:1000].encode("utf-8", "replace")]
+    send_frame(answers, answer)
+    os._exit(0)

@@ -1,0 +1,193 @@
+"""Hugging Face tokenizers (tokenizer.json), run by the `tokenizers` library in a child process."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lossprobe.checkpoint.interface import Tokens
+from lossprobe.checkpoint.tokenizers.frames import COUNTS, DEFAULT_LIMITS, MORE_COUNTS, PLAIN, WHOLE, Limits
+from lossprobe.checkpoint.tokenizers.sandbox import Sandbox
+from lossprobe.checkpoint.tokenizers.tokenizer_files import read_tokenizer_files
+from lossprobe.checkpoint.tokenizers.tokenizer_settings import TokenSettings, read_settings
+from lossprobe.errors import CheckpointError, UsageError
+from lossprobe.units import visible
+
+if TYPE_CHECKING:
+    from lossprobe.checkpoint.tokenizers.tokenizer_readers import FilesTokenizer
+
+
+class BackendTokenizer:
+    """A `Tokenizer` over a tokenizer.json, which runs in a child process under limits of memory and time.
+
+    Args:
+        definition: the parsed tokenizer.json.
+        settings: the parsed tokenizer_config.json, or an empty dict.
+        shown: how messages name it.
+        limits: what one document may take.
+        tokens: what all files beside the tokenizer.json say; None for what `settings` says.
+        special_strings: what the name of a special token in a text is: its "control" id, or "text".
+
+    Attributes:
+        first_id: the id that it puts before a text by itself, whatever its name, or None.
+        last_ids: the ids that it puts after a text by itself, which are never scored here.
+        canonical: the tokenizer.json that is run, with the tokens of the other files, as JSON.
+        added_ids: content → id of the added tokens.
+        files: every file that it was read from.
+        special_strings: as given.
+        far, cut_above: as `interface.InPieces` has them; see `reach`.
+
+    Raises:
+        CheckpointError: the library cannot build it, or not within its limits.
+        UsageError: another word for `special_strings`.
+    """
+
+    def __init__(
+        self,
+        definition: dict[str, Any],
+        settings: dict[str, Any],
+        shown: str,
+        limits: Limits = DEFAULT_LIMITS,
+        tokens: TokenSettings | None = None,
+        special_strings: str = "control",
+    ) -> None:
+        self._shown = shown
+        self.files: tuple[Path, ...] = ()
+        if special_strings not in ("control", "text"):
+            raise UsageError(
+                "options.special_strings", f"special_strings {visible(repr(special_strings), 40)}: is control or text"
+            )
+        self.special_strings = special_strings
+        tokens = tokens or read_settings(settings)
+        definition, ignored = _whole_and_repeatable(tokens.add_to(definition))
+        self.canonical = json.dumps(definition, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        bos_token = tokens.content("bos_token").encode("utf-8", "surrogatepass")
+        plain = [PLAIN] if special_strings == "text" else []
+        self._sandbox = Sandbox([self.canonical, bos_token, *plain], shown, limits)
+        content, ids, lengths, data, cutting = self._sandbox.open()
+        facts = json.loads(content)
+        self.kind: str = facts["kind"]
+        self._unknown_id: int = facts["unknown_id"]
+        ends = np.cumsum(np.frombuffer(lengths, dtype=np.int64)).tolist()
+        pieces = zip(np.frombuffer(ids, dtype=np.int64).tolist(), [0, *ends], ends, strict=False)
+        self._bytes = {index: bytes(data[start:stop]) for index, start, stop in pieces}
+        self.special_ids: frozenset[int] = frozenset(facts["special_ids"])
+        self._special = np.zeros(max(self._bytes, default=0) + 1, np.bool_)
+        self._special[sorted(self.special_ids)] = True
+        far, self.cut_above = json.loads(cutting)
+        self.far: tuple[str, ...] = tuple(far)
+        self.added_ids: dict[str, int] = facts["added_ids"]
+        tokens.note_ids(self.added_ids)
+        notices = [*(f"ignored embedded {key}" for key in ignored), *tokens.notices]
+        prefix = facts["prefix"]
+        if len(prefix) > 1:
+            notices.append(f"puts {len(prefix)} tokens before a text, of which only the first is used")
+        self.first_id: int | None = prefix[0] if prefix else None
+        self.last_ids: list[int] = facts["suffix"]
+        self.eos_id: int | None = self.added_ids.get(tokens.content("eos_token"))
+        self.bos_id: int | None = facts["bos_id"] if facts["bos_id"] is not None else self.first_id
+        self.adds_bos = self.bos_id is not None and self.first_id == self.bos_id
+        # transformers 5 follows tokenizer.json alone (transformers 4 followed the setting for most classes); so do we,
+        # for numbers that agree with other tools, but a contradiction is worth a word.
+        wanted = settings.get("add_bos_token")
+        if isinstance(wanted, bool) and self.bos_id is not None and wanted != self.adds_bos:
+            does = "adds one" if self.adds_bos else "adds none"
+            notices.append(f"add_bos_token is {wanted}, but tokenizer.json {does}; choose with --bos")
+        self.notices = tuple(f"{shown}: {notice}" for notice in notices)
+        if plain:
+            self.kind += ", special strings as text"
+        self.sha256 = self._identity()
+
+    def with_ends(self, bos_id: int | None, eos_id: int | None, first_id: int | None) -> BackendTokenizer:
+        """Return the same tokenizer, in the same child process, with other tokens at the beginning and the end."""
+        other = copy.copy(self)
+        other.bos_id, other.eos_id, other.first_id = bos_id, eos_id, first_id
+        other.adds_bos = bos_id is not None and first_id == bos_id
+        other.sha256 = other._identity()
+        return other
+
+    def _identity(self) -> str:
+        identity = self.canonical + f"|bos {self.bos_id} {self.adds_bos}".encode()
+        if self.special_strings == "text":
+            identity += b"|special strings as text"
+        return hashlib.sha256(identity).hexdigest()
+
+    def encode(self, text: str) -> Tokens:
+        """Return the tokens of one document, without BOS; names of special tokens in it are what was chosen.
+
+        Raises:
+            CheckpointError: the tokenizer failed on this text, or exceeded its limits.
+        """
+        return self._encode(text)
+
+    def encode_whole(self, text: str) -> Tokens:
+        """Return the same, however long the document is tokenized in one piece: up to 300 bytes of memory for each."""
+        return self._encode(text, WHOLE)
+
+    def _encode(self, text: str, *how: bytes) -> Tokens:
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise CheckpointError(
+                "tokenizer.failed", f"{self._shown}: half a surrogate pair at character {error.start} of the text"
+            ) from None
+        ids_part, widths, counts, *more = self._sandbox.ask(data, *how)
+        del data  # a document can be large, and what follows needs its place
+        ids = np.frombuffer(ids_part, dtype=np.int32)
+        stops = np.frombuffer(widths, dtype=np.uint32).astype(np.int64)
+        del widths
+        np.cumsum(stops, out=stops)
+        normalized, tiles = COUNTS.unpack(counts)
+        vanished, in_pieces = MORE_COUNTS.unpack(more[0]) if more else (0, False)
+        unknown = self._unknown(ids, stops, text)
+        special = int((self._special[ids] & ~unknown).sum())
+        return Tokens(ids, stops, unknown, normalized, tiles, vanished, special, in_pieces)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that an id stands for in running text (a special id: its name), b"" for none."""
+        return self._bytes.get(token_id, b"")
+
+    def _unknown(self, ids: npt.NDArray[np.int32], stops: npt.NDArray[np.int64], text: str) -> npt.NDArray[np.bool_]:
+        """Return where an id stands for text outside the vocabulary, and not for its own name in the text."""
+        unknown: npt.NDArray[np.bool_] = ids == self._unknown_id
+        places = np.flatnonzero(unknown)
+        if len(places):
+            name, data = self.token_bytes(self._unknown_id), text.encode()
+            starts = np.where(places, stops[places - 1], 0)
+            for index, start in zip(places.tolist(), starts.tolist(), strict=True):
+                unknown[index] = data[start : stops[index]].strip() != name
+        return unknown
+
+
+def open_tokenizer(path: Path, special_strings: str = "control") -> FilesTokenizer:
+    """Return the tokenizer of a directory that holds a tokenizer.json, or of such a file.
+
+    What transformers would make of it may still be asked in a process of its own: `settle` waits for that.
+
+    Args:
+        path: the directory or file.
+        special_strings: as `LoadOptions` has it.
+
+    Raises:
+        CheckpointError: no tokenizer.json, not JSON, or not a tokenizer that the library can build.
+    """
+    from lossprobe.checkpoint.tokenizers.tokenizer_readers import FilesTokenizer
+
+    return FilesTokenizer(read_tokenizer_files(path), special_strings)
+
+
+def _whole_and_repeatable(definition: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a definition that keeps all of a text and always splits it alike, and what was taken out for that."""
+    model = definition.get("model")
+    ignored = [key for key in ("truncation", "padding") if definition.get(key)]
+    changed = definition | {"truncation": None, "padding": None}
+    if isinstance(model, dict) and model.get("dropout"):  # BPE that splits at random, meant for training
+        changed["model"] = model | {"dropout": None}
+        ignored.append("dropout")
+    return changed, ignored

@@ -1,0 +1,186 @@
+"""A child process that runs an untrusted tokenizer under limits, so that it cannot take the parent with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from lossprobe.checkpoint.tokenizers.frames import (
+    ALLOWANCE,
+    DEFAULT_LIMITS,
+    OK,
+    OUT_OF_MEMORY,
+    THREADS,
+    Limits,
+    receive_frame,
+    send_frame,
+)
+from lossprobe.errors import CheckpointError, ResourceError
+from lossprobe.units import visible
+
+# Isolated (-I): no code from the working folder, no PYTHON* variable. Then the parent's own import path.
+START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lossprobe.checkpoint.{worker} import main; main()"
+)
+ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "true",
+    "OPENBLAS_NUM_THREADS": "1",
+    "RUST_BACKTRACE": "0",
+}
+MAX_THREADS = 16  # each reserves 64 MB or more of address space, which is limited
+LAST_WORDS = 4096  # bytes of a dead child's standard error that are read
+FULL = (b"memory allocation", b"bad_alloc")
+
+
+class Sandbox:
+    """Runs one tokenizer in a child process, which is started when it is needed, and anew after it has died.
+
+    The child ends with this object or with this process, whichever ends first.
+
+    Args:
+        opening: the parts of the first request, which builds the tokenizer; see `sandbox_worker`.
+        shown: how messages name it.
+        limits: what one request may take.
+        worker: the module that the child runs.
+    """
+
+    def __init__(
+        self, opening: Sequence[bytes], shown: str, limits: Limits = DEFAULT_LIMITS, worker: str = "sandbox_worker"
+    ) -> None:
+        self._worker = worker
+        self._opening = opening
+        self._shown = shown
+        self._limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begun = False
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Start the child and send the first request, so that it works until `open` wants the answer.
+
+        Raises:
+            ResourceError: no process can be started.
+        """
+        with self._lock:
+            process = self._start()
+            self._begun = True
+            with contextlib.suppress(OSError):  # a child that is dead already: `open` tells why
+                send_frame(process.stdin, [self._allowance(self._opening), *self._opening])
+
+    def open(self) -> list[bytearray]:
+        """Start the child and return its answer to the first request.
+
+        Raises:
+            CheckpointError: `tokenizer.broken` when the tokenizer cannot be built; otherwise as `ask`.
+            ResourceError: no process can be started.
+        """
+        with self._lock:
+            return self._open()[1]
+
+    def ask(self, *parts: bytes) -> list[bytearray]:
+        """Return the answer to a request.
+
+        Raises:
+            CheckpointError: `tokenizer.failed`, `tokenizer.memory` or `tokenizer.time`.
+            ResourceError: no process can be started.
+        """
+        with self._lock:
+            return self._exchange(self._process or self._open()[0], parts, "tokenizer.failed")
+
+    def close(self) -> None:
+        """End the child process, if there is one."""
+        if self._process is not None:
+            self._process = None
+            self._end()
+
+    def _open(self) -> tuple[subprocess.Popen[bytes], list[bytearray]]:
+        begun, self._begun = self._begun, False
+        process = self._process if begun and self._process is not None else self._start()
+        try:
+            return process, self._exchange(process, self._opening, "tokenizer.broken", sent=begun)
+        except CheckpointError:
+            self.close()
+            raise
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self.close()
+        path = [entry for entry in sys.path if entry] + [str(Path(__file__).parents[2])]
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _end
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-c", START.format(worker=self._worker), json.dumps(path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=os.environ | ENVIRONMENT | {THREADS: str(_threads())},
+            )
+        except OSError as error:
+            self._errors.close()
+            raise ResourceError("tokenizer.process", f"no process for the tokenizer: {error.strerror}") from None
+        self._end = weakref.finalize(self, _end, self._process, self._errors, os.getpid())
+        return self._process
+
+    def _allowance(self, parts: Sequence[bytes]) -> bytes:
+        return ALLOWANCE.pack(*self._limits.of(sum(map(len, parts))))
+
+    def _exchange(
+        self, process: subprocess.Popen[bytes], parts: Sequence[bytes], id: str, *, sent: bool = False
+    ) -> list[bytearray]:
+        memory, seconds = self._limits.of(sum(map(len, parts)))
+        try:
+            if not sent:
+                send_frame(process.stdin, [self._allowance(parts), *parts])
+            status, *rest = receive_frame(process.stdout)
+        except (OSError, EOFError):
+            code, words = process.wait(), self._last_words()
+            self.close()
+            if any(sign in words for sign in FULL):
+                raise self._exceeded(memory) from None
+            if code == -getattr(signal, "SIGPROF", 0):
+                message = f"{self._shown}: tokenizer ran longer than {seconds:.3g} s"
+                raise CheckpointError("tokenizer.time", message) from None
+            status, rest = bytearray(), [bytearray(b"".join(words.splitlines()[-1:]) or b"ended with code %d" % code)]
+        except BaseException:  # Ctrl-C in the middle of a frame: the next one could not be told from its rest
+            self.close()
+            raise
+        if status == OUT_OF_MEMORY:
+            self.close()
+            raise self._exceeded(memory)
+        if status != OK:
+            reason = visible(rest[0].decode("utf-8", "replace"), 160)
+            raise CheckpointError(id, f"{self._shown}: tokenizer failed: {reason}")
+        return rest
+
+    def _exceeded(self, memory: int) -> CheckpointError:
+        return CheckpointError("tokenizer.memory", f"{self._shown}: tokenizer exceeded {memory / 2**30:.3g} GiB")
+
+    def _last_words(self) -> bytes:
+        self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - LAST_WORDS))
+        return self._errors.read().strip()
+
+
+def _threads() -> int:
+    """Return how many threads tokenize a long document: as many as asked for, else as there are cores for us."""
+    asked = os.environ.get(THREADS, "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(int(asked) if asked.isdecimal() and int(asked) else cores, MAX_THREADS)
+
+
+def _end(process: subprocess.Popen[bytes], errors: IO[bytes], owner: int) -> None:
+    """Kill, not ask: the child may be busy for minutes, and has nothing to lose."""
+    if os.getpid() == owner:  # and not a fork of it
+        process.kill()
+        process.wait()
+    for stream in filter(None, (process.stdin, process.stdout, errors)):
+        with contextlib.suppress(BrokenPipeError):  # over what was still to be sent
+            stream.close()

@@ -1,0 +1,258 @@
+"""The child process that runs a tokenizer.json: it answers requests until its standard input ends.
+
+A tokenizer.json is a program (rewriting rules, regular expressions) that can ask for any amount of memory or
+time, and what the library does then cannot be caught: it ends the process. So it runs here, under limits, with
+nothing but numpy and `tokenizers` loaded. The first request builds the tokenizer, every other one is a document.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from lossprobe.checkpoint.tokenizers.alphabet import Alphabet
+from lossprobe.checkpoint.tokenizers.frames import (
+    ALLOWANCE,
+    COUNTS,
+    FAILED,
+    MORE_COUNTS,
+    OK,
+    OUT_OF_MEMORY,
+    PLAIN,
+    THREADS,
+    WHOLE,
+    receive_frame,
+    send_frame,
+)
+from lossprobe.checkpoint.tokenizers.pieces import NotLocal, Piece, Run, Sizes, Splitter
+from lossprobe.checkpoint.tokenizers.reach import far_components
+from lossprobe.checkpoint.tokenizers.spans import ExactSpans, added_tokens, other_bytes, vocabulary_bytes
+from lossprobe.checkpoint.tokenizers.spelling import SpelledSpans, Spelling, spans_of_the_rest
+
+try:
+    import resource
+except ImportError:  # Windows: no limits
+    resource = None  # type: ignore[assignment]
+
+MAX_ID = 2**31 - 1  # ids travel and are stored as int32
+MAX_CHARACTER = 4  # bytes of UTF-8
+NOWHERE = "\ufffe\uffff"  # two characters that are none, so that no text holds them
+MAX_REACH = 1 << 20  # bytes; more is no tokenizer that anyone trained
+
+
+class Opened:
+    """A tokenizer, built.
+
+    Args:
+        definition: a tokenizer.json, without truncation and padding.
+        bos_token: the text of the BOS token, or "".
+        sizes: how long documents are cut.
+        plain: whether special strings in a text are text, and not control tokens.
+
+    Raises:
+        Exception: anything that the library raises.
+    """
+
+    def __init__(self, definition: str, bos_token: str, sizes: Sizes, plain: bool = False) -> None:
+        content = json.loads(definition)
+        self._backend = tokenizers.Tokenizer.from_str(definition)
+        vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        largest = max(vocabulary.values(), default=0)
+        if largest > MAX_ID:
+            raise ValueError(f"token id {largest} is above {MAX_ID}")
+        kind, self._bytes = vocabulary_bytes(content, vocabulary)
+        self._blanks = frozenset(index for index, piece in self._bytes.items() if piece == b" ")
+        added = added_tokens(content, vocabulary)
+        reach = [len(entry["content"].encode()) for entry in added.values()]
+        reach.append(MAX_CHARACTER * (content["model"].get("max_input_chars_per_word") or 0))  # WordPiece
+        self._sizes = sizes.reaching(min(max(reach), MAX_REACH))
+        self._far = far_components(content)
+        others = other_bytes(content, vocabulary)
+        unknown_id = vocabulary.get(_unknown_token(content), -1)
+        self._spelling = self._spelled(content, Spelling(self._bytes, others, added.keys(), unknown_id))
+        self._facts = {
+            "kind": kind,
+            "unknown_id": unknown_id,
+            "bos_id": vocabulary.get(bos_token) if bos_token else None,
+            **self._around(),
+            "added_ids": {entry["content"]: index for index, entry in added.items()},
+            "special_ids": [index for index, entry in added.items() if entry.get("special")],
+        }
+        if plain and _is_unigram(content):
+            self._backend = tokenizers.Tokenizer.from_str(_without_specials(content))
+        self._backend.encode_special_tokens = plain
+        # Of no more use: all it still does is to take blanks off the offsets of tokens that hold them.
+        self._backend.post_processor = None
+
+    def describe(self) -> list[bytes]:
+        """Return what there is to know of it.
+
+        Returns:
+            The facts as JSON; ids, int64 [V]; lengths of the bytes they stand for, int64 [V]; the bytes; and, as JSON,
+            the names of components that can look farther than a piece, and the bytes of the longest document that is
+            not cut.
+        """
+        ids = np.array(list(self._bytes), dtype=np.int64)
+        lengths = np.array([len(piece) for piece in self._bytes.values()], dtype=np.int64)
+        cutting = (self._far, self._sizes.piece + self._sizes.overlap)
+        facts, cut = (json.dumps(value).encode() for value in (self._facts, cutting))
+        return [facts, ids.tobytes(), lengths.tobytes(), b"".join(self._bytes.values()), cut]
+
+    def encode(self, data: bytes | bytearray) -> list[bytes | bytearray]:
+        """Return ids, int32 [N]; widths of the spans, uint32 [N]; and `COUNTS`. See `pieces` for long documents."""
+        if len(self._sizes.starts(len(data))) > 1:
+            with contextlib.suppress(NotLocal):
+                answer = self._collect(data, Splitter(partial(self._pieces, data), data, self._sizes).runs)
+                self._in_pieces = bool(self._far)
+                return answer
+        return self.encode_whole(data)
+
+    def encode_whole(self, data: bytes | bytearray) -> list[bytes | bytearray]:
+        """Return the same, tokenized in one piece however long it is."""
+        (whole,) = self._pieces(data, [(0, len(data))])
+        self._in_pieces = False
+        return self._collect(data, lambda: iter([Run(whole, 0, len(whole.ids))]))
+
+    def remarks(self) -> list[bytes]:
+        """Return `MORE_COUNTS` of the document before, where there is anything to say, else nothing."""
+        return [MORE_COUNTS.pack(self._vanished, self._in_pieces)] if self._vanished or self._in_pieces else []
+
+    def _collect(self, data: bytes | bytearray, runs: Callable[[], Iterator[Run]]) -> list[bytes | bytearray]:
+        """Go through the tokens of a document, and once more where their bytes do not spell it."""
+        ids, exact = bytearray(), ExactSpans(data, self._bytes)
+        self._vanished = 0
+        for run in runs():
+            ids += np.array(run.ids, dtype=np.int32).tobytes()
+            if not exact.add(run.ids):
+                break
+        if exact.finish():
+            return [ids, exact.widths, COUNTS.pack(0, True)]
+        ids, spelled = bytearray(), SpelledSpans(data, self._spelling)
+        for run in runs():
+            ids += np.array(run.ids, dtype=np.int32).tobytes()
+            for part in run.parts():
+                spelled.add(part.ids, *part.spans())
+        kept = spelled.finish()
+        self._vanished = kept.vanished
+        if kept.vanished:
+            rest = spans_of_the_rest(data, memoryview(ids).cast("i").tolist(), self._spelling)
+            if rest is not None:
+                return [ids, bytearray(rest[0].tobytes()), COUNTS.pack(rest[1], True)]
+        return [ids, spelled.widths, COUNTS.pack(kept.normalized, kept.tiles and (len(ids) > 0 or not data))]
+
+    def _spelled(self, content: dict[str, Any], spelling: Spelling) -> Spelling:
+        """Return what each id spells, and how to find text that none can."""
+        alphabet = Alphabet(content, self._backend, self._backend.get_vocab(with_added_tokens=False))
+        if alphabet.complete:
+            return spelling
+        return replace(spelling, lost=alphabet.lost, kept=alphabet.kept, vanishes=alphabet.vanishes)
+
+    def _pieces(self, data: bytes | bytearray, ranges: Sequence[tuple[int, int]]) -> list[Piece]:
+        """Return the tokens of some stretches of a document, which the library shares out among its threads."""
+        texts = [data[start:stop].decode() for start, stop in ranges]
+        if len(texts) == 1:
+            encodings = [self._backend.encode(texts[0], add_special_tokens=False)]
+        else:
+            encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+        return [
+            Piece(encoding, text, start, self._blanks)
+            for encoding, text, (start, _) in zip(encodings, texts, ranges, strict=True)
+        ]
+
+    def _around(self) -> dict[str, list[int]]:
+        """Return the ids that the tokenizer puts before ("prefix") and after ("suffix") a text by itself."""
+        for text in ("a", "1", "."):
+            plain = self._backend.encode(text, add_special_tokens=False).ids
+            if plain:  # without a token of its own, what comes before a text looks like what comes after it
+                full = self._backend.encode(text, add_special_tokens=True)
+                start = [*full.special_tokens_mask, 0].index(0)
+                return {"prefix": full.ids[:start], "suffix": full.ids[start + len(plain) :]}
+        return {"prefix": [], "suffix": []}
+
+
+def _unknown_token(definition: dict[str, Any]) -> str:
+    """Return the token that the model gives for text outside its vocabulary, or ""."""
+    model = definition["model"]
+    if isinstance(model.get("unk_id"), int) and _is_unigram(definition):
+        return str(model["vocab"][model["unk_id"]][0])
+    return model.get("unk_token") or ""
+
+
+def _is_unigram(definition: dict[str, Any]) -> bool:
+    return isinstance(definition["model"].get("vocab"), list)
+
+
+def _without_specials(content: dict[str, Any]) -> str:
+    """Return a Unigram definition that finds no special string in a text.
+
+    Other models make no such token of text by themselves, but Unigram takes any piece that fits.
+    """
+    added = content.get("added_tokens") or []
+    special = {entry["content"] for entry in added if entry.get("special")}
+    vocabulary = [[NOWHERE + piece if piece in special else piece, score] for piece, score in content["model"]["vocab"]]
+    plain = [entry for entry in added if not entry.get("special")]
+    return json.dumps(content | {"added_tokens": plain, "model": content["model"] | {"vocab": vocabulary}})
+
+
+def serve(requests: Any, answers: Any, sizes: Sizes) -> None:
+    """Answer requests until the stream of requests ends."""
+    opened: Opened | None = None
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            allowance, *parts = receive_frame(requests)
+            set_limits(*ALLOWANCE.unpack(allowance))
+            answer: list[bytes | bytearray]
+            try:
+                if opened is None:
+                    opened = Opened(parts[0].decode(), parts[1].decode(), sizes, parts[2:] == [PLAIN])
+                    answer = [OK, *opened.describe()]
+                else:
+                    encode = opened.encode_whole if parts[1:] == [WHOLE] else opened.encode
+                    answer = [OK, *encode(parts[0]), *opened.remarks()]
+            except MemoryError:
+                answer = [OUT_OF_MEMORY]
+            except BaseException as error:  # noqa: BLE001 - the library raises bare Exception, its panics are not even that
+                answer = [FAILED, str(error)[:1000].encode("utf-8", "replace")]
+            send_frame(answers, answer)
+
+
+def set_limits(memory: int, seconds: float) -> None:
+    """Let the kernel refuse more address space, in bytes, and end this process after so much CPU time."""
+    if resource is not None:
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        with contextlib.suppress(ValueError, OSError):  # macOS has the constant, but refuses the limit
+            resource.setrlimit(resource.RLIMIT_AS, (memory if hard < 0 else min(memory, hard), hard))
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def prepare() -> Any:
+    """Make this process a child: quiet, expendable, deaf to Ctrl-C; return the stream for its answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
+    if hasattr(signal, "SIGPROF"):
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to abort is foreseen: no core file of gigabytes
+    with contextlib.suppress(OSError):  # Linux: when the machine runs out of memory, this process goes first
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints cannot get between the frames
+    return answers
+
+
+def main() -> None:
+    """Run in a child process."""
+    answers = prepare()
+    serve(sys.stdin.buffer, answers, Sizes(batch=2 * int(os.environ[THREADS])))
+    os._exit(0)  # to free a large vocabulary takes time, and nobody needs it

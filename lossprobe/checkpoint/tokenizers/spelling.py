@@ -1,0 +1,227 @@
+"""Tokens held against the text: where a token's own bytes are those of the text, and how many bytes are not kept.
+
+A tokenizer may rewrite text (lower case, composed characters), drop it (blanks), or lack what it takes to spell it. Its
+character offsets then say where a token lies; where the bytes it stands for are the bytes there, the span is exact, and
+everywhere else the bytes that differ are counted, so that no rewriting is left unseen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from lossprobe.checkpoint.tokenizers.spans import AlignedSpans, ExactSpans, Integers
+
+LONGEST_PATTERN = 64  # tokens that share one stretch of text, some of them unknown
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """What each id spells.
+
+    Attributes:
+        pieces: the bytes that each id stands for.
+        others: other bytes of ids that stand for two: an added token that the vocabulary spells otherwise.
+        added: ids of added tokens, after which a tokenizer may put its blank as at the start of a text.
+        unknown_id: the id for text outside the vocabulary, which spells whatever it covers; -1 without one.
+        lost: bytes of a stretch of text that no token can spell; None where every text can be spelled.
+        kept: which bytes of a text some token spells, if no rule rewrites it.
+        vanishes: whether such text gets no token at all, and not the unknown one.
+    """
+
+    pieces: Mapping[int, bytes]
+    others: Mapping[int, bytes] = field(default_factory=dict)
+    added: Collection[int] = ()
+    unknown_id: int = -1
+    lost: Callable[[str], int] | None = None
+    kept: Callable[[str], npt.NDArray[np.bool_]] | None = None
+    vanishes: bool = False
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How much of a document its tokens keep.
+
+    Attributes:
+        normalized: bytes that were dropped or rewritten, those that vanished among them.
+        vanished: bytes that the vocabulary cannot spell, and that got no token.
+        tiles: False where it is a guess which text a token covers.
+    """
+
+    normalized: int
+    vanished: int
+    tiles: bool
+
+
+class SpelledSpans:
+    r"""Span widths of tokens that do not spell the document, and what of it they keep.
+
+    Args:
+        data: the document.
+        spelling: what each id spells.
+
+    >>> spans = SpelledSpans("The Cat".encode(), Spelling({0: b"the", 1: b"cat"}))
+    >>> spans.add([0, 1], np.array([0, 4]), np.array([3, 7]))
+    >>> spans.finish(), np.frombuffer(spans.widths, np.uint32).tolist()
+    (Kept(normalized=3, vanished=0, tiles=True), [3, 4])
+    """
+
+    def __init__(self, data: bytes | bytearray, spelling: Spelling) -> None:
+        self._data = bytes(data)
+        self._spelling = spelling
+        self._aligned = AlignedSpans()
+        self._normalized = self._vanished = 0
+        self._tiles = True
+        self._reached = 0  # where the text that was looked at ends
+        self._fresh = True  # at the start of the document, or after an added token
+        self._ids: list[int] = []  # the last tokens, which may share their text with those to come
+        self._starts = self._stops = np.empty(0, np.int64)
+
+    @property
+    def widths(self) -> bytearray:
+        """uint32, bytes covered by each token so far; all of them after `finish`."""
+        return self._aligned.widths
+
+    def add(self, ids: Sequence[int], starts: Integers, stops: Integers) -> None:
+        """Add the next tokens: their ids, and int64 [N] first byte of each and byte after its last."""
+        self._ids += ids
+        self._starts, self._stops = np.append(self._starts, starts), np.append(self._stops, stops)
+        reached = np.maximum.accumulate(np.append(self._reached, self._stops))[:-1]
+        first = np.flatnonzero(self._starts >= reached)  # of each group of tokens that share text with no other
+        if len(first) > 1:
+            self._settle(int(first[-1]), first[:-1])
+
+    def finish(self) -> Kept:
+        """Return what the tokens keep of the document."""
+        if self._ids:
+            reached = np.maximum.accumulate(np.append(self._reached, self._stops))[:-1]
+            self._settle(len(self._ids), np.union1d(np.flatnonzero(self._starts >= reached), [0]))
+        if self._reached < len(self._data):
+            self._differ(self._reached, len(self._data), len(self._data) - self._reached)
+        _, in_order = self._aligned.finish(len(self._data))
+        return Kept(self._normalized, self._vanished, in_order and self._tiles and not self._vanished)
+
+    def _settle(self, count: int, first: Integers) -> None:
+        """Look at the first `count` tokens, in groups that start at `first`."""
+        ids, self._ids = self._ids[:count], self._ids[count:]
+        starts, stops = self._starts[:count].copy(), self._stops[:count].copy()
+        self._starts, self._stops = self._starts[count:], self._stops[count:]
+        ends = np.maximum.accumulate(np.maximum(stops, self._reached))
+        last = np.append(first[1:], count) - 1  # token of each group
+        before = np.append(self._reached, ends[last[:-1]])
+        gaps = np.maximum(starts[first] - before, 0)
+        plain = (first == last) & self._plain(ids, starts, stops)[first]
+        if self._spelling.vanishes:
+            plain &= gaps == 0  # a gap is looked at as well
+        self._normalized += int(gaps[plain].sum())
+        for group in np.flatnonzero(~plain).tolist():
+            index, after = int(first[group]), int(last[group]) + 1
+            self._reached = int(before[group])
+            if index:
+                self._fresh = ids[index - 1] in self._spelling.added
+            found = self._group(ids[index:after], int(starts[index]), int(ends[after - 1]))
+            if found is not None:
+                starts[index:after], stops[index:after] = found
+        self._reached, self._fresh = int(ends[-1]), ids[-1] in self._spelling.added
+        self._aligned.add(starts, stops)
+
+    def _plain(self, ids: list[int], starts: Integers, stops: Integers) -> npt.NDArray[np.bool_]:
+        """Return which tokens stand for the very bytes where they lie, or for what is unknown."""
+        data, piece_of, unknown = self._data, self._spelling.pieces.get, self._spelling.unknown_id
+        places = zip(ids, starts.tolist(), stops.tolist(), strict=True)
+        return np.array([piece_of(id) == data[start:stop] or id == unknown for id, start, stop in places], np.bool_)
+
+    def _group(self, ids: list[int], begin: int, end: int) -> tuple[Integers, Integers] | None:
+        """Return where the tokens of a group lie by their bytes, or None and count what differs."""
+        before, spelling = self._reached, self._spelling
+        pieces = [spelling.pieces.get(index, b"") for index in ids]
+        if len(ids) == 1 and spelling.others.get(ids[0]) == self._data[begin:end]:
+            pieces = [spelling.others[ids[0]]]
+        for start in {before: None, begin: None}:  # the gap before them may be theirs
+            stops = self._spelled(ids, pieces, start, end)
+            if stops is not None:
+                if start > before:
+                    self._differ(before, start, start - before)
+                return np.append(start, stops[:-1]), stops
+        joined = b"".join(pieces)
+        gap = begin - before
+        count = min(
+            gap + differing(self._data[begin:end], joined),
+            differing(self._data[before:end], joined),
+        )
+        self._differ(before, end, max(1, count))
+        if spelling.lost is not None and spelling.lost(self._text(before, end)):
+            self._tiles = False  # offsets behind text that cannot be spelled are those of other text
+        return None
+
+    def _spelled(self, ids: list[int], pieces: list[bytes], start: int, end: int) -> Integers | None:
+        """Return where each of the tokens ends that spell a stretch of text together, or None."""
+        text, joined = self._data[start:end], b"".join(pieces)
+        if self._spelling.unknown_id in ids:
+            return self._around_unknown(ids, pieces, start, end)
+        extra = len(joined) - len(text)
+        if joined == text or (self._fresh and extra == 1 and joined == b" " + text):
+            lengths = np.cumsum([len(piece) for piece in pieces]) - extra
+            stops: Integers = start + np.maximum(lengths, 0)
+            return stops
+        return None
+
+    def _around_unknown(self, ids: list[int], pieces: list[bytes], start: int, end: int) -> Integers | None:
+        if len(ids) > LONGEST_PATTERN:
+            return None
+        unknown = self._spelling.unknown_id
+        parts = [
+            b"(" + (b".+?" if id == unknown else re.escape(piece)) + b")" for id, piece in zip(ids, pieces, strict=True)
+        ]
+        match = re.compile(b"".join(parts), re.DOTALL).fullmatch(self._data, start, end)
+        return None if match is None else np.array([match.end(index + 1) for index in range(len(ids))], np.int64)
+
+    def _differ(self, start: int, stop: int, count: int) -> None:
+        """Count a stretch of text of which so many bytes are not kept."""
+        self._normalized += count
+        if self._spelling.vanishes and self._spelling.lost is not None:
+            self._vanished += self._spelling.lost(self._text(start, stop))
+
+    def _text(self, start: int, stop: int) -> str:
+        return self._data[start:stop].decode("utf-8", "ignore")
+
+
+def spans_of_the_rest(
+    data: bytes | bytearray, ids: Sequence[int], spelling: Spelling
+) -> tuple[npt.NDArray[np.uint32], int] | None:
+    """Return span widths of tokens that spell a document but for the bytes that none can, and the number of these.
+
+    What no token spells belongs to the token after it. None where the tokens do not spell the rest.
+    """
+    if spelling.kept is None:
+        return None
+    mask = spelling.kept(data.decode())
+    if not mask.any():
+        return None
+    exact = ExactSpans(np.frombuffer(data, np.uint8)[mask].tobytes(), spelling.pieces)
+    if not exact.add(ids) or not exact.finish():
+        return None
+    stops = np.cumsum(np.frombuffer(exact.widths, np.uint32), dtype=np.int64)
+    places = np.append(0, np.flatnonzero(mask) + 1)[stops]
+    places[-1] = len(data)
+    return np.diff(places, prepend=0).astype(np.uint32), int((~mask).sum())
+
+
+def differing(text: bytes, spelled: bytes) -> int:
+    """Return how many bytes of a text are not those that stand for it.
+
+    Byte by byte where both are as long; otherwise all between what they have in common at the start and at the end.
+
+    >>> differing(b"McDonald", b"mcdonald"), differing(b"a  b", b"a b"), differing(b"ab", b"ab ")
+    (2, 1, 0)
+    """
+    if len(text) == len(spelled):
+        return sum(one != other for one, other in zip(text, spelled, strict=True))
+    shorter = min(len(text), len(spelled))
+    head = next((index for index in range(shorter) if text[index] != spelled[index]), shorter)
+    tail = next((index for index in range(shorter - head) if text[-1 - index] != spelled[-1 - index]), shorter - head)
+    return len(text) - head - tail

@@ -1,0 +1,94 @@
+"""The files of a tokenizer: which ones there are, read once, with the limits that all JSON of a checkpoint has."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lossprobe.checkpoint.files.json_file import read_json
+from lossprobe.checkpoint.files.plain_files import stands
+from lossprobe.checkpoint.tokenizers.tokenizer_settings import ADDED, CONFIG, MAP
+from lossprobe.errors import CheckpointError
+from lossprobe.units import visible
+
+TOKENIZER = "tokenizer.json"
+MAX_TOKENIZER_BYTES = 256 << 20
+MAX_SETTINGS_BYTES = 16 << 20  # tokenizer_config.json can describe every added token at length
+# What lies beside a tokenizer.json and belongs to it, though it is not read: no result is written over any of these.
+BESIDE = ("vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json")
+VERSIONED = re.compile(r"tokenizer\.([0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4})\.json")
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """What the files of a tokenizer hold.
+
+    Attributes:
+        shown: how messages name it.
+        definition: tokenizer.json.
+        config: tokenizer_config.json, {} where there is none.
+        special_map: special_tokens_map.json, or None.
+        added: added_tokens.json, or None.
+        model: the config.json of the same folder, or None; it can decide which class transformers takes for a folder.
+        paths: every file that was read, or belongs to those that were.
+    """
+
+    shown: str
+    definition: dict[str, Any]
+    config: dict[str, Any]
+    special_map: dict[str, Any] | None = None
+    added: dict[str, Any] | None = None
+    model: dict[str, Any] | None = None
+    paths: tuple[Path, ...] = ()
+
+
+def read_tokenizer_files(path: Path) -> TokenizerFiles:
+    """Return the files of a tokenizer.
+
+    Args:
+        path: a folder with a tokenizer.json, or such a file, under any name, with the others beside it.
+
+    Raises:
+        CheckpointError: no tokenizer.json, or a file that is unreadable, too large, or no JSON object.
+    """
+    folder = path if path.is_dir() else path.parent
+    names = (CONFIG, MAP, ADDED, *(("config.json",) if path.is_dir() else ()))
+    beside = {name: folder / name for name in names}
+    there = {name: file for name, file in beside.items() if stands(file)}
+    found = {name: read_json(file, MAX_SETTINGS_BYTES) for name, file in there.items()}
+    config = found.get(CONFIG, {})
+    file = folder / _file_name(config) if path.is_dir() else path
+    if not stands(file):
+        raise CheckpointError(
+            "tokenizer.missing",
+            f"{visible(str(file if path.is_dir() and file.name != TOKENIZER else path), 200)}: no tokenizer.json found",
+            hint="save the tokenizer with transformers' save_pretrained, or name one with --tokenizer",
+        )
+    return TokenizerFiles(
+        visible(str(file), 200),
+        read_json(file, MAX_TOKENIZER_BYTES),
+        config,
+        found.get(MAP),
+        found.get(ADDED),
+        found.get("config.json"),
+        (file, *there.values(), *(folder / name for name in BESIDE if stands(folder / name))),
+    )
+
+
+def _file_name(config: dict[str, Any]) -> str:
+    """Return which file a folder's tokenizer is in: some keep further ones for later versions of transformers."""
+    listed = config.get("fast_tokenizer_files")
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    fitting = [name for name in names if (match := VERSIONED.fullmatch(name)) and _numbers(match[1]) <= _current()]
+    return max(fitting, default=TOKENIZER)  # the greatest as a string, as transformers sorts them
+
+
+def _current() -> tuple[int, ...]:
+    return _numbers(metadata.version("transformers"))
+
+
+def _numbers(release: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"[0-9]+", release)[:3])

@@ -1,0 +1,1 @@
+"""Where the layers meet: a checkpoint and a text in, stored parts out."""

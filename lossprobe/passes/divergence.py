@@ -1,0 +1,172 @@
+"""Two checkpoints and a text to how far they are apart, in one pass of both; nothing of it is written.
+
+The text is read twice: once to count and to refuse it before the models run, once to score it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from lossprobe.analysis.compare.divergence import Divergence
+from lossprobe.analysis.compare.divergence_tally import ComparedTokens, DivergenceTally
+from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
+from lossprobe.errors import NotComparableError, NothingToScoreError, TextError
+from lossprobe.passes.planning import check_ids, check_unknown
+from lossprobe.passes.score import Progress, ScoreOptions, tell_beyond_trained, window_policy
+from lossprobe.passes.tally import DocumentCount, merge_unknown
+from lossprobe.plan.rows import Rows, WindowPolicy, cut_parts, plan_documents, plan_pieces
+from lossprobe.scoring.pair import compare_part
+from lossprobe.scoring.scorer import PassOptions
+from lossprobe.text.documents import Document, Fingerprint, Source
+from lossprobe.units import format_count, visible
+
+
+def measure_divergence(
+    first: Checkpoint,
+    second: Checkpoint,
+    source: Source,
+    options: ScoreOptions | None = None,
+    progress: Progress | None = None,
+) -> Divergence:
+    """Return how far two models are apart on a text: KL(first‖second), top-1 agreement, change of probability.
+
+    Tokens, windows and losses are those of `pipeline.score` with the same options. Beside the two models and one batch
+    through a body, memory holds two chunks of logits and a few buffers of 2 MiB.
+
+    Args:
+        first: model A, from `open_checkpoint`, or a `CallableCheckpoint`.
+        second: model B, with the same tokenizer and as many logits.
+        source: the text.
+        options: windows, BOS, batch size, unknown characters. Without a context it is the smaller of the models' own.
+        progress: called with the tokens scored so far and the tokens to score.
+
+    Raises:
+        NotComparableError: the tokenizers or the numbers of logits differ.
+        CheckpointError: a loss that is NaN or infinite, or a token id that the models do not have.
+        LossprobeError: the text or the options are refused; see `pipeline.score`.
+    """
+    options = options or ScoreOptions()
+    _refuse_different(first, second)
+    policies = [window_policy(checkpoint, options) for checkpoint in (first, second)]
+    policy = min(policies, key=lambda one: one.context)
+    for checkpoint in (first, second):
+        tell_beyond_trained(checkpoint, policy.context, source)
+    count = _count(first, source, policy)
+    count.check(source, options.max_unknown)
+    done = 0
+
+    def advance(scored: int) -> None:
+        nonlocal done
+        done += scored
+        if progress is not None:
+            progress(done, count.scored)
+
+    advance(0)
+    tally = DivergenceTally(first.facts.name, second.facts.name)
+    passing = PassOptions(options.batch_size, advance=advance)
+    seen = Fingerprint()
+    for part in cut_parts(_planned(source, first.tokenizer, policy, seen)):
+        tally.add(ComparedTokens(**vars(compare_part((first, second), part, passing))))
+    if seen.hexdigest() != count.sha256:
+        raise TextError("text.changed", f"{source.name}: the text changed while it was read (sha256 differs)")
+    return tally.result(_notes(first, second, policies))
+
+
+def _refuse_different(first: Checkpoint, second: Checkpoint) -> None:
+    """Refuse models whose distributions are not over the same entries."""
+    names = f"{visible(first.facts.name, 80)} and {visible(second.facts.name, 80)}"
+    if first.tokenizer.sha256 != second.tokenizer.sha256:
+        kinds = ", ".join(
+            f"{visible(one.kind, 40)} {visible(one.sha256, 12)}" for one in (first.tokenizer, second.tokenizer)
+        )
+        raise NotComparableError(
+            "runs.different",
+            f"{names} differ in tokenizer ({kinds}): a divergence needs the same vocabulary",
+            hint="compare their losses per byte, without --kl",
+        )
+    widths = [checkpoint.facts.vocab_size for checkpoint in (first, second)]
+    if widths[0] != widths[1]:
+        raise NotComparableError(
+            "runs.different_vocabulary",
+            f"{names} have {format_count(widths[0])} and {format_count(widths[1])} logits: a divergence needs as many",
+            hint="compare their losses, without --kl",
+        )
+
+
+def _tokenized(source: Source, tokenizer: Tokenizer, seen: Fingerprint) -> Iterator[tuple[Document, Tokens]]:
+    """Yield every document with its tokens."""
+    for document in source.documents():
+        seen.add(document)
+        yield document, tokenizer.encode(document.text)
+
+
+def _planned(source: Source, tokenizer: Tokenizer, policy: WindowPolicy, seen: Fingerprint) -> Iterator[Rows]:
+    """Yield the rows of every document in pieces, as `run.planning` plans them."""
+    return plan_documents((tokens for _, tokens in _tokenized(source, tokenizer, seen)), policy)
+
+
+@dataclass
+class _Count:
+    """What is known of a text before it is scored."""
+
+    sha256: str = ""
+    tokens: int = 0
+    scored: int = 0
+    unknown: int = 0
+    unknown_text: list[str] = field(default_factory=list)
+    more: Counter[str] = field(default_factory=Counter)
+
+    def add(self, document: DocumentCount) -> None:
+        """Add the counts of a document."""
+        self.more["bytes"] += len(document.document.text.encode())
+        self.more["normalized_bytes"] += document.normalized_bytes
+        self.more["vanished_bytes"] += document.vanished_bytes
+        self.more["special_strings"] += document.special_strings
+        self.more["documents_in_pieces"] += document.in_pieces
+        self.tokens += document.tokens
+        self.scored += document.scored_tokens
+        self.unknown += document.unknown
+        self.unknown_text = merge_unknown(self.unknown_text, document.unknown_text)
+
+    def check(self, source: Source, max_unknown: float) -> None:
+        """Refuse a text without a token that can be scored, or with too many unknown ones."""
+        if not self.scored:
+            raise NothingToScoreError(
+                "text.nothing_to_score",
+                f"{source.name}: {format_count(self.tokens)} tokens, needs at least 2 in a document",
+            )
+        unknown = {"unknown_tokens": self.unknown, "tokens": self.tokens, "unknown_text": self.unknown_text}
+        counts = {**self.more, **unknown}
+        check_unknown(counts, source, max_unknown)
+
+
+def _count(checkpoint: Checkpoint, source: Source, policy: WindowPolicy) -> _Count:
+    """Return the counts of a text.
+
+    Raises:
+        CheckpointError: the tokenizer gives an id that the model does not have.
+    """
+    count, seen = _Count(), Fingerprint()
+    for document, tokens in _tokenized(source, checkpoint.tokenizer, seen):
+        check_ids(tokens, checkpoint.facts.vocab_size)
+        one = DocumentCount(document)
+        one.add_tokens(tokens)
+        for rows in plan_pieces(0, tokens, policy, first_window=0):
+            one.add_rows(rows.take(rows.own))
+        count.add(one)
+    count.sha256 = seen.hexdigest()
+    return count
+
+
+def _notes(first: Checkpoint, second: Checkpoint, policies: list[WindowPolicy]) -> list[str]:
+    """Return in what the two models were not treated alike."""
+    notes = []
+    contexts = [policy.context for policy in policies]
+    if contexts[0] != contexts[1]:
+        notes.append(f"the models' contexts are {contexts[0]} and {contexts[1]} tokens: the smaller one for both")
+    dtypes = [checkpoint.facts.compute_dtype for checkpoint in (first, second)]
+    if dtypes[0] != dtypes[1]:
+        notes.append(f"computed in {dtypes[0]} and {dtypes[1]}")
+    return notes

@@ -1,0 +1,50 @@
+"""The tokens that another tool makes of a text: the checkpoint with that tool's tokenizer, and both counts."""
+
+from __future__ import annotations
+
+from lossprobe.checkpoint.interface import Checkpoint, ReadByOthers, Tokenizer, Tokens
+from lossprobe.checkpoint.retokenized import RetokenizedCheckpoint
+from lossprobe.plan.protocols import PROTOCOLS
+from lossprobe.units import plural
+
+
+def checkpoint_of_tool(protocol: str, checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint with the tokenizer, the BOS and the EOS that a tool would have for it.
+
+    Raises:
+        CheckpointError: the tool cannot read the tokenizer's files.
+    """
+    own = checkpoint.tokenizer
+    reader = PROTOCOLS[protocol].reader
+    if not reader or not isinstance(own, ReadByOthers):
+        return checkpoint
+    return RetokenizedCheckpoint(checkpoint, own.seen_by(reader))
+
+
+class TokenCounts:
+    """How many tokens a tool makes of a text, and how many the checkpoint's own tokenizer.
+
+    Args:
+        checkpoint: from `checkpoint_of_tool`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        own = checkpoint.own_tokenizer if isinstance(checkpoint, RetokenizedCheckpoint) else None
+        same = getattr(own, "canonical", None) == getattr(checkpoint.tokenizer, "canonical", None)
+        self._own: Tokenizer | None = None if same else own
+        self.differ = False
+        self.theirs = self.ours = 0
+
+    def add(self, text: str, tokens: Tokens) -> None:
+        """Count one document, of which the tool makes `tokens`."""
+        if self._own is not None:
+            ids = self._own.encode(text).ids
+            self.ours, self.theirs = self.ours + len(ids), self.theirs + len(tokens.ids)
+            self.differ |= ids.tolist() != tokens.ids.tolist()
+
+    def __str__(self) -> str:
+        """Return both counts, in words."""
+        return (
+            f"reads the tokenizer's files otherwise: {plural(self.theirs, 'token')}, which are scored here, where "
+            f"{plural(self.ours, 'token')} are scored without --protocol"
+        )

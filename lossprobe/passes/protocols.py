@@ -1,0 +1,250 @@
+"""A text scored as other tools score it: the windows of each protocol, and one pass for each distinct plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from lossprobe.analysis.protocols.protocols import ProtocolScore, measure_protocol
+from lossprobe.analysis.protocols.table import ProtocolTable, Refusal, compare_protocols
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.errors import CheckpointError, NothingToScoreError, TextError, UsageError
+from lossprobe.passes.protocol_tokens import TokenCounts, checkpoint_of_tool
+from lossprobe.passes.score import DEFAULT_CONTEXT, Progress, ScoreOptions, refuse_beyond_hard_limit, score, score_into
+from lossprobe.plan.protocols import PROTOCOLS
+from lossprobe.plan.rows import WindowPolicy, row_count
+from lossprobe.plan.windows import Layout
+from lossprobe.run.reader import Run
+from lossprobe.text.documents import Document, Source
+from lossprobe.units import format_count, plural
+
+LOOPS = ("transformers", "transformers-corrected")
+BOS_OPTIONAL = ("lm-eval", "evaluate")
+LOOP_STRIDE = 512
+LLAMA_CPP_CONTEXT = 512
+PALOMA_CONTEXT = 2048
+LEVANTER_CONTEXT = 4096
+FULL_WINDOWS_NEEDED = {"llama.cpp": 2, "fundamentallm": 1, "nanogpt": 1}
+LONGEST_WHOLE = 16_384  # tokens of a document in one window where no limit is set: attention grows with its square
+
+
+class JoinedSource:
+    """A `Source` whose documents are one stream, joined by a blank line; a single document stays what it is.
+
+    Args:
+        source: the documents.
+        strip_newline: leave out one line end at the end of the stream, as llama.cpp does when it reads a file.
+    """
+
+    def __init__(self, source: Source, *, strip_newline: bool = False) -> None:
+        self.name = source.name
+        self.notices = source.notices
+        self._source = source
+        self._strip_newline = strip_newline
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the one stream."""
+        documents = list(self._source.documents())
+        text = "\n\n".join(document.text for document in documents)
+        if self._strip_newline:
+            text = text.removesuffix("\n")
+        if len(documents) > 1:
+            note = f"{self.name}: {plural(len(documents), 'document')} joined by blank lines"
+            if note not in self.notices:
+                self.notices.append(note)
+            yield replace(documents[0], text=text, byte_offset=-1, fields=None)
+        elif documents:
+            yield replace(documents[0], text=text)
+
+
+def score_protocol(
+    protocol: str,
+    checkpoint: Checkpoint,
+    source: Source,
+    options: ScoreOptions | None = None,
+    progress: Progress | None = None,
+) -> tuple[Run, ProtocolScore]:
+    """Return the run of a text with another tool's windows, and what that tool would say.
+
+    Args:
+        protocol: a name of `PROTOCOLS`.
+        checkpoint: the model.
+        source: the text.
+        options: `context` is the tool's own length; `stride` only for the loop of transformers; `bos` "never" only for
+            evaluate and lm-eval (their add_start_token=False and add_bos_token=False).
+        progress: as in `pipeline.score`.
+
+    Raises:
+        UsageError: an option that the tool does not have, or a BOS that the tokenizer does not have.
+        TextError: a text that the tool refuses.
+        LossprobeError: as in `pipeline.score`.
+    """
+    checkpoint = checkpoint_of_tool(protocol, checkpoint)
+    source, options = prepare_protocol(protocol, checkpoint, source, options or ScoreOptions())
+    run = score_into(None, checkpoint, source, options, progress=progress).run
+    return run, measure_protocol(run, protocol)
+
+
+def prepare_protocol(
+    protocol: str, checkpoint: Checkpoint, source: Source, options: ScoreOptions
+) -> tuple[Source, ScoreOptions]:
+    """Return the documents and the options with which `pipeline.score` scores what a tool scores.
+
+    Args:
+        protocol: a name of `PROTOCOLS`.
+        checkpoint: from `checkpoint_of_tool`.
+        source: the text; gets a notice where the tool's tokens are others than the checkpoint's own.
+        options: as in `score_protocol`.
+
+    Raises:
+        UsageError: as in `protocol_policy`.
+        TextError: a text that the tool refuses for its length.
+    """
+    if PROTOCOLS[protocol].joined:
+        source = JoinedSource(source, strip_newline=protocol == "llama.cpp")
+    policy = protocol_policy(protocol, checkpoint, options)
+    unknown, rows = False, 0
+    counts = TokenCounts(checkpoint)
+    for document in source.documents():
+        tokens = checkpoint.tokenizer.encode(document.text)
+        unknown |= bool(tokens.unknown.any())
+        rows += row_count(tokens, policy)
+        counts.add(document.text, tokens)
+    if counts.differ:
+        source.notices.append(f"{protocol}: {counts}")
+    after = len(getattr(checkpoint.tokenizer, "last_ids", ()))
+    if after and (protocol in LOOPS or (protocol == "lm-eval" and options.bos != "never")):
+        source.notices.append(
+            f"{protocol}: scores {plural(after, 'token')} that the tokenizer puts after a text; not here"
+        )
+    needed = FULL_WINDOWS_NEEDED.get(protocol, 0) * (policy.context + 1)
+    if rows < needed:
+        raise TextError(
+            "protocol.too_short",
+            f"{source.name}: {plural(rows, 'token')}, {protocol} needs at least {format_count(needed)} in windows of "
+            f"{format_count(policy.context + 1)}",
+            hint="a smaller --context needs fewer",
+        )
+    if not unknown:
+        policy = replace(policy, score_unknown=False)  # the same rows, and a plan that others may share
+    return source, replace(options, policy=policy)
+
+
+def score_all_protocols(
+    checkpoint: Checkpoint, source: Source, options: ScoreOptions | None = None, progress: Progress | None = None
+) -> tuple[Run, ProtocolTable]:
+    """Return the run with lossprobe's own windows, and what every tool would say beside it.
+
+    A tool that refuses the text or the model is in the table with its reason. Plans that coincide share a pass.
+
+    Raises:
+        LossprobeError: as in `pipeline.score`, for the run of its own.
+    """
+    options = options or ScoreOptions()
+    own = score(checkpoint, source, options, progress=progress).run
+    results: list[ProtocolScore | Refusal] = []
+    for protocol in PROTOCOLS:
+        given = replace(options, bos="auto", stride=options.stride if protocol in LOOPS else None)
+        try:
+            seen = checkpoint_of_tool(protocol, checkpoint)
+        except CheckpointError as error:
+            results.append(Refusal(protocol, error.message))
+            continue
+        try:
+            results.append(score_protocol(protocol, seen, source, given, progress)[1])
+        except (UsageError, TextError, NothingToScoreError) as error:
+            results.append(Refusal(protocol, error.message.removeprefix(f"{protocol}: ")))
+    return own, compare_protocols(own, results)
+
+
+def protocol_policy(protocol: str, checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy:
+    """Return the windows and the BOS of a protocol.
+
+    Raises:
+        UsageError: an option that the tool does not have, a context that the model cannot take, or no BOS to put first.
+    """
+    _refuse_options(protocol, checkpoint, options)
+    tokenizer = checkpoint.tokenizer
+    limit = checkpoint.facts.context_length or DEFAULT_CONTEXT
+    own = _own_bos(protocol, checkpoint)
+    if protocol == "lm-eval":
+        length = options.context or limit
+        prefix = _prefix(protocol, checkpoint, tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id)
+        scored = None if options.bos == "never" else own
+        return WindowPolicy(length, length, prefix, True, Layout.LAST_FULL, scored)
+    if protocol == "paloma":
+        length = options.context or min(limit, PALOMA_CONTEXT)
+        return WindowPolicy(length, length, _prefix(protocol, checkpoint, tokenizer.eos_id), True, Layout.LAST_FULL)
+    if protocol in LOOPS:
+        return _loop(options.context or limit, options.stride, own)
+    if protocol == "evaluate":
+        return _one_window(checkpoint, options)
+    if protocol == "llama.cpp":
+        length = _at_least(3, protocol, options.context or min(limit, LLAMA_CPP_CONTEXT))
+        return WindowPolicy(length - 1, length, own, True, Layout.SECOND_HALF)
+    if protocol == "levanter":
+        length = _at_least(2, protocol, options.context or min(limit, LEVANTER_CONTEXT))
+        return WindowPolicy(length - 1, length - 1, None if tokenizer.adds_bos else tokenizer.bos_id, True)
+    length = options.context or limit
+    return WindowPolicy(length, length, None, True)
+
+
+def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions) -> None:
+    """Refuse what the tool does not leave open."""
+    if options.stride is not None and protocol not in LOOPS:
+        raise UsageError("protocol.option", f"--stride {options.stride}: {protocol} has no stride of its own")
+    if options.bos != "auto" and (protocol not in BOS_OPTIONAL or options.bos == "always"):
+        raise UsageError("protocol.option", f"--bos {options.bos}: {protocol} decides that itself")
+    given = getattr(checkpoint, "own_tokenizer", checkpoint.tokenizer)  # what the tool makes of its files has no choice
+    plain = getattr(given, "special_strings", "control") == "text"
+    if plain and PROTOCOLS[protocol].special_strings == "control":
+        raise UsageError("protocol.option", f"--special-strings text: {protocol} reads special strings as control ids")
+    refuse_beyond_hard_limit(checkpoint, options.context or 0)
+
+
+def _own_bos(protocol: str, checkpoint: Checkpoint) -> int | None:
+    """Return the id that a tokenizer puts before a text by itself, whatever its name."""
+    tokenizer = checkpoint.tokenizer
+    first: int | None = getattr(tokenizer, "first_id", tokenizer.bos_id if tokenizer.adds_bos else None)
+    return first if first is None else _prefix(protocol, checkpoint, first)
+
+
+def _prefix(protocol: str, checkpoint: Checkpoint, token_id: int | None) -> int:
+    if token_id is None:
+        kind = {"paloma": "an EOS", "evaluate": "a BOS (without --bos never)"}.get(protocol, "a BOS or EOS")
+        raise UsageError(
+            "protocol.no_prefix",
+            f"{protocol}: puts {kind} before each document, and the tokenizer of {checkpoint.facts.name} has none",
+        )
+    if token_id >= checkpoint.facts.vocab_size:
+        raise UsageError(
+            "protocol.no_prefix",
+            f"{protocol}: puts id {token_id} before each document, the model has {checkpoint.facts.vocab_size} ids",
+        )
+    return token_id
+
+
+def _at_least(least: int, protocol: str, length: int) -> int:
+    if length < least:
+        raise UsageError("windows.context", f"--context {length}: {protocol} needs windows of at least {least} tokens")
+    return length
+
+
+def _loop(length: int, stride: int | None, bos_id: int | None) -> WindowPolicy:
+    """Return the windows of the documentation's loop: `length` tokens each, of which the last is only a target."""
+    step = stride or min(LOOP_STRIDE, _at_least(2, "transformers", length))
+    if step > length:
+        raise UsageError("windows.stride", f"--stride {step}: must lie between 1 and the context, {length}")
+    layout = Layout.DISJOINT if step == length else Layout.ROLLING
+    return WindowPolicy(_at_least(2, "transformers", length) - 1, step, bos_id, True, layout)
+
+
+def _one_window(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy:
+    """Return one window a document: cut where a context is given, whole otherwise."""
+    bos_id = None if options.bos == "never" else _prefix("evaluate", checkpoint, checkpoint.tokenizer.bos_id)
+    facts = checkpoint.facts
+    if options.context is not None:
+        length = _at_least(2, "evaluate", options.context)
+        return WindowPolicy(length - 1, length, bos_id, True, Layout.FIRST)
+    length = facts.context_length if facts.hard_limit and facts.context_length is not None else LONGEST_WHOLE
+    return WindowPolicy(length - 1, length, bos_id, True, Layout.WHOLE)

@@ -1,0 +1,250 @@
+"""From a checkpoint and a text to a run: name it, plan it, score it part by part. Where the layers meet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from lossprobe import __version__
+from lossprobe.checkpoint.interface import PADDED, Checkpoint
+from lossprobe.errors import OutputError, UsageError
+from lossprobe.passes.planning import PlanOptions, check_unknown, write_plan
+from lossprobe.plan.rows import WindowPolicy
+from lossprobe.plan.windows import Layout, check_window_options
+from lossprobe.run.files import refuse_undecodable, sha256_of_json
+from lossprobe.run.inputs import stored_inputs
+from lossprobe.run.latest import RUNS_FOLDER, runs_folder, write_latest
+from lossprobe.run.reader import Run, open_run
+from lossprobe.run.reuse import stored_plan, stored_run
+from lossprobe.run.store import RunStore
+from lossprobe.scoring.scorer import PassOptions, score_part
+from lossprobe.text.documents import Source, fingerprint
+from lossprobe.units import format_count, plural, visible
+
+DEFAULT_CONTEXT = 2048  # for the few families that set no limit of their own
+# Goes up when a fault is mended that moved what a pass stores, so that no run with the fault is found and used again.
+PASS_VERSION = "2"
+DEPENDENCIES = ("numba", "torch", "transformers", "tokenizers")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How a text is scored.
+
+    Attributes:
+        context: most input tokens of a window; None takes the model's own. Above it only where positions are computed.
+        stride: new tokens scored by each window after the first; None means windows without overlap.
+        bos: "auto" (one BOS per document where the tokenizer adds one by itself), "always" or "never".
+        batch_size: most windows per forward pass; None chooses by device and memory. Models whose results depend on
+            what else a pass holds get fewer; see `CheckpointFacts.batching`.
+        score_unknown: score text outside the vocabulary instead of leaving it out.
+        max_unknown: refuse a text in which a larger share of tokens is unknown.
+        keep_text: store the text in the run; without it views show tokens, but no text around them.
+        policy: windows and BOS as a whole, in place of `context`, `stride`, `bos` and `score_unknown`.
+    """
+
+    context: int | None = None
+    stride: int | None = None
+    bos: str = "auto"
+    batch_size: int | None = None
+    score_unknown: bool = False
+    max_unknown: float = 0.01
+    keep_text: bool = True
+    policy: WindowPolicy | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run, and whether it was stored already."""
+
+    run: Run
+    reused: bool
+
+
+def score(
+    checkpoint: Checkpoint,
+    source: Source,
+    options: ScoreOptions | None = None,
+    *,
+    output: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Scored:
+    """Return the run of a checkpoint over a text, scoring only what is not stored yet.
+
+    Args:
+        checkpoint: from `open_checkpoint`, or a `CallableCheckpoint`.
+        source: from `open_text`, or a `StringSource`.
+        options: windows, BOS, batch size, unknown characters.
+        output: run directory; None for one under `.lossprobe/` in the working folder, named by what the run is.
+        overwrite: replace a run with other settings that stands at `output`.
+        progress: called with the tokens scored so far and the tokens to score.
+
+    Raises:
+        LossprobeError: see `errors`; what was finished before is kept, and scoring again resumes.
+    """
+    scored = score_into(output, checkpoint, source, options, overwrite=overwrite, progress=progress)
+    remember(scored.run.path, source)
+    return scored
+
+
+def score_into(
+    output: Path | None,
+    checkpoint: Checkpoint,
+    source: Source,
+    options: ScoreOptions | None = None,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Scored:
+    """Return what `score` does, without making it the latest run of the working folder."""
+    options = options or ScoreOptions()
+    if output is not None:
+        refuse_undecodable(output)
+    policy = window_policy(checkpoint, options)
+    if policy.layout is not Layout.WHOLE:  # there it is no window's length: the protocol notes what ran past the limit
+        tell_beyond_trained(checkpoint, policy.context, source)
+    settings = describe(checkpoint, source, policy, options)
+    labels = {"checkpoint": checkpoint.facts.name, "text": source.name}
+    path = output or runs_folder() / run_name(settings, labels)
+    reusable = bool(checkpoint.facts.sha256)  # what cannot be identified is scored anew
+    with RunStore(path) as store:
+        stored = stored_run(path, settings, overwrite=overwrite)
+        if stored is not None and reusable:
+            check_unknown(stored.counts, source, options.max_unknown)
+            source.notices.extend(stored.notices)
+            store.drop_plan()  # where the run was stopped between its last step and this one
+            return Scored(stored, reused=True)
+        plan = stored_plan(store, settings, source.notices, overwrite=overwrite) if reusable else None
+        if plan is None:
+            sha256 = settings["text"]["sha256"]
+            plan_options = PlanOptions(policy, checkpoint.facts.vocab_size, options.keep_text, sha256)
+            planned = write_plan(store, source, checkpoint.tokenizer, plan_options)
+            plan = {"lossprobe": __version__, "settings": settings, "labels": labels, **planned}
+            plan["inputs"] = stored_inputs(checkpoint.facts.files, path)
+            store.finish_plan(plan)
+        check_unknown(plan["counts"], source, options.max_unknown)
+        _score_parts(store, checkpoint, plan, source, options.batch_size, progress or _no_progress)
+        store.finish(plan)
+    return Scored(open_run(path), reused=False)
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def _score_parts(
+    store: RunStore,
+    checkpoint: Checkpoint,
+    plan: dict[str, Any],
+    source: Source,
+    batch_size: int | None,
+    progress: Progress,
+) -> None:
+    """Score and store every part that is not there yet, or no longer as it was stored."""
+    total = plan["counts"]["tokens"]
+    pending, broken = store.pending(len(plan["part_rows"]))
+    if broken:
+        parts = plural(len(broken), "finished part")
+        source.notices.append(f"{visible(str(store.path), 200)}: {parts} damaged since, and scored again")
+    first_rows = [0, *accumulate(plan["part_rows"])]
+    done = ahead = total - sum(plan["part_rows"][index] for index in pending)
+    progress(done, total)
+
+    def advance(scored: int) -> None:
+        nonlocal ahead
+        ahead += scored
+        progress(ahead, total)
+
+    options = PassOptions(batch_size, plan["sample_every"], advance)
+    for index in pending:
+        rows = store.read_plan_part(index)
+        store.write_part(index, rows, score_part(checkpoint, rows, first_rows[index], options))
+        done = ahead = done + plan["part_rows"][index]
+        progress(done, total)
+
+
+def window_policy(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy:
+    """Return the windows and the BOS of a pass.
+
+    Raises:
+        UsageError: a context that the model cannot take, a bad stride, or a BOS that the tokenizer does not have.
+    """
+    if options.policy is not None:
+        return options.policy
+    limit = checkpoint.facts.context_length
+    context = options.context or limit or DEFAULT_CONTEXT
+    refuse_beyond_hard_limit(checkpoint, context)
+    check_window_options(context, options.stride)
+    tokenizer = checkpoint.tokenizer
+    if options.bos == "always" and tokenizer.bos_id is None:
+        raise UsageError("windows.bos", f"--bos always: the tokenizer of {checkpoint.facts.name} has no BOS token")
+    if options.bos == "always" and (tokenizer.bos_id or 0) >= checkpoint.facts.vocab_size:
+        raise UsageError(
+            "windows.bos",
+            f"--bos always: BOS is id {tokenizer.bos_id}, the model has {checkpoint.facts.vocab_size} ids",
+        )
+    with_bos = options.bos == "always" or (options.bos == "auto" and tokenizer.adds_bos)
+    return WindowPolicy(
+        context, options.stride or context, tokenizer.bos_id if with_bos else None, options.score_unknown
+    )
+
+
+def refuse_beyond_hard_limit(checkpoint: Checkpoint, context: int) -> None:
+    """Refuse a context for which the model has no positions.
+
+    Raises:
+        UsageError: `windows.context`, with the limit.
+    """
+    facts = checkpoint.facts
+    if facts.hard_limit and facts.context_length is not None and context > facts.context_length:
+        raise UsageError("windows.context", f"--context {context}: the model's limit is {facts.context_length}")
+
+
+def tell_beyond_trained(checkpoint: Checkpoint, context: int, source: Source) -> None:
+    """Add a notice to the source where a context is above the length that the model's configuration states."""
+    facts = checkpoint.facts
+    if facts.context_length is not None and context > facts.context_length:
+        notice = (
+            f"{facts.name}: a context of {format_count(context)} is above the model's own, "
+            f"{format_count(facts.context_length)}: its positions go on, but may not have been trained so far"
+        )
+        if notice not in source.notices:
+            source.notices.append(notice)
+
+
+def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions) -> dict[str, Any]:
+    """Return everything that decides a run's numbers. Two runs with equal settings are the same run."""
+    facts = {key: value for key, value in asdict(checkpoint.facts).items() if key not in ("name", "notices", "files")}
+    if facts["batching"] == PADDED:  # as every run was scored before there was another way
+        del facts["batching"]
+    tokenizer = checkpoint.tokenizer
+    return {
+        "checkpoint": facts,
+        "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256},
+        "text": {"sha256": fingerprint(source), "kept": options.keep_text},
+        "windows": asdict(policy),
+        "versions": {"lossprobe": __version__, "pass": PASS_VERSION}
+        | {name: metadata.version(name) for name in DEPENDENCIES},
+    }
+
+
+def run_name(settings: dict[str, Any], labels: dict[str, str]) -> str:
+    """Return the directory name of a run: what it is, for people, and a hash of its settings."""
+    words = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.") or "x" for label in labels.values())
+    return f"{words[:60]}-{sha256_of_json(settings)[:10]}"
+
+
+def remember(path: Path, source: Source) -> None:
+    """Make a run the latest one of the working folder; where that cannot be written, the run stands all the same."""
+    try:
+        write_latest(Path(RUNS_FOLDER), path)
+    except OutputError as error:
+        source.notices.append(f"not remembered as the latest run: {error.message}")

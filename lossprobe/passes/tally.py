@@ -1,0 +1,172 @@
+"""What planning learns of the documents of a run: sizes, what is not scored and why, what is not in the vocabulary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lossprobe.checkpoint.interface import Tokens
+from lossprobe.errors import NothingToScoreError
+from lossprobe.plan.rows import SCORED, UNSCORED, Rows
+from lossprobe.text.counts import TextCounts, count_spans, count_text
+from lossprobe.text.documents import Document, Source
+from lossprobe.units import format_count, plural
+
+UNKNOWN_SHOWN = 5
+SUMMED = (
+    "tokens", "scored_tokens", "bytes", "characters", "words",
+    "scored_bytes", "scored_characters", "scored_words", "normalized_bytes",
+)  # fmt: skip
+
+
+class DocumentCount:
+    """What planning learns of one document, a piece of its rows at a time.
+
+    Attributes:
+        document: the document.
+        tokens, scored_tokens, unknown, normalized_bytes, tiles, vanished_bytes, special_strings, in_pieces: its tokens,
+            and what the tokenizer said of them.
+        unscored, unscored_bytes: tokens without a loss, and their bytes, by reason.
+        absent: bytes, characters and words that tokens without a loss hold.
+        unknown_text: some of what is not in the vocabulary.
+    """
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.tokens = self.scored_tokens = 0
+        self.unscored: Counter[str] = Counter()
+        self.unscored_bytes: Counter[str] = Counter()
+        self.absent = TextCounts(0, 0, 0)
+        self.unknown = self.normalized_bytes = self.vanished_bytes = self.special_strings = 0
+        self.unknown_text: list[str] = []
+        self.tiles = True
+        self.in_pieces = False
+        self._data: bytes | None = None
+
+    def add_tokens(self, tokens: Tokens) -> None:
+        """Add what is known without rows."""
+        self.normalized_bytes, self.vanished_bytes = tokens.normalized_bytes, tokens.vanished_bytes
+        self.tiles, self.in_pieces = tokens.tiles and not tokens.vanished_bytes, tokens.in_pieces
+        self.special_strings = tokens.special_strings
+        places = np.flatnonzero(tokens.unknown)
+        self.unknown = len(places)
+        if not tokens.tiles:  # which text they stand for is a guess, and a wrong character would mislead
+            return
+        for index in places[:1000].tolist():
+            start = int(tokens.byte_stop[index - 1]) if index else 0
+            piece = self._bytes()[start : int(tokens.byte_stop[index])].decode("utf-8", "replace")
+            if piece not in self.unknown_text and len(self.unknown_text) < UNKNOWN_SHOWN:
+                self.unknown_text.append(piece)
+
+    def add_rows(self, rows: Rows) -> None:
+        """Add the next rows."""
+        self.tokens += len(rows)
+        absent = rows.unscored != SCORED
+        self.scored_tokens += int((~absent).sum())
+        widths = rows.byte_stop - rows.byte_start
+        for code in np.unique(rows.unscored[absent]).tolist():
+            chosen = rows.unscored == code
+            self.unscored[UNSCORED[code]] += int(chosen.sum())
+            self.unscored_bytes[UNSCORED[code]] += int(widths[chosen].sum())
+        absent &= widths > 0
+        if absent.any():
+            spans = count_spans(self._bytes(), rows.byte_start[absent], rows.byte_stop[absent])
+            self.absent = sum(spans, start=self.absent)
+
+    def finish(self) -> None:
+        """Let go what only rows need."""
+        self._data = None
+
+    def record(self, number: int, keep_text: bool) -> dict[str, Any]:
+        """Return the document's row of documents.parquet.
+
+        Args:
+            number: the document's number.
+            keep_text: store the text with it.
+        """
+        document = self.document
+        whole = count_text(document.text)
+        scored = whole - (self.absent if self.tokens else whole)
+        return {
+            "document": number,
+            "source": document.source,
+            "line": document.line,
+            "byte_offset": document.byte_offset,
+            "tokens": self.tokens,
+            "scored_tokens": self.scored_tokens,
+            "bytes": whole.bytes,
+            "characters": whole.characters,
+            "words": whole.words,
+            "scored_bytes": scored.bytes,
+            "scored_characters": scored.characters,
+            "scored_words": scored.words,
+            "normalized_bytes": self.normalized_bytes,
+            "tiles": self.tiles,
+            "fields": document.fields,
+            "text": document.text if keep_text else None,
+        }
+
+    def _bytes(self) -> bytes:
+        if self._data is None:
+            self._data = self.document.text.encode()
+        return self._data
+
+
+def merge_unknown(shown: list[str], more: list[str]) -> list[str]:
+    """Return some of what is not in the vocabulary, each once, with some more."""
+    return [*shown, *(piece for piece in more if piece not in shown)][:UNKNOWN_SHOWN]
+
+
+@dataclass
+class Tally:
+    """Sums over all documents."""
+
+    sums: Counter[str] = field(default_factory=Counter)
+    unscored: Counter[str] = field(default_factory=Counter)
+    unscored_bytes: Counter[str] = field(default_factory=Counter)
+    unknown: int = 0
+    unknown_text: list[str] = field(default_factory=list)
+    tiles: bool = True
+
+    def add(self, count: DocumentCount, record: dict[str, Any]) -> None:
+        """Add the next document."""
+        self.sums["documents"] += 1
+        for name in SUMMED:
+            self.sums[name] += record[name]
+        self.sums["vanished_bytes"] += count.vanished_bytes
+        self.sums["special_strings"] += count.special_strings
+        self.sums["documents_in_pieces"] += count.in_pieces
+        self.tiles &= count.tiles
+        self.unscored.update(count.unscored)  # keeps a reason that holds no bytes, which + would not
+        self.unscored_bytes.update(count.unscored_bytes)
+        self.unknown += count.unknown
+        self.unknown_text = merge_unknown(self.unknown_text, count.unknown_text)
+
+    def check(self, source: Source) -> None:
+        """Refuse a run without a single token that can be scored, or with nothing but what stands before a text."""
+        if self.sums["scored_tokens"] and self.sums["bytes"]:
+            return
+        total = self.sums["tokens"] - self.unscored["special"]
+        reasons = {reason: count for reason, count in self.unscored.items() if reason not in ("special", "first_token")}
+        if not self.sums["bytes"] or not total:
+            needs = "no tokens"
+        elif reasons:
+            counted = ", ".join(f"{reason} {format_count(count)}" for reason, count in reasons.items())
+            needs = f"none of {plural(total, 'token')} can be scored ({counted})"
+        else:
+            needs = f"{plural(total, 'token')}, needs at least 2 tokens in a document"
+        raise NothingToScoreError("text.nothing_to_score", f"{source.name}: {needs}")
+
+    def counts(self) -> dict[str, Any]:
+        """Return the `counts` of run.json."""
+        return {
+            **{name: int(value) for name, value in self.sums.items()},
+            "unscored_tokens": dict(self.unscored),
+            "unscored_bytes": dict(self.unscored_bytes),
+            "unknown_tokens": self.unknown,
+            "unknown_text": self.unknown_text,
+            "spans_tile": bool(self.tiles),
+        }

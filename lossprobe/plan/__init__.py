@@ -1,0 +1,1 @@
+"""Documents and a policy in, windows, rows and parts out: integers only."""

@@ -1,0 +1,242 @@
+"""The plan of a pass: rows and windows of every document, cut into parts that can be scored in any order.
+
+Planning touches integers only. A part holds everything that scoring it needs, so a killed run resumes, and
+a cluster can work, from the stored parts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from lossprobe.checkpoint.interface import Tokens
+from lossprobe.plan.windows import Layout, Window, window_end, window_of
+
+SCORED = -1
+UNSCORED = (
+    "first_token", "special", "unknown", "masked", "window_start", "replaced", "context_only", "tail", "truncated",
+)  # fmt: skip
+REPLACED = UNSCORED.index("replaced")  # the model sees a BOS in the place of this token
+PART_ROWS = 32_768
+PIECE_ROWS = 65_536  # of a long document, planned at once
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the token table before scoring, all [N]; names as in `run.schema`.
+
+    Attributes:
+        document, token, token_id, byte_start, byte_stop, window, context: int64.
+        unscored: int64, index into `UNSCORED`, or `SCORED`.
+        own: bool, False for rows that an earlier part scores and that are only context here.
+    """
+
+    document: Integers
+    token: Integers
+    token_id: Integers
+    byte_start: Integers
+    byte_stop: Integers
+    window: Integers
+    context: Integers
+    unscored: Integers
+    own: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def take(self, index: slice | npt.NDArray[np.bool_]) -> Rows:
+        """Return the rows that an index selects."""
+        return Rows(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+    def as_context(self) -> Rows:
+        """Return the same rows, marked as context only."""
+        return replace(self, own=np.zeros(len(self), bool))
+
+    @staticmethod
+    def join(pieces: list[Rows]) -> Rows:
+        """Return all rows of several pieces, in order."""
+        return Rows(*(np.concatenate([getattr(p, name) for p in pieces]) for name in Rows.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class WindowPolicy:
+    """How a document becomes windows; part of a run's identity.
+
+    Attributes:
+        context: most input tokens of a window.
+        stride: new tokens scored by each rolling window after the first; equal to `context` when windows do not
+            overlap.
+        bos_id: id put before every document, or None. With `Layout.SECOND_HALF` it also stands in place of the first
+            token of every window.
+        score_unknown: score tokens that stand for text outside the vocabulary, instead of leaving them out.
+        layout: how the windows lie.
+        own_bos_id: a second BOS between the first one and the document, scored like any token, or None; lm-eval's
+            prefix before a text that starts with the tokenizer's own BOS.
+    """
+
+    context: int
+    stride: int
+    bos_id: int | None = None
+    score_unknown: bool = False
+    layout: Layout = Layout.ROLLING
+    own_bos_id: int | None = None
+
+    def lead(self, tokens: Tokens) -> list[int]:
+        """Return the ids that stand before a document's own; a BOS in the text itself is not doubled."""
+        first = [] if self.bos_id is None else [self.bos_id]
+        written = len(tokens.ids) > 0 and int(tokens.ids[0]) == self.own_bos_id
+        return first if self.own_bos_id is None or written else [*first, self.own_bos_id]
+
+    def window_of(self, token: Integers, tokens: int) -> tuple[Integers, Integers]:
+        """Return `text.windows.window_of` for a document of so many tokens."""
+        return window_of(token, self.context, self.stride, self.layout, tokens)
+
+
+def plan_document(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int) -> Rows:
+    """Return the rows of one document, BOS included, all at once; `plan_pieces` is for documents of any length.
+
+    Args:
+        number: the document's number.
+        tokens: its tokens.
+        policy: how it becomes windows.
+        first_window: number of its first window in the whole run.
+    """
+    return _rows(number, tokens, policy, first_window, range(row_count(tokens, policy)))
+
+
+def plan_pieces(
+    number: int, tokens: Tokens, policy: WindowPolicy, first_window: int, piece_rows: int = PIECE_ROWS
+) -> Iterator[Rows]:
+    """Yield the rows of one document, cut between windows into pieces of about `piece_rows` own rows.
+
+    A piece that starts inside a document begins with the earlier rows that its windows need as context. So
+    memory grows with the pieces and with the context, not with the document. An empty document has no piece.
+    """
+    total = row_count(tokens, policy)
+    start = context = 0
+    while start < total:
+        stop = min(window_end(start + piece_rows, policy.context, policy.stride, policy.layout), total)
+        rows = _rows(number, tokens, policy, first_window, range(start - context, stop))
+        rows.own[:context] = False
+        yield rows
+        start = stop
+        context = start - int(policy.window_of(np.array([start]), total)[1][0])
+
+
+def plan_documents(documents: Iterable[Tokens], policy: WindowPolicy) -> Iterator[Rows]:
+    """Yield the rows of several documents in pieces, with documents and windows numbered through."""
+    window = 0
+    for number, tokens in enumerate(documents):
+        first_window = window
+        for rows in plan_pieces(number, tokens, policy, first_window):
+            window = int(rows.window[-1]) + 1
+            yield rows
+
+
+def row_count(tokens: Tokens, policy: WindowPolicy) -> int:
+    """Return how many rows a document has: its tokens, and what stands before them."""
+    return len(tokens.ids) + len(policy.lead(tokens))
+
+
+def _rows(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int, rows: range) -> Rows:
+    """Return some rows of one document, all of them marked as own."""
+    lead = policy.lead(tokens)
+    before = lead[rows.start : rows.stop]
+    here = slice(max(rows.start - len(lead), 0), max(rows.stop - len(lead), 0))
+    ids = np.concatenate([np.array(before, np.int64), tokens.ids[here].astype(np.int64)])
+    stops = np.concatenate([np.zeros(len(before), np.int64), tokens.byte_stop[here]])
+    unscored = np.full(len(ids), SCORED)
+    if not policy.score_unknown:
+        unscored[len(before) :][tokens.unknown[here]] = UNSCORED.index("unknown")
+    token = np.arange(rows.start, rows.stop)
+    window, start = policy.window_of(token, row_count(tokens, policy))
+    first_byte = tokens.byte_stop[here.start - 1] if here.start else 0
+    planned = Rows(
+        document=np.full(len(ids), number),
+        token=token,
+        token_id=ids,
+        byte_start=np.concatenate([[first_byte], stops])[:-1],
+        byte_stop=stops,
+        window=first_window + window,
+        context=token - start,
+        unscored=unscored,
+        own=np.ones(len(ids), bool),
+    )
+    _leave_out(planned, policy, row_count(tokens, policy))
+    if 0 in rows:
+        unscored[0] = UNSCORED.index("first_token" if policy.bos_id is None else "special")
+    return planned
+
+
+def _leave_out(rows: Rows, policy: WindowPolicy, total: int) -> None:
+    """Mark what a layout does not score, in place."""
+    if policy.layout is Layout.FIRST:
+        rows.unscored[rows.token > policy.context] = UNSCORED.index("truncated")
+    elif policy.layout is Layout.DISJOINT:
+        rows.unscored[rows.context == 0] = UNSCORED.index("window_start")
+    elif policy.layout is Layout.SECOND_HALF:
+        size = policy.context + 1
+        first = rows.context == 0
+        rows.unscored[rows.context <= size // 2] = UNSCORED.index("context_only")
+        rows.unscored[first] = UNSCORED.index("window_start") if policy.bos_id is None else REPLACED
+        rows.unscored[rows.token >= total // size * size] = UNSCORED.index("tail")
+
+
+def cut_parts(planned: Iterable[Rows], part_rows: int = PART_ROWS) -> Iterator[Rows]:
+    """Yield parts of about `part_rows` own rows, cut between windows only.
+
+    A part that starts inside a document begins with the earlier rows that its windows need as context.
+
+    Args:
+        planned: whole documents (`plan_document`) or pieces of them (`plan_pieces`), in order.
+        part_rows: a part ends with the window that brings its own rows to this many.
+    """
+    pieces: list[Rows] = []
+    size = 0
+    for rows in planned:
+        position = int((~rows.own).sum())  # the context that a piece brings along goes where a part starts with it
+        while position < len(rows):
+            stop = _window_end(rows.window, position + max(1, part_rows - size))
+            lead = rows.take(slice(position - int(rows.context[position]), position))
+            pieces += [lead.as_context()] if size == 0 and len(lead) else []
+            pieces.append(rows.take(slice(position, stop)))
+            size += stop - position
+            position = stop
+            if size >= part_rows:
+                yield Rows.join(pieces)
+                pieces, size = [], 0
+    if pieces:
+        yield Rows.join(pieces)
+
+
+def _window_end(window: Integers, at_least: int) -> int:
+    """Return the first position ≥ `at_least` at which a window ends."""
+    if at_least >= len(window):
+        return len(window)
+    return int(np.searchsorted(window, window[at_least - 1], side="right"))
+
+
+def windows_of(rows: Rows) -> list[tuple[int, Window]]:
+    """Return the windows of a part's own rows that score something, with the offset of their document's rows.
+
+    Returns:
+        (offset, window): the window's token t is row offset + t of the part.
+    """
+    own = np.flatnonzero(rows.own)
+    if not len(own):
+        return []
+    edges = np.flatnonzero(np.diff(rows.window[own])) + 1
+    found = []
+    for block in np.split(own, edges):
+        first, last = int(block[0]), int(block[-1])
+        start = int(rows.token[first] - rows.context[first])
+        first_scored = max(int(rows.token[first]), start + 1)
+        stop = int(rows.token[last]) + 1
+        if stop > first_scored and (rows.unscored[block] == SCORED).any():
+            found.append((first - int(rows.token[first]), Window(start, stop, first_scored)))
+    return found

@@ -1,0 +1,1 @@
+"""The result of an audit, as text and for programs."""

@@ -1,0 +1,101 @@
+"""An audit for the terminal and the log of a job."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from itertools import zip_longest
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from lossprobe.audit.checks.verdicts import AuditResult
+from lossprobe.report.audit.rows import Row, headers, name, reasons, row
+from lossprobe.units import visible
+
+# Columns of words, which fold where the table is too wide, and the fewest cells that they keep.
+FOLDING = {"check": 16, "verdict": 12}
+RIGHT = {"measured", "tokens"}
+METRIC = Row._fields.index("metric")
+GAP = 2
+# A job's runner obeys lines that begin with `::`, blanks before it or not, and `##[` and `##vso[` anywhere.
+COMMAND = re.compile(r"^(\s*):(?=:)|#(?=#(?:vso)?\[)")
+
+
+def audit_to_terminal(result: AuditResult, width: int | None = None) -> str:
+    """Return a table of the checks, the reason of each that is no plain pass, the notes, and the verdict as last line.
+
+    The verdict is in words, never in colours. Where the table is too wide, what was measured stands below each check,
+    and then words fold; numbers are never cut, so that it may still be wider than the terminal.
+
+    Args:
+        result: the audit.
+        width: columns of the terminal; None asks the terminal.
+    """
+    lines = [f"audit: {name(result.model)} by {name(result.file)}", ""]
+    if result.checks:
+        lines += [*_table([headers(result), *map(row, result.checks)], width or Console().width), ""]
+    lines += [f"{verdict}: {check}: {reason}" for verdict, check, reason in reasons(result)]
+    lines += [f"note: {visible(note)}" for note in result.notes]
+    if lines[-1]:
+        lines.append("")
+    lines.append(visible(result.finding))
+    return "".join(f"{COMMAND.sub(_inert, line)}\n" for line in lines)
+
+
+def _inert(found: re.Match[str]) -> str:
+    """Return the first character of a command in digits, so that it is none and can still be read."""
+    return r"\x23" if found[0] == "#" else rf"{found[1]}\x3a"
+
+
+def _table(rows: list[Row], width: int) -> list[str]:
+    """Return the lines of the table, heads first, none wider than it needs."""
+    fields: tuple[str, ...] = Row._fields
+    grid: list[tuple[str, ...]] = list(rows)
+    below = [""] * len(rows)
+    if _needed(grid) > width:
+        below = ["", *(f"  {cells.metric}" for cells in rows[1:])]
+        fields, *grid = [cells[:METRIC] + cells[METRIC + 1 :] for cells in (fields, *grid)]
+    widths = _widths(fields, grid, width)
+    lines = [*_lines(fields, grid[0], widths), "─" * (sum(widths) + GAP * (len(widths) - 1))]
+    for cells, metric in zip(grid[1:], below[1:], strict=True):
+        lines += [*_lines(fields, cells, widths), metric] if metric else _lines(fields, cells, widths)
+    return lines
+
+
+def _needed(grid: Sequence[Sequence[str]]) -> int:
+    """Return the columns of the terminal that rows take unfolded."""
+    columns = list(zip(*grid, strict=True))
+    return sum(max(map(cell_len, column)) for column in columns) + GAP * (len(columns) - 1)
+
+
+def _widths(fields: Sequence[str], grid: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Return the widths of columns: those of words shrink, the widest first, until all fit."""
+    natural = [max(map(cell_len, column)) for column in zip(*grid, strict=True)]
+    widths = list(natural)
+    floors = [min(FOLDING.get(field, full), full) for field, full in zip(fields, natural, strict=True)]
+    while sum(widths) + GAP * (len(widths) - 1) > width:
+        shrinking = [index for index, floor in enumerate(floors) if widths[index] > floor]
+        if not shrinking:
+            break
+        widths[max(shrinking, key=lambda index: widths[index])] -= 1
+    return widths
+
+
+def _lines(fields: Sequence[str], cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Return the lines of one row; more than one where words fold."""
+    console = Console(file=io.StringIO(), color_system=None)
+    folded = [
+        [line.plain.rstrip() for line in Text(cell).wrap(console, width, overflow="fold")]
+        for cell, width in zip(cells, widths, strict=True)
+    ]
+    lines = []
+    for parts in zip_longest(*folded, fillvalue=""):
+        padded = [
+            " " * (width - cell_len(part)) + part if field in RIGHT else part + " " * (width - cell_len(part))
+            for field, part, width in zip(fields, parts, widths, strict=True)
+        ]
+        lines.append((" " * GAP).join(padded).rstrip())
+    return lines

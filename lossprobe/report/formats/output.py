@@ -1,0 +1,83 @@
+"""The only writer of results: a file (absent, old or new, never half), or standard output for `-`."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from lossprobe.errors import OutputError
+from lossprobe.report.talk import say
+from lossprobe.run.files import atomic_target, writing
+from lossprobe.units import visible
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lossprobe.run.written import Written
+
+STDOUT = "-"
+DPI = 150
+
+
+def write_bytes(destination: str, pieces: Iterable[bytes]) -> None:
+    """Write pieces of bytes to a file, or to standard output for `-`, as they come.
+
+    A device or pipe is written into, never replaced.
+
+    Raises:
+        OutputError: it cannot be written (what stood there before is untouched), is a folder or a symbolic link.
+        BrokenPipeError: the reader of standard output or of a pipe has gone.
+    """
+    if destination == STDOUT:
+        with writing("standard output"):
+            _fill(sys.stdout.buffer, pieces)
+        return
+    path = Path(destination)
+    with writing(destination):
+        if path.exists() and not path.is_file():
+            with path.open("wb") as stream:
+                _fill(stream, pieces)
+        elif path.is_symlink():
+            shown = visible(destination, 200)
+            raise OutputError("output.link", f"{shown}: is a symbolic link, which is never followed")
+        else:
+            with atomic_target(path) as target:
+                _fill(target, pieces)
+    say(f"wrote {visible(destination, 200)}")
+
+
+def _fill(stream: IO[bytes] | Written, pieces: Iterable[bytes]) -> None:
+    for piece in pieces:
+        rest = memoryview(piece)
+        while rest:  # an unbuffered stream (PYTHONUNBUFFERED) takes only a part of a long piece
+            rest = rest[stream.write(rest) :]
+    stream.flush()
+
+
+def write_text(destination: str, text: str) -> None:
+    """Write a text as UTF-8; errors as for `write_bytes`."""
+    write_bytes(destination, [text.encode()])
+
+
+def write_figure(destination: str, figure: Figure) -> None:
+    """Write a figure as PNG, the same bytes for the same figure: no date and no version inside."""
+    from lossprobe.report.plots.pictures import default_style
+
+    sink = io.BytesIO()
+    with default_style():
+        figure.savefig(sink, format="png", dpi=DPI, metadata={"Software": None})
+    write_bytes(destination, [sink.getvalue()])
+
+
+def append_bytes(destination: str, data: bytes) -> None:
+    """Add bytes to the end of a file that others write too, such as a job's summary.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with writing(destination), Path(destination).open("ab") as stream:
+        stream.write(data)
+    say(f"added to {visible(destination, 200)}")
