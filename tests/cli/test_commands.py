@@ -224,7 +224,9 @@ def finish(folder: Path, text: Path) -> int:
 # sent after the first one arrives before the last one.
 FORKS = """
 import json, os, signal, sys, time
-import lossprobe.checkpoint.families.huggingface, lossprobe.passes.score as pipeline, lossprobe.passes.planning as planning
+import lossprobe.checkpoint.families.huggingface
+import lossprobe.passes.planning as planning
+import lossprobe.passes.score as pipeline
 from lossprobe.cli.main import main
 from lossprobe.plan.rows import cut_parts
 from lossprobe.scoring.scorer import score_part
