@@ -85,9 +85,10 @@ def test_the_changelog_has_a_place_for_changed_numbers():
                                   "Divergence", "Gap", "Memorised", "ProtocolScore", "ProtocolTable",
                                   "SelfCheck"])  # fmt: skip
 def test_every_json_key_is_in_the_readme(name):
-    homes = ("tokens", "positions", "hardest", "perplexity", "calibration", "temperature", "effective_smoothing",
-             "smoothing", "objectives", "compared", "compare", "changes", "byte_pairs", "divergence",
-             "gap", "memorised", "protocols", "protocol_table", "selfcheck")  # fmt: skip
+    homes = ("tokens", "positions", "hardest", "perplexity", "calibration.calibration", "calibration.temperature",
+             "calibration.effective_smoothing", "calibration.smoothing", "objectives.objectives", "compare.compare",
+             "compare.tokens", "compare.changes", "compare.byte_pairs", "compare.divergence", "gap.gap",
+             "gap.memorised", "protocols.protocols", "protocols.table", "selfcheck")  # fmt: skip
     modules = [importlib.import_module(f"lossprobe.analysis.{home}") for home in homes]
     kind = next(getattr(module, name) for module in modules if hasattr(module, name))
     section = README.split("## JSON")[1].split("## Exit codes")[0]

@@ -109,7 +109,7 @@ def protect_inputs(destination: Path, run: Run, inputs: Sequence[Path] = ()) -> 
 def draw(view: View) -> Figure:
     """Return the view's picture: `report.plots.COMMAND.plot_COMMAND`."""
     module = importlib.import_module(f"lossprobe.report.plots.{view.command}")  # slow to load, and rarely needed
-    from lossprobe.report.plots.pictures import default_style
+    from lossprobe.report.pictures import default_style
 
     with default_style():
         figure: Figure = getattr(module, f"plot_{view.command}")(view.run, view.result)

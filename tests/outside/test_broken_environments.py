@@ -16,7 +16,7 @@ from lossprobe.cli import imports
 from lossprobe.cli.main import failure_of, run
 from lossprobe.errors import OutputError, ResourceError, UsageError
 from lossprobe.passes.score import score
-from lossprobe.report.plots.pictures import default_style
+from lossprobe.report.pictures import default_style
 from lossprobe.text.documents import StringSource
 
 TEXT = EXAMPLES / "jargon-valid.jsonl"

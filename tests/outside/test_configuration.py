@@ -92,7 +92,7 @@ source = lossprobe.open_text(["text.jsonl"])
 run = lossprobe.score(lossprobe.open_checkpoint(sys.argv[1]), source, output=pathlib.Path(sys.argv[2])).run
 from lossprobe.report.formats.output import write_figure
 from lossprobe.report.plots.positions import plot_positions
-from lossprobe.report.plots.pictures import default_style
+from lossprobe.report.pictures import default_style
 with default_style():
     figure = plot_positions(run, lossprobe.measure_positions(run))
 write_figure("positions.png", figure)
@@ -182,7 +182,7 @@ def test_python_m_does_not_import_from_the_working_folder(tmp_path):
 def test_a_pipe_in_place_of_a_configuration_file_is_not_waited_for(tmp_path):
     for name in ("matplotlibrc", ".numba_config.yaml"):
         os.mkfifo(tmp_path / name)
-    code = "import lossprobe.report.plots.style, lossprobe.scoring.kernels"
+    code = "import lossprobe.report.style, lossprobe.scoring.kernels"
     done = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, timeout=300, check=False
     )

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.report.plots.gap import plot_gap
-from lossprobe.report.plots.style import BLUE, VERMILION
+from lossprobe.report.style import BLUE, VERMILION
 
 
 def axes_of(figure: Figure) -> list:

@@ -11,7 +11,7 @@ from lossprobe.analysis.protocols.protocols import measure_protocol
 from lossprobe.analysis.protocols.table import Refusal, compare_protocols
 from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.report.plots.protocols import plot_protocols
-from lossprobe.report.plots.style import BLUE, VERMILION
+from lossprobe.report.style import BLUE, VERMILION
 
 
 def axes_of(figure: Figure):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lossprobe.analysis.selfcheck import EXACT, Limits, Variant, judge_variants
 from lossprobe.report.plots.selfcheck import LEAST, plot_selfcheck
-from lossprobe.report.plots.style import BLUE, GREEN, VERMILION
+from lossprobe.report.style import BLUE, GREEN, VERMILION
 
 REFERENCE = np.array([1.0, 2.0, 3.0, 6.0])
 LIMITS = Limits(1e-5, 1e-3)

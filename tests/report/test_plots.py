@@ -19,8 +19,8 @@ from lossprobe.report import plots
 from lossprobe.report.plots.hardest import BARS, plot_hardest
 from lossprobe.report.plots.perplexity import plot_perplexity
 from lossprobe.report.plots.positions import plot_positions
-from lossprobe.report.plots.style import drawable, label, legend, legend_name
 from lossprobe.report.plots.tokens import STRIP_COLUMNS, plot_tokens
+from lossprobe.report.style import drawable, label, legend, legend_name
 
 HOSTILE = ["$\\frac$", "a$b$c", "漢字", "\x1b[2J", "\u202e", "\n", "⌹", "😀", "\x00", "_^{", "%"]
 

@@ -64,7 +64,7 @@ def write_text(destination: str, text: str) -> None:
 
 def write_figure(destination: str, figure: Figure) -> None:
     """Write a figure as PNG, the same bytes for the same figure: no date and no version inside."""
-    from lossprobe.report.plots.pictures import default_style
+    from lossprobe.report.pictures import default_style
 
     sink = io.BytesIO()
     with default_style():

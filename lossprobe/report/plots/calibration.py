@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, PercentFormatter
 
 from lossprobe.analysis.calibration.calibration import Calibration, ModelCalibration
-from lossprobe.report.plots.style import (
+from lossprobe.report.style import (
     BLUE,
     GREEN,
     GREY,

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from lossprobe.analysis.compare.byte_pairs import ByteComparison
 from lossprobe.analysis.compare.compare import Compared
 from lossprobe.analysis.compare.tokens import Comparison
-from lossprobe.report.plots.style import (
+from lossprobe.report.style import (
     BLUE,
     GREY,
     SCALE,

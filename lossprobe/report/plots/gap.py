@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.gap.gap import Gap
-from lossprobe.report.plots.style import BLUE, GREY, VERMILION, drawable, interval_words, label, legend, new_figure
+from lossprobe.report.style import BLUE, GREY, VERMILION, drawable, interval_words, label, legend, new_figure
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.hardest import Hardest
-from lossprobe.report.plots.style import BLUE, MONOSPACE, ORANGE, drawable, heading, label, new_figure
+from lossprobe.report.style import BLUE, MONOSPACE, ORANGE, drawable, heading, label, new_figure
 from lossprobe.run.reader import Run
 
 BARS = 30

@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from lossprobe.analysis.objectives.half_precision import L1_LIMIT
 from lossprobe.analysis.objectives.objectives import BIN_NATS, LAST_BIN, Objectives
-from lossprobe.report.plots.style import (
+from lossprobe.report.style import (
     BLUE,
     GREEN,
     GREY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.perplexity import Perplexity
-from lossprobe.report.plots.style import (
+from lossprobe.report.style import (
     BLUE,
     GREEN,
     VERMILION,

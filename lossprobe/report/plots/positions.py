@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lossprobe.analysis.positions import PositionLosses
-from lossprobe.report.plots.style import BLUE, GREY, VERMILION, heading, interval_words, label, legend, new_figure
+from lossprobe.report.style import BLUE, GREY, VERMILION, heading, interval_words, label, legend, new_figure
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count
 

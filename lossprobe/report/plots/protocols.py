@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.protocols.table import OWN, ProtocolTable
-from lossprobe.report.plots.style import BLUE, VERMILION, heading, label, new_figure
+from lossprobe.report.style import BLUE, VERMILION, heading, label, new_figure
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count
 

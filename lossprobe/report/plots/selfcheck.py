@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.selfcheck import MUST_NOT, SelfCheck
-from lossprobe.report.plots.style import BLUE, GREEN, VERMILION, drawable, heading, label, legend, new_figure
+from lossprobe.report.style import BLUE, GREEN, VERMILION, drawable, heading, label, legend, new_figure
 from lossprobe.run.reader import Run
 
 LEAST = 1e-10  # nats: where a difference of exactly 0 is drawn

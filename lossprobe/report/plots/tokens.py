@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lossprobe.analysis.tokens import TokenLosses
-from lossprobe.report.plots.style import (
+from lossprobe.report.style import (
     BLUE,
     MONOSPACE,
     MONOSPACE_ADVANCE,

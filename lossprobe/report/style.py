@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import lossprobe.report.plots.pictures  # noqa: F401 - matplotlib without configuration, before anything of it is imported
+import lossprobe.report.pictures  # noqa: F401 - matplotlib without configuration, before anything of it is imported
 
 # isort: split
 from matplotlib.axes import Axes
