@@ -29,7 +29,10 @@ from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.units import visible
 
 # Isolated (-I): no code from the working folder, no PYTHON* variable. Then the parent's own import path.
-START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lossprobe.checkpoint.tokenizers.{worker} import main; main()"
+START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from lossprobe.checkpoint.tokenizers.{worker} import main; main()"
+)
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "true",
     "OPENBLAS_NUM_THREADS": "1",
