@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.plan.options import ScoreOptions
+from lossprobe.text.documents import TextOptions
+
 METRICS = (
     "nll", "perplexity", "bits_per_byte", "accuracy", "ece", "confidence_gap", "brier", "quantile", "share_above",
     "loss50_minus_loss500", "unscored_share",
@@ -21,55 +25,30 @@ INCONCLUSIVE = ("pass", "warn", "fail")
 MISSING = ("error", "warn", "create")
 
 
-@dataclass(frozen=True)
-class ModelSettings:
-    """The checkpoint, and how it runs.
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(LoadOptions):
+    """The checkpoint, and how it is opened.
 
     Attributes:
         checkpoint: file or folder.
-        tokenizer: tokenizer.json or meta.pkl, where the checkpoint has none.
-        device, dtype, gelu, ignore_config, special_strings: as the options of `score`.
     """
 
     checkpoint: Path
-    tokenizer: Path | None = None
-    device: str = "cpu"
-    dtype: str = "float32"
-    gelu: str = "erf"
-    ignore_config: tuple[str, ...] = ()
-    special_strings: str = "control"
 
 
-@dataclass(frozen=True)
-class EvalSettings:
-    """How texts are scored; each attribute as the option of `score` with its name."""
-
-    context: int | None = None
-    stride: int | None = None
-    bos: str = "auto"
-    batch_size: int | None = None
-    score_unknown: bool = False
-    max_unknown: float = 0.01
-
-
-@dataclass(frozen=True)
-class DataSettings:
-    """One text.
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(TextOptions):
+    """One text, and how it becomes documents.
 
     Attributes:
         name: what checks call it.
         path: file or folder.
         sha256: of the file's bytes, or None to take it as it is.
-        text_field, split_documents, newlines, follow_links: as the options of `score`.
     """
 
     name: str
     path: Path
     sha256: str | None = None
-    text_field: str | None = None
-    split_documents: str | None = None
-    newlines: str = "keep"
-    follow_links: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +163,7 @@ class AuditSettings:
 
     file: Path
     model: ModelSettings
-    windows: EvalSettings
+    windows: ScoreOptions
     data: tuple[DataSettings, ...]
     baseline: BaselineSettings
     stats: StatsSettings

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from lossprobe.options.declare import option
+from lossprobe.options.kinds import Choice, File, Text, Words
+
 if TYPE_CHECKING:
     import torch
 
@@ -199,6 +202,9 @@ class CheckpointFacts:
     files: tuple[str, ...] = ()
 
 
+DEVICE = Text("auto|cpu|mps|cuda(:[0-9]{1,4})?", "auto, cpu, cuda, cuda:N or mps")
+
+
 @dataclass(frozen=True)
 class LoadOptions:
     """Choices a user can make when opening a checkpoint.
@@ -213,9 +219,26 @@ class LoadOptions:
             "text". A tokenizer of characters takes all of a text as text.
     """
 
-    device: str = "cpu"
-    dtype: str = "float32"
-    tokenizer: Path | None = None
-    gelu: str = "erf"
-    ignore_config: tuple[str, ...] = ()
-    special_strings: str = "control"
+    device: str = option("cpu", DEVICE, "Where the model runs.", metavar="auto|cpu|cuda[:N]|mps")
+    dtype: str = option(
+        "float32",
+        Choice(("auto", "float32", "bfloat16", "float16")),
+        "Dtype of the forward pass; auto: as the weights are stored. Losses are float32 always.",
+    )
+    tokenizer: Path | None = option(None, File(), "tokenizer.json or meta.pkl, when the checkpoint has none.")
+    gelu: str = option(
+        "erf",
+        Choice(("erf", "tanh")),
+        "GELU of a nanoGPT checkpoint, which does not say (tanh before June 2023).",
+    )
+    ignore_config: tuple[str, ...] = option(
+        (),
+        Words(),
+        "Leave out a key of the checkpoint's configuration that you know not to matter; may be repeated.",
+        metavar="KEY",
+    )
+    special_strings: str = option(
+        "control",
+        Choice(("control", "text")),
+        "What the name of a special token (<|endoftext|>) in a text is: its control id, or text.",
+    )

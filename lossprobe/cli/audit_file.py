@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from lossprobe.checkpoint.interface import LoadOptions
 from lossprobe.cli.inputs import protect_files
-from lossprobe.cli.options import DTYPES, Command, gather
+from lossprobe.cli.options import Command, click_type, gather
+from lossprobe.options.declare import options_of
 
 if TYPE_CHECKING:
     from lossprobe.audit.settings import AuditSettings, ModelSettings
@@ -47,12 +49,13 @@ def audit_file_options(command: Command) -> Command:
     """Add the options; the command gets them as one `audit_file` argument."""
     config = "The audit file.  [default: lossprobe.toml, or [tool.lossprobe] of pyproject.toml]"
     place = click.Path(exists=True, path_type=Path)
+    dtype = options_of(LoadOptions)["dtype"].kind
     options = (
         click.option("--config", type=place, metavar="FILE", help=config),
         click.option("--checkpoint", metavar="CHECKPOINT", help="In the place of model.checkpoint."),
         click.option("--tokenizer", metavar="FILE", help="In the place of model.tokenizer."),
         click.option("--device", metavar="auto|cpu|cuda[:N]|mps", help="In the place of model.device."),
-        click.option("--dtype", type=click.Choice(DTYPES), help="In the place of model.dtype."),
+        click.option("--dtype", type=click_type(dtype), help="In the place of model.dtype."),
         click.option("--baseline", metavar="FOLDER", help="In the place of baseline.path."),
         click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="In the place of stats.seed."),
         click.option("--stop-early/--no-stop-early", default=None, help="In the place of stats.stop_early."),
@@ -96,16 +99,7 @@ def open_model(model: ModelSettings, written: Sequence[Path] = ()) -> Checkpoint
         UsageError: one of these is a file of the checkpoint, or lies in it.
     """
     from lossprobe.checkpoint.detect import open_checkpoint
-    from lossprobe.checkpoint.interface import LoadOptions
 
-    options = LoadOptions(
-        device=model.device,
-        dtype=model.dtype,
-        tokenizer=model.tokenizer,
-        gelu=model.gelu,
-        ignore_config=model.ignore_config,
-        special_strings=model.special_strings,
-    )
-    checkpoint = open_checkpoint(model.checkpoint, options)
+    checkpoint = open_checkpoint(model.checkpoint, model)
     protect_files(written, checkpoint.facts.files)
     return checkpoint

@@ -83,13 +83,13 @@ def refuse_runs(sources: Sequence[Path]) -> None:
 def run_both(sources: Sequence[Path], scoring: Scoring) -> Divergence:
     """Return how far two checkpoints are apart on a text, in one pass of both."""
     from lossprobe.cli.progress import show_progress
-    from lossprobe.cli.sources import load_checkpoint, open_source, score_options
+    from lossprobe.cli.sources import load_checkpoint, open_source
     from lossprobe.passes.divergence import measure_divergence
 
     first, second = (load_checkpoint(path, scoring) for path in sources[:2])
     source = open_source(sources[2:], scoring)
     with show_progress(f"comparing on {source.name}", quiet=scoring.quiet) as progress:
-        return measure_divergence(first, second, source, score_options(scoring), progress)
+        return measure_divergence(first, second, source, scoring.score, progress)
 
 
 def _more(result: Compared, top: int) -> tuple[tuple[str, pd.DataFrame], ...]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from lossprobe.cli.options import DTYPE_HELP, DTYPES, IGNORE_HELP, TOKENIZER_HELP
+from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.cli.options import declared_option
 
 HEADS = {
     "linear": "body and head split exactly: the head is one matrix, run on chunks of rows",
@@ -25,13 +26,9 @@ BATCHES = {
 
 @click.command(short_help="What a checkpoint is.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--dtype", type=click.Choice(DTYPES), default="float32", help=DTYPE_HELP)
-@click.option(
-    "--tokenizer",
-    type=click.Path(path_type=Path, exists=True),
-    help=TOKENIZER_HELP,
-)
-@click.option("--ignore-config", multiple=True, metavar="KEY", help=IGNORE_HELP)
+@declared_option("dtype", LoadOptions)
+@declared_option("tokenizer", LoadOptions)
+@declared_option("ignore_config", LoadOptions)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def inspect(
     checkpoint: Path, dtype: str, tokenizer: Path | None, ignore_config: tuple[str, ...], as_json: bool
@@ -43,7 +40,6 @@ def inspect(
       lossprobe inspect my-model
     """
     from lossprobe.checkpoint.detect import open_checkpoint
-    from lossprobe.checkpoint.interface import LoadOptions
 
     opened = open_checkpoint(checkpoint, LoadOptions(dtype=dtype, tokenizer=tokenizer, ignore_config=ignore_config))
     facts = asdict(opened.facts)

@@ -1,4 +1,8 @@
-"""Every option that more than one command takes, once; and the two ways in which options reach a command."""
+"""The options that more than one command takes, and the ways in which they reach a command.
+
+What the options of a pass take and mean is declared where their values are held: `LoadOptions`, `TextOptions` and
+`ScoreOptions`.
+"""
 
 from __future__ import annotations
 
@@ -12,49 +16,28 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from lossprobe.checkpoint.interface import LoadOptions
 from lossprobe.errors import UsageError
+from lossprobe.options.declare import Option, default_of, options_of
+from lossprobe.options.kinds import Choice, File, Flag, Kind, Number, Words
+from lossprobe.plan.options import ScoreOptions
+from lossprobe.text.documents import TextOptions
 from lossprobe.units import visible
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SUFFIXES = {"--csv": ".csv", "--plot": ".png"}
-SPECIAL_STRINGS = ["control", "text"]
-DTYPES = ["auto", "float32", "bfloat16", "float16"]
-BOS_HELP = "A BOS before each document: where the tokenizer adds one by itself, always, or never."
-CONTEXT_HELP = "Most input tokens of a window.  [default: the model's limit]"
 DESMOOTH_HELP = "Score the predictions with the uniform part of label smoothing EPS taken off (torch convention)."
-DTYPE_HELP = "Numbers of the forward pass; auto: as the weights are stored. Losses are float32 always."
-GELU_HELP = "GELU of a nanoGPT checkpoint, which does not say (tanh before June 2023)."
-IGNORE_HELP = "Leave out a key of the checkpoint's configuration that you know not to matter; may be repeated."
-SPECIAL_HELP = "What the name of a special token (<|endoftext|>) in a text is: its control id, or text."
-STRIDE_HELP = "New tokens scored by each window after the first.  [default: no overlap]"
-TOKENIZER_HELP = "tokenizer.json or meta.pkl, when the checkpoint has none."
-UNKNOWN_HELP = "Refuse a text with a larger share of tokens outside the vocabulary."
 DEFAULT_FILE = "\0default"  # stands for "the command's own name"; no file can be called so
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a view or `score` scores: one attribute an option."""
+    """How a view or `score` opens a checkpoint, reads texts and scores them, and where the run goes."""
 
-    context: int | None
-    stride: int | None
-    bos: str
-    batch_size: int | None
+    load: LoadOptions
+    text: TextOptions
+    score: ScoreOptions
     desmooth: float | None
-    device: str
-    dtype: str
-    tokenizer: Path | None
-    gelu: str
-    ignore_config: tuple[str, ...]
-    special_strings: str
-    split_documents: str | None
-    text_field: str | None
-    newlines: str
-    max_bytes: int
-    follow_links: bool
-    max_unknown: float
-    score_unknown: bool
-    no_text: bool
     output: Path | None
     overwrite: bool
     quiet: bool
@@ -154,37 +137,79 @@ def refuse_other_suffix(option: str, follows: str) -> None:
         )  # fmt: skip
 
 
+HOLDERS = {"load": LoadOptions, "text": TextOptions, "score": ScoreOptions}  # attribute of Scoring → its declarations
+
+
+def declared_option(name: str, holder: type[Any]) -> Callable[[Command], Command]:
+    """Return a declared option as click has it; the command's argument is called `argument_of` it."""
+    declared = options_of(holder)[name]
+    argument = argument_of(name, declared)
+    names = [f"--{argument.replace('_', '-')}", *(f"--{alias}" for alias in declared.aliases), argument]
+    default = default_of(holder, name)
+    if isinstance(declared.kind, Flag):
+        return click.option(*names, is_flag=True, help=declared.help)
+    more: dict[str, Any] = {"type": click_type(declared.kind), "help": declared.help, "metavar": declared.metavar}
+    if isinstance(declared.kind, Words):
+        return click.option(*names, multiple=True, **more)
+    return click.option(*names, default="auto" if isinstance(more["type"], BatchSize) else default, **more)
+
+
+def argument_of(name: str, declared: Option) -> str:
+    """Return what a declared option is called as an argument of commands: its switch, or its own name."""
+    return (declared.switch or name).replace("-", "_")
+
+
+def click_type(kind: Kind) -> click.ParamType[Any] | None:
+    """Return the values that an option takes as click has them; None for any text."""
+    match kind:
+        case Number(word="auto"):
+            return BatchSize()
+        case Number(whole=True):
+            return Count(min=int(kind.low))
+        case Number():
+            return Real(kind.low, kind.high)
+        case Choice():
+            return click.Choice(kind.words)
+        case File():
+            return click.Path(path_type=Path, exists=True)
+        case _:
+            return None
+
+
 def scoring_options(command: Command) -> Command:
     """Add the options of the pass; the command gets them as one `scoring` argument."""
     folder = click.Path(path_type=Path)
-    file = click.Path(path_type=Path, exists=True)
-    options = (
-        click.option("--batch-size", type=BatchSize(), default="auto", help="Most windows per forward pass."),
-        click.option("--bos", type=click.Choice(["auto", "always", "never"]), default="auto", help=BOS_HELP),
-        click.option("--context", "--max-length", "context", type=COUNT, help=CONTEXT_HELP),
-        click.option("--desmooth", type=Real(0, 1, max_open=True), metavar="EPS", help=DESMOOTH_HELP),
-        click.option("--device", default="cpu", metavar="auto|cpu|cuda[:N]|mps", help="Where the model runs."),
-        click.option("--dtype", type=click.Choice(DTYPES), default="float32", help=DTYPE_HELP),
-        click.option(
-            "--follow-links", is_flag=True, help="Read also what links in a folder of texts lead to outside it."
+    options = {
+        "desmooth": click.option("--desmooth", type=Real(0, 1, max_open=True), metavar="EPS", help=DESMOOTH_HELP),
+        "output": click.option(
+            "-o", "--output", type=folder, metavar="RUN", help="Run directory.  [default: in .lossprobe/]"
         ),
-        click.option("--gelu", type=click.Choice(["erf", "tanh"]), default="erf", help=GELU_HELP),
-        click.option("--ignore-config", multiple=True, metavar="KEY", help=IGNORE_HELP),
-        click.option("--max-bytes", type=COUNT, default=1 << 31, help="Refuse longer texts."),
-        click.option("--max-unknown", type=Real(0, 1), default=0.01, help=UNKNOWN_HELP),
-        click.option("--newlines", type=click.Choice(["keep", "lf"]), default="keep", help="lf: CRLF and CR to LF."),
-        click.option("--no-text", is_flag=True, help="Keep the text itself out of the run (confidential texts)."),
-        click.option("-o", "--output", type=folder, metavar="RUN", help="Run directory.  [default: in .lossprobe/]"),
-        click.option("--overwrite", is_flag=True, help="Replace a run with other settings at -o."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress, no notices, no next commands."),
-        click.option("--score-unknown", is_flag=True, help="Score tokens outside the vocabulary too."),
-        click.option("--special-strings", type=click.Choice(SPECIAL_STRINGS), default="control", help=SPECIAL_HELP),
-        click.option("--split-documents", metavar="blank-line|line|REGEX", help="Cut files into documents here."),
-        click.option("--stride", type=COUNT, help=STRIDE_HELP),
-        click.option("--text-field", metavar="NAME", help="Text field of a JSONL.  [default: text, for .jsonl]"),
-        click.option("--tokenizer", type=file, help=TOKENIZER_HELP),
-    )
-    return gather(command, options, Scoring, "scoring")
+        "overwrite": click.option("--overwrite", is_flag=True, help="Replace a run with other settings at -o."),
+        "quiet": click.option("-q", "--quiet", is_flag=True, help="No progress, no notices, no next commands."),
+    }
+    own = list(options)
+    for holder in HOLDERS.values():
+        for name, declared in options_of(holder).items():
+            options[argument_of(name, declared)] = declared_option(name, holder)
+
+    @functools.wraps(command)
+    def gathered(*args: Any, **kwargs: Any) -> Any:
+        groups = {group: _held(holder, kwargs) for group, holder in HOLDERS.items()}
+        scoring = Scoring(**groups, **{name: kwargs.pop(name) for name in own})
+        return command(*args, **kwargs, scoring=scoring)
+
+    for name in sorted(options, reverse=True):
+        gathered = options[name](gathered)
+    return gathered  # type: ignore[return-value]
+
+
+def _held(holder: type[Any], given: dict[str, Any]) -> Any:
+    """Return the options that a dataclass declares, taken out of a command's arguments."""
+    values = {}
+    for name, declared in options_of(holder).items():
+        value = given.pop(argument_of(name, declared))
+        values[name] = not value if declared.switch else value
+    return holder(**values)
 
 
 def view_options(command: Command) -> Command:
@@ -217,13 +242,13 @@ def sources_argument(command: Command) -> Command:
     )(command)
 
 
-def given_options(context: click.Context, kind: type[Any]) -> list[str]:
-    """Return the options of a group that stand on the command line (a variable may serve other commands too)."""
-    return [
-        f"--{field.name.replace('_', '-')}"
-        for field in fields(kind)
-        if context.get_parameter_source(field.name) == ParameterSource.COMMANDLINE
-    ]
+def given_scoring_options(context: click.Context) -> list[str]:
+    """Return the options of the pass that stand on the command line (a variable may serve other commands too)."""
+    names = [field.name for field in fields(Scoring) if field.name not in HOLDERS]
+    for holder in HOLDERS.values():
+        names += [argument_of(name, declared) for name, declared in options_of(holder).items()]
+    given = [name for name in names if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]
+    return [f"--{name.replace('_', '-')}" for name in sorted(given)]
 
 
 def gather(command: Command, options: tuple[Callable[[Command], Command], ...], kind: type[Any], name: str) -> Command:

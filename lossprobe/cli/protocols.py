@@ -13,7 +13,6 @@ from lossprobe.cli.sources import (
     open_source,
     say_notices,
     score_checkpoint,
-    score_options,
 )
 from lossprobe.errors import UsageError
 from lossprobe.plan.protocols import PROTOCOLS
@@ -49,7 +48,7 @@ def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
     source = open_source(sources[1:], scoring)
     check_output(sources[0], scoring.output)
     checkpoint = checkpoint_of_tool(protocol, load_checkpoint(sources[0], scoring))
-    prepared, options = prepare_protocol(protocol, checkpoint, source, score_options(scoring))
+    prepared, options = prepare_protocol(protocol, checkpoint, source, scoring.score)
     run = score_checkpoint(checkpoint, prepared, options, scoring, latest=False).run
     result = measure_protocol(run, protocol)
     lines = (f"as {result.tool}", PROTOCOLS[protocol].why)
@@ -67,7 +66,7 @@ def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
     check_output(sources[0], scoring.output)
     checkpoint = load_checkpoint(sources[0], scoring)
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
-        run, result = score_all_protocols(checkpoint, source, score_options(scoring), progress)
+        run, result = score_all_protocols(checkpoint, source, scoring.score, progress)
     say_notices(checkpoint, source, scoring)
     lines = tuple(f"{row.protocol}: {row.why}" for row in result.table.itertuples())
     present(View("protocols", run, result, lines=lines, left_out=("why",)), outputs)

@@ -36,7 +36,7 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
     """
     from lossprobe.cli.present import View, present
     from lossprobe.cli.progress import show_progress
-    from lossprobe.cli.sources import check_output, load_checkpoint, open_source, say_notices, score_options
+    from lossprobe.cli.sources import check_output, load_checkpoint, open_source, say_notices
     from lossprobe.passes.selfcheck import run_selfcheck
     from lossprobe.report.formats.tables import small_numbers
 
@@ -50,12 +50,10 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
     opened = load_checkpoint(checkpoint, scoring)
 
     def reopen(dtype: str) -> Checkpoint:
-        return load_checkpoint(checkpoint, replace(scoring, dtype=dtype))
+        return load_checkpoint(checkpoint, replace(scoring, load=replace(scoring.load, dtype=dtype)))
 
     with show_progress("checking", quiet=scoring.quiet, unit="checks") as progress:
-        run, result = run_selfcheck(
-            opened, source, score_options(scoring), reopen=reopen, tokens=tokens, progress=progress
-        )
+        run, result = run_selfcheck(opened, source, scoring.score, reopen=reopen, tokens=tokens, progress=progress)
     say_notices(opened, source, scoring)
     shown = small_numbers(result.table, SMALL)
     present(View("selfcheck", run, result, shown=shown), outputs)

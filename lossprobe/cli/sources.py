@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lossprobe.cli.inputs import named_files, protect_files, protect_folder, protect_texts
-from lossprobe.cli.options import Scoring, given_options
+from lossprobe.cli.options import Scoring, given_scoring_options
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.report.talk import say
 from lossprobe.units import visible
@@ -20,7 +20,7 @@ from lossprobe.units import visible
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
 
 if TYPE_CHECKING:
-    from lossprobe.checkpoint.interface import Checkpoint, LoadOptions
+    from lossprobe.checkpoint.interface import Checkpoint
     from lossprobe.passes.score import Scored, ScoreOptions
     from lossprobe.run.reader import Run
     from lossprobe.text.documents import Source, TextSource
@@ -121,7 +121,7 @@ def refuse_scoring_options() -> None:
     Raises:
         UsageError: there are some on the command line.
     """
-    given = given_options(click.get_current_context(), Scoring)
+    given = given_scoring_options(click.get_current_context())
     if given and given != ["--quiet"]:
         raise UsageError(
             "options.scored_already", f"{', '.join(given)}: only for scoring, and this run is scored already",
@@ -136,12 +136,9 @@ def score_text(checkpoint_path: Path, texts: Sequence[Path], scoring: Scoring) -
 
 def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
     """Return the texts as documents, as the scoring options say."""
-    from lossprobe.text.documents import TextOptions, open_text
+    from lossprobe.text.documents import open_text
 
-    options = TextOptions(
-        scoring.split_documents, scoring.text_field, scoring.newlines, scoring.max_bytes, scoring.follow_links
-    )
-    source = open_text(list(texts), options)
+    source = open_text(list(texts), scoring.text)
     protect_texts(named_files(click.get_current_context()), [file.path for file in source.files])
     return source
 
@@ -149,7 +146,7 @@ def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
 def score_source(checkpoint_path: Path, source: Source, scoring: Scoring) -> Scored:
     """Return the run of a checkpoint over documents, scored now unless an identical one is stored."""
     check_output(checkpoint_path, scoring.output)
-    return score_checkpoint(load_checkpoint(checkpoint_path, scoring), source, score_options(scoring), scoring)
+    return score_checkpoint(load_checkpoint(checkpoint_path, scoring), source, scoring.score, scoring)
 
 
 def score_checkpoint(
@@ -182,25 +179,10 @@ def say_notices(checkpoint: Checkpoint, source: Source, scoring: Scoring) -> Non
     """Say what a user should know of a checkpoint and a text that were scored."""
     if scoring.quiet:
         return
-    if scoring.device == "auto":
+    if scoring.load.device == "auto":
         say(f"device: {checkpoint.facts.device}")
     for notice in (*checkpoint.facts.notices, *source.notices):
         say(f"notice: {notice}")
-
-
-def score_options(scoring: Scoring) -> ScoreOptions:
-    """Return the pass's part of the scoring options."""
-    from lossprobe.passes.score import ScoreOptions
-
-    return ScoreOptions(
-        context=scoring.context,
-        stride=scoring.stride,
-        bos=scoring.bos,
-        batch_size=scoring.batch_size,
-        score_unknown=scoring.score_unknown,
-        max_unknown=scoring.max_unknown,
-        keep_text=not scoring.no_text,
-    )
 
 
 def load_checkpoint(path: Path, scoring: Scoring) -> Checkpoint:
@@ -212,24 +194,10 @@ def load_checkpoint(path: Path, scoring: Scoring) -> Checkpoint:
     from lossprobe.checkpoint.desmoothed import DesmoothedCheckpoint
     from lossprobe.checkpoint.detect import open_checkpoint
 
-    checkpoint = open_checkpoint(path, load_options(scoring))
+    checkpoint = open_checkpoint(path, scoring.load)
     protect_files(named_files(click.get_current_context()), checkpoint.facts.files)
     protect_folder(scoring.output, checkpoint.facts.files)
     return checkpoint if scoring.desmooth is None else DesmoothedCheckpoint(checkpoint, scoring.desmooth)
-
-
-def load_options(scoring: Scoring) -> LoadOptions:
-    """Return the checkpoint's part of the scoring options."""
-    from lossprobe.checkpoint.interface import LoadOptions
-
-    return LoadOptions(
-        device=scoring.device,
-        dtype=scoring.dtype,
-        tokenizer=scoring.tokenizer,
-        gelu=scoring.gelu,
-        ignore_config=scoring.ignore_config,
-        special_strings=scoring.special_strings,
-    )
 
 
 def check_output(checkpoint: Path, output: Path | None) -> None:

@@ -14,6 +14,7 @@ from lossprobe import __version__
 from lossprobe.checkpoint.interface import PADDED, Checkpoint
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.passes.planning import PlanOptions, check_unknown, write_plan
+from lossprobe.plan.options import ScoreOptions as ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.plan.windows import Layout, check_window_options
 from lossprobe.run.files import refuse_undecodable, sha256_of_json
@@ -32,32 +33,6 @@ PASS_VERSION = "2"
 DEPENDENCIES = ("numba", "torch", "transformers", "tokenizers")
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """How a text is scored.
-
-    Attributes:
-        context: most input tokens of a window; None takes the model's own. Above it only where positions are computed.
-        stride: new tokens scored by each window after the first; None means windows without overlap.
-        bos: "auto" (one BOS per document where the tokenizer adds one by itself), "always" or "never".
-        batch_size: most windows per forward pass; None chooses by device and memory. Models whose results depend on
-            what else a pass holds get fewer; see `CheckpointFacts.batching`.
-        score_unknown: score text outside the vocabulary instead of leaving it out.
-        max_unknown: refuse a text in which a larger share of tokens is unknown.
-        keep_text: store the text in the run; without it views show tokens, but no text around them.
-        policy: windows and BOS as a whole, in place of `context`, `stride`, `bos` and `score_unknown`.
-    """
-
-    context: int | None = None
-    stride: int | None = None
-    bos: str = "auto"
-    batch_size: int | None = None
-    score_unknown: bool = False
-    max_unknown: float = 0.01
-    keep_text: bool = True
-    policy: WindowPolicy | None = None
 
 
 @dataclass(frozen=True)

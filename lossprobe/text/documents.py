@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from lossprobe.errors import TextError, UsageError
+from lossprobe.options.declare import option
+from lossprobe.options.kinds import Choice, Flag, Number, Text
 from lossprobe.text.counts import slices
 from lossprobe.text.files import STDIN, Budget, TextFile, find_files
 from lossprobe.text.records import parse_record, refuse_surrogates
@@ -39,11 +41,13 @@ class TextOptions:
         follow_links: read also what links in a folder lead to outside of it.
     """
 
-    split_documents: str | None = None
-    text_field: str | None = None
-    newlines: str = "keep"
-    max_bytes: int = 1 << 31
-    follow_links: bool = False
+    split_documents: str | None = option(
+        None, Text(), "Cut files into documents here.", metavar="blank-line|line|REGEX"
+    )
+    text_field: str | None = option(None, Text(), "Text field of a JSONL.  [default: text, for .jsonl]", metavar="NAME")
+    newlines: str = option("keep", Choice(("keep", "lf")), "lf: CRLF and CR to LF.")
+    max_bytes: int = option(1 << 31, Number(1, 1 << 40, whole=True), "Refuse longer texts.", in_audit_file=False)
+    follow_links: bool = option(False, Flag(), "Read also what links in a folder of texts lead to outside it.")
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from lossprobe.audit.settings import (
     BaselineSettings,
     Check,
     DataSettings,
-    EvalSettings,
     Limit,
     ModelSettings,
     StatsSettings,
 )
 from lossprobe.errors import LossprobeError, NotComparableError, OutputError
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.run.baseline import MANIFEST, TOKENS, is_baseline, open_baseline, write_baseline
 from lossprobe.run.reader import open_run
 
@@ -108,6 +108,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 from lossprobe.run.baseline import write_baseline
 from lossprobe.run.reader import open_run
+from lossprobe.plan.options import ScoreOptions
 import pyarrow.parquet, duckdb
 
 base, run, states, names = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), sys.argv[4].split(",")
@@ -255,9 +256,9 @@ def audited(tmp_path, monkeypatch):
     (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     settings = AuditSettings(
         file=tmp_path / "lossprobe.toml",
-        model=ModelSettings(tmp_path / "model"),
-        windows=EvalSettings(context=16, bos="never"),
-        data=(DataSettings("text", tmp_path / "text.jsonl"),),
+        model=ModelSettings(checkpoint=tmp_path / "model"),
+        windows=ScoreOptions(context=16, bos="never"),
+        data=(DataSettings(name="text", path=tmp_path / "text.jsonl"),),
         baseline=BaselineSettings(tmp_path / "baselines"),
         stats=StatsSettings(),
         checks=(Check("nll", "text", "nll", Limit("max_increase", 0.0001)),),

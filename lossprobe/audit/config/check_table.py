@@ -12,9 +12,9 @@ from lossprobe.audit.config.document import Document
 from lossprobe.audit.config.schema import IN_PERCENT, KNOWN_BEFORE, LIMIT_KEYS, ONLY_IN_PERCENT, RANGES
 from lossprobe.audit.config.tables import header, read_table
 from lossprobe.audit.config.toml_lines import KeyPath
-from lossprobe.audit.config.values import nearest, shown_value
 from lossprobe.audit.settings import ABSOLUTE_LIMITS, BaselineSettings, Check, Limit
 from lossprobe.errors import UsageError
+from lossprobe.options.kinds import nearest, shown_value
 
 PARAMETERS = {"nats": "share_above", "quantile": "quantile"}
 

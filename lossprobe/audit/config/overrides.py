@@ -10,8 +10,8 @@ from typing import Any
 from lossprobe.audit.config.document import Document
 from lossprobe.audit.config.schema import ALL_KEYS, NAME, TABLES
 from lossprobe.audit.config.toml_lines import KeyPath
-from lossprobe.audit.config.values import nearest
 from lossprobe.errors import UsageError
+from lossprobe.options.kinds import nearest
 
 
 @dataclass(frozen=True)

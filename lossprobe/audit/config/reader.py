@@ -10,17 +10,17 @@ from lossprobe.audit.config.document import INIT_HINT, PYPROJECT, Document, file
 from lossprobe.audit.config.overrides import Override, apply_overrides
 from lossprobe.audit.config.schema import CHECK, DATA, LIMIT_KEYS, NAME, TABLES
 from lossprobe.audit.config.tables import check_shape, header, read_table, table_origins
-from lossprobe.audit.config.values import BadValueError
 from lossprobe.audit.settings import (
     AuditSettings,
     BaselineSettings,
     Check,
     DataSettings,
-    EvalSettings,
     ModelSettings,
     StatsSettings,
 )
 from lossprobe.errors import UsageError
+from lossprobe.options.kinds import BadValueError
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.splitting import separator_pattern
 from lossprobe.units import visible
 
@@ -62,7 +62,7 @@ def read_settings(path: Path, overrides: Sequence[Override] = ()) -> AuditSettin
     document = read_document(path)
     check_shape(document)
     apply_overrides(document, overrides)
-    windows = EvalSettings(**read_table(document, ("eval",)))
+    windows = ScoreOptions(**read_table(document, ("eval",)))
     _check_stride(document, windows)
     data = tuple(_read_data(document))
     baseline = BaselineSettings(**read_table(document, ("baseline",)))
@@ -78,7 +78,7 @@ def read_settings(path: Path, overrides: Sequence[Override] = ()) -> AuditSettin
     )
 
 
-def _check_stride(document: Document, windows: EvalSettings) -> None:
+def _check_stride(document: Document, windows: ScoreOptions) -> None:
     if windows.stride is not None and windows.context is not None and windows.stride > windows.context:
         text = f"stride = {windows.stride} in {header(document, ('eval',))}: more than the context, {windows.context}"
         raise document.error("value", ("eval", "stride"), text)
@@ -96,7 +96,7 @@ def _read_data(document: Document) -> Iterator[DataSettings]:
             raise document.error("value", keys, f'the name "{visible(name, 60)}" of a text {error}') from None
         values = read_table(document, keys, required=("path",))
         _check_separator(document, name, values.get("split_documents"))
-        yield DataSettings(name, **values)
+        yield DataSettings(name=name, **values)
 
 
 def _check_separator(document: Document, name: str, split: str | None) -> None:

@@ -5,42 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lossprobe.analysis.rows.token_classes import FORMS
-from lossprobe.audit.config.values import Choice, File, Flag, Kind, Number, Text, Words
 from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, METRICS, MISSING, RULES
+from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.options.declare import kinds_of
+from lossprobe.options.kinds import Choice, File, Flag, Kind, Number, Text
+from lossprobe.plan.options import ScoreOptions
+from lossprobe.text.documents import TextOptions
 
 SCHEMA_VERSION = 1
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-BOS = ("auto", "always", "never")
-MAX_COUNT = 2**31 - 1
-COUNT = Number(1, MAX_COUNT, whole=True)
 NAME = Text("[A-Za-z0-9][A-Za-z0-9._-]{0,99}", "letters, digits and . _ -, the first a letter or digit, at most 100")
 
 Keys = Mapping[str, Kind]
 
-MODEL: Keys = {
-    "checkpoint": File(),
-    "tokenizer": File(),
-    "device": Text("auto|cpu|mps|cuda(:[0-9]{1,4})?", "auto, cpu, cuda, cuda:N or mps"),
-    "dtype": Choice(DTYPES),
-    "gelu": Choice(("erf", "tanh")),
-    "ignore_config": Words(),
-    "special_strings": Choice(("control", "text")),
-}
-EVAL: Keys = {
-    "context": COUNT,
-    "stride": COUNT,
-    "bos": Choice(BOS),
-    "batch_size": Number(1, MAX_COUNT, whole=True, word="auto"),
-    "score_unknown": Flag(),
-    "max_unknown": Number(0, 1),
-}
+MODEL: Keys = {"checkpoint": File(), **kinds_of(LoadOptions)}
+EVAL: Keys = kinds_of(ScoreOptions)
 DATA: Keys = {
     "path": File(),
     "sha256": Text("[0-9A-Fa-f]{64}", "64 hexadecimal digits", lower=True),
-    "text_field": Text(),
-    "split_documents": Text(),
-    "newlines": Choice(("keep", "lf")),
-    "follow_links": Flag(),
+    **kinds_of(TextOptions),
 }
 BASELINE: Keys = {"path": File(), "missing": Choice(MISSING)}
 STATS: Keys = {

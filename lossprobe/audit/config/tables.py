@@ -8,8 +8,8 @@ from typing import Any
 from lossprobe.audit.config.document import Document
 from lossprobe.audit.config.schema import ALL_KEYS, HEADERS, SCHEMA_VERSION, TOP_LEVEL, Keys, other_table
 from lossprobe.audit.config.toml_lines import KeyPath
-from lossprobe.audit.config.values import BadValueError, File, Kind, name_of, nearest, shown_value
 from lossprobe.errors import UsageError
+from lossprobe.options.kinds import BadValueError, File, Kind, name_of, nearest, shown_value
 from lossprobe.units import visible
 
 

@@ -21,7 +21,7 @@ from lossprobe.audit.checks.metrics import Metric, metric_of
 from lossprobe.audit.checks.pairing import Scored
 from lossprobe.audit.checks.stopping import Look, baseline_skew, why_not
 from lossprobe.audit.checks.verdicts import CheckResult, TextResult
-from lossprobe.audit.gate.texts import Prepared, score_options, to_be_created
+from lossprobe.audit.gate.texts import Prepared, to_be_created
 from lossprobe.audit.gate.whole import refuse_per_byte
 from lossprobe.audit.settings import AuditSettings, Check
 from lossprobe.checkpoint.interface import Checkpoint
@@ -211,7 +211,7 @@ def _score_chosen(
     """Return some documents scored, beside their rows of the baseline; None where they hold no token to score."""
     source = ChosenDocuments(text.source, frozenset(chosen))
     progress = tally.of_look(tally.documents + len(chosen))
-    options = replace(score_options(settings), max_unknown=1.0)  # the limit is for all documents together
+    options = replace(settings.windows, max_unknown=1.0)  # the limit is for all documents together
     try:
         run = score_into(folder / "run", checkpoint, source, options, progress=progress).run
     except NothingToScoreError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ from lossprobe.audit.checks.metrics import metric_of
 from lossprobe.audit.settings import AuditSettings, Check, DataSettings
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NotComparableError, TextError, UsageError
-from lossprobe.passes.score import ScoreOptions, describe, tell_beyond_trained, window_policy
+from lossprobe.passes.score import describe, tell_beyond_trained, window_policy
 from lossprobe.run.baseline import LOSS, MODEL_COLUMNS, UPDATE, is_baseline, open_baseline
 from lossprobe.run.files import sha256_of
 from lossprobe.run.reader import Run
-from lossprobe.text.documents import Source, TextOptions, open_text
+from lossprobe.text.documents import Source, open_text
 from lossprobe.units import visible
 
 
@@ -61,7 +61,7 @@ def prepare(
         NotComparableError: a baseline is missing, damaged, or of another text, tokenizer, windows or dtype.
         LossprobeError: a text or an option is refused; see `pipeline.score`.
     """
-    options = score_options(settings)
+    options = settings.windows
     policy = window_policy(checkpoint, options)
     prepared = []
     for data in settings.data:
@@ -69,8 +69,7 @@ def prepare(
         if not checks:
             continue
         _refuse_other_file(data)
-        cut = TextOptions(data.split_documents, data.text_field, data.newlines, follow_links=data.follow_links)
-        source = open_text([data.path], cut)
+        source = open_text([data.path], data)
         tell_beyond_trained(checkpoint, policy.context, source)
         described = describe(checkpoint, source, policy, options)
         text = Prepared(data, source, checks, described, None, _place(settings, data))
@@ -132,11 +131,6 @@ def to_be_created(settings: AuditSettings, text: Prepared) -> bool:
     """Return whether the baseline of a text is missing, is needed, and is to be made from this model."""
     missing = text.folder is not None and not is_baseline(text.folder)
     return settings.baseline.missing == "create" and missing and text.needs_baseline
-
-
-def score_options(settings: AuditSettings) -> ScoreOptions:
-    """Return the pass's part of an audit file."""
-    return ScoreOptions(**asdict(settings.windows))
 
 
 def baseline_columns(checks: Sequence[Check]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lossprobe.audit.checks.verdicts import AuditResult
 from lossprobe.audit.gate.gate import Shown, audit_texts, unseen
-from lossprobe.audit.gate.texts import baseline_columns, prepare, score_options
+from lossprobe.audit.gate.texts import baseline_columns, prepare
 from lossprobe.audit.settings import AuditSettings
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NotComparableError
@@ -57,7 +57,7 @@ def update_baseline(
     written = []
     for text in texts:
         if text.folder is not None and text.needs_baseline:
-            run = score(checkpoint, text.source, score_options(settings)).run  # stored already
+            run = score(checkpoint, text.source, settings.windows).run  # stored already
             write_baseline(run, text.folder, baseline_columns(text.checks))
             written.append(text.folder)
     return result, written

@@ -11,7 +11,7 @@ from lossprobe.audit.checks.decisions import Measured, conclude, measure_rows, m
 from lossprobe.audit.checks.metrics import Metric, metric_of
 from lossprobe.audit.checks.pairing import Scored
 from lossprobe.audit.checks.verdicts import CheckResult, TextResult
-from lossprobe.audit.gate.texts import Prepared, baseline_columns, score_options, to_be_created
+from lossprobe.audit.gate.texts import Prepared, baseline_columns, to_be_created
 from lossprobe.audit.settings import AuditSettings, Check
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import TextError
@@ -24,7 +24,7 @@ def audit_whole(
     settings: AuditSettings, checkpoint: Checkpoint, text: Prepared, progress: Progress | None
 ) -> tuple[list[CheckResult], TextResult]:
     """Return the verdicts of one text, all of it scored."""
-    run = score(checkpoint, text.source, score_options(settings), progress=progress).run
+    run = score(checkpoint, text.source, settings.windows, progress=progress).run
     scored = Scored(run, find_clusters(run), text.baseline)
     if scored.clusters.note:
         text.source.notices.append(scored.clusters.note)

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from lossprobe.audit.config.document import INIT_HINT, MAX_FILE_BYTES
 from lossprobe.audit.config.origins import settings_table
 from lossprobe.audit.config.reader import Override, find_config, read_settings
-from lossprobe.audit.config.schema import ALL_KEYS, DTYPES, IN_PERCENT, LIMIT_KEYS
+from lossprobe.audit.config.schema import ALL_KEYS, IN_PERCENT, LIMIT_KEYS
 from lossprobe.audit.settings import (
     LIMITS,
     METRICS,
     BaselineSettings,
     Check,
     DataSettings,
-    EvalSettings,
     Limit,
     ModelSettings,
     StatsSettings,
 )
 from lossprobe.errors import LossprobeError, UsageError
+from lossprobe.plan.options import ScoreOptions
 
 SHORTEST = """\
 schema = 1
@@ -120,9 +120,9 @@ def test_the_shortest_file_takes_the_defaults(tmp_path):
     path = write(tmp_path, SHORTEST)
     audit = read_settings(path)
     assert audit.file == path
-    assert audit.model == ModelSettings(tmp_path / "out/ckpt")
-    assert audit.windows == EvalSettings()
-    assert audit.data == (DataSettings("heldout", tmp_path / "data/heldout.jsonl"),)
+    assert audit.model == ModelSettings(checkpoint=tmp_path / "out/ckpt")
+    assert audit.windows == ScoreOptions()
+    assert audit.data == (DataSettings(name="heldout", path=tmp_path / "data/heldout.jsonl"),)
     assert audit.baseline == BaselineSettings(tmp_path / "baselines/main")
     assert audit.stats == StatsSettings()
     assert audit.checks == (Check("no-regression", "heldout", "nll", Limit("max_increase", 0.01), line=8),)
@@ -130,11 +130,16 @@ def test_the_shortest_file_takes_the_defaults(tmp_path):
 
 def test_the_longest_file_says_everything(tmp_path):
     audit = read_settings(write(tmp_path, LONGEST))
-    assert audit.model == ModelSettings(tmp_path / "../ckpt", Path("/abs/meta.pkl"), "cuda:1", "bfloat16", "tanh")
-    assert audit.windows == EvalSettings(256, 256, "never", 8, True, 1.0)
+    assert audit.model == ModelSettings(
+        checkpoint=tmp_path / "../ckpt", tokenizer=Path("/abs/meta.pkl"), device="cuda:1", dtype="bfloat16", gelu="tanh"
+    )
+    assert audit.windows == ScoreOptions(256, 256, "never", 8, True, 1.0)
     sha256 = "abcdefabcdef0123456789abcdefabcdef0123456789abcdefabcdef01234567"
-    assert audit.data[0] == DataSettings("heldout", tmp_path / "data/heldout.jsonl", sha256, "body", "\\n---\\n", "lf")
-    assert audit.data[1] == DataSettings("code.v1", tmp_path / "code")
+    assert audit.data[0] == DataSettings(
+        name="heldout", path=tmp_path / "data/heldout.jsonl", sha256=sha256,
+        text_field="body", split_documents="\\n---\\n", newlines="lf",
+    )  # fmt: skip
+    assert audit.data[1] == DataSettings(name="code.v1", path=tmp_path / "code")
     assert audit.baseline == BaselineSettings(tmp_path / "baselines/main", "create")
     assert audit.stats == StatsSettings(0.99, 7, True)
     first, second = audit.checks
@@ -168,10 +173,11 @@ def test_the_section_of_a_pyproject_says_the_same(tmp_path):
 
 
 def test_the_schema_has_the_names_of_the_settings():
-    kinds = {"model": ModelSettings, "eval": EvalSettings, "baseline": BaselineSettings, "stats": StatsSettings}
-    for name, kind in kinds.items():
+    for name, kind in {"baseline": BaselineSettings, "stats": StatsSettings}.items():
         assert list(ALL_KEYS[name]) == [field.name for field in dataclasses.fields(kind)]
-    assert ["name", *ALL_KEYS["data"]] == [field.name for field in dataclasses.fields(DataSettings)]
+    elsewhere = {"name", "keep_text", "policy", "max_bytes"}  # the name is in the header; the others are no keys
+    for name, kind in {"model": ModelSettings, "eval": ScoreOptions, "data": DataSettings}.items():
+        assert set(ALL_KEYS[name]) == {field.name for field in dataclasses.fields(kind)} - elsewhere
     named = [{"class": "token_class"}.get(key, key) for key in ALL_KEYS["check"] if key not in LIMIT_KEYS]
     assert sorted([*named, "limit", "line"]) == sorted(field.name for field in dataclasses.fields(Check))
     assert tuple(LIMIT_KEYS) == LIMITS
@@ -181,10 +187,9 @@ def test_the_words_are_those_of_score():
     from lossprobe.cli.score import score
 
     options = {option.name: option for option in score.params}
-    assert tuple(options["dtype"].type.choices) == DTYPES
-    for table, key in (("model", "gelu"), ("eval", "bos"), ("data", "newlines")):
+    for table, key in (("model", "dtype"), ("model", "gelu"), ("eval", "bos"), ("data", "newlines")):
         assert tuple(options[key].type.choices) == ALL_KEYS[table][key].words
-    for kind in (ModelSettings, EvalSettings, DataSettings):
+    for kind in (ModelSettings, ScoreOptions, DataSettings):
         for field in dataclasses.fields(kind):
             default = getattr(options.get(field.name), "default", None)
             if isinstance(default, str | float) and field.name != "batch_size":

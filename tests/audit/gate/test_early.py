@@ -20,12 +20,12 @@ from lossprobe.audit.settings import (
     BaselineSettings,
     Check,
     DataSettings,
-    EvalSettings,
     Limit,
     ModelSettings,
     StatsSettings,
 )
 from lossprobe.errors import NotComparableError, NothingToScoreError, TextError, UsageError
+from lossprobe.plan.options import ScoreOptions
 
 NLL = METRICS["nll"]
 DOCUMENTS = 60
@@ -55,9 +55,9 @@ def folder(tmp_path, monkeypatch):
 def settings_of(folder, *checks, stop_early=False, seed=0, baseline=True, **data):
     return AuditSettings(
         file=folder / "lossprobe.toml",
-        model=ModelSettings(folder / "model"),
-        windows=EvalSettings(context=16, bos="never"),
-        data=(DataSettings("text", folder / "text.jsonl", **data),),
+        model=ModelSettings(checkpoint=folder / "model"),
+        windows=ScoreOptions(context=16, bos="never"),
+        data=(DataSettings(name="text", path=folder / "text.jsonl", **data),),
         baseline=BaselineSettings(folder / "baselines" if baseline else None),
         stats=StatsSettings(seed=seed, stop_early=stop_early),
         checks=checks or (check_of(),),
@@ -235,7 +235,9 @@ def test_a_baseline_has_no_place_in_a_text(folder):
     (folder / "text").mkdir()
     (folder / "text" / "a.txt").write_text("abc def")
     settings = settings_of(folder)
-    settings = replace(settings, data=(DataSettings("text", folder / "text"),), baseline=BaselineSettings(folder))
+    settings = replace(
+        settings, data=(DataSettings(name="text", path=folder / "text"),), baseline=BaselineSettings(folder)
+    )
     with pytest.raises(UsageError, match="is, or lies in, a text"):
         update_baseline(settings, old_model())
 
@@ -243,7 +245,7 @@ def test_a_baseline_has_no_place_in_a_text(folder):
 def test_what_differs_from_the_baseline_is_named(folder):
     update_baseline(settings_of(folder), old_model())
     with pytest.raises(NotComparableError, match=r"differs in context \(16 and 8\), stride"):
-        run_audit(replace(settings_of(folder), windows=EvalSettings(context=8, bos="never")), old_model())
+        run_audit(replace(settings_of(folder), windows=ScoreOptions(context=8, bos="never")), old_model())
     with pytest.raises(NotComparableError, match="lacks top_id, which a check needs"):
         run_audit(settings_of(folder, replace(check_of(), metric="accuracy")), old_model())
     (folder / "text.jsonl").write_text(json.dumps({"text": "another text"}) + "\n")

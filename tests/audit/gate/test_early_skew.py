@@ -18,11 +18,11 @@ from lossprobe.audit.settings import (
     BaselineSettings,
     Check,
     DataSettings,
-    EvalSettings,
     Limit,
     ModelSettings,
     StatsSettings,
 )
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.report.audit.json import audit_to_json
 from lossprobe.report.audit.markdown import audit_to_markdown
 from lossprobe.report.audit.text import audit_to_terminal
@@ -49,9 +49,9 @@ class Broken(torch.nn.Module):
 def settings_of(folder, limit, *, early=True, seed=0, **choices):
     return AuditSettings(
         file=folder / "lossprobe.toml",
-        model=ModelSettings(folder / "model"),
-        windows=EvalSettings(context=32, bos="never"),
-        data=(DataSettings("text", folder / "text.jsonl"),),
+        model=ModelSettings(checkpoint=folder / "model"),
+        windows=ScoreOptions(context=32, bos="never"),
+        data=(DataSettings(name="text", path=folder / "text.jsonl"),),
         baseline=BaselineSettings(folder / "baselines"),
         stats=StatsSettings(seed=seed, stop_early=early),
         checks=(Check("nll", "text", "nll", Limit("max_increase", limit), **choices),),

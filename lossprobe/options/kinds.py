@@ -1,4 +1,4 @@
-"""Kinds of values in an audit file: which ones each takes, and what they become. Strict: nothing is guessed."""
+"""Kinds of values that options take: which ones each takes, and what they become. Strict: nothing is guessed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Protocol
 from lossprobe.units import visible
 
 MAX_INTEGER = 2**63 - 1  # what TOML promises
+MAX_COUNT = 2**31 - 1  # beyond any text; libraries count in 32 or 64 bits, and fail in their own words
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "an array",
          dict: "a table", datetime.datetime: "a time", datetime.date: "a date", datetime.time: "a time"}  # fmt: skip
 
