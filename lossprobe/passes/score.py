@@ -13,6 +13,7 @@ from typing import Any
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import PADDED, Checkpoint
 from lossprobe.errors import OutputError, UsageError
+from lossprobe.passes.engines import Engine, LocalEngine, Part, PartOptions
 from lossprobe.passes.planning import PlanOptions, check_unknown, write_plan
 from lossprobe.plan.options import ScoreOptions as ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
@@ -23,7 +24,6 @@ from lossprobe.run.latest import RUNS_FOLDER, runs_folder, write_latest
 from lossprobe.run.reader import Run, open_run
 from lossprobe.run.reuse import stored_plan, stored_run
 from lossprobe.run.store import RunStore
-from lossprobe.scoring.scorer import PassOptions, score_part
 from lossprobe.text.documents import Source, fingerprint
 from lossprobe.units import format_count, plural, visible
 
@@ -70,7 +70,7 @@ def score(
     return scored
 
 
-def score_into(
+def score_into(  # noqa: PLR0913 - those of `score`, and who does the work
     output: Path | None,
     checkpoint: Checkpoint,
     source: Source,
@@ -78,8 +78,12 @@ def score_into(
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> Scored:
-    """Return what `score` does, without making it the latest run of the working folder."""
+    """Return what `score` does, without making it the latest run of the working folder.
+
+    An `engine` scores the parts, with the same checkpoint opened by itself; None scores them in this process.
+    """
     options = options or ScoreOptions()
     if output is not None:
         refuse_undecodable(output)
@@ -106,7 +110,8 @@ def score_into(
             plan["inputs"] = stored_inputs(checkpoint.facts.files, path)
             store.finish_plan(plan)
         check_unknown(plan["counts"], source, options.max_unknown)
-        _score_parts(store, checkpoint, plan, source, options.batch_size, progress or _no_progress)
+        parts = PartOptions(options.batch_size, plan["sample_every"])
+        _score_parts(store, engine or LocalEngine(checkpoint), plan, parts, source, progress or _no_progress)
         store.finish(plan)
     return Scored(open_run(path), reused=False)
 
@@ -117,10 +122,10 @@ def _no_progress(done: int, total: int) -> None:
 
 def _score_parts(
     store: RunStore,
-    checkpoint: Checkpoint,
+    engine: Engine,
     plan: dict[str, Any],
+    options: PartOptions,
     source: Source,
-    batch_size: int | None,
     progress: Progress,
 ) -> None:
     """Score and store every part that is not there yet, or no longer as it was stored."""
@@ -138,11 +143,10 @@ def _score_parts(
         ahead += scored
         progress(ahead, total)
 
-    options = PassOptions(batch_size, plan["sample_every"], advance)
-    for index in pending:
-        rows = store.read_plan_part(index)
-        store.write_part(index, rows, score_part(checkpoint, rows, first_rows[index], options))
-        done = ahead = done + plan["part_rows"][index]
+    parts = (Part(index, store.read_plan_part(index), first_rows[index]) for index in pending)
+    for part, scores in engine.score(parts, options, advance):
+        store.write_part(part.index, part.rows, scores)
+        done = ahead = done + plan["part_rows"][part.index]
         progress(done, total)
 
 

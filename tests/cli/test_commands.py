@@ -226,7 +226,8 @@ FORKS = """
 import json, os, signal, sys, time
 import lossprobe.checkpoint.families.huggingface
 import lossprobe.passes.planning as planning
-import lossprobe.passes.score as pipeline
+import lossprobe.passes.engines as engines
+import lossprobe.passes.score
 from lossprobe.cli.main import main
 from lossprobe.plan.rows import cut_parts
 from lossprobe.scoring.scorer import score_part
@@ -241,7 +242,7 @@ def score(folder, arguments, pause):
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
     planning.cut_parts = lambda documents: cut_parts(documents, 256)
-    pipeline.score_part = slowly
+    engines.score_part = slowly
     sys.argv = ["lossprobe", *arguments]
     main()
 

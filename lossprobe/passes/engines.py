@@ -1,0 +1,78 @@
+"""Who scores the parts of a plan: an engine takes parts and gives part scores back, and writes nothing.
+
+What goes in and what comes out is plain data that pickles, so that an engine may score parts in other processes or on
+other machines, in any order, and again where a worker was lost: the driver alone stores what comes back, and the run is
+the same to the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.plan.part_scores import PartScores
+from lossprobe.plan.rows import Rows
+from lossprobe.scoring.scorer import PassOptions, score_part
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a plan.
+
+    Attributes:
+        index: its number in the plan.
+        rows: its own rows, and those before them that are only context.
+        first_row: number of its first own row in the run.
+    """
+
+    index: int
+    rows: Rows
+    first_row: int
+
+
+@dataclass(frozen=True)
+class PartOptions:
+    """How every part of a pass is scored.
+
+    Attributes:
+        batch_size: most windows per forward pass; None chooses by device and memory.
+        sample_every: the temperature ladder is kept for every n-th row of the run.
+    """
+
+    batch_size: int | None
+    sample_every: int
+
+
+class Engine(Protocol):
+    """Scores parts, wherever its models are."""
+
+    def score(self, parts: Iterable[Part], options: PartOptions, advance: Advance) -> Iterator[tuple[Part, PartScores]]:
+        """Yield every part with its scores, in any order, each once.
+
+        Args:
+            parts: the parts; taken as they are needed.
+            options: the same for all parts.
+            advance: called with tokens as they are scored, where that is known before a part is done; a part that
+                failed is taken back by a negative number.
+
+        Raises:
+            LossprobeError: as `score_part`.
+        """
+        ...
+
+
+class LocalEngine:
+    """Scores parts one after the other in this process, with a checkpoint that is open."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+
+    def score(self, parts: Iterable[Part], options: PartOptions, advance: Advance) -> Iterator[tuple[Part, PartScores]]:
+        """Yield every part with its scores, in order."""
+        passing = PassOptions(options.batch_size, options.sample_every, advance)  # holds buffers for all parts
+        for part in parts:
+            yield part, score_part(self._checkpoint, part.rows, part.first_row, passing)
