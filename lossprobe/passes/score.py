@@ -143,8 +143,8 @@ def _score_parts(
         ahead += scored
         progress(ahead, total)
 
-    parts = (Part(index, store.read_plan_part(index), first_rows[index]) for index in pending)
-    for part, scores in engine.score(parts, options, advance):
+    wanted = (Part(index, store.read_plan_part(index), first_rows[index]) for index in pending)
+    for part, scores in engine.score(wanted, options, advance):
         store.write_part(part.index, part.rows, scores)
         done = ahead = done + plan["part_rows"][part.index]
         progress(done, total)
