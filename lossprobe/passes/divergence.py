@@ -1,6 +1,6 @@
 """Two checkpoints and a text to how far they are apart, in one pass of both; nothing of it is written.
 
-The text is read twice: once to count and to refuse it before the models run, once to score it.
+The text is gone through twice: once to count and to refuse it before the models run, once to score it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.compare.divergence_tally import ComparedTokens, DivergenceTally
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
-from lossprobe.errors import NotComparableError, NothingToScoreError, TextError
+from lossprobe.errors import NotComparableError, NothingToScoreError
+from lossprobe.passes.known_text import read_again, text_sha256, tokens_of
 from lossprobe.passes.planning import check_ids, check_unknown
 from lossprobe.passes.score import Progress, ScoreOptions, tell_beyond_trained, window_policy
 from lossprobe.passes.tally import DocumentCount, merge_unknown
-from lossprobe.plan.rows import Rows, WindowPolicy, cut_parts, plan_documents, plan_pieces
+from lossprobe.plan.rows import WindowPolicy, cut_parts, plan_documents, plan_pieces
 from lossprobe.scoring.pair import compare_part
 from lossprobe.scoring.scorer import PassOptions
-from lossprobe.text.documents import Document, Fingerprint, Source
+from lossprobe.text.documents import Document, Source
 from lossprobe.units import format_count, visible
 
 
@@ -53,7 +54,8 @@ def measure_divergence(
     policy = min(policies, key=lambda one: one.context)
     for checkpoint in (first, second):
         tell_beyond_trained(checkpoint, policy.context, source)
-    count = _count(first, source, policy)
+    sha256 = text_sha256(source)
+    count = _count(first, source, sha256, policy)
     count.check(source, options.max_unknown)
     done = 0
 
@@ -66,11 +68,9 @@ def measure_divergence(
     advance(0)
     tally = DivergenceTally(first.facts.name, second.facts.name)
     passing = PassOptions(options.batch_size, advance=advance)
-    seen = Fingerprint()
-    for part in cut_parts(_planned(source, first.tokenizer, policy, seen)):
+    planned = plan_documents((tokens for _, tokens in _tokenized(source, sha256, first.tokenizer)), policy)
+    for part in cut_parts(planned):
         tally.add(ComparedTokens(**vars(compare_part((first, second), part, passing))))
-    if seen.hexdigest() != count.sha256:
-        raise TextError("text.changed", f"{source.name}: the text changed while it was read (sha256 differs)")
     return tally.result(_notes(first, second, policies))
 
 
@@ -95,23 +95,16 @@ def _refuse_different(first: Checkpoint, second: Checkpoint) -> None:
         )
 
 
-def _tokenized(source: Source, tokenizer: Tokenizer, seen: Fingerprint) -> Iterator[tuple[Document, Tokens]]:
+def _tokenized(source: Source, sha256: str, tokenizer: Tokenizer) -> Iterator[tuple[Document, Tokens]]:
     """Yield every document with its tokens."""
-    for document in source.documents():
-        seen.add(document)
-        yield document, tokenizer.encode(document.text)
-
-
-def _planned(source: Source, tokenizer: Tokenizer, policy: WindowPolicy, seen: Fingerprint) -> Iterator[Rows]:
-    """Yield the rows of every document in pieces, as `run.planning` plans them."""
-    return plan_documents((tokens for _, tokens in _tokenized(source, tokenizer, seen)), policy)
+    for document in read_again(source, sha256):
+        yield document, tokens_of(source, document.text, tokenizer)
 
 
 @dataclass
 class _Count:
     """What is known of a text before it is scored."""
 
-    sha256: str = ""
     tokens: int = 0
     scored: int = 0
     unknown: int = 0
@@ -142,21 +135,20 @@ class _Count:
         check_unknown(counts, source, max_unknown)
 
 
-def _count(checkpoint: Checkpoint, source: Source, policy: WindowPolicy) -> _Count:
+def _count(checkpoint: Checkpoint, source: Source, sha256: str, policy: WindowPolicy) -> _Count:
     """Return the counts of a text.
 
     Raises:
         CheckpointError: the tokenizer gives an id that the model does not have.
     """
-    count, seen = _Count(), Fingerprint()
-    for document, tokens in _tokenized(source, checkpoint.tokenizer, seen):
+    count = _Count()
+    for document, tokens in _tokenized(source, sha256, checkpoint.tokenizer):
         check_ids(tokens, checkpoint.facts.vocab_size)
         one = DocumentCount(document)
         one.add_tokens(tokens)
         for rows in plan_pieces(0, tokens, policy, first_window=0):
             one.add_rows(rows.take(rows.own))
         count.add(one)
-    count.sha256 = seen.hexdigest()
     return count
 
 

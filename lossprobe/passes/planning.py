@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.errors import CheckpointError, TextError
+from lossprobe.passes.known_text import read_again, tokens_of
 from lossprobe.passes.tally import DocumentCount, Tally
 from lossprobe.plan.rows import Rows, WindowPolicy, cut_parts, plan_pieces, row_count
 from lossprobe.plan.windows import Layout
 from lossprobe.run.files import fill_table
 from lossprobe.run.schema import DOCUMENT_COLUMNS, DOCUMENTS, VOCABULARY, VOCABULARY_COLUMNS, arrow_schema
 from lossprobe.run.store import RunStore
-from lossprobe.text.documents import Document, Fingerprint, Source
+from lossprobe.text.documents import Document, Source
 from lossprobe.units import format_count, plural, visible
 
 FLUSH_BYTES = 4 << 20
@@ -55,15 +56,12 @@ def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: P
     """
     store.start_plan()
     tally = Tally()
-    seen = Fingerprint()
     part_rows = []
     with _document_writer(store) as writer:
-        planned = _plan_documents(source, tokenizer, options, _Sinks(writer, tally, seen))
+        planned = _plan_documents(source, tokenizer, options, _Sinks(writer, tally))
         for index, rows in enumerate(cut_parts(planned)):
             store.write_plan_part(index, rows)
             part_rows.append(int(rows.own.sum()))
-    if seen.hexdigest() != options.text_sha256:
-        raise TextError("text.changed", f"{source.name}: the text changed while it was read (sha256 differs)")
     tally.check(source)
     write_vocabulary(store, tokenizer, options.vocab_size)
     total = sum(part_rows)
@@ -84,30 +82,28 @@ def write_vocabulary(store: RunStore, tokenizer: Tokenizer, vocab_size: int) -> 
 
 def _plan_documents(source: Source, tokenizer: Tokenizer, options: PlanOptions, sinks: _Sinks) -> Iterator[Rows]:
     window = 0
-    for number, document in enumerate(source.documents()):
-        sinks.fingerprint.add(document)
+    for number, document in enumerate(read_again(source, options.text_sha256)):
         count = DocumentCount(document)
-        window = yield from _plan_one(number, window, count, tokenizer, options)
+        tokens = tokens_of(source, document.text, tokenizer)
+        window = yield from _plan_one(number, window, count, tokens, options)
+        del tokens  # before the document is stored
         record = count.record(number, options.keep_text)
         sinks.writer.add(record)
         sinks.tally.add(count, record)
 
 
 def _plan_one(
-    number: int, window: int, count: DocumentCount, tokenizer: Tokenizer, options: PlanOptions
+    number: int, window: int, count: DocumentCount, tokens: Tokens, options: PlanOptions
 ) -> Generator[Rows, None, int]:
     """Yield the rows of one document in pieces; return the number of the window after its last one.
-
-    Its tokens are let go when it returns, before the document is stored.
 
     Args:
         number: the document's number.
         window: number of its first window in the whole run.
         count: where what is learned goes.
-        tokenizer: gives its tokens.
+        tokens: its tokens.
         options: as `write_plan`.
     """
-    tokens = tokenizer.encode(count.document.text)
     check_ids(tokens, options.vocab_size)
     _check_length(number, count.document, tokens, options.policy)
     count.add_tokens(tokens)
@@ -248,4 +244,3 @@ class _Sinks:
 
     writer: _DocumentWriter
     tally: Tally
-    fingerprint: Fingerprint

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from lossprobe.checkpoint.interface import Checkpoint, ReadByOthers, Tokenizer, Tokens
 from lossprobe.checkpoint.retokenized import RetokenizedCheckpoint
+from lossprobe.passes.known_text import tokens_of
 from lossprobe.plan.protocols import PROTOCOLS
+from lossprobe.text.documents import Source
 from lossprobe.units import plural
 
 
@@ -26,19 +28,21 @@ class TokenCounts:
 
     Args:
         checkpoint: from `checkpoint_of_tool`.
+        source: the text.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, source: Source) -> None:
         own = checkpoint.own_tokenizer if isinstance(checkpoint, RetokenizedCheckpoint) else None
         same = getattr(own, "canonical", None) == getattr(checkpoint.tokenizer, "canonical", None)
         self._own: Tokenizer | None = None if same else own
+        self._source = source
         self.differ = False
         self.theirs = self.ours = 0
 
     def add(self, text: str, tokens: Tokens) -> None:
         """Count one document, of which the tool makes `tokens`."""
         if self._own is not None:
-            ids = self._own.encode(text).ids
+            ids = tokens_of(self._source, text, self._own).ids
             self.ours, self.theirs = self.ours + len(ids), self.theirs + len(tokens.ids)
             self.differ |= ids.tolist() != tokens.ids.tolist()
 

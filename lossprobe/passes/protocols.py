@@ -9,6 +9,7 @@ from lossprobe.analysis.protocols.protocols import ProtocolScore, measure_protoc
 from lossprobe.analysis.protocols.table import ProtocolTable, Refusal, compare_protocols
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, NothingToScoreError, TextError, UsageError
+from lossprobe.passes.known_text import KnownText, tokens_of
 from lossprobe.passes.protocol_tokens import TokenCounts, checkpoint_of_tool
 from lossprobe.passes.score import DEFAULT_CONTEXT, Progress, ScoreOptions, refuse_beyond_hard_limit, score, score_into
 from lossprobe.plan.protocols import PROTOCOLS
@@ -80,7 +81,8 @@ def score_protocol(
         LossprobeError: as in `pipeline.score`.
     """
     checkpoint = checkpoint_of_tool(protocol, checkpoint)
-    source, options = prepare_protocol(protocol, checkpoint, source, options or ScoreOptions())
+    text = source if isinstance(source, KnownText) else KnownText(source)
+    source, options = prepare_protocol(protocol, checkpoint, text, options or ScoreOptions())
     run = score_into(None, checkpoint, source, options, progress=progress).run
     return run, measure_protocol(run, protocol)
 
@@ -101,12 +103,12 @@ def prepare_protocol(
         TextError: a text that the tool refuses for its length.
     """
     if PROTOCOLS[protocol].joined:
-        source = JoinedSource(source, strip_newline=protocol == "llama.cpp")
+        source = _joined(source, strip_newline=protocol == "llama.cpp")
     policy = protocol_policy(protocol, checkpoint, options)
     unknown, rows = False, 0
-    counts = TokenCounts(checkpoint)
+    counts = TokenCounts(checkpoint, source)
     for document in source.documents():
-        tokens = checkpoint.tokenizer.encode(document.text)
+        tokens = tokens_of(source, document.text, checkpoint.tokenizer)
         unknown |= bool(tokens.unknown.any())
         rows += row_count(tokens, policy)
         counts.add(document.text, tokens)
@@ -130,6 +132,14 @@ def prepare_protocol(
     return source, replace(options, policy=policy)
 
 
+def _joined(source: Source, *, strip_newline: bool) -> Source:
+    """Return the documents as one stream; of a known text it is made once."""
+    if isinstance(source, KnownText):
+        name = "joined, last newline stripped" if strip_newline else "joined"
+        return source.derived(name, lambda text: JoinedSource(text, strip_newline=strip_newline))
+    return JoinedSource(source, strip_newline=strip_newline)
+
+
 def score_all_protocols(
     checkpoint: Checkpoint, source: Source, options: ScoreOptions | None = None, progress: Progress | None = None
 ) -> tuple[Run, ProtocolTable]:
@@ -141,6 +151,7 @@ def score_all_protocols(
         LossprobeError: as in `pipeline.score`, for the run of its own.
     """
     options = options or ScoreOptions()
+    source = source if isinstance(source, KnownText) else KnownText(source)
     own = score(checkpoint, source, options, progress=progress).run
     results: list[ProtocolScore | Refusal] = []
     for protocol in PROTOCOLS:

@@ -14,6 +14,7 @@ from lossprobe import __version__
 from lossprobe.checkpoint.interface import PADDED, Checkpoint
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.passes.engines import Engine, LocalEngine, Part, PartOptions
+from lossprobe.passes.known_text import text_sha256
 from lossprobe.passes.planning import PlanOptions, check_unknown, write_plan
 from lossprobe.plan.options import ScoreOptions as ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
@@ -24,7 +25,7 @@ from lossprobe.run.latest import RUNS_FOLDER, runs_folder, write_latest
 from lossprobe.run.reader import Run, open_run
 from lossprobe.run.reuse import stored_plan, stored_run
 from lossprobe.run.store import RunStore
-from lossprobe.text.documents import Source, fingerprint
+from lossprobe.text.documents import Source
 from lossprobe.units import format_count, plural, visible
 
 DEFAULT_CONTEXT = 2048  # for the few families that set no limit of their own
@@ -208,7 +209,7 @@ def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, optio
     return {
         "checkpoint": facts,
         "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256},
-        "text": {"sha256": fingerprint(source), "kept": options.keep_text},
+        "text": {"sha256": text_sha256(source), "kept": options.keep_text},
         "windows": asdict(policy),
         "versions": {"lossprobe": __version__, "pass": PASS_VERSION}
         | {name: metadata.version(name) for name in DEPENDENCIES},

@@ -24,13 +24,15 @@ from lossprobe.audit.checks.verdicts import CheckResult, TextResult
 from lossprobe.audit.gate.texts import Prepared, to_be_created
 from lossprobe.audit.gate.whole import refuse_per_byte
 from lossprobe.audit.settings import AuditSettings, Check
-from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
 from lossprobe.errors import NothingToScoreError
+from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.planning import check_unknown
 from lossprobe.passes.score import Progress, score_into
 from lossprobe.passes.tally import UNKNOWN_SHOWN
 from lossprobe.run.baseline import select_documents
-from lossprobe.text.documents import Document, Source
+from lossprobe.run.files import sha256_of_json
+from lossprobe.text.documents import Document
 
 COUNTED = (
     "tokens", "scored_tokens", "unknown_tokens", "bytes", "normalized_bytes", "vanished_bytes", "special_strings",
@@ -40,14 +42,14 @@ COUNTED = (
 
 @dataclass
 class ChosenDocuments:
-    """A `Source` of some documents of another one, in its order.
+    """A `Source` of some documents of a text, in its order, for a pass whose run is not kept.
 
     Attributes:
-        source: the other one.
+        source: the text.
         chosen: numbers of the documents, from 0.
     """
 
-    source: Source
+    source: KnownText
     chosen: frozenset[int]
     name: str = ""
     notices: list[str] = field(default_factory=list)
@@ -60,6 +62,14 @@ class ChosenDocuments:
         for number, document in enumerate(self.source.documents()):
             if number in self.chosen:
                 yield document
+
+    def fingerprint(self) -> str:
+        """Return what tells these documents from others, without reading them again."""
+        return sha256_of_json({"text": self.source.fingerprint(), "documents": sorted(self.chosen)})
+
+    def tokens(self, text: str, tokenizer: Tokenizer) -> Tokens:
+        """Return the tokens of one of the documents."""
+        return self.source.tokens(text, tokenizer)
 
 
 @dataclass

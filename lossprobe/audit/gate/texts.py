@@ -12,11 +12,12 @@ from lossprobe.audit.checks.metrics import metric_of
 from lossprobe.audit.settings import AuditSettings, Check, DataSettings
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NotComparableError, TextError, UsageError
+from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.score import describe, tell_beyond_trained, window_policy
 from lossprobe.run.baseline import LOSS, MODEL_COLUMNS, UPDATE, is_baseline, open_baseline
 from lossprobe.run.files import sha256_of
 from lossprobe.run.reader import Run
-from lossprobe.text.documents import Source, open_text
+from lossprobe.text.documents import open_text
 from lossprobe.units import visible
 
 
@@ -34,7 +35,7 @@ class Prepared:
     """
 
     data: DataSettings
-    source: Source
+    source: KnownText
     checks: tuple[Check, ...]
     settings: dict[str, Any]
     baseline: Run | None
@@ -69,7 +70,7 @@ def prepare(
         if not checks:
             continue
         _refuse_other_file(data)
-        source = open_text([data.path], data)
+        source = KnownText(open_text([data.path], data))
         tell_beyond_trained(checkpoint, policy.context, source)
         described = describe(checkpoint, source, policy, options)
         text = Prepared(data, source, checks, described, None, _place(settings, data))

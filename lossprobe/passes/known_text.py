@@ -1,0 +1,128 @@
+"""A text for all passes of one command: read, hashed and tokenized once, as far as bounded memory allows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
+
+from lossprobe.checkpoint.interface import Tokenizer, Tokens
+from lossprobe.errors import TextError
+from lossprobe.text.documents import Document, Fingerprint, Source, fingerprint
+
+KEPT_TEXT_BYTES = 64 << 20  # a longer text is read, and held against its sha256, again by every pass
+KEPT_TOKEN_BYTES = 256 << 20  # documents that come after that are tokenized again by every pass
+DOCUMENT_BYTES = 200  # of a document beside its text
+
+
+@runtime_checkable
+class Known(Source, Protocol):
+    """A source that knows its sha256 and keeps its tokens."""
+
+    def fingerprint(self) -> str:
+        """Return the sha256 that identifies the text."""
+        ...
+
+    def tokens(self, text: str, tokenizer: Tokenizer) -> Tokens:
+        """Return the tokens of one of its documents."""
+        ...
+
+
+class KnownText:
+    """A source of the same documents as another one, for several passes.
+
+    Args:
+        source: the other one.
+        tokens: what is tokenized already, where texts share documents.
+    """
+
+    def __init__(self, source: Source, tokens: KeptTokens | None = None) -> None:
+        self.name = source.name
+        self.notices = source.notices
+        self._source = source
+        self._tokens = tokens or KeptTokens()
+        self._sha256 = ""
+        self._documents: list[Document] | None = None
+        self._derived: dict[str, KnownText] = {}
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of all documents, as `text.documents.fingerprint` does; the text is read for it once."""
+        if not self._sha256:
+            running, kept, left = Fingerprint(), [], KEPT_TEXT_BYTES
+            for document in self._source.documents():
+                running.add(document)
+                left -= sys.getsizeof(document.text) + sys.getsizeof(document.fields) + DOCUMENT_BYTES
+                if left >= 0:
+                    kept.append(document)
+                else:
+                    kept.clear()
+            self._documents = kept if left >= 0 else None
+            self._sha256 = running.hexdigest()
+        return self._sha256
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents.
+
+        Raises:
+            TextError: the text is too long to keep, and has changed since it was hashed.
+        """
+        sha256 = self.fingerprint()
+        yield from read_again(self._source, sha256) if self._documents is None else self._documents
+
+    def tokens(self, text: str, tokenizer: Tokenizer) -> Tokens:
+        """Return the tokens of one of its documents."""
+        return self._tokens.of(text, tokenizer)
+
+    def derived(self, name: str, make: Callable[[Source], Source]) -> KnownText:
+        """Return a text made of this one, made once for each name; the two share what is tokenized."""
+        if name not in self._derived:
+            self._derived[name] = KnownText(make(self), self._tokens)
+        return self._derived[name]
+
+
+class KeptTokens:
+    """Tokens of documents by tokenization and text, up to `KEPT_TOKEN_BYTES` (13 bytes a token, and the text)."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[object, str, str], Tokens] = {}
+        self._left = KEPT_TOKEN_BYTES
+
+    def of(self, text: str, tokenizer: Tokenizer) -> Tokens:
+        """Return the tokens of a document; a tokenizer that differs in nothing but its BOS and EOS makes the same."""
+        rules = getattr(tokenizer, "canonical", None) or tokenizer.sha256 or id(tokenizer)
+        key = (rules, getattr(tokenizer, "special_strings", ""), text)
+        tokens = self._kept.get(key)
+        if tokens is None:
+            tokens = tokenizer.encode(text)
+            size = sys.getsizeof(text) + tokens.ids.nbytes + tokens.byte_stop.nbytes + tokens.unknown.nbytes
+            if size <= self._left:
+                self._left -= size
+                self._kept[key] = tokens
+        return tokens
+
+
+def text_sha256(source: Source) -> str:
+    """Return the sha256 of all documents of a source, without reading it where it is known."""
+    return source.fingerprint() if isinstance(source, Known) else fingerprint(source)
+
+
+def tokens_of(source: Source, text: str, tokenizer: Tokenizer) -> Tokens:
+    """Return the tokens of a document of a source, which are kept where the source does that."""
+    return source.tokens(text, tokenizer) if isinstance(source, Known) else tokenizer.encode(text)
+
+
+def read_again(source: Source, sha256: str) -> Iterator[Document]:
+    """Yield the documents of a source that was hashed before; one that is known has seen to it itself.
+
+    Raises:
+        TextError: they are others now.
+    """
+    if isinstance(source, Known):
+        yield from source.documents()
+        return
+    seen = Fingerprint()
+    for document in source.documents():
+        seen.add(document)
+        yield document
+    if seen.hexdigest() != sha256:
+        raise TextError("text.changed", f"{source.name}: the text changed while it was read (sha256 differs)")
