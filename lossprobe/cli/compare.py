@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from lossprobe.analysis.compare.compare import Compared
     from lossprobe.analysis.compare.divergence import Divergence
+    from lossprobe.checkpoint.spec import Opener
+    from lossprobe.passes.known_text import KnownText
 
 BY_HELP = "Where they differ: tokens, vocabulary entries, documents, context, kinds of token, or a JSONL field."
 KL_HELP = "Both models in one pass: KL divergence and agreement of the whole distributions (needs TEXT)."
@@ -43,21 +45,24 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
       lossprobe compare old-model new-model data.txt --kl
     """
     from lossprobe.analysis.compare.compare import compare as compare_two
+    from lossprobe.checkpoint.spec import Opener
     from lossprobe.cli.present import View, present
-    from lossprobe.cli.sources import find_runs
+    from lossprobe.cli.sources import find_runs, score_models
     from lossprobe.report.formats.tables import by_unit
 
-    whole = choices.pop("kl")
-    if whole:
+    opener, text = Opener(keep=2), None
+    if choices.pop("kl"):
         refuse_runs(sources)
-    runs = find_runs(sources, scoring)
+        runs, text = score_models(sources, scoring, opener)
+    else:
+        runs = find_runs(sources, scoring)
     if len(runs) != 2:
         raise UsageError(
             "compare.sources", f"compare takes two models, not {len(runs)}", hint="compare RUN RUN, or A B TEXT"
         )
     result = compare_two(runs[0], runs[1], **choices)
-    if whole:
-        result = result.with_divergence(run_both(sources, scoring))
+    if text is not None:
+        result = result.with_divergence(run_both(sources[:2], text, scoring, opener))
 
     shown = by_unit(result.table)
     present(
@@ -80,16 +85,15 @@ def refuse_runs(sources: Sequence[Path]) -> None:
         )  # fmt: skip
 
 
-def run_both(sources: Sequence[Path], scoring: Scoring) -> Divergence:
+def run_both(checkpoints: Sequence[Path], text: KnownText, scoring: Scoring, opener: Opener) -> Divergence:
     """Return how far two checkpoints are apart on a text, in one pass of both."""
     from lossprobe.cli.progress import show_progress
-    from lossprobe.cli.sources import load_checkpoint, open_source
+    from lossprobe.cli.sources import load_checkpoint
     from lossprobe.passes.divergence import measure_divergence
 
-    first, second = (load_checkpoint(path, scoring) for path in sources[:2])
-    source = open_source(sources[2:], scoring)
-    with show_progress(f"comparing on {source.name}", quiet=scoring.quiet) as progress:
-        return measure_divergence(first, second, source, scoring.score, progress)
+    first, second = (load_checkpoint(path, scoring, opener) for path in checkpoints)
+    with show_progress(f"comparing on {text.name}", quiet=scoring.quiet) as progress:
+        return measure_divergence(first, second, text, scoring.score, progress)
 
 
 def _more(result: Compared, top: int) -> tuple[tuple[str, pd.DataFrame], ...]:

@@ -55,7 +55,9 @@ def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
         UsageError: anything but two runs, or a checkpoint and two texts; one -o for both runs.
         LossprobeError: whatever scoring or opening a run raises.
     """
+    from lossprobe.checkpoint.spec import Opener
     from lossprobe.cli.sources import noticed, open_source, refuse_scoring_options, score_source
+    from lossprobe.passes.known_text import KnownText
     from lossprobe.run.reader import is_run, open_run
 
     runs = [path for path in sources if is_run(path)]
@@ -71,8 +73,9 @@ def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
         )
     if scoring.output is not None:
         raise UsageError("output.several_runs", f"-o {visible(str(scoring.output), 200)}: one place for several runs")
-    texts = [open_source([path], scoring) for path in sources[1:]]  # both, before either is scored
-    train, validation = (score_source(sources[0], text, scoring).run for text in texts)
+    texts = [KnownText(open_source([path], scoring)) for path in sources[1:]]  # both, before either is scored
+    opener = Opener()  # one model for both texts
+    train, validation = (score_source(sources[0], text, scoring, opener).run for text in texts)
     return train, validation
 
 

@@ -39,6 +39,8 @@ def show_protocols(protocol: str, sources: tuple[Path, ...], outputs: Outputs, s
 
 def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
     from lossprobe.analysis.protocols.protocols import measure_protocol
+    from lossprobe.checkpoint.spec import Opener
+    from lossprobe.passes.known_text import KeptTokens, KnownText
     from lossprobe.passes.protocol_tokens import checkpoint_of_tool
     from lossprobe.passes.protocols import prepare_protocol
     from lossprobe.report.formats.tables import by_unit
@@ -47,8 +49,9 @@ def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
         raise UsageError("protocol.plot", f"--plot: only with --protocol all, not with {protocol}")
     source = open_source(sources[1:], scoring)
     check_output(sources[0], scoring.output)
-    checkpoint = checkpoint_of_tool(protocol, load_checkpoint(sources[0], scoring))
-    prepared, options = prepare_protocol(protocol, checkpoint, source, scoring.score)
+    checkpoint = checkpoint_of_tool(protocol, load_checkpoint(sources[0], scoring, Opener()))
+    text = KnownText(source, KeptTokens())
+    prepared, options = prepare_protocol(protocol, checkpoint, text, scoring.score)
     run = score_checkpoint(checkpoint, prepared, options, scoring, latest=False).run
     result = measure_protocol(run, protocol)
     lines = (f"as {result.tool}", PROTOCOLS[protocol].why)
@@ -57,6 +60,7 @@ def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
 
 
 def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
+    from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.protocols import score_all_protocols
 
     if scoring.output is not None:
@@ -64,7 +68,7 @@ def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
         raise UsageError("output.several_runs", f"-o {shown}: one place for the runs of --protocol {protocol}")
     source = open_source(sources[1:], scoring)
     check_output(sources[0], scoring.output)
-    checkpoint = load_checkpoint(sources[0], scoring)
+    checkpoint = load_checkpoint(sources[0], scoring, Opener())
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
         run, result = score_all_protocols(checkpoint, source, scoring.score, progress)
     say_notices(checkpoint, source, scoring)

@@ -34,6 +34,7 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
     Example:
       lossprobe selfcheck my-model data.txt
     """
+    from lossprobe.checkpoint.spec import Opener
     from lossprobe.cli.present import View, present
     from lossprobe.cli.progress import show_progress
     from lossprobe.cli.sources import check_output, load_checkpoint, open_source, say_notices
@@ -47,10 +48,10 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
         raise UsageError("selfcheck.output", f"-o {place}: the one run that is stored is that of the sample")
     source = open_source(texts, scoring)
     check_output(checkpoint, scoring.output)
-    opened = load_checkpoint(checkpoint, scoring)
+    opened = load_checkpoint(checkpoint, scoring, Opener())
 
     def reopen(dtype: str) -> Checkpoint:
-        return load_checkpoint(checkpoint, replace(scoring, load=replace(scoring.load, dtype=dtype)))
+        return load_checkpoint(checkpoint, replace(scoring, load=replace(scoring.load, dtype=dtype)), Opener())
 
     with show_progress("checking", quiet=scoring.quiet, unit="checks") as progress:
         run, result = run_selfcheck(opened, source, scoring.score, reopen=reopen, tokens=tokens, progress=progress)

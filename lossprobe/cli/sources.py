@@ -21,6 +21,8 @@ WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
 
 if TYPE_CHECKING:
     from lossprobe.checkpoint.interface import Checkpoint
+    from lossprobe.checkpoint.spec import Opener
+    from lossprobe.passes.known_text import KnownText
     from lossprobe.passes.score import Scored, ScoreOptions
     from lossprobe.run.reader import Run
     from lossprobe.text.documents import Source, TextSource
@@ -61,28 +63,42 @@ def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
         UsageError: as for `find_run`; no checkpoint, or no text; one -o for several runs.
         LossprobeError: whatever scoring or opening a run raises.
     """
+    from lossprobe.checkpoint.spec import Opener
     from lossprobe.run.reader import is_run, open_run
 
     if len(sources) < 2 or all(is_run(path) for path in sources):
         refuse_scoring_options()
         return [noticed(open_run(path)) for path in sources] or [find_run((), scoring)]
+    return score_models(sources, scoring, Opener())[0]
+
+
+def score_models(sources: Sequence[Path], scoring: Scoring, opener: Opener) -> tuple[list[Run], KnownText]:
+    """Return the runs of CHECKPOINT… (or RUN…) over the one TEXT that comes last, and the text.
+
+    Raises:
+        UsageError: as for `find_runs`.
+        LossprobeError: whatever scoring or opening a run raises.
+    """
+    from lossprobe.passes.known_text import KeptTokens, KnownText
+    from lossprobe.run.reader import is_run, open_run
+
     passes = [replace(scoring, desmooth=None), *([scoring] if scoring.desmooth is not None else [])]
     checkpoints = [path for path in sources[:-1] if not is_run(path)]
-    check_sources(checkpoints, sources[-1], scoring)
+    check_sources(checkpoints, sources[-1], scoring, opener)
     protect_files(named_files(click.get_current_context()), [str(path.absolute()) for path in checkpoints])
     if scoring.output is not None and len(checkpoints) * len(passes) > 1:
         raise UsageError("output.several_runs", f"-o {_shown(scoring.output)}: one place for several runs")
-    source = open_source(sources[-1:], scoring)  # once: standard input can be read only once
+    source = KnownText(open_source(sources[-1:], scoring), KeptTokens())  # standard input can be read only once
     runs = []
     for path in sources[:-1]:
         if path in checkpoints:
-            runs += [score_source(path, source, each).run for each in passes]
+            runs += [score_source(path, source, each, opener).run for each in passes]
         else:
             runs.append(noticed(open_run(path)))
-    return runs
+    return runs, source
 
 
-def check_sources(checkpoints: Sequence[Path], text: Path, scoring: Scoring) -> None:
+def check_sources(checkpoints: Sequence[Path], text: Path, scoring: Scoring, opener: Opener) -> None:
     """Refuse sources in the wrong order, and a bad checkpoint, before the first pass.
 
     Raises:
@@ -102,7 +118,7 @@ def check_sources(checkpoints: Sequence[Path], text: Path, scoring: Scoring) -> 
         )
     for path in checkpoints:
         if not looks_like_checkpoint(path):
-            load_checkpoint(path, scoring)  # says what is wrong with it
+            load_checkpoint(path, scoring, opener)  # says what is wrong with it
 
 
 def looks_like_checkpoint(path: Path) -> bool:
@@ -131,7 +147,10 @@ def refuse_scoring_options() -> None:
 
 def score_text(checkpoint_path: Path, texts: Sequence[Path], scoring: Scoring) -> Scored:
     """Return the run of a checkpoint over texts, scored now unless an identical one is stored."""
-    return score_source(checkpoint_path, open_source(texts, scoring), scoring)
+    from lossprobe.checkpoint.spec import Opener
+    from lossprobe.passes.known_text import KnownText
+
+    return score_source(checkpoint_path, KnownText(open_source(texts, scoring)), scoring, Opener())
 
 
 def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
@@ -143,10 +162,11 @@ def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
     return source
 
 
-def score_source(checkpoint_path: Path, source: Source, scoring: Scoring) -> Scored:
+def score_source(checkpoint_path: Path, source: KnownText, scoring: Scoring, opener: Opener) -> Scored:
     """Return the run of a checkpoint over documents, scored now unless an identical one is stored."""
     check_output(checkpoint_path, scoring.output)
-    return score_checkpoint(load_checkpoint(checkpoint_path, scoring), source, scoring.score, scoring)
+    checkpoint = load_checkpoint(checkpoint_path, scoring, opener)
+    return score_checkpoint(checkpoint, source, scoring.score, scoring)
 
 
 def score_checkpoint(
@@ -185,19 +205,18 @@ def say_notices(checkpoint: Checkpoint, source: Source, scoring: Scoring) -> Non
         say(f"notice: {notice}")
 
 
-def load_checkpoint(path: Path, scoring: Scoring) -> Checkpoint:
-    """Return the checkpoint, de-smoothed where the scoring options ask for it.
+def load_checkpoint(path: Path, scoring: Scoring, opener: Opener) -> Checkpoint:
+    """Return the checkpoint, de-smoothed where the scoring options ask for it; loaded unless the opener has it open.
 
     Raises:
         UsageError: a result would be written over one of its files.
     """
-    from lossprobe.checkpoint.desmoothed import DesmoothedCheckpoint
-    from lossprobe.checkpoint.detect import open_checkpoint
+    from lossprobe.checkpoint.spec import CheckpointSpec
 
-    checkpoint = open_checkpoint(path, scoring.load)
+    checkpoint = opener.open(CheckpointSpec(path, scoring.load, scoring.desmooth))
     protect_files(named_files(click.get_current_context()), checkpoint.facts.files)
     protect_folder(scoring.output, checkpoint.facts.files)
-    return checkpoint if scoring.desmooth is None else DesmoothedCheckpoint(checkpoint, scoring.desmooth)
+    return checkpoint
 
 
 def check_output(checkpoint: Path, output: Path | None) -> None:

@@ -33,14 +33,14 @@ class KnownText:
 
     Args:
         source: the other one.
-        tokens: what is tokenized already, where texts share documents.
+        tokens: keeps the tokens of its documents for passes to come; None where one pass makes each only once.
     """
 
     def __init__(self, source: Source, tokens: KeptTokens | None = None) -> None:
         self.name = source.name
         self.notices = source.notices
         self._source = source
-        self._tokens = tokens or KeptTokens()
+        self._tokens = tokens
         self._sha256 = ""
         self._documents: list[Document] | None = None
         self._derived: dict[str, KnownText] = {}
@@ -70,8 +70,8 @@ class KnownText:
         yield from read_again(self._source, sha256) if self._documents is None else self._documents
 
     def tokens(self, text: str, tokenizer: Tokenizer) -> Tokens:
-        """Return the tokens of one of its documents."""
-        return self._tokens.of(text, tokenizer)
+        """Return the tokens of one of its documents; they are made once where they are kept."""
+        return tokenizer.encode(text) if self._tokens is None else self._tokens.of(text, tokenizer)
 
     def derived(self, name: str, make: Callable[[Source], Source]) -> KnownText:
         """Return a text made of this one, made once for each name; the two share what is tokenized."""

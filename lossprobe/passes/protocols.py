@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from lossprobe.analysis.protocols.protocols import ProtocolScore, measure_protocol
 from lossprobe.analysis.protocols.table import ProtocolTable, Refusal, compare_protocols
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, NothingToScoreError, TextError, UsageError
-from lossprobe.passes.known_text import KnownText, tokens_of
+from lossprobe.passes.known_text import KeptTokens, KnownText, tokens_of
 from lossprobe.passes.protocol_tokens import TokenCounts, checkpoint_of_tool
 from lossprobe.passes.score import DEFAULT_CONTEXT, Progress, ScoreOptions, refuse_beyond_hard_limit, score, score_into
 from lossprobe.plan.protocols import PROTOCOLS
@@ -81,7 +82,7 @@ def score_protocol(
         LossprobeError: as in `pipeline.score`.
     """
     checkpoint = checkpoint_of_tool(protocol, checkpoint)
-    text = source if isinstance(source, KnownText) else KnownText(source)
+    text = source if isinstance(source, KnownText) else KnownText(source, KeptTokens())
     source, options = prepare_protocol(protocol, checkpoint, text, options or ScoreOptions())
     run = score_into(None, checkpoint, source, options, progress=progress).run
     return run, measure_protocol(run, protocol)
@@ -133,11 +134,14 @@ def prepare_protocol(
 
 
 def _joined(source: Source, *, strip_newline: bool) -> Source:
-    """Return the documents as one stream; of a known text it is made once."""
-    if isinstance(source, KnownText):
-        name = "joined, last newline stripped" if strip_newline else "joined"
-        return source.derived(name, lambda text: JoinedSource(text, strip_newline=strip_newline))
-    return JoinedSource(source, strip_newline=strip_newline)
+    """Return the documents as one stream; of a known text it is made once, and not at all where it is the text."""
+    if not isinstance(source, KnownText):
+        return JoinedSource(source, strip_newline=strip_newline)
+    several = len(list(islice(source.documents(), 2))) > 1
+    joined = source.derived("joined", JoinedSource) if several else source
+    if strip_newline and any(document.text.endswith("\n") for document in joined.documents()):
+        return source.derived("stripped", lambda text: JoinedSource(text, strip_newline=True))
+    return joined
 
 
 def score_all_protocols(
@@ -151,7 +155,7 @@ def score_all_protocols(
         LossprobeError: as in `pipeline.score`, for the run of its own.
     """
     options = options or ScoreOptions()
-    source = source if isinstance(source, KnownText) else KnownText(source)
+    source = source if isinstance(source, KnownText) else KnownText(source, KeptTokens())
     own = score(checkpoint, source, options, progress=progress).run
     results: list[ProtocolScore | Refusal] = []
     for protocol in PROTOCOLS:
