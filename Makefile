@@ -1,16 +1,17 @@
-# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+# Two commands set everything up on a fresh machine: `make demo` installs what users get, `make test` what tests need too.
 # The constraints file pins what is installed; pyproject.toml keeps the honest ranges.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+TESTABLE := $(VENV)/.testable
 
-.PHONY: demo test coverage agreement families lint bench wheel clean
+.PHONY: demo test coverage agreement families lint bench wheel docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/lossprobe demo -o lossprobe-demo
 
-test: $(INSTALLED)
+test: $(TESTABLE)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(COVERAGE)
 
 # The same tests, and which lines they reach: half as long again.
@@ -18,36 +19,46 @@ coverage:
 	$(MAKE) test COVERAGE="--cov --cov-report=term"
 
 # The same numbers as the real programs that the package index has, in an environment of their own.
-agreement: $(INSTALLED)
+agreement:
 	$(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,peers]"
 	$(VENV)-peers/bin/python -m pytest tests/agreement
 
 # Every causal family of the installed transformers against transformers itself; under half an hour.
-families: $(INSTALLED)
+families: $(TESTABLE)
 	$(BIN)/python tests/families/sweep.py
 
-lint: $(INSTALLED)
+lint: $(TESTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # Speed against the bare forward pass, on three model shapes; takes about half an hour.
-bench: $(INSTALLED)
+bench: $(TESTABLE)
 	$(BIN)/python tests/benchmarks/speed.py
 
 # The built wheel, in an environment of its own: what users install is what is tested.
-wheel: $(INSTALLED)
+wheel: $(TESTABLE)
 	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(PYTHON) -m venv --clear $(VENV)-wheel
 	$(VENV)-wheel/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
 	cd $(VENV)-wheel && bin/lossprobe --help && bin/lossprobe doctor && bin/lossprobe demo -o demo
 
+# The pages of docs/ as a site, in an environment of its own; a link to a page that is not there is an error.
+docs:
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --constraint constraints.txt mkdocs
+	$(VENV)-docs/bin/mkdocs build --strict --config-file docs/mkdocs.yml
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(TESTABLE): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel $(VENV)-peers dist build lossprobe-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-wheel $(VENV)-peers $(VENV)-docs dist build lossprobe-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

@@ -1,4 +1,4 @@
-"""The README, the changelog and the help say what the code does."""
+"""The README, the pages of docs/, the changelog and the help say what the code does."""
 
 from __future__ import annotations
 
@@ -9,28 +9,36 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 import lossprobe
 from lossprobe.analysis.calibration import measures as calibration_measures
 from lossprobe.audit.settings import LIMITS, METRICS
 from lossprobe.cli.main import CONTEXT, cli
 from lossprobe.errors import EXIT_CODES
+from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.run.schema import DOCUMENT_COLUMNS, TOKEN_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
+README = ROOT / "README.md"
+PAGES = ROOT / "docs" / "pages"
+LINKED = [README, ROOT / "examples" / "README.md", *sorted(PAGES.rglob("*.md"))]
 PLAIN_TYPE = "dictionary of strings"
 
 
+def page(name: str) -> str:
+    return (PAGES / name).read_text("utf-8")
+
+
 @pytest.mark.parametrize("column", [*TOKEN_COLUMNS, *DOCUMENT_COLUMNS], ids=lambda column: column.name)
-def test_every_column_is_in_the_readme_as_the_code_has_it(column):
+def test_every_column_is_in_the_reference_as_the_code_has_it(column):
     kind = PLAIN_TYPE if str(column.type).startswith("dictionary") else str(column.type)
-    assert f"| `{column.name}` | {kind} | {column.meaning} |" in README
+    assert f"| `{column.name}` | {kind} | {column.meaning} |" in page("reference/columns.md")
 
 
 @pytest.mark.parametrize("code", EXIT_CODES)
-def test_every_exit_code_is_in_the_readme(code):
-    assert f"| {code} | {EXIT_CODES[code]} |" in README
+def test_every_exit_code_is_in_the_reference(code):
+    assert f"| {code} | {EXIT_CODES[code]} |" in page("reference/exit-codes.md")
 
 
 def test_every_exit_code_that_the_code_uses_is_documented():
@@ -40,13 +48,14 @@ def test_every_exit_code_that_the_code_uses_is_documented():
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
-def test_every_command_has_help_with_an_example_and_is_in_the_readme(name):
+def test_every_command_has_help_with_an_example_and_is_in_the_tables_of_commands(name):
     command = cli.commands[name]
     context = click.Context(command, info_name=name, **CONTEXT)
     text = command.get_help(context)
     assert f"lossprobe {name}" in text.split("Example")[1].split("Options:")[0]
     assert "\\b" not in text
-    assert f"`{name}" in README
+    assert f"`{name}" in README.read_text("utf-8")
+    assert f"`{name}" in page("reference/commands.md")
     assert all(option.help for option in command.params if isinstance(option, click.Option)), name
 
 
@@ -56,21 +65,59 @@ def test_help_fits_a_terminal_and_cuts_no_sentence():
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_the_files_that_the_readme_shows_are_there():
-    headings = {
-        re.sub(r"[^a-z -]", "", line.lower()).strip().replace(" ", "-") for line in re.findall("^#+ (.*)", README, re.M)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        if target.startswith("#"):
-            assert target[1:] in headings
+def test_the_readme_fits_in_one_sitting():
+    text = README.read_text("utf-8")
+    assert len(text.splitlines()) <= 250
+    assert len(text.split()) <= 1_500
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings where GitHub and MkDocs make the same ones, which odd characters prevent."""
+    headings = re.findall("^#+ (.*)", re.sub("^```.*?^```", "", text, flags=re.M | re.S), re.M)
+    github = {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    return {anchor for anchor in github if anchor.isascii() and "--" not in anchor}
+
+
+@pytest.mark.parametrize("path", LINKED, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_link_leads_somewhere(path):
+    text = re.sub("^```.*?^```", "", path.read_text("utf-8"), flags=re.M | re.S)
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        if link.startswith("https://"):
             continue
-        assert target.startswith("https://") or (ROOT / target).is_file(), target
+        name, _, anchor = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.is_file(), link
+        assert not anchor or anchor in anchors(target.read_text("utf-8")), link
+
+
+def test_every_page_is_in_the_menu_of_the_site_once():
+    def files(menu: object) -> list[str]:
+        if isinstance(menu, str):
+            return [menu]
+        return [file for entry in menu for file in files(entry.values() if isinstance(entry, dict) else entry)]
+
+    menu = yaml.safe_load((ROOT / "docs" / "mkdocs.yml").read_text("utf-8"))["nav"]
+    assert sorted(files(menu)) == sorted(path.relative_to(PAGES).as_posix() for path in PAGES.rglob("*.md"))
+
+
+@pytest.mark.parametrize("path", LINKED, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_file_of_the_repository_that_a_page_names_is_there(path):
+    for name in re.findall(r"`((?:examples|tests|findings|lossprobe)/[\w./-]+)`", path.read_text("utf-8")):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_pictures_are_small():
+    assert (PAGES / "images" / "tokens.png").stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_is_in_the_reference(name):
+    assert f"`{name}`" in page("reference/protocols.md")
 
 
 @pytest.mark.parametrize("name", [*METRICS, *LIMITS])
-def test_every_metric_and_limit_of_an_audit_is_in_the_readme(name):
-    section = README.split("### What can be limited")[1].split("## What is safe")[0]
-    assert f"`{name.removesuffix('_pct')}`" in section
+def test_every_metric_and_limit_of_an_audit_is_in_the_reference(name):
+    assert f"`{name.removesuffix('_pct')}`" in page("reference/metrics.md")
 
 
 def test_the_changelog_has_a_place_for_changed_numbers():
@@ -84,20 +131,20 @@ def test_the_changelog_has_a_place_for_changed_numbers():
                                   "Objectives", "Compared", "Comparison", "Changes", "ByteComparison",
                                   "Divergence", "Gap", "Memorised", "ProtocolScore", "ProtocolTable",
                                   "SelfCheck"])  # fmt: skip
-def test_every_json_key_is_in_the_readme(name):
+def test_every_json_key_is_in_the_reference(name):
     homes = ("tokens", "positions", "hardest", "perplexity", "calibration.calibration", "calibration.temperature",
              "calibration.effective_smoothing", "calibration.smoothing", "objectives.objectives", "compare.compare",
              "compare.tokens", "compare.changes", "compare.byte_pairs", "compare.divergence", "gap.gap",
              "gap.memorised", "protocols.protocols", "protocols.table", "selfcheck")  # fmt: skip
     modules = [importlib.import_module(f"lossprobe.analysis.{home}") for home in homes]
     kind = next(getattr(module, name) for module in modules if hasattr(module, name))
-    section = README.split("## JSON")[1].split("## Exit codes")[0]
+    section = page("reference/json.md")
     for field in dataclasses.fields(kind):
         base = field.name.removesuffix("_interval")
         assert f"`{field.name}`" in section or f"`{base}`" in section or field.name == "table", field.name
 
 
-def test_every_measure_of_calibration_is_explained_in_the_readme():
-    section = README.split("## How to read each number")[1].split("## Columns")[0]
+def test_every_measure_of_calibration_is_explained_in_the_reference():
+    section = page("reference/numbers.md")
     for measure in calibration_measures.MEASURES:
         assert f"`{measure}`" in section, measure

@@ -1,6 +1,7 @@
 """The workflow of examples/github-action does what it says: its steps, run as a runner would, in a user's repository.
 
-The user has followed the README from an empty repository: `audit init`, `baseline update`, commit, copy the workflow.
+The user has followed docs/pages/howto/ci-gate.md from an empty repository: `audit init`, `baseline update`, commit,
+copy the workflow.
 """
 
 from __future__ import annotations

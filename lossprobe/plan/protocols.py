@@ -1,6 +1,7 @@
 """How other tools turn a text into one number: the names of `--protocol`, and what each stands for.
 
-What each one scores was read in, and compared with, the program that it names; the README has the table.
+What each one scores was read in, and compared with, the program that it names; the table is in
+docs/pages/reference/protocols.md.
 """
 
 from __future__ import annotations

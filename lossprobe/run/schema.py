@@ -1,7 +1,7 @@
 """What a run stores, column by column: names, types, units and meaning, declared once.
 
-The README prints these tables from here. `SCHEMA_VERSION` goes up when a column changes its name, type or
-meaning; older runs are then refused, never misread.
+docs/pages/reference/columns.md shows these tables; a test compares them. `SCHEMA_VERSION` goes up when a column changes
+its name, type or meaning; older runs are then refused, never misread.
 
 Versions: 1 (0.1.0) first.
 """
