@@ -72,7 +72,7 @@ def test_the_readme_fits_in_one_sitting():
 
 
 def anchors(text: str) -> set[str]:
-    """Return the anchors of a page's headings where GitHub and MkDocs make the same ones, which odd characters prevent."""
+    """Return the anchors of headings for which GitHub and MkDocs make the same one."""
     headings = re.findall("^#+ (.*)", re.sub("^```.*?^```", "", text, flags=re.M | re.S), re.M)
     github = {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
     return {anchor for anchor in github if anchor.isascii() and "--" not in anchor}
