@@ -45,7 +45,7 @@ wheel: $(TESTABLE)
 	$(VENV)-wheel/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
 	cd $(VENV)-wheel && bin/lossprobe --help && bin/lossprobe doctor && bin/lossprobe demo -o demo
 
-# The pages of docs/ as a site, in an environment of its own; a link to a page that is not there is an error.
+# The pages of docs/ as a site in docs/site, made in an environment of its own; a link to a page that is not there is an error.
 docs:
 	$(PYTHON) -m venv $(VENV)-docs
 	$(VENV)-docs/bin/python -m pip install --quiet --constraint constraints.txt mkdocs
@@ -61,4 +61,4 @@ $(TESTABLE): $(INSTALLED)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-wheel $(VENV)-peers $(VENV)-docs dist build lossprobe-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-wheel $(VENV)-peers $(VENV)-docs docs/site dist build lossprobe-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
