@@ -20,7 +20,7 @@ from fake_runs import document_totals, finish_run
 
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import CheckpointFacts
-from lossprobe.passes.score import PASS_VERSION
+from lossprobe.passes.stored import PASS_VERSION
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.plan.windows import plan_windows
 from lossprobe.run.files import write_table

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from bundled import EXAMPLES
 
 import lossprobe
+from lossprobe.cli.main import run
 
 PACKAGE = Path(lossprobe.__file__).parent
 WORDS = {"errors", "units", "isolation"}
@@ -150,6 +152,20 @@ def test_views_of_a_stored_run_load_no_torch(tmp_path):
         assert (tmp_path / f"{view}.png").is_file() == (view in drawn)
         assert modules.isdisjoint({"torch", "transformers", "tokenizers"}), view
         assert "matplotlib.pyplot" not in modules, f"{view}: figures are made without global state"
+
+
+def test_a_stored_run_of_a_checkpoint_and_a_text_is_found_without_torch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("It shows. That is what it says.\n" * 5, "utf-8")
+    for model in ("jargon-plain", "jargon-smoothed"):
+        assert run(["score", str(EXAMPLES / model), "text.txt", "--quiet"]) == 0
+    one, other = (str(EXAMPLES / model) for model in ("jargon-plain", "jargon-smoothed"))
+    commands = [
+        ("perplexity", one, "text.txt"), ("gap", one, "text.txt", "text.txt"),
+        ("calibration", one, other, "text.txt"), ("compare", one, other, "text.txt"),
+    ]  # fmt: skip
+    for command, modules in zip(commands, loaded(*commands, cwd=tmp_path), strict=True):
+        assert modules.isdisjoint({"torch", "transformers", "tokenizers"}), command
 
 
 def test_every_public_name_is_there_and_others_are_not():

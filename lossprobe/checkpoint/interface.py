@@ -181,6 +181,7 @@ class CheckpointFacts:
         config_from: file or key the configuration was read from.
         notices: what a user should know about it, one line each.
         files: absolute paths of every file that it was read from, its tokenizer's too; no result is written over one.
+        hashes: the sha256 of some of these files, those of the weights among them, as they were when they were read.
     """
 
     name: str
@@ -200,6 +201,7 @@ class CheckpointFacts:
     config_from: str = ""
     notices: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    hashes: tuple[tuple[str, str], ...] = ()
 
 
 DEVICE = Text("auto|cpu|mps|cuda(:[0-9]{1,4})?", "auto, cpu, cuda, cuda:N or mps")

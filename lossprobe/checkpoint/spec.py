@@ -1,11 +1,15 @@
-"""Which checkpoint, opened how, as plain data; and the opener, which loads each of them once."""
+"""Which checkpoint, opened how, as plain data; the opener, which loads each once; and the files that were read."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from lossprobe.checkpoint.interface import Checkpoint, LoadOptions
+from lossprobe.checkpoint.files.hashes import file_sha256
+from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions
+from lossprobe.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,15 @@ class CheckpointSpec:
     path: Path
     options: LoadOptions
     desmooth: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON; of a device only its kind, which is what decides the numbers."""
+        options = asdict(self.options)
+        tokenizer = self.options.tokenizer
+        options["tokenizer"] = None if tokenizer is None else str(tokenizer.absolute())
+        options["device"] = self.options.device.partition(":")[0]
+        places = [str(self.path.absolute()), str(self.path.resolve())]
+        return {"places": places, "options": options, "desmooth": self.desmooth}
 
 
 class Opener:
@@ -50,3 +63,32 @@ class Opener:
             self._models[key] = open_checkpoint(spec.path, spec.options)
         model = self._models[key]
         return model if spec.desmooth is None else DesmoothedCheckpoint(model, spec.desmooth)
+
+
+def files_read(facts: CheckpointFacts) -> dict[str, Any]:
+    """Return the files that a checkpoint was read from, as JSON: their hashes, and the names of all beside them.
+
+    The names count because a loader looks for names: a file that was not there would have been read, too.
+    """
+    known = dict(facts.hashes)
+    hashes = {file: known.get(file) or file_sha256(Path(file)) for file in facts.files}
+    return {"hashes": hashes, "beside": _beside(hashes)}
+
+
+def still_as_read(read: dict[str, Any]) -> bool:
+    """Return whether the files of `files_read` are as they were."""
+    try:
+        return _beside(read["hashes"]) == read["beside"] and all(
+            file_sha256(Path(file)) == digest for file, digest in read["hashes"].items()
+        )
+    except (OSError, ValueError, CheckpointError):
+        return False
+
+
+def _beside(files: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names in the folders of some files, hidden ones left out."""
+    folders = dict.fromkeys(Path(file).parent for file in files)
+    return {
+        str(folder): sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        for folder in folders
+    }

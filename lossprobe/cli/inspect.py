@@ -43,6 +43,7 @@ def inspect(
 
     opened = open_checkpoint(checkpoint, LoadOptions(dtype=dtype, tokenizer=tokenizer, ignore_config=ignore_config))
     facts = asdict(opened.facts)
+    del facts["hashes"]
     words = opened.tokenizer
     bos = words.bos_id
     facts["tokenizer"] = {"kind": words.kind, "sha256": words.sha256, "bos_id": bos, "adds_bos": words.adds_bos}

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from lossprobe.checkpoint.interface import Checkpoint
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KnownText
-    from lossprobe.passes.score import Scored, ScoreOptions
+    from lossprobe.passes.stored import Scored
+    from lossprobe.plan.options import ScoreOptions
     from lossprobe.run.reader import Run
     from lossprobe.text.documents import Source, TextSource
 
@@ -164,9 +165,35 @@ def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
 
 def score_source(checkpoint_path: Path, source: KnownText, scoring: Scoring, opener: Opener) -> Scored:
     """Return the run of a checkpoint over documents, scored now unless an identical one is stored."""
+    from lossprobe.checkpoint.spec import CheckpointSpec, files_read
+    from lossprobe.passes.stored import note_answer, question
+
     check_output(checkpoint_path, scoring.output)
+    spec = CheckpointSpec(checkpoint_path, scoring.load, scoring.desmooth)
+    asked = question(spec.as_json(), source, scoring.score, scoring.output)
+    found = find_scored(asked, source, scoring)
+    if found is not None:
+        return found
     checkpoint = load_checkpoint(checkpoint_path, scoring, opener)
-    return score_checkpoint(checkpoint, source, scoring.score, scoring)
+    scored = score_checkpoint(checkpoint, source, scoring.score, scoring)
+    note_answer(asked, scored.run, files_read(checkpoint.facts), checkpoint.facts.notices)
+    return scored
+
+
+def find_scored(asked: dict[str, Any], source: KnownText, scoring: Scoring) -> Scored | None:
+    """Return the run that is stored for a question, without opening the checkpoint; None where it has to be opened."""
+    from lossprobe.checkpoint.spec import still_as_read
+    from lossprobe.passes.stored import Scored, find_answer, remember
+
+    if scoring.load.device == "auto":  # which device that is, torch knows
+        return None
+    answer = find_answer(asked, source, scoring.score.max_unknown, still_as_read)
+    if answer is None:
+        return None
+    protect_inputs(answer.files, scoring)
+    remember(answer.run.path, source)
+    say_scored(Scored(answer.run, reused=True), (*answer.notices, *source.notices), scoring)
+    return Scored(answer.run, reused=True)
 
 
 def score_checkpoint(
@@ -182,17 +209,25 @@ def score_checkpoint(
         latest: make it the latest run of the working folder.
     """
     from lossprobe.cli.progress import show_progress
-    from lossprobe.passes.score import remember, score_into
+    from lossprobe.passes.score import score_into
+    from lossprobe.passes.stored import remember
 
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
         scored = score_into(scoring.output, checkpoint, source, choices, overwrite=scoring.overwrite, progress=progress)
     if latest:
         remember(scored.run.path, source)
-    say_notices(checkpoint, source, scoring)
-    if not scoring.quiet:
-        state = "already scored, reusing" if scored.reused else "stored"
-        say(f"{state} {_shown(scored.run.path)}")
+    if scoring.load.device == "auto" and not scoring.quiet:
+        say(f"device: {checkpoint.facts.device}")
+    say_scored(scored, (*checkpoint.facts.notices, *source.notices), scoring)
     return scored
+
+
+def say_scored(scored: Scored, notices: Sequence[str], scoring: Scoring) -> None:
+    """Say what a user should know of a run that was scored or found, and where it is."""
+    if not scoring.quiet:
+        for notice in notices:
+            say(f"notice: {notice}")
+        say(f"{'already scored, reusing' if scored.reused else 'stored'} {_shown(scored.run.path)}")
 
 
 def say_notices(checkpoint: Checkpoint, source: Source, scoring: Scoring) -> None:
@@ -214,9 +249,18 @@ def load_checkpoint(path: Path, scoring: Scoring, opener: Opener) -> Checkpoint:
     from lossprobe.checkpoint.spec import CheckpointSpec
 
     checkpoint = opener.open(CheckpointSpec(path, scoring.load, scoring.desmooth))
-    protect_files(named_files(click.get_current_context()), checkpoint.facts.files)
-    protect_folder(scoring.output, checkpoint.facts.files)
+    protect_inputs(checkpoint.facts.files, scoring)
     return checkpoint
+
+
+def protect_inputs(files: Sequence[str], scoring: Scoring) -> None:
+    """Refuse results that would be written over a file of the checkpoint.
+
+    Raises:
+        UsageError: one would be.
+    """
+    protect_files(named_files(click.get_current_context()), files)
+    protect_folder(scoring.output, files)
 
 
 def check_output(checkpoint: Path, output: Path | None) -> None:

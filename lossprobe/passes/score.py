@@ -4,44 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from dataclasses import asdict
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import PADDED, Checkpoint
-from lossprobe.errors import OutputError, UsageError
+from lossprobe.errors import UsageError
 from lossprobe.passes.engines import Engine, LocalEngine, Part, PartOptions
 from lossprobe.passes.known_text import text_sha256
 from lossprobe.passes.planning import PlanOptions, check_unknown, write_plan
+from lossprobe.passes.stored import Scored, note_beyond_trained, remember, versions
 from lossprobe.plan.options import ScoreOptions as ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.plan.windows import Layout, check_window_options
 from lossprobe.run.files import refuse_undecodable, sha256_of_json
 from lossprobe.run.inputs import stored_inputs
-from lossprobe.run.latest import RUNS_FOLDER, runs_folder, write_latest
-from lossprobe.run.reader import Run, open_run
+from lossprobe.run.latest import runs_folder
+from lossprobe.run.reader import open_run
 from lossprobe.run.reuse import stored_plan, stored_run
 from lossprobe.run.store import RunStore
 from lossprobe.text.documents import Source
-from lossprobe.units import format_count, plural, visible
+from lossprobe.units import plural, visible
 
+UNSTORED = ("name", "notices", "files", "hashes")  # facts that decide no number
 DEFAULT_CONTEXT = 2048  # for the few families that set no limit of their own
-# Goes up when a fault is mended that moved what a pass stores, so that no run with the fault is found and used again.
-PASS_VERSION = "2"
-DEPENDENCIES = ("numba", "torch", "transformers", "tokenizers")
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A run, and whether it was stored already."""
-
-    run: Run
-    reused: bool
 
 
 def score(
@@ -190,19 +180,12 @@ def refuse_beyond_hard_limit(checkpoint: Checkpoint, context: int) -> None:
 
 def tell_beyond_trained(checkpoint: Checkpoint, context: int, source: Source) -> None:
     """Add a notice to the source where a context is above the length that the model's configuration states."""
-    facts = checkpoint.facts
-    if facts.context_length is not None and context > facts.context_length:
-        notice = (
-            f"{facts.name}: a context of {format_count(context)} is above the model's own, "
-            f"{format_count(facts.context_length)}: its positions go on, but may not have been trained so far"
-        )
-        if notice not in source.notices:
-            source.notices.append(notice)
+    note_beyond_trained(source, checkpoint.facts.name, checkpoint.facts.context_length, context)
 
 
 def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions) -> dict[str, Any]:
     """Return everything that decides a run's numbers. Two runs with equal settings are the same run."""
-    facts = {key: value for key, value in asdict(checkpoint.facts).items() if key not in ("name", "notices", "files")}
+    facts = {key: value for key, value in asdict(checkpoint.facts).items() if key not in UNSTORED}
     if facts["batching"] == PADDED:  # as every run was scored before there was another way
         del facts["batching"]
     tokenizer = checkpoint.tokenizer
@@ -211,8 +194,7 @@ def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, optio
         "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256},
         "text": {"sha256": text_sha256(source), "kept": options.keep_text},
         "windows": asdict(policy),
-        "versions": {"lossprobe": __version__, "pass": PASS_VERSION}
-        | {name: metadata.version(name) for name in DEPENDENCIES},
+        "versions": versions(),
     }
 
 
@@ -220,11 +202,3 @@ def run_name(settings: dict[str, Any], labels: dict[str, str]) -> str:
     """Return the directory name of a run: what it is, for people, and a hash of its settings."""
     words = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.") or "x" for label in labels.values())
     return f"{words[:60]}-{sha256_of_json(settings)[:10]}"
-
-
-def remember(path: Path, source: Source) -> None:
-    """Make a run the latest one of the working folder; where that cannot be written, the run stands all the same."""
-    try:
-        write_latest(Path(RUNS_FOLDER), path)
-    except OutputError as error:
-        source.notices.append(f"not remembered as the latest run: {error.message}")

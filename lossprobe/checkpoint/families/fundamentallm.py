@@ -82,6 +82,7 @@ def load_fundamentallm(file: TorchFile, options: LoadOptions) -> Checkpoint:
         config_from=ignored.source,
         notices=(*file.notices, *names.notices(), *ignored.notices, *heads, *followed_links(beside)),
         files=absolute((file.path, *source.files, *tokenizer.files)),
+        hashes=((str(file.path.absolute()), file.sha256),),
     )
     state = {name: tensor.detach().to(options.device, dtype) for name, tensor in tensors.items()}
     if tied:

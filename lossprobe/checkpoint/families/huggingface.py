@@ -72,12 +72,13 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
     read = (path / "config.json", *weights.files, *weights.index)
     words = getattr(tokenizer, "files", ())
     links = followed_links(dict.fromkeys((*read, *(words if options.tokenizer is None else ()))))
+    hashes = {file: file_sha256(file) for file in (path / "config.json", *weights.files)}
     with building(shown):
         differing = settle_ends(tokenizer, settings, int(config.get_text_config().vocab_size))
         facts = CheckpointFacts(
             name=path.resolve().name,
             family=str(settings["model_type"]),
-            sha256=combined_sha256({file.name: file_sha256(file) for file in (path / "config.json", *weights.files)}),
+            sha256=combined_sha256({file.name: digest for file, digest in hashes.items()}),
             vocab_size=int(config.get_text_config().vocab_size),
             context_length=limit.length,
             hard_limit=limit.hard,
@@ -97,6 +98,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
                 *(f"{shown}: {notice}" for notice in differing),
             ),
             files=absolute((*read, *words)),
+            hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
         )
         return CausalLM(model.to(options.device), facts, tokenizer)
 

@@ -84,6 +84,7 @@ def load_nanogpt(file: TorchFile, options: LoadOptions) -> Checkpoint:
         config_from=f"{ignored.source}, gelu {options.gelu}",
         notices=(*file.notices, *names.notices(), *told, *ignored.notices, *untold, *heads, *links, *more),
         files=absolute((file.path, *words)),
+        hashes=((str(file.path.absolute()), file.sha256),),
     )
     return CausalLM(_build_model(args, tensors, tied, dtype, options), facts, tokenizer)
 

@@ -1,0 +1,145 @@
+"""A stored run is found without opening its checkpoint, and never where anything is not as it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from bundled import CHECKPOINT
+
+from lossprobe.checkpoint import detect
+from lossprobe.cli.main import run
+from lossprobe.run.files import sealed
+from lossprobe.run.reader import latest_run
+
+TEXT = "It shows. That is what the text says, and a café.\n" * 3
+
+
+@pytest.fixture
+def opened(tmp_path, monkeypatch) -> list[str]:
+    """The checkpoints that were opened, in a working folder with a model, a text, and one run of the two."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(CHECKPOINT, "model")
+    Path("text.txt").write_text(TEXT, "utf-8")
+    real, names = detect.open_checkpoint, []
+
+    def watched(path, options):
+        names.append(str(path))
+        return real(path, options)
+
+    monkeypatch.setattr(detect, "open_checkpoint", watched)
+    assert score() == 0
+    assert names == ["model"]
+    names.clear()
+    return names
+
+
+def score(*options: str, model: str = "model", text: str = "text.txt") -> int:
+    return run(["score", model, text, "--context", "64", *options])
+
+
+def runs() -> list[str]:
+    return sorted(folder.name for folder in Path(".lossprobe").glob("*-*"))
+
+
+def note() -> Path:
+    (path,) = Path(".lossprobe", "known").iterdir()
+    return path
+
+
+def test_it_says_the_same_as_with_the_checkpoint_open(opened, capsys):
+    before = runs()
+    capsys.readouterr()
+    assert score() == 0
+    assert opened == []
+    found = capsys.readouterr()
+    shutil.rmtree(Path(".lossprobe", "known"))
+    assert score() == 0
+    assert opened == ["model"], "a run that nothing is noted of is found by its settings"
+    assert capsys.readouterr() == found
+    assert "already scored, reusing" in found.err
+    assert score() == 0
+    assert (opened, runs()) == (["model"], before)
+
+
+def test_it_is_the_latest_run_then(opened):
+    assert score("--stride", "32") == 0
+    assert score() == 0
+    assert opened == ["model"]
+    assert latest_run(Path()).manifest["settings"]["windows"]["stride"] == 64
+
+
+@pytest.mark.parametrize(
+    "option", [["--stride", "16"], ["--bos", "never"], ["--dtype", "bfloat16"], ["--no-text"], ["--desmooth", "0.1"]]
+)
+def test_other_options_are_another_run_with_a_note_of_its_own(opened, option):
+    for _ in range(2):
+        assert score(*option) == 0
+    assert opened == ["model"]
+    assert len(runs()) == 2
+
+
+def test_another_text_is_another_run(opened):
+    Path("text.txt").write_text(TEXT + "more", "utf-8")
+    assert score() == 0
+    assert opened == ["model"]
+    assert len(runs()) == 2
+
+
+def test_a_checkpoint_is_opened_where_a_file_of_it_changed_or_another_one_came(opened):
+    Path("model", "added_tokens.json").write_text("{}")
+    assert score() == 0
+    assert opened == ["model"]
+    assert score() == 0
+    assert opened == ["model"]
+    config = json.loads(Path("model", "config.json").read_text())
+    Path("model", "config.json").write_text(json.dumps({**config, "initializer_range": 0.5}))
+    assert score() == 0
+    assert opened == ["model"] * 2
+    assert len(runs()) == 2
+    Path("model", "config.json").unlink()
+    assert score() == 3
+
+
+def test_a_damaged_note_or_run_is_none(opened):
+    content = json.loads(note().read_text())
+    for bad in (b"", b"{", b"[]", json.dumps({**content, "run": "elsewhere"}).encode()):
+        note().write_bytes(bad)
+        assert score() == 0
+    assert opened == ["model"] * 4
+    del content["sha256"]
+    for other in ({}, {**content, "run": 1}, {**content, "read": {"hashes": [], "beside": 3}}, {**content, "read": 1}):
+        note().write_text(json.dumps(sealed(other)))
+        assert score() == 0
+    assert opened == ["model"] * 8
+    (name,) = runs()
+    Path(".lossprobe", name, "documents.parquet").write_bytes(b"")
+    assert score() == 6
+    shutil.rmtree(Path(".lossprobe", name))
+    assert score() == 0
+    assert runs() == [name]
+
+
+def test_an_unfinished_run_needs_its_checkpoint(opened):
+    (name,) = runs()
+    Path(".lossprobe", name, "plan.json").write_text("{}")
+    assert score() == 0
+    assert opened == ["model"]
+    assert not Path(".lossprobe", name, "plan.json").exists()
+
+
+def test_the_files_of_a_checkpoint_that_is_not_opened_are_protected(opened, capsys):
+    assert run(["perplexity", "model", "text.txt", "--context", "64", "--csv=model/config.json"]) == 2
+    assert opened == []
+    assert "never changed" in capsys.readouterr().err
+
+
+def test_a_folder_of_notes_that_is_a_link_is_not_written_into(opened, tmp_path):
+    shutil.rmtree(Path(".lossprobe", "known"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Path(".lossprobe", "known").symlink_to(elsewhere)
+    assert score() == 0
+    assert list(elsewhere.iterdir()) == []
