@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = ROOT / "docs" / "pages"
 LINKED = [README, ROOT / "examples" / "README.md", *sorted(PAGES.rglob("*.md"))]
-PLAIN_TYPE = "dictionary of strings"
 
 
 def page(name: str) -> str:
@@ -32,8 +31,8 @@ def page(name: str) -> str:
 
 @pytest.mark.parametrize("column", [*TOKEN_COLUMNS, *DOCUMENT_COLUMNS], ids=lambda column: column.name)
 def test_every_column_is_in_the_reference_as_the_code_has_it(column):
-    kind = PLAIN_TYPE if str(column.type).startswith("dictionary") else str(column.type)
-    assert f"| `{column.name}` | {kind} | {column.meaning} |" in page("reference/columns.md")
+    meaning = f"{column.meaning}, in {column.unit}" if column.unit else column.meaning
+    assert f"| `{column.name}` | {column.kind} | {meaning} |" in page("reference/columns.md")
 
 
 @pytest.mark.parametrize("code", EXIT_CODES)
@@ -62,7 +61,10 @@ def test_every_command_has_help_with_an_example_and_is_in_the_tables_of_commands
 def test_help_fits_a_terminal_and_cuts_no_sentence():
     text = cli.get_help(click.Context(cli, info_name="lossprobe", **CONTEXT))
     assert "..." not in text.replace("[ARGS]...", "")
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("\n") < 40, "the help of all commands fits a screen"
+    for name in cli.commands:
+        assert re.search(f"^  {name} ", text, re.M), name
 
 
 def test_the_readme_fits_in_one_sitting():

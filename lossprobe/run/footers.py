@@ -9,10 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lossprobe.run.schema import MEASURED, Column, columns_of
+from lossprobe.run.schema import LADDER_KEYS, MEASURED, Column, columns_of
 from lossprobe.units import visible
 
-LADDER_KEYS = 2  # columns of a ladder before its temperatures
 INTEGERS = (pa.int16(), pa.int32(), pa.int64())
 FREE = frozenset({"unscored", "fields", "text"})  # may be missing in any row, or in all of them
 SCORED = frozenset(column.name for column in MEASURED)  # missing exactly where there is a reason in `unscored`
@@ -36,7 +35,7 @@ def read_footer(stream: io.BufferedReader, table: str, names: Sequence[str] | No
         found = footer.schema.to_arrow_schema()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"is no Parquet file: {visible(str(error).splitlines()[0], 120)}") from None
-    columns = columns_of(table, len(found) - LADDER_KEYS)
+    columns = columns_of(table, len(found) - len(LADDER_KEYS))
     fault = _schema_fault(found, [column for column in columns if names is None or column.name in names])
     if fault is not None:
         raise ValueError(fault)
@@ -69,7 +68,7 @@ def values_fault(footer: pq.FileMetaData, table: str, documents: int, entries: i
         stored = {chunk.path_in_schema: chunk.statistics for chunk in chunks if chunk.is_stats_set}
         unscored = stored.get("unscored")
         absent = group.num_rows - unscored.null_count if unscored is not None else 0
-        for column in columns_of(table, footer.num_columns - LADDER_KEYS):
+        for column in columns_of(table, footer.num_columns - len(LADDER_KEYS)):
             numbers = stored.get(column.name)
             expected = absent if table == "tokens" and column.name in SCORED else 0
             if numbers is None or column.name in FREE:

@@ -143,7 +143,7 @@ class RunStore:
         """Store what one part is to score."""
         values = {column.name: getattr(rows, column.name) for column in PLANNED}
         values["unscored"] = _reasons(rows.unscored)
-        own = Column(OWN, pa.bool_(), "false for rows that an earlier part scores")
+        own = Column(OWN, "bool", "false for rows that an earlier part scores")
         self._write(part_name(PLAN_PARTS, index), (*PLANNED, own), {**values, OWN: rows.own})
 
     def finish_plan(self, plan: dict[str, Any]) -> None:
