@@ -22,6 +22,8 @@ ALLOWED = {
     "units": set(),
     "isolation": {"errors"},
     "options": {"units"},
+    "terms": {"errors"},
+    "terms.catalogue": {"errors", "terms", "plan", "run"},
     "text": {"errors", "units", "options"},
     "checkpoint.interface": {"options"},
     "checkpoint.files": WORDS,
@@ -47,7 +49,8 @@ ALLOWED = {
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
     "audit.gate": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "passes", "audit"},
     "report": WORDS | {"run", "analysis", "audit.checks"},
-    "cli": WORDS | {"options", "text", "checkpoint", "plan", "scoring", "run", "analysis", "passes", "audit", "report"},
+    "cli": WORDS
+    | {"options", "terms", "text", "checkpoint", "plan", "scoring", "run", "analysis", "passes", "audit", "report"},
     "pytest_plugin": {"errors", "units", "audit", "report", "cli"},
 }  # fmt: skip
 HOMES = {
@@ -124,8 +127,10 @@ def loaded(*commands: tuple[str, ...], cwd: Path) -> list[set[str]]:
     return [set(modules) for modules in json.loads(process.stdout.strip().splitlines()[-1])]
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("tokens", "--help"), ("--version",)])
-def test_help_loads_nothing_heavy(tmp_path, arguments):
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("tokens", "--help"), ("--version",), ("explain",), ("explain", "ece")]
+)
+def test_help_and_explain_load_nothing_heavy(tmp_path, arguments):
     (modules,) = loaded(arguments, cwd=tmp_path)
     assert "click" in modules
     assert modules.isdisjoint(HEAVY)

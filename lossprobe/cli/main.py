@@ -24,6 +24,7 @@ from lossprobe.cli.compare import compare
 from lossprobe.cli.demo import demo
 from lossprobe.cli.doctor import doctor
 from lossprobe.cli.environment import settle_environment
+from lossprobe.cli.explain import explain
 from lossprobe.cli.gap import gap
 from lossprobe.cli.hardest import hardest
 from lossprobe.cli.imports import checked_imports
@@ -60,30 +61,44 @@ class Terminated(BaseException):
     """SIGTERM arrived."""
 
 
-@click.group(context_settings=CONTEXT)
+GROUPS = {
+    "Score and look": (score, tokens, positions, hardest, perplexity, calibration, objectives),
+    "Compare and gate": (compare, gap, audit, baseline),
+    "Check and understand": (selfcheck, inspect, verify, doctor, explain, demo),
+}
+
+
+class Groups(click.Group):
+    """A group of commands whose help lists them under headings."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click calls it
+        """Write the commands of each of `GROUPS`."""
+        width = max(len(name) for name in self.commands)
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(f"{command.name:<{width}}", command.get_short_help_str(80)) for command in commands]
+                )
+
+
+@click.group(cls=Groups, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="lossprobe")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
 def cli() -> None:
     """The profiler for language-model loss: score every token once, answer every question from the stored run.
 
     \b
-      lossprobe tokens my-model data.txt      every token, as table, CSV and picture
-      lossprobe positions --plot              loss by amount of context, from the same run
-      lossprobe hardest                       what the model finds hardest, and why
-      lossprobe perplexity                    the headline numbers, with intervals
-      lossprobe calibration a b data.txt      how far probabilities can be trusted
-      lossprobe objectives --smoothing 0.1    the same tokens under other losses
-      lossprobe compare old new data.txt      how much two models differ, beyond noise, and where
-      lossprobe gap m train.txt valid.txt     train against validation loss
-      lossprobe audit                         in CI: limits and a baseline, pass or fail
-      lossprobe perplexity m data.txt --protocol all     what other tools would say
-      lossprobe selfcheck m data.txt          does the number depend on what should not matter
+      lossprobe tokens my-model data.txt   score a text, look at its tokens
+      lossprobe positions --plot           loss by context, from the same run
+      lossprobe compare old new data.txt   how much two models differ
+      lossprobe audit                      pass or fail, in CI
+      lossprobe explain ece                what a number means
     """
 
 
-VIEWS = (tokens, positions, hardest, perplexity, calibration, objectives, compare, gap)
-for _command in (score, *VIEWS, audit, baseline, selfcheck, inspect, doctor, verify, demo):
-    cli.add_command(_command)
+for _commands in GROUPS.values():
+    for _command in _commands:
+        cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -31,7 +31,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         return tuple(dict.fromkeys(int(number.convert(part, param, ctx)) for part in parts))
 
 
-@click.command(cls=ViewCommand, short_help="The same tokens under other losses: smoothed, focal, ranking, z-loss.")
+@click.command(cls=ViewCommand, short_help="The same tokens under smoothed, focal, ranking and z-loss.")
 @source_argument
 @click.option("--smoothing", type=Real(0, 1), default=0.1, metavar="EPS",
               help="Label smoothing, in both conventions.")  # fmt: skip

@@ -1,0 +1,105 @@
+"""`lossprobe explain`."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import asdict
+
+import click
+
+from lossprobe.errors import EXIT_CODES, UsageError
+from lossprobe.terms.catalogue import all_terms, find_terms, nearest_names
+from lossprobe.terms.term import KINDS, Term
+from lossprobe.units import visible
+
+WIDTH = 80
+MARGIN = 15
+
+
+@click.command(short_help="What a number, column, exit code or error id means.")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def explain(name: str | None, as_json: bool) -> None:
+    """Say what a number, column, exit code, error id, protocol or audit metric means.
+
+    Without NAME, list the names of all of them.
+
+    \b
+    Examples:
+      lossprobe explain
+      lossprobe explain ece
+      lossprobe explain 12
+      lossprobe explain text.unknown
+    """
+    terms = all_terms() if name is None else tuple(known_terms(name))
+    if as_json:
+        click.echo(
+            json.dumps({"schema": 1, "command": "explain", "terms": [as_object(term) for term in terms]}, indent=1)
+        )
+    elif name is None:
+        click.echo(listing(terms))
+    else:
+        click.echo("\n\n".join(map(explanation, terms)))
+
+
+def known_terms(name: str) -> list[Term]:
+    """Return the terms of a name.
+
+    Raises:
+        UsageError: nothing has this name.
+    """
+    found = find_terms(name)
+    if not found:
+        near = nearest_names(name)
+        raise UsageError(
+            "explain.unknown",
+            f"{visible(name, 80)}: no number, column, exit code, error id, protocol or audit metric has this name",
+            hint=f"did you mean {' or '.join(near)}?" if near else "lossprobe explain lists all names",
+        )
+    return found
+
+
+def as_object(term: Term) -> dict[str, object]:
+    """Return a term for JSON, without the fields that do not apply."""
+    return {key: value for key, value in asdict(term).items() if value not in ("", None, ())}
+
+
+def listing(terms: tuple[Term, ...]) -> str:
+    """Return the names of all terms, kind by kind."""
+    paragraphs = []
+    for kind, title in KINDS.items():
+        names = dict.fromkeys(term.name for term in terms if term.kind == kind)
+        text = textwrap.fill(
+            ", ".join(names), WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
+        paragraphs.append(f"{title}\n{text}")
+    return "\n\n".join(paragraphs)
+
+
+def explanation(term: Term) -> str:
+    """Return one term for people: its kind, then one paragraph a field."""
+    code = "" if term.exit_code is None else f"{term.exit_code}: {EXIT_CODES[term.exit_code]}"
+    fields = {
+        "also": ", ".join(term.aliases),
+        "formula": term.formula,
+        "unit": term.unit,
+        "type": term.type,
+        "stored in": term.stored_in,
+        "how to read": term.how_to_read,
+        "what to do": term.remedy,
+        "exit code": code,
+        "source": term.source,
+        "shown by": term.command,
+    }
+    lines = [f"{term.name} ({term.kind})", *_wrapped("", term.what)]
+    for label, text in fields.items():
+        lines += _wrapped(label, text)
+    return "\n".join(lines)
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    if not label:
+        return textwrap.wrap(text, WIDTH, initial_indent="  ", subsequent_indent="  ")
+    first = f"  {label:<{MARGIN - 2}}"
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * MARGIN, break_on_hyphens=False)

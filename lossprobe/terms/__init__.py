@@ -1,0 +1,1 @@
+"""What every number, column, exit code, error id, protocol and metric means, each declared once, as plain data."""

@@ -1,0 +1,14 @@
+"""Every error id with its exit code: what is wrong and what to do, one module a group of ids."""
+
+from __future__ import annotations
+
+from lossprobe.terms.error_ids import audit, checkpoint, general, runs, text, tokenizer
+
+ERROR_IDS = (
+    *general.ERROR_IDS,
+    *text.ERROR_IDS,
+    *checkpoint.ERROR_IDS,
+    *tokenizer.ERROR_IDS,
+    *runs.ERROR_IDS,
+    *audit.ERROR_IDS,
+)

@@ -1,0 +1,54 @@
+"""Error ids about commands, options and the program itself."""
+
+from __future__ import annotations
+
+from lossprobe.terms.term import error_ids
+
+USAGE = {
+    "usage": "A command, option or argument is not known, missing, or out of range. → See --help of the command.",
+    "compare.kl": "--kl needs both checkpoints and the text: a run does not store whole distributions. → lossprobe "
+    "compare A B TEXT --kl.",
+    "compare.sources": "compare takes exactly two models. → lossprobe compare RUN RUN, or A B TEXT.",
+    "demo.missing": "This installation holds no bundled example. → Install the wheel, or run from a checkout.",
+    "doctor.versions": "An installed library is older than lossprobe needs. → Upgrade what the message names.",
+    "explain.unknown": "lossprobe explain knows no such name. → lossprobe explain lists all names.",
+    "fields.missing": "No document has this field. → The hint lists the fields of the records.",
+    "folder.deleted": "The working folder was deleted. → Change to a folder that exists.",
+    "gap.sources": "gap takes a checkpoint with a training and a validation text, or two runs.",
+    "objectives.range": "A parameter of objectives is out of range.",
+    "options.scored_already": "The option is for scoring, and a stored run was given. → Name the checkpoint and the "
+    "text.",
+    "options.special_strings": "special_strings is neither control nor text.",
+    "path.unreachable": "A path cannot be reached: too long, no permission, or a loop of links.",
+    "protocol.by": "--by does not go with --protocol.",
+    "protocol.no_prefix": "The protocol puts a token before each document that this model does not have.",
+    "protocol.option": "The protocol decides this option itself. → Leave the option out.",
+    "protocol.plot": "--plot goes with --protocol all only.",
+    "protocol.sources": "A stored run has its own windows, so that no protocol can be made of it. → Name the "
+    "checkpoint and the text.",
+    "selfcheck.output": "selfcheck stores one run under a name of its own. → Leave the option out.",
+    "sources.no_checkpoint": "A text was named without a checkpoint. → Put the checkpoint before the text.",
+    "sources.no_text": "Checkpoints were named without a text. → Put the text last.",
+    "sources.one_run": "A run was named beside other sources. → Name exactly one run, without a text.",
+    "where.syntax": "The condition of --where cannot be read. → COLUMN < <= = != >= > NUMBER.",
+    "windows.bos": "--bos always: there is no BOS token that the model knows. → Use --bos auto or never.",
+    "windows.context": "--context is outside what the model or the protocol allows.",
+    "windows.stride": "--stride must lie between 1 and the context.",
+}
+
+MEMORY = {
+    "memory": "Memory ran out. → Lower --batch-size or --context.",
+    "memory.limit": "The limit of address space (ulimit -v) is too low. → Raise it.",
+}
+
+ENDED = {
+    1: {"internal": "A bug in lossprobe. → Run again with --debug, and please report it."},
+    130: {"interrupted": "Ctrl-C was pressed. → Finished parts are kept; repeat the command to resume."},
+    143: {"terminated": "The process was asked to end (SIGTERM). → Finished parts are kept; repeat the command."},
+}
+
+ERROR_IDS = (
+    *error_ids(2, USAGE),
+    *error_ids(7, MEMORY),
+    *(term for code, declared in ENDED.items() for term in error_ids(code, declared)),
+)

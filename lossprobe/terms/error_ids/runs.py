@@ -1,0 +1,53 @@
+"""Error ids about runs, outputs and what may be compared."""
+
+from __future__ import annotations
+
+from lossprobe.terms.term import error_ids
+
+SCORE_BOTH = "Score both with the same text and options."
+VERIFY = "Check it with lossprobe verify, and score again."
+
+USAGE = {
+    "output.inside_checkpoint": "The output would lie inside a checkpoint, which is never changed. → Choose another "
+    "place.",
+    "output.inside_run": "The output would lie inside a run or baseline, which is never changed. → Choose another "
+    "place.",
+    "output.is_input": "The output would replace a file that was read. → Choose another name.",
+    "output.name": "The file name after --csv or --plot is empty.",
+    "output.several_runs": "-o names one place, and several runs would be stored. → Leave -o out.",
+    "output.suffix": "What follows --csv or --plot has another suffix, and is no source either. → Write --csv=NAME.",
+    "output.two_results": "Two results cannot both go to one place. → Give one of them a file name.",
+    "run.missing": "The folder is no run. → Name a run; a checkpoint needs a text after it.",
+    "run.none": "No run is stored in this folder yet. → Score first: lossprobe score CHECKPOINT TEXT.",
+}
+
+OUTPUT = {
+    "output.closed": "Standard output is closed. → Do not close it (>&-); use >/dev/null.",
+    "output.exists": "The file exists. → Choose another place with -o.",
+    "output.foreign": "The folder exists and is no run. → Choose another place with -o.",
+    "output.link": "A folder or file of lossprobe is a symbolic link, which is never followed. → Remove the link.",
+    "output.locked": "Another process is writing to this place. → Wait for it, or use another -o.",
+    "output.no_folder": "There is no folder for temporary files that can be written. → Set TMPDIR (or HOME).",
+    "output.other_settings": "The place holds a run with other settings. → Use another -o, or --overwrite.",
+    "output.write": "The output cannot be written: no permission, no space, or a failing disk.",
+    "run.damaged": "A file of a run is missing, or not what its hash says. → Score again with --overwrite, or remove "
+    "the folder.",
+    "run.name": "The folder of a run has a name that is not UTF-8. → Rename it.",
+    "run.not_finite": f"A stored number is NaN or infinite, which scoring never writes. → {VERIFY}",
+    "run.schema": "The run was stored by another version with other columns. → Score again.",
+    "run.unfinished": "The run is not finished. → Repeat the score command to resume it.",
+}
+
+DIFFERENT = {
+    "runs.different": f"The runs differ in what must be equal: text, tokenizer, windows or BOS. → {SCORE_BOTH} Or look "
+    "anyway with --allow-different.",
+    "runs.different_text": f"The runs did not score the same text. → {SCORE_BOTH}",
+    "runs.different_tokens": f"The runs did not score the same tokens. → {SCORE_BOTH}",
+    "runs.different_vocabulary": "A divergence needs as many logits in both models. → Compare their losses, without "
+    "--kl.",
+    "runs.no_common_bytes": "No byte of the text was scored by both models.",
+}
+
+MEMORY = {"run.memory": "A query on a run needs more memory than it may use."}
+
+ERROR_IDS = (*error_ids(2, USAGE), *error_ids(6, OUTPUT), *error_ids(12, DIFFERENT), *error_ids(7, MEMORY))

@@ -1,0 +1,49 @@
+"""Error ids about texts."""
+
+from __future__ import annotations
+
+from lossprobe.terms.term import error_ids
+
+REFUSED = {
+    "text.bad_record": "A line of a JSONL file is not JSON. → Correct the line in the message.",
+    "text.binary": "The file looks binary, not like text.",
+    "text.changed": "The text changed while it was read. → Wait until it is written, then repeat.",
+    "text.no_bytes": "No number per byte can be given for this text, since characters of it have no token. → Limit nll "
+    "instead, or use a tokenizer that covers the text.",
+    "text.no_field": "A record has no text in the field asked for. → Name the field with --text-field.",
+    "text.not_text": "The file is of a kind that is no text, such as an archive or an image. → The hint says what to "
+    "do.",
+    "text.not_utf8": "The file is not valid UTF-8. → Convert it first, for instance with iconv.",
+    "text.sha256": "The text is not the one that the audit file names by its sha256. → Restore the text, or write the "
+    "new hash.",
+    "text.surrogate": "A record holds half a surrogate pair, which is no character.",
+    "text.too_large": "The text is larger than --max-bytes. → Raise --max-bytes.",
+    "text.too_long": "A document is longer than one window, and the model's protocol does not cut it. → --context cuts "
+    "longer documents.",
+    "text.unknown": "More of the text than --max-unknown lies outside the vocabulary. → Check that text and tokenizer "
+    "belong together, or raise --max-unknown.",
+    "text.unreadable": "The file cannot be read. → Check its permissions, or whether it is damaged.",
+    "text.utf16": "The file is UTF-16. → Convert it: iconv -f UTF-16 -t UTF-8.",
+    "text.vanished": "More of the text than --max-unknown gets no token at all. → Check that text and tokenizer belong "
+    "together, or raise --max-unknown.",
+    "protocol.too_short": "The text is too short for one window of the protocol. → Use more text, or a smaller "
+    "--context.",
+}
+
+USAGE = {
+    "text.empty_folder": "The folder holds no text that can be scored.",
+    "text.missing": "The text does not exist. → Check the path.",
+    "text.no_input": "- was named, but standard input is closed. → Pipe a text into it.",
+    "text.none": "No text was named. → Name a file, a folder, or - for standard input.",
+    "text.separator": "--split-documents is no expression that can cut a text. → Use blank-line, line, or a regular "
+    "expression that matches something.",
+    "text.terminal": "- was named, but standard input is a terminal. → Pipe a text into it.",
+}
+
+NOTHING = {
+    "text.nothing_to_score": "The text has no token that can be scored. → A document needs at least 2 tokens.",
+    "tokens.none": "No scored token meets the condition of --where. → Loosen the condition.",
+    "objectives.none": "No scored token meets the condition. → Loosen --where, or leave out --full-windows.",
+}
+
+ERROR_IDS = (*error_ids(4, REFUSED), *error_ids(2, USAGE), *error_ids(5, NOTHING))

@@ -1,0 +1,156 @@
+"""Loss, perplexity and bits, and what stands beside them in most tables."""
+
+from __future__ import annotations
+
+from lossprobe.terms.term import number
+
+PERPLEXITY = "lossprobe perplexity"
+
+NUMBERS = (
+    number(
+        "nll",
+        "The loss: the mean of −log p(token) over the scored tokens.",
+        formula="−log p(token) = (max z − z_token) + log1p(Σ_others exp(z − max z)), from float32 logits z, summed in "
+        "float64",
+        unit="nats per token",
+        how_to_read="Lower is better. It compares models only with the same tokenizer, text, windows and BOS; between "
+        "tokenizers use bits_per_byte.",
+        command=PERPLEXITY,
+        aliases=("loss", "nll_nats", "nll_nats_per_token", "nats_per_token", "mean_loss_nats"),
+    ),
+    number(
+        "token_perplexity",
+        "How many equally likely tokens the model hesitates between, on average.",
+        formula="exp(Σ loss / scored tokens)",
+        how_to_read="Lower is better. The exponential of a label-smoothed loss is no perplexity.",
+        command=PERPLEXITY,
+        aliases=("perplexity",),
+    ),
+    number(
+        "word_perplexity",
+        "The perplexity per word, a word being a run without white space.",
+        formula="exp(Σ loss / words)",
+        how_to_read="Comparable between tokenizers. Words say little for languages without white space.",
+        command=PERPLEXITY,
+    ),
+    number(
+        "byte_perplexity",
+        "The perplexity per UTF-8 byte.",
+        formula="exp(Σ loss / UTF-8 bytes)",
+        how_to_read="Comparable between tokenizers.",
+        command=PERPLEXITY,
+    ),
+    number(
+        "bits_per_byte",
+        "The bits that the model needs for each UTF-8 byte of the text.",
+        formula="Σ loss / ln 2 / UTF-8 bytes",
+        unit="bits per byte",
+        how_to_read="Comparable between tokenizers; lower is better. It is of the canonical tokenization: an upper "
+        "bound on the text's information under the model.",
+        command=PERPLEXITY,
+        aliases=("bpb",),
+    ),
+    number(
+        "bits_per_char",
+        "The bits that the model needs for each Unicode code point of the text.",
+        formula="Σ loss / ln 2 / code points",
+        unit="bits per character",
+        how_to_read="Comparable between tokenizers; lower is better.",
+        command=PERPLEXITY,
+        aliases=("bpc", "bits_per_character"),
+    ),
+    number(
+        "uniform_nats",
+        "The loss of a model that knows nothing and gives every vocabulary entry the same probability.",
+        formula="log V, with V vocabulary entries",
+        unit="nats per token",
+        how_to_read="A loss near it means that the model learned nothing, or that model and text do not belong "
+        "together.",
+        command=PERPLEXITY,
+    ),
+    number(
+        "unigram_nats",
+        "The loss of the best model that ignores context: the entropy of the text's own token frequencies.",
+        formula="−Σ f log f over the tokens, with f their frequencies in the text",
+        unit="nats per token",
+        how_to_read="A loss above it means that the model gains less from context than counting tokens would.",
+        command=PERPLEXITY,
+    ),
+    number(
+        "coverage",
+        "Tokens and bytes read, scored, and unscored by reason; every token is in exactly one of them.",
+        unit="tokens, bytes",
+        how_to_read="Beside them: bytes_normalized (bytes that the tokenizer rewrote or dropped), bytes_vanished "
+        "(bytes without any token), special_strings (control ids that the text spelled out), documents_in_pieces.",
+        command=PERPLEXITY,
+        aliases=(
+            "tokens_read",
+            "tokens_scored",
+            "tokens_unscored",
+            "bytes_read",
+            "bytes_scored",
+            "bytes_unscored",
+            "bytes_normalized",
+            "bytes_vanished",
+            "special_strings",
+            "documents_in_pieces",
+        ),
+    ),
+    number(
+        "interval",
+        "The 95 % interval of a number: where it would lie for other texts of the same kind.",
+        formula="estimate ± t(G − 1) · SE, SE² = (G − 1) / G · Σ (θ_(c) − mean θ_(·))² over G documents, each left out "
+        "in turn",
+        unit="that of the number",
+        how_to_read="In a single document blocks of 4,096 tokens are left out, and the interval is a lower bound. It "
+        "says nothing about other training runs. Single tokens are never resampled: neighbours are correlated.",
+        source="delete-one jackknife with Student's t: Miller 1974; Efron & Tibshirani 1993, ch. 11",
+        command=PERPLEXITY,
+        aliases=("low", "high", "interval_unit", "clusters"),
+    ),
+    number(
+        "entropy",
+        "How unsure the model says it is: the mean loss that it expects of its own prediction.",
+        formula="E[−log p] under the predicted distribution; the varentropy is Var[log p]",
+        unit="nats; the varentropy in nats²",
+        how_to_read="Compare it with the loss: see nll_minus_entropy_nats.",
+        command="lossprobe tokens",
+    ),
+    number(
+        "loss50_minus_loss500",
+        "What more context gains: the mean loss with about 50 tokens of context minus that with about 500.",
+        formula="mean loss with 45–55 tokens of context − mean loss with 450–550 (symmetric about 500 where the "
+        "context ends earlier), over the documents or blocks that have both",
+        unit="nats per token",
+        how_to_read="Positive means that context helps. Without a value the context is shorter than 501 tokens, or no "
+        "document has both. Olsson et al. give it the other sign.",
+        source="in-context learning score, Olsson et al. 2022",
+        command="lossprobe positions",
+        aliases=("early_range", "late_range"),
+    ),
+    number(
+        "fit",
+        "A power law through the mean loss by context: a + b (t + 1)^−α with t tokens of context.",
+        formula="least squares over quarter-octave bins, each weighted by the standard error of its mean",
+        unit="a and b in nats",
+        how_to_read="Descriptive, never to be extrapolated. Far fewer runs of residuals than expected mean that the "
+        "curve has another shape.",
+        source="Kaplan et al. 2020; number of runs: Wald & Wolfowitz 1940",
+        command="lossprobe positions --plot",
+        aliases=("power_law", "alpha", "residual_runs", "residual_runs_expected"),
+    ),
+    number(
+        "share_of_loss",
+        "The share of the text's total loss that a token, entry, document or class carries.",
+        formula="Σ loss of the group / Σ loss of all scored tokens",
+        how_to_read="Far above the group's share of tokens: the group is hard, or the text is damaged there.",
+        command="lossprobe hardest --by type",
+        aliases=("total_nats", "hard_tokens_share_of_loss"),
+    ),
+    number(
+        "share_of_tokens",
+        "The share of the scored tokens that a class or group has.",
+        formula="tokens of the group / all scored tokens",
+        command="lossprobe hardest --by class",
+    ),
+)

@@ -1,0 +1,114 @@
+"""The columns of the tables that views print, where no stored column and no number has the name."""
+
+from __future__ import annotations
+
+from lossprobe.terms.term import Term
+
+
+def table_columns(command: str, declared: dict[str, str]) -> tuple[Term, ...]:
+    """Return the terms of columns of one view's table.
+
+    Args:
+        command: a command line that prints the table.
+        declared: column to what it holds; names joined by a blank are aliases.
+    """
+    terms = []
+    for names, what in declared.items():
+        name, *aliases = names.split()
+        terms.append(Term(name, what, "column", command=command, aliases=tuple(aliases)))
+    return tuple(terms)
+
+
+TERMS = (
+    *table_columns(
+        "lossprobe tokens",
+        {
+            "top_text": "The text of the model's first choice.",
+            "text": "The text of the token: in the CSV a JSON string literal from which its bytes can be restored, "
+            "elsewhere with what cannot be printed escaped.",
+        },
+    ),
+    *table_columns(
+        "lossprobe positions",
+        {
+            "context_last": "The last amount of context of the bin; its first is context.",
+            "count": "Scored tokens in the row.",
+        },
+    ),
+    *table_columns(
+        "lossprobe positions --by document-position",
+        {"position position_last": "The first (and last) index in the document of the bin's tokens, from 0."},
+    ),
+    *table_columns(
+        "lossprobe hardest",
+        {
+            "before after": "The text before (and after) the token, with what cannot be printed escaped.",
+            "characters": "The characters that the token lies in.",
+            "begins": "How the document begins.",
+            "hardest_by": "The ordering that the entry leads in: by mean or by total loss.",
+            "class kind": "The class of the tokens, and which kind of classes it belongs to.",
+        },
+    ),
+    *table_columns(
+        "lossprobe perplexity",
+        {
+            "measure value unit": "One number a row: its name, its value and its unit.",
+            "documents": "Documents in the row.",
+        },
+    ),
+    *table_columns(
+        "lossprobe perplexity --by document", {"group": "What the row is about: a document, a value, a class."}
+    ),
+    *table_columns(
+        "lossprobe calibration",
+        {
+            "model": "The model that the row is about.",
+            "binning": "How the bins are cut: equal width, equal mass, or log10 p over all vocabulary entries.",
+            "mean_probability hit_rate": "The mean probability of a bin, and how often it came true.",
+            "gap gap_low gap_high": "Mean probability minus hit rate of a bin, and its interval.",
+        },
+    ),
+    *table_columns(
+        "lossprobe compare A B TEXT --by token",
+        {
+            "first_loss_nats second_loss_nats": "The loss of the token under the first (and second) model.",
+            "first_top_text second_top_text": "The text of the first choice of the first (and second) model.",
+            "direction": "Whether the second model is worse or better there.",
+            "transition": "Whether the token was forgotten or learned.",
+        },
+    ),
+    *table_columns(
+        "lossprobe compare A B TEXT --by class",
+        {"significant": "Whether the slice differs at the 5 % level after Holm's correction (p_holm)."},
+    ),
+    *table_columns(
+        "lossprobe objectives",
+        {
+            "objective convention": "The loss of the row, and its formula with the parameter.",
+            "mean sum": "The mean and the sum of the objective over the scored tokens.",
+            "windows batches": "Windows in a micro-batch, and how many micro-batches there are.",
+            "scale": "The loss scale that the gradient is multiplied by before float16.",
+            "loss_low_nats loss_high_nats": "The range of the loss of the tokens in the row.",
+            "share_of_objective": "The share of the objective that these tokens carry.",
+        },
+    ),
+    *table_columns(
+        "lossprobe gap MODEL TRAIN VALIDATION",
+        {
+            "train_tokens validation_tokens": "Scored tokens of the row in the training (and validation) text.",
+            "train_loss_nats validation_loss_nats": "Mean loss of the row in the training (and validation) text.",
+            "train_low train_high validation_low validation_high": "The interval of the loss before it.",
+        },
+    ),
+    *table_columns(
+        "lossprobe perplexity MODEL TEXT --protocol all",
+        {
+            "protocol": "The name of the protocol; lossprobe explain NAME says what it does.",
+            "headline": "The number that the tool prints first.",
+            "why": "In what the protocol differs from lossprobe's own way.",
+        },
+    ),
+    *table_columns(
+        "lossprobe selfcheck MODEL TEXT", {"check setting": "What was changed, and what it was changed to."}
+    ),
+)
