@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 from fake_runs import document_totals, finish_run
+from planned import rolling_windows
 
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import CheckpointFacts
 from lossprobe.passes.stored import PASS_VERSION
 from lossprobe.plan.rows import WindowPolicy
-from lossprobe.plan.windows import plan_windows
 from lossprobe.run.files import write_table
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import HISTOGRAM_COLUMNS, MEASURED, PLANNED, TOKEN_COLUMNS, ladder_columns
@@ -209,7 +209,7 @@ def _plan(targets, documents, first: int, widths: np.ndarray, choices: dict[str,
     window, window_start = np.zeros_like(token), np.zeros_like(token)
     number = 0
     for lead, size in zip(leads.tolist(), sizes.tolist(), strict=True):
-        for index, plan in enumerate(plan_windows(size, choices["context"], choices["stride"])):
+        for index, plan in enumerate(rolling_windows(size, choices["context"], choices["stride"])):
             own = slice(lead + (plan.first_scored if index else 0), lead + plan.stop)
             window[own], window_start[own] = number, plan.start
             number += 1

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from planned import rolling_windows
 
 from lossprobe.plan.rows import WindowPolicy
-from lossprobe.plan.windows import plan_windows
 from lossprobe.run.files import sha256_of, write_json, write_table
 from lossprobe.run.reader import Run, open_run
 from lossprobe.run.schema import (
@@ -111,7 +111,7 @@ def document_totals(records: list[dict[str, Any]]) -> dict[str, int]:
 
 def _rows(number: int, doc: Doc, ids: dict[bytes, int], choices: dict[str, Any]) -> list[dict[str, Any]]:
     window, context = [0] * len(doc.pieces), list(range(len(doc.pieces)))
-    for index, plan in enumerate(plan_windows(len(doc.pieces), choices["context"], choices["stride"])):
+    for index, plan in enumerate(rolling_windows(len(doc.pieces), choices["context"], choices["stride"])):
         for token in range(plan.first_scored if index else 0, plan.stop):
             window[token], context[token] = index, token - plan.start
     rows, stop = [], 0

@@ -21,12 +21,13 @@ from drawn_runs import (
     tempered_logits,
     write_drawn,
 )
+from planned import whole_document
 
 import lossprobe
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.passes.score import ScoreOptions, describe, window_policy
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES
-from lossprobe.plan.rows import WindowPolicy, plan_document
+from lossprobe.plan.rows import WindowPolicy
 from lossprobe.run.schema import MEASURED
 from lossprobe.scoring.compiled import measure_rows as measure_by_engine
 from lossprobe.scoring.histogram import HistogramBins
@@ -107,7 +108,7 @@ def test_rows_are_planned_as_by_the_engine(rows, tmp_path):
         ids = np.concatenate([[0], targets[documents == number]])
         stops = np.cumsum([len(vocabulary[index]) for index in ids])
         tokens = Tokens(ids, stops, np.zeros(len(ids), bool))
-        planned = plan_document(number, tokens, WindowPolicy(7, 3), window)
+        planned = whole_document(number, tokens, WindowPolicy(7, 3), window)
         for name in ("token", "token_id", "byte_start", "byte_stop", "window", "context"):
             np.testing.assert_array_equal(document[name], getattr(planned, name), err_msg=name)
         window = planned.window[-1] + 1

@@ -6,6 +6,7 @@ import platform
 from importlib import metadata
 
 import click
+from packaging.version import Version
 
 from lossprobe import __version__
 from lossprobe.errors import UsageError
@@ -34,7 +35,7 @@ def doctor(unused: list[str] | None) -> None:
     low = []
     for name, floor in FLOORS.items():
         version = metadata.version(name)
-        met = release(version) >= release(floor)
+        met = Version(version).release >= Version(floor).release
         low += [] if met else [f"{name} {version} (needs {floor})"]
         click.echo(f"{name:<13} {version:<14} floor {floor}: {'met' if met else 'NOT MET'}")
     for name in OTHERS:
@@ -47,17 +48,3 @@ def doctor(unused: list[str] | None) -> None:
         say(f"variables that lossprobe runs without: {', '.join(unused)}")
     if low:
         raise UsageError("doctor.versions", f"too old: {', '.join(low)}")
-
-
-def release(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version.
-
-    >>> release("2.13.0+cpu") >= release("2.10")
-    True
-    """
-    numbers = []
-    for part in version.partition("+")[0].split("."):
-        if not part.isdigit():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)

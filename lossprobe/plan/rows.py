@@ -97,18 +97,6 @@ class WindowPolicy:
         return window_of(token, self.context, self.stride, self.layout, tokens)
 
 
-def plan_document(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int) -> Rows:
-    """Return the rows of one document, BOS included, all at once; `plan_pieces` is for documents of any length.
-
-    Args:
-        number: the document's number.
-        tokens: its tokens.
-        policy: how it becomes windows.
-        first_window: number of its first window in the whole run.
-    """
-    return _rows(number, tokens, policy, first_window, range(row_count(tokens, policy)))
-
-
 def plan_pieces(
     number: int, tokens: Tokens, policy: WindowPolicy, first_window: int, piece_rows: int = PIECE_ROWS
 ) -> Iterator[Rows]:
@@ -193,7 +181,7 @@ def cut_parts(planned: Iterable[Rows], part_rows: int = PART_ROWS) -> Iterator[R
     A part that starts inside a document begins with the earlier rows that its windows need as context.
 
     Args:
-        planned: whole documents (`plan_document`) or pieces of them (`plan_pieces`), in order.
+        planned: pieces of documents from `plan_pieces`, in order.
         part_rows: a part ends with the window that brings its own rows to this many.
     """
     pieces: list[Rows] = []

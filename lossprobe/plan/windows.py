@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,7 +17,7 @@ class Layout(StrEnum):
     """How the windows of a document lie; what differs from `ROLLING` is there to score as other tools do.
 
     Attributes:
-        ROLLING: `plan_windows`: each window scores what follows the last one's targets.
+        ROLLING: each window scores what follows the last one's targets.
         LAST_FULL: the same, but the last of several windows starts early enough to be full.
         DISJOINT: windows that share no token; the first token of each has no context, and no loss.
         SECOND_HALF: disjoint full windows, of which only the second half is scored; what does not fill one is left out.
@@ -47,47 +46,15 @@ class Window:
     first_scored: int
 
 
-def plan_windows(tokens: int, context: int, stride: int | None = None) -> Iterator[Window]:
-    """Yield windows that score every token of a document, but its first, exactly once.
-
-    A window holds at most `context` input tokens. Without a stride the windows do not overlap, but for the
-    one token that is carried over as the first input of the next window: the first target of a later
-    window has 1 token of context, the last one `context`. With a stride S < context each window scores S
-    new tokens, so every target has at least `context` − S + 1 tokens of context where they exist.
-
-    Args:
-        tokens: number of tokens of the document, BOS included.
-        context: most input tokens of one window, at least 1.
-        stride: new tokens scored by each window after the first; None means `context`.
-
-    Yields:
-        Windows in text order. A document of one token yields one window that scores nothing, an empty
-        document none.
-
-    Raises:
-        UsageError: a context below 1, or a stride outside 1..`context`.
-
-    >>> list(plan_windows(7, context=3))
-    [Window(start=0, stop=4, first_scored=1), Window(start=3, stop=7, first_scored=4)]
-    >>> list(plan_windows(7, context=4, stride=2))
-    [Window(start=0, stop=5, first_scored=1), Window(start=2, stop=7, first_scored=5)]
-    """
-    check_window_options(context, stride)
-    step = context if stride is None else stride
-    if tokens < 1:
-        return
-    stop = min(context + 1, tokens)
-    yield Window(0, stop, 1)
-    while stop < tokens:
-        first_scored = stop
-        stop = min(first_scored + step, tokens)
-        yield Window(first_scored + step - context - 1, stop, first_scored)
-
-
 def window_of(
     token: Integers, context: int, stride: int, layout: Layout = Layout.ROLLING, tokens: int = 0
 ) -> tuple[Integers, Integers]:
     """Return in which window each token is scored, or would be, and where that window starts.
+
+    Without a layout every token but the document's first is scored once, in text order. With a stride equal to the
+    context, windows share one token: the last target of one is the first input of the next, whose first target has
+    1 token of context. With a stride S below it, every target has at least `context` − S + 1 tokens of context where
+    they exist.
 
     Args:
         token: int64 [N], indices of tokens in one document; the first one belongs to the first window.

@@ -3,7 +3,7 @@
 import pytest
 from fake_runs import words
 
-from lossprobe.analysis.rows.comparable import IDENTITY, differing, refuse_different, same_tokens
+from lossprobe.analysis.rows.comparable import differing, refuse_different, same_tokens
 from lossprobe.errors import NotComparableError
 from lossprobe.run.reader import Run
 
@@ -29,10 +29,22 @@ def with_settings(make_run):
     return build
 
 
-@pytest.mark.parametrize(("group", "key"), IDENTITY)
-def test_each_difference_is_refused_and_named(with_settings, group, key):
+@pytest.mark.parametrize(
+    ("group", "key", "words"),
+    [
+        ("text", "sha256", "text"),
+        ("tokenizer", "sha256", "tokenizer"),
+        ("windows", "context", "context"),
+        ("windows", "stride", "stride"),
+        ("windows", "layout", "layout of the windows"),
+        ("windows", "bos_id", "BOS"),
+        ("windows", "own_bos_id", "second BOS"),
+        ("windows", "score_unknown", "unknown tokens"),
+    ],
+)
+def test_each_difference_is_refused_and_named(with_settings, group, key, words):
     runs = [with_settings(), with_settings(**{f"{group}__{key}": 77})]
-    with pytest.raises(NotComparableError, match=f"differ in {IDENTITY[group, key]} .*77") as caught:
+    with pytest.raises(NotComparableError, match=f"differ in {words} .*77") as caught:
         refuse_different(runs)
     assert caught.value.exit_code == 12
     assert caught.value.id == "runs.different"

@@ -52,7 +52,7 @@ def test_a_hand_made_text():
     assert result.kl_percentiles["0"] == 0.0
     assert result.kl_percentiles["0.5"] == 2.0
     assert result.kl_percentiles["0.9"] == pytest.approx(3.6)
-    assert result.max_kl_nats == 4.0
+    assert result.kl_percentiles["1"] == 4.0
     assert result.hardest["kl_nats"].tolist() == [4.0, 3.0, 2.0, 1.0, 0.0]
     assert result.hardest["document"].tolist() == [3, 2, 0, 0, 0]
     assert result.finding == (

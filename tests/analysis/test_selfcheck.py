@@ -133,3 +133,14 @@ def test_limits_are_those_of_the_dtype():
     assert ROUNDING["float64"].mean_nats < ROUNDING["float32"].mean_nats < HALF.mean_nats
     assert ROUNDING["float64"].token_nats < ROUNDING["float32"].token_nats < HALF.token_nats
     assert (EXACT.mean_nats, EXACT.token_nats) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("mean", "token", "verdict"), [(0.0049, 0.49, "same"), (0.0051, 0.4, "BROKEN"), (0.0, 0.51, "BROKEN")]
+)
+def test_half_precision_may_move_the_mean_by_5_thousandths_and_a_token_by_a_half(mean, token, verdict):
+    change = np.zeros(100)
+    change[:2] = token, 100 * mean - token
+    reference = np.ones(100)
+    result = judge_variants(reference, [Variant("threads", "1", HALF, reference + change)])
+    assert result.table["verdict"].tolist() == [verdict]

@@ -17,11 +17,13 @@ from drawn_runs import (
 from fake_runs import words
 from scipy.stats import t as student
 
+from lossprobe.analysis.calibration.effective_smoothing import effective_smoothing
 from lossprobe.analysis.calibration.smoothing import (
     LOSS_EDGES,
     MEASURES,
+    MeasuredModel,
     after_temperature,
-    compare_smoothing,
+    compare_models,
     compare_tokens,
 )
 from lossprobe.analysis.calibration.temperature import TemperedRows, tempered_rows
@@ -50,6 +52,15 @@ def world(tmp_path):
     return World
 
 
+def compared(runs, names=None):
+    """Return the comparison of runs with the first of them, each measured as the command does."""
+    names = names or [run.name for run in runs]
+    pairs = zip(names, runs, strict=True)
+    return compare_models(
+        [MeasuredModel(name, run, tempered_rows(run), effective_smoothing(run)) for name, run in pairs]
+    )
+
+
 def values(panel, second=None):
     table = panel.table if second is None else panel.table[panel.table["second"] == second]
     return table.set_index("measure")[["value", "low", "high"]]
@@ -66,7 +77,7 @@ def leave_one_out(numbers, groups):
 def test_every_difference_is_that_of_the_rows(world):
     drawn = world()
     other = smoothed_logits(drawn.logits, 0.1) + 0.5 * np.random.default_rng(2).standard_normal(drawn.logits.shape)
-    panel = compare_smoothing([drawn.run(drawn.logits), drawn.run(other)], ["plain", "smoothed"])
+    panel = compared([drawn.run(drawn.logits), drawn.run(other)], ["plain", "smoothed"])
     found = values(panel)
     assert list(found.index) == list(MEASURES)
     assert panel.table["unit"].tolist() == list(MEASURES.values())
@@ -83,7 +94,7 @@ def test_every_difference_is_that_of_the_rows(world):
 def test_where_the_difference_comes_from(world):
     drawn = world()
     sharp, smoothed = tempered_logits(drawn.logits, 0.4), smoothed_logits(drawn.logits, 0.2)
-    panel = compare_smoothing([drawn.run(sharp), drawn.run(smoothed)], ["sharp", "smoothed"])
+    panel = compared([drawn.run(sharp), drawn.run(smoothed)], ["sharp", "smoothed"])
     first, second = drawn.losses(sharp), drawn.losses(smoothed)
     bins = pd.cut((first + second) / 2, LOSS_EDGES, right=False, labels=False)
     parts = panel.decomposition
@@ -103,7 +114,7 @@ def test_where_the_difference_comes_from(world):
 
 def test_a_range_without_tokens_is_an_empty_cell(make_run):
     runs = [make_run([words("first_token", 1, bits), words("first_token", 2)]) for bits in (1, 2)]
-    parts = compare_smoothing(runs).decomposition
+    parts = compared(runs).decomposition
     assert parts["tokens"].tolist() == [0, 1, 2, 0, 0, 0]
     assert parts["mean_difference_nats"].isna().tolist() == [True, False, False, True, True, True]
     assert parts["contribution_nats"].tolist() == pytest.approx([0, 0, math.log(2) / 3, 0, 0, 0], abs=1e-6)
@@ -112,7 +123,7 @@ def test_a_range_without_tokens_is_an_empty_cell(make_run):
 def test_a_run_against_itself_differs_in_nothing(world):
     drawn = world()
     run = drawn.run(drawn.logits)
-    panel = compare_smoothing([run, run], ["it", "itself"])
+    panel = compared([run, run], ["it", "itself"])
     found = values(panel)
     for measure in ("nll_difference_nats", "nll_difference_after_temperature_nats", "accuracy_difference"):
         assert found.loc[measure].tolist() == [0.0, 0.0, 0.0]
@@ -125,7 +136,7 @@ def test_a_run_against_itself_differs_in_nothing(world):
 def test_swapping_the_models_flips_every_sign(world):
     drawn = world()
     runs = [drawn.run(drawn.logits), drawn.run(smoothed_logits(drawn.logits, 0.1))]
-    one, other = values(compare_smoothing(runs, "ab")), values(compare_smoothing(runs[::-1], "ba"))
+    one, other = values(compared(runs, "ab")), values(compared(runs[::-1], "ba"))
     for measure in (name for name in MEASURES if name.endswith(("nats", "difference"))):
         assert one.loc[measure].tolist() == pytest.approx(
             (-other.loc[measure, ["value", "high", "low"]]).tolist(), abs=1e-15
@@ -141,9 +152,9 @@ def test_several_models_stand_against_the_first(world):
     runs = [
         drawn.run(z) for z in (drawn.logits, smoothed_logits(drawn.logits, 0.1), tempered_logits(drawn.logits, 0.8))
     ]
-    panel = compare_smoothing(runs, ["plain", "smoothed", "sharp"])
+    panel = compared(runs, ["plain", "smoothed", "sharp"])
     for run, name in zip(runs[1:], ["smoothed", "sharp"], strict=True):
-        alone = compare_smoothing([runs[0], run], ["plain", name])
+        alone = compared([runs[0], run], ["plain", name])
         pd.testing.assert_frame_equal(values(panel, name), values(alone))
     assert panel.table["first"].eq("plain").all()
     assert panel.decomposition["second"].tolist() == ["smoothed"] * 6 + ["sharp"] * 6
@@ -152,9 +163,7 @@ def test_several_models_stand_against_the_first(world):
 
 def test_a_model_that_was_only_sharpened_is_mended_by_its_temperature(world):
     drawn = world(rows=4000)
-    panel = compare_smoothing(
-        [drawn.run(drawn.logits), drawn.run(tempered_logits(drawn.logits, 0.6))], ["plain", "sharp"]
-    )
+    panel = compared([drawn.run(drawn.logits), drawn.run(tempered_logits(drawn.logits, 0.6))], ["plain", "sharp"])
     found = values(panel)
     assert found.loc["nll_difference_nats", "low"] > 0.05
     assert found.loc["nll_difference_after_temperature_nats"].abs().max() < 2e-5, "the temperatures differ by 1/0.6"
@@ -167,7 +176,7 @@ def test_after_temperature_is_the_mean_over_the_sample(world):
     drawn = world()
     runs = [drawn.run(drawn.logits), drawn.run(smoothed_logits(drawn.logits, 0.2), sample_every=3)]
     rows = [tempered_rows(run) for run in runs]
-    panel = compare_smoothing(runs, ["plain", "smoothed"])
+    panel = compared(runs, ["plain", "smoothed"])
     plain = dict(zip(zip(rows[0].document, rows[0].token, strict=True), rows[0].tempered_loss_nats, strict=True))
     nats = rows[1].tempered_loss_nats - [plain[key] for key in zip(rows[1].document, rows[1].token, strict=True)]
     assert len(nats) < len(plain) / 2
@@ -199,7 +208,7 @@ def test_samples_without_a_common_token_give_no_number():
 
 def test_runs_without_a_ladder_say_so(make_run):
     runs = [make_run([words("first_token", 1, bits), words("first_token", 2)]) for bits in (1, 2)]
-    panel = compare_smoothing(runs, ["one", "other"])
+    panel = compared(runs, ["one", "other"])
     assert values(panel).loc["nll_difference_after_temperature_nats"].isna().all()
     assert panel.smaller_nll["smaller"].tolist() == ["one", "n/a"]
     assert panel.notes[0].endswith("after temperature over none of them, which have no temperature in common")
@@ -208,9 +217,7 @@ def test_runs_without_a_ladder_say_so(make_run):
 
 def test_one_document_has_no_interval(world):
     drawn = world(documents=1, rows=300)
-    panel = compare_smoothing(
-        [drawn.run(drawn.logits), drawn.run(smoothed_logits(drawn.logits, 0.1))], ["plain", "smoothed"]
-    )
+    panel = compared([drawn.run(drawn.logits), drawn.run(smoothed_logits(drawn.logits, 0.1))], ["plain", "smoothed"])
     found = values(panel)
     assert found[["low", "high"]].isna().all(axis=None)
     assert not panel.smaller_nll["clear"].any()
@@ -222,8 +229,8 @@ def test_one_sample_without_another_half_is_enough_to_say_so(world):
     drawn = world(documents=2, rows=300)
     runs = [drawn.run(drawn.logits), drawn.run(drawn.logits, sample_every=200)]  # one of 302 rows
     for pair in (runs, runs[::-1]):
-        assert any("there is no other half" in note for note in compare_smoothing(pair, "ab").notes)
-    assert not any("there is no other half" in note for note in compare_smoothing([runs[0]] * 2, "ab").notes)
+        assert any("there is no other half" in note for note in compared(pair, "ab").notes)
+    assert not any("there is no other half" in note for note in compared([runs[0]] * 2, "ab").notes)
 
 
 def test_sums_are_kept_for_a_bounded_number_of_clusters(make_run):
@@ -235,7 +242,7 @@ def test_sums_are_kept_for_a_bounded_number_of_clusters(make_run):
 
 def test_tokens_that_one_model_did_not_score_are_counted(make_run):
     runs = [make_run([words("first_token", 1, 3), words("first_token", last)]) for last in (2, "masked")]
-    panel = compare_smoothing(runs, ["one", "other"])
+    panel = compared(runs, ["one", "other"])
     assert panel.decomposition["tokens"].sum() == 2
     assert "other − one: 1 token that only one of them scored left out" in panel.notes
     assert values(panel).loc["nll_difference_nats"].isna().tolist() == [False, True, True], "one document is left"
@@ -243,7 +250,7 @@ def test_tokens_that_one_model_did_not_score_are_counted(make_run):
 
 def test_nothing_in_common_is_no_number(make_run):
     runs = [make_run([words("first_token", *bits)]) for bits in ((1, "masked"), ("masked", 2))]
-    panel = compare_smoothing(runs, ["one", "other"])
+    panel = compared(runs, ["one", "other"])
     assert values(panel)["value"].isna().all()
     assert panel.decomposition["contribution_nats"].tolist() == [0.0] * 6
 
@@ -254,11 +261,11 @@ def test_the_bound_is_that_of_the_smoothing_which_shows(world):
     drawn.logits = 2.4 * rng.standard_normal(drawn.logits.shape)
     drawn.targets = draw_targets(rng, drawn.logits)
     runs = [drawn.run(drawn.logits), drawn.run(smoothed_logits(drawn.logits, 0.2))]
-    panel = compare_smoothing(runs, ["plain", "smoothed"])
+    panel = compared(runs, ["plain", "smoothed"])
     bound = values(panel).loc["perplexity_inflation_bound", "value"]
     assert bound == pytest.approx(1 / 0.8, rel=0.03)
     assert 1 < values(panel).loc["perplexity_ratio", "value"] < bound
-    backwards = compare_smoothing(runs[::-1], ["smoothed", "plain"])
+    backwards = compared(runs[::-1], ["smoothed", "plain"])
     assert math.isnan(values(backwards).loc["perplexity_inflation_bound", "value"])
     assert "perplexity_inflation_bound of plain: n/a, no evidence of smoothing" in backwards.notes
 
@@ -271,7 +278,7 @@ def test_the_interval_holds_the_true_cost_of_smoothing(world):
         smoothed = smoothed_logits(drawn.logits, 0.1)
         log_p, log_q = log_probabilities(drawn.logits), log_probabilities(smoothed)
         divergence = float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())
-        panel = compare_smoothing([drawn.run(drawn.logits), drawn.run(smoothed)], ["plain", "smoothed"])
+        panel = compared([drawn.run(drawn.logits), drawn.run(smoothed)], ["plain", "smoothed"])
         value, low, high = values(panel).loc["nll_difference_nats"]
         held += low <= divergence <= high
         distances.append(value - divergence)
@@ -282,9 +289,7 @@ def test_the_interval_holds_the_true_cost_of_smoothing(world):
 
 def test_the_finding_says_it_in_one_line(world):
     drawn = world()
-    panel = compare_smoothing(
-        [drawn.run(drawn.logits, "plain"), drawn.run(smoothed_logits(drawn.logits, 0.1), "smoothed")]
-    )
+    panel = compared([drawn.run(drawn.logits, "plain"), drawn.run(smoothed_logits(drawn.logits, 0.1), "smoothed")])
     before, after = (values(panel).loc[f"nll_difference{name}_nats"] for name in ("", "_after_temperature"))
     assert panel.smaller_nll["clear"].all()
     assert panel.finding == (
@@ -292,14 +297,14 @@ def test_the_finding_says_it_in_one_line(world):
         f"temperature (plain is lower), {after['value']:+.4f} nats [{after['low']:+.4f}, {after['high']:+.4f}] after "
         "(plain is lower)"
     )
-    swapped = compare_smoothing([drawn.run(smoothed_logits(drawn.logits, 0.1)), drawn.run(drawn.logits)], "sp")
+    swapped = compared([drawn.run(smoothed_logits(drawn.logits, 0.1)), drawn.run(drawn.logits)], "sp")
     assert swapped.finding.count("(p is lower)") == 2
 
 
 def test_an_interval_that_holds_zero_leaves_it_open(world):
     drawn = world(rows=300)
     noise = 0.01 * np.random.default_rng(3).standard_normal(drawn.logits.shape)
-    panel = compare_smoothing([drawn.run(drawn.logits), drawn.run(drawn.logits + noise)], ["plain", "noisy"])
+    panel = compared([drawn.run(drawn.logits), drawn.run(drawn.logits + noise)], ["plain", "noisy"])
     low, high = values(panel).loc["nll_difference_nats", ["low", "high"]]
     assert low < 0 < high
     assert not panel.smaller_nll.loc[0, "clear"]

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from planned import whole_document
 
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.errors import CheckpointError, NothingToScoreError, TextError
@@ -17,7 +18,7 @@ from lossprobe.passes import planning, tally
 from lossprobe.passes.planning import PlanOptions, check_ids, check_unknown, write_plan
 from lossprobe.passes.tally import DocumentCount
 from lossprobe.plan import rows as plan
-from lossprobe.plan.rows import WindowPolicy, plan_document, plan_pieces
+from lossprobe.plan.rows import WindowPolicy, plan_pieces
 from lossprobe.run.store import RunStore
 from lossprobe.text import counts
 from lossprobe.text.documents import Document, StringSource, fingerprint
@@ -73,6 +74,14 @@ def test_a_plan_does_not_depend_on_the_length_of_its_pieces(tmp_path, monkeypatc
     assert whole[0]["counts"]["documents"] == len(TEXTS)
 
 
+@pytest.mark.parametrize(("rows", "every"), [(100, 1), (2 * 16_384 - 1, 1), (2 * 16_384, 2), (3 * 16_384, 3)])
+def test_the_temperature_sample_has_at_least_16384_tokens_where_there_are_as_many(tmp_path, rows, every):
+    source = StringSource(["ab" * rows])  # a token for every two bytes
+    options = PlanOptions(WindowPolicy(500, 500), 256, False, fingerprint(source))
+    with RunStore(tmp_path / "run") as store:
+        assert write_plan(store, source, Letters(), options)["sample_every"] == every
+
+
 def test_counts_by_hand(tmp_path):
     result, _ = planned(tmp_path / "run", WindowPolicy(8, 8, 0))
     encoded = [text.encode() for text in TEXTS]
@@ -96,7 +105,7 @@ def test_the_counts_of_a_document_add_up_over_its_pieces(words, piece_rows, scor
     tokens = Letters().encode(text)
     policy = WindowPolicy(4, 3, None, score_unknown)
     records = []
-    for pieces in ([plan_document(0, tokens, policy, 0)], plan_pieces(0, tokens, policy, 0, piece_rows)):
+    for pieces in ([whole_document(0, tokens, policy)], plan_pieces(0, tokens, policy, 0, piece_rows)):
         count = DocumentCount(Document(text, "x", 1, 0))
         count.add_tokens(tokens)
         for rows in pieces:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from planned import rolling_windows, whole_document
 
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.plan.rows import (
@@ -14,11 +15,10 @@ from lossprobe.plan.rows import (
     Rows,
     WindowPolicy,
     cut_parts,
-    plan_document,
     plan_pieces,
     windows_of,
 )
-from lossprobe.plan.windows import Layout, Window, plan_windows
+from lossprobe.plan.windows import Layout, Window
 from lossprobe.scoring.scorer import Batch, batch_inputs
 
 
@@ -29,7 +29,7 @@ def tokens(count: int, unknown: tuple[int, ...] = ()) -> Tokens:
 
 
 def test_a_document_with_bos():
-    rows = plan_document(3, tokens(5), WindowPolicy(context=3, stride=3, bos_id=1), first_window=7)
+    rows = whole_document(3, tokens(5), WindowPolicy(context=3, stride=3, bos_id=1), first_window=7)
     assert rows.token_id.tolist() == [1, 10, 11, 12, 13, 14]
     assert rows.token.tolist() == [0, 1, 2, 3, 4, 5]
     assert rows.byte_start.tolist() == [0, 0, 1, 2, 3, 4]
@@ -40,21 +40,21 @@ def test_a_document_with_bos():
 
 
 def test_without_bos_the_first_token_is_not_scored():
-    rows = plan_document(0, tokens(3), WindowPolicy(context=8, stride=8), 0)
+    rows = whole_document(0, tokens(3), WindowPolicy(context=8, stride=8), 0)
     assert UNSCORED[rows.unscored[0]] == "first_token"
     assert (rows.unscored[1:] == SCORED).all()
 
 
 @pytest.mark.parametrize("score_unknown", [False, True])
 def test_unknown_tokens(score_unknown):
-    rows = plan_document(0, tokens(4, (0, 2)), WindowPolicy(8, 8, 1, score_unknown), 0)
+    rows = whole_document(0, tokens(4, (0, 2)), WindowPolicy(8, 8, 1, score_unknown), 0)
     expected = ["special", None, None, None, None] if score_unknown else ["special", "unknown", None, "unknown", None]
     assert [None if code == SCORED else UNSCORED[code] for code in rows.unscored] == expected
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_short_documents(count):
-    rows = plan_document(0, tokens(count), WindowPolicy(4, 4), 0)
+    rows = whole_document(0, tokens(count), WindowPolicy(4, 4), 0)
     assert len(rows) == count
     assert windows_of(next(iter(cut_parts([rows])))) == [] if count else list(cut_parts([rows])) == []
 
@@ -70,7 +70,7 @@ def test_parts_cover_every_row_once_and_hold_their_context(sizes, context, strid
     policy = WindowPolicy(context, min(stride, context), 1 if bos else None)
     documents, window = [], 0
     for number, size in enumerate(sizes):
-        rows = plan_document(number, tokens(size), policy, window)
+        rows = whole_document(number, tokens(size), policy, window)
         window = int(rows.window[-1]) + 1 if len(rows) else window
         documents.append(rows)
     parts = list(cut_parts([rows for rows in documents if len(rows)], part_rows))
@@ -97,7 +97,7 @@ def test_parts_cover_every_row_once_and_hold_their_context(sizes, context, strid
 
 
 def test_a_part_that_starts_inside_a_document_brings_its_context():
-    rows = plan_document(0, tokens(20), WindowPolicy(context=4, stride=2), 0)
+    rows = whole_document(0, tokens(20), WindowPolicy(context=4, stride=2), 0)
     parts = list(cut_parts([rows], part_rows=6))
     later = parts[1]
     assert not later.own[0]
@@ -119,7 +119,7 @@ def test_pieces_are_the_whole_and_make_the_same_parts(sizes, context, stride, pi
     documents, pieces, window = [], [], 0
     for number, size in enumerate(sizes):
         content = tokens(size, tuple(range(0, size, 7)))
-        rows = plan_document(number, content, policy, window)
+        rows = whole_document(number, content, policy, window)
         cut = list(plan_pieces(number, content, policy, window, piece_rows))
         assert all(piece.own.sum() < piece_rows + context + 1 + policy.stride for piece in cut)
         assert all((~piece.own).sum() <= context for piece in cut)
@@ -140,8 +140,8 @@ def values(rows: Rows) -> list[list[int]]:
 @given(st.integers(0, 80), st.integers(1, 17), st.integers(1, 17))
 def test_rows_are_in_the_windows_that_are_planned(count, context, stride):
     policy = WindowPolicy(context, min(stride, context))
-    rows = plan_document(0, tokens(count), policy, 5)
-    for index, window in enumerate(plan_windows(count, context, policy.stride)):
+    rows = whole_document(0, tokens(count), policy, 5)
+    for index, window in enumerate(rolling_windows(count, context, policy.stride)):
         scored = slice(window.first_scored, window.stop)
         assert set(rows.window[scored].tolist()) <= {5 + index}
         assert rows.context[scored].tolist() == [token - window.start for token in range(*scored.indices(count))]
@@ -151,8 +151,10 @@ def described(policy: WindowPolicy, total: int) -> dict[int, int]:
     """Return each scored token with the first token that it sees, from what the tools say that they do."""
     size, found = policy.context + 1, {}
     if policy.layout is Layout.ROLLING:
-        for window in plan_windows(total, policy.context, policy.stride):
-            found |= dict.fromkeys(range(window.first_scored, window.stop), window.start)
+        done, stop = 1, policy.context + 1  # the first window fills the context, each later one adds a stride
+        while done < total:
+            found |= dict.fromkeys(range(done, min(stop, total)), stop - 1 - policy.context)
+            done, stop = stop, stop + policy.stride
         return found
     if policy.layout is Layout.LAST_FULL:
         done = 1  # all but the prefix are predicted, up to `context` a window
@@ -190,7 +192,7 @@ def test_pieces_and_parts_of_every_layout_see_what_is_described(policy, sizes, p
     documents, pieces, window = [], [], 0
     for number, size in enumerate(sizes):
         content = tokens(min(size, policy.context) if policy.layout is Layout.WHOLE else size)
-        rows = plan_document(number, content, policy, window)
+        rows = whole_document(number, content, policy, window)
         cut = list(plan_pieces(number, content, policy, window, piece_rows))
         own = [piece.take(piece.own) for piece in cut]
         assert (not own and not len(rows)) or values(Rows.join(own)) == values(rows)
@@ -222,7 +224,7 @@ def reasons(rows: Rows) -> list[str | None]:
 
 
 def test_the_last_window_moved_back():
-    rows = plan_document(0, tokens(10), WindowPolicy(4, 4, 1, layout=Layout.LAST_FULL), 0)
+    rows = whole_document(0, tokens(10), WindowPolicy(4, 4, 1, layout=Layout.LAST_FULL), 0)
     assert rows.token_id.tolist() == [1, *range(10, 20)]
     assert rows.window.tolist() == [0] * 5 + [1] * 4 + [2] * 2
     assert rows.context.tolist() == [0, 1, 2, 3, 4, 1, 2, 3, 4, 3, 4]
@@ -234,7 +236,7 @@ def test_the_last_window_moved_back():
 
 @pytest.mark.parametrize(("bos", "first"), [(1, "special"), (None, "first_token")])
 def test_windows_that_share_nothing(bos, first):
-    rows = plan_document(0, tokens(7 if bos is None else 6), WindowPolicy(2, 3, bos, layout=Layout.DISJOINT), 0)
+    rows = whole_document(0, tokens(7 if bos is None else 6), WindowPolicy(2, 3, bos, layout=Layout.DISJOINT), 0)
     assert reasons(rows) == [first, None, None, "window_start", None, None, "window_start"]
     assert rows.context.tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert rows.token_id.tolist() == ([*range(10, 17)] if bos is None else [1, *range(10, 16)])
@@ -245,7 +247,7 @@ def test_windows_that_share_nothing(bos, first):
 def test_the_second_half_of_full_windows(bos, starts, size):
     total = 2 * size + 3
     content = tokens(total if bos is None else total - 1)
-    rows = plan_document(0, content, WindowPolicy(size - 1, size, bos, layout=Layout.SECOND_HALF), 0)
+    rows = whole_document(0, content, WindowPolicy(size - 1, size, bos, layout=Layout.SECOND_HALF), 0)
     scored = size - 1 - size // 2  # floor(L / 2) after the first are context only
     window = ["context_only"] * (size // 2) + [None] * scored
     assert reasons(rows) == [starts[0], *window, starts[1], *window, *["tail"] * 3]
@@ -257,9 +259,9 @@ def test_the_second_half_of_full_windows(bos, starts, size):
 
 
 def test_one_window_a_document():
-    rows = plan_document(0, tokens(5), WindowPolicy(3, 4, 1, layout=Layout.FIRST), 0)
+    rows = whole_document(0, tokens(5), WindowPolicy(3, 4, 1, layout=Layout.FIRST), 0)
     assert reasons(rows) == ["special", None, None, None, "truncated", "truncated"]
-    rows = plan_document(0, tokens(5, (1,)), WindowPolicy(9, 10, None, layout=Layout.WHOLE), 3)
+    rows = whole_document(0, tokens(5, (1,)), WindowPolicy(9, 10, None, layout=Layout.WHOLE), 3)
     assert reasons(rows) == ["first_token", "unknown", None, None, None]
     assert (rows.window.tolist(), rows.context.tolist()) == ([3] * 5, [0, 1, 2, 3, 4])
 
@@ -270,7 +272,7 @@ def test_a_second_bos_unless_the_text_has_one(first, lead):
     content.ids[0] = first
     policy = WindowPolicy(8, 8, 1, layout=Layout.LAST_FULL, own_bos_id=2)
     assert policy.lead(content) == lead
-    rows = plan_document(0, content, policy, 0)
+    rows = whole_document(0, content, policy, 0)
     assert rows.token_id.tolist() == [*lead, first, 11, 12, 13]
     assert reasons(rows) == ["special"] + [None] * (len(rows) - 1), "the second one is scored like any token"
     assert rows.byte_stop.tolist() == [0] * len(lead) + [1, 2, 3, 4]

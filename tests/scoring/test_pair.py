@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fakes import ByteTokenizer, SmallModel, checkpoint
 
-from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_document
+from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_documents
 from lossprobe.scoring.pair import compare_part
 from lossprobe.scoring.scorer import PassOptions, score_part
 
@@ -14,12 +14,8 @@ TEXTS = ["short", "it was a dark and stormy night", "x", "a much longer text tha
 
 
 def parts(rows_at_most):
-    documents, window = [], 0
-    for number, text in enumerate(TEXTS):
-        tokens = ByteTokenizer(unknown_byte=ord("k")).encode(text)
-        documents.append(plan_document(number, tokens, WindowPolicy(16, 5, 256), window))
-        window = int(documents[-1].window[-1]) + 1
-    return list(cut_parts(documents, rows_at_most))
+    tokens = [ByteTokenizer(unknown_byte=ord("k")).encode(text) for text in TEXTS]
+    return list(cut_parts(plan_documents(tokens, WindowPolicy(16, 5, 256)), rows_at_most))
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 3])
@@ -43,6 +39,6 @@ def test_every_scored_row_once_and_in_text_order(batch_size, rows_at_most):
 
 
 def test_a_part_without_scored_rows_gives_none():
-    rows = plan_document(0, ByteTokenizer().encode(""), WindowPolicy(16, 16, 256), 0)
+    (rows,) = plan_documents([ByteTokenizer().encode("")], WindowPolicy(16, 16, 256))
     result = compare_part((checkpoint(SmallModel(0)), checkpoint(SmallModel(1))), rows, PassOptions())
     assert {len(values) for values in vars(result).values()} == {0}

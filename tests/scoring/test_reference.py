@@ -11,7 +11,7 @@ from fakes import SmallModel, checkpoint
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import LeftPadding, LoadOptions, Tokens
-from lossprobe.plan.rows import SCORED, Rows, WindowPolicy, cut_parts, plan_document
+from lossprobe.plan.rows import SCORED, Rows, WindowPolicy, cut_parts, plan_documents
 from lossprobe.scoring.reference import other_threads, reference_losses
 from lossprobe.scoring.scorer import PassOptions, score_part
 
@@ -19,13 +19,11 @@ from lossprobe.scoring.scorer import PassOptions, score_part
 def planned(sizes, policy: WindowPolicy, vocab: int = BYTES, part_rows: int = 10_000) -> list[Rows]:
     """Return the parts of documents of random tokens, some of them unknown."""
     rng = np.random.default_rng(5)
-    documents, window = [], 0
-    for number, size in enumerate(sizes):
+    documents = []
+    for size in sizes:
         ids = rng.integers(3, vocab - 1, size).astype(np.int32)
-        rows = plan_document(number, Tokens(ids, np.arange(1, size + 1), ids % 11 == 0), policy, window)
-        window = int(rows.window[-1]) + 1
-        documents.append(rows)
-    return list(cut_parts(documents, part_rows))
+        documents.append(Tokens(ids, np.arange(1, size + 1), ids % 11 == 0))
+    return list(cut_parts(plan_documents(documents, policy), part_rows))
 
 
 def direct(model, rows: Rows) -> np.ndarray:

@@ -9,7 +9,7 @@ from fakes import SUCCESSOR_RIGHT, VOCAB, ByteTokenizer, SmallModel, checkpoint,
 from torch.nn import functional
 
 from lossprobe.errors import CheckpointError, ResourceError
-from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_document
+from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_documents
 from lossprobe.plan.windows import Window
 from lossprobe.scoring.scorer import PassOptions, make_batches, score_part
 
@@ -18,12 +18,8 @@ TEXT = "abcabcabd, and zebras. " * 9
 
 def part(texts, context=16, stride=None, bos=256):
     policy = WindowPolicy(context, stride or context, bos)
-    documents, window = [], 0
-    for number, text in enumerate(texts):
-        rows = plan_document(number, ByteTokenizer().encode(text), policy, window)
-        window = int(rows.window[-1]) + 1
-        documents.append(rows)
-    return next(iter(cut_parts(documents, 10**6)))
+    documents = [ByteTokenizer().encode(text) for text in texts]
+    return next(iter(cut_parts(plan_documents(documents, policy), 10**6)))
 
 
 def losses(rows, model, batch_size=None):

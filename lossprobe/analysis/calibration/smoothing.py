@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.calibration.effective_smoothing import CAVEATS, EffectiveSmoothing, effective_smoothing
-from lossprobe.analysis.calibration.temperature import TemperedRows, tempered_rows
+from lossprobe.analysis.calibration.effective_smoothing import CAVEATS, EffectiveSmoothing
+from lossprobe.analysis.calibration.temperature import TemperedRows
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.outcomes import CORRECT, TOP5
 from lossprobe.analysis.rows.paired import Ints, PairedRows, PairedSums, paired_sums
@@ -100,28 +100,8 @@ class SmoothingPanel:
         )
 
 
-def compare_smoothing(runs: Sequence[Run], names: Sequence[str] | None = None) -> SmoothingPanel:
-    """Return the comparison of runs of the same tokens with the first of them.
-
-    Args:
-        runs: two or more runs; see `comparable.same_tokens`.
-        names: distinct names of the models; the checkpoints' names without.
-
-    Raises:
-        NotComparableError: the rows of the runs are not the same tokens.
-        OutputError: a stored number is NaN or infinite, which scoring never writes.
-    """
-    names = names or [run.name for run in runs]
-    return compare_models(
-        [
-            MeasuredModel(name, run, tempered_rows(run), effective_smoothing(run))
-            for run, name in zip(runs, names, strict=True)
-        ]
-    )
-
-
 def compare_models(models: Sequence[MeasuredModel], epsilon: float | None = None) -> SmoothingPanel:
-    """Return `compare_smoothing` of models that were measured one by one; the tokens alone are read again.
+    """Return the comparison of models with the first of them, on the same tokens; see `comparable.same_tokens`.
 
     Args:
         models: the models; the first one is what the others are compared with.

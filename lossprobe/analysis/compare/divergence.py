@@ -52,11 +52,6 @@ class Divergence:
     notes: list[str]
 
     @property
-    def max_kl_nats(self) -> float:
-        """The largest divergence of a token."""
-        return self.kl_percentiles["1"]
-
-    @property
     def table(self) -> pd.DataFrame:
         """One row per measure: measure, value, low, high (NaN without an interval), unit."""
         rows = [("mean_kl_nats", self.mean_kl_nats, "nats per token")]
