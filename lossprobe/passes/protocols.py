@@ -13,20 +13,14 @@ from lossprobe.errors import CheckpointError, NothingToScoreError, TextError, Us
 from lossprobe.passes.known_text import KeptTokens, KnownText, tokens_of
 from lossprobe.passes.protocol_tokens import TokenCounts, checkpoint_of_tool
 from lossprobe.passes.score import DEFAULT_CONTEXT, Progress, ScoreOptions, refuse_beyond_hard_limit, score, score_into
-from lossprobe.plan.protocols import PROTOCOLS
+from lossprobe.plan.protocols import PROTOCOLS, Prefix, Protocol
 from lossprobe.plan.rows import WindowPolicy, row_count
 from lossprobe.plan.windows import Layout
 from lossprobe.run.reader import Run
 from lossprobe.text.documents import Document, Source
 from lossprobe.units import format_count, plural
 
-LOOPS = ("transformers", "transformers-corrected")
-BOS_OPTIONAL = ("lm-eval", "evaluate")
-LOOP_STRIDE = 512
-LLAMA_CPP_CONTEXT = 512
-PALOMA_CONTEXT = 2048
-LEVANTER_CONTEXT = 4096
-FULL_WINDOWS_NEEDED = {"llama.cpp": 2, "fundamentallm": 1, "nanogpt": 1}
+REQUIRED = {Prefix.BOS: "a BOS (without --bos never)", Prefix.EOS: "an EOS", Prefix.BOS_OR_EOS: "a BOS or EOS"}
 LONGEST_WHOLE = 16_384  # tokens of a document in one window where no limit is set: attention grows with its square
 
 
@@ -103,8 +97,9 @@ def prepare_protocol(
         UsageError: as in `protocol_policy`.
         TextError: a text that the tool refuses for its length.
     """
-    if PROTOCOLS[protocol].joined:
-        source = _joined(source, strip_newline=protocol == "llama.cpp")
+    about = PROTOCOLS[protocol]
+    if about.joined:
+        source = _joined(source, strip_newline=about.strip_newline)
     policy = protocol_policy(protocol, checkpoint, options)
     unknown, rows = False, 0
     counts = TokenCounts(checkpoint, source)
@@ -116,11 +111,11 @@ def prepare_protocol(
     if counts.differ:
         source.notices.append(f"{protocol}: {counts}")
     after = len(getattr(checkpoint.tokenizer, "last_ids", ()))
-    if after and (protocol in LOOPS or (protocol == "lm-eval" and options.bos != "never")):
+    if after and about.scores_end and options.bos != "never":
         source.notices.append(
             f"{protocol}: scores {plural(after, 'token')} that the tokenizer puts after a text; not here"
         )
-    needed = FULL_WINDOWS_NEEDED.get(protocol, 0) * (policy.context + 1)
+    needed = about.full_windows * (policy.context + 1)
     if rows < needed:
         raise TextError(
             "protocol.too_short",
@@ -158,8 +153,8 @@ def score_all_protocols(
     source = source if isinstance(source, KnownText) else KnownText(source, KeptTokens())
     own = score(checkpoint, source, options, progress=progress).run
     results: list[ProtocolScore | Refusal] = []
-    for protocol in PROTOCOLS:
-        given = replace(options, bos="auto", stride=options.stride if protocol in LOOPS else None)
+    for protocol, about in PROTOCOLS.items():
+        given = replace(options, bos="auto", stride=None if about.stride is None else options.stride)
         try:
             seen = checkpoint_of_tool(protocol, checkpoint)
         except CheckpointError as error:
@@ -179,40 +174,47 @@ def protocol_policy(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
         UsageError: an option that the tool does not have, a context that the model cannot take, or no BOS to put first.
     """
     _refuse_options(protocol, checkpoint, options)
-    tokenizer = checkpoint.tokenizer
-    limit = checkpoint.facts.context_length or DEFAULT_CONTEXT
+    about = PROTOCOLS[protocol]
     own = _own_bos(protocol, checkpoint)
-    if protocol == "lm-eval":
-        length = options.context or limit
-        prefix = _prefix(protocol, checkpoint, tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id)
-        scored = None if options.bos == "never" else own
-        return WindowPolicy(length, length, prefix, True, Layout.LAST_FULL, scored)
-    if protocol == "paloma":
-        length = options.context or min(limit, PALOMA_CONTEXT)
-        return WindowPolicy(length, length, _prefix(protocol, checkpoint, tokenizer.eos_id), True, Layout.LAST_FULL)
-    if protocol in LOOPS:
-        return _loop(options.context or limit, options.stride, own)
-    if protocol == "evaluate":
-        return _one_window(checkpoint, options)
-    if protocol == "llama.cpp":
-        length = _at_least(3, protocol, options.context or min(limit, LLAMA_CPP_CONTEXT))
-        return WindowPolicy(length - 1, length, own, True, Layout.SECOND_HALF)
-    if protocol == "levanter":
-        length = _at_least(2, protocol, options.context or min(limit, LEVANTER_CONTEXT))
-        return WindowPolicy(length - 1, length - 1, None if tokenizer.adds_bos else tokenizer.bos_id, True)
-    length = options.context or limit
-    return WindowPolicy(length, length, None, True)
+    prefix = None if options.bos == "never" and not about.second_bos else _prefix(protocol, checkpoint, own)
+    length = options.context or _default_length(about, checkpoint)
+    if length < about.shortest:
+        text = f"--context {length}: {protocol} needs windows of at least {about.shortest} tokens"
+        raise UsageError("windows.context", text)
+    stride = options.stride or (None if about.stride is None else min(about.stride, length))
+    if stride is not None and stride > length:
+        raise UsageError("windows.stride", f"--stride {stride}: must lie between 1 and the context, {length}")
+    layout = about.layout
+    if layout is Layout.WHOLE and options.context is not None:
+        layout = Layout.FIRST
+    elif stride == length:
+        layout = Layout.DISJOINT
+    context = length - 1 if about.last_is_target else length
+    if stride is None:
+        stride = context if layout in (Layout.ROLLING, Layout.LAST_FULL) else context + 1
+    second = own if about.second_bos and options.bos != "never" else None
+    return WindowPolicy(context, stride, prefix, True, layout, second)
+
+
+def _default_length(about: Protocol, checkpoint: Checkpoint) -> int:
+    """Return the tokens of a window where --context is not given."""
+    facts = checkpoint.facts
+    if about.layout is Layout.WHOLE:
+        return facts.context_length if facts.hard_limit and facts.context_length is not None else LONGEST_WHOLE
+    limit = facts.context_length or DEFAULT_CONTEXT
+    return limit if about.longest is None else min(limit, about.longest)
 
 
 def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions) -> None:
     """Refuse what the tool does not leave open."""
-    if options.stride is not None and protocol not in LOOPS:
+    about = PROTOCOLS[protocol]
+    if options.stride is not None and about.stride is None:
         raise UsageError("protocol.option", f"--stride {options.stride}: {protocol} has no stride of its own")
-    if options.bos != "auto" and (protocol not in BOS_OPTIONAL or options.bos == "always"):
+    if options.bos != "auto" and (not about.bos_never or options.bos == "always"):
         raise UsageError("protocol.option", f"--bos {options.bos}: {protocol} decides that itself")
     given = getattr(checkpoint, "own_tokenizer", checkpoint.tokenizer)  # what the tool makes of its files has no choice
     plain = getattr(given, "special_strings", "control") == "text"
-    if plain and PROTOCOLS[protocol].special_strings == "control":
+    if plain and about.special_strings == "control":
         raise UsageError("protocol.option", f"--special-strings text: {protocol} reads special strings as control ids")
     refuse_beyond_hard_limit(checkpoint, options.context or 0)
 
@@ -221,45 +223,36 @@ def _own_bos(protocol: str, checkpoint: Checkpoint) -> int | None:
     """Return the id that a tokenizer puts before a text by itself, whatever its name."""
     tokenizer = checkpoint.tokenizer
     first: int | None = getattr(tokenizer, "first_id", tokenizer.bos_id if tokenizer.adds_bos else None)
-    return first if first is None else _prefix(protocol, checkpoint, first)
+    return first if first is None else _known(protocol, checkpoint, first)
 
 
-def _prefix(protocol: str, checkpoint: Checkpoint, token_id: int | None) -> int:
-    if token_id is None:
-        kind = {"paloma": "an EOS", "evaluate": "a BOS (without --bos never)"}.get(protocol, "a BOS or EOS")
+def _prefix(protocol: str, checkpoint: Checkpoint, own: int | None) -> int | None:
+    """Return the id that a tool puts before each document; `own` is what the tokenizer adds by itself."""
+    tokenizer, kind = checkpoint.tokenizer, PROTOCOLS[protocol].prefix
+    token_id = {
+        Prefix.NONE: None,
+        Prefix.ADDED: own,
+        Prefix.BOS: tokenizer.bos_id,
+        Prefix.EOS: tokenizer.eos_id,
+        Prefix.BOS_OR_EOS: tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id,
+        Prefix.BOS_IF_NOT_ADDED: None if tokenizer.adds_bos else tokenizer.bos_id,
+    }[kind]
+    if token_id is not None:
+        return _known(protocol, checkpoint, token_id)
+    if kind in REQUIRED:
         raise UsageError(
             "protocol.no_prefix",
-            f"{protocol}: puts {kind} before each document, and the tokenizer of {checkpoint.facts.name} has none",
+            f"{protocol}: puts {REQUIRED[kind]} before each document, and the tokenizer of {checkpoint.facts.name} has "
+            "none",
         )
+    return None
+
+
+def _known(protocol: str, checkpoint: Checkpoint, token_id: int) -> int:
+    """Return an id that goes before each document; refuse one that the model does not have."""
     if token_id >= checkpoint.facts.vocab_size:
         raise UsageError(
             "protocol.no_prefix",
             f"{protocol}: puts id {token_id} before each document, the model has {checkpoint.facts.vocab_size} ids",
         )
     return token_id
-
-
-def _at_least(least: int, protocol: str, length: int) -> int:
-    if length < least:
-        raise UsageError("windows.context", f"--context {length}: {protocol} needs windows of at least {least} tokens")
-    return length
-
-
-def _loop(length: int, stride: int | None, bos_id: int | None) -> WindowPolicy:
-    """Return the windows of the documentation's loop: `length` tokens each, of which the last is only a target."""
-    step = stride or min(LOOP_STRIDE, _at_least(2, "transformers", length))
-    if step > length:
-        raise UsageError("windows.stride", f"--stride {step}: must lie between 1 and the context, {length}")
-    layout = Layout.DISJOINT if step == length else Layout.ROLLING
-    return WindowPolicy(_at_least(2, "transformers", length) - 1, step, bos_id, True, layout)
-
-
-def _one_window(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy:
-    """Return one window a document: cut where a context is given, whole otherwise."""
-    bos_id = None if options.bos == "never" else _prefix("evaluate", checkpoint, checkpoint.tokenizer.bos_id)
-    facts = checkpoint.facts
-    if options.context is not None:
-        length = _at_least(2, "evaluate", options.context)
-        return WindowPolicy(length - 1, length, bos_id, True, Layout.FIRST)
-    length = facts.context_length if facts.hard_limit and facts.context_length is not None else LONGEST_WHOLE
-    return WindowPolicy(length - 1, length, bos_id, True, Layout.WHOLE)

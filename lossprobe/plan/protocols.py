@@ -1,24 +1,100 @@
-"""How other tools turn a text into one number: the names of `--protocol`, and what each stands for.
+"""How other tools turn a text into one number: the names of `--protocol`, and one record for each.
 
 What each one scores was read in, and compared with, the program that it names; the table is in
-docs/pages/reference/protocols.md.
+docs/pages/reference/protocols.md. A record is plain data: `passes.protocols` makes windows of it, `analysis.protocols`
+the number.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+
+from lossprobe.plan.windows import Layout
 
 
-@dataclass(frozen=True)
+class Prefix(StrEnum):
+    """Which id a tool puts before each document.
+
+    Attributes:
+        NONE: none.
+        ADDED: what the tokenizer adds by itself, if anything.
+        BOS: the BOS, which the tokenizer must have.
+        EOS: the EOS, which the tokenizer must have.
+        BOS_OR_EOS: the BOS, or the EOS of a tokenizer without one.
+        BOS_IF_NOT_ADDED: the BOS, but only where the tokenizer adds none by itself.
+    """
+
+    NONE = "none"
+    ADDED = "added"
+    BOS = "bos"
+    EOS = "eos"
+    BOS_OR_EOS = "bos_or_eos"
+    BOS_IF_NOT_ADDED = "bos_if_not_added"
+
+
+class Measure(StrEnum):
+    """How a tool makes its numbers from the losses; `analysis.protocols.measures` has the formula of each.
+
+    Attributes:
+        PER_WORD: sums over all documents per word between white space, and per byte.
+        PER_CHARACTER: sums over all documents per token, character and byte.
+        WINDOW_MEANS: means of windows, each weighing as the loop of transformers' documentation weighs them.
+        TOKEN_MEAN: the mean over tokens.
+        TOKEN_MEAN_WITH_ERROR: the mean over tokens, and its error as if they were independent.
+        DOCUMENT_MEAN: the mean of the documents' perplexities.
+        PER_BYTE: bits per byte of the text.
+        VALIDATION_LOSS: the mean over tokens, as the validation loss of a trainer.
+    """
+
+    PER_WORD = "per_word"
+    PER_CHARACTER = "per_character"
+    WINDOW_MEANS = "window_means"
+    TOKEN_MEAN = "token_mean"
+    TOKEN_MEAN_WITH_ERROR = "token_mean_with_error"
+    DOCUMENT_MEAN = "document_mean"
+    PER_BYTE = "per_byte"
+    VALIDATION_LOSS = "validation_loss"
+
+
+class LeftOut(StrEnum):
+    """Which scored tokens a tool leaves out of its number.
+
+    Attributes:
+        NOTHING: none.
+        TAIL: those of a last window that the document does not fill.
+        NO_BYTES: those that stand for no byte of the text.
+    """
+
+    NOTHING = ""
+    TAIL = "tail"
+    NO_BYTES = "no_bytes"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """How one tool scores a text.
 
     Attributes:
         tool: the program, and the release that the protocol was compared with.
         headline: the number that the tool prints first.
-        joined: whether the documents are one stream, joined by a blank line where there are several.
+        measure: how it makes its numbers from the losses.
+        left_out: scored tokens that are not in its numbers.
         windows: which tokens it sees and scores, in words.
         mean: how it makes one number of them, in words.
+        joined: whether the documents are one stream, joined by a blank line where there are several.
+        strip_newline: whether one line end at the end of the stream is left out.
+        layout: how its windows lie. `WHOLE` is `FIRST` where --context is given; `ROLLING` with a stride equal to the
+            length is `DISJOINT`.
+        longest: most tokens of a window unless --context says otherwise; None for the model's limit.
+        last_is_target: whether the last token of a window counts in its length, although it is only predicted.
+        shortest: fewest tokens of a window.
+        stride: default of --stride; None where the tool has no stride.
+        full_windows: fewest full windows in a text that it takes.
+        prefix: the id before each document.
+        second_bos: whether a BOS that the tokenizer adds stands after the prefix and is scored.
+        bos_never: whether the tool has an option for --bos never. It drops the second BOS, or else the prefix.
+        scores_end: whether it scores what the tokenizer puts after a text, which is not scored here.
         reader: what reads the files of a tokenizer for it: "transformers" (AutoTokenizer), "tokenizers" (tokenizer.json
             alone), "gguf" (llama.cpp's converter); "" where it has tokenizers of its own.
         special_strings: what the name of a special token in a text is to it: its "control" id, or "text"; None where
@@ -27,9 +103,22 @@ class Protocol:
 
     tool: str
     headline: str
-    joined: bool
+    measure: Measure
     windows: str
     mean: str
+    joined: bool = False
+    strip_newline: bool = False
+    layout: Layout = Layout.ROLLING
+    longest: int | None = None
+    last_is_target: bool = False
+    shortest: int = 1
+    stride: int | None = None
+    full_windows: int = 0
+    prefix: Prefix = Prefix.NONE
+    second_bos: bool = False
+    bos_never: bool = False
+    scores_end: bool = False
+    left_out: LeftOut = LeftOut.NOTHING
     reader: str = "transformers"
     special_strings: str | None = "control"
 
@@ -47,16 +136,24 @@ PROTOCOLS = {
     "lm-eval": Protocol(
         tool="lm-eval 0.4.13, hf backend, loglikelihood_rolling in float32 (--bos never is its add_bos_token=False)",
         headline="word_perplexity",
-        joined=False,
         windows=f"BOS (else EOS) before each document, a BOS that the tokenizer adds scored after it; {LAST_FULL}",
         mean="per word between white space",
+        measure=Measure.PER_WORD,
+        layout=Layout.LAST_FULL,
+        prefix=Prefix.BOS_OR_EOS,
+        second_bos=True,
+        bos_never=True,
+        scores_end=True,
     ),
     "paloma": Protocol(
         tool="catwalk 2024-04 as used by OLMo-Eval 2025-07 (read, not run)",
         headline="token_perplexity",
-        joined=False,
         windows=f"EOS before each document; contexts of at most 2,048 tokens; {LAST_FULL}",
         mean="per token, documents weighted by their tokens",
+        measure=Measure.PER_CHARACTER,
+        layout=Layout.LAST_FULL,
+        longest=2048,
+        prefix=Prefix.EOS,
     ),
     "transformers": Protocol(
         tool=LOOP_TOOL,
@@ -64,6 +161,12 @@ PROTOCOLS = {
         joined=True,
         windows=ONE_LESS,
         mean="each later overlapping window weighs one token too little",
+        measure=Measure.WINDOW_MEANS,
+        last_is_target=True,
+        shortest=2,
+        stride=512,
+        prefix=Prefix.ADDED,
+        scores_end=True,
     ),
     "transformers-corrected": Protocol(
         tool=f"{LOOP_TOOL}, with every token weighing the same",
@@ -71,13 +174,24 @@ PROTOCOLS = {
         joined=True,
         windows=ONE_LESS,
         mean="per token",
+        measure=Measure.TOKEN_MEAN,
+        last_is_target=True,
+        shortest=2,
+        stride=512,
+        prefix=Prefix.ADDED,
+        scores_end=True,
     ),
     "evaluate": Protocol(
         tool="evaluate 0.4, metric perplexity (--context is its max_length, --bos never its add_start_token=False)",
         headline="mean_perplexity",
-        joined=False,
         windows="BOS before each document; a document is one window",
         mean="mean of the documents' perplexities, which short hard ones dominate",
+        measure=Measure.DOCUMENT_MEAN,
+        layout=Layout.WHOLE,
+        last_is_target=True,
+        shortest=2,
+        prefix=Prefix.BOS,
+        bos_never=True,
     ),
     "llama.cpp": Protocol(
         tool="llama-perplexity of llama.cpp 0c1e570, default mode, f32 (--context is its -c, 512 by default)",
@@ -87,14 +201,27 @@ PROTOCOLS = {
         mean="per token",
         reader="gguf",
         special_strings="text",
+        measure=Measure.TOKEN_MEAN_WITH_ERROR,
+        strip_newline=True,
+        layout=Layout.SECOND_HALF,
+        longest=512,
+        last_is_target=True,
+        shortest=3,
+        full_windows=2,
+        prefix=Prefix.ADDED,
     ),
     "levanter": Protocol(
         tool="Levanter (marin 2026), perplexity of raw documents, without its caps of 256 documents and 32,768 bytes",
         headline="bits_per_byte",
-        joined=False,
         windows=f"BOS before each document only where the tokenizer adds none; {ONE_LESS}",
         mean="per byte of the text, unscored ones included",
         reader="tokenizers",
+        measure=Measure.PER_BYTE,
+        longest=4096,
+        last_is_target=True,
+        shortest=2,
+        prefix=Prefix.BOS_IF_NOT_ADDED,
+        left_out=LeftOut.NO_BYTES,
     ),
     "fundamentallm": Protocol(
         tool="FundamentaLLM, val_loss of train",
@@ -104,6 +231,9 @@ PROTOCOLS = {
         mean="per token",
         reader="",
         special_strings=None,
+        measure=Measure.VALIDATION_LOSS,
+        full_windows=1,
+        left_out=LeftOut.TAIL,
     ),
     "nanogpt": Protocol(
         tool="nanoGPT, estimate_loss: a pass over all blocks in place of its random ones",
@@ -113,5 +243,8 @@ PROTOCOLS = {
         mean="per token",
         reader="",
         special_strings="text",
+        measure=Measure.VALIDATION_LOSS,
+        full_windows=1,
+        left_out=LeftOut.TAIL,
     ),
 }
