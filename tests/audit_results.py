@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.checks.verdicts import VERDICTS, AuditResult, CheckResult, TextResult
-from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, LIMITS, METRICS, Check, Limit
+from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, LIMITS, Check, Limit
 
 HOSTILE = [
     "a\x1b[2J\n::error::x", "::error::x", "##[error]x", "]]>", "<img src=x onerror=alert(1)>", "a|b", "\ud800",
@@ -82,7 +83,8 @@ def audits(draw) -> AuditResult:
     """Draw any audit result, with hostile names and numbers."""
     checks = [
         check_result(
-            draw(st.sampled_from(VERDICTS)), id=draw(WORDS), data=draw(WORDS), metric=draw(st.sampled_from(METRICS)),
+            draw(st.sampled_from(VERDICTS)), id=draw(WORDS), data=draw(WORDS),
+            metric=draw(st.sampled_from(tuple(METRICS))),
             kind=draw(st.sampled_from(LIMITS)), limit=draw(st.floats()), where=draw(WORDS), field=draw(WORDS),
             equals=draw(WORDS), level=draw(st.sampled_from(LEVELS[1:])),
             inconclusive=draw(st.sampled_from(INCONCLUSIVE)), line=draw(st.integers(0, 99)), unit=draw(WORDS),

@@ -13,7 +13,8 @@ import yaml
 
 import lossprobe
 from lossprobe.analysis.calibration import measures as calibration_measures
-from lossprobe.audit.settings import LIMITS, METRICS
+from lossprobe.audit.checks.metrics import METRICS
+from lossprobe.audit.settings import LIMITS
 from lossprobe.cli.main import CONTEXT, cli
 from lossprobe.errors import EXIT_CODES
 from lossprobe.plan.protocols import PROTOCOLS

@@ -45,6 +45,7 @@ ALLOWED = {
     "audit.settings": {"text", "checkpoint.interface", "plan"},
     "audit.config": {
         "errors", "units", "options", "text", "checkpoint.interface", "plan", "analysis.rows", "audit.settings",
+        "audit.checks.metrics",
     },
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
     "audit.gate": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "passes", "audit"},

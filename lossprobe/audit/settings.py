@@ -12,10 +12,6 @@ from lossprobe.checkpoint.interface import LoadOptions
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import TextOptions
 
-METRICS = (
-    "nll", "perplexity", "bits_per_byte", "accuracy", "ece", "confidence_gap", "brier", "quantile", "share_above",
-    "loss50_minus_loss500", "unscored_share",
-)  # fmt: skip
 ABSOLUTE_LIMITS = ("max", "min")
 BASELINE_LIMITS = ("max_increase", "max_decrease", "max_increase_pct", "max_decrease_pct")
 LIMITS = ABSOLUTE_LIMITS + BASELINE_LIMITS
@@ -120,7 +116,7 @@ class Check:
     Attributes:
         id: its name in every output.
         data: name of the text.
-        metric: one of `METRICS`.
+        metric: a name of `checks.metrics.METRICS`.
         limit: what it must keep to.
         where: comparisons as in `--where`, of columns known before scoring; "" for all tokens.
         token_class: a class of `analysis.token_classes.FORMS`, of the token itself; None for all.

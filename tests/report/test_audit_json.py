@@ -11,8 +11,9 @@ from audit_results import audit_result, audits, check_result, mixed, text_result
 from hypothesis import given
 from jsonschema import Draft202012Validator
 
+from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.checks.verdicts import EXIT_CODES, VERDICTS, AuditResult, CheckResult, TextResult
-from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, LIMITS, METRICS, RULES, Check
+from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, LIMITS, RULES, Check
 from lossprobe.report.audit.json import audit_to_json
 
 SCHEMA = json.loads(files("lossprobe.report").joinpath("audit.schema.json").read_text("utf-8"))
@@ -87,7 +88,13 @@ def test_the_schema_is_sound_and_every_key_is_described():
 
 def test_the_schema_knows_the_words_of_an_audit_file():
     check = SCHEMA["$defs"]["check"]["properties"]
-    words = {"metric": METRICS, "level": LEVELS, "rule": RULES, "inconclusive": INCONCLUSIVE, "verdict": VERDICTS}
+    words = {
+        "metric": tuple(METRICS),
+        "level": LEVELS,
+        "rule": RULES,
+        "inconclusive": INCONCLUSIVE,
+        "verdict": VERDICTS,
+    }
     for name, values in words.items():
         assert sorted(check[name]["enum"]) == sorted(values), name
     assert tuple(check["limit"]["properties"]["kind"]["enum"]) == LIMITS

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,16 +23,22 @@ BYTES = "(byte_stop - byte_start)"
 Link = Callable[[float], float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric as sums over tokens.
+    """A metric as sums over tokens, and the limits that it can have.
 
     Attributes:
         unit: for people.
-        terms: SQL over `tokens`, what is summed; the counts behind a ratio too.
+        range: its least and its largest value: a limit beyond could never fail, or never be met.
+        in_percent: whether it is never 0, so that a change in percent says something.
+        parameter: key of a check that it needs, and that no other metric takes.
+        terms: SQL over `tokens`, what is summed; the counts behind a ratio too. {nats} stands for the parameter of the
+            check, {early} and {late} for the tokens that `positions` calls so.
         columns: stored columns of the model that it needs, so also of a baseline.
         statistic: maps sums [..., terms] to [...].
-        per_nat: True where the metric is e to the statistic: its interval is that of the statistic, then e to it.
+        per_nat: True where the metric is e to the statistic: its interval is that of the statistic, then e to it, and
+            its change is a ratio, in percent only.
+        per_byte: True where a text of which no number per byte can be given is refused.
         smooth: False where sums are not enough: see `estimates`.
         of_scored: False where unscored tokens count too.
         share: True for a share of tokens that may be 0 or 1 throughout; see `estimates.smooth_estimate`.
@@ -43,10 +49,14 @@ class Metric:
     """
 
     unit: str
-    terms: tuple[str, ...]
+    range: tuple[float, float]
+    in_percent: bool = False
+    parameter: str | None = None
+    terms: tuple[str, ...] = ()
     columns: tuple[str, ...]
     statistic: Statistic
     per_nat: bool = False
+    per_byte: bool = False
     smooth: bool = True
     of_scored: bool = True
     share: bool = False
@@ -86,40 +96,69 @@ def ratio(sums: Floats) -> Floats:
 
 def metric_of(check: Check, longest: int) -> Metric:
     """Return the metric of a check, for a run whose tokens have a context of at most `longest`."""
-    match check.metric:
-        case "loss50_minus_loss500":
-            return _loss50_minus_loss500(longest)
-        case "share_above":
-            above = f"({LOSS} > {float(check.nats or 0.0)!r})::INTEGER"
-            return Metric("share of tokens", (above, "1"), ("loss_nats",), ratio, share=True)
-    return METRICS[check.metric]
-
-
-METRICS = {
-    "nll": Metric("nats per token", (LOSS, "1"), ("loss_nats",), ratio, worst=10.0),
-    "perplexity": Metric("per token", (LOSS, "1"), ("loss_nats",), ratio, per_nat=True, worst=10.0),
-    "bits_per_byte": Metric("bits per byte", (f"{LOSS} / {NATS_PER_BIT!r}", BYTES), ("loss_nats",), ratio, worst=8.0),
-    "accuracy": Metric("share of tokens", (CORRECT, "1"), ("top_id",), ratio, share=True),
-    "confidence_gap": Metric(
-        "probability", (f"{CONFIDENCE} - {CORRECT}", "1"), ("top_prob", "top_id"), ratio, worst=2.0
-    ),
-    "brier": Metric("squared error", (BRIER, "1"), ("loss_nats", "sum_p2"), ratio, worst=2.0),
-    "unscored_share": Metric("share of tokens", ("(unscored IS NOT NULL)::INTEGER", "1"), (), ratio, of_scored=False),
-    "ece": Metric("probability", (), ("top_prob", "top_id"), expected_calibration_error, smooth=False, partial=False),
-    "quantile": Metric("nats", (), ("loss_nats",), np.asarray, smooth=False, partial=False),
-}
-
-
-def _loss50_minus_loss500(longest: int) -> Metric:
-    """Return mean loss early minus late, as `positions` has it: over the documents that have both."""
+    metric = METRICS[check.metric]
     ranges = score_ranges(longest) if longest > LATE else ()
-    parts = [f"context BETWEEN {first} AND {last}" for first, last in ranges] or ["FALSE", "FALSE"]
-    terms = [term for part in parts for term in (f"CASE WHEN {part} THEN {LOSS} ELSE 0 END", f"({part})::INTEGER")]
-    return Metric("nats per token", tuple(terms), ("loss_nats",), _early_minus_late, both=(1, 3), partial=False)
+    early, late = [f"context BETWEEN {first} AND {last}" for first, last in ranges] or ["FALSE", "FALSE"]
+    values = {"nats": repr(float(check.nats or 0.0)), "early": early, "late": late}
+    return replace(metric, terms=tuple(term.format_map(values) for term in metric.terms))
 
 
 def _early_minus_late(sums: Floats) -> Floats:
+    """Return mean loss early minus late, as `positions` has it: over the documents that have both."""
     return ratio(sums[..., :2]) - ratio(sums[..., 2:])
+
+
+METRICS = {
+    "nll": Metric(
+        unit="nats per token", range=(0, math.inf), in_percent=True,
+        terms=(LOSS, "1"), columns=("loss_nats",), statistic=ratio, worst=10.0,
+    ),
+    "perplexity": Metric(
+        unit="per token", range=(1, math.inf), in_percent=True, per_nat=True,
+        terms=(LOSS, "1"), columns=("loss_nats",), statistic=ratio, worst=10.0,
+    ),
+    "bits_per_byte": Metric(
+        unit="bits per byte", range=(0, math.inf), in_percent=True, per_byte=True,
+        terms=(f"{LOSS} / {NATS_PER_BIT!r}", BYTES), columns=("loss_nats",), statistic=ratio, worst=8.0,
+    ),
+    "accuracy": Metric(
+        unit="share of tokens", range=(0, 1), in_percent=True,
+        terms=(CORRECT, "1"), columns=("top_id",), statistic=ratio, share=True,
+    ),
+    "ece": Metric(
+        unit="probability", range=(0, 1),
+        columns=("top_prob", "top_id"), statistic=expected_calibration_error, smooth=False, partial=False,
+    ),
+    "confidence_gap": Metric(
+        unit="probability", range=(-1, 1),
+        terms=(f"{CONFIDENCE} - {CORRECT}", "1"), columns=("top_prob", "top_id"), statistic=ratio, worst=2.0,
+    ),
+    "brier": Metric(
+        unit="squared error", range=(0, 2), in_percent=True,
+        terms=(BRIER, "1"), columns=("loss_nats", "sum_p2"), statistic=ratio, worst=2.0,
+    ),
+    "quantile": Metric(
+        unit="nats", range=(0, math.inf), parameter="quantile",
+        columns=("loss_nats",), statistic=np.asarray, smooth=False, partial=False,
+    ),
+    "share_above": Metric(
+        unit="share of tokens", range=(0, 1), parameter="nats",
+        terms=(f"({LOSS} > {{nats}})::INTEGER", "1"), columns=("loss_nats",), statistic=ratio, share=True,
+    ),
+    "loss50_minus_loss500": Metric(
+        unit="nats per token", range=(-math.inf, math.inf),
+        terms=tuple(
+            term
+            for part in ("{early}", "{late}")
+            for term in (f"CASE WHEN {part} THEN {LOSS} ELSE 0 END", f"({part})::INTEGER")
+        ),
+        columns=("loss_nats",), statistic=_early_minus_late, both=(1, 3), partial=False,
+    ),
+    "unscored_share": Metric(
+        unit="share of tokens", range=(0, 1),
+        terms=("(unscored IS NOT NULL)::INTEGER", "1"), columns=(), statistic=ratio, of_scored=False,
+    ),
+}  # fmt: skip
 
 
 def value_scale(metric: Metric) -> Scale:

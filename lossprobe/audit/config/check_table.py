@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lossprobe.analysis.rows.filters import where_sql
+from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.config.document import Document
-from lossprobe.audit.config.schema import IN_PERCENT, KNOWN_BEFORE, LIMIT_KEYS, ONLY_IN_PERCENT, RANGES
+from lossprobe.audit.config.schema import KNOWN_BEFORE, LIMIT_KEYS
 from lossprobe.audit.config.tables import header, read_table
 from lossprobe.audit.config.toml_lines import KeyPath
 from lossprobe.audit.settings import ABSOLUTE_LIMITS, BaselineSettings, Check, Limit
 from lossprobe.errors import UsageError
 from lossprobe.options.kinds import nearest, shown_value
-
-PARAMETERS = {"nats": "share_above", "quantile": "quantile"}
 
 
 def read_check(document: Document, index: int, texts: tuple[str, ...], baseline: BaselineSettings) -> Check:
@@ -72,15 +71,16 @@ def _limit(entry: _Entry) -> Limit:
 def _check_range(entry: _Entry, limit: Limit) -> None:
     """Refuse a limit that could never fail or never be met, such as an accuracy of at least 95."""
     metric = entry.values["metric"]
-    low, high = RANGES[metric]
+    about = METRICS[metric]
+    low, high = about.range
     if limit.kind in ABSOLUTE_LIMITS:
         if not low <= limit.value <= high:
             raise entry.error("value", f"{metric} lies {_range(low, high)}", limit.kind)
     elif limit.kind.endswith("_pct"):
-        if metric not in IN_PERCENT:
+        if not about.in_percent:
             text = f"{metric} can be negative or 0, and has no change in percent"
             raise entry.error("value", text, limit.kind, hint=f"use {limit.kind.removesuffix('_pct')}")
-    elif metric in ONLY_IN_PERCENT:
+    elif about.per_nat:
         text = f"the change of a {metric} is a ratio, and has no interval in its own unit"
         raise entry.error("value", text, limit.kind, hint=f"use {limit.kind}_pct")
     elif limit.value > high - low:
@@ -93,7 +93,10 @@ def _range(low: float, high: float) -> str:
 
 def _check_parameters(entry: _Entry) -> None:
     metric = entry.values["metric"]
-    for key, owner in PARAMETERS.items():
+    for owner, about in METRICS.items():
+        key = about.parameter
+        if key is None:
+            continue
         if key in entry.values and metric != owner:
             raise entry.error("parameter", f"only with metric {owner}, not {metric}", key)
         if metric == owner and key not in entry.values:

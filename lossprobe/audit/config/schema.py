@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lossprobe.analysis.rows.token_classes import FORMS
-from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, METRICS, MISSING, RULES
+from lossprobe.audit.checks.metrics import METRICS
+from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, MISSING, RULES
 from lossprobe.checkpoint.interface import LoadOptions
 from lossprobe.options.declare import kinds_of
 from lossprobe.options.kinds import Choice, File, Flag, Kind, Number, Text
@@ -47,7 +48,7 @@ SLICE_KEYS: Keys = {
 CHECK: Keys = {
     "id": NAME,
     "data": Text(),
-    "metric": Choice(METRICS),
+    "metric": Choice(tuple(METRICS)),
     **LIMIT_KEYS,
     **SLICE_KEYS,
     "nats": Number(0),
@@ -67,23 +68,6 @@ HEADERS = {
 }
 ALL_KEYS: Mapping[str, Keys] = {**TABLES, "data": DATA, "check": CHECK}
 
-# What a metric cannot leave: a limit beyond it could never fail, or never be met.
-RANGES: Mapping[str, tuple[float, float]] = {
-    "nll": (0, float("inf")),
-    "perplexity": (1, float("inf")),
-    "bits_per_byte": (0, float("inf")),
-    "accuracy": (0, 1),
-    "ece": (0, 1),
-    "confidence_gap": (-1, 1),
-    "brier": (0, 2),
-    "quantile": (0, float("inf")),
-    "share_above": (0, 1),
-    "loss50_minus_loss500": (-float("inf"), float("inf")),
-    "unscored_share": (0, 1),
-}
-# Metrics that are never 0, so that a change in percent says something, and the one whose change is a ratio.
-IN_PERCENT = ("nll", "perplexity", "bits_per_byte", "accuracy", "brier")
-ONLY_IN_PERCENT = ("perplexity",)
 # What is known of a token before it is scored. A slice chosen by the loss would be chosen by the outcome.
 KNOWN_BEFORE = ("document", "token", "token_id", "byte_start", "byte_stop", "window", "context")
 

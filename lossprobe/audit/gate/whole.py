@@ -8,7 +8,7 @@ from lossprobe.analysis.per_byte import why_not_per_byte
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.fields import refuse_missing_field
 from lossprobe.audit.checks.decisions import Measured, conclude, measure_rows, measure_sums
-from lossprobe.audit.checks.metrics import Metric, metric_of
+from lossprobe.audit.checks.metrics import METRICS, Metric, metric_of
 from lossprobe.audit.checks.pairing import Scored
 from lossprobe.audit.checks.verdicts import CheckResult, TextResult
 from lossprobe.audit.gate.texts import Prepared, baseline_columns, to_be_created
@@ -62,8 +62,8 @@ def refuse_per_byte(run: Run, checks: Sequence[Check]) -> None:
     """
     reason = why_not_per_byte(run.counts)
     for check in checks if reason else ():
-        if check.metric == "bits_per_byte":
-            raise TextError("text.no_bytes", f"{run.text_name}: check {check.id}: no bits_per_byte, {reason}")
+        if METRICS[check.metric].per_byte:
+            raise TextError("text.no_bytes", f"{run.text_name}: check {check.id}: no {check.metric}, {reason}")
 
 
 def _measure_all(checks: Sequence[Check], scored: Scored, confidence: float) -> list[CheckResult]:
