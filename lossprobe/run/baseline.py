@@ -38,21 +38,26 @@ from lossprobe.run.schema import SCHEMA_VERSION, TOKEN_COLUMNS, arrow_schema
 from lossprobe.run.written import Written
 from lossprobe.units import visible
 
-MANIFEST = "baseline.json"
+BASELINE_FILE = "baseline.json"
 TOKENS = "tokens.parquet"
 PENDING = re.compile(r"tokens-([0-9a-f]{64})\.parquet")
 STAGING = ".new"
 KIND = "lossprobe baseline"
 KEYS = ("document", "token", "token_id", "unscored")
-LOSS = "loss_nats"
-MODEL_COLUMNS = (LOSS, "top_id", "top_prob", "sum_p2")  # what a metric can need of the model; only the first always
+LOSS_COLUMN = "loss_nats"
+MODEL_COLUMNS = (
+    LOSS_COLUMN,
+    "top_id",
+    "top_prob",
+    "sum_p2",
+)  # what a metric can need of the model; only the first always
 FLOATS = frozenset({"loss_nats", "top_prob", "sum_p2"})
 MAKE = "make it with lossprobe baseline update"
 UPDATE = "make it anew with lossprobe baseline update"
 FORCE = f"{UPDATE} --force, which accepts the model without a comparison"
 
 
-def write_baseline(run: Run, folder: Path, columns: Sequence[str] = (LOSS,)) -> None:
+def write_baseline(run: Run, folder: Path, columns: Sequence[str] = (LOSS_COLUMN,)) -> None:
     """Write the baseline of a run; what stood there before stays whole until the new one does.
 
     Args:
@@ -63,7 +68,7 @@ def write_baseline(run: Run, folder: Path, columns: Sequence[str] = (LOSS,)) -> 
     Raises:
         OutputError: it cannot be written.
     """
-    kept = [name for name in MODEL_COLUMNS if name == LOSS or name in columns]
+    kept = [name for name in MODEL_COLUMNS if name == LOSS_COLUMN or name in columns]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with Folder.open(folder, follow=False) as opened:
@@ -80,9 +85,9 @@ def write_baseline(run: Run, folder: Path, columns: Sequence[str] = (LOSS,)) -> 
                     "columns": kept,
                     "files": {TOKENS: digest},
                 }
-                write_json(staging.path / MANIFEST, sealed(content))
+                write_json(staging.path / BASELINE_FILE, sealed(content))
                 staging.rename(TOKENS, opened, _pending(digest))
-                staging.rename(MANIFEST, opened, MANIFEST)  # the step
+                staging.rename(BASELINE_FILE, opened, BASELINE_FILE)  # the step
             opened.rename(_pending(digest), opened, TOKENS)
             for name in opened.names():  # of writers that were stopped
                 if PENDING.fullmatch(name):
@@ -135,7 +140,7 @@ def _token_writer(target: Path | Written, names: Sequence[str]) -> Iterator[Call
 
 def is_baseline(folder: Path) -> bool:
     """Return whether a folder holds a baseline, sound or not, or what is left of one."""
-    return any(os.path.lexists(folder / name) for name in (MANIFEST, TOKENS))
+    return any(os.path.lexists(folder / name) for name in (BASELINE_FILE, TOKENS))
 
 
 def open_baseline(folder: Path) -> Run:
@@ -147,9 +152,9 @@ def open_baseline(folder: Path) -> Run:
         NotComparableError: there is none, it is damaged or was edited, or is of another schema version.
     """
     shown = visible(str(folder), 200)
-    if not os.path.lexists(folder / MANIFEST):
+    if not os.path.lexists(folder / BASELINE_FILE):
         hint = FORCE if is_baseline(folder) else MAKE
-        raise NotComparableError("baseline.missing", f"{shown}: no baseline here (no {MANIFEST})", hint=hint)
+        raise NotComparableError("baseline.missing", f"{shown}: no baseline here (no {BASELINE_FILE})", hint=hint)
     try:
         with Folder.open(folder) as opened:
             manifest = _read_manifest(opened, shown)
@@ -168,23 +173,23 @@ def open_baseline(folder: Path) -> Run:
 def _read_manifest(folder: Folder, shown: str) -> dict[str, Any]:
     """Return the content of baseline.json, all of it checked."""
     try:
-        manifest, sound = read_sealed(folder, MANIFEST)
+        manifest, sound = read_sealed(folder, BASELINE_FILE)
         kind, version = manifest["kind"], manifest["schema"]
     except KeyError as error:
-        raise _damaged(f"{shown}: {MANIFEST} cannot be read (no {error})") from None
+        raise _damaged(f"{shown}: {BASELINE_FILE} cannot be read (no {error})") from None
     except ValueError as error:
-        raise _damaged(f"{shown}: {MANIFEST} cannot be read ({visible(str(error), 80)})") from None
+        raise _damaged(f"{shown}: {BASELINE_FILE} cannot be read ({visible(str(error), 80)})") from None
     if kind != KIND or version != SCHEMA_VERSION:
         found = visible(f"{kind} {version}", 40)
         raise NotComparableError(
             "baseline.schema", f"{shown}: is {found}, this lossprobe reads {KIND} {SCHEMA_VERSION}", hint=FORCE
         )
     if sound is None:
-        raise _damaged(f"{shown}: {MANIFEST} cannot be read (no sha256 of its own)")
+        raise _damaged(f"{shown}: {BASELINE_FILE} cannot be read (no sha256 of its own)")
     if not sound:
-        raise _damaged(f"{shown}: {MANIFEST} was edited: its sha256 is not the one it names")
+        raise _damaged(f"{shown}: {BASELINE_FILE} was edited: its sha256 is not the one it names")
     if not _well_formed(manifest):
-        raise _damaged(f"{shown}: {MANIFEST} is not what lossprobe writes")
+        raise _damaged(f"{shown}: {BASELINE_FILE} is not what lossprobe writes")
     return manifest
 
 
@@ -208,9 +213,9 @@ def _check_rows(stream: io.BufferedReader, name: str, manifest: dict[str, Any], 
     try:
         rows = read_footer(stream, "tokens", [*KEYS, *manifest["columns"]]).num_rows
     except ValueError as error:
-        raise _damaged(f"{shown}: {name} has other columns than {MANIFEST} says: it {error}") from None
+        raise _damaged(f"{shown}: {name} has other columns than {BASELINE_FILE} says: it {error}") from None
     if rows != manifest["counts"]["tokens"]:
-        raise _damaged(f"{shown}: {name} holds {rows:,} rows, {MANIFEST} says {manifest['counts']['tokens']:,}")
+        raise _damaged(f"{shown}: {name} holds {rows:,} rows, {BASELINE_FILE} says {manifest['counts']['tokens']:,}")
 
 
 def _well_formed(manifest: dict[str, Any]) -> bool:
@@ -227,7 +232,7 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
         and counts["tokens"] > 0
         and isinstance(columns, list)
         and columns == [name for name in MODEL_COLUMNS if name in columns]
-        and LOSS in columns
+        and LOSS_COLUMN in columns
         and isinstance(files, dict)
         and list(files) == [TOKENS]
         and PENDING.fullmatch(_pending(str(files[TOKENS]))) is not None

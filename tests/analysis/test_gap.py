@@ -19,8 +19,8 @@ from lossprobe.analysis.gap.gap import A_GAP, NO_GAP, OVER_FITTED, SAME_MODEL, U
 from lossprobe.analysis.gap.memorised import find_memorised
 from lossprobe.analysis.rows import unpaired
 from lossprobe.analysis.rows.unpaired import (
-    Estimate,
     GroupSums,
+    TextEstimate,
     estimate_ratio,
     group_rows,
     same_mix_difference,
@@ -362,10 +362,10 @@ def test_with_one_token_a_document_it_is_welchs_t_test():
 
 
 def test_an_error_of_zero_on_one_side_leaves_the_other_sides_freedom():
-    found = unpaired_difference(Estimate(1.0, 0.0, 3), Estimate(2.0, 0.5, 5))
+    found = unpaired_difference(TextEstimate(1.0, 0.0, 3), TextEstimate(2.0, 0.5, 5))
     assert found.high - 1.0 == pytest.approx(student.ppf(0.975, 4) * 0.5, rel=1e-12)
-    assert unpaired_difference(Estimate(1.0, 0.0, 3), Estimate(2.0, 0.0, 5)) == Interval(1.0, 1.0, 1.0)
-    assert unpaired_difference(Estimate(1.0, None, 1), Estimate(2.0, 0.5, 5)) == Interval(1.0, None, None)
+    assert unpaired_difference(TextEstimate(1.0, 0.0, 3), TextEstimate(2.0, 0.0, 5)) == Interval(1.0, 1.0, 1.0)
+    assert unpaired_difference(TextEstimate(1.0, None, 1), TextEstimate(2.0, 0.5, 5)) == Interval(1.0, None, None)
 
 
 def test_the_interval_holds_the_true_gap_at_its_rate():

@@ -44,7 +44,7 @@ from pathlib import Path
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.audit.checks.decisions import conclude
 from lossprobe.audit.checks.metrics import metric_of
-from lossprobe.audit.checks.pairing import Scored
+from lossprobe.audit.checks.pairing import AuditedRun
 from lossprobe.audit.settings import Check, Limit
 from lossprobe.audit.gate.whole import measure_check
 from lossprobe.run.baseline import MODEL_COLUMNS, open_baseline, write_baseline
@@ -54,7 +54,7 @@ folder = run.path.parent / "baseline"
 if metric == "baseline update":
     write_baseline(run, folder, MODEL_COLUMNS)
 else:
-    scored = Scored(run, find_clusters(run), open_baseline(folder))
+    scored = AuditedRun(run, find_clusters(run), open_baseline(folder))
     scored.refuse_other_tokens()
     check = Check("id", "text", metric, Limit("max_increase", 0.01), **choices)
     found = metric_of(check, 1024)

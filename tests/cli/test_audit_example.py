@@ -19,11 +19,11 @@ from junitparser import Failure, JUnitXml
 
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.stats.confidence_sequence import looks
-from lossprobe.audit.checks.decisions import decide, measure_sums
+from lossprobe.audit.checks.decisions import decide, measure_from_sums
 from lossprobe.audit.checks.metrics import metric_of
-from lossprobe.audit.checks.pairing import Scored
+from lossprobe.audit.checks.pairing import AuditedRun
 from lossprobe.audit.config.reader import read_settings
-from lossprobe.audit.gate.early import Collected
+from lossprobe.audit.gate.early import CheckSums
 from lossprobe.audit.settings import Check, Limit
 from lossprobe.cli.main import run
 from lossprobe.run.baseline import open_baseline
@@ -244,15 +244,15 @@ def test_two_hundred_orders_of_the_text_decide_as_the_whole_text_does_and_sooner
     assert audit("--baseline", "smoothed", command=("baseline", "update"))[0] == 0
     assert audit(*ITSELF, "--baseline", "smoothed")[0] == 10
     plain = latest_run(Path())
-    scored = Scored(plain, find_clusters(plain), open_baseline(Path("smoothed/jargon")))
+    scored = AuditedRun(plain, find_clusters(plain), open_baseline(Path("smoothed/jargon")))
     check = Check("no-overconfidence", "jargon", "confidence_gap", Limit("max_increase", 0.0))
     metric = metric_of(check, 0)
     sums = scored.sums(check, metric)
-    assert decide(check, measure_sums(check, metric, sums, 0.95).held) == "fail"
+    assert decide(check, measure_from_sums(check, metric, sums, 0.95).held) == "fail"
     shares = []
     for seed in range(200):
         order = np.random.default_rng(seed).permutation(len(sums))
-        collected, before = Collected(check, metric), 0
+        collected, before = CheckSums(check, metric), 0
         for look in looks(len(sums)):
             collected.sums.append(sums[np.sort(order[before:look])])
             before = look

@@ -8,7 +8,7 @@ from drawn_runs import document_numbers, draw_logits, draw_targets, write_drawn
 
 from lossprobe.errors import NotComparableError, OutputError
 from lossprobe.run import baseline as module
-from lossprobe.run.baseline import MANIFEST, MODEL_COLUMNS, open_baseline, select_documents, write_baseline
+from lossprobe.run.baseline import BASELINE_FILE, MODEL_COLUMNS, open_baseline, select_documents, write_baseline
 from lossprobe.run.files import sha256_of_json
 
 
@@ -29,7 +29,7 @@ def test_a_baseline_keeps_the_rows_of_its_run_bit_for_bit(drawn, tmp_path):
     assert baseline.manifest["columns"] == list(MODEL_COLUMNS)
     assert rows(baseline, MODEL_COLUMNS).equals(rows(drawn.run, MODEL_COLUMNS))
     assert baseline.name == "model"
-    assert sorted(path.name for path in (tmp_path / "base").iterdir()) == [MANIFEST, "tokens.parquet"]
+    assert sorted(path.name for path in (tmp_path / "base").iterdir()) == [BASELINE_FILE, "tokens.parquet"]
 
 
 def test_only_the_loss_is_kept_unless_more_is_asked_for(drawn, tmp_path):
@@ -75,9 +75,9 @@ def test_a_failure_on_the_way_leaves_the_old_one_whole(drawn, tmp_path, monkeypa
 
 
 def edit_json(folder, change):
-    content = json.loads((folder / MANIFEST).read_text())
+    content = json.loads((folder / BASELINE_FILE).read_text())
     change(content)
-    (folder / MANIFEST).write_text(json.dumps(content))
+    (folder / BASELINE_FILE).write_text(json.dumps(content))
 
 
 def flip_byte(folder):
@@ -100,10 +100,10 @@ def flip_byte(folder):
             "baseline.schema",
             "is lossprobe baseline 99",
         ),
-        (lambda folder: (folder / MANIFEST).write_text("[1"), "baseline.damaged", "cannot be read"),
-        (lambda folder: (folder / MANIFEST).write_text("[" * 100_000), "baseline.damaged", "cannot be read"),
-        (lambda folder: (folder / MANIFEST).write_text("[]"), "baseline.damaged", "cannot be read"),
-        (lambda folder: (folder / MANIFEST).unlink(), "baseline.missing", "no baseline here"),
+        (lambda folder: (folder / BASELINE_FILE).write_text("[1"), "baseline.damaged", "cannot be read"),
+        (lambda folder: (folder / BASELINE_FILE).write_text("[" * 100_000), "baseline.damaged", "cannot be read"),
+        (lambda folder: (folder / BASELINE_FILE).write_text("[]"), "baseline.damaged", "cannot be read"),
+        (lambda folder: (folder / BASELINE_FILE).unlink(), "baseline.missing", "no baseline here"),
     ],
 )
 def test_damage_and_edits_are_refused(drawn, tmp_path, damage, id, words):
@@ -128,10 +128,10 @@ def test_some_documents_are_copied_in_order_and_numbered_anew(drawn, tmp_path):
 
 def rehash(folder, change):
     """Edit the manifest and its own hash with it, as whoever knows how could."""
-    content = json.loads((folder / MANIFEST).read_text())
+    content = json.loads((folder / BASELINE_FILE).read_text())
     content.pop("sha256")
     change(content)
-    (folder / MANIFEST).write_text(json.dumps({**content, "sha256": sha256_of_json(content)}))
+    (folder / BASELINE_FILE).write_text(json.dumps({**content, "sha256": sha256_of_json(content)}))
 
 
 @pytest.mark.parametrize("key", ["settings", "labels", "counts", "files", "columns", "lossprobe"])

@@ -29,7 +29,7 @@ from lossprobe.audit.settings import (
 )
 from lossprobe.errors import LossprobeError, NotComparableError, OutputError
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.run.baseline import MANIFEST, TOKENS, is_baseline, open_baseline, write_baseline
+from lossprobe.run.baseline import BASELINE_FILE, TOKENS, is_baseline, open_baseline, write_baseline
 from lossprobe.run.reader import open_run
 
 CALLS = ("open", "replace", "unlink", "mkdir", "rmdir", "fsync", "listdir")
@@ -78,7 +78,7 @@ def test_a_step_that_fails_leaves_the_old_one_or_the_new_one(base, pair, tmp_pat
                 continue  # a failure that does not matter, such as that of making a folder that is there
         seen.append([value for _, value in pair].index(mean(tmp_path / "now")))
         write_baseline(new, tmp_path / "now")
-        assert names(tmp_path / "now") == [MANIFEST, TOKENS], "nothing is left of the one that failed"
+        assert names(tmp_path / "now") == [BASELINE_FILE, TOKENS], "nothing is left of the one that failed"
         assert mean(tmp_path / "now") == pair[1][1]
     assert seen == sorted(seen), "from one step on it is the new one"
     assert seen.count(0) > 8
@@ -151,7 +151,7 @@ def test_a_writer_that_is_killed_leaves_the_old_one_or_the_new_one(base, pair, t
     assert seen.count(1) > 3
     for state in states:
         write_baseline(open_run(pair[1][0]), state / "base")
-        assert names(state / "base") == [MANIFEST, TOKENS]
+        assert names(state / "base") == [BASELINE_FILE, TOKENS]
 
 
 def test_git_ignores_what_a_killed_writer_leaves(base, pair, tmp_path):
@@ -163,7 +163,7 @@ def test_git_ignores_what_a_killed_writer_leaves(base, pair, tmp_path):
         cwd=tmp_path / "states", capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     left = {name.rpartition("/")[2] for name in listed}
-    assert {MANIFEST, TOKENS} < left
+    assert {BASELINE_FILE, TOKENS} < left
     assert all(re.fullmatch(r"baseline\.json|tokens(-[0-9a-f]{64})?\.parquet", name) for name in left), left
     assert any((tmp_path / "states").rglob(".*.tmp")), "there is something to ignore"
 
@@ -183,7 +183,7 @@ def test_a_reader_meets_the_old_one_or_the_new_one(base, pair):
     assert [writer.returncode for writer in writers] == [0, 0]
     assert reads > 10
     assert mean(base) in [value for _, value in pair]
-    assert names(base) == [MANIFEST, TOKENS]
+    assert names(base) == [BASELINE_FILE, TOKENS]
 
 
 @pytest.mark.parametrize("pending", [False, True])
@@ -191,7 +191,7 @@ def test_a_baseline_that_was_opened_stays_itself_while_another_takes_its_place(b
     """An audit opens it before the model scores the text, and reads its losses after that."""
     (first, first_mean), (second, second_mean) = pair
     if pending:  # a writer was killed after its step
-        digest = json.loads((base / MANIFEST).read_text("utf-8"))["files"][TOKENS]
+        digest = json.loads((base / BASELINE_FILE).read_text("utf-8"))["files"][TOKENS]
         (base / TOKENS).rename(base / f"tokens-{digest}.parquet")
     opened = open_baseline(base)
     write_baseline(open_run(second), base)
@@ -213,7 +213,7 @@ def test_the_committed_baseline_opens():
 # Links
 
 
-@pytest.mark.parametrize("name", [MANIFEST, TOKENS])
+@pytest.mark.parametrize("name", [BASELINE_FILE, TOKENS])
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_a_baseline_is_not_read_through_a_link_and_never_waited_for(base, name, kind):
     shutil.move(base / name, base.parent / "moved")
@@ -237,7 +237,7 @@ def test_a_baseline_is_not_written_through_links(pair, tmp_path):
     assert caught.value.id == "output.link"
     (tmp_path / "base").unlink()
     (tmp_path / "base").mkdir()
-    for name in (MANIFEST, TOKENS, ".new"):
+    for name in (BASELINE_FILE, TOKENS, ".new"):
         (tmp_path / "base" / name).symlink_to(tmp_path / "outside" / ("" if name == ".new" else "file"))
     write_baseline(open_run(pair[0][0]), tmp_path / "base")
     assert tree(tmp_path / "outside") == {"file": b"keep"}
@@ -272,19 +272,19 @@ def model(seed):
 
 
 def edit(folder):
-    text = (folder / MANIFEST).read_text()
-    (folder / MANIFEST).write_text(text.replace('"documents": 20', '"documents": 21'))
+    text = (folder / BASELINE_FILE).read_text()
+    (folder / BASELINE_FILE).write_text(text.replace('"documents": 20', '"documents": 21'))
 
 
 DAMAGE = {
     "flipped tokens": lambda folder: flip(folder / TOKENS),
     "no tokens": lambda folder: (folder / TOKENS).unlink(),
-    "flipped manifest": lambda folder: flip(folder / MANIFEST),
+    "flipped manifest": lambda folder: flip(folder / BASELINE_FILE),
     "edited manifest": edit,
-    "no manifest": lambda folder: (folder / MANIFEST).unlink(),
-    "empty manifest": lambda folder: (folder / MANIFEST).write_bytes(b""),
-    "another version": lambda folder: (folder / MANIFEST).write_text(
-        json.dumps({**json.loads((folder / MANIFEST).read_text()), "schema": 9})
+    "no manifest": lambda folder: (folder / BASELINE_FILE).unlink(),
+    "empty manifest": lambda folder: (folder / BASELINE_FILE).write_bytes(b""),
+    "another version": lambda folder: (folder / BASELINE_FILE).write_text(
+        json.dumps({**json.loads((folder / BASELINE_FILE).read_text()), "schema": 9})
     ),
 }
 
@@ -313,7 +313,7 @@ def test_a_killed_update_is_checked_against_what_it_left(audited, tmp_path):
     folder = audited.baseline.path / "text"
     run = open_run(next((tmp_path / ".lossprobe").glob("*/run.json")).parent)
     run.check()
-    for name in (TOKENS, MANIFEST):
+    for name in (TOKENS, BASELINE_FILE):
         shutil.copytree(folder, tmp_path / "kept", dirs_exist_ok=True)
         with pytest.MonkeyPatch.context() as patch:
             real = os.replace

@@ -27,7 +27,7 @@ from simulations.known_truth import FAULTS, SPREAD, TOKENS, WIDE_SPREAD, Corpus,
 
 from lossprobe.analysis.calibration.bins import MCE_LEAST
 from lossprobe.analysis.calibration.effective_smoothing import EffectiveSmoothing, effective_smoothing
-from lossprobe.analysis.calibration.measures import MEASURES, Binned, measure_all
+from lossprobe.analysis.calibration.measures import MEASURES, ErrorSums, measure_all
 from lossprobe.analysis.calibration.smoothing import after_temperature, compare_tokens
 from lossprobe.analysis.calibration.temperature import fit_temperature, tempered_rows
 from lossprobe.analysis.calibration.temperature_fit import Sample, read_sample
@@ -119,7 +119,7 @@ def _write(folder: Path, corpus: Corpus, name: str) -> Run:
 def _measure(run: Run, sample: Sample) -> tuple[dict[str, Measure], np.ndarray]:
     """Return the measures of one run, and which bins of equal width are large enough for the MCE."""
     clusters = find_clusters(run)
-    binned = Binned.read(run, clusters)
+    binned = ErrorSums.read(run, clusters)
     cells = binned.residuals.reshape(clusters.count, COARSE, -1, binned.residuals.shape[-1])
     measures = measure_all(run, clusters, replace(binned, residuals=cells.sum(axis=2)))
     fit, smoothing = fit_temperature(run, sample), effective_smoothing(run)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import erf
 
-from lossprobe.analysis.rows.outcomes import CONFIDENCE, CORRECT, refuse_not_finite
+from lossprobe.analysis.rows.outcomes import CORRECT, TOP_PROB, refuse_not_finite
 from lossprobe.analysis.rows.ranked_values import ranked_batches, values_at
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.analysis.stats.resampling import Floats
@@ -26,10 +26,10 @@ BINS = 15
 MCE_LEAST = 100  # tokens; the gap of a smaller bin is mostly noise, and the largest of many is noise at its worst
 SUMS = {
     "count": "count(*)::DOUBLE",
-    "confidence": f"sum({CONFIDENCE})",
+    "confidence": f"sum({TOP_PROB})",
     "correct": f"sum({CORRECT})",
-    "confidence2": f"sum({CONFIDENCE} * {CONFIDENCE})",
-    "confidence_correct": f"sum({CONFIDENCE} * {CORRECT})",
+    "confidence2": f"sum({TOP_PROB} * {TOP_PROB})",
+    "confidence_correct": f"sum({TOP_PROB} * {CORRECT})",
 }
 QUADRATURE_POINTS = 200
 SPREADS = 10.0  # a normal variable stays within so many standard deviations: 1 - erf(10 / √2) < 2e-23
@@ -101,7 +101,7 @@ def grouped_bin_sums(
 
     For the rest see `bin_sums`.
     """
-    number = " + ".join(["0", *[f"({CONFIDENCE} >= ?)::INTEGER" for _ in edges]])
+    number = " + ".join(["0", *[f"({TOP_PROB} >= ?)::INTEGER" for _ in edges]])
     frame = run.query(
         f"""
         SELECT {key} AS key, CASE WHEN top_prob IS NOT NULL THEN {number} END AS bin,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from lossprobe.analysis.calibration.effective_smoothing import EffectiveSmoothing, effective_smoothing
-from lossprobe.analysis.calibration.measures import MEASURES, Binned, measure_all
+from lossprobe.analysis.calibration.measures import MEASURES, ErrorSums, measure_all
 from lossprobe.analysis.calibration.slices import calibrate_slices
 from lossprobe.analysis.calibration.smoothing import MeasuredModel, SmoothingPanel, compare_models
 from lossprobe.analysis.calibration.temperature import Temperature, fit_temperature, tempered_rows
@@ -157,7 +157,7 @@ def measure_calibration(
 def calibrate_model(run: Run, name: str, sample: Sample) -> ModelCalibration:
     """Return the calibration of one run under a name, its temperature from what `read_sample` returned for it."""
     clusters = at_most(find_clusters(run))
-    binned = Binned.read(run, clusters)
+    binned = ErrorSums.read(run, clusters)
     temperature = fit_temperature(run, sample)
     return ModelCalibration(
         name=name,

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import BSpline, make_interp_spline
 
-from lossprobe.analysis.rows.outcomes import BRIER, CONFIDENCE, CORRECT, not_finite
+from lossprobe.analysis.rows.outcomes import BRIER, CORRECT, TOP_PROB, not_finite
 from lossprobe.analysis.stats.jackknife import Clusters
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.run.reader import Run
@@ -72,7 +72,7 @@ class LadderRows:
 
 
 @dataclass(frozen=True)
-class Tempered:
+class LadderScores:
     """What the sampled rows say at other temperatures.
 
     Attributes:
@@ -100,7 +100,7 @@ def sampled_rows(run: Run, clusters: Clusters) -> LadderRows:
     ladder = "ladder" if set(COLUMNS) <= set(held) else f"(SELECT document, token, {nothing} FROM ladder LIMIT 0)"
     frame = run.query(f"""
         SELECT document::BIGINT AS document, token, ({clusters.sql})::BIGINT AS cluster,
-               loss_nats::DOUBLE AS loss, entropy_nats::DOUBLE AS entropy, {CONFIDENCE} AS confidence,
+               loss_nats::DOUBLE AS loss, entropy_nats::DOUBLE AS entropy, {TOP_PROB} AS confidence,
                {CORRECT} AS correct, {BRIER} AS brier, greatest(0, -margin_nats::DOUBLE) AS below_top,
                varentropy::DOUBLE AS varentropy, {", ".join(COLUMNS)}
         FROM tokens JOIN {ladder} USING (document, token) WHERE unscored IS NULL ORDER BY document, token""")
@@ -174,7 +174,7 @@ def _splines() -> tuple[BSpline, BSpline]:
     )
 
 
-def tempered(rows: LadderRows, log_beta: Floats) -> Tempered:
+def tempered(rows: LadderRows, log_beta: Floats) -> LadderScores:
     """Return loss, confidence and Brier score of each row at a temperature of its own.
 
     Args:
@@ -188,7 +188,7 @@ def tempered(rows: LadderRows, log_beta: Floats) -> Tempered:
     sum_p2 = np.exp(_spread_at(rows, np.minimum(twice, coldest)) - 2.0 * spread)
     missed = np.expm1(-loss) ** 2  # as in `outcomes`: the others have between none of it and all
     brier = np.clip(sum_p2 - 2.0 * target + 1.0, missed, 2.0 * missed)
-    return Tempered(loss, confidence, np.where(log_beta <= COLDEST_BRIER, brier, np.nan))
+    return LadderScores(loss, confidence, np.where(log_beta <= COLDEST_BRIER, brier, np.nan))
 
 
 def _spread_at(rows: LadderRows, log_beta: Floats) -> Floats:

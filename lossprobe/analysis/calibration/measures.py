@@ -71,7 +71,7 @@ LIMITS = {  # what the means of shares can be; a t interval of few documents kno
 
 
 @dataclass(frozen=True)
-class Binned:
+class ErrorSums:
     """What the calibration errors are made of, per cluster.
 
     Attributes:
@@ -89,10 +89,10 @@ class Binned:
     residuals: Floats
 
     @staticmethod
-    def read(run: Run, clusters: Clusters) -> Binned:
+    def read(run: Run, clusters: Clusters) -> ErrorSums:
         """Return the sums of a run."""
         width, mass = equal_width_edges(), equal_mass_edges(run)
-        return Binned(
+        return ErrorSums(
             equal_width=bin_sums(run, clusters, width),
             equal_mass=bin_sums(run, clusters, mass),
             width_edges=width,
@@ -133,7 +133,7 @@ def _as_gaps(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def measure_all(run: Run, clusters: Clusters, binned: Binned) -> dict[str, Measure]:
+def measure_all(run: Run, clusters: Clusters, binned: ErrorSums) -> dict[str, Measure]:
     """Return every measure of `MEASURES`.
 
     Means have delete-one jackknife-t intervals, everything else bootstrap intervals; both over clusters.
@@ -165,7 +165,7 @@ def mean_measures(sums: pd.DataFrame) -> dict[str, Measure]:
     return {name: _within(measure, *LIMITS.get(name, (-math.inf, math.inf))) for name, measure in found.items()}
 
 
-def binned_measures(binned: Binned) -> dict[str, Measure]:
+def binned_measures(binned: ErrorSums) -> dict[str, Measure]:
     """Return the calibration errors, and the parts of the first choice's Brier score."""
     width, mass, vocabulary = (part.sum(axis=0) for part in (binned.equal_width, binned.equal_mass, binned.vocabulary))
     of_width = partial(_resampled, binned.equal_width)

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.fft import dct, idct
 
 from lossprobe.analysis.calibration.bins import scatter
-from lossprobe.analysis.rows.outcomes import CONFIDENCE, CORRECT, refuse_not_finite
+from lossprobe.analysis.rows.outcomes import CORRECT, TOP_PROB, refuse_not_finite
 from lossprobe.analysis.stats.jackknife import Clusters
 from lossprobe.analysis.stats.resampling import SEED, Floats
 from lossprobe.run.reader import Run
@@ -42,11 +42,11 @@ def residual_sums(run: Run, clusters: Clusters, source: str = "tokens", where: s
     Raises:
         OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
     """
-    cell = f"least(greatest(floor({CONFIDENCE} * {GRID}), 0), {GRID - 1})::INTEGER"
+    cell = f"least(greatest(floor({TOP_PROB} * {GRID}), 0), {GRID - 1})::INTEGER"
     frame = run.query(f"""
         SELECT {clusters.sql} AS cluster, CASE WHEN top_prob IS NOT NULL THEN {cell} END AS bin,
-               count(*)::DOUBLE AS count, sum({CONFIDENCE} - {CORRECT}) AS residual,
-               sum({CONFIDENCE} * (1 - {CONFIDENCE})) AS spread
+               count(*)::DOUBLE AS count, sum({TOP_PROB} - {CORRECT}) AS residual,
+               sum({TOP_PROB} * (1 - {TOP_PROB})) AS spread
         FROM {source} WHERE unscored IS NULL AND {where} GROUP BY ALL ORDER BY ALL""")
     if not np.isfinite(frame[list(SUMS)].to_numpy()).all():  # without a confidence there is no cell, and no sum in it
         refuse_not_finite(run)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lossprobe.analysis.calibration.bins import BINS, equal_width_edges, expected_calibration_error
-from lossprobe.analysis.calibration.ladder import COLDEST_BRIER, Integers, Tempered, tempered
+from lossprobe.analysis.calibration.ladder import COLDEST_BRIER, Integers, LadderScores, tempered
 from lossprobe.analysis.calibration.temperature_fit import ENDS, Fit, Sample, fit_sample, read_sample
 from lossprobe.analysis.stats.jackknife import Interval, jackknife_ratio
 from lossprobe.analysis.stats.resampling import Floats, bootstrap
@@ -150,7 +150,7 @@ def _table(sample: Sample, fit: Fit | None) -> pd.DataFrame:
     return table.astype(dict.fromkeys(table.columns[1:], float))
 
 
-def _before_and_after(sample: Sample, after: Tempered) -> list[tuple[str, float, float, Interval]]:
+def _before_and_after(sample: Sample, after: LadderScores) -> list[tuple[str, float, float, Interval]]:
     rows = sample.rows
     measures = {
         "nll_nats": (rows.loss_nats, after.loss_nats),

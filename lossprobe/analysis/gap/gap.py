@@ -16,7 +16,7 @@ from lossprobe.analysis.rows.comparable import IDENTITY
 from lossprobe.analysis.rows.outcomes import CORRECT, refuse_not_finite
 from lossprobe.analysis.rows.token_classes import FORMS
 from lossprobe.analysis.rows.unpaired import (
-    Estimate,
+    TextEstimate,
     class_sums,
     estimate_ratio,
     frequency_names,
@@ -233,7 +233,7 @@ def _setting(run: Run, group: str, key: str) -> Any:
     return run.manifest["settings"].get(group, {}).get(key)
 
 
-def _measure_text(run: Run) -> tuple[Estimate, dict[str, Any]]:
+def _measure_text(run: Run) -> tuple[TextEstimate, dict[str, Any]]:
     """Return the mean loss of a text, and its numbers in `Gap` without "train" or "validation" before their names."""
     clusters = find_clusters(run)
     sums = run.query(f"""

@@ -17,7 +17,7 @@ from lossprobe.units import visible
 
 TARGET_PROB = "exp(-loss_nats::DOUBLE)"
 MISS = f"(1 - {TARGET_PROB})"  # probability of every other entry
-CONFIDENCE = "top_prob::DOUBLE"
+TOP_PROB = "top_prob::DOUBLE"
 CORRECT = "(top_id = token_id)::INTEGER::DOUBLE"
 TOP5 = "(rank + ties <= 5)::INTEGER::DOUBLE"  # a tie counts against the model
 # Where p(token) is near 1 the float32 sum of p^2 cancels; but with q the probabilities of the others the score is
@@ -33,17 +33,17 @@ OUTCOMES = {
     "nats": "loss_nats::DOUBLE",
     "entropy": "entropy_nats::DOUBLE",
     "varentropy": "varentropy::DOUBLE",
-    "confidence": CONFIDENCE,
+    "confidence": TOP_PROB,
     "correct": CORRECT,
     "top5": TOP5,
     "brier": BRIER,
-    "spread": f"{CONFIDENCE} * (1 - {CONFIDENCE})",
+    "spread": f"{TOP_PROB} * (1 - {TOP_PROB})",
     "nats2": "loss_nats::DOUBLE ** 2",
     "excess2": "(loss_nats::DOUBLE - entropy_nats::DOUBLE) ** 2",
-    "gap2": f"({CONFIDENCE} - {CORRECT}) ** 2",
+    "gap2": f"({TOP_PROB} - {CORRECT}) ** 2",
     "brier2": f"{BRIER} ** 2",
-    "confidence2": f"{CONFIDENCE} ** 2",
-    "confidence_correct": f"{CONFIDENCE} * {CORRECT}",
+    "confidence2": f"{TOP_PROB} ** 2",
+    "confidence_correct": f"{TOP_PROB} * {CORRECT}",
 }
 
 

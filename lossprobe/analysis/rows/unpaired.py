@@ -26,7 +26,7 @@ MOST_DIGITS = 12  # of a count of occurrences
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TextEstimate:
     """A number of one text.
 
     Attributes:
@@ -56,7 +56,7 @@ class GroupSums:
     tokens: Floats = field(repr=False)
 
 
-def estimate_ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Estimate:
+def estimate_ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> TextEstimate:
     """Return Σ numerator / Σ denominator over the clusters [G] whose denominator is not 0.
 
     The numbers are those of `clusters.jackknife_ratio`, where SE² = 2/3 · 13/18:
@@ -70,8 +70,8 @@ def estimate_ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Esti
     count = len(n)
     value = float(s.sum() / n.sum()) if count else math.nan
     if count < 2:
-        return Estimate(value, None, count)
-    return Estimate(value, jackknife_error((s.sum() - s) / (n.sum() - n)), count)
+        return TextEstimate(value, None, count)
+    return TextEstimate(value, jackknife_error((s.sum() - s) / (n.sum() - n)), count)
 
 
 def jackknife_error(replicates: Floats) -> float:
@@ -79,12 +79,12 @@ def jackknife_error(replicates: Floats) -> float:
     return math.sqrt((len(replicates) - 1) * float(np.var(replicates)))
 
 
-def unpaired_difference(first: Estimate, second: Estimate) -> Interval:
+def unpaired_difference(first: TextEstimate, second: TextEstimate) -> Interval:
     """Return second − first with its Welch–Satterthwaite interval.
 
     For 1 ± .3 over 4 clusters and 3 ± .4 over 9: SE = .5 and ν = .0625 / (.0081 / 3 + .0256 / 8) = 10.593:
 
-    >>> interval = unpaired_difference(Estimate(1.0, 0.3, 4), Estimate(3.0, 0.4, 9))
+    >>> interval = unpaired_difference(TextEstimate(1.0, 0.3, 4), TextEstimate(3.0, 0.4, 9))
     >>> interval.estimate, round((interval.high - interval.estimate) / 0.5, 6)
     (2.0, 2.211341)
     """
@@ -188,7 +188,7 @@ def group_rows(kind: str, names: list[str], train: GroupSums, validation: GroupS
     return pd.DataFrame(rows)
 
 
-def loss_cells(train: Estimate, validation: Estimate) -> dict[str, float | None]:
+def loss_cells(train: TextEstimate, validation: TextEstimate) -> dict[str, float | None]:
     """Return the losses of both texts and their difference, each with its interval, under their column names."""
     cells: dict[str, float | None] = {}
     for side, one in (("train", train.interval), ("validation", validation.interval)):

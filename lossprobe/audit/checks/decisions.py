@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from lossprobe.analysis.stats.jackknife import t_quantile
 from lossprobe.analysis.stats.resampling import Floats
-from lossprobe.audit.checks.estimates import Estimate, ece_estimate, quantile_estimate, smooth_estimate
+from lossprobe.audit.checks.estimates import ScaledEstimate, ece_estimate, quantile_estimate, smooth_estimate
 from lossprobe.audit.checks.metrics import Metric, Scale, change_scale, value_scale
-from lossprobe.audit.checks.pairing import Scored
+from lossprobe.audit.checks.pairing import AuditedRun
 from lossprobe.audit.checks.verdicts import CheckResult, slice_name
 from lossprobe.audit.settings import Check
 from lossprobe.units import format_count, format_together
@@ -23,7 +23,7 @@ NO_BASELINE = "no baseline to measure a change from; make one with lossprobe bas
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What a check measured.
 
     Attributes:
@@ -32,11 +32,11 @@ class Measured:
         held: what the limit is held against: `value` again, or the change.
     """
 
-    value: Estimate
-    baseline: Estimate | None
-    held: Estimate
+    value: ScaledEstimate
+    baseline: ScaledEstimate | None
+    held: ScaledEstimate
 
-    def exactly(self) -> Measured:
+    def exactly(self) -> Measurement:
         """Return the same with a change that is exactly 0, for a model that said what the baseline's did."""
         if self.baseline is None or not self.held.tokens:
             return self
@@ -50,10 +50,10 @@ def held_scale(check: Check, metric: Metric) -> Scale:
     return value_scale(metric)
 
 
-def measure_sums(
+def measure_from_sums(
     check: Check, metric: Metric, sums: Floats, confidence: float, quantile: float | None = None, *, early: bool = False
-) -> Measured:
-    """Return what a check of a smooth metric measured, from the sums of `Scored.sums`.
+) -> Measurement:
+    """Return what a check of a smooth metric measured, from the sums of `AuditedRun.sums`.
 
     Args:
         check: the check.
@@ -68,27 +68,27 @@ def measure_sums(
     risk = 1.0 - confidence if metric.share and not early else None
     value = smooth_estimate(sums[:, -1:], of_value, wide, risk)
     if sums.shape[1] == 1:
-        return Measured(value, None, value)
+        return Measurement(value, None, value)
     baseline = smooth_estimate(sums[:, :1], of_value, wide, risk)
-    return Measured(value, baseline, smooth_estimate(sums, held_scale(check, metric), wide, risk))
+    return Measurement(value, baseline, smooth_estimate(sums, held_scale(check, metric), wide, risk))
 
 
-def measure_rows(check: Check, metric: Metric, scored: Scored, confidence: float) -> Measured:
+def measure_from_rows(check: Check, metric: Metric, scored: AuditedRun, confidence: float) -> Measurement:
     """Return what a check of a metric that is not smooth measured."""
     rows = [scored.rows(check, of_baseline=side) for side in scored.sides(check)]
 
-    def estimate(of: list[str], scale: Scale) -> Estimate:
+    def estimate(of: list[str], scale: Scale) -> ScaledEstimate:
         if check.quantile is not None:
             return quantile_estimate(scored, of, check.quantile, scale, confidence)
         return ece_estimate(scored, of, scale, confidence)
 
     value = estimate(rows[-1:], value_scale(metric))
     if len(rows) == 1:
-        return Measured(value, None, value)
-    return Measured(value, estimate(rows[:1], value_scale(metric)), estimate(rows, held_scale(check, metric)))
+        return Measurement(value, None, value)
+    return Measurement(value, estimate(rows[:1], value_scale(metric)), estimate(rows, held_scale(check, metric)))
 
 
-def decide(check: Check, held: Estimate) -> str:
+def decide(check: Check, held: ScaledEstimate) -> str:
     """Return the verdict that an estimate gives: "pass", "fail" or "inconclusive"."""
     low, high = held.interval if check.rule == "interval" else (held.shown, held.shown)
     if low is None or high is None:
@@ -101,13 +101,13 @@ def decide(check: Check, held: Estimate) -> str:
     return "pass" if kept else "fail" if broken else "inconclusive"
 
 
-def conclude(check: Check, metric: Metric, measured: Measured, confidence: float) -> CheckResult:
+def conclude(check: Check, metric: Metric, measured: Measurement, confidence: float) -> CheckResult:
     """Return the result of a check from what it measured.
 
     Args:
         check: the check.
         metric: its metric.
-        measured: from `measure_sums` or `measure_rows`.
+        measured: from `measure_from_sums` or `measure_from_rows`.
         confidence: of an interval over the whole text, for how many more tokens would decide.
     """
     held, missing = measured.held, check.limit.needs_baseline and measured.baseline is None
@@ -132,7 +132,7 @@ def conclude(check: Check, metric: Metric, measured: Measured, confidence: float
     )
 
 
-def _reason(check: Check, held: Estimate, verdict: str, further: int | None) -> str:
+def _reason(check: Check, held: ScaledEstimate, verdict: str, further: int | None) -> str:
     """Return why, with the numbers."""
     if held.shown is None:
         return (

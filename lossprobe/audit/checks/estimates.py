@@ -23,11 +23,11 @@ from lossprobe.analysis.compare.tokens import tokens_to_decide
 from lossprobe.analysis.stats.jackknife import t_quantile
 from lossprobe.analysis.stats.resampling import Draws, Floats, at_most, bootstrap, bootstrap_error
 from lossprobe.audit.checks.metrics import LOSS, Scale
-from lossprobe.audit.checks.pairing import Scored
+from lossprobe.audit.checks.pairing import AuditedRun
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ScaledEstimate:
     """A number with its interval, on a `Scale`.
 
     Attributes:
@@ -72,11 +72,11 @@ class Estimate:
         return None if needed is None else max(1, needed - self.tokens)
 
 
-def smooth_estimate(sums: Floats, scale: Scale, quantile: float, risk: float | None = None) -> Estimate:
+def smooth_estimate(sums: Floats, scale: Scale, quantile: float, risk: float | None = None) -> ScaledEstimate:
     """Return a smooth metric's estimate from its sums.
 
     Args:
-        sums: float64 [G, 1 or 2, terms + 1], from `Scored.sums`.
+        sums: float64 [G, 1 or 2, terms + 1], from `AuditedRun.sums`.
         scale: of one side's sums [..., terms] or of both sides' [..., 2, terms].
         quantile: half width of the interval in standard errors.
         risk: 1 − confidence, for a share of tokens; None for other metrics. Where no document shows any such token, or
@@ -90,7 +90,7 @@ def smooth_estimate(sums: Floats, scale: Scale, quantile: float, risk: float | N
         error = math.sqrt((clusters - 1) * float(np.var(jackknife(sums, scale))))
         if risk is not None and error == 0.0:
             error = -math.expm1(math.log(risk / 2) / tokens) / quantile
-    return Estimate(scale, value, (quantile * error,) * 2, quantile, tokens, clusters)
+    return ScaledEstimate(scale, value, (quantile * error,) * 2, quantile, tokens, clusters)
 
 
 def jackknife(sums: Floats, scale: Scale) -> Floats:
@@ -104,12 +104,12 @@ def _sides(sums: Floats) -> Floats:
     return sums[..., :-1] if sums.shape[1] == 2 else sums[:, 0, :-1]
 
 
-def ece_estimate(scored: Scored, rows: Sequence[str], scale: Scale, confidence: float) -> Estimate:
+def ece_estimate(scored: AuditedRun, rows: Sequence[str], scale: Scale, confidence: float) -> ScaledEstimate:
     """Return the estimate of an expected calibration error (15 bins of equal width), or of its change.
 
     Args:
         scored: the run.
-        rows: from `Scored.rows`, one side, or baseline and model.
+        rows: from `AuditedRun.rows`, one side, or baseline and model.
         scale: of one side's sums [..., bins, 5], or of both sides' [..., 2, bins, 5].
         confidence: of the interval.
     """
@@ -128,15 +128,17 @@ def ece_estimate(scored: Scored, rows: Sequence[str], scale: Scale, confidence: 
     half = (math.nan, math.nan)
     if found.low is not None and found.high is not None:  # an error may lie outside its own interval, which starts at 0
         half = (max(0.0, found.estimate - found.low), max(0.0, found.high - found.estimate))
-    return Estimate(scale, found.estimate, half, quantile, int(counts.sum()), count)
+    return ScaledEstimate(scale, found.estimate, half, quantile, int(counts.sum()), count)
 
 
-def quantile_estimate(scored: Scored, rows: Sequence[str], share: float, scale: Scale, confidence: float) -> Estimate:
+def quantile_estimate(
+    scored: AuditedRun, rows: Sequence[str], share: float, scale: Scale, confidence: float
+) -> ScaledEstimate:
     """Return the estimate of a quantile of the losses (between ranks as numpy interpolates), or of its change.
 
     Args:
         scored: the run.
-        rows: from `Scored.rows`, one side, or baseline and model.
+        rows: from `AuditedRun.rows`, one side, or baseline and model.
         share: which quantile, such as 0.99.
         scale: how it is shown.
         confidence: of the interval.
@@ -155,7 +157,7 @@ def quantile_estimate(scored: Scored, rows: Sequence[str], share: float, scale: 
         apart = np.square(_standardized(sides[1].replicates) - _standardized(sides[0].replicates)).mean()
         variance = (new - old) ** 2 + new * old * float(apart)  # exactly 0 for the same model
         half = (math.sqrt(variance),) * 2 if math.isfinite(variance) else (old + new,) * 2
-    return Estimate(scale, value, half, quantile, int(counts.sum()), clusters)
+    return ScaledEstimate(scale, value, half, quantile, int(counts.sum()), clusters)
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ class _QuantileSide:
         )
 
 
-def _quantile_side(scored: Scored, rows: str, share: float) -> _QuantileSide:
+def _quantile_side(scored: AuditedRun, rows: str, share: float) -> _QuantileSide:
     def at(chosen: float) -> float:
         found = scored.run.scalar(f"SELECT quantile_cont({LOSS}, {chosen!r}) FROM {rows} WHERE compared")
         return math.nan if found is None else float(found)
@@ -205,5 +207,5 @@ def _standardized(replicates: Floats) -> Floats:
     return np.asarray(centred / spread if spread else centred)
 
 
-def _nothing(scale: Scale) -> Estimate:
-    return Estimate(scale, math.nan, (math.nan, math.nan), math.nan, 0, 0)
+def _nothing(scale: Scale) -> ScaledEstimate:
+    return ScaledEstimate(scale, math.nan, (math.nan, math.nan), math.nan, 0, 0)

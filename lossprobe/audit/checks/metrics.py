@@ -13,7 +13,7 @@ import numpy as np
 
 from lossprobe.analysis.calibration.bins import expected_calibration_error
 from lossprobe.analysis.positions import LATE, score_ranges
-from lossprobe.analysis.rows.outcomes import BRIER, CONFIDENCE, CORRECT
+from lossprobe.analysis.rows.outcomes import BRIER, CORRECT, TOP_PROB
 from lossprobe.analysis.stats.resampling import Floats, Statistic
 from lossprobe.audit.settings import Check
 from lossprobe.units import NATS_PER_BIT, perplexity
@@ -131,7 +131,7 @@ METRICS = {
     ),
     "confidence_gap": Metric(
         unit="probability", range=(-1, 1),
-        terms=(f"{CONFIDENCE} - {CORRECT}", "1"), columns=("top_prob", "top_id"), statistic=ratio, worst=2.0,
+        terms=(f"{TOP_PROB} - {CORRECT}", "1"), columns=("top_prob", "top_id"), statistic=ratio, worst=2.0,
     ),
     "brier": Metric(
         unit="squared error", range=(0, 2), in_percent=True,

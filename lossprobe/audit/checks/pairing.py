@@ -23,7 +23,7 @@ KEYS = ("document", "token", "token_id")
 
 
 @dataclass(frozen=True)
-class Scored:
+class AuditedRun:
     """A run, and what its tokens are compared with.
 
     Attributes:

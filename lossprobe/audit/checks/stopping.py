@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.analysis.stopping import PASS_SHARE, RARE, beyond_doubt, documents_to_pass, most_skewness, skewness
-from lossprobe.audit.checks.decisions import Measured, decide, held_scale
+from lossprobe.audit.checks.decisions import Measurement, decide, held_scale
 from lossprobe.audit.checks.estimates import jackknife
 from lossprobe.audit.checks.metrics import Metric
 from lossprobe.audit.settings import Check
@@ -40,7 +40,7 @@ def baseline_skew(baseline: Run) -> float:
 
 
 def why_not(
-    check: Check, metric: Metric, sums: Floats, measured: Measured, look: Look, baseline: float | None
+    check: Check, metric: Metric, sums: Floats, measured: Measurement, look: Look, baseline: float | None
 ) -> str | None:
     """Return why a look may not decide although its interval does, with the numbers; None where it may.
 
@@ -48,7 +48,7 @@ def why_not(
         check: the check.
         metric: its metric.
         sums: what was measured, float64 [G, 1 or 2, terms + 1].
-        measured: from `measure_sums`, of these.
+        measured: from `measure_from_sums`, of these.
         look: how much of the text was looked at.
         baseline: from `baseline_skew`; None without a baseline.
     """
@@ -77,7 +77,7 @@ def why_not(
     return None
 
 
-def _worst(check: Check, metric: Metric, measured: Measured) -> float:
+def _worst(check: Check, metric: Metric, measured: Measurement) -> float:
     """Return the most by which a document can be worse, on the scale of what the limit is held against."""
     if not check.limit.in_percent or metric.per_nat:
         return metric.worst

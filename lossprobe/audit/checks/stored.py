@@ -8,7 +8,7 @@ import pandas as pd
 
 from lossprobe.audit.checks.metrics import LOSS
 from lossprobe.errors import NotComparableError
-from lossprobe.run.baseline import MAKE, MANIFEST, is_baseline, open_baseline
+from lossprobe.run.baseline import BASELINE_FILE, MAKE, is_baseline, open_baseline
 from lossprobe.units import visible
 
 
@@ -21,7 +21,7 @@ def baseline_table(folder: Path) -> pd.DataFrame:
     folders = sorted(file for file in folder.glob("*") if is_baseline(file)) if folder.is_dir() else []
     if not folders:
         shown = visible(str(folder), 200)
-        raise NotComparableError("baseline.missing", f"{shown}: no baseline here (no */{MANIFEST})", hint=MAKE)
+        raise NotComparableError("baseline.missing", f"{shown}: no baseline here (no */{BASELINE_FILE})", hint=MAKE)
     rows = []
     for place in folders:
         stored = open_baseline(place)

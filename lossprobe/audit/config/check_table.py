@@ -9,7 +9,7 @@ from typing import Any
 
 from lossprobe.analysis.rows.filters import where_sql
 from lossprobe.audit.checks.metrics import METRICS
-from lossprobe.audit.config.document import Document
+from lossprobe.audit.config.document import AuditFile
 from lossprobe.audit.config.schema import KNOWN_BEFORE, LIMIT_KEYS
 from lossprobe.audit.config.tables import header, read_table
 from lossprobe.audit.config.toml_lines import KeyPath
@@ -18,7 +18,7 @@ from lossprobe.errors import UsageError
 from lossprobe.options.kinds import nearest, shown_value
 
 
-def read_check(document: Document, index: int, texts: tuple[str, ...], baseline: BaselineSettings) -> Check:
+def read_check(document: AuditFile, index: int, texts: tuple[str, ...], baseline: BaselineSettings) -> Check:
     """Return the check at `index`.
 
     Args:
@@ -48,7 +48,7 @@ def read_check(document: Document, index: int, texts: tuple[str, ...], baseline:
 class _Entry:
     """A check whose values are right one by one."""
 
-    document: Document
+    document: AuditFile
     keys: KeyPath
     values: dict[str, Any]
 

@@ -24,7 +24,7 @@ PLACE = re.compile(
 
 
 @dataclass
-class Document:
+class AuditFile:
     """The audit part of a TOML file.
 
     Attributes:
@@ -53,7 +53,7 @@ class Document:
     def named(self, *tables: str) -> str:
         """Return the name of a table as its header has it, without brackets.
 
-        >>> Document(Path("pyproject.toml"), {}, {}, SECTION).named("data", "heldout")
+        >>> AuditFile(Path("pyproject.toml"), {}, {}, SECTION).named("data", "heldout")
         'tool.lossprobe.data.heldout'
         """
         return ".".join(str(part) for part in (*self.root, *tables))
@@ -78,7 +78,7 @@ def has_section(path: Path) -> bool:
     return _section(_parse(path, _read_text(path))) is not None
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path) -> AuditFile:
     """Return the audit part of a file.
 
     Raises:
@@ -88,13 +88,13 @@ def read_document(path: Path) -> Document:
     text = _read_text(path)
     content = _parse(path, text)
     if path.name != PYPROJECT:
-        return Document(path, content, key_lines(text))
+        return AuditFile(path, content, key_lines(text))
     section = _section(content)
     if section is None:
         raise file_error("no_section", path, "has no [tool.lossprobe]", hint=INIT_HINT)
     if not isinstance(section, dict):
-        raise Document(path, {}, key_lines(text)).error("type", SECTION, "tool.lossprobe must be a table")
-    return Document(path, section, key_lines(text), SECTION)
+        raise AuditFile(path, {}, key_lines(text)).error("type", SECTION, "tool.lossprobe must be a table")
+    return AuditFile(path, section, key_lines(text), SECTION)
 
 
 def _section(content: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lossprobe.audit.config.document import Document
+from lossprobe.audit.config.document import AuditFile
 from lossprobe.audit.config.schema import ALL_KEYS, NAME, TABLES
 from lossprobe.audit.config.toml_lines import KeyPath
 from lossprobe.errors import UsageError
@@ -29,7 +29,7 @@ class Override:
     origin: str
 
 
-def apply_overrides(document: Document, overrides: Sequence[Override]) -> None:
+def apply_overrides(document: AuditFile, overrides: Sequence[Override]) -> None:
     """Put values in the place of those of a document whose tables are tables; of two for a key, the later one.
 
     Raises:
@@ -46,7 +46,7 @@ def apply_overrides(document: Document, overrides: Sequence[Override]) -> None:
         document.overridden[(*path, name)] = override.origin
 
 
-def _place(document: Document, override: Override) -> tuple[KeyPath, str]:
+def _place(document: AuditFile, override: Override) -> tuple[KeyPath, str]:
     """Return the path of the table and the key in it."""
     head, _, rest = override.key.partition(".")
     entry, _, name = rest.rpartition(".")
@@ -65,7 +65,7 @@ def _place(document: Document, override: Override) -> tuple[KeyPath, str]:
     return path, name
 
 
-def _unknown(document: Document, override: Override, name: str) -> UsageError:
+def _unknown(document: AuditFile, override: Override, name: str) -> UsageError:
     keys = ALL_KEYS.get(override.key.partition(".")[0], {})
     document.overridden[(override.key,)] = override.origin
     return document.error(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lossprobe.audit.config.check_table import read_check
-from lossprobe.audit.config.document import INIT_HINT, PYPROJECT, Document, file_error, has_section, read_document
+from lossprobe.audit.config.document import INIT_HINT, PYPROJECT, AuditFile, file_error, has_section, read_document
 from lossprobe.audit.config.overrides import Override, apply_overrides
 from lossprobe.audit.config.schema import CHECK, DATA, LIMIT_KEYS, NAME, TABLES
 from lossprobe.audit.config.tables import check_shape, header, read_table, table_origins
@@ -78,13 +78,13 @@ def read_settings(path: Path, overrides: Sequence[Override] = ()) -> AuditSettin
     )
 
 
-def _check_stride(document: Document, windows: ScoreOptions) -> None:
+def _check_stride(document: AuditFile, windows: ScoreOptions) -> None:
     if windows.stride is not None and windows.context is not None and windows.stride > windows.context:
         text = f"stride = {windows.stride} in {header(document, ('eval',))}: more than the context, {windows.context}"
         raise document.error("value", ("eval", "stride"), text)
 
 
-def _read_data(document: Document) -> Iterator[DataSettings]:
+def _read_data(document: AuditFile) -> Iterator[DataSettings]:
     texts = document.content.get("data", {})
     if not texts:
         raise document.error("no_data", ("data",), f"no text: needs a table [{document.named('data', 'NAME')}]")
@@ -99,7 +99,7 @@ def _read_data(document: Document) -> Iterator[DataSettings]:
         yield DataSettings(name=name, **values)
 
 
-def _check_separator(document: Document, name: str, split: str | None) -> None:
+def _check_separator(document: AuditFile, name: str, split: str | None) -> None:
     if split is None:
         return
     keys = ("data", name, "split_documents")
@@ -111,7 +111,7 @@ def _check_separator(document: Document, name: str, split: str | None) -> None:
         raise document.error("value", keys, text) from None
 
 
-def _read_checks(document: Document, texts: tuple[str, ...], baseline: BaselineSettings) -> tuple[Check, ...]:
+def _read_checks(document: AuditFile, texts: tuple[str, ...], baseline: BaselineSettings) -> tuple[Check, ...]:
     checks: dict[str, Check] = {}
     for index in range(len(document.content.get("check", []))):
         check = read_check(document, index, texts, baseline)
@@ -125,7 +125,7 @@ def _read_checks(document: Document, texts: tuple[str, ...], baseline: BaselineS
     return tuple(checks.values())
 
 
-def _origins(document: Document) -> Iterator[tuple[str, str]]:
+def _origins(document: AuditFile) -> Iterator[tuple[str, str]]:
     """Yield every setting with its origin, in the order of the schema; of the limits, the one that is given."""
     content = document.content
     for name in ("model", "eval"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lossprobe.audit.config.document import Document
+from lossprobe.audit.config.document import AuditFile
 from lossprobe.audit.config.schema import ALL_KEYS, HEADERS, SCHEMA_VERSION, TOP_LEVEL, Keys, other_table
 from lossprobe.audit.config.toml_lines import KeyPath
 from lossprobe.errors import UsageError
@@ -13,7 +13,7 @@ from lossprobe.options.kinds import BadValueError, File, Kind, name_of, nearest,
 from lossprobe.units import visible
 
 
-def check_shape(document: Document) -> None:
+def check_shape(document: AuditFile) -> None:
     """Refuse a document of another schema, with tables that are not known, or with values in their place.
 
     Raises:
@@ -33,7 +33,7 @@ def check_shape(document: Document) -> None:
             _check_tables(document, name, value)
 
 
-def read_table(document: Document, keys: KeyPath, required: tuple[str, ...] = ()) -> dict[str, Any]:
+def read_table(document: AuditFile, keys: KeyPath, required: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the values of the table at `keys`, as settings hold them, without those that were left out.
 
     Raises:
@@ -53,20 +53,20 @@ def read_table(document: Document, keys: KeyPath, required: tuple[str, ...] = ()
     return values
 
 
-def table_origins(document: Document, keys: KeyPath, label: str, schema: Keys) -> Iterator[tuple[str, str]]:
+def table_origins(document: AuditFile, keys: KeyPath, label: str, schema: Keys) -> Iterator[tuple[str, str]]:
     """Yield the dotted key of each setting of a table, in the order of the schema, with its origin."""
     table = _table(document, keys)
     for key in schema:
         yield f"{label}.{key}", document.origin(*keys, key) if key in table else "default"
 
 
-def header(document: Document, keys: KeyPath) -> str:
+def header(document: AuditFile, keys: KeyPath) -> str:
     """Return the header of a table, for messages."""
     names = document.named(*(key for key in keys if isinstance(key, str)))
     return f"[[{names}]]" if keys[0] == "check" else f"[{names}]"
 
 
-def _table(document: Document, keys: KeyPath) -> dict[str, Any]:
+def _table(document: AuditFile, keys: KeyPath) -> dict[str, Any]:
     table: Any = document.content
     for key in keys:
         table = table.get(key, {}) if isinstance(table, dict) else table[key]
@@ -74,7 +74,7 @@ def _table(document: Document, keys: KeyPath) -> dict[str, Any]:
     return content
 
 
-def _value(document: Document, keys: KeyPath, kind: Kind, value: object) -> Any:
+def _value(document: AuditFile, keys: KeyPath, kind: Kind, value: object) -> Any:
     try:
         read = kind.read(value)
     except BadValueError as error:
@@ -85,13 +85,13 @@ def _value(document: Document, keys: KeyPath, kind: Kind, value: object) -> Any:
     return read
 
 
-def _unknown_top(document: Document, name: str) -> UsageError:
+def _unknown_top(document: AuditFile, name: str) -> UsageError:
     kind = "table" if isinstance(document.content[name], dict | list) else "key"
     hint = nearest(name, TOP_LEVEL) or other_table(name, "")
     return document.error("unknown_key", (name,), f'unknown {kind} "{visible(name, 60)}"', hint=hint)
 
 
-def _check_tables(document: Document, name: str, value: object) -> None:
+def _check_tables(document: AuditFile, name: str, value: object) -> None:
     shown = HEADERS[name] if not document.root else HEADERS[name].replace(name, document.named(name), 1)
     if name == "check":
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):

@@ -16,12 +16,12 @@ import numpy as np
 from lossprobe.analysis.stats.confidence_sequence import effective_clusters, last_quantile, looks, sequence_quantile
 from lossprobe.analysis.stats.jackknife import Clusters
 from lossprobe.analysis.stats.resampling import Floats
-from lossprobe.audit.checks.decisions import ROUNDING, Measured, conclude, decide, measure_sums
+from lossprobe.audit.checks.decisions import ROUNDING, Measurement, conclude, decide, measure_from_sums
 from lossprobe.audit.checks.metrics import Metric, metric_of
-from lossprobe.audit.checks.pairing import Scored
+from lossprobe.audit.checks.pairing import AuditedRun
 from lossprobe.audit.checks.stopping import Look, baseline_skew, why_not
 from lossprobe.audit.checks.verdicts import CheckResult, TextResult
-from lossprobe.audit.gate.texts import Prepared, to_be_created
+from lossprobe.audit.gate.texts import AuditText, to_be_created
 from lossprobe.audit.gate.whole import refuse_per_byte
 from lossprobe.audit.settings import AuditSettings, Check
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
@@ -73,7 +73,7 @@ class ChosenDocuments:
 
 
 @dataclass
-class Collected:
+class CheckSums:
     """Sums of one check over the documents that were scored so far.
 
     Attributes:
@@ -88,7 +88,7 @@ class Collected:
     metric: Metric
     skew: float | None = None
     sums: list[Floats] = field(default_factory=list)
-    decided: Measured | None = None
+    decided: Measurement | None = None
     refused: str | None = None
 
     def look(self, planned: int, confidence: float, scored: int | None = None) -> None:
@@ -103,7 +103,7 @@ class Collected:
             return
         sums = np.concatenate(self.sums)
         quantile = float(sequence_quantile(len(sums), planned, confidence, effective_clusters(sums[:, -1, -1])))
-        measured = measure_sums(self.check, self.metric, sums, confidence, quantile, early=True)
+        measured = measure_from_sums(self.check, self.metric, sums, confidence, quantile, early=True)
         # Without any spread there is no interval: that all documents so far agree says nothing about the rest.
         if measured.held.half[0] <= ROUNDING or decide(self.check, measured.held) == "inconclusive":
             return
@@ -114,15 +114,15 @@ class Collected:
         else:
             self.refused = f"after {scored or len(sums)} of {planned} documents: {reason}"
 
-    def end(self, confidence: float) -> Measured:
+    def end(self, confidence: float) -> Measurement:
         """Return what was measured when it was clear, or over the whole text."""
         if self.decided is not None:
             return self.decided
         sums = np.concatenate(self.sums)
-        return measure_sums(self.check, self.metric, sums, confidence, float(last_quantile(len(sums), confidence)))
+        return measure_from_sums(self.check, self.metric, sums, confidence, float(last_quantile(len(sums), confidence)))
 
 
-def needs_whole_text(settings: AuditSettings, text: Prepared) -> str | None:
+def needs_whole_text(settings: AuditSettings, text: AuditText) -> str | None:
     """Return why an audit of a text cannot stop early; None where it can."""
     for check in text.checks:
         if not metric_of(check, 0).partial:
@@ -139,7 +139,7 @@ def needs_whole_text(settings: AuditSettings, text: Prepared) -> str | None:
 
 
 def audit_early(
-    settings: AuditSettings, checkpoint: Checkpoint, text: Prepared, progress: Progress | None
+    settings: AuditSettings, checkpoint: Checkpoint, text: AuditText, progress: Progress | None
 ) -> tuple[list[CheckResult], TextResult]:
     """Return the verdicts of one text, as many of its documents scored as they needed.
 
@@ -149,7 +149,7 @@ def audit_early(
     count, confidence = sum(1 for _ in text.source.documents()), settings.stats.confidence
     order = np.random.default_rng(settings.stats.seed).permutation(count)
     skew = None if text.baseline is None else baseline_skew(text.baseline)
-    checks = [Collected(check, metric_of(check, 0), skew) for check in text.checks]
+    checks = [CheckSums(check, metric_of(check, 0), skew) for check in text.checks]
     tally = _Tally(count, progress)
     for look in looks(count):
         chosen = sorted(order[tally.documents : look].tolist())
@@ -216,8 +216,8 @@ class _Tally:
 
 
 def _score_chosen(
-    settings: AuditSettings, checkpoint: Checkpoint, text: Prepared, chosen: list[int], folder: Path, tally: _Tally
-) -> Scored | None:
+    settings: AuditSettings, checkpoint: Checkpoint, text: AuditText, chosen: list[int], folder: Path, tally: _Tally
+) -> AuditedRun | None:
     """Return some documents scored, beside their rows of the baseline; None where they hold no token to score."""
     source = ChosenDocuments(text.source, frozenset(chosen))
     progress = tally.of_look(tally.documents + len(chosen))
@@ -229,6 +229,6 @@ def _score_chosen(
     tally.add(run.counts)
     refuse_per_byte(run, text.checks)
     baseline = None if text.baseline is None else select_documents(text.baseline, chosen, folder)
-    scored = Scored(run, Clusters("document", len(chosen), "document", None), baseline)
+    scored = AuditedRun(run, Clusters("document", len(chosen), "document", None), baseline)
     scored.refuse_other_tokens()
     return scored

@@ -8,7 +8,7 @@ from typing import Any
 
 from lossprobe.audit.checks.verdicts import AuditResult, CheckResult, TextResult
 from lossprobe.audit.gate.early import audit_early, needs_whole_text
-from lossprobe.audit.gate.texts import Prepared, prepare
+from lossprobe.audit.gate.texts import AuditText, prepare
 from lossprobe.audit.gate.whole import audit_whole
 from lossprobe.audit.settings import AuditSettings
 from lossprobe.checkpoint.interface import Checkpoint
@@ -41,7 +41,7 @@ def run_audit(settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = un
 
 
 def audit_texts(
-    settings: AuditSettings, checkpoint: Checkpoint, prepared: Sequence[Prepared], shown: Shown = unseen
+    settings: AuditSettings, checkpoint: Checkpoint, prepared: Sequence[AuditText], shown: Shown = unseen
 ) -> AuditResult:
     """Return what `run_audit` does, of texts that are prepared already."""
     texts: list[TextResult] = []
@@ -73,7 +73,7 @@ def audit_texts(
     )
 
 
-def _notes(text: Prepared, checkpoint: Checkpoint) -> list[str]:
+def _notes(text: AuditText, checkpoint: Checkpoint) -> list[str]:
     """Return what a reader of the verdicts must know of a text and of its baseline."""
     notes = [*checkpoint.facts.notices, *text.source.notices]
     if text.baseline is not None:

@@ -14,7 +14,7 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NotComparableError, TextError, UsageError
 from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.score import describe, tell_beyond_trained, window_policy
-from lossprobe.run.baseline import LOSS, MODEL_COLUMNS, UPDATE, is_baseline, open_baseline
+from lossprobe.run.baseline import LOSS_COLUMN, MODEL_COLUMNS, UPDATE, is_baseline, open_baseline
 from lossprobe.run.files import sha256_of
 from lossprobe.run.reader import Run
 from lossprobe.text.documents import open_text
@@ -22,7 +22,7 @@ from lossprobe.units import visible
 
 
 @dataclass(frozen=True)
-class Prepared:
+class AuditText:
     """A text that is ready to be scored, everything that can be refused before having been looked at.
 
     Attributes:
@@ -49,7 +49,7 @@ class Prepared:
 
 def prepare(
     settings: AuditSettings, checkpoint: Checkpoint, *, tolerated: frozenset[str] = frozenset()
-) -> list[Prepared]:
+) -> list[AuditText]:
     """Return the texts that some check is about, in the order of the file.
 
     Args:
@@ -73,7 +73,7 @@ def prepare(
         source = KnownText(open_text([data.path], data))
         tell_beyond_trained(checkpoint, policy.context, source)
         described = describe(checkpoint, source, policy, options)
-        text = Prepared(data, source, checks, described, None, _place(settings, data))
+        text = AuditText(data, source, checks, described, None, _place(settings, data))
         try:
             baseline = _baseline(text, settings.baseline.missing)
         except NotComparableError as error:
@@ -115,7 +115,7 @@ def _place(settings: AuditSettings, data: DataSettings) -> Path | None:
     return place
 
 
-def _baseline(text: Prepared, missing: str) -> Run | None:
+def _baseline(text: AuditText, missing: str) -> Run | None:
     """Return the baseline of a text; None where no check needs it, or where it is missing and may be.
 
     Raises:
@@ -128,7 +128,7 @@ def _baseline(text: Prepared, missing: str) -> Run | None:
     return baseline
 
 
-def to_be_created(settings: AuditSettings, text: Prepared) -> bool:
+def to_be_created(settings: AuditSettings, text: AuditText) -> bool:
     """Return whether the baseline of a text is missing, is needed, and is to be made from this model."""
     missing = text.folder is not None and not is_baseline(text.folder)
     return settings.baseline.missing == "create" and missing and text.needs_baseline
@@ -137,7 +137,7 @@ def to_be_created(settings: AuditSettings, text: Prepared) -> bool:
 def baseline_columns(checks: Sequence[Check]) -> list[str]:
     """Return the columns that a baseline needs for some checks, in the order in which it stores them."""
     needed = {name for check in checks if check.limit.needs_baseline for name in metric_of(check, 0).columns}
-    return [name for name in MODEL_COLUMNS if name == LOSS or name in needed]
+    return [name for name in MODEL_COLUMNS if name == LOSS_COLUMN or name in needed]
 
 
 def refuse_other_baseline(baseline: Run, described: dict[str, Any], columns: Sequence[str]) -> None:

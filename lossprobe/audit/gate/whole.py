@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from lossprobe.analysis.per_byte import why_not_per_byte
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.fields import refuse_missing_field
-from lossprobe.audit.checks.decisions import Measured, conclude, measure_rows, measure_sums
+from lossprobe.audit.checks.decisions import Measurement, conclude, measure_from_rows, measure_from_sums
 from lossprobe.audit.checks.metrics import METRICS, Metric, metric_of
-from lossprobe.audit.checks.pairing import Scored
+from lossprobe.audit.checks.pairing import AuditedRun
 from lossprobe.audit.checks.verdicts import CheckResult, TextResult
-from lossprobe.audit.gate.texts import Prepared, baseline_columns, to_be_created
+from lossprobe.audit.gate.texts import AuditText, baseline_columns, to_be_created
 from lossprobe.audit.settings import AuditSettings, Check
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import TextError
@@ -21,11 +21,11 @@ from lossprobe.run.reader import Run
 
 
 def audit_whole(
-    settings: AuditSettings, checkpoint: Checkpoint, text: Prepared, progress: Progress | None
+    settings: AuditSettings, checkpoint: Checkpoint, text: AuditText, progress: Progress | None
 ) -> tuple[list[CheckResult], TextResult]:
     """Return the verdicts of one text, all of it scored."""
     run = score(checkpoint, text.source, settings.windows, progress=progress).run
-    scored = Scored(run, find_clusters(run), text.baseline)
+    scored = AuditedRun(run, find_clusters(run), text.baseline)
     if scored.clusters.note:
         text.source.notices.append(scored.clusters.note)
     for check in text.checks:
@@ -38,7 +38,7 @@ def audit_whole(
     if text.folder is not None and accepted and to_be_created(settings, text):
         write_baseline(run, text.folder, baseline_columns(text.checks))
         text.source.notices.append(f"{text.data.name}: the baseline was missing and is now this model's")
-        scored = Scored(run, scored.clusters, open_baseline(text.folder))
+        scored = AuditedRun(run, scored.clusters, open_baseline(text.folder))
         results = _measure_all(text.checks, scored, settings.stats.confidence)
     baseline = scored.baseline
     counts = run.counts
@@ -66,7 +66,7 @@ def refuse_per_byte(run: Run, checks: Sequence[Check]) -> None:
             raise TextError("text.no_bytes", f"{run.text_name}: check {check.id}: no {check.metric}, {reason}")
 
 
-def _measure_all(checks: Sequence[Check], scored: Scored, confidence: float) -> list[CheckResult]:
+def _measure_all(checks: Sequence[Check], scored: AuditedRun, confidence: float) -> list[CheckResult]:
     longest = int(scored.run.scalar("SELECT max(context) FROM tokens WHERE unscored IS NULL"))
     identical, results = scored.identical(), []
     for check in checks:
@@ -76,8 +76,8 @@ def _measure_all(checks: Sequence[Check], scored: Scored, confidence: float) -> 
     return results
 
 
-def measure_check(check: Check, metric: Metric, scored: Scored, confidence: float) -> Measured:
+def measure_check(check: Check, metric: Metric, scored: AuditedRun, confidence: float) -> Measurement:
     """Return what a check measured on a whole text."""
     if metric.smooth:
-        return measure_sums(check, metric, scored.sums(check, metric), confidence)
-    return measure_rows(check, metric, scored, confidence)
+        return measure_from_sums(check, metric, scored.sums(check, metric), confidence)
+    return measure_from_rows(check, metric, scored, confidence)

@@ -28,7 +28,7 @@ POST_OPERATIONS: dict[type, tuple[str, str]] = {
 # A layer and the activation of its outputs, by the names that model families give them.
 ACTIVATED = (("c_fc", "act"), ("gate_proj", "act_fn"), ("fc1", "activation_fn"), ("fc_in", "act"))
 # oneDNN makes and keeps a kernel for every number of rows that it meets, at 0.8 ms and 0.6 MB each: so there are few.
-ROW_STEP = 64
+PACKED_ROW_STEP = 64
 ROWS = 1024  # a body sees about so many at once; packing is for that many, and works for any
 HEAD_ROWS = 96
 PROBE_ROWS = 16
@@ -60,7 +60,7 @@ class PackedLinear(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return activation(x · weightᵀ + bias), [..., out] of [..., in]."""
         rows = x.reshape(-1, x.shape[-1])
-        count, missing = len(rows), -len(rows) % ROW_STEP
+        count, missing = len(rows), -len(rows) % PACKED_ROW_STEP
         if missing:
             rows = torch.nn.functional.pad(rows, (0, 0, 0, missing))
         name, variant = self._operation

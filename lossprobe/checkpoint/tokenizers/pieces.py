@@ -124,7 +124,7 @@ class Piece:
         return [self._encoding.token_to_chars(index) for index in range(first, last)]
 
 
-class Run(NamedTuple):
+class TokenRun(NamedTuple):
     """Some tokens of a piece, from `first` up to `last`, that are tokens of the document."""
 
     piece: Piece
@@ -140,10 +140,10 @@ class Run(NamedTuple):
         """Return their spans, as `Piece.spans` gives them."""
         return self.piece.spans(self.first, self.last)
 
-    def parts(self) -> Iterator[Run]:
+    def parts(self) -> Iterator[TokenRun]:
         """Yield them in runs of bounded length."""
         for first in range(self.first, self.last, LONGEST_RUN):
-            yield Run(self.piece, first, min(first + LONGEST_RUN, self.last))
+            yield TokenRun(self.piece, first, min(first + LONGEST_RUN, self.last))
 
 
 class Join(NamedTuple):
@@ -175,7 +175,7 @@ class Splitter:
         self._stops = [self._character(stop) for stop in stops]
         self._ready: dict[int, Piece] = {}
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self) -> Iterator[TokenRun]:
         """Yield the document's tokens in order.
 
         Raises:
@@ -193,10 +193,10 @@ class Splitter:
                     raise NotLocal
                 left = wider
                 continue
-            yield Run(left, first, join.left)
+            yield TokenRun(left, first, join.left)
             left, index, after = right, after, after + 1
             first, settled = join.right, join.right + join.agreed
-        yield Run(left, first, len(left.ids))
+        yield TokenRun(left, first, len(left.ids))
 
     def _piece(self, index: int) -> Piece:
         if index not in self._ready:

@@ -35,7 +35,7 @@ from lossprobe.checkpoint.tokenizers.frames import (
     receive_frame,
     send_frame,
 )
-from lossprobe.checkpoint.tokenizers.pieces import NotLocal, Piece, Run, Sizes, Splitter
+from lossprobe.checkpoint.tokenizers.pieces import NotLocal, Piece, Sizes, Splitter, TokenRun
 from lossprobe.checkpoint.tokenizers.reach import far_components
 from lossprobe.checkpoint.tokenizers.spans import ExactSpans, added_tokens, other_bytes, vocabulary_bytes
 from lossprobe.checkpoint.tokenizers.spelling import SpelledSpans, Spelling, spans_of_the_rest
@@ -122,13 +122,13 @@ class Opened:
         """Return the same, tokenized in one piece however long it is."""
         (whole,) = self._pieces(data, [(0, len(data))])
         self._in_pieces = False
-        return self._collect(data, lambda: iter([Run(whole, 0, len(whole.ids))]))
+        return self._collect(data, lambda: iter([TokenRun(whole, 0, len(whole.ids))]))
 
     def remarks(self) -> list[bytes]:
         """Return `MORE_COUNTS` of the document before, where there is anything to say, else nothing."""
         return [MORE_COUNTS.pack(self._vanished, self._in_pieces)] if self._vanished or self._in_pieces else []
 
-    def _collect(self, data: bytes | bytearray, runs: Callable[[], Iterator[Run]]) -> list[bytes | bytearray]:
+    def _collect(self, data: bytes | bytearray, runs: Callable[[], Iterator[TokenRun]]) -> list[bytes | bytearray]:
         """Go through the tokens of a document, and once more where their bytes do not spell it."""
         ids, exact = bytearray(), ExactSpans(data, self._bytes)
         self._vanished = 0

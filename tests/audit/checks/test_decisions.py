@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from lossprobe.audit.checks.decisions import Measured, conclude, decide, measure_sums
-from lossprobe.audit.checks.estimates import Estimate, smooth_estimate
+from lossprobe.audit.checks.decisions import Measurement, conclude, decide, measure_from_sums
+from lossprobe.audit.checks.estimates import ScaledEstimate, smooth_estimate
 from lossprobe.audit.checks.metrics import METRICS, change_scale, metric_of, value_scale
 from lossprobe.audit.settings import Check, Limit
 
@@ -22,7 +22,7 @@ def check_of(kind, value, metric="nll", **choices):
 
 
 def estimate(value, half, scale=SCALE):
-    return Estimate(scale, value, (half, half), 2.0, 1000, 50)
+    return ScaledEstimate(scale, value, (half, half), 2.0, 1000, 50)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_a_share_without_any_such_token_is_not_known_for_certain():
     sums = np.tile([0.0, 200.0, 200.0], (5, 1, 1))
     check = check_of("max", 0.001, "share_above", nats=10.0)
     metric = metric_of(check, 0)
-    held = measure_sums(check, metric, sums, 0.95).held
+    held = measure_from_sums(check, metric, sums, 0.95).held
     assert held.interval[1] == pytest.approx(1 - 0.025 ** (1 / 1000), rel=1e-9)
     assert decide(check, held) == "inconclusive"
-    assert measure_sums(check, metric, sums, 0.95, early=True).held.half == (0.0, 0.0)
+    assert measure_from_sums(check, metric, sums, 0.95, early=True).held.half == (0.0, 0.0)
 
 
 def sums_of(rng, documents=40, shift=0.02, spread=0.05):
@@ -98,7 +98,7 @@ def test_so_many_more_tokens_would_just_decide():
     """Repeat the same documents f times, exactly as the answer says: the interval just leaves the limit."""
     sums = sums_of(np.random.default_rng(1), spread=0.1)
     check = check_of("max_increase", 0.01)
-    measured = measure_sums(check, NLL, sums, 0.95, None)
+    measured = measure_from_sums(check, NLL, sums, 0.95, None)
     result = conclude(check, NLL, measured, 0.95)
     assert result.verdict == "inconclusive"
     assert result.further_tokens is not None
@@ -116,7 +116,7 @@ def test_so_many_more_tokens_would_just_decide():
 
 
 def test_an_estimate_on_the_limit_is_never_decided():
-    result = conclude(check_of("max", 2.5), NLL, Measured(*([estimate(2.5, 0.1)] * 3)), 0.95)
+    result = conclude(check_of("max", 2.5), NLL, Measurement(*([estimate(2.5, 0.1)] * 3)), 0.95)
     assert (result.verdict, result.further_tokens) == ("inconclusive", None)
     assert "no number of tokens would decide" in result.reason
 
@@ -127,7 +127,7 @@ def test_further_tokens_of_a_perplexity_are_those_of_its_loss():
     nll = check_of("max_increase", change)
     perplexity = check_of("max_increase_pct", 100 * math.expm1(change), "perplexity")
     answers = [
-        conclude(check, metric_of(check, 0), measure_sums(check, metric_of(check, 0), sums, 0.95, None), 0.95)
+        conclude(check, metric_of(check, 0), measure_from_sums(check, metric_of(check, 0), sums, 0.95, None), 0.95)
         for check in (nll, perplexity)
     ]
     assert answers[0].verdict == answers[1].verdict == "inconclusive"
@@ -137,7 +137,7 @@ def test_further_tokens_of_a_perplexity_are_those_of_its_loss():
 def test_without_a_baseline_a_change_is_inconclusive_and_the_value_still_shown():
     sums = sums_of(np.random.default_rng(0))[:, 1:]
     check = check_of("max_increase", 0.01)
-    result = conclude(check, NLL, measure_sums(check, NLL, sums, 0.95, None), 0.95)
+    result = conclude(check, NLL, measure_from_sums(check, NLL, sums, 0.95, None), 0.95)
     assert (result.verdict, result.measured, result.baseline_value) == ("inconclusive", None, None)
     assert result.value == pytest.approx(3.02, abs=0.03)
     assert "lossprobe baseline update" in result.reason
@@ -153,14 +153,14 @@ def test_without_a_baseline_a_change_is_inconclusive_and_the_value_still_shown()
     ],
 )
 def test_the_reason_shows_as_many_digits_as_it_takes(value, half, words):
-    result = conclude(check_of("max", 3.0), NLL, Measured(estimate(value, half), None, estimate(value, half)), 0.95)
+    result = conclude(check_of("max", 3.0), NLL, Measurement(estimate(value, half), None, estimate(value, half)), 0.95)
     assert result.reason.startswith(words)
 
 
 def test_one_document_has_a_change_but_no_interval_unless_nothing_changed():
     sums = sums_of(np.random.default_rng(0), documents=1)
     check = check_of("max_increase", 0.0)
-    measured = measure_sums(check, NLL, sums, 0.95, None)
+    measured = measure_from_sums(check, NLL, sums, 0.95, None)
     assert conclude(check, NLL, measured, 0.95).verdict == "inconclusive"
     assert measured.held.interval == [None, None]
     assert conclude(check, NLL, measured.exactly(), 0.95).measured_interval == [0.0, 0.0]

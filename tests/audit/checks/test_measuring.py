@@ -16,7 +16,7 @@ from lossprobe.analysis.rows.token_classes import FORMS
 from lossprobe.analysis.stats.jackknife import t_quantile
 from lossprobe.audit.checks.decisions import conclude, decide
 from lossprobe.audit.checks.metrics import metric_of
-from lossprobe.audit.checks.pairing import Scored
+from lossprobe.audit.checks.pairing import AuditedRun
 from lossprobe.audit.gate.whole import measure_check
 from lossprobe.audit.settings import Check, Limit
 from lossprobe.errors import NotComparableError
@@ -43,7 +43,7 @@ class Pair:
         ]
         self.old, self.new = (each.run for each in drawn)
         write_baseline(self.old, folder / "base", MODEL_COLUMNS)
-        self.scored = Scored(self.new, find_clusters(self.new), open_baseline(folder / "base"))
+        self.scored = AuditedRun(self.new, find_clusters(self.new), open_baseline(folder / "base"))
         rows = np.arange(ROWS)
         self.loss, self.confidence, self.correct, self.brier = ([], [], [], [])
         for logits in (old, new):
@@ -222,7 +222,7 @@ def test_the_change_of_an_ece_is_zero_only_for_the_same_model(pair, tmp_path):
 
 def test_a_model_against_itself_changes_by_exactly_nothing(pair, tmp_path):
     write_baseline(pair.new, tmp_path / "same", MODEL_COLUMNS)
-    same = Scored(pair.new, pair.scored.clusters, open_baseline(tmp_path / "same"))
+    same = AuditedRun(pair.new, pair.scored.clusters, open_baseline(tmp_path / "same"))
     assert same.identical()
     assert not pair.scored.identical()
     for metric in ("nll", "perplexity", "bits_per_byte", "accuracy", "confidence_gap", "brier", "ece", "quantile"):

@@ -5,7 +5,7 @@ import numpy as np
 from lossprobe.analysis.stats.confidence_sequence import looks
 from lossprobe.audit.checks.decisions import decide
 from lossprobe.audit.checks.metrics import METRICS
-from lossprobe.audit.gate.early import Collected
+from lossprobe.audit.gate.early import CheckSums
 from lossprobe.audit.settings import Check, Limit
 
 
@@ -17,7 +17,7 @@ def paired(s, n, loss=3.0):
 def as_the_audit_looks(s, n, limit, skew=None):
     """Return the verdict on `max_increase` and the share of the documents that it took."""
     check, documents = Check("nll", "text", "nll", Limit("max_increase", limit)), len(n)
-    collected, before = Collected(check, METRICS["nll"], skew), 0
+    collected, before = CheckSums(check, METRICS["nll"], skew), 0
     for look in looks(documents):
         collected.sums.append(paired(s, n)[before:look])
         before = look

@@ -9,9 +9,9 @@ import pytest
 from fakes import SmallModel, checkpoint
 
 from lossprobe.analysis.stats.confidence_sequence import looks
-from lossprobe.audit.checks.decisions import decide, measure_sums
+from lossprobe.audit.checks.decisions import decide, measure_from_sums
 from lossprobe.audit.checks.metrics import METRICS
-from lossprobe.audit.gate.early import Collected, needs_whole_text
+from lossprobe.audit.gate.early import CheckSums, needs_whole_text
 from lossprobe.audit.gate.gate import run_audit
 from lossprobe.audit.gate.texts import prepare
 from lossprobe.audit.gate.update import update_baseline
@@ -160,11 +160,11 @@ def test_two_hundred_orders_give_the_verdict_of_the_whole_text():
         [np.stack([side, tokens, tokens], axis=-1) for side in (3.0 * tokens, 3.0 * tokens + difference)], axis=1
     )
     check = check_of(0.01)
-    assert decide(check, measure_sums(check, NLL, sums, 0.95, None).held) == "fail"
+    assert decide(check, measure_from_sums(check, NLL, sums, 0.95, None).held) == "fail"
     shares = []
     for seed in range(200):
         order = np.random.default_rng(seed).permutation(120)
-        collected, before = Collected(check, NLL), 0
+        collected, before = CheckSums(check, NLL), 0
         for look in looks(120):
             collected.sums.append(sums[np.sort(order[before:look])])
             before = look
@@ -178,7 +178,7 @@ def test_two_hundred_orders_give_the_verdict_of_the_whole_text():
 
 
 def test_documents_that_all_agree_decide_nothing_early():
-    collected = Collected(check_of(0.01), NLL)
+    collected = CheckSums(check_of(0.01), NLL)
     collected.sums.append(np.full((12, 2, 3), 100.0))
     collected.look(100, 0.95)
     assert collected.decided is None

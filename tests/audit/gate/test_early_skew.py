@@ -10,7 +10,7 @@ from audit.gate.early_checks import paired
 from fakes import SmallModel, checkpoint
 
 from lossprobe.audit.checks.metrics import METRICS
-from lossprobe.audit.gate.early import Collected
+from lossprobe.audit.gate.early import CheckSums
 from lossprobe.audit.gate.gate import run_audit
 from lossprobe.audit.gate.update import update_baseline
 from lossprobe.audit.settings import (
@@ -130,7 +130,7 @@ def test_a_floor_has_its_tail_below():
     sums[3, 0, 0] = 0.0
     for kind, refused in (("min", True), ("max", False)):
         check = Check("a", "text", "accuracy", Limit(kind, 0.5 if kind == "min" else 0.7))
-        collected = Collected(check, METRICS["accuracy"], sums=[sums])
+        collected = CheckSums(check, METRICS["accuracy"], sums=[sums])
         collected.look(100, 0.95)
         assert (collected.refused is not None) == refused
 
@@ -161,7 +161,7 @@ def test_percent_of_the_baseline_is_as_far_as_nats():
     sums = paired(0.01 * n * np.resize([1.0, -1.0], 20), n, loss=4.0)
     for limit, decided in ((50.0, True), (45.0, False)):  # 2 and 1.8 nats of 4
         check = Check("nll", "text", "nll", Limit("max_increase_pct", limit))
-        collected = Collected(check, METRICS["nll"], sums=[sums])
+        collected = CheckSums(check, METRICS["nll"], sums=[sums])
         collected.look(400, 0.95)
         assert (collected.decided is not None) == decided
 
@@ -178,6 +178,6 @@ def test_a_baseline_counts_to_either_side_and_for_either_verdict():
 
 def look_at(s, n, limit, planned=100, skew=None):
     check = Check("nll", "text", "nll", Limit("max_increase", limit))
-    collected = Collected(check, METRICS["nll"], skew, sums=[paired(s, n)])
+    collected = CheckSums(check, METRICS["nll"], skew, sums=[paired(s, n)])
     collected.look(planned, 0.95)
     return replace(collected)
