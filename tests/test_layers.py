@@ -49,7 +49,7 @@ ALLOWED = {
     },
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
     "audit.gate": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "passes", "audit"},
-    "report": WORDS | {"run", "analysis", "audit.checks"},
+    "report": WORDS | {"plan", "run", "analysis", "audit.checks"},
     "cli": WORDS
     | {"options", "terms", "text", "checkpoint", "plan", "scoring", "run", "analysis", "passes", "audit", "report"},
     "pytest_plugin": {"errors", "units", "audit", "report", "cli"},

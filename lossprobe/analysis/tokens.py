@@ -59,6 +59,11 @@ class TokenLosses:
             f"{self.hard_tokens_share_of_loss:.0%} of the total loss"
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know: nothing."""
+        return ()
+
 
 def measure_tokens(run: Run, where: Sequence[str] = (), rows: int = 20) -> TokenLosses:
     """Return how the losses of the tokens that meet every condition are spread, with the first rows.

@@ -142,8 +142,9 @@ def _show(result: AuditResult, choices: dict[str, Any]) -> None:
 
 def _print_config(settings: AuditSettings) -> None:
     from lossprobe.audit.config.origins import settings_table
+    from lossprobe.report.formats.csv import to_csv
     from lossprobe.report.formats.output import STDOUT, write_text
-    from lossprobe.report.formats.tables import to_csv, to_terminal
+    from lossprobe.report.formats.terminal import to_terminal
 
     table = settings_table(settings)
     title = f"settings of {visible(str(settings.file), 200)}"

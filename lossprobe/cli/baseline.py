@@ -75,7 +75,7 @@ def show(audit_file: AuditFile) -> None:
     """
     from lossprobe.audit.checks.stored import baseline_table
     from lossprobe.report.formats.output import STDOUT, write_text
-    from lossprobe.report.formats.tables import to_terminal
+    from lossprobe.report.formats.terminal import to_terminal
 
     settings = _with_baseline(load_settings(audit_file))
     folder = settings.baseline.path

@@ -12,17 +12,12 @@ from lossprobe.cli.options import COUNT, Outputs, Scoring, ViewCommand, scoring_
 from lossprobe.errors import UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from lossprobe.analysis.compare.compare import Compared
     from lossprobe.analysis.compare.divergence import Divergence
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KnownText
 
 BY_HELP = "Where they differ: tokens, vocabulary entries, documents, context, kinds of token, or a JSONL field."
 KL_HELP = "Both models in one pass: KL divergence and agreement of the whole distributions (needs TEXT)."
-# The terminal tables leave these to the CSV and JSON, so that a row stays readable.
-LEFT_OUT = ("text", "second_top_text", "first_top_text", "clusters", "token_id", "source", "line", "p_value")
 
 
 @click.command(cls=ViewCommand, short_help="Two models on one text: how much they differ, and where.")
@@ -46,9 +41,9 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
     """
     from lossprobe.analysis.compare.compare import compare as compare_two
     from lossprobe.checkpoint.spec import Opener
-    from lossprobe.cli.present import View, present
+    from lossprobe.cli.present import present
     from lossprobe.cli.sources import find_runs, score_models
-    from lossprobe.report.formats.tables import by_unit
+    from lossprobe.report.views.compare import compare_view
 
     opener, text = Opener(keep=2), None
     if choices.pop("kl"):
@@ -57,17 +52,12 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
     else:
         runs = find_runs(sources, scoring)
     if len(runs) != 2:
-        raise UsageError(
-            "compare.sources", f"compare takes two models, not {len(runs)}", hint="compare RUN RUN, or A B TEXT"
-        )
+        hint = "compare RUN RUN, or A B TEXT"
+        raise UsageError("compare.sources", f"compare takes two models, not {len(runs)}", hint=hint)
     result = compare_two(runs[0], runs[1], **choices)
     if text is not None:
         result = result.with_divergence(run_both(sources[:2], text, scoring, opener))
-
-    shown = by_unit(result.table)
-    present(
-        View("compare", runs[0], result, others=(runs[1],), shown=shown, more=_more(result, choices["top"])), outputs
-    )
+    present(compare_view(runs, result, choices["top"]), outputs)
 
 
 def refuse_runs(sources: Sequence[Path]) -> None:
@@ -94,25 +84,3 @@ def run_both(checkpoints: Sequence[Path], text: KnownText, scoring: Scoring, ope
     first, second = (load_checkpoint(path, scoring, opener) for path in checkpoints)
     with show_progress(f"comparing on {text.name}", quiet=scoring.quiet) as progress:
         return measure_divergence(first, second, text, scoring.score, progress)
-
-
-def _more(result: Compared, top: int) -> tuple[tuple[str, pd.DataFrame], ...]:
-    """Return the further tables: where the models differ, and how far their distributions are apart."""
-    tables = []
-    if result.comparison is not None and result.changes is not None:
-        changes = result.changes
-        tables.append((f"largest changes by {changes.by}", _readable(changes.table)))
-        if changes.examples is not None and len(changes.examples):
-            tables.append(("tokens forgotten and learned", _readable(changes.examples)))
-        tables.append(("by context", result.comparison.by_position))
-    if result.byte_comparison is not None:
-        tables.append(("by the place of the cut", result.byte_comparison.by_cut))
-        tables.append(("largest changes by span", result.byte_comparison.largest))
-    if result.divergence is not None:
-        tables.append(("divergence of the distributions", result.divergence.table))
-        tables.append(("tokens with the largest divergence", result.divergence.hardest.head(top)))
-    return tuple(tables)
-
-
-def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    return table.drop(columns=[column for column in LEFT_OUT if column in table])

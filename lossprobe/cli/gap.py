@@ -10,15 +10,10 @@ import click
 
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, view_options
 from lossprobe.errors import UsageError
-from lossprobe.units import format_count, format_perplexity, visible
+from lossprobe.units import visible
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from lossprobe.analysis.gap.gap import Gap
     from lossprobe.run.reader import Run
-
-ENDS = ("train_low", "train_high", "validation_low", "validation_high")
 
 
 @click.command(cls=ViewCommand, short_help="Train against validation loss: over-fitted or not, and where.")
@@ -39,13 +34,11 @@ def gap(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
       lossprobe gap .lossprobe/my-model-train-sample-0a1b2c3d4e .lossprobe/my-model-valid-5f6a7b8c9d
     """
     from lossprobe.analysis.gap.gap import measure_gap
-    from lossprobe.cli.present import View, present
+    from lossprobe.cli.present import present
+    from lossprobe.report.views.gap import gap_view
 
     train, validation = _find_pair(sources, scoring)
-    result = measure_gap(train, validation)
-    view = View("gap", train, result, lines=_lines(result), left_out=ENDS, others=(validation,),
-                more=_known_by_heart(result))  # fmt: skip
-    present(view, outputs)
+    present(gap_view(train, validation, measure_gap(train, validation)), outputs)
 
 
 def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
@@ -77,40 +70,3 @@ def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
     opener = Opener()  # one model for both texts
     train, validation = (score_source(sources[0], text, scoring, opener).run for text in texts)
     return train, validation
-
-
-def _lines(result: Gap) -> tuple[str, ...]:
-    """Return what stands below the table: both texts, and the documents known by heart."""
-    lines = []
-    for name, known in (("train", result.train_memorised), ("validation", result.validation_memorised)):
-        text = visible(getattr(result, f"{name}_text"), 80)
-        tokens, documents = (format_count(getattr(result, f"{name}_{what}")) for what in ("tokens", "documents"))
-        lines.append(
-            f"{name}: {text}, {tokens} tokens in {documents} documents: loss {_ranged(result, f'{name}_nll_nats')}, "
-            f"perplexity {format_perplexity(getattr(result, f'{name}_perplexity'))}, "
-            f"accuracy {_ranged(result, f'{name}_accuracy')}; memorised {_percent(known.share_of_documents)} of the "
-            f"documents and {_percent(known.share_of_tokens)} of their tokens"
-        )
-    return tuple(lines)
-
-
-def _known_by_heart(result: Gap) -> tuple[tuple[str, pd.DataFrame], ...]:
-    """Return the tables of memorised documents, each with its heading."""
-    return tuple(
-        (
-            f"{name}: documents known by heart ({len(known.table)} of {format_count(known.documents)})",
-            known.table.drop(columns="source"),
-        )
-        for name, known in (("train", result.train_memorised), ("validation", result.validation_memorised))
-        if len(known.table)
-    )
-
-
-def _ranged(result: Gap, name: str) -> str:
-    low, high = getattr(result, f"{name}_interval")
-    ends = "no interval" if low is None or high is None else f"[{low:.4f}, {high:.4f}]"
-    return f"{getattr(result, name):.4f} {ends}"
-
-
-def _percent(share: float | None) -> str:
-    return "n/a" if share is None else f"{share:.1%}"

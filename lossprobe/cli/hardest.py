@@ -8,9 +8,6 @@ import click
 
 from lossprobe.cli.options import COUNT, Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
 
-# The terminal table leaves these to the CSV, so that a row stays readable.
-LEFT_OUT = {"token": ("text", "top_prob"), "type": (), "document": ("source",), "class": ()}
-
 
 @click.command(cls=ViewCommand, short_help="The hardest tokens, entries, documents and classes.")
 @source_argument
@@ -30,10 +27,9 @@ def hardest(sources: tuple[Path, ...], by: str, top: int, min_count: int, output
       lossprobe hardest --by type --top 30 --plot
     """
     from lossprobe.analysis.hardest import find_hardest
-    from lossprobe.cli.present import View, present
+    from lossprobe.cli.present import present
     from lossprobe.cli.sources import find_run
+    from lossprobe.report.views.hardest import hardest_view
 
     run = find_run(sources, scoring)
-    result = find_hardest(run, by, top, min_count)
-
-    present(View("hardest", run, result, left_out=LEFT_OUT[by]), outputs)
+    present(hardest_view(run, find_hardest(run, by, top, min_count)), outputs)

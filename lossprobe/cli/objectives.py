@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from lossprobe.cli.options import Outputs, Real, Scoring, ViewCommand, scoring_options, source_argument, view_options
-from lossprobe.units import plural
-
-if TYPE_CHECKING:
-    from lossprobe.analysis.objectives.objectives import Objectives
 
 
 class Numbers(click.ParamType[tuple[int, ...]]):
@@ -62,48 +57,11 @@ def objectives(sources: tuple[Path, ...], reduction: str, outputs: Outputs, scor
       lossprobe objectives --reduction none --csv
     """
     from lossprobe.analysis.objectives.formulas import ObjectiveOptions
-    from lossprobe.analysis.objectives.objectives import measure_objectives, objective_batches
-    from lossprobe.cli.present import View, present
+    from lossprobe.analysis.objectives.objectives import measure_objectives
+    from lossprobe.cli.present import present
     from lossprobe.cli.sources import find_run
-    from lossprobe.report.formats.tables import batches_to_csv
+    from lossprobe.report.views.objectives import objectives_view
 
     options = ObjectiveOptions(**choices)
     run = find_run(sources, scoring)
-    result = measure_objectives(run, options)
-
-    csv = None if reduction == "all" else lambda: batches_to_csv(objective_batches(run, options))
-    in_lines = tuple(f"mean_of_means_{size}" for size in options.micro_batch)
-    present(View("objectives", run, result, csv=csv, lines=_lines(result), left_out=in_lines), outputs)
-
-
-def _lines(result: Objectives) -> tuple[str, ...]:
-    """Return what stands below the table: floors, log Z, micro-batches, float16."""
-    at = f"eps {result.parameters.smoothing:.12g}, V {result.vocab_size:,}"
-    batches = result.micro_batches[result.micro_batches["objective"] == "nll_nats"]
-    lines = (
-        f"floors at {at}: torch {result.smoothed_torch_floor_nats:.6f}, "
-        f"fairseq {result.smoothed_fairseq_floor_nats:.6f} nats per token",
-        f"log_z: mean square {result.mean_log_z2:.6g} nats², largest absolute value {result.max_abs_log_z:.6f} nats",
-        *(
-            f"micro-batches of {plural(row['windows'], 'window')} ({row['batches']:,}): mean of means of nll_nats "
-            f"{row['mean_of_means']:.6f} = mean {row['mean']:.6f} - covariance term {row['covariance_term']:.6f}"
-            for row in batches.to_dict("records")
-        ),
-    )
-    known = result.half_precision is not None and bool(result.half_precision["l1_lost_share"].notna().any())
-    return (*lines, _half_precision_line(result)) if known else lines
-
-
-def _half_precision_line(result: Objectives) -> str:
-    frame, scale = result.half_precision, result.recommended_loss_scale
-    assert frame is not None
-    plain, *rest = frame[frame["scale"].isin([1, scale])].to_dict("records")
-    entries = f"{plain['entries_lost_share']:.2%} of its entries"
-    text = f"fp16 without a loss scale loses {_lost(plain)} and {entries}"
-    if scale is None:
-        return text
-    return f"{text}; with scale {scale:,}, the least that will do, {_lost(rest[0] if rest else plain)}"
-
-
-def _lost(row: Mapping[Any, float]) -> str:
-    return f"{row['l1_lost_share']:.2g} of the gradient's L1, {row['l2_lost']:.2g} of its L2"
+    present(objectives_view(run, measure_objectives(run, options), reduction), outputs)

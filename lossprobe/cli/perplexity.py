@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
 from lossprobe.errors import UsageError
 from lossprobe.plan.protocols import PROTOCOLS
-
-if TYPE_CHECKING:
-    from lossprobe.analysis.perplexity import Perplexity
 
 PROTOCOL_HELP = "Score the tokens that another tool scores, with its windows and its mean; all: a row for each."
 
@@ -43,38 +39,9 @@ def perplexity(
         return
 
     from lossprobe.analysis.perplexity import measure_perplexity
-    from lossprobe.cli.present import View, present
+    from lossprobe.cli.present import present
     from lossprobe.cli.sources import find_run
-    from lossprobe.report.formats.tables import to_csv
+    from lossprobe.report.views.perplexity import perplexity_view
 
     run = find_run(sources, scoring)
-    result = measure_perplexity(run, by)
-
-    groups = result.groups
-    csv = None if groups is None else lambda: [to_csv(groups).encode()]
-    more = () if groups is None else ((f"by {result.by}", groups),)
-    present(View("perplexity", run, result, csv=csv, lines=_coverage_lines(result), more=more), outputs)
-
-
-def _coverage_lines(result: Perplexity) -> tuple[str, ...]:
-    coverage = result.coverage
-    reasons = [
-        f"{reason} {count:,} ({coverage['bytes_unscored'].get(reason, 0):,} bytes)"
-        for reason, count in coverage["tokens_unscored"].items()
-    ]
-    more = [
-        f"; {words}: {coverage[name]:,}"
-        for name, words in (
-            ("bytes_vanished", "of them without any token"),
-            ("special_strings", "control ids from special strings in the text"),
-            ("documents_in_pieces", "documents tokenized in pieces that may matter"),
-        )
-        if coverage[name]
-    ]
-    return (
-        f"reference levels: uniform {result.uniform_nats:.6f}, unigram {result.unigram_nats:.6f} nats per token",
-        f"coverage: {coverage['tokens_scored']:,} of {coverage['tokens_read']:,} tokens "
-        f"and {coverage['bytes_scored']:,} of "
-        f"{coverage['bytes_read']:,} bytes scored; unscored tokens: {', '.join(reasons) or 'none'}; "
-        f"bytes normalised away by the tokenizer: {coverage['bytes_normalized']:,}{''.join(more)}",
-    )
+    present(perplexity_view(run, measure_perplexity(run, by)), outputs)

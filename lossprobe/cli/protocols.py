@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lossprobe.cli.options import Outputs, Scoring
-from lossprobe.cli.present import View, present
+from lossprobe.cli.present import present
 from lossprobe.cli.progress import show_progress
 from lossprobe.cli.sources import (
     check_output,
@@ -15,7 +15,6 @@ from lossprobe.cli.sources import (
     score_checkpoint,
 )
 from lossprobe.errors import UsageError
-from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.units import visible
 
 
@@ -43,7 +42,7 @@ def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
     from lossprobe.passes.known_text import KeptTokens, KnownText
     from lossprobe.passes.protocol_tokens import checkpoint_of_tool
     from lossprobe.passes.protocols import prepare_protocol
-    from lossprobe.report.formats.tables import by_unit
+    from lossprobe.report.views.protocols import protocol_view
 
     if outputs.plot is not None:
         raise UsageError("protocol.plot", f"--plot: only with --protocol all, not with {protocol}")
@@ -54,14 +53,13 @@ def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
     prepared, options = prepare_protocol(protocol, checkpoint, text, scoring.score)
     run = score_checkpoint(checkpoint, prepared, options, scoring, latest=False).run
     result = measure_protocol(run, protocol)
-    lines = (f"as {result.tool}", PROTOCOLS[protocol].why)
-    files = tuple(file.path for file in source.files)
-    present(View("protocols", run, result, lines=lines, shown=by_unit(result.table), inputs=files), outputs)
+    present(protocol_view(run, result, [file.path for file in source.files]), outputs)
 
 
 def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.protocols import score_all_protocols
+    from lossprobe.report.views.protocols import protocols_view
 
     if scoring.output is not None:
         shown = visible(str(scoring.output), 200)
@@ -72,5 +70,4 @@ def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
         run, result = score_all_protocols(checkpoint, source, scoring.score, progress)
     say_notices(checkpoint, source, scoring)
-    lines = tuple(f"{row.protocol}: {row.why}" for row in result.table.itertuples())
-    present(View("protocols", run, result, lines=lines, left_out=("why",)), outputs)
+    present(protocols_view(run, result), outputs)

@@ -15,8 +15,6 @@ from lossprobe.units import visible
 if TYPE_CHECKING:
     from lossprobe.checkpoint.interface import Checkpoint
 
-SMALL = ("difference_nats", "largest_nats", "limit_nats", "largest_limit_nats")
-
 
 @click.command(cls=ViewCommand, short_help="Does the number depend on what should not matter?")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
@@ -35,11 +33,11 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
       lossprobe selfcheck my-model data.txt
     """
     from lossprobe.checkpoint.spec import Opener
-    from lossprobe.cli.present import View, present
+    from lossprobe.cli.present import present
     from lossprobe.cli.progress import show_progress
     from lossprobe.cli.sources import check_output, load_checkpoint, open_source, say_notices
     from lossprobe.passes.selfcheck import run_selfcheck
-    from lossprobe.report.formats.tables import small_numbers
+    from lossprobe.report.views.selfcheck import selfcheck_view
 
     if scoring.overwrite:
         raise UsageError("selfcheck.output", "--overwrite: the one run that is stored has a name of its own")
@@ -56,6 +54,5 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
     with show_progress("checking", quiet=scoring.quiet, unit="checks") as progress:
         run, result = run_selfcheck(opened, source, scoring.score, reopen=reopen, tokens=tokens, progress=progress)
     say_notices(opened, source, scoring)
-    shown = small_numbers(result.table, SMALL)
-    present(View("selfcheck", run, result, shown=shown), outputs)
+    present(selfcheck_view(run, result), outputs)
     raise click.exceptions.Exit(result.exit_code)

@@ -25,12 +25,10 @@ def tokens(sources: tuple[Path, ...], where: tuple[str, ...], rows: int, outputs
       lossprobe tokens my-model data.txt --csv
       lossprobe tokens --where "loss > 10" --plot
     """
-    from lossprobe.analysis.tokens import measure_tokens, token_batches
-    from lossprobe.cli.present import View, present
+    from lossprobe.analysis.tokens import measure_tokens
+    from lossprobe.cli.present import present
     from lossprobe.cli.sources import find_run
-    from lossprobe.report.formats.tables import batches_to_csv
+    from lossprobe.report.views.tokens import tokens_view
 
     run = find_run(sources, scoring)
-    result = measure_tokens(run, where, rows)
-
-    present(View("tokens", run, result, csv=lambda: batches_to_csv(token_batches(run, where))), outputs)
+    present(tokens_view(run, measure_tokens(run, where, rows), where), outputs)

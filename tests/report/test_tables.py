@@ -19,7 +19,11 @@ from lossprobe.analysis.hardest import GROUPS, find_hardest
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.tokens import measure_tokens, token_batches
-from lossprobe.report.formats.tables import JSON_SCHEMA, batches_to_csv, format_cell, to_csv, to_json, to_terminal
+from lossprobe.report.formats.cells import format_cell
+from lossprobe.report.formats.csv import batches_to_csv, to_csv
+from lossprobe.report.formats.json import JSON_SCHEMA, view_to_json
+from lossprobe.report.formats.terminal import to_terminal
+from lossprobe.report.views.view import View
 
 LANG = {"lang": "e\x1b\nn"}
 
@@ -88,7 +92,7 @@ def test_the_streamed_csv_is_the_same_csv(run):
 
 def test_json_is_strict_and_complete(run):
     for command, result in results(run):
-        written = to_json(command, run, result)
+        written = view_to_json(View(command, "", result, (run,)))
         assert written.isascii()
         content = json.loads(written, parse_constant=pytest.fail)  # NaN or Infinity
         assert (content["schema"], content["command"], content["run"]["checkpoint"]) == (JSON_SCHEMA, command, run.name)
@@ -100,7 +104,7 @@ def test_json_is_strict_and_complete(run):
 
 def test_json_numbers_have_the_digits_of_the_csv(run):
     for command, result in results(run):
-        rows = json.loads(to_json(command, run, result))["rows"]
+        rows = json.loads(view_to_json(View(command, "", result, (run,))))["rows"]
         lines = csv.DictReader(io.StringIO(to_csv(result.table)))
         for row, line in zip(rows, lines, strict=True):
             for name, value in row.items():
@@ -120,7 +124,7 @@ class Odd:
 def test_json_has_null_for_what_it_cannot_hold(run):
     table = pd.DataFrame({"a": pd.Series([1, pd.NA], dtype="Int64"), "b": np.array([np.inf, 0.1], np.float32)})
     values = {"n": np.int64(3), "f": np.float64("nan"), "t": (1, None), 5: [math.inf], "flag": np.bool_(True)}
-    content = json.loads(to_json("odd", run, Odd(table, values)))
+    content = json.loads(view_to_json(View("odd", "", Odd(table, values), (run,))))
     assert content["rows"] == [{"a": 1, "b": None}, {"a": None, "b": 0.1}]
     assert content["values"] == {"n": 3, "f": None, "t": [1, None], "5": [None], "flag": True}
 

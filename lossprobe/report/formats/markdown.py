@@ -5,11 +5,15 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from lossprobe.report.formats.tables import format_cell
+from lossprobe.report.formats.cells import format_cell
 from lossprobe.units import format_count, visible
+
+if TYPE_CHECKING:
+    from lossprobe.report.views.view import View
 
 ROWS = 40
 # What Markdown would read as markup, a link, a mention, a formula, a list or the end of a cell.
@@ -21,6 +25,12 @@ LINK = re.compile(
     r"|(?<![\w.])(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{6}(?=[0-9a-f]{1,34}\b))"
 )
 JOINER = "&NoBreak;"  # U+2060, without width: the text looks as before
+
+
+def view_to_markdown(view: View) -> str:
+    """Return a view as Markdown: its table, the lines below it, and its further tables."""
+    pages = [(view.people_table, view.title, view.people_lines), *((frame, title, []) for title, frame in view.more)]
+    return "\n".join(to_markdown(*page) for page in pages)
 
 
 def to_markdown(table: pd.DataFrame, title: str, lines: Iterable[str]) -> str:

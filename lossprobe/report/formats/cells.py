@@ -1,0 +1,66 @@
+"""Numbers of a table as people read them. Formats numbers; computes none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lossprobe.units import format_count, format_perplexity, visible
+
+SHARES = frozenset({"share_of_loss", "share_of_tokens", "top_prob"})
+COUNTED = frozenset({"tokens", "count", "bytes", "documents", "spans"})  # units of whole numbers
+
+
+def by_unit(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of measures (value, low, high, unit) with its numbers as text, counts without decimals.
+
+    >>> by_unit(pd.DataFrame({"measure": ["n"], "value": [1200.0], "unit": ["tokens"]})).value.tolist()
+    ['1,200']
+    """
+    shown = table.copy()
+    for name in [name for name in ("value", "low", "high") if name in table]:
+        shown[name] = [
+            format_cell(name, int(value) if unit in COUNTED and math.isfinite(value) else value)
+            for value, unit in zip(table[name], table["unit"], strict=True)
+        ]
+    return shown
+
+
+def small_numbers(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """Return a table with some columns as text that shows also how small a tiny number is.
+
+    >>> small_numbers(pd.DataFrame({"x": [0.0, -1.26e-7, 0.5, math.nan]}), ["x"]).x.tolist()
+    ['0', '-1.3e-07', '0.500000', 'n/a']
+    """
+    return table.assign(**{name: [_small(value) for value in table[name]] for name in columns})
+
+
+def _small(value: float) -> str:
+    if value == 0:
+        return "0"
+    return f"{value:.1e}" if abs(value) < 1e-3 else format_cell("", float(value))
+
+
+def format_cell(column: str, value: Any) -> str:
+    """Return one cell for people: 6 decimals for nats, thousands separators for counts, `n/a` for nothing.
+
+    >>> format_cell("loss_nats", 1.5), format_cell("count", 12345), format_cell("low", float("nan"))
+    ('1.500000', '12,345', 'n/a')
+    """
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return "n/a"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return format_count(int(value))
+    if isinstance(value, (float, np.floating)):
+        if column in SHARES:
+            return f"{float(value):.2%}"
+        if column == "perplexity" or abs(float(value)) >= 1000:
+            return format_perplexity(float(value))
+        return f"{float(value):.6f}"
+    return visible(str(value))

@@ -1,0 +1,58 @@
+"""A view's result as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from lossprobe.report.views.view import View
+
+JSON_SCHEMA = 1
+
+
+def view_to_json(view: View) -> str:
+    """Return a view's result as one JSON object: schema version, run, every documented field, `rows` of its table.
+
+    Missing numbers are null, never NaN. Floats are written in full precision.
+    """
+    result: Any = view.result  # a frozen dataclass
+    content: dict[str, Any] = {"schema": JSON_SCHEMA, "command": view.name}
+    if view.runs:
+        run = view.runs[0]
+        content["run"] = {"path": str(run.path), **run.manifest["labels"], "settings": run.manifest["settings"]}
+    for field in dataclasses.fields(result):
+        content["rows" if field.name == "table" else field.name] = _plain(getattr(result, field.name))
+    content["finding"] = result.finding
+    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=True) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value in plain JSON types."""
+    if isinstance(value, pd.DataFrame):
+        short = [name for name in value.columns if value[name].dtype == "float32"]
+        rows = value.assign(**{name: _shortest(value[name]) for name in short})
+        return [{str(key): _plain(cell) for key, cell in row.items()} for row in rows.to_dict("records")]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or value is pd.NA:
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _shortest(column: pd.Series) -> list[float]:
+    """Return float32 values as floats with the digits that a CSV has: 0.1, not 0.10000000149011612."""
+    return [float(str(value)) for value in column.to_numpy()]

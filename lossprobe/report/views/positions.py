@@ -1,0 +1,26 @@
+"""Loss by context: the curve's rows and the fit below them."""
+
+from __future__ import annotations
+
+from lossprobe.analysis.positions import PositionLosses
+from lossprobe.report.views.view import View, view_of_runs
+from lossprobe.run.reader import Run
+
+
+def positions_view(run: Run, result: PositionLosses) -> View:
+    """Return the view of losses by position."""
+    return view_of_runs("positions", [run], result, lines=_fit_lines(result))
+
+
+def _fit_lines(result: PositionLosses) -> tuple[str, ...]:
+    fit = result.fit
+    if fit is None:
+        return ()
+    values = (
+        ("a", fit.a_nats, fit.a_interval),
+        ("b", fit.b_nats, fit.b_interval),
+        ("alpha", fit.alpha, fit.alpha_interval),
+    )
+    text = ", ".join(f"{name} {value:.3f} [{low:.3f}, {high:.3f}]" for name, value, (low, high) in values)
+    runs = f"{fit.residual_runs} runs of residuals, {fit.residual_runs_expected:.1f} expected of a good fit"
+    return (f"descriptive fit a + b (t + 1)^-alpha: {text}; {runs}",)

@@ -1,0 +1,109 @@
+"""What is shown of a result: terminal, CSV, JSON, Markdown and pictures read a View and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lossprobe.plan.windows import Layout
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from lossprobe.run.reader import Run
+
+
+class Result(Protocol):
+    """What every result of an analysis has; it is a frozen dataclass, and JSON holds its fields."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The numbers, in rows."""
+
+    @property
+    def finding(self) -> str:
+        """What they say, in one line."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader must know, one line each."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A result and what is shown of it.
+
+    Attributes:
+        name: the command's name, which names its files and its picture too.
+        heading: what the result is about.
+        result: table, finding and notes.
+        runs: the runs that it was made from, the first one first; none where it was made from something else.
+        csv: makes the CSV, piece by piece; None for that of `result.table`.
+        lines: what stands below the table for people, after the finding.
+        left_out: columns that the table for people leaves to the CSV.
+        shown: the table for people; None for `result.table`.
+        more: further tables below the lines, each with its heading.
+        inputs: texts that the runs do not name, never to be written over.
+    """
+
+    name: str
+    heading: str
+    result: Result
+    runs: tuple[Run, ...] = ()
+    csv: Callable[[], Iterable[bytes]] | None = None
+    lines: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    shown: pd.DataFrame | None = None
+    more: tuple[tuple[str, pd.DataFrame], ...] = ()
+    inputs: tuple[Path, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The first line of a page."""
+        return f"{self.name}: {self.heading}"
+
+    @property
+    def people_table(self) -> pd.DataFrame:
+        """The table for people."""
+        table = self.result.table if self.shown is None else self.shown
+        return table.drop(columns=[name for name in self.left_out if name in table])
+
+    @property
+    def people_lines(self) -> list[str]:
+        """What stands below the table for people: the finding, the view's own lines, the notes."""
+        return [self.result.finding, *self.lines, *(f"note: {note}" for note in self.result.notes)]
+
+
+def heading_of(*runs: Run) -> str:
+    """Return models, texts, context and windows of runs in one line."""
+    names = ", ".join(dict.fromkeys(run.name for run in runs))
+    texts = ", ".join(dict.fromkeys(run.text_name for run in runs))
+    layout = runs[0].manifest["settings"]["windows"].get("layout", Layout.ROLLING)
+    windows = "" if layout == Layout.ROLLING else f", windows {layout}"
+    return f"{names} on {texts} (context {runs[0].context}{windows})"
+
+
+def view_of_runs(name: str, runs: Sequence[Run], result: Result, **shown: Any) -> View:
+    """Return the view of a result that was made from runs, under their heading.
+
+    Args:
+        name: the command's name.
+        runs: what the result was made from.
+        result: the result.
+        shown: other attributes of the view.
+    """
+    return View(name, heading_of(*runs), result, tuple(runs), **shown)
+
+
+def draw(view: View) -> Figure:
+    """Return the view's picture: `report.plots.NAME.plot_NAME`."""
+    module = importlib.import_module(f"lossprobe.report.plots.{view.name}")  # slow to load, and rarely needed
+    from lossprobe.report.pictures import default_style
+
+    with default_style():
+        figure: Figure = getattr(module, f"plot_{view.name}")(view.runs[0], view.result)
+    return figure
