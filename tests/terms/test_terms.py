@@ -7,8 +7,8 @@ from error_ids_in_code import ids_in_code
 
 from lossprobe.analysis.calibration.measures import MEASURES
 from lossprobe.analysis.objectives.formulas import ObjectiveOptions, objectives_of
-from lossprobe.audit.checks.metrics import metric_of
-from lossprobe.audit.settings import METRICS, Check, Limit
+from lossprobe.audit.checks.metrics import METRICS, metric_of
+from lossprobe.audit.settings import Check, Limit
 from lossprobe.errors import EXIT_CODES
 from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.run.schema import DOCUMENT_COLUMNS, TABLES, TOKEN_COLUMNS, columns_of
