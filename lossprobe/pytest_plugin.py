@@ -77,23 +77,23 @@ class LossAudit:
     def _run(self, config: str | Path | None, overrides: dict[str, Any]) -> AuditResult:
         __tracebackhide__ = True
         from lossprobe.audit.gate.gate import run_audit
-        from lossprobe.cli.audit_file import open_model
+        from lossprobe.checkpoint.detect import open_checkpoint
 
         settings = self._settings(config, overrides)
-        return run_audit(settings, open_model(settings.model))
+        return run_audit(settings, open_checkpoint(settings.model.checkpoint, settings.model))
 
     def _settings(self, config: str | Path | None, overrides: dict[str, Any]) -> AuditSettings:
         __tracebackhide__ = True
+        from lossprobe.audit.config.overrides import OPTION_KEYS
         from lossprobe.audit.config.reader import Override, find_config, read_settings
-        from lossprobe.cli.audit_file import KEYS
 
-        unknown = sorted(overrides.keys() - KEYS)
+        unknown = sorted(overrides.keys() - OPTION_KEYS)
         if unknown:
-            raise TypeError(f"loss_audit takes config, {', '.join(KEYS)}, not {', '.join(unknown)}")
+            raise TypeError(f"loss_audit takes config, {', '.join(OPTION_KEYS)}, not {', '.join(unknown)}")
         path = find_config(self.root) if config is None else self.root / config
         given = {name: value for name, value in overrides.items() if value is not None}
         rooted = {name: self.root / value if name in PATHS else value for name, value in given.items()}
-        replaced = [Override(KEYS[name], value, f"loss_audit {name}") for name, value in rooted.items()]
+        replaced = [Override(OPTION_KEYS[name], value, f"loss_audit {name}") for name, value in rooted.items()]
         return read_settings(path, replaced)
 
 

@@ -52,7 +52,7 @@ ALLOWED = {
     "report": WORDS | {"plan", "run", "analysis", "audit.checks"},
     "cli": WORDS
     | {"options", "terms", "text", "checkpoint", "plan", "scoring", "run", "analysis", "passes", "audit", "report"},
-    "pytest_plugin": {"errors", "units", "audit", "report", "cli"},
+    "pytest_plugin": {"errors", "units", "checkpoint", "audit", "report"},
 }  # fmt: skip
 HOMES = {
     "torch": {"checkpoint", "scoring", "cli"},
@@ -180,6 +180,25 @@ def test_every_public_name_is_there_and_others_are_not():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         lossprobe.nothing  # noqa: B018
     assert "score" in dir(lossprobe)
+
+
+def is_command(function: ast.FunctionDef) -> bool:
+    """Return whether a function is a click command or group."""
+    calls = [each.func if isinstance(each, ast.Call) else each for each in function.decorator_list]
+    return any(isinstance(call, ast.Attribute) and call.attr in ("command", "group") for call in calls)
+
+
+def test_commands_are_short():
+    found = 0
+    for file in sorted((PACKAGE / "cli").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and is_command(node):
+                found += 1
+                assert ast.get_docstring(node), f"{file}: {node.name}"
+                start, end = node.body[0].end_lineno, node.end_lineno
+                lines = file.read_text("utf-8").splitlines()[start:end]
+                assert sum(bool(line.strip()) for line in lines) <= 20, f"{file}: {node.name}"
+    assert found > 15
 
 
 def test_files_and_functions_stay_small():

@@ -19,16 +19,6 @@ if TYPE_CHECKING:
     from lossprobe.audit.settings import AuditSettings, ModelSettings
     from lossprobe.checkpoint.interface import Checkpoint
 
-KEYS = {  # option → key of the audit file
-    "checkpoint": "model.checkpoint",
-    "tokenizer": "model.tokenizer",
-    "device": "model.device",
-    "dtype": "model.dtype",
-    "baseline": "baseline.path",
-    "seed": "stats.seed",
-    "stop_early": "stats.stop_early",
-}
-
 
 @dataclass(frozen=True)
 class AuditFile:
@@ -70,14 +60,15 @@ def load_settings(given: AuditFile) -> AuditSettings:
     Raises:
         UsageError: no audit file, or one that is refused; see `audit_file.reader`.
     """
+    from lossprobe.audit.config.overrides import OPTION_KEYS
     from lossprobe.audit.config.reader import Override, find_config, read_settings
 
     path = given.config or find_config(Path())
     context = click.get_current_context()
     overrides = [
-        Override(KEYS[field.name], getattr(given, field.name), _origin(context, field.name))
+        Override(OPTION_KEYS[field.name], getattr(given, field.name), _origin(context, field.name))
         for field in fields(given)
-        if field.name in KEYS and getattr(given, field.name) is not None
+        if field.name in OPTION_KEYS and getattr(given, field.name) is not None
     ]
     return read_settings(path, overrides)
 

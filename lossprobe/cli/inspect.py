@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -45,13 +46,24 @@ def inspect(
     facts = asdict(opened.facts)
     del facts["hashes"]
     words = opened.tokenizer
-    bos = words.bos_id
-    facts["tokenizer"] = {"kind": words.kind, "sha256": words.sha256, "bos_id": bos, "adds_bos": words.adds_bos}
+    facts["tokenizer"] = {
+        "kind": words.kind, "sha256": words.sha256, "bos_id": words.bos_id, "adds_bos": words.adds_bos,
+    }  # fmt: skip
     if as_json:
         click.echo(json.dumps(facts, indent=1, allow_nan=False))
         return
+    for name, value in _described(facts).items():
+        click.echo(f"{name:<17} {value}")
+    for notice in opened.facts.notices:
+        click.echo(f"notice: {notice}", err=True)
+
+
+def _described(facts: dict[str, Any]) -> dict[str, str]:
+    """Return what people read: a name and a sentence for each fact."""
+    words = facts["tokenizer"]
+    bos = words["bos_id"]
     unknown = "unknown"
-    lines = {
+    return {
         "name": facts["name"],
         "family": f"{facts['family']} (configuration from {facts['config_from']})",
         "parameters": f"{facts['parameters']:,}" if facts["parameters"] is not None else unknown,
@@ -62,17 +74,13 @@ def inspect(
         "head": HEADS[facts["head"]],
         "kernels": facts["kernels"],
         "batches": BATCHES[facts["batching"]],
-        "tokenizer": words.kind,
+        "tokenizer": words["kind"],
         "BOS": "none"
         if bos is None
-        else f"id {bos}, {'added by the tokenizer itself' if words.adds_bos else 'not added by the tokenizer'}",
+        else f"id {bos}, {'added by the tokenizer itself' if words['adds_bos'] else 'not added by the tokenizer'}",
         "weights sha256": facts["sha256"],
-        "tokenizer sha256": words.sha256,
+        "tokenizer sha256": words["sha256"],
     }
-    for name, value in lines.items():
-        click.echo(f"{name:<17} {value}")
-    for notice in opened.facts.notices:
-        click.echo(f"notice: {notice}", err=True)
 
 
 def _context(length: int | None, *, hard: bool) -> str:

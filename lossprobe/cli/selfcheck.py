@@ -39,11 +39,7 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
     from lossprobe.passes.selfcheck import run_selfcheck
     from lossprobe.report.views.selfcheck import selfcheck_view
 
-    if scoring.overwrite:
-        raise UsageError("selfcheck.output", "--overwrite: the one run that is stored has a name of its own")
-    if scoring.output is not None:
-        place = visible(str(scoring.output), 200)
-        raise UsageError("selfcheck.output", f"-o {place}: the one run that is stored is that of the sample")
+    _refuse_output(scoring)
     source = open_source(texts, scoring)
     check_output(checkpoint, scoring.output)
     opened = load_checkpoint(checkpoint, scoring, Opener())
@@ -56,3 +52,16 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
     say_notices(opened, source, scoring)
     present(selfcheck_view(run, result), outputs)
     raise click.exceptions.Exit(result.exit_code)
+
+
+def _refuse_output(scoring: Scoring) -> None:
+    """Refuse options that say where a run goes: the only one that is stored has a place of its own.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    if scoring.overwrite:
+        raise UsageError("selfcheck.output", "--overwrite: the one run that is stored has a name of its own")
+    if scoring.output is not None:
+        place = visible(str(scoring.output), 200)
+        raise UsageError("selfcheck.output", f"-o {place}: the one run that is stored is that of the sample")

@@ -13,6 +13,16 @@ from lossprobe.audit.config.toml_lines import KeyPath
 from lossprobe.errors import UsageError
 from lossprobe.options.kinds import nearest
 
+OPTION_KEYS = {  # what a command, a variable or the pytest fixture may replace → its key in the audit file
+    "checkpoint": "model.checkpoint",
+    "tokenizer": "model.tokenizer",
+    "device": "model.device",
+    "dtype": "model.dtype",
+    "baseline": "baseline.path",
+    "seed": "stats.seed",
+    "stop_early": "stats.stop_early",
+}
+
 
 @dataclass(frozen=True)
 class Override:
