@@ -15,9 +15,10 @@ from drawn_runs import (
     write_drawn,
 )
 
-from lossprobe.analysis.calibration.calibration import distinct_names, measure_calibration
+from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.calibration.measures import MEASURES
 from lossprobe.errors import NotComparableError, UsageError
+from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
 
 ROWS, VOCAB, DOCUMENTS = 3000, 61, 25

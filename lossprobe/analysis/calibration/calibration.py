@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +17,7 @@ from lossprobe.analysis.calibration.temperature_fit import Sample, read_sample
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.comparable import differing, refuse_different, same_tokens
 from lossprobe.analysis.stats.resampling import RESAMPLES, SEED, Measure, at_most
+from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
 
 
@@ -26,7 +26,7 @@ class ModelCalibration:
     """The calibration of one run.
 
     Attributes:
-        name: the checkpoint's name; a number follows where several have the same.
+        name: the checkpoint's name; see `distinct_names`.
         run: its directory.
         tokens_scored: tokens with a loss.
         clusters: documents (or blocks of 4,096 tokens) that intervals resample, merged into at most 1,000 groups.
@@ -171,17 +171,6 @@ def calibrate_model(run: Run, name: str, sample: Sample) -> ModelCalibration:
         effective_smoothing=effective_smoothing(run),
         notes=[*([clusters.note] if clusters.note else []), *temperature.notes],
     )
-
-
-def distinct_names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of the checkpoints, with a number where several have the same one."""
-    total = Counter(run.name for run in runs)
-    seen: Counter[str] = Counter()
-    names = []
-    for run in runs:
-        seen[run.name] += 1
-        names.append(f"{run.name} #{seen[run.name]}" if total[run.name] > 1 else run.name)
-    return names
 
 
 def _named(name: str, frame: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
-from lossprobe.analysis.calibration.calibration import distinct_names
 from lossprobe.analysis.compare.byte_spans import SharedText, cut_spans, shared_text
 from lossprobe.analysis.compare.byte_sums import CUTS, SpanSums
 from lossprobe.analysis.per_byte import why_not_per_word
@@ -23,6 +22,7 @@ from lossprobe.analysis.rows.texts import DocumentTexts
 from lossprobe.analysis.stats.jackknife import Interval, t_quantile
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.errors import NotComparableError, OutputError
+from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural, visible, visible_bytes
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from lossprobe.analysis.calibration.calibration import distinct_names
 from lossprobe.analysis.compare.changed_slices import ChangedSlices, changed_slices
 from lossprobe.analysis.compare.changed_tokens import changed_tokens
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.comparable import differing
 from lossprobe.analysis.rows.differences import LEVEL, TESTED_CLUSTERS, TRANSITION_RULE
+from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
 

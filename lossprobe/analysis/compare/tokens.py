@@ -14,13 +14,13 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import ndtri
 
-from lossprobe.analysis.calibration.calibration import distinct_names
 from lossprobe.analysis.compare.sums import BINS_PER_OCTAVE, CompareSums, compare_sums
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.comparable import differing
 from lossprobe.analysis.rows.differences import TRANSITION_RULE, GroupSums, mean_changes
 from lossprobe.analysis.stats.jackknife import CONFIDENCE, t_quantile
 from lossprobe.analysis.stats.resampling import at_most
+from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, perplexity, plural
 

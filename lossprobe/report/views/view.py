@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lossprobe.plan.windows import Layout
+from lossprobe.run.names import names_with_folders
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +81,7 @@ class View:
 
 def heading_of(*runs: Run) -> str:
     """Return models, texts, context and windows of runs in one line."""
-    names = ", ".join(dict.fromkeys(run.name for run in runs))
+    names = ", ".join(dict.fromkeys(names_with_folders(runs)))
     texts = ", ".join(dict.fromkeys(run.text_name for run in runs))
     layout = runs[0].manifest["settings"]["windows"].get("layout", Layout.ROLLING)
     windows = "" if layout == Layout.ROLLING else f", windows {layout}"

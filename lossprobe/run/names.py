@@ -1,0 +1,57 @@
+"""Names of the checkpoints of several runs, told apart where they are equal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from lossprobe.run.reader import Run
+
+
+def distinct_names(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the checkpoints, no two equal: with their folders, and a number where these are equal too."""
+    names = names_with_folders(runs)
+    total = Counter(names)
+    seen: Counter[str] = Counter()
+    for index, name in enumerate(names):
+        if total[name] > 1:
+            seen[name] += 1
+            names[index] = f"{name} #{seen[name]}"
+    return names
+
+
+def names_with_folders(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the checkpoints, with as many of their folders as tell apart those of one name.
+
+    Two checkpoints called final_model.pt become a/final_model.pt and b/final_model.pt. Runs of one checkpoint, and
+    runs that do not say where theirs was, keep its name alone.
+    """
+    folders = [_folders(run) for run in runs]
+    return [
+        "/".join([*_shortest(own, [other for each, other in zip(runs, folders, strict=True) if each.name == run.name]),
+                  run.name])
+        for run, own in zip(runs, folders, strict=True)
+    ]  # fmt: skip
+
+
+def _folders(run: Run) -> tuple[str, ...]:
+    """Return the names of the folders that a run's checkpoint lies in, the innermost last; none where it is unknown."""
+    places = [place for file in map(PurePath, run.inputs) for place in (file, *file.parents)]
+    named = [place for place in places if place.name == run.name]
+    return named[0].parent.parts[1:] if named else ()  # without the root
+
+
+def _shortest(own: tuple[str, ...], group: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the fewest last folders that differ wherever the folders of a group do."""
+    places = set(group)
+    if () in places:
+        return ()
+    depth = 0
+    while len({_last(place, depth) for place in places}) < len(places):
+        depth += 1
+    return _last(own, depth)
+
+
+def _last(parts: tuple[str, ...], count: int) -> tuple[str, ...]:
+    return parts[max(len(parts) - count, 0) :]
