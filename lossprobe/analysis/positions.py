@@ -10,6 +10,7 @@ import pandas as pd
 
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
 from lossprobe.analysis.stats.jackknife import Clusters, Interval, around
+from lossprobe.analysis.stats.octaves import octave_sql
 from lossprobe.analysis.stats.power_law import FOLDS, FoldSums, PowerLaw, fit_power_law
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
@@ -118,11 +119,6 @@ def measure_positions(run: Run, by: str = "context", bins: str = "geometric") ->
         interval_unit=clusters.unit,
         notes=notes,
     )
-
-
-def octave_sql(column: str) -> str:
-    """Return SQL for the largest k with 2^k ≤ position."""
-    return f"CAST(floor(log2({column}) + 1e-12) AS INTEGER)"
 
 
 def score_ranges(largest: int) -> tuple[tuple[int, int], tuple[int, int]]:

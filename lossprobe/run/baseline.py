@@ -45,12 +45,8 @@ STAGING = ".new"
 KIND = "lossprobe baseline"
 KEYS = ("document", "token", "token_id", "unscored")
 LOSS_COLUMN = "loss_nats"
-MODEL_COLUMNS = (
-    LOSS_COLUMN,
-    "top_id",
-    "top_prob",
-    "sum_p2",
-)  # what a metric can need of the model; only the first always
+# What a metric can need of the model; only the loss is always kept.
+MODEL_COLUMNS = (LOSS_COLUMN, "top_id", "top_prob", "sum_p2")
 FLOATS = frozenset({"loss_nats", "top_prob", "sum_p2"})
 MAKE = "make it with lossprobe baseline update"
 UPDATE = "make it anew with lossprobe baseline update"

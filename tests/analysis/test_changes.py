@@ -15,8 +15,9 @@ from scipy.stats import t as student
 
 from lossprobe.analysis.compare import changed_slices as slices_module
 from lossprobe.analysis.compare.changes import COLUMNS, find_changes
-from lossprobe.analysis.rows.differences import TESTED_CLUSTERS, holm, mean_changes
+from lossprobe.analysis.rows.differences import TESTED_CLUSTERS, mean_changes
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
+from lossprobe.analysis.stats.significance import holm
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.run import reader
 from lossprobe.run.reader import open_run

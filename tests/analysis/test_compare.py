@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from lossprobe.analysis.compare.sums import ChangeSizes, LossPairs, Moments
-from lossprobe.analysis.compare.tokens import DETECTABLE, compare_runs, tokens_to_decide, tokens_to_detect
+from lossprobe.analysis.compare.tokens import compare_runs
+from lossprobe.analysis.stats.power import DETECTABLE, tokens_to_decide, tokens_to_detect
 from lossprobe.errors import OutputError
 from lossprobe.run.reader import open_run
 

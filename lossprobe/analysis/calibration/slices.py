@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.calibration.slice_measures import calibration_errors, slice_measures
-from lossprobe.analysis.positions import octave_sql
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.fields import field_source
 from lossprobe.analysis.rows.outcomes import OUTCOMES, outcome_sums
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.analysis.stats.jackknife import Clusters
+from lossprobe.analysis.stats.octaves import octave_sql
 from lossprobe.analysis.stats.resampling import at_most
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural

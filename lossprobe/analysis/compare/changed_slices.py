@@ -10,15 +10,11 @@ import pandas as pd
 
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.differences import (
-    LEVEL,
-    OCTAVES,
     TESTED_CLUSTERS,
     GroupSums,
     finite_batches,
     grouped_changes,
-    holm,
     mean_changes,
-    octaves,
     present_clusters,
 )
 from lossprobe.analysis.rows.fields import field_source
@@ -26,7 +22,9 @@ from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.rows.texts import load_vocabulary
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.analysis.stats.jackknife import Clusters
+from lossprobe.analysis.stats.octaves import OCTAVES, octaves
 from lossprobe.analysis.stats.resampling import MAX_CLUSTERS, at_most
+from lossprobe.analysis.stats.significance import LEVEL, holm
 from lossprobe.errors import OutputError
 from lossprobe.run.reader import Run
 from lossprobe.units import visible, visible_bytes

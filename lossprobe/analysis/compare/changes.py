@@ -14,7 +14,8 @@ from lossprobe.analysis.compare.changed_slices import ChangedSlices, changed_sli
 from lossprobe.analysis.compare.changed_tokens import changed_tokens
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.comparable import differing
-from lossprobe.analysis.rows.differences import LEVEL, TESTED_CLUSTERS, TRANSITION_RULE
+from lossprobe.analysis.rows.differences import TESTED_CLUSTERS, TRANSITION_RULE
+from lossprobe.analysis.stats.significance import LEVEL
 from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural

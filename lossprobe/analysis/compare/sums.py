@@ -7,17 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.rows.differences import (
-    OCTAVES,
-    GroupSums,
-    finite_batches,
-    octaves,
-    present_clusters,
-    transitions,
-)
+from lossprobe.analysis.rows.differences import GroupSums, finite_batches, present_clusters, transitions
 from lossprobe.analysis.rows.outcomes import CORRECT
 from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.stats.jackknife import Clusters
+from lossprobe.analysis.stats.octaves import OCTAVES, octaves
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.run.reader import Run
 

@@ -1,9 +1,8 @@
 """Differences of two runs' losses on the same tokens: d = second − first, its sums, standard errors and tests.
 
 Standard errors are those of the delete-one-cluster jackknife (see `clusters`). Tests are two-sided, Student's t with
-G − 1 degrees of freedom for G clusters. Where many groups are tested at once, p-values are adjusted by Holm's
-step-down rule (Holm 1979, Scandinavian Journal of Statistics 6, 65-70): whatever the dependence between the groups, the
-chance that even one of the groups without a change is called significant is at most 5 %.
+G − 1 degrees of freedom for G clusters, adjusted by Holm's rule where many groups are tested at once (see
+`stats.significance`).
 """
 
 from __future__ import annotations
@@ -14,18 +13,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import stdtr
 
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
 from lossprobe.analysis.rows.paired import Ints, PairedRows, paired_batches
 from lossprobe.analysis.stats.jackknife import Clusters, grouped_errors, t_quantile
 from lossprobe.analysis.stats.resampling import Floats
+from lossprobe.analysis.stats.significance import two_sided
 from lossprobe.run.reader import Run
 
 EASY_NATS, HARD_NATS = 1.0, 3.0  # probabilities of 37 % and 5 %
 TESTED_CLUSTERS = 5  # fewer can hardly reach a p-value that survives adjustment, and would only cost the others power
-OCTAVES = 32  # a context is an int32
-LEVEL = 0.05
 TRANSITION_RULE = (
     f"forgotten: the first model's loss below {EASY_NATS:g} nat (probability above 37 %), the second's above "
     f"{HARD_NATS:g} nats (below 5 %); learned: the other way round"
@@ -72,15 +69,6 @@ def finite_batches(runs: tuple[Run, Run], columns: Mapping[str, str], clusters: 
             for run in runs:
                 refuse_not_finite(run)
         yield rows
-
-
-def octaves(context: Floats) -> Ints:
-    """Return the largest k with 2^k ≤ context, for contexts from 1 on.
-
-    >>> octaves(np.array([1.0, 2, 3, 4, 1023, 1024])).tolist()
-    [0, 1, 1, 2, 9, 10]
-    """
-    return np.frexp(context)[1].astype(np.int64) - 1
 
 
 def transitions(losses: Floats) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -138,33 +126,3 @@ def grouped_changes(group: Ints, nats: Floats, tokens: Floats) -> pd.DataFrame:
             "p_value": two_sided(mean, error, clusters),
         }
     )
-
-
-def two_sided(mean: Floats, error: Floats, clusters: npt.ArrayLike) -> Floats:
-    """Return p of no difference, [n]: 1 where mean and error are 0, NaN with fewer than two clusters.
-
-    With 3 clusters a mean of 4.302653 standard errors is what 5 % of all samples exceed:
-
-    >>> two_sided(np.array([4.302653, 0.0, 1.0]), np.array([1.0, 0.0, np.nan]), [3, 3, 1]).round(6).tolist()
-    [0.05, 1.0, nan]
-    """
-    freedom = np.asarray(clusters, float) - 1.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(mean == 0.0, 0.0, np.abs(mean) / error)
-    p: Floats = np.where(freedom > 0, 2.0 * stdtr(np.maximum(freedom, 1.0), -t), np.nan)
-    return p
-
-
-def holm(p_values: Floats) -> Floats:
-    """Return p-values adjusted by Holm's rule over those that exist; NaN stays NaN.
-
-    With p_(1) ≤ … ≤ p_(m) the adjusted ones are max over j ≤ i of min(1, (m − j + 1) p_(j)):
-
-    >>> holm(np.array([0.01, 0.04, np.nan, 0.03])).tolist()
-    [0.03, 0.06, nan, 0.06]
-    """
-    adjusted = np.full(len(p_values), np.nan)
-    order = np.argsort(p_values, kind="stable")[: np.count_nonzero(~np.isnan(p_values))]  # NaN sorts last
-    left = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(left * p_values[order]))
-    return adjusted

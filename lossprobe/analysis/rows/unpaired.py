@@ -17,7 +17,7 @@ import pandas as pd
 
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
-from lossprobe.analysis.stats.jackknife import Clusters, Interval, t_quantile
+from lossprobe.analysis.stats.jackknife import Clusters, Interval, error_of_replicates, t_quantile
 from lossprobe.analysis.stats.resampling import Floats, at_most
 from lossprobe.run.reader import Run
 
@@ -71,12 +71,7 @@ def estimate_ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Text
     value = float(s.sum() / n.sum()) if count else math.nan
     if count < 2:
         return TextEstimate(value, None, count)
-    return TextEstimate(value, jackknife_error((s.sum() - s) / (n.sum() - n)), count)
-
-
-def jackknife_error(replicates: Floats) -> float:
-    """Return the standard error that [G] delete-one replicates show."""
-    return math.sqrt((len(replicates) - 1) * float(np.var(replicates)))
+    return TextEstimate(value, error_of_replicates((s.sum() - s) / (n.sum() - n)), count)
 
 
 def unpaired_difference(first: TextEstimate, second: TextEstimate) -> Interval:
@@ -221,7 +216,7 @@ def same_mix_difference(train: GroupSums, validation: GroupSums) -> tuple[Interv
     left_out = int(whole[1][1][whole[0][1] == 0].sum())
     without_train = _standardised(whole[0][0] - train.nats, whole[0][1] - train.tokens, *whole[1])
     without_validation = _standardised(*whole[0], whole[1][0] - validation.nats, whole[1][1] - validation.tokens)
-    errors = (jackknife_error(without_train), jackknife_error(without_validation))
+    errors = (error_of_replicates(without_train), error_of_replicates(without_validation))
     if math.isnan(sum(errors)):
         return Interval(estimate, None, None), left_out
     return around_welch(estimate, errors, (len(train.tokens), len(validation.tokens))), left_out

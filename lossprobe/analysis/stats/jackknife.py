@@ -70,9 +70,14 @@ def jackknife_ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Int
 def around(estimate: float, replicates: npt.NDArray[np.float64]) -> Interval:
     """Return an estimate with the jackknife-t interval of its [G] delete-one replicates."""
     count = len(replicates)
-    error = math.sqrt((count - 1) * float(np.var(replicates)))
+    error = error_of_replicates(replicates)
     half = float(t_quantile(count)) * error
     return Interval(estimate, estimate - half, estimate + half)
+
+
+def error_of_replicates(replicates: npt.NDArray[np.float64]) -> float:
+    """Return the standard error that [G] delete-one replicates show."""
+    return math.sqrt((len(replicates) - 1) * float(np.var(replicates)))
 
 
 def grouped_errors(

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lossprobe.analysis.stats.jackknife import CONFIDENCE, Clusters, Interval, t_quantile
+from lossprobe.analysis.stats.jackknife import CONFIDENCE, Clusters, Interval, error_of_replicates, t_quantile
 
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
@@ -154,7 +154,7 @@ def bootstrap_error(
 def jackknife_error(sums: Floats, statistic: Statistic) -> float:
     """Return the delete-one jackknife standard error of a statistic of sums [G, ...]; NaN where a total has none."""
     without = statistic(sums.sum(axis=0) - sums)
-    return math.sqrt((len(sums) - 1) * float(np.var(without)))
+    return error_of_replicates(without)
 
 
 def resample(sums: Floats, statistic: Statistic, seed: int = SEED) -> Floats:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lossprobe.analysis.calibration.bins import bin_sums, equal_width_edges
-from lossprobe.analysis.compare.tokens import tokens_to_decide
-from lossprobe.analysis.stats.jackknife import t_quantile
+from lossprobe.analysis.stats.jackknife import error_of_replicates, t_quantile
+from lossprobe.analysis.stats.power import tokens_to_decide
 from lossprobe.analysis.stats.resampling import Draws, Floats, at_most, bootstrap, bootstrap_error
 from lossprobe.audit.checks.metrics import LOSS, Scale
 from lossprobe.audit.checks.pairing import AuditedRun
@@ -87,7 +87,7 @@ def smooth_estimate(sums: Floats, scale: Scale, quantile: float, risk: float | N
     value = float(scale.statistic(of_sums.sum(axis=0))) if clusters else math.nan
     error = math.nan
     if clusters > 1:
-        error = math.sqrt((clusters - 1) * float(np.var(jackknife(sums, scale))))
+        error = error_of_replicates(jackknife(sums, scale))
         if risk is not None and error == 0.0:
             error = -math.expm1(math.log(risk / 2) / tokens) / quantile
     return ScaledEstimate(scale, value, (quantile * error,) * 2, quantile, tokens, clusters)
@@ -172,7 +172,7 @@ class _QuantileSide:
 
     def half(self, quantile: float) -> tuple[float, float]:
         """Return how far the quantiles at share ± quantile · error are; infinite beyond the last, NaN without error."""
-        error = math.sqrt((len(self.counts) - 1) * float(np.var(self.replicates)))
+        error = error_of_replicates(self.replicates)
         if not math.isfinite(quantile * error):
             return math.nan, math.nan
         low, high = self.share - quantile * error, self.share + quantile * error
