@@ -12,7 +12,7 @@ Losses have no upper bound, and without one no method can do better. So an early
 - for a pass, there are so many documents that one of a kind which makes up `RARE` of all is among them but for the risk
   of all early looks (72 at 95 %), and at least `PASS_SHARE` of the text, so that the same holds of a fault in 13
   documents, however large the text is. Fewer are enough where the limit is so far away that documents of such a kind
-  would have to be worse by more than a document can be (`audit.metrics.Metric.worst`).
+  would have to be worse by more than a document can be (`audit.checks.metrics.Metric.worst`).
 
 A fail needs no such number of documents: it is wrong only where a few that were not scored are better by as much.
 `tests/simulations/early_skew.py` says how often each is wrong with this rule and without, and what it costs.

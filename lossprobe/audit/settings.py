@@ -1,6 +1,6 @@
 """What an audit file says, as typed values: which model, which texts, which baseline, which limits.
 
-`audit_file.reader` makes these from TOML; everything after it works with these alone.
+`config.reader` makes these from TOML; everything after it works with these alone.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Check:
         metric: a name of `checks.metrics.METRICS`.
         limit: what it must keep to.
         where: comparisons as in `--where`, of columns known before scoring; "" for all tokens.
-        token_class: a class of `analysis.token_classes.FORMS`, of the token itself; None for all.
+        token_class: a class of `analysis.rows.token_classes.FORMS`, of the token itself; None for all.
         field, equals: only documents whose JSONL record has this value in this field; None for all.
         nats: the loss of `share_above`; None for other metrics.
         quantile: the share of `quantile`, such as 0.99; None for other metrics.

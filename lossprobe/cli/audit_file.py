@@ -58,7 +58,7 @@ def load_settings(given: AuditFile) -> AuditSettings:
     """Return the settings: the file's, then those of variables, then those of options.
 
     Raises:
-        UsageError: no audit file, or one that is refused; see `audit_file.reader`.
+        UsageError: no audit file, or one that is refused; see `config.reader`.
     """
     from lossprobe.audit.config.overrides import OPTION_KEYS
     from lossprobe.audit.config.reader import Override, find_config, read_settings

@@ -26,7 +26,7 @@ from lossprobe.units import visible
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SUFFIXES = {"--csv": ".csv", "--plot": ".png"}
-DESMOOTH_HELP = "Score the predictions with the uniform part of label smoothing EPS taken off (torch convention)."
+DESMOOTH_HELP = "Remove label smoothing EPS before scoring (torch convention)."
 DEFAULT_FILE = "\0default"  # stands for "the command's own name"; no file can be called so
 
 

@@ -33,7 +33,7 @@ def measure_divergence(
 ) -> Divergence:
     """Return how far two models are apart on a text: KL(first‖second), top-1 agreement, change of probability.
 
-    Tokens, windows and losses are those of `pipeline.score` with the same options. Beside the two models and one batch
+    Tokens, windows and losses are those of `score.score` with the same options. Beside the two models and one batch
     through a body, memory holds two chunks of logits and a few buffers of 2 MiB.
 
     Args:
@@ -46,7 +46,7 @@ def measure_divergence(
     Raises:
         NotComparableError: the tokenizers or the numbers of logits differ.
         CheckpointError: a loss that is NaN or infinite, or a token id that the models do not have.
-        LossprobeError: the text or the options are refused; see `pipeline.score`.
+        LossprobeError: the text or the options are refused; see `score.score`.
     """
     options = options or ScoreOptions()
     _refuse_different(first, second)

@@ -68,12 +68,12 @@ def score_protocol(
         source: the text.
         options: `context` is the tool's own length; `stride` only for the loop of transformers; `bos` "never" only for
             evaluate and lm-eval (their add_start_token=False and add_bos_token=False).
-        progress: as in `pipeline.score`.
+        progress: as in `passes.score.score`.
 
     Raises:
         UsageError: an option that the tool does not have, or a BOS that the tokenizer does not have.
         TextError: a text that the tool refuses.
-        LossprobeError: as in `pipeline.score`.
+        LossprobeError: as in `passes.score.score`.
     """
     checkpoint = checkpoint_of_tool(protocol, checkpoint)
     text = source if isinstance(source, KnownText) else KnownText(source, KeptTokens())
@@ -85,7 +85,7 @@ def score_protocol(
 def prepare_protocol(
     protocol: str, checkpoint: Checkpoint, source: Source, options: ScoreOptions
 ) -> tuple[Source, ScoreOptions]:
-    """Return the documents and the options with which `pipeline.score` scores what a tool scores.
+    """Return the documents and the options with which `passes.score.score` scores what a tool scores.
 
     Args:
         protocol: a name of `PROTOCOLS`.
@@ -147,7 +147,7 @@ def score_all_protocols(
     A tool that refuses the text or the model is in the table with its reason. Plans that coincide share a pass.
 
     Raises:
-        LossprobeError: as in `pipeline.score`, for the run of its own.
+        LossprobeError: as in `passes.score.score`, for the run of its own.
     """
     options = options or ScoreOptions()
     source = source if isinstance(source, KnownText) else KnownText(source, KeptTokens())

@@ -102,7 +102,7 @@ def run_selfcheck(
         progress: called with the checks that are done and all of them.
 
     Raises:
-        LossprobeError: as in `pipeline.score`, for the pass that is checked.
+        LossprobeError: as in `passes.score.score`, for the pass that is checked.
     """
     options = options or ScoreOptions()
     sampled = SampleSource(source, checkpoint.tokenizer, tokens)

@@ -93,7 +93,7 @@ class WindowPolicy:
         return first if self.own_bos_id is None or written else [*first, self.own_bos_id]
 
     def window_of(self, token: Integers, tokens: int) -> tuple[Integers, Integers]:
-        """Return `text.windows.window_of` for a document of so many tokens."""
+        """Return `plan.windows.window_of` for a document of so many tokens."""
         return window_of(token, self.context, self.stride, self.layout, tokens)
 
 

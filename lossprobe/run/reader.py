@@ -25,6 +25,7 @@ from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
 from lossprobe.run.manifest import KIND, damaged, is_count, part_names, run_fault
 from lossprobe.run.schema import MANIFEST, PLAN, SCHEMA_VERSION, TABLES
+from lossprobe.run.settings import RunSettings, read_run_settings
 from lossprobe.units import visible
 
 BATCH_ROWS = 65_536
@@ -81,23 +82,28 @@ class Run:
         """The files that the checkpoint was read from, as absolute paths; none where the run does not say."""
         return read_inputs(self.manifest.get("inputs"), self.path)
 
+    @cached_property
+    def settings(self) -> RunSettings:
+        """Model, text and windows of the run."""
+        return read_run_settings(self.manifest["settings"])
+
     @property
     def counts(self) -> dict[str, Any]:
-        """Tokens, bytes, characters, words and documents, read and scored; see `run.planning`."""
+        """Tokens, bytes, characters, words and documents, read and scored; see `passes.planning`."""
         return dict(self.manifest["counts"])
 
     @property
     def vocab_size(self) -> int:
         """Width of the logits."""
-        return int(self.manifest["settings"]["checkpoint"]["vocab_size"])
+        return self.settings.checkpoint.vocab_size
 
     @property
     def context(self) -> int:
         """Most input tokens of a window."""
-        context = self.manifest["settings"]["windows"].get("context")
+        context = self.settings.windows.context
         if not is_count(context, least=1):  # of a run without its own hash
             raise damaged(self.path, f"{MANIFEST} is damaged: context is no size")
-        return int(context)
+        return context
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:

@@ -75,9 +75,9 @@ class ErrorSums:
     """What the calibration errors are made of, per cluster.
 
     Attributes:
-        equal_width, equal_mass: float64 [G, bins, 5]; see `calibration_bins.bin_sums`.
+        equal_width, equal_mass: float64 [G, bins, 5]; see `bins.bin_sums`.
         width_edges, mass_edges: inner edges of the bins.
-        vocabulary: float64 [G, 121, 3]; see `vocabulary_calibration.vocabulary_sums`.
+        vocabulary: float64 [G, 121, 3]; see `vocabulary.vocabulary_sums`.
         residuals: float64 [G, cells, 3]; see `smooth_ece.residual_sums`.
     """
 

@@ -62,7 +62,7 @@ def _half_widths(numerator: Floats, denominator: Floats, starts: npt.NDArray[np.
         denominator: float64 [G], their counts.
         starts: [K], where the groups start.
 
-    Two groups of clusters, the first that of `clusters.jackknife_ratio`, the second a single cluster:
+    Two groups of clusters, the first that of `jackknife.jackknife_ratio`, the second a single cluster:
 
     >>> _half_widths(np.array([1, 2, 6, 5.0]), np.array([1, 1, 2, 1.0]), np.array([0, 3])).round(6).tolist()
     [2.985562, nan]

@@ -241,7 +241,7 @@ def _notes(runs: tuple[Run, Run], text: SharedText, sums: SpanSums) -> list[str]
             notes.append(f"{visible(run.name, 80)}: its tokenizer dropped or rewrote {what}, which cost it nothing")
         if vanished := why_not_per_word(run.counts):
             notes.append(f"{visible(run.name, 80)}: documents left out, {vanished}")
-    if not any(run.manifest["settings"]["text"]["kept"] for run in runs):
+    if not any(run.settings.text.kept for run in runs):
         notes.append("no text of the spans: both runs were made with --no-text")
     return [*notes, UPPER_BOUND]
 

@@ -75,9 +75,9 @@ def shared_text(first: Run, second: Run) -> SharedText:
     Raises:
         NotComparableError: the texts differ; the message names the first document whose length does.
     """
-    hashes = [run.manifest["settings"].get("text", {}).get("sha256") for run in (first, second)]
-    if None not in hashes and hashes[0] != hashes[1]:
-        raise _different(first, second, f"sha256 {visible(hashes[0], 12)} and {visible(hashes[1], 12)}")
+    one, other = first.settings.text.sha256, second.settings.text.sha256
+    if one is not None and other is not None and one != other:
+        raise _different(first, second, f"sha256 {visible(one, 12)} and {visible(other, 12)}")
     frames = [
         run.query("SELECT bytes, tokens, scored_tokens, tiles FROM documents ORDER BY document")
         for run in (first, second)

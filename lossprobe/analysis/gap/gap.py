@@ -266,10 +266,10 @@ def _notes(runs: tuple[Run, Run], gap: Interval, new_tokens: int, known: dict[st
     for name, run in (("train", train), ("validation", validation)):
         clusters = find_clusters(run)
         notes += [f"{name}: {clusters.note}"] if clusters.note else []
-    texts = [_setting(run, "text", "sha256") for run in runs]
+    texts = [run.settings.text.sha256 for run in runs]
     if texts[0] is not None and texts[0] == texts[1]:
         notes.append(SAME_TEXT_NOTE)
-    if not _setting(train, "checkpoint", "sha256"):
+    if not train.settings.checkpoint.sha256:
         notes.append(UNIDENTIFIED_NOTE)
     if gap.high is not None and gap.high < 0:
         notes.append("the validation text is the easier one: a gap could hide behind that")

@@ -103,7 +103,7 @@ def _window_means(sums: Sums, notes: list[str]) -> list[Row]:
     overlap no weight is too small, since the first label of each window is a token that the shift does take off.
     """
     run = sums.run
-    overlapping = run.manifest["settings"]["windows"]["layout"] == Layout.ROLLING
+    overlapping = run.settings.windows.layout == Layout.ROLLING
     frame = run.query("""
         SELECT count(*) AS tokens, sum(loss_nats::DOUBLE) AS nats, min("window") AS number
         FROM tokens WHERE unscored IS NULL GROUP BY "window" ORDER BY "window" """)
@@ -134,9 +134,9 @@ def _document_mean(sums: Sums, notes: list[str]) -> list[Row]:
     empty = int(sums.run.counts["documents"]) - len(frame)
     if empty:
         notes.append(f"{plural(empty, 'document')} without a scored token left out; evaluate itself refuses them")
-    limit = sums.run.manifest["settings"]["checkpoint"]["context_length"]
+    limit = sums.run.settings.checkpoint.context_length
     long = int(sums.run.scalar("SELECT count(*) FROM documents WHERE tokens > ?", [limit])) if limit else 0
-    if long and sums.run.context >= limit:
+    if limit and long and sums.run.context >= limit:
         notes.append(f"{plural(long, 'document')} longer than the model's {format_count(limit)} tokens, run past them")
     values = [perplexity(nats) for nats in frame["nats"]]
     return [

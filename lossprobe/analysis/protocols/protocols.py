@@ -65,7 +65,7 @@ class ProtocolScore:
 
 
 def measure_protocol(run: Run, protocol: str) -> ProtocolScore:
-    """Return what a tool would say, from a run with that tool's windows (see `protocol_pass`).
+    """Return what a tool would say, from a run with that tool's windows (see `passes.protocols`).
 
     Args:
         run: the run.

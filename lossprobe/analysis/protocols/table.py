@@ -86,10 +86,10 @@ def compare_protocols(own: Run, results: Sequence[ProtocolScore | Refusal]) -> P
 
 
 def _own_windows(own: Run) -> str:
-    windows = own.manifest["settings"]["windows"]
-    bos = "no BOS" if windows["bos_id"] is None else "BOS before each document"
-    kept = windows["context"] - windows["stride"] + 1
-    return f"{bos}; windows of {format_count(windows['context'])}, {plural(kept, 'token')} carried over; per token"
+    windows = own.settings.windows
+    bos = "no BOS" if windows.bos_id is None else "BOS before each document"
+    kept = windows.context - windows.stride + 1
+    return f"{bos}; windows of {format_count(windows.context)}, {plural(kept, 'token')} carried over; per token"
 
 
 def _row(result: ProtocolScore | Refusal, base: float) -> dict[str, object]:

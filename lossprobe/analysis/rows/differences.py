@@ -101,7 +101,7 @@ def mean_changes(nats: Floats, tokens: Floats) -> pd.DataFrame:
 def grouped_changes(group: Ints, nats: Floats, tokens: Floats) -> pd.DataFrame:
     """Return `mean_changes` of cells [M] that all have tokens, those of a group side by side.
 
-    One group with the cells of `clusters.jackknife_ratio`, and one of a single cluster:
+    One group with the cells of `jackknife.jackknife_ratio`, and one of a single cluster:
 
     >>> found = grouped_changes(np.array([0, 0, 0, 7]), np.array([1, 2, 6, 5.0]), np.array([1, 1, 2, 1.0]))
     >>> found[["key", "mean_difference_nats", "error"]].round(6).to_numpy().tolist()

@@ -27,7 +27,7 @@ class DocumentTexts:
     _held: dict[int, bytes] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.kept = bool(self.run.manifest["settings"]["text"]["kept"])
+        self.kept = bool(self.run.settings.text.kept)
 
     def along(self, documents: Sequence[int]) -> Iterator[bytes | None]:
         """Yield the UTF-8 bytes of each row's document, None without stored text.

@@ -59,7 +59,7 @@ class GroupSums:
 def estimate_ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> TextEstimate:
     """Return Σ numerator / Σ denominator over the clusters [G] whose denominator is not 0.
 
-    The numbers are those of `clusters.jackknife_ratio`, where SE² = 2/3 · 13/18:
+    The numbers are those of `jackknife.jackknife_ratio`, where SE² = 2/3 · 13/18:
 
     >>> found = estimate_ratio([1, 2, 0, 6], [1, 1, 0, 2])
     >>> found.value, round(found.error, 6), found.clusters

@@ -152,4 +152,5 @@ def _reason(check: Check, held: ScaledEstimate, verdict: str, further: int | Non
     if verdict != "inconclusive":
         return f"{what} [{low}, {high}] {outcome}"
     more = "no number of tokens" if further is None else f"about {format_count(further)} more such tokens"
-    return f"{what} [{low}, {high}] holds {check.limit.kind} ({bound}): {more} would decide, were the estimate to stay"
+    contains = f"{what} [{low}, {high}] contains the limit, {check.limit.kind} ({bound})"
+    return f"{contains}: {more} would decide if the estimate holds"

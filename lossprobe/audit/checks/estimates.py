@@ -1,9 +1,9 @@
 """What a check measures, with its interval: a metric's value, or its change from the baseline on the same tokens.
 
-Smooth metrics have the delete-one jackknife-t interval over documents (see `analysis.clusters`); a change is taken of
+Smooth metrics have the delete-one jackknife-t interval over documents (see `stats.jackknife`); a change is taken of
 the same documents under both models, so that what makes a text hard cancels. Beside them:
 
-ece: the intervals of `analysis.resampling`; of a change, that of the difference.
+ece: the intervals of `analysis.stats.resampling`; of a change, that of the difference.
 quantile: Woodruff's interval (1952, JASA 47, 635-646): the quantiles at q ± t · s, with s the jackknife standard error
     of the share of tokens at or below the estimate. The half-widths of two models' intervals and the correlation of
     their shares over documents give that of a change (Francisco & Fuller 1991, Annals of Statistics 19, 454-469, for

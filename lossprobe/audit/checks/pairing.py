@@ -121,7 +121,7 @@ def _condition(check: Check) -> str:
     """Return SQL for the slice of a check."""
     parts = [where_sql([check.where] if check.where else [])]
     if check.token_class is not None:
-        parts.append(f"form = '{check.token_class}'")  # one of `FORMS`, see `audit_file.check_table`
+        parts.append(f"form = '{check.token_class}'")  # one of `FORMS`, see `config.check_table`
     if check.field is not None and check.equals is not None:
         parts.append(field_condition(check.field, check.equals))
     return " AND ".join(parts)

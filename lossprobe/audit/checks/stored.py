@@ -28,7 +28,7 @@ def baseline_table(folder: Path) -> pd.DataFrame:
         held = stored.held
         size = held.size if held else sum((place / name).stat().st_size for name in stored.manifest["files"])
         nats = float(stored.scalar(f"SELECT avg({LOSS}) FROM tokens WHERE unscored IS NULL"))
-        settings, counts = stored.manifest["settings"], stored.counts
+        counts = stored.counts
         rows.append(
             {
                 "data": visible(place.name, 80),
@@ -37,7 +37,7 @@ def baseline_table(folder: Path) -> pd.DataFrame:
                 "documents": counts["documents"],
                 "tokens": counts["scored_tokens"],
                 "nll_nats": nats,
-                "dtype": settings["checkpoint"]["compute_dtype"],
+                "dtype": stored.settings.checkpoint.compute_dtype,
                 "lossprobe": stored.manifest["lossprobe"],
                 "columns": ", ".join(stored.manifest["columns"]),
                 "bytes": size,

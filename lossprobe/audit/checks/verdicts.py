@@ -27,7 +27,7 @@ class CheckResult:
         measured_interval: its [low, high].
         measured_unit: its unit: that of the metric, or "%".
         tokens: scored tokens it rests on; clusters: documents (or blocks) of them.
-        further_tokens: about how many more tokens would decide, were the estimate to stay; None where decided, or
+        further_tokens: about how many more tokens would decide if the estimate holds; None where decided, or
             where no number would.
         reason: why, in one line with the numbers.
     """

@@ -35,7 +35,7 @@ def run_audit(settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = un
 
     Raises:
         NotComparableError: a baseline is missing or cannot be paired with the run.
-        LossprobeError: see `pipeline.score`.
+        LossprobeError: see `passes.score.score`.
     """
     return audit_texts(settings, checkpoint, prepare(settings, checkpoint), shown)
 

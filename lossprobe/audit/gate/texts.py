@@ -29,7 +29,7 @@ class AuditText:
         data: its table of the audit file.
         source: its documents.
         checks: those about it that are not off.
-        settings: what a run over it would be; see `pipeline.describe`.
+        settings: what a run over it would be; see `passes.score.describe`.
         baseline: what changes are measured from; None without one.
         folder: where its baseline belongs; None without a place.
     """
@@ -60,7 +60,7 @@ def prepare(
     Raises:
         TextError: a text is not the one whose sha256 the file names.
         NotComparableError: a baseline is missing, damaged, or of another text, tokenizer, windows or dtype.
-        LossprobeError: a text or an option is refused; see `pipeline.score`.
+        LossprobeError: a text or an option is refused; see `passes.score.score`.
     """
     options = settings.windows
     policy = window_policy(checkpoint, options)

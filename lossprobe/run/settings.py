@@ -1,0 +1,75 @@
+"""The settings of a stored run as typed values, under their names in run.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from lossprobe.plan.windows import Layout
+
+Group = TypeVar("Group")
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """The model of a run.
+
+    Attributes:
+        sha256: of its weights; None where the run does not say.
+        vocab_size: width of the logits.
+        context_length: the model's own limit; None without one.
+        compute_dtype: dtype of the forward pass.
+    """
+
+    sha256: str | None
+    vocab_size: int
+    context_length: int | None
+    compute_dtype: str
+
+
+@dataclass(frozen=True)
+class TextSettings:
+    """The text of a run.
+
+    Attributes:
+        sha256: of its documents; None where the run does not say.
+        kept: False where the run was made with --no-text.
+    """
+
+    sha256: str | None
+    kept: bool
+
+
+@dataclass(frozen=True)
+class WindowSettings:
+    """The windows of a run; as in `plan.rows.WindowPolicy`."""
+
+    context: int
+    stride: int
+    bos_id: int | None
+    layout: str
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What decides the numbers of a run: model, text and windows."""
+
+    checkpoint: CheckpointSettings
+    text: TextSettings
+    windows: WindowSettings
+
+
+def read_run_settings(settings: Mapping[str, Any]) -> RunSettings:
+    """Return the `settings` of run.json, which `run_fault` has checked, as typed values."""
+    windows = {"layout": Layout.ROLLING.value, **settings.get("windows", {})}  # old runs name no layout
+    return RunSettings(
+        _read(CheckpointSettings, settings.get("checkpoint", {})),
+        _read(TextSettings, settings.get("text", {})),
+        _read(WindowSettings, windows),
+    )
+
+
+def _read(kind: type[Group], values: Mapping[str, Any]) -> Group:
+    """Return a group of settings; None stands for what an old run does not say."""
+    return kind(**{each.name: values.get(each.name) for each in fields(kind)})  # type: ignore[arg-type]
