@@ -46,7 +46,8 @@ wheel: $(TESTABLE)
 	cd $(VENV)-wheel && bin/lossprobe --help && bin/lossprobe doctor && bin/lossprobe demo -o demo
 
 # The pages of docs/ as a site in docs/site, made in an environment of its own; a link to a page that is not there is an error.
-docs:
+docs: $(INSTALLED)
+	$(BIN)/python -m lossprobe.cli.reference docs/pages/reference
 	$(PYTHON) -m venv $(VENV)-docs
 	$(VENV)-docs/bin/python -m pip install --quiet --constraint constraints.txt mkdocs
 	$(VENV)-docs/bin/mkdocs build --strict --config-file docs/mkdocs.yml

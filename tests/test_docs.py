@@ -16,6 +16,7 @@ from lossprobe.analysis.calibration import measures as calibration_measures
 from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.settings import LIMITS
 from lossprobe.cli.main import CONTEXT, cli
+from lossprobe.cli.reference import pages
 from lossprobe.errors import EXIT_CODES
 from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.run.schema import DOCUMENT_COLUMNS, TOKEN_COLUMNS
@@ -91,6 +92,11 @@ def test_every_link_leads_somewhere(path):
         target = path.parent / name if name else path
         assert target.is_file(), link
         assert not anchor or anchor in anchors(target.read_text("utf-8")), link
+
+
+@pytest.mark.parametrize("name", ["names.md", "options.md"])
+def test_the_generated_pages_are_those_of_the_code(name):
+    assert page(f"reference/{name}") == pages()[name], "stale: make docs writes it anew"
 
 
 def test_every_page_is_in_the_menu_of_the_site_once():

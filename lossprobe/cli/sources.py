@@ -40,9 +40,7 @@ def find_run(sources: Sequence[Path], scoring: Scoring) -> Run:
 
     if len(sources) > 1:
         if is_run(sources[0]):
-            raise UsageError(
-                "sources.one_run", f"{_shown(sources[0])}: is a run; a run stands alone, and here only one"
-            )
+            raise UsageError("sources.one_run", f"{_shown(sources[0])}: is a run; pass exactly one run, with no text")
         return score_text(sources[0], sources[1:], scoring).run
     refuse_scoring_options()
     return noticed(open_run(sources[0]) if sources else latest_run(Path()))
