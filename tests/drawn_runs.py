@@ -21,6 +21,7 @@ from planned import rolling_windows
 
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import CheckpointFacts
+from lossprobe.passes.score import UNSTORED
 from lossprobe.passes.stored import PASS_VERSION
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.run.files import write_table
@@ -287,9 +288,7 @@ def _settings(logits, records, vocabulary: list[bytes], choices: dict[str, Any])
         text.add(Document(record["text"], record["source"], record["line"], record["byte_offset"], record["fields"]))
     words = json.dumps([[piece.hex() for piece in vocabulary], sorted(choices["special"])])
     settings = {
-        "checkpoint": {
-            key: value for key, value in facts.items() if key not in ("name", "notices", "files", "batching")
-        },
+        "checkpoint": {key: value for key, value in facts.items() if key not in (*UNSTORED, "batching")},
         "tokenizer": {"kind": "drawn", "sha256": hashlib.sha256(words.encode()).hexdigest()},
         "text": {"sha256": text.hexdigest(), "kept": True},
         "windows": asdict(WindowPolicy(choices["context"], choices["stride"] or choices["context"])),

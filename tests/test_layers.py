@@ -25,7 +25,8 @@ ALLOWED = {
     "terms": {"errors"},
     "terms.catalogue": {"errors", "terms", "plan", "run"},
     "text": {"errors", "units", "options"},
-    "checkpoint.interface": {"options"},
+    "checkpoint.options": {"options"},
+    "checkpoint.interface": {"checkpoint.options"},
     "checkpoint.files": WORDS,
     "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files"},
     "checkpoint.model": WORDS | {"checkpoint.interface", "checkpoint.files"},
@@ -42,7 +43,7 @@ ALLOWED = {
         "errors", "units", "text", "checkpoint.interface", "checkpoint.retokenized", "plan", "scoring", "run",
         "analysis",
     },
-    "audit.settings": {"text", "checkpoint.interface", "plan"},
+    "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {
         "errors", "units", "options", "text", "checkpoint.interface", "plan", "analysis.rows", "audit.settings",
         "audit.checks.metrics",
@@ -134,7 +135,7 @@ def loaded(*commands: tuple[str, ...], cwd: Path) -> list[set[str]]:
 def test_help_and_explain_load_nothing_heavy(tmp_path, arguments):
     (modules,) = loaded(arguments, cwd=tmp_path)
     assert "click" in modules
-    assert modules.isdisjoint(HEAVY)
+    assert modules.isdisjoint({*HEAVY, "numpy"}), "with little memory it hangs: see cli.imports"
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.text.documents import TextOptions
+from lossprobe.text.options import TextOptions
 
 ABSOLUTE_LIMITS = ("max", "min")
 BASELINE_LIMITS = ("max_increase", "max_decrease", "max_increase_pct", "max_decrease_pct")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from lossprobe.options.declare import option
-from lossprobe.options.kinds import Choice, File, Text, Words
+from lossprobe.checkpoint.options import LoadOptions as LoadOptions
 
 if TYPE_CHECKING:
     import torch
@@ -202,45 +200,3 @@ class CheckpointFacts:
     notices: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     hashes: tuple[tuple[str, str], ...] = ()
-
-
-DEVICE = Text("auto|cpu|mps|cuda(:[0-9]{1,4})?", "auto, cpu, cuda, cuda:N or mps")
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """Choices a user can make when opening a checkpoint.
-
-    Attributes:
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        dtype: dtype of the forward pass: "float32", "bfloat16", "float16", or "auto" for the stored one.
-        tokenizer: file or directory to take the tokenizer from, when the checkpoint does not hold it.
-        gelu: "erf" or "tanh", for nanoGPT files, which do not say which one they were trained with.
-        ignore_config: keys of the checkpoint's configuration to leave out.
-        special_strings: what the name of a special token in a text is: its "control" id, as tokenizers have it, or
-            "text". A tokenizer of characters takes all of a text as text.
-    """
-
-    device: str = option("cpu", DEVICE, "Where the model runs.", metavar="auto|cpu|cuda[:N]|mps")
-    dtype: str = option(
-        "float32",
-        Choice(("auto", "float32", "bfloat16", "float16")),
-        "Dtype of the forward pass; auto: as the weights are stored. Losses are float32 always.",
-    )
-    tokenizer: Path | None = option(None, File(), "tokenizer.json or meta.pkl, when the checkpoint has none.")
-    gelu: str = option(
-        "erf",
-        Choice(("erf", "tanh")),
-        "GELU of a nanoGPT checkpoint, which does not say (tanh before June 2023).",
-    )
-    ignore_config: tuple[str, ...] = option(
-        (),
-        Words(),
-        "Leave out a key of the checkpoint's configuration that you know not to matter; may be repeated.",
-        metavar="KEY",
-    )
-    special_strings: str = option(
-        "control",
-        Choice(("control", "text")),
-        "What the name of a special token (<|endoftext|>) in a text is: its control id, or text.",
-    )

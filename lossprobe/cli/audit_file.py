@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.cli.inputs import protect_files
 from lossprobe.cli.options import Command, click_type, gather
 from lossprobe.options.declare import options_of

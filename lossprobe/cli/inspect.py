@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.cli.options import declared_option
 
 HEADS = {

@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import UsageError
 from lossprobe.options.declare import Option, default_of, options_of
 from lossprobe.options.kinds import Choice, File, Flag, Kind, Number, Words
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.text.documents import TextOptions
+from lossprobe.text.options import TextOptions
 from lossprobe.units import visible
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lossprobe.options.declare import option
 from lossprobe.options.kinds import MAX_COUNT, Choice, Flag, Number
-from lossprobe.plan.rows import WindowPolicy
+
+if TYPE_CHECKING:  # with numpy, which help and the options of a command do not need
+    from lossprobe.plan.rows import WindowPolicy
 
 COUNT = Number(1, MAX_COUNT, whole=True)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lossprobe.plan.windows import Layout
+from lossprobe.plan.layout import Layout
 
 
 class Prefix(StrEnum):

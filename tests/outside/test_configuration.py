@@ -125,7 +125,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     made = {}
     for file in sorted(folder.rglob("*")):
         name = str(file.relative_to(folder))
-        if file.is_file() and name not in FILES and not name.endswith((".py", ".checked")) and ".lock" not in name:
+        # What is known of earlier questions is named by the path of the checkpoint.
+        if (
+            file.is_file()
+            and name not in FILES
+            and "known" not in file.parts
+            and not name.endswith((".py", ".checked"))
+            and ".lock" not in name
+        ):
             made[name] = file.read_bytes()
     return made
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from lossprobe.analysis.rows.token_classes import FORMS
 from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, MISSING, RULES
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.options.declare import kinds_of
 from lossprobe.options.kinds import Choice, File, Flag, Kind, Number, Text
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.text.documents import TextOptions
+from lossprobe.text.options import TextOptions
 
 SCHEMA_VERSION = 1
 NAME = Text("[A-Za-z0-9][A-Za-z0-9._-]{0,99}", "letters, digits and . _ -, the first a letter or digit, at most 100")
