@@ -45,7 +45,7 @@ ALLOWED = {
     },
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {
-        "errors", "units", "options", "text", "checkpoint.interface", "plan", "analysis.rows", "audit.settings",
+        "errors", "units", "options", "text", "checkpoint.options", "plan", "analysis.rows", "audit.settings",
         "audit.checks.metrics",
     },
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
