@@ -38,7 +38,7 @@ from fuzz.judge import Outcome, Running, differs, faults_of, identity, snapshot,
 
 import lossprobe
 
-CASES = 50  # of the test
+CASES = 40  # of the test
 PATIENCE = 10.0  # seconds that a command may take
 AGAIN = 10  # times as long for what is sound, and for what was given up: the machine may be busy
 AT_ONCE = 2
