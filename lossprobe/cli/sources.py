@@ -214,9 +214,8 @@ def score_checkpoint(
         scored = score_into(scoring.output, checkpoint, source, choices, overwrite=scoring.overwrite, progress=progress)
     if latest:
         remember(scored.run.path, source)
-    if scoring.load.device == "auto" and not scoring.quiet:
-        say(f"device: {checkpoint.facts.device}")
-    say_scored(scored, (*checkpoint.facts.notices, *source.notices), scoring)
+    say_notices(checkpoint, source, scoring)
+    say_scored(scored, (), scoring)
     return scored
 
 

@@ -9,7 +9,6 @@ left out instead (Miller 1974; Efron & Tibshirani 1993, ch. 11). For the ratio Î
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +76,12 @@ def around(estimate: float, replicates: npt.NDArray[np.float64]) -> Interval:
 
 def error_of_replicates(replicates: npt.NDArray[np.float64]) -> float:
     """Return the standard error that [G] delete-one replicates show."""
-    return math.sqrt((len(replicates) - 1) * float(np.var(replicates)))
+    return float(errors_of_replicates(replicates))
+
+
+def errors_of_replicates(replicates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the standard errors, float64 [...], that delete-one replicates [..., G] of several numbers show."""
+    return np.asarray(np.sqrt((replicates.shape[-1] - 1) * replicates.var(axis=-1)))
 
 
 def grouped_errors(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from lossprobe.analysis.stats.jackknife import t_quantile
+from lossprobe.analysis.stats.jackknife import errors_of_replicates, t_quantile
 from lossprobe.analysis.stats.resampling import Floats
 
 FOLDS = 20
@@ -83,7 +83,7 @@ def fit_power_law(sums: FoldSums) -> PowerLaw | None:
     sums = sums.take(reached & (sums.positions.sum(axis=1) > 0))
     t, loss = _means(sums.positions, sums.tokens), _means(sums.nats, sums.tokens)
     without_t, without_loss = (_means_without(part, sums.tokens) for part in (sums.positions, sums.nats))
-    error = _jackknife_error(without_loss)
+    error = errors_of_replicates(without_loss)
     certain = error > 0
     if certain.sum() < MIN_BINS:
         return None
@@ -98,7 +98,7 @@ def fit_power_law(sums: FoldSums) -> PowerLaw | None:
     settled = [replicate for replicate in replicates if replicate is not None]
     if len(settled) < len(replicates):
         return None
-    half = t_quantile(len(settled)) * _jackknife_error(np.array(settled).T)
+    half = t_quantile(len(settled)) * errors_of_replicates(np.array(settled).T)
     a, b, alpha = best
     ends = [[float(value - h), float(value + h)] for value, h in zip(best, half, strict=True)]
     runs, expected = sign_runs(loss - curve(t, *best))
@@ -112,11 +112,6 @@ def _means(sums: Floats, tokens: Floats) -> Floats:
 def _means_without(sums: Floats, tokens: Floats) -> Floats:
     """Return [K, R]: each bin's mean without each group."""
     return np.asarray((sums.sum(axis=1, keepdims=True) - sums) / (tokens.sum(axis=1, keepdims=True) - tokens))
-
-
-def _jackknife_error(replicates: Floats) -> Floats:
-    """Return the standard error from delete-one replicates along the last axis."""
-    return np.asarray(np.sqrt((replicates.shape[-1] - 1) * replicates.var(axis=-1)))
 
 
 def _fit(
