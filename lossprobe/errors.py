@@ -1,7 +1,8 @@
 """The errors that a user can cause, each with a stable id and a documented exit code.
 
 Raise the narrowest class where the fact is known, and say the path, what is wrong, and the number that
-proves it. Only `cli.main` turns an error into a printed line and an exit code.
+proves it. Messages, hints, notices and notes name an argument as Python does, in backquotes: "raise `max_bytes`".
+Only `cli.main` turns an error into a printed line and an exit code; the command line writes `--max-bytes` there.
 """
 
 from __future__ import annotations
@@ -33,16 +34,28 @@ class LossprobeError(Exception):
         id: stable dotted name, such as `checkpoint.missing_tensor`.
         message: path, what is wrong, and the number that proves it, in one line.
         hint: what to try, or None.
+        subject: what the message is about, such as a path, where it begins with that; "" where it does not.
+        reason: the message without its subject, for those who name the subject themselves.
         exit_code: the process exit code; see `EXIT_CODES`.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, id: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, id: str, reason: str, *, hint: str | None = None, subject: str = "") -> None:
         self.id = id
-        self.message = message
+        self.message = f"{subject}: {reason}" if subject else reason
         self.hint = hint
+        self.subject = subject
+        self.reason = reason
+        super().__init__(self.message)
+
+    def told_of(self, subject: str) -> str:
+        """Return the message for a place that names `subject` already.
+
+        >>> UsageError("a.b", "is empty", subject="x.txt").told_of("x.txt")
+        'is empty'
+        """
+        return self.reason if self.subject == subject else self.message
 
 
 class UsageError(LossprobeError):

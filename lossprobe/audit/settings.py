@@ -118,7 +118,7 @@ class Check:
         data: name of the text.
         metric: a name of `checks.metrics.METRICS`.
         limit: what it must keep to.
-        where: comparisons as in `--where`, of columns known before scoring; "" for all tokens.
+        where: comparisons as in `where` of a view, of columns known before scoring; "" for all tokens.
         token_class: a class of `analysis.rows.token_classes.FORMS`, of the token itself; None for all.
         field, equals: only documents whose JSONL record has this value in this field; None for all.
         nats: the loss of `share_above`; None for other metrics.

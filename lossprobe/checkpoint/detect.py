@@ -144,6 +144,6 @@ def resolve_device(device: str) -> str:
     numbered = not separator or (index.isdecimal() and int(index) < count)
     if not available.get(kind, False) or not numbered:
         raise UsageError(
-            "device.missing", f"--device {visible(device, 20)}: not available here", hint="use --device cpu or auto"
+            "device.missing", f"`device` {visible(device, 20)}: not available here", hint="use `device` cpu or auto"
         )
     return device

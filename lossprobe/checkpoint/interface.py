@@ -55,7 +55,7 @@ class Tokenizer(Protocol):
         sha256: hash of everything that decides its output.
         bos_id: the beginning-of-sequence id, or None when it has none.
         eos_id: the end-of-sequence id, or None when it has none.
-        adds_bos: whether it puts a BOS before a text by itself (`--bos auto` follows it).
+        adds_bos: whether it puts a BOS before a text by itself (`bos` "auto" follows it).
         special_ids: ids that stand for no text of their own.
     """
 

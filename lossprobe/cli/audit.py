@@ -14,6 +14,7 @@ import click
 from lossprobe.cli.audit_file import AuditFile, audit_file_options, load_settings, open_model
 from lossprobe.cli.inputs import is_same
 from lossprobe.cli.streams import say_to_runner
+from lossprobe.cli.wording import result_with_options, with_options
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.units import visible
 
@@ -68,7 +69,7 @@ def audit(context: click.Context, /, audit_file: AuditFile, **choices: Any) -> N
     _check_reports([Path(path) for _, path in choices["reports"]])
     _refuse_inputs(_destinations(choices), settings)
     result = audit_now(settings, quiet=audit_file.quiet, reports=_destinations(choices))
-    _show(result, choices)
+    _show(result_with_options(result), choices)
     sys.stdout.flush()  # now, while a closed pipe can still be told apart from a verdict
     raise click.exceptions.Exit(result.exit_code)
 
@@ -134,7 +135,7 @@ def _show(result: AuditResult, choices: dict[str, Any]) -> None:
         try:
             append_bytes(os.environ[SUMMARY], writers["markdown"]())
         except OutputError as error:  # nobody asked for it by name: a verdict is not lost for that
-            say(f"not added to the summary: {error.message}")
+            say(f"not added to the summary: {with_options(error.message)}")
     write_text(STDOUT, audit_to_json(result) if choices["as_json"] else audit_to_terminal(result))
     if choices["annotations"]:
         say_to_runner(audit_annotations(result), err=choices["as_json"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lossprobe.cli.audit_file import AuditFile, audit_file_options, load_settings, open_model
+from lossprobe.cli.wording import result_with_options, with_options
 from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
@@ -54,9 +55,9 @@ def update(audit_file: AuditFile, force: bool) -> None:
     checkpoint = open_model(settings.model, [settings.baseline.path])
     result, written = update_baseline(settings, checkpoint, shown, force=force)
     if result.checks:
-        write_text(STDOUT, audit_to_terminal(result))
+        write_text(STDOUT, audit_to_terminal(result_with_options(result)))
     for note in () if result.checks else result.notes:
-        say(f"note: {note}")
+        say(f"note: {with_options(note)}")
     if not written:
         say(f"no baseline was written: {result.finding}; --force writes it all the same")
         raise click.exceptions.Exit(result.exit_code)

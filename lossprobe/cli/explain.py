@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import textwrap
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 import click
 
+from lossprobe.cli.wording import with_options
 from lossprobe.errors import EXIT_CODES, UsageError
 from lossprobe.terms.catalogue import all_terms, find_terms, nearest_names
 from lossprobe.terms.term import KINDS, Term
@@ -32,7 +34,7 @@ def explain(name: str | None, as_json: bool) -> None:
       lossprobe explain 12
       lossprobe explain text.unknown
     """
-    terms = all_terms() if name is None else tuple(known_terms(name))
+    terms = [in_options(term) for term in (all_terms() if name is None else known_terms(name))]
     if as_json:
         click.echo(
             json.dumps({"schema": 1, "command": "explain", "terms": [as_object(term) for term in terms]}, indent=1)
@@ -60,12 +62,17 @@ def known_terms(name: str) -> list[Term]:
     return found
 
 
+def in_options(term: Term) -> Term:
+    """Return a term with the options of the command line: what a tool does names the arguments that it leaves open."""
+    return replace(term, what=with_options(term.what)) if term.kind == "protocol" else term
+
+
 def as_object(term: Term) -> dict[str, object]:
     """Return a term for JSON, without the fields that do not apply."""
     return {key: value for key, value in asdict(term).items() if value not in ("", None, ())}
 
 
-def listing(terms: tuple[Term, ...]) -> str:
+def listing(terms: Sequence[Term]) -> str:
     """Return the names of all terms, kind by kind."""
     paragraphs = []
     for kind, title in KINDS.items():

@@ -11,6 +11,7 @@ import click
 
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.cli.options import declared_option
+from lossprobe.cli.wording import with_options
 
 HEADS = {
     "linear": "body and head split exactly: the head is one matrix, run on chunks of rows",
@@ -45,6 +46,7 @@ def inspect(
     opened = open_checkpoint(checkpoint, LoadOptions(dtype=dtype, tokenizer=tokenizer, ignore_config=ignore_config))
     facts = asdict(opened.facts)
     del facts["hashes"]
+    facts["notices"] = [with_options(notice) for notice in opened.facts.notices]
     words = opened.tokenizer
     facts["tokenizer"] = {
         "kind": words.kind, "sha256": words.sha256, "bos_id": words.bos_id, "adds_bos": words.adds_bos,
@@ -54,7 +56,7 @@ def inspect(
         return
     for name, value in _described(facts).items():
         click.echo(f"{name:<17} {value}")
-    for notice in opened.facts.notices:
+    for notice in facts["notices"]:
         click.echo(f"notice: {notice}", err=True)
 
 

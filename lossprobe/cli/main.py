@@ -37,6 +37,7 @@ from lossprobe.cli.selfcheck import selfcheck
 from lossprobe.cli.streams import occupy_closed, prepared
 from lossprobe.cli.tokens import tokens
 from lossprobe.cli.verify import verify
+from lossprobe.cli.wording import with_options
 from lossprobe.errors import LossprobeError, OutputError, ResourceError, UsageError
 from lossprobe.isolation import DELETED, ELSEWHERE, temporary_folder, working_folder_is_there
 from lossprobe.units import visible
@@ -154,7 +155,8 @@ def failure_of(error: BaseException) -> Failure:
     """Return how an exception ends the program; what is not foreseen is a bug, in one line all the same."""
     match error:
         case LossprobeError():
-            return Failure(error.exit_code, error.id, error.message, error.hint)
+            hint = error.hint and with_options(error.hint, cli)
+            return Failure(error.exit_code, error.id, with_options(error.message, cli), hint)
         case click.UsageError():
             hint = f"see {error.ctx.command_path} --help" if error.ctx else None
             return Failure(2, "usage", error.format_message() + _from_environment(error), hint)

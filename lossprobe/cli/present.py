@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lossprobe.cli.inputs import protect_files, protect_texts
 from lossprobe.cli.options import Outputs, file_name
+from lossprobe.cli.wording import view_with_options
 from lossprobe.errors import UsageError
 from lossprobe.report.talk import say
 from lossprobe.units import visible
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from lossprobe.report.views.view import View
     from lossprobe.run.reader import Run
 
+ALL_ROWS = "--csv writes all of them"
 PIPE_COLUMNS = 160  # where nobody says how wide what reads the pipe is
 
 
@@ -38,6 +40,7 @@ def present(view: View, outputs: Outputs) -> None:
     from lossprobe.report.formats.terminal import view_to_terminal
     from lossprobe.report.views.view import draw
 
+    view = view_with_options(view)
     csv = file_name(outputs.csv, view.name, ".csv")
     plot = file_name(outputs.plot, view.name, ".png")
     for destination in (csv, plot):
@@ -53,7 +56,7 @@ def present(view: View, outputs: Outputs) -> None:
     if outputs.markdown:
         write_text(STDOUT, view_to_markdown(view))
     elif table:
-        write_text(STDOUT, view_to_terminal(view, _width()))
+        write_text(STDOUT, view_to_terminal(view, _width(), ALL_ROWS))
     else:
         say(view.result.finding)
     if csv is not None:

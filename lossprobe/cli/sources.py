@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import click
 
 from lossprobe.cli.inputs import named_files, protect_files, protect_folder, protect_texts
 from lossprobe.cli.options import Scoring, given_scoring_options
+from lossprobe.cli.wording import with_options
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.report.talk import say
 from lossprobe.units import visible
@@ -48,9 +49,14 @@ def find_run(sources: Sequence[Path], scoring: Scoring) -> Run:
 
 def noticed(run: Run) -> Run:
     """Say what a user should know of a stored run, and return it."""
-    for notice in run.notices:
-        say(f"notice: {notice}")
+    say_each(run.notices)
     return run
+
+
+def say_each(notices: Iterable[str]) -> None:
+    """Say what a user should know, one line each."""
+    for notice in notices:
+        say(f"notice: {with_options(notice)}")
 
 
 def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
@@ -222,8 +228,7 @@ def score_checkpoint(
 def say_scored(scored: Scored, notices: Sequence[str], scoring: Scoring) -> None:
     """Say what a user should know of a run that was scored or found, and where it is."""
     if not scoring.quiet:
-        for notice in notices:
-            say(f"notice: {notice}")
+        say_each(notices)
         say(f"{'already scored, reusing' if scored.reused else 'stored'} {_shown(scored.run.path)}")
 
 
@@ -233,8 +238,7 @@ def say_notices(checkpoint: Checkpoint, source: Source, scoring: Scoring) -> Non
         return
     if scoring.load.device == "auto":
         say(f"device: {checkpoint.facts.device}")
-    for notice in (*checkpoint.facts.notices, *source.notices):
-        say(f"notice: {notice}")
+    say_each((*checkpoint.facts.notices, *source.notices))
 
 
 def load_checkpoint(path: Path, scoring: Scoring, opener: Opener) -> Checkpoint:

@@ -19,7 +19,7 @@ def verify(run: Path | None) -> None:
     Example:
       lossprobe verify .lossprobe/my-model-data-0123456789
     """
-    from lossprobe.report.talk import say
+    from lossprobe.cli.sources import noticed
     from lossprobe.run.reader import latest_run, open_run
 
     opened = latest_run(Path()) if run is None else open_run(run)
@@ -33,8 +33,7 @@ def verify(run: Path | None) -> None:
             hint="score again with --overwrite, or remove its folder",
         )
     opened.check()
-    for notice in opened.notices:
-        say(f"notice: {notice}")
+    noticed(opened)
     click.echo(
         f"{visible(str(opened.path), 200)}: {count} files intact, {opened.counts['scored_tokens']:,} tokens scored"
     )

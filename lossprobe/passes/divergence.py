@@ -84,14 +84,14 @@ def _refuse_different(first: Checkpoint, second: Checkpoint) -> None:
         raise NotComparableError(
             "runs.different",
             f"{names} differ in tokenizer ({kinds}): a divergence needs the same vocabulary",
-            hint="compare their losses per byte, without --kl",
+            hint="compare their losses per byte, without `kl`",
         )
     widths = [checkpoint.facts.vocab_size for checkpoint in (first, second)]
     if widths[0] != widths[1]:
         raise NotComparableError(
             "runs.different_vocabulary",
             f"{names} have {format_count(widths[0])} and {format_count(widths[1])} logits: a divergence needs as many",
-            hint="compare their losses, without --kl",
+            hint="compare their losses, without `kl`",
         )
 
 

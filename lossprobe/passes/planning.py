@@ -137,7 +137,7 @@ def _check_length(number: int, document: Document, tokens: Tokens, policy: Windo
             "text.too_long",
             f"{document.source}: document {number} has {format_count(rows)} tokens, one window holds at most "
             f"{format_count(policy.context + 1)}",
-            hint="--context cuts documents that are longer",
+            hint="`context` cuts documents that are longer",
         )
 
 
@@ -198,7 +198,7 @@ def check_unknown(counts: dict[str, Any], source: Source, max_unknown: float) ->
     special = counts.get("special_strings", 0)
     if special:
         what = f"{plural(special, 'token')} {'is a control id' if special == 1 else 'are control ids'}"
-        _note(source, f"{what}, since the text holds the names; --special-strings text reads such names as text")
+        _note(source, f"{what}, since the text holds the names; `special_strings` text reads such names as text")
     cut = counts.get("documents_in_pieces", 0)
     if cut:
         what = f"{plural(cut, 'long document')} tokenized in pieces, by a tokenizer that can look farther than a piece"
@@ -221,7 +221,7 @@ def _refuse_unknown(counts: dict[str, Any], source: Source, max_unknown: float) 
     text = f"{format_count(unknown)} tokens ({share:.2%}) are not in the vocabulary"
     text += f": {shown}" if shown else ""
     if share > max_unknown:
-        hint = "--newlines lf turns CRLF and CR into LF" if "\r" in "".join(pieces) else "see --max-unknown"
+        hint = "`newlines` lf turns CRLF and CR into LF" if "\r" in "".join(pieces) else "see `max_unknown`"
         raise TextError("text.unknown", f"{source.name}: {text} (limit {max_unknown:.2%})", hint=hint)
     _note(source, text)
 
@@ -233,7 +233,7 @@ def _refuse_vanished(counts: dict[str, Any], source: Source, max_unknown: float)
     share = vanished / counts["bytes"]
     text = f"{plural(vanished, 'byte')} ({share:.2%}) of the text vanished: the vocabulary has no token for them"
     if share > max_unknown:
-        hint = "--max-unknown 1 scores the tokens that are left; nothing is given per byte or per word then"
+        hint = "`max_unknown` 1 scores the tokens that are left; nothing is given per byte or per word then"
         raise TextError("text.vanished", f"{source.name}: {text} (limit {max_unknown:.2%})", hint=hint)
     _note(source, f"{text}; nothing is given per byte or per word")
 

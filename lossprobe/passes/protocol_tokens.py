@@ -50,5 +50,5 @@ class TokenCounts:
         """Return both counts, in words."""
         return (
             f"reads the tokenizer's files otherwise: {plural(self.theirs, 'token')}, which are scored here, where "
-            f"{plural(self.ours, 'token')} are scored without --protocol"
+            f"{plural(self.ours, 'token')} are scored without `protocol`"
         )

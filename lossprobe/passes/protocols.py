@@ -20,7 +20,7 @@ from lossprobe.run.reader import Run
 from lossprobe.text.documents import Document, Source
 from lossprobe.units import format_count, plural
 
-REQUIRED = {Prefix.BOS: "a BOS (without --bos never)", Prefix.EOS: "an EOS", Prefix.BOS_OR_EOS: "a BOS or EOS"}
+REQUIRED = {Prefix.BOS: "a BOS (without `bos` never)", Prefix.EOS: "an EOS", Prefix.BOS_OR_EOS: "a BOS or EOS"}
 LONGEST_WHOLE = 16_384  # tokens of a document in one window where no limit is set: attention grows with its square
 
 
@@ -121,7 +121,7 @@ def prepare_protocol(
             "protocol.too_short",
             f"{source.name}: {plural(rows, 'token')}, {protocol} needs at least {format_count(needed)} in windows of "
             f"{format_count(policy.context + 1)}",
-            hint="a smaller --context needs fewer",
+            hint="a smaller `context` needs fewer",
         )
     if not unknown:
         policy = replace(policy, score_unknown=False)  # the same rows, and a plan that others may share
@@ -163,7 +163,7 @@ def score_all_protocols(
         try:
             results.append(score_protocol(protocol, seen, source, given, progress)[1])
         except (UsageError, TextError, NothingToScoreError) as error:
-            results.append(Refusal(protocol, error.message.removeprefix(f"{protocol}: ")))
+            results.append(Refusal(protocol, error.told_of(protocol)))
     return own, compare_protocols(own, results)
 
 
@@ -179,11 +179,11 @@ def protocol_policy(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
     prefix = None if options.bos == "never" and not about.second_bos else _prefix(protocol, checkpoint, own)
     length = options.context or _default_length(about, checkpoint)
     if length < about.shortest:
-        text = f"--context {length}: {protocol} needs windows of at least {about.shortest} tokens"
+        text = f"`context` {length}: {protocol} needs windows of at least {about.shortest} tokens"
         raise UsageError("windows.context", text)
     stride = options.stride or (None if about.stride is None else min(about.stride, length))
     if stride is not None and stride > length:
-        raise UsageError("windows.stride", f"--stride {stride}: must lie between 1 and the context, {length}")
+        raise UsageError("windows.stride", f"`stride` {stride}: must lie between 1 and the context, {length}")
     layout = about.layout
     if layout is Layout.WHOLE and options.context is not None:
         layout = Layout.FIRST
@@ -197,7 +197,7 @@ def protocol_policy(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
 
 
 def _default_length(about: Protocol, checkpoint: Checkpoint) -> int:
-    """Return the tokens of a window where --context is not given."""
+    """Return the tokens of a window where `context` is not given."""
     facts = checkpoint.facts
     if about.layout is Layout.WHOLE:
         return facts.context_length if facts.hard_limit and facts.context_length is not None else LONGEST_WHOLE
@@ -209,13 +209,13 @@ def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
     """Refuse what the tool does not leave open."""
     about = PROTOCOLS[protocol]
     if options.stride is not None and about.stride is None:
-        raise UsageError("protocol.option", f"--stride {options.stride}: {protocol} has no stride of its own")
+        raise UsageError("protocol.option", f"`stride` {options.stride}: {protocol} has no stride of its own")
     if options.bos != "auto" and (not about.bos_never or options.bos == "always"):
-        raise UsageError("protocol.option", f"--bos {options.bos}: {protocol} decides that itself")
+        raise UsageError("protocol.option", f"`bos` {options.bos}: {protocol} decides that itself")
     given = getattr(checkpoint, "own_tokenizer", checkpoint.tokenizer)  # what the tool makes of its files has no choice
     plain = getattr(given, "special_strings", "control") == "text"
     if plain and about.special_strings == "control":
-        raise UsageError("protocol.option", f"--special-strings text: {protocol} reads special strings as control ids")
+        raise UsageError("protocol.option", f"`special_strings` text: {protocol} reads special strings as control ids")
     refuse_beyond_hard_limit(checkpoint, options.context or 0)
 
 
@@ -242,8 +242,8 @@ def _prefix(protocol: str, checkpoint: Checkpoint, own: int | None) -> int | Non
     if kind in REQUIRED:
         raise UsageError(
             "protocol.no_prefix",
-            f"{protocol}: puts {REQUIRED[kind]} before each document, and the tokenizer of {checkpoint.facts.name} has "
-            "none",
+            f"puts {REQUIRED[kind]} before each document, and the tokenizer of {checkpoint.facts.name} has none",
+            subject=protocol,
         )
     return None
 
@@ -253,6 +253,7 @@ def _known(protocol: str, checkpoint: Checkpoint, token_id: int) -> int:
     if token_id >= checkpoint.facts.vocab_size:
         raise UsageError(
             "protocol.no_prefix",
-            f"{protocol}: puts id {token_id} before each document, the model has {checkpoint.facts.vocab_size} ids",
+            f"puts id {token_id} before each document, the model has {checkpoint.facts.vocab_size} ids",
+            subject=protocol,
         )
     return token_id

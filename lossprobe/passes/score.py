@@ -155,11 +155,11 @@ def window_policy(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy
     check_window_options(context, options.stride)
     tokenizer = checkpoint.tokenizer
     if options.bos == "always" and tokenizer.bos_id is None:
-        raise UsageError("windows.bos", f"--bos always: the tokenizer of {checkpoint.facts.name} has no BOS token")
+        raise UsageError("windows.bos", f"`bos` always: the tokenizer of {checkpoint.facts.name} has no BOS token")
     if options.bos == "always" and (tokenizer.bos_id or 0) >= checkpoint.facts.vocab_size:
         raise UsageError(
             "windows.bos",
-            f"--bos always: BOS is id {tokenizer.bos_id}, the model has {checkpoint.facts.vocab_size} ids",
+            f"`bos` always: BOS is id {tokenizer.bos_id}, the model has {checkpoint.facts.vocab_size} ids",
         )
     with_bos = options.bos == "always" or (options.bos == "auto" and tokenizer.adds_bos)
     return WindowPolicy(
@@ -175,7 +175,7 @@ def refuse_beyond_hard_limit(checkpoint: Checkpoint, context: int) -> None:
     """
     facts = checkpoint.facts
     if facts.hard_limit and facts.context_length is not None and context > facts.context_length:
-        raise UsageError("windows.context", f"--context {context}: the model's limit is {facts.context_length}")
+        raise UsageError("windows.context", f"`context` {context}: the model's limit is {facts.context_length}")
 
 
 def tell_beyond_trained(checkpoint: Checkpoint, context: int, source: Source) -> None:

@@ -1,4 +1,4 @@
-"""How other tools turn a text into one number: the names of `--protocol`, and one record for each.
+"""How other tools turn a text into one number: their names, and one record for each.
 
 What each one scores was read in, and compared with, the program that it names; the table is in
 docs/pages/reference/protocols.md. A record is plain data: `passes.protocols` makes windows of it, `analysis.protocols`
@@ -84,16 +84,16 @@ class Protocol:
         mean: how it makes one number of them, in words.
         joined: whether the documents are one stream, joined by a blank line where there are several.
         strip_newline: whether one line end at the end of the stream is left out.
-        layout: how its windows lie. `WHOLE` is `FIRST` where --context is given; `ROLLING` with a stride equal to the
+        layout: how its windows lie. `WHOLE` is `FIRST` where `context` is given; `ROLLING` with a stride equal to the
             length is `DISJOINT`.
-        longest: most tokens of a window unless --context says otherwise; None for the model's limit.
+        longest: most tokens of a window unless `context` says otherwise; None for the model's limit.
         last_is_target: whether the last token of a window counts in its length, although it is only predicted.
         shortest: fewest tokens of a window.
-        stride: default of --stride; None where the tool has no stride.
+        stride: default of `stride`; None where the tool has no stride.
         full_windows: fewest full windows in a text that it takes.
         prefix: the id before each document.
         second_bos: whether a BOS that the tokenizer adds stands after the prefix and is scored.
-        bos_never: whether the tool has an option for --bos never. It drops the second BOS, or else the prefix.
+        bos_never: whether the tool has an option for `bos` never. It drops the second BOS, or else the prefix.
         scores_end: whether it scores what the tokenizer puts after a text, which is not scored here.
         reader: what reads the files of a tokenizer for it: "transformers" (AutoTokenizer), "tokenizers" (tokenizer.json
             alone), "gguf" (llama.cpp's converter); "" where it has tokenizers of its own.
@@ -130,11 +130,11 @@ class Protocol:
 
 LAST_FULL = "the last window is moved back to be full"
 ONE_LESS = "the last of a window's tokens is only predicted, so contexts are one token shorter"
-LOOP_TOOL = "transformers 5.23, the loop of its documentation on perplexity (stride 512 unless --stride says otherwise)"
+LOOP_TOOL = "transformers 5.23, the loop of its documentation on perplexity (stride 512 unless `stride` says otherwise)"
 
 PROTOCOLS = {
     "lm-eval": Protocol(
-        tool="lm-eval 0.4.13, hf backend, loglikelihood_rolling in float32 (--bos never is its add_bos_token=False)",
+        tool="lm-eval 0.4.13, hf backend, loglikelihood_rolling in float32 (`bos` never is its add_bos_token=False)",
         headline="word_perplexity",
         windows=f"BOS (else EOS) before each document, a BOS that the tokenizer adds scored after it; {LAST_FULL}",
         mean="per word between white space",
@@ -182,7 +182,7 @@ PROTOCOLS = {
         scores_end=True,
     ),
     "evaluate": Protocol(
-        tool="evaluate 0.4, metric perplexity (--context is its max_length, --bos never its add_start_token=False)",
+        tool="evaluate 0.4, metric perplexity (`context` is its max_length, `bos` never its add_start_token=False)",
         headline="mean_perplexity",
         windows="BOS before each document; a document is one window",
         mean="mean of the documents' perplexities, which short hard ones dominate",
@@ -194,7 +194,7 @@ PROTOCOLS = {
         bos_never=True,
     ),
     "llama.cpp": Protocol(
-        tool="llama-perplexity of llama.cpp 0c1e570, default mode, f32 (--context is its -c, 512 by default)",
+        tool="llama-perplexity of llama.cpp 0c1e570, default mode, f32 (`context` is its -c, 512 by default)",
         headline="perplexity",
         joined=True,
         windows="disjoint windows of at most 512, BOS in place of the first token, only the second half scored",

@@ -84,6 +84,6 @@ def check_window_options(context: int, stride: int | None) -> None:
         UsageError: a context below 1, or a stride outside 1..`context`.
     """
     if context < 1:
-        raise UsageError("windows.context", f"--context {context}: a window needs at least 1 input token")
+        raise UsageError("windows.context", f"`context` {context}: a window needs at least 1 input token")
     if stride is not None and not 1 <= stride <= context:
-        raise UsageError("windows.stride", f"--stride {stride}: must lie between 1 and the context, {context}")
+        raise UsageError("windows.stride", f"`stride` {stride}: must lie between 1 and the context, {context}")

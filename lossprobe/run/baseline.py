@@ -50,7 +50,7 @@ MODEL_COLUMNS = (LOSS_COLUMN, "top_id", "top_prob", "sum_p2")
 FLOATS = frozenset({"loss_nats", "top_prob", "sum_p2"})
 MAKE = "make it with lossprobe baseline update"
 UPDATE = "make it anew with lossprobe baseline update"
-FORCE = f"{UPDATE} --force, which accepts the model without a comparison"
+FORCE = "make it anew with lossprobe baseline update --force, which accepts the model without a comparison"
 
 
 def write_baseline(run: Run, folder: Path, columns: Sequence[str] = (LOSS_COLUMN,)) -> None:

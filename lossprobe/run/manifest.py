@@ -12,8 +12,8 @@ from lossprobe.run.schema import DOCUMENTS, PART_TABLES, VOCABULARY
 from lossprobe.units import visible
 
 KIND = "lossprobe run"
-VERIFY = "check it with lossprobe verify, or score again with --overwrite"
-START_OVER = "--overwrite scores it from the start"
+VERIFY = "check it with lossprobe verify, or score again with `overwrite`"
+START_OVER = "`overwrite` scores it from the start"
 LARGEST = 2**63 - 1
 TOTALS = (
     "documents", "tokens", "scored_tokens", "bytes", "characters", "words",

@@ -13,7 +13,7 @@ from lossprobe.run.schema import MANIFEST
 from lossprobe.run.store import RunStore
 from lossprobe.units import visible
 
-REPLACE = "remove its folder, or score again with --overwrite"
+REPLACE = "remove its folder, or score again with `overwrite`"
 
 
 def stored_run(path: Path, settings: dict[str, Any], *, overwrite: bool) -> Run | None:
@@ -85,5 +85,5 @@ def refuse_other_settings(path: Path, stored: dict[str, Any], wanted: dict[str, 
         raise OutputError(
             "output.other_settings",
             f"{visible(str(path), 200)}: holds a run that differs in {', '.join(names)}",
-            hint="use another -o, or --overwrite",
+            hint="use another `output`, or `overwrite`",
         )

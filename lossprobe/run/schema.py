@@ -99,7 +99,7 @@ DOCUMENT_COLUMNS = (
     Column("normalized_bytes", "int64", "bytes that the tokenizer dropped or rewrote"),
     Column("tiles", "bool", "false when the byte spans are a guess; bits per byte is then refused"),
     Column("fields", "string", "other fields of a JSONL record, as JSON; empty otherwise"),
-    Column("text", "large_string", "the text; empty with --no-text"),
+    Column("text", "large_string", "the text; empty where the run keeps none"),
 )
 
 VOCABULARY_COLUMNS = (

@@ -34,7 +34,7 @@ class TextSettings:
 
     Attributes:
         sha256: of its documents; None where the run does not say.
-        kept: False where the run was made with --no-text.
+        kept: False where the run was made without its text.
     """
 
     sha256: str | None

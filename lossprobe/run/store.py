@@ -87,7 +87,7 @@ class RunStore:
         self._folder.unlock(remove=empty)
 
     def clear(self) -> None:
-        """Remove everything that a run keeps here, for `--overwrite`; first what makes it one."""
+        """Remove everything that a run keeps here, for `overwrite`; first what makes it one."""
         for name in (MANIFEST, PLAN, CHECKED, DOCUMENTS, VOCABULARY, *FOLDERS):
             self._folder.remove(name)
 

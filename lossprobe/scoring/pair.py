@@ -67,7 +67,7 @@ def compare_part(pair: Pair, rows: Rows, options: PassOptions) -> PartDivergence
         raise ResourceError(
             "scoring.memory",
             f"out of memory with two models and {plural(width, 'window')} of up to {batches[0].width} tokens a batch",
-            hint="lower --batch-size or --context",
+            hint="lower `batch_size` or `context`",
         ) from None
     columns: dict[str, npt.NDArray[Any]] = {field.name: getattr(result, field.name).numpy() for field in fields(result)}
     return PartDivergence(rows.document[scored], rows.token[scored], rows.token_id[scored], **columns)
@@ -101,5 +101,5 @@ def _refuse_not_finite(checkpoint: Checkpoint, rows: Rows, target: Integers, los
             "scoring.non_finite_loss",
             f"{visible(checkpoint.facts.name, 80)}: document {rows.document[at]}, token {rows.token[at]} "
             f"(id {rows.token_id[at]}): the loss is {float(losses[wrong[0]])}",
-            hint="the logits hold NaN or infinity; a wider --dtype may help",
+            hint="the logits hold NaN or infinity; a wider `dtype` may help",
         )

@@ -54,7 +54,7 @@ def reference_losses(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise ResourceError("scoring.memory", "out of memory", hint="lower --batch-size or --context") from None
+        raise ResourceError("scoring.memory", "out of memory", hint="lower `batch_size` or `context`") from None
     return losses
 
 

@@ -88,7 +88,7 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
                 raise ResourceError(
                     "scoring.memory",
                     f"out of memory with {plural(width, 'window')} of up to {batches[0].width} tokens a batch",
-                    hint="lower --batch-size or --context",
+                    hint="lower `batch_size` or `context`",
                 ) from None
             batch_size = width // 2
 
@@ -177,7 +177,7 @@ def _score_batch(
         raise CheckpointError(
             "scoring.non_finite_loss",
             f"document {rows.document[at]}, token {rows.token[at]} (id {rows.token_id[at]}): the loss is {error.loss}",
-            hint="the logits hold NaN or infinity; a wider --dtype may help",
+            hint="the logits hold NaN or infinity; a wider `dtype` may help",
         ) from None
     collector.add(own, documents, own[sampled], result)
     return len(own)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lossprobe.errors import TextError, UsageError
+from lossprobe.options.kinds import BadValueError
 from lossprobe.text.counts import slices
 from lossprobe.text.files import STDIN, Budget, TextFile, find_files
 from lossprobe.text.options import TextOptions as TextOptions
@@ -130,7 +131,7 @@ class TextSource:
             others = f" and {plural(len(files) - 1, 'other file')}" if len(files) > 1 else ""
             self._notice(
                 f"{files[0].shown}{others}: scored as plain text, with brackets, keys and quotes; "
-                "--text-field NAME reads one JSON record a line"
+                "`text_field` NAME reads one JSON record a line"
             )
 
     def _line_ends(self, text: str) -> str:
@@ -212,7 +213,7 @@ def open_text(paths: Path | str | Sequence[Path | str], options: TextOptions | N
     if not chosen:
         raise UsageError("text.none", "no text was named")
     if options.split_documents is not None:
-        separator_pattern(options.split_documents)
+        _check_separator(options.split_documents)
     notices: list[str] = []
     files = [
         file
@@ -224,6 +225,13 @@ def open_text(paths: Path | str | Sequence[Path | str], options: TextOptions | N
         f"{file.shown}: read once, into a temporary copy" for file in files if file.copied and file.name != STDIN
     ]
     return TextSource(visible(name, 40), files, options, notices)
+
+
+def _check_separator(split: str) -> None:
+    try:
+        separator_pattern(split)
+    except BadValueError as error:
+        raise UsageError("text.separator", f"`split_documents` {error}") from None
 
 
 class Fingerprint:

@@ -22,7 +22,7 @@ CHUNK = 1 << 20
 MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"%PDF": "PDF"}
 STDIN = "-"
 # What a user should know of things in a folder of texts.
-OUTSIDE = "leads out of the folder and is not followed; --follow-links follows it"
+OUTSIDE = "leads out of the folder and is not followed; `follow_links` follows it"
 FOLLOWED = "leads out of the folder and was followed"
 INSIDE = "is a link to a folder that is read in its own place"
 BROKEN = "is a link to nothing that is there"
@@ -36,7 +36,7 @@ class Budget:
     """How many bytes of text may still be read, over all files together.
 
     Attributes:
-        limit: `--max-bytes`.
+        limit: `max_bytes` of the options.
         used: bytes read so far, decompressed.
     """
 
@@ -58,8 +58,8 @@ class Budget:
         if self.used > self.limit:
             raise TextError(
                 "text.too_large",
-                f"{shown}: the text has more than {format_count(self.limit)} bytes (--max-bytes)",
-                hint="raise --max-bytes",
+                f"{shown}: the text has more than {format_count(self.limit)} bytes (`max_bytes`)",
+                hint="raise `max_bytes`",
             )
 
 

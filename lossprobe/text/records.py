@@ -44,7 +44,7 @@ def parse_record(line: str, name: str, where: str) -> tuple[str, str, bool]:
         raise TextError(
             "text.no_field",
             f"{where} has no text in the field {visible(name, 40)}{held} (found: {_found(record)})",
-            hint="name the field that holds the text with --text-field",
+            hint="name the field that holds the text with `text_field`",
         )
     text = record.pop(name)
     refuse_surrogates(text, where)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lossprobe.errors import UsageError
+from lossprobe.options.kinds import BadValueError
 from lossprobe.units import visible
 
 SEPARATORS = {"blank-line": r"\r?\n(?:[^\S\r\n]*\r?\n)+", "line": r"\r?\n"}
@@ -31,20 +31,18 @@ class Piece:
 
 
 def separator_pattern(split: str) -> re.Pattern[str]:
-    """Return the compiled separator for `--split-documents`: "blank-line", "line" or a regular expression.
+    """Return the compiled separator that `split_documents` names: "blank-line", "line" or a regular expression.
 
     Raises:
-        UsageError: not a regular expression, or one that matches the empty string.
+        BadValueError: not a regular expression, or one that matches the empty string.
     """
     try:
         pattern = re.compile(SEPARATORS.get(split, split))
     except (re.error, OverflowError, RecursionError) as error:
-        raise UsageError(
-            "text.separator",
-            f"--split-documents {visible(split, 40)}: {error}; use blank-line, line, or a regular expression",
-        ) from None
+        reason = f"{visible(split, 40)}: {error}; use blank-line, line, or a regular expression"
+        raise BadValueError(reason) from None
     if pattern.match(""):
-        raise UsageError("text.separator", f"--split-documents {visible(split, 40)}: matches the empty string")
+        raise BadValueError(f"{visible(split, 40)}: matches the empty string")
     return pattern
 
 

@@ -448,7 +448,7 @@ def test_text_comes_from_the_run_that_has_it(make_run):
         runs = [make_run(docs, keep_text=keep) for docs, keep in zip(documents, kept, strict=True)]
         found = compare_bytes(*runs)
         assert found.largest["text"].tolist() == [expected]
-        assert ("no text of the spans: both runs were made with --no-text" in found.notes) == (expected == "")
+        assert ("no text of the spans: both runs were made with `keep_text=False`" in found.notes) == (expected == "")
 
 
 def test_a_document_whose_spans_are_a_guess_is_left_out(pair):

@@ -1,4 +1,4 @@
-"""`--where`: comparisons become SQL that can hold nothing else."""
+"""`where`: comparisons become SQL that can hold nothing else."""
 
 import pytest
 from fake_runs import words

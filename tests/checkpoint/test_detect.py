@@ -167,7 +167,7 @@ def test_weights_without_a_configuration(tmp_path, family_paths):
 @pytest.mark.parametrize("device", ["tpu", "cpu:1", "cpu:x", "cuda:99", "cuda:", "cuda:-1", "", "\x1b[2J"])
 def test_a_device_that_is_not_there(family_paths, device):
     message = refused(family_paths["gpt2"], "device.missing", 2, LoadOptions(device=device))
-    assert message.startswith("--device ")
+    assert message.startswith("`device` ")
     assert message.endswith("not available here")
 
 

@@ -150,7 +150,7 @@ def test_compute_dtype(family_paths, dtype):
 
 
 def test_a_dtype_that_is_not_offered(family_paths):
-    with pytest.raises(UsageError, match="--dtype float64: must be one of float32, bfloat16, float16, auto"):
+    with pytest.raises(UsageError, match="`dtype` float64: must be one of float32, bfloat16, float16, auto"):
         load(family_paths["gpt2"], dtype="float64")
 
 

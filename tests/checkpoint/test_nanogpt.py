@@ -282,7 +282,7 @@ def test_characters_come_from_meta_pkl(tmp_path):
 
 
 def test_no_tokenizer_is_an_error_not_a_guess(tmp_path):
-    assert "vocab 23 needs --tokenizer meta.pkl" in refused(tmp_path, "tokenizer.missing", symbols=0)
+    assert "vocab 23 needs `tokenizer` meta.pkl" in refused(tmp_path, "tokenizer.missing", symbols=0)
 
 
 def test_the_gpt2_vocabulary_needs_its_own_tokenizer(tmp_path):
@@ -290,7 +290,7 @@ def test_the_gpt2_vocabulary_needs_its_own_tokenizer(tmp_path):
     state["lm_head.weight"] = state["transformer.wte.weight"] = torch.zeros(50304, WIDTH)
     args = ARGS | {"vocab_size": 50304}
     message = refused(tmp_path, "tokenizer.missing", state=state, args=args, symbols=0)
-    assert "vocab 50304 needs --tokenizer with a local tokenizer.json of GPT-2" in message
+    assert "vocab 50304 needs `tokenizer` with a local tokenizer.json of GPT-2" in message
 
 
 def test_a_meta_pkl_of_another_size_is_refused(tmp_path):

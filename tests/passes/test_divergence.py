@@ -186,7 +186,7 @@ def test_the_smaller_context_is_used_and_noted(limits):
     result = measured(*pair)
     assert result.notes == [f"the models' contexts are {limits[0]} and {limits[1]} tokens: the smaller one for both"]
     assert result.mean_kl_nats == measured(context=12).mean_kl_nats
-    with pytest.raises(UsageError, match="--context 20: the model's limit is 12"):
+    with pytest.raises(UsageError, match="`context` 20: the model's limit is 12"):
         measured(*pair, context=20)
 
 

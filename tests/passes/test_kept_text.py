@@ -220,7 +220,7 @@ def test_unknown_text_is_not_named_where_it_is_a_guess():
 def test_protocols_say_how_their_tools_read_special_strings():
     control, text = model(mode="control"), model(mode="text")
     for protocol in ("lm-eval", "transformers", "levanter"):
-        with pytest.raises(UsageError, match=r"--special-strings text: .* control ids") as caught:
+        with pytest.raises(UsageError, match=r"`special_strings` text: .* control ids") as caught:
             score_protocol(protocol, text, StringSource(TEXTS), LOOSE)
         assert caught.value.id == "protocol.option"
     short = replace(LOOSE, context=8)
@@ -228,7 +228,7 @@ def test_protocols_say_how_their_tools_read_special_strings():
         assert not score_protocol(protocol, text, StringSource(TEXTS), short)[1].notes
         assert not score_protocol(protocol, control, StringSource(TEXTS), short)[1].notes
         notes = score_protocol(protocol, model(special_strings=1), StringSource(TEXTS), short)[1].notes
-        assert "--special-strings text" in notes[0]
+        assert "`special_strings` text" in notes[0]
     assert not score_protocol("transformers", model(special_strings=1), StringSource(TEXTS), short)[1].notes
     table = score_all_protocols(text, StringSource(TEXTS), short)[1].table
     assert table.set_index("protocol").loc["llama.cpp", "value"] > 0

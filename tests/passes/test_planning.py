@@ -156,7 +156,7 @@ def test_tokens_of_an_empty_text_are_nothing_to_score():
 
 @pytest.mark.parametrize(
     ("piece", "shown", "hint"),
-    [("é", "U+00E9", "see --max-unknown"), ("\r", "U+000D", "--newlines lf"), ("éa", "éa", "see --max-unknown")],
+    [("é", "U+00E9", "see `max_unknown`"), ("\r", "U+000D", "`newlines` lf"), ("éa", "éa", "see `max_unknown`")],
 )
 def test_unknown_text_is_a_share_of_the_tokens(piece, shown, hint):
     known = {"unknown_tokens": 2, "tokens": 20, "bytes": 100, "unknown_text": [piece]}

@@ -91,8 +91,8 @@ def test_bos_where_the_tokenizer_adds_none():
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_options_that_a_tool_does_not_have(protocol):
     if protocol not in LOOPS:
-        assert f"--stride 8: {protocol} has no stride" in refused(protocol, "protocol.option", stride=8)
-    assert f"--bos always: {protocol} decides that" in refused(protocol, "protocol.option", bos="always")
+        assert f"`stride` 8: {protocol} has no stride" in refused(protocol, "protocol.option", stride=8)
+    assert f"`bos` always: {protocol} decides that" in refused(protocol, "protocol.option", bos="always")
     policy = protocol_policy(protocol, model(), ScoreOptions(context=9, stride=3 if protocol in LOOPS else None))
     if protocol == "evaluate":
         assert protocol_policy(protocol, model(), ScoreOptions(bos="never", context=9)).bos_id is None
@@ -100,13 +100,13 @@ def test_options_that_a_tool_does_not_have(protocol):
         never = protocol_policy(protocol, model(), ScoreOptions(bos="never", context=9))
         assert never == replace(policy, own_bos_id=None) != policy
     else:
-        assert f"--bos never: {protocol} decides that" in refused(protocol, "protocol.option", bos="never")
-    assert refused(protocol, "windows.context", context=65) == "--context 65: the model's limit is 64"
+        assert f"`bos` never: {protocol} decides that" in refused(protocol, "protocol.option", bos="never")
+    assert refused(protocol, "windows.context", context=65) == "`context` 65: the model's limit is 64"
 
 
 @pytest.mark.parametrize("protocol", [*LOOPS, "evaluate", "llama.cpp", "levanter"])
 def test_windows_of_one_token_predict_nothing(protocol):
-    assert "--context 1: " in refused(protocol, "windows.context", context=1)
+    assert "`context` 1: " in refused(protocol, "windows.context", context=1)
     least = 3 if protocol == "llama.cpp" else 2  # of which the second half is more than its first token
     assert f"at least {least} tokens" in refused(protocol, "windows.context", context=least - 1)
     assert protocol_policy(protocol, model(), ScoreOptions(context=least)).context == least - 1
@@ -114,7 +114,7 @@ def test_windows_of_one_token_predict_nothing(protocol):
 
 @pytest.mark.parametrize("protocol", LOOPS)
 def test_the_stride_of_the_loop(protocol):
-    assert "--stride 33: must lie between 1 and the context, 32" in refused(
+    assert "`stride` 33: must lie between 1 and the context, 32" in refused(
         protocol, "windows.stride", context=32, stride=33
     )
     assert protocol_policy(protocol, model(), ScoreOptions(context=32, stride=32)).layout is Layout.DISJOINT
@@ -127,7 +127,7 @@ def test_no_token_to_put_first():
         "lm-eval: puts a BOS or EOS before each document, and the tokenizer of callable has none"
     )
     assert "paloma: puts an EOS before" in refused("paloma", "protocol.no_prefix", model(eos=None))
-    assert "evaluate: puts a BOS (without --bos never) before" in refused("evaluate", "protocol.no_prefix", none)
+    assert "evaluate: puts a BOS (without `bos` never) before" in refused("evaluate", "protocol.no_prefix", none)
     assert protocol_policy("evaluate", none, ScoreOptions(bos="never")).bos_id is None
     table = score_all_protocols(none, StringSource(["abcdefghij" * 20]))[1].table.set_index("protocol")
     reasons = table.loc[["lm-eval", "paloma"], "why"]
@@ -145,7 +145,7 @@ def test_llama_cpp_needs_two_windows(size):
     with pytest.raises(TextError, match=r"63 tokens, llama\.cpp needs at least 64 in windows of 32") as caught:
         score_protocol("llama.cpp", model(), text, options)
     assert (caught.value.id, caught.value.exit_code) == ("protocol.too_short", 4)
-    assert caught.value.hint == "a smaller --context needs fewer"
+    assert caught.value.hint == "a smaller `context` needs fewer"
 
 
 def test_llama_cpp_without_a_full_window():

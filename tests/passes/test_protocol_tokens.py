@@ -94,7 +94,7 @@ def test_special_strings_as_text_are_refused_where_the_tool_builds_its_tokens_an
     saved(tmp_path / "m", "qwen3", bos=0, eos=0, config={"bos_token": END, "eos_token": END})
     checkpoint = open_checkpoint(tmp_path / "m", LoadOptions(special_strings="text"))
     assert checkpoint_of_tool("lm-eval", checkpoint).tokenizer is not checkpoint.tokenizer
-    with pytest.raises(UsageError, match="--special-strings text: lm-eval reads special strings as control ids"):
+    with pytest.raises(UsageError, match="`special_strings` text: lm-eval reads special strings as control ids"):
         score_protocol("lm-eval", checkpoint, StringSource([TEXT]), ScoreOptions(context=CONTEXT))
 
 
@@ -102,7 +102,7 @@ def test_special_strings_as_text_are_refused_where_the_tool_builds_its_tokens_an
 def test_the_bos_of_config_json_is_no_prefix_of_lm_eval(bos, tmp_path):
     built = saved(tmp_path / "m", bos=bos, eos=264, config=CHATML)
     said, result, notices, checkpoint = said_and_scored("lm-eval", tmp_path / "m", built)
-    assert checkpoint.tokenizer.bos_id == bos  # of --bos always, for want of another
+    assert checkpoint.tokenizer.bos_id == bos  # of `bos` always, for want of another
     assert result.nats_per_token == pytest.approx(said.mean, rel=1e-6)
     assert notices == []
     with pytest.raises(UsageError, match="evaluate: puts a BOS"):
@@ -169,7 +169,7 @@ def test_tokens_after_a_text_are_told(tmp_path):
 
 
 def test_a_tokenizer_of_another_folder(tmp_path):
-    """--tokenizer: the class is that of the tokenizer's own folder, or none where it is a file."""
+    """`tokenizer`: the class is that of the tokenizer's own folder, or none where it is a file."""
     saved(tmp_path / "m", "gpt2")
     other = folder(tmp_path / "other", family="qwen3")
     for given, classes in ((other, "Qwen2Tokenizer"), (other / "tokenizer.json", None)):

@@ -157,7 +157,7 @@ def test_lm_eval_doubles_a_bos_but_not_one_that_the_text_has():
 def test_words_of_a_run_without_text():
     _, result = score_protocol("lm-eval", checkpoint(SmallModel()), StringSource(ONE), ScoreOptions(keep_text=False))
     assert result.value is None
-    assert result.notes == ["word_perplexity: not given, the run was stored with --no-text"]
+    assert result.notes == ["word_perplexity: not given, the run was stored with `keep_text=False`"]
     _, kept = score_protocol("lm-eval", checkpoint(SmallModel()), StringSource(ONE))
     assert kept.table["value"][1:].tolist() == result.table["value"][1:].tolist()
     assert kept.table["count"][0] == len(ONE[0].split())

@@ -286,7 +286,7 @@ def test_carriage_returns_get_the_hint_that_helps():
     tokenizer = ByteTokenizer(unknown_byte=ord("\r"))
     with pytest.raises(TextError) as caught:
         score(checkpoint(tokenizer=tokenizer), source(["a\r\nb"]))
-    assert "--newlines lf" in caught.value.hint
+    assert "`newlines` lf" in caught.value.hint
 
 
 @pytest.mark.parametrize("texts", [[], [""], ["", ""]])

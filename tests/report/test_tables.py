@@ -164,7 +164,8 @@ def test_a_narrow_terminal_breaks_headers_and_folds_texts():
 def test_only_the_first_rows_are_shown():
     table = pd.DataFrame({"n": range(45)})
     shown = to_terminal(table, "t", [], 80)
-    assert "(5 more rows; --csv writes all of them)" in shown
+    assert "(5 more rows)" in shown
+    assert "(5 more rows; all are in x.csv)" in to_terminal(table, "t", [], 80, "all are in x.csv")
     assert shown.split().count("39") == 1
     assert "44" not in shown
 

@@ -44,11 +44,11 @@ def resumed(path, **choices):
 
 
 def damaged(path, words):
-    """Check that a run is refused, and that --overwrite is named and does make it anew."""
+    """Check that a run is refused, and that `overwrite` is named and does make it anew."""
     with pytest.raises(OutputError, match=words) as caught:
         score_texts(path)
     assert (caught.value.id, caught.value.exit_code) == ("run.damaged", 6)
-    assert "--overwrite" in caught.value.hint
+    assert "`overwrite`" in caught.value.hint
     return resumed(path, overwrite=True)
 
 

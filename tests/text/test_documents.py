@@ -197,7 +197,7 @@ def test_records_that_are_scored_as_plain_text_are_told(tmp_path, name):
     documents, notices = read(path)
     assert [document.text for document in documents] == [data.decode()]
     assert notices == [
-        f"{path}: scored as plain text, with brackets, keys and quotes; --text-field NAME reads one JSON record a line"
+        f"{path}: scored as plain text, with brackets, keys and quotes; `text_field` NAME reads one JSON record a line"
     ]
     assert read(path, text_field="text")[1] == []
     (tmp_path / "texts" / "z.csv").write_bytes(b"a,b\n")

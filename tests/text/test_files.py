@@ -122,7 +122,7 @@ def test_max_bytes_counts_all_files_and_what_gzip_expands_to(tmp_path):
     (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"b" * 4, mtime=0))
     assert texts(tmp_path, max_bytes=10) == ["aaaaaa", "bbbb"]
     error = refused(TextError, "text.too_large", lambda: texts(tmp_path, max_bytes=9))
-    assert "b.txt.gz: the text has more than 9 bytes (--max-bytes)" in error.message
+    assert "b.txt.gz: the text has more than 9 bytes (`max_bytes`)" in error.message
 
 
 def test_max_bytes_counts_separators_and_blank_lines_too(tmp_path):

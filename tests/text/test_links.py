@@ -32,7 +32,7 @@ def test_a_link_out_of_the_folder_is_told_and_followed_only_when_asked(folder):
     assert texts == ["texts/a.txt"]
     assert (
         notice
-        == f"{folder}/file.txt (and 1 other): leads out of the folder and is not followed; --follow-links follows it"
+        == f"{folder}/file.txt (and 1 other): leads out of the folder and is not followed; `follow_links` follows it"
     )
     texts, (notice,) = read(folder, follow_links=True)
     assert texts == ["texts/a.txt", "elsewhere/b.txt", "elsewhere/b.txt"]
@@ -90,7 +90,7 @@ def test_a_folder_of_nothing_but_links_out_says_how_to_read_it(folder):
     with pytest.raises(UsageError) as caught:
         open_text(folder)
     assert caught.value.id == "text.empty_folder"
-    assert "--follow-links" in caught.value.message
+    assert "`follow_links`" in caught.value.message
 
 
 def test_a_key_twice_is_told_with_its_lines(tmp_path):

@@ -242,7 +242,7 @@ def _notes(runs: tuple[Run, Run], text: SharedText, sums: SpanSums) -> list[str]
         if vanished := why_not_per_word(run.counts):
             notes.append(f"{visible(run.name, 80)}: documents left out, {vanished}")
     if not any(run.settings.text.kept for run in runs):
-        notes.append("no text of the spans: both runs were made with --no-text")
+        notes.append("no text of the spans: both runs were made with `keep_text=False`")
     return [*notes, UPPER_BOUND]
 
 
@@ -257,5 +257,5 @@ def _interval_note(sums: SpanSums) -> str | None:
         return None
     return (
         f"one document: intervals resample {sums.clusters} blocks of about 16 KiB of text and are a lower bound; "
-        "give documents (a folder, a JSONL, --split-documents) for better ones"
+        "give documents (a folder, a JSONL, `split_documents`) for better ones"
     )

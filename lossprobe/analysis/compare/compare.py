@@ -23,7 +23,7 @@ class Compared:
         comparison: paired token by token; None where the models have different tokens.
         changes: where they differ, by token or by slice; None like that.
         byte_comparison: through the bytes of the text; None where the tokens are the same.
-        divergence: of the whole predicted distributions; None without --kl.
+        divergence: of the whole predicted distributions; None where it was not measured.
         notes: what a reader must know, one line each.
     """
 

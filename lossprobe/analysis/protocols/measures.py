@@ -51,7 +51,7 @@ def _per_word(sums: Sums, notes: list[str]) -> list[Row]:
     run = sums.run
     words = _words(run)
     if words is None:
-        notes.append("word_perplexity: not given, the run was stored with --no-text")
+        notes.append("word_perplexity: not given, the run was stored with `keep_text=False`")
     size = int(run.counts["bytes"])
     documents = int(run.counts["documents"])
     whole = _whole_text(run, "word_perplexity, byte_perplexity and bits_per_byte", notes)

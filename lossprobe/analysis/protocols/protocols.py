@@ -81,7 +81,7 @@ def measure_protocol(run: Run, protocol: str) -> ProtocolScore:
     if special and about.special_strings == "text":
         notes.append(
             f"{plural(special, 'special string')} of the text read as control ids, which {protocol} itself reads as "
-            "text: --special-strings text"
+            "text: `special_strings` text"
         )
     rows = FORMULAS[about.measure](sums, notes)
     counts = run.counts

@@ -26,7 +26,7 @@ def find_clusters(run: Run) -> Clusters:
     if blocks > 1:
         note = (
             f"one document: intervals resample {blocks} blocks of {format_count(BLOCK_TOKENS)} tokens "
-            "and are a lower bound; give documents (a folder, a JSONL, --split-documents) for better ones"
+            "and are a lower bound; give documents (a folder, a JSONL, `split_documents`) for better ones"
         )
     else:
         note = f"one document of fewer than {format_count(2 * BLOCK_TOKENS)} tokens: no interval can be given"

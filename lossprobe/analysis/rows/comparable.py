@@ -52,7 +52,7 @@ def refuse_different(runs: Sequence[Run]) -> None:
             raise NotComparableError(
                 "runs.different",
                 f"{names} differ in {', '.join(found)}",
-                hint="score both with the same text and options, or look anyway with --allow-different",
+                hint="score both with the same text and options, or look anyway with `allow_different`",
             )
 
 

@@ -22,7 +22,7 @@ def field_source(run: Run, name: str) -> str:
     return f"(SELECT tokens.*, field FROM tokens JOIN {named} USING (document))"
 
 
-def refuse_missing_field(run: Run, name: str, asked: str = "--by") -> None:
+def refuse_missing_field(run: Run, name: str, asked: str = "`by`") -> None:
     """Refuse a field that no record has.
 
     Raises:

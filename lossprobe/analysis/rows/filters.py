@@ -1,4 +1,4 @@
-"""`--where`: comparisons of stored columns with numbers, turned into SQL that can hold nothing else."""
+"""`where`: comparisons of stored columns with numbers, turned into SQL that can hold nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMPARISON = re.compile(
 
 
 def where_sql(conditions: Sequence[str]) -> str:
-    """Return one SQL condition for several `--where` texts, all of which must hold.
+    """Return one SQL condition for several `where` texts, all of which must hold.
 
     Raises:
         UsageError: anything but COLUMN SIGN NUMBER, joined by `and`.
@@ -41,7 +41,7 @@ def _comparison(text: str) -> str:
     if match is None or name is None or number is None:
         raise UsageError(
             "where.syntax",
-            f"--where '{visible(text.strip(), 60)}': expected COLUMN < <= = != >= > NUMBER",
+            f"`where` '{visible(text.strip(), 60)}': expected COLUMN < <= = != >= > NUMBER",
             hint=f"columns: {', '.join(sorted(FIELDS))}",
         )
     return f'"{name}" {match["sign"].replace("==", "=")} {number!r}'

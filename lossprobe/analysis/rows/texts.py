@@ -19,7 +19,7 @@ class DocumentTexts:
 
     Attributes:
         run: the run.
-        kept: False when the run was made with --no-text; there is no text then.
+        kept: False when the run was made without its text; there is no text then.
     """
 
     run: Run

@@ -17,7 +17,7 @@ MAX_FILE_BYTES = 64 << 10
 MAX_KEY_PARTS = 32
 PYPROJECT = "pyproject.toml"
 SECTION = ("tool", "lossprobe")
-INIT_HINT = "name one with --config, or write one: lossprobe audit init CHECKPOINT TEXT"
+INIT_HINT = "name one with `config`, or write one: lossprobe audit init CHECKPOINT TEXT"
 PLACE = re.compile(
     r"(?P<reason>.*?)(?: \(at (?:line (?P<line>[0-9]+), column [0-9]+|(?P<end>end of document))\))?", re.DOTALL
 )

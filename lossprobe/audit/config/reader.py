@@ -18,7 +18,6 @@ from lossprobe.audit.settings import (
     ModelSettings,
     StatsSettings,
 )
-from lossprobe.errors import UsageError
 from lossprobe.options.kinds import BadValueError
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.splitting import separator_pattern
@@ -105,9 +104,8 @@ def _check_separator(document: AuditFile, name: str, split: str | None) -> None:
     keys = ("data", name, "split_documents")
     try:
         separator_pattern(split)
-    except UsageError as error:
-        reason = error.message.removeprefix("--split-documents ")
-        text = f"split_documents in {header(document, keys[:2])}: {reason}"
+    except BadValueError as error:
+        text = f"split_documents in {header(document, keys[:2])}: {error}"
         raise document.error("value", keys, text) from None
 
 

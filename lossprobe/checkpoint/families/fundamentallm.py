@@ -198,7 +198,7 @@ def _open_tokenizer(path: Path, given: Path | None) -> CharacterTokenizer:
     file = path.parent / "tokenizer.json" if given is None else given
     if given is None and not stands(file):
         what = "training not finished? tokenizer.json missing next to it"
-        raise refusal("tokenizer.missing", path, what, "give one with --tokenizer")
+        raise refusal("tokenizer.missing", path, what, "give one with `tokenizer`")
     return read_fundamentallm_tokenizer(file / "tokenizer.json" if file.is_dir() else file)
 
 

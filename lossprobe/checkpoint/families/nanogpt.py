@@ -133,7 +133,7 @@ def _parse_args(
     unknown = [key for key in others if not HARMLESS_ARGS.fullmatch(key)]
     if unknown:
         what = f"model_args has unknown keys: {listed(unknown)}; a changed nanoGPT computes something else"
-        hint = f"--ignore-config {visible(unknown[0], 40)}, where you know that it does not matter"
+        hint = f"`ignore_config` {visible(unknown[0], 40)}, where you know that it does not matter"
         raise refusal("checkpoint.bad_config", file.path, what, hint)
     told = (f"model_args: {listed(others)} not looked at: no matter for what it computes",) if others else ()
     for name in SIZES:
@@ -217,11 +217,11 @@ def _open_tokenizer(path: Path, options: LoadOptions, vocab_size: int) -> Tokeni
     beside, given = path.parent / "meta.pkl", options.tokenizer
     if given is None and not stands(beside):
         if vocab_size in GPT2_VOCABULARIES:
-            what = f"vocab {vocab_size} needs --tokenizer with a local tokenizer.json of GPT-2"
+            what = f"vocab {vocab_size} needs `tokenizer` with a local tokenizer.json of GPT-2"
             raise refusal(
                 "tokenizer.missing", path, what, "GPT-2's own is on the Hugging Face hub; nothing is downloaded"
             )
-        what = f"vocab {vocab_size} needs --tokenizer meta.pkl"
+        what = f"vocab {vocab_size} needs `tokenizer` meta.pkl"
         raise refusal("tokenizer.missing", path, what, "nanoGPT keeps it in data/<dataset>/, not with the checkpoint")
     file = beside if given is None else given
     if file.is_dir() and stands(file / "meta.pkl"):

@@ -11,7 +11,7 @@ Key = TypeVar("Key")
 
 
 class Ignored:
-    """The keys of `--ignore-config`, and which of them a configuration has.
+    """The keys of `ignore_config`, and which of them a configuration has.
 
     Args:
         keys: the keys.

@@ -77,5 +77,5 @@ def compute_dtype(stored: str, wanted: str) -> torch.dtype:
         UsageError: a dtype that is not offered.
     """
     if wanted not in DTYPES and wanted != "auto":
-        raise UsageError("checkpoint.dtype", f"--dtype {visible(wanted, 20)}: must be one of {', '.join(DTYPES)}, auto")
+        raise UsageError("checkpoint.dtype", f"`dtype` {visible(wanted, 20)}: must be one of {', '.join(DTYPES)}, auto")
     return DTYPES.get(stored, torch.float32) if wanted == "auto" else DTYPES[wanted]

@@ -92,10 +92,8 @@ class AutoTokenizerChild:
         except CheckpointError as error:
             if error.id != "tokenizer.broken":
                 raise
-            reason = error.message.removeprefix(f"{self._shown}: tokenizer failed: ")
-            raise CheckpointError(
-                "tokenizer.auto_tokenizer", f"{self._shown}: transformers' AutoTokenizer cannot load it: {reason}"
-            ) from None
+            reason = f"transformers' AutoTokenizer cannot load it: {error.reason}"
+            raise CheckpointError("tokenizer.auto_tokenizer", reason, subject=self._shown) from None
         finally:
             self._sandbox.close()
         found = json.loads(facts)

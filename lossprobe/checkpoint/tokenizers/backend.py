@@ -98,7 +98,7 @@ class BackendTokenizer:
         wanted = settings.get("add_bos_token")
         if isinstance(wanted, bool) and self.bos_id is not None and wanted != self.adds_bos:
             does = "adds one" if self.adds_bos else "adds none"
-            notices.append(f"add_bos_token is {wanted}, but tokenizer.json {does}; choose with --bos")
+            notices.append(f"add_bos_token is {wanted}, but tokenizer.json {does}; choose with `bos`")
         self.notices = tuple(f"{shown}: {notice}" for notice in notices)
         if plain:
             self.kind += ", special strings as text"

@@ -148,8 +148,8 @@ class Sandbox:
             if any(sign in words for sign in FULL):
                 raise self._exceeded(memory) from None
             if code == -getattr(signal, "SIGPROF", 0):
-                message = f"{self._shown}: tokenizer ran longer than {seconds:.3g} s"
-                raise CheckpointError("tokenizer.time", message) from None
+                reason = f"tokenizer ran longer than {seconds:.3g} s"
+                raise CheckpointError("tokenizer.time", reason, subject=self._shown) from None
             status, rest = bytearray(), [bytearray(b"".join(words.splitlines()[-1:]) or b"ended with code %d" % code)]
         except BaseException:  # Ctrl-C in the middle of a frame: the next one could not be told from its rest
             self.close()
@@ -159,11 +159,12 @@ class Sandbox:
             raise self._exceeded(memory)
         if status != OK:
             reason = visible(rest[0].decode("utf-8", "replace"), 160)
-            raise CheckpointError(id, f"{self._shown}: tokenizer failed: {reason}")
+            raise CheckpointError(id, reason, subject=f"{self._shown}: tokenizer failed")
         return rest
 
     def _exceeded(self, memory: int) -> CheckpointError:
-        return CheckpointError("tokenizer.memory", f"{self._shown}: tokenizer exceeded {memory / 2**30:.3g} GiB")
+        reason = f"tokenizer exceeded {memory / 2**30:.3g} GiB"
+        return CheckpointError("tokenizer.memory", reason, subject=self._shown)
 
     def _last_words(self) -> bytes:
         self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - LAST_WORDS))

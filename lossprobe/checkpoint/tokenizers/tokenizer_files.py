@@ -65,7 +65,7 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
         raise CheckpointError(
             "tokenizer.missing",
             f"{visible(str(file if path.is_dir() and file.name != TOKENIZER else path), 200)}: no tokenizer.json found",
-            hint="save the tokenizer with transformers' save_pretrained, or name one with --tokenizer",
+            hint="save the tokenizer with transformers' save_pretrained, or name one with `tokenizer`",
         )
     return TokenizerFiles(
         visible(str(file), 200),

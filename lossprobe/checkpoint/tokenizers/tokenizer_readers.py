@@ -94,7 +94,7 @@ class FilesTokenizer(BackendTokenizer):
         try:
             loaded = self._load()
         except CheckpointError as error:
-            return [error.message.removeprefix(f"{self._files.shown}: ")]
+            return [error.told_of(self._files.shown)]
         named = zip(loaded.names, (loaded.bos_id, loaded.eos_id), strict=True)
         self._take_over(*(index if self.added_ids.get(name) == index else None for name, index in named))
         self._named = (loaded.bos_id, loaded.eos_id)
@@ -112,7 +112,7 @@ class FilesTokenizer(BackendTokenizer):
             return []
         return [
             f"AutoTokenizer of transformers {transformers.__version__} takes {loaded.class_name} and makes "
-            f"{' and '.join(differing)}; --protocol scores what a tool sees"
+            f"{' and '.join(differing)}; `protocol` scores what a tool sees"
         ]
 
     def _load(self) -> Loaded:
@@ -137,8 +137,8 @@ class FilesTokenizer(BackendTokenizer):
         if loaded.splits_special:
             raise CheckpointError(
                 "tokenizer.auto_tokenizer",
-                f"{shown}: split_special_tokens is set: AutoTokenizer splits special tokens in a text, which is not "
-                "supported",
+                "split_special_tokens is set: AutoTokenizer splits special tokens in a text, which is not supported",
+                subject=shown,
             )
         made = BackendTokenizer(
             json.loads(loaded.definition.decode("utf-8", "surrogatepass")), {}, shown, tokens=TokenSettings()

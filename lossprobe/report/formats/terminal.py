@@ -23,13 +23,13 @@ TERMINAL_ROWS = 40
 TEXT_WIDTH = 10  # columns a text keeps when its table is too wide
 
 
-def view_to_terminal(view: View, width: int | None = None) -> str:
-    """Return a view as text: its table, the lines below it, and its further tables; `width` as in `to_terminal`."""
+def view_to_terminal(view: View, width: int | None = None, rest: str = "") -> str:
+    """Return a view as text: its table, the lines below it, and its further tables; arguments as in `to_terminal`."""
     pages = [(view.people_table, view.title, view.people_lines), *((frame, title, []) for title, frame in view.more)]
-    return "\n".join(to_terminal(*page, width).rstrip("\n") + "\n" for page in pages)
+    return "\n".join(to_terminal(*page, width, rest).rstrip("\n") + "\n" for page in pages)
 
 
-def to_terminal(table: pd.DataFrame, title: str, lines: Iterable[str], width: int | None = None) -> str:
+def to_terminal(table: pd.DataFrame, title: str, lines: Iterable[str], width: int | None = None, rest: str = "") -> str:
     """Return a table as text for a terminal, at most 40 rows of it, with lines below it.
 
     Numbers are never cut or folded: where a table is too wide, headers break at `_` and texts fold; where that is not
@@ -40,11 +40,12 @@ def to_terminal(table: pd.DataFrame, title: str, lines: Iterable[str], width: in
         title: heading.
         lines: the finding and notes.
         width: columns of the terminal; None asks the terminal.
+        rest: where the rows after the 40th are, for people.
     """
     width = width or Console().width
     grid, needed = _grid(table, width)
     left = len(table) - TERMINAL_ROWS
-    more = [Text(f"({format_count(left)} more rows; --csv writes all of them)")] if left > 0 else []
+    more = [Text(f"({format_count(left)} more rows{rest and f'; {rest}'})")] if left > 0 else []
     text = (
         _printed([Text(visible(title)), ""], width)
         + _printed([grid], max(needed, width))
