@@ -69,7 +69,8 @@ def view_with_options(view: View) -> View:
 
 def result_with_options(result: Value) -> Value:
     """Return a result, a frozen dataclass, whose sentences name options in the place of arguments."""
-    return _worded(result, "")
+    told: Value = _worded(result, "")
+    return told
 
 
 def _worded(value: Any, name: str) -> Any:
