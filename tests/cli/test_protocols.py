@@ -14,7 +14,8 @@ from PIL import Image
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import LoadOptions
-from lossprobe.cli.main import run
+from lossprobe.cli.main import cli, run
+from lossprobe.cli.wording import with_options
 from lossprobe.passes.protocols import score_protocol
 from lossprobe.passes.score import ScoreOptions
 from lossprobe.plan.protocols import PROTOCOLS
@@ -103,7 +104,7 @@ def test_one(protocol, done, few, monkeypatch, capsysbinary):
         assert content[name] == getattr(expected, name), name
     assert run([*arguments, "--table"]) == 0
     words = " ".join(capsysbinary.readouterr().out.decode().split())
-    assert f"as {PROTOCOLS[protocol].tool}" in words
+    assert f"as {with_options(PROTOCOLS[protocol].tool, cli)}" in words
     assert PROTOCOLS[protocol].why in words
     assert expected.headline in words
 
