@@ -13,12 +13,63 @@ import pandas as pd
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_byte, why_not_per_word
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
 from lossprobe.analysis.rows.fields import field_source
-from lossprobe.analysis.stats.jackknife import Clusters, Interval, jackknife_ratio
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
+from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.run.reader import Run
 from lossprobe.text.counts import count_spans
 from lossprobe.units import bits, format_perplexity, perplexity, plural
 
 Transform = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class PerToken:
+    """The loss per token.
+
+    Attributes:
+        tokens_scored: tokens with a loss.
+        nll_nats_per_token: mean loss, and its interval.
+        token_perplexity: exp(nll_nats_per_token), and its interval.
+    """
+
+    tokens_scored: int
+    nll_nats_per_token: float
+    nll_nats_per_token_interval: Interval
+    token_perplexity: float
+    token_perplexity_interval: Interval
+
+
+@dataclass(frozen=True)
+class PerWord:
+    """The loss per word: exp(total nats / scored words), and its interval."""
+
+    word_perplexity: float | None
+    word_perplexity_interval: Interval
+
+
+@dataclass(frozen=True)
+class PerByte:
+    """The loss per UTF-8 byte.
+
+    Attributes:
+        bytes: scored bytes.
+        byte_perplexity: exp(total nats / scored bytes), and its interval.
+        bits_per_byte: total bits / scored bytes, and its interval.
+    """
+
+    bytes: int
+    byte_perplexity: float | None
+    byte_perplexity_interval: Interval
+    bits_per_byte: float | None
+    bits_per_byte_interval: Interval
+
+
+@dataclass(frozen=True)
+class PerCharacter:
+    """The loss per Unicode code point: total bits / scored code points, and its interval."""
+
+    bits_per_char: float | None
+    bits_per_char_interval: Interval
 
 
 @dataclass(frozen=True)
@@ -30,14 +81,7 @@ class Perplexity:
     `notes` says why.
 
     Attributes:
-        tokens_scored: tokens with a loss.
-        nll_nats_per_token: mean loss, and `nll_interval` [low, high].
-        token_perplexity: exp(nll_nats_per_token), and its interval.
-        word_perplexity: exp(total nats / scored words), and its interval.
-        byte_perplexity: exp(total nats / scored bytes), and its interval.
-        bits_per_byte: total bits / scored UTF-8 bytes, and its interval.
-        bits_per_char: total bits / scored Unicode code points, and its interval.
-        bytes: scored bytes.
+        per_token, per_word, per_byte, per_character: the same sum of losses over each of these units.
         documents: documents read.
         uniform_nats: log V, the loss of a model that knows nothing.
         unigram_nats: entropy of the text's own token frequencies, the loss of the best model without context.
@@ -50,20 +94,10 @@ class Perplexity:
             documents, tokens, mean_loss_nats, low, high, perplexity, bits_per_byte.
     """
 
-    tokens_scored: int
-    nll_nats_per_token: float
-    nll_interval: list[float | None]
-    token_perplexity: float
-    token_perplexity_interval: list[float | None]
-    word_perplexity: float | None
-    word_perplexity_interval: list[float | None]
-    byte_perplexity: float | None
-    byte_perplexity_interval: list[float | None]
-    bits_per_byte: float | None
-    bits_per_byte_interval: list[float | None]
-    bits_per_char: float | None
-    bits_per_char_interval: list[float | None]
-    bytes: int
+    per_token: PerToken
+    per_word: PerWord
+    per_byte: PerByte
+    per_character: PerCharacter
     documents: int
     uniform_nats: float
     unigram_nats: float
@@ -77,9 +111,11 @@ class Perplexity:
     @property
     def finding(self) -> str:
         """The result in one line."""
-        gain = self.unigram_nats - self.nll_nats_per_token
+        token = self.per_token
+        gain = self.unigram_nats - token.nll_nats_per_token
         return (
-            f"token perplexity {format_perplexity(self.token_perplexity)} over {plural(self.tokens_scored, 'token')}: "
+            f"token perplexity {format_perplexity(token.token_perplexity)} "
+            f"over {plural(token.tokens_scored, 'token')}: "
             f"{abs(gain):.3f} nats a token {'better' if gain >= 0 else 'worse'} than the text's own unigram frequencies"
         )
 
@@ -113,35 +149,31 @@ def measure_perplexity(run: Run, by: str | None = None) -> Perplexity:
             ("characters", not no_bytes),
         )
     }
-    token = per["tokens"]
-    assert token is not None
-    word, byte, character = per["words"], per["bytes"], per["characters"]
-    table = _table(per, totals)
     return Perplexity(
-        tokens_scored=int(totals["tokens"].sum()),
-        nll_nats_per_token=token.estimate,
-        nll_interval=[token.low, token.high],
-        token_perplexity=perplexity(token.estimate),
-        token_perplexity_interval=_ends(token, perplexity),
-        word_perplexity=_value(word, perplexity),
-        word_perplexity_interval=_ends(word, perplexity),
-        byte_perplexity=_value(byte, perplexity),
-        byte_perplexity_interval=_ends(byte, perplexity),
-        bits_per_byte=_value(byte, bits),
-        bits_per_byte_interval=_ends(byte, bits),
-        bits_per_char=_value(character, bits),
-        bits_per_char_interval=_ends(character, bits),
-        bytes=int(totals["bytes"].sum()),
+        **_per_unit(per, totals),
         documents=int(run.counts["documents"]),
         uniform_nats=math.log(run.vocab_size),
         unigram_nats=unigram_entropy(run),
         interval_unit=clusters.unit,
         coverage=measure_coverage(run),
         notes=notes,
-        table=table,
+        table=_table(per, totals),
         by=by,
         groups=None if by is None else group_losses(run, by, not no_bytes),
     )
+
+
+def _per_unit(per: dict[str, Estimate | None], totals: pd.DataFrame) -> dict[str, Any]:
+    """Return the groups of `Perplexity` by unit, from the nats per unit."""
+    nll, byte = per["tokens"], per["bytes"]
+    assert nll is not None
+    token = nll.map(perplexity)
+    return {
+        "per_token": PerToken(int(totals["tokens"].sum()), nll.value, nll.interval, token.value, token.interval),
+        "per_word": PerWord(*_shown(per["words"], perplexity)),
+        "per_byte": PerByte(int(totals["bytes"].sum()), *_shown(byte, perplexity), *_shown(byte, bits)),
+        "per_character": PerCharacter(*_shown(per["characters"], bits)),
+    }
 
 
 def cluster_totals(run: Run, clusters: Clusters) -> pd.DataFrame:
@@ -228,17 +260,12 @@ def group_losses(run: Run, by: str, tiles: bool) -> pd.DataFrame:
     return frame[columns].sort_values(["mean_loss_nats", "group"], ascending=[False, True], ignore_index=True)
 
 
-def _value(interval: Interval | None, transform: Transform) -> float | None:
-    return None if interval is None else transform(interval.estimate)
+def _shown(found: Estimate | None, transform: Transform) -> tuple[float | None, Interval]:
+    """Return a number made of nats per unit, and its interval; None where there is none."""
+    return (None, NO_INTERVAL) if found is None else (transform(found.value), found.interval.map(transform))
 
 
-def _ends(interval: Interval | None, transform: Transform) -> list[float | None]:
-    if interval is None or interval.low is None or interval.high is None:
-        return [None, None]
-    return [transform(interval.low), transform(interval.high)]
-
-
-def _table(per: dict[str, Interval | None], totals: pd.DataFrame) -> pd.DataFrame:
+def _table(per: dict[str, Estimate | None], totals: pd.DataFrame) -> pd.DataFrame:
     measures = (
         ("nll", "nats per token", "tokens", float),
         ("token_perplexity", "per token", "tokens", perplexity),
@@ -249,9 +276,8 @@ def _table(per: dict[str, Interval | None], totals: pd.DataFrame) -> pd.DataFram
     )
     rows = []
     for measure, unit, of, transform in measures:
-        interval = per[of]
-        low, high = _ends(interval, transform)
-        rows.append((measure, _value(interval, transform), low, high, unit, round(float(totals[of].sum()))))
+        value, interval = _shown(per[of], transform)
+        rows.append((measure, value, *interval, unit, round(float(totals[of].sum()))))
     return pd.DataFrame(rows, columns=["measure", "value", "low", "high", "unit", "count"]).astype(
         {"value": float, "low": float, "high": float}
     )

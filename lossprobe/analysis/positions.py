@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
-from lossprobe.analysis.stats.jackknife import Clusters, Interval, around
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
+from lossprobe.analysis.stats.jackknife import Clusters, around
 from lossprobe.analysis.stats.octaves import octave_sql
 from lossprobe.analysis.stats.power_law import FOLDS, FoldSums, PowerLaw, fit_power_law
 from lossprobe.run.reader import Run
@@ -37,7 +38,7 @@ class PositionLosses:
         loss50_minus_loss500: mean loss at about 50 tokens of context minus that at about 500, over the documents (or
             blocks) that have both, so that it compares the same texts; positive means that more context helps
             (in-context learning; Olsson et al. 2022 give it the other sign). None where none has both.
-        loss50_minus_loss500_interval: its [low, high].
+        loss50_minus_loss500_interval: its 95 % jackknife-t interval.
         early_range, late_range: the contexts averaged for it, first and last.
         fit: a + b (t + 1)^−α over t ≥ 1, or None where it does not settle; descriptive, never extrapolate.
         interval_unit: "document" or "block".
@@ -49,7 +50,7 @@ class PositionLosses:
     table: pd.DataFrame = field(repr=False)
     every: pd.DataFrame = field(repr=False)
     loss50_minus_loss500: float | None
-    loss50_minus_loss500_interval: list[float | None]
+    loss50_minus_loss500_interval: Interval
     early_range: list[int]
     late_range: list[int]
     fit: PowerLaw | None
@@ -111,8 +112,8 @@ def measure_positions(run: Run, by: str = "context", bins: str = "geometric") ->
         bins=bins,
         table=geometric if bins == "geometric" else every,
         every=every,
-        loss50_minus_loss500=None if difference is None else difference.estimate,
-        loss50_minus_loss500_interval=[None, None] if difference is None else [difference.low, difference.high],
+        loss50_minus_loss500=None if difference is None else difference.value,
+        loss50_minus_loss500_interval=NO_INTERVAL if difference is None else difference.interval,
         early_range=list(early),
         late_range=list(late),
         fit=fit,
@@ -135,7 +136,7 @@ def score_ranges(largest: int) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def early_minus_late(
     run: Run, clusters: Clusters, column: str, ranges: tuple[tuple[int, int], tuple[int, int]]
-) -> tuple[Interval | None, int]:
+) -> tuple[Estimate | None, int]:
     """Return the difference of two ranges' mean losses over the clusters that have both, and how many these are."""
     early, late = (f"{column} BETWEEN {first} AND {last}" for first, last in ranges)
     sums = run.query(f"""
@@ -146,11 +147,11 @@ def early_minus_late(
     if not len(sums):
         return None, 0
     total = sums.sum(axis=0)
-    estimate = float(total[0] / total[1] - total[2] / total[3])
+    value = float(total[0] / total[1] - total[2] / total[3])
     if len(sums) < 2:
-        return Interval(estimate, None, None), 1
+        return Estimate(value), 1
     rest = total - sums
-    return around(estimate, rest[:, 0] / rest[:, 1] - rest[:, 2] / rest[:, 3]), len(sums)
+    return around(value, rest[:, 0] / rest[:, 1] - rest[:, 2] / rest[:, 3]), len(sums)
 
 
 def _positions(axis: str, frame: pd.DataFrame, first: Callable[[int], int], last: Callable[[int], int]) -> pd.DataFrame:

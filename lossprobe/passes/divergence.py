@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lossprobe.analysis.compare.divergence import Divergence
-from lossprobe.analysis.compare.divergence_tally import ComparedTokens, DivergenceTally
+from lossprobe.analysis.compare.divergence_tally import DivergenceTally, TokenDivergences
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
 from lossprobe.errors import NotComparableError, NothingToScoreError
 from lossprobe.passes.known_text import read_again, text_sha256, tokens_of
@@ -70,7 +70,7 @@ def measure_divergence(
     passing = PassOptions(options.batch_size, advance=advance)
     planned = plan_documents((tokens for _, tokens in _tokenized(source, sha256, first.tokenizer)), policy)
     for part in cut_parts(planned):
-        tally.add(ComparedTokens(**vars(compare_part((first, second), part, passing))))
+        tally.add(TokenDivergences(**vars(compare_part((first, second), part, passing))))
     return tally.result(_notes(first, second, policies))
 
 

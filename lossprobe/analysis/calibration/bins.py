@@ -18,6 +18,7 @@ from scipy.special import erf
 
 from lossprobe.analysis.rows.outcomes import CORRECT, TOP_PROB, refuse_not_finite
 from lossprobe.analysis.rows.ranked_values import ranked_batches, values_at
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.run.reader import Run
@@ -261,13 +262,12 @@ def bin_table(sums: Floats, edges: Floats) -> pd.DataFrame:
     ).astype({"gap_low": float, "gap_high": float})
 
 
-def _gap_interval(sums: Floats) -> tuple[float | None, float | None]:
+def _gap_interval(sums: Floats) -> Interval:
     """Return the interval of mean x − mean o in one bin, from its sums [G, 5]."""
     own = sums[sums[:, 0] > 0]
     if not len(own):
-        return None, None
-    interval = jackknife_ratio(own[:, 1] - own[:, 2], own[:, 0])
-    return interval.low, interval.high
+        return NO_INTERVAL
+    return jackknife_ratio(own[:, 1] - own[:, 2], own[:, 0]).interval
 
 
 def _spread(x: Floats, xx: Floats) -> Floats:

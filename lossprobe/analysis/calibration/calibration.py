@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,8 +14,9 @@ from lossprobe.analysis.calibration.smoothing import MeasuredModel, SmoothingPan
 from lossprobe.analysis.calibration.temperature import Temperature, fit_temperature, tempered_rows
 from lossprobe.analysis.calibration.temperature_fit import Sample, read_sample
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.comparable import differing, refuse_different, same_tokens
-from lossprobe.analysis.stats.resampling import RESAMPLES, SEED, Measure, at_most
+from lossprobe.analysis.rows.same_tokens import differing, refuse_different, same_tokens
+from lossprobe.analysis.stats.interval import Interval
+from lossprobe.analysis.stats.resampling import RESAMPLES, SEED, CalibrationMeasure, at_most
 from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
 
@@ -31,7 +31,7 @@ class ModelCalibration:
         tokens_scored: tokens with a loss.
         clusters: documents (or blocks of 4,096 tokens) that intervals resample, merged into at most 1,000 groups.
         interval_unit: "document" or "block".
-        measures: name → `Measure`, in the order of `calibration_measures.MEASURES`.
+        measures: name → `CalibrationMeasure`, in the order of `measures.MEASURES`.
         bins: one row per bin of `binning` "equal width", "equal mass" (by the confidence of the first choice) and
             "log10 p" (all pairs of token and vocabulary entry): low, high, count, mean_probability, hit_rate, gap
             (probability − hit rate) with gap_low, gap_high; NaN in empty bins.
@@ -45,7 +45,7 @@ class ModelCalibration:
     tokens_scored: int
     clusters: int
     interval_unit: str
-    measures: dict[str, Measure]
+    measures: dict[str, CalibrationMeasure]
     bins: pd.DataFrame = field(repr=False)
     temperature: Temperature
     effective_smoothing: EffectiveSmoothing
@@ -56,11 +56,11 @@ class ModelCalibration:
         """The result in one line."""
         gap, ece = self.measures["confidence_gap"], self.measures["ece"]
         assert gap.value is not None
-        known = gap.low is not None and gap.high is not None
-        sure = known and not (gap.low or 0.0) <= 0.0 <= (gap.high or 0.0)
+        low, high = gap.interval
+        sure = low is not None and high is not None and not low <= 0.0 <= high
         verdict = f"{'over' if gap.value > 0 else 'under'}-confident, " if sure else ""
         verdict += f"confidence − accuracy {gap.value:+.3f}"
-        verdict += f" [{gap.low:+.3f}, {gap.high:+.3f}]" if known else " (no interval)"
+        verdict += " (no interval)" if low is None else f" {gap.interval.shown('+.3f')}"
         fit = self.temperature.temperature
         best = "no temperature fit" if fit is None else f"best temperature {fit:.3f}"
         return f"{self.name}: {verdict}, ECE {ece.value:.3f} (noise floor {ece.noise_floor:.3f}), {best}"
@@ -77,7 +77,7 @@ class Calibration:
         by: name of the slices, or None.
         slices: one row per model and slice; see `slices.Slices`.
         seed: seed of the bootstrap and of simulated noise floors.
-        resamples: how often the bootstrap resampled (smooth ECE: `calibration_measures.SMOOTH_RESAMPLES`).
+        resamples: how often the bootstrap resampled (smooth ECE: `measures.SMOOTH_RESAMPLES`).
         notes: what a reader must know, one line each.
     """
 
@@ -184,12 +184,14 @@ def _measure_table(model: ModelCalibration) -> pd.DataFrame:
         {
             "model": model.name,
             "measure": name,
-            **{
-                key: math.nan if (value := getattr(measure, key)) is None else value
-                for key in ("value", "low", "high", "noise_floor", "z", "design_effect")
-            },
+            "value": measure.value,
+            **measure.interval._asdict(),
+            "noise_floor": measure.noise_floor,
+            "z": measure.z,
+            "design_effect": measure.design_effect,
             "unit": MEASURES[name],
         }
         for name, measure in model.measures.items()
     ]
-    return pd.DataFrame(rows)
+    numbers = ("value", *Interval._fields, "noise_floor", "z", "design_effect")
+    return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float))

@@ -23,6 +23,7 @@ import pandas as pd
 from lossprobe.analysis.calibration.vocabulary import BINS, LOWEST, PER_DECADE, vocabulary_sums
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.outcomes import outcome_sums
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.analysis.stats.resampling import Floats, at_most
 from lossprobe.run.reader import Run
@@ -47,7 +48,7 @@ class EffectiveSmoothing:
 
     Attributes:
         slope_epsilon: from the accuracy of the first choice against its confidence.
-        slope_interval: its 95 % jackknife-t [low, high] over documents or blocks.
+        slope_epsilon_interval: its 95 % jackknife-t interval over documents or blocks.
         tail_epsilon: from probabilities below `tau`: what the model gave, and how often these entries came.
         mode_epsilon: from the most frequent log10 p, to ± 12 %; None where that is below 10^−12.
         tail_iqr_nats: interquartile range of log p over all pairs of token and vocabulary entry; None where the lower
@@ -60,7 +61,7 @@ class EffectiveSmoothing:
     """
 
     slope_epsilon: float | None
-    slope_interval: list[float | None]
+    slope_epsilon_interval: Interval
     tail_epsilon: float | None
     mode_epsilon: float | None
     tail_iqr_nats: float | None
@@ -88,12 +89,12 @@ def effective_smoothing(run: Run) -> EffectiveSmoothing:
     edge = tau_edge(run.vocab_size)
     tail, mode = tail_epsilon(bins, run.vocab_size, edge), mode_epsilon(bins[:, 0], run.vocab_size)
     spread = interquartile_nats(bins[:, 0])
-    against = _objection({"slope": slope, "tail": tail, "floor": mode}, spread, interval[0])
+    against = _objection({"slope": slope, "tail": tail, "floor": mode}, spread, interval.low)
     shown = f"slope {_shown(slope)}, tail {_shown(tail)}, floor {_shown(mode)}"
     epsilon = None if against else float(np.median([value for value in (slope, tail, mode) if value is not None]))
     return EffectiveSmoothing(
         slope_epsilon=slope,
-        slope_interval=interval,
+        slope_epsilon_interval=interval,
         tail_epsilon=tail,
         mode_epsilon=mode,
         tail_iqr_nats=spread,
@@ -105,27 +106,28 @@ def effective_smoothing(run: Run) -> EffectiveSmoothing:
     )
 
 
-def slope_epsilon(sums: pd.DataFrame, vocab_size: int) -> tuple[float | None, list[float | None]]:
+def slope_epsilon(sums: pd.DataFrame, vocab_size: int) -> tuple[float | None, Interval]:
     """Return ε = 1 − 1 / slope and its interval, from `outcome_sums`; None where the slope is not positive.
 
     With K = 2, x = .75 and always right, the slope is (1/2 · 1/4) / (1/4)² = 2:
 
     >>> one = {"tokens": 1, "confidence": 0.75, "correct": 1, "confidence2": 0.5625, "confidence_correct": 0.75}
     >>> slope_epsilon(pd.DataFrame([one, one]), 2)
-    (0.5, [0.5, 0.5])
+    (0.5, Interval(low=0.5, high=0.5))
     """
     chance = 1.0 / vocab_size
     square = sums["confidence2"] - 2 * chance * sums["confidence"] + chance**2 * sums["tokens"]
     product = sums["confidence_correct"] - chance * (sums["confidence"] + sums["correct"]) + chance**2 * sums["tokens"]
     if not square.sum() > 0.0:
-        return None, [None, None]
+        return None, NO_INTERVAL
     slope = jackknife_ratio(product, square)
-    if not slope.estimate > 0.0:
-        return None, [None, None]
-    estimate = 1.0 - 1.0 / slope.estimate
-    if slope.low is None or slope.high is None or slope.low <= 0.0:  # ε has no lower end where the slope may be 0
-        return estimate, [None, None]
-    return estimate, [1.0 - 1.0 / slope.low, 1.0 - 1.0 / slope.high]
+    if not slope.value > 0.0:
+        return None, NO_INTERVAL
+    epsilon = 1.0 - 1.0 / slope.value
+    low, _ = slope.interval
+    if low is None or low <= 0.0:  # ε has no lower end where the slope may be 0
+        return epsilon, NO_INTERVAL
+    return epsilon, slope.interval.map(lambda end: 1.0 - 1.0 / end)
 
 
 def tau_edge(vocab_size: int) -> int:

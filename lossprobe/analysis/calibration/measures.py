@@ -34,8 +34,16 @@ from lossprobe.analysis.calibration.vocabulary import (
     vocabulary_table,
 )
 from lossprobe.analysis.rows.outcomes import outcome_sums, standard_errors
-from lossprobe.analysis.stats.jackknife import Clusters, Interval, jackknife_ratio
-from lossprobe.analysis.stats.resampling import Draws, Floats, Measure, Statistic, bootstrap, bootstrap_error
+from lossprobe.analysis.stats.interval import Estimate
+from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
+from lossprobe.analysis.stats.resampling import (
+    CalibrationMeasure,
+    Draws,
+    Floats,
+    Statistic,
+    bootstrap,
+    bootstrap_error,
+)
 from lossprobe.run.reader import Run
 
 SMOOTH_RESAMPLES = 100  # each costs some twenty cosine transforms
@@ -133,7 +141,7 @@ def _as_gaps(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def measure_all(run: Run, clusters: Clusters, binned: ErrorSums) -> dict[str, Measure]:
+def measure_all(run: Run, clusters: Clusters, binned: ErrorSums) -> dict[str, CalibrationMeasure]:
     """Return every measure of `MEASURES`.
 
     Means have delete-one jackknife-t intervals, everything else bootstrap intervals; both over clusters.
@@ -142,7 +150,7 @@ def measure_all(run: Run, clusters: Clusters, binned: ErrorSums) -> dict[str, Me
     return {name: found[name] for name in MEASURES}
 
 
-def mean_measures(sums: pd.DataFrame) -> dict[str, Measure]:
+def mean_measures(sums: pd.DataFrame) -> dict[str, CalibrationMeasure]:
     """Return the measures that are means over tokens, from the sums per cluster of `outcomes.outcome_sums`.
 
     The z of the gap and of NLL − entropy need no clusters: under calibration x − o and n − H are martingale
@@ -162,10 +170,11 @@ def mean_measures(sums: pd.DataFrame) -> dict[str, Measure]:
         "confidence_gap": _mean(gap, sums["gap2"], sums["tokens"], z_gap),
         "brier": _mean(sums["brier"], sums["brier2"], sums["tokens"]),
     }
-    return {name: _within(measure, *LIMITS.get(name, (-math.inf, math.inf))) for name, measure in found.items()}
+    cut = {name: found[name].interval.within(*limits) for name, limits in LIMITS.items()}
+    return found | {name: replace(found[name], interval=interval) for name, interval in cut.items()}
 
 
-def binned_measures(binned: ErrorSums) -> dict[str, Measure]:
+def binned_measures(binned: ErrorSums) -> dict[str, CalibrationMeasure]:
     """Return the calibration errors, and the parts of the first choice's Brier score."""
     width, mass, vocabulary = (part.sum(axis=0) for part in (binned.equal_width, binned.equal_mass, binned.vocabulary))
     of_width = partial(_resampled, binned.equal_width)
@@ -185,26 +194,26 @@ def binned_measures(binned: ErrorSums) -> dict[str, Measure]:
     }
 
 
-def _width_error(sums: Floats, statistic: Statistic) -> Interval:
+def _width_error(sums: Floats, statistic: Statistic) -> Estimate:
     """Return an error of sums [G, B, 5] with its interval; under perfect calibration Σ o of a bin is Σ x."""
     return bootstrap_error(sums, sums[..., [0, 1, 1, 3, 3]], sums[..., 0].sum(axis=1), statistic, 1.0)
 
 
-def _largest(sums: Floats) -> Interval:
+def _largest(sums: Floats) -> Estimate:
     """Return the MCE with its interval, over the bins that are large enough in the total."""
     used = sums[..., 0].sum(axis=0) >= MCE_LEAST
     if not used.any():
-        return Interval(math.nan, None, None)
+        return Estimate(math.nan)
     largest = partial(maximum_calibration_error, least=1)
     return _width_error(sums, lambda drawn: largest(drawn[..., used, :]))
 
 
-def _smooth(sums: Floats) -> Interval:
+def _smooth(sums: Floats) -> Estimate:
     calibrated = sums * np.array([1.0, 0.0, 1.0])
     return bootstrap_error(sums, calibrated, sums[..., 0].sum(axis=1), smooth_ece, 1.0, Draws(SMOOTH_RESAMPLES))
 
 
-def _vocabulary(sums: Floats) -> Interval:
+def _vocabulary(sums: Floats) -> Estimate:
     return bootstrap_error(sums, sums[..., [0, 1, 1]], sums[..., 2].sum(axis=1), vocabulary_error, 2.0)
 
 
@@ -213,37 +222,29 @@ def _root_reliability(sums: Floats) -> Floats:
     return np.sqrt(reliability(sums))
 
 
-def _squared(value: Floats, root: Interval) -> Measure:
+def _squared(value: Floats, root: Estimate) -> CalibrationMeasure:
     """Return a squared error, with the squared ends of its root's interval."""
-    ends = (None if end is None else end**2 for end in (root.low, root.high))
-    return _measure(Interval(float(value), *ends))
+    return _measure(Estimate(float(value), root.interval.map(lambda end: end**2)))
 
 
-def _measure(interval: Interval, noise_floor: float | None = None) -> Measure:
-    if math.isnan(interval.estimate):
-        return Measure(None)
-    return Measure(interval.estimate, interval.low, interval.high, noise_floor)
+def _measure(found: Estimate, noise_floor: float | None = None) -> CalibrationMeasure:
+    if math.isnan(found.value):
+        return CalibrationMeasure(None)
+    return CalibrationMeasure(found.value, found.interval, noise_floor)
 
 
-def _within(measure: Measure, least: float, most: float) -> Measure:
-    """Return a measure with its interval cut at what it can be."""
-    if measure.low is None or measure.high is None:
-        return measure
-    return replace(measure, low=max(least, measure.low), high=min(most, measure.high))
-
-
-def _mean(values: pd.Series, squares: pd.Series, tokens: pd.Series, z: float | None = None) -> Measure:
+def _mean(values: pd.Series, squares: pd.Series, tokens: pd.Series, z: float | None = None) -> CalibrationMeasure:
     """Return a mean with its interval, and its variance over that of as many independent tokens."""
-    interval = jackknife_ratio(values, tokens)
+    mean = jackknife_ratio(values, tokens)
     count = float(tokens.sum())
-    independent = (float(squares.sum()) / count - interval.estimate**2) / count
+    independent = (float(squares.sum()) / count - mean.value**2) / count
     effect = None
     if len(values) > 1 and independent > 0:
-        residuals = values - tokens * interval.estimate
+        residuals = values - tokens * mean.value
         groups = len(values)
         effect = groups / (groups - 1) * float((residuals**2).sum()) / count**2 / independent
-    return Measure(interval.estimate, interval.low, interval.high, z=z, design_effect=effect)
+    return CalibrationMeasure(mean.value, mean.interval, z=z, design_effect=effect)
 
 
-def _resampled(sums: Floats, statistic: Statistic, limits: tuple[float, float]) -> Measure:
+def _resampled(sums: Floats, statistic: Statistic, limits: tuple[float, float]) -> CalibrationMeasure:
     return _measure(bootstrap(sums, statistic, *limits))

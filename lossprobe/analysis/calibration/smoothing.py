@@ -25,14 +25,15 @@ from lossprobe.analysis.calibration.temperature import TemperedRows
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.outcomes import CORRECT, TOP5
 from lossprobe.analysis.rows.paired import Ints, PairedRows, PairedSums, paired_sums
-from lossprobe.analysis.stats.jackknife import Interval, jackknife_ratio
+from lossprobe.analysis.stats.interval import Estimate
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.analysis.stats.resampling import Floats, at_most
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, perplexity, plural
 
 LOSS_EDGES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, math.inf)
 COLUMNS = {"nats": "loss_nats", "correct": CORRECT, "top5": TOP5}
-NOTHING = Interval(math.nan, None, None)
+NOTHING = Estimate(math.nan)
 MEASURES = {
     "nll_difference_nats": "nats per token",
     "perplexity_ratio": "ratio",
@@ -101,7 +102,7 @@ class SmoothingPanel:
 
 
 def compare_models(models: Sequence[MeasuredModel], epsilon: float | None = None) -> SmoothingPanel:
-    """Return the comparison of models with the first of them, on the same tokens; see `comparable.same_tokens`.
+    """Return the comparison of models with the first of them, on the same tokens; see `same_tokens.same_tokens`.
 
     Args:
         models: the models; the first one is what the others are compared with.
@@ -155,10 +156,10 @@ def compare_tokens(first: Run, second: Run) -> PairedSums:
     return paired_sums([first, second], COLUMNS, clusters, differences, (loss_range, len(inner) + 1))
 
 
-def after_temperature(first: TemperedRows, second: TemperedRows) -> tuple[Interval, int]:
+def after_temperature(first: TemperedRows, second: TemperedRows) -> tuple[Estimate, int]:
     """Return the mean difference of tempered losses, second − first, over the tokens in both samples, and their number.
 
-    The estimate is NaN where there are no such tokens.
+    It is NaN where there are no such tokens.
     """
     keys = ["document", "token"]
     one = pd.DataFrame({key: getattr(first, key) for key in (*keys, "cluster", "tempered_loss_nats")})
@@ -169,27 +170,25 @@ def after_temperature(first: TemperedRows, second: TemperedRows) -> tuple[Interv
     return _ratio(sums["sum"].to_numpy(float), sums["count"].to_numpy(float)), len(both)
 
 
-def _ratio(numerator: Floats, tokens: Floats) -> Interval:
+def _ratio(numerator: Floats, tokens: Floats) -> Estimate:
     """Return Σ numerator / Σ tokens [G] over the clusters with tokens, NaN without any."""
     own = tokens > 0
     return jackknife_ratio(numerator[own], tokens[own]) if own.any() else NOTHING
 
 
-def _measures(sums: PairedSums, after: Interval, epsilon: float | None) -> dict[str, Interval]:
+def _measures(sums: PairedSums, after: Estimate, epsilon: float | None) -> dict[str, Estimate]:
     """Return the numbers of the table under the names of `MEASURES`."""
     totals = {name: total.sum(axis=1) for name, total in sums.sums.items()}
     nats, correct, top5 = (_ratio(totals[name], totals["tokens"]) for name in COLUMNS)
-    ends = (None if end is None else perplexity(end) for end in (nats.low, nats.high))
     bound = math.nan if epsilon is None else 1.0 / (1.0 - epsilon)
-    ratio = Interval(perplexity(nats.estimate), *ends)
-    values = (nats, ratio, after, correct, top5, Interval(bound, None, None))
+    values = (nats, nats.map(perplexity), after, correct, top5, Estimate(bound))
     return dict(zip(MEASURES, values, strict=True))
 
 
-def _measure_table(pair: dict[str, str], measures: dict[str, Interval]) -> pd.DataFrame:
+def _measure_table(pair: dict[str, str], measures: dict[str, Estimate]) -> pd.DataFrame:
     rows = [
-        {**pair, "measure": name, "value": interval.estimate, "low": interval.low, "high": interval.high, "unit": unit}
-        for (name, interval), unit in zip(measures.items(), MEASURES.values(), strict=True)
+        {**pair, "measure": name, "value": found.value, **found.interval._asdict(), "unit": unit}
+        for (name, found), unit in zip(measures.items(), MEASURES.values(), strict=True)
     ]
     return pd.DataFrame(rows).astype({"value": float, "low": float, "high": float})
 
@@ -205,21 +204,21 @@ def _decomposition(pair: dict[str, str], sums: PairedSums) -> pd.DataFrame:
             {
                 **pair, "loss_low_nats": low, "loss_high_nats": high,
                 "tokens": count, "share_of_tokens": count / whole,
-                "mean_difference_nats": mean.estimate, "low": mean.low, "high": mean.high,
+                "mean_difference_nats": mean.value, **mean.interval._asdict(),
                 "contribution_nats": float(nats[:, index].sum()) / whole,
             }
         )  # fmt: skip
     return pd.DataFrame(rows).astype({"mean_difference_nats": float, "low": float, "high": float})
 
 
-def _winner(pair: dict[str, str], difference: Interval) -> dict[str, object]:
-    low, high = difference.low, difference.high
+def _winner(pair: dict[str, str], difference: Estimate) -> dict[str, object]:
+    low, high = difference.interval
     clear = low is not None and high is not None and not low <= 0.0 <= high
-    if math.isnan(difference.estimate):
+    if math.isnan(difference.value):
         return {"smaller": "n/a", "clear": False}
-    if difference.estimate == 0.0:
+    if difference.value == 0.0:
         return {"smaller": "equal", "clear": clear}
-    return {"smaller": pair["first" if difference.estimate > 0 else "second"], "clear": clear}
+    return {"smaller": pair["first" if difference.value > 0 else "second"], "clear": clear}
 
 
 def _notes(pair: dict[str, str], sums: PairedSums, sampled: int, *, held_out: bool) -> list[str]:

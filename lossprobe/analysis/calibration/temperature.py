@@ -16,7 +16,8 @@ import pandas as pd
 from lossprobe.analysis.calibration.bins import BINS, equal_width_edges, expected_calibration_error
 from lossprobe.analysis.calibration.ladder import COLDEST_BRIER, Integers, LadderScores, tempered
 from lossprobe.analysis.calibration.temperature_fit import ENDS, Fit, Sample, fit_sample, read_sample
-from lossprobe.analysis.stats.jackknife import Interval, jackknife_ratio
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.analysis.stats.resampling import Floats, bootstrap
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
@@ -33,7 +34,7 @@ class Temperature:
 
     Attributes:
         temperature: fitted on all clusters, within [1/4, 4].
-        temperature_interval: its 95 % jackknife-t interval [low, high], over at most 200 groups of clusters.
+        temperature_interval: its 95 % jackknife-t interval, over at most 200 groups of clusters.
         half_temperatures: fitted on the first, third, … cluster, and on the second, fourth, …
         held_out: whether the table scores each half with the temperature of the other half.
         tokens: sampled rows.
@@ -44,7 +45,7 @@ class Temperature:
     """
 
     temperature: float | None
-    temperature_interval: list[float | None]
+    temperature_interval: Interval
     half_temperatures: list[float | None]
     held_out: bool
     tokens: int
@@ -90,7 +91,7 @@ def fit_temperature(run: Run, sample: Sample | None = None) -> Temperature:
     halves = None if fit is None else fit.halves
     return Temperature(
         temperature=None if fit is None else math.exp(-fit.log_beta),
-        temperature_interval=[None, None] if fit is None else fit.interval,
+        temperature_interval=NO_INTERVAL if fit is None else fit.temperature_interval,
         half_temperatures=[None, None] if halves is None else [math.exp(-half) for half in halves],
         held_out=halves is not None,
         tokens=len(sample.rows),
@@ -129,7 +130,7 @@ def _notes(sample: Sample, fit: Fit | None) -> list[str]:
     elif np.isin(fit.all, ENDS).any():
         where = "" if fit.log_beta in ENDS else "in one half "
         notes.append(f"temperature: {where}the loss still falls at the end of the range that a run stores, 1/4 to 4")
-    elif fit.interval[0] is None and fit.halves is not None:
+    elif fit.temperature_interval.low is None and fit.halves is not None:
         notes.append(f"temperature: no interval, without one of the {unit}s there is no minimum")
     if fit.halves is None:
         notes.append(f"temperature: judged on the tokens that it was fitted to; held out, it needs a second {unit}")
@@ -140,17 +141,17 @@ def _notes(sample: Sample, fit: Fit | None) -> list[str]:
 
 def _table(sample: Sample, fit: Fit | None) -> pd.DataFrame:
     """Return the table of `Temperature`; NaN without a fit."""
-    records = [(measure, math.nan, math.nan, Interval(math.nan, None, None)) for measure in MEASURES]
+    records = [(measure, math.nan, math.nan, Estimate(math.nan)) for measure in MEASURES]
     if fit is not None:
         records = _before_and_after(sample, tempered(sample.rows, fit.of_rows(sample)))
     table = pd.DataFrame(
-        [(name, old, new, change.estimate, change.low, change.high) for name, old, new, change in records],
+        [(name, old, new, change.value, *change.interval) for name, old, new, change in records],
         columns=["measure", "before", "after", "change", "low", "high"],
     )
     return table.astype(dict.fromkeys(table.columns[1:], float))
 
 
-def _before_and_after(sample: Sample, after: LadderScores) -> list[tuple[str, float, float, Interval]]:
+def _before_and_after(sample: Sample, after: LadderScores) -> list[tuple[str, float, float, Estimate]]:
     rows = sample.rows
     measures = {
         "nll_nats": (rows.loss_nats, after.loss_nats),
@@ -168,7 +169,7 @@ def _before_and_after(sample: Sample, after: LadderScores) -> list[tuple[str, fl
 
 def _ece(
     sample: Sample, held: npt.NDArray[np.bool_], confidences: tuple[Floats, Floats]
-) -> tuple[float, float, Interval]:
+) -> tuple[float, float, Estimate]:
     """Return the expected calibration error of two confidences of each row, and their difference with its interval."""
     cells = len(sample.sums) * BINS
     tables = []

@@ -31,6 +31,7 @@ from lossprobe.analysis.calibration.ladder import (
 )
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.outcomes import outcome_sums
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, around
 from lossprobe.analysis.stats.resampling import Floats, at_most
 from lossprobe.run.reader import Run
@@ -128,13 +129,13 @@ class Fit:
     Attributes:
         curve: mean loss of all tokens.
         log_beta: −log T at its minimum.
-        interval: of T.
+        temperature_interval: of T.
         halves: float64 [2], −log T of each half; None where one of them has no sampled row.
     """
 
     curve: Curves
     log_beta: float
-    interval: list[float | None]
+    temperature_interval: Interval
     halves: Floats | None
 
     @property
@@ -177,14 +178,13 @@ def fit_sample(sample: Sample) -> Fit | None:
     return Fit(curve, best, _interval(sample.sums, best), Curves.of(halves).minima() if both else None)
 
 
-def _interval(sums: Floats, best: float) -> list[float | None]:
+def _interval(sums: Floats, best: float) -> Interval:
     """Return the interval of T; None where a replicate has no sampled row, or no minimum within the range."""
     without = sums.sum(axis=0) - sums
     if (without[:, COUNT] <= 0).any():  # also where there is one cluster only
-        return [None, None]
+        return NO_INTERVAL
     curves = Curves.of(without)
     replicates = curves.minima()
     if curves.flat().any() or np.isin(replicates, ENDS).any():
-        return [None, None]
-    interval = around(-best, -replicates)
-    return [None if end is None else math.exp(end) for end in (interval.low, interval.high)]
+        return NO_INTERVAL
+    return around(-best, -replicates).interval.map(math.exp)

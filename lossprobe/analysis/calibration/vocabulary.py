@@ -7,13 +7,16 @@ logarithmic: nearly all pairs have a probability near 0. Figures are functions o
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from scipy.special import gammaln, xlog1py, xlogy
 
 from lossprobe.analysis.calibration.bins import scatter
 from lossprobe.analysis.rows.outcomes import not_finite
-from lossprobe.analysis.stats.jackknife import Clusters, Interval, jackknife_ratio
+from lossprobe.analysis.stats.interval import Estimate
+from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.run.reader import Run
 
@@ -100,7 +103,7 @@ def vocabulary_table(sums: Floats) -> pd.DataFrame:
     is NaN without pairs, its interval also where fewer than two clusters have a hit: what never varies shows no spread.
     """
     total = sums.sum(axis=0)
-    intervals = [_ratio(sums[:, bin_]) for bin_ in range(BINS)]
+    ratios = [_ratio(sums[:, bin_]) for bin_ in range(BINS)]
     ends = 10.0 ** (LOWEST + np.arange(BINS) / PER_DECADE)
     return pd.DataFrame(
         {
@@ -110,19 +113,17 @@ def vocabulary_table(sums: Floats) -> pd.DataFrame:
             "pairs": total[:, 0].astype(np.int64),
             "sum_p": total[:, 1],
             "hits": total[:, 2].astype(np.int64),
-            "hits_per_expected": [interval.estimate for interval in intervals],
-            "ratio_low": [interval.low for interval in intervals],
-            "ratio_high": [interval.high for interval in intervals],
+            "hits_per_expected": [ratio.value for ratio in ratios],
+            "ratio_low": [ratio.interval.low for ratio in ratios],
+            "ratio_high": [ratio.interval.high for ratio in ratios],
         }
     ).astype({"ratio_low": float, "ratio_high": float})
 
 
-def _ratio(sums: Floats) -> Interval:
+def _ratio(sums: Floats) -> Estimate:
     """Return hits / Σ p of one bin, sums [G, 3], with its interval cut at 0."""
     own = sums[sums[:, 1] > 0]
     if not len(own):
-        return Interval(float("nan"), None, None)
-    interval = jackknife_ratio(own[:, 2], own[:, 1])
-    if (own[:, 2] > 0).sum() < 2 or interval.low is None:
-        return Interval(interval.estimate, None, None)
-    return Interval(interval.estimate, max(0.0, interval.low), interval.high)
+        return Estimate(math.nan)
+    ratio = jackknife_ratio(own[:, 2], own[:, 1])
+    return Estimate(ratio.value) if (own[:, 2] > 0).sum() < 2 else ratio.within(0.0, math.inf)

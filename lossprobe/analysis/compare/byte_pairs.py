@@ -19,7 +19,8 @@ from lossprobe.analysis.compare.byte_sums import CUTS, SpanSums
 from lossprobe.analysis.per_byte import why_not_per_word
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
 from lossprobe.analysis.rows.texts import DocumentTexts
-from lossprobe.analysis.stats.jackknife import Interval, t_quantile
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
+from lossprobe.analysis.stats.jackknife import t_quantile
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.errors import NotComparableError, OutputError
 from lossprobe.run.names import distinct_names
@@ -29,7 +30,73 @@ from lossprobe.units import format_count, plural, visible, visible_bytes
 TOP = 20
 TEXT_CHARACTERS = 120
 DETECTABLE_ERRORS = 2.8  # 1.960 + 0.842: found with 80 % power at a two-sided 5 %
+UNITS = {
+    "first_bits_per_byte": "bits per byte",
+    "second_bits_per_byte": "bits per byte",
+    "difference_bits_per_byte": "bits per byte",
+    "minimum_detectable": "bits per byte",
+    "p_value": "probability",
+    "design_effect": "ratio",
+    "correlation": "over spans",
+    "first_bytes_per_token": "bytes per token",
+    "second_bytes_per_token": "bytes per token",
+}
 UPPER_BOUND = "bits are those of each model's own tokenization, an upper bound on what the text costs it"
+
+
+@dataclass(frozen=True)
+class ByteCounts:
+    """The text that a comparison rests on.
+
+    Attributes:
+        documents: documents with compared bytes.
+        spans: compared spans.
+        bytes_compared: UTF-8 bytes in them.
+        bytes_left_out: reason → bytes that neither model is judged by: the reasons of `unscored` (the first in the
+            alphabet where a span has several), "no_tokens" (a tokenizer made none of a document), "spans_are_a_guess"
+            (its offsets do not tile the document). With `bytes_compared` they add up to the text.
+    """
+
+    documents: int
+    spans: int
+    bytes_compared: int
+    bytes_left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ByteDifference:
+    """How much two models differ on the same bytes.
+
+    Attributes:
+        first_bits_per_byte, second_bits_per_byte: of each model over the compared bytes.
+        difference_bits_per_byte: second − first, and its interval.
+        first_bytes_per_token, second_bytes_per_token: how far each tokenizer compresses the compared bytes.
+        correlation: of the two models' bits, over spans.
+    """
+
+    first_bits_per_byte: float
+    second_bits_per_byte: float
+    difference_bits_per_byte: float
+    difference_bits_per_byte_interval: Interval
+    first_bytes_per_token: float
+    second_bytes_per_token: float
+    correlation: float | None
+
+
+@dataclass(frozen=True)
+class ByteEvidence:
+    """What a text can show of a difference in bits per byte, and what it shows.
+
+    Attributes:
+        design_effect: variance of the difference over clusters, divided by that of independent spans.
+        p_value: of no difference, two-sided, Student's t; 1 where the models do not differ at all.
+        minimum_detectable: 2.8 standard errors: the difference, in bits per byte, that such a text shows with 80 %
+            power.
+    """
+
+    design_effect: float | None
+    p_value: float | None
+    minimum_detectable: float | None
 
 
 @dataclass(frozen=True)
@@ -41,21 +108,10 @@ class ByteComparison:
 
     Attributes:
         first, second: names of the models, distinct.
-        documents: documents with compared bytes.
-        spans: compared spans.
-        bytes_compared: UTF-8 bytes in them.
-        bytes_left_out: reason → bytes that neither model is judged by: the reasons of `unscored` (the first in the
-            alphabet where a span has several), "no_tokens" (a tokenizer made none of a document), "spans_are_a_guess"
-            (its offsets do not tile the document). With `bytes_compared` they add up to the text.
-        first_bits_per_byte, second_bits_per_byte: of each model over the compared bytes.
-        difference_bits_per_byte: second − first, and its `low` and `high`.
+        counts: the bytes that are compared, and those left out.
+        difference: how much the models differ.
+        evidence: how sure that is.
         interval_unit: "document" or "block".
-        first_bytes_per_token, second_bytes_per_token: how far each tokenizer compresses the compared bytes.
-        correlation: of the two models' bits, over spans.
-        design_effect: variance of the difference over clusters, divided by that of independent spans.
-        p_value: of no difference, two-sided, Student's t; 1 where the models do not differ at all.
-        minimum_detectable: 2.8 standard errors: the difference, in bits per byte, that such a text shows with 80 %
-            power.
         largest: the spans that changed most, increases first and then decreases, each with the largest first: document,
             byte_start, byte_stop, text (at most 120 characters; empty without a stored text), first_bits, second_bits,
             difference_bits.
@@ -68,22 +124,10 @@ class ByteComparison:
 
     first: str
     second: str
-    documents: int
-    spans: int
-    bytes_compared: int
-    bytes_left_out: dict[str, int]
-    first_bits_per_byte: float
-    second_bits_per_byte: float
-    difference_bits_per_byte: float
-    low: float | None
-    high: float | None
+    counts: ByteCounts
+    difference: ByteDifference
+    evidence: ByteEvidence
     interval_unit: str
-    first_bytes_per_token: float
-    second_bytes_per_token: float
-    correlation: float | None
-    design_effect: float | None
-    p_value: float | None
-    minimum_detectable: float | None
     largest: pd.DataFrame = field(repr=False)
     by_cut: pd.DataFrame = field(repr=False)
     notes: list[str]
@@ -92,12 +136,16 @@ class ByteComparison:
     @property
     def finding(self) -> str:
         """The result in one line."""
-        low, high, difference = self.low, self.high, self.difference_bits_per_byte
-        ends = "no interval" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
+        difference, interval = (
+            self.difference.difference_bits_per_byte,
+            self.difference.difference_bits_per_byte_interval,
+        )
+        low, high = interval
         clear = low is not None and high is not None and not low <= 0.0 <= high
         lower = self.first if difference > 0 else self.second
         verdict = f" ({lower} is lower)" if clear else " (not clear which is lower)" if difference else ""
-        over = plural(self.bytes_compared, "byte")
+        over = plural(self.counts.bytes_compared, "byte")
+        ends = interval.shown("+.4f")
         return f"{self.second} − {self.first}: {difference:+.4f} bits per byte {ends} over {over}{verdict}"
 
 
@@ -131,51 +179,50 @@ def compare_bytes(first: Run, second: Run, top: int = TOP) -> ByteComparison:
         raise NotComparableError("runs.no_common_bytes", f"no byte was scored by both models ({reasons})")
     names = distinct_names([first, second])
     largest = _with_text((first, second), sums.largest())
-    return _compared((names[0], names[1]), sums, largest, _notes((first, second), text, sums))
+    return _comparison((names[0], names[1]), sums, largest, _notes((first, second), text, sums))
 
 
-def _compared(names: tuple[str, str], sums: SpanSums, largest: pd.DataFrame, notes: list[str]) -> ByteComparison:
+def _comparison(names: tuple[str, str], sums: SpanSums, largest: pd.DataFrame, notes: list[str]) -> ByteComparison:
     first, second, difference = sums.bits_per_byte()
-    error = _standard_error(difference, sums.clusters)
-    detectable = None if error is None else DETECTABLE_ERRORS * error
-    p_value = _p_value(difference, error, sums.clusters)
-    effect, correlation = sums.design_effect(), sums.correlation()
     compression = [sums.size() / int(tokens) for tokens in sums.tokens]
-    rows = [
-        ("first_bits_per_byte", first.estimate, first.low, first.high, "bits per byte"),
-        ("second_bits_per_byte", second.estimate, second.low, second.high, "bits per byte"),
-        ("difference_bits_per_byte", difference.estimate, difference.low, difference.high, "bits per byte"),
-        ("minimum_detectable", detectable, None, None, "bits per byte"),
-        ("p_value", p_value, None, None, "probability"),
-        ("design_effect", effect, None, None, "ratio"),
-        ("correlation", correlation, None, None, "over spans"),
-        ("first_bytes_per_token", compression[0], None, None, "bytes per token"),
-        ("second_bytes_per_token", compression[1], None, None, "bytes per token"),
-    ]
-    numbers = {"value": float, "low": float, "high": float}
+    found = ByteDifference(
+        first_bits_per_byte=first.value,
+        second_bits_per_byte=second.value,
+        difference_bits_per_byte=difference.value,
+        difference_bits_per_byte_interval=difference.interval,
+        first_bytes_per_token=compression[0],
+        second_bytes_per_token=compression[1],
+        correlation=sums.correlation(),
+    )
+    evidence = _evidence(difference, sums)
+    intervals = {
+        "first_bits_per_byte": first.interval,
+        "second_bits_per_byte": second.interval,
+        "difference_bits_per_byte": difference.interval,
+    }
+    numbers = {**vars(found), **vars(evidence)}
+    rows = [(name, numbers[name], *intervals.get(name, NO_INTERVAL), unit) for name, unit in UNITS.items()]
+    table = pd.DataFrame(rows, columns=["measure", "value", "low", "high", "unit"])
     return ByteComparison(
         first=names[0],
         second=names[1],
-        documents=sums.documents,
-        spans=int(sums.spans.sum()),
-        bytes_compared=sums.size(),
-        bytes_left_out=dict(sums.left_out),
-        first_bits_per_byte=first.estimate,
-        second_bits_per_byte=second.estimate,
-        difference_bits_per_byte=difference.estimate,
-        low=difference.low,
-        high=difference.high,
+        counts=ByteCounts(sums.documents, int(sums.spans.sum()), sums.size(), dict(sums.left_out)),
+        difference=found,
+        evidence=evidence,
         interval_unit=sums.unit,
-        first_bytes_per_token=compression[0],
-        second_bytes_per_token=compression[1],
-        correlation=correlation,
-        design_effect=effect,
-        p_value=p_value,
-        minimum_detectable=detectable,
         largest=largest,
         by_cut=_by_cut(sums),
         notes=notes,
-        table=pd.DataFrame(rows, columns=["measure", "value", "low", "high", "unit"]).astype(numbers),
+        table=table.astype({"value": float, "low": float, "high": float}),
+    )
+
+
+def _evidence(difference: Estimate, sums: SpanSums) -> ByteEvidence:
+    error = _standard_error(difference.interval, sums.clusters)
+    return ByteEvidence(
+        design_effect=sums.design_effect(),
+        p_value=_p_value(difference.value, error, sums.clusters),
+        minimum_detectable=None if error is None else DETECTABLE_ERRORS * error,
     )
 
 
@@ -185,13 +232,13 @@ def _standard_error(interval: Interval, clusters: int) -> float | None:
     return (interval.high - interval.low) / 2 / float(t_quantile(clusters))
 
 
-def _p_value(difference: Interval, error: float | None, clusters: int) -> float | None:
+def _p_value(difference: float, error: float | None, clusters: int) -> float | None:
     """Return the two-sided p of no difference; None without an error, or where all clusters differ by the same."""
     if error is None:
         return None
     if error == 0.0:
-        return 1.0 if difference.estimate == 0.0 else None
-    return 2.0 * float(stdtr(clusters - 1, -abs(difference.estimate) / error))
+        return 1.0 if difference == 0.0 else None
+    return 2.0 * float(stdtr(clusters - 1, -abs(difference) / error))
 
 
 def _by_cut(sums: SpanSums) -> pd.DataFrame:
@@ -202,8 +249,8 @@ def _by_cut(sums: SpanSums) -> pd.DataFrame:
             {
                 "cut": cut, "spans": int(sums.spans[index]), "bytes": sums.size(index),
                 "share_of_bytes": sums.size(index) / sums.size(),
-                "first_bits_per_byte": first.estimate, "second_bits_per_byte": second.estimate,
-                "difference_bits_per_byte": difference.estimate, "low": difference.low, "high": difference.high,
+                "first_bits_per_byte": first.value, "second_bits_per_byte": second.value,
+                "difference_bits_per_byte": difference.value, **difference.interval._asdict(),
                 "contribution_bits_per_byte": sums.contribution(index),
             }
         )  # fmt: skip

@@ -14,7 +14,8 @@ import numpy as np
 
 from lossprobe.analysis.compare.byte_spans import SharedText, Spans
 from lossprobe.analysis.rows.paired import Ints
-from lossprobe.analysis.stats.jackknife import Interval, jackknife_ratio
+from lossprobe.analysis.stats.interval import Estimate
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.units import NATS_PER_BIT
 
@@ -107,12 +108,12 @@ class SpanSums:
         """Return the compared bytes, of all spans or of one of `CUTS`."""
         return int(self._chosen(cut)[:, 2].sum())
 
-    def bits_per_byte(self, cut: int | None = None) -> tuple[Interval, Interval, Interval]:
+    def bits_per_byte(self, cut: int | None = None) -> tuple[Estimate, Estimate, Estimate]:
         """Return bits per byte of the first and the second model, and their difference; NaN without bytes."""
         chosen = self._chosen(cut)
         first, second, size = chosen[chosen[:, 2] > 0].T
         if not len(size):
-            nothing = Interval(math.nan, None, None)
+            nothing = Estimate(math.nan)
             return nothing, nothing, nothing
         one, other, difference = (
             jackknife_ratio(nats / NATS_PER_BIT, size) for nats in (first, second, second - first)

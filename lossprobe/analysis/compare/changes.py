@@ -13,8 +13,8 @@ import pandas as pd
 from lossprobe.analysis.compare.changed_slices import ChangedSlices, changed_slices
 from lossprobe.analysis.compare.changed_tokens import changed_tokens
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.comparable import differing
 from lossprobe.analysis.rows.differences import TESTED_CLUSTERS, TRANSITION_RULE
+from lossprobe.analysis.rows.same_tokens import differing
 from lossprobe.analysis.stats.significance import LEVEL
 from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
@@ -74,7 +74,7 @@ class Changes:
 
 
 def find_changes(first: Run, second: Run, by: str = "token", top: int = 20) -> Changes:
-    """Return what changed between two runs of the same tokens; see `comparable.same_tokens`.
+    """Return what changed between two runs of the same tokens; see `same_tokens.same_tokens`.
 
     Args:
         first: the run to compare with; texts, contexts, classes and clusters are taken from it.

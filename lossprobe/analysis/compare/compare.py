@@ -9,18 +9,18 @@ import pandas as pd
 from lossprobe.analysis.compare.byte_pairs import ByteComparison, compare_bytes
 from lossprobe.analysis.compare.changes import Changes, find_changes
 from lossprobe.analysis.compare.divergence import Divergence
-from lossprobe.analysis.compare.tokens import Comparison, compare_runs
-from lossprobe.analysis.rows.comparable import refuse_different, same_tokenizer, same_tokens
+from lossprobe.analysis.compare.tokens import TokenComparison, compare_runs
+from lossprobe.analysis.rows.same_tokens import refuse_different, same_tokenizer, same_tokens
 from lossprobe.run.reader import Run
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """Two models on one text; differences are second − first.
 
     Attributes:
         table: one row per measure of the comparison: measure, value, low, high, unit.
-        comparison: paired token by token; None where the models have different tokens.
+        token_comparison: paired token by token; None where the models have different tokens.
         changes: where they differ, by token or by slice; None like that.
         byte_comparison: through the bytes of the text; None where the tokens are the same.
         divergence: of the whole predicted distributions; None where it was not measured.
@@ -28,7 +28,7 @@ class Compared:
     """
 
     table: pd.DataFrame = field(repr=False)
-    comparison: Comparison | None
+    token_comparison: TokenComparison | None
     changes: Changes | None
     byte_comparison: ByteComparison | None
     divergence: Divergence | None
@@ -37,16 +37,16 @@ class Compared:
     @property
     def finding(self) -> str:
         """The result in one line."""
-        parts = (self.comparison, self.byte_comparison, self.changes, self.divergence)
+        parts = (self.token_comparison, self.byte_comparison, self.changes, self.divergence)
         return "; ".join(part.finding for part in parts if part is not None)
 
-    def with_divergence(self, divergence: Divergence) -> Compared:
+    def with_divergence(self, divergence: Divergence) -> Comparison:
         """Return the same with the divergence of the two models."""
         notes = list(dict.fromkeys([*self.notes, *divergence.notes]))
         return replace(self, divergence=divergence, notes=notes)
 
 
-def compare(first: Run, second: Run, by: str = "token", top: int = 20, *, allow_different: bool = False) -> Compared:
+def compare(first: Run, second: Run, by: str = "token", top: int = 20, *, allow_different: bool = False) -> Comparison:
     """Return how two runs of one text differ.
 
     Args:
@@ -64,7 +64,7 @@ def compare(first: Run, second: Run, by: str = "token", top: int = 20, *, allow_
         refuse_different([first, second])
     if not same_tokens([first, second]):
         through_bytes = compare_bytes(first, second, top)
-        return Compared(through_bytes.table, None, None, through_bytes, None, through_bytes.notes)
-    comparison, changes = compare_runs(first, second), find_changes(first, second, by, top)
-    notes = list(dict.fromkeys([*comparison.notes, *changes.notes]))
-    return Compared(comparison.table, comparison, changes, None, None, notes)
+        return Comparison(through_bytes.table, None, None, through_bytes, None, through_bytes.notes)
+    tokens, changes = compare_runs(first, second), find_changes(first, second, by, top)
+    notes = list(dict.fromkeys([*tokens.notes, *changes.notes]))
+    return Comparison(tokens.table, tokens, changes, None, None, notes)

@@ -11,7 +11,8 @@ import pandas as pd
 
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
-from lossprobe.analysis.stats.jackknife import Interval, around, jackknife_ratio
+from lossprobe.analysis.stats.interval import Estimate
+from lossprobe.analysis.stats.jackknife import around, jackknife_ratio
 from lossprobe.analysis.stats.quantile_sketch import EXACT, QuantileSketch
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.units import format_count, plural
@@ -23,7 +24,7 @@ SUMS = ["tokens", "finite_kl", "infinite", "same_top", "squared_change", "first_
 
 
 @dataclass(frozen=True)
-class ComparedTokens:
+class TokenDivergences:
     """Scored tokens of a text under two models A and B, [n] in text order.
 
     Attributes:
@@ -62,7 +63,7 @@ class DivergenceTally:
         self._largest = pd.DataFrame(columns=HARDEST_COLUMNS)
         self._last_token = 0
 
-    def add(self, tokens: ComparedTokens) -> None:
+    def add(self, tokens: TokenDivergences) -> None:
         """Add the next tokens of the text."""
         if not len(tokens.token):
             return
@@ -96,7 +97,10 @@ class DivergenceTally:
         part = {name: sums[:, index] for index, name in enumerate(SUMS)}
         total = {name: float(values.sum()) for name, values in part.items()}
         count, infinite = int(total["tokens"]), int(total["infinite"])
-        mean = jackknife_ratio(part["finite_kl"], part["tokens"])
+        mean = jackknife_ratio(part["finite_kl"], part["tokens"]).within(0.0, math.inf)
+        kl = Estimate(math.inf) if infinite else mean
+        same_top = jackknife_ratio(part["same_top"], part["tokens"]).within(0.0, 1.0)
+        change = _root_mean(part["squared_change"], part["tokens"])
         notes = [*notes, *([note] if note else [])]
         if infinite:
             others = f"{total['finite_kl'] / (count - infinite):.6f} nats" if count > infinite else "n/a"
@@ -110,11 +114,14 @@ class DivergenceTally:
             first=self._names[0],
             second=self._names[1],
             tokens=count,
-            mean_kl_nats=Interval(math.inf, None, None) if infinite else _cut(mean, 0.0, math.inf),
+            mean_kl_nats=kl.value,
+            mean_kl_nats_interval=kl.interval,
             kl_percentiles=_percentiles(self._divergences),
             infinite_kl_tokens=infinite,
-            same_top_share=_cut(jackknife_ratio(part["same_top"], part["tokens"]), 0.0, 1.0),
-            rms_target_prob_change=_root_mean(part["squared_change"], part["tokens"]),
+            same_top_share=same_top.value,
+            same_top_share_interval=same_top.interval,
+            rms_target_prob_change=change.value,
+            rms_target_prob_change_interval=change.interval,
             target_prob_change_percentiles=_percentiles(self._changes),
             first_mean_loss=total["first_loss"] / count,
             second_mean_loss=total["second_loss"] / count,
@@ -143,17 +150,10 @@ def _percentiles(sketch: QuantileSketch) -> dict[str, float]:
     return {f"{share:g}": value for share, value in zip(PERCENTILES, sketch.quantiles(PERCENTILES), strict=True)}
 
 
-def _cut(interval: Interval, low: float, high: float) -> Interval:
-    """Return an interval cut to what its number can be."""
-    if interval.low is None or interval.high is None:
-        return interval
-    return Interval(interval.estimate, max(low, interval.low), min(high, interval.high))
-
-
-def _root_mean(squares: Floats, tokens: Floats) -> Interval:
+def _root_mean(squares: Floats, tokens: Floats) -> Estimate:
     """Return √(Σ squares / Σ tokens) with its delete-one jackknife-t interval, cut at 0."""
-    estimate = math.sqrt(squares.sum() / tokens.sum())
+    root = math.sqrt(squares.sum() / tokens.sum())
     if len(tokens) < 2:
-        return Interval(estimate, None, None)
+        return Estimate(root)
     rest = np.maximum(squares.sum() - squares, 0.0) / (tokens.sum() - tokens)
-    return _cut(around(estimate, np.sqrt(rest)), 0.0, math.inf)
+    return around(root, np.sqrt(rest)).within(0.0, math.inf)

@@ -14,8 +14,9 @@ import pandas as pd
 
 from lossprobe.analysis.compare.sums import BINS_PER_OCTAVE, CompareSums, compare_sums
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.comparable import differing
 from lossprobe.analysis.rows.differences import TRANSITION_RULE, GroupSums, mean_changes
+from lossprobe.analysis.rows.same_tokens import differing
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.power import DETECTABLE, tokens_to_decide, tokens_to_detect
 from lossprobe.analysis.stats.resampling import at_most
 from lossprobe.run.names import distinct_names
@@ -43,21 +44,47 @@ UNITS = {
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two runs of the same tokens; differences are second − first, so that positive means the second is worse.
-
-    Intervals are 95 % delete-one jackknife-t intervals over documents (blocks in a single document), [low, high]. A
-    number is None where it cannot be given; `notes` says why.
+class TokenCounts:
+    """How many tokens a comparison rests on.
 
     Attributes:
-        first, second: names of the models, distinct.
         tokens: tokens that both scored; left_out: tokens that only one of them scored.
-        clusters: how many documents (or blocks), merged into at most 1,000 groups; interval_unit: "document", "block".
-        mean_difference_nats: mean d, and mean_difference_interval.
-        perplexity_ratio: second / first, its exponential, and perplexity_ratio_interval.
-        accuracy_difference: in the share of tokens whose first choice was right, and accuracy_difference_interval.
+        forgotten, learned: tokens by `differences.TRANSITION_RULE`.
+    """
+
+    tokens: int
+    left_out: int
+    forgotten: int
+    learned: int
+
+
+@dataclass(frozen=True)
+class TokenDifference:
+    """How much two models differ on the same tokens.
+
+    Attributes:
+        mean_difference_nats: mean d, and its interval.
+        perplexity_ratio: second / first, its exponential, and its interval.
+        accuracy_difference: in the share of tokens whose first choice was right, and its interval.
         correlation: of the two losses over the tokens (Pearson).
         sd_difference_nats: standard deviation of d over the tokens.
+    """
+
+    mean_difference_nats: float | None
+    mean_difference_nats_interval: Interval
+    perplexity_ratio: float | None
+    perplexity_ratio_interval: Interval
+    accuracy_difference: float | None
+    accuracy_difference_interval: Interval
+    correlation: float | None
+    sd_difference_nats: float | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a text can show of a mean difference, and what it shows.
+
+    Attributes:
         design_effect: variance of the mean over clusters, divided by that of independent tokens.
         p_value: two-sided, of no difference; Student's t with clusters − 1 degrees of freedom. 1 for identical losses.
         minimum_detectable_nats: the difference that a text like this one shows with 80 % power at the 5 % level, 2.8
@@ -65,9 +92,30 @@ class Comparison:
         tokens_for_one_percent: tokens needed to detect 1 % more perplexity (ln 1.01 nats) like that.
         tokens_to_decide: how many tokens in all until the interval would exclude 0 if the mean stayed as it is (an even
             chance, since the mean moves as well); None where it does already, or never would.
+    """
+
+    design_effect: float | None
+    p_value: float | None
+    minimum_detectable_nats: float | None
+    tokens_for_one_percent: int | None
+    tokens_to_decide: int | None
+
+
+@dataclass(frozen=True)
+class TokenComparison:
+    """Two runs of the same tokens; differences are second − first, so that positive means the second is worse.
+
+    Intervals are 95 % delete-one jackknife-t intervals over documents (blocks in a single document). A number is None
+    where it cannot be given; `notes` says why.
+
+    Attributes:
+        first, second: names of the models, distinct.
+        counts: the tokens.
+        clusters: how many documents (or blocks), merged into at most 1,000 groups; interval_unit: "document", "block".
+        difference: how much the models differ.
+        evidence: how sure that is.
         verdict: "NAME is better", "NAME is worse" (of the second), or "no difference shown".
         identical: whether every d is exactly 0.
-        forgotten, learned: tokens by `differences.TRANSITION_RULE`.
         by_position: d by context, one row per octave: context, context_last, tokens, clusters, mean_difference_nats,
             low, high (NaN with fewer than two clusters).
         cumulative: share_of_tokens, share_of_change: how much of Σ |d| the most changed tokens carry; NaN without any.
@@ -79,27 +127,13 @@ class Comparison:
 
     first: str
     second: str
-    tokens: int
-    left_out: int
+    counts: TokenCounts
     clusters: int
     interval_unit: str
-    mean_difference_nats: float | None
-    mean_difference_interval: list[float | None]
-    perplexity_ratio: float | None
-    perplexity_ratio_interval: list[float | None]
-    accuracy_difference: float | None
-    accuracy_difference_interval: list[float | None]
-    correlation: float | None
-    sd_difference_nats: float | None
-    design_effect: float | None
-    p_value: float | None
-    minimum_detectable_nats: float | None
-    tokens_for_one_percent: int | None
-    tokens_to_decide: int | None
+    difference: TokenDifference
+    evidence: Evidence
     verdict: str
     identical: bool
-    forgotten: int
-    learned: int
     by_position: pd.DataFrame = field(repr=False)
     cumulative: pd.DataFrame = field(repr=False)
     scatter: pd.DataFrame = field(repr=False)
@@ -108,35 +142,33 @@ class Comparison:
     @property
     def table(self) -> pd.DataFrame:
         """One row per measure: measure, value, low, high, unit; NaN where there is no number."""
-        intervals = {
-            "mean_difference_nats": self.mean_difference_interval,
-            "perplexity_ratio": self.perplexity_ratio_interval,
-            "accuracy_difference": self.accuracy_difference_interval,
-        }
-        rows = [(name, getattr(self, name), *intervals.get(name, (None, None)), unit) for name, unit in UNITS.items()]
+        numbers = {"clusters": self.clusters, **vars(self.counts), **vars(self.difference), **vars(self.evidence)}
+        rows = [
+            (name, numbers[name], *numbers.get(f"{name}_interval", NO_INTERVAL), unit) for name, unit in UNITS.items()
+        ]
         frame = pd.DataFrame(rows, columns=["measure", "value", "low", "high", "unit"])
         return frame.astype({"value": float, "low": float, "high": float})
 
     @property
     def finding(self) -> str:
         """The result in one line."""
-        if self.mean_difference_nats is None or self.perplexity_ratio is None:
+        found, needed = self.difference, self.evidence.tokens_to_decide
+        if found.mean_difference_nats is None or found.perplexity_ratio is None:
             return f"{self.second} − {self.first}: no token that both scored"
         if self.identical:
-            return f"{self.second} − {self.first}: identical on {plural(self.tokens, 'token')}"
-        low, high = self.mean_difference_interval
-        interval = "no interval" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
+            return f"{self.second} − {self.first}: identical on {plural(self.counts.tokens, 'token')}"
         text = (
-            f"{self.second} − {self.first}: {self.mean_difference_nats:+.4f} nats {interval}, perplexity × "
-            f"{self.perplexity_ratio:.4f}: {self.verdict}"
+            f"{self.second} − {self.first}: {found.mean_difference_nats:+.4f} nats "
+            f"{found.mean_difference_nats_interval.shown('+.4f')}, "
+            f"perplexity × {found.perplexity_ratio:.4f}: {self.verdict}"
         )
-        if self.tokens_to_decide is not None:
-            text += f"; about {format_count(self.tokens_to_decide)} tokens would decide if the mean stayed as it is"
+        if needed is not None:
+            text += f"; about {format_count(needed)} tokens would decide if the mean stayed as it is"
         return text
 
 
-def compare_runs(first: Run, second: Run) -> Comparison:
-    """Return the comparison of two runs of the same tokens; see `comparable.same_tokens`.
+def compare_runs(first: Run, second: Run) -> TokenComparison:
+    """Return the comparison of two runs of the same tokens; see `same_tokens.same_tokens`.
 
     Raises:
         NotComparableError: the rows of the runs are not the same tokens.
@@ -146,33 +178,25 @@ def compare_runs(first: Run, second: Run) -> Comparison:
     sums = compare_sums(first, second, clusters)
     names = distinct_names([first, second])
     difference, accuracy = _whole(sums.by_octave), _whole(sums.correct)
-    tokens, sd = sums.losses.count, sums.losses.sd_difference
-    identical = tokens > 0 and not sums.sizes.sums.any()
-    ratios = [None if nats is None else perplexity(nats) for nats in (difference.value, *difference.ends)]
-    return Comparison(
+    return TokenComparison(
         first=names[0],
         second=names[1],
-        tokens=tokens,
-        left_out=sums.left_out,
+        counts=TokenCounts(sums.losses.count, sums.left_out, sums.forgotten, sums.learned),
         clusters=difference.clusters,
         interval_unit=clusters.unit,
-        mean_difference_nats=difference.value,
-        mean_difference_interval=difference.ends,
-        perplexity_ratio=ratios[0],
-        perplexity_ratio_interval=ratios[1:],
-        accuracy_difference=accuracy.value,
-        accuracy_difference_interval=accuracy.ends,
-        correlation=sums.losses.correlation,
-        sd_difference_nats=sd,
-        design_effect=tokens * difference.error**2 / sd**2 if difference.error is not None and sd else None,
-        p_value=difference.p_value,
-        minimum_detectable_nats=None if difference.error is None else DETECTABLE * difference.error,
-        tokens_for_one_percent=tokens_to_detect(ONE_PERCENT, difference.error, tokens),
-        tokens_to_decide=tokens_to_decide(difference.value, difference.error, tokens, difference.clusters),
-        verdict=_verdict(difference, names[1]),
-        identical=identical,
-        forgotten=sums.forgotten,
-        learned=sums.learned,
+        difference=TokenDifference(
+            mean_difference_nats=difference.value,
+            mean_difference_nats_interval=difference.interval,
+            perplexity_ratio=None if difference.value is None else perplexity(difference.value),
+            perplexity_ratio_interval=difference.interval.map(perplexity),
+            accuracy_difference=accuracy.value,
+            accuracy_difference_interval=accuracy.interval,
+            correlation=sums.losses.correlation,
+            sd_difference_nats=sums.losses.sd_difference,
+        ),
+        evidence=_evidence(difference, sums.losses.count, sums.losses.sd_difference),
+        verdict=_verdict(difference.interval, names[1]),
+        identical=sums.losses.count > 0 and not sums.sizes.sums.any(),
         by_position=_positions(sums),
         cumulative=sums.sizes.table(),
         scatter=sums.pairs.table(),
@@ -186,7 +210,7 @@ class _Mean:
 
     value: float | None = None
     error: float | None = None
-    ends: list[float | None] = field(default_factory=lambda: [None, None])
+    interval: Interval = NO_INTERVAL
     p_value: float | None = None
     clusters: int = 0
 
@@ -198,15 +222,25 @@ def _whole(sums: GroupSums) -> _Mean:
     if not found:
         return _Mean()
     given = {str(name): None if math.isnan(value) else value for name, value in found[0].items()}
-    ends = [given["low"], given["high"]]
-    return _Mean(given["mean_difference_nats"], given["error"], ends, given["p_value"], int(found[0]["clusters"]))
+    interval = Interval(given["low"], given["high"])
+    return _Mean(given["mean_difference_nats"], given["error"], interval, given["p_value"], int(found[0]["clusters"]))
 
 
-def _verdict(difference: _Mean, second: str) -> str:
-    low, high = difference.ends
-    if low is not None and low > 0.0:
+def _evidence(mean: _Mean, tokens: int, sd: float | None) -> Evidence:
+    error = mean.error
+    return Evidence(
+        design_effect=tokens * error**2 / sd**2 if error is not None and sd else None,
+        p_value=mean.p_value,
+        minimum_detectable_nats=None if error is None else DETECTABLE * error,
+        tokens_for_one_percent=tokens_to_detect(ONE_PERCENT, error, tokens),
+        tokens_to_decide=tokens_to_decide(mean.value, error, tokens, mean.clusters),
+    )
+
+
+def _verdict(interval: Interval, second: str) -> str:
+    if interval.low is not None and interval.low > 0.0:
         return f"{second} is worse"
-    if high is not None and high < 0.0:
+    if interval.high is not None and interval.high < 0.0:
         return f"{second} is better"
     return "no difference shown"
 

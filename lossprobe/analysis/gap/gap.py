@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.gap.memorised import MEMORISED_TOKENS, Memorised, find_memorised
+from lossprobe.analysis.gap.memorised import MEMORISED_TOKENS, MemorisedDocuments, find_memorised
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.comparable import IDENTITY
 from lossprobe.analysis.rows.outcomes import CORRECT, refuse_not_finite
+from lossprobe.analysis.rows.same_tokens import IDENTITY
 from lossprobe.analysis.rows.token_classes import FORMS
 from lossprobe.analysis.rows.unpaired import (
     TextEstimate,
@@ -26,7 +26,7 @@ from lossprobe.analysis.rows.unpaired import (
     same_mix_difference,
     unpaired_difference,
 )
-from lossprobe.analysis.stats.jackknife import Interval
+from lossprobe.analysis.stats.interval import Interval
 from lossprobe.errors import NotComparableError
 from lossprobe.run.reader import Run
 from lossprobe.units import format_perplexity, perplexity, plural, visible
@@ -64,6 +64,35 @@ UNIDENTIFIED_NOTE = "the checkpoint has no sha256: that both texts were scored w
 
 
 @dataclass(frozen=True)
+class GapSide:
+    """One of the two texts under the checkpoint.
+
+    Attributes:
+        text: its name.
+        nll_nats: mean loss per token, and `nll_nats_interval`.
+        perplexity: its exponential, and `perplexity_interval`.
+        accuracy: share of tokens that were the first choice, and `accuracy_interval`.
+        tokens: scored tokens.
+        documents: documents read.
+        interval_unit: what intervals resample, "document" or "block".
+        memorised: documents known by heart; in the validation text these are copies of training text, or text that
+            anybody could foresee.
+    """
+
+    text: str
+    nll_nats: float
+    nll_nats_interval: Interval
+    perplexity: float
+    perplexity_interval: Interval
+    accuracy: float
+    accuracy_interval: Interval
+    tokens: int
+    documents: int
+    interval_unit: str
+    memorised: MemorisedDocuments
+
+
+@dataclass(frozen=True)
 class Gap:
     """Train and validation loss of one checkpoint, and their difference.
 
@@ -73,22 +102,15 @@ class Gap:
     given; `notes` says why.
 
     Attributes:
-        checkpoint: name of the model; `train_text` and `validation_text` those of the texts.
+        checkpoint: name of the model.
         verdict: "no gap shown", "a gap", "over-fitted", or "cannot tell" without an interval.
-        gap_nats: validation − train loss in nats per token, and `gap_nats_interval` [low, high].
+        gap_nats: validation − train loss in nats per token, and `gap_nats_interval`.
         gap_share: gap_nats / validation loss; None where that is 0.
         gap_same_mix_nats: the gap where both texts have the validation text's mix of token classes: the mean of the
             classes' own gaps, weighted by their share of the validation text (direct standardisation). A text with more
             of the hard classes has a higher loss without any over-fitting; gap_nats − gap_same_mix_nats is that part.
-        train_nll_nats, validation_nll_nats: mean loss of either text.
-        train_perplexity, validation_perplexity: their exponentials.
-        perplexity_ratio: exp(gap_nats).
-        train_accuracy, validation_accuracy: share of tokens that were the first choice.
-        train_tokens, validation_tokens: scored tokens.
-        train_documents, validation_documents: documents read.
-        train_interval_unit, validation_interval_unit: "document" or "block".
-        train_memorised, validation_memorised: documents known by heart; in the validation text these are copies of
-            training text, or text that anybody could foresee.
+        perplexity_ratio: exp(gap_nats), and `perplexity_ratio_interval`.
+        train, validation: the two texts, each with its numbers.
         notes: what a reader must know, one line each.
         table: one row per group of tokens: group, kind ("all", "class", or "frequency": how often the token occurs in
             the training text outside its own document), train_tokens, validation_tokens, train_loss_nats, train_low,
@@ -97,50 +119,29 @@ class Gap:
     """
 
     checkpoint: str
-    train_text: str
-    validation_text: str
     verdict: str
     gap_nats: float
-    gap_nats_interval: list[float | None]
+    gap_nats_interval: Interval
     gap_share: float | None
     gap_same_mix_nats: float | None
-    gap_same_mix_nats_interval: list[float | None]
-    train_nll_nats: float
-    train_nll_nats_interval: list[float | None]
-    validation_nll_nats: float
-    validation_nll_nats_interval: list[float | None]
-    train_perplexity: float
-    train_perplexity_interval: list[float | None]
-    validation_perplexity: float
-    validation_perplexity_interval: list[float | None]
+    gap_same_mix_nats_interval: Interval
     perplexity_ratio: float
-    perplexity_ratio_interval: list[float | None]
-    train_accuracy: float
-    train_accuracy_interval: list[float | None]
-    validation_accuracy: float
-    validation_accuracy_interval: list[float | None]
-    train_tokens: int
-    validation_tokens: int
-    train_documents: int
-    validation_documents: int
-    train_interval_unit: str
-    validation_interval_unit: str
-    train_memorised: Memorised
-    validation_memorised: Memorised
+    perplexity_ratio_interval: Interval
+    train: GapSide
+    validation: GapSide
     notes: list[str]
     table: pd.DataFrame = field(repr=False)
 
     @property
     def finding(self) -> str:
         """The result in one line."""
-        low, high = self.gap_nats_interval
-        ends = "no interval" if low is None or high is None else f"[{low:+.3f}, {high:+.3f}]"
+        ends = self.gap_nats_interval.shown("+.3f")
         share = "" if self.gap_share is None else f", {self.gap_share:.1%} of the validation loss"
         mix = "" if self.gap_same_mix_nats is None else f"; {self.gap_same_mix_nats:+.3f} at the same mix of classes"
-        known = self.train_memorised
+        known = self.train.memorised
         return (
             f"{self.verdict}: validation − train {self.gap_nats:+.3f} nats per token {ends}{share}{mix}; perplexity "
-            f"{format_perplexity(self.train_perplexity)} → {format_perplexity(self.validation_perplexity)}; "
+            f"{format_perplexity(self.train.perplexity)} → {format_perplexity(self.validation.perplexity)}; "
             f"{known.documents} of {plural(known.judged_documents, 'training document')} memorised"
         )
 
@@ -157,52 +158,53 @@ def measure_gap(train: Run, validation: Run) -> Gap:
         OutputError: a stored loss is NaN or infinite, which scoring never writes.
     """
     refuse_other_than_text(train, validation)
-    losses, sides = {}, {}
-    for name, run in (("train", train), ("validation", validation)):
-        losses[name], sides[name] = _measure_text(run)
-    known = {name: find_memorised(run) for name, run in (("train", train), ("validation", validation))}
+    (train_loss, train_side), (validation_loss, validation_side) = (_measure_text(run) for run in (train, validation))
     classes = class_sums(train), class_sums(validation)
-    gap = unpaired_difference(losses["train"], losses["validation"])
+    gap = unpaired_difference(train_loss, validation_loss)
     same_mix, new_tokens = same_mix_difference(*classes)
-    level = losses["validation"].value
+    ratio = gap.map(perplexity)
+    level = validation_loss.value
     whole: dict[str, Any] = {"group": "all tokens", "kind": "all"}
-    whole |= {f"{name}_tokens": side["tokens"] for name, side in sides.items()}
+    whole |= {"train_tokens": train_side.tokens, "validation_tokens": validation_side.tokens}
     table = pd.concat(
         [
-            pd.DataFrame([whole | loss_cells(losses["train"], losses["validation"])]),
+            pd.DataFrame([whole | loss_cells(train_loss, validation_loss)]),
             group_rows("class", list(FORMS), *classes),
             group_rows("frequency", frequency_names(), *frequency_sums(train, validation)),
         ],
         ignore_index=True,
     )
+    known = {"train": train_side.memorised, "validation": validation_side.memorised}
     return Gap(
         checkpoint=train.name,
-        verdict=judge_gap((gap, same_mix), level),
-        **_with_interval("gap_nats", gap),
-        gap_share=gap.estimate / level if level > 0 else None,
-        **_with_interval("gap_same_mix_nats", same_mix),
-        **_with_interval("perplexity_ratio", gap, exponential=True),
-        **{f"{name}_{key}": value for name, side in sides.items() for key, value in side.items()},
-        train_memorised=known["train"],
-        validation_memorised=known["validation"],
-        notes=_notes((train, validation), gap, new_tokens, known),
+        verdict=judge_gap((gap.interval, same_mix.interval), level),
+        gap_nats=gap.value,
+        gap_nats_interval=gap.interval,
+        gap_share=gap.value / level if level > 0 else None,
+        gap_same_mix_nats=None if math.isnan(same_mix.value) else same_mix.value,
+        gap_same_mix_nats_interval=same_mix.interval,
+        perplexity_ratio=ratio.value,
+        perplexity_ratio_interval=ratio.interval,
+        train=train_side,
+        validation=validation_side,
+        notes=_notes((train, validation), gap.interval, new_tokens, known),
         table=table.astype(dict.fromkeys(LOSS_COLUMNS, float)),
     )
 
 
-def judge_gap(gaps: Sequence[Interval], validation_nats: float) -> str:
-    """Return the verdict on a gap and the gap at the same mix of classes (each of which may lack its interval).
+def judge_gap(intervals: Sequence[Interval], validation_nats: float) -> str:
+    """Return the verdict from the intervals of a gap and of the gap at the same mix of classes.
 
     The lower ends count, so that chance alone makes a gap in at most one of forty pairs of texts. The limits are
     conventions: .053 nats of 1.287 (4 %) is a normal gap, and a model that loses a tenth of its validation loss or more
     on text it has seen owes that to the text, not to the language.
 
-    >>> judge_gap([Interval(0.053, 0.02, 0.086)], 1.287), judge_gap([Interval(1.889, 1.8, 2.0)], 2.1)
+    >>> judge_gap([Interval(0.02, 0.086)], 1.287), judge_gap([Interval(1.8, 2.0)], 2.1)
     ('a gap', 'over-fitted')
     """
-    if gaps[0].low is None:
+    if intervals[0].low is None:
         return UNDECIDED
-    low = min(gap.low for gap in gaps if gap.low is not None)
+    low = min(low for low, _ in intervals if low is not None)
     if low <= SMALL_SHARE * validation_nats:
         return NO_GAP
     return OVER_FITTED if low > LARGE_SHARE * validation_nats else A_GAP
@@ -233,8 +235,8 @@ def _setting(run: Run, group: str, key: str) -> Any:
     return run.manifest["settings"].get(group, {}).get(key)
 
 
-def _measure_text(run: Run) -> tuple[TextEstimate, dict[str, Any]]:
-    """Return the mean loss of a text, and its numbers in `Gap` without "train" or "validation" before their names."""
+def _measure_text(run: Run) -> tuple[TextEstimate, GapSide]:
+    """Return the mean loss of a text, and its side of the gap."""
     clusters = find_clusters(run)
     sums = run.query(f"""
         SELECT sum(loss_nats::DOUBLE) AS nats, sum({CORRECT}) AS correct, count(*) AS tokens
@@ -242,25 +244,24 @@ def _measure_text(run: Run) -> tuple[TextEstimate, dict[str, Any]]:
     if not np.isfinite(sums).all():
         refuse_not_finite(run)
     nll, accuracy = (estimate_ratio(sums[:, index], sums[:, 2]) for index in (0, 1))
-    return nll, {
-        "text": run.text_name,
-        **_with_interval("nll_nats", nll.interval),
-        **_with_interval("perplexity", nll.interval, exponential=True),
-        **_with_interval("accuracy", accuracy.interval),
-        "tokens": int(sums[:, 2].sum()),
-        "documents": int(run.counts["documents"]),
-        "interval_unit": clusters.unit,
-    }
+    return nll, GapSide(
+        text=run.text_name,
+        nll_nats=nll.value,
+        nll_nats_interval=nll.interval,
+        perplexity=perplexity(nll.value),
+        perplexity_interval=nll.interval.map(perplexity),
+        accuracy=accuracy.value,
+        accuracy_interval=accuracy.interval,
+        tokens=int(sums[:, 2].sum()),
+        documents=int(run.counts["documents"]),
+        interval_unit=clusters.unit,
+        memorised=find_memorised(run),
+    )
 
 
-def _with_interval(name: str, interval: Interval, *, exponential: bool = False) -> dict[str, Any]:
-    """Return a number and its interval under the names that they have in `Gap`."""
-    numbers = (interval.estimate, interval.low, interval.high)
-    shown = [None if x is None or math.isnan(x) else perplexity(x) if exponential else x for x in numbers]
-    return {name: shown[0], f"{name}_interval": shown[1:]}
-
-
-def _notes(runs: tuple[Run, Run], gap: Interval, new_tokens: int, known: dict[str, Memorised]) -> list[str]:
+def _notes(
+    runs: tuple[Run, Run], interval: Interval, new_tokens: int, known: dict[str, MemorisedDocuments]
+) -> list[str]:
     train, validation = runs
     notes = [UNPAIRED_NOTE, VERDICT_NOTE, CHECKPOINT_NOTE]
     for name, run in (("train", train), ("validation", validation)):
@@ -271,7 +272,7 @@ def _notes(runs: tuple[Run, Run], gap: Interval, new_tokens: int, known: dict[st
         notes.append(SAME_TEXT_NOTE)
     if not train.settings.checkpoint.sha256:
         notes.append(UNIDENTIFIED_NOTE)
-    if gap.high is not None and gap.high < 0:
+    if interval.high is not None and interval.high < 0:
         notes.append("the validation text is the easier one: a gap could hide behind that")
     if new_tokens:
         left_out = plural(new_tokens, "validation token")

@@ -16,7 +16,7 @@ BEGINS = 60  # characters shown of a document
 
 
 @dataclass(frozen=True)
-class Memorised:
+class MemorisedDocuments:
     """Documents with a mean loss below 0.1 nats per token, among those with at least 32 scored tokens.
 
     Attributes:
@@ -36,8 +36,8 @@ class Memorised:
     table: pd.DataFrame = field(repr=False)
 
 
-def find_memorised(run: Run) -> Memorised:
-    """Return the documents that a model knows by heart: see `Memorised`."""
+def find_memorised(run: Run) -> MemorisedDocuments:
+    """Return the documents that a model knows by heart: see `MemorisedDocuments`."""
     long, known = f"scored >= {MEMORISED_TOKENS}", f"scored >= {MEMORISED_TOKENS} AND mean_loss_nats < {MEMORISED_NATS}"
     per_document = """(
         SELECT document, count(*) AS scored, avg(loss_nats::DOUBLE) AS mean_loss_nats
@@ -54,7 +54,7 @@ def find_memorised(run: Run) -> Memorised:
         WHERE {known} ORDER BY mean_loss_nats, document LIMIT {LISTED}""")
     table["source"] = [visible(source) for source in table["source"]]
     table["begins"] = [visible(text, BEGINS) if isinstance(text, str) else "" for text in table["begins"]]
-    return Memorised(
+    return MemorisedDocuments(
         documents=documents,
         tokens=tokens,
         judged_documents=judged,

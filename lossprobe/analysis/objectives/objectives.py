@@ -148,10 +148,10 @@ def _cluster_sums(run: Run, source: str, clusters: Clusters, values: dict[str, s
 def _table(objectives: Sequence[Objective], sums: pd.DataFrame, micro_batches: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for objective in objectives:
-        interval = jackknife_ratio(sums[objective.name], sums["tokens"])
+        mean = jackknife_ratio(sums[objective.name], sums["tokens"])
         unit = f"{objective.unit} per token".strip()
         total = float(sums[objective.name].sum())
-        rows.append((objective.name, objective.convention, interval.estimate, interval.low, interval.high, total, unit))
+        rows.append((objective.name, objective.convention, mean.value, *mean.interval, total, unit))
     columns = ["objective", "convention", "mean", "low", "high", "sum", "unit"]
     table = pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})
     for size, batches in micro_batches.groupby("windows", sort=False):

@@ -17,7 +17,8 @@ import pandas as pd
 
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
-from lossprobe.analysis.stats.jackknife import Clusters, Interval, error_of_replicates, t_quantile
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
+from lossprobe.analysis.stats.jackknife import Clusters, error_of_replicates, t_quantile
 from lossprobe.analysis.stats.resampling import Floats, at_most
 from lossprobe.run.reader import Run
 
@@ -41,11 +42,11 @@ class TextEstimate:
 
     @property
     def interval(self) -> Interval:
-        """The number with its 95 % jackknife-t interval."""
+        """Its 95 % jackknife-t interval."""
         if self.error is None:
-            return Interval(self.value, None, None)
+            return NO_INTERVAL
         half = float(t_quantile(self.clusters)) * self.error
-        return Interval(self.value, self.value - half, self.value + half)
+        return Interval(self.value - half, self.value + half)
 
 
 @dataclass(frozen=True)
@@ -74,29 +75,29 @@ def estimate_ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Text
     return TextEstimate(value, error_of_replicates((s.sum() - s) / (n.sum() - n)), count)
 
 
-def unpaired_difference(first: TextEstimate, second: TextEstimate) -> Interval:
+def unpaired_difference(first: TextEstimate, second: TextEstimate) -> Estimate:
     """Return second − first with its Welch–Satterthwaite interval.
 
     For 1 ± .3 over 4 clusters and 3 ± .4 over 9: SE = .5 and ν = .0625 / (.0081 / 3 + .0256 / 8) = 10.593:
 
-    >>> interval = unpaired_difference(TextEstimate(1.0, 0.3, 4), TextEstimate(3.0, 0.4, 9))
-    >>> interval.estimate, round((interval.high - interval.estimate) / 0.5, 6)
+    >>> found = unpaired_difference(TextEstimate(1.0, 0.3, 4), TextEstimate(3.0, 0.4, 9))
+    >>> found.value, round((found.interval.high - found.value) / 0.5, 6)
     (2.0, 2.211341)
     """
     difference = second.value - first.value
     if first.error is None or second.error is None:
-        return Interval(difference, None, None)
+        return Estimate(difference)
     return around_welch(difference, (first.error, second.error), (first.clusters, second.clusters))
 
 
-def around_welch(difference: float, errors: tuple[float, float], clusters: tuple[int, int]) -> Interval:
+def around_welch(difference: float, errors: tuple[float, float], clusters: tuple[int, int]) -> Estimate:
     """Return a difference with its interval, from the standard error and the clusters of either side."""
     error = math.hypot(*errors)
     if error == 0.0:
-        return Interval(difference, difference, difference)
+        return Estimate(difference, Interval(difference, difference))
     terms = [(own / error) ** 4 / (count - 1) for own, count in zip(errors, clusters, strict=True)]
     half = float(t_quantile(1.0 + 1.0 / sum(terms))) * error
-    return Interval(difference, difference - half, difference + half)
+    return Estimate(difference, Interval(difference - half, difference + half))
 
 
 def class_sums(run: Run) -> GroupSums:
@@ -186,13 +187,13 @@ def group_rows(kind: str, names: list[str], train: GroupSums, validation: GroupS
 def loss_cells(train: TextEstimate, validation: TextEstimate) -> dict[str, float | None]:
     """Return the losses of both texts and their difference, each with its interval, under their column names."""
     cells: dict[str, float | None] = {}
-    for side, one in (("train", train.interval), ("validation", validation.interval)):
-        cells |= {f"{side}_loss_nats": one.estimate, f"{side}_low": one.low, f"{side}_high": one.high}
+    for side, one in (("train", train), ("validation", validation)):
+        cells |= {f"{side}_loss_nats": one.value, f"{side}_low": one.interval.low, f"{side}_high": one.interval.high}
     gap = unpaired_difference(train, validation)
-    return cells | {"gap_nats": gap.estimate, "low": gap.low, "high": gap.high}
+    return cells | {"gap_nats": gap.value, **gap.interval._asdict()}
 
 
-def same_mix_difference(train: GroupSums, validation: GroupSums) -> tuple[Interval, int]:
+def same_mix_difference(train: GroupSums, validation: GroupSums) -> tuple[Estimate, int]:
     """Return the difference that is left where both texts have the second one's mix of groups (direct standardisation).
 
     With w_k the share of group k in the validation text, Σ_k w_k (v_k − t_k): each group's own difference, so that a
@@ -209,17 +210,17 @@ def same_mix_difference(train: GroupSums, validation: GroupSums) -> tuple[Interv
     >>> train = GroupSums(np.array([[2.0, 6.0]]), np.array([[2.0, 2.0]]))
     >>> validation = GroupSums(np.array([[1.0, 9.0]]), np.array([[1.0, 3.0]]))
     >>> same_mix_difference(train, validation)
-    (Interval(estimate=0.0, low=None, high=None), 0)
+    (Estimate(value=0.0, interval=Interval(low=None, high=None)), 0)
     """
     whole = [(sums.nats.sum(axis=0), sums.tokens.sum(axis=0)) for sums in (train, validation)]
-    estimate = float(_standardised(*whole[0], *whole[1]))
+    difference = float(_standardised(*whole[0], *whole[1]))
     left_out = int(whole[1][1][whole[0][1] == 0].sum())
     without_train = _standardised(whole[0][0] - train.nats, whole[0][1] - train.tokens, *whole[1])
     without_validation = _standardised(*whole[0], whole[1][0] - validation.nats, whole[1][1] - validation.tokens)
     errors = (error_of_replicates(without_train), error_of_replicates(without_validation))
     if math.isnan(sum(errors)):
-        return Interval(estimate, None, None), left_out
-    return around_welch(estimate, errors, (len(train.tokens), len(validation.tokens))), left_out
+        return Estimate(difference), left_out
+    return around_welch(difference, errors, (len(train.tokens), len(validation.tokens))), left_out
 
 
 def _standardised(train_nats: Floats, train_tokens: Floats, nats: Floats, tokens: Floats) -> Floats:

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
+from lossprobe.analysis.stats.interval import Estimate, Interval
+
 CONFIDENCE = 0.95
 
 
@@ -35,17 +37,8 @@ class Clusters:
     note: str | None
 
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its interval; `low` and `high` are None where fewer than two clusters exist."""
-
-    estimate: float
-    low: float | None
-    high: float | None
-
-
-def jackknife_ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Interval:
-    """Return Σ numerator / Σ denominator with its delete-one jackknife-t interval.
+def jackknife_ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Estimate:
+    """Return Σ numerator / Σ denominator with its delete-one jackknife-t interval, if there are two clusters.
 
     Args:
         numerator: [G] sums per cluster, such as losses in nats.
@@ -54,24 +47,24 @@ def jackknife_ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> Int
     For (1, 2, 6) over (1, 1, 2) the estimate is 9/4, the ratios without one cluster are 8/3, 7/3 and 3/2 with mean
     13/6, so SE² = 2/3 · 13/18 and the interval is 2.25 ± 4.302653 · 0.693889.
 
-    >>> interval = jackknife_ratio([1, 2, 6], [1, 1, 2])
-    >>> round(interval.estimate, 6), round(interval.high - interval.estimate, 6)
+    >>> found = jackknife_ratio([1, 2, 6], [1, 1, 2])
+    >>> round(found.value, 6), round(found.interval.high - found.value, 6)
     (2.25, 2.985562)
     """
     s, n = np.asarray(numerator, float), np.asarray(denominator, float)
-    estimate = float(s.sum() / n.sum())
+    ratio = float(s.sum() / n.sum())
     without = n.sum() - n
     if len(s) < 2 or (without <= 0).any():
-        return Interval(estimate, None, None)
-    return around(estimate, (s.sum() - s) / without)
+        return Estimate(ratio)
+    return around(ratio, (s.sum() - s) / without)
 
 
-def around(estimate: float, replicates: npt.NDArray[np.float64]) -> Interval:
-    """Return an estimate with the jackknife-t interval of its [G] delete-one replicates."""
+def around(value: float, replicates: npt.NDArray[np.float64]) -> Estimate:
+    """Return a number with the jackknife-t interval of its [G] delete-one replicates."""
     count = len(replicates)
     error = error_of_replicates(replicates)
     half = float(t_quantile(count)) * error
-    return Interval(estimate, estimate - half, estimate + half)
+    return Estimate(value, Interval(value - half, value + half))
 
 
 def error_of_replicates(replicates: npt.NDArray[np.float64]) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import OptimizeWarning, curve_fit
 
+from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.stats.jackknife import errors_of_replicates, t_quantile
 from lossprobe.analysis.stats.resampling import Floats
 
@@ -28,8 +29,8 @@ class PowerLaw:
     groups − 1 degrees of freedom: the losses at two positions of one document are not independent.
 
     Attributes:
-        a_nats: level that the curve approaches, with its interval `a_interval`.
-        b_nats: height above it at t = 0, with `b_interval`.
+        a_nats: level that the curve approaches, with its interval `a_nats_interval`.
+        b_nats: height above it at t = 0, with `b_nats_interval`.
         alpha: exponent, with `alpha_interval`.
         residual_runs: runs of residuals of one sign along t; far fewer than `residual_runs_expected` means that the
             curve has another shape than a power law.
@@ -37,11 +38,11 @@ class PowerLaw:
     """
 
     a_nats: float
-    a_interval: list[float]
+    a_nats_interval: Interval
     b_nats: float
-    b_interval: list[float]
+    b_nats_interval: Interval
     alpha: float
-    alpha_interval: list[float]
+    alpha_interval: Interval
     residual_runs: int
     residual_runs_expected: float
 
@@ -100,7 +101,7 @@ def fit_power_law(sums: FoldSums) -> PowerLaw | None:
         return None
     half = t_quantile(len(settled)) * errors_of_replicates(np.array(settled).T)
     a, b, alpha = best
-    ends = [[float(value - h), float(value + h)] for value, h in zip(best, half, strict=True)]
+    ends = [Interval(float(value - h), float(value + h)) for value, h in zip(best, half, strict=True)]
     runs, expected = sign_runs(loss - curve(t, *best))
     return PowerLaw(a, ends[0], b, ends[1], alpha, ends[2], runs, expected)
 

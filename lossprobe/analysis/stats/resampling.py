@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lossprobe.analysis.stats.jackknife import CONFIDENCE, Clusters, Interval, error_of_replicates, t_quantile
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
+from lossprobe.analysis.stats.jackknife import CONFIDENCE, Clusters, error_of_replicates, t_quantile
 
 Floats = npt.NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
@@ -52,20 +53,19 @@ DRAWS = Draws()
 
 
 @dataclass(frozen=True)
-class Measure:
+class CalibrationMeasure:
     """One number with what a reader needs beside it; None where it cannot be given.
 
     Attributes:
         value: the number.
-        low, high: its 95 % interval.
+        interval: its 95 % interval.
         noise_floor: what the number is expected to be for a perfectly calibrated model on this many tokens.
         z: distance from perfect calibration in standard errors; standard normal under calibration.
         design_effect: variance of the mean over clusters, divided by that of independent tokens.
     """
 
     value: float | None
-    low: float | None = None
-    high: float | None = None
+    interval: Interval = NO_INTERVAL
     noise_floor: float | None = None
     z: float | None = None
     design_effect: float | None = None
@@ -85,7 +85,7 @@ def bootstrap(
     high: float = math.inf,
     seed: int = SEED,
     confidence: float = CONFIDENCE,
-) -> Interval:
+) -> Estimate:
     """Return a statistic of the total with its bootstrap interval over clusters.
 
     Args:
@@ -103,7 +103,7 @@ def bootstrap(
     count = len(sums)
     estimate = float(statistic(sums.sum(axis=0)))
     if count < 2:
-        return Interval(estimate, None, None)
+        return Estimate(estimate)
     replicates = resample(sums, statistic, seed)
     spread = replicates.std(ddof=1) * math.sqrt(count / (count - 1))
     error = float(np.maximum(jackknife_error(sums, statistic), spread))  # NaN where one is
@@ -113,7 +113,7 @@ def bootstrap(
 
 def bootstrap_error(
     sums: Floats, calibrated: Floats, tokens: Floats, statistic: Statistic, high: float, draws: Draws = DRAWS
-) -> Interval:
+) -> Estimate:
     """Return a calibration error of the total with its interval over clusters; see the top.
 
     Args:
@@ -131,12 +131,12 @@ def bootstrap_error(
     count, total, perfect = len(sums), sums.sum(axis=0), calibrated.sum(axis=0)
     estimate = float(statistic(total))
     if count < 2:
-        return Interval(estimate, None, None)
+        return Estimate(estimate)
     noise = _noise(sums, tokens, draws.resamples)
     error = float(np.maximum(jackknife_error(sums, statistic), statistic(total + noise).std()))  # NaN where one is
     half = float(t_quantile(count, draws.confidence)) * error
     if not math.isfinite(half):
-        return Interval(estimate, None, None)
+        return Estimate(estimate)
     true, shown = [], []
     for factor in FACTORS:
         gaps = perfect + factor * (total - perfect)
@@ -148,7 +148,7 @@ def bootstrap_error(
     rising, squares = np.maximum.accumulate(shown) ** 2, np.square(true)
     lowest = math.sqrt(np.interp(max(0.0, estimate - half) ** 2, rising, squares))
     highest = math.sqrt(np.interp(most**2, rising, squares)) if rising[-1] >= most**2 else most
-    return Interval(estimate, min(lowest, high), min(highest, high))
+    return Estimate(estimate, Interval(min(lowest, high), min(highest, high)))
 
 
 def jackknife_error(sums: Floats, statistic: Statistic) -> float:
@@ -182,8 +182,9 @@ def _noise(sums: Floats, tokens: Floats, resamples: int) -> Floats:
     return np.asarray(totals.reshape(-1, *sums.shape[1:]) - sums.sum(axis=0))
 
 
-def _cut(estimate: float, centre: float, half: float, limits: tuple[float, float]) -> Interval:
-    """Return the interval centre ± half within its limits, None where it is no number."""
+def _cut(estimate: float, centre: float, half: float, limits: tuple[float, float]) -> Estimate:
+    """Return an estimate with the interval centre ± half within its limits, if that is a number."""
     if not math.isfinite(centre + half):
-        return Interval(estimate, None, None)
-    return Interval(estimate, *(float(np.clip(end, *limits)) for end in (centre - half, centre + half)))
+        return Estimate(estimate)
+    low, high = (float(np.clip(end, *limits)) for end in (centre - half, centre + half))
+    return Estimate(estimate, Interval(low, high))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lossprobe.analysis.stats.interval import NO_INTERVAL
 from lossprobe.analysis.stats.jackknife import t_quantile
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.audit.checks.estimates import ScaledEstimate, ece_estimate, quantile_estimate, smooth_estimate
@@ -123,7 +124,7 @@ def conclude(check: Check, metric: Metric, measured: Measurement, confidence: fl
         value_interval=measured.value.interval,
         baseline_value=None if measured.baseline is None else measured.baseline.shown,
         measured=None if missing else held.shown,
-        measured_interval=[None, None] if missing else held.interval,
+        measured_interval=NO_INTERVAL if missing else held.interval,
         measured_unit=metric.unit if missing else held.scale.unit,
         tokens=held.tokens,
         clusters=held.clusters,
@@ -147,7 +148,7 @@ def _reason(check: Check, held: ScaledEstimate, verdict: str, further: int | Non
     outcome = f"{'keeps' if verdict == 'pass' else 'breaks'} {check.limit.kind} ({bound})"
     if check.rule == "point":
         return f"{what} {outcome}, noise and all"
-    if held.interval[0] is None:
+    if held.interval.low is None:
         return f"{what}, but no interval: it takes two documents, or two blocks of one, with such tokens"
     if verdict != "inconclusive":
         return f"{what} [{low}, {high}] {outcome}"

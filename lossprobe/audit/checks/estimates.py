@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lossprobe.analysis.calibration.bins import bin_sums, equal_width_edges
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.jackknife import error_of_replicates, t_quantile
 from lossprobe.analysis.stats.power import tokens_to_decide
 from lossprobe.analysis.stats.resampling import Draws, Floats, at_most, bootstrap, bootstrap_error
@@ -51,11 +52,11 @@ class ScaledEstimate:
         return None if math.isnan(self.value) else self.scale.shown(self.value)
 
     @property
-    def interval(self) -> list[float | None]:
-        """Its [low, high] in that unit; None where there is none."""
+    def interval(self) -> Interval:
+        """Its interval in that unit."""
         if math.isnan(self.value) or any(math.isnan(half) for half in self.half):
-            return [None, None]
-        return [self.scale.shown(self.value - self.half[0]), self.scale.shown(self.value + self.half[1])]
+            return NO_INTERVAL
+        return Interval(self.scale.shown(self.value - self.half[0]), self.scale.shown(self.value + self.half[1]))
 
     def further_tokens(self, limit: float, confidence: float) -> int | None:
         """Return about how many more tokens bring the interval off the limit, were the value to stay; None for never.
@@ -126,9 +127,10 @@ def ece_estimate(scored: AuditedRun, rows: Sequence[str], scale: Scale, confiden
         draws = Draws(confidence=confidence)
         found = bootstrap_error(sums, sums[..., [0, 1, 1, 3, 3]], counts, scale.statistic, 1.0, draws)
     half = (math.nan, math.nan)
-    if found.low is not None and found.high is not None:  # an error may lie outside its own interval, which starts at 0
-        half = (max(0.0, found.estimate - found.low), max(0.0, found.high - found.estimate))
-    return ScaledEstimate(scale, found.estimate, half, quantile, int(counts.sum()), count)
+    low, high = found.interval
+    if low is not None and high is not None:  # an error may lie outside its own interval, which starts at 0
+        half = (max(0.0, found.value - low), max(0.0, high - found.value))
+    return ScaledEstimate(scale, found.value, half, quantile, int(counts.sum()), count)
 
 
 def quantile_estimate(

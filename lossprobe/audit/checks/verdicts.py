@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from lossprobe.analysis.stats.interval import Interval
 from lossprobe.audit.settings import Check
 from lossprobe.units import format_count, plural
 
@@ -20,11 +21,11 @@ class CheckResult:
         verdict: "pass", "fail" or "inconclusive".
         unit: of the metric, such as "nats per token".
         value: the metric of this model; None where it cannot be given.
-        value_interval: its [low, high]; None where it cannot be given.
+        value_interval: its interval.
         baseline_value: the metric of the baseline, None for limits on the value.
         measured: what the limit is held against: the value, or its change from the baseline (in percent where the
             limit is).
-        measured_interval: its [low, high].
+        measured_interval: its interval.
         measured_unit: its unit: that of the metric, or "%".
         tokens: scored tokens it rests on; clusters: documents (or blocks) of them.
         further_tokens: about how many more tokens would decide if the estimate holds; None where decided, or
@@ -36,10 +37,10 @@ class CheckResult:
     verdict: str
     unit: str
     value: float | None
-    value_interval: list[float | None]
+    value_interval: Interval
     baseline_value: float | None
     measured: float | None
-    measured_interval: list[float | None]
+    measured_interval: Interval
     measured_unit: str
     tokens: int
     clusters: int
@@ -132,9 +133,10 @@ class AuditResult:
 def slice_name(check: Check) -> str:
     """Return which tokens a check is about, for people; "" for all of them.
 
-    >>> from lossprobe.audit.settings import Limit
-    >>> slice_name(Check("a", "b", "nll", Limit("max", 1.0), where="context >= 128", token_class="digits"))
-    'context >= 128, class digits'
+        >>> from lossprobe.analysis.stats.interval import Interval
+    from lossprobe.audit.settings import Limit
+        >>> slice_name(Check("a", "b", "nll", Limit("max", 1.0), where="context >= 128", token_class="digits"))
+        'context >= 128, class digits'
     """
     parts = [check.where] if check.where else []
     if check.token_class is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lossprobe.analysis.rows.comparable import BATCHING, DTYPE, IDENTITY, differing_settings
+from lossprobe.analysis.rows.same_tokens import BATCHING, DTYPE, IDENTITY, differing_settings
 from lossprobe.audit.checks.metrics import metric_of
 from lossprobe.audit.settings import AuditSettings, Check, DataSettings
 from lossprobe.checkpoint.interface import Checkpoint

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from lossprobe.analysis.compare.byte_pairs import ByteComparison
-from lossprobe.analysis.compare.compare import Compared
-from lossprobe.analysis.compare.tokens import Comparison
+from lossprobe.analysis.compare.compare import Comparison
+from lossprobe.analysis.compare.tokens import TokenComparison
 from lossprobe.report.style import (
     BLUE,
     GREY,
@@ -31,15 +31,15 @@ from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 
 
-def plot_compare(run: Run, result: Compared) -> Figure:
+def plot_compare(run: Run, result: Comparison) -> Figure:
     """Return the difference by context, both losses against each other, and how few tokens carry the change.
 
     Models with different tokens: the difference in bits per byte by the place of the cut.
     """
-    if result.comparison is None:
+    comparison = result.token_comparison
+    if comparison is None:
         assert result.byte_comparison is not None
         return _plot_bytes(run, result.byte_comparison)
-    comparison = result.comparison
     figure = new_figure(13, 4.8)
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.1, 1, 1])
     _draw_positions(left, comparison)
@@ -49,12 +49,12 @@ def plot_compare(run: Run, result: Compared) -> Figure:
     return figure
 
 
-def _names(comparison: Comparison | ByteComparison) -> str:
+def _names(comparison: TokenComparison | ByteComparison) -> str:
     first, second = model_names([comparison.first, comparison.second], 40)
     return f"{second} − {first}"
 
 
-def _draw_positions(axes: Axes, comparison: Comparison) -> None:
+def _draw_positions(axes: Axes, comparison: TokenComparison) -> None:
     """Draw the mean difference with its interval by context, and over all tokens."""
     table = comparison.by_position
     centre = np.sqrt(table["context"].astype(float) * table["context_last"].astype(float))
@@ -64,9 +64,10 @@ def _draw_positions(axes: Axes, comparison: Comparison) -> None:
                           label="95 % interval")  # fmt: skip
     axes.plot(centre, mean, "o-", color=BLUE, markersize=4, linewidth=1.2, label="mean by context")
     axes.axhline(0.0, color=GREY, linestyle="--", linewidth=1)
-    if comparison.mean_difference_nats is not None:
-        axes.axhline(comparison.mean_difference_nats, color=VERMILION, linewidth=1.4, linestyle="-.",
-                     label=f"all tokens: {comparison.mean_difference_nats:+.4f}")  # fmt: skip
+    difference = comparison.difference.mean_difference_nats
+    if difference is not None:
+        axes.axhline(difference, color=VERMILION, linewidth=1.4, linestyle="-.",
+                     label=f"all tokens: {difference:+.4f}")  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value))))
     legend(axes, fontsize=8)
@@ -74,7 +75,7 @@ def _draw_positions(axes: Axes, comparison: Comparison) -> None:
           f"above 0: the second is worse; over {interval_words(comparison.interval_unit)}")  # fmt: skip
 
 
-def _draw_losses(figure: Figure, axes: Axes, comparison: Comparison) -> None:
+def _draw_losses(figure: Figure, axes: Axes, comparison: TokenComparison) -> None:
     """Draw how many tokens have each pair of losses."""
     cells = comparison.scatter
     squares = [
@@ -90,13 +91,14 @@ def _draw_losses(figure: Figure, axes: Axes, comparison: Comparison) -> None:
     axes.set_ylim(0, top)
     axes.set_aspect("equal")
     figure.colorbar(drawn, ax=axes, label="tokens (log scale)", fraction=0.045, pad=0.02)
-    correlation = "n/a" if comparison.correlation is None else f"{comparison.correlation:.3f}"
+    found = comparison.difference.correlation
+    correlation = "n/a" if found is None else f"{found:.3f}"
     first, second = model_names([comparison.first, comparison.second], 24)
     label(axes, f"loss of {first} (nats)", f"loss of {second} (nats)",
           f"each token; correlation {correlation}")  # fmt: skip
 
 
-def _draw_cumulative(axes: Axes, comparison: Comparison) -> None:
+def _draw_cumulative(axes: Axes, comparison: TokenComparison) -> None:
     """Draw which share of all change the most changed tokens carry."""
     table = comparison.cumulative
     axes.plot(table["share_of_tokens"], table["share_of_change"], "o-", color=BLUE, markersize=4, linewidth=1.2)
@@ -116,9 +118,10 @@ def _plot_bytes(run: Run, comparison: ByteComparison) -> Figure:
     figure = new_figure(9, 1.8 + 0.5 * len(table))
     axes = figure.subplots()
     names = ["all bytes", *(drawable(str(cut)) for cut in table["cut"])]
-    values = [comparison.difference_bits_per_byte, *table["difference_bits_per_byte"]]
-    lows = [comparison.low, *table["low"]]
-    highs = [comparison.high, *table["high"]]
+    whole, interval = comparison.difference, comparison.difference.difference_bits_per_byte_interval
+    values = [whole.difference_bits_per_byte, *table["difference_bits_per_byte"]]
+    lows = [interval.low, *table["low"]]
+    highs = [interval.high, *table["high"]]
     for row, (value, low, high) in enumerate(zip(values, lows, highs, strict=True)):
         if low is not None and high is not None:
             axes.plot([low, high], [row, row], color=BLUE, linewidth=2 if row == 0 else 1.2)

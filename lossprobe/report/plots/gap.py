@@ -26,8 +26,9 @@ def plot_gap(run: Run, result: Gap) -> Figure:
     rows = np.arange(len(table)) + BETWEEN_KINDS * breaks.to_numpy(float)
     figure = new_figure(11, 2.2 + 0.34 * (float(rows[-1]) + 1))
     losses, gaps = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+    sides = {"train": result.train, "validation": result.validation}
     for side, colour, marker, shift in SIDES:
-        name = f"{side}: {visible(getattr(result, f'{side}_text'), 40)}"
+        name = f"{side}: {visible(sides[side].text, 40)}"
         _draw_ranges(losses, rows + shift, _ends(table, side), (colour, marker, drawable(name)))
     cut = _frame(losses, pd.concat([_ends(table, side) for side, *_ in SIDES]))
     _draw_ranges(gaps, rows, table[["gap_nats", "low", "high"]], ("black", "D", "validation − train"))
@@ -38,7 +39,7 @@ def plot_gap(run: Run, result: Gap) -> Figure:
     losses.set_ylim(float(rows[-1]) + 0.7, -0.7)
     for axes in (losses, gaps):
         legend(axes, fontsize=8, loc="best")
-    units = " and ".join(dict.fromkeys(interval_words(getattr(result, f"{side}_interval_unit")) for side, *_ in SIDES))
+    units = " and ".join(dict.fromkeys(interval_words(side.interval_unit) for side in sides.values()))
     heading = f"{visible(result.checkpoint, 40)}, context {run.context}: {result.verdict}\n95 % intervals over {units}"
     label(losses, "mean loss (nats per token); smaller is better", "group (train / validation tokens)", heading)
     label(

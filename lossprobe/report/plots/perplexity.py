@@ -33,9 +33,10 @@ def plot_perplexity(run: Run, result: Perplexity) -> Figure:
     if groups is not None and result.groups is not None:
         names += [visible(f"{result.by} {group}", 40) for group in groups["group"]]
         title += f"; {count} of {len(result.groups)} groups, hardest first" if count < len(result.groups) else ""
-    means = [result.nll_nats_per_token, *([] if groups is None else groups["mean_loss_nats"])]
-    lows = [result.nll_interval[0], *([] if groups is None else groups["low"])]
-    highs = [result.nll_interval[1], *([] if groups is None else groups["high"])]
+    token = result.per_token
+    means = [token.nll_nats_per_token, *([] if groups is None else groups["mean_loss_nats"])]
+    lows = [token.nll_nats_per_token_interval.low, *([] if groups is None else groups["low"])]
+    highs = [token.nll_nats_per_token_interval.high, *([] if groups is None else groups["high"])]
     for row, (mean, low, high) in enumerate(zip(means, lows, highs, strict=True)):
         if low is not None and high is not None:
             axes.plot([low, high], [row, row], color=BLUE, linewidth=2 if row == 0 else 1.2)

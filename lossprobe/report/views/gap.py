@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lossprobe.analysis.gap.gap import Gap
+from lossprobe.analysis.gap.gap import Gap, GapSide
+from lossprobe.analysis.stats.interval import Interval
 from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, format_perplexity, visible
@@ -20,17 +21,17 @@ def gap_view(train: Run, validation: Run, result: Gap) -> View:
 
 def _lines(result: Gap) -> tuple[str, ...]:
     """Return what stands below the table: both texts, and the documents known by heart."""
-    lines = []
-    for name, known in (("train", result.train_memorised), ("validation", result.validation_memorised)):
-        text = visible(getattr(result, f"{name}_text"), 80)
-        tokens, documents = (format_count(getattr(result, f"{name}_{what}")) for what in ("tokens", "documents"))
-        lines.append(
-            f"{name}: {text}, {tokens} tokens in {documents} documents: loss {_ranged(result, f'{name}_nll_nats')}, "
-            f"perplexity {format_perplexity(getattr(result, f'{name}_perplexity'))}, "
-            f"accuracy {_ranged(result, f'{name}_accuracy')}; memorised {_percent(known.share_of_documents)} of the "
-            f"documents and {_percent(known.share_of_tokens)} of their tokens"
-        )
-    return tuple(lines)
+    return tuple(_side_line(name, side) for name, side in (("train", result.train), ("validation", result.validation)))
+
+
+def _side_line(name: str, side: GapSide) -> str:
+    text, known = visible(side.text, 80), side.memorised
+    return (
+        f"{name}: {text}, {format_count(side.tokens)} tokens in {format_count(side.documents)} documents: "
+        f"loss {_ranged(side.nll_nats, side.nll_nats_interval)}, perplexity {format_perplexity(side.perplexity)}, "
+        f"accuracy {_ranged(side.accuracy, side.accuracy_interval)}; memorised {_percent(known.share_of_documents)} "
+        f"of the documents and {_percent(known.share_of_tokens)} of their tokens"
+    )
 
 
 def _known_by_heart(result: Gap) -> tuple[tuple[str, pd.DataFrame], ...]:
@@ -40,15 +41,13 @@ def _known_by_heart(result: Gap) -> tuple[tuple[str, pd.DataFrame], ...]:
             f"{name}: documents known by heart ({len(known.table)} of {format_count(known.documents)})",
             known.table.drop(columns="source"),
         )
-        for name, known in (("train", result.train_memorised), ("validation", result.validation_memorised))
+        for name, known in (("train", result.train.memorised), ("validation", result.validation.memorised))
         if len(known.table)
     )
 
 
-def _ranged(result: Gap, name: str) -> str:
-    low, high = getattr(result, f"{name}_interval")
-    ends = "no interval" if low is None or high is None else f"[{low:.4f}, {high:.4f}]"
-    return f"{getattr(result, name):.4f} {ends}"
+def _ranged(value: float, interval: Interval) -> str:
+    return f"{value:.4f} {interval.shown('.4f')}"
 
 
 def _percent(share: float | None) -> str:

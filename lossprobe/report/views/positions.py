@@ -17,10 +17,10 @@ def _fit_lines(result: PositionLosses) -> tuple[str, ...]:
     if fit is None:
         return ()
     values = (
-        ("a", fit.a_nats, fit.a_interval),
-        ("b", fit.b_nats, fit.b_interval),
+        ("a", fit.a_nats, fit.a_nats_interval),
+        ("b", fit.b_nats, fit.b_nats_interval),
         ("alpha", fit.alpha, fit.alpha_interval),
     )
-    text = ", ".join(f"{name} {value:.3f} [{low:.3f}, {high:.3f}]" for name, value, (low, high) in values)
+    text = ", ".join(f"{name} {value:.3f} {interval.shown('.3f')}" for name, value, interval in values)
     runs = f"{fit.residual_runs} runs of residuals, {fit.residual_runs_expected:.1f} expected of a good fit"
     return (f"descriptive fit a + b (t + 1)^-alpha: {text}; {runs}",)
