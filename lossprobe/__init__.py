@@ -4,7 +4,7 @@
 
     checkpoint = lossprobe.open_checkpoint("my-model")
     run = lossprobe.score(checkpoint, lossprobe.open_text([Path("data.txt")], lossprobe.TextOptions())).run
-    print(lossprobe.measure_perplexity(run).token_perplexity)
+    print(lossprobe.measure_perplexity(run).per_token.token_perplexity)
 
 Names are loaded when they are first used, so that `lossprobe --help` needs neither torch nor pandas.
 """

@@ -137,14 +137,18 @@ def test_the_changelog_has_a_place_for_changed_numbers():
 
 @pytest.mark.parametrize("name", ["TokenLosses", "PositionLosses", "Hardest", "Perplexity", "Calibration",
                                   "ModelCalibration", "Temperature", "EffectiveSmoothing", "SmoothingPanel",
-                                  "Objectives", "Compared", "Comparison", "Changes", "ByteComparison",
-                                  "Divergence", "Gap", "Memorised", "ProtocolScore", "ProtocolTable",
+                                  "Objectives", "Comparison", "TokenComparison", "TokenCounts",
+                                  "TokenDifference", "Evidence", "Changes", "ByteComparison", "ByteCounts",
+                                  "ByteDifference", "ByteEvidence", "Divergence", "Gap", "GapSide", "PerToken",
+                                  "PerWord", "PerByte", "PerCharacter", "CalibrationMeasure", "PowerLaw",
+                                  "MemorisedDocuments", "ProtocolScore", "ProtocolTable",
                                   "SelfCheck"])  # fmt: skip
 def test_every_json_key_is_in_the_reference(name):
     homes = ("tokens", "positions", "hardest", "perplexity", "calibration.calibration", "calibration.temperature",
              "calibration.effective_smoothing", "calibration.smoothing", "objectives.objectives", "compare.compare",
              "compare.tokens", "compare.changes", "compare.byte_pairs", "compare.divergence", "gap.gap",
-             "gap.memorised", "protocols.protocols", "protocols.table", "selfcheck")  # fmt: skip
+             "gap.memorised", "protocols.protocols", "protocols.table", "selfcheck", "stats.resampling",
+             "stats.power_law")  # fmt: skip
     modules = [importlib.import_module(f"lossprobe.analysis.{home}") for home in homes]
     kind = next(getattr(module, name) for module in modules if hasattr(module, name))
     section = page("reference/json.md")

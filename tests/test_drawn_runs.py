@@ -94,8 +94,8 @@ def test_run_stores_what_was_measured(drawn):
 def test_perplexity_of_a_drawn_run_is_the_float64_mean(drawn):
     result = lossprobe.measure_perplexity(lossprobe.open_run(drawn.run.path))
     loss = -log_probabilities(drawn.logits)[np.arange(ROWS), drawn.targets]
-    assert result.nll_nats_per_token == pytest.approx(loss.mean(), abs=1e-7)
-    assert (result.tokens_scored, result.documents, result.coverage["tokens_read"]) == (ROWS, 20, ROWS + 20)
+    assert result.per_token.nll_nats_per_token == pytest.approx(loss.mean(), abs=1e-7)
+    assert (result.per_token.tokens_scored, result.documents, result.coverage["tokens_read"]) == (ROWS, 20, ROWS + 20)
 
 
 def test_rows_are_planned_as_by_the_engine(rows, tmp_path):

@@ -134,10 +134,17 @@ def test_the_text_is_cut_where_both_tokenizations_end(pair):
     assert spans.tokens.tolist() == [[2, 1], [2, 1]]
     found = compare_bytes(*runs)
     assert (found.first, found.second) == ("one", "other")
-    assert (found.documents, found.spans, found.bytes_compared, found.bytes_left_out) == (1, 2, 5, {})
-    assert [found.first_bits_per_byte, found.second_bits_per_byte] == pytest.approx([7 / 5, 9 / 5], rel=1e-6)
-    assert found.difference_bits_per_byte == pytest.approx(2 / 5, rel=1e-6)
-    assert [found.first_bytes_per_token, found.second_bytes_per_token] == [5 / 3, 5 / 3]
+    assert (found.counts.documents, found.counts.spans, found.counts.bytes_compared, found.counts.bytes_left_out) == (
+        1,
+        2,
+        5,
+        {},
+    )
+    assert [found.difference.first_bits_per_byte, found.difference.second_bits_per_byte] == pytest.approx(
+        [7 / 5, 9 / 5], rel=1e-6
+    )
+    assert found.difference.difference_bits_per_byte == pytest.approx(2 / 5, rel=1e-6)
+    assert [found.difference.first_bytes_per_token, found.difference.second_bytes_per_token] == [5 / 3, 5 / 3]
     assert found.largest["text"].tolist() == ["abcd", "e"]
 
 
@@ -145,16 +152,18 @@ def test_what_one_model_left_unscored_is_left_out_for_both(pair):
     first = doc("ab|cd|e|f", "first_token", 2, 4, 1)
     second = doc("<|a|bcd|e|f", "special", 3, 5, "unknown", 2)
     found = compare_bytes(*pair([first], [second]))
-    assert found.bytes_left_out == {"first_token": 4, "unknown": 1}
-    assert (found.spans, found.bytes_compared) == (1, 1)
-    assert [found.first_bits_per_byte, found.second_bits_per_byte] == pytest.approx([1, 2], rel=1e-6)
+    assert found.counts.bytes_left_out == {"first_token": 4, "unknown": 1}
+    assert (found.counts.spans, found.counts.bytes_compared) == (1, 1)
+    assert [found.difference.first_bits_per_byte, found.difference.second_bits_per_byte] == pytest.approx(
+        [1, 2], rel=1e-6
+    )
     assert "5 bytes (83.33%) left out for both: first_token 4, unknown 1" in found.notes
 
 
 def test_a_span_with_two_reasons_counts_once(pair):
     found = compare_bytes(*pair([doc("ab|c", "masked", 1)], [doc("a|b|c", "first_token", 2, 3)]))
-    assert found.bytes_left_out == {"first_token": 2}
-    assert found.bytes_compared == 1
+    assert found.counts.bytes_left_out == {"first_token": 2}
+    assert found.counts.bytes_compared == 1
 
 
 def test_tokens_that_end_inside_a_character(pair):
@@ -234,20 +243,22 @@ def test_spans_partition_the_text_and_sums_are_exact(pair, cut_batches, document
             compare_bytes(*runs)
         return
     found, swapped = compare_bytes(*runs), compare_bytes(*runs[::-1])
-    assert found.bytes_compared + sum(found.bytes_left_out.values()) == whole
-    assert found.spans == len(compared)
+    assert found.counts.bytes_compared + sum(found.counts.bytes_left_out.values()) == whole
+    assert found.counts.spans == len(compared)
     size = sum(stop - start for _, start, stop, *_ in compared)
-    assert found.bytes_compared == size
+    assert found.counts.bytes_compared == size
     first, second = (sum(span[3][side] for span in compared) / LN2 / size for side in (0, 1))
-    assert found.first_bits_per_byte == pytest.approx(first, abs=1e-12)
-    assert found.second_bits_per_byte == pytest.approx(second, abs=1e-12)
-    assert found.difference_bits_per_byte == pytest.approx(second - first, abs=1e-12)
-    assert found.first_bytes_per_token == pytest.approx(size / sum(span[4][0] for span in compared), rel=1e-15)
+    assert found.difference.first_bits_per_byte == pytest.approx(first, abs=1e-12)
+    assert found.difference.second_bits_per_byte == pytest.approx(second, abs=1e-12)
+    assert found.difference.difference_bits_per_byte == pytest.approx(second - first, abs=1e-12)
+    assert found.difference.first_bytes_per_token == pytest.approx(
+        size / sum(span[4][0] for span in compared), rel=1e-15
+    )
     assert found.by_cut["contribution_bits_per_byte"].sum() == pytest.approx(second - first, abs=1e-12)
     left_out = pd.Series([why for *_, why in by_hand]).dropna().unique()
-    assert set(found.bytes_left_out) == set(left_out)
-    assert swapped.difference_bits_per_byte == -found.difference_bits_per_byte
-    assert swapped.bytes_left_out == found.bytes_left_out
+    assert set(found.counts.bytes_left_out) == set(left_out)
+    assert swapped.difference.difference_bits_per_byte == -found.difference.difference_bits_per_byte
+    assert swapped.counts.bytes_left_out == found.counts.bytes_left_out
     assert swapped.largest["difference_bits"].tolist() == (
         (-found.largest["difference_bits"]).sort_values(key=lambda d: np.where(d > 0, -d, 1e9 + d)).tolist()
     )
@@ -287,18 +298,23 @@ def test_statistics_are_those_of_the_spans(drawn):
     found = compare_bytes(*runs)
     difference = bits[1] - bits[0]
     expected, error = leave_one_out(difference, size, document)
-    assert [found.difference_bits_per_byte, found.low, found.high] == pytest.approx(expected, rel=1e-9)
-    assert found.minimum_detectable == pytest.approx(2.8 * error, rel=1e-9)
-    assert found.p_value == pytest.approx(2 * student.sf(abs(expected[0]) / error, 11), rel=1e-9)
-    assert found.correlation == pytest.approx(np.corrcoef(bits)[0, 1], rel=1e-9)
+    assert [
+        found.difference.difference_bits_per_byte,
+        found.difference.difference_bits_per_byte_interval.low,
+        found.difference.difference_bits_per_byte_interval.high,
+    ] == pytest.approx(expected, rel=1e-9)
+    assert found.evidence.minimum_detectable == pytest.approx(2.8 * error, rel=1e-9)
+    assert found.evidence.p_value == pytest.approx(2 * student.sf(abs(expected[0]) / error, 11), rel=1e-9)
+    assert found.difference.correlation == pytest.approx(np.corrcoef(bits)[0, 1], rel=1e-9)
     residual = difference - expected[0] * size
     clustered = np.bincount(document, residual)
     effect = (12 / 11 * (clustered**2).sum()) / (len(size) / (len(size) - 1) * (residual**2).sum())
-    assert found.design_effect == pytest.approx(effect, rel=1e-9)
+    assert found.evidence.design_effect == pytest.approx(effect, rel=1e-9)
     table = found.table.set_index("measure")
     assert table.loc[DIFFERENCE, ["value", "low", "high"]].tolist() == pytest.approx(expected, rel=1e-9)
+    numbers = vars(found.difference) | vars(found.evidence)
     for name in ("minimum_detectable", "p_value", "design_effect", "correlation", "first_bytes_per_token"):
-        assert table.loc[name, "value"] == getattr(found, name)
+        assert table.loc[name, "value"] == numbers[name]
     assert found.table.columns.tolist() == ["measure", "value", "low", "high", "unit"]
     assert found.notes == [UPPER_BOUND]
 
@@ -309,13 +325,13 @@ def test_with_nothing_left_out_each_model_has_the_bits_per_byte_of_its_run(drawn
     table = found.table.set_index("measure")
     for run, side in zip(runs, ("first", "second"), strict=True):
         alone = measure_perplexity(run)
-        expected = [alone.bits_per_byte, *alone.bits_per_byte_interval]
+        expected = [alone.per_byte.bits_per_byte, *alone.per_byte.bits_per_byte_interval]
         assert table.loc[f"{side}_bits_per_byte", ["value", "low", "high"]].tolist() == pytest.approx(
             expected, abs=1e-12
         )
     totals = [run.scalar("SELECT sum(loss_nats::DOUBLE) FROM tokens") for run in runs]
-    expected = (totals[1] - totals[0]) / LN2 / found.bytes_compared
-    assert found.difference_bits_per_byte == pytest.approx(expected, abs=1e-12)
+    expected = (totals[1] - totals[0]) / LN2 / found.counts.bytes_compared
+    assert found.difference.difference_bits_per_byte == pytest.approx(expected, abs=1e-12)
 
 
 def test_where_the_difference_comes_from(drawn):
@@ -350,21 +366,28 @@ def test_one_tokenizer_has_its_tokens_for_spans(drawn, make_run):
         lambda rows: {"nats": np.diff(rows.values["nats"], axis=0)[0]},
         (lambda rows: np.zeros(len(rows.token), int), 1),
     ).sums
-    assert found.spans == sums["tokens"].sum()
-    assert found.difference_bits_per_byte == pytest.approx(sums["nats"].sum() / LN2 / found.bytes_compared, abs=1e-12)
-    assert found.by_cut["spans"].tolist() == [found.spans, 0, 0, 0]
+    assert found.counts.spans == sums["tokens"].sum()
+    assert found.difference.difference_bits_per_byte == pytest.approx(
+        sums["nats"].sum() / LN2 / found.counts.bytes_compared, abs=1e-12
+    )
+    assert found.by_cut["spans"].tolist() == [found.counts.spans, 0, 0, 0]
     assert found.by_cut[DIFFERENCE].isna().tolist() == [False, True, True, True]
 
 
 def test_a_run_against_itself_differs_in_nothing(drawn):
     _, (run, _) = drawn
     found = compare_bytes(run, run)
-    assert [found.difference_bits_per_byte, found.low, found.high, found.minimum_detectable] == [0.0] * 4
-    assert (found.p_value, found.correlation, found.design_effect) == (1.0, 1.0, None)
+    assert [
+        found.difference.difference_bits_per_byte,
+        found.difference.difference_bits_per_byte_interval.low,
+        found.difference.difference_bits_per_byte_interval.high,
+        found.evidence.minimum_detectable,
+    ] == [0.0] * 4
+    assert (found.evidence.p_value, found.difference.correlation, found.evidence.design_effect) == (1.0, 1.0, None)
     assert found.largest.empty
     assert (
         found.finding
-        == f"one #2 − one #1: +0.0000 bits per byte [+0.0000, +0.0000] over {found.bytes_compared:,} bytes"
+        == f"one #2 − one #1: +0.0000 bits per byte [+0.0000, +0.0000] over {found.counts.bytes_compared:,} bytes"
     )
 
 
@@ -374,8 +397,12 @@ def test_many_documents_are_merged_into_clusters(drawn, monkeypatch):
     document, _, size, bits = rows_by_hand(documents)
     expected, _ = leave_one_out(bits[1] - bits[0], size, document % 5)
     found = compare_bytes(*runs)
-    assert [found.difference_bits_per_byte, found.low, found.high] == pytest.approx(expected, rel=1e-9)
-    assert found.documents == 12
+    assert [
+        found.difference.difference_bits_per_byte,
+        found.difference.difference_bits_per_byte_interval.low,
+        found.difference.difference_bits_per_byte_interval.high,
+    ] == pytest.approx(expected, rel=1e-9)
+    assert found.counts.documents == 12
 
 
 def test_a_single_document_is_resampled_in_blocks(pair):
@@ -390,7 +417,11 @@ def test_a_single_document_is_resampled_in_blocks(pair):
     _, start, size, bits = rows_by_hand(documents)
     expected, _ = leave_one_out(bits[1] - bits[0], size, np.minimum(start // BLOCK_BYTES, 2))
     found = compare_bytes(*runs)
-    assert [found.difference_bits_per_byte, found.low, found.high] == pytest.approx(expected, rel=1e-9)
+    assert [
+        found.difference.difference_bits_per_byte,
+        found.difference.difference_bits_per_byte_interval.low,
+        found.difference.difference_bits_per_byte_interval.high,
+    ] == pytest.approx(expected, rel=1e-9)
     assert found.interval_unit == "block"
     assert found.notes[0].startswith(
         "one document: intervals resample 3 blocks of about 16 KiB of text and are a lower"
@@ -399,8 +430,13 @@ def test_a_single_document_is_resampled_in_blocks(pair):
 
 def test_what_cannot_be_given_is_none_and_said(pair):
     found = compare_bytes(*pair([doc("<|ab|cd", "special", 1, 2)], [doc("<|abcd", "special", 4)]))
-    assert [found.low, found.high, found.p_value, found.minimum_detectable] == [None] * 4
-    assert (found.design_effect, found.correlation) == (None, None)
+    assert [
+        found.difference.difference_bits_per_byte_interval.low,
+        found.difference.difference_bits_per_byte_interval.high,
+        found.evidence.p_value,
+        found.evidence.minimum_detectable,
+    ] == [None] * 4
+    assert (found.evidence.design_effect, found.difference.correlation) == (None, None)
     assert found.table.set_index("measure").loc[DIFFERENCE, ["low", "high"]].isna().all()
     assert found.notes[0] == "a single block of text was scored by both: no interval can be given"
     assert found.finding == "other − one: +0.2500 bits per byte no interval over 4 bytes (not clear which is lower)"
@@ -410,8 +446,13 @@ def test_one_document_of_several_with_compared_bytes_gives_no_interval(pair):
     documents = [doc("<|a", "special", 1), doc("a|b", "unknown", 1), doc("ab|c", "first_token", 2)]
     others = [doc("<|a", "special", 2), doc("ab", "first_token"), doc("a|bc", "first_token", 2)]
     found = compare_bytes(*pair(documents, others))
-    assert (found.documents, found.bytes_compared, found.low, found.interval_unit) == (1, 1, None, "document")
-    assert found.bytes_left_out == {"first_token": 5}
+    assert (
+        found.counts.documents,
+        found.counts.bytes_compared,
+        found.difference.difference_bits_per_byte_interval.low,
+        found.interval_unit,
+    ) == (1, 1, None, "document")
+    assert found.counts.bytes_left_out == {"first_token": 5}
     assert found.notes[0] == "a single document of text was scored by both: no interval can be given"
 
 
@@ -456,8 +497,8 @@ def test_a_document_whose_spans_are_a_guess_is_left_out(pair):
     first, second = pair(documents, documents)
     second = altered(second, "documents.parquet", tiles=[False, True, True])
     found = compare_bytes(first, second)
-    assert found.bytes_left_out == {"spans_are_a_guess": 2}
-    assert (found.bytes_compared, found.documents) == (2, 2)
+    assert found.counts.bytes_left_out == {"spans_are_a_guess": 2}
+    assert (found.counts.bytes_compared, found.counts.documents) == (2, 2)
     everything = altered(second, "documents.parquet", tiles=[False] * 3)
     with pytest.raises(NotComparableError, match=r"\(spans_are_a_guess 4\)") as caught:
         compare_bytes(first, everything)
@@ -471,8 +512,8 @@ def test_a_document_of_which_one_tokenizer_makes_nothing_is_left_out(pair):
     )
     second = altered(second, "documents.parquet", bytes=[2, 2, 1])
     found = compare_bytes(first, second)
-    assert found.bytes_left_out == {"no_tokens": 2}
-    assert found.first_bits_per_byte == pytest.approx(4 / 3, rel=1e-6)
+    assert found.counts.bytes_left_out == {"no_tokens": 2}
+    assert found.difference.first_bits_per_byte == pytest.approx(4 / 3, rel=1e-6)
 
 
 def test_different_texts_are_refused(pair):
@@ -487,7 +528,7 @@ def test_different_texts_are_refused(pair):
     hashed = [with_settings(first, text={"sha256": digest * 64}) for digest in "ab"]
     with pytest.raises(NotComparableError, match="sha256 aaaaaaaaaaa… and bbbbbbbbbbb…"):
         compare_bytes(*hashed)
-    assert compare_bytes(hashed[0], hashed[0]).bytes_compared == 2
+    assert compare_bytes(hashed[0], hashed[0]).counts.bytes_compared == 2
 
 
 def test_rewritten_text_is_said(pair):
@@ -525,6 +566,6 @@ def test_memory_does_not_grow_with_a_document(pair, cut_batches, monkeypatch):
     monkeypatch.setattr(byte_spans._Side, "advance", watched)
     cut_batches(10, 7)
     found = compare_bytes(*runs)
-    assert (found.spans, found.bytes_compared) == (1, 401)
-    assert found.second_bits_per_byte == pytest.approx(402 / 401, rel=1e-6)
+    assert (found.counts.spans, found.counts.bytes_compared) == (1, 401)
+    assert found.difference.second_bits_per_byte == pytest.approx(402 / 401, rel=1e-6)
     assert max(held) <= 20

@@ -221,8 +221,8 @@ def test_one_document_gives_numbers_without_intervals(tmp_path, tokens):
     result = measure_calibration([run])
     measures = result.models[0].measures
     assert measures["ece"].value is not None
-    assert measures["ece"].low is None
-    assert measures["nll_nats"].low is None
+    assert measures["ece"].interval.low is None
+    assert measures["nll_nats"].interval.low is None
     assert any("no interval" in note for note in result.notes)
     assert "no interval" in result.finding
     if tokens == 1:

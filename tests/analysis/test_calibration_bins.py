@@ -326,8 +326,8 @@ def test_a_bootstrap_of_each_figure_covers_it():
     rng = np.random.default_rng(9)
     sums = np.array([summed_fast(*draw(rng, 200)) for _ in range(30)])
     for statistic in STATISTICS:
-        interval = bootstrap(sums, statistic)
-        assert interval.low < interval.high
+        found = bootstrap(sums, statistic)
+        assert found.interval.low < found.interval.high
 
 
 # Noise
@@ -407,7 +407,7 @@ def test_one_token(run_of):
     assert float(top1_brier(total)) == float(reliability(total)) == 0.5625
     assert [float(part(total)) for part in (resolution, uncertainty, within_bin)] == [0.0, 0.0, 0.0]
     assert expected_noise(total) == pytest.approx(np.sqrt(2 / np.pi * 0.1875))
-    assert bootstrap(sums, expected_calibration_error).low is None
+    assert bootstrap(sums, expected_calibration_error).interval.low is None
     table = bin_table(sums, equal_width_edges())
     assert table["count"].sum() == 1
     assert table[["gap_low", "gap_high"]].isna().all(axis=None)
@@ -433,9 +433,9 @@ def test_a_table_of_bins_by_hand():
     assert table["mean_confidence"].tolist() == pytest.approx([0.28, 0.6, np.nan], nan_ok=True)
     assert table["accuracy"].tolist() == pytest.approx([0.4, 0.5, np.nan], nan_ok=True)
     assert table["gap"].tolist() == pytest.approx([-0.12, 0.1, np.nan], nan_ok=True)
-    interval = jackknife_ratio([-0.8, 0.2], [4, 1])
-    assert table["gap_low"].tolist() == pytest.approx([interval.low, np.nan, np.nan], nan_ok=True)
-    assert table["gap_high"].tolist() == pytest.approx([interval.high, np.nan, np.nan], nan_ok=True)
+    found = jackknife_ratio([-0.8, 0.2], [4, 1])
+    assert table["gap_low"].tolist() == pytest.approx([found.interval.low, np.nan, np.nan], nan_ok=True)
+    assert table["gap_high"].tolist() == pytest.approx([found.interval.high, np.nan, np.nan], nan_ok=True)
 
 
 def test_the_interval_of_a_bin_covers_the_true_gap():

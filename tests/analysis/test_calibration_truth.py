@@ -96,7 +96,7 @@ def test_intervals_are_no_wider_than_they_need_be(simulated):
     _, seen = simulated
     for name in MEASURES:
         measures = [one.measures[name] for one in seen["T 0.7"]]
-        half = np.mean([(measure.high - measure.low) / 2 for measure in measures])
+        half = np.mean([(measure.interval.high - measure.interval.low) / 2 for measure in measures])
         spread = np.std([measure.value for measure in measures], ddof=1)
         assert 0.65 < half / (2.05 * spread) < 1.7, name
 
@@ -104,10 +104,10 @@ def test_intervals_are_no_wider_than_they_need_be(simulated):
 def test_an_error_that_noise_explains_has_an_interval_from_zero_on_and_one_beyond_it_does_not(simulated):
     _, seen = simulated
     for name in ERRORS:
-        assert np.mean([one.measures[name].low == 0.0 for one in seen["calibrated"]]) >= 0.9, name
-        assert min(one.measures[name].high for one in seen["calibrated"]) > 0.0
+        assert np.mean([one.measures[name].interval.low == 0.0 for one in seen["calibrated"]]) >= 0.9, name
+        assert min(one.measures[name].interval.high for one in seen["calibrated"]) > 0.0
     for name in ("ece", "ece_equal_mass", "smooth_ece", "vocabulary_error"):
-        assert np.mean([one.measures[name].low > 0.02 for one in seen["T 0.7"]]) >= 0.9, name
+        assert np.mean([one.measures[name].interval.low > 0.02 for one in seen["T 0.7"]]) >= 0.9, name
 
 
 def test_noise_floors_are_what_a_calibrated_model_shows():
@@ -171,10 +171,10 @@ def test_the_interval_of_an_error_holds_it_where_that_of_a_mean_does_not(cluster
     held, plain, highs = 0, 0, []
     for _ in range(100):
         sums = draw_bins(rng, clusters, gap, noise)
-        interval, naive = error_interval(sums), bootstrap(sums, expected_calibration_error, 0.0, 1.0)
-        held += interval.low <= gap <= interval.high
-        plain += naive.low <= gap <= naive.high
-        highs.append(interval.high)
+        found, naive = error_interval(sums), bootstrap(sums, expected_calibration_error, 0.0, 1.0)
+        held += found.interval.low <= gap <= found.interval.high
+        plain += naive.interval.low <= gap <= naive.interval.high
+        highs.append(found.interval.high)
     assert held >= 90
     if gap == 0.0:
         assert plain < 80
@@ -183,17 +183,19 @@ def test_the_interval_of_an_error_holds_it_where_that_of_a_mean_does_not(cluster
 
 def test_far_from_zero_it_is_the_interval_of_the_gap():
     sums = draw_bins(np.random.default_rng(1), 40, 0.15, 0.05)
-    interval = error_interval(sums)
+    found = error_interval(sums)
     gap = jackknife_ratio((sums[..., 1] - sums[..., 2]).sum(axis=1), sums[..., 0].sum(axis=1))
-    assert interval.estimate == pytest.approx(gap.estimate, abs=2e-3)
-    assert (interval.low, interval.high) == pytest.approx((gap.low, gap.high), abs=0.15 * (gap.high - gap.low))
+    assert found.value == pytest.approx(gap.value, abs=2e-3)
+    assert (found.interval.low, found.interval.high) == pytest.approx(
+        (gap.interval.low, gap.interval.high), abs=0.15 * (gap.interval.high - gap.interval.low)
+    )
 
 
 def test_documents_of_different_sizes_add_no_noise_of_their_own():
     sums = np.arange(1, 13)[:, None, None] ** 2 * draw_bins(np.random.default_rng(5), 12, 0.2, 0.05)
-    interval = error_interval(sums)
+    found = error_interval(sums)
     gap = jackknife_ratio((sums[..., 1] - sums[..., 2]).sum(axis=1), sums[..., 0].sum(axis=1))
-    assert interval.high - interval.low == pytest.approx(gap.high - gap.low, rel=0.05)
+    assert found.interval.high - found.interval.low == pytest.approx(gap.interval.high - gap.interval.low, rel=0.05)
 
 
 def test_a_bin_that_one_cluster_fills_leaves_everything_open():
@@ -202,46 +204,46 @@ def test_a_bin_that_one_cluster_fills_leaves_everything_open():
     sums[:, 0] = [100, 50, 49, 25, 24.5]
     sums[:, 1] = [1, 0.9, 1, 0.81, 0.9]
     sums[0, 1] = [200, 180, 80, 162, 72]
-    interval = error_interval(sums, lambda totals: maximum_calibration_error(totals, least=1))
-    assert interval.estimate == pytest.approx((180 + 6.3 - 87) / 207)
-    assert interval.low == 0.0
-    assert interval.high == 1.0
+    found = error_interval(sums, lambda totals: maximum_calibration_error(totals, least=1))
+    assert found.value == pytest.approx((180 + 6.3 - 87) / 207)
+    assert found.interval.low == 0.0
+    assert found.interval.high == 1.0
 
 
 def test_two_clusters_that_differ_leave_everything_open():
-    interval = error_interval(draw_bins(np.random.default_rng(6), 2, 0.1, 0.3))
-    assert interval.low == 0.0
-    assert interval.high == 1.0
+    found = error_interval(draw_bins(np.random.default_rng(6), 2, 0.1, 0.3))
+    assert found.interval.low == 0.0
+    assert found.interval.high == 1.0
 
 
 def test_the_interval_is_the_same_each_time_and_for_every_unit():
     sums = draw_bins(np.random.default_rng(2), 12, 0.15)
-    interval = error_interval(sums)
-    assert interval == error_interval(sums)
+    found = error_interval(sums)
+    assert found == error_interval(sums)
     twice = error_interval(2 * sums)
-    assert (twice.low, twice.high) == pytest.approx((interval.low, interval.high))
-    assert 0 < interval.low < interval.high < 1
-    assert error_interval(sums, high=interval.estimate / 2).high == interval.estimate / 2
+    assert (twice.interval.low, twice.interval.high) == pytest.approx((found.interval.low, found.interval.high))
+    assert 0 < found.interval.low < found.interval.high < 1
+    assert error_interval(sums, high=found.value / 2).interval.high == found.value / 2
 
 
 def test_no_interval_without_clusters_or_without_a_statistic():
     sums = draw_bins(np.random.default_rng(3), 5, 0.05)
     one = error_interval(sums[:1])
-    assert (one.low, one.high) == (None, None)
-    assert one.estimate == expected_calibration_error(sums[0])
+    assert (one.interval.low, one.interval.high) == (None, None)
+    assert one.value == expected_calibration_error(sums[0])
 
     def only_of_all(totals):
         return np.where(totals[..., 0].sum(axis=-1) >= 500, expected_calibration_error(totals), np.nan)
 
-    for interval in (error_interval(sums, only_of_all), bootstrap(sums, only_of_all)):
-        assert interval.estimate > 0
-        assert (interval.low, interval.high) == (None, None)
+    for found in (error_interval(sums, only_of_all), bootstrap(sums, only_of_all)):
+        assert found.value > 0
+        assert (found.interval.low, found.interval.high) == (None, None)
 
 
 def test_clusters_that_are_all_the_same_leave_nothing_to_chance():
     sums = np.tile(draw_bins(np.random.default_rng(4), 1, 0.2), (6, 1, 1))
-    interval = error_interval(sums)
-    assert (interval.low, interval.high) == pytest.approx((interval.estimate, interval.estimate))
+    found = error_interval(sums)
+    assert (found.interval.low, found.interval.high) == pytest.approx((found.value, found.value))
     perfect = sums[..., [0, 1, 1, 3, 3]]
-    interval = error_interval(perfect)
-    assert (interval.estimate, interval.low, interval.high) == (0.0, 0.0, 0.0)
+    found = error_interval(perfect)
+    assert (found.value, found.interval.low, found.interval.high) == (0.0, 0.0, 0.0)

@@ -33,7 +33,7 @@ def test_the_interval_is_that_of_a_delete_one_loop(clusters):
     sums, counts = zip(*clusters, strict=True)
     found = jackknife_ratio(sums, counts)
     # Absolute: the two orders of summation differ by rounding of numbers up to 50 · 12, times t(1) = 12.7.
-    assert (found.estimate, found.low, found.high) == pytest.approx(brute_force(sums, counts), abs=1e-9)
+    assert (found.value, found.interval.low, found.interval.high) == pytest.approx(brute_force(sums, counts), abs=1e-9)
 
 
 def test_equal_clusters_give_the_t_interval_of_their_means():
@@ -41,25 +41,27 @@ def test_equal_clusters_give_the_t_interval_of_their_means():
     found = jackknife_ratio(means * 10, np.full(4, 10))
     # For equal sizes the jackknife error of a mean is s / √G exactly.
     low, high = stats.t.interval(0.95, 3, loc=means.mean(), scale=stats.sem(means))
-    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
+    assert (found.interval.low, found.interval.high) == pytest.approx((low, high), rel=1e-12)
 
 
 def test_a_worked_interval():
     # Σs = 9, Σn = 4; without one: 8/3, 7/3, 3/2, mean 13/6, squared deviations 1/4 + 1/36 + 4/9 = 13/18.
     found = jackknife_ratio([1, 2, 6], [1, 1, 2])
     half = T_TWO * math.sqrt(2 / 3 * 13 / 18)
-    assert (found.estimate, found.low, found.high) == pytest.approx((2.25, 2.25 - half, 2.25 + half), rel=1e-12)
+    assert (found.value, found.interval.low, found.interval.high) == pytest.approx(
+        (2.25, 2.25 - half, 2.25 + half), rel=1e-12
+    )
 
 
 def test_no_interval_without_two_clusters_that_count():
-    assert (jackknife_ratio([3], [2]).low, jackknife_ratio([3], [2]).high) == (None, None)
-    assert jackknife_ratio([3, 0], [2, 0]).low is None  # without the first nothing is left
-    assert jackknife_ratio([3, 1], [2, 2]).low is not None
+    assert (jackknife_ratio([3], [2]).interval.low, jackknife_ratio([3], [2]).interval.high) == (None, None)
+    assert jackknife_ratio([3, 0], [2, 0]).interval.low is None  # without the first nothing is left
+    assert jackknife_ratio([3, 1], [2, 2]).interval.low is not None
 
 
 def test_equal_ratios_have_an_interval_of_no_width():
     found = jackknife_ratio([2, 4, 8], [1, 2, 4])
-    assert (found.low, found.estimate, found.high) == (2.0, 2.0, 2.0)
+    assert (found.interval.low, found.value, found.interval.high) == (2.0, 2.0, 2.0)
 
 
 def test_student_quantiles():
@@ -71,7 +73,7 @@ def test_student_quantiles():
 def test_around_uses_all_replicates():
     found = around(1.0, np.array([0.0, 1.0, 2.0]))
     half = T_TWO * math.sqrt(2 * 2 / 3)  # G - 1 times the population variance
-    assert (found.low, found.high) == pytest.approx((1.0 - half, 1.0 + half), rel=1e-12)
+    assert (found.interval.low, found.interval.high) == pytest.approx((1.0 - half, 1.0 + half), rel=1e-12)
 
 
 def test_documents_with_scored_tokens_are_the_clusters(make_run):
@@ -118,9 +120,11 @@ def test_grouped_losses_are_jackknife_ratios_of_each_group(make_run):
         assert (row["count"], row["clusters"]) == (len(bits), len(bits))
         # float32 storage of a loss: relative 6e-8
         assert row["total_nats"] == pytest.approx(sum(bits) * LN2, rel=1e-7)
-        assert row["mean_loss_nats"] == pytest.approx(want.estimate, rel=1e-7)
+        assert row["mean_loss_nats"] == pytest.approx(want.value, rel=1e-7)
         assert (row["low"], row["high"]) == pytest.approx(
-            (math.nan, math.nan) if want.low is None else (want.low, want.high), rel=1e-6, nan_ok=True
+            (math.nan, math.nan) if want.interval.low is None else (want.interval.low, want.interval.high),
+            rel=1e-6,
+            nan_ok=True,
         )
 
 
@@ -140,7 +144,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     for _ in range(corpora):
         lengths = np.maximum(20, generator.lognormal(7.2, 0.8, documents)).round()
         means = truth + generator.normal(0, 0.35, documents) + generator.normal(0, 3.0, documents) / np.sqrt(lengths)
-        interval = jackknife_ratio(means * lengths, lengths)
-        covered += interval.low <= truth <= interval.high
+        found = jackknife_ratio(means * lengths, lengths)
+        covered += found.interval.low <= truth <= found.interval.high
     # 600 corpora: a share of .95 is seen within ±.018 (two standard errors); a ratio of 20 sums is a bit below.
     assert 0.90 <= covered / corpora <= 0.98

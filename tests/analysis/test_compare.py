@@ -81,24 +81,24 @@ def test_every_number_is_that_of_the_rows(drawn, noisy):
     one, other = drawn.losses(drawn.logits), drawn.losses(noisy)
     d = other - one
     mean, error, interval = leave_one_out(d, drawn.documents)
-    assert (found.first, found.second, found.tokens, found.left_out) == ("plain", "noisy", ROWS, 0)
+    assert (found.first, found.second, found.counts.tokens, found.counts.left_out) == ("plain", "noisy", ROWS, 0)
     assert (found.clusters, found.interval_unit) == (DOCUMENTS, "document")
-    assert found.mean_difference_nats == pytest.approx(mean, abs=1e-8)
-    assert found.mean_difference_interval == pytest.approx(interval, abs=1e-8)
-    assert found.perplexity_ratio == pytest.approx(math.exp(other.mean()) / math.exp(one.mean()), rel=1e-7)
-    assert found.perplexity_ratio_interval == pytest.approx(np.exp(interval).tolist(), rel=1e-7)
+    assert found.difference.mean_difference_nats == pytest.approx(mean, abs=1e-8)
+    assert found.difference.mean_difference_nats_interval == pytest.approx(interval, abs=1e-8)
+    assert found.difference.perplexity_ratio == pytest.approx(math.exp(other.mean()) / math.exp(one.mean()), rel=1e-7)
+    assert found.difference.perplexity_ratio_interval == pytest.approx(np.exp(interval).tolist(), rel=1e-7)
     right, _, right_interval = leave_one_out(drawn.right(noisy) - drawn.right(drawn.logits), drawn.documents)
-    assert found.accuracy_difference == pytest.approx(right, abs=1e-12)
-    assert found.accuracy_difference_interval == pytest.approx(right_interval, abs=1e-12)
-    assert found.correlation == pytest.approx(np.corrcoef(one, other)[0, 1], abs=1e-7)
-    assert found.sd_difference_nats == pytest.approx(d.std(ddof=1), rel=1e-7)
-    assert found.design_effect == pytest.approx(error**2 / (d.var(ddof=1) / ROWS), rel=1e-6)
-    assert found.p_value == pytest.approx(2 * student.sf(abs(mean) / error, DOCUMENTS - 1), rel=1e-5)
-    assert found.minimum_detectable_nats == pytest.approx(2.8016 * error, rel=1e-5)
-    needed = 2.801585**2 * d.var(ddof=1) * found.design_effect / math.log(1.01) ** 2
-    assert found.tokens_for_one_percent == pytest.approx(needed, abs=1.5)
-    assert found.forgotten == ((one < 1) & (other > 3)).sum() > 0
-    assert found.learned == ((one > 3) & (other < 1)).sum() > 0
+    assert found.difference.accuracy_difference == pytest.approx(right, abs=1e-12)
+    assert found.difference.accuracy_difference_interval == pytest.approx(right_interval, abs=1e-12)
+    assert found.difference.correlation == pytest.approx(np.corrcoef(one, other)[0, 1], abs=1e-7)
+    assert found.difference.sd_difference_nats == pytest.approx(d.std(ddof=1), rel=1e-7)
+    assert found.evidence.design_effect == pytest.approx(error**2 / (d.var(ddof=1) / ROWS), rel=1e-6)
+    assert found.evidence.p_value == pytest.approx(2 * student.sf(abs(mean) / error, DOCUMENTS - 1), rel=1e-5)
+    assert found.evidence.minimum_detectable_nats == pytest.approx(2.8016 * error, rel=1e-5)
+    needed = 2.801585**2 * d.var(ddof=1) * found.evidence.design_effect / math.log(1.01) ** 2
+    assert found.evidence.tokens_for_one_percent == pytest.approx(needed, abs=1.5)
+    assert found.counts.forgotten == ((one < 1) & (other > 3)).sum() > 0
+    assert found.counts.learned == ((one > 3) & (other < 1)).sum() > 0
     assert not found.identical
 
 
@@ -132,13 +132,21 @@ def test_a_run_against_itself_differs_in_nothing(drawn):
     found = compare_runs(run, run)
     assert found.identical
     assert (found.first, found.second) == ("model #1", "model #2")
-    assert (found.mean_difference_nats, found.mean_difference_interval) == (0.0, [0.0, 0.0])
-    assert (found.perplexity_ratio, found.perplexity_ratio_interval) == (1.0, [1.0, 1.0])
-    assert (found.accuracy_difference, found.accuracy_difference_interval) == (0.0, [0.0, 0.0])
-    assert (found.sd_difference_nats, found.minimum_detectable_nats, found.p_value) == (0.0, 0.0, 1.0)
-    assert found.correlation == pytest.approx(1.0, abs=1e-15)
-    assert (found.design_effect, found.tokens_for_one_percent, found.tokens_to_decide) == (None, None, None)
-    assert (found.forgotten, found.learned) == (0, 0)
+    assert (found.difference.mean_difference_nats, found.difference.mean_difference_nats_interval) == (0.0, (0.0, 0.0))
+    assert (found.difference.perplexity_ratio, found.difference.perplexity_ratio_interval) == (1.0, (1.0, 1.0))
+    assert (found.difference.accuracy_difference, found.difference.accuracy_difference_interval) == (0.0, (0.0, 0.0))
+    assert (found.difference.sd_difference_nats, found.evidence.minimum_detectable_nats, found.evidence.p_value) == (
+        0.0,
+        0.0,
+        1.0,
+    )
+    assert found.difference.correlation == pytest.approx(1.0, abs=1e-15)
+    assert (found.evidence.design_effect, found.evidence.tokens_for_one_percent, found.evidence.tokens_to_decide) == (
+        None,
+        None,
+        None,
+    )
+    assert (found.counts.forgotten, found.counts.learned) == (0, 0)
     assert found.verdict == "no difference shown"
     several = found.by_position[found.by_position["clusters"] > 1]
     assert len(several) >= 6
@@ -153,20 +161,23 @@ def test_one_token_that_differs_in_the_last_bit_is_not_identical(drawn):
     rewrite(other, 700, lambda loss: np.nextafter(np.float32(loss), np.float32(99)))
     found = compare_runs(run, open_run(other.path))
     assert not found.identical
-    assert 0 < found.mean_difference_nats < 1e-8
+    assert 0 < found.difference.mean_difference_nats < 1e-8
     assert found.cumulative["share_of_change"].iloc[-1] == 1.0
 
 
 def test_swapping_the_runs_flips_the_signs(drawn, noisy):
     runs = drawn.run(drawn.logits, "plain"), drawn.run(noisy, "noisy")
     one, other = compare_runs(*runs), compare_runs(*runs[::-1])
-    assert one.mean_difference_nats == -other.mean_difference_nats
-    assert one.mean_difference_interval == pytest.approx([-end for end in other.mean_difference_interval[::-1]], 1e-14)
-    assert one.accuracy_difference == -other.accuracy_difference
-    assert one.perplexity_ratio == pytest.approx(1 / other.perplexity_ratio, rel=1e-14)
+    assert one.difference.mean_difference_nats == -other.difference.mean_difference_nats
+    assert one.difference.mean_difference_nats_interval == pytest.approx(
+        [-end for end in other.difference.mean_difference_nats_interval[::-1]], 1e-14
+    )
+    assert one.difference.accuracy_difference == -other.difference.accuracy_difference
+    assert one.difference.perplexity_ratio == pytest.approx(1 / other.difference.perplexity_ratio, rel=1e-14)
+    numbers, swapped = (vars(each.difference) | vars(each.evidence) for each in (one, other))
     for name in ("correlation", "sd_difference_nats", "design_effect", "p_value", "minimum_detectable_nats"):
-        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-12)
-    assert (one.forgotten, one.learned) == (other.learned, other.forgotten)
+        assert numbers[name] == pytest.approx(swapped[name], rel=1e-12)
+    assert (one.counts.forgotten, one.counts.learned) == (other.counts.learned, other.counts.forgotten)
     assert (one.verdict, other.verdict) == ("noisy is worse", "plain is better")
     both = one.scatter.merge(
         other.scatter, left_on=["first_low_nats", "second_low_nats"], right_on=["second_low_nats", "first_low_nats"]
@@ -177,20 +188,20 @@ def test_swapping_the_runs_flips_the_signs(drawn, noisy):
 
 def test_the_finding_and_the_table(drawn, noisy):
     found = compare_runs(drawn.run(drawn.logits, "plain"), drawn.run(noisy, "noisy"))
-    low, high = found.mean_difference_interval
+    low, high = found.difference.mean_difference_nats_interval
     assert found.finding == (
-        f"noisy − plain: {found.mean_difference_nats:+.4f} nats [{low:+.4f}, {high:+.4f}], perplexity × "
-        f"{found.perplexity_ratio:.4f}: noisy is worse"
+        f"noisy − plain: {found.difference.mean_difference_nats:+.4f} nats [{low:+.4f}, {high:+.4f}], perplexity × "
+        f"{found.difference.perplexity_ratio:.4f}: noisy is worse"
     )
     table = found.table.set_index("measure")
     assert list(found.table) == ["measure", "value", "low", "high", "unit"]
     assert table.loc["mean_difference_nats", ["value", "low", "high"]].tolist() == [
-        found.mean_difference_nats,
+        found.difference.mean_difference_nats,
         low,
         high,
     ]
-    assert table.loc["perplexity_ratio", "high"] == found.perplexity_ratio_interval[1]
-    assert table.loc["accuracy_difference", "low"] == found.accuracy_difference_interval[0]
+    assert table.loc["perplexity_ratio", "high"] == found.difference.perplexity_ratio_interval[1]
+    assert table.loc["accuracy_difference", "low"] == found.difference.accuracy_difference_interval[0]
     assert table["value"].drop("tokens_to_decide").notna().all()
     assert math.isnan(table.loc["tokens_to_decide", "value"])
 
@@ -198,12 +209,14 @@ def test_the_finding_and_the_table(drawn, noisy):
 def test_what_is_not_shown_says_how_many_tokens_would_decide(drawn):
     noise = 0.01 * np.random.default_rng(3).standard_normal(drawn.logits.shape)
     found = compare_runs(drawn.run(drawn.logits, "plain"), drawn.run(drawn.logits + noise, "noisy"))
-    low, high = found.mean_difference_interval
+    low, high = found.difference.mean_difference_nats_interval
     assert low < 0 < high
     assert found.verdict == "no difference shown"
-    assert found.p_value > 0.05
-    assert found.tokens_to_decide > ROWS
-    assert found.finding.endswith(f"; about {found.tokens_to_decide:,} tokens would decide if the mean stayed as it is")
+    assert found.evidence.p_value > 0.05
+    assert found.evidence.tokens_to_decide > ROWS
+    assert found.finding.endswith(
+        f"; about {found.evidence.tokens_to_decide:,} tokens would decide if the mean stayed as it is"
+    )
 
 
 @given(
@@ -241,11 +254,17 @@ def test_numbers_of_tokens_that_nothing_would_reach():
 def test_a_single_document_has_no_interval(tmp_path):
     drawn = World(tmp_path, rows=300, documents=1)
     found = compare_runs(drawn.run(drawn.logits), drawn.run(smoothed_logits(drawn.logits, 0.2)))
-    assert found.mean_difference_nats is not None
-    assert found.mean_difference_interval == found.accuracy_difference_interval == [None, None]
-    assert found.perplexity_ratio_interval == [None, None]
-    assert (found.p_value, found.design_effect, found.minimum_detectable_nats) == (None, None, None)
-    assert (found.tokens_for_one_percent, found.tokens_to_decide) == (None, None)
+    assert found.difference.mean_difference_nats is not None
+    assert (
+        found.difference.mean_difference_nats_interval == found.difference.accuracy_difference_interval == (None, None)
+    )
+    assert found.difference.perplexity_ratio_interval == (None, None)
+    assert (found.evidence.p_value, found.evidence.design_effect, found.evidence.minimum_detectable_nats) == (
+        None,
+        None,
+        None,
+    )
+    assert (found.evidence.tokens_for_one_percent, found.evidence.tokens_to_decide) == (None, None)
     assert found.verdict == "no difference shown"
     assert " nats no interval, perplexity" in found.finding
     assert found.table["low"].isna().all()
@@ -259,7 +278,7 @@ def test_a_long_single_document_is_cut_into_blocks(tmp_path):
     blocks = np.minimum(drawn.context // 4096, 1)
     _, _, interval = leave_one_out(drawn.losses(other) - drawn.losses(drawn.logits), blocks)
     assert (found.interval_unit, found.clusters) == ("block", 2)
-    assert found.mean_difference_interval == pytest.approx(interval, abs=1e-7)
+    assert found.difference.mean_difference_nats_interval == pytest.approx(interval, abs=1e-7)
 
 
 def test_only_tokens_that_both_scored_count(make_run):
@@ -268,7 +287,7 @@ def test_only_tokens_that_both_scored_count(make_run):
         for name, last in (("one", 2), ("other", "masked"))
     ]
     found = compare_runs(*runs)
-    assert (found.tokens, found.left_out, found.clusters) == (3, 1, 2)
+    assert (found.counts.tokens, found.counts.left_out, found.clusters) == (3, 1, 2)
     assert "1 token that only one of them scored left out" in found.notes
     assert found.scatter["count"].sum() == 3
     assert found.identical
@@ -276,9 +295,17 @@ def test_only_tokens_that_both_scored_count(make_run):
 
 def test_nothing_in_common_is_no_number(make_run):
     found = compare_runs(*(make_run([words("first_token", *bits)]) for bits in ((1, "masked"), ("masked", 2))))
-    assert (found.tokens, found.left_out, found.identical) == (0, 2, False)
-    assert (found.mean_difference_nats, found.perplexity_ratio, found.accuracy_difference) == (None, None, None)
-    assert (found.correlation, found.sd_difference_nats, found.p_value) == (None, None, None)
+    assert (found.counts.tokens, found.counts.left_out, found.identical) == (0, 2, False)
+    assert (
+        found.difference.mean_difference_nats,
+        found.difference.perplexity_ratio,
+        found.difference.accuracy_difference,
+    ) == (None, None, None)
+    assert (found.difference.correlation, found.difference.sd_difference_nats, found.evidence.p_value) == (
+        None,
+        None,
+        None,
+    )
     assert found.by_position.empty
     assert found.scatter.empty
     assert found.cumulative["share_of_change"].isna().all()
@@ -288,8 +315,12 @@ def test_nothing_in_common_is_no_number(make_run):
 
 def test_one_token_in_common_has_a_mean_and_no_more(make_run):
     found = compare_runs(*(make_run([words("first_token", bits)]) for bits in (1, 3)))
-    assert found.mean_difference_nats == pytest.approx(2 * LN2, rel=1e-6)
-    assert (found.correlation, found.sd_difference_nats, found.design_effect) == (None, None, None)
+    assert found.difference.mean_difference_nats == pytest.approx(2 * LN2, rel=1e-6)
+    assert (found.difference.correlation, found.difference.sd_difference_nats, found.evidence.design_effect) == (
+        None,
+        None,
+        None,
+    )
 
 
 def rewrite(run, row, change):
@@ -384,9 +415,9 @@ def test_the_interval_covers_what_is_true_of_all_documents(tmp_path):
             for name, z in (("plain", logits), ("noisy", other))
         ]
         found = compare_runs(*runs)
-        low, high = found.mean_difference_interval
+        low, high = found.difference.mean_difference_nats_interval
         held += low <= truth <= high
-        effects.append(found.design_effect)
+        effects.append(found.evidence.design_effect)
     assert 0.01 < truth < 0.2
     assert held >= 17, "19 of 20 are expected; 16 or fewer come in 1.6 % of all worlds"
     assert np.mean(effects) > 1.3, "documents differ, so that tokens are not independent"
@@ -395,5 +426,5 @@ def test_the_interval_covers_what_is_true_of_all_documents(tmp_path):
 def test_a_difference_may_be_small_and_certain(make_run):
     runs = [make_run([words("first_token", bits + step) for bits in (2, 3, 4)]) for step in (0, 1e-5)]
     found = compare_runs(*runs)
-    assert found.mean_difference_nats < 1e-5
+    assert found.difference.mean_difference_nats < 1e-5
     assert (found.verdict, compare_runs(*runs[::-1]).verdict) == ("model #2 is worse", "model #2 is better")

@@ -41,9 +41,9 @@ def test_the_simulated_interval_is_that_of_compare_on_stored_runs(tmp_path, seed
     first, second = (run.query(f"{SQL} ORDER BY document") for run in runs)
     comparison = compare_runs(*runs)
     stored = mean_changes((second["s"] - first["s"]).to_numpy()[None], first["n"].to_numpy(float)[None]).iloc[0]
-    low, high = comparison.mean_difference_interval
+    low, high = comparison.difference.mean_difference_nats_interval
     assert comparison.clusters == 30
-    assert [comparison.mean_difference_nats, low, high] == pytest.approx(
+    assert [comparison.difference.mean_difference_nats, low, high] == pytest.approx(
         [stored["mean_difference_nats"], stored["low"], stored["high"]], abs=1e-9
     )
     losses = summed_losses(models, documents)

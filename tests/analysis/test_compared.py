@@ -30,9 +30,11 @@ def test_the_same_tokens_are_paired(runs):
     result = compare(*runs, by="context", top=3)
     assert result.byte_comparison is None
     assert result.divergence is None
-    assert result.comparison.mean_difference_nats > 0.1
+    assert result.token_comparison.difference.mean_difference_nats > 0.1
     assert result.changes.by == "context"
-    assert result.changes.mean_difference_nats == pytest.approx(result.comparison.mean_difference_nats, rel=1e-12)
+    assert result.changes.mean_difference_nats == pytest.approx(
+        result.token_comparison.difference.mean_difference_nats, rel=1e-12
+    )
     assert "new is worse" in result.finding
     assert set(result.table.columns) == {"measure", "value", "low", "high", "unit"}
     assert len(result.notes) == len(set(result.notes))
@@ -40,11 +42,15 @@ def test_the_same_tokens_are_paired(runs):
 
 def test_other_tokenizers_go_through_bytes(runs):
     result = compare(runs[0], changed(runs[1], "tokenizer", "sha256", "other"))
-    assert result.comparison is None
+    assert result.token_comparison is None
     assert result.changes is None
-    paired = compare(*runs).comparison
-    nats = result.byte_comparison.difference_bits_per_byte * result.byte_comparison.bytes_compared * np.log(2.0)
-    assert nats == pytest.approx(paired.mean_difference_nats * paired.tokens, rel=1e-9)
+    paired = compare(*runs).token_comparison
+    nats = (
+        result.byte_comparison.difference.difference_bits_per_byte
+        * result.byte_comparison.counts.bytes_compared
+        * np.log(2.0)
+    )
+    assert nats == pytest.approx(paired.difference.mean_difference_nats * paired.counts.tokens, rel=1e-9)
 
 
 @pytest.mark.parametrize(("group", "key"), [("windows", "context"), ("windows", "stride"), ("windows", "bos_id")])
@@ -53,7 +59,7 @@ def test_other_windows_are_refused_unless_allowed(runs, group, key):
     with pytest.raises(NotComparableError, match="differ in"):
         compare(runs[0], other)
     result = compare(runs[0], other, allow_different=True)
-    assert (result.comparison is None) == (key == "bos_id"), "a BOS moves the tokens; bytes still pair"
+    assert (result.token_comparison is None) == (key == "bos_id"), "a BOS moves the tokens; bytes still pair"
 
 
 def test_other_texts_are_never_compared(runs):

@@ -199,10 +199,10 @@ def test_the_simulations_standard_errors_are_those_of_the_jackknife():
     s, n = POPULATIONS["log-normal sizes"](np.random.default_rng(0), (2, 40))
     seen = look(s, n)
     for at, count in enumerate(seen.counts):
-        interval = jackknife_ratio(s[1, :count], n[1, :count])
-        assert seen.estimate[at, 1] == pytest.approx(interval.estimate, rel=1e-12)
+        known = jackknife_ratio(s[1, :count], n[1, :count])
+        assert seen.estimate[at, 1] == pytest.approx(known.value, rel=1e-12)
         half = student.ppf(0.975, count - 1) * seen.error[at, 1]
-        assert interval.high - interval.estimate == pytest.approx(half, rel=1e-9)
+        assert known.interval.high - known.value == pytest.approx(half, rel=1e-9)
         if count < 40:
             expected = sequence_quantile(count, 40, 0.95, n[1, :count].sum() ** 2 / (n[1, :count] ** 2).sum())
             assert seen.quantile[at, 1] == pytest.approx(expected)

@@ -10,7 +10,7 @@ from fake_runs import words, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossprobe.analysis.compare.divergence_tally import ComparedTokens, DivergenceTally
+from lossprobe.analysis.compare.divergence_tally import DivergenceTally, TokenDivergences
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.stats import quantile_sketch
 from lossprobe.analysis.stats.jackknife import jackknife_ratio
@@ -26,7 +26,7 @@ def compared(document, token, kl, **columns):
     values = {name: np.asarray(given.get(name, zero)) for name in ("same_top", "target_prob_change")}
     losses = {name: np.asarray(given.get(name, zero)) for name in ("first_loss_nats", "second_loss_nats")}
     keys = {"document": np.asarray(document), "token": np.asarray(token), "token_id": np.asarray(token) % 7}
-    return ComparedTokens(**keys, kl_nats=np.asarray(kl, float), **values, **losses)
+    return TokenDivergences(**keys, kl_nats=np.asarray(kl, float), **values, **losses)
 
 
 def tallied(*parts):
@@ -44,10 +44,11 @@ def test_a_hand_made_text():
     )
     assert (result.first, result.second, result.tokens, result.notes) == ("plain", "other", 5, [])
     expected = jackknife_ratio([3.0, 3.0, 4.0], [3, 1, 1])
-    assert vars(result.mean_kl_nats) == {"estimate": 2.0, "low": 0.0, "high": expected.high}  # a KL is never negative
-    assert result.same_top_share.estimate == 0.8
-    assert result.same_top_share.high == 1.0
-    assert result.rms_target_prob_change.estimate == pytest.approx(math.sqrt(0.5 / 5))
+    assert result.mean_kl_nats == 2.0
+    assert result.mean_kl_nats_interval == (0.0, expected.interval.high)  # a KL is never negative
+    assert result.same_top_share == 0.8
+    assert result.same_top_share_interval.high == 1.0
+    assert result.rms_target_prob_change == pytest.approx(math.sqrt(0.5 / 5))
     assert result.first_mean_loss == pytest.approx(6 / 5)
     assert result.kl_percentiles["0"] == 0.0
     assert result.kl_percentiles["0.5"] == 2.0
@@ -67,8 +68,7 @@ def test_the_table_holds_every_number_with_its_unit():
     assert len(table) == 32
     assert table.loc["mean_kl_nats"].tolist() == [
         2.0,
-        result.mean_kl_nats.low,
-        result.mean_kl_nats.high,
+        *result.mean_kl_nats_interval,
         "nats per token",
     ]
     assert table.loc["kl_nats_q0.5", "value"] == 2.0
@@ -90,14 +90,14 @@ def test_blocks_of_a_single_document_are_those_of_a_run(tmp_path, tokens, cut):
     clusters = find_clusters(run)
     labels = run.query(f"SELECT {clusters.sql} AS cluster FROM tokens WHERE unscored IS NULL ORDER BY token")["cluster"]
     expected = jackknife_ratio(np.bincount(labels, kl), np.bincount(labels))
-    assert result.mean_kl_nats.estimate == pytest.approx(expected.estimate)
+    assert result.mean_kl_nats == pytest.approx(expected.value)
     if clusters.count == 1:
-        assert result.mean_kl_nats.low is None
-        assert result.rms_target_prob_change.low is None
+        assert result.mean_kl_nats_interval.low is None
+        assert result.rms_target_prob_change_interval.low is None
         assert result.notes == [clusters.note]
         assert "no interval" in result.finding
     else:
-        assert result.mean_kl_nats.low == pytest.approx(max(0.0, expected.low))
+        assert result.mean_kl_nats_interval.low == pytest.approx(max(0.0, expected.interval.low))
         assert result.notes == [clusters.note.partition(";")[0]]
 
 
@@ -122,7 +122,7 @@ def test_more_clusters_than_one_part_keep_their_sums():
     ]
     _, index = np.unique(document, return_inverse=True)
     expected = jackknife_ratio(np.bincount(index, kl), np.bincount(index))
-    assert tallied(*parts).mean_kl_nats.high == pytest.approx(expected.high, rel=1e-9)
+    assert tallied(*parts).mean_kl_nats_interval.high == pytest.approx(expected.interval.high, rel=1e-9)
 
 
 def sketch_of(values, batches=3):

@@ -87,7 +87,7 @@ def test_known_smoothing_is_read_as_what_it_is(drawn, vocab, rows):
     logits, targets = truth(1, rows, vocab)
     for epsilon in (0.05, 0.1, 0.2):
         found = effective_smoothing(drawn(smoothed_logits(logits, epsilon), targets))
-        low, high = found.slope_interval
+        low, high = found.slope_epsilon_interval
         assert low < epsilon < high
         assert found.tail_epsilon == pytest.approx(epsilon, abs=0.012)
         assert found.mode_epsilon == pytest.approx(epsilon, rel=0.2)
@@ -102,7 +102,7 @@ def test_models_without_smoothing_show_none(drawn, vocab, rows):
     logits, targets = truth(1, rows, vocab)
     noise = np.random.default_rng(2).standard_normal(logits.shape)
     plain = effective_smoothing(drawn(logits, targets))
-    assert plain.slope_interval[0] < 0 < plain.slope_interval[1]
+    assert plain.slope_epsilon_interval[0] < 0 < plain.slope_epsilon_interval[1]
     assert plain.tail_epsilon == pytest.approx(0.0, abs=0.012)
     models = [tempered_logits(logits, 0.9), tempered_logits(logits, 1.1), logits + noise]
     models += [smoothed_logits(logits, 0.1) + noise, tempered_logits(smoothed_logits(logits, 0.1), 0.9)]
@@ -138,7 +138,7 @@ def test_a_few_tokens_that_agree_by_chance_are_no_evidence(drawn):
     found = effective_smoothing(drawn(logits, np.zeros(rows, int), documents=1))
     assert found.tail_epsilon == pytest.approx(0.1 * vocab / (vocab - 1), rel=1e-9)
     assert found.slope_epsilon == pytest.approx(0.1 * vocab / (vocab - 1), rel=1e-6)
-    assert found.slope_interval == [None, None]
+    assert found.slope_epsilon_interval == (None, None)
     assert found.epsilon is None
     assert found.reason.endswith("no interval of the slope")
 
@@ -152,7 +152,7 @@ def test_an_interval_that_holds_zero_is_no_evidence(drawn):
     found = effective_smoothing(drawn(logits, targets, documents=10))
     estimates = [found.slope_epsilon, found.tail_epsilon, found.mode_epsilon]
     assert max(estimates) < 1.5 * min(estimates)
-    assert found.slope_interval[0] < 0
+    assert found.slope_epsilon_interval[0] < 0
     assert found.epsilon is None
     assert found.reason.endswith("the slope's interval holds 0")
 
@@ -167,7 +167,7 @@ def test_smoothing_beyond_what_the_tail_can_tell_is_not_named(drawn):
 def test_uniform_predictions_have_no_slope(drawn):
     found = effective_smoothing(drawn(np.zeros((50, 16)), np.arange(50) % 16))
     assert found.slope_epsilon is None
-    assert found.slope_interval == [None, None]
+    assert found.slope_epsilon_interval == (None, None)
     assert found.reason.startswith("slope n/a, tail n/a, floor ")
     assert found.reason.endswith("no slope and no tail can be given")
 
@@ -211,12 +211,12 @@ def test_spread_counts_the_pairs_that_have_no_bin_of_their_own():
 def test_a_slope_of_zero_or_less_has_no_epsilon():
     wrong = {"tokens": 1.0, "confidence": 0.75, "correct": 0.0, "confidence2": 0.5625, "confidence_correct": 0.0}
     right = wrong | {"correct": 1.0, "confidence_correct": 0.75}
-    assert slope_epsilon({name: np.array([value] * 2) for name, value in wrong.items()}, 2) == (None, [None, None])
+    assert slope_epsilon({name: np.array([value] * 2) for name, value in wrong.items()}, 2) == (None, (None, None))
     mixed = {name: np.array([wrong[name], right[name], right[name]]) for name in wrong}
     epsilon, interval = slope_epsilon(mixed, 2)
     # The slopes of the single tokens are -2, 2 and 2, that of all is 2/3.
     assert epsilon == pytest.approx(1 - 3 / 2)
-    assert interval == [None, None], "the slope may be 0, and ε has no lower end"
+    assert interval == (None, None), "the slope may be 0, and ε has no lower end"
 
 
 @pytest.mark.parametrize(

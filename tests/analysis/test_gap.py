@@ -26,7 +26,8 @@ from lossprobe.analysis.rows.unpaired import (
     same_mix_difference,
     unpaired_difference,
 )
-from lossprobe.analysis.stats.jackknife import Interval, jackknife_ratio
+from lossprobe.analysis.stats.interval import Estimate, Interval
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.errors import NotComparableError, OutputError
 from lossprobe.run.reader import open_run
 
@@ -97,6 +98,7 @@ def jackknife_t(mean, error, count):
 
 
 def number(result, name):
+    """Return a number with its interval, of the gap or of one of its sides."""
     return [getattr(result, name), *getattr(result, f"{name}_interval")]
 
 
@@ -110,14 +112,14 @@ def test_the_headline_is_that_of_the_rows(world):
     assert result.gap_share == pytest.approx(expected[0] / losses[1][0], abs=1e-6)
     for side, rows, loss in zip(("train", "validation"), drawn.rows, losses, strict=True):
         own = jackknife_t(*loss)
-        assert number(result, f"{side}_nll_nats") == pytest.approx(own, abs=1e-6)
-        assert number(result, f"{side}_perplexity") == pytest.approx(np.exp(own).tolist(), rel=1e-5)
+        assert number(getattr(result, side), "nll_nats") == pytest.approx(own, abs=1e-6)
+        assert number(getattr(result, side), "perplexity") == pytest.approx(np.exp(own).tolist(), rel=1e-5)
         right = jackknife_t(*error_of(rows["correct"], rows["document"]))
-        assert number(result, f"{side}_accuracy") == pytest.approx(right, abs=1e-12)
-        assert getattr(result, f"{side}_tokens") == len(rows)
-        assert getattr(result, f"{side}_text") == side
-    assert (result.train_documents, result.validation_documents) == (12, 9)
-    assert (result.train_interval_unit, result.validation_interval_unit) == ("document", "document")
+        assert number(getattr(result, side), "accuracy") == pytest.approx(right, abs=1e-12)
+        assert getattr(result, side).tokens == len(rows)
+        assert getattr(result, side).text == side
+    assert (result.train.documents, result.validation.documents) == (12, 9)
+    assert (result.train.interval_unit, result.validation.interval_unit) == ("document", "document")
 
 
 def check_rows(table, kind, groups, rows):
@@ -204,7 +206,7 @@ def test_in_blocks_of_a_single_document_the_own_block_is_left_out(make_run):
     train = make_run(spread([[0] * 4091 + [1] * 5 + [2] * 5 + [0] * 4091], [[1] * 8192]))
     validation = make_run(spread([[0, 1, 3]], [[1] * 3]))
     found = measure_gap(train, validation)
-    assert found.train_interval_unit == "block"
+    assert found.train.interval_unit == "block"
     assert frequencies(found) == {"0": [10, 1], "1-9": [0, 1], "1000-9999": [8182, 1]}
     assert any(note.startswith("train: one document: intervals resample 2 blocks") for note in found.notes)
 
@@ -273,7 +275,7 @@ def test_a_harder_mix_is_no_over_fitting(make_run):
     train, validation = make_run([mixed(30, 10), mixed(32, 9)]), make_run([mixed(10, 30), mixed(9, 32)])
     result = measure_gap(train, validation)
     assert result.gap_nats > 3 * LN2
-    assert result.gap_nats_interval[0] > 0.1 * result.validation_nll_nats
+    assert result.gap_nats_interval[0] > 0.1 * result.validation.nll_nats
     assert number(result, "gap_same_mix_nats") == pytest.approx([0.0] * 3, abs=1e-6)
     assert result.verdict == NO_GAP
     assert result.table.set_index("group").loc[["newline", "word start"], "gap_nats"].abs().max() < 1e-6
@@ -295,16 +297,16 @@ def test_texts_without_a_class_in_common_have_no_gap_at_the_same_mix(make_run):
     train = make_run([Doc([b" a", b"\n"], [1, "masked"]), Doc([b" a"], [2])])
     validation = make_run([Doc([b" a", b"\n"], ["masked", 4]), Doc([b"\n"], [5])])
     result = measure_gap(train, validation)
-    assert (result.gap_same_mix_nats, result.gap_same_mix_nats_interval) == (None, [None, None])
+    assert (result.gap_same_mix_nats, result.gap_same_mix_nats_interval) == (None, (None, None))
     assert "same mix" not in result.finding
-    assert result.verdict == judge_gap([Interval(*number(result, "gap_nats"))], result.validation_nll_nats)
+    assert result.verdict == judge_gap([result.gap_nats_interval], result.validation.nll_nats)
 
 
 def test_a_common_class_in_one_document_only_gives_no_interval():
     train = GroupSums(np.array([[2.0, 0.0], [0.0, 5.0]]), np.array([[2.0, 0.0], [0.0, 2.0]]))
     validation = GroupSums(np.array([[3.0, 0.0], [3.0, 0.0]]), np.array([[1.0, 0.0], [2.0, 0.0]]))
-    interval, left_out = same_mix_difference(train, validation)
-    assert interval == Interval(1.0, None, None)
+    found, left_out = same_mix_difference(train, validation)
+    assert found == Estimate(1.0)
     assert left_out == 0
 
 
@@ -334,23 +336,27 @@ def differences(train, validation):
 def test_a_constant_moves_the_gap_and_leaves_its_interval(train, validation, constant):
     moved = [[loss + constant for loss in doc] for doc in validation]
     for before, after in zip(*(differences(train, text) for text in (validation, moved)), strict=True):
-        assert after.estimate == pytest.approx(before.estimate + constant, abs=1e-9)
-        if before.low is not None and before.high - before.low > 1e-4:
-            assert [after.low, after.high] == pytest.approx([before.low + constant, before.high + constant], abs=1e-5)
+        assert after.value == pytest.approx(before.value + constant, abs=1e-9)
+        if before.interval.low is not None and before.interval.high - before.interval.low > 1e-4:
+            assert [after.interval.low, after.interval.high] == pytest.approx(
+                [before.interval.low + constant, before.interval.high + constant], abs=1e-5
+            )
 
 
 @given(losses, losses)
 def test_swapping_the_texts_flips_the_sign(train, validation):
     one, other = (unpaired_difference(*map(ratio_of, pair)) for pair in ((train, validation), (validation, train)))
-    assert [one.estimate, one.low, one.high] == pytest.approx([-other.estimate, -other.high, -other.low], abs=1e-12)
+    assert [one.value, one.interval.low, one.interval.high] == pytest.approx(
+        [-other.value, -other.interval.high, -other.interval.low], abs=1e-12
+    )
 
 
 @given(losses)
 def test_one_text_has_the_interval_of_every_other_view(docs):
     numerator, denominator = [sum(doc) for doc in docs], [len(doc) for doc in docs]
     known = jackknife_ratio(numerator, denominator)
-    found = estimate_ratio([*numerator, 0.0], [*denominator, 0]).interval
-    assert [found.estimate, found.low, found.high] == pytest.approx([known.estimate, known.low, known.high], rel=1e-12)
+    found = estimate_ratio([*numerator, 0.0], [*denominator, 0])
+    assert [found.value, *found.interval] == pytest.approx([known.value, *known.interval], rel=1e-12)
 
 
 def test_with_one_token_a_document_it_is_welchs_t_test():
@@ -358,14 +364,16 @@ def test_with_one_token_a_document_it_is_welchs_t_test():
     train, validation = rng.normal(3.0, 1.0, 17), rng.normal(3.4, 2.5, 8)
     found = unpaired_difference(estimate_ratio(train, np.ones(17)), estimate_ratio(validation, np.ones(8)))
     known = ttest_ind(validation, train, equal_var=False).confidence_interval(0.95)
-    assert [found.low, found.high] == pytest.approx([known.low, known.high], rel=1e-12)
+    assert found.interval == pytest.approx([known.low, known.high], rel=1e-12)
 
 
 def test_an_error_of_zero_on_one_side_leaves_the_other_sides_freedom():
     found = unpaired_difference(TextEstimate(1.0, 0.0, 3), TextEstimate(2.0, 0.5, 5))
-    assert found.high - 1.0 == pytest.approx(student.ppf(0.975, 4) * 0.5, rel=1e-12)
-    assert unpaired_difference(TextEstimate(1.0, 0.0, 3), TextEstimate(2.0, 0.0, 5)) == Interval(1.0, 1.0, 1.0)
-    assert unpaired_difference(TextEstimate(1.0, None, 1), TextEstimate(2.0, 0.5, 5)) == Interval(1.0, None, None)
+    assert found.interval.high - 1.0 == pytest.approx(student.ppf(0.975, 4) * 0.5, rel=1e-12)
+    assert unpaired_difference(TextEstimate(1.0, 0.0, 3), TextEstimate(2.0, 0.0, 5)) == Estimate(
+        1.0, Interval(1.0, 1.0)
+    )
+    assert unpaired_difference(TextEstimate(1.0, None, 1), TextEstimate(2.0, 0.5, 5)) == Estimate(1.0)
 
 
 def test_the_interval_holds_the_true_gap_at_its_rate():
@@ -378,8 +386,8 @@ def test_the_interval_holds_the_true_gap_at_its_rate():
             tokens = np.ceil(rng.lognormal(4.0, 0.8, count))
             level = mean + scale * rng.standard_normal(count) + rng.standard_normal(count) / np.sqrt(tokens)
             sides.append(estimate_ratio(level * tokens, tokens))
-        interval = unpaired_difference(*sides)
-        held += interval.low <= 0.5 <= interval.high
+        found = unpaired_difference(*sides)
+        held += found.interval.low <= 0.5 <= found.interval.high
     assert 0.91 <= held / 600 <= 0.985
 
 
@@ -404,7 +412,7 @@ def test_one_document_has_no_interval_and_no_verdict(make_run):
         assert result.verdict == UNDECIDED
         assert number(result, "gap_nats") == [pytest.approx(5 * LN2, abs=1e-6), None, None]
         assert number(result, "perplexity_ratio") == [pytest.approx(32.0, rel=1e-6), None, None]
-        assert result.gap_same_mix_nats_interval == [None, None]
+        assert result.gap_same_mix_nats_interval == (None, None)
         assert result.table[["low", "high"]].isna().all(axis=None)
         alone = "train" if sizes[0] == 1 else "validation"
         assert any(note.startswith(f"{alone}: one document of fewer than 8,192 tokens") for note in result.notes)
@@ -450,12 +458,12 @@ def test_different_texts_are_not_called_the_same(world, make_run):
     ],
 )
 def test_the_verdict_is_by_the_lower_ends_in_shares_of_the_validation_loss(lows, verdict):
-    assert judge_gap([Interval(1.0, low, None if low is None else 2.0) for low in lows], 3.0) == verdict
+    assert judge_gap([Interval(low, None if low is None else 2.0) for low in lows], 3.0) == verdict
 
 
 def test_a_gap_of_just_a_tenth_is_not_over_fitting():
-    assert judge_gap([Interval(2.0, 1.0, 3.0)], 10.0) == A_GAP
-    assert judge_gap([Interval(2.0, 0.1, 3.0)], 10.0) == NO_GAP
+    assert judge_gap([Interval(1.0, 3.0)], 10.0) == A_GAP
+    assert judge_gap([Interval(0.1, 3.0)], 10.0) == NO_GAP
 
 
 def test_a_validation_loss_of_zero_is_no_gap(make_run):
@@ -471,8 +479,8 @@ def test_the_finding_and_the_verdict_of_a_clear_case(make_run):
     result = measure_gap(train, validation)
     assert result.verdict == OVER_FITTED
     low, high = result.gap_nats_interval
-    same, shown = result.gap_same_mix_nats, f"{result.validation_perplexity:,.4f}"
-    assert result.validation_perplexity == pytest.approx(2**15, rel=1e-6)
+    same, shown = result.gap_same_mix_nats, f"{result.validation.perplexity:,.4f}"
+    assert result.validation.perplexity == pytest.approx(2**15, rel=1e-6)
     assert result.finding == (
         f"over-fitted: validation − train {13.9 * LN2:+.3f} nats per token [{low:+.3f}, {high:+.3f}], 92.7% of the "
         f"validation loss; {same:+.3f} at the same mix of classes; perplexity 2.1435 → {shown}; "
@@ -533,8 +541,8 @@ def test_training_text_in_the_validation_text_is_called_a_leak(make_run):
     clean, leaking = make_run([new, new]), make_run([new, seen, new])
     assert not any("leak" in note for note in measure_gap(train, clean).notes)
     result = measure_gap(train, leaking)
-    assert result.validation_memorised.documents == 1
-    assert result.validation_memorised.share_of_documents == pytest.approx(1 / 3)
+    assert result.validation.memorised.documents == 1
+    assert result.validation.memorised.share_of_documents == pytest.approx(1 / 3)
     assert any(note.startswith("1 validation document of near-zero loss: a leak") for note in result.notes)
 
 

@@ -252,10 +252,10 @@ def test_means_sums_and_intervals_are_those_of_the_rows(language):
     assert result.interval_unit == "document"
     for row in result.table.to_dict("records"):
         values = frame.groupby("document")[row["objective"]].agg(["sum", "count"])
-        interval = jackknife_ratio(values["sum"], values["count"])
+        found = jackknife_ratio(values["sum"], values["count"])
         assert row["mean"] == pytest.approx(frame[row["objective"]].mean(), rel=1e-12)
         assert row["sum"] == pytest.approx(frame[row["objective"]].sum(), rel=1e-12)
-        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high), rel=1e-9)
+        assert (row["low"], row["high"]) == pytest.approx((found.interval.low, found.interval.high), rel=1e-9)
     assert list(result.table.columns) == [
         "objective", "convention", "mean", "low", "high", "sum", "mean_of_means_1", "mean_of_means_8", "unit",
     ]  # fmt: skip

@@ -20,10 +20,14 @@ def bytes_document(size: int, bits: float = 8.0) -> Doc:
 
 def test_uniform_over_256_bytes_is_8_bits_per_byte(make_run):  # science oracles 1 and 18
     result = measure_perplexity(make_run([bytes_document(10), bytes_document(30)], vocab_size=256))
-    assert result.bits_per_byte == pytest.approx(8.0, rel=CLOSE)
-    assert result.token_perplexity == pytest.approx(256.0, rel=CLOSE * 6)  # exp multiplies the error by log 256
-    assert result.nll_nats_per_token == pytest.approx(result.uniform_nats, rel=CLOSE)
-    assert result.nll_interval == pytest.approx([result.nll_nats_per_token] * 2, rel=CLOSE)
+    assert result.per_byte.bits_per_byte == pytest.approx(8.0, rel=CLOSE)
+    assert result.per_token.token_perplexity == pytest.approx(
+        256.0, rel=CLOSE * 6
+    )  # exp multiplies the error by log 256
+    assert result.per_token.nll_nats_per_token == pytest.approx(result.uniform_nats, rel=CLOSE)
+    assert result.per_token.nll_nats_per_token_interval == pytest.approx(
+        [result.per_token.nll_nats_per_token] * 2, rel=CLOSE
+    )
 
 
 def test_regrouping_bytes_into_tokens_keeps_the_total(make_run):  # science oracle 18
@@ -31,8 +35,8 @@ def test_regrouping_bytes_into_tokens_keeps_the_total(make_run):  # science orac
     grouped = make_run([Doc([b"a", b"bc", b"d\n"], ["first_token", 3, 7])])
     for run in (single, grouped):
         result = measure_perplexity(run)
-        assert result.bits_per_byte == pytest.approx(10 / 4, rel=CLOSE)  # 10 bits over the 4 scored bytes
-        assert result.byte_perplexity == pytest.approx(2**2.5, rel=CLOSE * 3)
+        assert result.per_byte.bits_per_byte == pytest.approx(10 / 4, rel=CLOSE)  # 10 bits over the 4 scored bytes
+        assert result.per_byte.byte_perplexity == pytest.approx(2**2.5, rel=CLOSE * 3)
 
 
 def test_a_unigram_model_on_its_own_text_scores_its_entropy(make_run):  # science oracle 17
@@ -42,7 +46,7 @@ def test_a_unigram_model_on_its_own_text_scores_its_entropy(make_run):  # scienc
     run = make_run([Doc(pieces, ["first_token", *[tokens[piece] for piece in pieces[1:]]])])
     result = measure_perplexity(run)
     assert unigram_entropy(run) == pytest.approx(1.75 * LN2, rel=1e-14)
-    assert result.nll_nats_per_token == pytest.approx(result.unigram_nats, rel=CLOSE)
+    assert result.per_token.nll_nats_per_token == pytest.approx(result.unigram_nats, rel=CLOSE)
 
 
 def test_two_texts_together_are_their_weighted_mean(make_run):  # science oracle 23
@@ -50,10 +54,10 @@ def test_two_texts_together_are_their_weighted_mean(make_run):  # science oracle
     parts = [measure_perplexity(make_run(docs)) for docs in (one, two)]
     both = measure_perplexity(make_run(one + two))
     # (1 + 3) + (5 + 2 + 2 + 4) = 17 bits over 2 + 4 tokens
-    assert both.nll_nats_per_token == pytest.approx(17 / 6 * LN2, rel=CLOSE)
-    assert both.tokens_scored == sum(part.tokens_scored for part in parts)
-    geometric = math.prod(part.token_perplexity ** (part.tokens_scored / 6) for part in parts)
-    assert both.token_perplexity == pytest.approx(geometric, rel=1e-12)
+    assert both.per_token.nll_nats_per_token == pytest.approx(17 / 6 * LN2, rel=CLOSE)
+    assert both.per_token.tokens_scored == sum(part.per_token.tokens_scored for part in parts)
+    geometric = math.prod(part.per_token.token_perplexity ** (part.per_token.tokens_scored / 6) for part in parts)
+    assert both.per_token.token_perplexity == pytest.approx(geometric, rel=1e-12)
 
 
 @pytest.fixture
@@ -76,18 +80,23 @@ def test_every_measure_is_the_total_over_its_own_count(mixed):
     nats = np.array([10, 2, 6]) * LN2
     wanted = {name: jackknife_ratio(nats, size) for name, size in sizes.items()}
     measures = (
-        (result.nll_nats_per_token, result.nll_interval, "tokens", float),
-        (result.token_perplexity, result.token_perplexity_interval, "tokens", math.exp),
-        (result.word_perplexity, result.word_perplexity_interval, "words", math.exp),
-        (result.byte_perplexity, result.byte_perplexity_interval, "bytes", math.exp),
-        (result.bits_per_byte, result.bits_per_byte_interval, "bytes", lambda value: value / LN2),
-        (result.bits_per_char, result.bits_per_char_interval, "characters", lambda value: value / LN2),
+        (result.per_token.nll_nats_per_token, result.per_token.nll_nats_per_token_interval, "tokens", float),
+        (result.per_token.token_perplexity, result.per_token.token_perplexity_interval, "tokens", math.exp),
+        (result.per_word.word_perplexity, result.per_word.word_perplexity_interval, "words", math.exp),
+        (result.per_byte.byte_perplexity, result.per_byte.byte_perplexity_interval, "bytes", math.exp),
+        (result.per_byte.bits_per_byte, result.per_byte.bits_per_byte_interval, "bytes", lambda value: value / LN2),
+        (
+            result.per_character.bits_per_char,
+            result.per_character.bits_per_char_interval,
+            "characters",
+            lambda value: value / LN2,
+        ),
     )
     rows = result.table.to_dict("records")
     for (value, ends, name, transform), row in zip(measures, rows, strict=True):
-        interval = wanted[name]
-        assert value == pytest.approx(transform(interval.estimate), rel=1e-6)
-        assert ends == pytest.approx([transform(interval.low), transform(interval.high)], rel=1e-5)
+        found = wanted[name]
+        assert value == pytest.approx(transform(found.value), rel=1e-6)
+        assert ends == pytest.approx([transform(found.interval.low), transform(found.interval.high)], rel=1e-5)
         assert (row["value"], row["low"], row["high"], row["count"]) == (value, *ends, sum(sizes[name]))
     assert [row["measure"] for row in rows[:2]] == ["nll", "token_perplexity"]
 
@@ -110,10 +119,14 @@ def test_unscored_tokens_are_in_no_denominator(make_run):
 
 def test_guessed_spans_have_no_bits_per_byte(make_run):
     result = measure_perplexity(make_run([words("first_token", 1, 3), words("first_token", 2)], tiles=False))
-    assert (result.bits_per_byte, result.byte_perplexity, result.bits_per_char) == (None, None, None)
-    assert result.bits_per_byte_interval == [None, None]
+    assert (result.per_byte.bits_per_byte, result.per_byte.byte_perplexity, result.per_character.bits_per_char) == (
+        None,
+        None,
+        None,
+    )
+    assert result.per_byte.bits_per_byte_interval == (None, None)
     assert "refused, the tokenizer's offsets do not tile the text" in result.notes[-1]
-    assert result.word_perplexity is not None
+    assert result.per_word.word_perplexity is not None
     assert result.table.set_index("measure")["value"].isna().sum() == 3
     assert (
         measure_perplexity(make_run([words("first_token", 1)], tiles=False), "document")
@@ -125,8 +138,8 @@ def test_guessed_spans_have_no_bits_per_byte(make_run):
 
 def test_one_short_document_has_numbers_but_no_interval(make_run):
     result = measure_perplexity(make_run([words("first_token", 1, 3)]))
-    assert result.token_perplexity == pytest.approx(4.0, rel=CLOSE)
-    assert result.token_perplexity_interval == [None, None]
+    assert result.per_token.token_perplexity == pytest.approx(4.0, rel=CLOSE)
+    assert result.per_token.token_perplexity_interval == (None, None)
     assert result.notes == ["one document of fewer than 8,192 tokens: no interval can be given"]
     assert "1.386 nats" not in result.finding  # the finding compares with the unigram, whose entropy is log 2
     assert "0.693 nats a token worse" in result.finding
@@ -149,7 +162,7 @@ def test_blocks_of_one_document_share_its_words_and_characters(make_run, keep_te
         assert totals["words"].tolist() == pytest.approx((totals["bytes"] / totals["bytes"].sum() * 6143).tolist())
     assert totals["words"].sum() == pytest.approx(6143, rel=1e-12)
     result = measure_perplexity(run)
-    assert (result.interval_unit, result.nll_interval[0] is not None) == ("block", True)
+    assert (result.interval_unit, result.per_token.nll_nats_per_token_interval[0] is not None) == ("block", True)
 
 
 def test_groups_by_document(mixed):

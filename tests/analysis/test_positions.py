@@ -91,8 +91,8 @@ def test_the_interval_of_the_score_is_a_jackknife_over_documents(make_run):
     # Equal sizes: mean 4/3, standard error s / √3 = 1.040833 / √3, t(2) = 4.302653.
     half = 4.302653 * np.std(falls, ddof=1) / np.sqrt(3)
     assert count == 3
-    assert difference.estimate == pytest.approx(4 / 3, rel=1e-6)
-    assert (difference.low, difference.high) == pytest.approx((4 / 3 - half, 4 / 3 + half), rel=1e-5)
+    assert difference.value == pytest.approx(4 / 3, rel=1e-6)
+    assert (difference.interval.low, difference.interval.high) == pytest.approx((4 / 3 - half, 4 / 3 + half), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_the_late_range_ends_with_the_context(make_run, longest, late):
     result = measure_positions(make_run([document(np.ones(longest))] * 2))
     if late is None:
         assert result.loss50_minus_loss500 is None
-        assert result.loss50_minus_loss500_interval == [None, None]
+        assert result.loss50_minus_loss500_interval == (None, None)
         assert result.notes[0] == "loss50_minus_loss500: n/a, the longest context is 500 tokens (501 needed)"
         assert result.finding.endswith("loss50_minus_loss500 n/a")
     else:
@@ -114,7 +114,7 @@ def test_the_late_range_ends_with_the_context(make_run, longest, late):
 def test_one_document_that_reaches_500_has_a_score_without_interval(make_run):
     result = measure_positions(make_run([document(np.ones(600)), document(np.ones(60))]))
     assert result.loss50_minus_loss500 == pytest.approx(0.0, abs=CLOSE)
-    assert result.loss50_minus_loss500_interval == [None, None]
+    assert result.loss50_minus_loss500_interval == (None, None)
 
 
 def test_single_positions_end_somewhere(make_run, monkeypatch):
@@ -147,8 +147,8 @@ def test_the_fit_recovers_a_known_curve_within_its_intervals(effect):
     generator = np.random.default_rng(7)
     fits = [fit_power_law(fold_sums_of(generator, 100, effect=effect)) for _ in range(40)]
     for truth, ends in (
-        (A, [fit.a_interval for fit in fits]),
-        (B, [fit.b_interval for fit in fits]),
+        (A, [fit.a_nats_interval for fit in fits]),
+        (B, [fit.b_nats_interval for fit in fits]),
         (ALPHA, [fit.alpha_interval for fit in fits]),
     ):
         assert sum(low <= truth <= high for low, high in ends) >= 33
@@ -172,7 +172,7 @@ def test_a_run_has_the_fit_of_its_sums(make_run):
     t = np.arange(1, 257)
     docs = [document(np.abs(A + B * (t + 1.0) ** -ALPHA + generator.normal(0, 0.3, 256))) for _ in range(24)]
     fit = measure_positions(make_run(docs)).fit
-    assert fit.a_interval[0] <= A <= fit.a_interval[1]
+    assert fit.a_nats_interval[0] <= A <= fit.a_nats_interval[1]
     assert fit.alpha_interval[0] <= ALPHA <= fit.alpha_interval[1]
     assert fit.residual_runs > 1
 

@@ -12,13 +12,13 @@ def mean(sums: np.ndarray) -> np.ndarray:
 
 
 def test_equal_clusters_leave_nothing_to_chance():
-    interval = bootstrap(np.tile([3.0, 2.0], (5, 1)), mean)
-    assert (interval.estimate, interval.low, interval.high) == pytest.approx((1.5, 1.5, 1.5))
+    found = bootstrap(np.tile([3.0, 2.0], (5, 1)), mean)
+    assert (found.value, found.interval.low, found.interval.high) == pytest.approx((1.5, 1.5, 1.5))
 
 
 def test_one_cluster_has_no_interval():
-    interval = bootstrap(np.array([[3.0, 2.0]]), mean)
-    assert (interval.estimate, interval.low, interval.high) == (1.5, None, None)
+    found = bootstrap(np.array([[3.0, 2.0]]), mean)
+    assert (found.value, found.interval.low, found.interval.high) == (1.5, None, None)
 
 
 def test_resamples_are_of_whole_clusters_with_replacement_and_the_same_each_time():
@@ -33,11 +33,11 @@ def test_resamples_are_of_whole_clusters_with_replacement_and_the_same_each_time
 
 def test_the_interval_of_a_mean_is_that_of_the_t_formula():
     values = np.random.default_rng(0).normal(5.0, 2.0, size=12)
-    interval = bootstrap(np.stack([values, np.ones(12)], axis=1), mean)
+    found = bootstrap(np.stack([values, np.ones(12)], axis=1), mean)
     half = 2.200985 * values.std(ddof=1) / np.sqrt(12)  # t(11) at 97.5 %
-    assert interval.estimate == pytest.approx(values.mean())
-    assert interval.high - interval.low == pytest.approx(2 * half, rel=0.1)
-    assert (interval.high + interval.low) / 2 == pytest.approx(values.mean(), abs=0.15 * half)
+    assert found.value == pytest.approx(values.mean())
+    assert found.interval.high - found.interval.low == pytest.approx(2 * half, rel=0.1)
+    assert (found.interval.high + found.interval.low) / 2 == pytest.approx(values.mean(), abs=0.15 * half)
 
 
 def test_large_inputs_are_resampled_piece_by_piece():
@@ -49,9 +49,9 @@ def test_large_inputs_are_resampled_piece_by_piece():
 
 def test_an_interval_stays_within_what_the_statistic_can_be():
     sums = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
-    interval = bootstrap(sums, mean, 0.0, 0.6)
-    assert interval.low == 0.0
-    assert interval.high == 0.6
+    found = bootstrap(sums, mean, 0.0, 0.6)
+    assert found.interval.low == 0.0
+    assert found.interval.high == 0.6
 
 
 def test_many_clusters_are_merged_and_few_are_not():

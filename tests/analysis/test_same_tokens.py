@@ -2,8 +2,8 @@
 
 import pytest
 from fake_runs import words
-from lossprobe.analysis.rows.comparable import differing, refuse_different, same_tokens
 
+from lossprobe.analysis.rows.same_tokens import differing, refuse_different, same_tokens
 from lossprobe.errors import NotComparableError
 from lossprobe.run.reader import Run
 

@@ -54,7 +54,7 @@ def plain_measures(part: pd.DataFrame) -> dict[str, float]:
     bins = np.minimum((x * 15).astype(int), 14)
     own = [bins == b for b in range(15)]
     sums = [group[["x", "o"]].sum() for _, group in part.groupby("document")]
-    interval = jackknife_ratio([s["x"] - s["o"] for s in sums], part.groupby("document").size())
+    found = jackknife_ratio([s["x"] - s["o"] for s in sums], part.groupby("document").size())
     return {
         "count": count,
         "clusters": part["document"].nunique(),
@@ -62,8 +62,8 @@ def plain_measures(part: pd.DataFrame) -> dict[str, float]:
         "accuracy": o.mean(),
         "mean_confidence": x.mean(),
         "confidence_gap": (x - o).mean(),
-        "low": np.nan if interval.low is None else interval.low,
-        "high": np.nan if interval.high is None else interval.high,
+        "low": np.nan if found.interval.low is None else found.interval.low,
+        "high": np.nan if found.interval.high is None else found.interval.high,
         "gap_z": (x - o).sum() / math.sqrt((x * (1 - x)).sum()),
         "nll_minus_entropy_nats": excess.mean(),
         "excess_z": excess.sum() / math.sqrt(part["varentropy"].sum()),

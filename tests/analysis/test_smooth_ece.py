@@ -166,9 +166,9 @@ def test_the_sums_of_a_run(tmp_path):
     nothing = residual_sums(run, clusters, where="FALSE")
     assert nothing.shape == (0, GRID, 3)
     assert np.isnan(float(smooth_ece(nothing.sum(axis=0))))
-    interval = bootstrap(sums, smooth_ece, 0.0, 1.0)
-    assert 0 <= interval.low < interval.high
-    assert interval.estimate == pytest.approx(float(smooth_ece(in_cells(*rows[["top_prob", "o"]].to_numpy(float).T))))
+    found = bootstrap(sums, smooth_ece, 0.0, 1.0)
+    assert 0 <= found.interval.low < found.interval.high
+    assert found.value == pytest.approx(float(smooth_ece(in_cells(*rows[["top_prob", "o"]].to_numpy(float).T))))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, None])

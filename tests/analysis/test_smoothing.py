@@ -194,16 +194,16 @@ def sampled(keys, tempered, clusters=None, held_out=True):
 def test_only_tokens_in_both_samples_are_paired():
     first = sampled([(0, 1), (0, 3), (1, 1), (2, 5)], [1, 2, 3, 4])
     second = sampled([(0, 3), (0, 4), (1, 1), (2, 5)], [2.5, 9, 3.25, 5])
-    interval, tokens = after_temperature(first, second)
+    found, tokens = after_temperature(first, second)
     assert tokens == 3
-    assert [interval.estimate, interval.low, interval.high] == pytest.approx(
+    assert [found.value, found.interval.low, found.interval.high] == pytest.approx(
         leave_one_out(np.array([0.5, 0.25, 1.0]), np.arange(3)), rel=1e-12
     )
 
 
 def test_samples_without_a_common_token_give_no_number():
-    interval, tokens = after_temperature(sampled([(0, 1)], [1]), sampled([(0, 2)], [1]))
-    assert (math.isnan(interval.estimate), interval.low, tokens) == (True, None, 0)
+    found, tokens = after_temperature(sampled([(0, 1)], [1]), sampled([(0, 2)], [1]))
+    assert (math.isnan(found.value), found.interval.low, tokens) == (True, None, 0)
 
 
 def test_runs_without_a_ladder_say_so(make_run):

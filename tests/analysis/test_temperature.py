@@ -303,7 +303,7 @@ def test_all_correct_falls_to_the_coldest_temperature(store, gap):
     # A spline beside the steep end of the loss has ripples: at 4 to 6 nats one of them looked like a minimum.
     found = fit_temperature(store(*confident(gap)).run)
     assert found.temperature == found.half_temperatures[0] == 0.25
-    assert found.temperature_interval == [None, None]
+    assert found.temperature_interval == (None, None)
     assert "still falls at the end" in found.notes[0]
     # At T = 1/4, Σ p² would need T = 1/8.
     brier = found.table.set_index("measure").loc["brier"]
@@ -336,7 +336,7 @@ def test_confident_rows_stay_within_what_is_possible(store, gap, temperature):
 
 def test_all_wrong_rises_to_the_hottest_temperature(store):
     found = fit_temperature(store(*confident(8, right=False)).run)
-    assert (found.temperature, found.temperature_interval) == (4.0, [None, None])
+    assert (found.temperature, found.temperature_interval) == (4.0, (None, None))
     assert found.table["after"].notna().all()
     assert len(found.notes) == 1
 
@@ -346,7 +346,7 @@ def test_a_loss_without_temperature_gives_one(store, gap, right):
     # Uniform logits; and a top entry so far ahead that even at T = 4 its loss is 64 e^-50.
     found = fit_temperature(store(*confident(gap, right)).run)
     assert (found.temperature, found.half_temperatures) == (1.0, [1.0, 1.0])
-    assert found.temperature_interval == [None, None]
+    assert found.temperature_interval == (None, None)
     assert found.notes == ["temperature: the loss is the same at every one, 1 is given"]
     assert found.table["change"].to_numpy() == pytest.approx(0.0, abs=1e-7)
 
@@ -365,7 +365,7 @@ def test_one_token(store):
     drawn = store([[2.0, 0.0, 1.0]], [2], [0])
     found = fit_temperature(drawn.run)
     assert (found.temperature, found.tokens, found.held_out) == (4.0, 1, False)
-    assert (found.temperature_interval, found.half_temperatures) == ([None, None], [None, None])
+    assert (found.temperature_interval, found.half_temperatures) == ((None, None), [None, None])
     assert found.notes[1:] == [
         "temperature: judged on the tokens that it was fitted to; held out, it needs a second block"
     ]
@@ -415,7 +415,7 @@ def test_a_half_without_sampled_rows_leaves_nothing_to_hold_out(store):
     rng = np.random.default_rng(0)
     drawn = store(draw_logits(rng, 11, 8), rng.integers(0, 8, 11), [0] * 9 + [1] * 2, sample_every=9)
     found = fit_temperature(drawn.run)
-    assert (found.tokens, found.held_out, found.temperature_interval) == (1, False, [None, None])
+    assert (found.tokens, found.held_out, found.temperature_interval) == (1, False, (None, None))
     assert "needs a second document" in found.notes[-1]
 
 
@@ -424,7 +424,7 @@ def test_no_interval_where_a_document_alone_makes_the_minimum(store):
     targets[:4] = (targets[:4] + 1) % VOCAB  # all errors in document 0
     found = fit_temperature(store(logits, targets, documents).run)
     assert 0.25 < found.temperature < 4
-    assert found.temperature_interval == [None, None]
+    assert found.temperature_interval == (None, None)
     assert "in one half the loss still falls" in found.notes[0]
 
 
@@ -436,7 +436,7 @@ def test_no_interval_where_a_replicate_has_no_minimum(store):
     logits[:, 0] = 2.0
     found = fit_temperature(store(logits, targets, np.repeat(np.arange(4), sizes)).run)
     assert all(0.25 < temperature < 4 for temperature in (found.temperature, *found.half_temperatures))
-    assert found.temperature_interval == [None, None]  # without document 0, 2 of 340 are wrong
+    assert found.temperature_interval == (None, None)  # without document 0, 2 of 340 are wrong
     assert found.notes[0] == "temperature: no interval, without one of the documents there is no minimum"
 
 
@@ -448,7 +448,7 @@ def test_a_run_without_a_ladder_has_no_temperature(store, make_run, kept):
     else:
         run = make_run([words("first_token", 1, 2), words("first_token", 3)])
     found = fit_temperature(run)
-    assert (found.temperature, found.temperature_interval, found.half_temperatures) == (None, [None] * 2, [None] * 2)
+    assert (found.temperature, found.temperature_interval, found.half_temperatures) == (None, (None, None), [None] * 2)
     assert (found.held_out, found.tokens) == (False, 0)
     assert found.notes == ["temperature: n/a, the run keeps no temperature ladder of any scored token"]
     assert found.table["measure"].tolist() == ["nll_nats", "brier", "confidence_gap", "ece"]

@@ -392,8 +392,8 @@ def check_the_story_of_the_pair(paths):
     """Without smoothing the model is over-confident on held-out entries, with it not; but its loss is the lower one."""
     result = measure_calibration([open_run(path) for path in paths])
     plain, smoothed = (model.measures["confidence_gap"] for model in result.models)
-    assert plain.low > 0.01
-    assert smoothed.low < 0 < smoothed.high
+    assert plain.interval.low > 0.01
+    assert smoothed.interval.low < 0 < smoothed.interval.high
     panel = result.smoothing.table.set_index("measure")
     for measure in ("nll_difference_nats", "nll_difference_after_temperature_nats"):
         assert panel.loc[measure, "low"] > 0.03, measure

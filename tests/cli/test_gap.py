@@ -101,12 +101,12 @@ def test_json_is_one_object_with_every_number(scored, capsysbinary):
     content = json.loads(capsysbinary.readouterr().out, parse_constant=pytest.fail)
     assert content["command"] == "gap"
     assert content["verdict"] in ("no gap shown", "a gap", "over-fitted")
-    assert (content["train_text"], content["validation_text"]) == ("train-few", "valid-few")
+    assert (content["train"]["text"], content["validation"]["text"]) == ("train-few", "valid-few")
     low, high = content["gap_nats_interval"]
     assert low < content["gap_nats"] < high
     assert content["rows"][0]["gap_nats"] == content["gap_nats"]
-    assert content["train_memorised"]["documents"] == 0
-    assert content["train_memorised"]["table"] == []
+    assert content["train"]["memorised"]["documents"] == 0
+    assert content["train"]["memorised"]["table"] == []
 
 
 def test_documents_known_by_heart_are_listed(tmp_path, capsys):

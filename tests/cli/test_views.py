@@ -96,12 +96,17 @@ def test_the_documented_json_keys(work, capsysbinary):
         return json.loads(capsysbinary.readouterr().out)
 
     headline = content("perplexity")
-    assert {
-        "tokens_scored", "nll_nats_per_token", "nll_interval", "token_perplexity", "word_perplexity", "byte_perplexity",
-        "bits_per_byte", "bits_per_char", "bytes", "documents", "coverage",
-    } <= set(headline)  # fmt: skip
+    per_token = headline["per_token"]
+    assert set(per_token) == {
+        "tokens_scored", "nll_nats_per_token", "nll_nats_per_token_interval", "token_perplexity",
+        "token_perplexity_interval",
+    }  # fmt: skip
+    assert set(headline["per_word"]) == {"word_perplexity", "word_perplexity_interval"}
+    assert {"bytes", "byte_perplexity", "bits_per_byte", "bits_per_byte_interval"} <= set(headline["per_byte"])
+    assert set(headline["per_character"]) == {"bits_per_char", "bits_per_char_interval"}
+    assert {"documents", "coverage"} <= set(headline)
     assert headline["documents"] == 8
-    assert headline["token_perplexity"] == pytest.approx(np.exp(headline["nll_nats_per_token"]), rel=1e-12)
+    assert per_token["token_perplexity"] == pytest.approx(np.exp(per_token["nll_nats_per_token"]), rel=1e-12)
     assert {"context", "count", "mean_loss_nats", "low", "high"} <= set(content("positions")["rows"][0])
     assert {
         "document", "token", "text", "loss_nats", "rank", "top_text", "context", "before", "after",

@@ -129,7 +129,7 @@ def test_documents_with_vanished_text_are_left_out_of_a_comparison_by_bytes():
     one = score(model("one", melts=True), StringSource(TEXTS), LOOSE).run
     other = score(model("other"), StringSource(TEXTS), LOOSE).run
     result = compare_bytes(one, other)
-    assert result.bytes_left_out["spans_are_a_guess"] == sum(len(TEXTS[index].encode()) for index in (0, 2))
+    assert result.counts.bytes_left_out["spans_are_a_guess"] == sum(len(TEXTS[index].encode()) for index in (0, 2))
     assert any(note.startswith("one: documents left out, 9 bytes") for note in result.notes)
     snow = [StringSource(["☃ a"]) for _ in range(2)]
     runs = [

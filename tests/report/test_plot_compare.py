@@ -41,7 +41,7 @@ def runs(tmp_path_factory):
 
 def test_the_same_tokens_give_three_panels(runs):
     result = compare(*runs)
-    comparison = result.comparison
+    comparison = result.token_comparison
     figure = plot_compare(runs[0], result)
     assert rendered(figure).startswith(b"\x89PNG")
     positions, losses, cumulative, bar = figure.axes
@@ -49,16 +49,16 @@ def test_the_same_tokens_give_three_panels(runs):
     table = comparison.by_position
     np.testing.assert_array_equal(positions.lines[0].get_ydata(), table["mean_difference_nats"])
     np.testing.assert_allclose(np.square(positions.lines[0].get_xdata()), table["context"] * table["context_last"])
-    assert comparison.mean_difference_nats > 0, "the sharpened model is worse"
-    assert list(positions.lines[2].get_ydata()) == [comparison.mean_difference_nats] * 2
+    assert comparison.difference.mean_difference_nats > 0, "the sharpened model is worse"
+    assert list(positions.lines[2].get_ydata()) == [comparison.difference.mean_difference_nats] * 2
     assert names_of(positions) == ["95 % interval", "mean by context",
-                                   f"all tokens: {comparison.mean_difference_nats:+.4f}"]  # fmt: skip
+                                   f"all tokens: {comparison.difference.mean_difference_nats:+.4f}"]  # fmt: skip
     assert positions.get_xscale() == cumulative.get_xscale() == "log"
     assert positions.get_title(loc="left").endswith("over documents")
     assert (losses.get_xlabel(), losses.get_ylabel()) == ("loss of one (nats)", "loss of other (nats)")
-    assert losses.get_title(loc="left") == f"each token; correlation {comparison.correlation:.3f}"
+    assert losses.get_title(loc="left") == f"each token; correlation {comparison.difference.correlation:.3f}"
     cells = losses.collections[0]
-    assert cells.get_array().sum() == comparison.tokens == 600
+    assert cells.get_array().sum() == comparison.counts.tokens == 600
     corners = [tuple(path.vertices[0]) for path in cells.get_paths()]
     expected = comparison.scatter[["first_low_nats", "second_low_nats"]].itertuples(index=False)
     assert corners == [tuple(row) for row in expected]
@@ -93,19 +93,25 @@ def test_different_tokens_are_drawn_through_bytes(make_pair, documents):
     assert [text.get_text() for text in axes.get_yticklabels()] == ["all bytes", *found.by_cut["cut"]]
     assert len(found.by_cut) == len(CUTS)
     points = [line for line in axes.lines if line.get_marker() in ("D", "o")]
-    values = [found.difference_bits_per_byte, *found.by_cut["difference_bits_per_byte"]]
+    values = [found.difference.difference_bits_per_byte, *found.by_cut["difference_bits_per_byte"]]
     np.testing.assert_array_equal([line.get_xdata()[0] for line in points], values)
     assert [line.get_ydata()[0] for line in points] == list(range(len(values)))
     intervals = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "None"]
-    assert ([found.low, found.high] in intervals) == (documents > 1)
-    assert (found.low is None) == (documents == 1)
+    assert (
+        [
+            found.difference.difference_bits_per_byte_interval.low,
+            found.difference.difference_bits_per_byte_interval.high,
+        ]
+        in intervals
+    ) == (documents > 1)
+    assert (found.difference.difference_bits_per_byte_interval.low is None) == (documents == 1)
     assert axes.get_xlabel() == "difference (bits per byte); above 0: the second is worse"
     assert axes.get_title(loc="left") == "other − one\non text, through bytes"
 
 
 def test_identical_models_and_equal_names_draw(runs):
     result = compare(runs[0], runs[0])
-    assert result.comparison.identical
+    assert result.token_comparison.identical
     figure = plot_compare(runs[0], result)
     assert rendered(figure).startswith(b"\x89PNG")
     positions, losses, *_ = figure.axes
@@ -116,10 +122,13 @@ def test_identical_models_and_equal_names_draw(runs):
 def test_one_document_has_no_intervals(make_run):
     runs = [make_run([words("first_token", *bits)], name=name) for name, bits in (("a", [1, 2, 3]), ("b", [2, 2, 1]))]
     result = compare(*runs)
-    assert result.comparison.by_position["low"].isna().all()
+    assert result.token_comparison.by_position["low"].isna().all()
     figure = plot_compare(runs[0], result)
     assert rendered(figure).startswith(b"\x89PNG")
-    assert names_of(figure.axes[0]) == ["mean by context", f"all tokens: {result.comparison.mean_difference_nats:+.4f}"]
+    assert names_of(figure.axes[0]) == [
+        "mean by context",
+        f"all tokens: {result.token_comparison.difference.mean_difference_nats:+.4f}",
+    ]
     assert not figure.axes[0].collections
 
 

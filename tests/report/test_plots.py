@@ -196,7 +196,7 @@ def test_single_losses_are_no_means(make_run):
 
 def test_missing_intervals_draw(make_run):
     run = make_run([words("first_token", 1, 2, 3)])
-    assert measure_perplexity(run).nll_interval == [None, None]
+    assert measure_perplexity(run).per_token.nll_nats_per_token_interval == (None, None)
     for figure in all_plots(run, "document"):
         assert rendered(figure)
     assert len(plot_perplexity(run, measure_perplexity(run)).axes[0].lines) == 3  # a point and two levels
@@ -232,7 +232,7 @@ def test_perplexity_stands_between_its_reference_levels(run):
     assert levels == [result.unigram_nats, result.uniform_nats]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["all tokens", "lang a", "lang b"]
     interval = axes.lines[0].get_xdata()
-    assert list(interval) == result.nll_interval
+    assert list(interval) == result.per_token.nll_nats_per_token_interval
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names == [f"unigram: {result.unigram_nats:.3f}", f"uniform (log V): {result.uniform_nats:.3f}"]
 

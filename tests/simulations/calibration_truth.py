@@ -32,8 +32,9 @@ from lossprobe.analysis.calibration.smoothing import after_temperature, compare_
 from lossprobe.analysis.calibration.temperature import fit_temperature, tempered_rows
 from lossprobe.analysis.calibration.temperature_fit import Sample, read_sample
 from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.stats.jackknife import jackknife_ratio
-from lossprobe.analysis.stats.resampling import Measure
+from lossprobe.analysis.stats.resampling import CalibrationMeasure
 from lossprobe.run.reader import Run
 
 SEEDS = 200
@@ -75,14 +76,14 @@ COARSE = 256  # cells of the smooth ECE, four times as fast as in the program; i
 class Seen:
     """What one run says, and the truth about it where that depends on the run."""
 
-    measures: dict[str, Measure]
+    measures: dict[str, CalibrationMeasure]
     largest_gap: float | None
 
     def holds(self, name: str, truth: float) -> bool:
-        measure = self.measures[name]
-        assert measure.low is not None
-        assert measure.high is not None
-        return measure.low - 1e-9 <= truth <= measure.high + 1e-9  # the truth is rounded to 1e-9
+        low, high = self.measures[name].interval
+        assert low is not None
+        assert high is not None
+        return low - 1e-9 <= truth <= high + 1e-9  # the truth is rounded to 1e-9
 
 
 def look(folder: Path, corpus: Corpus, faults: tuple[str, ...], gaps: dict[str, np.ndarray]) -> dict[str, Seen]:
@@ -103,10 +104,10 @@ def look(folder: Path, corpus: Corpus, faults: tuple[str, ...], gaps: dict[str, 
         measures, large = _measure(run, samples[name])
         if name != first:
             before = compare_tokens(runs[first], run).sums
-            interval = jackknife_ratio(before["nats"].sum(axis=1), before["tokens"].sum(axis=1))
+            plain = jackknife_ratio(before["nats"].sum(axis=1), before["tokens"].sum(axis=1))
             after, _ = after_temperature(reference, tempered_rows(run, samples[name]))
-            for panel, difference in zip(PANEL, (interval, after), strict=True):
-                measures[panel] = Measure(difference.estimate, difference.low, difference.high)
+            for panel, difference in zip(PANEL, (plain, after), strict=True):
+                measures[panel] = CalibrationMeasure(difference.value, difference.interval)
         found[name] = Seen(measures, float(np.abs(gaps[name][large]).max()) if large.any() else None)
     return found
 
@@ -116,7 +117,7 @@ def _write(folder: Path, corpus: Corpus, name: str) -> Run:
     return write_drawn(folder, logits, corpus.targets, corpus.documents, name=name).run
 
 
-def _measure(run: Run, sample: Sample) -> tuple[dict[str, Measure], np.ndarray]:
+def _measure(run: Run, sample: Sample) -> tuple[dict[str, CalibrationMeasure], np.ndarray]:
     """Return the measures of one run, and which bins of equal width are large enough for the MCE."""
     clusters = find_clusters(run)
     binned = ErrorSums.read(run, clusters)
@@ -124,9 +125,9 @@ def _measure(run: Run, sample: Sample) -> tuple[dict[str, Measure], np.ndarray]:
     measures = measure_all(run, clusters, replace(binned, residuals=cells.sum(axis=2)))
     fit, smoothing = fit_temperature(run, sample), effective_smoothing(run)
     change = fit.table.set_index("measure").loc["ece"]
-    measures["temperature"] = Measure(fit.temperature, *fit.temperature_interval)
-    measures["ece_change"] = Measure(change["change"], change["low"], change["high"])
-    measures["slope_epsilon"] = Measure(smoothing.slope_epsilon, *smoothing.slope_interval)
+    measures["temperature"] = CalibrationMeasure(fit.temperature, fit.temperature_interval)
+    measures["ece_change"] = CalibrationMeasure(change["change"], Interval(change["low"], change["high"]))
+    measures["slope_epsilon"] = CalibrationMeasure(smoothing.slope_epsilon, smoothing.slope_epsilon_interval)
     return measures, binned.equal_width[..., 0].sum(axis=0) >= MCE_LEAST
 
 
@@ -190,7 +191,7 @@ def print_null(cell: Cell, true: dict, seen: list[Seen]) -> None:
     for name in WITH_FLOOR:
         measures = [one.measures[name] for one in seen]
         value, floor = (np.array([getattr(one, key) for one in measures], float) for key in ("value", "noise_floor"))
-        low, high = (np.array([getattr(one, key) for one in measures], float) for key in ("low", "high"))
+        low, high = np.array([one.interval for one in measures], float).T
         print(f"{name}: mean {np.nanmean(value):.4f}, noise floor {np.nanmean(floor):.4f}; low end 0 in "
               f"{np.mean(low == 0):.0%}, high end {np.nanmean(high):.4f}, value above it in "
               f"{np.mean(value > high):.0%}")  # fmt: skip

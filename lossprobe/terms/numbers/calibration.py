@@ -204,7 +204,15 @@ NUMBERS = (
         "temperature, noise and distillation can look like it, over-training can hide it. Limits set on one small "
         "model.",
         command=CALIBRATION,
-        aliases=("epsilon", "slope_epsilon", "slope_interval", "tail_epsilon", "mode_epsilon", "tail_iqr_nats", "tau"),
+        aliases=(
+            "epsilon",
+            "slope_epsilon",
+            "slope_epsilon_interval",
+            "tail_epsilon",
+            "mode_epsilon",
+            "tail_iqr_nats",
+            "tau",
+        ),
     ),
     number(
         "nll_difference",

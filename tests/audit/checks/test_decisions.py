@@ -162,8 +162,8 @@ def test_one_document_has_a_change_but_no_interval_unless_nothing_changed():
     check = check_of("max_increase", 0.0)
     measured = measure_from_sums(check, NLL, sums, 0.95, None)
     assert conclude(check, NLL, measured, 0.95).verdict == "inconclusive"
-    assert measured.held.interval == [None, None]
-    assert conclude(check, NLL, measured.exactly(), 0.95).measured_interval == [0.0, 0.0]
+    assert measured.held.interval == (None, None)
+    assert conclude(check, NLL, measured.exactly(), 0.95).measured_interval == (0.0, 0.0)
 
 
 def test_a_wider_quantile_makes_a_wider_interval():

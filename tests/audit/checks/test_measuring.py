@@ -122,7 +122,7 @@ def test_means_and_their_changes_are_those_of_float64_numpy(pair, metric, slice_
             half = 1.0 - ((1.0 - CONFIDENCE) / 2) ** (1.0 / chosen.sum())
         assert found.shown == pytest.approx(estimate, abs=1e-6)
         assert found.interval == pytest.approx([estimate - half, estimate + half], abs=1e-6)
-        assert (found.tokens, found.clusters) == (chosen.sum(), (tokens > 0).sum())
+        assert (found.counts.tokens, found.clusters) == (chosen.sum(), (tokens > 0).sum())
 
 
 def test_perplexity_is_e_to_the_loss_and_its_change_in_percent_e_to_the_difference(pair):
@@ -152,9 +152,9 @@ def test_values_are_those_of_the_views(pair, monkeypatch):
     perplexity, positions = measure_perplexity(pair.new), measure_positions(pair.new)
     calibration = measure_calibration([pair.new]).models[0].measures
     expected = {
-        "nll": (perplexity.nll_nats_per_token, perplexity.nll_interval),
-        "perplexity": (perplexity.token_perplexity, perplexity.token_perplexity_interval),
-        "bits_per_byte": (perplexity.bits_per_byte, perplexity.bits_per_byte_interval),
+        "nll": (perplexity.per_token.nll_nats_per_token, perplexity.per_token.nll_nats_per_token_interval),
+        "perplexity": (perplexity.per_token.token_perplexity, perplexity.per_token.token_perplexity_interval),
+        "bits_per_byte": (perplexity.per_byte.bits_per_byte, perplexity.per_byte.bits_per_byte_interval),
         "loss50_minus_loss500": (positions.loss50_minus_loss500, positions.loss50_minus_loss500_interval),
     }
     for name in ("accuracy", "confidence_gap", "brier", "ece"):
@@ -168,19 +168,19 @@ def test_values_are_those_of_the_views(pair, monkeypatch):
 def test_the_change_of_the_loss_is_that_of_compare(pair, monkeypatch):
     monkeypatch.setitem(globals(), "CONFIDENCE", 0.95)
     comparison, held = compare_runs(pair.old, pair.new), pair.measured("nll", "max_increase").held
-    assert held.shown == pytest.approx(comparison.mean_difference_nats, rel=1e-12)
-    assert held.interval == pytest.approx(comparison.mean_difference_interval, rel=1e-9)
+    assert held.shown == pytest.approx(comparison.difference.mean_difference_nats, rel=1e-12)
+    assert held.interval == pytest.approx(comparison.difference.mean_difference_nats_interval, rel=1e-9)
     ratio = pair.measured("perplexity", "max_increase_pct").held
-    assert 1 + ratio.shown / 100 == pytest.approx(comparison.perplexity_ratio, rel=1e-12)
+    assert 1 + ratio.shown / 100 == pytest.approx(comparison.difference.perplexity_ratio, rel=1e-12)
     accuracy = pair.measured("accuracy", "max_decrease").held
-    assert accuracy.interval == pytest.approx(comparison.accuracy_difference_interval, rel=1e-9)
+    assert accuracy.interval == pytest.approx(comparison.difference.accuracy_difference_interval, rel=1e-9)
 
 
 def test_the_unscored_share_counts_every_row(pair):
     held = pair.measured("unscored_share").held
     assert held.shown == pytest.approx(DOCUMENTS / (ROWS + DOCUMENTS), rel=1e-12)
     assert held.tokens == ROWS + DOCUMENTS
-    assert pair.measured("unscored_share", "max_increase").held.interval == [0.0, 0.0]
+    assert pair.measured("unscored_share", "max_increase").held.interval == (0.0, 0.0)
 
 
 def woodruff(pair, side, share):
@@ -230,9 +230,9 @@ def test_a_model_against_itself_changes_by_exactly_nothing(pair, tmp_path):
         check = Check("id", "text", metric, Limit(kind, 0.0), quantile=0.9 if metric == "quantile" else None)
         measured = measure_check(check, metric_of(check, 0), same, CONFIDENCE)
         assert measured.held.shown == 0.0
-        assert metric == "accuracy" or measured.held.interval == [0.0, 0.0], metric
+        assert metric == "accuracy" or measured.held.interval == (0.0, 0.0), metric
         exact = measured.exactly()
-        assert (exact.held.shown, exact.held.interval) == (0.0, [0.0, 0.0]), metric
+        assert (exact.held.shown, exact.held.interval) == (0.0, (0.0, 0.0)), metric
         assert conclude(check, metric_of(check, 0), exact, CONFIDENCE).verdict == "pass"
 
 
@@ -261,7 +261,7 @@ def test_an_empty_slice_is_inconclusive_and_says_so(pair, metric, kind):
     check = Check("id", "text", metric, Limit(kind, 1.0), **choices)
     found = metric_of(check, 0)
     result = conclude(check, found, measure_check(check, found, pair.scored, CONFIDENCE), CONFIDENCE)
-    assert (result.verdict, result.measured, result.measured_interval) == ("inconclusive", None, [None, None])
+    assert (result.verdict, result.measured, result.measured_interval) == ("inconclusive", None, (None, None))
     assert result.reason == "no token in document = 99 to measure"
     assert result.further_tokens is None
 

@@ -148,7 +148,7 @@ def test_a_single_document_with_tokens_among_empty_ones_gives_no_interval(folder
     texts = ["abc def ghi"] + [""] * 39
     (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     result = run_audit(settings_of(folder, check_of(9.0, "max"), stop_early=True), old_model())
-    assert (result.checks[0].verdict, result.checks[0].measured_interval) == ("inconclusive", [None, None])
+    assert (result.checks[0].verdict, result.checks[0].measured_interval) == ("inconclusive", (None, None))
     assert result.texts[0].scored_share == 1.0
 
 
@@ -192,7 +192,7 @@ def test_the_baseline_stays_where_a_check_fails_unless_forced(folder):
     assert not (folder / "baselines").exists()
     result, written = update_baseline(settings, old_model(), force=True)
     assert written == [folder / "baselines" / "text"]
-    assert run_audit(settings_of(folder), old_model()).checks[0].measured_interval == [0.0, 0.0]
+    assert run_audit(settings_of(folder), old_model()).checks[0].measured_interval == (0.0, 0.0)
 
 
 def test_a_missing_baseline_is_an_error_or_a_warning_or_is_made(folder):
@@ -203,7 +203,7 @@ def test_a_missing_baseline_is_an_error_or_a_warning_or_is_made(folder):
     assert (warned.checks[0].verdict, warned.checks[0].effect) == ("inconclusive", "warn")
     assert not (folder / "baselines").exists()
     made = run_audit(replace(settings, baseline=replace(settings.baseline, missing="create")), old_model())
-    assert (made.verdict, made.checks[0].measured_interval) == ("pass", [0.0, 0.0])
+    assert (made.verdict, made.checks[0].measured_interval) == ("pass", (0.0, 0.0))
     assert any("is now this model's" in note for note in made.notes)
     assert run_audit(settings, old_model()).verdict == "pass"
 
