@@ -146,7 +146,7 @@ def test_the_changelog_has_a_place_for_changed_numbers():
 def test_every_json_key_is_in_the_reference(name):
     homes = ("tokens", "positions", "hardest", "perplexity", "calibration.calibration", "calibration.temperature",
              "calibration.effective_smoothing", "calibration.smoothing", "objectives.objectives", "compare.compare",
-             "compare.tokens", "compare.changes", "compare.byte_pairs", "compare.divergence", "gap.gap",
+             "compare.tokens", "compare.changes", "compare.byte_comparison", "compare.divergence", "gap.gap",
              "gap.memorised", "protocols.protocols", "protocols.table", "selfcheck", "stats.resampling",
              "stats.power_law")  # fmt: skip
     modules = [importlib.import_module(f"lossprobe.analysis.{home}") for home in homes]

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from lossprobe.analysis.compare.byte_pairs import ByteComparison, compare_bytes
+from lossprobe.analysis.compare.byte_comparison import ByteComparison
+from lossprobe.analysis.compare.byte_pairs import compare_bytes
 from lossprobe.analysis.compare.changes import Changes, find_changes
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.compare.tokens import TokenComparison, compare_runs

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from lossprobe.analysis.compare.byte_pairs import ByteComparison
+from lossprobe.analysis.compare.byte_comparison import ByteComparison
 from lossprobe.analysis.compare.compare import Comparison
 from lossprobe.analysis.compare.tokens import TokenComparison
 from lossprobe.report.style import (
