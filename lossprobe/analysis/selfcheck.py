@@ -22,7 +22,7 @@ assert FAILED in EXIT_CODES
 
 
 @dataclass(frozen=True)
-class Limits:
+class DifferenceLimits:
     """How far losses may move by rounding alone.
 
     Attributes:
@@ -35,9 +35,9 @@ class Limits:
 
 
 # Rounding of the forward pass in its own dtype: a matrix product of another shape adds in another order.
-ROUNDING = {"float32": Limits(1e-5, 1e-3), "float64": Limits(1e-9, 1e-7)}
-HALF = Limits(5e-3, 0.5)
-EXACT = Limits(0.0, 0.0)
+ROUNDING = {"float32": DifferenceLimits(1e-5, 1e-3), "float64": DifferenceLimits(1e-9, 1e-7)}
+HALF = DifferenceLimits(5e-3, 0.5)
+EXACT = DifferenceLimits(0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Variant:
 
     check: str
     setting: str
-    limits: Limits | None
+    limits: DifferenceLimits | None
     losses: Losses | None
     reason: str = ""
     same: bool | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossprobe.cli.audit_file import AuditFile, audit_file_options, load_settings, open_model
+from lossprobe.cli.audit_file import AuditFileOptions, audit_file_options, load_settings, open_model
 from lossprobe.cli.inputs import is_same
 from lossprobe.cli.streams import say_to_runner
 from lossprobe.cli.wording import result_with_options, with_options
@@ -51,7 +51,7 @@ class Report(click.ParamType[tuple[str, str]]):
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in the place of the table.")
 @click.option("--print-config", is_flag=True, help="Print every setting and where it came from, and do nothing else.")
 @click.pass_context
-def audit(context: click.Context, /, audit_file: AuditFile, **choices: Any) -> None:
+def audit(context: click.Context, /, audit_file: AuditFileOptions, **choices: Any) -> None:
     """Hold a checkpoint against the limits of an audit file: pass (exit 0), fail (10) or inconclusive (11).
 
     \b

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AuditFile:
+class AuditFileOptions:
     """Which audit file, and what takes the place of its values: one attribute an option, None where not given."""
 
     config: Path | None
@@ -51,10 +51,10 @@ def audit_file_options(command: Command) -> Command:
         click.option("--stop-early/--no-stop-early", default=None, help="In the place of stats.stop_early."),
         click.option("-q", "--quiet", is_flag=True, help="No progress."),
     )
-    return gather(command, options, AuditFile, "audit_file")
+    return gather(command, options, AuditFileOptions, "audit_file")
 
 
-def load_settings(given: AuditFile) -> AuditSettings:
+def load_settings(given: AuditFileOptions) -> AuditSettings:
     """Return the settings: the file's, then those of variables, then those of options.
 
     Raises:

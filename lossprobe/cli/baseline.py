@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lossprobe.cli.audit_file import AuditFile, audit_file_options, load_settings, open_model
+from lossprobe.cli.audit_file import AuditFileOptions, audit_file_options, load_settings, open_model
 from lossprobe.cli.wording import result_with_options, with_options
 from lossprobe.errors import UsageError
 from lossprobe.units import visible
@@ -34,7 +34,7 @@ def baseline(context: click.Context, /) -> None:
 @baseline.command(short_help="Make the audit file's model the baseline.")
 @audit_file_options
 @click.option("--force", is_flag=True, help="Also where the audit does not pass or the old one is damaged.")
-def update(audit_file: AuditFile, force: bool) -> None:
+def update(audit_file: AuditFileOptions, force: bool) -> None:
     """Score the texts, print what changed since the old baseline, and replace it; not where the audit does not pass.
 
     \b
@@ -67,7 +67,7 @@ def update(audit_file: AuditFile, force: bool) -> None:
 
 @baseline.command(short_help="What is stored.")
 @audit_file_options
-def show(audit_file: AuditFile) -> None:
+def show(audit_file: AuditFileOptions) -> None:
     """Show each text's baseline: model, tokens, loss, size.
 
     \b
@@ -86,7 +86,7 @@ def show(audit_file: AuditFile) -> None:
 
 @baseline.command(short_help="Whether it still fits text, tokenizer, windows and dtype.")
 @audit_file_options
-def check(audit_file: AuditFile) -> None:
+def check(audit_file: AuditFileOptions) -> None:
     """Check the baseline's hashes, and that it can be compared with what the audit would score; scores nothing.
 
     \b

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lossprobe.analysis.selfcheck import EXACT, HALF, ROUNDING, Limits, Variant, judge_variants
+from lossprobe.analysis.selfcheck import EXACT, HALF, ROUNDING, DifferenceLimits, Variant, judge_variants
 
 REFERENCE = np.array([np.nan, 1.0, 2.0, 3.0, 6.0])
-LIMITS = Limits(0.01, 0.1)
+LIMITS = DifferenceLimits(0.01, 0.1)
 
 
 def moved(*changes: float) -> np.ndarray:
@@ -30,11 +30,11 @@ def judged(losses, limits=LIMITS, reason=""):
         ((0, 0, 0, 0), EXACT, "same"),
         ((0, 0, 0, 1e-12), EXACT, "BROKEN"),
         ((1e-12, -1e-12, 0, 0), EXACT, "BROKEN"),  # the mean stays, two tokens do not
-        ((0.25, 0, 0, 0), Limits(0.0625, 0.25), "same"),  # both limits are included
-        ((0.25, 0, 0, 0), Limits(0.0624, 0.25), "BROKEN"),
-        ((0.25, 0, 0, 0), Limits(0.0625, 0.249), "BROKEN"),
-        ((-0.25, 0, 0, 0), Limits(0.0624, 0.25), "BROKEN"),  # downwards as well
-        ((-0.25, 0, 0, 0), Limits(0.0625, 0.249), "BROKEN"),
+        ((0.25, 0, 0, 0), DifferenceLimits(0.0625, 0.25), "same"),  # both limits are included
+        ((0.25, 0, 0, 0), DifferenceLimits(0.0624, 0.25), "BROKEN"),
+        ((0.25, 0, 0, 0), DifferenceLimits(0.0625, 0.249), "BROKEN"),
+        ((-0.25, 0, 0, 0), DifferenceLimits(0.0624, 0.25), "BROKEN"),  # downwards as well
+        ((-0.25, 0, 0, 0), DifferenceLimits(0.0625, 0.249), "BROKEN"),
         ((0.09, -0.09, 0, 0), LIMITS, "same"),
         ((0, 0, 0, 0), None, "no difference"),
         ((1e-12, -1e-12, 0, 0), None, "differs"),
@@ -71,7 +71,7 @@ def test_numbers():
     ],
 )
 def test_other_tokens_break_an_invariant_however_equal_the_losses_are(losses):
-    result, row = judged(losses, Limits(1.0, 1.0))
+    result, row = judged(losses, DifferenceLimits(1.0, 1.0))
     assert row["verdict"] == "BROKEN"
     assert result.exit_code == 10
     both = ~np.isnan(losses[1:])

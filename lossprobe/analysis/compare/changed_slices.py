@@ -11,7 +11,7 @@ import pandas as pd
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.differences import (
     TESTED_CLUSTERS,
-    GroupSums,
+    DifferenceSums,
     finite_batches,
     grouped_changes,
     mean_changes,
@@ -160,10 +160,10 @@ def _sums(
     groups: int,
     keyed: Callable[[Iterator[PairedRows]], Keyed],
     **columns: str,
-) -> tuple[GroupSums, int]:
+) -> tuple[DifferenceSums, int]:
     """Return the sums of d by slice and cluster, and how many tokens only one run scored."""
     present = present_clusters(runs[0], clusters)
-    sums, left_out = GroupSums((groups, len(present))), 0
+    sums, left_out = DifferenceSums((groups, len(present))), 0
     for rows, group in keyed(finite_batches(runs, {"nats": "loss_nats", **columns}, clusters)):
         losses = rows.values["nats"]
         sums.add(group, np.searchsorted(present, rows.cluster), losses[1] - losses[0])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.rows.differences import GroupSums, finite_batches, present_clusters, transitions
+from lossprobe.analysis.rows.differences import DifferenceSums, finite_batches, present_clusters, transitions
 from lossprobe.analysis.rows.outcomes import CORRECT
 from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.stats.jackknife import Clusters
@@ -132,8 +132,8 @@ class CompareSums:
         longest: largest context of a token.
     """
 
-    by_octave: GroupSums
-    correct: GroupSums
+    by_octave: DifferenceSums
+    correct: DifferenceSums
     losses: Moments = field(default_factory=Moments)
     sizes: ChangeSizes = field(default_factory=ChangeSizes)
     pairs: LossPairs = field(default_factory=LossPairs)
@@ -168,7 +168,7 @@ def compare_sums(first: Run, second: Run, clusters: Clusters) -> CompareSums:
         OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
     """
     present = present_clusters(first, clusters)
-    sums = CompareSums(GroupSums((OCTAVES, len(present))), GroupSums((1, len(present))))
+    sums = CompareSums(DifferenceSums((OCTAVES, len(present))), DifferenceSums((1, len(present))))
     for rows in finite_batches((first, second), COLUMNS, clusters):
         sums.add(rows, np.searchsorted(present, rows.cluster))
     return sums

@@ -14,7 +14,7 @@ import pandas as pd
 
 from lossprobe.analysis.compare.sums import BINS_PER_OCTAVE, CompareSums, compare_sums
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.differences import TRANSITION_RULE, GroupSums, mean_changes
+from lossprobe.analysis.rows.differences import TRANSITION_RULE, DifferenceSums, mean_changes
 from lossprobe.analysis.rows.same_tokens import differing
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.power import DETECTABLE, tokens_to_decide, tokens_to_detect
@@ -215,7 +215,7 @@ class _Mean:
     clusters: int = 0
 
 
-def _whole(sums: GroupSums) -> _Mean:
+def _whole(sums: DifferenceSums) -> _Mean:
     """Return the mean over all groups."""
     nats, tokens = sums.nats.sum(axis=0), sums.tokens.sum(axis=0)
     found = mean_changes(nats[None], tokens[None]).to_dict("records")

@@ -30,7 +30,7 @@ TRANSITION_RULE = (
 
 
 @dataclass
-class GroupSums:
+class DifferenceSums:
     """Sums of d and counts of tokens in every cell (group, cluster), filled batch by batch.
 
     Attributes:
