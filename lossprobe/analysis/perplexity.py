@@ -41,7 +41,11 @@ class PerToken:
 
 @dataclass(frozen=True)
 class PerWord:
-    """The loss per word: exp(total nats / scored words), and its interval."""
+    """The loss per word, a word being a run without white space.
+
+    Attributes:
+        word_perplexity: exp(total nats / scored words), and its interval.
+    """
 
     word_perplexity: float | None
     word_perplexity_interval: Interval
@@ -66,7 +70,11 @@ class PerByte:
 
 @dataclass(frozen=True)
 class PerCharacter:
-    """The loss per Unicode code point: total bits / scored code points, and its interval."""
+    """The loss per Unicode code point.
+
+    Attributes:
+        bits_per_char: total bits / scored code points, and its interval.
+    """
 
     bits_per_char: float | None
     bits_per_char_interval: Interval

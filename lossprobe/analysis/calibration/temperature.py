@@ -90,7 +90,7 @@ def fit_temperature(run: Run, sample: Sample | None = None) -> Temperature:
     nll = math.nan if fit is None else fit.curve.at(-math.log(2.0) * octaves)[0]
     halves = None if fit is None else fit.halves
     return Temperature(
-        temperature=None if fit is None else math.exp(-fit.log_beta),
+        temperature=None if fit is None else fit.temperature,
         temperature_interval=NO_INTERVAL if fit is None else fit.temperature_interval,
         half_temperatures=[None, None] if halves is None else [math.exp(-half) for half in halves],
         held_out=halves is not None,

@@ -129,7 +129,7 @@ class Fit:
     Attributes:
         curve: mean loss of all tokens.
         log_beta: −log T at its minimum.
-        temperature_interval: of T.
+        temperature_interval: of `temperature`.
         halves: float64 [2], −log T of each half; None where one of them has no sampled row.
     """
 
@@ -137,6 +137,11 @@ class Fit:
     log_beta: float
     temperature_interval: Interval
     halves: Floats | None
+
+    @property
+    def temperature(self) -> float:
+        """T at the minimum."""
+        return math.exp(-self.log_beta)
 
     @property
     def all(self) -> Floats:

@@ -48,7 +48,8 @@ class TokenCounts:
     """How many tokens a comparison rests on.
 
     Attributes:
-        tokens: tokens that both scored; left_out: tokens that only one of them scored.
+        tokens: tokens that both scored.
+        left_out: tokens that only one of them scored.
         forgotten, learned: tokens by `differences.TRANSITION_RULE`.
     """
 
@@ -111,7 +112,8 @@ class TokenComparison:
     Attributes:
         first, second: names of the models, distinct.
         counts: the tokens.
-        clusters: how many documents (or blocks), merged into at most 1,000 groups; interval_unit: "document", "block".
+        clusters: how many documents (or blocks) intervals resample, merged into at most 1,000 groups.
+        interval_unit: "document" or "block".
         difference: how much the models differ.
         evidence: how sure that is.
         verdict: "NAME is better", "NAME is worse" (of the second), or "no difference shown".
