@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from lossprobe.analysis.stats.interval import Interval
 from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.checks.verdicts import VERDICTS, AuditResult, CheckResult, TextResult
 from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, LIMITS, Check, Limit
@@ -21,8 +22,8 @@ def check_result(verdict: str = "pass", **choices) -> CheckResult:
     settings = {name: choices.pop(name) for name in list(choices) if name in Check.__dataclass_fields__}
     check = Check(**{"id": "no-regression", "data": "heldout", "metric": "nll", "limit": limit, "line": 12} | settings)
     found = {
-        "unit": "nats per token", "value": 1.5, "value_interval": [1.4, 1.6], "baseline_value": 1.498,
-        "measured": 0.002, "measured_interval": [-0.001, 0.005], "measured_unit": "nats per token",
+        "unit": "nats per token", "value": 1.5, "value_interval": Interval(1.4, 1.6), "baseline_value": 1.498,
+        "measured": 0.002, "measured_interval": Interval(-0.001, 0.005), "measured_unit": "nats per token",
         "tokens": 12345, "clusters": 50, "further_tokens": None, "reason": "the change is 0.002 nats per token",
     }  # fmt: skip
     return CheckResult(check=check, verdict=verdict, **(found | choices))
@@ -50,24 +51,27 @@ def mixed() -> AuditResult:
         check_result(),
         check_result(
             "fail", id="late-context", where="context >= 128", line=18, measured=0.0213,
-            measured_interval=[0.0150, 0.0276], tokens=8000, reason="late-context rose by 0.0213 nats per token",
+            measured_interval=Interval(0.0150, 0.0276), tokens=8000,
+            reason="late-context rose by 0.0213 nats per token",
         ),
         check_result(
             "inconclusive", id="digits", token_class="digits", inconclusive="fail", line=24, measured=0.009,
-            measured_interval=[-0.003, 0.021], tokens=900, further_tokens=40000, reason="digits may have changed",
+            measured_interval=Interval(-0.003, 0.021), tokens=900, further_tokens=40000,
+            reason="digits may have changed",
         ),
         check_result(
             "inconclusive", id="wiki", field="source", equals="wiki", line=31, measured=0.009,
-            measured_interval=[-0.004, 0.022], tokens=700, further_tokens=50000, reason="wiki may have changed",
+            measured_interval=Interval(-0.004, 0.022), tokens=700, further_tokens=50000, reason="wiki may have changed",
         ),
         check_result(
             "fail", id="ece", metric="ece", kind="max", limit=0.02, level="warn", line=38, unit="share", value=0.031,
-            value_interval=[0.025, 0.037], baseline_value=None, measured=0.031, measured_interval=[0.025, 0.037],
+            value_interval=Interval(0.025, 0.037), baseline_value=None, measured=0.031,
+            measured_interval=Interval(0.025, 0.037),
             measured_unit="share", reason="ece is 0.031",
         ),
         check_result(
             "inconclusive", id="tail", metric="quantile", quantile=0.99, kind="max_increase_pct", limit=2.0,
-            inconclusive="pass", line=45, measured=1.5, measured_interval=[0.5, 2.5], measured_unit="%",
+            inconclusive="pass", line=45, measured=1.5, measured_interval=Interval(0.5, 2.5), measured_unit="%",
             reason="tail may have changed",
         ),
         notes=["documents were shuffled with seed 0"],
@@ -88,8 +92,8 @@ def audits(draw) -> AuditResult:
             kind=draw(st.sampled_from(LIMITS)), limit=draw(st.floats()), where=draw(WORDS), field=draw(WORDS),
             equals=draw(WORDS), level=draw(st.sampled_from(LEVELS[1:])),
             inconclusive=draw(st.sampled_from(INCONCLUSIVE)), line=draw(st.integers(0, 99)), unit=draw(WORDS),
-            value=draw(NUMBERS), value_interval=[draw(NUMBERS), draw(NUMBERS)], baseline_value=draw(NUMBERS),
-            measured=draw(NUMBERS), measured_interval=[draw(NUMBERS), draw(NUMBERS)], measured_unit=draw(WORDS),
+            value=draw(NUMBERS), value_interval=Interval(draw(NUMBERS), draw(NUMBERS)), baseline_value=draw(NUMBERS),
+            measured=draw(NUMBERS), measured_interval=Interval(draw(NUMBERS), draw(NUMBERS)), measured_unit=draw(WORDS),
             further_tokens=draw(st.none() | st.integers(0, 10**18)), reason=draw(WORDS),
         )
         for _ in range(draw(st.integers(0, 3)))

@@ -11,6 +11,7 @@ from audit_results import audit_result, audits, check_result, mixed, text_result
 from hypothesis import given
 from jsonschema import Draft202012Validator
 
+from lossprobe.analysis.stats.interval import Interval
 from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.checks.verdicts import EXIT_CODES, VERDICTS, AuditResult, CheckResult, TextResult
 from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, LIMITS, RULES, Check
@@ -57,7 +58,7 @@ def test_numbers_keep_their_digits():
 
 
 def test_what_json_cannot_write_is_null_and_named():
-    check = check_result(value=math.inf, value_interval=[-math.inf, math.nan], measured=None)
+    check = check_result(value=math.inf, value_interval=Interval(-math.inf, math.nan), measured=None)
     content = read(audit_result(check_result(), check))
     found = content["checks"][1]
     assert (found["value"], found["value_interval"], found["measured"]) == (None, [None, None], None)

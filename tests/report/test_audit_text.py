@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from lossprobe.analysis.stats.interval import Interval
 from lossprobe.report.audit.text import audit_to_terminal
 
 # What makes the runner of a GitHub job obey a line.
@@ -57,21 +58,21 @@ def test_a_limit_reads_in_the_direction_it_has(kind, limit, unit, shown):
 
 
 def test_an_interval_that_misses_the_limit_by_little_is_seen_to():
-    near = check_result(measured=0.005, measured_interval=[0.0, 0.00999999])
+    near = check_result(measured=0.005, measured_interval=Interval(0.0, 0.00999999))
     assert cells(audit_to_terminal(audit_result(near), 160), "no-regression")[3:6] == [
         "+0.00500000", "[0.00000000, +0.00999999]", "≤ +0.01000000",
     ]  # fmt: skip
 
 
 def test_a_limit_on_the_estimate_says_so():
-    text = audit_to_terminal(audit_result(check_result(rule="point", measured_interval=[-0.001, 0.02])), 160)
+    text = audit_to_terminal(audit_result(check_result(rule="point", measured_interval=Interval(-0.001, 0.02))), 160)
     assert cells(text, "no-regression")[4:6] == ["[-0.0010, +0.0200]", "≤ +0.0100 (point)"]
 
 
 def test_what_cannot_be_given_is_not_zero():
-    result = audit_result(check_result("inconclusive", measured=None, measured_interval=[None, None], tokens=0))
+    result = audit_result(check_result("inconclusive", measured=None, measured_interval=Interval(None, None), tokens=0))
     assert cells(audit_to_terminal(result, 160), "no-regression")[3:] == ["n/a", "n/a", "≤ +0.0100", "0"]
-    half = audit_result(check_result(measured_interval=[None, 0.005]))
+    half = audit_result(check_result(measured_interval=Interval(None, 0.005)))
     assert cells(audit_to_terminal(half, 160), "no-regression")[4] == "[n/a, +0.0050]"
 
 

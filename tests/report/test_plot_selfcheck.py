@@ -7,12 +7,12 @@ import pytest
 from fake_runs import words
 from matplotlib.figure import Figure
 
-from lossprobe.analysis.selfcheck import EXACT, Limits, Variant, judge_variants
+from lossprobe.analysis.selfcheck import EXACT, DifferenceLimits, Variant, judge_variants
 from lossprobe.report.plots.selfcheck import LEAST, plot_selfcheck
 from lossprobe.report.style import BLUE, GREEN, VERMILION
 
 REFERENCE = np.array([1.0, 2.0, 3.0, 6.0])
-LIMITS = Limits(1e-5, 1e-3)
+LIMITS = DifferenceLimits(1e-5, 1e-3)
 
 
 def moved(*changes: float) -> np.ndarray:

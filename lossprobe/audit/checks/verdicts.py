@@ -133,10 +133,9 @@ class AuditResult:
 def slice_name(check: Check) -> str:
     """Return which tokens a check is about, for people; "" for all of them.
 
-        >>> from lossprobe.analysis.stats.interval import Interval
-    from lossprobe.audit.settings import Limit
-        >>> slice_name(Check("a", "b", "nll", Limit("max", 1.0), where="context >= 128", token_class="digits"))
-        'context >= 128, class digits'
+    >>> from lossprobe.audit.settings import Limit
+    >>> slice_name(Check("a", "b", "nll", Limit("max", 1.0), where="context >= 128", token_class="digits"))
+    'context >= 128, class digits'
     """
     parts = [check.where] if check.where else []
     if check.token_class is not None:
