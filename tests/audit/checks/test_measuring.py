@@ -122,7 +122,7 @@ def test_means_and_their_changes_are_those_of_float64_numpy(pair, metric, slice_
             half = 1.0 - ((1.0 - CONFIDENCE) / 2) ** (1.0 / chosen.sum())
         assert found.shown == pytest.approx(estimate, abs=1e-6)
         assert found.interval == pytest.approx([estimate - half, estimate + half], abs=1e-6)
-        assert (found.counts.tokens, found.clusters) == (chosen.sum(), (tokens > 0).sum())
+        assert (found.tokens, found.clusters) == (chosen.sum(), (tokens > 0).sum())
 
 
 def test_perplexity_is_e_to_the_loss_and_its_change_in_percent_e_to_the_difference(pair):
@@ -158,7 +158,7 @@ def test_values_are_those_of_the_views(pair, monkeypatch):
         "loss50_minus_loss500": (positions.loss50_minus_loss500, positions.loss50_minus_loss500_interval),
     }
     for name in ("accuracy", "confidence_gap", "brier", "ece"):
-        expected[name] = (calibration[name].value, [calibration[name].low, calibration[name].high])
+        expected[name] = (calibration[name].value, calibration[name].interval)
     for name, (value, interval) in expected.items():
         held = pair.measured(name).held
         assert held.shown == pytest.approx(value, rel=1e-12), name
