@@ -202,6 +202,18 @@ def test_commands_are_short():
     assert found > 15
 
 
+@pytest.mark.parametrize("name", ["CONFIDENCE", "LOSS", "MANIFEST", "ROW_STEP", "Run", "Document", "Check", "Estimate",
+                                  "Interval", "Measure", "Comparison"])  # fmt: skip
+def test_a_name_stands_for_one_thing(name):
+    homes = []
+    for file in MODULES:
+        for node in ast.parse(file.read_text("utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            defined = [getattr(node, "name", None), *(getattr(target, "id", None) for target in targets)]
+            homes += [file.name] * (name in defined)
+    assert len(homes) == 1, homes
+
+
 def test_files_and_functions_stay_small():
     for file in MODULES:
         source = file.read_text("utf-8")

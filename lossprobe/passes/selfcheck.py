@@ -138,7 +138,7 @@ def _stored_losses(run: Run, sample: _Sample) -> Losses:
     return np.concatenate(parts)
 
 
-Check = Callable[[], Variant]
+VariantCheck = Callable[[], Variant]
 
 
 def _fast(checkpoint: Checkpoint, options: PassOptions) -> LossOf:
@@ -154,7 +154,7 @@ def _fast(checkpoint: Checkpoint, options: PassOptions) -> LossOf:
 
 def _invariants(
     checkpoint: Checkpoint, sample: _Sample, policy: WindowPolicy, options: ScoreOptions
-) -> Iterator[Check]:
+) -> Iterator[VariantCheck]:
     """Yield what must not move the losses beyond rounding."""
     limits = ROUNDING.get(checkpoint.facts.compute_dtype, HALF)
     size = options.batch_size
@@ -210,7 +210,7 @@ def _no_left_padding(checkpoint: Checkpoint) -> str:
     return f"a {checkpoint.facts.family} checkpoint of this kind takes no padding on the left"
 
 
-def _pieces_against_whole(tokenizer: Tokenizer, source: Source) -> Iterator[Check]:
+def _pieces_against_whole(tokenizer: Tokenizer, source: Source) -> Iterator[VariantCheck]:
     """Yield whether a document that comes in pieces has the tokens of the whole; nothing where none is that long."""
     if not isinstance(tokenizer, InPieces):
         return
@@ -231,7 +231,7 @@ def _in_pieces(tokenizer: InPieces, text: str, number: int) -> Variant:
 
 def _sensitivities(
     checkpoint: Checkpoint, sample: _Sample, policy: WindowPolicy, reopen: Reopen | None
-) -> Iterator[Check]:
+) -> Iterator[VariantCheck]:
     """Yield what may move the losses, to see by how much."""
     bos_id = checkpoint.tokenizer.bos_id
     half = max(1, policy.context // 2)
@@ -254,7 +254,7 @@ def _sensitivities(
         except LossprobeError as error:
             return Variant("precision", dtype, None, None, error.message)
 
-    def context(length: int) -> Check:
+    def context(length: int) -> VariantCheck:
         changed = replace(policy, context=length, stride=min(length, policy.stride))
         return lambda: other("context", f"{format_count(length)} in place of {format_count(policy.context)}", changed)
 

@@ -33,9 +33,9 @@ from lossprobe.run.files import read_sealed, sealed, sha256_of, sha256_of_stream
 from lossprobe.run.folder import Folder
 from lossprobe.run.footers import read_footer
 from lossprobe.run.held import HeldFile
+from lossprobe.run.new_file import NewFile
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import SCHEMA_VERSION, TOKEN_COLUMNS, arrow_schema
-from lossprobe.run.written import Written
 from lossprobe.units import visible
 
 BASELINE_FILE = "baseline.json"
@@ -117,7 +117,7 @@ def _pending(digest: str) -> str:
 
 
 @contextmanager
-def _token_writer(target: Path | Written, names: Sequence[str]) -> Iterator[Callable[[pa.RecordBatch], None]]:
+def _token_writer(target: Path | NewFile, names: Sequence[str]) -> Iterator[Callable[[pa.RecordBatch], None]]:
     """Yield a function that writes a batch of rows: keys that repeat cost nothing, floats are split by byte."""
     stored = {column.name: column for column in TOKEN_COLUMNS}
     schema = arrow_schema(tuple(stored[name] for name in names))

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from lossprobe.errors import OutputError
 from lossprobe.run.folder import Folder, NotFollowedError
+from lossprobe.run.new_file import NewFile
 from lossprobe.run.schema import Column, arrow_schema
-from lossprobe.run.written import Written
 from lossprobe.units import visible
 
 OWN_HASH = "sha256"  # key of a JSON object's hash of the rest of it
@@ -52,7 +52,7 @@ def refuse_undecodable(path: Path) -> None:
 
 
 @contextmanager
-def atomic_target(path: Path) -> Iterator[Written]:
+def atomic_target(path: Path) -> Iterator[NewFile]:
     """Yield a new file, to be filled; put it in the place of `path` when the block ends well, else remove it.
 
     What killed writers of the same file left beside it is removed.
@@ -101,7 +101,7 @@ def read_sealed(folder: Folder, name: str) -> tuple[dict[str, Any], bool | None]
     return content, None if stated is None else stated == sha256_of_json(content)
 
 
-def fill_table(target: Written, columns: tuple[Column, ...], values: dict[str, Any]) -> None:
+def fill_table(target: NewFile, columns: tuple[Column, ...], values: dict[str, Any]) -> None:
     """Write columns as one Parquet file, the same bytes for the same values."""
     schema = arrow_schema(columns)
     arrays = [pa.array(values[column.name], type=column.type) for column in columns]

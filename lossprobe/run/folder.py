@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lossprobe.run.written import Written, abandoned, lock
+from lossprobe.run.new_file import NewFile, abandoned, lock
 
 if sys.platform != "win32":
     import fcntl
@@ -158,7 +158,7 @@ class Folder:
             folder._sync()
 
     @contextmanager
-    def replace(self, name: str, *, durable: bool = True) -> Iterator[Written]:
+    def replace(self, name: str, *, durable: bool = True) -> Iterator[NewFile]:
         """Yield a new file; put it in the place of another one when the block ends well, else remove it.
 
         Args:
@@ -171,7 +171,7 @@ class Folder:
                 yield target
             return
         temporary, handle = self._new_file(name)
-        target = Written(handle)
+        target = NewFile(handle)
         try:
             yield target
             target.finish(durable=durable)

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from lossprobe.errors import OutputError
 from lossprobe.run.files import sha256_of_stream, writing
 from lossprobe.run.folder import LINK, TEMPORARY, Folder
-from lossprobe.run.written import Written
+from lossprobe.run.new_file import NewFile
 from lossprobe.units import visible
 
 LOCK = ".lock"
@@ -91,7 +91,7 @@ class LockedFolder(Folder):
                 _remove_temporary(inner)
 
     @contextmanager
-    def target(self, name: str) -> Iterator[Written]:
+    def target(self, name: str) -> Iterator[NewFile]:
         """Yield a new file that takes the place of `name`, and note its sha256.
 
         Raises:

@@ -32,6 +32,7 @@ from lossprobe.plan.rows import SCORED, UNSCORED, Rows
 from lossprobe.run.files import fill_table, json_bytes, read_sealed, sealed, sha256_of_bytes, writing
 from lossprobe.run.locked import LOCK, LockedFolder
 from lossprobe.run.manifest import KIND, START_OVER, damaged, part_name, plan_fault
+from lossprobe.run.new_file import NewFile
 from lossprobe.run.schema import (
     CHECKED,
     DOCUMENTS,
@@ -47,7 +48,6 @@ from lossprobe.run.schema import (
     Column,
     ladder_columns,
 )
-from lossprobe.run.written import Written
 from lossprobe.units import visible
 
 OWN = "own"
@@ -135,7 +135,7 @@ class RunStore:
             for name in FOLDERS:
                 self._folder.folder(name, make=True).close()
 
-    def target(self, name: str) -> AbstractContextManager[Written]:
+    def target(self, name: str) -> AbstractContextManager[NewFile]:
         """Return a new file of this run, to be filled in a `with` statement; its sha256 is noted."""
         return self._folder.target(name)
 

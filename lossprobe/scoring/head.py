@@ -99,7 +99,7 @@ def run_head(
     for start in range(0, len(rows.targets), size):
         chunk = slice(start, min(start + size, len(rows.targets)))
         logits = checkpoint.logits(rows.hidden[chunk]).to(device)
-        kept.add(chunk, *measure_rows(logits, rows.targets[chunk], bins, workspace))
+        kept.add(chunk, *measure_chunk(logits, rows.targets[chunk], bins, workspace))
         picked = torch.nonzero(rows.sampled[chunk]).flatten()
         if len(picked):
             sampled = logits if len(picked) == len(logits) else logits[picked.to(device)]
@@ -107,7 +107,7 @@ def run_head(
     return kept.result()
 
 
-def measure_rows(
+def measure_chunk(
     logits: torch.Tensor, targets: torch.Tensor, bins: HistogramBins, workspace: Workspace
 ) -> tuple[RowStatistics, torch.Tensor]:
     """Return the statistics of each row, and float64 [3, N, bins] its histogram, by what is fastest on its device."""

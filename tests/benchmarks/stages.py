@@ -53,7 +53,7 @@ def share_of_stages(ours: Any) -> str:
         mock.patch.object(pipeline, "write_plan", clock.timed("tokenize and plan", pipeline.write_plan)),
         mock.patch.object(RunStore, "write_part", clock.timed("write", RunStore.write_part)),
         mock.patch.object(scorer, "run_head", clock.timed("rows", scorer.run_head)),
-        mock.patch.object(head, "measure_rows", clock.timed("statistics", head.measure_rows)),
+        mock.patch.object(head, "measure_chunk", clock.timed("statistics", head.measure_chunk)),
         mock.patch.object(head, "temperature_ladder", clock.timed("ladder", head.temperature_ladder)),
     ):
         start = time.perf_counter()

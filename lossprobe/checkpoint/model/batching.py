@@ -29,7 +29,7 @@ WORK = 8e9  # weights times tokens of a probe on a CPU: a fifth of a second on t
 FASTER = 50  # how much more a GPU does
 HINT = "a model that gives no one number for a text cannot be measured"
 
-Run = Callable[[torch.Tensor], torch.Tensor]
+Forward = Callable[[torch.Tensor], torch.Tensor]
 Same = Callable[[torch.Tensor, torch.Tensor], bool]
 
 
@@ -67,7 +67,7 @@ def probe_length(model: Any, context_length: int | None) -> int:
     return length if context_length is None else min(length, max(context_length - SPARE, context_length // 2, 1))
 
 
-def find_batching(run: Run, same: Same, rows: Callable[[int], torch.Tensor], known: str, name: str) -> str:
+def find_batching(run: Forward, same: Same, rows: Callable[[int], torch.Tensor], known: str, name: str) -> str:
     """Return the loosest batching, from `known` on, with which every row comes out as it does alone.
 
     Args:
@@ -89,7 +89,7 @@ def find_batching(run: Run, same: Same, rows: Callable[[int], torch.Tensor], kno
 
 @dataclass(frozen=True)
 class _Probe:
-    run: Run
+    run: Forward
     same: Same
     rows: Callable[[int], torch.Tensor]
     name: str
@@ -145,7 +145,7 @@ def refuse_not_causal(name: str) -> None:
     )
 
 
-def refuse_if_not_repeatable(run: Run, same: Same, ids: torch.Tensor, before: torch.Tensor, name: str) -> None:
+def refuse_if_not_repeatable(run: Forward, same: Same, ids: torch.Tensor, before: torch.Tensor, name: str) -> None:
     """Refuse a model that gives another result than before for the same input.
 
     Raises:

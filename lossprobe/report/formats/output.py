@@ -16,7 +16,7 @@ from lossprobe.units import visible
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lossprobe.run.written import Written
+    from lossprobe.run.new_file import NewFile
 
 STDOUT = "-"
 DPI = 150
@@ -49,7 +49,7 @@ def write_bytes(destination: str, pieces: Iterable[bytes]) -> None:
     say(f"wrote {visible(destination, 200)}")
 
 
-def _fill(stream: IO[bytes] | Written, pieces: Iterable[bytes]) -> None:
+def _fill(stream: IO[bytes] | NewFile, pieces: Iterable[bytes]) -> None:
     for piece in pieces:
         rest = memoryview(piece)
         while rest:  # an unbuffered stream (PYTHONUNBUFFERED) takes only a part of a long piece

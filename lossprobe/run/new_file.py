@@ -19,7 +19,7 @@ if sys.platform != "win32":
 LONG_AGO = 24 * 3600  # seconds; no file is written for so long
 
 
-class Written(io.RawIOBase):
+class NewFile(io.RawIOBase):
     """A new file, written from its start to its end; its sha256 is that of the bytes that were handed to it."""
 
     def __init__(self, handle: int) -> None:
