@@ -50,8 +50,8 @@ def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
     check_output(sources[0], scoring.output)
     checkpoint = checkpoint_of_tool(protocol, load_checkpoint(sources[0], scoring, Opener()))
     text = KnownText(source, KeptTokens())
-    prepared, options = prepare_protocol(protocol, checkpoint, text, scoring.score)
-    run = score_checkpoint(checkpoint, prepared, options, scoring, latest=False).run
+    prepared, policy = prepare_protocol(protocol, checkpoint, text, scoring.score)
+    run = score_checkpoint(checkpoint, prepared, scoring, policy).run
     result = measure_protocol(run, protocol)
     present(protocol_view(run, result, [file.path for file in source.files]), outputs)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KnownText
     from lossprobe.passes.stored import Scored
-    from lossprobe.plan.options import ScoreOptions
+    from lossprobe.plan.rows import WindowPolicy
     from lossprobe.run.reader import Run
     from lossprobe.text.documents import Source, TextSource
 
@@ -179,7 +179,7 @@ def score_source(checkpoint_path: Path, source: KnownText, scoring: Scoring, ope
     if found is not None:
         return found
     checkpoint = load_checkpoint(checkpoint_path, scoring, opener)
-    scored = score_checkpoint(checkpoint, source, scoring.score, scoring)
+    scored = score_checkpoint(checkpoint, source, scoring)
     note_answer(asked, scored.run, files_read(checkpoint.facts), checkpoint.facts.notices)
     return scored
 
@@ -201,24 +201,27 @@ def find_scored(asked: dict[str, Any], source: KnownText, scoring: Scoring) -> S
 
 
 def score_checkpoint(
-    checkpoint: Checkpoint, source: Source, choices: ScoreOptions, scoring: Scoring, *, latest: bool = True
+    checkpoint: Checkpoint, source: Source, scoring: Scoring, policy: WindowPolicy | None = None
 ) -> Scored:
     """Return the run of a checkpoint over documents with a progress bar, and say what is worth knowing of it.
 
     Args:
         checkpoint: the model.
         source: the documents.
-        choices: windows, BOS, batch size.
-        scoring: where the run goes, and whether to be quiet.
-        latest: make it the latest run of the working folder.
+        scoring: windows, BOS, batch size, where the run goes, and whether to be quiet.
+        policy: the windows and the BOS of another tool, whose run does not become the latest one of the working folder;
+            None for those of `scoring`.
     """
     from lossprobe.cli.progress import show_progress
-    from lossprobe.passes.score import score_into
+    from lossprobe.passes.score import score_policy, window_policy
     from lossprobe.passes.stored import remember
 
+    windows = window_policy(checkpoint, scoring.score) if policy is None else policy
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
-        scored = score_into(scoring.output, checkpoint, source, choices, overwrite=scoring.overwrite, progress=progress)
-    if latest:
+        scored = score_policy(
+            scoring.output, checkpoint, source, windows, scoring.score, overwrite=scoring.overwrite, progress=progress
+        )
+    if policy is None:
         remember(scored.run.path, source)
     say_notices(checkpoint, source, scoring)
     say_scored(scored, (), scoring)

@@ -12,7 +12,14 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, NothingToScoreError, TextError, UsageError
 from lossprobe.passes.known_text import KeptTokens, KnownText, tokens_of
 from lossprobe.passes.protocol_tokens import TokenCounts, checkpoint_of_tool
-from lossprobe.passes.score import DEFAULT_CONTEXT, Progress, ScoreOptions, refuse_beyond_hard_limit, score, score_into
+from lossprobe.passes.score import (
+    DEFAULT_CONTEXT,
+    Progress,
+    ScoreOptions,
+    refuse_beyond_hard_limit,
+    score,
+    score_policy,
+)
 from lossprobe.plan.protocols import PROTOCOLS, Prefix, Protocol
 from lossprobe.plan.rows import WindowPolicy, row_count
 from lossprobe.plan.windows import Layout
@@ -77,15 +84,16 @@ def score_protocol(
     """
     checkpoint = checkpoint_of_tool(protocol, checkpoint)
     text = source if isinstance(source, KnownText) else KnownText(source, KeptTokens())
-    source, options = prepare_protocol(protocol, checkpoint, text, options or ScoreOptions())
-    run = score_into(None, checkpoint, source, options, progress=progress).run
+    options = options or ScoreOptions()
+    source, policy = prepare_protocol(protocol, checkpoint, text, options)
+    run = score_policy(None, checkpoint, source, policy, options, progress=progress).run
     return run, measure_protocol(run, protocol)
 
 
 def prepare_protocol(
     protocol: str, checkpoint: Checkpoint, source: Source, options: ScoreOptions
-) -> tuple[Source, ScoreOptions]:
-    """Return the documents and the options with which `passes.score.score` scores what a tool scores.
+) -> tuple[Source, WindowPolicy]:
+    """Return the documents and the windows with which `passes.score.score_policy` scores what a tool scores.
 
     Args:
         protocol: a name of `PROTOCOLS`.
@@ -125,7 +133,7 @@ def prepare_protocol(
         )
     if not unknown:
         policy = replace(policy, score_unknown=False)  # the same rows, and a plan that others may share
-    return source, replace(options, policy=policy)
+    return source, policy
 
 
 def _joined(source: Source, *, strip_newline: bool) -> Source:

@@ -76,9 +76,26 @@ def score_into(  # noqa: PLR0913 - those of `score`, and who does the work
     An `engine` scores the parts, with the same checkpoint opened by itself; None scores them in this process.
     """
     options = options or ScoreOptions()
+    policy = window_policy(checkpoint, options)
+    return score_policy(
+        output, checkpoint, source, policy, options, overwrite=overwrite, progress=progress, engine=engine
+    )
+
+
+def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
+    output: Path | None,
+    checkpoint: Checkpoint,
+    source: Source,
+    policy: WindowPolicy,
+    options: ScoreOptions,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
+) -> Scored:
+    """Return what `score_into` does, with windows and BOS that are decided; those of the options are not looked at."""
     if output is not None:
         refuse_undecodable(output)
-    policy = window_policy(checkpoint, options)
     if policy.layout is not Layout.WHOLE:  # there it is no window's length: the protocol notes what ran past the limit
         tell_beyond_trained(checkpoint, policy.context, source)
     settings = describe(checkpoint, source, policy, options)
@@ -147,8 +164,6 @@ def window_policy(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy
     Raises:
         UsageError: a context that the model cannot take, a bad stride, or a BOS that the tokenizer does not have.
     """
-    if options.policy is not None:
-        return options.policy
     limit = checkpoint.facts.context_length
     context = options.context or limit or DEFAULT_CONTEXT
     refuse_beyond_hard_limit(checkpoint, context)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lossprobe.options.declare import option
 from lossprobe.options.kinds import MAX_COUNT, Choice, Flag, Number
-
-if TYPE_CHECKING:  # with numpy, which help and the options of a command do not need
-    from lossprobe.plan.rows import WindowPolicy
 
 COUNT = Number(1, MAX_COUNT, whole=True)
 
@@ -27,7 +23,6 @@ class ScoreOptions:
         score_unknown: score text outside the vocabulary instead of leaving it out.
         max_unknown: refuse a text in which a larger share of tokens is unknown.
         keep_text: store the text in the run; without it views show tokens, but no text around them.
-        policy: windows and BOS as a whole, in place of `context`, `stride`, `bos` and `score_unknown`.
     """
 
     context: int | None = option(
@@ -53,4 +48,3 @@ class ScoreOptions:
         switch="no-text",
         in_audit_file=False,
     )
-    policy: WindowPolicy | None = None

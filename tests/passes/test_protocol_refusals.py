@@ -179,10 +179,10 @@ def test_evaluate_runs_past_a_limit_that_is_none():
     assert protocol_policy("paloma", soft, ScoreOptions(context=17)).context == 17
 
 
-def test_options_of_the_pass_are_kept():
+def test_windows_and_documents_of_a_tool():
     given = ScoreOptions(context=16, batch_size=3, max_unknown=0.4, keep_text=False, score_unknown=False)
-    source, prepared = prepare_protocol("paloma", model(), StringSource(["a", "b"]), given)
-    assert prepared == replace(given, policy=WindowPolicy(16, 16, 7, False, Layout.LAST_FULL))  # there are none
+    source, policy = prepare_protocol("paloma", model(), StringSource(["a", "b"]), given)
+    assert policy == WindowPolicy(16, 16, 7, False, Layout.LAST_FULL)  # no unknown tokens: there are none
     assert [document.text for document in source.documents()] == ["a", "b"]
     source, _ = prepare_protocol("transformers", model(), StringSource(["a", "b"]), given)
     assert [document.text for document in source.documents()] == ["a\n\nb"]
