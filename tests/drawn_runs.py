@@ -25,6 +25,7 @@ from lossprobe.passes.score import UNSTORED
 from lossprobe.passes.stored import PASS_VERSION
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.run.files import write_table
+from lossprobe.run.identity import divide_facts
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import HISTOGRAM_COLUMNS, MEASURED, PLANNED, TOKEN_COLUMNS, ladder_columns
 from lossprobe.text.documents import Document, Fingerprint
@@ -288,7 +289,7 @@ def _settings(logits, records, vocabulary: list[bytes], choices: dict[str, Any])
         text.add(Document(record["text"], record["source"], record["line"], record["byte_offset"], record["fields"]))
     words = json.dumps([[piece.hex() for piece in vocabulary], sorted(choices["special"])])
     settings = {
-        "checkpoint": {key: value for key, value in facts.items() if key not in (*UNSTORED, "batching")},
+        "checkpoint": divide_facts({key: facts[key] for key in facts if key not in UNSTORED | {"batching"}})[0],
         "tokenizer": {"kind": "drawn", "sha256": hashlib.sha256(words.encode()).hexdigest()},
         "text": {"sha256": text.hexdigest(), "kept": True},
         "windows": asdict(WindowPolicy(choices["context"], choices["stride"] or choices["context"])),

@@ -20,6 +20,7 @@ from lossprobe.plan.options import ScoreOptions as ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.plan.windows import Layout, check_window_options
 from lossprobe.run.files import refuse_undecodable, sha256_of_json
+from lossprobe.run.identity import divide_facts
 from lossprobe.run.inputs import stored_inputs
 from lossprobe.run.latest import runs_folder
 from lossprobe.run.reader import open_run
@@ -28,7 +29,7 @@ from lossprobe.run.store import RunStore
 from lossprobe.text.documents import Source
 from lossprobe.units import plural, visible
 
-UNSTORED = ("name", "notices", "files", "hashes")  # facts that decide no number
+UNSTORED = frozenset({"name", "notices", "files", "hashes"})  # facts that decide no number
 DEFAULT_CONTEXT = 2048  # for the few families that set no limit of their own
 
 Progress = Callable[[int, int], None]
@@ -98,7 +99,7 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
         refuse_undecodable(output)
     if policy.layout is not Layout.WHOLE:  # there it is no window's length: the protocol notes what ran past the limit
         tell_beyond_trained(checkpoint, policy.context, source)
-    settings = describe(checkpoint, source, policy, options)
+    settings, measured = describe(checkpoint, source, policy, options), measured_facts(checkpoint)
     labels = {"checkpoint": checkpoint.facts.name, "text": source.name}
     path = output or runs_folder() / run_name(settings, labels)
     reusable = bool(checkpoint.facts.sha256)  # what cannot be identified is scored anew
@@ -109,12 +110,13 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
             source.notices.extend(stored.notices)
             store.drop_plan()  # where the run was stopped between its last step and this one
             return Scored(stored, reused=True)
-        plan = stored_plan(store, settings, source.notices, overwrite=overwrite) if reusable else None
+        plan = stored_plan(store, settings, measured, source.notices, overwrite=overwrite) if reusable else None
         if plan is None:
             sha256 = settings["text"]["sha256"]
             plan_options = PlanOptions(policy, checkpoint.facts.vocab_size, options.keep_text, sha256)
             planned = write_plan(store, source, checkpoint.tokenizer, plan_options)
-            plan = {"lossprobe": __version__, "settings": settings, "labels": labels, **planned}
+            told = {"lossprobe": __version__, "settings": settings, "measured": measured, "labels": labels}
+            plan = {**told, **planned}
             plan["inputs"] = stored_inputs(checkpoint.facts.files, path)
             store.finish_plan(plan)
         check_unknown(plan["counts"], source, options.max_unknown)
@@ -199,8 +201,8 @@ def tell_beyond_trained(checkpoint: Checkpoint, context: int, source: Source) ->
 
 
 def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions) -> dict[str, Any]:
-    """Return everything that decides a run's numbers. Two runs with equal settings are the same run."""
-    facts = {key: value for key, value in asdict(checkpoint.facts).items() if key not in UNSTORED}
+    """Return the identity of a run; see `run.identity`."""
+    facts, _ = _divided_facts(checkpoint)
     if facts["batching"] == PADDED:  # as every run was scored before there was another way
         del facts["batching"]
     tokenizer = checkpoint.tokenizer
@@ -211,6 +213,15 @@ def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, optio
         "windows": asdict(policy),
         "versions": versions(),
     }
+
+
+def measured_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what was measured when a checkpoint was opened; see `run.identity`."""
+    return _divided_facts(checkpoint)[1]
+
+
+def _divided_facts(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Any]]:
+    return divide_facts({key: value for key, value in asdict(checkpoint.facts).items() if key not in UNSTORED})
 
 
 def run_name(settings: dict[str, Any], labels: dict[str, str]) -> str:

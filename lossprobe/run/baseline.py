@@ -33,6 +33,7 @@ from lossprobe.run.files import read_sealed, sealed, sha256_of, sha256_of_stream
 from lossprobe.run.folder import Folder
 from lossprobe.run.footers import read_footer
 from lossprobe.run.held import HeldFile
+from lossprobe.run.identity import measured_of
 from lossprobe.run.new_file import NewFile
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import SCHEMA_VERSION, TOKEN_COLUMNS, arrow_schema
@@ -76,6 +77,7 @@ def write_baseline(run: Run, folder: Path, columns: Sequence[str] = (LOSS_COLUMN
                     "schema": SCHEMA_VERSION,
                     "lossprobe": __version__,
                     "settings": run.manifest["settings"],
+                    "measured": measured_of(run.manifest),
                     "labels": run.manifest["labels"],
                     "counts": {key: value for key, value in run.counts.items() if key != "unknown_text"},
                     "columns": kept,
@@ -221,7 +223,7 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
     groups = (settings.get(name) for name in ("checkpoint", "tokenizer", "text", "windows", "versions"))
     columns, files = manifest.get("columns"), manifest.get("files")
     return (
-        all(isinstance(group, dict) for group in groups)
+        all(isinstance(group, dict) for group in (*groups, manifest.get("measured", {})))
         and isinstance(settings["checkpoint"].get("compute_dtype"), str)
         and all(isinstance(labels.get(name), str) for name in ("checkpoint", "text"))
         and all(type(counts.get(name)) is int for name in ("tokens", "scored_tokens", "documents"))

@@ -26,6 +26,7 @@ from lossprobe.run.folder import Folder
 from lossprobe.run.footers import read_footer, values_fault
 from lossprobe.run.manifest import damaged, part_names
 from lossprobe.run.schema import CHECKED, PART_TABLES, TABLES
+from lossprobe.run.settings import read_run_settings
 from lossprobe.units import format_count, visible
 
 # A file can change without a new time while the clock has not ticked: one that is younger than this is looked at again.
@@ -121,8 +122,11 @@ class FileChecks:
         if table == "documents":
             return [self.manifest["counts"]["documents"]]
         if table == "vocabulary" and self.sealed:
-            return [self.manifest["settings"]["checkpoint"]["vocab_size"]]
+            return [self._vocab_size()]
         return [None] * count
+
+    def _vocab_size(self) -> int:
+        return read_run_settings(self.manifest["settings"]).checkpoint.vocab_size
 
     def _rows_of(self, folder: Folder, table: str, name: str) -> int:
         """Return how many rows a file holds, its bytes, columns and values having been checked."""
@@ -133,8 +137,8 @@ class FileChecks:
                 footer = read_footer(stream, table)
             except ValueError as error:
                 raise damaged(self.path, f"cannot be read: {name}: {error}") from None
-        entries = self.manifest["settings"]["checkpoint"]["vocab_size"]
-        fault = values_fault(footer, table, self.manifest["counts"]["documents"], entries) if self.sealed else None
+        documents = self.manifest["counts"]["documents"]
+        fault = values_fault(footer, table, documents, self._vocab_size()) if self.sealed else None
         if fault is not None:
             raise damaged(self.path, f"{name}: {fault}")
         return int(footer.num_rows)

@@ -86,6 +86,8 @@ def _plan_fault(content: dict[str, Any]) -> str | None:
     settings, labels, counts = (content.get(key) for key in ("settings", "labels", "counts"))
     if not isinstance(settings, dict) or not isinstance(labels, dict) or not isinstance(counts, dict):
         return "settings, labels, counts or files are missing"
+    if not isinstance(content.get("measured", {}), dict):
+        return "measured is no object"
     groups = ("checkpoint", "text", "windows")
     if not all(isinstance(settings.get(name), dict) for name in (*groups, *settings)):
         return f"settings lacks one of {', '.join(groups)}, or one of them is no object"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.errors import OutputError
+from lossprobe.run.identity import Settings, differences, identity_of, measured_of
 from lossprobe.run.manifest import damaged
 from lossprobe.run.reader import Run, open_run
 from lossprobe.run.schema import MANIFEST
@@ -16,7 +17,7 @@ from lossprobe.units import visible
 REPLACE = "remove its folder, or score again with `overwrite`"
 
 
-def stored_run(path: Path, settings: dict[str, Any], *, overwrite: bool) -> Run | None:
+def stored_run(path: Path, settings: Settings, *, overwrite: bool) -> Run | None:
     """Return the complete run with these settings in a directory; None where there is none, or it is to be replaced.
 
     Raises:
@@ -26,7 +27,7 @@ def stored_run(path: Path, settings: dict[str, Any], *, overwrite: bool) -> Run 
         return None
     try:
         run = open_run(path)
-        refuse_other_settings(path, run.manifest["settings"], settings)
+        refuse_other_settings(path, identity_of(run.manifest), settings)
         run.check()
         broken = run.damaged_files() if run.notices else []  # one that is not checked before it is read
         if broken:
@@ -41,9 +42,16 @@ def stored_run(path: Path, settings: dict[str, Any], *, overwrite: bool) -> Run 
 
 
 def stored_plan(
-    store: RunStore, settings: dict[str, Any], notices: list[str], *, overwrite: bool
+    store: RunStore, settings: Settings, measured: dict[str, Any], notices: list[str], *, overwrite: bool
 ) -> dict[str, Any] | None:
     """Return the plan of an unfinished run with these settings; None where there is none, or it is to be replaced.
+
+    Args:
+        store: its folder.
+        settings: the identity of the run that is wanted.
+        measured: what was measured when its checkpoint was opened; a plan made with other values is started over.
+        notices: gets a notice where a run is scored from the start.
+        overwrite: start over what is damaged, or has other settings.
 
     Raises:
         OutputError: it is damaged or has other settings, and is not to be replaced.
@@ -51,30 +59,30 @@ def stored_plan(
     try:
         plan = store.plan()
         if plan is not None:
-            refuse_other_settings(store.path, plan["settings"], settings)
+            refuse_other_settings(store.path, identity_of(plan), settings)
     except OutputError:
         if not overwrite:
             raise
         return None
-    if plan is not None and "files" not in plan:
-        notices.append(
-            f"{visible(str(store.path), 200)}: begun by an earlier lossprobe, which kept no hashes of finished parts: "
-            "scored from the start"
-        )
+    if plan is None:
         return None
-    return plan
+    reason = _why_start_over(plan, measured)
+    if reason is not None:
+        notices.append(f"{visible(str(store.path), 200)}: begun {reason}: scored from the start")
+    return plan if reason is None else None
 
 
-def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """Return the dotted names of the settings in which two runs differ."""
-    names = []
-    for group in sorted(stored.keys() | wanted.keys()):
-        left, right = stored.get(group, {}), wanted.get(group, {})
-        names += [f"{group}.{key}" for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
-    return names
+def _why_start_over(plan: dict[str, Any], measured: dict[str, Any]) -> str | None:
+    """Return why the finished parts of an unfinished run cannot be used; None where they can."""
+    if "files" not in plan:
+        return "by an earlier lossprobe, which kept no hashes of finished parts"
+    before = measured_of(plan)
+    names = [name for name in sorted(before.keys() | measured.keys()) if before.get(name) != measured.get(name)]
+    then, now = (", ".join(f"{name} {visible(str(of.get(name)), 40)}" for name in names) for of in (before, measured))
+    return f"with {then}, now {now}" if names else None
 
 
-def refuse_other_settings(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+def refuse_other_settings(path: Path, stored: Settings, wanted: Settings) -> None:
     """Refuse to mix settings in one run directory.
 
     Raises:

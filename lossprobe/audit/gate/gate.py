@@ -13,6 +13,7 @@ from lossprobe.audit.gate.whole import audit_whole
 from lossprobe.audit.settings import AuditSettings
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.passes.score import Progress
+from lossprobe.run.identity import Settings, identity_of
 
 Shown = Callable[[str], AbstractContextManager[Progress | None]]
 
@@ -77,13 +78,13 @@ def _notes(text: AuditText, checkpoint: Checkpoint) -> list[str]:
     """Return what a reader of the verdicts must know of a text and of its baseline."""
     notes = [*checkpoint.facts.notices, *text.source.notices]
     if text.baseline is not None:
-        before, now = (_made_with(each) for each in (text.baseline.manifest["settings"], text.settings))
+        before, now = map(_made_with, (identity_of(text.baseline.manifest), text.settings))
         changed = [f"{key} {old} then, {now.get(key)} now" for key, old in before.items() if old != now.get(key)]
         if changed:
             notes.append(f"{text.data.name}: the baseline was made with {', '.join(changed)}")
     return notes
 
 
-def _made_with(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what moves losses by rounding alone: versions and device."""
-    return {**settings["versions"], "device": settings["checkpoint"].get("device")}
+def _made_with(identity: Settings) -> dict[str, Any]:
+    """Return what moves losses by rounding alone: versions and type of device."""
+    return {**identity["versions"], "device": identity["checkpoint"].get("device")}

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from lossprobe.run.identity import all_settings
+
 if TYPE_CHECKING:
     from lossprobe.report.views.view import View
 
@@ -25,7 +27,7 @@ def view_to_json(view: View) -> str:
     content: dict[str, Any] = {"schema": JSON_SCHEMA, "command": view.name}
     if view.runs:
         run = view.runs[0]
-        content["run"] = {"path": str(run.path), **run.manifest["labels"], "settings": run.manifest["settings"]}
+        content["run"] = {"path": str(run.path), **run.manifest["labels"], "settings": all_settings(run.manifest)}
     for field in dataclasses.fields(result):
         content["rows" if field.name == "table" else field.name] = _plain(getattr(result, field.name))
     content["finding"] = result.finding

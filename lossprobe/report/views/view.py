@@ -83,7 +83,7 @@ def heading_of(*runs: Run) -> str:
     """Return models, texts, context and windows of runs in one line."""
     names = ", ".join(dict.fromkeys(names_with_folders(runs)))
     texts = ", ".join(dict.fromkeys(run.text_name for run in runs))
-    layout = runs[0].manifest["settings"]["windows"].get("layout", Layout.ROLLING)
+    layout = runs[0].settings.windows.layout
     windows = "" if layout == Layout.ROLLING else f", windows {layout}"
     return f"{names} on {texts} (context {runs[0].context}{windows})"
 
