@@ -77,10 +77,12 @@ class LossAudit:
     def _run(self, config: str | Path | None, overrides: dict[str, Any]) -> AuditResult:
         __tracebackhide__ = True
         from lossprobe.audit.gate.gate import run_audit
-        from lossprobe.checkpoint.detect import open_checkpoint
+        from lossprobe.checkpoint.spec import CheckpointSpec, Opener
+        from lossprobe.passes.known_checkpoint import open_when_needed
 
         settings = self._settings(config, overrides)
-        return run_audit(settings, open_checkpoint(settings.model.checkpoint, settings.model))
+        checkpoint = open_when_needed(CheckpointSpec(settings.model.checkpoint, settings.model.load), Opener())
+        return run_audit(settings, checkpoint)
 
     def _settings(self, config: str | Path | None, overrides: dict[str, Any]) -> AuditSettings:
         __tracebackhide__ = True

@@ -21,8 +21,7 @@ from planned import rolling_windows
 
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import CheckpointFacts
-from lossprobe.passes.score import UNSTORED
-from lossprobe.passes.stored import PASS_VERSION
+from lossprobe.passes.identity import PASS_VERSION, UNSTORED
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.run.files import write_table
 from lossprobe.run.identity import divide_facts

@@ -40,8 +40,8 @@ ALLOWED = {
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
     "analysis": {"errors", "units", "text", "plan", "run"},
     "passes": {
-        "errors", "units", "text", "checkpoint.interface", "checkpoint.retokenized", "plan", "scoring", "run",
-        "analysis",
+        "errors", "units", "text", "checkpoint.interface", "checkpoint.retokenized", "checkpoint.deferred",
+        "checkpoint.spec", "plan", "scoring", "run", "analysis",
     },
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {
@@ -53,7 +53,7 @@ ALLOWED = {
     "report": WORDS | {"plan", "run", "analysis", "audit.checks"},
     "cli": WORDS
     | {"options", "terms", "text", "checkpoint", "plan", "scoring", "run", "analysis", "passes", "audit", "report"},
-    "pytest_plugin": {"errors", "units", "checkpoint", "audit", "report"},
+    "pytest_plugin": {"errors", "units", "checkpoint", "passes.known_checkpoint", "audit", "report"},
 }  # fmt: skip
 HOMES = {
     "torch": {"checkpoint", "scoring", "cli"},
@@ -164,12 +164,17 @@ def test_views_of_a_stored_run_load_no_torch(tmp_path):
 def test_a_stored_run_of_a_checkpoint_and_a_text_is_found_without_torch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("It shows. That is what it says.\n" * 5, "utf-8")
-    for model in ("jargon-plain", "jargon-smoothed"):
-        assert run(["score", str(EXAMPLES / model), "text.txt", "--quiet"]) == 0
     one, other = (str(EXAMPLES / model) for model in ("jargon-plain", "jargon-smoothed"))
+    Path("lossprobe.toml").write_text(
+        f"schema = 1\n[model]\ncheckpoint = {json.dumps(one)}\n[baseline]\npath = 'base'\n"
+        "[data.text]\npath = 'text.txt'\n[[check]]\nid = 'worse'\nmetric = 'nll'\nmax_increase = 0.5\n"
+    )
+    for model in (one, other):
+        assert run(["score", model, "text.txt", "--quiet"]) == 0
     commands = [
         ("perplexity", one, "text.txt"), ("gap", one, "text.txt", "text.txt"),
         ("calibration", one, other, "text.txt"), ("compare", one, other, "text.txt"),
+        ("baseline", "update"), ("baseline", "check"), ("audit",), ("audit", "--checkpoint", other),
     ]  # fmt: skip
     for command, modules in zip(commands, loaded(*commands, cwd=tmp_path), strict=True):
         assert modules.isdisjoint({"torch", "transformers", "tokenizers"}), command

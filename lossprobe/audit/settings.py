@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from lossprobe.checkpoint.options import LoadOptions
@@ -30,6 +30,11 @@ class ModelSettings(LoadOptions):
     """
 
     checkpoint: Path
+
+    @property
+    def load(self) -> LoadOptions:
+        """How it is opened, alone."""
+        return LoadOptions(**{each.name: getattr(self, each.name) for each in fields(LoadOptions)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,14 @@ class CheckpointSpec:
     options: LoadOptions
     desmooth: float | None = None
 
+    def on_this_machine(self) -> CheckpointSpec:
+        """Return it with the device that "auto" stands for here, which torch has to be loaded for."""
+        if self.options.device != "auto":
+            return self
+        from lossprobe.checkpoint.detect import resolve_device
+
+        return replace(self, options=replace(self.options, device=resolve_device("auto")))
+
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON; of a device only its kind, which is what decides the numbers."""
         options = asdict(self.options)
@@ -46,6 +54,10 @@ class Opener:
     def __init__(self, keep: int = 1) -> None:
         self._keep = keep
         self._models: dict[tuple[Path, LoadOptions], Checkpoint] = {}
+
+    def has_open(self, spec: CheckpointSpec) -> bool:
+        """Return whether the model is in memory."""
+        return (spec.path, spec.options) in self._models
 
     def open(self, spec: CheckpointSpec) -> Checkpoint:
         """Return the checkpoint; the model is loaded unless it is still open, and others are let go before that.
@@ -73,6 +85,15 @@ def files_read(facts: CheckpointFacts) -> dict[str, Any]:
     known = dict(facts.hashes)
     hashes = {file: known.get(file) or file_sha256(Path(file)) for file in facts.files}
     return {"hashes": hashes, "beside": _beside(hashes)}
+
+
+def changed_since(time_ns: int, files: Iterable[str]) -> bool:
+    """Return whether a file may have changed since some time, so that its sha256 may not be that of what was read."""
+    try:
+        found = [Path(file).stat() for file in files]
+    except OSError:
+        return True
+    return any(max(each.st_mtime_ns, each.st_ctime_ns) >= time_ns for each in found)
 
 
 def still_as_read(read: dict[str, Any]) -> bool:

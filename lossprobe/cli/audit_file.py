@@ -80,7 +80,7 @@ def _origin(context: click.Context, name: str) -> str:
 
 
 def open_model(model: ModelSettings, written: Sequence[Path] = ()) -> Checkpoint:
-    """Return the checkpoint of an audit file.
+    """Return the checkpoint of an audit file; it is loaded when a model is needed.
 
     Args:
         model: which one, and how it runs.
@@ -89,8 +89,9 @@ def open_model(model: ModelSettings, written: Sequence[Path] = ()) -> Checkpoint
     Raises:
         UsageError: one of these is a file of the checkpoint, or lies in it.
     """
-    from lossprobe.checkpoint.detect import open_checkpoint
+    from lossprobe.checkpoint.spec import CheckpointSpec, Opener
+    from lossprobe.passes.known_checkpoint import open_when_needed
 
-    checkpoint = open_checkpoint(model.checkpoint, model)
+    checkpoint = open_when_needed(CheckpointSpec(model.checkpoint, model.load), Opener())
     protect_files(written, checkpoint.facts.files)
     return checkpoint

@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 
 from lossprobe.passes.score import Progress
 from lossprobe.report.talk import say
-from lossprobe.scoring.compiled import tell_of_compiling
 
 COMPILING = "compiling the loops for this CPU, about 10 s the first time"
 
 
 @contextmanager
-def show_progress(title: str, *, quiet: bool, unit: str = "tokens") -> Iterator[Progress | None]:
+def show_progress(title: str, *, quiet: bool, unit: str = "tokens", at_once: bool = False) -> Iterator[Progress | None]:
     """Yield a function to call with (done, in all), counted in `unit`, or None where nobody looks.
 
-    Unless `quiet`, a line says when loops have to be compiled before anything is scored.
+    Unless `quiet`, a line says when loops have to be compiled: from the first call on, which a pass makes before it
+    scores anything and not where its run is stored, or `at_once`.
     """
     if quiet:
         yield None
         return
     bar = _bar(title, unit) if sys.stderr.isatty() else nullcontext()
-    with tell_of_compiling(lambda: say(COMPILING)), bar as advance:
-        yield advance
+    with ExitStack() as stack, bar as advance:
+        if at_once:
+            _tell_of_compiling(stack)
+        yield advance if at_once else _FirstCall(lambda: _tell_of_compiling(stack), advance)
+
+
+class _FirstCall:
+    """Calls one function before the first call of another one."""
+
+    def __init__(self, before: Callable[[], None], progress: Progress | None) -> None:
+        self._before: Callable[[], None] | None = before
+        self._progress = progress
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how much is done."""
+        before, self._before = self._before, None
+        if before is not None:
+            before()
+        if self._progress is not None:
+            self._progress(done, total)
+
+
+def _tell_of_compiling(stack: ExitStack) -> None:
+    from lossprobe.scoring.compiled import tell_of_compiling  # with torch, which nobody needs who scores nothing
+
+    stack.enter_context(tell_of_compiling(lambda: say(COMPILING)))
 
 
 @contextmanager

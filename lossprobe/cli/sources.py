@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lossprobe.checkpoint.interface import Checkpoint
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KnownText
-    from lossprobe.passes.stored import Scored
+    from lossprobe.passes.score import PassResult
     from lossprobe.plan.rows import WindowPolicy
     from lossprobe.run.reader import Run
     from lossprobe.text.documents import Source, TextSource
@@ -150,7 +150,7 @@ def refuse_scoring_options() -> None:
         )  # fmt: skip
 
 
-def score_text(checkpoint_path: Path, texts: Sequence[Path], scoring: Scoring) -> Scored:
+def score_text(checkpoint_path: Path, texts: Sequence[Path], scoring: Scoring) -> PassResult:
     """Return the run of a checkpoint over texts, scored now unless an identical one is stored."""
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KnownText
@@ -167,42 +167,15 @@ def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
     return source
 
 
-def score_source(checkpoint_path: Path, source: KnownText, scoring: Scoring, opener: Opener) -> Scored:
+def score_source(checkpoint_path: Path, source: KnownText, scoring: Scoring, opener: Opener) -> PassResult:
     """Return the run of a checkpoint over documents, scored now unless an identical one is stored."""
-    from lossprobe.checkpoint.spec import CheckpointSpec, files_read
-    from lossprobe.passes.stored import note_answer, question
-
     check_output(checkpoint_path, scoring.output)
-    spec = CheckpointSpec(checkpoint_path, scoring.load, scoring.desmooth)
-    asked = question(spec.as_json(), source, scoring.score, scoring.output)
-    found = find_scored(asked, source, scoring)
-    if found is not None:
-        return found
-    checkpoint = load_checkpoint(checkpoint_path, scoring, opener)
-    scored = score_checkpoint(checkpoint, source, scoring)
-    note_answer(asked, scored.run, files_read(checkpoint.facts), checkpoint.facts.notices)
-    return scored
-
-
-def find_scored(asked: dict[str, Any], source: KnownText, scoring: Scoring) -> Scored | None:
-    """Return the run that is stored for a question, without opening the checkpoint; None where it has to be opened."""
-    from lossprobe.checkpoint.spec import still_as_read
-    from lossprobe.passes.stored import Scored, find_answer, remember
-
-    if scoring.load.device == "auto":  # which device that is, torch knows
-        return None
-    answer = find_answer(asked, source, scoring.score.max_unknown, still_as_read)
-    if answer is None:
-        return None
-    protect_inputs(answer.files, scoring)
-    remember(answer.run.path, source)
-    say_scored(Scored(answer.run, reused=True), (*answer.notices, *source.notices), scoring)
-    return Scored(answer.run, reused=True)
+    return score_checkpoint(load_checkpoint(checkpoint_path, scoring, opener), source, scoring)
 
 
 def score_checkpoint(
     checkpoint: Checkpoint, source: Source, scoring: Scoring, policy: WindowPolicy | None = None
-) -> Scored:
+) -> PassResult:
     """Return the run of a checkpoint over documents with a progress bar, and say what is worth knowing of it.
 
     Args:
@@ -213,8 +186,7 @@ def score_checkpoint(
             None for those of `scoring`.
     """
     from lossprobe.cli.progress import show_progress
-    from lossprobe.passes.score import score_policy, window_policy
-    from lossprobe.passes.stored import remember
+    from lossprobe.passes.score import remember, score_policy, window_policy
 
     windows = window_policy(checkpoint, scoring.score) if policy is None else policy
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
@@ -224,15 +196,9 @@ def score_checkpoint(
     if policy is None:
         remember(scored.run.path, source)
     say_notices(checkpoint, source, scoring)
-    say_scored(scored, (), scoring)
-    return scored
-
-
-def say_scored(scored: Scored, notices: Sequence[str], scoring: Scoring) -> None:
-    """Say what a user should know of a run that was scored or found, and where it is."""
     if not scoring.quiet:
-        say_each(notices)
         say(f"{'already scored, reusing' if scored.reused else 'stored'} {_shown(scored.run.path)}")
+    return scored
 
 
 def say_notices(checkpoint: Checkpoint, source: Source, scoring: Scoring) -> None:
@@ -245,14 +211,15 @@ def say_notices(checkpoint: Checkpoint, source: Source, scoring: Scoring) -> Non
 
 
 def load_checkpoint(path: Path, scoring: Scoring, opener: Opener) -> Checkpoint:
-    """Return the checkpoint, de-smoothed where the scoring options ask for it; loaded unless the opener has it open.
+    """Return the checkpoint, de-smoothed where the scoring options ask for it; it is loaded when a model is needed.
 
     Raises:
         UsageError: a result would be written over one of its files.
     """
     from lossprobe.checkpoint.spec import CheckpointSpec
+    from lossprobe.passes.known_checkpoint import open_when_needed
 
-    checkpoint = opener.open(CheckpointSpec(path, scoring.load, scoring.desmooth))
+    checkpoint = open_when_needed(CheckpointSpec(path, scoring.load, scoring.desmooth), opener)
     protect_inputs(checkpoint.facts.files, scoring)
     return checkpoint
 

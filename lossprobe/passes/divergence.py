@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.compare.divergence_tally import DivergenceTally, TokenDivergences
+from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
 from lossprobe.errors import NotComparableError, NothingToScoreError
 from lossprobe.passes.known_text import read_again, text_sha256, tokens_of
@@ -49,6 +50,7 @@ def measure_divergence(
         LossprobeError: the text or the options are refused; see `score.score`.
     """
     options = options or ScoreOptions()
+    first, second = opened(first), opened(second)
     _refuse_different(first, second)
     policies = [window_policy(checkpoint, options) for checkpoint in (first, second)]
     policy = min(policies, key=lambda one: one.context)

@@ -14,7 +14,6 @@ from typing import Protocol
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.plan.part_scores import PartScores
 from lossprobe.plan.rows import Rows
-from lossprobe.scoring.scorer import PassOptions, score_part
 
 Advance = Callable[[int], None]
 
@@ -73,6 +72,8 @@ class LocalEngine:
 
     def score(self, parts: Iterable[Part], options: PartOptions, advance: Advance) -> Iterator[tuple[Part, PartScores]]:
         """Yield every part with its scores, in order."""
+        from lossprobe.scoring.scorer import PassOptions, score_part  # with torch, which a stored run does not need
+
         passing = PassOptions(options.batch_size, options.sample_every, advance)  # holds buffers for all parts
         for part in parts:
             yield part, score_part(self._checkpoint, part.rows, part.first_row, passing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint, ReadByOthers, Tokenizer, Tokens
 from lossprobe.checkpoint.retokenized import RetokenizedCheckpoint
 from lossprobe.passes.known_text import tokens_of
@@ -16,6 +17,7 @@ def checkpoint_of_tool(protocol: str, checkpoint: Checkpoint) -> Checkpoint:
     Raises:
         CheckpointError: the tool cannot read the tokenizer's files.
     """
+    checkpoint = opened(checkpoint)
     own = checkpoint.tokenizer
     reader = PROTOCOLS[protocol].reader
     if not reader or not isinstance(own, ReadByOthers):

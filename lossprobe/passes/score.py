@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from lossprobe import __version__
-from lossprobe.checkpoint.interface import PADDED, Checkpoint
-from lossprobe.errors import UsageError
+from lossprobe.checkpoint.deferred import opened
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.errors import OutputError, UsageError
 from lossprobe.passes.engines import Engine, LocalEngine, Part, PartOptions
-from lossprobe.passes.known_text import text_sha256
+from lossprobe.passes.identity import describe, measured_facts, run_name
 from lossprobe.passes.planning import PlanOptions, check_unknown, write_plan
-from lossprobe.passes.stored import Scored, note_beyond_trained, remember, versions
 from lossprobe.plan.options import ScoreOptions as ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.plan.windows import Layout, check_window_options
-from lossprobe.run.files import refuse_undecodable, sha256_of_json
-from lossprobe.run.identity import divide_facts
+from lossprobe.run.files import refuse_undecodable
 from lossprobe.run.inputs import stored_inputs
-from lossprobe.run.latest import runs_folder
-from lossprobe.run.reader import open_run
-from lossprobe.run.reuse import stored_plan, stored_run
+from lossprobe.run.latest import RUNS_FOLDER, runs_folder, write_latest
+from lossprobe.run.reader import Run, open_run
+from lossprobe.run.reuse import complete_run, stored_plan, stored_run
 from lossprobe.run.store import RunStore
 from lossprobe.text.documents import Source
-from lossprobe.units import plural, visible
+from lossprobe.units import format_count, plural, visible
 
-UNSTORED = frozenset({"name", "notices", "files", "hashes"})  # facts that decide no number
 DEFAULT_CONTEXT = 2048  # for the few families that set no limit of their own
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass ends with.
+
+    Attributes:
+        run: the run.
+        reused: whether it was stored already.
+    """
+
+    run: Run
+    reused: bool
 
 
 def score(
@@ -43,7 +53,7 @@ def score(
     output: Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> Scored:
+) -> PassResult:
     """Return the run of a checkpoint over a text, scoring only what is not stored yet.
 
     Args:
@@ -71,7 +81,7 @@ def score_into(  # noqa: PLR0913 - those of `score`, and who does the work
     overwrite: bool = False,
     progress: Progress | None = None,
     engine: Engine | None = None,
-) -> Scored:
+) -> PassResult:
     """Return what `score` does, without making it the latest run of the working folder.
 
     An `engine` scores the parts, with the same checkpoint opened by itself; None scores them in this process.
@@ -93,23 +103,29 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
     overwrite: bool = False,
     progress: Progress | None = None,
     engine: Engine | None = None,
-) -> Scored:
+) -> PassResult:
     """Return what `score_into` does, with windows and BOS that are decided; those of the options are not looked at."""
     if output is not None:
         refuse_undecodable(output)
     if policy.layout is not Layout.WHOLE:  # there it is no window's length: the protocol notes what ran past the limit
         tell_beyond_trained(checkpoint, policy.context, source)
-    settings, measured = describe(checkpoint, source, policy, options), measured_facts(checkpoint)
+    settings = describe(checkpoint, source, policy, options)
     labels = {"checkpoint": checkpoint.facts.name, "text": source.name}
     path = output or runs_folder() / run_name(settings, labels)
     reusable = bool(checkpoint.facts.sha256)  # what cannot be identified is scored anew
+    found = complete_run(path, settings) if reusable else None
+    if found is not None:
+        check_unknown(found.counts, source, options.max_unknown)
+        return PassResult(found, reused=True)
     with RunStore(path) as store:
         stored = stored_run(path, settings, overwrite=overwrite)
         if stored is not None and reusable:
             check_unknown(stored.counts, source, options.max_unknown)
             source.notices.extend(stored.notices)
             store.drop_plan()  # where the run was stopped between its last step and this one
-            return Scored(stored, reused=True)
+            return PassResult(stored, reused=True)
+        checkpoint = opened(checkpoint)
+        measured = measured_facts(checkpoint)
         plan = stored_plan(store, settings, measured, source.notices, overwrite=overwrite) if reusable else None
         if plan is None:
             sha256 = settings["text"]["sha256"]
@@ -123,7 +139,7 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
         parts = PartOptions(options.batch_size, plan["sample_every"])
         _score_parts(store, engine or LocalEngine(checkpoint), plan, parts, source, progress or _no_progress)
         store.finish(plan)
-    return Scored(open_run(path), reused=False)
+    return PassResult(open_run(path), reused=False)
 
 
 def _no_progress(done: int, total: int) -> None:
@@ -196,35 +212,26 @@ def refuse_beyond_hard_limit(checkpoint: Checkpoint, context: int) -> None:
 
 
 def tell_beyond_trained(checkpoint: Checkpoint, context: int, source: Source) -> None:
-    """Add a notice to the source where a context is above the length that the model's configuration states."""
-    note_beyond_trained(source, checkpoint.facts.name, checkpoint.facts.context_length, context)
+    """Add a notice to a text where the context is above the length that the model's configuration states.
+
+    Args:
+        checkpoint: the model.
+        context: most input tokens of a window.
+        source: the text.
+    """
+    limit = checkpoint.facts.context_length
+    if limit is not None and context > limit:
+        notice = (
+            f"{checkpoint.facts.name}: a context of {format_count(context)} is above the model's own, "
+            f"{format_count(limit)}: its positions go on, but may not have been trained so far"
+        )
+        if notice not in source.notices:
+            source.notices.append(notice)
 
 
-def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions) -> dict[str, Any]:
-    """Return the identity of a run; see `run.identity`."""
-    facts, _ = _divided_facts(checkpoint)
-    if facts["batching"] == PADDED:  # as every run was scored before there was another way
-        del facts["batching"]
-    tokenizer = checkpoint.tokenizer
-    return {
-        "checkpoint": facts,
-        "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256},
-        "text": {"sha256": text_sha256(source), "kept": options.keep_text},
-        "windows": asdict(policy),
-        "versions": versions(),
-    }
-
-
-def measured_facts(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what was measured when a checkpoint was opened; see `run.identity`."""
-    return _divided_facts(checkpoint)[1]
-
-
-def _divided_facts(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Any]]:
-    return divide_facts({key: value for key, value in asdict(checkpoint.facts).items() if key not in UNSTORED})
-
-
-def run_name(settings: dict[str, Any], labels: dict[str, str]) -> str:
-    """Return the directory name of a run: what it is, for people, and a hash of its settings."""
-    words = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.") or "x" for label in labels.values())
-    return f"{words[:60]}-{sha256_of_json(settings)[:10]}"
+def remember(path: Path, source: Source) -> None:
+    """Make a run the latest one of the working folder; where that cannot be written, the run stands all the same."""
+    try:
+        write_latest(Path(RUNS_FOLDER), path)
+    except OutputError as error:
+        source.notices.append(f"not remembered as the latest run: {error.message}")

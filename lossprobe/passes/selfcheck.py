@@ -10,6 +10,7 @@ from itertools import islice
 import numpy as np
 
 from lossprobe.analysis.selfcheck import EXACT, HALF, ROUNDING, Losses, SelfCheck, Variant, judge_variants
+from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import PADDED, Checkpoint, InPieces, LeftPadding, Tokenizer, Tokens
 from lossprobe.errors import LossprobeError, ResourceError
 from lossprobe.passes.score import Progress, ScoreOptions, score_into, window_policy
@@ -104,7 +105,7 @@ def run_selfcheck(
     Raises:
         LossprobeError: as in `passes.score.score`, for the pass that is checked.
     """
-    options = options or ScoreOptions()
+    options, checkpoint = options or ScoreOptions(), opened(checkpoint)
     sampled = SampleSource(source, checkpoint.tokenizer, tokens)
     scored = score_into(None, checkpoint, sampled, options)
     sample = _Sample([checkpoint.tokenizer.encode(document.text) for document in sampled.documents()])
@@ -249,7 +250,7 @@ def _sensitivities(
         if reopen is None:
             return Variant("precision", dtype, None, None, "the checkpoint cannot be opened again")
         try:
-            again = reopen(dtype)
+            again = opened(reopen(dtype))
             return Variant("precision", dtype, None, sample.losses(policy, _fast(again, PassOptions())))
         except LossprobeError as error:
             return Variant("precision", dtype, None, None, error.message)

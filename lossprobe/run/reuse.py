@@ -6,15 +6,29 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lossprobe.errors import OutputError
+from lossprobe.errors import OutputError, UsageError
 from lossprobe.run.identity import Settings, differences, identity_of, measured_of
 from lossprobe.run.manifest import damaged
 from lossprobe.run.reader import Run, open_run
-from lossprobe.run.schema import MANIFEST
+from lossprobe.run.schema import MANIFEST, PLAN
 from lossprobe.run.store import RunStore
 from lossprobe.units import visible
 
 REPLACE = "remove its folder, or score again with `overwrite`"
+
+
+def complete_run(path: Path, settings: Settings) -> Run | None:
+    """Return the complete, sound run with these settings in a directory, which is not locked for that; else None."""
+    try:
+        if path.is_symlink() or os.path.lexists(path / PLAN):
+            return None
+        run = open_run(path)
+        if run.notices or identity_of(run.manifest) != settings:
+            return None
+        run.check()
+    except (OSError, OutputError, UsageError):  # said by `stored_run`, where it is anything to be said
+        return None
+    return run
 
 
 def stored_run(path: Path, settings: Settings, *, overwrite: bool) -> Run | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from bundled import CHECKPOINT
 
 from lossprobe.checkpoint import detect
 from lossprobe.cli.main import run
+from lossprobe.passes import identity, known_checkpoint
 from lossprobe.run.files import sealed
 from lossprobe.run.reader import latest_run
+from lossprobe.run.store import RunStore
 
 TEXT = "It shows. That is what the text says, and a café.\n" * 3
 
@@ -103,31 +106,115 @@ def test_a_checkpoint_is_opened_where_a_file_of_it_changed_or_another_one_came(o
     assert score() == 3
 
 
-def test_a_damaged_note_or_run_is_none(opened):
+def test_a_damaged_note_is_none(opened):
     content = json.loads(note().read_text())
-    for bad in (b"", b"{", b"[]", json.dumps({**content, "run": "elsewhere"}).encode()):
+    for bad in (b"", b"{", b"[]", json.dumps({**content, "read": "elsewhere"}).encode()):
         note().write_bytes(bad)
         assert score() == 0
     assert opened == ["model"] * 4
     del content["sha256"]
-    for other in ({}, {**content, "run": 1}, {**content, "read": {"hashes": [], "beside": 3}}, {**content, "read": 1}):
+    others = (
+        {},
+        {**content, "read": 1},
+        {**content, "read": {"hashes": [], "beside": 3}},
+        {**content, "facts": {}},
+        {**content, "facts": {**content["facts"], "more": 1}},
+        {**content, "tokenizer": None},
+    )
+    for other in others:
         note().write_text(json.dumps(sealed(other)))
         assert score() == 0
-    assert opened == ["model"] * 8
+    assert opened == ["model"] * 10
+    assert score() == 0
+    assert opened == ["model"] * 10, "the last one was noted anew"
+
+
+def test_a_damaged_or_deleted_run_is_none(opened):
     (name,) = runs()
     Path(".lossprobe", name, "documents.parquet").write_bytes(b"")
     assert score() == 6
     shutil.rmtree(Path(".lossprobe", name))
     assert score() == 0
-    assert runs() == [name]
+    assert (opened, runs()) == (["model"], [name])
 
 
-def test_an_unfinished_run_needs_its_checkpoint(opened):
+@pytest.mark.parametrize("fact", ["sha256", "context_length", "vocab_size", "batching"])
+def test_a_note_that_was_wrong_is_found_out_when_the_model_is_loaded(opened, fact, capsys):
+    content = json.loads(note().read_text())
+    del content["sha256"]
+    content["facts"][fact] = {"sha256": "0" * 64, "batching": "one window"}.get(fact, 128)
+    note().write_text(json.dumps(sealed(content)))
+    before = runs()
+    assert score() == 3
+    assert "error[checkpoint.changed]" in capsys.readouterr().err
+    assert runs() == before
+    assert score() == 0
+    assert opened == ["model"], "it was noted anew"
+
+
+@pytest.mark.parametrize("what", ["lossprobe", "pass", "torch"])
+def test_another_version_looks_anew(opened, what, monkeypatch):
+    if what == "torch":
+        real = identity.metadata.version
+        monkeypatch.setattr(identity.metadata, "version", lambda name: "0" if name == what else real(name))
+    else:
+        monkeypatch.setattr(identity, {"lossprobe": "__version__", "pass": "PASS_VERSION"}[what], "other")
+    assert score() == 0
+    assert opened == ["model"]
+    assert len(runs()) == 2
+
+
+def test_a_file_that_may_have_changed_while_it_was_read_is_not_noted(opened, monkeypatch):
+    shutil.rmtree(Path(".lossprobe"))
+    monkeypatch.setattr(known_checkpoint.time, "time_ns", lambda: 1)
+    assert score() == 0
+    assert not Path(".lossprobe", "known").exists()
+
+
+def test_another_tokenizer_is_another_run(opened):
+    tokenizer = json.loads(Path("model", "tokenizer.json").read_text("utf-8"))
+    merges = tokenizer["model"]["merges"]
+    tokenizer["model"]["merges"] = merges[:-1]
+    Path("model", "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
+    assert score() == 0
+    assert opened == ["model"]
+    assert len(runs()) == 2
+
+
+def test_other_weights_of_the_same_size_and_time_are_another_run(opened):
+    weights = Path("model", "model.safetensors")
+    times = (weights.stat().st_atime_ns, weights.stat().st_mtime_ns)
+    data = bytearray(weights.read_bytes())
+    data[-2] ^= 1
+    weights.write_bytes(data)
+    os.utime(weights, ns=times)
+    assert score() == 0
+    assert opened == ["model"]
+    assert len(runs()) == 2
+
+
+def test_a_complete_run_needs_no_model_although_its_plan_is_still_there(opened):
     (name,) = runs()
     Path(".lossprobe", name, "plan.json").write_text("{}")
     assert score() == 0
-    assert opened == ["model"]
+    assert opened == []
     assert not Path(".lossprobe", name, "plan.json").exists()
+
+
+def test_a_run_that_is_being_written_or_read_by_another_command_is_found_all_the_same(opened):
+    (name,) = runs()
+    before = sorted(Path(".lossprobe", name).iterdir())
+    with RunStore(Path(".lossprobe", name)):
+        assert score() == 0
+    assert opened == []
+    assert sorted(Path(".lossprobe", name).iterdir()) == before
+
+
+def test_an_automatic_device_finds_the_run_of_that_device(opened, capsys):
+    capsys.readouterr()
+    assert score("--device", "auto") == 0
+    assert opened == []
+    assert "lossprobe: device: cpu" in capsys.readouterr().err
 
 
 def test_the_files_of_a_checkpoint_that_is_not_opened_are_protected(opened, capsys):

@@ -109,6 +109,42 @@ def test_an_audit(counts, how):
     assert len(counts.tokenized) == round(60 * text["scored_share"])
 
 
+REPORTS = ["json:audit.json", "junit:audit.xml", "markdown:audit.md"]
+
+
+def audit(*options: str) -> dict[str, bytes]:
+    """Audit, and return the reports."""
+    run(["audit", "-q", *(word for report in REPORTS for word in ("--report", report)), *options])
+    return {report: Path(report.partition(":")[2]).read_bytes() for report in REPORTS}
+
+
+def test_an_audit_of_what_is_stored_loads_no_model_and_says_the_same(counts):
+    for name, first in (("one", 0), ("two", 8)):
+        write_texts(f"{name}.jsonl", first, 8)
+    checks = "".join(
+        f'[data.{name}]\npath = "{name}.jsonl"\n[[check]]\nid = "{name}"\ndata = "{name}"\nmetric = "nll"\n{limit}\n'
+        for name, limit in (("one", "max_increase = 0.01"), ("two", "max = 1.0"))
+    )
+    Path("lossprobe.toml").write_text(
+        f"schema = 1\n[model]\ncheckpoint = {json.dumps(str(CHECKPOINT))}\n[baseline]\npath = 'base'\n"
+        f"[eval]\ncontext = 32\n{checks}"
+    )
+    assert run(["baseline", "update", "--force", "-q"]) == 0
+    other = ["--checkpoint", str(SMOOTHED)]
+    own, others = audit(), audit(*other)
+    assert own != others
+    assert counts.opened == {"jargon-plain": 1, "jargon-smoothed": 1}
+    assert (audit(), audit(*other)) == (own, others)
+    assert run(["baseline", "check"]) == run(["baseline", "update", "--force", "-q"]) == 0
+    assert audit(*other) == others
+    assert counts.opened == {"jargon-plain": 1, "jargon-smoothed": 1}, "no more than before"
+    for path in Path(".lossprobe").glob("*-two-*"):
+        path.rename(path.with_name("elsewhere"))
+        break
+    assert (audit(), audit(*other)) == (own, others)
+    assert counts.opened.total() == 3, "one run was gone, and its checkpoint is opened for it alone"
+
+
 def test_what_does_not_fit_into_memory_is_read_hashed_and_tokenized_again_to_the_same_numbers(counts, monkeypatch):
     text = write_texts("text.jsonl", 0, 4)
     arguments = ["perplexity", str(CHECKPOINT), text, "--protocol", "all", "--context", "32", "-q"]

@@ -12,8 +12,9 @@ from lossprobe.audit.checks.metrics import metric_of
 from lossprobe.audit.settings import AuditSettings, Check, DataSettings
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NotComparableError, TextError, UsageError
+from lossprobe.passes.identity import describe
 from lossprobe.passes.known_text import KnownText
-from lossprobe.passes.score import describe, tell_beyond_trained, window_policy
+from lossprobe.passes.score import tell_beyond_trained, window_policy
 from lossprobe.run.baseline import LOSS_COLUMN, MODEL_COLUMNS, UPDATE, is_baseline, open_baseline
 from lossprobe.run.files import sha256_of
 from lossprobe.run.reader import Run
@@ -29,7 +30,7 @@ class AuditText:
         data: its table of the audit file.
         source: its documents.
         checks: those about it that are not off.
-        settings: what a run over it would be; see `passes.score.describe`.
+        settings: what a run over it would be; see `passes.identity.describe`.
         baseline: what changes are measured from; None without one.
         folder: where its baseline belongs; None without a place.
     """
