@@ -171,9 +171,11 @@ def test_a_stored_run_of_a_checkpoint_and_a_text_is_found_without_torch(tmp_path
     )
     for model in (one, other):
         assert run(["score", model, "text.txt", "--quiet"]) == 0
+    assert run(["perplexity", one, "text.txt", "--protocol", "all", "--quiet"]) == 0
     commands = [
         ("perplexity", one, "text.txt"), ("gap", one, "text.txt", "text.txt"),
         ("calibration", one, other, "text.txt"), ("compare", one, other, "text.txt"),
+        ("perplexity", one, "text.txt", "--protocol", "all"), ("perplexity", one, "text.txt", "--protocol", "evaluate"),
         ("baseline", "update"), ("baseline", "check"), ("audit",), ("audit", "--checkpoint", other),
     ]  # fmt: skip
     for command, modules in zip(commands, loaded(*commands, cwd=tmp_path), strict=True):

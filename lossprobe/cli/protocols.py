@@ -12,7 +12,7 @@ from lossprobe.cli.sources import (
     load_checkpoint,
     open_source,
     say_notices,
-    score_checkpoint,
+    say_scored,
 )
 from lossprobe.errors import UsageError
 from lossprobe.units import visible
@@ -40,20 +40,22 @@ def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
     from lossprobe.analysis.protocols.protocols import measure_protocol
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KeptTokens, KnownText
-    from lossprobe.passes.protocol_tokens import checkpoint_of_tool
-    from lossprobe.passes.protocols import prepare_protocol
+    from lossprobe.passes.protocols import score_as_tool
     from lossprobe.report.views.protocols import protocol_view
 
     if outputs.plot is not None:
         raise UsageError("protocol.plot", f"--plot: only with --protocol all, not with {protocol}")
     source = open_source(sources[1:], scoring)
     check_output(sources[0], scoring.output)
-    checkpoint = checkpoint_of_tool(protocol, load_checkpoint(sources[0], scoring, Opener()))
-    text = KnownText(source, KeptTokens())
-    prepared, policy = prepare_protocol(protocol, checkpoint, text, scoring.score)
-    run = score_checkpoint(checkpoint, prepared, scoring, policy).run
-    result = measure_protocol(run, protocol)
-    present(protocol_view(run, result, [file.path for file in source.files]), outputs)
+    checkpoint, text = load_checkpoint(sources[0], scoring, Opener()), KnownText(source, KeptTokens())
+    with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
+        scored = score_as_tool(
+            protocol, checkpoint, text, scoring.score,
+            output=scoring.output, overwrite=scoring.overwrite, progress=progress,
+        )  # fmt: skip
+    say_scored(scored, checkpoint, source, scoring)
+    result = measure_protocol(scored.run, protocol)
+    present(protocol_view(scored.run, result, [file.path for file in source.files]), outputs)
 
 
 def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:

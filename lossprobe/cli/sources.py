@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KnownText
     from lossprobe.passes.score import PassResult
-    from lossprobe.plan.rows import WindowPolicy
     from lossprobe.run.reader import Run
     from lossprobe.text.documents import Source, TextSource
 
@@ -168,37 +167,27 @@ def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
 
 
 def score_source(checkpoint_path: Path, source: KnownText, scoring: Scoring, opener: Opener) -> PassResult:
-    """Return the run of a checkpoint over documents, scored now unless an identical one is stored."""
-    check_output(checkpoint_path, scoring.output)
-    return score_checkpoint(load_checkpoint(checkpoint_path, scoring, opener), source, scoring)
+    """Return the run of a checkpoint over documents, scored with a progress bar unless an identical one is stored.
 
-
-def score_checkpoint(
-    checkpoint: Checkpoint, source: Source, scoring: Scoring, policy: WindowPolicy | None = None
-) -> PassResult:
-    """Return the run of a checkpoint over documents with a progress bar, and say what is worth knowing of it.
-
-    Args:
-        checkpoint: the model.
-        source: the documents.
-        scoring: windows, BOS, batch size, where the run goes, and whether to be quiet.
-        policy: the windows and the BOS of another tool, whose run does not become the latest one of the working folder;
-            None for those of `scoring`.
+    What is worth knowing of it is said, and it becomes the latest run of the working folder.
     """
     from lossprobe.cli.progress import show_progress
-    from lossprobe.passes.score import remember, score_policy, window_policy
+    from lossprobe.passes.score import score
 
-    windows = window_policy(checkpoint, scoring.score) if policy is None else policy
+    check_output(checkpoint_path, scoring.output)
+    checkpoint = load_checkpoint(checkpoint_path, scoring, opener)
+    place, overwrite = scoring.output, scoring.overwrite
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
-        scored = score_policy(
-            scoring.output, checkpoint, source, windows, scoring.score, overwrite=scoring.overwrite, progress=progress
-        )
-    if policy is None:
-        remember(scored.run.path, source)
+        scored = score(checkpoint, source, scoring.score, output=place, overwrite=overwrite, progress=progress)
+    say_scored(scored, checkpoint, source, scoring)
+    return scored
+
+
+def say_scored(scored: PassResult, checkpoint: Checkpoint, source: Source, scoring: Scoring) -> None:
+    """Say what a user should know of a run that was scored or found, and where it is."""
     say_notices(checkpoint, source, scoring)
     if not scoring.quiet:
         say(f"{'already scored, reusing' if scored.reused else 'stored'} {_shown(scored.run.path)}")
-    return scored
 
 
 def say_notices(checkpoint: Checkpoint, source: Source, scoring: Scoring) -> None:

@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from lossprobe.analysis.protocols.protocols import ProtocolScore, measure_protocol
 from lossprobe.analysis.protocols.table import ProtocolTable, Refusal, compare_protocols
+from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, NothingToScoreError, TextError, UsageError
+from lossprobe.passes.known_protocol import ProtocolNote, own_notices
 from lossprobe.passes.known_text import KeptTokens, KnownText, tokens_of
 from lossprobe.passes.protocol_tokens import TokenCounts, checkpoint_of_tool
+from lossprobe.passes.protocol_windows import protocol_policy
 from lossprobe.passes.score import (
-    DEFAULT_CONTEXT,
+    PassResult,
     Progress,
     ScoreOptions,
-    refuse_beyond_hard_limit,
     score,
     score_policy,
 )
-from lossprobe.plan.protocols import PROTOCOLS, Prefix, Protocol
+from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.plan.rows import WindowPolicy, row_count
-from lossprobe.plan.windows import Layout
 from lossprobe.run.reader import Run
 from lossprobe.text.documents import Document, Source
 from lossprobe.units import format_count, plural
-
-REQUIRED = {Prefix.BOS: "a BOS (without `bos` never)", Prefix.EOS: "an EOS", Prefix.BOS_OR_EOS: "a BOS or EOS"}
-LONGEST_WHOLE = 16_384  # tokens of a document in one window where no limit is set: attention grows with its square
 
 
 class JoinedSource:
@@ -82,12 +82,40 @@ def score_protocol(
         TextError: a text that the tool refuses.
         LossprobeError: as in `passes.score.score`.
     """
-    checkpoint = checkpoint_of_tool(protocol, checkpoint)
+    scored = score_as_tool(protocol, checkpoint, source, options or ScoreOptions(), progress=progress)
+    return scored.run, measure_protocol(scored.run, protocol)
+
+
+def score_as_tool(  # noqa: PLR0913 - those of `score_protocol`, and where the run goes
+    protocol: str,
+    checkpoint: Checkpoint,
+    source: Source,
+    options: ScoreOptions,
+    *,
+    output: Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> PassResult:
+    """Return the run of a text with another tool's windows; arguments and errors as in `score_protocol` and `score`."""
+    note = ProtocolNote(protocol, checkpoint, source, options)
+    with own_notices(source):
+        found = note.find(output)
+        if found is not None:
+            return PassResult(found, reused=True)
+        seen = checkpoint_of_tool(protocol, checkpoint)
+        return _score_seen(note, seen, source, options, output=output, overwrite=overwrite, progress=progress)
+
+
+def _score_seen(
+    note: ProtocolNote, seen: Checkpoint, source: Source, options: ScoreOptions, **choices: Any
+) -> PassResult:
+    """Return the run of a text under the checkpoint as a tool sees it, and note which one it is."""
     text = source if isinstance(source, KnownText) else KnownText(source, KeptTokens())
-    options = options or ScoreOptions()
-    source, policy = prepare_protocol(protocol, checkpoint, text, options)
-    run = score_policy(None, checkpoint, source, policy, options, progress=progress).run
-    return run, measure_protocol(run, protocol)
+    prepared, policy = prepare_protocol(note.protocol, seen, text, options)
+    said = list(source.notices)
+    scored = score_policy(choices.pop("output", None), seen, prepared, policy, options, **choices)
+    note.keep_run(scored.run, said)
+    return scored
 
 
 def prepare_protocol(
@@ -160,108 +188,41 @@ def score_all_protocols(
     options = options or ScoreOptions()
     source = source if isinstance(source, KnownText) else KnownText(source, KeptTokens())
     own = score(checkpoint, source, options, progress=progress).run
-    results: list[ProtocolScore | Refusal] = []
+    results = []
     for protocol, about in PROTOCOLS.items():
         given = replace(options, bos="auto", stride=None if about.stride is None else options.stride)
-        try:
-            seen = checkpoint_of_tool(protocol, checkpoint)
-        except CheckpointError as error:
-            results.append(Refusal(protocol, error.message))
-            continue
-        try:
-            results.append(score_protocol(protocol, seen, source, given, progress)[1])
-        except (UsageError, TextError, NothingToScoreError) as error:
-            results.append(Refusal(protocol, error.told_of(protocol)))
+        results.append(_score_or_refuse(protocol, checkpoint, source, given, progress))
     return own, compare_protocols(own, results)
 
 
-def protocol_policy(protocol: str, checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy:
-    """Return the windows and the BOS of a protocol.
-
-    Raises:
-        UsageError: an option that the tool does not have, a context that the model cannot take, or no BOS to put first.
-    """
-    _refuse_options(protocol, checkpoint, options)
-    about = PROTOCOLS[protocol]
-    own = _own_bos(protocol, checkpoint)
-    prefix = None if options.bos == "never" and not about.second_bos else _prefix(protocol, checkpoint, own)
-    length = options.context or _default_length(about, checkpoint)
-    if length < about.shortest:
-        text = f"`context` {length}: {protocol} needs windows of at least {about.shortest} tokens"
-        raise UsageError("windows.context", text)
-    stride = options.stride or (None if about.stride is None else min(about.stride, length))
-    if stride is not None and stride > length:
-        raise UsageError("windows.stride", f"`stride` {stride}: must lie between 1 and the context, {length}")
-    layout = about.layout
-    if layout is Layout.WHOLE and options.context is not None:
-        layout = Layout.FIRST
-    elif stride == length:
-        layout = Layout.DISJOINT
-    context = length - 1 if about.last_is_target else length
-    if stride is None:
-        stride = context if layout in (Layout.ROLLING, Layout.LAST_FULL) else context + 1
-    second = own if about.second_bos and options.bos != "never" else None
-    return WindowPolicy(context, stride, prefix, True, layout, second)
+def _score_or_refuse(
+    protocol: str, checkpoint: Checkpoint, source: Source, options: ScoreOptions, progress: Progress | None
+) -> ProtocolScore | Refusal:
+    """Return what a tool would say of a text, or why it says nothing."""
+    note = ProtocolNote(protocol, checkpoint, source, options)
+    refused = note.refusal()
+    if refused is not None:
+        return Refusal(protocol, refused)
+    with own_notices(source):
+        try:
+            run = note.find(None)
+            if run is None:
+                seen = _as_seen(protocol, checkpoint)
+                if isinstance(seen, Refusal):
+                    note.keep_refusal(seen.reason, [])
+                    return seen
+                run = _score_seen(note, seen, source, options, progress=progress).run
+            return measure_protocol(run, protocol)
+        except (UsageError, TextError, NothingToScoreError) as error:
+            refused = error.told_of(protocol)
+            note.keep_refusal(refused, list(source.notices))
+    return Refusal(protocol, refused)
 
 
-def _default_length(about: Protocol, checkpoint: Checkpoint) -> int:
-    """Return the tokens of a window where `context` is not given."""
-    facts = checkpoint.facts
-    if about.layout is Layout.WHOLE:
-        return facts.context_length if facts.hard_limit and facts.context_length is not None else LONGEST_WHOLE
-    limit = facts.context_length or DEFAULT_CONTEXT
-    return limit if about.longest is None else min(limit, about.longest)
-
-
-def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions) -> None:
-    """Refuse what the tool does not leave open."""
-    about = PROTOCOLS[protocol]
-    if options.stride is not None and about.stride is None:
-        raise UsageError("protocol.option", f"`stride` {options.stride}: {protocol} has no stride of its own")
-    if options.bos != "auto" and (not about.bos_never or options.bos == "always"):
-        raise UsageError("protocol.option", f"`bos` {options.bos}: {protocol} decides that itself")
-    given = getattr(checkpoint, "own_tokenizer", checkpoint.tokenizer)  # what the tool makes of its files has no choice
-    plain = getattr(given, "special_strings", "control") == "text"
-    if plain and about.special_strings == "control":
-        raise UsageError("protocol.option", f"`special_strings` text: {protocol} reads special strings as control ids")
-    refuse_beyond_hard_limit(checkpoint, options.context or 0)
-
-
-def _own_bos(protocol: str, checkpoint: Checkpoint) -> int | None:
-    """Return the id that a tokenizer puts before a text by itself, whatever its name."""
-    tokenizer = checkpoint.tokenizer
-    first: int | None = getattr(tokenizer, "first_id", tokenizer.bos_id if tokenizer.adds_bos else None)
-    return first if first is None else _known(protocol, checkpoint, first)
-
-
-def _prefix(protocol: str, checkpoint: Checkpoint, own: int | None) -> int | None:
-    """Return the id that a tool puts before each document; `own` is what the tokenizer adds by itself."""
-    tokenizer, kind = checkpoint.tokenizer, PROTOCOLS[protocol].prefix
-    token_id = {
-        Prefix.NONE: None,
-        Prefix.ADDED: own,
-        Prefix.BOS: tokenizer.bos_id,
-        Prefix.EOS: tokenizer.eos_id,
-        Prefix.BOS_OR_EOS: tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id,
-        Prefix.BOS_IF_NOT_ADDED: None if tokenizer.adds_bos else tokenizer.bos_id,
-    }[kind]
-    if token_id is not None:
-        return _known(protocol, checkpoint, token_id)
-    if kind in REQUIRED:
-        raise UsageError(
-            "protocol.no_prefix",
-            f"puts {REQUIRED[kind]} before each document, and the tokenizer of {checkpoint.facts.name} has none",
-            subject=protocol,
-        )
-    return None
-
-
-def _known(protocol: str, checkpoint: Checkpoint, token_id: int) -> int:
-    """Return an id that goes before each document; refuse one that the model does not have."""
-    if token_id >= checkpoint.facts.vocab_size:
-        raise UsageError(
-            "protocol.no_prefix",
-            f"puts id {token_id} before each document, the model has {checkpoint.facts.vocab_size} ids",
-            subject=protocol,
-        )
-    return token_id
+def _as_seen(protocol: str, checkpoint: Checkpoint) -> Checkpoint | Refusal:
+    """Return a checkpoint as a tool sees it, or why it cannot read the tokenizer's files."""
+    checkpoint = opened(checkpoint)
+    try:
+        return checkpoint_of_tool(protocol, checkpoint)
+    except CheckpointError as error:
+        return Refusal(protocol, error.message)

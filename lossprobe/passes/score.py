@@ -14,6 +14,7 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.passes.engines import Engine, LocalEngine, Part, PartOptions
 from lossprobe.passes.identity import describe, measured_facts, run_name
+from lossprobe.passes.known_checkpoint import keep_known
 from lossprobe.passes.planning import PlanOptions, check_unknown, write_plan
 from lossprobe.plan.options import ScoreOptions as ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
@@ -69,6 +70,7 @@ def score(
     """
     scored = score_into(output, checkpoint, source, options, overwrite=overwrite, progress=progress)
     remember(scored.run.path, source)
+    keep_known(checkpoint)
     return scored
 
 

@@ -226,7 +226,7 @@ FORKS = """
 import json, os, signal, sys, time
 import lossprobe.checkpoint.families.huggingface
 import lossprobe.passes.planning as planning
-import lossprobe.passes.engines as engines
+import lossprobe.scoring.scorer as scorer
 import lossprobe.passes.score
 from lossprobe.cli.main import main
 from lossprobe.plan.rows import cut_parts
@@ -242,7 +242,7 @@ def score(folder, arguments, pause):
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
     planning.cut_parts = lambda documents: cut_parts(documents, 256)
-    engines.score_part = slowly
+    scorer.score_part = slowly
     sys.argv = ["lossprobe", *arguments]
     main()
 

@@ -230,3 +230,26 @@ def test_a_folder_of_notes_that_is_a_link_is_not_written_into(opened, tmp_path):
     Path(".lossprobe", "known").symlink_to(elsewhere)
     assert score() == 0
     assert list(elsewhere.iterdir()) == []
+
+
+def test_a_tool_is_asked_again_where_checkpoint_text_or_option_changed(opened):
+    def ask(*options: str, protocol: str = "evaluate") -> list[str]:
+        opened.clear()
+        assert run(["perplexity", "model", "text.txt", "--protocol", protocol, "--quiet", *options]) == 0
+        return list(opened)
+
+    assert ask() == ["model"]
+    assert ask() == []
+    assert ask("--context", "32") == ask("--bos", "never") == ask(protocol="levanter") == ["model"]
+    assert ask("--context", "32") == ask("--bos", "never") == ask(protocol="levanter") == []
+    Path("text.txt").write_text(TEXT + "More.\n", "utf-8")
+    assert ask() == ["model"]
+    config = json.loads(Path("model", "config.json").read_text())
+    Path("model", "config.json").write_text(json.dumps({**config, "initializer_range": 0.5}))
+    assert ask() == ["model"]
+    assert ask() == []
+    for name in runs():
+        if name.startswith("model-text"):
+            Path(".lossprobe", name, "tokens", "part-00000.parquet").unlink()
+            shutil.rmtree(Path(".lossprobe", name))
+    assert ask() == ["model"], "its run is gone"

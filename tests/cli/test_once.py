@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -158,3 +159,27 @@ def test_what_does_not_fit_into_memory_is_read_hashed_and_tokenized_again_to_the
     assert np.all([each > 2 for each in counts.hashed.values()])
     first = {folder.name: (folder / "run.json").read_bytes() for folder in Path("first").glob("*-*")}
     assert {folder.name: (folder / "run.json").read_bytes() for folder in Path(".lossprobe").glob("*-*")} == first
+
+
+@pytest.mark.parametrize("protocol", ["all", "evaluate", "llama.cpp"])
+def test_what_another_tool_would_say_is_found_without_a_model(counts, protocol, capsys):
+    text = write_texts("text.jsonl", 0, 2)
+    records = [json.loads(line) for line in Path(text).read_text("utf-8").splitlines()]
+    Path(text).write_text("".join(json.dumps({"text": each["text"][:600]}) + "\n" for each in records), "utf-8")
+    arguments = ["perplexity", str(CHECKPOINT), text, "--protocol", protocol, "--context"]
+    said = []
+    for context in ("32", "256", "32", "256"):  # some tools refuse the text with the second one
+        code = run([*arguments, context, f"--csv={context}-{len(said)}.csv"])
+        said.append((code, re.sub("[0-9]+-[0-9].csv", "", capsys.readouterr().err)))
+        if len(said) == 2:
+            assert counts.opened.total() == (2 if said[0][0] == 0 else 0)
+            counts.opened.clear()
+    if protocol == "all":
+        assert "llama.cpp needs at least" in Path("256-1.csv").read_text("utf-8")
+    assert (said[0][0], said[1][0]) == ((0, 0) if protocol != "llama.cpp" else (0, 4))
+    assert [each[1].replace("stored", "already scored, reusing") for each in said[:2]] == [each[1] for each in said[2:]]
+    assert [each[0] for each in said[:2]] == [each[0] for each in said[2:]]
+    assert counts.opened.total() == (1 if protocol == "llama.cpp" else 0), "for the message of the error"
+    for before, after in (("32-0", "32-2"), ("256-1", "256-3")):
+        if Path(f"{before}.csv").exists():
+            assert Path(f"{before}.csv").read_bytes() == Path(f"{after}.csv").read_bytes()

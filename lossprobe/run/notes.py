@@ -1,0 +1,37 @@
+"""Notes of a working folder: what a question was answered with, so that it need not be found out again.
+
+`.lossprobe/known/SHA256.json` is named by the question. A note is no more than a shortcut: one that is missing, damaged
+or in a folder that is a link counts as none, and where none can be written the answer is found out each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from lossprobe.errors import OutputError
+from lossprobe.run.files import read_sealed, sealed, sha256_of_json, write_json
+from lossprobe.run.folder import Folder
+from lossprobe.run.latest import RUNS_FOLDER
+
+KNOWN = "known"
+
+
+def read_note(asked: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the note that answers a question; None where there is none, or it is damaged."""
+    try:
+        with Folder.open(Path(RUNS_FOLDER), follow=False) as runs, runs.folder(KNOWN) as folder:
+            note, sound = read_sealed(folder, f"{sha256_of_json(asked)}.json")
+    except (OSError, ValueError):
+        return None
+    return note if sound else None
+
+
+def write_note(asked: dict[str, Any], note: dict[str, Any]) -> None:
+    """Note the answer of a question, in the place of an earlier one."""
+    folder = Path(RUNS_FOLDER, KNOWN)
+    with contextlib.suppress(OSError, OutputError):
+        if not Path(RUNS_FOLDER).is_symlink() and not folder.is_symlink():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / f"{sha256_of_json(asked)}.json", sealed(note))
