@@ -10,7 +10,7 @@ from fakes import SmallModel, checkpoint
 from stored_runs import TEXTS, reseal, tree
 
 from lossprobe.analysis.perplexity import measure_perplexity
-from lossprobe.analysis.rows.comparable import differing
+from lossprobe.analysis.rows.same_tokens import differing
 from lossprobe.audit.gate.gate import _made_with
 from lossprobe.audit.gate.texts import refuse_other_baseline
 from lossprobe.errors import OutputError
