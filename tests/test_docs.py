@@ -137,7 +137,7 @@ def test_the_changelog_has_a_place_for_changed_numbers():
 
 @pytest.mark.parametrize("name", ["TokenLosses", "PositionLosses", "Hardest", "Perplexity", "Calibration",
                                   "ModelCalibration", "Temperature", "EffectiveSmoothing", "SmoothingPanel",
-                                  "Objectives", "Comparison", "TokenComparison", "TokenCounts",
+                                  "Objectives", "Comparison", "TokenComparison", "PairedTokens",
                                   "TokenDifference", "Evidence", "Changes", "ByteComparison", "ByteCounts",
                                   "ByteDifference", "ByteEvidence", "Divergence", "Gap", "GapSide", "PerToken",
                                   "PerWord", "PerByte", "PerCharacter", "CalibrationMeasure", "PowerLaw",

@@ -44,7 +44,7 @@ UNITS = {
 
 
 @dataclass(frozen=True)
-class TokenCounts:
+class PairedTokens:
     """How many tokens a comparison rests on.
 
     Attributes:
@@ -129,7 +129,7 @@ class TokenComparison:
 
     first: str
     second: str
-    counts: TokenCounts
+    counts: PairedTokens
     clusters: int
     interval_unit: str
     difference: TokenDifference
@@ -183,7 +183,7 @@ def compare_runs(first: Run, second: Run) -> TokenComparison:
     return TokenComparison(
         first=names[0],
         second=names[1],
-        counts=TokenCounts(sums.losses.count, sums.left_out, sums.forgotten, sums.learned),
+        counts=PairedTokens(sums.losses.count, sums.left_out, sums.forgotten, sums.learned),
         clusters=difference.clusters,
         interval_unit=clusters.unit,
         difference=TokenDifference(
