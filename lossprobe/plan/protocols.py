@@ -1,7 +1,7 @@
 """How other tools turn a text into one number: their names, and one record for each.
 
-What each one scores was read in, and compared with, the program that it names; the table is in
-docs/pages/reference/protocols.md. A record is plain data: `passes.protocols` makes windows of it, `analysis.protocols`
+What each one scores was read in, and compared with, the program that it names; docs/pages/reference/protocols.md is made
+from the records. A record is plain data: `passes.protocols` makes windows of it, `analysis.protocols`
 the number.
 """
 
@@ -57,6 +57,19 @@ class Measure(StrEnum):
     VALIDATION_LOSS = "validation_loss"
 
 
+# The numbers of each measure, in the order in which a table shows them.
+NUMBERS_OF: dict[Measure, tuple[str, ...]] = {
+    Measure.PER_WORD: ("word_perplexity", "byte_perplexity", "bits_per_byte", "loglikelihood"),
+    Measure.PER_CHARACTER: ("token_perplexity", "character_perplexity", "byte_perplexity", "bits_per_byte"),
+    Measure.WINDOW_MEANS: ("perplexity", "perplexity_corrected"),
+    Measure.TOKEN_MEAN: ("perplexity", "nll"),
+    Measure.TOKEN_MEAN_WITH_ERROR: ("perplexity", "perplexity_error", "nll"),
+    Measure.DOCUMENT_MEAN: ("mean_perplexity", "token_perplexity"),
+    Measure.PER_BYTE: ("bits_per_byte",),
+    Measure.VALIDATION_LOSS: ("val_loss", "perplexity"),
+}
+
+
 class LeftOut(StrEnum):
     """Which scored tokens a tool leaves out of its number.
 
@@ -77,7 +90,7 @@ class Protocol:
 
     Attributes:
         tool: the program, and the release that the protocol was compared with.
-        headline: the number that the tool prints first.
+        headline: the number that the tool prints first, one of `numbers`.
         measure: how it makes its numbers from the losses.
         left_out: scored tokens that are not in its numbers.
         windows: which tokens it sees and scores, in words.
@@ -121,6 +134,23 @@ class Protocol:
     left_out: LeftOut = LeftOut.NOTHING
     reader: str = "transformers"
     special_strings: str | None = "control"
+
+    def __post_init__(self) -> None:
+        """Refuse a headline that is no number of the measure.
+
+        Raises:
+            ValueError: naming the numbers that there are.
+        """
+        if self.headline not in self.numbers:
+            numbers = ", ".join(self.numbers)
+            raise ValueError(
+                f"{self.tool}: headline {self.headline} is not among the numbers of its measure: {numbers}"
+            )
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The numbers that its table has."""
+        return NUMBERS_OF[self.measure]
 
     @property
     def why(self) -> str:

@@ -63,7 +63,7 @@ def compare(protocol, texts, tokenizer, *, length=24, stride=None, peer=None, **
     model = checkpoint(SmallModel(), tokenizer=tokenizer, context_length=64)
     _, result = score_protocol(protocol, model, StringSource(texts), given)
     said = SAYING[protocol](peer or peer_of(tokenizer), texts, length, stride)
-    assert result.table["measure"].tolist() == list(said.rows)
+    assert result.table["measure"].tolist() == list(said.rows) == list(PROTOCOLS[protocol].numbers)
     assert result.table["count"].tolist() == [count for _, count in said.rows.values()]
     values = [math.nan if value is None else value for value, _ in said.rows.values()]
     np.testing.assert_allclose(result.table["value"], values, rtol=1e-6)
