@@ -1,8 +1,7 @@
 """How other tools turn a text into one number: their names, and one record for each.
 
-What each one scores was read in, and compared with, the program that it names; docs/pages/reference/protocols.md is made
-from the records. A record is plain data: `passes.protocols` makes windows of it, `analysis.protocols`
-the number.
+What each one scores was read in, and compared with, the program that it names. docs/pages/reference/protocols.md shows
+the records. A record is plain data: `passes.protocols` makes windows of it, `analysis.protocols` the number.
 """
 
 from __future__ import annotations

@@ -15,5 +15,5 @@ def test_every_measure_has_numbers():
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_headline_that_is_no_number_of_the_measure_is_refused(name):
-    with pytest.raises(ValueError, match="headline word_count is not among the numbers of its measure: "):
+    with pytest.raises(ValueError, match="headline word_count is none of the numbers of its measure: "):
         replace(PROTOCOLS[name], headline="word_count")

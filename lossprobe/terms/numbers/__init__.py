@@ -1,14 +1,32 @@
-"""Every number that a view shows, one module a group of views."""
+"""The numbers that views print, in groups: one module a group."""
 
 from __future__ import annotations
 
-from lossprobe.terms.numbers import calibration, checks, compare, gap, loss, objectives
-
-NUMBERS = (
-    *loss.NUMBERS,
-    *calibration.NUMBERS,
-    *objectives.NUMBERS,
-    *compare.NUMBERS,
-    *gap.NUMBERS,
-    *checks.NUMBERS,
+from lossprobe.terms.numbers import (
+    calibration,
+    compare,
+    context,
+    gap,
+    intervals,
+    loss,
+    objectives,
+    prediction,
+    protocols,
+    selfcheck,
+    smoothing,
 )
+
+NUMBERS_BY_GROUP = {
+    "loss": loss.NUMBERS,
+    "context": context.NUMBERS,
+    "prediction": prediction.NUMBERS,
+    "intervals": intervals.NUMBERS,
+    "calibration": calibration.NUMBERS,
+    "smoothing": smoothing.NUMBERS,
+    "compare": compare.NUMBERS,
+    "gap": gap.NUMBERS,
+    "objectives": objectives.NUMBERS,
+    "protocols": protocols.NUMBERS,
+    "selfcheck": selfcheck.NUMBERS,
+}
+NUMBERS = tuple(number for group in NUMBERS_BY_GROUP.values() for number in group)

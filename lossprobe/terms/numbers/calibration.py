@@ -1,8 +1,4 @@
-"""How far the probabilities can be trusted: the numbers of `calibration`.
-
-In the formulas x is the confidence of a token (the probability of the model's first choice), o is 1 where that choice
-was right and 0 elsewhere, N the number of tokens.
-"""
+"""How far the probabilities can be trusted: the numbers of `calibration`."""
 
 from __future__ import annotations
 
@@ -11,26 +7,31 @@ from lossprobe.terms.term import number
 CALIBRATION = "lossprobe calibration"
 MURPHY = "decomposition of the Brier score, Murphy 1973"
 PROBABILITY = "probability"
+X_AND_O = (
+    "x is the confidence of a token (the probability of the first choice), o is 1 where that choice was right, else 0"
+)
 SQUARED = "squared error"
 
 NUMBERS = (
     number(
         "accuracy",
         "The share of tokens that were the model's first choice.",
-        formula="mean o",
+        formula="tokens that were the first choice / scored tokens",
         unit="share of tokens",
+        how_to_read="Higher is better. It ignores how sure the model was.",
         command=CALIBRATION,
     ),
     number(
         "top5_accuracy",
         "The share of tokens that were among the model's first five choices; a tie counts against the model.",
         unit="share of tokens",
+        how_to_read="Higher is better.",
         command=CALIBRATION,
     ),
     number(
         "mean_confidence",
         "The mean probability of the model's first choice.",
-        formula="mean x",
+        formula="mean probability of the first choice",
         unit=PROBABILITY,
         how_to_read="In a calibrated model it equals the accuracy.",
         command=CALIBRATION,
@@ -38,7 +39,7 @@ NUMBERS = (
     number(
         "confidence_gap",
         "How much surer the model is of its first choice than it is right.",
-        formula="mean x − mean o; z = Σ (x − o) / √Σ x (1 − x)",
+        formula=f"mean x − mean o; z = Σ (x − o) / √Σ x (1 − x); {X_AND_O}",
         unit=PROBABILITY,
         how_to_read="Above 0 over-confident, below 0 under-confident. Its z is standard normal for a calibrated model. "
         "It can be 0 where errors cancel: look at ece too.",
@@ -47,26 +48,28 @@ NUMBERS = (
     number(
         "ece",
         "Expected calibration error: how far confidence and accuracy are apart, in 15 bins of equal width.",
-        formula="Σ over bins of |Σ (x − o)| / N; bins are [a, b), 1.0 lies in the last",
+        formula=f"Σ over bins of |Σ (x − o)| / N tokens; bins are [a, b), 1.0 lies in the last; {X_AND_O}",
         unit=PROBABILITY,
-        how_to_read="Never below |confidence_gap|. A calibrated model does not have 0 but the noise_floor beside it. A "
-        "model that gives every token its mean accuracy has 0 too: never rank models by it.",
+        how_to_read="Never below |confidence_gap|. A calibrated model does not have 0 but the noise_floor beside it. "
+        "Noise can only add to the measured error; the interval is that of the true error, so it starts at 0 where "
+        "noise alone would show as much, and the measured error can lie above it. A model that gives every token its "
+        "mean accuracy has 0 too: never rank models by it.",
         source="Naeini et al. 2015",
         command=CALIBRATION,
     ),
     number(
         "ece_equal_mass",
         "Expected calibration error in 15 bins that hold equally many tokens; equal values share a bin.",
-        formula="as ece",
+        formula=f"Σ over bins of |Σ (x − o)| / N tokens; {X_AND_O}",
         unit=PROBABILITY,
-        how_to_read="As ece.",
+        how_to_read="As ece: hold it against its noise_floor.",
         source="Naeini et al. 2015",
         command=CALIBRATION,
     ),
     number(
         "noise_floor",
         "What a perfectly calibrated model would show as this error, from noise alone.",
-        formula="for ece: Σ over bins of √(2/π · Σ x (1 − x)) / N",
+        formula="for ece: Σ over bins of √(2/π · Σ x (1 − x)) / N tokens, with x the confidence of a token",
         unit="that of the error",
         how_to_read="An error near its floor is no evidence of miscalibration. The interval starts at 0 where noise "
         "alone would show as much.",
@@ -75,8 +78,9 @@ NUMBERS = (
     ),
     number(
         "squared_error_debiased",
-        "The squared calibration error with its noise taken off.",
-        formula="Σ over bins of n/N · (gap² − a (1 − a) / (n − 1)), a the accuracy of the bin of n tokens",
+        "The squared calibration error with the part that noise adds subtracted.",
+        formula="Σ over bins of n/N · (gap² − a (1 − a) / (n − 1)), with gap the mean confidence minus the "
+        "accuracy a of a bin of n of the N tokens",
         unit="probability squared",
         how_to_read="0 on average for a calibrated model; it may be negative.",
         source="Kumar, Liang & Ma 2019",
@@ -85,7 +89,7 @@ NUMBERS = (
     number(
         "mce",
         "Maximum calibration error: the largest gap of a bin of equal width with at least 100 tokens.",
-        formula="max over bins of |mean x − mean o|",
+        formula="max over bins of |mean confidence − accuracy|",
         unit=PROBABILITY,
         how_to_read="Noisy; no value where no bin has 100 tokens.",
         source="Naeini et al. 2015",
@@ -94,14 +98,18 @@ NUMBERS = (
     number(
         "smooth_ece",
         "The calibration error without bins, smoothed at the bandwidth that equals the error itself.",
+        formula=f"∫ |r(t)| dt over [0, 1] = h, with r the mean of (x − o) K(x, t) over tokens and K a Gaussian of "
+        f"width h, reflected at 0 and 1; {X_AND_O}",
         unit=PROBABILITY,
+        how_to_read="As ece, but it does not depend on where bins begin.",
         source="Błasiok & Nakkiran 2023",
         command=CALIBRATION,
     ),
     number(
         "vocabulary_error",
         "The calibration error over all pairs of token and vocabulary entry, not of the first choice alone.",
-        formula="Σ over bins of log10 p of |Σ p − hits| / N",
+        formula="Σ over bins of log10 p of |Σ p − hits| / N tokens, over all N · V pairs; hits are the pairs whose "
+        "entry was the token",
         unit=PROBABILITY,
         how_to_read="It sees a tail with too much or too little probability, which ece does not.",
         source="Full-ECE, Liu et al. 2024, here in bins of log10 p",
@@ -110,7 +118,8 @@ NUMBERS = (
     number(
         "brier",
         "The Brier score of the whole predicted distribution.",
-        formula="Σ over the vocabulary of (p − 1{token})², mean over tokens; between 0 and 2",
+        formula="Σ over the vocabulary of (p − 1{token})², mean over tokens, 1{token} being 1 for the token and 0 for "
+        "every other entry; between 0 and 2",
         unit=SQUARED,
         how_to_read="Lower is better. Like nll a proper score: models can be ranked by it, as they cannot by any "
         "calibration error.",
@@ -119,7 +128,7 @@ NUMBERS = (
     number(
         "top1_brier",
         "The Brier score of the first choice alone.",
-        formula="mean (x − o)² = reliability − resolution + uncertainty + within_bin, exactly",
+        formula=f"mean (x − o)² = reliability − resolution + uncertainty + within_bin, exactly; {X_AND_O}",
         unit=SQUARED,
         how_to_read="Lower is better.",
         source=f"{MURPHY}; within_bin: Stephenson, Coelho & Jolliffe 2008",
@@ -128,7 +137,7 @@ NUMBERS = (
     number(
         "reliability",
         "The part of top1_brier that miscalibration costs.",
-        formula="Σ over bins of n/N · (mean x − mean o)²",
+        formula="Σ over bins of n/N · (mean confidence − accuracy)² of a bin of n of the N tokens",
         unit=SQUARED,
         how_to_read="0 is best.",
         source=MURPHY,
@@ -137,7 +146,7 @@ NUMBERS = (
     number(
         "resolution",
         "The part of top1_brier that telling easy from hard tokens gains.",
-        formula="Σ over bins of n/N · (accuracy of the bin − accuracy)²",
+        formula="Σ over bins of n/N · (accuracy of the bin − accuracy)², a bin having n of the N tokens",
         unit=SQUARED,
         how_to_read="More is better.",
         source=MURPHY,
@@ -148,13 +157,14 @@ NUMBERS = (
         "The part of top1_brier that no forecast changes.",
         formula="accuracy · (1 − accuracy)",
         unit=SQUARED,
+        how_to_read="It depends on the accuracy alone, and is the same for every set of bins.",
         source=MURPHY,
         command=CALIBRATION,
     ),
     number(
         "within_bin",
         "The part of top1_brier that differing confidences within a bin add.",
-        formula="Σ over bins of n/N · (Var x − 2 Cov(x, o))",
+        formula=f"Σ over bins of n/N · (Var x − 2 Cov(x, o)), a bin having n of the N tokens; {X_AND_O}",
         unit=SQUARED,
         source="Stephenson, Coelho & Jolliffe 2008",
         command=CALIBRATION,
@@ -171,24 +181,17 @@ NUMBERS = (
     number(
         "z",
         "A number in standard errors of a perfectly calibrated model.",
-        formula="Σ (x − o) / √Σ x (1 − x), or Σ (loss − entropy) / √Σ varentropy",
+        formula=f"Σ (x − o) / √Σ x (1 − x), or Σ (loss − entropy) / √Σ varentropy; {X_AND_O}",
         how_to_read="Standard normal for a model that is calibrated in every document: beyond ±2 is evidence against "
         "it.",
         command=CALIBRATION,
         aliases=("gap_z", "excess_z"),
     ),
     number(
-        "design_effect",
-        "How much more the mean varies over documents than over as many independent tokens.",
-        formula="variance of the mean over documents / variance of independent tokens",
-        unit="ratio",
-        how_to_read="Its root is how many times too narrow a naive interval would be.",
-        command=CALIBRATION,
-    ),
-    number(
         "temperature",
         "The temperature T that minimises the mean loss of softmax(z / T).",
-        formula="the minimum over T between 1/4 and 4, from the stored log-sum-exp at 17 temperatures",
+        formula="the minimum over T between 1/4 and 4, with z the logits, from the stored log-sum-exp at 17 "
+        "temperatures",
         how_to_read="Above 1 the model is over-confident. Held out: each half of the documents is scored with the T "
         "fitted on the other half.",
         source="Guo et al. 2017",
@@ -196,46 +199,12 @@ NUMBERS = (
         aliases=("best_temperature", "temperature_interval", "half_temperatures", "held_out"),
     ),
     number(
-        "effective_smoothing",
-        "The ε of label smoothing that the predictions look like, by three estimates.",
-        formula="slope: 1 − 1 / slope of accuracy on confidence; tail: excess probability of rare entries; mode: V "
-        "times the most frequent probability",
-        how_to_read="“Consistent” only if the three agree within a factor 1.5. It is a shape, not a history: "
-        "temperature, noise and distillation can look like it, over-training can hide it. Limits set on one small "
-        "model.",
-        command=CALIBRATION,
-        aliases=(
-            "epsilon",
-            "slope_epsilon",
-            "slope_epsilon_interval",
-            "tail_epsilon",
-            "mode_epsilon",
-            "tail_iqr_nats",
-            "tau",
-        ),
-    ),
-    number(
-        "nll_difference",
-        "The loss of a model minus that of the first one on the same tokens, before and after each gets its own "
-        "held-out temperature.",
-        formula="mean of loss(model) − loss(first model)",
-        unit="nats per token",
-        how_to_read="Negative: this model is better. The bins below it are of the mean loss of both models.",
-        command="lossprobe calibration A B TEXT",
-        aliases=("smaller_nll",),
-    ),
-    number(
-        "perplexity_inflation_bound",
-        "The most by which label smoothing itself can raise the perplexity.",
-        formula="1 / (1 − ε), ε as stated by --smoothing, else as the predictions show it",
-        unit="ratio",
-        command="lossprobe calibration A B TEXT",
-    ),
-    number(
         "conditioned_on",
         "Whether a slice is chosen by what is known before the token, or by the token itself.",
         how_to_read="Slices known before (context, document, field, the model's first choice) have gap 0 in a "
-        "calibrated model. Lines “target” are chosen by the outcome: their gap is no miscalibration.",
+        "calibrated model, except where the first choice is a special token that the text never holds. Lines “target” "
+        "are chosen by the outcome: their gap says how sure the model was of something else, not that it is "
+        "miscalibrated.",
         command="lossprobe calibration --by class",
     ),
 )

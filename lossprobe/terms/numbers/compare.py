@@ -1,7 +1,4 @@
-"""Two models on one text: the numbers of `compare`.
-
-In the formulas d is the loss of the second model minus that of the first on the same token.
-"""
+"""Two models on one text: the numbers of `compare`."""
 
 from __future__ import annotations
 
@@ -15,9 +12,9 @@ NUMBERS = (
     number(
         "mean_difference_nats",
         "How much higher the loss of the second model is on the same tokens.",
-        formula="mean of loss(B) − loss(A)",
+        formula="mean of loss(B) − loss(A), A being the first and B the second model",
         unit="nats per token",
-        how_to_read="Positive when B is worse. No difference is shown where the interval holds 0.",
+        how_to_read="Positive when B is worse. No difference is shown where the interval contains 0.",
         source="paired test over documents, Student's t",
         command=COMPARE,
         aliases=("difference_nats",),
@@ -32,19 +29,24 @@ NUMBERS = (
     ),
     number(
         "accuracy_difference",
-        "The share of tokens whose first choice was right, of B minus that of A.",
+        "How much higher the share of tokens is that were the first choice of the second model.",
+        formula="accuracy of B − accuracy of A, A being the first and B the second model",
         unit="share of tokens",
+        how_to_read="Positive when B is better.",
         command=COMPARE,
     ),
     number(
         "correlation",
-        "How alike the losses of both models are over the tokens (Pearson).",
+        "How alike the losses of both models are, token by token.",
+        formula="Pearson's correlation over the tokens",
+        unit="between −1 and 1",
         how_to_read="Near 1 pairing removes most of the noise of the text.",
         command=COMPARE,
     ),
     number(
         "sd_difference_nats",
-        "The standard deviation of d over the tokens.",
+        "How much the difference of the losses varies from token to token.",
+        formula="standard deviation of loss(B) − loss(A) over the tokens",
         unit="nats",
         command=COMPARE,
     ),
@@ -52,12 +54,16 @@ NUMBERS = (
         "p_value",
         "How often two equal models would differ as much on such a text.",
         formula="two-sided Student's t over documents (or blocks), clusters − 1 degrees of freedom",
+        unit="probability",
+        how_to_read="Small: chance alone rarely gives such a difference. It says nothing about how large the "
+        "difference is.",
+        source="Student 1908",
         command=COMPARE,
     ),
     number(
         "minimum_detectable_nats",
-        "The difference that such a text shows with 80 % power at the 5 % level.",
-        formula="2.8 standard errors",
+        "The least difference that such a text shows with 80 % power at the 5 % level.",
+        formula="2.8 standard errors of mean_difference_nats",
         unit="nats per token",
         how_to_read="A text with a larger one cannot decide a smaller difference: use more text.",
         command=COMPARE,
@@ -68,6 +74,7 @@ NUMBERS = (
         "How many tokens of such a text show 1 % more perplexity with 80 % power.",
         formula="tokens · (minimum_detectable_nats / ln 1.01)²",
         unit="tokens",
+        how_to_read="More than the text has: a text of this size misses such a change too often.",
         command=COMPARE,
     ),
     number(
@@ -81,19 +88,20 @@ NUMBERS = (
     number("left_out", "How many tokens only one of the models scored.", unit="tokens", command=COMPARE),
     number(
         "forgotten",
-        "How many tokens went from below 1 nat to above 3.",
+        "How many tokens went from a loss below 1 nat in the first model to above 3 nats in the second.",
         unit="tokens",
         command="lossprobe compare A B TEXT --by token",
     ),
     number(
         "learned",
-        "How many tokens went from above 3 nats to below 1.",
+        "How many tokens went from a loss above 3 nats in the first model to below 1 nat in the second.",
         unit="tokens",
         command="lossprobe compare A B TEXT --by token",
     ),
     number(
         "p_holm",
         "The p-value of a slice, adjusted over all slices that were tested, shown or not.",
+        unit="probability",
         how_to_read="Below 0.05: at most 5 % of texts without any difference show one such slice.",
         source="Holm 1979, Scandinavian Journal of Statistics 6, 65-70",
         command=BY,
@@ -101,16 +109,16 @@ NUMBERS = (
     number(
         "contribution_nats",
         "What a slice adds to the mean difference.",
-        formula="Σ d of the slice / all tokens",
+        formula="Σ (loss(B) − loss(A)) over the slice / number of all tokens",
         unit="nats per token",
-        how_to_read="Over a partition they sum to mean_difference_nats.",
+        how_to_read="Over slices that cover every token once they add up to mean_difference_nats.",
         command=BY,
     ),
     number(
         "difference_bits_per_byte",
-        "The difference of two models with other tokenizers, of B minus A.",
-        formula="the text is cut where both end a token; each model's losses are summed between the cuts, over bytes "
-        "that both scored",
+        "The difference of two models with different tokenizers, measured through the bytes of the text.",
+        formula="the text is cut where both end a token; Σ loss(B) − Σ loss(A) between the cuts, in bits, over the "
+        "bytes that both scored",
         unit="bits per byte",
         how_to_read="Positive when B is worse.",
         command=COMPARE,
@@ -119,10 +127,10 @@ NUMBERS = (
     number(
         "mean_kl_nats",
         "How far the predictions of B are from those of A: the mean KL divergence.",
-        formula="Σ p_A log(p_A / p_B) per token, mean over tokens; kl_nats_qN: its quantile N over tokens",
+        formula="Σ p_A log(p_A / p_B) over the vocabulary, mean over tokens; kl_nats_qN: its quantile N over tokens",
         unit="nats per token",
         how_to_read="0 for equal predictions. It sees changes that the loss of the text does not.",
-        source="Kullback–Leibler divergence",
+        source="Kullback & Leibler 1951",
         command=KL,
         aliases=("kl_nats_qN", "kl_percentiles", "kl"),
     ),
@@ -137,6 +145,7 @@ NUMBERS = (
         "same_top_share",
         "The share of tokens on which both models have the same first choice.",
         unit="share of tokens",
+        how_to_read="1: greedy decoding would choose the same next token everywhere in this text.",
         command=KL,
     ),
     number(
@@ -144,12 +153,13 @@ NUMBERS = (
         "How much the probabilities of the tokens themselves changed.",
         formula="√ mean (p_B − p_A)²; target_prob_change_qN: quantile N of p_B − p_A over tokens",
         unit="probability",
+        how_to_read="0 where both models give every token of the text the same probability.",
         command=KL,
         aliases=("target_prob_change_qN", "target_prob_change_percentiles"),
     ),
     number(
         "first_mean_loss",
-        "The mean loss of the first model (second_mean_loss: of the second) on the same tokens.",
+        "The mean loss of the first model on the tokens of both; second_mean_loss is that of the second.",
         unit="nats per token",
         command=KL,
         aliases=("second_mean_loss",),

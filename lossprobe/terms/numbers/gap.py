@@ -23,12 +23,14 @@ NUMBERS = (
         "The gap as a share of the validation loss.",
         formula="gap_nats / validation loss",
         unit="share",
+        how_to_read="0.05: the training loss is 5 % lower than the validation loss.",
         command=GAP,
     ),
     number(
         "gap_same_mix_nats",
         "The gap where both texts had the same mix of token classes.",
-        formula="Σ_k w_k (v_k − t_k) over the classes of tokens, w_k their share of the validation text",
+        formula="Σ_k w_k (v_k − t_k) over the classes k of tokens (word starts, punctuation, …), w_k their share of "
+        "the validation text, v_k and t_k their validation and training loss",
         unit="nats per token",
         how_to_read="gap_nats minus this is what a different mix explains.",
         command=GAP,
@@ -37,7 +39,9 @@ NUMBERS = (
         "gap_by_frequency",
         "The gap of tokens grouped by how often they occur in the training text, outside their own document.",
         unit="nats per token",
-        how_to_read="A gap in the rare groups alone points at entries known by heart.",
+        how_to_read="A gap in the rare groups alone points at entries known by heart. The own document is left out "
+        "because a validation token's document is never in the training text: counted, rare training tokens would "
+        "look hard even to a model that has learned nothing.",
         command=GAP,
         aliases=("frequency",),
     ),
@@ -47,7 +51,8 @@ NUMBERS = (
         formula="gap: from the lower ends of gap_nats and gap_same_mix_nats, both: at most 1 % of the validation loss "
         "“no gap shown”, above 10 % “over-fitted”, between them “a gap”; without an interval “cannot tell”",
         how_to_read="The limits are conventions. One checkpoint shows how much better the model knows its training "
-        "text, not whether training went on too long.",
+        "text, not whether training went on too long: for that, look for a validation loss that rises again over "
+        "training.",
         command=GAP,
     ),
     number(

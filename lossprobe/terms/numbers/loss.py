@@ -1,4 +1,4 @@
-"""Loss, perplexity and bits, and what stands beside them in most tables."""
+"""Loss, perplexity and bits, and which tokens and bytes they are over."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ NUMBERS = (
         "token_perplexity",
         "How many equally likely tokens the model hesitates between, on average.",
         formula="exp(Σ loss / scored tokens)",
+        unit="per token",
         how_to_read="Lower is better. The exponential of a label-smoothed loss is no perplexity.",
         command=PERPLEXITY,
         aliases=("perplexity",),
@@ -30,6 +31,7 @@ NUMBERS = (
         "word_perplexity",
         "The perplexity per word, a word being a run without white space.",
         formula="exp(Σ loss / words)",
+        unit="per word",
         how_to_read="Comparable between tokenizers. Words say little for languages without white space.",
         command=PERPLEXITY,
     ),
@@ -37,6 +39,7 @@ NUMBERS = (
         "byte_perplexity",
         "The perplexity per UTF-8 byte.",
         formula="exp(Σ loss / UTF-8 bytes)",
+        unit="per byte",
         how_to_read="Comparable between tokenizers.",
         command=PERPLEXITY,
     ),
@@ -97,52 +100,10 @@ NUMBERS = (
         ),
     ),
     number(
-        "interval",
-        "The 95 % interval of a number: where it would lie for other texts of the same kind.",
-        formula="estimate ± t(G − 1) · SE, SE² = (G − 1) / G · Σ (θ_(c) − mean θ_(·))² over G documents, each left out "
-        "in turn",
-        unit="that of the number",
-        how_to_read="In a single document blocks of 4,096 tokens are left out, and the interval is a lower bound. It "
-        "says nothing about other training runs. Single tokens are never resampled: neighbours are correlated.",
-        source="delete-one jackknife with Student's t: Miller 1974; Efron & Tibshirani 1993, ch. 11",
-        command=PERPLEXITY,
-        aliases=("low", "high", "interval_unit", "clusters"),
-    ),
-    number(
-        "entropy",
-        "How unsure the model says it is: the mean loss that it expects of its own prediction.",
-        formula="E[−log p] under the predicted distribution; the varentropy is Var[log p]",
-        unit="nats; the varentropy in nats²",
-        how_to_read="Compare it with the loss: see nll_minus_entropy_nats.",
-        command="lossprobe tokens",
-    ),
-    number(
-        "loss50_minus_loss500",
-        "What more context gains: the mean loss with about 50 tokens of context minus that with about 500.",
-        formula="mean loss with 45–55 tokens of context − mean loss with 450–550 (symmetric about 500 where the "
-        "context ends earlier), over the documents or blocks that have both",
-        unit="nats per token",
-        how_to_read="Positive means that context helps. Without a value the context is shorter than 501 tokens, or no "
-        "document has both. Olsson et al. give it the other sign.",
-        source="in-context learning score, Olsson et al. 2022",
-        command="lossprobe positions",
-        aliases=("early_range", "late_range"),
-    ),
-    number(
-        "fit",
-        "A power law through the mean loss by context: a + b (t + 1)^−α with t tokens of context.",
-        formula="least squares over quarter-octave bins, each weighted by the standard error of its mean",
-        unit="a and b in nats",
-        how_to_read="Descriptive, never to be extrapolated. Far fewer runs of residuals than expected mean that the "
-        "curve has another shape.",
-        source="Kaplan et al. 2020; number of runs: Wald & Wolfowitz 1940",
-        command="lossprobe positions --plot",
-        aliases=("power_law", "alpha", "residual_runs", "residual_runs_expected"),
-    ),
-    number(
         "share_of_loss",
         "The share of the text's total loss that a token, entry, document or class carries.",
         formula="Σ loss of the group / Σ loss of all scored tokens",
+        unit="share of the loss",
         how_to_read="Far above the group's share of tokens: the group is hard, or the text is damaged there.",
         command="lossprobe hardest --by type",
         aliases=("total_nats", "hard_tokens_share_of_loss"),
@@ -151,6 +112,8 @@ NUMBERS = (
         "share_of_tokens",
         "The share of the scored tokens that a class or group has.",
         formula="tokens of the group / all scored tokens",
+        unit="share of tokens",
+        how_to_read="Hold it against share_of_loss: where that is larger, these tokens are harder than the others.",
         command="lossprobe hardest --by class",
     ),
 )

@@ -1,8 +1,4 @@
-"""The same tokens under other losses: the numbers of `objectives`.
-
-In the formulas n is the loss of a token, p its probability, U the mean of −log p over the V vocabulary entries, ε the
-label smoothing.
-"""
+"""The same tokens under other losses: the numbers of `objectives`."""
 
 from __future__ import annotations
 
@@ -11,13 +7,15 @@ from lossprobe.terms.term import number
 OBJECTIVES = "lossprobe objectives"
 SMOOTHING = "lossprobe objectives --smoothing 0.1"
 PER_TOKEN = "nats per token"
+N_AND_U = "n is the loss of a token, U the mean of −log p over the V vocabulary entries"
+GRADIENT = "gradient g = p − 1{token} over the vocabulary"
 
 NUMBERS = (
     number(
         "smoothed_torch_nats",
         "The label-smoothed loss in torch's convention, as F.cross_entropy(label_smoothing=ε), Hugging Face and "
         "FundamentaLLM log it.",
-        formula="(1 − ε) n + ε U",
+        formula=f"(1 − ε) n + ε U; {N_AND_U}",
         unit=PER_TOKEN,
         how_to_read="It stands above a floor that depends on ε and V, cannot be turned back into n without U, and its "
         "exponential is no perplexity. Compare models by nll.",
@@ -27,23 +25,24 @@ NUMBERS = (
     number(
         "smoothed_fairseq_nats",
         "The label-smoothed loss in fairseq's convention: 1 − ε on the token, ε / (V − 1) on the others.",
-        formula="(1 − ε) n + ε (V U − n) / (V − 1)",
+        formula=f"(1 − ε) n + ε (V U − n) / (V − 1); {N_AND_U}",
         unit=PER_TOKEN,
-        how_to_read="With ε it is torch's with ε V / (V − 1).",
+        how_to_read="It equals smoothed_torch_nats with ε V / (V − 1) in the place of ε.",
         source="fairseq, label_smoothed_cross_entropy",
         command=SMOOTHING,
     ),
     number(
         "smoothed_hard_part_nats",
         "The part of a smoothed loss that is about the text.",
-        formula="(1 − ε) n",
+        formula="(1 − ε) n, with n the loss of a token",
         unit=PER_TOKEN,
+        how_to_read="Divided by 1 − ε it is nll again.",
         command=SMOOTHING,
     ),
     number(
         "smoothed_torch_uniform_part_nats",
         "The part of torch's smoothed loss that asks for probability on every entry.",
-        formula="ε U",
+        formula="ε U, with U the mean of −log p over the V vocabulary entries",
         unit=PER_TOKEN,
         how_to_read="U never falls below log V; a sharper, better model can have a larger one.",
         command=SMOOTHING,
@@ -51,7 +50,7 @@ NUMBERS = (
     number(
         "smoothed_fairseq_uniform_part_nats",
         "The part of fairseq's smoothed loss that asks for probability on the other entries.",
-        formula="ε (V U − n) / (V − 1)",
+        formula=f"ε (V U − n) / (V − 1); {N_AND_U}",
         unit=PER_TOKEN,
         command=SMOOTHING,
     ),
@@ -67,9 +66,10 @@ NUMBERS = (
     number(
         "focal_nats",
         "The focal loss: tokens that the model knows count less.",
-        formula="(1 − p)^γ n",
+        formula="(1 − p)^γ n, with n the loss and p the probability of the token",
         unit="nats",
         how_to_read="γ = 0 gives nll.",
+        source="Lin et al. 2017",
         command=OBJECTIVES,
     ),
     number(
@@ -78,6 +78,7 @@ NUMBERS = (
         formula="max(0, δ − logit of the token + best other logit)",
         unit="nats",
         how_to_read="0 where the token leads by at least δ.",
+        source="torch.nn.functional.margin_ranking_loss",
         command=OBJECTIVES,
     ),
     number(
@@ -86,32 +87,36 @@ NUMBERS = (
         formula="α log_z², log_z the log-sum-exp of the logits",
         unit="nats²",
         how_to_read="mean_log_z2 and max_abs_log_z show how far the logits have drifted.",
-        source="PaLM, α = 1e-4",
+        source="Chowdhery et al. 2022 (PaLM), α = 1e-4",
         command=OBJECTIVES,
         aliases=("mean_log_z2", "max_abs_log_z"),
     ),
     number(
         "gradient_l1",
-        "The L1 norm of the gradient of the loss for the logits.",
-        formula="gradient p − 1{token}; its L1 norm is 2 (1 − p)",
+        "The L1 norm of the gradient of the loss with respect to the logits.",
+        formula=f"Σ |g| = 2 (1 − p of the token); {GRADIENT}",
+        how_to_read="How hard the token pulls at the model in training.",
         command=OBJECTIVES,
     ),
     number(
         "gradient_l2",
-        "The L2 norm of the gradient of the loss for the logits.",
-        formula="√Brier",
+        "The L2 norm of the gradient of the loss with respect to the logits.",
+        formula=f"√Σ g², the square root of the Brier score of the token; {GRADIENT}",
+        how_to_read="How hard the token pulls at the model in training.",
         command=OBJECTIVES,
     ),
     number(
         "gradient_linf",
-        "The largest entry of the gradient of the loss for the logits.",
-        formula="1 − p",
+        "The largest entry of the gradient of the loss with respect to the logits.",
+        formula=f"max |g| = 1 − p of the token; {GRADIENT}",
+        how_to_read="How hard the token pulls at the model in training.",
         command=OBJECTIVES,
     ),
     number(
         "gradient_l2_smoothed_torch",
-        "The L2 norm of the gradient of torch's smoothed loss for the logits.",
-        formula="√Σ (p − q)², with q = 1 − ε + ε/V on the token and ε/V elsewhere",
+        "The L2 norm of the gradient of torch's smoothed loss with respect to the logits.",
+        formula="√Σ (p − q)² over the V vocabulary entries, with q = 1 − ε + ε/V on the token and ε/V elsewhere",
+        how_to_read="How hard the token pulls at the model in training.",
         command=SMOOTHING,
     ),
     number(
@@ -128,22 +133,28 @@ NUMBERS = (
     number(
         "entries_lost_share",
         "The share of the gradient's entries that float16 rounds to 0.",
-        formula="entries with scale · |g| ≤ 2^−25 / all entries, g the logits' gradient of a mean loss over "
-        "--batch-tokens tokens",
-        how_to_read="l1_lost_share says what they weigh: many lost entries can carry almost nothing. Counted from the "
-        "histogram, within 0.25 to 2 %.",
+        formula="entries with scale · |g| ≤ 2^−25 / all entries, g the gradient with respect to the logits of a mean "
+        "loss over --batch-tokens tokens",
+        unit="share of the entries",
+        how_to_read="l1_lost_share says what they weigh: many lost entries can carry almost nothing. The tokens' own "
+        "entries are counted one by one, all others from the histogram in bins of 0.1 decades: within 0.25 to 2 % of "
+        "what casting every entry gives, not exact.",
         command=OBJECTIVES,
     ),
     number(
         "l1_lost_share",
         "The share of the gradient's L1 norm that float16 rounds to 0.",
-        formula="Σ lost |g| / Σ |g|",
+        formula="Σ |g| of the entries that become 0 / Σ |g| of all",
+        unit="share of the gradient",
+        how_to_read="Above 0.001 a loss scale is worth having: see recommended_loss_scale.",
         command=OBJECTIVES,
     ),
     number(
         "l2_lost",
         "The relative L2 error of the gradient in float16.",
-        formula="√(Σ lost g² / Σ g²)",
+        formula="√(Σ g² of the entries that become 0 / Σ g² of all)",
+        unit="ratio",
+        how_to_read="0.01: the gradient that float16 keeps is 1 % off.",
         command=OBJECTIVES,
     ),
     number(
@@ -151,6 +162,7 @@ NUMBERS = (
         "The least loss scale with which float16 keeps the gradient of the logits.",
         formula="the least power of two that loses under 1e-3 of Σ |g| and keeps the largest entry 16 times below "
         "65,504",
+        unit="factor",
         how_to_read="A lower bound: activations and weights deeper in the model can underflow first.",
         command=OBJECTIVES,
         aliases=("recommended_scale", "half_precision"),

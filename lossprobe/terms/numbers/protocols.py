@@ -1,11 +1,10 @@
-"""The numbers of `perplexity --protocol` and `selfcheck`."""
+"""What other tools print: the numbers of `perplexity --protocol`."""
 
 from __future__ import annotations
 
 from lossprobe.terms.term import number
 
 PROTOCOL = "lossprobe perplexity MODEL TEXT --protocol all"
-SELFCHECK = "lossprobe selfcheck MODEL TEXT"
 
 NUMBERS = (
     number(
@@ -13,20 +12,25 @@ NUMBERS = (
         "The validation loss that a trainer would log (FundamentaLLM, nanoGPT).",
         formula="mean loss over full windows of one stream without BOS",
         unit="nats per token",
+        how_to_read="Lower is better. Comparable with the log of a trainer that evaluates in the same way, not with "
+        "nll.",
+        source="FundamentaLLM, val_loss of train; nanoGPT, estimate_loss",
         command=PROTOCOL,
     ),
     number(
         "mean_perplexity",
         "The mean of the documents' perplexities, as evaluate prints it.",
         formula="mean over documents of exp(mean loss of the document)",
-        how_to_read="Ruled by short hard documents; no corpus perplexity.",
+        unit="mean over documents",
+        how_to_read="A few short hard documents decide it; it is not the perplexity of the whole text.",
         source="evaluate, metric perplexity",
         command=PROTOCOL,
     ),
     number(
         "perplexity_error",
         "The ± that llama-perplexity prints beside its perplexity.",
-        formula="PPL · √(variance of the loss / (n − 1)) over n tokens",
+        formula="PPL · √(variance of the loss / (n − 1)) over n tokens, PPL being the perplexity",
+        unit="± of independent tokens",
         how_to_read="Far too small, since it takes tokens as independent. Use the interval of perplexity.",
         source="llama.cpp, llama-perplexity",
         command="lossprobe perplexity MODEL TEXT --protocol llama.cpp",
@@ -35,12 +39,17 @@ NUMBERS = (
         "perplexity_corrected",
         "The perplexity of the loop in transformers' documentation, were every token to weigh the same.",
         formula="exp(mean loss)",
+        unit="per token",
+        how_to_read="Its difference from perplexity is what the weights of the loop change.",
+        source="transformers, documentation on perplexity",
         command="lossprobe perplexity MODEL TEXT --protocol transformers",
     ),
     number(
         "character_perplexity",
         "The perplexity per Unicode code point.",
         formula="exp(Σ loss / code points)",
+        unit="per character",
+        how_to_read="Comparable between tokenizers.",
         command=PROTOCOL,
     ),
     number(
@@ -48,6 +57,7 @@ NUMBERS = (
         "The log-probability of the whole text.",
         formula="−Σ loss",
         unit="nats",
+        how_to_read="Higher is better. It grows with the text: compare it on one text only.",
         source="lm-eval, loglikelihood_rolling",
         command=PROTOCOL,
     ),
@@ -57,14 +67,5 @@ NUMBERS = (
         unit="tokens",
         how_to_read="More context makes the same model look better: a reason why two tools disagree.",
         command=PROTOCOL,
-    ),
-    number(
-        "largest_nats",
-        "The largest change of any token's loss when a setting is changed.",
-        unit="nats",
-        how_to_read="Of settings that must not matter it stays below largest_limit_nats (10⁻³ in float32, 0.5 in half "
-        "precision), and the mean change below limit_nats (10⁻⁵, 5·10⁻³); else the invariant is broken: exit code 10.",
-        command=SELFCHECK,
-        aliases=("limit_nats", "largest_limit_nats"),
     ),
 )

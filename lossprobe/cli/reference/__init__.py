@@ -1,0 +1,1 @@
+"""The generated parts of docs/pages/reference: options, numbers, columns, codes, ids, protocols, metrics, JSON keys."""
