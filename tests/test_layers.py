@@ -36,9 +36,10 @@ ALLOWED = {
     "plan": {"errors", "units", "options", "checkpoint.interface"},
     "scoring": WORDS | {"checkpoint.interface", "plan"},
     "run": WORDS | {"plan"},
+    "analysis.options": {"options"},
     "analysis.stats": {"errors", "units"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
-    "analysis": {"errors", "units", "text", "plan", "run"},
+    "analysis": {"errors", "units", "options", "text", "plan", "run"},
     "passes": {
         "errors", "units", "text", "checkpoint.interface", "checkpoint.retokenized", "checkpoint.deferred",
         "checkpoint.spec", "plan", "scoring", "run", "analysis",

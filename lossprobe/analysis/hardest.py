@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from lossprobe.analysis.options import HardestOptions
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
 from lossprobe.analysis.rows.texts import DocumentTexts, Surroundings, Vocabulary, load_vocabulary, surroundings
 from lossprobe.analysis.rows.token_classes import class_source
 from lossprobe.run.reader import Run
 from lossprobe.units import plural, visible, visible_bytes
 
-GROUPS = ("token", "type", "document", "class")
-MIN_COUNT = 5
 AROUND_BYTES = 32
 
 
@@ -41,12 +40,14 @@ class Hardest:
     finding: str
 
 
-def find_hardest(run: Run, by: str = "token", top: int = 20, min_count: int = MIN_COUNT) -> Hardest:
+def find_hardest(
+    run: Run, by: str = HardestOptions.by, top: int = HardestOptions.top, min_count: int = HardestOptions.min_count
+) -> Hardest:
     """Return the `top` hardest tokens, types, documents, or all classes.
 
     Args:
         run: the run.
-        by: one of `GROUPS`.
+        by: one of `HARDEST_BY` of `analysis.options`.
         top: rows to return (types: this many by total and this many by mean).
         min_count: fewest occurrences of a type in the ranking by mean.
     """

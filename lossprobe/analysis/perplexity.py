@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lossprobe.analysis.options import PerplexityOptions
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_byte, why_not_per_word
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
 from lossprobe.analysis.rows.fields import field_source
@@ -128,7 +129,7 @@ class Perplexity:
         )
 
 
-def measure_perplexity(run: Run, by: str | None = None) -> Perplexity:
+def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perplexity:
     """Return the headline numbers of a run, and the same for groups of documents.
 
     Args:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from lossprobe.analysis.options import PositionOptions
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, around
@@ -17,7 +18,6 @@ from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
 
 AXES = {"context": ("context", "context"), "document-position": ("position", "token")}  # column here, column stored
-BINS = ("geometric", "every")
 EARLY, LATE = 50, 500
 EARLY_HALF_WIDTH, LATE_HALF_WIDTH = 5, 50
 STEPS_PER_OCTAVE = 4
@@ -76,7 +76,7 @@ class PositionLosses:
         return f"{text}; loss50_minus_loss500 {gain}"
 
 
-def measure_positions(run: Run, by: str = "context", bins: str = "geometric") -> PositionLosses:
+def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = PositionOptions.bins) -> PositionLosses:
     """Return mean loss by position.
 
     Args:

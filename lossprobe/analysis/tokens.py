@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 import pyarrow as pa
 
+from lossprobe.analysis.options import TokenOptions
 from lossprobe.analysis.rows.filters import where_sql
 from lossprobe.analysis.rows.ranked_values import ranked_batches, values_at
 from lossprobe.analysis.rows.texts import DocumentTexts, Vocabulary, load_vocabulary
@@ -65,7 +66,7 @@ class TokenLosses:
         return ()
 
 
-def measure_tokens(run: Run, where: Sequence[str] = (), rows: int = 20) -> TokenLosses:
+def measure_tokens(run: Run, where: Sequence[str] = TokenOptions.where, rows: int = TokenOptions.rows) -> TokenLosses:
     """Return how the losses of the tokens that meet every condition are spread, with the first rows.
 
     Raises:

@@ -12,7 +12,8 @@ from click.core import ParameterSource
 
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.cli.inputs import protect_files
-from lossprobe.cli.options import Command, click_type, gather
+from lossprobe.cli.options import Command, gather
+from lossprobe.cli.values import click_type
 from lossprobe.options.declare import options_of
 
 if TYPE_CHECKING:

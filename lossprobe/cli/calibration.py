@@ -7,18 +7,21 @@ from typing import Any
 
 import click
 
-from lossprobe.cli.options import Outputs, Real, Scoring, ViewCommand, scoring_options, sources_argument, view_options
+from lossprobe.analysis.options import CalibrationOptions
+from lossprobe.cli.options import (
+    Outputs,
+    Scoring,
+    ViewCommand,
+    declared_options,
+    scoring_options,
+    sources_argument,
+    view_options,
+)
 
 
 @click.command(cls=ViewCommand, short_help="How far the probabilities can be trusted; models side by side.")
 @sources_argument
-@click.option("--by", metavar="FIELD|document|context|class|frequency",
-              help="The same for slices: a JSONL field, documents, amount of context, or kind and frequency of the "
-              "first choice.")  # fmt: skip
-@click.option("--smoothing", type=Real(0, 1, max_open=True), metavar="EPS",
-              help="Label smoothing that the models after the first had in training, for the bound.")  # fmt: skip
-@click.option("--allow-different", is_flag=True,
-              help="Put runs side by side although text, tokenizer, windows or BOS differ.")  # fmt: skip
+@declared_options(CalibrationOptions)
 @view_options
 @scoring_options
 def calibration(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **choices: Any) -> None:

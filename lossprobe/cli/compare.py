@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossprobe.cli.options import COUNT, Outputs, Scoring, ViewCommand, scoring_options, view_options
+from lossprobe.analysis.options import CompareOptions
+from lossprobe.cli.options import Outputs, Scoring, ViewCommand, declared_options, scoring_options, view_options
 from lossprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,16 +17,13 @@ if TYPE_CHECKING:
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KnownText
 
-BY_HELP = "Where they differ: tokens, vocabulary entries, documents, context, kinds of token, or a JSONL field."
 KL_HELP = "Both models in one pass: KL divergence and agreement of the whole distributions (needs TEXT)."
 
 
 @click.command(cls=ViewCommand, short_help="Two models on one text: how much they differ, and where.")
 @click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="A B [TEXT]")
-@click.option("--by", metavar="token|type|document|context|class|FIELD", default="token", help=BY_HELP)
-@click.option("--top", type=COUNT, default=10, help="How many of the largest changes.")
+@declared_options(CompareOptions)
 @click.option("--kl", is_flag=True, help=KL_HELP)
-@click.option("--allow-different", is_flag=True, help="Compare although windows or BOS differ.")
 @view_options
 @scoring_options
 def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **choices: Any) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 
 import click
 
+from lossprobe.cli.options import json_option
 from lossprobe.cli.wording import with_options
 from lossprobe.errors import EXIT_CODES, UsageError
 from lossprobe.terms.catalogue import all_terms, find_terms, nearest_names
@@ -21,7 +22,7 @@ MARGIN = 15
 
 @click.command(short_help="What a number, column, exit code or error id means.")
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def explain(name: str | None, as_json: bool) -> None:
     """Say what a number, column, exit code, error id, protocol or audit metric means.
 

@@ -6,16 +6,21 @@ from pathlib import Path
 
 import click
 
-from lossprobe.cli.options import COUNT, Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
+from lossprobe.analysis.options import HardestOptions
+from lossprobe.cli.options import (
+    Outputs,
+    Scoring,
+    ViewCommand,
+    declared_options,
+    scoring_options,
+    source_argument,
+    view_options,
+)
 
 
 @click.command(cls=ViewCommand, short_help="The hardest tokens, entries, documents and classes.")
 @source_argument
-@click.option("--by", type=click.Choice(["token", "type", "document", "class"]), default="token",
-              help="Single tokens, vocabulary entries, documents, or kinds of token.")  # fmt: skip
-@click.option("--top", type=COUNT, default=20, help="How many.")
-@click.option("--min-count", type=COUNT, default=5,
-              help="Fewest occurrences of an entry in the ranking by mean (--by type).")  # fmt: skip
+@declared_options(HardestOptions)
 @view_options
 @scoring_options
 def hardest(sources: tuple[Path, ...], by: str, top: int, min_count: int, outputs: Outputs, scoring: Scoring) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lossprobe.checkpoint.options import LoadOptions
-from lossprobe.cli.options import declared_option
+from lossprobe.cli.options import declared_option, json_option
 from lossprobe.cli.wording import with_options
 
 HEADS = {
@@ -31,7 +31,7 @@ BATCHES = {
 @declared_option("dtype", LoadOptions)
 @declared_option("tokenizer", LoadOptions)
 @declared_option("ignore_config", LoadOptions)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def inspect(
     checkpoint: Path, dtype: str, tokenizer: Path | None, ignore_config: tuple[str, ...], as_json: bool
 ) -> None:

@@ -7,7 +7,6 @@ What the options of a pass take and mean is declared where their values are held
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,9 +16,10 @@ import click
 from click.core import ParameterSource
 
 from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.cli.values import BatchSize, click_type
 from lossprobe.errors import UsageError
 from lossprobe.options.declare import Option, default_of, options_of
-from lossprobe.options.kinds import Choice, File, Flag, Kind, Number, Words
+from lossprobe.options.kinds import Counts, Flag, Number, Words
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.options import TextOptions
 from lossprobe.units import visible
@@ -60,43 +60,6 @@ class Outputs:
                 "output.two_results",
                 "--csv -, --plot -, --json, --markdown and --table: only one of them can have standard output",
             )
-
-
-class Count(click.IntRange):
-    """A positive number below what any text needs: libraries count in 64 bits, and fail in their own words."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number."""
-        number = int(super().convert(value, param, ctx))
-        if number > 1 << 40:
-            self.fail(f"{visible(str(value), 40)} is more than {1 << 40:,}", param, ctx)
-        return number
-
-
-class Real(click.FloatRange):
-    """A number in a range: click lets "nan" pass, with which every comparison is false."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number."""
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is no finite number", param, ctx)
-        return number
-
-
-COUNT = Count(min=1)
-
-
-class BatchSize(click.ParamType[int | None]):
-    """A positive number, or `auto` (None)."""
-
-    name = "integer|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Return the number, or None for `auto`."""
-        if value == "auto" or value is None:
-            return None
-        return int(COUNT.convert(value, param, ctx))
 
 
 class ViewCommand(click.Command):
@@ -149,6 +112,8 @@ def declared_option(name: str, holder: type[Any]) -> Callable[[Command], Command
     if isinstance(declared.kind, Flag):
         return click.option(*names, is_flag=True, help=declared.help)
     more: dict[str, Any] = {"type": click_type(declared.kind), "help": declared.help, "metavar": declared.metavar}
+    if isinstance(declared.kind, Counts):
+        default = ",".join(map(str, default))  # as it is written
     if isinstance(declared.kind, Words):
         return click.option(*names, multiple=True, **more)
     return click.option(*names, default="auto" if isinstance(more["type"], BatchSize) else default, **more)
@@ -159,28 +124,24 @@ def argument_of(name: str, declared: Option) -> str:
     return (declared.switch or name).replace("-", "_")
 
 
-def click_type(kind: Kind) -> click.ParamType[Any] | None:
-    """Return the values that an option takes as click has them; None for any text."""
-    match kind:
-        case Number(word="auto"):
-            return BatchSize()
-        case Number(whole=True):
-            return Count(min=int(kind.low))
-        case Number():
-            return Real(kind.low, kind.high)
-        case Choice():
-            return click.Choice(kind.words)
-        case File():
-            return click.Path(path_type=Path, exists=True)
-        case _:
-            return None
+def declared_options(holder: type[Any]) -> Callable[[Command], Command]:
+    """Return what adds every declared option of a dataclass to a command, each as an argument of its own."""
+
+    def added(command: Command) -> Command:
+        for name in reversed(options_of(holder)):
+            command = declared_option(name, holder)(command)
+        return command
+
+    return added
 
 
 def scoring_options(command: Command) -> Command:
     """Add the options of the pass; the command gets them as one `scoring` argument."""
     folder = click.Path(path_type=Path)
     options = {
-        "desmooth": click.option("--desmooth", type=Real(0, 1, max_open=True), metavar="EPS", help=DESMOOTH_HELP),
+        "desmooth": click.option(
+            "--desmooth", type=click_type(Number(0, 1, below=True)), metavar="EPS", help=DESMOOTH_HELP
+        ),
         "output": click.option(
             "-o", "--output", type=folder, metavar="RUN", help="Run directory.  [default: in .lossprobe/]"
         ),
@@ -226,6 +187,11 @@ def view_options(command: Command) -> Command:
         ),
     )
     return gather(command, options, Outputs, "outputs")
+
+
+def json_option(command: Command) -> Command:
+    """Add `--json` to a command that is no view."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
 
 
 def source_argument(command: Command) -> Command:

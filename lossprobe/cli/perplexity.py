@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
+from lossprobe.analysis.options import PerplexityOptions
+from lossprobe.cli.options import (
+    Outputs,
+    Scoring,
+    ViewCommand,
+    declared_options,
+    scoring_options,
+    source_argument,
+    view_options,
+)
 from lossprobe.errors import UsageError
 from lossprobe.plan.protocols import PROTOCOLS
 
@@ -15,7 +24,7 @@ PROTOCOL_HELP = "Score the tokens that another tool scores, with its windows and
 
 @click.command(cls=ViewCommand, short_help="Perplexity and bits, with intervals and coverage.")
 @source_argument
-@click.option("--by", metavar="document|FIELD", help="The same for every document, or every value of a JSONL field.")
+@declared_options(PerplexityOptions)
 @click.option("--protocol", type=click.Choice(["all", *PROTOCOLS]), help=PROTOCOL_HELP)
 @view_options
 @scoring_options

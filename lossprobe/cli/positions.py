@@ -6,15 +6,21 @@ from pathlib import Path
 
 import click
 
-from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
+from lossprobe.analysis.options import PositionOptions
+from lossprobe.cli.options import (
+    Outputs,
+    Scoring,
+    ViewCommand,
+    declared_options,
+    scoring_options,
+    source_argument,
+    view_options,
+)
 
 
 @click.command(cls=ViewCommand, short_help="Mean loss by the amount of context a token had.")
 @source_argument
-@click.option("--by", type=click.Choice(["context", "document-position"]), default="context",
-              help="Tokens seen before predicting, or the place in the document.")  # fmt: skip
-@click.option("--bins", type=click.Choice(["geometric", "every"]), default="geometric",
-              help="1, 2-3, 4-7, ... or every position.")  # fmt: skip
+@declared_options(PositionOptions)
 @view_options
 @scoring_options
 def positions(sources: tuple[Path, ...], by: str, bins: str, outputs: Outputs, scoring: Scoring) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lossprobe.cli.options import Count, Outputs, Scoring, ViewCommand, scoring_options, view_options
+from lossprobe.analysis.options import SelfCheckOptions
+from lossprobe.cli.options import Outputs, Scoring, ViewCommand, declared_options, scoring_options, view_options
 from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.command(cls=ViewCommand, short_help="Does the number depend on what should not matter?")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEXT...")
-@click.option("--tokens", type=Count(min=2), default=4096, help="Tokens of the text to check on.")
+@declared_options(SelfCheckOptions)
 @view_options
 @scoring_options
 def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: Outputs, scoring: Scoring) -> None:

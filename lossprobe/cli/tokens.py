@@ -6,15 +6,21 @@ from pathlib import Path
 
 import click
 
-from lossprobe.cli.options import COUNT, Outputs, Scoring, ViewCommand, scoring_options, source_argument, view_options
+from lossprobe.analysis.options import TokenOptions
+from lossprobe.cli.options import (
+    Outputs,
+    Scoring,
+    ViewCommand,
+    declared_options,
+    scoring_options,
+    source_argument,
+    view_options,
+)
 
 
 @click.command(cls=ViewCommand, short_help="Every token with its text, context, loss, rank and entropy.")
 @source_argument
-@click.option(
-    "--where", multiple=True, metavar="CONDITION", help='Only rows that meet it, such as "loss > 5 and context < 32".'
-)
-@click.option("--rows", type=COUNT, default=20, help="Rows of the terminal table.")
+@declared_options(TokenOptions)
 @view_options
 @scoring_options
 def tokens(sources: tuple[Path, ...], where: tuple[str, ...], rows: int, outputs: Outputs, scoring: Scoring) -> None:

@@ -55,6 +55,7 @@ class Number:
     Attributes:
         low, high: the limits.
         inside: neither of them is allowed.
+        below: the upper one is not allowed.
         whole: whole numbers only.
         word: text that stands for None, such as "auto"; "" for no such text.
     """
@@ -62,6 +63,7 @@ class Number:
     low: float = -math.inf
     high: float = math.inf
     inside: bool = False
+    below: bool = False
     whole: bool = False
     word: str = ""
 
@@ -86,14 +88,36 @@ class Number:
     def _holds(self, value: int | float) -> bool:
         if abs(value) > MAX_INTEGER and isinstance(value, int):
             return False
-        return self.low < value < self.high if self.inside else self.low <= value <= self.high
+        if value in (self.low, self.high):
+            return not self.inside and not (self.below and value == self.high)
+        return self.low < value < self.high
 
     def _rule(self) -> str:
         if math.isinf(self.high):
             return "a finite number" if math.isinf(self.low) else f"a finite number, at least {self.low:g}"
-        edges = ", neither included" if self.inside else ""
+        edges = ", neither included" if self.inside else ", the latter not included" if self.below else ""
         shown = [f"{limit:g}" if abs(limit) < 1e6 else str(limit) for limit in (self.low, self.high)]
         return f"between {shown[0]} and {shown[1]}{edges}"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Positive whole numbers; repeated ones count once."""
+
+    def read(self, value: object) -> tuple[int, ...]:
+        """Return the numbers in the order given."""
+        if not isinstance(value, list | tuple):
+            raise BadValueError(f"must be a list of whole numbers, not {name_of(value)}")
+        if not all(isinstance(each, int) and not isinstance(each, bool) and 1 <= each <= MAX_COUNT for each in value):
+            raise BadValueError(f"must be whole numbers between 1 and {MAX_COUNT}")
+        return tuple(dict.fromkeys(value))
+
+    def from_text(self, text: str) -> object:
+        """Return the numbers that a text spells with commas between them, or the text."""
+        try:
+            return [int(part) for part in text.split(",")]
+        except ValueError:
+            return text
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 
+from lossprobe.analysis.options import SelfCheckOptions
 from lossprobe.analysis.selfcheck import EXACT, HALF, ROUNDING, Losses, SelfCheck, Variant, judge_variants
 from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import PADDED, Checkpoint, InPieces, LeftPadding, Tokenizer, Tokens
@@ -22,7 +23,6 @@ from lossprobe.scoring.scorer import PassOptions, score_part
 from lossprobe.text.documents import Document, Source
 from lossprobe.units import format_count, plural
 
-SAMPLE_TOKENS = 4096
 DTYPES = ("float32", "bfloat16", "float16")
 WHOLE_BYTES = 1 << 20  # of a long document that are tokenized whole as well
 LOOKED_THROUGH = 10_000  # documents, for one that long
@@ -89,7 +89,7 @@ def run_selfcheck(
     options: ScoreOptions | None = None,
     *,
     reopen: Reopen | None = None,
-    tokens: int = SAMPLE_TOKENS,
+    tokens: int = SelfCheckOptions.tokens,
     progress: Progress | None = None,
 ) -> tuple[Run, SelfCheck]:
     """Return the run of a sample of a text, and what moved its losses when the same was done in other ways.

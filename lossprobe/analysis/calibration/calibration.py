@@ -13,6 +13,7 @@ from lossprobe.analysis.calibration.slices import calibrate_slices
 from lossprobe.analysis.calibration.smoothing import MeasuredModel, SmoothingPanel, compare_models
 from lossprobe.analysis.calibration.temperature import Temperature, fit_temperature, tempered_rows
 from lossprobe.analysis.calibration.temperature_fit import Sample, read_sample
+from lossprobe.analysis.options import CalibrationOptions
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.same_tokens import differing, refuse_different, same_tokens
 from lossprobe.analysis.stats.interval import Interval
@@ -103,7 +104,11 @@ class Calibration:
 
 
 def measure_calibration(
-    runs: Sequence[Run], by: str | None = None, *, smoothing: float | None = None, allow_different: bool = False
+    runs: Sequence[Run],
+    by: str | None = CalibrationOptions.by,
+    *,
+    smoothing: float | None = CalibrationOptions.smoothing,
+    allow_different: bool = CalibrationOptions.allow_different,
 ) -> Calibration:
     """Return the calibration of one or several runs of the same text.
 

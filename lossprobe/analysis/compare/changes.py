@@ -12,6 +12,7 @@ import pandas as pd
 
 from lossprobe.analysis.compare.changed_slices import ChangedSlices, changed_slices
 from lossprobe.analysis.compare.changed_tokens import changed_tokens
+from lossprobe.analysis.options import CompareOptions
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.differences import TESTED_CLUSTERS, TRANSITION_RULE
 from lossprobe.analysis.rows.same_tokens import differing
@@ -20,7 +21,6 @@ from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
 
-GROUPS = ("token", "type", "document", "context", "class")  # of `by`; any other is a field
 UNRANKED = ("context", "class")  # few slices, in an order of their own
 COLUMNS = (
     "group", "tokens", "clusters", "mean_difference_nats", "low", "high", "contribution_nats", "p_value", "p_holm",
@@ -73,13 +73,13 @@ class Changes:
     finding: str
 
 
-def find_changes(first: Run, second: Run, by: str = "token", top: int = 20) -> Changes:
+def find_changes(first: Run, second: Run, by: str = CompareOptions.by, top: int = CompareOptions.top) -> Changes:
     """Return what changed between two runs of the same tokens; see `same_tokens.same_tokens`.
 
     Args:
         first: the run to compare with; texts, contexts, classes and clusters are taken from it.
         second: the other run.
-        by: one of `GROUPS`, or a field of the JSONL records.
+        by: one of `CHANGES_BY` of `analysis.options`, or a field of the JSONL records.
         top: rows to return (by token: this many for the worse and this many for the better; context, class: all).
 
     Raises:

@@ -11,6 +11,7 @@ from lossprobe.analysis.compare.byte_pairs import compare_bytes
 from lossprobe.analysis.compare.changes import Changes, find_changes
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.compare.tokens import TokenComparison, compare_runs
+from lossprobe.analysis.options import CompareOptions
 from lossprobe.analysis.rows.same_tokens import refuse_different, same_tokenizer, same_tokens
 from lossprobe.run.reader import Run
 
@@ -47,7 +48,14 @@ class Comparison:
         return replace(self, divergence=divergence, notes=notes)
 
 
-def compare(first: Run, second: Run, by: str = "token", top: int = 20, *, allow_different: bool = False) -> Comparison:
+def compare(
+    first: Run,
+    second: Run,
+    by: str = CompareOptions.by,
+    top: int = CompareOptions.top,
+    *,
+    allow_different: bool = CompareOptions.allow_different,
+) -> Comparison:
     """Return how two runs of one text differ.
 
     Args:

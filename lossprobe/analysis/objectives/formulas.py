@@ -14,8 +14,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from lossprobe.analysis.options import where_option
 from lossprobe.analysis.rows.filters import where_sql
 from lossprobe.errors import UsageError
+from lossprobe.options.declare import option, options_of
+from lossprobe.options.kinds import MAX_COUNT, Counts, Flag, Number
 
 BATCH_TOKENS = 2048  # two windows of 1,024 tokens: a common batch of one device
 
@@ -31,31 +34,39 @@ class ObjectiveOptions:
         z_weight: α of the z-loss, at least 0.
         micro_batch: windows per micro-batch, each at least 1.
         batch_tokens: tokens of a batch under a mean loss, for float16, at least 1.
-        where: conditions that rows must meet, all of them; see `filters.where_sql`.
+        where: conditions that tokens must meet; see `filters.where_sql`.
         full_windows: only rows of windows that hold as many input tokens as the context allows.
 
     Raises:
         UsageError: a number out of its range, or a condition that cannot be read.
     """
 
-    smoothing: float = 0.1
-    focal: float = 2.0
-    margin: float = 1.0
-    z_weight: float = 1e-4
-    micro_batch: tuple[int, ...] = (1, 8)
-    batch_tokens: int = BATCH_TOKENS
-    where: tuple[str, ...] = ()
-    full_windows: bool = False
+    smoothing: float = option(0.1, Number(0, 1), "Label smoothing, in both conventions.", metavar="EPS")
+    focal: float = option(2.0, Number(0), "Focal loss.", metavar="GAMMA")
+    margin: float = option(
+        1.0, Number(0), "Ranking loss: margin that the token must have before the hardest other entry.", metavar="NATS"
+    )
+    z_weight: float = option(1e-4, Number(0), "Weight of the z-loss.", metavar="ALPHA")
+    micro_batch: tuple[int, ...] = option(
+        (1, 8), Counts(), "Windows per micro-batch, for the mean of micro-batch means.", metavar="N[,N...]"
+    )
+    batch_tokens: int = option(
+        BATCH_TOKENS,
+        Number(1, MAX_COUNT, whole=True),
+        "Tokens of a batch under a mean loss, for what float16 gradients lose.",
+        metavar="N",
+    )
+    where: tuple[str, ...] = where_option()
+    full_windows: bool = option(False, Flag(), "Only full windows, as trainers that drop the tail evaluate.")
 
     def __post_init__(self) -> None:
-        numbers = (("smoothing", 1.0), ("focal", math.inf), ("margin", math.inf), ("z_weight", math.inf))
-        for name, most in numbers:
-            value = getattr(self, name)
-            if not (math.isfinite(value) and 0 <= value <= most):
-                within = f"from 0 to {most:g}" if math.isfinite(most) else "of at least 0"
+        for name, declared in options_of(ObjectiveOptions).items():
+            kind, value = declared.kind, getattr(self, name)
+            if isinstance(kind, Number) and not (math.isfinite(value) and kind.low <= value <= kind.high):
+                within = f"from {kind.low:g} to {kind.high:.12g}" if math.isfinite(kind.high) else "of at least 0"
                 raise UsageError("objectives.range", f"{name} {value}: must be a number {within}")
-        if min((*self.micro_batch, self.batch_tokens)) < 1:
-            raise UsageError("objectives.range", "windows of a micro-batch and tokens of a batch must be at least 1")
+        if min(self.micro_batch, default=1) < 1:
+            raise UsageError("objectives.range", "windows of a micro-batch must be at least 1")
         where_sql(self.where)
 
     @property

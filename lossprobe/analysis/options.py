@@ -1,0 +1,138 @@
+"""What a user may choose in each view, declared once: the command line and the functions of the views read it here.
+
+The choices of `objectives` are in `analysis.objectives.formulas`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lossprobe.options.declare import option
+from lossprobe.options.kinds import MAX_COUNT, Choice, Flag, Number, Text, Words
+
+COUNT = Number(1, MAX_COUNT, whole=True)
+HARDEST_BY = ("token", "type", "document", "class")
+CHANGES_BY = ("token", "type", "document", "context", "class")  # any other is a field of the JSONL records
+SLICES_BY = ("document", "context", "class", "frequency")  # likewise
+
+
+def where_option() -> Any:
+    """Return the field of the conditions that tokens must meet, all of them; see `rows.filters.where_sql`."""
+    return option((), Words(), 'Only tokens that meet it, such as "loss > 5 and context < 32".', metavar="CONDITION")
+
+
+@dataclass(frozen=True)
+class TokenOptions:
+    """The choices of `tokens`.
+
+    Attributes:
+        where: conditions that tokens must meet.
+        rows: rows of the table.
+    """
+
+    where: tuple[str, ...] = where_option()
+    rows: int = option(20, COUNT, "Rows of the terminal table.")
+
+
+@dataclass(frozen=True)
+class PositionOptions:
+    """The choices of `positions`.
+
+    Attributes:
+        by: what a position is.
+        bins: which positions share a row.
+    """
+
+    by: str = option(
+        "context",
+        Choice(("context", "document-position")),
+        "Tokens seen before predicting, or the place in the document.",
+    )
+    bins: str = option("geometric", Choice(("geometric", "every")), "1, 2-3, 4-7, ... or every position.")
+
+
+@dataclass(frozen=True)
+class HardestOptions:
+    """The choices of `hardest`.
+
+    Attributes:
+        by: what is ranked.
+        top: rows (by type: this many by total and this many by mean).
+        min_count: fewest occurrences of a vocabulary entry in the ranking by mean.
+    """
+
+    by: str = option("token", Choice(HARDEST_BY), "Single tokens, vocabulary entries, documents, or kinds of token.")
+    top: int = option(20, COUNT, "How many.")
+    min_count: int = option(5, COUNT, "Fewest occurrences of an entry in the ranking by mean (--by type).")
+
+
+@dataclass(frozen=True)
+class PerplexityOptions:
+    """The choices of `perplexity`.
+
+    Attributes:
+        by: groups of documents; None for none.
+    """
+
+    by: str | None = option(
+        None, Text(), "The same for every document, or every value of a JSONL field.", metavar="document|FIELD"
+    )
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """The choices of `calibration`.
+
+    Attributes:
+        by: slices of the tokens; None for none.
+        smoothing: ε that the models after the first were trained with; None to go by what their predictions show.
+        allow_different: put runs side by side that cannot be compared token by token.
+    """
+
+    by: str | None = option(
+        None,
+        Text(),
+        "The same for slices: a JSONL field, documents, amount of context, or kind and frequency of the first choice.",
+        metavar="|".join(("FIELD", *SLICES_BY)),
+    )
+    smoothing: float | None = option(
+        None,
+        Number(0, 1, below=True),
+        "Label smoothing that the models after the first had in training, for the bound.",
+        metavar="EPS",
+    )
+    allow_different: bool = option(
+        False, Flag(), "Put runs side by side although text, tokenizer, windows or BOS differ."
+    )
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The choices of `compare`.
+
+    Attributes:
+        by: slices of the changes; unused for different tokens.
+        top: rows of the changes.
+        allow_different: compare runs whose numbers say less side by side.
+    """
+
+    by: str = option(
+        "token",
+        Text(),
+        "Where they differ: tokens, vocabulary entries, documents, context, kinds of token, or a JSONL field.",
+        metavar="|".join((*CHANGES_BY, "FIELD")),
+    )
+    top: int = option(10, COUNT, "How many of the largest changes.")
+    allow_different: bool = option(False, Flag(), "Compare although windows or BOS differ.")
+
+
+@dataclass(frozen=True)
+class SelfCheckOptions:
+    """The choices of `selfcheck`.
+
+    Attributes:
+        tokens: tokens of the sample that is scored again and again.
+    """
+
+    tokens: int = option(4096, Number(2, MAX_COUNT, whole=True), "Tokens of the text to check on.")

@@ -1,0 +1,83 @@
+"""The values that options take, as click has them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lossprobe.options.kinds import BadValueError, Choice, Counts, File, Kind, Number
+from lossprobe.units import visible
+
+
+class Count(click.IntRange):
+    """A positive number below what any text needs: libraries count in 64 bits, and fail in their own words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        number = int(super().convert(value, param, ctx))
+        if number > 1 << 40:
+            self.fail(f"{visible(str(value), 40)} is more than {1 << 40:,}", param, ctx)
+        return number
+
+
+class Real(click.FloatRange):
+    """A number in a range: click lets "nan" pass, with which every comparison is false."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
+
+
+COUNT = Count(min=1)
+
+
+class BatchSize(click.ParamType[int | None]):
+    """A positive number, or `auto` (None)."""
+
+    name = "integer|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Return the number, or None for `auto`."""
+        if value == "auto" or value is None:
+            return None
+        return int(COUNT.convert(value, param, ctx))
+
+
+class CountList(click.ParamType[tuple[int, ...]]):
+    """Positive whole numbers with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Return the numbers in the order given; repeated ones count once."""
+        kind = Counts()
+        try:
+            return kind.read(value if isinstance(value, tuple) else kind.from_text(str(value)))
+        except BadValueError as error:
+            self.fail(f"{visible(str(value), 40)!r} {error}", param, ctx)
+
+
+def click_type(kind: Kind) -> click.ParamType[Any] | None:
+    """Return the values that an option takes as click has them; None for any text."""
+    match kind:
+        case Number(word="auto"):
+            return BatchSize()
+        case Number(whole=True):
+            return Count(min=int(kind.low))
+        case Number():
+            low, high = (limit if math.isfinite(limit) else None for limit in (kind.low, kind.high))
+            return Real(low, high, min_open=kind.inside, max_open=kind.inside or kind.below)
+        case Choice():
+            return click.Choice(kind.words)
+        case Counts():
+            return CountList()
+        case File():
+            return click.Path(path_type=Path, exists=True)
+        case _:
+            return None
