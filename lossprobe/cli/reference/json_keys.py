@@ -17,7 +17,7 @@ from lossprobe.report import views
 ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*)$")
 KINDS = {
     "str": "text", "int": "integer", "float": "number", "bool": "true or false", "pd.DataFrame": "rows",
-    "dict": "object", "list": "list", "tuple": "list",
+    "dict": "object", "list": "list", "tuple": "list", "Interval": "[low, high]",
 }  # fmt: skip
 
 
@@ -87,7 +87,9 @@ def _key(name: str, *, top: bool) -> str:
 def _type(kind: type[Any], name: str) -> str:
     declared = next(str(field.type) for field in dataclasses.fields(kind) if field.name == name)
     words = [word.strip() for word in re.sub(r"\[.*\]", "", declared).split("|")]
-    return " or ".join("null" if word == "None" else KINDS.get(word, "object") for word in words)
+    objects = {field for _, field, _ in _held(kind)}
+    plain = {} if name in objects and "list" not in words else KINDS
+    return " or ".join("null" if word == "None" else plain.get(word, "object") for word in words)
 
 
 def documented(kind: type[Any]) -> dict[tuple[str, ...], str]:
