@@ -54,31 +54,51 @@ WORDS = "dictionary of strings"
 PLANNED = (
     Column("document", "int32", "document number, from 0"),
     Column("token", "int64", "index of the token in its document, from 0, a BOS included"),
-    Column("token_id", "int32", "vocabulary id"),
+    Column("token_id", "int32", "number of the token in the vocabulary"),
     Column("byte_start", "int64", "first byte of the token in its document's UTF-8 bytes"),
     Column("byte_stop", "int64", "end of the token's bytes; spans tile the document"),
-    Column("window", "int32", "window the token was scored in, counted over the run"),
+    Column("window", "int32", "number of the window that the token was scored in, counted over the run"),
     Column("context", "int32", "tokens the model saw before predicting this one, a BOS included"),
     Column(
         "unscored",
         WORDS,
-        "why there is no loss: first_token, special, unknown, masked; with another tool's windows also window_start, "
-        "replaced, context_only, tail, truncated; empty when scored",
+        "why there is no loss: first_token (nothing stands before it), special (a control token), unknown (outside the "
+        "vocabulary), masked; with another tool's windows also window_start, replaced, context_only, tail, truncated; "
+        "empty when scored",
     ),
 )
 
 MEASURED = (
-    Column("loss_nats", "float", "−log p(token)", "nats"),
-    Column("rank", "int32", "vocabulary entries strictly more likely; 0 = the model's first choice"),
-    Column("ties", "int32", "entries exactly as likely as the token, itself included"),
-    Column("entropy_nats", "float", "entropy of the predicted distribution, E[−log p]", "nats"),
+    Column("loss_nats", "float", "loss of the token, −log p(token): 0 where the model was certain of it", "nats"),
+    Column("rank", "int32", "vocabulary entries strictly more likely than the token; 0 = the model's first choice"),
+    Column("ties", "int32", "vocabulary entries exactly as likely as the token, itself included"),
+    Column(
+        "entropy_nats",
+        "float",
+        "entropy of the predicted distribution, E[−log p]: the loss that the model itself expects",
+        "nats",
+    ),
     Column("varentropy", "float", "variance of −log p under the prediction", "nats²"),
     Column("top_id", "int32", "the model's first choice (the lowest id among equals)"),
     Column("top_prob", "float", "probability of the first choice"),
-    Column("margin_nats", "float", "logit of the token minus the best other logit", "nats"),
+    Column(
+        "margin_nats",
+        "float",
+        "logit of the token minus the best other logit; positive where the token is the first choice",
+        "nats",
+    ),
     Column("log_z", "float", "log-sum-exp of the logits (z-loss is its square)", "nats"),
-    Column("uniform_loss_nats", "float", "mean of −log p over the vocabulary (label smoothing)", "nats"),
-    Column("sum_p2", "float", "Σ p² over the vocabulary (Brier score, gradient norm)"),
+    Column(
+        "uniform_loss_nats",
+        "float",
+        "mean of −log p over the vocabulary: what label smoothing adds to the loss",
+        "nats",
+    ),
+    Column(
+        "sum_p2",
+        "float",
+        "Σ p² over the vocabulary: near 1 where the model is sure of one entry (Brier score, gradient norm)",
+    ),
 )
 
 TOKEN_COLUMNS = PLANNED + MEASURED

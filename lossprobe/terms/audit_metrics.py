@@ -32,13 +32,14 @@ TERMS = (
         "quantile",
         "Limits a quantile of the losses, such as quantile = 0.99.",
         "nats",
-        formula="between ranks as numpy interpolates",
+        formula="the loss that this share of the tokens stays below; between ranks as numpy interpolates",
         source="interval: Woodruff 1952, JASA 47, 635-646",
     ),
     metric(
         "share_above",
         "Limits the share of tokens with a loss above nats, such as nats = 10.0.",
         SHARE,
+        formula="tokens with a larger loss / scored tokens",
         how_to_read="Where no document shows such a token, the interval is that of as many independent tokens.",
         source="interval without any such token: Clopper & Pearson 1934",
     ),
@@ -47,5 +48,10 @@ TERMS = (
         "Limits what more context gains, over the documents with tokens at both.",
         "nats per token",
     ),
-    metric("unscored_share", "Limits the share of tokens without a loss (first, special, unknown, masked).", SHARE),
+    metric(
+        "unscored_share",
+        "Limits the share of tokens without a loss (first, special, unknown, masked).",
+        SHARE,
+        formula="tokens without a loss / all tokens",
+    ),
 )

@@ -20,6 +20,7 @@ from lossprobe.terms.error_ids import ERROR_IDS
 from lossprobe.terms.numbers import NUMBERS
 from lossprobe.terms.term import KINDS, Term
 
+TOKENS = "lossprobe tokens --csv"
 STORED = {
     "tokens/*.parquet": TOKEN_COLUMNS,
     "documents.parquet": DOCUMENT_COLUMNS,
@@ -42,7 +43,7 @@ def _stored_columns() -> list[Term]:
     return [
         Term(
             column.name, f"{column.meaning[0].upper()}{column.meaning[1:]}.", "column", unit=column.unit,
-            type=column.kind, stored_in=place,
+            type=column.kind, stored_in=place, command=TOKENS if columns is TOKEN_COLUMNS else "",
         )
         for place, columns in STORED.items()
         for column in columns
@@ -55,7 +56,7 @@ def _exit_codes() -> list[Term]:
     for term in exit_codes.TERMS:
         ids = [error.name for error in ERROR_IDS if str(error.exit_code) == term.name]
         groups = sorted({f"{id.partition('.')[0]}.*" if "." in id else id for id in ids})
-        listed = f"Error ids: {', '.join(groups)}." if groups else ""
+        listed = f"Its error ids: {', '.join(groups)}." if groups else ""
         terms.append(replace(term, how_to_read=" ".join(filter(None, (term.how_to_read, listed)))))
     return terms
 
@@ -74,7 +75,7 @@ def _protocols() -> list[Term]:
 def find_terms(name: str) -> list[Term]:
     """Return the terms of a name as lossprobe prints it, in the order of the kinds; none where nothing has it.
 
-    Case does not matter, nor whether words are joined by `-` or `_`; `error[ID]` finds ID.
+    Case does not matter, nor whether a blank, `-` or `_` stands between words; `error[ID]` finds ID.
 
     >>> [(term.kind, term.name) for term in find_terms("Bits-Per-Byte")]
     [('number', 'bits_per_byte'), ('audit metric', 'bits_per_byte')]
@@ -101,4 +102,4 @@ def normalized(name: str) -> str:
     ('text.utf16', 'lm_eval')
     """
     bare = re.sub(r"^error\[(.*)\]:?$", r"\1", name.strip())
-    return bare.casefold().replace("-", "_")
+    return re.sub(r"[\s-]+", "_", bare.casefold())

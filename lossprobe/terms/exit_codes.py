@@ -8,7 +8,10 @@ from lossprobe.terms.term import Term
 NOTES = {
     0: "Also where a check of an audit is inconclusive and only warns.",
     1: "Never a verdict.",
-    10: "The model is worse than the limit allows, beyond noise.",
+    2: "Nothing was measured. The message names the option or key, and a hint says what to try.",
+    3: "Nothing was measured. The message names the file and what is wrong with it.",
+    4: "Nothing was measured. The message names the file, the line or the share that decided.",
+    10: "audit: the model is worse than the limit allows, beyond noise. selfcheck: the loss moved where it must not.",
     11: "The text cannot tell: the limit lies inside the interval. Use more text.",
 }
 

@@ -41,33 +41,40 @@ REFUSED = {
     "checkpoint.foreign_objects": "A torch file holds objects other than tensors and plain values. → Save the state "
     "dict alone.",
     "checkpoint.hole": f"A safetensors file has bytes that no tensor uses. → {DOWNLOAD}",
-    "checkpoint.json_too_large": "A JSON file of the checkpoint is larger than the limit.",
+    "checkpoint.json_too_large": "A JSON file of the checkpoint is larger than the limit. → Check that it is the file "
+    "that the model was saved with.",
     "checkpoint.link_loop": "A symbolic link leads to itself. → Correct the link.",
     "checkpoint.missing_shard": "A shard that the index names is not there. → Download the missing file.",
     "checkpoint.missing_tensor": "A tensor that the model needs is not in the files: it would be random. → Check that "
     "weights and configuration belong together.",
     "checkpoint.mixed_names": "One file holds the tensors of two models, by their names. → Save one model a file.",
-    "checkpoint.no_config": "No configuration lies beside the weights (model.yaml); training may not have finished.",
+    "checkpoint.no_config": "No configuration lies beside the weights (model.yaml); training may not have finished. → "
+    "Put the model.yaml of the training run beside them.",
     "checkpoint.no_family": "config.json lacks model_type. → Add the model_type of the family.",
-    "checkpoint.no_tensors": "A weight file holds no tensors.",
+    "checkpoint.no_tensors": "A weight file holds no tensors. → Save or download the checkpoint again.",
     "checkpoint.no_weights": "The folder holds no safetensors weights. → Convert other formats with save_pretrained.",
-    "checkpoint.non_finite": "A stored tensor holds NaN or infinity: training diverged, or the file is damaged.",
+    "checkpoint.non_finite": "A stored tensor holds NaN or infinity: training diverged, or the file is damaged. → "
+    "Take an earlier checkpoint, or copy the file again.",
     "checkpoint.non_finite_logits": "The logits of a short probe are NaN or infinite. → Try --dtype float32.",
-    "checkpoint.not_causal": "Later tokens change earlier logits: the model is no next-token predictor.",
+    "checkpoint.not_causal": "Later tokens change earlier logits: the model is no next-token predictor. → lossprobe "
+    "scores decoder-only language models.",
     "checkpoint.not_dense": f"A tensor of a torch file is sparse, quantised or on another device. → {SAVE_AGAIN}",
-    "checkpoint.not_float": "A weight is no floating-point tensor.",
+    "checkpoint.not_float": "A weight is no floating-point tensor. → Save the weights as float32, bfloat16 or float16.",
     "checkpoint.not_torch_file": f"The file is no torch file (bare pickles are never loaded). → {SAVE_AGAIN}",
     "checkpoint.overlap": f"Two tensors of a safetensors file share bytes. → {SAVE_AGAIN}",
     "checkpoint.quantized": "The weights are quantised, which is not supported. → Give the unquantised model.",
     "checkpoint.random": "The same tokens get other logits each time, since the forward pass draws random numbers. → "
     "Turn dropout or sampling off.",
-    "checkpoint.rope": "model.yaml asks for rotary positions, which FundamentaLLM itself does not build.",
-    "checkpoint.shard_path": "The index names a shard outside the folder, which is never opened.",
+    "checkpoint.rope": "model.yaml asks for rotary positions, which FundamentaLLM itself does not build. → Set the "
+    "positions that the model was trained with.",
+    "checkpoint.shard_path": "The index names a shard outside the folder, which is never opened. → Put all shards "
+    "into the folder, and save the index again.",
     "checkpoint.stateful": "The same tokens get other logits each time, since the forward pass depends on earlier "
     "ones.",
     "checkpoint.tensor_data": f"The data of a tensor is missing in a torch file. → {DOWNLOAD}",
     "checkpoint.tensor_exceeds_storage": f"A tensor is larger than the bytes stored for it. → {SAVE_AGAIN}",
-    "checkpoint.too_many_tensors": "A safetensors file declares more tensors than any model has.",
+    "checkpoint.too_many_tensors": "A safetensors file declares more tensors than any model has. → Copy or download "
+    "it again.",
     "checkpoint.torch_too_old": "The installed torch is too old to open pickles safely. → Install torch 2.10 or later.",
     "checkpoint.torchscript": f"The file is TorchScript, which holds code. → {SAVE_AGAIN}",
     "checkpoint.trailing": f"A safetensors file has unexplained bytes at its end. → {DOWNLOAD}",
@@ -84,7 +91,8 @@ REFUSED = {
     "checkpoint.unreadable": "A file of the checkpoint cannot be read. → Check its permissions.",
     "checkpoint.unsafe_pickle": "A torch file would run code, and was not loaded. → Do not trust it; ask for "
     "safetensors.",
-    "checkpoint.vocab_size": "Weights and configuration differ in the size of the vocabulary.",
+    "checkpoint.vocab_size": "Weights and configuration differ in the size of the vocabulary. → Put the right "
+    "configuration beside the weights.",
     "checkpoint.wrong_shape": "A tensor has another shape than the configuration asks for. → Check that weights and "
     "configuration belong together.",
     "scoring.non_finite_loss": "The loss of a token is NaN or infinite. → A wider --dtype may help; else the weights "

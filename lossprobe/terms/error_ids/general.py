@@ -14,26 +14,32 @@ USAGE = {
     "explain.unknown": "lossprobe explain knows no such name. → lossprobe explain lists all names.",
     "fields.missing": "No document has this field. → The hint lists the fields of the records.",
     "folder.deleted": "The working folder was deleted. → Change to a folder that exists.",
-    "gap.sources": "gap takes a checkpoint with a training and a validation text, or two runs.",
-    "objectives.range": "A parameter of objectives is out of range.",
+    "gap.sources": "gap takes a checkpoint with a training and a validation text, or two runs. → lossprobe gap "
+    "CHECKPOINT TRAIN VALIDATION, or gap RUN RUN.",
+    "objectives.range": "A parameter of objectives is out of range. → Choose a value in the range that the message "
+    "gives.",
     "options.scored_already": "The option is for scoring, and a stored run was given. → Name the checkpoint and the "
     "text.",
-    "options.special_strings": "special_strings is neither control nor text.",
-    "path.unreachable": "A path cannot be reached: too long, no permission, or a loop of links.",
-    "protocol.by": "--by does not go with --protocol.",
-    "protocol.no_prefix": "The protocol puts a token before each document that this model does not have.",
+    "options.special_strings": "special_strings is neither control nor text. → Write control or text.",
+    "path.unreachable": "A path cannot be reached: too long, no permission, or a loop of links. → Check the path and "
+    "its permissions.",
+    "protocol.by": "--by does not go with --protocol. → Leave out one of the two.",
+    "protocol.no_prefix": "The protocol puts a token before each document that this model does not have. → Choose "
+    "another protocol, or a tokenizer with this token.",
     "protocol.option": "The protocol decides this option itself. → Leave the option out.",
-    "protocol.plot": "--plot goes with --protocol all only.",
+    "protocol.plot": "--plot goes with --protocol all only. → Leave out --plot, or use --protocol all.",
     "protocol.sources": "A stored run has its own windows, so that no protocol can be made of it. → Name the "
     "checkpoint and the text.",
     "selfcheck.output": "selfcheck stores one run under a name of its own. → Leave the option out.",
     "sources.no_checkpoint": "A text was named without a checkpoint. → Put the checkpoint before the text.",
     "sources.no_text": "Checkpoints were named without a text. → Put the text last.",
     "sources.one_run": "A run was named beside other sources. → Name exactly one run, without a text.",
-    "where.syntax": "The condition of --where cannot be read. → COLUMN < <= = != >= > NUMBER.",
+    "where.syntax": "The condition of --where cannot be read. → Write COLUMN, one of < <= = != >= >, and a NUMBER, "
+    "joined by and: context >= 32 and rank > 0.",
     "windows.bos": "--bos always: there is no BOS token that the model knows. → Use --bos auto or never.",
-    "windows.context": "--context is outside what the model or the protocol allows.",
-    "windows.stride": "--stride must lie between 1 and the context.",
+    "windows.context": "--context is outside what the model or the protocol allows. → Choose a --context in the range "
+    "that the message gives.",
+    "windows.stride": "--stride must lie between 1 and the context. → Choose a smaller --stride.",
 }
 
 MEMORY = {

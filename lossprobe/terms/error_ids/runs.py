@@ -13,7 +13,8 @@ USAGE = {
     "output.inside_run": "The output would lie inside a run or baseline, which is never changed. → Choose another "
     "place.",
     "output.is_input": "The output would replace a file that was read. → Choose another name.",
-    "output.name": "The file name after --csv or --plot is empty.",
+    "output.name": "The file name after --csv or --plot is empty. → Name a file, or leave out the = for the default "
+    "name.",
     "output.several_runs": "-o names one place, and several runs would be stored. → Leave -o out.",
     "output.suffix": "What follows --csv or --plot has another suffix, and is no source either. → Write --csv=NAME.",
     "output.two_results": "Two results cannot both go to one place. → Give one of them a file name.",
@@ -29,7 +30,8 @@ OUTPUT = {
     "output.locked": "Another process is writing to this place. → Wait for it, or use another -o.",
     "output.no_folder": "There is no folder for temporary files that can be written. → Set TMPDIR (or HOME).",
     "output.other_settings": "The place holds a run with other settings. → Use another -o, or --overwrite.",
-    "output.write": "The output cannot be written: no permission, no space, or a failing disk.",
+    "output.write": "The output cannot be written: no permission, no space, or a failing disk. → Check permissions "
+    "and free space.",
     "run.damaged": "A file of a run is missing, or not what its hash says. → Score again with --overwrite, or remove "
     "the folder.",
     "run.name": "The folder of a run has a name that is not UTF-8. → Rename it.",
@@ -45,9 +47,13 @@ DIFFERENT = {
     "runs.different_tokens": f"The runs did not score the same tokens. → {SCORE_BOTH}",
     "runs.different_vocabulary": "A divergence needs as many logits in both models. → Compare their losses, without "
     "--kl.",
-    "runs.no_common_bytes": "No byte of the text was scored by both models.",
+    "runs.no_common_bytes": "No byte of the text was scored by both models. → Check that both runs scored the same "
+    "text.",
 }
 
-MEMORY = {"run.memory": "A query on a run needs more memory than it may use."}
+MEMORY = {
+    "run.memory": "A query on a run needs more memory than it may use. → Free memory, or run the command on a larger "
+    "machine."
+}
 
 ERROR_IDS = (*error_ids(2, USAGE), *error_ids(6, OUTPUT), *error_ids(12, DIFFERENT), *error_ids(7, MEMORY))

@@ -6,7 +6,7 @@ from lossprobe.terms.term import error_ids
 
 REFUSED = {
     "text.bad_record": "A line of a JSONL file is not JSON. → Correct the line in the message.",
-    "text.binary": "The file looks binary, not like text.",
+    "text.binary": "The file looks binary, not like text. → Give a text file; an archive or model file is no text.",
     "text.changed": "The text changed while it was read. → Wait until it is written, then repeat.",
     "text.no_bytes": "No number per byte can be given for this text, since characters of it have no token. → Limit nll "
     "instead, or use a tokenizer that covers the text.",
@@ -16,7 +16,8 @@ REFUSED = {
     "text.not_utf8": "The file is not valid UTF-8. → Convert it first, for instance with iconv.",
     "text.sha256": "The text is not the one that the audit file names by its sha256. → Restore the text, or write the "
     "new hash.",
-    "text.surrogate": "A record holds half a surrogate pair, which is no character.",
+    "text.surrogate": "A record holds half a surrogate pair, which is no character. → Correct the record in the line "
+    "that the message names.",
     "text.too_large": "The text is larger than --max-bytes. → Raise --max-bytes.",
     "text.too_long": "A document is longer than one window, and the model's protocol does not cut it. → --context cuts "
     "longer documents.",
@@ -31,7 +32,8 @@ REFUSED = {
 }
 
 USAGE = {
-    "text.empty_folder": "The folder holds no text that can be scored.",
+    "text.empty_folder": "The folder holds no text that can be scored. → Name a folder with UTF-8 files, or the file "
+    "itself.",
     "text.missing": "The text does not exist. → Check the path.",
     "text.no_input": "- was named, but standard input is closed. → Pipe a text into it.",
     "text.none": "No text was named. → Name a file, a folder, or - for standard input.",

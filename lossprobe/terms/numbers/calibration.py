@@ -24,6 +24,7 @@ NUMBERS = (
     number(
         "top5_accuracy",
         "The share of tokens that were among the model's first five choices; a tie counts against the model.",
+        formula="tokens with rank + ties ≤ 5 / scored tokens",
         unit="share of tokens",
         how_to_read="Higher is better.",
         command=CALIBRATION,
@@ -180,10 +181,11 @@ NUMBERS = (
     ),
     number(
         "z",
-        "A number in standard errors of a perfectly calibrated model.",
+        "How far a number is from that of a perfectly calibrated model.",
         formula=f"Σ (x − o) / √Σ x (1 − x), or Σ (loss − entropy) / √Σ varentropy; {X_AND_O}",
-        how_to_read="Standard normal for a model that is calibrated in every document: beyond ±2 is evidence against "
-        "it.",
+        unit="standard errors",
+        how_to_read="Between −2 and 2 on 95 of 100 texts for a model that is calibrated in every document; a value "
+        "outside is evidence against it.",
         command=CALIBRATION,
         aliases=("gap_z", "excess_z"),
     ),

@@ -80,6 +80,7 @@ NUMBERS = (
     number(
         "tokens_to_decide",
         "How many tokens in all until the interval would exclude 0, if the mean stayed as it is.",
+        formula="f · tokens, with the least f for which |mean difference| ≥ t(f G − 1) · SE / √f over G documents",
         unit="tokens",
         how_to_read="An even chance, since the mean moves as well. No value where the interval excludes 0 already.",
         command=COMPARE,
@@ -101,6 +102,7 @@ NUMBERS = (
     number(
         "p_holm",
         "The p-value of a slice, adjusted over all slices that were tested, shown or not.",
+        formula="the i-th smallest of m p-values times m − i + 1, at least the one before it, at most 1",
         unit="probability",
         how_to_read="Below 0.05: at most 5 % of texts without any difference show one such slice.",
         source="Holm 1979, Scandinavian Journal of Statistics 6, 65-70",

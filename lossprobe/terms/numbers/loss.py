@@ -10,8 +10,8 @@ NUMBERS = (
     number(
         "nll",
         "The loss: the mean of −log p(token) over the scored tokens.",
-        formula="−log p(token) = (max z − z_token) + log1p(Σ_others exp(z − max z)), from float32 logits z, summed in "
-        "float64",
+        formula="Σ −log p(token) / scored tokens; −log p(token) = (max z − z_token) + log1p(Σ_others exp(z − max z)), "
+        "from float32 logits z, summed in float64",
         unit="nats per token",
         how_to_read="Lower is better. It compares models only with the same tokenizer, text, windows and BOS; between "
         "tokenizers use bits_per_byte.",
@@ -48,8 +48,8 @@ NUMBERS = (
         "The bits that the model needs for each UTF-8 byte of the text.",
         formula="Σ loss / ln 2 / UTF-8 bytes",
         unit="bits per byte",
-        how_to_read="Comparable between tokenizers; lower is better. It is of the canonical tokenization: an upper "
-        "bound on the text's information under the model.",
+        how_to_read="Lower is better, and comparable between tokenizers. Other ways of cutting the text into tokens "
+        "are not counted, so it is an upper bound on the bits that the model needs.",
         command=PERPLEXITY,
         aliases=("bpb",),
     ),
