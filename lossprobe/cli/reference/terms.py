@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
+from lossprobe.cli.main import cli
 from lossprobe.cli.reference.markdown import anchored, code, table, text
+from lossprobe.cli.wording import with_options
 from lossprobe.plan.protocols import PROTOCOLS, Protocol
 from lossprobe.terms.catalogue import STORED, all_terms
 from lossprobe.terms.error_ids import ERROR_IDS
@@ -118,7 +120,7 @@ def _protocol(about: Protocol) -> dict[str, str]:
     stream = "all documents as one stream" + (", without its last line end" if about.strip_newline else "")
     longest = f"{about.longest:,} tokens, or `--context`" if about.longest else "the model's limit, or `--context`"
     return {
-        "The tool": text(about.tool),
+        "The tool": text(with_options(about.tool, cli)),
         "It reads": stream if about.joined else "each document on its own",
         "Windows and BOS": text(about.windows),
         "Longest window": longest,
