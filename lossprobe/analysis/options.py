@@ -64,7 +64,7 @@ class HardestOptions:
 
     by: str = option("token", Choice(HARDEST_BY), "Single tokens, vocabulary entries, documents, or kinds of token.")
     top: int = option(20, COUNT, "How many.")
-    min_count: int = option(5, COUNT, "Fewest occurrences of an entry in the ranking by mean (--by type).")
+    min_count: int = option(5, COUNT, "Fewest occurrences of a vocabulary entry in the ranking by mean.")
 
 
 @dataclass(frozen=True)

@@ -142,9 +142,7 @@ class Protocol:
         """
         if self.headline not in self.numbers:
             numbers = ", ".join(self.numbers)
-            raise ValueError(
-                f"{self.tool}: headline {self.headline} is not among the numbers of its measure: {numbers}"
-            )
+            raise ValueError(f"{self.tool}: headline {self.headline} is none of the numbers of its measure: {numbers}")
 
     @property
     def numbers(self) -> tuple[str, ...]:
