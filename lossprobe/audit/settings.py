@@ -44,7 +44,7 @@ class DataSettings(TextOptions):
     Attributes:
         name: what checks call it.
         path: file or folder.
-        sha256: of the file's bytes, or None to take it as it is.
+        sha256: what the file's bytes must hash to; None for any.
     """
 
     name: str
@@ -71,8 +71,8 @@ class StatsSettings:
     """How sure a verdict has to be.
 
     Attributes:
-        confidence: of the two-sided intervals that decide, between 0 and 1.
-        seed: of the random order of documents, with `stop_early`; resampling has one seed for ever.
+        confidence: confidence of the two-sided intervals that decide, between 0 and 1.
+        seed: seed of the random order of documents with `stop_early`; resampling always has the same seed.
         stop_early: score documents in random order, and end as soon as every check is decided.
     """
 
@@ -121,10 +121,10 @@ class Check:
     Attributes:
         id: its name in every output.
         data: name of the text.
-        metric: a name of `checks.metrics.METRICS`.
+        metric: the name of what is limited.
         limit: what it must keep to.
         where: comparisons as in `where` of a view, of columns known before scoring; "" for all tokens.
-        token_class: a class of `analysis.rows.token_classes.FORMS`, of the token itself; None for all.
+        token_class: only tokens of this class, by the token itself; None for all.
         field, equals: only documents whose JSONL record has this value in this field; None for all.
         nats: the loss of `share_above`; None for other metrics.
         quantile: the share of `quantile`, such as 0.99; None for other metrics.

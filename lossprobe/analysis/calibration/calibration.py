@@ -76,7 +76,10 @@ class Calibration:
         table: one row per model and measure: model, measure, value, low, high, noise_floor, z, design_effect, unit.
         smoothing: models against the first one, on the same tokens; None for one model or different tokens.
         by: name of the slices, or None.
-        slices: one row per model and slice; see `slices.Slices`.
+        slices: one row per model and slice: model, group (context in octaves, a document's number, a field's text, a
+            class, or how often the first choice occurs), conditioned_on (what chose the slice), count, clusters,
+            mean_loss_nats, accuracy, mean_confidence, confidence_gap, low, high, gap_z, nll_minus_entropy_nats,
+            excess_z, ece, ece_noise_floor, brier.
         seed: seed of the bootstrap and of simulated noise floors.
         resamples: how often the bootstrap resampled (smooth ECE: `measures.SMOOTH_RESAMPLES`).
         notes: what a reader must know, one line each.

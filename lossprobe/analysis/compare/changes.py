@@ -39,7 +39,8 @@ class Changes:
         tokens: tokens that both scored; left_out: tokens that only one of them scored.
         mean_difference_nats: over all of them; None without any.
         groups: how many slices there are, shown or not; tests: how many of them were tested. None by token.
-        forgotten, learned: how many tokens, by `differences.TRANSITION_RULE`; None but by token.
+        forgotten, learned: how many tokens went from a loss below 1 nat to above 3 nats, and the other way round; None
+            but by token.
         interval_unit: what intervals resample, "document" or "block".
         table: by token the largest changes for the worse, then for the better: direction ("worse", "better"), document,
             token, text, first_loss_nats, second_loss_nats, difference_nats, transition ("forgotten", "learned" or ""),
@@ -48,7 +49,7 @@ class Changes:
             order): group (contexts in octaves: "1", "2-3", …), tokens, clusters, mean_difference_nats, low, high (its
             95 % jackknife-t interval; NaN with fewer than two clusters), contribution_nats (Σ d of the slice over all
             tokens: over all slices they sum to the overall mean), p_value (two-sided, of no difference; NaN with fewer
-            than `TESTED_CLUSTERS` clusters), p_holm (adjusted over all tests of this kind), significant (p_holm below
+            than 5 clusters), p_holm (adjusted over all tests of this kind), significant (p_holm below
             5 %). By type also token_id, by document source, line and begins; by class also kind ("occurrence" or
             "form", each a partition of the tokens; one family of tests).
         examples: by token, forgotten and then learned tokens, with the columns of the table; None else.

@@ -53,8 +53,10 @@ class Objectives:
         mean_log_z2, max_abs_log_z: of the log-sum-exp of the logits, in nats² and nats.
         table: one row per objective: objective, convention, mean, low, high, sum, mean_of_means_N (for each micro-batch
             of N windows), unit (of mean; sum is in the same without "per token").
-        micro_batches: see `micro_batches.measure_micro_batches`.
-        half_precision: what float16 loses at each loss scale, see `half_precision.HalfPrecision`; None for a selection.
+        micro_batches: one row per size of a micro-batch and objective: windows (per micro-batch), batches, objective,
+            mean, mean_of_means, covariance_term.
+        half_precision: what float16 loses of the gradient, one row per loss scale: scale, entries_lost_share,
+            l1_lost_share, l2_lost; None for a selection.
         recommended_loss_scale: the least scale that keeps the gradient; a lower bound.
         weights: which tokens an objective weights, by their loss: objective, loss_low_nats, loss_high_nats (infinite in
             the last bin), count, share_of_tokens, mean, share_of_objective.

@@ -92,12 +92,8 @@ def _type(kind: type[Any], name: str) -> str:
     return " or ".join("null" if word == "None" else plain.get(word, "object") for word in words)
 
 
-def documented(kind: type[Any]) -> dict[tuple[str, ...], str]:
-    """Return the fields of a dataclass with what its docstring says of them; those that share a text stand together.
-
-    Raises:
-        LookupError: the docstring describes some fields, and not all.
-    """
+def described(kind: type[Any]) -> dict[tuple[str, ...], str]:
+    """Return what the attributes section of a docstring says, by the names that stand before each text."""
     entries: dict[tuple[str, ...], str] = {}
     names: tuple[str, ...] = ()
     for line in (inspect.getdoc(kind) or "").partition("Attributes:\n")[2].partition("\n\n")[0].splitlines():
@@ -107,6 +103,16 @@ def documented(kind: type[Any]) -> dict[tuple[str, ...], str]:
             entries[names] = found[2]
         else:
             entries[names] += f" {line.strip()}"
+    return entries
+
+
+def documented(kind: type[Any]) -> dict[tuple[str, ...], str]:
+    """Return the fields of a dataclass with what its docstring says of them; those that share a text stand together.
+
+    Raises:
+        LookupError: the docstring describes some fields, and not all.
+    """
+    entries = described(kind)
     fields = [field.name for field in dataclasses.fields(kind)]
     if not entries:  # its summary says it all
         return {tuple(fields): ""}

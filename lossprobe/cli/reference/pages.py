@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from lossprobe.cli.reference.audit_keys import audit_keys
 from lossprobe.cli.reference.json_keys import json_keys
 from lossprobe.cli.reference.options import command_options
 from lossprobe.cli.reference.terms import (
@@ -31,6 +32,7 @@ def parts() -> dict[str, str]:
         "error ids": error_ids(),
         "protocols": protocols(),
         "audit metrics": audit_metrics(),
+        "keys of an audit file": audit_keys(),
         "JSON keys": json_keys(),
         "options": command_options(),
         "names": index_of_names(),
