@@ -27,12 +27,12 @@ class ModelCalibration:
     """The calibration of one run.
 
     Attributes:
-        name: the checkpoint's name; see `distinct_names`.
+        name: the checkpoint's name, with its folder or a number where several have one name.
         run: its directory.
         tokens_scored: tokens with a loss.
         clusters: documents (or blocks of 4,096 tokens) that intervals resample, merged into at most 1,000 groups.
         interval_unit: "document" or "block".
-        measures: name → `CalibrationMeasure`, in the order of `measures.MEASURES`.
+        measures: the numbers by their names, such as "ece".
         bins: one row per bin of `binning` "equal width", "equal mass" (by the confidence of the first choice) and
             "log10 p" (all pairs of token and vocabulary entry): low, high, count, mean_probability, hit_rate, gap
             (probability − hit rate) with gap_low, gap_high; NaN in empty bins.
@@ -81,7 +81,7 @@ class Calibration:
             mean_loss_nats, accuracy, mean_confidence, confidence_gap, low, high, gap_z, nll_minus_entropy_nats,
             excess_z, ece, ece_noise_floor, brier.
         seed: seed of the bootstrap and of simulated noise floors.
-        resamples: how often the bootstrap resampled (smooth ECE: `measures.SMOOTH_RESAMPLES`).
+        resamples: how often the bootstrap resampled (100 times for smooth ECE).
         notes: what a reader must know, one line each.
     """
 

@@ -81,7 +81,7 @@ class ByteComparison:
         largest: the spans that changed most, increases first and then decreases, each with the largest first: document,
             byte_start, byte_stop, text (at most 120 characters; empty without a stored text), first_bits, second_bits,
             difference_bits.
-        by_cut: where the difference comes from, one row for each of `CUTS`: cut, spans, bytes, share_of_bytes,
+        by_cut: where the difference comes from, one row for each kind of cut: cut, spans, bytes, share_of_bytes,
             first_bits_per_byte, second_bits_per_byte, difference_bits_per_byte, low, high, contribution_bits_per_byte
             (difference · share; they sum to the whole difference).
         notes: what a reader must know, one line each.

@@ -50,7 +50,7 @@ class PairedTokens:
     Attributes:
         tokens: tokens that both scored.
         left_out: tokens that only one of them scored.
-        forgotten, learned: tokens by `differences.TRANSITION_RULE`.
+        forgotten, learned: tokens that went from a loss below 1 nat to above 3 nats, and the other way round.
     """
 
     tokens: int

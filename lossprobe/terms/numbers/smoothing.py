@@ -16,7 +16,15 @@ NUMBERS = (
         "not how the model was trained: temperature, noise and distillation can look like smoothing, over-training can "
         "hide it. The limits were set on one small model.",
         command=CALIBRATION,
-        aliases=("epsilon", "slope_epsilon", "slope_epsilon_interval", "tail_epsilon", "mode_epsilon", "tail_iqr_nats", "tau"),
+        aliases=(
+            "epsilon",
+            "slope_epsilon",
+            "slope_epsilon_interval",
+            "tail_epsilon",
+            "mode_epsilon",
+            "tail_iqr_nats",
+            "tau",
+        ),
     ),
     number(
         "nll_difference",
