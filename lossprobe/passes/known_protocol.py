@@ -54,7 +54,7 @@ class ProtocolNote:
         }  # fmt: skip
         self._note = read_note(self._asked) if state else None
 
-    def refusal(self) -> str | None:
+    def why_refused(self) -> str | None:
         """Return why the tool refused the text; None where it did not, or that is not known."""
         refused = (self._note or {}).get("refused")
         return refused if isinstance(refused, str) and self._say_again() else None

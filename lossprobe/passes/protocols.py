@@ -200,7 +200,7 @@ def _score_or_refuse(
 ) -> ProtocolScore | Refusal:
     """Return what a tool would say of a text, or why it says nothing."""
     note = ProtocolNote(protocol, checkpoint, source, options)
-    refused = note.refusal()
+    refused = note.why_refused()
     if refused is not None:
         return Refusal(protocol, refused)
     with own_notices(source):
