@@ -1,4 +1,4 @@
-"""lossprobe: a profiler for language-model loss. Score every token once, answer every question from the stored run.
+"""lossprobe: a profiler for language-model loss. It scores every token once and answers questions from the stored run.
 
     import lossprobe
 

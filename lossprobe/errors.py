@@ -1,8 +1,8 @@
 """The errors that a user can cause, each with a stable id and a documented exit code.
 
-Raise the narrowest class where the fact is known, and say the path, what is wrong, and the number that
-proves it. Messages, hints, notices and notes name an argument as Python does, in backquotes: "raise `max_bytes`".
-Only `cli.main` turns an error into a printed line and an exit code; the command line writes `--max-bytes` there.
+Raise the most specific class, at the place where the fault is found. The message names the path, what is wrong, and the
+number that shows it. Messages, hints, notices and notes name arguments as in Python, in backquotes: "raise `max_bytes`".
+Only `cli.main` turns an error into a printed line and an exit code; it writes the option `--max-bytes` instead.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class LossprobeError(Exception):
 
     Attributes:
         id: stable dotted name, such as `checkpoint.missing_tensor`.
-        message: path, what is wrong, and the number that proves it, in one line.
+        message: one line with the path, what is wrong, and the number that shows it.
         hint: what to try, or None.
-        subject: what the message is about, such as a path, where it begins with that; "" where it does not.
-        reason: the message without its subject, for those who name the subject themselves.
+        subject: the start of the message that names what it is about, such as a path; "" without one.
+        reason: the message without its subject.
         exit_code: the process exit code; see `EXIT_CODES`.
     """
 
@@ -95,6 +95,6 @@ class ResourceError(LossprobeError):
 
 
 class NotComparableError(LossprobeError):
-    """Runs whose numbers must not stand side by side: text, tokenizer, windows or BOS differ."""
+    """Runs that must not be compared: text, tokenizer, windows or BOS differ."""
 
     exit_code = 12

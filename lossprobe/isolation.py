@@ -1,7 +1,7 @@
-"""What a library finds when it is imported: no configuration but ours, and a folder that nobody else can write.
+"""Isolation of imported libraries from foreign configuration, and a cache folder that nobody else can write.
 
-Some libraries read a file of the working folder, which may have come with a cloned repository, and variables that
-change numbers, bytes of pictures, or the code that runs.
+Some libraries read a configuration file from the working folder, which may have come with a cloned repository, and
+environment variables. Both can change numbers, the bytes of pictures, or the code that runs.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def working_folder_is_there() -> bool:
 
 
 def refuse_deleted_folder() -> None:
-    """Refuse to work in a folder that has been deleted: torch's matrix library ends the process there.
+    """Refuse to work in a folder that has been deleted, because torch's matrix library aborts the process there.
 
     Raises:
-        UsageError: it has been.
+        UsageError: the working folder has been deleted.
     """
     if not working_folder_is_there():
         raise UsageError("folder.deleted", DELETED, hint=ELSEWHERE)
@@ -40,15 +40,15 @@ def refuse_deleted_folder() -> None:
 
 @contextmanager
 def unconfigured(*prefixes: str, file: str, **given: str) -> Iterator[None]:
-    """Let a library be imported in the block as if nobody had configured it.
+    """Hide a library's configuration file and environment variables inside the block, where it is imported.
 
-    Other threads notice no more than that, for this moment, the variables are not set. To leave the working folder in
-    place of hiding one name in it would pull it from under their relative paths.
+    The file is hidden by answering `os.path.exists` with False for its name. Changing the working folder instead would
+    break the relative paths of other threads. They only see that the variables are unset inside the block.
 
     Args:
-        prefixes: beginnings of the variables that are hidden.
-        file: the library's file in the working folder, by the name under which `os.path.exists` is asked for it.
-        given: variables that are set.
+        prefixes: environment variables that start with one of these are removed inside the block.
+        file: name of the configuration file, as the library passes it to `os.path.exists`.
+        given: environment variables that are set inside the block.
     """
     before = {name: value for name, value in os.environ.items() if name.startswith(prefixes)}
     exists = os.path.exists
@@ -66,7 +66,7 @@ def unconfigured(*prefixes: str, file: str, **given: str) -> Iterator[None]:
 
 
 def temporary_folder() -> Path | None:
-    """Return the folder for temporary files; None where none can be written."""
+    """Return the folder for temporary files, or None where no folder can be written."""
     try:
         return Path(tempfile.gettempdir())
     except FileNotFoundError:
@@ -74,10 +74,10 @@ def temporary_folder() -> Path | None:
 
 
 def private_folder(name: str) -> Path | None:
-    """Return a folder for files that are kept between runs and trusted; None where there is no place for one.
+    """Return a folder for cached files that are trusted, such as compiled code, or None where there is no safe place.
 
-    It is the user's own: in the cache folder of the user, else among the temporary files. One that is a link, belongs
-    to someone else, or that others can write or replace is passed over: what lies there could be anybody's.
+    The folder lies in the user's cache folder, or else in the folder for temporary files. A folder that is a link,
+    belongs to another user, or can be written or replaced by others is not used: anybody could have put files there.
     """
     for place in _places():
         try:
@@ -93,25 +93,26 @@ def private_folder(name: str) -> Path | None:
 
 
 def _places() -> Iterator[Path]:
-    """Yield where the folder may be, the best place first."""
+    """Yield the parent folders to try, the preferred one first."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111 - Path's raises
-    if cache.is_absolute():  # a relative one, or ~ of a user without a home, would lie in the working folder
+    if cache.is_absolute():  # a relative path, or "~" of a user without a home, would lie in the working folder
         yield cache / "lossprobe"
     temporary = temporary_folder()
-    if temporary is not None and not _is_working_folder(temporary):  # Python's last resort, and maybe a stranger's
+    # Python falls back to the working folder for temporary files; its contents may come from a stranger.
+    if temporary is not None and not _is_working_folder(temporary):
         yield temporary / f"lossprobe-{os.geteuid() if hasattr(os, 'geteuid') else 'user'}"
 
 
 def _is_working_folder(folder: Path) -> bool:
     try:
         return folder.samefile(".")
-    except OSError:  # it has been deleted
+    except OSError:  # the working folder has been deleted
         return False
 
 
 def _is_private(folder: Path) -> bool:
-    """Return whether a folder is no link, belongs to this user, and can be written and replaced by nobody else."""
-    if not hasattr(os, "geteuid"):  # Windows, where the user's folders are the user's
+    """Return whether a folder is not a link, belongs to this user, and cannot be written or replaced by others."""
+    if not hasattr(os, "geteuid"):  # Windows: other users cannot write the user's folders
         return True
     found = folder.lstat()
     own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & OTHERS_WRITE
@@ -119,6 +120,6 @@ def _is_private(folder: Path) -> bool:
 
 
 def _keeps_what_it_holds(folder: Path) -> bool:
-    """Return whether nobody but owners can rename what is in a folder."""
+    """Return whether others cannot rename the entries of a folder: they may not write it, or it has the sticky bit."""
     mode = folder.stat().st_mode
     return not mode & OTHERS_WRITE or bool(mode & stat.S_ISVTX)

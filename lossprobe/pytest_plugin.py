@@ -1,10 +1,9 @@
-"""The fixture `loss_audit`, which pytest finds by itself where lossprobe is installed.
+"""The pytest fixture `loss_audit`; pytest loads it wherever lossprobe is installed.
 
     def test_the_model_is_as_good_as_it_was(loss_audit):
         loss_audit()
 
-Every pytest run of every project in the environment imports this file: nothing but pytest is loaded before a test asks
-for the fixture.
+Every pytest run in the environment imports this file, so it imports only pytest until a test requests the fixture.
 """
 
 from __future__ import annotations
@@ -25,39 +24,39 @@ PATHS = ("checkpoint", "tokenizer", "baseline")
 
 
 class LossAuditWarning(UserWarning):
-    """A check that warns: it did not pass, and the audit file says that the audit does not fail for that."""
+    """Warning for a check that did not pass, where the audit file says to warn instead of failing."""
 
 
 @pytest.fixture
 def loss_audit(pytestconfig: pytest.Config) -> LossAudit:
-    """Return a function that holds a checkpoint against an audit file; see `LossAudit.__call__`."""
+    """Return a function that audits a checkpoint by the checks of an audit file; see `LossAudit.__call__`."""
     return LossAudit(pytestconfig.rootpath)
 
 
 @dataclass(frozen=True)
 class LossAudit:
-    """What the fixture `loss_audit` returns.
+    """Runs an audit inside a test; the fixture `loss_audit` returns one.
 
     Attributes:
-        root: pytest's root folder, which relative paths start from, in whatever folder pytest was started.
+        root: pytest's root folder; relative paths start here, wherever pytest was started.
     """
 
     root: Path
 
     def __call__(self, config: str | Path | None = None, **overrides: Any) -> AuditResult:
-        """Return the result of an audit that passes; fail the test, with the table as its message, where it does not.
+        """Run the audit and return its result; fail the test with the table of checks where the audit does not pass.
 
-        A check that warns becomes a `LossAuditWarning`. A file, checkpoint, text or baseline that is refused fails the
-        test with one line. The checkpoint is scored once: the run is stored under `.lossprobe/` of the working folder.
+        A check that only warns emits a `LossAuditWarning`. A file, checkpoint, text or baseline that is refused fails
+        the test with one line. The run is stored under `.lossprobe/` in the working folder and reused.
 
         Args:
-            config: the audit file; None for the root folder's lossprobe.toml, or its pyproject.toml with
+            config: the audit file; None means lossprobe.toml in the root folder, or pyproject.toml there with
                 `[tool.lossprobe]`.
-            overrides: values that stand for those of the file, named as the options of `lossprobe audit`: checkpoint,
-                tokenizer, device, dtype, baseline, seed, stop_early; None for the file's.
+            overrides: values that replace those of the file, named as the options of `lossprobe audit`: checkpoint,
+                tokenizer, device, dtype, baseline, seed, stop_early. None keeps the value of the file.
 
         Raises:
-            TypeError: an override of another name.
+            TypeError: an override with another name.
         """
         __tracebackhide__ = True
         from lossprobe.errors import LossprobeError
@@ -69,7 +68,7 @@ class LossAudit:
         if result.verdict != "pass":
             from lossprobe.report.audit.text import audit_to_terminal
 
-            # pytest's short summary shows the first line alone.
+            # The finding comes first, because pytest's short summary shows only the first line.
             pytest.fail(f"{result.finding}\n\n{audit_to_terminal(result)}", pytrace=False)
         _warn(result)
         return result
@@ -107,7 +106,7 @@ def _one_line(error: LossprobeError) -> str:
 
 
 def _warn(result: AuditResult) -> None:
-    __tracebackhide__ = True  # where warnings are errors, the test's own line is what counts
+    __tracebackhide__ = True  # where warnings are errors, the traceback ends at the line of the test
     from lossprobe.units import visible
 
     for check in result.checks:

@@ -1,7 +1,7 @@
-"""Numbers and words: nats to bits and perplexity, how numbers are printed, how foreign text is shown.
+"""Conversion of nats to bits and perplexity, formatting of numbers, and escaping of text from files.
 
-The only place where the base of a logarithm is named, and the only door through which a string that came
-from a file (a text, a token, a tensor or file name) reaches a terminal, a table or a plot.
+Every string that came from a file (a text, a token, a tensor or file name) goes through `visible`, `visible_bytes` or
+`token_literal` before it reaches a terminal, a table or a plot.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 NATS_PER_BIT = math.log(2.0)
 MOST_DECIMALS = 12
-LARGE = 1e12  # from here on a fixed number of decimals says nothing
+LARGE = 1e12  # from here on float64 cannot hold the decimals that a fixed format would print
 MAX_EXPONENT = 709.78  # exp() of more than this overflows float64
 
 
 def perplexity(nats_per_unit: float) -> float:
-    """Return exp(`nats_per_unit`), or infinity above 709.78 nats: exp overflows there, it must not crash.
+    """Return exp(`nats_per_unit`), or infinity above 709.78 nats, where exp overflows float64.
 
     >>> round(perplexity(1.835494), 4)
     6.2682
@@ -35,34 +35,34 @@ def bits(nats: float) -> float:
 
 
 def format_count(count: int) -> str:
-    """Return an integer with thousands separators, the same in every locale."""
+    """Return an integer with commas between thousands, in every locale: 1234567 becomes "1,234,567"."""
     return f"{count:,}"
 
 
 def format_loss(nats: float | None) -> str:
-    """Return a loss in nats with 6 decimals, or `n/a` when there is none."""
+    """Return a loss in nats with 6 decimals, or "n/a" for None and NaN."""
     return "n/a" if nats is None or math.isnan(nats) else f"{nats:.6f}"
 
 
 def format_perplexity(value: float | None) -> str:
-    """Return a perplexity with 4 decimals (6 digits from 10^12 on), or `n/a` when there is none."""
+    """Return a perplexity with 4 decimals (6 significant digits from 10^12 on), or "n/a" for None and NaN."""
     if value is None or math.isnan(value):
         return "n/a"
-    return f"{value:,.4f}" if abs(value) < 1e12 else f"{value:.6g}"
+    return f"{value:,.4f}" if abs(value) < LARGE else f"{value:.6g}"
 
 
 def format_together(
     values: Sequence[float | None], *, decimals: int = 4, signed: bool = False, suffix: str = ""
 ) -> list[str]:
-    """Return numbers as text, all with the same decimals: so many that no two that differ look alike.
+    """Return numbers as text with one number of decimals, large enough that different numbers look different.
 
-    A number that is not zero never looks like zero. What 12 decimals cannot tell apart is written in full.
+    A number other than zero never looks like zero. Numbers that 12 decimals cannot tell apart are written in full.
 
     Args:
-        values: what stands side by side, such as an estimate, its interval and the limit; None and NaN give "n/a".
-        decimals: the fewest.
-        signed: write the plus of positive numbers, for changes.
-        suffix: what follows each number, such as "%".
+        values: numbers shown together, such as an estimate, its interval and the limit; None and NaN give "n/a".
+        decimals: the least number of decimals.
+        signed: write a plus before positive numbers, for changes.
+        suffix: text after each finite or infinite number, such as "%".
 
     >>> format_together([0.0125, 0.00999999, 0.01], signed=True)
     ['+0.01250000', '+0.00999999', '+0.01000000']
@@ -83,7 +83,7 @@ def _told_apart(values: set[float], decimals: int) -> bool:
 
 
 def _written(value: float, decimals: int | None, signed: bool) -> str:
-    value = float(value) + 0.0  # no minus before zero
+    value = float(value) + 0.0  # turns -0.0 into 0.0
     sign = "+" if signed and value > 0 else ""
     if decimals is None or math.isinf(value):
         return sign + repr(value)
@@ -91,7 +91,7 @@ def _written(value: float, decimals: int | None, signed: bool) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return a count with its noun.
+    """Return a count with its noun, in the plural unless the count is 1.
 
     >>> plural(1, "token"), plural(2048, "token"), plural(2, "entry")
     ('1 token', '2,048 tokens', '2 entries')
@@ -102,11 +102,11 @@ def plural(count: int, noun: str) -> str:
 
 
 def token_literal(data: bytes) -> str:
-    r"""Return bytes of a text as a JSON string literal in ASCII, from which they can be restored exactly.
+    r"""Return bytes of a text as a JSON string literal in ASCII.
 
-    A token of a byte-level tokenizer can end inside a character; such bytes appear as `\udc80`..`\udcff`
-    (Python's surrogateescape), so `json.loads(literal).encode("utf-8", "surrogateescape")` is `data`.
-    A literal starts with a quote, stays on one line and is inert in spreadsheets, whatever the text.
+    A token of a byte-level tokenizer can end inside a character; bytes that are not UTF-8 appear as `\udc80`..`\udcff`
+    (Python's surrogateescape), so `json.loads(literal).encode("utf-8", "surrogateescape")` gives `data` back.
+    The literal starts with a quote, so no spreadsheet reads it as a formula, and it has no line break.
 
     >>> token_literal(b'a "b"\n'), token_literal(b"\xe2\x80")
     ('"a \\"b\\"\\n"', '"\\udce2\\udc80"')
@@ -115,10 +115,10 @@ def token_literal(data: bytes) -> str:
 
 
 def visible(text: str, limit: int | None = None) -> str:
-    r"""Return `text` with everything unprintable escaped, cut to at most `limit` characters with an ellipsis.
+    r"""Return `text` with every unprintable character escaped, cut to at most `limit` characters with the ellipsis.
 
-    Control characters, escape sequences, bidirectional marks and lone surrogates cannot reach a terminal
-    or a picture: each is shown as `\n`, `\x1b`, `\u202e` or, for a stray byte, `\xe2`; a cut never splits one.
+    Control characters, bidirectional marks and lone surrogates become escapes such as `\n`, `\x1b` and `\u202e`; a byte
+    that is not UTF-8 becomes `\xe2`. So no text from a file can steer a terminal. A cut never splits an escape.
 
     >>> visible("a\x1b[2J\n"), visible("abcdef", 4)
     ('a\\x1b[2J\\n', 'abc…')
@@ -146,7 +146,7 @@ def _visible_character(character: str) -> str:
 
 
 def visible_bytes(data: bytes, limit: int | None = None) -> str:
-    r"""Return bytes of a text for display: decoded where they are characters, escaped where not.
+    r"""Return bytes of a text for display: decoded where they are valid UTF-8, escaped elsewhere.
 
     >>> visible_bytes(b"caf\xc3\xa9 \xe2")
     'café \\xe2'
