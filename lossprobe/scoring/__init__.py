@@ -1,1 +1,1 @@
-"""The one expensive pass: tokens through the model, logits to statistics."""
+"""Scoring: tokens go through the model and its logits become the statistics of each token. The only slow step."""

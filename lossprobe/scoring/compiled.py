@@ -1,4 +1,7 @@
-"""Logit rows on a CPU, through loops compiled for it: the same numbers as `statistics` and `histogram`, sooner."""
+"""Statistics and histograms of logit rows on a CPU, by compiled loops: the fast version of `statistics`, `histogram`.
+
+The loops themselves are in `kernels`, what compiles and caches them in `compiler`.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +22,26 @@ WHOLE = ("rank", "ties", "top_id", "masked")
 
 
 class _Compiling(Listener):
-    """Calls a function when the first loop starts to be compiled; what was kept on disk is loaded without a word."""
+    """Calls a function once, when the first loop starts to compile; loading cached code from disk does not call it."""
 
     def __init__(self, tell: Callable[[], None]) -> None:
         self._tell: Callable[[], None] | None = tell
 
     def on_start(self, event: Event) -> None:  # noqa: ARG002 - the name is numba's
-        """Tell, the first time."""
+        """Call the function, the first time only."""
         tell, self._tell = self._tell, None
         if tell is not None:
             tell()
 
     def on_end(self, event: Event) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 @contextmanager
 def tell_of_compiling(tell: Callable[[], None]) -> Iterator[None]:
-    """Call `tell` once if loops have to be compiled before the block ends: some seconds in which nothing is scored.
+    """Call `tell` once if loops have to be compiled inside the block, which takes some seconds.
 
-    They are kept on disk, so on most machines this is so for the first pass only; see `compiler`.
+    The compiled code is cached on disk, so on most machines only the first pass compiles; see `compiler`.
     """
     with install_listener("numba:compile", _Compiling(tell)):
         yield
@@ -47,17 +50,19 @@ def tell_of_compiling(tell: Callable[[], None]) -> Iterator[None]:
 def measure_rows(
     logits: torch.Tensor, targets: torch.Tensor, bins: HistogramBins, workspace: Workspace
 ) -> tuple[RowStatistics, torch.Tensor]:
-    """Return what `row_statistics` and `probability_histogram` return.
+    """Return the statistics of each row, and float64 [3, N, bins.count] its histogram.
+
+    They are those of `statistics.row_statistics` and `histogram.probability_histogram`, up to rounding.
 
     Args:
-        logits: [N, V] in any float dtype, on the CPU; read, never written. −inf entries are legal, NaN and +inf are
-            not: they make the row's loss NaN or infinite, which the caller must refuse.
-        targets: int64 [N].
-        bins: the bins.
-        workspace: buffers.
+        logits: [N, V] in any float dtype, on the CPU; not modified. −inf entries are legal, NaN and +inf are not: they
+            make the row's loss NaN or infinite, which the caller must refuse.
+        targets: int64 [N], token ids.
+        bins: bins of the histogram.
+        workspace: reused buffers.
 
     Raises:
-        IndexError: a target is no entry of its row.
+        IndexError: a target is below 0 or not below V.
     """
     compile_apart(kernels.measure_rows, COMPILE)
     return _measure_rows(logits, targets, bins, workspace)
@@ -79,21 +84,21 @@ def _measure_rows(
 
 
 def ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
-    """Return Σ exp((z − max z) / T) of each row for each temperature, its half, quarter, eighth and sixteenth.
+    """Return Σ exp((z − max z) / T) of each row z, for each temperature and its half, quarter, eighth and sixteenth.
 
     Args:
         logits: [N, V] in any float dtype, on the CPU; −inf entries are legal.
-        temperatures: the temperatures.
+        temperatures: the temperatures before halving.
 
     Returns:
-        float64 [N, number of temperatures, 5].
+        float64 [N, number of temperatures, 5]; the last axis is T, T/2, T/4, T/8, T/16.
     """
     compile_apart(kernels.ladder_sums, COMPILE)
     return _ladder_sums(logits, temperatures)
 
 
 def compile_loops() -> None:
-    """Compile the loops for what they are given in a pass, so that their code is on disk."""
+    """Compile the loops for the argument types of a scoring pass, so that their code is cached on disk."""
     row, target = torch.zeros((1, 64)), torch.zeros(1, dtype=torch.long)
     _measure_rows(row, target, HistogramBins(), Workspace())
     _ladder_sums(row, [1.0])
@@ -108,10 +113,13 @@ def _ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tenso
 
 
 def _threads() -> int:
-    """Let the loops use as many threads as torch, whose number `OMP_NUM_THREADS` sets, and return how many."""
+    """Set numba's number of threads to that of torch, as far as numba allows, and return it.
+
+    `OMP_NUM_THREADS` sets torch's number.
+    """
     wanted = torch.get_num_threads()
     threads: int = min(wanted, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
     numba.set_num_threads(threads)
-    if torch.get_num_threads() != wanted:  # to start its threads, numba sets OpenMP's number, which is torch's too
+    if torch.get_num_threads() != wanted:  # numba sets OpenMP's number when it starts its threads, and torch shares it
         torch.set_num_threads(wanted)
     return threads

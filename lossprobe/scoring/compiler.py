@@ -1,9 +1,9 @@
-"""numba, with no configuration but ours, and where its compiled code is kept.
+"""Imports numba without foreign configuration, and caches its compiled code in a folder of this user alone.
 
-Left alone, numba reads `.numba_config.yaml` of the working folder and variables, when it is imported and whenever it
-compiles. They name the folder whose files it unpickles, which runs code; they switch compiling off and change the
-arithmetic. A program that has imported numba before this module has configured it itself; then nothing is kept on disk
-that other programs would take for ours.
+By default numba reads `.numba_config.yaml` of the working folder and environment variables, when it is imported and
+each time it compiles. These can name the folder whose files it unpickles (which runs code), switch compiling off, or
+change the arithmetic. If a program has imported and configured numba before this module, its settings stand, and no
+code is cached: another program would load it as if it had been compiled with our settings.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ with unconfigured("NUMBA_", "LLVMLITE_", file=".numba_config.yaml"):
     from numba.core import config
     from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
     from numba.core.event import Event, Listener, install_listener, trigger_event
-config.reload_config = lambda: None  # what it has now stays: compiling would look at both again
+config.reload_config = lambda: None  # compiling would read the file and the variables again
 
 
 class _Locator(UserProvidedCacheLocator):
-    """Finds the folder for a function's compiled code: one of this user alone, whatever numba is configured for."""
+    """Tells numba to cache compiled code in a private folder of this user, whatever its configuration says."""
 
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator | None:
-        """Return a locator, or None where there is no such folder."""
+        """Return a locator, or None where there is no private folder or the program has configured numba itself."""
         folder = private_folder("numba")
         if folder is None or (IMPORTED_BEFORE and config._env_reloader.old_environ):
             return None
@@ -44,7 +44,7 @@ class _Locator(UserProvidedCacheLocator):
 
 
 def _processor() -> str:
-    """Return a folder name for this kind of processor: a home on a network may serve unlike ones."""
+    """Return a folder name for this kind of processor, since a home folder on a network may serve several kinds."""
     named = [llvmlite.binding.get_host_cpu_name(), llvmlite.binding.get_host_cpu_features().flatten()]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:12]
 
@@ -54,46 +54,46 @@ class _Files(CompileResultCacheImpl):
 
 
 class _Cache(FunctionCache):
-    """Compiled code on disk, which is a help and no need: what cannot be read or written is compiled anew."""
+    """Cache of compiled code on disk; where it cannot be read or written, code is compiled again without an error."""
 
     _impl_class = _Files
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the code for a signature, or None."""
+        """Return the cached code for a signature, or None."""
         try:
             return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
-        except Exception:  # noqa: BLE001 - a file damaged by a crash makes pickle raise anything
+        except Exception:  # noqa: BLE001 - pickle can raise any exception for a damaged file
             with contextlib.suppress(OSError):
-                self.flush()  # type: ignore[no-untyped-call] # writing would read the same index
+                self.flush()  # type: ignore[no-untyped-call] # else writing would fail on the same damaged index
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep the code for a signature, if the disk takes it."""
+        """Cache the code for a signature, if it can be written."""
         with contextlib.suppress(OSError):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 
 def kept(loop: Any) -> Any:
-    """Return a compiled function whose code is kept on disk, where there is a place for that."""
-    with contextlib.suppress(RuntimeError):  # there is none
+    """Return a numba function with its compiled code cached on disk, where there is a safe folder for that."""
+    with contextlib.suppress(RuntimeError):  # numba raises it where no locator finds a folder
         loop._cache = _Cache(loop.py_func)  # type: ignore[no-untyped-call]
     return loop
 
 
 def compile_apart(loop: Any, code: str) -> None:
-    """Let a process of its own compile a function whose code could be kept on disk and is not there yet.
+    """Compile a function in another process, if its code is not cached on disk yet but could be.
 
-    numba optimises code once more when it loads it: the sums of a function that this process has just compiled are
-    rounded otherwise than those of the same function from disk, and take longer. So all passes load it. Where that
+    numba optimises code once more when it loads it from disk. So loaded code is faster than code that this process has
+    compiled itself, and rounds its sums differently. All passes load the code, to get equal numbers. If the other
     process fails, this one compiles the function when it is called.
 
     Args:
-        loop: from `kept`.
-        code: Python that calls the function; `sys.path` is this process's.
+        loop: the function, from `kept`.
+        code: Python code that calls the function, run with the `sys.path` of this process.
     """
     if not isinstance(getattr(loop, "_cache", None), _Cache) or loop.signatures or not sys.executable:
         return
-    with contextlib.suppress(Exception):  # a damaged index makes pickle raise anything: it is written anew
+    with contextlib.suppress(Exception):  # pickle can raise any exception for a damaged index; it is written again
         if loop._cache._cache_file._load_index():
             return
     command = [sys.executable, "-I", "-c", f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); {code}"]

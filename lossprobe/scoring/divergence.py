@@ -1,11 +1,12 @@
-"""How far two models' predictions are apart, from both rows of logits at once; no logits outlive their chunk.
+"""Kullback–Leibler divergence and change of probability between two models, from the logits of both.
 
-With a = log p_A, b = log p_B and r = b − a, the Kullback–Leibler divergence is taken term by term as
+With a = log p_A, b = log p_B and r = b − a, the divergence is
 
     KL(A‖B) = Σ p_A (a − b) = Σ p_A (exp(r) − 1 − r)        since Σ p_A exp(r) = Σ p_B = 1 = Σ p_A
 
-No term of the second sum is negative, so nothing cancels when the models are nearly alike, where the first sum loses
-every digit; and an error of the two log-sum-exps enters squared only.
+The second sum is used. None of its terms is negative, so nothing cancels when the models are nearly alike, where the
+first sum loses all its digits; and an error δ of the two log-sum-exps enters only as δ². (Schulman 2020, "Approximating
+KL Divergence", uses the same terms as estimator k3; there they are sampled, here all V are added up.)
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import torch
 
 from lossprobe.scoring.statistics import Workspace
 
-BLOCK_ELEMENTS = 1 << 18  # 2 MiB of float64 a buffer: four of them stay in the cache of a CPU
-DEVICE_ELEMENTS = 1 << 22  # a GPU is fast on large pieces only
-FAR = 1.0  # log ratio above which nothing cancels in the plain difference, and exp(r) may overflow
+BLOCK_ELEMENTS = 1 << 18  # logits at once on a CPU: four float64 buffers of 2 MiB fit into its cache
+DEVICE_ELEMENTS = 1 << 22  # logits at once on other devices, which need large blocks to be fast
+FAR = 1.0  # for r above this the term is q - p - p r, which does not cancel there; exp(r) could overflow
 
 
 @dataclass(frozen=True)
 class DivergenceRows:
-    """Two models on N rows; every field is [N], on the device of the logits.
+    """How two models A and B differ on N rows of logits; every field is [N].
 
     Attributes:
         kl_nats: float64, KL(A‖B) of the predicted distributions, never negative; +inf where A gives probability to an
@@ -40,9 +41,10 @@ class DivergenceRows:
     second_loss_nats: torch.Tensor
 
     def put(self, rows: slice | torch.Tensor, other: DivergenceRows) -> None:
-        """Copy all rows of another result into these rows, a slice or int64 [n].
+        """Copy all rows of another result into these rows, given as a slice or int64 [n].
 
-        Small results that outlive their chunk would settle in the gaps that its buffers leave, and the heap would grow.
+        Filling one large tensor keeps the heap small: separate results of each chunk would be allocated between its
+        buffers, and their memory could not be reused.
         """
         for field in fields(self):
             own = getattr(self, field.name)
@@ -52,13 +54,13 @@ class DivergenceRows:
 def divergence_rows(
     first_logits: torch.Tensor, second_logits: torch.Tensor, targets: torch.Tensor, workspace: Workspace | None = None
 ) -> DivergenceRows:
-    """Return how far two models are apart on each row.
+    """Return how two models differ on each row of logits, on the device of the logits.
 
     Args:
-        first_logits: [N, V] of model A in any float dtype; read, never written. −inf entries are legal; NaN and +inf
-            are not: they make the row's loss NaN, which the caller must refuse.
+        first_logits: [N, V] of model A in any float dtype; not modified. −inf entries are legal; NaN and +inf are not:
+            they make the row's loss NaN, which the caller must refuse.
         second_logits: [N, V] of model B, on the same device.
-        targets: int64 [N].
+        targets: int64 [N], token ids.
         workspace: buffers, reused from call to call.
 
     For p_A = (1/2, 1/4, 1/4) and p_B = (1/4, 1/2, 1/4) the divergence is log(2) / 4.
@@ -78,7 +80,7 @@ def divergence_rows(
 
 
 def empty_rows(count: int, device: torch.device | str) -> DivergenceRows:
-    """Return `count` rows to be filled by `DivergenceRows.put`."""
+    """Return `count` uninitialised rows, to be filled by `DivergenceRows.put`."""
     floats = [torch.empty(count, dtype=torch.float64, device=device) for _ in range(4)]
     return DivergenceRows(floats[0], torch.empty(count, dtype=torch.bool, device=device), *floats[1:])
 
@@ -86,7 +88,7 @@ def empty_rows(count: int, device: torch.device | str) -> DivergenceRows:
 def _block(
     first_logits: torch.Tensor, second_logits: torch.Tensor, targets: torch.Tensor, workspace: Workspace
 ) -> DivergenceRows:
-    """Return the result for as many rows as the float64 buffers are to hold at once."""
+    """Return the result of `divergence_rows` for a few rows, whose float64 logits are in memory at once."""
     log_p, p = _log_probabilities(first_logits, "first", workspace)
     log_q, q = _log_probabilities(second_logits, "second", workspace)
     first_loss, second_loss = (-log.gather(1, targets[:, None])[:, 0] for log in (log_p, log_q))
@@ -111,12 +113,13 @@ def _log_probabilities(logits: torch.Tensor, name: str, workspace: Workspace) ->
 
 
 def _divergence(log_p: torch.Tensor, p: torch.Tensor, log_q: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """Return Σ p (exp(r) − 1 − r) with r = log q − log p, float64 [N]; all four arguments are overwritten."""
-    # Masked by both, an entry says nothing (NaN becomes 0); masked by the first only, p is 0 and the term q for any r.
+    """Return Σ p (exp(r) − 1 − r) with r = log q − log p, float64 [N]; overwrites `log_p`, `log_q` and `q`."""
+    # An entry masked (a logit of -inf) by both models has r = NaN and adds 0. Masked by the first only, r is +inf and p
+    # is 0: the term is q for every finite r, so any r above FAR does.
     ratio = log_q.sub_(log_p).nan_to_num_(nan=0.0, posinf=2.0 * FAR, neginf=-torch.inf)
     excluded = torch.isneginf(ratio.amin(dim=-1))
     far = q.sub_(p).addcmul_(p, ratio, value=-1.0)
     near = torch.expm1(ratio, out=log_p).sub_(ratio).mul_(p)
     terms = torch.where(ratio > FAR, far, near, out=log_p)
-    # p may have underflown to 0 at an entry that the second excludes, and 0 · inf would be NaN.
+    # Where the second model excludes an entry, r is -inf, and 0 · inf would be NaN if p has underflowed to 0.
     return terms.sum(dim=-1).clamp_(min=0.0).masked_fill_(excluded, torch.inf)

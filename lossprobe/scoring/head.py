@@ -1,4 +1,7 @@
-"""The head: hidden rows to statistics, in chunks that stay in the cache, so [B, T, V] never exists."""
+"""Turns hidden rows into statistics of the predicted distributions, a chunk of logits at a time.
+
+The logits of a whole batch, [B, T, V], are never in memory; those of one chunk stay in the CPU's cache.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,21 @@ from lossprobe.scoring.histogram import HistogramBins, probability_histogram
 from lossprobe.scoring.ladder import temperature_ladder
 from lossprobe.scoring.statistics import RowStatistics, Workspace, row_statistics
 
-CHUNK_ELEMENTS = 1 << 22  # logits made at once, 16 MiB of float32: about an L3 cache
-ROW_STEP = 64  # fewer rows leave a matrix product waiting for its weights, and packed layers take them in such steps
+CHUNK_ELEMENTS = 1 << 22  # logits per chunk, 16 MiB of float32: about the size of an L3 cache
+ROW_STEP = 64  # with fewer rows the matrix product waits for its weights; packed layers work on this many rows at once
 MAX_CHUNK_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class HeadRows:
-    """Rows for the head, all of them scored.
+    """Hidden rows of scored tokens, with what is needed to measure them.
 
     Attributes:
         hidden: [N, D] on the model's device.
-        targets: int64 [N], on the device that the statistics are computed on.
-        groups: int64 [N] beside them, document of each row within its batch, from 0.
+        targets: int64 [N], token ids, on the device that computes the statistics.
+        groups: int64 [N], on the same device; the document of each row, counted from 0 within the batch.
         group_count: number of documents in the batch.
-        sampled: bool [N] on the CPU, rows whose temperature ladder is kept.
+        sampled: bool [N] on the CPU; True for rows whose temperature ladder is kept.
     """
 
     hidden: torch.Tensor
@@ -41,11 +44,11 @@ class HeadRows:
 
 @dataclass(frozen=True)
 class HeadResult:
-    """What the head saw of N rows, on the CPU.
+    """Measurements of N rows, on the CPU.
 
     Attributes:
-        columns: name of each field of `RowStatistics` → float64 or int64 [N].
-        histogram: float64 [3, group_count, bins], added up over the rows of a group; see `probability_histogram`.
+        columns: name of a field of `RowStatistics` → its values, float64 or int64 [N].
+        histogram: float64 [3, group_count, bins], summed over the rows of each group; see `probability_histogram`.
         ladder: float64 [number of sampled rows, 17]; see `temperature_ladder`.
     """
 
@@ -55,10 +58,10 @@ class HeadResult:
 
 
 class NonFiniteLossError(ValueError):
-    """A row's loss is NaN or infinite; the caller knows which token that is.
+    """The loss of a row is NaN or infinite; the caller knows which token the row is and names it to the user.
 
     Attributes:
-        row: index of the row among those handed to the head.
+        row: index of the row in `HeadRows`.
         loss: its loss.
     """
 
@@ -69,7 +72,7 @@ class NonFiniteLossError(ValueError):
 
 
 def chunk_rows(vocab_size: int) -> int:
-    """Return how many logit rows are made at once, in whole steps of `ROW_STEP`.
+    """Return the number of logit rows in a chunk: a multiple of `ROW_STEP`, at most `MAX_CHUNK_ROWS`.
 
     >>> chunk_rows(512), chunk_rows(50257), chunk_rows(256000)
     (4096, 64, 64)
@@ -82,14 +85,14 @@ def chunk_rows(vocab_size: int) -> int:
 def run_head(
     checkpoint: Checkpoint, rows: HeadRows, bins: HistogramBins, workspace: Workspace, size: int | None = None
 ) -> HeadResult:
-    """Return the statistics of every row, the histogram per group, and the ladder of the sampled rows.
+    """Return the statistics of every row, the histogram of each group, and the ladder of the sampled rows.
 
     Args:
-        checkpoint: the model.
-        rows: what goes through its head.
-        bins: of the histogram.
-        workspace: buffers.
-        size: logit rows made at once; None for `chunk_rows`.
+        checkpoint: the model whose head computes the logits.
+        rows: the hidden rows.
+        bins: bins of the histogram.
+        workspace: reused buffers.
+        size: logit rows in a chunk; None for `chunk_rows` of the vocabulary.
 
     Raises:
         NonFiniteLossError: a row's loss is NaN or infinite.
@@ -110,7 +113,7 @@ def run_head(
 def measure_chunk(
     logits: torch.Tensor, targets: torch.Tensor, bins: HistogramBins, workspace: Workspace
 ) -> tuple[RowStatistics, torch.Tensor]:
-    """Return the statistics of each row, and float64 [3, N, bins] its histogram, by what is fastest on its device."""
+    """Return the statistics of each row, and float64 [3, N, bins] its histogram, by the fastest way on its device."""
     if logits.device.type == "cpu":
         return compiled.measure_rows(logits, targets, bins, workspace)
     statistics, centred = row_statistics(logits, targets, workspace)
@@ -118,7 +121,7 @@ def measure_chunk(
 
 
 class _Kept:
-    """What is kept of each chunk, on the device of the statistics until the end."""
+    """Collects the measurements of all chunks, on the device that computes the statistics."""
 
     def __init__(self, rows: HeadRows, bins: int) -> None:
         self._rows = rows
@@ -128,7 +131,7 @@ class _Kept:
         self._histogram = torch.zeros(shape, dtype=torch.float64, device=rows.targets.device)
 
     def add(self, chunk: slice, statistics: RowStatistics, histogram: torch.Tensor) -> None:
-        """Keep the statistics and the histograms of some rows."""
+        """Add the statistics and histograms of the rows of a chunk."""
         rows, count = self._rows, len(self._rows.targets)
         for field in fields(statistics):
             values = getattr(statistics, field.name)
@@ -136,11 +139,11 @@ class _Kept:
         self._histogram.index_add_(1, rows.groups[chunk], histogram)
 
     def add_ladder(self, ladder: torch.Tensor) -> None:
-        """Keep the ladder of the next rows that have one."""
+        """Add the ladder of the next sampled rows."""
         self._ladders.append(ladder)
 
     def result(self) -> HeadResult:
-        """Return everything that was kept, on the CPU.
+        """Return all measurements, on the CPU.
 
         Raises:
             NonFiniteLossError: a row's loss is NaN or infinite.

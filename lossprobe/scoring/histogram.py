@@ -1,4 +1,4 @@
-"""How probabilities are spread: all N · V of them in bins of log10 p, with their sums and the targets among them."""
+"""Histogram of all N · V predicted probabilities over log10 p, with the sum of p and the targets in each bin."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lossprobe.scoring.statistics import CentredRows
 
 @dataclass(frozen=True)
 class HistogramBins:
-    """Bins over log10 p: `per_decade` bins a decade from 10^`lowest` to 1, and one below them.
+    """Bins of a probability p by log10 p: `per_decade` bins a decade from 10^`lowest` to 1, and one below.
 
-    Bin 0 holds everything under 10^`lowest`, zero included; bin b ≥ 1 holds
-    lowest + (b − 1) / per_decade ≤ log10 p < lowest + b / per_decade, the last one also p = 1.
+    Bin 0 holds p < 10^`lowest`, zero included. Bin b ≥ 1 holds
+    lowest + (b − 1) / per_decade ≤ log10 p < lowest + b / per_decade; the last bin also holds p = 1.
     """
 
     lowest: int = -12
@@ -23,35 +23,35 @@ class HistogramBins:
 
     @property
     def count(self) -> int:
-        """Number of bins, 121 by default."""
+        """Return the number of bins, 121 by default."""
         return -self.lowest * self.per_decade + 1
 
     @property
     def per_nat(self) -> float:
-        """Bins in a nat of log p."""
+        """Return the number of bins in one nat of log p, 4.34 by default."""
         return self.per_decade / math.log(10.0)
 
     def index(self, centred: CentredRows, out: torch.Tensor) -> torch.Tensor:
-        """Return count + per_nat · log p, whose whole part is the bin of that probability; float32 [N, V] in `out`."""
+        """Write count + per_nat · log p of each entry to `out`, float32 [N, V]; its whole part is the entry's bin."""
         first = self.count - centred.log_sum * self.per_nat
         torch.add(first.float()[:, None], centred.shifted, alpha=self.per_nat, out=out)
         return out.clamp_(0.0, self.count - 1.0)
 
 
 def probability_histogram(centred: CentredRows, targets: torch.Tensor, bins: HistogramBins) -> torch.Tensor:
-    """Return how all V probabilities of each row are spread over log10 p.
+    """Return the histogram of the V probabilities of each row over log10 p.
 
     Args:
         centred: the rows.
-        targets: int64 [N].
+        targets: int64 [N], token ids.
         bins: the bins.
 
     Returns:
-        float64 [3, N, bins.count]: entries, their sum of p, and hits (the target) in each bin. Summed over bins, a row
-        has V entries, a probability mass of 1 and one hit.
+        float64 [3, N, bins.count]: for each bin the number of entries, their sum of p, and the number of targets (0 or
+        1). Summed over the bins of a row they are V, 1 and 1.
     """
     spare, like = centred.workspace.empty, centred.shifted
-    place = bins.index(centred, spare("scratch", like)).nan_to_num_(0.0)  # the loss tells of a NaN, not a bad index
+    place = bins.index(centred, spare("scratch", like)).nan_to_num_(0.0)  # a NaN is reported by the loss, not here
     place.masked_fill_(torch.eq(centred.weight, 0.0), 0.0)
     index = spare("index", like, torch.long).copy_(place)
     found = centred.scale.new_zeros((3, len(targets), bins.count))

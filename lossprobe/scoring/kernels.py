@@ -1,8 +1,8 @@
-"""Loops over one logit row, compiled for this CPU: what takes torch a dozen visits of the row takes them one.
+"""Compiled CPU loops that compute the statistics and the histogram of a logit row, with the formulas of `statistics`.
 
-Torch's operations visit the whole row once each, and by the second visit it has left the fast cache; adding to
-histogram bins is the slowest of all. Compiling takes some seconds once; the result is kept on disk, see `compiler`.
-Weights are float32, sums float64. A NaN runs through to the row's loss.
+They are faster than torch because they work on blocks that stay in the fast cache: each operation of torch goes over
+the whole row. Compiling takes some seconds once; the code is cached on disk, see `compiler`. Exponentials are float32,
+their sums float64. A NaN in the logits makes the row's loss NaN.
 """
 
 from __future__ import annotations
@@ -15,24 +15,27 @@ import numpy as np
 
 from lossprobe.scoring.compiler import kept, numba
 
-BLOCK = 512  # entries that are worked on together, in the first cache
-LANES = 4  # entries next to each other add to different copies of a bin: the same one would have to wait
-MAXIMA = 64
-OCTAVES = 5  # sums that `ladder_sums` makes from one set of exponentials
+BLOCK = 512  # entries worked on together, which fit into the L1 cache
+LANES = 4  # copies of each bin: neighbouring entries often share a bin, and adding twice to one place has to wait
+MAXIMA = 64  # running maxima of `_largest`: independent of each other, so that vector instructions update them together
+OCTAVES = 5  # temperatures T, T/2, … T/16 whose sums `ladder_sums` makes from one set of exponentials
 
 LOG2E = np.float32(1.0 / math.log(2.0))
-LN2_HIGH = np.float32(355.0 / 512.0)  # few bits, so that its products with small integers are exact
+# ln 2 in two parts (Cody and Waite 1980): the first has few bits, so that its products with small integers are exact.
+LN2_HIGH = np.float32(355.0 / 512.0)
 LN2_LOW = np.float32(math.log(2.0) - 355.0 / 512.0)
-TERMS = tuple(np.float32(1.0 / math.factorial(power)) for power in range(8))  # of e^r; for r ≤ ln(2)/2 off by 5e-9
-LEAST = np.float32(-87.0)  # e^s below is no normal float32; it counts as 0
+# Taylor series of e^r up to r^7, off by at most 5.4e-9 for |r| ≤ ln(2)/2.
+TERMS = tuple(np.float32(1.0 / math.factorial(power)) for power in range(8))
+LEAST = np.float32(-87.0)  # e^s of a smaller s is not a normal float32 and counts as 0
 
-# Products may be fused, for the CPU's vector units; in sums the order may change too. NaN and infinity stay legal.
+# LLVM's fast-math flags. Both sets allow fused multiply-add; the second also lets sums change their order, so that they
+# can be vectorised. The flags that assume that no NaN or infinity occurs stay off.
 FUSED = {"contract", "nsz"}
 REORDERED = {"contract", "nsz", "reassoc", "arcp"}
 
 
 def _compiled(*, parallel: bool = False, fastmath: set[str] = REORDERED) -> Callable[[Callable[..., Any]], Any]:
-    """Return a decorator that compiles a function; kept on disk where there is a place for that."""
+    """Return a decorator that compiles a function with numba, with its code cached on disk where that is safe."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         compile_ = numba.njit(nogil=True, parallel=parallel, fastmath=fastmath, error_model="numpy")
@@ -43,10 +46,10 @@ def _compiled(*, parallel: bool = False, fastmath: set[str] = REORDERED) -> Call
 
 @_compiled(fastmath=FUSED)
 def _exponentials(z: Any, top: Any, factor: Any, out: Any) -> None:
-    """Fill out with exp((z − top) · factor), off by 8e-8 of it; for at most `BLOCK` entries, `factor` > 0, z ≤ top.
+    """Fill `out` with exp((z − top) · factor) of at most `BLOCK` entries z ≤ top; `factor` > 0. Relative error 8e-8.
 
-    exp(s) = 2ⁿ · exp(r) with the whole number n nearest to s / ln 2. What is left, r, is taken in two steps, which must
-    not be reordered.
+    exp(s) = 2ⁿ · exp(r), where n is the whole number nearest to s / ln 2 and r = s − n ln 2 (Cody and Waite 1980). r is
+    computed in two steps, which must not be reordered; 2ⁿ is made by its float32 bits.
     """
     _, one, t2, t3, t4, t5, t6, t7 = TERMS
     bits = np.empty(BLOCK, np.int32)
@@ -65,7 +68,7 @@ def _exponentials(z: Any, top: Any, factor: Any, out: Any) -> None:
 
 @_compiled()
 def _largest(z: Any) -> Any:
-    """Return the largest entry; NaN is passed over. Neighbours have a maximum each, so that a vector holds them."""
+    """Return the largest entry, −inf for none; NaN entries are skipped."""
     whole = z.size - z.size % MAXIMA
     maxima = np.full(MAXIMA, -np.inf, np.float32)
     for start in range(0, whole, MAXIMA):
@@ -82,7 +85,7 @@ def _largest(z: Any) -> Any:
 
 @_compiled()
 def _first(z: Any, value: Any) -> int:
-    """Return the index of the first entry equal to `value`, 0 where there is none."""
+    """Return the index of the first entry equal to `value`, or 0 if there is none."""
     for start in range(0, z.size, MAXIMA):
         block = z[start : start + MAXIMA]
         found = np.int32(0)
@@ -97,7 +100,7 @@ def _first(z: Any, value: Any) -> int:
 
 @_compiled()
 def _compare(z: Any, value: Any) -> tuple[Any, Any, Any]:
-    """Return how many entries are larger than `value`, how many equal to it, and how many −inf."""
+    """Return how many entries are larger than `value`, how many equal it, and how many are −inf."""
     larger, equal, masked = np.int32(0), np.int32(0), np.int32(0)
     for i in range(z.size):
         larger += np.int32(z[i] > value)
@@ -108,7 +111,7 @@ def _compare(z: Any, value: Any) -> tuple[Any, Any, Any]:
 
 @_compiled()
 def _sums(z: Any, weight: Any, top: Any) -> tuple[float, float, float, float]:
-    """Return Σ w, Σ w s, Σ w² and Σ s over the entries that are not −inf, with s = z − top."""
+    """Return Σ w, Σ w s, Σ w² and Σ s over the entries that are not −inf, with w the weight and s = z − top."""
     total, shifted, squares, plain = 0.0, 0.0, 0.0, 0.0
     for i in range(z.size):
         w = np.float64(weight[i])
@@ -122,7 +125,7 @@ def _sums(z: Any, weight: Any, top: Any) -> tuple[float, float, float, float]:
 
 @_compiled()
 def _spread(z: Any, weight: Any, top: Any, mean: Any) -> float:
-    """Return Σ w (s − mean)²."""
+    """Return Σ w (s − mean)², with w the weight and s = z − top."""
     spread = 0.0
     for i in range(z.size):
         s = 0.0 if z[i] == -np.inf else np.float64(z[i]) - top
@@ -132,9 +135,9 @@ def _spread(z: Any, weight: Any, top: Any, mean: Any) -> float:
 
 @_compiled()
 def _place(z: Any, log_z: Any, per_nat: Any, count: Any) -> Any:
-    """Return the bin of an entry, count + per_nat · log p, within the `count` bins that there are."""
+    """Return the bin of an entry: count + per_nat · log p, clipped to 0 … count − 1."""
     x = count + per_nat * (np.float64(z) - log_z)
-    x = x if x > 0.0 else 0.0  # so that NaN has a place too
+    x = x if x > 0.0 else 0.0  # also puts NaN into bin 0
     return np.int32(x if x < count - 1.0 else count - 1.0)
 
 
@@ -159,13 +162,13 @@ def _fill_bins(z: Any, weight: Any, log_z: Any, per_nat: Any, bins: Any) -> None
 
 @_compiled()
 def _measure_row(z: Any, target: Any, per_nat: Any, weight: Any, found: Any, bins: Any) -> None:
-    """Fill in one row of `measure_rows`; its formulas are those of `statistics`."""
+    """Fill in one row of `measure_rows`, with the formulas of `statistics`."""
     top32 = _largest(z)
     top, top_id = np.float64(top32), _first(z, top32)
     rank, ties, masked = _compare(z, z[target])
     for start in range(0, z.size, BLOCK):
         _exponentials(z[start : start + BLOCK], top32, np.float32(1.0), weight[start : start + BLOCK])
-    weight[top_id] = np.float32(0.0)  # left out, so that the rest of a confident row keeps its digits
+    weight[top_id] = np.float32(0.0)  # the sum without the top entry keeps its digits when the model is confident
     others, shifted, squares, plain = _sums(z, weight, top)
     weight[top_id] = np.float32(1.0)
     log_sum = math.log1p(others)
@@ -192,15 +195,15 @@ def _measure_row(z: Any, target: Any, per_nat: Any, weight: Any, found: Any, bin
 
 @_compiled(parallel=True)
 def measure_rows(z: Any, targets: Any, per_nat: float, scratch: Any, found: Any, bins: Any) -> None:
-    """Measure every row, and spread its probabilities over bins.
+    """Compute the statistics of every row, and the histogram of its probabilities.
 
     Args:
         z: float32 [N, V], logits.
         targets: int64 [N], each below V.
-        per_nat: bins in a nat of log p.
-        scratch: float32 [threads, V].
+        per_nat: number of bins in one nat of log p.
+        scratch: float32 [threads, V], overwritten.
         found: float64 [N, 12], filled with the fields of `RowStatistics` in their order.
-        bins: float64 [N, 3, B], zeros; filled with the entries, their sum of p and the hits of each bin.
+        bins: float64 [N, 3, B], zeros; filled with the number of entries, their sum of p and the number of targets.
     """
     for part in numba.prange(len(scratch)):
         for row in range(part, len(z), len(scratch)):
@@ -209,7 +212,7 @@ def measure_rows(z: Any, targets: Any, per_nat: float, scratch: Any, found: Any,
 
 @_compiled()
 def _power_sums(power: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Return the sums of a block of `power`, of its squares, fourth, eighth and sixteenth powers."""
+    """Return Σ x, Σ x², Σ x⁴, Σ x⁸ and Σ x¹⁶ over the entries x of a block."""
     sum1 = sum2 = sum4 = sum8 = sum16 = np.float32(0.0)
     for i in range(power.size):
         x = power[i]
@@ -227,11 +230,11 @@ def _power_sums(power: Any) -> tuple[Any, Any, Any, Any, Any]:
 
 @_compiled(parallel=True)
 def ladder_sums(z: Any, factors: Any, sums: Any) -> None:
-    """Add up exp((z − max z) · 2ʲ · factor) over each row, for j from 0 to 4.
+    """Add Σ exp((z − max z) · 2ʲ · factor) over each row z to `sums`, for j from 0 to 4.
 
     Args:
         z: float32 [N, V], logits.
-        factors: float32 [F].
+        factors: float32 [F], inverse temperatures.
         sums: float64 [N, F, 5], zeros; filled.
     """
     for row in numba.prange(len(z)):

@@ -1,4 +1,7 @@
-"""The temperature ladder: log-sum-exp(z / T) of a row, from which losses at other temperatures follow."""
+"""The temperature ladder: log-sum-exp(z / T) of a logit row z at 17 temperatures T.
+
+The loss at temperature T is log-sum-exp(z / T) − z_y / T, so no second pass is needed to fit a temperature.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from lossprobe.scoring.kernels import OCTAVES
 
 
 def temperature_ladder(logits: torch.Tensor) -> torch.Tensor:
-    """Return log-sum-exp(z / T) for each temperature of the ladder.
+    """Return log-sum-exp(z / T) of each row for each temperature of the ladder.
 
-    Halving T squares exp(z / T), so four exponentials of an entry and some products give all of them.
+    Halving T squares exp(z / T), so four exponentials of each entry and repeated squaring give all temperatures.
 
     Args:
         logits: [N, V] in any float dtype; −inf entries are legal.
@@ -20,7 +23,7 @@ def temperature_ladder(logits: torch.Tensor) -> torch.Tensor:
     Returns:
         float64 [N, 17], in the order of `LADDER_TEMPERATURES`.
     """
-    # Four halvings of each make 20 temperatures, of which the ladder has the 17 hottest.
+    # The four hottest temperatures, halved four times, make 20; the ladder has the 17 hottest of them.
     hottest = list(LADDER_TEMPERATURES[: -STEPS_PER_OCTAVE - 1 : -1])
     sums = compiled.ladder_sums if logits.device.type == "cpu" else ladder_sums
     coldest_first = sums(logits, hottest).transpose(1, 2).flatten(1).flip(1)[:, -len(LADDER_TEMPERATURES) :]
@@ -29,7 +32,7 @@ def temperature_ladder(logits: torch.Tensor) -> torch.Tensor:
 
 
 def ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
-    """Return what `compiled.ladder_sums` does, on any device."""
+    """Return the sums of `compiled.ladder_sums`, computed by torch on any device."""
     z = logits.float()
     shifted = z - z.amax(dim=-1, keepdim=True)
     sums = []

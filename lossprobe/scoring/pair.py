@@ -1,4 +1,4 @@
-"""One part of a plan through two models at once: windows to batches, two hidden rows to one row of divergences."""
+"""Compares two models on one part of a plan: both run on the same batches, and each token gets their divergence."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Pair = tuple[Checkpoint, Checkpoint]
 
 @dataclass(frozen=True)
 class PartDivergence:
-    """Two models on the scored tokens of a part, [n] in text order, on the CPU.
+    """How two models differ on the scored tokens of a part; every field is [n] in text order, on the CPU.
 
     Attributes:
-        document, token, token_id: int64, which tokens.
+        document, token, token_id: int64; number of the document, index of the token in it, and its id.
         kl_nats, same_top, target_prob_change, first_loss_nats, second_loss_nats: see `DivergenceRows`.
     """
 
@@ -41,15 +41,15 @@ class PartDivergence:
 
 
 def compare_part(pair: Pair, rows: Rows, options: PassOptions) -> PartDivergence:
-    """Return how far two models are apart on a part's own scored rows.
+    """Return how two models differ on a part's own scored tokens.
 
     Args:
-        pair: the models; they have the same tokenizer and vocabulary.
+        pair: the models, which must have the same tokenizer and vocabulary.
         rows: the part.
-        options: batch size, progress, buffers.
+        options: batch size, progress callback and buffers.
 
     Raises:
-        CheckpointError: a loss that is NaN or infinite; the message names model and token.
+        CheckpointError: a loss is NaN or infinite; the message names model and token.
         ResourceError: a batch does not fit into memory beside the two models.
     """
     batches = batches_of(rows, options.batch_size, *pair)
@@ -75,7 +75,7 @@ def compare_part(pair: Pair, rows: Rows, options: PassOptions) -> PartDivergence
 
 @torch.inference_mode()
 def _compare_batch(pair: Pair, rows: Rows, batch: Batch, workspace: Workspace) -> tuple[Integers, DivergenceRows]:
-    """Return the rows of the part that a batch scores, and the two models on them."""
+    """Return the indices of the rows that a batch scores, int64 [n], and how the two models differ on them."""
     ids, place, target = batch_inputs(rows, batch, pair[0].tokenizer.bos_id)
     devices = {checkpoint.facts.device for checkpoint in pair}
     device = devices.pop() if len(devices) == 1 else "cpu"

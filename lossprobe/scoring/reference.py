@@ -1,4 +1,4 @@
-"""Losses of a part the plain way: whole windows, float64 after the logits, nothing fused; to check the pass against."""
+"""Reference losses in plain float64 torch, against which `lossprobe selfcheck` compares the scoring pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from lossprobe.scoring.scorer import Batch, batch_inputs, batches_of, hidden_row
 
 @contextmanager
 def other_threads() -> Iterator[tuple[int, int]]:
-    """Let torch, and the loops with it, use one thread in the block, or two for one; yield how many, and before."""
+    """Change the number of threads of torch and of the compiled loops inside the block: to 1, or to 2 where it was 1.
+
+    Yields:
+        The number inside the block, and the number before it.
+    """
     before = torch.get_num_threads()
     number = 1 if before > 1 else 2
     torch.set_num_threads(number)
@@ -32,13 +36,13 @@ def other_threads() -> Iterator[tuple[int, int]]:
 def reference_losses(
     checkpoint: Checkpoint, rows: Rows, batch_size: int | None = None, *, left_padded: bool = False
 ) -> npt.NDArray[np.float64]:
-    """Return −log p of a part's own scored tokens, float64 [n] in text order: log Σ exp(z) − z_y in float64.
+    """Return the loss log Σ exp(z) − z_y of a part's own scored tokens, float64 [n] in text order.
 
     Args:
-        checkpoint: the model; a `LeftPadding` one for rows that are padded on the left.
+        checkpoint: the model; it must be a `LeftPadding` for `left_padded`.
         rows: the part.
         batch_size: most windows per forward pass; None chooses by device.
-        left_padded: pad the shorter windows of a batch before, not after, their tokens.
+        left_padded: pad the shorter windows of a batch before their tokens, not after them.
 
     Raises:
         ResourceError: a batch does not fit into memory.
@@ -59,13 +63,13 @@ def reference_losses(
 
 
 def _padded(checkpoint: Checkpoint, rows: Rows, batch: Batch) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
-    """Return the hidden rows [n, D] that predict a batch's scored tokens, and the rows of these tokens."""
+    """Return the hidden rows [n, D] that predict a batch's scored tokens, and the indices of these tokens' rows."""
     ids, place, target = batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)
     return hidden_rows(checkpoint, ids, place), target
 
 
 def _left_padded(checkpoint: Checkpoint, rows: Rows, batch: Batch) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
-    """Return the same with each window moved to the right end of its row."""
+    """Return the same as `_padded`, with the padding of each window before its tokens."""
     assert isinstance(checkpoint, LeftPadding)
     ids, place, target = batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)
     padding = np.array([batch.width - (window.stop - 1 - window.start) for _, window in batch.windows])
@@ -77,7 +81,7 @@ def _left_padded(checkpoint: Checkpoint, rows: Rows, batch: Batch) -> tuple[torc
 
 
 def _losses(checkpoint: Checkpoint, hidden: torch.Tensor, targets: torch.Tensor) -> npt.NDArray[np.float64]:
-    """Return the losses of hidden rows, a chunk of logits at a time."""
+    """Return the losses that hidden rows predict, float64 [n], computed a chunk of logits at a time."""
     size = chunk_rows(checkpoint.facts.vocab_size)
     found = []
     for start in range(0, len(targets), size):

@@ -1,4 +1,4 @@
-"""One part of a plan through the model: windows to batches, batches to hidden rows, hidden rows to columns."""
+"""Scores one part of a plan: makes batches of its windows, runs the model on them, and measures each scored token."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ from lossprobe.scoring.histogram import HistogramBins
 from lossprobe.scoring.statistics import Workspace
 from lossprobe.units import plural
 
-BATCH_TOKENS = {"cpu": 1024, "cuda": 32_768, "mps": 8192}
+BATCH_TOKENS = {"cpu": 1024, "cuda": 32_768, "mps": 8192}  # most padded tokens of a batch, by type of device
 BINS = HistogramBins()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows that go through the model together: rows of the part that feed it and that it scores."""
+    """Windows that go through the model together.
+
+    Attributes:
+        windows: each window, after the offset of its document's rows in the part; see `plan.rows.windows_of`.
+    """
 
     windows: list[tuple[int, Window]]
 
     @property
     def width(self) -> int:
-        """Input tokens of the longest window."""
+        """Return the number of input tokens of the longest window."""
         return max(window.stop - 1 - window.start for _, window in self.windows)
 
 
@@ -42,10 +46,10 @@ class PassOptions:
 
     Attributes:
         batch_size: most windows per forward pass; None chooses by device, and halves when memory runs out.
-        sample_every: the temperature ladder is kept for every n-th row of the run.
-        advance: called with the number of tokens scored by each batch.
-        workspace: buffers of the head, kept from part to part.
-        chunk_rows: logit rows made at once; None chooses by the size of the vocabulary.
+        sample_every: keep the temperature ladder of every n-th row of the run.
+        advance: called with the number of tokens that each batch scored; negative when a batch has to be repeated.
+        workspace: buffers of the head, reused from part to part.
+        chunk_rows: logit rows in memory at once; None chooses by the size of the vocabulary.
     """
 
     batch_size: int | None = None
@@ -58,15 +62,17 @@ class PassOptions:
 def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: PassOptions) -> PartScores:
     """Return the statistics of a part's own rows.
 
+    Without `options.batch_size`, batches are halved until they fit into memory.
+
     Args:
         checkpoint: the model.
         rows: the part.
-        first_row: number of the part's first own row in the run.
-        options: batch size, ladder sample, progress.
+        first_row: index of the part's first own row in the run; it decides which rows keep their ladder.
+        options: batch size, ladder sample, progress callback and buffers.
 
     Raises:
-        CheckpointError: a loss that is NaN or infinite; the message names the token.
-        ResourceError: not even one window fits into memory.
+        CheckpointError: a loss is NaN or infinite; the message names the token.
+        ResourceError: a batch of the given size, or a single window, does not fit into memory.
     """
     batch_size = options.batch_size
     while True:
@@ -94,12 +100,12 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
 
 
 def batches_of(rows: Rows, batch_size: int | None, *checkpoints: Checkpoint) -> list[Batch]:
-    """Return the windows of a part as batches that none of the models minds; see `CheckpointFacts.batching`.
+    """Return the windows of a part as batches by the strictest rule of the models; see `CheckpointFacts.batching`.
 
     Args:
         rows: the part.
         batch_size: most windows of a batch; None chooses by the device of the first model.
-        checkpoints: the models that are to run on them.
+        checkpoints: the models that will run on the batches.
     """
     facts = [checkpoint.facts for checkpoint in checkpoints]
     batching = max((one.batching for one in facts), key=BATCHINGS.index)
@@ -109,7 +115,7 @@ def batches_of(rows: Rows, batch_size: int | None, *checkpoints: Checkpoint) -> 
 def make_batches(
     windows: list[tuple[int, Window]], batch_size: int | None, device: str, batching: str = PADDED
 ) -> list[Batch]:
-    """Return the windows as batches, longest first, so that padding is small and memory peaks at once."""
+    """Return the windows as batches, longest first, so that padding is small and running out of memory shows early."""
     budget = BATCH_TOKENS.get(device.partition(":")[0], 4096)
     order = sorted(windows, key=lambda item: item[1].start - item[1].stop)
     lengths = [window.stop - 1 - window.start for _, window in order]
@@ -125,12 +131,17 @@ def make_batches(
 
 
 def batch_inputs(rows: Rows, batch: Batch, bos_id: int | None) -> tuple[Integers, Integers, Integers]:
-    """Return a batch's ids [B, T] padded with 0, where in B · T its scored tokens are predicted, and their rows.
+    """Return the inputs of the model for a batch, and where the model predicts the scored tokens.
 
     Args:
         rows: the part.
-        batch: windows of it.
-        bos_id: id of the BOS that stands in place of tokens marked as replaced.
+        batch: windows of the part.
+        bos_id: id of the BOS that replaces tokens marked `REPLACED`.
+
+    Returns:
+        ids: int64 [B, T], padded with 0 on the right.
+        place: int64 [N], index into the flattened B · T positions at which each scored token is predicted.
+        target: int64 [N], index of each scored token's row in the part.
     """
     ids = np.zeros((len(batch.windows), batch.width), np.int64)
     places, targets = [], []
@@ -146,7 +157,7 @@ def batch_inputs(rows: Rows, batch: Batch, bos_id: int | None) -> tuple[Integers
 
 
 def hidden_rows(checkpoint: Checkpoint, ids: Integers, place: Integers) -> torch.Tensor:
-    """Return the hidden rows [N, D] that predict the scored tokens; those of all other places are freed."""
+    """Return the hidden rows [N, D] at the places where scored tokens are predicted, and free all others."""
     device = checkpoint.facts.device
     hidden = checkpoint.hidden(torch.from_numpy(ids).to(device, non_blocking=True))
     return hidden.flatten(0, 1)[torch.from_numpy(place).to(device)]
@@ -155,7 +166,7 @@ def hidden_rows(checkpoint: Checkpoint, ids: Integers, place: Integers) -> torch
 def _score_batch(
     checkpoint: Checkpoint, batch: Batch, collector: _Collector, first_row: int, options: PassOptions
 ) -> int:
-    """Run one batch, hand its statistics to the collector, and return how many tokens it scored."""
+    """Run the model on one batch, give its statistics to the collector, and return how many tokens it scored."""
     rows = collector.rows
     ids, place, target = batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)
     device = checkpoint.facts.device
@@ -184,7 +195,12 @@ def _score_batch(
 
 
 class _Collector:
-    """Puts the results of batches, which come longest first, back into text order."""
+    """Puts the results of batches, which are scored longest first, back into text order.
+
+    Attributes:
+        rows: the part.
+        lead: number of rows before the part's first own row, which are context only.
+    """
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -229,5 +245,5 @@ class _Collector:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether torch ran out of memory: on a GPU it says so by type, on the CPU only in words."""
+    """Return whether torch ran out of memory: on a GPU the error's type says so, on the CPU only its message."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

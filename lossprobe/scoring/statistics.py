@@ -1,11 +1,12 @@
-"""Everything that is kept of one logit row: pure tensor functions on chunks [N, V], for every device.
+"""Statistics of logit rows, as torch functions on chunks [N, V] for every device.
 
-On a CPU, `compiled` gives the same numbers in fewer visits of the row.
+On a CPU, `compiled` computes the same numbers faster.
 
-All of it comes from one float32 copy of the row, centred on its largest entry, and one exponential per entry: that of
-`torch.softmax`, the fastest there is. What it divides by is a float32 sum, off by 4e-6 or so, and drops out: only
-ratios to the top entry's weight are used. Scalars of a row are combined in float64. Formulas: with z the logits, y the
-target, m = max z, s = z − m, R = Σ exp(s) over all entries but the top one:
+Every statistic comes from one float32 copy of the row, centred on its largest entry, and from the weights of
+`torch.softmax`, its fastest exponential. Softmax divides by a float32 sum with a relative error of about 4e-6. This
+error cancels, because only ratios to the weight of the top entry are used. Scalars of a row are float64.
+
+Formulas, with z the logits, y the target, m = max z, s = z − m, and R = Σ exp(s) over all entries but the top one:
 
     log Z − m  = log1p(R)                      (exact also for confident rows, where R is tiny)
     loss       = (m − z_y) + log1p(R)
@@ -23,21 +24,21 @@ import torch
 
 @dataclass(frozen=True)
 class RowStatistics:
-    """Statistics of N rows; every field is [N]. Floats are float64, counts and ids int64.
+    """Statistics of N rows of logits; every field is [N]. Floats are float64, counts and ids int64.
 
     Attributes:
         loss_nats: −log p(target).
-        rank: entries strictly more likely than the target.
-        ties: entries exactly as likely as the target, itself included.
+        rank: number of entries strictly more likely than the target.
+        ties: number of entries exactly as likely as the target, itself included.
         entropy_nats: E[−log p] of the predicted distribution.
         varentropy: Var[log p], in nats².
         top_id: the most likely entry, the first one among equals.
-        top_prob: its probability.
+        top_prob: probability of `top_id`.
         margin_nats: target logit minus the best other logit.
         log_z: log-sum-exp of the logits.
         uniform_loss_nats: mean over the (unmasked) vocabulary of −log p.
         sum_p2: Σ p².
-        masked: entries with a logit of −inf; they have probability 0 and are left out of the mean above.
+        masked: number of entries with a logit of −inf; they have probability 0 and are not in `uniform_loss_nats`.
     """
 
     loss_nats: torch.Tensor
@@ -56,15 +57,15 @@ class RowStatistics:
 
 @dataclass(frozen=True)
 class CentredRows:
-    """N rows made ready once, so that every statistic reads the same numbers.
+    """N rows of logits, centred on their largest entries, with their softmax weights.
 
     Attributes:
-        shifted: float32 [N, V], s = z − max z, 0 where a logit was −inf.
-        weight: float32 [N, V], in the ratio of the probabilities; 0 where a logit was −inf.
-        scale: float64 [N], probability over weight.
+        shifted: float32 [N, V], s = z − max z; 0 where a logit was −inf.
+        weight: float32 [N, V], proportional to the probabilities; 0 where a logit was −inf.
+        scale: float64 [N]; a probability is its weight · scale.
         log_sum: float64 [N], log Σ exp(s) = log1p(R).
         masked: int64 [N], number of entries whose logit was −inf.
-        workspace: where the large ones live; valid until the next call of `row_statistics`.
+        workspace: holds the memory of `shifted` and `weight`, which the next call of `row_statistics` overwrites.
     """
 
     shifted: torch.Tensor
@@ -78,15 +79,15 @@ class CentredRows:
 class Workspace:
     """Large buffers that are reused from chunk to chunk.
 
-    Fresh ones for every chunk would be slower (the system clears new pages) and would let the heap grow: small results
-    that outlive a chunk settle in the gaps that its buffers leave.
+    New buffers for every chunk would be slower, because the system clears new pages. The heap would grow too: results
+    that outlive a chunk would be allocated between its buffers, whose memory could then not be reused.
     """
 
     def __init__(self) -> None:
         self._held: dict[str, torch.Tensor] = {}
 
     def empty(self, name: str, like: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Return an uninitialised tensor of the shape and device of `like`, valid until `name` is asked for again."""
+        """Return an uninitialised tensor with the shape and device of `like`; the next call for `name` reuses it."""
         held = self._held.get(name)
         if held is None or held.numel() < like.numel() or held.dtype != dtype or held.device != like.device:
             held = torch.empty(like.numel(), dtype=dtype, device=like.device)
@@ -100,18 +101,18 @@ def row_statistics(
     """Return the statistics of each row, and the centred rows for the histogram.
 
     Args:
-        logits: [N, V] in any float dtype; read, never written. −inf entries are legal, NaN and +inf are
-            not: they make the row's loss NaN or infinite, which the caller must refuse.
-        targets: int64 [N].
-        workspace: buffers; the centred rows live in them until the next call.
+        logits: [N, V] in any float dtype; not modified. −inf entries are legal, NaN and +inf are not: they make the
+            row's loss NaN or infinite, which the caller must refuse.
+        targets: int64 [N], token ids.
+        workspace: buffers, which hold the centred rows until the next call.
 
-    A worked row: for probabilities (.1, .6, .2, .1) and target 1 the loss is .510826, the entropy 1.088900,
-    the varentropy .549300, Σ p² .42 and the uniform loss 1.681358.
+    Example: for probabilities (.1, .6, .2, .1) and target 1 the loss is .510826, the entropy 1.088900, the varentropy
+    .549300, Σ p² .42 and the uniform loss 1.681358.
     """
     z = logits.float()
     rows = torch.arange(len(z), device=z.device)
     target_logit = z[rows, targets]
-    shifted = workspace.empty("shifted", z)  # until then for comparisons: summing booleans casts and is slower
+    shifted = workspace.empty("shifted", z)  # first holds comparisons as 0.0 and 1.0: summing booleans is slower
     rank = torch.gt(z, target_logit[:, None], out=shifted).sum(dim=-1)
     ties = torch.eq(z, target_logit[:, None], out=shifted).sum(dim=-1)
     top_id = z.argmax(dim=-1)  # the first one among equals
@@ -155,7 +156,15 @@ def row_statistics(
 def _target_margin(
     shifted: torch.Tensor, rows: torch.Tensor, top_id: torch.Tensor, targets: torch.Tensor, below_top: torch.Tensor
 ) -> torch.Tensor:
-    """Return the target's logit minus the best other one: the top one, or where the target is the top, the second."""
+    """Return the target's logit minus the largest other logit, float64 [N].
+
+    Args:
+        shifted: float32 [N, V], z − max z; unchanged on return.
+        rows: int64 [N], 0 to N − 1.
+        top_id: int64 [N], the largest entry of each row.
+        targets: int64 [N], token ids.
+        below_top: float64 [N], the target's logit minus the largest logit; the answer where the target is not the top.
+    """
     shifted[rows, top_id] = -torch.inf
     second = shifted.amax(dim=-1).double()
     shifted[rows, top_id] = 0.0
@@ -163,7 +172,7 @@ def _target_margin(
 
 
 def _clear_masked(shifted: torch.Tensor) -> torch.Tensor:
-    """Replace −inf by 0, since 0 · (−inf) would be NaN in every sum of p · s, and return how many there were, [N]."""
+    """Replace −inf by 0 and return how many there were in each row, int64 [N]. In sums of p · s, 0 · (−inf) is NaN."""
     absent = torch.isneginf(shifted)
     shifted.masked_fill_(absent, 0.0)
     return absent.sum(dim=-1)
