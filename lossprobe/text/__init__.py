@@ -1,1 +1,1 @@
-"""What is scored: bytes to documents to token windows. Integers only."""
+"""Texts: files, folders, streams and strings become documents, whose bytes, characters and words are counted."""

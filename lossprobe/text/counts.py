@@ -1,7 +1,7 @@
-"""How many bytes, characters and words a stretch of text holds, by the rules that every view prints.
+"""Counts the bytes, characters and words of a text or of byte spans in it.
 
-A byte is a UTF-8 byte, a character a Unicode code point, a word a run without white space (`str.split`). A
-character or word belongs to the span that holds its first byte.
+A byte is a byte of UTF-8, a character is a Unicode code point, and a word is a run of characters other than white space
+(`str.split`). A character or word counts for the span that holds its first byte.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-SLICE = 1 << 20
+SLICE = 1 << 20  # characters
 
 
 @dataclass(frozen=True)
 class TextCounts:
-    """Sizes of a stretch of text: UTF-8 bytes, Unicode characters, and words between white space."""
+    """Numbers of UTF-8 bytes, Unicode characters, and words between white space."""
 
     bytes: int
     characters: int
@@ -31,17 +31,17 @@ class TextCounts:
 
 
 def slices(text: str, size: int = SLICE) -> Iterator[str]:
-    """Yield a text in slices of at most `size` characters, so that what is made of each stays small."""
+    """Yield a text in slices of at most `size` characters, so that copies of a slice take little memory."""
     return (text[start : start + size] for start in range(0, len(text), size))
 
 
 def count_text(text: str) -> TextCounts:
-    """Return the sizes of a whole text.
+    """Return the counts of a whole text.
 
     >>> count_text("naïve  idea")
     TextCounts(bytes=12, characters=11, words=2)
     """
-    words, inside = 0, False  # a word that goes on in the next slice is counted in this one
+    words, inside = 0, False  # a word that continues in the next slice is counted in the slice where it starts
     for piece in slices(text):
         words += len(piece.split()) - (inside and not piece[0].isspace())
         inside = not piece[-1].isspace()
@@ -49,7 +49,7 @@ def count_text(text: str) -> TextCounts:
 
 
 def count_spans(text: str | bytes, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> list[TextCounts]:
-    """Return the sizes of the byte spans [start, stop) of a text, or of its UTF-8 bytes.
+    """Return the counts of each byte span [start, stop) of a text, which is given as a string or as UTF-8 bytes.
 
     >>> count_spans("naïve idea", np.array([0, 3]), np.array([3, 11]))
     [TextCounts(bytes=3, characters=3, words=1), TextCounts(bytes=8, characters=7, words=1)]
@@ -67,14 +67,14 @@ def _count_span(data: bytes, start: int, stop: int) -> TextCounts:
 
 
 def next_character(data: bytes, position: int) -> int:
-    """Return the first position from `position` on at which a character of UTF-8 bytes starts, or the end."""
+    """Return the first byte position ≥ `position` at which a UTF-8 character starts, or the length of the data."""
     while 0 < position < len(data) and data[position] & 0xC0 == 0x80:
         position += 1
     return position
 
 
 def this_character(data: bytes, position: int) -> int:
-    """Return where the character of UTF-8 bytes that `position` lies in starts."""
+    """Return the byte position at which the UTF-8 character that contains `position` starts."""
     while 0 < position < len(data) and data[position] & 0xC0 == 0x80:
         position -= 1
     return position

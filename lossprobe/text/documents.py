@@ -1,7 +1,7 @@
-"""Documents: what a text file, a folder, a JSONL, standard input or a .gz holds, as strict UTF-8.
+"""Reads documents from text files, folders, JSONL, standard input and .gz files, as strict UTF-8.
 
-A `TextSource` can be read more than once and never holds more than one file (one record of a JSONL) in
-memory. What it changes on the way (a byte-order mark, line ends) is noted, never done silently.
+A `TextSource` can be read more than once and holds at most one file (of a JSONL, one record) in memory. A removed
+byte-order mark and other oddities are reported as notices.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from lossprobe.units import format_count, plural, visible
 
 NUL_SHARE_OF_BINARY = 0.01
 BOM = "\ufeff"
-MARKUP = (".json", ".csv", ".tsv")  # records and tables, which few models are meant to read as they stand
+MARKUP = (".json", ".csv", ".tsv")  # formats that are rarely meant to be scored with their markup
 SHOWN_LINES = 5
 
 
 @dataclass(frozen=True)
 class Document:
-    """One unit of text: no context crosses its edges, and intervals resample it whole.
+    """One document: a window never crosses its edges, and confidence intervals resample whole documents.
 
     Attributes:
-        text: its characters.
-        source: file it came from, "-" for standard input.
-        line: line of that file on which it starts, from 1.
-        byte_offset: offset in that file (after decompression) of its first byte; -1 for a JSONL record,
-            whose text is escaped there.
-        fields: the other fields of a JSONL record as a JSON object, or None.
+        text: the document.
+        source: the file that it came from, "-" for standard input.
+        line: line of the file on which it starts, from 1.
+        byte_offset: offset of its first byte in the (decompressed) file; -1 for a JSONL record, whose text is escaped
+            in the file.
+        fields: the other fields of a JSONL record, as a JSON object; None for other files.
     """
 
     text: str
@@ -48,11 +48,11 @@ class Document:
 
 
 class Source(Protocol):
-    """Anything that yields the same documents each time it is asked.
+    """A text that yields the same documents each time it is read.
 
     Attributes:
         name: short name for headings and run directories.
-        notices: what was changed or looked odd, one line each; filled while reading.
+        notices: one line for each thing that was changed or looked odd; filled while reading.
     """
 
     name: str
@@ -65,7 +65,13 @@ class Source(Protocol):
 
 @dataclass
 class StringSource:
-    """A `Source` over strings in memory, one document each, for Python users."""
+    """A `Source` of strings in memory, for use from Python. Each string is one document.
+
+    Attributes:
+        texts: the strings.
+        name: short name for headings and run directories.
+        notices: empty; a string is never changed.
+    """
 
     texts: Sequence[str]
     name: str = "strings"
@@ -75,7 +81,7 @@ class StringSource:
         """Yield every string as a document.
 
         Raises:
-            TextError: a string with half a surrogate pair.
+            TextError: a string contains half a surrogate pair, which UTF-8 cannot encode.
         """
         for number, text in enumerate(self.texts, start=1):
             refuse_surrogates(text, f"{self.name}: string {number}")
@@ -84,13 +90,13 @@ class StringSource:
 
 @dataclass
 class TextSource:
-    """Files to read as documents, in a stable order.
+    """A `Source` of files, read in a stable order.
 
     Attributes:
         name: short name for headings and run directories.
         files: the files, in order.
         options: how files become documents.
-        notices: what was changed or looked odd, one line each; filled while reading.
+        notices: one line for each thing that was changed or looked odd; filled while reading.
     """
 
     name: str
@@ -99,10 +105,11 @@ class TextSource:
     notices: list[str] = field(default_factory=list)
 
     def documents(self) -> Iterator[Document]:
-        """Yield every document in order, reading the files anew.
+        """Read the files again and yield every document in order.
 
         Raises:
-            TextError: not UTF-8 (byte offset and line), binary, over `max_bytes`, a bad JSONL record.
+            TextError: a file is not UTF-8 (the message has byte offset and line), binary or damaged, the text has more
+                than `max_bytes`, or a JSONL record is malformed.
         """
         budget = Budget(self.options.max_bytes)
         separators = 0
@@ -125,7 +132,7 @@ class TextSource:
             self.notices.append(text)
 
     def _tell_of_markup(self) -> None:
-        """Say which files look like records by their names, and are scored with all their brackets and quotes."""
+        """Add a notice for files whose names say JSON, CSV or TSV, since they are scored with brackets and quotes."""
         files = [file for file in self.files if file.name.lower().removesuffix(".gz").endswith(MARKUP)]
         if files and self.options.text_field is None:
             others = f" and {plural(len(files) - 1, 'other file')}" if len(files) > 1 else ""
@@ -138,13 +145,13 @@ class TextSource:
         return with_lf(text) if self.options.newlines == "lf" else text
 
     def _text(self, file: TextFile, budget: Budget) -> tuple[str, int]:
-        """Return the text of a whole file, and the byte at which it starts."""
+        """Return the text of a whole file, and the byte offset of its start: 3 after a byte-order mark, else 0."""
         data = file.read(budget)
         text = self._decode(file.shown, data)
         return text, 3 if data.startswith(BOM.encode()) else 0
 
     def _pieces(self, file: TextFile, budget: Budget) -> Generator[Document, None, int]:
-        """Yield the documents of a split file; return the bytes between them."""
+        """Yield the documents of a file that is split at separators; return the number of bytes in separators."""
         assert self.options.split_documents is not None
         text, first_byte = self._text(file, budget)
         ends = LineEnds.of(text) if self.options.newlines == "lf" else None
@@ -202,11 +209,15 @@ class TextSource:
 
 
 def open_text(paths: Path | str | Sequence[Path | str], options: TextOptions | None = None) -> TextSource:
-    """Return the source of all `paths`: files, folders (every file below, sorted), or "-" for standard input.
+    """Return a source of the files at `paths`, without reading them yet.
+
+    Args:
+        paths: files, folders (every file below, sorted), or "-" for standard input; one or several.
+        options: how files become documents; None for the defaults.
 
     Raises:
-        UsageError: no path, one that does not exist, an empty folder, a terminal, a bad separator.
-        TextError: a folder or pipe that cannot be read, or one of more than `max_bytes`.
+        UsageError: no path, a path that does not exist, an empty folder, a terminal, or a bad separator.
+        TextError: a folder or pipe that cannot be read, or a pipe with more than `max_bytes`.
     """
     options = options or TextOptions()
     chosen = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
@@ -235,7 +246,10 @@ def _check_separator(split: str) -> None:
 
 
 class Fingerprint:
-    """A running sha256 over documents and their fields, length first: no two splits of a text collide."""
+    """A running sha256 over documents and their fields.
+
+    The length of each comes before its bytes, so that the same text split at other places has another hash.
+    """
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -254,7 +268,7 @@ class Fingerprint:
 
 
 def fingerprint(source: Source) -> str:
-    """Return the sha256 of all documents of a source, as they will be scored."""
+    """Return the sha256 of all documents of a source, as `Fingerprint` computes it."""
     running = Fingerprint()
     for document in source.documents():
         running.add(document)

@@ -1,4 +1,4 @@
-"""Text files as bytes: which files a path stands for, and bounded reading of plain, gzip and piped input."""
+"""Finds the files of a path, and reads plain, gzip and piped input as bytes, up to a limit."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from lossprobe.units import format_count, plural, visible
 CHUNK = 1 << 20
 MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"%PDF": "PDF"}
 STDIN = "-"
-# What a user should know of things in a folder of texts.
+# Notices about entries of a folder of texts; the path comes first.
 OUTSIDE = "leads out of the folder and is not followed; `follow_links` follows it"
 FOLLOWED = "leads out of the folder and was followed"
-INSIDE = "is a link to a folder that is read in its own place"
-BROKEN = "is a link to nothing that is there"
-SPECIAL = "is no regular file, and is left out"
+INSIDE = "is a link to a folder that is read already, and is skipped"
+BROKEN = "is a broken link, and is skipped"
+SPECIAL = "is not a regular file, and is skipped"
 
 Read = Callable[[int], bytes]
 
 
 @dataclass
 class Budget:
-    """How many bytes of text may still be read, over all files together.
+    """Counts the bytes that were read from all files together, and refuses more than a limit.
 
     Attributes:
         limit: `max_bytes` of the options.
@@ -45,14 +45,18 @@ class Budget:
 
     @property
     def left(self) -> int:
-        """Bytes that may still be read."""
+        """Return the number of bytes that may still be read."""
         return self.limit - self.used
 
     def spend(self, size: int, shown: str) -> None:
-        """Count bytes that were read.
+        """Count `size` more bytes as read.
+
+        Args:
+            size: number of bytes.
+            shown: name of the file in the message.
 
         Raises:
-            TextError: more than the limit.
+            TextError: more bytes than the limit were read.
         """
         self.used += size
         if self.used > self.limit:
@@ -68,10 +72,10 @@ class TextFile:
     """One file of a text source.
 
     Attributes:
-        path: where its bytes are (a temporary copy for standard input and pipes).
-        name: its own name, "-" for standard input; its suffixes say what it holds.
-        shown: how messages name it; safe to print.
-        copied: whether `path` is a temporary copy, because the input could be read only once.
+        path: the file to open; a temporary copy for standard input and pipes.
+        name: name of the original file, "-" for standard input; its suffixes say which format it has.
+        shown: name for messages; safe to print.
+        copied: whether `path` is a temporary copy, made because the input could be read only once.
     """
 
     path: Path
@@ -81,19 +85,19 @@ class TextFile:
 
     @property
     def stem(self) -> str:
-        """The file's name without `.gz` and its last suffix."""
+        """Return the file's name without `.gz` and its last suffix; "stdin" for standard input."""
         return "stdin" if self.name == STDIN else Path(self.name.removesuffix(".gz")).stem
 
     @property
     def is_jsonl(self) -> bool:
-        """Whether the name says that each line is a JSON record."""
+        """Return whether the name ends in .jsonl or .ndjson (.gz): each line is a JSON record."""
         return self.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
 
     def read(self, budget: Budget) -> bytes:
         """Return the whole (decompressed) content.
 
         Raises:
-            TextError: over the budget, damaged gzip, a file that is no text.
+            TextError: more bytes than the budget, damaged gzip, or a file of a known binary format.
         """
         pieces = []
         with self._open() as stream:
@@ -105,7 +109,7 @@ class TextFile:
         return data
 
     def lines(self, budget: Budget) -> Iterator[bytes]:
-        """Yield the (decompressed) lines without holding the file in memory; errors as for `read`."""
+        """Yield the (decompressed) lines, one at a time in memory; errors are those of `read`."""
         first = True
         with self._open() as stream:
             while line := self._next(stream.readline, budget.left + 1):
@@ -137,7 +141,7 @@ class TextFile:
 
 
 def refuse_unreadable(shown: str, error: Exception) -> NoReturn:
-    """Turn a failure to read into a `TextError` with one line."""
+    """Raise a `TextError` with one line for a file that cannot be read."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     raise TextError("text.unreadable", f"{shown}: cannot be read: {visible(reason, 120)}") from None
 
@@ -145,17 +149,17 @@ def refuse_unreadable(shown: str, error: Exception) -> NoReturn:
 def find_files(
     path: Path, max_bytes: int, *, follow_links: bool = False, notices: list[str] | None = None
 ) -> list[TextFile]:
-    """Return the files that `path` stands for: itself, every visible file below a folder, or standard input.
+    """Return the files of a path: the file itself, every file below a folder that is not hidden, or standard input.
 
     Args:
-        path: a path as the user named it, which may be a link; `-` is standard input.
-        max_bytes: the most that is taken from standard input or a pipe.
-        follow_links: follow also links in a folder that lead out of it.
-        notices: gets one line for each kind of thing that is left out of a folder, or followed.
+        path: a file, folder, pipe or link, or `-` for standard input.
+        max_bytes: refuse standard input or a pipe with more bytes.
+        follow_links: follow links in a folder that lead out of it.
+        notices: list to which one line is added for each kind of entry that is skipped or followed.
 
     Raises:
         UsageError: nothing there, an empty folder, or a terminal as input.
-        TextError: a folder or pipe that cannot be read, or one of more than `max_bytes`.
+        TextError: a folder or pipe that cannot be read, or a pipe with more than `max_bytes`.
     """
     if str(path) == STDIN:
         if sys.stdin is None or sys.stdin.closed:
@@ -182,16 +186,14 @@ def find_files(
 
 
 def _files_below(folder: Path, *, follow_links: bool) -> tuple[list[Path], list[str]]:
-    """Return every file below a folder, sorted, and one line for each kind of thing that was left out or followed.
+    """Return every file below a folder, sorted, and one line for each kind of entry that was skipped or followed.
 
-    Nothing hidden is read, and nothing left out because it cannot be listed.
-
-    A link to a file of the folder stands for that file. One that leads out of the folder is followed only if
-    `follow_links`. A folder is read once, whatever number of links lead to it.
+    Hidden files and folders are skipped without a line. A link inside the folder is followed; one that leads out of it
+    only if `follow_links`. Each folder is read once, however many links lead to it.
 
     Args:
         folder: the folder, or a link to it.
-        follow_links: follow links out of the folder.
+        follow_links: follow links that lead out of the folder.
 
     Raises:
         OSError: a folder below cannot be listed.
@@ -206,11 +208,11 @@ def _files_below(folder: Path, *, follow_links: bool) -> tuple[list[Path], list[
 
 
 class _Walk:
-    """One walk over a folder of texts.
+    """A walk over a folder of texts.
 
     Attributes:
-        files: what was found.
-        remarks: what the user should know, with the paths that it is about.
+        files: the files found.
+        remarks: notice, such as `BROKEN` → the paths that it is about.
     """
 
     def __init__(self, top: Path, follow_links: bool) -> None:
@@ -221,7 +223,7 @@ class _Walk:
         self.remarks: dict[str, list[Path]] = {}
 
     def visit(self, start: Path) -> None:
-        """Add what is below a folder; links to folders come last, when those that they might lead to have been read."""
+        """Add the files below a folder. Links to folders come last, so that each folder is read under its own path."""
         links = []
         for root, folders, names in os.walk(start, onerror=_refuse):
             self._read.add(_real(Path(root)))
@@ -262,7 +264,7 @@ class _Walk:
 
 
 def _real(path: Path) -> Path:
-    """Return where a path leads; unlike `Path.resolve` also for a link to itself."""
+    """Return a path with all links resolved; unlike `Path.resolve` it allows a link that leads to itself."""
     return Path(os.path.realpath(path))
 
 
@@ -271,7 +273,7 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def _copy(stream: IO[bytes], name: str, shown: str, max_bytes: int) -> TextFile:
-    """Return a temporary copy of a stream, so that it can be read twice; it goes with the `TextFile`."""
+    """Return a temporary copy of a stream, so that it can be read twice; it is deleted together with the `TextFile`."""
     if stream.isatty():
         raise UsageError("text.terminal", f"{shown}: is a terminal; pipe a text into it")
     spool = tempfile.NamedTemporaryFile(prefix="lossprobe-")  # noqa: SIM115 - lives as long as the source

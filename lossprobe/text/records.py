@@ -1,4 +1,4 @@
-"""One line of a JSONL as a text and its other fields."""
+"""Parses one line of a JSONL file into its text and its other fields."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from lossprobe.units import visible
 
 
 def parse_record(line: str, name: str, where: str) -> tuple[str, str, bool]:
-    """Return the text of one JSONL line, its other fields as a JSON object with sorted keys, and whether a key repeats.
+    """Return the text of one JSONL line, its other fields, and whether a key repeats.
 
-    Of values with the same key in one object the last counts, as for every reader that is not told otherwise.
-
-    Numbers that JSON does not have (NaN, Infinity, 1e999) are kept as strings, and half a surrogate pair in
-    another field as "?", so that every reader of the fields accepts them.
+    If a key repeats in an object, its last value counts, as in most JSON readers. In the other fields, numbers that
+    JSON does not have (NaN, Infinity, 1e999) become strings and half a surrogate pair becomes "?", so that every JSON
+    reader accepts them.
 
     Args:
         line: the line.
         name: the field that holds the text.
-        where: what a message begins with: the file and the line.
+        where: file and line, for the start of messages.
+
+    Returns:
+        The text; the other fields as a JSON object with sorted keys; True where a key stands twice in an object.
 
     Raises:
-        TextError: not a JSON object, or without a text in the field `name`.
+        TextError: the line is not a JSON object, or has no string in the field `name`.
     """
     sizes: list[tuple[int, int]] = []
 
@@ -53,10 +55,10 @@ def parse_record(line: str, name: str, where: str) -> tuple[str, str, bool]:
 
 
 def refuse_surrogates(text: str, where: str) -> None:
-    """Refuse a string that no UTF-8 text can hold.
+    """Refuse a string that UTF-8 cannot encode.
 
     Raises:
-        TextError: it holds half a surrogate pair.
+        TextError: the string contains half a surrogate pair.
     """
     try:
         text.encode()
@@ -70,7 +72,7 @@ def _finite(literal: str) -> float | str:
 
 
 def _kind(value: Any) -> str:
-    """Return what JSON calls a value that is no string."""
+    """Return the name of the JSON type of a value that is not a string."""
     names = {bool: "true or false", dict: "an object", list: "an array"}
     return "null" if value is None else names.get(type(value), "a number")
 

@@ -1,4 +1,4 @@
-"""Where one document of a file ends and the next begins, with the line and byte offset of each piece."""
+"""Splits a text into pieces at separators, with the line and byte offset of each piece, and normalises line ends."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ SEPARATORS = {"blank-line": r"\r?\n(?:[^\S\r\n]*\r?\n)+", "line": r"\r?\n"}
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a text between separators.
+    """A part of a text between separators.
 
     Attributes:
-        text: its characters.
+        text: the part.
         line: line of the text on which it starts, from 1.
         byte_offset: offset of its first byte in the text's UTF-8 bytes.
     """
@@ -31,10 +31,10 @@ class Piece:
 
 
 def separator_pattern(split: str) -> re.Pattern[str]:
-    """Return the compiled separator that `split_documents` names: "blank-line", "line" or a regular expression.
+    """Return the compiled pattern of a separator: "blank-line", "line" or a regular expression.
 
     Raises:
-        BadValueError: not a regular expression, or one that matches the empty string.
+        BadValueError: it is not a valid regular expression, or matches the empty string.
     """
     try:
         pattern = re.compile(SEPARATORS.get(split, split))
@@ -63,7 +63,7 @@ def split_text(text: str, split: str) -> Iterator[Piece]:
 
 
 def _separators(text: str, pattern: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    """Yield start and stop of every separator, and the end of the text as a last one."""
+    """Yield start and stop of every separator, and last the end of the text as an empty separator."""
     for match in pattern.finditer(text):
         yield match.span()
     yield len(text), len(text)
@@ -80,23 +80,23 @@ def with_lf(text: str) -> str:
 
 @dataclass(frozen=True)
 class LineEnds:
-    """The way back from byte offsets in `with_lf(text)` to those in `text`.
+    """Maps byte offsets in `with_lf(text)` back to byte offsets in `text`.
 
     Attributes:
-        shortened: [N] offsets in `with_lf(text)` of every LF that was a CRLF, in order.
+        shortened: int64 [N], ascending offsets in `with_lf(text)` of the LFs that were CRLFs.
     """
 
     shortened: npt.NDArray[np.int64]
 
     @staticmethod
     def of(text: str) -> LineEnds:
-        """Return the line ends of a text before it is changed."""
+        """Return the map for a text, given before its line ends are changed."""
         data = np.frombuffer(text.encode(), np.uint8)
         pairs = np.flatnonzero((data[:-1] == 0x0D) & (data[1:] == 0x0A))
         return LineEnds(pairs - np.arange(len(pairs)))
 
     def original(self, byte_offset: int) -> int:
-        r"""Return the offset in the unchanged text.
+        r"""Return the byte offset in the original text.
 
         >>> LineEnds.of("a\r\nb").original(2)
         3

@@ -72,8 +72,8 @@ def test_loops_end_and_no_folder_is_read_twice(folder, tmp_path, follow):
     (folder / "top").symlink_to("..")
     texts, notices = read(folder, follow_links=follow)
     assert sorted(texts) == sorted(["texts/a.txt", "c", *(["elsewhere/b.txt"] if follow else [])])
-    assert any("is a link to a folder that is read in its own place" in notice for notice in notices)
-    assert any("is a link to nothing that is there" in notice for notice in notices)
+    assert any("is a link to a folder that is read already, and is skipped" in notice for notice in notices)
+    assert any("is a broken link, and is skipped" in notice for notice in notices)
 
 
 def test_pipes_are_left_out_and_told(folder):
@@ -81,7 +81,7 @@ def test_pipes_are_left_out_and_told(folder):
     (folder / "null").symlink_to("/dev/null")
     texts, notices = read(folder, follow_links=True)
     assert texts == ["texts/a.txt"]
-    assert f"{folder}/null (and 1 other): is no regular file, and is left out" in notices
+    assert f"{folder}/null (and 1 other): is not a regular file, and is skipped" in notices
 
 
 def test_a_folder_of_nothing_but_links_out_says_how_to_read_it(folder):
