@@ -1,1 +1,1 @@
-"""Documents and a policy in, windows, rows and parts out: integers only."""
+"""The plan of a scoring pass: tokenized documents and a window policy become windows, rows and parts. No torch."""

@@ -1,4 +1,4 @@
-"""How the windows of a document lie."""
+"""The ways in which windows can be laid over the tokens of a document."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from enum import StrEnum
 
 
 class Layout(StrEnum):
-    """How the windows of a document lie; what differs from `ROLLING` is there to score as other tools do.
+    """How windows are laid over the tokens of a document. `ROLLING` is the default; other tools use the others.
 
     Attributes:
-        ROLLING: each window scores what follows the last one's targets.
-        LAST_FULL: the same, but the last of several windows starts early enough to be full.
-        DISJOINT: windows that share no token; the first token of each has no context, and no loss.
-        SECOND_HALF: disjoint full windows, of which only the second half is scored; what does not fill one is left out.
-        FIRST: one window a document; what lies beyond it is left out.
-        WHOLE: one window a document, which has to hold all of it.
+        ROLLING: each window scores the tokens after those that the window before it scored.
+        LAST_FULL: as `ROLLING`, but the last of several windows starts earlier so that it is full.
+        DISJOINT: windows share no token; the first token of each has no context and is not scored.
+        SECOND_HALF: disjoint full windows, of which only the second half is scored; tokens after the last full window
+            are not scored.
+        FIRST: one window a document; tokens after it are not scored.
+        WHOLE: one window a document; a longer document is an error.
     """
 
     ROLLING = "rolling"

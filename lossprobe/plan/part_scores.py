@@ -1,4 +1,4 @@
-"""What is measured of one part of a plan: plain arrays, whoever scores it and wherever."""
+"""The measurements of one part of a plan, as plain arrays that can be sent between processes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# 2^(j/4) from T = 1/4 to 4: with every T its half is on the ladder too, so Σ p² is known at each T ≥ 1/2.
+# T = 2^(j/4) from 1/4 to 4. The half of every T ≥ 1/2 is on the ladder too, and log Σ p² at T follows from both:
+# it is lse(z / (T/2)) - 2 lse(z / T), with lse the log-sum-exp.
 STEPS_PER_OCTAVE = 4
 LADDER_TEMPERATURES: tuple[float, ...] = tuple(2.0 ** (step / STEPS_PER_OCTAVE) for step in range(-8, 9))
 
 
 @dataclass(frozen=True)
 class PartScores:
-    """What was measured of one part.
+    """The measurements of one part.
 
     Attributes:
-        columns: statistic → [N] over the part's own rows; 0 where unscored, which the store makes empty.
-        histogram_documents: int64 [G], documents with scored rows, ascending.
-        histogram: float64 [3, G, bins]; see `probability_histogram`.
-        ladder_rows: int64 [S], own rows whose temperature ladder was kept, ascending.
-        ladder: float64 [S, 17].
+        columns: name of a statistic → its values, [N] over the part's own rows; 0 for unscored rows, which the store
+            writes as missing.
+        histogram_documents: int64 [G], numbers of the documents with scored rows, ascending.
+        histogram: float64 [3, G, bins]; see `scoring.histogram.probability_histogram`.
+        ladder_rows: int64 [S], indices of the own rows whose temperature ladder was kept, ascending.
+        ladder: float64 [S, 17], log-sum-exp(z / T) at `LADDER_TEMPERATURES`.
     """
 
     columns: dict[str, npt.NDArray[Any]]

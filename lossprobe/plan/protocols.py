@@ -1,7 +1,8 @@
-"""How other tools turn a text into one number: their names, and one record for each.
+"""The protocols: how other tools turn a text into one number. Each name of a protocol has one record.
 
-What each one scores was read in, and compared with, the program that it names. docs/pages/reference/protocols.md shows
-the records. A record is plain data: `passes.protocols` makes windows of it, `analysis.protocols` the number.
+Each record was read in the source of the tool that it names, and compared with what the tool prints.
+docs/pages/reference/protocols.md is made from the records. `passes.protocols` plans the windows from a record,
+`analysis.protocols` computes the number.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from lossprobe.plan.layout import Layout
 
 
 class Prefix(StrEnum):
-    """Which id a tool puts before each document.
+    """Which token a tool puts before each document.
 
     Attributes:
         NONE: none.
-        ADDED: what the tokenizer adds by itself, if anything.
+        ADDED: the token that the tokenizer adds by itself, if any.
         BOS: the BOS, which the tokenizer must have.
         EOS: the EOS, which the tokenizer must have.
         BOS_OR_EOS: the BOS, or the EOS of a tokenizer without one.
@@ -33,17 +34,17 @@ class Prefix(StrEnum):
 
 
 class Measure(StrEnum):
-    """How a tool makes its numbers from the losses; `analysis.protocols.measures` has the formula of each.
+    """How a tool computes its numbers from the losses; `analysis.protocols.measures` has the formula of each.
 
     Attributes:
-        PER_WORD: sums over all documents per word between white space, and per byte.
-        PER_CHARACTER: sums over all documents per token, character and byte.
-        WINDOW_MEANS: means of windows, each weighing as the loop of transformers' documentation weighs them.
-        TOKEN_MEAN: the mean over tokens.
-        TOKEN_MEAN_WITH_ERROR: the mean over tokens, and its error as if they were independent.
-        DOCUMENT_MEAN: the mean of the documents' perplexities.
+        PER_WORD: loss summed over all documents, per word between white space and per byte.
+        PER_CHARACTER: loss summed over all documents, per token, per character and per byte.
+        WINDOW_MEANS: weighted mean of the windows' mean losses, with the weights of transformers' documentation.
+        TOKEN_MEAN: mean loss of the tokens.
+        TOKEN_MEAN_WITH_ERROR: mean loss of the tokens, with the standard error for independent tokens.
+        DOCUMENT_MEAN: mean of the documents' perplexities.
         PER_BYTE: bits per byte of the text.
-        VALIDATION_LOSS: the mean over tokens, as the validation loss of a trainer.
+        VALIDATION_LOSS: mean loss of the tokens, named as the validation loss of a trainer.
     """
 
     PER_WORD = "per_word"
@@ -74,8 +75,8 @@ class LeftOut(StrEnum):
 
     Attributes:
         NOTHING: none.
-        TAIL: those of a last window that the document does not fill.
-        NO_BYTES: those that stand for no byte of the text.
+        TAIL: the tokens of a last window that is not full.
+        NO_BYTES: tokens that stand for no byte of the text.
     """
 
     NOTHING = ""
@@ -90,27 +91,27 @@ class Protocol:
     Attributes:
         tool: the program, and the release that the protocol was compared with.
         headline: the number that the tool prints first, one of `numbers`.
-        measure: how it makes its numbers from the losses.
-        left_out: scored tokens that are not in its numbers.
-        windows: which tokens it sees and scores, in words.
-        mean: how it makes one number of them, in words.
-        joined: whether the documents are one stream, joined by a blank line where there are several.
-        strip_newline: whether one line end at the end of the stream is left out.
-        layout: how its windows lie. `WHOLE` is `FIRST` where `context` is given; `ROLLING` with a stride equal to the
-            length is `DISJOINT`.
-        longest: most tokens of a window unless `context` says otherwise; None for the model's limit.
-        last_is_target: whether the last token of a window counts in its length, although it is only predicted.
-        shortest: fewest tokens of a window.
-        stride: default of `stride`; None where the tool has no stride.
-        full_windows: fewest full windows in a text that it takes.
-        prefix: the id before each document.
-        second_bos: whether a BOS that the tokenizer adds stands after the prefix and is scored.
-        bos_never: whether the tool has an option for `bos` never. It drops the second BOS, or else the prefix.
-        scores_end: whether it scores what the tokenizer puts after a text, which is not scored here.
-        reader: what reads the files of a tokenizer for it: "transformers" (AutoTokenizer), "tokenizers" (tokenizer.json
-            alone), "gguf" (llama.cpp's converter); "" where it has tokenizers of its own.
-        special_strings: what the name of a special token in a text is to it: its "control" id, or "text"; None where
-            that is not its own to decide.
+        measure: how the tool computes its numbers from the losses.
+        left_out: scored tokens that do not count in the tool's numbers.
+        windows: which tokens the tool sees and scores, in words for users.
+        mean: how the tool makes one number of the losses, in words for users.
+        joined: whether the documents are joined into one stream, with a blank line between them.
+        strip_newline: whether one line end at the end of the stream is removed.
+        layout: how windows are laid. If `context` is given, `WHOLE` becomes `FIRST`; with a stride equal to the length,
+            `ROLLING` becomes `DISJOINT`.
+        longest: most tokens of a window unless `context` is given; None for the model's limit.
+        last_is_target: whether the length of a window counts its last token, which is predicted but not an input.
+        shortest: fewest tokens of a window that `context` may ask for.
+        stride: default of `stride`; None for a tool without a stride.
+        full_windows: fewest full windows that a text must have.
+        prefix: the token before each document.
+        second_bos: whether a BOS that the tokenizer adds comes after the prefix and is scored.
+        bos_never: whether the tool has an option like `bos` "never". It drops the second BOS, or else the prefix.
+        scores_end: whether the tool also scores a token that the tokenizer puts after a text. Here it is not scored.
+        reader: how the tool reads a tokenizer: "transformers" (AutoTokenizer), "tokenizers" (tokenizer.json alone) or
+            "gguf" (llama.cpp's converter); "" for a tool with tokenizers of its own.
+        special_strings: how the tool encodes the name of a special token in a text: as that token ("control"), or as
+            ordinary text ("text"); None where its tokenizer decides.
     """
 
     tool: str
@@ -151,7 +152,7 @@ class Protocol:
 
     @property
     def why(self) -> str:
-        """In what it differs from the default, in words."""
+        """Return in words how the protocol differs from the default."""
         return f"{'one stream; ' if self.joined else ''}{self.windows}; {self.mean}"
 
 

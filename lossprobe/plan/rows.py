@@ -1,7 +1,7 @@
-"""The plan of a pass: rows and windows of every document, cut into parts that can be scored in any order.
+"""Plans a scoring pass: the rows and windows of every document, cut into parts that can be scored in any order.
 
-Planning touches integers only. A part holds everything that scoring it needs, so a killed run resumes, and
-a cluster can work, from the stored parts alone.
+A row is one token of the token table. A part holds everything that its scoring needs, so a killed run can resume from
+the stored parts, and workers can score parts in any order.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ SCORED = -1
 UNSCORED = (
     "first_token", "special", "unknown", "masked", "window_start", "replaced", "context_only", "tail", "truncated",
 )  # fmt: skip
-REPLACED = UNSCORED.index("replaced")  # the model sees a BOS in the place of this token
+REPLACED = UNSCORED.index("replaced")  # the model sees a BOS instead of this token
 PART_ROWS = 32_768
-PIECE_ROWS = 65_536  # of a long document, planned at once
+PIECE_ROWS = 65_536  # rows of a long document that are planned at once
 
 Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of the token table before scoring, all [N]; names as in `run.schema`.
+    """Rows of the token table before scoring; every field is [N]. `run.schema` describes the columns.
 
     Attributes:
         document, token, token_id, byte_start, byte_stop, window, context: int64.
-        unscored: int64, index into `UNSCORED`, or `SCORED`.
-        own: bool, False for rows that an earlier part scores and that are only context here.
+        unscored: int64, index into `UNSCORED` of the reason why a row is not scored, or `SCORED`.
+        own: bool, False for rows that belong to an earlier part and are only context here.
     """
 
     document: Integers
@@ -65,18 +65,18 @@ class Rows:
 
 @dataclass(frozen=True)
 class WindowPolicy:
-    """How a document becomes windows; part of a run's identity.
+    """How a document is cut into windows; part of a run's identity.
 
     Attributes:
         context: most input tokens of a window.
         stride: new tokens scored by each rolling window after the first; equal to `context` when windows do not
             overlap.
-        bos_id: id put before every document, or None. With `Layout.SECOND_HALF` it also stands in place of the first
-            token of every window.
+        bos_id: id of the BOS before every document, or None. With `Layout.SECOND_HALF` it also replaces the first token
+            of every window.
         score_unknown: score tokens that stand for text outside the vocabulary, instead of leaving them out.
-        layout: how the windows lie.
-        own_bos_id: a second BOS between the first one and the document, scored like any token, or None; lm-eval's
-            prefix before a text that starts with the tokenizer's own BOS.
+        layout: how windows are laid over a document.
+        own_bos_id: id of a second BOS after the first, or None. It is scored like any token, as in lm-eval, whose
+            prefix comes before the BOS that the tokenizer adds.
     """
 
     context: int
@@ -87,13 +87,16 @@ class WindowPolicy:
     own_bos_id: int | None = None
 
     def lead(self, tokens: Tokens) -> list[int]:
-        """Return the ids that stand before a document's own; a BOS in the text itself is not doubled."""
+        """Return the ids put before a document: none, `bos_id`, `own_bos_id` or both.
+
+        `own_bos_id` is omitted where the document itself starts with this id.
+        """
         first = [] if self.bos_id is None else [self.bos_id]
         written = len(tokens.ids) > 0 and int(tokens.ids[0]) == self.own_bos_id
         return first if self.own_bos_id is None or written else [*first, self.own_bos_id]
 
     def window_of(self, token: Integers, tokens: int) -> tuple[Integers, Integers]:
-        """Return `plan.windows.window_of` for a document of so many tokens."""
+        """Return the window of each token and that window's start; see `plan.windows.window_of`."""
         return window_of(token, self.context, self.stride, self.layout, tokens)
 
 
@@ -102,8 +105,15 @@ def plan_pieces(
 ) -> Iterator[Rows]:
     """Yield the rows of one document, cut between windows into pieces of about `piece_rows` own rows.
 
-    A piece that starts inside a document begins with the earlier rows that its windows need as context. So
-    memory grows with the pieces and with the context, not with the document. An empty document has no piece.
+    A piece that starts inside a document begins with the earlier rows that its windows need as context. So memory does
+    not grow with the length of the document. An empty document without a BOS has no piece.
+
+    Args:
+        number: number of the document.
+        tokens: the document's tokens.
+        policy: how it is cut into windows.
+        first_window: number of its first window in the run.
+        piece_rows: least number of own rows in a piece, unless the document ends.
     """
     total = row_count(tokens, policy)
     start = context = 0
@@ -117,7 +127,7 @@ def plan_pieces(
 
 
 def plan_documents(documents: Iterable[Tokens], policy: WindowPolicy) -> Iterator[Rows]:
-    """Yield the rows of several documents in pieces, with documents and windows numbered through."""
+    """Yield the rows of several documents in pieces; documents and windows are numbered from 0 over all of them."""
     window = 0
     for number, tokens in enumerate(documents):
         first_window = window
@@ -127,12 +137,12 @@ def plan_documents(documents: Iterable[Tokens], policy: WindowPolicy) -> Iterato
 
 
 def row_count(tokens: Tokens, policy: WindowPolicy) -> int:
-    """Return how many rows a document has: its tokens, and what stands before them."""
+    """Return how many rows a document has: its tokens, and each BOS put before them."""
     return len(tokens.ids) + len(policy.lead(tokens))
 
 
 def _rows(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int, rows: range) -> Rows:
-    """Return some rows of one document, all of them marked as own."""
+    """Return the rows of one document with indices in `rows`, all marked as own."""
     lead = policy.lead(tokens)
     before = lead[rows.start : rows.stop]
     here = slice(max(rows.start - len(lead), 0), max(rows.stop - len(lead), 0))
@@ -162,7 +172,7 @@ def _rows(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int, 
 
 
 def _leave_out(rows: Rows, policy: WindowPolicy, total: int) -> None:
-    """Mark what a layout does not score, in place."""
+    """Mark, in place, the rows of a document of `total` rows that the layout does not score."""
     if policy.layout is Layout.FIRST:
         rows.unscored[rows.token > policy.context] = UNSCORED.index("truncated")
     elif policy.layout is Layout.DISJOINT:
@@ -182,12 +192,12 @@ def cut_parts(planned: Iterable[Rows], part_rows: int = PART_ROWS) -> Iterator[R
 
     Args:
         planned: pieces of documents from `plan_pieces`, in order.
-        part_rows: a part ends with the window that brings its own rows to this many.
+        part_rows: a part ends with the window in which its own rows reach this number.
     """
     pieces: list[Rows] = []
     size = 0
     for rows in planned:
-        position = int((~rows.own).sum())  # the context that a piece brings along goes where a part starts with it
+        position = int((~rows.own).sum())  # a piece's context is copied only into a part that starts inside it
         while position < len(rows):
             stop = _window_end(rows.window, position + max(1, part_rows - size))
             lead = rows.take(slice(position - int(rows.context[position]), position))
@@ -203,17 +213,17 @@ def cut_parts(planned: Iterable[Rows], part_rows: int = PART_ROWS) -> Iterator[R
 
 
 def _window_end(window: Integers, at_least: int) -> int:
-    """Return the first position ≥ `at_least` at which a window ends."""
+    """Return the smallest position ≥ `at_least` at which a window ends; `window` is the window of each row."""
     if at_least >= len(window):
         return len(window)
     return int(np.searchsorted(window, window[at_least - 1], side="right"))
 
 
 def windows_of(rows: Rows) -> list[tuple[int, Window]]:
-    """Return the windows of a part's own rows that score something, with the offset of their document's rows.
+    """Return the windows of a part in which own rows are scored, each after the offset of its document's rows.
 
     Returns:
-        (offset, window): the window's token t is row offset + t of the part.
+        (offset, window) of each window; token t of the window's document is row offset + t of the part.
     """
     own = np.flatnonzero(rows.own)
     if not len(own):

@@ -1,4 +1,4 @@
-"""Which tokens a model sees at once, and which of them it is asked to predict. Integers only."""
+"""Windows: which tokens a model sees at once, and which of them are scored."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Window:
-    """A run of one document's tokens that goes through the model in one row.
+    """Consecutive tokens of one document that go through the model together.
 
-    The inputs are tokens `start` to `stop - 2`; the targets that are scored here are `first_scored` to
-    `stop - 1`. A target t has t − start tokens of context.
+    The inputs are tokens `start` to `stop - 2`. The targets are tokens `first_scored` to `stop - 1`; target t has
+    t − start tokens of context.
     """
 
     start: int
@@ -29,22 +29,22 @@ class Window:
 def window_of(
     token: Integers, context: int, stride: int, layout: Layout = Layout.ROLLING, tokens: int = 0
 ) -> tuple[Integers, Integers]:
-    """Return in which window each token is scored, or would be, and where that window starts.
+    """Return the window to which each token belongs as a target, and where that window starts.
 
-    Without a layout every token but the document's first is scored once, in text order. With a stride equal to the
-    context, windows share one token: the last target of one is the first input of the next, whose first target has
-    1 token of context. With a stride S below it, every target has at least `context` − S + 1 tokens of context where
-    they exist.
+    With the layout `ROLLING` every token but the document's first is a target once, in text order. If the stride equals
+    the context, windows share one token: the last target of a window is the first input of the next, whose first target
+    has 1 token of context. With a smaller stride S, every target after the first window has at least `context` − S + 1
+    tokens of context.
 
     Args:
-        token: int64 [N], indices of tokens in one document; the first one belongs to the first window.
-        context: most input tokens of one window; the last of its `context` + 1 tokens is only a target.
+        token: int64 [N], indices of tokens in one document; token 0 belongs to the first window.
+        context: most input tokens of a window; it has up to `context` + 1 tokens, of which the last is only a target.
         stride: new tokens scored by each rolling window after the first.
-        layout: how the windows lie.
-        tokens: number of tokens of the document; needed for a last window that is full.
+        layout: how windows are laid over the document.
+        tokens: number of tokens of the document; needed only for `LAST_FULL`.
 
     Returns:
-        int64 [N], number of the window, from 0; int64 [N], its first token.
+        int64 [N], number of each token's window, from 0; int64 [N], index of that window's first token.
 
     >>> number, start = window_of(np.arange(7), context=4, stride=2)
     >>> number.tolist(), start.tolist()
@@ -65,7 +65,7 @@ def window_of(
 
 
 def window_end(at_least: int, context: int, stride: int, layout: Layout = Layout.ROLLING) -> int:
-    """Return the smallest number of tokens from `at_least` on after which a window ends, in an endless document.
+    """Return the smallest number of tokens ≥ `at_least` after which a window ends, if the document were endless.
 
     >>> [window_end(size, context=4, stride=2) for size in (1, 5, 6, 7, 8)]
     [5, 5, 7, 7, 9]
@@ -78,7 +78,7 @@ def window_end(at_least: int, context: int, stride: int, layout: Layout = Layout
 
 
 def check_window_options(context: int, stride: int | None) -> None:
-    """Refuse a context or stride that no window plan can have.
+    """Refuse an impossible context or stride.
 
     Raises:
         UsageError: a context below 1, or a stride outside 1..`context`.
