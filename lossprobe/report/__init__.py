@@ -1,1 +1,1 @@
-"""Results as text, tables, pictures and files. Computes nothing."""
+"""Shows results as text, tables, pictures and files. Computes no numbers."""

@@ -1,4 +1,4 @@
-"""Names of models on little room: cut in the middle, and still told apart."""
+"""Shortens names of models so that they stay different."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ ELLIPSIS = "…"
 
 
 def short_names(names: list[str], width: int) -> list[str]:
-    r"""Return the names, safe to show, each of at most `width` characters and no two equal.
+    r"""Return the names, safe to show, each at most `width` characters long and no two equal.
 
-    A long name loses its middle: checkpoints of one training share their beginning and differ at the end. Names that
-    are equal (or equal once cut) get #1, #2, … at the end, counted in their order.
+    A long name is cut in the middle, because checkpoints of one training often differ only at the end of their names.
+    Names that are equal (or equal after the cut) get #1, #2, … at the end, in their order.
 
     Args:
         names: one for each model, in any order, with or without repetitions.
-        width: most characters of one; at least 8.
+        width: most characters of a name; at least 8.
 
     >>> short_names(["a_very_long_name_000100000", "a_very_long_name_000200000", "b"], 20)
     ['a_very_lon…000100000', 'a_very_lon…000200000', 'b']
@@ -43,7 +43,7 @@ def short_names(names: list[str], width: int) -> list[str]:
 
 
 def _cut(name: str, width: int) -> str:
-    """Return a name, safe to show, without its middle when it is longer than `width`; no escape is split."""
+    """Return a name, safe to show, without its middle if it is longer than `width`; no escape is split."""
     pieces = [visible(character) for character in name]
     if sum(map(len, pieces)) <= width:
         return "".join(pieces)
@@ -54,5 +54,5 @@ def _cut(name: str, width: int) -> str:
 
 
 def _leading(pieces: list[str], width: int) -> list[str]:
-    """Return the first pieces that fit in `width` characters together."""
+    """Return the first pieces that together fit into `width` characters."""
     return pieces[: sum(end <= width for end in accumulate(map(len, pieces)))]

@@ -1,7 +1,7 @@
-"""matplotlib, with no configuration but ours: every module that draws imports this one before it.
+"""Imports matplotlib without foreign configuration; every module that draws imports this one first.
 
-Left alone, matplotlib reads `matplotlibrc` of the working folder and of other places, which changes every picture and
-can start whatever is called `latex`; and its list of fonts is kept in a folder that a variable names.
+By default matplotlib reads `matplotlibrc` from the working folder and other places, which can change every picture and
+start any program called `latex`. An environment variable names the folder of its cached list of fonts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ try:
     with unconfigured("MPL", "MATPLOTLIB", file="matplotlibrc", **_given):
         import matplotlib
         import matplotlib.font_manager
-except OSError as error:  # it cannot do without a folder for itself
+except OSError as error:  # matplotlib needs a folder that it can write
     raise OutputError(
         "output.no_folder",
         f"a picture needs a folder for its list of fonts, and none can be written: {error.strerror or 'no such place'}",
@@ -29,7 +29,7 @@ except OSError as error:  # it cannot do without a folder for itself
 
 @contextmanager
 def default_style() -> Iterator[None]:
-    """Draw in the block with matplotlib's own defaults, also in a program that has set others for its own pictures."""
+    """Use matplotlib's default style inside the block, even if the calling program has set another style."""
     defaults: Any = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     with matplotlib.rc_context(defaults):
         yield

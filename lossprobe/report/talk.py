@@ -1,4 +1,4 @@
-"""Talk for people: one line at a time on standard error, so that standard output stays data."""
+"""Writes messages for people to standard error, so that standard output holds only data."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from lossprobe.units import visible
 
 
 def say(message: str) -> None:
-    """Write one line of talk to standard error; nothing in it can start another line or steer the terminal."""
+    """Write a message as one line to standard error, with unprintable characters escaped."""
     if sys.stderr is None:
         return
-    with contextlib.suppress(OSError):  # full, or its reader has gone: a result is not lost for that
+    with contextlib.suppress(OSError):  # a full disk or closed pipe must not lose a result
         sys.stderr.write(f"lossprobe: {visible(message)}\n")
         sys.stderr.flush()

@@ -1,1 +1,1 @@
-"""The result of an audit, as text and for programs."""
+"""Writes the result of an audit as text, Markdown, JSON, JUnit XML and GitHub annotations."""

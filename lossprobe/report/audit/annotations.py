@@ -1,4 +1,4 @@
-"""An audit as annotations of GitHub Actions: workflow commands that mark lines of the audit file."""
+"""Writes an audit as annotations of GitHub Actions: workflow commands that mark lines of the audit file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from lossprobe.audit.checks.verdicts import AuditResult, CheckResult
 from lossprobe.report.audit.rows import REASON_LENGTH, name, severity, verdict
 from lossprobe.units import plural, visible
 
-MOST = 10  # GitHub shows no more of one step
+MOST = 10  # GitHub shows at most this many of one step
 COMMANDS = {"fail": "error", "inconclusive": "error", "warn": "warning"}
-# The runner decodes these back, each exactly once.
+# GitHub's runner decodes these escapes.
 IN_MESSAGE = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
 IN_PROPERTY = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A", ":": "%3A", ",": "%2C"})
 
@@ -16,8 +16,8 @@ IN_PROPERTY = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A", ":": "%3A", "
 def audit_annotations(result: AuditResult) -> list[str]:
     """Return at most 10 workflow commands, worst first, to be printed one a line on standard output.
 
-    A check that fails the audit, or is inconclusive and must not be, is an error; one that warns a warning; others are
-    not marked. Where there are more than 10, the last one says how many.
+    A check that fails the audit (or that must not be inconclusive and is) becomes an error, a check that warns becomes
+    a warning, and others are not marked. If there are more than 10, the last command says how many are left.
     """
     marked = sorted((check for check in result.checks if check.effect in COMMANDS), key=severity)
     shown = marked if len(marked) <= MOST else marked[: MOST - 1]

@@ -1,4 +1,4 @@
-"""An audit as JSON, for programs. `audit.schema.json` beside this file describes every key."""
+"""Writes an audit as JSON. `lossprobe/report/audit.schema.json` describes every key."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def audit_to_json(result: AuditResult) -> str:
-    """Return an audit as one JSON object in ASCII, with everything that it knows in full precision.
+    """Return an audit as one JSON object in ASCII, with numbers in full precision.
 
-    A number that cannot be given is null. So is one that is NaN or infinite, which JSON cannot write: `nonfinite` names
-    it, as a JSON pointer (RFC 6901), and says which it was.
+    A missing number is null. NaN and infinite numbers, which JSON does not have, are null too; `nonfinite` lists each
+    with its place, as a JSON pointer (RFC 6901), and its value.
     """
     nonfinite: list[dict[str, str]] = []
     content: dict[str, Any] = {
@@ -41,18 +41,24 @@ def audit_to_json(result: AuditResult) -> str:
 
 
 def _check(result: CheckResult) -> dict[str, Any]:
-    """Return a check's settings and its result side by side."""
+    """Return a check's settings and its result in one object."""
     found = dataclasses.asdict(result)
     return {**found.pop("check"), "slice": slice_name(result.check), "effect": result.effect, **found}
 
 
 def _plain(value: Any, pointer: str, nonfinite: list[dict[str, str]]) -> Any:
-    """Return a value in plain JSON types; numbers that JSON has no way to write are added to `nonfinite`."""
+    """Return a value as JSON types, with NaN and infinite numbers as None and added to `nonfinite`.
+
+    Args:
+        value: the value.
+        pointer: its place in the object, as a JSON pointer.
+        nonfinite: list to which NaN and infinite numbers are added.
+    """
     if isinstance(value, dict):
         return {key: _plain(item, f"{pointer}/{key}", nonfinite) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{pointer}/{index}", nonfinite) for index, item in enumerate(value)]
-    if isinstance(value, str):  # half a surrogate pair is no character: strict readers refuse it
+    if isinstance(value, str):  # strict JSON readers refuse half a surrogate pair
         return SURROGATES.sub(lambda found: visible(found[0]), value)
     if isinstance(value, np.generic):
         value = value.item()

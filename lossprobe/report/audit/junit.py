@@ -1,8 +1,8 @@
-"""An audit as JUnit XML, which CI systems show as test results.
+"""Writes an audit as JUnit XML, which CI systems show as test results.
 
-There is no one standard. This file keeps to what the schema of Apache Ant's task (JUnit.xsd of Windy Road), that of
-Jenkins' xUnit plugin and the common format described by Testmo all allow: numbers are properties of the suite and
-warnings are output of the suite, because Ant's schema has neither inside a test case.
+JUnit XML has no single standard. The file written here is valid under the schema of Apache Ant's task (JUnit.xsd of
+Windy Road), the schema of Jenkins' xUnit plugin, and the common format described by Testmo. Numbers are properties of
+the suite, and warnings are output of the suite, because Ant's schema allows neither inside a test case.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lossprobe.audit.checks.verdicts import AuditResult, CheckResult, slice_name
 from lossprobe.report.audit.rows import in_one_line, reasons
 from lossprobe.units import visible
 
-# Required by Ant's schema. The same audit gives the same bytes, so that nothing here looks at a clock.
+# Ant's schema requires a time. It is fixed, so that the same audit gives the same bytes.
 NO_TIME = "1970-01-01T00:00:00"
 RESULTS = (
     "value", "baseline_value", "measured", "measured_unit", "tokens", "clusters", "further_tokens",
@@ -24,15 +24,15 @@ RESULTS = (
 
 
 def audit_to_junit(result: AuditResult, timestamp: str = NO_TIME) -> bytes:
-    """Return one suite with one test case per check, in UTF-8.
+    """Return one test suite with one test case per check, as UTF-8.
 
-    A check that fails the audit is a failure of type "fail", one that is inconclusive and must not be a failure of type
-    "inconclusive". One that only warns passes, and the output of the suite says so. Characters that XML or a terminal
-    cannot show are escaped visibly.
+    A check that fails the audit is a failure of type "fail"; one that must not be inconclusive and is, a failure of
+    type "inconclusive". A check that only warns passes, and the output of the suite has its reason. Characters that XML
+    or a terminal cannot show are escaped.
 
     Args:
         result: the audit.
-        timestamp: when it began, as YYYY-MM-DDThh:mm:ss without a zone; left alone, the same for every audit.
+        timestamp: when the audit began, as YYYY-MM-DDThh:mm:ss without a time zone; the default is a fixed time.
     """
     failing = [check for check in result.checks if _fails(check)]
     root = ET.Element("testsuites")
@@ -71,7 +71,7 @@ def _case(suite: ET.Element, result: CheckResult) -> None:
 
 
 def _properties(result: AuditResult) -> Iterable[tuple[str, Any]]:
-    """Yield names and values; those of a text begin with `text.NAME.`, those of a check with `check.ID.`."""
+    """Yield the name and value of each property; `text.NAME.` begins those of a text, `check.ID.` those of a check."""
     for key in ("verdict", "exit_code", "file", "model", "model_sha256", "confidence", "seed", "stop_early"):
         yield key, getattr(result, key)
     for text in result.texts:
@@ -96,5 +96,5 @@ def _properties(result: AuditResult) -> Iterable[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    """Return a property's value: numbers in full precision, truth values as in XML."""
+    """Return the value of a property as text: numbers in full precision, booleans as "true" and "false"."""
     return str(value).lower() if isinstance(value, bool) else visible(str(value))

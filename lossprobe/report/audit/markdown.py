@@ -1,4 +1,4 @@
-"""An audit as GitHub-flavoured Markdown, for step summaries and comments."""
+"""Writes an audit as GitHub-flavoured Markdown, for step summaries and comments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lossprobe.report.audit.rows import REASON_LENGTH, Row, headers, name, reaso
 from lossprobe.report.formats.markdown import escaped
 from lossprobe.units import format_count, plural, visible
 
-# A step summary above 1,024 KiB is dropped whole. The parts below stay near 800 KiB together, whatever they hold.
+# GitHub drops a step summary above 1,024 KiB. These limits keep the whole near 800 KiB.
 TABLE_BYTES = 400 * 1024
 REASON_BYTES = 300 * 1024
 LIST_BYTES = 100 * 1024
@@ -19,8 +19,7 @@ RIGHT = {"measured", "tokens"}
 def audit_to_markdown(result: AuditResult) -> str:
     """Return the verdict in one line, the table of checks, the reasons, the texts and the notes, under 1,024 KiB.
 
-    No text from a file can become markup. Where the checks are too many, the worst are kept and a line says how many
-    were left out.
+    Text from files is escaped. If there are too many checks, the worst are kept and a line says how many are left out.
     """
     finding = escaped(visible(result.finding, REASON_LENGTH))
     parts = [f"**lossprobe audit – {finding}**", f"model {_safe(result.model)}, audit file {_safe(result.file)}"]
@@ -33,7 +32,7 @@ def audit_to_markdown(result: AuditResult) -> str:
 
 
 def _checks(result: AuditResult) -> list[str]:
-    """Return the table and the list of reasons."""
+    """Return the table of checks and the list of reasons."""
     ranks = [severity(check) for check in result.checks]
     lines = [_line(row(check)) for check in result.checks]
     kept = _fitting(lines, ranks, TABLE_BYTES)
@@ -65,7 +64,15 @@ def _safe(text: str) -> str:
 
 
 def _list(mark: str, lines: list[str], noun: str, ranks: Sequence[int], limit: int) -> list[str]:
-    """Return lines as one list, or nothing; the worst of them where not all fit. Another mark starts another list."""
+    """Return lines as one Markdown list with a line that says how many were left out, or nothing without lines.
+
+    Args:
+        mark: bullet of the list; neighbouring lists need different ones, or Markdown joins them.
+        lines: the lines.
+        noun: name of a line, for the number of those left out.
+        ranks: rank of each line; those of lowest rank are kept where not all fit.
+        limit: most bytes of the list.
+    """
     kept = _fitting(lines, ranks, limit)
     listed = ["\n".join(f"{mark} {lines[index]}" for index in kept)] if kept else []
     return listed + _left(len(lines) - len(kept), noun)
@@ -76,7 +83,7 @@ def _left(count: int, noun: str) -> list[str]:
 
 
 def _fitting(lines: list[str], ranks: Sequence[int], limit: int) -> list[int]:
-    """Return the positions, in order, of as many lines as fit in some bytes, those of lowest rank first."""
+    """Return the ascending positions of the lines of lowest rank that fit into `limit` bytes together."""
     kept: list[int] = []
     size = 0
     for index in sorted(range(len(lines)), key=lambda index: ranks[index]):

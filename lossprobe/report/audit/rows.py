@@ -1,4 +1,4 @@
-"""An audit's checks in words and digits, the same in every report for people."""
+"""Formats the checks of an audit as text, in the same way for every report that people read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lossprobe.audit.checks.verdicts import AuditResult, CheckResult, slice_name
 from lossprobe.units import format_count, format_together, visible
 
-# Cut here, a name cannot fill a report; a reason has several numbers and names in it.
+# Longer names and reasons are cut, so that no name from a file can fill a report.
 NAME_LENGTH = 200
 REASON_LENGTH = 1000
 # Effects of checks, worst first.
@@ -16,10 +16,10 @@ REMARKS = {"warn": "warning", "pass": "allowed"}
 
 
 class Row(NamedTuple):
-    """What a table shows of one check, safe for a terminal.
+    """The cells of one check in a table, safe for a terminal.
 
-    `measured`, `interval` and `limit` have the same decimals, so that they can be compared digit by digit. The limit
-    says so where the estimate decides and not the interval.
+    `measured`, `interval` and `limit` have the same number of decimals, so that they can be compared. The limit is
+    marked "(point)" where the estimate decides and not the interval.
     """
 
     check: str
@@ -32,12 +32,12 @@ class Row(NamedTuple):
 
 
 def headers(result: AuditResult) -> Row:
-    """Return the heads of the columns."""
+    """Return the headers of the columns."""
     return Row("check", "verdict", "metric", "measured", f"{result.confidence * 100:.6g}% interval", "limit", "tokens")
 
 
 def row(result: CheckResult) -> Row:
-    """Return one check as text."""
+    """Return the cells of one check."""
     check = result.check
     percent = result.measured_unit == "%"
     measured, low, high, limit = format_together(
@@ -58,13 +58,13 @@ def row(result: CheckResult) -> Row:
 
 
 def in_one_line(result: CheckResult) -> str:
-    """Return what the table shows of one check as a phrase."""
+    """Return the cells of one check as a phrase: metric, number, interval, limit and tokens."""
     cells = row(result)
     return f"{cells.metric}: {cells.measured} {cells.interval}, limit {cells.limit}, {cells.tokens} tokens"
 
 
 def verdict(result: CheckResult) -> str:
-    """Return the verdict, and where it does not decide the audit, why: "fail (warning)", "inconclusive (allowed)"."""
+    """Return the verdict; where it does not count in the audit with a remark: "fail (warning)"."""
     if result.verdict == "pass" or result.effect == result.verdict:
         return result.verdict
     return f"{result.verdict} ({REMARKS[result.effect]})"
@@ -87,7 +87,7 @@ def metric(result: CheckResult) -> str:
 
 
 def reasons(result: AuditResult) -> list[tuple[str, str, str]]:
-    """Return verdict, id and reason of each check that is not a plain pass, in the order of the file."""
+    """Return verdict, id and reason of each check whose verdict is not "pass", in the order of the file."""
     return [
         (verdict(check), name(check.check.id), visible(check.reason, REASON_LENGTH))
         for check in result.checks
@@ -96,10 +96,10 @@ def reasons(result: AuditResult) -> list[tuple[str, str, str]]:
 
 
 def severity(result: CheckResult) -> int:
-    """Return 0 for the checks that matter most."""
+    """Return the rank of a check's effect: 0 for "fail", up to 3 for "pass"."""
     return SEVERITY.index(result.effect)
 
 
 def name(text: str) -> str:
-    """Return a name from a file, safe to show and not too long."""
+    """Return a name from a file, escaped and cut to `NAME_LENGTH`."""
     return visible(text, NAME_LENGTH)

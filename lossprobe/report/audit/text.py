@@ -1,4 +1,4 @@
-"""An audit for the terminal and the log of a job."""
+"""Writes an audit as text for a terminal and the log of a CI job."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from lossprobe.audit.checks.verdicts import AuditResult
 from lossprobe.report.audit.rows import Row, headers, name, reasons, row
 from lossprobe.units import visible
 
-# Columns of words, which fold where the table is too wide, and the fewest cells that they keep.
+# Columns of text that fold where the table is too wide → their least width.
 FOLDING = {"check": 16, "verdict": 12}
 RIGHT = {"measured", "tokens"}
 METRIC = Row._fields.index("metric")
 GAP = 2
-# A job's runner obeys lines that begin with `::`, blanks before it or not, and `##[` and `##vso[` anywhere.
+# CI runners obey commands in a log: lines that begin with `::` (after blanks too), and `##[` and `##vso[` anywhere.
 COMMAND = re.compile(r"^(\s*):(?=:)|#(?=#(?:vso)?\[)")
 
 
 def audit_to_terminal(result: AuditResult, width: int | None = None) -> str:
-    """Return a table of the checks, the reason of each that is no plain pass, the notes, and the verdict as last line.
+    """Return the table of checks, the reason of each check that did not pass, the notes, and the verdict as last line.
 
-    The verdict is in words, never in colours. Where the table is too wide, what was measured stands below each check,
-    and then words fold; numbers are never cut, so that it may still be wider than the terminal.
+    There are no colours. If the table is too wide, the metric moves to a line below each check, and then text columns
+    fold. Numbers are never cut, so the table may still be wider than the terminal.
 
     Args:
         result: the audit.
@@ -46,12 +46,12 @@ def audit_to_terminal(result: AuditResult, width: int | None = None) -> str:
 
 
 def _inert(found: re.Match[str]) -> str:
-    """Return the first character of a command in digits, so that it is none and can still be read."""
+    """Return the first character of a command as an escape, so that the runner does not obey it."""
     return r"\x23" if found[0] == "#" else rf"{found[1]}\x3a"
 
 
 def _table(rows: list[Row], width: int) -> list[str]:
-    """Return the lines of the table, heads first, none wider than it needs."""
+    """Return the lines of the table, headers first."""
     fields: tuple[str, ...] = Row._fields
     grid: list[tuple[str, ...]] = list(rows)
     below = [""] * len(rows)
@@ -66,13 +66,13 @@ def _table(rows: list[Row], width: int) -> list[str]:
 
 
 def _needed(grid: Sequence[Sequence[str]]) -> int:
-    """Return the columns of the terminal that rows take unfolded."""
+    """Return the width of the table without folding."""
     columns = list(zip(*grid, strict=True))
     return sum(max(map(cell_len, column)) for column in columns) + GAP * (len(columns) - 1)
 
 
 def _widths(fields: Sequence[str], grid: Sequence[Sequence[str]], width: int) -> list[int]:
-    """Return the widths of columns: those of words shrink, the widest first, until all fit."""
+    """Return the widths of columns; text columns shrink, the widest first, until the table fits."""
     natural = [max(map(cell_len, column)) for column in zip(*grid, strict=True)]
     widths = list(natural)
     floors = [min(FOLDING.get(field, full), full) for field, full in zip(fields, natural, strict=True)]
@@ -85,7 +85,7 @@ def _widths(fields: Sequence[str], grid: Sequence[Sequence[str]], width: int) ->
 
 
 def _lines(fields: Sequence[str], cells: Sequence[str], widths: Sequence[int]) -> list[str]:
-    """Return the lines of one row; more than one where words fold."""
+    """Return the lines of one row; more than one where a cell folds."""
     console = Console(file=io.StringIO(), color_system=None)
     folded = [
         [line.plain.rstrip() for line in Text(cell).wrap(console, width, overflow="fold")]

@@ -1,1 +1,1 @@
-"""Tables as CSV, JSON, Markdown and terminal text."""
+"""Formats: writes views as CSV, JSON, Markdown and terminal text."""

@@ -1,4 +1,4 @@
-"""Numbers of a table as people read them. Formats numbers; computes none."""
+"""Formats the cells of tables for people."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pandas as pd
 from lossprobe.units import format_count, format_perplexity, visible
 
 SHARES = frozenset({"share_of_loss", "share_of_tokens", "top_prob"})
-COUNTED = frozenset({"tokens", "count", "bytes", "documents", "spans"})  # units of whole numbers
+COUNTED = frozenset({"tokens", "count", "bytes", "documents", "spans"})  # units whose numbers are whole
 
 
 def by_unit(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of measures (value, low, high, unit) with its numbers as text, counts without decimals.
+    """Return a table with its columns value, low and high as text; numbers whose unit is a count have no decimals.
 
     >>> by_unit(pd.DataFrame({"measure": ["n"], "value": [1200.0], "unit": ["tokens"]})).value.tolist()
     ['1,200']
@@ -31,7 +31,7 @@ def by_unit(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def small_numbers(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """Return a table with some columns as text that shows also how small a tiny number is.
+    """Return a table with some columns as text, in which numbers below 0.001 are in scientific notation.
 
     >>> small_numbers(pd.DataFrame({"x": [0.0, -1.26e-7, 0.5, math.nan]}), ["x"]).x.tolist()
     ['0', '-1.3e-07', '0.500000', 'n/a']
@@ -46,7 +46,7 @@ def _small(value: float) -> str:
 
 
 def format_cell(column: str, value: Any) -> str:
-    """Return one cell for people: 6 decimals for nats, thousands separators for counts, `n/a` for nothing.
+    """Return a cell as text: 6 decimals, commas in counts, percent for shares, "n/a" for a missing value.
 
     >>> format_cell("loss_nats", 1.5), format_cell("count", 12345), format_cell("low", float("nan"))
     ('1.500000', '12,345', 'n/a')

@@ -1,4 +1,4 @@
-"""Tables as CSV: UTF-8, LF line ends, full precision."""
+"""Writes tables as CSV: UTF-8, LF line ends, full precision."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from lossprobe.units import visible
 if TYPE_CHECKING:
     from lossprobe.report.views.view import View
 
-# Columns whose cells are text that came from a file: JSON string literals in CSV, so that no reader or
-# spreadsheet changes or runs them.
+# Columns with text from files. In CSV it is a JSON string literal, so that no spreadsheet runs it as a formula and no
+# reader changes it.
 TEXT_COLUMNS = frozenset({
     "text", "top_text", "first_top_text", "second_top_text", "characters", "before", "after", "begins", "source",
     "group",
 })  # fmt: skip
-# Names of models: as they are shown elsewhere, and a literal only where a spreadsheet would take them for a formula.
+# Columns with names of models. They become JSON string literals only where a spreadsheet could run them as formulas.
 NAME_COLUMNS = frozenset({"model", "first", "second", "smaller"})
 
 
 def view_to_csv(view: View) -> Iterable[bytes]:
-    """Return the CSV of a view, piece by piece."""
+    """Return the CSV of a view as pieces of bytes."""
     return view.csv() if view.csv is not None else [to_csv(view.result.table).encode()]
 
 
@@ -47,7 +47,7 @@ def _name(name: str) -> str:
 
 
 def batches_to_csv(batches: Iterable[pa.RecordBatch]) -> Iterable[bytes]:
-    """Yield the CSV of record batches piece by piece, header first, in the same form as `to_csv`."""
+    """Yield the CSV of Arrow record batches as pieces of bytes, header first, in the form of `to_csv`."""
     for number, batch in enumerate(batches):
         sink = io.BytesIO()
         names = batch.schema.names

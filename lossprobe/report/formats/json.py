@@ -1,4 +1,4 @@
-"""A view's result as JSON."""
+"""Writes the result of a view as JSON."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ JSON_SCHEMA = 1
 
 
 def view_to_json(view: View) -> str:
-    """Return a view's result as one JSON object: schema version, run, every documented field, `rows` of its table.
+    """Return a view's result as one JSON object: schema version, command, run, every field, and the table as `rows`.
 
-    Missing numbers are null, never NaN. Floats are written in full precision.
+    Missing, NaN and infinite numbers are null. Floats have full precision.
     """
     result: Any = view.result  # a frozen dataclass
     content: dict[str, Any] = {"schema": JSON_SCHEMA, "command": view.name}
@@ -35,7 +35,7 @@ def view_to_json(view: View) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value in plain JSON types."""
+    """Return a value as JSON types: dict, list, str, int, float, bool or None."""
     if isinstance(value, pd.DataFrame):
         short = [name for name in value.columns if value[name].dtype == "float32"]
         rows = value.assign(**{name: _shortest(value[name]) for name in short})
@@ -56,5 +56,5 @@ def _plain(value: Any) -> Any:
 
 
 def _shortest(column: pd.Series) -> list[float]:
-    """Return float32 values as floats with the digits that a CSV has: 0.1, not 0.10000000149011612."""
+    """Return float32 values as the floats with the fewest digits, as in CSV: 0.1, not 0.10000000149011612."""
     return [float(str(value)) for value in column.to_numpy()]

@@ -1,4 +1,4 @@
-"""A result as GitHub-flavoured Markdown, for pull requests and step summaries. Formats numbers; computes none."""
+"""Writes views as GitHub-flavoured Markdown, for pull requests and step summaries."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from lossprobe.report.views.view import View
 
 ROWS = 40
-# What Markdown would read as markup, a link, a mention, a formula, a list or the end of a cell.
+# Characters that Markdown would read as markup, a link, a mention, a formula, a list or the end of a cell.
 MARKUP = re.compile(r"[\\`*_\[#|~$@]|^[-+>]|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$)")
-# Text becomes a link by itself, whatever is escaped in it: https://…, www.…, me@host, @name, #1, GH-1, a commit's hash.
-# GitHub looks for some of these in the finished page, so that only a character between can prevent it.
+# GitHub makes links of plain text too: https://…, www.…, me@host, @name, #1, GH-1, a commit's hash. It looks for some
+# of these in the finished page, where escapes are gone, so only an invisible character inside can prevent it.
 LINK = re.compile(
     r"(?i)(:(?=//)|\bwww(?=\.)|@(?=\w)|#(?=\d)|\bGH(?=-\d)"
     r"|(?<![\w.])(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{6}(?=[0-9a-f]{1,34}\b))"
 )
-JOINER = "&NoBreak;"  # U+2060, without width: the text looks as before
+JOINER = "&NoBreak;"  # U+2060, which has no width, so the text looks unchanged
 
 
 def view_to_markdown(view: View) -> str:
-    """Return a view as Markdown: its table, the lines below it, and its further tables."""
+    """Return a view as Markdown: its table, the lines below it, and its other tables."""
     pages = [(view.people_table, view.title, view.people_lines), *((frame, title, []) for title, frame in view.more)]
     return "\n".join(to_markdown(*page) for page in pages)
 
 
 def to_markdown(table: pd.DataFrame, title: str, lines: Iterable[str]) -> str:
-    """Return a heading, a table of at most 40 rows, and lines below it; no text in it can become markup."""
+    """Return a heading, a table of at most 40 rows, and the lines below it; all text is escaped."""
     names = [str(name) for name in table.columns]
     texts = [not pd.api.types.is_numeric_dtype(table[name]) for name in table.columns]
     rows = [[format_cell(name, row[name]) for name in names] for row in table.head(ROWS).to_dict("records")]
@@ -51,7 +51,7 @@ def to_markdown(table: pd.DataFrame, title: str, lines: Iterable[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    r"""Return text that Markdown shows as it is, and that nothing turns into a link or a mention.
+    r"""Return text escaped for Markdown, so that it is shown as it is and becomes no link or mention.
 
     >>> escaped("a|b <x> *1*"), escaped("https://x")
     ('a\\|b &lt;x&gt; \\*1\\*', 'https:&NoBreak;//x')

@@ -1,4 +1,4 @@
-"""The only writer of results: a file (absent, old or new, never half), or standard output for `-`."""
+"""Writes results to files, or to standard output for `-`. A file is replaced as a whole, never left half written."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DPI = 150
 
 
 def write_bytes(destination: str, pieces: Iterable[bytes]) -> None:
-    """Write pieces of bytes to a file, or to standard output for `-`, as they come.
+    """Write pieces of bytes to a file, or to standard output for `-`.
 
-    A device or pipe is written into, never replaced.
+    A file is replaced only after all pieces are written. A device or pipe is written to directly.
 
     Raises:
-        OutputError: it cannot be written (what stood there before is untouched), is a folder or a symbolic link.
-        BrokenPipeError: the reader of standard output or of a pipe has gone.
+        OutputError: the destination cannot be written (an old file is unchanged), or is a folder or a symbolic link.
+        BrokenPipeError: the reader of standard output or of a pipe has closed it.
     """
     if destination == STDOUT:
         with writing("standard output"):
@@ -52,18 +52,18 @@ def write_bytes(destination: str, pieces: Iterable[bytes]) -> None:
 def _fill(stream: IO[bytes] | NewFile, pieces: Iterable[bytes]) -> None:
     for piece in pieces:
         rest = memoryview(piece)
-        while rest:  # an unbuffered stream (PYTHONUNBUFFERED) takes only a part of a long piece
+        while rest:  # with PYTHONUNBUFFERED, write takes only a part of a long piece
             rest = rest[stream.write(rest) :]
     stream.flush()
 
 
 def write_text(destination: str, text: str) -> None:
-    """Write a text as UTF-8; errors as for `write_bytes`."""
+    """Write a text as UTF-8; errors are those of `write_bytes`."""
     write_bytes(destination, [text.encode()])
 
 
 def write_figure(destination: str, figure: Figure) -> None:
-    """Write a figure as PNG, the same bytes for the same figure: no date and no version inside."""
+    """Write a figure as PNG without date and version, so that the same figure gives the same bytes."""
     from lossprobe.report.pictures import default_style
 
     sink = io.BytesIO()
@@ -73,10 +73,10 @@ def write_figure(destination: str, figure: Figure) -> None:
 
 
 def append_bytes(destination: str, data: bytes) -> None:
-    """Add bytes to the end of a file that others write too, such as a job's summary.
+    """Append bytes to a file that other programs also write, such as the summary of a CI job.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     with writing(destination), Path(destination).open("ab") as stream:
         stream.write(data)

@@ -1,4 +1,4 @@
-"""Long tables with one row per model and measure, turned so that models stand side by side."""
+"""Turns a table with one row per model and measure into one column per model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ NAME_WIDTH = 40
 
 
 def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per measure and one column of text per model: value, interval, and noise floor where it has one.
+    """Return a table with one row per measure and one column per model: value, interval and noise floor as text.
 
     Args:
-        table: model, measure, value, low, high, noise_floor, as in `Calibration.table`.
+        table: columns model, measure, value, low, high and noise_floor, as in `Calibration.table`.
     """
     measures = list(dict.fromkeys(table["measure"]))
     models = list(dict.fromkeys(table["model"]))

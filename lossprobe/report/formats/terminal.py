@@ -1,4 +1,4 @@
-"""Tables as text for a terminal."""
+"""Writes views as text for a terminal."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from lossprobe.report.views.view import View
 
 TERMINAL_ROWS = 40
-TEXT_WIDTH = 10  # columns a text keeps when its table is too wide
+TEXT_WIDTH = 10  # least width of a column of text in a table that is too wide
 
 
 def view_to_terminal(view: View, width: int | None = None, rest: str = "") -> str:
-    """Return a view as text: its table, the lines below it, and its further tables; arguments as in `to_terminal`."""
+    """Return a view as text: its table, the lines below it, and its other tables; arguments as in `to_terminal`."""
     pages = [(view.people_table, view.title, view.people_lines), *((frame, title, []) for title, frame in view.more)]
     return "\n".join(to_terminal(*page, width, rest).rstrip("\n") + "\n" for page in pages)
 
 
 def to_terminal(table: pd.DataFrame, title: str, lines: Iterable[str], width: int | None = None, rest: str = "") -> str:
-    """Return a table as text for a terminal, at most 40 rows of it, with lines below it.
+    """Return at most 40 rows of a table as text for a terminal, with a title above and lines below.
 
-    Numbers are never cut or folded: where a table is too wide, headers break at `_` and texts fold; where that is not
-    enough, it is wider than the terminal.
+    In a table that is too wide, headers break at `_` and text cells fold. Numbers are never cut or folded, so the table
+    may still be wider than the terminal.
 
     Args:
         table: the table.
@@ -55,7 +55,7 @@ def to_terminal(table: pd.DataFrame, title: str, lines: Iterable[str], width: in
 
 
 def _printed(pieces: list[Any], width: int) -> str:
-    """Return what a terminal of some width shows, without colours."""
+    """Return rich pieces as plain text for a terminal of the given width."""
     sink = io.StringIO()
     console = Console(file=sink, width=width, color_system=None, highlight=False)
     for piece in pieces:
@@ -64,7 +64,7 @@ def _printed(pieces: list[Any], width: int) -> str:
 
 
 def _grid(table: pd.DataFrame, width: int) -> tuple[Table, int]:
-    """Return the table laid out for a width, and the width it takes."""
+    """Return the table laid out for a terminal of the given width, and the width that it needs."""
     rows = table.head(TERMINAL_ROWS).to_dict("records")
     cells = {name: [format_cell(str(name), row[name]) for row in rows] for name in table.columns}
     texts = [not pd.api.types.is_numeric_dtype(table[name]) for name in table.columns]
@@ -85,7 +85,7 @@ def _grid(table: pd.DataFrame, width: int) -> tuple[Table, int]:
 
 
 def _widths(headers: list[str], cells: list[list[str]], texts: list[bool], room: int) -> list[int]:
-    """Return column widths: what numbers need, and for texts what is left, the narrowest first."""
+    """Return the widths of columns: columns of numbers get what they need, the narrowest texts grow in what is left."""
     natural = [
         max(cell_len(part) for part in (*header.split("\n"), *column))
         for header, column in zip(headers, cells, strict=True)

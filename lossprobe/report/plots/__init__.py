@@ -1,3 +1,3 @@
-"""One file and one `plot_COMMAND` a view: numbers in, matplotlib Figure out. Draws what the result holds, no more."""
+"""Plots: each file has a function `plot_COMMAND` that draws the result of a command as a matplotlib Figure."""
 
-import lossprobe.report.pictures  # noqa: F401 - matplotlib without configuration, before any plot imports it
+import lossprobe.report.pictures  # noqa: F401 - must import matplotlib before any plot does; see there

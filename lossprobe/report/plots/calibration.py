@@ -1,4 +1,4 @@
-"""The picture of `lossprobe calibration`."""
+"""Draws the picture of `lossprobe calibration`."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ NAME_WIDTH = 30
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE)
 MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "--", "-.", ":")
-EXPECTED_HITS = 5.0  # a bin that should hold fewer hits shows noise only
-RATIOS = (1 / 8, 8.0)  # of hits to expected hits: the axis; what lies beyond is a triangle at its end
-TEMPERATURES = (0.5, 2.0)  # the axis, unless a best temperature lies outside
+EXPECTED_HITS = 5.0  # bins with fewer expected hits are not drawn: their hit rates are mostly noise
+RATIOS = (1 / 8, 8.0)  # limits of the axis of hits per expected hit; bins beyond are triangles at its end
+TEMPERATURES = (0.5, 2.0)  # limits of the temperature axis, unless a best temperature lies outside
 TEMPERATURE_TICKS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
-BESIDE = 1.1  # how far the temperature axis goes on behind a best one, as a ratio
+BESIDE = 1.1  # the temperature axis extends beyond a best temperature outside its limits by this factor
 
 
 def plot_calibration(run: Run, result: Calibration) -> Figure:
-    """Return reliability diagrams side by side, the all-vocabulary curve, and the loss against temperature."""
+    """Return a figure with a reliability diagram of each model, the all-vocabulary curve, and loss by temperature."""
     models = result.models[:MOST_MODELS]
     names = model_names([model.name for model in models], NAME_WIDTH)
     figure = new_figure(max(9.0, 3.6 * len(models)), 8.6)
@@ -61,7 +61,7 @@ def plot_calibration(run: Run, result: Calibration) -> Figure:
 
 
 def _draw_reliability(figure: SubFigure, models: list[ModelCalibration], names: list[str]) -> None:
-    """Draw for each model how often its first choice is right by its confidence, over how common that confidence is."""
+    """Draw a reliability diagram of each model (accuracy by confidence) above the histogram of its confidence."""
     grid = figure.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
     for column, model in enumerate(models):
         upper, lower = grid[:, column]
@@ -74,7 +74,7 @@ def _draw_reliability(figure: SubFigure, models: list[ModelCalibration], names: 
         style: dict[str, Any] = {"fmt": MARKERS[column], "color": colour, "capsize": 2, "markersize": 5}
         drawn = upper.errorbar(confidence, accuracy, yerr=np.maximum(error, 0.0), label="accuracy, 95 % interval",
                                **style)  # fmt: skip
-        drawn.lines[0].set(clip_on=False, zorder=3)  # at 0 and 1 a marker stands on the frame
+        drawn.lines[0].set(clip_on=False, zorder=3)  # markers at 0 and 1 lie on the frame and would be cut
         gap, ece = model.measures["confidence_gap"], model.measures["ece"]
         label(upper, "", "accuracy" if column == 0 else "", f"{names[column]}\nconfidence − accuracy {gap.value:+.3f}\n"
               f"ECE {ece.value:.3f} (noise floor {ece.noise_floor:.3f})")  # fmt: skip
@@ -88,7 +88,7 @@ def _draw_reliability(figure: SubFigure, models: list[ModelCalibration], names: 
 
 
 def _draw_vocabulary(axes: Axes, models: list[ModelCalibration], names: list[str]) -> None:
-    """Draw how many hits the entries of each probability had, for one that they should have had."""
+    """Draw hits per expected hit by the probability of the vocabulary entries, for each model."""
     points = beyond = 0
     for index, model in enumerate(models):
         bins = model.bins[model.bins["binning"] == "log10 p"]
@@ -116,7 +116,7 @@ def _draw_vocabulary(axes: Axes, models: list[ModelCalibration], names: list[str
 
 
 def _mark_beyond(axes: Axes, bins: pd.DataFrame, colour: str) -> int:
-    """Draw a triangle at the end of the axis for every bin beyond it, as one without a hit is; return how many."""
+    """Draw a triangle at the end of the axis for every bin beyond it (such as a bin without hits); return how many."""
     ratio = bins["hit_rate"] / bins["mean_probability"]
     for marker, end, beyond in (("v", RATIOS[0], ratio < RATIOS[0]), ("^", RATIOS[1], ratio > RATIOS[1])):
         p = bins["mean_probability"][beyond]
@@ -127,7 +127,7 @@ def _mark_beyond(axes: Axes, bins: pd.DataFrame, colour: str) -> int:
 
 
 def _draw_temperatures(axes: Axes, models: list[ModelCalibration], names: list[str]) -> None:
-    """Draw the mean loss at each temperature; T = 1 is the model as it is, the filled marker is the best one."""
+    """Draw the mean loss by temperature: an open marker at T = 1, a filled one at the best temperature."""
     best = [model.temperature.temperature for model in models if model.temperature.temperature is not None]
     left = min([TEMPERATURES[0], *(temperature / BESIDE for temperature in best)])
     right = max([TEMPERATURES[1], *(temperature * BESIDE for temperature in best)])

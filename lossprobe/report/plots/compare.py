@@ -1,4 +1,4 @@
-"""The picture of `lossprobe compare`."""
+"""Draws the picture of `lossprobe compare`."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ from lossprobe.units import format_count, visible
 
 
 def plot_compare(run: Run, result: Comparison) -> Figure:
-    """Return the difference by context, both losses against each other, and how few tokens carry the change.
+    """Return a figure of how two models differ.
 
-    Models with different tokens: the difference in bits per byte by the place of the cut.
+    It has the mean difference by context, the losses of each token under both models, and the share of all change that
+    the most changed tokens have. For models with different tokenizers it has the difference in bits per byte, for the
+    groups of bytes in `by_cut`.
     """
     comparison = result.token_comparison
     if comparison is None:
@@ -55,7 +57,7 @@ def _names(comparison: TokenComparison | ByteComparison) -> str:
 
 
 def _draw_positions(axes: Axes, comparison: TokenComparison) -> None:
-    """Draw the mean difference with its interval by context, and over all tokens."""
+    """Draw the mean difference with its interval, by context and over all tokens."""
     table = comparison.by_position
     centre = np.sqrt(table["context"].astype(float) * table["context_last"].astype(float))
     mean = table["mean_difference_nats"]
@@ -76,7 +78,7 @@ def _draw_positions(axes: Axes, comparison: TokenComparison) -> None:
 
 
 def _draw_losses(figure: Figure, axes: Axes, comparison: TokenComparison) -> None:
-    """Draw how many tokens have each pair of losses."""
+    """Draw a two-dimensional histogram of the tokens' losses under both models."""
     cells = comparison.scatter
     squares = [
         Rectangle((x, y), width, width)
@@ -99,7 +101,7 @@ def _draw_losses(figure: Figure, axes: Axes, comparison: TokenComparison) -> Non
 
 
 def _draw_cumulative(axes: Axes, comparison: TokenComparison) -> None:
-    """Draw which share of all change the most changed tokens carry."""
+    """Draw the share of the summed absolute change in the most changed tokens, by the share of tokens."""
     table = comparison.cumulative
     axes.plot(table["share_of_tokens"], table["share_of_change"], "o-", color=BLUE, markersize=4, linewidth=1.2)
     axes.plot(table["share_of_tokens"], table["share_of_tokens"], color=GREY, linestyle="--", linewidth=1,
@@ -113,7 +115,7 @@ def _draw_cumulative(axes: Axes, comparison: TokenComparison) -> None:
 
 
 def _plot_bytes(run: Run, comparison: ByteComparison) -> Figure:
-    """Return where the difference in bits per byte comes from, by the place of the cut."""
+    """Return a figure of the difference in bits per byte with its interval, for all bytes and each row of `by_cut`."""
     table = comparison.by_cut
     figure = new_figure(9, 1.8 + 0.5 * len(table))
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""The picture of `lossprobe gap`."""
+"""Draws the picture of `lossprobe gap`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lossprobe.units import format_count, visible
 
 SIDES = (("train", BLUE, "o", -0.16), ("validation", VERMILION, "s", 0.16))
 BETWEEN_KINDS = 0.8
-LONG_INTERVAL = 5.0  # in median lengths: a longer one, of a handful of tokens, does not set the axis
+LONG_INTERVAL = 5.0  # times the median length; longer intervals, of few tokens, do not extend the axis
 
 
 def plot_gap(run: Run, result: Gap) -> Figure:
-    """Return train and validation loss of all tokens, classes and frequencies side by side, and their difference."""
+    """Return a figure of the train and validation loss of each group of tokens, and of their difference."""
     table = result.table
     breaks = (table["kind"] != table["kind"].shift()).cumsum() - 1
     rows = np.arange(len(table)) + BETWEEN_KINDS * breaks.to_numpy(float)
@@ -53,7 +53,7 @@ def _ends(table: pd.DataFrame, side: str) -> pd.DataFrame:
 
 
 def _draw_ranges(axes: Axes, rows: np.ndarray, ends: pd.DataFrame, look: tuple[str, str, str]) -> None:
-    """Draw one marker a row, with its interval where there is one."""
+    """Draw a marker for each row, with its interval where there is one."""
     colour, marker, name = look
     value, low, high = ends.to_numpy(float).T
     axes.hlines(rows, low, high, color=colour, linewidth=1.8)
@@ -61,7 +61,7 @@ def _draw_ranges(axes: Axes, rows: np.ndarray, ends: pd.DataFrame, look: tuple[s
 
 
 def _frame(axes: Axes, ends: pd.DataFrame, *others: float) -> bool:
-    """Let an axis hold every value and all intervals but the longest; return whether one of these is cut."""
+    """Set the x axis so that all values and intervals fit, but for very long intervals; return whether one is cut."""
     value, low, high = ends.to_numpy(float).T
     length = (high - low)[np.isfinite(high - low)]
     usual = high - low <= LONG_INTERVAL * (np.median(length) if len(length) else 0.0)

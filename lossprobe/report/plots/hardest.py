@@ -1,4 +1,4 @@
-"""The picture of `lossprobe hardest`."""
+"""Draws the picture of `lossprobe hardest`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BEFORE, AFTER = 24, 14  # characters shown around a token
 
 
 def plot_hardest(run: Run, result: Hardest) -> Figure:
-    """Return a bar for each of the hardest tokens, types, documents or classes."""
+    """Return a figure with a bar for each of the hardest tokens, types, documents or classes."""
     table = _first_bars(result.table)
     measure = "loss_nats" if "loss_nats" in table.columns else "mean_loss_nats"
     figure = new_figure(10, 1.6 + 0.26 * len(table))
@@ -45,14 +45,14 @@ def _kinds(table: pd.DataFrame) -> list[str]:
 
 
 def _first_bars(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that get a bar: the first ones of each ranking, as many of one as of the other."""
+    """Return the rows to draw: the first rows of each ranking, the same number of each, `BARS` at most."""
     kinds = pd.Series(_kinds(table), index=table.index)
     place = kinds.groupby(kinds).cumcount()
     return table[place < BARS // kinds.nunique()]
 
 
 def _bar_names(by: str, table: pd.DataFrame) -> list[str]:
-    """Return what stands beside each bar."""
+    """Return the label of each bar."""
     rows = table.to_dict("records")
     if by == "token":
         return [

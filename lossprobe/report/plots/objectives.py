@@ -1,4 +1,4 @@
-"""The picture of `lossprobe objectives`."""
+"""Draws the picture of `lossprobe objectives`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lossprobe.report.style import (
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count
 
-# Objective, its name in the legend, colour and line. Those whose curve lies on another one stay in the table.
+# Column, legend, colour and line of each objective drawn. Objectives whose curve would lie on another are left out.
 CURVES: tuple[tuple[str, str, str, Any], ...] = (
     ("nll_nats", "hard loss", "black", "-"),
     ("smoothed_torch_nats", "smoothed (torch), eps {smoothing:.4g}", BLUE, "--"),
@@ -40,11 +40,11 @@ LOST = (
     ("l1_lost_share", "sum of |gradient| (L1)", BLUE, "-"),
     ("l2_lost", "L2, relative error", VERMILION, "--"),
 )
-LEAST = 1e-8  # of the right axis
+LEAST = 1e-8  # lower end of the right axis
 
 
 def plot_objectives(run: Run, result: Objectives) -> Figure:
-    """Return which tokens each objective weights, and what float16 loses at each loss scale where that is known."""
+    """Return a figure of each objective's share by loss, and of what float16 gradients lose by loss scale if known."""
     fp16 = result.half_precision is not None
     figure = new_figure(13 if fp16 else 8, 5)
     left, *right = figure.subplots(1, 2, width_ratios=[3, 2]) if fp16 else [figure.subplots()]
@@ -60,7 +60,7 @@ def plot_objectives(run: Run, result: Objectives) -> Figure:
 
 
 def _draw_weights(axes: Axes, result: Objectives) -> None:
-    """Draw the share of the tokens in each bin of loss as bars, and the share of each objective as a curve."""
+    """Draw the share of tokens in each bin of loss as bars, and the share of each objective's total as a curve."""
     for place, (name, words, colour, line) in enumerate(CURVES):
         rows = result.weights[result.weights["objective"] == name]
         low = rows["loss_low_nats"].to_numpy(float)
@@ -79,7 +79,7 @@ def _draw_weights(axes: Axes, result: Objectives) -> None:
         )
     last = float(result.weights["loss_low_nats"].max())
     axes.set_xlim(0, last + BIN_NATS)
-    if last == LAST_BIN * BIN_NATS:  # everything from there on
+    if last == LAST_BIN * BIN_NATS:  # the last bin holds all larger losses too
         ticks = [float(tick) for tick in range(0, int(last), 5)]
         axes.set_xticks([*ticks, last + BIN_NATS / 2], [*(f"{tick:g}" for tick in ticks), f"\u2265 {last:g}"])
     axes.set_ylim(bottom=0)
@@ -88,7 +88,7 @@ def _draw_weights(axes: Axes, result: Objectives) -> None:
 
 
 def _draw_half_precision(axes: Axes, result: Objectives) -> None:
-    """Draw the lost shares against the loss scale, with the limit and the recommended scale."""
+    """Draw the lost shares by loss scale, with the limit and the recommended scale."""
     frame = result.half_precision
     assert frame is not None
     for name, words, colour, line in LOST:

@@ -1,4 +1,4 @@
-"""The picture of `lossprobe perplexity`."""
+"""Draws the picture of `lossprobe perplexity`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BARS = 30
 
 
 def plot_perplexity(run: Run, result: Perplexity) -> Figure:
-    """Return the mean loss with its interval between the reference levels, and the groups when there are any."""
+    """Return a figure of the mean loss of all tokens and of each group, with intervals and reference levels."""
     groups = None if result.groups is None else result.groups.head(BARS)
     count = 0 if groups is None else len(groups)
     figure = new_figure(9, 2.6 + 0.24 * count)

@@ -1,4 +1,4 @@
-"""The picture of `lossprobe positions`."""
+"""Draws the picture of `lossprobe positions`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lossprobe.units import format_count
 
 
 def plot_positions(run: Run, result: PositionLosses) -> Figure:
-    """Return mean loss by position: every position with its band, bins with intervals, the fit, and the counts."""
+    """Return a figure of mean loss by position: every position, bins with intervals, the fit, and the token counts."""
     figure = new_figure(9, 6.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     drawn = [*_draw_every(upper, result), *_draw_bins(upper, result)]
@@ -45,7 +45,7 @@ def plot_positions(run: Run, result: PositionLosses) -> Figure:
 
 
 def _draw_every(axes: Axes, result: PositionLosses) -> list[float]:
-    """Draw the mean at every position with its band, and return the means; not where each is a single token's loss."""
+    """Draw the mean and interval at every position and return the means; draw nothing if each has one token only."""
     every = result.every
     if result.bins == "geometric" and int(every["count"].max()) == 1:
         return []
@@ -58,7 +58,7 @@ def _draw_every(axes: Axes, result: PositionLosses) -> list[float]:
 
 
 def _draw_bins(axes: Axes, result: PositionLosses) -> list[float]:
-    """Draw the mean of every bin with its interval, and return the means and the ends of the intervals."""
+    """Draw the mean of every bin with its interval, and return means and interval ends; nothing without such bins."""
     if result.bins != "geometric":
         return []
     bins = result.table

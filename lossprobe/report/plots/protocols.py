@@ -1,4 +1,4 @@
-"""The picture of `lossprobe perplexity --protocol all`."""
+"""Draws the picture of `lossprobe perplexity --protocol all`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lossprobe.units import format_count
 
 
 def plot_protocols(run: Run, result: ProtocolTable) -> Figure:
-    """Return the mean loss of the tokens that each tool scores, with how many and with how much context."""
+    """Return a figure of the mean loss under each protocol, labelled with its number of tokens and mean context."""
     known = result.table.dropna(subset=["nats_per_token"]).reset_index(drop=True)
     figure = new_figure(9, 1.6 + 0.32 * len(known))
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""The picture of `lossprobe selfcheck`."""
+"""Draws the picture of `lossprobe selfcheck`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from lossprobe.analysis.selfcheck import MUST_NOT, SelfCheck
 from lossprobe.report.style import BLUE, GREEN, VERMILION, drawable, heading, label, legend, new_figure
 from lossprobe.run.reader import Run
 
-LEAST = 1e-10  # nats: where a difference of exactly 0 is drawn
+LEAST = 1e-10  # nats; smaller differences, 0 included, are drawn here because the axis is logarithmic
 
 
 def plot_selfcheck(run: Run, result: SelfCheck) -> Figure:
-    """Return how far each change moved the mean loss and the loss of a single token, beside what rounding may do."""
+    """Return a figure of how far each check moved the mean loss and any single loss, with the limit for rounding."""
     known = result.table[result.table["tokens"] > 0]
     figure = new_figure(9, 1.6 + 0.3 * len(known))
     axes = figure.subplots()

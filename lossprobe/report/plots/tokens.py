@@ -1,4 +1,4 @@
-"""The picture of `lossprobe tokens`."""
+"""Draws the picture of `lossprobe tokens`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STRIP_LINES = 12
 
 
 def plot_tokens(run: Run, result: TokenLosses) -> Figure:
-    """Return the histogram of losses with quantiles, over a strip of the text coloured by loss."""
+    """Return a figure of the histogram of losses with quantiles, above a strip of the text coloured by loss."""
     figure = new_figure(10, 7.4)
     upper, lower = figure.subplots(2, 1, height_ratios=[1, 1])
     bins = result.histogram
@@ -66,7 +66,7 @@ def plot_tokens(run: Run, result: TokenLosses) -> Figure:
 
 
 def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
-    """Draw consecutive tokens as running text on a background coloured by loss; grey where unscored."""
+    """Draw consecutive tokens as running text on a background coloured by loss, grey for unscored tokens."""
     losses = strip["loss_nats"].astype(float)
     scale = Normalize(0.0, max(1.0, float(np.nanquantile(losses, 0.98))))
     colours = colormaps[SCALE]
