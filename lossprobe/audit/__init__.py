@@ -1,1 +1,1 @@
-"""What a gate is made of: its settings, what each check measures, and the verdicts."""
+"""The audit: reads an audit file, measures each of its checks on a model, and gives the verdicts."""

@@ -1,6 +1,6 @@
-"""What an audit file says, as typed values: which model, which texts, which baseline, which limits.
+"""The settings of an audit as typed values: model, texts, baseline, statistics and checks.
 
-`config.reader` makes these from TOML; everything after it works with these alone.
+`config.reader` reads them from TOML; all other code uses only these.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MISSING = ("error", "warn", "create")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings(LoadOptions):
-    """The checkpoint, and how it is opened.
+    """The checkpoint, and the options with which it is opened.
 
     Attributes:
-        checkpoint: file or folder.
+        checkpoint: its file or folder.
     """
 
     checkpoint: Path
@@ -39,7 +39,7 @@ class ModelSettings(LoadOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings(TextOptions):
-    """One text, and how it becomes documents.
+    """One text, and the options with which it becomes documents.
 
     Attributes:
         name: what checks call it.
@@ -54,12 +54,12 @@ class DataSettings(TextOptions):
 
 @dataclass(frozen=True)
 class BaselineSettings:
-    """What changes are measured from.
+    """The baseline: stored losses of an earlier model, from which changes are measured.
 
     Attributes:
-        path: folder that `lossprobe baseline update` writes; None without one.
-        missing: what a missing baseline does to the checks that need it: "error" (exit 12), "warn" (they are
-            inconclusive), "create" (it is made from this model, and they pass).
+        path: folder that `lossprobe baseline update` writes; None for no baseline.
+        missing: what to do if the baseline is missing and checks need it: "error" (exit 12), "warn" (these checks are
+            inconclusive) or "create" (make it from this model; these checks pass).
     """
 
     path: Path | None = None
@@ -68,7 +68,7 @@ class BaselineSettings:
 
 @dataclass(frozen=True)
 class StatsSettings:
-    """How sure a verdict has to be.
+    """The statistics of an audit.
 
     Attributes:
         confidence: confidence of the two-sided intervals that decide, between 0 and 1.
@@ -83,11 +83,11 @@ class StatsSettings:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a metric must keep to.
+    """The limit of a check, on a metric's value or on its change from the baseline.
 
     Attributes:
-        kind: one of `LIMITS`: the metric's value, or its change from the baseline, in its unit or in percent of it.
-        value: the limit; a `max_decrease` is a positive number.
+        kind: one of `LIMITS`; it says whether the value or the change is limited, on which side, and in which unit.
+        value: the limit; for `max_decrease` a positive number.
     """
 
     kind: str
@@ -95,22 +95,22 @@ class Limit:
 
     @property
     def needs_baseline(self) -> bool:
-        """Whether it limits a change."""
+        """Return whether a change is limited."""
         return self.kind in BASELINE_LIMITS
 
     @property
     def in_percent(self) -> bool:
-        """Whether it limits a change in percent of the baseline's value."""
+        """Return whether a change in percent of the baseline's value is limited."""
         return self.kind.endswith("_pct")
 
     @property
     def bound(self) -> float:
-        """What the value or the change is held against: a `max_decrease` of 0.1 is a change of −0.1."""
+        """Return the limit with the sign of the value or change: −0.1 for a `max_decrease` of 0.1."""
         return -self.value if self.kind.startswith("max_decrease") else self.value
 
     @property
     def is_floor(self) -> bool:
-        """Whether `bound` is the least that may be, and not the most."""
+        """Return whether `bound` is a lower limit; otherwise it is an upper limit."""
         return self.kind == "min" or self.kind.startswith("max_decrease")
 
 
@@ -119,20 +119,20 @@ class Check:
     """One limit on one metric of one text.
 
     Attributes:
-        id: its name in every output.
+        id: name of the check in every output.
         data: name of the text.
         metric: the name of what is limited.
         limit: what it must keep to.
         where: comparisons as in `where` of a view, of columns known before scoring; "" for all tokens.
         token_class: only tokens of this class, by the token itself; None for all.
         field, equals: only documents whose JSONL record has this value in this field; None for all.
-        nats: the loss of `share_above`; None for other metrics.
-        quantile: the share of `quantile`, such as 0.99; None for other metrics.
-        level: "error", "warn" (shown, never fails the audit) or "off" (not looked at).
-        rule: "interval" (the interval decides) or "point" (the estimate decides, noise and all).
-        inconclusive: what an interval on both sides of the limit does: "pass", "warn" (both shown, the audit passes) or
-            "fail" (exit 11).
-        line: line of the audit file on which it starts, from 1.
+        nats: threshold of the metric `share_above`, in nats; None for other metrics.
+        quantile: probability of the metric `quantile`, such as 0.99; None for other metrics.
+        level: "error", "warn" (reported, never fails the audit) or "off" (not measured).
+        rule: "interval" (the interval decides) or "point" (the estimate decides, whatever its interval).
+        inconclusive: effect of an interval that contains the limit: "pass", "warn" (both are reported, and the audit
+            passes) or "fail" (exit 11).
+        line: line of the audit file on which the check starts, from 1.
     """
 
     id: str
@@ -153,13 +153,13 @@ class Check:
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """A whole audit file.
+    """All settings of an audit file.
 
     Attributes:
-        file: where it stands; its paths are relative to its folder and are resolved here.
+        file: the audit file. Paths in it are relative to its folder; the settings here start with that folder.
         model, windows, data, baseline, stats, checks: its tables; `data` and `checks` in the order of the file.
-        origins: dotted key, such as "model.dtype", to where its value came from: "default", "file" with the line,
-            the variable or the option; for `--print-config`.
+        origins: dotted key, such as "model.dtype" → where its value came from, for `--print-config`: "default", the
+            file with the line, the environment variable, or the option.
     """
 
     file: Path
@@ -172,5 +172,5 @@ class AuditSettings:
     origins: dict[str, str] = field(default_factory=dict, repr=False)
 
     def checks_of(self, data: DataSettings) -> tuple[Check, ...]:
-        """Return the checks about a text that are not off."""
+        """Return the checks of a text whose level is not "off"."""
         return tuple(check for check in self.checks if check.data == data.name and check.level != "off")

@@ -1,1 +1,1 @@
-"""What each check measures, and the verdicts."""
+"""The checks of an audit: metrics, estimates with intervals, and verdicts."""

@@ -1,8 +1,9 @@
-"""The verdict on a check: pass where the interval shows it, fail where the interval shows it, else inconclusive.
+"""The verdict on a check: pass, fail or inconclusive.
 
-A limit is kept where the whole interval lies at or within it, and broken where the whole interval lies beyond it. With
-a two-sided interval of 95 % either verdict is wrong at most 2.5 times in a hundred. A millionth beyond the limit is
-within it: the same model scored in other batches moves by as much.
+A check passes if the whole interval lies within the limit, fails if the whole interval lies beyond it, and is
+inconclusive otherwise. With a two-sided 95 % interval, each of the first two verdicts is wrong with a probability of at
+most 2.5 %. A number up to a millionth beyond the limit counts as within it, because scoring the same model in other
+batches can move it by as much.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ NO_BASELINE = "no baseline to measure a change from; make one with lossprobe bas
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a check measured.
+    """The estimates of a check.
 
     Attributes:
-        value: the metric under the model.
-        baseline: the metric under the baseline's model; None without one.
-        held: what the limit is held against: `value` again, or the change.
+        value: the metric of the model.
+        baseline: the metric of the baseline; None without one.
+        held: the number that the limit applies to: `value` again, or the change from the baseline.
     """
 
     value: ScaledEstimate
@@ -38,14 +39,14 @@ class Measurement:
     held: ScaledEstimate
 
     def exactly(self) -> Measurement:
-        """Return the same with a change that is exactly 0, for a model that said what the baseline's did."""
+        """Return the measurement with a change of exactly 0, for a model with the same outputs as the baseline."""
         if self.baseline is None or not self.held.tokens:
             return self
         return replace(self, held=replace(self.held, value=0.0, half=(0.0, 0.0)))
 
 
 def held_scale(check: Check, metric: Metric) -> Scale:
-    """Return the scale of what the limit of a check is held against."""
+    """Return the scale of the number that the limit of a check applies to."""
     if check.limit.needs_baseline:
         return change_scale(metric, percent=check.limit.in_percent)
     return value_scale(metric)
@@ -54,15 +55,15 @@ def held_scale(check: Check, metric: Metric) -> Scale:
 def measure_from_sums(
     check: Check, metric: Metric, sums: Floats, confidence: float, quantile: float | None = None, *, early: bool = False
 ) -> Measurement:
-    """Return what a check of a smooth metric measured, from the sums of `AuditedRun.sums`.
+    """Return the estimates of a check of a smooth metric.
 
     Args:
         check: the check.
         metric: its metric.
-        sums: float64 [G, 1 or 2, terms + 1].
-        confidence: of the interval.
-        quantile: half width of the interval in standard errors; None for that of Student's t.
-        early: not yet the whole text: a share that does not vary then has no interval.
+        sums: float64 [G, 1 or 2, terms + 1], from `AuditedRun.sums`.
+        confidence: confidence level of the interval.
+        quantile: half width of the interval in standard errors; None for the quantile of Student's t.
+        early: the sums are of a part of the text; a share that does not vary over it gets no interval.
     """
     wide = float(t_quantile(len(sums), confidence)) if quantile is None else quantile
     of_value = value_scale(metric)
@@ -75,7 +76,7 @@ def measure_from_sums(
 
 
 def measure_from_rows(check: Check, metric: Metric, scored: AuditedRun, confidence: float) -> Measurement:
-    """Return what a check of a metric that is not smooth measured."""
+    """Return the estimates of a check of a metric that is not smooth: `ece` or `quantile`."""
     rows = [scored.rows(check, of_baseline=side) for side in scored.sides(check)]
 
     def estimate(of: list[str], scale: Scale) -> ScaledEstimate:
@@ -90,7 +91,7 @@ def measure_from_rows(check: Check, metric: Metric, scored: AuditedRun, confiden
 
 
 def decide(check: Check, held: ScaledEstimate) -> str:
-    """Return the verdict that an estimate gives: "pass", "fail" or "inconclusive"."""
+    """Return the verdict on an estimate of the number that the limit applies to: "pass", "fail" or "inconclusive"."""
     low, high = held.interval if check.rule == "interval" else (held.shown, held.shown)
     if low is None or high is None:
         return "inconclusive"
@@ -103,13 +104,13 @@ def decide(check: Check, held: ScaledEstimate) -> str:
 
 
 def conclude(check: Check, metric: Metric, measured: Measurement, confidence: float) -> CheckResult:
-    """Return the result of a check from what it measured.
+    """Return the result of a check from its estimates.
 
     Args:
         check: the check.
         metric: its metric.
         measured: from `measure_from_sums` or `measure_from_rows`.
-        confidence: of an interval over the whole text, for how many more tokens would decide.
+        confidence: confidence level, for the number of further tokens that would decide.
     """
     held, missing = measured.held, check.limit.needs_baseline and measured.baseline is None
     verdict = "inconclusive" if missing else decide(check, held)
@@ -134,7 +135,7 @@ def conclude(check: Check, metric: Metric, measured: Measurement, confidence: fl
 
 
 def _reason(check: Check, held: ScaledEstimate, verdict: str, further: int | None) -> str:
-    """Return why, with the numbers."""
+    """Return the reason of a verdict in one line, with the numbers."""
     if held.shown is None:
         return (
             f"no token in {slice_name(check) or 'the text'} to measure" if not held.tokens else "no number can be given"
@@ -147,9 +148,9 @@ def _reason(check: Check, held: ScaledEstimate, verdict: str, further: int | Non
     what = f"{'change' if change else check.metric} {value}{'' if percent else f' {held.scale.unit}'}"
     outcome = f"{'keeps' if verdict == 'pass' else 'breaks'} {check.limit.kind} ({bound})"
     if check.rule == "point":
-        return f"{what} {outcome}, noise and all"
+        return f"{what} {outcome}; rule point: the interval is not used"
     if held.interval.low is None:
-        return f"{what}, but no interval: it takes two documents, or two blocks of one, with such tokens"
+        return f"{what}, but no interval: it needs such tokens in two documents, or in two blocks of one document"
     if verdict != "inconclusive":
         return f"{what} [{low}, {high}] {outcome}"
     more = "no number of tokens" if further is None else f"about {format_count(further)} more such tokens"

@@ -1,13 +1,13 @@
-"""What a check measures, with its interval: a metric's value, or its change from the baseline on the same tokens.
+"""Estimates a metric's value, or its change from the baseline on the same tokens, with a confidence interval.
 
-Smooth metrics have the delete-one jackknife-t interval over documents (see `stats.jackknife`); a change is taken of
-the same documents under both models, so that what makes a text hard cancels. Beside them:
+Smooth metrics have the delete-one jackknife-t interval over documents (see `stats.jackknife`). A change is paired: each
+document is measured under both models, so that differences in how hard documents are cancel. The other metrics:
 
-ece: the intervals of `analysis.stats.resampling`; of a change, that of the difference.
+ece: the bootstrap intervals of `analysis.stats.resampling`; for a change, the interval of the difference.
 quantile: Woodruff's interval (1952, JASA 47, 635-646): the quantiles at q ± t · s, with s the jackknife standard error
-    of the share of tokens at or below the estimate. The half-widths of two models' intervals and the correlation of
-    their shares over documents give that of a change (Francisco & Fuller 1991, Annals of Statistics 19, 454-469, for
-    one; the correlation by the delta method).
+    of the share of tokens at or below the estimate. The interval of a change follows from the half widths of both
+    models' intervals (Francisco & Fuller 1991, Annals of Statistics 19, 454-469) and the correlation of their shares
+    over documents, by the delta method.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class ScaledEstimate:
     """A number with its interval, on a `Scale`.
 
     Attributes:
-        scale: how it is shown.
-        value: the statistic; NaN where it cannot be given.
-        half: half the width of its interval below and above; NaN where there is none.
-        quantile: how many standard errors that is.
-        tokens, clusters: what it rests on.
+        scale: how the statistic is shown.
+        value: the statistic; NaN where it is undefined.
+        half: distance of the interval's ends below and above the statistic; NaN without an interval.
+        quantile: half width of the interval in standard errors.
+        tokens, clusters: numbers of tokens and of clusters (documents or blocks) that were measured.
     """
 
     scale: Scale
@@ -48,22 +48,22 @@ class ScaledEstimate:
 
     @property
     def shown(self) -> float | None:
-        """The number in the unit of the limit; None where there is none."""
+        """Return the number in the unit of the limit; None where it is undefined."""
         return None if math.isnan(self.value) else self.scale.shown(self.value)
 
     @property
     def interval(self) -> Interval:
-        """Its interval in that unit."""
+        """Return the interval in the unit of the limit."""
         if math.isnan(self.value) or any(math.isnan(half) for half in self.half):
             return NO_INTERVAL
         return Interval(self.scale.shown(self.value - self.half[0]), self.scale.shown(self.value + self.half[1]))
 
     def further_tokens(self, limit: float, confidence: float) -> int | None:
-        """Return about how many more tokens bring the interval off the limit, were the value to stay; None for never.
+        """Return about how many more tokens would decide if the estimate holds; None where no number would.
 
         Args:
-            limit: in the unit that is shown.
-            confidence: of an interval over the whole text.
+            limit: the limit, in the unit that is shown.
+            confidence: confidence level of the interval.
         """
         distance = self.value - self.scale.limit(limit)
         error = self.half[0 if distance > 0 else 1] / self.quantile
@@ -78,11 +78,11 @@ def smooth_estimate(sums: Floats, scale: Scale, quantile: float, risk: float | N
 
     Args:
         sums: float64 [G, 1 or 2, terms + 1], from `AuditedRun.sums`.
-        scale: of one side's sums [..., terms] or of both sides' [..., 2, terms].
+        scale: its statistic takes the sums of one side, [..., terms], or of baseline and model, [..., 2, terms].
         quantile: half width of the interval in standard errors.
-        risk: 1 − confidence, for a share of tokens; None for other metrics. Where no document shows any such token, or
-            all show nothing else, they do not vary and the error is 0; the half width is then that of so many
-            independent tokens, 1 − (risk / 2)^(1 / tokens) (Clopper & Pearson 1934): about 3.7 tokens at 95 %.
+        risk: 1 − confidence, for a share of tokens; None for other metrics. A share of 0 or 1 in every document has a
+            standard error of 0. Its half width is then that of as many independent tokens, 1 − (risk / 2)^(1 / tokens)
+            (Clopper & Pearson 1934), which is about 3.7 / tokens at 95 %.
     """
     of_sums, clusters, tokens = _sides(sums), len(sums), int(sums[:, -1, -1].sum())
     value = float(scale.statistic(of_sums.sum(axis=0))) if clusters else math.nan
@@ -95,7 +95,7 @@ def smooth_estimate(sums: Floats, scale: Scale, quantile: float, risk: float | N
 
 
 def jackknife(sums: Floats, scale: Scale) -> Floats:
-    """Return a smooth metric without each document in turn, [G]; arguments as of `smooth_estimate`."""
+    """Return a smooth metric with each document left out in turn, float64 [G]; arguments as in `smooth_estimate`."""
     of_sums = _sides(sums)
     return scale.statistic(of_sums.sum(axis=0) - of_sums)
 
@@ -110,9 +110,9 @@ def ece_estimate(scored: AuditedRun, rows: Sequence[str], scale: Scale, confiden
 
     Args:
         scored: the run.
-        rows: from `AuditedRun.rows`, one side, or baseline and model.
-        scale: of one side's sums [..., bins, 5], or of both sides' [..., 2, bins, 5].
-        confidence: of the interval.
+        rows: from `AuditedRun.rows`, of the model, or of baseline and model.
+        scale: its statistic takes the sums of one side, [..., bins, 5], or of both, [..., 2, bins, 5].
+        confidence: confidence level of the interval.
     """
     clusters = at_most(scored.clusters)
     parts = [bin_sums(scored.run, clusters, equal_width_edges(), row, "compared") for row in rows]
@@ -128,7 +128,7 @@ def ece_estimate(scored: AuditedRun, rows: Sequence[str], scale: Scale, confiden
         found = bootstrap_error(sums, sums[..., [0, 1, 1, 3, 3]], counts, scale.statistic, 1.0, draws)
     half = (math.nan, math.nan)
     low, high = found.interval
-    if low is not None and high is not None:  # an error may lie outside its own interval, which starts at 0
+    if low is not None and high is not None:  # a bias-corrected interval may not contain the estimate
         half = (max(0.0, found.value - low), max(0.0, high - found.value))
     return ScaledEstimate(scale, found.value, half, quantile, int(counts.sum()), count)
 
@@ -136,14 +136,14 @@ def ece_estimate(scored: AuditedRun, rows: Sequence[str], scale: Scale, confiden
 def quantile_estimate(
     scored: AuditedRun, rows: Sequence[str], share: float, scale: Scale, confidence: float
 ) -> ScaledEstimate:
-    """Return the estimate of a quantile of the losses (between ranks as numpy interpolates), or of its change.
+    """Return the estimate of a quantile of the losses, interpolated as by numpy.quantile, or of its change.
 
     Args:
         scored: the run.
-        rows: from `AuditedRun.rows`, one side, or baseline and model.
-        share: which quantile, such as 0.99.
+        rows: from `AuditedRun.rows`, of the model, or of baseline and model.
+        share: probability of the quantile, such as 0.99.
         scale: how it is shown.
-        confidence: of the interval.
+        confidence: confidence level of the interval.
     """
     sides = [_quantile_side(scored, row, share) for row in rows]
     counts, clusters = sides[-1].counts, len(sides[-1].counts)
@@ -164,7 +164,15 @@ def quantile_estimate(
 
 @dataclass(frozen=True)
 class _QuantileSide:
-    """A quantile under one model: its value, the share's replicates [G], tokens [G], and how to find others."""
+    """A quantile of the losses under one model.
+
+    Attributes:
+        value: the quantile.
+        share: its probability.
+        replicates: float64 [G], share of tokens at or below the quantile, with each cluster left out in turn.
+        counts: float64 [G], tokens of each cluster.
+        at: returns the quantile at another probability.
+    """
 
     value: float
     share: float
@@ -173,7 +181,10 @@ class _QuantileSide:
     at: Callable[[float], float]
 
     def half(self, quantile: float) -> tuple[float, float]:
-        """Return how far the quantiles at share ± quantile · error are; infinite beyond the last, NaN without error."""
+        """Return the distances to the quantiles at share ± quantile · error, below and above.
+
+        A distance is infinite where that probability is below 0 or above 1; both are NaN without a standard error.
+        """
         error = error_of_replicates(self.replicates)
         if not math.isfinite(quantile * error):
             return math.nan, math.nan
@@ -204,7 +215,7 @@ def _quantile_side(scored: AuditedRun, rows: str, share: float) -> _QuantileSide
 
 
 def _standardized(replicates: Floats) -> Floats:
-    """Return replicates with mean 0 and standard deviation 1; all 0 where they do not vary."""
+    """Return replicates scaled to mean 0 and standard deviation 1, or all 0 if they do not vary."""
     centred, spread = replicates - replicates.mean(), float(replicates.std())
     return np.asarray(centred / spread if spread else centred)
 

@@ -1,6 +1,6 @@
-"""The metrics that a check can limit: what each sums per token, and what becomes of the sums.
+"""The metrics that a check can limit, one record each.
 
-All but `ece` and `quantile` are smooth functions of sums, so that sums per document are all their intervals need.
+All but `ece` and `quantile` are smooth functions of sums over tokens, so their intervals need only sums per document.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ Link = Callable[[float], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric as sums over tokens, and the limits that it can have.
+    """A metric: how it is computed from sums over tokens, and which limits it can have.
 
     Attributes:
-        unit: for people.
-        range: its least and its largest value: a limit beyond could never fail, or never be met.
-        in_percent: whether it is never 0, so that a change in percent says something.
-        parameter: key of a check that it needs, and that no other metric takes.
-        terms: SQL over `tokens`, what is summed; the counts behind a ratio too. {nats} stands for the parameter of the
-            check, {early} and {late} for the tokens that `positions` calls so.
-        columns: stored columns of the model that it needs, so also of a baseline.
+        unit: unit in which the metric is shown.
+        range: its least and largest possible value; limits outside are refused.
+        in_percent: whether its change may be limited in percent. False for metrics that are often 0 or negative.
+        parameter: key of a check that this metric requires and that no other metric takes; None for none.
+        terms: SQL expressions over `tokens` that are summed. {nats} stands for the parameter of the check, {early} and
+            {late} for conditions on the early and late tokens of `positions`.
+        columns: columns of the token table that it needs from the model, and from a baseline.
         statistic: maps sums [..., terms] to [...].
-        per_nat: True where the metric is e to the statistic: its interval is that of the statistic, then e to it, and
-            its change is a ratio, in percent only.
-        per_byte: True where a text of which no number per byte can be given is refused.
-        smooth: False where sums are not enough: see `estimates`.
-        of_scored: False where unscored tokens count too.
-        share: True for a share of tokens that may be 0 or 1 throughout; see `estimates.smooth_estimate`.
-        both: terms that must not be 0 in a document (or block), which is left out otherwise.
-        partial: False where a part of the text does not give it.
-        worst: the most by which one document can change the statistic of its own tokens for the worse. Losses have no
-            upper bound: 10 nats are what guessing among 22,000 tokens costs, 8 bits what guessing a byte does.
+        per_nat: whether the metric is e to the power of the statistic. Its interval is then e to the power of the
+            statistic's interval, and its change is a ratio, which can be limited in percent only.
+        per_byte: whether it needs the bytes of each token; a text without them is refused.
+        smooth: whether it is a smooth function of sums; for the others see `estimates`.
+        of_scored: whether only scored tokens count.
+        share: whether it is a share of tokens that may be 0 or 1 in every document; see `estimates.smooth_estimate`.
+        both: indices of terms that must be positive in a document (or block); other documents are left out.
+        partial: whether it can be measured on a part of the text, as with `stop_early`.
+        worst: largest change for the worse that a document can make to the statistic of its own tokens. Losses have no
+            upper bound; 10 nats is the loss of guessing among 22,000 tokens, 8 bits that of guessing a byte.
     """
 
     unit: str
@@ -67,13 +67,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class Scale:
-    """Where intervals are made, and how they are shown.
+    """The statistic of which an interval is made, and how it maps to the unit of the limit.
 
     Attributes:
         statistic: maps sums [..., terms], or [..., 2, terms] of baseline and model, to [...].
-        shown: maps a statistic to the unit of the limit; rises.
+        shown: increasing function from the statistic to the unit of the limit.
         limit: the inverse of `shown`.
-        unit: of what is shown.
+        unit: unit of the limit.
     """
 
     statistic: Statistic
@@ -83,7 +83,9 @@ class Scale:
 
 
 def ratio(sums: Floats) -> Floats:
-    """Return the first of two sums over the second; NaN where that is 0.
+    """Return the first of two sums divided by the second, or NaN where the second is 0.
+
+    `sums` is float64 [..., 2]; the result is float64 [...].
 
     >>> ratio(np.array([[6.0, 4.0], [1.0, 0.0]])).tolist()
     [1.5, nan]
@@ -95,7 +97,12 @@ def ratio(sums: Floats) -> Floats:
 
 
 def metric_of(check: Check, longest: int) -> Metric:
-    """Return the metric of a check, for a run whose tokens have a context of at most `longest`."""
+    """Return the metric of a check with its parameters put into the SQL.
+
+    Args:
+        check: the check.
+        longest: largest context of a token in the run; it decides which tokens are early and late.
+    """
     metric = METRICS[check.metric]
     ranges = score_ranges(longest) if longest > LATE else ()
     early, late = [f"context BETWEEN {first} AND {last}" for first, last in ranges] or ["FALSE", "FALSE"]
@@ -104,7 +111,7 @@ def metric_of(check: Check, longest: int) -> Metric:
 
 
 def _early_minus_late(sums: Floats) -> Floats:
-    """Return mean loss early minus late, as `positions` has it: over the documents that have both."""
+    """Return the mean loss of early tokens minus that of late tokens, as `lossprobe positions` defines them."""
     return ratio(sums[..., :2]) - ratio(sums[..., 2:])
 
 
@@ -162,16 +169,16 @@ METRICS = {
 
 
 def value_scale(metric: Metric) -> Scale:
-    """Return the scale of a metric's own value."""
+    """Return the scale of a metric's value."""
     if metric.per_nat:
         return Scale(metric.statistic, perplexity, _log, metric.unit)
     return Scale(metric.statistic, _same, _same, metric.unit)
 
 
 def change_scale(metric: Metric, *, percent: bool) -> Scale:
-    """Return the scale of a change from the baseline, in the metric's unit or in percent of the baseline's value.
+    """Return the scale of a metric's change from the baseline, in its unit or in percent of the baseline's value.
 
-    A perplexity's change in percent is that of e to the mean difference, 100 (e^d − 1).
+    The change of perplexity in percent is 100 (e^d − 1), where d is the difference of the mean losses in nats.
     """
     if percent and metric.per_nat:
         return Scale(lambda sums: _difference(metric.statistic(sums)), _percent, _nats, "%")
@@ -181,12 +188,12 @@ def change_scale(metric: Metric, *, percent: bool) -> Scale:
 
 
 def _difference(values: Floats) -> Floats:
-    """Return model − baseline of [..., 2]."""
+    """Return model − baseline, [...], from values [..., 2] of baseline and model."""
     return np.asarray(values[..., 1] - values[..., 0])
 
 
 def _growth(values: Floats) -> Floats:
-    """Return 100 (model / baseline − 1) of [..., 2]; NaN where the baseline has 0."""
+    """Return 100 (model / baseline − 1), [...], from values [..., 2]; NaN where the baseline is 0."""
     baseline, model = values[..., 0], values[..., 1]
     quotient = np.divide(model, baseline, out=np.full(np.shape(baseline), np.nan), where=baseline != 0)
     return np.asarray(100.0 * (quotient - 1.0))

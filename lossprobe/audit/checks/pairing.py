@@ -1,4 +1,4 @@
-"""A scored text beside its baseline: the same SQL reads the model's numbers or the baseline's, token by token."""
+"""Pairs the tokens of a scored text with their rows in a baseline, so that the same SQL measures both."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ KEYS = ("document", "token", "token_id")
 
 @dataclass(frozen=True)
 class AuditedRun:
-    """A run, and what its tokens are compared with.
+    """A run with its baseline.
 
     Attributes:
         run: the scored text, or some of its documents.
-        clusters: what intervals resample.
-        baseline: rows of the same tokens, from `run.baseline`; None without one.
+        clusters: the documents or blocks that intervals resample.
+        baseline: the same tokens with the numbers of an earlier model, from `run.baseline`; None without one.
     """
 
     run: Run
@@ -37,14 +37,17 @@ class AuditedRun:
     baseline: Run | None = None
 
     def sides(self, check: Check) -> tuple[bool, ...]:
-        """Return what a check needs: True for the baseline, False for the model; the values of `of_baseline`."""
+        """Return the values of `of_baseline` that a check needs: (True, False) for a change, else (False,)."""
         return (True, False) if check.limit.needs_baseline and self.baseline is not None else (False,)
 
     def rows(self, check: Check, *, of_baseline: bool = False) -> str:
-        """Return a SQL relation of the tokens of a check's slice, with `compared` beside the columns of `tokens`.
+        """Return a SQL relation of the tokens in a check's slice: the columns of `tokens`, and `compared`.
 
-        `compared` says that a token has a loss: where the check is about a change, in both. With `of_baseline` what the
-        model said is replaced by what the baseline's model said.
+        `compared` is true for tokens with a loss; for a check of a change, with a loss in both model and baseline.
+
+        Args:
+            check: the check.
+            of_baseline: put the numbers of the baseline in place of the model's.
         """
         classes = check.token_class is not None
         tokens = class_source() if classes else "tokens"
@@ -53,7 +56,8 @@ class AuditedRun:
             return f"(SELECT *, unscored IS NULL AS compared FROM {tokens} AS t WHERE {condition})"
         names = ("unscored", *self.baseline.manifest["columns"])
         other = ", ".join(f"{name} AS base_{name}" for name in names)
-        # Rows of both stand in the same order and are laid side by side; but joins that find classes mix the order.
+        # Both tables have the same rows in the same order, so they can be joined by position. Joins that find the
+        # classes of tokens change the order; then the keys are joined.
         keys, join = ("document, token, ", "JOIN") if classes else ("", "POSITIONAL JOIN")
         using = "USING (document, token)" if classes else ""
         both = f"""(
@@ -63,10 +67,13 @@ class AuditedRun:
         return f"(SELECT *{f' REPLACE ({exchanged})' if of_baseline else ''} FROM {both} WHERE {condition})"
 
     def sums(self, check: Check, metric: Metric) -> Floats:
-        """Return the sums of a metric's terms, float64 [G, 1, terms + 1], or [G, 2, terms + 1] of baseline and model.
+        """Return the sums of a metric's terms for each document (or block) with tokens in the slice.
 
-        One entry for each document (or block) with tokens in the slice; the last term is how many. Documents in which a
-        term of `metric.both` is 0 are left out.
+        Documents in which a term of `metric.both` is 0 are left out.
+
+        Returns:
+            float64 [G, 1, terms + 1] of the model, or [G, 2, terms + 1] of baseline and model; the last term is the
+            number of tokens.
 
         Raises:
             OutputError: a stored number is NaN or infinite, which scoring never writes.
@@ -85,7 +92,7 @@ class AuditedRun:
         return np.asarray(sums[(sums[..., list(metric.both)] > 0).all(axis=(1, 2))])
 
     def refuse_other_tokens(self) -> None:
-        """Refuse a baseline whose rows are not the same tokens, although all of its settings are.
+        """Refuse a baseline whose rows are not the tokens of the run.
 
         Raises:
             NotComparableError: the message says how many rows differ.
@@ -103,7 +110,7 @@ class AuditedRun:
             )
 
     def identical(self) -> bool:
-        """Return whether the model said of every token exactly what the baseline's did, in all that both keep."""
+        """Return whether every token has exactly the same numbers in the run and the baseline, in all their columns."""
         if self.baseline is None:
             return False
         names = ("unscored", *self.baseline.manifest["columns"])
@@ -118,7 +125,7 @@ class AuditedRun:
 
 
 def _condition(check: Check) -> str:
-    """Return SQL for the slice of a check."""
+    """Return a SQL condition that selects the tokens of a check's slice."""
     parts = [where_sql([check.where] if check.where else [])]
     if check.token_class is not None:
         parts.append(f"form = '{check.token_class}'")  # one of `FORMS`, see `config.check_table`

@@ -1,4 +1,7 @@
-"""Whether an early look may decide a check whose interval is clear; see `analysis.stopping` for the rule."""
+"""Decides whether a check with a clear interval may be decided before the whole text is scored.
+
+See `analysis.stopping` for the rule.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,13 @@ from lossprobe.units import plural
 
 @dataclass(frozen=True)
 class Look:
-    """A look at a part of a text.
+    """An interim analysis (a look) of a part of a text.
 
     Attributes:
-        documents: with tokens of the check's slice, so far.
-        scored, planned: documents so far, and of the whole text.
-        confidence: of the audit.
+        documents: scored documents with tokens in the check's slice.
+        scored: scored documents.
+        planned: documents of the whole text.
+        confidence: confidence level of the audit.
     """
 
     documents: int
@@ -32,7 +36,7 @@ class Look:
 
 
 def baseline_skew(baseline: Run) -> float:
-    """Return the skewness of the documents' mean losses under a baseline, over the whole text; 0 without a loss."""
+    """Return the skewness of the mean losses of all documents under a baseline, or 0 without any loss."""
     means = baseline.query("""
         SELECT avg(loss_nats::DOUBLE) AS mean FROM tokens WHERE unscored IS NULL
         GROUP BY document ORDER BY document""").to_numpy(float)[:, 0]
@@ -42,15 +46,15 @@ def baseline_skew(baseline: Run) -> float:
 def why_not(
     check: Check, metric: Metric, sums: Floats, measured: Measurement, look: Look, baseline: float | None
 ) -> str | None:
-    """Return why a look may not decide although its interval does, with the numbers; None where it may.
+    """Return the reason why a look may not decide a check although its interval is clear; None where it may decide.
 
     Args:
         check: the check.
         metric: its metric.
-        sums: what was measured, float64 [G, 1 or 2, terms + 1].
-        measured: from `measure_from_sums`, of these.
-        look: how much of the text was looked at.
-        baseline: from `baseline_skew`; None without a baseline.
+        sums: float64 [G, 1 or 2, terms + 1], from `AuditedRun.sums`.
+        measured: the estimates from these sums, of `measure_from_sums`.
+        look: how much of the text is scored.
+        baseline: skewness from `baseline_skew`; None without a baseline.
     """
     scale, passed = held_scale(check, metric), decide(check, measured.held) == "pass"
     distance = scale.limit(check.limit.bound) - measured.held.value
@@ -71,14 +75,14 @@ def why_not(
         return None
     needed = documents_to_pass(look.confidence)
     if look.documents < needed:
-        return f"a pass takes {needed} documents, so that no kind that makes up {RARE:.0%} of all is missed"
+        return f"a pass needs {needed} documents, so that no kind of document that makes up {RARE:.0%} of all is missed"
     if look.scored < PASS_SHARE * look.planned:
-        return f"a pass takes {PASS_SHARE:.0%} of the documents"
+        return f"a pass needs {PASS_SHARE:.0%} of the documents"
     return None
 
 
 def _worst(check: Check, metric: Metric, measured: Measurement) -> float:
-    """Return the most by which a document can be worse, on the scale of what the limit is held against."""
+    """Return `Metric.worst` on the scale of the number that the limit applies to."""
     if not check.limit.in_percent or metric.per_nat:
         return metric.worst
     assert measured.baseline is not None

@@ -1,4 +1,4 @@
-"""What a baseline holds, for `lossprobe baseline show`."""
+"""Lists the texts of a stored baseline, for `lossprobe baseline show`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from lossprobe.units import visible
 
 
 def baseline_table(folder: Path) -> pd.DataFrame:
-    """Return one row per text: data, model, text, documents, tokens (scored), nll_nats, dtype, bytes, bytes_per_token.
+    """Return one row per text of a baseline.
+
+    Returns:
+        Columns data, model, text, documents, tokens (scored ones), nll_nats, dtype, lossprobe (its version), columns,
+        bytes and bytes_per_token.
 
     Raises:
-        NotComparableError: there is none, or one of them is damaged.
+        NotComparableError: the folder holds no baseline, or a damaged one.
     """
     folders = sorted(file for file in folder.glob("*") if is_baseline(file)) if folder.is_dir() else []
     if not folders:

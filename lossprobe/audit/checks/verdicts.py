@@ -1,4 +1,4 @@
-"""The result of an audit: a verdict on each check with the numbers that it rests on, and one on the whole."""
+"""The result of an audit: the verdict on each check with its numbers, and the verdict on the whole."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ class CheckResult:
     Attributes:
         check: the check.
         verdict: "pass", "fail" or "inconclusive".
-        unit: of the metric, such as "nats per token".
-        value: the metric of this model; None where it cannot be given.
-        value_interval: its interval.
-        baseline_value: the metric of the baseline, None for limits on the value.
-        measured: what the limit is held against: the value, or its change from the baseline (in percent where the
-            limit is).
-        measured_interval: its interval.
-        measured_unit: its unit: that of the metric, or "%".
-        tokens: scored tokens it rests on; clusters: documents (or blocks) of them.
-        further_tokens: about how many more tokens would decide if the estimate holds; None where decided, or
+        unit: unit of the metric, such as "nats per token".
+        value: the metric of this model; None where it is undefined.
+        value_interval: interval of `value`.
+        baseline_value: the metric of the baseline; None for limits on the value.
+        measured: the number that the limit applies to: the value, or its change from the baseline (in percent for a
+            limit in percent).
+        measured_interval: interval of `measured`.
+        measured_unit: unit of `measured`: that of the metric, or "%".
+        tokens: number of tokens measured.
+        clusters: number of documents (or blocks) with such tokens.
+        further_tokens: about how many more tokens would decide if the estimate holds; None for a decided check, or
             where no number would.
-        reason: why, in one line with the numbers.
+        reason: the reason for the verdict in one line, with the numbers.
     """
 
     check: Check
@@ -49,7 +50,7 @@ class CheckResult:
 
     @property
     def effect(self) -> str:
-        """What it does to the audit: "pass", "warn", "fail" or "inconclusive"."""
+        """Return the effect of the check on the audit: "pass", "warn", "fail" or "inconclusive"."""
         if self.verdict == "pass" or (self.verdict == "inconclusive" and self.check.inconclusive == "pass"):
             return "pass"
         if self.check.level == "warn" or (self.verdict == "inconclusive" and self.check.inconclusive == "warn"):
@@ -62,11 +63,13 @@ class TextResult:
     """A text as it was scored.
 
     Attributes:
-        name: what checks call it.
-        text: name of the file or folder; sha256: of its documents as they were scored.
-        tokens, scored_tokens, documents: how many were read (scored: with a loss); the whole text's.
-        scored_share: share of the documents that were scored before every check was decided; 1 without early stop.
-        baseline: name of the baseline's model, None without one.
+        name: the name by which checks refer to it.
+        text: name of the file or folder.
+        sha256: sha256 of its documents.
+        tokens, scored_tokens: numbers of tokens that were read, and that have a loss.
+        documents: number of documents of the whole text.
+        scored_share: share of the documents that were scored until every check was decided; 1 without `stop_early`.
+        baseline: name of the baseline's model; None without a baseline.
     """
 
     name: str
@@ -81,17 +84,18 @@ class TextResult:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """The verdict of an audit.
+    """The result of an audit.
 
     Attributes:
         file: the audit file, as it was given.
-        model: name of the checkpoint; model_sha256: of its files.
-        confidence: of the intervals.
-        seed: of the order of documents, where it could stop early.
-        stop_early: whether it could end before the end of the text.
+        model: name of the checkpoint.
+        model_sha256: sha256 of the checkpoint's files.
+        confidence: confidence level of the intervals.
+        seed: seed of the order of documents, used with `stop_early`.
+        stop_early: whether the audit was allowed to stop before the end of the text.
         texts: the texts that were scored.
-        checks: those whose level is not "off", in the order of the file.
-        notes: what a reader must know, one line each.
+        checks: the checks whose level is not "off", in the order of the file.
+        notes: notices for the reader, one line each.
     """
 
     file: str
@@ -106,18 +110,18 @@ class AuditResult:
 
     @property
     def verdict(self) -> str:
-        """On the whole: "fail" where a check fails, "inconclusive" where one is and must not be, else "pass"."""
+        """Return "fail" if a check fails, else "inconclusive" if a check is and must not be, else "pass"."""
         effects = {check.effect for check in self.checks}
         return next((verdict for verdict in ("fail", "inconclusive") if verdict in effects), "pass")
 
     @property
     def exit_code(self) -> int:
-        """0, 10 or 11."""
+        """Return the exit code of the command: 0, 10 or 11."""
         return EXIT_CODES[self.verdict]
 
     @property
     def finding(self) -> str:
-        """The result in one line."""
+        """Return the result in one line."""
         counts = {name: sum(check.verdict == name for check in self.checks) for name in VERDICTS}
         parts = ", ".join(f"{format_count(count)} {name}" for name, count in counts.items() if count)
         warned = sum(check.effect == "warn" for check in self.checks)
@@ -131,7 +135,7 @@ class AuditResult:
 
 
 def slice_name(check: Check) -> str:
-    """Return which tokens a check is about, for people; "" for all of them.
+    """Return a description of the tokens that a check measures; "" for all tokens.
 
     >>> from lossprobe.audit.settings import Limit
     >>> slice_name(Check("a", "b", "nll", Limit("max", 1.0), where="context >= 128", token_class="digits"))

@@ -1,1 +1,1 @@
-"""From an audit file in TOML to its settings: strict, with the line of every mistake."""
+"""Reads audit files in TOML into settings. Unknown keys and values are refused, with the line of each mistake."""

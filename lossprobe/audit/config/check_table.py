@@ -1,4 +1,4 @@
-"""One `[[check]]` of an audit file: a limit that can be held, on a slice that is known before anything is scored."""
+"""Reads one `[[check]]` of an audit file, and refuses limits and slices that make no sense."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from lossprobe.options.kinds import nearest, shown_value
 
 
 def read_check(document: AuditFile, index: int, texts: tuple[str, ...], baseline: BaselineSettings) -> Check:
-    """Return the check at `index`.
+    """Return one check of an audit file.
 
     Args:
         document: the audit file.
-        index: place among its checks, from 0.
-        texts: names of its texts.
-        baseline: its baseline.
+        index: number of the check in the file, from 0.
+        texts: names of the texts in the file.
+        baseline: settings of the baseline.
 
     Raises:
-        UsageError: what a check cannot say.
+        UsageError: a key or value is wrong, or keys of the check do not go together.
     """
     keys: KeyPath = ("check", index)
     values = read_table(document, keys, required=("id", "metric"))
@@ -46,14 +46,20 @@ def read_check(document: AuditFile, index: int, texts: tuple[str, ...], baseline
 
 @dataclass(frozen=True)
 class _Entry:
-    """A check whose values are right one by one."""
+    """A check whose single values are valid; they may still not go together.
+
+    Attributes:
+        document: the audit file.
+        keys: path of the check in the file.
+        values: its values by key.
+    """
 
     document: AuditFile
     keys: KeyPath
     values: dict[str, Any]
 
     def error(self, id: str, text: str, key: str | None = None, hint: str | None = None) -> UsageError:
-        """Return the refusal of the check, or of a key in it with its value."""
+        """Return the error that refuses the check, or the value of one of its keys."""
         named = "" if key is None else f"{key} = {shown_value(self.values[key])} in "
         keys = self.keys if key is None else (*self.keys, key)
         return self.document.error(id, keys, f"{named}{header(self.document, self.keys)}: {text}", hint=hint)
@@ -118,7 +124,7 @@ def _check_slice(entry: _Entry) -> None:
         raise entry.error("where", text, "where", hint=columns) from None
     for name in names:
         if name not in KNOWN_BEFORE:
-            text = f"{name} is known only after scoring, and a slice chosen by the outcome shows nothing"
+            text = f"{name} is known only after scoring, and a check on tokens chosen by their loss would be biased"
             raise entry.error("where", text, "where", hint=columns)
 
 

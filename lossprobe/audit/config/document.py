@@ -1,4 +1,4 @@
-"""An audit file as it stands on disk: its content, the line of each key, and how a mistake in it is told."""
+"""Parses an audit file into its content and the line of each key, and words the errors about it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PLACE = re.compile(
 
 @dataclass
 class AuditFile:
-    """The audit part of a TOML file.
+    """The content of an audit file, or of `[tool.lossprobe]` in a pyproject.toml.
 
     Attributes:
         path: the file.
-        content: its tables (those of `[tool.lossprobe]` in a pyproject.toml).
-        lines: the line of each key path, from the root of the file.
-        root: path of `content` in the file.
-        overridden: key paths, from `content`, whose value came from an option or a variable, with its name.
+        content: its tables.
+        lines: key path from the root of the file → its line, from 1.
+        root: key path of `content` in the file.
+        overridden: key path in `content` → name of the option or environment variable that replaced its value.
     """
 
     path: Path
@@ -42,16 +42,16 @@ class AuditFile:
     overridden: dict[KeyPath, str] = field(default_factory=dict)
 
     def line(self, *keys: str | int) -> int:
-        """Return the line of a key, or of what it is in; 0 for the whole file."""
+        """Return the line of a key, or of the table that would hold it; 0 if that has no line either."""
         path: KeyPath = (*self.root, *keys)
         return next((self.lines[path[:size]] for size in range(len(path), 0, -1) if path[:size] in self.lines), 0)
 
     def origin(self, *keys: str | int) -> str:
-        """Return where a value came from: the option or variable, or the file and line."""
+        """Return where a value came from: the option or environment variable, or the file and line."""
         return self.overridden.get(keys) or f"{visible(self.path.name, 100)} line {self.line(*keys)}"
 
     def named(self, *tables: str) -> str:
-        """Return the name of a table as its header has it, without brackets.
+        """Return the name of a table as in its header, without brackets.
 
         >>> AuditFile(Path("pyproject.toml"), {}, {}, SECTION).named("data", "heldout")
         'tool.lossprobe.data.heldout'
@@ -59,7 +59,7 @@ class AuditFile:
         return ".".join(str(part) for part in (*self.root, *tables))
 
     def error(self, id: str, keys: KeyPath, text: str, *, hint: str | None = None) -> UsageError:
-        """Return the refusal of a key: one line with file, line (or option) and reason."""
+        """Return the error that refuses a key: one line with file, line (or option) and reason."""
         line = self.line(*keys)
         return file_error(id, self.path, text, place=self.overridden.get(keys) or (line or None), hint=hint)
 
@@ -67,23 +67,31 @@ class AuditFile:
 def file_error(
     id: str, path: Path, text: str, *, place: int | str | None = None, hint: str | None = None
 ) -> UsageError:
-    """Return the refusal of an audit file, all of it safe to print."""
+    """Return the error that refuses an audit file, in one line that is safe to print.
+
+    Args:
+        id: id of the error without "audit.".
+        path: the file.
+        text: the reason.
+        place: a line, or the name of an option or environment variable; None for the whole file.
+        hint: what to try, or None.
+    """
     where = f"line {place}: " if isinstance(place, int) else f"{place}: " if place else ""
     message = visible(f"{visible(str(path), 200)}: {visible(where, 120)}{text}", 700)
     return UsageError(f"audit.{id}", message, hint=None if hint is None else visible(hint, 400))
 
 
 def has_section(path: Path) -> bool:
-    """Return whether a pyproject.toml holds `[tool.lossprobe]`; errors as for `read_document`."""
+    """Return whether a pyproject.toml has `[tool.lossprobe]`; errors are those of `read_document`."""
     return _section(_parse(path, _read_text(path))) is not None
 
 
 def read_document(path: Path) -> AuditFile:
-    """Return the audit part of a file.
+    """Return the content of an audit file, or of `[tool.lossprobe]` in a pyproject.toml.
 
     Raises:
-        UsageError: unreadable, over `MAX_FILE_BYTES`, no UTF-8, no TOML, nested too deeply, or a pyproject.toml without
-            `[tool.lossprobe]`.
+        UsageError: the file cannot be read, has more than `MAX_FILE_BYTES`, is not UTF-8 or not TOML, is nested too
+            deeply, or is a pyproject.toml without `[tool.lossprobe]`.
     """
     text = _read_text(path)
     content = _parse(path, text)
@@ -105,10 +113,10 @@ def _section(content: dict[str, Any]) -> Any:
 def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)  # bounded: a link to a device has no end
+            data = stream.read(MAX_FILE_BYTES + 1)  # bounded, because a device such as /dev/zero has no end
     except FileNotFoundError:
         raise file_error("no_file", path, "does not exist", hint=INIT_HINT) from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise file_error("unreadable", path, f"cannot be read: {reason}") from None
     if len(data) > MAX_FILE_BYTES:
@@ -116,7 +124,7 @@ def _read_text(path: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        start = error.start + len(data) - len(error.object)  # the mark at the start may be off already
+        start = error.start + len(data) - len(error.object)  # the decoder may have removed a byte-order mark
         text = f"byte 0x{data[start]:02x} is not UTF-8"
         raise file_error("not_utf8", path, text, place=data.count(b"\n", 0, start) + 1) from None
 
@@ -130,6 +138,6 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
         raise file_error("nested", path, "nested too deeply") from None
     except ValueError as error:  # a TOMLDecodeError, or a number with too many digits
         match = PLACE.fullmatch(str(error))
-        assert match is not None, "the pattern takes every text"
+        assert match is not None, "the pattern matches every text"
         line = int(match["line"]) if match["line"] else text.count("\n") + 1 if match["end"] else None
         raise file_error("syntax", path, f"no valid TOML: {match['reason']}", place=line) from None

@@ -1,4 +1,4 @@
-"""Every setting of an audit with where its value came from, for `--print-config`."""
+"""Lists every setting of an audit with the origin of its value, for `--print-config`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from lossprobe.units import visible
 
 COLUMNS = ("key", "value", "origin")
 ATTRIBUTES = {"class": "token_class"}
-NO_VALUE = {"eval.context": "the model's limit", "eval.batch_size": "auto"}  # what is done where nothing is said
+NO_VALUE = {"eval.context": "the model's limit", "eval.batch_size": "auto"}  # meaning of settings without a value
 
 
 def settings_table(settings: AuditSettings) -> pd.DataFrame:
-    """Return one row per setting, in the order of the file's tables: `key`, `value` and `origin`, all of them text.
+    """Return one row per setting, in the order of the file's tables, with the text columns `key`, `value` and `origin`.
 
-    A value is spelled as in TOML but for quotes; "" where there is none. All is safe to print.
+    A value is written as in TOML without quotes, "" for a setting without one. All text is safe to print.
     """
     tables: dict[str, object] = {
         "model": settings.model, "eval": settings.windows, "baseline": settings.baseline, "stats": settings.stats,

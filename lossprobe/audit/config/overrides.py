@@ -1,4 +1,4 @@
-"""Options and variables that take the place of values in an audit file."""
+"""Replaces values of an audit file by those of options and environment variables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lossprobe.audit.config.toml_lines import KeyPath
 from lossprobe.errors import UsageError
 from lossprobe.options.kinds import nearest
 
-OPTION_KEYS = {  # what a command, a variable or the pytest fixture may replace → its key in the audit file
+OPTION_KEYS = {  # option of the commands, environment variables and pytest fixture → its key in the audit file
     "checkpoint": "model.checkpoint",
     "tokenizer": "model.tokenizer",
     "device": "model.device",
@@ -26,12 +26,12 @@ OPTION_KEYS = {  # what a command, a variable or the pytest fixture may replace 
 
 @dataclass(frozen=True)
 class Override:
-    """A value that stands in the place of the file's.
+    """A value that replaces a value of the file.
 
     Attributes:
-        key: dotted, such as "model.dtype", "data.heldout.path" or "check.no-regression.max_increase".
-        value: of the key's type, or text that spells it; a path is relative to the working folder.
-        origin: the option or variable, such as "--dtype" or "LOSSPROBE_AUDIT_DTYPE".
+        key: dotted key, such as "model.dtype", "data.heldout.path" or "check.no-regression.max_increase".
+        value: the new value in the key's type or as text; a path is relative to the working folder.
+        origin: the option or environment variable, such as "--dtype" or "LOSSPROBE_AUDIT_DTYPE".
     """
 
     key: str
@@ -40,10 +40,14 @@ class Override:
 
 
 def apply_overrides(document: AuditFile, overrides: Sequence[Override]) -> None:
-    """Put values in the place of those of a document whose tables are tables; of two for a key, the later one.
+    """Replace values in a document, in place; of several overrides of a key the last one counts.
+
+    Args:
+        document: the audit file, checked by `tables.check_shape`.
+        overrides: the new values.
 
     Raises:
-        UsageError: a key or a check that does not exist.
+        UsageError: an override of an unknown key or check.
     """
     for override in overrides:
         path, name = _place(document, override)
@@ -57,7 +61,7 @@ def apply_overrides(document: AuditFile, overrides: Sequence[Override]) -> None:
 
 
 def _place(document: AuditFile, override: Override) -> tuple[KeyPath, str]:
-    """Return the path of the table and the key in it."""
+    """Return the path of the table that an override changes, and the key in it."""
     head, _, rest = override.key.partition(".")
     entry, _, name = rest.rpartition(".")
     keys = ALL_KEYS.get(head, {})

@@ -1,4 +1,4 @@
-"""From an audit file to its settings: `lossprobe.toml`, or `[tool.lossprobe]` of a pyproject.toml."""
+"""Finds an audit file and reads its settings: `lossprobe.toml`, or `[tool.lossprobe]` of a pyproject.toml."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ CONFIG_NAME = "lossprobe.toml"
 
 
 def find_config(folder: Path) -> Path:
-    """Return the audit file of a folder: its lossprobe.toml, else its pyproject.toml with `[tool.lossprobe]`.
+    """Return the audit file of a folder: its lossprobe.toml, else its pyproject.toml if it has `[tool.lossprobe]`.
 
     Raises:
-        UsageError: neither, or a pyproject.toml that cannot be read.
+        UsageError: the folder has neither, or a pyproject.toml that cannot be read.
     """
     for name in (CONFIG_NAME, PYPROJECT):
         path = folder / name
@@ -46,17 +46,18 @@ def find_config(folder: Path) -> Path:
 
 
 def read_settings(path: Path, overrides: Sequence[Override] = ()) -> AuditSettings:
-    """Return what an audit file says, with the options and variables that take the place of its values.
+    """Return the settings of an audit file, with some values replaced by those of options or environment variables.
 
-    Nothing but the file itself is looked at: whether a checkpoint or text exists shows when it is opened.
+    Only the audit file is read. Whether its checkpoint and texts exist is checked when they are opened.
 
     Args:
-        path: the file; its paths are relative to its folder.
-        overrides: values with their origin, the weakest first; their paths are relative to the working folder.
+        path: the file; paths in it are relative to its folder.
+        overrides: values that replace those of the file, later ones those before; their paths are relative to the
+            working folder.
 
     Raises:
-        UsageError: a file that is no audit file, an unknown key, a value that its key cannot have, or settings that do
-            not go together; the message names file, line (or option) and key.
+        UsageError: the file is not an audit file, has an unknown key or a value that its key cannot have, or settings
+            do not go together; the message names file, line (or option) and key.
     """
     document = read_document(path)
     check_shape(document)
@@ -124,7 +125,7 @@ def _read_checks(document: AuditFile, texts: tuple[str, ...], baseline: Baseline
 
 
 def _origins(document: AuditFile) -> Iterator[tuple[str, str]]:
-    """Yield every setting with its origin, in the order of the schema; of the limits, the one that is given."""
+    """Yield the dotted key and the origin of every setting, in the order of the schema; of limits only the one set."""
     content = document.content
     for name in ("model", "eval"):
         yield from table_origins(document, (name,), name, TABLES[name])

@@ -1,4 +1,4 @@
-"""What an audit file may hold, as data: every table, every key in it, and the values that each key takes."""
+"""The schema of an audit file: its tables, their keys, and the kind of value of each key."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ CHECK: Keys = {
     "inconclusive": Choice(INCONCLUSIVE),
 }
 
-# In the order in which settings are listed.
+# In the order of `--print-config`.
 TABLES: Mapping[str, Keys] = {"model": MODEL, "eval": EVAL, "baseline": BASELINE, "stats": STATS}
 TOP_LEVEL = ("schema", "model", "eval", "data", "baseline", "stats", "check")
 HEADERS = {
@@ -68,12 +68,12 @@ HEADERS = {
 }
 ALL_KEYS: Mapping[str, Keys] = {**TABLES, "data": DATA, "check": CHECK}
 
-# What is known of a token before it is scored. A slice chosen by the loss would be chosen by the outcome.
+# Columns known before a token is scored. A check on tokens chosen by their loss would be biased, so others are refused.
 KNOWN_BEFORE = ("document", "token", "token_id", "byte_start", "byte_stop", "window", "context")
 
 
 def other_table(key: str, table: str) -> str | None:
-    """Return the hint that names the tables in which a misplaced key belongs, or None.
+    """Return a hint that names the tables to which a misplaced key belongs, or None if no table has the key.
 
     >>> other_table("stride", "model"), other_table("path", "model"), other_table("x", "model")
     ('stride belongs in [eval]', 'path belongs in [baseline] or [data.NAME]', None)

@@ -1,4 +1,4 @@
-"""A commented audit file to start from."""
+"""Writes a commented audit file to start from, for `lossprobe audit init`."""
 
 from __future__ import annotations
 
@@ -12,55 +12,56 @@ from lossprobe.units import visible
 
 BASELINE = "lossprobe-baseline"
 HEAD = """\
-# What `lossprobe audit` holds a checkpoint to. Paths are relative to the folder of this file.
+# The checks that `lossprobe audit` runs on a checkpoint. Paths are relative to the folder of this file.
 # `lossprobe audit --print-config` shows every setting, and where its value comes from.
 schema = 1
 
 [model]
 checkpoint = {checkpoint}
-# tokenizer = "tokenizer.json"   # where the checkpoint has none
-# device = "auto"                # cpu, unless said otherwise
-# dtype = "auto"                 # float32, unless said otherwise; auto: as the weights are stored
+# tokenizer = "tokenizer.json"   # needed if the checkpoint has none
+# device = "auto"                # default: cpu; auto: a GPU if there is one
+# dtype = "auto"                 # default: float32; auto: as the weights are stored
 
 [eval]
-# context = 256                  # most tokens that a window shows the model; the model's own limit otherwise
-# stride = 128                   # new tokens per window; windows do not overlap otherwise
+# context = 256                  # most input tokens of a window; default: the model's limit
+# stride = 128                   # new tokens scored by each window; default: windows do not overlap
 """
 DATA = """
-# A text that the model was not trained on. Checks call it by its name.
+# A text that the model was not trained on. Checks refer to it by its name.
 [data.{name}]
 path = {path}
-# sha256 = "…"                   # of the file: a text that changed is then refused
+# sha256 = "…"                   # sha256 of the file; a file that has changed is refused
 """
 REST = """
-# What changes are measured from. Make it with `lossprobe baseline update`, and commit the folder.
+# Stored losses of an earlier model, from which changes are measured. Make them with `lossprobe baseline update`, and
+# commit the folder.
 [baseline]
 path = "{baseline}"
-missing = "error"                # without a baseline: error, warn (checks are inconclusive) or create
+missing = "error"                # if there is no baseline: error, warn (checks are inconclusive) or create
 
 [stats]
-confidence = 0.95                # of the intervals that decide
-seed = 0                         # of the order of documents, with stop_early
-stop_early = false               # true: score documents in random order, and end once every check is decided
+confidence = 0.95                # confidence level of the intervals that decide
+seed = 0                         # seed of the order of documents, with stop_early
+stop_early = false               # true: score documents in random order, and stop once every check is decided
 """
 CHECKS = """
-# The loss must not rise: by 0.01 nats per token at the most, which is 1 % of perplexity.
-# A check passes or fails when the whole interval lies on one side of the limit. On both sides, it is inconclusive,
-# which only warns; inconclusive = "fail" is stricter.
+# The loss may rise by at most 0.01 nats per token, which is 1 % of perplexity.
+# A check passes or fails if its whole interval lies on one side of the limit. If the interval contains the limit, the
+# check is inconclusive, which only warns; with inconclusive = "fail" the audit fails.
 [[check]]
 id = "no-regression{suffix}"
 data = "{name}"
 metric = "nll"
 max_increase = 0.01
 
-# The model must not become surer of itself than it is right: confidence minus accuracy, by a hundredth at the most.
+# The model must not become overconfident: confidence minus accuracy may rise by at most 0.01.
 [[check]]
 id = "no-overconfidence{suffix}"
 data = "{name}"
 metric = "confidence_gap"
 max_increase = 0.01
 
-# No new disasters: tokens that cost more than 10 nats (a probability below 0.005 %), by 1 in 1,000 more at the most.
+# The share of tokens with a loss above 10 nats (a probability below 0.005 %) may rise by at most 1 in 1,000.
 [[check]]
 id = "no-new-disasters{suffix}"
 data = "{name}"
@@ -68,7 +69,7 @@ metric = "share_above"
 nats = 10.0
 max_increase = 0.001
 
-# A limit that no baseline moves. Take off the # and set it to what the model reaches.
+# A limit that needs no baseline. Remove the leading # and set it to what the model reaches.
 # [[check]]
 # id = "good-enough{suffix}"
 # data = "{name}"
@@ -78,9 +79,9 @@ max_increase = 0.001
 
 
 def starting_file(checkpoint: Path, texts: Sequence[Path], folder: Path) -> str:
-    """Return a commented audit file for a checkpoint and at least one text, to stand in `folder`.
+    """Return the text of a commented audit file for a checkpoint and at least one text, to be saved in `folder`.
 
-    Paths below or beside the folder are written relative to it, all others in full.
+    Paths below `folder` or below its parent are written relative to it, all others as absolute paths.
 
     Raises:
         UsageError: no text, standard input, or a name that TOML cannot hold.
@@ -97,10 +98,10 @@ def starting_file(checkpoint: Path, texts: Sequence[Path], folder: Path) -> str:
 
 
 def toml_string(text: str) -> str:
-    r"""Return a text as a TOML string on one line, with everything that cannot be seen escaped.
+    r"""Return a text as a TOML string on one line, with unprintable characters escaped.
 
     Raises:
-        UsageError: it holds half a surrogate pair, as does the name of a file that is no UTF-8.
+        UsageError: the text contains half a surrogate pair, as the name of a file does that is not UTF-8.
 
     >>> print(toml_string('a "b"\\\n'))
     "a \"b\"\\\u000A"
@@ -127,7 +128,7 @@ def _path_literal(path: Path, folder: Path) -> str:
 
 
 def _relative(path: Path, folder: Path) -> Path:
-    """Return a path as seen from the folder, where it lies below it or beside it; else the whole path."""
+    """Return a path relative to the folder if it lies below it or below its parent, else the absolute path."""
     whole = _whole(path)
     base = _whole(folder)
     if whole.is_relative_to(base):
@@ -140,12 +141,12 @@ def _relative(path: Path, folder: Path) -> Path:
 
 
 def _whole(path: Path) -> Path:
-    """Return the absolute path: with its links, unless it goes up through one."""
+    """Return the absolute path; links are resolved only if the path contains `..`, which may go up through a link."""
     return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def _text_names(texts: Sequence[Path]) -> list[str]:
-    """Return a name for each text: that of its file, in letters that a header needs no quotes for; no two alike."""
+    """Return a different name for each text, made of its file's name, that needs no quotes in a TOML header."""
     names: list[str] = []
     for text in texts:
         stem = re.sub(r"\.(gz|jsonl|ndjson|txt|md|text)\b", "", text.name, flags=re.IGNORECASE)

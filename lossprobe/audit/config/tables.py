@@ -1,4 +1,4 @@
-"""Tables of an audit file: each key is known, each value can be meant, and where each came from."""
+"""Reads the tables of an audit file, refuses unknown keys and bad values, and gives the origin of each value."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lossprobe.units import visible
 
 
 def check_shape(document: AuditFile) -> None:
-    """Refuse a document of another schema, with tables that are not known, or with values in their place.
+    """Refuse a document with another schema version, an unknown table, or a value where a table must be.
 
     Raises:
-        UsageError: it is one.
+        UsageError: the document is refused.
     """
     content = document.content
     if "schema" not in content:
@@ -34,10 +34,15 @@ def check_shape(document: AuditFile) -> None:
 
 
 def read_table(document: AuditFile, keys: KeyPath, required: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the values of the table at `keys`, as settings hold them, without those that were left out.
+    """Return the values that the table at `keys` sets, in the types of the settings.
+
+    Args:
+        document: the audit file.
+        keys: path of the table.
+        required: keys that the table must set.
 
     Raises:
-        UsageError: an unknown key, a value that its key cannot have, a key of `required` that is missing.
+        UsageError: an unknown key, a value that its key cannot have, or a required key that is missing.
     """
     schema = ALL_KEYS[str(keys[0])]
     table = _table(document, keys)
@@ -54,7 +59,7 @@ def read_table(document: AuditFile, keys: KeyPath, required: tuple[str, ...] = (
 
 
 def table_origins(document: AuditFile, keys: KeyPath, label: str, schema: Keys) -> Iterator[tuple[str, str]]:
-    """Yield the dotted key of each setting of a table, in the order of the schema, with its origin."""
+    """Yield the dotted key and the origin of each setting of a table, in the order of the schema."""
     table = _table(document, keys)
     for key in schema:
         yield f"{label}.{key}", document.origin(*keys, key) if key in table else "default"

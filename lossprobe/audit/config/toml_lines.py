@@ -1,4 +1,4 @@
-"""Which line each key of a TOML document stands on: `tomllib` reads the values and tells none."""
+"""Finds the line of each key in a TOML document, which `tomllib` does not give."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 KeyPath = tuple[str | int, ...]
-MAX_DEPTH = 16  # deeper keys have no line of their own; what audit files hold goes down to 5
+MAX_DEPTH = 16  # deeper keys get no line; those of audit files have at most 5 steps
 
-# No text makes the matching try twice: it is possessive, and a string without an end is one piece (and no TOML).
-# Three quotes end a long string, and up to two before them belong to it.
+# All quantifiers of strings are possessive, so that no text makes the pattern backtrack. A string without an end (which
+# is not TOML) is one token. Three quotes end a long string, and up to two quotes before them belong to it.
 TOKEN = re.compile(
     r"""
     (?P<blank>[ \t]+|\#[^\n]*)
@@ -30,7 +30,7 @@ TOKEN = re.compile(
 
 
 class Token(NamedTuple):
-    """A piece of TOML: its kind (a group of `TOKEN`), its text, and the line on which it starts, from 1."""
+    """A lexical token of TOML: its kind (a group of `TOKEN`), its text, and the line on which it starts, from 1."""
 
     kind: str
     text: str
@@ -40,9 +40,8 @@ class Token(NamedTuple):
 def key_lines(text: str) -> dict[KeyPath, int]:
     r"""Return the line, from 1, of every key of a document that `tomllib` accepts.
 
-    Keys are paths from the root: names, and indices of the tables in arrays. A table that no header names has the line
-    on which it is first mentioned; one that a header names has that header's. Paths of more than `MAX_DEPTH` steps are
-    left out.
+    A key is a path from the root of names, and of indices for tables in arrays. A table has the line of its header, or
+    without one the line on which it is first mentioned. Paths of more than `MAX_DEPTH` steps are left out.
 
     >>> key_lines('a.b = 1 # [no]\n[[check]]\nid = "x"\n[[check]]\nid = "y"')[("check", 1, "id")]
     5
@@ -59,7 +58,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 def longest_key(text: str) -> int:
     r"""Return the number of parts of the longest dotted key (or number) outside strings and comments.
 
-    `tomllib` needs memory that grows with the square of it, so it is asked before.
+    Call it before `tomllib`, whose memory grows with the square of this number.
 
     >>> longest_key('[a.b.c]\nd = "1.2.3.4.5" # e.f.g.h'), longest_key("")
     (3, 0)
@@ -75,7 +74,7 @@ def longest_key(text: str) -> int:
 
 
 def tokens(text: str) -> Iterator[Token]:
-    """Yield the pieces of a document but for blanks and comments; of one that is no TOML, some pieces."""
+    """Yield the tokens of a document without blanks and comments; text that is not TOML gives tokens too."""
     line = 1
     for match in TOKEN.finditer(text):
         if match.lastgroup != "blank":
@@ -85,7 +84,7 @@ def tokens(text: str) -> Iterator[Token]:
 
 @dataclass
 class _Open:
-    """An array or inline table whose end has not come: its path, and the index of the element (None in a table)."""
+    """An array or inline table whose end is not read yet: its path, and the index of the element (None in a table)."""
 
     path: KeyPath
     index: int | None
@@ -93,13 +92,13 @@ class _Open:
 
 @dataclass
 class _Scanner:
-    """One walk over a document; nothing in it recurses, since the document may be nested deeper than Python calls.
+    """Reads the tokens of a document once. It does not recurse, because a document may be nested very deeply.
 
     Attributes:
-        tokens: what is still to come.
-        lines: what is known.
-        arrays: the last index of each array of tables.
-        header: path of the table that keys belong to.
+        tokens: the tokens not read yet.
+        lines: key path → line, for the keys read so far.
+        arrays: path of an array of tables → its last index.
+        header: path of the table to which keys belong now.
     """
 
     tokens: Iterator[Token]
@@ -165,7 +164,7 @@ class _Scanner:
                 here, awaits_key = _next(opened[-1])
 
     def _note(self, path: KeyPath, line: int, *, first: bool = False) -> None:
-        """Keep a line: the first one that was told of the path, or this one in its place."""
+        """Store the line of a path; with `first`, only if the path has none yet."""
         if len(path) <= MAX_DEPTH:
             self.lines[path] = self.lines.get(path, line) if first else line
 
@@ -176,7 +175,7 @@ class _Scanner:
 
 
 def _next(opened: _Open) -> tuple[KeyPath, bool]:
-    """Return, after a comma, the path of the next element, and whether a key comes instead of one."""
+    """Return the path of the next element after a comma, and whether a key comes next, as in an inline table."""
     if opened.index is None:
         return opened.path, True
     opened.index += 1
@@ -184,7 +183,7 @@ def _next(opened: _Open) -> tuple[KeyPath, bool]:
 
 
 def _below(path: KeyPath, step: str | int) -> KeyPath:
-    return path if len(path) > MAX_DEPTH else (*path, step)  # bounded: a key may have thousands of parts
+    return path if len(path) > MAX_DEPTH else (*path, step)  # bounded, because a key may have thousands of parts
 
 
 def _name(token: Token) -> str:
@@ -192,6 +191,6 @@ def _name(token: Token) -> str:
         return token.text
     try:
         name = tomllib.loads(f"name = {token.text}")["name"]
-    except tomllib.TOMLDecodeError:  # the document is none that tomllib accepts
+    except tomllib.TOMLDecodeError:  # the document is not TOML
         return token.text
     return str(name)

@@ -1,1 +1,1 @@
-"""From a checkpoint to a verdict: the pass of an audit."""
+"""Runs an audit: scores the texts of an audit file under a checkpoint and gives the verdicts."""

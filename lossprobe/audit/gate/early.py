@@ -1,4 +1,7 @@
-"""An audit that ends when it knows: documents in random order, until a confidence sequence has decided every check."""
+"""Audits a text with early stopping: scores documents in random order until every check is decided.
+
+A confidence sequence decides the checks; see `analysis.stats.confidence_sequence`.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +45,13 @@ COUNTED = (
 
 @dataclass
 class ChosenDocuments:
-    """A `Source` of some documents of a text, in its order, for a pass whose run is not kept.
+    """A `Source` of some documents of a text, in the order of the text.
 
     Attributes:
-        source: the text.
+        source: the whole text.
         chosen: numbers of the documents, from 0.
+        name: short name for headings; by default that of the text.
+        notices: one line for each oddity; not used here.
     """
 
     source: KnownText
@@ -64,7 +69,7 @@ class ChosenDocuments:
                 yield document
 
     def fingerprint(self) -> str:
-        """Return what tells these documents from others, without reading them again."""
+        """Return a hash that identifies these documents, made without reading them again."""
         return sha256_of_json({"text": self.source.fingerprint(), "documents": sorted(self.chosen)})
 
     def tokens(self, text: str, tokenizer: Tokenizer) -> Tokens:
@@ -74,14 +79,15 @@ class ChosenDocuments:
 
 @dataclass
 class CheckSums:
-    """Sums of one check over the documents that were scored so far.
+    """The sums of one check over the documents scored so far, and its decision.
 
     Attributes:
-        check, metric: what they are of.
+        check: the check.
+        metric: its metric.
         skew: `baseline_skew` of the whole text; None without a baseline.
-        sums: float64 [G, 1 or 2, terms + 1], one piece a look.
-        decided: what it had measured when its verdict was clear.
-        refused: why the last look that was clear by its interval decided nothing; None where none was.
+        sums: one array from `AuditedRun.sums` for each look, float64 [G, 1 or 2, terms + 1].
+        decided: the estimates when the check was decided; None before.
+        refused: why the last look with a clear interval could not decide; None without such a look.
     """
 
     check: Check
@@ -92,19 +98,19 @@ class CheckSums:
     refused: str | None = None
 
     def look(self, planned: int, confidence: float, scored: int | None = None) -> None:
-        """Note what was measured, if the confidence sequence decides and no skew forbids it.
+        """Set `decided` if the confidence sequence is clear and the skewness of the documents allows it.
 
         Args:
-            planned: documents of the text.
-            confidence: of the audit.
-            scored: how many of them were scored; None for as many as have sums.
+            planned: number of documents in the text.
+            confidence: confidence level of the audit.
+            scored: number of documents scored; None means the number with sums.
         """
         if sum(map(len, self.sums)) < 2:
             return
         sums = np.concatenate(self.sums)
         quantile = float(sequence_quantile(len(sums), planned, confidence, effective_clusters(sums[:, -1, -1])))
         measured = measure_from_sums(self.check, self.metric, sums, confidence, quantile, early=True)
-        # Without any spread there is no interval: that all documents so far agree says nothing about the rest.
+        # Documents that all agree give an interval of width 0, which says nothing about the documents to come.
         if measured.held.half[0] <= ROUNDING or decide(self.check, measured.held) == "inconclusive":
             return
         looked = Look(len(sums), len(sums) if scored is None else scored, planned, confidence)
@@ -115,7 +121,7 @@ class CheckSums:
             self.refused = f"after {scored or len(sums)} of {planned} documents: {reason}"
 
     def end(self, confidence: float) -> Measurement:
-        """Return what was measured when it was clear, or over the whole text."""
+        """Return the estimates at the time of the decision, or without one over all documents."""
         if self.decided is not None:
             return self.decided
         sums = np.concatenate(self.sums)
@@ -123,7 +129,7 @@ class CheckSums:
 
 
 def needs_whole_text(settings: AuditSettings, text: AuditText) -> str | None:
-    """Return why an audit of a text cannot stop early; None where it can."""
+    """Return the reason why an audit of a text cannot stop early; None where it can."""
     for check in text.checks:
         if not metric_of(check, 0).partial:
             return f"check {check.id} needs the whole text ({check.metric})"
@@ -141,10 +147,10 @@ def needs_whole_text(settings: AuditSettings, text: AuditText) -> str | None:
 def audit_early(
     settings: AuditSettings, checkpoint: Checkpoint, text: AuditText, progress: Progress | None
 ) -> tuple[list[CheckResult], TextResult]:
-    """Return the verdicts of one text, as many of its documents scored as they needed.
+    """Return the verdicts on one text, after scoring only as many of its documents as are needed.
 
-    Documents are drawn in an order that the seed decides. After each look the checks that the confidence sequence
-    decides are closed; see `analysis.confidence_sequence` for its guarantee. When all are, the pass ends.
+    The seed decides the order of the documents. After each look, checks are decided by the confidence sequence; see
+    `analysis.stats.confidence_sequence` for its guarantee. Scoring stops when all checks are decided.
     """
     count, confidence = sum(1 for _ in text.source.documents()), settings.stats.confidence
     order = np.random.default_rng(settings.stats.seed).permutation(count)
@@ -189,7 +195,15 @@ def audit_early(
 
 @dataclass
 class _Tally:
-    """How much was scored; tells the progress, for which the tokens of the rest are guessed from those so far."""
+    """Counts what was scored so far, and reports progress.
+
+    Attributes:
+        planned: documents of the text.
+        progress: called with tokens scored and an estimate of all tokens; None for no progress.
+        documents: documents scored.
+        counts: sums of the runs' counts, for the names in `COUNTED`.
+        unknown_text: first texts outside the vocabulary.
+    """
 
     planned: int
     progress: Progress | None
@@ -203,7 +217,10 @@ class _Tally:
         self.unknown_text = [*self.unknown_text, *counts["unknown_text"]][:UNKNOWN_SHOWN]
 
     def of_look(self, look: int) -> Progress | None:
-        """Return the progress of a pass over the documents up to a look."""
+        """Return the progress callback of a pass that scores the documents up to number `look`.
+
+        The number of all tokens is extrapolated from the documents up to `look`.
+        """
         progress = self.progress
         if progress is None:
             return None
@@ -218,7 +235,7 @@ class _Tally:
 def _score_chosen(
     settings: AuditSettings, checkpoint: Checkpoint, text: AuditText, chosen: list[int], folder: Path, tally: _Tally
 ) -> AuditedRun | None:
-    """Return some documents scored, beside their rows of the baseline; None where they hold no token to score."""
+    """Return the run of the chosen documents with their rows of the baseline; None if they have no token to score."""
     source = ChosenDocuments(text.source, frozenset(chosen))
     progress = tally.of_look(tally.documents + len(chosen))
     options = replace(settings.windows, max_unknown=1.0)  # the limit is for all documents together

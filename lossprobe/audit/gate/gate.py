@@ -1,4 +1,4 @@
-"""From an audit file and a checkpoint to a verdict."""
+"""Runs an audit of a checkpoint by the settings of an audit file."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def unseen(_title: str) -> AbstractContextManager[Progress | None]:
 def run_audit(settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = unseen) -> AuditResult:
     """Return the verdict on every check of an audit file.
 
-    Runs are stored (or found) under `.lossprobe/`, so that every view can look into them afterwards; a pass that stops
-    early stores none.
+    Runs are stored under `.lossprobe/` and reused, so that every view can show them afterwards. With `stop_early`, a
+    text that is scored in part is not stored.
 
     Args:
         settings: the audit file.
         checkpoint: its model.
-        shown: makes the progress of each text, given a title.
+        shown: returns a progress display for a text, given its title.
 
     Raises:
         NotComparableError: a baseline is missing or cannot be paired with the run.
@@ -44,7 +44,7 @@ def run_audit(settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = un
 def audit_texts(
     settings: AuditSettings, checkpoint: Checkpoint, prepared: Sequence[AuditText], shown: Shown = unseen
 ) -> AuditResult:
-    """Return what `run_audit` does, of texts that are prepared already."""
+    """Return the result of `run_audit` for texts from `texts.prepare`."""
     texts: list[TextResult] = []
     results: dict[str, CheckResult] = {}
     notes: list[str] = []
@@ -60,7 +60,7 @@ def audit_texts(
         results |= {result.check.id: result for result in found}
         notes += [note for note in _notes(text, checkpoint) if note not in notes]
     if not results:
-        notes.append("every check is off: nothing was looked at")
+        notes.append("every check is off: nothing was measured")
     return AuditResult(
         file=str(settings.file),
         model=checkpoint.facts.name,
@@ -75,7 +75,7 @@ def audit_texts(
 
 
 def _notes(text: AuditText, checkpoint: Checkpoint) -> list[str]:
-    """Return what a reader of the verdicts must know of a text and of its baseline."""
+    """Return the notices of the checkpoint, of a text, and about versions that differ from its baseline's."""
     notes = [*checkpoint.facts.notices, *text.source.notices]
     if text.baseline is not None:
         before, now = map(_made_with, (identity_of(text.baseline.manifest), text.settings))
@@ -86,5 +86,5 @@ def _notes(text: AuditText, checkpoint: Checkpoint) -> list[str]:
 
 
 def _made_with(identity: Settings) -> dict[str, Any]:
-    """Return what moves losses by rounding alone: versions and type of device."""
+    """Return the settings that change losses only by rounding: versions and type of device."""
     return {**identity["versions"], "device": identity["checkpoint"].get("device")}

@@ -1,4 +1,4 @@
-"""The texts of an audit, and everything about them that can be refused before a model runs."""
+"""Prepares the texts of an audit with their baselines, and makes all refusals that are possible before scoring."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from lossprobe.units import visible
 
 @dataclass(frozen=True)
 class AuditText:
-    """A text that is ready to be scored, everything that can be refused before having been looked at.
+    """A text that is ready to be scored.
 
     Attributes:
         data: its table of the audit file.
         source: its documents.
-        checks: those about it that are not off.
-        settings: what a run over it would be; see `passes.identity.describe`.
-        baseline: what changes are measured from; None without one.
-        folder: where its baseline belongs; None without a place.
+        checks: its checks whose level is not "off".
+        settings: settings of a run over it; see `passes.identity.describe`.
+        baseline: its baseline; None without one.
+        folder: folder of its baseline; None if the audit file names no place for baselines.
     """
 
     data: DataSettings
@@ -44,22 +44,22 @@ class AuditText:
 
     @property
     def needs_baseline(self) -> bool:
-        """Whether a check is about a change, and there is a place to measure it from."""
+        """Return whether a check limits a change, and the audit file names a place for baselines."""
         return self.folder is not None and any(check.limit.needs_baseline for check in self.checks)
 
 
 def prepare(
     settings: AuditSettings, checkpoint: Checkpoint, *, tolerated: frozenset[str] = frozenset()
 ) -> list[AuditText]:
-    """Return the texts that some check is about, in the order of the file.
+    """Return the texts that have a check, in the order of the file.
 
     Args:
         settings: the audit file.
         checkpoint: its model.
-        tolerated: ids of the errors for which a baseline is taken for none, with a notice.
+        tolerated: ids of errors for which a baseline is ignored, with a notice.
 
     Raises:
-        TextError: a text is not the one whose sha256 the file names.
+        TextError: a text has another sha256 than the file names.
         NotComparableError: a baseline is missing, damaged, or of another text, tokenizer, windows or dtype.
         LossprobeError: a text or an option is refused; see `passes.score.score`.
     """
@@ -87,23 +87,23 @@ def prepare(
 
 
 def refuse_missing_baselines(settings: AuditSettings) -> None:
-    """Refuse baselines that must be there and are not.
+    """Refuse an audit with `missing = "error"` if a baseline that a check needs is missing.
 
     Raises:
-        NotComparableError: there is none.
+        NotComparableError: a baseline is missing.
     """
     for data in settings.data:
         folder = _place(settings, data)
         needed = any(check.limit.needs_baseline for check in settings.checks_of(data))
         if folder is not None and needed and settings.baseline.missing == "error" and not is_baseline(folder):
-            open_baseline(folder)  # says what is missing
+            open_baseline(folder)  # raises the error that names it
 
 
 def _place(settings: AuditSettings, data: DataSettings) -> Path | None:
-    """Return where the baseline of a text belongs.
+    """Return the folder of a text's baseline; None if the audit file names no place for baselines.
 
     Raises:
-        UsageError: in the text's own folder, of which it would become a part.
+        UsageError: the folder lies in a text or in the checkpoint, which it would change.
     """
     if settings.baseline.path is None:
         return None
@@ -117,10 +117,10 @@ def _place(settings: AuditSettings, data: DataSettings) -> Path | None:
 
 
 def _baseline(text: AuditText, missing: str) -> Run | None:
-    """Return the baseline of a text; None where no check needs it, or where it is missing and may be.
+    """Return the baseline of a text; None where no check needs it, or where it is missing and that is allowed.
 
     Raises:
-        NotComparableError: it is missing, damaged, or cannot be compared.
+        NotComparableError: the baseline is missing, damaged, or cannot be compared.
     """
     if text.folder is None or not text.needs_baseline or (missing != "error" and not is_baseline(text.folder)):
         return None
@@ -130,22 +130,27 @@ def _baseline(text: AuditText, missing: str) -> Run | None:
 
 
 def to_be_created(settings: AuditSettings, text: AuditText) -> bool:
-    """Return whether the baseline of a text is missing, is needed, and is to be made from this model."""
+    """Return whether the baseline of a text is needed but missing, and the settings say to make it from this model."""
     missing = text.folder is not None and not is_baseline(text.folder)
     return settings.baseline.missing == "create" and missing and text.needs_baseline
 
 
 def baseline_columns(checks: Sequence[Check]) -> list[str]:
-    """Return the columns that a baseline needs for some checks, in the order in which it stores them."""
+    """Return the columns that some checks need from a baseline, in the order of `MODEL_COLUMNS`."""
     needed = {name for check in checks if check.limit.needs_baseline for name in metric_of(check, 0).columns}
     return [name for name in MODEL_COLUMNS if name == LOSS_COLUMN or name in needed]
 
 
 def refuse_other_baseline(baseline: Run, described: dict[str, Any], columns: Sequence[str]) -> None:
-    """Refuse a baseline that cannot be paired with a run, or lacks columns that its checks need.
+    """Refuse a baseline that cannot be paired with a run, or lacks columns.
+
+    Args:
+        baseline: the baseline.
+        described: settings of the run.
+        columns: columns that the checks need.
 
     Raises:
-        NotComparableError: the message says in what they differ.
+        NotComparableError: the message names the settings that differ, or the missing columns.
     """
     shown = visible(str(baseline.path), 200)
     stored = baseline.manifest["settings"]
@@ -169,7 +174,7 @@ def _refuse_other_file(data: DataSettings) -> None:
         raise UsageError("text.missing", f"{shown}: does not exist")
     if not data.path.is_file():
         raise UsageError(
-            "audit.sha256", f"{shown}: is no file, and only a file has the sha256 that the audit file names"
+            "audit.sha256", f"{shown}: is not a file, but the audit file gives a sha256, which only a file can have"
         )
     found = sha256_of(data.path)
     if found != data.sha256.lower():

@@ -1,4 +1,4 @@
-"""A new baseline: what changed since the old one is measured first, and only a model that passes replaces it."""
+"""Updates a baseline: audits the model against the old baseline first, and replaces it only if the audit passes."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from lossprobe.errors import NotComparableError
 from lossprobe.passes.score import score
 from lossprobe.run.baseline import write_baseline
 
-OF_OTHERS = frozenset({"baseline.different", "baseline.columns"})  # a sound baseline, and no longer this audit's
+OF_OTHERS = frozenset({"baseline.different", "baseline.columns"})  # an undamaged baseline of other settings or checks
 DAMAGED = frozenset({"baseline.missing", "baseline.damaged", "baseline.schema"})
 
 
 def update_baseline(
     settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = unseen, *, force: bool = False
 ) -> tuple[AuditResult, list[Path]]:
-    """Return the audit of a model against the old baseline, and the folders of the new one.
+    """Audit a model against the old baseline and, if it passes, write its losses as the new baseline.
 
-    Where there is no old baseline, or one of another text, tokenizer, windows or dtype, there are no changes to check,
-    and a note says why. A damaged one is no missing one: what it held the model against is not known any more.
+    If there is no old baseline, or one of another text, tokenizer, windows or dtype, no change is checked; for the
+    latter a note says why. A damaged baseline is an error, because the changes since then cannot be checked any more.
 
     Args:
-        settings: the audit file, with a place for the baseline; whole texts are scored.
+        settings: the audit file, with a place for baselines; whole texts are scored even with `stop_early`.
         checkpoint: the model.
-        shown: makes the progress of each text, given a title.
-        force: replace the baseline although the audit does not pass, or it is damaged.
+        shown: returns a progress display for a text, given its title.
+        force: replace the baseline even if the audit does not pass or the old baseline is damaged.
 
     Returns:
-        The result; the folders are none where the audit does not pass, and nothing was written.
+        The result of the audit, and the folders written; no folders if the audit does not pass.
 
     Raises:
-        NotComparableError: the old baseline is damaged, and the new one is not forced.
+        NotComparableError: the old baseline is damaged, and `force` is not set.
     """
     whole, stored = replace(settings.stats, stop_early=False), replace(settings.baseline, missing="warn")
     settings = replace(settings, stats=whole, baseline=stored)

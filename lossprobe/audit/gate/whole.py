@@ -1,4 +1,4 @@
-"""An audit of whole texts: each scored, or found stored, then held against its limits."""
+"""Audits whole texts: scores each text, or finds its stored run, and measures its checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lossprobe.run.reader import Run
 def audit_whole(
     settings: AuditSettings, checkpoint: Checkpoint, text: AuditText, progress: Progress | None
 ) -> tuple[list[CheckResult], TextResult]:
-    """Return the verdicts of one text, all of it scored."""
+    """Return the verdicts on one text, after scoring all of it."""
     run = score(checkpoint, text.source, settings.windows, progress=progress).run
     scored = AuditedRun(run, find_clusters(run), text.baseline)
     if scored.clusters.note:
@@ -37,7 +37,7 @@ def audit_whole(
     accepted = all(result.effect in ("pass", "warn") for result in results if not result.check.limit.needs_baseline)
     if text.folder is not None and accepted and to_be_created(settings, text):
         write_baseline(run, text.folder, baseline_columns(text.checks))
-        text.source.notices.append(f"{text.data.name}: the baseline was missing and is now this model's")
+        text.source.notices.append(f"{text.data.name}: the baseline was missing and has been made from this model")
         scored = AuditedRun(run, scored.clusters, open_baseline(text.folder))
         results = _measure_all(text.checks, scored, settings.stats.confidence)
     baseline = scored.baseline
@@ -55,10 +55,10 @@ def audit_whole(
 
 
 def refuse_per_byte(run: Run, checks: Sequence[Check]) -> None:
-    """Refuse a check of a number per byte where none can be given.
+    """Refuse a check of a metric per byte if the bytes of the tokens are not known.
 
     Raises:
-        TextError: the tokenizer leaves out some of the text, or does not say where its tokens lie.
+        TextError: the tokenizer leaves out part of the text, or does not give the bytes of its tokens.
     """
     reason = why_not_per_byte(run.counts)
     for check in checks if reason else ():
@@ -77,7 +77,7 @@ def _measure_all(checks: Sequence[Check], scored: AuditedRun, confidence: float)
 
 
 def measure_check(check: Check, metric: Metric, scored: AuditedRun, confidence: float) -> Measurement:
-    """Return what a check measured on a whole text."""
+    """Return the estimates of a check on a whole text."""
     if metric.smooth:
         return measure_from_sums(check, metric, scored.sums(check, metric), confidence)
     return measure_from_rows(check, metric, scored, confidence)

@@ -40,7 +40,7 @@ def to_terminal(table: pd.DataFrame, title: str, lines: Iterable[str], width: in
         title: heading.
         lines: the finding and notes.
         width: columns of the terminal; None asks the terminal.
-        rest: where the rows after the 40th are, for people.
+        rest: text about the rows after the 40th, such as "--csv writes all of them"; "" for none.
     """
     width = width or Console().width
     grid, needed = _grid(table, width)

@@ -204,7 +204,7 @@ def test_a_missing_baseline_is_an_error_or_a_warning_or_is_made(folder):
     assert not (folder / "baselines").exists()
     made = run_audit(replace(settings, baseline=replace(settings.baseline, missing="create")), old_model())
     assert (made.verdict, made.checks[0].measured_interval) == ("pass", (0.0, 0.0))
-    assert any("is now this model's" in note for note in made.notes)
+    assert any("has been made from this model" in note for note in made.notes)
     assert run_audit(settings, old_model()).verdict == "pass"
 
 

@@ -138,12 +138,12 @@ def test_a_floor_has_its_tail_below():
 @pytest.mark.parametrize(
     ("documents", "planned", "limit", "reason"),
     [
-        (60, 100, 0.1, "a pass takes 72 documents"),
+        (60, 100, 0.1, "a pass needs 72 documents"),
         (72, 100, 0.1, None),
-        (80, 400, 0.1, "a pass takes 25% of the documents"),
+        (80, 400, 0.1, "a pass needs 25% of the documents"),
         (100, 400, 0.1, None),
         (20, 400, 2.0, None),  # 2 nats from the limit: a kind that 20 documents miss would have to be worse by 10.8
-        (20, 400, 1.8, "a pass takes 72 documents"),
+        (20, 400, 1.8, "a pass needs 72 documents"),
         (20, 400, -0.1, None),  # a fail
     ],
 )
