@@ -1,4 +1,4 @@
-"""`lossprobe audit`."""
+"""The command `lossprobe audit`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 FORMATS = ("json", "junit", "markdown")
 SUMMARY = "GITHUB_STEP_SUMMARY"
-REPORT_HELP = "Also write the verdict as json, junit or markdown; may be given more than once."
+REPORT_HELP = "Also write a report in the format json, junit or markdown; may be given more than once."
 
 
 class Report(click.ParamType[tuple[str, str]]):
-    """FORMAT:PATH."""
+    """Value of `--report`: FORMAT:PATH."""
 
     name = "format:path"
 
@@ -44,20 +44,20 @@ class Report(click.ParamType[tuple[str, str]]):
         return kind, path
 
 
-@click.group(invoke_without_command=True, short_help="Limits and a baseline: pass, fail or inconclusive, for CI.")
+@click.group(invoke_without_command=True, short_help="Check limits and changes in CI: pass, fail or inconclusive.")
 @audit_file_options
 @click.option("--report", "reports", type=Report(), multiple=True, metavar="FORMAT:PATH", help=REPORT_HELP)
 @click.option("--annotations", is_flag=True, help="Also print workflow commands that mark failed checks on GitHub.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON in the place of the table.")
-@click.option("--print-config", is_flag=True, help="Print every setting and where it came from, and do nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
+@click.option("--print-config", is_flag=True, help="Print every setting and where it came from, and score nothing.")
 @click.pass_context
 def audit(context: click.Context, /, audit_file: AuditFileOptions, **choices: Any) -> None:
-    """Hold a checkpoint against the limits of an audit file: pass (exit 0), fail (10) or inconclusive (11).
+    """Check a checkpoint by the limits of an audit file: pass (exit code 0), fail (10) or inconclusive (11).
 
     \b
     Examples:
       lossprobe audit init my-model held-out.jsonl      write a starting file
-      lossprobe baseline update                         measure what later changes are held against
+      lossprobe baseline update                         store the losses from which later changes are measured
       lossprobe audit --checkpoint new-model --report junit:audit.xml
     """
     if context.invoked_subcommand is not None:
@@ -74,12 +74,12 @@ def audit(context: click.Context, /, audit_file: AuditFileOptions, **choices: An
     raise click.exceptions.Exit(result.exit_code)
 
 
-@audit.command("init", short_help="Write a commented starting file for a checkpoint and texts.")
+@audit.command("init", short_help="Write a commented audit file for a checkpoint and texts.")
 @click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
 @click.argument("texts", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="TEXT...")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("lossprobe.toml"), help="The file.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("lossprobe.toml"), help="File to write.")
 def init(checkpoint: Path, texts: Sequence[Path], output: Path) -> None:
-    """Write a commented audit file for a checkpoint and one or more texts; never over one that is there.
+    """Write a commented audit file for a checkpoint and one or more texts; a file that exists is not overwritten.
 
     \b
     Example:
@@ -97,13 +97,19 @@ def init(checkpoint: Path, texts: Sequence[Path], output: Path) -> None:
 
 
 def _destinations(choices: dict[str, Any]) -> list[Path]:
-    """Return the files that reports are written to, the job's summary among them."""
+    """Return the files to which reports are written, with GitHub's step summary."""
     summary = os.environ.get(SUMMARY)
     return [*(Path(path) for _, path in choices["reports"]), *([Path(summary)] if summary else [])]
 
 
 def audit_now(settings: AuditSettings, *, quiet: bool, reports: Sequence[Path] = ()) -> AuditResult:
-    """Return the result of an audit, with its progress on a terminal; `reports` are the files to be written then."""
+    """Run an audit and return its result, with its progress on a terminal.
+
+    Args:
+        settings: the audit file.
+        quiet: show no progress.
+        reports: files that will be written afterwards; they must not be files of the checkpoint.
+    """
     from lossprobe.audit.gate.gate import run_audit
     from lossprobe.audit.gate.texts import refuse_missing_baselines
     from lossprobe.cli.progress import show_progress
@@ -115,7 +121,7 @@ def audit_now(settings: AuditSettings, *, quiet: bool, reports: Sequence[Path] =
 
 
 def _show(result: AuditResult, choices: dict[str, Any]) -> None:
-    """Print the result, and write it wherever else it is wanted."""
+    """Print the result, and write the reports and GitHub's step summary."""
     from lossprobe.report.audit.annotations import audit_annotations
     from lossprobe.report.audit.json import audit_to_json
     from lossprobe.report.audit.junit import audit_to_junit
@@ -129,12 +135,12 @@ def _show(result: AuditResult, choices: dict[str, Any]) -> None:
         "junit": lambda: audit_to_junit(result),
         "markdown": lambda: audit_to_markdown(result).encode(),
     }
-    for kind, path in choices["reports"]:  # first: the reader of standard output may have gone
+    for kind, path in choices["reports"]:  # before printing, which fails if the reader of standard output has closed it
         write_bytes(path, [writers[kind]()])
     if os.environ.get(SUMMARY):
         try:
             append_bytes(os.environ[SUMMARY], writers["markdown"]())
-        except OutputError as error:  # nobody asked for it by name: a verdict is not lost for that
+        except OutputError as error:  # the user did not ask for the summary, so its failure must not change the verdict
             say(f"not added to the summary: {with_options(error.message)}")
     write_text(STDOUT, audit_to_json(result) if choices["as_json"] else audit_to_terminal(result))
     if choices["annotations"]:
@@ -153,10 +159,10 @@ def _print_config(settings: AuditSettings) -> None:
 
 
 def _refuse_inputs(destinations: Sequence[Path], settings: AuditSettings) -> None:
-    """Refuse, before anything is scored, to write over an input of the audit, or into one that is a folder.
+    """Refuse, before scoring, reports that would overwrite an input of the audit or lie in one.
 
     Raises:
-        UsageError: a destination is or lies in one, by whatever name.
+        UsageError: a destination is an input or lies in one, also through links.
     """
     from lossprobe.run.reader import RUNS_FOLDER
 
@@ -173,11 +179,11 @@ def _refuse_inputs(destinations: Sequence[Path], settings: AuditSettings) -> Non
 
 
 def _check_reports(destinations: Sequence[Path]) -> None:
-    """Refuse, before anything is scored, reports that could not be written.
+    """Refuse, before scoring, reports that could not be written.
 
     Raises:
-        UsageError: two in one place.
-        OutputError: no file can be written there.
+        UsageError: two reports have the same destination.
+        OutputError: a destination cannot be written.
     """
     targets = [destination.resolve() for destination in destinations]
     for destination, target in zip(destinations, targets, strict=True):

@@ -1,4 +1,4 @@
-"""The options that stand for values of an audit file, and from them to settings and a checkpoint."""
+"""The options that replace values of an audit file, and the settings and checkpoint that result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AuditFileOptions:
-    """Which audit file, and what takes the place of its values: one attribute an option, None where not given."""
+    """The values of the options in `audit_file_options`; None for an option that is not given."""
 
     config: Path | None
     checkpoint: str | None
@@ -37,29 +37,29 @@ class AuditFileOptions:
 
 
 def audit_file_options(command: Command) -> Command:
-    """Add the options; the command gets them as one `audit_file` argument."""
-    config = "The audit file.  [default: lossprobe.toml, or [tool.lossprobe] of pyproject.toml]"
+    """Add the options that replace values of an audit file; the command gets them as one `audit_file` argument."""
+    config = "Audit file.  [default: lossprobe.toml, or [tool.lossprobe] of pyproject.toml]"
     place = click.Path(exists=True, path_type=Path)
     dtype = options_of(LoadOptions)["dtype"].kind
     options = (
         click.option("--config", type=place, metavar="FILE", help=config),
-        click.option("--checkpoint", metavar="CHECKPOINT", help="In the place of model.checkpoint."),
-        click.option("--tokenizer", metavar="FILE", help="In the place of model.tokenizer."),
-        click.option("--device", metavar="auto|cpu|cuda[:N]|mps", help="In the place of model.device."),
-        click.option("--dtype", type=click_type(dtype), help="In the place of model.dtype."),
-        click.option("--baseline", metavar="FOLDER", help="In the place of baseline.path."),
-        click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="In the place of stats.seed."),
-        click.option("--stop-early/--no-stop-early", default=None, help="In the place of stats.stop_early."),
-        click.option("-q", "--quiet", is_flag=True, help="No progress."),
+        click.option("--checkpoint", metavar="CHECKPOINT", help="Replace model.checkpoint of the audit file."),
+        click.option("--tokenizer", metavar="FILE", help="Replace model.tokenizer of the audit file."),
+        click.option("--device", metavar="auto|cpu|cuda[:N]|mps", help="Replace model.device of the audit file."),
+        click.option("--dtype", type=click_type(dtype), help="Replace model.dtype of the audit file."),
+        click.option("--baseline", metavar="FOLDER", help="Replace baseline.path of the audit file."),
+        click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Replace stats.seed of the audit file."),
+        click.option("--stop-early/--no-stop-early", default=None, help="Replace stats.stop_early of the audit file."),
+        click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
     )
     return gather(command, options, AuditFileOptions, "audit_file")
 
 
 def load_settings(given: AuditFileOptions) -> AuditSettings:
-    """Return the settings: the file's, then those of variables, then those of options.
+    """Return the settings of the audit file, with values replaced by environment variables and options.
 
     Raises:
-        UsageError: no audit file, or one that is refused; see `config.reader`.
+        UsageError: there is no audit file, or it is refused; see `audit.config.reader`.
     """
     from lossprobe.audit.config.overrides import OPTION_KEYS
     from lossprobe.audit.config.reader import Override, find_config, read_settings
@@ -81,14 +81,14 @@ def _origin(context: click.Context, name: str) -> str:
 
 
 def open_model(model: ModelSettings, written: Sequence[Path] = ()) -> Checkpoint:
-    """Return the checkpoint of an audit file; it is loaded when a model is needed.
+    """Return the checkpoint of an audit file; its model is loaded when it is needed.
 
     Args:
-        model: which one, and how it runs.
-        written: files and folders that reports and baselines go to.
+        model: the checkpoint and its options.
+        written: files and folders to which reports and baselines will be written.
 
     Raises:
-        UsageError: one of these is a file of the checkpoint, or lies in it.
+        UsageError: one of `written` is a file of the checkpoint, or lies in it.
     """
     from lossprobe.checkpoint.spec import CheckpointSpec, Opener
     from lossprobe.passes.known_checkpoint import open_when_needed

@@ -1,4 +1,4 @@
-"""`lossprobe baseline`."""
+"""The command `lossprobe baseline`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from lossprobe.audit.settings import AuditSettings
 
 
-@click.group(invoke_without_command=True, short_help="What audits measure changes from: update, show or check it.")
+@click.group(invoke_without_command=True, short_help="Update, show or check the losses that audits compare with.")
 @click.pass_context
 def baseline(context: click.Context, /) -> None:
-    """What audits measure changes from: a few bytes per token of an accepted model, small enough to commit.
+    """Update, show or check the baseline: stored losses of an accepted model, from which audits measure changes.
+
+    It takes a few bytes per token, small enough to commit.
 
     \b
     Examples:
       lossprobe baseline update                    make the audit file's model the baseline
-      lossprobe baseline show                      what is stored
-      lossprobe baseline check                     whether it still fits text, tokenizer, windows and dtype
+      lossprobe baseline show                      show what is stored
+      lossprobe baseline check                     check that it still fits text, tokenizer, windows and dtype
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -33,9 +35,9 @@ def baseline(context: click.Context, /) -> None:
 
 @baseline.command(short_help="Make the audit file's model the baseline.")
 @audit_file_options
-@click.option("--force", is_flag=True, help="Also where the audit does not pass or the old one is damaged.")
+@click.option("--force", is_flag=True, help="Write it even if the audit does not pass or the old baseline is damaged.")
 def update(audit_file: AuditFileOptions, force: bool) -> None:
-    """Score the texts, print what changed since the old baseline, and replace it; not where the audit does not pass.
+    """Audit the model against the old baseline, and if it passes, store its losses as the new baseline.
 
     \b
     Example:
@@ -59,16 +61,16 @@ def update(audit_file: AuditFileOptions, force: bool) -> None:
     for note in () if result.checks else result.notes:
         say(f"note: {with_options(note)}")
     if not written:
-        say(f"no baseline was written: {result.finding}; --force writes it all the same")
+        say(f"no baseline was written: {result.finding}; --force writes it anyway")
         raise click.exceptions.Exit(result.exit_code)
     for folder in written:
         say(f"wrote {visible(str(folder), 200)}")
 
 
-@baseline.command(short_help="What is stored.")
+@baseline.command(short_help="Show what is stored.")
 @audit_file_options
 def show(audit_file: AuditFileOptions) -> None:
-    """Show each text's baseline: model, tokens, loss, size.
+    """Show the stored baseline of each text: model, tokens, loss and size.
 
     \b
     Example:
@@ -84,10 +86,10 @@ def show(audit_file: AuditFileOptions) -> None:
     write_text(STDOUT, to_terminal(baseline_table(folder), f"baseline {visible(str(folder), 200)}", []))
 
 
-@baseline.command(short_help="Whether it still fits text, tokenizer, windows and dtype.")
+@baseline.command(short_help="Check that it still fits text, tokenizer, windows and dtype.")
 @audit_file_options
 def check(audit_file: AuditFileOptions) -> None:
-    """Check the baseline's hashes, and that it can be compared with what the audit would score; scores nothing.
+    """Check without scoring that the baseline is intact and fits the text, tokenizer, windows and dtype of the audit.
 
     \b
     Example:
@@ -106,10 +108,10 @@ def check(audit_file: AuditFileOptions) -> None:
 
 
 def _with_baseline(settings: AuditSettings) -> AuditSettings:
-    """Refuse an audit file without a place for the baseline, or without a check that needs it.
+    """Return the settings, and refuse an audit file that names no baseline or has no check that needs one.
 
     Raises:
-        UsageError: it has none.
+        UsageError: the audit file is refused.
     """
     shown = visible(str(settings.file), 200)
     if settings.baseline.path is None:

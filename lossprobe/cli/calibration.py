@@ -1,4 +1,4 @@
-"""`lossprobe calibration`."""
+"""The command `lossprobe calibration`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from lossprobe.cli.options import (
 )
 
 
-@click.command(cls=ViewCommand, short_help="How far the probabilities can be trusted; models side by side.")
+@click.command(cls=ViewCommand, short_help="Calibration of the probabilities; models side by side.")
 @sources_argument
 @declared_options(CalibrationOptions)
 @view_options
 @scoring_options
 def calibration(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **choices: Any) -> None:
-    """How far a model's probabilities can be trusted: calibration errors, best temperature, label smoothing.
+    """Measure how well a model's probabilities match its accuracy: calibration errors, best temperature, smoothing.
 
-    Several models on one text stand side by side and are compared token by token with the first. --desmooth EPS scores
-    each checkpoint a second time, de-smoothed. The CSV holds the bins of the diagrams, with --by the slices instead.
+    Several models on one text are shown side by side and compared token by token with the first. --desmooth EPS scores
+    each checkpoint a second time, with label smoothing removed. The CSV has the bins of the diagrams, or with --by the
+    slices.
 
     \b
     Examples:

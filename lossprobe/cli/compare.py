@@ -1,4 +1,4 @@
-"""`lossprobe compare`."""
+"""The command `lossprobe compare`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KnownText
 
-KL_HELP = "Both models in one pass: KL divergence and agreement of the whole distributions (needs TEXT)."
+KL_HELP = "Run both models together, and compare whole distributions: KL divergence, agreement (needs TEXT)."
 
 
 @click.command(cls=ViewCommand, short_help="Two models on one text: how much they differ, and where.")
@@ -27,10 +27,10 @@ KL_HELP = "Both models in one pass: KL divergence and agreement of the whole dis
 @view_options
 @scoring_options
 def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **choices: Any) -> None:
-    """Two models on one text: difference with interval and test, what it takes to see one, and where it is.
+    """Compare two models on one text: difference with interval and test, smallest detectable difference, and slices.
 
     A and B are runs, or checkpoints with TEXT last. Differences are B − A: positive means that B is worse. Models with
-    different tokenizers are compared through the bytes of the text.
+    different tokenizers are compared by the bytes of the text.
 
     \b
     Examples:
@@ -59,7 +59,7 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
 
 
 def refuse_runs(sources: Sequence[Path]) -> None:
-    """Refuse --kl without models to run: a stored run has no whole distributions.
+    """Refuse --kl unless the sources are two checkpoints and a text, because runs do not store whole distributions.
 
     Raises:
         UsageError: the sources are not two checkpoints and a text.
@@ -74,7 +74,7 @@ def refuse_runs(sources: Sequence[Path]) -> None:
 
 
 def run_both(checkpoints: Sequence[Path], text: KnownText, scoring: Scoring, opener: Opener) -> Divergence:
-    """Return how far two checkpoints are apart on a text, in one pass of both."""
+    """Run two checkpoints together on a text, and return how their distributions differ."""
     from lossprobe.cli.progress import show_progress
     from lossprobe.cli.sources import load_checkpoint
     from lossprobe.passes.divergence import measure_divergence

@@ -1,4 +1,4 @@
-"""`lossprobe demo`."""
+"""The command `lossprobe demo`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VIEWS = ("perplexity", "positions", "hardest", "tokens", "objectives")
     help="Folder for runs, CSV and PNG.",
 )
 def demo(output: Path) -> None:
-    """Score the bundled pair of checkpoints, show every view of the first, and both side by side.
+    """Score the bundled pair of checkpoints, show the main views of the first, and compare the calibration of both.
 
     The pair is one small model trained twice on the Jargon File 4.0.0, without and with label smoothing 0.1.
 
@@ -59,10 +59,10 @@ def demo(output: Path) -> None:
 
 
 def find_bundle() -> Path:
-    """Return the folder of the bundled pair: inside an installed package, or examples/ of a checkout.
+    """Return the folder of the bundled pair: in the installed package, or examples/ of a source checkout.
 
     Raises:
-        UsageError: this installation has neither.
+        UsageError: neither exists.
     """
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "bundled", package.parent / "examples"):
@@ -72,12 +72,12 @@ def find_bundle() -> Path:
 
 
 def _show(view: str, runs: list[Run], folder: Path, *, table: bool) -> None:
-    """Run one view as the command itself would; without `table`, files only."""
+    """Run the command of a view on runs, writing its CSV and PNG to `folder`; print its table if `table`."""
     group = click.get_current_context().find_root().command
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [view, *(str(run.path) for run in runs)]
     arguments += ["--csv", str(folder / f"{view}.csv"), "--plot", str(folder / f"{view}.png")]
-    # A view prints its table on a terminal; the second model's would only bury the first one's.
+    # Only the tables of the first model are printed; those of the second would hide them.
     quiet = contextlib.nullcontext() if table else contextlib.redirect_stdout(io.StringIO())
     with quiet, group.make_context("lossprobe", [*arguments, *(["--table"] if table else [])]) as context:
         group.invoke(context)

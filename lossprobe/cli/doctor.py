@@ -1,4 +1,4 @@
-"""`lossprobe doctor`."""
+"""The command `lossprobe doctor`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from packaging.version import Version
 from lossprobe import __version__
 from lossprobe.errors import UsageError
 
-# Lowest versions that are safe or correct: torch before any pickle is opened, safetensors for reading without
-# memory maps, transformers for its fences against code in a configuration, pyarrow for its Parquet reader.
+# Lowest versions that are safe or correct: torch for loading pickles, safetensors for reading without memory maps,
+# transformers for refusing code in a configuration, pyarrow for its Parquet reader.
 FLOORS = {"torch": "2.10", "safetensors": "0.8", "transformers": "5.5", "pyarrow": "23.0.1"}
 OTHERS = ("tokenizers", "numba", "numpy", "pandas", "duckdb", "matplotlib", "scipy", "click", "rich")
 
 
-@click.command(short_help="Versions, floors met, and devices.")
+@click.command(short_help="Show versions of libraries and the devices; refuse old versions.")
 @click.pass_obj
 def doctor(unused: list[str] | None) -> None:
-    """Versions, whether they meet the floors, and the devices here.
+    """Show the versions of libraries, whether each is at least the required minimum, and the devices of this machine.
 
     \b
     Example:
@@ -45,6 +45,6 @@ def doctor(unused: list[str] | None) -> None:
         click.echo(f"cuda:{index}        {torch.cuda.get_device_name(index)}")
     click.echo(f"mps           {'available' if torch.backends.mps.is_available() else 'not available'}")
     if unused:
-        say(f"variables that lossprobe runs without: {', '.join(unused)}")
+        say(f"environment variables that lossprobe ignores: {', '.join(unused)}")
     if low:
         raise UsageError("doctor.versions", f"too old: {', '.join(low)}")

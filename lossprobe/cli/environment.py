@@ -1,6 +1,7 @@
-"""The variables that libraries take for their configuration: `lossprobe` runs without them.
+"""Removes environment variables that configure libraries.
 
-They choose the arithmetic, switch checks off, name folders that code is loaded from, or print among the results.
+Such variables can change the arithmetic, switch checks off, name folders from which code is loaded, or make a library
+print into the results.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-# Beginnings of names. Threads, devices and memory stay the user's: they decide how fast a run is, and where.
+# Prefixes of names. Variables for threads, devices and memory are kept: they decide only how fast a run is, and where.
 CONFIGURATION = (
     "ACCELERATE_", "ARROW_", "ATEN_", "BLIS_", "CUBLAS_EMULAT", "DNNL_", "DUCKDB_", "FBGEMM_", "FLASH_ATTENTION_",
     "FSDP_", "HF_", "HUGGING_FACE_", "HUGGINGFACE_", "LLVMLITE_", "MATPLOTLIB", "MKLDNN_", "MKL_", "MPL", "NPY_",
@@ -16,12 +17,12 @@ CONFIGURATION = (
     "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "TRITON_", "USE_FLAX", "USE_HUB_KERNELS", "USE_TF", "USE_TORCH", "XLA_",
 )  # fmt: skip
 KEPT = ("_NUM_THREADS", "_ALLOC_CONF", "_MPS_FALLBACK")
-SIZE_OF_TERMINAL = ("COLUMNS", "LINES")  # rich takes what is a digit to Unicode for a number, "²" too, and fails
+SIZE_OF_TERMINAL = ("COLUMNS", "LINES")  # rich fails on Unicode digits such as "²"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 def settle_environment() -> list[str]:
-    """Take those variables away before a library is imported, return their names, and keep all from the network."""
+    """Remove the variables before a library is imported, forbid network access, and return the removed names."""
     unused = sorted(
         name
         for name in os.environ

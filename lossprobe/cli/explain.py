@@ -1,4 +1,4 @@
-"""`lossprobe explain`."""
+"""The command `lossprobe explain`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ WIDTH = 80
 MARGIN = 15
 
 
-@click.command(short_help="What a number, column, exit code or error id means.")
+@click.command(short_help="Explain a number, column, exit code or error id.")
 @click.argument("name", required=False)
 @json_option
 def explain(name: str | None, as_json: bool) -> None:
-    """Say what a number, column, exit code, error id, protocol or audit metric means.
+    """Explain what a number, column, exit code, error id, protocol or audit metric means.
 
     Without NAME, list the names of all of them.
 
@@ -47,10 +47,10 @@ def explain(name: str | None, as_json: bool) -> None:
 
 
 def known_terms(name: str) -> list[Term]:
-    """Return the terms of a name.
+    """Return the terms with a name or alias.
 
     Raises:
-        UsageError: nothing has this name.
+        UsageError: no term has this name.
     """
     found = find_terms(name)
     if not found:
@@ -69,12 +69,12 @@ def in_options(term: Term) -> Term:
 
 
 def as_object(term: Term) -> dict[str, object]:
-    """Return a term for JSON, without the fields that do not apply."""
+    """Return a term for JSON, without its empty fields."""
     return {key: value for key, value in asdict(term).items() if value not in ("", None, ())}
 
 
 def listing(terms: Sequence[Term]) -> str:
-    """Return the names of all terms, kind by kind."""
+    """Return the names of the terms as text, one paragraph for each kind."""
     paragraphs = []
     for kind, title in KINDS.items():
         names = dict.fromkeys(term.name for term in terms if term.kind == kind)
@@ -86,7 +86,7 @@ def listing(terms: Sequence[Term]) -> str:
 
 
 def explanation(term: Term) -> str:
-    """Return one term for people: its kind, then one paragraph a field."""
+    """Return a term as text: name and kind, then one paragraph for each field."""
     code = "" if term.exit_code is None else f"{term.exit_code}: {EXIT_CODES[term.exit_code]}"
     fields = {
         "also": ", ".join(term.aliases),

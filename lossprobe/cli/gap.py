@@ -1,4 +1,4 @@
-"""`lossprobe gap`."""
+"""The command `lossprobe gap`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from lossprobe.run.reader import Run
 
 
-@click.command(cls=ViewCommand, short_help="Train against validation loss: over-fitted or not, and where.")
+@click.command(cls=ViewCommand, short_help="Train against validation loss: is the model over-fitted?")
 @click.argument(
     "sources", nargs=-1, type=click.Path(path_type=Path), metavar="CHECKPOINT TRAIN VAL | TRAIN_RUN VAL_RUN"
 )
 @view_options
 @scoring_options
 def gap(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
-    """How much lower a model's loss is on its training text than on held-out text: no gap, a gap, or over-fitted.
+    """Measure how much lower a model's loss is on its training text than on held-out text: no gap, a gap, over-fitted.
 
-    By class and frequency of the token, with the training documents that the model knows by heart. Each text may be a
-    sample of a larger one: a few hundred training documents are enough.
+    The gap is shown by class and frequency of the token, with the training documents that the model has memorised. Each
+    text may be a sample of a larger one: a few hundred training documents are enough.
 
     \b
     Examples:
@@ -45,7 +45,7 @@ def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
     """Return the runs over the training and the validation text.
 
     Raises:
-        UsageError: anything but two runs, or a checkpoint and two texts; one -o for both runs.
+        UsageError: the sources are not two runs, or a checkpoint and two texts; or `-o` is given for two runs.
         LossprobeError: whatever scoring or opening a run raises.
     """
     from lossprobe.checkpoint.spec import Opener
@@ -66,7 +66,7 @@ def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
         )
     if scoring.output is not None:
         raise UsageError("output.several_runs", f"-o {visible(str(scoring.output), 200)}: one place for several runs")
-    texts = [KnownText(open_source([path], scoring)) for path in sources[1:]]  # both, before either is scored
+    texts = [KnownText(open_source([path], scoring)) for path in sources[1:]]  # a bad text is refused before scoring
     opener = Opener()  # one model for both texts
     train, validation = (score_source(sources[0], text, scoring, opener).run for text in texts)
     return train, validation

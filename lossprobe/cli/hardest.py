@@ -1,4 +1,4 @@
-"""`lossprobe hardest`."""
+"""The command `lossprobe hardest`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lossprobe.cli.options import (
 @view_options
 @scoring_options
 def hardest(sources: tuple[Path, ...], by: str, top: int, min_count: int, outputs: Outputs, scoring: Scoring) -> None:
-    """The hardest tokens with the text around them; entries, documents and classes by loss.
+    """List the tokens with the highest loss and the text around them, or vocabulary entries, documents or classes.
 
     \b
     Examples:

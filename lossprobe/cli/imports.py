@@ -1,4 +1,4 @@
-"""What must be true before a heavy library is imported: where it is not, some of them end or hang the whole process."""
+"""Checks conditions before numpy, DuckDB or torch is imported, which would otherwise abort or hang the process."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ try:
 except ImportError:  # Windows: no limits
     resource = None
 
-# Bytes of address space that must be left before a library is imported. With less, numpy's matrix library waits for
-# memory for ever, and DuckDB, which reserves room for its threads, ends the process.
+# Bytes of address space that must be free when a library is imported. With less, numpy's matrix library waits for
+# memory for ever, and DuckDB, which reserves memory for its threads, aborts the process.
 NEEDED = {"numpy": 384 << 20, "duckdb": 640 << 20}
 
 
 class _Conditions(MetaPathFinder):
-    """Finds no module; refuses to import some."""
+    """Import hook that checks the conditions of some modules, and finds none."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - Python's
-        """Return nothing, so that the other finders are asked."""
-        if fullname == "torch":  # its matrix library asks for the working folder, and ends the process without one
+        """Check the conditions of a module and return None, so that Python asks the next finder."""
+        if fullname == "torch":  # its matrix library aborts the process if the working folder has been deleted
             refuse_deleted_folder()
         if fullname in NEEDED:
             refuse_small_space(fullname, NEEDED[fullname])
 
 
 def refuse_small_space(library: str, needed: int) -> None:
-    """Refuse to import a library where the address space is limited, and less than `needed` bytes of it are left.
+    """Refuse to import a library if the address space is limited and less than `needed` bytes of it are free.
 
     Raises:
-        ResourceError: it is so.
+        ResourceError: the address space is too small.
     """
     limit = -1 if resource is None else resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit < 0:
@@ -52,7 +52,7 @@ def refuse_small_space(library: str, needed: int) -> None:
 
 @contextmanager
 def checked_imports() -> Iterator[None]:
-    """Check the conditions of what is imported in the block."""
+    """Check the conditions of modules that are imported inside the block."""
     finder = _Conditions()
     sys.meta_path.insert(0, finder)
     try:

@@ -1,4 +1,4 @@
-"""What was read is never written over: the files of checkpoints, tokenizers and texts, by whatever name they go."""
+"""Refuses results that would overwrite the files of checkpoints, tokenizers and texts, also through links."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lossprobe.cli.options import DEFAULT_FILE, SUFFIXES
 from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
-# Files that no result replaces, whatever model it is about: a stored run does not know where copies of its model lie.
+# Suffixes and names of files that no result may replace, of any model: a stored run does not know copies of its model.
 PROTECTED_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".gguf", ".pkl"})
 PROTECTED_NAMES = frozenset(
     {"config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "model.safetensors.index.json"}
@@ -19,20 +19,20 @@ PROTECTED_NAMES = frozenset(
 
 
 def named_files(context: click.Context) -> list[Path]:
-    """Return the files of the command line that results will be written to (`--csv`, `--plot`)."""
+    """Return the files that `--csv` and `--plot` of the command line name."""
     names = [context.params.get(option.removeprefix("--")) for option in SUFFIXES]
     return [Path(name) for name in names if isinstance(name, str) and name not in ("", "-", DEFAULT_FILE)]
 
 
 def protect_files(destinations: Iterable[Path], files: Sequence[str]) -> None:
-    """Refuse to write a result over a file that a checkpoint was read from, or into a checkpoint, run or baseline.
+    """Refuse to write a result over a file of a checkpoint, or into a checkpoint, run or baseline.
 
     Args:
-        destinations: files that are to be written.
-        files: what was read.
+        destinations: files that will be written.
+        files: files that were read.
 
     Raises:
-        UsageError: a destination is one of the files, by name, through links, or as a hard link.
+        UsageError: a destination is one of the files (also by a symbolic or hard link), or lies in such a folder.
     """
     for destination in destinations:
         shown = visible(str(destination), 200)
@@ -61,10 +61,10 @@ def protect_files(destinations: Iterable[Path], files: Sequence[str]) -> None:
 
 
 def protect_folder(folder: Path | None, files: Sequence[str]) -> None:
-    """Refuse to write a run into a checkpoint, or into a folder that holds a file which the checkpoint was read from.
+    """Refuse to write a run into a checkpoint, or into a folder that contains a file of the checkpoint.
 
     Raises:
-        UsageError: the folder is such a one, through links too.
+        UsageError: the folder is one of these, also through links.
     """
     if folder is None:
         return
@@ -83,7 +83,7 @@ def protect_texts(destinations: Iterable[Path], texts: Iterable[Path]) -> None:
     """Refuse to write a result over a text.
 
     Raises:
-        UsageError: a destination is one of the texts, by name, through links, or as a hard link.
+        UsageError: a destination is one of the texts, also by a symbolic or hard link.
     """
     for destination in destinations:
         if any(is_same(destination, text) for text in texts):
@@ -92,12 +92,12 @@ def protect_texts(destinations: Iterable[Path], texts: Iterable[Path]) -> None:
 
 
 def is_same(one: Path, other: Path) -> bool:
-    """Return whether two paths lead to one file: the same place through links, or hard links to the same bytes."""
+    """Return whether two paths lead to the same file, also by symbolic or hard links."""
     try:
         return one.samefile(other)
-    except OSError:  # one of them is not there: then only its place can be the same
+    except OSError:  # one of them does not exist, so only their places can be compared
         return one.resolve() == other.resolve()
-    except ValueError:  # a name that no file can have
+    except ValueError:  # a name with a NUL
         return False
 
 
@@ -107,6 +107,9 @@ def _is_checkpoint_folder(folder: Path) -> bool:
 
 
 def _is_stored(folder: Path) -> bool:
-    """Return whether a folder is a run, finished or not, or a baseline: by two names, since anybody has a plan.json."""
+    """Return whether a folder is a run (finished or not) or a baseline.
+
+    It must have two of their entries, because other folders have a plan.json too.
+    """
     run = (folder / "tokens").is_dir() and any((folder / name).is_file() for name in ("run.json", "plan.json"))
     return run or all((folder / name).is_file() for name in ("baseline.json", "tokens.parquet"))

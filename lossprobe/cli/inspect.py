@@ -1,4 +1,4 @@
-"""`lossprobe inspect`."""
+"""The command `lossprobe inspect`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BATCHES = {
 }
 
 
-@click.command(short_help="What a checkpoint is.")
+@click.command(short_help="Show the family, sizes, tokenizer and hashes of a checkpoint.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @declared_option("dtype", LoadOptions)
 @declared_option("tokenizer", LoadOptions)
@@ -35,7 +35,7 @@ BATCHES = {
 def inspect(
     checkpoint: Path, dtype: str, tokenizer: Path | None, ignore_config: tuple[str, ...], as_json: bool
 ) -> None:
-    """What a checkpoint is: family, sizes, hashes, tokenizer, BOS rule, and how its head is run.
+    """Show what a checkpoint is: family, sizes, hashes, tokenizer, BOS rule, and how its head is run.
 
     \b
     Example:
@@ -61,7 +61,7 @@ def inspect(
 
 
 def _described(facts: dict[str, Any]) -> dict[str, str]:
-    """Return what people read: a name and a sentence for each fact."""
+    """Return the facts of a checkpoint as label → text, in the order in which they are printed."""
     words = facts["tokenizer"]
     bos = words["bos_id"]
     unknown = "unknown"

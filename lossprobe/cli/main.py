@@ -1,4 +1,4 @@
-"""The command group, and the one place where an error becomes a line on stderr and an exit code."""
+"""The command `lossprobe` with all its subcommands; turns errors into a line on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ KEPT = "finished parts are kept; repeat the command to resume"
 OUT_OF_MEMORY = re.compile(
     r"(?i)failed to map segment|(cannot|can't|can not|unable to) allocate|bad_alloc|start new thread|out of memory"
 )
-UNREACHABLE = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP)  # what `Path.exists` raises
+UNREACHABLE = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP)  # raised by `Path.exists`
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived."""
+    """The process has received SIGTERM."""
 
 
 GROUPS = {
@@ -84,12 +84,12 @@ class Groups(click.Group):
 
 @click.group(cls=Groups, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="lossprobe")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 def cli() -> None:
-    """The profiler for language-model loss: score every token once, answer every question from the stored run.
+    """Profile the loss of a language model: score every token once, and answer questions from the stored run.
 
     \b
-      lossprobe tokens my-model data.txt   score a text, look at its tokens
+      lossprobe tokens my-model data.txt   score a text, show its tokens
       lossprobe positions --plot           loss by context, from the same run
       lossprobe compare old new data.txt   how much two models differ
       lossprobe audit                      pass or fail, in CI
@@ -104,7 +104,7 @@ for _commands in GROUPS.values():
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code."""
-    if "_LOSSPROBE_COMPLETE" in os.environ:  # a shell asks for completions
+    if "_LOSSPROBE_COMPLETE" in os.environ:  # set by a shell that completes a command line
         cli.main(prog_name="lossprobe")
     occupy_closed()
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run the command line and return the exit code; errors become one line on standard error."""
     with prepared():
-        if sys.stdout is None:  # closed by the caller, as with >&-
+        if sys.stdout is None:  # closed by the shell, as by >&-
             return _report(Failure(OutputError.exit_code, "output.closed", "standard output is closed"), as_json=False)
         return _run(arguments)
 
@@ -127,7 +127,7 @@ def _run(arguments: list[str]) -> int:
         # Not click's own `main`, which turns a closed pipe into exit code 1.
         with checked_imports(), cli.make_context("lossprobe", arguments, obj=unused) as context:
             cli.invoke(context)
-        sys.stdout.flush()  # now, while a closed pipe or a full disk can still be told apart from success
+        sys.stdout.flush()  # so that a closed pipe or a full disk raises here and not at exit
     except click.exceptions.Exit as error:
         return error.exit_code
     except BrokenPipeError:
@@ -143,7 +143,7 @@ def _run(arguments: list[str]) -> int:
 
 @dataclass(frozen=True)
 class Failure:
-    """An exit code with its id, its one line, and a hint."""
+    """How a command fails: exit code, error id, message in one line, and a hint or None."""
 
     code: int
     id: str
@@ -152,7 +152,7 @@ class Failure:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Return how an exception ends the program; what is not foreseen is a bug, in one line all the same."""
+    """Return the failure for an exception; an unexpected exception is an internal error, exit code 1."""
     match error:
         case LossprobeError():
             hint = error.hint and with_options(error.hint, cli)
@@ -181,12 +181,12 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _is_about_memory(error: BaseException) -> bool:
-    """Return whether memory or threads ran out: libraries say so in their own words, also while they are loaded."""
+    """Return whether an error says that memory or threads ran out; libraries use different types and messages."""
     return isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def _from_environment(error: click.UsageError) -> str:
-    """Return the name of the variable that a bad value came from, for a user who typed no such option."""
+    """Return " (from NAME)" if a bad value came from an environment variable, else ""."""
     name = getattr(getattr(error, "param", None), "name", None)
     context = error.ctx
     if name is None or context is None or context.auto_envvar_prefix is None:
@@ -196,7 +196,7 @@ def _from_environment(error: click.UsageError) -> str:
 
 
 def _report(failure: Failure, *, as_json: bool) -> int:
-    """Write the failure and return its code; with --json the last line of stderr is an object."""
+    """Write a failure to standard error, with --json also as a JSON object in the last line; return its exit code."""
     sys.stderr.write(f"lossprobe: error[{failure.id}]: {visible(failure.message)}\n")
     if failure.hint:
         sys.stderr.write(f"hint: {visible(failure.hint)}\n")
@@ -207,13 +207,13 @@ def _report(failure: Failure, *, as_json: bool) -> int:
 
 
 def _closed_pipe() -> int:
-    """The reader has gone: keep Python from complaining about it once more at exit."""
+    """Redirect standard output to /dev/null, so that Python does not fail at exit, and return exit code 141."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 141
 
 
 def _on_sigterm() -> Any:
-    """Turn SIGTERM into an exception, so that locks are freed and the exit code is right; return the old handler."""
+    """Make SIGTERM raise `Terminated`, so that locks are released and the exit code is 143; return the old handler."""
 
     def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
         raise Terminated

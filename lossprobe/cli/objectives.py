@@ -1,4 +1,4 @@
-"""`lossprobe objectives`."""
+"""The command `lossprobe objectives`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lossprobe.cli.options import (
 )
 
 
-@click.command(cls=ViewCommand, short_help="The same tokens under smoothed, focal, ranking and z-loss.")
+@click.command(cls=ViewCommand, short_help="Other training losses of the same tokens: smoothed, focal, z-loss.")
 @source_argument
 @declared_options(ObjectiveOptions)
 @click.option("--reduction", type=click.Choice(["all", "none"]), default="all",
@@ -27,10 +27,10 @@ from lossprobe.cli.options import (
 @view_options
 @scoring_options
 def objectives(sources: tuple[Path, ...], reduction: str, outputs: Outputs, scoring: Scoring, **choices: Any) -> None:
-    """The same tokens under the other losses that people train with, and what a training log would show.
+    """Show the same tokens under other training losses, with the numbers that a training log would show.
 
-    Label-smoothed in both conventions with parts and floor, focal, margin ranking, z-loss, gradient norms; means of
-    micro-batch means; the loss scale that float16 gradients need.
+    Label-smoothed loss in both conventions with its parts and floor, focal loss, margin ranking loss, z-loss, gradient
+    norms, means of micro-batch means, and the loss scale that float16 gradients need.
 
     \b
     Examples:

@@ -1,7 +1,7 @@
-"""The options that more than one command takes, and the ways in which they reach a command.
+"""The options that several commands share, made for click.
 
-What the options of a pass take and mean is declared where their values are held: `LoadOptions`, `TextOptions` and
-`ScoreOptions`.
+The options of a scoring pass are declared on `LoadOptions`, `TextOptions` and `ScoreOptions`; here they become click
+options.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from lossprobe.units import visible
 Command = TypeVar("Command", bound=Callable[..., Any])
 SUFFIXES = {"--csv": ".csv", "--plot": ".png"}
 DESMOOTH_HELP = "Remove label smoothing EPS before scoring (torch convention)."
-DEFAULT_FILE = "\0default"  # stands for "the command's own name"; no file can be called so
+DEFAULT_FILE = "\0default"  # means a file named after the command; no real file name contains a NUL
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a view or `score` opens a checkpoint, reads texts and scores them, and where the run goes."""
+    """The values of `scoring_options`: how checkpoints are opened, texts read and scored, and where the run goes."""
 
     load: LoadOptions
     text: TextOptions
@@ -45,7 +45,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where a view's result goes: one attribute an option."""
+    """The values of `view_options`: where the result of a view is written."""
 
     csv: str | None
     plot: str | None
@@ -54,7 +54,7 @@ class Outputs:
     table: bool
 
     def __post_init__(self) -> None:
-        """Refuse two results for standard output, before anything is measured."""
+        """Refuse, before anything is measured, to write two results to standard output."""
         if [self.csv, self.plot].count("-") + self.json + self.markdown + self.table > 1:
             raise UsageError(
                 "output.two_results",
@@ -63,13 +63,13 @@ class Outputs:
 
 
 class ViewCommand(click.Command):
-    """A command whose `--csv` and `--plot` take a FILE only when what follows looks like one.
+    """A command whose `--csv` and `--plot` take a FILE only if the next word is `-` or ends in .csv or .png.
 
-    Without this, `lossprobe positions --plot RUN` would take RUN for the name of the picture.
+    Otherwise `lossprobe positions --plot RUN` would use RUN as the name of the picture.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments, giving a bare `--csv` or `--plot` its default file."""
+        """Parse the arguments; `--csv` or `--plot` without a FILE gets the default file."""
         joined = []
         position = 0
         while position < len(args):
@@ -87,16 +87,16 @@ class ViewCommand(click.Command):
 
 
 def refuse_other_suffix(option: str, follows: str) -> None:
-    """Refuse what follows a bare `--csv` or `--plot` and is neither its file nor a source that is there.
+    """Refuse a word after `--csv` or `--plot` that is neither its file nor an existing source.
 
     Raises:
-        UsageError: as in `--csv out.txt`, which would be read as a source.
+        UsageError: the word is neither, as in `--csv out.txt`, which would be read as a source.
     """
     if follows and not follows.startswith("-") and not Path(follows).exists():
         shown = visible(follows, 100)
         raise UsageError(
-            "output.suffix", f"{option} {shown}: does not end in {SUFFIXES[option]}, and no such source is there",
-            hint=f"{option}={shown} takes any name",
+            "output.suffix", f"{option} {shown}: does not end in {SUFFIXES[option]}, and no such source exists",
+            hint=f"{option}={shown} writes to a file of any name",
         )  # fmt: skip
 
 
@@ -104,7 +104,7 @@ HOLDERS = {"load": LoadOptions, "text": TextOptions, "score": ScoreOptions}  # a
 
 
 def declared_option(name: str, holder: type[Any]) -> Callable[[Command], Command]:
-    """Return a declared option as click has it; the command's argument is called `argument_of` it."""
+    """Return the click option for a declared option; it sets the argument `argument_of` of the command."""
     declared = options_of(holder)[name]
     argument = argument_of(name, declared)
     names = [f"--{argument.replace('_', '-')}", *(f"--{alias}" for alias in declared.aliases), argument]
@@ -120,7 +120,7 @@ def declared_option(name: str, holder: type[Any]) -> Callable[[Command], Command
 
 
 def argument_of(name: str, declared: Option) -> str:
-    """Return what a declared option is called as an argument of commands: its switch, or its own name."""
+    """Return the name of a command's argument for a declared option: its switch if it has one, else its name."""
     return (declared.switch or name).replace("-", "_")
 
 
@@ -136,17 +136,17 @@ def declared_options(holder: type[Any]) -> Callable[[Command], Command]:
 
 
 def scoring_options(command: Command) -> Command:
-    """Add the options of the pass; the command gets them as one `scoring` argument."""
+    """Add the options of a scoring pass; the command gets them as one `scoring` argument."""
     folder = click.Path(path_type=Path)
     options = {
         "desmooth": click.option(
             "--desmooth", type=click_type(Number(0, 1, below=True)), metavar="EPS", help=DESMOOTH_HELP
         ),
         "output": click.option(
-            "-o", "--output", type=folder, metavar="RUN", help="Run directory.  [default: in .lossprobe/]"
+            "-o", "--output", type=folder, metavar="RUN", help="Folder of the run.  [default: in .lossprobe/]"
         ),
-        "overwrite": click.option("--overwrite", is_flag=True, help="Replace a run with other settings at -o."),
-        "quiet": click.option("-q", "--quiet", is_flag=True, help="No progress, no notices, no next commands."),
+        "overwrite": click.option("--overwrite", is_flag=True, help="Replace a run at -o that has other settings."),
+        "quiet": click.option("-q", "--quiet", is_flag=True, help="Show no progress, notices or next commands."),
     }
     own = list(options)
     for holder in HOLDERS.values():
@@ -165,7 +165,7 @@ def scoring_options(command: Command) -> Command:
 
 
 def _held(holder: type[Any], given: dict[str, Any]) -> Any:
-    """Return the options that a dataclass declares, taken out of a command's arguments."""
+    """Return a dataclass of options with its values, which are removed from a command's arguments."""
     values = {}
     for name, declared in options_of(holder).items():
         value = given.pop(argument_of(name, declared))
@@ -174,17 +174,15 @@ def _held(holder: type[Any], given: dict[str, Any]) -> Any:
 
 
 def view_options(command: Command) -> Command:
-    """Add the options of a result; the command gets them as one `outputs` argument."""
+    """Add the options that say where a result is written; the command gets them as one `outputs` argument."""
     options = (
         click.option(
-            "--csv", metavar="[FILE]", help="Write the whole table as CSV; - is stdout.  [FILE: ends in .csv]"
+            "--csv", metavar="[FILE]", help="Write the whole table as CSV; - is standard output.  [FILE: ends in .csv]"
         ),
         click.option("--json", is_flag=True, help="Print one JSON object, in full precision."),
         click.option("--markdown", is_flag=True, help="Print the table and the finding as Markdown."),
         click.option("--plot", metavar="[FILE]", help="Draw a PNG.  [FILE: ends in .png]"),
-        click.option(
-            "--table", is_flag=True, help="Print the terminal table also into a pipe (which gets CSV otherwise)."
-        ),
+        click.option("--table", is_flag=True, help="Print the table even into a pipe, which gets CSV by default."),
     )
     return gather(command, options, Outputs, "outputs")
 
@@ -195,21 +193,21 @@ def json_option(command: Command) -> Command:
 
 
 def source_argument(command: Command) -> Command:
-    """Add the source of a view: nothing (latest run), RUN, or CHECKPOINT TEXT…."""
+    """Add the argument of a view of one run: nothing (the latest run), RUN, or CHECKPOINT TEXT…."""
     return click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN | CHECKPOINT TEXT...]")(
         command
     )
 
 
 def sources_argument(command: Command) -> Command:
-    """Add the sources of a view of several models: nothing (latest run), RUN…, or CHECKPOINT… TEXT."""
+    """Add the argument of a view of several models: nothing (the latest run), RUN…, or CHECKPOINT… TEXT."""
     return click.argument(
         "sources", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN... | CHECKPOINT... TEXT]"
     )(command)
 
 
 def given_scoring_options(context: click.Context) -> list[str]:
-    """Return the options of the pass that stand on the command line (a variable may serve other commands too)."""
+    """Return the options of a scoring pass that are given on the command line, not by environment variables."""
     names = [field.name for field in fields(Scoring) if field.name not in HOLDERS]
     for holder in HOLDERS.values():
         names += [argument_of(name, declared) for name, declared in options_of(holder).items()]
@@ -218,7 +216,14 @@ def given_scoring_options(context: click.Context) -> list[str]:
 
 
 def gather(command: Command, options: tuple[Callable[[Command], Command], ...], kind: type[Any], name: str) -> Command:
-    """Return the command with options whose values it receives as one frozen object."""
+    """Return a command with options added, whose values it gets as one object.
+
+    Args:
+        command: the command.
+        options: click options, one for each field of `kind`.
+        kind: dataclass of the values.
+        name: argument of the command that gets the object.
+    """
 
     @functools.wraps(command)
     def gathered(*args: Any, **kwargs: Any) -> Any:
@@ -231,10 +236,10 @@ def gather(command: Command, options: tuple[Callable[[Command], Command], ...], 
 
 
 def file_name(given: str | None, command: str, suffix: str) -> str | None:
-    """Return the file of `--csv` or `--plot`: the one given, the command's name, or None when not asked for.
+    """Return the file of `--csv` or `--plot`: the one given, or one named after the command; None without the option.
 
     Raises:
-        UsageError: an empty name.
+        UsageError: the name is empty.
     """
     if given == "":
         raise UsageError("output.name", f"--{suffix.strip('.')}: the file name is empty")

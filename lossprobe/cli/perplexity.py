@@ -1,4 +1,4 @@
-"""`lossprobe perplexity`."""
+"""The command `lossprobe perplexity`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lossprobe.cli.options import (
 from lossprobe.errors import UsageError
 from lossprobe.plan.protocols import PROTOCOLS
 
-PROTOCOL_HELP = "Score the tokens that another tool scores, with its windows and its mean; all: a row for each."
+PROTOCOL_HELP = "Score as another tool does, with its windows and its mean; all: a row for each tool."
 
 
 @click.command(cls=ViewCommand, short_help="Perplexity and bits, with intervals and coverage.")
@@ -31,7 +31,7 @@ PROTOCOL_HELP = "Score the tokens that another tool scores, with its windows and
 def perplexity(
     sources: tuple[Path, ...], by: str | None, protocol: str | None, outputs: Outputs, scoring: Scoring
 ) -> None:
-    """Perplexity per token, word and byte; bits per byte and character; intervals and coverage.
+    """Show perplexity per token, word and byte, and bits per byte and character, with intervals and coverage.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`lossprobe positions`."""
+"""The command `lossprobe positions`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lossprobe.cli.options import (
 @view_options
 @scoring_options
 def positions(sources: tuple[Path, ...], by: str, bins: str, outputs: Outputs, scoring: Scoring) -> None:
-    """Mean loss by the amount of context a token had, with intervals.
+    """Show mean loss by the amount of context that a token had, with intervals.
 
     \b
     Examples:

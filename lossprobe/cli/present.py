@@ -1,4 +1,4 @@
-"""Where a view goes: standard output and files, none of which is an input."""
+"""Writes a view to standard output and files, and refuses to overwrite inputs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from lossprobe.run.reader import Run
 
 ALL_ROWS = "--csv writes all of them"
-PIPE_COLUMNS = 160  # where nobody says how wide what reads the pipe is
+PIPE_COLUMNS = 160  # width of a table in a pipe
 
 
 def present(view: View, outputs: Outputs) -> None:
-    """Show a view.
+    """Write a view as the options say.
 
-    On a terminal: the table and the finding. In a pipe: CSV on standard output (unless `--csv FILE`, `--json` or
-    `--table` says otherwise) and the finding on standard error.
+    By default a terminal gets the table and the finding. A pipe gets CSV on standard output and the finding on standard
+    error.
 
     Raises:
-        UsageError: a file that is an input.
+        UsageError: a file to be written is an input.
         OutputError: a file cannot be written.
     """
     from lossprobe.report.formats.csv import view_to_csv
@@ -66,10 +66,15 @@ def present(view: View, outputs: Outputs) -> None:
 
 
 def protect_inputs(destination: Path, run: Run, inputs: Sequence[Path] = ()) -> None:
-    """Refuse to write a result over what was read for a run (checkpoint, texts), or into a checkpoint or a run.
+    """Refuse to write a result over an input of a run (checkpoint or text), or into a checkpoint or run.
+
+    Args:
+        destination: the file to be written.
+        run: the run that the result is about.
+        inputs: other files that must not be overwritten.
 
     Raises:
-        UsageError: the destination is one of these.
+        UsageError: the destination is an input, or lies in a checkpoint or run.
     """
     shown = visible(str(destination), 200)
     target = destination.resolve()
@@ -82,5 +87,5 @@ def protect_inputs(destination: Path, run: Run, inputs: Sequence[Path] = ()) -> 
 
 
 def _width() -> int | None:
-    """Return the columns of the page; None for those of the terminal, or of `COLUMNS`, which rich reads."""
+    """Return the width of tables: `PIPE_COLUMNS` in a pipe; None lets rich ask the terminal or `COLUMNS`."""
     return None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else PIPE_COLUMNS

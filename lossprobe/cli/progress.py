@@ -1,4 +1,4 @@
-"""What is shown of a pass: a bar with tokens, tokens per second and time left, on a terminal only; what delays it."""
+"""Shows the progress of a pass: on a terminal a bar with tokens, tokens per second and time left."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from lossprobe.passes.score import Progress
 from lossprobe.report.talk import say
 
-COMPILING = "compiling the loops for this CPU, about 10 s the first time"
+COMPILING = "compiling loops for this CPU, about 10 s the first time"
 
 
 @contextmanager
 def show_progress(title: str, *, quiet: bool, unit: str = "tokens", at_once: bool = False) -> Iterator[Progress | None]:
-    """Yield a function to call with (done, in all), counted in `unit`, or None where nobody looks.
+    """Show progress inside the block on a terminal, and print a line if loops have to be compiled.
 
-    Unless `quiet`, a line says when loops have to be compiled: from the first call on, which a pass makes before it
-    scores anything and not where its run is stored, or `at_once`.
+    Args:
+        title: label of the bar.
+        quiet: show nothing.
+        unit: unit of the numbers.
+        at_once: watch for compiling from the start. Otherwise only from the first call of the function on, which a pass
+            makes before it scores; if its run is stored, it makes none, and torch is not imported.
+
+    Yields:
+        A function to call with the number done and the number of all, or None.
     """
     if quiet:
         yield None
@@ -30,14 +37,14 @@ def show_progress(title: str, *, quiet: bool, unit: str = "tokens", at_once: boo
 
 
 class _FirstCall:
-    """Calls one function before the first call of another one."""
+    """A progress callback that calls the function `before` once, at its first call."""
 
     def __init__(self, before: Callable[[], None], progress: Progress | None) -> None:
         self._before: Callable[[], None] | None = before
         self._progress = progress
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how much is done."""
+        """Show that `done` of `total` are done."""
         before, self._before = self._before, None
         if before is not None:
             before()
@@ -46,14 +53,14 @@ class _FirstCall:
 
 
 def _tell_of_compiling(stack: ExitStack) -> None:
-    from lossprobe.scoring.compiled import tell_of_compiling  # with torch, which nobody needs who scores nothing
+    from lossprobe.scoring.compiled import tell_of_compiling  # imports torch, which is not needed without scoring
 
     stack.enter_context(tell_of_compiling(lambda: say(COMPILING)))
 
 
 @contextmanager
 def _bar(title: str, unit: str) -> Iterator[Progress]:
-    """Yield a function that moves a bar on the terminal; the bar is gone at the end."""
+    """Yield a function that moves a bar on the terminal; the bar is removed at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 

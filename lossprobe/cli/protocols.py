@@ -1,4 +1,4 @@
-"""`lossprobe perplexity --protocol`: what other tools would say of a text."""
+"""Implements `lossprobe perplexity --protocol`: the numbers that other tools would print for a text."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from lossprobe.units import visible
 
 
 def show_protocols(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
-    """Score a text as a tool does, or as all of them do, and show what they would say.
+    """Score a text by the protocol of a tool, or of every tool, and show the numbers that they would print.
 
     Raises:
-        UsageError: no checkpoint and text, since a stored run has windows of its own; `-o` for several runs; a picture
-            of one number.
-        LossprobeError: whatever scoring raises.
+        UsageError: no checkpoint and text are given (a stored run has its own windows), `-o` is given with `all`, or
+            `--plot` with a single protocol.
+        LossprobeError: scoring fails.
     """
     if len(sources) < 2:
         raise UsageError(
             "protocol.sources",
             f"--protocol {protocol}: a stored run has its own windows",
-            hint="name the checkpoint and the text: they are scored anew, or found stored",
+            hint="name the checkpoint and the text: they are scored with the windows of the protocol",
         )
     show = _show_all if protocol == "all" else _show_one
     show(protocol, sources, outputs, scoring)

@@ -1,4 +1,4 @@
-"""`lossprobe score`."""
+"""The command `lossprobe score`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lossprobe.units import visible
 @click.argument("texts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEXT...")
 @scoring_options
 def score(checkpoint: Path, texts: tuple[Path, ...], scoring: Scoring) -> None:
-    """Score every token of a text once and store what was seen.
+    """Score every token of a text once and store the run.
 
-    TEXT is a UTF-8 file, a .gz, a JSONL (each record a document), a folder, or - for standard input. The same
-    command again resumes a run that was stopped, and reuses one that is complete.
+    TEXT is a UTF-8 file, a .gz, a JSONL (each record is a document), a folder, or - for standard input. The same
+    command again resumes a run that was stopped, and reuses a run that is complete.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`lossprobe selfcheck`."""
+"""The command `lossprobe selfcheck`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from lossprobe.checkpoint.interface import Checkpoint
 
 
-@click.command(cls=ViewCommand, short_help="Does the number depend on what should not matter?")
+@click.command(cls=ViewCommand, short_help="Does the loss depend on batches, threads and other details?")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEXT...")
 @declared_options(SelfCheckOptions)
 @view_options
 @scoring_options
 def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: Outputs, scoring: Scoring) -> None:
-    """Score a sample of a text in many ways: what must not move the loss, and how much what may move it does.
+    """Score a sample of a text in many ways, and check that the loss changes only where it may.
 
-    Must not: batch size, padding side, chunk size, threads, precision of the reductions, order of the documents, and
-    scoring it again. May: BOS, context, stride, half precision. Exit code 10 when an invariant is broken.
+    It must not change with batch size, padding side, chunk size, threads, precision of the reductions, order of the
+    documents, or when scored again; if it does, the exit code is 10. It may change with BOS, context, stride and half
+    precision, and the table shows how much.
 
     \b
     Example:
@@ -56,13 +57,13 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
 
 
 def _refuse_output(scoring: Scoring) -> None:
-    """Refuse options that say where a run goes: the only one that is stored has a place of its own.
+    """Refuse `-o` and `--overwrite`: selfcheck stores only the run of the sample, always in .lossprobe/.
 
     Raises:
         UsageError: one of them is given.
     """
     if scoring.overwrite:
-        raise UsageError("selfcheck.output", "--overwrite: the one run that is stored has a name of its own")
+        raise UsageError("selfcheck.output", "--overwrite: selfcheck stores only the run of the sample, in .lossprobe/")
     if scoring.output is not None:
         place = visible(str(scoring.output), 200)
-        raise UsageError("selfcheck.output", f"-o {place}: the one run that is stored is that of the sample")
+        raise UsageError("selfcheck.output", f"-o {place}: selfcheck stores only the run of the sample, in .lossprobe/")

@@ -1,4 +1,4 @@
-"""From a command's arguments to a run: the latest one, a directory, or a text scored now (or found stored)."""
+"""Finds the runs that a command names: the latest run, folders of runs, or checkpoints and a text to score."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 def find_run(sources: Sequence[Path], scoring: Scoring) -> Run:
-    """Return the run that a view is about.
+    """Return the run of a view of one run: the latest run, RUN, or that of CHECKPOINT TEXT…, scored if need be.
 
     Raises:
-        UsageError: one argument that is no run, or scoring options for a run that is scored already.
-        LossprobeError: whatever scoring or opening the run raises.
+        UsageError: the only argument is not a run, or scoring options are given for a stored run.
+        LossprobeError: scoring or opening the run fails.
     """
     from lossprobe.run.reader import is_run, latest_run, open_run
 
@@ -59,13 +59,13 @@ def say_each(notices: Iterable[str]) -> None:
 
 
 def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
-    """Return the runs that a view of several models is about: RUN…, or CHECKPOINT… (or RUN…) with one TEXT last.
+    """Return the runs of a view of several models: RUN…, or CHECKPOINT… (or RUN…) with one TEXT last.
 
-    With --desmooth each checkpoint is scored as it is and de-smoothed.
+    With --desmooth each checkpoint is scored twice: as it is, and with label smoothing removed.
 
     Raises:
-        UsageError: as for `find_run`; no checkpoint, or no text; one -o for several runs.
-        LossprobeError: whatever scoring or opening a run raises.
+        UsageError: as in `find_run`; or no checkpoint or no text is given, or `-o` for several runs.
+        LossprobeError: scoring or opening a run fails.
     """
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.run.reader import is_run, open_run
@@ -77,11 +77,11 @@ def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
 
 
 def score_models(sources: Sequence[Path], scoring: Scoring, opener: Opener) -> tuple[list[Run], KnownText]:
-    """Return the runs of CHECKPOINT… (or RUN…) over the one TEXT that comes last, and the text.
+    """Return the runs of CHECKPOINT… (or RUN…) on the TEXT that comes last, and the text.
 
     Raises:
-        UsageError: as for `find_runs`.
-        LossprobeError: whatever scoring or opening a run raises.
+        UsageError: as in `find_runs`.
+        LossprobeError: scoring or opening a run fails.
     """
     from lossprobe.passes.known_text import KeptTokens, KnownText
     from lossprobe.run.reader import is_run, open_run
@@ -103,11 +103,11 @@ def score_models(sources: Sequence[Path], scoring: Scoring, opener: Opener) -> t
 
 
 def check_sources(checkpoints: Sequence[Path], text: Path, scoring: Scoring, opener: Opener) -> None:
-    """Refuse sources in the wrong order, and a bad checkpoint, before the first pass.
+    """Refuse sources in the wrong order, and a path that is not a checkpoint, before scoring.
 
     Raises:
-        UsageError: no checkpoint to score, or no text to score it on.
-        CheckpointError: a source that is no checkpoint.
+        UsageError: no checkpoint or no text is given.
+        CheckpointError: a source is not a checkpoint.
     """
     from lossprobe.run.reader import is_run
 
@@ -122,11 +122,11 @@ def check_sources(checkpoints: Sequence[Path], text: Path, scoring: Scoring, ope
         )
     for path in checkpoints:
         if not looks_like_checkpoint(path):
-            load_checkpoint(path, scoring, opener)  # says what is wrong with it
+            load_checkpoint(path, scoring, opener)  # raises the error that says what is wrong
 
 
 def looks_like_checkpoint(path: Path) -> bool:
-    """Return whether a path is a file of weights or a folder with one; a quick look, which opens nothing."""
+    """Return whether a path is a weights file or a folder with one, by the names of files only."""
     files = path.iterdir() if path.is_dir() else (path,)
     return any(file.suffix in WEIGHT_SUFFIXES for file in files)
 
@@ -136,10 +136,10 @@ def _shown(path: Path) -> str:
 
 
 def refuse_scoring_options() -> None:
-    """Refuse options of the pass for a run that is scored already.
+    """Refuse scoring options on the command line of a view of stored runs.
 
     Raises:
-        UsageError: there are some on the command line.
+        UsageError: scoring options are given.
     """
     given = given_scoring_options(click.get_current_context())
     if given and given != ["--quiet"]:
@@ -158,7 +158,7 @@ def score_text(checkpoint_path: Path, texts: Sequence[Path], scoring: Scoring) -
 
 
 def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
-    """Return the texts as documents, as the scoring options say."""
+    """Return the source of the texts' documents, read as the scoring options say."""
     from lossprobe.text.documents import open_text
 
     source = open_text(list(texts), scoring.text)
@@ -214,21 +214,21 @@ def load_checkpoint(path: Path, scoring: Scoring, opener: Opener) -> Checkpoint:
 
 
 def protect_inputs(files: Sequence[str], scoring: Scoring) -> None:
-    """Refuse results that would be written over a file of the checkpoint.
+    """Refuse results that would overwrite a file of the checkpoint or lie in it.
 
     Raises:
-        UsageError: one would be.
+        UsageError: a result would.
     """
     protect_files(named_files(click.get_current_context()), files)
     protect_folder(scoring.output, files)
 
 
 def check_output(checkpoint: Path, output: Path | None) -> None:
-    """Refuse, before a model is loaded, an output that cannot be written or lies inside the checkpoint.
+    """Refuse, before a model is loaded, a place for the run that cannot be written or lies inside the checkpoint.
 
     Raises:
-        UsageError: inside the checkpoint.
-        OutputError: a link, or a directory that cannot be written.
+        UsageError: the place lies inside the checkpoint.
+        OutputError: the place is a symbolic link, or cannot be written.
     """
     from lossprobe.run.reader import RUNS_FOLDER
 

@@ -1,8 +1,8 @@
-"""Standard output and standard error while a command runs: results arrive, or it says why; talk may be lost.
+"""Standard output and standard error of a command, made safe for closed streams and for CI runners.
 
-Standard error may be closed, full, or a pipe that nobody reads. What is said there never decides how a command ends.
-Programs that run jobs (GitHub Actions and others) carry out commands that they find in what is printed: text that came
-from a file must not be one.
+Failures to write results are errors. Failures to write messages to standard error (closed, full, or a pipe that nobody
+reads) are ignored, so that they never decide how a command ends. CI runners (GitHub Actions and others) obey commands
+in the output, so text from files is escaped where a runner would read it as a command.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-# Each is set where the output is read by a program that looks for commands in it.
+# Environment variables set by runners that look for commands in the output.
 READ_BY_RUNNERS = ("GITHUB_ACTIONS", "GITEA_ACTIONS", "TF_BUILD", "TEAMCITY_VERSION")
-# "::name::" at the start of a line, after what a reader may skip; "##[name]" and "##vso[name]" anywhere in it.
+# "::name::" at the start of a line, after characters that a runner may skip; "##[name]" and "##vso[name]" anywhere.
 COMMAND = re.compile(
     rb"(?m)(^[^\x21-\x7e\r\n]*|\r[^\x21-\x7e\r\n]*):(?=:)|(#[^\x20-\x7e\r\n]*)#(?=[^\x20-\x7e\r\n]*\w*\[)"
 )
 
 
 def inert(text: bytes) -> bytes:
-    r"""Return text in UTF-8 in which no line is a command for the program that runs a job.
+    r"""Return UTF-8 text in which no line is a command for a CI runner.
 
-    One character of each is written as its escape, `\u003a` or `\u0023`: inside a JSON literal, as in the text columns
-    of a CSV, it still means the same.
+    One character of each command is replaced by its escape, `\u003a` or `\u0023`. Inside a JSON literal, as in the text
+    columns of a CSV, the escape means the same character.
 
     >>> inert(b" ::error::x ::y\na ##[error]b, a::b")
     b' \\u003a:error::x ::y\na #\\u0023[error]b, a::b'
@@ -41,21 +41,21 @@ def inert(text: bytes) -> bytes:
 
 
 class _Bytes(io.BufferedIOBase):
-    """The bytes of a standard stream.
+    """Binary layer of a standard stream that escapes commands for CI runners.
 
     Args:
-        under: the stream that stands in `sys`, or None where it is closed.
-        talk: lose what cannot be written.
+        under: the original stream of `sys`, or None if it is closed.
+        talk: ignore failures to write, as for messages on standard error.
     """
 
     def __init__(self, under: TextIO | None, *, talk: bool) -> None:
         self._under = under
         self._sink = None if under is None else under.buffer
-        if talk:  # nothing may wait in a buffer: Python writes that at its end, and fails if it cannot
+        if talk:  # unbuffered, because Python fails at exit if it cannot write what is left in a buffer
             self._sink = getattr(self._sink, "raw", self._sink)
         self._lost: tuple[type[Exception], ...] = (OSError, ValueError) if talk else ()
         self._inert = any(map(os.environ.get, READ_BY_RUNNERS)) and not _is_file(under)
-        self._line = b""  # the end of what came, while commands are looked for: half a line cannot be judged
+        self._line = b""  # an unfinished line, kept back until it can be searched for commands
 
     def writable(self) -> bool:
         return True
@@ -80,11 +80,11 @@ class _Bytes(io.BufferedIOBase):
         return len(given)
 
     def write_as_it_is(self, data: bytes) -> None:
-        """Write bytes that may hold commands: pictures, and commands of ours."""
+        """Write bytes without escaping commands."""
         rest = memoryview(data)
         with contextlib.suppress(*self._lost):
             while rest and self._sink is not None:
-                rest = rest[self._sink.write(rest) or len(rest) :]  # without a buffer, it may take only a part
+                rest = rest[self._sink.write(rest) or len(rest) :]  # an unbuffered stream may take only a part
 
     def flush(self) -> None:
         line, self._line = self._line, b""
@@ -94,11 +94,11 @@ class _Bytes(io.BufferedIOBase):
                 self._sink.flush()
 
     def close(self) -> None:
-        """Leave the stream of `sys` open."""
+        """Do nothing, so that the original stream stays open."""
 
 
 def _is_file(stream: TextIO | None) -> bool:
-    """Return whether a stream goes into a file, which holds data and is read by nobody now."""
+    """Return whether a stream is redirected to a regular file, which no runner reads."""
     with contextlib.suppress(OSError, ValueError):
         return stream is not None and stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     return False
@@ -106,7 +106,7 @@ def _is_file(stream: TextIO | None) -> bool:
 
 @contextmanager
 def prepared() -> Iterator[None]:
-    """Put our standard output (UTF-8, which tables and CSV are anyway) and standard error in place for the block."""
+    """Replace standard output (as UTF-8) and standard error by safe streams inside the block."""
     before = sys.stdout, sys.stderr
     out, err = before
     if hasattr(out, "buffer"):
@@ -126,7 +126,7 @@ def _text(under: TextIO | None, *, talk: bool, **coding: Any) -> TextIO:
 
 
 def say_to_runner(commands: Iterable[str], *, err: bool) -> None:
-    """Print workflow commands of ours, one a line."""
+    """Print workflow commands of lossprobe for the CI runner, one a line and not escaped."""
     stream = sys.stderr if err else sys.stdout
     stream.flush()
     for command in commands:
@@ -140,9 +140,12 @@ def _raw(stream: TextIO) -> Any:
 
 
 def occupy_closed() -> None:
-    """Let the numbers 0 to 2 belong to standard streams: whatever prints would write into a file that had one."""
+    """Open /dev/null for each of the file descriptors 0 to 2 that is closed.
+
+    Otherwise the next file opened would get the descriptor, and printed text would be written into it.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is `number`

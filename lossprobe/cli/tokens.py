@@ -1,4 +1,4 @@
-"""`lossprobe tokens`."""
+"""The command `lossprobe tokens`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lossprobe.cli.options import (
 @view_options
 @scoring_options
 def tokens(sources: tuple[Path, ...], where: tuple[str, ...], rows: int, outputs: Outputs, scoring: Scoring) -> None:
-    """Every token: its text, the context it had, loss, rank, entropy, the model's first choice.
+    """Show every token with its text, context, loss, rank, entropy and the model's first choice.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`lossprobe verify`."""
+"""The command `lossprobe verify`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lossprobe.units import visible
 @click.command(short_help="Check a run's files against their hashes.")
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 def verify(run: Path | None) -> None:
-    """Check that every file of a run is what run.json says (the latest run by default).
+    """Check every file of a run (by default the latest) against the hashes in its run.json.
 
     \b
     Example:

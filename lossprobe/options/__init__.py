@@ -1,1 +1,1 @@
-"""What an option takes and means, declared once: the command line, the audit file and Python are made from it."""
+"""Declarations of options, from which the command line, the keys of the audit file and the reference page are made."""

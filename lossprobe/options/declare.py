@@ -1,7 +1,7 @@
-"""One declaration an option, on the field of the dataclass that holds its value.
+"""Declares each option once, on the field of the dataclass that holds its value.
 
-The command line takes its options from these declarations, the audit file its keys, and Python its arguments: the type,
-the default, the choices and the help stand nowhere else.
+The options of the command line, the keys of the audit file and the arguments in Python are all made from these
+declarations, so type, default, choices and help are written nowhere else.
 """
 
 from __future__ import annotations
@@ -12,20 +12,21 @@ from typing import Any
 
 from lossprobe.options.kinds import Kind
 
-DECLARED = "option"  # where the metadata of a field holds it
+DECLARED = "option"  # key of the declaration in the metadata of a dataclass field
 
 
 @dataclass(frozen=True)
 class Option:
-    """What an option takes and means.
+    """The declaration of an option.
 
     Attributes:
-        kind: the values it takes.
-        help: one line for people.
-        metavar: what the help shows in the place of a value; None for what follows from the kind.
-        aliases: further names on the command line.
-        switch: name on the command line of a flag that turns off what is on, such as "no-text"; None for its own name.
-        in_audit_file: it is a key of the audit file too.
+        kind: the values that it takes.
+        help: its help text, one line.
+        metavar: placeholder of its value in the help, such as "FILE"; None for the default of the kind.
+        aliases: other names on the command line.
+        switch: name on the command line of a flag that turns the option off, such as "no-text"; None if the flag has
+            the name of the field.
+        in_audit_file: whether it is a key of the audit file too.
     """
 
     kind: Kind
@@ -37,12 +38,19 @@ class Option:
 
 
 def option(default: Any, kind: Kind, help: str, **more: Any) -> Any:
-    """Return a field of a dataclass with its default and its declaration; `more` as the attributes of `Option`."""
+    """Return a dataclass field with a default and the declaration of an option.
+
+    Args:
+        default: default of the option.
+        kind: the values that it takes.
+        help: its help text, one line.
+        more: other attributes of `Option`.
+    """
     return dataclasses.field(default=default, metadata={DECLARED: Option(kind, help, **more)})
 
 
 def options_of(holder: type[Any]) -> dict[str, Option]:
-    """Return the declared options of a dataclass by the names of their fields.
+    """Return the options that a dataclass declares, by the names of its fields.
 
     >>> from lossprobe.options.kinds import Flag
     >>> @dataclass(frozen=True)
@@ -55,10 +63,10 @@ def options_of(holder: type[Any]) -> dict[str, Option]:
 
 
 def kinds_of(holder: type[Any]) -> dict[str, Kind]:
-    """Return the keys that a dataclass has in an audit file, with the values that each takes."""
+    """Return the options of a dataclass that are keys of the audit file, with the kind of value of each."""
     return {name: declared.kind for name, declared in options_of(holder).items() if declared.in_audit_file}
 
 
 def default_of(holder: type[Any], name: str) -> Any:
-    """Return the default of an option."""
+    """Return the default of the option `name` of a dataclass."""
     return next(field.default for field in dataclasses.fields(holder) if field.name == name)

@@ -1,4 +1,4 @@
-"""Kinds of values that options take: which ones each takes, and what they become. Strict: nothing is guessed."""
+"""Kinds of values: each checks and converts the value of an option or audit key. Values of other types are refused."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Protocol
 
 from lossprobe.units import visible
 
-MAX_INTEGER = 2**63 - 1  # what TOML promises
-MAX_COUNT = 2**31 - 1  # beyond any text; libraries count in 32 or 64 bits, and fail in their own words
+MAX_INTEGER = 2**63 - 1  # largest integer that every TOML parser reads
+MAX_COUNT = 2**31 - 1  # more than any text needs; larger numbers would overflow inside libraries
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "an array",
          dict: "a table", datetime.datetime: "a time", datetime.date: "a date", datetime.time: "a time"}  # fmt: skip
 
 
 class BadValueError(ValueError):
-    """A value that its key cannot have; the text says what it must be.
+    """A value is not allowed; the message says what it must be.
 
     Attributes:
         hint: what to try, or None.
@@ -33,18 +33,18 @@ class BadValueError(ValueError):
 
 
 class Kind(Protocol):
-    """What a key takes."""
+    """A kind of value."""
 
     def read(self, value: object) -> object:
-        """Return the value as settings hold it.
+        """Check a value from TOML and return it in the type that settings use.
 
         Raises:
-            BadValueError: the key cannot have it.
+            BadValueError: the value is not allowed.
         """
         ...
 
     def from_text(self, text: str) -> object:
-        """Return the value that an option or variable means, still to be read."""
+        """Return the TOML value for the text of an option or environment variable; `read` still has to check it."""
         ...
 
 
@@ -54,10 +54,10 @@ class Number:
 
     Attributes:
         low, high: the limits.
-        inside: neither of them is allowed.
-        below: the upper one is not allowed.
-        whole: whole numbers only.
-        word: text that stands for None, such as "auto"; "" for no such text.
+        inside: whether the limits themselves are refused.
+        below: whether the upper limit itself is refused.
+        whole: whether only whole numbers are allowed.
+        word: text that means None, such as "auto"; "" for no such text.
     """
 
     low: float = -math.inf
@@ -68,7 +68,7 @@ class Number:
     word: str = ""
 
     def read(self, value: object) -> int | float | None:
-        """Return the number: an int where only whole ones are allowed, else a float; None for the word."""
+        """Return the number, an int if only whole numbers are allowed, else a float; None for the word."""
         if self.word and value == self.word:
             return None
         if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
@@ -79,7 +79,7 @@ class Number:
         return value if self.whole else float(value)
 
     def from_text(self, text: str) -> object:
-        """Return the number that a text spells, or the text."""
+        """Return the number that the text means, or the text unchanged if it is not a number."""
         try:
             return int(text) if self.whole else float(text)
         except ValueError:
@@ -122,28 +122,28 @@ class Counts:
 
 @dataclass(frozen=True)
 class Flag:
-    """true or false."""
+    """A boolean: true or false."""
 
     def read(self, value: object) -> bool:
-        """Return the flag."""
+        """Return the boolean."""
         if not isinstance(value, bool):
             raise BadValueError(f"must be true or false, not {name_of(value)}")
         return value
 
     def from_text(self, text: str) -> object:
-        """Return what a text says, or the text."""
+        """Return True for "true" and "1", False for "false" and "0", else the text unchanged."""
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
 
 
 @dataclass(frozen=True)
 class Text:
-    """Text.
+    """A text.
 
     Attributes:
-        pattern: regular expression of the whole text; "" for any.
-        says: what the pattern means, for people.
-        empty: "" is allowed.
-        lower: letters become small ones.
+        pattern: regular expression that the whole text must match; "" for any text.
+        says: description of the pattern for the error message.
+        empty: whether "" is allowed.
+        lower: whether the text is converted to lower case.
     """
 
     pattern: str = ""
@@ -202,7 +202,7 @@ class Words:
 
 @dataclass(frozen=True)
 class File:
-    """The path of a file or folder; still relative to where it was written."""
+    """The path of a file or folder. A relative path is not resolved here."""
 
     def read(self, value: object) -> Path:
         """Return the path."""
@@ -220,7 +220,7 @@ class File:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the hint that names the known word nearest to a mistyped one, or None where none is near.
+    """Return a hint with the known word most similar to a mistyped one, or None if none is similar.
 
     >>> nearest("treshold", ["threshold", "metric"]), nearest("xyz", ["metric"])
     ('did you mean threshold?', None)
@@ -230,12 +230,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def name_of(value: object) -> str:
-    """Return what kind of value this is, for people."""
+    """Return the name of a value's type for messages, such as "a number"."""
     return NAMES.get(type(value), "something else")
 
 
 def shown_value(value: object) -> str:
-    r"""Return a value for a message, as TOML has it where it is short, else its kind.
+    r"""Return a value for a message: written as in TOML if it is short, else the name of its type.
 
     >>> shown_value('a"b'), shown_value(True), shown_value([1]), shown_value(10**5000)
     ('"a\\"b"', 'true', 'an array', 'a whole number')
@@ -244,5 +244,5 @@ def shown_value(value: object) -> str:
         return str(value).lower()
     if isinstance(value, str | Path):
         return visible(json.dumps(str(value), ensure_ascii=False), 60)
-    small = isinstance(value, int) and abs(value) <= MAX_INTEGER  # Python refuses to print thousands of digits
+    small = isinstance(value, int) and abs(value) <= MAX_INTEGER  # Python raises for integers with thousands of digits
     return str(value) if small or isinstance(value, float) else name_of(value)

@@ -1,4 +1,4 @@
-"""How a text is scored, as a user says it: windows, BOS, batches, unknown text."""
+"""The options that say how a text is scored: windows, BOS, batches, text outside the vocabulary."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ class ScoreOptions:
     """How a text is scored.
 
     Attributes:
-        context: most input tokens of a window; None takes the model's own. Above it only where positions are computed.
+        context: most input tokens of a window; None takes the model's limit. A larger context is allowed only for
+            models that compute their position embeddings.
         stride: new tokens scored by each window after the first; None means windows without overlap.
-        bos: "auto" (one BOS per document where the tokenizer adds one by itself), "always" or "never".
-        batch_size: most windows per forward pass; None chooses by device and memory. Models whose results depend on
-            what else a pass holds get fewer; see `CheckpointFacts.batching`.
-        score_unknown: score text outside the vocabulary instead of leaving it out.
-        max_unknown: refuse a text in which a larger share of tokens is unknown.
+        bos: "auto" (one BOS per document if the tokenizer adds one by itself), "always" or "never".
+        batch_size: most windows per forward pass; None chooses by device and memory. Models whose results depend on the
+            other windows of a batch use smaller batches; see `CheckpointFacts.batching`.
+        score_unknown: score tokens outside the vocabulary instead of leaving them out.
+        max_unknown: refuse a text in which a larger share of tokens is outside the vocabulary.
         keep_text: store the text in the run; without it views show tokens, but no text around them.
     """
 
@@ -32,7 +33,7 @@ class ScoreOptions:
     bos: str = option(
         "auto",
         Choice(("auto", "always", "never")),
-        "A BOS before each document: where the tokenizer adds one by itself, always, or never.",
+        "Put a BOS before each document: if the tokenizer adds one by itself (auto), always, or never.",
     )
     batch_size: int | None = option(
         None, Number(1, MAX_COUNT, whole=True, word="auto"), "Most windows per forward pass."
@@ -44,7 +45,7 @@ class ScoreOptions:
     keep_text: bool = option(
         True,
         Flag(),
-        "Keep the text itself out of the run (confidential texts).",
+        "Do not store the text in the run (for confidential texts).",
         switch="no-text",
         in_audit_file=False,
     )
