@@ -1,5 +1,5 @@
-# Two commands set everything up on a fresh machine: `make demo` installs what users get, `make test` what tests need too.
-# The constraints file pins what is installed; pyproject.toml keeps the honest ranges.
+# Two commands work on a fresh machine: `make demo` installs lossprobe, `make test` also the libraries of the tests.
+# constraints.txt pins the versions that are installed here; pyproject.toml has the ranges that users may install.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,17 +14,17 @@ demo: $(INSTALLED)
 test: $(TESTABLE)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(COVERAGE)
 
-# The same tests, and which lines they reach: half as long again.
+# The tests with line coverage; takes half as long again.
 coverage:
 	$(MAKE) test COVERAGE="--cov --cov-report=term"
 
-# The same numbers as the real programs that the package index has, in an environment of their own.
+# Compares the numbers with those of other tools from the package index, in an environment of their own.
 agreement:
 	$(PYTHON) -m venv $(VENV)-peers
 	$(VENV)-peers/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,peers]"
 	$(VENV)-peers/bin/python -m pytest tests/agreement
 
-# Every causal family of the installed transformers against transformers itself; under half an hour.
+# Compares every causal family of the installed transformers with transformers itself; takes under half an hour.
 families: $(TESTABLE)
 	$(BIN)/python tests/families/sweep.py
 
@@ -33,11 +33,11 @@ lint: $(TESTABLE)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Speed against the bare forward pass, on three model shapes; takes about half an hour.
+# Measures speed against the bare forward pass, on three model shapes; takes about half an hour.
 bench: $(TESTABLE)
 	$(BIN)/python tests/benchmarks/speed.py
 
-# The built wheel, in an environment of its own: what users install is what is tested.
+# Builds the wheel, and tests it in an environment of its own, as users install it.
 wheel: $(TESTABLE)
 	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist .

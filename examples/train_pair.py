@@ -2,7 +2,7 @@
 
 Both models see the same data in the same order from the same seed; only the loss differs. The text is
 the Jargon File 4.0.0 (24 July 1996, public domain). Twelve epochs are enough for the unsmoothed model
-to become over-confident on held-out entries, which is what the pair is there to show.
+to become over-confident on held-out entries, which the pair is meant to show.
 
     python examples/train_pair.py            # about 15 minutes on two cores
 
@@ -136,7 +136,7 @@ def train(name: str, output: Path, epochs: int) -> None:
             step += 1
         print(f"{name} epoch {epoch + 1}: held-out {held_out_nats(model, valid):.4f} nats/token", flush=True)
     model.half().save_pretrained(output / name)
-    (output / name / "generation_config.json").unlink()  # says nothing about loss
+    (output / name / "generation_config.json").unlink()  # not needed for the loss
 
 
 def main() -> None:

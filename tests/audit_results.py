@@ -1,4 +1,4 @@
-"""Audit results made by hand."""
+"""Builds audit results for tests without running an audit, and draws random ones with hypothesis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ HOSTILE = [
 
 
 def check_result(verdict: str = "pass", **choices) -> CheckResult:
-    """Return one check's result; choices are fields of `Check`, `Limit` (kind, limit) or `CheckResult`."""
+    """Return the result of one check.
+
+    `choices` are fields of `Check`, of `CheckResult`, or of its `Limit` (as kind and limit).
+    """
     limit = Limit(choices.pop("kind", "max_increase"), choices.pop("limit", 0.01))
     settings = {name: choices.pop(name) for name in list(choices) if name in Check.__dataclass_fields__}
     check = Check(**{"id": "no-regression", "data": "heldout", "metric": "nll", "limit": limit, "line": 12} | settings)
@@ -46,7 +49,7 @@ def audit_result(*checks: CheckResult, **choices) -> AuditResult:
 
 
 def mixed() -> AuditResult:
-    """Return an audit with a check of every kind."""
+    """Return an audit with a check of every effect: pass, fail, inconclusive (failing, warned, allowed) and warn."""
     return audit_result(
         check_result(),
         check_result(

@@ -1,4 +1,4 @@
-"""Where the bundled example is."""
+"""The paths of the bundled examples."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What every test has in common, so that the suite waits for nothing that no test is about.
+"""Settings of all tests that make the suite faster.
 
-One thread for every test and every process it starts: tiny models gain nothing from two, and wait for both. No waiting
-for the disk: power does not fail during a test. And what the libraries left in memory is not searched for garbage again
-and again.
+Every test and every process that it starts uses one thread, because tiny models are slower with two. `os.fsync` does
+nothing, because tests need not survive a power failure. Objects that imports have left in memory are frozen, so that
+garbage collection does not search them again and again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
-for name in ("COLUMNS", "LINES"):  # tables are as wide as these say, and test runners set them
+for name in ("COLUMNS", "LINES"):  # test runners set them, and they change the width of tables
     os.environ.pop(name, None)
 gc.set_threshold(50_000, 20, 50)
 
@@ -23,7 +23,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure() -> None:
-    gc.unfreeze()  # at exit, extension modules count what is left
+    gc.unfreeze()  # extension modules count their remaining objects at exit
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,7 @@
-"""Complete runs drawn from known distributions, without a model: what a view says can be held against what is true.
+"""Writes complete runs drawn from known distributions, so that results can be compared with the truth.
 
-Every column is written down here from its definition, in float64 and numpy alone. So this is a second implementation
-beside `lossprobe.scoring.statistics`, of which it uses nothing, and an oracle for it.
+Every column is computed here by its definition, in float64 with numpy. This second implementation uses nothing of
+`lossprobe.scoring.statistics`, so tests can check one against the other.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ CHOICES: dict[str, Any] = {
     "context": 1024, "stride": None, "name": "model", "text_name": "text", "fields": None, "sample_every": 1,
     "vocabulary": None, "special": (), "rows_per_part": 10**9, "settings_changes": {},
 }  # fmt: skip
-BLOCK_ENTRIES = 1 << 17  # logits that are worked on at once: 1 MiB, so that they stay in the cache
+BLOCK_ENTRIES = 1 << 17  # logits worked on at once: 1 MiB, which fits into the CPU's cache
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A stored run and what is true about it; arrays have one entry per scored row, in the order of the run.
+    """A stored run with the logits and targets that it was made of; one entry per scored row, in the run's order.
 
     Attributes:
         run: the run, opened.
-        logits: float64 [N, V], what the model says.
-        targets: int64 [N], what came.
+        logits: float64 [N, V], logits of the model.
+        targets: int64 [N], ids of the tokens.
         documents: int64 [N], document of each row.
     """
 
@@ -57,34 +57,34 @@ class Drawn:
 
 
 def draw_logits(rng, rows: int, vocab: int, scale: float = 2.0, tail: float = 0.5) -> np.ndarray:
-    """Return float64 [rows, vocab] logits that are flat in some rows and confident in others, as a language model's.
+    """Return random logits, float64 [rows, vocab], flat in some rows and peaked in others as in a language model.
 
     Args:
         rng: a numpy Generator.
-        rows, vocab: their shape.
-        scale: mean of the rows' own scales, which are exponential: confidences reach from 1 / vocab to almost 1.
-        tail: how steeply likelihood falls with the id at a row scale of 1, as (1 + id)^−tail; 0 treats all ids alike.
+        rows, vocab: shape of the logits.
+        scale: mean of the exponentially distributed scale of each row; confidences reach from 1 / vocab to almost 1.
+        tail: exponent with which probability falls with the id in a row of scale 1, as (1 + id)^−tail.
     """
     row_scale = rng.exponential(scale, (rows, 1))
     return row_scale * (rng.standard_normal((rows, vocab)) - tail * np.log1p(np.arange(vocab)))
 
 
 def draw_targets(rng, logits: np.ndarray) -> np.ndarray:
-    """Return int64 [N], one sample from softmax(logits) per row."""
+    """Return one sample from softmax(logits) for each row, int64 [N]."""
     cumulated = np.exp(logits - logits.max(axis=1, keepdims=True)).cumsum(axis=1)
     return (cumulated <= rng.random((len(logits), 1)) * cumulated[:, -1:]).sum(axis=1)
 
 
 def smoothed_logits(logits: np.ndarray, epsilon: float) -> np.ndarray:
-    """Return the logits (log-probabilities) of q = (1 − ε) p + ε / V: the optimum of a label-smoothed loss."""
+    """Return log q for q = (1 − ε) p + ε / V, the distribution that minimises a label-smoothed loss."""
     with np.errstate(divide="ignore"):  # ε = 0 keeps a masked entry masked
         return np.log((1.0 - epsilon) * np.exp(log_probabilities(logits)) + epsilon / logits.shape[1])
 
 
 def tempered_logits(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Return logits / T: a model that is over-confident for T < 1, and under-confident for T > 1.
+    """Return logits / T, of a model that is over-confident for T < 1 and under-confident for T > 1.
 
-    Where targets are drawn from softmax(logits), the temperature that repairs this model is 1 / T.
+    If targets are drawn from softmax(logits), the best temperature of this model is 1 / T.
     """
     return logits / temperature
 
@@ -96,7 +96,7 @@ def document_numbers(rng, rows: int, documents: int) -> np.ndarray:
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """Return log softmax(logits); the largest entry is kept out of the sum, which is then exact for confident rows."""
+    """Return log softmax(logits), summed without the largest entry, so that confident rows lose no digits."""
     rows, top_id = np.arange(len(logits)), logits.argmax(axis=1)
     shifted = logits - logits[rows, top_id][:, None]
     others = np.exp(shifted)
@@ -105,7 +105,7 @@ def log_probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def measure_rows(logits: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the measured columns, float64 or int64 [N] each; −inf entries have p = 0 and no part in uniform_loss."""
+    """Return the measured columns by name, float64 or int64 [N]; entries of −inf have p = 0 and no uniform loss."""
     rows, top_id = np.arange(len(logits)), logits.argmax(axis=1)
     log_p = log_probabilities(logits)
     present = np.isfinite(log_p)
@@ -131,7 +131,7 @@ def measure_rows(logits: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarra
 
 
 def probability_bins(logits: np.ndarray, targets: np.ndarray, documents: np.ndarray, count: int) -> np.ndarray:
-    """Return float64 [3, count, BINS]: pairs, sum of p, and hits of each document by bin of log10 p."""
+    """Return entries, sum of p and targets of each document in each bin of log10 p, float64 [3, count, BINS]."""
     log_p = log_probabilities(logits)
     bins = np.floor((log_p / math.log(10.0) - LOWEST) * PER_DECADE) + 1.0
     index = np.clip(bins, 0, BINS - 1).astype(np.int64) + documents[:, None] * BINS
@@ -152,14 +152,19 @@ def write_drawn(folder, logits: np.ndarray, targets: np.ndarray, documents: np.n
     """Write a complete run: in each document an unscored first token, then its rows in order.
 
     Args:
-        folder: where to put it; made here.
-        logits: [N, V], what the model says; −inf masks an entry.
-        targets: [N], what came.
-        documents: [N], document of each row, ascending from 0. A number that is left out is a document of one token.
-        choices: context (1024), stride (windows); name ("model"), text_name ("text"); fields: a dict for each document;
-            sample_every (1): the ladder is kept of every n-th row, unscored ones counted; vocabulary: the bytes of each
-            id, whole characters (b" w0", …); special: a set of ids; rows_per_part: as in a real run, a document cut by
-            it has its bins in both parts; settings_changes: {group: {key: value}} over the manifest's settings.
+        folder: folder of the run, made here.
+        logits: [N, V], logits of the model; −inf masks an entry.
+        targets: [N], ids of the tokens.
+        documents: [N], document of each row, ascending from 0. A number without rows is a document of one token.
+        choices: other settings with their defaults.
+            context (1024), stride (None): of the windows.
+            name ("model"), text_name ("text"): labels of the run.
+            fields (None): a dict for each document.
+            sample_every (1): the ladder is kept of every n-th row, counting unscored rows too.
+            vocabulary (b" w0", …): the bytes of each id, which must be whole characters.
+            special (none): ids of special tokens.
+            rows_per_part (one part): a document cut by it has bins in both parts, as in a real run.
+            settings_changes (none): {group: {key: value}}, put over the settings of the manifest.
     """
     folder, logits = Path(folder), np.asarray(logits, np.float64)
     targets, documents = np.asarray(targets, np.int64), np.asarray(documents, np.int64)
@@ -198,7 +203,7 @@ def write_drawn(folder, logits: np.ndarray, targets: np.ndarray, documents: np.n
 
 
 def _plan(targets, documents, first: int, widths: np.ndarray, choices: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Return the planned columns of all rows; `unscored` is bool here."""
+    """Return the planned columns of all rows; `unscored` is bool [N] here."""
     sizes = 1 + np.bincount(documents, minlength=len(choices["fields"] or ()))
     leads = sizes.cumsum() - sizes  # the row of each document's first token
     document = np.repeat(np.arange(len(sizes)), sizes)
@@ -221,7 +226,7 @@ def _plan(targets, documents, first: int, widths: np.ndarray, choices: dict[str,
 
 
 def _write_part(folder: Path, index: int, rows, logits: np.ndarray, first_row: int, sample_every: int) -> None:
-    """Write one part's three files; `logits` begins with those of the part's first scored row."""
+    """Write the three files of one part; `logits` starts at the part's first scored row."""
     scored = np.flatnonzero(~rows["unscored"])
     sampled = (first_row + scored) % sample_every == 0
     targets, documents = rows["token_id"][scored], rows["document"][scored]
@@ -251,12 +256,12 @@ def _write_part(folder: Path, index: int, rows, logits: np.ndarray, first_row: i
 
 
 def _write_columns(path: Path, columns, values: list[np.ndarray]) -> None:
-    """Write a table whose values come in the order of its columns."""
+    """Write a table whose values are given in the order of its columns."""
     write_table(path, columns, {column.name: value for column, value in zip(columns, values, strict=True)})
 
 
 def _records(rows, vocabulary: list[bytes], first: int, fields: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    """Return the rows of documents.parquet: records of a JSONL, whose text is that of all their tokens."""
+    """Return the rows of documents.parquet: records of a JSONL, whose text is that of their tokens."""
     pieces = [vocabulary[index] for index in rows["token_id"].tolist()]
     leads = np.flatnonzero(rows["unscored"]).tolist()
     unscored = _sizes(1, vocabulary[first].decode())
@@ -280,7 +285,7 @@ def _sizes(tokens: int, text: str) -> dict[str, int]:
 
 
 def _settings(logits, records, vocabulary: list[bytes], choices: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run's numbers depend on, under the keys of `pipeline.describe`."""
+    """Return the settings of the run, with the keys of `passes.score.describe`."""
     weights = hashlib.sha256(np.ascontiguousarray(logits)).hexdigest()
     facts = asdict(CheckpointFacts("", "drawn", weights, len(vocabulary), choices["context"]))
     text = Fingerprint()

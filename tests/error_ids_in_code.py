@@ -1,4 +1,4 @@
-"""The error ids that the code can raise, read from its source."""
+"""Finds the error ids that the code can raise, by parsing its source."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CODES = {
     for name, kind in vars(errors).items()
     if isinstance(kind, type) and issubclass(kind, errors.LossprobeError)
 }
-# Where an error is made with an id that its caller gives: the callers are read instead.
+# Files whose functions get the error id from their caller; the ids are read at the callers.
 PASSED_ON = {
     "audit/config/document.py",
     "checkpoint/files/refusals.py",
@@ -27,7 +27,7 @@ PASSED_ON = {
 
 
 def ids_in_code() -> dict[str, set[int]]:
-    """Return every id in the package, with the exit codes that it is raised with."""
+    """Return every error id in the package with the exit codes of the errors that have it."""
     found: dict[str, set[int]] = defaultdict(set)
     for file in sorted(PACKAGE.rglob("*.py")):
         place = file.relative_to(PACKAGE).as_posix()

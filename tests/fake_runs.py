@@ -1,4 +1,4 @@
-"""Small complete runs written by hand, without a model: every number in them is chosen by the test."""
+"""Writes small complete runs without a model; the test chooses every number in them."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Doc:
     """One document of a fake run.
 
     Attributes:
-        pieces: the bytes each token covers; a first piece `BOS` covers none.
-        bits: the loss of each token in bits, or the reason why it has none.
+        pieces: the bytes of each token; a first piece `BOS` stands for no byte.
+        bits: the loss of each token in bits, or the reason why it is not scored.
         fields: other fields of its JSONL record.
-        source, line: where it came from.
+        source, line: file and line of the document.
     """
 
     pieces: list[bytes]
@@ -51,7 +51,7 @@ class Doc:
 
 
 def words(*bits: float | str, fields=None, pieces: list[bytes] | None = None) -> Doc:
-    """Return a document of tokens " a", " b", " c", … with these losses; the first one is usually unscored."""
+    """Return a document of the tokens " a", " b", " c", … with losses in bits, or reasons why they are not scored."""
     letters = [b" " + bytes([97 + index % 26]) for index in range(len(bits))]
     return Doc(pieces or letters, list(bits), fields)
 
@@ -60,9 +60,9 @@ def write_run(folder, docs: list[Doc], **choices: Any) -> Run:
     """Write a complete run and return it.
 
     Args:
-        folder: where to put it.
+        folder: folder of the run.
         docs: its documents.
-        choices: context, stride (windows); vocab_size; keep_text; tiles; name; text_name; rows_per_part; top_id.
+        choices: context, stride (of the windows); vocab_size; keep_text; tiles; name; text_name; rows_per_part; top_id.
     """
     given = {"context": 1024, "stride": None, "vocab_size": None, "keep_text": True, "tiles": True, "name": "model"}
     choices = given | {"text_name": "text", "rows_per_part": 10**9, "top_id": 0} | choices
@@ -86,13 +86,13 @@ def write_run(folder, docs: list[Doc], **choices: Any) -> Run:
 def finish_run(
     folder, records: list[dict[str, Any]], vocabulary: list[bytes], special, manifest: dict[str, Any]
 ) -> Run:
-    """Write what stands beside the parts, run.json with the hash of every file last, and open the run.
+    """Write the other files of a run whose parts are written, run.json with all hashes last, and open the run.
 
     Args:
-        folder: where the parts are.
+        folder: folder of the run.
         records: the rows of documents.parquet.
         vocabulary: the bytes of each id.
-        special: the ids that stand for no text of their own.
+        special: ids of special tokens.
         manifest: settings, labels and counts.
     """
     write_table(folder / "documents.parquet", DOCUMENT_COLUMNS, _columns(records, DOCUMENT_COLUMNS))
@@ -104,7 +104,7 @@ def finish_run(
 
 
 def document_totals(records: list[dict[str, Any]]) -> dict[str, int]:
-    """Return the counts of a manifest that are sums over its documents."""
+    """Return the counts of a run that are sums over its documents."""
     names = [column.name for column in DOCUMENT_COLUMNS[4:13]]
     return {"documents": len(records), **{name: sum(record[name] for record in records) for name in names}}
 
@@ -145,7 +145,7 @@ def _write_tokens(path, rows: list[dict[str, Any]]) -> None:
 
 
 def _document(number: int, doc: Doc, choices: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of documents.parquet; characters and words are counted byte by byte."""
+    """Return a row of documents.parquet; scored characters and words are counted by their first bytes."""
     text = doc.data.decode()
     owner = [token for token, piece in enumerate(doc.pieces) for _ in (b"" if piece == BOS else piece)]
     scored = [not isinstance(value, str) for value in doc.bits]

@@ -1,4 +1,4 @@
-"""Checkpoints and tokenizers with known answers."""
+"""Small checkpoints and tokenizers whose losses are known or seeded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOCAB = 257
 
 
 class ByteTokenizer:
-    """One id a byte; id 256 is BOS. `unknown_byte` stands for text outside the vocabulary."""
+    """A tokenizer with one id for each byte, and id 256 as BOS; `unknown_byte` is outside the vocabulary."""
 
     kind = "bytes"
     special_ids = frozenset({BOS})
@@ -38,12 +38,12 @@ class ByteTokenizer:
 
 
 def uniform_logits(ids: torch.Tensor) -> torch.Tensor:
-    """Every entry equally likely: the loss is log 257 everywhere."""
+    """Return logits of 0 for all 257 entries, so that every loss is log 257."""
     return torch.zeros((*ids.shape, VOCAB))
 
 
 def successor_logits(ids: torch.Tensor) -> torch.Tensor:
-    """Predicts id + 1 with margin 5 over all others: loss log(1 + 256 e^-5) when right, that + 5 when wrong."""
+    """Return logits of 5 for id + 1 and 0 for others: the loss is log(1 + 256 e^-5) if id + 1 follows, else 5 more."""
     logits = torch.zeros((*ids.shape, VOCAB))
     logits.scatter_(-1, ((ids + 1) % VOCAB)[..., None], 5.0)
     return logits
@@ -53,7 +53,7 @@ SUCCESSOR_RIGHT = math.log1p(256 * math.exp(-5.0))
 
 
 class SmallModel(torch.nn.Module):
-    """A seeded causal model whose logits depend on everything before: cumulative means through two layers."""
+    """A seeded causal model whose logits depend on all tokens before, by the mean of their embeddings."""
 
     def __init__(self, seed: int = 0, width: int = 16) -> None:
         super().__init__()

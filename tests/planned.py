@@ -1,4 +1,4 @@
-"""Windows and rows of whole documents, from the functions with which a pass plans them."""
+"""Plans the windows and rows of whole documents with the functions of `lossprobe.plan`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lossprobe.plan.windows import Window, window_of
 
 
 def rolling_windows(tokens: int, context: int, stride: int | None = None) -> Iterator[Window]:
-    """Yield the rolling windows of a document, BOS included in its tokens; the first one starts to score at token 1."""
+    """Yield the rolling windows of a document of `tokens` tokens with its BOS; scoring starts at token 1."""
     number, start = window_of(np.arange(tokens), context, stride or context)
     for window in range(int(number[-1]) + 1 if tokens else 0):
         members = np.flatnonzero(number == window)
@@ -22,7 +22,7 @@ def rolling_windows(tokens: int, context: int, stride: int | None = None) -> Ite
 
 
 def whole_document(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int = 0) -> Rows:
-    """Return the rows of one document, planned as one piece; no rows for an empty one."""
+    """Return the rows of one document, planned as one piece; an empty document has no rows."""
     pieces = list(plan_pieces(number, tokens, policy, first_window, sys.maxsize))
     nothing = np.zeros(0, np.int64)
     return (

@@ -1,6 +1,6 @@
-"""What each tool says of a text, as plain loops over lists of ids, written afresh: nothing is shared with lossprobe.
+"""Reference implementations of the protocols: plain loops over lists of ids that share no code with lossprobe.
 
-Each window is one forward pass of its own, in the model's precision, with the logarithm of the softmax in float64.
+Each window is a forward pass of its own in the model's precision; log softmax is computed in float64.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ import torch
 
 @dataclass
 class Said:
-    """What a tool says: numbers by name with what they count, tokens as (nats, tokens seen), the others by reason."""
+    """The numbers that a tool gives for a text.
+
+    Attributes:
+        read: number of tokens in the text, with those put before documents.
+        tokens: loss in nats and number of context tokens of each scored token.
+        unscored: reason → number of tokens that are not scored.
+        rows: name of a number → its value, and the number of units over which it is computed.
+    """
 
     read: int = 0
     tokens: list[tuple[float, int]] = field(default_factory=list)
@@ -34,14 +41,14 @@ class Said:
 
 @dataclass(frozen=True)
 class Peer:
-    """A model and its tokenizer, as a tool sees them.
+    """A model and its tokenizer.
 
     Attributes:
-        model: int64 ids [1, T] → logits [1, T, V].
-        encode: text → ids, no specials.
-        bos, eos: ids or None.
+        model: function from int64 ids [1, T] to logits [1, T, V].
+        encode: function from a text to its ids without special tokens.
+        bos, eos: ids, or None.
         adds_bos: whether the tokenizer puts a BOS before a text.
-        bytes_of: text → number of bytes of each token; one each where it is None.
+        bytes_of: function from a text to the number of bytes of each token; None means one byte each.
     """
 
     model: object
@@ -52,7 +59,7 @@ class Peer:
     bytes_of: object = None
 
     def next_losses(self, ids: list[int]) -> list[float]:
-        """Return −log p of ids[1:], from one forward pass over ids[:-1]."""
+        """Return the losses −log p of ids[1:], from one forward pass over ids[:-1]."""
         if len(ids) < 2:
             return []
         with torch.no_grad():
@@ -64,12 +71,15 @@ class Peer:
         return [self.bos, *ids] if self.adds_bos else ids
 
     def first(self) -> str:
-        """Return why the first token of a stream has no loss."""
+        """Return the reason why the first token of a stream is not scored."""
         return "special" if self.adds_bos else "first_token"
 
 
 def rolling(peer: Peer, prefix: int, stream: list[int], length: int) -> list[tuple[float, int]]:
-    """Every token once: `length` inputs a window, the first starts with the prefix, the last is moved back."""
+    """Return loss and context of every token of a stream after a prefix.
+
+    Windows have `length` inputs; the first starts with the prefix, and the last is moved back so that it is full.
+    """
     found, done = [], 0
     while done < len(stream):
         count = min(length, len(stream) - done)
@@ -124,7 +134,7 @@ def documented_loop(peer: Peer, texts: list[str], length: int, stride: int | Non
     before = 0
     for begin in range(0, len(ids), stride):
         end = min(begin + length, len(ids))
-        new = end - before  # labels of this window, of which the shift takes off one that is the window's first token
+        new = end - before  # labels of this window; the first token of a window is never predicted
         losses = list(zip(peer.next_losses(ids[begin:end]), range(1, length), strict=False))
         labels = losses[len(losses) - min(new, len(losses)) :]
         if begin and new > len(losses):
@@ -148,7 +158,7 @@ def corrected_loop(peer: Peer, texts: list[str], length: int, stride: int | None
 
 
 def evaluate(peer: Peer, texts: list[str], length: int | None, stride: int | None = None) -> Said:
-    """`length` None means whole documents; no BOS where the peer has none (add_start_token=False)."""
+    """Score each document in one window, cut at `length` unless it is None; a peer without BOS gets none."""
     said, values = Said(), []
     for text in texts:
         start = [] if peer.bos is None else [peer.bos]
@@ -169,7 +179,7 @@ def evaluate(peer: Peer, texts: list[str], length: int | None, stride: int | Non
 
 def llama_cpp(peer: Peer, texts: list[str], length: int, stride: int | None = None) -> Said:
     text = "\n\n".join(texts)
-    ids = peer.stream([text[:-1] if text[-1:] == "\n" else text])  # as it reads a file
+    ids = peer.stream([text[:-1] if text[-1:] == "\n" else text])  # llama.cpp drops the last line end of a file
     chunks, half = len(ids) // length, length // 2
     said = Said(read=len(ids), unscored=Counter({peer.first(): 1, "tail": len(ids) - chunks * length}))
     said.unscored["replaced" if peer.adds_bos else "window_start"] = chunks - 1
@@ -190,7 +200,10 @@ def llama_cpp(peer: Peer, texts: list[str], length: int, stride: int | None = No
 
 
 def levanter(peer: Peer, texts: list[str], length: int, stride: int | None = None) -> Said:
-    """Chunks of `length` that share one token; a BOS only where the tokenizer adds none; no token without bytes."""
+    """Score chunks of `length` tokens that share one token, with a BOS only if the tokenizer adds none.
+
+    Tokens without bytes are not scored.
+    """
     said, size = Said(), sum(len(text.encode()) for text in texts)
     for text in texts:
         start = [] if peer.adds_bos or peer.bos is None else [peer.bos]
@@ -210,7 +223,7 @@ def levanter(peer: Peer, texts: list[str], length: int, stride: int | None = Non
 
 
 def full_blocks(peer: Peer, texts: list[str], length: int, stride: int | None = None) -> Said:
-    """FundamentaLLM and nanoGPT: blocks of `length` inputs with the targets one further on, without specials."""
+    """Score full blocks of `length` inputs without special tokens, as FundamentaLLM and nanoGPT do."""
     ids = list(peer.encode("\n\n".join(texts)))
     said = Said(read=len(ids), unscored=Counter(first_token=1))
     begin = 0

@@ -1,4 +1,4 @@
-"""A run of several parts, and ways to damage it."""
+"""Makes a run of several parts, and damages it in several ways."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def score_texts(output, model: int = 0, **choices):
 
 
 def reseal(run, change=lambda _manifest: None):
-    """Change run.json and compute all hashes anew, as whoever knows how could."""
+    """Change run.json and compute all hashes again, as somebody could who knows the format."""
     manifest = json.loads((run / "run.json").read_text())
     manifest.pop("sha256", None)
     manifest["files"] = {name: sha256_of(run / name) for name in manifest["files"] if (run / name).is_file()}

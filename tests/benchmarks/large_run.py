@@ -1,11 +1,11 @@
-"""Views over a run of millions of rows, made by repeating a small one: seconds and peak memory of each command.
+"""Measures seconds and peak memory of each view on a run of millions of rows, made by repeating a small run.
 
     python tests/benchmarks/large_run.py RUN [ROWS] [COMMAND...]
 
-With commands, only these views are measured, of one model.
+With COMMANDs, only these views are measured, for one model.
 
-Each copy has documents of its own, so clusters, bins and joins are as large as those of a real run; rows are stored in
-groups of the size of its parts; the texts are left out.
+The copies are separate documents, so clusters, bins and joins are as large as in a real run. Row groups have the size
+of the parts of a run. The texts are left out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VIEWS = (
 )
 TWO_MODELS = (("calibration",), ("compare",), ("compare", "--by", "type"), ("compare", "--by", "class"), ("gap",))
 COPIES_PER_PART = 20
-# The checks of an audit against a baseline, without the pass: what is left of it on a text that is scored already.
+# A program that runs one check of an audit against a baseline, on a text that is scored already.
 AUDIT = """
 import sys
 from pathlib import Path
@@ -70,7 +70,7 @@ CHECKS = (
 
 
 def repeat(run: Run, folder: Path, rows: int) -> Run:
-    """Write a run with the rows of another one, again and again until there are `rows`, and return it."""
+    """Write a run that repeats the rows of another run until it has at least `rows`, and return it."""
     tables = {name: _read(run, name) for name in ("tokens", "histogram", "ladder")}
     documents = pq.read_table(run.path / "documents.parquet")
     size, count = len(tables["tokens"]), len(documents)
@@ -121,7 +121,7 @@ def _shift(table: pa.Table, column: str, by: int) -> pa.Table:
 
 
 def main() -> None:
-    """Build the run and print one line a view."""
+    """Build the run and print a line for each view."""
     source, rows, chosen = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10_000_000, sys.argv[3:]
     with tempfile.TemporaryDirectory() as folder:
         run = repeat(open_run(source), Path(folder) / "run", rows)
@@ -138,7 +138,7 @@ def main() -> None:
 
 
 def show(name: str, arguments: tuple[str, ...], folder: Path) -> None:
-    """Print one measurement."""
+    """Run a command and print its name, seconds and peak memory."""
     seconds, megabytes = peak_of([sys.executable, *arguments], folder)
     print(f"{name:32} {seconds:7.1f} s {megabytes:8.0f} MB", flush=True)
 

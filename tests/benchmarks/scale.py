@@ -1,9 +1,9 @@
-"""How the pass scales: time and memory from 10^4 to 10^7 tokens, as many documents and as a single one.
+"""Measures time and memory of scoring from 10^4 to 10^7 tokens, in many documents or in a single one.
 
     python tests/benchmarks/scale.py [10000 100000 1000000 10000000] [--single] [--folder DIR]
 
-The model is tiny, so that everything beside the model shows: tokenizing, planning, statistics, writing. Every size is
-scored in a process of its own; memory is what that process rises to above what it held with the model loaded.
+The model is tiny, so that tokenizing, planning, statistics and writing take most of the time. Every size is scored in a
+process of its own; its memory is the peak above that with the model loaded.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def write_text(folder: Path, tokens: int, *, single: bool) -> Path:
-    """Write the bundled text, again and again, until it has about so many tokens."""
+    """Write the bundled text repeatedly until the file has at least `tokens` tokens, and return the file."""
     pieces = texts()
     counts = [
         len(each.ids) for each in Tokenizer.from_file(str(folder / "tiny" / "tokenizer.json")).encode_batch(pieces)
@@ -68,7 +68,7 @@ def write_text(folder: Path, tokens: int, *, single: bool) -> Path:
 
 
 def measure(text: Path, folder: Path) -> None:
-    """Score one text, after a first short one that warms up, and print seconds, MB and tokens."""
+    """Score a text, after a short one as warm-up, and print seconds, MB and tokens as JSON."""
     checkpoint = open_checkpoint(folder / "tiny")
     short = folder / "warm.txt"
     short.write_text(texts()[0], encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Model shapes with random weights, and a text, as checkpoints on disk: what the speed is measured on."""
+"""Makes checkpoints of several shapes with random weights, and a text, for the benchmarks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 @dataclass(frozen=True)
 class Shape:
-    """One model shape.
+    """A model shape.
 
     Attributes:
-        name: for people.
-        config: its transformers configuration; the model class follows from it.
-        batch: windows in one forward pass, the same for every method.
+        name: description for the output.
+        config: transformers configuration; it decides the model class.
+        batch: windows in a forward pass, the same for every method.
     """
 
     name: str
@@ -67,7 +67,7 @@ def texts() -> list[str]:
 
 
 def make_checkpoint(folder: Path, shape: Shape) -> Path:
-    """Write a model of a shape with seeded random weights, and a byte-level tokenizer of at most as many entries."""
+    """Write a model with seeded random weights, and a byte-level tokenizer with at most as many entries."""
     torch.manual_seed(0)
     model_class = LlamaForCausalLM if isinstance(shape.config, LlamaConfig) else GPT2LMHeadModel
     model_class(shape.config).save_pretrained(folder)
@@ -84,7 +84,7 @@ def make_checkpoint(folder: Path, shape: Shape) -> Path:
 
 
 def make_text(file: Path, checkpoint: Path, tokens: int) -> Path:
-    """Write one document of at least so many tokens."""
+    """Write one document of at least `tokens` tokens, and return the file."""
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     pieces: list[str] = []
     count = 0

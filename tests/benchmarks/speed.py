@@ -1,9 +1,10 @@
-"""Speed of the pass against what a user would write: ratios, tokens/s, peak memory, and where the time goes.
+"""Compares the speed of scoring with recipes that a user would write: ratios, tokens/s, peak memory, shares of stages.
 
     python tests/benchmarks/speed.py [gpt2 llama char] [--rounds 5] [--seconds 20] [--folder DIR]
 
-Every method runs in this process, one after the other, round after round; a ratio is the median over the rounds of
-method / bare forward, so that a machine whose speed drifts shifts both. Peak memory is that of a process of its own.
+All methods run in this process in turn, for several rounds. A ratio is the median over the rounds of the speed of a
+method over that of the bare forward pass, so that a drift of the machine's speed cancels. Peak memory is measured in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ RECIPES = ("forward", "body", "labels", "per_token", "statistics", "strided")
 
 
 class Recipes:
-    """What users write with transformers alone; each returns how many tokens it was asked about."""
+    """Recipes that users write with transformers alone; each returns how many tokens it processed."""
 
     def __init__(self, checkpoint: Path, ids: torch.Tensor, context: int, batch: int) -> None:
         self.model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
@@ -48,28 +49,28 @@ class Recipes:
 
     @torch.inference_mode()
     def forward(self) -> int:
-        """Body and head, no loss: the bare forward pass."""
+        """Run body and head without a loss: the bare forward pass."""
         for batch in self.batches:
             self.model(batch, use_cache=False)
         return len(self.ids)
 
     @torch.inference_mode()
     def body(self) -> int:
-        """Body alone."""
+        """Run the body alone."""
         for batch in self.batches:
             self.model.base_model(batch, use_cache=False)
         return len(self.ids)
 
     @torch.inference_mode()
     def labels(self) -> int:
-        """The plain recipe: the mean loss of each batch."""
+        """Compute the mean loss of each batch."""
         for batch in self.batches:
             float(self.model(batch, labels=batch, use_cache=False).loss)
         return len(self.ids)
 
     @torch.inference_mode()
     def per_token(self) -> int:
-        """One loss a token, as a data frame."""
+        """Compute the loss of each token, as a data frame."""
         losses: list[float] = []
         for batch in self.batches:
             logits = self.model(batch, use_cache=False).logits[:, :-1].flatten(0, 1)
@@ -78,7 +79,7 @@ class Recipes:
 
     @torch.inference_mode()
     def statistics(self) -> int:
-        """Loss, rank, entropy, varentropy, top choice, margin, log Z and sum of squares, the obvious way."""
+        """Compute loss, rank, entropy, varentropy, top choice, margin, log Z and Σ p² with plain torch operations."""
         rows = []
         for batch in self.batches:
             z = self.model(batch, use_cache=False).logits[:, :-1].flatten(0, 1)
@@ -108,7 +109,7 @@ class Recipes:
 
     @torch.inference_mode()
     def strided(self) -> int:
-        """The documentation's loop at a stride of half a window: every window whole, its second half scored."""
+        """Run the loop of transformers' documentation with a stride of half a window."""
         stride, total = self.context // 2, 0.0
         for start in range(0, len(self.ids) - stride, stride):
             window = self.ids[None, start : start + self.context]
@@ -119,7 +120,7 @@ class Recipes:
 
 
 class Ours:
-    """The pass, whole: tokenizing, planning, scoring, writing; only the model is loaded before."""
+    """Scoring by lossprobe: tokenizing, planning, scoring and writing; the model is loaded before."""
 
     def __init__(self, checkpoint: Path, text: Path, shape: Shape) -> None:
         self.checkpoint, self.text, self.shape = open_checkpoint(checkpoint), text, shape
@@ -137,7 +138,7 @@ class Ours:
 
 
 class LmEval:
-    """lm-evaluation-harness, called in this process, where it is installed."""
+    """Scoring by lm-evaluation-harness in this process, if it is installed."""
 
     def __init__(self, checkpoint: Path, recipes: Recipes, text: Path) -> None:
         from lm_eval.api.instance import Instance
@@ -152,13 +153,13 @@ class LmEval:
         self.tokens = len(recipes.ids)
 
     def rolling(self) -> int:
-        """The log-likelihood of the whole text, in windows that do not overlap."""
+        """Compute the log-likelihood of the whole text in windows that do not overlap."""
         self.model.loglikelihood_rolling(self.requests, disable_tqdm=True)
         return self.tokens
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure each shape and print a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("shapes", nargs="*", default=["gpt2", "llama", "char"])
     parser.add_argument("--rounds", type=int, default=5)
@@ -177,7 +178,7 @@ def main() -> None:
 
 
 def peak_of_products() -> str:
-    """Return the fastest float32 matrix product of this machine, for the distance of a whole pass to it."""
+    """Return the speed of this machine's float32 matrix products, as a phrase."""
     size, best = 2048, math.inf
     left, right = torch.randn(size, size), torch.randn(size, size)
     for _ in range(12):
@@ -188,7 +189,7 @@ def peak_of_products() -> str:
 
 
 def measure_shape(name: str, given: argparse.Namespace) -> None:
-    """Print one table."""
+    """Measure all methods on one shape and print a table; with --peak, print only the memory of one method."""
     shape, folder = SHAPES[name], given.folder / name
     context, checkpoint = shape.config.max_position_embeddings, folder / "checkpoint"
     if not (checkpoint / "config.json").is_file():
@@ -206,7 +207,7 @@ def measure_shape(name: str, given: argparse.Namespace) -> None:
 
 
 def passes_for(seconds: float, checkpoint: Path, shape: Shape) -> int:
-    """Return how many forward passes take at least so many seconds."""
+    """Return the number of forward passes that take at least `seconds`."""
     context = shape.config.max_position_embeddings
     trial = Recipes(checkpoint, torch.randint(shape.config.vocab_size, (context * shape.batch,)), context, shape.batch)
     times = []
@@ -218,7 +219,7 @@ def passes_for(seconds: float, checkpoint: Path, shape: Shape) -> int:
 
 
 def methods_of(chosen: str, checkpoint: Path, text: Path, shape: Shape) -> dict[str, Method]:
-    """Return the methods with these names, comma-separated, or all that can be had; only what they need is loaded."""
+    """Return the methods named in `chosen` (comma-separated), or all that are installed; load only what they need."""
     names = [name for name in chosen.split(",") if name]
     methods: dict[str, Method] = {}
     context = shape.config.max_position_embeddings
@@ -235,13 +236,19 @@ def methods_of(chosen: str, checkpoint: Path, text: Path, shape: Shape) -> dict[
 
 
 def report(methods: dict[str, Method], rounds: int, peak: list[str]) -> None:
-    """Time the methods in turn and print one line each; `peak` is the program that tells a method's memory."""
+    """Time the methods in turn and print a line for each.
+
+    Args:
+        methods: the methods by name.
+        rounds: timed rounds, after one round of warm-up.
+        peak: arguments of a Python program that prints the peak memory of the method named last.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for round_ in range(rounds + 1):
         for name, method in methods.items():
             start = time.perf_counter()
             tokens = method()
-            if round_:  # the first one warms up
+            if round_:  # the first round is warm-up
                 seconds[name].append((time.perf_counter() - start) / tokens)
     print(
         f"{'method':13} {'tokens/s':>9} {'us/token':>9} {'speed / forward (min..max)':>27} {'MB above the model':>19}"

@@ -1,4 +1,4 @@
-"""Where the time of a pass goes: the stages, timed where they meet."""
+"""Measures how much time each stage of scoring takes, by wrapping the functions of the stages."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lossprobe.scoring import head, scorer
 
 
 class Clock:
-    """Adds up the seconds of named stages; what runs inside another stage is taken off it."""
+    """Adds up the seconds of named stages; the time of a stage inside another counts only for the inner one."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
         self._inner = [0.0]
 
     def timed(self, stage: str, function: Any) -> Any:
-        """Return a function that does the same and counts its time."""
+        """Return a function that calls `function` and adds its time to a stage."""
 
         def run(*arguments: Any, **keywords: Any) -> Any:
             self._inner.append(0.0)
@@ -46,7 +46,7 @@ class TimedCheckpoint:
 
 
 def share_of_stages(ours: Any) -> str:
-    """Return the share of each stage in one pass, as a line."""
+    """Return one line with the share of each stage in the time of one pass."""
     clock = Clock()
     checkpoint = TimedCheckpoint(ours.checkpoint, clock)
     with (

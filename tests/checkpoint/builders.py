@@ -1,4 +1,4 @@
-"""Tiny Hugging Face directories: random models of several families, and one tokenizer of every kind."""
+"""Builds tiny Hugging Face checkpoints: random models of several families, and one tokenizer of every kind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lossprobe.errors import CheckpointError
 CORPUS = "the cat sat on the mat. the cat ate the rat. Once upon a time, there was a little girl."
 SPECIALS = ("<unk>", "<s>", "</s>")
 WEIGHTS = "model.safetensors"
-VOCABULARY = 320  # of every model: more than any tokenizer here has
+VOCABULARY = 320  # size of every model's vocabulary; larger than that of any tokenizer here
 COMMON = {"vocab_size": VOCABULARY, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
 SMALL = COMMON | {
     "hidden_size": 32,
@@ -44,7 +44,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def model(family: str, seed: int = 0, **changes: Any) -> Any:
-    """Return a random model in eval mode; its weights are spread enough that logits reach several units."""
+    """Return a random model in eval mode, with weights large enough that logits reach several units."""
     config = transformers.AutoConfig.for_model(family, **FAMILIES.get(family, {}) | changes)
     torch.manual_seed(seed)
     built = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).eval()
@@ -56,7 +56,7 @@ def model(family: str, seed: int = 0, **changes: Any) -> Any:
 
 
 def save(built: Any, path: Path, tokenizer: Tokenizer | None = None, **options: Any) -> Path:
-    """Write a model with its tokenizer, as `save_pretrained` does."""
+    """Write a model with its tokenizer, by `save_pretrained`."""
     built.save_pretrained(path, **options)
     (tokenizer or byte_level_bpe()).save(str(path / "tokenizer.json"))
     return path
@@ -72,13 +72,13 @@ def reconfigure(path: Path, *, drop: tuple[str, ...] = (), **changes: Any) -> No
 def rewrite(
     path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], name: str = WEIGHTS
 ) -> None:
-    """Store the tensors that `change` makes of the stored ones."""
+    """Replace the stored tensors by those that `change` returns for them."""
     file = path / name
     safetensors.torch.save_file(change(safetensors.torch.load_file(file)), file)
 
 
 def refused(path: Path, id: str, options: LoadOptions | None = None) -> str:
-    """Return the message with which a directory is refused, after checking its id and exit code."""
+    """Return the message with which a checkpoint is refused, after checking its id and exit code."""
     with pytest.raises(CheckpointError) as caught:
         load_huggingface(path, options or LoadOptions())
     assert (caught.value.id, caught.value.exit_code) == (id, 3), caught.value.message
@@ -93,7 +93,7 @@ def _bpe(vocabulary: list[str], merges: list[tuple[str, str]], **options: Any) -
 
 
 def byte_level_bpe() -> Tokenizer:
-    """GPT-2's kind: bytes, some merges, one special token."""
+    """Return a tokenizer like GPT-2's: bytes, some merges, and one special token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("c", "a"), ("ca", "t"), ("Ġ", "cat"), ("Ã", "©")]
     tokenizer = Tokenizer(_bpe(["<|endoftext|>", *alphabet], merges))
@@ -105,7 +105,7 @@ def byte_level_bpe() -> Tokenizer:
 
 
 def sentencepiece_bpe() -> Tokenizer:
-    """Llama 2's kind: a blank put before the text, blanks as ▁, bytes for characters it does not know."""
+    """Return a tokenizer like Llama 2's: a blank before the text, blanks as ▁, unknown characters as bytes."""
     pieces = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(set(CORPUS) - {" "}), "▁"]
     merges = [("▁", "t"), ("h", "e"), ("▁t", "he"), ("c", "a"), ("ca", "t"), ("▁", "cat"), ("▁", "▁")]
     tokenizer = Tokenizer(_bpe(pieces, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
@@ -119,7 +119,7 @@ def sentencepiece_bpe() -> Tokenizer:
 
 
 def metaspace_unigram() -> Tokenizer:
-    """XLNet's and T5's kind: pieces with scores, unknown characters become <unk>."""
+    """Return a tokenizer like XLNet's and T5's: pieces with scores; unknown characters become <unk>."""
     pieces = [(name, 0.0) for name in SPECIALS] + [("▁the", -2.0), ("▁cat", -2.5), ("▁", -3.0), ("at", -3.5)]
     known = {piece for piece, _ in pieces}
     pieces += [(character, -5.0) for character in sorted(set(CORPUS) - {" "}) if character not in known]
@@ -131,7 +131,7 @@ def metaspace_unigram() -> Tokenizer:
 
 
 def wordpiece() -> Tokenizer:
-    """BERT's kind: lower case, accents and white space dropped."""
+    """Return a tokenizer like BERT's: lower case, without accents and white space."""
     letters = sorted(set(CORPUS.lower()) - {" "})
     names = ["[UNK]", "[CLS]", *letters, *(f"##{letter}" for letter in letters), "the", "cat", "##at"]
     vocabulary = {name: index for index, name in enumerate(names)}
@@ -145,7 +145,7 @@ def wordpiece() -> Tokenizer:
 
 
 def word_level() -> Tokenizer:
-    """Whole words, unknown ones become [UNK], white space dropped."""
+    """Return a tokenizer of whole words without white space; unknown words become [UNK]."""
     words = ["[UNK]", "the", "cat", "sat", "on", "mat", "."]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -162,7 +162,7 @@ TOKENIZERS = {
 
 
 def definition(name: str = "byte_level_bpe", **changes: Any) -> dict[str, Any]:
-    """Return the content of a tokenizer.json, with other values for some keys."""
+    """Return the content of a tokenizer.json, with some keys changed."""
     content: dict[str, Any] = json.loads(TOKENIZERS[name]().to_str())
     return content | changes
 

@@ -1,4 +1,4 @@
-"""Checkpoints and tokenizers that are built once for all tests of this folder."""
+"""Fixtures for tests of checkpoints: small checkpoints and tokenizers, built once for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 
 @pytest.fixture(scope="session")
 def family_paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A directory of every family. To be read only: `copy_of` is for changing one."""
+    """Return a checkpoint folder of every family. Tests must not change them; `copy_of` makes a copy to change."""
     root = tmp_path_factory.mktemp("families")
     paths = {family: builders.save(builders.model(family), root / family) for family in builders.FAMILIES}
     for path in paths.values():
-        builders.write_settings(path)  # no class of transformers that would build the tokenizer anew
+        builders.write_settings(path)  # names a class with which transformers reads tokenizer.json as it is
     return paths
 
 
 @pytest.fixture
 def copy_of(family_paths, tmp_path):
-    """Return a function that copies a family's directory, to be changed."""
+    """Return a function that copies a family's folder, so that a test can change the copy."""
 
     def copy(family: str, name: str = "copy") -> Path:
         target = tmp_path / name
@@ -41,15 +41,15 @@ def copy_of(family_paths, tmp_path):
 
 @pytest.fixture(scope="session")
 def tokenizers_by_kind() -> Iterator[dict[str, BackendTokenizer]]:
-    """One tokenizer of every kind, each with its child process."""
+    """Yield one tokenizer of every kind, each with its child process."""
     yield {
         name: BackendTokenizer(json.loads(build().to_str()), {}, name) for name, build in builders.TOKENIZERS.items()
     }
-    gc.collect()  # ends the child processes here, not in the middle of the interpreter's exit
+    gc.collect()  # ends the child processes now and not at the interpreter's exit
 
 
 class Audit:
-    """What Python does while it listens: its audit events, as (event, first argument)."""
+    """Records Python's audit events inside a `with` block, as (event, first argument)."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Any]] = []
@@ -69,7 +69,7 @@ class Audit:
         self.listening = False
 
     def named(self, *prefixes: str) -> list[tuple[str, Any]]:
-        """Return the events whose names begin so."""
+        """Return the events whose names begin with one of the prefixes."""
         return [(event, argument) for event, argument in self.events if event.startswith(prefixes)]
 
     def opened(self) -> set[str]:
@@ -79,5 +79,5 @@ class Audit:
 
 @pytest.fixture(scope="session")
 def audit() -> Audit:
-    """An audit hook; it cannot be taken away again, so there is one."""
+    """Return the recorder of audit events. There is one for all tests, because an audit hook cannot be removed."""
     return Audit()

@@ -1,4 +1,4 @@
-"""The config.json files of well-known releases, as they lie on the hub: what users have."""
+"""The config.json files of well-known models, as published on the Hugging Face Hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans of a whole document at once, the plain way: what spans that come run by run must equal."""
+"""Reference implementation of spans, on a whole document at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def exact_stops(pieces: Sequence[bytes], text: bytes) -> list[int] | None:
-    """Return span ends when the pieces spell the text, or a blank and the text."""
+    """Return the ends of spans if the pieces joined are the text, or a blank and the text; else None."""
     joined = b"".join(pieces)
     prefix = 1 if len(joined) == len(text) + 1 and joined.startswith(b" ") else 0
     if joined[prefix:] != text:
@@ -21,7 +21,11 @@ def exact_stops(pieces: Sequence[bytes], text: bytes) -> list[int] | None:
 
 
 def aligned_stops(offsets: Sequence[tuple[int, int]], text: str) -> tuple[list[int], int, bool]:
-    """Return span ends from offsets in characters, the bytes no token covers, and whether offsets never go back."""
+    """Return spans made from offsets in characters.
+
+    Returns:
+        The end of each span in bytes, the number of bytes that no token covers, and whether the offsets ascend.
+    """
     byte_at = np.cumsum([0, *(len(character.encode()) for character in text)])
     starts = [int(byte_at[start]) for start, _ in offsets]
     stops = [int(byte_at[stop]) for _, stop in offsets]

@@ -1,4 +1,4 @@
-"""A real checkpoint (the bundled one), a small text, and one scored run, made once for all command tests."""
+"""Fixtures for tests of commands: a small text, and a run of the bundled checkpoint on it, made once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def text(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def scored(tmp_path_factory, text) -> Path:
-    """A working folder with one finished run in it."""
+    """Return a working folder with one finished run in it."""
     folder = tmp_path_factory.mktemp("work")
     before = Path.cwd()
     os.chdir(folder)
@@ -37,7 +37,7 @@ def scored(tmp_path_factory, text) -> Path:
 
 @pytest.fixture
 def work(scored, monkeypatch) -> Path:
-    """The working folder, entered; files that a test makes there are removed again."""
+    """Enter the working folder and return it; files that a test makes there are removed afterwards."""
     monkeypatch.chdir(scored)
     before = set(scored.iterdir())
     yield scored

@@ -1,4 +1,4 @@
-"""Which keys of a configuration change a model's logits while its tensors stay the same."""
+"""Finds the configuration keys that change a model's logits while its tensors stay the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IDS = torch.arange(3, 51)[None] % 40 + 5  # long enough for windows of 16 tokens
 
 
 def decisive_keys(model: Any) -> set[str]:
-    """Return the keys of a model's text configuration whose other values give other logits with the same tensors."""
+    """Return the keys of a model's text configuration that change its logits when only their value is changed."""
     text = model.config.get_text_config()
     common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
     names = [field.name for field in dataclasses.fields(text) if field.name not in common]
@@ -32,7 +32,7 @@ def _changes(model: Any, name: str, before: torch.Tensor) -> bool:
             changed.load_state_dict(model.state_dict())
             if not torch.allclose(_logits(changed), before, atol=1e-4, rtol=0):
                 return True
-        except Exception:  # noqa: BLE001 - a value that the family refuses, or other tensors
+        except Exception:  # noqa: BLE001 - the family refuses the value, or it changes the shapes of tensors
             continue
     return False
 

@@ -1,10 +1,10 @@
-"""Every causal family of the installed transformers: are its losses those of transformers itself?
+"""Compares the losses of every causal family of the installed transformers with those of transformers itself.
 
     python tests/families/sweep.py [FAMILY…]
 
-Each family is made tiny and random, scored in automatic batches of documents of unlike length, at its own context and
-beyond it where that is not a hard limit, and compared token by token with an unbatched float64 forward (float32 where
-float64 does not run). Prints a row a family; exit code 1 when one is not as `table.py` says.
+For each family a tiny random model scores documents of different lengths in automatic batches, at its context length
+and, if that is not a hard limit, beyond it. Every loss is compared with an unbatched float64 forward pass (float32
+where float64 does not run). Prints a row for each family; the exit code is 1 if an outcome differs from `table.py`.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ TEXT = (
     "Café prices rose 12% in 2031; nobody at the pier complained.\n\tx = y[3] + 1  # tab\n"
 )
 DOCUMENTS = [TEXT[:7], TEXT, TEXT[20:60], TEXT[90:], "ab", TEXT[5:45], TEXT[10:50]]
-TOLERANCE = 2e-4  # nats: float32 against float64, in models whose weights are five times as large as usual
-BEYOND = 24  # tokens
-MOST_TRIED = 2048  # tokens
+TOLERANCE = 2e-4  # nats between float32 and float64, in models whose weights are five times as large as usual
+BEYOND = 24  # tokens beyond the context length that are tried
+MOST_TRIED = 2048  # longest context length that is tried
 RIGHT = "right"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one family.
+    """The outcome of one family.
 
     Attributes:
         family: its model_type.
-        outcome: "right", "WRONG", "not run" (by transformers), or the id of lossprobe's refusal.
-        detail: context, head and dtype of the reference; or the reason.
+        outcome: "right", "WRONG", "not run" (by transformers), or the id of lossprobe's error.
+        detail: context, head and dtype of the reference model; or the error message.
         difference: largest difference of a token's loss, in nats.
     """
 
@@ -68,7 +68,7 @@ class Verdict:
 
 
 def try_family(family: str, folder: Path) -> Verdict:
-    """Return what becomes of a family; whatever its code raises is a reason, and not the end of the sweep."""
+    """Return the outcome of a family; any exception becomes an outcome, so that the sweep goes on."""
     try:
         tiny.save(family, folder)
         model = reference_model(folder)
@@ -83,7 +83,7 @@ def try_family(family: str, folder: Path) -> Verdict:
 
 
 def reference_model(folder: Path) -> Any:
-    """Return transformers' own model of a folder, in float64 where that runs."""
+    """Return the model that transformers loads from a folder, in float64 if it runs so."""
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
     try:
         logits(model.double(), range(5, 12))
@@ -132,7 +132,7 @@ def _compare(family: str, folder: Path, model: Any) -> Verdict:
 
 
 def wrong_limit(model: Any, facts: CheckpointFacts) -> str:
-    """Return in what the context length of a checkpoint is not that of the model, or nothing."""
+    """Return how the context length of a checkpoint differs from what the model takes, or ""."""
     length = facts.context_length or 64
     if length > MOST_TRIED:
         return f"; {length} tokens are more than can be tried: a size is missing in the table"
@@ -144,7 +144,7 @@ def wrong_limit(model: Any, facts: CheckpointFacts) -> str:
 
 
 def runs(model: Any, length: int) -> bool:
-    """Return whether transformers' model takes so many tokens."""
+    """Return whether transformers' model runs on `length` tokens."""
     try:
         logits(model, (100 + place % 200 for place in range(length)))
     except (IndexError, RuntimeError, ValueError):
@@ -163,7 +163,7 @@ def _line(error: Exception) -> str:
 
 
 def main(families: list[str]) -> int:
-    """Print a row a family, and what is not as the table says."""
+    """Print a row for each family, and the families whose outcome differs from the table; return the exit code."""
     unexpected = []
     for family in families:
         with tempfile.TemporaryDirectory() as folder:

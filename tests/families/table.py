@@ -1,10 +1,10 @@
-"""What the sweep knows of single families, as data."""
+"""Configuration values and expected outcomes of single families in the sweep."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Small values of the keys that decide a model's size, for every family and part of one that has them.
+# Small values of the keys that decide a model's size, used in every configuration that has the key.
 SIZES: dict[str, Any] = {
     "vocab_size": 320,
     "hidden_size": 32,
@@ -172,7 +172,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "zamba": {"num_hidden_layers": 12, "mamba_d_state": 8},
     "zamba2": {"num_hidden_layers": 6, "layers_block_type": ["linear_attention", "hybrid"] * 3},
 }
-# Families that lossprobe refuses, by the id of the true reason. All that stand neither here nor below are right.
+# Families that lossprobe refuses → the error id. Families neither here nor in `NOT_RUN` must be scored correctly.
 REFUSED = {
     "cpmant": "checkpoint.not_causal",  # its mask lets every token see the whole text
     "emu3": "checkpoint.missing_tensor",  # transformers finds no language model in what it saved of the whole
@@ -180,7 +180,7 @@ REFUSED = {
     "reformer": "checkpoint.random",
     "xlnet": "checkpoint.not_causal",
 }
-# Families that transformers itself cannot build or run from text alone, with a part of its own reason.
+# Families that transformers itself cannot build or run on text alone → a part of its error message.
 NOT_RUN = {
     "gemma3n": "requires the timm library",
     "gemma4_assistant": "The set of layer types producing a cache is different",

@@ -1,4 +1,4 @@
-"""Any causal family of the installed transformers, tiny and with random weights."""
+"""Makes tiny models with random weights of any causal family of the installed transformers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ SPECIAL_IDS = {"pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3, "sep_tok
 
 
 def settings(family: str) -> dict[str, Any]:
-    """Return the configuration keys of a tiny model: `SIZES` wherever the family has them, then its own overrides."""
+    """Return the configuration of a tiny model: the keys of `SIZES` that the family has, with its `OVERRIDES`."""
     return _merge(_sizes(transformers.CONFIG_MAPPING[family]), OVERRIDES.get(family, {}))
 
 
 def save(family: str, path: Path, **changes: Any) -> None:
-    """Write a random model of a family with a small tokenizer, as `save_pretrained` does."""
+    """Write a random model of a family with a small tokenizer, by `save_pretrained`."""
     config = transformers.AutoConfig.for_model(family, **_merge(settings(family), changes))
     torch.manual_seed(0)
     model = _whole_class(config)(config)
@@ -34,7 +34,7 @@ def save(family: str, path: Path, **changes: Any) -> None:
 
 
 def randomise(model: Any) -> None:
-    """Draw weights that are large enough for a wrong pass to show, with norms and biases that differ."""
+    """Draw random weights, large enough that an error in the forward pass changes the losses visibly."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():
@@ -43,7 +43,7 @@ def randomise(model: Any) -> None:
 
 
 def _whole_class(config: Any) -> Any:
-    """Return the class that releases of a family are saved from: with images and sound, where it has them."""
+    """Return the class of which checkpoints of a family are saved: the multimodal one if the family has one."""
     causal = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     if causal.config_class is type(config):
         return causal

@@ -1,14 +1,14 @@
-"""Breaks files on purpose, runs the commands that read them, and reports what is silent, internal or endless.
+"""Damages files on purpose, runs the commands that read them, and reports wrong numbers, internal errors and hangs.
 
     python tests/fuzz/campaign.py                          the cases of the test
-    python tests/fuzz/campaign.py --seconds 3600 --seed 1  other ones, for an hour
-    python tests/fuzz/campaign.py --only "run.json 17"     one of them, its folder kept
+    python tests/fuzz/campaign.py --seconds 3600 --seed 1  other cases, for an hour
+    python tests/fuzz/campaign.py --only "run.json 17"     one case, whose folder is kept
 
-A case is a kind (`cases.KINDS`) and a seed. Each runs in a copy of the same sound files, in a process forked from this
-one. Whatever is broken: the exit code is a documented one and not 1, an error is one line, nothing takes longer than
-ten seconds, nothing but the result is written, and a result has the numbers of the sound files or, where a checkpoint's
-own files were changed, other hashes. What takes longer is tried once more in the end, and given ten times as long: what
-hangs does so again, and what a busy machine held up does not.
+A case is a kind (`cases.KINDS`) and a seed. Each case runs in a copy of the same undamaged files, in a process forked
+from this one. Whatever is damaged: the exit code must be documented and not 1, an error must be one line, no command
+may take longer than ten seconds, and only the result may be written. A result must have the numbers of the undamaged
+files, or other hashes if files of a checkpoint were changed. A command that takes longer is tried again at the end with
+ten times the limit, to tell a hang from a busy machine.
 """
 
 from __future__ import annotations
@@ -38,15 +38,23 @@ from fuzz.judge import Outcome, Running, differs, faults_of, identity, snapshot,
 
 import lossprobe
 
-CASES = 40  # of the test
+CASES = 40  # number of cases in the test
 PATIENCE = 10.0  # seconds that a command may take
-AGAIN = 10  # times as long for what is sound, and for what was given up: the machine may be busy
-AT_ONCE = 2
+AGAIN = 10  # factor on the limit for undamaged files, and for cases that are tried again
+AT_ONCE = 2  # cases that run at the same time
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What was wrong in a case: `what` it was, in which command, and what was broken."""
+    """A fault found in a case.
+
+    Attributes:
+        case: kind and seed of the case.
+        broken: what was damaged.
+        command: the command that behaved wrongly.
+        what: the fault.
+        said: the error that the command printed, or the difference found.
+    """
 
     case: str
     broken: str
@@ -56,7 +64,7 @@ class Fault:
 
 
 class Campaign:
-    """Cases in a folder of their own, with what the commands say of sound files."""
+    """Runs cases in a folder, and compares their results with those of undamaged files."""
 
     def __init__(self, folder: Path, patience: float = PATIENCE, *, keep: bool = False) -> None:
         self.folder, self.patience, self.keep, self.numbers = folder, patience, keep, count()
@@ -72,7 +80,7 @@ class Campaign:
                 self.sound[first, outcome.command].append(outcome)
 
     def run(self, cases: Iterable[Case]) -> Iterator[tuple[Case, list[Fault]]]:
-        """Yield each case with what was wrong."""
+        """Yield each case with its faults."""
         slow = list[Case]()
         for case, said, harmed, outcomes, given_up in self._run(((None, case) for case in cases), self.patience):
             assert case is not None
@@ -87,10 +95,11 @@ class Campaign:
     def _run(
         self, wanted: Iterator[tuple[tuple[Command, ...] | None, Case | None]], patience: float
     ) -> Iterator[tuple[Case | None, str, list[str], list[Outcome], bool]]:
-        """Run commands on sound files, or cases, some at once.
+        """Run commands on undamaged files, or cases, several at the same time.
 
         Yields:
-            The case, what broke, the files harmed, the outcomes, and whether it was given up.
+            The case (None for undamaged files), what was damaged, the files that were wrongly changed, the outcomes of
+            the commands, and whether the case was stopped at the limit.
         """
         active: list[tuple[Case | None, str, dict, Running]] = []
         more = True
@@ -149,10 +158,10 @@ class Campaign:
                 yield from self._silent(name, said, case, outcome)
 
     def _silent(self, name: str, said: str, case: Case, outcome: Outcome) -> Iterator[Fault]:
-        """Yield a result that is not that of the sound files, although nothing says so."""
+        """Yield a fault if a result differs from that of undamaged files without an error or other hashes."""
         kind, command = KINDS[case.kind], " ".join(outcome.command)
         sound = self.sound[kind.commands[0], back(outcome.command, kind)]
-        if not sound:  # it replaced what was broken
+        if not sound:  # the command replaced the damaged run
             return
         differences = [differs(outcome, each) for each in sound]
         difference = None if None in differences else differences[0]
@@ -164,7 +173,7 @@ class Campaign:
 
 
 def _import_everything() -> None:
-    """Import what commands import, so that forked processes need not; nothing may start a thread here."""
+    """Import all modules that commands need before forking; nothing imported here may start a thread."""
     models = (f"transformers.models.{name}.modeling_{name}" for name in ("gpt2", "llama"))
     for name in (*models, "safetensors.torch", "scipy.stats", "matplotlib.figure"):
         importlib.import_module(name)
@@ -174,7 +183,7 @@ def _import_everything() -> None:
 
 
 def _forked(task: Callable[[], None]) -> None:
-    """Do something in a process of its own: threads that it starts must not be there when a case is forked."""
+    """Run a task in another process, so that this one has no threads when cases are forked."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -201,7 +210,7 @@ def _cases(choices: argparse.Namespace) -> Iterable[Case]:
 
 
 def main() -> int:
-    """Run cases, print each fault when it is met and how many of each kind there were; return 1 if there was one."""
+    """Run cases, print each fault and the numbers of faults by kind, and return 1 if there was any."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0, help="the first seed of each kind")
     parser.add_argument("--cases", type=int, default=CASES)

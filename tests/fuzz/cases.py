@@ -1,4 +1,4 @@
-"""What is broken how, which commands then look at it, and when a number may differ."""
+"""The kinds of cases: which files are damaged in which way, and which commands run on them."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ SCORED = "out"
 
 
 def scored(checkpoint: str, text: str = "text.jsonl") -> tuple[Command, ...]:
-    """Return the commands that score with a checkpoint and read the result."""
+    """Return the commands that score a text with a checkpoint and show the result."""
     return ("score", checkpoint, text, "-o", SCORED, "--quiet"), ("perplexity", SCORED, "--json")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of case.
+    """A kind of case.
 
     Attributes:
-        files: one of which is broken.
-        mutate: how.
-        commands: run one after the other.
-        some: further commands, one of which is run as well.
-        written: what the commands may write, beside files that were not there.
-        weight: how many cases of a hundred.
-        identified: whether a number may differ where the hashes of checkpoint and tokenizer in the output do too: files
-            without a checksum, of which another content is another model.
-        numbers: False where the file itself says what is measured.
-        replaced: the command that must set everything right after a refusal; None where nothing can.
+        files: files of which one is damaged.
+        mutate: function that damages it.
+        commands: commands that run in this order.
+        some: other commands, of which one runs too.
+        written: existing files that the commands may change.
+        weight: relative number of cases.
+        identified: whether numbers may differ if the hashes of checkpoint and tokenizer in the output differ too; for
+            files without a checksum, which with other content are another model.
+        numbers: whether numbers are compared; False for files that say what is measured.
+        replaced: the command that must repair everything after a refusal; None without one.
     """
 
     files: Sequence[str]
@@ -57,7 +57,7 @@ class Kind:
     replaced: Command | None = None
 
     def drawn(self, draw: random.Random) -> tuple[Command, ...]:
-        """Return the commands of one case."""
+        """Return the commands of a case, with a random one of `some`."""
         return (*self.commands, *((draw.choice(list(self.some)),) if self.some else ()))
 
 
@@ -68,7 +68,7 @@ PLANS = ("unfinished/plan/part-00003.parquet", "unfinished/tokens/part-00000.par
 RESUMED = (("score", "hf", "text.jsonl", "-o", "unfinished", "--quiet"), ("perplexity", "unfinished", "--json"),
            ("verify", "unfinished"))  # fmt: skip
 REPLACED = ("score", "hf", "text.jsonl", "-o", "unfinished", "--quiet", "--overwrite")
-# A run that is planned anew has parts of another size, whose sums may end in other digits: as right as a resumed one.
+# A run that is planned again has parts of another size, so its sums may differ in the last digits from a resumed run's.
 ANEW = ((*REPLACED, "--context", "32"), REPLACED, *RESUMED[1:])
 HF = (
     "hf/config.json",
@@ -129,13 +129,13 @@ KINDS = CHECKPOINTS | RUNS | AUDITS
 
 
 def back(command: Command, kind: Kind) -> Command:
-    """Return the command that one on a moved run stands for."""
+    """Return the command on the original run for a command on the moved run."""
     return tuple(kind.files[0] if word.startswith(f"{MOVED}/") else word for word in command)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One case: a kind and a seed, which say everything."""
+    """A case, given by its kind and a seed."""
 
     kind: str
     seed: int
@@ -145,7 +145,7 @@ class Case:
         return random.Random(f"{self.kind} {self.seed}")
 
     def broken(self) -> tuple[str, tuple[Command, ...]]:
-        """Break a file of the material in the working folder; return what was done, and the commands to run there."""
+        """Damage a file in the working folder; return a description of the damage, and the commands to run there."""
         kind, draw = KINDS[self.kind], self.draw
         pattern = draw.choice(list(kind.files))
         (path,) = sorted(Path().glob(pattern)) if "*" in pattern else (Path(pattern),)
@@ -157,7 +157,7 @@ class Case:
 
 
 def chosen(count: int, first: int = 0, kinds: Sequence[str] = ()) -> list[Case]:
-    """Return so many cases, of all kinds (or of some) by weight, in an order in which kinds take turns."""
+    """Return `count` cases of all kinds (or of `kinds`) by weight, in an order in which kinds take turns."""
     wanted = {name: kind.weight for name, kind in KINDS.items() if not kinds or name in kinds}
     total = sum(wanted.values())
     ranked = [

@@ -1,4 +1,4 @@
-"""Ways to break what stands on disk around a file's bytes: rows of a Parquet file, files and folders themselves."""
+"""Damages the content of Parquet files, and replaces, links and renames files and folders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TYPES = (pa.string(), pa.float64(), pa.int64(), pa.list_(pa.int32()), pa.binary(
 COLUMNS = ("drop", "rename", "retype", "null", "value", "value", "value")
 ROWS = ("shuffle", "fewer", "more", "empty", "add")
 FOLDERS = ("other part", "linked folder", "linked part", "linked lock", "extra part", "pipe", "mixed")
-MOVED = "moved"  # a folder for runs that get another name
+MOVED = "moved"  # the folder into which a run is moved to get another name
 MIXED = ("documents.parquet", "vocabulary.parquet", "histogram/part-00000.parquet", "ladder/part-00000.parquet")
 
 
 def parquet_content(draw: random.Random, path: Path) -> str:
-    """Write a well-formed Parquet file with other rows, columns, types or values."""
+    """Replace a Parquet file by a valid one with other rows, columns, types or values."""
     table = pq.ParquetFile(path).read()
     way = draw.choice(COLUMNS + ROWS)
     if way in ROWS:
@@ -68,7 +68,7 @@ def _other_column(draw: random.Random, table: pa.Table, way: str) -> tuple[pa.Ta
 
 
 def placed(draw: random.Random, path: Path) -> str:
-    """Put something else in the place of a file: nothing, a link, a pipe, a folder, another file."""
+    """Replace a file by nothing, a link, a pipe, a folder or another file."""
     others = sorted(each for each in path.parent.iterdir() if each.is_file() and each != path)
     way = draw.choice(("gone", "link", "link", "ring", "fifo", "fifo", "folder", "empty", "swap"))
     content = path.read_bytes()
@@ -95,7 +95,7 @@ def placed(draw: random.Random, path: Path) -> str:
 
 
 def folder_of_run(draw: random.Random, run: Path) -> str:
-    """Change a run's folder as a whole."""
+    """Change the folder of a run: foreign, linked or extra parts, a pipe, or a file of another run."""
     tokens = run / "tokens"
     match way := draw.choice(FOLDERS):
         case "other part":
@@ -124,7 +124,7 @@ def folder_of_run(draw: random.Random, run: Path) -> str:
 
 
 def renamed(draw: random.Random, run: Path) -> str:
-    """Give a run's folder a name that means something to what reads its files."""
+    """Rename a run's folder to a name that Parquet readers, SQL or globs could interpret."""
     name = draw.choice(("context=3", "loss_nats=0", "document=1", "token=5", "a'b", "a b*", "[x]", "%s", "é", "a;b"))
     Path(MOVED).mkdir()
     run.rename(Path(MOVED, name))

@@ -1,4 +1,4 @@
-"""Runs commands in a process of their own, with a watchdog, and says what is wrong with what they did."""
+"""Runs commands in another process with a time limit, and finds faults in what they did."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lossprobe.cli.main import run
 from lossprobe.errors import EXIT_CODES
 from lossprobe.run.schema import CHECKED
 
-ADDRESS_SPACE = 16 << 30  # bytes: what is broken must not take the machine with it
+ADDRESS_SPACE = 16 << 30  # limit in bytes, so that a damaged file cannot use up the machine's memory
 VERDICTS = (0, 10, 11)
 LINES = ("lossprobe: ", "hint: ", "{", "note: ")
 Command = tuple[str, ...]
@@ -30,7 +30,14 @@ Command = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did; `code` is None where it never ended."""
+    """What a command did.
+
+    Attributes:
+        command: the command.
+        code: its exit code; None if it did not end.
+        out, err: what it printed.
+        seconds: time that it took.
+    """
 
     command: Command
     code: int | None
@@ -40,14 +47,14 @@ class Outcome:
 
     @property
     def done(self) -> bool:
-        """Whether it gave a result."""
+        """Return whether the command gave a result."""
         return self.code in VERDICTS
 
 
 class Running:
     """Commands that run one after the other in a forked process.
 
-    After a `score` that fails nothing is left to look at: the rest is left out, but for `otherwise`.
+    If the first command is `score` and fails, the others are skipped and `otherwise` runs.
     """
 
     def __init__(self, folder: Path, commands: Sequence[Command], otherwise: Sequence[Command] = ()) -> None:
@@ -82,7 +89,7 @@ class Running:
         (self.records / f"{number}.started").touch()
         try:
             code = run(list(command))
-        except BaseException:  # noqa: BLE001 - what gets past the last resort is what is looked for
+        except BaseException:  # noqa: BLE001 - no exception may leave `run`; this one is reported as a fault
             traceback.print_exc()
             code = 1
         with contextlib.suppress(OSError, ValueError):
@@ -92,7 +99,7 @@ class Running:
         return code
 
     def over(self, patience: float) -> bool:
-        """Return whether it has ended; what does not end in time is ended."""
+        """Return whether the process has ended; kill it if a command takes longer than `patience` seconds."""
         if not self.ended:
             self.ended = os.waitpid(self.pid, os.WNOHANG)[0] != 0
         started = max([self.started, *(self._age(path) for path in self.records.glob("*.started"))])
@@ -108,7 +115,7 @@ class Running:
         return time.monotonic() - (time.time() - path.stat().st_mtime)
 
     def outcomes(self) -> list[Outcome]:
-        """Return what each command did that was started."""
+        """Return the outcome of each command that was started."""
         found = []
         for number, command in enumerate(self.commands):
             if (self.records / f"{number}.started").exists():
@@ -120,7 +127,7 @@ class Running:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[Any, ...]]:
-    """Return what every file of a folder is: its kind and content."""
+    """Return the kind and content of every file in a folder."""
     return {str(path.relative_to(folder)): _state(path) for path in _below(folder)}
 
 
@@ -139,10 +146,9 @@ def _state(path: Path) -> tuple[Any, ...]:
 
 
 def touched(before: dict[str, Any], after: dict[str, Any], written: Sequence[str]) -> list[str]:
-    """Return the files that are no longer what they were, outside of what may be written.
+    """Return the files that have changed, without those that may be written.
 
-    A view may note in any run that its files were checked, and does so once they are some seconds old, so that a slow
-    machine sees it and a fast one does not.
+    The note that a run's files have been checked may always be written; views write it once files are some seconds old.
     """
     changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
     harmed = [name for name in changed if not any(name == each or name.startswith(f"{each}/") for each in written)]
@@ -150,7 +156,7 @@ def touched(before: dict[str, Any], after: dict[str, Any], written: Sequence[str
 
 
 def faults_of(outcome: Outcome) -> Iterator[str]:
-    """Yield what is wrong with how a command ended, whatever it said."""
+    """Yield the faults in how a command ended and in its messages."""
     lines = outcome.err.splitlines()
     if outcome.code is None:
         yield "hang or crash"
@@ -167,7 +173,7 @@ def faults_of(outcome: Outcome) -> Iterator[str]:
 
 
 def differs(outcome: Outcome, sound: Outcome) -> str | None:
-    """Return what a result has other than that of sound files; None where all numbers are the same."""
+    """Return the first difference of a result from that of undamaged files; None if all numbers are equal."""
     if outcome.code != sound.code:
         return f"verdict {outcome.code} for {sound.code}"
     if not sound.out.startswith("{"):
@@ -180,7 +186,7 @@ def differs(outcome: Outcome, sound: Outcome) -> str | None:
 
 
 def identity(outcome: Outcome) -> list[Any]:
-    """Return the hashes of checkpoint and tokenizer that a result shows."""
+    """Return the hashes of checkpoint and tokenizer in a result."""
     settings = json.loads(outcome.out)["run"]["settings"] if outcome.out.startswith("{") else {}
     return [settings.get(name, {}).get("sha256") for name in ("checkpoint", "tokenizer")]
 

@@ -1,4 +1,4 @@
-"""What is broken: tiny checkpoints, a text, finished and unfinished runs, an audit with its baseline; all sound."""
+"""Makes the undamaged files: tiny checkpoints, texts, finished and unfinished runs, an audit with its baseline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pickle
 from pathlib import Path
 
 SENTENCES = ("the cat sat on the mat.", "the rat ate the cat;", "once upon a time, there was a little girl")
-PART_ROWS = 60  # of the unfinished run, so that it has parts done and parts to do
+PART_ROWS = 60  # rows in a part of the unfinished run, so that some parts are done and some are not
 AUDIT = """schema = 1
 
 [model]
@@ -43,7 +43,7 @@ where = "context >= 2"
 
 
 def make(folder: Path) -> None:
-    """Fill an empty folder; takes some seconds, so that every case copies it."""
+    """Write all files into an empty folder. It takes some seconds, so cases copy the folder."""
     from lossprobe.cli.main import run
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def _checkpoints() -> None:
 
 
 def _spread(build, seed: int):
-    """Return a model whose weights are spread enough that each of them matters."""
+    """Return a model with random weights large enough that each of them changes the losses."""
     import torch
 
     torch.manual_seed(seed)
@@ -113,7 +113,7 @@ def _spread(build, seed: int):
 
 
 def _nanogpt() -> None:
-    """A ckpt.pt as nanoGPT writes it, with the meta.pkl of its characters."""
+    """Write a ckpt.pt as nanoGPT does, with the meta.pkl of its characters."""
     import torch
 
     sizes = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 16, "bias": False, "vocab_size": 18, "dropout": 0.0}
@@ -133,7 +133,7 @@ def _nanogpt() -> None:
 
 
 def _unfinished() -> None:
-    """Stop a run of several parts after the second, with the parts of the same size as a finished one has."""
+    """Write a run of several parts that is stopped after the second part."""
     from lossprobe.checkpoint.detect import open_checkpoint
     from lossprobe.passes.score import score
     from lossprobe.plan import rows as plan

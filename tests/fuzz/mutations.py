@@ -1,4 +1,4 @@
-"""Ways to break a file: each takes a random generator and a path, changes it there, and returns what it did."""
+"""Damages bytes, JSON and TOML of files. Each function takes a random generator and a path; it returns what it did."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TYPES = (None, True, False, [], {}, [[]], {"a": 1}, "3", 3, 3.5, [1, 2, 3], ["a"
 
 
 def bytes_of(draw: random.Random, path: Path, start: int = 0, stop: int | None = None) -> str:
-    """Break some bytes of a file, between two offsets."""
+    """Damage some bytes of a file between two offsets."""
     data = bytearray(path.read_bytes())
     stop = len(data) if stop is None else min(stop, len(data))
     at = draw.randrange(start, max(start + 1, stop))
@@ -65,7 +65,7 @@ def bytes_of(draw: random.Random, path: Path, start: int = 0, stop: int | None =
 
 
 def head_of_safetensors(draw: random.Random, path: Path) -> str:
-    """Break the length, the JSON header as bytes, or the header as JSON."""
+    """Damage the header of a safetensors file: its length, its bytes, or its JSON."""
     data = path.read_bytes()
     (size,) = struct.unpack("<Q", data[:8])
     way = draw.choice(("length", "bytes", "json", "json"))
@@ -82,7 +82,7 @@ def head_of_safetensors(draw: random.Random, path: Path) -> str:
 
 
 def data_of_safetensors(draw: random.Random, path: Path) -> str:
-    """Change bytes of the weights, which nothing in the file guards."""
+    """Change one bit of the weights, for which the file has no checksum."""
     data = bytearray(path.read_bytes())
     (size,) = struct.unpack("<Q", data[:8])
     at = draw.randrange(8 + size, len(data))
@@ -92,7 +92,7 @@ def data_of_safetensors(draw: random.Random, path: Path) -> str:
 
 
 def record_of_zip(draw: random.Random, path: Path) -> str:
-    """Break one record of a torch file and write the archive anew, with the checksum that fits."""
+    """Damage one record of a torch file, and write the archive again with a matching checksum."""
     with zipfile.ZipFile(path) as archive:
         records = {each.filename: archive.read(each) for each in archive.infolist()}
     name = draw.choice([name for name in records if records[name]])
@@ -113,7 +113,7 @@ def record_of_zip(draw: random.Random, path: Path) -> str:
 
 
 def json_file(draw: random.Random, path: Path) -> str:
-    """Break a JSON file as bytes, or its content."""
+    """Damage the bytes or the content of a JSON file."""
     if draw.random() < 0.3:
         return bytes_of(draw, path)
     text, said = broken_json(draw, json.loads(path.read_bytes()))
@@ -122,7 +122,7 @@ def json_file(draw: random.Random, path: Path) -> str:
 
 
 def broken_json(draw: random.Random, content: Any) -> tuple[str, str]:
-    """Return JSON with one thing changed, and what it was."""
+    """Return JSON with one value or key changed, and a description of the change."""
     places = list(_places(content))
     parent, key, where = draw.choice(places)
     old = parent[key]
@@ -161,7 +161,7 @@ def broken_json(draw: random.Random, content: Any) -> tuple[str, str]:
 
 
 def _places(content: Any, where: str = "") -> Iterator[tuple[Any, Any, str]]:
-    """Yield (parent, key, path) of every value below."""
+    """Yield (parent, key, path) of every value inside `content`."""
     members = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     for key, value in list(members)[:60]:
         yield content, key, f"{where}/{key}"
@@ -169,7 +169,7 @@ def _places(content: Any, where: str = "") -> Iterator[tuple[Any, Any, str]]:
 
 
 def toml_file(draw: random.Random, path: Path) -> str:
-    """Break a TOML file: its bytes, a line, or a value."""
+    """Damage the bytes, a line or a value of a TOML file."""
     lines = path.read_text("utf-8").splitlines()
     at = draw.randrange(len(lines))
     way = draw.choice(("bytes", "remove", "double", "swap", "value", "value", "value", "key"))

@@ -1,4 +1,4 @@
-"""A place for fake runs."""
+"""A fixture that writes fake runs."""
 
 import itertools
 
@@ -8,6 +8,6 @@ from fake_runs import write_run
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Write a complete run from documents; see `fake_runs.write_run`."""
+    """Return a function that writes a complete run from documents; see `fake_runs.write_run`."""
     numbers = itertools.count()
     return lambda docs, **choices: write_run(tmp_path / f"run-{next(numbers)}", docs, **choices)

@@ -1,4 +1,4 @@
-"""One finished run of several parts, made once."""
+"""Fixtures for tests of runs: a finished run of several parts, made once, and copies of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stored_runs import score_texts
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A finished run; never changed."""
+    """Return the folder of a finished run; tests must not change it."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -19,7 +19,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def copy(finished, tmp_path, monkeypatch):
-    """A copy of the finished run that nobody has read yet."""
+    """Return a copy of the finished run without the note that its files have been checked."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns(".checked"))
     return tmp_path / "run"

@@ -1,11 +1,11 @@
-"""How often the intervals of a calibration hold what is true: texts and models whose every distribution is known.
+"""Simulates how often the intervals of `calibration` contain the truth, with texts and models of known distributions.
 
     python tests/simulations/calibration_truth.py [SEEDS]
 
 draws SEEDS (200) texts for each size, vocabulary and kind of document in `CELLS`, and prints: the share of 95 %
-intervals that hold the truth, for every measure and every fault of the model; the z-scores and the noise floors where
-the model has no fault; how often the temperature is found; what is read of label smoothing. What is true is said in
-`known_truth`. With 200 seeds a share of .95 is seen within ± .03 (two standard errors).
+intervals that contain the truth, for every measure and every fault of the model; z-scores and noise floors of the model
+without a fault; how often the best temperature is found; the estimates of label smoothing. `known_truth` computes the
+true values. With 200 seeds, a share of .95 is measured within ± .03 (two standard errors).
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How often `compare`'s interval holds the true difference between a model and a copy with noise on its weights.
+"""Simulates how often the interval of `compare` contains the true difference of a model and a copy with noisy weights.
 
     python tests/simulations/compare_truth.py
 
-A source writes documents whose letters are drawn from frequencies of their own, so that tokens of one document are
-alike. A population is 60,000 of its documents; what is true is the difference per token over all of them. `SEEDS`
-times some are drawn from it, with replacement, and the 95 % interval of `compare` is made of their sums. The figures go
-to `compare_truth.json`, in little more than a minute. With 2,000 seeds a share of .95 is seen within ± .01 (two
+The letters of each document are drawn from frequencies of its own, so that tokens of a document are alike. A population
+has 60,000 documents; the true difference is that per token over all of them. `SEEDS` times, documents are drawn from
+it with replacement, and the 95 % interval of `compare` is made from their sums. The figures are written to
+`compare_truth.json`, in little more than a minute. With 2,000 seeds, a share of .95 is measured within ± .01 (two
 standard errors).
 """
 

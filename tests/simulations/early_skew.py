@@ -1,17 +1,17 @@
-"""How often an audit that may stop early is wrong where few documents carry a change, and what preventing it costs.
+"""Simulates how often early stopping is wrong if few documents carry a change, and what the rule against it costs.
 
     python tests/simulations/early_skew.py
 
-draws texts as `early_stopping.py` does, whose populations it adds to, and writes `early_skew.json` in two minutes.
-Three ways to decide are compared: the whole text alone (`last_quantile`, with the confidence that it has in such an
-audit), the confidence sequence alone (before), and the sequence with the rule of `analysis.stopping` (now). The truth
-is the limit, so that each decision is wrong: a pass where few documents are much worse, and in the mirrored text, where
-few are much better, a fail.
+draws texts as `early_stopping.py` does, with more populations, and writes `early_skew.json` in two minutes. It compares
+three ways to decide: the whole text alone (`last_quantile`, with the confidence that it has in such an audit), the
+confidence sequence alone ("before"), and the sequence with the rule of `analysis.stopping` ("now"). The true change
+equals the limit, so every decision is wrong: a pass if few documents are much worse, and in the mirrored text, where
+few documents are much better, a fail.
 
-`power` has changes of so many standard errors of the whole text, found as a fail or shown to be a pass: how often, on
-which share of the documents, and how often a look that was clear by its interval had to go on to the whole text for
-nothing. `baselines` says how often the losses of a text under its baseline, nothing being changed, are so skewed that
-the first look that is large enough may not be a pass.
+`power` has changes of several sizes, in standard errors of the whole text: how often they are decided, on which share
+of the documents, and how often a look with a clear interval had to go on to the whole text in vain. `baselines` has how
+often the losses of an unchanged text under its baseline are so skewed that the first look that is large enough may not
+be a pass.
 """
 
 from __future__ import annotations

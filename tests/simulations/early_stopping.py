@@ -1,20 +1,20 @@
-"""How often an audit that stops early decides wrongly, and how soon it decides: populations whose truth is known.
+"""Simulates how often an audit with early stopping decides wrongly, and how soon it decides.
 
     python tests/simulations/early_stopping.py
 
-draws texts of documents, scores them in the order drawn as an audit does, and writes `early_stopping.json`, in less
-than a minute. A document has n tokens and a summed difference s in nats; what is true is E s / E n. Ways to decide that
-it is above a limit ("fail") or below it ("pass"):
+draws texts of documents, looks at them in the order drawn as an audit does, and writes `early_stopping.json`, in less
+than a minute. A document has n tokens and a summed difference s in nats; the true difference per token is E s / E n.
+Ways to decide that it is above a limit ("fail") or below it ("pass"):
 
 - the audit: the confidence sequence at every early look, and its share of the risk on the whole text;
-- early: what the early looks alone decide;
-- asymptotic: the same with the quantile of a known variance, to show what the correction for few documents does;
+- early: the early looks alone;
+- asymptotic: the same with the quantile of a known variance, to show the effect of the correction for few documents;
 - whole: one ordinary 95 % jackknife-t interval of the whole text;
-- naive: 1.96 standard errors at every look, to show why not.
+- naive: 1.96 standard errors at every look, to show that this is wrong.
 
-Where the truth is the limit, every decision is wrong; each side may be up to 2.5 %. With 10,000 texts a share of .025
-is seen within ± .003 (two standard errors). This is the sequence alone; for what an audit
-refuses beside see `early_skew.py`.
+If the true difference equals the limit, every decision is wrong; each side may be up to 2.5 %. With 10,000 texts, a
+share of .025 is measured within ± .003 (two standard errors). The rule against skewed documents is simulated in
+`early_skew.py`.
 """
 
 from __future__ import annotations

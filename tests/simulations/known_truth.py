@@ -1,15 +1,15 @@
-"""Texts of documents whose true distributions are known, models of them with a known fault, and what is true of both.
+"""Draws texts with known true distributions and models with known faults, and computes the true values of measures.
 
-A document has its own scale of logits, so that confidence and loss are alike within documents. With a `spread` it also
-has its own temperature, drawn around the model's, so that the model errs alike within documents: x − o is correlated.
+Each document has its own scale of logits, so that confidence and loss are alike within a document. With a `spread` each
+also has its own temperature, drawn around the model's, so that the errors of the model are correlated within a
+document.
 
-What is true of a population of such documents comes from a large draw, of rows that each have a document of their own.
-The targets are not drawn there: every mean is taken over the true distribution of each row. `known_truth.json` holds
-it, and
+The true values of a population come from a large draw of rows from different documents. Targets are not drawn there:
+every mean is taken over the true distribution of each row. The values are in `known_truth.json`;
 
     python tests/simulations/known_truth.py
 
-computes it again, in some twenty minutes.
+computes them again, in some twenty minutes.
 """
 
 from __future__ import annotations

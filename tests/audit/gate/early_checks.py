@@ -1,4 +1,4 @@
-"""Looks at sums as the audit takes them, of one text."""
+"""Makes sums of a check of one text, and takes the looks of an audit that may stop early."""
 
 import numpy as np
 
@@ -10,12 +10,12 @@ from lossprobe.audit.settings import Check, Limit
 
 
 def paired(s, n, loss=3.0):
-    """Return the sums of a check of `nll`, [G, 2, 3], whose summed changes are s over n tokens."""
+    """Return the sums of a check of `nll`, [G, 2, 3], from summed changes s and tokens n of G documents."""
     return np.stack([np.stack([side, n, n], axis=-1) for side in (loss * n, loss * n + s)], axis=1)
 
 
 def as_the_audit_looks(s, n, limit, skew=None):
-    """Return the verdict on `max_increase` and the share of the documents that it took."""
+    """Return the verdict of an audit with `max_increase` = limit, and the share of the documents that it needed."""
     check, documents = Check("nll", "text", "nll", Limit("max_increase", limit)), len(n)
     collected, before = CheckSums(check, METRICS["nll"], skew), 0
     for look in looks(documents):
