@@ -1,8 +1,8 @@
 """The errors that a user can cause, each with a stable id and a documented exit code.
 
-Raise the most specific class, at the place where the fault is found. The message names the path, what is wrong, and the
-number that shows it. Messages, hints, notices and notes name arguments as in Python, in backquotes: "raise `max_bytes`".
-Only `cli.main` turns an error into a printed line and an exit code; it writes the option `--max-bytes` instead.
+Raise the most specific class, where the fault is found. The message names the path, what is wrong, and the number that
+shows it. Messages, hints, notices and notes name arguments as in Python, in backquotes: "raise `max_bytes`". Only
+`cli.main` turns an error into a printed line and an exit code; it writes the option `--max-bytes` instead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The arguments that the library names in its sentences, as the options of the command line that set them.
+"""Replaces names of Python arguments in messages of the library by the options of the command line that set them.
 
-The library says "raise `max_bytes`", as a Python user needs it; the command line prints "raise --max-bytes". Which name
-belongs to which option is read from the commands themselves.
+The library writes "raise `max_bytes`" for Python users; the command line prints "raise --max-bytes". The option of each
+argument is read from the commands.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from lossprobe.report.views.view import View
 
 Value = TypeVar("Value")
-# An argument in backquotes; what stands in single quotes was given by somebody else, and is never changed.
+# An argument in backquotes. Text in single quotes comes from the user; it is matched first so that it is not changed.
 ARGUMENT = re.compile(r"(?<!\w)'[^']*'(?!\w)|`(\w+(?:=False)?)`")
-# Attributes and columns of results that hold sentences of the library; the others may hold texts of the user.
+# Attributes and columns of results with messages of the library; others may hold texts of the user.
 SENTENCES = frozenset({"lines", "notes", "reason", "tool", "verdict", "why"})
 OF_A_VIEW = ("result", "lines", "shown", "more")
 
 
 def with_options(text: str, root: click.Command | None = None) -> str:
-    """Return a sentence of the library that names options in the place of arguments.
+    """Return a message of the library with its arguments in backquotes replaced by options.
 
     Args:
-        text: the sentence.
-        root: the command that holds all others; None for that of the command that runs.
+        text: the message.
+        root: the command `lossprobe`; None for the root of the command that is running.
     """
     if "`" not in text:
         return text
@@ -41,9 +41,9 @@ def with_options(text: str, root: click.Command | None = None) -> str:
 
 
 def option_names(root: click.Command) -> dict[str, str]:
-    """Return the options of a command and of those below it by the arguments that they set.
+    """Return argument → option for a command and all its subcommands.
 
-    Where only `--no-text` exists, it belongs to `keep_text=False`.
+    A flag that only turns something off, such as `--no-text`, has the argument `keep_text=False`.
     """
     names: dict[str, str] = {}
     for command in _commands(root):
@@ -63,18 +63,18 @@ def _commands(root: click.Command) -> Iterator[click.Command]:
 
 
 def view_with_options(view: View) -> View:
-    """Return a view whose sentences name options in the place of arguments."""
+    """Return a view whose messages name options instead of arguments."""
     return dataclasses.replace(view, **{name: _worded(getattr(view, name), name) for name in OF_A_VIEW})
 
 
 def result_with_options(result: Value) -> Value:
-    """Return a result, a frozen dataclass, whose sentences name options in the place of arguments."""
+    """Return a result (a frozen dataclass) whose messages name options instead of arguments."""
     told: Value = _worded(result, "")
     return told
 
 
 def _worded(value: Any, name: str) -> Any:
-    """Return what an attribute holds in the command line's words; the very same object where nothing changes."""
+    """Return the value of the attribute `name` with options for arguments; the same object if nothing changes."""
     if isinstance(value, str):
         return with_options(value) if name in SENTENCES else value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -84,7 +84,7 @@ def _worded(value: Any, name: str) -> Any:
     if isinstance(value, (list, tuple)):
         told = [_worded(item, name) for item in value]
         return type(value)(told) if any(new is not old for new, old in zip(told, value, strict=True)) else value
-    if hasattr(value, "columns"):  # a DataFrame; pandas is not loaded for this
+    if hasattr(value, "columns"):  # a DataFrame; recognised without importing pandas
         columns = {name: value[name].tolist() for name in value.columns if name in SENTENCES}
         changed = _changed(columns)
         return value.assign(**changed) if changed else value
