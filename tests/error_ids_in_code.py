@@ -43,7 +43,7 @@ def _ids(call: ast.Call, place: str) -> Iterator[tuple[str, int]]:
     in_audit_file = place.startswith("audit/config/")
     if name in CODES:
         yield from _literal(call.args[0], place, CODES[name])
-    elif name == "refusal":
+    elif name == "refusal" and call.args:  # not a method without arguments
         yield from _literal(call.args[0], place, errors.CheckpointError.exit_code)
     elif name == "_exchange":
         yield from _literal(call.args[2], place, errors.CheckpointError.exit_code)

@@ -33,7 +33,7 @@ class ModelSettings(LoadOptions):
 
     @property
     def load(self) -> LoadOptions:
-        """How it is opened, alone."""
+        """Return the options with which the checkpoint is opened, without its path."""
         return LoadOptions(**{each.name: getattr(self, each.name) for each in fields(LoadOptions)})
 
 

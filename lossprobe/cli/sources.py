@@ -47,13 +47,13 @@ def find_run(sources: Sequence[Path], scoring: Scoring) -> Run:
 
 
 def noticed(run: Run) -> Run:
-    """Say what a user should know of a stored run, and return it."""
+    """Print the notices of a stored run, and return the run."""
     say_each(run.notices)
     return run
 
 
 def say_each(notices: Iterable[str]) -> None:
-    """Say what a user should know, one line each."""
+    """Print notices to standard error, one a line."""
     for notice in notices:
         say(f"notice: {with_options(notice)}")
 
@@ -150,7 +150,7 @@ def refuse_scoring_options() -> None:
 
 
 def score_text(checkpoint_path: Path, texts: Sequence[Path], scoring: Scoring) -> PassResult:
-    """Return the run of a checkpoint over texts, scored now unless an identical one is stored."""
+    """Return the run of a checkpoint on texts; it is scored unless an identical run is stored."""
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KnownText
 
@@ -167,9 +167,9 @@ def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
 
 
 def score_source(checkpoint_path: Path, source: KnownText, scoring: Scoring, opener: Opener) -> PassResult:
-    """Return the run of a checkpoint over documents, scored with a progress bar unless an identical one is stored.
+    """Return the run of a checkpoint on documents; it is scored with a progress bar unless an identical run is stored.
 
-    What is worth knowing of it is said, and it becomes the latest run of the working folder.
+    Notices are printed, and the run becomes the latest run of the working folder.
     """
     from lossprobe.cli.progress import show_progress
     from lossprobe.passes.score import score
@@ -184,14 +184,14 @@ def score_source(checkpoint_path: Path, source: KnownText, scoring: Scoring, ope
 
 
 def say_scored(scored: PassResult, checkpoint: Checkpoint, source: Source, scoring: Scoring) -> None:
-    """Say what a user should know of a run that was scored or found, and where it is."""
+    """Print the notices of a checkpoint and a text, and the folder of the run that was scored or found."""
     say_notices(checkpoint, source, scoring)
     if not scoring.quiet:
         say(f"{'already scored, reusing' if scored.reused else 'stored'} {_shown(scored.run.path)}")
 
 
 def say_notices(checkpoint: Checkpoint, source: Source, scoring: Scoring) -> None:
-    """Say what a user should know of a checkpoint and a text that were scored."""
+    """Print the notices of a checkpoint and a text, and the device if it was chosen automatically."""
     if scoring.quiet:
         return
     if scoring.load.device == "auto":
@@ -200,10 +200,10 @@ def say_notices(checkpoint: Checkpoint, source: Source, scoring: Scoring) -> Non
 
 
 def load_checkpoint(path: Path, scoring: Scoring, opener: Opener) -> Checkpoint:
-    """Return the checkpoint, de-smoothed where the scoring options ask for it; it is loaded when a model is needed.
+    """Return the checkpoint, with label smoothing removed for --desmooth; its model is loaded when it is needed.
 
     Raises:
-        UsageError: a result would be written over one of its files.
+        UsageError: a result would overwrite one of its files.
     """
     from lossprobe.checkpoint.spec import CheckpointSpec
     from lossprobe.passes.known_checkpoint import open_when_needed
