@@ -144,7 +144,7 @@ def test_the_baseline_in_git_is_the_plain_model(audit):
 
 
 def test_it_stops_once_a_clear_regression_is_shown(audit, folder):
-    checks = (folder / "lossprobe.toml").read_text("utf-8").split("\n\n# What smoothing is for")[0]
+    checks = (folder / "lossprobe.toml").read_text("utf-8").split("\n\n# The purpose of smoothing")[0]
     (folder / "one.toml").write_text(checks.replace("max_increase = 0.1\n", "max_increase = 0.01\n"), "utf-8")
     code, out, err = audit("--config", "one.toml", "--stop-early", "--json")
     assert code == 10, err

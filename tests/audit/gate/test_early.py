@@ -258,7 +258,7 @@ def test_a_text_with_another_sha256_is_refused_before_anything_is_scored(folder)
     with pytest.raises(TextError, match="the audit file says 000000000000"):
         run_audit(settings, old_model())
     assert not (folder / ".lossprobe").exists()
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         run_audit(replace(settings, data=(replace(settings.data[0], path=folder),)), old_model())
 
 
