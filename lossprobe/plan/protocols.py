@@ -136,10 +136,10 @@ class Protocol:
     special_strings: str | None = "control"
 
     def __post_init__(self) -> None:
-        """Refuse a headline that is no number of the measure.
+        """Refuse a headline that is not a number of the measure.
 
         Raises:
-            ValueError: naming the numbers that there are.
+            ValueError: the message names the numbers of the measure.
         """
         if self.headline not in self.numbers:
             numbers = ", ".join(self.numbers)
@@ -147,7 +147,7 @@ class Protocol:
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """The numbers that its table has."""
+        """Return the names of the protocol's numbers, in the order of its table."""
         return NUMBERS_OF[self.measure]
 
     @property
