@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from lossprobe.analysis.objectives.formulas import ObjectiveOptions
 from lossprobe.analysis.objectives.objectives import measure_objectives
-from lossprobe.passes.score import ScoreOptions, score
+from lossprobe.passes.score import score
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import StringSource
 
 TEXT = "The trainer cuts its validation text into windows and drops what is left over at the end. " * 3

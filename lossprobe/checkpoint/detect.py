@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lossprobe.checkpoint.files.plain_files import unreadable
-from lossprobe.checkpoint.interface import Checkpoint, LoadOptions
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.isolation import refuse_deleted_folder
 from lossprobe.units import visible

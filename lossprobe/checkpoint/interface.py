@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from lossprobe.checkpoint.options import LoadOptions as LoadOptions
-
 if TYPE_CHECKING:
     import torch
 

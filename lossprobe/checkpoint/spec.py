@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.checkpoint.files.hashes import file_sha256
-from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions
+from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError
 
 

@@ -41,7 +41,8 @@ def demo(output: Path) -> None:
     from lossprobe.cli.progress import show_progress
     from lossprobe.passes.score import score
     from lossprobe.report.talk import say
-    from lossprobe.text.documents import TextOptions, open_text
+    from lossprobe.text.documents import open_text
+    from lossprobe.text.options import TextOptions
 
     bundle = find_bundle()
     runs = []

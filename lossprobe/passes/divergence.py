@@ -16,8 +16,9 @@ from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
 from lossprobe.errors import NotComparableError, NothingToScoreError
 from lossprobe.passes.known_text import read_again, text_sha256, tokens_of
 from lossprobe.passes.planning import check_ids, check_unknown
-from lossprobe.passes.score import Progress, ScoreOptions, tell_beyond_trained, window_policy
+from lossprobe.passes.score import Progress, tell_beyond_trained, window_policy
 from lossprobe.passes.tally import DocumentCount, merge_unknown
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import WindowPolicy, cut_parts, plan_documents, plan_pieces
 from lossprobe.scoring.pair import compare_part
 from lossprobe.scoring.scorer import PassOptions

@@ -17,13 +17,8 @@ from lossprobe.passes.known_protocol import ProtocolNote, own_notices
 from lossprobe.passes.known_text import KeptTokens, KnownText, tokens_of
 from lossprobe.passes.protocol_tokens import TokenCounts, checkpoint_of_tool
 from lossprobe.passes.protocol_windows import protocol_policy
-from lossprobe.passes.score import (
-    PassResult,
-    Progress,
-    ScoreOptions,
-    score,
-    score_policy,
-)
+from lossprobe.passes.score import PassResult, Progress, score, score_policy
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.plan.rows import WindowPolicy, row_count
 from lossprobe.run.reader import Run

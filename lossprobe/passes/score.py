@@ -16,7 +16,7 @@ from lossprobe.passes.engines import Engine, LocalEngine, Part, PartOptions
 from lossprobe.passes.identity import describe, measured_facts, run_name
 from lossprobe.passes.known_checkpoint import keep_known
 from lossprobe.passes.planning import PlanOptions, check_unknown, write_plan
-from lossprobe.plan.options import ScoreOptions as ScoreOptions
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.plan.windows import Layout, check_window_options
 from lossprobe.run.files import refuse_undecodable

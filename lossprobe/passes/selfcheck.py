@@ -14,7 +14,8 @@ from lossprobe.analysis.selfcheck import EXACT, HALF, ROUNDING, Losses, SelfChec
 from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import PADDED, Checkpoint, InPieces, LeftPadding, Tokenizer, Tokens
 from lossprobe.errors import LossprobeError, ResourceError
-from lossprobe.passes.score import Progress, ScoreOptions, score_into, window_policy
+from lossprobe.passes.score import Progress, score_into, window_policy
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import SCORED, Rows, WindowPolicy, cut_parts, plan_documents
 from lossprobe.run.reader import Run
 from lossprobe.scoring.head import ROW_STEP

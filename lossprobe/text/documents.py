@@ -16,7 +16,7 @@ from lossprobe.errors import TextError, UsageError
 from lossprobe.options.kinds import BadValueError
 from lossprobe.text.counts import slices
 from lossprobe.text.files import STDIN, Budget, TextFile, find_files
-from lossprobe.text.options import TextOptions as TextOptions
+from lossprobe.text.options import TextOptions
 from lossprobe.text.records import parse_record, refuse_surrogates
 from lossprobe.text.splitting import LineEnds, separator_pattern, split_text, with_lf
 from lossprobe.units import format_count, plural, visible

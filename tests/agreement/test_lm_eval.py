@@ -10,9 +10,9 @@ import torch
 from checkpoint import builders
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.passes.protocols import score_protocol
-from lossprobe.passes.score import ScoreOptions
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import StringSource
 
 pytest.importorskip("lm_eval", reason="needs lm-eval 0.4.13, in an environment of its own")

@@ -23,7 +23,7 @@ from bundled import EXAMPLES
 
 from lossprobe.checkpoint.detect import open_checkpoint
 from lossprobe.passes.protocols import score_protocol
-from lossprobe.passes.score import ScoreOptions
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import open_text
 
 

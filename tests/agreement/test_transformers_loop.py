@@ -10,9 +10,9 @@ from checkpoint import builders
 from transformers import AutoModelForCausalLM
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.passes.protocols import score_protocol
-from lossprobe.passes.score import ScoreOptions
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import StringSource
 
 LENGTH = 40

@@ -17,7 +17,8 @@ from lossprobe.analysis.objectives.objectives import measure_objectives, objecti
 from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
 from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.errors import NothingToScoreError, OutputError, UsageError
-from lossprobe.passes.score import ScoreOptions, score
+from lossprobe.passes.score import score
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.run import reader
 from lossprobe.run.reader import open_run
 from lossprobe.text.documents import StringSource

@@ -31,7 +31,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from lossprobe.checkpoint.detect import open_checkpoint
-from lossprobe.passes.score import ScoreOptions, score
+from lossprobe.passes.score import score
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import open_text
 
 Method = Callable[[], int]

@@ -11,9 +11,10 @@ import transformers
 from checkpoint import builders
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import CheckpointFacts, LoadOptions, Tokens
+from lossprobe.checkpoint.interface import CheckpointFacts, Tokens
 from lossprobe.checkpoint.model.batching import LEAST, MOST, known_batching, probe_length
 from lossprobe.checkpoint.model.causal_lm import CausalLM
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError
 from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_documents
 from lossprobe.scoring.reference import reference_losses

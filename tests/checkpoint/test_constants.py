@@ -7,7 +7,7 @@ from checkpoint.builders import COMMON, FAMILIES, SMALL
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.files.constants import Constants, is_causal_mask
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 
 SIDE = 64
 CAUSAL = torch.ones(SIDE, SIDE).tril()[None, None]

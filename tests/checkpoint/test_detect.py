@@ -8,7 +8,7 @@ import torch
 
 from lossprobe.checkpoint.detect import open_checkpoint, resolve_device
 from lossprobe.checkpoint.families.callable import CallableCheckpoint
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError, UsageError
 
 VOCAB, WIDTH, CONTEXT = 6, 8, 4

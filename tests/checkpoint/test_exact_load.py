@@ -8,8 +8,8 @@ from checkpoint import builders
 from checkpoint.builders import SMALL
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import LoadOptions
 from lossprobe.checkpoint.model.exact_load import _Unused
+from lossprobe.checkpoint.options import LoadOptions
 
 MIXTRAL = SMALL | {"num_local_experts": 4}
 EXPERT = "block_sparse_moe.experts.3.w2.weight"

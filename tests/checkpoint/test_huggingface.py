@@ -11,9 +11,10 @@ import transformers
 from checkpoint import builders
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import CheckpointFacts, LoadOptions
+from lossprobe.checkpoint.interface import CheckpointFacts
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.model_config import build_config
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import UsageError
 
 HEADS = {

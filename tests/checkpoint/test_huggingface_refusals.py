@@ -8,8 +8,9 @@ import torch
 from checkpoint import builders
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import CheckpointFacts, LoadOptions
+from lossprobe.checkpoint.interface import CheckpointFacts
 from lossprobe.checkpoint.model.causal_lm import CausalLM
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError
 
 EMBEDDING = "transformer.wte.weight"

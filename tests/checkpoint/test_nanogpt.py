@@ -11,7 +11,7 @@ import torch
 
 from lossprobe.checkpoint.families.nanogpt import is_nanogpt, load_nanogpt
 from lossprobe.checkpoint.files.torch_file import read_torch_file
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError
 
 VOCAB, CONTEXT, WIDTH, LAYERS = 23, 12, 16, 2

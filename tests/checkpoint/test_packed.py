@@ -12,9 +12,9 @@ from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import LoadOptions
 from lossprobe.checkpoint.model import causal_lm, packed
 from lossprobe.checkpoint.model.packed import PackedLinear, pack, speed_up
+from lossprobe.checkpoint.options import LoadOptions
 
 IDS = torch.arange(48).view(2, 24) % builders.VOCABULARY
 

@@ -24,7 +24,7 @@ REPORT = (
     "import sys\n"
     "from pathlib import Path\n"
     "from lossprobe.checkpoint.detect import open_checkpoint\n"
-    "from lossprobe.checkpoint.interface import LoadOptions\n"
+    "from lossprobe.checkpoint.options import LoadOptions\n"
     "from lossprobe.errors import LossprobeError\n"
     "for word in sys.argv[1:]:\n"
     "    path, _, tokenizer = word.partition('=')\n"

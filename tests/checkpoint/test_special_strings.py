@@ -8,7 +8,7 @@ from checkpoint import builders
 from tokenizers import AddedToken
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 from lossprobe.errors import UsageError
 

@@ -11,9 +11,9 @@ from checkpoint.released_configs import RELEASES
 from families import keys, tiny
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import LoadOptions
 from lossprobe.checkpoint.model.model_config import build_config, causal_model
 from lossprobe.checkpoint.model.unstated import YOUNGER, tell_unstated
+from lossprobe.checkpoint.options import LoadOptions
 
 pytestmark = pytest.mark.filterwarnings("default")  # the code of many families has its own
 

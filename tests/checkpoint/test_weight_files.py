@@ -7,7 +7,7 @@ import safetensors.torch
 from checkpoint import builders
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError
 
 EMBEDDING = "transformer.wte.weight"

@@ -13,11 +13,11 @@ from bundled import CHECKPOINT, EXAMPLES
 from PIL import Image
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.cli.main import cli, run
 from lossprobe.cli.wording import with_options
 from lossprobe.passes.protocols import score_protocol
-from lossprobe.passes.score import ScoreOptions
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.run.reader import open_run
 from lossprobe.text.documents import open_text

@@ -30,7 +30,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from lossprobe.checkpoint.detect import open_checkpoint
 from lossprobe.checkpoint.interface import CheckpointFacts
 from lossprobe.errors import LossprobeError
-from lossprobe.passes.score import ScoreOptions, score_into
+from lossprobe.passes.score import score_into
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import StringSource
 
 TEXT = (

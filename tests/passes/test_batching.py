@@ -13,13 +13,14 @@ from fakes import SmallModel, checkpoint
 
 from lossprobe.audit.gate.texts import refuse_other_baseline
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.cli.inspect import inspect
 from lossprobe.errors import NotComparableError, OutputError
 from lossprobe.passes.divergence import measure_divergence
 from lossprobe.passes.protocols import score_protocol
-from lossprobe.passes.score import ScoreOptions, score
+from lossprobe.passes.score import score
 from lossprobe.passes.selfcheck import run_selfcheck
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.run.reader import open_run
 from lossprobe.text.documents import StringSource
 

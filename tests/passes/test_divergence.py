@@ -22,8 +22,9 @@ from lossprobe.errors import (
 )
 from lossprobe.passes import divergence as divergence_pass
 from lossprobe.passes.divergence import measure_divergence
-from lossprobe.passes.score import ScoreOptions, score
+from lossprobe.passes.score import score
 from lossprobe.plan import rows as plan
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import StringSource
 
 NIGHT = "".join(map(chr, np.random.default_rng(1).integers(97, 123, 300)))  # no period, so that no two tokens tie

@@ -17,8 +17,9 @@ from lossprobe.checkpoint.interface import Tokens
 from lossprobe.errors import NotComparableError, TextError, UsageError
 from lossprobe.passes.divergence import measure_divergence
 from lossprobe.passes.protocols import score_all_protocols, score_protocol
-from lossprobe.passes.score import ScoreOptions, score
+from lossprobe.passes.score import score
 from lossprobe.passes.selfcheck import run_selfcheck
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import StringSource
 
 TEXTS = ["a cat ☃ sat", "on a mat", "the ☃☃ end of it"]  # 9 bytes of snow in 41

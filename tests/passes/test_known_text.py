@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakes import ByteTokenizer
 
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.spec import CheckpointSpec
 from lossprobe.errors import TextError
 from lossprobe.passes import known_text

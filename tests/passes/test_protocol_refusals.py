@@ -10,7 +10,7 @@ from fakes import BOS, ByteTokenizer, SmallModel, checkpoint, uniform_logits
 from lossprobe.errors import TextError, UsageError
 from lossprobe.passes.protocol_windows import protocol_policy
 from lossprobe.passes.protocols import prepare_protocol, score_all_protocols, score_protocol
-from lossprobe.passes.score import ScoreOptions
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.plan.windows import Layout

@@ -12,11 +12,12 @@ from checkpoint.test_tokenizer_files import END, PLAIN, folder
 from protocol_references import SAYING, Peer
 
 from lossprobe.checkpoint.detect import open_checkpoint
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.passes.protocol_tokens import checkpoint_of_tool
 from lossprobe.passes.protocols import score_all_protocols, score_protocol
-from lossprobe.passes.score import ScoreOptions, score
+from lossprobe.passes.score import score
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import StringSource
 
 CONTEXT = 24

@@ -15,7 +15,8 @@ from lossprobe.analysis.protocols.protocols import measure_protocol
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.errors import TextError
 from lossprobe.passes.protocols import JoinedSource, score_all_protocols, score_protocol
-from lossprobe.passes.score import ScoreOptions, score
+from lossprobe.passes.score import score
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.run.reader import RUNS_FOLDER, open_run
 from lossprobe.text.documents import Document, StringSource

@@ -14,8 +14,9 @@ from fakes import SUCCESSOR_RIGHT, ByteTokenizer, SmallModel, checkpoint, succes
 
 from lossprobe.errors import NothingToScoreError, OutputError, TextError, UsageError
 from lossprobe.passes import planning
-from lossprobe.passes.score import ScoreOptions, score
+from lossprobe.passes.score import score
 from lossprobe.plan import rows as plan
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.run.reader import latest_run, open_run
 from lossprobe.text.documents import StringSource
 

@@ -10,10 +10,11 @@ from fakes import BOS, VOCAB, ByteTokenizer, SmallModel, checkpoint
 
 from lossprobe.checkpoint.families.callable import CallableCheckpoint
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import LoadOptions
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError, NothingToScoreError
-from lossprobe.passes.score import ScoreOptions, score
+from lossprobe.passes.score import score
 from lossprobe.passes.selfcheck import run_selfcheck
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.scoring import scorer
 from lossprobe.text.documents import StringSource
 

@@ -10,7 +10,8 @@ from fakes import VOCAB as BYTES
 from fakes import SmallModel, checkpoint
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.interface import LeftPadding, LoadOptions, Tokens
+from lossprobe.checkpoint.interface import LeftPadding, Tokens
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.plan.rows import SCORED, Rows, WindowPolicy, cut_parts, plan_documents
 from lossprobe.scoring.reference import other_threads, reference_losses
 from lossprobe.scoring.scorer import PassOptions, score_part

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lossprobe.errors import TextError, UsageError
-from lossprobe.text.documents import Document, Fingerprint, StringSource, TextOptions, fingerprint, open_text
+from lossprobe.text.documents import Document, Fingerprint, StringSource, fingerprint, open_text
+from lossprobe.text.options import TextOptions
 from lossprobe.text.splitting import separator_pattern, split_text, with_lf
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from lossprobe.errors import OutputError, TextError, UsageError
 from lossprobe.text import files
-from lossprobe.text.documents import TextOptions, open_text
+from lossprobe.text.documents import open_text
 from lossprobe.text.files import Budget, TextFile, find_files
+from lossprobe.text.options import TextOptions
 
 
 def texts(paths, **options):

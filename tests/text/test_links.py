@@ -8,7 +8,8 @@ import os
 import pytest
 
 from lossprobe.errors import TextError, UsageError
-from lossprobe.text.documents import TextOptions, open_text
+from lossprobe.text.documents import open_text
+from lossprobe.text.options import TextOptions
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from lossprobe.checkpoint.files.tensor_names import PlainNames, fitted_names, pl
 from lossprobe.checkpoint.files.tensors import check_finite, check_tensors
 from lossprobe.checkpoint.files.torch_file import TorchFile, dtypes, tensors_in
 from lossprobe.checkpoint.files.yaml_file import read_yaml
-from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions, Tokenizer
+from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, Tokenizer
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.tokenizers.characters import (
     CharacterTokenizer,
     check_vocab_size,

@@ -20,7 +20,7 @@ from lossprobe.checkpoint.files.plain_files import absolute, followed_links, sta
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry
 from lossprobe.checkpoint.files.tensors import compute_dtype
 from lossprobe.checkpoint.files.weight_files import find_weights
-from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions, Tokenizer
+from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, Tokenizer
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.context import context_limit
 from lossprobe.checkpoint.model.exact_load import STORED_DTYPES, load_exactly
@@ -32,6 +32,7 @@ from lossprobe.checkpoint.model.model_config import (
     without_other_parts,
 )
 from lossprobe.checkpoint.model.unstated import tell_unstated
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.tokenizers.backend import open_tokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import stated_ids
 from lossprobe.units import visible

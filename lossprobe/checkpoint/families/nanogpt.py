@@ -19,8 +19,9 @@ from lossprobe.checkpoint.files.refusals import listed, refusal
 from lossprobe.checkpoint.files.tensor_names import PlainNames, fitted_names, plain_names
 from lossprobe.checkpoint.files.tensors import check_finite, check_tensors
 from lossprobe.checkpoint.files.torch_file import TorchFile, dtypes, tensors_in
-from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, LoadOptions, Tokenizer
+from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, Tokenizer
 from lossprobe.checkpoint.model.causal_lm import CausalLM
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.tokenizers.characters import check_vocab_size, read_meta_pkl
 from lossprobe.units import visible
 
