@@ -78,7 +78,7 @@ class Tokenizer(Protocol):
 
 
 @runtime_checkable
-class ReadByOthers(Protocol):
+class MultiReaderTokenizer(Protocol):
     """A tokenizer whose files other programs read by rules of their own.
 
     Attributes:
@@ -87,7 +87,7 @@ class ReadByOthers(Protocol):
 
     canonical: bytes
 
-    def seen_by(self, reader: str) -> Tokenizer:
+    def read_by(self, reader: str) -> Tokenizer:
         """Return the tokenizer that another program makes of the files; `Protocol.reader` names it.
 
         Raises:
@@ -120,16 +120,16 @@ class Checkpoint(Protocol):
 
 
 @runtime_checkable
-class InPieces(Protocol):
+class PiecewiseTokenizer(Protocol):
     """A tokenizer that takes a long document in pieces.
 
     Attributes:
-        cut_above: bytes of the longest document that it takes whole.
-        far: what in it can look farther than a piece, so that pieces may have other tokens; empty for most.
+        longest_whole_bytes: bytes of the longest document that it takes whole.
+        unbounded_rules: what in it can look farther than a piece, so that pieces may have other tokens; empty for most.
     """
 
-    cut_above: int
-    far: tuple[str, ...]
+    longest_whole_bytes: int
+    unbounded_rules: tuple[str, ...]
 
     def encode(self, text: str) -> Tokens:
         """Return the tokens of one document, as `Tokenizer.encode` does."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lossprobe.checkpoint.deferred import opened
-from lossprobe.checkpoint.interface import Checkpoint, ReadByOthers, Tokenizer, Tokens
+from lossprobe.checkpoint.interface import Checkpoint, MultiReaderTokenizer, Tokenizer, Tokens
 from lossprobe.checkpoint.retokenized import RetokenizedCheckpoint
 from lossprobe.passes.known_text import tokens_of
 from lossprobe.plan.protocols import PROTOCOLS
@@ -20,9 +20,9 @@ def checkpoint_of_tool(protocol: str, checkpoint: Checkpoint) -> Checkpoint:
     checkpoint = opened(checkpoint)
     own = checkpoint.tokenizer
     reader = PROTOCOLS[protocol].reader
-    if not reader or not isinstance(own, ReadByOthers):
+    if not reader or not isinstance(own, MultiReaderTokenizer):
         return checkpoint
-    return RetokenizedCheckpoint(checkpoint, own.seen_by(reader))
+    return RetokenizedCheckpoint(checkpoint, own.read_by(reader))
 
 
 class TokenCounts:

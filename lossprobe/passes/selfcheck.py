@@ -12,7 +12,7 @@ import numpy as np
 from lossprobe.analysis.options import SelfCheckOptions
 from lossprobe.analysis.selfcheck import EXACT, HALF, ROUNDING, Losses, SelfCheck, Variant, judge_variants
 from lossprobe.checkpoint.deferred import opened
-from lossprobe.checkpoint.interface import PADDED, Checkpoint, InPieces, LeftPadding, Tokenizer, Tokens
+from lossprobe.checkpoint.interface import PADDED, Checkpoint, LeftPadding, PiecewiseTokenizer, Tokenizer, Tokens
 from lossprobe.errors import LossprobeError, ResourceError
 from lossprobe.passes.score import Progress, score_into, window_policy
 from lossprobe.plan.options import ScoreOptions
@@ -214,17 +214,17 @@ def _no_left_padding(checkpoint: Checkpoint) -> str:
 
 def _pieces_against_whole(tokenizer: Tokenizer, source: Source) -> Iterator[VariantCheck]:
     """Yield whether a document that comes in pieces has the tokens of the whole; nothing where none is that long."""
-    if not isinstance(tokenizer, InPieces):
+    if not isinstance(tokenizer, PiecewiseTokenizer):
         return
     for number, document in enumerate(islice(source.documents(), LOOKED_THROUGH)):
         data = document.text.encode()
-        if len(data) > tokenizer.cut_above:
-            text = data[: max(WHOLE_BYTES, 2 * tokenizer.cut_above)].decode(errors="ignore")
+        if len(data) > tokenizer.longest_whole_bytes:
+            text = data[: max(WHOLE_BYTES, 2 * tokenizer.longest_whole_bytes)].decode(errors="ignore")
             yield functools.partial(_in_pieces, tokenizer, text, number)
             return
 
 
-def _in_pieces(tokenizer: InPieces, text: str, number: int) -> Variant:
+def _in_pieces(tokenizer: PiecewiseTokenizer, text: str, number: int) -> Variant:
     one, other = tokenizer.encode(text), tokenizer.encode_whole(text)
     same = np.array_equal(one.ids, other.ids) and np.array_equal(one.byte_stop, other.byte_stop)
     setting = f"whole in place of pieces: {plural(len(text.encode()), 'byte')} of document {number}"

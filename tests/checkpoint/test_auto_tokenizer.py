@@ -9,7 +9,7 @@ import transformers
 from checkpoint import builders
 from checkpoint.test_tokenizer_files import END, folder
 
-from lossprobe.checkpoint.interface import ReadByOthers
+from lossprobe.checkpoint.interface import MultiReaderTokenizer
 from lossprobe.checkpoint.tokenizers.auto_tokenizer import quick_look
 from lossprobe.checkpoint.tokenizers.backend import open_tokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_files import TokenizerFiles
@@ -46,7 +46,7 @@ CLASSES = [
 def opened(path):
     tokenizer = open_tokenizer(path)
     asked = tokenizer._child is not None
-    tokenizer.settle()
+    tokenizer.compare_with_auto_tokenizer()
     return tokenizer, asked
 
 
@@ -71,8 +71,8 @@ def test_a_class_gives_our_tokens_or_a_notice_says_so(declared, build, family, t
             f"{path}/tokenizer.json: AutoTokenizer of transformers {transformers.__version__} takes {taken} and makes "
         )
         assert notice.startswith(start)
-    assert isinstance(tokenizer, ReadByOthers)
-    twin = tokenizer.seen_by("transformers")
+    assert isinstance(tokenizer, MultiReaderTokenizer)
+    twin = tokenizer.read_by("transformers")
     assert [twin.encode(text).ids.tolist() for text in TEXTS] == expected
     assert (twin.bos_id, twin.eos_id) == ends
     first = [] if twin.first_id is None else [twin.first_id]
@@ -116,7 +116,7 @@ def test_what_autotokenizer_refuses_is_told_and_refused_as_a_tool_sees_it(config
     assert notice.startswith(f"{path}/tokenizer.json: transformers' AutoTokenizer cannot load it: {reason}")
     assert tokenizer.encode("the").ids.tolist() == BYTES().encode("the").ids
     with pytest.raises(CheckpointError) as caught:
-        tokenizer.seen_by("transformers")
+        tokenizer.read_by("transformers")
     assert (caught.value.id, caught.value.exit_code) == ("tokenizer.auto_tokenizer", 3)
     assert caught.value.message == notice
     assert not (tmp_path / "ran").exists()
@@ -141,7 +141,7 @@ def test_a_tokenizer_that_splits_special_tokens_is_told_and_refused_as_a_tool_se
     tokenizer, _ = opened(path)
     assert "takes TokenizersBackend and makes " in tokenizer.notices[0]
     with pytest.raises(CheckpointError, match="split_special_tokens is set"):
-        tokenizer.seen_by("transformers")
+        tokenizer.read_by("transformers")
 
 
 def test_a_bos_that_only_the_template_knows(tmp_path):
@@ -149,7 +149,7 @@ def test_a_bos_that_only_the_template_knows(tmp_path):
     tokenizer, _ = opened(path)
     assert tokenizer.notices == (f"{path}/tokenizer.json: puts id 1 before a text, which is taken for its BOS",)
     assert (tokenizer.bos_id, tokenizer.adds_bos) == (1, True)
-    twin = tokenizer.seen_by("transformers")
+    twin = tokenizer.read_by("transformers")
     assert (
         (twin.bos_id, twin.first_id) == (transformers.AutoTokenizer.from_pretrained(path).bos_token_id, 1) == (None, 1)
     )
@@ -163,7 +163,7 @@ def test_tokenizer_json_alone(tmp_path):
         "eos_token": END,
     }
     tokenizer, _ = opened(folder(tmp_path / "m", config=config))
-    plain = tokenizer.seen_by("tokenizers")
+    plain = tokenizer.read_by("tokenizers")
     assert (tokenizer.bos_id, plain.bos_id, plain.eos_id) == (264, None, 0)
     assert (
         plain.encode("a<|x|>").ids.tolist() == BYTES().encode("a<|x|>").ids != tokenizer.encode("a<|x|>").ids.tolist()

@@ -12,7 +12,7 @@ from checkpoint import builders
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import CheckpointFacts, Tokens
-from lossprobe.checkpoint.model.batching import LEAST, MOST, known_batching, probe_length
+from lossprobe.checkpoint.model.batching import LEAST, MOST, configured_batching, probe_length
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError
@@ -381,14 +381,14 @@ def test_rounding_is_no_dependence(family, dtype):
 def test_positions_that_do_not_depend_on_the_length_cost_nothing(rope_type):
     rope = {"rope_type": rope_type, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     rope = {"rope_type": "default"} if rope_type == "default" else rope
-    assert known_batching(built("llama", LONG | {"rope_scaling": rope})).batching == "padded"
+    assert configured_batching(built("llama", LONG | {"rope_scaling": rope})).batching == "padded"
 
 
 def test_a_key_that_the_family_does_not_have_says_nothing():
     model = builders.model("llama")
     model.config.index_topk = 4
-    assert known_batching(model).batching == "padded"
-    assert "index_topk 4" in known_batching(built("deepseek_v32", SPARSE)).reason
+    assert configured_batching(model).batching == "padded"
+    assert "index_topk 4" in configured_batching(built("deepseek_v32", SPARSE)).reason
 
 
 def test_the_probe_is_short_where_weights_are_many():

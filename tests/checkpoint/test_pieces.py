@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 
 from lossprobe.checkpoint.tokenizers import sandbox_worker
 from lossprobe.checkpoint.tokenizers.pieces import NotLocal, Sizes, Splitter
-from lossprobe.checkpoint.tokenizers.sandbox_worker import Opened
+from lossprobe.checkpoint.tokenizers.sandbox_worker import WorkerTokenizer
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 TINY = Sizes(piece=80, overlap=40, words=2, batch=3)
@@ -99,7 +99,7 @@ KINDS = sorted(TOKENIZERS)
 
 @cache
 def opened(kind, sizes):
-    return Opened(TOKENIZERS[kind]().to_str(), "", sizes)
+    return WorkerTokenizer(TOKENIZERS[kind]().to_str(), "", sizes)
 
 
 WORDS = (
@@ -158,13 +158,13 @@ def test_a_plain_text_does_come_in_pieces(kind):
 
 def test_where_pieces_never_agree_more_and_more_is_taken_together(monkeypatch):
     asked = []
-    pieces_of = Opened._pieces
+    pieces_of = WorkerTokenizer._pieces
 
     def noted(self, data, ranges):
         asked.extend(ranges)
         return pieces_of(self, data, ranges)
 
-    monkeypatch.setattr(sandbox_worker.Opened, "_pieces", noted)
+    monkeypatch.setattr(sandbox_worker.WorkerTokenizer, "_pieces", noted)
     data = b"a" * 10_000
     assert joins("byte_level_bpe", data, TINY) == 1
     assert (0, len(data)) in asked
@@ -177,8 +177,8 @@ def test_the_bundled_tokenizer_on_the_bundled_text(tokenizer, words):
     content = (EXAMPLES / tokenizer / "tokenizer.json").read_text(encoding="utf-8")
     lines = (EXAMPLES / "jargon-valid.jsonl").read_text(encoding="utf-8").splitlines()
     data = "\n\n".join(json.loads(line)["text"] for line in lines).encode()
-    whole = Opened(content, "", Sizes()).encode(data)
-    cut = Opened(content, "", Sizes(piece=2000, overlap=800, words=words))
+    whole = WorkerTokenizer(content, "", Sizes()).encode(data)
+    cut = WorkerTokenizer(content, "", Sizes(piece=2000, overlap=800, words=words))
     assert cut.encode(data) == whole
     runs = list(Splitter(lambda ranges: cut._pieces(data, ranges), data, cut._sizes).runs())
     assert len(runs) == len(cut._sizes.starts(len(data)))  # joined at every edge, at the first try
@@ -188,11 +188,11 @@ def test_a_tokenizer_whose_first_tokens_hang_on_the_last_ones_gets_the_whole():
     far = {"type": "Replace", "pattern": {"Regex": r"cat(?=[\s\S]*END)"}, "content": "dog"}
     content = json.dumps(builders.definition(normalizer=far))
     data = b"the cat sat on " * 20 + b"a" * 300 + b" END"
-    tokenizer = Opened(content, "", TINY)
+    tokenizer = WorkerTokenizer(content, "", TINY)
     splitter = Splitter(lambda ranges: tokenizer._pieces(data, ranges), data, tokenizer._sizes)
     with pytest.raises(NotLocal):
         list(splitter.runs())
-    assert tokenizer.encode(data) == Opened(content, "", Sizes()).encode(data)
+    assert tokenizer.encode(data) == WorkerTokenizer(content, "", Sizes()).encode(data)
 
 
 @pytest.mark.parametrize(

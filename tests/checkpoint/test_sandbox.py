@@ -251,7 +251,7 @@ def test_the_worker_says_when_memory_is_full(monkeypatch):
     def full(*_):
         raise MemoryError
 
-    monkeypatch.setattr(sandbox_worker, "Opened", full)
+    monkeypatch.setattr(sandbox_worker, "WorkerTokenizer", full)
     assert served(monkeypatch, [b"", b""]) == [[OUT_OF_MEMORY]]
 
 
@@ -266,7 +266,7 @@ def test_a_long_document_comes_through_the_child_as_it_does_in_one_piece():
     content = definition("sentencepiece_bpe")
     text = "the cat sat on the mat, Éva. " * 20_000
     with_pieces = BackendTokenizer(content, {}, "x").encode(text)
-    whole = sandbox_worker.Opened(json.dumps(content), "", Sizes(piece=1 << 30)).encode(text.encode())
+    whole = sandbox_worker.WorkerTokenizer(json.dumps(content), "", Sizes(piece=1 << 30)).encode(text.encode())
     assert with_pieces.ids.tobytes() == bytes(whole[0])
     assert np.diff(with_pieces.byte_stop, prepend=0).tolist() == memoryview(whole[1]).cast("I").tolist()
     assert (with_pieces.normalized_bytes, with_pieces.tiles) == COUNTS.unpack(whole[2])

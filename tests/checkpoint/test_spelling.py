@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 from lossprobe.checkpoint.tokenizers.frames import COUNTS, MORE_COUNTS
 from lossprobe.checkpoint.tokenizers.pieces import Sizes
-from lossprobe.checkpoint.tokenizers.sandbox_worker import Opened
+from lossprobe.checkpoint.tokenizers.sandbox_worker import WorkerTokenizer
 from lossprobe.checkpoint.tokenizers.spelling import SpelledSpans, Spelling, differing
 
 AWKWARD = [
@@ -228,7 +228,7 @@ def test_an_unknown_token_that_comes_after_the_bytes_behind_it_is_found_out():
 def test_a_long_document_in_pieces_keeps_what_the_whole_keeps(kind):
     data = "The cat, abc é the\n\n cat ☃ ab, ".encode() * 60
     content = json.dumps(KINDS[kind])
-    whole, cut = (Opened(content, "", sizes) for sizes in (Sizes(), Sizes(piece=80, overlap=40, words=2)))
+    whole, cut = (WorkerTokenizer(content, "", sizes) for sizes in (Sizes(), Sizes(piece=80, overlap=40, words=2)))
     assert cut.encode(data) == whole.encode(data)
     assert cut.remarks() == whole.remarks()
     normalized_bytes, _ = COUNTS.unpack(whole.encode(data)[2])

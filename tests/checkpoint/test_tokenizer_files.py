@@ -131,7 +131,7 @@ def test_tokens_and_ends_are_those_of_transformers(case, tmp_path):
         assert len(tokenizer.notices) == 1
         assert tokenizer.notices[0].startswith(f"{path}/tokenizer.json: {notice}")
     assert set(tokenizer.files) == set(path.iterdir())
-    assert tokenizer.seen_by("transformers").sha256 == tokenizer.sha256
+    assert tokenizer.read_by("transformers").sha256 == tokenizer.sha256
 
 
 CONTENTS = st.sampled_from([END, "<|x|>", "<|y|>", "the", "é", "Q"])

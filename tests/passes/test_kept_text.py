@@ -29,17 +29,17 @@ LOOSE = ScoreOptions(max_unknown=1.0)
 class Strange(ByteTokenizer):
     """Bytes; what is said of them is chosen: snow that has no token, counts, pieces."""
 
-    cut_above = 20
+    longest_whole_bytes = 20
 
     def __init__(self, *, melts=False, differs=False, mode="control", **said) -> None:
         super().__init__()
         self._melts, self._differs, self._said = melts, differs, said
         self.special_strings = mode
-        self.far = ("Replace",)
+        self.unbounded_rules = ("Replace",)
         self.sha256 = json.dumps([melts, said, mode])
 
     def encode(self, text: str) -> Tokens:
-        return self._tokens(text, differs=self._differs and len(text) > self.cut_above)
+        return self._tokens(text, differs=self._differs and len(text) > self.longest_whole_bytes)
 
     def encode_whole(self, text: str) -> Tokens:
         return self._tokens(text, differs=False)

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 from fakes import SmallModel, checkpoint
-from lossprobe.analysis.rows.comparable import differing
 from stored_runs import TEXTS, reseal, tree
 
 from lossprobe.analysis.perplexity import measure_perplexity

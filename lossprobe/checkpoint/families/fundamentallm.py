@@ -15,7 +15,7 @@ from torch import nn
 
 from lossprobe.checkpoint.files.constants import Constants
 from lossprobe.checkpoint.files.hashes import combined_sha256
-from lossprobe.checkpoint.files.ignored import Ignored
+from lossprobe.checkpoint.files.key_filter import KeyFilter
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links, stands
 from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.checkpoint.files.tensor_names import PlainNames, fitted_names, plain_names
@@ -57,7 +57,7 @@ def load_fundamentallm(file: TorchFile, options: LoadOptions) -> Checkpoint:
             the stored tensors; a tensor missing, unexpected, of another shape, or not finite.
     """
     source = _find_config(file)
-    ignored = Ignored(options.ignore_config, source.name)
+    ignored = KeyFilter(options.ignore_config, source.name)
     config = _parse_config(file.path, replace(source, stated=ignored.removed_from(source.stated)))
     names, tensors = _stored_tensors(file)
     check_tensors(file.path, tensors, _expected_shapes(config))

@@ -14,8 +14,8 @@ from typing import Any
 
 from lossprobe.checkpoint.files.constants import CONSTANT_NAME
 from lossprobe.checkpoint.files.hashes import combined_sha256, file_sha256
-from lossprobe.checkpoint.files.ignored import Ignored
 from lossprobe.checkpoint.files.json_file import read_json
+from lossprobe.checkpoint.files.key_filter import KeyFilter
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links, stands
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry
 from lossprobe.checkpoint.files.tensors import compute_dtype
@@ -52,7 +52,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
         ResourceError: the device's memory is full.
     """
     shown = visible(str(path), 200)
-    ignored = Ignored(options.ignore_config, "config.json")
+    ignored = KeyFilter(options.ignore_config, "config.json")
     settings = ignored.removed_from(read_json(path / "config.json"))
     whole = build_config(settings, f"{shown}/config.json")
     weights = find_weights(path)
@@ -69,7 +69,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
     with building(shown):
         limit = context_limit(model, f"{shown}/config.json")
         unstated = tell_unstated(model, settings, f"{shown}/config.json")
-    tokenizer.settle()
+    tokenizer.compare_with_auto_tokenizer()
     read = (path / "config.json", *weights.files, *weights.index)
     words = getattr(tokenizer, "files", ())
     links = followed_links(dict.fromkeys((*read, *(words if options.tokenizer is None else ()))))

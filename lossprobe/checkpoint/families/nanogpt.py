@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from lossprobe.checkpoint.files.constants import Constants
 from lossprobe.checkpoint.files.hashes import combined_sha256
-from lossprobe.checkpoint.files.ignored import Ignored
+from lossprobe.checkpoint.files.key_filter import KeyFilter
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links, stands
 from lossprobe.checkpoint.files.refusals import listed, refusal
 from lossprobe.checkpoint.files.tensor_names import PlainNames, fitted_names, plain_names
@@ -60,7 +60,7 @@ def load_nanogpt(file: TorchFile, options: LoadOptions) -> Checkpoint:
             or not finite; no tokenizer, or one with another vocabulary.
     """
     names, tensors = _stored_tensors(file)
-    ignored = Ignored(options.ignore_config, "model_args")
+    ignored = KeyFilter(options.ignore_config, "model_args")
     args, told = _parse_args(file, tensors, ignored)
     tensors, untold = _with_both_ends(tensors)
     check_tensors(file.path, tensors, _expected_shapes(args))
@@ -120,7 +120,7 @@ def _with_both_ends(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torc
 
 
 def _parse_args(
-    file: TorchFile, tensors: Mapping[str, torch.Tensor], ignored: Ignored
+    file: TorchFile, tensors: Mapping[str, torch.Tensor], ignored: KeyFilter
 ) -> tuple[_Args, tuple[str, ...]]:
     """Return the sizes: vocabulary and context from the tensors, the rest from model_args, neither contradicting.
 
@@ -231,7 +231,7 @@ def _open_tokenizer(path: Path, options: LoadOptions, vocab_size: int) -> Tokeni
         from lossprobe.checkpoint.tokenizers.backend import open_tokenizer
 
         tokenizer = open_tokenizer(file, options.special_strings)
-        tokenizer.settle()
+        tokenizer.compare_with_auto_tokenizer()
         return tokenizer
     characters = read_meta_pkl(file)
     check_vocab_size(path, characters, vocab_size)

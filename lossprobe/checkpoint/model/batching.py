@@ -34,23 +34,25 @@ Same = Callable[[torch.Tensor, torch.Tensor], bool]
 
 
 @dataclass(frozen=True)
-class Known:
+class BatchingRule:
     """What a configuration says: the batching that a model needs at least, and why."""
 
     batching: str = PADDED
     reason: str = ""
 
 
-def known_batching(model: Any) -> Known:
+def configured_batching(model: Any) -> BatchingRule:
     """Return which batching a model needs by its configuration and by the rules that its modules were built with."""
     config = _text_config(model)
     for key in sorted(filter(INDEX_KEY.fullmatch, dir(type(config)))):
         if getattr(config, key, None):
-            return Known(ONE_WINDOW, f"its attention chooses keys by an index ({key} {getattr(config, key)})")
+            return BatchingRule(ONE_WINDOW, f"its attention chooses keys by an index ({key} {getattr(config, key)})")
     for rope_type in _rope_types(model, config):
         if rope_type not in FIXED_ROPE:
-            return Known(EQUAL_LENGTHS, f"its positions depend on the length of the input (rope_type {rope_type})")
-    return Known()
+            return BatchingRule(
+                EQUAL_LENGTHS, f"its positions depend on the length of the input (rope_type {rope_type})"
+            )
+    return BatchingRule()
 
 
 def has_changing_positions(module: torch.nn.Module) -> bool:

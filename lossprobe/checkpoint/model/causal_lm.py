@@ -20,9 +20,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from lossprobe.checkpoint.interface import EQUAL_LENGTHS, PADDED, CheckpointFacts, Tokenizer
 from lossprobe.checkpoint.model.batching import (
+    configured_batching,
     find_batching,
     has_changing_positions,
-    known_batching,
     probe_length,
     refuse_if_not_repeatable,
     refuse_not_causal,
@@ -194,7 +194,7 @@ class CausalLM:
     @torch.inference_mode()
     def _find_batching(self) -> None:
         """Note which windows may share a pass, and watch from then on only what a pass was seen to change."""
-        known = known_batching(self._model)
+        known = configured_batching(self._model)
         found = find_batching(self.hidden, self._same, self._long_row, known.batching, self.facts.name)
         if found != PADDED:
             why = known.reason if found == known.batching else "a probe gave other values beside other windows"

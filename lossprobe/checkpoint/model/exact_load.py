@@ -30,7 +30,7 @@ PASSED_OVER: Final = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model in eval mode, on the CPU, and what a user should know of how its tensors were stored."""
 
     model: Any
@@ -39,7 +39,7 @@ class Loaded:
 
 def load_exactly(
     path: Path, model_class: Any, config: Any, entries: Mapping[Path, Mapping[str, TensorEntry]], dtype: torch.dtype
-) -> Loaded:
+) -> LoadedModel:
     """Return the model with exactly the stored tensors.
 
     Args:
@@ -68,7 +68,7 @@ def load_exactly(
                 break
     names = fitted_names(names, model.state_dict())  # transformers takes off the name of the body by itself
     tensors = {names.plain[name]: tensor for name, tensor in stored.items()}
-    unused = _Unused(model, tensors, set(report["unexpected_keys"]))
+    unused = _UnusedTensors(model, tensors, set(report["unexpected_keys"]))
     integers = [name for name, kind in kinds.items() if kind not in STORED_DTYPES]
     packed = [name for name in integers if unused.is_packed(names.plain[name], kinds[name], stored[name])]
     if packed:
@@ -79,10 +79,10 @@ def load_exactly(
     check_finite(path, {name: each for name, each in finite.items() if not unused.is_bound(names.plain[name], each)})
     if any(torch.promote_types(tensor.dtype, dtype) != dtype for tensor in used.values()):
         check_finite(path, dict(model.named_parameters()))  # the narrower dtype may have no such large numbers
-    return Loaded(model.eval(), (*names.notices(), *unused.notices()))
+    return LoadedModel(model.eval(), (*names.notices(), *unused.notices()))
 
 
-class _Unused:
+class _UnusedTensors:
     """The stored tensors that no part of a model took over.
 
     Args:
@@ -159,7 +159,7 @@ def _misfits(report: Mapping[str, Any]) -> bool:
     return any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
-def _refuse_misfit(path: Path, model: Any, report: Mapping[str, Any], unused: _Unused, start: str) -> None:
+def _refuse_misfit(path: Path, model: Any, report: Mapping[str, Any], unused: _UnusedTensors, start: str) -> None:
     """Refuse tensors that are missing, unexpected, or of another shape; all named."""
     shown = visible(str(path), 200)
     mismatched = sorted(report["mismatched_keys"])

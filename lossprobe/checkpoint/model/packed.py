@@ -69,7 +69,7 @@ class PackedLinear(torch.nn.Module):
 
 
 @dataclass(frozen=True)
-class Replaced:
+class Replacement:
     """A layer that a faster one stands for, so that it can be put back."""
 
     parent: Any
@@ -81,7 +81,7 @@ class Replaced:
         self.parent._modules[self.name] = self.layer
 
 
-def speed_up(model: Any) -> list[Replaced]:
+def speed_up(model: Any) -> list[Replacement]:
     """Put faster layers in the place of a model's own, but for its head, and return those that they stand for.
 
     Nothing is replaced in a model that is not in float32 on the CPU, or whose weights are larger than `MOST_BYTES`:
@@ -119,7 +119,7 @@ def replace_layer(model: Any, layer: Any, other: Any) -> None:
                 parent._modules[name] = other
 
 
-def _speed_up_children(parent: Any, head: Any) -> Iterator[Replaced]:
+def _speed_up_children(parent: Any, head: Any) -> Iterator[Replacement]:
     """Replace the linear layers of one module, each with its activation where that follows at once."""
     follows = dict(ACTIVATED)
     for name, layer in list(parent._modules.items()):
@@ -131,7 +131,7 @@ def _speed_up_children(parent: Any, head: Any) -> Iterator[Replaced]:
         packed = fused or pack(layer)
         if packed is not None:
             parent._modules[name] = packed
-            yield Replaced(parent, name, layer)
+            yield Replacement(parent, name, layer)
         if fused is not None:
             parent._modules[after] = torch.nn.Identity()
-            yield Replaced(parent, after, activation)
+            yield Replacement(parent, after, activation)

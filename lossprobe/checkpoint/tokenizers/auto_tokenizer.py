@@ -36,7 +36,7 @@ ONLY_TEXT = [{"Sequence": {"id": "A", "type_id": 0}}]  # a template that adds no
 
 
 @dataclass(frozen=True)
-class Loaded:
+class AutoTokenizerResult:
     """What AutoTokenizer loads.
 
     Attributes:
@@ -81,7 +81,7 @@ class AutoTokenizerChild:
         self._sandbox = Sandbox([content, ours], files.shown, limits, "auto_tokenizer_worker")
         self._sandbox.begin()
 
-    def result(self) -> Loaded:
+    def result(self) -> AutoTokenizerResult:
         """Return what AutoTokenizer loads; the child ends with that.
 
         Raises:
@@ -97,7 +97,7 @@ class AutoTokenizerChild:
         finally:
             self._sandbox.close()
         found = json.loads(facts)
-        return Loaded(
+        return AutoTokenizerResult(
             found["class"],
             bytes(definition),
             found["bos"],

@@ -41,7 +41,7 @@ class BackendTokenizer:
         added_ids: content → id of the added tokens.
         files: every file that it was read from.
         special_strings: as given.
-        far, cut_above: as `interface.InPieces` has them; see `reach`.
+        unbounded_rules, longest_whole_bytes: as `interface.PiecewiseTokenizer` has them; see `reach`.
 
     Raises:
         CheckpointError: the library cannot build it, or not within its limits.
@@ -80,8 +80,8 @@ class BackendTokenizer:
         self.special_ids: frozenset[int] = frozenset(facts["special_ids"])
         self._special = np.zeros(max(self._bytes, default=0) + 1, np.bool_)
         self._special[sorted(self.special_ids)] = True
-        far, self.cut_above = json.loads(cutting)
-        self.far: tuple[str, ...] = tuple(far)
+        rules, self.longest_whole_bytes = json.loads(cutting)
+        self.unbounded_rules: tuple[str, ...] = tuple(rules)
         self.added_ids: dict[str, int] = facts["added_ids"]
         tokens.note_ids(self.added_ids)
         notices = [*(f"ignored embedded {key}" for key in ignored), *tokens.notices]

@@ -36,9 +36,9 @@ from lossprobe.checkpoint.tokenizers.frames import (
     send_frame,
 )
 from lossprobe.checkpoint.tokenizers.pieces import NotLocal, Piece, Sizes, Splitter, TokenRun
-from lossprobe.checkpoint.tokenizers.reach import far_components
 from lossprobe.checkpoint.tokenizers.spans import ExactSpans, added_tokens, other_bytes, vocabulary_bytes
 from lossprobe.checkpoint.tokenizers.spelling import SpelledSpans, Spelling, spans_of_the_rest
+from lossprobe.checkpoint.tokenizers.unbounded_rules import unbounded_rules
 
 try:
     import resource
@@ -51,7 +51,7 @@ NOWHERE = "\ufffe\uffff"  # two characters that are none, so that no text holds 
 MAX_REACH = 1 << 20  # bytes; more is no tokenizer that anyone trained
 
 
-class Opened:
+class WorkerTokenizer:
     """A tokenizer, built.
 
     Args:
@@ -77,7 +77,7 @@ class Opened:
         reach = [len(entry["content"].encode()) for entry in added.values()]
         reach.append(MAX_CHARACTER * (content["model"].get("max_input_chars_per_word") or 0))  # WordPiece
         self._sizes = sizes.reaching(min(max(reach), MAX_REACH))
-        self._far = far_components(content)
+        self._unbounded_rules = unbounded_rules(content)
         others = other_bytes(content, vocabulary)
         unknown_id = vocabulary.get(_unknown_token(content), -1)
         self._spelling = self._spelled(content, Spelling(self._bytes, others, added.keys(), unknown_id))
@@ -105,7 +105,7 @@ class Opened:
         """
         ids = np.array(list(self._bytes), dtype=np.int64)
         lengths = np.array([len(piece) for piece in self._bytes.values()], dtype=np.int64)
-        cutting = (self._far, self._sizes.piece + self._sizes.overlap)
+        cutting = (self._unbounded_rules, self._sizes.piece + self._sizes.overlap)
         facts, cut = (json.dumps(value).encode() for value in (self._facts, cutting))
         return [facts, ids.tobytes(), lengths.tobytes(), b"".join(self._bytes.values()), cut]
 
@@ -114,7 +114,7 @@ class Opened:
         if len(self._sizes.starts(len(data))) > 1:
             with contextlib.suppress(NotLocal):
                 answer = self._collect(data, Splitter(partial(self._pieces, data), data, self._sizes).runs)
-                self._in_pieces = bool(self._far)
+                self._in_pieces = bool(self._unbounded_rules)
                 return answer
         return self.encode_whole(data)
 
@@ -207,7 +207,7 @@ def _without_specials(content: dict[str, Any]) -> str:
 
 def serve(requests: Any, answers: Any, sizes: Sizes) -> None:
     """Answer requests until the stream of requests ends."""
-    opened: Opened | None = None
+    opened: WorkerTokenizer | None = None
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             allowance, *parts = receive_frame(requests)
@@ -215,7 +215,7 @@ def serve(requests: Any, answers: Any, sizes: Sizes) -> None:
             answer: list[bytes | bytearray]
             try:
                 if opened is None:
-                    opened = Opened(parts[0].decode(), parts[1].decode(), sizes, parts[2:] == [PLAIN])
+                    opened = WorkerTokenizer(parts[0].decode(), parts[1].decode(), sizes, parts[2:] == [PLAIN])
                     answer = [OK, *opened.describe()]
                 else:
                     encode = opened.encode_whole if parts[1:] == [WHOLE] else opened.encode

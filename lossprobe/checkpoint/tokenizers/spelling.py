@@ -43,7 +43,7 @@ class Spelling:
 
 
 @dataclass(frozen=True)
-class Kept:
+class RewriteCounts:
     """How much of a document its tokens keep.
 
     Attributes:
@@ -67,7 +67,7 @@ class SpelledSpans:
     >>> spans = SpelledSpans("The Cat".encode(), Spelling({0: b"the", 1: b"cat"}))
     >>> spans.add([0, 1], np.array([0, 4]), np.array([3, 7]))
     >>> spans.finish(), np.frombuffer(spans.widths, np.uint32).tolist()
-    (Kept(normalized=3, vanished=0, tiles=True), [3, 4])
+    (RewriteCounts(normalized=3, vanished=0, tiles=True), [3, 4])
     """
 
     def __init__(self, data: bytes | bytearray, spelling: Spelling) -> None:
@@ -95,7 +95,7 @@ class SpelledSpans:
         if len(first) > 1:
             self._settle(int(first[-1]), first[:-1])
 
-    def finish(self) -> Kept:
+    def finish(self) -> RewriteCounts:
         """Return what the tokens keep of the document."""
         if self._ids:
             reached = np.maximum.accumulate(np.append(self._reached, self._stops))[:-1]
@@ -103,7 +103,7 @@ class SpelledSpans:
         if self._reached < len(self._data):
             self._differ(self._reached, len(self._data), len(self._data) - self._reached)
         _, in_order = self._aligned.finish(len(self._data))
-        return Kept(self._normalized, self._vanished, in_order and self._tiles and not self._vanished)
+        return RewriteCounts(self._normalized, self._vanished, in_order and self._tiles and not self._vanished)
 
     def _settle(self, count: int, first: Integers) -> None:
         """Look at the first `count` tokens, in groups that start at `first`."""

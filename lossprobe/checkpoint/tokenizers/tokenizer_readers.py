@@ -10,7 +10,7 @@ from typing import Any
 import transformers
 
 from lossprobe.checkpoint.interface import Tokenizer
-from lossprobe.checkpoint.tokenizers.auto_tokenizer import AutoTokenizerChild, Loaded, quick_look
+from lossprobe.checkpoint.tokenizers.auto_tokenizer import AutoTokenizerChild, AutoTokenizerResult, quick_look
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_files import TokenizerFiles
 from lossprobe.checkpoint.tokenizers.tokenizer_settings import TokenSettings, read_settings
@@ -42,7 +42,7 @@ class FilesTokenizer(BackendTokenizer):
         self.files = files.paths
         self._files = replace(files, definition={})  # the vocabulary is not held twice, unless a token was added to it
         self._untouched = None if tokens.add_to(files.definition) is files.definition else files.definition
-        self._loaded: Loaded | None = None
+        self._loaded: AutoTokenizerResult | None = None
         self._refused: CheckpointError | None = None
         self._child: AutoTokenizerChild | None = None
         self._as_transformers = True
@@ -63,12 +63,12 @@ class FilesTokenizer(BackendTokenizer):
         self.eos_id = eos_id if self.eos_id is None else self.eos_id
         self.adds_bos = self.bos_id is not None and self.first_id == self.bos_id
 
-    def settle(self) -> None:
+    def compare_with_auto_tokenizer(self) -> None:
         """Wait for what AutoTokenizer makes of the files, where that was asked, and keep it as a notice."""
         if self._child is not None:
             self.notices += tuple(f"{self._files.shown}: {notice}" for notice in self._compare())
 
-    def seen_by(self, reader: str) -> Tokenizer:
+    def read_by(self, reader: str) -> Tokenizer:
         """Return the tokenizer that another program makes of the same files.
 
         Args:
@@ -78,7 +78,7 @@ class FilesTokenizer(BackendTokenizer):
         Raises:
             CheckpointError: AutoTokenizer cannot load the files, or splits special tokens in a text.
         """
-        self.settle()
+        self.compare_with_auto_tokenizer()
         if reader == "transformers":
             return self.with_ends(*self._named, self.first_id) if self._as_transformers else self._of_transformers()
         if reader == "tokenizers":
@@ -115,7 +115,7 @@ class FilesTokenizer(BackendTokenizer):
             f"{' and '.join(differing)}; `protocol` scores what a tool sees"
         ]
 
-    def _load(self) -> Loaded:
+    def _load(self) -> AutoTokenizerResult:
         if self._refused is not None:
             raise self._refused
         if self._loaded is None:

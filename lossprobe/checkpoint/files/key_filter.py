@@ -10,7 +10,7 @@ from lossprobe.units import visible
 Key = TypeVar("Key")
 
 
-class Ignored:
+class KeyFilter:
     """The keys of `ignore_config`, and which of them a configuration has.
 
     Args:

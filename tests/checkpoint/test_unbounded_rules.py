@@ -7,7 +7,7 @@ from checkpoint import builders
 from tokenizers import Regex, normalizers, pre_tokenizers
 
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
-from lossprobe.checkpoint.tokenizers.reach import can_look_far, far_components
+from lossprobe.checkpoint.tokenizers.unbounded_rules import is_unbounded, unbounded_rules
 
 # Patterns of releases, by the tokenizer that brought them.
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -39,17 +39,17 @@ FAR = [
 
 @pytest.mark.parametrize("pattern", NEAR)
 def test_patterns_that_white_space_or_another_character_ends(pattern):
-    assert not can_look_far(pattern)
+    assert not is_unbounded(pattern)
 
 
 @pytest.mark.parametrize("pattern", FAR)
 def test_patterns_that_hang_on_what_is_far_away_or_are_not_understood(pattern):
-    assert can_look_far(pattern)
+    assert is_unbounded(pattern)
 
 
 @pytest.mark.parametrize("kind", builders.TOKENIZERS)
 def test_ordinary_tokenizers_have_nothing_of_the_kind(kind):
-    assert far_components(builders.definition(kind)) == []
+    assert unbounded_rules(builders.definition(kind)) == []
 
 
 def test_components_are_named():
@@ -58,10 +58,10 @@ def test_components_are_named():
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.FixedLength(5), pre_tokenizers.Split("x", "isolated"), pre_tokenizers.ByteLevel()]
     )
-    assert far_components(json.loads(tokenizer.to_str())) == ["FixedLength", "Replace"]
-    assert far_components({"normalizer": {"type": "Replace", "pattern": 3}}) == ["Replace"]
-    assert far_components({"normalizer": None, "pre_tokenizer": {"type": "New"}}) == ["New"]
-    assert far_components({"normalizer": {"type": "New", "pattern": {"String": "x"}}}) == ["New"]
+    assert unbounded_rules(json.loads(tokenizer.to_str())) == ["FixedLength", "Replace"]
+    assert unbounded_rules({"normalizer": {"type": "Replace", "pattern": 3}}) == ["Replace"]
+    assert unbounded_rules({"normalizer": None, "pre_tokenizer": {"type": "New"}}) == ["New"]
+    assert unbounded_rules({"normalizer": {"type": "New", "pattern": {"String": "x"}}}) == ["New"]
 
 
 def test_a_long_document_is_marked_only_where_a_rule_looks_far():
@@ -70,7 +70,7 @@ def test_a_long_document_is_marked_only_where_a_rule_looks_far():
     text = "the cat sat on the mat. " * 6000  # more than 128 KiB
     for tokenizer, far in ((tags, ("Replace",)), (builders.byte_level_bpe(), ())):
         opened = BackendTokenizer(json.loads(tokenizer.to_str()), {}, "x")
-        assert (opened.far, opened.cut_above) == (far, 132 << 10)
+        assert (opened.unbounded_rules, opened.longest_whole_bytes) == (far, 132 << 10)
         assert opened.encode(text).in_pieces == bool(far)
         assert not opened.encode(text[: 132 << 10]).in_pieces
         assert not opened.encode_whole(text).in_pieces

@@ -42,7 +42,7 @@ class Atom(NamedTuple):
     group: bool = False
 
 
-def far_components(definition: dict[str, Any]) -> list[str]:
+def unbounded_rules(definition: dict[str, Any]) -> list[str]:
     """Return the names of the components of a tokenizer.json that can look farther than a piece, each once."""
     parts = [part for key in ("normalizer", "pre_tokenizer") for part in _components(definition.get(key))]
     return sorted({str(part["type"]) for part in parts if not _is_local(part)})
@@ -66,24 +66,24 @@ def _is_local(part: dict[str, Any]) -> bool:
     pattern = part.get("pattern")
     if not isinstance(pattern, dict):
         return False
-    return "String" in pattern or not can_look_far(str(pattern.get("Regex", "")))
+    return "String" in pattern or not is_unbounded(str(pattern.get("Regex", "")))
 
 
-def can_look_far(pattern: str) -> bool:
+def is_unbounded(pattern: str) -> bool:
     r"""Return whether a regular expression can match on one thing or another because of text any distance away.
 
     What is not understood is taken to.
 
-    >>> [can_look_far(pattern) for pattern in (r"\s+(?!\S)|\p{L}+", "<[^>]*>", r"[^\n]+|\n+", r"a(?=[\s\S]*b)")]
+    >>> [is_unbounded(pattern) for pattern in (r"\s+(?!\S)|\p{L}+", "<[^>]*>", r"[^\n]+|\n+", r"a(?=[\s\S]*b)")]
     [False, True, False, True]
     """
     try:
-        return any(_looks_far(branch) for branch in _branches(pattern))
+        return any(_is_unbounded_branch(branch) for branch in _branches(pattern))
     except ValueError:
         return True
 
 
-def _looks_far(branch: list[Atom]) -> bool:
+def _is_unbounded_branch(branch: list[Atom]) -> bool:
     """Return whether a branch repeats what takes white space and other text, unless that is all there is to it."""
     alone = len(branch) == 1 and not branch[0].group
     return not alone and any(atom.endless and len(atom.takes) > 1 for atom in branch)
