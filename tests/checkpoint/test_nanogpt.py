@@ -176,7 +176,9 @@ def test_arguments_that_change_nothing_are_read_and_told(tmp_path, args):
     assert losses(checkpoint).mean() == pytest.approx(GOLDEN[True, "erf"][0], rel=0, abs=1e-5)
     unknown = [key for key in sorted(args) if key not in ARGS]
     assert list(checkpoint.facts.notices) == (
-        [f"model_args: {', '.join(unknown)} not looked at: no matter for what it computes"] if unknown else []
+        [f"model_args: {', '.join(unknown)} not used, since they do not change what the model computes"]
+        if unknown
+        else []
     )
 
 
@@ -185,7 +187,10 @@ def test_a_key_is_ignored_when_asked_for(tmp_path):
     assert "unknown keys: rope" in refused(tmp_path, "checkpoint.bad_config", args=ARGS | {"rope": False})
     facts = load(path, ignore_config=("rope", "moe")).facts
     assert facts.config_from == "model_args without rope, gelu erf"
-    assert facts.notices == ("model_args: rope is ignored, as asked", "model_args: moe is not there to ignore")
+    assert facts.notices == (
+        "model_args: rope is ignored, as asked",
+        "model_args: moe was to be ignored, but there is no such key",
+    )
     asked = {"ignore_config": ("n_head",)}
     assert "n_head is NoneType" in refused(tmp_path, "checkpoint.bad_config", asked)
 

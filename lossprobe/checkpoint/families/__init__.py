@@ -1,1 +1,1 @@
-"""One file a family: what its checkpoints look like, and how they are opened."""
+"""Open the checkpoints of each model family: one file per family."""

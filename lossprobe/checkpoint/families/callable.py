@@ -1,4 +1,4 @@
-"""Any function from ids to logits as a checkpoint: the way in for models that lossprobe does not read."""
+"""Use a Python function from token ids to logits as a checkpoint, for models that lossprobe cannot open itself."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from lossprobe.errors import CheckpointError
 
 
 class CallableCheckpoint:
-    """A `Checkpoint` over a Python function.
+    """A `Checkpoint` that calls a Python function.
 
     Args:
-        function: int64 ids [B, T] → logits [B, T, V], causal; rows are right-padded with id 0.
+        function: maps int64 ids [B, T] to logits [B, T, V]. It must be causal: logits depend on earlier ids only.
+            Shorter rows are padded with id 0 on the right.
         tokenizer: any object with the attributes and methods of `Tokenizer`.
         vocab_size: V.
         context_length: most input tokens of one call, or None for no limit.
         name: a name for headings.
-        sha256: identifies the weights behind the function. With it a stored run is reused and resumed; without
-            it every call of `score` scores anew, since a function can change without notice.
-        device: where the ids are to be.
+        sha256: hash that identifies the weights behind the function. With it, a stored run is reused or resumed;
+            without it, every call of `score` scores the text again, because the function may have changed.
+        device: the device on which the function expects its ids.
         batching: which windows may share a call without changing each other's logits: "padded" (any), "equal lengths"
-            or "one window". The function is taken at its word; `selfcheck` shows whether it holds.
+            or "one window". This is not checked here; `selfcheck` shows whether it is true.
 
     Raises:
-        ValueError: another batching.
+        ValueError: `batching` is none of these.
     """
 
     def __init__(  # noqa: PLR0913 - keyword-only facts of a model
@@ -60,12 +61,12 @@ class CallableCheckpoint:
 
     @torch.inference_mode()
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the function's logits [B, T, V]: it cannot be split into body and head.
+        """Return the function's logits [B, T, V], because a function cannot be split into body and head.
 
         Raises:
-            CheckpointError: the function gave something else.
+            CheckpointError: the function returned something other than a tensor of that shape.
         """
-        logits: Any = self._function(ids)  # what a user's function really gives is not up to its annotation
+        logits: Any = self._function(ids)  # the annotation of a user's function may be wrong
         wanted = [*ids.shape, self.facts.vocab_size]
         given = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         if given != wanted:
@@ -76,5 +77,5 @@ class CallableCheckpoint:
         return output
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the rows themselves."""
+        """Return the rows unchanged: they are logits already."""
         return hidden

@@ -1,4 +1,4 @@
-"""FundamentaLLM checkpoints: a character-level decoder, with its configuration in the file or beside it."""
+"""Open FundamentaLLM checkpoints: a character-level decoder whose configuration is in the `.pt` file or beside it."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from lossprobe.checkpoint.tokenizers.characters import (
 )
 from lossprobe.units import visible
 
-NORM_EPS = 1e-6  # not stored: a constant of the format, as are the erf GELU and the biases
+NORM_EPS = 1e-6  # fixed by the original program and not stored, as are the erf GELU and the biases
 MAX_LAYERS = 48
-MAX_SIZE = 1 << 24  # of any other number; the stored shapes are the real check
-MAX_SCORES = 1 << 24  # attention scores held at once: 64 MiB in float32
+MAX_SIZE = 1 << 24  # largest other number; the exact check is the one against the stored shapes
+MAX_SCORES = 1 << 24  # attention scores in memory at once: 64 MiB in float32
 ALIASES: Final = {"hidden_dim": "d_model", "model_dim": "d_model", "max_seq_len": "sequence_length"}
 ENDS: Final = frozenset({"token_embedding.weight", "output_proj.weight"})
 POSITIONS: Final = {"learned": "positional_encoding.embeddings.weight", "sinusoidal": "positional_encoding.pe"}
@@ -49,12 +49,12 @@ def load_fundamentallm(file: TorchFile, options: LoadOptions) -> Checkpoint:
     """Return the model and tokenizer of a FundamentaLLM checkpoint.
 
     Args:
-        file: what the `.pt` file holds.
-        options: device (resolved), dtype, and where the tokenizer is if not beside the file.
+        file: the content of the `.pt` file.
+        options: device ("auto" already resolved), dtype, and the tokenizer's path if it is not beside the file.
 
     Raises:
-        CheckpointError: configuration or tokenizer missing (a run in progress writes them last) or contradicting
-            the stored tensors; a tensor missing, unexpected, of another shape, or not finite.
+        CheckpointError: the configuration or the tokenizer is missing (a training run writes them last) or contradicts
+            the stored tensors; or a tensor is missing, unexpected, of the wrong shape, or not finite.
     """
     source = _find_config(file)
     ignored = KeyFilter(options.ignore_config, source.name)
@@ -89,7 +89,7 @@ def load_fundamentallm(file: TorchFile, options: LoadOptions) -> Checkpoint:
     if tied:
         state["output_proj.weight"] = state["token_embedding.weight"]
     state["positions"] = state.pop(POSITIONS[config.pos_encoding])
-    with torch.device("meta"):  # no memory of its own: the stored tensors are taken over
+    with torch.device("meta"):  # allocates no memory: the stored tensors become the parameters below
         model = FundamentaLLM(config, facts, tokenizer)
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
@@ -97,7 +97,7 @@ def load_fundamentallm(file: TorchFile, options: LoadOptions) -> Checkpoint:
 
 @dataclass(frozen=True)
 class _Config:
-    """The keys of the format; its default for the head count is not used: no tensor would show that it is wrong."""
+    """The keys of a configuration; `num_heads` has no default, since no tensor shape would show a wrong head count."""
 
     vocab_size: int
     num_heads: int
@@ -118,7 +118,7 @@ class _Source:
 
 
 def _find_config(file: TorchFile) -> _Source:
-    """Return the configuration from the first place that has one, in the order of the original program."""
+    """Return the configuration from the first place that has one, searched in the original program's order."""
     for key in ("config", "model_config"):
         stated = file.content.get(key)
         if isinstance(stated, dict):
@@ -136,7 +136,7 @@ def _find_config(file: TorchFile) -> _Source:
 
 
 def _stored_tensors(file: TorchFile) -> tuple[PlainNames, dict[str, torch.Tensor]]:
-    """Return the names, and the tensors by their plain names without causal masks."""
+    """Return the tensor names without wrappers' parts, and the tensors by these names, causal masks left out."""
     stored = tensors_in(file, "model_state")
     names = fitted_names(plain_names(file.path, stored), ENDS)
     tensors = {names.plain[name]: tensor for name, tensor in stored.items()}
@@ -144,7 +144,7 @@ def _stored_tensors(file: TorchFile) -> tuple[PlainNames, dict[str, torch.Tensor
 
 
 def _parse_config(path: Path, source: _Source) -> _Config:
-    """Return the checked configuration; a bool is no number, and one value is never given under two names."""
+    """Return the checked configuration, refusing bools in place of numbers and one value under two names."""
     values: dict[str, Any] = {}
     for key, value in source.stated.items():
         name = ALIASES.get(key, key) if isinstance(key, str) else ""
@@ -173,11 +173,12 @@ def _parse_config(path: Path, source: _Source) -> _Config:
 
 
 def _short(value: object) -> str:
-    """Return a value of the configuration for a message; of a container only its kind."""
+    """Return a configuration value for a message: text or number as it is, otherwise only its type."""
     return visible(str(value)[:40]) if isinstance(value, str | int | float) else type(value).__name__
 
 
 def _expected_shapes(config: _Config) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor that a model of this configuration has, by name."""
     width, inner = config.d_model, config.d_model * config.ffn_expansion
     shapes: dict[str, tuple[int, ...]] = {
         "token_embedding.weight": (config.vocab_size, width),
@@ -204,7 +205,7 @@ def _open_tokenizer(path: Path, given: Path | None) -> CharacterTokenizer:
 
 
 class _Norm(nn.Module):
-    """Root mean square norm, in the dtype of its input."""
+    """Root mean square norm (Zhang and Sennrich 2019), computed in the dtype of its input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -215,10 +216,10 @@ class _Norm(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Causal attention with the softmax written out.
+    """Causal attention with matrix products and softmax as separate operations, as in the original program.
 
-    That gives the bits of the original program on a CPU in float32; the fused kernel differs by up to 2e-5 in the
-    logits, for at most a quarter of a forward pass saved at 256 to 512 tokens.
+    On a CPU in float32 this gives the original program's bits. The fused kernel would change logits by up to 2e-5 and
+    save at most a quarter of the time of a forward pass at 256 to 512 tokens.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -240,6 +241,7 @@ class _Attention(nn.Module):
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, future: torch.Tensor) -> torch.Tensor:
+    """Return softmax(q kᵀ / √d) v (Vaswani et al. 2017), [B, heads, T, d], with the positions in `future` masked."""
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
     return F.softmax(scores.masked_fill(future, -math.inf), dim=-1) @ value
 
@@ -265,11 +267,11 @@ class _Block(nn.Module):
 
 
 class FundamentaLLM(nn.Module):
-    """A `Checkpoint` over the decoder.
+    """The FundamentaLLM decoder; it implements the `Checkpoint` protocol.
 
     Args:
-        config: its sizes.
-        facts, tokenizer: what the protocol asks for.
+        config: the sizes of the model.
+        facts, tokenizer: as in the protocol.
     """
 
     def __init__(self, config: _Config, facts: CheckpointFacts, tokenizer: Tokenizer) -> None:

@@ -1,7 +1,7 @@
-"""Hugging Face directories: any decoder-only family that transformers knows, from safetensors alone.
+"""Open Hugging Face directories: any decoder-only family that transformers has, with weights in safetensors files.
 
-transformers builds the model around the tensors that are stored (`exact_load`). Nothing in the directory can run
-code, name a kernel, or make anything be fetched.
+transformers builds the model and `exact_load` gives it exactly the stored tensors. Code that a directory names is
+never run, an external kernel is refused, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
     """Return the model of a Hugging Face directory, in eval mode, split into body and head.
 
     Raises:
-        CheckpointError: everything that makes the numbers doubtful: see the module's docstring.
-        UsageError: a dtype that is not offered.
-        ResourceError: the device's memory is full.
+        CheckpointError: the configuration, the weights or the tokenizer are missing, damaged, unsupported or contradict
+            each other, so that losses would be wrong.
+        UsageError: `options.dtype` is not one of the choices.
+        ResourceError: the model does not fit into memory.
     """
     shown = visible(str(path), 200)
     ignored = KeyFilter(options.ignore_config, "config.json")
@@ -105,7 +106,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
 
 
 def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
-    """Return the dtype of most stored weights, in torch's words."""
+    """Return the dtype that holds most elements of the stored weights, by torch's name such as "float16"."""
     sizes: dict[str, int] = {}
     weights = {name: entry for name, entry in entries.items() if CONSTANT_NAME.fullmatch(name) is None}
     for entry in (weights or entries).values():
@@ -115,18 +116,21 @@ def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
 
 
 def _tied(model: Any) -> bool | None:
-    """Return whether head and embedding share their weights; None when there is no such head."""
+    """Return whether head and embedding share their weights; None when the model has no output matrix."""
     weight = getattr(model.get_output_embeddings(), "weight", None)
     return None if weight is None else weight is model.get_input_embeddings().weight
 
 
 def settle_ends(tokenizer: Tokenizer, settings: Mapping[str, Any], vocab_size: int) -> list[str]:
-    """Take the BOS of a config.json where the tokenizer's files name none; return where the two contradict each other.
+    """Set the tokenizer's BOS from config.json where the tokenizer's files name none.
 
     Args:
-        tokenizer: gets the BOS.
-        settings: config.json; several EOS are a list there.
-        vocab_size: ids from here on the model does not have.
+        tokenizer: its `bos_id` is changed in place.
+        settings: the content of config.json, which may list several EOS ids.
+        vocab_size: number of ids of the model; a BOS id beyond them is not used.
+
+    Returns:
+        A notice for BOS and for EOS where config.json contradicts the tokenizer's files.
     """
     notices = []
     for role, own in (("bos", tokenizer.bos_id), ("eos", tokenizer.eos_id)):

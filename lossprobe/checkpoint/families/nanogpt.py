@@ -1,4 +1,4 @@
-"""nanoGPT checkpoints (`ckpt.pt`): GPT-2's decoder with its weights under other names, run by transformers' class."""
+"""Open nanoGPT checkpoints (`ckpt.pt`): GPT-2's architecture under other tensor names, run by transformers' GPT-2."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from lossprobe.checkpoint.tokenizers.characters import check_vocab_size, read_me
 from lossprobe.units import visible
 
 NORM_EPS = 1e-5
-GPT2_VOCABULARIES = (50257, 50304)  # as published, and padded to a multiple of 64
+GPT2_VOCABULARIES = (50257, 50304)  # GPT-2's own size, and nanoGPT's default: padded to a multiple of 64
 SIZES = ("n_layer", "n_head", "n_embd", "block_size")
 KNOWN_ARGS = frozenset({*SIZES, "bias", "vocab_size", "dropout"})
-# Of programs made from nanoGPT: how fast it runs, how it was trained, or what it is called; not what it computes.
+# Keys that forks of nanoGPT add and that change speed, training or names, but not the logits.
 HARMLESS_ARGS = re.compile(
     r"(use_)?(flash|flash_attn|flash_attention|sdpa|compile|(gradient|activation)_checkpointing|fused\w*)"
     r"|(\w+_)?(dropout|pdrop)|name|device|dtype|seed|init_std|initializer_range|(base_|max_|min_)?learning_rate|lr"
@@ -42,7 +42,10 @@ TRANSPOSED = re.compile(r"\.(attn\.c_attn|attn\.c_proj|mlp\.c_fc|mlp\.c_proj)\.w
 
 
 def is_nanogpt(content: Mapping[str, object]) -> bool:
-    """Return whether the content of a torch file is a nanoGPT checkpoint (llama2.c's has other sizes in model_args)."""
+    """Return whether the content of a torch file is a nanoGPT checkpoint.
+
+    The sizes in model_args decide, because llama2.c's checkpoints have the same top-level keys.
+    """
     args = content.get("model_args")
     return "model" in content and isinstance(args, dict) and args.keys() >= set(SIZES)
 
@@ -51,13 +54,13 @@ def load_nanogpt(file: TorchFile, options: LoadOptions) -> Checkpoint:
     """Return the model and tokenizer of a nanoGPT checkpoint.
 
     Args:
-        file: what `ckpt.pt` holds.
-        options: device (resolved), dtype, GELU kind (the file does not say which one it was trained with), and
-            the tokenizer: a meta.pkl or a Hugging Face tokenizer.json, when no meta.pkl lies next to the file.
+        file: the content of `ckpt.pt`.
+        options: device ("auto" already resolved), dtype, GELU kind (the file does not say which one it was trained
+            with), and the tokenizer (meta.pkl or a Hugging Face tokenizer.json) when no meta.pkl lies beside the file.
 
     Raises:
-        CheckpointError: model_args contradicts the stored tensors; a tensor missing, unexpected, of another shape
-            or not finite; no tokenizer, or one with another vocabulary.
+        CheckpointError: model_args contradicts the stored tensors; a tensor is missing, unexpected, of the wrong shape
+            or not finite; or there is no tokenizer, or a character tokenizer with another vocabulary size.
     """
     names, tensors = _stored_tensors(file)
     ignored = KeyFilter(options.ignore_config, "model_args")
@@ -101,7 +104,7 @@ class _Args:
 
 
 def _stored_tensors(file: TorchFile) -> tuple[PlainNames, dict[str, torch.Tensor]]:
-    """Return the names, and the tensors by their plain names without the mask buffers of old versions."""
+    """Return the tensor names without wrappers' parts, and the tensors by these names, mask buffers left out."""
     stored = tensors_in(file, "model")
     names = fitted_names(plain_names(file.path, stored), ENDS)
     tensors = {names.plain[name]: tensor for name, tensor in stored.items()}
@@ -110,7 +113,10 @@ def _stored_tensors(file: TorchFile) -> tuple[PlainNames, dict[str, torch.Tensor
 
 
 def _with_both_ends(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """Return the tensors with embedding and head, which nanoGPT ties: where one is not stored, it is the other."""
+    """Return the tensors with both embedding and head, and a notice where one was missing.
+
+    nanoGPT ties the two, so the one that is stored also serves as the other.
+    """
     absent = [name for name in ENDS if name not in tensors]
     if len(absent) != 1:
         return dict(tensors), ()
@@ -122,9 +128,12 @@ def _with_both_ends(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torc
 def _parse_args(
     file: TorchFile, tensors: Mapping[str, torch.Tensor], ignored: KeyFilter
 ) -> tuple[_Args, tuple[str, ...]]:
-    """Return the sizes: vocabulary and context from the tensors, the rest from model_args, neither contradicting.
+    """Return the model's sizes, and a notice about the keys of model_args that were not used.
 
-    The second item tells which keys of model_args were passed over.
+    The vocabulary size comes from the embedding's shape, all other sizes from model_args.
+
+    Raises:
+        CheckpointError: model_args has an unknown key or an impossible value, or contradicts the embedding.
     """
     stated = file.content["model_args"]
     if not isinstance(stated, dict):
@@ -136,10 +145,12 @@ def _parse_args(
         what = f"model_args has unknown keys: {listed(unknown)}; a changed nanoGPT computes something else"
         hint = f"`ignore_config` {visible(unknown[0], 40)}, where you know that it does not matter"
         raise refusal("checkpoint.bad_config", file.path, what, hint)
-    told = (f"model_args: {listed(others)} not looked at: no matter for what it computes",) if others else ()
+    told = (
+        (f"model_args: {listed(others)} not used, since they do not change what the model computes",) if others else ()
+    )
     for name in SIZES:
         value = stated.get(name)
-        # A layer has at least 6 tensors, and no size can exceed what the file's tensors hold.
+        # Bounds that no valid file exceeds: a layer has at least 6 tensors, and every size is a side of some tensor.
         limit = len(tensors) if name == "n_layer" else max(max(tensor.shape, default=0) for tensor in tensors.values())
         if type(value) is not int or not 1 <= value <= limit:
             shown = visible(str(value)[:40]) if isinstance(value, str | int | float) else type(value).__name__
@@ -148,7 +159,7 @@ def _parse_args(
     if stated["n_embd"] % stated["n_head"]:
         what = f"model_args: n_embd {stated['n_embd']} is not divisible by n_head {stated['n_head']}"
         raise refusal("checkpoint.bad_config", file.path, what)
-    bias = stated.get("bias", True)  # files from before the option have biases
+    bias = stated.get("bias", True)  # older nanoGPT had no such option and always used biases
     if type(bias) is not bool and not (type(bias) is int and bias in (0, 1)):
         raise refusal(
             "checkpoint.bad_config", file.path, f"model_args: bias is {type(bias).__name__}, not true or false"
@@ -164,6 +175,7 @@ def _parse_args(
 
 
 def _expected_shapes(args: _Args) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor that a model of these sizes has, by name."""
     width = args.n_embd
     linear = {"attn.c_attn": (3 * width, width), "attn.c_proj": (width, width)}
     linear |= {"mlp.c_fc": (4 * width, width), "mlp.c_proj": (width, 4 * width)}
@@ -186,7 +198,7 @@ def _expected_shapes(args: _Args) -> dict[str, tuple[int, ...]]:
 def _build_model(
     args: _Args, tensors: Mapping[str, torch.Tensor], tied: bool, dtype: torch.dtype, options: LoadOptions
 ) -> torch.nn.Module:
-    """Return GPT-2's class around the stored weights; a model without biases gets zeros, which is the same function."""
+    """Return transformers' GPT-2 with the stored weights; biases that the checkpoint lacks are zero."""
     config = GPT2Config(
         vocab_size=args.vocab_size,
         n_positions=args.block_size,
@@ -200,7 +212,7 @@ def _build_model(
         eos_token_id=None,
     )
     model_class: Any = GPT2LMHeadModel
-    with torch.device("meta"):  # no memory of its own: the stored tensors are taken over
+    with torch.device("meta"):  # allocates no memory: the stored tensors become the parameters below
         model: torch.nn.Module = model_class._from_config(config, attn_implementation="sdpa")
     state = {}
     for name, target in model.state_dict().items():
@@ -214,7 +226,7 @@ def _build_model(
 
 
 def _open_tokenizer(path: Path, options: LoadOptions, vocab_size: int) -> Tokenizer:
-    """Return the tokenizer that was named, or that of a meta.pkl next to the checkpoint."""
+    """Return the tokenizer that the user named, or else that of the meta.pkl beside the checkpoint."""
     beside, given = path.parent / "meta.pkl", options.tokenizer
     if given is None and not stands(beside):
         if vocab_size in GPT2_VOCABULARIES:
