@@ -8,7 +8,7 @@ from checkpoint import builders
 from checkpoint.builders import SMALL
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.model.exact_load import _Unused
+from lossprobe.checkpoint.model.exact_load import _UnusedTensors
 from lossprobe.checkpoint.options import LoadOptions
 
 MIXTRAL = SMALL | {"num_local_experts": 4}
@@ -135,7 +135,7 @@ def test_two_tensors_that_become_one(copy_of):
     name = "model.layers.0.mlp.up_proj.weight"
     other = name.replace("layers.0.", "layers.0._orig_mod.")
     builders.rewrite(path, lambda tensors: tensors | {other: tensors[name].clone()})
-    assert "are one without ._orig_mod." in builders.refused(path, "checkpoint.mixed_names")
+    assert "have the same name without ._orig_mod." in builders.refused(path, "checkpoint.mixed_names")
 
 
 def test_a_start_that_nobody_knows_is_named(copy_of):
@@ -175,7 +175,7 @@ INFINITE = torch.tensor([torch.inf])
     ],
 )
 def test_only_what_is_no_weight_may_be_infinite(name, tensor, expected):
-    assert bool(_Unused(Tables(), {}, set()).is_bound(name, tensor)) is expected
+    assert bool(_UnusedTensors(Tables(), {}, set()).is_bound(name, tensor)) is expected
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_only_what_is_no_weight_may_be_infinite(name, tensor, expected):
     ],
 )
 def test_integers_that_stand_for_weights(name, kind, tensor, expected):
-    assert _Unused(Tables(), {name: tensor}, set()).is_packed(name, kind, tensor) is expected
+    assert _UnusedTensors(Tables(), {name: tensor}, set()).is_packed(name, kind, tensor) is expected
 
 
 def test_what_no_part_of_the_model_took_over():
@@ -205,7 +205,7 @@ def test_what_no_part_of_the_model_took_over():
         "table": torch.arange(6),
         "c.extra": torch.ones(2),
     }
-    unused = _Unused(Tables(), tensors, {"c.extra"})
+    unused = _UnusedTensors(Tables(), tensors, {"c.extra"})
     assert (unused.constant, unused.wrong, unused.left, unused.unexpected) == (
         {"a.rotary_emb.inv_freq"},
         ["b.rotary_emb.inv_freq"],

@@ -37,7 +37,7 @@ def test_a_holder_is_taken_off_where_the_model_then_has_the_names():
     names = plain_names(Path("m"), ("model.a", "model.b"))
     (held,) = holders_of(names)
     assert list(held.plain.values()) == ["a", "b"]
-    assert held.notices() == ("tensor names are read without model., which a wrapper put there",)
+    assert held.notices() == ("tensor names are read without model., which a training wrapper added",)
     assert names.notices() == ()
     assert fitted_names(names, {"a", "c"}) == held
     assert fitted_names(names, {"model.a", "a"}) is names

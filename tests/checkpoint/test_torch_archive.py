@@ -68,7 +68,7 @@ def test_a_file_without_checksums_is_read_and_told(without_checksums):
     file = read_torch_file(without_checksums)
     assert torch.equal(file.content["model"]["a"], CONTENT["model"]["a"])
     assert file.sha256 == hashlib.sha256(without_checksums.read_bytes()).hexdigest()
-    assert file.notices == ("a.pt: written without checksums, so that damage in it would not show",)
+    assert file.notices == ("a.pt: written without checksums, so that damage to it cannot be detected",)
 
 
 def test_a_file_that_became_shorter_is_damaged(path):

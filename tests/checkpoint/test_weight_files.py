@@ -101,7 +101,7 @@ def test_an_index_that_names_the_single_file(gpt2):
 def test_an_index_that_lists_what_is_not_needed(sharded):
     reindex(sharded, lambda stored: stored | {"lm_head.weight": max(stored.values())})
     (notice,) = load_huggingface(sharded, LoadOptions()).facts.notices
-    assert notice == f"{INDEX} lists what no file holds and the model does without: lm_head.weight"
+    assert notice == f"{INDEX} lists tensors that no file holds and the model does not need: lm_head.weight"
 
 
 def test_an_index_that_lists_what_is_needed(sharded):

@@ -1,1 +1,1 @@
-"""The files of a checkpoint, read so that nothing in them runs, and nothing grows beyond the file."""
+"""Read the files of a checkpoint without running anything in them, and with bounded memory and time."""

@@ -1,7 +1,8 @@
-"""Tensors that old releases stored although they are no weights: masks, rotary tables, position numbers.
+"""Recognise stored tensors that are not weights: causal masks, rotary tables, position numbers.
 
-Such a tensor is told from a weight by its name, which no parameter has, and by its values, which follow from the
-configuration alone. One that has other values could have been trained, or says that the model is another one.
+Old releases saved such constants beside the weights. A tensor counts as a constant only if its name is one that no
+parameter has and its values follow from the configuration. With other values it may be a trained weight, or the
+configuration may describe another model, so it must not be left out.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ CONSTANT_NAME: Final = re.compile(
     + r"|(.*\.)?(masked_bias|mask_value|(\w+_)?inv_freq|(cos|sin)(_cached)?|embed_positions|position_ids|token_type_ids"
     r"|version|_float_tensor)"
 )
-MASKED = -9000.0  # what stands for minus infinity: -1e4 (in bfloat16 -9984), -1e9, the lowest number of a dtype
-ANGLE_ERROR = 2e-3  # of sines and cosines of large angles, in float32
+MASKED = -9000.0  # at or below this a value means "masked": -1e4 (in bfloat16 -9984), -1e9, a dtype's minimum
+ANGLE_ERROR = 2e-3  # absolute error of sines and cosines of large angles in float32
 
 
 @dataclass(frozen=True)
 class Constants:
-    """What constants of a model can be.
+    """The values that the constants of one model can have.
 
     Attributes:
-        buffers: the model's own tensors that are no parameters, by name.
-        bases: bases of rotary frequencies that the configuration names (rope_theta).
-        windows: widths of local attention that the configuration names.
+        buffers: the model's buffers (its tensors that are not parameters), by name.
+        bases: bases of rotary frequencies in the configuration (rope_theta).
+        windows: widths of local attention in the configuration, in tokens.
     """
 
     buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
@@ -38,7 +39,7 @@ class Constants:
     windows: tuple[int, ...] = ()
 
     def holds(self, name: str, tensor: torch.Tensor) -> bool:
-        """Return whether a stored tensor that is no parameter has a constant's name and a constant's values."""
+        """Return whether a stored tensor that is not a parameter has the name and the values of a constant."""
         if any(_alike(tensor, own) for path, own in self.buffers.items() if _same_place(name, path)):
             return True
         if CONSTANT_NAME.fullmatch(name) is None:
@@ -46,7 +47,7 @@ class Constants:
         last = name.rpartition(".")[2]
         if last in {"masked_bias", "mask_value"}:
             return tensor.numel() == 1 and float(tensor) <= MASKED
-        if last in {"version", "_float_tensor"}:  # of fairseq: one number each, never used
+        if last in {"version", "_float_tensor"}:  # saved by fairseq: one number each, never used
             return tensor.numel() == 1
         if last in {"position_ids", "token_type_ids"}:
             return _counts_up(tensor) if last == "position_ids" else not bool(tensor.any())
@@ -57,7 +58,10 @@ class Constants:
         return self._is_rotary_table(tensor)
 
     def _frequencies(self, count: int) -> Iterator[torch.Tensor]:
-        """Yield the tables of rotary frequencies [count] that the model or its configuration has."""
+        """Yield the rotary frequencies, float64 [count], of the model's buffers and of the configuration's bases.
+
+        A base b gives b^(−i/count) for i = 0 … count − 1 (Su et al. 2021, RoFormer).
+        """
         for name, buffer in self.buffers.items():
             if name.endswith("inv_freq") and buffer.numel() == count:
                 yield buffer.flatten().double()
@@ -83,7 +87,7 @@ class Constants:
 
 
 def constants_of(model: Any) -> Constants:
-    """Return what constants of a transformers model can be."""
+    """Return the values that the constants of a transformers model can have."""
     config = model.config.to_dict()
     bases = {float(value) for value in _values(config, "rope_theta")} | {
         float(value) for value in _values(config, "rotary_emb_base")
@@ -93,11 +97,13 @@ def constants_of(model: Any) -> Constants:
 
 
 def is_causal_mask(tensor: torch.Tensor, windows: tuple[int, ...] = ()) -> bool:
-    """Return whether a tensor [1, ..., n, n] says which positions a causal model sees, in one of the usual forms.
+    """Return whether a tensor [1, ..., n, n] is a causal attention mask in one of the usual forms.
+
+    The forms: 1 at visible positions and 0 at others, the reverse, or 0 at visible and very negative at others.
 
     Args:
-        tensor: 1 where it sees and 0 elsewhere (or the reverse), or 0 where it sees and very negative elsewhere.
-        windows: widths of local attention that may stand in it too.
+        tensor: the stored tensor.
+        windows: widths of local attention; a mask limited to one of them counts too.
     """
     if tensor.dim() < 2 or tensor.shape[-1] != tensor.shape[-2] or tensor.shape[-1] ** 2 != tensor.numel():
         return False
@@ -113,12 +119,12 @@ def is_causal_mask(tensor: torch.Tensor, windows: tuple[int, ...] = ()) -> bool:
 
 
 def _same_place(name: str, path: str) -> bool:
-    """Return whether two names are one, but for the name of the body in front of one of them."""
+    """Return whether two tensor names are equal, or one is the other behind a prefix such as the body's name."""
     return name == path or name.endswith(f".{path}") or path.endswith(f".{name}")
 
 
 def _alike(tensor: torch.Tensor, own: torch.Tensor) -> bool:
-    """Return whether a stored tensor is a model's own table, up to rounding and the dtype of a mask."""
+    """Return whether a stored tensor equals a model's buffer, up to rounding and the dtype of integers and masks."""
     if tensor.shape != own.shape:
         return False
     if tensor.is_floating_point() and own.is_floating_point():
@@ -127,12 +133,13 @@ def _alike(tensor: torch.Tensor, own: torch.Tensor) -> bool:
 
 
 def _counts_up(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor [1, ..., n] holds 0, 1, ..., n - 1."""
     flat = tensor.flatten()
     return tensor.dim() > 0 and tensor.shape[-1] == len(flat) and torch.equal(flat, torch.arange(len(flat)).to(flat))
 
 
 def _close(tensor: torch.Tensor, wanted: torch.Tensor, relative: float, absolute: float = 0.0) -> bool:
-    """Return whether a tensor is what it should be, up to rounding in its own dtype."""
+    """Return whether a floating-point tensor equals the wanted values, up to rounding in its own dtype."""
     if not tensor.is_floating_point() or tensor.numel() != wanted.numel():
         return False
     info = torch.finfo(tensor.dtype)
@@ -143,7 +150,7 @@ def _close(tensor: torch.Tensor, wanted: torch.Tensor, relative: float, absolute
 
 
 def _values(config: Mapping[str, Any], key: str) -> Iterator[float]:
-    """Yield the numbers that a configuration gives under a key, at every depth."""
+    """Yield the numbers that a configuration holds under `key`, nested dictionaries included."""
     for name, value in config.items():
         if isinstance(value, dict):
             yield from _values(value, key)

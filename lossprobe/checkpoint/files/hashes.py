@@ -1,4 +1,4 @@
-"""What identifies a checkpoint: one hash over the names and contents of the files that decide its output."""
+"""Hash files, and combine the hashes of the files that decide a checkpoint's output into one that identifies it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON that came with a checkpoint: strict, bounded, and with one-line errors."""
+"""Read JSON files of a checkpoint strictly and up to a size limit, with errors of one line."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def read_json(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
     """Return the object that a JSON file holds.
 
     Raises:
-        CheckpointError: unreadable, larger than `max_bytes`, not UTF-8, not JSON, nested too deeply, with
-            NaN or a key given twice, or not an object; the message gives path, reason and line.
+        CheckpointError: the file is unreadable, larger than `max_bytes`, not UTF-8, not JSON, nested too deeply, holds
+            NaN or a key twice, or is not an object. The message gives path and reason, and the line of a syntax error.
     """
     shown = visible(str(path), 200)
     try:
@@ -35,7 +35,15 @@ def read_json(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
 
 
 def parse_json(data: bytes, shown: str) -> dict[str, Any]:
-    """Return the object that JSON bytes hold; errors as for `read_json`."""
+    """Return the object that JSON bytes hold.
+
+    Args:
+        data: the bytes, UTF-8.
+        shown: name of the file for messages.
+
+    Raises:
+        CheckpointError: as `read_json` raises it for the content of a file.
+    """
     try:
         content = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_constant)
     except json.JSONDecodeError as error:
@@ -50,6 +58,7 @@ def parse_json(data: bytes, shown: str) -> dict[str, Any]:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs as a dict, refusing a key given twice, of which Python would silently keep the last."""
     content = dict(pairs)
     if len(content) != len(pairs):
         seen: set[str] = set()
@@ -61,7 +70,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(name: str) -> float:
-    """Return an infinity, which state space models have in their configuration; a NaN is always a mistake."""
+    """Return an infinity, which state space models have in their configuration, and refuse NaN, always a mistake."""
     if name == "NaN":
         raise ValueError("NaN is not allowed in JSON")
     return math.inf if name == "Infinity" else -math.inf

@@ -1,4 +1,4 @@
-"""What a pickle would do, found by reading its instructions without carrying out any of them."""
+"""List what a pickle would import and load, by reading its instructions without executing them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-ENCODE: Final = "_codecs.encode"  # how bytes stand in older protocols
-MAX_TUPLE_ITEMS = 1000  # hashing nested tuples can overflow the C stack or never end; a tensor needs about 20
+ENCODE: Final = "_codecs.encode"  # pickle protocols below 3 store bytes as a call of this function
+MAX_TUPLE_ITEMS = 1000  # hashing deeply nested tuples overflows the C stack or never ends; a tensor needs about 20
 STORAGE_ITEM_BYTES: Final[Mapping[str, int]] = {
     f"torch.{kind}Storage": size
     for size, kinds in {
@@ -24,12 +24,12 @@ STORAGE_ITEM_BYTES: Final[Mapping[str, int]] = {
 
 @dataclass(frozen=True)
 class PickleOutline:
-    """What a pickle would do, found by reading it.
+    """What a pickle would import and load.
 
     Attributes:
-        globals: every name that it would import, such as "posix.system".
-        opcodes: names of the instructions in it.
-        storages: the tensor data that it declares: record name ("data/0") and size in bytes.
+        globals: full name of everything that it would import, such as "posix.system".
+        opcodes: names of the instructions in it, as in `pickletools`.
+        storages: the tensor data that it declares, as (record name such as "data/0", size in bytes).
     """
 
     globals: set[str] = field(default_factory=set)
@@ -38,35 +38,38 @@ class PickleOutline:
 
 
 def outline_pickle(data: bytes) -> PickleOutline:
-    """Return what a pickle would import and load, by following its stack without building anything.
+    """Return what a pickle would import and load, by simulating its stack without building any object.
 
     Raises:
-        ValueError: not a pickle, damaged, declaring more than its own size, or with tuples nested beyond use.
+        ValueError: not a pickle, damaged, declaring sizes beyond its own, or with too deeply nested tuples.
     """
     follower = _Follower(len(data))
     try:
         for opcode, argument, _ in pickletools.genops(data):
             follower.step(opcode, argument)
     except (LookupError, TypeError):
-        raise ValueError("the pickle does not fit together") from None
+        raise ValueError("the pickle's instructions contradict each other") from None
     return follower.outline
 
 
 @dataclass(frozen=True)
 class _Tuple:
     items: list[object]
-    weight: int  # items, nested ones included as often as they are reached
+    weight: int  # number of items, those of a nested tuple counted each time it occurs
 
 
 def _check_encode(arguments: object) -> None:
-    """Refuse any use of `encode` but that for bytes: codecs can swell, and one can be fed with another's result."""
+    """Refuse any call of `encode` other than (text, "latin1"), which is how pickle stores bytes.
+
+    Other codecs can expand their input, and chained calls would expand it exponentially.
+    """
     items = arguments.items if isinstance(arguments, _Tuple) else []
     if len(items) != 2 or not isinstance(items[0], str) or items[1] not in ("latin1", "latin-1"):
         raise ValueError("encode is called with more than a text and latin1")
 
 
 class _Follower:
-    """Keeps text, numbers and tuples of a pickle's stack; everything else is None."""
+    """Simulates a pickle's stack; it keeps text, numbers and tuples, and None for every other object."""
 
     def __init__(self, size: int) -> None:
         self.outline = PickleOutline()
@@ -76,6 +79,7 @@ class _Follower:
         self._memo: dict[int, object] = {}
 
     def step(self, opcode: pickletools.OpcodeInfo, argument: object) -> None:
+        """Apply one instruction to the simulated stack and record what it would import or load."""
         self.outline.opcodes.add(opcode.name)
         if (
             isinstance(argument, int)
@@ -96,16 +100,18 @@ class _Follower:
             self._stack += [self._value(opcode.name, argument, popped)] * len(opcode.stack_after)
 
     def _pop(self, before: list[pickletools.StackObject]) -> list[object]:
+        """Remove an instruction's operands from the stack and return them; with a mark, only those above the mark."""
         marked = pickletools.markobject in before
         start = self._marks.pop() if marked else len(self._stack) - len(before)
         below = before.index(pickletools.markobject) if marked else 0
         if start < below:
-            raise ValueError("the pickle takes more than it gave")
+            raise ValueError("the pickle takes more items than are on its stack")
         popped = self._stack[start:]
         del self._stack[start - below :]
         return popped
 
     def _value(self, name: str, argument: object, popped: list[object]) -> object:
+        """Return what an instruction pushes, recording imports and tensor data."""
         if name in {"GLOBAL", "INST", "STACK_GLOBAL"} or name.startswith("EXT"):
             parts = popped if name == "STACK_GLOBAL" else str(argument).split(" ", 1)
             imported = ".".join(part if isinstance(part, str) else "?" for part in parts)
@@ -123,8 +129,9 @@ class _Follower:
         return _Tuple(popped, weight)
 
     def _declare(self, id: object) -> None:
+        """Record the tensor data that a persistent id names: ("storage", type, record number, device, item count)."""
         items = id.items if isinstance(id, _Tuple) else []
         if len(items) != 5 or items[0] != "storage" or not isinstance(items[1], str) or type(items[4]) is not int:
             raise ValueError("unknown kind of tensor data")
-        if items[1] in STORAGE_ITEM_BYTES:  # of any other kind, its name is among the globals
+        if items[1] in STORAGE_ITEM_BYTES:  # any other storage type is refused later, as one of the globals
             self.outline.storages.add((f"data/{items[2]}", items[4] * STORAGE_ITEM_BYTES[items[1]]))

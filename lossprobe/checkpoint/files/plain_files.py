@@ -1,4 +1,4 @@
-"""Opening what came with a checkpoint: regular files only, through links where there are any."""
+"""Open the files of a checkpoint: only regular files, symbolic links followed."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-HUB_CACHE = "blobs"  # where the cache of the Hugging Face hub keeps the files that its folders link to
+HUB_CACHE = "blobs"  # folder in which the Hugging Face cache keeps the files that its snapshots link to
 
 
 def open_plain(path: Path) -> BufferedReader:
-    """Return a regular file, open for reading.
+    """Return a stream on a regular file, open for reading bytes.
 
-    Anything else under its name would block for ever (a pipe), never end, or act when it is opened (a device).
+    Other kinds are refused: a pipe can block for ever, and a device can be endless or act when it is opened.
 
     Raises:
-        OSError: nothing there, not readable, or no regular file; `strerror` says which.
-        ValueError: a name that no file can have.
+        OSError: the file is missing, not readable or not a regular file; `strerror` says which.
+        ValueError: no file can have this name.
     """
     _check_plain(path, path.stat())
-    # Without O_NONBLOCK, a pipe that has just taken the file's place would block here.
+    # Without O_NONBLOCK this call would block if a pipe replaced the file after the check above.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     stream = os.fdopen(handle, "rb")
     try:
@@ -51,7 +51,12 @@ def _check_plain(path: Path, found: os.stat_result) -> None:
 
 
 def unreadable(shown: str, error: OSError | ValueError) -> CheckpointError:
-    """Return the refusal of a file that cannot be read (ValueError: a name that no file can have)."""
+    """Return the CheckpointError for a file that cannot be read.
+
+    Args:
+        shown: name of the file for messages.
+        error: what opening it raised; a ValueError means that no file can have this name.
+    """
     if isinstance(error, OSError) and error.errno == errno.ELOOP:
         return CheckpointError("checkpoint.link_loop", f"{shown}: symbolic link loop")
     reason = error.strerror if isinstance(error, OSError) else None
@@ -59,7 +64,7 @@ def unreadable(shown: str, error: OSError | ValueError) -> CheckpointError:
 
 
 def stands(path: Path) -> bool:
-    """Return whether anything has this name: also a pipe or a dangling link, which `open_plain` then refuses."""
+    """Return whether anything has this name, including a pipe or a dangling link, which `open_plain` then refuses."""
     try:
         return os.path.lexists(path)
     except ValueError:
@@ -67,14 +72,15 @@ def stands(path: Path) -> bool:
 
 
 def absolute(files: Iterable[Path]) -> tuple[str, ...]:
-    """Return files as `CheckpointFacts.files` names them: each once, absolute, links as they stand."""
+    """Return absolute paths for `CheckpointFacts.files`: each once, symbolic links not resolved."""
     return tuple(dict.fromkeys(str(file.absolute()) for file in files))
 
 
 def followed_links(files: Iterable[Path]) -> tuple[str, ...]:
-    """Return one line for each file that is a link out of its folder, but for the hub's cache, which is made of links.
+    """Return one notice for each file that is a link to another folder.
 
-    A link is followed, since the user named the folder that it stands in; but what stands there is then another's.
+    Such links are followed, but the user should know that the content comes from elsewhere. Links into the Hugging
+    Face cache are not mentioned, because all its snapshots consist of links.
     """
     lines = []
     for file in files:

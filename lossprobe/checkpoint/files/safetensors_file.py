@@ -1,8 +1,8 @@
-"""Safetensors files: the header is checked before the library opens it, and nothing is memory-mapped.
+"""Read safetensors files: check the header before the library opens the file, and do not memory-map it.
 
-The library accepts what a loss tool must not: a key given twice (the last one wins), a blank before the
-header, tensors of size zero with absurd shapes, an empty header. A mapped file that shrinks while it is
-read kills the process; reading with `pread` raises instead.
+The library accepts headers that are refused here: a key given twice (the last one wins), a blank before the header,
+tensors of size zero with absurd shapes, no tensors at all. If a mapped file shrinks while it is read, the process is
+killed; reading with `pread` raises an error instead.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lossprobe.units import format_count, visible
 
 MAX_HEADER_BYTES = 16 << 20
 MAX_TENSORS = 100_000
-MAX_SIDES = 16  # more than any model has; the product of a million of them takes hours
+MAX_SIDES = 16  # dimensions of a tensor, more than any model has; multiplying a million of them takes hours
 ITEM_BITS = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
@@ -32,7 +32,7 @@ ITEM_BITS = {
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor as the header describes it: dtype code, shape, and byte range behind the header."""
+    """One tensor as the header declares it: dtype code, shape, and byte range [start, stop) after the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -41,10 +41,10 @@ class TensorEntry:
 
 
 def scan_header(path: Path) -> dict[str, TensorEntry]:
-    """Return the tensors that a safetensors file declares, after checking that they fill it exactly.
+    """Return the tensors that a safetensors file declares, by name, after checking that they fill the file exactly.
 
     Raises:
-        CheckpointError: anything the format forbids, with the number that proves it.
+        CheckpointError: the file cannot be read or breaks the format; the message gives the offending value.
     """
     shown = visible(str(path), 200)
     try:
@@ -70,6 +70,7 @@ def scan_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _header_length(prefix: bytes, size: int, shown: str) -> int:
+    """Return the header's length in bytes, which the first 8 bytes of the file give."""
     if size == 0:
         raise CheckpointError("checkpoint.empty", f"{shown}: file is empty")
     if size < 8:
@@ -89,6 +90,7 @@ def _header_length(prefix: bytes, size: int, shown: str) -> int:
 
 
 def _entry(name: str, value: object, shown: str) -> TensorEntry:
+    """Return one checked entry of the header."""
     tensor = visible(name, 80)
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError("checkpoint.bad_header", f"{shown}: tensor {tensor} lacks dtype, shape or data_offsets")

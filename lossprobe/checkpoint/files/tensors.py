@@ -1,4 +1,4 @@
-"""The exact set of weights: every expected tensor, none besides, with its shape and finite values; and the dtype."""
+"""Check that the stored tensors are exactly the expected ones, with finite values; choose the dtype to compute in."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def check_tensors(path: Path, actual: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Check that the stored tensors are exactly the expected ones; returns nothing when they are.
+    """Check that the stored tensors are exactly the expected ones.
 
-    A missing tensor would be random and a surplus one would mean another model: both give plausible wrong losses.
+    A missing tensor would be filled with random values, and a surplus one means that the model is another one: both
+    would give plausible but wrong losses.
 
     Args:
-        path: the file that messages name.
+        path: the file, for messages.
         actual: the stored tensors by name.
-        expected: the shape of every tensor that the configuration calls for.
+        expected: the shape of every tensor that the configuration asks for, by name.
 
     Raises:
         CheckpointError: `checkpoint.missing_tensor`, `checkpoint.unexpected_tensor` or `checkpoint.wrong_shape`.
@@ -47,10 +48,10 @@ def check_tensors(path: Path, actual: Mapping[str, torch.Tensor], expected: Mapp
 
 
 def check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Check that every value is finite; returns nothing when they are.
+    """Check that every value of every tensor is finite.
 
     Raises:
-        CheckpointError: `checkpoint.non_finite`, naming the first tensor with NaN or infinity and their number.
+        CheckpointError: `checkpoint.non_finite`; it names the first tensor with NaN or infinity and counts them in it.
     """
     for name, tensor in tensors.items():
         finite = int(torch.isfinite(tensor).sum())
@@ -71,10 +72,14 @@ def _named(names: Sequence[str]) -> str:
 
 
 def compute_dtype(stored: str, wanted: str) -> torch.dtype:
-    """Return the dtype of the forward pass: the wanted one; for "auto" the stored one, or else float32.
+    """Return the dtype of the forward pass.
+
+    Args:
+        stored: name of the dtype of the stored weights.
+        wanted: "float32", "bfloat16", "float16", or "auto" for the stored dtype (float32 if that is none of these).
 
     Raises:
-        UsageError: a dtype that is not offered.
+        UsageError: `wanted` is another word.
     """
     if wanted not in DTYPES and wanted != "auto":
         raise UsageError("checkpoint.dtype", f"`dtype` {visible(wanted, 20)}: must be one of {', '.join(DTYPES)}, auto")

@@ -1,4 +1,4 @@
-"""The zip archive that `torch.save` writes: its layout, and the bytes of its records against their checksums."""
+"""Read the zip archive that `torch.save` writes: check its layout, and its records against their checksums."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import IO
 from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.units import format_count, plural, visible
 
-LOCAL_HEADER = struct.Struct("<26xHH")  # before each record: 26 bytes, the lengths of its name and of its padding
+LOCAL_HEADER = struct.Struct("<26xHH")  # zip local file header: 26 bytes skipped, length of name, length of extra field
 CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record: its name in the archive, where its bytes are in the file, and their CRC-32 as the archive says."""
+    """One record: its name in the archive, offset and size of its bytes in the file, and their stored CRC-32."""
 
     name: str
     start: int
@@ -29,16 +29,17 @@ class Record:
 
 
 def read_records(path: Path, stream: IO[bytes], size: int) -> dict[str, Record]:
-    """Return every record by its name below the archive's one folder, when the layout is torch's own.
+    """Return every record by its name inside the archive's single folder.
 
     Args:
-        path: the file that messages name.
+        path: the file, for messages.
         stream: the file, open for reading.
         size: its size in bytes.
 
     Raises:
-        CheckpointError: names that leave the folder or come twice, code, compressed or overlapping entries.
-        zipfile.BadZipFile, struct.error, ...: no readable table of contents.
+        CheckpointError: the layout is not what `torch.save` writes: names outside the folder or given twice, code, or
+            compressed, encrypted or overlapping entries.
+        zipfile.BadZipFile, struct.error, ...: the archive's central directory cannot be read.
     """
     with zipfile.ZipFile(stream) as archive:
         entries = archive.infolist()
@@ -59,7 +60,8 @@ def read_records(path: Path, stream: IO[bytes], size: int) -> dict[str, Record]:
     for entry, following in zip(ordered, ends, strict=True):
         stop = starts[entry.orig_filename] + entry.file_size
         if stop > following:
-            what = f"entry {visible(entry.orig_filename, 80)} ends at byte {stop}, inside what starts at {following}"
+            limit = f"but the next entry or the file's end is at {following}"
+            what = f"entry {visible(entry.orig_filename, 80)} ends at byte {stop}, {limit}"
             raise refusal("checkpoint.bad_entry", path, what)
     return {
         name: Record(entry.orig_filename, starts[entry.orig_filename], entry.file_size, entry.CRC)
@@ -68,6 +70,7 @@ def read_records(path: Path, stream: IO[bytes], size: int) -> dict[str, Record]:
 
 
 def _by_name(path: Path, entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
+    """Return the entries by their names inside the single folder, refusing names outside it or given twice."""
     folder = entries[0].orig_filename.partition("/")[0] if entries else ""
     named: dict[str, zipfile.ZipInfo] = {}
     for number, entry in enumerate(entries, start=1):
@@ -85,7 +88,11 @@ def _by_name(path: Path, entries: list[zipfile.ZipInfo]) -> dict[str, zipfile.Zi
 
 
 def _data_start(stream: IO[bytes], entry: zipfile.ZipInfo) -> int:
-    """Return where a record's bytes begin: behind its own header, whose padding the table of contents does not tell."""
+    """Return the offset of a record's bytes, which follow its local header.
+
+    The length of that header is read from the header itself, because torch pads it and the central directory does not
+    say by how much.
+    """
     stream.seek(entry.header_offset)
     name, padding = LOCAL_HEADER.unpack(stream.read(LOCAL_HEADER.size))
     return entry.header_offset + LOCAL_HEADER.size + int(name) + int(padding)
@@ -98,13 +105,13 @@ def read_record(stream: IO[bytes], record: Record) -> bytes:
 
 
 def hash_archive(path: Path, stream: IO[bytes], records: dict[str, Record]) -> tuple[str, tuple[str, ...]]:
-    """Return the sha256 of a file, and what to tell of its checksums; both in one reading of its bytes.
+    """Return the sha256 of a file and notices about its checksums, in one pass over its bytes.
 
-    torch does not look at the checksums, so that a damaged weight would be read as another weight.
+    torch ignores the checksums and would read a damaged weight as a different weight. If no record at all matches its
+    checksum, the file was written without checksums, an option of torch; that gives a notice and not an error.
 
     Raises:
-        CheckpointError: `checkpoint.checksum`: some records are not what their checksums say. Where none is, the
-            file was written without checksums, as torch can be told to do, and a line tells it.
+        CheckpointError: `checkpoint.checksum`: some, but not all, records do not match their checksums.
     """
     digest = hashlib.sha256()
     wrong, position = [], 0
@@ -118,7 +125,7 @@ def hash_archive(path: Path, stream: IO[bytes], records: dict[str, Record]) -> t
         digest.update(chunk)
     checked = sum(record.size > 0 for record in records.values())
     if wrong and len(wrong) == checked:
-        return digest.hexdigest(), (f"{path.name}: written without checksums, so that damage in it would not show",)
+        return digest.hexdigest(), (f"{path.name}: written without checksums, so that damage to it cannot be detected",)
     if wrong:
         first = visible(wrong[0].name, 80)
         what = f"damaged: {first} is not what its checksum says ({len(wrong)} of {plural(checked, 'record')} wrong)"
@@ -127,7 +134,7 @@ def hash_archive(path: Path, stream: IO[bytes], records: dict[str, Record]) -> t
 
 
 def _pass_through(stream: IO[bytes], size: int, digest: hashlib._Hash) -> int:
-    """Return the CRC-32 of the next bytes of a stream, which go into the digest too."""
+    """Read `size` bytes from the stream, add them to the digest, and return their CRC-32."""
     crc = 0
     while size > 0:
         chunk = stream.read(min(size, CHUNK_BYTES))

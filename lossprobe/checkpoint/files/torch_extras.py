@@ -1,8 +1,8 @@
-"""Harmless things that training programs put beside the tensors of a torch file, read as plain data.
+"""Read harmless objects that training programs save beside tensors in a torch file, without importing their classes.
 
-Numbers of numpy, paths, namespaces and small configuration objects are named in the pickle as classes to be called.
-None of these is ever imported or called: `torch.load` is given the functions and classes below under their names.
-They only keep what they are handed, and of that only a single number is ever used.
+The pickle of such a file calls the classes of numpy numbers, paths, namespaces and small configuration objects. None
+of them is imported or called: `torch.load` gets the stand-ins below under the classes' names. A stand-in only stores
+its arguments or nothing; only the values of numpy scalars are kept as usable numbers.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ HARMLESS = re.compile(
     r"|numpy\.(dtype|ndarray|(_core|core)\.multiarray\.(scalar|_reconstruct))"
     r"|_codecs\.encode"  # bytes, in torch's own protocol; its arguments are checked in the outline
 )
-# Configuration objects of a program's own, by what such classes are called.
+# Configuration classes of training programs, recognised by their names.
 CONFIGURATION = re.compile(r"(\w+\.)+([A-Z]\w*)?(Config|Args|Arguments|Settings|Params|Options)")
-NUMBERS = {  # dtype of numpy → format of struct
+NUMBERS = {  # numpy dtype code → format character of `struct`
     "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q", "f2": "e",
     "f4": "f", "f8": "d",
 }  # fmt: skip
 
 
 def is_harmless(name: str) -> bool:
-    """Return whether a name in a pickle is one that `stand_ins` takes the place of."""
+    """Return whether a name that a pickle imports is one that `stand_ins` can replace."""
     if HARMLESS.fullmatch(name):
         return True
     library = name.partition(".")[0]
@@ -37,21 +37,21 @@ def is_harmless(name: str) -> bool:
 
 
 class Extra:
-    """Stands for an object that is not looked at; keeps nothing."""
+    """Stand-in for any harmless object; it keeps nothing of it."""
 
     def __new__(cls, *_: object, **__: object) -> Extra:
-        """Return a new one, whatever the arguments."""
+        """Return a new stand-in and ignore the arguments."""
         return object.__new__(cls)
 
     def __init__(self, *_: object, **__: object) -> None:
-        """Take any arguments."""
+        """Ignore the arguments."""
 
     def __setstate__(self, state: object) -> None:
-        """Take any state."""
+        """Ignore the state."""
 
 
 class NumpyType(Extra):
-    """Stands for a dtype of numpy: its code and byte order."""
+    """Stand-in for a numpy dtype; it keeps the code and the byte order."""
 
     def __init__(self, code: object = "", *_: object) -> None:
         """Keep the code, such as "f8"."""
@@ -65,7 +65,7 @@ class NumpyType(Extra):
 
 
 def numpy_scalar(kind: object = None, data: object = b"", *_: object) -> object:
-    """Return the number that a numpy scalar is, as Python's own; a stand-in when it is none."""
+    """Return a numpy scalar as a Python number, or a stand-in if it is not a number."""
     form = NUMBERS.get(kind.code) if isinstance(kind, NumpyType) else None
     if form is None or not isinstance(kind, NumpyType) or not isinstance(data, bytes):
         return Extra()
@@ -73,7 +73,7 @@ def numpy_scalar(kind: object = None, data: object = b"", *_: object) -> object:
 
 
 def stand_ins(names: set[str]) -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Return what to put in the place of each harmless name, in the form that torch takes."""
+    """Return a stand-in for each name, in the form that `torch.serialization.safe_globals` takes."""
     special: dict[str, Callable[..., Any]] = {"dtype": NumpyType, "scalar": numpy_scalar}
     chosen = {name for name in names if name != "_codecs.encode"}  # torch has that one itself
     return [

@@ -1,7 +1,7 @@
-"""Files written by `torch.save`, read so that nothing in them can run, crash or outgrow the file.
+"""Read files written by `torch.save` so that nothing in them can run, crash the process or take too much memory.
 
-The pickle inside is first followed as text (`outline_pickle`): which names it would import, which tensor data
-it declares, how its tuples nest. Only a file that passes is given to `torch.load(weights_only=True)`.
+`outline_pickle` first lists, without executing the pickle, which names it would import, which tensor data it declares
+and how deeply its tuples nest. Only a file that passes these checks is given to `torch.load(weights_only=True)`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from lossprobe.checkpoint.files.torch_archive import Record, hash_archive, read_
 from lossprobe.checkpoint.files.torch_extras import is_harmless, stand_ins
 from lossprobe.units import format_count, plural, visible, visible_bytes
 
-TORCH_FLOOR = (2, 10)  # older ones let a file past weights_only (CVE-2026-24747)
-MAX_PICKLE_BYTES = 16 << 20  # the structure without the tensor data: about 100 kB for a large model
+TORCH_FLOOR = (2, 10)  # in older releases a file can get around weights_only (CVE-2026-24747)
+MAX_PICKLE_BYTES = 16 << 20  # the pickle does not contain the tensor data: about 100 kB for a large model
 MAX_NESTING = 32
-# All that dense tensors need. torch itself lets more pass, such as bytearray(2**40), which eats the memory.
+# All that dense tensors need. torch allows more, such as bytearray(2**40), which would exhaust the memory.
 PLAIN_GLOBALS = frozenset(STORAGE_ITEM_BYTES) | {
     "collections.OrderedDict",
     "torch._utils._rebuild_parameter",
@@ -45,7 +45,7 @@ PLAIN_GLOBALS = frozenset(STORAGE_ITEM_BYTES) | {
     "torch.device",
     *(f"torch.{dtype}" for dtype in ("float64", "float32", "float16", "bfloat16")),
 }
-# Names that only hold data, among those that are not capitalised. They decide the wording, never the refusal.
+# Classes and functions that only hold data. They only decide between two wordings of a refusal.
 DATA_GLOBALS = re.compile(
     r"(argparse|pathlib|types|decimal|uuid)\.[A-Z]\w+|(collections|datetime)\.\w+|_codecs\.encode"
     r"|(builtins|__builtin__)\.(int|long|float|complex|set|frozenset|bytearray|x?range|slice)"
@@ -64,7 +64,7 @@ class TorchFile:
 
     Attributes:
         path: where it is.
-        content: what was saved; its tensors are dense, on the CPU, and backed by bytes of the file.
+        content: the saved dict; its tensors are dense, on the CPU, and no larger than the data in the file.
         sha256: hash of the file's bytes.
         notices: what a user should know about it, one line each.
     """
@@ -79,7 +79,8 @@ def read_torch_file(path: Path) -> TorchFile:
     """Return the content and hash of a file written by `torch.save`.
 
     Raises:
-        CheckpointError: no such archive, damaged, holding more than tensors and plain values, or torch too old.
+        CheckpointError: the file is not such an archive, is damaged, changed while it was read, or holds more than
+            tensors and plain values; or the installed torch is too old.
     """
     installed = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
     if installed < TORCH_FLOOR:
@@ -110,10 +111,12 @@ def read_torch_file(path: Path) -> TorchFile:
 
 
 def tensors_in(file: TorchFile, key: str) -> dict[str, torch.Tensor]:
-    """Return the state dict stored under `key`: floating-point tensors by name, without constants of another dtype.
+    """Return the floating-point tensors of the state dict stored under `key`, by name.
+
+    Constants of other dtypes (see `Constants`) are left out.
 
     Raises:
-        CheckpointError: it is no dict, is empty, or holds something else.
+        CheckpointError: there is no such dict, it is empty, or it holds something that is neither.
     """
     stored = file.content.get(key)
     if not isinstance(stored, dict) or not stored:
@@ -129,24 +132,32 @@ def tensors_in(file: TorchFile, key: str) -> dict[str, torch.Tensor]:
 
 
 def dtypes(tensors: Mapping[str, torch.Tensor], asked: str) -> tuple[torch.dtype, torch.dtype]:
-    """Return the widest stored dtype, and the one to compute in: `asked` by name, "auto" being the stored one."""
+    """Return the common dtype of the stored tensors by torch's promotion rules, and the dtype of the forward pass.
+
+    Args:
+        tensors: the stored tensors by name.
+        asked: name of the dtype of the forward pass; "auto" is the stored one.
+
+    Raises:
+        UsageError: as `compute_dtype`.
+    """
     stored = reduce(torch.promote_types, (tensor.dtype for tensor in tensors.values()))
     return stored, stored if asked == "auto" else compute_dtype(str(stored), asked)
 
 
 def check_tensor_bytes(path: Path, content: object, file_bytes: int) -> None:
-    """Check that every tensor found in dicts, lists and tuples is dense and backed by bytes of its file.
+    """Check that every tensor in nested dicts, lists and tuples is dense and no larger than the data in its file.
 
-    A view with stride 0 is a handful of bytes that reads as terabytes; storage shared by many names does the same.
+    A tensor with stride 0, or one storage under many names, can turn a few bytes of a file into terabytes of values.
 
     Args:
-        path: the file that messages name.
-        content: what the file holds.
+        path: the file, for messages.
+        content: the content of the file.
         file_bytes: the file's size.
 
     Raises:
-        CheckpointError: a tensor of another kind or larger than its storage; tensors that add up to more than twice
-            the file (a tied pair is stored once); a structure that contains itself or nests too deep.
+        CheckpointError: a tensor is not dense or larger than its storage; all tensors together are larger than twice
+            the file (tied weights are stored once and count twice); or the structure contains itself or nests too deep.
     """
     total = 0
     for name, tensor in _tensors(path, content, "", set(), ()):
@@ -165,6 +176,7 @@ def check_tensor_bytes(path: Path, content: object, file_bytes: int) -> None:
 
 
 def _check_start(path: Path, start: bytes) -> None:
+    """Refuse a file whose first four bytes are not those of a zip archive."""
     if not start:
         raise refusal("checkpoint.empty", path, "file is empty (0 bytes)")
     if start[:1] == b"\x80":
@@ -174,7 +186,7 @@ def _check_start(path: Path, start: bytes) -> None:
 
 
 def _open_archive(path: Path, stream: IO[bytes], size: int) -> tuple[dict[str, Record], bytes]:
-    """Return the records of an archive, and its pickle."""
+    """Return the records of an archive by name, and the bytes of its pickle."""
     try:
         records = read_records(path, stream, size)
         if "data.pkl" not in records:
@@ -185,7 +197,7 @@ def _open_archive(path: Path, stream: IO[bytes], size: int) -> tuple[dict[str, R
             raise refusal("checkpoint.unknown_structure", path, f"unknown structure: data.pkl has {counts}")
         data = read_record(stream, records["data.pkl"])
     except (OSError, *UNREADABLE) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which is an offset before the file's start
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: seek to a negative offset, so damaged
             raise
         what = f"archive incomplete: no readable table of contents in {plural(size, 'byte')}"
         raise refusal("checkpoint.truncated", path, what, "was it copied or downloaded completely?") from None
@@ -193,10 +205,10 @@ def _open_archive(path: Path, stream: IO[bytes], size: int) -> tuple[dict[str, R
 
 
 def _check_pickle(path: Path, records: dict[str, Record], data: bytes) -> set[str]:
-    """Return the harmless extras that a pickle names, when all else in it is plain tensors, each with its data.
+    """Return the names in a pickle for which `torch_extras` has stand-ins.
 
     Raises:
-        CheckpointError: it holds anything else.
+        CheckpointError: the pickle holds anything else besides plain tensors, or data of a tensor is missing.
     """
     try:
         outline = outline_pickle(data)
@@ -218,7 +230,13 @@ def _check_pickle(path: Path, records: dict[str, Record], data: bytes) -> set[st
 
 
 def _check_globals(path: Path, unsafe: set[str], extras: set[str]) -> None:
-    """Refuse what the pickle would import: by our own list, then by torch's, but for the extras that are replaced."""
+    """Refuse a pickle that imports more than the extras and what both our list and torch's list allow.
+
+    Args:
+        path: the file, for messages.
+        unsafe: names that the pickle imports and that neither `PLAIN_GLOBALS` nor `extras` holds.
+        extras: names that stand-ins replace.
+    """
     if not unsafe:
         try:
             unsafe = set(get_unsafe_globals_in_checkpoint(path)) - extras
@@ -233,12 +251,13 @@ def _check_globals(path: Path, unsafe: set[str], extras: set[str]) -> None:
 
 
 def _only_data(name: str) -> bool:
-    """Return whether a name looks like a class that holds data: it decides between two messages, nothing else."""
+    """Return whether a name looks like a class that only holds data; this only decides between two messages."""
     foreign_class = name.partition(".")[0] not in sys.stdlib_module_names and name.rpartition(".")[2][:1].isupper()
     return foreign_class or DATA_GLOBALS.fullmatch(name) is not None
 
 
 def _load(path: Path) -> object:
+    """Return what `torch.load` makes of a file that passed all checks."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -252,7 +271,15 @@ def _load(path: Path) -> object:
 def _tensors(
     path: Path, value: object, name: str, seen: set[int], around: tuple[int, ...]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield every tensor in `value` with a printable name, each container once."""
+    """Yield every tensor in `value` with a printable name, going into each container once.
+
+    Args:
+        path: the file, for messages.
+        value: the tensor or container to look at.
+        name: its printable name.
+        seen: `id` of every container that was entered already; extended here.
+        around: `id` of the containers that `value` lies in.
+    """
     if isinstance(value, torch.Tensor):
         yield name, value
     if not isinstance(value, dict | list | tuple):

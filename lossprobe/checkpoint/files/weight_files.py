@@ -1,4 +1,4 @@
-"""Which safetensors files of a directory hold its weights: one file, or the shards that an index names."""
+"""Find the safetensors files that hold the weights of a directory: one file, or the shards that an index names."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Weights:
     """The safetensors files of a directory.
 
     Attributes:
-        files: what each declares, in the order of their names.
-        index: the index that names them, if there is one.
-        notices: what a user should know about it, one line each.
+        files: path → tensors that the file declares, by name; sorted by file name.
+        index: path of the index, if there is one.
+        notices: what a user should know about the files, one line each.
     """
 
     files: dict[Path, dict[str, TensorEntry]]
@@ -37,11 +37,11 @@ class Weights:
 def find_weights(path: Path) -> Weights:
     """Return the safetensors files of a Hugging Face directory.
 
-    Links are followed wherever they lead: the user named the directory that they stand in.
+    Symbolic links are followed, also out of the directory, because the user chose the directory that holds them.
 
     Raises:
-        CheckpointError: none; a single file beside an index that names others; a shard that is missing, or holds
-            other tensors than the index says.
+        CheckpointError: there are no weights; a single file lies beside an index that names other files; or a shard is
+            missing or holds other tensors than the index says.
     """
     single, index = path / SINGLE, path / INDEX
     if stands(index):
@@ -59,6 +59,7 @@ def find_weights(path: Path) -> Weights:
 
 
 def _no_weights(path: Path) -> CheckpointError:
+    """Return the error for a directory without safetensors weights, with a hint that depends on what it does hold."""
     found = list_names(path)
     shards = [name for name in found if SHARD.fullmatch(name)]
     hint = None
@@ -83,6 +84,7 @@ def _read_index(index: Path) -> dict[str, str]:
 
 
 def _shards(path: Path, index: Path, weight_map: dict[str, str]) -> Weights:
+    """Return the shards that an index names, after checking that they hold exactly the tensors it assigns to them."""
     shown = visible(str(index), 200)
     names = sorted(set(weight_map.values()))
     files = []
@@ -110,13 +112,13 @@ def _shards(path: Path, index: Path, weight_map: dict[str, str]) -> Weights:
             "checkpoint.bad_index",
             f"{shown}: index and shards disagree on {len(wrong)} tensors, first {visible(wrong[0], 80)}",
         )
-    absent = sorted(weight_map.keys() - stored.keys())  # a tied head, say; where one is needed, it will be missed
-    told = (f"{INDEX} lists what no file holds and the model does without: {listed(absent)}",) if absent else ()
-    return Weights(declared, (index,), told)
+    absent = sorted(weight_map.keys() - stored.keys())  # a tied head, for example; a needed one is refused at load
+    notices = (f"{INDEX} lists tensors that no file holds and the model does not need: {listed(absent)}",)
+    return Weights(declared, (index,), notices if absent else ())
 
 
 def _inside(path: Path, name: str, shown: str) -> Path:
-    """Return a file of the directory, refusing names that leave it and names that no file can have."""
+    """Return the path of a shard, refusing names that lead out of the directory and names that no file can have."""
     if Path(name).name != name or name in {"", ".", ".."}:
         raise CheckpointError("checkpoint.shard_path", f"{shown}: shard path {visible(name, 80)} leaves the directory")
     file = path / name
@@ -133,7 +135,7 @@ def list_names(path: Path) -> list[str]:
     """Return the names in a directory, sorted.
 
     Raises:
-        CheckpointError: it may not be read.
+        CheckpointError: the directory cannot be read.
     """
     try:
         return sorted(entry.name for entry in path.iterdir())

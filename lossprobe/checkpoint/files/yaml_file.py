@@ -1,4 +1,4 @@
-"""Small YAML files that came with a checkpoint: plain values only."""
+"""Read small YAML files of a checkpoint that hold only plain values."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ MAX_YAML_NESTING = 4
 
 
 def read_yaml(path: Path) -> tuple[dict[object, object], str]:
-    """Return the mapping in a small YAML file without tags, aliases, repeated keys or deep nesting, and its sha256.
+    """Return the mapping in a small YAML file, and the sha256 of its bytes.
 
     Raises:
-        CheckpointError: unreadable, larger or deeper than any such file, or not YAML in UTF-8.
+        CheckpointError: the file is unreadable, larger than 64 KiB, not YAML in UTF-8, not a mapping, nests too deeply,
+            or has tags, anchors, aliases or a repeated key.
     """
     try:
         with open_plain(path) as stream:
@@ -29,7 +30,7 @@ def read_yaml(path: Path) -> tuple[dict[object, object], str]:
         text, depth = data.decode("utf-8"), 0
         for token in yaml.scan(text, Loader=yaml.SafeLoader):
             kind = type(token).__name__
-            depth += kind.endswith("StartToken") - kind.endswith("EndToken")  # the stream itself is the first level
+            depth += kind.endswith("StartToken") - kind.endswith("EndToken")  # the document itself counts as level 1
             if depth > MAX_YAML_NESTING or kind in {"AliasToken", "AnchorToken", "TagToken"}:
                 what = f"line {token.start_mark.line + 1}: aliases, anchors, tags and deep nesting are not allowed"
                 raise refusal("checkpoint.bad_config", path, what)
