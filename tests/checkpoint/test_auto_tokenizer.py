@@ -147,7 +147,7 @@ def test_a_tokenizer_that_splits_special_tokens_is_told_and_refused_as_a_tool_se
 def test_a_bos_that_only_the_template_knows(tmp_path):
     path = folder(tmp_path / "m", tokenizer=PIECES(), config={"tokenizer_class": "PreTrainedTokenizerFast"})
     tokenizer, _ = opened(path)
-    assert tokenizer.notices == (f"{path}/tokenizer.json: puts id 1 before a text, which is taken for its BOS",)
+    assert tokenizer.notices == (f"{path}/tokenizer.json: puts id 1 before every text, which is used as its BOS",)
     assert (tokenizer.bos_id, tokenizer.adds_bos) == (1, True)
     twin = tokenizer.read_by("transformers")
     assert (

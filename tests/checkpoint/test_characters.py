@@ -161,7 +161,7 @@ def test_reads_meta_pkl_of_every_protocol(tmp_path, protocol):
         (meta(itos={0: "a", 1: "b", 2: "d"}), "tokenizer.inconsistent", "itos (3 entries) and stoi (3) disagree"),
         (meta(stoi={"a": 0, "b": 2}), "tokenizer.id_gap", "1 is missing (2 symbols, highest id 2)"),
         (meta(["a", "bc"]), "tokenizer.not_a_character", "bc is not a single character (1 of 2)"),
-        ({"stoi": {}}, "tokenizer.format", "stoi and itos are not both there"),
+        ({"stoi": {}}, "tokenizer.format", "stoi or itos is missing or not a dict"),
         (3, "tokenizer.format", "holds int, not a dict"),
         (meta(itos=["a"]), "tokenizer.unsafe_pickle", "more than text and whole numbers"),
     ],

@@ -176,7 +176,7 @@ def refused(path, **files):
 def test_settings_that_are_none_are_refused(tmp_path):
     for index, wrong in enumerate([["<|x|>"], {"x": X}, {"1": "<|x|>"}, {"1": {}}, {"-1": X}, {"9" * 5000: X}]):
         message = refused(tmp_path / str(index), config={"added_tokens_decoder": wrong})
-        assert "is no id of a token with content" in message
+        assert "does not map a token id to a token" in message
         assert len(message) < 300
     message = refused(tmp_path / "twice", added={"<|x|>": 7, "<|y|>": 7})
     assert message.endswith("added_tokens.json: id 7 is <|x|> and <|y|>")

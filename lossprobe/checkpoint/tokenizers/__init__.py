@@ -1,1 +1,1 @@
-"""From text to token ids, with the bytes that each token covers."""
+"""Turn text into token ids, with the bytes of the text that each token covers."""

@@ -1,9 +1,9 @@
-"""What transformers' AutoTokenizer makes of a tokenizer's files, which can be another tokenizer than tokenizer.json.
+"""Find out whether transformers' AutoTokenizer makes the same tokens as tokenizer.json itself.
 
-In transformers 5 many classes (GPT2, Qwen2, GPTNeoX, Cohere, Gemma, Llama, T5, BERT, ...) take the vocabulary and the
-merges out of a tokenizer.json and put them behind a pre-tokenizer and a normalizer of their own. Whether that gives
-other tokens, a child process tells, which loads the files as AutoTokenizer does. That takes a second, so it is asked
-only where a look at the classes that can be meant does not answer already.
+In transformers 5 many classes (GPT2, Qwen2, GPTNeoX, Cohere, Gemma, Llama, T5, BERT, ...) take only the vocabulary and
+the merges from a tokenizer.json and use a pre-tokenizer and a normalizer of their own. `AutoTokenizerChild` loads the
+files as AutoTokenizer does, in a child process, which takes a second. `quick_look` first inspects the class that
+AutoTokenizer would choose and often answers without that process.
 """
 
 from __future__ import annotations
@@ -29,25 +29,26 @@ from lossprobe.checkpoint.tokenizers.tokenizer_files import TOKENIZER, Tokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_settings import ADDED, CONFIG, MAP, plain_forms, read_settings
 from lossprobe.errors import CheckpointError
 
-CLASS_KEYS = ("model_type", "tokenizer_class", "model_name", "transformers_version")  # of config.json
+# Keys of config.json by which AutoTokenizer chooses a class.
+CLASS_KEYS = ("model_type", "tokenizer_class", "model_name", "transformers_version")
 MODEL_FLAGS = {"dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
                "fuse_unk": False, "byte_fallback": False, "ignore_merges": False}  # fmt: skip
-ONLY_TEXT = [{"Sequence": {"id": "A", "type_id": 0}}]  # a template that adds nothing
+ONLY_TEXT = [{"Sequence": {"id": "A", "type_id": 0}}]  # a template that adds no token to a text
 
 
 @dataclass(frozen=True)
 class AutoTokenizerResult:
-    """What AutoTokenizer loads.
+    """The tokenizer that AutoTokenizer loads from the files.
 
     Attributes:
-        class_name: the class that it takes.
-        definition: the tokenizer that this class makes, as the JSON of a tokenizer.json.
+        class_name: the class that AutoTokenizer chooses.
+        definition: the tokenizer that this class builds, as the JSON of a tokenizer.json.
         bos_id: its bos_token_id, or None.
         eos_id: its eos_token_id, or None.
-        names: the text of both, "" for none.
-        splits_special: whether special tokens in a text are split like other text.
-        same: whether it gives the tokens of our definition for all of a probe's texts.
-        counts: tokens of these texts by our definition, and by its own.
+        names: text of the BOS and of the EOS token, "" for none.
+        splits_special: whether it splits names of special tokens in a text like other text.
+        same: whether it gives the same tokens as our definition for all probe texts.
+        counts: number of tokens of the probe texts by our definition, and by AutoTokenizer's.
     """
 
     class_name: str
@@ -61,12 +62,14 @@ class AutoTokenizerResult:
 
 
 class AutoTokenizerChild:
-    """A child process that loads a tokenizer's files as AutoTokenizer does, from now on.
+    """A child process that loads a tokenizer's files as AutoTokenizer does.
+
+    It starts when this object is made and works in parallel until `result` waits for it.
 
     Args:
         files: the tokenizer's files.
-        ours: a tokenizer.json to compare with.
-        limits: what the child may take.
+        ours: our tokenizer.json, to compare with.
+        limits: memory and time that the child may use.
 
     Raises:
         ResourceError: no process can be started.
@@ -82,10 +85,11 @@ class AutoTokenizerChild:
         self._sandbox.begin()
 
     def result(self) -> AutoTokenizerResult:
-        """Return what AutoTokenizer loads; the child ends with that.
+        """Wait for the child process, end it, and return what AutoTokenizer loaded.
 
         Raises:
-            CheckpointError: `tokenizer.auto_tokenizer`: it cannot load these files; or the child exceeds its limits.
+            CheckpointError: `tokenizer.auto_tokenizer`: AutoTokenizer cannot load these files; or the child exceeds
+                its limits.
         """
         try:
             facts, definition = self._sandbox.open()
@@ -110,13 +114,15 @@ class AutoTokenizerChild:
 
 
 def quick_look(files: TokenizerFiles, known: Collection[str]) -> dict[str, str] | None:
-    """Return the BOS and EOS that the class adds to what the files name, or None where only AutoTokenizer can tell.
-
-    A dict means that AutoTokenizer gives the tokens that the files themselves do.
+    """Return whether AutoTokenizer makes the same tokens as the files, as far as the chosen class shows it.
 
     Args:
         files: the tokenizer's files.
-        known: the added tokens of all of them.
+        known: the added tokens of all files.
+
+    Returns:
+        None where only the child process can tell. Otherwise the tokens are the same, and the dict holds the BOS and
+        EOS that the class names where the files do not ("bos_token" and "eos_token" → text).
     """
     odd = files.config.get("split_special_tokens") or files.config.get("fix_mistral_regex")
     if odd or not plain_forms(files.config, files.special_map or {}):
@@ -124,11 +130,11 @@ def quick_look(files: TokenizerFiles, known: Collection[str]) -> dict[str, str] 
     model = files.model or {}
     declared = files.config.get("tokenizer_class") or model.get("tokenizer_class")
     if declared and not isinstance(declared, str):
-        return None  # AutoTokenizer says what it makes of that
+        return None  # only AutoTokenizer itself can tell what it does with such a value
     family = str(model.get("model_type"))
     names = {declared} if declared else {TOKENIZER_MAPPING_NAMES.get(family)}
     if {family, str(model.get("model_name"))} & MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS:
-        names.add(TOKENIZER_MAPPING_NAMES.get(family))  # which transformers prefers to what the files declare
+        names.add(TOKENIZER_MAPPING_NAMES.get(family))  # transformers uses this class and not the declared one
     answers = [_look_at(name, files, known) for name in names if name is not None]
     certain = [answer for answer in answers if answer is not None]
     if len(certain) < len(answers) or any(answer != certain[0] for answer in certain):
@@ -137,18 +143,18 @@ def quick_look(files: TokenizerFiles, known: Collection[str]) -> dict[str, str] 
 
 
 def _look_at(name: object, files: TokenizerFiles, known: Collection[str]) -> dict[str, str] | None:
-    """Return what `quick_look` returns, for one class by name."""
+    """Return what `quick_look` returns, for the one class of this name."""
     if not isinstance(name, str) or not name.endswith(("Tokenizer", "TokenizerFast")):
-        return {}  # TokenizersBackend: the file as it is
+        return {}  # transformers falls back to TokenizersBackend, which uses tokenizer.json unchanged
     pipeline = component_types([files.definition.get("pre_tokenizer"), files.definition.get("decoder")])
     if name.removesuffix("Fast") == "LlamaTokenizer" and "ByteLevel" in pipeline:
-        return {}  # Llama 3 and its kin, often declared so by mistake
+        return {}  # Llama 3 and similar, often declared so by mistake; transformers uses tokenizer.json
     kind: Any = tokenizer_class_from_name(name)
     if kind is None or kind is TokenizersBackend:
         return {}
     if not isinstance(kind, type) or not issubclass(kind, TokenizersBackend):
         return None
-    if kind.__init__ is TokenizersBackend.__init__:  # nothing of its own, and no other class's either
+    if kind.__init__ is TokenizersBackend.__init__:  # neither this class nor a parent changes anything
         return {}
     given = {key: value for key, value in files.config.items() if isinstance(value, bool)}
     empty = _without_vocabulary(kind, given)
@@ -157,15 +163,15 @@ def _look_at(name: object, files: TokenizerFiles, known: Collection[str]) -> dic
     named = read_settings(files.config, files.special_map, files.added).named
     defaults = {role: str(token) for role, token in empty._special_tokens_map.items() if token and role not in named}
     if not all(content in known for content in defaults.values()):
-        return None  # which the class would add
+        return None  # the class would add a token
     return {role: token for role, token in defaults.items() if role in ("bos_token", "eos_token")}
 
 
 def _without_vocabulary(kind: Any, given: dict[str, bool]) -> Any:
-    """Return a BPE tokenizer of a class with an empty vocabulary, or None where it takes more than that to make one.
+    """Return a BPE tokenizer of a class with an empty vocabulary, or None where the class needs other arguments.
 
-    Nothing of the files but yes and no goes into it, and only where the class takes that: a yes in place of a file's
-    name would be opened as the file with the number 1, standard output.
+    Of the files' settings only booleans are passed, and only to parameters that are boolean: as a file name, True
+    would be opened as file descriptor 1, standard output.
     """
     parameters = inspect.signature(kind).parameters
     if getattr(kind, "model", None) is not BPE or not {"vocab", "merges"} <= parameters.keys():
@@ -183,7 +189,14 @@ def _takes_yes_or_no(parameter: inspect.Parameter) -> bool:
 
 
 def _same_pipeline(built: dict[str, Any], definition: dict[str, Any]) -> bool:
-    """Return whether a class treats text as a definition does, as far as both are written alike."""
+    """Return whether a class and a tokenizer.json have the same normalizer, pre-tokenizer and BPE settings.
+
+    Two that do the same but are written differently count as different.
+
+    Args:
+        built: definition of the tokenizer that the class built.
+        definition: the tokenizer.json.
+    """
     theirs, ours = built["model"], definition.get("model") or {}
     return (
         all(_plain(built.get(part)) == _plain(definition.get(part)) for part in ("normalizer", "pre_tokenizer"))
@@ -196,7 +209,7 @@ def _same_pipeline(built: dict[str, Any], definition: dict[str, Any]) -> bool:
 
 
 def _plain(part: Any) -> Any:
-    """Return a part of a definition without what moves no token, and with what old files leave out."""
+    """Return a part of a definition without settings that change no token, and with defaults that old files omit."""
     if isinstance(part, list):
         return [_plain(each) for each in part]
     if not isinstance(part, dict):

@@ -1,9 +1,8 @@
-"""The child process that asks transformers what its AutoTokenizer makes of a tokenizer's files.
+"""Child process that loads a tokenizer's files with transformers' AutoTokenizer and compares it with tokenizer.json.
 
-Many of its classes build a tokenizer anew from the vocabulary of a tokenizer.json, with a pre-tokenizer and a
-normalizer of their own. That is done here, and not in the parent, for the reasons that `sandbox_worker` gives. The
-files were read and checked by the parent; they are written into a folder of this process's own, with nothing of
-config.json but what decides the class. One request, one answer.
+It is a child process for the reasons that `sandbox_worker` gives: building a tokenizer can take any amount of memory
+and time, or end the process. The parent has read and checked the files; they are written into a temporary folder, with
+only those keys of config.json that decide the class. The process answers one request and ends.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from tokenizers import Tokenizer
 from lossprobe.checkpoint.tokenizers.frames import ALLOWANCE, FAILED, OK, OUT_OF_MEMORY, receive_frame, send_frame
 from lossprobe.checkpoint.tokenizers.sandbox_worker import prepare, set_limits
 
-# What tokenizers treat in ways of their own: blanks, line ends, digits, contractions, cases, accents composed or not,
-# widths, ligatures, symbols, scripts without blanks, control characters, words that they may not have.
+# Texts on which tokenizers often differ: blanks, line ends, digits, contractions, upper case, composed and decomposed
+# accents, full-width characters, ligatures, symbols, scripts without blanks, control characters, rare words.
 PROBE = (
     "The cat sat on the mat.", " The  cat   sat\n\n on\tthe\r\nmat. ", "\nHELLO Hello hello",
     "it's we'LL don't I'D 'tis",
@@ -33,7 +32,11 @@ PROBE = (
 
 
 def load(folder: Path, files: dict[str, Any]) -> Any:
-    """Return the tokenizer that AutoTokenizer makes of files, by name, written into a folder.
+    """Return the tokenizer that AutoTokenizer makes of some files.
+
+    Args:
+        folder: an empty folder, into which the files are written.
+        files: file name → content, to be stored as JSON.
 
     Raises:
         Exception: anything that transformers raises.
@@ -48,11 +51,14 @@ def load(folder: Path, files: dict[str, Any]) -> Any:
 
 
 def describe(tokenizer: Any, ours: str) -> list[bytes]:
-    """Return what a tokenizer is, as JSON, and its definition.
+    """Return the facts that `AutoTokenizerResult` holds, as JSON, and the tokenizer's definition.
 
     Args:
-        tokenizer: made by transformers.
-        ours: a tokenizer.json, to compare with.
+        tokenizer: the tokenizer that AutoTokenizer made.
+        ours: our tokenizer.json, to compare with.
+
+    Raises:
+        TypeError: it is not a tokenizer of the `tokenizers` library.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
@@ -79,7 +85,7 @@ def describe(tokenizer: Any, ours: str) -> list[bytes]:
 
 
 def main() -> None:
-    """Answer one request: a limit, the files as JSON by name, and a tokenizer.json to compare with."""
+    """Read one request (limits, files by name as JSON, our tokenizer.json), answer it and end the process."""
     answers = prepare()
     allowance, files, ours = receive_frame(sys.stdin.buffer)
     set_limits(*ALLOWANCE.unpack(allowance))

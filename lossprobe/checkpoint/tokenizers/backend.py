@@ -1,4 +1,4 @@
-"""Hugging Face tokenizers (tokenizer.json), run by the `tokenizers` library in a child process."""
+"""Run Hugging Face tokenizers (tokenizer.json) with the `tokenizers` library in a child process."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 
 
 class BackendTokenizer:
-    """A `Tokenizer` over a tokenizer.json, which runs in a child process under limits of memory and time.
+    """A `Tokenizer` for a tokenizer.json; it runs in a child process with limits on memory and time.
 
     Args:
         definition: the parsed tokenizer.json.
         settings: the parsed tokenizer_config.json, or an empty dict.
-        shown: how messages name it.
-        limits: what one document may take.
-        tokens: what all files beside the tokenizer.json say; None for what `settings` says.
-        special_strings: what the name of a special token in a text is: its "control" id, or "text".
+        shown: name of the tokenizer for messages.
+        limits: memory and time that one document may take.
+        tokens: tokens that the files beside the tokenizer.json define; None for those of `settings` alone.
+        special_strings: how the name of a special token in a text is tokenized: as its "control" id, or as "text".
 
     Attributes:
-        first_id: the id that it puts before a text by itself, whatever its name, or None.
-        last_ids: the ids that it puts after a text by itself, which are never scored here.
-        canonical: the tokenizer.json that is run, with the tokens of the other files, as JSON.
-        added_ids: content → id of the added tokens.
+        first_id: the id that the tokenizer puts before every text by itself, or None.
+        last_ids: the ids that it puts after every text by itself; they are never scored here.
+        canonical: the tokenizer.json that is run, as JSON, with the tokens of the other files added.
+        added_ids: text → id of the added tokens.
         files: every file that it was read from.
         special_strings: as given.
-        unbounded_rules, longest_whole_bytes: as `interface.PiecewiseTokenizer` has them; see `reach`.
+        unbounded_rules, longest_whole_bytes: see `interface.PiecewiseTokenizer`.
 
     Raises:
-        CheckpointError: the library cannot build it, or not within its limits.
-        UsageError: another word for `special_strings`.
+        CheckpointError: the library cannot build the tokenizer, or not within the limits.
+        UsageError: `special_strings` is another word.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class BackendTokenizer:
         self.eos_id: int | None = self.added_ids.get(tokens.content("eos_token"))
         self.bos_id: int | None = facts["bos_id"] if facts["bos_id"] is not None else self.first_id
         self.adds_bos = self.bos_id is not None and self.first_id == self.bos_id
-        # transformers 5 follows tokenizer.json alone (transformers 4 followed the setting for most classes); so do we,
-        # for numbers that agree with other tools, but a contradiction is worth a word.
+        # transformers 5 ignores add_bos_token and follows tokenizer.json (transformers 4 followed it for most classes).
+        # Doing the same gives the numbers of other tools; a contradiction gets a notice.
         wanted = settings.get("add_bos_token")
         if isinstance(wanted, bool) and self.bos_id is not None and wanted != self.adds_bos:
             does = "adds one" if self.adds_bos else "adds none"
@@ -105,7 +105,7 @@ class BackendTokenizer:
         self.sha256 = self._identity()
 
     def with_ends(self, bos_id: int | None, eos_id: int | None, first_id: int | None) -> BackendTokenizer:
-        """Return the same tokenizer, in the same child process, with other tokens at the beginning and the end."""
+        """Return this tokenizer, in the same child process, with another BOS, EOS and id before a text."""
         other = copy.copy(self)
         other.bos_id, other.eos_id, other.first_id = bos_id, eos_id, first_id
         other.adds_bos = bos_id is not None and first_id == bos_id
@@ -113,13 +113,14 @@ class BackendTokenizer:
         return other
 
     def _identity(self) -> str:
+        """Return the sha256 of everything that decides the output."""
         identity = self.canonical + f"|bos {self.bos_id} {self.adds_bos}".encode()
         if self.special_strings == "text":
             identity += b"|special strings as text"
         return hashlib.sha256(identity).hexdigest()
 
     def encode(self, text: str) -> Tokens:
-        """Return the tokens of one document, without BOS; names of special tokens in it are what was chosen.
+        """Return the tokens of one document, without BOS; `special_strings` says how names of special tokens count.
 
         Raises:
             CheckpointError: the tokenizer failed on this text, or exceeded its limits.
@@ -127,7 +128,7 @@ class BackendTokenizer:
         return self._encode(text)
 
     def encode_whole(self, text: str) -> Tokens:
-        """Return the same, however long the document is tokenized in one piece: up to 300 bytes of memory for each."""
+        """Return the same as `encode`, but never in pieces; this can take 300 bytes of memory per byte of text."""
         return self._encode(text, WHOLE)
 
     def _encode(self, text: str, *how: bytes) -> Tokens:
@@ -138,7 +139,7 @@ class BackendTokenizer:
                 "tokenizer.failed", f"{self._shown}: half a surrogate pair at character {error.start} of the text"
             ) from None
         ids_part, widths, counts, *more = self._sandbox.ask(data, *how)
-        del data  # a document can be large, and what follows needs its place
+        del data  # frees memory for the arrays below: a document can be large
         ids = np.frombuffer(ids_part, dtype=np.int32)
         stops = np.frombuffer(widths, dtype=np.uint32).astype(np.int64)
         del widths
@@ -150,11 +151,14 @@ class BackendTokenizer:
         return Tokens(ids, stops, unknown, normalized, tiles, vanished, special, in_pieces)
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes that an id stands for in running text (a special id: its name), b"" for none."""
+        """Return the bytes that an id stands for in running text (for a special id its name), or b"" for none."""
         return self._bytes.get(token_id, b"")
 
     def _unknown(self, ids: npt.NDArray[np.int32], stops: npt.NDArray[np.int64], text: str) -> npt.NDArray[np.bool_]:
-        """Return where an id stands for text outside the vocabulary, and not for its own name in the text."""
+        """Return bool [N], True where a token stands for text outside the vocabulary.
+
+        The unknown token's own name in the text has the same id but is not unknown text.
+        """
         unknown: npt.NDArray[np.bool_] = ids == self._unknown_id
         places = np.flatnonzero(unknown)
         if len(places):
@@ -166,16 +170,17 @@ class BackendTokenizer:
 
 
 def open_tokenizer(path: Path, special_strings: str = "control") -> FilesTokenizer:
-    """Return the tokenizer of a directory that holds a tokenizer.json, or of such a file.
+    """Return the tokenizer of a tokenizer.json.
 
-    What transformers would make of it may still be asked in a process of its own: `settle` waits for that.
+    A comparison with transformers' AutoTokenizer may still run in another process afterwards;
+    `compare_with_auto_tokenizer` waits for it.
 
     Args:
-        path: the directory or file.
-        special_strings: as `LoadOptions` has it.
+        path: the tokenizer.json, or a directory that holds one.
+        special_strings: as in `LoadOptions`.
 
     Raises:
-        CheckpointError: no tokenizer.json, not JSON, or not a tokenizer that the library can build.
+        CheckpointError: there is no tokenizer.json, it is not JSON, or the library cannot build a tokenizer from it.
     """
     from lossprobe.checkpoint.tokenizers.tokenizer_readers import FilesTokenizer
 
@@ -183,11 +188,14 @@ def open_tokenizer(path: Path, special_strings: str = "control") -> FilesTokeniz
 
 
 def _whole_and_repeatable(definition: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return a definition that keeps all of a text and always splits it alike, and what was taken out for that."""
+    """Return the definition without truncation, padding and BPE dropout, and the names of those that it had.
+
+    Truncation would lose text, and dropout splits at random (it is meant for training).
+    """
     model = definition.get("model")
     ignored = [key for key in ("truncation", "padding") if definition.get(key)]
     changed = definition | {"truncation": None, "padding": None}
-    if isinstance(model, dict) and model.get("dropout"):  # BPE that splits at random, meant for training
+    if isinstance(model, dict) and model.get("dropout"):
         changed["model"] = model | {"dropout": None}
         ignored.append("dropout")
     return changed, ignored

@@ -1,4 +1,4 @@
-"""Character-level tokenizers: one id per Unicode code point, as FundamentaLLM and nanoGPT's meta.pkl define them."""
+"""Read character-level tokenizers (one id per Unicode code point) of FundamentaLLM and of nanoGPT's meta.pkl."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lossprobe.checkpoint.files.refusals import listed, refusal
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.units import format_count, plural, visible
 
-MAX_VOCABULARY_BYTES = 16 << 20  # every code point of Unicode, as escaped JSON, is about this much
+MAX_VOCABULARY_BYTES = 16 << 20  # all code points of Unicode as escaped JSON take about this much
 MAX_META_BYTES = 1_000_000
 SPECIALS = ("<PAD>", "<UNK>", "<BOS>", "<EOS>")
-# Dicts of text and whole numbers need no others, in any protocol. Nothing here can name, call or allocate.
+# The pickle instructions that dicts of text and whole numbers need, in any protocol. None of them imports or calls.
 META_OPCODES = frozenset(
     [
         "PROTO",
@@ -58,11 +58,11 @@ class CharacterTokenizer:
     """A `Tokenizer` with one id per Unicode code point; it never adds a BOS.
 
     Args:
-        char_to_id: the id of every character, and of every special name.
-        unknown_id: id of a character without one, or None when the vocabulary has no such id.
-        special_ids: the ids in `char_to_id` that stand for a name, not for a character.
-        kind: what it is, for people.
-        files: where it was read from.
+        char_to_id: the id of every character and of every special token's name.
+        unknown_id: id for characters outside the vocabulary, or None when there is none.
+        special_ids: the ids of special tokens.
+        kind: description for people.
+        files: the files that it was read from.
     """
 
     bos_id: int | None = None
@@ -86,12 +86,12 @@ class CharacterTokenizer:
         self._unknown_id = 0 if unknown_id is None else unknown_id
         self._bytes = {index: name.encode("utf-8", "surrogatepass") for name, index in char_to_id.items()}
         known = {ord(name): index for name, index in char_to_id.items() if index not in self.special_ids}
-        # One entry per code point up to the highest known one, and one that stands for all above.
+        # Code point → id, -1 for none; the last entry stands for all code points above the highest known one.
         self._id_of = np.full(max(known, default=0) + 2, -1, dtype=np.int32)
         self._id_of[list(known)] = list(known.values())
 
     def encode(self, text: str) -> Tokens:
-        """Return one token per code point; the id of an unknown character is `unknown_id`, or 0 without one."""
+        """Return one token per code point; an unknown character gets `unknown_id`, or id 0 where that is None."""
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         ids = self._id_of[np.minimum(codes, len(self._id_of) - 1)]
         unknown = ids < 0
@@ -108,7 +108,7 @@ def read_fundamentallm_tokenizer(path: Path) -> CharacterTokenizer:
     """Return the tokenizer of a FundamentaLLM tokenizer.json (which is not the Hugging Face format).
 
     Raises:
-        CheckpointError: not strict JSON, another format, or ids that are not 0, 1, 2, ... in one piece.
+        CheckpointError: the file is not strict JSON or another format, or the ids are not 0, 1, 2, ... without gaps.
     """
     content = read_json(path, MAX_VOCABULARY_BYTES)
     char_to_id = content.get("char_to_id")
@@ -130,15 +130,16 @@ def read_fundamentallm_tokenizer(path: Path) -> CharacterTokenizer:
 
 
 def read_meta_pkl(path: Path) -> CharacterTokenizer:
-    """Return the tokenizer of a nanoGPT meta.pkl, which is read as data: nothing in it is imported or called.
+    """Return the tokenizer of a nanoGPT meta.pkl; nothing that the pickle names is imported or called.
 
     Raises:
-        CheckpointError: unreadable, too large, no such pickle, or with itos, stoi and vocab_size that disagree.
+        CheckpointError: the file is unreadable, too large or another kind of pickle, or its itos, stoi and vocab_size
+            contradict each other.
     """
     meta = _plain_pickle(path)
     stoi, itos, size = (meta.get(key) for key in ("stoi", "itos", "vocab_size"))
     if not isinstance(stoi, dict) or not isinstance(itos, dict):
-        raise refusal("tokenizer.format", path, "no meta.pkl of nanoGPT: stoi and itos are not both there as dicts")
+        raise refusal("tokenizer.format", path, "not a nanoGPT meta.pkl: stoi or itos is missing or not a dict")
     _check_ids(path, stoi)
     _check_characters(path, stoi)
     if itos != {index: character for character, index in stoi.items()}:
@@ -150,10 +151,10 @@ def read_meta_pkl(path: Path) -> CharacterTokenizer:
 
 
 def check_vocab_size(path: Path, tokenizer: CharacterTokenizer, vocab_size: int) -> None:
-    """Check that a tokenizer has one symbol per row of the model's embedding; returns nothing when it has.
+    """Check that a tokenizer has one symbol per row of the model's embedding.
 
     Raises:
-        CheckpointError: `tokenizer.vocab_size`.
+        CheckpointError: `tokenizer.vocab_size`, where it has not.
     """
     if tokenizer.vocab_size != vocab_size:
         what = f"the tokenizer has {plural(tokenizer.vocab_size, 'symbol')}, model has {format_count(vocab_size)}"
@@ -161,7 +162,7 @@ def check_vocab_size(path: Path, tokenizer: CharacterTokenizer, vocab_size: int)
 
 
 class _DataUnpickler(pickle.Unpickler):
-    """An unpickler that can name nothing outside the pickle."""
+    """An unpickler that refuses to import anything or load persistent objects, as a second line of defence."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"{module}.{name}")
@@ -171,7 +172,7 @@ class _DataUnpickler(pickle.Unpickler):
 
 
 def _plain_pickle(path: Path) -> dict[Any, Any]:
-    """Return a pickled dict after its instructions have been read and found harmless."""
+    """Return the dict in a pickle, unpickled only if its instructions build nothing but text, numbers and dicts."""
     try:
         with open_plain(path) as stream:
             data = stream.read(MAX_META_BYTES + 1)
@@ -190,15 +191,17 @@ def _plain_pickle(path: Path) -> dict[Any, Any]:
             raise refusal("tokenizer.unsafe_pickle", path, what)
         content = _DataUnpickler(io.BytesIO(data)).load()
     except (ValueError, LookupError, TypeError, EOFError, OverflowError, MemoryError, pickle.UnpicklingError):
-        what = f"not a meta.pkl: {plural(len(data), 'byte')} that are no complete pickle of plain values"
+        what = f"not a meta.pkl: its {plural(len(data), 'byte')} are not a complete pickle of plain values"
         raise refusal("tokenizer.format", path, what) from None
     if not isinstance(content, dict):
-        raise refusal("tokenizer.format", path, f"no meta.pkl of nanoGPT: holds {type(content).__name__}, not a dict")
+        raise refusal(
+            "tokenizer.format", path, f"not a nanoGPT meta.pkl: it holds {type(content).__name__}, not a dict"
+        )
     return content
 
 
 def _check_ids(path: Path, char_to_id: Mapping[str, object]) -> None:
-    """Refuse ids that are not 0, 1, 2, ... once each: a gap shifts every symbol behind it."""
+    """Refuse ids that are not 0, 1, 2, ... once each; a gap may mean that every later symbol has a wrong id."""
     ids = [index for index in char_to_id.values() if type(index) is int]
     if not ids or len(ids) != len(char_to_id):
         raise refusal(
@@ -212,6 +215,7 @@ def _check_ids(path: Path, char_to_id: Mapping[str, object]) -> None:
 
 
 def _check_characters(path: Path, names: Collection[object]) -> None:
+    """Refuse names that are not single characters."""
     wrong = [name for name in names if not isinstance(name, str) or len(name) != 1]
     if wrong:
         what = f"{visible(str(wrong[0]), 40)} is not a single character ({len(wrong)} of {len(names)})"

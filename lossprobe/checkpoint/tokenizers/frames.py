@@ -1,4 +1,7 @@
-"""What passes between a process and its sandboxed child: frames (the number of parts, their lengths, and the parts)."""
+"""Exchange messages between a process and its sandboxed child.
+
+A message is a frame: the number of its parts, the length of each in bytes (all int64), then the parts.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,27 @@ from typing import Any
 
 ALLOWANCE = struct.Struct("<qd")  # first part of a request: address space in bytes, CPU time in seconds
 OK, FAILED, OUT_OF_MEMORY = b"ok", b"failed", b"memory"  # first part of an answer
-THREADS = "RAYON_NUM_THREADS"  # variable with the number of threads for the child, which is always set
-PLAIN = b"plain"  # third part of the request that opens a tokenizer: special strings in a text are text
-WHOLE = b"whole"  # second part of a request: tokenize in one piece
-COUNTS = struct.Struct("<q?")  # last part of an encoding: bytes dropped or rewritten, whether the spans tile
-MORE_COUNTS = struct.Struct("<q?")  # after it, where either is so: bytes that vanished, whether cutting can matter
+THREADS = "RAYON_NUM_THREADS"  # environment variable with the child's number of threads; the parent always sets it
+PLAIN = b"plain"  # third part of the first request: names of special tokens in a text are text
+WHOLE = b"whole"  # second part of a request: tokenize the document in one piece
+COUNTS = struct.Struct("<q?")  # after ids and widths: bytes dropped or rewritten, whether spans tile the document
+# After COUNTS, where either is not zero: bytes without a token, whether cutting into pieces can change tokens.
+MORE_COUNTS = struct.Struct("<q?")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may take. Real tokenizers take up to 5 microseconds for a byte of text.
+    """Memory and time that one request may take.
 
-    They take 10 bytes of memory for it in a long document that comes in pieces, but up to 300 in one that cannot (a
-    text that is one endless word, see `pieces`), and all of that is address space, not yet memory.
+    Real tokenizers take up to 5 microseconds per byte of text. They take 10 bytes of memory per byte of a document that
+    is tokenized in pieces, and up to 300 where that is impossible (a text that is one endless word, see `pieces`). The
+    defaults are larger, because the kernel limits address space, of which a process reserves more than it uses.
 
     Attributes:
         memory: address space of the child, in bytes.
-        memory_per_byte: more of it for each byte of the request.
-        seconds: CPU time, so that a busy or sleeping machine does not count.
-        seconds_per_byte: more of it for each byte of the request.
+        memory_per_byte: additional bytes for each byte of the request.
+        seconds: CPU time in seconds; time in which the machine is busy with other work or asleep does not count.
+        seconds_per_byte: additional seconds for each byte of the request.
     """
 
     memory: int = 4 << 30
@@ -36,7 +41,7 @@ class Limits:
     seconds_per_byte: float = 1e-4
 
     def of(self, size: int) -> tuple[int, float]:
-        """Return address space in bytes and CPU time in seconds for a request of `size` bytes."""
+        """Return the address space in bytes and the CPU time in seconds for a request of `size` bytes."""
         return self.memory + self.memory_per_byte * size, self.seconds + self.seconds_per_byte * size
 
 

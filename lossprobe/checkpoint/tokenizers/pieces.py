@@ -1,17 +1,18 @@
-r"""A long document tokenized in overlapping pieces, with the tokens that it has when it is tokenized whole.
+r"""Tokenize a long document in overlapping pieces, with the same tokens as if it were tokenized at once.
 
-The edges of a piece are artificial: a word is cut, a blank is put before it. How far that reaches, no tokenizer
-says. So neighbours overlap, and are joined where both have the same tokens at the same places for some words on
-either side; what the left piece has after that place, and the right one before it, is dropped. Where they do not
-agree, twice as much text is tokenized at once, in the end all of it: a tokenizer that counts from the start of a
-text, or a text that is one endless word, costs what it costs without pieces, and has the same tokens.
+A piece is a stretch of the document that is tokenized on its own, which bounds the memory. Near its edges tokens can be
+wrong, because a word is cut or a blank is put before it, and no tokenizer says how far from the edge that can happen.
+So neighbouring pieces overlap. They are joined at a place where both have the same tokens over some words on either
+side; the left piece's tokens after that place and the right one's before it are dropped. Where they do not agree, the
+left piece is tokenized again with twice as much text, in the end with the whole document. A tokenizer whose tokens
+depend on the start of the text, or a text that is one endless word, therefore takes as much memory as without pieces.
 
-What decides a token must lie within an overlap, or show in it. That holds for the merges, scores, marks, patterns
-and added tokens of the tokenizers in use, of which the longest added token and the longest word that WordPiece
-takes set the least overlap. A tokenizer that counts from the far end of a run (digits, blanks) is safe as well: no
-join lies in a stretch without words on either side. It does not hold for a pattern or rewriting rule that looks
-for something farther away than a piece, such as a normalizer that removes `<[^>]*>` from a text whose "<" and ">"
-are 200,000 characters apart. Such a document can get other tokens here than when it is tokenized whole.
+The tokens are right if the text that decides a token lies within an overlap, or changes the tokens there. That is so
+for merges, scores, marks, patterns and added tokens of the tokenizers in use: the longest added token, and the longest
+word that WordPiece accepts, set the smallest overlap. It is also so for rules that count from the end of a run of
+digits or blanks, because both sides of a join must hold words. It is not so for a pattern or normalizer that looks
+for something farther away than a piece, such as one that removes `<[^>]*>` from a text whose "<" and ">" are 200,000
+characters apart. `unbounded_rules` finds such rules, and `Tokens.in_pieces` tells that tokens may differ.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ import numpy as np
 
 from lossprobe.checkpoint.tokenizers.spans import SPACE_MARK, Integers, byte_offsets
 
-# Where every tokenizer that splits text at all splits it: at white space, ASCII and CJK punctuation.
+# White space, ASCII and CJK punctuation, at which every tokenizer that has a pre-tokenizer splits a text.
 BREAK = re.compile(r"[\s!-/:-@\[-`{-~\u2010-\u2027\u3000-\u3003\u3008-\u3011\uff01-\uff0f\uff1a-\uff20]+")
-LONGEST_RUN = 1 << 16  # tokens that are looked at together
-PLACES = (0.5, 0.25, 0.75)  # where in an overlap a join is tried
+LONGEST_RUN = 1 << 16  # most tokens whose spans are computed together
+PLACES = (0.5, 0.25, 0.75)  # shares of an overlap at which a join is tried, in this order
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How a document is cut. Nothing but memory and time may depend on it.
+    """How a document is cut into pieces. Only memory and time may depend on it, never the tokens.
 
     Attributes:
         piece: bytes from the start of one piece to the start of the next.
         overlap: bytes that a piece shares with the next one.
-        words: words between white space and punctuation over which two pieces must agree on either side of a join.
-        batch: pieces that are tokenized at once.
+        words: number of words on either side of a join over which two pieces must have the same tokens.
+        batch: number of pieces that are tokenized in one call.
     """
 
     piece: int = 128 << 10
@@ -48,27 +49,27 @@ class Sizes:
     words: int = 16
     batch: int = 2
 
-    def reaching(self, reach: int) -> Sizes:
-        """Return sizes for a tokenizer that must see at least `reach` bytes of a text to decide on a token."""
-        overlap = max(self.overlap, 4 * reach)
+    def with_context(self, context: int) -> Sizes:
+        """Return sizes for a tokenizer that may need `context` bytes of text around a place to decide on a token."""
+        overlap = max(self.overlap, 4 * context)
         return replace(self, overlap=overlap, piece=max(self.piece, 2 * overlap))
 
     def starts(self, size: int) -> range:
-        """Return where the pieces of a document of `size` bytes start; a short one is one piece."""
+        """Return the offsets in bytes at which the pieces of a document of `size` bytes start."""
         return range(0, max(1, size - self.overlap), self.piece)
 
 
 class NotLocal(Exception):
-    """More text after a piece changed the tokens far before its end: only the whole document will do."""
+    """Raised where more text after a piece changed tokens far before its end, so that no piece is safe."""
 
 
 class Piece:
     """The tokens of one stretch of a document.
 
     Args:
-        encoding: what `tokenizers` made of it.
-        text: its characters.
-        start: the byte of the document at which it starts.
+        encoding: the `tokenizers.Encoding` of its text.
+        text: the text of the stretch.
+        start: offset of the stretch in the document, in bytes.
         blanks: ids that stand for a single blank.
     """
 
@@ -85,13 +86,13 @@ class Piece:
 
     @property
     def stop(self) -> int:
-        """The byte of the document at which it ends."""
+        """Offset in the document at which the stretch ends, in bytes."""
         return int(self._byte_at[-1])
 
     def spans(self, first: int, last: int) -> tuple[Integers, Integers]:
-        """Return int64 [N] first byte of each token from `first` up to `last`, and byte after its last.
+        """Return start and stop, two int64 [N] of document offsets in bytes, of the tokens `first` to `last` - 1.
 
-        A blank that stands for no blank of the text was put there by the tokenizer, and covers nothing.
+        A blank token that lies on no blank of the text was added by the tokenizer and gets an empty span.
         """
         offsets = self._offsets(first, last)
         at = np.array(offsets, dtype=np.int64).reshape(-1, 2)
@@ -102,7 +103,7 @@ class Piece:
         return self._byte_at[at[:, 0]], self._byte_at[at[:, 1]]
 
     def first_from(self, byte: int) -> int:
-        """Return the first of the last tokens, all of which start at a byte of the document or after it."""
+        """Return the smallest index from which on all tokens start at document offset `byte` or later."""
         place = int(np.searchsorted(self._byte_at, byte))
         index = len(self.ids)
         while index and self._encoding.token_to_chars(index - 1)[0] >= place:
@@ -110,7 +111,7 @@ class Piece:
         return index
 
     def last_until(self, byte: int) -> int:
-        """Return the number of the first tokens, all of which end at a byte of the document or before it."""
+        """Return the number of leading tokens that all end at document offset `byte` or earlier."""
         place = int(np.searchsorted(self._byte_at, byte))
         index = 0
         while index < len(self.ids) and self._encoding.token_to_chars(index)[1] <= place:
@@ -125,7 +126,7 @@ class Piece:
 
 
 class TokenRun(NamedTuple):
-    """Some tokens of a piece, from `first` up to `last`, that are tokens of the document."""
+    """Tokens `first` to `last` - 1 of a piece, which are tokens of the document."""
 
     piece: Piece
     first: int
@@ -133,21 +134,27 @@ class TokenRun(NamedTuple):
 
     @property
     def ids(self) -> list[int]:
-        """Their ids."""
+        """Ids of the tokens."""
         return self.piece.ids[self.first : self.last]
 
     def spans(self) -> tuple[Integers, Integers]:
-        """Return their spans, as `Piece.spans` gives them."""
+        """Return start and stop of each token, as `Piece.spans` does."""
         return self.piece.spans(self.first, self.last)
 
     def parts(self) -> Iterator[TokenRun]:
-        """Yield them in runs of bounded length."""
+        """Yield the same tokens in runs of at most `LONGEST_RUN`."""
         for first in range(self.first, self.last, LONGEST_RUN):
             yield TokenRun(self.piece, first, min(first + LONGEST_RUN, self.last))
 
 
 class Join(NamedTuple):
-    """Where two pieces are joined: at token `left` of the one, `right` of the other; they share `agreed` more."""
+    """Where two pieces are joined.
+
+    Attributes:
+        left: number of tokens of the left piece that are kept.
+        right: index of the first token of the right piece that is kept.
+        agreed: number of tokens from there on that both pieces have.
+    """
 
     left: int
     right: int
@@ -158,8 +165,8 @@ class Splitter:
     """Tokenizes one document in pieces.
 
     Args:
-        encode: gives the tokens of some stretches of the document, from byte to byte.
-        data: the document.
+        encode: maps stretches of the document, each (start, stop) in bytes, to their pieces.
+        data: the document, UTF-8.
         sizes: how it is cut.
     """
 
@@ -179,10 +186,11 @@ class Splitter:
         """Yield the document's tokens in order.
 
         Raises:
-            NotLocal: they can only be had from the whole document at once; those that were yielded may be wrong.
+            NotLocal: the document must be tokenized at once; the tokens that were yielded already may be wrong.
         """
         left, index, after = self._piece(0), 0, 1  # `left` is made of the pieces from `index` up to `after`
-        first = settled = 0  # its tokens from `first` on are used; those before `settled` must never change
+        # Tokens of `left` from `first` on are yielded; those before `settled` agreed with the piece before.
+        first = settled = 0
         while after < len(self._starts):
             right = self._piece(after)
             join = find_join(left, right, self._data, self._sizes.words)
@@ -199,6 +207,7 @@ class Splitter:
         yield TokenRun(left, first, len(left.ids))
 
     def _piece(self, index: int) -> Piece:
+        """Return piece `index`, tokenizing the next `batch` pieces in one call where it is not ready."""
         if index not in self._ready:
             stop = min(index + self._sizes.batch, len(self._starts))
             ranges = list(zip(self._starts[index:stop], self._stops[index:stop], strict=True))
@@ -206,14 +215,21 @@ class Splitter:
         return self._ready.pop(index)
 
     def _character(self, byte: int) -> int:
-        """Return where the character that a byte lies in starts."""
+        """Return the offset at which the character that holds the given byte starts."""
         while 0 < byte < len(self._data) and self._data[byte] & 0xC0 == 0x80:
             byte -= 1
         return byte
 
 
 def find_join(left: Piece, right: Piece, data: bytes | bytearray, words: int) -> Join | None:
-    """Return where two pieces that overlap agree over at least so many words on either side, or None."""
+    """Return a join of two overlapping pieces, or None where they do not agree.
+
+    Args:
+        left: the earlier piece.
+        right: the later piece, which starts before `left` stops.
+        data: the document, UTF-8.
+        words: number of words on either side of the join over which both must have the same tokens.
+    """
     begin, end = left.first_from(right.start), right.last_until(left.stop)
     one = np.column_stack([left.ids[begin:], *left.spans(begin, len(left.ids))])
     other = np.column_stack([right.ids[:end], *right.spans(0, end)])
@@ -229,18 +245,19 @@ def find_join(left: Piece, right: Piece, data: bytes | bytearray, words: int) ->
 
 
 def _agreeing(one: Integers, other: Integers) -> int:
-    """Return how many rows are the same in both before the first that is not."""
+    """Return the number of leading rows that are equal in both."""
     count = min(len(one), len(other))
     different = (one[:count] != other[:count]).any(axis=1)
     return int(different.argmax()) if different.any() else count
 
 
 def _words(data: bytes | bytearray) -> int:
+    """Return the number of words between white space and punctuation."""
     return sum(1 for word in BREAK.split(data.decode("utf-8", "ignore")) if word)
 
 
 def _same_until(count: int, one: Piece, other: Piece) -> bool:
-    """Return whether the first `count` tokens of two pieces with the same start are the same."""
+    """Return whether two pieces with the same start have the same first `count` tokens."""
     if count == 0:
         return True
     ends = (piece.spans(count - 1, count)[1].tolist() for piece in (one, other))

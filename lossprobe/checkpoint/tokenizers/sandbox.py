@@ -1,4 +1,4 @@
-"""A child process that runs an untrusted tokenizer under limits, so that it cannot take the parent with it."""
+"""Run an untrusted tokenizer in a child process with limits, so that its crash or endless loop spares the parent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lossprobe.checkpoint.tokenizers.frames import (
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.units import visible
 
-# Isolated (-I): no code from the working folder, no PYTHON* variable. Then the parent's own import path.
+# -I (isolated) keeps out code of the working folder and PYTHON* variables; then the parent's import path is set.
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from lossprobe.checkpoint.tokenizers.{worker} import main; main()"
@@ -39,20 +39,20 @@ ENVIRONMENT = {
     "RUST_BACKTRACE": "0",
 }
 MAX_THREADS = 16  # each reserves 64 MB or more of address space, which is limited
-LAST_WORDS = 4096  # bytes of a dead child's standard error that are read
-FULL = (b"memory allocation", b"bad_alloc")
+LAST_WORDS = 4096  # bytes read from the end of a dead child's standard error
+FULL = (b"memory allocation", b"bad_alloc")  # how Rust and C++ report that memory ran out
 
 
 class Sandbox:
-    """Runs one tokenizer in a child process, which is started when it is needed, and anew after it has died.
+    """Runs one tokenizer in a child process.
 
-    The child ends with this object or with this process, whichever ends first.
+    The child is started at the first request, and again after it died. It ends with this object or with this process.
 
     Args:
         opening: the parts of the first request, which builds the tokenizer; see `sandbox_worker`.
-        shown: how messages name it.
-        limits: what one request may take.
-        worker: the module that the child runs.
+        shown: name of the tokenizer for messages.
+        limits: memory and time that one request may take.
+        worker: the module whose `main` the child runs.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Sandbox:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Start the child and send the first request, so that it works until `open` wants the answer.
+        """Start the child and send the first request; the child works on it while this process goes on.
 
         Raises:
             ResourceError: no process can be started.
@@ -75,11 +75,11 @@ class Sandbox:
         with self._lock:
             process = self._start()
             self._begun = True
-            with contextlib.suppress(OSError):  # a child that is dead already: `open` tells why
+            with contextlib.suppress(OSError):  # the child is dead already; `open` raises the reason
                 send_frame(process.stdin, [self._allowance(self._opening), *self._opening])
 
     def open(self) -> list[bytearray]:
-        """Start the child and return its answer to the first request.
+        """Start the child if `begin` did not, and return the parts of its answer to the first request.
 
         Raises:
             CheckpointError: `tokenizer.broken` when the tokenizer cannot be built; otherwise as `ask`.
@@ -89,7 +89,7 @@ class Sandbox:
             return self._open()[1]
 
     def ask(self, *parts: bytes) -> list[bytearray]:
-        """Return the answer to a request.
+        """Send a request and return the parts of the answer.
 
         Raises:
             CheckpointError: `tokenizer.failed`, `tokenizer.memory` or `tokenizer.time`.
@@ -151,7 +151,7 @@ class Sandbox:
                 reason = f"tokenizer ran longer than {seconds:.3g} s"
                 raise CheckpointError("tokenizer.time", reason, subject=self._shown) from None
             status, rest = bytearray(), [bytearray(b"".join(words.splitlines()[-1:]) or b"ended with code %d" % code)]
-        except BaseException:  # Ctrl-C in the middle of a frame: the next one could not be told from its rest
+        except BaseException:  # Ctrl-C inside a frame: the rest of it would be read as the next answer
             self.close()
             raise
         if status == OUT_OF_MEMORY:
@@ -172,17 +172,17 @@ class Sandbox:
 
 
 def _threads() -> int:
-    """Return how many threads tokenize a long document: as many as asked for, else as there are cores for us."""
+    """Return the child's number of threads: as RAYON_NUM_THREADS asks, or else the cores that this process may use."""
     asked = os.environ.get(THREADS, "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(int(asked) if asked.isdecimal() and int(asked) else cores, MAX_THREADS)
 
 
 def _end(process: subprocess.Popen[bytes], errors: IO[bytes], owner: int) -> None:
-    """Kill, not ask: the child may be busy for minutes, and has nothing to lose."""
-    if os.getpid() == owner:  # and not a fork of it
+    """Kill the child and close its streams; it is not asked to end, since it may be busy for minutes."""
+    if os.getpid() == owner:  # a fork of the owner must leave the child alone
         process.kill()
         process.wait()
     for stream in filter(None, (process.stdin, process.stdout, errors)):
-        with contextlib.suppress(BrokenPipeError):  # over what was still to be sent
+        with contextlib.suppress(BrokenPipeError):  # closing sends what is still buffered
             stream.close()

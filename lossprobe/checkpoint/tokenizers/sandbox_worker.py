@@ -1,8 +1,8 @@
-"""The child process that runs a tokenizer.json: it answers requests until its standard input ends.
+"""Child process that runs a tokenizer.json and answers requests until its standard input ends.
 
-A tokenizer.json is a program (rewriting rules, regular expressions) that can ask for any amount of memory or
-time, and what the library does then cannot be caught: it ends the process. So it runs here, under limits, with
-nothing but numpy and `tokenizers` loaded. The first request builds the tokenizer, every other one is a document.
+A tokenizer.json is in effect a program (rewriting rules, regular expressions) that can ask for any amount of memory or
+time, and the library may then end the process, which no code can catch. So it runs here, with limits, and with only
+numpy and `tokenizers` loaded. The first request builds the tokenizer; every other request is a document.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ try:
 except ImportError:  # Windows: no limits
     resource = None  # type: ignore[assignment]
 
-MAX_ID = 2**31 - 1  # ids travel and are stored as int32
+MAX_ID = 2**31 - 1  # ids are sent and stored as int32
 MAX_CHARACTER = 4  # bytes of UTF-8
-NOWHERE = "\ufffe\uffff"  # two characters that are none, so that no text holds them
-MAX_REACH = 1 << 20  # bytes; more is no tokenizer that anyone trained
+NOWHERE = "\ufffe\uffff"  # two noncharacters of Unicode, which no text holds
+MAX_CONTEXT = 1 << 20  # bytes that a token can depend on; trained tokenizers stay far below
 
 
 class WorkerTokenizer:
-    """A tokenizer, built.
+    """The tokenizer in the child process.
 
     Args:
-        definition: a tokenizer.json, without truncation and padding.
+        definition: the content of a tokenizer.json, without truncation and padding.
         bos_token: the text of the BOS token, or "".
-        sizes: how long documents are cut.
-        plain: whether special strings in a text are text, and not control tokens.
+        sizes: how long documents are cut into pieces.
+        plain: whether names of special tokens in a text are text, and not control tokens.
 
     Raises:
         Exception: anything that the library raises.
@@ -74,9 +74,9 @@ class WorkerTokenizer:
         kind, self._bytes = vocabulary_bytes(content, vocabulary)
         self._blanks = frozenset(index for index, piece in self._bytes.items() if piece == b" ")
         added = added_tokens(content, vocabulary)
-        reach = [len(entry["content"].encode()) for entry in added.values()]
-        reach.append(MAX_CHARACTER * (content["model"].get("max_input_chars_per_word") or 0))  # WordPiece
-        self._sizes = sizes.reaching(min(max(reach), MAX_REACH))
+        lengths = [len(entry["content"].encode()) for entry in added.values()]
+        lengths.append(MAX_CHARACTER * (content["model"].get("max_input_chars_per_word") or 0))  # WordPiece
+        self._sizes = sizes.with_context(min(max(lengths), MAX_CONTEXT))
         self._unbounded_rules = unbounded_rules(content)
         others = other_bytes(content, vocabulary)
         unknown_id = vocabulary.get(_unknown_token(content), -1)
@@ -92,16 +92,15 @@ class WorkerTokenizer:
         if plain and _is_unigram(content):
             self._backend = tokenizers.Tokenizer.from_str(_without_specials(content))
         self._backend.encode_special_tokens = plain
-        # Of no more use: all it still does is to take blanks off the offsets of tokens that hold them.
+        # The post-processor is not needed any more, and would shorten the offsets of tokens that hold blanks.
         self._backend.post_processor = None
 
     def describe(self) -> list[bytes]:
-        """Return what there is to know of it.
+        """Return a description of the tokenizer for the parent process.
 
         Returns:
-            The facts as JSON; ids, int64 [V]; lengths of the bytes they stand for, int64 [V]; the bytes; and, as JSON,
-            the names of components that can look farther than a piece, and the bytes of the longest document that is
-            not cut.
+            Facts as JSON; ids, int64 [V]; lengths of the bytes they stand for, int64 [V]; these bytes, joined; and as
+            JSON the list of unbounded rules and the length in bytes of the longest document that is not cut.
         """
         ids = np.array(list(self._bytes), dtype=np.int64)
         lengths = np.array([len(piece) for piece in self._bytes.values()], dtype=np.int64)
@@ -110,7 +109,10 @@ class WorkerTokenizer:
         return [facts, ids.tobytes(), lengths.tobytes(), b"".join(self._bytes.values()), cut]
 
     def encode(self, data: bytes | bytearray) -> list[bytes | bytearray]:
-        """Return ids, int32 [N]; widths of the spans, uint32 [N]; and `COUNTS`. See `pieces` for long documents."""
+        """Return ids, int32 [N]; widths of the spans in bytes, uint32 [N]; and `COUNTS`.
+
+        A long document is tokenized in pieces, see `pieces`.
+        """
         if len(self._sizes.starts(len(data))) > 1:
             with contextlib.suppress(NotLocal):
                 answer = self._collect(data, Splitter(partial(self._pieces, data), data, self._sizes).runs)
@@ -119,17 +121,20 @@ class WorkerTokenizer:
         return self.encode_whole(data)
 
     def encode_whole(self, data: bytes | bytearray) -> list[bytes | bytearray]:
-        """Return the same, tokenized in one piece however long it is."""
+        """Return the same as `encode`, but tokenized in one piece, however long the document is."""
         (whole,) = self._pieces(data, [(0, len(data))])
         self._in_pieces = False
         return self._collect(data, lambda: iter([TokenRun(whole, 0, len(whole.ids))]))
 
     def remarks(self) -> list[bytes]:
-        """Return `MORE_COUNTS` of the document before, where there is anything to say, else nothing."""
+        """Return `MORE_COUNTS` of the last document in a list, or an empty list where both its values are zero."""
         return [MORE_COUNTS.pack(self._vanished, self._in_pieces)] if self._vanished or self._in_pieces else []
 
     def _collect(self, data: bytes | bytearray, runs: Callable[[], Iterator[TokenRun]]) -> list[bytes | bytearray]:
-        """Go through the tokens of a document, and once more where their bytes do not spell it."""
+        """Return the answer for a document from runs of its tokens.
+
+        The runs are read a second time where the bytes of the tokens do not spell the document.
+        """
         ids, exact = bytearray(), ExactSpans(data, self._bytes)
         self._vanished = 0
         for run in runs():
@@ -152,7 +157,7 @@ class WorkerTokenizer:
         return [ids, spelled.widths, COUNTS.pack(kept.normalized, kept.tiles and (len(ids) > 0 or not data))]
 
     def _spelled(self, content: dict[str, Any], spelling: Spelling) -> Spelling:
-        """Return what each id spells, and how to find text that none can."""
+        """Return the spelling with the rules of text that has no token, where the vocabulary is incomplete."""
         alphabet = Alphabet(content, self._backend, self._backend.get_vocab(with_added_tokens=False))
         if alphabet.complete:
             return spelling
@@ -174,7 +179,7 @@ class WorkerTokenizer:
         """Return the ids that the tokenizer puts before ("prefix") and after ("suffix") a text by itself."""
         for text in ("a", "1", "."):
             plain = self._backend.encode(text, add_special_tokens=False).ids
-            if plain:  # without a token of its own, what comes before a text looks like what comes after it
+            if plain:  # without a token of the text, prefix and suffix could not be told apart
                 full = self._backend.encode(text, add_special_tokens=True)
                 start = [*full.special_tokens_mask, 0].index(0)
                 return {"prefix": full.ids[:start], "suffix": full.ids[start + len(plain) :]}
@@ -194,9 +199,10 @@ def _is_unigram(definition: dict[str, Any]) -> bool:
 
 
 def _without_specials(content: dict[str, Any]) -> str:
-    """Return a Unigram definition that finds no special string in a text.
+    """Return a Unigram definition that never makes a special token out of text.
 
-    Other models make no such token of text by themselves, but Unigram takes any piece that fits.
+    Unigram uses every vocabulary entry that fits the text, so the names of special tokens are made impossible to find.
+    The other models need no such change.
     """
     added = content.get("added_tokens") or []
     special = {entry["content"] for entry in added if entry.get("special")}
@@ -206,20 +212,26 @@ def _without_specials(content: dict[str, Any]) -> str:
 
 
 def serve(requests: Any, answers: Any, sizes: Sizes) -> None:
-    """Answer requests until the stream of requests ends."""
-    opened: WorkerTokenizer | None = None
+    """Answer requests until the stream of requests ends.
+
+    Args:
+        requests: binary stream of frames.
+        answers: binary stream for the answers.
+        sizes: how long documents are cut into pieces.
+    """
+    tokenizer: WorkerTokenizer | None = None
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             allowance, *parts = receive_frame(requests)
             set_limits(*ALLOWANCE.unpack(allowance))
             answer: list[bytes | bytearray]
             try:
-                if opened is None:
-                    opened = WorkerTokenizer(parts[0].decode(), parts[1].decode(), sizes, parts[2:] == [PLAIN])
-                    answer = [OK, *opened.describe()]
+                if tokenizer is None:
+                    tokenizer = WorkerTokenizer(parts[0].decode(), parts[1].decode(), sizes, parts[2:] == [PLAIN])
+                    answer = [OK, *tokenizer.describe()]
                 else:
-                    encode = opened.encode_whole if parts[1:] == [WHOLE] else opened.encode
-                    answer = [OK, *encode(parts[0]), *opened.remarks()]
+                    encode = tokenizer.encode_whole if parts[1:] == [WHOLE] else tokenizer.encode
+                    answer = [OK, *encode(parts[0]), *tokenizer.remarks()]
             except MemoryError:
                 answer = [OUT_OF_MEMORY]
             except BaseException as error:  # noqa: BLE001 - the library raises bare Exception, its panics are not even that
@@ -228,7 +240,7 @@ def serve(requests: Any, answers: Any, sizes: Sizes) -> None:
 
 
 def set_limits(memory: int, seconds: float) -> None:
-    """Let the kernel refuse more address space, in bytes, and end this process after so much CPU time."""
+    """Limit this process to `memory` bytes of address space, and end it after `seconds` more of CPU time."""
     if resource is not None:
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         with contextlib.suppress(ValueError, OSError):  # macOS has the constant, but refuses the limit
@@ -238,21 +250,24 @@ def set_limits(memory: int, seconds: float) -> None:
 
 
 def prepare() -> Any:
-    """Make this process a child: quiet, expendable, deaf to Ctrl-C; return the stream for its answers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
+    """Set up this process as a child, and return the stream for its answers.
+
+    It ignores Ctrl-C, writes no core file, is killed first when memory runs out, and prints to standard error only.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it too and ends this process
     if hasattr(signal, "SIGPROF"):
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
     if resource is not None:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to abort is foreseen: no core file of gigabytes
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # this process may abort; its core file could have gigabytes
     with contextlib.suppress(OSError):  # Linux: when the machine runs out of memory, this process goes first
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever prints cannot get between the frames
+    os.dup2(2, 1)  # other output to stdout goes to stderr and not between the frames
     return answers
 
 
 def main() -> None:
-    """Run in a child process."""
+    """Answer requests on standard input until it ends, then end the process."""
     answers = prepare()
     serve(sys.stdin.buffer, answers, Sizes(batch=2 * int(os.environ[THREADS])))
-    os._exit(0)  # to free a large vocabulary takes time, and nobody needs it
+    os._exit(0)  # skips freeing a large vocabulary, which takes time

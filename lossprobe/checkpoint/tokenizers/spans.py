@@ -1,10 +1,9 @@
-"""From token ids to the bytes of the text that each token covers. Spans tile a document exactly.
+"""Find the span of bytes of the text that each token covers, so that the spans tile the document.
 
-The bytes a token stands for are read off the tokenizer's own vocabulary. Where they concatenate to the
-document, the spans are exact, also for tokens that end inside a character. Where a tokenizer rewrites text
-(lower case, dropped blanks), its character offsets are used and the gaps go to the token that follows (see
-`spelling`). Tokens come in runs, in order, and only the width of each is kept: 4 bytes a token, however long
-the document.
+The vocabulary says which bytes a token stands for. Where these bytes joined are the document, the spans are exact, also
+for tokens that end inside a character (`ExactSpans`). Where a tokenizer rewrites text (lower case, dropped blanks), its
+character offsets are used, and a gap between tokens goes to the token after it (`AlignedSpans`, `spelling`). Tokens
+are added in runs, in order, and only the width of each is kept: 4 bytes per token for documents of any length.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-SPACE_MARK = "\u2581"  # "▁", the visible blank of sentencepiece
+SPACE_MARK = "\u2581"  # "▁", which sentencepiece writes for a blank
 Integers = npt.NDArray[np.int64]
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -36,7 +35,7 @@ def byte_level_alphabet() -> dict[str, int]:
 
 
 def component_types(node: Any) -> set[str]:
-    """Return every "type" named anywhere in a part of a tokenizer.json."""
+    """Return every "type" in a part of a tokenizer.json, at any depth."""
     if isinstance(node, dict):
         below = set().union(*(component_types(value) for value in node.values()))
         return below | ({node["type"]} if isinstance(node.get("type"), str) else set())
@@ -46,13 +45,18 @@ def component_types(node: Any) -> set[str]:
 
 
 def added_tokens(definition: dict[str, Any], vocabulary: dict[str, int]) -> dict[int, dict[str, Any]]:
-    """Return the added tokens of a tokenizer.json by the id that the library gave them."""
+    """Return the added tokens of a tokenizer.json by the ids that the `tokenizers` library gave them.
+
+    Args:
+        definition: the parsed tokenizer.json.
+        vocabulary: token → id by the library, added tokens included.
+    """
     entries = definition.get("added_tokens") or []
     return {vocabulary.get(entry["content"], entry["id"]): entry for entry in entries}
 
 
 def vocabulary_bytes(definition: dict[str, Any], vocabulary: dict[str, int]) -> tuple[str, dict[int, bytes]]:
-    """Return what kind of tokenizer a tokenizer.json defines, and the bytes of each id in running text.
+    """Return the kind of tokenizer that a tokenizer.json defines, and the bytes that each id stands for in a text.
 
     Args:
         definition: the parsed tokenizer.json.
@@ -67,7 +71,10 @@ def vocabulary_bytes(definition: dict[str, Any], vocabulary: dict[str, int]) -> 
 
 
 def other_bytes(definition: dict[str, Any], vocabulary: dict[str, int]) -> dict[int, bytes]:
-    """Return the other bytes of added tokens that the model's own vocabulary holds too: "Ġthe" also for " the"."""
+    """Return the second spelling of added tokens that are also in the model's vocabulary, by id.
+
+    An added token "Ġthe" stands for the text "Ġthe"; as an entry of a byte-level vocabulary it stands for " the".
+    """
     own = (definition.get("model") or {}).get("vocab")
     _, spell = _speller(definition)
     added = {index: entry["content"] for index, entry in added_tokens(definition, vocabulary).items()}
@@ -76,7 +83,7 @@ def other_bytes(definition: dict[str, Any], vocabulary: dict[str, int]) -> dict[
 
 
 def _speller(definition: dict[str, Any]) -> tuple[str, Callable[[str], bytes]]:
-    """Return the kind of a tokenizer, and what makes bytes of a token of its model."""
+    """Return the kind of a tokenizer, and a function from a token of its model to the bytes it stands for."""
     parts = component_types([definition.get(key) for key in ("decoder", "pre_tokenizer", "normalizer")])
     model = definition.get("model") or {}
     name = str(model.get("type", "tokenizer"))
@@ -89,6 +96,7 @@ def _speller(definition: dict[str, Any]) -> tuple[str, Callable[[str], bytes]]:
 
 
 def _byte_level_speller(model: dict[str, Any]) -> Callable[[str], bytes]:
+    """Return a function from a token of byte-level BPE to its bytes."""
     table = byte_level_alphabet()
     bare = _bare(model)
 
@@ -100,6 +108,14 @@ def _byte_level_speller(model: dict[str, Any]) -> Callable[[str], bytes]:
 
 
 def _piece_speller(mark: str | None, fallback: bool, bare: Callable[[str], str]) -> Callable[[str], bytes]:
+    """Return a function from a token of other models to its bytes.
+
+    Args:
+        mark: the character that stands for a blank, or None.
+        fallback: whether "<0x0A>" stands for a byte.
+        bare: takes marks of the place in a word off a token.
+    """
+
     def spell(token: str) -> bytes:
         byte = BYTE_TOKEN.fullmatch(token) if fallback else None
         if byte:
@@ -110,13 +126,13 @@ def _piece_speller(mark: str | None, fallback: bool, bare: Callable[[str], str])
 
 
 def _bare(model: dict[str, Any]) -> Callable[[str], str]:
-    """Return how to take off a token what marks its place in a word: "##" of WordPiece, "</w>" of some BPE."""
+    """Return a function that removes the marks of a token's place in a word: "##" of WordPiece, "</w>" of some BPE."""
     prefix, suffix = (str(model.get(key) or "") for key in ("continuing_subword_prefix", "end_of_word_suffix"))
     return lambda token: token.removeprefix(prefix).removesuffix(suffix) if prefix or suffix else token
 
 
 def _space_mark(node: Any) -> str:
-    """Return what a Metaspace anywhere in a part of a tokenizer.json writes for a blank."""
+    """Return the character that a Metaspace component, at any depth of a definition's part, writes for a blank."""
     below = node if isinstance(node, list) else list(node.values()) if isinstance(node, dict) else []
     if isinstance(node, dict) and node.get("type") == "Metaspace":
         return str(node.get("replacement") or SPACE_MARK)
@@ -124,17 +140,17 @@ def _space_mark(node: Any) -> str:
 
 
 class ExactSpans:
-    r"""Span widths of tokens whose bytes concatenate to the document, or the finding that they do not.
+    r"""Computes span widths of tokens whose bytes joined are the document, or finds out that they are not.
 
-    One blank that the tokenizer put before the text (sentencepiece's dummy prefix) is no part of it: the first
-    token then covers one byte less.
+    The tokenizer may have put one blank before the text (sentencepiece's dummy prefix). It is no part of the document,
+    so the first token then covers one byte less.
 
     Args:
-        data: the document.
+        data: the document, UTF-8.
         pieces: the bytes that each id stands for.
 
     Attributes:
-        widths: uint32, bytes covered by each token so far; final after `finish`.
+        widths: uint32 [N], number of bytes that each token covers; final after `finish`.
 
     >>> spans = ExactSpans(" One —".encode(), {0: b" One", 1: b" \xe2\x80", 2: b"\x94"})
     >>> spans.add([0, 1]), spans.add([2]), spans.finish(), np.frombuffer(spans.widths, np.uint32).tolist()
@@ -146,11 +162,11 @@ class ExactSpans:
         self._data = data
         self._pieces = pieces
         self._length = 0
-        self._first = 0  # first token of any width
-        self._prefixes = {0, 1}  # blanks before the text that what was seen allows
+        self._first = 0  # index of the first token that stands for any byte
+        self._prefixes = {0, 1}  # numbers of blanks before the text that are possible by the tokens so far
 
     def add(self, ids: Sequence[int]) -> bool:
-        """Add the next tokens; return False once they cannot spell the document."""
+        """Add the next tokens, and return False once the tokens so far cannot be the start of the document."""
         pieces = [self._pieces.get(index, b"") for index in ids]
         joined = b"".join(pieces)
         widths = np.fromiter(map(len, pieces), dtype=np.uint32, count=len(pieces))
@@ -162,7 +178,7 @@ class ExactSpans:
         return bool(self._prefixes)
 
     def finish(self) -> bool:
-        """Return whether all tokens together spell the document, no less and no more."""
+        """Return whether the bytes of all tokens are exactly the document; call it after the last token."""
         prefix = self._length - len(self._data)
         if prefix not in self._prefixes:
             return False
@@ -171,20 +187,21 @@ class ExactSpans:
         return True
 
     def _fits(self, joined: bytes, prefix: int) -> bool:
+        """Return whether the next bytes fit the document with `prefix` blanks before it."""
         start = self._length - prefix
-        if start < 0:  # the blank itself is due
+        if start < 0:  # the next byte must be the blank itself
             return not joined or (joined[:1] == b" " and self._data.startswith(joined[1:]))
         return self._data.startswith(joined, start)
 
 
 class AlignedSpans:
-    """Span widths from where each token lies in the text, for tokenizers that rewrite it.
+    """Computes span widths from the offsets of each token, for tokenizers that rewrite text.
 
-    A gap between tokens belongs to the token after it, a gap at the end to the last token, so the spans
-    tile the document. Tokens that share one stretch get equal shares of its bytes, in order.
+    A gap between tokens belongs to the token after it, and a gap at the end to the last token, so that the spans tile
+    the document. Tokens with the same offsets share the bytes equally, in order.
 
     Attributes:
-        widths: uint32, bytes covered by each token so far; all of them after `finish`.
+        widths: uint32, number of bytes that each token covers; complete after `finish`.
 
     >>> spans = AlignedSpans()
     >>> spans.add(np.array([0, 3]), np.array([2, 5]))  # "ab cd"
@@ -198,10 +215,10 @@ class AlignedSpans:
         self._tiles = True
         self._last = np.zeros(2, np.int64)  # start and stop of the last token
         self._settled = 0  # where the spans in `widths` end
-        self._starts = self._ends = np.empty(0, np.int64)  # the last tokens, which may share more than is known yet
+        self._starts = self._ends = np.empty(0, np.int64)  # last tokens, whose bytes later tokens may share
 
     def add(self, starts: Integers, stops: Integers) -> None:
-        """Add the next tokens: int64 [N] first byte of each, and byte after its last."""
+        """Add the next tokens by their offsets in the document: int64 [N] first byte, and byte after the last."""
         if not len(starts):
             return
         self._tiles &= all(
@@ -216,7 +233,9 @@ class AlignedSpans:
         self._settle(int(other[-1]) + 1 if len(other) else 0)
 
     def finish(self, size: int) -> tuple[int, bool]:
-        """Return the bytes that no token covers, and False where tokens run backwards, so that spans are a guess.
+        """Return how many bytes no token covers, and whether offsets never run backwards.
+
+        Where they do, the spans are a guess.
 
         Args:
             size: the document's length in bytes.
@@ -227,7 +246,7 @@ class AlignedSpans:
         return size - self._covered, self._tiles
 
     def _settle(self, count: int) -> None:
-        """Write the widths of the first `count` tokens that wait, which share nothing with those after them."""
+        """Append the widths of the first `count` pending tokens, which share no bytes with later ones."""
         starts, ends = self._starts[:count], self._ends[:count]
         self._starts, self._ends = self._starts[count:], self._ends[count:]
         if count:
@@ -237,12 +256,12 @@ class AlignedSpans:
 
 
 def _shared_ends(starts: Integers, ends: Integers, before: int) -> Integers:
-    """Return `ends` with a stretch that several tokens in a row share divided among them.
+    """Return the ends of spans, int64 [N], with stretches that several tokens share divided equally among them.
 
     Args:
-        starts: int64 [N].
-        ends: int64 [N], never decreasing.
-        before: where the token before the first one ends.
+        starts: int64 [N], start of each token.
+        ends: int64 [N], end of each token, never decreasing.
+        before: end of the token before the first one.
     """
     first = np.flatnonzero(np.append(True, (np.diff(starts) != 0) | (np.diff(ends) != 0)))  # of each group
     count = np.diff(np.append(first, len(ends)))
@@ -253,7 +272,7 @@ def _shared_ends(starts: Integers, ends: Integers, before: int) -> Integers:
 
 
 def byte_offsets(text: str) -> Integers:
-    """Return int64 [len(text) + 1]: the byte offset of each character, and the total at the end."""
+    """Return the UTF-8 byte offset of each character, and the length in bytes last: int64 [len(text) + 1]."""
     data = np.frombuffer(text.encode(), dtype=np.uint8)
     starts = np.flatnonzero((data & 0xC0) != 0x80)
     return np.append(starts, len(data)).astype(np.int64)

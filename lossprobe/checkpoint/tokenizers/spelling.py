@@ -1,8 +1,8 @@
-"""Tokens held against the text: where a token's own bytes are those of the text, and how many bytes are not kept.
+"""Compare tokens with the text they lie on, and count the bytes of the text that the tokens do not stand for.
 
-A tokenizer may rewrite text (lower case, composed characters), drop it (blanks), or lack what it takes to spell it. Its
-character offsets then say where a token lies; where the bytes it stands for are the bytes there, the span is exact, and
-everywhere else the bytes that differ are counted, so that no rewriting is left unseen.
+A tokenizer may rewrite text (lower case, composed characters), drop it (blanks), or have no token for it. Its character
+offsets then say where each token lies. Where the bytes that a token stands for are the bytes at that place, its span is
+exact; elsewhere the bytes that differ are counted, so that every rewriting is reported.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import numpy.typing as npt
 
 from lossprobe.checkpoint.tokenizers.spans import AlignedSpans, ExactSpans, Integers
 
-LONGEST_PATTERN = 64  # tokens that share one stretch of text, some of them unknown
+LONGEST_PATTERN = 64  # most tokens of a group with unknown ones whose places are searched, by a regular expression
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """What each id spells.
+    """The text that each id stands for, and the text for which there is no token.
 
     Attributes:
-        pieces: the bytes that each id stands for.
-        others: other bytes of ids that stand for two: an added token that the vocabulary spells otherwise.
-        added: ids of added tokens, after which a tokenizer may put its blank as at the start of a text.
-        unknown_id: the id for text outside the vocabulary, which spells whatever it covers; -1 without one.
-        lost: bytes of a stretch of text that no token can spell; None where every text can be spelled.
-        kept: which bytes of a text some token spells, if no rule rewrites it.
-        vanishes: whether such text gets no token at all, and not the unknown one.
+        pieces: id → the bytes that it stands for.
+        others: id → its second spelling, see `spans.other_bytes`.
+        added: ids of added tokens; after one of them, as at the start of a text, a tokenizer may put a blank.
+        unknown_id: the id for text outside the vocabulary, which stands for any text it covers; -1 without one.
+        lost: `Alphabet.lost`: number of bytes of a text that have no token; None where every text has tokens.
+        kept: `Alphabet.kept`: which bytes of a text have a token, if no rule rewrites it.
+        vanishes: whether text without a token is dropped, and not replaced by the unknown token.
     """
 
     pieces: Mapping[int, bytes]
@@ -44,12 +44,12 @@ class Spelling:
 
 @dataclass(frozen=True)
 class RewriteCounts:
-    """How much of a document its tokens keep.
+    """How many bytes of a document its tokens do not stand for.
 
     Attributes:
-        normalized: bytes that were dropped or rewritten, those that vanished among them.
-        vanished: bytes that the vocabulary cannot spell, and that got no token.
-        tiles: False where it is a guess which text a token covers.
+        normalized: bytes that were dropped or rewritten, including those that vanished.
+        vanished: bytes that have no token in the vocabulary and were dropped.
+        tiles: False where the span of some token is a guess.
     """
 
     normalized: int
@@ -58,11 +58,11 @@ class RewriteCounts:
 
 
 class SpelledSpans:
-    r"""Span widths of tokens that do not spell the document, and what of it they keep.
+    r"""Computes span widths of tokens that do not spell the document, and counts the bytes that differ.
 
     Args:
-        data: the document.
-        spelling: what each id spells.
+        data: the document, UTF-8.
+        spelling: the text that each id stands for.
 
     >>> spans = SpelledSpans("The Cat".encode(), Spelling({0: b"the", 1: b"cat"}))
     >>> spans.add([0, 1], np.array([0, 4]), np.array([3, 7]))
@@ -76,27 +76,27 @@ class SpelledSpans:
         self._aligned = AlignedSpans()
         self._normalized = self._vanished = 0
         self._tiles = True
-        self._reached = 0  # where the text that was looked at ends
-        self._fresh = True  # at the start of the document, or after an added token
-        self._ids: list[int] = []  # the last tokens, which may share their text with those to come
+        self._reached = 0  # end of the text that has been compared
+        self._fresh = True  # whether the tokenizer may put a blank here: at the start or after an added token
+        self._ids: list[int] = []  # last tokens, whose text later tokens may share
         self._starts = self._stops = np.empty(0, np.int64)
 
     @property
     def widths(self) -> bytearray:
-        """uint32, bytes covered by each token so far; all of them after `finish`."""
+        """uint32 [N], number of bytes that each token covers; complete after `finish`."""
         return self._aligned.widths
 
     def add(self, ids: Sequence[int], starts: Integers, stops: Integers) -> None:
-        """Add the next tokens: their ids, and int64 [N] first byte of each and byte after its last."""
+        """Add the next tokens: their ids, and their offsets, int64 [N] first byte and byte after the last."""
         self._ids += ids
         self._starts, self._stops = np.append(self._starts, starts), np.append(self._stops, stops)
         reached = np.maximum.accumulate(np.append(self._reached, self._stops))[:-1]
-        first = np.flatnonzero(self._starts >= reached)  # of each group of tokens that share text with no other
+        first = np.flatnonzero(self._starts >= reached)  # a group, whose text no other token shares, starts at each
         if len(first) > 1:
             self._settle(int(first[-1]), first[:-1])
 
     def finish(self) -> RewriteCounts:
-        """Return what the tokens keep of the document."""
+        """Return the counts for the whole document; call it after the last token."""
         if self._ids:
             reached = np.maximum.accumulate(np.append(self._reached, self._stops))[:-1]
             self._settle(len(self._ids), np.union1d(np.flatnonzero(self._starts >= reached), [0]))
@@ -106,7 +106,7 @@ class SpelledSpans:
         return RewriteCounts(self._normalized, self._vanished, in_order and self._tiles and not self._vanished)
 
     def _settle(self, count: int, first: Integers) -> None:
-        """Look at the first `count` tokens, in groups that start at `first`."""
+        """Compare the first `count` pending tokens with the text, in groups that start at the indices `first`."""
         ids, self._ids = self._ids[:count], self._ids[count:]
         starts, stops = self._starts[:count].copy(), self._stops[:count].copy()
         self._starts, self._stops = self._starts[count:], self._stops[count:]
@@ -116,7 +116,7 @@ class SpelledSpans:
         gaps = np.maximum(starts[first] - before, 0)
         plain = (first == last) & self._plain(ids, starts, stops)[first]
         if self._spelling.vanishes:
-            plain &= gaps == 0  # a gap is looked at as well
+            plain &= gaps == 0  # the text in a gap may have vanished, so it is compared too
         self._normalized += int(gaps[plain].sum())
         for group in np.flatnonzero(~plain).tolist():
             index, after = int(first[group]), int(last[group]) + 1
@@ -130,18 +130,26 @@ class SpelledSpans:
         self._aligned.add(starts, stops)
 
     def _plain(self, ids: list[int], starts: Integers, stops: Integers) -> npt.NDArray[np.bool_]:
-        """Return which tokens stand for the very bytes where they lie, or for what is unknown."""
+        """Return bool [N], True where a token stands for exactly the bytes it lies on, or is the unknown token."""
         data, piece_of, unknown = self._data, self._spelling.pieces.get, self._spelling.unknown_id
         places = zip(ids, starts.tolist(), stops.tolist(), strict=True)
         return np.array([piece_of(id) == data[start:stop] or id == unknown for id, start, stop in places], np.bool_)
 
     def _group(self, ids: list[int], begin: int, end: int) -> tuple[Integers, Integers] | None:
-        """Return where the tokens of a group lie by their bytes, or None and count what differs."""
+        """Return start and stop of the tokens of a group by their bytes, int64 [N] each.
+
+        Where the bytes do not fit the text, count those that differ and return None.
+
+        Args:
+            ids: the tokens of the group.
+            begin: start of the stretch of text that their offsets cover; the gap before it is compared too.
+            end: end of that stretch.
+        """
         before, spelling = self._reached, self._spelling
         pieces = [spelling.pieces.get(index, b"") for index in ids]
         if len(ids) == 1 and spelling.others.get(ids[0]) == self._data[begin:end]:
             pieces = [spelling.others[ids[0]]]
-        for start in {before: None, begin: None}:  # the gap before them may be theirs
+        for start in {before: None, begin: None}:  # the tokens may stand for the gap as well
             stops = self._spelled(ids, pieces, start, end)
             if stops is not None:
                 if start > before:
@@ -155,11 +163,11 @@ class SpelledSpans:
         )
         self._differ(before, end, max(1, count))
         if spelling.lost is not None and spelling.lost(self._text(before, end)):
-            self._tiles = False  # offsets behind text that cannot be spelled are those of other text
+            self._tiles = False  # after text without a token the offsets of the library are wrong
         return None
 
     def _spelled(self, ids: list[int], pieces: list[bytes], start: int, end: int) -> Integers | None:
-        """Return where each of the tokens ends that spell a stretch of text together, or None."""
+        """Return the end of each token, int64 [N], if their bytes joined are the stretch of text, or else None."""
         text, joined = self._data[start:end], b"".join(pieces)
         if self._spelling.unknown_id in ids:
             return self._around_unknown(ids, pieces, start, end)
@@ -171,6 +179,7 @@ class SpelledSpans:
         return None
 
     def _around_unknown(self, ids: list[int], pieces: list[bytes], start: int, end: int) -> Integers | None:
+        """Return what `_spelled` does for tokens with unknown ones among them, which stand for any text."""
         if len(ids) > LONGEST_PATTERN:
             return None
         unknown = self._spelling.unknown_id
@@ -181,7 +190,7 @@ class SpelledSpans:
         return None if match is None else np.array([match.end(index + 1) for index in range(len(ids))], np.int64)
 
     def _differ(self, start: int, stop: int, count: int) -> None:
-        """Count a stretch of text of which so many bytes are not kept."""
+        """Add `count` bytes that differ in a stretch of text, and those in it that vanished."""
         self._normalized += count
         if self._spelling.vanishes and self._spelling.lost is not None:
             self._vanished += self._spelling.lost(self._text(start, stop))
@@ -193,9 +202,16 @@ class SpelledSpans:
 def spans_of_the_rest(
     data: bytes | bytearray, ids: Sequence[int], spelling: Spelling
 ) -> tuple[npt.NDArray[np.uint32], int] | None:
-    """Return span widths of tokens that spell a document but for the bytes that none can, and the number of these.
+    """Return exact span widths for a document in which some bytes have no token, if its tokens spell all other bytes.
 
-    What no token spells belongs to the token after it. None where the tokens do not spell the rest.
+    Args:
+        data: the document, UTF-8.
+        ids: its tokens.
+        spelling: the text that each id stands for.
+
+    Returns:
+        Widths, uint32 [N], in which a byte without a token belongs to the token after it, and the number of such bytes;
+        None where the tokens do not spell the other bytes.
     """
     if spelling.kept is None:
         return None
@@ -212,9 +228,10 @@ def spans_of_the_rest(
 
 
 def differing(text: bytes, spelled: bytes) -> int:
-    """Return how many bytes of a text are not those that stand for it.
+    """Return how many bytes of a text differ from the bytes that its tokens stand for.
 
-    Byte by byte where both are as long; otherwise all between what they have in common at the start and at the end.
+    Bytes are compared one by one where both have the same length; otherwise all bytes of the text between the common
+    start and the common end count.
 
     >>> differing(b"McDonald", b"mcdonald"), differing(b"a  b", b"a b"), differing(b"ab", b"ab ")
     (2, 1, 0)

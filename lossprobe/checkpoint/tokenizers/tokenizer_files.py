@@ -1,4 +1,4 @@
-"""The files of a tokenizer: which ones there are, read once, with the limits that all JSON of a checkpoint has."""
+"""Find the files of a tokenizer and read each once, with the limits that hold for all JSON of a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from lossprobe.units import visible
 TOKENIZER = "tokenizer.json"
 MAX_TOKENIZER_BYTES = 256 << 20
 MAX_SETTINGS_BYTES = 16 << 20  # tokenizer_config.json can describe every added token at length
-# What lies beside a tokenizer.json and belongs to it, though it is not read: no result is written over any of these.
+# Files that belong to a tokenizer but are not read here; they are listed so that no result is written over them.
 BESIDE = ("vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json")
 VERSIONED = re.compile(r"tokenizer\.([0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4})\.json")
 
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """What the files of a tokenizer hold.
+    """The content of a tokenizer's files.
 
     Attributes:
-        shown: how messages name it.
-        definition: tokenizer.json.
-        config: tokenizer_config.json, {} where there is none.
-        special_map: special_tokens_map.json, or None.
-        added: added_tokens.json, or None.
-        model: the config.json of the same folder, or None; it can decide which class transformers takes for a folder.
-        paths: every file that was read, or belongs to those that were.
+        shown: name of the tokenizer for messages.
+        definition: content of tokenizer.json.
+        config: content of tokenizer_config.json, {} where there is none.
+        special_map: content of special_tokens_map.json, or None.
+        added: content of added_tokens.json, or None.
+        model: content of the config.json in the same folder, or None; AutoTokenizer may choose a class by it.
+        paths: every file that was read or belongs to the tokenizer.
     """
 
     shown: str
@@ -46,13 +46,13 @@ class TokenizerFiles:
 
 
 def read_tokenizer_files(path: Path) -> TokenizerFiles:
-    """Return the files of a tokenizer.
+    """Return the content of a tokenizer's files.
 
     Args:
-        path: a folder with a tokenizer.json, or such a file, under any name, with the others beside it.
+        path: a folder with a tokenizer.json, or such a file under any name; the other files lie beside it.
 
     Raises:
-        CheckpointError: no tokenizer.json, or a file that is unreadable, too large, or no JSON object.
+        CheckpointError: there is no tokenizer.json, or a file is unreadable, too large, or not a JSON object.
     """
     folder = path if path.is_dir() else path.parent
     names = (CONFIG, MAP, ADDED, *(("config.json",) if path.is_dir() else ()))
@@ -79,14 +79,18 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
 
 
 def _file_name(config: dict[str, Any]) -> str:
-    """Return which file a folder's tokenizer is in: some keep further ones for later versions of transformers."""
+    """Return the name of the file that holds a folder's tokenizer.
+
+    Some folders hold further ones for later versions of transformers, such as tokenizer.4.0.0.json.
+    """
     listed = config.get("fast_tokenizer_files")
     names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
     fitting = [name for name in names if (match := VERSIONED.fullmatch(name)) and _numbers(match[1]) <= _current()]
-    return max(fitting, default=TOKENIZER)  # the greatest as a string, as transformers sorts them
+    return max(fitting, default=TOKENIZER)  # compared as strings, as in transformers
 
 
 def _current() -> tuple[int, ...]:
+    """Return the version of the installed transformers."""
     return _numbers(metadata.version("transformers"))
 
 

@@ -1,4 +1,7 @@
-"""A tokenizer of files, and the same files as other programs read them: other tokens, another BOS, another EOS."""
+"""Build the tokenizer of a folder's files, and the tokenizers that other programs build from the same files.
+
+These can have other tokens, another BOS or another EOS.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,14 @@ ENDS = ("bos_token", "eos_token")
 class FilesTokenizer(BackendTokenizer):
     """The tokenizer of a tokenizer.json and the files beside it.
 
-    Where transformers' AutoTokenizer would make other tokens of a text, or names another BOS or EOS, a notice says so.
+    A notice says where transformers' AutoTokenizer would make other tokens or names another BOS or EOS.
 
     Args:
-        files: what was read.
-        special_strings: as `LoadOptions` has it.
+        files: the content of the files.
+        special_strings: as in `LoadOptions`.
 
     Raises:
-        CheckpointError: as `BackendTokenizer`, or settings that are none.
+        CheckpointError: as `BackendTokenizer`; or the files beside tokenizer.json are not valid.
     """
 
     def __init__(self, files: TokenizerFiles, special_strings: str = "control") -> None:
@@ -40,7 +43,7 @@ class FilesTokenizer(BackendTokenizer):
             raise CheckpointError(error.id, f"{files.shown}: {error.message}") from None
         super().__init__(files.definition, files.config, files.shown, tokens=tokens, special_strings=special_strings)
         self.files = files.paths
-        self._files = replace(files, definition={})  # the vocabulary is not held twice, unless a token was added to it
+        self._files = replace(files, definition={})  # saves memory; the vocabulary is also in `canonical`
         self._untouched = None if tokens.add_to(files.definition) is files.definition else files.definition
         self._loaded: AutoTokenizerResult | None = None
         self._refused: CheckpointError | None = None
@@ -54,26 +57,26 @@ class FilesTokenizer(BackendTokenizer):
             named |= {role: self.added_ids[content] for role, content in defaults.items()}
         self._take_over(named["bos_token"], named["eos_token"])
         if self._child is None and self.bos_id != self._named[0]:
-            self.notices += (f"{files.shown}: puts id {self.bos_id} before a text, which is taken for its BOS",)
+            self.notices += (f"{files.shown}: puts id {self.bos_id} before every text, which is used as its BOS",)
 
     def _take_over(self, bos_id: int | None, eos_id: int | None) -> None:
-        """Make what AutoTokenizer calls BOS and EOS ours, where the files themselves name none."""
+        """Use AutoTokenizer's BOS and EOS where the files themselves name none."""
         self._named = (bos_id, eos_id)
         self.bos_id = bos_id if self.bos_id is None else self.bos_id
         self.eos_id = eos_id if self.eos_id is None else self.eos_id
         self.adds_bos = self.bos_id is not None and self.first_id == self.bos_id
 
     def compare_with_auto_tokenizer(self) -> None:
-        """Wait for what AutoTokenizer makes of the files, where that was asked, and keep it as a notice."""
+        """Wait for the child process with AutoTokenizer, if one was started, and add a notice for each difference."""
         if self._child is not None:
             self.notices += tuple(f"{self._files.shown}: {notice}" for notice in self._compare())
 
     def read_by(self, reader: str) -> Tokenizer:
-        """Return the tokenizer that another program makes of the same files.
+        """Return the tokenizer that another program builds from the same files.
 
         Args:
-            reader: "transformers" (AutoTokenizer), "tokenizers" (tokenizer.json alone, with the names of
-                tokenizer_config.json), or "gguf" (what llama.cpp's converter writes).
+            reader: "transformers" (AutoTokenizer), "tokenizers" (tokenizer.json alone, with BOS and EOS of
+                tokenizer_config.json), or "gguf" (as llama.cpp's converter writes it).
 
         Raises:
             CheckpointError: AutoTokenizer cannot load the files, or splits special tokens in a text.
@@ -89,7 +92,7 @@ class FilesTokenizer(BackendTokenizer):
         return self.with_ends(bos_id, self.eos_id, bos_id if adds else None)
 
     def _compare(self) -> list[str]:
-        """Return what AutoTokenizer does otherwise, and take over the BOS and EOS that only its class names."""
+        """Return notices about how AutoTokenizer differs, and use its BOS and EOS where the files name none."""
         self._as_transformers = False
         try:
             loaded = self._load()
@@ -116,6 +119,7 @@ class FilesTokenizer(BackendTokenizer):
         ]
 
     def _load(self) -> AutoTokenizerResult:
+        """Return the result of AutoTokenizer, asking it once; raise its error again where it failed."""
         if self._refused is not None:
             raise self._refused
         if self._loaded is None:
@@ -132,6 +136,7 @@ class FilesTokenizer(BackendTokenizer):
         return AutoTokenizerChild(replace(self._files, definition=json.loads(self.canonical)), self.canonical)
 
     def _of_transformers(self) -> Tokenizer:
+        """Return the tokenizer that AutoTokenizer builds."""
         loaded = self._load()
         shown = self._files.shown
         if loaded.splits_special:
@@ -146,6 +151,7 @@ class FilesTokenizer(BackendTokenizer):
         return made.with_ends(loaded.bos_id, loaded.eos_id, made.first_id)
 
     def _of_tokenizers(self) -> Tokenizer:
+        """Return the tokenizer.json without tokens of other files, with BOS and EOS of tokenizer_config.json."""
         tokens = read_settings({key: self._files.config.get(key) for key in ("bos_token", "eos_token")})
         plain: BackendTokenizer = self
         if self._untouched is not None:
@@ -157,15 +163,16 @@ class FilesTokenizer(BackendTokenizer):
 
 
 def gguf_bos(config: Mapping[str, Any], definition: Mapping[str, Any], fallback: int | None) -> tuple[int | None, bool]:
-    """Return the BOS that llama.cpp's converter writes, and whether llama.cpp puts it before a text.
+    """Return the BOS id that llama.cpp's converter writes, and whether llama.cpp puts it before a text.
 
-    The name in tokenizer_config.json counts where tokenizer.json lists it, then config.json's id. `add_bos_token` there
-    counts more than the template of tokenizer.json; where neither is, sentencepiece's kind gets one.
+    The BOS is the one that tokenizer_config.json names, if tokenizer.json lists it, and otherwise `fallback`. Whether
+    it is added: `add_bos_token` of tokenizer_config.json decides, then the post-processor of tokenizer.json; without
+    either, only tokenizers of the sentencepiece kind (BPE with byte fallback) add it.
 
     Args:
-        config: tokenizer_config.json.
-        definition: tokenizer.json.
-        fallback: the BOS where tokenizer_config.json names none.
+        config: content of tokenizer_config.json.
+        definition: content of tokenizer.json.
+        fallback: the BOS id of config.json, or None.
     """
     tokens = read_settings(config)
     names = {tokens.content(role) for role in ("bos_token", "cls_token")} - {""}
@@ -187,10 +194,10 @@ def gguf_bos(config: Mapping[str, Any], definition: Mapping[str, Any], fallback:
 
 
 def stated_ids(model: Mapping[str, Any], role: str) -> list[int | None]:
-    """Return the BOS or EOS ids that a config.json states, one or several; [None] where it states none.
+    """Return the BOS or EOS ids that a config.json states; [None] where it states none.
 
     Args:
-        model: config.json; what its text_config says counts where it says nothing itself.
+        model: content of config.json; its text_config counts where the top level states none.
         role: "bos" or "eos".
     """
     inner = model.get("text_config")

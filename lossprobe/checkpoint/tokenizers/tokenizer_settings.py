@@ -1,8 +1,8 @@
-"""What the files beside a tokenizer.json add to it: more tokens, other flags, and which tokens are BOS and EOS.
+"""Read what the files beside a tokenizer.json add to it: more tokens, other flags, and which tokens are BOS and EOS.
 
-tokenizer_config.json, special_tokens_map.json and added_tokens.json describe tokens over again, in forms of several
-ages. Which of them counts, and in what order the tokens are added, is what transformers 5 does when it loads the same
-folder. Where two files contradict each other, both values are in a notice.
+tokenizer_config.json, special_tokens_map.json and added_tokens.json may describe the same tokens, in forms of several
+versions of transformers. Which file counts, and in which order tokens are added, follows transformers 5. Where two
+files contradict each other, a notice gives both values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_
 ID = re.compile(r"[0-9]{1,10}")
 SHOWN = 60  # characters of a token in a message
 
-Token = dict[str, Any]  # content, FLAGS; "text" where a file gives the bare string
+Token = dict[str, Any]  # "content" and FLAGS; also "text": True where the file gives only a string
 
 
 @dataclass
@@ -31,11 +31,11 @@ class TokenSettings:
 
     Attributes:
         named: role ("bos_token", "image_token", ...) → token, or None where a file says that there is none.
-        extra: further special tokens.
-        by_id: declared id → token, to be added first, in the order of the ids.
-        origin: the file that `by_id` comes from.
-        left_out: content → the file that names it and does not count.
-        notices: contradictions, one line each.
+        extra: special tokens without a role.
+        by_id: declared id → token; these are added first, in the order of the ids.
+        origin: name of the file that `by_id` comes from.
+        left_out: text of a token → the file that names it, for files that are ignored beside tokenizer_config.json.
+        notices: contradictions between files, one line each.
     """
 
     named: dict[str, Token | None] = field(default_factory=dict)
@@ -46,15 +46,18 @@ class TokenSettings:
     notices: list[str] = field(default_factory=list)
 
     def content(self, role: str) -> str:
-        """Return the text of a named token, "" for none."""
+        """Return the text of the token with this role, "" for none."""
         token = self.named.get(role)
         return token["content"] if token else ""
 
     def add_to(self, definition: dict[str, Any]) -> dict[str, Any]:
-        """Return a tokenizer.json with these tokens added as transformers adds them; itself when nothing is new."""
+        """Return a tokenizer.json with these tokens added as transformers adds them.
+
+        Where nothing changes, the same object is returned.
+        """
         stored = definition.get("added_tokens") or []
         if not isinstance(stored, list) or not all(isinstance(entry, dict) for entry in stored):
-            return definition  # no list of tokens: the library will say so
+            return definition  # not a list of tokens; the library refuses it when it builds the tokenizer
         vocabulary = _vocabulary(definition)
         own = {entry.get("content") for entry in stored}
         tokens = {entry.get("content"): entry for entry in stored}
@@ -81,35 +84,31 @@ class TokenSettings:
         return definition if added == stored else definition | {"added_tokens": added}
 
     def _tokens(self, stored: list[dict[str, Any]]) -> Iterator[Token]:
-        """Yield the tokens in the order in which transformers adds them to those that a tokenizer.json has."""
+        """Yield the tokens in the order in which transformers adds them to those that tokenizer.json has."""
         roles = [*(role for role in NAMED if role in self.named), *(role for role in self.named if role not in NAMED)]
         named = [token for role in roles if (token := self.named[role])]
         names = {token["content"] for token in named}
         by_id = self.by_id
-        if self.origin == ADDED:  # a list without flags: an id that tokenizer.json has stays what it is there
+        if self.origin == ADDED:  # this file has no flags, so for ids in tokenizer.json those there count
             by_id = by_id | {entry["id"]: entry for entry in stored if type(entry.get("id")) is int}
         listed = [token for _, token in sorted(by_id.items())]
         known = {entry.get("content") for entry in [*stored, *listed]}
         further: list[Token] = []
         for token in [*named, *self.extra]:
-            if token["content"] not in known and token not in further:  # of several forms of one, the last one counts
+            if token["content"] not in known and token not in further:  # of two forms of a token, the last one counts
                 further.append(token)
         for token in [*listed, *further]:
             flags = {name: token[name] for name in FLAGS}
             yield {"content": token["content"], **flags, "special": token["special"] or token["content"] in names}
 
     def _note(self, lines: list[str]) -> None:
-        """Keep the first of several notices of one kind, with their count."""
+        """Add the first of several notices of one kind, with the number of the others."""
         if lines:
             more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
             self.notices.append(f"{lines[0]}, as in transformers{more}")
 
     def note_ids(self, ids: Mapping[str, int]) -> None:
-        """Tell of tokens whose declared id is not the one that they got.
-
-        Args:
-            ids: content → id of the added tokens, as the tokenizer that was built has them.
-        """
+        """Add a notice where a token's declared id differs from the one it has in `ids` (text → id by the library)."""
         got = {
             declared: (token["content"], ids.get(token["content"])) for declared, token in sorted(self.by_id.items())
         }
@@ -123,10 +122,13 @@ class TokenSettings:
 def read_settings(
     config: Mapping[str, Any], special_map: Mapping[str, Any] | None = None, added: Mapping[str, Any] | None = None
 ) -> TokenSettings:
-    """Return what tokenizer_config.json, special_tokens_map.json and added_tokens.json say together.
+    """Return the tokens that tokenizer_config.json, special_tokens_map.json and added_tokens.json define together.
 
-    A tokenizer_config.json with `added_tokens_decoder` is complete, and the two older files do not count beside it.
-    Otherwise special_tokens_map.json overrules it, name by name.
+    A tokenizer_config.json with `added_tokens_decoder` is complete, and the two older files are ignored. Otherwise
+    special_tokens_map.json overrides it, role by role.
+
+    Raises:
+        CheckpointError: `tokenizer.settings`: an entry of a list of tokens by id is not valid.
     """
     settings = TokenSettings(named=_named(config), extra=_extra(config))
     decoder = config.get("added_tokens_decoder")
@@ -139,12 +141,12 @@ def read_settings(
     if added:
         older = special_map or {}
         found = [token for role in NAMED if (token := settings.named.get(role)) and ("text" in token or role in older)]
-        # An object in tokenizer_config.json is not yet read as a token here, and so makes none of these special.
+        # transformers reads objects of tokenizer_config.json as tokens only later, so they make none special here.
         special = {token["content"] for token in [*found, *settings.extra] if "text" in token or token in found}
         settings.origin = ADDED
         tokens = ((str(index), _plain(content, special=content in special)) for content, index in added.items())
         settings.by_id = _by_id(tokens, ADDED)
-    for role, token in settings.named.items():  # the flags of the list count, not those of the name
+    for role, token in settings.named.items():  # for a token in both, the flags in the list by id count
         listed = [each for each in settings.by_id.values() if token and each["content"] == token["content"]]
         if listed and role in NAMED:
             settings.named[role] = listed[-1]
@@ -152,7 +154,7 @@ def read_settings(
 
 
 def plain_forms(config: Mapping[str, Any], special_map: Mapping[str, Any]) -> bool:
-    """Return whether all tokens have the forms that transformers 5 reads; it refuses some that are read here."""
+    """Return whether transformers 5 can read all tokens; it refuses some forms that are accepted here."""
     named = [config.get(role) for role in NAMED]
     listed = [value for key in EXTRA if isinstance(config.get(key), list) for value in config[key]]
     older = [value for values in special_map.values() if isinstance(values, list) for value in values]
@@ -166,10 +168,10 @@ def _is_typed(value: object) -> bool:
 
 
 def _overrule(settings: TokenSettings, special_map: Mapping[str, Any], *, listed: bool) -> None:
-    """Let special_tokens_map.json decide what it names, and tell where tokenizer_config.json says otherwise."""
+    """Override the settings with special_tokens_map.json, and add a notice where BOS or EOS differ."""
     for role, token in _named(special_map, special=True).items():
         if role not in NAMED and "text" in (settings.named.get(role) or {}):
-            continue  # only the usual names are overruled
+            continue  # only the usual roles are overridden
         before, after = settings.content(role), token["content"] if token else ""
         if role in ("bos_token", "eos_token") and before and before != after:
             settings.notices.append(
@@ -177,19 +179,19 @@ def _overrule(settings: TokenSettings, special_map: Mapping[str, Any], *, listed
                 " in transformers"
             )
         settings.named[role] = token
-    key = EXTRA[0] if EXTRA[0] in special_map or listed else EXTRA[1]  # the older key counts beside no list at all
+    key = EXTRA[0] if EXTRA[0] in special_map or listed else EXTRA[1]  # the older key counts only without a list
     further = _extra({EXTRA[0]: special_map.get(key)}, special=True)
     settings.extra += [token for token in further if token not in settings.extra]
 
 
 def _has_list(config: Mapping[str, Any]) -> bool:
-    """Return whether a tokenizer_config.json lists special tokens without names, if only an empty list."""
+    """Return whether a tokenizer_config.json has a list of special tokens without roles, even an empty one."""
     newer = config.get(EXTRA[0])
     return (EXTRA[0] in config and not isinstance(newer, dict)) or (EXTRA[1] in config and not newer)
 
 
 def _note_ignored(settings: TokenSettings, special_map: Mapping[str, Any], added: Mapping[str, Any]) -> None:
-    """Keep what the older files say and does not count, to tell what of it is found nowhere else."""
+    """Record the tokens of the older, ignored files in `left_out`, and add a notice where their BOS or EOS differs."""
     told = set()
     for role in ("bos_token", "eos_token"):
         older = _named(special_map).get(role)
@@ -207,11 +209,11 @@ def _note_ignored(settings: TokenSettings, special_map: Mapping[str, Any], added
 
 
 def _named(settings: Mapping[str, Any], *, special: bool = False) -> dict[str, Token | None]:
-    """Return the tokens that have a name of their own."""
+    """Return the tokens with a role, by role."""
     found = {
         key: _token(value, special=special)
         for key, value in settings.items()
-        if key.endswith("_token") and not isinstance(value, bool)  # as add_bos_token is
+        if key.endswith("_token") and not isinstance(value, bool)  # add_bos_token is a flag
     }
     named = {role: token for role, token in found.items() if token or role in NAMED}
     for key in ("extra_special_tokens", "model_specific_special_tokens"):
@@ -222,7 +224,7 @@ def _named(settings: Mapping[str, Any], *, special: bool = False) -> dict[str, T
 
 
 def _extra(settings: Mapping[str, Any], *, special: bool = False) -> list[Token]:
-    """Return the special tokens that have no name; the older key counts where the newer one is empty."""
+    """Return the special tokens without a role; the older key counts where the newer one is empty."""
     listing = settings.get(EXTRA[0]) or settings.get(EXTRA[1])
     if not isinstance(listing, list):
         return []
@@ -230,16 +232,16 @@ def _extra(settings: Mapping[str, Any], *, special: bool = False) -> list[Token]
 
 
 def _by_id(listing: Iterable[tuple[Any, Any]], file: str) -> dict[int, Token]:
-    """Return the tokens of a list by their ids.
+    """Return the tokens of a list of (id, token) by id.
 
     Raises:
-        CheckpointError: an entry that is no token, or whose key is no id, or an id of two tokens.
+        CheckpointError: an entry is not a token, its key is not an id, or two entries have the same id.
     """
     tokens: dict[int, Token] = {}
     for key, value in listing:
         token = _token(value) if isinstance(value, dict) else None
         if token is None or not ID.fullmatch(str(key)):
-            what = f"{file}: {visible(str(key), 20)} is no id of a token with content"
+            what = f"{file}: entry {visible(str(key), 20)} does not map a token id to a token"
             raise CheckpointError("tokenizer.settings", what)
         if int(key) in tokens:
             what = f"{file}: id {int(key)} is {_shown(tokens[int(key)]['content'])} and {_shown(token['content'])}"
@@ -249,11 +251,11 @@ def _by_id(listing: Iterable[tuple[Any, Any]], file: str) -> dict[int, Token]:
 
 
 def _token(value: object, *, special: bool = False) -> Token | None:
-    """Return a token in its full form, which files give as a string or as an object with some of its flags.
+    """Return a token with all flags; files give a string, or an object with some of the flags.
 
     Args:
-        value: what the file has; None and anything else that is no token gives None.
-        special: what an object is that does not say whether it is special; a string always is.
+        value: the value in the file; anything that is not a token gives None.
+        special: whether an object counts as special that does not say so; a string always does.
     """
     if isinstance(value, str):
         return _plain(value, special=True) | {"text": True} if value else None
@@ -266,6 +268,7 @@ def _token(value: object, *, special: bool = False) -> Token | None:
 
 
 def _plain(content: str, *, special: bool) -> Token:
+    """Return a token with the flags that transformers gives to a bare string."""
     return {
         "content": content, "single_word": False, "lstrip": False, "rstrip": False,
         "normalized": not special, "special": special,
@@ -273,7 +276,7 @@ def _plain(content: str, *, special: bool) -> Token:
 
 
 def _vocabulary(definition: dict[str, Any]) -> dict[str, int]:
-    """Return token → id of the model of a tokenizer.json, {} when it has another form than the library writes."""
+    """Return token → id of a tokenizer.json's model, {} where the vocabulary has an unknown form."""
     model = definition.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, list):  # Unigram: pieces with scores
@@ -282,7 +285,7 @@ def _vocabulary(definition: dict[str, Any]) -> dict[str, int]:
 
 
 def _next_id(vocabulary: Mapping[str, int], tokens: Iterable[dict[str, Any]]) -> int:
-    """Return the id that the library gives to a token that is not in the vocabulary."""
+    """Return the id that the `tokenizers` library gives to the next token that is not in the vocabulary."""
     ids: list[int] = [entry["id"] for entry in tokens if type(entry.get("id")) is int]
     return max([len(vocabulary) - 1, *ids]) + 1
 

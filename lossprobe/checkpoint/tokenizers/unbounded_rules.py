@@ -1,9 +1,10 @@
-r"""Which rules of a tokenizer can look farther than a piece of a long document (see `pieces`).
+r"""Find rules of a tokenizer whose result can depend on text at any distance.
 
-Most cannot, by what they are. A regular expression can where what repeats without end takes white space and other
-characters alike, as in `<[^>]*>`: whether it matches here may hang on a character that is any distance away. Where it
-takes only one of them (`\s+`, `\p{L}+`, `[^\s\p{N}]+`), or is one run of characters and nothing else (`[^\n]+`), the
-next white space, or the next character that does not belong, ends its reach.
+With such a rule a long document can get other tokens when it is tokenized in pieces (see `pieces`). Most kinds of
+rules are bounded by what they do. A regular expression is unbounded if it repeats without limit something that matches
+both white space and other characters, as in `<[^>]*>`: whether it matches can depend on a character at any distance.
+If the repeat matches only one of the two (`\s+`, `\p{L}+`, `[^\s\p{N}]+`), or is the whole pattern (`[^\n]+`), the
+match ends at the next character that it does not take.
 """
 
 from __future__ import annotations
@@ -21,21 +22,27 @@ LOCAL = frozenset({
     "UnicodeScripts", "Whitespace", "WhitespaceSplit",
 })  # fmt: skip
 WITH_PATTERN = ("Replace", "Split")
-ENDLESS = 1000  # repeats that are as good as without end
+ENDLESS = 1000  # a higher limit of repeats counts as no limit
 WHITE, OTHER = " \n\t", "aZ\u00e9\u6f22" + "1.,<\"'-"
 ANCHORS = frozenset({"^", "$", r"\A", r"\z", r"\Z", r"\b", r"\B", r"\G"})
 OPEN = re.compile(r"\((?:\?(?:[ims]*-?[ims]*:|[=!>]|<[=!]|<\w+>))?(?!\?)")
 OPTION = re.compile(r"\(\?[ims]*-?[ims]*\)")
 ONE = re.compile(
     r"\\[pP]\{[^}]*\}|\\x\{[0-9A-Fa-f]+\}|\\x[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|"  # by name or number
-    r"\\[^0-9kgKRXxupP]|[^\\*+?(){|\[]",  # not what refers to a group, or opens or repeats something
+    r"\\[^0-9kgKRXxupP]|[^\\*+?(){|\[]",  # excluded: references to groups, openings and repeats
     re.DOTALL,
 )
 REPEAT = re.compile(r"[*+?][+?]?|\{(?P<least>\d*)(?P<comma>,?)(?P<most>\d*)\}")
 
 
 class Atom(NamedTuple):
-    """A part of a pattern: what it can take, whether it repeats without end, whether it is a group of others."""
+    """A part of a regular expression: one character, a set of characters, or a group.
+
+    Attributes:
+        takes: the kinds of characters that it can match: "white" (white space), "other" (text).
+        endless: whether it repeats without limit.
+        group: whether it is a group of other parts.
+    """
 
     takes: frozenset[str]
     endless: bool
@@ -43,12 +50,13 @@ class Atom(NamedTuple):
 
 
 def unbounded_rules(definition: dict[str, Any]) -> list[str]:
-    """Return the names of the components of a tokenizer.json that can look farther than a piece, each once."""
+    """Return the types of the components of a tokenizer.json that are unbounded, sorted, each once."""
     parts = [part for key in ("normalizer", "pre_tokenizer") for part in _components(definition.get(key))]
     return sorted({str(part["type"]) for part in parts if not _is_local(part)})
 
 
 def _components(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield every component in a part of a tokenizer.json, nested ones included."""
     if isinstance(node, dict):
         if isinstance(node.get("type"), str):
             yield node
@@ -59,6 +67,7 @@ def _components(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def _is_local(part: dict[str, Any]) -> bool:
+    """Return whether the result of a component depends only on text nearby."""
     if part["type"] in LOCAL:
         return True
     if part["type"] not in WITH_PATTERN:
@@ -70,9 +79,9 @@ def _is_local(part: dict[str, Any]) -> bool:
 
 
 def is_unbounded(pattern: str) -> bool:
-    r"""Return whether a regular expression can match on one thing or another because of text any distance away.
+    r"""Return whether what a regular expression matches can depend on text at any distance.
 
-    What is not understood is taken to.
+    A pattern that this parser does not understand counts as unbounded.
 
     >>> [is_unbounded(pattern) for pattern in (r"\s+(?!\S)|\p{L}+", "<[^>]*>", r"[^\n]+|\n+", r"a(?=[\s\S]*b)")]
     [False, True, False, True]
@@ -84,19 +93,22 @@ def is_unbounded(pattern: str) -> bool:
 
 
 def _is_unbounded_branch(branch: list[Atom]) -> bool:
-    """Return whether a branch repeats what takes white space and other text, unless that is all there is to it."""
+    """Return whether a branch repeats without limit something that matches both white space and other text.
+
+    A branch that is nothing but one such repeat is bounded.
+    """
     alone = len(branch) == 1 and not branch[0].group
     return not alone and any(atom.endless and len(atom.takes) > 1 for atom in branch)
 
 
 def _branches(pattern: str) -> list[list[Atom]]:
-    """Return the atoms of each alternative of a pattern; those of a group stand before the group itself.
+    """Return the atoms of each top-level alternative of a pattern; the atoms of a group stand before the group.
 
     Raises:
-        ValueError: something that is not understood.
+        ValueError: the pattern holds something that this parser does not understand.
     """
     branches: list[list[Atom]] = [[]]
-    opened: list[int] = []  # where in the branch each open group starts
+    opened: list[int] = []  # index of the first atom of each group that is not closed yet
     at = 0
     while at < len(pattern):
         found = OPTION.match(pattern, at) or OPEN.match(pattern, at)
@@ -121,7 +133,7 @@ def _branches(pattern: str) -> list[list[Atom]]:
 
 
 def _stop(pattern: str, at: int) -> int:
-    """Return where a single character, or a set of them, ends."""
+    """Return the index after the single character or the set of characters that starts at `at`."""
     if pattern[at] != "[":
         found = ONE.match(pattern, at)
         if found is None:
@@ -137,7 +149,7 @@ def _stop(pattern: str, at: int) -> int:
 
 
 def _repeats(pattern: str, at: int) -> tuple[int, bool]:
-    """Return where what says how often an atom comes ends, and whether that is without end."""
+    """Return the index after the repeat marks that start at `at`, and whether they allow unlimited repeats."""
     endless = False
     while (found := REPEAT.match(pattern, at)) is not None:
         most = found["most"] if found["comma"] else found["least"]
@@ -147,7 +159,11 @@ def _repeats(pattern: str, at: int) -> tuple[int, bool]:
 
 
 def _takes(atom: str) -> frozenset[str]:
-    """Return what a single character, or a set of them, can take: "white" space, "other" text, both or neither."""
+    """Return the kinds of characters that a single character or a set matches: "white" space, "other" text.
+
+    Raises:
+        ValueError: the `tokenizers` library does not accept the expression.
+    """
     if atom in ANCHORS:
         return frozenset()
     try:
