@@ -1,4 +1,4 @@
-"""Models whose results depend on what else is in a forward pass: known by configuration, or found by the probe."""
+"""Models whose results depend on other rows of a forward pass: found by their configuration or by the probe."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_the_first_phi_3_files_call_longrope_su(tmp_path):
 
 
 class Body(transformers.LlamaModel):
-    """A body that no configuration describes: its hidden states depend on something else too."""
+    """A body whose hidden states depend on something that no configuration mentions."""
 
     def forward(self, input_ids, **options):
         output = super().forward(input_ids=input_ids, **options)
@@ -184,7 +184,7 @@ class Body(transformers.LlamaModel):
 
 
 class Whole(transformers.LlamaForCausalLM):
-    """The same done to the logits."""
+    """A model whose logits depend on something that no configuration mentions."""
 
     def forward(self, input_ids, **options):
         output = super().forward(input_ids=input_ids, **options)
@@ -247,7 +247,8 @@ def test_what_no_configuration_names_is_found_by_the_probe(extra, batching, whol
     checkpoint = opened(changed(extra, whole))
     assert checkpoint.facts.head == ("full" if whole and extra not in (unchanged, by_the_padding) else "linear")
     assert checkpoint.facts.batching == batching
-    assert any("a probe gave other values" in notice for notice in checkpoint.facts.notices) == (batching != "padded")
+    told = any("a probe showed that they change" in notice for notice in checkpoint.facts.notices)
+    assert told == (batching != "padded")
     documents, cut = windows()
     expected = alone(lambda: changed(extra, whole), cut)
     for size, order in ((None, 1), (3, -1)):
@@ -355,7 +356,7 @@ def test_an_ordinary_model_watches_nothing():
 
 
 class RowsTogether(transformers.LlamaForCausalLM):
-    """A head that takes the mean over all rows off the logits, which chunks of rows do not have."""
+    """A head that subtracts the mean over all rows from the logits, which a chunk of rows does not have."""
 
     def forward(self, input_ids, **options):
         output = super().forward(input_ids=input_ids, **options)

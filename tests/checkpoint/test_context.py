@@ -1,4 +1,4 @@
-"""The longest input of a model: what is looked up in a table ends, what is computed goes on."""
+"""The longest input of a model: positions in a table are a hard limit, computed positions are not."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every stored tensor is checked as it is stored, whatever transformers makes of its name; wrappers' names are read."""
+"""Stored tensors are checked by their stored names and dtypes; parts of names that wrappers add are removed."""
 
 from types import SimpleNamespace
 

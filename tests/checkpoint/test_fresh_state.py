@@ -1,4 +1,4 @@
-"""What a model remembers of a forward pass is put back before the next."""
+"""State that a model keeps from a forward pass is restored before the next one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packed layers: the same numbers to float32 rounding, or the layers that were loaded."""
+"""Packed layers give the same numbers up to float32 rounding, or the original layers stay."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_activation_is_part_of_the_layer_before_it(activation):
 
 
 def test_an_activation_that_does_not_follow_its_layer_at_once_costs_nothing_but_speed():
-    """A family may use these names for something else: alone each layer is right, together they are not."""
+    """A model that uses the names differently: each packed layer alone is right, all together are not."""
 
     class Other(torch.nn.Module):
         def __init__(self):
@@ -149,7 +149,7 @@ def test_a_large_tied_head_is_not_kept_twice(family_paths, monkeypatch):
 
 
 def test_a_body_that_looks_into_a_layer_keeps_its_own(family_paths, monkeypatch):
-    """Code of a family that reads a weight itself would fail on a packed layer: the probe sees it, nothing is lost."""
+    """A model whose code reads a weight fails with a packed layer; the probe finds that and the layer is put back."""
     import transformers
 
     forward = transformers.GPT2Model.forward

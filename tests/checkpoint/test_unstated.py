@@ -1,4 +1,4 @@
-"""Keys that a config.json lacks: those that decide the number are told with the default that stands for them."""
+"""A notice names keys that a config.json lacks and that change the losses, with the defaults that are used."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from lossprobe.checkpoint.options import LoadOptions
 
 pytestmark = pytest.mark.filterwarnings("default")  # the code of many families has its own
 
-SAID = "config.json: lacks keys that decide the number, the family's default is taken: "
+SAID = "config.json: lacks keys that change the losses; the family's defaults are used: "
 REFUSED = ("num_hidden_layers", "num_attention_heads")  # where they are missing
 # Llama 2 and Falcon are older than some keys; all others state everything.
 TOLD = {
@@ -82,12 +82,12 @@ def test_a_key_of_the_text_part(tmp_path):
     del text["rms_norm_eps"]
     builders.reconfigure(tmp_path, text_config=text)
     (line,) = lacking(tmp_path)
-    assert line.endswith("taken: rms_norm_eps 1e-06")
+    assert line.endswith("used: rms_norm_eps 1e-06")
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "mixtral", "roberta"])
 def test_no_key_that_changes_a_logit_is_passed_over(family):
-    """Each key is changed in a model with the same tensors; those that show are told when they are missing.
+    """Change each key in a model with the same tensors: keys that change a logit must be named when they are missing.
 
     Without is_decoder the model is no next-token predictor; whether head and embedding are tied is what is stored;
     a key whose default is null is off without it, or derived from others.

@@ -1,1 +1,1 @@
-"""A transformers model with exactly the stored weights, and what its losses may depend on."""
+"""Build transformers models with exactly the stored weights, and find out what their losses depend on."""

@@ -1,9 +1,9 @@
-"""Which windows may share a forward pass of a model, so that no loss depends on what it was scored beside.
+"""Find out which windows may share a forward pass of a model without changing each other's losses.
 
-Windows of a batch are padded on the right, without a mask: a causal model does not see what comes later. Yet some look
-at the length of the batch (LongRoPE and dynamic NTK choose their frequencies by it), or choose between equal scores in
-an order that depends on it (sparse attention by an index), or look at the other rows. What is known of a configuration
-decides; a probe finds the rest. The right losses of a window are those of the window alone.
+The right losses of a window are those it has alone in a pass. Windows of a batch are padded on the right without a
+mask, because a causal model does not see later tokens. But some models depend on the length of the batch (LongRoPE and
+dynamic NTK choose their frequencies by it; sparse attention by an index breaks ties by it) or on the other rows. The
+configuration tells some of these; a probe, which compares forward passes, finds the others.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from lossprobe.checkpoint.interface import BATCHINGS, EQUAL_LENGTHS, ONE_WINDOW,
 from lossprobe.checkpoint.model.rounding import largest
 from lossprobe.errors import CheckpointError
 
-# Rules whose frequencies are the same for every length. "axial" and "mrope" are about images.
+# Kinds of rotary positions whose frequencies are the same for every length; "axial" and "mrope" are for images.
 FIXED_ROPE = frozenset({"default", "linear", "yarn", "llama3", "proportional", "axial", "mrope"})
-INDEX_KEY = re.compile(r"index\w*_top_?k\w*")  # how many keys, or blocks of keys, an index lets through
-SHORT = 12  # tokens of the shorter row of the probe
-LEAST, MOST = 24, 768  # and of the longer one
-SPARE = 8  # tokens below the context: a table of positions may hold fewer than it says, as RoBERTa's does
-WORK = 8e9  # weights times tokens of a probe on a CPU: a fifth of a second on two cores
-FASTER = 50  # how much more a GPU does
-HINT = "a model that gives no one number for a text cannot be measured"
+INDEX_KEY = re.compile(r"index\w*_top_?k\w*")  # number of keys or blocks of keys that an index selects
+SHORT = 12  # tokens in the shorter row of the probe
+LEAST, MOST = 24, 768  # fewest and most tokens in the longer row
+SPARE = 8  # the longer row stays this much below the context, since RoBERTa's table holds fewer positions than it says
+WORK = 8e9  # most weights times tokens of the probe on a CPU: a fifth of a second on two cores
+FASTER = 50  # factor for a GPU
+HINT = "a model that gives another result each time has no single loss for a text"
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 Same = Callable[[torch.Tensor, torch.Tensor], bool]
@@ -35,14 +35,14 @@ Same = Callable[[torch.Tensor, torch.Tensor], bool]
 
 @dataclass(frozen=True)
 class BatchingRule:
-    """What a configuration says: the batching that a model needs at least, and why."""
+    """The loosest batching that a model's configuration allows, and why no looser one."""
 
     batching: str = PADDED
     reason: str = ""
 
 
 def configured_batching(model: Any) -> BatchingRule:
-    """Return which batching a model needs by its configuration and by the rules that its modules were built with."""
+    """Return the batching that a model needs by its configuration and by the kinds of positions of its modules."""
     config = _text_config(model)
     for key in sorted(filter(INDEX_KEY.fullmatch, dir(type(config)))):
         if getattr(config, key, None):
@@ -56,12 +56,19 @@ def configured_batching(model: Any) -> BatchingRule:
 
 
 def has_changing_positions(module: torch.nn.Module) -> bool:
-    """Return whether a module computes positions by the length of the input, and so may keep those of the last one."""
+    """Return whether a module's positions depend on the input's length, so that it may keep those of the last input."""
     return any(rope_type not in FIXED_ROPE for rope_type in _texts(getattr(module, "rope_type", None)))
 
 
 def probe_length(model: Any, context_length: int | None) -> int:
-    """Return the tokens of the probe's longer row: as many as `WORK` allows, or more where these are too few."""
+    """Return the number of tokens of the probe's longer row.
+
+    It is as many as `WORK` allows, but at least so many that the family's special treatment of long inputs shows.
+
+    Args:
+        model: the model.
+        context_length: most input tokens of the model, or None.
+    """
     parameters = list(model.parameters())
     weights = sum(parameter.numel() for parameter in parameters)
     work = WORK * (1 if parameters[0].device.type == "cpu" else FASTER)
@@ -70,21 +77,22 @@ def probe_length(model: Any, context_length: int | None) -> int:
 
 
 def find_batching(run: Forward, same: Same, rows: Callable[[int], torch.Tensor], known: str, name: str) -> str:
-    """Return the loosest batching, from `known` on, with which every row comes out as it does alone.
+    """Return the loosest batching, no looser than `known`, with which every row has the result it has alone.
 
     Args:
-        run: ids [B, T] → what the model gives, [B, T, D].
-        same: whether two such results [N, D] differ by no more than rounding.
-        rows: number → a long row of ids [T], another for each number.
-        known: what the configuration asks for at least.
-        name: of the model, for messages.
+        run: maps ids [B, T] to results of the model [B, T, D].
+        same: tells whether two results [N, D] differ by no more than rounding.
+        rows: maps a number to a long row of ids [T], a different one for each number.
+        known: the batching that the configuration asks for.
+        name: name of the model, for messages.
 
     Raises:
-        CheckpointError: the same row alone gives different results, or later tokens change earlier ones.
+        CheckpointError: one row alone gives different results in two passes (`checkpoint.random`,
+            `checkpoint.stateful`), or later tokens change the results of earlier ones (`checkpoint.not_causal`).
     """
     probe = _Probe(run, same, rows, name)
     found = probe.batching(0, known)
-    if found != known:  # one token that rounding sent to another expert is no dependence, and is not met twice
+    if found != known:  # try again: rounding can send a single token to another expert, but hardly in both tries
         found = min(found, probe.batching(1, known), key=BATCHINGS.index)
     return found
 
@@ -97,7 +105,10 @@ class _Probe:
     name: str
 
     def batching(self, number: int, known: str) -> str:
-        """Return what `find_batching` does, by one long row, its end as a short one, and one that begins like it."""
+        """Return what `find_batching` does, by one try with three rows.
+
+        They are a long row, its end as a short row, and a row with the same first half.
+        """
         long, changed = self._pair(number)
         length = long.shape[1]
         short = max(1, min(SHORT, length // 2))
@@ -121,17 +132,24 @@ class _Probe:
         return ONE_WINDOW
 
     def _pair(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a long row [1, T], and one with the same first half."""
+        """Return a long row [1, T], and another one [1, T] with the same first half."""
         long = self.rows(number)[None]
         half = long.shape[1] // 2
         return long, torch.cat([long[:, :half], long[:, half:].flip(1)], dim=1)
 
     def _check_causal(self, first: torch.Tensor, second: torch.Tensor) -> None:
-        """Refuse a model whose results for the first half of a row change with the second half, in three rows."""
+        """Refuse a model whose results for the first half of a row depend on the second half.
+
+        Only a difference in three different rows counts.
+
+        Args:
+            first: results [T, D] of a row.
+            second: results [T, D] of a row with the same first half.
+        """
         half = len(first) // 2
         if not half or self.same(second[:half], first[:half]):
             return
-        for number in (1, 2):  # as above: rounding may once send a token to another expert
+        for number in (1, 2):  # rounding can send a single token to another expert
             long, changed = self._pair(number)
             before = self.run(long)[0]
             refuse_if_not_repeatable(self.run, self.same, long, before, self.name)
@@ -141,17 +159,28 @@ class _Probe:
 
 
 def refuse_not_causal(name: str) -> None:
-    """Refuse a model that is no next-token predictor: its loss would be a plausible wrong number."""
+    """Refuse a model that does not predict the next token; its loss would look plausible but be wrong.
+
+    Raises:
+        CheckpointError: `checkpoint.not_causal`, always.
+    """
     raise CheckpointError(
         "checkpoint.not_causal", f"{name}: later tokens change earlier logits, so this is no next-token predictor"
     )
 
 
 def refuse_if_not_repeatable(run: Forward, same: Same, ids: torch.Tensor, before: torch.Tensor, name: str) -> None:
-    """Refuse a model that gives another result than before for the same input.
+    """Refuse a model that gives another result than `before` for the same input.
+
+    Args:
+        run: maps ids [B, T] to results [B, T, D].
+        same: tells whether two results [N, D] differ by no more than rounding.
+        ids: the input [B, T].
+        before: its earlier results [N, D], N = B · T.
+        name: name of the model, for messages.
 
     Raises:
-        CheckpointError: `checkpoint.random` where the results follow torch's random numbers; `checkpoint.stateful`
+        CheckpointError: `checkpoint.random` where the results depend on torch's random numbers; `checkpoint.stateful`
             where something else changes from pass to pass.
     """
     if same(run(ids).flatten(0, -2), before):
@@ -174,12 +203,13 @@ def refuse_if_not_repeatable(run: Forward, same: Same, ids: torch.Tensor, before
 
 
 def _text_config(model: Any) -> Any:
+    """Return the configuration of the text part, or None where the model has no configuration."""
     config: Any = getattr(model, "config", None)
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def _rope_types(model: Any, config: Any) -> Iterator[str]:
-    """Yield the rules of positions: the configuration's, for all layers or by type of layer, and the modules'."""
+    """Yield every kind of rotary positions in the configuration (also per layer type) and in the modules."""
     for key in ("rope_parameters", "rope_scaling"):
         stated = getattr(config, key, None)
         for entry in (stated, *stated.values()) if isinstance(stated, dict) else ():
@@ -190,15 +220,16 @@ def _rope_types(model: Any, config: Any) -> Iterator[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
+    """Yield a value that is text, or the values of a dict that are."""
     values = value.values() if isinstance(value, dict) else (value,)
     yield from (one for one in values if isinstance(one, str))
 
 
 def _blind_below(config: Any) -> int:
-    """Return up to which length a family does not yet do what it does to longer inputs, or 0.
+    """Return the length up to which a family treats inputs differently than longer ones, or 0.
 
-    Reformer attends by random hashes only where there is more than one chunk; BigBird by blocks, and no longer
-    causally, only where these do not cover the input.
+    Reformer uses random hashes only for inputs of more than one chunk. BigBird uses block-sparse attention, which is
+    not causal, only for inputs longer than its blocks cover.
     """
     lengths = [0]
     if "lsh" in getattr(config, "attn_layers", ()):

@@ -1,9 +1,9 @@
-"""A transformers causal model split into body and head, so that the head runs on chunks of rows.
+"""Split a causal model of transformers into body and head, so that the head can run on chunks of rows.
 
-The split is checked when it is made, against the model's own full forward pass on a short probe. Two ways
-to run the head are tried in order: the output matrix alone ("linear"), and the model class's own code with
-its body replaced by a stand-in ("model", for soft-capped or scaled logits). Where neither agrees, `hidden`
-returns full logits and `logits` is the identity ("full").
+The split is checked when it is made: on a short probe it must give what the model's own full forward pass gives. Two
+ways to run the head are tried in this order: the output matrix alone ("linear"), and the model class's own code with
+its body replaced by a stand-in ("model", for soft-capped or scaled logits). Where neither agrees, `hidden` returns
+full logits and `logits` returns its input ("full").
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from lossprobe.checkpoint.model.rounding import agree, largest
 from lossprobe.errors import CheckpointError
 
 PROBE_TOKENS = 12
-HALF_ROWS = 32  # places at which half-precision results are compared, as logits
-STRETCHED_LOGIT = 100.0  # where a soft cap shows, whatever its height
-MAX_STRETCH = 4000.0  # and hidden states still fit into float16
+HALF_ROWS = 32  # number of rows at which results in half precision are compared, as logits
+STRETCHED_LOGIT = 100.0  # a logit so large that a soft cap of any usual height changes it
+MAX_STRETCH = 4000.0  # hidden states that are scaled by this still fit into float16
 
 
 class CausalLM:
@@ -44,12 +44,12 @@ class CausalLM:
 
     Args:
         model: the model, in eval mode, on its device, in its compute dtype.
-        facts: what it is; `head` is filled in here.
+        facts: description of the checkpoint; `head`, `kernels`, `batching` and a notice are filled in here.
         tokenizer: its tokenizer.
 
     Raises:
-        CheckpointError: logits change with later tokens, are not finite, or have another width than
-            `facts.vocab_size`.
+        CheckpointError: logits depend on later tokens, are not finite, change from pass to pass, or have another width
+            than `facts.vocab_size`.
     """
 
     def __init__(self, model: Any, facts: CheckpointFacts, tokenizer: Tokenizer) -> None:
@@ -85,7 +85,13 @@ class CausalLM:
 
     @torch.inference_mode()
     def hidden_left_padded(self, ids: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
-        """Return what `hidden` returns for rows whose first `padding` [B] tokens are masked, and no position."""
+        """Return what `hidden` returns for rows that are padded on the left.
+
+        Args:
+            ids: int64 [B, T].
+            padding: int64 [B], number of padding tokens at the start of each row; they are masked and not counted in
+                the positions.
+        """
         place = torch.arange(ids.shape[1], device=ids.device) - padding[:, None]
         inputs = {
             "input_ids": ids,
@@ -116,6 +122,7 @@ class CausalLM:
         return output
 
     def _run_own_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return logits [N, V] of hidden rows [N, D] by the model class's own code around a stand-in for the body."""
         stand_in = self._own_head._modules[self._body_name]
         stand_in.rows = hidden[None]
         output: torch.Tensor = self._own_head(input_ids=hidden.new_zeros((1, len(hidden)), dtype=torch.long)).logits[0]
@@ -127,13 +134,14 @@ class CausalLM:
         return self._run_whole({"input_ids": ids})
 
     def _probe_ids(self) -> torch.Tensor:
+        """Return two short rows of ids [2, T]."""
         length = min(PROBE_TOKENS, self.facts.context_length or PROBE_TOKENS)
         ids = (torch.arange(2 * length) * 7 + 3) % self.facts.vocab_size
         device = next(self._model.parameters()).device
         return ids.reshape(2, length).to(device)
 
     def _check_causal(self, probe: torch.Tensor, expected: torch.Tensor) -> None:
-        """Refuse a model that is no next-token predictor: its loss would be a plausible wrong number."""
+        """Refuse a model whose logits on the probe are not finite, have a wrong width, or depend on later tokens."""
         name = self.facts.name
         if not torch.isfinite(expected).any(dim=-1).all() or torch.isnan(expected).any():
             raise CheckpointError("checkpoint.non_finite_logits", f"{name}: the logits of a short probe are not finite")
@@ -151,6 +159,7 @@ class CausalLM:
 
     @torch.inference_mode()
     def _choose_head(self, probe: torch.Tensor, expected: torch.Tensor) -> str:
+        """Return the first of "linear", "model" and "full" that gives the expected logits [2, T, V] of the probe."""
         if self._body is None:
             return "full"
         hidden = self._run_body({"input_ids": probe}).flatten(0, 1)
@@ -159,7 +168,7 @@ class CausalLM:
         own_agrees = own is not None and agree(own, rows) and self._rows_are_apart(hidden, own)
         linear = _tried(self._run_linear, hidden) if self._linear is not None else None
         if linear is not None and agree(linear, rows):
-            # Soft-capping leaves small logits as they are: only on large ones the two ways show their difference.
+            # A soft cap barely changes small logits, so the two ways are also compared on large ones.
             stretched = hidden * (STRETCHED_LOGIT / max(largest(rows), STRETCHED_LOGIT / MAX_STRETCH))
             own = self._try_own_head(stretched) if own_agrees else None
             if own is None or agree(self._run_linear(stretched), own):
@@ -168,7 +177,7 @@ class CausalLM:
 
     @torch.inference_mode()
     def _speed_up(self, probe: torch.Tensor) -> str:
-        """Replace layers by faster ones that agree to rounding, alone and all together; return what was replaced."""
+        """Replace layers by faster ones where results stay the same but for rounding; return `facts.kernels`."""
         before = self.hidden(probe)
         self._fresh.restore()
         replaced = speed_up(self._model)
@@ -185,7 +194,7 @@ class CausalLM:
             spare = not self.facts.tied or self._linear.weight.nbytes <= MOST_HEAD_BYTES
             head = pack(self._linear, HEAD_ROWS) if spare else None
         if head is not None:
-            replace_layer(self._model, self._linear, head)  # so that a head of its own is not held twice
+            replace_layer(self._model, self._linear, head)  # so that an untied head is not in memory twice
             self._linear, self._own_head = head, None
         self._fresh = FreshState(self._model)
         packed = [*(["body"] if replaced else []), *(["head"] if head is not None else [])]
@@ -193,32 +202,32 @@ class CausalLM:
 
     @torch.inference_mode()
     def _find_batching(self) -> None:
-        """Note which windows may share a pass, and watch from then on only what a pass was seen to change."""
+        """Set `facts.batching`, with a notice where it is not "padded"."""
         known = configured_batching(self._model)
         found = find_batching(self.hidden, self._same, self._long_row, known.batching, self.facts.name)
         if found != PADDED:
-            why = known.reason if found == known.batching else "a probe gave other values beside other windows"
-            alone = "windows of unlike length never share" if found == EQUAL_LENGTHS else "no two windows share"
+            why = known.reason if found == known.batching else "a probe showed that they change each other's values"
+            alone = "windows of different lengths never share" if found == EQUAL_LENGTHS else "no two windows share"
             notice = f"{alone} a forward pass of this model: {why}"
             self.facts = replace(self.facts, batching=found, notices=(*self.facts.notices, notice))
 
     def _long_row(self, number: int) -> torch.Tensor:
-        """Return the longer row of the probe for batching, another for each number."""
+        """Return the longer row of ids [T] of the probe for batching, a different one for each number."""
         length = probe_length(self._model, self.facts.context_length)
         ids = (torch.arange(length) * (7 + 4 * number) + 3) % self.facts.vocab_size
         return ids.to(next(self._model.parameters()).device)
 
     @torch.inference_mode()
     def _splits_longer_rows(self) -> bool:
-        """Return whether body and head give what the whole model does for a longer row, too."""
+        """Return whether body and head also give the whole model's logits for a longer row."""
         ids = self._long_row(0)[None]
         return agree(self.logits(self.hidden(ids)[0]), self._full(ids)[0])
 
     def _same(self, actual: torch.Tensor, expected: torch.Tensor) -> bool:
         """Return whether two results of `hidden`, [N, D], are the same but for rounding.
 
-        In half precision single hidden values can be so large that rounding of their size hides all others; logits
-        are of one size.
+        Results in half precision are compared as logits: single hidden values can be so large that their rounding
+        error exceeds all other values, while logits have similar sizes.
         """
         if torch.finfo(expected.dtype).bits < 32:
             step = -(-len(expected) // HALF_ROWS)
@@ -226,7 +235,7 @@ class CausalLM:
         return agree(actual, expected)
 
     def _rows_are_apart(self, hidden: torch.Tensor, logits: torch.Tensor) -> bool:
-        """Return whether the model's own head gives each row the same logits without the other rows."""
+        """Return whether the logits of the model's own head for a row do not depend on the other rows."""
         some = self._try_own_head(hidden[::2])
         return some is not None and agree(some, logits[::2])
 
@@ -234,14 +243,15 @@ class CausalLM:
         return _tried(self._run_own_head, hidden) if self._own_head is not None else None
 
     def _still_agrees(self, probe: torch.Tensor, before: torch.Tensor) -> bool:
+        """Return whether `hidden` still gives the result that it gave before layers were replaced."""
         try:
             return agree(self.hidden(probe), before)
-        except Exception:  # noqa: BLE001 - the code of any family, which may look into a layer that is gone
+        except Exception:  # noqa: BLE001 - the code of any family, which may access a replaced layer
             return False
 
 
 class _StandIn(torch.nn.Module):
-    """Takes the place of a body and returns the hidden rows that it was handed."""
+    """Replaces the body of a model and returns the hidden states that were stored in `rows` [1, N, D]."""
 
     rows: torch.Tensor | None = None
 
@@ -251,14 +261,14 @@ class _StandIn(torch.nn.Module):
 
 @contextmanager
 def random_numbers_kept(device: str) -> Iterator[None]:
-    """Leave torch's random numbers as they were, whatever is drawn or seeded in the block."""
+    """Restore the state of torch's random number generators, the CPU's and the device's, after the block."""
     cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
     with torch.random.fork_rng(cuda):
         yield
 
 
 def _body_name(model: Any) -> str:
-    """Return the name of the part of `model` that holds its body, or "" where no single part does."""
+    """Return the name of the child module that is the body of `model`, or "" where no single child is."""
     if model.base_model_prefix in model._modules:
         return str(model.base_model_prefix)
     bodies = [name for name, part in model.named_children() if isinstance(part, PreTrainedModel)]
@@ -266,7 +276,7 @@ def _body_name(model: Any) -> str:
 
 
 def _headed_by_stand_in(model: Any, body: str) -> Any:
-    """Return a shallow copy of `model` that shares its head but has no body, or None where there is no body."""
+    """Return a shallow copy of `model` with a stand-in for the child module `body`, or None where that is ""."""
     if not body:
         return None
     headed = copy.copy(model)
@@ -275,7 +285,7 @@ def _headed_by_stand_in(model: Any, body: str) -> Any:
 
 
 def _tried(head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor) -> torch.Tensor | None:
-    """Return the logits of a way to run the head, or None where the family's code or shapes do not allow it."""
+    """Return the logits of one way to run the head, or None where the family's code raises an error."""
     try:
         return head(hidden)
     except Exception:  # noqa: BLE001 - the code of any family, with a stand-in or rows that it was not written for

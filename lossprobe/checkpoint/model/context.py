@@ -1,4 +1,4 @@
-"""How many tokens a model takes at once, and whether more of them fail or only lie beyond what was trained."""
+"""Find the longest input of a model, and whether a longer one fails or only exceeds what the model was trained on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 from lossprobe.errors import CheckpointError
 
-# Where a configuration states the length, if it does: most families, decoders of speech, MPT.
+# Keys that state the length: in most families, in speech decoders, in MPT.
 LENGTH_KEYS = ("max_position_embeddings", "max_target_positions", "max_seq_len")
-# These families hold no table of positions, but their code makes a bias or a shape for exactly so many.
+# Families without a table of positions whose code still works only up to the stated length.
 FIXED_WITHOUT_TABLE = ("mpt", "reformer")
 
 
@@ -21,9 +21,9 @@ class ContextLimit:
     """The longest input of a model.
 
     Attributes:
-        length: tokens, or None where the configuration states none.
-        hard: whether a longer input fails, since positions are looked up in a table that ends there. Without it
-            positions are computed, and the length is only what was trained.
+        length: length in tokens, or None where the configuration states none.
+        hard: whether a longer input fails, because positions are looked up in a table of that length. Otherwise
+            positions are computed, and the length is only the one that the model was trained on.
     """
 
     length: int | None
@@ -33,15 +33,15 @@ class ContextLimit:
 def context_limit(model: Any, shown: str) -> ContextLimit:
     """Return the longest input of a transformers model that was built from its configuration.
 
-    A model whose positions come from a table holds tensors as long as its limit: those that would have another shape
-    if the configuration stated one token more.
+    A position table is found by its shape: it is a tensor that would have another shape if the configuration stated
+    one token more.
 
     Args:
         model: the model.
-        shown: its config.json, for messages.
+        shown: path of its config.json, for messages.
 
     Raises:
-        CheckpointError: `checkpoint.config_value`: the configuration leaves room for no token at all.
+        CheckpointError: `checkpoint.config_value`: the stated length leaves no position for any token.
     """
     text = model.config.get_text_config()
     key, length = _stated_length(text)
@@ -57,20 +57,23 @@ def context_limit(model: Any, shown: str) -> ContextLimit:
                 "checkpoint.config_value",
                 f"{shown}: {key} is {length}, but positions begin after the padding's, {padding}",
             )
-        if padding is not None:  # RoBERTa's kind: the first token has the position after the padding's
+        if padding is not None:  # as in RoBERTa, where the first token's position is padding index + 1
             return ContextLimit(length - padding - 1, hard=True)
     return ContextLimit(length, hard=bool(tables) or text.model_type in FIXED_WITHOUT_TABLE)
 
 
 def first_position(model: Any) -> int:
-    """Return the position of a text's first token: 0, or for RoBERTa's kind the one after the padding's."""
+    """Return the position of a text's first token: 0, or the padding index + 1 for models like RoBERTa."""
     tables = (part for name, part in model.named_modules() if name.endswith("position_embeddings"))
     paddings = (part.padding_idx for part in tables if isinstance(part, torch.nn.Embedding))
     return next((padding + 1 for padding in paddings if padding is not None), 0)
 
 
 def _stated_length(text: Any) -> tuple[str, int | None]:
-    """Return the configuration's name for the length, and the length; a property (XLNet's: none) is no statement."""
+    """Return the key that states the length and the length, or ("", None).
+
+    Only stored values count: XLNet, which has no limit, has the key as a computed property.
+    """
     for name in LENGTH_KEYS:
         key = text.attribute_map.get(name, name)
         length = vars(text).get(key)
@@ -80,7 +83,7 @@ def _stated_length(text: Any) -> tuple[str, int | None]:
 
 
 def _tables(model: Any, key: str, length: int) -> list[str]:
-    """Return the names of the tensors whose shape follows from the length."""
+    """Return the names of the tensors whose shape depends on the stated length."""
     longer = copy.deepcopy(model.config)
     setattr(longer.get_text_config(), key, length + 1)
     with torch.device("meta"):
@@ -93,9 +96,10 @@ def _shapes(model: Any) -> dict[str, torch.Size]:
 
 
 def _owner(model: Any, name: str) -> Any:
+    """Return the module that holds a tensor."""
     return model.get_submodule(name.rpartition(".")[0])
 
 
 def _grows(model: Any, name: str) -> bool:
-    """Return whether the table is computed anew for a longer input (sinusoids that fairseq's models make)."""
+    """Return whether the model computes a longer table when it needs one (sinusoidal positions as in fairseq)."""
     return hasattr(_owner(model, name), "make_weights")

@@ -1,7 +1,7 @@
-"""A transformers model with exactly the stored tensors: every one checked by the name and dtype it is stored with.
+"""Load a transformers model with exactly the stored tensors, after checking each by its stored name and dtype.
 
-transformers would load a checkpoint with missing, surplus or integer tensors and only print a report, and it
-renames and joins tensors on the way: what is to be checked is looked at as it lies in the files.
+transformers loads checkpoints with missing, surplus or integer tensors and only prints a report. It also renames and
+joins tensors on the way, so the checks look at the tensors as they are in the files.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count, plural, visible
 
 STORED_DTYPES: Final = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
-PLAIN_INTEGERS: Final = re.compile(r"[UI]\d+|BOOL")  # a model's own tables can be these; float8 and narrower cannot
-# What transformers passes over without a word in every family; a family has more of its own.
+PLAIN_INTEGERS: Final = re.compile(
+    r"[UI]\d+|BOOL"
+)  # dtypes that a model's tables of integers can have; others, such as float8, mean quantised weights
+# Names that transformers ignores silently in every family; some families have more.
 PASSED_OVER: Final = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in eval mode, on the CPU, and what a user should know of how its tensors were stored."""
+    """A model in eval mode, on the CPU, with notices for the user about its stored tensors."""
 
     model: Any
     notices: tuple[str, ...]
@@ -43,15 +45,14 @@ def load_exactly(
     """Return the model with exactly the stored tensors.
 
     Args:
-        path: the checkpoint that messages name.
+        path: the checkpoint, for messages.
         model_class: the transformers class.
-        config: its configuration.
-        entries: what each safetensors file declares.
-        dtype: of the forward pass.
+        config: the configuration to build it from.
+        entries: safetensors file → the tensors it declares, by name.
+        dtype: dtype of the forward pass.
 
     Raises:
-        CheckpointError: a tensor that is missing, unexpected, of another shape, not finite, or made of numbers that
-            mean nothing without their scales.
+        CheckpointError: a tensor is missing, unexpected, of the wrong shape, not finite, or quantised.
     """
     kinds = {name: entry.dtype for declared in entries.values() for name, entry in declared.items()}
     narrow = [name for name, kind in kinds.items() if kind not in STORED_DTYPES and not PLAIN_INTEGERS.fullmatch(kind)]
@@ -66,7 +67,7 @@ def load_exactly(
             if not _misfits(other_report):
                 names, model, report = other, again, other_report
                 break
-    names = fitted_names(names, model.state_dict())  # transformers takes off the name of the body by itself
+    names = fitted_names(names, model.state_dict())  # transformers also accepts names without the body's prefix
     tensors = {names.plain[name]: tensor for name, tensor in stored.items()}
     unused = _UnusedTensors(model, tensors, set(report["unexpected_keys"]))
     integers = [name for name, kind in kinds.items() if kind not in STORED_DTYPES]
@@ -78,17 +79,24 @@ def load_exactly(
     finite = {name: tensor for name, tensor in used.items() if tensor.is_floating_point()}
     check_finite(path, {name: each for name, each in finite.items() if not unused.is_bound(names.plain[name], each)})
     if any(torch.promote_types(tensor.dtype, dtype) != dtype for tensor in used.values()):
-        check_finite(path, dict(model.named_parameters()))  # the narrower dtype may have no such large numbers
+        check_finite(path, dict(model.named_parameters()))  # large values can overflow in a narrower dtype
     return LoadedModel(model.eval(), (*names.notices(), *unused.notices()))
 
 
 class _UnusedTensors:
-    """The stored tensors that no part of a model took over.
+    """The stored tensors that the loaded model did not use.
 
     Args:
         model: the loaded model.
         tensors: every stored tensor by its plain name.
-        reported: the names that transformers calls unexpected.
+        reported: the names that transformers reports as unexpected.
+
+    Attributes:
+        constant: names of tensors that are not weights but constants, see `Constants`.
+        wrong: names of tensors that look like constants but have other values, sorted.
+        left: names of other tensors that the family's class ignores.
+        passed_over: `constant` and `left` together.
+        unexpected: names that transformers reports as unexpected and that are not constants, sorted.
     """
 
     def __init__(self, model: Any, tensors: Mapping[str, torch.Tensor], reported: set[str]) -> None:
@@ -106,18 +114,24 @@ class _UnusedTensors:
         self.unexpected = sorted(reported - {form for name in self.constant for form in self._forms(name)})
 
     def _forms(self, name: str) -> set[str]:
-        """Return the names under which a model can know a tensor: with and without the name of its body."""
+        """Return the names that a tensor can have in the model: with and without the prefix of the body."""
         return {name, name.removeprefix(self._base), self._base + name}
 
     def _taken(self, name: str) -> torch.Tensor | None:
+        """Return the model's tensor of this name, or None."""
         return next((self._state[form] for form in self._forms(name) if form in self._state), None)
 
     def is_packed(self, name: str, kind: str, tensor: torch.Tensor) -> bool:
-        """Return whether a stored tensor of integers stands for weights.
+        """Return whether a stored tensor of integers holds packed (quantised) weights.
 
-        It does where the model has a weight of its name, and where it is unknown, unless it is a flag or has the name
-        of a constant: such a one is just unexpected. A table of integers that the model holds under a name of its own,
-        as DeepSeek-V4's of experts by token, is found by its values.
+        It does if the model has a floating-point weight of this name. A tensor that the model does not know does too,
+        unless it is boolean, has the name of a constant, or equals a table of integers that the model holds under
+        another name (DeepSeek-V4's table of experts by token).
+
+        Args:
+            name: its plain name.
+            kind: its dtype code in safetensors.
+            tensor: its values.
         """
         taken = self._taken(name)
         if name in self.passed_over or taken is not None:
@@ -126,11 +140,11 @@ class _UnusedTensors:
         return kind != "BOOL" and CONSTANT_NAME.fullmatch(name) is None and not any(map(tensor.equal, tables))
 
     def is_bound(self, name: str, tensor: torch.Tensor) -> bool:
-        """Return whether a stored tensor is no weight but a bound, as Gemma 4 has for clipping: it may be infinite."""
+        """Return whether a stored tensor is a buffer that may be infinite, such as Gemma 4's clipping bounds."""
         return not self._parameters & self._forms(name) and self._taken(name) is not None and not tensor.isnan().any()
 
     def notices(self) -> tuple[str, ...]:
-        """Return a line for the constants, and one for what transformers' own model leaves out."""
+        """Return a notice for the constants, and one for tensors that the family's class ignores."""
         lines = []
         for names, what in ((self.constant, "no weight but a constant"), (self.left, "left out by the family's model")):
             if names:
@@ -142,7 +156,7 @@ class _UnusedTensors:
 def _load(
     path: Path, model_class: Any, config: Any, stored: Mapping[str, torch.Tensor], names: PlainNames, dtype: torch.dtype
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the model as transformers loads it, and its report."""
+    """Return the model as transformers loads it, and transformers' loading report."""
     with building(visible(str(path), 200)):
         model, report = model_class.from_pretrained(
             None,
@@ -156,11 +170,20 @@ def _load(
 
 
 def _misfits(report: Mapping[str, Any]) -> bool:
+    """Return whether transformers reports a missing, unexpected or mismatched tensor."""
     return any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
 def _refuse_misfit(path: Path, model: Any, report: Mapping[str, Any], unused: _UnusedTensors, start: str) -> None:
-    """Refuse tensors that are missing, unexpected, or of another shape; all named."""
+    """Refuse tensors that are missing, unexpected or of the wrong shape.
+
+    Args:
+        path: the checkpoint, for messages.
+        model: the loaded model.
+        report: transformers' loading report.
+        unused: the tensors that the model did not use.
+        start: what `common_start` says, added where no expected tensor is stored.
+    """
     shown = visible(str(path), 200)
     mismatched = sorted(report["mismatched_keys"])
     if mismatched:
@@ -193,6 +216,7 @@ def _refuse_misfit(path: Path, model: Any, report: Mapping[str, Any], unused: _U
 
 
 def _quantized(path: Path, name: str, kinds: Mapping[str, str]) -> CheckpointError:
+    """Return the error for a quantised tensor; `kinds` maps every stored name to its dtype code."""
     alike = sum(kind == kinds[name] for kind in kinds.values())
     return CheckpointError(
         "checkpoint.quantized",

@@ -1,8 +1,8 @@
-"""What a model holds beside its weights, as it was when it was loaded, to be put back before each forward pass.
+"""Restore a model's state before each forward pass, so that its results do not depend on earlier inputs.
 
-Some models remember: transformers' dynamic NTK keeps the frequencies of the longest input so far, its LongRoPE those of
-the last one, Reformer the number of buckets of the first. What they then give for a window depends on what they were
-given before. Only what was seen to change is put back, which for most models is nothing.
+Some models keep state between passes: transformers' dynamic NTK keeps the frequencies of the longest input so far, its
+LongRoPE those of the last input, Reformer the number of buckets of the first. The state is everything but the weights:
+attributes, buffers, submodules, configurations. Only parts that were seen to change are restored, for most models none.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-LARGEST_COPY = 1 << 20  # elements; position tables that change are far smaller
+LARGEST_COPY = 1 << 20  # most elements of a tensor that is copied; position tables that change are far smaller
 
 
 class FreshState:
-    """The attributes, buffers, submodules and configurations of a model's modules.
+    """A copy of the state of a model's modules: attributes, buffers, submodules and configurations.
 
-    Weights are not copied. Where a pass changes these, or what is too large to copy, as RWKV does when it scales its
-    layers at its first pass, the model is taken as it is after that pass.
+    Weights and large tensors are not copied. If a pass changes one of them in place, as RWKV does when it scales its
+    layers in its first pass, the state after that pass becomes the one to restore.
 
     Args:
-        model: a module, as it was loaded.
+        model: the model, just loaded.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -32,7 +32,7 @@ class FreshState:
         self._take()
 
     def restore(self) -> None:
-        """Put back what has changed."""
+        """Restore everything that has changed."""
         changed = [home for home in self._watched if home.changed()]
         self._changed.update(home.owner for home in changed)
         if any(home.lost() for home in changed):
@@ -42,18 +42,27 @@ class FreshState:
             home.restore()
 
     def narrow(self, keep: Callable[[torch.nn.Module], bool]) -> None:
-        """Watch from now on only modules that have changed so far, and those that are to be kept."""
+        """Check from now on only modules that have changed so far, and those for which `keep` is true.
+
+        This saves the time of comparing the state of all modules before each pass.
+        """
         kept = {id(module) for module in self._model.modules() if keep(module)}
         self._watched = [home for home in self._watched if home.owner in self._changed | kept]
 
     def _take(self) -> None:
+        """Copy the present state of all modules."""
         spaces = {id(space): (module, space) for module in self._model.modules() for space in _spaces(module)}
         self._watched = [_Home(id(module), space) for module, space in spaces.values()]
         self._changed = set()
 
 
 class _Home:
-    """Names and what they stand for: the attributes of one object, or the entries of a dictionary among them."""
+    """A copy of one namespace: the attributes of an object, or the entries of a dictionary.
+
+    Args:
+        owner: `id` of the module that it belongs to.
+        space: the namespace; its present values are the ones to restore.
+    """
 
     def __init__(self, owner: int, space: dict[Any, Any]) -> None:
         self.owner = owner
@@ -63,18 +72,18 @@ class _Home:
         self._tensors = [(tensor, tensor._version, _copy(tensor)) for tensor in tensors]
 
     def changed(self) -> bool:
-        """Return whether a name stands for something else, or a tensor was changed in place."""
+        """Return whether a name has another value or a tensor was changed in place."""
         space, saved = self._space, self._saved
         if len(space) != len(saved) or any(space.get(name, self) is not value for name, value in saved.items()):
             return True
         return any(tensor._version != version for tensor, version, _ in self._tensors)
 
     def lost(self) -> bool:
-        """Return whether something changed in place of which there is no copy."""
+        """Return whether a tensor without a copy was changed in place."""
         return any(tensor._version != version and copy is None for tensor, version, copy in self._tensors)
 
     def restore(self) -> None:
-        """Let each name stand for what it did."""
+        """Give every name its former value, and every copied tensor its former content."""
         self._space.clear()
         self._space.update(self._saved)
         with torch.inference_mode():
@@ -85,7 +94,7 @@ class _Home:
 
 
 def _spaces(module: torch.nn.Module) -> Iterator[dict[Any, Any]]:
-    """Yield where a module keeps what it knows: its attributes, dictionaries among them, and its configuration."""
+    """Yield the namespaces of a module: its attributes, dictionaries among them, and its configuration's attributes."""
     attributes = vars(module)
     yield attributes
     yield from (value for value in attributes.values() if isinstance(value, dict))
@@ -94,5 +103,6 @@ def _spaces(module: torch.nn.Module) -> Iterator[dict[Any, Any]]:
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor | None:
+    """Return a copy of a small tensor, or None for a weight or a large one."""
     small = not isinstance(tensor, torch.nn.Parameter) and tensor.numel() <= LARGEST_COPY
     return tensor.detach().clone() if small else None

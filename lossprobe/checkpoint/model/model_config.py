@@ -1,7 +1,8 @@
-"""From a config.json to a transformers configuration: plain values only, checked before anything is allocated.
+"""Make a transformers configuration from a config.json, checked before any memory is allocated.
 
-A config.json is written by others. What it may not do: name code or a kernel, be read by transformers' own
-loader (which follows such names), leave a number to a default, or ask for more than the files hold.
+A config.json comes from others and is not trusted. Only its plain values are used, and transformers' own loader, which
+would follow names of code and kernels, does not read it. It must state the numbers of layers and heads, and must not
+ask for larger tensors than the files hold.
 """
 
 from __future__ import annotations
@@ -26,25 +27,29 @@ from lossprobe.checkpoint.files.safetensors_file import TensorEntry
 from lossprobe.errors import CheckpointError, LossprobeError, ResourceError
 from lossprobe.units import format_count, visible
 
-# Keys that steer transformers' machinery (what is loaded, from where, what a forward pass returns), not the model.
+# Keys that are left out: they say what transformers loads, from where, or what a forward pass returns.
 MACHINERY = re.compile(
     r"_.*|.*_implementation|auto_map|transformers_weights|quantization_config|fusion_config|distributed_config|torchscript"
 )
-# So do all attributes that every configuration has, but these.
+# All attributes that every configuration has are left out too, except these.
 COMMON_KEPT = {"model_type", "is_encoder_decoder", "rope_scaling", "per_layer_config", "chunk_size_feed_forward"}
+# Keys that state a number of layers, experts or blocks.
 COUNT_KEY = re.compile(r"(n|num)_\w*(layer|expert|block)")
-MAX_COUNT = 4096  # layers, experts: no model has more, and building that many takes minutes
-MAX_BUFFERS = 1 << 28  # elements: causal masks and rotary tables of long contexts
+MAX_COUNT = 4096  # most layers or experts; no model has more, and building more takes minutes
+MAX_BUFFERS = 1 << 28  # most elements of buffers beyond the stored tensors: masks and rotary tables of long contexts
 INFINITIES = {"Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def build_config(settings: Mapping[str, Any], shown: str) -> Any:
-    """Return the transformers configuration object of a config.json, made in code from its plain values.
+    """Return the transformers configuration object of a config.json, built from its plain values.
+
+    Args:
+        settings: the content of config.json.
+        shown: its path, for messages.
 
     Raises:
-        CheckpointError: a family that is no causal language model of transformers (which never runs code from a
-            checkpoint), a kernel by name, quantised weights, a number of layers or heads that is not there, or
-            values the family refuses.
+        CheckpointError: transformers has no causal language model of this family; the file names an external kernel or
+            quantised weights, or states no number of layers or heads; or the family's class refuses a value.
     """
     family = settings.get("model_type")
     if not isinstance(family, str):
@@ -68,10 +73,9 @@ def build_config(settings: Mapping[str, Any], shown: str) -> Any:
 
 
 def causal_model(config: Any) -> tuple[Any, Any]:
-    """Return the class of a family's language model, and the configuration that this class is built from.
+    """Return the class of a family's language model, and the configuration from which that class is built.
 
-    Of a family with images or sound that is the configuration of its text part, where the text part is a class of
-    its own.
+    In a family with images or sound whose text part has its own class, that is the configuration of the text part.
     """
     model_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     text_class = config.sub_configs.get("text_config")
@@ -80,16 +84,23 @@ def causal_model(config: Any) -> tuple[Any, Any]:
 
 
 def without_other_parts(model_class: Any, config: Any) -> Any:
-    """Return a class of a text part alone that passes over the tensors of images and sound, as most such classes do."""
+    """Return a subclass of a text part's class that ignores stored tensors of image and sound parts.
+
+    Most such classes ignore them already.
+
+    Args:
+        model_class: the class of the text part.
+        config: the configuration of the whole model.
+    """
     passed_over = [*(model_class._keys_to_ignore_on_load_unexpected or ()), *_other_parts(config)]
     members = {"_keys_to_ignore_on_load_unexpected": passed_over, "__module__": model_class.__module__}
     return type(model_class.__name__, (model_class,), members)
 
 
 def _other_parts(config: Any) -> list[str]:
-    """Return patterns of the tensor names of a whole model that belong neither to its text model nor to its head.
+    """Return patterns for the names of tensors that belong neither to the text model nor to its head.
 
-    Parts have the names of modules, or in files, where transformers renames them, names that begin as their
+    A part is found by the names of its modules. In files, where transformers renames tensors, its names begin like its
     configuration's: vision_config, vision_tower.
     """
     kinds = [name.removesuffix("_config") for name in config.sub_configs if name != "text_config"]
@@ -107,11 +118,12 @@ def _other_parts(config: Any) -> list[str]:
 
 
 def _holds(module: Any, parts: list[Any]) -> bool:
+    """Return whether a module contains one of the given modules."""
     return any(part is each for part in module.modules() for each in parts)
 
 
 def _plain_values(settings: Mapping[str, Any], shown: str) -> dict[str, Any]:
-    """Return what describes the model, at every depth."""
+    """Return the settings that describe the model, nested ones included, without those of `MACHINERY`."""
     plain = {}
     for key, value in settings.items():
         if "_implementation" in key and "/" in str(value):
@@ -128,18 +140,19 @@ def _plain_values(settings: Mapping[str, Any], shown: str) -> dict[str, Any]:
 
 
 def _plain_value(value: Any, shown: str) -> Any:
+    """Return one value of the settings, with nested settings filtered."""
     if isinstance(value, dict):
-        if set(value) == {"__float__"} and value["__float__"] in INFINITIES:  # as transformers writes an infinity
+        if set(value) == {"__float__"} and value["__float__"] in INFINITIES:  # how transformers writes an infinity
             return INFINITIES[value["__float__"]]
         return _plain_values(value, shown)
     return [_plain_value(item, shown) for item in value] if isinstance(value, list) else value
 
 
 def _check_stated(settings: Mapping[str, Any], config: Any, shown: str) -> None:
-    """Refuse a configuration that leaves the number of layers or heads to a default.
+    """Refuse a configuration that does not state the number of layers or of heads.
 
-    A wrong number of heads fits the same weights. Only inside a nested configuration do transformers' own files
-    leave out heads that equal the default.
+    A wrong number of heads fits the same weights, so a default could give wrong losses unnoticed. In a nested
+    configuration the heads may be missing, because transformers itself leaves them out where they equal the default.
     """
     text = config.get_text_config()
     home = next((name for name, value in vars(config).items() if value is text and name in settings), None)
@@ -154,10 +167,18 @@ def _check_stated(settings: Mapping[str, Any], config: Any, shown: str) -> None:
 def check_size(
     settings: Mapping[str, Any], config: Any, model_class: Any, entries: Mapping[str, TensorEntry], shown: str
 ) -> None:
-    """Refuse a configuration that asks for more than the stored tensors, before anything is allocated.
+    """Refuse a configuration that asks for more than the files hold, before any memory is allocated.
+
+    Args:
+        settings: the content of config.json.
+        config: the configuration of the language model.
+        model_class: its class.
+        entries: the stored tensors by name.
+        shown: path of config.json, for messages.
 
     Raises:
-        CheckpointError: `checkpoint.config_size`: more layers than tensors, or more weights than the files hold.
+        CheckpointError: `checkpoint.config_size`: more layers or experts than stored tensors (and than 4096), or more
+            than twice the stored weights.
     """
     stored = sum(math.prod(entry.shape) for entry in entries.values())
     limit = max(len(entries), MAX_COUNT)
@@ -185,7 +206,7 @@ def check_size(
 
 
 def _counts(settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Yield every number of layers, experts or blocks that a configuration states, at every depth."""
+    """Yield every key and value that states a number of layers, experts or blocks, nested ones included."""
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from _counts(value)
@@ -193,17 +214,20 @@ def _counts(settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
             yield key, value
 
 
-# How the C library and torch say it, in exceptions of many types.
+# Texts by which the C library and torch report that memory ran out, in exceptions of many types.
 NO_MEMORY = ("Cannot allocate memory", "failed to map segment", "DefaultCPUAllocator")
 
 
 @contextlib.contextmanager
 def building(shown: str) -> Iterator[None]:
-    """Silence transformers while a model is built or tried, and turn what it raises into a refusal.
+    """Silence transformers in the block, and turn exceptions of its code into errors of this package.
+
+    Args:
+        shown: name of the checkpoint, for messages.
 
     Raises:
-        CheckpointError: `checkpoint.bad_config`, with the first words of what went wrong.
-        ResourceError: the device's memory is full.
+        CheckpointError: `checkpoint.bad_config`, with the start of the original message.
+        ResourceError: `checkpoint.memory`: the memory of the machine or the device is full.
     """
     try:
         with quiet_transformers():
@@ -212,7 +236,7 @@ def building(shown: str) -> Iterator[None]:
         raise
     except torch.OutOfMemoryError:
         raise ResourceError("checkpoint.memory", f"{shown}: does not fit into the memory of the device") from None
-    except Exception as error:  # noqa: BLE001 - the code of many families meets values it never saw: anything can come of it
+    except Exception as error:  # noqa: BLE001 - the code of any family, with values it was not written for, can raise anything
         reason = visible(" ".join(str(error).split()) or type(error).__name__, 160)
         if any(sign in str(error) for sign in NO_MEMORY):
             raise ResourceError(
@@ -223,8 +247,8 @@ def building(shown: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' reports and bars while it loads: what they say is checked, and said, here."""
-    logging: Any = transformers.utils.logging  # untyped, and its levels are logging's own
+    """Silence transformers' log messages and progress bars in the block; this package checks and reports itself."""
+    logging: Any = transformers.utils.logging  # the module has no types; its levels are those of `logging`
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()

@@ -1,9 +1,9 @@
-"""The same layers, faster on a CPU: weights packed once for oneDNN's matrix kernels, which end with the activation.
+"""Replace linear layers by faster ones on a CPU: weights packed once for oneDNN, with the activation fused in.
 
-`torch.nn.functional.linear` packs the weights anew at each call, which costs most where rows are few, as in the head.
-Packing goes through torch's private operations, so each layer is tried on a probe before it takes the place of the one
-that was loaded, and then all together; where the operations are missing, or results differ by more than float32
-rounding, nothing changes.
+`torch.nn.functional.linear` packs the weights at each call, which costs most for few rows, as in the head. Packing uses
+private operations of torch. So each packed layer is compared with the original on a probe before it replaces it, and
+the whole model is compared afterwards (`CausalLM`). Where the operations are missing or results differ by more than
+float32 rounding, the original layers stay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from transformers.activations import GELUActivation, GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
-# What oneDNN can do to the outputs while they are in the cache: its name for an activation, and which variant.
+# Activations that oneDNN can apply to its outputs: its name for the activation, and the variant.
 POST_OPERATIONS: dict[type, tuple[str, str]] = {
     GELUActivation: ("gelu", "none"),
     GELUTanh: ("gelu", "tanh"),
@@ -27,24 +27,24 @@ POST_OPERATIONS: dict[type, tuple[str, str]] = {
 }
 # A layer and the activation of its outputs, by the names that model families give them.
 ACTIVATED = (("c_fc", "act"), ("gate_proj", "act_fn"), ("fc1", "activation_fn"), ("fc_in", "act"))
-# oneDNN makes and keeps a kernel for every number of rows that it meets, at 0.8 ms and 0.6 MB each: so there are few.
+# Rows are padded to a multiple of this: oneDNN keeps a kernel for each number of rows, at 0.8 ms and 0.6 MB each.
 PACKED_ROW_STEP = 64
-ROWS = 1024  # a body sees about so many at once; packing is for that many, and works for any
-HEAD_ROWS = 96
+ROWS = 1024  # rows per call for which a body is packed; other numbers work too
+HEAD_ROWS = 96  # rows per call for which a head is packed
 PROBE_ROWS = 16
-MOST_BYTES = 2 << 30
-MOST_HEAD_BYTES = 256 << 20  # of a head that shares its weights with the embedding, and so is kept twice
-TOLERANCE = 1e-5  # of the largest output: float32 rounding of one matrix product
+MOST_BYTES = 2 << 30  # weights of the largest model whose layers are packed
+MOST_HEAD_BYTES = 256 << 20  # largest tied head that is packed; the embedding still needs the unpacked weights
+TOLERANCE = 1e-5  # relative to the largest output: float32 rounding of one matrix product
 MISSING = (AttributeError, NotImplementedError, RuntimeError)  # what torch raises without the operation or the kernel
 
 
 class PackedLinear(torch.nn.Module):
-    """A linear layer with packed weights, and what is done to its outputs.
+    """A linear layer with packed weights, followed by an activation.
 
     Args:
-        layer: the layer, float32 on the CPU.
-        rows: about how many rows it will be given at once.
-        activation: what follows it, one of `POST_OPERATIONS`, or None.
+        layer: the original layer, float32 on the CPU.
+        rows: about how many rows it will get per call.
+        activation: the activation after it, one of `POST_OPERATIONS`, or None.
 
     Raises:
         AttributeError, NotImplementedError, RuntimeError: this build of torch cannot pack.
@@ -58,7 +58,7 @@ class PackedLinear(torch.nn.Module):
         self._operation = ("none", "") if activation is None else POST_OPERATIONS[type(activation)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return activation(x · weightᵀ + bias), [..., out] of [..., in]."""
+        """Return activation(x · weightᵀ + bias), float32 [..., out], of x [..., in]."""
         rows = x.reshape(-1, x.shape[-1])
         count, missing = len(rows), -len(rows) % PACKED_ROW_STEP
         if missing:
@@ -70,22 +70,28 @@ class PackedLinear(torch.nn.Module):
 
 @dataclass(frozen=True)
 class Replacement:
-    """A layer that a faster one stands for, so that it can be put back."""
+    """A layer that was replaced by a faster one, so that it can be put back.
+
+    Attributes:
+        parent: the module that holds it.
+        name: its name there.
+        layer: the original layer.
+    """
 
     parent: Any
     name: str
     layer: Any
 
     def restore(self) -> None:
-        """Put the layer back."""
+        """Put the original layer back."""
         self.parent._modules[self.name] = self.layer
 
 
 def speed_up(model: Any) -> list[Replacement]:
-    """Put faster layers in the place of a model's own, but for its head, and return those that they stand for.
+    """Replace linear layers of a model by packed ones, except its head, and return the replacements.
 
-    Nothing is replaced in a model that is not in float32 on the CPU, or whose weights are larger than `MOST_BYTES`:
-    until the old layers are let go, memory holds both.
+    Nothing is replaced in a model that is not in float32 on the CPU, or whose weights are larger than `MOST_BYTES`,
+    because the original and the packed weights are in memory at the same time.
     """
     weights = list(model.parameters())
     plain = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
@@ -96,7 +102,13 @@ def speed_up(model: Any) -> list[Replacement]:
 
 
 def pack(layer: Any, rows: int = ROWS, activation: Any = None) -> PackedLinear | None:
-    """Return a packed layer that gives what a linear layer and its activation do, or None where there is none."""
+    """Return a packed layer equal to a linear layer and its activation, or None where it cannot be made.
+
+    Args:
+        layer: a `torch.nn.Linear` or `Conv1D`.
+        rows: about how many rows it will get per call.
+        activation: the activation after it, one of `POST_OPERATIONS`, or None.
+    """
     if layer.weight.dtype != torch.float32 or layer.weight.device.type != "cpu":
         return None
     width = layer.weight.shape[0 if isinstance(layer, Conv1D) else 1]
@@ -112,7 +124,7 @@ def pack(layer: Any, rows: int = ROWS, activation: Any = None) -> PackedLinear |
 
 
 def replace_layer(model: Any, layer: Any, other: Any) -> None:
-    """Put another layer in the place of one, wherever the model holds it."""
+    """Replace `layer` by `other` everywhere in the model."""
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
             if child is layer:
@@ -120,10 +132,12 @@ def replace_layer(model: Any, layer: Any, other: Any) -> None:
 
 
 def _speed_up_children(parent: Any, head: Any) -> Iterator[Replacement]:
-    """Replace the linear layers of one module, each with its activation where that follows at once."""
+    """Replace the linear layers of one module, with the activation where it directly follows, and yield each change."""
     follows = dict(ACTIVATED)
     for name, layer in list(parent._modules.items()):
-        if type(layer) not in (torch.nn.Linear, Conv1D) or layer is head:  # exact types only, not what extends them
+        if (
+            type(layer) not in (torch.nn.Linear, Conv1D) or layer is head
+        ):  # exact types only: subclasses may compute something else
             continue
         after = follows.get(name, "")
         activation = parent._modules.get(after)

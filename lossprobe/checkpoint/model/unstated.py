@@ -1,4 +1,4 @@
-"""Keys that decide a model's losses and are missing in its config.json, so that the family's default stands."""
+"""Report keys that are missing in a config.json although they change the losses, so that a default is used."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from transformers.activations import ACT2FN
 
 from lossprobe.units import visible
 
-MOST_NAMED = 5
-# Keys that change no logit of an evaluation: training, initial weights, caches, special ids, other heads and outputs,
-# the other half of an encoder-decoder model, and ways to compute the same.
+MOST_NAMED = 5  # most keys that the notice names
+# Keys that do not change the logits of an evaluation: training, initial weights, caches, special ids, other heads and
+# outputs, the encoder of an encoder-decoder model, and alternative implementations.
 WITHOUT_EFFECT = re.compile(
     r".*drop.*|.*init.*|.*_(range|std)|.*(loss|aux|jitter).*|time_step_(min|max|floor)|rescale_prenorm_residual"
     r"|use_cache|.*_token_(id|index)|.*(pad|unk|bos|eos|mask)_(index|id)|mem_len|reuse_len"
@@ -25,7 +25,7 @@ WITHOUT_EFFECT = re.compile(
     r"|encoder_.*|.*source_positions|mask_(time|feature)_.*|apply_spec_augment|is_(encoder|encoder_decoder)"
     r"|is_decoder|.*cross_attention.*|use_(mamba_kernels|mem_eff_path|associative_scan)|slow_but_exact|block_multiple_of|.*tp_size|ep_size"
 )
-# Younger than released files of the family; the default is what the files from before the key mean.
+# Keys that were introduced after files of the family had been released; their defaults are right for older files.
 YOUNGER = {
     "gpt2": {"scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"},
 }
@@ -34,14 +34,14 @@ ROTARY_SHARE = re.compile(r"partial_rotary_factor|rotary_pct|rotary_dim|rope_pct
 
 
 def tell_unstated(model: Any, settings: Mapping[str, Any], shown: str) -> tuple[str, ...]:
-    """Return at most one line: the keys that config.json lacks and that decide the number, with what was taken.
+    """Return a notice, if any, that names the missing keys that change the losses, with the defaults that are used.
 
-    A key whose other values would need tensors of other names or shapes is decided by the tensors, and not told.
+    A key is not reported if another value would need tensors of other names or shapes: the stored tensors decide it.
 
     Args:
         model: the model, built from its configuration.
         settings: the content of config.json.
-        shown: its path, for the line.
+        shown: its path, for the notice.
     """
     text = model.config.get_text_config()
     names = [f"{name} {_shown(value)}" for name, value in _unstated(model, text, _home(text, settings))]
@@ -49,11 +49,11 @@ def tell_unstated(model: Any, settings: Mapping[str, Any], shown: str) -> tuple[
         return ()
     if len(names) > MOST_NAMED:
         names = [*names[:MOST_NAMED], f"and {len(names) - MOST_NAMED} more"]
-    return (f"{shown}: lacks keys that decide the number, the family's default is taken: {', '.join(names)}",)
+    return (f"{shown}: lacks keys that change the losses; the family's defaults are used: {', '.join(names)}",)
 
 
 def _home(text: Any, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the part of config.json that describes the text model."""
+    """Return the part of config.json that describes the text model; the top level where it is not nested."""
     nested = (
         value for value in settings.values() if isinstance(value, dict) and value.get("model_type") == text.model_type
     )
@@ -62,6 +62,13 @@ def _home(text: Any, settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _unstated(model: Any, text: Any, stated: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield every missing key that changes the losses, with its default.
+
+    Args:
+        model: the model.
+        text: the configuration of its text part.
+        stated: the part of config.json that describes it.
+    """
     shapes = _shapes(model)
     common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
     for field in dataclasses.fields(text):
@@ -70,7 +77,7 @@ def _unstated(model: Any, text: Any, stated: Mapping[str, Any]) -> Iterator[tupl
             continue
         default = field.default
         if default is None or default is dataclasses.MISSING or vars(text).get(field.name) != default:
-            continue  # derived from others, or stated under an older name
+            continue  # computed from other keys, or stated under an older name
         if not _decided_by_tensors(model, text, field.name, shapes):
             yield field.name, default
     yield from _unstated_rotary(text, stated)
@@ -78,7 +85,7 @@ def _unstated(model: Any, text: Any, stated: Mapping[str, Any]) -> Iterator[tupl
 
 def _decides(model: Any, text: Any, name: str) -> bool:
     """Return whether a key can change a logit."""
-    if name == "pad_token_id":  # where the first position follows the padding's
+    if name == "pad_token_id":  # it decides the first position in models like RoBERTa
         words = model.get_input_embeddings()
         return any(getattr(part, "padding_idx", None) is not None for part in model.modules() if part is not words)
     in_its_own_part = name in text.sub_configs
@@ -86,7 +93,7 @@ def _decides(model: Any, text: Any, name: str) -> bool:
 
 
 def _unstated_rotary(text: Any, stated: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the base and the share of rotary positions, which are kept in a dictionary of their own."""
+    """Yield base and share of rotary positions if missing; the configuration keeps them in a separate dictionary."""
     found = dict(_leaves(getattr(text, "rope_parameters", None) or {}))
     keys = {name for name, _ in _leaves(stated)}
     for name, pattern, plain in (("rope_theta", ROTARY_BASE, None), ("partial_rotary_factor", ROTARY_SHARE, 1.0)):
@@ -95,6 +102,7 @@ def _unstated_rotary(text: Any, stated: Mapping[str, Any]) -> Iterator[tuple[str
 
 
 def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield every key and value that is not a dictionary, nested ones included."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _leaves(value)
@@ -103,7 +111,7 @@ def _leaves(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _decided_by_tensors(model: Any, text: Any, name: str, shapes: Mapping[str, Any]) -> bool:
-    """Return whether another value of a key would need other tensors than those that were stored."""
+    """Return whether another value of a key would need tensors of other names or shapes."""
     changed = copy.deepcopy(model.config)
     other = _other_value(getattr(text, name))
     if other is None:
@@ -128,6 +136,7 @@ def _other_value(value: Any) -> Any:
 
 
 def _shapes(model: Any) -> dict[str, Any]:
+    """Return the shape of every parameter by name."""
     return {name: weight.shape for name, weight in model.named_parameters()}
 
 
