@@ -1,4 +1,4 @@
-"""Tokenizer classes of transformers that build a tokenizer.json anew: told, and given to tools that use them."""
+"""Tokenizer classes of transformers that make other tokens than tokenizer.json: notices, and use by protocols."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = [
 ]
 ENDS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 BYTES, PIECES = builders.byte_level_bpe, builders.sentencepiece_bpe
-# class that is declared, tokenizer, family, class that is taken, and whether that is clear without a child process
+# Declared class, tokenizer, family, class that is chosen, and whether that is clear without a child process.
 CLASSES = [
     ("PreTrainedTokenizerFast", BYTES, "llama", "TokenizersBackend", True),
     (None, PIECES, "mistral", "TokenizersBackend", True),

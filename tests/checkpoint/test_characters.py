@@ -188,12 +188,12 @@ def test_a_hostile_meta_pkl_does_not_run(tmp_path, protocol):
         read_meta_pkl, path, "tokenizer.unsafe_pickle"
     )
     assert not canary.exists()
-    pickle.loads(path.read_bytes())  # the control: the file does run code where nothing stops it
+    pickle.loads(path.read_bytes())  # shows that the file would run code
     assert canary.read_text() == "ran\n"
 
 
 def test_the_unpickler_itself_names_nothing(tmp_path, monkeypatch):
-    """Were an instruction to get past the outline, it would still find no name and no persistent object."""
+    """The unpickler finds no name and no persistent object, even if the outline missed an instruction."""
     monkeypatch.setattr("lossprobe.checkpoint.tokenizers.characters.outline_pickle", lambda data: PickleOutline())
     canary, path = tmp_path / "canary", tmp_path / "meta.pkl"
     for data in (pickle.dumps(Hostile(canary)), b"Pname\n."):
@@ -217,7 +217,7 @@ def test_the_unpickler_itself_names_nothing(tmp_path, monkeypatch):
         (b"Pname\n.", "tokenizer.unsafe_pickle"),  # persistent id
         (b"\x80\x04C\x01x\x97.", "tokenizer.unsafe_pickle"),  # out-of-band buffer
         (b"\x80\x02\x82\x01.", "tokenizer.unsafe_pickle"),  # extension registry
-        (b"\x80\x02}u.", "tokenizer.format"),  # takes more than it gave
+        (b"\x80\x02}u.", "tokenizer.format"),  # takes more items than are on the stack
         (b"\x80\x02h\x05.", "tokenizer.format"),  # memo entry that does not exist
         (b"\x80\x02}(K\x01u.", "tokenizer.format"),  # odd number of items
         (b"\x80\x02}}}s.", "tokenizer.format"),  # a key that cannot be one

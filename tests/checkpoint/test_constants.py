@@ -1,4 +1,4 @@
-"""Constants of old releases: what transformers itself computes without them, and what must not be taken for one."""
+"""Constants of old releases are left out without changing results, and other tensors are not taken for constants."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ XGLM = COMMON | {"d_model": 32, "ffn_dim": 48, "num_layers": 2, "attention_heads
 
 
 def frequencies(width: int, base: float = 10000.0) -> torch.Tensor:
-    """The formula of rotary embeddings, in float64."""
+    """Return rotary tables by the formula, in float64."""
     return base ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
 
 

@@ -1,4 +1,4 @@
-"""De-smoothing: the uniform part comes off, the order stays, and the run is one of its own."""
+"""De-smoothing removes the uniform part, keeps the order of the entries, and makes a separate run."""
 
 import math
 

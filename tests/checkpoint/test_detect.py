@@ -1,4 +1,4 @@
-"""Which family a path holds: decided by content, and where nothing fits, what was looked for and what was found."""
+"""The family of a path is decided by its content; otherwise the error says what was looked for and found."""
 
 import json
 import pickle
@@ -98,7 +98,7 @@ def test_a_path_with_nothing_behind_it(tmp_path):
 
 
 def test_a_symbolic_link_loop(tmp_path):
-    (tmp_path / "a").symlink_to(tmp_path / "b")  # C48
+    (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert refused(tmp_path / "a", "checkpoint.link_loop") == f"{tmp_path}/a: symbolic link loop"
 
@@ -122,7 +122,7 @@ def test_a_directory_of_something_else(tmp_path):
 
 
 def test_a_directory_with_several_candidates(tmp_path):
-    for name in ("best.pt", "final_model.pt"):  # C50
+    for name in ("best.pt", "final_model.pt"):
         write_nanogpt(tmp_path / name)
     assert refused(tmp_path, "checkpoint.several", 2).endswith("several candidates: best.pt, final_model.pt")
     (tmp_path / "final_model.pt").unlink()
@@ -145,9 +145,9 @@ def test_training_state_is_no_candidate(tmp_path, audit, name):
 @pytest.mark.parametrize(
     ("name", "id", "message"),
     [
-        (".metadata", "checkpoint.distributed", "a distributed checkpoint (.distcp)"),  # C45
+        (".metadata", "checkpoint.distributed", "a distributed checkpoint (.distcp)"),
         ("__0_0.distcp", "checkpoint.distributed", "a distributed checkpoint (.distcp)"),
-        ("adapter_config.json", "checkpoint.adapter", "an adapter without the model it belongs to"),  # C58
+        ("adapter_config.json", "checkpoint.adapter", "an adapter without the model it belongs to"),
     ],
 )
 def test_what_has_to_be_converted_first(tmp_path, audit, name, id, message):

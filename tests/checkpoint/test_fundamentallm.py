@@ -1,4 +1,4 @@
-"""FundamentaLLM: the original program's losses, and every file it can leave behind that must not be scored."""
+"""FundamentaLLM: losses are those of the original program, and files that would give wrong ones are refused."""
 
 import json
 import math

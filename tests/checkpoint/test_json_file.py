@@ -1,4 +1,4 @@
-"""JSON of others: strict, bounded, and refused in one line."""
+"""JSON files are read strictly and up to a limit, and refused in one line."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""nanoGPT: the original program's losses for both GELUs, and the files that must not be scored."""
+"""nanoGPT: losses are those of the original program for both GELUs; files that would give wrong ones are refused."""
 
 import json
 import math

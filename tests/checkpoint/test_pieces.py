@@ -1,4 +1,4 @@
-"""Long documents, cut into small pieces: the tokens and spans of the whole, for every kind of tokenizer."""
+"""Documents that are cut into small pieces have the tokens and spans of the document tokenized at once."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ GPT4 = r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\
 
 
 def with_nfc():
-    """Qwen's kind: composed characters."""
+    """Return one like Qwen's: composed characters."""
     tokenizer = builders.byte_level_bpe()
     tokenizer.normalizer = normalizers.NFC()
     return tokenizer
 
 
 def with_long_pattern():
-    """Llama 3's kind: a pattern that looks ahead, then bytes."""
+    """Return one like Llama 3's: a pattern that looks ahead, then bytes."""
     tokenizer = builders.byte_level_bpe()
     split = pre_tokenizers.Split(Regex(GPT4), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -39,7 +39,7 @@ def with_long_pattern():
 
 
 def with_prefix_space():
-    """RoBERTa's kind: a blank before the text, which other tokens than those of the text can take."""
+    """Return one like RoBERTa's: a blank before the text, which tokens may or may not include."""
     tokenizer = builders.byte_level_bpe()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     return tokenizer
@@ -68,7 +68,7 @@ def with_greedy_marks():
 
 
 def digits_from_the_right():
-    """Numbers in groups of three that are counted from their end."""
+    """Return one that groups digits by three, counted from the end of a number."""
     tokenizer = builders.word_level()
     groups = pre_tokenizers.Split(Regex(r"\d{1,3}(?=(?:\d{3})*(?:\D|$))"), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), groups])
@@ -76,14 +76,14 @@ def digits_from_the_right():
 
 
 def short_words():
-    """BERT's kind, where a word of more than 8 letters is unknown, however it begins and ends."""
+    """Return one like BERT's, where a word of more than 8 letters is unknown."""
     content = json.loads(builders.wordpiece().to_str())
     content["model"]["max_input_chars_per_word"] = 8
     return Tokenizer.from_str(json.dumps(content))
 
 
 def fixed_length():
-    """A tokenizer that counts from the start of the text: nothing is local."""
+    """Return one whose tokens depend on the start of the text, so that pieces never agree."""
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "the c": 1, "at sa": 2}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.FixedLength(length=5)
     return tokenizer
@@ -126,7 +126,7 @@ TEXTS = st.lists(PARTS, max_size=150).map("".join)
 
 
 def joins(kind, data, sizes):
-    """Return how many runs a document comes in."""
+    """Return in how many runs the tokens of a document come."""
     tokenizer = opened(kind, sizes)
     return sum(1 for _ in Splitter(lambda ranges: tokenizer._pieces(data, ranges), data, tokenizer._sizes).runs())
 

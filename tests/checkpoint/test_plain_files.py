@@ -1,4 +1,4 @@
-"""Only regular files are opened: a pipe, a socket or a device in the place of any file ends at once, with its kind."""
+"""Only regular files are opened: a pipe, a socket or a device is refused at once, by its kind."""
 
 import os
 import shutil

@@ -158,7 +158,7 @@ def test_bad_files_are_refused(tmp_path, content, id, message):
 
 def test_a_large_header_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
-    with path.open("wb") as stream:  # C15: sparse, 41 MB
+    with path.open("wb") as stream:  # sparse, 41 MB
         stream.write(struct.pack("<Q", 41_000_000) + b"{")
         stream.truncate(41_000_008)
     message = refused(path, "checkpoint.bad_header")
@@ -176,14 +176,14 @@ def test_files_that_cannot_be_read(tmp_path, path):
 
 @pytest.mark.parametrize("kept", [0, 4, 8, len(GOOD) - 12, len(GOOD) - 1])
 def test_a_file_that_shrinks_after_the_scan_is_refused(tmp_path, kept):
-    path = write(tmp_path, GOOD)  # C19
+    path = write(tmp_path, GOOD)
     scan_header(path)
     path.write_bytes(GOOD[:kept])
     assert "file changed during reading" in refused(path, "checkpoint.changed", read_tensors)
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    path = write(tmp_path, GOOD)  # C19: mapped into memory, this would end the process
+    path = write(tmp_path, GOOD)  # mapped into memory, this would end the process
     scan_header(path)
     opening = safetensors.safe_open
 

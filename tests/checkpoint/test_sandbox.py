@@ -1,4 +1,4 @@
-"""The child process of a tokenizer: what it may take, what it leaves alone, and when it ends."""
+"""The child process of a tokenizer: its limits, its isolation, and when it ends."""
 
 import gc
 import io

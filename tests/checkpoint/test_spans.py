@@ -1,4 +1,4 @@
-"""Byte spans: exact where the pieces spell the text, a tiling whatever the offsets say."""
+"""Byte spans are exact where tokens spell the text, and tile the text for any offsets."""
 
 import itertools
 
@@ -41,7 +41,7 @@ def exact_stops(pieces, text, cuts=()):
 
 
 def aligned_stops(offsets, text, cuts=()):
-    """Return what spans from offsets in characters come to, when they come in runs."""
+    """Return the result of `AlignedSpans` for offsets in characters that are added in runs."""
     spans, byte_at = AlignedSpans(), byte_offsets(text)
     for run in runs_of(offsets, cuts):
         at = np.array(run, np.int64).reshape(-1, 2)

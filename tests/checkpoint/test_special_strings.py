@@ -1,4 +1,4 @@
-"""Names of special tokens in a text: control ids, or text."""
+"""Names of special tokens in a text are tokenized as control ids or as text."""
 
 import json
 

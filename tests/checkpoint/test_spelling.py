@@ -1,4 +1,4 @@
-"""What a tokenizer does not keep of a text, counted and placed, against plain re-derivations from its vocabulary."""
+"""Text that a tokenizer drops or rewrites is counted and located; checked by simple code on the vocabulary."""
 
 import itertools
 import json

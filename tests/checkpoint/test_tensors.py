@@ -1,4 +1,4 @@
-"""The exact set of weights: nothing missing, nothing besides, nothing that is not finite."""
+"""Missing, unexpected and non-finite tensors are refused."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What the files beside a tokenizer.json add to it, against the AutoTokenizer of transformers on the same folder."""
+"""Tokens that the files beside a tokenizer.json add are those of transformers' AutoTokenizer on the same folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tokenizer's files say beside its vocabulary: BOS, notices, identity, and why one is refused."""
+"""BOS, notices and identity of a tokenizer by its files, and files that are refused."""
 
 import json
 

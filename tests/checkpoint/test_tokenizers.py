@@ -1,4 +1,4 @@
-"""Tokenizers of every kind: the ids of transformers, and the bytes of the text."""
+"""Tokenizers of every kind give the ids of transformers and cover the bytes of the text."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Checksums of torch files: a damaged byte of a weight is another weight, which torch reads without a word."""
+"""Checksums of torch files find damaged weights, which torch itself would read silently."""
 
 import hashlib
 import io

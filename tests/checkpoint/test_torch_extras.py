@@ -1,4 +1,4 @@
-"""What training programs put beside the tensors: read without importing or calling anything that the file names."""
+"""Objects that training programs save beside tensors are read without importing or calling what the file names."""
 
 import argparse
 import dataclasses
@@ -84,7 +84,7 @@ def test_nothing_that_is_named_is_imported_or_called(tmp_path):
     assert shown.stdout.split() == ["['a']", "False"]
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "called").exists()
-    sys.path.insert(0, str(tmp_path))  # the control: where nothing stops it, the pickle does both
+    sys.path.insert(0, str(tmp_path))  # shows that the pickle would do both
     try:
         pickle.load(io.BytesIO(body))
     finally:

@@ -1,4 +1,4 @@
-"""Which rules of a tokenizer can look farther than a piece of a long document."""
+"""Rules of a tokenizer whose result can depend on text at any distance are found."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Which files hold the weights: one file or shards; what contradicts itself or leaves the directory is refused."""
+"""Weights in one file or in shards are found; contradictory indices and paths out of the directory are refused."""
 
 import json
 
@@ -34,7 +34,7 @@ def reindex(path, change):
 
 def test_a_shard_that_is_missing(sharded):
     first, second = sorted(sharded.glob("*.safetensors"))
-    second.unlink()  # C21
+    second.unlink()
     assert f"shard 2 of 2 missing: {second.name}" in builders.refused(sharded, "checkpoint.missing_shard")
     first.unlink()
     assert "shard 1 of 2 missing" in builders.refused(sharded, "checkpoint.missing_shard")
@@ -42,7 +42,7 @@ def test_a_shard_that_is_missing(sharded):
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "a/../b", "..", ".", "", "deep/x.safetensors"])
 def test_a_shard_outside_the_directory(sharded, name):
-    reindex(sharded, lambda stored: stored | {EMBEDDING: name})  # C22
+    reindex(sharded, lambda stored: stored | {EMBEDDING: name})
     assert "leaves the directory" in builders.refused(sharded, "checkpoint.shard_path")
 
 
@@ -81,7 +81,7 @@ def test_a_link_loop(sharded):
 
 def test_two_sets_of_weights(sharded):
     first = min(sharded.glob("*.safetensors"))
-    (sharded / "model.safetensors").write_bytes(first.read_bytes())  # C23
+    (sharded / "model.safetensors").write_bytes(first.read_bytes())
     assert f"holds both model.safetensors and {INDEX}" in builders.refused(sharded, "checkpoint.two_weight_sets")
 
 
@@ -148,7 +148,7 @@ def test_no_weights(gpt2):
 
 
 def test_an_index_that_does_not_fit(sharded):
-    reindex(sharded, lambda stored: {name: file for name, file in stored.items() if name != EMBEDDING})  # C24
+    reindex(sharded, lambda stored: {name: file for name, file in stored.items() if name != EMBEDDING})
     assert f"index and shards disagree on 1 tensors, first {EMBEDDING}" in builders.refused(
         sharded, "checkpoint.bad_index"
     )

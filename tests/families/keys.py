@@ -23,6 +23,7 @@ def decisive_keys(model: Any) -> set[str]:
 
 
 def _changes(model: Any, name: str, before: torch.Tensor) -> bool:
+    """Return whether some other value of a key changes the logits."""
     value = getattr(model.config.get_text_config(), name)
     for other in _others(value):
         config = copy.deepcopy(model.config)

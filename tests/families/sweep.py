@@ -100,7 +100,7 @@ def logits(model: Any, ids: Any) -> torch.Tensor:
 
 
 def reference_losses(model: Any, ids: list[int], context: int) -> torch.Tensor:
-    """Return the losses of all tokens but the first, in windows that share one token."""
+    """Return the losses in nats of all tokens but the first, in windows that overlap by one token."""
     losses = []
     for start in range(0, len(ids) - 1, context):
         window = ids[start : start + context + 1]
@@ -110,7 +110,7 @@ def reference_losses(model: Any, ids: list[int], context: int) -> torch.Tensor:
 
 
 def difference(folder: Path, checkpoint: Any, model: Any, context: int | None) -> float:
-    """Return the largest difference of any token's loss between a scored run and the reference."""
+    """Return the largest difference in nats of a token's loss between a scored run and the reference."""
     run = score_into(folder / f"run-{context}", checkpoint, StringSource(DOCUMENTS), ScoreOptions(context)).run
     rows = run.query("SELECT document, token_id, loss_nats FROM tokens ORDER BY document, token")
     worst = 0.0

@@ -1,4 +1,4 @@
-"""A sample of the sweep over all families (`make families`): the odd ones, and one of each kind of positions."""
+"""A sample of the sweep over all families (`make families`): unusual ones, and one of each kind of positions."""
 
 from __future__ import annotations
 
