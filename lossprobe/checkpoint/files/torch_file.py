@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 import torch
+from packaging.version import Version
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from lossprobe.checkpoint.files.constants import Constants
@@ -82,8 +83,7 @@ def read_torch_file(path: Path) -> TorchFile:
         CheckpointError: the file is not such an archive, is damaged, changed while it was read, or holds more than
             tensors and plain values; or the installed torch is too old.
     """
-    installed = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
-    if installed < TORCH_FLOOR:
+    if Version(torch.__version__).release < TORCH_FLOOR:
         what = f"reading a .pt file needs torch 2.10 or later, {visible(torch.__version__, 40)} is installed"
         raise refusal("checkpoint.torch_too_old", path, what, "upgrade torch, or convert the checkpoint to safetensors")
     try:

@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from lossprobe.checkpoint.files.json_file import read_json
 from lossprobe.checkpoint.files.plain_files import stands
 from lossprobe.checkpoint.tokenizers.tokenizer_settings import ADDED, CONFIG, MAP
@@ -83,16 +85,8 @@ def _file_name(config: dict[str, Any]) -> str:
 
     Some folders hold further ones for later versions of transformers, such as tokenizer.4.0.0.json.
     """
+    installed = Version(Version(metadata.version("transformers")).base_version)
     listed = config.get("fast_tokenizer_files")
     names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
-    fitting = [name for name in names if (match := VERSIONED.fullmatch(name)) and _numbers(match[1]) <= _current()]
+    fitting = [name for name in names if (match := VERSIONED.fullmatch(name)) and Version(match[1]) <= installed]
     return max(fitting, default=TOKENIZER)  # compared as strings, as in transformers
-
-
-def _current() -> tuple[int, ...]:
-    """Return the version of the installed transformers."""
-    return _numbers(metadata.version("transformers"))
-
-
-def _numbers(release: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"[0-9]+", release)[:3])
