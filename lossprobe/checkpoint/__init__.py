@@ -1,1 +1,1 @@
-"""What scores it: one file per family, all behind the protocols of `interface`."""
+"""Open model checkpoints and their tokenizers; `interface` has the protocols that all families implement."""

@@ -1,13 +1,16 @@
-"""A checkpoint trained with label smoothing, with its predictions de-smoothed: a checkpoint of its own.
+"""Remove label smoothing from the predictions of a checkpoint that was trained with it.
 
-For a true distribution p over K entries, training with smoothing ε has its optimum at q = (1 − ε) p + ε/K. Taking the
-uniform part off again and normalising,
+Training with label smoothing ε (Szegedy et al. 2016) on a true distribution p over K entries has its optimum at
+
+    q = (1 − ε) p + ε/K
+
+Subtracting the uniform part ε/K from the predictions q and normalising gives p back where the model reached it:
 
     p̂ ∝ max(q − ε/K, δ q)
 
-gives p back where the model reached that optimum. It did not reach it for rare entries, whose q can lie below ε/K;
-these keep the share δ of their probability, so that no loss becomes infinite. The order of the entries stays: ranks
-and accuracy do not change. A temperature cannot do the same: it stretches the tail that smoothing has lifted.
+For rare entries the model may not have reached it, and q can be below ε/K. They keep the share δ of their probability,
+so that no loss becomes infinite. The order of the entries stays the same, and so do ranks and accuracy. A temperature
+cannot do this: it rescales all log-probabilities, also those of the tail that smoothing has raised.
 """
 
 from __future__ import annotations
@@ -23,15 +26,18 @@ KEPT_SHARE = 0.1  # δ
 
 
 class DesmoothedCheckpoint:
-    """A checkpoint whose logits are those of the de-smoothed distribution.
+    """A checkpoint whose logits are those of another checkpoint with label smoothing removed.
 
     Args:
-        checkpoint: the model that was trained with label smoothing in the torch convention (ε/K on every entry).
-        epsilon: the ε to take off, 0 ≤ ε < 1.
+        checkpoint: the checkpoint that was trained with label smoothing in torch's convention (ε/K on every entry).
+        epsilon: the ε to remove, 0 ≤ ε < 1.
 
     Attributes:
-        facts: those of the model, with a name and a sha256 that say what was taken off.
-        tokenizer: the model's.
+        facts: description of `checkpoint`, with a name and a sha256 that include ε.
+        tokenizer: the tokenizer of `checkpoint`.
+
+    Raises:
+        ValueError: `epsilon` is out of range.
 
     For q = (.025, .925, .025, .025) and ε = .1 the de-smoothed distribution is (.0025, .9, .0025, .0025) / .9075.
     """
@@ -42,7 +48,7 @@ class DesmoothedCheckpoint:
         self._checkpoint = checkpoint
         self._epsilon = epsilon
         inner = checkpoint.facts
-        # Without an identity of its own the model has none de-smoothed either, and is always scored anew.
+        # A checkpoint without a sha256 (a Python function) stays without one, so that it is always scored again.
         sha256 = inner.sha256 and combined_sha256({"model": inner.sha256, "desmooth": f"{epsilon!r} {KEPT_SHARE!r}"})
         self.facts = replace(inner, name=f"{inner.name} de-smoothed {epsilon:g}", sha256=sha256)
         self.tokenizer = checkpoint.tokenizer
@@ -52,7 +58,7 @@ class DesmoothedCheckpoint:
         return self._checkpoint.hidden(ids)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return float32 log p̂ [N, V] of hidden rows [N, D], up to a constant for each row."""
+        """Return float32 log p̂ [N, V] of hidden rows [N, D], up to a constant per row."""
         z = self._checkpoint.logits(hidden).float()
         uniform_per_q = torch.exp(z.logsumexp(dim=-1, keepdim=True) - z).mul_(self._epsilon / z.shape[-1])
         return uniform_per_q.neg_().add_(1.0).clamp_(min=KEPT_SHARE).log_().add_(z)

@@ -1,4 +1,4 @@
-"""Which family a path holds, decided by content, never by name alone."""
+"""Find out which model family a path holds, by its content and not its name, and open it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from lossprobe.isolation import refuse_deleted_folder
 from lossprobe.units import visible
 
 TORCH_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin"}
-TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state.*)\.")  # never opened
+# Files of a trainer's state, which are never opened.
+TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state.*)\.")
 LOOKED_FOR = (
     "a Hugging Face directory (config.json and safetensors), a FundamentaLLM .pt (model_state), "
     "or a nanoGPT ckpt.pt (model and model_args)"
@@ -31,8 +32,9 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
         options: device, dtype, tokenizer and GELU kind; None for the defaults (CPU, float32).
 
     Raises:
-        UsageError: nothing there, several candidates, a device that is not available.
-        CheckpointError: not a family that lossprobe reads, or a checkpoint that would give wrong numbers.
+        UsageError: the path does not exist, holds several candidates, or the device is not available.
+        CheckpointError: no family that lossprobe can open, or a checkpoint that would give wrong numbers.
+        ResourceError: the model does not fit into memory.
 
     Examples:
         >>> checkpoint = open_checkpoint("my-model")  # doctest: +SKIP
@@ -51,7 +53,12 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
 
 
 def _check_exists(path: Path, shown: str) -> None:
-    """Refuse a path with nothing behind it, and say so when that is no mistake in typing."""
+    """Refuse a path that does not exist, is a link loop, or cannot be reached.
+
+    Args:
+        path: the path.
+        shown: the path for messages.
+    """
     try:
         path.resolve(strict=True)
     except (FileNotFoundError, NotADirectoryError):
@@ -65,7 +72,7 @@ def _check_exists(path: Path, shown: str) -> None:
 
 
 def _single_file(path: Path, shown: str) -> Path:
-    """Return the one file that can hold a torch checkpoint."""
+    """Return the file itself, or the only file of a directory that can hold a torch checkpoint."""
     if not path.is_dir():
         if path.suffix == ".safetensors":
             raise CheckpointError(
@@ -86,7 +93,7 @@ def _single_file(path: Path, shown: str) -> Path:
     if "zero_to_fp32.py" in found:
         raise CheckpointError(
             "checkpoint.distributed",
-            f"{shown}: a DeepSpeed checkpoint, cut into the parts of its processes",
+            f"{shown}: a DeepSpeed checkpoint, split into one part per process",
             hint="join it first: python zero_to_fp32.py . OUT --safe_serialization, in that folder",
         )
     if "adapter_config.json" in found:
@@ -109,10 +116,12 @@ def _single_file(path: Path, shown: str) -> Path:
 
 
 def _can_be_checkpoint(path: Path) -> bool:
+    """Return whether a file's name is one that torch checkpoints have."""
     return path.suffix in TORCH_SUFFIXES and not TRAINING_STATE.match(path.name) and not path.is_dir()
 
 
 def _open_torch_file(path: Path, options: LoadOptions) -> Checkpoint:
+    """Return the checkpoint in a torch file; its keys decide the family."""
     from lossprobe.checkpoint.families.fundamentallm import is_fundamentallm, load_fundamentallm
     from lossprobe.checkpoint.families.nanogpt import is_nanogpt, load_nanogpt
     from lossprobe.checkpoint.files.torch_file import read_torch_file
@@ -129,10 +138,10 @@ def _open_torch_file(path: Path, options: LoadOptions) -> Checkpoint:
 
 
 def resolve_device(device: str) -> str:
-    """Return the device to use: itself, or for "auto" the best one here.
+    """Return the device to use; for "auto" CUDA, else MPS, else the CPU, as available.
 
     Raises:
-        UsageError: a device that this machine does not have; there is no silent fallback to the CPU.
+        UsageError: this machine does not have the device; there is no silent fallback to the CPU.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What lossprobe needs of a model and of a tokenizer, whatever family they come from."""
+"""Protocols and data that every checkpoint and tokenizer provides, whatever its family."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
-# Which windows may share a forward pass, from the freest on.
+# Which windows may share a forward pass: all (shorter ones padded), those of equal length, or none; loosest first.
 PADDED, EQUAL_LENGTHS, ONE_WINDOW = BATCHINGS = ("padded", "equal lengths", "one window")
 
 
@@ -25,14 +25,14 @@ class Tokens:
             Token i covers bytes `byte_stop[i - 1]` (0 for the first) to `byte_stop[i]`, so the spans tile
             the document: the last entry is the document's length.
         unknown: bool [N], True where the text was not in the vocabulary and the id stands for "unknown".
-        normalized_bytes: bytes that the tokenizer dropped or rewrote, so that ids alone cannot restore them.
-        tiles: False when the spans had to be guessed, because the tokenizer's own offsets run backwards, or do not
-            lie where the bytes of its tokens are; bits per byte is then refused.
-        vanished_bytes: those of `normalized_bytes` that the vocabulary cannot spell, and that got no token at all:
-            no number per byte or per word means anything then.
-        special_strings: tokens that are control ids because the text holds their name.
-        in_pieces: whether a long document was tokenized in pieces by a tokenizer that can look farther than a piece,
-            so that its tokens may be others than those of the whole.
+        normalized_bytes: number of bytes that the tokenizer dropped or rewrote, so that ids cannot restore them.
+        tiles: False when spans had to be guessed, because the tokenizer's own offsets run backwards or do not lie where
+            the bytes of its tokens are; bits per byte is then refused.
+        vanished_bytes: number of those `normalized_bytes` that the vocabulary has no token for and that were dropped;
+            if it is not 0, no number per byte or per word is meaningful.
+        special_strings: number of tokens that are control ids because the text holds their name.
+        in_pieces: whether a long document was tokenized in pieces by a tokenizer with a rule that can depend on text
+            outside a piece, so that tokens may differ from those of the document tokenized at once.
     """
 
     ids: npt.NDArray[np.int32]
@@ -49,12 +49,12 @@ class Tokenizer(Protocol):
     """Turns a document into token ids and the bytes that each id covers.
 
     Attributes:
-        kind: what it is, for people: "byte-level BPE", "characters", ...
+        kind: description for people: "byte-level BPE", "characters", ...
         sha256: hash of everything that decides its output.
         bos_id: the beginning-of-sequence id, or None when it has none.
         eos_id: the end-of-sequence id, or None when it has none.
         adds_bos: whether it puts a BOS before a text by itself (`bos` "auto" follows it).
-        special_ids: ids that stand for no text of their own.
+        special_ids: ids of special tokens, which do not stand for text.
     """
 
     kind: str
@@ -73,25 +73,28 @@ class Tokenizer(Protocol):
         ...
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes that an id stands for in running text; the name of a special id; b"" for none."""
+        """Return the bytes that an id stands for in running text (for a special id its name), or b"" for none."""
         ...
 
 
 @runtime_checkable
 class MultiReaderTokenizer(Protocol):
-    """A tokenizer whose files other programs read by rules of their own.
+    """A tokenizer whose files other programs read in their own ways, possibly with other tokens.
 
     Attributes:
-        canonical: what is run, as bytes: two that are equal give the same tokens.
+        canonical: its definition as bytes; tokenizers with the same definition give the same tokens.
     """
 
     canonical: bytes
 
     def read_by(self, reader: str) -> Tokenizer:
-        """Return the tokenizer that another program makes of the files; `Protocol.reader` names it.
+        """Return the tokenizer that another program builds from the same files.
+
+        Args:
+            reader: name of the program, as in `plan.protocols.Protocol.reader`.
 
         Raises:
-            CheckpointError: the program cannot read them.
+            CheckpointError: the program cannot read the files.
         """
         ...
 
@@ -100,7 +103,7 @@ class Checkpoint(Protocol):
     """A causal language model, split into body and head so that the head can run on chunks of rows.
 
     Attributes:
-        facts: what the checkpoint is; stored in every run.
+        facts: description of the checkpoint; stored in every run.
         tokenizer: its tokenizer.
     """
 
@@ -110,22 +113,23 @@ class Checkpoint(Protocol):
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the final hidden states [B, T, D] of int64 ids [B, T], on the model's device.
 
-        Rows are right-padded; a causal model never lets padding reach an earlier position.
+        Shorter rows are padded on the right, without a mask: in a causal model padding does not affect earlier tokens.
         """
         ...
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return logits [N, V] of hidden rows [N, D]: exactly what the model's own forward gives."""
+        """Return logits [N, V] of hidden rows [N, D], as the model's own forward pass computes them."""
         ...
 
 
 @runtime_checkable
 class PiecewiseTokenizer(Protocol):
-    """A tokenizer that takes a long document in pieces.
+    """A tokenizer that tokenizes long documents in overlapping pieces, to bound the memory.
 
     Attributes:
-        longest_whole_bytes: bytes of the longest document that it takes whole.
-        unbounded_rules: what in it can look farther than a piece, so that pieces may have other tokens; empty for most.
+        longest_whole_bytes: length in bytes of the longest document that is tokenized at once.
+        unbounded_rules: types of its components that can depend on text outside a piece, so that pieces may give other
+            tokens; empty for most tokenizers.
     """
 
     longest_whole_bytes: int
@@ -136,48 +140,52 @@ class PiecewiseTokenizer(Protocol):
         ...
 
     def encode_whole(self, text: str) -> Tokens:
-        """Return what `encode` returns, of the document as a whole, which may take 300 bytes of memory for each."""
+        """Return the tokens of one document, never in pieces; this can take 300 bytes of memory per byte of text."""
         ...
 
 
 @runtime_checkable
 class LeftPadding(Protocol):
-    """A checkpoint whose model can also be given rows that are padded on the left, as other tools do."""
+    """A checkpoint that also accepts rows that are padded on the left, as some other tools pad them."""
 
     def hidden_left_padded(self, ids: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
-        """Return what `hidden` returns for int64 ids [B, T] whose first `padding` (int64 [B]) tokens are padding.
+        """Return the final hidden states [B, T, D] of rows that are padded on the left.
 
-        Padding is masked, and positions count from the first token that is none.
+        Padding is masked, and positions count from the first token after it.
+
+        Args:
+            ids: int64 [B, T].
+            padding: int64 [B], number of padding tokens at the start of each row.
         """
         ...
 
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """What a checkpoint is; stored in `run.json`, printed by `inspect`.
+    """Description of a checkpoint; stored in `run.json` and printed by `inspect`.
 
     Attributes:
         name: last part of its path, for headings.
         family: "llama", "gpt2", "nanogpt", "fundamentallm", "callable", ...
         sha256: hash over the names and contents of every file that decides its output.
-        vocab_size: width of the logits (padding rows included).
-        context_length: most input tokens of one forward pass, or None when the model sets no limit.
-        hard_limit: whether a longer input fails (learned positions), and does not just run past what was trained.
+        vocab_size: number of logits per token (padding rows of the head included).
+        context_length: most input tokens of one forward pass, or None when the model states no limit.
+        hard_limit: whether a longer input fails (learned positions); otherwise it only exceeds what was trained.
         parameters: number of weights, a tied head counted once; None when unknown.
         stored_dtype: dtype of the stored weights, such as "float16".
         compute_dtype: dtype of the forward pass.
         device: "cpu", "cuda:0", ...
         tied: whether head and embedding share their weights; None when unknown.
         head: how the head is computed: "linear" (one matrix), "model" (the model's own code for scaled or
-            soft-capped logits, on chunks of rows), or "full" (body and head could not be told apart).
-        kernels: "plain", or what runs with packed weights and fused activations, such as "packed body and head"; see
-            `checkpoint.packed`. It moves losses by float32 rounding.
+            soft-capped logits, on chunks of rows), or "full" (body and head could not be separated).
+        kernels: "plain", or the parts that run with packed weights and fused activations, such as "packed body and
+            head"; see `model.packed`. Packing changes losses by float32 rounding.
         batching: which windows may share a forward pass without changing each other's losses: "padded" (any, the
             shorter ones padded), "equal lengths" or "one window".
-        config_from: file or key the configuration was read from.
+        config_from: file or key from which the configuration was read.
         notices: what a user should know about it, one line each.
-        files: absolute paths of every file that it was read from, its tokenizer's too; no result is written over one.
-        hashes: the sha256 of some of these files, those of the weights among them, as they were when they were read.
+        files: absolute paths of all files that it was read from, its tokenizer's too; no result is written over them.
+        hashes: (path, sha256) of some of these files, always of the weights, computed when they were read.
     """
 
     name: str

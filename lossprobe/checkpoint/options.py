@@ -1,4 +1,4 @@
-"""How a checkpoint is opened, as a user says it."""
+"""The options with which a user opens a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class LoadOptions:
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         dtype: dtype of the forward pass: "float32", "bfloat16", "float16", or "auto" for the stored one.
-        tokenizer: file or directory to take the tokenizer from, when the checkpoint does not hold it.
+        tokenizer: file or directory to read the tokenizer from, when the checkpoint does not hold it.
         gelu: "erf" or "tanh", for nanoGPT files, which do not say which one they were trained with.
         ignore_config: keys of the checkpoint's configuration to leave out.
-        special_strings: what the name of a special token in a text is: its "control" id, as tokenizers have it, or
-            "text". A tokenizer of characters takes all of a text as text.
+        special_strings: how the name of a special token in a text is tokenized: as its "control" id, which is what
+            tokenizers do by default, or as "text". Character tokenizers always treat it as text.
     """
 
     device: str = option("cpu", DEVICE, "Where the model runs.", metavar="auto|cpu|cuda[:N]|mps")
@@ -31,11 +31,13 @@ class LoadOptions:
         Choice(("auto", "float32", "bfloat16", "float16")),
         "Dtype of the forward pass; auto: as the weights are stored. Losses are float32 always.",
     )
-    tokenizer: Path | None = option(None, File(), "tokenizer.json or meta.pkl, when the checkpoint has none.")
+    tokenizer: Path | None = option(
+        None, File(), "File or folder of the tokenizer (tokenizer.json, meta.pkl), when the checkpoint has none."
+    )
     gelu: str = option(
         "erf",
         Choice(("erf", "tanh")),
-        "GELU of a nanoGPT checkpoint, which does not say (tanh before June 2023).",
+        "GELU variant of a nanoGPT checkpoint, which does not state it; tanh before June 2023.",
     )
     ignore_config: tuple[str, ...] = option(
         (),
@@ -46,5 +48,5 @@ class LoadOptions:
     special_strings: str = option(
         "control",
         Choice(("control", "text")),
-        "What the name of a special token (<|endoftext|>) in a text is: its control id, or text.",
+        "Tokenize the name of a special token (<|endoftext|>) in a text as its control id, or as text.",
     )

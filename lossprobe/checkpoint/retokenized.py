@@ -1,4 +1,4 @@
-"""A checkpoint with another tokenizer than its own: as another program reads the same files."""
+"""Use a checkpoint with another tokenizer than its own, such as the one that another program builds from its files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class RetokenizedCheckpoint:
     """A checkpoint whose texts are tokenized by another tokenizer.
 
     Args:
-        checkpoint: the model.
+        checkpoint: the checkpoint with the model.
         tokenizer: the other tokenizer.
 
     Attributes:
-        facts: those of the model.
-        tokenizer: the other one.
-        own_tokenizer: the checkpoint's own.
+        facts: description of `checkpoint`, unchanged.
+        tokenizer: the other tokenizer.
+        own_tokenizer: the tokenizer of `checkpoint`.
     """
 
     def __init__(self, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:

@@ -1,4 +1,4 @@
-"""Which checkpoint, opened how, as plain data; the opener, which loads each once; and the files that were read."""
+"""Describe a checkpoint as plain data, open each checkpoint once, and record the files it was read from."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CheckpointSpec:
         return replace(self, options=replace(self.options, device=resolve_device("auto")))
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON; of a device only its kind, which is what decides the numbers."""
+        """Return the specification as JSON data, with the type of the device only: its index changes no number."""
         options = asdict(self.options)
         tokenizer = self.options.tokenizer
         options["tokenizer"] = None if tokenizer is None else str(tokenizer.absolute())
@@ -46,7 +46,7 @@ class CheckpointSpec:
 
 
 class Opener:
-    """Opens checkpoints, and keeps the last of them open for the passes to come.
+    """Opens checkpoints, and keeps the most recent ones in memory for later passes.
 
     Args:
         keep: most models in memory at once.
@@ -61,12 +61,12 @@ class Opener:
         return (spec.path, spec.options) in self._models
 
     def open(self, spec: CheckpointSpec) -> Checkpoint:
-        """Return the checkpoint; the model is loaded unless it is still open, and others are let go before that.
+        """Return a checkpoint, loading its model unless it is still in memory; older models are dropped first.
 
         Raises:
             LossprobeError: as in `open_checkpoint`.
         """
-        from lossprobe.checkpoint.desmoothed import DesmoothedCheckpoint  # with torch, which no view of a run needs
+        from lossprobe.checkpoint.desmoothed import DesmoothedCheckpoint  # imports torch, which views do not need
         from lossprobe.checkpoint.detect import open_checkpoint
 
         key = (spec.path, spec.options)
@@ -79,9 +79,12 @@ class Opener:
 
 
 def files_read(facts: CheckpointFacts) -> dict[str, Any]:
-    """Return the files that a checkpoint was read from, as JSON: their hashes, and the names of all beside them.
+    """Return the files that a checkpoint was read from, as JSON data: "hashes" (path → sha256) and "beside".
 
-    The names count because a loader looks for names: a file that was not there would have been read, too.
+    "beside" maps each folder to the names of all its files, because a file that is added later may be read as well.
+
+    Raises:
+        CheckpointError: a file cannot be read.
     """
     known = dict(facts.hashes)
     hashes = {file: known.get(file) or file_sha256(Path(file)) for file in facts.files}
@@ -98,7 +101,7 @@ def changed_since(time_ns: int, files: Iterable[str]) -> bool:
 
 
 def still_as_read(read: dict[str, Any]) -> bool:
-    """Return whether the files of `files_read` are as they were."""
+    """Return whether the files in a result of `files_read` have not changed since, and none was added or removed."""
     try:
         return _beside(read["hashes"]) == read["beside"] and all(
             file_sha256(Path(file)) == digest for file, digest in read["hashes"].items()
@@ -108,7 +111,7 @@ def still_as_read(read: dict[str, Any]) -> bool:
 
 
 def _beside(files: Iterable[str]) -> dict[str, list[str]]:
-    """Return the names in the folders of some files, hidden ones left out."""
+    """Return the names of all files in the folders of some files, without hidden ones, by folder."""
     folders = dict.fromkeys(Path(file).parent for file in files)
     return {
         str(folder): sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
