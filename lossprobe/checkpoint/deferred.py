@@ -1,4 +1,4 @@
-"""A checkpoint of which is known what it is, and whose model is loaded only when something has to be computed."""
+"""A checkpoint whose facts are known from an earlier use, and whose model is loaded only when it must compute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """What is known of a tokenizer without making it; names as in `Tokenizer`."""
+    """The facts of a tokenizer that are stored, so that it need not be built; names as in `Tokenizer`."""
 
     kind: str
     sha256: str
@@ -26,21 +26,21 @@ class TokenizerFacts:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> TokenizerFacts:
-        """Return those of a tokenizer."""
+        """Return the facts of a tokenizer."""
         return cls(tokenizer.kind, tokenizer.sha256, tokenizer.bos_id, tokenizer.eos_id, tokenizer.adds_bos)
 
 
 class DeferredCheckpoint:
-    """A checkpoint that is opened when it is first used for more than its facts.
+    """A checkpoint that is loaded when more than its facts is needed for the first time.
 
     Args:
-        facts: what opening it would say of it.
-        tokenizer: what opening it would say of its tokenizer.
-        load: opens it.
+        facts: the facts that it had when it was last loaded.
+        tokenizer: the facts that its tokenizer had then.
+        load: loads the checkpoint.
 
     Attributes:
-        facts: as given, until it is open.
-        tokenizer: has the facts that were given; anything else opens the checkpoint.
+        facts: as given, until the checkpoint is loaded.
+        tokenizer: has the given facts; using anything else of it loads the checkpoint.
     """
 
     def __init__(self, facts: CheckpointFacts, tokenizer: TokenizerFacts, load: Callable[[], Checkpoint]) -> None:
@@ -51,10 +51,10 @@ class DeferredCheckpoint:
         self._checkpoint: Checkpoint | None = None
 
     def opened(self) -> Checkpoint:
-        """Return the checkpoint, loaded.
+        """Return the checkpoint, loading it at the first call.
 
         Raises:
-            CheckpointError: it is another one than its facts said, by which runs were looked for.
+            CheckpointError: `checkpoint.changed`: its facts differ from the given ones, by which runs were searched.
             LossprobeError: as in `open_checkpoint`.
         """
         if self._checkpoint is None:
@@ -76,7 +76,7 @@ class DeferredCheckpoint:
 
 
 class _DeferredTokenizer:
-    """A tokenizer of which is known what names a run; what it makes of a text needs the checkpoint."""
+    """A tokenizer that has the facts which identify a run, and loads the checkpoint for everything else."""
 
     def __init__(self, facts: TokenizerFacts, opened: Callable[[], Checkpoint]) -> None:
         self.kind, self.sha256 = facts.kind, facts.sha256
@@ -85,7 +85,7 @@ class _DeferredTokenizer:
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids that stand for no text of their own."""
+        """Ids of special tokens, which do not stand for text."""
         return self._opened().tokenizer.special_ids
 
     def encode(self, text: str) -> Tokens:
@@ -98,11 +98,11 @@ class _DeferredTokenizer:
 
 
 def opened(checkpoint: Checkpoint) -> Checkpoint:
-    """Return a checkpoint, loaded if that was put off."""
+    """Return the checkpoint itself, or for a deferred one the loaded checkpoint."""
     return checkpoint.opened() if isinstance(checkpoint, DeferredCheckpoint) else checkpoint
 
 
 def _deciding(facts: CheckpointFacts, tokenizer: TokenizerFacts) -> tuple[Any, ...]:
-    """Return what names runs, decides windows and is said of them; device, head and kernels are measured anew."""
+    """Return the facts that identify runs and decide windows; device, head and kernels are measured at each load."""
     plain = replace(facts, device="", head="", kernels="", config_from="", notices=(), files=(), hashes=())
     return plain, tokenizer

@@ -28,7 +28,7 @@ class CheckpointSpec:
     desmooth: float | None = None
 
     def on_this_machine(self) -> CheckpointSpec:
-        """Return it with the device that "auto" stands for here, which torch has to be loaded for."""
+        """Return this with "auto" replaced by the device that torch finds; only then torch is imported."""
         if self.options.device != "auto":
             return self
         from lossprobe.checkpoint.detect import resolve_device
@@ -92,7 +92,7 @@ def files_read(facts: CheckpointFacts) -> dict[str, Any]:
 
 
 def changed_since(time_ns: int, files: Iterable[str]) -> bool:
-    """Return whether a file may have changed since some time, so that its sha256 may not be that of what was read."""
+    """Return whether a file may have changed at or after a time, in nanoseconds since the epoch, or cannot be read."""
     try:
         found = [Path(file).stat() for file in files]
     except OSError:
