@@ -42,9 +42,9 @@ class DataSettings(TextOptions):
     """One text, and the options with which it becomes documents.
 
     Attributes:
-        name: what checks call it.
-        path: file or folder.
-        sha256: what the file's bytes must hash to; None for any.
+        name: the name by which checks refer to it.
+        path: file or folder of the text.
+        sha256: required sha256 of the file's bytes; None for any file.
     """
 
     name: str
@@ -71,9 +71,9 @@ class StatsSettings:
     """The statistics of an audit.
 
     Attributes:
-        confidence: confidence of the two-sided intervals that decide, between 0 and 1.
-        seed: seed of the random order of documents with `stop_early`; resampling always has the same seed.
-        stop_early: score documents in random order, and end as soon as every check is decided.
+        confidence: confidence level of the two-sided intervals that decide, between 0 and 1.
+        seed: seed of the random order of documents with `stop_early`; the seed of resampling is fixed.
+        stop_early: score documents in random order, and stop as soon as every check is decided.
     """
 
     confidence: float = 0.95
@@ -121,10 +121,10 @@ class Check:
     Attributes:
         id: name of the check in every output.
         data: name of the text.
-        metric: the name of what is limited.
-        limit: what it must keep to.
-        where: comparisons as in `where` of a view, of columns known before scoring; "" for all tokens.
-        token_class: only tokens of this class, by the token itself; None for all.
+        metric: name of the metric.
+        limit: the limit of the metric.
+        where: condition on the tokens, as in `where` of a view, over columns known before scoring; "" for all tokens.
+        token_class: only tokens of this class; None for all.
         field, equals: only documents whose JSONL record has this value in this field; None for all.
         nats: threshold of the metric `share_above`, in nats; None for other metrics.
         quantile: probability of the metric `quantile`, such as 0.99; None for other metrics.
