@@ -1,1 +1,1 @@
-"""The generated parts of docs/pages/reference: options, numbers, columns, codes, ids, protocols, metrics, JSON keys."""
+"""Generates the parts of docs/pages/reference that are made from the code, such as options, numbers and error ids."""

@@ -1,4 +1,4 @@
-"""`python -m lossprobe.cli.reference FOLDER` writes the generated parts of the pages in FOLDER anew."""
+"""Writes the generated parts of the pages in FOLDER again: `python -m lossprobe.cli.reference FOLDER`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys of an audit file: what each takes, and what it means, from the settings that hold their values."""
+"""Makes the tables of the keys of an audit file, from the schema and the docstrings of the settings."""
 
 from __future__ import annotations
 

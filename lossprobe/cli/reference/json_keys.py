@@ -1,4 +1,4 @@
-"""The keys of `--json`: the fields of the results, and what their docstrings say of them."""
+"""Makes the tables of the keys of `--json`, from the fields of the results and their docstrings."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ def _section(kind: type[Any], *, top: bool = False) -> str:
 
 
 def _about(kind: type[Any]) -> str:
-    """Return what a docstring says before its sections."""
+    """Return the text of a docstring before its sections."""
     return (inspect.getdoc(kind) or "").partition("\n\nAttributes:")[0].partition("\n\nRaises:")[0]
 
 
 def _in_json(words: str) -> str:
-    """Return what a docstring says with the words of JSON: missing numbers are null there."""
+    """Return the text of a docstring in terms of JSON, where missing numbers are null."""
     return re.sub(r"\b(None|NaN)\b", "null", text(words))
 
 
@@ -93,7 +93,7 @@ def _type(kind: type[Any], name: str) -> str:
 
 
 def described(kind: type[Any]) -> dict[tuple[str, ...], str]:
-    """Return what the attributes section of a docstring says, by the names that stand before each text."""
+    """Return the entries of the attributes section of a docstring: names → text."""
     entries: dict[tuple[str, ...], str] = {}
     names: tuple[str, ...] = ()
     for line in (inspect.getdoc(kind) or "").partition("Attributes:\n")[2].partition("\n\n")[0].splitlines():
@@ -126,7 +126,7 @@ def documented(kind: type[Any]) -> dict[tuple[str, ...], str]:
 
 
 def _entry_of(kind: type[Any], name: str, entries: dict[tuple[str, ...], str]) -> tuple[str, ...]:
-    """Return the entry that speaks of a field without an entry of its own."""
+    """Return the entry that describes a field without an entry of its own."""
     for names, meaning in entries.items():
         if name.removesuffix("_interval") in names or re.search(rf"\b{name}\b", meaning):
             return names

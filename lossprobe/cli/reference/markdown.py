@@ -1,4 +1,4 @@
-"""Markdown of the reference: tables, anchors, and text whose characters mean themselves."""
+"""Writes Markdown for the reference: tables, anchors and escaped text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def text(words: str) -> str:
-    r"""Return words whose characters do not start HTML, emphasis or a link, outside code.
+    r"""Return text escaped so that nothing in it starts HTML, emphasis or a link, except inside code.
 
     >>> text("p < 1 and a*b, not `a*b`")
     'p &lt; 1 and a\\*b, not `a*b`'
@@ -21,7 +21,7 @@ def _escaped(part: str) -> str:
 
 
 def code(words: str) -> str:
-    """Return words as code; nothing for none."""
+    """Return words as Markdown code; "" for an empty text."""
     return f"`{words}`" if words else ""
 
 

@@ -1,4 +1,4 @@
-"""Every command with its options, from click; options that many commands share stand once."""
+"""Makes the tables of every command's options from click; options that many commands share are listed once."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _slug(heading: str) -> str:
 
 
 def _commands(group: click.Group, above: tuple[str, ...]) -> Iterator[tuple[str, click.Command]]:
-    """Yield every command with its full name; a group that does something without a command of its own is one too."""
+    """Yield every command with its full name, also each group that does something without a subcommand."""
     for name, command in sorted(group.commands.items()):
         full = (*above, name)
         if not isinstance(command, click.Group) or command.invoke_without_command:
@@ -71,7 +71,7 @@ def _row(option: click.Option) -> tuple[str, str, str, str]:
 
 
 def _values(option: click.Option) -> str:
-    """Return what an option takes, in words: its choices, the range of its number, or what stands for it."""
+    """Return the values that an option takes as text: its choices, the range of its number, or its metavar."""
     kind = option.type
     words = list(kind.choices) if isinstance(kind, click.Choice) else (option.metavar or kind.name).split("|")
     if len(words) > 1:

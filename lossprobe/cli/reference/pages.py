@@ -1,4 +1,4 @@
-"""The pages of the reference: what people write stays, and each generated part stands between two marks.
+"""Puts the generated parts into the pages of the reference, between two marks each; the other text is kept.
 
 A part begins with `<!-- generated: NAME -->` and ends with `<!-- end -->`; NAME is a key of `parts`.
 """
@@ -40,7 +40,7 @@ def parts() -> dict[str, str]:
 
 
 def filled(page: str, made: dict[str, str]) -> str:
-    """Return a page with its generated parts made anew.
+    """Return a page with its generated parts replaced.
 
     Args:
         page: the page as it is.

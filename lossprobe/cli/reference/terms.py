@@ -1,4 +1,4 @@
-"""What each number, column, exit code, error id, protocol and audit metric means: the parts made from the terms."""
+"""Makes the parts that explain numbers, columns, exit codes, error ids, protocols and audit metrics, from the terms."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _columns(terms: list[Term]) -> str:
 
 
 def exit_codes() -> str:
-    """Return the table of exit codes, each with the groups of error ids that end with it."""
+    """Return the table of exit codes, each with the groups of error ids that have it."""
     terms = [term for term in all_terms() if term.kind == "exit code"]
     return table(
         ("code", "meaning", "more"),
@@ -116,7 +116,7 @@ def protocols() -> str:
 
 
 def _protocol(about: Protocol) -> dict[str, str]:
-    """Return what there is to say of a protocol, by label."""
+    """Return the properties of a protocol as label → text."""
     stream = "all documents as one stream" + (", without its last line end" if about.strip_newline else "")
     longest = f"{about.longest:,} tokens, or `--context`" if about.longest else "the model's limit, or `--context`"
     return {
@@ -152,7 +152,7 @@ def audit_metrics() -> str:
 
 
 def index_of_names() -> str:
-    """Return all names with links to what they mean, a paragraph for each first letter."""
+    """Return all names with links to their explanations, a paragraph for each first letter."""
     links: dict[str, dict[str, str]] = defaultdict(dict)
     for term in all_terms():
         for name in term.names:
