@@ -11,7 +11,8 @@ import pytest
 from fake_runs import BOS, LN2, Doc, words
 from matplotlib.figure import Figure
 
-from lossprobe.analysis.hardest import GROUPS, find_hardest
+from lossprobe.analysis.hardest import find_hardest
+from lossprobe.analysis.options import HARDEST_BY
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.tokens import measure_tokens
@@ -58,7 +59,7 @@ def all_plots(run, field):
     for by in ("context", "document-position"):
         for bins in ("geometric", "every"):
             yield plot_positions(run, measure_positions(run, by, bins))
-    for by in GROUPS:
+    for by in HARDEST_BY:
         yield plot_hardest(run, find_hardest(run, by, min_count=1))
     for by in (None, "document", field):
         yield plot_perplexity(run, measure_perplexity(run, by))
@@ -202,7 +203,7 @@ def test_missing_intervals_draw(make_run):
     assert len(plot_perplexity(run, measure_perplexity(run)).axes[0].lines) == 3  # a point and two levels
 
 
-@pytest.mark.parametrize("by", GROUPS)
+@pytest.mark.parametrize("by", HARDEST_BY)
 def test_bars_are_the_rows_of_the_table(run, by):
     result = find_hardest(run, by, min_count=1)
     axes = plot_hardest(run, result).axes[0]

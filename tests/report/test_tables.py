@@ -15,7 +15,8 @@ from fake_runs import BOS, Doc, words
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossprobe.analysis.hardest import GROUPS, find_hardest
+from lossprobe.analysis.hardest import find_hardest
+from lossprobe.analysis.options import HARDEST_BY
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.tokens import measure_tokens, token_batches
@@ -45,7 +46,7 @@ def results(run):
     yield "tokens", measure_tokens(run)
     yield "positions", measure_positions(run)
     yield "perplexity", measure_perplexity(run, "lang")
-    for by in GROUPS:
+    for by in HARDEST_BY:
         yield "hardest", find_hardest(run, by, min_count=1)
 
 
