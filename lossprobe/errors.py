@@ -7,6 +7,7 @@ shows it. Messages, hints, notices and notes name arguments as in Python, in bac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 EXIT_CODES: dict[int, str] = {
@@ -36,17 +37,21 @@ class LossprobeError(Exception):
         hint: what to try, or None.
         subject: the start of the message that names what it is about, such as a path; "" without one.
         reason: the message without its subject.
+        details: further lines where one error stands for several faults, such as each bad record of a text.
         exit_code: the process exit code; see `EXIT_CODES`.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, id: str, reason: str, *, hint: str | None = None, subject: str = "") -> None:
+    def __init__(
+        self, id: str, reason: str, *, hint: str | None = None, subject: str = "", details: Sequence[str] = ()
+    ) -> None:
         self.id = id
         self.message = f"{subject}: {reason}" if subject else reason
         self.hint = hint
         self.subject = subject
         self.reason = reason
+        self.details = tuple(details)
         super().__init__(self.message)
 
     def told_of(self, subject: str) -> str:
@@ -74,6 +79,10 @@ class TextError(LossprobeError):
     """A text that cannot be read or may not be scored."""
 
     exit_code = 4
+
+
+class BadTextError(TextError):
+    """A file or record that cannot be read as text, while others of the same text may be."""
 
 
 class NothingToScoreError(LossprobeError):

@@ -27,7 +27,8 @@ from lossprobe.run.files import write_table
 from lossprobe.run.identity import divide_facts
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import HISTOGRAM_COLUMNS, MEASURED, PLANNED, TOKEN_COLUMNS, ladder_columns
-from lossprobe.text.documents import Document, Fingerprint
+from lossprobe.text.documents import Document
+from lossprobe.text.fingerprint import Fingerprint
 
 TEMPERATURES = tuple(2.0 ** (step / 4) for step in range(-8, 9))  # 1/4 to 4
 LOWEST, PER_DECADE = -12, 10

@@ -8,7 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.errors import TextError
-from lossprobe.text.documents import Document, Fingerprint, Source, fingerprint
+from lossprobe.text.documents import Document, Source
+from lossprobe.text.fingerprint import Fingerprint, fingerprint
 
 KEPT_TEXT_BYTES = 64 << 20  # a longer text is read, and held against its sha256, again by every pass
 KEPT_TOKEN_BYTES = 256 << 20  # documents that come after that are tokenized again by every pass
@@ -45,8 +46,13 @@ class KnownText:
         self._documents: list[Document] | None = None
         self._derived: dict[str, KnownText] = {}
 
+    @property
+    def skipped(self) -> dict[str, int]:
+        """What was left out of the text; see `skipped_of`."""
+        return skipped_of(self._source)
+
     def fingerprint(self) -> str:
-        """Return the sha256 of all documents, as `text.documents.fingerprint` does; the text is read for it once."""
+        """Return the sha256 of all documents, as `text.fingerprint` does; the text is read for it once."""
         if not self._sha256:
             running, kept, left = Fingerprint(), [], KEPT_TEXT_BYTES
             for document in self._source.documents():
@@ -104,6 +110,11 @@ class KeptTokens:
 def text_sha256(source: Source) -> str:
     """Return the sha256 of all documents of a source, without reading it where it is known."""
     return source.fingerprint() if isinstance(source, Known) else fingerprint(source)
+
+
+def skipped_of(source: Source) -> dict[str, int]:
+    """Return what was left out of a text that has been read: "record" or "file" → how many of them were bad."""
+    return dict(getattr(source, "skipped", {}))
 
 
 def tokens_of(source: Source, text: str, tokenizer: Tokenizer) -> Tokens:

@@ -6,18 +6,19 @@ byte-order mark and other oddities are reported as notices.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lossprobe.errors import TextError, UsageError
+from lossprobe.errors import BadTextError, UsageError
 from lossprobe.options.kinds import BadValueError
-from lossprobe.text.counts import slices
+from lossprobe.text.faults import Faults
 from lossprobe.text.files import STDIN, Budget, TextFile, find_files
 from lossprobe.text.options import TextOptions
-from lossprobe.text.records import parse_record, refuse_surrogates
+from lossprobe.text.record_files import RecordLayout, record_layout
+from lossprobe.text.records import Record, read_array, read_line, refuse_surrogates, split_record
+from lossprobe.text.selection import Selection
 from lossprobe.text.splitting import LineEnds, separator_pattern, split_text, with_lf
 from lossprobe.units import format_count, plural, visible
 
@@ -81,7 +82,7 @@ class StringSource:
         """Yield every string as a document.
 
         Raises:
-            TextError: a string contains half a surrogate pair, which UTF-8 cannot encode.
+            BadTextError: a string contains half a surrogate pair, which UTF-8 cannot encode.
         """
         for number, text in enumerate(self.texts, start=1):
             refuse_surrogates(text, f"{self.name}: string {number}")
@@ -97,48 +98,85 @@ class TextSource:
         files: the files, in order.
         options: how files become documents.
         notices: one line for each thing that was changed or looked odd; filled while reading.
+        skipped: number of bad records ("record") and files ("file") that the last reading left out.
     """
 
     name: str
     files: list[TextFile]
     options: TextOptions
     notices: list[str] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
 
     def documents(self) -> Iterator[Document]:
         """Read the files again and yield every document in order.
 
         Raises:
-            TextError: a file is not UTF-8 (the message has byte offset and line), binary or damaged, the text has more
-                than `max_bytes`, or a JSONL record is malformed.
+            BadTextError: files or records cannot be read (not UTF-8, binary, damaged, malformed); raised after the
+                last document, for all of them together. With `skip_bad` they are left out instead.
+            TextError: the text has more than `max_bytes`.
         """
         budget = Budget(self.options.max_bytes)
-        separators = 0
-        self._tell_of_markup()
-        for file in self.files:
-            if self.options.text_field is not None or file.is_jsonl:
-                yield from self._records(file, budget)
-            elif self.options.split_documents is None:
-                text, first_byte = self._text(file, budget)
-                if text.isspace():
-                    self._notice(f"{file.shown}: nothing but white space")
-                yield Document(self._line_ends(text), file.shown, 1, first_byte)
-            else:
-                separators += yield from self._pieces(file, budget)
+        faults, separators, read = Faults(), 0, 0
+        layouts = [
+            record_layout(file, self.options.max_bytes, asked=self.options.text_field is not None)
+            for file in self.files
+        ]
+        self._tell_of_markup([file for file, layout in zip(self.files, layouts, strict=True) if layout is None])
+        for file, layout in zip(self.files, layouts, strict=True):
+            documents = self._documents_of(file, layout, budget, faults)
+            try:
+                while True:
+                    yield next(documents)
+                    read += 1
+            except StopIteration as end:
+                separators += end.value
+            except BadTextError as fault:
+                faults.add(fault, "file")
         if separators:
             self._notice(f"{self.name}: {plural(separators, 'byte')} of separators belong to no document")
+        self._tell_of(faults, read)
+
+    def _documents_of(
+        self, file: TextFile, layout: RecordLayout | None, budget: Budget, faults: Faults
+    ) -> Generator[Document, None, int]:
+        """Yield the documents of one file; return the bytes that lie between them."""
+        if layout is not None:
+            yield from self._records(file, layout, budget, faults)
+        elif self.options.split_documents is not None:
+            return (yield from self._pieces(file, budget))
+        else:
+            text, first_byte = self._text(file, budget)
+            if text.isspace():
+                self._notice(f"{file.shown}: nothing but white space")
+            yield Document(self._line_ends(text), file.shown, 1, first_byte)
+        return 0
+
+    def _tell_of(self, faults: Faults, read: int) -> None:
+        """Refuse a text with bad files or records, or note that they are left out.
+
+        Args:
+            faults: what could not be read.
+            read: documents that could.
+        """
+        if not faults.total:
+            return
+        if not self.options.skip_bad:
+            raise faults.error(others=read > 0)
+        self.skipped = dict(faults.counts)
+        self._notice(f"{self.name}: {faults} left out; the first: {faults.first[0].message}")
 
     def _notice(self, text: str) -> None:
         if text not in self.notices:
             self.notices.append(text)
 
-    def _tell_of_markup(self) -> None:
-        """Add a notice for files whose names say JSON, CSV or TSV, since they are scored with brackets and quotes."""
-        files = [file for file in self.files if file.name.lower().removesuffix(".gz").endswith(MARKUP)]
-        if files and self.options.text_field is None:
+    def _tell_of_markup(self, plain: Sequence[TextFile]) -> None:
+        """Add a notice for plain files named JSON, CSV or TSV, since they are scored with brackets and quotes."""
+        files = [file for file in plain if file.name.lower().removesuffix(".gz").endswith(MARKUP)]
+        if files:
             others = f" and {plural(len(files) - 1, 'other file')}" if len(files) > 1 else ""
             self._notice(
                 f"{files[0].shown}{others}: scored as plain text, with brackets, keys and quotes; "
-                "`text_field` NAME reads one JSON record a line"
+                "`text_field` NAME reads JSON records"
             )
 
     def _line_ends(self, text: str) -> str:
@@ -163,28 +201,44 @@ class TextSource:
             yield Document(piece.text, file.shown, piece.line, first_byte + offset)
         return size
 
-    def _records(self, file: TextFile, budget: Budget) -> Iterator[Document]:
+    def _records(self, file: TextFile, layout: RecordLayout, budget: Budget, faults: Faults) -> Iterator[Document]:
         name = self.options.text_field or "text"
-        start = 0
         repeated: list[int] = []
-        for number, data in enumerate(file.lines(budget), start=1):
-            if data.strip():
-                line = self._decode(file.shown, data, number, start)
-                text, fields, repeats = parse_record(line, name, f"{file.shown}: line {number}")
-                if repeats:
-                    repeated.append(number)
-                yield Document(self._line_ends(text), file.shown, number, -1, fields)
-            start += len(data)
+        records = self._array(file, budget) if layout is RecordLayout.ARRAY else self._lines(file, budget, faults)
+        for number, record in records:
+            try:
+                text, fields = split_record(record.value, name, f"{file.shown}: line {number}")
+            except BadTextError as fault:
+                faults.add(fault, "record")
+                continue
+            if record.repeats:
+                repeated.append(number)
+            yield Document(self._line_ends(text), file.shown, number, -1, fields)
         if repeated:
             lines = ", ".join(map(format_count, repeated[:SHOWN_LINES])) + (
                 ", …" if len(repeated) > SHOWN_LINES else ""
             )
-            records = plural(len(repeated), "record")
-            self._notice(f"{file.shown}: {records} with the same key twice, where the last value counts (line {lines})")
+            count = plural(len(repeated), "record")
+            self._notice(f"{file.shown}: {count} with the same key twice, where the last value counts (line {lines})")
+
+    def _array(self, file: TextFile, budget: Budget) -> Iterator[tuple[int, Record]]:
+        text, _ = self._text(file, budget)
+        yield from read_array(text, file.shown)
+
+    def _lines(self, file: TextFile, budget: Budget, faults: Faults) -> Iterator[tuple[int, Record]]:
+        start = 0
+        for number, data in enumerate(file.lines(budget), start=1):
+            if data.strip():
+                try:
+                    line = self._decode(file.shown, data, number, start)
+                    yield number, read_line(line, f"{file.shown}: line {number}")
+                except BadTextError as fault:
+                    faults.add(fault, "record")
+            start += len(data)
 
     def _decode(self, shown: str, data: bytes, first_line: int = 1, first_byte: int = 0) -> str:
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise TextError(
+            raise BadTextError(
                 "text.utf16", f"{shown}: looks like UTF-16 (byte-order mark 0x{data[:2].hex()})",
                 hint="convert it to UTF-8 first, for instance with iconv -f UTF-16 -t UTF-8",
             )  # fmt: skip
@@ -193,13 +247,13 @@ class TextSource:
         except UnicodeDecodeError as error:
             line = first_line + data.count(b"\n", 0, error.start)
             byte = f"byte 0x{data[error.start]:02x} at offset {first_byte + error.start} (line {line})"
-            raise TextError("text.not_utf8", f"{shown}: {byte} is not valid UTF-8: {error.reason}") from None
+            raise BadTextError("text.not_utf8", f"{shown}: {byte} is not valid UTF-8: {error.reason}") from None
         if text.startswith(BOM):
             self._notice(f"{shown}: byte-order mark removed")
             text = text[1:]
         nuls = text.count("\0")
         if nuls > NUL_SHARE_OF_BINARY * len(text):
-            raise TextError(
+            raise BadTextError(
                 "text.binary",
                 f"{shown}: looks binary ({plural(nuls, 'NUL byte')} in {plural(len(text), 'character')})",
             )
@@ -226,11 +280,14 @@ def open_text(paths: Path | str | Sequence[Path | str], options: TextOptions | N
     if options.split_documents is not None:
         _check_separator(options.split_documents)
     notices: list[str] = []
+    selection = Selection(options.include, options.exclude)
     files = [
         file
         for path in chosen
-        for file in find_files(path, options.max_bytes, follow_links=options.follow_links, notices=notices)
+        for file in find_files(path, options.max_bytes, selection, follow_links=options.follow_links, notices=notices)
     ]
+    if selection != Selection() and not any(path.is_dir() for path in chosen):
+        notices.append("`include` and `exclude` choose files of a folder, and no text is one")
     name = files[0].stem if len(files) == 1 else chosen[0].name or "text"
     notices += [
         f"{file.shown}: read once, into a temporary copy" for file in files if file.copied and file.name != STDIN
@@ -243,33 +300,3 @@ def _check_separator(split: str) -> None:
         separator_pattern(split)
     except BadValueError as error:
         raise UsageError("text.separator", f"`split_documents` {error}") from None
-
-
-class Fingerprint:
-    """A running sha256 over documents and their fields.
-
-    The length of each comes before its bytes, so that the same text split at other places has another hash.
-    """
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-
-    def add(self, document: Document) -> None:
-        """Add the next document."""
-        for part in (document.text, document.fields or ""):
-            size = sum(len(piece.encode()) for piece in slices(part))
-            self._digest.update(size.to_bytes(8, "little"))
-            for piece in slices(part):
-                self._digest.update(piece.encode())
-
-    def hexdigest(self) -> str:
-        """Return the sha256 so far."""
-        return self._digest.hexdigest()
-
-
-def fingerprint(source: Source) -> str:
-    """Return the sha256 of all documents of a source, as `Fingerprint` computes it."""
-    running = Fingerprint()
-    for document in source.documents():
-        running.add(document)
-    return running.hexdigest()

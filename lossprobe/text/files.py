@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import sys
 import tempfile
 import weakref
@@ -15,19 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
-from lossprobe.errors import OutputError, TextError, UsageError
-from lossprobe.units import format_count, plural, visible
+from lossprobe.errors import BadTextError, OutputError, TextError, UsageError
+from lossprobe.text.folders import files_of_folder
+from lossprobe.text.selection import Selection
+from lossprobe.units import format_count, visible
 
 CHUNK = 1 << 20
 MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"%PDF": "PDF"}
 STDIN = "-"
-# Notices about entries of a folder of texts; the path comes first.
-OUTSIDE = "leads out of the folder and is not followed; `follow_links` follows it"
-FOLLOWED = "leads out of the folder and was followed"
-INSIDE = "is a link to a folder that is read already, and is skipped"
-BROKEN = "is a broken link, and is skipped"
-SPECIAL = "is not a regular file, and is skipped"
-
+ALL_FILES = Selection()
 Read = Callable[[int], bytes]
 
 
@@ -93,6 +88,11 @@ class TextFile:
         """Return whether the name ends in .jsonl or .ndjson (.gz): each line is a JSON record."""
         return self.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
 
+    @property
+    def is_json(self) -> bool:
+        """Whether the name says that the file is one JSON value; some hold JSON Lines all the same."""
+        return self.name.lower().removesuffix(".gz").endswith(".json")
+
     def read(self, budget: Budget) -> bytes:
         """Return the whole (decompressed) content.
 
@@ -137,23 +137,29 @@ class TextFile:
         for magic, kind in MAGIC.items():
             if data.startswith(magic):
                 hint = "a gzip file is read when its name ends in .gz" if kind == "gzip" else None
-                raise TextError("text.not_text", f"{self.shown}: looks like {kind}, not text", hint=hint)
+                raise BadTextError("text.not_text", f"{self.shown}: looks like {kind}, not text", hint=hint)
 
 
 def refuse_unreadable(shown: str, error: Exception) -> NoReturn:
     """Raise a `TextError` with one line for a file that cannot be read."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    raise TextError("text.unreadable", f"{shown}: cannot be read: {visible(reason, 120)}") from None
+    raise BadTextError("text.unreadable", f"{shown}: cannot be read: {visible(reason, 120)}") from None
 
 
 def find_files(
-    path: Path, max_bytes: int, *, follow_links: bool = False, notices: list[str] | None = None
+    path: Path,
+    max_bytes: int,
+    selection: Selection = ALL_FILES,
+    *,
+    follow_links: bool = False,
+    notices: list[str] | None = None,
 ) -> list[TextFile]:
     """Return the files of a path: the file itself, every file below a folder that is not hidden, or standard input.
 
     Args:
         path: a file, folder, pipe or link, or `-` for standard input.
         max_bytes: refuse standard input or a pipe with more bytes.
+        selection: choice of the files of a folder.
         follow_links: follow links in a folder that lead out of it.
         notices: list to which one line is added for each kind of entry that is skipped or followed.
 
@@ -169,11 +175,7 @@ def find_files(
     notices = [] if notices is None else notices
     try:
         if path.is_dir():
-            files, remarks = _files_below(path, follow_links=follow_links)
-            if not files:
-                text = f"{shown}: the folder holds no files"
-                raise UsageError("text.empty_folder", f"{text} ({remarks[0]})" if remarks else text)
-            notices += remarks
+            files = files_of_folder(path, selection, follow_links=follow_links, notices=notices)
             return [TextFile(file, file.name, visible(str(file), 200)) for file in files]
         if not path.exists():
             raise UsageError("text.missing", f"{shown}: does not exist")
@@ -183,93 +185,6 @@ def find_files(
             return [_copy(stream, path.name, shown, max_bytes)]
     except OSError as error:
         refuse_unreadable(shown, error)
-
-
-def _files_below(folder: Path, *, follow_links: bool) -> tuple[list[Path], list[str]]:
-    """Return every file below a folder, sorted, and one line for each kind of entry that was skipped or followed.
-
-    Hidden files and folders are skipped without a line. A link inside the folder is followed; one that leads out of it
-    only if `follow_links`. Each folder is read once, however many links lead to it.
-
-    Args:
-        folder: the folder, or a link to it.
-        follow_links: follow links that lead out of the folder.
-
-    Raises:
-        OSError: a folder below cannot be listed.
-    """
-    walk = _Walk(_real(folder), follow_links)
-    walk.visit(folder)
-    remarks = []
-    for what, places in walk.remarks.items():
-        others = f" (and {plural(len(places) - 1, 'other')})" if len(places) > 1 else ""
-        remarks.append(f"{visible(str(min(places)), 200)}{others}: {what}")
-    return sorted(walk.files), remarks
-
-
-class _Walk:
-    """A walk over a folder of texts.
-
-    Attributes:
-        files: the files found.
-        remarks: notice, such as `BROKEN` → the paths that it is about.
-    """
-
-    def __init__(self, top: Path, follow_links: bool) -> None:
-        self._top = top
-        self._follow_links = follow_links
-        self._read: set[Path] = set()
-        self.files: list[Path] = []
-        self.remarks: dict[str, list[Path]] = {}
-
-    def visit(self, start: Path) -> None:
-        """Add the files below a folder. Links to folders come last, so that each folder is read under its own path."""
-        links = []
-        for root, folders, names in os.walk(start, onerror=_refuse):
-            self._read.add(_real(Path(root)))
-            visible_ones = [Path(root, name) for name in folders if not name.startswith(".")]
-            links += [path for path in visible_ones if path.is_symlink()]
-            folders[:] = [path.name for path in visible_ones if _real(path) not in self._read]
-            for name in names:
-                if not name.startswith("."):
-                    self._add(Path(root, name))
-        for link in sorted(links):
-            self._follow(link)
-
-    def _add(self, file: Path) -> None:
-        if file.is_symlink() and not self._may_follow(file):
-            return
-        if not file.exists():
-            self._remark(BROKEN, file)
-        elif not file.is_file():
-            self._remark(SPECIAL, file)
-        else:
-            self.files.append(file)
-
-    def _follow(self, link: Path) -> None:
-        target = _real(link)
-        if target in self._read:
-            self._remark(INSIDE, link)
-        elif self._may_follow(link):
-            self.visit(link)
-
-    def _may_follow(self, link: Path) -> bool:
-        if _real(link).is_relative_to(self._top):
-            return True
-        self._remark(FOLLOWED if self._follow_links else OUTSIDE, link)
-        return self._follow_links
-
-    def _remark(self, what: str, path: Path) -> None:
-        self.remarks.setdefault(what, []).append(path)
-
-
-def _real(path: Path) -> Path:
-    """Return a path with all links resolved; unlike `Path.resolve` it allows a link that leads to itself."""
-    return Path(os.path.realpath(path))
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise error
 
 
 def _copy(stream: IO[bytes], name: str, shown: str, max_bytes: int) -> TextFile:

@@ -1,69 +1,177 @@
-"""Parses one line of a JSONL file into its text and its other fields."""
+"""Records of JSON Lines and JSON arrays: each is a text and its other fields."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from lossprobe.errors import TextError
+from lossprobe.errors import BadTextError
 from lossprobe.units import visible
 
+SPACE = re.compile(r"[ \t\n\r]*")
 
-def parse_record(line: str, name: str, where: str) -> tuple[str, str, bool]:
-    """Return the text of one JSONL line, its other fields, and whether a key repeats.
 
-    If a key repeats in an object, its last value counts, as in most JSON readers. In the other fields, numbers that
-    JSON does not have (NaN, Infinity, 1e999) become strings and half a surrogate pair becomes "?", so that every JSON
-    reader accepts them.
+@dataclass(frozen=True)
+class Record:
+    """One value of a file of records.
+
+    Attributes:
+        value: the value as Python has it; an object becomes a dict.
+        repeats: whether an object in it has a key twice. The last value counts, as for most readers of JSON.
+    """
+
+    value: Any
+    repeats: bool
+
+
+def read_line(line: str, where: str) -> Record:
+    """Return the record of one line of JSON Lines.
 
     Args:
         line: the line.
-        name: the field that holds the text.
         where: file and line, for the start of messages.
 
-    Returns:
-        The text; the other fields as a JSON object with sorted keys; True where a key stands twice in an object.
+    Raises:
+        BadTextError: not JSON.
+    """
+    reader = _Reader()
+    try:
+        return reader.record(json.loads(line, **reader.hooks))
+    except json.JSONDecodeError as error:
+        raise BadTextError("text.bad_record", f"{where} is not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadTextError("text.bad_record", f"{where} is not JSON: {visible(str(error), 80)}") from None
+
+
+def read_array(text: str, shown: str) -> Iterator[tuple[int, Record]]:
+    """Yield the line on which each element of a JSON array begins, and the element; one element is held at a time.
+
+    Args:
+        text: the content of the file.
+        shown: how messages name the file.
 
     Raises:
-        TextError: the line is not a JSON object, or has no string in the field `name`.
+        BadTextError: not a JSON array; what stands before the fault has been yielded.
     """
-    sizes: list[tuple[int, int]] = []
+    reader = _Reader()
+    decoder = json.JSONDecoder(**reader.hooks)
+    place = _after_space(text, 0)
+    line, counted = 1, 0
+    if not text.startswith("[", place):
+        raise BadTextError("text.bad_record", f"{shown}: is no JSON array")
+    place = _after_space(text, place + 1)
+    more = not text.startswith("]", place)
+    while more:
+        line, counted = line + text.count("\n", counted, place), place
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise _cut_off(shown, error) from None
+        except (ValueError, RecursionError) as error:
+            raise BadTextError(
+                "text.bad_record", f"{shown}: line {line} is not JSON: {visible(str(error), 80)}"
+            ) from None
+        yield line, reader.record(value)
+        place = _after_space(text, place)
+        more = text.startswith(",", place)
+        if more:
+            place = _after_space(text, place + 1)
+    if not text.startswith("]", place):
+        raise _cut_off(shown, json.JSONDecodeError("Expecting ',' or ']'", text, place))
+    place = _after_space(text, place + 1)
+    if place < len(text):
+        raise _cut_off(shown, json.JSONDecodeError("Extra data", text, place))
 
-    def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        sizes.append((len(pairs), len(found)))
-        return found
 
-    try:
-        record = json.loads(line, parse_float=_finite, parse_constant=str, object_pairs_hook=as_object)
-    except json.JSONDecodeError as error:
-        raise TextError("text.bad_record", f"{where} is not JSON: {error.msg} at column {error.colno}") from None
-    except (ValueError, RecursionError) as error:
-        raise TextError("text.bad_record", f"{where} is not JSON: {visible(str(error), 80)}") from None
-    if not isinstance(record, dict) or not isinstance(record.get(name), str):
-        held = f", which holds {_kind(record[name])}" if isinstance(record, dict) and name in record else ""
-        raise TextError(
+def split_record(value: Any, name: str, where: str) -> tuple[str, str]:
+    """Return the text of a record, and its other fields as a JSON object with sorted keys.
+
+    In the other fields, numbers that JSON does not have (NaN, Infinity, 1e999) become strings and half a surrogate pair
+    becomes "?", so that every JSON reader accepts them.
+
+    Args:
+        value: the record; its text is taken out of it.
+        name: the field that holds the text. Where no field has this name, dots lead into objects: `data.text`.
+        where: file and line, for the start of messages.
+
+    Raises:
+        BadTextError: not a JSON object, or without a text in the field `name`.
+
+    >>> split_record({"data": {"text": "Hi", "lang": "en"}, "id": 7}, "data.text", "a.jsonl: line 1")
+    ('Hi', '{"data": {"lang": "en"}, "id": 7}')
+    """
+    holder, key = _find(value, name)
+    text = None if holder is None else holder[key]
+    if holder is None or not isinstance(text, str):
+        held = "" if holder is None else f", which holds {_kind(text)}"
+        raise BadTextError(
             "text.no_field",
-            f"{where} has no text in the field {visible(name, 40)}{held} (found: {_found(record)})",
+            f"{where} has no text in the field {visible(name, 40)}{held} (found: {_found(value)})",
             hint="name the field that holds the text with `text_field`",
         )
-    text = record.pop(name)
+    del holder[key]
     refuse_surrogates(text, where)
-    fields = json.dumps(record, ensure_ascii=False, allow_nan=False, sort_keys=True)
-    return text, fields.encode("utf-8", "replace").decode(), any(given != kept for given, kept in sizes)
+    fields = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True)
+    return text, fields.encode("utf-8", "replace").decode()
 
 
 def refuse_surrogates(text: str, where: str) -> None:
     """Refuse a string that UTF-8 cannot encode.
 
     Raises:
-        TextError: the string contains half a surrogate pair.
+        BadTextError: the string contains half a surrogate pair.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise TextError("text.surrogate", f"{where} holds half a surrogate pair at character {error.start}") from None
+        raise BadTextError(
+            "text.surrogate", f"{where} holds half a surrogate pair at character {error.start}"
+        ) from None
+
+
+class _Reader:
+    """Reads JSON and remembers whether an object had a key twice."""
+
+    def __init__(self) -> None:
+        self._repeats = False
+        self.hooks: dict[str, Any] = {
+            "parse_float": _finite, "parse_constant": str, "object_pairs_hook": self._object,
+        }  # fmt: skip
+
+    def record(self, value: Any) -> Record:
+        """Return a value that was just read, with what was seen in it."""
+        record = Record(value, self._repeats)
+        self._repeats = False
+        return record
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        self._repeats |= len(found) < len(pairs)
+        return found
+
+
+def _find(value: Any, name: str) -> tuple[dict[str, Any] | None, str]:
+    """Return the object that holds a field, and the field's key in it; None where there is no such field."""
+    if not isinstance(value, dict):
+        return None, name
+    if name in value:
+        return value, name
+    first, _, rest = name.partition(".")
+    return _find(value.get(first), rest) if rest else (None, name)
+
+
+def _after_space(text: str, place: int) -> int:
+    found = SPACE.match(text, place)
+    return place if found is None else found.end()
+
+
+def _cut_off(shown: str, error: json.JSONDecodeError) -> BadTextError:
+    what = f"line {error.lineno} is not JSON: {error.msg} at column {error.colno}"
+    return BadTextError("text.bad_record", f"{shown}: {what}; the array cannot be read beyond it")
 
 
 def _finite(literal: str) -> float | str:
@@ -77,7 +185,17 @@ def _kind(value: Any) -> str:
     return "null" if value is None else names.get(type(value), "a number")
 
 
-def _found(record: Any) -> str:
-    if not isinstance(record, dict):
-        return type(record).__name__
-    return visible(", ".join(visible(key, 20) for key in record), 120) or "no fields"
+def _found(value: Any) -> str:
+    """Return the fields of a record for people, with dots into objects; of another value, what it is."""
+    if not isinstance(value, dict):
+        return type(value).__name__
+    return visible(", ".join(_names(value)), 120) or "no fields"
+
+
+def _names(record: dict[str, Any], before: str = "") -> Iterator[str]:
+    for key, value in record.items():
+        shown = f"{before}{visible(key, 20)}"
+        if isinstance(value, dict) and value and before.count(".") < 3:
+            yield from _names(value, f"{shown}.")
+        else:
+            yield shown

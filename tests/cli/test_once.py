@@ -17,7 +17,7 @@ from lossprobe.checkpoint import detect
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 from lossprobe.cli.main import run
 from lossprobe.passes import known_text
-from lossprobe.text.documents import Fingerprint
+from lossprobe.text.fingerprint import Fingerprint
 
 SMOOTHED = EXAMPLES / "jargon-smoothed"
 

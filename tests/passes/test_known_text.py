@@ -13,7 +13,8 @@ from lossprobe.checkpoint.spec import CheckpointSpec
 from lossprobe.errors import TextError
 from lossprobe.passes import known_text
 from lossprobe.passes.known_text import KeptTokens, KnownText, text_sha256, tokens_of
-from lossprobe.text.documents import StringSource, fingerprint
+from lossprobe.text.documents import StringSource
+from lossprobe.text.fingerprint import fingerprint
 
 TEXTS = ["abc", "", "a longer one", "abc"]
 

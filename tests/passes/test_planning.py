@@ -21,7 +21,8 @@ from lossprobe.plan import rows as plan
 from lossprobe.plan.rows import WindowPolicy, plan_pieces
 from lossprobe.run.store import RunStore
 from lossprobe.text import counts
-from lossprobe.text.documents import Document, StringSource, fingerprint
+from lossprobe.text.documents import Document, StringSource
+from lossprobe.text.fingerprint import fingerprint
 
 TEXTS = ["a cat ☃ and a naïve  dog ☃☃ " * 9, "", "☃", " ", "x", "one two\u3000three four" * 20]
 

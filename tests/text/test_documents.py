@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lossprobe.errors import TextError, UsageError
-from lossprobe.text.documents import Document, Fingerprint, StringSource, fingerprint, open_text
+from lossprobe.text.documents import Document, StringSource, open_text
+from lossprobe.text.fingerprint import Fingerprint, fingerprint
 from lossprobe.text.options import TextOptions
 from lossprobe.text.splitting import separator_pattern, split_text, with_lf
 
@@ -198,7 +199,7 @@ def test_records_that_are_scored_as_plain_text_are_told(tmp_path, name):
     documents, notices = read(path)
     assert [document.text for document in documents] == [data.decode()]
     assert notices == [
-        f"{path}: scored as plain text, with brackets, keys and quotes; `text_field` NAME reads one JSON record a line"
+        f"{path}: scored as plain text, with brackets, keys and quotes; `text_field` NAME reads JSON records"
     ]
     assert read(path, text_field="text")[1] == []
     (tmp_path / "texts" / "z.csv").write_bytes(b"a,b\n")

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from lossprobe.errors import OutputError, TextError, UsageError
-from lossprobe.text import files
+from lossprobe.text import files, folders
 from lossprobe.text.documents import open_text
 from lossprobe.text.files import Budget, TextFile, find_files
 from lossprobe.text.options import TextOptions
@@ -82,7 +82,7 @@ def test_a_folder_that_cannot_be_listed_is_not_left_out(tmp_path, monkeypatch):
     def walk(folder, onerror):
         onerror(PermissionError(13, "Permission denied"))
 
-    monkeypatch.setattr(files.os, "walk", walk)
+    monkeypatch.setattr(folders.os, "walk", walk)
     assert "Permission denied" in refused(TextError, "text.unreadable", find_files, tmp_path, 10).message
 
 
