@@ -143,12 +143,13 @@ def _run(arguments: list[str]) -> int:
 
 @dataclass(frozen=True)
 class Failure:
-    """How a command fails: exit code, error id, message in one line, and a hint or None."""
+    """How a command fails: exit code, error id, message in one line, a hint or None, and further faults, one a line."""
 
     code: int
     id: str
     message: str
     hint: str | None = None
+    details: tuple[str, ...] = ()
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -156,7 +157,8 @@ def failure_of(error: BaseException) -> Failure:
     match error:
         case LossprobeError():
             hint = error.hint and with_options(error.hint, cli)
-            return Failure(error.exit_code, error.id, with_options(error.message, cli), hint)
+            details = tuple(with_options(line, cli) for line in error.details)
+            return Failure(error.exit_code, error.id, with_options(error.message, cli), hint, details)
         case click.UsageError():
             hint = f"see {error.ctx.command_path} --help" if error.ctx else None
             return Failure(2, "usage", error.format_message() + _from_environment(error), hint)
@@ -198,10 +200,12 @@ def _from_environment(error: click.UsageError) -> str:
 def _report(failure: Failure, *, as_json: bool) -> int:
     """Write a failure to standard error, with --json also as a JSON object in the last line; return its exit code."""
     sys.stderr.write(f"lossprobe: error[{failure.id}]: {visible(failure.message)}\n")
+    sys.stderr.writelines(f"  {visible(line)}\n" for line in failure.details)
     if failure.hint:
         sys.stderr.write(f"hint: {visible(failure.hint)}\n")
     if as_json:
         content = {"type": "exit_error", "code": failure.code, "id": failure.id, "message": failure.message}
+        content |= {"details": list(failure.details)} if failure.details else {}
         sys.stderr.write(json.dumps(content) + "\n")
     return failure.code
 

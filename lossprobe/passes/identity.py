@@ -9,7 +9,7 @@ from typing import Any
 
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import PADDED, Checkpoint
-from lossprobe.passes.known_text import text_sha256
+from lossprobe.passes.known_text import skipped_of, text_sha256
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.run.files import sha256_of_json
@@ -28,10 +28,13 @@ def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, optio
     if facts["batching"] == PADDED:  # as every run was scored before there was another way
         del facts["batching"]
     tokenizer = checkpoint.tokenizer
+    text = {"sha256": text_sha256(source), "kept": options.keep_text}
+    if skipped := skipped_of(source):  # the same documents without bad ones beside them are another run
+        text["skipped"] = skipped
     return {
         "checkpoint": facts,
         "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256},
-        "text": {"sha256": text_sha256(source), "kept": options.keep_text},
+        "text": text,
         "windows": asdict(policy),
         "versions": versions(),
     }

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.errors import CheckpointError, TextError
-from lossprobe.passes.known_text import read_again, tokens_of
+from lossprobe.passes.known_text import read_again, skipped_of, tokens_of
 from lossprobe.passes.tally import DocumentCount, Tally
 from lossprobe.plan.rows import Rows, WindowPolicy, cut_parts, plan_pieces, row_count
 from lossprobe.plan.windows import Layout
@@ -65,7 +65,8 @@ def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: P
     tally.check(source)
     write_vocabulary(store, tokenizer, options.vocab_size)
     total = sum(part_rows)
-    return {"counts": tally.counts(), "part_rows": part_rows, "sample_every": max(1, total // LADDER_ROWS)}
+    skipped = {f"skipped_{kind}s": count for kind, count in skipped_of(source).items()}
+    return {"counts": tally.counts() | skipped, "part_rows": part_rows, "sample_every": max(1, total // LADDER_ROWS)}
 
 
 def write_vocabulary(store: RunStore, tokenizer: Tokenizer, vocab_size: int) -> None:

@@ -28,6 +28,8 @@ def _coverage_lines(result: Perplexity) -> tuple[str, ...]:
             ("bytes_vanished", "of them without any token"),
             ("special_strings", "control ids from special strings in the text"),
             ("documents_in_pieces", "documents tokenized in pieces that may matter"),
+            ("records_skipped", "bad records left out"),
+            ("files_skipped", "bad files left out"),
         )
         if coverage[name]
     ]

@@ -5,15 +5,18 @@ from __future__ import annotations
 from lossprobe.terms.term import error_ids
 
 REFUSED = {
-    "text.bad_record": "A line of a JSONL file is not JSON. → Correct the line in the message.",
+    "text.bad_record": "A record is not JSON. → Correct the lines that the message lists, or leave them out with "
+    "--skip-bad.",
     "text.binary": "The file looks binary, not like text. → Give a text file; an archive or model file is no text.",
     "text.changed": "The text changed while it was read. → Wait until it is written, then repeat.",
     "text.no_bytes": "No number per byte can be given for this text, since characters of it have no token. → Limit nll "
     "instead, or use a tokenizer that covers the text.",
-    "text.no_field": "A record has no text in the field asked for. → Name the field with --text-field.",
+    "text.no_field": "A record has no text in the field asked for. → Name the field with --text-field, with dots into "
+    "objects, or leave out such records with --skip-bad.",
     "text.not_text": "The file is of a kind that is no text, such as an archive or an image. → The hint says what to "
     "do.",
-    "text.not_utf8": "The file is not valid UTF-8. → Convert it first, for instance with iconv.",
+    "text.not_utf8": "The file is not valid UTF-8. → Convert it first, for instance with iconv, or leave it out with "
+    "--skip-bad or --exclude.",
     "text.sha256": "The text is not the one that the audit file names by its sha256. → Restore the text, or write the "
     "new hash.",
     "text.surrogate": "A record holds half a surrogate pair, which is no character. → Correct the record in the line "
@@ -32,8 +35,8 @@ REFUSED = {
 }
 
 USAGE = {
-    "text.empty_folder": "The folder holds no text that can be scored. → Name a folder with UTF-8 files, or the file "
-    "itself.",
+    "text.empty_folder": "The folder holds no file, or none that --include and --exclude leave. → Name a folder with "
+    "UTF-8 files, or the file itself.",
     "text.missing": "The text does not exist. → Check the path.",
     "text.no_input": "- was named, but standard input is closed. → Pipe a text into it.",
     "text.none": "No text was named. → Name a file, a folder, or - for standard input.",
