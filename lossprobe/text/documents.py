@@ -205,9 +205,10 @@ class TextSource:
         name = self.options.text_field or "text"
         repeated: list[int] = []
         records = self._array(file, budget) if layout is RecordLayout.ARRAY else self._lines(file, budget, faults)
-        for number, record in records:
+        for place, (number, record) in enumerate(records, start=1):
+            where = f"record {place} (line {number})" if layout is RecordLayout.ARRAY else f"line {number}"
             try:
-                text, fields = split_record(record.value, name, f"{file.shown}: line {number}")
+                text, fields = split_record(record.value, name, f"{file.shown}: {where}")
             except BadTextError as fault:
                 faults.add(fault, "record")
                 continue

@@ -66,7 +66,7 @@ def test_json_that_holds_no_records_is_plain_text_with_a_notice(tmp_path, conten
 def test_an_array_without_the_field_says_which_fields_it_has(tmp_path):
     path = write(tmp_path, "alpaca.json", json.dumps([{"instruction": "a", "output": "b"}]))
     error = refused(path, "text.no_field")
-    assert error.message == f"{path}: line 1 has no text in the field text (found: instruction, output)"
+    assert error.message == f"{path}: record 1 (line 1) has no text in the field text (found: instruction, output)"
     assert [d.text for d in read(path, text_field="output")[0]] == ["b"]
 
 
