@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import platform
-from importlib import metadata
 
 import click
-from packaging.version import Version
 
 from lossprobe import __version__
 from lossprobe.errors import UsageError
@@ -26,7 +24,10 @@ def doctor(unused: list[str] | None) -> None:
     Example:
       lossprobe doctor
     """
+    from importlib import metadata
+
     import torch
+    from packaging.version import Version
 
     from lossprobe.report.talk import say
 

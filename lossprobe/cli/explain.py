@@ -6,15 +6,17 @@ import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 import click
 
 from lossprobe.cli.options import json_option
 from lossprobe.cli.wording import with_options
 from lossprobe.errors import EXIT_CODES, UsageError
-from lossprobe.terms.catalogue import all_terms, find_terms, nearest_names
-from lossprobe.terms.term import KINDS, Term
 from lossprobe.units import visible
+
+if TYPE_CHECKING:  # the terms themselves are loaded by the one command that needs them
+    from lossprobe.terms.term import Term
 
 WIDTH = 80
 MARGIN = 15
@@ -35,6 +37,8 @@ def explain(name: str | None, as_json: bool) -> None:
       lossprobe explain 12
       lossprobe explain text.unknown
     """
+    from lossprobe.terms.catalogue import all_terms
+
     terms = [in_options(term) for term in (all_terms() if name is None else known_terms(name))]
     if as_json:
         click.echo(
@@ -52,6 +56,8 @@ def known_terms(name: str) -> list[Term]:
     Raises:
         UsageError: no term has this name.
     """
+    from lossprobe.terms.catalogue import find_terms, nearest_names
+
     found = find_terms(name)
     if not found:
         near = nearest_names(name)
@@ -75,6 +81,8 @@ def as_object(term: Term) -> dict[str, object]:
 
 def listing(terms: Sequence[Term]) -> str:
     """Return the names of the terms as text, one paragraph for each kind."""
+    from lossprobe.terms.term import KINDS
+
     paragraphs = []
     for kind, title in KINDS.items():
         names = dict.fromkeys(term.name for term in terms if term.kind == kind)
