@@ -233,7 +233,7 @@ def test_perplexity_stands_between_its_reference_levels(run):
     assert levels == [result.unigram_nats, result.uniform_nats]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["all tokens", "lang a", "lang b"]
     interval = axes.lines[0].get_xdata()
-    assert list(interval) == result.per_token.nll_nats_per_token_interval
+    assert tuple(interval) == result.per_token.nll_nats_per_token_interval
     names = [text.get_text() for text in axes.get_legend().get_texts()]
     assert names == [f"unigram: {result.unigram_nats:.3f}", f"uniform (log V): {result.uniform_nats:.3f}"]
 
