@@ -13,17 +13,16 @@ from typing import Protocol
 
 from lossprobe.errors import BadTextError, UsageError
 from lossprobe.options.kinds import BadValueError
+from lossprobe.text.decoding import BOM, decode
 from lossprobe.text.faults import Faults
 from lossprobe.text.files import STDIN, Budget, TextFile, find_files
 from lossprobe.text.options import TextOptions
 from lossprobe.text.record_files import RecordLayout, record_layout
-from lossprobe.text.records import Record, read_array, read_line, refuse_surrogates, split_record
+from lossprobe.text.records import JsonRecord, read_array, read_line, refuse_surrogates, split_record
 from lossprobe.text.selection import Selection
 from lossprobe.text.splitting import LineEnds, separator_pattern, split_text, with_lf
 from lossprobe.units import format_count, plural, visible
 
-NUL_SHARE_OF_BINARY = 0.01
-BOM = "\ufeff"
 MARKUP = (".json", ".csv", ".tsv")  # formats that are rarely meant to be scored with their markup
 SHOWN_LINES = 5
 
@@ -185,8 +184,8 @@ class TextSource:
     def _text(self, file: TextFile, budget: Budget) -> tuple[str, int]:
         """Return the text of a whole file, and the byte offset of its start: 3 after a byte-order mark, else 0."""
         data = file.read(budget)
-        text = self._decode(file.shown, data)
-        return text, 3 if data.startswith(BOM.encode()) else 0
+        text = decode(data, file.shown, self._notice)
+        return text, 3 if data.startswith(BOM) else 0
 
     def _pieces(self, file: TextFile, budget: Budget) -> Generator[Document, None, int]:
         """Yield the documents of a file that is split at separators; return the number of bytes in separators."""
@@ -222,45 +221,20 @@ class TextSource:
             count = plural(len(repeated), "record")
             self._notice(f"{file.shown}: {count} with the same key twice, where the last value counts (line {lines})")
 
-    def _array(self, file: TextFile, budget: Budget) -> Iterator[tuple[int, Record]]:
+    def _array(self, file: TextFile, budget: Budget) -> Iterator[tuple[int, JsonRecord]]:
         text, _ = self._text(file, budget)
         yield from read_array(text, file.shown)
 
-    def _lines(self, file: TextFile, budget: Budget, faults: Faults) -> Iterator[tuple[int, Record]]:
+    def _lines(self, file: TextFile, budget: Budget, faults: Faults) -> Iterator[tuple[int, JsonRecord]]:
         start = 0
         for number, data in enumerate(file.lines(budget), start=1):
             if data.strip():
                 try:
-                    line = self._decode(file.shown, data, number, start)
+                    line = decode(data, file.shown, self._notice, number, start)
                     yield number, read_line(line, f"{file.shown}: line {number}")
                 except BadTextError as fault:
                     faults.add(fault, "record")
             start += len(data)
-
-    def _decode(self, shown: str, data: bytes, first_line: int = 1, first_byte: int = 0) -> str:
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise BadTextError(
-                "text.utf16", f"{shown}: looks like UTF-16 (byte-order mark 0x{data[:2].hex()})",
-                hint="convert it to UTF-8 first, for instance with iconv -f UTF-16 -t UTF-8",
-            )  # fmt: skip
-        try:
-            text = data.decode("utf-8", "strict")
-        except UnicodeDecodeError as error:
-            line = first_line + data.count(b"\n", 0, error.start)
-            byte = f"byte 0x{data[error.start]:02x} at offset {first_byte + error.start} (line {line})"
-            raise BadTextError("text.not_utf8", f"{shown}: {byte} is not valid UTF-8: {error.reason}") from None
-        if text.startswith(BOM):
-            self._notice(f"{shown}: byte-order mark removed")
-            text = text[1:]
-        nuls = text.count("\0")
-        if nuls > NUL_SHARE_OF_BINARY * len(text):
-            raise BadTextError(
-                "text.binary",
-                f"{shown}: looks binary ({plural(nuls, 'NUL byte')} in {plural(len(text), 'character')})",
-            )
-        if nuls:
-            self._notice(f"{shown}: {plural(nuls, 'NUL byte')} in the text")
-        return text
 
 
 def open_text(paths: Path | str | Sequence[Path | str], options: TextOptions | None = None) -> TextSource:

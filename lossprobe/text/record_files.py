@@ -6,9 +6,8 @@ import json
 from enum import Enum
 
 from lossprobe.errors import BadTextError
+from lossprobe.text.decoding import BOM
 from lossprobe.text.files import Budget, TextFile
-
-BOM = b"\xef\xbb\xbf"
 
 
 class RecordLayout(Enum):

@@ -16,7 +16,7 @@ SPACE = re.compile(r"[ \t\n\r]*")
 
 
 @dataclass(frozen=True)
-class Record:
+class JsonRecord:
     """One value of a file of records.
 
     Attributes:
@@ -28,7 +28,7 @@ class Record:
     repeats: bool
 
 
-def read_line(line: str, where: str) -> Record:
+def read_line(line: str, where: str) -> JsonRecord:
     """Return the record of one line of JSON Lines.
 
     Args:
@@ -47,7 +47,7 @@ def read_line(line: str, where: str) -> Record:
         raise BadTextError("text.bad_record", f"{where} is not JSON: {visible(str(error), 80)}") from None
 
 
-def read_array(text: str, shown: str) -> Iterator[tuple[int, Record]]:
+def read_array(text: str, shown: str) -> Iterator[tuple[int, JsonRecord]]:
     """Yield the line on which each element of a JSON array begins, and the element; one element is held at a time.
 
     Args:
@@ -142,9 +142,9 @@ class _Reader:
             "parse_float": _finite, "parse_constant": str, "object_pairs_hook": self._object,
         }  # fmt: skip
 
-    def record(self, value: Any) -> Record:
+    def record(self, value: Any) -> JsonRecord:
         """Return a value that was just read, with what was seen in it."""
-        record = Record(value, self._repeats)
+        record = JsonRecord(value, self._repeats)
         self._repeats = False
         return record
 
