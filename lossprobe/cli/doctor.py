@@ -24,23 +24,13 @@ def doctor(unused: list[str] | None) -> None:
     Example:
       lossprobe doctor
     """
-    from importlib import metadata
-
     import torch
-    from packaging.version import Version
 
     from lossprobe.report.talk import say
 
     click.echo(f"lossprobe     {__version__}")
     click.echo(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
-    low = []
-    for name, floor in FLOORS.items():
-        version = metadata.version(name)
-        met = Version(version).release >= Version(floor).release
-        low += [] if met else [f"{name} {version} (needs {floor})"]
-        click.echo(f"{name:<13} {version:<14} floor {floor}: {'met' if met else 'NOT MET'}")
-    for name in OTHERS:
-        click.echo(f"{name:<13} {metadata.version(name)}")
+    low = show_versions()
     click.echo(f"cpu           {torch.get_num_threads()} threads")
     for index in range(torch.cuda.device_count()):
         click.echo(f"cuda:{index}        {torch.cuda.get_device_name(index)}")
@@ -49,3 +39,20 @@ def doctor(unused: list[str] | None) -> None:
         say(f"environment variables that lossprobe ignores: {', '.join(unused)}")
     if low:
         raise UsageError("doctor.versions", f"too old: {', '.join(low)}")
+
+
+def show_versions() -> list[str]:
+    """Print the version of each library; return those that are older than their floor."""
+    from importlib import metadata
+
+    from packaging.version import Version
+
+    low = []
+    for name, floor in FLOORS.items():
+        version = metadata.version(name)
+        met = Version(version).release >= Version(floor).release
+        low += [] if met else [f"{name} {version} (needs {floor})"]
+        click.echo(f"{name:<13} {version:<14} floor {floor}: {'met' if met else 'NOT MET'}")
+    for name in OTHERS:
+        click.echo(f"{name:<13} {metadata.version(name)}")
+    return low
