@@ -99,7 +99,7 @@ def test_every_column_and_measure_that_a_view_prints_is_explained(work, capsys, 
         *([*("compare", CHECKPOINT, smoothed, text), *more] for more in (["--by", "class"], ["--kl"])),
         ["gap", CHECKPOINT, text, other_text],
         *(["perplexity", CHECKPOINT, text, "--context", "256", "--protocol", name] for name in PROTOCOLS_SHOWN),
-        ["selfcheck", CHECKPOINT, text, "--tokens", "512"],
+        ["selfcheck", CHECKPOINT, text, "--tokens", "64"],
     ]
     for command in commands:
         assert run([*map(str, command), "--json"]) == 0, command
@@ -115,6 +115,7 @@ def test_every_column_and_measure_that_a_view_prints_is_explained(work, capsys, 
 def inner_tables(content: dict) -> list[list[dict]]:
     """Return the tables that a result has beside its rows."""
     tables = [content.get("groups"), content.get("slices"), (content.get("changes") or {}).get("table")]
-    tables += [(content.get(f"{name}_memorised") or {}).get("table") for name in ("train", "validation")]
+    sides = [content[name] for name in ("train", "validation") if name in content]
+    tables += [side["memorised"]["table"] for side in sides]
     tables += [content.get(name) for name in ("half_precision", "micro_batches", "weights")]
     return [table for table in tables if table]
