@@ -11,9 +11,8 @@ from checkpoint.test_tokenizer_files import END, folder
 
 from lossprobe.checkpoint.interface import MultiReaderTokenizer
 from lossprobe.checkpoint.tokenizers.auto_tokenizer import quick_look
-from lossprobe.checkpoint.tokenizers.backend import open_tokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_files import TokenizerFiles
-from lossprobe.checkpoint.tokenizers.tokenizer_readers import gguf_bos
+from lossprobe.checkpoint.tokenizers.tokenizer_readers import gguf_bos, open_tokenizer
 from lossprobe.errors import CheckpointError
 
 TEXTS = [

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from lossprobe.checkpoint.tokenizers.backend import open_tokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_files import read_tokenizer_files
+from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_settings import read_settings
 from lossprobe.errors import CheckpointError
 

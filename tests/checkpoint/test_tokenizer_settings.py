@@ -6,7 +6,8 @@ import pytest
 import transformers
 from checkpoint.builders import byte_level_bpe, definition, write_settings
 
-from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer, open_tokenizer
+from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
+from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer
 from lossprobe.errors import CheckpointError
 
 TEMPLATES = {

@@ -33,8 +33,7 @@ from lossprobe.checkpoint.model.model_config import (
 )
 from lossprobe.checkpoint.model.unstated import tell_unstated
 from lossprobe.checkpoint.options import LoadOptions
-from lossprobe.checkpoint.tokenizers.backend import open_tokenizer
-from lossprobe.checkpoint.tokenizers.tokenizer_readers import stated_ids
+from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer, stated_ids
 from lossprobe.units import visible
 
 

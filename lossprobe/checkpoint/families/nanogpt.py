@@ -240,7 +240,7 @@ def _open_tokenizer(path: Path, options: LoadOptions, vocab_size: int) -> Tokeni
     if file.is_dir() and stands(file / "meta.pkl"):
         file = file / "meta.pkl"
     if file.is_dir() or file.suffix == ".json":
-        from lossprobe.checkpoint.tokenizers.backend import open_tokenizer
+        from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer
 
         tokenizer = open_tokenizer(file, options.special_strings)
         tokenizer.compare_with_auto_tokenizer()

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,9 @@ import numpy.typing as npt
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.checkpoint.tokenizers.frames import COUNTS, DEFAULT_LIMITS, MORE_COUNTS, PLAIN, WHOLE, Limits
 from lossprobe.checkpoint.tokenizers.sandbox import Sandbox
-from lossprobe.checkpoint.tokenizers.tokenizer_files import read_tokenizer_files
 from lossprobe.checkpoint.tokenizers.tokenizer_settings import TokenSettings, read_settings
 from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.units import visible
-
-if TYPE_CHECKING:
-    from lossprobe.checkpoint.tokenizers.tokenizer_readers import FilesTokenizer
 
 
 class BackendTokenizer:
@@ -167,24 +163,6 @@ class BackendTokenizer:
             for index, start in zip(places.tolist(), starts.tolist(), strict=True):
                 unknown[index] = data[start : stops[index]].strip() != name
         return unknown
-
-
-def open_tokenizer(path: Path, special_strings: str = "control") -> FilesTokenizer:
-    """Return the tokenizer of a tokenizer.json.
-
-    A comparison with transformers' AutoTokenizer may still run in another process afterwards;
-    `compare_with_auto_tokenizer` waits for it.
-
-    Args:
-        path: the tokenizer.json, or a directory that holds one.
-        special_strings: as in `LoadOptions`.
-
-    Raises:
-        CheckpointError: there is no tokenizer.json, it is not JSON, or the library cannot build a tokenizer from it.
-    """
-    from lossprobe.checkpoint.tokenizers.tokenizer_readers import FilesTokenizer
-
-    return FilesTokenizer(read_tokenizer_files(path), special_strings)
 
 
 def _whole_and_repeatable(definition: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

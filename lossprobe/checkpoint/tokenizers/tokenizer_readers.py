@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -15,7 +16,7 @@ import transformers
 from lossprobe.checkpoint.interface import Tokenizer
 from lossprobe.checkpoint.tokenizers.auto_tokenizer import AutoTokenizerChild, AutoTokenizerResult, quick_look
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
-from lossprobe.checkpoint.tokenizers.tokenizer_files import TokenizerFiles
+from lossprobe.checkpoint.tokenizers.tokenizer_files import TokenizerFiles, read_tokenizer_files
 from lossprobe.checkpoint.tokenizers.tokenizer_settings import TokenSettings, read_settings
 from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count
@@ -208,3 +209,19 @@ def stated_ids(model: Mapping[str, Any], role: str) -> list[int | None]:
 
 def _id(index: int | None) -> str:
     return "none" if index is None else f"id {index}"
+
+
+def open_tokenizer(path: Path, special_strings: str = "control") -> FilesTokenizer:
+    """Return the tokenizer of a tokenizer.json.
+
+    A comparison with transformers' AutoTokenizer may still run in another process afterwards;
+    `compare_with_auto_tokenizer` waits for it.
+
+    Args:
+        path: the tokenizer.json, or a directory that holds one.
+        special_strings: as in `LoadOptions`.
+
+    Raises:
+        CheckpointError: there is no tokenizer.json, it is not JSON, or the library cannot build a tokenizer from it.
+    """
+    return FilesTokenizer(read_tokenizer_files(path), special_strings)
