@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import json
 import subprocess
 import sys
@@ -96,6 +97,15 @@ def room_of(module: str) -> str:
 
 def lies_in(module: str, rooms: set[str]) -> bool:
     return any(f"{module}.".startswith(f"{room}.") for room in rooms)
+
+
+def test_no_modules_import_each_other():
+    """Also through others, inside functions, and for types only."""
+    names = {f"lossprobe.{'.'.join(file.relative_to(PACKAGE).with_suffix('').parts)}": file for file in MODULES}
+    graph = {name: imports(file) & names.keys() for name, file in names.items()}
+    with pytest.raises(graphlib.CycleError):
+        tuple(graphlib.TopologicalSorter(graph | {"lossprobe.errors": {"lossprobe.cli.main"}}).static_order())
+    assert len(tuple(graphlib.TopologicalSorter(graph).static_order())) == len(names)
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
