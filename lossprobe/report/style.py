@@ -1,8 +1,13 @@
-"""The style of all pictures: palette, fonts and escaped labels. Nothing here changes matplotlib's global state."""
+"""How every picture looks: palette, sizes, fonts, safe labels. Nothing here changes matplotlib's global state.
+
+All pictures are 8 inches wide, so that their smallest text, of 8 points, can be read at a width of 640 pixels.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import lossprobe.report.pictures  # noqa: F401 - must be the first import of matplotlib; see there
@@ -12,9 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
+from matplotlib.transforms import ScaledTranslation
 
 from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
-from lossprobe.report.names import short_names
+from lossprobe.report.names import ELLIPSIS, short_names
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 
@@ -23,30 +29,41 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 SCALE = "cividis"
 MONOSPACE, PROPORTIONAL = "DejaVu Sans Mono", "DejaVu Sans"
 MONOSPACE_ADVANCE = 0.602  # width of a glyph in em
+PROPORTIONAL_ADVANCE = 0.58  # em, of common text
+WIDTH = 8.0  # inches, of every picture
+HEADING, TEXT, SMALL = 10.0, 9.0, 8.0  # points
+AROUND, TOKEN, AFTER = 16, 18, 8  # characters before a token, of it, and after it
+BELOW_LABEL = 36.0  # points from an axis to what stands below its numbers and its label
 UNHIDDEN = "\u200b"  # put before legend names that begin with "_", which matplotlib would leave out
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of the given size in inches."""
-    return Figure(figsize=(width, height), layout="constrained")
+def new_figure(height: float, *heading: str) -> Figure:
+    """Return an empty figure of the given height in inches, under its heading: one or more lines, none a formula."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    lines = [part for line in heading for part in _wrapped(line, WIDTH - 0.3, HEADING)]
+    figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=HEADING, parse_math=False)
+    return figure
 
 
-def label(axes: Axes, x: str, y: str, title: str | None = None) -> None:
-    """Set both axis labels and the title as plain text, without formulas, and draw a light grid.
+def label(axes: Axes, x: str, y: str, title: str = "") -> None:
+    """Set both axis labels, units included, and the title of a panel, none a formula; draw a light grid.
 
-    Args:
-        axes: the axes.
-        x: label of the x axis, with its unit.
-        y: label of the y axis, with its unit.
-        title: one or more lines, or None.
+    A label that is longer than its axis continues in another line.
     """
-    axes.set_xlabel(drawable(x), parse_math=False)
-    axes.set_ylabel(drawable(y), parse_math=False)
-    if title is not None:
-        shown = "\n".join(drawable(line) for line in title.split("\n"))
-        axes.set_title(shown, loc="left", fontsize=10, parse_math=False)
+    box = axes.get_window_extent()
+    across, up = (inches / axes.figure.dpi for inches in (box.width, box.height))
+    axes.set_xlabel("\n".join(_wrapped(x, across, TEXT)), fontsize=TEXT, parse_math=False)
+    axes.set_ylabel("\n".join(_wrapped(y, up, TEXT)), fontsize=TEXT, parse_math=False)
+    axes.set_title("\n".join(_wrapped(title, across, TEXT)), loc="left", fontsize=TEXT, parse_math=False)
+    axes.tick_params(labelsize=SMALL)
     axes.grid(visible=True, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def _wrapped(text: str, inches: float, size: float) -> list[str]:
+    """Return the lines of a text, drawable, none of them wider than so many inches."""
+    most = max(12, int(inches * 72 / (size * PROPORTIONAL_ADVANCE)))
+    return [part for line in text.split("\n") for part in textwrap.wrap(drawable(line), most) or [""]]
 
 
 def legend_name(text: str) -> str:
@@ -55,15 +72,28 @@ def legend_name(text: str) -> str:
     return UNHIDDEN + shown if shown.startswith("_") else shown
 
 
-def legend(axes: Axes, **options: Any) -> None:
-    """Add a legend of everything that was drawn with a label, as plain text; no legend where nothing has a label."""
-    handles, names = axes.get_legend_handles_labels()
+def legend(axes: Axes, of: Axes | None = None) -> None:
+    """Add the legend of everything drawn with a label below the axes, where it covers no data; none if nothing has one.
+
+    Args:
+        axes: the panel; its label is set already.
+        of: the panel that was drawn into, where the legend belongs below another one.
+    """
+    handles, names = (of or axes).get_legend_handles_labels()
     if not handles:
         return
-    box = axes.legend(handles, names, **options)
-    for text, name in zip(box.get_texts(), names, strict=True):
+    shown = [drawable(name.removeprefix(UNHIDDEN)) for name in names]
+    entry = SMALL * (PROPORTIONAL_ADVANCE * max(map(len, shown)) + 4)  # points; 4 letters for the line before it
+    columns = max(1, int(axes.get_window_extent().width / axes.figure.dpi * 72 / entry))
+    below = BELOW_LABEL + TEXT * 1.2 * axes.get_xlabel().count("\n")
+    place = axes.transAxes + ScaledTranslation(0, -below / 72, axes.figure.dpi_scale_trans)
+    box = axes.legend(
+        handles, names, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=place, ncols=min(columns, len(names)),
+        fontsize=SMALL, frameon=False, borderpad=0, borderaxespad=0, handlelength=2, columnspacing=1.5,
+    )  # fmt: skip
+    for text, name in zip(box.get_texts(), shown, strict=True):
         text.set_parse_math(False)
-        text.set_text(drawable(name.removeprefix(UNHIDDEN)))
+        text.set_text(name)
 
 
 def heading(run: Run) -> str:
@@ -77,8 +107,31 @@ def text_heading(run: Run) -> str:
 
 
 def model_names(names: list[str], width: int) -> list[str]:
-    """Return drawable names of models, each at most `width` characters long and no two equal."""
+    """Return what models or groups are called where there is room for `width` characters: drawable, no two equal."""
     return short_names([drawable(name) for name in names], width)
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text of at most `width` characters: drawable, its end left out where it is longer.
+
+    >>> cut("abcdefgh", 5)
+    'abcd…'
+    """
+    shown = drawable(text)
+    return shown if len(shown) <= width else shown[: width - 1] + ELLIPSIS
+
+
+def in_text(before: str, characters: str, after: str) -> str:
+    """Return a token between marks with what stands around it, for letters of one width."""
+    left = "".join(_leading(before[::-1], AROUND)[::-1])
+    middle, right = "".join(_leading(characters, TOKEN)), "".join(_leading(after, AFTER))
+    return f"{left}\u27e6{middle}\u27e7{right:{AFTER}}"
+
+
+def _leading(text: str, width: int) -> list[str]:
+    """Return the first characters that fit, drawable, none of them by half of its code."""
+    pieces = [drawable(character) for character in text]
+    return [piece for piece, end in zip(pieces, accumulate(map(len, pieces)), strict=True) if end <= width]
 
 
 def interval_words(unit: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,14 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, PercentFormatter
 
 from lossprobe.analysis.calibration.calibration import Calibration, ModelCalibration
+from lossprobe.report.plots.ranges import AROUND, ROW
+from lossprobe.report.plots.slices import BANDS, draw_against_first, draw_slices, groups_of
 from lossprobe.report.style import (
     BLUE,
     GREEN,
     GREY,
     ORANGE,
     VERMILION,
-    drawable,
     interval_words,
     label,
     legend,
@@ -30,6 +32,7 @@ from lossprobe.run.reader import Run
 
 MOST_MODELS = 4
 NAME_WIDTH = 30
+DIAGRAM, PAIR = 4.3, 3.6  # inches, of a row of reliability diagrams, and of two panels beside each other
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE)
 MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "--", "-.", ":")
@@ -41,50 +44,68 @@ BESIDE = 1.1  # the temperature axis extends beyond a best temperature outside i
 
 
 def plot_calibration(run: Run, result: Calibration) -> Figure:
-    """Return a figure with a reliability diagram of each model, the all-vocabulary curve, and loss by temperature."""
+    """Return reliability diagrams side by side, the all-vocabulary curve, and the loss against temperature.
+
+    By groups, the gap of each; with several models of the same tokens, where their losses differ.
+    """
     models = result.models[:MOST_MODELS]
     names = model_names([model.name for model in models], NAME_WIDTH)
-    figure = new_figure(max(9.0, 3.6 * len(models)), 8.6)
-    upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=[1.25, 1]))
-    _draw_reliability(upper, models, names)
-    left, right = lower.subplots(1, 2)
+    called = [(model.name, name) for model, name in zip(models, names, strict=True)]
+    looks = list(zip(COLOURS, MARKERS, strict=True))[: len(models)]
+    heights = [DIAGRAM * math.ceil(len(models) / 2), PAIR]
+    groups = 0 if result.slices is None else len(groups_of(result.slices))
+    if groups:
+        heights.insert(0, AROUND + groups * (ROW + 0.07 * (len(models) - 1)))
+    if result.smoothing is not None:
+        heights.append(AROUND + 0.3 * len(models) + BANDS * (ROW + 0.05 * len(models)))
+    left_out = f" of {len(models)} of {len(result.models)} models" if len(models) < len(result.models) else ""
+    figure = new_figure(sum(heights) + 0.6, f"calibration{left_out} on {text_heading(run)}",
+                        f"95 % intervals over {interval_words(models[0].interval_unit)}")  # fmt: skip
+    parts = iter(figure.subfigures(len(heights), 1, height_ratios=heights))
+    if groups:
+        assert result.slices is not None
+        draw_slices(next(parts).subplots(), result.slices, str(result.by), called, looks)
+    _draw_reliability(next(parts), models, names)
+    left, right = next(parts).subplots(1, 2)
     _draw_vocabulary(left, models, names)
     _draw_temperatures(right, models, names)
-    unit = interval_words(models[0].interval_unit)
-    left_out = f" of {len(models)} of {len(result.models)} models" if len(models) < len(result.models) else ""
-    figure.suptitle(
-        drawable(f"calibration{left_out} on {text_heading(run)}; 95 % intervals over {unit}"),
-        fontsize=11,
-        parse_math=False,
-    )
+    if result.smoothing is not None:
+        draw_against_first(next(parts).subplots(), result.smoothing, called, looks)
     return figure
 
 
 def _draw_reliability(figure: SubFigure, models: list[ModelCalibration], names: list[str]) -> None:
     """Draw a reliability diagram of each model (accuracy by confidence) above the histogram of its confidence."""
-    grid = figure.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
+    across = min(2, len(models))
+    down = math.ceil(len(models) / across)
+    grid = figure.subplots(2 * down, across, squeeze=False, sharex=True, height_ratios=[3, 1] * down)
+    for axes in grid[2 * (len(models) // across) :, len(models) % across :].flat:
+        axes.remove()
     for column, model in enumerate(models):
-        upper, lower = grid[:, column]
+        place, side = divmod(column, across)
+        upper, lower = grid[2 * place, side], grid[2 * place + 1, side]
         colour = COLOURS[column]
         bins = model.bins[(model.bins["binning"] == "equal width") & (model.bins["count"] > 0)]
         confidence, accuracy = bins["mean_probability"], bins["hit_rate"]
         upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
         upper.vlines(confidence, accuracy, confidence, color=colour, alpha=0.3, linewidth=5)
-        error = [bins["gap_high"] - bins["gap"], bins["gap"] - bins["gap_low"]]
+        low, high = ((bins["mean_probability"] - bins[end]).clip(0, 1) for end in ("gap_high", "gap_low"))
+        error = [accuracy - low, high - accuracy]
         style: dict[str, Any] = {"fmt": MARKERS[column], "color": colour, "capsize": 2, "markersize": 5}
         drawn = upper.errorbar(confidence, accuracy, yerr=np.maximum(error, 0.0), label="accuracy, 95 % interval",
                                **style)  # fmt: skip
         drawn.lines[0].set(clip_on=False, zorder=3)  # markers at 0 and 1 lie on the frame and would be cut
         gap, ece = model.measures["confidence_gap"], model.measures["ece"]
-        label(upper, "", "accuracy" if column == 0 else "", f"{names[column]}\nconfidence − accuracy {gap.value:+.3f}\n"
+        label(upper, "", "accuracy", f"{names[column]}\nconfidence − accuracy {gap.value:+.3f}\n"
               f"ECE {ece.value:.3f} (noise floor {ece.noise_floor:.3f})")  # fmt: skip
         upper.set_xlim(0, 1)
         upper.set_ylim(0, 1)
-        legend(upper, fontsize=7, loc="best")
         lower.bar(bins["low"], bins["count"] / bins["count"].sum(), width=bins["high"] - bins["low"], align="edge",
                   color=colour, edgecolor="white", linewidth=0.5)  # fmt: skip
         lower.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        label(lower, "confidence (probability of the first choice)", "tokens" if column == 0 else "")
+        lower.set_ylim(bottom=0)
+        label(lower, "confidence (probability of the first choice)", "share of tokens")
+        legend(lower, of=upper)
 
 
 def _draw_vocabulary(axes: Axes, models: list[ModelCalibration], names: list[str]) -> None:
@@ -109,10 +130,10 @@ def _draw_vocabulary(axes: Axes, models: list[ModelCalibration], names: list[str
     axes.set_yscale("log", base=2)
     axes.set_ylim(*RATIOS)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    legend(axes, fontsize=8)
     label(axes, "probability of an entry (log scale)", "hits per expected hit (log scale)",
           "all vocabulary entries: above 1, too little probability"
           + ("\ntriangles: beyond the axis, or no hit at all" if beyond else ""))  # fmt: skip
+    legend(axes)
 
 
 def _mark_beyond(axes: Axes, bins: pd.DataFrame, colour: str) -> int:
@@ -155,5 +176,5 @@ def _draw_temperatures(axes: Axes, models: list[ModelCalibration], names: list[s
     if shown:
         room = max(0.1, 2.5 * (max(shown) - min(shown)))
         axes.set_ylim(min(shown) - 0.1 * room, min(shown) + 1.2 * room)
-    legend(axes, fontsize=8, loc="upper center", framealpha=1.0)
     label(axes, "temperature (log scale)", "mean loss (nats per token)", "open: as trained; filled: best temperature")
+    legend(axes)

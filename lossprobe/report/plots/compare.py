@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import LogNorm
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from lossprobe.analysis.compare.byte_comparison import ByteComparison
 from lossprobe.analysis.compare.compare import Comparison
 from lossprobe.analysis.compare.tokens import TokenComparison
+from lossprobe.report.plots.changes import (
+    draw_by_context,
+    draw_by_cut,
+    draw_groups,
+    draw_spans,
+    draw_tokens,
+    largest_both_ways,
+    rows_of,
+)
+from lossprobe.report.plots.divergence import draw_divergence
+from lossprobe.report.plots.ranges import AROUND, ROW
 from lossprobe.report.style import (
     BLUE,
     GREY,
     SCALE,
+    SMALL,
     VERMILION,
-    drawable,
     interval_words,
     label,
     legend,
@@ -28,109 +38,107 @@ from lossprobe.report.style import (
     text_heading,
 )
 from lossprobe.run.reader import Run
-from lossprobe.units import format_count, visible
+
+NAME_WIDTH = 30
+PAIR = 3.2  # inches, of the two panels beside each other
 
 
 def plot_compare(run: Run, result: Comparison) -> Figure:
-    """Return a figure of how two models differ.
+    """Return both losses against each other, how few tokens carry the change, and where the models differ.
 
-    It has the mean difference by context, the losses of each token under both models, and the share of all change that
-    the most changed tokens have. For models with different tokenizers it has the difference in bits per byte, for the
-    groups of bytes in `by_cut`.
+    Where: by what the comparison was asked for; by token, the largest changes and the difference by context. With the
+    divergence of the distributions, that too. Models with different tokens: the difference in bits per byte by the
+    place of the cut, and the largest changes.
     """
-    comparison = result.token_comparison
-    if comparison is None:
+    if result.token_comparison is None:
         assert result.byte_comparison is not None
         return _plot_bytes(run, result.byte_comparison)
-    figure = new_figure(13, 4.8)
-    left, middle, right = figure.subplots(1, 3, width_ratios=[1.1, 1, 1])
-    _draw_positions(left, comparison)
-    _draw_losses(figure, middle, comparison)
+    comparison, changes, divergence = result.token_comparison, result.changes, result.divergence
+    assert changes is not None
+    by_token = changes.by == "token"
+    heights = [PAIR, AROUND + ROW * rows_of(comparison.by_position if by_token else changes.table, whole=True)]
+    tokens = largest_both_ways(changes.table, "difference_nats") if by_token else changes.table.head(0)
+    if len(tokens):
+        heights.append(AROUND + ROW * len(tokens))
+    if divergence is not None:
+        heights.append(PAIR)
+    first, second = model_names([comparison.first, comparison.second], NAME_WIDTH)
+    figure = new_figure(sum(heights) + 0.6, f"{second} − {first} on {text_heading(run)}",
+                        f"95 % intervals over {interval_words(comparison.interval_unit)}")  # fmt: skip
+    parts = iter(_parts(figure, heights))
+    left, right = next(parts).subplots(1, 2, width_ratios=[1.2, 1])
+    _draw_losses(left, comparison, (first, second))
     _draw_cumulative(right, comparison)
-    figure.suptitle(f"{_names(comparison)}\non {drawable(text_heading(run))}", fontsize=11, parse_math=False)
+    if by_token:
+        draw_by_context(next(parts).subplots(), comparison, second)
+        if len(tokens):
+            draw_tokens(next(parts).subplots(), tokens, (first, second))
+    else:
+        draw_groups(next(parts).subplots(), comparison, changes, second)
+    if divergence is not None:
+        draw_divergence(next(parts), divergence, (first, second))
     return figure
 
 
-def _names(comparison: TokenComparison | ByteComparison) -> str:
-    first, second = model_names([comparison.first, comparison.second], 40)
-    return f"{second} − {first}"
+def _parts(figure: Figure, heights: list[float]) -> list[SubFigure]:
+    """Return one part of the figure for each height, from the top on."""
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+    return [part for (part,) in parts]
 
 
-def _draw_positions(axes: Axes, comparison: TokenComparison) -> None:
-    """Draw the mean difference with its interval, by context and over all tokens."""
-    table = comparison.by_position
-    centre = np.sqrt(table["context"].astype(float) * table["context_last"].astype(float))
-    mean = table["mean_difference_nats"]
-    if table["low"].notna().any():
-        axes.fill_between(centre, table["low"], table["high"], color=BLUE, alpha=0.18, linewidth=0,
-                          label="95 % interval")  # fmt: skip
-    axes.plot(centre, mean, "o-", color=BLUE, markersize=4, linewidth=1.2, label="mean by context")
-    axes.axhline(0.0, color=GREY, linestyle="--", linewidth=1)
-    difference = comparison.difference.mean_difference_nats
-    if difference is not None:
-        axes.axhline(difference, color=VERMILION, linewidth=1.4, linestyle="-.",
-                     label=f"all tokens: {difference:+.4f}")  # fmt: skip
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value))))
-    legend(axes, fontsize=8)
-    label(axes, "tokens of context (log scale)", "difference of the mean loss (nats per token)",
-          f"above 0: the second is worse; over {interval_words(comparison.interval_unit)}")  # fmt: skip
-
-
-def _draw_losses(figure: Figure, axes: Axes, comparison: TokenComparison) -> None:
+def _draw_losses(axes: Axes, comparison: TokenComparison, names: tuple[str, str]) -> None:
     """Draw a two-dimensional histogram of the tokens' losses under both models."""
     cells = comparison.scatter
     squares = [
         Rectangle((x, y), width, width)
         for x, y, width in zip(cells["first_low_nats"], cells["second_low_nats"], cells["width_nats"], strict=True)
     ]
-    drawn = PatchCollection(squares, cmap=colormaps[SCALE], norm=LogNorm(1, max(2, int(cells["count"].max()))))
-    drawn.set_array(cells["count"].to_numpy(float))
-    axes.add_collection(drawn)
-    top = 1.0 + float(max(cells["first_low_nats"].max(), cells["second_low_nats"].max()))
+    top = 1.0
+    if len(cells):
+        drawn = PatchCollection(squares, cmap=colormaps[SCALE], norm=LogNorm(1, max(2, int(cells["count"].max()))))
+        drawn.set_array(cells["count"].to_numpy(float))
+        axes.add_collection(drawn)
+        top += float(max(cells["first_low_nats"].max(), cells["second_low_nats"].max()))
+        bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.03)
+        bar.set_label("tokens (log scale)", fontsize=SMALL)
+        bar.ax.tick_params(labelsize=SMALL)
     axes.plot([0, top], [0, top], color=VERMILION, linestyle="--", linewidth=1)
     axes.set_xlim(0, top)
     axes.set_ylim(0, top)
-    axes.set_aspect("equal")
-    figure.colorbar(drawn, ax=axes, label="tokens (log scale)", fraction=0.045, pad=0.02)
+    axes.set_box_aspect(1)
     found = comparison.difference.correlation
     correlation = "n/a" if found is None else f"{found:.3f}"
-    first, second = model_names([comparison.first, comparison.second], 24)
-    label(axes, f"loss of {first} (nats)", f"loss of {second} (nats)",
-          f"each token; correlation {correlation}")  # fmt: skip
+    label(axes, f"loss of {names[0]} (nats)", f"loss of {names[1]} (nats)", f"each token; correlation {correlation}")
 
 
 def _draw_cumulative(axes: Axes, comparison: TokenComparison) -> None:
     """Draw the share of the summed absolute change in the most changed tokens, by the share of tokens."""
     table = comparison.cumulative
-    axes.plot(table["share_of_tokens"], table["share_of_change"], "o-", color=BLUE, markersize=4, linewidth=1.2)
+    axes.plot(table["share_of_tokens"], table["share_of_change"], "o-", color=BLUE, markersize=4, linewidth=1.2,
+              label="these models")  # fmt: skip
     axes.plot(table["share_of_tokens"], table["share_of_tokens"], color=GREY, linestyle="--", linewidth=1,
               label="if all changed alike")  # fmt: skip
     axes.set_xscale("log")
     axes.set_ylim(0, 1.03)
+    axes.set_box_aspect(1)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    legend(axes, fontsize=8, loc="upper left")
-    label(axes, "most changed tokens (log scale)", "share of the summed absolute change", "how few tokens carry it")
+    label(axes, "most changed tokens (share of all, log scale)", "share of the summed absolute change",
+          "how few tokens carry the change")  # fmt: skip
+    legend(axes)
 
 
 def _plot_bytes(run: Run, comparison: ByteComparison) -> Figure:
-    """Return a figure of the difference in bits per byte with its interval, for all bytes and each row of `by_cut`."""
-    table = comparison.by_cut
-    figure = new_figure(9, 1.8 + 0.5 * len(table))
-    axes = figure.subplots()
-    names = ["all bytes", *(drawable(str(cut)) for cut in table["cut"])]
-    whole, interval = comparison.difference, comparison.difference.difference_bits_per_byte_interval
-    values = [whole.difference_bits_per_byte, *table["difference_bits_per_byte"]]
-    lows = [interval.low, *table["low"]]
-    highs = [interval.high, *table["high"]]
-    for row, (value, low, high) in enumerate(zip(values, lows, highs, strict=True)):
-        if low is not None and high is not None:
-            axes.plot([low, high], [row, row], color=BLUE, linewidth=2 if row == 0 else 1.2)
-        axes.plot([value], [row], "D" if row == 0 else "o", color=BLUE, markersize=6)
-    axes.axvline(0.0, color=GREY, linestyle="--", linewidth=1)
-    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    label(axes, "difference (bits per byte); above 0: the second is worse", "",
-          f"{_names(comparison)}\non {visible(run.text_name, 40)}, through bytes")  # fmt: skip
+    """Return where the difference in bits per byte comes from: by the place of the cut, and the largest spans."""
+    heights = [AROUND + ROW * rows_of(comparison.by_cut, whole=True)]
+    spans = largest_both_ways(comparison.largest, "difference_bits")
+    if len(spans):
+        heights.append(AROUND + ROW * len(spans))
+    first, second = model_names([comparison.first, comparison.second], NAME_WIDTH)
+    figure = new_figure(sum(heights) + 0.6, f"{second} − {first} on {text_heading(run)}, through bytes",
+                        f"95 % intervals over {interval_words(comparison.interval_unit)}")  # fmt: skip
+    parts = _parts(figure, heights)
+    draw_by_cut(parts[0].subplots(), comparison, second)
+    for part in parts[1:]:
+        draw_spans(part.subplots(), spans, (first, second))
     return figure

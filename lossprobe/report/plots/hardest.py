@@ -2,69 +2,110 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.hardest import Hardest
-from lossprobe.report.style import BLUE, MONOSPACE, ORANGE, drawable, heading, label, new_figure
+from lossprobe.report.plots.ranges import AROUND, BEYOND, MOST_ROWS, ROW, Side, draw_ranges, ends_of, name_rows
+from lossprobe.report.style import BLUE, ORANGE, cut, heading, in_text, label, new_figure
 from lossprobe.run.reader import Run
+from lossprobe.units import format_count
 
-BARS = 30
-BEFORE, AFTER = 24, 14  # characters shown around a token
+NAME_WIDTH = 36
+MEAN = "mean loss (nats per token)"
+KINDS = {"occurrence": "first occurrences in the document, and repeats", "form": "by the form of the token"}
 
 
 def plot_hardest(run: Run, result: Hardest) -> Figure:
-    """Return a figure with a bar for each of the hardest tokens, types, documents or classes."""
-    table = _first_bars(result.table)
-    measure = "loss_nats" if "loss_nats" in table.columns else "mean_loss_nats"
-    figure = new_figure(10, 1.6 + 0.26 * len(table))
-    axes = figure.subplots()
-    rows = np.arange(len(table))
-    colour = [ORANGE if kind in ("mean", "occurrence") else BLUE for kind in _kinds(table)]
-    axes.barh(rows, table[measure].astype(float), color=colour, height=0.78)
-    if {"low", "high"} <= set(table.columns):
-        error = [table[measure] - table["low"], table["high"] - table[measure]]
-        axes.errorbar(table[measure], rows, xerr=error, fmt="none", color="black", capsize=3)
-    axes.set_yticks(
-        rows, [drawable(name) for name in _bar_names(result.by, table)], fontsize=8, family=MONOSPACE, parse_math=False
-    )
-    axes.set_ylim(len(table) - 0.4, -0.6)
-    unit = "loss (nats)" if measure == "loss_nats" else "mean loss (nats per token)"
-    shown = f", {len(table)} of {len(result.table)}" if len(table) < len(result.table) else ""
-    label(axes, unit, "", f"{heading(run)}: hardest by {result.by}{shown}")
-    axes.grid(visible=False, axis="y")
+    """Return a bar for each of the hardest tokens, types or documents, in the order of what it shows; or all classes.
+
+    Types have two panels, one by total and one by mean; classes have their intervals.
+    """
+    panels = _panels(result)
+    heights = [AROUND - 0.3 + ROW * len(table) for _, table in panels]
+    figure = new_figure(sum(heights) + 0.5, heading(run), f"hardest by {result.by}")
+    parts = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
+    draw = {"token": _draw_tokens, "type": _draw_types, "document": _draw_documents}.get(result.by, _draw_classes)
+    for axes, (kind, table) in zip(parts, panels, strict=True):
+        draw(axes, kind, table, len(result.table) if len(panels) == 1 else _size(result.table, kind))
+    if result.by == "class":  # on one scale
+        longest = max(axes.get_xlim()[1] for axes in parts)
+        for axes in parts:
+            axes.set_xlim(0, longest)
     return figure
 
 
-def _kinds(table: pd.DataFrame) -> list[str]:
-    for name in ("hardest_by", "kind"):
-        if name in table.columns:
-            return [str(kind) for kind in table[name]]
-    return [""] * len(table)
+def _panels(result: Hardest) -> list[tuple[str, pd.DataFrame]]:
+    """Return the rows of each panel, hardest first: of each ranking of types, of each kind of classes, or all."""
+    column = {"type": "hardest_by", "class": "kind"}.get(result.by)
+    table = result.table
+    if column is None:
+        return [("", table.head(MOST_ROWS))]
+    most = MOST_ROWS // table[column].nunique()
+    parts = [(str(kind), table[table[column] == kind]) for kind in table[column].unique()]
+    if result.by == "class":
+        parts = [(kind, part.sort_values("mean_loss_nats", ascending=False, kind="stable")) for kind, part in parts]
+    return [(kind, part.head(most)) for kind, part in parts]
 
 
-def _first_bars(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows to draw: the first rows of each ranking, the same number of each, `BARS` at most."""
-    kinds = pd.Series(_kinds(table), index=table.index)
-    place = kinds.groupby(kinds).cumcount()
-    return table[place < BARS // kinds.nunique()]
+def _size(table: pd.DataFrame, kind: str) -> int:
+    column = "hardest_by" if "hardest_by" in table else "kind"
+    return int((table[column] == kind).sum())
 
 
-def _bar_names(by: str, table: pd.DataFrame) -> list[str]:
-    """Return the label of each bar."""
-    rows = table.to_dict("records")
-    if by == "token":
-        return [
-            f"{row['before'][-BEFORE:]}\u27e6{row['characters'][:BEFORE]}\u27e7{row['after'][:AFTER]:{AFTER}}"
-            for row in rows
-        ]
-    if by == "type":
-        return [
-            f"\u27e6{row['text'][:BEFORE]}\u27e7 \u00d7{row['count']}, {row['share_of_loss']:.1%} of the loss "
-            f"(by {row['hardest_by']})"
-            for row in rows
-        ]
-    if by == "document":
-        return [f"{row['document']}: {row['begins'][:28]}" for row in rows]
-    return [f"{row['class']} ({row['kind']}, {row['share_of_tokens']:.1%} of tokens)" for row in rows]
+def _draw_tokens(axes: Axes, _kind: str, table: pd.DataFrame, of: int) -> None:
+    names = [in_text(*words) for words in zip(table["before"], table["characters"], table["after"], strict=True)]
+    _draw_bars(axes, table["loss_nats"], names, BLUE)
+    _finish(axes, "loss of the token (nats)", f"tokens in their text{_shown(table, of)}", names, text=True)
+
+
+def _draw_types(axes: Axes, kind: str, table: pd.DataFrame, of: int) -> None:
+    names = [
+        f"\u27e6{cut(str(text), NAME_WIDTH - 14)}\u27e7 \u00d7{format_count(int(count))}"
+        for text, count in zip(table["text"], table["count"], strict=True)
+    ]
+    if kind == "total":
+        _draw_bars(axes, 100.0 * table["share_of_loss"], names, BLUE)
+        x, title = "share of the total loss (%)", "vocabulary entries that carry the most loss"
+    else:
+        _draw_bars(axes, table["mean_loss_nats"], names, ORANGE)
+        x, title = MEAN, "vocabulary entries with the highest mean loss"
+    _finish(axes, x, f"{title} (\u00d7 occurrences){_shown(table, of)}", names, text=True)
+
+
+def _draw_documents(axes: Axes, _kind: str, table: pd.DataFrame, of: int) -> None:
+    names = [
+        f"{document}: {cut(begins, NAME_WIDTH - len(str(document)) - 2)}"
+        for document, begins in zip(table["document"], table["begins"], strict=True)
+    ]
+    _draw_bars(axes, table["mean_loss_nats"], names, BLUE)
+    _finish(axes, MEAN, f"documents, with how they begin{_shown(table, of)}", names, text=True)
+
+
+def _draw_classes(axes: Axes, kind: str, table: pd.DataFrame, of: int) -> None:
+    rows = np.arange(len(table))
+    names = [
+        f"{cut(str(name), NAME_WIDTH)}  ({share:.1%})"
+        for name, share in zip(table["class"], table["share_of_tokens"], strict=True)
+    ]
+    longer = draw_ranges(axes, rows, [Side(ends_of(table, "mean_loss_nats"), BLUE, "o")], 0.0, least=0.0)
+    title = f"{KINDS.get(kind, kind)} (share of the tokens), 95 % intervals{_shown(table, of)}"
+    _finish(axes, MEAN, title + (f"; {BEYOND}" if longer else ""), names)
+
+
+def _draw_bars(axes: Axes, values: pd.Series, names: Sequence[str], colour: str) -> None:
+    axes.barh(np.arange(len(names)), values.astype(float), color=colour, height=0.7)
+    axes.set_xlim(left=0)
+
+
+def _finish(axes: Axes, x: str, title: str, names: Sequence[str], *, text: bool = False) -> None:
+    label(axes, x, "", title)
+    name_rows(axes, np.arange(len(names)), names, text=text)
+
+
+def _shown(table: pd.DataFrame, of: int) -> str:
+    return f", {len(table)} of {format_count(of)}" if len(table) < of else ""

@@ -20,7 +20,6 @@ from lossprobe.report.style import (
     label,
     legend,
     new_figure,
-    plain_text,
 )
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count
@@ -31,7 +30,7 @@ CURVES: tuple[tuple[str, str, str, Any], ...] = (
     ("smoothed_torch_nats", "smoothed (torch), eps {smoothing:.4g}", BLUE, "--"),
     ("focal_nats", "focal, gamma {focal:.4g}", VERMILION, "-."),
     ("margin_ranking_nats", "margin ranking, delta {margin:.4g} nats", ORANGE, (0, (4, 1, 1, 1, 1, 1))),
-    ("z_loss", "z-loss", GREY, ":"),
+    ("z_loss", "z-loss, alpha {z_weight:.4g}", GREY, ":"),
     ("gradient_l2", "gradient (L2) of the hard loss", GREEN, "-"),
     ("gradient_l2_smoothed_torch", "gradient (L2) of the smoothed loss", GREEN, ":"),
 )
@@ -46,16 +45,12 @@ LEAST = 1e-8  # lower end of the right axis
 def plot_objectives(run: Run, result: Objectives) -> Figure:
     """Return a figure of each objective's share by loss, and of what float16 gradients lose by loss scale if known."""
     fp16 = result.half_precision is not None
-    figure = new_figure(13 if fp16 else 8, 5)
-    left, *right = figure.subplots(1, 2, width_ratios=[3, 2]) if fp16 else [figure.subplots()]
-    _draw_weights(left, result)
-    label(
-        left, "loss of the token (nats)", "share of the total per bin", f"{heading(run)}: what each objective weights"
-    )
-    for axes in right:
+    heights = [4.6, 3.8] if fp16 else [4.6]
+    figure = new_figure(sum(heights) + 0.3, heading(run))
+    upper, *lower = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    _draw_weights(upper, result)
+    for axes in lower:
         _draw_half_precision(axes, result)
-        batch = format_count(result.parameters.batch_tokens)
-        label(axes, "loss scale S", "lost share (log scale)", f"float16, mean loss over {batch} tokens")
     return figure
 
 
@@ -84,7 +79,20 @@ def _draw_weights(axes: Axes, result: Objectives) -> None:
         axes.set_xticks([*ticks, last + BIN_NATS / 2], [*(f"{tick:g}" for tick in ticks), f"\u2265 {last:g}"])
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    legend(axes, fontsize=8)
+    label(axes, "loss of the token (nats)", "share of the total per bin",
+          "\n".join(["what each objective weights", *_micro_batch_words(result)]))  # fmt: skip
+    legend(axes)
+
+
+def _micro_batch_words(result: Objectives) -> list[str]:
+    """Return the mean of micro-batch means of the hard loss at each size, beside its mean."""
+    table = result.micro_batches[result.micro_batches["objective"] == "nll_nats"]
+    if not len(table):
+        return []
+    sizes = ", ".join(
+        f"{loss:.4f} ({size})" for loss, size in zip(table["mean_of_means"], table["windows"], strict=True)
+    )
+    return [f"hard loss: mean {table['mean'].iloc[0]:.4f}; mean of micro-batch means (windows): {sizes}"]
 
 
 def _draw_half_precision(axes: Axes, result: Objectives) -> None:
@@ -93,9 +101,8 @@ def _draw_half_precision(axes: Axes, result: Objectives) -> None:
     assert frame is not None
     for name, words, colour, line in LOST:
         axes.plot(frame["scale"], frame[name].where(frame[name] > 0), color=colour, linestyle=line, label=words)
-    axes.axhline(L1_LIMIT, color="black", linewidth=0.9, linestyle=(0, (1, 1)))
+    axes.axhline(L1_LIMIT, color="black", linewidth=0.9, linestyle=(0, (1, 1)), label=f"limit of L1: {L1_LIMIT:g}")
     most = float(frame["scale"].max())
-    plain_text(axes, most * 0.7, L1_LIMIT * 1.2, f"limit of L1: {L1_LIMIT:g}", fontsize=8, ha="right")
     scale = result.recommended_loss_scale
     if scale is not None:
         words = f"least scale that will do: {format_count(scale)}"
@@ -104,4 +111,6 @@ def _draw_half_precision(axes: Axes, result: Objectives) -> None:
     axes.set_xlim(0.7, most * 1.4)
     axes.set_yscale("log")
     axes.set_ylim(LEAST, 2)
-    legend(axes, fontsize=8, loc="best")
+    batch = format_count(result.parameters.batch_tokens)
+    label(axes, "loss scale S (log scale)", "lost share (log scale)", f"float16, mean loss over {batch} tokens")
+    legend(axes)

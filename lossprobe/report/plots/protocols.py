@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
+import textwrap
+
+import numpy as np
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.protocols.table import OWN, ProtocolTable
-from lossprobe.report.style import BLUE, VERMILION, heading, label, new_figure
+from lossprobe.report.plots.ranges import name_rows
+from lossprobe.report.style import BLUE, SMALL, VERMILION, drawable, heading, label, new_figure
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count
 
+ROW = 0.42  # inches, for two lines
+REASON = 62  # characters of a line
+
 
 def plot_protocols(run: Run, result: ProtocolTable) -> Figure:
-    """Return a figure of the mean loss under each protocol, labelled with its number of tokens and mean context."""
-    known = result.table.dropna(subset=["nats_per_token"]).reset_index(drop=True)
-    figure = new_figure(9, 1.6 + 0.32 * len(known))
+    """Return the mean loss of the tokens that each tool scores, its own number, and why one is missing."""
+    table = result.table
+    rows = np.arange(len(table))
+    figure = new_figure(1.5 + ROW * len(table), heading(run), "the same model and text under each tool's protocol")
     axes = figure.subplots()
-    base = float(known["nats_per_token"].iloc[0])
+    base = float(table["nats_per_token"].iloc[0])
+    known = table["nats_per_token"].dropna().astype(float)
+    margin = 0.06 * (known.max() - known.min()) or 0.05
+    first, last = max(0.0, known.min() - margin), known.max() + margin
+    axes.set_xlim(first, last)
     axes.axvline(base, color=VERMILION, linestyle="--", linewidth=1.2)
-    for row, (loss, protocol) in enumerate(zip(known["nats_per_token"], known["protocol"], strict=True)):
+    for row, loss in known.items():
+        own = table["protocol"][row] == OWN
         axes.plot([base, loss], [row, row], color=BLUE, linewidth=1.6)
-        axes.plot([loss], [row], "s" if protocol == OWN else "o", color=VERMILION if protocol == OWN else BLUE)
-    names = [
-        f"{protocol}\n{format_count(int(count))} tokens, context {context:,.0f}"
-        for protocol, count, context in zip(
-            known["protocol"], known["tokens_scored"], known["mean_context"], strict=True
-        )
-    ]
-    axes.set_yticks(range(len(names)), names, fontsize=7, parse_math=False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    title = f"{heading(run)}: the same model and text under each tool's protocol"
-    label(axes, "mean loss of the tokens it scores (nats per token); the dashed line is the default's", "", title)
-    axes.grid(visible=False, axis="y")
+        axes.plot([loss], [row], "s" if own else "o", color=VERMILION if own else BLUE)
+    for row in rows[table["nats_per_token"].isna()]:
+        lines = textwrap.wrap(drawable(str(table["why"][row])), REASON, max_lines=2, placeholder=" …")
+        plain = {"fontsize": SMALL, "va": "center", "style": "italic", "linespacing": 1.0}
+        axes.text(first + 0.01 * (last - first), row, "\n".join(lines), parse_math=False, backgroundcolor="white",
+                  zorder=3, **plain)  # fmt: skip
+    label(axes, "mean loss of the tokens that the tool scores (nats per token); dashed: lossprobe's own", "")
+    name_rows(axes, rows, [_row_name(row) for row in table.to_dict("records")])
     return figure
+
+
+def _row_name(row: dict[str, object]) -> str:
+    """Return a tool, the number that it prints, and how many tokens with how much context that is over."""
+    if row["value"] != row["value"]:
+        return f"{row['protocol']}"
+    return (
+        f"{row['protocol']}: {row['headline']} {row['value']:.6g}\n"
+        f"{format_count(int(row['tokens_scored']))} tokens, context {row['mean_context']:,.0f}"
+    )

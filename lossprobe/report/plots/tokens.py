@@ -17,10 +17,13 @@ from lossprobe.report.style import (
     MONOSPACE,
     MONOSPACE_ADVANCE,
     SCALE,
+    SMALL,
+    TEXT,
     VERMILION,
     drawable,
     heading,
     label,
+    legend,
     new_figure,
     plain_text,
 )
@@ -33,36 +36,43 @@ STRIP_LINES = 12
 
 def plot_tokens(run: Run, result: TokenLosses) -> Figure:
     """Return a figure of the histogram of losses with quantiles, above a strip of the text coloured by loss."""
-    figure = new_figure(10, 7.4)
+    figure = new_figure(6.8, heading(run), _chosen(result))
     upper, lower = figure.subplots(2, 1, height_ratios=[1, 1])
     bins = result.histogram
     upper.bar(bins["low_nats"], bins["count"], width=bins["high_nats"] - bins["low_nats"], align="edge", color=BLUE)
     upper.set_yscale("log")
     top = float(bins["count"].max())
-    upper.set_ylim(0.7, top * 6)
-    upper.set_xlim(0.0, float(bins["high_nats"].max()) * 1.02)
-    for share, value in result.quantiles.items():
+    upper.set_ylim(0.7, top * 8)
+    last = float(bins["high_nats"].max()) * 1.02
+    upper.set_xlim(0.0, last)
+    for value in result.quantiles.values():
         upper.axvline(value, color=VERMILION, linewidth=1, linestyle="--")
-        plain_text(upper, value, top * 5, f" {float(share):.0%}", color=VERMILION, fontsize=8, va="top", rotation=90)
-    upper.axvline(result.mean_loss_nats, color="black", linewidth=1.2)
-    plain_text(
-        upper,
-        result.mean_loss_nats,
-        1.0,
-        f"mean {result.mean_loss_nats:.3f}",
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2},
-        fontsize=8,
-        ha="center",
-        va="bottom",
-    )
-    label(
-        upper,
-        "loss (nats per token)",
-        "tokens (log scale)",
-        f"{heading(run)}: {format_count(result.tokens_scored)} tokens; dashed: quantiles",
-    )
+    for value, name in _apart(result.quantiles, 0.025 * last):
+        plain_text(upper, value, top * 7, f" {name}", color=VERMILION, fontsize=SMALL, va="top", rotation=90)
+    upper.axvline(result.mean_loss_nats, color="black", linewidth=1.4, label=f"mean {result.mean_loss_nats:.3f}")
+    upper.axvline(result.quantiles["0.5"], color=VERMILION, linewidth=1, linestyle="--", label="quantiles")
+    label(upper, "loss (nats per token)", "tokens (log scale)")
+    legend(upper)
     draw_strip(figure, lower, result.strip)
     return figure
+
+
+def _chosen(result: TokenLosses) -> str:
+    """Return how many tokens are shown, and which, if not all of them."""
+    chosen = "" if result.where == "TRUE" else f" with {result.where}"
+    return f"{format_count(result.tokens_scored)} scored tokens{chosen}"
+
+
+def _apart(quantiles: dict[str, float], least: float) -> list[tuple[float, str]]:
+    """Return the names of the quantiles and their places; those that lie too near to each other share one name."""
+    groups: list[list[tuple[float, str]]] = []
+    for share, value in quantiles.items():
+        entry = (value, f"{float(share):.0%}")
+        if groups and value - groups[-1][0][0] < least:
+            groups[-1].append(entry)
+        else:
+            groups.append([entry])
+    return [(group[0][0], ", ".join(name for _, name in group)) for group in groups]
 
 
 def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
@@ -90,8 +100,8 @@ def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
     axes.set_ylim(max(STRIP_LINES // 2, y + 1), -0.2)
     axes.set_axis_off()
     axes.set_title(
-        "the text around the hardest token, coloured by loss (\\n: line end; \u00b7: blank)", loc="left", fontsize=10
+        "the text around the hardest token, coloured by loss (\\n: line end; \u00b7: blank)", loc="left", fontsize=TEXT
     )
-    figure.colorbar(
-        ScalarMappable(scale, colours), ax=axes, label="loss (nats)", extend="max", fraction=0.025, pad=0.01
-    )
+    bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, extend="max", fraction=0.025, pad=0.01)
+    bar.set_label("loss (nats)", fontsize=SMALL)
+    bar.ax.tick_params(labelsize=SMALL)
