@@ -25,7 +25,7 @@ from lossprobe.text.options import TextOptions
 from lossprobe.units import visible
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-SUFFIXES = {"--csv": ".csv", "--plot": ".png"}
+SUFFIXES = {"--csv": (".csv",), "--plot": (".png", ".svg", ".pdf")}
 DESMOOTH_HELP = "Remove label smoothing EPS before scoring (torch convention)."
 DEFAULT_FILE = "\0default"  # means a file named after the command; no real file name contains a NUL
 
@@ -54,16 +54,22 @@ class Outputs:
     table: bool
 
     def __post_init__(self) -> None:
-        """Refuse, before anything is measured, to write two results to standard output."""
+        """Refuse, before anything is measured, two results for standard output and a picture in an unknown format.
+
+        Raises:
+            UsageError: it is one of these.
+        """
         if [self.csv, self.plot].count("-") + self.json + self.markdown + self.table > 1:
             raise UsageError(
                 "output.two_results",
                 "--csv -, --plot -, --json, --markdown and --table: only one of them can have standard output",
             )
+        if self.plot not in (None, "", "-", DEFAULT_FILE):
+            refuse_unknown_format(str(self.plot))
 
 
 class ViewCommand(click.Command):
-    """A command whose `--csv` and `--plot` take a FILE only if the next word is `-` or ends in .csv or .png.
+    """A command whose `--csv` and `--plot` take a FILE only if the next word is `-` or ends as such a file does.
 
     Otherwise `lossprobe positions --plot RUN` would use RUN as the name of the picture.
     """
@@ -95,9 +101,29 @@ def refuse_other_suffix(option: str, follows: str) -> None:
     if follows and not follows.startswith("-") and not Path(follows).exists():
         shown = visible(follows, 100)
         raise UsageError(
-            "output.suffix", f"{option} {shown}: does not end in {SUFFIXES[option]}, and no such source exists",
-            hint=f"{option}={shown} writes to a file of any name",
+            "output.suffix", f"{option} {shown}: does not end in {_either(option)}, and no such source exists",
+            hint=f"{option}={shown} writes to a file of any name" if option == "--csv" else None,
         )  # fmt: skip
+
+
+def refuse_unknown_format(name: str) -> None:
+    """Refuse a name of a picture that does not say its format; a device or a pipe gets a PNG.
+
+    Raises:
+        UsageError: the name ends in no suffix of a picture.
+    """
+    if name.lower().endswith(SUFFIXES["--plot"]) or (Path(name).exists() and not Path(name).is_file()):
+        return
+    raise UsageError(
+        "output.suffix", f"--plot={visible(name, 100)}: does not end in {_either('--plot')}",
+        hint="the suffix says in which format the picture is drawn",
+    )  # fmt: skip
+
+
+def _either(option: str) -> str:
+    """Return the suffixes of an option's file in words."""
+    *others, last = SUFFIXES[option]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 HOLDERS = {"load": LoadOptions, "text": TextOptions, "score": ScoreOptions}  # attribute of Scoring → its declarations
@@ -181,7 +207,7 @@ def view_options(command: Command) -> Command:
         ),
         click.option("--json", is_flag=True, help="Print one JSON object, in full precision."),
         click.option("--markdown", is_flag=True, help="Print the table and the finding as Markdown."),
-        click.option("--plot", metavar="[FILE]", help="Draw a PNG.  [FILE: ends in .png]"),
+        click.option("--plot", metavar="[FILE]", help="Draw a picture.  [FILE: ends in .png, .svg or .pdf]"),
         click.option("--table", is_flag=True, help="Print the table even into a pipe, which gets CSV by default."),
     )
     return gather(command, options, Outputs, "outputs")

@@ -40,7 +40,7 @@ def measured(runs):
 def test_each_model_has_its_diagram_and_all_share_the_curves(runs, measured):
     result = measured(2)
     axes = axes_of(plot_calibration(runs[0], result))
-    assert len(axes) == 2 * 2 + 2
+    assert len(axes) == 2 * 2 + 2 + 1, "diagrams, curves, and where the losses differ"
     for model, upper in zip(result.models, axes[:2], strict=True):
         name, gap, ece = upper.get_title(loc="left").split("\n")
         assert name == model.name
@@ -52,7 +52,13 @@ def test_each_model_has_its_diagram_and_all_share_the_curves(runs, measured):
         np.testing.assert_allclose(points.get_xydata()[:, 1], bins["hit_rate"])
     heights = [bar.get_height() for bar in axes[2].patches]
     assert sum(heights) == pytest.approx(1.0)
-    curve, temperatures = axes[4:]
+    curve, temperatures, against = axes[4:]
+    found = result.smoothing.decomposition
+    np.testing.assert_allclose(against.lines[1].get_xdata(), found["mean_difference_nats"])
+    assert (
+        against.get_xlabel()
+        == f"difference of the mean loss (nats per token); above 0: worse than {result.models[0].name}"
+    )
     assert curve.get_xscale() == temperatures.get_xscale() == "log"
     shown = [text.get_text() for text in temperatures.get_legend().get_texts()]
     for model, text in zip(result.models, shown, strict=True):
@@ -93,10 +99,10 @@ def legend_of(axes) -> list[str]:
 def test_more_models_than_fit_are_left_out_and_counted(runs, measured):
     result = measured(5)
     figure = plot_calibration(runs[0], result)
-    assert len(axes_of(figure)) == 2 * MOST_MODELS + 2
-    assert figure.get_suptitle().startswith("calibration of 4 of 5 models on text, context 1024; 95 % intervals")
+    assert len(axes_of(figure)) == 2 * MOST_MODELS + 2 + 1
+    assert figure.get_suptitle().startswith("calibration of 4 of 5 models on text, context 1024\n95 % intervals")
     fewer = dataclasses.replace(result, models=result.models[:MOST_MODELS])
-    assert plot_calibration(runs[0], fewer).get_suptitle().startswith("calibration on text, context 1024; ")
+    assert plot_calibration(runs[0], fewer).get_suptitle().startswith("calibration on text, context 1024\n")
 
 
 def test_names_are_drawn_as_they_are(runs, measured):  # warnings are errors here
@@ -104,8 +110,9 @@ def test_names_are_drawn_as_they_are(runs, measured):  # warnings are errors her
     shown = [*names[:3], "\\u6f22\\x1b on x"]
     figure = plot_calibration(runs[0], renamed(measured(4), *names))
     axes = axes_of(figure)
-    assert [upper.get_title(loc="left").split("\n")[0] for upper in axes[:4]] == shown
-    *_, vocabulary, temperatures = axes
+    titles = [axes[place].get_title(loc="left").split("\n")[0] for place in (0, 1, 4, 5)]
+    assert titles == shown, "two beside each other, each above how common its confidences are"
+    *_, vocabulary, temperatures, _ = axes
     assert legend_of(vocabulary) == shown
     assert [text.split(": best T")[0] for text in legend_of(temperatures)] == shown
     assert "calibration on text, context" in figure.get_suptitle()

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 from lossprobe.analysis.compare.byte_sums import CUTS
 from lossprobe.analysis.compare.compare import compare
+from lossprobe.analysis.compare.divergence import Divergence
+from lossprobe.analysis.stats.interval import Interval
 from lossprobe.report.plots.compare import plot_compare
 
 HOSTILE = ["m$\\foo{$", "h$x_y$", "_hidden", "漢\x1b\n on x"]
@@ -34,29 +36,39 @@ def runs(tmp_path_factory):
     targets, documents = draw_targets(rng, logits), document_numbers(rng, 600, 12)
     folder = tmp_path_factory.mktemp("compare")
     return [
-        write_drawn(folder / name, tempered_logits(logits, scale), targets, documents, name=name).run
+        write_drawn(
+            folder / name,
+            tempered_logits(logits, scale),
+            targets,
+            documents,
+            name=name,
+            fields=[{"lang": "ab"[number % 2]} for number in range(12)],
+        ).run
         for name, scale in (("one", 1.0), ("other", 0.6))
     ]
 
 
-def test_the_same_tokens_give_three_panels(runs):
+def rows_of(axes) -> list[str]:
+    return [text.get_text() for text in axes.get_yticklabels()]
+
+
+def test_the_same_tokens_give_both_losses_the_change_its_context_and_the_largest(runs):
     result = compare(*runs)
     comparison = result.token_comparison
     figure = plot_compare(runs[0], result)
     assert rendered(figure).startswith(b"\x89PNG")
-    positions, losses, cumulative, bar = figure.axes
-    assert figure.get_suptitle() == "other − one\non text, context 1024"
-    table = comparison.by_position
-    np.testing.assert_array_equal(positions.lines[0].get_ydata(), table["mean_difference_nats"])
-    np.testing.assert_allclose(np.square(positions.lines[0].get_xdata()), table["context"] * table["context_last"])
-    assert comparison.difference.mean_difference_nats > 0, "the sharpened model is worse"
-    assert list(positions.lines[2].get_ydata()) == [comparison.difference.mean_difference_nats] * 2
-    assert names_of(positions) == ["95 % interval", "mean by context",
-                                   f"all tokens: {comparison.difference.mean_difference_nats:+.4f}"]  # fmt: skip
-    assert positions.get_xscale() == cumulative.get_xscale() == "log"
-    assert positions.get_title(loc="left").endswith("over documents")
+    losses, cumulative, bar, positions, tokens = figure.axes
+    assert figure.get_suptitle() == "other − one on text, context 1024\n95 % intervals over documents"
+    table, difference = comparison.by_position, comparison.difference
+    assert difference.mean_difference_nats > 0, "the sharpened model is worse"
+    _, whole, contexts = positions.lines[:3]
+    assert whole.get_xdata()[0] == difference.mean_difference_nats
+    np.testing.assert_array_equal(contexts.get_xdata()[1:], table["mean_difference_nats"])
+    assert rows_of(positions)[0] == "all tokens  (600)"
+    assert rows_of(positions)[2].startswith("context 2-3  (")
+    assert positions.get_xlabel() == "difference of the mean loss (nats per token); above 0: other is worse"
     assert (losses.get_xlabel(), losses.get_ylabel()) == ("loss of one (nats)", "loss of other (nats)")
-    assert losses.get_title(loc="left") == f"each token; correlation {comparison.difference.correlation:.3f}"
+    assert losses.get_title(loc="left") == f"each token; correlation {difference.correlation:.3f}"
     cells = losses.collections[0]
     assert cells.get_array().sum() == comparison.counts.tokens == 600
     corners = [tuple(path.vertices[0]) for path in cells.get_paths()]
@@ -64,7 +76,49 @@ def test_the_same_tokens_give_three_panels(runs):
     assert corners == [tuple(row) for row in expected]
     assert max(map(max, corners)) < losses.get_xlim()[1] == losses.get_ylim()[1]
     np.testing.assert_array_equal(cumulative.lines[0].get_xydata(), comparison.cumulative)
+    assert cumulative.get_xscale() == "log"
     assert bar.get_ylabel() == "tokens (log scale)"
+    changed = result.changes.table
+    shown = [
+        *changed[changed["difference_nats"] > 0].head(15).index,
+        *changed[changed["difference_nats"] < 0].head(15).index,
+    ]
+    np.testing.assert_array_equal(tokens.lines[0].get_xdata(), changed["first_loss_nats"][shown])
+    np.testing.assert_array_equal(tokens.lines[1].get_xdata(), changed["second_loss_nats"][shown])
+    assert names_of(tokens) == ["one", "other"]
+
+
+@pytest.mark.parametrize("by", ["type", "document", "context", "class", "lang"])
+def test_groups_that_were_asked_for_have_their_panel(runs, by):
+    result = compare(*runs, by)
+    axes = plot_compare(runs[0], result).axes[-1]
+    changes = result.changes.table
+    points = {line.get_markerfacecolor(): line for line in axes.lines if line.get_marker() == "o"}
+    drawn = np.sort(np.concatenate([line.get_xdata() for line in points.values()]))
+    np.testing.assert_array_equal(drawn[np.isfinite(drawn)], np.sort(changes["mean_difference_nats"]))
+    held = changes["significant"].sum()
+    assert sum(np.isfinite(line.get_xdata()).sum() for face, line in points.items() if face != "white") == held
+    groups = [str(group) for group in changes["group"]]
+    assert all(group in row for group, row in zip(groups, rows_of(axes)[1:], strict=True))
+    assert axes.get_title(loc="left").startswith(f"by {by} (tokens)")
+
+
+def test_every_grouping_and_the_divergence_change_the_picture(runs):
+    drawn = {by: rendered(plot_compare(runs[0], compare(*runs, by)))
+             for by in ("token", "type", "document", "context", "class", "lang")}  # fmt: skip
+    result = compare(*runs)
+    further = Divergence(
+        "one", "other", 600, 0.2, Interval(0.1, 0.3), {"0.5": 0.1, "0.9": 0.5, "1": 2.0}, 1, 0.9, Interval(0.8, 1.0),
+        0.1, Interval(0.05, 0.15), {"0.1": -0.2, "0.5": 0.0, "1": 0.4}, 1.0, 1.2, result.changes.table, [],
+    )  # fmt: skip
+    figure = plot_compare(runs[0], result.with_divergence(further))
+    drawn["kl"] = rendered(figure)
+    kl, changes = figure.axes[-2:]
+    assert kl.lines[0].get_xdata().tolist() == [0.1, 0.5, 2.0]
+    assert kl.get_title(loc="left").replace("\n", " ") == "same first choice on 90.00%; 1 infinite"
+    assert kl.get_xlabel().replace("\n", " ") == "KL(one‖other) of a token (nats, log scale)"
+    assert changes.lines[0].get_xdata().tolist() == [-0.2, 0.0, 0.4]
+    assert len(set(drawn.values())) == len(drawn)
 
 
 @pytest.fixture
@@ -89,24 +143,20 @@ def test_different_tokens_are_drawn_through_bytes(make_pair, documents):
     found = result.byte_comparison
     figure = plot_compare(runs[0], result)
     assert rendered(figure).startswith(b"\x89PNG")
-    (axes,) = figure.axes
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["all bytes", *found.by_cut["cut"]]
+    axes, spans = figure.axes
+    assert [row.split("  (")[0] for row in rows_of(axes)] == ["all bytes", *found.by_cut["cut"]]
     assert len(found.by_cut) == len(CUTS)
-    points = [line for line in axes.lines if line.get_marker() in ("D", "o")]
-    values = [found.difference.difference_bits_per_byte, *found.by_cut["difference_bits_per_byte"]]
-    np.testing.assert_array_equal([line.get_xdata()[0] for line in points], values)
-    assert [line.get_ydata()[0] for line in points] == list(range(len(values)))
-    intervals = [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "None"]
-    assert (
-        [
-            found.difference.difference_bits_per_byte_interval.low,
-            found.difference.difference_bits_per_byte_interval.high,
-        ]
-        in intervals
-    ) == (documents > 1)
+    _, whole, cuts = axes.lines[:3]
+    assert whole.get_xdata()[0] == found.difference.difference_bits_per_byte
+    np.testing.assert_array_equal(cuts.get_xdata()[1:], found.by_cut["difference_bits_per_byte"])
+    segments = [
+        segment[:, 0].tolist() for drawn in axes.collections for segment in drawn.get_segments() if len(segment)
+    ]
+    assert (list(found.difference.difference_bits_per_byte_interval) in segments) == (documents > 1)
     assert (found.difference.difference_bits_per_byte_interval.low is None) == (documents == 1)
-    assert axes.get_xlabel() == "difference (bits per byte); above 0: the second is worse"
-    assert axes.get_title(loc="left") == "other − one\non text, through bytes"
+    assert axes.get_xlabel() == "difference (bits per byte); above 0: other is worse"
+    assert figure.get_suptitle().startswith("other − one on text, context 1024, through bytes\n")
+    assert names_of(spans) == ["one", "other"]
 
 
 def test_identical_models_and_equal_names_draw(runs):
@@ -114,8 +164,8 @@ def test_identical_models_and_equal_names_draw(runs):
     assert result.token_comparison.identical
     figure = plot_compare(runs[0], result)
     assert rendered(figure).startswith(b"\x89PNG")
-    positions, losses, *_ = figure.axes
-    assert not np.any(positions.lines[0].get_ydata())
+    losses, _, _, positions = figure.axes
+    assert not np.nansum(np.abs(positions.lines[2].get_xdata()))
     assert losses.get_xlabel() != losses.get_ylabel()
 
 
@@ -125,11 +175,8 @@ def test_one_document_has_no_intervals(make_run):
     assert result.token_comparison.by_position["low"].isna().all()
     figure = plot_compare(runs[0], result)
     assert rendered(figure).startswith(b"\x89PNG")
-    assert names_of(figure.axes[0]) == [
-        "mean by context",
-        f"all tokens: {result.token_comparison.difference.mean_difference_nats:+.4f}",
-    ]
-    assert not figure.axes[0].collections
+    positions = figure.axes[3]
+    assert not any(len(segment) for drawn in positions.collections for segment in drawn.get_segments())
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -139,18 +186,18 @@ def test_hostile_names_are_drawn_as_they_are(make_run, make_pair, name):  # warn
             for bits in ([1, 2, 3], [2, 2, 1])]  # fmt: skip
     figure = plot_compare(same[0], compare(*same))
     assert rendered(figure).startswith(b"\x89PNG")
-    names = [text.partition("loss of ")[2] for text in (figure.axes[1].get_xlabel(), figure.axes[1].get_ylabel())]
+    names = [text.partition("loss of ")[2] for text in (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel())]
     assert all(text.startswith(shown) for text in names)
-    assert figure.get_suptitle().split("\n")[1] == "on te$\\x{$, context 1024"
+    assert " on te$\\x{$, context 1024" in figure.get_suptitle()
     pair = make_pair(2, name, "b")
     figure = plot_compare(pair[0], compare(*pair))
     assert rendered(figure).startswith(b"\x89PNG")
-    assert figure.axes[0].get_title(loc="left").split("\n")[0] == f"b − {shown}"
+    assert figure.get_suptitle().startswith(f"b − {shown} on ")
 
 
 def test_long_names_stay_apart(make_run):
     long = "a_very_long_name_of_an_experiment_that_goes_on_and_on_step_000{}00000"
     runs = [make_run([words("first_token", 1, 2)] * 2, name=long.format(step)) for step in (1, 2)]
-    axes = plot_compare(runs[0], compare(*runs)).axes[1]
-    assert axes.get_xlabel() == "loss of a_very_long_…p_000100000 (nats)"
-    assert axes.get_ylabel() == "loss of a_very_long_…p_000200000 (nats)"
+    axes = plot_compare(runs[0], compare(*runs)).axes[0]
+    for text, step in ((axes.get_xlabel(), 1), (axes.get_ylabel(), 2)):
+        assert text.replace("\n", " ") == f"loss of a_very_long_nam…step_000{step}00000 (nats)"

@@ -62,10 +62,10 @@ def test_the_overall_loss_is_on_top_and_everything_is_labelled(runs):
     assert any(name.startswith("in training text 10-99×  (") for name in names)
     bottom, top = losses.get_ylim()
     assert bottom > losses.get_yticks()[-1] > losses.get_yticks()[0] > top
-    assert losses.get_title(loc="left") == f"m_$1, context 1024: {result.verdict}\n95 % intervals over documents"
+    assert losses.figure.get_suptitle() == f"m_$1, context 1024: {result.verdict}\n95 % intervals over documents"
     assert "nats per token" in losses.get_xlabel()
     assert "nats per token" in gaps.get_xlabel()
-    assert "train / validation tokens" in losses.get_ylabel()
+    assert "train / validation tokens" in losses.get_title(loc="left")
     legend = [text.get_text() for text in losses.get_legend().get_texts()]
     assert legend == ["train: seen$x^2$", "validation: new\\u6f22\\x1b"]
     assert not any(text.get_parse_math() for text in losses.get_yticklabels())
@@ -82,10 +82,13 @@ def test_an_interval_of_a_handful_of_tokens_does_not_set_the_axis(tmp_path, make
     result = measure_gap(run, make_run(texts(2.0, 8.0)))
     row = result.table.set_index("group").loc["digits"]
     losses, gaps = axes_of(plot_gap(run, result))
-    assert losses.get_xlim()[0] > row["train_low"]
+    assert losses.get_xlim()[0] >= 0 > row["train_low"], "no loss is below 0, and no interval is drawn there"
+    assert min(segment[0][0] for segment in losses.collections[0].get_segments()) >= 0
     assert losses.get_xlim()[1] < row["train_high"]
     assert losses.get_xlim()[1] > result.table["train_loss_nats"].max(), "the value itself is shown"
-    assert gaps.get_title(loc="left").endswith("\nlong intervals are cut")
+    assert gaps.get_title(loc="left").endswith("arrows: the interval goes on")
+    arrows = [line for line in losses.lines if line.get_marker() == ">"]
+    assert {line.get_xdata()[0] for line in arrows} == {losses.get_xlim()[1]}
     plain = measure_gap(run, run)
     assert plain.table["gap_nats"].notna().all()
 
@@ -98,7 +101,7 @@ def test_nothing_is_cut_where_intervals_are_alike(make_run):
     assert gaps.get_title(loc="left") == "validation − train, unpaired"
     for axes, columns in ((losses, ["train_low", "validation_high"]), (gaps, ["low", "high"])):
         low, high = axes.get_xlim()
-        assert low < result.table[columns].min(axis=None)
+        assert low <= max(result.table[columns].min(axis=None), 0 if axes is losses else low + 1)
         assert high > result.table[columns].max(axis=None)
 
 
@@ -107,7 +110,7 @@ def test_one_token_each(make_run, bits):
     train, validation = make_run([words("first_token", bits)]), make_run([words("first_token", bits)])
     result = measure_gap(train, validation)
     losses, gaps = axes_of(plot_gap(train, result))
-    assert losses.get_xlim()[0] < bits * np.log(2) < losses.get_xlim()[1]
+    assert losses.get_xlim()[0] <= bits * np.log(2) < losses.get_xlim()[1]
     assert gaps.get_xlim()[0] < 0 < gaps.get_xlim()[1]
 
 

@@ -46,7 +46,7 @@ def test_the_curves_are_the_shares_of_the_result(run):
     assert axes.get_xlim() == (0.0, rows["loss_low_nats"].max() + 0.5)
     assert set(names_of(axes)) == {
         "tokens", "hard loss", "smoothed (torch), eps 0.05", "focal, gamma 1.5", "margin ranking, delta 0.5 nats",
-        "z-loss", "gradient (L2) of the hard loss", "gradient (L2) of the smoothed loss",
+        "z-loss, alpha 0.0001", "gradient (L2) of the hard loss", "gradient (L2) of the smoothed loss",
     }  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_the_loss_scale_is_marked(run):
     assert list(limit.get_ydata()) == [1e-3, 1e-3]
     assert list(scale.get_xdata()) == [result.recommended_loss_scale] * 2
     assert f"least scale that will do: {result.recommended_loss_scale:,}" in names_of(axes)
-    assert [text.get_text() for text in axes.texts] == ["limit of L1: 0.001"]
+    assert "limit of L1: 0.001" in names_of(axes)
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert axes.get_xlim()[0] < 1 < 2**24 < axes.get_xlim()[1]
     assert axes.get_ylim()[0] == LEAST
@@ -106,9 +106,11 @@ def test_a_curve_ends_where_nothing_is_lost_and_the_scales_do_not(tmp_path):
 def test_axes_have_their_units_and_the_title_its_text(run):
     left, right = plot_objectives(run, measure_objectives(run)).axes
     assert (left.get_xlabel(), left.get_ylabel()) == ("loss of the token (nats)", "share of the total per bin")
-    assert (right.get_xlabel(), right.get_ylabel()) == ("loss scale S", "lost share (log scale)")
-    title = left.get_title(loc="left")
-    assert title == "mo$\\frac$del\\u6f22\\x1b on text, context 1024: what each objective weights"
+    assert (right.get_xlabel(), right.get_ylabel()) == ("loss scale S (log scale)", "lost share (log scale)")
+    assert left.figure.get_suptitle() == "mo$\\frac$del\\u6f22\\x1b on text, context 1024"
+    title, batches = left.get_title(loc="left").split("\n", 1)
+    assert title == "what each objective weights"
+    assert batches.startswith("hard loss: mean ")
 
 
 def test_a_selection_has_one_panel(run):

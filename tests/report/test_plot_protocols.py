@@ -39,12 +39,16 @@ def test_a_row_for_every_tool_with_a_number(measured):
     assert len(known) == 4
     axes = axes_of(plot_protocols(run, result))
     names = [text.get_text() for text in axes.get_yticklabels()]
-    assert [name.partition("\n")[0] for name in names] == known["protocol"].tolist()
-    assert names[0] == "lossprobe\n3 tokens, context 1"  # 0, 1 and 2 tokens: a document of these fakes has no BOS
+    assert [name.partition("\n")[0].partition(":")[0] for name in names] == result.table["protocol"].tolist()
+    assert (
+        names[0] == "lossprobe: token_perplexity 8\n3 tokens, context 1"
+    )  # 0, 1 and 2 tokens: a document of these fakes has no BOS
     assert not any(text.get_parse_math() for text in axes.get_yticklabels())
     points = [line for line in axes.lines if line.get_marker() != "None"]
     np.testing.assert_allclose([line.get_xdata()[0] for line in points], known["nats_per_token"])
-    assert [line.get_ydata()[0] for line in points] == [0, 1, 2, 3]
+    assert [line.get_ydata()[0] for line in points] == known.index.tolist()
+    missing = {text.get_position()[1]: text.get_text() for text in axes.texts}
+    assert missing == dict.fromkeys(sorted(set(range(len(names))) - set(known.index)), "no number: too short")
     looks = [(line.get_marker(), line.get_color()) for line in points]
     assert looks == [("s", VERMILION)] + [("o", BLUE)] * 3, "told apart without colour too"
 
@@ -59,18 +63,19 @@ def test_differences_start_at_the_default(measured):
     strokes = [line for line in axes.lines if len(line.get_xdata()) == 2 and line not in dashed]
     losses = result.table["nats_per_token"].dropna()
     np.testing.assert_allclose([line.get_xdata() for line in strokes], [[base, loss] for loss in losses])
-    assert [tuple(line.get_ydata()) for line in strokes] == [(row, row) for row in range(4)]
+    assert [tuple(line.get_ydata()) for line in strokes] == [(row, row) for row in losses.index]
     bottom, top = axes.get_ylim()
-    assert bottom > 3 > 0 > top, "the default on top"
+    assert bottom > len(result.table) - 1 > 0 > top, "the default on top"
     assert "nats per token" in axes.get_xlabel()
-    assert axes.get_title(loc="left").startswith("m_$x^2$\\x1b on text, context ")
+    assert axes.figure.get_suptitle().startswith("m_$x^2$\\x1b on text, context ")
 
 
 def test_no_tool_has_a_number(make_run):
     run = make_run([Doc([b" a"], [1.0])])
     result = compare_protocols(run, [Refusal(name, "too short") for name in PROTOCOLS])
     axes = axes_of(plot_protocols(run, result))
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["lossprobe\n1 tokens, context 0"]
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert names == ["lossprobe: token_perplexity 2\n1 token, context 0", *PROTOCOLS]
     assert result.finding.count("(lossprobe)") == 2
 
 

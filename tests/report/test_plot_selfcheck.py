@@ -56,14 +56,15 @@ def test_mean_and_largest_of_every_change_that_was_tried(run):
     drawn = points(axes)
     for key, expected in {
         ("o", BLUE): [
-            (LEAST, 0),
-            (2e-5, 1),
-            (2.5e-5, 2),
+            (LEAST, -0.15),
+            (2e-5, 0.85),
+            (2.5e-5, 1.85),
         ],  # no change at all, and downwards, can be seen on a log scale
-        ("|", BLUE): [(LEAST, 0), (8e-5, 1), (1e-4, 2)],
-        ("o", GREEN): [(1 / 3, 3), (LEAST, 4)],
-        ("|", GREEN): [(0.5, 3), (LEAST, 4)],
-        ("x", VERMILION): [(1e-5, 1), (1e-5, 2)],
+        ("D", BLUE): [(LEAST, 0.15), (8e-5, 1.15), (1e-4, 2.15)],
+        ("o", GREEN): [(1 / 3, 2.85), (LEAST, 3.85)],
+        ("D", GREEN): [(0.5, 3.15), (LEAST, 4.15)],
+        ("|", VERMILION): [(1e-5, 0.85), (1e-5, 1.85)],
+        ("x", VERMILION): [(1e-3, 1.15), (1e-3, 2.15)],
     }.items():
         np.testing.assert_allclose(drawn.pop(key), expected, rtol=1e-6)
     assert drawn == {}
@@ -72,19 +73,20 @@ def test_mean_and_largest_of_every_change_that_was_tried(run):
 def test_everything_is_labelled(run):
     axes = axes_of(plot_selfcheck(run, judge_variants(REFERENCE, VARIANTS)))
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "mean loss, must not matter", "mean loss, may matter", "largest of a single token, must not matter",
-        "largest of a single token, may matter", "limit of the mean: rounding",
+        "mean loss, must not matter", "mean loss, may matter", "limit of the mean loss: rounding",
+        "largest of a single token, must not matter", "largest of a single token, may matter",
+        "limit of the largest of a single token: rounding",
     ]  # fmt: skip
     assert axes.get_xscale() == "log"
     assert 0 < axes.get_xlim()[0] < LEAST
-    assert "(nats)" in axes.get_xlabel()
+    assert "(nats, log scale)" in axes.get_xlabel()
     bottom, top = axes.get_ylim()
     assert bottom > 4 > 0 > top, "in the order of the table"
 
 
 def test_only_what_must_not_matter_and_no_limit(run):
     axes = axes_of(plot_selfcheck(run, judge_variants(REFERENCE, VARIANTS[:1])))
-    assert set(points(axes)) == {("o", BLUE), ("|", BLUE)}
+    assert set(points(axes)) == {("o", BLUE), ("D", BLUE)}
 
 
 def test_the_same_result_gives_the_same_bytes(run):

@@ -17,9 +17,10 @@ from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.tokens import measure_tokens
 from lossprobe.report import plots
-from lossprobe.report.plots.hardest import BARS, plot_hardest
+from lossprobe.report.plots.hardest import plot_hardest
 from lossprobe.report.plots.perplexity import plot_perplexity
 from lossprobe.report.plots.positions import plot_positions
+from lossprobe.report.plots.ranges import MOST_ROWS
 from lossprobe.report.plots.tokens import STRIP_COLUMNS, plot_tokens
 from lossprobe.report.style import drawable, label, legend, legend_name
 
@@ -68,8 +69,7 @@ def all_plots(run, field):
 def test_hostile_text_neither_raises_nor_warns(hostile):  # T19; warnings are errors here
     for figure in all_plots(hostile, "$\\x$"):
         assert rendered(figure).startswith(b"\x89PNG")
-        title = figure.axes[0].get_title(loc="left")
-        assert title.startswith("mo$\\frac$del\\u6f22\\x1b on te\\nxt\\u2339, context 1024: ")
+        assert figure.get_suptitle().startswith("mo$\\frac$del\\u6f22\\x1b on te\\nxt\\u2339, context 1024")
 
 
 def test_hostile_names_head_every_picture(make_run):
@@ -77,7 +77,7 @@ def test_hostile_names_head_every_picture(make_run):
     run = make_run([words("first_token", 1, 2, 3, fields={"_$\\x{$": "_$a_b$"})] * 2, name=model, text_name=text)
     for figure in all_plots(run, "_$\\x{$"):
         assert rendered(figure).startswith(b"\x89PNG")
-        assert figure.axes[0].get_title(loc="left").startswith(f"{model} on {text}, context 1024: ")
+        assert figure.get_suptitle().startswith(f"{model} on {text}, context 1024")
 
 
 def test_a_legend_shows_every_name_as_it_is():
@@ -86,7 +86,7 @@ def test_a_legend_shows_every_name_as_it_is():
     for name in names:
         axes.plot([0, 1], label=legend_name(name))
     axes.plot([0, 1])  # without a name
-    legend(axes, loc="upper left")
+    legend(axes)
     texts = axes.get_legend().get_texts()
     assert [text.get_text() for text in texts] == ["m$\\foo{$", "h$x_y$", "_hidden", "__\\u6f22\\n", "plain"]
     assert not any(text.get_parse_math() for text in texts)
@@ -127,9 +127,13 @@ def test_every_axis_has_its_unit(run):
     assert figures[1].axes[0].get_ylabel() == "mean loss (nats per token)"
     assert labels_of(figures[1].axes[1]) == ("tokens of context (log scale)", "tokens")
     assert figures[3].axes[1].get_xlabel() == "position in the document (tokens, log scale)"
-    assert figures[5].axes[0].get_xlabel() == "loss (nats)"
-    assert [figure.axes[0].get_xlabel() for figure in figures[6:9]] == ["mean loss (nats per token)"] * 3
-    assert {figure.axes[0].get_xlabel() for figure in figures[9:]} == {"mean loss (nats per token); smaller is better"}
+    assert figures[5].axes[0].get_xlabel() == "loss of the token (nats)"
+    assert figures[6].axes[0].get_xlabel() == "share of the total loss (%)"
+    means = [figures[6].axes[1], figures[7].axes[0], *figures[8].axes]
+    assert [axes.get_xlabel() for axes in means] == ["mean loss (nats per token)"] * 4
+    assert {axes.get_xlabel() for figure in figures[9:] for axes in figure.axes} == {
+        "mean loss (nats per token); smaller is better"
+    }
 
 
 def test_the_histogram_shows_counts_mean_and_quantiles(run):
@@ -140,8 +144,10 @@ def test_the_histogram_shows_counts_mean_and_quantiles(run):
     assert bars == [(low, 0.25, count) for low, count in expected]
     assert upper.get_yscale() == "log"
     at = [float(line.get_xdata()[0]) for line in upper.lines]
-    assert at == [*result.quantiles.values(), result.mean_loss_nats]
-    assert texts_of(upper) == [" 25%", " 50%", " 75%", " 90%", " 99%", f"mean {result.mean_loss_nats:.3f}"]
+    assert at == [*result.quantiles.values(), result.mean_loss_nats, result.quantiles["0.5"]]
+    assert texts_of(upper) == [" 25%", " 50%", " 75%", " 90%", " 99%"]
+    names = [text.get_text() for text in upper.get_legend().get_texts()]
+    assert names == [f"mean {result.mean_loss_nats:.3f}", "quantiles"]
     assert upper.get_xlim()[1] > result.histogram["high_nats"].max()
 
 
@@ -162,19 +168,21 @@ def test_a_very_long_token_stays_inside_the_strip(make_run):
     assert max(patch.get_x() + patch.get_width() for patch in lower.patches) == STRIP_COLUMNS
 
 
-def test_positions_show_means_intervals_counts_and_fit(make_run):
+@pytest.fixture
+def curve(make_run):
     generator = np.random.default_rng(0)
     t = np.arange(1, 200)
     losses = [np.abs(2 + 3 * (t + 1.0) ** -0.7 + generator.normal(0, 0.2, 199)) / LN2 for _ in range(8)]
-    run = make_run([Doc([b"a"] * 200, ["first_token", *loss]) for loss in losses])
-    result = measure_positions(run)
-    upper, lower = plot_positions(run, result).axes
-    names = [text.get_text() for text in upper.get_legend().get_texts()]
-    assert names[:2] == ["95 % interval, every position", "mean, every position"]
-    assert names[2].endswith("(descriptive)")
-    assert names[3] == "mean and 95 % interval, bins"
-    every = upper.lines[0]
-    assert every.get_ydata().tolist() == result.every["mean_loss_nats"].tolist()
+    return make_run([Doc([b"a"] * 200, ["first_token", *loss]) for loss in losses])
+
+
+def test_positions_show_bins_with_intervals_the_line_the_fit_and_counts(curve):
+    result = measure_positions(curve)
+    upper, lower = plot_positions(curve, result).axes
+    names = [text.get_text() for text in lower.get_legend().get_texts()]
+    assert names[0] == "mean of neighbouring positions"
+    assert names[1].endswith("(descriptive)")
+    assert names[2] == "mean of a bin, 95 % interval"
     points = upper.containers[0].lines[0]
     assert points.get_ydata().tolist() == result.table["mean_loss_nats"].tolist()
     assert points.get_xdata().tolist() == np.sqrt(result.table["context"] * result.table["context_last"]).tolist()
@@ -186,12 +194,25 @@ def test_positions_show_means_intervals_counts_and_fit(make_run):
     assert lower.lines[0].get_ydata().max() == 8
 
 
+def test_every_position_has_its_band_and_near_ones_are_one_point(curve):
+    result = measure_positions(curve, bins="every")
+    upper, lower = plot_positions(curve, result).axes
+    names = [text.get_text() for text in lower.get_legend().get_texts()]
+    assert names[:2] == ["95 % interval of a position, mean of its ends", "mean of neighbouring positions"]
+    line, every = upper.lines[0].get_xydata(), result.every
+    np.testing.assert_allclose(line[:20, 1], every["mean_loss_nats"][:20])
+    place = np.floor(32 * np.log2(every["context"])).astype(int)
+    expected = (every["mean_loss_nats"] * every["count"]).groupby(place).sum() / every["count"].groupby(place).sum()
+    np.testing.assert_allclose(line[:, 1], expected)
+    assert upper.get_title(loc="left").startswith(f"line: mean over up to {place.value_counts().max()} neighbouring")
+
+
 def test_single_losses_are_no_means(make_run):
     # One document by position in it: each "mean" would be one token's loss, so only the bins are drawn.
     run = make_run([words("first_token", *range(1, 60))])
     result = measure_positions(run, "document-position")
-    upper = plot_positions(run, result).axes[0]
-    assert [text.get_text() for text in upper.get_legend().get_texts()] == ["mean and 95 % interval, bins"]
+    upper, lower = plot_positions(run, result).axes
+    assert [text.get_text() for text in lower.get_legend().get_texts()] == ["mean of a bin, 95 % interval"]
     assert len(upper.lines) == len(upper.containers[0].lines[1]) + 1  # the points and their caps
 
 
@@ -200,49 +221,70 @@ def test_missing_intervals_draw(make_run):
     assert measure_perplexity(run).per_token.nll_nats_per_token_interval == (None, None)
     for figure in all_plots(run, "document"):
         assert rendered(figure)
-    assert len(plot_perplexity(run, measure_perplexity(run)).axes[0].lines) == 3  # a point and two levels
+    axes = plot_perplexity(run, measure_perplexity(run)).axes[0]
+    assert len(axes.lines) == 3, "the mean and two levels"
+    assert len(axes.patches) == 10, "bars alone, no interval"
 
 
-@pytest.mark.parametrize("by", HARDEST_BY)
-def test_bars_are_the_rows_of_the_table(run, by):
-    result = find_hardest(run, by, min_count=1)
+@pytest.mark.parametrize(("by", "measure"), [("token", "loss_nats"), ("document", "mean_loss_nats")])
+def test_bars_are_the_rows_of_the_table(run, by, measure):
+    result = find_hardest(run, by)
     axes = plot_hardest(run, result).axes[0]
-    measure = "loss_nats" if by == "token" else "mean_loss_nats"
-    assert [bar.get_width() for bar in axes.patches] == result.table[measure].head(BARS).astype(float).tolist()
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert len(labels) == len(axes.patches)
+    assert [bar.get_width() for bar in axes.patches] == result.table[measure].head(MOST_ROWS).astype(float).tolist()
+    assert len(axes.get_yticklabels()) == len(axes.patches)
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the hardest at the top
-    if by == "class":
-        assert labels[0].startswith("first (occurrence, ")
+
+
+def test_types_have_a_panel_for_each_ranking_in_the_order_of_its_bars(make_run):
+    pieces = [b"x", *[bytes([65 + n]) for n in range(40)] * 2]
+    run = make_run([Doc(pieces, ["first_token", *[1 + n % 40 for n in range(80)]])])
+    result = find_hardest(run, "type", top=25, min_count=1)
+    panels = plot_hardest(run, result).axes
+    for axes, kind, column, scale in zip(
+        panels, ("total", "mean"), ("share_of_loss", "mean_loss_nats"), (100, 1), strict=True
+    ):
+        rows = result.table[result.table["hardest_by"] == kind]
+        widths = [bar.get_width() for bar in axes.patches]
+        np.testing.assert_allclose(widths, scale * rows[column].head(15))
+        assert widths == sorted(widths, reverse=True)
+        assert axes.get_title(loc="left").endswith(", 15 of 25")
+
+
+def test_classes_are_sorted_with_their_intervals_on_one_scale(run):
+    result = find_hardest(run, "class")
+    panels = plot_hardest(run, result).axes
+    assert len({axes.get_xlim() for axes in panels}) == 1
+    for axes in panels:
+        points = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
+        assert list(points[0]) == sorted(points[0], reverse=True)
         assert len(axes.collections) == 1  # the intervals
 
 
-def test_both_rankings_of_types_get_as_many_bars(make_run):
-    pieces = [b"x", *[bytes([65 + n]) for n in range(40)] * 2]
-    run = make_run([Doc(pieces, ["first_token", *[1 + n % 40 for n in range(80)]])])
-    axes = plot_hardest(run, find_hardest(run, "type", top=25, min_count=1)).axes[0]
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert [sum(f"(by {kind})" in label for label in labels) for kind in ("total", "mean")] == [15, 15]
-    assert axes.get_title(loc="left").endswith("hardest by type, 30 of 50")
-
-
-def test_perplexity_stands_between_its_reference_levels(run):
+def test_perplexity_shows_the_spread_the_mean_and_the_reference_levels(run):
     result = measure_perplexity(run, "lang")
-    axes = plot_perplexity(run, result).axes[0]
-    levels = [line.get_xdata()[0] for line in axes.lines if line.get_label().startswith(("unigram", "uniform"))]
-    assert levels == [result.unigram_nats, result.uniform_nats]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["all tokens", "lang a", "lang b"]
-    interval = axes.lines[0].get_xdata()
-    assert tuple(interval) == result.per_token.nll_nats_per_token_interval
-    names = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert names == [f"unigram: {result.unigram_nats:.3f}", f"uniform (log V): {result.uniform_nats:.3f}"]
+    spread, groups = plot_perplexity(run, result).axes
+    bars = [patch for patch in spread.patches if patch.get_height() > 0 and patch.get_alpha() == 0.55]
+    assert sum(bar.get_height() for bar in bars) == 4, "every document is in a bar"
+    at = [line.get_xdata()[0] for line in spread.lines]
+    assert at == [result.per_token.nll_nats_per_token, result.unigram_nats, result.uniform_nats]
+    first, last = spread.get_xlim()
+    assert first < min(at) < max(at) < last
+    assert groups.get_xlim() == (first, last)
+    assert [label.get_text().split("  ")[0] for label in groups.get_yticklabels()] == ["a", "b"]
+    names = {text.get_text() for text in spread.get_legend().get_texts()}
+    assert names == {
+        "documents (4)", f"mean of all tokens: {result.per_token.nll_nats_per_token:.3f}", "its 95 % interval",
+        f"unigram: {result.unigram_nats:.3f}", f"uniform (log V): {result.uniform_nats:.3f}",
+    }  # fmt: skip
+    points = groups.lines[-1]
+    assert points.get_xdata().tolist() == result.groups["mean_loss_nats"].tolist()
 
 
-def test_groups_without_a_bar_are_mentioned(make_run):
-    run = make_run([words("first_token", 1 + number % 4) for number in range(BARS + 5)])
-    axes = plot_perplexity(run, measure_perplexity(run, "document")).axes[0]
-    assert axes.get_title(loc="left").endswith("; 30 of 35 groups, hardest first")
-    assert len(axes.get_yticklabels()) == BARS + 1
+def test_groups_without_a_row_are_mentioned(make_run):
+    run = make_run([words("first_token", 1 + number % 4) for number in range(MOST_ROWS + 5)])
+    axes = plot_perplexity(run, measure_perplexity(run, "document")).axes[1]
+    assert axes.get_title(loc="left") == "by document (tokens), hardest first, 30 of 35 groups"
+    assert len(axes.get_yticklabels()) == MOST_ROWS
 
 
 def test_what_the_fonts_lack_is_drawn_as_its_code():

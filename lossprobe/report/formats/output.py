@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from lossprobe.errors import OutputError
 from lossprobe.report.talk import say
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 STDOUT = "-"
 DPI = 150
+# What matplotlib would write of itself and of the time, by format; None leaves it out.
+METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Creator": None, "Date": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+}
+REPRODUCIBLE: dict[Any, Any] = {"svg.hashsalt": "lossprobe", "svg.fonttype": "path", "pdf.fonttype": 42}
 
 
 def write_bytes(destination: str, pieces: Iterable[bytes]) -> None:
@@ -63,12 +70,21 @@ def write_text(destination: str, text: str) -> None:
 
 
 def write_figure(destination: str, figure: Figure) -> None:
-    """Write a figure as PNG without date and version, so that the same figure gives the same bytes."""
+    """Write a figure as SVG or PDF where the name ends so, else as PNG; the same figure gives the same bytes.
+
+    No file holds a date, a version or a path. Texts of an SVG are drawn as shapes, and a PDF holds its fonts, so that
+    both look the same everywhere.
+    """
+    from matplotlib import rc_context
+
     from lossprobe.report.pictures import default_style
 
+    format_name = Path(destination).suffix.lower().removeprefix(".")
+    if format_name not in METADATA:
+        format_name = "png"
     sink = io.BytesIO()
-    with default_style():
-        figure.savefig(sink, format="png", dpi=DPI, metadata={"Software": None})
+    with default_style(), rc_context(REPRODUCIBLE):
+        figure.savefig(sink, format=format_name, dpi=DPI, metadata=METADATA[format_name])
     write_bytes(destination, [sink.getvalue()])
 
 

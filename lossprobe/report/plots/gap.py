@@ -35,9 +35,9 @@ def plot_gap(run: Run, result: Gap) -> Figure:
         for side, colour, marker, shift in SIDES
     ]  # fmt: skip
     longer = draw_ranges(losses, rows, both, least=0.0)
+    longer |= draw_ranges(gaps, rows, [Side(ends_of(table, "gap_nats"), "black", "D", "validation − train")], 0.0)
     gaps.axvline(0.0, color=GREY, linewidth=1.2, label="no gap")
     gaps.axvline(result.gap_nats, color="black", linestyle=":", linewidth=1.0, label="gap of all tokens")
-    longer |= draw_ranges(gaps, rows, [Side(ends_of(table, "gap_nats"), "black", "D", "validation − train")], 0.0)
     label(losses, "mean loss (nats per token); smaller is better", "", "groups (train / validation tokens)")
     label(gaps, "gap (nats per token)", "", "validation − train, unpaired" + (f"; {BEYOND}" if longer else ""))
     name_rows(losses, rows, [_row_name(row) for row in table.to_dict("records")])

@@ -37,7 +37,7 @@ from lossprobe.units import format_count
 DISTRIBUTION = 3.6  # inches, of its panel
 MOST_BARS = 40
 SAME = 1e-6  # nats: losses that are no further apart have one bar, of a width of its own
-LOSS = "mean loss (nats per token); smaller is better"
+MEAN_LOSS = "mean loss (nats per token); smaller is better"
 GROUP_WIDTH = 30
 
 
@@ -82,7 +82,7 @@ def _draw_distribution(axes: Axes, losses: np.ndarray, unit: str, result: Perple
     _draw_levels(axes, result, named=True)
     axes.set_ylim(0, 1.08 * float(counts.max()))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    label(axes, LOSS, unit, f"how the losses of {unit} are spread")
+    label(axes, MEAN_LOSS, unit, f"how the losses of {unit} are spread")
     legend(axes)
 
 
@@ -95,7 +95,7 @@ def _draw_groups(axes: Axes, result: Perplexity, held: list[float]) -> None:
     axes.axvline(result.per_token.nll_nats_per_token, color="black", linewidth=1.0)
     longer = draw_ranges(axes, rows, [Side(ends_of(groups, "mean_loss_nats"), BLUE, "o")], *held, least=0.0)
     shown = f", {len(groups)} of {format_count(len(result.groups))} groups" if len(groups) < len(result.groups) else ""
-    label(axes, LOSS, "",
+    label(axes, MEAN_LOSS, "",
           f"by {result.by} (tokens), hardest first{shown}" + (f"; {BEYOND}" if longer else ""))  # fmt: skip
     whose = "document {}" if result.by == "document" else "{}"
     names = model_names([whose.format(group) if str(group) else f"(no {result.by})" for group in groups["group"]],

@@ -11,7 +11,7 @@ from lossprobe.analysis.protocols.table import OWN, ProtocolTable
 from lossprobe.report.plots.ranges import name_rows
 from lossprobe.report.style import BLUE, SMALL, VERMILION, drawable, heading, label, new_figure
 from lossprobe.run.reader import Run
-from lossprobe.units import format_count
+from lossprobe.units import plural
 
 ROW = 0.42  # inches, for two lines
 REASON = 62  # characters of a line
@@ -49,5 +49,5 @@ def _row_name(row: dict[str, object]) -> str:
         return f"{row['protocol']}"
     return (
         f"{row['protocol']}: {row['headline']} {row['value']:.6g}\n"
-        f"{format_count(int(row['tokens_scored']))} tokens, context {row['mean_context']:,.0f}"
+        f"{plural(int(row['tokens_scored']), 'token')}, context {row['mean_context']:,.0f}"
     )

@@ -57,19 +57,18 @@ def draw_ranges(axes: Axes, rows: np.ndarray, sides: Sequence[Side], *beside: fl
         least: what the numbers can be at least; no interval is drawn below it.
     """
     limits = frame_ranges(axes, [*_usual(pd.concat([side.ends for side in sides])), *beside], least=least)
-    longer = False
+    arrows = []
     for side in sides:
         value, low, high = side.ends.to_numpy(float).T
         places = rows + side.shift
         low, high = np.maximum(low, least), np.where(np.isnan(low), np.nan, high)
         axes.hlines(places, low.clip(*limits), high.clip(*limits), color=side.colour, linewidth=1.6)
         for beyond, end, marker in ((low < limits[0], limits[0], "<"), (high > limits[1], limits[1], ">")):
-            if beyond.any():
-                longer = True
-                where = places[beyond]
-                axes.plot(np.full(len(where), end), where, marker, color=side.colour, markersize=4, clip_on=False)
+            arrows += [(end, place, marker, side.colour) for place in places[beyond]]
         _draw_markers(axes, value, places, side)
-    return longer
+    for end, place, marker, colour in arrows:
+        axes.plot([end], [place], marker, color=colour, markersize=4, clip_on=False)
+    return bool(arrows)
 
 
 def _draw_markers(axes: Axes, value: np.ndarray, places: np.ndarray, side: Side) -> None:

@@ -80,7 +80,7 @@ def draw_against_first(
 def _bound_words(panel: SmoothingPanel, model: str, name: str) -> list[str]:
     """Return what perplexity was multiplied by, and how much label smoothing may have multiplied it by at most."""
     rows = panel.table[panel.table["second"] == model].set_index("measure")["value"]
-    ratio, bound = float(rows["perplexity_ratio"]), float(rows["perplexity_inflation_bound"])
+    ratio, bound = (float(rows.get(name, math.nan)) for name in ("perplexity_ratio", "perplexity_inflation_bound"))
     if math.isnan(ratio) or math.isnan(bound):
         return []
     return [f"{name}: perplexity × {ratio:.3f}; label smoothing explains at most × {bound:.3f}"]

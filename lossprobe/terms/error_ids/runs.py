@@ -16,7 +16,8 @@ USAGE = {
     "output.name": "The file name after --csv or --plot is empty. → Name a file, or leave out the = for the default "
     "name.",
     "output.several_runs": "-o names one place, and several runs would be stored. → Leave -o out.",
-    "output.suffix": "What follows --csv or --plot has another suffix, and is no source either. → Write --csv=NAME.",
+    "output.suffix": "What follows --csv or --plot has another suffix, and is no source either; or a picture's name "
+    "ends in none of .png, .svg and .pdf. → Write --csv=NAME, or let a picture's name end in one of these.",
     "output.two_results": "Two results cannot both go to one place. → Give one of them a file name.",
     "run.missing": "The folder is no run. → Name a run; a checkpoint needs a text after it.",
     "run.none": "No run is stored in this folder yet. → Score first: lossprobe score CHECKPOINT TEXT.",

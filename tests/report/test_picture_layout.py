@@ -1,0 +1,174 @@
+"""Every picture, of whatever data: texts apart and inside it, legends off the data, bands where losses can be."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+from drawn_runs import document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
+from fake_runs import Doc, words
+from geometry import check_bands, check_layout
+from matplotlib.figure import Figure
+
+from lossprobe.analysis.calibration.calibration import measure_calibration
+from lossprobe.analysis.compare.compare import compare
+from lossprobe.analysis.compare.divergence import Divergence
+from lossprobe.analysis.gap.gap import measure_gap
+from lossprobe.analysis.hardest import find_hardest
+from lossprobe.analysis.objectives.objectives import measure_objectives
+from lossprobe.analysis.perplexity import measure_perplexity
+from lossprobe.analysis.positions import PositionLosses, measure_positions
+from lossprobe.analysis.protocols.protocols import measure_protocol
+from lossprobe.analysis.protocols.table import Refusal, compare_protocols
+from lossprobe.analysis.selfcheck import DifferenceLimits, Variant, judge_variants
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
+from lossprobe.analysis.tokens import measure_tokens
+from lossprobe.plan.protocols import PROTOCOLS
+from lossprobe.report.plots.calibration import plot_calibration
+from lossprobe.report.plots.compare import plot_compare
+from lossprobe.report.plots.gap import plot_gap
+from lossprobe.report.plots.hardest import plot_hardest
+from lossprobe.report.plots.objectives import plot_objectives
+from lossprobe.report.plots.perplexity import plot_perplexity
+from lossprobe.report.plots.positions import plot_positions
+from lossprobe.report.plots.protocols import plot_protocols
+from lossprobe.report.plots.selfcheck import plot_selfcheck
+from lossprobe.report.plots.tokens import plot_tokens
+
+LONG = "an_experiment_whose_name_goes_on_and_on_漢字漢字漢字漢字_step_000{}00000"
+CHINESE = ["漢字漢字漢字漢字漢字漢字漢字漢字", "$\\frac{a}{b}$ and _x^2_", "a very long value of a field " * 4]
+KINDS = ("common", "hostile", "one document", "one token", "many documents", "certain")
+
+
+def write_models(folder, kind: str, models: int = 4) -> list:
+    """Write runs of several models over one text of a kind."""
+    rows = {"one token": 1, "many documents": 3000, "one document": 300}.get(kind, 500)
+    rng = np.random.default_rng(5)
+    logits = draw_logits(rng, rows, 30)
+    targets = draw_targets(rng, logits)
+    count = {"one document": 1, "one token": 1, "many documents": 1000}.get(kind, 12)
+    documents = document_numbers(rng, rows, count) if count > 1 else np.zeros(rows, int)
+    names = ["漢字" * 4 if kind == "hostile" else f"group {number % 40}" for number in range(count)]
+    if kind == "hostile":
+        names = [CHINESE[number % 3] + (str(number) if number < 6 else "") for number in range(count)]
+    if kind == "certain":
+        logits = np.where(np.arange(30) == targets[:, None], 0.0, -300.0)
+    made = []
+    for index, scale in enumerate((1.0, 0.6, 1.4, 2.0)[:models]):
+        name = LONG.format(index) if kind == "hostile" else f"model-{index}"
+        text = LONG.format(9) if kind == "hostile" else "text"
+        made.append(write_drawn(folder / str(index), tempered_logits(logits, scale), targets, documents, name=name,
+                                text_name=text, fields=[{"lang": name} for name in names]).run)  # fmt: skip
+    return made
+
+
+def checked(figure: Figure) -> Figure:
+    check_layout(figure)
+    check_bands(figure)
+    return figure
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def models(request, tmp_path_factory):
+    return write_models(tmp_path_factory.mktemp("layout"), request.param)
+
+
+def test_one_model(models):
+    run = models[0]
+    checked(plot_tokens(run, measure_tokens(run)))
+    for by in ("token", "type", "document", "class"):
+        checked(plot_hardest(run, find_hardest(run, by, 100, 1)))
+    for by in (None, "document", "lang"):
+        checked(plot_perplexity(run, measure_perplexity(run, by)))
+    for by in ("context", "document-position"):
+        for bins in ("geometric", "every"):
+            checked(plot_positions(run, measure_positions(run, by, bins)))
+    checked(plot_objectives(run, measure_objectives(run)))
+
+
+@pytest.mark.parametrize("by", ["token", "type", "document", "context", "class", "lang"])
+def test_two_models(models, by):
+    checked(plot_compare(models[0], compare(*models[:2], by, 100)))
+    checked(plot_compare(models[0], compare(models[0], models[0], by, 5)))
+
+
+@pytest.mark.parametrize("by", [None, "document", "context", "class", "frequency", "lang"])
+def test_several_models(models, by):
+    for count in (1, 3, 4) if by in (None, "class") else (2,):
+        checked(plot_calibration(models[0], measure_calibration(models[:count], by)))
+
+
+def test_every_choice_of_calibration_changes_its_picture(tmp_path):
+    models = write_models(tmp_path, "common", 2)
+    choices = [{}, *({"by": by} for by in ("document", "context", "class", "frequency", "lang")), {"smoothing": 0.3}]
+    shown = set()
+    for choice in choices:
+        figure = checked(plot_calibration(models[0], measure_calibration(models, **choice)))
+        texts = [text.get_text() for axes in figure.axes for text in (*axes.get_yticklabels(), axes.title)]
+        shown.add(tuple(texts + [axes.get_title(loc="left") for axes in figure.axes]))
+    assert len(shown) == len(choices)
+    groups = [text.get_text() for text in plot_calibration(
+        models[0], measure_calibration(models, by="lang")).axes[0].get_yticklabels()]  # fmt: skip
+    assert {group.split("  (")[0] for group in groups} == {f"group {number}" for number in range(12)}
+
+
+def test_a_gap(models):
+    held_out = dataclasses.replace(models[0], manifest=copy.deepcopy(models[0].manifest))
+    held_out.manifest["settings"]["text"]["sha256"] = "another"
+    checked(plot_gap(models[0], measure_gap(models[0], held_out)))
+
+
+@pytest.mark.parametrize("kl", [0.2, 0.0, np.inf])
+def test_a_divergence(tmp_path, kl):
+    first, second = write_models(tmp_path, "hostile", 2)
+    interval = Interval(kl / 2, 2 * kl) if 0 < kl < 1 else NO_INTERVAL
+    percentiles = {"0": 0.0, "0.5": min(kl, 0.1), "0.99": kl, "1": 10 * kl}
+    result = compare(first, second)
+    divergence = Divergence(first.name, second.name, 500, kl, interval, percentiles, 3, 0.5, interval, 0.1, interval,
+                            {"0": -0.3, "0.5": 0.0, "1": 0.2}, 1.0, 2.0, result.changes.table, [])  # fmt: skip
+    checked(plot_compare(first, result.with_divergence(divergence)))
+
+
+def test_very_many_positions_are_thinned(models):
+    t = np.arange(1, 100_000)
+    rng = np.random.default_rng(0)
+    result = measure_positions(models[0], bins="every")
+    losses = 2 + 3 / np.sqrt(t) + rng.normal(0, 0.5, len(t)).clip(-1.9)
+    every = result.every.iloc[[0] * len(t)].reset_index(drop=True).assign(
+        context=t, context_last=t, mean_loss_nats=losses, low=losses - 3, high=losses + 3, count=5
+    )  # fmt: skip
+    many: PositionLosses = dataclasses.replace(result, every=every, table=every, fit=None)
+    upper, _ = checked(plot_positions(models[0], many)).axes
+    assert len(upper.lines[0].get_xdata()) < 32 * 17
+    low = upper.collections[0].get_paths()[0].vertices[:, 1].min()
+    assert low >= 0
+
+
+def test_protocols(make_run):
+    own = make_run([Doc([b" a", b" b", b"\n"], [1.0, 2.0, 6.0])], name=LONG.format(0), text_name=LONG.format(1))
+    reason = "the tokenizer has no BOS, and the tool needs one " * 5
+    results = [
+        measure_protocol(own, name) if place % 2 else Refusal(name, reason) for place, name in enumerate(PROTOCOLS)
+    ]
+    checked(plot_protocols(own, compare_protocols(own, results)))
+
+
+def test_a_self_check(make_run):
+    run = make_run([words("first_token", 1, 2)], name=LONG.format(0))
+    reference = np.array([1.0, 2.0, 3.0])
+    variants = [Variant(f"check {number}", CHINESE[number % 3], DifferenceLimits(1e-5, 1e-3) if number % 2 else None,
+                        reference + number * 1e-4) for number in range(12)]  # fmt: skip
+    checked(plot_selfcheck(run, judge_variants(reference, variants)))
+
+
+def test_the_checks_can_fail():
+    figure = Figure(figsize=(8, 2), layout="constrained")
+    axes = figure.subplots()
+    axes.text(0.5, 0.5, "one text over another", fontsize=9)
+    axes.text(0.51, 0.5, "another one", fontsize=9)
+    with pytest.raises(AssertionError, match="cover each other"):
+        check_layout(figure)
+    axes.fill_between([0, 1], [-1, -1], [1, 1])
+    axes.set_ylabel("mean loss (nats)")
+    with pytest.raises(AssertionError):
+        check_bands(figure)
