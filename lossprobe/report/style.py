@@ -53,7 +53,7 @@ def label(axes: Axes, x: str, y: str, title: str = "") -> None:
     box = axes.get_window_extent()
     across, up = (inches / axes.figure.dpi for inches in (box.width, box.height))
     axes.set_xlabel("\n".join(_wrapped(x, across, TEXT)), fontsize=TEXT, parse_math=False)
-    axes.set_ylabel("\n".join(_wrapped(y, up, TEXT)), fontsize=TEXT, parse_math=False)
+    axes.set_ylabel("\n".join(_wrapped(y, 0.75 * up, TEXT)), fontsize=TEXT, parse_math=False)
     axes.set_title("\n".join(_wrapped(title, across, TEXT)), loc="left", fontsize=TEXT, parse_math=False)
     axes.tick_params(labelsize=SMALL)
     axes.grid(visible=True, alpha=0.25, linewidth=0.6)
@@ -82,9 +82,10 @@ def legend(axes: Axes, of: Axes | None = None) -> None:
     handles, names = (of or axes).get_legend_handles_labels()
     if not handles:
         return
-    shown = [drawable(name.removeprefix(UNHIDDEN)) for name in names]
-    entry = SMALL * (PROPORTIONAL_ADVANCE * max(map(len, shown)) + 4)  # points; 4 letters for the line before it
-    columns = max(1, int(axes.get_window_extent().width / axes.figure.dpi * 72 / entry))
+    across = axes.get_window_extent().width / axes.figure.dpi  # inches
+    shown = ["\n".join(_wrapped(name.removeprefix(UNHIDDEN), across - 4 * SMALL / 72, SMALL)) for name in names]
+    longest = max(len(line) for name in shown for line in name.split("\n"))
+    columns = max(1, int(across * 72 / SMALL / (PROPORTIONAL_ADVANCE * longest + 4)))  # 4 em for the line before a name
     below = BELOW_LABEL + TEXT * 1.2 * axes.get_xlabel().count("\n")
     place = axes.transAxes + ScaledTranslation(0, -below / 72, axes.figure.dpi_scale_trans)
     box = axes.legend(

@@ -61,6 +61,34 @@ def test_files_are_named_after_the_command_and_their_bytes_are_always_the_same(w
     assert "error" not in err
 
 
+@pytest.mark.parametrize(
+    ("options", "name", "start"),
+    [
+        (["--plot", "x.svg"], "x.svg", b"<?xml"),
+        (["--plot=x.pdf"], "x.pdf", b"%PDF-"),
+        (["--plot=y.SVG"], "y.SVG", b"<?xml"),
+        (["--plot=x.png"], "x.png", PNG),
+    ],
+)
+def test_a_picture_has_the_format_of_its_suffix(work, capsys, options, name, start):
+    code, _, _, files = files_of(capsys, "positions", *options)
+    assert code == 0
+    assert list(files) == [name]
+    assert files[name].startswith(start)
+
+
+@pytest.mark.parametrize("options", [["--plot=x.gif"], ["--plot", "x.gif"], ["--plot=x"], ["--plot=x.txt"]])
+def test_a_picture_in_an_unknown_format_is_refused(work, capsys, options):
+    code, out, err, files = files_of(capsys, "positions", *options)
+    assert (code, out, files) == (2, "", {})
+    assert err.startswith("lossprobe: error[output.suffix]: --plot")
+    assert ".png, .svg or .pdf" in err
+
+
+def test_a_device_gets_a_png(work, capsys):
+    assert call(capsys, "positions", "--plot=/dev/null")[0] == 0
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_table_in_a_pipe_is_as_wide_as_columns_says(work, capsys, monkeypatch, view):
     monkeypatch.setenv("COLUMNS", "80")

@@ -177,6 +177,30 @@ def test_a_figure_has_no_date_and_no_version(tmp_path):
     assert int.from_bytes(first[16:20], "big") == 2 * output.DPI
 
 
+@pytest.mark.parametrize("suffix", [".svg", ".pdf", ".PDF"])
+def test_the_suffix_is_the_format_and_the_bytes_are_always_the_same(tmp_path, suffix):
+    code = """
+import sys
+from matplotlib.figure import Figure
+from lossprobe.report.formats.output import write_figure
+axes = Figure(figsize=(3, 2)).subplots()
+axes.fill_between([1, 2], [0, 0], [1, 3], label="a")
+axes.set_title("é αβ")
+write_figure(sys.argv[1], axes.figure)
+"""
+    written = []
+    for seed in ("1", "2"):
+        file = tmp_path / f"{seed}{suffix}"
+        subprocess.run([sys.executable, "-c", code, file], check=True, env=os.environ | {"PYTHONHASHSEED": seed})
+        written.append(file.read_bytes())
+    assert written[0] == written[1]
+    assert written[0].startswith(b"<?xml" if suffix == ".svg" else b"%PDF-")
+    for trace in (bytes(tmp_path), sys.prefix.encode(), b"CreationDate", b"dc:date", b"Matplotlib v"):
+        assert trace not in written[0]
+    fonts = b"<text" not in written[0] if suffix == ".svg" else b"/FontFile2" in written[0]
+    assert fonts, "drawn as shapes, or embedded"
+
+
 def test_talk_is_one_line_on_standard_error(capsys):
     say("a\n::error::b\x1b[2J")
     captured = capsys.readouterr()

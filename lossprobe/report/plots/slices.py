@@ -70,9 +70,9 @@ def draw_against_first(
         bounds += _bound_words(panel, model, name)
     axes.axvline(0.0, color=GREY, linestyle="--", linewidth=1)
     longer = draw_ranges(axes, rows, sides, 0.0)
-    label(axes, f"difference of the mean loss (nats per token); above 0: worse than {models[0][1]}",
-          "mean loss of both (nats)",
-          "\n".join(["where the difference comes from" + (f"; {BEYOND}" if longer else ""), *bounds]))  # fmt: skip
+    title = "where the difference comes from, by the mean loss of both (nats)" + (f"; {BEYOND}" if longer else "")
+    label(axes, f"difference of the mean loss (nats per token); above 0: worse than {models[0][1]}", "",
+          "\n".join([title, *bounds]))  # fmt: skip
     name_rows(axes, rows, [_band_name(low, high) for low, high in bands.itertuples(index=False)])
     legend(axes)
 
