@@ -20,6 +20,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.transforms import ScaledTranslation
 
 from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
+from lossprobe.analysis.stats.interval import Interval
 from lossprobe.report.names import ELLIPSIS, short_names
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
@@ -138,6 +139,15 @@ def _leading(text: str, width: int) -> list[str]:
 def interval_words(unit: str) -> str:
     """Return the name of the units that an interval resamples: "documents", or "blocks of N tokens"."""
     return "documents" if unit == "document" else f"blocks of {format_count(BLOCK_TOKENS)} tokens"
+
+
+def interval_line(unit: str, interval: Interval) -> str:
+    """Return the line of a heading that says what the intervals resample, or why there are none."""
+    if interval.low is None:
+        return (
+            f"no 95 % interval: a single {unit}" if unit == "document" else "no 95 % interval: a single block of tokens"
+        )
+    return f"95 % intervals over {interval_words(unit)}"
 
 
 def drawable(text: str) -> str:

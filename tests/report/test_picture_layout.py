@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import io
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from lossprobe.analysis.compare.compare import compare
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.hardest import find_hardest
+from lossprobe.analysis.objectives.formulas import ObjectiveOptions
 from lossprobe.analysis.objectives.objectives import measure_objectives
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import PositionLosses, measure_positions
@@ -116,6 +118,28 @@ def test_every_choice_of_calibration_changes_its_picture(tmp_path):
     groups = [text.get_text() for text in plot_calibration(
         models[0], measure_calibration(models, by="lang")).axes[0].get_yticklabels()]  # fmt: skip
     assert {group.split("  (")[0] for group in groups} == {f"group {number}" for number in range(12)}
+
+
+def test_every_choice_of_one_model_changes_its_picture(tmp_path):
+    (run,) = write_models(tmp_path, "common", 1)
+    plain = {"micro_batch": (1,)}
+    choices = [
+        *(plot_tokens(run, measure_tokens(run, where)) for where in ((), ("loss > 1",))),
+        *(plot_hardest(run, find_hardest(run, by, 20, 5)) for by in ("token", "type", "document", "class")),
+        *(plot_hardest(run, find_hardest(run, "type", top, least)) for top, least in ((5, 5), (20, 30))),
+        *(plot_perplexity(run, measure_perplexity(run, by)) for by in (None, "document", "lang")),
+        *(plot_positions(run, measure_positions(run, by, bins))
+          for by in ("context", "document-position") for bins in ("geometric", "every")),
+        *(plot_objectives(run, measure_objectives(run, ObjectiveOptions(**plain | choice))) for choice in (
+            {}, {"smoothing": 0.3}, {"focal": 1.0}, {"margin": 2.0}, {"z_weight": 0.5}, {"micro_batch": (1, 2)},
+            {"batch_tokens": 99}, {"where": ("loss > 1",)})),
+    ]  # fmt: skip
+    drawn = set()
+    for figure in choices:
+        sink = io.BytesIO()
+        figure.savefig(sink, format="png", dpi=50)
+        drawn.add(sink.getvalue())
+    assert len(drawn) == len(choices)
 
 
 def test_a_gap(models):

@@ -61,7 +61,7 @@ def plot_calibration(run: Run, result: Calibration) -> Figure:
     left_out = f" of {len(models)} of {len(result.models)} models" if len(models) < len(result.models) else ""
     figure = new_figure(sum(heights) + 0.6, f"calibration{left_out} on {text_heading(run)}",
                         f"95 % intervals over {interval_words(models[0].interval_unit)}")  # fmt: skip
-    parts = iter(figure.subfigures(len(heights), 1, height_ratios=heights))
+    parts = iter(np.asarray(figure.subfigures(len(heights), 1, height_ratios=heights)))
     if groups:
         assert result.slices is not None
         draw_slices(next(parts).subplots(), result.slices, str(result.by), called, looks)

@@ -30,7 +30,7 @@ from lossprobe.report.style import (
     SCALE,
     SMALL,
     VERMILION,
-    interval_words,
+    interval_line,
     label,
     legend,
     model_names,
@@ -63,8 +63,8 @@ def plot_compare(run: Run, result: Comparison) -> Figure:
     if divergence is not None:
         heights.append(PAIR)
     first, second = model_names([comparison.first, comparison.second], NAME_WIDTH)
-    figure = new_figure(sum(heights) + 0.6, f"{second} − {first} on {text_heading(run)}",
-                        f"95 % intervals over {interval_words(comparison.interval_unit)}")  # fmt: skip
+    intervals = interval_line(comparison.interval_unit, comparison.difference.mean_difference_nats_interval)
+    figure = new_figure(sum(heights) + 0.6, f"{second} − {first} on {text_heading(run)}", intervals)
     parts = iter(_parts(figure, heights))
     left, right = next(parts).subplots(1, 2, width_ratios=[1.2, 1])
     _draw_losses(left, comparison, (first, second))
@@ -135,8 +135,8 @@ def _plot_bytes(run: Run, comparison: ByteComparison) -> Figure:
     if len(spans):
         heights.append(AROUND + ROW * len(spans))
     first, second = model_names([comparison.first, comparison.second], NAME_WIDTH)
-    figure = new_figure(sum(heights) + 0.6, f"{second} − {first} on {text_heading(run)}, through bytes",
-                        f"95 % intervals over {interval_words(comparison.interval_unit)}")  # fmt: skip
+    intervals = interval_line(comparison.interval_unit, comparison.difference.difference_bits_per_byte_interval)
+    figure = new_figure(sum(heights) + 0.6, f"{second} − {first} on {text_heading(run)}, through bytes", intervals)
     parts = _parts(figure, heights)
     draw_by_cut(parts[0].subplots(), comparison, second)
     for part in parts[1:]:

@@ -25,6 +25,7 @@ from lossprobe.report.style import (
     GREEN,
     VERMILION,
     heading,
+    interval_line,
     interval_words,
     label,
     legend,
@@ -49,7 +50,7 @@ def plot_perplexity(run: Run, result: Perplexity) -> Figure:
     groups = None if result.groups is None else result.groups.head(MOST_ROWS)
     heights = [DISTRIBUTION] if groups is None else [DISTRIBUTION, AROUND + ROW * len(groups)]
     figure = new_figure(sum(heights) + 0.4, heading(run),
-                        f"95 % intervals over {interval_words(result.interval_unit)}")  # fmt: skip
+                        interval_line(result.interval_unit, result.per_token.nll_nats_per_token_interval))  # fmt: skip
     panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False, sharex=True)[:, 0]
     clusters = find_clusters(run)
     totals = cluster_totals(run, clusters)
@@ -69,9 +70,9 @@ def plot_perplexity(run: Run, result: Perplexity) -> Figure:
 def _draw_distribution(axes: Axes, losses: np.ndarray, unit: str, result: Perplexity) -> None:
     """Draw how many documents (or blocks) have each mean loss, the mean of all tokens, and the reference levels."""
     first, last = float(losses.min()), float(losses.max())
-    if last - first < SAME:
-        first, last = max(0.0, first - 0.05), last + 0.05
     bars = min(MOST_BARS, max(10, 2 * round(len(losses) ** 0.5)))
+    if last - first < SAME:
+        first, last, bars = max(0.0, first - 0.05), last + 0.05, 1
     counts, edges = np.histogram(losses, bars, (first, last))
     axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=BLUE, alpha=0.55, edgecolor="white",
              linewidth=0.5, label=f"{unit} ({format_count(len(losses))})")  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Hashable
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -35,15 +37,14 @@ def plot_protocols(run: Run, result: ProtocolTable) -> Figure:
         axes.plot([loss], [row], "s" if own else "o", color=VERMILION if own else BLUE)
     for row in rows[table["nats_per_token"].isna()]:
         lines = textwrap.wrap(drawable(str(table["why"][row])), REASON, max_lines=2, placeholder=" …")
-        plain = {"fontsize": SMALL, "va": "center", "style": "italic", "linespacing": 1.0}
         axes.text(first + 0.01 * (last - first), row, "\n".join(lines), parse_math=False, backgroundcolor="white",
-                  zorder=3, **plain)  # fmt: skip
+                  zorder=3, fontsize=SMALL, va="center", style="italic", linespacing=1.0)  # fmt: skip
     label(axes, "mean loss of the tokens that the tool scores (nats per token); dashed: lossprobe's own", "")
     name_rows(axes, rows, [_row_name(row) for row in table.to_dict("records")])
     return figure
 
 
-def _row_name(row: dict[str, object]) -> str:
+def _row_name(row: dict[Hashable, Any]) -> str:
     """Return a tool, the number that it prints, and how many tokens with how much context that is over."""
     if row["value"] != row["value"]:
         return f"{row['protocol']}"

@@ -49,7 +49,13 @@ def draw_slices(
     shown = f", {len(groups)} of {format_count(held)} groups" if len(groups) < held else ""
     label(axes, "confidence − accuracy; above 0: over-confident", "",
           f"by {by} (tokens of {models[0][1]}){shown}" + (f"; {BEYOND}" if longer else ""))  # fmt: skip
-    names = model_names([_group_name(row.group, row.conditioned_on, by) for row in groups.itertuples()], GROUP_WIDTH)
+    names = model_names(
+        [
+            _group_name(group, conditioned_on, by)
+            for group, conditioned_on in groups[["group", "conditioned_on"]].to_numpy(str)
+        ],
+        GROUP_WIDTH,
+    )
     counts = [format_count(int(count)) for count in groups["count"]]
     name_rows(axes, rows, [f"{name}  ({count})" for name, count in zip(names, counts, strict=True)])
     legend(axes)
