@@ -31,8 +31,8 @@ def plot_protocols(run: Run, result: ProtocolTable) -> Figure:
     first, last = max(0.0, known.min() - margin), known.max() + margin
     axes.set_xlim(first, last)
     axes.axvline(base, color=VERMILION, linestyle="--", linewidth=1.2)
-    for row, loss in known.items():
-        own = table["protocol"][row] == OWN
+    for row, loss in zip(rows[table["nats_per_token"].notna()].tolist(), known, strict=True):
+        own = table["protocol"].iloc[row] == OWN
         axes.plot([base, loss], [row, row], color=BLUE, linewidth=1.6)
         axes.plot([loss], [row], "s" if own else "o", color=VERMILION if own else BLUE)
     for row in rows[table["nats_per_token"].isna()]:
