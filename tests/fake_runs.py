@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,10 +62,12 @@ def write_run(folder, docs: list[Doc], **choices: Any) -> Run:
     Args:
         folder: folder of the run.
         docs: its documents.
-        choices: context, stride (of the windows); vocab_size; keep_text; tiles; name; text_name; rows_per_part; top_id.
+        choices: context, stride (of the windows); vocab_size; keep_text; tiles; name; text_name; rows_per_part; top_id;
+            copies (whether documents may be identical: else an unscored first token makes the difference).
     """
     given = {"context": 1024, "stride": None, "vocab_size": None, "keep_text": True, "tiles": True, "name": "model"}
-    choices = given | {"text_name": "text", "rows_per_part": 10**9, "top_id": 0} | choices
+    choices = given | {"text_name": "text", "rows_per_part": 10**9, "top_id": 0, "copies": False} | choices
+    docs = docs if choices["copies"] else told_apart(docs)
     pieces = sorted({piece for doc in docs for piece in doc.pieces} - {BOS})
     vocabulary = [BOS, *pieces]
     ids = {piece: index for index, piece in enumerate(vocabulary)}
@@ -81,6 +83,19 @@ def write_run(folder, docs: list[Doc], **choices: Any) -> Run:
     size = choices["vocab_size"] or len(vocabulary)
     manifest = _manifest(rows, records, size, choices)
     return finish_run(folder, records, (vocabulary + [b""] * size)[:size], {0}, manifest)
+
+
+def told_apart(docs: list[Doc]) -> list[Doc]:
+    """Return documents of which none has the text of an earlier one, where their first token is no scored one."""
+    seen, found = set(), []
+    for number, doc in enumerate(docs):
+        if doc.data in seen and doc.bits[0] == "first_token" and doc.pieces[0] != BOS:
+            size = len(doc.pieces[0])
+            name = bytes(33 + number // 90**place % 90 for place in range(size))
+            doc = replace(doc, pieces=[name, *doc.pieces[1:]])
+        seen.add(doc.data)
+        found.append(doc)
+    return found
 
 
 def finish_run(

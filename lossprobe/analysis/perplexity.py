@@ -12,7 +12,7 @@ import pandas as pd
 
 from lossprobe.analysis.options import PerplexityOptions
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_byte, why_not_per_word
-from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
+from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses
 from lossprobe.analysis.rows.fields import field_source
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
@@ -192,10 +192,10 @@ def cluster_totals(run: Run, clusters: Clusters) -> pd.DataFrame:
                sum(byte_stop - byte_start)::BIGINT AS bytes, min(byte_start) AS first, max(byte_stop) AS stop
         FROM tokens WHERE unscored IS NULL GROUP BY 1 ORDER BY 1""")
     if clusters.unit == "document":
-        sizes = run.query(
-            "SELECT document, scored_characters AS characters, scored_words AS words FROM documents "
-            "WHERE scored_tokens > 0 ORDER BY document"
-        )
+        sizes = run.query(f"""
+            SELECT {clusters.sql} AS cluster, sum(scored_characters)::BIGINT AS characters,
+                   sum(scored_words)::BIGINT AS words
+            FROM documents WHERE scored_tokens > 0 GROUP BY 1 ORDER BY 1""")
         return frame.assign(characters=sizes["characters"].to_numpy(), words=sizes["words"].to_numpy())
     return frame.assign(**_block_sizes(run, frame))
 
@@ -256,7 +256,7 @@ def group_losses(run: Run, by: str, tiles: bool) -> pd.DataFrame:
         key, join = "document", "tokens"
     else:
         key, join = "field", field_source(run, by)
-    clusters = Clusters("document", 0, "document", None) if by != "document" else find_clusters(run)
+    clusters = find_clusters(run) if by == "document" else document_clusters(run)
     frame = grouped_losses(run, clusters, key, join)
     sizes = run.query(f"""
         SELECT {key} AS key, count(DISTINCT document) AS documents, sum(byte_stop - byte_start)::BIGINT AS bytes

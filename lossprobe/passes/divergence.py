@@ -5,6 +5,7 @@ The text is gone through twice: once to count and to refuse it before the models
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ def measure_divergence(
             progress(done, count.scored)
 
     advance(0)
-    tally = DivergenceTally(first.facts.name, second.facts.name)
+    tally = DivergenceTally(first.facts.name, second.facts.name, count.texts)
     passing = PassOptions(options.batch_size, advance=advance)
     planned = plan_documents((tokens for _, tokens in _tokenized(source, sha256, first.tokenizer)), policy)
     for part in cut_parts(planned):
@@ -113,9 +114,13 @@ class _Count:
     unknown: int = 0
     unknown_text: list[str] = field(default_factory=list)
     more: Counter[str] = field(default_factory=Counter)
+    texts: list[int] = field(default_factory=list)  # number of each document's text; copies have the same one
+    known: dict[bytes, int] = field(default_factory=dict)  # sha256 → number of the text
 
     def add(self, document: DocumentCount) -> None:
         """Add the counts of a document."""
+        digest = hashlib.sha256(document.document.text.encode()).digest()
+        self.texts.append(self.known.setdefault(digest, len(self.known)))
         self.more["bytes"] += len(document.document.text.encode())
         self.more["normalized_bytes"] += document.normalized_bytes
         self.more["vanished_bytes"] += document.vanished_bytes

@@ -17,6 +17,7 @@ import pyarrow as pa
 from lossprobe.errors import OutputError, ResourceError, UsageError
 from lossprobe.isolation import temporary_folder
 from lossprobe.run.checks import FileChecks
+from lossprobe.run.copies import Copies, number_texts
 from lossprobe.run.files import read_sealed, refuse_undecodable
 from lossprobe.run.folder import Folder
 from lossprobe.run.held import HeldFile
@@ -119,6 +120,12 @@ class Run:
                 with self._reading():
                     connection.execute(f"CREATE VIEW {table} AS SELECT * FROM {self.relation(table)}")
         return connection
+
+    @cached_property
+    def copies(self) -> Copies:
+        """How many documents are identical to others; from then on SQL has the function of `copies.NUMBERED`."""
+        with self._reading():
+            return number_texts(self._connection)
 
     def check(self) -> None:
         """Check the files of a run now, and not before the first query.

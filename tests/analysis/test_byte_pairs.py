@@ -457,8 +457,8 @@ def test_one_document_of_several_with_compared_bytes_gives_no_interval(pair):
 
 
 def test_the_finding_names_the_lower_model_where_it_is_clear(pair):
-    one = [doc("<|ab", "special", bits) for bits in (4, 4.1, 4.2)]
-    other = [doc("<|a|b", "special", 0.5, bits) for bits in (0.5, 0.6, 0.7)]
+    one = [doc(f"<|a{last}", "special", bits) for last, bits in zip("bcd", (4, 4.1, 4.2), strict=True)]
+    other = [doc(f"<|a|{last}", "special", 0.5, bits) for last, bits in zip("bcd", (0.5, 0.6, 0.7), strict=True)]
     runs = pair(one, other)
     assert compare_bytes(*runs).finding.endswith("over 6 bytes (other is lower)")
     assert compare_bytes(*runs[::-1]).finding.endswith("over 6 bytes (other is lower)")

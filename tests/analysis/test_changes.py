@@ -277,7 +277,7 @@ def test_forgotten_and_learned(pair):
 
 def test_tokens_that_did_not_change_are_not_shown(make_run):
     runs = [
-        make_run([words("first_token", 1, 4, 4), words("first_token", 1, last, 9)], name=name)
+        make_run([words("first_token", 1, 4, 4), words("first_token", 1, last, 9)], name=name, copies=True)
         for name, last in (("old", 1), ("new", 6))
     ]
     found = find_changes(*runs, "token")

@@ -1,14 +1,21 @@
 """The jackknife against brute force, numpy and scipy; what is a cluster; and how often an interval covers the truth."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_runs import LN2, Doc, words
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from lossprobe.analysis.compare.byte_pairs import compare_bytes
+from lossprobe.analysis.compare.changed_slices import changed_slices
+from lossprobe.analysis.compare.tokens import compare_runs
+from lossprobe.analysis.gap.gap import measure_gap
+from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.rows.clusters import BLOCK_TOKENS, find_clusters, grouped_losses
 from lossprobe.analysis.stats.jackknife import around, jackknife_ratio, t_quantile
 
@@ -148,3 +155,71 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
         covered += found.interval.low <= truth <= found.interval.high
     # 600 corpora: a share of .95 is seen within ±.018 (two standard errors); a ratio of 20 sums is a bit below.
     assert 0.90 <= covered / corpora <= 0.98
+
+
+TEXTS = [("first_token", 1, 2), ("first_token", 3), ("first_token", 5, 1, 4)]
+
+
+def copies(*times: int) -> list[Doc]:
+    """Return documents with the losses of `TEXTS`, each text as often as asked, in turn."""
+    docs = [replace(words(*bits), line=line) for line, bits in enumerate(TEXTS)]
+    return [doc for turn in range(max(times)) for doc, count in zip(docs, times, strict=True) if turn < count]
+
+
+@pytest.mark.parametrize("keep_text", [True, False])
+def test_copies_of_all_documents_give_the_interval_of_one_each(make_run, keep_text):
+    one, three = (make_run(copies(*[k] * 3), copies=True, keep_text=keep_text) for k in (1, 3))
+    assert measure_perplexity(one).per_token.nll_nats_per_token_interval == pytest.approx(
+        measure_perplexity(three).per_token.nll_nats_per_token_interval, rel=1e-12
+    )
+    by_class = [grouped_losses(run, find_clusters(run), "token_id") for run in (one, three)]
+    pd.testing.assert_frame_equal(*(frame[["key", "mean_loss_nats", "low", "high"]] for frame in by_class))
+    assert find_clusters(one).note is None
+    assert find_clusters(three).note == ("6 documents are identical to others; intervals resample the 3 distinct ones")
+
+
+def test_copies_of_one_text_are_one_document(make_run):
+    run = make_run(copies(3, 0, 0), copies=True)
+    found = measure_perplexity(run)
+    assert found.per_token.nll_nats_per_token_interval == (None, None)
+    assert found.notes == ["3 copies of one document of fewer than 8,192 tokens: no interval can be given"]
+
+
+def test_a_copy_is_told_and_counts_once(make_run):
+    run = make_run(copies(2, 1, 1), copies=True)
+    assert find_clusters(run).note == "1 document is identical to others; intervals resample the 3 distinct ones"
+    # Sums of the texts, the first one twice: nats 6, 3, 10 bits over 4, 1, 3 tokens.
+    expected = jackknife_ratio(np.array([6, 3, 10]) * LN2, [4, 1, 3])
+    found = measure_perplexity(run).per_token
+    assert found.nll_nats_per_token == pytest.approx(expected.value)
+    assert found.nll_nats_per_token_interval == pytest.approx(expected.interval)
+
+
+def test_one_long_text_given_three_times_has_the_blocks_of_one(make_run):
+    rng = np.random.default_rng(0)
+    long = words("first_token", *rng.exponential(3, 3 * BLOCK_TOKENS).tolist())
+    one, three = (measure_perplexity(make_run([long] * k, copies=True)) for k in (1, 3))
+    assert one.per_token.nll_nats_per_token_interval == pytest.approx(three.per_token.nll_nats_per_token_interval)
+    assert three.interval_unit == "block"
+    assert three.notes[0].startswith("3 copies of one document: intervals resample 3 blocks of 4,096 tokens")
+
+
+def test_copies_change_no_comparison_either(make_run):
+    """Paired, through bytes, by slice and unpaired: two copies of every document say what one says."""
+    found = []
+    for k in (1, 2):
+        pair = [make_run([replace(doc, bits=[doc.bits[0], *(b * f for b in doc.bits[1:])], fields={"odd": doc.line % 2})
+                          for doc in copies(*[k] * 3)], copies=True) for f in (1, 1.25)]  # fmt: skip
+        tokens, through_bytes = compare_runs(*pair), compare_bytes(*pair)
+        slices = [changed_slices(*pair, by).table[["group", "mean_difference_nats", "low", "high"]]
+                  for by in ("odd", "type", "context", "class")]  # fmt: skip
+        found.append(
+            [
+                tokens.difference.mean_difference_nats_interval,
+                through_bytes.difference.difference_bits_per_byte_interval,
+                measure_gap(*pair).gap_nats_interval,
+                *(frame[["low", "high"]].fillna(-1).to_numpy().ravel() for frame in slices[:2]),
+            ]
+        )
+    for one, two in zip(*found, strict=True):
+        assert one == pytest.approx(two, rel=1e-9)

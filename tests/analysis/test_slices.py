@@ -313,8 +313,8 @@ def test_a_document_in_a_slice_of_its_own_has_no_interval_and_a_note(tmp_path):
 
 
 def test_certain_predictions_have_no_z(tmp_path):
-    logits = np.array([[900.0, 0.0], [900.0, 0.0], [1.0, 0.0]])
-    run = write_drawn(tmp_path / "run", logits, np.array([0, 0, 0]), np.array([0, 1, 2]), fields=[{"a": 1}] * 2 + [{}])
+    logits = np.array([[900.0, 0.0], [900.0, 0.0], [900.0, 0.0], [1.0, 0.0]])
+    run = write_drawn(tmp_path / "run", logits, np.zeros(4, int), np.array([0, 1, 1, 2]), fields=[{"a": 1}] * 2 + [{}])
     result = calibrate_slices(run.run, "a")
     certain, other = result.table.to_dict("records")
     assert (certain["group"], certain["accuracy"], certain["confidence_gap"], certain["ece"]) == ("1", 1.0, 0.0, 0.0)

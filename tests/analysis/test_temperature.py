@@ -399,8 +399,10 @@ def test_a_long_document_is_cut_into_blocks(draw):
     assert (tempered_rows(drawn.run).cluster == (tokens >= 4096)).all()
 
 
-def test_many_documents_are_merged_into_200_groups(draw):
-    drawn = draw(1.5, documents=250, rows=1000, vocab=8)
+def test_many_documents_are_merged_into_200_groups(store):
+    rng = np.random.default_rng(0)
+    logits = draw_logits(rng, 1500, 64)
+    drawn = store(1.5 * logits, draw_targets(rng, logits), np.repeat(np.arange(250), 6))  # no two are alike
     sample = read_sample(drawn.run)
     assert sample.sums.shape[0] == 200
     found = fit_temperature(drawn.run, sample)

@@ -16,6 +16,7 @@ from lossprobe.analysis.compare.byte_comparison import ByteComparison, ByteCount
 from lossprobe.analysis.compare.byte_spans import SharedText, cut_spans, shared_text
 from lossprobe.analysis.compare.byte_sums import CUTS, SpanSums
 from lossprobe.analysis.per_byte import why_not_per_word
+from lossprobe.analysis.rows.clusters import document_clusters
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
 from lossprobe.analysis.rows.texts import DocumentTexts
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
@@ -170,7 +171,7 @@ def _with_text(runs: tuple[Run, Run], rows: Floats) -> pd.DataFrame:
 
 
 def _notes(runs: tuple[Run, Run], text: SharedText, sums: SpanSums) -> list[str]:
-    notes = [] if (note := _interval_note(sums)) is None else [note]
+    notes = [] if (note := _interval_note(runs[0], sums)) is None else [note]
     if sums.left_out:
         size = sum(sums.left_out.values())
         share = size / int(text.sizes.sum())
@@ -191,12 +192,13 @@ def _by_reason(sums: SpanSums) -> str:
     return ", ".join(f"{visible(reason, 40)} {format_count(size)}" for reason, size in sorted(sums.left_out.items()))
 
 
-def _interval_note(sums: SpanSums) -> str | None:
+def _interval_note(run: Run, sums: SpanSums) -> str | None:
     if sums.clusters < 2:
         return f"a single {sums.unit} of text was scored by both: no interval can be given"
+    documents = document_clusters(run)
     if sums.unit == "document":
-        return None
+        return documents.note
     return (
-        f"one document: intervals resample {sums.clusters} blocks of about 16 KiB of text and are a lower bound; "
-        "give documents (a folder, a JSONL, `split_documents`) for better ones"
+        f"{documents.note or 'one document'}: intervals resample {sums.clusters} blocks of about 16 KiB of text "
+        "and are a lower bound; give documents (a folder, a JSONL, `split_documents`) for better ones"
     )

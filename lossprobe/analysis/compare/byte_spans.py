@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lossprobe.analysis.rows.clusters import text_numbers
 from lossprobe.analysis.rows.paired import Ints
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.errors import NotComparableError
@@ -38,6 +39,7 @@ class SharedText:
             offset + byte orders all boundaries, and no two documents share one.
         usable: bool [D], whether both runs have tokens of it, with exact spans.
         scored: bool [D], whether it is usable and both runs scored something in it.
+        texts: int64 [D], number of its text; copies have the same one.
         left_out: reason → bytes of the documents that are not usable.
         reasons: why tokens are unscored, in either run.
     """
@@ -46,6 +48,7 @@ class SharedText:
     offsets: Ints
     usable: npt.NDArray[np.bool_]
     scored: npt.NDArray[np.bool_]
+    texts: Ints
     left_out: dict[str, int]
     reasons: list[str]
 
@@ -100,6 +103,7 @@ def shared_text(first: Run, second: Run) -> SharedText:
         offsets=np.concatenate([[0], np.cumsum(sizes + 1)])[: len(sizes)],
         usable=usable,
         scored=usable & scored,
+        texts=text_numbers(first),
         left_out={reason: size for reason, size in left_out.items() if size},
         reasons=sorted({reason for run in (first, second) for reason in run.query(why)["why"]}),
     )

@@ -29,7 +29,7 @@ class SpanSums:
     """Sums over the spans that both models scored, and the bytes of the others.
 
     Attributes:
-        unit: what intervals resample: "document", or "block" where both scored something in a single document only.
+        unit: what intervals resample: "document", or "block" where both scored something in one text only.
         spans: int64 [4], compared spans by `CUTS`.
         tokens: int64 [2], scored tokens of each model in them.
         left_out: reason → bytes that are not compared.
@@ -43,13 +43,17 @@ class SpanSums:
             text: the text that is cut.
             top: most spans kept as increased, and as decreased.
         """
-        self.unit = "document" if text.scored.sum() > 1 else "block"
+        texts, cluster = np.unique(text.texts[text.scored], return_inverse=True)
+        self.unit = "document" if len(texts) > 1 else "block"
         self.spans, self.tokens = np.zeros(len(CUTS), np.int64), np.zeros(2, np.int64)
         self.left_out: Counter[str] = Counter(text.left_out)
         self.seen = 0
         self._reasons, self._top = text.reasons, top
-        self._last_block = max(0, int(text.sizes[text.scored].sum()) // BLOCK_BYTES - 1)  # it takes what is left over
-        self._cluster = (np.cumsum(text.scored) - 1).clip(0) % MOST_CLUSTERS
+        self._last_block = max(
+            0, int(text.sizes[text.scored].max(initial=0)) // BLOCK_BYTES - 1
+        )  # it takes what is left over
+        self._cluster = np.zeros(len(text.sizes), np.int64)
+        self._cluster[text.scored] = cluster % MOST_CLUSTERS
         count = int(self._cluster.max(initial=0)) + 1 if self.unit == "document" else self._last_block + 1
         self._sums = np.zeros((count, len(CUTS), 3))  # nats of the first and of the second model, and bytes
         self._with_bytes = np.zeros(len(text.sizes), bool)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -124,19 +124,25 @@ def _classes(first: Run, second: Run) -> Cut:
 def _documents(first: Run, second: Run, name: str | None) -> Cut:
     """Return the slices by document, or by the text of a field: each holds whole documents, so that none are merged."""
     clusters = find_clusters(first)
+    parts = _single_documents(clusters)
     source = "(SELECT *, document AS field FROM tokens)" if name is None else field_source(first, name)
-    owners = first.query(
-        f"SELECT DISTINCT document, field, {clusters.sql} AS cluster FROM {source} WHERE unscored IS NULL ORDER BY 3"
-    )
-    sums, left_out = _sums(
-        (first, second), clusters, 1, lambda batches: ((r, np.zeros_like(r.cluster)) for r in batches)
-    )
+    owners = first.query(f"""
+        SELECT DISTINCT {parts.sql} AS part, field, {clusters.sql} AS cluster FROM {source} WHERE unscored IS NULL
+        ORDER BY 1""")
+    sums, left_out = _sums((first, second), parts, 1, lambda batches: ((r, np.zeros_like(r.cluster)) for r in batches))
     codes, names = pd.factorize(owners["field"], sort=True)
-    order = np.argsort(codes, kind="stable")
-    order = order[sums.tokens[0, order] > 0]
-    table = grouped_changes(codes[order].astype(np.int64), sums.nats[0, order], sums.tokens[0, order])
+    cells = owners.assign(code=codes, nats=sums.nats[0], tokens=sums.tokens[0])[sums.tokens[0] > 0]
+    cells = cells.groupby(["code", "cluster"], as_index=False)[["nats", "tokens"]].sum()
+    table = grouped_changes(*(cells[column].to_numpy() for column in ("code", "nats", "tokens")))
     table["group"] = [str(names[key]) for key in table["key"]]
     return _described(first, table) if name is None else table, clusters, left_out
+
+
+def _single_documents(clusters: Clusters) -> Clusters:
+    """Return the parts that belong to one document and one cluster each."""
+    if clusters.unit == "document":
+        return replace(clusters, sql="document")
+    return replace(clusters, sql=f"document::BIGINT * {clusters.count} + {clusters.sql}")
 
 
 def _described(run: Run, table: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lossprobe.analysis.compare.divergence import Divergence
-from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
+from lossprobe.analysis.rows.clusters import BLOCK_TOKENS, copies_note
 from lossprobe.analysis.stats.interval import Estimate
 from lossprobe.analysis.stats.jackknife import around, jackknife_ratio
 from lossprobe.analysis.stats.quantile_sketch import EXACT, QuantileSketch
@@ -53,10 +54,12 @@ class DivergenceTally:
     Args:
         first: name of model A.
         second: name of model B.
+        texts: number of every document's text, where copies have the same one; None where all documents differ.
     """
 
-    def __init__(self, first: str, second: str) -> None:
+    def __init__(self, first: str, second: str, texts: Sequence[int] | None = None) -> None:
         self._names = (first, second)
+        self._texts = None if texts is None else np.asarray(texts, np.int64)
         self._keys: list[npt.NDArray[np.int64]] = []  # [k, 2]: document, block
         self._sums: list[Floats] = []  # [k, len(SUMS)]
         self._divergences, self._changes = QuantileSketch(), QuantileSketch()
@@ -134,13 +137,18 @@ class DivergenceTally:
         keys, sums = np.concatenate(self._keys), np.concatenate(self._sums)
         documents, labels = np.unique(keys[:, 0], return_inverse=True)
         note = None
+        if self._texts is not None:
+            distinct, labels = np.unique(self._texts[keys[:, 0]], return_inverse=True)
+            note = copies_note(len(documents), len(distinct))
+            documents = distinct
         if len(documents) == 1:
             last = max(0, (self._last_token + 1) // BLOCK_TOKENS - 1)
             blocks, labels = np.unique(np.minimum(keys[:, 1], last), return_inverse=True)
             count, size = len(blocks), format_count(BLOCK_TOKENS)
-            note = f"one document: intervals resample {count} blocks of {size} tokens and are a lower bound"
+            whole = note or "one document"
+            note = f"{whole}: intervals resample {count} blocks of {size} tokens and are a lower bound"
             if count == 1:
-                note = f"one document of fewer than {format_count(2 * BLOCK_TOKENS)} tokens: no interval can be given"
+                note = f"{whole} of fewer than {format_count(2 * BLOCK_TOKENS)} tokens: no interval can be given"
         merged = np.zeros((int(labels.max()) + 1, len(SUMS)))
         np.add.at(merged, labels, sums)
         return merged, note

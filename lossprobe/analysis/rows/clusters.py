@@ -1,36 +1,70 @@
-"""What the intervals of a run resample: documents, or blocks of tokens in a single document; never single tokens."""
+"""What intervals resample: distinct documents, or blocks of tokens in a single one; never single tokens."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from lossprobe.analysis.stats.jackknife import Clusters, t_quantile
+from lossprobe.run.copies import NUMBERED
 from lossprobe.run.reader import Run
-from lossprobe.units import format_count
+from lossprobe.units import format_count, plural
 
 BLOCK_TOKENS = 4096
 
 
 def find_clusters(run: Run) -> Clusters:
-    """Return the clusters of a run: its documents, or in a single document contiguous blocks of tokens.
+    """Return the clusters of a run: its distinct documents, or in a single one contiguous blocks of tokens.
 
-    A block has 4,096 tokens; the last one takes what is left over, so that none is shorter.
+    All copies of a text are one cluster: they say no more than one of them. A block has 4,096 tokens; the last one
+    takes what is left over, so that none is shorter.
     """
-    documents = int(run.scalar("SELECT count(*) FROM documents WHERE scored_tokens > 0"))
-    if documents > 1:
-        return Clusters("document", documents, "document", None)
+    documents = document_clusters(run)
+    if documents.count > 1:
+        return documents
+    whole = documents.note or "one document"
     tokens = int(run.scalar("SELECT max(token) + 1 FROM tokens WHERE unscored IS NULL"))
     sql = f"least(token // {BLOCK_TOKENS}, {max(0, tokens // BLOCK_TOKENS - 1)})"
     blocks = int(run.scalar(f"SELECT count(DISTINCT {sql}) FROM tokens WHERE unscored IS NULL"))
     if blocks > 1:
         note = (
-            f"one document: intervals resample {blocks} blocks of {format_count(BLOCK_TOKENS)} tokens "
+            f"{whole}: intervals resample {blocks} blocks of {format_count(BLOCK_TOKENS)} tokens "
             "and are a lower bound; give documents (a folder, a JSONL, `split_documents`) for better ones"
         )
     else:
-        note = f"one document of fewer than {format_count(2 * BLOCK_TOKENS)} tokens: no interval can be given"
+        note = f"{whole} of fewer than {format_count(2 * BLOCK_TOKENS)} tokens: no interval can be given"
     return Clusters("block", blocks, sql, note)
+
+
+def document_clusters(run: Run) -> Clusters:
+    """Return the distinct documents of a run as clusters, be it a single one."""
+    documents, distinct = run.copies.documents, run.copies.distinct
+    sql = "document" if documents == distinct else NUMBERED
+    return Clusters("document", distinct, sql, copies_note(documents, distinct))
+
+
+def copies_note(documents: int, distinct: int) -> str | None:
+    """Return what a reader of intervals must know of copies among documents; None where there are none.
+
+    >>> copies_note(44, 41), copies_note(3, 1)
+    ('3 documents are identical to others; intervals resample the 41 distinct ones', '3 copies of one document')
+    """
+    copies = documents - distinct
+    if not copies:
+        return None
+    if distinct == 1:
+        return f"{format_count(documents)} copies of one document"
+    identical = f"{plural(copies, 'document')} {'is' if copies == 1 else 'are'} identical to others"
+    return f"{identical}; intervals resample the {format_count(distinct)} distinct ones"
+
+
+def text_numbers(run: Run) -> npt.NDArray[np.int64]:
+    """Return the number of every document's text, int64 [D] in order; copies have the same one."""
+    if run.copies.documents == run.copies.distinct:
+        return np.arange(run.counts["documents"])
+    frame = run.query(f"SELECT {NUMBERED} AS number FROM documents ORDER BY document")
+    return frame["number"].to_numpy(np.int64)
 
 
 def grouped_losses(run: Run, clusters: Clusters, group: str, source: str = "tokens") -> pd.DataFrame:

@@ -5,6 +5,7 @@ A confidence sequence decides the checks; see `analysis.stats.confidence_sequenc
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from collections import Counter
@@ -36,6 +37,7 @@ from lossprobe.passes.tally import UNKNOWN_SHOWN
 from lossprobe.run.baseline import select_documents
 from lossprobe.run.files import sha256_of_json
 from lossprobe.text.documents import Document
+from lossprobe.units import plural
 
 COUNTED = (
     "tokens", "scored_tokens", "unknown_tokens", "bytes", "normalized_bytes", "vanished_bytes", "special_strings",
@@ -141,6 +143,10 @@ def needs_whole_text(settings: AuditSettings, text: AuditText) -> str | None:
         return "the baseline is to be created from the whole text"
     if len(list(islice(text.source.documents(), 2))) < 2:
         return "it is one document"
+    scored = (document.text.encode() for document in text.source.documents() if document.text)
+    texts = Counter(hashlib.sha256(data).digest() for data in scored)
+    if copies := texts.total() - len(texts):
+        return f"{plural(copies, 'document')} {'is' if copies == 1 else 'are'} identical to others"
     return None
 
 

@@ -1,0 +1,47 @@
+"""Which documents of a run are copies of others: the same text, or the same tokens where the run keeps no text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
+NUMBERED = "distinct_document(document)"  # SQL: the number of a document's text, from 0 in order of first appearance
+
+# Two texts count as one where a 64-bit hash, the bytes and the tokens agree: chance makes such a pair among a million
+# documents less than once in ten million runs. Sums of hashes need no order, and so little memory.
+BY_TEXT = "SELECT document, hash(text) AS a, bytes AS b, tokens AS c FROM documents"
+BY_TOKENS = """
+    SELECT document, bit_xor(hash(token, token_id)) AS a, sum(hash(token_id, token)::HUGEINT) AS b, count(*) AS c
+    FROM tokens GROUP BY document"""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """How many scored documents are identical to others.
+
+    Attributes:
+        documents: documents with scored tokens.
+        distinct: different texts among them; SQL numbers them by `NUMBERED`.
+    """
+
+    documents: int
+    distinct: int
+
+
+def number_texts(connection: duckdb.DuckDBPyConnection) -> Copies:
+    """Count the different texts of a run, and give SQL the function of `NUMBERED`."""
+    kept = connection.execute("SELECT count(*) FILTER (text IS NULL) = 0 FROM documents").fetchone()
+    connection.execute(f"""
+        CREATE TABLE distinct_documents AS
+        SELECT document AS owner, (dense_rank() OVER (ORDER BY first) - 1)::BIGINT AS number
+        FROM (SELECT document, min(document) OVER (PARTITION BY a, b, c) AS first
+              FROM ({BY_TEXT if kept and kept[0] else BY_TOKENS}))""")
+    connection.execute(
+        "CREATE MACRO distinct_document(wanted) AS (SELECT number FROM distinct_documents WHERE owner = wanted)"
+    )
+    counts = connection.execute(f"SELECT count(*), count(DISTINCT {NUMBERED}) FROM documents WHERE scored_tokens > 0")
+    documents, distinct = counts.fetchone() or (0, 0)
+    return Copies(int(documents), int(distinct))
