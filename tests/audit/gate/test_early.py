@@ -138,7 +138,9 @@ def test_one_document_cannot_be_stopped_in(folder):
 
 
 def test_a_text_of_empty_documents_has_nothing_to_score(folder):
-    (folder / "text.jsonl").write_text("".join(json.dumps({"text": chr(48 + number) * (number % 2)}) + "\n" for number in range(40)))
+    (folder / "text.jsonl").write_text(
+        "".join(json.dumps({"text": chr(48 + number) * (number % 2)}) + "\n" for number in range(40))
+    )
     settings = settings_of(folder, check_of(9.0, "max"), stop_early=True)
     with pytest.raises(NothingToScoreError, match="no document has 2 tokens"):
         run_audit(settings, old_model())
