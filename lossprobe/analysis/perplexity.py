@@ -7,15 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from lossprobe.analysis.concentration import Concentration, find_concentration
 from lossprobe.analysis.options import PerplexityOptions
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_byte, why_not_per_word
 from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses
 from lossprobe.analysis.rows.fields import field_source
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
+from lossprobe.analysis.unigram import measure_unigram
 from lossprobe.run.reader import Run
 from lossprobe.text.counts import count_spans
 from lossprobe.units import bits, format_perplexity, perplexity, plural
@@ -94,6 +95,8 @@ class Perplexity:
         documents: documents read.
         uniform_nats: log V, the loss of a model that knows nothing.
         unigram_nats: entropy of the text's own token frequencies, the loss of the best model without context.
+        unigram_comparable: whether there are five tokens of each kind, so that this entropy is right to 0.1 nats.
+        concentration: what carries more of the loss than its tokens can explain, or None.
         interval_unit: "document" or "block".
         coverage: tokens and bytes read, scored, and unscored by reason.
         notes: what a reader must know, one line each.
@@ -110,6 +113,8 @@ class Perplexity:
     documents: int
     uniform_nats: float
     unigram_nats: float
+    unigram_comparable: bool
+    concentration: Concentration | None
     interval_unit: str
     coverage: dict[str, Any]
     notes: list[str]
@@ -121,12 +126,14 @@ class Perplexity:
     def finding(self) -> str:
         """The result in one line."""
         token = self.per_token
-        gain = self.unigram_nats - token.nll_nats_per_token
-        return (
-            f"token perplexity {format_perplexity(token.token_perplexity)} "
-            f"over {plural(token.tokens_scored, 'token')}: "
-            f"{abs(gain):.3f} nats a token {'better' if gain >= 0 else 'worse'} than the text's own unigram frequencies"
+        text = (
+            f"token perplexity {format_perplexity(token.token_perplexity)} over {plural(token.tokens_scored, 'token')}"
         )
+        if self.unigram_comparable:
+            gain = self.unigram_nats - token.nll_nats_per_token
+            better = "better" if gain >= 0 else "worse"
+            text += f": {abs(gain):.3f} nats a token {better} than the text's own unigram frequencies"
+        return text if self.concentration is None else f"{text}; {self.concentration.finding}"
 
 
 def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perplexity:
@@ -148,6 +155,7 @@ def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perpl
         notes.append(f"bits per byte and per character{also}: refused, {no_bytes}")
     elif rewritten := rewriting_note(run.counts):
         notes.append(rewritten)
+    unigram = measure_unigram(run)
     nats = totals["nats"].to_numpy()
     per = {
         unit: jackknife_ratio(nats, totals[unit]) if usable and totals[unit].sum() > 0 else None
@@ -162,10 +170,12 @@ def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perpl
         **_per_unit(per, totals),
         documents=int(run.counts["documents"]),
         uniform_nats=math.log(run.vocab_size),
-        unigram_nats=unigram_entropy(run),
+        unigram_nats=unigram.nats,
+        unigram_comparable=unigram.comparable,
         interval_unit=clusters.unit,
         coverage=measure_coverage(run),
         notes=notes,
+        concentration=find_concentration(run),
         table=_table(per, totals),
         by=by,
         groups=None if by is None else group_losses(run, by, not no_bytes),
@@ -213,13 +223,6 @@ def _block_sizes(run: Run, frame: pd.DataFrame) -> dict[str, Any]:
     share = frame["bytes"] / max(1, int(frame["bytes"].sum()))
     counts = run.counts
     return {"characters": share * counts["scored_characters"], "words": share * counts["scored_words"]}
-
-
-def unigram_entropy(run: Run) -> float:
-    """Return the entropy in nats of the scored tokens' own frequencies: the loss of the best context-free model."""
-    counts = run.query("SELECT count(*) AS n FROM tokens WHERE unscored IS NULL GROUP BY token_id ORDER BY token_id")
-    share = counts["n"].to_numpy() / counts["n"].sum()
-    return float(-(share * np.log(share)).sum())
 
 
 def measure_coverage(run: Run) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """The headline numbers: one sum, seen per token, word, byte and character, with intervals and groups."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from fake_runs import BOS, LN2, Doc, words
 
-from lossprobe.analysis.perplexity import cluster_totals, find_clusters, measure_perplexity, unigram_entropy
+from lossprobe.analysis.concentration import EXCESS
+from lossprobe.analysis.perplexity import cluster_totals, find_clusters, measure_perplexity
 from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
 from lossprobe.analysis.stats.jackknife import jackknife_ratio
+from lossprobe.analysis.unigram import measure_unigram
 from lossprobe.errors import UsageError
 
 CLOSE = 1e-7  # relative: losses are stored as float32
@@ -45,7 +48,7 @@ def test_a_unigram_model_on_its_own_text_scores_its_entropy(make_run):  # scienc
     pieces = [b"a", *b"aabacbda".replace(b"", b" ").split()]
     run = make_run([Doc(pieces, ["first_token", *[tokens[piece] for piece in pieces[1:]]])])
     result = measure_perplexity(run)
-    assert unigram_entropy(run) == pytest.approx(1.75 * LN2, rel=1e-14)
+    assert measure_unigram(run).nats == pytest.approx(1.75 * LN2, rel=1e-14)
     assert result.per_token.nll_nats_per_token == pytest.approx(result.unigram_nats, rel=CLOSE)
 
 
@@ -141,8 +144,16 @@ def test_one_short_document_has_numbers_but_no_interval(make_run):
     assert result.per_token.token_perplexity == pytest.approx(4.0, rel=CLOSE)
     assert result.per_token.token_perplexity_interval == (None, None)
     assert result.notes == ["one document of fewer than 8,192 tokens: no interval can be given"]
-    assert "1.386 nats" not in result.finding  # the finding compares with the unigram, whose entropy is log 2
-    assert "0.693 nats a token worse" in result.finding
+    assert result.finding == "token perplexity 4.0000 over 2 tokens"  # two tokens fit their own frequencies
+
+
+def test_the_unigram_is_compared_from_five_tokens_of_each_kind(make_run):
+    # a and b in turn: an entropy of log 2, the model's loss is 1 bit more.
+    for tokens, compared in ((10, True), (8, False)):
+        doc = Doc([b"a", *[b"a", b"b"] * (tokens // 2)], ["first_token", *[2] * tokens])
+        result = measure_perplexity(make_run([doc]))
+        assert ("0.693 nats a token worse than the text's own unigram" in result.finding) is compared
+        assert result.unigram_comparable is compared
 
 
 @pytest.mark.parametrize("keep_text", [True, False])
@@ -200,3 +211,50 @@ def test_an_unknown_field_is_refused(make_run, name):
     with pytest.raises(UsageError) as caught:
         measure_perplexity(run, name)
     assert (caught.value.id, caught.value.exit_code) == ("fields.missing", 2)
+
+
+def ordinary(count=30, tokens=40, bits=3.0):
+    return [
+        words("first_token", *[bits] * tokens, pieces=[b"%02d" % number, *[b"a"] * tokens]) for number in range(count)
+    ]
+
+
+def test_a_document_that_carries_the_loss_is_said(make_run):
+    docs = ordinary()
+    docs[7] = replace(docs[7], bits=["first_token", *[100] * 40], line=8)
+    result = measure_perplexity(make_run(docs))
+    # 4,000 of 4,000 + 29 · 120 bits, with 1 of 30 documents; the others have 3 bits a token.
+    assert result.finding.endswith(
+        "; document 7 (line 8 of fake.txt) carries 53.5% of the loss with 3.3% of the tokens: "
+        f"{3 * LN2:.3f} nats a token without it"
+    )
+    assert result.concentration.share_of_loss == pytest.approx(4000 / 7480)
+
+
+def test_a_token_that_carries_the_loss_is_said(make_run):
+    docs = ordinary(3)
+    docs[1] = replace(docs[1], bits=["first_token", *[3] * 39, 200])
+    assert "; one token (document 1, token 40) carries 35.9% of the loss" in measure_perplexity(make_run(docs)).finding
+
+
+def test_a_hundredth_of_the_documents_that_carries_the_loss_is_said(make_run):
+    docs = ordinary(300, 4)
+    for number in (5, 6, 7):
+        docs[number] = replace(docs[number], bits=["first_token", *[150] * 4])
+    finding = measure_perplexity(make_run(docs)).finding
+    assert "; 3 documents of 300 carry 33.6% of the loss with 1.0% of the tokens" in finding
+    assert finding.endswith(f"{3 * LN2:.3f} nats a token without them")
+
+
+def test_nothing_is_said_of_texts_where_losses_vary_as_they_do():
+    """Of 500 texts: documents of log-normal sizes and means, tokens with exponential losses about them."""
+    rng = np.random.default_rng(0)
+    said = 0
+    for _ in range(500):
+        sizes = 1 + rng.multinomial(rng.integers(100, 3000), rng.dirichlet(np.ones(rng.integers(2, 200)) * 2))
+        losses = rng.exponential(np.repeat(3 * rng.lognormal(0, 0.3, len(sizes)), sizes))
+        document = np.repeat(np.arange(len(sizes)), sizes)
+        excess = np.bincount(document, losses) / losses.sum() - sizes / sizes.sum()
+        most = np.sort(excess)[::-1][: max(1, len(sizes) // 100)].sum()
+        said += max(most, losses.max() / losses.sum() - 1 / len(losses)) > EXCESS
+    assert said <= 5

@@ -33,8 +33,10 @@ def _coverage_lines(result: Perplexity) -> tuple[str, ...]:
         )
         if coverage[name]
     ]
+    fitted = "" if result.unigram_comparable else " (fewer than 5 tokens of each kind: not compared)"
     return (
-        f"reference levels: uniform {result.uniform_nats:.6f}, unigram {result.unigram_nats:.6f} nats per token",
+        f"reference levels: uniform {result.uniform_nats:.6f}, unigram {result.unigram_nats:.6f} "
+        f"nats per token{fitted}",
         f"coverage: {coverage['tokens_scored']:,} of {coverage['tokens_read']:,} tokens "
         f"and {coverage['bytes_scored']:,} of "
         f"{coverage['bytes_read']:,} bytes scored; unscored tokens: {', '.join(reasons) or 'none'}; "

@@ -1,0 +1,85 @@
+"""Whether a token, a document, or a hundredth of the documents carries the loss of a text.
+
+With s their share of the loss and t their share of the tokens, the mean loss L of the text is L · (1 − s) / (1 − t)
+without them. They are named where s − t is above 20 points: then the loss of the rest is more than a fifth lower, and
+the mean says little about it. Below 100 tokens one of them easily is so by chance: of 10 tokens with exponential
+losses in one text of three, of 100 in one of 10⁸.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from lossprobe.run.reader import Run
+from lossprobe.units import format_count, plural, visible
+
+EXCESS = 0.20
+FEWEST_TOKENS = 100
+FEW_DOCUMENTS = 0.01
+
+
+@dataclass(frozen=True)
+class Concentration:
+    """What carries more of the loss than its tokens can explain.
+
+    Attributes:
+        what: its name, such as "document 3 (line 4 of data.jsonl)".
+        documents: how many documents it is; None for a single token.
+        share_of_loss: its part of the total loss.
+        share_of_tokens: its part of the scored tokens.
+        nll_nats_per_token_without: mean loss of the other tokens.
+    """
+
+    what: str
+    documents: int | None
+    share_of_loss: float
+    share_of_tokens: float
+    nll_nats_per_token_without: float
+
+    @property
+    def finding(self) -> str:
+        """The result in a clause."""
+        carry = "carry" if self.documents is not None and self.documents > 1 else "carries"
+        return (
+            f"{self.what} {carry} {self.share_of_loss:.1%} of the loss with {self.share_of_tokens:.1%} of the tokens: "
+            f"{self.nll_nats_per_token_without:.3f} nats a token without {'them' if carry == 'carry' else 'it'}"
+        )
+
+
+def find_concentration(run: Run) -> Concentration | None:
+    """Return the smallest part of a text that carries its loss, of a token, a document and 1 % of the documents."""
+    total, tokens = (
+        run.query("SELECT sum(loss_nats::DOUBLE), count(*)::DOUBLE FROM tokens WHERE unscored IS NULL").iloc[0].tolist()
+    )
+    if tokens < FEWEST_TOKENS or total <= 0:
+        return None
+    token = run.query("""
+        SELECT document, token, loss_nats::DOUBLE AS nats, 1.0 AS size FROM tokens WHERE unscored IS NULL
+        ORDER BY loss_nats DESC, document, token LIMIT 1""")
+    documents = _documents(run, total / tokens)
+    candidates = (
+        (f"one token (document {token['document'][0]}, token {token['token'][0]})", None, token),
+        (_named(run, int(documents["document"].iloc[0])), 1, documents.head(1)),
+        (f"{plural(len(documents), 'document')} of {format_count(run.copies.documents)}", len(documents), documents),
+    )
+    for what, count, rows in candidates:
+        nats, size = float(rows["nats"].sum()), float(rows["size"].sum())
+        if nats / total - size / tokens > EXCESS:
+            return Concentration(what, count, nats / total, size / tokens, (total - nats) / (tokens - size))
+    return None
+
+
+def _documents(run: Run, mean: float) -> pd.DataFrame:
+    """Return the hundredth of the documents (at least one) whose loss is farthest above that of as many tokens."""
+    most = max(1, int(FEW_DOCUMENTS * run.copies.documents))
+    return run.query(f"""
+        SELECT document, sum(loss_nats::DOUBLE) AS nats, count(*)::DOUBLE AS size
+        FROM tokens WHERE unscored IS NULL GROUP BY document
+        ORDER BY nats - {mean!r} * size DESC, document LIMIT {most}""")
+
+
+def _named(run: Run, document: int) -> str:
+    source, line = run.query(f"SELECT source, line FROM documents WHERE document = {document}").iloc[0]
+    return f"document {document} (line {line} of {visible(str(source), 80)})"
