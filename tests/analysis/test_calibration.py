@@ -17,6 +17,10 @@ from drawn_runs import (
 
 from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.calibration.measures import MEASURES
+from lossprobe.analysis.calibration.temperature import Temperature
+from lossprobe.analysis.calibration.verdict import calibration_finding
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
+from lossprobe.analysis.stats.resampling import CalibrationMeasure
 from lossprobe.errors import NotComparableError, UsageError
 from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
@@ -238,3 +242,45 @@ def test_uniform_predictions(tmp_path):
     assert measures["mean_confidence"].value == pytest.approx(1 / 8)
     assert measures["nll_minus_entropy_nats"].z is None, "no variance: the loss is log V whatever comes"
     assert isinstance(result.table, pd.DataFrame)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "says"),
+    [
+        (0.7, "over-confident over the whole distribution, NLL − entropy +"),
+        (1.0, "whole distribution: no miscalibration shown, NLL − entropy "),
+        (1.4, "under-confident over the whole distribution, NLL − entropy -"),
+    ],
+)
+def test_the_finding_says_the_verdict_over_the_whole_distribution(tmp_path, temperature, says):
+    """Tokens are drawn at T = 1; logits divided by less than that are too sure, by more too little."""
+    rng = np.random.default_rng(0)
+    logits = draw_logits(rng, 6000, 9)
+    drawn = write_drawn(
+        tmp_path / "run", tempered_logits(logits, temperature), draw_targets(rng, logits), np.repeat(np.arange(60), 100)
+    )
+    model = measure_calibration([drawn.run]).models[0]
+    assert model.finding.startswith(f"model: {says}")
+    z = model.measures["nll_minus_entropy_nats"].z
+    assert f" nats, z {z:+.1f}; first choices" in model.finding
+
+
+def measured(ece_low: float) -> Temperature:
+    """Return a temperature whose ECE rises from 0.012 to 0.024, with an interval of the change from `ece_low` on."""
+    table = pd.DataFrame({"measure": ["ece"], "before": [0.012], "after": [0.024], "low": [ece_low], "high": [0.03]})
+    return Temperature(0.947, NO_INTERVAL, [None, None], True, 9, table, table, [])
+
+
+def test_a_temperature_that_makes_ece_worse_is_told_where_that_is_shown():
+    sure, small = CalibrationMeasure(-0.25, Interval(-0.3, -0.2), z=-17.6), CalibrationMeasure(0.0, Interval(-0.1, 0.1))
+    measures = {
+        "nll_minus_entropy_nats": sure,
+        "confidence_gap": small,
+        "ece": CalibrationMeasure(0.01, noise_floor=0.0),
+    }
+    assert calibration_finding(measures, measured(0.005)) == (
+        "under-confident over the whole distribution, NLL − entropy -0.250 [-0.300, -0.200] nats, z -17.6; "
+        "first choices: no gap shown, confidence − accuracy +0.000 [-0.100, +0.100], ECE 0.010 (noise floor 0.000); "
+        "best temperature 0.947, which makes ECE worse: 0.012 → 0.024"
+    )
+    assert calibration_finding(measures, measured(-0.001)).endswith("; best temperature 0.947")

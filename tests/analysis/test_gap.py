@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 from scipy.stats import ttest_ind
 
-from lossprobe.analysis.gap.gap import A_GAP, NO_GAP, OVER_FITTED, SAME_MODEL, UNDECIDED, judge_gap, measure_gap
+from lossprobe.analysis.gap.gap import SAME_MODEL, measure_gap
 from lossprobe.analysis.gap.memorised import find_memorised
+from lossprobe.analysis.gap.verdict import A_GAP, NO_GAP, OVER_FITTED, UNDECIDED, judge_gap
 from lossprobe.analysis.rows import unpaired
 from lossprobe.analysis.rows.unpaired import (
     GroupSums,
@@ -480,9 +481,11 @@ def test_the_finding_and_the_verdict_of_a_clear_case(make_run):
     assert result.verdict == OVER_FITTED
     low, high = result.gap_nats_interval
     same, shown = result.gap_same_mix_nats, f"{result.validation.perplexity:,.4f}"
+    decisive = min(low, result.gap_same_mix_nats_interval.low) / result.validation.nll_nats
     assert result.validation.perplexity == pytest.approx(2**15, rel=1e-6)
     assert result.finding == (
-        f"over-fitted: validation − train {13.9 * LN2:+.3f} nats per token [{low:+.3f}, {high:+.3f}], 92.7% of the "
+        f"over-fitted (by its lower end, {decisive:.1%} of the validation loss): "
+        f"validation − train {13.9 * LN2:+.3f} nats per token [{low:+.3f}, {high:+.3f}], 92.7% of the "
         f"validation loss; {same:+.3f} at the same mix of classes; perplexity 2.1435 → {shown}; "
         "1 of 3 training documents memorised"
     )

@@ -13,6 +13,7 @@ from lossprobe.analysis.calibration.slices import calibrate_slices
 from lossprobe.analysis.calibration.smoothing import MeasuredModel, SmoothingPanel, compare_models
 from lossprobe.analysis.calibration.temperature import Temperature, fit_temperature, tempered_rows
 from lossprobe.analysis.calibration.temperature_fit import Sample, read_sample
+from lossprobe.analysis.calibration.verdict import calibration_finding
 from lossprobe.analysis.options import CalibrationOptions
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.same_tokens import differing, refuse_different, same_tokens
@@ -55,16 +56,7 @@ class ModelCalibration:
     @property
     def finding(self) -> str:
         """The result in one line."""
-        gap, ece = self.measures["confidence_gap"], self.measures["ece"]
-        assert gap.value is not None
-        low, high = gap.interval
-        sure = low is not None and high is not None and not low <= 0.0 <= high
-        verdict = f"{'over' if gap.value > 0 else 'under'}-confident, " if sure else ""
-        verdict += f"confidence − accuracy {gap.value:+.3f}"
-        verdict += " (no interval)" if low is None else f" {gap.interval.shown('+.3f')}"
-        fit = self.temperature.temperature
-        best = "no temperature fit" if fit is None else f"best temperature {fit:.3f}"
-        return f"{self.name}: {verdict}, ECE {ece.value:.3f} (noise floor {ece.noise_floor:.3f}), {best}"
+        return f"{self.name}: {calibration_finding(self.measures, self.temperature)}"
 
 
 @dataclass(frozen=True)

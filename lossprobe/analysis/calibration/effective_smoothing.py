@@ -196,7 +196,7 @@ def _objection(estimates: dict[str, float | None], spread: float | None, slope_l
         below = " and ".join(name for name, value in given.items() if value <= 0.0)
         return f"{below} not above 0: over-confidence hides smoothing, if there is any"
     if max(given.values()) > AGREEMENT * min(given.values()):
-        return f"more than a factor {AGREEMENT} apart"
+        return f"more than a factor {AGREEMENT} apart: no one ε fits, as in a smoothed model short of its optimum"
     if float(np.median(list(given.values()))) > LARGEST_EPSILON:
         return f"over {LARGEST_EPSILON}, where the tail below τ says nothing"
     if spread is None or spread >= WIDEST_NATS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.gap.memorised import MEMORISED_TOKENS, MemorisedDocuments, find_memorised
+from lossprobe.analysis.gap.verdict import VERDICT_NOTE, judge_gap, lower_end
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.outcomes import CORRECT, refuse_not_finite
 from lossprobe.analysis.rows.same_tokens import IDENTITY
@@ -31,10 +31,6 @@ from lossprobe.errors import NotComparableError
 from lossprobe.run.reader import Run
 from lossprobe.units import format_perplexity, perplexity, plural, visible
 
-SMALL_SHARE = 0.01  # of the validation loss: a gap that is not shown to be larger does not count as one
-LARGE_SHARE = 0.10  # of the validation loss: a gap that is shown to be larger is called over-fitting
-NO_GAP, A_GAP, OVER_FITTED, UNDECIDED = "no gap shown", "a gap", "over-fitted", "cannot tell"
-
 # What must be equal, and what a reader calls it: everything but the text.
 SAME_MODEL = {
     ("checkpoint", "sha256"): "checkpoint",
@@ -47,10 +43,6 @@ LOSS_COLUMNS = (
     "gap_nats", "low", "high",
 )  # fmt: skip
 
-VERDICT_NOTE = (
-    f"verdict, from the lower ends of gap_nats and gap_same_mix_nats: up to {SMALL_SHARE:.0%} of the validation loss "
-    f"is “{NO_GAP}”, above {LARGE_SHARE:.0%} is “{OVER_FITTED}”, between them is “{A_GAP}”"
-)
 CHECKPOINT_NOTE = (
     "one checkpoint shows how much better the model knows the text it was trained on, not whether training went on too "
     "long: for that, look for a validation loss that rises again over training. Only texts of the same kind can be "
@@ -137,11 +129,13 @@ class Gap:
         """The result in one line."""
         ends = self.gap_nats_interval.shown("+.3f")
         share = "" if self.gap_share is None else f", {self.gap_share:.1%} of the validation loss"
+        lower, level = lower_end((self.gap_nats_interval, self.gap_same_mix_nats_interval)), self.validation.nll_nats
+        rule = "" if lower is None or level <= 0 else f" (by its lower end, {lower / level:.1%} of the validation loss)"
         mix = "" if self.gap_same_mix_nats is None else f"; {self.gap_same_mix_nats:+.3f} at the same mix of classes"
         known = self.train.memorised
         return (
-            f"{self.verdict}: validation − train {self.gap_nats:+.3f} nats per token {ends}{share}{mix}; perplexity "
-            f"{format_perplexity(self.train.perplexity)} → {format_perplexity(self.validation.perplexity)}; "
+            f"{self.verdict}{rule}: validation − train {self.gap_nats:+.3f} nats per token {ends}{share}{mix}; "
+            f"perplexity {format_perplexity(self.train.perplexity)} → {format_perplexity(self.validation.perplexity)}; "
             f"{known.documents} of {plural(known.judged_documents, 'training document')} memorised"
         )
 
@@ -190,24 +184,6 @@ def measure_gap(train: Run, validation: Run) -> Gap:
         notes=_notes((train, validation), gap.interval, new_tokens, known),
         table=table.astype(dict.fromkeys(LOSS_COLUMNS, float)),
     )
-
-
-def judge_gap(intervals: Sequence[Interval], validation_nats: float) -> str:
-    """Return the verdict from the intervals of a gap and of the gap at the same mix of classes.
-
-    The lower ends count, so that chance alone makes a gap in at most one of forty pairs of texts. The limits are
-    conventions: .053 nats of 1.287 (4 %) is a normal gap, and a model that loses a tenth of its validation loss or more
-    on text it has seen owes that to the text, not to the language.
-
-    >>> judge_gap([Interval(0.02, 0.086)], 1.287), judge_gap([Interval(1.8, 2.0)], 2.1)
-    ('a gap', 'over-fitted')
-    """
-    if intervals[0].low is None:
-        return UNDECIDED
-    low = min(low for low, _ in intervals if low is not None)
-    if low <= SMALL_SHARE * validation_nats:
-        return NO_GAP
-    return OVER_FITTED if low > LARGE_SHARE * validation_nats else A_GAP
 
 
 def refuse_other_than_text(train: Run, validation: Run) -> None:
