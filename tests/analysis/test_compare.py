@@ -265,7 +265,7 @@ def test_a_single_document_has_no_interval(tmp_path):
         None,
     )
     assert (found.evidence.tokens_for_one_percent, found.evidence.tokens_to_decide) == (None, None)
-    assert found.verdict == "no difference shown"
+    assert found.verdict == "no test was possible"
     assert " nats no interval, perplexity" in found.finding
     assert found.table["low"].isna().all()
     assert any("no interval can be given" in note for note in found.notes)

@@ -74,9 +74,10 @@ def test_the_overall_loss_is_on_top_and_everything_is_labelled(runs):
 def test_an_interval_of_a_handful_of_tokens_does_not_set_the_axis(tmp_path, make_run):
     def texts(*rare):
         steady = [
-            Doc([b" a", b" b", b"\n", b" c"], [2.0 + index / 50, 3.0, 1.0 + index / 40, 4.0]) for index in range(9)
+            Doc([b"x", b" a", b" b", b"\n", b" c"], ["first_token", 2.0 + index / 50, 3.0, 1.0 + index / 40, 4.0])
+            for index in range(9)
         ]
-        return [*steady, *(Doc([b"7"], [bits]) for bits in rare)]
+        return [*steady, *(Doc([b"x", b"7"], ["first_token", bits]) for bits in rare)]
 
     run = make_run(texts(1.0, 9.0))
     result = measure_gap(run, make_run(texts(2.0, 8.0)))
@@ -94,7 +95,7 @@ def test_an_interval_of_a_handful_of_tokens_does_not_set_the_axis(tmp_path, make
 
 
 def test_nothing_is_cut_where_intervals_are_alike(make_run):
-    docs = [Doc([b" a", b"\n"], [2.0 + index, 3.0 - index]) for index in range(4)]
+    docs = [Doc([b"x", b" a", b"\n"], ["first_token", 2.0 + index, 3.0 - index]) for index in range(4)]
     run = make_run(docs)
     result = measure_gap(run, make_run([*docs, *docs[:2]]))
     losses, gaps = axes_of(plot_gap(run, result))

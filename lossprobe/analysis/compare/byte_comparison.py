@@ -110,6 +110,8 @@ class ByteComparison:
         clear = low is not None and high is not None and not low <= 0.0 <= high
         lower = self.first if difference > 0 else self.second
         verdict = f" ({lower} is lower)" if clear else " (not clear which is lower)" if difference else ""
+        if low is None:
+            verdict = " (no test was possible)"
         over = plural(self.counts.bytes_compared, "byte")
         ends = interval.shown("+.4f")
         return f"{self.second} − {self.first}: {difference:+.4f} bits per byte {ends} over {over}{verdict}"

@@ -79,7 +79,7 @@ def compare_bytes(first: Run, second: Run, top: int = TOP) -> ByteComparison:
 
 def _comparison(names: tuple[str, str], sums: SpanSums, largest: pd.DataFrame, notes: list[str]) -> ByteComparison:
     first, second, difference = sums.bits_per_byte()
-    compression = [sums.size() / int(tokens) for tokens in sums.tokens]
+    compression = sums.bytes_per_token
     found = ByteDifference(
         first_bits_per_byte=first.value,
         second_bits_per_byte=second.value,
@@ -185,7 +185,11 @@ def _notes(runs: tuple[Run, Run], text: SharedText, sums: SpanSums) -> list[str]
             notes.append(f"{visible(run.name, 80)}: documents left out, {vanished}")
     if not any(run.settings.text.kept for run in runs):
         notes.append("no text of the spans: both runs were made with `keep_text=False`")
-    return [*notes, UPPER_BOUND]
+    contexts = [
+        f"{visible(name, 80)} {plural(run.context, 'token')}, about {plural(round(run.context * per_token), 'byte')}"
+        for name, run, per_token in zip(distinct_names(list(runs)), runs, sums.bytes_per_token, strict=True)
+    ]
+    return [*notes, f"largest contexts: {'; '.join(contexts)}", UPPER_BOUND]
 
 
 def _by_reason(sums: SpanSums) -> str:

@@ -112,6 +112,11 @@ class SpanSums:
         """Return the compared bytes, of all spans or of one of `CUTS`."""
         return int(self._chosen(cut)[:, 2].sum())
 
+    @property
+    def bytes_per_token(self) -> list[float]:
+        """Compared bytes per token of each model."""
+        return [self.size() / int(tokens) for tokens in self.tokens]
+
     def bits_per_byte(self, cut: int | None = None) -> tuple[Estimate, Estimate, Estimate]:
         """Return bits per byte of the first and the second model, and their difference; NaN without bytes."""
         chosen = self._chosen(cut)

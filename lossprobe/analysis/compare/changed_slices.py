@@ -75,7 +75,8 @@ def changed_slices(first: Run, second: Run, by: str) -> ChangedSlices:
         table, clusters, left_out = _documents(first, second, None if by == "document" else by)
     table["p_value"] = table["p_value"].where(table["clusters"] >= TESTED_CLUSTERS)
     table["p_holm"] = holm(table["p_value"].to_numpy(float))
-    table["significant"] = table["p_holm"] < LEVEL
+    tested = table["p_holm"].notna()
+    table["significant"] = (table["p_holm"] < LEVEL).astype("boolean").where(tested)  # missing where nothing was tested
     return ChangedSlices(table, int(table["p_value"].notna().sum()), clusters, left_out)
 
 

@@ -50,8 +50,8 @@ class Changes:
             95 % jackknife-t interval; NaN with fewer than two clusters), contribution_nats (Σ d of the slice over all
             tokens: over all slices they sum to the overall mean), p_value (two-sided, of no difference; NaN with fewer
             than 5 clusters), p_holm (adjusted over all tests of this kind), significant (p_holm below
-            5 %). By type also token_id, by document source, line and begins; by class also kind ("occurrence" or
-            "form", each a partition of the tokens; one family of tests).
+            5 %; missing where there was no test). By type also token_id, by document source, line and begins; by class
+            also kind ("occurrence" or "form", each a partition of the tokens; one family of tests).
         examples: by token, forgotten and then learned tokens, with the columns of the table; None else.
         notes: what a reader must know, one line each.
         finding: the result in one line.
@@ -180,11 +180,13 @@ def _slice_finding(found: ChangedSlices, by: str, mean: float | None) -> str:
         return "no token that both scored"
     table = found.table
     significant = int(table["significant"].sum())
-    tested = f"{format_count(significant)} of {plural(found.tests, 'tested slice')} changed (Holm, {LEVEL:.0%}); "
+    tested = "no slice could be tested; "
+    if found.tests:
+        tested = f"{format_count(significant)} of {plural(found.tests, 'tested slice')} changed (Holm, {LEVEL:.0%}); "
     if not table["contribution_nats"].any():
         return f"no slice by {by} changed on average"
     largest = table.iloc[int(table["contribution_nats"].abs().to_numpy(float).argmax())]
     return (
-        f"{tested if found.tests else ''}largest contribution by {by}: “{largest['group']}”, "
+        f"{tested}largest contribution by {by}: “{largest['group']}”, "
         f"{largest['contribution_nats']:+.4f} of {mean:+.4f} nats"
     )

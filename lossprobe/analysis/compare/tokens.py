@@ -116,7 +116,8 @@ class TokenComparison:
         interval_unit: "document" or "block".
         difference: how much the models differ.
         evidence: how sure that is.
-        verdict: "NAME is better", "NAME is worse" (of the second), or "no difference shown".
+        verdict: "NAME is better", "NAME is worse" (of the second), "no difference shown", or "no test was possible"
+            without an interval.
         identical: whether every d is exactly 0.
         by_position: d by context, one row per octave: context, context_last, tokens, clusters, mean_difference_nats,
             low, high (NaN with fewer than two clusters).
@@ -244,7 +245,7 @@ def _verdict(interval: Interval, second: str) -> str:
         return f"{second} is worse"
     if interval.high is not None and interval.high < 0.0:
         return f"{second} is better"
-    return "no difference shown"
+    return "no test was possible" if interval.low is None else "no difference shown"
 
 
 def _positions(sums: CompareSums) -> pd.DataFrame:

@@ -12,6 +12,8 @@ import pandas as pd
 from lossprobe.units import format_count, format_perplexity, visible
 
 SHARES = frozenset({"share_of_loss", "share_of_tokens", "top_prob"})
+TESTS = frozenset({"p_value", "p_holm"})
+SMALLEST_P = 1e-6
 COUNTED = frozenset({"tokens", "count", "bytes", "documents", "spans"})  # units whose numbers are whole
 
 
@@ -24,8 +26,11 @@ def by_unit(table: pd.DataFrame) -> pd.DataFrame:
     shown = table.copy()
     for name in [name for name in ("value", "low", "high") if name in table]:
         shown[name] = [
-            format_cell(name, int(value) if unit in COUNTED and math.isfinite(value) else value)
-            for value, unit in zip(table[name], table["unit"], strict=True)
+            format_cell(
+                measure if measure in TESTS else name,
+                int(value) if unit in COUNTED and math.isfinite(value) else value,
+            )
+            for measure, value, unit in zip(table["measure"], table[name], table["unit"], strict=True)
         ]
     return shown
 
@@ -50,6 +55,8 @@ def format_cell(column: str, value: Any) -> str:
 
     >>> format_cell("loss_nats", 1.5), format_cell("count", 12345), format_cell("low", float("nan"))
     ('1.500000', '12,345', 'n/a')
+    >>> format_cell("p_value", 3e-9), format_cell("p_value", 3e-6)
+    ('< 1e-6', '0.000003')
     """
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return "n/a"
@@ -58,6 +65,8 @@ def format_cell(column: str, value: Any) -> str:
     if isinstance(value, (int, np.integer)):
         return format_count(int(value))
     if isinstance(value, (float, np.floating)):
+        if column in TESTS and value < SMALLEST_P:
+            return "< 1e-6"
         if column in SHARES:
             return f"{float(value):.2%}"
         if column == "perplexity" or abs(float(value)) >= 1000:

@@ -85,7 +85,8 @@ def heading_of(*runs: Run) -> str:
     texts = ", ".join(dict.fromkeys(run.text_name for run in runs))
     layout = runs[0].settings.windows.layout
     windows = "" if layout == Layout.ROLLING else f", windows {layout}"
-    return f"{names} on {texts} (context {runs[0].context}{windows})"
+    contexts = " and ".join(dict.fromkeys(str(run.context) for run in runs))
+    return f"{names} on {texts} (context {contexts}{windows})"
 
 
 def view_of_runs(name: str, runs: Sequence[Run], result: Result, **shown: Any) -> View:
