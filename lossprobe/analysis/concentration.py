@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from lossprobe.analysis.rows.fields import with_records
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural, visible
 
@@ -81,5 +82,7 @@ def _documents(run: Run, mean: float) -> pd.DataFrame:
 
 
 def _named(run: Run, document: int) -> str:
-    source, line = run.query(f"SELECT source, line FROM documents WHERE document = {document}").iloc[0]
-    return f"document {document} (line {line} of {visible(str(source), 80)})"
+    found = with_records(run, run.query(f"SELECT document, source, line FROM documents WHERE document = {document}"))
+    row = found.iloc[0]
+    name = f", id {row['record_id']}" if row.get("record_id") else ""
+    return f"document {document} (line {row['line']} of {visible(row['source'], 80)}{name})"

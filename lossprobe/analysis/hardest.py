@@ -1,4 +1,4 @@
-"""The hardest single tokens, vocabulary entries and documents."""
+"""The hardest single tokens, vocabulary entries, documents, classes, and values of a field."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from lossprobe.analysis.options import HardestOptions
-from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
+from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses
+from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.rows.texts import DocumentTexts, Surroundings, Vocabulary, load_vocabulary, surroundings
 from lossprobe.analysis.rows.token_classes import class_source
 from lossprobe.run.reader import Run
 from lossprobe.units import plural, visible, visible_bytes
 
 AROUND_BYTES = 32
+MOST_EQUAL = 64  # times as many rows as are wanted are looked through for different ones
+FEWEST_TOKENS = 2  # of a document that is ranked: the loss of one token is that token's
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,17 @@ class Hardest:
     """What the model finds hardest.
 
     Attributes:
-        by: "token", "type" (vocabulary entry), "document" or "class".
+        by: "token", "type" (vocabulary entry), "document", "class", or a field of the JSONL records.
         total_nats: loss of all scored tokens, for shares.
-        table: one row each, hardest first (classes: in a fixed order).
+        table: one row each, hardest first.
             By token: document, token, text, loss_nats, rank, top_text (what the model expected), top_prob, context,
-            before, characters (the whole characters that the token is part of), after.
+            before, characters (the whole characters that the token is part of), after; and where some of the hardest
+            tokens are the same one in the same text, count (how many; the row is the hardest of them).
             By type: text, token_id, count, mean_loss_nats, total_nats, hardest_by ("total" or "mean"), share_of_loss.
-            By document: document, source, line, tokens, mean_loss_nats, total_nats, share_of_loss, begins.
+            By document: document, source, line, tokens, mean_loss_nats, total_nats, share_of_loss, begins, and
+            record_id and record_source where records have the fields id and source.
             By class: kind, class, count, share_of_tokens, mean_loss_nats, low, high, share_of_loss.
+            By a field: group, documents, count, share_of_tokens, mean_loss_nats, low, high, share_of_loss.
         notes: what a reader must know, one line each.
         finding: the result in one line.
     """
@@ -43,13 +49,16 @@ class Hardest:
 def find_hardest(
     run: Run, by: str = HardestOptions.by, top: int = HardestOptions.top, min_count: int = HardestOptions.min_count
 ) -> Hardest:
-    """Return the `top` hardest tokens, types, documents, or all classes.
+    """Return the `top` hardest tokens, types, documents or values of a field, or all classes.
 
     Args:
         run: the run.
-        by: one of `HARDEST_BY` of `analysis.options`.
+        by: one of `HARDEST_BY` of `analysis.options`, or a field of the JSONL records.
         top: rows to return (types: this many by total and this many by mean).
         min_count: fewest occurrences of a type in the ranking by mean.
+
+    Raises:
+        UsageError: no document has that field.
     """
     total = float(run.scalar("SELECT sum(loss_nats::DOUBLE) FROM tokens WHERE unscored IS NULL"))
     if by == "token":
@@ -58,30 +67,57 @@ def find_hardest(
         return _types(run, top, min_count, total)
     if by == "document":
         return _documents(run, top, total)
-    return _classes(run, total)
+    return _classes(run, total) if by == "class" else _fields(run, by, top, total)
 
 
 def _tokens(run: Run, top: int, total: float) -> Hardest:
-    rows = run.query(
-        "SELECT document, token, token_id, byte_start, byte_stop, loss_nats, rank, top_id, top_prob, context "
-        "FROM tokens "
-        f"WHERE unscored IS NULL ORDER BY loss_nats DESC, document, token LIMIT {int(top)}"
-    ).astype({"rank": "int32", "top_id": "int32"})
     vocabulary = load_vocabulary(run)
-    texts, around = _texts_of(run, rows, vocabulary)
-    table = rows[["document", "token", "loss_nats", "rank", "top_prob", "context"]].copy()
-    table.insert(2, "text", texts)
-    table.insert(5, "top_text", [visible_bytes(vocabulary.entries[index]) for index in rows["top_id"]])
-    table["before"] = [place.before for place in around]
-    table["characters"] = [place.characters for place in around]
-    table["after"] = [place.after for place in around]
-    share = float(rows["loss_nats"].astype(float).sum()) / total if total else 0.0
+    wanted = top
+    while True:  # until there are enough different ones
+        rows = _hardest_rows(run, wanted)
+        table = _grouped(rows, *_texts_of(run, rows, vocabulary))
+        if len(table) >= top or len(rows) < wanted or wanted >= MOST_EQUAL * top:
+            break
+        wanted *= 2
+    table = table.head(top)
+    expected = [visible_bytes(vocabulary.entries[index]) for index in table.pop("top_id")]
+    table.insert(5, "top_text", expected)
+    counted = int(table["count"].sum())
+    share = float(table.pop("nats").sum()) / total if total else 0.0
     first = table.iloc[0]
+    of = f" ({len(table)} different ones)" if counted > len(table) else ""
+    if not of:
+        table = table.drop(columns="count")
     finding = (
-        f"the hardest {plural(len(table), 'token')} carry {share:.2%} of the total loss; hardest: "
+        f"the hardest {plural(counted, 'token')}{of} carry {share:.2%} of the total loss; hardest: "
         f"“{first['characters']}” at {first['loss_nats']:.2f} nats, the model expected “{first['top_text']}”"
     )
-    return Hardest("token", total, table, [], finding)
+    return Hardest("token", total, table.reset_index(drop=True), [], finding)
+
+
+def _hardest_rows(run: Run, count: int) -> pd.DataFrame:
+    return run.query(
+        "SELECT document, token, token_id, byte_start, byte_stop, loss_nats, rank, top_id, top_prob, context "
+        "FROM tokens "
+        f"WHERE unscored IS NULL ORDER BY loss_nats DESC, document, token LIMIT {int(count)}"
+    ).astype({"rank": "int32", "top_id": "int32"})
+
+
+def _grouped(rows: pd.DataFrame, texts: list[str], around: list[Surroundings]) -> pd.DataFrame:
+    """Return one row for each token in its text, with how often it is among the rows, and the sum of its losses.
+
+    Without a stored text nothing is known to be equal.
+    """
+    table = rows[["document", "token", "loss_nats", "rank", "top_id", "top_prob", "context"]].copy()
+    table.insert(2, "text", texts)
+    for name in ("before", "characters", "after"):
+        table[name] = [getattr(place, name) for place in around]
+    alone = (table["before"] + table["after"]).eq("")
+    key = [rows["token_id"], table["before"], table["characters"], table["after"], rows.index.where(alone, -1)]
+    groups = table.groupby(key, sort=False)
+    table["count"] = groups["token"].transform("size")
+    table["nats"] = table["loss_nats"].astype(float).groupby(key, sort=False).transform("sum")
+    return table[groups.cumcount() == 0].copy()
 
 
 def _texts_of(run: Run, rows: pd.DataFrame, vocabulary: Vocabulary) -> tuple[list[str], list[Surroundings]]:
@@ -116,23 +152,31 @@ def _types(run: Run, top: int, min_count: int, total: float) -> Hardest:
 
 
 def _documents(run: Run, top: int, total: float) -> Hardest:
+    per_document = """
+        SELECT document, count(*) AS scored, avg(loss_nats::DOUBLE) AS mean_loss_nats,
+               sum(loss_nats::DOUBLE) AS total_nats
+        FROM tokens WHERE unscored IS NULL GROUP BY document"""
     table = run.query(f"""
         SELECT document, source, line, scored AS tokens, mean_loss_nats, total_nats, left(text, 60) AS begins
-        FROM documents JOIN (
-            SELECT document, count(*) AS scored, avg(loss_nats::DOUBLE) AS mean_loss_nats,
-                   sum(loss_nats::DOUBLE) AS total_nats
-            FROM tokens WHERE unscored IS NULL
-            GROUP BY document ORDER BY mean_loss_nats DESC, document LIMIT {int(top)}) USING (document)
+        FROM documents JOIN ({per_document} HAVING count(*) >= {FEWEST_TOKENS}
+            ORDER BY mean_loss_nats DESC, document LIMIT {int(top)}) USING (document)
         ORDER BY mean_loss_nats DESC, document""")
     table["share_of_loss"] = table["total_nats"] / total if total else 0.0
     table["source"] = [visible(source) for source in table["source"]]
     begins = [visible(text, 60) if isinstance(text, str) else "" for text in table.pop("begins")]
     table["begins"] = begins
+    table = with_records(run, table)
+    single = int(run.scalar(f"SELECT count(*) FROM ({per_document}) WHERE scored < {FEWEST_TOKENS}"))
+    notes = [f"{plural(single, 'document')} of a single scored token not ranked"] if single else []
+    if not len(table):
+        return Hardest("document", total, table, notes, "no document of two scored tokens")
     worst = table.iloc[0]
+    name = f", id {worst['record_id']}" if worst.get("record_id") else ""
     finding = (
-        f"hardest document: {worst['document']} (line {worst['line']}), {worst['mean_loss_nats']:.3f} nats a token"
+        f"hardest document: {worst['document']} (line {worst['line']} of {worst['source']}{name}), "
+        f"{worst['mean_loss_nats']:.3f} nats a token"
     )
-    return Hardest("document", total, table, [], finding)
+    return Hardest("document", total, table, notes, finding)
 
 
 def _classes(run: Run, total: float) -> Hardest:
@@ -140,14 +184,40 @@ def _classes(run: Run, total: float) -> Hardest:
     frames = []
     for kind in ("occurrence", "form"):
         frame = grouped_losses(run, clusters, kind, class_source())
-        frames.append(frame.rename(columns={"key": "class"}).assign(kind=kind))
+        frames.append(_with_shares(frame.rename(columns={"key": "class"}), total).assign(kind=kind))
     table = pd.concat(frames, ignore_index=True)
-    table["share_of_loss"] = table["total_nats"] / total if total else 0.0
-    table["share_of_tokens"] = table["count"] / table.groupby("kind")["count"].transform("sum")
     columns = ["kind", "class", "count", "share_of_tokens", "mean_loss_nats", "low", "high", "share_of_loss"]
-    form = table[table["kind"] == "form"].sort_values("mean_loss_nats").iloc[-1]
+    form = table[table["kind"] == "form"].iloc[0]
     finding = (
         f"hardest class: {form['class']}, {form['mean_loss_nats']:.3f} nats a token, "
         f"{form['share_of_tokens']:.1%} of the tokens and {form['share_of_loss']:.1%} of the loss"
     )
     return Hardest("class", total, table[columns], [clusters.note] if clusters.note else [], finding)
+
+
+def _fields(run: Run, name: str, top: int, total: float) -> Hardest:
+    source, clusters = field_source(run, name), document_clusters(run)
+    table = _with_shares(grouped_losses(run, clusters, "field", source).rename(columns={"key": "group"}), total)
+    sizes = run.query(f"""
+        SELECT field AS "group", count(DISTINCT document) AS documents FROM {source}
+        WHERE unscored IS NULL GROUP BY ALL""")
+    table = table.merge(sizes, on="group", validate="one_to_one")
+    several = table[table["documents"] > 1]
+    worst = (several if len(several) else table).iloc[0]  # one document is no group
+    finding = (
+        f"hardest {visible(name, 40)}: “{visible(worst['group'], 40)}”, {worst['mean_loss_nats']:.3f} nats a token, "
+        f"{worst['share_of_tokens']:.1%} of the tokens and {worst['share_of_loss']:.1%} of the loss"
+        f" in {plural(int(worst['documents']), 'document')}"
+    )
+    columns = ["group", "documents", "count", "share_of_tokens", "mean_loss_nats", "low", "high", "share_of_loss"]
+    notes = [clusters.note] if clusters.note else []
+    return Hardest(name, total, table[columns].head(top), notes, finding)
+
+
+def _with_shares(losses: pd.DataFrame, total: float) -> pd.DataFrame:
+    """Return the rows of `grouped_losses`, hardest first, with their shares of the loss and of the tokens."""
+    shares = losses.assign(
+        share_of_loss=losses["total_nats"] / total if total else 0.0,
+        share_of_tokens=losses["count"] / losses["count"].sum(),
+    )
+    return shares.sort_values("mean_loss_nats", ascending=False, kind="stable", ignore_index=True)

@@ -62,7 +62,12 @@ class HardestOptions:
         min_count: fewest occurrences of a vocabulary entry in the ranking by mean.
     """
 
-    by: str = option("token", Choice(HARDEST_BY), "Single tokens, vocabulary entries, documents, or kinds of token.")
+    by: str = option(
+        "token",
+        Text(),
+        "Single tokens, vocabulary entries, documents, kinds of token, or a JSONL field.",
+        metavar="|".join((*HARDEST_BY, "FIELD")),
+    )
     top: int = option(20, COUNT, "How many.")
     min_count: int = option(5, COUNT, "Fewest occurrences of a vocabulary entry in the ranking by mean.")
 

@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from lossprobe.analysis.concentration import Concentration, find_concentration
+from lossprobe.analysis.coverage import measure_coverage
 from lossprobe.analysis.options import PerplexityOptions
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_byte, why_not_per_word
 from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses
-from lossprobe.analysis.rows.fields import field_source
+from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.analysis.unigram import measure_unigram
@@ -103,7 +104,8 @@ class Perplexity:
         table: one row per measure: measure, value, low, high, unit, count.
         by: name of the grouping, or None.
         groups: one row per group, highest mean loss first: group (as text; empty for documents without the field),
-            documents, tokens, mean_loss_nats, low, high, perplexity, bits_per_byte.
+            documents, tokens, mean_loss_nats, low, high, perplexity, bits_per_byte; by document also record_id and
+            record_source where records have the fields id and source.
     """
 
     per_token: PerToken
@@ -225,30 +227,6 @@ def _block_sizes(run: Run, frame: pd.DataFrame) -> dict[str, Any]:
     return {"characters": share * counts["scored_characters"], "words": share * counts["scored_words"]}
 
 
-def measure_coverage(run: Run) -> dict[str, Any]:
-    """Return tokens and bytes read, scored, and unscored by reason; the parts add up to what was read.
-
-    Beside them: bytes that the tokenizer dropped or rewrote, those of them that have no token at all, tokens that are
-    control ids because the text holds their names, documents whose tokens may be others than those of the whole, and
-    bad records and files that `skip_bad` left out, which are in none of the other numbers.
-    """
-    counts = run.counts
-    return {
-        "tokens_read": counts["tokens"],
-        "tokens_scored": counts["scored_tokens"],
-        "tokens_unscored": counts["unscored_tokens"],
-        "bytes_read": counts["bytes"],
-        "bytes_scored": counts["scored_bytes"],
-        "bytes_unscored": counts["unscored_bytes"],
-        "bytes_normalized": counts["normalized_bytes"],
-        "bytes_vanished": counts.get("vanished_bytes", 0),
-        "special_strings": counts.get("special_strings", 0),
-        "documents_in_pieces": counts.get("documents_in_pieces", 0),
-        "records_skipped": counts.get("skipped_records", 0),
-        "files_skipped": counts.get("skipped_files", 0),
-    }
-
-
 def group_losses(run: Run, by: str, tiles: bool) -> pd.DataFrame:
     """Return one row per document, or per value of a JSONL field.
 
@@ -272,7 +250,10 @@ def group_losses(run: Run, by: str, tiles: bool) -> pd.DataFrame:
     frame["documents"] = sizes["documents"]
     frame = frame.rename(columns={"key": "group", "count": "tokens"})
     columns = ["group", "documents", "tokens", "mean_loss_nats", "low", "high", "perplexity", "bits_per_byte"]
-    return frame[columns].sort_values(["mean_loss_nats", "group"], ascending=[False, True], ignore_index=True)
+    frame = frame[columns].sort_values(["mean_loss_nats", "group"], ascending=[False, True], ignore_index=True)
+    if by != "document":
+        return frame
+    return with_records(run, frame.assign(document=frame["group"])).drop(columns="document")
 
 
 def _shown(found: Estimate | None, transform: Transform) -> tuple[float | None, Interval]:

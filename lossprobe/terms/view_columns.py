@@ -45,6 +45,7 @@ TERMS = (
             "before after": "The text before (and after) the token, with what cannot be printed escaped.",
             "characters": "The characters that the token lies in.",
             "begins": "How the document begins.",
+            "record_id record_source": "The field id (and source) of the JSONL record, where records have it.",
             "hardest_by": "The ordering that the entry leads in: by mean or by total loss.",
             "class kind": "The class of the tokens, and which kind of classes it belongs to.",
         },

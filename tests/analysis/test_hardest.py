@@ -11,6 +11,7 @@ from lossprobe.analysis.hardest import find_hardest
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.texts import surroundings
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
+from lossprobe.errors import UsageError
 
 CLOSE = 1e-7  # relative: losses are stored as float32
 
@@ -92,21 +93,73 @@ def test_equal_types_keep_the_order_of_their_ids(make_run):
 
 def test_documents_are_ranked_by_their_mean(make_run):
     docs = [
-        Doc([b"one\n", b" a"], ["first_token", 3], source="a.txt", line=1),
+        Doc([b"one\n", b" a", b" a"], ["first_token", 3, 3], source="a.txt", line=1),
         Doc([b"two\x1b[2J", b" b", b" c"], ["first_token", 5, 9], source="b\x1b.txt", line=7),
         Doc([b"unscored"], ["first_token"]),
-        Doc(["é".encode() * 80, b" d"], ["first_token", 3]),
+        Doc(["é".encode() * 80, b" d", b" d"], ["first_token", 3, 3]),
+        Doc([b"x", b" z"], ["first_token", 99]),
     ]
-    table = find_hardest(make_run(docs), "document", top=9).table
+    found = find_hardest(make_run(docs), "document", top=9)
+    table = found.table
+    assert found.notes == ["1 document of a single scored token not ranked"]
     assert table["document"].tolist() == [1, 0, 3]
-    assert table["tokens"].tolist() == [2, 1, 1]
+    assert table["tokens"].tolist() == [2, 2, 2]
     assert table["mean_loss_nats"].tolist() == pytest.approx([7 * LN2, 3 * LN2, 3 * LN2], rel=CLOSE)
-    assert table["share_of_loss"].tolist() == pytest.approx([14 / 20, 3 / 20, 3 / 20], rel=CLOSE)
+    assert table["share_of_loss"].tolist() == pytest.approx([14 / 125, 6 / 125, 6 / 125], rel=CLOSE)
     assert table["source"].tolist() == ["b\\x1b.txt", "a.txt", "fake.txt"]
-    assert table["begins"].tolist() == ["two\\x1b[2J b c", "one\\n a", "é" * 60]
+    assert table["begins"].tolist() == ["two\\x1b[2J b c", "one\\n a a", "é" * 60]
     hidden = find_hardest(make_run(docs, keep_text=False), "document", top=1)
     assert hidden.table["begins"].tolist() == [""]
-    assert "hardest document: 1 (line 7), 4.852 nats" in hidden.finding
+    assert "hardest document: 1 (line 7 of b\\x1b.txt), 4.852 nats" in hidden.finding
+
+
+def test_a_document_is_named_by_its_record(make_run):
+    fields = [{"id": "a-1", "source": "web\x1b"}, {"id": 7}, {"other": 1}]
+    docs = [words("first_token", 9 - number, 1, fields=field) for number, field in enumerate(fields)]
+    found = find_hardest(make_run(docs), "document")
+    assert found.table["record_id"].tolist() == ["a-1", "7", ""]
+    assert found.table["record_source"].tolist() == ["web\\x1b", "", ""]
+    assert found.finding.startswith("hardest document: 0 (line 1 of fake.txt, id a-1), ")
+    without = find_hardest(make_run([words("first_token", 1, 2, fields={"other": 1})]), "document")
+    assert not {"record_id", "record_source"} & set(without.table)
+
+
+def test_documents_of_one_token_leave_nothing_to_rank(make_run):
+    found = find_hardest(make_run([words("first_token", 3), words("first_token", 4)]), "document")
+    assert (len(found.table), found.finding) == (0, "no document of two scored tokens")
+
+
+def test_values_of_a_field_are_ranked_by_their_mean(make_run):
+    bits = ((1, 1), (3,), (6,), (2, 1))
+    docs = [words("first_token", *given, fields={"kind": kind}) for kind, given in zip("aabb", bits, strict=True)]
+    found = find_hardest(make_run([*docs, words("first_token", 9)]), "kind", top=2)
+    assert found.table[["group", "documents", "count"]].to_numpy().tolist() == [["", 1, 1], ["b", 2, 3]]
+    assert found.table["mean_loss_nats"].tolist() == pytest.approx([9 * LN2, 3 * LN2], rel=CLOSE)
+    assert found.table["share_of_loss"].tolist() == pytest.approx([9 / 23, 9 / 23], rel=CLOSE)
+    assert found.table["low"].isna().tolist() == [True, False]
+    assert found.finding.startswith("hardest kind: “b”, "), "one document is no group"
+    with pytest.raises(UsageError) as caught:
+        find_hardest(make_run(docs), "nothing")
+    assert caught.value.id == "fields.missing"
+
+
+def test_equal_cases_are_one_row_with_their_number(make_run):
+    boilerplate = [Doc([b"click", b" here", b" now"], ["first_token", 1, 8 + number / 4]) for number in range(30)]
+    other = Doc([b"quite", b" another", b" now"], ["first_token", 1, 7])
+    found = find_hardest(make_run([*boilerplate, other], copies=True), "token", top=2)
+    assert found.table[["document", "characters", "count"]].to_numpy().tolist() == [[29, " now", 30], [30, " now", 1]]
+    total = 30 * 8 + sum(range(30)) / 4 + 7
+    share = total / (total + 31)
+    assert found.finding.startswith(f"the hardest 31 tokens (2 different ones) carry {share:.2%} of the total loss")
+    without_text = find_hardest(make_run([*boilerplate, other], copies=True, keep_text=False), "token", top=2)
+    assert without_text.table["document"].tolist() == [29, 28]
+
+
+def test_classes_stand_hardest_first(make_run):
+    pieces = [b"x", b" a", b"\n", b"7", b" a"]
+    table = find_hardest(make_run([Doc(pieces, ["first_token", 1, 5, 9, 1])]), "class").table
+    for _, part in table.groupby("kind"):
+        assert part["mean_loss_nats"].is_monotonic_decreasing
 
 
 KINDS = {

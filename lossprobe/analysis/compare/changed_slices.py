@@ -17,7 +17,7 @@ from lossprobe.analysis.rows.differences import (
     mean_changes,
     present_clusters,
 )
-from lossprobe.analysis.rows.fields import field_source
+from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.rows.texts import load_vocabulary
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
@@ -153,7 +153,7 @@ def _described(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     table = table.merge(found, on="document", how="left", validate="one_to_one")
     table["source"] = [visible(source) for source in table["source"]]
     table["begins"] = [visible(text, 60) if isinstance(text, str) else "" for text in table["begins"]]
-    return table
+    return with_records(run, table)
 
 
 def _merged(run: Run, groups: int) -> Clusters:

@@ -26,7 +26,11 @@ COLUMNS = (
     "group", "tokens", "clusters", "mean_difference_nats", "low", "high", "contribution_nats", "p_value", "p_holm",
     "significant",
 )  # fmt: skip
-BESIDE = {"type": ["token_id"], "document": ["source", "line", "begins"], "class": ["kind"]}
+BESIDE = {
+    "type": ["token_id"],
+    "document": ["source", "line", "record_id", "record_source", "begins"],
+    "class": ["kind"],
+}
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,9 @@ class Changes:
             95 % jackknife-t interval; NaN with fewer than two clusters), contribution_nats (Σ d of the slice over all
             tokens: over all slices they sum to the overall mean), p_value (two-sided, of no difference; NaN with fewer
             than 5 clusters), p_holm (adjusted over all tests of this kind), significant (p_holm below
-            5 %; missing where there was no test). By type also token_id, by document source, line and begins; by class
-            also kind ("occurrence" or "form", each a partition of the tokens; one family of tests).
+            5 %; missing where there was no test). By type also token_id; by document source, line, begins,
+            and record_id and record_source where records have the fields id and source; by class also kind
+            ("occurrence" or "form", each a partition of the tokens; one family of tests).
         examples: by token, forgotten and then learned tokens, with the columns of the table; None else.
         notes: what a reader must know, one line each.
         finding: the result in one line.
@@ -142,7 +147,7 @@ def _slices(first: Run, second: Run, by: str, top: int) -> Changes:
         forgotten=None,
         learned=None,
         interval_unit=found.clusters.unit,
-        table=shown.reset_index(drop=True)[[*BESIDE.get(by, []), *COLUMNS]],
+        table=shown.reset_index(drop=True)[[*(name for name in BESIDE.get(by, []) if name in shown), *COLUMNS]],
         examples=None,
         notes=[*_shared_notes(first, second, found.left_out), *_slice_notes(found, first)],
         finding=f"{names[1]} − {names[0]}: {_slice_finding(found, by, mean)}",

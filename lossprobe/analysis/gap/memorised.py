@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from lossprobe.analysis.rows.fields import with_records
 from lossprobe.run.reader import Run
 from lossprobe.units import visible
 
@@ -24,7 +25,8 @@ class MemorisedDocuments:
         judged_documents: how many have enough tokens; `short_documents` have fewer.
         share_of_documents: memorised / judged documents; None without a judged one.
         share_of_tokens: their part of the judged documents' scored tokens; None likewise.
-        table: the first ten, lowest loss first: document, source, line, tokens, mean_loss_nats, begins.
+        table: the first ten, lowest loss first: document, source, line, tokens, mean_loss_nats, begins, and
+            record_id and record_source where records have the fields id and source.
     """
 
     documents: int
@@ -54,6 +56,7 @@ def find_memorised(run: Run) -> MemorisedDocuments:
         WHERE {known} ORDER BY mean_loss_nats, document LIMIT {LISTED}""")
     table["source"] = [visible(source) for source in table["source"]]
     table["begins"] = [visible(text, BEGINS) if isinstance(text, str) else "" for text in table["begins"]]
+    table = with_records(run, table)
     return MemorisedDocuments(
         documents=documents,
         tokens=tokens,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from lossprobe.errors import UsageError
 from lossprobe.run.reader import Run
 from lossprobe.units import visible
@@ -34,6 +36,36 @@ def refuse_missing_field(run: Run, name: str, asked: str = "`by`") -> None:
             "fields.missing", f"{asked} {visible(name, 40)}: no document has this field",
             hint=f"fields of the records: {visible(', '.join(keys), 200) or 'none'}",
         )  # fmt: skip
+
+
+def record_columns(run: Run) -> str:
+    """Return SQL that adds `record_id` and `record_source` to columns of `documents`, where records have such fields.
+
+    They are the fields `id` and `source` of JSONL records: ", … AS record_id", or "" where no record has them.
+    """
+    known = [name for name in ("id", "source") if run.scalar(f"SELECT count({_value_sql(name)}) FROM documents")]
+    return "".join(f", coalesce({_value_sql(name)}, '') AS record_{name}" for name in known)
+
+
+def with_records(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of documents with `record_id` and `record_source`, where records have such fields.
+
+    Args:
+        run: the run.
+        table: has the column `document`.
+    """
+    columns = record_columns(run)
+    if not columns:
+        return table
+    chosen = "JOIN (SELECT unnest(?::INTEGER[]) AS document) USING (document)"
+    found = run.query(f"SELECT document{columns} FROM documents {chosen}", (table["document"].tolist(),))
+    names = [name for name in found.columns if name != "document"]
+    found[names] = found[names].map(visible)
+    merged = table.merge(found, on="document", how="left", validate="many_to_one")
+    if "line" not in table:
+        return merged
+    at = table.columns.get_loc("line") + 1  # beside the file and the line
+    return merged[[*table.columns[:at], *names, *table.columns[at:]]]
 
 
 def field_condition(name: str, value: str) -> str:

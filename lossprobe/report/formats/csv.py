@@ -23,7 +23,7 @@ TEXT_COLUMNS = frozenset({
     "group",
 })  # fmt: skip
 # Columns with names of models. They become JSON string literals only where a spreadsheet could run them as formulas.
-NAME_COLUMNS = frozenset({"model", "first", "second", "smaller"})
+NAME_COLUMNS = frozenset({"model", "first", "second", "smaller", "record_id", "record_source"})
 
 
 def view_to_csv(view: View) -> Iterable[bytes]:

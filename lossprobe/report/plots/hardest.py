@@ -23,7 +23,7 @@ KINDS = {"occurrence": "first occurrences in the document, and repeats", "form":
 def plot_hardest(run: Run, result: Hardest) -> Figure:
     """Return a bar for each of the hardest tokens, types or documents, in the order of what it shows; or all classes.
 
-    Types have two panels, one by total and one by mean; classes have their intervals.
+    Types have two panels, one by total and one by mean; classes and values of a field have their intervals.
     """
     panels = _panels(result)
     heights = [AROUND - 0.3 + ROW * len(table) for _, table in panels]
@@ -44,7 +44,9 @@ def _panels(result: Hardest) -> list[tuple[str, pd.DataFrame]]:
     column = {"type": "hardest_by", "class": "kind"}.get(result.by)
     table = result.table
     if column is None:
-        return [("", table.head(MOST_ROWS))]
+        return [
+            ("", table.head(MOST_ROWS)) if result.by in ("token", "document") else (result.by, table.head(MOST_ROWS))
+        ]
     most = MOST_ROWS // table[column].nunique()
     parts = [(str(kind), table[table[column] == kind]) for kind in table[column].unique()]
     if result.by == "class":
@@ -90,10 +92,10 @@ def _draw_classes(axes: Axes, kind: str, table: pd.DataFrame, of: int) -> None:
     rows = np.arange(len(table))
     names = [
         f"{cut(str(name), NAME_WIDTH)}  ({share:.1%})"
-        for name, share in zip(table["class"], table["share_of_tokens"], strict=True)
+        for name, share in zip(table["class" if "class" in table else "group"], table["share_of_tokens"], strict=True)
     ]
     longer = draw_ranges(axes, rows, [Side(ends_of(table, "mean_loss_nats"), BLUE, "o")], 0.0, least=0.0)
-    title = f"{KINDS.get(kind, kind)} (share of the tokens), 95 % intervals{_shown(table, of)}"
+    title = f"{KINDS.get(kind, f'by {kind}')} (share of the tokens), 95 % intervals{_shown(table, of)}"
     _finish(axes, MEAN, title + (f"; {BEYOND}" if longer else ""), names)
 
 
