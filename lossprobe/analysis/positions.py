@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from lossprobe.analysis.opening import opening_note
 from lossprobe.analysis.options import PositionOptions
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
@@ -40,7 +41,7 @@ class PositionLosses:
             (in-context learning; Olsson et al. 2022 give it the other sign). None where none has both.
         loss50_minus_loss500_interval: its 95 % jackknife-t interval.
         early_range, late_range: the contexts averaged for it, first and last.
-        fit: a + b (t + 1)^−α over t ≥ 1, or None where it does not settle; descriptive, never extrapolate.
+        fit: a + b (t + 1)^−α over t ≥ 1, or None where it does not settle or misses; descriptive, never extrapolate.
         interval_unit: "document" or "block".
         notes: what a reader must know, one line each.
     """
@@ -65,7 +66,9 @@ class PositionLosses:
     @property
     def finding(self) -> str:
         """The result in one line."""
-        first, last = self.table.iloc[0], self.table.iloc[-1]
+        several = self.table[self.table["clusters"] > 1]  # a bin of one document says more of it than of the position
+        rows = several if len(several) else self.table
+        first, last = rows.iloc[0], rows.iloc[-1]
         fall = first["mean_loss_nats"] - last["mean_loss_nats"]
         change = f"loss {'falls' if fall >= 0 else 'rises'} by {abs(fall):.3f} nats"
         if first["low"] <= last["high"] and last["low"] <= first["high"]:
@@ -107,6 +110,12 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
     fit = fit_power_law(fold_sums(run, clusters, column))
     if fit is None:
         notes.append("power law: n/a, too few positions with an interval, or no stable fit")
+    elif fit.misses:
+        runs, expected = fit.residual_runs, fit.residual_runs_expected
+        notes.append(f"no power law: residuals come in {plural(runs, 'run')}, {expected:.0f} expected")
+        fit = None
+    if opening := opening_note(run):
+        notes.append(opening)
     return PositionLosses(
         by=by,
         bins=bins,

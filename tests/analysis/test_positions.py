@@ -1,5 +1,7 @@
 """Loss by position: bins and their edges, the in-context-learning score, the power-law fit."""
 
+import re
+
 import numpy as np
 import pytest
 from fake_runs import LN2, Doc, words
@@ -7,7 +9,7 @@ from fake_runs import LN2, Doc, words
 from lossprobe.analysis import positions
 from lossprobe.analysis.positions import early_minus_late, measure_positions, octave_sql, score_ranges
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.stats.power_law import FoldSums, fit_power_law, sign_runs
+from lossprobe.analysis.stats.power_law import FoldSums, few_runs_p, fit_power_law, sign_runs
 
 CLOSE = 1e-7  # relative: losses are stored as float32
 
@@ -128,13 +130,13 @@ def test_single_positions_end_somewhere(make_run, monkeypatch):
 A, B, ALPHA = 2.0, 3.0, 0.6
 
 
-def fold_sums_of(generator, documents: int, length: int = 512, effect: float = 0.0) -> FoldSums:
-    """Simulate documents whose losses follow the curve, with an effect of the document and a token noise of 1 nat."""
+def fold_sums_of(generator, documents: int, length: int = 512, effect: float = 0.0, curve=None) -> FoldSums:
+    """Simulate documents whose losses follow a curve, with an effect of the document and a token noise of 1 nat."""
     t = np.arange(1, length + 1)
     bins = np.floor(4 * np.log2(t + 1) + 1e-9).astype(int)
     tokens, nats, places = np.zeros((3, bins.max() + 1, 20))
     for number in range(documents):
-        loss = A + B * (t + 1.0) ** -ALPHA + generator.normal(0, effect) + generator.normal(0, 1.0, length)
+        loss = (curve or power_law)(t) + generator.normal(0, effect) + generator.normal(0, 1.0, length)
         for grid, values in ((tokens, 1), (nats, loss), (places, t)):
             np.add.at(grid, (bins, number % 20), values)
     found = tokens.sum(axis=1) > 0
@@ -184,6 +186,77 @@ def test_there_is_no_fit_where_none_settles(make_run):
         result = measure_positions(make_run(docs))
         assert result.fit is None
         assert result.notes[-1].startswith("power law: n/a")
+
+
+def power_law(t):
+    return A + B * (t + 1.0) ** -ALPHA
+
+
+def misses(curve, seed: int, documents: int = 100) -> int:
+    """Return how many of 20 texts of a curve have a fit that misses; documents differ by 0.35 nats, tokens by 1."""
+    generator = np.random.default_rng(seed)
+    fits = [fit_power_law(fold_sums_of(generator, documents, effect=0.35, curve=curve)) for _ in range(20)]
+    return sum(fit is None or fit.misses for fit in fits)
+
+
+def test_a_true_power_law_does_not_miss():
+    assert misses(power_law, 1) <= 1
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        lambda t: power_law(t) + 0.3 * (t > 128),  # a step of 0.3 nats, such as at the end of the trained context
+        lambda t: power_law(t) + 0.3 * np.exp(-(np.log2(t / 64.0) ** 2)),
+        lambda t: A + 1.5 * np.exp(-t / 60.0),
+    ],
+    ids=["step", "bump", "exponential"],
+)
+def test_another_curve_misses(curve):
+    assert misses(curve, 2) >= 16
+
+
+def test_a_fit_that_misses_is_not_given(make_run):
+    generator = np.random.default_rng(3)
+    t = np.arange(1, 513)
+    docs = [document(np.abs(power_law(t) + (t > 128) + generator.normal(0, 0.3, 512))) for _ in range(24)]
+    result = measure_positions(make_run(docs))
+    assert result.fit is None
+    assert any(re.fullmatch(r"no power law: residuals come in \d+ runs, \d+ expected", note) for note in result.notes)
+
+
+def test_few_runs_have_the_chance_of_random_orders():
+    generator = np.random.default_rng(0)
+    signs = np.repeat([1.0, -1.0], [9, 14])
+    runs = np.array([sign_runs(generator.permutation(signs))[0] for _ in range(20000)])
+    for few in ([1.0] * 9 + [-1.0] * 14, [1.0] * 5 + [-1.0] * 7 + [1.0] * 4 + [-1.0] * 7):
+        expected = (runs <= sign_runs(np.array(few))[0]).mean()
+        assert few_runs_p(np.array(few)) == pytest.approx(expected, abs=0.002)
+    assert few_runs_p(np.ones(5)) == 1.0
+
+
+def test_documents_that_open_alike_are_told(make_run):
+    def notes(alike, count=20):
+        seconds = [b"Q" if number < alike else b"z%d" % number for number in range(count)]
+        docs = [Doc([b"#", second, b"%d" % n, b" a"], ["first_token", 1, 2, 3]) for n, second in enumerate(seconds)]
+        return measure_positions(make_run(docs)).notes
+
+    says = "open with the same"
+    own_positions = "losses at the first positions are those of this opening"
+    assert f"60% of 20 documents open with the same 2 tokens: {own_positions}" in notes(12)
+    assert f"100% of 20 documents open with the same token: {own_positions}" in notes(3)
+    assert not any(says in note for note in notes(9, 9)), "too few to tell"
+    own = [Doc([b"%d" % n, b" a"], ["first_token", 1]) for n in range(20)]
+    assert not any(says in note for note in measure_positions(make_run(own)).notes)
+    copies = [Doc([b"1", b" a"], ["first_token", 1])] * 20
+    assert not any(says in note for note in measure_positions(make_run([*own, *copies], copies=True)).notes)
+
+
+def test_no_finding_rests_on_a_bin_of_one_document(make_run):
+    docs = [words("first_token", 8, 4, 4, 2, 2, 2, 2 + step) for step in (0, 1, 0)]
+    docs.append(words("first_token", *[8] * 40))
+    finding = measure_positions(make_run(docs)).finding
+    assert "from 1 to 4-7 tokens of context" in finding
 
 
 def test_sign_runs():

@@ -64,7 +64,7 @@ def with_records(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     merged = table.merge(found, on="document", how="left", validate="many_to_one")
     if "line" not in table:
         return merged
-    at = table.columns.get_loc("line") + 1  # beside the file and the line
+    at = list(table.columns).index("line") + 1  # beside the file and the line
     return merged[[*table.columns[:at], *names, *table.columns[at:]]]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from lossprobe.analysis.stats.jackknife import errors_of_replicates, t_quantile
 from lossprobe.analysis.stats.resampling import Floats
 
 FOLDS = 20
+RUNS_LEVEL = (
+    0.01  # neighbouring bins hold the same documents, so that true power laws have somewhat too few runs as well
+)
 MIN_BINS = 6
 MIN_FOLDS = 3
 ALPHA_RANGE = (0.01, 8.0)
@@ -35,6 +39,7 @@ class PowerLaw:
         residual_runs: runs of residuals of one sign along t; far fewer than `residual_runs_expected` means that the
             curve has another shape than a power law.
         residual_runs_expected: number of runs expected of independent residuals (Wald & Wolfowitz 1940).
+        residual_runs_p: chance of so few runs among independent residuals.
     """
 
     a_nats: float
@@ -45,6 +50,12 @@ class PowerLaw:
     alpha_interval: Interval
     residual_runs: int
     residual_runs_expected: float
+    residual_runs_p: float
+
+    @property
+    def misses(self) -> bool:
+        """Whether the curve has another shape: its residuals come in fewer runs than one fit in a hundred has."""
+        return self.residual_runs_p < RUNS_LEVEL
 
     def at(self, position: Floats) -> Floats:
         """Return the fitted loss in nats at positions t."""
@@ -102,8 +113,8 @@ def fit_power_law(sums: FoldSums) -> PowerLaw | None:
     half = t_quantile(len(settled)) * errors_of_replicates(np.array(settled).T)
     a, b, alpha = best
     ends = [Interval(float(value - h), float(value + h)) for value, h in zip(best, half, strict=True)]
-    runs, expected = sign_runs(loss - curve(t, *best))
-    return PowerLaw(a, ends[0], b, ends[1], alpha, ends[2], runs, expected)
+    residuals = loss - curve(t, *best)
+    return PowerLaw(a, ends[0], b, ends[1], alpha, ends[2], *sign_runs(residuals), few_runs_p(residuals))
 
 
 def _means(sums: Floats, tokens: Floats) -> Floats:
@@ -141,3 +152,26 @@ def sign_runs(residuals: Floats) -> tuple[int, float]:
     above, below = int(positive.sum()), int((~positive).sum())
     runs = 1 + int((positive[1:] != positive[:-1]).sum())
     return runs, 1.0 + 2.0 * above * below / (above + below)
+
+
+def few_runs_p(residuals: Floats) -> float:
+    """Return the chance that independent residuals with as many of each sign come in at most as many sign runs.
+
+    Of m positive and n negative ones in random order, C(m − 1, k − 1) C(n − 1, l − 1) of the C(m + n, m) orders have k
+    runs of positive and l of negative ones, where k and l differ by at most 1; where k = l there are two of each kind
+    (Wald & Wolfowitz 1940). Two of each sign come in 2, 3 or 4 runs in 2, 2 and 2 of 6 orders:
+
+    >>> round(few_runs_p(np.array([1.0, 1.0, -1.0, -1.0])), 6), round(few_runs_p(np.array([1.0, -1.0, 1.0, -1.0])), 6)
+    (0.333333, 1.0)
+    """
+    above, runs = int((residuals > 0).sum()), sign_runs(residuals)[0]
+    below = len(residuals) - above
+    if not above or not below:
+        return 1.0
+    orders = 0
+    for count in range(2, runs + 1):
+        more, fewer = (count + 1) // 2, count // 2
+        ways = math.comb(above - 1, more - 1) * math.comb(below - 1, fewer - 1)
+        ways += math.comb(above - 1, fewer - 1) * math.comb(below - 1, more - 1)
+        orders += ways
+    return orders / math.comb(above + below, above)
