@@ -51,6 +51,19 @@ def test_help_fits_a_terminal_and_cuts_no_sentence():
         assert re.search(f"^  {name} ", text, re.M), name
 
 
+def all_commands(command: click.Command, path: str):
+    yield path, command
+    for name, inner in command.commands.items() if isinstance(command, click.Group) else ():
+        yield from all_commands(inner, f"{path} {name}")
+
+
+@pytest.mark.parametrize(("path", "command"), list(all_commands(cli, "lossprobe")))
+def test_the_help_of_every_command_fits_80_columns(path, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    text = command.get_help(click.Context(command, info_name=path, **CONTEXT))
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_the_readme_fits_in_one_sitting():
     text = README.read_text("utf-8")
     assert len(text.splitlines()) <= 250

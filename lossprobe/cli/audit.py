@@ -56,8 +56,8 @@ def audit(context: click.Context, /, audit_file: AuditFileOptions, **choices: An
 
     \b
     Examples:
-      lossprobe audit init my-model held-out.jsonl      write a starting file
-      lossprobe baseline update                         store the losses from which later changes are measured
+      lossprobe audit init my-model held-out.jsonl   write a starting file
+      lossprobe baseline update                      store the losses to compare
       lossprobe audit --checkpoint new-model --report junit:audit.xml
     """
     if context.invoked_subcommand is not None:

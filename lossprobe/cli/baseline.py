@@ -25,9 +25,9 @@ def baseline(context: click.Context, /) -> None:
 
     \b
     Examples:
-      lossprobe baseline update                    make the audit file's model the baseline
-      lossprobe baseline show                      show what is stored
-      lossprobe baseline check                     check that it still fits text, tokenizer, windows and dtype
+      lossprobe baseline update   make the audit file's model the baseline
+      lossprobe baseline show     show what is stored
+      lossprobe baseline check    check that it still fits the audit
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

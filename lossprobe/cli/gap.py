@@ -31,7 +31,7 @@ def gap(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
     \b
     Examples:
       lossprobe gap my-model train-sample.jsonl valid.jsonl --plot
-      lossprobe gap .lossprobe/my-model-train-sample-0a1b2c3d4e .lossprobe/my-model-valid-5f6a7b8c9d
+      lossprobe gap my-model-train-sample my-model-valid
     """
     from lossprobe.analysis.gap.gap import measure_gap
     from lossprobe.cli.present import present

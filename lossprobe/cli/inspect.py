@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import click
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.cli.options import declared_option, json_option
 from lossprobe.cli.wording import with_options
+
+LABEL = 16  # characters of a label
 
 HEADS = {
     "linear": "body and head split exactly: the head is one matrix, run on chunks of rows",
@@ -55,7 +59,7 @@ def inspect(
         click.echo(json.dumps(facts, indent=1, allow_nan=False))
         return
     for name, value in _described(facts).items():
-        click.echo(f"{name:<17} {value}")
+        click.echo(_wrapped(name, value))
     for notice in facts["notices"]:
         click.echo(f"notice: {notice}", err=True)
 
@@ -81,8 +85,15 @@ def _described(facts: dict[str, Any]) -> dict[str, str]:
         if bos is None
         else f"id {bos}, {'added by the tokenizer itself' if words['adds_bos'] else 'not added by the tokenizer'}",
         "weights sha256": facts["sha256"],
-        "tokenizer sha256": words["sha256"],
+        "tokenizer hash": words["sha256"],
     }
+
+
+def _wrapped(name: str, value: str) -> str:
+    """Return a label and its text: on a terminal as lines that fit it, in a pipe as one line."""
+    width = max(shutil.get_terminal_size((10_000, 24)).columns, LABEL + 64)  # a hash has 64 characters
+    lines = textwrap.wrap(value, width - LABEL, break_long_words=False, break_on_hyphens=False)
+    return f"{name:<{LABEL}}" + f"\n{'':<{LABEL}}".join(lines)
 
 
 def _context(length: int | None, *, hard: bool) -> str:

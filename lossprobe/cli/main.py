@@ -45,7 +45,7 @@ from lossprobe.units import visible
 CONTEXT = {
     "auto_envvar_prefix": "LOSSPROBE",
     "help_option_names": ["-h", "--help"],
-    "max_content_width": 100,
+    "max_content_width": 80,
     "show_default": True,
     # lm-eval spells options with underscores; both spellings work.
     "token_normalize_func": lambda word: word.replace("_", "-"),

@@ -52,6 +52,7 @@ class Outputs:
     json: bool
     markdown: bool
     table: bool
+    wide: bool
 
     def __post_init__(self) -> None:
         """Refuse, before anything is measured, two results for standard output and a picture in an unknown format.
@@ -59,10 +60,10 @@ class Outputs:
         Raises:
             UsageError: it is one of these.
         """
-        if [self.csv, self.plot].count("-") + self.json + self.markdown + self.table > 1:
+        if [self.csv, self.plot].count("-") + self.json + self.markdown + (self.table or self.wide) > 1:
             raise UsageError(
                 "output.two_results",
-                "--csv -, --plot -, --json, --markdown and --table: only one of them can have standard output",
+                "--csv -, --plot -, --json, --markdown, --table or --wide: only one of them can have standard output",
             )
         if self.plot not in (None, "", "-", DEFAULT_FILE):
             refuse_unknown_format(str(self.plot))
@@ -209,6 +210,7 @@ def view_options(command: Command) -> Command:
         click.option("--markdown", is_flag=True, help="Print the table and the finding as Markdown."),
         click.option("--plot", metavar="[FILE]", help="Draw a picture.  [FILE: ends in .png, .svg or .pdf]"),
         click.option("--table", is_flag=True, help="Print the table even into a pipe, which gets CSV by default."),
+        click.option("--wide", is_flag=True, help="Print all tables with all columns, however wide they are."),
     )
     return gather(command, options, Outputs, "outputs")
 

@@ -19,13 +19,16 @@ from lossprobe.cli.options import (
 from lossprobe.errors import UsageError
 from lossprobe.plan.protocols import PROTOCOLS
 
-PROTOCOL_HELP = "Score as another tool does, with its windows and its mean; all: a row for each tool."
+PROTOCOL_HELP = (
+    "Score as another tool does, with its windows and its mean; all: a row for each tool.  "
+    f"[{', '.join(('all', *PROTOCOLS))}]"
+)
 
 
 @click.command(cls=ViewCommand, short_help="Perplexity and bits, with intervals and coverage.")
 @source_argument
 @declared_options(PerplexityOptions)
-@click.option("--protocol", type=click.Choice(["all", *PROTOCOLS]), help=PROTOCOL_HELP)
+@click.option("--protocol", type=click.Choice(["all", *PROTOCOLS]), metavar="NAME", help=PROTOCOL_HELP)
 @view_options
 @scoring_options
 def perplexity(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lossprobe.run.reader import Run
 
 ALL_ROWS = "--csv writes all of them"
+ALL_COLUMNS = "--wide shows them"
 PIPE_COLUMNS = 160  # width of a table in a pipe
 
 
@@ -37,7 +38,7 @@ def present(view: View, outputs: Outputs) -> None:
     from lossprobe.report.formats.json import view_to_json
     from lossprobe.report.formats.markdown import view_to_markdown
     from lossprobe.report.formats.output import STDOUT, write_bytes, write_figure, write_text
-    from lossprobe.report.formats.terminal import view_to_terminal
+    from lossprobe.report.formats.terminal import Rest, view_to_terminal
     from lossprobe.report.views.view import draw
 
     view = view_with_options(view)
@@ -48,7 +49,7 @@ def present(view: View, outputs: Outputs) -> None:
             for run in view.runs:
                 protect_inputs(Path(destination), run, view.inputs)
     to_stdout = outputs.json or outputs.markdown or STDOUT in (csv, plot)
-    table = outputs.table or (sys.stdout.isatty() and not to_stdout)
+    table = outputs.table or outputs.wide or (sys.stdout.isatty() and not to_stdout)
     if csv is None and not (to_stdout or table):
         csv = STDOUT
     if outputs.json:
@@ -56,7 +57,7 @@ def present(view: View, outputs: Outputs) -> None:
     if outputs.markdown:
         write_text(STDOUT, view_to_markdown(view))
     elif table:
-        write_text(STDOUT, view_to_terminal(view, _width(), ALL_ROWS))
+        write_text(STDOUT, view_to_terminal(view, _width(), Rest(ALL_ROWS, ALL_COLUMNS), wide=outputs.wide))
     else:
         say(view.result.finding)
     if csv is not None:

@@ -24,7 +24,7 @@ Value = TypeVar("Value")
 ARGUMENT = re.compile(r"(?<!\w)'[^']*'(?!\w)|`(\w+(?:=False)?)`")
 # Attributes and columns of results with messages of the library; others may hold texts of the user.
 SENTENCES = frozenset({"lines", "notes", "reason", "tool", "verdict", "why"})
-OF_A_VIEW = ("result", "lines", "shown", "more")
+OF_A_VIEW = ("result", "lines", "shown", "more", "brief")
 
 
 def with_options(text: str, root: click.Command | None = None) -> str:

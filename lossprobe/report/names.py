@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from itertools import accumulate
 
+from rich.cells import cell_len
+
 from lossprobe.units import visible
 
 ELLIPSIS = "…"
 
 
 def short_names(names: list[str], width: int) -> list[str]:
-    r"""Return the names, safe to show, each at most `width` characters long and no two equal.
+    r"""Return the names, safe to show, each at most `width` cells wide and no two equal.
 
     A long name is cut in the middle, because checkpoints of one training often differ only at the end of their names.
     Names that are equal (or equal after the cut) get #1, #2, … at the end, in their order.
 
     Args:
         names: one for each model, in any order, with or without repetitions.
-        width: most characters of a name; at least 8.
+        width: most cells of a name, of which a wide character takes two; at least 8.
 
     >>> short_names(["a_very_long_name_000100000", "a_very_long_name_000200000", "b"], 20)
     ['a_very_lon…000100000', 'a_very_lon…000200000', 'b']
@@ -45,7 +47,7 @@ def short_names(names: list[str], width: int) -> list[str]:
 def _cut(name: str, width: int) -> str:
     """Return a name, safe to show, without its middle if it is longer than `width`; no escape is split."""
     pieces = [visible(character) for character in name]
-    if sum(map(len, pieces)) <= width:
+    if sum(map(cell_len, pieces)) <= width:
         return "".join(pieces)
     kept = width - len(ELLIPSIS)
     head = _leading(pieces, (kept + 1) // 2)
@@ -54,5 +56,5 @@ def _cut(name: str, width: int) -> str:
 
 
 def _leading(pieces: list[str], width: int) -> list[str]:
-    """Return the first pieces that together fit into `width` characters."""
-    return pieces[: sum(end <= width for end in accumulate(map(len, pieces)))]
+    """Return the first pieces that together fit into `width` cells."""
+    return pieces[: sum(end <= width for end in accumulate(map(cell_len, pieces)))]

@@ -71,6 +71,16 @@ def test_inspect(capsys, field):
     assert any(line.startswith(field) for line in out.splitlines())
 
 
+def test_inspect_fits_80_columns_and_breaks_no_word(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = call(capsys, "inspect", CHECKPOINT)
+    assert max(map(len, out.splitlines())) <= 80
+    monkeypatch.delenv("COLUMNS")
+    _, piped, _ = call(capsys, "inspect", CHECKPOINT)
+    assert len(piped.splitlines()) == 14, "a pipe gets one line a fact"
+    assert out.split() == piped.split()
+
+
 def test_inspect_json(capsys):
     _, out, _ = call(capsys, "inspect", CHECKPOINT, "--json")
     facts = json.loads(out)

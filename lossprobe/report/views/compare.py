@@ -11,13 +11,52 @@ from lossprobe.report.formats.cells import by_unit
 from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 
+DIVERGENCE = "divergence of the distributions"
+BY_CUT = "by the place of the cut"
+ROWS = 3  # of changes for the worse and for the better on one screen
+MEASURES = (
+    "mean_difference_nats", "perplexity_ratio", "accuracy_difference", "p_value", "minimum_detectable_nats", "tokens",
+    "clusters", "forgotten", "learned",
+)  # fmt: skip
+DIVERGENCES = (
+    "mean_kl_nats", "kl_nats_q0.5", "kl_nats_q0.99", "kl_nats_q1", "infinite_kl_tokens", "same_top_share",
+    "rms_target_prob_change",
+)  # fmt: skip
+YIELDS = (
+    "transition", "context", "first_top_text", "second_top_text", "token_id", "clusters", "kind", "p_holm", "source",
+    "line", "second_loss_nats", "first_loss_nats", "characters", "after", "significant", "bytes",
+    "second_bits_per_byte", "first_bits_per_byte", "contribution_bits_per_byte", "contribution_nats", "low", "high",
+)  # fmt: skip
 # The tables for people leave these to the CSV and JSON, so that a row stays readable.
 LEFT_OUT = ("text", "second_top_text", "first_top_text", "clusters", "token_id", "source", "line", "p_value")
 
 
 def compare_view(runs: Sequence[Run], result: Comparison, top: int) -> View:
     """Return the view of a comparison, with the `top` tokens of the largest divergence."""
-    return view_of_runs("compare", runs, result, shown=by_unit(result.table), more=_more(result, top))
+    return view_of_runs("compare", runs, result, shown=by_unit(result.table), more=_more(result, top),
+                        yields=YIELDS, brief=_brief(result))  # fmt: skip
+
+
+def _brief(result: Comparison) -> tuple[tuple[str, pd.DataFrame], ...]:
+    """Return the tables of one screen: the main measures, and the largest changes or how distributions differ."""
+    main = result.table if result.byte_comparison is not None else _rows(result.table, MEASURES)
+    tables = [("", by_unit(main))]
+    if result.divergence is not None:
+        tables.append((DIVERGENCE, by_unit(_rows(result.divergence.table, DIVERGENCES))))
+    elif result.changes is not None:
+        changes = result.changes
+        if "direction" in changes.table:
+            rows = changes.table.groupby("direction", sort=False).head(ROWS)
+        else:  # in their order, which is that of their names by class and context
+            rows = changes.table.loc[changes.table["contribution_nats"].abs().nlargest(2 * ROWS).index.sort_values()]
+        tables.append((f"largest changes by {changes.by} ({len(rows)} of {len(changes.table)})", _readable(rows)))
+    elif result.byte_comparison is not None:
+        tables.append((BY_CUT, result.byte_comparison.by_cut))
+    return tuple(tables)
+
+
+def _rows(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    return table[table["measure"].isin(measures)]
 
 
 def _more(result: Comparison, top: int) -> tuple[tuple[str, pd.DataFrame], ...]:
@@ -30,10 +69,10 @@ def _more(result: Comparison, top: int) -> tuple[tuple[str, pd.DataFrame], ...]:
             tables.append(("tokens forgotten and learned", _readable(changes.examples)))
         tables.append(("by context", result.token_comparison.by_position))
     if result.byte_comparison is not None:
-        tables.append(("by the place of the cut", result.byte_comparison.by_cut))
+        tables.append((BY_CUT, result.byte_comparison.by_cut))
         tables.append(("largest changes by span", result.byte_comparison.largest))
     if result.divergence is not None:
-        tables.append(("divergence of the distributions", result.divergence.table))
+        tables.append((DIVERGENCE, result.divergence.table))
         tables.append(("tokens with the largest divergence", result.divergence.hardest.head(top)))
     return tuple(tables)
 

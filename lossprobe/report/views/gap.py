@@ -10,12 +10,16 @@ from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, format_perplexity, visible
 
+YIELDS = (
+    "p_holm", "validation_tokens", "train_tokens", "significant", "kind", "document", "line", "tokens",
+    "validation_loss_nats", "train_loss_nats",
+)  # fmt: skip
 ENDS = ("train_low", "train_high", "validation_low", "validation_high")
 
 
 def gap_view(train: Run, validation: Run, result: Gap) -> View:
     """Return the view of a gap between a run on training text and one on held-out text."""
-    return view_of_runs("gap", [train, validation], result, lines=_lines(result), left_out=ENDS,
+    return view_of_runs("gap", [train, validation], result, lines=_lines(result), left_out=ENDS, yields=YIELDS,
                         more=_known_by_heart(result))  # fmt: skip
 
 

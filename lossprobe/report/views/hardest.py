@@ -15,11 +15,14 @@ RANKINGS = {
     "type": ("hardest_by", {"total": "by their total loss", "mean": "by their mean loss"}),
     "class": ("kind", {"occurrence": "first and repeated tokens", "form": "forms of tokens"}),
 }
+YIELDS = (
+    "hardest_by", "token_id", "context", "rank", "kind", "line", "source", "record_source", "total_nats", "characters", "share_of_loss", "after",
+)  # fmt: skip
 
 
 def hardest_view(run: Run, result: Hardest) -> View:
     """Return the view of what is hardest."""
-    view = view_of_runs("hardest", [run], result, left_out=LEFT_OUT.get(result.by, ()))
+    view = view_of_runs("hardest", [run], result, left_out=LEFT_OUT.get(result.by, ()), yields=YIELDS)
     if result.by not in RANKINGS:
         return view
     column, headings = RANKINGS[result.by]

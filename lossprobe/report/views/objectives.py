@@ -11,13 +11,16 @@ from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 from lossprobe.units import plural
 
+YIELDS = ("convention", "sum", "unit")
+
 
 def objectives_view(run: Run, result: Objectives, reduction: str) -> View:
     """Return the view of a run's objectives; the CSV has one row per token where the reduction is "none"."""
     options = result.parameters
     csv = None if reduction == "all" else lambda: batches_to_csv(objective_batches(run, options))
     in_lines = tuple(f"mean_of_means_{size}" for size in options.micro_batch)
-    return view_of_runs("objectives", [run], result, csv=csv, lines=_lines(result), left_out=in_lines)
+    return view_of_runs("objectives", [run], result, csv=csv, lines=_lines(result), left_out=in_lines,
+                        yields=YIELDS)  # fmt: skip
 
 
 def _lines(result: Objectives) -> tuple[str, ...]:

@@ -7,13 +7,19 @@ from lossprobe.report.formats.csv import to_csv
 from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 
+YIELDS = (
+    "bits_per_word", "words", "bits_per_character", "characters", "clusters", "documents", "bytes", "bits_per_byte",
+    "low", "high",
+)  # fmt: skip
+
 
 def perplexity_view(run: Run, result: Perplexity) -> View:
     """Return the view of a perplexity; the CSV holds the groups where there are any."""
     groups = result.groups
     csv = None if groups is None else lambda: [to_csv(groups).encode()]
     more = () if groups is None else ((f"by {result.by}", groups),)
-    return view_of_runs("perplexity", [run], result, csv=csv, lines=_coverage_lines(result), more=more)
+    return view_of_runs("perplexity", [run], result, csv=csv, lines=_coverage_lines(result), more=more,
+                        yields=YIELDS)  # fmt: skip
 
 
 def _coverage_lines(result: Perplexity) -> tuple[str, ...]:

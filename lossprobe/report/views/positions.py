@@ -6,10 +6,12 @@ from lossprobe.analysis.positions import PositionLosses
 from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 
+YIELDS = ("clusters", "context_last", "position_last")
+
 
 def positions_view(run: Run, result: PositionLosses) -> View:
     """Return the view of losses by position."""
-    return view_of_runs("positions", [run], result, lines=_fit_lines(result))
+    return view_of_runs("positions", [run], result, lines=_fit_lines(result), yields=YIELDS)
 
 
 def _fit_lines(result: PositionLosses) -> tuple[str, ...]:

@@ -45,9 +45,13 @@ class View:
         runs: the runs that it was made from, the first one first; none where it was made from something else.
         csv: makes the CSV, piece by piece; None for that of `result.table`.
         lines: what stands below the table for people, after the finding.
-        left_out: columns that the table for people leaves to the CSV.
+        left_out: columns that the table for people leaves to the CSV and `--wide`.
+        yields: columns that the tables for people leave out too where they are wider than the terminal, the first one
+            first: the least important one.
         shown: the table for people; None for `result.table`.
         more: further tables below the lines, each with its heading.
+        brief: what a terminal shows instead of all tables, each after its heading, the first one without one; None for
+            all of them.
         inputs: texts that the runs do not name, never to be written over.
     """
 
@@ -58,8 +62,10 @@ class View:
     csv: Callable[[], Iterable[bytes]] | None = None
     lines: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    yields: tuple[str, ...] = ()
     shown: pd.DataFrame | None = None
     more: tuple[tuple[str, pd.DataFrame], ...] = ()
+    brief: tuple[tuple[str, pd.DataFrame], ...] | None = None
     inputs: tuple[Path, ...] = ()
 
     @property
@@ -68,10 +74,29 @@ class View:
         return f"{self.name}: {self.heading}"
 
     @property
+    def whole_table(self) -> pd.DataFrame:
+        """The table for people with all its columns."""
+        return self.result.table if self.shown is None else self.shown
+
+    @property
+    def columns_left_out(self) -> list[str]:
+        """Those of the columns `left_out` that the table has."""
+        return [name for name in self.left_out if name in self.whole_table]
+
+    @property
     def people_table(self) -> pd.DataFrame:
         """The table for people."""
-        table = self.result.table if self.shown is None else self.shown
-        return table.drop(columns=[name for name in self.left_out if name in table])
+        return self.whole_table.drop(columns=self.columns_left_out)
+
+    @property
+    def people_tables(self) -> tuple[tuple[str, pd.DataFrame], ...]:
+        """What a terminal shows: each table after its heading; the first one has none."""
+        return (("", self.people_table), *self.more) if self.brief is None else self.brief
+
+    @property
+    def all_tables(self) -> tuple[tuple[str, pd.DataFrame], ...]:
+        """All tables with all columns, each after its heading; the first one has none."""
+        return (("", self.whole_table), *self.more)
 
     @property
     def people_lines(self) -> list[str]:
