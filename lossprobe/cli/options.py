@@ -173,7 +173,9 @@ def scoring_options(command: Command) -> Command:
             "-o", "--output", type=folder, metavar="RUN", help="Folder of the run.  [default: in .lossprobe/]"
         ),
         "overwrite": click.option("--overwrite", is_flag=True, help="Replace a run at -o that has other settings."),
-        "quiet": click.option("-q", "--quiet", is_flag=True, help="Show no progress, notices or next commands."),
+        "quiet": click.option(
+            "-q", "--quiet", is_flag=True, help="Show no progress, notices or next commands, and in a pipe no finding."
+        ),
     }
     own = list(options)
     for holder in HOLDERS.values():

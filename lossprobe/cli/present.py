@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from lossprobe.cli.inputs import protect_files, protect_texts
 from lossprobe.cli.options import Outputs, file_name
 from lossprobe.cli.wording import view_with_options
@@ -27,8 +29,8 @@ PIPE_COLUMNS = 160  # width of a table in a pipe
 def present(view: View, outputs: Outputs) -> None:
     """Write a view as the options say.
 
-    By default a terminal gets the table and the finding. A pipe gets CSV on standard output and the finding on standard
-    error.
+    By default a terminal gets the tables, the finding and the notes. A pipe gets CSV on standard output; the finding
+    and the notes go to standard error, unless --quiet is given.
 
     Raises:
         UsageError: a file to be written is an input.
@@ -59,11 +61,18 @@ def present(view: View, outputs: Outputs) -> None:
     elif table:
         write_text(STDOUT, view_to_terminal(view, _width(), Rest(ALL_ROWS, ALL_COLUMNS), wide=outputs.wide))
     else:
-        say(view.result.finding)
+        _tell([view.result.finding] if outputs.json else view.told)
     if csv is not None:
         write_bytes(csv, view_to_csv(view))
     if plot is not None:
         write_figure(plot, draw(view))
+
+
+def _tell(lines: Sequence[str]) -> None:
+    """Write the finding and notes to standard error, unless --quiet is given."""
+    if not click.get_current_context().params.get("quiet"):
+        for line in lines:
+            say(line)
 
 
 def protect_inputs(destination: Path, run: Run, inputs: Sequence[Path] = ()) -> None:

@@ -23,7 +23,7 @@ TERMS = (
     *table_columns(
         "lossprobe tokens",
         {
-            "top_text": "The text of the model's first choice.",
+            "top_text": "The text of the model's first choice; in the CSV a JSON string literal.",
             "text": "The text of the token: in the CSV a JSON string literal from which its bytes can be restored, "
             "elsewhere with what cannot be printed escaped.",
         },
@@ -42,9 +42,10 @@ TERMS = (
     *table_columns(
         "lossprobe hardest",
         {
-            "before after": "The text before (and after) the token, with what cannot be printed escaped.",
-            "characters": "The characters that the token lies in.",
-            "begins": "How the document begins.",
+            "before after": "The text before (and after) the token, with what cannot be printed escaped; in the "
+            "CSV a JSON string literal.",
+            "characters": "The characters that the token lies in; in the CSV a JSON string literal.",
+            "begins": "How the document begins; in the CSV a JSON string literal.",
             "record_id record_source": "The field id (and source) of the JSONL record, where records have it.",
             "hardest_by": "The ordering that the entry leads in: by mean or by total loss.",
             "class kind": "The class of the tokens, and which kind of classes it belongs to.",
@@ -58,12 +59,16 @@ TERMS = (
         },
     ),
     *table_columns(
-        "lossprobe perplexity --by document", {"group": "What the row is about: a document, a value, a class."}
+        "lossprobe perplexity --by document",
+        {
+            "group": "What the row is about: a document, a value, a class, a vocabulary entry. Plain text in the CSV, "
+            "and a JSON string literal for an entry."
+        },
     ),
     *table_columns(
         "lossprobe calibration",
         {
-            "model": "The model that the row is about.",
+            "model": "The model that the row is about; plain text in the CSV.",
             "binning": "How the bins are cut: equal width, equal mass, or log10 p over all vocabulary entries.",
             "mean_probability hit_rate": "The mean probability of a bin, and how often it came true.",
             "gap gap_low gap_high": "Mean probability minus hit rate of a bin, and its interval.",
@@ -73,7 +78,8 @@ TERMS = (
         "lossprobe compare A B TEXT --by token",
         {
             "first_loss_nats second_loss_nats": "The loss of the token under the first (and second) model.",
-            "first_top_text second_top_text": "The text of the first choice of the first (and second) model.",
+            "first_top_text second_top_text": "The text of the first choice of the first (and second) model; "
+            "in the CSV a JSON string literal.",
             "direction": "Whether the second model is worse or better there.",
             "transition": "Whether the token was forgotten or learned.",
         },

@@ -34,8 +34,11 @@ def test_in_a_pipe_a_view_is_csv_and_the_finding_is_talk(work, capsysbinary, vie
     rows = list(csv.reader(io.StringIO(out.decode())))
     assert len(rows) > 2
     assert {len(row) for row in rows} == {len(rows[0])}
-    assert err.startswith(b"lossprobe: ")
-    assert err.count(b"\n") == 1
+    finding, *notes = err.decode().splitlines()
+    assert finding.startswith("lossprobe: ")
+    assert all(note.startswith("lossprobe: note: ") for note in notes)
+    assert run([view, "--quiet"]) == 0
+    assert capsysbinary.readouterr() == (out, b"")
 
 
 def files_of(capsys, view, *options):

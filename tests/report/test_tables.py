@@ -147,7 +147,7 @@ def test_a_narrow_terminal_breaks_headers_and_folds_texts():
         "",
         "   mean_",
         "   loss_",
-        "    nats  why                count",
+        "    nats  why                 count",
         "───────────────────────────────────",
         "1.500000  one two three  1,234,567",
         "          four",
@@ -210,3 +210,12 @@ def test_names_of_models_are_plain_unless_a_spreadsheet_would_run_them():
     table = pd.DataFrame({"model": ["plain", "\x1b[31mred", "=1+1", "@x"], "value": [1, 2, 3, 4]})
     rows = list(csv.reader(io.StringIO(to_csv(table))))
     assert [row[0] for row in rows] == ["model", "plain", "\\x1b[31mred", '"=1+1"', '"@x"']
+
+
+def test_names_of_files_and_groups_are_plain_and_never_a_formula():
+    table = pd.DataFrame({"source": ["a b.txt", "=x", '"q"', "＝1"], "group": ["end of text", "-1", "a\nb", None]})
+    rows = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert [row["source"] for row in rows] == ["a b.txt", '"=x"', '"\\"q\\""', '"\\uff1d1"']
+    assert [row["group"] for row in rows] == ["end of text", '"-1"', "a\\nb", ""]
+    entries = to_csv(pd.DataFrame({"group": [" the", "=x"], "token_id": [1, 2]}))
+    assert [json.loads(row["group"]) for row in csv.DictReader(io.StringIO(entries))] == [" the", "=x"]

@@ -16,14 +16,17 @@ from lossprobe.units import visible
 if TYPE_CHECKING:
     from lossprobe.report.views.view import View
 
-# Columns with text from files. In CSV it is a JSON string literal, so that no spreadsheet runs it as a formula and no
-# reader changes it.
+# Columns with text of tokens and documents, which can hold any bytes. In CSV it is a JSON string literal, so that no
+# spreadsheet runs it as a formula and no reader changes it.
 TEXT_COLUMNS = frozenset({
-    "text", "top_text", "first_top_text", "second_top_text", "characters", "before", "after", "begins", "source",
-    "group",
+    "text", "top_text", "first_top_text", "second_top_text", "characters", "before", "after", "begins",
 })  # fmt: skip
-# Columns with names of models. They become JSON string literals only where a spreadsheet could run them as formulas.
-NAME_COLUMNS = frozenset({"model", "first", "second", "smaller", "record_id", "record_source"})
+# Columns with names of models, files and groups: plain text, and a JSON string literal only where a spreadsheet could
+# run it as a formula, or where it could be taken for a literal itself.
+NAME_COLUMNS = frozenset({
+    "model", "first", "second", "smaller", "source", "record_id", "record_source", "id", "group", "why", "setting",
+})  # fmt: skip
+NOT_PLAIN = ("=", "+", "-", "@", "＝", "＋", "－", "＠", '"')  # some spreadsheets take wide ones too
 
 
 def view_to_csv(view: View) -> Iterable[bytes]:
@@ -34,16 +37,17 @@ def view_to_csv(view: View) -> Iterable[bytes]:
 def to_csv(table: pd.DataFrame) -> str:
     """Return a table as CSV: UTF-8, LF line ends, full precision, empty cells for missing values."""
     shown = table.copy()
-    for column in TEXT_COLUMNS & set(table.columns):
-        if not pd.api.types.is_numeric_dtype(shown[column]):
-            shown[column] = [None if pd.isna(value) else json.dumps(str(value)) for value in shown[column]]
-    for column in NAME_COLUMNS & set(table.columns):
-        shown[column] = [_name(str(value)) for value in shown[column]]
+    entries = {"group"} if "token_id" in table else set()  # a group that is a vocabulary entry is its text
+    texts = TEXT_COLUMNS | entries
+    for column in table.columns:
+        made = json.dumps if column in texts else _plain if column in NAME_COLUMNS else None
+        if made is not None and not pd.api.types.is_numeric_dtype(shown[column]):
+            shown[column] = [None if pd.isna(value) else made(str(value)) for value in shown[column]]
     return str(shown.to_csv(index=False, lineterminator="\n"))
 
 
-def _name(name: str) -> str:
-    return json.dumps(name) if name.startswith(("=", "+", "-", "@")) else visible(name)
+def _plain(name: str) -> str:
+    return json.dumps(name) if name.startswith(NOT_PLAIN) else visible(name)
 
 
 def batches_to_csv(batches: Iterable[pa.RecordBatch]) -> Iterable[bytes]:

@@ -16,7 +16,8 @@ RANKINGS = {
     "class": ("kind", {"occurrence": "first and repeated tokens", "form": "forms of tokens"}),
 }
 YIELDS = (
-    "hardest_by", "token_id", "context", "rank", "kind", "line", "source", "record_source", "total_nats", "characters", "share_of_loss", "after",
+    "hardest_by", "token_id", "context", "rank", "kind", "line",
+    "source", "record_source", "total_nats", "characters", "share_of_loss", "after",
 )  # fmt: skip
 
 

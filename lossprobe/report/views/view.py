@@ -100,8 +100,14 @@ class View:
 
     @property
     def people_lines(self) -> list[str]:
-        """What stands below the table for people: the finding, the view's own lines, the notes."""
-        return [self.result.finding, *self.lines, *(f"note: {note}" for note in self.result.notes)]
+        """What stands beside the tables for people: the finding, the view's own lines, the notes."""
+        finding, *notes = self.told
+        return [finding, *self.lines, *notes]
+
+    @property
+    def told(self) -> list[str]:
+        """What is told where only data is printed: the finding and the notes."""
+        return [self.result.finding, *(f"note: {note}" for note in self.result.notes)]
 
 
 def heading_of(*runs: Run) -> str:
