@@ -10,7 +10,9 @@ import click
 
 from lossprobe.analysis.options import CompareOptions
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, declared_options, scoring_options, view_options
-from lossprobe.errors import UsageError
+from lossprobe.cli.values import RunPath
+from lossprobe.errors import OutputError, UsageError
+from lossprobe.units import visible
 
 if TYPE_CHECKING:
     from lossprobe.analysis.compare.divergence import Divergence
@@ -21,7 +23,7 @@ KL_HELP = "Run both models together, and compare whole distributions: KL diverge
 
 
 @click.command(cls=ViewCommand, short_help="Two models on one text: how much they differ, and where.")
-@click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="A B [TEXT]")
+@click.argument("sources", nargs=-1, type=RunPath(), metavar="[A B [TEXT]]")
 @declared_options(CompareOptions)
 @click.option("--kl", is_flag=True, help=KL_HELP)
 @view_options
@@ -30,12 +32,13 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
     """Compare two models on one text: difference with interval and test, smallest detectable difference, and slices.
 
     A and B are runs, or checkpoints with TEXT last. Differences are B − A: positive means that B is worse. Models with
-    different tokenizers are compared by the bytes of the text.
+    different tokenizers are compared by the bytes of the text. Without A and B, the last pair is compared again.
 
     \b
     Examples:
       lossprobe compare old-model new-model data.txt --by class
       lossprobe compare old-model new-model data.txt --kl
+      lossprobe compare --by document
     """
     from lossprobe.analysis.compare.compare import compare as compare_two
     from lossprobe.checkpoint.spec import Opener
@@ -48,14 +51,40 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
         refuse_runs(sources)
         runs, text = score_models(sources, scoring, opener)
     else:
-        runs = find_runs(sources, scoring)
+        runs = find_runs(sources or last_two(), scoring)
     if len(runs) != 2:
         hint = "compare RUN RUN, or A B TEXT"
         raise UsageError("compare.sources", f"compare takes two models, not {len(runs)}", hint=hint)
     result = compare_two(runs[0], runs[1], **choices)
+    remember_pair((runs[0].path, runs[1].path))
     if text is not None:
         result = result.with_divergence(run_both(sources[:2], text, scoring, opener))
     present(compare_view(runs, result, choices["top"]), outputs)
+
+
+def last_two() -> list[Path]:
+    """Return the two runs that were compared last in this folder, and say which they are.
+
+    Raises:
+        UsageError: none were.
+    """
+    from lossprobe.report.talk import say
+    from lossprobe.run.latest import RUNS_FOLDER, last_pair
+
+    pair = last_pair(Path(RUNS_FOLDER))
+    say(f"the last pair again: {' and '.join(visible(str(path), 200) for path in pair)}")
+    return pair
+
+
+def remember_pair(pair: tuple[Path, Path]) -> None:
+    """Note the two runs for a later `lossprobe compare`, where this folder has runs and can be written."""
+    import contextlib
+
+    from lossprobe.run.latest import RUNS_FOLDER, write_pair
+
+    if Path(RUNS_FOLDER).is_dir():
+        with contextlib.suppress(OutputError):
+            write_pair(Path(RUNS_FOLDER), pair)
 
 
 def refuse_runs(sources: Sequence[Path]) -> None:

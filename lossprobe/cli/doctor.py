@@ -15,7 +15,7 @@ FLOORS = {"torch": "2.10", "safetensors": "0.8", "transformers": "5.5", "pyarrow
 OTHERS = ("tokenizers", "numba", "numpy", "pandas", "duckdb", "matplotlib", "scipy", "click", "rich")
 
 
-@click.command(short_help="Show versions of libraries and the devices; refuse old versions.")
+@click.command(short_help="Show versions and devices; refuse old versions.")
 @click.pass_obj
 def doctor(unused: list[str] | None) -> None:
     """Show the versions of libraries, whether each is at least the required minimum, and the devices of this machine.

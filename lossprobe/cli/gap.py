@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, view_options
+from lossprobe.cli.values import RunPath
 from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=ViewCommand, short_help="Train against validation loss: is the model over-fitted?")
-@click.argument(
-    "sources", nargs=-1, type=click.Path(path_type=Path), metavar="CHECKPOINT TRAIN VAL | TRAIN_RUN VAL_RUN"
-)
+@click.argument("sources", nargs=-1, type=RunPath(), metavar="CHECKPOINT TRAIN VAL | TRAIN_RUN VAL_RUN")
 @view_options
 @scoring_options
 def gap(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:

@@ -32,6 +32,7 @@ from lossprobe.cli.inspect import inspect
 from lossprobe.cli.objectives import objectives
 from lossprobe.cli.perplexity import perplexity
 from lossprobe.cli.positions import positions
+from lossprobe.cli.runs import runs
 from lossprobe.cli.score import score
 from lossprobe.cli.selfcheck import selfcheck
 from lossprobe.cli.streams import occupy_closed, prepared
@@ -65,7 +66,7 @@ class Terminated(BaseException):
 GROUPS = {
     "Score and look": (score, tokens, positions, hardest, perplexity, calibration, objectives),
     "Compare and gate": (compare, gap, audit, baseline),
-    "Check and understand": (selfcheck, inspect, verify, doctor, explain, demo),
+    "Check and understand": (runs, selfcheck, inspect, verify, doctor, explain, demo),
 }
 
 

@@ -19,7 +19,7 @@ from lossprobe.cli.options import (
 )
 
 
-@click.command(cls=ViewCommand, short_help="Other training losses of the same tokens: smoothed, focal, z-loss.")
+@click.command(cls=ViewCommand, short_help="Other losses of the same tokens: smoothed, focal, z-loss.")
 @source_argument
 @declared_options(ObjectiveOptions)
 @click.option("--reduction", type=click.Choice(["all", "none"]), default="all",

@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from lossprobe.checkpoint.options import LoadOptions
-from lossprobe.cli.values import BatchSize, click_type
+from lossprobe.cli.values import BatchSize, RunPath, click_type
 from lossprobe.errors import UsageError
 from lossprobe.options.declare import Option, default_of, options_of
 from lossprobe.options.kinds import Counts, Flag, Number, Words
@@ -224,16 +224,12 @@ def json_option(command: Command) -> Command:
 
 def source_argument(command: Command) -> Command:
     """Add the argument of a view of one run: nothing (the latest run), RUN, or CHECKPOINT TEXT…."""
-    return click.argument("sources", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN | CHECKPOINT TEXT...]")(
-        command
-    )
+    return click.argument("sources", nargs=-1, type=RunPath(), metavar="[RUN | CHECKPOINT TEXT...]")(command)
 
 
 def sources_argument(command: Command) -> Command:
     """Add the argument of a view of several models: nothing (the latest run), RUN…, or CHECKPOINT… TEXT."""
-    return click.argument(
-        "sources", nargs=-1, type=click.Path(path_type=Path), metavar="[RUN... | CHECKPOINT... TEXT]"
-    )(command)
+    return click.argument("sources", nargs=-1, type=RunPath(), metavar="[RUN... | CHECKPOINT... TEXT]")(command)
 
 
 def given_scoring_options(context: click.Context) -> list[str]:

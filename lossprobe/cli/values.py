@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,22 @@ class CountList(click.ParamType[tuple[int, ...]]):
             return kind.read(value if isinstance(value, tuple) else kind.from_text(str(value)))
         except BadValueError as error:
             self.fail(f"{visible(str(value), 40)!r} {error}", param, ctx)
+
+
+class RunPath(click.Path):
+    """A path, or a short name of a run of this folder; a path that exists wins."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path of a source."""
+        path = Path(super().convert(value, param, ctx))
+        if os.path.lexists(path) or len(path.parts) != 1 or str(path) == "-":
+            return path
+        from lossprobe.run.stored import find_stored  # loads pandas
+
+        return find_stored(str(path)) or path
 
 
 def click_type(kind: Kind) -> click.ParamType[Any] | None:

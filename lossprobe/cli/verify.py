@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from lossprobe.cli.values import RunPath
 from lossprobe.errors import OutputError
 from lossprobe.units import visible
 
 
 @click.command(short_help="Check a run's files against their hashes.")
-@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.argument("run", required=False, type=RunPath())
 def verify(run: Path | None) -> None:
     """Check every file of a run (by default the latest) against the hashes in its run.json.
 

@@ -188,6 +188,15 @@ def is_run(path: Path) -> bool:
     return path.is_dir() and any(os.path.lexists(path / name) for name in (MANIFEST, PLAN))
 
 
+def run_folders(folder: Path) -> list[Path]:
+    """Return the folders of a folder that are runs, sorted; none where it is a link or cannot be read."""
+    try:
+        paths = [] if folder.is_symlink() else sorted(folder.iterdir())
+        return [path for path in paths if not path.is_symlink() and is_run(path)]
+    except OSError:
+        return []
+
+
 def open_run(path: Path | str) -> Run:
     """Return a complete run; its files are checked before the first query.
 
@@ -198,6 +207,10 @@ def open_run(path: Path | str) -> Run:
     path = Path(path)
     shown = visible(str(path), 200)
     if not is_run(path):
+        held = run_folders(path)
+        if held:
+            names = visible(", ".join(each.name for each in held), 400)
+            raise UsageError("run.several", f"{shown}: holds {len(held)} runs: {names}", hint="name one of them")
         raise UsageError(
             "run.missing", f"{shown}: is no run (no {MANIFEST})", hint="a checkpoint needs a text after it"
         )

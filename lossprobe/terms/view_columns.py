@@ -116,6 +116,15 @@ TERMS = (
         },
     ),
     *table_columns(
+        "lossprobe runs",
+        {
+            "text_name folder": "The name of the run's text, and of the run's folder; plain text in the CSV.",
+            "latest": "Whether views take this run where none is named.",
+            "state": "complete, or why the run cannot be opened: unfinished, damaged, schema.",
+            "changed size": "When the run was finished (UTC), and the bytes of its files.",
+        },
+    ),
+    *table_columns(
         "lossprobe selfcheck MODEL TEXT", {"check setting": "What was changed, and what it was changed to."}
     ),
 )

@@ -149,7 +149,7 @@ def test_a_narrow_terminal_breaks_headers_and_folds_texts():
         "   loss_",
         "    nats  why                 count",
         "───────────────────────────────────",
-        "1.500000  one two three  1,234,567",
+        "1.500000  one two three   1,234,567",
         "          four",
         "",
         "finding",

@@ -24,7 +24,8 @@ TEXT_COLUMNS = frozenset({
 # Columns with names of models, files and groups: plain text, and a JSON string literal only where a spreadsheet could
 # run it as a formula, or where it could be taken for a literal itself.
 NAME_COLUMNS = frozenset({
-    "model", "first", "second", "smaller", "source", "record_id", "record_source", "id", "group", "why", "setting",
+    "model", "first", "second", "smaller", "text_name", "name", "folder", "source", "record_id", "record_source", "id",
+    "group", "why", "setting",
 })  # fmt: skip
 NOT_PLAIN = ("=", "+", "-", "@", "＝", "＋", "－", "＠", '"')  # some spreadsheets take wide ones too
 

@@ -19,7 +19,9 @@ USAGE = {
     "output.suffix": "What follows --csv or --plot has another suffix, and is no source either; or a picture's name "
     "ends in none of .png, .svg and .pdf. → Write --csv=NAME, or let a picture's name end in one of these.",
     "output.two_results": "Two results cannot both go to one place. → Give one of them a file name.",
+    "run.ambiguous": "A short name may mean several runs. → Write more of it; lossprobe runs lists short names.",
     "run.missing": "The folder is no run. → Name a run; a checkpoint needs a text after it.",
+    "run.several": "The folder holds runs and is none. → Name one of those that the message lists.",
     "run.none": "No run is stored in this folder yet. → Score first: lossprobe score CHECKPOINT TEXT.",
 }
 

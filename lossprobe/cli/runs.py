@@ -1,0 +1,123 @@
+"""The command `lossprobe runs`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lossprobe.cli.options import json_option
+from lossprobe.cli.values import RunPath
+from lossprobe.units import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+YIELDS = ("folder", "text", "size")
+
+
+@click.group(invoke_without_command=True, short_help="List the stored runs; choose the latest; remove runs.")
+@json_option
+@click.pass_context
+def runs(context: click.Context, /, as_json: bool) -> None:
+    """List the runs of this folder, newest first; choose the latest one, or remove runs.
+
+    Wherever a command takes a RUN, the name shown here is enough, or the start of a folder's name that means one run.
+
+    \b
+    Examples:
+      lossprobe runs               list them
+      lossprobe runs latest 3f2a   make it the run that views take by default
+      lossprobe runs remove 3f2a   remove it
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from lossprobe.run.latest import RUNS_FOLDER
+
+    table = runs_table(Path(RUNS_FOLDER))
+    if as_json:
+        click.echo(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
+    elif sys.stdout.isatty():
+        print_runs(table)
+    else:
+        from lossprobe.report.formats.csv import to_csv
+
+        click.echo(to_csv(table), nl=False)
+
+
+@runs.command(short_help="Make a run the one that views take by default.")
+@click.argument("run", type=RunPath())
+def latest(run: Path) -> None:
+    """Make a run the latest one of this folder, which views take where none is named.
+
+    \b
+    Example:
+      lossprobe runs latest 3f2a
+    """
+    from lossprobe.report.talk import say
+    from lossprobe.run.latest import RUNS_FOLDER, write_latest
+    from lossprobe.run.reader import open_run
+
+    opened = open_run(run)
+    write_latest(Path(RUNS_FOLDER), opened.path)
+    say(f"latest: {visible(str(opened.path), 200)}")
+
+
+@runs.command(short_help="Remove runs.")
+@click.argument("chosen", nargs=-1, required=True, type=RunPath(), metavar="RUN...")
+def remove(chosen: tuple[Path, ...]) -> None:
+    """Remove runs: only files that a run has, never through a link, and no run that is being written.
+
+    \b
+    Example:
+      lossprobe runs remove 3f2a 81c0
+    """
+    from lossprobe.report.talk import say
+    from lossprobe.run.stored import remove_run
+
+    for run in chosen:
+        remove_run(run)
+        say(f"removed {visible(str(run), 200)}")
+
+
+def runs_table(folder: Path) -> pd.DataFrame:
+    """Return one row a run of a folder, newest first."""
+    import pandas as pd
+
+    from lossprobe.run.latest import latest_of
+    from lossprobe.run.stored import stored_runs
+
+    default = latest_of(folder)
+    rows: list[dict[str, Any]] = [
+        {
+            "name": each.short, "latest": each.path.absolute() == default, "model": each.run and each.run.name,
+            "text_name": each.run and each.run.text_name, "tokens": each.run and each.run.counts["scored_tokens"],
+            "state": each.state, "changed": each.changed.strftime("%Y-%m-%dT%H:%M:%SZ"), "size": each.size,
+            "folder": each.path.name,
+        }
+        for each in stored_runs(folder)
+    ]  # fmt: skip
+    columns = ["name", "latest", "model", "text_name", "tokens", "state", "changed", "size", "folder"]
+    return pd.DataFrame(rows, columns=columns).astype({"tokens": "Int64"})
+
+
+def print_runs(table: pd.DataFrame) -> None:
+    """Print the table for people: sizes in MB, local words for what is latest and what is not complete."""
+    from lossprobe.report.formats.output import STDOUT, write_text
+    from lossprobe.report.formats.terminal import to_terminal
+
+    states = ["latest" if row.latest else "" if row.state == "complete" else row.state for row in table.itertuples()]
+    shown = (
+        table.assign(
+            state=states,
+            changed=[f"{changed[:10]} {changed[11:16]}" for changed in table["changed"]],
+            size=[f"{size / 1e6:,.1f} MB" for size in table["size"]],
+        )
+        .drop(columns="latest")
+        .rename(columns={"text_name": "text"})
+    )
+    lines = [] if len(table) else ["no run in this folder yet; score first: lossprobe score CHECKPOINT TEXT"]
+    write_text(STDOUT, to_terminal(shown, "runs of this folder, newest first (UTC)", lines, yields=YIELDS))

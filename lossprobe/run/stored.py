@@ -1,0 +1,136 @@
+"""The runs of a folder: listed, found by a short name, removed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lossprobe.errors import LossprobeError, OutputError, UsageError
+from lossprobe.run.files import writing
+from lossprobe.run.folder import LINK
+from lossprobe.run.latest import RUNS_FOLDER
+from lossprobe.run.locked import HOLDER, LOCK, LockedFolder
+from lossprobe.run.reader import Run, is_run, open_run, run_folders
+from lossprobe.run.schema import CHECKED, DOCUMENTS, MANIFEST, PART_TABLES, PLAN, VOCABULARY
+from lossprobe.units import visible
+
+PLAN_PARTS = "plan"
+OWN = (CHECKED, PLAN_PARTS, PLAN, *PART_TABLES, DOCUMENTS, VOCABULARY, MANIFEST)  # run.json goes last
+SHORTEST = 4  # characters of a short name
+NAMED = 10  # most runs that a message names
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run of a folder of runs.
+
+    Attributes:
+        path: its folder.
+        short: the shortest name that means it alone: the start of the hash at the end of its folder's name, or the
+            name itself.
+        run: the run, opened; None where it cannot be.
+        state: "complete", or the id of the error that opening it raises, as "run.unfinished".
+        changed: when it was finished or, unfinished, begun.
+        size: bytes of its files.
+    """
+
+    path: Path
+    short: str
+    run: Run | None
+    state: str
+    changed: datetime
+    size: int
+
+
+def stored_runs(folder: Path) -> list[StoredRun]:
+    """Return the runs of a folder, newest first; links are not followed."""
+    paths = run_folders(folder)
+    names = [path.name for path in paths]
+    runs = [_stored(path, _short(path.name, names)) for path in paths]
+    return sorted(runs, key=lambda run: (-run.changed.timestamp(), run.path.name))
+
+
+def find_stored(name: str, folder: Path = Path(RUNS_FOLDER)) -> Path | None:
+    """Return the run of a folder that a short name means: the start of its name, or of the hash at its end.
+
+    Args:
+        name: the short name.
+        folder: the folder of runs.
+
+    Raises:
+        UsageError: it may mean several runs.
+    """
+    found = [path for path in run_folders(folder) if _means(name, path.name)]
+    exact = [path for path in found if path.name == name]
+    if len(found) > 1 and not exact:
+        raise UsageError(
+            "run.ambiguous", f"{visible(name, 100)}: may mean {len(found)} runs: {named(found)}",
+            hint="write more of the name; lossprobe runs lists short ones",
+        )  # fmt: skip
+    return (exact or found or [None])[0]
+
+
+def named(paths: Sequence[Path]) -> str:
+    """Return the names of runs for a message, the first ten of them."""
+    names = [visible(path.name, 100) for path in paths[:NAMED]]
+    return ", ".join([*names, *(["…"] if len(paths) > NAMED else [])])
+
+
+def remove_run(path: Path) -> None:
+    """Remove a run: the files that a run has, and its folder where nothing else is in it.
+
+    Raises:
+        UsageError: it is no run.
+        OutputError: it is a link, is being written, or cannot be removed.
+    """
+    shown = visible(str(path), 200)
+    if path.is_symlink():
+        raise OutputError("output.link", f"{shown}: {LINK}")
+    if not is_run(path):
+        raise UsageError("run.missing", f"{shown}: is no run (no {MANIFEST})")
+    try:
+        open_run(path)
+    except OutputError as error:
+        if error.id == "run.damaged" and path.absolute().parent != Path(RUNS_FOLDER).absolute():
+            raise UsageError("run.missing", f"{shown}: is no sound run, so that it is left as it is") from None
+    folder = LockedFolder(path)
+    try:
+        with writing(path):
+            for name in OWN:
+                folder.remove(name)
+            others = [name for name in folder.names() if name not in (LOCK, HOLDER)]
+    finally:
+        folder.unlock(remove=not os.path.lexists(path / MANIFEST))
+    if others:
+        raise OutputError("output.write", f"{shown}: the run is removed, other files stay: {visible(others[0], 80)}")
+
+
+def _means(name: str, folder: str) -> bool:
+    return folder.startswith(name) or (len(name) >= SHORTEST and _hash(folder).startswith(name))
+
+
+def _hash(folder: str) -> str:
+    return folder.rpartition("-")[2] if "-" in folder else ""
+
+
+def _short(folder: str, folders: Sequence[str]) -> str:
+    tail = _hash(folder)
+    for length in range(SHORTEST, len(tail) + 1):
+        if sum(_means(tail[:length], other) for other in folders) == 1:
+            return tail[:length]
+    return folder
+
+
+def _stored(path: Path, short: str) -> StoredRun:
+    run, state = None, "complete"
+    try:
+        run = open_run(path)
+    except LossprobeError as error:
+        state = error.id.partition(".")[2]
+    files = [file.lstat() for file in path.rglob("*") if not file.is_symlink() and file.is_file()]
+    mark = next(path / name for name in (MANIFEST, PLAN) if os.path.lexists(path / name))
+    changed = datetime.fromtimestamp(mark.lstat().st_mtime, tz=UTC)
+    return StoredRun(path, short, run, state, changed, sum(file.st_size for file in files))
