@@ -1,20 +1,25 @@
-"""Shows the progress of a pass: on a terminal a bar with tokens, tokens per second and time left."""
+"""Shows the progress of a pass: on a terminal a bar with tokens a second and time left, in a log a few lines."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 
 from lossprobe.passes.score import Progress
 from lossprobe.report.talk import say
 
+EVERY = 30.0  # seconds between two lines of a log
+SHORT = 10.0  # seconds of a pass that a log says nothing about
 COMPILING = "compiling loops for this CPU, about 10 s the first time"
 
 
 @contextmanager
 def show_progress(title: str, *, quiet: bool, unit: str = "tokens", at_once: bool = False) -> Iterator[Progress | None]:
-    """Show progress inside the block on a terminal, and print a line if loops have to be compiled.
+    """Show progress inside the block, and print a line if loops have to be compiled.
+
+    On a terminal it is a bar. In a log it is a line every 30 seconds, and one at the end of a pass over 10 seconds.
 
     Args:
         title: label of the bar.
@@ -29,7 +34,7 @@ def show_progress(title: str, *, quiet: bool, unit: str = "tokens", at_once: boo
     if quiet:
         yield None
         return
-    bar = _bar(title, unit) if sys.stderr.isatty() else nullcontext()
+    bar = _bar(title, unit) if sys.stderr.isatty() else _lines(title, unit)
     with ExitStack() as stack, bar as advance:
         if at_once:
             _tell_of_compiling(stack)
@@ -81,3 +86,56 @@ def _bar(title: str, unit: str) -> Iterator[Progress]:
             bar.update(task, rate="" if speed is None else f"{speed:,.1f} {unit}/s")
 
         yield advance
+
+
+@contextmanager
+def _lines(title: str, unit: str) -> Iterator[Progress]:
+    """Yield a function that prints a line now and then, for a log."""
+    log = _Log(title, unit)
+    yield log
+    log.end()
+
+
+class _Log:
+    """A progress callback that prints a line every 30 seconds."""
+
+    def __init__(self, title: str, unit: str) -> None:
+        self._title, self._unit = title, unit
+        self._begun = self._told = time.monotonic()
+        self._before: int | None = None  # how many were done when it began, as in a pass that is resumed
+        self._done = self._total = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note that `done` of `total` are done, and print it if the last line is 30 seconds old."""
+        now = time.monotonic()
+        if self._before is None:
+            self._before, self._begun, self._told = done, now, now
+        self._done, self._total = done, total
+        if now - self._told < EVERY or not self._before < done < total:
+            return
+        self._told = now
+        rate = (done - self._before) / (now - self._begun)
+        left = format_duration((total - done) / rate)
+        say(f"{self._title}: {done / total:.0%} of {total:,} {self._unit}, {rate:,.1f} {self._unit}/s, {left} left")
+
+    def end(self) -> None:
+        """Print the whole, unless it was short or not all was done."""
+        took = time.monotonic() - self._begun
+        if self._before is None or took < SHORT or self._done < self._total or self._done == self._before:
+            return
+        rate = (self._done - self._before) / took
+        whole = f"{self._total:,} {self._unit} in {format_duration(took)}"
+        say(f"{self._title}: {whole}, {rate:,.1f} {self._unit}/s")
+
+
+def format_duration(seconds: float) -> str:
+    """Return a time in two units at most.
+
+    >>> format_duration(8.4), format_duration(125), format_duration(7300)
+    ('8 s', '2 min 05 s', '2 h 01 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -1,4 +1,4 @@
-"""What is said before the first pass of a machine, whose loops are compiled first."""
+"""What is said of a pass in a log, and before the first one of a machine, whose loops are compiled first."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from bundled import CHECKPOINT
 
+from lossprobe.cli import progress
 from lossprobe.cli.main import run
-from lossprobe.cli.progress import COMPILING
+from lossprobe.cli.progress import COMPILING, show_progress
 from lossprobe.scoring import kernels
 from lossprobe.scoring.compiled import tell_of_compiling
 
@@ -56,3 +57,48 @@ def test_what_is_compiled_after_the_block_is_not_told():
         pass
     assert loop(np.ones(3)) == 3
     assert told == []
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test moves: a list of one number of seconds."""
+    seconds = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: seconds[0])
+    return seconds
+
+
+def test_a_log_gets_a_line_every_30_seconds_and_one_at_the_end(capsys, clock):
+    with show_progress("scoring x", quiet=False) as advance:
+        advance(1000, 100_000)  # a resumed pass: these are no work of it
+        for done in range(2000, 101_000, 1000):
+            clock[0] += 1
+            advance(done, 100_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "lossprobe: scoring x: 31% of 100,000 tokens, 1,000.0 tokens/s, 1 min 09 s left",
+        "lossprobe: scoring x: 61% of 100,000 tokens, 1,000.0 tokens/s, 39 s left",
+        "lossprobe: scoring x: 91% of 100,000 tokens, 1,000.0 tokens/s, 9 s left",
+        "lossprobe: scoring x: 100,000 tokens in 1 min 39 s, 1,000.0 tokens/s",
+    ]
+
+
+@pytest.mark.parametrize(("steps", "seconds", "quiet"), [(9, 1, False), (50, 1, True), (0, 0, False)])
+def test_a_log_has_nothing_of_a_short_pass_or_a_quiet_one(capsys, clock, steps, seconds, quiet):
+    with show_progress("scoring x", quiet=quiet) as advance:
+        for done in range(steps + 1):
+            if advance is not None:
+                advance(done, steps)
+            clock[0] += seconds * (done < steps)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pass_that_fails_says_no_end(capsys, clock):
+    def half() -> None:
+        with show_progress("scoring x", quiet=False) as advance:
+            advance(0, 10)
+            clock[0] += 20
+            advance(5, 10)
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        half()
+    assert capsys.readouterr().err == ""

@@ -52,8 +52,18 @@ def refuse_different(runs: Sequence[Run]) -> None:
             raise NotComparableError(
                 "runs.different",
                 f"{names} differ in {', '.join(found)}",
-                hint="score both with the same text and options, or look anyway with `allow_different`",
+                hint=_what_helps(runs[0], run),
             )
+
+
+def _what_helps(first: Run, second: Run) -> str:
+    """Return what to do about runs that differ: looking anyway helps only where both have the same text and tokens."""
+    one, other = (_setting(run.manifest["settings"], "text", "sha256") for run in (first, second))
+    if one != other:
+        return "score both with the same text and options"
+    if not same_tokenizer(first, second):
+        return "lossprobe compare takes models with different tokenizers"
+    return "score both with the same options, or look anyway with `allow_different`"
 
 
 def same_tokens(runs: Sequence[Run]) -> bool:

@@ -44,8 +44,8 @@ OUTPUT = {
 }
 
 DIFFERENT = {
-    "runs.different": f"The runs differ in what must be equal: text, tokenizer, windows or BOS. → {SCORE_BOTH} Or look "
-    "anyway with --allow-different.",
+    "runs.different": f"The runs differ in what must be equal: text, tokenizer, windows or BOS. → {SCORE_BOTH} Or, "
+    "with one text and one tokenizer, look anyway with --allow-different.",
     "runs.different_text": f"The runs did not score the same text. → {SCORE_BOTH}",
     "runs.different_tokens": f"The runs did not score the same tokens. → {SCORE_BOTH}",
     "runs.different_vocabulary": "A divergence needs as many logits in both models. → Compare their losses, without "
