@@ -14,6 +14,11 @@ from lossprobe.units import format_count, format_perplexity, visible
 SHARES = frozenset({"share_of_loss", "share_of_tokens", "top_prob"})
 TESTS = frozenset({"p_value", "p_holm"})
 SMALLEST_P = 1e-6
+# Columns with names of models, files and groups.
+NAME_COLUMNS = frozenset({
+    "model", "first", "second", "smaller", "text_name", "name", "folder", "source", "record_id", "record_source", "id",
+    "group", "why", "setting",
+})  # fmt: skip
 COUNTED = frozenset({"tokens", "count", "bytes", "documents", "spans"})  # units whose numbers are whole
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 import pandas as pd
 from rich.cells import cell_len
 
-from lossprobe.report.formats.cells import format_cell
+from lossprobe.report.formats.cells import NAME_COLUMNS, format_cell
 from lossprobe.report.names import ELLIPSIS, short_names
 
 # Text from files stands on one line and is cut at its end, `before` at its start. Column → its least width.
@@ -20,6 +20,7 @@ ONE_LINE = {
 }  # fmt: skip
 TEXT_WIDTH = 14  # a text wraps no earlier
 NAME_WIDTHS = (40, 30, 20, 12, 8)  # a longer word loses its middle; the next limit holds where a table is too wide
+USERS = 24  # the limit of names that users choose, before columns go
 NUMBER = re.compile(r"[-+]?[\d,.]+(e[-+]?\d+)?%?|n/a|-?inf|")
 BLANK = re.compile(r" +(?![-+]?[\d.]+\])")  # not the one inside an interval such as [0.1, 0.2]
 
@@ -61,7 +62,8 @@ class Column:
         if self.header in ONE_LINE:
             return max(header, min(self.natural, ONE_LINE[self.header]))
         longest = max((cell_len(word) for cell in self.cells for word in BLANK.split(cell)), default=0)
-        return max(header, min(longest, self.limit), min(self.natural, TEXT_WIDTH))
+        limit = min(self.limit, USERS) if self.header in NAME_COLUMNS else self.limit
+        return max(header, min(longest, limit), min(self.natural, TEXT_WIDTH))
 
     def lines(self, width: int) -> list[str]:
         """Return the cells at a width, wrapped between words or, for text from files, cut to one line."""

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 
+from lossprobe.report.formats.cells import NAME_COLUMNS
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
@@ -21,13 +22,9 @@ if TYPE_CHECKING:
 TEXT_COLUMNS = frozenset({
     "text", "top_text", "first_top_text", "second_top_text", "characters", "before", "after", "begins",
 })  # fmt: skip
-# Columns with names of models, files and groups: plain text, and a JSON string literal only where a spreadsheet could
-# run it as a formula, or where it could be taken for a literal itself.
-NAME_COLUMNS = frozenset({
-    "model", "first", "second", "smaller", "text_name", "name", "folder", "source", "record_id", "record_source", "id",
-    "group", "why", "setting",
-})  # fmt: skip
-NOT_PLAIN = ("=", "+", "-", "@", "＝", "＋", "－", "＠", '"')  # some spreadsheets take wide ones too
+# How a name starts that a spreadsheet could run as a formula, or that could be taken for a literal: it becomes a JSON
+# string literal. All other names are plain text.
+NOT_PLAIN = ("=", "+", "-", "@", "＝", "＋", "－", "＠", '"')
 
 
 def view_to_csv(view: View) -> Iterable[bytes]:

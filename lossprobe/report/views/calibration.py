@@ -15,17 +15,18 @@ from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 
 YIELDS = (
-    "conditioned_on", "excess_z", "ece_noise_floor", "brier", "clusters", "gap_z", "first", "nll_minus_entropy_nats",
-    "share_of_tokens", "mean_confidence", "second", "contribution_nats", "unit", "ece", "mean_loss_nats", "low", "high",
+    "conditioned_on", "excess_z", "ece_noise_floor", "brier", "clusters", "gap_z", "nll_minus_entropy_nats",
+    "share_of_tokens", "mean_confidence", "contribution_nats", "unit", "ece", "mean_loss_nats", "low", "high",
 )  # fmt: skip
 
 
 def calibration_view(runs: Sequence[Run], result: Calibration) -> View:
     """Return the view of a calibration; the CSV holds the bins of the diagrams, or the slices where there are any."""
+    shown = side_by_side(result.table)
     csv = result.bins if result.slices is None else result.slices
     return view_of_runs("calibration", runs, result, csv=lambda: [to_csv(csv).encode()], lines=_lines(result),
-                        shown=side_by_side(result.table), more=_more(result),
-                        yields=YIELDS)  # fmt: skip
+                        shown=shown, more=_more(result),
+                        yields=(*YIELDS, *reversed(shown.columns[2:])))  # fmt: skip
 
 
 def _lines(result: Calibration) -> tuple[str, ...]:
@@ -40,11 +41,19 @@ def _more(result: Calibration) -> tuple[tuple[str, pd.DataFrame], ...]:
     panel = result.smoothing
     tables = []
     if panel is not None:
-        tables.append(("the same tokens, models against the first", panel.table))
-        tables.append(("where the difference comes from, by the mean loss of both", panel.decomposition))
+        tables += _each_pair("the same tokens", panel.table)
+        tables += _each_pair("where the difference comes from, by the mean loss of both", panel.decomposition)
     if result.slices is not None:
         tables.append((f"by {result.by}", result.slices))
     return tuple(tables)
+
+
+def _each_pair(what: str, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Return a table for each model that is compared with the first, which its heading names."""
+    pairs = table.groupby(["first", "second"], sort=False)
+    return [
+        (f"{what}: {second} against {first}", rows.drop(columns=["first", "second"])) for (first, second), rows in pairs
+    ]
 
 
 def _model_lines(model: ModelCalibration) -> list[str]:
