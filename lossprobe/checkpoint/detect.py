@@ -44,7 +44,7 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
     options = options or LoadOptions()
     options = replace(options, device=resolve_device(options.device))
     shown = visible(str(path), 200)
-    _check_exists(path, shown)
+    refuse_missing(path)
     from lossprobe.checkpoint.families.huggingface import is_huggingface, load_huggingface
 
     if is_huggingface(path):
@@ -52,13 +52,14 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
     return _open_torch_file(_single_file(path, shown), options)
 
 
-def _check_exists(path: Path, shown: str) -> None:
+def refuse_missing(path: Path) -> None:
     """Refuse a path that does not exist, is a link loop, or cannot be reached.
 
-    Args:
-        path: the path.
-        shown: the path for messages.
+    Raises:
+        UsageError: it does not exist.
+        CheckpointError: it is a link loop, or cannot be reached.
     """
+    shown = visible(str(path), 200)
     try:
         path.resolve(strict=True)
     except (FileNotFoundError, NotADirectoryError):

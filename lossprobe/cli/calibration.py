@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lossprobe.analysis.options import CalibrationOptions
+from lossprobe.analysis.options import SLICES_BY, CalibrationOptions
 from lossprobe.cli.options import (
     Outputs,
     Scoring,
@@ -41,5 +41,6 @@ def calibration(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, *
     from lossprobe.cli.sources import find_runs
     from lossprobe.report.views.calibration import calibration_view
 
-    runs = find_runs(sources, scoring)
+    by = choices["by"]
+    runs = find_runs(sources, scoring, None if by in SLICES_BY else by)
     present(calibration_view(runs, measure_calibration(runs, **choices)), outputs)

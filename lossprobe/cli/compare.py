@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossprobe.analysis.options import CompareOptions
+from lossprobe.analysis.options import CHANGES_BY, CompareOptions
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, declared_options, scoring_options, view_options
+from lossprobe.cli.order import refuse_checkpoints_as_texts, refuse_swapped
 from lossprobe.cli.values import RunPath
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.units import visible
@@ -46,15 +47,15 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
     from lossprobe.cli.sources import find_runs, score_models
     from lossprobe.report.views.compare import compare_view
 
-    opener, text = Opener(keep=2), None
-    if choices.pop("kl"):
-        refuse_runs(sources)
-        runs, text = score_models(sources, scoring, opener)
+    opener, text, kl = Opener(keep=2), None, choices.pop("kl")
+    refuse_other_than_two(sources, scoring, kl=kl)
+    field = None if choices["by"] in CHANGES_BY else choices["by"]
+    if kl:
+        runs, text = score_models(sources, scoring, opener, field)
     else:
-        runs = find_runs(sources or last_two(), scoring)
+        runs = find_runs(sources or last_two(), scoring, field)
     if len(runs) != 2:
-        hint = "compare RUN RUN, or A B TEXT"
-        raise UsageError("compare.sources", f"compare takes two models, not {len(runs)}", hint=hint)
+        raise not_two(len(runs))
     result = compare_two(runs[0], runs[1], **choices)
     remember_pair((runs[0].path, runs[1].path))
     if text is not None:
@@ -85,6 +86,35 @@ def remember_pair(pair: tuple[Path, Path]) -> None:
     if Path(RUNS_FOLDER).is_dir():
         with contextlib.suppress(OutputError):
             write_pair(Path(RUNS_FOLDER), pair)
+
+
+def refuse_other_than_two(sources: Sequence[Path], scoring: Scoring, *, kl: bool) -> None:
+    """Refuse, before a text is read, sources that are not two models; with `kl` they must be checkpoints.
+
+    Raises:
+        UsageError: they are more or fewer, or in the wrong order.
+    """
+    from lossprobe.run.reader import is_run
+
+    if kl:
+        refuse_runs(sources)
+    runs = sum(map(is_run, sources))
+    if sources and runs == len(sources):
+        count = runs
+    else:
+        refuse_swapped(sources[:-1], sources[-1:])
+        refuse_checkpoints_as_texts(sources[-1:])
+        checkpoints = len(sources) - 1 - runs
+        if checkpoints < 1:
+            return  # no sources, one that is no run, or runs and a text: what finds the runs says so
+        count = len(sources) - 1 + (0 if scoring.desmooth is None else checkpoints)
+    if count != 2:
+        raise not_two(count)
+
+
+def not_two(count: int) -> UsageError:
+    """Return the error for another number of models than two."""
+    return UsageError("compare.sources", f"compare takes two models, not {count}", hint="compare RUN RUN, or A B TEXT")
 
 
 def refuse_runs(sources: Sequence[Path]) -> None:

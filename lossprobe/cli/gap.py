@@ -48,8 +48,8 @@ def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
         LossprobeError: whatever scoring or opening a run raises.
     """
     from lossprobe.checkpoint.spec import Opener
-    from lossprobe.cli.sources import noticed, open_source, refuse_scoring_options, score_source
-    from lossprobe.passes.known_text import KnownText
+    from lossprobe.cli.order import check_order
+    from lossprobe.cli.sources import check_output, noticed, read_text, refuse_scoring_options, score_source
     from lossprobe.run.reader import is_run, open_run
 
     runs = [path for path in sources if is_run(path)]
@@ -65,7 +65,9 @@ def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
         )
     if scoring.output is not None:
         raise UsageError("output.several_runs", f"-o {visible(str(scoring.output), 200)}: one place for several runs")
-    texts = [KnownText(open_source([path], scoring)) for path in sources[1:]]  # a bad text is refused before scoring
+    check_order(sources[:1], sources[1:], scoring)
+    check_output(sources[0], scoring.output)
+    texts = [read_text([path], scoring) for path in sources[1:]]
     opener = Opener()  # one model for both texts
     train, validation = (score_source(sources[0], text, scoring, opener).run for text in texts)
     return train, validation

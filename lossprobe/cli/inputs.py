@@ -50,7 +50,8 @@ def protect_files(destinations: Iterable[Path], files: Sequence[str]) -> None:
                 "output.inside_run", f"{shown}: lies inside {kept}, a run or baseline, which is never changed"
             )
         homes = [Path(file).parent.resolve() for file in files if Path(file).name == "config.json"]
-        if any(home in target.parents for home in homes) or _is_checkpoint_folder(target.parent):
+        inside = any(map(_is_checkpoint_folder, target.parents if not target.parent.is_dir() else [target.parent]))
+        if inside or any(home in target.parents for home in homes):
             raise UsageError("output.inside_checkpoint", f"{shown}: lies inside a checkpoint, which is never changed")
         weights = target.suffix.lower() in PROTECTED_SUFFIXES or target.name in PROTECTED_NAMES
         if weights and target.is_file():
@@ -58,6 +59,20 @@ def protect_files(destinations: Iterable[Path], files: Sequence[str]) -> None:
                 "output.is_input", f"{shown}: is there, and by its name part of a checkpoint, which is never changed",
                 hint="remove it first, or choose another name",
             )  # fmt: skip
+
+
+def refuse_place(file: str) -> None:
+    """Refuse a file for a result that cannot be written, by what is known before a checkpoint is opened.
+
+    Raises:
+        UsageError: it would lie in the folder of a checkpoint that is not the one to be scored, or in a run.
+        OutputError: it cannot be written.
+    """
+    from lossprobe.report.formats.output import refuse_unwritable
+
+    if file != "-" and not Path(file).parent.is_dir():
+        protect_files([Path(file)], [])
+    refuse_unwritable(file, links=False)
 
 
 def protect_folder(folder: Path | None, files: Sequence[str]) -> None:

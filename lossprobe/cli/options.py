@@ -55,10 +55,11 @@ class Outputs:
     wide: bool
 
     def __post_init__(self) -> None:
-        """Refuse, before anything is measured, two results for standard output and a picture in an unknown format.
+        """Refuse, before anything is measured, two results in one place, and a file that cannot be written.
 
         Raises:
-            UsageError: it is one of these.
+            UsageError: standard output or one file would get two results, or a picture is in an unknown format.
+            OutputError: a file cannot be written.
         """
         if [self.csv, self.plot].count("-") + self.json + self.markdown + (self.table or self.wide) > 1:
             raise UsageError(
@@ -67,6 +68,19 @@ class Outputs:
             )
         if self.plot not in (None, "", "-", DEFAULT_FILE):
             refuse_unknown_format(str(self.plot))
+        context = click.get_current_context(silent=True)
+        command = (context.info_name if context else None) or "result"
+        named = (("--csv", self.csv), ("--plot", self.plot))
+        files = [
+            file for option, given in named if (file := file_name(given, command, SUFFIXES[option][0])) is not None
+        ]
+        if len(files) > len(set(files)):
+            raise UsageError("output.two_results", f"{visible(files[0], 200)}: --csv and --plot name the same file")
+        if files:
+            from lossprobe.cli.inputs import refuse_place  # commands without files need not import what it imports
+
+            for file in files:
+                refuse_place(file)
 
 
 class ViewCommand(click.Command):

@@ -55,5 +55,5 @@ def perplexity(
     from lossprobe.cli.sources import find_run
     from lossprobe.report.views.perplexity import perplexity_view
 
-    run = find_run(sources, scoring)
+    run = find_run(sources, scoring, None if by == "document" else by)
     present(perplexity_view(run, measure_perplexity(run, by)), outputs)

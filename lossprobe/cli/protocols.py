@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from lossprobe.cli.options import Outputs, Scoring
+from lossprobe.cli.order import check_order
 from lossprobe.cli.present import present
 from lossprobe.cli.progress import show_progress
 from lossprobe.cli.sources import (
     check_output,
     load_checkpoint,
-    open_source,
+    read_text,
     say_notices,
     say_scored,
 )
@@ -39,35 +40,38 @@ def show_protocols(protocol: str, sources: tuple[Path, ...], outputs: Outputs, s
 def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
     from lossprobe.analysis.protocols.protocols import measure_protocol
     from lossprobe.checkpoint.spec import Opener
-    from lossprobe.passes.known_text import KeptTokens, KnownText
+    from lossprobe.passes.known_text import KeptTokens
     from lossprobe.passes.protocols import score_as_tool
     from lossprobe.report.views.protocols import protocol_view
 
     if outputs.plot is not None:
         raise UsageError("protocol.plot", f"--plot: only with --protocol all, not with {protocol}")
-    source = open_source(sources[1:], scoring)
+    check_order(sources[:1], sources[1:], scoring)
     check_output(sources[0], scoring.output)
-    checkpoint, text = load_checkpoint(sources[0], scoring, Opener()), KnownText(source, KeptTokens())
+    source = read_text(sources[1:], scoring, tokens=KeptTokens())
+    checkpoint = load_checkpoint(sources[0], scoring, Opener())
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
         scored = score_as_tool(
-            protocol, checkpoint, text, scoring.score,
+            protocol, checkpoint, source, scoring.score,
             output=scoring.output, overwrite=scoring.overwrite, progress=progress,
         )  # fmt: skip
     say_scored(scored, checkpoint, source, scoring)
     result = measure_protocol(scored.run, protocol)
-    present(protocol_view(scored.run, result, [file.path for file in source.files]), outputs)
+    present(protocol_view(scored.run, result, source.files), outputs)
 
 
 def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
     from lossprobe.checkpoint.spec import Opener
+    from lossprobe.passes.known_text import KeptTokens
     from lossprobe.passes.protocols import score_all_protocols
     from lossprobe.report.views.protocols import protocols_view
 
     if scoring.output is not None:
         shown = visible(str(scoring.output), 200)
         raise UsageError("output.several_runs", f"-o {shown}: one place for the runs of --protocol {protocol}")
-    source = open_source(sources[1:], scoring)
+    check_order(sources[:1], sources[1:], scoring)
     check_output(sources[0], scoring.output)
+    source = read_text(sources[1:], scoring, tokens=KeptTokens())
     checkpoint = load_checkpoint(sources[0], scoring, Opener())
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
         run, result = score_all_protocols(checkpoint, source, scoring.score, progress)

@@ -35,15 +35,17 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
       lossprobe selfcheck my-model data.txt
     """
     from lossprobe.checkpoint.spec import Opener
+    from lossprobe.cli.order import check_order
     from lossprobe.cli.present import present
     from lossprobe.cli.progress import show_progress
-    from lossprobe.cli.sources import check_output, load_checkpoint, open_source, say_notices
+    from lossprobe.cli.sources import check_output, load_checkpoint, read_text, say_notices
     from lossprobe.passes.selfcheck import run_selfcheck
     from lossprobe.report.views.selfcheck import selfcheck_view
 
     _refuse_output(scoring)
-    source = open_source(texts, scoring)
+    check_order([checkpoint], texts, scoring)
     check_output(checkpoint, scoring.output)
+    source = read_text(texts, scoring)
     opened = load_checkpoint(checkpoint, scoring, Opener())
 
     def reopen(dtype: str) -> Checkpoint:

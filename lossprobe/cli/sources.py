@@ -13,24 +13,25 @@ import click
 
 from lossprobe.cli.inputs import named_files, protect_files, protect_folder, protect_texts
 from lossprobe.cli.options import Scoring, given_scoring_options
+from lossprobe.cli.order import check_order
 from lossprobe.cli.wording import with_options
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.report.talk import say
 from lossprobe.units import visible
 
-WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin"})
-
 if TYPE_CHECKING:
     from lossprobe.checkpoint.interface import Checkpoint
     from lossprobe.checkpoint.spec import Opener
-    from lossprobe.passes.known_text import KnownText
+    from lossprobe.passes.known_text import KeptTokens, KnownText
     from lossprobe.passes.score import PassResult
     from lossprobe.run.reader import Run
     from lossprobe.text.documents import Source, TextSource
 
 
-def find_run(sources: Sequence[Path], scoring: Scoring) -> Run:
+def find_run(sources: Sequence[Path], scoring: Scoring, field: str | None = None) -> Run:
     """Return the run of a view of one run: the latest run, RUN, or that of CHECKPOINT TEXT…, scored if need be.
+
+    A text that must be scored is refused before its checkpoint is opened if none of its records has `field`.
 
     Raises:
         UsageError: the only argument is not a run, or scoring options are given for a stored run.
@@ -41,7 +42,7 @@ def find_run(sources: Sequence[Path], scoring: Scoring) -> Run:
     if len(sources) > 1:
         if is_run(sources[0]):
             raise UsageError("sources.one_run", f"{_shown(sources[0])}: is a run; pass exactly one run, with no text")
-        return score_text(sources[0], sources[1:], scoring).run
+        return score_text(sources[0], sources[1:], scoring, field).run
     refuse_scoring_options()
     return noticed(open_run(sources[0]) if sources else latest_run(Path()))
 
@@ -58,10 +59,11 @@ def say_each(notices: Iterable[str]) -> None:
         say(f"notice: {with_options(notice)}")
 
 
-def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
+def find_runs(sources: Sequence[Path], scoring: Scoring, field: str | None = None) -> list[Run]:
     """Return the runs of a view of several models: RUN…, or CHECKPOINT… (or RUN…) with one TEXT last.
 
-    With --desmooth each checkpoint is scored twice: as it is, and with label smoothing removed.
+    With --desmooth each checkpoint is scored twice: as it is, and with label smoothing removed. `field` is that of
+    `find_run`.
 
     Raises:
         UsageError: as in `find_run`; or no checkpoint or no text is given, or `-o` for several runs.
@@ -73,26 +75,28 @@ def find_runs(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
     if len(sources) < 2 or all(is_run(path) for path in sources):
         refuse_scoring_options()
         return [noticed(open_run(path)) for path in sources] or [find_run((), scoring)]
-    return score_models(sources, scoring, Opener())[0]
+    return score_models(sources, scoring, Opener(), field)[0]
 
 
-def score_models(sources: Sequence[Path], scoring: Scoring, opener: Opener) -> tuple[list[Run], KnownText]:
+def score_models(
+    sources: Sequence[Path], scoring: Scoring, opener: Opener, field: str | None = None
+) -> tuple[list[Run], KnownText]:
     """Return the runs of CHECKPOINT… (or RUN…) on the TEXT that comes last, and the text.
 
     Raises:
         UsageError: as in `find_runs`.
         LossprobeError: scoring or opening a run fails.
     """
-    from lossprobe.passes.known_text import KeptTokens, KnownText
+    from lossprobe.passes.known_text import KeptTokens
     from lossprobe.run.reader import is_run, open_run
 
     passes = [replace(scoring, desmooth=None), *([scoring] if scoring.desmooth is not None else [])]
     checkpoints = [path for path in sources[:-1] if not is_run(path)]
-    check_sources(checkpoints, sources[-1], scoring, opener)
+    check_order(checkpoints, sources[-1:], scoring)
     protect_files(named_files(click.get_current_context()), [str(path.absolute()) for path in checkpoints])
     if scoring.output is not None and len(checkpoints) * len(passes) > 1:
         raise UsageError("output.several_runs", f"-o {_shown(scoring.output)}: one place for several runs")
-    source = KnownText(open_source(sources[-1:], scoring), KeptTokens())  # standard input can be read only once
+    source = read_text(sources[-1:], scoring, field, KeptTokens())  # standard input can be read only once
     runs = []
     for path in sources[:-1]:
         if path in checkpoints:
@@ -100,35 +104,6 @@ def score_models(sources: Sequence[Path], scoring: Scoring, opener: Opener) -> t
         else:
             runs.append(noticed(open_run(path)))
     return runs, source
-
-
-def check_sources(checkpoints: Sequence[Path], text: Path, scoring: Scoring, opener: Opener) -> None:
-    """Refuse sources in the wrong order, and a path that is not a checkpoint, before scoring.
-
-    Raises:
-        UsageError: no checkpoint or no text is given.
-        CheckpointError: a source is not a checkpoint.
-    """
-    from lossprobe.run.reader import is_run
-
-    order = "checkpoints first, the text last"
-    if is_run(text) or looks_like_checkpoint(text):
-        raise UsageError("sources.no_text", f"{_shown(text)}: the last source must be the text", hint=order)
-    if not checkpoints:
-        raise UsageError(
-            "sources.no_checkpoint",
-            f"{_shown(text)}: no checkpoint to score on this text",
-            hint=f"runs alone, or {order}",
-        )
-    for path in checkpoints:
-        if not looks_like_checkpoint(path):
-            load_checkpoint(path, scoring, opener)  # raises the error that says what is wrong
-
-
-def looks_like_checkpoint(path: Path) -> bool:
-    """Return whether a path is a weights file or a folder with one, by the names of files only."""
-    files = path.iterdir() if path.is_dir() else (path,)
-    return any(file.suffix in WEIGHT_SUFFIXES for file in files)
 
 
 def _shown(path: Path) -> str:
@@ -149,12 +124,38 @@ def refuse_scoring_options() -> None:
         )  # fmt: skip
 
 
-def score_text(checkpoint_path: Path, texts: Sequence[Path], scoring: Scoring) -> PassResult:
+def score_text(checkpoint_path: Path, texts: Sequence[Path], scoring: Scoring, field: str | None = None) -> PassResult:
     """Return the run of a checkpoint on texts; it is scored unless an identical run is stored."""
     from lossprobe.checkpoint.spec import Opener
-    from lossprobe.passes.known_text import KnownText
 
-    return score_source(checkpoint_path, KnownText(open_source(texts, scoring)), scoring, Opener())
+    check_order([checkpoint_path], texts, scoring)
+    check_output(checkpoint_path, scoring.output)
+    return score_source(checkpoint_path, read_text(texts, scoring, field), scoring, Opener())
+
+
+def read_text(
+    texts: Sequence[Path], scoring: Scoring, field: str | None = None, tokens: KeptTokens | None = None
+) -> KnownText:
+    """Return a text that was read to its end and found good, which is done before a model is loaded.
+
+    Args:
+        texts: its files and folders.
+        scoring: says how they are read.
+        field: a field that some record must have; None where no field is asked for.
+        tokens: keeps its tokens for passes to come; see `KnownText`.
+
+    Raises:
+        UsageError: no record has the field, or the text cannot be found.
+        LossprobeError: the text cannot be read, or holds nothing.
+    """
+    from lossprobe.passes.known_text import KnownText
+    from lossprobe.text.fields import refuse_missing_field
+
+    source = KnownText(open_source(texts, scoring), tokens)
+    source.fingerprint()
+    if field is not None:
+        refuse_missing_field(source.documents(), field)
+    return source
 
 
 def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
@@ -214,12 +215,18 @@ def load_checkpoint(path: Path, scoring: Scoring, opener: Opener) -> Checkpoint:
 
 
 def protect_inputs(files: Sequence[str], scoring: Scoring) -> None:
-    """Refuse results that would overwrite a file of the checkpoint or lie in it.
+    """Refuse results that would overwrite a file of the checkpoint or lie in it, or cannot be written.
 
     Raises:
         UsageError: a result would.
+        OutputError: it cannot be written.
     """
-    protect_files(named_files(click.get_current_context()), files)
+    from lossprobe.report.formats.output import refuse_unwritable
+
+    named = named_files(click.get_current_context())
+    protect_files(named, files)
+    for file in named:
+        refuse_unwritable(str(file))
     protect_folder(scoring.output, files)
 
 

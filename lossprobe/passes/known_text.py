@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
@@ -50,6 +51,11 @@ class KnownText:
     def skipped(self) -> dict[str, int]:
         """What was left out of the text; see `skipped_of`."""
         return skipped_of(self._source)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that it is read from; none of a text in memory."""
+        return [file.path for file in getattr(self._source, "files", ())]
 
     def fingerprint(self) -> str:
         """Return the sha256 of all documents, as `text.fingerprint` does; the text is read for it once."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lossprobe.errors import UsageError
 from lossprobe.run.reader import Run
+from lossprobe.text.fields import SHOWN_FIELDS, missing_field
 from lossprobe.units import visible
 
 
@@ -28,14 +28,12 @@ def refuse_missing_field(run: Run, name: str, asked: str = "`by`") -> None:
     """Refuse a field that no record has.
 
     Raises:
-        UsageError: no document has that field; `asked` says who wanted it.
+        UsageError: no document has that field; `asked` says who wanted it. A text that is not scored yet is held
+            against the same rule by `text.fields.refuse_missing_field`.
     """
     if not run.scalar(f"SELECT count({_value_sql(name)}) FROM documents"):
-        keys = run.query("SELECT DISTINCT unnest(json_keys(fields)) AS key FROM documents ORDER BY key LIMIT 10")["key"]
-        raise UsageError(
-            "fields.missing", f"{asked} {visible(name, 40)}: no document has this field",
-            hint=f"fields of the records: {visible(', '.join(keys), 200) or 'none'}",
-        )  # fmt: skip
+        names = "SELECT DISTINCT unnest(json_keys(fields)) AS key FROM documents ORDER BY key"
+        raise missing_field(name, list(run.query(f"{names} LIMIT {SHOWN_FIELDS}")["key"]), asked)
 
 
 def record_columns(run: Run) -> str:

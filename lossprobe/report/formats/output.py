@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -47,13 +50,42 @@ def write_bytes(destination: str, pieces: Iterable[bytes]) -> None:
         if path.exists() and not path.is_file():
             with path.open("wb") as stream:
                 _fill(stream, pieces)
-        elif path.is_symlink():
-            shown = visible(destination, 200)
-            raise OutputError("output.link", f"{shown}: is a symbolic link, which is never followed")
         else:
+            _refuse_link(path)
             with atomic_target(path) as target:
                 _fill(target, pieces)
     say(f"wrote {visible(destination, 200)}")
+
+
+def refuse_unwritable(destination: str, *, links: bool = True) -> None:
+    """Refuse a destination that `write_bytes` could not write, before there is anything to write.
+
+    Args:
+        destination: the file, or `-`.
+        links: refuse symbolic links too; else they pass, to be refused where it is known whether they lead to an input.
+
+    Raises:
+        OutputError: its folder does not exist or takes no new file; or it is a folder, a link, or a closed device.
+    """
+    if destination == STDOUT:
+        return
+    path = Path(destination)
+    with writing(destination):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
+        if links:
+            _refuse_link(path)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise OutputError("output.link", f"{visible(str(path), 200)}: is a symbolic link, which is never followed")
 
 
 def _fill(stream: IO[bytes] | NewFile, pieces: Iterable[bytes]) -> None:

@@ -34,6 +34,8 @@ USAGE = {
     "sources.no_checkpoint": "A text was named without a checkpoint. → Put the checkpoint before the text.",
     "sources.no_text": "Checkpoints were named without a text. → Put the text last.",
     "sources.one_run": "A run was named beside other sources. → Name exactly one run, without a text.",
+    "sources.swapped": "A text stands in the place of the checkpoint, and a checkpoint in that of the text. → Put the "
+    "checkpoint first.",
     "where.syntax": "The condition of --where cannot be read. → Write COLUMN, one of < <= = != >= >, and a NUMBER, "
     "joined by and: context >= 32 and rank > 0.",
     "windows.bos": "--bos always: there is no BOS token that the model knows. → Use --bos auto or never.",

@@ -1,0 +1,41 @@
+"""The fields of a text's records that a user names: a field that no record has is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from lossprobe.errors import UsageError
+from lossprobe.text.documents import Document
+from lossprobe.units import visible
+
+SHOWN_FIELDS = 10
+
+
+def refuse_missing_field(documents: Iterable[Document], name: str, asked: str = "`by`") -> None:
+    """Refuse a field that no record of a text has; a record whose value is null does not have it.
+
+    Args:
+        documents: the text, read no further than the first record with the field.
+        name: the field, of the record itself and not of an object in it.
+        asked: who wants it, for the message.
+
+    Raises:
+        UsageError: no document has the field.
+    """
+    known: set[str] = set()
+    for document in documents:
+        fields = json.loads(document.fields) if document.fields else {}
+        if fields.get(name) is not None:
+            return
+        known |= fields.keys()
+    raise missing_field(name, sorted(known), asked)
+
+
+def missing_field(name: str, known: Sequence[str], asked: str) -> UsageError:
+    """Return the error for a field that no document has; `known` are the fields of the records, in order."""
+    shown = visible(", ".join(known[:SHOWN_FIELDS]), 200) or "none"
+    return UsageError(
+        "fields.missing", f"{asked} {visible(name, 40)}: no document has this field",
+        hint=f"fields of the records: {shown}",
+    )  # fmt: skip

@@ -1,0 +1,127 @@
+"""What can be refused is refused before a checkpoint is opened: mistakes in options, sources and texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from bundled import CHECKPOINT, EXAMPLES
+
+from lossprobe.checkpoint import detect
+from lossprobe.cli.main import run
+
+MODEL = str(CHECKPOINT)
+OTHER = str(EXAMPLES / "jargon-smoothed")
+ONE = ("tokens", "positions", "hardest", "perplexity", "calibration", "objectives", "score", "selfcheck")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working folder with texts, good and bad, in which no checkpoint can be opened."""
+    monkeypatch.chdir(tmp_path)
+
+    def opened(path, _options=None):
+        pytest.fail(f"{path} was opened")
+
+    monkeypatch.setattr(detect, "open_checkpoint", opened)
+    records = [{"text": "one text", "lang": "en"}, {"text": "another", "lang": None}]
+    Path("good.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    Path("bad.jsonl").write_text('{"text": "good"}\n{"text": 3}\n', "utf-8")
+    Path("latin.txt").write_bytes(b"caf\xe9")
+    Path("nothing").mkdir()
+    return tmp_path
+
+
+def refused(arguments: list[str], capsys) -> tuple[int, str]:
+    """Run a command that is refused, and return its exit code and what it says."""
+    code = run(arguments)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert not Path(".lossprobe").exists(), "nothing was begun"
+    return code, err
+
+
+TEXTS = {
+    "bad.jsonl": "text.",
+    "latin.txt": "text.not_utf8",
+    "missing.txt": "text.missing",
+    "nothing": "text.empty_folder",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([name, MODEL] for name in ONE),
+        ["perplexity", "--protocol", "evaluate", MODEL],
+        ["perplexity", "--protocol", "all", MODEL],
+        ["calibration", MODEL, OTHER],
+        ["compare", MODEL, OTHER],
+        ["compare", "--kl", MODEL, OTHER],
+        ["gap", MODEL, "good.jsonl"],
+    ],
+    ids=" ".join,
+)
+def test_a_text_that_cannot_be_read(folder, capsys, command, text):
+    _, err = refused([*command, text], capsys)
+    assert f"error[{TEXTS[text]}" in err
+
+
+@pytest.mark.parametrize(
+    ("code", "id_", "arguments"),
+    [
+        (2, "where.syntax", ["tokens", MODEL, "good.jsonl", "--where", "los > 5"]),
+        (2, "where.syntax", ["objectives", MODEL, "good.jsonl", "--where", "loss >> 5"]),
+        (2, "fields.missing", ["perplexity", MODEL, "good.jsonl", "--by", "language"]),
+        (2, "fields.missing", ["calibration", MODEL, "good.jsonl", "--by", "language"]),
+        (2, "fields.missing", ["compare", MODEL, OTHER, "good.jsonl", "--by", "language"]),
+        (2, "fields.missing", ["compare", MODEL, OTHER, "good.jsonl", "--by", "language", "--kl"]),
+        (2, "compare.sources", ["compare", MODEL, "good.jsonl"]),
+        (2, "compare.sources", ["compare", MODEL, OTHER, MODEL, "good.jsonl"]),
+        (2, "compare.sources", ["compare", MODEL, OTHER, "good.jsonl", "--desmooth", "0.1"]),
+        (2, "compare.kl", ["compare", MODEL, "good.jsonl", "--kl"]),
+        (2, "protocol.by", ["perplexity", MODEL, "good.jsonl", "--by", "lang", "--protocol", "all"]),
+        (2, "protocol.plot", ["perplexity", MODEL, "good.jsonl", "--plot", "--protocol", "evaluate"]),
+        (2, "output.two_results", ["perplexity", MODEL, "good.jsonl", "--json", "--csv", "-"]),
+        (2, "output.two_results", ["perplexity", MODEL, "good.jsonl", "--csv=one", "--plot=one"]),
+        (6, "output.write", ["perplexity", MODEL, "good.jsonl", "--csv", "no/such/folder.csv"]),
+        (6, "output.write", ["perplexity", MODEL, "good.jsonl", "--plot=nothing"]),
+        (6, "output.write", ["perplexity", MODEL, "good.jsonl", "-o", "good.jsonl/run"]),
+        (2, "usage", ["hardest", MODEL, "good.jsonl", "--top", "0"]),
+        (2, "usage", ["calibration", MODEL, "good.jsonl", "--smoothing", "1"]),
+        (2, "usage", ["objectives", MODEL, "good.jsonl", "--smoothing", "2"]),
+        (2, "sources.no_text", ["compare", MODEL, OTHER]),
+        (2, "sources.no_text", ["score", MODEL, OTHER]),
+        (2, "checkpoint.missing", ["score", "no-model", "good.jsonl"]),
+        (2, "gap.sources", ["gap", MODEL, "good.jsonl"]),
+        (2, "selfcheck.output", ["selfcheck", MODEL, "good.jsonl", "-o", "place"]),
+    ],
+    ids=lambda value: " ".join(value[:1] + value[-2:]) if isinstance(value, list) else "",
+)
+def test_a_mistake_on_the_command_line(folder, capsys, code, id_, arguments):
+    found, err = refused(arguments, capsys)
+    assert err.startswith(f"lossprobe: error[{id_}]: ")
+    assert found == code
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([name, "good.jsonl", MODEL] for name in ONE),
+        ["compare", "good.jsonl", MODEL],
+        ["gap", "good.jsonl", "bad.jsonl", MODEL],
+    ],
+    ids=" ".join,
+)
+def test_checkpoint_and_text_are_swapped(folder, capsys, command):
+    code, err = refused(command, capsys)
+    assert code == 2
+    assert f"good.jsonl looks like a text and {MODEL} like a checkpoint: the checkpoint comes first" in err
+
+
+def test_a_field_that_one_record_has_is_enough(folder, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert run(["perplexity", MODEL, "good.jsonl", "--by", "lang", "-q", "--csv", "by.csv"]) == 0
