@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lossprobe.checkpoint.files.foreign import foreign_file, foreign_folder, in_its_folder
 from lossprobe.checkpoint.files.plain_files import unreadable
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.options import LoadOptions
@@ -79,24 +81,18 @@ def _single_file(path: Path, shown: str) -> Path:
             raise CheckpointError(
                 "checkpoint.bare_safetensors",
                 f"{shown}: weights without a config.json",
-                hint="give the directory instead",
+                hint=in_its_folder(path) or "give a folder that holds both",
             )
+        foreign = foreign_file(path)
+        if foreign is not None:
+            raise foreign
         return path
     from lossprobe.checkpoint.files.weight_files import list_names
 
     found = list_names(path)
-    if ".metadata" in found or any(name.endswith(".distcp") for name in found):
-        raise CheckpointError(
-            "checkpoint.distributed",
-            f"{shown}: a distributed checkpoint (.distcp)",
-            hint="convert it to safetensors first",
-        )
-    if "zero_to_fp32.py" in found:
-        raise CheckpointError(
-            "checkpoint.distributed",
-            f"{shown}: a DeepSpeed checkpoint, split into one part per process",
-            hint="join it first: python zero_to_fp32.py . OUT --safe_serialization, in that folder",
-        )
+    foreign = foreign_folder(path, found)
+    if foreign is not None:
+        raise foreign
     if "adapter_config.json" in found:
         raise CheckpointError(
             "checkpoint.adapter",
@@ -112,8 +108,19 @@ def _single_file(path: Path, shown: str) -> Path:
         )
     if not candidates:
         listing = visible(", ".join(found), 160) or "nothing"
-        raise CheckpointError("checkpoint.unknown", f"{shown}: looked for {LOOKED_FOR}; found {listing}")
+        raise CheckpointError(
+            "checkpoint.unknown", f"{shown}: looked for {LOOKED_FOR}; found {listing}", hint=_without_config(found)
+        )
     return path / candidates[0]
+
+
+def _without_config(names: Sequence[str]) -> str | None:
+    """Return what to do about a folder with the weights of a Hugging Face model but no config.json."""
+    return (
+        "put the config.json of the same model beside the weights"
+        if any(name.endswith(".safetensors") for name in names)
+        else None
+    )
 
 
 def _can_be_checkpoint(path: Path) -> bool:
@@ -134,7 +141,9 @@ def _open_torch_file(path: Path, options: LoadOptions) -> Checkpoint:
         return load_nanogpt(file, options)
     keys = visible(", ".join(sorted(file.content)), 160)
     raise CheckpointError(
-        "checkpoint.unknown", f"{visible(str(path), 200)}: looked for {LOOKED_FOR}; found the keys {keys}"
+        "checkpoint.unknown",
+        f"{visible(str(path), 200)}: looked for {LOOKED_FOR}; found the keys {keys}",
+        hint=in_its_folder(path),
     )
 
 

@@ -86,9 +86,12 @@ def init(checkpoint: Path, texts: Sequence[Path], output: Path) -> None:
       lossprobe audit init my-model held-out.jsonl
     """
     from lossprobe.audit.config.starter import starting_file
+    from lossprobe.cli.order import refuse_checkpoints_as_texts, refuse_swapped
     from lossprobe.report.formats.output import write_text
     from lossprobe.report.talk import say
 
+    refuse_swapped([checkpoint], texts)
+    refuse_checkpoints_as_texts(texts)
     if output.exists() or output.is_symlink():
         raise OutputError("output.exists", f"{visible(str(output), 200)}: exists", hint="choose another place with -o")
     write_text(str(output), starting_file(checkpoint, texts, output.absolute().parent))
@@ -111,13 +114,14 @@ def audit_now(settings: AuditSettings, *, quiet: bool, reports: Sequence[Path] =
         reports: files that will be written afterwards; they must not be files of the checkpoint.
     """
     from lossprobe.audit.gate.gate import run_audit
-    from lossprobe.audit.gate.texts import refuse_missing_baselines
+    from lossprobe.audit.gate.texts import read_texts, refuse_missing_baselines
     from lossprobe.cli.progress import show_progress
 
     refuse_missing_baselines(settings)  # before the model is loaded, which takes a while
+    texts = read_texts(settings)
     created = [settings.baseline.path] if settings.baseline.path and settings.baseline.missing == "create" else []
     checkpoint = open_model(settings.model, [*reports, *created])
-    return run_audit(settings, checkpoint, functools.partial(show_progress, quiet=quiet))
+    return run_audit(settings, checkpoint, functools.partial(show_progress, quiet=quiet), texts)
 
 
 def _show(result: AuditResult, choices: dict[str, Any]) -> None:

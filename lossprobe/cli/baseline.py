@@ -45,6 +45,7 @@ def update(audit_file: AuditFileOptions, force: bool) -> None:
     """
     import functools
 
+    from lossprobe.audit.gate.texts import read_texts
     from lossprobe.audit.gate.update import update_baseline
     from lossprobe.cli.progress import show_progress
     from lossprobe.report.audit.text import audit_to_terminal
@@ -54,8 +55,9 @@ def update(audit_file: AuditFileOptions, force: bool) -> None:
     settings = _with_baseline(load_settings(audit_file))
     shown = functools.partial(show_progress, quiet=audit_file.quiet)
     assert settings.baseline.path is not None
+    texts = read_texts(settings)  # before the model is loaded
     checkpoint = open_model(settings.model, [settings.baseline.path])
-    result, written = update_baseline(settings, checkpoint, shown, force=force)
+    result, written = update_baseline(settings, checkpoint, shown, force=force, texts=texts)
     if result.checks:
         write_text(STDOUT, audit_to_terminal(result_with_options(result)))
     for note in () if result.checks else result.notes:
@@ -95,11 +97,12 @@ def check(audit_file: AuditFileOptions) -> None:
     Example:
       lossprobe baseline check
     """
-    from lossprobe.audit.gate.texts import prepare
+    from lossprobe.audit.gate.texts import prepare, read_texts
 
     settings = _with_baseline(load_settings(audit_file))
     settings = replace(settings, baseline=replace(settings.baseline, missing="error"))
-    prepared = prepare(settings, open_model(settings.model))
+    texts = read_texts(settings)
+    prepared = prepare(settings, open_model(settings.model), texts)
     for text in prepared:
         if text.baseline is not None:
             tokens = text.baseline.counts["scored_tokens"]

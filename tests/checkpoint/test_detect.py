@@ -113,8 +113,8 @@ def test_a_directory_of_something_else(tmp_path):
     assert message.startswith(f"{tmp_path}: {LOOKED_FOR}")
     assert message.endswith("found nothing")
     (tmp_path / "notes\x1b[2J.txt").touch()
-    (tmp_path / "model.gguf").touch()
-    assert refused(tmp_path, "checkpoint.unknown").endswith("found model.gguf, notes\\x1b[2J.txt")
+    (tmp_path / "model.onnx").touch()
+    assert refused(tmp_path, "checkpoint.unknown").endswith("found model.onnx, notes\\x1b[2J.txt")
     torch.save({"weights": torch.ones(2), "step": 3}, tmp_path / "x.pt")
     message = refused(tmp_path / "x.pt", "checkpoint.unknown")
     assert LOOKED_FOR in message

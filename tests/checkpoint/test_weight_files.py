@@ -119,10 +119,10 @@ def test_files_of_a_folder(sharded):
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("consolidated.safetensors", "Mistral's own names"),
+        ("consolidated.safetensors", "convert_mistral_weights_to_hf.py"),
         ("model-00001-of-00001.safetensors", "rename model-00001-of-00001.safetensors to model.safetensors"),
-        ("model-00001-of-00002.safetensors", f"get the {INDEX}"),
-        ("pytorch_model.bin", "convert pytorch_model.bin"),
+        ("model-00001-of-00002.safetensors", f"model-00002-of-00002.safetensors, {INDEX}"),
+        ("pytorch_model.bin", "convert its pytorch_model files"),
     ],
 )
 def test_a_way_out_where_the_weights_have_another_name(gpt2, name, hint):

@@ -125,3 +125,47 @@ def test_a_field_that_one_record_has_is_enough(folder, monkeypatch):
     monkeypatch.undo()
     monkeypatch.chdir(folder)
     assert run(["perplexity", MODEL, "good.jsonl", "--by", "lang", "-q", "--csv", "by.csv"]) == 0
+
+
+AUDIT = """\
+schema = 1
+[model]
+checkpoint = {model}
+[data.text]
+path = "{text}"
+{baseline}
+[[check]]
+id = "loss"
+metric = "nll"
+{limit}
+{more}
+"""
+
+
+def write_audit(text: str = "good.jsonl", more: str = "", change: bool = False) -> None:
+    limit, baseline = ("max_increase = 0.1", '[baseline]\npath = "base"') if change else ("max = 9.0", "")
+    audit = AUDIT.format(model=json.dumps(MODEL), text=text, limit=limit, baseline=baseline, more=more)
+    Path("lossprobe.toml").write_text(audit, "utf-8")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("command", [["audit"], ["baseline", "update"]], ids=" ".join)
+def test_a_text_of_an_audit_that_cannot_be_read(folder, capsys, command, text):
+    write_audit(text, change=command[0] == "baseline")
+    _, err = refused(command, capsys)
+    assert f"error[{TEXTS[text]}" in err
+
+
+def test_a_check_on_a_field_that_no_record_has(folder, capsys):
+    write_audit(more='field = "language"\nequals = "en"')
+    assert "check loss: field language: no document has this field" in refused(["audit"], capsys)[1]
+
+
+@pytest.mark.parametrize(
+    ("id_", "arguments"),
+    [("sources.swapped", ["good.jsonl", MODEL]), ("sources.no_text", [MODEL, OTHER])],
+)
+def test_a_starting_audit_file_of_the_wrong_sources(folder, capsys, id_, arguments):
+    code, err = refused(["audit", "init", *arguments], capsys)
+    assert (code, err.partition("]")[0]) == (2, f"lossprobe: error[{id_}")
+    assert not Path("lossprobe.toml").exists()

@@ -8,7 +8,7 @@ from typing import Any
 
 from lossprobe.audit.checks.verdicts import AuditResult, CheckResult, TextResult
 from lossprobe.audit.gate.early import audit_early, needs_whole_text
-from lossprobe.audit.gate.texts import AuditText, prepare
+from lossprobe.audit.gate.texts import AuditText, Texts, prepare
 from lossprobe.audit.gate.whole import audit_whole
 from lossprobe.audit.settings import AuditSettings
 from lossprobe.checkpoint.interface import Checkpoint
@@ -23,7 +23,9 @@ def unseen(_title: str) -> AbstractContextManager[Progress | None]:
     return nullcontext(None)
 
 
-def run_audit(settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = unseen) -> AuditResult:
+def run_audit(
+    settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = unseen, texts: Texts | None = None
+) -> AuditResult:
     """Return the verdict on every check of an audit file.
 
     Runs are stored under `.lossprobe/` and reused, so that every view can show them afterwards. With `stop_early`, a
@@ -33,12 +35,13 @@ def run_audit(settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = un
         settings: the audit file.
         checkpoint: its model.
         shown: returns a progress display for a text, given its title.
+        texts: its texts, if they are read already; see `texts.read_texts`.
 
     Raises:
         NotComparableError: a baseline is missing or cannot be paired with the run.
         LossprobeError: see `passes.score.score`.
     """
-    return audit_texts(settings, checkpoint, prepare(settings, checkpoint), shown)
+    return audit_texts(settings, checkpoint, prepare(settings, checkpoint, texts), shown)
 
 
 def audit_texts(

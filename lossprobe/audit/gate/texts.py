@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lossprobe.run.baseline import LOSS_COLUMN, MODEL_COLUMNS, UPDATE, is_baseli
 from lossprobe.run.files import sha256_of
 from lossprobe.run.reader import Run
 from lossprobe.text.documents import open_text
+from lossprobe.text.fields import refuse_missing_field
 from lossprobe.units import visible
 
 
@@ -48,30 +49,59 @@ class AuditText:
         return self.folder is not None and any(check.limit.needs_baseline for check in self.checks)
 
 
+Texts = Mapping[str, KnownText]  # by their names in the audit file
+
+
+def read_texts(settings: AuditSettings) -> Texts:
+    """Return the texts that have a check, read to their ends and found good; no checkpoint is needed for that.
+
+    Raises:
+        UsageError: a check is about a field that no record of its text has.
+        TextError: a text has another sha256 than the file names.
+        LossprobeError: a text cannot be read.
+    """
+    texts = {}
+    for data in settings.data:
+        checks = settings.checks_of(data)
+        if not checks:
+            continue
+        _refuse_other_file(data)
+        texts[data.name] = source = KnownText(open_text([data.path], data))
+        source.fingerprint()
+        for check in checks:
+            if check.field is not None:
+                refuse_missing_field(source.documents(), check.field, f"check {check.id}: field")
+    return texts
+
+
 def prepare(
-    settings: AuditSettings, checkpoint: Checkpoint, *, tolerated: frozenset[str] = frozenset()
+    settings: AuditSettings,
+    checkpoint: Checkpoint,
+    texts: Texts | None = None,
+    *,
+    tolerated: frozenset[str] = frozenset(),
 ) -> list[AuditText]:
     """Return the texts that have a check, in the order of the file.
 
     Args:
         settings: the audit file.
         checkpoint: its model.
+        texts: its texts from `read_texts`; None reads them here.
         tolerated: ids of errors for which a baseline is ignored, with a notice.
 
     Raises:
-        TextError: a text has another sha256 than the file names.
         NotComparableError: a baseline is missing, damaged, or of another text, tokenizer, windows or dtype.
         LossprobeError: a text or an option is refused; see `passes.score.score`.
     """
     options = settings.windows
+    texts = read_texts(settings) if texts is None else texts
     policy = window_policy(checkpoint, options)
     prepared = []
     for data in settings.data:
         checks = settings.checks_of(data)
         if not checks:
             continue
-        _refuse_other_file(data)
-        source = KnownText(open_text([data.path], data))
+        source = texts[data.name]
         tell_beyond_trained(checkpoint, policy.context, source)
         described = describe(checkpoint, source, policy, options)
         text = AuditText(data, source, checks, described, None, _place(settings, data))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lossprobe.audit.checks.verdicts import AuditResult
 from lossprobe.audit.gate.gate import Shown, audit_texts, unseen
-from lossprobe.audit.gate.texts import baseline_columns, prepare
+from lossprobe.audit.gate.texts import Texts, baseline_columns, prepare
 from lossprobe.audit.settings import AuditSettings
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NotComparableError
@@ -19,7 +19,12 @@ DAMAGED = frozenset({"baseline.missing", "baseline.damaged", "baseline.schema"})
 
 
 def update_baseline(
-    settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = unseen, *, force: bool = False
+    settings: AuditSettings,
+    checkpoint: Checkpoint,
+    shown: Shown = unseen,
+    *,
+    force: bool = False,
+    texts: Texts | None = None,
 ) -> tuple[AuditResult, list[Path]]:
     """Audit a model against the old baseline and, if it passes, write its losses as the new baseline.
 
@@ -31,6 +36,7 @@ def update_baseline(
         checkpoint: the model.
         shown: returns a progress display for a text, given its title.
         force: replace the baseline even if the audit does not pass or the old baseline is damaged.
+        texts: its texts, if they are read already; see `texts.read_texts`.
 
     Returns:
         The result of the audit, and the folders written; no folders if the audit does not pass.
@@ -40,22 +46,22 @@ def update_baseline(
     """
     whole, stored = replace(settings.stats, stop_early=False), replace(settings.baseline, missing="warn")
     settings = replace(settings, stats=whole, baseline=stored)
-    texts = prepare(settings, checkpoint, tolerated=OF_OTHERS | DAMAGED if force else OF_OTHERS)
+    prepared = prepare(settings, checkpoint, texts, tolerated=OF_OTHERS | DAMAGED if force else OF_OTHERS)
     try:
-        found = audit_texts(settings, checkpoint, texts, shown)
+        found = audit_texts(settings, checkpoint, prepared, shown)
     except NotComparableError as error:
         if not force:
             raise
-        texts = [replace(text, baseline=None) for text in texts]
-        texts[0].source.notices.append(error.message)
-        found = audit_texts(settings, checkpoint, texts, shown)
-    comparable = {text.data.name for text in texts if text.baseline is not None}
+        prepared = [replace(text, baseline=None) for text in prepared]
+        prepared[0].source.notices.append(error.message)
+        found = audit_texts(settings, checkpoint, prepared, shown)
+    comparable = {text.data.name for text in prepared if text.baseline is not None}
     checks = [each for each in found.checks if each.check.data in comparable or not each.check.limit.needs_baseline]
     result = replace(found, checks=checks)
     if result.verdict != "pass" and not force:
         return result, []
     written = []
-    for text in texts:
+    for text in prepared:
         if text.folder is not None and text.needs_baseline:
             run = score(checkpoint, text.source, settings.windows).run  # stored already
             write_baseline(run, text.folder, baseline_columns(text.checks))

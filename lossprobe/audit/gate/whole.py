@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from lossprobe.analysis.per_byte import why_not_per_byte
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.fields import refuse_missing_field
 from lossprobe.audit.checks.decisions import Measurement, conclude, measure_from_rows, measure_from_sums
 from lossprobe.audit.checks.metrics import METRICS, Metric, metric_of
 from lossprobe.audit.checks.pairing import AuditedRun
@@ -28,9 +27,6 @@ def audit_whole(
     scored = AuditedRun(run, find_clusters(run), text.baseline)
     if scored.clusters.note:
         text.source.notices.append(scored.clusters.note)
-    for check in text.checks:
-        if check.field is not None:
-            refuse_missing_field(run, check.field, f"check {check.id}: field")
     refuse_per_byte(run, text.checks)
     scored.refuse_other_tokens()
     results = _measure_all(text.checks, scored, settings.stats.confidence)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.checkpoint.files.constants import CONSTANT_NAME
+from lossprobe.checkpoint.files.foreign import refuse_mlx
 from lossprobe.checkpoint.files.hashes import combined_sha256, file_sha256
 from lossprobe.checkpoint.files.json_file import read_json
 from lossprobe.checkpoint.files.key_filter import KeyFilter
@@ -54,6 +55,8 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
     shown = visible(str(path), 200)
     ignored = KeyFilter(options.ignore_config, "config.json")
     settings = ignored.removed_from(read_json(path / "config.json"))
+    if "quantization" in settings:
+        refuse_mlx(path, [name for tensors in find_weights(path).files.values() for name in tensors])
     whole = build_config(settings, f"{shown}/config.json")
     weights = find_weights(path)
     entries = dict(chain.from_iterable(declared.items() for declared in weights.files.values()))

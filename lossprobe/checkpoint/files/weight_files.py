@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
+from lossprobe.checkpoint.files.foreign import missing_weights
 from lossprobe.checkpoint.files.json_file import read_json
 from lossprobe.checkpoint.files.plain_files import stands, unreadable
 from lossprobe.checkpoint.files.refusals import listed
@@ -16,7 +15,6 @@ from lossprobe.units import visible
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-SHARD: Final = re.compile(r"model-\d+-of-\d+\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -61,18 +59,9 @@ def find_weights(path: Path) -> Weights:
 def _no_weights(path: Path) -> CheckpointError:
     """Return the error for a directory without safetensors weights, with a hint that depends on what it does hold."""
     found = list_names(path)
-    shards = [name for name in found if SHARD.fullmatch(name)]
-    hint = None
-    if any(name.startswith("pytorch_model") for name in found):
-        hint = "convert pytorch_model.bin to safetensors first"
-    elif "consolidated.safetensors" in found:
-        hint = "consolidated.safetensors has Mistral's own names: get the model.safetensors of the same release"
-    elif shards:
-        alone = len(shards) == 1 and shards[0].endswith("-of-00001.safetensors")
-        hint = f"rename {shards[0]} to {SINGLE}" if alone else f"get the {INDEX} that belongs to the shards"
     listing = visible(", ".join(found), 160) or "nothing"
     what = f"{visible(str(path), 200)}: no {SINGLE} and no {INDEX} (found: {listing})"
-    return CheckpointError("checkpoint.no_weights", what, hint=hint)
+    return CheckpointError("checkpoint.no_weights", what, hint=missing_weights(path, found))
 
 
 def _read_index(index: Path) -> dict[str, str]:

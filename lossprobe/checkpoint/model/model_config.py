@@ -53,7 +53,7 @@ def build_config(settings: Mapping[str, Any], shown: str) -> Any:
     """
     family = settings.get("model_type")
     if not isinstance(family, str):
-        raise CheckpointError("checkpoint.no_family", f"{shown}: lacks model_type")
+        raise CheckpointError("checkpoint.no_family", f"{shown}: lacks model_type", hint=_family_of(settings))
     if family not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         custom = " and needs custom code, which is never run" if "auto_map" in settings else ""
         raise CheckpointError(
@@ -70,6 +70,17 @@ def build_config(settings: Mapping[str, Any], shown: str) -> Any:
         config = transformers.AutoConfig.for_model(family, **plain)
         _check_stated(settings, config, shown)
     return config
+
+
+def _family_of(settings: Mapping[str, Any]) -> str:
+    """Return what to add to a config.json without model_type, if its `architectures` name a class of transformers."""
+    named = settings.get("architectures")
+    names = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    families = [family for family, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if name in names]
+    if not families:
+        return "add the model_type of its family, as its authors publish it"
+    kinds = " or ".join(f'"model_type": "{family}"' for family in families[:3])
+    return f"add {kinds}, the family of {', '.join(names[:1])}"
 
 
 def causal_model(config: Any) -> tuple[Any, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from packaging.version import Version
 
+from lossprobe.checkpoint.files.foreign import saved_again
 from lossprobe.checkpoint.files.json_file import read_json
 from lossprobe.checkpoint.files.plain_files import stands
 from lossprobe.checkpoint.tokenizers.tokenizer_settings import ADDED, CONFIG, MAP
@@ -67,7 +68,7 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
         raise CheckpointError(
             "tokenizer.missing",
             f"{visible(str(file if path.is_dir() and file.name != TOKENIZER else path), 200)}: no tokenizer.json found",
-            hint="save the tokenizer with transformers' save_pretrained, or name one with `tokenizer`",
+            hint=_other_files(folder),
         )
     return TokenizerFiles(
         visible(str(file), 200),
@@ -77,6 +78,25 @@ def read_tokenizer_files(path: Path) -> TokenizerFiles:
         found.get(ADDED),
         found.get("config.json"),
         (file, *there.values(), *(folder / name for name in BESIDE if stands(folder / name))),
+    )
+
+
+def _other_files(folder: Path) -> str:
+    """Return what to do about a folder without tokenizer.json, which depends on the files that it has instead.
+
+    transformers rebuilds vocab.json and merges.txt as they are; of a sentencepiece model it loses BOS and
+    normalisation, and other formats it reads as an empty vocabulary, so that no conversion is advised there.
+    """
+    if stands(folder / "vocab.json") and stands(folder / "merges.txt"):
+        command = saved_again("AutoTokenizer", folder)
+        return f"make one of vocab.json and merges.txt, and copy it into the folder: {command}"
+    names = ("tokenizer.model", "tekken.json", *sorted(file.name for file in folder.glob("*.tiktoken")))
+    kept = next((name for name in names if stands(folder / name)), None)
+    if kept is None:
+        return "get the tokenizer.json of the same model, or name one with `tokenizer`"
+    return (
+        "get the tokenizer.json that belongs to the same model (hf download REPO tokenizer.json --local-dir FOLDER), "
+        f"or name one with `tokenizer`; converting {visible(kept, 40)} can lose its BOS and its normalisation"
     )
 
 

@@ -61,6 +61,8 @@ REFUSED = {
     "checkpoint.not_dense": f"A tensor of a torch file is sparse, quantised or on another device. → {SAVE_AGAIN}",
     "checkpoint.not_float": "A weight is no floating-point tensor. → Save the weights as float32, bfloat16 or float16.",
     "checkpoint.not_torch_file": f"The file is no torch file (bare pickles are never loaded). → {SAVE_AGAIN}",
+    "checkpoint.other_format": "Another program wrote the weights in its own layout (consolidated, NeMo, MLX, GGUF). → "
+    "Convert them with the command in the hint.",
     "checkpoint.overlap": f"Two tensors of a safetensors file share bytes. → {SAVE_AGAIN}",
     "checkpoint.quantized": "The weights are quantised, which is not supported. → Give the unquantised model.",
     "checkpoint.random": "The same tokens get other logits each time, since the forward pass draws random numbers. → "
