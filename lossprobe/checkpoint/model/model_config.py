@@ -79,7 +79,8 @@ def _family_of(settings: Mapping[str, Any]) -> str:
     families = [family for family, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items() if name in names]
     if not families:
         return "add the model_type of its family, as its authors publish it"
-    kinds = " or ".join(f'"model_type": "{family}"' for family in families[:3])
+    named_alike = [family for family in families if names[0].lower().startswith(re.sub("[-_]", "", family))]
+    kinds = " or ".join(f'"model_type": "{family}"' for family in (named_alike or families)[:3])
     return f"add {kinds}, the family of {', '.join(names[:1])}"
 
 
