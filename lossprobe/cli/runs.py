@@ -109,7 +109,9 @@ def print_runs(table: pd.DataFrame) -> None:
     from lossprobe.report.formats.output import STDOUT, write_text
     from lossprobe.report.formats.terminal import to_terminal
 
-    states = ["latest" if row.latest else "" if row.state == "complete" else row.state for row in table.itertuples()]
+    states = [
+        "latest" if row.latest else "" if row.state == "complete" else str(row.state) for row in table.itertuples()
+    ]
     shown = (
         table.assign(
             state=states,

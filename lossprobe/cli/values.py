@@ -72,7 +72,7 @@ class RunPath(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path of a source."""
-        path = Path(super().convert(value, param, ctx))
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
         if os.path.lexists(path) or len(path.parts) != 1 or str(path) == "-":
             return path
         from lossprobe.run.stored import find_stored  # loads pandas

@@ -70,7 +70,8 @@ def find_stored(name: str, folder: Path = Path(RUNS_FOLDER)) -> Path | None:
             "run.ambiguous", f"{visible(name, 100)}: may mean {len(found)} runs: {named(found)}",
             hint="write more of the name; lossprobe runs lists short ones",
         )  # fmt: skip
-    return (exact or found or [None])[0]
+    chosen = exact or found
+    return chosen[0] if chosen else None
 
 
 def named(paths: Sequence[Path]) -> str:
