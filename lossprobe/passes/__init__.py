@@ -1,1 +1,1 @@
-"""Where the layers meet: a checkpoint and a text in, stored parts out."""
+"""The passes: each takes a checkpoint and a text, and stores what it measures."""

@@ -1,6 +1,6 @@
-"""Two checkpoints and a text to how far they are apart, in one pass of both; nothing of it is written.
+"""Measures how far the predictions of two checkpoints on a text are apart, in one pass of both; stores nothing.
 
-The text is gone through twice: once to count and to refuse it before the models run, once to score it.
+The text is read twice: first to count its tokens, so that it can be refused before the models run, then to score it.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def measure_divergence(
 
 
 def _refuse_different(first: Checkpoint, second: Checkpoint) -> None:
-    """Refuse models whose distributions are not over the same entries."""
+    """Refuse models whose distributions are over different vocabulary entries."""
     names = f"{visible(first.facts.name, 80)} and {visible(second.facts.name, 80)}"
     if first.tokenizer.sha256 != second.tokenizer.sha256:
         kinds = ", ".join(
@@ -107,7 +107,7 @@ def _tokenized(source: Source, sha256: str, tokenizer: Tokenizer) -> Iterator[tu
 
 @dataclass
 class _Count:
-    """What is known of a text before it is scored."""
+    """Counts of a text, made before it is scored."""
 
     tokens: int = 0
     scored: int = 0
@@ -132,7 +132,7 @@ class _Count:
         self.unknown_text = merge_unknown(self.unknown_text, document.unknown_text)
 
     def check(self, source: Source, max_unknown: float) -> None:
-        """Refuse a text without a token that can be scored, or with too many unknown ones."""
+        """Refuse a text without a token that can be scored, or with too many unknown tokens."""
         if not self.scored:
             raise NothingToScoreError(
                 "text.nothing_to_score",
@@ -161,7 +161,7 @@ def _count(checkpoint: Checkpoint, source: Source, sha256: str, policy: WindowPo
 
 
 def _notes(first: Checkpoint, second: Checkpoint, policies: list[WindowPolicy]) -> list[str]:
-    """Return in what the two models were not treated alike."""
+    """Return a note for each way in which the two models were treated differently."""
     notes = []
     contexts = [policy.context for policy in policies]
     if contexts[0] != contexts[1]:

@@ -1,8 +1,8 @@
-"""Who scores the parts of a plan: an engine takes parts and gives part scores back, and writes nothing.
+"""Engines score the parts of a plan: an engine takes parts and returns their scores, and writes nothing.
 
-What goes in and what comes out is plain data that pickles, so that an engine may score parts in other processes or on
-other machines, in any order, and again where a worker was lost: the driver alone stores what comes back, and the run is
-the same to the byte.
+Parts and scores are plain data that can be pickled. An engine may therefore score parts in other processes or on other
+machines, in any order, and score a part again if its worker was lost. Only the driver stores scores, so the run has the
+same bytes with every engine.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class PartOptions:
 
 
 class Engine(Protocol):
-    """Scores parts, wherever its models are."""
+    """The protocol of an engine: scores parts with models of its own."""
 
     def score(self, parts: Iterable[Part], options: PartOptions, advance: Advance) -> Iterator[tuple[Part, PartScores]]:
         """Yield every part with its scores, in any order, each once.
 
         Args:
-            parts: the parts; taken as they are needed.
-            options: the same for all parts.
+            parts: the parts, an iterator that is read only as far as needed.
+            options: the options of all parts.
             advance: called with tokens as they are scored, where that is known before a part is done; a part that
                 failed is taken back by a negative number.
 

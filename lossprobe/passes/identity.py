@@ -1,4 +1,4 @@
-"""What a run will be, known before a model is loaded: its settings, and the name they give it."""
+"""Computes the settings and the name of a run before a model is loaded."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from lossprobe.run.files import sha256_of_json
 from lossprobe.run.identity import divide_facts
 from lossprobe.text.documents import Source
 
-# Goes up when a fault is mended that moved what a pass stores, so that no run with the fault is found and used again.
+# Increase it when a fix changes stored numbers, so that runs with the fault are not reused.
 PASS_VERSION = "2"
 DEPENDENCIES = ("numba", "torch", "transformers", "tokenizers")
-UNSTORED = frozenset({"name", "notices", "files", "hashes"})  # facts that decide no number
+UNSTORED = frozenset({"name", "notices", "files", "hashes"})  # facts that do not change any number
 
 
 def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions) -> dict[str, Any]:
     """Return the identity of a run; see `run.identity`."""
     facts, _ = divided_facts(checkpoint)
-    if facts["batching"] == PADDED:  # as every run was scored before there was another way
+    if facts["batching"] == PADDED:  # left out, since older runs, all scored this way, do not have it
         del facts["batching"]
     tokenizer = checkpoint.tokenizer
     text = {"sha256": text_sha256(source), "kept": options.keep_text}
-    if skipped := skipped_of(source):  # the same documents without bad ones beside them are another run
+    if skipped := skipped_of(
+        source
+    ):  # a run that left out bad records is another run than one of the same documents without them
         text["skipped"] = skipped
     return {
         "checkpoint": facts,
@@ -46,17 +48,17 @@ def measured_facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def divided_facts(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the facts of a checkpoint that are stored: those of the identity, and those that were measured."""
+    """Return the stored facts of a checkpoint: those of its identity, and those measured when it was opened."""
     return divide_facts({key: value for key, value in asdict(checkpoint.facts).items() if key not in UNSTORED})
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what decides a run's numbers."""
+    """Return the versions of lossprobe and of the libraries that a run's numbers depend on."""
     ours = {"lossprobe": __version__, "pass": PASS_VERSION}
     return ours | {name: metadata.version(name) for name in DEPENDENCIES}
 
 
 def run_name(settings: dict[str, Any], labels: dict[str, str]) -> str:
-    """Return the directory name of a run: what it is, for people, and a hash of its settings."""
+    """Return the directory name of a run: checkpoint and text for people, and a hash of its settings."""
     words = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "-", label).strip("-.") or "x" for label in labels.values())
     return f"{words[:60]}-{sha256_of_json(settings)[:10]}"

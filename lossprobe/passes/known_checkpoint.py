@@ -1,12 +1,11 @@
-"""What is known of a checkpoint from the last time it was opened, so that its runs are found without loading a model.
+"""Notes about checkpoints that were opened before, with which their stored runs are found without loading a model.
 
-A note (see `run.notes`) is named by where a checkpoint is, how it is opened, and the versions that read it. It holds
-what opening it said of it and of its tokenizer, and the files that were read: their sha256, and the names beside them.
-With these, and a text and windows, the name and the settings of a run are known: see `passes.identity`.
+A note (see `run.notes`) belongs to a path, load options and library versions. It has the facts of the checkpoint and of
+its tokenizer, the sha256 of the files that were read, and the names of the files beside them. With a text and windows, it
+gives the name and the settings of a run; see `passes.identity`.
 
-It counts only where every file has the bytes that it had, and no other one came to stand beside them; otherwise the
-checkpoint is opened, and noted anew. When a model is loaded for which there was a note, what it says is held against
-the note.
+A note is used only if every file still has the same bytes and no file was added. Otherwise the checkpoint is opened and
+a new note is written. If a model is loaded although there was a note, its facts are compared with the note.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ Note = dict[str, Any]
 
 
 class KnownCheckpoint(DeferredCheckpoint):
-    """A checkpoint of which is noted what it is, or can be noted as soon as a run of it is stored.
+    """A checkpoint with the note about it, which is written once a run of the checkpoint is stored.
 
     Args:
-        facts: what opening it would say of it.
-        tokenizer: what opening it would say of its tokenizer.
-        load: opens it, and says what is to be noted of it then; nothing, where that would not identify it.
-        asked: what the note answers.
-        note: the note; None where there is none that holds.
+        facts: its facts, as opening it would give them.
+        tokenizer: the facts of its tokenizer, as opening it would give them.
+        load: opens it and returns the content of its note; None if its files cannot identify it.
+        asked: the question that the note answers: path, load options and versions.
+        note: the note; None without a valid one.
     """
 
     def __init__(
@@ -59,18 +58,18 @@ class KnownCheckpoint(DeferredCheckpoint):
 
     @property
     def state(self) -> str:
-        """What tells it from any other one, by its files and how it is opened; "" where nothing does."""
+        """Text that identifies the checkpoint by its files and load options; "" if nothing does."""
         return "" if self._note is None else sha256_of_json({**self._asked, "read": self._note["read"]})
 
     def keep(self) -> None:
-        """Write the note, once; where the working folder has no runs, there is none that could be found by it."""
+        """Write the note once. Without runs in the working folder it is not needed."""
         if self._note is not None and not self._written and Path(RUNS_FOLDER).is_dir():
             write_note(self._asked, self._note)
             self._written = True
 
 
 def open_when_needed(spec: CheckpointSpec, opener: Opener) -> Checkpoint:
-    """Return a checkpoint that is loaded when a model is needed; now, where it is not known what it is.
+    """Return a checkpoint that is loaded only when a model is needed; without a valid note it is loaded now.
 
     Raises:
         LossprobeError: as in `open_checkpoint`, when it is loaded.
@@ -92,7 +91,7 @@ def open_when_needed(spec: CheckpointSpec, opener: Opener) -> Checkpoint:
 
 
 def _open(spec: CheckpointSpec, opener: Opener) -> tuple[Checkpoint, Note | None]:
-    """Return a checkpoint, loaded, and what can be noted of it; nothing where it cannot be told from another one."""
+    """Load a checkpoint; return it with the content of its note, or None if its files cannot identify it."""
     started = time.time_ns()
     checkpoint = opener.open(spec)
     facts = checkpoint.facts
@@ -103,24 +102,29 @@ def _open(spec: CheckpointSpec, opener: Opener) -> tuple[Checkpoint, Note | None
 
 
 def keep_known(checkpoint: Checkpoint) -> None:
-    """Note what a checkpoint is, now that a run of it is stored."""
+    """Write the note about a checkpoint, after a run of it was stored."""
     if isinstance(checkpoint, KnownCheckpoint):
         checkpoint.keep()
 
 
 def _still_known(note: Note) -> tuple[CheckpointFacts, TokenizerFacts] | None:
-    """Return what a note says of a checkpoint and its tokenizer; None where it does not hold any more."""
+    """Return the facts of a checkpoint and its tokenizer from a note; None if the note is no longer valid."""
     try:
         if not still_as_read(note["read"]):
             return None
         facts = {**note["facts"], **{key: tuple(note["facts"][key]) for key in ("notices", "files")}, "hashes": ()}
         return _exactly(CheckpointFacts, facts), _exactly(TokenizerFacts, note["tokenizer"])
-    except (ValueError, KeyError, TypeError, AttributeError):  # another shape than is written here
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ):  # a note with another structure, for instance of another version
         return None
 
 
 def _exactly(kind: type[Any], values: dict[str, Any]) -> Any:
-    """Return an object of a dataclass with a value for each of its fields."""
+    """Return an object of a dataclass from a value for each of its fields."""
     if values.keys() != {field.name for field in fields(kind)}:
         raise ValueError("other fields than are written here")
     return kind(**values)

@@ -1,7 +1,7 @@
-"""What is known of a text that was scored as another tool scores it: its run, or why the tool refuses it.
+"""Notes about texts scored by the rules of other tools: the run, or the reason why the tool refuses the text.
 
-Which windows and which tokens a tool takes shows only when the text is tokenized, and for that a checkpoint is opened.
-A note (see `run.notes`) keeps the settings of the run that came of it, so that the run is found without the model.
+The windows and tokens of a tool are known only after the text was tokenized, which needs the checkpoint. A note (see
+`run.notes`) keeps the settings of the resulting run, so that the run is found later without opening the checkpoint.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from lossprobe.text.documents import Source
 
 
 class ProtocolNote:
-    """The note of one text, scored with one checkpoint as one tool does; none, where the checkpoint is no file.
+    """The note about one text, one checkpoint and one tool; never written for a checkpoint without files.
 
     Args:
         protocol: a name of `PROTOCOLS`.
         checkpoint: the model, as it was opened.
         source: the text.
-        options: what a user says of windows and text.
+        options: the user's options for windows and text.
 
     Attributes:
         protocol: as given.
@@ -55,12 +55,12 @@ class ProtocolNote:
         self._note = read_note(self._asked) if state else None
 
     def why_refused(self) -> str | None:
-        """Return why the tool refused the text; None where it did not, or that is not known."""
+        """Return the reason why the tool refused the text; None if it did not, or if there is no note."""
         refused = (self._note or {}).get("refused")
         return refused if isinstance(refused, str) and self._say_again() else None
 
     def find(self, output: Path | None) -> Run | None:
-        """Return the run, if it is known and stored; the text gets the notices that scoring it would give it.
+        """Return the stored run, or None; the text gets the notices that scoring would add.
 
         Raises:
             TextError: too much of the text is not in the vocabulary.
@@ -78,11 +78,11 @@ class ProtocolNote:
         return run
 
     def keep_run(self, run: Run, notices: list[str]) -> None:
-        """Note the run, and what was said of the text before it was scored."""
+        """Write a note of the run, with the notices about the text."""
         self._keep({"settings": identity_of(run.manifest), "notices": notices})
 
     def keep_refusal(self, refused: str, notices: list[str]) -> None:
-        """Note why the tool refuses the text, and what else was said of it."""
+        """Write a note of the refusal, with the notices about the text."""
         self._keep({"refused": refused, "notices": notices})
 
     def _keep(self, note: dict[str, Any]) -> None:
@@ -100,7 +100,7 @@ class ProtocolNote:
 
 @contextmanager
 def own_notices(source: Source) -> Iterator[None]:
-    """Give a text the notices of a block after those that it had, as if there had been none: the same every time."""
+    """Let a block add all its notices to a text, also those that the text already has: the same notices every time."""
     before = list(source.notices)
     source.notices.clear()
     try:

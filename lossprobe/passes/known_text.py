@@ -1,4 +1,4 @@
-"""A text for all passes of one command: read, hashed and tokenized once, as far as bounded memory allows."""
+"""Texts that one command reads, hashes and tokenizes only once for all its passes, as far as bounded memory allows."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lossprobe.errors import TextError
 from lossprobe.text.documents import Document, Source
 from lossprobe.text.fingerprint import Fingerprint, fingerprint
 
-KEPT_TEXT_BYTES = 64 << 20  # a longer text is read, and held against its sha256, again by every pass
-KEPT_TOKEN_BYTES = 256 << 20  # documents that come after that are tokenized again by every pass
-DOCUMENT_BYTES = 200  # of a document beside its text
+KEPT_TEXT_BYTES = 64 << 20  # a longer text is read and hashed again by every pass
+KEPT_TOKEN_BYTES = 256 << 20  # the documents after that are tokenized again by every pass
+DOCUMENT_BYTES = 200  # memory of a document beside its text
 
 
 @runtime_checkable
-class Known(Source, Protocol):
+class KnownSource(Source, Protocol):
     """A source that knows its sha256 and keeps its tokens."""
 
     def fingerprint(self) -> str:
@@ -31,11 +31,11 @@ class Known(Source, Protocol):
 
 
 class KnownText:
-    """A source of the same documents as another one, for several passes.
+    """A source with the documents of another source, which it keeps in memory for several passes.
 
     Args:
-        source: the other one.
-        tokens: keeps the tokens of its documents for passes to come; None where one pass makes each only once.
+        source: the other source.
+        tokens: keeps the tokens of the documents for later passes; None if a single pass needs them only once.
     """
 
     def __init__(self, source: Source, tokens: KeptTokens | None = None) -> None:
@@ -49,16 +49,16 @@ class KnownText:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """What was left out of the text; see `skipped_of`."""
+        """Numbers of bad records and files that were left out; see `skipped_of`."""
         return skipped_of(self._source)
 
     @property
     def files(self) -> list[Path]:
-        """The files that it is read from; none of a text in memory."""
+        """The files of the text; empty for a text in memory."""
         return [file.path for file in getattr(self._source, "files", ())]
 
     def fingerprint(self) -> str:
-        """Return the sha256 of all documents, as `text.fingerprint` does; the text is read for it once."""
+        """Return the sha256 of all documents, as `text.fingerprint` does; the text is read only the first time."""
         if not self._sha256:
             running, kept, left = Fingerprint(), [], KEPT_TEXT_BYTES
             for document in self._source.documents():
@@ -76,31 +76,31 @@ class KnownText:
         """Yield the documents.
 
         Raises:
-            TextError: the text is too long to keep, and has changed since it was hashed.
+            TextError: a text too long to keep has changed since it was hashed.
         """
         sha256 = self.fingerprint()
         yield from read_again(self._source, sha256) if self._documents is None else self._documents
 
     def tokens(self, text: str, tokenizer: Tokenizer) -> Tokens:
-        """Return the tokens of one of its documents; they are made once where they are kept."""
+        """Return the tokens of one of its documents; kept tokens are not computed again."""
         return tokenizer.encode(text) if self._tokens is None else self._tokens.of(text, tokenizer)
 
     def derived(self, name: str, make: Callable[[Source], Source]) -> KnownText:
-        """Return a text made of this one, made once for each name; the two share what is tokenized."""
+        """Return a text derived from this one, made once for each name; both share the kept tokens."""
         if name not in self._derived:
             self._derived[name] = KnownText(make(self), self._tokens)
         return self._derived[name]
 
 
 class KeptTokens:
-    """Tokens of documents by tokenization and text, up to `KEPT_TOKEN_BYTES` (13 bytes a token, and the text)."""
+    """Keeps tokens of documents by tokenizer and text, up to `KEPT_TOKEN_BYTES` (13 bytes per token, and the text)."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[object, str, str], Tokens] = {}
         self._left = KEPT_TOKEN_BYTES
 
     def of(self, text: str, tokenizer: Tokenizer) -> Tokens:
-        """Return the tokens of a document; a tokenizer that differs in nothing but its BOS and EOS makes the same."""
+        """Return the tokens of a document. Tokenizers that differ only in BOS and EOS share them."""
         rules = getattr(tokenizer, "canonical", None) or tokenizer.sha256 or id(tokenizer)
         key = (rules, getattr(tokenizer, "special_strings", ""), text)
         tokens = self._kept.get(key)
@@ -114,27 +114,27 @@ class KeptTokens:
 
 
 def text_sha256(source: Source) -> str:
-    """Return the sha256 of all documents of a source, without reading it where it is known."""
-    return source.fingerprint() if isinstance(source, Known) else fingerprint(source)
+    """Return the sha256 of all documents of a source; a source that knows it is not read again."""
+    return source.fingerprint() if isinstance(source, KnownSource) else fingerprint(source)
 
 
 def skipped_of(source: Source) -> dict[str, int]:
-    """Return what was left out of a text that has been read: "record" or "file" → how many of them were bad."""
+    """Return the numbers of bad records ("record") and files ("file") that the last reading of a text left out."""
     return dict(getattr(source, "skipped", {}))
 
 
 def tokens_of(source: Source, text: str, tokenizer: Tokenizer) -> Tokens:
-    """Return the tokens of a document of a source, which are kept where the source does that."""
-    return source.tokens(text, tokenizer) if isinstance(source, Known) else tokenizer.encode(text)
+    """Return the tokens of a document, from the source if it keeps them."""
+    return source.tokens(text, tokenizer) if isinstance(source, KnownSource) else tokenizer.encode(text)
 
 
 def read_again(source: Source, sha256: str) -> Iterator[Document]:
-    """Yield the documents of a source that was hashed before; one that is known has seen to it itself.
+    """Yield the documents of a source that was hashed before; a source that knows its sha256 makes this check itself.
 
     Raises:
-        TextError: they are others now.
+        TextError: the documents have changed.
     """
-    if isinstance(source, Known):
+    if isinstance(source, KnownSource):
         yield from source.documents()
         return
     seen = Fingerprint()

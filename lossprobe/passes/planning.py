@@ -1,6 +1,6 @@
-"""From documents to a stored plan: what every row is, before any of it is scored.
+"""Turns documents into a stored plan, which says for every row what it is before anything is scored.
 
-One document in memory at a time: its text, its tokens (13 bytes each), and a bounded piece of its rows.
+Holds one document in memory at a time: its text, its tokens (13 bytes each), and a bounded piece of its rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LADDER_ROWS = 16_384
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What planning needs to know beside the text and the tokenizer.
+    """Options of planning, beside the text and the tokenizer.
 
     Attributes:
         policy: windows and BOS.
@@ -70,7 +70,7 @@ def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: P
 
 
 def write_vocabulary(store: RunStore, tokenizer: Tokenizer, vocab_size: int) -> None:
-    """Store what each id stands for."""
+    """Store the bytes of each token id, and whether it is special."""
     ids = range(vocab_size)
     values = {
         "token_id": list(ids),
@@ -87,7 +87,7 @@ def _plan_documents(source: Source, tokenizer: Tokenizer, options: PlanOptions, 
         count = DocumentCount(document)
         tokens = tokens_of(source, document.text, tokenizer)
         window = yield from _plan_one(number, window, count, tokens, options)
-        del tokens  # before the document is stored
+        del tokens  # frees them before the document is stored
         record = count.record(number, options.keep_text)
         sinks.writer.add(record)
         sinks.tally.add(count, record)
@@ -101,9 +101,9 @@ def _plan_one(
     Args:
         number: the document's number.
         window: number of its first window in the whole run.
-        count: where what is learned goes.
+        count: collects the counts of the document.
         tokens: its tokens.
-        options: as `write_plan`.
+        options: as in `write_plan`.
     """
     check_ids(tokens, options.vocab_size)
     _check_length(number, count.document, tokens, options.policy)
@@ -118,10 +118,10 @@ def _plan_one(
 
 
 def check_ids(tokens: Tokens, vocab_size: int) -> None:
-    """Refuse a tokenizer that does not belong to the model.
+    """Refuse token ids that the model does not have.
 
     Raises:
-        CheckpointError: it gave an id that the model does not have.
+        CheckpointError: an id is outside the model's vocabulary: tokenizer and model do not belong together.
     """
     largest = int(tokens.ids.max(initial=0))
     if largest >= vocab_size:
@@ -131,7 +131,7 @@ def check_ids(tokens: Tokens, vocab_size: int) -> None:
 
 
 def _check_length(number: int, document: Document, tokens: Tokens, policy: WindowPolicy) -> None:
-    """Refuse a document that does not fit into the one window that has to hold all of it."""
+    """Refuse a document that is longer than its window, where one window must hold a whole document."""
     rows = row_count(tokens, policy)
     if policy.layout is Layout.WHOLE and rows > policy.context + 1:
         raise TextError(
@@ -144,9 +144,9 @@ def _check_length(number: int, document: Document, tokens: Tokens, policy: Windo
 
 @contextmanager
 def _document_writer(store: RunStore) -> Iterator[_DocumentWriter]:
-    """Yield a writer of documents.parquet, which is put in place when the block ends well.
+    """Yield a writer of documents.parquet, which is put in place if the block ends without an error.
 
-    Without statistics of the texts: the first and the last in order of the alphabet are of no use, and copies of them.
+    The column of texts has no Parquet statistics: they would be copies of its first and last text in sorting order.
     """
     schema = arrow_schema(DOCUMENT_COLUMNS)
     options = {"compression": "zstd", "write_statistics": [name for name in schema.names if name != "text"]}
@@ -180,15 +180,15 @@ class _DocumentWriter:
 
 
 def check_unknown(counts: dict[str, Any], source: Source, max_unknown: float) -> None:
-    """Note what a tokenizer did to a text, or refuse the text for what is not in the vocabulary.
+    """Add notices of what a tokenizer did to a text, or refuse the text if too much of it is not in the vocabulary.
 
     Args:
-        counts: the `counts` of a plan or a run, new or stored: a looser limit once is none for ever.
+        counts: the `counts` of a plan or a run. Stored runs are checked too: they may have had a looser limit.
         source: the text, for its name and its notices.
-        max_unknown: largest share of its tokens that may be unknown, and of its bytes that may have no token.
+        max_unknown: largest allowed share of unknown tokens, and of bytes without a token.
 
     Raises:
-        TextError: a larger share is.
+        TextError: the share is larger.
     """
     _refuse_unknown(counts, source, max_unknown)
     _refuse_vanished(counts, source, max_unknown)
@@ -241,7 +241,7 @@ def _refuse_vanished(counts: dict[str, Any], source: Source, max_unknown: float)
 
 @dataclass(frozen=True)
 class _Sinks:
-    """Where planning puts what it learns of each document."""
+    """The two places that planning writes each document to."""
 
     writer: _DocumentWriter
     tally: Tally

@@ -1,4 +1,4 @@
-"""The tokens that another tool makes of a text: the checkpoint with that tool's tokenizer, and both counts."""
+"""Tokenizes a text as another tool does, and counts how its tokens differ from the checkpoint's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lossprobe.units import plural
 
 
 def checkpoint_of_tool(protocol: str, checkpoint: Checkpoint) -> Checkpoint:
-    """Return a checkpoint with the tokenizer, the BOS and the EOS that a tool would have for it.
+    """Return a checkpoint with the tokenizer, BOS and EOS that a tool would use for it.
 
     Raises:
         CheckpointError: the tool cannot read the tokenizer's files.
@@ -26,7 +26,7 @@ def checkpoint_of_tool(protocol: str, checkpoint: Checkpoint) -> Checkpoint:
 
 
 class TokenCounts:
-    """How many tokens a tool makes of a text, and how many the checkpoint's own tokenizer.
+    """Counts the tokens of a text by a tool's tokenizer and by the checkpoint's own.
 
     Args:
         checkpoint: from `checkpoint_of_tool`.
@@ -42,7 +42,7 @@ class TokenCounts:
         self.theirs = self.ours = 0
 
     def add(self, text: str, tokens: Tokens) -> None:
-        """Count one document, of which the tool makes `tokens`."""
+        """Add one document; `tokens` are the tool's tokens of it."""
         if self._own is not None:
             ids = tokens_of(self._source, text, self._own).ids
             self.ours, self.theirs = self.ours + len(ids), self.theirs + len(tokens.ids)

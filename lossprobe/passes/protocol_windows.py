@@ -1,4 +1,4 @@
-"""The windows and the BOS of another tool, for a model and a text of ours."""
+"""Plans the windows and the BOS of another tool for a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lossprobe.plan.rows import WindowPolicy
 from lossprobe.plan.windows import Layout
 
 REQUIRED = {Prefix.BOS: "a BOS (without `bos` never)", Prefix.EOS: "an EOS", Prefix.BOS_OR_EOS: "a BOS or EOS"}
-LONGEST_WHOLE = 16_384  # tokens of a document in one window where no limit is set: attention grows with its square
+LONGEST_WHOLE = 16_384  # longest window without a limit of the model: the cost of attention grows with its square
 
 
 def protocol_policy(protocol: str, checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy:
@@ -53,13 +53,15 @@ def _default_length(about: Protocol, checkpoint: Checkpoint) -> int:
 
 
 def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions) -> None:
-    """Refuse what the tool does not leave open."""
+    """Refuse options that the tool does not have."""
     about = PROTOCOLS[protocol]
     if options.stride is not None and about.stride is None:
         raise UsageError("protocol.option", f"`stride` {options.stride}: {protocol} has no stride of its own")
     if options.bos != "auto" and (not about.bos_never or options.bos == "always"):
         raise UsageError("protocol.option", f"`bos` {options.bos}: {protocol} decides that itself")
-    given = getattr(checkpoint, "own_tokenizer", checkpoint.tokenizer)  # what the tool makes of its files has no choice
+    given = getattr(
+        checkpoint, "own_tokenizer", checkpoint.tokenizer
+    )  # a tokenizer rebuilt by the tool has no such option
     plain = getattr(given, "special_strings", "control") == "text"
     if plain and about.special_strings == "control":
         raise UsageError("protocol.option", f"`special_strings` text: {protocol} reads special strings as control ids")
@@ -67,14 +69,14 @@ def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
 
 
 def _own_bos(protocol: str, checkpoint: Checkpoint) -> int | None:
-    """Return the id that a tokenizer puts before a text by itself, whatever its name."""
+    """Return the id that a tokenizer puts before a text by itself; it need not be the one called BOS."""
     tokenizer = checkpoint.tokenizer
     first: int | None = getattr(tokenizer, "first_id", tokenizer.bos_id if tokenizer.adds_bos else None)
     return first if first is None else _known(protocol, checkpoint, first)
 
 
 def _prefix(protocol: str, checkpoint: Checkpoint, own: int | None) -> int | None:
-    """Return the id that a tool puts before each document; `own` is what the tokenizer adds by itself."""
+    """Return the id that a tool puts before each document; `own` is the id that the tokenizer adds by itself."""
     tokenizer, kind = checkpoint.tokenizer, PROTOCOLS[protocol].prefix
     token_id = {
         Prefix.NONE: None,
@@ -96,7 +98,7 @@ def _prefix(protocol: str, checkpoint: Checkpoint, own: int | None) -> int | Non
 
 
 def _known(protocol: str, checkpoint: Checkpoint, token_id: int) -> int:
-    """Return an id that goes before each document; refuse one that the model does not have."""
+    """Return an id, or refuse one that the model does not have."""
     if token_id >= checkpoint.facts.vocab_size:
         raise UsageError(
             "protocol.no_prefix",

@@ -1,4 +1,4 @@
-"""A text scored as other tools score it: the windows of each protocol, and one pass for each distinct plan."""
+"""Scores a text as other tools do: windows by protocol, and one pass for each distinct plan."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from lossprobe.units import format_count, plural
 
 
 class JoinedSource:
-    """A `Source` whose documents are one stream, joined by a blank line; a single document stays what it is.
+    """A `Source` that joins all documents into one by blank lines; a single document is not changed.
 
     Args:
         source: the documents.
-        strip_newline: leave out one line end at the end of the stream, as llama.cpp does when it reads a file.
+        strip_newline: drop one line end at the end of the text, as llama.cpp does when it reads a file.
     """
 
     def __init__(self, source: Source, *, strip_newline: bool = False) -> None:
@@ -41,7 +41,7 @@ class JoinedSource:
         self._strip_newline = strip_newline
 
     def documents(self) -> Iterator[Document]:
-        """Yield the one stream."""
+        """Yield the joined document."""
         documents = list(self._source.documents())
         text = "\n\n".join(document.text for document in documents)
         if self._strip_newline:
@@ -62,7 +62,7 @@ def score_protocol(
     options: ScoreOptions | None = None,
     progress: Progress | None = None,
 ) -> tuple[Run, ProtocolScore]:
-    """Return the run of a text with another tool's windows, and what that tool would say.
+    """Return the run of a text with another tool's windows, and the number that the tool would print.
 
     Args:
         protocol: a name of `PROTOCOLS`.
@@ -104,7 +104,7 @@ def score_as_tool(  # noqa: PLR0913 - those of `score_protocol`, and where the r
 def _score_seen(
     note: ProtocolNote, seen: Checkpoint, source: Source, options: ScoreOptions, **choices: Any
 ) -> PassResult:
-    """Return the run of a text under the checkpoint as a tool sees it, and note which one it is."""
+    """Return the run of a text under the checkpoint as a tool sees it, and write a note of it."""
     text = source if isinstance(source, KnownText) else KnownText(source, KeptTokens())
     prepared, policy = prepare_protocol(note.protocol, seen, text, options)
     said = list(source.notices)
@@ -116,12 +116,12 @@ def _score_seen(
 def prepare_protocol(
     protocol: str, checkpoint: Checkpoint, source: Source, options: ScoreOptions
 ) -> tuple[Source, WindowPolicy]:
-    """Return the documents and the windows with which `passes.score.score_policy` scores what a tool scores.
+    """Return the documents and windows with which `passes.score.score_policy` scores a text as a tool does.
 
     Args:
         protocol: a name of `PROTOCOLS`.
         checkpoint: from `checkpoint_of_tool`.
-        source: the text; gets a notice where the tool's tokens are others than the checkpoint's own.
+        source: the text; gets a notice if the tool's tokens differ from the checkpoint's own.
         options: as in `score_protocol`.
 
     Raises:
@@ -155,12 +155,12 @@ def prepare_protocol(
             hint="a smaller `context` needs fewer",
         )
     if not unknown:
-        policy = replace(policy, score_unknown=False)  # the same rows, and a plan that others may share
+        policy = replace(policy, score_unknown=False)  # gives the same rows, and other protocols can share the plan
     return source, policy
 
 
 def _joined(source: Source, *, strip_newline: bool) -> Source:
-    """Return the documents as one stream; of a known text it is made once, and not at all where it is the text."""
+    """Return the documents joined into one: made once for a known text, or the text itself if it has one document."""
     if not isinstance(source, KnownText):
         return JoinedSource(source, strip_newline=strip_newline)
     several = len(list(islice(source.documents(), 2))) > 1
@@ -173,9 +173,9 @@ def _joined(source: Source, *, strip_newline: bool) -> Source:
 def score_all_protocols(
     checkpoint: Checkpoint, source: Source, options: ScoreOptions | None = None, progress: Progress | None = None
 ) -> tuple[Run, ProtocolTable]:
-    """Return the run with lossprobe's own windows, and what every tool would say beside it.
+    """Return the run with lossprobe's own windows, and the number that every tool would print.
 
-    A tool that refuses the text or the model is in the table with its reason. Plans that coincide share a pass.
+    The table has a reason for each tool that refuses the text or the model. Protocols with the same plan share a pass.
 
     Raises:
         LossprobeError: as in `passes.score.score`, for the run of its own.
@@ -193,7 +193,7 @@ def score_all_protocols(
 def _score_or_refuse(
     protocol: str, checkpoint: Checkpoint, source: Source, options: ScoreOptions, progress: Progress | None
 ) -> ProtocolScore | Refusal:
-    """Return what a tool would say of a text, or why it says nothing."""
+    """Return the number that a tool would print, or the reason why it refuses the text."""
     note = ProtocolNote(protocol, checkpoint, source, options)
     refused = note.why_refused()
     if refused is not None:
@@ -215,7 +215,7 @@ def _score_or_refuse(
 
 
 def _as_seen(protocol: str, checkpoint: Checkpoint) -> Checkpoint | Refusal:
-    """Return a checkpoint as a tool sees it, or why it cannot read the tokenizer's files."""
+    """Return a checkpoint as a tool sees it, or the reason why the tool cannot read the tokenizer's files."""
     checkpoint = opened(checkpoint)
     try:
         return checkpoint_of_tool(protocol, checkpoint)

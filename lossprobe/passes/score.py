@@ -1,4 +1,4 @@
-"""From a checkpoint and a text to a run: name it, plan it, score it part by part. Where the layers meet."""
+"""Makes a run from a checkpoint and a text: names it, plans it, and scores it part by part."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from lossprobe.run.store import RunStore
 from lossprobe.text.documents import Source
 from lossprobe.units import format_count, plural, visible
 
-DEFAULT_CONTEXT = 2048  # for the few families that set no limit of their own
+DEFAULT_CONTEXT = 2048  # for the few families without a limit
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass ends with.
+    """The result of a pass.
 
     Attributes:
         run: the run.
-        reused: whether it was stored already.
+        reused: whether the run was already stored.
     """
 
     run: Run
@@ -61,7 +61,7 @@ def score(
         checkpoint: from `open_checkpoint`, or a `CallableCheckpoint`.
         source: from `open_text`, or a `StringSource`.
         options: windows, BOS, batch size, unknown characters.
-        output: run directory; None for one under `.lossprobe/` in the working folder, named by what the run is.
+        output: run directory; None for one under `.lossprobe/` in the working folder, named by `run_name`.
         overwrite: replace a run with other settings that stands at `output`.
         progress: called with the tokens scored so far and the tokens to score.
 
@@ -86,7 +86,7 @@ def score_into(  # noqa: PLR0913 - those of `score`, and who does the work
 ) -> PassResult:
     """Return what `score` does, without making it the latest run of the working folder.
 
-    An `engine` scores the parts, with the same checkpoint opened by itself; None scores them in this process.
+    The `engine` scores the parts and opens the same checkpoint itself; None scores them in this process.
     """
     options = options or ScoreOptions()
     policy = window_policy(checkpoint, options)
@@ -106,15 +106,17 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
     progress: Progress | None = None,
     engine: Engine | None = None,
 ) -> PassResult:
-    """Return what `score_into` does, with windows and BOS that are decided; those of the options are not looked at."""
+    """Return what `score_into` does, with the windows and BOS of `policy` instead of those of the options."""
     if output is not None:
         refuse_undecodable(output)
-    if policy.layout is not Layout.WHOLE:  # there it is no window's length: the protocol notes what ran past the limit
+    if (
+        policy.layout is not Layout.WHOLE
+    ):  # a whole document is the window: the protocol has its own notice of documents beyond the limit
         tell_beyond_trained(checkpoint, policy.context, source)
     settings = describe(checkpoint, source, policy, options)
     labels = {"checkpoint": checkpoint.facts.name, "text": source.name}
     path = output or runs_folder() / run_name(settings, labels)
-    reusable = bool(checkpoint.facts.sha256)  # what cannot be identified is scored anew
+    reusable = bool(checkpoint.facts.sha256)  # a checkpoint that cannot be identified is always scored again
     found = complete_run(path, settings) if reusable else None
     if found is not None:
         check_unknown(found.counts, source, options.max_unknown)
@@ -124,7 +126,7 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
         if stored is not None and reusable:
             check_unknown(stored.counts, source, options.max_unknown)
             source.notices.extend(stored.notices)
-            store.drop_plan()  # where the run was stopped between its last step and this one
+            store.drop_plan()  # a pass that was stopped just before this step leaves its plan
             return PassResult(stored, reused=True)
         checkpoint = opened(checkpoint)
         measured = measured_facts(checkpoint)
@@ -156,7 +158,7 @@ def _score_parts(
     source: Source,
     progress: Progress,
 ) -> None:
-    """Score and store every part that is not there yet, or no longer as it was stored."""
+    """Score and store every part that is missing or damaged."""
     total = plan["counts"]["tokens"]
     pending, broken = store.pending(len(plan["part_rows"]))
     if broken:
@@ -232,7 +234,7 @@ def tell_beyond_trained(checkpoint: Checkpoint, context: int, source: Source) ->
 
 
 def remember(path: Path, source: Source) -> None:
-    """Make a run the latest one of the working folder; where that cannot be written, the run stands all the same."""
+    """Make a run the latest one of the working folder; if that cannot be written, add a notice."""
     try:
         write_latest(Path(RUNS_FOLDER), path)
     except OutputError as error:

@@ -1,4 +1,4 @@
-"""A sample of a text scored in many ways, to see which of them move the loss; nothing of it is written but one run."""
+"""Scores a sample of a text in several ways, and measures which of them change the loss. Stores only one run."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from lossprobe.text.documents import Document, Source
 from lossprobe.units import format_count, plural
 
 DTYPES = ("float32", "bfloat16", "float16")
-WHOLE_BYTES = 1 << 20  # of a long document that are tokenized whole as well
-LOOKED_THROUGH = 10_000  # documents, for one that long
-SEVERAL = 4  # windows a batch, to set against one
+WHOLE_BYTES = 1 << 20  # bytes of a long document that are tokenized whole for comparison
+LOOKED_THROUGH = 10_000  # documents searched for one that is long enough
+SEVERAL = 4  # windows per batch, compared with batches of one
 Reopen = Callable[[str], Checkpoint]
 LossOf = Callable[[Rows], Losses]
 
 
 class SampleSource:
-    """The first documents of a source, up to about so many tokens; the last one is cut where they run out.
+    """The first documents of a source, up to a number of tokens; the last document is cut there.
 
     Args:
         source: the documents.
-        tokenizer: counts the tokens.
-        tokens: how many to take.
+        tokenizer: the tokenizer that counts the tokens.
+        tokens: number of tokens.
     """
 
     def __init__(self, source: Source, tokenizer: Tokenizer, tokens: int) -> None:
@@ -65,12 +65,12 @@ class SampleSource:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Documents, tokenized once."""
+    """The documents of the sample with their tokens."""
 
     tokens: list[Tokens]
 
     def losses(self, policy: WindowPolicy, loss_of: LossOf, order: Iterable[int] | None = None) -> Losses:
-        """Return the loss of every token of the text, NaN where it has none; documents are planned in some order."""
+        """Return the loss of every token of the text, NaN without one; documents may be planned in any order."""
         found = [np.full(len(tokens.ids), np.nan) for tokens in self.tokens]
         numbers = list(order) if order is not None else list(range(len(found)))
         for part in cut_parts(plan_documents((self.tokens[number] for number in numbers), policy)):
@@ -93,15 +93,15 @@ def run_selfcheck(
     tokens: int = SelfCheckOptions.tokens,
     progress: Progress | None = None,
 ) -> tuple[Run, SelfCheck]:
-    """Return the run of a sample of a text, and what moved its losses when the same was done in other ways.
+    """Return the run of a sample of a text, and how much its losses change when it is scored in other ways.
 
     Args:
         checkpoint: the model.
         source: the text.
         options: windows, BOS and batch size of the pass that is checked.
-        reopen: gives the same checkpoint with another dtype of the forward pass; None where there is none to be had.
-        tokens: tokens of the sample.
-        progress: called with the checks that are done and all of them.
+        reopen: opens the same checkpoint with another dtype of the forward pass; None if that is not possible.
+        tokens: number of tokens in the sample.
+        progress: called with the number of checks done and the number of all checks.
 
     Raises:
         LossprobeError: as in `passes.score.score`, for the pass that is checked.
@@ -122,7 +122,7 @@ def run_selfcheck(
         variants.append(check())
         if progress is not None:
             progress(number + 1, len(checks))
-    if scored.reused:  # perhaps scored with another batch size or number of threads
+    if scored.reused:  # a stored run may have another batch size or number of threads
         stored = _stored_losses(scored.run, sample)
         limits = ROUNDING.get(checkpoint.facts.compute_dtype, HALF)
         variants.insert(0, Variant("stored run", "as it is on disk", limits, stored))
@@ -131,7 +131,7 @@ def run_selfcheck(
 
 
 def _stored_losses(run: Run, sample: _Sample) -> Losses:
-    """Return the losses that the run stored, as `_Sample.losses` returns them."""
+    """Return the stored losses of the run, in the order of `_Sample.losses`."""
     frame = run.query("SELECT document, loss_nats::DOUBLE AS loss FROM tokens ORDER BY document, token")
     parts = []
     for number, tokens in enumerate(sample.tokens):
@@ -144,7 +144,7 @@ VariantCheck = Callable[[], Variant]
 
 
 def _fast(checkpoint: Checkpoint, options: PassOptions) -> LossOf:
-    """Return how the pass itself gives the losses of a part's scored rows."""
+    """Return a function that scores the rows of a part as the pass itself does."""
 
     def losses(part: Rows) -> Losses:
         own = part.take(part.own)
@@ -157,7 +157,7 @@ def _fast(checkpoint: Checkpoint, options: PassOptions) -> LossOf:
 def _invariants(
     checkpoint: Checkpoint, sample: _Sample, policy: WindowPolicy, options: ScoreOptions
 ) -> Iterator[VariantCheck]:
-    """Yield what must not move the losses beyond rounding."""
+    """Yield the variants that must not change the losses beyond rounding."""
     limits = ROUNDING.get(checkpoint.facts.compute_dtype, HALF)
     size = options.batch_size
 
@@ -171,7 +171,7 @@ def _invariants(
         return _fast(checkpoint, PassOptions(batch_size, chunk_rows=chunk_rows))
 
     def repeated() -> Variant:
-        limit = EXACT if checkpoint.facts.device == "cpu" else limits  # a GPU may add in another order each time
+        limit = EXACT if checkpoint.facts.device == "cpu" else limits  # a GPU may sum in another order each time
         return Variant("repetition", "the same again", limit, sample.losses(policy, fast()))
 
     def threads() -> Variant:
@@ -204,7 +204,7 @@ def _invariants(
 
 
 def _no_left_padding(checkpoint: Checkpoint) -> str:
-    """Return why rows that are padded on the left cannot be compared, or "" where they can."""
+    """Return the reason why rows padded on the left cannot be compared; "" if they can."""
     if checkpoint.facts.batching != PADDED:
         return "no window of this model is ever padded"
     if isinstance(checkpoint, LeftPadding):
@@ -213,7 +213,7 @@ def _no_left_padding(checkpoint: Checkpoint) -> str:
 
 
 def _pieces_against_whole(tokenizer: Tokenizer, source: Source) -> Iterator[VariantCheck]:
-    """Yield whether a document that comes in pieces has the tokens of the whole; nothing where none is that long."""
+    """Yield whether a document tokenized in pieces has the tokens of the whole; nothing if none is that long."""
     if not isinstance(tokenizer, PiecewiseTokenizer):
         return
     for number, document in enumerate(islice(source.documents(), LOOKED_THROUGH)):
@@ -234,7 +234,7 @@ def _in_pieces(tokenizer: PiecewiseTokenizer, text: str, number: int) -> Variant
 def _sensitivities(
     checkpoint: Checkpoint, sample: _Sample, policy: WindowPolicy, reopen: Reopen | None
 ) -> Iterator[VariantCheck]:
-    """Yield what may move the losses, to see by how much."""
+    """Yield the variants that may change the losses, to measure by how much."""
     bos_id = checkpoint.tokenizer.bos_id
     half = max(1, policy.context // 2)
 

@@ -1,4 +1,4 @@
-"""What planning learns of the documents of a run: sizes, what is not scored and why, what is not in the vocabulary."""
+"""Counts of the documents of a run, made while planning: sizes, unscored tokens by reason, and unknown text."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ SUMMED = (
 
 
 class DocumentCount:
-    """What planning learns of one document, a piece of its rows at a time.
+    """The counts of one document, added one piece of its rows at a time.
 
     Attributes:
         document: the document.
-        tokens, scored_tokens, unknown, normalized_bytes, tiles, vanished_bytes, special_strings, in_pieces: its tokens,
-            and what the tokenizer said of them.
+        tokens, scored_tokens: numbers of its tokens, and of those with a loss.
+        unknown, normalized_bytes, tiles, vanished_bytes, special_strings, in_pieces: as in `Tokens`.
         unscored, unscored_bytes: tokens without a loss, and their bytes, by reason.
-        absent: bytes, characters and words that tokens without a loss hold.
-        unknown_text: some of what is not in the vocabulary.
+        absent: bytes, characters and words of the tokens without a loss.
+        unknown_text: some of the text that is not in the vocabulary.
     """
 
     def __init__(self, document: Document) -> None:
@@ -47,13 +47,13 @@ class DocumentCount:
         self._data: bytes | None = None
 
     def add_tokens(self, tokens: Tokens) -> None:
-        """Add what is known without rows."""
+        """Add the facts of the tokens that need no rows."""
         self.normalized_bytes, self.vanished_bytes = tokens.normalized_bytes, tokens.vanished_bytes
         self.tiles, self.in_pieces = tokens.tiles and not tokens.vanished_bytes, tokens.in_pieces
         self.special_strings = tokens.special_strings
         places = np.flatnonzero(tokens.unknown)
         self.unknown = len(places)
-        if not tokens.tiles:  # which text they stand for is a guess, and a wrong character would mislead
+        if not tokens.tiles:  # without exact spans the text of a token is a guess, and a wrong character would mislead
             return
         for index in places[:1000].tolist():
             start = int(tokens.byte_stop[index - 1]) if index else 0
@@ -77,7 +77,7 @@ class DocumentCount:
             self.absent = sum(spans, start=self.absent)
 
     def finish(self) -> None:
-        """Let go what only rows need."""
+        """Free the memory that only `add_rows` needs."""
         self._data = None
 
     def record(self, number: int, keep_text: bool) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class DocumentCount:
 
 
 def merge_unknown(shown: list[str], more: list[str]) -> list[str]:
-    """Return some of what is not in the vocabulary, each once, with some more."""
+    """Return two lists of unknown text as one without repeats, cut to `UNKNOWN_SHOWN`."""
     return [*shown, *(piece for piece in more if piece not in shown)][:UNKNOWN_SHOWN]
 
 
@@ -140,13 +140,13 @@ class Tally:
         self.sums["special_strings"] += count.special_strings
         self.sums["documents_in_pieces"] += count.in_pieces
         self.tiles &= count.tiles
-        self.unscored.update(count.unscored)  # keeps a reason that holds no bytes, which + would not
+        self.unscored.update(count.unscored)  # unlike +, it keeps a reason with a count of 0 bytes
         self.unscored_bytes.update(count.unscored_bytes)
         self.unknown += count.unknown
         self.unknown_text = merge_unknown(self.unknown_text, count.unknown_text)
 
     def check(self, source: Source) -> None:
-        """Refuse a run without a single token that can be scored, or with nothing but what stands before a text."""
+        """Refuse a run without a token that can be scored, or whose only tokens stand before the text, such as BOS."""
         if self.sums["scored_tokens"] and self.sums["bytes"]:
             return
         total = self.sums["tokens"] - self.unscored["special"]
