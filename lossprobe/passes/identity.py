@@ -29,9 +29,7 @@ def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, optio
         del facts["batching"]
     tokenizer = checkpoint.tokenizer
     text = {"sha256": text_sha256(source), "kept": options.keep_text}
-    if skipped := skipped_of(
-        source
-    ):  # a run that left out bad records is another run than one of the same documents without them
+    if skipped := skipped_of(source):  # a run without bad records is another run than one that left some out
         text["skipped"] = skipped
     return {
         "checkpoint": facts,

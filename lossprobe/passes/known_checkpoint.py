@@ -1,8 +1,8 @@
 """Notes about checkpoints that were opened before, with which their stored runs are found without loading a model.
 
 A note (see `run.notes`) belongs to a path, load options and library versions. It has the facts of the checkpoint and of
-its tokenizer, the sha256 of the files that were read, and the names of the files beside them. With a text and windows, it
-gives the name and the settings of a run; see `passes.identity`.
+its tokenizer, the sha256 of the files that were read, and the names of the files beside them. With a text and windows,
+it gives the name and the settings of a run; see `passes.identity`.
 
 A note is used only if every file still has the same bytes and no file was added. Otherwise the checkpoint is opened and
 a new note is written. If a model is loaded although there was a note, its facts are compared with the note.

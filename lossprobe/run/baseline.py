@@ -1,14 +1,15 @@
-"""A baseline: what a paired test needs of a run, small enough to commit. One folder, two files.
+"""Baselines: the part of a run that a paired test needs, small enough to commit. A baseline is a folder with two files.
 
     BASELINE/tokens.parquet      keys and losses, a few bytes per token
     BASELINE/baseline.json       settings, counts and hashes of the run
 
-Without texts, byte spans and vocabulary, a baseline tells little about a confidential text; its token ids remain.
-Hashes show damage and careless edits. They are no signature: whoever can write both files can write anything.
+A baseline has token ids, but no texts, byte spans or vocabulary, so it tells little about a confidential text. Hashes
+show damage and careless edits. They are no signature: whoever can write both files can write anything.
 
-One step makes a baseline the new one: baseline.json takes its place and names its tokens by their sha256. They are
-there already, as tokens-SHA256.parquet, which is looked for where tokens.parquet holds other bytes; last, they take
-that name. Whenever a writer is stopped, the old baseline or the new one can be read.
+A baseline is replaced in one step. The new tokens are written as tokens-SHA256.parquet. Then baseline.json, which names
+the tokens by their sha256, replaces the old one. Last, the new tokens are renamed to tokens.parquet; until then a
+reader that finds other bytes in tokens.parquet looks for tokens-SHA256.parquet. If a writer is stopped at any point,
+either the old baseline or the new one can be read.
 """
 
 from __future__ import annotations
@@ -55,11 +56,11 @@ FORCE = "make it anew with lossprobe baseline update --force, which accepts the 
 
 
 def write_baseline(run: Run, folder: Path, columns: Sequence[str] = (LOSS_COLUMN,)) -> None:
-    """Write the baseline of a run; what stood there before stays whole until the new one does.
+    """Write the baseline of a run; an earlier baseline there stays readable until the new one is.
 
     Args:
         run: the run.
-        folder: the baseline's own folder.
+        folder: folder of the baseline.
         columns: which of `MODEL_COLUMNS` to keep.
 
     Raises:
@@ -69,7 +70,7 @@ def write_baseline(run: Run, folder: Path, columns: Sequence[str] = (LOSS_COLUMN
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with Folder.open(folder, follow=False) as opened:
-            opened.lock()  # one writer at a time: what it removes in the end is no other one's
+            opened.lock()  # one writer at a time, so that the clean-up at the end removes no file of another writer
             with _staging(opened) as staging:
                 digest = _write_tokens(run, staging, [*KEYS, *kept])
                 content = {
@@ -87,14 +88,14 @@ def write_baseline(run: Run, folder: Path, columns: Sequence[str] = (LOSS_COLUMN
                 staging.rename(TOKENS, opened, _pending(digest))
                 staging.rename(BASELINE_FILE, opened, BASELINE_FILE)  # the step
             opened.rename(_pending(digest), opened, TOKENS)
-            for name in opened.names():  # of writers that were stopped
+            for name in opened.names():  # files of writers that were stopped
                 if PENDING.fullmatch(name):
                     opened.remove(name)
 
 
 @contextmanager
 def _staging(folder: Folder) -> Iterator[Folder]:
-    """Yield a folder for files that are not whole yet; git ignores it, and what a killed writer leaves in it."""
+    """Yield a folder for files that are being written, which git ignores."""
     folder.remove(STAGING)
     try:
         with folder.folder(STAGING, make=True) as staging:
@@ -120,7 +121,7 @@ def _pending(digest: str) -> str:
 
 @contextmanager
 def _token_writer(target: Path | NewFile, names: Sequence[str]) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """Yield a function that writes a batch of rows: keys that repeat cost nothing, floats are split by byte."""
+    """Yield a function that writes batches of rows: keys dictionary-encoded, floats split by byte."""
     stored = {column.name: column for column in TOKEN_COLUMNS}
     schema = arrow_schema(tuple(stored[name] for name in names))
     encodings = {name: "BYTE_STREAM_SPLIT" for name in names if name in FLOATS} | {"token": "DELTA_BINARY_PACKED"}
@@ -137,17 +138,17 @@ def _token_writer(target: Path | NewFile, names: Sequence[str]) -> Iterator[Call
 
 
 def is_baseline(folder: Path) -> bool:
-    """Return whether a folder holds a baseline, sound or not, or what is left of one."""
+    """Return whether a folder has a baseline, complete or damaged."""
     return any(os.path.lexists(folder / name) for name in (BASELINE_FILE, TOKENS))
 
 
 def open_baseline(folder: Path) -> Run:
     """Return a baseline as a run with the table `tokens` and fewer columns, its hashes checked.
 
-    It stays this one while it is used, although a writer puts another one in its place meanwhile.
+    It stays readable while it is used, even if a writer replaces it.
 
     Raises:
-        NotComparableError: there is none, it is damaged or was edited, or is of another schema version.
+        NotComparableError: no baseline is there, it is damaged or edited, or it has another schema version.
     """
     shown = visible(str(folder), 200)
     if not os.path.lexists(folder / BASELINE_FILE):
@@ -169,7 +170,7 @@ def open_baseline(folder: Path) -> Run:
 
 
 def _read_manifest(folder: Folder, shown: str) -> dict[str, Any]:
-    """Return the content of baseline.json, all of it checked."""
+    """Return the content of baseline.json after checking all of it."""
     try:
         manifest, sound = read_sealed(folder, BASELINE_FILE)
         kind, version = manifest["kind"], manifest["schema"]
@@ -192,9 +193,9 @@ def _read_manifest(folder: Folder, shown: str) -> dict[str, Any]:
 
 
 def _intact_tokens(folder: Folder, manifest: dict[str, Any], shown: str) -> tuple[str, HeldFile | None] | None:
-    """Return the file with the bytes that a manifest names, its rows checked; None where there is none.
+    """Return the tokens file whose sha256 the manifest names, after checking its rows; None if there is none.
 
-    Its name may be another file's by the time of the first query, after the model has scored a text: it is held.
+    The file is kept open: before the first query, which comes after scoring, its name may belong to another file.
     """
     digest = manifest["files"][TOKENS]
     for name in (TOKENS, _pending(digest), TOKENS):  # in the order in which a writer moves them, and once more
@@ -217,7 +218,7 @@ def _check_rows(stream: io.BufferedReader, name: str, manifest: dict[str, Any], 
 
 
 def _well_formed(manifest: dict[str, Any]) -> bool:
-    """Return whether a manifest has the parts that are read later; names of columns and files go into SQL."""
+    """Return whether a manifest has all the parts that are read later, including column and file names used in SQL."""
     parts = [manifest.get(name) for name in ("settings", "labels", "counts")]
     settings, labels, counts = (part if isinstance(part, dict) else {} for part in parts)
     groups = (settings.get(name) for name in ("checkpoint", "tokenizer", "text", "windows", "versions"))
@@ -239,11 +240,11 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
 
 
 def select_documents(baseline: Run, documents: Sequence[int], folder: Path) -> Run:
-    """Return some documents of a baseline, copied into a folder and numbered from 0, in the order of the baseline.
+    """Copy some documents of a baseline into a folder, numbered from 0 in the same order, and return them as a run.
 
     Args:
         baseline: from `open_baseline`.
-        documents: their numbers, ascending.
+        documents: numbers of the documents, ascending.
         folder: an existing folder of its own.
     """
     chosen = np.asarray(documents, np.int32)

@@ -1,10 +1,10 @@
-"""Whether the files of a run are what it wrote: looked at before the first query, and remembered until one changes.
+"""Checks before the first query that the files of a run are as they were written; repeats it only after a change.
 
-Each file is a regular one, reached without a link; its sha256 is the one in run.json; it has the columns, types and
-rows that a run has; and no value lies outside what it can be.
+Each file must be a regular file reached without a link, have the sha256 in run.json and the columns, types and rows of
+a run, and have no value outside its range.
 
-That this was looked at is remembered in the run's folder as a hash of every file's size, times and inode, so that a
-later view pays for looking these up and no more. A copy, a changed time or another version means another look.
+A check that passed is noted in the run's folder with a hash of every file's size, times and inode. A later view
+compares only these. A copied run, a changed time or another version of lossprobe is checked again.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ SETTLED_NS = 2_000_000_000
 
 @dataclass(frozen=True)
 class FileChecks:
-    """The checks of one run's files.
+    """Checks the files of one run.
 
     Attributes:
         path: its folder.
         manifest: the content of its run.json.
-        sealed: whether run.json carries its own hash; without it, files may have any bytes and values.
+        sealed: whether run.json has a hash of itself; without it, bytes and values are not checked.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class FileChecks:
     sealed: bool
 
     def check(self) -> None:
-        """Check the files, and remember that they were.
+        """Check the files, and note that they passed.
 
         Raises:
             OutputError: a file is missing, damaged or not what a run holds.
@@ -60,11 +60,11 @@ class FileChecks:
                 return
             self._check_files(folder)
             if newest < started - SETTLED_NS:
-                with contextlib.suppress(OSError):  # a folder that cannot be written: looked at again each time
+                with contextlib.suppress(OSError):  # a folder that cannot be written: the files are checked each time
                     folder.write(CHECKED, state, durable=False)
 
     def damaged_files(self) -> list[str]:
-        """Return the files that are gone, or whose bytes are no longer what run.json says."""
+        """Return the names of the files that are missing or whose sha256 is not the one in run.json."""
         stated = self.manifest["files"]
         with self._reading(), Folder.open(self.path) as folder, ThreadPoolExecutor() as pool:
             found = pool.map(lambda name: _sha256(folder, name), stated)
@@ -72,7 +72,7 @@ class FileChecks:
 
     @contextmanager
     def _reading(self, name: str = "") -> Iterator[None]:
-        """Turn what the system says of a file, or of the run's folder, into an error that names the run."""
+        """Turn an error of the operating system about a file or the run's folder into one that names the run."""
         try:
             yield
         except FileNotFoundError:
@@ -82,7 +82,7 @@ class FileChecks:
             raise damaged(self.path, f"cannot be read: {name and f'{name}: '}{inner}{error.strerror}") from None
 
     def _state(self, folder: Folder) -> tuple[bytes, int]:
-        """Return a hash of all that changes when a file does, and the latest time among them in nanoseconds."""
+        """Return a hash of size, times and inode of all files, and the latest time in nanoseconds."""
         digest, newest = hashlib.sha256(f"{__version__} {sha256_of_json(self.manifest)}\n".encode()), 0
         for table in TABLES:
             names = part_names(self.manifest["files"], table)
@@ -116,7 +116,7 @@ class FileChecks:
                 raise damaged(self.path, what)
 
     def _stated_rows(self, table: str, count: int) -> list[int | None]:
-        """Return how many rows each file of a table holds, where the run says so."""
+        """Return the number of rows of each file of a table, if run.json has it."""
         if table == "tokens":
             return list(self.manifest.get("part_rows", [None] * count))
         if table == "documents":
@@ -129,7 +129,7 @@ class FileChecks:
         return read_run_settings(self.manifest["settings"]).checkpoint.vocab_size
 
     def _rows_of(self, folder: Folder, table: str, name: str) -> int:
-        """Return how many rows a file holds, its bytes, columns and values having been checked."""
+        """Check bytes, columns and values of a file, and return its number of rows."""
         with self._reading(name), folder.open_file(name) as stream:
             if self.sealed and sha256_of_stream(stream) != self.manifest["files"][name]:
                 raise damaged(self.path, f"cannot be read: {name} is damaged (its sha256 is not the one in run.json)")

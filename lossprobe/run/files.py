@@ -1,4 +1,4 @@
-"""Writing and hashing files so that each is absent, old or new, never half."""
+"""Writes and hashes files. A file is replaced in one step: it is missing, old or new, and never half written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OWN_HASH = "sha256"  # key of a JSON object's hash of the rest of it
 
 @contextmanager
 def writing(name: Path | str) -> Iterator[None]:
-    """Turn a failure to write what `name` says, but for a reader that has gone, into an `OutputError` with one line."""
+    """Turn a failure to write into an `OutputError` about `name`; a closed pipe stays a `BrokenPipeError`."""
     shown = visible(str(name), 200)
     try:
         yield
@@ -39,10 +39,10 @@ def writing(name: Path | str) -> Iterator[None]:
 
 
 def refuse_undecodable(path: Path) -> None:
-    """Refuse a run's folder whose name is no UTF-8, which the readers of its files do not take.
+    """Refuse a folder whose name is not UTF-8, since the libraries that read its files cannot open it.
 
     Raises:
-        OutputError: it is one.
+        OutputError: the name is not UTF-8.
     """
     try:
         str(path).encode()
@@ -53,12 +53,12 @@ def refuse_undecodable(path: Path) -> None:
 
 @contextmanager
 def atomic_target(path: Path) -> Iterator[NewFile]:
-    """Yield a new file, to be filled; put it in the place of `path` when the block ends well, else remove it.
+    """Yield a new file to fill. If the block ends without an error the file replaces `path`, else it is removed.
 
-    What killed writers of the same file left beside it is removed.
+    Temporary files of killed writers of the same path are removed.
 
     Raises:
-        OutputError: the file cannot be written; what stood there before is untouched.
+        OutputError: the file cannot be written; an earlier file at `path` is unchanged.
     """
     folder = Folder(path.parent)
     with writing(path):
@@ -68,7 +68,7 @@ def atomic_target(path: Path) -> Iterator[NewFile]:
 
 
 def json_bytes(content: dict[str, Any]) -> bytes:
-    """Return an object as indented JSON with a stable key order; NaN is a bug, not a value."""
+    """Return an object as indented JSON with sorted keys; NaN raises ValueError."""
     return (json.dumps(content, indent=1, allow_nan=False, ensure_ascii=True) + "\n").encode()
 
 
@@ -79,15 +79,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """Return an object with the hash of all of it, which `read_sealed` checks."""
+    """Return an object with a hash of its content, which `read_sealed` checks."""
     return {**content, OWN_HASH: sha256_of_json(content)}
 
 
 def read_sealed(folder: Folder, name: str) -> tuple[dict[str, Any], bool | None]:
-    """Return a JSON object of a folder without its own hash, and whether that is right; None where it has none.
+    """Return a JSON object from a folder without its hash, and whether the hash is right (None without a hash).
 
     Raises:
-        ValueError: it cannot be read, or is no JSON object.
+        ValueError: the file cannot be read, or is not a JSON object.
     """
     try:
         content = json.loads(folder.read(name))
@@ -126,7 +126,7 @@ def sha256_of_bytes(data: bytes) -> str:
 
 
 def sha256_of_stream(stream: io.BufferedReader) -> str:
-    """Return the sha256 of what is left of an open file."""
+    """Return the sha256 of an open file from its present position to its end."""
     return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -134,6 +134,6 @@ def sha256_of_json(content: dict[str, Any]) -> str:
     """Return the sha256 of an object, whatever the order of its keys.
 
     Raises:
-        ValueError: it holds NaN or an infinity, which JSON does not know.
+        ValueError: the object has NaN or an infinity, which JSON does not have.
     """
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""A folder that is opened once: what is in it is reached from it, and no link in it is followed.
+"""Opens a folder once, and reaches everything in it through its descriptor, without following links.
 
-Whoever prepares a folder can put a link, a pipe or a device where a file is expected. Such a thing is refused before it
-is opened, for reading and for writing, and a file is only ever replaced by a new one, never written into.
+A prepared folder can have a link, a pipe or a device where a file is expected. It is refused before it is opened, for
+reading and for writing. A file is always replaced by a new one, and never written into.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)
 
 
 class NotFollowedError(OSError):
-    """A link, or something else that is no plain file or folder, where one belongs."""
+    """A link, pipe or device was found where a regular file or folder is expected."""
 
 
 class Folder:
     """An open folder; close it, or use it in a `with` statement.
 
     Attributes:
-        path: what it is called.
-        handle: its descriptor, through which all that is in it is reached, so that a folder that takes its name later
-            is no concern; None for a folder that is reached by its path, as all are where they have none (Windows).
+        path: its path.
+        handle: its descriptor. Files are opened relative to it, so that another folder that takes the path later does
+            not matter. None where folders have no descriptors (Windows): files are then opened by path.
     """
 
     def __init__(self, path: Path, handle: int | None = None) -> None:
@@ -56,16 +56,16 @@ class Folder:
         """Return an existing folder, opened.
 
         Args:
-            path: its path; links on the way to it are the user's own.
+            path: its path; links in its parent folders are followed.
             follow: whether the folder itself may be a link.
 
         Raises:
-            NotFollowedError: it is a link and must be none, or it is no folder.
+            NotFollowedError: it is a link and `follow` is False, or it is not a folder.
         """
         return _open_folder(path, path, None, follow=follow)
 
     def close(self) -> None:
-        """Let it go."""
+        """Close the folder."""
         if self.handle is not None:
             os.close(self.handle)
             self.handle = None
@@ -77,34 +77,34 @@ class Folder:
         self.close()
 
     def lock(self) -> None:
-        """Wait until nobody else who locks this folder has it open; without locks (Windows, some shares), go on."""
+        """Lock the folder, waiting for other holders of the lock; does nothing without locks (Windows, some shares)."""
         if sys.platform != "win32" and self.handle is not None:
             with contextlib.suppress(OSError):
                 fcntl.flock(self.handle, fcntl.LOCK_EX)
 
     def folder(self, name: str, *, make: bool = False) -> Folder:
-        """Return a folder in this one, opened; with `make` it is made where there is none."""
+        """Open a folder in this one; `make` creates a missing one."""
         if make:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self._at(name), dir_fd=self.handle)
         return _open_folder(self.path / name, self._at(name), self.handle, follow=False)
 
     def stat(self, name: str) -> os.stat_result | None:
-        """Return what the system knows of a name in this folder, of a link itself; None where there is nothing."""
+        """Return the `os.stat_result` of a name in this folder, of a link itself; None if nothing is there."""
         try:
             return os.stat(self._at(name), dir_fd=self.handle, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def regular(self, name: str) -> os.stat_result:
-        """Return what the system knows of a regular file in this folder, or in a folder of it.
+        """Return the `os.stat_result` of a regular file in this folder, or in a folder of it.
 
         Args:
             name: a name, or a folder's and a name with / between them.
 
         Raises:
-            OSError: it is not there.
-            NotFollowedError: it, or the folder, is a link, or it is another folder, a pipe or a device.
+            OSError: the file does not exist.
+            NotFollowedError: the file or its folder is a link, or the file is a folder, a pipe or a device.
         """
         place, _, last = name.rpartition("/")
         if place:
@@ -124,7 +124,7 @@ class Folder:
         self.regular(name)
         handle = os.open(self._at(name), READ, dir_fd=self.handle)
         found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):  # it took the place of a file just now
+        if not stat.S_ISREG(found.st_mode):  # it replaced the file after the first check
             os.close(handle)
             raise _refusal(found.st_mode, IRREGULAR, name)
         return os.fdopen(handle, "rb")
@@ -139,7 +139,7 @@ class Folder:
         return sorted(os.listdir(self.path if self.handle is None else self.handle))  # noqa: PTH208
 
     def remove(self, name: str) -> None:
-        """Remove a file, a link itself, or a folder with all that is in it; nothing where there is nothing."""
+        """Remove a file, a link itself, or a folder with its content; does nothing if nothing is there."""
         found = self.stat(name)
         if found is None:
             return
@@ -149,7 +149,7 @@ class Folder:
             os.unlink(self._at(name), dir_fd=self.handle)
 
     def rename(self, name: str, target: Folder, new_name: str, *, durable: bool = True) -> None:
-        """Put a file in the place of another one, in one step; where it is durable, force both folders to disk."""
+        """Rename a file over another one in one step; `durable` flushes both folders to disk."""
         if self.handle is None:
             os.replace(self._at(name), target._at(new_name))  # noqa: PTH105
         else:
@@ -159,11 +159,11 @@ class Folder:
 
     @contextmanager
     def replace(self, name: str, *, durable: bool = True) -> Iterator[NewFile]:
-        """Yield a new file; put it in the place of another one when the block ends well, else remove it.
+        """Yield a new file. If the block ends without an error it replaces the file `name`, else it is removed.
 
         Args:
             name: as in `regular`.
-            durable: force it to disk, so that it is whole after a power failure too.
+            durable: flush it to disk, so that it survives a power failure.
         """
         place, _, last = name.rpartition("/")
         if place:
@@ -176,19 +176,19 @@ class Folder:
             yield target
             target.finish(durable=durable)
             if not FROM_HANDLE:
-                target.release()  # Windows renames no open file
+                target.release()  # Windows cannot rename an open file
             self.rename(temporary, self, name, durable=durable)
         finally:
             target.release()
             self.remove(temporary)
 
     def write(self, name: str, data: bytes, *, durable: bool = True) -> None:
-        """Put a file with some bytes in the place of another one, as `replace`."""
+        """Replace a file by one with these bytes, as `replace` does."""
         with self.replace(name, durable=durable) as target:
             target.write(data)
 
     def create(self, name: str, data: bytes) -> None:
-        """Make a new file of a few bytes, with no step between."""
+        """Create a file with a few bytes in one write."""
         handle = os.open(self._at(name), CREATE, 0o666, dir_fd=self.handle)
         try:
             os.write(handle, data)
@@ -196,7 +196,7 @@ class Folder:
             os.close(handle)
 
     def sweep(self, name: str) -> None:
-        """Remove the temporary files that killed writers of a name left here."""
+        """Remove temporary files that killed writers of a name left in this folder."""
         pattern = re.compile(rf"\.{re.escape(name)}\.([0-9]+)(\.[0-9a-f]+)?{re.escape(TEMPORARY)}")
         for found in self.names():
             match = pattern.fullmatch(found)
@@ -206,19 +206,19 @@ class Folder:
                         self.remove(found)
 
     def _new_file(self, name: str) -> tuple[str, int]:
-        """Return the name and the descriptor of a new temporary file, which is locked while it is open."""
+        """Create a temporary file, locked while it is open; return its name and descriptor."""
         while True:
             temporary = f".{name}.{os.getpid()}.{secrets.token_hex(2)}{TEMPORARY}"
             with contextlib.suppress(FileExistsError):
                 handle = os.open(self._at(temporary), CREATE, 0o666, dir_fd=self.handle)
                 if lock(handle) is not False and os.fstat(handle).st_nlink:
                     return temporary, handle
-                os.close(handle)  # another writer took it for a leftover before it was locked
+                os.close(handle)  # another writer removed it as a leftover before it was locked
 
     def _sync(self) -> None:
         if self.handle is not None:
             os.fsync(self.handle)
-        elif FROM_HANDLE:  # Windows keeps a rename without being told
+        elif FROM_HANDLE:  # Windows flushes renames by itself
             with Folder.open(self.path) as opened:
                 opened._sync()
 

@@ -1,4 +1,4 @@
-"""What the footer of a Parquet file says of it, held against what a run's file is to hold: columns, types, values."""
+"""Compares the footer of a Parquet file with the columns, types and value ranges of a run."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from lossprobe.run.schema import LADDER_KEYS, MEASURED, Column, columns_of
 from lossprobe.units import visible
 
 INTEGERS = (pa.int16(), pa.int32(), pa.int64())
-FREE = frozenset({"unscored", "fields", "text"})  # may be missing in any row, or in all of them
-SCORED = frozenset(column.name for column in MEASURED)  # missing exactly where there is a reason in `unscored`
+FREE = frozenset({"unscored", "fields", "text"})  # may be null in any row
+SCORED = frozenset(column.name for column in MEASURED)  # null exactly where `unscored` has a reason
 ENTRIES = frozenset({"token_id", "top_id"})
 ROUNDED_ONE = 1.001  # a probability is the exponential of a rounded number
 
 
 def read_footer(stream: io.BufferedReader, table: str, names: Sequence[str] | None = None) -> pq.FileMetaData:
-    """Return the footer of a Parquet file that holds some columns of a table, or all of them.
+    """Return the footer of a Parquet file that must have some or all columns of a table.
 
     Args:
         stream: the file.
-        table: which table of a run it is a part of.
-        names: the columns that it holds; None for all.
+        table: name of the run's table that the file belongs to.
+        names: the columns that it must have; None for all.
 
     Raises:
-        ValueError: it is none, or has other columns.
+        ValueError: it is not a Parquet file, or has other columns.
     """
     try:
         footer = pq.read_metadata(stream)
@@ -43,7 +43,7 @@ def read_footer(stream: io.BufferedReader, table: str, names: Sequence[str] | No
 
 
 def _schema_fault(found: pa.Schema, columns: Sequence[Column]) -> str | None:
-    """Return how the columns of a file differ from those that it is to have, or None."""
+    """Return how the columns of a file differ from the expected ones; None if they do not."""
     expected = [column.name for column in columns]
     for name in (*expected, *found.names):
         if found.names.count(name) != expected.count(name):
@@ -55,13 +55,13 @@ def _schema_fault(found: pa.Schema, columns: Sequence[Column]) -> str | None:
 
 
 def values_fault(footer: pq.FileMetaData, table: str, documents: int, entries: int) -> str | None:
-    """Return which values of a file no run holds, as its footer tells them, or None.
+    """Return which values, by the statistics in the footer, are outside the range of a run; None if none are.
 
     Args:
         footer: from `read_footer`.
-        table: which table of a run it is a part of.
-        documents: how many documents the run has.
-        entries: how many vocabulary entries it has.
+        table: name of the run's table that the file belongs to.
+        documents: number of documents in the run.
+        entries: number of vocabulary entries.
     """
     for group in (footer.row_group(index) for index in range(footer.num_row_groups)):
         chunks = [group.column(index) for index in range(group.num_columns)]
@@ -82,7 +82,7 @@ def values_fault(footer: pq.FileMetaData, table: str, documents: int, entries: i
 
 
 def _limits(column: Column, documents: int, entries: int) -> tuple[Any, Any]:
-    """Return the smallest and the largest value that a column can hold; None for the first where any is right."""
+    """Return the smallest and largest allowed value of a column; None for the first if any value is allowed."""
     if column.name == "top_prob":
         return 0.0, ROUNDED_ONE
     if column.type not in INTEGERS:

@@ -1,4 +1,4 @@
-"""A file that stays the one that was checked, whatever takes its name later."""
+"""Keeps a checked file open, so that it stays the same file if another one takes its name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import weakref
 from pathlib import Path
 
-PLACES = (Path("/proc/self/fd"), Path("/dev/fd"))  # where a system shows the files that a process has open
+PLACES = (Path("/proc/self/fd"), Path("/dev/fd"))  # where the system lists the open files of a process
 
 
 class HeldFile:
-    """A file that is kept open, and read anew through a path of its own.
+    """A file that is kept open and can be opened again through a path of its own.
 
     Attributes:
-        path: leads to this file while the object lives.
+        path: path of this file as long as the object exists.
         size: in bytes.
     """
 
@@ -25,7 +25,7 @@ class HeldFile:
 
     @classmethod
     def of(cls, handle: int) -> HeldFile | None:
-        """Return an open file, held; None where a system has no path to it (Windows, where its name is not taken)."""
+        """Keep an open file; None where open files have no path (Windows, where they keep their name)."""
         own = os.dup(handle)
         for place in PLACES:
             with contextlib.suppress(OSError):

@@ -1,10 +1,10 @@
-"""What makes two runs the same, apart from what was measured when the checkpoint was opened.
+"""Defines which settings identify a run, and which facts are only measured when its checkpoint is opened.
 
-`settings` of run.json is the identity: it names the run, and a complete run with the same settings is the same run.
-`measured` stands beside it: it moves losses by rounding alone, so a complete run is used whatever it was measured with,
-and an unfinished one is resumed only where it is equal, so that all parts of a run were scored alike.
+`settings` of run.json is the identity: it gives the run its name, and two complete runs with the same settings are the
+same run. `measured` beside it changes losses only by rounding. A complete run is therefore reused whatever its measured
+facts are; an unfinished run is resumed only if they are equal, so that all parts of a run are scored in the same way.
 
-Of the facts of a checkpoint, these are the identity:
+These facts of a checkpoint belong to the identity:
 
     sha256                          what the files hold
     family, vocab_size, context_length, hard_limit, parameters, stored_dtype, tied
@@ -12,7 +12,7 @@ Of the facts of a checkpoint, these are the identity:
     compute_dtype, device           what was asked for; of a device its type, since "cuda:0" and "cuda:1" are one kind
     batching                        which windows may share a pass: another rule moves losses by more than rounding
 
-and these are measured:
+and these are only measured:
 
     device                          the one device of several, such as "cuda:1"
     head, kernels                   which code ran, found by trying it out on this machine

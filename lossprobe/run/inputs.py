@@ -1,7 +1,7 @@
-"""The files that a run's checkpoint was read from, kept in run.json so that no view writes over one of them.
+"""Keeps in run.json which files the checkpoint was read from, so that no view overwrites one of them.
 
-Files in the folder that the run was put into are kept relative to the run, so that the same commands in two folders
-write the same bytes, and a folder that is moved as a whole still knows its files; all others are absolute.
+Files below the parent folder of the run are stored relative to the run: the same commands in two folders write the same
+bytes, and a folder that is moved as a whole stays right. All other paths are absolute.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from lossprobe.run.latest import RUNS_FOLDER
 
 
 def stored_inputs(files: Iterable[str], run: Path) -> list[str]:
-    """Return files as run.json keeps them.
+    """Return paths of files as run.json stores them.
 
     Args:
         files: absolute paths.
         run: the run's folder.
     """
-    # The folders of links are resolved, and the links themselves are not: both names are protected then.
+    # Resolves the folder of a link, but not the link itself, so that both names are protected.
     home = run.resolve()
     around = home.parent.parent if home.parent.name == RUNS_FOLDER else home.parent
     placed = [Path(file).parent.resolve() / Path(file).name for file in files]
@@ -28,12 +28,12 @@ def stored_inputs(files: Iterable[str], run: Path) -> list[str]:
 
 
 def read_inputs(stored: object, run: Path) -> tuple[str, ...]:
-    """Return the absolute paths of the files that run.json names; none where it says nothing of them.
+    """Return the absolute paths of the files in run.json; an empty list if it has none.
 
-    A name that no file can have, as only a damaged run.json has it, is left out: there is nothing to protect.
+    Names that no file can have, which only a damaged run.json has, are left out: there is nothing to protect.
 
     Args:
-        stored: what run.json holds.
+        stored: the value in run.json.
         run: the run's folder.
     """
     listed = stored if isinstance(stored, list) else []

@@ -1,4 +1,4 @@
-"""Where the runs of a working folder are, and which of them is the latest."""
+"""Finds the folder of runs in a working folder, and remembers the latest run and the last compared pair."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST = 1 << 16  # bytes; no system takes a longer path
 
 
 def runs_folder() -> Path:
-    """Return where the runs of the working folder are.
+    """Return the folder of runs of the working folder.
 
     Raises:
         OutputError: it is a link.
@@ -51,18 +51,18 @@ def _write(runs: Path, name: str, content: bytes) -> None:
     with writing(runs / name):
         runs.mkdir(parents=True, exist_ok=True)
         with Folder.open(runs, follow=False) as folder:
-            if folder.stat(IGNORED) is None:  # runs hold the text: none is for a commit unless someone wants it there
+            if folder.stat(IGNORED) is None:  # runs contain the text, so git ignores them unless someone adds them
                 folder.write(IGNORED, b"*\n")
             folder.sweep(name)
             folder.write(name, content + b"\n")
 
 
 def latest_path(runs: Path) -> str:
-    """Return what the latest run is called in the working folder of some runs.
+    """Return the path of the latest run of a folder of runs, as it was written.
 
     Raises:
         UsageError: there is none.
-        OutputError: what names it is a link or damaged.
+        OutputError: the file that names it is a link or damaged.
     """
     none = UsageError(
         "run.none",
@@ -85,7 +85,7 @@ def last_pair(runs: Path) -> list[Path]:
 
     Raises:
         UsageError: no two were compared in this folder yet.
-        OutputError: what names them is a link or damaged.
+        OutputError: the file that names them is a link or damaged.
     """
     none = UsageError(
         "compare.sources", "no models were compared in this folder yet", hint="compare RUN RUN, or A B TEXT"
@@ -94,7 +94,7 @@ def last_pair(runs: Path) -> list[Path]:
 
 
 def _paths(runs: Path, name: str, count: int, none: UsageError) -> list[str]:
-    """Return the paths that a note beside the runs holds; raises `none` where there is no note."""
+    """Return the paths in a file beside the runs; raise `none` without such a file."""
     shown = visible(str(runs / name), 200)
     hint = "name a run, or score again"
     if runs.is_symlink():

@@ -1,4 +1,4 @@
-"""A folder that one process writes at a time, and the sha256 of what it wrote there."""
+"""A folder that only one process writes at a time, with the sha256 of the files it wrote."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class LockedFolder(Folder):
     """A folder that is opened once, and locked while it is open.
 
     Attributes:
-        digests: name → sha256 of what was written, as it was handed to the file or as a record of that time says.
+        digests: name → sha256 of the bytes written, now or, by a stored record, by an earlier process.
     """
 
     def __init__(self, path: Path) -> None:
-        """Make the folder where there is none, open and lock it, and remove what a killed process left half written.
+        """Create the folder if it is missing, open and lock it, and remove temporary files of killed processes.
 
         Raises:
             OutputError: another process holds the lock, or the folder, its lock or a place in it is a link.
@@ -69,9 +69,9 @@ class LockedFolder(Folder):
             return "unknown"
 
     def unlock(self, *, remove: bool) -> None:
-        """Free the lock and close the folder; with `remove`, remove the lock and the folder, if that is all it holds.
+        """Free the lock and close the folder; `remove` also removes the lock file, and the folder if it is then empty.
 
-        Else the lock's file stays: another process may wait on it, and a second one beside it would lock nothing.
+        Otherwise the lock file stays: another process may wait for it, and a new lock file would not exclude that one.
         """
         with contextlib.suppress(OSError):
             self.remove(HOLDER)
@@ -84,7 +84,7 @@ class LockedFolder(Folder):
                 self.path.rmdir()
 
     def remove_temporary_files(self, folders: Sequence[str]) -> None:
-        """Remove temporary files here and in some folders: their writers are gone, or they would hold the lock."""
+        """Remove temporary files in this folder and some of its folders: a living writer would hold the lock."""
         _remove_temporary(self)
         for name in folders:
             with contextlib.suppress(OSError), self.folder(name) as inner:
@@ -92,7 +92,7 @@ class LockedFolder(Folder):
 
     @contextmanager
     def target(self, name: str) -> Iterator[NewFile]:
-        """Yield a new file that takes the place of `name`, and note its sha256.
+        """Yield a new file that replaces `name`, and note its sha256.
 
         Raises:
             OutputError: it cannot be written.
@@ -103,7 +103,7 @@ class LockedFolder(Folder):
             self.digests[name] = target.sha256
 
     def intact(self, name: str) -> bool:
-        """Return whether a file is there, with the bytes that were written."""
+        """Return whether a file exists with the bytes that were written."""
         try:
             with self.open_file(name) as stream:
                 return sha256_of_stream(stream) == self.digests.get(name)

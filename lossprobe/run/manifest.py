@@ -1,4 +1,4 @@
-"""run.json and plan.json as they must be: names, types and sizes are held against this before anything uses them."""
+"""Checks the names, types and sizes in run.json and plan.json before anything uses them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BY_REASON = ("unscored_tokens", "unscored_bytes")
 
 
 def damaged(path: Path, what: str, hint: str = VERIFY) -> OutputError:
-    """Return the error of a run that is not as it was written.
+    """Return the error for a run that is damaged.
 
     Args:
         path: its folder.
@@ -34,22 +34,22 @@ def damaged(path: Path, what: str, hint: str = VERIFY) -> OutputError:
 
 
 def part_name(table: str, index: int) -> str:
-    """Return the name of a part of a table, inside its run."""
+    """Return the path of a part of a table, relative to its run."""
     return f"{table}/part-{index:05d}.parquet"
 
 
 def part_names(files: Mapping[str, Any], table: str) -> list[str]:
-    """Return the names of a table's files in the order of their rows; a table that is one file has no folder."""
+    """Return the paths of a table's files in the order of their rows."""
     names = [name for name in files if name.startswith((f"{table}/", f"{table}.", f"{table}-"))]
     return sorted(names, key=lambda name: (len(name), name))
 
 
 def run_fault(manifest: dict[str, Any], *, sealed: bool) -> str | None:
-    """Return what is wrong with the content of a run.json beside its hash, or None.
+    """Return what is wrong with the content of a run.json, apart from its hash; None if nothing is.
 
     Args:
         manifest: the content.
-        sealed: whether it carries its own hash.
+        sealed: whether it has a hash of itself.
     """
     fault = _plan_fault(manifest)
     if fault is not None:
@@ -63,11 +63,11 @@ def run_fault(manifest: dict[str, Any], *, sealed: bool) -> str | None:
 
 
 def plan_fault(plan: dict[str, Any], *, sealed: bool) -> str | None:
-    """Return what is wrong with the content of a plan.json beside its hash, or None.
+    """Return what is wrong with the content of a plan.json, apart from its hash; None if nothing is.
 
     Args:
         plan: the content.
-        sealed: whether it carries its own hash; one of an earlier lossprobe does not, and names no files.
+        sealed: whether it has a hash of itself; plans of earlier versions have none, and no list of files.
     """
     fault = _plan_fault(plan)
     if fault is not None or not sealed:
@@ -82,7 +82,7 @@ def plan_fault(plan: dict[str, Any], *, sealed: bool) -> str | None:
 
 
 def _plan_fault(content: dict[str, Any]) -> str | None:
-    """Return what is wrong with what a plan and a run both hold, or None."""
+    """Return what is wrong with the content that plans and runs share; None if nothing is."""
     settings, labels, counts = (content.get(key) for key in ("settings", "labels", "counts"))
     if not isinstance(settings, dict) or not isinstance(labels, dict) or not isinstance(counts, dict):
         return "settings, labels, counts or files are missing"
@@ -109,7 +109,7 @@ def _counts_fault(counts: dict[str, Any]) -> str | None:
 
 
 def is_counted(value: object) -> bool:
-    """Return whether a value is a count, a count for each of some reasons, true or false, or some texts."""
+    """Return whether a value has a type of `counts`: a count, counts by reason, true or false, or a list of texts."""
     if isinstance(value, dict):
         return all(map(is_count, value.values()))
     if isinstance(value, list):
@@ -127,11 +127,11 @@ def _part_rows_fault(content: dict[str, Any]) -> str | None:
 
 
 def files_fault(files: Mapping[str, Any], part_rows: Sequence[int] | None) -> str | None:
-    """Return what is wrong with the names of a run's files, or None. No name leads out of the run.
+    """Return what is wrong with the names of a run's files; None if nothing is. A name may not lead out of the run.
 
     Args:
-        files: what run.json names.
-        part_rows: rows of each part of `tokens`; None where the run does not say.
+        files: the files in run.json.
+        part_rows: rows of each part of `tokens`; None if the run does not have them.
     """
     parts = {table: part_names(files, table) for table in PART_TABLES}
     allowed = {DOCUMENTS, VOCABULARY}
@@ -148,7 +148,7 @@ def files_fault(files: Mapping[str, Any], part_rows: Sequence[int] | None) -> st
 
 
 def is_count(value: object, *, least: int = 0) -> bool:
-    """Return whether a value is a whole number, from the least one that it may be to the largest of 64 bits."""
+    """Return whether a value is a whole number from `least` to the largest of 64 bits."""
     return type(value) is int and least <= value <= LARGEST
 
 

@@ -1,4 +1,4 @@
-"""Names of the checkpoints of several runs, told apart where they are equal."""
+"""Gives the checkpoints of several runs distinct names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lossprobe.run.reader import Run
 
 
 def distinct_names(runs: Sequence[Run]) -> list[str]:
-    """Return the names of the checkpoints, no two equal: with their folders, and a number where these are equal too."""
+    """Return distinct names of the checkpoints: equal names get their folders and, if these are equal too, a number."""
     names = names_with_folders(runs)
     total = Counter(names)
     seen: Counter[str] = Counter()
@@ -22,7 +22,7 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
 
 
 def names_with_folders(runs: Sequence[Run]) -> list[str]:
-    """Return the names of the checkpoints, with as many of their folders as tell apart those of one name.
+    """Return the names of the checkpoints; equal names get as many of their folders as make them differ.
 
     Two checkpoints called final_model.pt become a/final_model.pt and b/final_model.pt. Runs of one checkpoint, and
     runs that do not say where theirs was, keep its name alone.
@@ -36,14 +36,14 @@ def names_with_folders(runs: Sequence[Run]) -> list[str]:
 
 
 def _folders(run: Run) -> tuple[str, ...]:
-    """Return the names of the folders that a run's checkpoint lies in, the innermost last; none where it is unknown."""
+    """Return the folder names of the path of a run's checkpoint, innermost last; empty if the path is unknown."""
     places = [place for file in map(PurePath, run.inputs) for place in (file, *file.parents)]
     named = [place for place in places if place.name == run.name]
     return named[0].parent.parts[1:] if named else ()  # without the root
 
 
 def _shortest(own: tuple[str, ...], group: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the fewest last folders that differ wherever the folders of a group do."""
+    """Return for each path the fewest of its last folders that tell the group apart."""
     places = set(group)
     if () in places:
         return ()

@@ -1,4 +1,4 @@
-"""A new file while it is written: its sha256 as the bytes come, and a lock that tells its writer from a killed one."""
+"""A new file while it is written: computes its sha256, and holds a lock that shows that its writer is alive."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 if sys.platform != "win32":
     import fcntl
 
-LONG_AGO = 24 * 3600  # seconds; no file is written for so long
+LONG_AGO = 24 * 3600  # seconds; no file takes that long to write
 
 
 class NewFile(io.RawIOBase):
-    """A new file, written from its start to its end; its sha256 is that of the bytes that were handed to it."""
+    """A new file, written once from start to end; its sha256 is that of the bytes passed to `write`."""
 
     def __init__(self, handle: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class NewFile(io.RawIOBase):
         return True
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write all of some bytes, and return how many."""
+        """Write all the bytes, and return their number."""
         self._sha256.update(data)
         return self._file.write(data)
 
@@ -46,20 +46,20 @@ class NewFile(io.RawIOBase):
         return self._file.tell()
 
     def finish(self, *, durable: bool) -> None:
-        """Hand everything to the system, and force it to disk where it is to be durable."""
+        """Flush the file to the system, and to disk if it is durable."""
         self._file.flush()
         if durable:
             os.fsync(self._file.fileno())
 
     def release(self) -> None:
-        """Close the file; `close` only ends the writing, since some writers close what they were given."""
-        with contextlib.suppress(OSError):  # what could not be written was said by `write` or `finish`
+        """Close the file. `close` only ends the writing, since some libraries close the file they were given."""
+        with contextlib.suppress(OSError):  # errors of writing were raised by `write` or `finish`
             self._file.close()
 
 
 def lock(handle: int) -> bool | None:
-    """Return whether a file could be locked; None where there are no locks, as on Windows and some file systems."""
-    if sys.platform == "win32":  # no file that is open can be removed there
+    """Lock a file and return whether that worked; None without locks, as on Windows and some file systems."""
+    if sys.platform == "win32":  # Windows cannot remove an open file
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,10 +71,11 @@ def lock(handle: int) -> bool | None:
 
 
 def abandoned(handle: int, pid: int) -> bool:
-    """Return whether nobody writes a temporary file any more.
+    """Return whether the writer of a temporary file is gone.
 
-    Its writer holds a lock on it, whichever machine or container it runs in. A process of that number here may be
-    another one, or may write in a way that takes no lock: its file is left for a day.
+    A living writer holds a lock on its file, on whichever machine or container it runs. If the lock is free, the file
+    is abandoned if no process here has the number in its name. If one has, which may be another program, and on file
+    systems without locks, the file is kept for a day.
     """
     locked = lock(handle)
     if locked and (pid == os.getpid() or not _alive(pid)):

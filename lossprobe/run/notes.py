@@ -1,7 +1,7 @@
-"""Notes of a working folder: what a question was answered with, so that it need not be found out again.
+"""Notes of a working folder: answers to questions that take long, such as the facts of a checkpoint.
 
-`.lossprobe/known/SHA256.json` is named by the question. A note is no more than a shortcut: one that is missing, damaged
-or in a folder that is a link counts as none, and where none can be written the answer is found out each time.
+A note is `.lossprobe/known/SHA256.json`, with the sha256 of the question as its name. It is only a shortcut: a missing
+or damaged note, or one in a folder that is a link, is ignored, and if none can be written the work is done each time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KNOWN = "known"
 
 
 def read_note(asked: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the note that answers a question; None where there is none, or it is damaged."""
+    """Return the note that answers a question; None if it is missing or damaged."""
     try:
         with Folder.open(Path(RUNS_FOLDER), follow=False) as runs, runs.folder(KNOWN) as folder:
             note, sound = read_sealed(folder, f"{sha256_of_json(asked)}.json")
@@ -29,7 +29,7 @@ def read_note(asked: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def write_note(asked: dict[str, Any], note: dict[str, Any]) -> None:
-    """Note the answer of a question, in the place of an earlier one."""
+    """Write the answer of a question, replacing an earlier one."""
     folder = Path(RUNS_FOLDER, KNOWN)
     with contextlib.suppress(OSError, OutputError):
         if not Path(RUNS_FOLDER).is_symlink() and not folder.is_symlink():
