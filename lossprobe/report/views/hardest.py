@@ -13,7 +13,7 @@ LEFT_OUT = {"token": ("text", "top_prob"), "type": ("hardest_by",), "class": ("k
 # Two rankings are two tables, each after its heading: column, and value → heading.
 RANKINGS = {
     "type": ("hardest_by", {"total": "by their total loss", "mean": "by their mean loss"}),
-    "class": ("kind", {"occurrence": "first and repeated tokens", "form": "forms of tokens"}),
+    "class": ("kind", {"occurrence": "tokens that are first or repeated in their window", "form": "forms of tokens"}),
 }
 YIELDS = (
     "hardest_by", "token_id", "context", "rank", "kind", "line",

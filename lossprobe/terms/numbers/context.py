@@ -26,7 +26,8 @@ NUMBERS = (
         "a jackknife over at most 20 groups of documents (or blocks)",
         unit="a and b in nats",
         how_to_read="It describes the curve and must not be extrapolated. Far fewer runs of residuals (consecutive "
-        "bins on one side of the curve) than expected mean that the curve has another shape.",
+        "bins on one side of the curve) than expected mean that the curve has another shape: where chance gives so few "
+        "in less than 1 % of fits, no fit is given, and a note tells both numbers.",
         source="Kaplan et al. 2020; number of runs: Wald & Wolfowitz 1940",
         command="lossprobe positions --plot",
         aliases=("power_law", "alpha", "residual_runs", "residual_runs_expected"),
