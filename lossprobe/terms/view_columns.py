@@ -48,8 +48,8 @@ TERMS = (
             "begins": "How the document begins; in the CSV a JSON string literal.",
             "record_id record_source": "The field id (and source) of the JSONL record, where records have it.",
             "hardest_by": "The ordering that the entry leads in: by mean or by total loss.",
-            "class kind": "The class of the tokens, and its kind: the form of the token, or its occurrence, first or repeat "
-            "among the tokens of its window that the model saw.",
+            "class kind": "The class of the tokens, and its kind: the form of the token, or its occurrence, first "
+            "or repeat among the tokens of its window that the model saw.",
         },
     ),
     *table_columns(
