@@ -53,7 +53,7 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
     if kl:
         runs, text = score_models(sources, scoring, opener, field)
     else:
-        runs = find_runs(sources or last_two(), scoring, field)
+        runs = find_runs(sources or last_two(quiet=scoring.quiet), scoring, field)
     if len(runs) != 2:
         raise not_two(len(runs))
     result = compare_two(runs[0], runs[1], **choices)
@@ -63,8 +63,8 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
     present(compare_view(runs, result, choices["top"]), outputs)
 
 
-def last_two() -> list[Path]:
-    """Return the two runs that were compared last in this folder, and say which they are.
+def last_two(*, quiet: bool) -> list[Path]:
+    """Return the two runs that were compared last in this folder, and say which they are unless `quiet`.
 
     Raises:
         UsageError: none were.
@@ -73,7 +73,8 @@ def last_two() -> list[Path]:
     from lossprobe.run.latest import RUNS_FOLDER, last_pair
 
     pair = last_pair(Path(RUNS_FOLDER))
-    say(f"the last pair again: {' and '.join(visible(str(path), 200) for path in pair)}")
+    if not quiet:
+        say(f"the last pair again: {' and '.join(visible(str(path), 200) for path in pair)}")
     return pair
 
 

@@ -46,7 +46,8 @@ TERMS = (
             "CSV a JSON string literal.",
             "characters": "The characters that the token lies in; in the CSV a JSON string literal.",
             "begins": "How the document begins; in the CSV a JSON string literal.",
-            "record_id record_source": "The field id (and source) of the JSONL record, where records have it.",
+            "record_id record_source": "The field id (and source) of the JSONL record, where records have it; "
+            "plain text in the CSV.",
             "hardest_by": "The ordering that the entry leads in: by mean or by total loss.",
             "class kind": "The class of the tokens, and its kind: the form of the token, or its occurrence, first "
             "or repeat among the tokens of its window that the model saw.",

@@ -11,6 +11,7 @@ from lossprobe.run.reader import Run
 from lossprobe.units import format_count, format_perplexity, visible
 
 YIELDS = (
+    "record_source", "record_id",
     "p_holm", "validation_tokens", "train_tokens", "significant", "kind", "document", "line", "tokens",
     "validation_loss_nats", "train_loss_nats",
 )  # fmt: skip

@@ -16,8 +16,8 @@ RANKINGS = {
     "class": ("kind", {"occurrence": "tokens that are first or repeated in their window", "form": "forms of tokens"}),
 }
 YIELDS = (
-    "hardest_by", "token_id", "context", "rank", "kind", "line",
-    "source", "record_source", "total_nats", "characters", "share_of_loss", "after",
+    "source", "record_source", "token_id", "context", "rank", "total_nats", "line", "characters", "share_of_loss",
+    "record_id", "after",
 )  # fmt: skip
 
 

@@ -8,8 +8,9 @@ from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 
 YIELDS = (
+    "source", "record_source", "line",
     "bits_per_word", "words", "bits_per_character", "characters", "clusters", "documents", "bytes", "bits_per_byte",
-    "low", "high",
+    "record_id", "low", "high",
 )  # fmt: skip
 
 
