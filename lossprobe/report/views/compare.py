@@ -24,8 +24,9 @@ DIVERGENCES = (
 )  # fmt: skip
 YIELDS = (
     "record_source", "transition", "context", "first_top_text", "second_top_text", "token_id", "clusters", "kind",
-    "p_holm", "source", "line", "record_id", "second_loss_nats", "first_loss_nats", "characters", "after", "significant",
-    "bytes", "second_bits_per_byte", "first_bits_per_byte", "contribution_bits_per_byte", "contribution_nats", "low", "high",
+    "p_holm", "source", "line", "record_id", "second_loss_nats", "first_loss_nats", "characters", "after",
+    "significant", "bytes", "second_bits_per_byte", "first_bits_per_byte", "contribution_bits_per_byte",
+    "contribution_nats", "low", "high",
 )  # fmt: skip
 # The tables for people leave these to the CSV and JSON, so that a row stays readable.
 LEFT_OUT = ("text", "second_top_text", "first_top_text", "clusters", "token_id", "source", "line", "p_value")
