@@ -21,7 +21,7 @@ ONE_LINE = {
 TEXT_WIDTH = 14  # a text wraps no earlier
 NAME_WIDTHS = (40, 30, 20, 12, 8)  # a longer word loses its middle; the next limit holds where a table is too wide
 USERS = 24  # the limit of names that users choose, before columns go
-NUMBER = re.compile(r"[-+]?[\d,.]+(e[-+]?\d+)?%?|n/a|-?inf|")
+NUMBER = re.compile(r"(?:< )?[-+]?[\d,.]+(e[-+]?\d+)?%?|n/a|-?inf|")
 BLANK = re.compile(r" +(?![-+]?[\d.]+\])")  # not the one inside an interval such as [0.1, 0.2]
 
 
