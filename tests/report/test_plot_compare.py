@@ -200,4 +200,4 @@ def test_long_names_stay_apart(make_run):
     runs = [make_run([words("first_token", 1, 2)] * 2, name=long.format(step)) for step in (1, 2)]
     axes = plot_compare(runs[0], compare(*runs)).axes[0]
     for text, step in ((axes.get_xlabel(), 1), (axes.get_ylabel(), 2)):
-        assert text.replace("\n", " ") == f"loss of a_very_long_nam…step_000{step}00000 (nats)"
+        assert text.replace("\n", " ") == f"loss of a_very_long_…p_000{step}00000 (nats)"

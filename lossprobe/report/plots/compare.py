@@ -39,7 +39,7 @@ from lossprobe.report.style import (
 )
 from lossprobe.run.reader import Run
 
-NAME_WIDTH = 30
+NAME_WIDTH, AXIS_NAME_WIDTH = 30, 24  # characters
 PAIR = 3.2  # inches, of the two panels beside each other
 
 
@@ -67,7 +67,7 @@ def plot_compare(run: Run, result: Comparison) -> Figure:
     figure = new_figure(sum(heights) + 0.6, f"{second} − {first} on {text_heading(run)}", intervals)
     parts = iter(_parts(figure, heights))
     left, right = next(parts).subplots(1, 2, width_ratios=[1.2, 1])
-    _draw_losses(left, comparison, (first, second))
+    _draw_losses(left, comparison, model_names([comparison.first, comparison.second], AXIS_NAME_WIDTH))
     _draw_cumulative(right, comparison)
     if by_token:
         draw_by_context(next(parts).subplots(), comparison, second)
@@ -86,7 +86,7 @@ def _parts(figure: Figure, heights: list[float]) -> list[SubFigure]:
     return [part for (part,) in parts]
 
 
-def _draw_losses(axes: Axes, comparison: TokenComparison, names: tuple[str, str]) -> None:
+def _draw_losses(axes: Axes, comparison: TokenComparison, names: list[str]) -> None:
     """Draw a two-dimensional histogram of the tokens' losses under both models."""
     cells = comparison.scatter
     squares = [

@@ -48,7 +48,8 @@ def plot_tokens(run: Run, result: TokenLosses) -> Figure:
     for value in result.quantiles.values():
         upper.axvline(value, color=VERMILION, linewidth=1, linestyle="--")
     for value, name in _apart(result.quantiles, 0.025 * last):
-        plain_text(upper, value, top * 7, f" {name}", color=VERMILION, fontsize=SMALL, va="top", rotation=90)
+        plain_text(upper, value, top * 7, f" {name}", color=VERMILION, fontsize=SMALL, va="top", rotation=90,
+                   zorder=3, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.5})  # fmt: skip
     upper.axvline(result.mean_loss_nats, color="black", linewidth=1.4, label=f"mean {result.mean_loss_nats:.3f}")
     upper.axvline(result.quantiles["0.5"], color=VERMILION, linewidth=1, linestyle="--", label="quantiles")
     label(upper, "loss (nats per token)", "tokens (log scale)")
