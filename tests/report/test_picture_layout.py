@@ -78,7 +78,7 @@ def models(request, tmp_path_factory):
 def test_one_model(models):
     run = models[0]
     checked(plot_tokens(run, measure_tokens(run)))
-    for by in ("token", "type", "document", "class"):
+    for by in ("token", "type", "document", "class", "lang"):
         checked(plot_hardest(run, find_hardest(run, by, 100, 1)))
     for by in (None, "document", "lang"):
         checked(plot_perplexity(run, measure_perplexity(run, by)))
@@ -125,7 +125,7 @@ def test_every_choice_of_one_model_changes_its_picture(tmp_path):
     plain = {"micro_batch": (1,)}
     choices = [
         *(plot_tokens(run, measure_tokens(run, where)) for where in ((), ("loss > 1",))),
-        *(plot_hardest(run, find_hardest(run, by, 20, 5)) for by in ("token", "type", "document", "class")),
+        *(plot_hardest(run, find_hardest(run, by, 20, 5)) for by in ("token", "type", "document", "class", "lang")),
         *(plot_hardest(run, find_hardest(run, "type", top, least)) for top, least in ((5, 5), (20, 30))),
         *(plot_perplexity(run, measure_perplexity(run, by)) for by in (None, "document", "lang")),
         *(plot_positions(run, measure_positions(run, by, bins))

@@ -96,7 +96,7 @@ def test_groups_that_were_asked_for_have_their_panel(runs, by):
     points = {line.get_markerfacecolor(): line for line in axes.lines if line.get_marker() == "o"}
     drawn = np.sort(np.concatenate([line.get_xdata() for line in points.values()]))
     np.testing.assert_array_equal(drawn[np.isfinite(drawn)], np.sort(changes["mean_difference_nats"]))
-    held = changes["significant"].sum()
+    held = changes["significant"].fillna(False).sum()
     assert sum(np.isfinite(line.get_xdata()).sum() for face, line in points.items() if face != "white") == held
     groups = [str(group) for group in changes["group"]]
     assert all(group in row for group, row in zip(groups, rows_of(axes)[1:], strict=True))

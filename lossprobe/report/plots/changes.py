@@ -64,7 +64,7 @@ def draw_groups(axes: Axes, comparison: TokenComparison, changes: Changes, secon
     names = model_names(groups, GROUP_WIDTH)
     counts = [f"{name}  ({format_count(int(count))})" for name, count in zip(names, table["tokens"], strict=True)]
     ends = _with_whole(comparison, ends_of(table, "mean_difference_nats"))
-    opened = np.array([False, *~table["significant"].to_numpy(bool)])
+    opened = np.array([False, *~table["significant"].to_numpy(bool, na_value=False)])
     longer = _draw_differences(axes, ends, [_whole_name(comparison), *counts], opened)
     of = "" if len(table) == changes.groups else f", {len(table)} of {plural(changes.groups or 0, 'group')}"
     order = "" if changes.by in ("context", "class") else ", largest contribution first"

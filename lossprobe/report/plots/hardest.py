@@ -27,7 +27,8 @@ def plot_hardest(run: Run, result: Hardest) -> Figure:
     """
     panels = _panels(result)
     heights = [AROUND - 0.3 + ROW * len(table) for _, table in panels]
-    figure = new_figure(sum(heights) + 0.5, heading(run), f"hardest by {result.by}")
+    nothing = () if len(result.table) else (result.finding,)
+    figure = new_figure(sum(heights) + 0.5, heading(run), f"hardest by {result.by}", *nothing)
     parts = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
     draw = {"token": _draw_tokens, "type": _draw_types, "document": _draw_documents}.get(result.by, _draw_classes)
     for axes, (kind, table) in zip(parts, panels, strict=True):
@@ -47,7 +48,7 @@ def _panels(result: Hardest) -> list[tuple[str, pd.DataFrame]]:
         return [
             ("", table.head(MOST_ROWS)) if result.by in ("token", "document") else (result.by, table.head(MOST_ROWS))
         ]
-    most = MOST_ROWS // table[column].nunique()
+    most = MOST_ROWS // max(1, table[column].nunique())
     parts = [(str(kind), table[table[column] == kind]) for kind in table[column].unique()]
     if result.by == "class":
         parts = [(kind, part.sort_values("mean_loss_nats", ascending=False, kind="stable")) for kind, part in parts]
@@ -61,6 +62,10 @@ def _size(table: pd.DataFrame, kind: str) -> int:
 
 def _draw_tokens(axes: Axes, _kind: str, table: pd.DataFrame, of: int) -> None:
     names = [in_text(*words) for words in zip(table["before"], table["characters"], table["after"], strict=True)]
+    if "count" in table:
+        names = [
+            f"{name} \u00d7{count}" if count > 1 else name for name, count in zip(names, table["count"], strict=True)
+        ]
     _draw_bars(axes, table["loss_nats"], names, BLUE)
     _finish(axes, "loss of the token (nats)", f"tokens in their text{_shown(table, of)}", names, text=True)
 

@@ -105,5 +105,5 @@ def name_rows(axes: Axes, rows: np.ndarray, names: Sequence[str], *, text: bool 
     family = MONOSPACE if text else PROPORTIONAL
     axes.set_yticks(rows, list(names), fontsize=SMALL, family=family, parse_math=False)
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(float(rows[-1]) + 0.6, -0.6)
+    axes.set_ylim(float(rows[-1]) + 0.6 if len(rows) else 0.6, -0.6)
     axes.grid(visible=False, axis="y")
