@@ -2,8 +2,7 @@
 
     import lossprobe
 
-    checkpoint = lossprobe.open_checkpoint("my-model")
-    run = lossprobe.score(checkpoint, lossprobe.open_text([Path("data.txt")], lossprobe.TextOptions())).run
+    run = lossprobe.score("my-model", "data.txt").run
     print(lossprobe.measure_perplexity(run).per_token.token_perplexity)
 
 Names are loaded when they are first used, so that `lossprobe --help` needs neither torch nor pandas.
@@ -32,6 +31,7 @@ _HOMES = {
     "Tokens": "lossprobe.checkpoint.interface",
     "compare": "lossprobe.analysis.compare.compare",
     "find_hardest": "lossprobe.analysis.hardest",
+    "latest": "lossprobe.python.score",
     "measure_calibration": "lossprobe.analysis.calibration.calibration",
     "measure_divergence": "lossprobe.passes.divergence",
     "measure_gap": "lossprobe.analysis.gap.gap",
@@ -46,7 +46,7 @@ _HOMES = {
     "read_settings": "lossprobe.audit.config.reader",
     "run_audit": "lossprobe.audit.gate.gate",
     "run_selfcheck": "lossprobe.passes.selfcheck",
-    "score": "lossprobe.passes.score",
+    "score": "lossprobe.python.score",
     "score_all_protocols": "lossprobe.passes.protocols",
     "score_protocol": "lossprobe.passes.protocols",
 }

@@ -69,6 +69,10 @@ class UsageError(LossprobeError):
     exit_code = 2
 
 
+class WrongTypeError(UsageError, TypeError):
+    """An argument in Python that is of another type than the function takes."""
+
+
 class CheckpointError(LossprobeError):
     """A checkpoint or tokenizer that lossprobe refuses to load, or that gives unusable numbers."""
 

@@ -16,16 +16,17 @@ import lossprobe
 from lossprobe.cli.main import run
 
 PACKAGE = Path(lossprobe.__file__).parent
-WORDS = {"errors", "units", "isolation"}
+WORDS = {"errors", "arguments", "units", "isolation"}
 # What each room of the package may use of ours, beside itself. Data flows one way: text to result.
 ALLOWED = {
     "errors": set(),
+    "arguments": {"errors"},
     "units": set(),
     "isolation": {"errors"},
     "options": {"units"},
     "terms": {"errors"},
     "terms.catalogue": {"errors", "terms", "plan", "run"},
-    "text": {"errors", "units", "options"},
+    "text": {"errors", "arguments", "units", "options"},
     "checkpoint.options": {"options"},
     "checkpoint.interface": set(),
     "checkpoint.files": WORDS,
@@ -40,7 +41,7 @@ ALLOWED = {
     "analysis.options": {"options"},
     "analysis.stats": {"errors", "units"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
-    "analysis": {"errors", "units", "options", "text", "plan", "run"},
+    "analysis": {"errors", "arguments", "units", "options", "text", "plan", "run"},
     "passes": {
         "errors", "units", "text", "checkpoint.interface", "checkpoint.retokenized", "checkpoint.deferred",
         "checkpoint.spec", "plan", "scoring", "run", "analysis",
@@ -55,6 +56,10 @@ ALLOWED = {
     "report": WORDS | {"plan", "run", "analysis", "audit.checks"},
     "cli": WORDS
     | {"options", "terms", "text", "checkpoint", "plan", "scoring", "run", "analysis", "passes", "audit", "report"},
+    # Entry points for Python and notebooks.
+    "python": WORDS
+    | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "plan", "run", "analysis"}
+    | {"passes", "report"},
     "pytest_plugin": {"errors", "units", "checkpoint", "passes.known_checkpoint", "audit", "report"},
 }  # fmt: skip
 HOMES = {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lossprobe.arguments import as_path
 from lossprobe.checkpoint.files.foreign import foreign_file, foreign_folder, in_its_folder
 from lossprobe.checkpoint.files.plain_files import unreadable
 from lossprobe.checkpoint.interface import Checkpoint
@@ -41,7 +42,7 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
     Examples:
         >>> checkpoint = open_checkpoint("my-model")  # doctest: +SKIP
     """
-    path = Path(path)
+    path = as_path("path", "the path of a checkpoint", path, "a model in memory: lossprobe.CallableCheckpoint")
     refuse_deleted_folder()
     options = options or LoadOptions()
     options = replace(options, device=resolve_device(options.device))

@@ -40,10 +40,12 @@ class PassResult:
     Attributes:
         run: the run.
         reused: whether the run was already stored.
+        notices: lines about the checkpoint and the text that a user should read; only for Python.
     """
 
     run: Run
     reused: bool
+    notices: tuple[str, ...] = ()
 
 
 def score(

@@ -14,6 +14,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
+from lossprobe.arguments import as_path
 from lossprobe.errors import OutputError, ResourceError, UsageError
 from lossprobe.isolation import temporary_folder
 from lossprobe.run.checks import FileChecks
@@ -204,7 +205,7 @@ def open_run(path: Path | str) -> Run:
         UsageError: the path is no run.
         OutputError: the run is unfinished, damaged, or of another schema version.
     """
-    path = Path(path)
+    path = as_path("path", "the folder of a run", path)
     shown = visible(str(path), 200)
     if not is_run(path):
         held = run_folders(path)

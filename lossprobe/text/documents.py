@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from lossprobe.arguments import as_paths, as_strings
 from lossprobe.errors import BadTextError, UsageError
 from lossprobe.options.kinds import BadValueError
 from lossprobe.text.decoding import BOM, decode
@@ -76,6 +77,9 @@ class StringSource:
     texts: Sequence[str]
     name: str = "strings"
     notices: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.texts = as_strings("texts", self.texts)
 
     def documents(self) -> Iterator[Document]:
         """Yield every string as a document.
@@ -249,7 +253,7 @@ def open_text(paths: Path | str | Sequence[Path | str], options: TextOptions | N
         TextError: a folder or pipe that cannot be read, or a pipe with more than `max_bytes`.
     """
     options = options or TextOptions()
-    chosen = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    chosen = as_paths("paths", paths)
     if not chosen:
         raise UsageError("text.none", "no text was named")
     if options.split_documents is not None:

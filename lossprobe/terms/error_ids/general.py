@@ -6,6 +6,9 @@ from lossprobe.terms.term import error_ids
 
 USAGE = {
     "usage": "A command, option or argument is not known, missing, or out of range. → See --help of the command.",
+    "argument.type": "An argument in Python is of another type than the function takes. → The message names the "
+    "argument, what it takes and what it got.",
+    "argument.unknown": "A keyword argument in Python, or a column, is not known. → The hint lists the known ones.",
     "compare.kl": "--kl needs both checkpoints and the text: a run does not store whole distributions. → lossprobe "
     "compare A B TEXT --kl.",
     "compare.sources": "compare takes exactly two models. → lossprobe compare RUN RUN, or A B TEXT.",

@@ -1,0 +1,172 @@
+"""`lossprobe.score` and `lossprobe.latest`: from paths or objects to a stored run, as the command finds or makes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, TypeGuard
+
+from lossprobe.arguments import IN_MEMORY, as_path, as_paths, is_path, wrong_type
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.checkpoint.spec import CheckpointSpec, Opener
+from lossprobe.errors import UsageError
+from lossprobe.options.declare import options_of
+from lossprobe.options.kinds import BadValueError, nearest
+from lossprobe.passes.known_checkpoint import open_when_needed
+from lossprobe.passes.score import PassResult, Progress
+from lossprobe.passes.score import score as score_pass
+from lossprobe.plan.options import ScoreOptions
+from lossprobe.run.reader import Run, latest_run
+from lossprobe.text.documents import Source, open_text
+from lossprobe.text.options import TextOptions
+
+PathLike = str | os.PathLike[str]
+
+
+def score(  # noqa: PLR0913 - what is scored and where it is stored
+    checkpoint: Checkpoint | PathLike,
+    source: Source | PathLike | Sequence[PathLike],
+    options: ScoreOptions | None = None,
+    *,
+    output: PathLike | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    load_options: LoadOptions | None = None,
+    text_options: TextOptions | None = None,
+    **choices: Any,
+) -> PassResult:
+    """Return the run of a checkpoint over a text, scoring only what is not stored yet.
+
+    Args:
+        checkpoint: the path of a checkpoint, or one from `open_checkpoint`, or a `CallableCheckpoint`.
+        source: a path or several, or a text from `open_text`, or a `StringSource`.
+        options: windows, BOS, batch size, unknown characters.
+        output: run directory; None for one under `.lossprobe/` in the working folder, named by what the run is.
+        overwrite: replace a run with other settings that stands at `output`.
+        progress: called with the tokens scored so far and the tokens to score.
+        load_options: how the checkpoint of a path is opened.
+        text_options: how files of paths become documents.
+        choices: single options by name (`context=128`, `dtype="bfloat16"`, `split_documents="line"`): the fields of
+            `ScoreOptions`, `LoadOptions` and `TextOptions`. They stand above those of the option objects.
+
+    Raises:
+        WrongTypeError: an argument is of a type that is not named above.
+        LossprobeError: see `errors`; what was finished before is kept, and scoring again resumes.
+
+    Examples:
+        >>> run = score("my-model", "data.txt", context=128).run  # doctest: +SKIP
+    """
+    scoring = chosen("options", ScoreOptions, options, choices)
+    loading = chosen("load_options", LoadOptions, load_options, choices)
+    reading = chosen("text_options", TextOptions, text_options, choices)
+    refuse_unknown(choices)
+    text = _text(source, reading)
+    if (text_options is not None or _names(TextOptions) & choices.keys()) and text is source:
+        raise UsageError("argument.unknown", "`text_options` and its fields are for the paths of texts")
+    model = _model(checkpoint, loading)
+    if (load_options is not None or _names(LoadOptions) & choices.keys()) and model is checkpoint:
+        raise UsageError("argument.unknown", "`load_options` and its fields are for the path of a checkpoint")
+    folder = None if output is None else as_path("output", "the folder of a run", output)
+    scored = score_pass(model, text, scoring, output=folder, overwrite=overwrite, progress=progress)
+    return replace(scored, notices=tuple(dict.fromkeys((*model.facts.notices, *text.notices))))
+
+
+def latest(folder: PathLike = ".") -> Run:
+    """Return the run that was last made or reused in a working folder.
+
+    Raises:
+        UsageError: there is none.
+        OutputError: it, or what names it, cannot be read any more.
+    """
+    return latest_run(as_path("folder", "the path of a working folder", folder))
+
+
+def chosen(name: str, holder: type[Any], given: object, choices: dict[str, Any]) -> Any:
+    """Return an option object with the single options that belong to it.
+
+    Args:
+        name: what the argument is called.
+        holder: its dataclass.
+        given: the option object, or None for the defaults.
+        choices: single options by name.
+
+    Raises:
+        WrongTypeError: `given` is something else, or an option has a value of another type.
+    """
+    if given is not None and not isinstance(given, holder):
+        raise wrong_type(name, f"lossprobe.{holder.__name__}", given, "single options go by name: context=128")
+    declared = options_of(holder)
+    values = {key: _value(key, declared[key].kind, choices[key], holder) for key in choices if key in declared}
+    return replace(given or holder(), **values)
+
+
+def _value(name: str, kind: Any, value: object, holder: type[Any]) -> object:
+    """Return the value of an option, as the audit file would read it; None where that is the default."""
+    default = next(field.default for field in fields(holder) if field.name == name)
+    if value is None and default is None:
+        return None
+    if isinstance(value, tuple):
+        value = list(value)
+    if is_path(value):
+        value = os.fspath(value)  # type: ignore[call-overload]  # `is_path` has seen to it
+    try:
+        return kind.read(value)
+    except BadValueError as error:
+        raise UsageError("usage", f"`{name}`: {error}", hint=error.hint) from None
+
+
+def refuse_unknown(choices: dict[str, Any], known: Sequence[str] = ()) -> None:
+    """Refuse keyword arguments that no option is called by.
+
+    Args:
+        choices: the keyword arguments.
+        known: the names that there are; none for those of `score`.
+
+    Raises:
+        UsageError: one is not known.
+    """
+    names = known or sorted(_names(ScoreOptions) | _names(LoadOptions) | _names(TextOptions))
+    for name in choices:
+        if name not in names:
+            hint = nearest(name, names) or f"there are {', '.join(names)}"
+            raise UsageError("argument.unknown", f"`{name}` is no argument", hint=hint)
+
+
+def _names(holder: type[Any]) -> set[str]:
+    return set(options_of(holder))
+
+
+def _model(checkpoint: object, options: LoadOptions) -> Checkpoint:
+    """Return a checkpoint; that of a path is loaded only when a model is needed."""
+    if is_path(checkpoint):
+        path = as_path("checkpoint", "a path", checkpoint)
+        return open_when_needed(CheckpointSpec(path, options), Opener())
+    if _is_checkpoint(checkpoint):
+        return checkpoint
+    live = callable(checkpoint) or hasattr(checkpoint, "forward")
+    hint = "a model in memory: lossprobe.CallableCheckpoint(function, tokenizer, …)" if live else None
+    raise wrong_type("checkpoint", "the path of a checkpoint or a checkpoint", checkpoint, hint)
+
+
+def _is_checkpoint(value: object) -> TypeGuard[Checkpoint]:
+    return all(hasattr(value, name) for name in ("facts", "tokenizer", "hidden", "logits"))
+
+
+def _text(source: object, options: TextOptions) -> Source:
+    if _is_source(source):
+        return source
+    if not is_path(source) and not isinstance(source, (list, tuple)):
+        raise wrong_type("source", "the path of a text, several, or a text", source, IN_MEMORY)
+    paths = as_paths("source", source)
+    try:
+        return open_text(paths, options)
+    except UsageError as error:
+        if error.id != "text.missing":
+            raise
+        raise UsageError(error.id, error.reason, hint=IN_MEMORY, subject=error.subject) from None
+
+
+def _is_source(value: object) -> TypeGuard[Source]:
+    return all(hasattr(value, name) for name in ("name", "notices", "documents"))
