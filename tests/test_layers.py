@@ -48,8 +48,8 @@ ALLOWED = {
     },
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {
-        "errors", "units", "options", "text", "checkpoint.options", "plan", "analysis.rows", "audit.settings",
-        "audit.checks.metrics",
+        "errors", "units", "options", "text", "checkpoint.options", "plan", "run.filters", "run.schema",
+        "audit.settings", "audit.checks.metrics",
     },
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
     "audit.gate": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "passes", "audit"},

@@ -9,9 +9,10 @@ import pandas as pd
 from lossprobe.analysis.options import HardestOptions
 from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses
 from lossprobe.analysis.rows.fields import field_source, with_records
-from lossprobe.analysis.rows.texts import DocumentTexts, Surroundings, Vocabulary, load_vocabulary, surroundings
+from lossprobe.analysis.rows.texts import Surroundings, surroundings
 from lossprobe.analysis.rows.token_classes import class_source
 from lossprobe.run.reader import Run
+from lossprobe.run.texts import DocumentTexts, Vocabulary, load_vocabulary
 from lossprobe.units import plural, visible, visible_bytes
 
 AROUND_BYTES = 32

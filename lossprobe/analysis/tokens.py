@@ -10,12 +10,12 @@ import pandas as pd
 import pyarrow as pa
 
 from lossprobe.analysis.options import TokenOptions
-from lossprobe.analysis.rows.filters import where_sql
 from lossprobe.analysis.rows.ranked_values import ranked_batches, values_at
-from lossprobe.analysis.rows.texts import DocumentTexts, Vocabulary, load_vocabulary
 from lossprobe.errors import NothingToScoreError
+from lossprobe.run.filters import where_sql
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import TOKEN_COLUMNS
+from lossprobe.run.texts import DocumentTexts, Vocabulary, load_vocabulary
 from lossprobe.units import format_loss, plural, token_literal, visible_bytes
 
 QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.99)

@@ -26,8 +26,10 @@ from lossprobe.run.inputs import read_inputs
 from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
 from lossprobe.run.manifest import KIND, damaged, is_count, part_names, run_fault
+from lossprobe.run.parquet import read_parquet
 from lossprobe.run.schema import MANIFEST, PLAN, SCHEMA_VERSION, TABLES
 from lossprobe.run.settings import RunSettings, read_run_settings
+from lossprobe.run.token_rows import token_rows
 from lossprobe.units import visible
 
 BATCH_ROWS = 65_536
@@ -140,11 +142,11 @@ class Run:
     def relation(self, table: str) -> str:
         """Return SQL that reads a table of this run in a query of another one."""
         if self.held is not None:
-            return _read_parquet([str(self.held.path)])
+            return read_parquet([str(self.held.path)])
         names = part_names(self.manifest["files"], table)
         refuse_undecodable(self.path)
         folder = self.path.absolute()  # DuckDB takes what starts with ~ or file: for something else than a folder
-        return _read_parquet([str(folder / name) for name in names])
+        return read_parquet([str(folder / name) for name in names])
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -165,6 +167,21 @@ class Run:
         """Return the result of a SQL query as a frame."""
         with self._reading():
             return self._connection.execute(sql, list(parameters)).df()
+
+    def tokens(
+        self, *, text: bool = False, columns: Sequence[str] | None = None, where: str | Sequence[str] = ()
+    ) -> pd.DataFrame:
+        r"""Return one row a token in text order, with the columns of `run.schema`.
+
+        Args:
+            text: add what each token covers of its document; bytes that are no UTF-8 are written as `\xe2`.
+            columns: those to read; None for all of them.
+            where: conditions on columns, such as "loss > 5 and context >= 32": only such rows are read.
+
+        Raises:
+            UsageError: an unknown column, or a condition that cannot be read.
+        """
+        return token_rows(self, text, columns, where)
 
     def batches(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[pa.RecordBatch]:
         """Yield the result of a SQL query in Arrow batches, in bounded memory."""
@@ -274,15 +291,3 @@ def latest_run(folder: Path) -> Run:
             hint="name a run, or score again",
         )
     return open_run(path)
-
-
-def _read_parquet(paths: Sequence[str]) -> str:
-    """Return SQL that reads files as one table: the columns are those of the files, whatever their path says."""
-    plain = "hive_partitioning = false, union_by_name = false, filename = false"
-    return f"read_parquet([{', '.join(map(_quoted, paths))}], {plain})"
-
-
-def _quoted(path: str) -> str:
-    """Return a path as a SQL string that DuckDB takes for one file: *, ? and [ in it are no wildcards."""
-    plain = "".join(f"[{c}]" if c in "*?[" else c for c in path)
-    return "'" + plain.replace("'", "''") + "'"

@@ -5,8 +5,8 @@ from fake_runs import words
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossprobe.analysis.rows.filters import FIELDS, where_sql
 from lossprobe.errors import UsageError
+from lossprobe.run.filters import FIELDS, where_sql
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ from lossprobe.analysis.compare.byte_sums import CUTS, SpanSums
 from lossprobe.analysis.per_byte import why_not_per_word
 from lossprobe.analysis.rows.clusters import document_clusters
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
-from lossprobe.analysis.rows.texts import DocumentTexts
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import t_quantile
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.errors import NotComparableError, OutputError
 from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
+from lossprobe.run.texts import DocumentTexts
 from lossprobe.units import format_count, plural, visible, visible_bytes
 
 TOP = 20

@@ -19,7 +19,6 @@ from lossprobe.analysis.rows.differences import (
 )
 from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.rows.paired import Ints, PairedRows
-from lossprobe.analysis.rows.texts import load_vocabulary
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.analysis.stats.jackknife import Clusters
 from lossprobe.analysis.stats.octaves import OCTAVES, octaves
@@ -27,6 +26,7 @@ from lossprobe.analysis.stats.resampling import MAX_CLUSTERS, at_most
 from lossprobe.analysis.stats.significance import LEVEL, holm
 from lossprobe.errors import OutputError
 from lossprobe.run.reader import Run
+from lossprobe.run.texts import load_vocabulary
 from lossprobe.units import visible, visible_bytes
 
 OCCURRENCES = ("first", "repeat")

@@ -10,9 +10,10 @@ import pandas as pd
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.differences import finite_batches, transitions
 from lossprobe.analysis.rows.paired import PairedRows
-from lossprobe.analysis.rows.texts import DocumentTexts, Surroundings, load_vocabulary, surroundings
+from lossprobe.analysis.rows.texts import Surroundings, surroundings
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.run.reader import Run
+from lossprobe.run.texts import DocumentTexts, load_vocabulary
 from lossprobe.units import visible_bytes
 
 AROUND_BYTES = 32

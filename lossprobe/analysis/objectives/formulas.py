@@ -15,10 +15,10 @@ import math
 from dataclasses import dataclass
 
 from lossprobe.analysis.options import where_option
-from lossprobe.analysis.rows.filters import where_sql
 from lossprobe.errors import UsageError
 from lossprobe.options.declare import option, options_of
 from lossprobe.options.kinds import MAX_COUNT, Counts, Flag, Number
+from lossprobe.run.filters import where_sql
 
 BATCH_TOKENS = 2048  # two windows of 1,024 tokens: a common batch of one device
 

@@ -23,10 +23,10 @@ from lossprobe.analysis.objectives.formulas import (
 from lossprobe.analysis.objectives.half_precision import HalfPrecision, measure_half_precision
 from lossprobe.analysis.objectives.micro_batches import measure_micro_batches
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.filters import where_sql
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.errors import NothingToScoreError
+from lossprobe.run.filters import where_sql
 from lossprobe.run.reader import Run
 from lossprobe.units import format_loss, format_perplexity, perplexity, plural
 

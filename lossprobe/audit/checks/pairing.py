@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from lossprobe.analysis.rows.fields import field_condition
-from lossprobe.analysis.rows.filters import where_sql
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
 from lossprobe.analysis.rows.token_classes import class_source
 from lossprobe.analysis.stats.jackknife import Clusters
@@ -16,6 +15,7 @@ from lossprobe.audit.checks.metrics import Metric
 from lossprobe.audit.settings import Check
 from lossprobe.errors import NotComparableError
 from lossprobe.run.baseline import UPDATE
+from lossprobe.run.filters import where_sql
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 

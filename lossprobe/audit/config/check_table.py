@@ -7,7 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from lossprobe.analysis.rows.filters import where_sql
 from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.config.document import AuditFile
 from lossprobe.audit.config.schema import KNOWN_BEFORE, LIMIT_KEYS
@@ -16,6 +15,7 @@ from lossprobe.audit.config.toml_lines import KeyPath
 from lossprobe.audit.settings import ABSOLUTE_LIMITS, BaselineSettings, Check, Limit
 from lossprobe.errors import UsageError
 from lossprobe.options.kinds import nearest, shown_value
+from lossprobe.run.filters import where_sql
 
 
 def read_check(document: AuditFile, index: int, texts: tuple[str, ...], baseline: BaselineSettings) -> Check:

@@ -1,0 +1,17 @@
+"""SQL that reads Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def read_parquet(paths: Sequence[str]) -> str:
+    """Return SQL that reads files as one table: the columns are those of the files, whatever their path says."""
+    plain = "hive_partitioning = false, union_by_name = false, filename = false"
+    return f"read_parquet([{', '.join(map(_quoted, paths))}], {plain})"
+
+
+def _quoted(path: str) -> str:
+    """Return a path as a SQL string that DuckDB takes for one file: *, ? and [ in it are no wildcards."""
+    plain = "".join(f"[{c}]" if c in "*?[" else c for c in path)
+    return "'" + plain.replace("'", "''") + "'"

@@ -1,0 +1,58 @@
+"""The rows of a run's tokens as a frame, with the text that each token covers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import pandas as pd
+
+from lossprobe.arguments import as_strings
+from lossprobe.errors import UsageError
+from lossprobe.run.filters import where_sql
+from lossprobe.run.schema import TOKEN_COLUMNS
+from lossprobe.run.texts import DocumentTexts, Readable, load_vocabulary
+
+NAMES = tuple(column.name for column in TOKEN_COLUMNS)
+SPANS = ("document", "byte_start", "byte_stop", "token_id")
+# Whole numbers, also beside the missing ones of tokens without a loss.
+WHOLE = {column.name: "Int32" for column in TOKEN_COLUMNS if column.name in ("rank", "ties", "top_id")}
+
+
+def token_rows(run: Readable, text: bool, columns: Sequence[str] | None, where: str | Sequence[str]) -> pd.DataFrame:
+    """Return what `Run.tokens` does."""
+    names = list(NAMES) if columns is None else as_strings("columns", columns)
+    if columns is not None and "text" in names:
+        text = True
+    stored = [name for name in dict.fromkeys(names) if name != "text"]
+    unknown = [name for name in stored if name not in NAMES]
+    if unknown:
+        raise UsageError(
+            "argument.unknown", f"`columns`: {unknown[0]!r} is no column", hint=f"columns: text, {', '.join(NAMES)}"
+        )
+    conditions = [where] if isinstance(where, str) else as_strings("where", where)
+    read = list(dict.fromkeys([*stored, *(SPANS if text else ())]))
+    quoted = ", ".join(f'"{name}"' for name in read) or "document"
+    frame = run.query(f"SELECT {quoted} FROM tokens WHERE {where_sql(conditions)}")
+    frame = frame.astype({name: kind for name, kind in WHOLE.items() if name in frame})
+    if not text:
+        return frame[stored]
+    shown = names if columns is not None and "text" in names else _beside_id(stored)
+    return frame.assign(text=_texts(run, frame))[list(dict.fromkeys(shown))]
+
+
+def _beside_id(names: Sequence[str]) -> list[str]:
+    """Return names of columns with "text" before "token_id", as in the CSV; last where that is left out."""
+    return list(chain.from_iterable(("text", name) if name == "token_id" else (name,) for name in names)) + (
+        [] if "token_id" in names else ["text"]
+    )
+
+
+def _texts(run: Readable, frame: pd.DataFrame) -> list[str]:
+    r"""Return what each row covers; bytes that are no UTF-8 are escaped, such as `\xe2`."""
+    vocabulary = load_vocabulary(run)
+    documents, *rows = (frame[name].tolist() for name in SPANS)
+    return [
+        vocabulary.covered(data, start, stop, index).decode("utf-8", "backslashreplace")
+        for data, start, stop, index in zip(DocumentTexts(run).along(documents), *rows, strict=True)
+    ]
