@@ -43,12 +43,14 @@ _HOMES = {
     "open_checkpoint": "lossprobe.checkpoint.detect",
     "open_run": "lossprobe.run.reader",
     "open_text": "lossprobe.text.documents",
+    "plot": "lossprobe.python.view",
     "read_settings": "lossprobe.audit.config.reader",
     "run_audit": "lossprobe.audit.gate.gate",
     "run_selfcheck": "lossprobe.passes.selfcheck",
     "score": "lossprobe.python.score",
     "score_all_protocols": "lossprobe.passes.protocols",
     "score_protocol": "lossprobe.passes.protocols",
+    "view": "lossprobe.python.view",
 }
 
 __all__ = ["__version__", *_HOMES]

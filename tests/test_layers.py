@@ -16,13 +16,14 @@ import lossprobe
 from lossprobe.cli.main import run
 
 PACKAGE = Path(lossprobe.__file__).parent
-WORDS = {"errors", "arguments", "units", "isolation"}
+WORDS = {"errors", "arguments", "units", "isolation", "display"}
 # What each room of the package may use of ours, beside itself. Data flows one way: text to result.
 ALLOWED = {
     "errors": set(),
     "arguments": {"errors"},
     "units": set(),
     "isolation": {"errors"},
+    "display": {"units"},
     "options": {"units"},
     "terms": {"errors"},
     "terms.catalogue": {"errors", "terms", "plan", "run"},
@@ -41,14 +42,14 @@ ALLOWED = {
     "analysis.options": {"options"},
     "analysis.stats": {"errors", "units"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
-    "analysis": {"errors", "arguments", "units", "options", "text", "plan", "run"},
+    "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
     "passes": {
-        "errors", "units", "text", "checkpoint.interface", "checkpoint.retokenized", "checkpoint.deferred",
+        "errors", "units", "display", "text", "checkpoint.interface", "checkpoint.retokenized", "checkpoint.deferred",
         "checkpoint.spec", "plan", "scoring", "run", "analysis",
     },
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {
-        "errors", "units", "options", "text", "checkpoint.options", "plan", "run.filters", "run.schema",
+        "errors", "units", "options", "text", "checkpoint.options", "plan", "run.filters", "analysis.rows",
         "audit.settings", "audit.checks.metrics",
     },
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
@@ -69,7 +70,7 @@ HOMES = {
     "transformers": {"checkpoint"},
     "tokenizers": {"checkpoint"},
     "safetensors": {"checkpoint"},
-    "matplotlib": {"report", "cli"},
+    "matplotlib": {"report", "cli", "python"},
     "click": {"cli"},
     "rich": {"report", "cli"},
     "duckdb": {"run"},

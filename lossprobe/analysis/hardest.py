@@ -11,6 +11,7 @@ from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, g
 from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.rows.texts import Surroundings, surroundings
 from lossprobe.analysis.rows.token_classes import class_source
+from lossprobe.analysis.shown import Shown
 from lossprobe.run.reader import Run
 from lossprobe.run.texts import DocumentTexts, Vocabulary, load_vocabulary
 from lossprobe.units import plural, visible, visible_bytes
@@ -21,7 +22,7 @@ FEWEST_TOKENS = 2  # of a document that is ranked: the loss of one token is that
 
 
 @dataclass(frozen=True)
-class Hardest:
+class Hardest(Shown):
     """What the model finds hardest.
 
     Attributes:

@@ -15,6 +15,7 @@ from lossprobe.analysis.options import PerplexityOptions
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_byte, why_not_per_word
 from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses
 from lossprobe.analysis.rows.fields import field_source, with_records
+from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.analysis.unigram import measure_unigram
@@ -84,7 +85,7 @@ class PerCharacter:
 
 
 @dataclass(frozen=True)
-class Perplexity:
+class Perplexity(Shown):
     """The headline numbers of a run.
 
     Every interval is a 95 % delete-one jackknife-t interval over documents (blocks of 4,096 tokens in a single

@@ -11,6 +11,7 @@ import pandas as pd
 from lossprobe.analysis.opening import opening_note
 from lossprobe.analysis.options import PositionOptions
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
+from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, around
 from lossprobe.analysis.stats.octaves import octave_sql
@@ -26,7 +27,7 @@ EVERY_POSITIONS = 1 << 17  # more single positions than this are no table and no
 
 
 @dataclass(frozen=True)
-class PositionLosses:
+class PositionLosses(Shown):
     """Mean loss by position.
 
     Attributes:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lossprobe.analysis.shown import Shown
 from lossprobe.errors import EXIT_CODES
 from lossprobe.units import format_together, plural
 
@@ -64,7 +65,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class SelfCheck:
+class SelfCheck(Shown):
     """What changed the number, and what did not.
 
     Attributes:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from lossprobe.analysis.options import TokenOptions
 from lossprobe.analysis.rows.ranked_values import ranked_batches, values_at
+from lossprobe.analysis.shown import Shown
 from lossprobe.errors import NothingToScoreError
 from lossprobe.run.filters import where_sql
 from lossprobe.run.reader import Run
@@ -25,7 +26,7 @@ STRIP_TOKENS = 240
 
 
 @dataclass(frozen=True)
-class TokenLosses:
+class TokenLosses(Shown):
     """How the losses of a run's tokens are spread.
 
     Attributes:

@@ -11,6 +11,7 @@ from typing import Any
 from lossprobe import __version__
 from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.display import to_html
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.passes.engines import Engine, LocalEngine, Part, PartOptions
 from lossprobe.passes.identity import describe, measured_facts, run_name
@@ -46,6 +47,9 @@ class PassResult:
     run: Run
     reused: bool
     notices: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        return to_html("found stored" if self.reused else "scored", [], self.notices) + self.run._repr_html_()
 
 
 def score(

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lossprobe.arguments import as_path
+from lossprobe.display import to_html
 from lossprobe.errors import OutputError, ResourceError, UsageError
 from lossprobe.isolation import temporary_folder
 from lossprobe.run.checks import FileChecks
@@ -108,6 +109,11 @@ class Run:
         if not is_count(context, least=1):  # of a run without its own hash
             raise damaged(self.path, f"{MANIFEST} is damaged: context is no size")
         return context
+
+    def _repr_html_(self) -> str:
+        counts = self.counts
+        scored = f"{counts['scored_tokens']:,} of {counts['tokens']:,} tokens scored, context {self.context}"
+        return to_html(f"run of {self.name} on {self.text_name}", [], [scored, f"stored in {self.path}", *self.notices])
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:

@@ -19,10 +19,10 @@ from lossprobe.analysis.compare.byte_pairs import UPPER_BOUND, compare_bytes
 from lossprobe.analysis.compare.byte_spans import Spans, cut_spans, shared_text
 from lossprobe.analysis.compare.byte_sums import BLOCK_BYTES, CUTS
 from lossprobe.analysis.perplexity import measure_perplexity
-from lossprobe.analysis.rows import texts
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.paired import paired_sums
 from lossprobe.errors import NotComparableError, OutputError
+from lossprobe.run import texts
 from lossprobe.run.reader import Run, open_run
 
 DIFFERENCE = "difference_bits_per_byte"

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 from fake_runs import BOS, LN2, Doc, words
 
-from lossprobe.analysis.rows import texts
 from lossprobe.analysis.tokens import STRIP_TOKENS, loss_spread, measure_tokens, token_batches
 from lossprobe.errors import NothingToScoreError, UsageError
-from lossprobe.run import reader
+from lossprobe.run import reader, texts
 from lossprobe.run.schema import TOKEN_COLUMNS
 from lossprobe.units import token_literal
 

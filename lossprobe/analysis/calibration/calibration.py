@@ -17,6 +17,7 @@ from lossprobe.analysis.calibration.verdict import calibration_finding
 from lossprobe.analysis.options import CalibrationOptions
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.same_tokens import differing, refuse_different, same_tokens
+from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.stats.resampling import RESAMPLES, SEED, CalibrationMeasure, at_most
 from lossprobe.run.names import distinct_names
@@ -60,7 +61,7 @@ class ModelCalibration:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Shown):
     """The calibration of one or several runs.
 
     Attributes:

@@ -13,11 +13,12 @@ from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.compare.tokens import TokenComparison, compare_runs
 from lossprobe.analysis.options import CompareOptions
 from lossprobe.analysis.rows.same_tokens import refuse_different, same_tokenizer, same_tokens
+from lossprobe.analysis.shown import Shown
 from lossprobe.run.reader import Run
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Two models on one text; differences are second − first.
 
     Attributes:

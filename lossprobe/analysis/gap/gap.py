@@ -26,6 +26,7 @@ from lossprobe.analysis.rows.unpaired import (
     same_mix_difference,
     unpaired_difference,
 )
+from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.errors import NotComparableError
 from lossprobe.run.reader import Run
@@ -85,7 +86,7 @@ class GapSide:
 
 
 @dataclass(frozen=True)
-class Gap:
+class Gap(Shown):
     """Train and validation loss of one checkpoint, and their difference.
 
     Intervals are 95 %: of one text jackknife-t over documents (blocks of 4,096 tokens in a single document), of a

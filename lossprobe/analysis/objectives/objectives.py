@@ -24,6 +24,7 @@ from lossprobe.analysis.objectives.half_precision import HalfPrecision, measure_
 from lossprobe.analysis.objectives.micro_batches import measure_micro_batches
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
+from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.errors import NothingToScoreError
 from lossprobe.run.filters import where_sql
@@ -38,7 +39,7 @@ KEYS = ("document", "token", "token_id", "window", "context")
 
 
 @dataclass(frozen=True)
-class Objectives:
+class Objectives(Shown):
     """A run's tokens under every objective.
 
     Every interval is a 95 % delete-one jackknife-t interval over documents (blocks of 4,096 tokens in a single

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from lossprobe.analysis.protocols.measures import FORMULAS, Sums
+from lossprobe.analysis.shown import Shown
 from lossprobe.errors import NothingToScoreError
 from lossprobe.plan.protocols import PROTOCOLS, LeftOut
 from lossprobe.run.reader import Run
@@ -20,7 +21,7 @@ KEPT = {
 
 
 @dataclass(frozen=True)
-class ProtocolScore:
+class ProtocolScore(Shown):
     """What one tool would say of a text.
 
     Attributes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from lossprobe.analysis.protocols.protocols import ProtocolScore
+from lossprobe.analysis.shown import Shown
 from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, format_perplexity, perplexity, plural
@@ -29,7 +30,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class ProtocolTable:
+class ProtocolTable(Shown):
     """What every tool would say of one text.
 
     Attributes:

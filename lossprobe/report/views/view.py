@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lossprobe.display import to_html
 from lossprobe.plan.windows import Layout
 from lossprobe.run.names import names_with_folders
 
@@ -108,6 +109,9 @@ class View:
     def told(self) -> list[str]:
         """What is told where only data is printed: the finding and the notes."""
         return [self.result.finding, *(f"note: {note}" for note in self.result.notes)]
+
+    def _repr_html_(self) -> str:
+        return to_html(self.title, [("", self.people_table), *self.more], self.people_lines)
 
 
 def heading_of(*runs: Run) -> str:

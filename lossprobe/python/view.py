@@ -1,0 +1,111 @@
+"""`lossprobe.view` and `lossprobe.plot`: what a command shows of runs, for notebooks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lossprobe.arguments import wrong_type
+from lossprobe.errors import UsageError
+from lossprobe.options.kinds import nearest
+from lossprobe.report.views.view import View, draw
+from lossprobe.run.reader import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TWO = ("compare", "gap")
+NAMES = ("calibration", *TWO, "hardest", "objectives", "perplexity", "positions", "tokens")
+
+
+def view(name: str, *runs: Run, **choices: Any) -> View:
+    """Return what a command shows of stored runs: table, finding and notes, which a notebook displays.
+
+    Args:
+        name: the command: "calibration", "compare", "gap", "hardest", "objectives", "perplexity", "positions" or
+            "tokens".
+        runs: two for compare (A, B) and gap (training text, validation text), one or more for calibration, else one.
+        choices: the command's options, by the names that `measure_…` and `ObjectiveOptions` have: `by="class"`.
+
+    Raises:
+        WrongTypeError: something else than a run is given.
+        UsageError: an unknown name, or another number of runs.
+        TypeError: an option that the analysis does not have.
+
+    Examples:
+        >>> view("hardest", run, by="type")  # doctest: +SKIP
+    """
+    if name not in NAMES:
+        raise UsageError("argument.unknown", f"`name` {name!r} is no view", hint=nearest(str(name), NAMES) or _names())
+    for run in runs:
+        if not isinstance(run, Run):
+            hint = "the run of a result of `score` is its `.run`" if hasattr(run, "run") else None
+            raise wrong_type("runs", "runs from `score`, `open_run` or `latest`", run, hint)
+    fitting = len(runs) == 2 if name in TWO else bool(runs) if name == "calibration" else len(runs) == 1
+    if not fitting:
+        needs = "two runs" if name in TWO else "one run or more" if name == "calibration" else "one run"
+        raise UsageError("argument.unknown", f"{name} takes {needs}, not {len(runs)}")
+    return (
+        _view_of_several(name, runs, choices) if name in (*TWO, "calibration") else _view_of_one(name, *runs, choices)
+    )
+
+
+def _names() -> str:
+    return f"there are {', '.join(NAMES)}"
+
+
+def plot(shown: View) -> Figure:
+    """Return the picture of a view, as `--plot` draws it.
+
+    Raises:
+        WrongTypeError: something else than a view is given.
+    """
+    if not isinstance(shown, View):
+        raise wrong_type("shown", 'a view, such as lossprobe.view("calibration", run)', shown)
+    return draw(shown)
+
+
+def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any]) -> View:
+    if name == "calibration":
+        from lossprobe.analysis.calibration.calibration import measure_calibration
+        from lossprobe.report.views.calibration import calibration_view
+
+        return calibration_view(runs, measure_calibration(runs, **choices))
+    first, second = runs
+    if name == "gap":
+        from lossprobe.analysis.gap.gap import measure_gap
+        from lossprobe.report.views.gap import gap_view
+
+        return gap_view(first, second, measure_gap(first, second, **choices))
+    from lossprobe.analysis.compare.compare import compare
+    from lossprobe.analysis.options import CompareOptions
+    from lossprobe.report.views.compare import compare_view
+
+    return compare_view(runs, compare(first, second, **choices), choices.get("top", CompareOptions.top))
+
+
+def _view_of_one(name: str, run: Run, choices: dict[str, Any]) -> View:
+    if name == "hardest":
+        from lossprobe.analysis.hardest import find_hardest
+        from lossprobe.report.views.hardest import hardest_view
+
+        return hardest_view(run, find_hardest(run, **choices))
+    if name == "objectives":
+        from lossprobe.analysis.objectives.formulas import ObjectiveOptions
+        from lossprobe.analysis.objectives.objectives import measure_objectives
+        from lossprobe.report.views.objectives import objectives_view
+
+        return objectives_view(run, measure_objectives(run, ObjectiveOptions(**choices)), "all")
+    if name == "perplexity":
+        from lossprobe.analysis.perplexity import measure_perplexity
+        from lossprobe.report.views.perplexity import perplexity_view
+
+        return perplexity_view(run, measure_perplexity(run, **choices))
+    if name == "positions":
+        from lossprobe.analysis.positions import measure_positions
+        from lossprobe.report.views.positions import positions_view
+
+        return positions_view(run, measure_positions(run, **choices))
+    from lossprobe.analysis.tokens import measure_tokens
+    from lossprobe.report.views.tokens import tokens_view
+
+    return tokens_view(run, measure_tokens(run, **choices), choices.get("where", ()))

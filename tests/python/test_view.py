@@ -1,0 +1,72 @@
+"""`lossprobe.view` and `lossprobe.plot`, and what a notebook shows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from bundled import EXAMPLES
+
+import lossprobe
+from lossprobe.cli.main import cli
+from lossprobe.python.view import NAMES
+
+TEXT = EXAMPLES / "jargon-valid.jsonl"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("views")
+    models = ("jargon-plain", "jargon-smoothed")
+    return [lossprobe.score(EXAMPLES / model, TEXT, output=folder / model).run for model in models]
+
+
+def given(name, runs):
+    return runs if name in ("compare", "calibration") else runs[:1] * 2 if name == "gap" else runs[:1]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "gap"])
+def test_a_view_shows_table_and_finding_and_draws(name, runs):
+    shown = lossprobe.view(name, *given(name, runs))
+    page = shown._repr_html_()
+    assert shown.title in page
+    assert "<table" in page
+    assert shown.result.finding.split()[0] in page
+    assert "<table" in shown.result._repr_html_()
+    figure = lossprobe.plot(shown)
+    assert figure.axes
+    assert name in cli.commands
+
+
+def test_options_have_the_names_of_the_analyses(runs):
+    shown = lossprobe.view("hardest", runs[0], by="type", top=3)
+    assert shown.result.table.equals(lossprobe.find_hardest(runs[0], "type", 3).table)
+    assert lossprobe.view("tokens", runs[0], where=["loss > 14"]).result.tokens == 6
+    with pytest.raises(TypeError):
+        lossprobe.view("hardest", runs[0], bye="type")
+
+
+def test_what_cannot_be_shown_is_named(runs):
+    with pytest.raises(lossprobe.LossprobeError, match="no view") as found:
+        lossprobe.view("hardst", runs[0])
+    assert "hardest" in found.value.hint
+    with pytest.raises(lossprobe.LossprobeError, match="compare takes two runs, not 1"):
+        lossprobe.view("compare", runs[0])
+    with pytest.raises(TypeError, match="`runs` takes runs from") as found:
+        lossprobe.view("perplexity", str(runs[0].path))
+    with pytest.raises(TypeError, match="`shown` takes a view"):
+        lossprobe.plot(runs[0])
+
+
+def test_the_pass_itself_is_told_that_the_run_is_inside_it(runs):
+    passed = lossprobe.score(EXAMPLES / "jargon-plain", TEXT, output=runs[0].path)
+    with pytest.raises(TypeError, match="PassResult") as found:
+        lossprobe.view("perplexity", passed)
+    assert ".run" in found.value.hint
+    assert "jargon-plain" in passed._repr_html_()
+
+
+def test_markup_of_a_text_is_inert(runs):
+    named = dataclasses.replace(runs[0], manifest={**runs[0].manifest, "labels": {"checkpoint": "<b>", "text": "x"}})
+    assert "<b>x" not in named._repr_html_()
+    assert "&lt;b&gt; on x" in named._repr_html_()
