@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from lossprobe.arguments import wrong_type
@@ -61,7 +63,19 @@ def plot(shown: View) -> Figure:
     """
     if not isinstance(shown, View):
         raise wrong_type("shown", 'a view, such as lossprobe.view("calibration", run)', shown)
-    return draw(shown)
+    figure = draw(shown)
+    # A notebook knows how to show a figure only where pyplot was loaded, and this one is made without it.
+    setattr(figure, "_repr_png_", partial(_png, figure))  # noqa: B010
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    from lossprobe.report.pictures import default_style
+
+    sink = BytesIO()
+    with default_style():
+        figure.savefig(sink, format="png")
+    return sink.getvalue()
 
 
 def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any]) -> View:
