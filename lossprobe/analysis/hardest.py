@@ -12,6 +12,7 @@ from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.rows.texts import Surroundings, surroundings
 from lossprobe.analysis.rows.token_classes import class_source
 from lossprobe.analysis.shown import Shown
+from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.run.texts import DocumentTexts, Vocabulary, load_vocabulary
 from lossprobe.units import plural, visible, visible_bytes
@@ -62,6 +63,7 @@ def find_hardest(
     Raises:
         UsageError: no document has that field.
     """
+    check_runs(run=run)
     total = float(run.scalar("SELECT sum(loss_nats::DOUBLE) FROM tokens WHERE unscored IS NULL"))
     if by == "token":
         return _tokens(run, top, total)

@@ -19,6 +19,7 @@ from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.analysis.unigram import measure_unigram
+from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.text.counts import count_spans
 from lossprobe.units import bits, format_perplexity, perplexity, plural
@@ -149,6 +150,7 @@ def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perpl
     Raises:
         UsageError: no document has that field.
     """
+    check_runs(run=run)
     clusters = find_clusters(run)
     totals = cluster_totals(run, clusters)
     notes = [clusters.note] if clusters.note else []

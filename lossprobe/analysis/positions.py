@@ -16,6 +16,7 @@ from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, around
 from lossprobe.analysis.stats.octaves import octave_sql
 from lossprobe.analysis.stats.power_law import FOLDS, FoldSums, PowerLaw, fit_power_law
+from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
 
@@ -88,6 +89,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
         by: "context" or "document-position".
         bins: "geometric" or "every", for the table.
     """
+    check_runs(run=run)
     axis, column = AXES[by]
     clusters = find_clusters(run)
     near = f"(SELECT * FROM tokens WHERE {column} < {EVERY_POSITIONS})"

@@ -13,6 +13,7 @@ from lossprobe.analysis.options import TokenOptions
 from lossprobe.analysis.rows.ranked_values import ranked_batches, values_at
 from lossprobe.analysis.shown import Shown
 from lossprobe.errors import NothingToScoreError
+from lossprobe.run.argument import check_runs
 from lossprobe.run.filters import where_sql
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import TOKEN_COLUMNS
@@ -74,6 +75,7 @@ def measure_tokens(run: Run, where: Sequence[str] = TokenOptions.where, rows: in
         UsageError: a condition that cannot be read.
         NothingToScoreError: no scored token meets the conditions.
     """
+    check_runs(run=run)
     condition = where_sql(where)
     scored = f"FROM tokens WHERE unscored IS NULL AND {condition}"
     summary = run.query(f"SELECT count(*) AS n, avg(loss_nats::DOUBLE) AS mean {scored}").iloc[0]

@@ -18,7 +18,7 @@ from lossprobe.passes.known_checkpoint import open_when_needed
 from lossprobe.passes.score import PassResult, Progress
 from lossprobe.passes.score import score as score_pass
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.run.reader import Run, latest_run
+from lossprobe.run.reader import Run, latest_run, open_run
 from lossprobe.text.documents import Source, open_text
 from lossprobe.text.options import TextOptions
 
@@ -70,7 +70,8 @@ def score(  # noqa: PLR0913 - what is scored and where it is stored
         raise UsageError("argument.unknown", "`load_options` and its fields are for the path of a checkpoint")
     folder = None if output is None else as_path("output", "the folder of a run", output)
     scored = score_pass(model, text, scoring, output=folder, overwrite=overwrite, progress=progress)
-    return replace(scored, notices=tuple(dict.fromkeys((*model.facts.notices, *text.notices))))
+    run = open_run(scored.run.path.absolute())  # it stays where it is when the working folder is another one
+    return replace(scored, run=run, notices=tuple(dict.fromkeys((*model.facts.notices, *text.notices))))
 
 
 def latest(folder: PathLike = ".") -> Run:
@@ -80,7 +81,7 @@ def latest(folder: PathLike = ".") -> Run:
         UsageError: there is none.
         OutputError: it, or what names it, cannot be read any more.
     """
-    return latest_run(as_path("folder", "the path of a working folder", folder))
+    return latest_run(as_path("folder", "the path of a working folder", folder).absolute())
 
 
 def chosen(name: str, holder: type[Any], given: object, choices: dict[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from lossprobe.arguments import wrong_type
 from lossprobe.errors import UsageError
 from lossprobe.options.kinds import nearest
 from lossprobe.report.views.view import View, draw
+from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 
 if TYPE_CHECKING:
@@ -38,10 +39,7 @@ def view(name: str, *runs: Run, **choices: Any) -> View:
     """
     if name not in NAMES:
         raise UsageError("argument.unknown", f"`name` {name!r} is no view", hint=nearest(str(name), NAMES) or _names())
-    for run in runs:
-        if not isinstance(run, Run):
-            hint = "the run of a result of `score` is its `.run`" if hasattr(run, "run") else None
-            raise wrong_type("runs", "runs from `score`, `open_run` or `latest`", run, hint)
+    check_runs(runs=runs)
     fitting = len(runs) == 2 if name in TWO else bool(runs) if name == "calibration" else len(runs) == 1
     if not fitting:
         needs = "two runs" if name in TWO else "one run or more" if name == "calibration" else "one run"

@@ -110,6 +110,9 @@ class Run:
             raise damaged(self.path, f"{MANIFEST} is damaged: context is no size")
         return context
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_connection"}  # for another process
+
     def _repr_html_(self) -> str:
         counts = self.counts
         scored = f"{counts['scored_tokens']:,} of {counts['tokens']:,} tokens scored, context {self.context}"
@@ -172,7 +175,7 @@ class Run:
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
         """Return the result of a SQL query as a frame."""
         with self._reading():
-            return self._connection.execute(sql, list(parameters)).df()
+            return self._connection.cursor().execute(sql, list(parameters)).df()
 
     def tokens(
         self, *, text: bool = False, columns: Sequence[str] | None = None, where: str | Sequence[str] = ()
@@ -198,7 +201,7 @@ class Run:
     def scalar(self, sql: str, parameters: Sequence[object] = ()) -> Any:
         """Return the single value of a SQL query."""
         with self._reading():
-            row = self._connection.execute(sql, list(parameters)).fetchone()
+            row = self._connection.cursor().execute(sql, list(parameters)).fetchone()
         assert row is not None
         return row[0]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from bundled import EXAMPLES
@@ -52,7 +54,7 @@ def test_what_cannot_be_shown_is_named(runs):
     assert "hardest" in found.value.hint
     with pytest.raises(lossprobe.LossprobeError, match="compare takes two runs, not 1"):
         lossprobe.view("compare", runs[0])
-    with pytest.raises(TypeError, match="`runs` takes runs from") as found:
+    with pytest.raises(TypeError, match="`runs` takes runs, not a tuple of str") as found:
         lossprobe.view("perplexity", str(runs[0].path))
     with pytest.raises(TypeError, match="`shown` takes a view"):
         lossprobe.plot(runs[0])
@@ -70,3 +72,35 @@ def test_markup_of_a_text_is_inert(runs):
     named = dataclasses.replace(runs[0], manifest={**runs[0].manifest, "labels": {"checkpoint": "<b>", "text": "x"}})
     assert "<b>x" not in named._repr_html_()
     assert "&lt;b&gt; on x" in named._repr_html_()
+
+
+@pytest.mark.parametrize("wrong", [None, "run", object()])
+def test_analyses_take_runs_only(runs, wrong):
+    for measure in (
+        lossprobe.measure_perplexity,
+        lossprobe.find_hardest,
+        lossprobe.measure_tokens,
+        lossprobe.measure_positions,
+        lossprobe.measure_objectives,
+        lossprobe.measure_calibration,
+        lambda given: lossprobe.compare(runs[0], given),
+        lambda given: lossprobe.measure_gap(given, runs[0]),
+    ):
+        with pytest.raises(TypeError, match="takes a run, not "):
+            measure(wrong)
+
+
+def test_a_run_is_used_by_threads_and_sent_to_other_processes(runs):
+    run = runs[0]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: len(run.tokens(columns=["rank"], where="rank > 0")), range(8)))
+    assert len(set(found)) == 1
+    assert len(pickle.loads(pickle.dumps(run)).tokens(columns=["rank"], where="rank > 0")) == found[0]
+
+
+def test_a_run_stays_found_when_the_working_folder_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scored = lossprobe.score(EXAMPLES / "jargon-plain", TEXT).run
+    latest = lossprobe.latest()
+    monkeypatch.chdir("/")
+    assert len(scored.tokens(columns=["rank"])) == len(latest.tokens(columns=["rank"]))

@@ -20,6 +20,7 @@ from lossprobe.analysis.rows.same_tokens import differing, refuse_different, sam
 from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.stats.resampling import RESAMPLES, SEED, CalibrationMeasure, at_most
+from lossprobe.run.argument import check_runs
 from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
 
@@ -119,6 +120,7 @@ def measure_calibration(
         NotComparableError: the runs differ in one of these.
         UsageError: no document has the field.
     """
+    check_runs(runs=runs)
     if not allow_different:
         refuse_different(runs)
     names = distinct_names(runs)

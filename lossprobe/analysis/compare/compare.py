@@ -14,6 +14,7 @@ from lossprobe.analysis.compare.tokens import TokenComparison, compare_runs
 from lossprobe.analysis.options import CompareOptions
 from lossprobe.analysis.rows.same_tokens import refuse_different, same_tokenizer, same_tokens
 from lossprobe.analysis.shown import Shown
+from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 
 
@@ -70,6 +71,7 @@ def compare(
         NotComparableError: the texts differ, or with the same tokenizer the windows or BOS do.
         UsageError: no document has the field of `by`.
     """
+    check_runs(first=first, second=second)
     if same_tokenizer(first, second) and not allow_different:
         refuse_different([first, second])
     if not same_tokens([first, second]):

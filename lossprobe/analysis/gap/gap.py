@@ -29,6 +29,7 @@ from lossprobe.analysis.rows.unpaired import (
 from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.errors import NotComparableError
+from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.units import format_perplexity, perplexity, plural, visible
 
@@ -152,6 +153,7 @@ def measure_gap(train: Run, validation: Run) -> Gap:
         NotComparableError: the runs differ in anything but the text.
         OutputError: a stored loss is NaN or infinite, which scoring never writes.
     """
+    check_runs(train=train, validation=validation)
     refuse_other_than_text(train, validation)
     (train_loss, train_side), (validation_loss, validation_side) = (_measure_text(run) for run in (train, validation))
     classes = class_sums(train), class_sums(validation)

@@ -27,6 +27,7 @@ from lossprobe.analysis.rows.outcomes import refuse_not_finite
 from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.errors import NothingToScoreError
+from lossprobe.run.argument import check_runs
 from lossprobe.run.filters import where_sql
 from lossprobe.run.reader import Run
 from lossprobe.units import format_loss, format_perplexity, perplexity, plural
@@ -102,6 +103,7 @@ def measure_objectives(run: Run, options: ObjectiveOptions | None = None) -> Obj
         NothingToScoreError: no scored token is selected.
         OutputError: a stored number is NaN or infinite.
     """
+    check_runs(run=run)
     options = options or ObjectiveOptions()
     source = scored_source(options.condition(run.context))
     if not run.scalar(f"SELECT count(*) FROM {source}"):
@@ -210,6 +212,7 @@ def objective_batches(run: Run, options: ObjectiveOptions | None = None) -> Iter
     Columns: document, token, token_id, window, context, then `Objective.column` of each (float64). Memory does not grow
     with the run; rows are in the order of the run.
     """
+    check_runs(run=run)
     options = options or ObjectiveOptions()
     keys = ", ".join(f'"{key}"' for key in KEYS)
     values = ", ".join(f'{value.sql} AS "{value.column}"' for value in objectives_of(options, run.vocab_size))
