@@ -13,6 +13,7 @@ from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
+    from lossprobe.audit.checks.verdicts import AuditResult
     from lossprobe.audit.settings import AuditSettings
 
 
@@ -48,8 +49,6 @@ def update(audit_file: AuditFileOptions, force: bool) -> None:
     from lossprobe.audit.gate.texts import read_texts
     from lossprobe.audit.gate.update import update_baseline
     from lossprobe.cli.progress import show_progress
-    from lossprobe.report.audit.text import audit_to_terminal
-    from lossprobe.report.formats.output import STDOUT, write_text
     from lossprobe.report.talk import say
 
     settings = _with_baseline(load_settings(audit_file))
@@ -58,15 +57,24 @@ def update(audit_file: AuditFileOptions, force: bool) -> None:
     texts = read_texts(settings)  # before the model is loaded
     checkpoint = open_model(settings.model, [settings.baseline.path])
     result, written = update_baseline(settings, checkpoint, shown, force=force, texts=texts)
-    if result.checks:
-        write_text(STDOUT, audit_to_terminal(result_with_options(result)))
-    for note in () if result.checks else result.notes:
-        say(f"note: {with_options(note)}")
+    _show_result(result)
     if not written:
         say(f"no baseline was written: {result.finding}; --force writes it anyway")
         raise click.exceptions.Exit(result.exit_code)
     for folder in written:
         say(f"wrote {visible(str(folder), 200)}")
+
+
+def _show_result(result: AuditResult) -> None:
+    """Print the checks of an audit, or where no change could be checked the notes that say why."""
+    from lossprobe.report.audit.text import audit_to_terminal
+    from lossprobe.report.formats.output import STDOUT, write_text
+    from lossprobe.report.talk import say
+
+    if result.checks:
+        write_text(STDOUT, audit_to_terminal(result_with_options(result)))
+    for note in () if result.checks else result.notes:
+        say(f"note: {with_options(note)}")
 
 
 @baseline.command(short_help="Show what is stored.")

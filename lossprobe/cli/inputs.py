@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lossprobe.cli.options import DEFAULT_FILE, SUFFIXES
+from lossprobe.cli.result_files import DEFAULT_FILE, SUFFIXES
 from lossprobe.errors import UsageError
 from lossprobe.units import visible
 

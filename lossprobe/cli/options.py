@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.cli.result_files import DEFAULT_FILE, SUFFIXES
 from lossprobe.cli.values import BatchSize, RunPath, click_type
 from lossprobe.errors import UsageError
 from lossprobe.options.declare import Option, default_of, options_of
@@ -25,9 +26,7 @@ from lossprobe.text.options import TextOptions
 from lossprobe.units import visible
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-SUFFIXES = {"--csv": (".csv",), "--plot": (".png", ".svg", ".pdf")}
 DESMOOTH_HELP = "Remove label smoothing EPS before scoring (torch convention)."
-DEFAULT_FILE = "\0default"  # means a file named after the command; no real file name contains a NUL
 
 
 @dataclass(frozen=True)

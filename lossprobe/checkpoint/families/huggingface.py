@@ -54,9 +54,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
     """
     shown = visible(str(path), 200)
     ignored = KeyFilter(options.ignore_config, "config.json")
-    settings = ignored.removed_from(read_json(path / "config.json"))
-    if "quantization" in settings:
-        refuse_mlx(path, [name for tensors in find_weights(path).files.values() for name in tensors])
+    settings = _settings(path, ignored)
     whole = build_config(settings, f"{shown}/config.json")
     weights = find_weights(path)
     entries = dict(chain.from_iterable(declared.items() for declared in weights.files.values()))
@@ -105,6 +103,14 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
         )
         return CausalLM(model.to(options.device), facts, tokenizer)
+
+
+def _settings(path: Path, ignored: KeyFilter) -> dict[str, Any]:
+    """Return the content of config.json; weights that MLX has quantised, which its key announces, are refused."""
+    settings = ignored.removed_from(read_json(path / "config.json"))
+    if "quantization" in settings:
+        refuse_mlx(path, [name for tensors in find_weights(path).files.values() for name in tensors])
+    return settings
 
 
 def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
