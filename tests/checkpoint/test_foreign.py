@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from lossprobe.checkpoint.detect import open_checkpoint
-from lossprobe.checkpoint.tokenizers.backend import open_tokenizer
+from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer
 from lossprobe.errors import CheckpointError
 
 PARTS, OTHER, NO_WEIGHTS = "checkpoint.distributed", "checkpoint.other_format", "checkpoint.no_weights"
