@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 
 NATS_PER_BIT = math.log(2.0)
@@ -152,3 +153,18 @@ def visible_bytes(data: bytes, limit: int | None = None) -> str:
     'café \\xe2'
     """
     return visible(data.decode("utf-8", "surrogateescape"), limit)
+
+
+def mistyped_path(path: str) -> str | None:
+    r"""Return what to do about a path that does not exist, by how it is written; None where nothing stands out.
+
+    >>> mistyped_path("'a.txt'"), mistyped_path("https:/huggingface.co/gpt2"), mistyped_path("a.txt")
+    ('leave out the quotes: they are part of the name here', 'an address is never opened: download it first', None)
+    """
+    if path.lower().startswith(("http:/", "https:/", "hf:/", "s3:/")):
+        return "an address is never opened: download it first"
+    if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":
+        return "leave out the quotes: they are part of the name here"
+    if "\\" in path and os.sep == "/":
+        return "write / between folders, not \\"
+    return None

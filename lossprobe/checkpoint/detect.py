@@ -15,11 +15,12 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.isolation import refuse_deleted_folder
-from lossprobe.units import visible
+from lossprobe.units import mistyped_path, visible
 
 TORCH_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin"}
 # Files of a trainer's state, which are never opened.
 TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state.*)\.")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 LOOKED_FOR = (
     "a Hugging Face directory (config.json and safetensors), a FundamentaLLM .pt (model_state), "
     "or a nanoGPT ckpt.pt (model and model_args)"
@@ -66,13 +67,19 @@ def refuse_missing(path: Path) -> None:
     try:
         path.resolve(strict=True)
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(
-            "checkpoint.missing", f"{shown}: does not exist", hint="lossprobe never downloads a model"
-        ) from None
+        raise UsageError("checkpoint.missing", f"{shown}: does not exist", hint=_how_to_get(path)) from None
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, RuntimeError) or getattr(error, "errno", None) == errno.ELOOP:
             raise CheckpointError("checkpoint.link_loop", f"{shown}: symbolic link loop") from None
         raise unreadable(shown, error) from None
+
+
+def _how_to_get(path: Path) -> str:
+    """Return what to do about a checkpoint that does not exist; it may be meant as a name of the Hugging Face hub."""
+    hint = "lossprobe never downloads a model"
+    if HUB_NAME.fullmatch(str(path)):
+        hint += f"; one of the Hugging Face hub: hf download {path} --local-dir FOLDER, and name that folder"
+    return mistyped_path(str(path)) or hint
 
 
 def _single_file(path: Path, shown: str) -> Path:

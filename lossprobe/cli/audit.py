@@ -75,7 +75,7 @@ def audit(context: click.Context, /, audit_file: AuditFileOptions, **choices: An
 
 
 @audit.command("init", short_help="Write a commented audit file for a checkpoint and texts.")
-@click.argument("checkpoint", type=click.Path(exists=True, path_type=Path))
+@click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="TEXT...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("lossprobe.toml"), help="File to write.")
 def init(checkpoint: Path, texts: Sequence[Path], output: Path) -> None:
@@ -86,12 +86,15 @@ def init(checkpoint: Path, texts: Sequence[Path], output: Path) -> None:
       lossprobe audit init my-model held-out.jsonl
     """
     from lossprobe.audit.config.starter import starting_file
-    from lossprobe.cli.order import refuse_checkpoints_as_texts, refuse_swapped
+    from lossprobe.checkpoint.detect import refuse_missing
+    from lossprobe.cli.order import refuse_checkpoints_as_texts, refuse_swapped, refuse_text_as_checkpoint
     from lossprobe.report.formats.output import write_text
     from lossprobe.report.talk import say
 
     refuse_swapped([checkpoint], texts)
     refuse_checkpoints_as_texts(texts)
+    refuse_missing(checkpoint)
+    refuse_text_as_checkpoint(checkpoint)
     if output.exists() or output.is_symlink():
         raise OutputError("output.exists", f"{visible(str(output), 200)}: exists", hint="choose another place with -o")
     write_text(str(output), starting_file(checkpoint, texts, output.absolute().parent))

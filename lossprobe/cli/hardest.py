@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lossprobe.analysis.options import HardestOptions
+from lossprobe.analysis.options import HARDEST_BY, HardestOptions
 from lossprobe.cli.options import (
     Outputs,
     Scoring,
@@ -36,5 +36,5 @@ def hardest(sources: tuple[Path, ...], by: str, top: int, min_count: int, output
     from lossprobe.cli.sources import find_run
     from lossprobe.report.views.hardest import hardest_view
 
-    run = find_run(sources, scoring)
+    run = find_run(sources, scoring, None if by in HARDEST_BY else by)
     present(hardest_view(run, find_hardest(run, by, top, min_count)), outputs)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lossprobe.cli.options import Scoring
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".gguf", ".nemo"})
+TEXT_SUFFIXES = frozenset({".txt", ".md", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".gz"})
 ORDER = "checkpoints first, the text last"
 
 
@@ -39,6 +40,22 @@ def check_order(checkpoints: Sequence[Path], texts: Sequence[Path], scoring: Sco
         )
     for path in checkpoints:
         refuse_missing(path)
+        refuse_text_as_checkpoint(path)
+
+
+def refuse_text_as_checkpoint(path: Path) -> None:
+    """Refuse a file in the place of a checkpoint whose name is that of a text, or of a file beside the weights.
+
+    Raises:
+        UsageError: its name is one.
+    """
+    if path.suffix.lower() not in TEXT_SUFFIXES or path.is_dir():
+        return
+    if path.suffix == ".json" and looks_like_checkpoint(path.parent):
+        what, hint = "is one file of a checkpoint", f"give its folder: {_shown(path.parent)}"
+    else:
+        what, hint = "looks like a text, where a checkpoint belongs", ORDER
+    raise UsageError("sources.no_checkpoint", f"{_shown(path)}: {what}", hint=hint)
 
 
 def refuse_swapped(checkpoints: Sequence[Path], texts: Sequence[Path]) -> None:
@@ -67,7 +84,7 @@ def refuse_checkpoints_as_texts(texts: Sequence[Path]) -> None:
     for text in texts:
         what = "is a run" if is_run(text) else "looks like a checkpoint" if looks_like_checkpoint(text) else None
         if what is not None:
-            raise UsageError("sources.no_text", f"{_shown(text)}: {what}: the last source must be the text", hint=ORDER)
+            raise UsageError("sources.no_text", f"{_shown(text)}: {what}, where a text belongs", hint=ORDER)
 
 
 def looks_like_checkpoint(path: Path) -> bool:

@@ -15,7 +15,7 @@ from lossprobe.cli.inputs import named_files, protect_files, protect_folder, pro
 from lossprobe.cli.options import Scoring, given_scoring_options
 from lossprobe.cli.order import check_order
 from lossprobe.cli.wording import with_options
-from lossprobe.errors import OutputError, UsageError
+from lossprobe.errors import NothingToScoreError, OutputError, UsageError
 from lossprobe.report.talk import say
 from lossprobe.units import visible
 
@@ -153,6 +153,8 @@ def read_text(
 
     source = KnownText(open_source(texts, scoring), tokens)
     source.fingerprint()
+    if not any(document.text for document in source.documents()):
+        raise NothingToScoreError("text.nothing_to_score", f"{source.name}: no tokens")
     if field is not None:
         refuse_missing_field(source.documents(), field)
     return source

@@ -41,7 +41,7 @@ def _comparison(text: str) -> str:
     if match is None or name is None or number is None:
         raise UsageError(
             "where.syntax",
-            f"`where` '{visible(text.strip(), 60)}': expected COLUMN < <= = != >= > NUMBER",
+            f"`where` '{visible(text.strip(), 60)}': expected COLUMN < <= = != >= > NUMBER, joined by and",
             hint=f"columns: {', '.join(sorted(FIELDS))}",
         )
     return f'"{name}" {match["sign"].replace("==", "=")} {number!r}'

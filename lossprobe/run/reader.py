@@ -238,9 +238,8 @@ def open_run(path: Path | str) -> Run:
         if held:
             names = visible(", ".join(each.name for each in held), 400)
             raise UsageError("run.several", f"{shown}: holds {len(held)} runs: {names}", hint="name one of them")
-        raise UsageError(
-            "run.missing", f"{shown}: is no run (no {MANIFEST})", hint="a checkpoint needs a text after it"
-        )
+        hint = "a checkpoint needs a text after it, and a text its checkpoint before it"
+        raise UsageError("run.missing", f"{shown}: is no run (no {MANIFEST})", hint=hint)
     try:
         with Folder.open(path) as folder:
             if folder.stat(MANIFEST) is None:

@@ -17,7 +17,7 @@ from typing import IO, NoReturn
 from lossprobe.errors import BadTextError, OutputError, TextError, UsageError
 from lossprobe.text.folders import files_of_folder
 from lossprobe.text.selection import Selection
-from lossprobe.units import format_count, visible
+from lossprobe.units import format_count, mistyped_path, visible
 
 CHUNK = 1 << 20
 MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"%PDF": "PDF"}
@@ -178,7 +178,7 @@ def find_files(
             files = files_of_folder(path, selection, follow_links=follow_links, notices=notices)
             return [TextFile(file, file.name, visible(str(file), 200)) for file in files]
         if not path.exists():
-            raise UsageError("text.missing", f"{shown}: does not exist")
+            raise UsageError("text.missing", f"{shown}: does not exist", hint=mistyped_path(str(path)))
         if path.is_file():
             return [TextFile(path, path.name, shown)]
         with path.open("rb") as stream:  # a pipe or device can be read only once

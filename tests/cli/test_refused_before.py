@@ -75,6 +75,7 @@ def test_a_text_that_cannot_be_read(folder, capsys, command, text):
         (2, "where.syntax", ["tokens", MODEL, "good.jsonl", "--where", "los > 5"]),
         (2, "where.syntax", ["objectives", MODEL, "good.jsonl", "--where", "loss >> 5"]),
         (2, "fields.missing", ["perplexity", MODEL, "good.jsonl", "--by", "language"]),
+        (2, "fields.missing", ["hardest", MODEL, "good.jsonl", "--by", "language"]),
         (2, "fields.missing", ["calibration", MODEL, "good.jsonl", "--by", "language"]),
         (2, "fields.missing", ["compare", MODEL, OTHER, "good.jsonl", "--by", "language"]),
         (2, "fields.missing", ["compare", MODEL, OTHER, "good.jsonl", "--by", "language", "--kl"]),
@@ -85,7 +86,7 @@ def test_a_text_that_cannot_be_read(folder, capsys, command, text):
         (2, "protocol.by", ["perplexity", MODEL, "good.jsonl", "--by", "lang", "--protocol", "all"]),
         (2, "protocol.plot", ["perplexity", MODEL, "good.jsonl", "--plot", "--protocol", "evaluate"]),
         (2, "output.two_results", ["perplexity", MODEL, "good.jsonl", "--json", "--csv", "-"]),
-        (2, "output.two_results", ["perplexity", MODEL, "good.jsonl", "--csv=one", "--plot=one"]),
+        (2, "output.two_results", ["perplexity", MODEL, "good.jsonl", "--csv=one.png", "--plot=one.png"]),
         (6, "output.write", ["perplexity", MODEL, "good.jsonl", "--csv", "no/such/folder.csv"]),
         (6, "output.write", ["perplexity", MODEL, "good.jsonl", "--plot=nothing"]),
         (6, "output.write", ["perplexity", MODEL, "good.jsonl", "-o", "good.jsonl/run"]),
@@ -169,3 +170,31 @@ def test_a_starting_audit_file_of_the_wrong_sources(folder, capsys, id_, argumen
     code, err = refused(["audit", "init", *arguments], capsys)
     assert (code, err.partition("]")[0]) == (2, f"lossprobe: error[{id_}")
     assert not Path("lossprobe.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("hint", "arguments"),
+    [
+        ("hf download gpt2 --local-dir FOLDER", ["score", "gpt2", "good.jsonl"]),
+        ("hf download openai-community/gpt2 --local-dir", ["score", "openai-community/gpt2", "good.jsonl"]),
+        ("an address is never opened", ["score", "https://huggingface.co/gpt2", "good.jsonl"]),
+        ("an address is never opened", ["score", MODEL, "https://example.com/a.txt"]),
+        ("leave out the quotes", ["score", f"'{MODEL}'", "good.jsonl"]),
+        ("leave out the quotes", ["score", MODEL, '"good.jsonl"']),
+        ("write / between folders", ["score", "C:\\models\\mine", "good.jsonl"]),
+        ("give its folder: ", ["score", f"{MODEL}/config.json", "good.jsonl"]),
+        ("checkpoints first, the text last", ["score", "good.jsonl", "bad.jsonl"]),
+        ("a text its checkpoint before it", ["perplexity", "good.jsonl"]),
+        ("hf download gpt2", ["audit", "init", "gpt2", "good.jsonl"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_new_user_types(folder, capsys, hint, arguments):
+    code, err = refused(arguments, capsys)
+    assert (code, hint in err.partition("hint: ")[2]) == (2, True), err
+
+
+def test_a_text_without_a_character(folder, capsys):
+    Path("empty.txt").touch()
+    code, err = refused(["score", MODEL, "empty.txt"], capsys)
+    assert (code, err) == (5, "lossprobe: error[text.nothing_to_score]: empty: no tokens\n")
