@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from lossprobe.errors import WrongTypeError
 
@@ -64,7 +65,7 @@ def as_paths(name: str, value: object) -> list[Path]:
     Raises:
         WrongTypeError: they are something else.
     """
-    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    given: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
     if not all(map(is_path, given)):
         raise wrong_type(name, "a path or a list of paths", value, IN_MEMORY)
     return [Path(path) for path in given]

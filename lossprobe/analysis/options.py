@@ -18,7 +18,7 @@ SLICES_BY = ("document", "context", "class", "frequency")  # likewise
 
 
 def where_option() -> Any:
-    """Return the field of the conditions that tokens must meet, all of them; see `rows.filters.where_sql`."""
+    """Return the field of the conditions that tokens must meet, all of them; see `run.filters.where_sql`."""
     return option((), Words(), 'Only tokens that meet it, such as "loss > 5 and context < 32".', metavar="CONDITION")
 
 

@@ -31,11 +31,11 @@ def tokens(sources: tuple[Path, ...], where: tuple[str, ...], rows: int, outputs
       lossprobe tokens my-model data.txt --csv
       lossprobe tokens --where "loss > 10" --plot
     """
-    from lossprobe.analysis.rows.filters import where_sql
     from lossprobe.analysis.tokens import measure_tokens
     from lossprobe.cli.present import present
     from lossprobe.cli.sources import find_run
     from lossprobe.report.views.tokens import tokens_view
+    from lossprobe.run.filters import where_sql
 
     where_sql(where)  # refuses what it cannot read, before a text is scored
     run = find_run(sources, scoring)

@@ -45,7 +45,7 @@ def view(name: str, *runs: Run, **choices: Any) -> View:
         needs = "two runs" if name in TWO else "one run or more" if name == "calibration" else "one run"
         raise UsageError("argument.unknown", f"{name} takes {needs}, not {len(runs)}")
     return (
-        _view_of_several(name, runs, choices) if name in (*TWO, "calibration") else _view_of_one(name, *runs, choices)
+        _view_of_several(name, runs, choices) if name in (*TWO, "calibration") else _view_of_one(name, runs[0], choices)
     )
 
 
