@@ -1,8 +1,16 @@
-"""SQL that reads Parquet files."""
+"""How DuckDB reads Parquet files: its settings, and SQL."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+# Nothing is downloaded, and nothing of the user's DuckDB is read.
+ISOLATED = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "allow_persistent_secrets": False,
+}
 
 
 def read_parquet(paths: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ from lossprobe.run.inputs import read_inputs
 from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
 from lossprobe.run.manifest import KIND, damaged, is_count, part_names, run_fault
-from lossprobe.run.parquet import read_parquet
+from lossprobe.run.parquet import ISOLATED, read_parquet
 from lossprobe.run.schema import MANIFEST, PLAN, SCHEMA_VERSION, TABLES
 from lossprobe.run.settings import RunSettings, read_run_settings
 from lossprobe.run.token_rows import token_rows
@@ -35,13 +35,6 @@ from lossprobe.units import visible
 
 BATCH_ROWS = 65_536
 MEMORY_LIMIT = "2GB"
-# Nothing is downloaded, and nothing of the user's DuckDB is read.
-ISOLATED = {
-    "autoinstall_known_extensions": False,
-    "autoload_known_extensions": False,
-    "allow_community_extensions": False,
-    "allow_persistent_secrets": False,
-}
 UNSEALED = (
     "made by an earlier lossprobe: run.json carries no hash of its own, and its files are not checked before they are "
     "read; lossprobe verify checks them"
