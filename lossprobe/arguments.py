@@ -68,7 +68,7 @@ def as_paths(name: str, value: object) -> list[Path]:
     given: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
     if not all(map(is_path, given)):
         raise wrong_type(name, "a path or a list of paths", value, IN_MEMORY)
-    return [Path(path) for path in given]
+    return [as_path(name, "a path", path) for path in given]
 
 
 def as_strings(name: str, value: object) -> list[str]:
