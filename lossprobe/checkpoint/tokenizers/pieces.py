@@ -63,7 +63,7 @@ class NotLocal(Exception):
     """Raised where more text after a piece changed tokens far before its end, so that no piece is safe."""
 
 
-class Piece:
+class EncodedPiece:
     """The tokens of one stretch of a document.
 
     Args:
@@ -128,7 +128,7 @@ class Piece:
 class TokenRun(NamedTuple):
     """Tokens `first` to `last` - 1 of a piece, which are tokens of the document."""
 
-    piece: Piece
+    piece: EncodedPiece
     first: int
     last: int
 
@@ -138,7 +138,7 @@ class TokenRun(NamedTuple):
         return self.piece.ids[self.first : self.last]
 
     def spans(self) -> tuple[Integers, Integers]:
-        """Return start and stop of each token, as `Piece.spans` does."""
+        """Return start and stop of each token, as `EncodedPiece.spans` does."""
         return self.piece.spans(self.first, self.last)
 
     def parts(self) -> Iterator[TokenRun]:
@@ -171,7 +171,7 @@ class Splitter:
     """
 
     def __init__(
-        self, encode: Callable[[Sequence[tuple[int, int]]], list[Piece]], data: bytes | bytearray, sizes: Sizes
+        self, encode: Callable[[Sequence[tuple[int, int]]], list[EncodedPiece]], data: bytes | bytearray, sizes: Sizes
     ) -> None:
         self._encode = encode
         self._data = data
@@ -180,7 +180,7 @@ class Splitter:
         stops = [min(start + sizes.piece + sizes.overlap, len(data)) for start in starts]
         self._starts = [self._character(start) for start in starts]
         self._stops = [self._character(stop) for stop in stops]
-        self._ready: dict[int, Piece] = {}
+        self._ready: dict[int, EncodedPiece] = {}
 
     def runs(self) -> Iterator[TokenRun]:
         """Yield the document's tokens in order.
@@ -206,7 +206,7 @@ class Splitter:
             first, settled = join.right, join.right + join.agreed
         yield TokenRun(left, first, len(left.ids))
 
-    def _piece(self, index: int) -> Piece:
+    def _piece(self, index: int) -> EncodedPiece:
         """Return piece `index`, tokenizing the next `batch` pieces in one call where it is not ready."""
         if index not in self._ready:
             stop = min(index + self._sizes.batch, len(self._starts))
@@ -221,7 +221,7 @@ class Splitter:
         return byte
 
 
-def find_join(left: Piece, right: Piece, data: bytes | bytearray, words: int) -> Join | None:
+def find_join(left: EncodedPiece, right: EncodedPiece, data: bytes | bytearray, words: int) -> Join | None:
     """Return a join of two overlapping pieces, or None where they do not agree.
 
     Args:
@@ -256,7 +256,7 @@ def _words(data: bytes | bytearray) -> int:
     return sum(1 for word in BREAK.split(data.decode("utf-8", "ignore")) if word)
 
 
-def _same_until(count: int, one: Piece, other: Piece) -> bool:
+def _same_until(count: int, one: EncodedPiece, other: EncodedPiece) -> bool:
     """Return whether two pieces with the same start have the same first `count` tokens."""
     if count == 0:
         return True

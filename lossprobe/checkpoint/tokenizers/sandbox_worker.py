@@ -35,7 +35,7 @@ from lossprobe.checkpoint.tokenizers.frames import (
     receive_frame,
     send_frame,
 )
-from lossprobe.checkpoint.tokenizers.pieces import NotLocal, Piece, Sizes, Splitter, TokenRun
+from lossprobe.checkpoint.tokenizers.pieces import EncodedPiece, NotLocal, Sizes, Splitter, TokenRun
 from lossprobe.checkpoint.tokenizers.spans import ExactSpans, added_tokens, other_bytes, vocabulary_bytes
 from lossprobe.checkpoint.tokenizers.spelling import SpelledSpans, Spelling, spans_of_the_rest
 from lossprobe.checkpoint.tokenizers.unbounded_rules import unbounded_rules
@@ -163,7 +163,7 @@ class WorkerTokenizer:
             return spelling
         return replace(spelling, lost=alphabet.lost, kept=alphabet.kept, vanishes=alphabet.vanishes)
 
-    def _pieces(self, data: bytes | bytearray, ranges: Sequence[tuple[int, int]]) -> list[Piece]:
+    def _pieces(self, data: bytes | bytearray, ranges: Sequence[tuple[int, int]]) -> list[EncodedPiece]:
         """Return the tokens of some stretches of a document, which the library shares out among its threads."""
         texts = [data[start:stop].decode() for start, stop in ranges]
         if len(texts) == 1:
@@ -171,7 +171,7 @@ class WorkerTokenizer:
         else:
             encodings = self._backend.encode_batch(texts, add_special_tokens=False)
         return [
-            Piece(encoding, text, start, self._blanks)
+            EncodedPiece(encoding, text, start, self._blanks)
             for encoding, text, (start, _) in zip(encodings, texts, ranges, strict=True)
         ]
 
