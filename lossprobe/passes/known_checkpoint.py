@@ -114,12 +114,7 @@ def _still_known(note: Note) -> tuple[CheckpointFacts, TokenizerFacts] | None:
             return None
         facts = {**note["facts"], **{key: tuple(note["facts"][key]) for key in ("notices", "files")}, "hashes": ()}
         return _exactly(CheckpointFacts, facts), _exactly(TokenizerFacts, note["tokenizer"])
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # a note with another structure, for instance of another version
+    except (ValueError, KeyError, TypeError, AttributeError):  # the note has another structure
         return None
 
 

@@ -59,9 +59,8 @@ def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
         raise UsageError("protocol.option", f"`stride` {options.stride}: {protocol} has no stride of its own")
     if options.bos != "auto" and (not about.bos_never or options.bos == "always"):
         raise UsageError("protocol.option", f"`bos` {options.bos}: {protocol} decides that itself")
-    given = getattr(
-        checkpoint, "own_tokenizer", checkpoint.tokenizer
-    )  # a tokenizer rebuilt by the tool has no such option
+    # The user's option is on the checkpoint's own tokenizer; the one that a tool rebuilt does not have it.
+    given = getattr(checkpoint, "own_tokenizer", checkpoint.tokenizer)
     plain = getattr(given, "special_strings", "control") == "text"
     if plain and about.special_strings == "control":
         raise UsageError("protocol.option", f"`special_strings` text: {protocol} reads special strings as control ids")

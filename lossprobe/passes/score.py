@@ -115,9 +115,8 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
     """Return what `score_into` does, with the windows and BOS of `policy` instead of those of the options."""
     if output is not None:
         refuse_undecodable(output)
-    if (
-        policy.layout is not Layout.WHOLE
-    ):  # a whole document is the window: the protocol has its own notice of documents beyond the limit
+    # With WHOLE a window is as long as its document; the measures of the protocol tell of documents beyond the limit.
+    if policy.layout is not Layout.WHOLE:
         tell_beyond_trained(checkpoint, policy.context, source)
     settings = describe(checkpoint, source, policy, options)
     labels = {"checkpoint": checkpoint.facts.name, "text": source.name}

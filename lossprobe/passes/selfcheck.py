@@ -39,6 +39,9 @@ class SampleSource:
         source: the documents.
         tokenizer: the tokenizer that counts the tokens.
         tokens: number of tokens.
+
+    Attributes:
+        whole: whether the sample is the whole source.
     """
 
     def __init__(self, source: Source, tokenizer: Tokenizer, tokens: int) -> None:
