@@ -1,1 +1,1 @@
-"""What was measured, on disk: Parquet parts and run.json."""
+"""Runs on disk: writes, checks, finds and reads the Parquet files and the run.json of a run."""

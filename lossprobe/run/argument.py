@@ -1,4 +1,4 @@
-"""Checks that what an analysis was given for a run is one."""
+"""Checks that the arguments of an analysis that must be runs are runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from lossprobe.run.reader import Run
 
 
 def check_runs(**runs: object) -> None:
-    """Refuse anything but runs.
+    """Refuse arguments that are not runs.
 
     Args:
-        runs: the arguments by name; a list or tuple stands for several runs.
+        runs: the arguments by name; each is a run, or a list or tuple of runs.
 
     Raises:
-        WrongTypeError: one is something else.
+        WrongTypeError: an argument, or an entry of a list, is not a `Run`.
     """
     for name, given in runs.items():
         several = isinstance(given, (list, tuple))

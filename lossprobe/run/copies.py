@@ -1,4 +1,4 @@
-"""Which documents of a run are copies of others: the same text, or the same tokens where the run keeps no text."""
+"""Finds documents of a run that are copies of others: by text, or by tokens if the run was made without its text."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 NUMBERED = "distinct_document(document)"  # SQL: the number of a document's text, from 0 in order of first appearance
 
-# Two texts count as one where a 64-bit hash, the bytes and the tokens agree: chance makes such a pair among a million
-# documents less than once in ten million runs. Sums of hashes need no order, and so little memory.
+# Two documents are copies if a, b and c are equal: a 64-bit hash and two numbers that differ for most other documents.
+# Among a million documents, equal hashes of different texts are expected less than once in ten million runs. BY_TOKENS
+# combines the hashes of tokens by xor and sum, which do not depend on the order of rows: it sorts nothing.
 BY_TEXT = "SELECT document, hash(text) AS a, bytes AS b, tokens AS c FROM documents"
 BY_TOKENS = """
     SELECT document, bit_xor(hash(token, token_id)) AS a, sum(hash(token_id, token)::HUGEINT) AS b, count(*) AS c
@@ -24,7 +25,7 @@ class Copies:
 
     Attributes:
         documents: documents with scored tokens.
-        distinct: different texts among them; SQL numbers them by `NUMBERED`.
+        distinct: number of different texts among them; in SQL, `NUMBERED` is the number of a document's text.
     """
 
     documents: int
@@ -32,7 +33,7 @@ class Copies:
 
 
 def number_texts(connection: duckdb.DuckDBPyConnection) -> Copies:
-    """Count the different texts of a run, and give SQL the function of `NUMBERED`."""
+    """Count the different texts of a run, and define the SQL function that `NUMBERED` calls."""
     kept = connection.execute("SELECT count(*) FILTER (text IS NULL) = 0 FROM documents").fetchone()
     connection.execute(f"""
         CREATE TABLE distinct_documents AS

@@ -1,4 +1,4 @@
-"""`where`: comparisons of stored columns with numbers, turned into SQL that can hold nothing else."""
+"""Turns `where` conditions, which compare stored columns with numbers, into SQL; no other SQL can be passed in."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ COMPARISON = re.compile(
 
 
 def where_sql(conditions: Sequence[str]) -> str:
-    """Return one SQL condition for several `where` texts, all of which must hold.
+    """Return one SQL condition that is true where all of several `where` conditions are.
 
     Raises:
-        UsageError: anything but COLUMN SIGN NUMBER, joined by `and`.
+        UsageError: a condition is not COLUMN SIGN NUMBER, or several of these joined by `and`.
 
     >>> where_sql(["loss > 5 and context<=10", "document=3"])
     '"loss_nats" > 5.0 AND "context" <= 10.0 AND "document" = 3.0'
@@ -52,4 +52,4 @@ def _number(literal: str) -> float | None:
         number = float(literal)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None  # SQL would take `inf` for a column
+    return number if math.isfinite(number) else None  # SQL would read `inf` as the name of a column

@@ -28,7 +28,7 @@ def stored_inputs(files: Iterable[str], run: Path) -> list[str]:
 
 
 def read_inputs(stored: object, run: Path) -> tuple[str, ...]:
-    """Return the absolute paths of the files in run.json; an empty list if it has none.
+    """Return the absolute paths of the files in run.json; an empty tuple if it has none.
 
     Names that no file can have, which only a damaged run.json has, are left out: there is nothing to protect.
 

@@ -24,7 +24,7 @@ class LockedFolder(Folder):
     """A folder that is opened once, and locked while it is open.
 
     Attributes:
-        digests: name → sha256 of the bytes written, now or, by a stored record, by an earlier process.
+        digests: name → sha256 of the bytes written, by this process or, as its stored record says, by an earlier one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +48,7 @@ class LockedFolder(Folder):
 
     def _take_lock(self, shown: str) -> None:
         if self.stat(LOCK) is not None:
-            self.regular(LOCK)  # never through a link
+            self.regular(LOCK)  # refuses a link, which would lock a file elsewhere
         self._lock = FileLock(self.path / LOCK)  # the kernel frees it, even after kill -9
         try:
             self._lock.acquire(blocking=False)

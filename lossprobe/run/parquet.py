@@ -14,7 +14,7 @@ ISOLATED = {
 
 
 def read_parquet(paths: Sequence[str]) -> str:
-    """Return SQL that reads files as one table: the columns are those of the files, whatever their path says."""
+    """Return SQL that reads files as one table: folder names such as a=1 add no columns."""
     plain = "hive_partitioning = false, union_by_name = false, filename = false"
     return f"read_parquet([{', '.join(map(_quoted, paths))}], {plain})"
 

@@ -50,13 +50,13 @@ class Run:
         path: its directory.
         manifest: the content of `run.json`: `settings` (what makes two runs the same), `labels` (names for
             headings), `counts`, `files` (name → sha256).
-        checks: what its files are held against before the first query; None where that was done.
-        notices: what a user should know of it.
-        held: the one file of a baseline, which may get another one in its place while it is in use.
+        checks: checks its files before the first query; None if no check is needed.
+        notices: lines about the run that a user should read.
+        held: the tokens file of a baseline, kept open since a writer may replace it; None without one.
 
     SQL sees the tables `tokens`, `documents`, `vocabulary`, `histogram` and `ladder`, with the columns of
-    `run.schema`. Queries run out of core, and on one thread, so that sums are the same to the last digit
-    each time.
+    `run.schema`. Queries that outgrow the memory limit use temporary files. They run on one thread, so that sums are
+    the same to the last digit each time.
     """
 
     path: Path
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The files that the checkpoint was read from, as absolute paths; none where the run does not say."""
+        """The files that the checkpoint was read from, as absolute paths; empty if run.json does not say."""
         return read_inputs(self.manifest.get("inputs"), self.path)
 
     @cached_property
@@ -99,7 +99,7 @@ class Run:
     def context(self) -> int:
         """Most input tokens of a window."""
         context = self.settings.windows.context
-        if not is_count(context, least=1):  # of a run without its own hash
+        if not is_count(context, least=1):  # possible if run.json has no hash of itself
             raise damaged(self.path, f"{MANIFEST} is damaged: context is no size")
         return context
 
@@ -128,15 +128,15 @@ class Run:
 
     @cached_property
     def copies(self) -> Copies:
-        """How many documents are identical to others; from then on SQL has the function of `copies.NUMBERED`."""
+        """How many documents are identical to others; reading it defines the SQL function of `copies.NUMBERED`."""
         with self._reading():
             return number_texts(self._connection)
 
     def check(self) -> None:
-        """Check the files of a run now, and not before the first query.
+        """Check the files of the run now, instead of at the first query.
 
         Raises:
-            OutputError: one is missing, damaged or not what a run holds.
+            OutputError: a file is missing, damaged, or has other columns, rows or values than a run.
         """
         if self.checks is not None:
             self.checks.check()
@@ -147,12 +147,12 @@ class Run:
             return read_parquet([str(self.held.path)])
         names = part_names(self.manifest["files"], table)
         refuse_undecodable(self.path)
-        folder = self.path.absolute()  # DuckDB takes what starts with ~ or file: for something else than a folder
+        folder = self.path.absolute()  # DuckDB gives paths that start with ~ or file: another meaning
         return read_parquet([str(folder / name) for name in names])
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Turn damage that shows while a file is read into an `OutputError`; bad SQL stays what it is."""
+        """Turn a damaged file into an `OutputError`, and a lack of memory into a `ResourceError`; bad SQL is kept."""
         try:
             yield
         except BAD_SQL:
@@ -176,12 +176,12 @@ class Run:
         r"""Return one row a token in text order, with the columns of `run.schema`.
 
         Args:
-            text: add what each token covers of its document; bytes that are no UTF-8 are written as `\xe2`.
-            columns: those to read; None for all of them.
-            where: conditions on columns, such as "loss > 5 and context >= 32": only such rows are read.
+            text: add a column with the text of each token; bytes that are not UTF-8 are written as `\xe2`.
+            columns: names of the columns to read; None for all of them.
+            where: conditions on columns, such as "loss > 5 and context >= 32"; only rows that meet all are read.
 
         Raises:
-            UsageError: an unknown column, or a condition that cannot be read.
+            UsageError: a column is unknown, or a condition is not COLUMN SIGN NUMBER.
         """
         return token_rows(self, text, columns, where)
 
@@ -199,7 +199,7 @@ class Run:
         return row[0]
 
     def damaged_files(self) -> list[str]:
-        """Return the files whose bytes are gone or no longer what `run.json` says."""
+        """Return the names of the files that are missing or whose sha256 is not the one in run.json."""
         return FileChecks(self.path, self.manifest, sealed=True).damaged_files()
 
 
@@ -209,7 +209,7 @@ def is_run(path: Path) -> bool:
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """Return the folders of a folder that are runs, sorted; none where it is a link or cannot be read."""
+    """Return the runs directly inside a folder, sorted by path; empty if the folder is a link or cannot be read."""
     try:
         paths = [] if folder.is_symlink() else sorted(folder.iterdir())
         return [path for path in paths if not path.is_symlink() and is_run(path)]
@@ -221,7 +221,7 @@ def open_run(path: Path | str) -> Run:
     """Return a complete run; its files are checked before the first query.
 
     Raises:
-        UsageError: the path is no run.
+        UsageError: the path is not a run, such as a folder of several runs.
         OutputError: the run is unfinished, damaged, or of another schema version.
     """
     path = as_path("path", "the folder of a run", path)
@@ -264,7 +264,7 @@ def _unfinished(folder: Folder) -> OutputError:
     try:
         with folder.folder("tokens") as tokens:
             done = sum(name.startswith("part-") for name in tokens.names())
-    except OSError:  # no folder, or no folder of ours
+    except OSError:  # tokens/ is missing, or is not a folder
         done = 0
     return OutputError(
         "run.unfinished",
@@ -277,13 +277,13 @@ def latest_run(folder: Path) -> Run:
     """Return the run that was last made or reused in a working folder.
 
     Raises:
-        UsageError: there is none.
-        OutputError: it, or what names it, cannot be read any more.
+        UsageError: no run was made there, or the latest one was removed.
+        OutputError: the run, or the file that names it, is damaged or cannot be read.
     """
     path = folder / latest_path(folder / RUNS_FOLDER)
     try:
         there = is_run(path)
-    except OSError:  # too long a name, or no way to it
+    except OSError:  # the path is too long, or a folder on it may not be read
         there = False
     if not there:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Whether what stands in a run's folder is the run that is wanted, complete or begun."""
+"""Finds out whether a folder already has the wanted run, complete or unfinished."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPLACE = "remove its folder, or score again with `overwrite`"
 
 
 def complete_run(path: Path, settings: Settings) -> Run | None:
-    """Return the complete, sound run with these settings in a directory, which is not locked for that; else None."""
+    """Return the complete, undamaged run with these settings in a directory, without a lock; None if it has none."""
     try:
         if path.is_symlink() or os.path.lexists(path / PLAN):
             return None
@@ -26,16 +26,21 @@ def complete_run(path: Path, settings: Settings) -> Run | None:
         if run.notices or identity_of(run.manifest) != settings:
             return None
         run.check()
-    except (OSError, OutputError, UsageError):  # said by `stored_run`, where it is anything to be said
+    except (OSError, OutputError, UsageError):  # `stored_run` raises it again if the user must know
         return None
     return run
 
 
 def stored_run(path: Path, settings: Settings, *, overwrite: bool) -> Run | None:
-    """Return the complete run with these settings in a directory; None where there is none, or it is to be replaced.
+    """Return the complete run with these settings in a directory; None if it has none, or one that must be replaced.
+
+    Args:
+        path: the directory.
+        settings: the identity of the wanted run.
+        overwrite: replace a run that is damaged or has other settings, instead of refusing it.
 
     Raises:
-        OutputError: it is damaged or has other settings, and is not to be replaced.
+        OutputError: the run is damaged or has other settings, and `overwrite` is False.
     """
     if not os.path.lexists(path / MANIFEST):
         return None
@@ -43,7 +48,7 @@ def stored_run(path: Path, settings: Settings, *, overwrite: bool) -> Run | None
         run = open_run(path)
         refuse_other_settings(path, identity_of(run.manifest), settings)
         run.check()
-        broken = run.damaged_files() if run.notices else []  # one that is not checked before it is read
+        broken = run.damaged_files() if run.notices else []  # `check` cannot check bytes without a hash of run.json
         if broken:
             raise damaged(path, f"{visible(broken[0], 80)} is missing or damaged")
     except OutputError as error:
@@ -58,17 +63,17 @@ def stored_run(path: Path, settings: Settings, *, overwrite: bool) -> Run | None
 def stored_plan(
     store: RunStore, settings: Settings, measured: dict[str, Any], notices: list[str], *, overwrite: bool
 ) -> dict[str, Any] | None:
-    """Return the plan of an unfinished run with these settings; None where there is none, or it is to be replaced.
+    """Return the plan of an unfinished run with these settings; None if scoring must start from the beginning.
 
     Args:
-        store: its folder.
-        settings: the identity of the run that is wanted.
-        measured: what was measured when its checkpoint was opened; a plan made with other values is started over.
-        notices: gets a notice where a run is scored from the start.
-        overwrite: start over what is damaged, or has other settings.
+        store: the folder of the run.
+        settings: the identity of the wanted run.
+        measured: facts measured when the checkpoint was opened; a plan made with other values cannot be resumed.
+        notices: gets a notice if finished parts cannot be used.
+        overwrite: replace a plan that is damaged or has other settings, instead of refusing it.
 
     Raises:
-        OutputError: it is damaged or has other settings, and is not to be replaced.
+        OutputError: the plan is damaged or has other settings, and `overwrite` is False.
     """
     try:
         plan = store.plan()
@@ -87,7 +92,7 @@ def stored_plan(
 
 
 def _why_start_over(plan: dict[str, Any], measured: dict[str, Any]) -> str | None:
-    """Return why the finished parts of an unfinished run cannot be used; None where they can."""
+    """Return the reason why the finished parts of an unfinished run cannot be used; None if they can."""
     if "files" not in plan:
         return "by an earlier lossprobe, which kept no hashes of finished parts"
     before = measured_of(plan)
@@ -97,10 +102,10 @@ def _why_start_over(plan: dict[str, Any], measured: dict[str, Any]) -> str | Non
 
 
 def refuse_other_settings(path: Path, stored: Settings, wanted: Settings) -> None:
-    """Refuse to mix settings in one run directory.
+    """Refuse a run directory whose run has other settings.
 
     Raises:
-        OutputError: the settings differ; the message says in what.
+        OutputError: the settings differ; the message names those that do.
     """
     names = differences(stored, wanted)
     if names:

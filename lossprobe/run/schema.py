@@ -1,10 +1,8 @@
-"""What a run stores, column by column: names, types, units and meaning, declared once.
+"""Declares every stored column of a run: its name, type, unit and meaning.
 
-docs/pages/reference/columns.md shows these tables; a test compares them. Nothing here loads Arrow: the reference and
-`lossprobe explain` read these declarations too. `SCHEMA_VERSION` goes up when a column changes its name, type or
-meaning; older runs are then refused, never misread.
-
-Versions: 1 (0.1.0) first.
+docs/pages/reference/columns.md and `lossprobe explain` are made from these declarations, so importing them must not
+load Arrow. Increase `SCHEMA_VERSION` when a column changes its name, type or meaning: older runs are then refused
+instead of misread. Version 1 came with lossprobe 0.1.0.
 """
 
 from __future__ import annotations
@@ -16,12 +14,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 1
-MANIFEST = "run.json"  # written last: a run counts only with it
+MANIFEST = "run.json"  # written last: a run without it is unfinished
 PLAN = "plan.json"  # what an unfinished run is to score
-CHECKED = ".checked"  # which state of its files was checked before a query
+CHECKED = ".checked"  # the state in which the files were last checked
 DOCUMENTS = "documents.parquet"
 VOCABULARY = "vocabulary.parquet"
-PART_TABLES = ("tokens", "histogram", "ladder")  # one file each for every part of the pass
+PART_TABLES = ("tokens", "histogram", "ladder")  # each has one file for every part of the run
 TABLES = (*PART_TABLES, "documents", "vocabulary")
 
 
@@ -30,10 +28,10 @@ class Column:
     """One stored column.
 
     Attributes:
-        name: its name everywhere: Parquet, CSV, JSON, axes.
-        kind: the name of its Arrow type, or `WORDS`: a reader of the declarations needs no Arrow.
-        meaning: what it holds, for people.
-        unit: of its values; "" where there is none.
+        name: its name in Parquet, CSV and JSON, and on axes.
+        kind: the name of its Arrow type, or `WORDS`; a name, so that reading the declarations does not load Arrow.
+        meaning: one line that tells people what it holds.
+        unit: unit of its values; "" without one.
     """
 
     name: str
@@ -141,18 +139,18 @@ LADDER_KEYS = (Column("document", "int32", "document number"), Column("token", "
 
 
 def ladder_columns(temperatures: tuple[float, ...]) -> tuple[Column, ...]:
-    """Return the columns of the temperature ladder: the sampled token, and log-sum-exp(z/T) for each T."""
+    """Return the columns of the temperature ladder: the keys of a sampled token, and log-sum-exp(z/T) for each T."""
     sums = (ladder_column(str(index), f"{temperature:.6g}") for index, temperature in enumerate(temperatures))
     return (*LADDER_KEYS, *sums)
 
 
 def ladder_column(index: str, temperature: str) -> Column:
-    """Return one column of the temperature ladder."""
+    """Return the column of the temperature ladder for one temperature, given its number and value as text."""
     return Column(f"log_z_t{index}", "double", f"log-sum-exp of z/T at T = {temperature}", "nats")
 
 
 def columns_of(table: str, temperatures: int) -> tuple[Column, ...]:
-    """Return the columns of a table of a run, whose ladder has so many temperatures."""
+    """Return the columns of a table of a run; `temperatures` is the number of temperatures in its ladder."""
     return {
         "tokens": TOKEN_COLUMNS,
         "histogram": HISTOGRAM_COLUMNS,

@@ -16,7 +16,7 @@ class CheckpointSettings:
     """The model of a run.
 
     Attributes:
-        sha256: of its weights; None where the run does not say.
+        sha256: sha256 of its weights; None if the run does not say.
         vocab_size: width of the logits.
         context_length: the model's own limit; None without one.
         compute_dtype: dtype of the forward pass.
@@ -33,8 +33,8 @@ class TextSettings:
     """The text of a run.
 
     Attributes:
-        sha256: of its documents; None where the run does not say.
-        kept: False where the run was made without its text.
+        sha256: sha256 of its documents; None if the run does not say.
+        kept: whether the run has its text.
     """
 
     sha256: str | None
@@ -43,7 +43,7 @@ class TextSettings:
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """The windows of a run; as in `plan.rows.WindowPolicy`."""
+    """The windows of a run; the fields are those of `plan.rows.WindowPolicy`."""
 
     context: int
     stride: int
@@ -53,7 +53,7 @@ class WindowSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What decides the numbers of a run: model, text and windows."""
+    """The settings that decide the numbers of a run: model, text and windows."""
 
     checkpoint: CheckpointSettings
     text: TextSettings
@@ -71,5 +71,5 @@ def read_run_settings(settings: Mapping[str, Any]) -> RunSettings:
 
 
 def _read(kind: type[Group], values: Mapping[str, Any]) -> Group:
-    """Return a group of settings; None stands for what an old run does not say."""
+    """Return a group of settings; a field that an old run does not have is None."""
     return kind(**{each.name: values.get(each.name) for each in fields(kind)})  # type: ignore[arg-type]

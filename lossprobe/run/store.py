@@ -1,15 +1,15 @@
-"""A run on disk while it is made: planned first, then written part by part, `run.json` last.
+"""Writes a run to disk: first the plan, then part by part the scores, and last run.json.
 
     RUN/plan.json, plan/part-00000.parquet …     what is to be scored; gone when the run is complete
     RUN/plan/part-00000.json …                   the sha256 of each file of a finished part; gone with the plan
     RUN/tokens/part-00000.parquet …              one row per token
-    RUN/histogram/…, RUN/ladder/…                the two small things streamed beside the rows
+    RUN/histogram/…, RUN/ladder/…                two small tables, written part by part too
     RUN/documents.parquet, RUN/vocabulary.parquet
     RUN/run.json                                 settings, counts, and the sha256 of every other file and of itself
 
-A sha256 is that of the bytes as they are handed to a file, never of what is found in it later: what is damaged between
-two sittings is not taken for their result. A part is complete when its record is there, which is written last, so a
-killed run resumes at the first missing part and ends byte for byte as if it had never stopped.
+A sha256 is computed from the bytes while they are written, and never from the file later, so that damage between two
+sessions is found. The record of a part (its sha256 file under plan/) is written last: a part with a record is complete.
+A killed run therefore resumes at the parts that are missing, and ends with the same bytes as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ FOLDERS = (PLAN_PARTS, *PART_TABLES)
 
 
 class RunStore:
-    """One run directory, opened once and locked by this process while it is open.
+    """The directory of one run, opened once and locked by this process while it is open.
 
     Args:
-        path: the run directory; made when it does not exist.
+        path: the run directory; created if it does not exist.
 
     Raises:
-        OutputError: another process is writing it, it is a link, or it holds something else.
+        OutputError: another process is writing it, it is a link, or it has files but no run.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,17 +87,17 @@ class RunStore:
         self._folder.unlock(remove=empty)
 
     def clear(self) -> None:
-        """Remove everything that a run keeps here, for `overwrite`; first what makes it one."""
+        """Remove all files of a run; run.json goes first, so that a run with files missing never looks complete."""
         for name in (MANIFEST, PLAN, CHECKED, DOCUMENTS, VOCABULARY, *FOLDERS):
             self._folder.remove(name)
 
     def plan(self) -> dict[str, Any] | None:
-        """Return the stored plan (settings, counts, parts), or None before planning was complete.
+        """Return the stored plan (settings, counts, parts); None if planning was not finished.
 
-        That of an earlier lossprobe, which took no hashes, has no `files`: what stands beside it cannot be relied on.
+        A plan of an earlier lossprobe, which stored no hashes, has no `files`: its finished parts cannot be checked.
 
         Raises:
-            OutputError: it, or what planning wrote beside it, is damaged.
+            OutputError: the plan, or another file that planning wrote, is damaged.
         """
         if self._folder.stat(PLAN) is None:
             return None
@@ -120,7 +120,7 @@ class RunStore:
         return plan
 
     def _refuse_link(self, name: str) -> None:
-        """Refuse what is in the place of a folder of this run and is none; a missing one is made again."""
+        """Refuse a link or file with the name of a folder of this run; a missing folder is created later."""
         try:
             with contextlib.suppress(FileNotFoundError):
                 self._folder.folder(name).close()
@@ -128,7 +128,7 @@ class RunStore:
             raise self._damaged(f"{name} {error.strerror}") from None
 
     def start_plan(self) -> None:
-        """Make room for a new plan; what an interrupted planning left is removed."""
+        """Remove the files of an interrupted planning, and create the folders of the run."""
         self._folder.digests = {}
         with writing(self.path):
             self.clear()
@@ -136,11 +136,11 @@ class RunStore:
                 self._folder.folder(name, make=True).close()
 
     def target(self, name: str) -> AbstractContextManager[NewFile]:
-        """Return a new file of this run, to be filled in a `with` statement; its sha256 is noted."""
+        """Return a context manager that yields a new file of this run to write, and keeps its sha256."""
         return self._folder.target(name)
 
     def write_plan_part(self, index: int, rows: Rows) -> None:
-        """Store what one part is to score."""
+        """Store the rows that one part is to score."""
         values = {column.name: getattr(rows, column.name) for column in PLANNED}
         values["unscored"] = _reasons(rows.unscored)
         own = Column(OWN, "bool", "false for rows that an earlier part scores")
@@ -153,10 +153,10 @@ class RunStore:
             self._folder.write(PLAN, content)
 
     def read_plan_part(self, index: int) -> Rows:
-        """Return what one part is to score.
+        """Return the rows that one part is to score.
 
         Raises:
-            OutputError: it is not what planning wrote.
+            OutputError: the file is missing, or is not the one that planning wrote.
         """
         name = part_name(PLAN_PARTS, index)
         try:
@@ -176,12 +176,12 @@ class RunStore:
         return Rows(**values, unscored=unscored, own=table[OWN].to_numpy())
 
     def pending(self, parts: int) -> tuple[list[int], list[int]]:
-        """Return the parts that are to be scored; and those of them that were, and are damaged since."""
+        """Return the numbers of the parts to score, and of those among them that were finished but are damaged now."""
         missing = [index for index in range(parts) if not self._is_stored(index)]
         return missing, [index for index in missing if self._was_stored(index)]
 
     def _is_stored(self, index: int) -> bool:
-        """Return whether a part is complete, with the bytes that were written; notes its hashes where it is."""
+        """Return whether a part is complete and undamaged. Adds the hashes in its record to `digests`."""
         names = [part_name(table, index) for table in PART_TABLES]
         try:
             record, sound = read_sealed(self._folder, _record_name(index))
@@ -201,7 +201,7 @@ class RunStore:
             return False
 
     def write_part(self, index: int, rows: Rows, scores: PartScores) -> None:
-        """Store one scored part; its record goes last, and marks the part as complete."""
+        """Store one scored part; its record is written last and marks it as complete."""
         own = rows.take(rows.own)
         with writing(self.path):
             for table in PART_TABLES:
@@ -219,7 +219,7 @@ class RunStore:
         self._write(part_name("tokens", index), TOKEN_COLUMNS, values)
         files = {name: self._folder.digests[name] for name in (part_name(table, index) for table in PART_TABLES)}
         with writing(self.path / _record_name(index)):
-            # Not forced to disk: without it, the part is scored again.
+            # Not flushed to disk: if a power failure loses it, the part is scored again.
             self._folder.write(_record_name(index), json_bytes(sealed({"files": files})), durable=False)
 
     def _write_histogram(self, index: int, scores: PartScores) -> None:
@@ -239,7 +239,7 @@ class RunStore:
             fill_table(target, columns, values)
 
     def finish(self, plan: dict[str, Any]) -> None:
-        """Write `run.json` with the hash of every file, then drop the plan."""
+        """Write run.json with the hash of every file, then remove the plan."""
         parts = [part_name(table, index) for table in PART_TABLES for index in range(len(plan["part_rows"]))]
         files = {name: self._folder.digests[name] for name in [*sorted(parts), DOCUMENTS, VOCABULARY]}
         content = {"kind": KIND, "schema": SCHEMA_VERSION, **plan, "files": files}
@@ -248,7 +248,7 @@ class RunStore:
         self.drop_plan()
 
     def drop_plan(self) -> None:
-        """Remove what a complete run no longer needs."""
+        """Remove the plan, which a complete run does not need."""
         with contextlib.suppress(OSError):
             for name in (PLAN_PARTS, PLAN):
                 self._folder.remove(name)
@@ -262,6 +262,6 @@ def _record_name(index: int) -> str:
 
 
 def _reasons(codes: npt.NDArray[np.int64]) -> pa.DictionaryArray:
-    """Return the reasons why rows are not scored as a dictionary column, null where they are."""
+    """Return the dictionary column of the reasons why rows are not scored; null for scored rows."""
     indices = pa.array(codes.astype(np.int8), mask=codes == SCORED)
     return pa.DictionaryArray.from_arrays(indices, pa.array(UNSCORED))

@@ -1,4 +1,4 @@
-"""The runs of a folder: listed, found by a short name, removed."""
+"""Lists the runs of a folder, finds one by a short name, and removes one."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ NAMED = 10  # most runs that a message names
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run of a folder of runs.
+    """One run in a folder of runs.
 
     Attributes:
         path: its folder.
-        short: the shortest name that means it alone: the start of the hash at the end of its folder's name, or the
-            name itself.
-        run: the run, opened; None where it cannot be.
-        state: "complete", or the id of the error that opening it raises, as "run.unfinished".
-        changed: when it was finished or, unfinished, begun.
-        size: bytes of its files.
+        short: the shortest name that no other run there has: the start of the hash at the end of the folder's name,
+            or the whole name of the folder.
+        run: the opened run; None if it cannot be opened.
+        state: "complete", or the last part of the id of the error that opening it raises, such as "unfinished".
+        changed: time at which it was finished, in UTC; of an unfinished run, the time at which its plan was.
+        size: size of its files in bytes.
     """
 
     path: Path
@@ -54,14 +54,14 @@ def stored_runs(folder: Path) -> list[StoredRun]:
 
 
 def find_stored(name: str, folder: Path = Path(RUNS_FOLDER)) -> Path | None:
-    """Return the run of a folder that a short name means: the start of its name, or of the hash at its end.
+    """Return the path of the run that a short name means; None if there is none.
 
     Args:
-        name: the short name.
+        name: the start of the name of the run's folder, or at least 4 characters of the hash at its end.
         folder: the folder of runs.
 
     Raises:
-        UsageError: it may mean several runs.
+        UsageError: the name may mean several runs.
     """
     found = [path for path in run_folders(folder) if _means(name, path.name)]
     exact = [path for path in found if path.name == name]
@@ -75,17 +75,17 @@ def find_stored(name: str, folder: Path = Path(RUNS_FOLDER)) -> Path | None:
 
 
 def named(paths: Sequence[Path]) -> str:
-    """Return the names of runs for a message, the first ten of them."""
+    """Return the names of at most `NAMED` runs as one text for a message, with "…" if there are more."""
     names = [visible(path.name, 100) for path in paths[:NAMED]]
     return ", ".join([*names, *(["…"] if len(paths) > NAMED else [])])
 
 
 def remove_run(path: Path) -> None:
-    """Remove a run: the files that a run has, and its folder where nothing else is in it.
+    """Remove the files of a run, and its folder if nothing else is in it.
 
     Raises:
-        UsageError: it is no run.
-        OutputError: it is a link, is being written, or cannot be removed.
+        UsageError: the path is not a run, or is a damaged one outside the working folder's runs.
+        OutputError: the path is a link, another process is writing the run, or other files stay in its folder.
     """
     shown = visible(str(path), 200)
     if path.is_symlink():

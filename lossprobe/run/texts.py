@@ -16,7 +16,7 @@ HELD_BYTES = 64 << 20
 
 
 class Readable(Protocol):
-    """A run, as far as texts need it."""
+    """The protocol of a run whose texts can be read."""
 
     @property
     def settings(self) -> RunSettings:
@@ -32,7 +32,7 @@ class DocumentTexts:
 
     Attributes:
         run: the run.
-        kept: False when the run was made without its text; there is no text then.
+        kept: whether the run has its text.
     """
 
     run: Readable
@@ -43,7 +43,7 @@ class DocumentTexts:
         self.kept = bool(self.run.settings.text.kept)
 
     def along(self, documents: Sequence[int]) -> Iterator[bytes | None]:
-        """Yield the UTF-8 bytes of each row's document, None without stored text.
+        """Yield the UTF-8 bytes of the document of each row; None for each if the run has no text.
 
         Args:
             documents: the document of each row, in ascending order.
@@ -57,7 +57,7 @@ class DocumentTexts:
             yield self._held[number]
 
     def _read(self, wanted: list[int]) -> dict[int, bytes]:
-        """Return the first of the wanted documents, as many as may be held."""
+        """Return the first wanted documents, up to `HELD_BYTES` and at least one, as number → UTF-8 bytes."""
         chosen = "FROM documents JOIN (SELECT unnest(?::INTEGER[]) AS document) USING (document)"
         sizes = self.run.query(f"SELECT bytes {chosen} ORDER BY document", (wanted,))["bytes"]
         fitting = sum(total <= HELD_BYTES for total in accumulate(sizes))
@@ -70,21 +70,21 @@ class DocumentTexts:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What each id stands for.
+    """The bytes of each token id.
 
     Attributes:
-        entries: id → its bytes in running text; the name of a special id.
-        special: ids that stand for no text of their own.
+        entries: id → its bytes in running text; of a special id, its name.
+        special: ids of special tokens, such as BOS, which stand for no text.
     """
 
     entries: dict[int, bytes]
     special: frozenset[int]
 
     def covered(self, text: bytes | None, start: int, stop: int, token_id: int) -> bytes:
-        """Return the bytes that a token covers in its document, joined they are the document.
+        """Return the bytes of the document from `start` to `stop`, which the token covers.
 
-        A special token without bytes, such as a BOS, shows its name. Without a stored text (None) the entry's own bytes
-        stand for those of the document.
+        A special token that covers none, such as a BOS, gives its name. If the run has no text (`text` is None), the
+        bytes of the vocabulary entry are returned.
         """
         if text is None or (stop <= start and token_id in self.special):
             return self.entries[token_id]

@@ -1,4 +1,4 @@
-"""The rows of a run's tokens as a frame, with the text that each token covers."""
+"""Reads the tokens of a run as a frame, with the text that each token covers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lossprobe.run.texts import DocumentTexts, Readable, load_vocabulary
 
 NAMES = tuple(column.name for column in TOKEN_COLUMNS)
 SPANS = ("document", "byte_start", "byte_stop", "token_id")
-# Whole numbers, also beside the missing ones of tokens without a loss.
+# Nullable integers: tokens without a loss have no value here, and plain integers would become floats.
 WHOLE = {column.name: "Int32" for column in TOKEN_COLUMNS if column.name in ("rank", "ties", "top_id")}
 
 
 def token_rows(run: Readable, text: bool, columns: Sequence[str] | None, where: str | Sequence[str]) -> pd.DataFrame:
-    """Return what `Run.tokens` does."""
+    """Return one row a token; arguments and errors as in `Run.tokens`."""
     names = list(NAMES) if columns is None else as_strings("columns", columns)
     if columns is not None and "text" in names:
         text = True
@@ -42,14 +42,14 @@ def token_rows(run: Readable, text: bool, columns: Sequence[str] | None, where: 
 
 
 def _beside_id(names: Sequence[str]) -> list[str]:
-    """Return names of columns with "text" before "token_id", as in the CSV; last where that is left out."""
+    """Return the names with "text" before "token_id", as in the CSV, or last if there is no "token_id"."""
     return list(chain.from_iterable(("text", name) if name == "token_id" else (name,) for name in names)) + (
         [] if "token_id" in names else ["text"]
     )
 
 
 def _texts(run: Readable, frame: pd.DataFrame) -> list[str]:
-    r"""Return what each row covers; bytes that are no UTF-8 are escaped, such as `\xe2`."""
+    r"""Return the text that each row covers; bytes that are not UTF-8 are escaped, such as `\xe2`."""
     vocabulary = load_vocabulary(run)
     documents, *rows = (frame[name].tolist() for name in SPANS)
     return [
