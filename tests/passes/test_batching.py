@@ -1,4 +1,4 @@
-"""Models that mind their batch, from the command line to the stored run."""
+"""Tests models whose losses depend on the other windows of a batch, from the command line to the stored run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two models in one pass: against both models' logits held at once, any batch size, and what is refused."""
+"""Tests the pass of two models: against a direct computation, for any batch size, and with refused inputs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def measured(first=None, second=None, texts=TEXTS, progress=None, **options):
 
 
 def direct(texts, context, stride, bos):
-    """Every scored token's numbers from one full forward of both models per window, in float64."""
+    """Return the numbers of every scored token, computed in float64 from one forward pass of both models per window."""
     found = []
     for number, text in enumerate(texts):
         ids = torch.tensor([*([256] if bos else []), *text.encode()])

@@ -19,7 +19,7 @@ def opened(model: int = 0):
 
 
 def work(connection) -> None:
-    """What a worker does: it opens the checkpoint itself, and scores each part that it is sent."""
+    """Run a worker: open the checkpoint, then score each part that arrives and send its scores back."""
     engine = LocalEngine(opened())
     while True:
         part, options = connection.recv()
@@ -28,7 +28,7 @@ def work(connection) -> None:
 
 
 class OneLostWorker:
-    """Scores parts in another process, in random order; the process is killed with a part in its hands."""
+    """An engine that scores parts in another process in random order; one process is killed while it has a part."""
 
     def __init__(self, kill_at: int) -> None:
         self.kill_at = kill_at

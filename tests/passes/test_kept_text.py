@@ -1,4 +1,4 @@
-"""What a tokenizer did not keep of a text, from the tokens to every number: told, or refused."""
+"""Tests text that a tokenizer drops or rewrites: every number that depends on it has a notice or is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOOSE = ScoreOptions(max_unknown=1.0)
 
 
 class Strange(ByteTokenizer):
-    """Bytes; what is said of them is chosen: snow that has no token, counts, pieces."""
+    """A byte tokenizer that can drop snowmen, give other tokens in pieces, and report any counts."""
 
     longest_whole_bytes = 20
 

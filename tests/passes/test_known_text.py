@@ -1,4 +1,4 @@
-"""A text for several passes: the same documents, hash and tokens, and no change that goes unseen."""
+"""Tests a text that several passes share: same documents, hash and tokens, and every change is found."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ TEXTS = ["a cat ☃ and a naïve  dog ☃☃ " * 9, "", "☃", " ", "x", "one tw
 
 
 class Letters:
-    """One token for every two bytes; those that start with a byte above 127 are unknown."""
+    """A tokenizer with one token for every two bytes; tokens that start with a byte above 127 are unknown."""
 
     kind = "letters"
     sha256 = "0" * 64

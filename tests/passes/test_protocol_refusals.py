@@ -1,4 +1,4 @@
-"""What a tool does not let one choose, what it cannot score, and its own windows where nothing is chosen."""
+"""Tests options that a tool does not have, texts that it cannot score, and its default windows."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_windows_and_documents_of_a_tool():
 
 
 def test_all_with_a_bos_of_their_own():
-    """What lossprobe's own row was asked for does not reach tools that decide it themselves."""
+    """The options `bos` and `stride` change lossprobe's own row, but not the rows of tools that fix them."""
     texts = StringSource(["abcdefghij" * 4])
     never = score_all_protocols(model(), texts, ScoreOptions(bos="never", stride=8))[1].table
     auto = score_all_protocols(model(), texts, ScoreOptions(stride=8))[1].table

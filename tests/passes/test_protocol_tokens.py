@@ -58,7 +58,7 @@ def peer_of(built, tokenizer) -> Peer:
 
 
 def said_and_scored(protocol, path, built, texts=(TEXT,)):
-    """Return what a plain loop over AutoTokenizer's tokens says, and the result of the protocol with its notices."""
+    """Return the numbers of a plain loop over AutoTokenizer's tokens, and the protocol's result with its notices."""
     reference = transformers.AutoTokenizer.from_pretrained(path)
     source = StringSource(list(texts))
     checkpoint = open_checkpoint(path)
@@ -170,7 +170,7 @@ def test_tokens_after_a_text_are_told(tmp_path):
 
 
 def test_a_tokenizer_of_another_folder(tmp_path):
-    """`tokenizer`: the class is that of the tokenizer's own folder, or none where it is a file."""
+    """A `tokenizer` that is a folder has the class which that folder names; one that is a file has none."""
     saved(tmp_path / "m", "gpt2")
     other = folder(tmp_path / "other", family="qwen3")
     for given, classes in ((other, "Qwen2Tokenizer"), (other / "tokenizer.json", None)):

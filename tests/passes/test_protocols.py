@@ -1,4 +1,4 @@
-"""Protocols against plain loops that say what each tool does, and what the table of all of them holds."""
+"""Tests protocols against plain loops that do what each tool does, and the table of all protocols."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 class Marked(ByteTokenizer):
-    """Puts a token without bytes before every text, as some sentencepiece tokenizers do."""
+    """A tokenizer that puts a token without bytes before every text, as some sentencepiece tokenizers do."""
 
     def encode(self, text: str) -> Tokens:
         tokens = super().encode(text)
@@ -59,7 +59,7 @@ def peer_of(tokenizer: ByteTokenizer, model=None, *, bos="its own") -> Peer:
 
 
 def compare(protocol, texts, tokenizer, *, length=24, stride=None, peer=None, **options):
-    """Score as a protocol, compare all numbers with what the plain loop says, and return the result."""
+    """Score as a protocol, compare all numbers with those of a plain loop, and return the result."""
     given = ScoreOptions(context=length, stride=stride, max_unknown=0.5, **options)
     model = checkpoint(SmallModel(), tokenizer=tokenizer, context_length=64)
     _, result = score_protocol(protocol, model, StringSource(texts), given)

@@ -1,4 +1,4 @@
-"""The self-check on models that hold every invariant, and on models that break exactly one on purpose."""
+"""Tests the self-check on models that keep every invariant, and on models that break exactly one of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def checked(model, texts=TEXTS, reopen=None, tokens=4096, progress=None, **options):
-    """Return the result and the verdicts, in order."""
+    """Return the run, the result and the verdicts in the order of the checks."""
     made = checkpoint(model, sha256="") if callable(model) else model  # scored anew each time
     source = StringSource(texts)
     run, result = run_selfcheck(made, source, ScoreOptions(**options), reopen=reopen, tokens=tokens, progress=progress)
@@ -41,7 +41,7 @@ def checked(model, texts=TEXTS, reopen=None, tokens=4096, progress=None, **optio
 
 
 def moved(logits: torch.Tensor, amount: float | torch.Tensor) -> torch.Tensor:
-    """Return logits of which those of even ids are larger."""
+    """Return a copy of logits with an amount added to those of even ids."""
     logits = logits.clone()
     logits[..., ::2] += amount
     return logits
@@ -112,7 +112,7 @@ def test_real_models_hold_all_eight(family, tmp_path):
 
 
 def broken_rows(model, texts=TEXTS, **options) -> list[str]:
-    """Return check and setting of the rows that broke, after looking at the exit code and the finding."""
+    """Return "check: setting" of the rows with the verdict BROKEN; also checks the exit code and the finding."""
     _, result, verdicts = checked(model, texts, **options)
     names = [
         f"{check}: {setting}"

@@ -1,4 +1,4 @@
-"""The sample of a text that a self-check is about: so many tokens, whole characters, documents as they are."""
+"""Tests the sample of a text for the self-check: its number of tokens, whole characters, unchanged documents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lossprobe.text.documents import Document, StringSource
 
 
 class Pairs(ByteTokenizer):
-    """Two bytes a token, wherever characters end."""
+    """A tokenizer with one token for every two bytes, which may cut a character in two."""
 
     def encode(self, text: str) -> Tokens:
         data = text.encode()

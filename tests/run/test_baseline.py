@@ -1,4 +1,4 @@
-"""Baselines: what is kept, what is noticed, and that the old one stays until the new one is whole."""
+"""Tests baselines: what they keep, which damage is found, and that the old one stays until the new one is complete."""
 
 import json
 
@@ -127,7 +127,7 @@ def test_some_documents_are_copied_in_order_and_numbered_anew(drawn, tmp_path):
 
 
 def rehash(folder, change):
-    """Edit the manifest and its own hash with it, as whoever knows how could."""
+    """Change baseline.json and compute its hash again, as somebody could who knows the format."""
     content = json.loads((folder / BASELINE_FILE).read_text())
     content.pop("sha256")
     change(content)

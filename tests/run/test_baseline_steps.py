@@ -1,4 +1,4 @@
-"""A baseline is the old or the new one whenever its writer is stopped, and a damaged one is never taken for none."""
+"""Tests the steps of replacing a baseline: stopped at any step, the old or the new one stays readable."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def mean(folder) -> float:
 
 @pytest.fixture(scope="session")
 def pair(finished, tmp_path_factory):
-    """Runs of two models over one text, with their mean losses."""
+    """Return the runs of two models over one text, each with its mean loss."""
     folder = tmp_path_factory.mktemp("pair")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -86,7 +86,7 @@ def test_a_step_that_fails_leaves_the_old_one_or_the_new_one(base, pair, tmp_pat
 
 
 def _fail_at(patch, step):
-    """Let the call with this number fail, of all that touch the file system; return the list of calls."""
+    """Let call number `step` (from 0) to the file system fail; return the list of the names of all calls."""
     calls = []
 
     def failing(name, real):
@@ -169,7 +169,7 @@ def test_git_ignores_what_a_killed_writer_leaves(base, pair, tmp_path):
 
 
 def test_a_reader_meets_the_old_one_or_the_new_one(base, pair):
-    """Readers and writers at once."""
+    """A reader finds a complete baseline at any time while two writers replace it."""
     code = (
         "import sys\nfrom pathlib import Path\nfrom lossprobe.run.baseline import write_baseline\n"
         "from lossprobe.run.reader import open_run\n"
@@ -188,7 +188,7 @@ def test_a_reader_meets_the_old_one_or_the_new_one(base, pair):
 
 @pytest.mark.parametrize("pending", [False, True])
 def test_a_baseline_that_was_opened_stays_itself_while_another_takes_its_place(base, pair, pending):
-    """An audit opens it before the model scores the text, and reads its losses after that."""
+    """An audit opens the baseline before the model scores the text, and reads its losses afterwards."""
     (first, first_mean), (second, second_mean) = pair
     if pending:  # a writer was killed after its step
         digest = json.loads((base / BASELINE_FILE).read_text("utf-8"))["files"][TOKENS]
@@ -249,7 +249,7 @@ def test_a_baseline_is_not_written_through_links(pair, tmp_path):
 
 @pytest.fixture
 def audited(tmp_path, monkeypatch):
-    """Settings of an audit with a baseline of the old model."""
+    """Return the settings of an audit that has a baseline of the old model."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     texts = ["".join(rng.choice(list("abcdefgh \n"), 40)) for _ in range(20)]
@@ -309,7 +309,7 @@ def test_a_damaged_baseline_is_no_missing_one(audited, what, missing):
 
 
 def test_a_killed_update_is_checked_against_what_it_left(audited, tmp_path):
-    """After a kill between the steps the next update compares, and refuses what is worse."""
+    """After an update was killed between two steps, the next one still compares, and refuses a worse model."""
     folder = audited.baseline.path / "text"
     run = open_run(next((tmp_path / ".lossprobe").glob("*/run.json")).parent)
     run.check()

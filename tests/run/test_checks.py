@@ -1,4 +1,4 @@
-"""What a run is checked for before its first query, that it is checked once, and that no path changes what it holds."""
+"""Tests the checks of a run before its first query: what they find, that they run once, and paths with "=" in them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def refused(run, words=".", id="run.damaged"):
 
 @pytest.fixture(scope="session")
 def partitioned(tmp_path_factory):
-    """A folder below one folder for each column of all tables, each named column=0."""
+    """Return a folder whose path has one folder COLUMN=0 for each column of all tables."""
     names = {column.name for table in TABLES for column in columns_of(table, 17)}
     assert len(names) > 50
     return tmp_path_factory.mktemp("sweep").joinpath(*(f"{name}=0" for name in sorted(names)))
@@ -199,7 +199,7 @@ def test_odd_types_in_run_json_are_damage_and_no_bug(copy, key, capsys):
         reseal(copy, change)
         for view in ("perplexity", "positions"):
             code = command([view, str(copy)])
-            # Another count is what it is: whoever computes the hash anew can write anything.
+            # Another valid count cannot be found: whoever computes the hash again can write any number.
             allowed = (0, 6) if type(value) is type(good_value) else (6,)
             assert code in allowed, (value, capsys.readouterr().err)
 
@@ -266,7 +266,7 @@ def test_what_is_no_parquet_is_said(copy):
 
 
 def test_the_rows_of_each_part_are_those_of_the_plan(copy):
-    """Two parts that change places hold all rows, in another order."""
+    """Two parts whose files were swapped have all rows of the run, but in another order."""
     a, b = (copy / name for name in FILES[:2])
     data = a.read_bytes()
     a.write_bytes(b.read_bytes())
@@ -283,7 +283,7 @@ def test_the_rows_of_each_part_are_those_of_the_plan(copy):
 
 @pytest.fixture
 def hashed(monkeypatch):
-    """The number of files whose hash was computed."""
+    """Return a list that gets an entry for each file whose hash is computed."""
     counted = []
 
     def count(stream, real=checks.sha256_of_stream):
@@ -299,7 +299,7 @@ def read(run) -> float:
 
 
 def settle(monkeypatch):
-    """Let the files of a run be old enough to be remembered: file systems tell times in steps."""
+    """Note a check of files that were written just now too, which `SETTLED_NS` normally prevents."""
     monkeypatch.setattr(checks, "SETTLED_NS", -(10**12))
 
 

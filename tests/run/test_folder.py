@@ -1,4 +1,4 @@
-"""Folders that are opened once: no link is followed, nothing hangs, nothing is written into, leftovers go."""
+"""Tests `Folder`: follows no link, never blocks on a pipe, replaces files as a whole, and removes leftovers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def names(folder):
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder, beside it a file and a folder that nobody may reach through it."""
+    """Return a folder; beside it is a folder with a file, neither of which a link may lead to."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "file").write_bytes(SECRET)

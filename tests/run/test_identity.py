@@ -1,4 +1,4 @@
-"""What makes two runs the same, and what was measured beside it; runs and baselines of an earlier lossprobe."""
+"""Tests which settings identify a run and which facts are only measured, also of runs by an earlier lossprobe."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def folder(tmp_path, monkeypatch):
 
 
 def model(**facts):
-    """Return a checkpoint on a device with a number, with some of its facts changed."""
+    """Return a checkpoint on the device "cpu:0", with some of its facts changed."""
     made = checkpoint(SmallModel(), sha256="model")
     made.facts = replace(made.facts, **{"device": "cpu:0", **facts})
     return made
 
 
 def begin(folder):
-    """Score the texts into a folder until a part is finished, and return the files of finished parts."""
+    """Score the texts into a folder, stop after the first part, and return the token files of finished parts."""
 
     def stop(done, total):
         if list(folder.glob("plan/part-*.json")):
@@ -56,7 +56,7 @@ def begin(folder):
 
 
 def as_it_was(folder):
-    """Give a run the run.json that an earlier lossprobe wrote: all facts of the checkpoint are settings."""
+    """Rewrite run.json as an earlier lossprobe wrote it, with all facts of the checkpoint among the settings."""
 
     def merge(manifest):
         manifest["settings"]["checkpoint"] |= manifest.pop("measured")

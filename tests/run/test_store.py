@@ -1,4 +1,4 @@
-"""Runs that are damaged, or prepared, before they are resumed: nothing is certified that was not written."""
+"""Tests runs that are damaged or forged before they are resumed: run.json only has hashes of written bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROWS = [129, 133, 117]  # of the parts: a window at their end is not cut
 
 @pytest.fixture
 def begun(tmp_path, monkeypatch):
-    """A run that was stopped with two of its parts finished."""
+    """Return the folder of a run that was stopped after two of its parts."""
     monkeypatch.chdir(tmp_path)
 
     def stop(done, total):
@@ -37,14 +37,14 @@ def begun(tmp_path, monkeypatch):
 
 
 def resumed(path, **choices):
-    """Resume a run; return it, how many tokens were scored already, and what was said."""
+    """Resume a run; return it, the number of tokens that were scored before, and the notices."""
     seen, text = [], StringSource(TEXTS)
     run = score_texts(path, text=text, progress=lambda done, _: seen.append(done), **choices).run
     return run, seen[0], text.notices
 
 
 def damaged(path, words):
-    """Check that a run is refused, and that `overwrite` is named and does make it anew."""
+    """Check that a run is refused with a hint at `overwrite`; return what `resumed` does with `overwrite`."""
     with pytest.raises(OutputError, match=words) as caught:
         score_texts(path)
     assert (caught.value.id, caught.value.exit_code) == ("run.damaged", 6)
@@ -121,7 +121,7 @@ def test_what_planning_wrote_is_never_used_damaged(begun, finished, name, damage
 
 
 def test_another_plan_part_does_not_change_the_tokens(begun, finished):
-    """A plan part with other tokens, every file well-formed."""
+    """A well-formed plan part with other tokens is found by its hash."""
     file = begun / "plan" / "part-00002.parquet"
     table = pq.read_table(file)
     ids = [(value + 1) % 256 for value in table["token_id"].to_pylist()]
@@ -234,7 +234,7 @@ def test_runs_are_not_put_below_a_linked_lossprobe_folder(tmp_path, monkeypatch)
 
 
 def test_a_run_that_was_stopped_after_its_last_step_is_tidied(copy, finished):
-    """Killed between run.json and the removal of the plan."""
+    """A pass that was killed after it wrote run.json leaves its plan, which the next pass removes."""
     (copy / "plan").mkdir()
     (copy / "plan" / "part-00000.parquet").write_bytes(b"x")
     (copy / "plan.json").write_text("{}")
@@ -243,7 +243,7 @@ def test_a_run_that_was_stopped_after_its_last_step_is_tidied(copy, finished):
 
 
 def test_hashes_are_those_of_the_bytes_that_were_written(tmp_path, monkeypatch):
-    """A part that changes right after it was written is found, although run.json is written later."""
+    """A part that changes right after it was written is found, though run.json is only written later."""
     monkeypatch.chdir(tmp_path)
     done_once = []
 
