@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -131,7 +132,17 @@ def _stored(path: Path, short: str) -> StoredRun:
         run = open_run(path)
     except LossprobeError as error:
         state = error.id.partition(".")[2]
-    files = [file.lstat() for file in path.rglob("*") if not file.is_symlink() and file.is_file()]
-    mark = next(path / name for name in (MANIFEST, PLAN) if os.path.lexists(path / name))
-    changed = datetime.fromtimestamp(mark.lstat().st_mtime, tz=UTC)
-    return StoredRun(path, short, run, state, changed, sum(file.st_size for file in files))
+    found = [_stat(file) for file in path.rglob("*")]
+    size = sum(each.st_size for each in found if each is not None and stat.S_ISREG(each.st_mode))
+    marks = (_stat(path / MANIFEST), _stat(path / PLAN), _stat(path))
+    mark = next((each.st_mtime for each in marks if each is not None), 0.0)
+    changed = datetime.fromtimestamp(mark, tz=UTC)
+    return StoredRun(path, short, run, state, changed, size)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """Return what the system says of a path, of a link itself; None for a file that its writer has just removed."""
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
