@@ -112,7 +112,7 @@ def test_a_baseline_of_the_same_family_that_got_it_wrong_is_refused(tmp_path):
 
 def test_inspect_says_which_windows_share_a_pass(longrope):
     result = CliRunner().invoke(inspect, [str(longrope)])
-    assert "batches           only windows of equal length together" in result.output
+    assert "batches         only windows of equal length together" in result.output
     assert "(rope_type longrope)" in result.output
     as_json = CliRunner().invoke(inspect, [str(longrope), "--json"])
     assert json.loads(as_json.stdout)["batching"] == "equal lengths"
