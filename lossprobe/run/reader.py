@@ -31,7 +31,7 @@ from lossprobe.run.parquet import ISOLATED, read_parquet
 from lossprobe.run.schema import MANIFEST, PLAN, SCHEMA_VERSION, TABLES
 from lossprobe.run.settings import RunSettings, read_run_settings
 from lossprobe.run.token_rows import token_rows
-from lossprobe.units import visible
+from lossprobe.units import plural, visible
 
 BATCH_ROWS = 65_536
 MEMORY_LIMIT = "2GB"
@@ -229,8 +229,8 @@ def open_run(path: Path | str) -> Run:
     if not is_run(path):
         held = run_folders(path)
         if held:
-            names = visible(", ".join(each.name for each in held), 400)
-            raise UsageError("run.several", f"{shown}: holds {len(held)} runs: {names}", hint="name one of them")
+            held_runs = f"{plural(len(held), 'run')}: {visible(', '.join(each.name for each in held), 400)}"
+            raise UsageError("run.several", f"{shown}: holds {held_runs}", hint="name one of them")
         hint = "a checkpoint needs a text after it, and a text its checkpoint before it"
         raise UsageError("run.missing", f"{shown}: is no run (no {MANIFEST})", hint=hint)
     try:

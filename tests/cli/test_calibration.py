@@ -121,4 +121,4 @@ def test_what_is_refused(pair, tmp_path, monkeypatch, capsys, text):
     refused(capsys, 2, "output.inside_run", "calibration", plain, found["jargon-smoothed"],
             "--csv", found["jargon-smoothed"] / "x.csv")  # fmt: skip
     refused(capsys, 2, "usage", "calibration", CHECKPOINT, text, "--desmooth", "1")
-    refused(capsys, 2, "run.missing", "calibration", tmp_path)
+    refused(capsys, 2, "run.several", "calibration", tmp_path)

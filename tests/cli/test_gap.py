@@ -93,7 +93,7 @@ def test_the_table_shows_both_texts_and_the_notes(scored, capsys):
                  "in 25 documents", "memorised 0.0% of the", "note: each text is taken for a sample", "note: verdict",
                  "note: one checkpoint"):  # fmt: skip
         assert word in " ".join(out.split()), word
-    assert out.split("all tokens")[0].count("low") == 1, "the ends of either text are left to the CSV"
+    assert out.split("all tokens")[0].split().count("low") == 1, "the ends of either text are left to the CSV"
 
 
 def test_json_is_one_object_with_every_number(scored, capsysbinary):

@@ -33,6 +33,9 @@ def options(command: click.Command = cli) -> list[click.Option]:
     return [*found, *(option for each in below for option in options(each))]
 
 
+# Commands of other programs that a hint names, and arguments that only Python has.
+OTHERS = re.compile(r"--output_(path|dir)|--input_name_or_path")
+ONLY_PYTHON = {"columns", "load_options", "name", "score", "text_options"}
 SPELLINGS = {name for option in options() for name in (*option.opts, *option.secondary_opts)}
 
 
@@ -45,7 +48,7 @@ def sentences(tree: ast.Module) -> list[ast.Constant]:
 
 
 def options_named(code: str) -> list[str]:
-    texts = [COMMAND_LINE.sub("", node.value) for node in sentences(ast.parse(code))]
+    texts = [OTHERS.sub("", COMMAND_LINE.sub("", node.value)) for node in sentences(ast.parse(code))]
     return [name for text in texts for name in OPTION.findall(text) if name in SPELLINGS]
 
 
@@ -54,7 +57,7 @@ def test_the_library_names_no_option_and_only_arguments_that_an_option_sets(file
     code = file.read_text("utf-8")
     assert options_named(code) == []
     named = {name for node in sentences(ast.parse(code)) for name in re.findall(r"`([\w=]+)`", node.value)}
-    assert named <= option_names(cli).keys()
+    assert named <= option_names(cli).keys() | ONLY_PYTHON
 
 
 def test_the_rule_can_fail():

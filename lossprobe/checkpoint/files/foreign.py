@@ -18,14 +18,11 @@ from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
-OTHER, PARTS = "checkpoint.other_format", "checkpoint.distributed"
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 DEEPSPEED = re.compile(r"zero_to_fp32\.py|global_step\d+|.*mp_rank_\d+_model_states\.pt|.*_optim_states\.pt")
 MEGATRON = re.compile(r"latest_checkpointed_iteration\.txt|mp_rank_\d{2}(_\d{3})*")
 SCRIPTS = "src/transformers/models"  # in the source of transformers; the package that is installed leaves them out
 MAX_PARAMS_BYTES = 1 << 20
-
-Found = tuple[str, str, str]  # error id, what it is, what to do
 
 
 def foreign_folder(path: Path, names: Collection[str]) -> CheckpointError | None:
@@ -38,9 +35,9 @@ def foreign_folder(path: Path, names: Collection[str]) -> CheckpointError | None
     own = any(name.endswith((".pt", ".pth", ".ckpt", ".bin")) for name in names)  # perhaps one that can be read
     exports = () if own else (_nemo, _mlx, _gguf)
     for recognise in (_megatron, _deepspeed, _distributed, _consolidated, *exports):
-        found = recognise(path, names)
+        found: CheckpointError | None = recognise(path, names)
         if found is not None:
-            return refusal(found[0], path, found[1], hint=found[2])
+            return found
     return None
 
 
@@ -53,10 +50,9 @@ def foreign_file(path: Path) -> CheckpointError | None:
     if path.suffix == ".nemo":
         script = "python convert_MODEL_nemo_to_hf.py --input_name_or_path"
         hint = f"convert it with the script of NeMo for its family: {script} {_quoted(path)} --output_path OUT"
-        return refusal(OTHER, path, "a NeMo archive", hint=hint)
+        return refusal("checkpoint.other_format", path, "a NeMo archive", hint=hint)
     if path.suffix in {".npz", ".gguf"} or _starts(path, b"GGUF"):
-        found = _mlx(path.parent, [path.name]) if path.suffix == ".npz" else _gguf(path.parent, ["x.gguf"])
-        return None if found is None else refusal(found[0], path, found[1], hint=found[2])
+        return _mlx(path, [path.name]) if path.suffix == ".npz" else _gguf(path, ["x.gguf"])
     return None
 
 
@@ -106,18 +102,23 @@ def lone_shards(names: Sequence[str]) -> str | None:
     return f"get the rest of the same release: {', '.join(wanted)}{more}; hf download REPO FILE --local-dir FOLDER"
 
 
-def _nemo(path: Path, names: Collection[str]) -> Found | None:
+def _nemo(path: Path, names: Collection[str]) -> CheckpointError | None:
     archives = [name for name in names if name.endswith(".nemo")]
     if archives:
-        return OTHER, "holds a NeMo archive", f"name the archive: {_quoted(path / archives[0])}"
+        return refusal(
+            "checkpoint.other_format",
+            path,
+            "holds a NeMo archive",
+            hint=f"name the archive: {_quoted(path / archives[0])}",
+        )
     if {"context", "weights"} <= set(names):
         call = f'llm.export_ckpt(path=Path({_literal(path)}), target="hf", output_path=Path("OUT"))'
         command = _python(f"from pathlib import Path; from nemo.collections import llm; {call}")
-        return OTHER, "a NeMo 2 checkpoint", f"export it with NeMo: {command}"
+        return refusal("checkpoint.other_format", path, "a NeMo 2 checkpoint", hint=f"export it with NeMo: {command}")
     return None
 
 
-def _megatron(path: Path, names: Collection[str]) -> Found | None:
+def _megatron(path: Path, names: Collection[str]) -> CheckpointError | None:
     parts = "common.pt" in names and (".metadata" in names or any(name.endswith(".distcp") for name in names))
     if not (parts or any(map(MEGATRON.fullmatch, names))):
         return None
@@ -126,37 +127,42 @@ def _megatron(path: Path, names: Collection[str]) -> Found | None:
     bridge = 'from megatron.bridge import AutoBridge; AutoBridge.from_hf_pretrained("THE MODEL IT WAS MADE FROM")'
     command = _python(f'{bridge}.export_ckpt({_literal(place)}, "OUT")')
     what = "a Megatron checkpoint, split into one part per process"
-    return PARTS, what, f"export it with Megatron Bridge: {command}"
+    return refusal("checkpoint.distributed", path, what, hint=f"export it with Megatron Bridge: {command}")
 
 
-def _deepspeed(path: Path, names: Collection[str]) -> Found | None:
+def _deepspeed(path: Path, names: Collection[str]) -> CheckpointError | None:
     if not any(map(DEEPSPEED.fullmatch, names)):
         return None
     what = "a DeepSpeed checkpoint, split into one part per process"
     if "zero_to_fp32.py" in names:
-        return PARTS, what, "join it first: python zero_to_fp32.py . OUT --safe_serialization, in that folder"
+        return refusal(
+            "checkpoint.distributed",
+            path,
+            what,
+            hint="join it first: python zero_to_fp32.py . OUT --safe_serialization, in that folder",
+        )
     above = path if any(re.fullmatch(r"global_step\d+", name) for name in names) else path.parent
     script = "zero_to_fp32.py, which DeepSpeed puts into that folder and has in deepspeed/utils"
     command = f"python zero_to_fp32.py . OUT --safe_serialization, in {_quoted(above)}"
-    return PARTS, what, f"join it first: {command} ({script})"
+    return refusal("checkpoint.distributed", path, what, hint=f"join it first: {command} ({script})")
 
 
-def _distributed(path: Path, names: Collection[str]) -> Found | None:
+def _distributed(path: Path, names: Collection[str]) -> CheckpointError | None:
     trust = "it reads a pickle: only for a checkpoint that you trust"
     fsdp = sorted(name for name in names if re.fullmatch(r"pytorch_model_fsdp_\d+", name))
     if fsdp or re.fullmatch(r"pytorch_model_fsdp_\d+", path.name):
         place = path / fsdp[0] if fsdp else path
         command = _python(f'from accelerate.utils import merge_fsdp_weights as m; m({_literal(place)}, "OUT")')
         hint = f"join it with accelerate: {command} ({trust}); then add config.json and tokenizer"
-        return PARTS, "an FSDP checkpoint, split into one part per process", hint
+        return refusal("checkpoint.distributed", path, "an FSDP checkpoint, split into one part per process", hint=hint)
     if ".metadata" not in names and not any(name.endswith(".distcp") for name in names):
         return None
     command = f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {_quoted(path)} OUT.pt"
     hint = f"join it first: {command} ({trust}); then load it into the model, and save that with save_pretrained"
-    return PARTS, "a distributed checkpoint (.distcp)", hint
+    return refusal("checkpoint.distributed", path, "a distributed checkpoint (.distcp)", hint=hint)
 
 
-def _consolidated(path: Path, names: Collection[str]) -> Found | None:
+def _consolidated(path: Path, names: Collection[str]) -> CheckpointError | None:
     """Recognise the layouts of Meta and Mistral; their params.json tells them apart."""
     parts = [name for name in names if re.fullmatch(r"consolidated\.\d+\.pth", name)]
     if not parts and "consolidated.safetensors" not in names:
@@ -170,20 +176,25 @@ def _consolidated(path: Path, names: Collection[str]) -> Found | None:
         options = f"--output_dir OUT --num_shards {len(parts)} --llama_version 1|2|3|3.1"
         command = f"python {SCRIPTS}/llama/convert_llama_weights_to_hf.py --input_dir {_quoted(path)} {options}"
     hint = f"get the model.safetensors of the same release, or, with the source of transformers: {command}"
-    return OTHER, what, hint
+    return refusal("checkpoint.other_format", path, what, hint=hint)
 
 
-def _mlx(path: Path, names: Collection[str]) -> Found | None:  # noqa: ARG001 - one signature for all
+def _mlx(path: Path, names: Collection[str]) -> CheckpointError | None:
     if not any(re.fullmatch(r"weights(\.\d+)?\.npz", name) for name in names):
         return None
-    return OTHER, "weights of MLX (.npz)", "get the safetensors of the model that they were made from"
+    return refusal(
+        "checkpoint.other_format",
+        path,
+        "weights of MLX (.npz)",
+        hint="get the safetensors of the model that they were made from",
+    )
 
 
-def _gguf(path: Path, names: Collection[str]) -> Found | None:  # noqa: ARG001 - one signature for all
+def _gguf(path: Path, names: Collection[str]) -> CheckpointError | None:
     if not any(name.endswith(".gguf") for name in names):
         return None
     hint = "get the folder with safetensors that it was made from; a quantised file is another model than that"
-    return OTHER, "a GGUF file, the format of llama.cpp", hint
+    return refusal("checkpoint.other_format", path, "a GGUF file, the format of llama.cpp", hint=hint)
 
 
 def _starts(path: Path, magic: bytes) -> bool:

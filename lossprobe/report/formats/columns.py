@@ -26,7 +26,7 @@ BLANK = re.compile(r" +(?![-+]?[\d.]+\])")  # not the one inside an interval suc
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnLayout:
     """A column as text.
 
     Attributes:
@@ -83,7 +83,7 @@ class Column:
 class Fitted:
     """Columns that fit: the columns, their widths, the blanks between them, and the names of those left out."""
 
-    columns: list[Column]
+    columns: list[ColumnLayout]
     widths: list[int]
     gap: int
     left_out: list[str]
@@ -124,19 +124,19 @@ def fitted(table: pd.DataFrame, width: int, yields: Sequence[str]) -> Fitted:
     return Fitted(tried, _widths(tried, width, 1), 1, left_out)
 
 
-def _column(name: str, values: pd.Series) -> Column:
+def _column(name: str, values: pd.Series) -> ColumnLayout:
     cells = [format_cell(name, value) for value in values]
     numeric = pd.api.types.is_numeric_dtype(values) or (
         name not in ONE_LINE and any(cells) and all(map(NUMBER.fullmatch, cells))
     )
-    return Column(name, cells, numeric)
+    return ColumnLayout(name, cells, numeric)
 
 
-def _least_width(columns: Sequence[Column], gap: int) -> int:
+def _least_width(columns: Sequence[ColumnLayout], gap: int) -> int:
     return sum(column.least for column in columns) + gap * (len(columns) - 1)
 
 
-def _widths(columns: Sequence[Column], width: int, gap: int) -> list[int]:
+def _widths(columns: Sequence[ColumnLayout], width: int, gap: int) -> list[int]:
     """Return the widths of columns: each what it needs at least, and the narrowest texts grow in what is left."""
     widths = [column.least for column in columns]
     for _ in range(width - _least_width(columns, gap)):
