@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
-.PHONY: demo test coverage agreement families lint bench wheel docs clean
+.PHONY: demo test thorough coverage agreement families lint bench wheel docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/lossprobe demo -o lossprobe-demo
 
 test: $(TESTABLE)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(COVERAGE)
+
+# The tests that take long: simulations, pictures of odd data, every command in a hostile folder, the notebook.
+thorough: $(TESTABLE)
+	$(BIN)/python -m pytest -m thorough -n auto --maxprocesses 4 --dist loadfile
 
 # The tests with line coverage; takes half as long again.
 coverage:

@@ -69,6 +69,7 @@ def test_a_smaller_draw_gives_the_kept_truth():
 # How often it is held
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", ["calibrated", "T 0.7"])
 def test_intervals_hold_the_truth(simulated, fault):
     true, seen = simulated
@@ -85,6 +86,7 @@ def test_intervals_hold_the_truth(simulated, fault):
     assert 0.9 <= np.mean(list(shares.values())) <= 1.0
 
 
+@pytest.mark.thorough
 def test_a_temperature_undoes_a_temperature(simulated):
     _, seen = simulated
     left = [one.measures[PANEL[1]] for one in seen["T 0.7"]]
@@ -92,6 +94,7 @@ def test_a_temperature_undoes_a_temperature(simulated):
     assert min(one.measures[PANEL[0]].value for one in seen["T 0.7"]) > 0.02
 
 
+@pytest.mark.thorough
 def test_intervals_are_no_wider_than_they_need_be(simulated):
     _, seen = simulated
     for name in MEASURES:
@@ -101,6 +104,7 @@ def test_intervals_are_no_wider_than_they_need_be(simulated):
         assert 0.65 < half / (2.05 * spread) < 1.7, name
 
 
+@pytest.mark.thorough
 def test_an_error_that_noise_explains_has_an_interval_from_zero_on_and_one_beyond_it_does_not(simulated):
     _, seen = simulated
     for name in ERRORS:
@@ -110,6 +114,7 @@ def test_an_error_that_noise_explains_has_an_interval_from_zero_on_and_one_beyon
         assert np.mean([one.measures[name].interval.low > 0.02 for one in seen["T 0.7"]]) >= 0.9, name
 
 
+@pytest.mark.thorough
 def test_noise_floors_are_what_a_calibrated_model_shows():
     _, seen = simulate(Cell(30, 64, 0.0, ("calibrated",)), 10)
     for name in ERRORS:
@@ -136,6 +141,7 @@ def outcome_frame(corpus) -> pd.DataFrame:
     return pd.DataFrame(columns).groupby(corpus.documents).sum()
 
 
+@pytest.mark.thorough
 def test_z_scores_of_a_calibrated_model_are_standard_normal():
     found = [mean_measures(outcome_frame(draw_corpus(seed, 30, 64, 0.0))) for seed in range(NULL_SEEDS)]
     for name in ("confidence_gap", "nll_minus_entropy_nats"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from bundled import CHECKPOINT, EXAMPLES
 
+pytestmark = pytest.mark.thorough
 SECONDS = 600
 # Read by numba and matplotlib in the working folder, and by programs that people have there.
 FILES = {

@@ -31,6 +31,7 @@ def read():
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("default")  # of the libraries that run notebooks
 def test_the_notebook_runs_top_to_bottom(examples):
     from nbclient import NotebookClient

@@ -39,6 +39,7 @@ from lossprobe.report.plots.tokens import plot_tokens
 
 LONG = "an_experiment_whose_name_goes_on_and_on_漢字漢字漢字漢字_step_000{}00000"
 CHINESE = ["漢字漢字漢字漢字漢字漢字漢字漢字", "$\\frac{a}{b}$ and _x^2_", "a very long value of a field " * 4]
+QUICK = ("common", "one token")
 KINDS = ("common", "hostile", "one document", "one token", "many documents", "certain")
 
 
@@ -70,7 +71,8 @@ def checked(figure: Figure) -> Figure:
     return figure
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.thorough)
+                                        for kind in KINDS])  # fmt: skip
 def models(request, tmp_path_factory):
     return write_models(tmp_path_factory.mktemp("layout"), request.param)
 
@@ -106,6 +108,7 @@ def is_hostile(models) -> bool:
     return models[0].name != "model-0"
 
 
+@pytest.mark.thorough
 def test_every_choice_of_calibration_changes_its_picture(tmp_path):
     models = write_models(tmp_path, "common", 2)
     choices = [{}, *({"by": by} for by in ("document", "context", "class", "frequency", "lang")), {"smoothing": 0.3}]

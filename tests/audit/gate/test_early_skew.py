@@ -82,6 +82,7 @@ def audit(folder, monkeypatch):
     return audit
 
 
+@pytest.mark.thorough
 def test_a_limit_that_a_twentieth_of_the_documents_breaks_does_not_pass_early(audit):
     whole = audit(1.0, early=False)
     limit = 0.9 * whole.checks[0].measured
