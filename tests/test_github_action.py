@@ -78,6 +78,7 @@ def repository(tmp_path_factory) -> Repository:
     return made
 
 
+@pytest.mark.thorough
 def test_a_model_that_did_not_change_passes(repository):
     (install, audit), summary = repository.run_job()
     assert install.returncode == audit.returncode == 0, audit.stderr
@@ -95,6 +96,7 @@ def test_a_model_that_did_not_change_passes(repository):
     assert {check["measured"] for check in report["checks"]} == {0.0}
 
 
+@pytest.mark.thorough
 def test_a_model_that_got_worse_fails_and_says_where(repository):
     model = repository.folder / "model"
     shutil.move(model, repository.outside / "kept")

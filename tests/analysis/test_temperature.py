@@ -480,6 +480,7 @@ def test_masked_entries_have_no_part_in_it(draw, store):
     assert other.table.iloc[:, 1:].to_numpy() == pytest.approx(one.table.iloc[:, 1:].to_numpy(), abs=1e-9)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sample_every", [1, 3])
 def test_a_known_temperature_lies_within_its_interval(draw, sample_every):
     seeds = 24

@@ -49,6 +49,7 @@ def opened(path):
     return tokenizer, asked
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("declared", "build", "family", "taken", "clear"), CLASSES)
 def test_a_class_gives_our_tokens_or_a_notice_says_so(declared, build, family, taken, clear, tmp_path):
     config = ENDS if build is PIECES else {}

@@ -144,6 +144,7 @@ class _Tokenizer:
     bos_id = None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", MODELS)
 def test_each_window_comes_out_as_it_does_alone_in_a_fresh_model(name, tmp_path):
     family, sizes, batching = MODELS[name]

@@ -85,6 +85,7 @@ def test_a_key_of_the_text_part(tmp_path):
     assert line.endswith("used: rms_norm_eps 1e-06")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "mixtral", "roberta"])
 def test_no_key_that_changes_a_logit_is_passed_over(family):
     """Change each key in a model with the same tensors: keys that change a logit must be named when they are missing.

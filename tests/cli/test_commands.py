@@ -323,6 +323,7 @@ def test_two_writers_of_one_run(forks, tmp_path, capsys, long_text):
     assert finish(tmp_path, long_text) == 0
 
 
+@pytest.mark.thorough
 def test_it_runs_without_a_home_and_in_the_c_locale(tmp_path, text):
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
     process = subprocess.run(
@@ -335,6 +336,7 @@ def test_it_runs_without_a_home_and_in_the_c_locale(tmp_path, text):
     assert process.returncode == 0, process.stderr
 
 
+@pytest.mark.thorough
 def test_a_progress_bar_on_a_terminal_only(tmp_path, text):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
@@ -383,6 +385,7 @@ def test_half_precision_is_close_and_recorded(tmp_path, monkeypatch, capsys, tex
     assert half.scalar("SELECT max(ties) FROM tokens") > 1
 
 
+@pytest.mark.thorough
 def test_demo_leaves_tables_and_pictures_of_both_models(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code, out, err = call(capsys, "demo")

@@ -74,6 +74,7 @@ def test_it_is_the_latest_run_then(opened):
     assert latest_run(Path()).manifest["settings"]["windows"]["stride"] == 64
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "option", [["--stride", "16"], ["--bos", "never"], ["--dtype", "bfloat16"], ["--no-text"], ["--desmooth", "0.1"]]
 )
@@ -106,6 +107,7 @@ def test_a_checkpoint_is_opened_where_a_file_of_it_changed_or_another_one_came(o
     assert score() == 3
 
 
+@pytest.mark.thorough
 def test_a_damaged_note_is_none(opened):
     content = json.loads(note().read_text())
     for bad in (b"", b"{", b"[]", json.dumps({**content, "read": "elsewhere"}).encode()):
@@ -152,6 +154,7 @@ def test_a_note_that_was_wrong_is_found_out_when_the_model_is_loaded(opened, fac
     assert opened == ["model"], "it was noted anew"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("what", ["lossprobe", "pass", "torch"])
 def test_another_version_looks_anew(opened, what, monkeypatch):
     if what == "torch":
@@ -232,6 +235,7 @@ def test_a_folder_of_notes_that_is_a_link_is_not_written_into(opened, tmp_path):
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_a_tool_is_asked_again_where_checkpoint_text_or_option_changed(opened):
     def ask(*options: str, protocol: str = "evaluate") -> list[str]:
         opened.clear()

@@ -161,6 +161,7 @@ def test_what_does_not_fit_into_memory_is_read_hashed_and_tokenized_again_to_the
     assert {folder.name: (folder / "run.json").read_bytes() for folder in Path(".lossprobe").glob("*-*")} == first
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("protocol", ["all", "evaluate", "llama.cpp"])
 def test_what_another_tool_would_say_is_found_without_a_model(counts, protocol, capsys):
     text = write_texts("text.jsonl", 0, 2)

@@ -20,6 +20,7 @@ from fuzz.mutations import broken_json, bytes_of
 CAMPAIGN = Path(__file__).with_name("campaign.py")
 
 
+@pytest.mark.thorough
 def test_what_is_broken_is_refused_or_changes_nothing(tmp_path):
     report = tmp_path / "faults.json"
     command = [sys.executable, str(CAMPAIGN), "--json", str(report)]

@@ -139,6 +139,7 @@ for step in range(200):
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_writer_that_is_killed_leaves_the_old_one_or_the_new_one(base, pair, tmp_path):
     command = [sys.executable, "-c", KILLER, base, pair[1][0], tmp_path / "states", ",".join(CALLS)]
@@ -168,6 +169,7 @@ def test_git_ignores_what_a_killed_writer_leaves(base, pair, tmp_path):
     assert any((tmp_path / "states").rglob(".*.tmp")), "there is something to ignore"
 
 
+@pytest.mark.thorough
 def test_a_reader_meets_the_old_one_or_the_new_one(base, pair):
     """A reader finds a complete baseline at any time while two writers replace it."""
     code = (
@@ -289,6 +291,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("missing", ["warn", "create", "error"])
 @pytest.mark.parametrize("what", DAMAGE)
 def test_a_damaged_baseline_is_no_missing_one(audited, what, missing):
