@@ -23,7 +23,7 @@ FEW_DOCUMENTS = 0.01
 
 @dataclass(frozen=True)
 class Concentration:
-    """What carries more of the loss than its tokens can explain.
+    """The part of a text that carries more of the loss than of the tokens.
 
     Attributes:
         what: its name, such as "document 3 (line 4 of data.jsonl)".

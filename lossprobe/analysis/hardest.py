@@ -24,7 +24,7 @@ FEWEST_TOKENS = 2  # of a document that is ranked: the loss of one token is that
 
 @dataclass(frozen=True)
 class Hardest(Shown):
-    """What the model finds hardest.
+    """The tokens, types, documents, classes or field values with the highest loss.
 
     Attributes:
         by: "token", "type" (vocabulary entry), "document", "class", or a field of the JSONL records.

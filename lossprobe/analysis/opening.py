@@ -1,4 +1,4 @@
-"""Whether the documents of a text open alike, as records of one template do."""
+"""Finds out whether the documents of a text open with the same tokens, as records of one template do."""
 
 from __future__ import annotations
 

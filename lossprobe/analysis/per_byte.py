@@ -9,7 +9,7 @@ from lossprobe.units import plural
 
 
 def why_not_per_byte(counts: Mapping[str, Any]) -> str | None:
-    """Return why losses cannot be shared out over bytes or characters, or None where they can.
+    """Return the reason why losses cannot be given per byte or character; None if they can.
 
     Args:
         counts: the `counts` of a run.
@@ -20,7 +20,7 @@ def why_not_per_byte(counts: Mapping[str, Any]) -> str | None:
 
 
 def why_not_per_word(counts: Mapping[str, Any]) -> str | None:
-    """Return why the whole loss cannot be held against the whole text, or None where it can."""
+    """Return the reason why the loss cannot be given per word; None if it can."""
     vanished = int(counts.get("vanished_bytes", 0))
     if not vanished:
         return None
@@ -29,7 +29,7 @@ def why_not_per_word(counts: Mapping[str, Any]) -> str | None:
 
 
 def rewriting_note(counts: Mapping[str, Any]) -> str | None:
-    """Return what to know of numbers per byte where the tokenizer rewrites text, or None where it does not."""
+    """Return a note on numbers per byte of a text that the tokenizer rewrites; None if it rewrites nothing."""
     rewritten = int(counts["normalized_bytes"])
     if not rewritten:
         return None

@@ -1,4 +1,4 @@
-"""Does the number depend on what should not matter, and how much on what may: variants of one pass, token by token."""
+"""Compares variants of one pass token by token: whether what must not matter changes the losses, and what else does."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class SelfCheck(Shown):
-    """What changed the number, and what did not.
+    """The variants of a pass, with how far each moved the losses.
 
     Attributes:
         tokens: tokens of the reference.

@@ -1,4 +1,4 @@
-"""What every result shows in a notebook."""
+"""Shows results in notebooks."""
 
 from __future__ import annotations
 

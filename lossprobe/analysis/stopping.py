@@ -1,4 +1,4 @@
-"""Where a confidence sequence must not end an audit: too few documents, or documents of which a few decide.
+"""Decides when an audit must not stop early: with too few documents, or when a few documents decide the mean.
 
 No interval sees what no scored document shows, and Student's t, early or late, misses too often on the side of a long
 tail: with documents of skewness κ by about κ / √n · (2 q² + 1) φ(q) / 6, with φ the normal density (Hall 1992, The

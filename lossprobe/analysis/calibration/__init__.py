@@ -1,1 +1,1 @@
-"""How far a model's probabilities can be trusted."""
+"""Calibration: how well a model's probabilities match what happens."""

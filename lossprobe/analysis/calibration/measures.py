@@ -80,7 +80,7 @@ LIMITS = {  # what the means of shares can be; a t interval of few documents kno
 
 @dataclass(frozen=True)
 class ErrorSums:
-    """What the calibration errors are made of, per cluster.
+    """The sums per cluster from which the calibration errors are computed.
 
     Attributes:
         equal_width, equal_mass: float64 [G, bins, 5]; see `bins.bin_sums`.

@@ -57,7 +57,7 @@ REPEATS_NOTE = "one document: what came once comes again, so that small gaps of 
 
 @dataclass(frozen=True)
 class Slices:
-    """How well the model's probabilities hold in parts of a run.
+    """The calibration of parts of a run.
 
     Attributes:
         by: "context", "document", "class", "frequency", or a field of the JSONL records.

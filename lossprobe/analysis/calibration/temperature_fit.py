@@ -46,7 +46,7 @@ LEVEL = 1e-9  # a slope that is no more than rounding
 
 @dataclass(frozen=True)
 class Sample:
-    """What temperatures are fitted to; read once, fitted several times.
+    """The sampled rows to which temperatures are fitted; read once, fitted several times.
 
     Attributes:
         rows: the S sampled rows.
@@ -124,7 +124,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Fit:
-    """What was fitted to a sample.
+    """The temperatures fitted to a sample.
 
     Attributes:
         curve: mean loss of all tokens.

@@ -1,4 +1,4 @@
-"""What the calibration of a model says in one line: of its whole distribution, its first choices and its temperature.
+"""Writes the finding on the calibration of a model: whole distribution, first choices and temperature, in one line.
 
 The loss that a model expects of itself is its entropy. A loss above it means too little probability on what comes: the
 model is over-confident; a loss below it, under-confident. A verdict needs a 95 % interval without 0.

@@ -1,4 +1,4 @@
-"""What a comparison through bytes says: how much two models differ in bits per byte, and how sure that is."""
+"""The results of a comparison through bytes: how much two models differ in bits per byte, and how sure that is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ByteDifference:
 
 @dataclass(frozen=True)
 class ByteEvidence:
-    """What a text can show of a difference in bits per byte, and what it shows.
+    """The evidence of a text for a difference in bits per byte: test, interval and smallest detectable difference.
 
     Attributes:
         design_effect: variance of the difference over clusters, divided by that of independent spans.

@@ -1,4 +1,4 @@
-"""What `lossprobe compare` answers: two runs on the same tokens, or through bytes where their tokens differ."""
+"""Compares two runs of one text: token by token, or through bytes if their tokens differ."""
 
 from __future__ import annotations
 

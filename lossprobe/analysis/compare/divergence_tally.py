@@ -1,4 +1,4 @@
-"""What a `Divergence` is made of, gathered while two models run: sums, quantiles, and the largest divergences."""
+"""Collects sums, quantiles and the largest divergences for a `Divergence` while two models run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one pass behind `compare`: moments and histograms of two losses per token, in memory that does not grow."""
+"""Computes moments and histograms of two losses per token in one pass, in memory that does not grow with the run."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class LossPairs:
 
 @dataclass
 class CompareSums:
-    """What one pass over two runs leaves.
+    """The sums of one pass over two runs.
 
     Attributes:
         by_octave: sums of d by octave of context and cluster.

@@ -45,7 +45,7 @@ UNITS = {
 
 @dataclass(frozen=True)
 class PairedTokens:
-    """How many tokens a comparison rests on.
+    """The numbers of tokens and clusters of a comparison.
 
     Attributes:
         tokens: tokens that both scored.
@@ -83,7 +83,7 @@ class TokenDifference:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a text can show of a mean difference, and what it shows.
+    """The evidence of a text for a mean difference: test, interval and smallest detectable difference.
 
     Attributes:
         design_effect: variance of the mean over clusters, divided by that of independent tokens.

@@ -25,7 +25,7 @@ BATCH_TOKENS = 2048  # two windows of 1,024 tokens: a common batch of one device
 
 @dataclass(frozen=True)
 class ObjectiveOptions:
-    """What is measured.
+    """The choices of `objectives`.
 
     Attributes:
         smoothing: ε of the smoothed losses, 0 to 1.

@@ -1,4 +1,4 @@
-"""What float16 keeps of the gradient of the logits, at each loss scale.
+"""Computes which entries of the logit gradient become 0 in float16, at each loss scale.
 
 A mean loss over N tokens has the logit gradient (p_v − 1{v = token}) / N. Times the loss scale S, an entry of at most
 2^−25 rounds to 0 in float16 (whose least number is 2^−24, and whose ties go to the even neighbour). The tokens' own
@@ -28,7 +28,7 @@ BIN_SQL = f"greatest(0, least({BINS - 1}, floor((-n / ln(10) - ({LOWEST})) * {PE
 
 @dataclass(frozen=True)
 class HalfPrecision:
-    """What float16 loses.
+    """The part of the gradient that float16 loses.
 
     Attributes:
         table: one row per loss scale 2^0 … 2^24: scale, entries_lost_share (of all gradient entries),

@@ -1,4 +1,4 @@
-"""Why the mean of micro-batch means is not the mean loss: batches count the same there, however few tokens they have.
+"""Compares the mean of micro-batch means, where all batches weigh the same, with the mean loss over all tokens.
 
 Gradient accumulation, loader averages and loss curves often average the means of micro-batches. With n_k tokens and
 mean L_k in micro-batch k,

@@ -1,4 +1,4 @@
-"""Intervals that stay valid however often one looks: what an audit that may stop early decides with.
+"""Confidence sequences: intervals that stay valid however often they are looked at, for audits that may stop early.
 
 Looking at an ordinary 95 % interval after every few documents and stopping when it excludes a limit is wrong far more
 often than in 5 % of all audits. A confidence sequence holds the truth at all looks at once, with probability 1 − α.

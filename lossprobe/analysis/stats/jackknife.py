@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Clusters:
-    """What a run's intervals resample.
+    """The clusters that the intervals of a run resample.
 
     Attributes:
         unit: "document" or "block".

@@ -1,4 +1,4 @@
-"""How many tokens a text must have to show a difference, from the standard error that a smaller one gave."""
+"""Computes how many tokens a text needs to show a difference, from the standard error on a smaller text."""
 
 from __future__ import annotations
 

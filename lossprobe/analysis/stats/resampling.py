@@ -38,7 +38,7 @@ FACTORS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0)  # λ; between them m²
 
 @dataclass(frozen=True)
 class Draws:
-    """How an error is resampled.
+    """Options of resampling.
 
     Attributes:
         resamples: how many; each is looked at once for every λ, about five times.
@@ -54,7 +54,7 @@ DRAWS = Draws()
 
 @dataclass(frozen=True)
 class CalibrationMeasure:
-    """One number with what a reader needs beside it; None where it cannot be given.
+    """A measure of calibration, its interval and its noise floor; None for what cannot be given.
 
     Attributes:
         value: the number.
