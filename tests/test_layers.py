@@ -29,9 +29,10 @@ ALLOWED = {
     "terms.catalogue": {"errors", "terms", "plan", "run"},
     "text": {"errors", "arguments", "units", "options"},
     "checkpoint.options": {"options"},
-    "checkpoint.interface": set(),
+    "checkpoint.interface": {"checkpoint.templates"},
     "checkpoint.files": WORDS,
     "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files"},
+    "checkpoint.templates": WORDS | {"text.examples", "text.spans", "checkpoint.files", "checkpoint.tokenizers"},
     "checkpoint.model": WORDS | {"checkpoint.interface", "checkpoint.files"},
     "checkpoint.families": WORDS
     | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"},

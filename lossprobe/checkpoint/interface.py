@@ -11,6 +11,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
+    from lossprobe.checkpoint.templates.template import ChatTemplate
+
 # Which windows may share a forward pass: all (shorter ones padded), those of equal length, or none; loosest first.
 PADDED, EQUAL_LENGTHS, ONE_WINDOW = BATCHINGS = ("padded", "equal lengths", "one window")
 
@@ -75,6 +77,17 @@ class Tokenizer(Protocol):
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes that an id stands for in running text (for a special id its name), or b"" for none."""
         ...
+
+
+@runtime_checkable
+class ChatTokenizer(Protocol):
+    """A tokenizer whose files may hold a chat template.
+
+    Attributes:
+        chat_template: the template, or None where the files hold none.
+    """
+
+    chat_template: ChatTemplate | None
 
 
 @runtime_checkable

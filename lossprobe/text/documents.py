@@ -15,12 +15,14 @@ from lossprobe.arguments import as_paths, as_strings
 from lossprobe.errors import BadTextError, UsageError
 from lossprobe.options.kinds import BadValueError
 from lossprobe.text.decoding import BOM, decode
+from lossprobe.text.examples import Example
 from lossprobe.text.faults import Faults
 from lossprobe.text.files import STDIN, Budget, TextFile, find_files
 from lossprobe.text.options import TextOptions
 from lossprobe.text.record_files import RecordLayout, record_layout
 from lossprobe.text.records import JsonRecord, read_array, read_line, refuse_surrogates, split_record
 from lossprobe.text.selection import Selection
+from lossprobe.text.spans import Span
 from lossprobe.text.splitting import LineEnds, separator_pattern, split_text, with_lf
 from lossprobe.units import format_count, plural, visible
 
@@ -39,6 +41,9 @@ class Document:
         byte_offset: offset of its first byte in the (decompressed) file; -1 for a JSONL record, whose text is escaped
             in the file.
         fields: the other fields of a JSONL record, as a JSON object; None for other files.
+        example: what a record of a conversation, a completion or a pair holds; such a document has no text until a
+            checkpoint's template makes one (`passes.rendered`). None for plain text.
+        spans: the parts of a rendered document, which tile its text; () for plain text.
     """
 
     text: str
@@ -46,6 +51,8 @@ class Document:
     line: int
     byte_offset: int
     fields: str | None = None
+    example: Example | None = None
+    spans: tuple[Span, ...] = ()
 
 
 class Source(Protocol):

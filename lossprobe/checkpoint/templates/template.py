@@ -1,0 +1,23 @@
+"""A chat template, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The Jinja template with which a checkpoint makes a text of a conversation.
+
+    Attributes:
+        source: the template.
+        origin: the file or key that it was read from, for messages.
+        tool_source: the template for conversations with tools, where the checkpoint has one of its own; "" otherwise.
+        special_tokens: names that the template may use, such as "bos_token", and their texts.
+    """
+
+    source: str
+    origin: str
+    tool_source: str = ""
+    special_tokens: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,64 @@
+"""What a record of post-training data holds, before a checkpoint's chat template makes a text of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class DataKind(StrEnum):
+    """What the records of a text hold.
+
+    Attributes:
+        TEXT: plain text.
+        CHAT: conversations.
+        COMPLETION: prompts, each with the completion that is to be learned.
+        PAIRS: pairs of a chosen and a rejected answer.
+    """
+
+    TEXT = "text"
+    CHAT = "chat"
+    COMPLETION = "completion"
+    PAIRS = "pairs"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The messages of a conversation.
+
+    Attributes:
+        messages: each has "role" and mostly "content" (a string), and may have "reasoning_content", "tool_calls",
+            "name" and the like, as chat templates read them. Keys whose value is null are left out.
+        tools: the JSON schemas of the tools that the model is told of; () for none.
+        prompt_messages: number of messages at the start that are the prompt; 0 where the record does not say.
+    """
+
+    messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    prompt_messages: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A prompt and its completion as plain text, which no template changes.
+
+    Attributes:
+        prompt: the text before the completion, "" for none.
+        completion: the text that is to be learned.
+    """
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to the same prompt, of which one is preferred."""
+
+    chosen: Conversation | Completion
+    rejected: Conversation | Completion
+
+
+Example = Conversation | Completion | Pair
