@@ -124,7 +124,7 @@ def test_rows_are_planned_as_by_the_engine(rows, tmp_path):
 def test_manifest_is_complete(drawn):
     checkpoint, source = fakes.checkpoint(), lossprobe.StringSource(["text"])
     options = ScoreOptions(context=8)
-    real = describe(checkpoint, source, window_policy(checkpoint, options), options)
+    real = describe(checkpoint, source, window_policy(checkpoint, options, source), options)
     settings = drawn.run.manifest["settings"]
     assert {group: settings[group].keys() for group in settings} == {group: real[group].keys() for group in real}
     assert settings["versions"] == real["versions"]

@@ -37,7 +37,7 @@ ALLOWED = {
     "checkpoint.families": WORDS
     | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"},
     "checkpoint": WORDS,
-    "plan": {"errors", "units", "options", "checkpoint.interface"},
+    "plan": {"errors", "units", "options", "text.spans", "checkpoint.interface"},
     "scoring": WORDS | {"checkpoint.interface", "plan"},
     "run": WORDS | {"plan"},
     "analysis.options": {"options"},
@@ -46,7 +46,7 @@ ALLOWED = {
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
     "passes": {
         "errors", "units", "display", "text", "checkpoint.interface", "checkpoint.retokenized", "checkpoint.deferred",
-        "checkpoint.spec", "plan", "scoring", "run", "analysis",
+        "checkpoint.spec", "checkpoint.templates", "plan", "scoring", "run", "analysis",
     },
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {

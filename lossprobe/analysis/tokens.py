@@ -16,7 +16,7 @@ from lossprobe.errors import NothingToScoreError
 from lossprobe.run.argument import check_runs
 from lossprobe.run.filters import where_sql
 from lossprobe.run.reader import Run
-from lossprobe.run.schema import TOKEN_COLUMNS
+from lossprobe.run.schema import token_columns
 from lossprobe.run.texts import DocumentTexts, Vocabulary, load_vocabulary
 from lossprobe.units import format_loss, plural, token_literal, visible_bytes
 
@@ -163,10 +163,11 @@ def token_batches(run: Run, where: Sequence[str] = ()) -> Iterator[pa.RecordBatc
 
     Memory does not grow with the run: rows come in batches, documents are read as the rows reach them.
     """
-    columns = ", ".join(f'"{column.name}"' for column in TOKEN_COLUMNS)
+    stored = [column.name for column in token_columns(labelled=run.labelled)]
+    columns = ", ".join(f'"{name}"' for name in stored)
     vocabulary = load_vocabulary(run)
     texts = DocumentTexts(run)
-    at = [column.name for column in TOKEN_COLUMNS].index("token_id")
+    at = stored.index("token_id")
     for batch in run.batches(f"SELECT {columns} FROM tokens WHERE {where_sql(where)}"):
         documents, *rows = (batch[name].to_pylist() for name in ("document", "byte_start", "byte_stop", "token_id"))
         literals = [

@@ -17,6 +17,7 @@ from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
 from lossprobe.errors import NotComparableError, NothingToScoreError
 from lossprobe.passes.known_text import read_again, text_sha256, tokens_of
 from lossprobe.passes.planning import check_ids, check_unknown
+from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import Progress, tell_beyond_trained, window_policy
 from lossprobe.passes.tally import DocumentCount, merge_unknown
 from lossprobe.plan.options import ScoreOptions
@@ -54,7 +55,8 @@ def measure_divergence(
     options = options or ScoreOptions()
     first, second = opened(first), opened(second)
     _refuse_different(first, second)
-    policies = [window_policy(checkpoint, options) for checkpoint in (first, second)]
+    source = rendered(source, first, options.score)
+    policies = [window_policy(checkpoint, options, source) for checkpoint in (first, second)]
     policy = min(policies, key=lambda one: one.context)
     for checkpoint in (first, second):
         tell_beyond_trained(checkpoint, policy.context, source)
@@ -102,7 +104,7 @@ def _refuse_different(first: Checkpoint, second: Checkpoint) -> None:
 def _tokenized(source: Source, sha256: str, tokenizer: Tokenizer) -> Iterator[tuple[Document, Tokens]]:
     """Yield every document with its tokens."""
     for document in read_again(source, sha256):
-        yield document, tokens_of(source, document.text, tokenizer)
+        yield document, tokens_of(source, document, tokenizer)
 
 
 @dataclass

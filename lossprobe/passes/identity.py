@@ -9,12 +9,13 @@ from typing import Any
 
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import PADDED, Checkpoint
-from lossprobe.passes.known_text import skipped_of, text_sha256
+from lossprobe.passes.known_text import kind_of, skipped_of, text_sha256
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.run.files import sha256_of_json
 from lossprobe.run.identity import divide_facts
 from lossprobe.text.documents import Source
+from lossprobe.text.examples import DataKind
 
 # Increase it when a fix changes stored numbers, so that runs with the fault are not reused.
 PASS_VERSION = "2"
@@ -29,6 +30,8 @@ def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, optio
         del facts["batching"]
     tokenizer = checkpoint.tokenizer
     text = {"sha256": text_sha256(source), "kept": options.keep_text}
+    if (kind := kind_of(source)) is not DataKind.TEXT:
+        text["kind"] = kind.value
     if skipped := skipped_of(source):  # a run without bad records is another run than one that left some out
         text["skipped"] = skipped
     return {

@@ -9,7 +9,9 @@ from typing import Protocol, runtime_checkable
 
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.errors import TextError
+from lossprobe.plan.labels import label_tokens
 from lossprobe.text.documents import Document, Source
+from lossprobe.text.examples import DataKind
 from lossprobe.text.fingerprint import Fingerprint, fingerprint
 
 KEPT_TEXT_BYTES = 64 << 20  # a longer text is read and hashed again by every pass
@@ -51,6 +53,16 @@ class KnownText:
     def skipped(self) -> dict[str, int]:
         """Numbers of bad records and files that were left out; see `skipped_of`."""
         return skipped_of(self._source)
+
+    @property
+    def kind(self) -> DataKind:
+        """What its records hold."""
+        return kind_of(self._source)
+
+    @property
+    def templated(self) -> bool | None:
+        """Whether a chat template made its texts; see `templated`."""
+        return templated(self._source)
 
     @property
     def files(self) -> list[Path]:
@@ -118,14 +130,37 @@ def text_sha256(source: Source) -> str:
     return source.fingerprint() if isinstance(source, KnownSource) else fingerprint(source)
 
 
+def templated(source: Source) -> bool | None:
+    """Return whether a chat template made the texts of a source; None for plain text, and before they were made.
+
+    A template alone decides whether a BOS stands before them.
+    """
+    found: bool | None = getattr(source, "templated", None)
+    return found
+
+
+def kind_of(source: Source) -> DataKind:
+    """Return what the records of a text hold; plain text where the source does not say."""
+    kind: DataKind = getattr(source, "kind", DataKind.TEXT)
+    return kind
+
+
 def skipped_of(source: Source) -> dict[str, int]:
     """Return the numbers of bad records ("record") and files ("file") that the last reading of a text left out."""
     return dict(getattr(source, "skipped", {}))
 
 
-def tokens_of(source: Source, text: str, tokenizer: Tokenizer) -> Tokens:
-    """Return the tokens of a document, from the source if it keeps them."""
-    return source.tokens(text, tokenizer) if isinstance(source, KnownSource) else tokenizer.encode(text)
+def tokens_of(source: Source, document: Document, tokenizer: Tokenizer) -> Tokens:
+    """Return the tokens of a document, from the source if it keeps them, with the labels of a rendered document.
+
+    Raises:
+        ValueError: the document is a record of which no text was made yet.
+    """
+    if document.example is not None:
+        raise ValueError(f"{document.source}: line {document.line}: no text was made of this record yet")
+    text = document.text
+    tokens = source.tokens(text, tokenizer) if isinstance(source, KnownSource) else tokenizer.encode(text)
+    return label_tokens(tokens, document.spans)
 
 
 def read_again(source: Source, sha256: str) -> Iterator[Document]:

@@ -85,7 +85,7 @@ def _plan_documents(source: Source, tokenizer: Tokenizer, options: PlanOptions, 
     window = 0
     for number, document in enumerate(read_again(source, options.text_sha256)):
         count = DocumentCount(document)
-        tokens = tokens_of(source, document.text, tokenizer)
+        tokens = tokens_of(source, document, tokenizer)
         window = yield from _plan_one(number, window, count, tokens, options)
         del tokens  # frees them before the document is stored
         record = count.record(number, options.keep_text)
@@ -200,6 +200,10 @@ def check_unknown(counts: dict[str, Any], source: Source, max_unknown: float) ->
     if special:
         what = f"{plural(special, 'token')} {'is a control id' if special == 1 else 'are control ids'}"
         _note(source, f"{what}, since the text holds the names; `special_strings` text reads such names as text")
+    straddling = counts.get("straddling_tokens", 0)
+    if straddling:
+        what = f"{plural(straddling, 'token')} {'lies' if straddling == 1 else 'lie'} across an edge of two parts"
+        _note(source, f"{what} of a conversation; such a token counts whole to the part that is scored, as in trainers")
     cut = counts.get("documents_in_pieces", 0)
     if cut:
         what = f"{plural(cut, 'long document')} tokenized in pieces, by a tokenizer that can look farther than a piece"

@@ -7,7 +7,7 @@ from lossprobe.checkpoint.interface import Checkpoint, MultiReaderTokenizer, Tok
 from lossprobe.checkpoint.retokenized import RetokenizedCheckpoint
 from lossprobe.passes.known_text import tokens_of
 from lossprobe.plan.protocols import PROTOCOLS
-from lossprobe.text.documents import Source
+from lossprobe.text.documents import Document, Source
 from lossprobe.units import plural
 
 
@@ -41,10 +41,10 @@ class TokenCounts:
         self.differ = False
         self.theirs = self.ours = 0
 
-    def add(self, text: str, tokens: Tokens) -> None:
+    def add(self, document: Document, tokens: Tokens) -> None:
         """Add one document; `tokens` are the tool's tokens of it."""
         if self._own is not None:
-            ids = tokens_of(self._source, text, self._own).ids
+            ids = tokens_of(self._source, document, self._own).ids
             self.ours, self.theirs = self.ours + len(ids), self.theirs + len(tokens.ids)
             self.differ |= ids.tolist() != tokens.ids.tolist()
 

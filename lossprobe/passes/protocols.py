@@ -17,6 +17,7 @@ from lossprobe.passes.known_protocol import ProtocolNote, own_notices
 from lossprobe.passes.known_text import KeptTokens, KnownText, tokens_of
 from lossprobe.passes.protocol_tokens import TokenCounts, checkpoint_of_tool
 from lossprobe.passes.protocol_windows import protocol_policy
+from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import PassResult, Progress, score, score_policy
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.protocols import PROTOCOLS
@@ -106,7 +107,7 @@ def _score_seen(
 ) -> PassResult:
     """Return the run of a text under the checkpoint as a tool sees it, and write a note of it."""
     text = source if isinstance(source, KnownText) else KnownText(source, KeptTokens())
-    prepared, policy = prepare_protocol(note.protocol, seen, text, options)
+    prepared, policy = prepare_protocol(note.protocol, seen, rendered(text, seen, options.score), options)
     said = list(source.notices)
     scored = score_policy(choices.pop("output", None), seen, prepared, policy, options, **choices)
     note.keep_run(scored.run, said)
@@ -135,10 +136,10 @@ def prepare_protocol(
     unknown, rows = False, 0
     counts = TokenCounts(checkpoint, source)
     for document in source.documents():
-        tokens = tokens_of(source, document.text, checkpoint.tokenizer)
+        tokens = tokens_of(source, document, checkpoint.tokenizer)
         unknown |= bool(tokens.unknown.any())
         rows += row_count(tokens, policy)
-        counts.add(document.text, tokens)
+        counts.add(document, tokens)
     if counts.differ:
         source.notices.append(f"{protocol}: {counts}")
     after = len(getattr(checkpoint.tokenizer, "last_ids", ()))

@@ -16,7 +16,9 @@ from lossprobe.errors import OutputError, UsageError
 from lossprobe.passes.engines import Engine, LocalEngine, Part, PartOptions
 from lossprobe.passes.identity import describe, measured_facts, run_name
 from lossprobe.passes.known_checkpoint import keep_known
+from lossprobe.passes.known_text import templated
 from lossprobe.passes.planning import PlanOptions, check_unknown, write_plan
+from lossprobe.passes.rendered import rendered
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.plan.windows import Layout, check_window_options
@@ -29,6 +31,8 @@ from lossprobe.run.store import RunStore
 from lossprobe.text.documents import Source
 from lossprobe.units import format_count, plural, visible
 
+TRUNCATIONS = {"none": Layout.ROLLING, "keep-start": Layout.FIRST, "keep-end": Layout.LAST}
+SHORTEST_CUT = 2  # one token to see and one to predict
 DEFAULT_CONTEXT = 2048  # for the few families without a limit
 
 Progress = Callable[[int, int], None]
@@ -95,7 +99,8 @@ def score_into(  # noqa: PLR0913 - those of `score`, and who does the work
     The `engine` scores the parts and opens the same checkpoint itself; None scores them in this process.
     """
     options = options or ScoreOptions()
-    policy = window_policy(checkpoint, options)
+    source = rendered(source, checkpoint, options.score)
+    policy = window_policy(checkpoint, options, source)
     return score_policy(
         output, checkpoint, source, policy, options, overwrite=overwrite, progress=progress, engine=engine
     )
@@ -185,8 +190,11 @@ def _score_parts(
         progress(done, total)
 
 
-def window_policy(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy:
+def window_policy(checkpoint: Checkpoint, options: ScoreOptions, source: Source) -> WindowPolicy:
     """Return the windows and the BOS of a pass.
+
+    A chat template alone decides about the BOS of a conversation, as in transformers, which adds none to what a
+    template renders. With `bos` "always" one is put before it unless the template wrote it.
 
     Raises:
         UsageError: a context that the model cannot take, a bad stride, or a BOS that the tokenizer does not have.
@@ -204,9 +212,27 @@ def window_policy(checkpoint: Checkpoint, options: ScoreOptions) -> WindowPolicy
             f"`bos` always: BOS is id {tokenizer.bos_id}, the model has {checkpoint.facts.vocab_size} ids",
         )
     with_bos = options.bos == "always" or (options.bos == "auto" and tokenizer.adds_bos)
-    return WindowPolicy(
-        context, options.stride or context, tokenizer.bos_id if with_bos else None, options.score_unknown
-    )
+    bos_id, written = (tokenizer.bos_id if with_bos else None), None
+    if templated(source):
+        bos_id, written = None, (tokenizer.bos_id if options.bos == "always" else None)
+    layout = TRUNCATIONS[options.truncate]
+    if layout is not Layout.ROLLING:
+        context = _cut_context(context, options)  # as in trainers, the length counts the last token, a target only
+    stride = context if options.stride is None or layout is not Layout.ROLLING else options.stride
+    return WindowPolicy(context, stride, bos_id, options.score_unknown, layout, written)
+
+
+def _cut_context(length: int, options: ScoreOptions) -> int:
+    """Return the most input tokens of a window that holds what is left of a document of `length` tokens.
+
+    Raises:
+        UsageError: a stride, or a length without a token to predict.
+    """
+    if options.stride is not None:
+        raise UsageError("windows.stride", f"`stride` {options.stride}: `truncate` leaves one window a document")
+    if length < SHORTEST_CUT:
+        raise UsageError("windows.context", f"`context` {length}: `truncate` needs at least {SHORTEST_CUT} tokens")
+    return length - 1
 
 
 def refuse_beyond_hard_limit(checkpoint: Checkpoint, context: int) -> None:

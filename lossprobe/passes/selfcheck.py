@@ -14,6 +14,8 @@ from lossprobe.analysis.selfcheck import EXACT, HALF, ROUNDING, Losses, SelfChec
 from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import PADDED, Checkpoint, LeftPadding, PiecewiseTokenizer, Tokenizer, Tokens
 from lossprobe.errors import LossprobeError, ResourceError
+from lossprobe.passes.known_text import kind_of, templated
+from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import Progress, score_into, window_policy
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import SCORED, Rows, WindowPolicy, cut_parts, plan_documents
@@ -22,6 +24,7 @@ from lossprobe.scoring.head import ROW_STEP
 from lossprobe.scoring.reference import other_threads, reference_losses
 from lossprobe.scoring.scorer import PassOptions, score_part
 from lossprobe.text.documents import Document, Source
+from lossprobe.text.spans import cut_spans
 from lossprobe.units import format_count, plural
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -47,6 +50,7 @@ class SampleSource:
     def __init__(self, source: Source, tokenizer: Tokenizer, tokens: int) -> None:
         self.name = source.name
         self.notices = source.notices
+        self.kind, self.templated = kind_of(source), templated(source)
         self.whole = True
         self._documents: list[Document] = []
         left = tokens
@@ -57,7 +61,8 @@ class SampleSource:
             stops = tokenizer.encode(document.text).byte_stop
             if len(stops) > left:
                 self.whole = False
-                document = replace(document, text=document.text.encode()[: stops[left - 1]].decode(errors="ignore"))
+                text = document.text.encode()[: stops[left - 1]].decode(errors="ignore")
+                document = replace(document, text=text, spans=cut_spans(document.spans, len(text.encode())))
             left -= len(stops)
             self._documents.append(document)
 
@@ -110,10 +115,11 @@ def run_selfcheck(
         LossprobeError: as in `passes.score.score`, for the pass that is checked.
     """
     options, checkpoint = options or ScoreOptions(), opened(checkpoint)
+    source = rendered(source, checkpoint, options.score)
     sampled = SampleSource(source, checkpoint.tokenizer, tokens)
     scored = score_into(None, checkpoint, sampled, options)
     sample = _Sample([checkpoint.tokenizer.encode(document.text) for document in sampled.documents()])
-    policy = window_policy(checkpoint, options)
+    policy = window_policy(checkpoint, options, source)
     reference = sample.losses(policy, _fast(checkpoint, PassOptions(options.batch_size)))
     checks = [
         *_invariants(checkpoint, sample, policy, options),

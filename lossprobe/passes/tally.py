@@ -10,6 +10,7 @@ import numpy as np
 
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.errors import NothingToScoreError
+from lossprobe.plan.labels import LabelledTokens
 from lossprobe.plan.rows import SCORED, UNSCORED, Rows
 from lossprobe.text.counts import TextCounts, count_spans, count_text
 from lossprobe.text.documents import Document, Source
@@ -28,6 +29,7 @@ class DocumentCount:
     Attributes:
         document: the document.
         tokens, scored_tokens: numbers of its tokens, and of those with a loss.
+        straddling: tokens that lie in two parts of a conversation or more.
         unknown, normalized_bytes, tiles, vanished_bytes, special_strings, in_pieces: as in `Tokens`.
         unscored, unscored_bytes: tokens without a loss, and their bytes, by reason.
         absent: bytes, characters and words of the tokens without a loss.
@@ -41,6 +43,7 @@ class DocumentCount:
         self.unscored_bytes: Counter[str] = Counter()
         self.absent = TextCounts(0, 0, 0)
         self.unknown = self.normalized_bytes = self.vanished_bytes = self.special_strings = 0
+        self.straddling = 0
         self.unknown_text: list[str] = []
         self.tiles = True
         self.in_pieces = False
@@ -51,6 +54,7 @@ class DocumentCount:
         self.normalized_bytes, self.vanished_bytes = tokens.normalized_bytes, tokens.vanished_bytes
         self.tiles, self.in_pieces = tokens.tiles and not tokens.vanished_bytes, tokens.in_pieces
         self.special_strings = tokens.special_strings
+        self.straddling = tokens.straddling if isinstance(tokens, LabelledTokens) else 0
         places = np.flatnonzero(tokens.unknown)
         self.unknown = len(places)
         if not tokens.tiles:  # without exact spans the text of a token is a guess, and a wrong character would mislead
@@ -139,6 +143,8 @@ class Tally:
         self.sums["vanished_bytes"] += count.vanished_bytes
         self.sums["special_strings"] += count.special_strings
         self.sums["documents_in_pieces"] += count.in_pieces
+        if count.document.spans:
+            self.sums["straddling_tokens"] += count.straddling
         self.tiles &= count.tiles
         self.unscored.update(count.unscored)  # unlike +, it keeps a reason with a count of 0 bytes
         self.unscored_bytes.update(count.unscored_bytes)

@@ -15,6 +15,7 @@ class Layout(StrEnum):
         SECOND_HALF: disjoint full windows, of which only the second half is scored; tokens after the last full window
             are not scored.
         FIRST: one window a document; tokens after it are not scored.
+        LAST: one window a document, at its end; tokens before it are not scored.
         WHOLE: one window a document; a longer document is an error.
     """
 
@@ -23,4 +24,5 @@ class Layout(StrEnum):
     DISJOINT = "disjoint"
     SECOND_HALF = "second_half"
     FIRST = "first"
+    LAST = "last"
     WHOLE = "whole"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lossprobe.options.declare import option
-from lossprobe.options.kinds import MAX_COUNT, Choice, Flag, Number
+from lossprobe.options.kinds import MAX_COUNT, Choice, Flag, Number, Text
 
 COUNT = Number(1, MAX_COUNT, whole=True)
 
@@ -23,6 +23,11 @@ class ScoreOptions:
             other windows of a batch use smaller batches; see `CheckpointFacts.batching`.
         score_unknown: score tokens outside the vocabulary instead of leaving them out.
         max_unknown: refuse a text in which a larger share of tokens is outside the vocabulary.
+        score: which tokens of conversations, completions and pairs get a loss: "auto" (what the assistant says, with
+            its end of turn; the completion; the chosen side), "all", "assistant", "last-turn" (of the assistant),
+            "completion", or names of roles joined by commas. The others are masked. Plain text is scored whole.
+        truncate: cut documents to one window of `context` tokens, as trainers do: "keep-start" or "keep-end"; "none"
+            lays windows over the whole document.
         keep_text: store the text in the run; without it views show tokens, but no text around them.
     """
 
@@ -41,6 +46,18 @@ class ScoreOptions:
     score_unknown: bool = option(False, Flag(), "Score tokens outside the vocabulary too.")
     max_unknown: float = option(
         0.01, Number(0, 1), "Refuse a text with a larger share of tokens outside the vocabulary."
+    )
+    score: str = option(
+        "auto",
+        Text("[^,\\s]+(,[^,\\s]+)*", "auto, all, assistant, last-turn, completion, or roles joined by commas"),
+        "Tokens of conversations, completions and pairs that get a loss; auto: what the assistant says, with its end "
+        "of turn; the completion; the chosen side.",
+        metavar="auto|all|assistant|last-turn|completion|ROLE,…",
+    )
+    truncate: str = option(
+        "none",
+        Choice(("none", "keep-start", "keep-end")),
+        "Cut documents to one window of CONTEXT tokens, as trainers do, in place of windows over the whole.",
     )
     keep_text: bool = option(
         True,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lossprobe.checkpoint.interface import Tokens
+from lossprobe.plan.labels import LabelledTokens, Labels
 from lossprobe.plan.windows import Layout, Window, window_end, window_of
 
 SCORED = -1
@@ -34,6 +35,7 @@ class Rows:
         document, token, token_id, byte_start, byte_stop, window, context: int64.
         unscored: int64, index into `UNSCORED` of the reason why a row is not scored, or `SCORED`.
         own: bool, False for rows that belong to an earlier part and are only context here.
+        labels: turn, role and part of each row; None for plain text.
     """
 
     document: Integers
@@ -45,13 +47,15 @@ class Rows:
     context: Integers
     unscored: Integers
     own: npt.NDArray[np.bool_]
+    labels: Labels | None = None
 
     def __len__(self) -> int:
         return len(self.token)
 
     def take(self, index: slice | npt.NDArray[np.bool_]) -> Rows:
         """Return the rows that an index selects."""
-        return Rows(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+        labels = None if self.labels is None else self.labels[index]
+        return Rows(**{name: getattr(self, name)[index] for name in ARRAYS}, labels=labels)
 
     def as_context(self) -> Rows:
         """Return the same rows, marked as context only."""
@@ -59,8 +63,13 @@ class Rows:
 
     @staticmethod
     def join(pieces: list[Rows]) -> Rows:
-        """Return all rows of several pieces, in order."""
-        return Rows(*(np.concatenate([getattr(p, name) for p in pieces]) for name in Rows.__dataclass_fields__))
+        """Return all rows of several pieces, in order; either all or none of them have labels."""
+        labels = [piece.labels for piece in pieces if piece.labels is not None]
+        joined = Labels.join(labels) if labels else None
+        return Rows(**{name: np.concatenate([getattr(p, name) for p in pieces]) for name in ARRAYS}, labels=joined)
+
+
+ARRAYS = tuple(name for name in Rows.__dataclass_fields__ if name != "labels")
 
 
 @dataclass(frozen=True)
@@ -118,8 +127,11 @@ def plan_pieces(
     total = row_count(tokens, policy)
     start = context = 0
     while start < total:
-        stop = min(window_end(start + piece_rows, policy.context, policy.stride, policy.layout), total)
-        rows = _rows(number, tokens, policy, first_window, range(start - context, stop))
+        stop = min(window_end(start + piece_rows, policy.context, policy.stride, policy.layout, total), total)
+        within = range(start - context, stop)
+        rows = _rows(number, tokens, policy, first_window, within)
+        if isinstance(tokens, LabelledTokens):
+            rows = _labelled(rows, tokens, len(policy.lead(tokens)), within)
         rows.own[:context] = False
         yield rows
         start = stop
@@ -171,10 +183,27 @@ def _rows(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int, 
     return planned
 
 
+def _labelled(rows: Rows, tokens: LabelledTokens, lead: int, within: range) -> Rows:
+    """Return rows with their labels; rows in no scored span are masked unless another reason leaves them out.
+
+    Args:
+        rows: the rows of a document with indices in `within`.
+        tokens: the labels of the document's tokens.
+        lead: number of tokens put before the document.
+        within: the indices.
+    """
+    masked = np.concatenate([np.zeros(lead, bool), tokens.masked])[within.start : within.stop]
+    rows.unscored[masked & (rows.unscored == SCORED)] = UNSCORED.index("masked")
+    return replace(rows, labels=tokens.labels.after(lead)[within.start : within.stop])
+
+
 def _leave_out(rows: Rows, policy: WindowPolicy, total: int) -> None:
     """Mark, in place, the rows of a document of `total` rows that the layout does not score."""
     if policy.layout is Layout.FIRST:
         rows.unscored[rows.token > policy.context] = UNSCORED.index("truncated")
+    elif policy.layout is Layout.LAST:
+        rows.unscored[rows.context == 0] = UNSCORED.index("window_start")
+        rows.unscored[rows.token < total - 1 - policy.context] = UNSCORED.index("truncated")
     elif policy.layout is Layout.DISJOINT:
         rows.unscored[rows.context == 0] = UNSCORED.index("window_start")
     elif policy.layout is Layout.SECOND_HALF:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ def window_of(
         context: most input tokens of a window; it has up to `context` + 1 tokens, of which the last is only a target.
         stride: new tokens scored by each rolling window after the first.
         layout: how windows are laid over the document.
-        tokens: number of tokens of the document; needed only for `LAST_FULL`.
+        tokens: number of tokens of the document; needed only for `LAST_FULL` and `LAST`.
 
     Returns:
         int64 [N], number of each token's window, from 0; int64 [N], index of that window's first token.
@@ -53,6 +54,8 @@ def window_of(
     [0, 0, 0, 0, 0, 2, 2]
     >>> window_of(np.arange(7), 4, 4, Layout.DISJOINT)[1].tolist()
     [0, 0, 0, 0, 0, 5, 5]
+    >>> window_of(np.arange(7), 4, 4, Layout.LAST, tokens=7)[1].tolist()
+    [0, 0, 2, 2, 2, 2, 2]
     """
     if layout in (Layout.ROLLING, Layout.LAST_FULL):
         number = np.maximum(token - context + stride - 1, 0) // stride
@@ -61,20 +64,34 @@ def window_of(
             start = np.minimum(start, max(tokens - 1 - context, 0))
         return number, start
     number = token // (context + 1)
-    return number, number * (context + 1)
+    start = number * (context + 1)
+    if layout is Layout.LAST:
+        last = max(tokens - 1 - context, 0)
+        return np.where(token >= last, -(-last // (context + 1)), number), np.where(token >= last, last, start)
+    return number, start
 
 
-def window_end(at_least: int, context: int, stride: int, layout: Layout = Layout.ROLLING) -> int:
+def window_end(
+    at_least: int, context: int, stride: int, layout: Layout = Layout.ROLLING, tokens: int = sys.maxsize
+) -> int:
     """Return the smallest number of tokens ≥ `at_least` after which a window ends, if the document were endless.
+
+    With the layout `LAST`, windows end where the last one begins too, which depends on the number of `tokens`.
 
     >>> [window_end(size, context=4, stride=2) for size in (1, 5, 6, 7, 8)]
     [5, 5, 7, 7, 9]
     >>> window_end(6, 4, 4, Layout.DISJOINT)
     10
+    >>> [window_end(size, 4, 4, Layout.LAST, tokens=12) for size in (1, 5, 6, 7, 8)]
+    [5, 5, 7, 7, 12]
     """
     if layout in (Layout.ROLLING, Layout.LAST_FULL):
         return context + 1 + -(-max(0, at_least - context - 1) // stride) * stride
-    return -(-at_least // (context + 1)) * (context + 1)
+    end = -(-at_least // (context + 1)) * (context + 1)
+    if layout is Layout.LAST:
+        last = max(tokens - 1 - context, 0)
+        return min(end, last) if at_least <= last else tokens
+    return end
 
 
 def check_window_options(context: int, stride: int | None) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lossprobe.run.schema import LADDER_KEYS, MEASURED, Column, columns_of
+from lossprobe.run.schema import LABELS, LADDER_KEYS, MEASURED, Column, columns_of
 from lossprobe.units import visible
 
 INTEGERS = (pa.int16(), pa.int32(), pa.int64())
-FREE = frozenset({"unscored", "fields", "text"})  # may be null in any row
+FREE = frozenset({"unscored", "fields", "text", *(column.name for column in LABELS)})  # may be null in any row
 SCORED = frozenset(column.name for column in MEASURED)  # null exactly where `unscored` has a reason
 ENTRIES = frozenset({"token_id", "top_id"})
 ROUNDED_ONE = 1.001  # a probability is the exponential of a rounded number
@@ -35,7 +35,7 @@ def read_footer(stream: io.BufferedReader, table: str, names: Sequence[str] | No
         found = footer.schema.to_arrow_schema()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"is no Parquet file: {visible(str(error).splitlines()[0], 120)}") from None
-    columns = columns_of(table, len(found) - len(LADDER_KEYS))
+    columns = columns_of(table, len(found) - len(LADDER_KEYS), labelled=LABELS[0].name in found.names)
     fault = _schema_fault(found, [column for column in columns if names is None or column.name in names])
     if fault is not None:
         raise ValueError(fault)
@@ -68,7 +68,7 @@ def values_fault(footer: pq.FileMetaData, table: str, documents: int, entries: i
         stored = {chunk.path_in_schema: chunk.statistics for chunk in chunks if chunk.is_stats_set}
         unscored = stored.get("unscored")
         absent = group.num_rows - unscored.null_count if unscored is not None else 0
-        for column in columns_of(table, footer.num_columns - len(LADDER_KEYS)):
+        for column in columns_of(table, footer.num_columns - len(LADDER_KEYS)):  # labels may have any value
             numbers = stored.get(column.name)
             expected = absent if table == "tokens" and column.name in SCORED else 0
             if numbers is None or column.name in FREE:

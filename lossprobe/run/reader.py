@@ -91,6 +91,11 @@ class Run:
         return dict(self.manifest["counts"])
 
     @property
+    def labelled(self) -> bool:
+        """Whether its tokens have turns, roles and parts."""
+        return self.settings.text.kind is not None
+
+    @property
     def vocab_size(self) -> int:
         """Width of the logits."""
         return self.settings.checkpoint.vocab_size

@@ -66,6 +66,23 @@ PLANNED = (
     ),
 )
 
+# Only in runs of conversations, completions and pairs, as the last columns.
+LABELS = (
+    Column("turn", "int32", "number of the message that the token belongs to, from 0; empty for none"),
+    Column(
+        "role",
+        WORDS,
+        "who speaks: system, user, assistant, tool, …; prompt or completion where the record is plain text; empty for "
+        "what belongs to no message",
+    ),
+    Column(
+        "part",
+        WORDS,
+        "what the token is: header, content, thinking, tool_call, end_of_turn, or template (anything else that the "
+        "chat template writes)",
+    ),
+)
+
 MEASURED = (
     Column("loss_nats", "float", "loss of the token, −log p(token): 0 where the model was certain of it", "nats"),
     Column("rank", "int32", "vocabulary entries strictly more likely than the token; 0 = the model's first choice"),
@@ -100,6 +117,12 @@ MEASURED = (
 )
 
 TOKEN_COLUMNS = PLANNED + MEASURED
+
+
+def token_columns(*, labelled: bool) -> tuple[Column, ...]:
+    """Return the columns of the tokens of a run; `labelled` says whether it has turns, roles and parts."""
+    return TOKEN_COLUMNS + LABELS if labelled else TOKEN_COLUMNS
+
 
 DOCUMENT_COLUMNS = (
     Column("document", "int32", "document number, from 0"),
@@ -149,10 +172,16 @@ def ladder_column(index: str, temperature: str) -> Column:
     return Column(f"log_z_t{index}", "double", f"log-sum-exp of z/T at T = {temperature}", "nats")
 
 
-def columns_of(table: str, temperatures: int) -> tuple[Column, ...]:
-    """Return the columns of a table of a run; `temperatures` is the number of temperatures in its ladder."""
+def columns_of(table: str, temperatures: int, *, labelled: bool = False) -> tuple[Column, ...]:
+    """Return the columns of a table of a run.
+
+    Args:
+        table: name of the table.
+        temperatures: number of temperatures in the run's ladder.
+        labelled: whether its tokens have turns, roles and parts.
+    """
     return {
-        "tokens": TOKEN_COLUMNS,
+        "tokens": token_columns(labelled=labelled),
         "histogram": HISTOGRAM_COLUMNS,
         "ladder": ladder_columns((1.0,) * temperatures),
         "documents": DOCUMENT_COLUMNS,

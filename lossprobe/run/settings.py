@@ -35,10 +35,12 @@ class TextSettings:
     Attributes:
         sha256: sha256 of its documents; None if the run does not say.
         kept: whether the run has its text.
+        kind: what its records hold, a `text.examples.DataKind`; None for plain text.
     """
 
     sha256: str | None
     kept: bool
+    kind: str | None
 
 
 @dataclass(frozen=True)

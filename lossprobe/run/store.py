@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lossprobe.errors import OutputError
+from lossprobe.plan.labels import NO_TURN, Labels
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
 from lossprobe.plan.rows import SCORED, UNSCORED, Rows
 from lossprobe.run.files import fill_table, json_bytes, read_sealed, sealed, sha256_of_bytes, writing
@@ -37,16 +38,17 @@ from lossprobe.run.schema import (
     CHECKED,
     DOCUMENTS,
     HISTOGRAM_COLUMNS,
+    LABELS,
     MANIFEST,
     MEASURED,
     PART_TABLES,
     PLAN,
     PLANNED,
     SCHEMA_VERSION,
-    TOKEN_COLUMNS,
     VOCABULARY,
     Column,
     ladder_columns,
+    token_columns,
 )
 from lossprobe.units import visible
 
@@ -141,10 +143,9 @@ class RunStore:
 
     def write_plan_part(self, index: int, rows: Rows) -> None:
         """Store the rows that one part is to score."""
-        values = {column.name: getattr(rows, column.name) for column in PLANNED}
-        values["unscored"] = _reasons(rows.unscored)
         own = Column(OWN, "bool", "false for rows that an earlier part scores")
-        self._write(part_name(PLAN_PARTS, index), (*PLANNED, own), {**values, OWN: rows.own})
+        columns = (*PLANNED, own, *(() if rows.labels is None else LABELS))
+        self._write(part_name(PLAN_PARTS, index), columns, {**_planned_values(rows), OWN: rows.own})
 
     def finish_plan(self, plan: dict[str, Any]) -> None:
         """Mark planning as complete."""
@@ -173,7 +174,7 @@ class RunStore:
         }
         codes = {None: SCORED} | {reason: code for code, reason in enumerate(UNSCORED)}
         unscored = np.array([codes[reason] for reason in table["unscored"].to_pylist()], np.int64)
-        return Rows(**values, unscored=unscored, own=table[OWN].to_numpy())
+        return Rows(**values, unscored=unscored, own=table[OWN].to_numpy(), labels=_read_labels(table))
 
     def pending(self, parts: int) -> tuple[list[int], list[int]]:
         """Return the numbers of the parts to score, and of those among them that were finished but are damaged now."""
@@ -210,13 +211,12 @@ class RunStore:
         ladder: dict[str, Any] = {"document": own.document[scores.ladder_rows], "token": own.token[scores.ladder_rows]}
         ladder |= {f"log_z_t{step}": scores.ladder[:, step] for step in range(len(LADDER_TEMPERATURES))}
         self._write(part_name("ladder", index), ladder_columns(LADDER_TEMPERATURES), ladder)
-        values: dict[str, Any] = {column.name: getattr(own, column.name) for column in PLANNED}
-        values["unscored"] = _reasons(own.unscored)
+        values = _planned_values(own)
         absent = own.unscored != SCORED
         for column in MEASURED:
             measured = scores.columns.get(column.name, np.zeros(len(own)))
             values[column.name] = np.ma.masked_array(measured.astype(column.type.to_pandas_dtype()), absent)
-        self._write(part_name("tokens", index), TOKEN_COLUMNS, values)
+        self._write(part_name("tokens", index), token_columns(labelled=own.labels is not None), values)
         files = {name: self._folder.digests[name] for name in (part_name(table, index) for table in PART_TABLES)}
         with writing(self.path / _record_name(index)):
             # Not flushed to disk: if a power failure loses it, the part is scored again.
@@ -259,6 +259,28 @@ class RunStore:
 
 def _record_name(index: int) -> str:
     return f"{PLAN_PARTS}/part-{index:05d}.json"
+
+
+def _planned_values(rows: Rows) -> dict[str, Any]:
+    """Return the columns of rows that are known before scoring."""
+    values: dict[str, Any] = {column.name: getattr(rows, column.name) for column in PLANNED}
+    values["unscored"] = _reasons(rows.unscored)
+    if rows.labels is not None:
+        values["turn"] = np.ma.masked_array(rows.labels.turn.astype(np.int32), rows.labels.turn == NO_TURN)
+        values["role"], values["part"] = (
+            pa.array(words).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
+            for words in (rows.labels.role, rows.labels.part)
+        )
+    return values
+
+
+def _read_labels(table: pa.Table) -> Labels | None:
+    """Return the labels of the rows of a part of a plan; None for plain text."""
+    if "turn" not in table.column_names:
+        return None
+    turn = table["turn"].fill_null(NO_TURN).to_numpy().astype(np.int64)
+    role, part = (np.array([*table[name].to_pylist(), None], object)[:-1] for name in ("role", "part"))
+    return Labels(turn, role, part)
 
 
 def _reasons(codes: npt.NDArray[np.int64]) -> pa.DictionaryArray:

@@ -22,6 +22,10 @@ class Readable(Protocol):
     def settings(self) -> RunSettings:
         """Model, text and windows of the run."""
 
+    @property
+    def labelled(self) -> bool:
+        """Whether its tokens have turns, roles and parts."""
+
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
         """Return the result of a SQL query as a frame."""
 

@@ -10,25 +10,25 @@ import pandas as pd
 from lossprobe.arguments import as_strings
 from lossprobe.errors import UsageError
 from lossprobe.run.filters import where_sql
-from lossprobe.run.schema import TOKEN_COLUMNS
+from lossprobe.run.schema import token_columns
 from lossprobe.run.texts import DocumentTexts, Readable, load_vocabulary
 
-NAMES = tuple(column.name for column in TOKEN_COLUMNS)
 SPANS = ("document", "byte_start", "byte_stop", "token_id")
 # Nullable integers: tokens without a loss have no value here, and plain integers would become floats.
-WHOLE = {column.name: "Int32" for column in TOKEN_COLUMNS if column.name in ("rank", "ties", "top_id")}
+WHOLE = dict.fromkeys(("rank", "ties", "top_id", "turn"), "Int32")
 
 
 def token_rows(run: Readable, text: bool, columns: Sequence[str] | None, where: str | Sequence[str]) -> pd.DataFrame:
     """Return one row a token; arguments and errors as in `Run.tokens`."""
-    names = list(NAMES) if columns is None else as_strings("columns", columns)
+    known = [column.name for column in token_columns(labelled=run.labelled)]
+    names = list(known) if columns is None else as_strings("columns", columns)
     if columns is not None and "text" in names:
         text = True
     stored = [name for name in dict.fromkeys(names) if name != "text"]
-    unknown = [name for name in stored if name not in NAMES]
+    unknown = [name for name in stored if name not in known]
     if unknown:
         raise UsageError(
-            "argument.unknown", f"`columns`: {unknown[0]!r} is no column", hint=f"columns: text, {', '.join(NAMES)}"
+            "argument.unknown", f"`columns`: {unknown[0]!r} is no column", hint=f"columns: text, {', '.join(known)}"
         )
     conditions = [where] if isinstance(where, str) else as_strings("where", where)
     read = list(dict.fromkeys([*stored, *(SPANS if text else ())]))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -44,3 +45,48 @@ class Span:
     role: str | None
     part: Part
     scored: bool = True
+
+
+def cut_spans(spans: Sequence[Span], size: int) -> tuple[Span, ...]:
+    """Return the spans of the first `size` bytes of a document."""
+    starts = (0, *(span.byte_stop for span in spans))
+    kept = (span for start, span in zip(starts, spans, strict=False) if start < size)
+    return tuple(replace(span, byte_stop=min(span.byte_stop, size)) for span in kept)
+
+
+SAID = frozenset({Part.CONTENT, Part.THINKING, Part.TOOL_CALL, Part.END_OF_TURN})  # what a model writes of a turn
+
+
+def choose_scored(spans: Sequence[Span], score: str, prompt_turns: int) -> tuple[Span, ...]:
+    """Return spans with `scored` as the option `score` asks; see `plan.options.ScoreOptions`.
+
+    Args:
+        spans: the spans of a document.
+        score: "auto", "all", "assistant", "last-turn", "completion", or roles joined by commas.
+        prompt_turns: number of turns at the start that are the prompt; 0 where the record has none.
+
+    >>> spans = [Span(2, 0, "user", Part.CONTENT), Span(4, 1, "assistant", Part.HEADER),
+    ...          Span(6, 1, "assistant", Part.CONTENT)]
+    >>> [span.scored for span in choose_scored(spans, "auto", 0)]
+    [False, False, True]
+    """
+    if score == "auto":
+        score = "completion" if prompt_turns else "assistant"
+    if score == "all":
+        return tuple(replace(span, scored=True) for span in spans)
+    if score == "completion":
+        return tuple(replace(span, scored=_completes(span, prompt_turns)) for span in spans)
+    roles = {"assistant"} if score == "last-turn" else set(score.split(","))
+    said = [span.role in roles and span.part in SAID for span in spans]
+    if score == "last-turn":
+        last = max((span.turn for span, chosen in zip(spans, said, strict=True) if chosen and span.turn is not None),
+                   default=None)  # fmt: skip
+        said = [chosen and span.turn == last for span, chosen in zip(spans, said, strict=True)]
+    return tuple(replace(span, scored=chosen) for span, chosen in zip(spans, said, strict=True))
+
+
+def _completes(span: Span, prompt_turns: int) -> bool:
+    """Return whether a span comes after the prompt, to whose end the header of the first answer belongs."""
+    if span.turn is None or span.turn < prompt_turns:
+        return False
+    return span.turn > prompt_turns or span.part is not Part.HEADER

@@ -13,7 +13,7 @@ from lossprobe.checkpoint.spec import CheckpointSpec
 from lossprobe.errors import TextError
 from lossprobe.passes import known_text
 from lossprobe.passes.known_text import KeptTokens, KnownText, text_sha256, tokens_of
-from lossprobe.text.documents import StringSource
+from lossprobe.text.documents import Document, StringSource
 from lossprobe.text.fingerprint import fingerprint
 
 TEXTS = ["abc", "", "a longer one", "abc"]
@@ -51,7 +51,7 @@ def test_tokens_are_kept_by_rules_and_text_and_shared_with_texts_made_of_it(monk
     assert known.tokens("abc", one).unknown.tolist() != known.tokens("abc", other).unknown.tolist()
     made = known.derived("first", lambda text: StringSource([next(iter(text.documents())).text]))
     assert made is known.derived("first", lambda _: pytest.fail("made again"))
-    assert tokens_of(made, "abc", one) is known.tokens("abc", one)
+    assert tokens_of(made, Document("abc", "", 1, 0), one) is known.tokens("abc", one)
     assert known.tokens("x" * 300, one) is not known.tokens("x" * 300, one), "above the limit"
 
 

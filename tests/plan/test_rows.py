@@ -10,6 +10,7 @@ from planned import rolling_windows, whole_document
 
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.plan.rows import (
+    ARRAYS,
     SCORED,
     UNSCORED,
     Rows,
@@ -134,7 +135,7 @@ def test_pieces_are_the_whole_and_make_the_same_parts(sizes, context, stride, pi
 
 
 def values(rows: Rows) -> list[list[int]]:
-    return [getattr(rows, name).tolist() for name in Rows.__dataclass_fields__]
+    return [getattr(rows, name).tolist() for name in ARRAYS]
 
 
 @given(st.integers(0, 80), st.integers(1, 17), st.integers(1, 17))
@@ -164,6 +165,9 @@ def described(policy: WindowPolicy, total: int) -> dict[int, int]:
             found |= dict.fromkeys(range(done, stop), start)
             done = stop
         return found
+    if policy.layout is Layout.LAST:
+        first = max(0, total - size)  # what is left when the start is cut off; its first token is only seen
+        return dict.fromkeys(range(first + 1, total), first)
     for start in range(0, total, size):
         block = range(start, min(start + size, total))
         if policy.layout is Layout.SECOND_HALF:

@@ -87,7 +87,7 @@ CHANGES = {"device": "cuda:0", "compute_dtype": "bfloat16", "sha256": "x", "tied
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_a_checkpoint_is_makes_another_run(name):
     one, other = (
-        describe(each, StringSource(TEXTS), window_policy(each, ScoreOptions()), ScoreOptions())
+        describe(each, StringSource(TEXTS), window_policy(each, ScoreOptions(), StringSource(TEXTS)), ScoreOptions())
         for each in (model(), model(**{name: CHANGES[name]}))
     )
     assert differences(one, other) == [f"checkpoint.{name}"]
@@ -146,7 +146,9 @@ def test_a_baseline_of_an_earlier_lossprobe_is_compared(tmp_path):
     content = json.loads((tmp_path / "old" / "baseline.json").read_text())
     del content["measured"], content["sha256"]
     (tmp_path / "old" / "baseline.json").write_text(json.dumps(sealed(content)))
-    wanted = describe(model(), StringSource(TEXTS), window_policy(model(), ScoreOptions()), ScoreOptions())
+    wanted = describe(
+        model(), StringSource(TEXTS), window_policy(model(), ScoreOptions(), StringSource(TEXTS)), ScoreOptions()
+    )
     for name in ("new", "old"):
         baseline = open_baseline(tmp_path / name)
         refuse_other_baseline(baseline, wanted, [])

@@ -14,6 +14,7 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NotComparableError, TextError, UsageError
 from lossprobe.passes.identity import describe
 from lossprobe.passes.known_text import KnownText
+from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import tell_beyond_trained, window_policy
 from lossprobe.run.baseline import LOSS_COLUMN, MODEL_COLUMNS, UPDATE, is_baseline, open_baseline
 from lossprobe.run.files import sha256_of
@@ -95,13 +96,13 @@ def prepare(
     """
     options = settings.windows
     texts = read_texts(settings) if texts is None else texts
-    policy = window_policy(checkpoint, options)
     prepared = []
     for data in settings.data:
         checks = settings.checks_of(data)
         if not checks:
             continue
-        source = texts[data.name]
+        source = rendered(texts[data.name], checkpoint, options.score)
+        policy = window_policy(checkpoint, options, source)
         tell_beyond_trained(checkpoint, policy.context, source)
         described = describe(checkpoint, source, policy, options)
         text = AuditText(data, source, checks, described, None, _place(settings, data))

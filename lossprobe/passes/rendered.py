@@ -1,0 +1,159 @@
+"""Makes texts of conversations, completions and pairs: by the checkpoint's chat template, with the parts of each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import overload
+
+from lossprobe.checkpoint.interface import ChatTokenizer, Checkpoint
+from lossprobe.checkpoint.templates.renderer import Renderer
+from lossprobe.checkpoint.templates.template import ChatTemplate
+from lossprobe.errors import BadTextError, CheckpointError, UsageError
+from lossprobe.passes.known_text import KnownText, kind_of, skipped_of, templated
+from lossprobe.text.documents import Document, Source
+from lossprobe.text.examples import Completion, Conversation, DataKind, Example, Pair
+from lossprobe.text.faults import Faults
+from lossprobe.text.spans import Part, Span, choose_scored
+from lossprobe.units import visible
+
+PROMPT, COMPLETION = "prompt", "completion"  # roles of records that are plain text
+WHOLE = ("auto", "all")
+HOW_TO_GET_A_TEMPLATE = (
+    "copy chat_template.jinja from the model that it was trained from, or name a file with `chat_template`"
+)
+
+
+@overload
+def rendered(source: KnownText, checkpoint: Checkpoint, score: str = "auto") -> KnownText: ...
+@overload
+def rendered(source: Source, checkpoint: Checkpoint, score: str = "auto") -> Source: ...
+def rendered(source: Source, checkpoint: Checkpoint, score: str = "auto") -> Source:
+    """Return a source whose documents have texts: those of conversations are rendered, plain text is left as it is.
+
+    Of a pair, the chosen side is taken.
+
+    Args:
+        source: the text.
+        checkpoint: its tokenizer has the chat template.
+        score: which tokens get a loss, as in `ScoreOptions.score`.
+
+    Raises:
+        UsageError: `score` asks for a part that plain text does not have.
+        CheckpointError: conversations, but no chat template.
+    """
+    if templated(source) is not None:
+        return source
+    if kind_of(source) is DataKind.TEXT:
+        if score not in WHOLE:
+            raise UsageError(
+                "score.plain_text", f"`score` {visible(score, 40)}: {source.name} is plain text, which has no roles"
+            )
+        return source
+    template = checkpoint.tokenizer.chat_template if isinstance(checkpoint.tokenizer, ChatTokenizer) else None
+    name = checkpoint.facts.name
+    if isinstance(source, KnownText):
+        return source.derived(_key(template, score), lambda text: RenderedSource(text, template, name, score))
+    return RenderedSource(source, template, name, score)
+
+
+def _key(template: ChatTemplate | None, score: str) -> str:
+    """Return a text that is the same for equal templates and choices of what is scored."""
+    content = "" if template is None else repr((template.source, template.tool_source, dict(template.special_tokens)))
+    return f"rendered {hashlib.sha256(content.encode()).hexdigest()} {score}"
+
+
+class RenderedSource:
+    """A `Source` of another source's records as texts.
+
+    Args:
+        source: yields documents with examples.
+        template: the chat template; None without one.
+        model: name of the checkpoint, for messages.
+        score: which tokens get a loss.
+    """
+
+    def __init__(self, source: Source, template: ChatTemplate | None, model: str, score: str) -> None:
+        self.name = source.name
+        self.notices = source.notices
+        self.kind = kind_of(source)
+        self._source = source
+        self._template, self._model, self._score = template, model, score
+        self._renderer: Renderer | None = None
+        self._skipped: dict[str, int] = {}
+        self._templated: bool | None = None
+
+    @property
+    def templated(self) -> bool:
+        """Whether the chat template makes the texts, as the first record says; else they are plain strings."""
+        if self._templated is None:
+            first = next(iter(self._source.documents()), None)
+            self._templated = first is not None and isinstance(_side(first), Conversation)
+        return self._templated
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Numbers of bad records and files that were left out, also of those that the template refused."""
+        read = skipped_of(self._source)
+        return {name: read.get(name, 0) + self._skipped.get(name, 0) for name in (read.keys() | self._skipped.keys())}
+
+    def documents(self) -> Iterator[Document]:
+        """Yield every document with its text and spans.
+
+        Raises:
+            BadTextError: the template refuses records; raised after the last one, for all of them together.
+        """
+        faults, read = Faults(), 0
+        for document in self._source.documents():
+            try:
+                yield self._document(document)
+                read += 1
+            except BadTextError as fault:
+                faults.add(fault, "record")
+        if not faults.total:
+            return
+        if not getattr(getattr(self._source, "options", None), "skip_bad", False):
+            raise faults.error(others=read > 0)
+        self._skipped = dict(faults.counts)
+        told = f"{self.name}: {faults} refused by the template and left out; the first: {faults.first[0].message}"
+        if told not in self.notices:
+            self.notices.append(told)
+
+    def _document(self, document: Document) -> Document:
+        side = _side(document)
+        where = f"{document.source}: line {document.line}"
+        if isinstance(side, Conversation) is not self.templated:
+            raise BadTextError("text.mixed_forms", f"{where}: messages and plain strings in one text")
+        if isinstance(side, Completion):
+            text, spans = side.prompt + side.completion, _completion_spans(side)
+        else:
+            made = self._with_renderer().render(side, where)
+            text, spans = made.text, made.spans
+        prompt_turns = 1 if isinstance(side, Completion) else side.prompt_messages
+        return replace(document, text=text, spans=choose_scored(spans, self._score, prompt_turns), example=None)
+
+    def _with_renderer(self) -> Renderer:
+        if self._template is None:
+            what = f"{self._model}: has no chat template, and {self.name} holds conversations"
+            raise CheckpointError("template.missing", what, hint=HOW_TO_GET_A_TEMPLATE)
+        if self._renderer is None:
+            self._renderer = Renderer(self._template, self._model)
+        return self._renderer
+
+
+def _side(document: Document) -> Conversation | Completion:
+    """Return what is rendered of a record: of a pair, the chosen side."""
+    example: Example | None = document.example
+    if isinstance(example, Pair):
+        return example.chosen
+    if example is None:
+        raise ValueError(f"{document.source}: line {document.line} is plain text, among records of another kind")
+    return example
+
+
+def _completion_spans(side: Completion) -> tuple[Span, ...]:
+    """Return the spans of a prompt and its completion; an empty prompt has none."""
+    prompt, whole = len(side.prompt.encode()), len((side.prompt + side.completion).encode())
+    before = (Span(prompt, 0, PROMPT, Part.CONTENT),) if prompt else ()
+    return (*before, Span(whole, 1, COMPLETION, Part.CONTENT))

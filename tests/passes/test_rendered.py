@@ -1,0 +1,143 @@
+"""Conversations, completions and pairs become texts with labels, and a run of them has turns, roles and parts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from fakes import SmallModel, checkpoint
+
+from lossprobe.errors import UsageError
+from lossprobe.passes import rendered as rendered_module
+from lossprobe.passes.rendered import rendered
+from lossprobe.passes.score import score
+from lossprobe.plan.options import ScoreOptions
+from lossprobe.text.documents import Document, StringSource
+from lossprobe.text.examples import Completion, Conversation, DataKind, Pair
+from lossprobe.text.spans import Part, Span
+
+CHAT = Conversation((
+    {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}, {"role": "user", "content": "Ah"},
+    {"role": "assistant", "content": "Yes"},
+))  # fmt: skip
+
+
+class Examples:
+    """A text of examples."""
+
+    def __init__(self, kind, *examples):
+        self.name, self.notices, self.kind, self.examples = "made", [], kind, examples
+
+    def documents(self):
+        """Yield a document without text for each example."""
+        for line, example in enumerate(self.examples, 1):
+            yield Document("", "made.jsonl", line, -1, "{}", example)
+
+
+class Made:
+    """What the fake renderer makes."""
+
+    def __init__(self, text, spans):
+        self.text, self.spans = text, spans
+
+
+class Plain:
+    """Renders `<role>content;` with one byte a token, so that every edge is known."""
+
+    def __init__(self, template, shown):
+        """Take what the real one takes."""
+
+    def render(self, conversation, where):
+        """Return the text and its spans."""
+        text, spans = "", []
+        for turn, message in enumerate(conversation.messages):
+            for piece, part in ((f"<{message['role']}>", Part.HEADER), (message["content"], Part.CONTENT),
+                                (";", Part.END_OF_TURN), ("\n", Part.TEMPLATE)):  # fmt: skip
+                text += piece
+                spans.append(Span(len(text.encode()), turn, message["role"], part))
+        return Made(text, tuple(spans))
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """A model with a chat template."""
+    monkeypatch.setattr(rendered_module, "Renderer", Plain)
+    made = checkpoint(SmallModel())
+    made.tokenizer.chat_template = rendered_module.ChatTemplate("{}", "here")
+    return made
+
+
+def scored_text(run):
+    """Return the text of the scored tokens."""
+    frame = run.tokens(text=True)
+    return "".join(frame[frame["unscored"].isna()]["text"])
+
+
+@pytest.mark.parametrize(
+    ("example", "asked", "wanted"),
+    [
+        (CHAT, "auto", "So.;Yes;"),
+        (CHAT, "assistant", "So.;Yes;"),
+        (CHAT, "last-turn", "Yes;"),
+        (CHAT, "user", "Why?;Ah;"),
+        (CHAT, "user,assistant", "Why?;So.;Ah;Yes;"),
+        (Conversation(CHAT.messages, (), 3), "auto", "Yes;\n"),
+        (Conversation(CHAT.messages, (), 3), "assistant", "So.;Yes;"),
+        (Completion("Ask: ", "Told"), "auto", "Told"),
+        (Completion("Ask: ", "Told"), "prompt", "sk: "),
+        (Completion("", "Told"), "completion", "old"),
+        (Pair(Completion("Q", "good"), Completion("Q", "bad")), "auto", "good"),
+    ],
+)  # fmt: skip
+def test_what_is_scored(example, asked, wanted, model, tmp_path):
+    kind = {Conversation: DataKind.CHAT, Completion: DataKind.COMPLETION, Pair: DataKind.PAIRS}[type(example)]
+    run = score(model, Examples(kind, example), ScoreOptions(score=asked, bos="never"), output=tmp_path / "run").run
+    assert scored_text(run).replace("\\n", "\n") == wanted
+    frame = run.tokens()
+    reasons = frame["unscored"].dropna().unique().tolist()
+    assert set(reasons) <= {"masked", "first_token"}
+
+
+def test_all_tokens_of_a_conversation_have_labels(model, tmp_path):
+    run = score(model, Examples(DataKind.CHAT, CHAT), ScoreOptions(score="all"), output=tmp_path / "run").run
+    frame = run.tokens(text=True)
+    named = frame.groupby(["turn", "role", "part"], dropna=False, sort=False)["text"].sum().reset_index()
+    assert named[named["turn"] == 1].to_numpy().tolist() == [
+        [1, "assistant", "header", "<assistant>"], [1, "assistant", "content", "So."],
+        [1, "assistant", "end_of_turn", ";"], [1, "assistant", "template", "\n"],
+    ]  # fmt: skip
+    assert run.settings.text.kind == "chat"
+    assert run.counts["straddling_tokens"] == 0
+
+
+def test_masked_tokens_are_context_of_those_that_are_scored(model, tmp_path):
+    everything = score(model, Examples(DataKind.CHAT, CHAT), ScoreOptions(score="all"), output=tmp_path / "all").run
+    some = score(model, Examples(DataKind.CHAT, CHAT), output=tmp_path / "some").run
+    one, two = everything.tokens(), some.tokens()
+    scored = two["unscored"].isna()
+    pd.testing.assert_series_equal(one["loss_nats"][scored], two["loss_nats"][scored], rtol=1e-5)
+    assert np.isnan(two["loss_nats"][~scored]).all()
+    assert some.manifest["settings"] != everything.manifest["settings"]
+
+
+@pytest.mark.parametrize(("how", "kept"), [("keep-start", "hat"), ("keep-end", ";Y")])
+def test_a_conversation_is_cut_as_trainers_cut_it(how, kept, model, tmp_path):
+    options = ScoreOptions(score="all", truncate=how, context=4, bos="never")
+    text = Examples(DataKind.COMPLETION, Completion("", "What is it;Y"))
+    run = score(model, text, options, output=tmp_path / "run").run
+    wanted = {"keep-start": "hat", "keep-end": "t;Y"}[how]
+    assert scored_text(run) == wanted  # four tokens, of which the first is only seen
+    whole = score(model, StringSource([{"keep-start": "What", "keep-end": "it;Y"}[how]]), ScoreOptions(bos="never")).run
+    losses = [each.tokens()["loss_nats"].dropna().tolist() for each in (run, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_plain_text_has_no_roles(model):
+    with pytest.raises(UsageError, match="plain text"):
+        rendered(StringSource(["abc"]), model, "assistant")
+    source = StringSource(["abc"])
+    assert rendered(source, model) is source
+
+
+def test_strings_and_messages_are_not_mixed(model):
+    text = rendered(Examples(DataKind.COMPLETION, CHAT, Completion("a", "b")), model)
+    with pytest.raises(Exception, match=r"line 2: messages and plain strings"):
+        list(text.documents())
