@@ -81,7 +81,7 @@ class AutoTokenizerChild:
             named["config.json"] = {key: files.model[key] for key in CLASS_KEYS if key in files.model}
         content = json.dumps({name: each for name, each in named.items() if each is not None}).encode()
         self._shown = files.shown
-        self._sandbox = Sandbox([content, ours], files.shown, limits, "auto_tokenizer_worker")
+        self._sandbox = Sandbox([content, ours], files.shown, limits, "tokenizers.auto_tokenizer_worker")
         self._sandbox.begin()
 
     def result(self) -> AutoTokenizerResult:

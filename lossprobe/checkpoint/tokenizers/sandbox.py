@@ -30,8 +30,7 @@ from lossprobe.units import visible
 
 # -I (isolated) keeps out code of the working folder and PYTHON* variables; then the parent's import path is set.
 START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from lossprobe.checkpoint.tokenizers.{worker} import main; main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from lossprobe.checkpoint.{worker} import main; main()"
 )
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "true",
@@ -52,11 +51,15 @@ class Sandbox:
         opening: the parts of the first request, which builds the tokenizer; see `sandbox_worker`.
         shown: name of the tokenizer for messages.
         limits: memory and time that one request may take.
-        worker: the module whose `main` the child runs.
+        worker: the module of `lossprobe.checkpoint` whose `main` the child runs.
     """
 
     def __init__(
-        self, opening: Sequence[bytes], shown: str, limits: Limits = DEFAULT_LIMITS, worker: str = "sandbox_worker"
+        self,
+        opening: Sequence[bytes],
+        shown: str,
+        limits: Limits = DEFAULT_LIMITS,
+        worker: str = "tokenizers.sandbox_worker",
     ) -> None:
         self._worker = worker
         self._opening = opening
