@@ -184,16 +184,18 @@ def _rows(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int, 
 
 
 def _labelled(rows: Rows, tokens: LabelledTokens, lead: int, within: range) -> Rows:
-    """Return rows with their labels; rows in no scored span are masked unless another reason leaves them out.
+    """Return rows with their labels; those in no scored span are masked, also where they have no loss anyway.
+
+    So the first token of a document counts as a label exactly where a trainer would give it one.
 
     Args:
         rows: the rows of a document with indices in `within`.
         tokens: the labels of the document's tokens.
-        lead: number of tokens put before the document.
+        lead: number of tokens put before the document; they are masked with its first token.
         within: the indices.
     """
-    masked = np.concatenate([np.zeros(lead, bool), tokens.masked])[within.start : within.stop]
-    rows.unscored[masked & (rows.unscored == SCORED)] = UNSCORED.index("masked")
+    masked = np.concatenate([np.repeat(tokens.masked[:1], lead), tokens.masked])[within.start : within.stop]
+    rows.unscored[masked & (rows.unscored != REPLACED)] = UNSCORED.index("masked")
     return replace(rows, labels=tokens.labels.after(lead)[within.start : within.stop])
 
 

@@ -1,0 +1,137 @@
+"""How trainers make one number of the losses of rows: batches, denominators, ranks and smoothing.
+
+A trainer scores rows in batches and logs a mean of batch means, so that the size of a batch and the order of the rows
+are part of its number. The formulas were read in the sources of transformers 4.57.6 to 5.23.0, accelerate 1.15.0 and
+TRL 1.16.0, and compared with what these programs log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RowSums:
+    """What is summed over each row (document) of a text, in the order of the rows; every field is [R].
+
+    Attributes:
+        loss_nats: float64, sum of the losses of its scored tokens.
+        uniform_loss_nats: float64, sum of the means of −log p over the vocabulary at the same tokens.
+        tokens: int64, number of its scored tokens.
+        labels: int64, number of its labels before they are shifted: `tokens`, and the row's first token if its label
+            is not ignored.
+    """
+
+    loss_nats: Floats
+    uniform_loss_nats: Floats
+    tokens: Integers
+    labels: Integers
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, order: Integers) -> RowSums:
+        """Return the rows with these numbers, in this order."""
+        return RowSums(*(getattr(self, name)[order] for name in self.__dataclass_fields__))
+
+
+class Denominator(StrEnum):
+    """By what the summed loss of a batch is divided.
+
+    Attributes:
+        TOKENS: the scored tokens; a batch without any has no value (not a number).
+        LABELS: the labels before the shift, which counts the first of each row although it is never predicted.
+        TOKENS_OR_ONE: the scored tokens, at least 1, so that a batch without any counts as 0.
+    """
+
+    TOKENS = "tokens"
+    LABELS = "labels"
+    TOKENS_OR_ONE = "tokens_or_one"
+
+
+class Ranks(StrEnum):
+    """How several processes share the mean of a global batch.
+
+    Attributes:
+        AVERAGED: each adds its sum, times the number of ranks, over the count of all of them.
+        OWN: each adds the mean over its own batch.
+    """
+
+    AVERAGED = "averaged"
+    OWN = "own"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one number is made of the losses of rows.
+
+    Attributes:
+        rows_per_batch: rows of a batch on one rank.
+        denominator: by what the sum of a batch is divided.
+        ranks: number of processes.
+        sharing: how they share the mean.
+        smoothing: label smoothing ε of the loss: (1 − ε)·loss + ε·(mean of −log p over the vocabulary).
+        drops_nonfinite: whether batches without a finite value are left out of the mean, if any has one.
+    """
+
+    rows_per_batch: int
+    denominator: Denominator = Denominator.TOKENS
+    ranks: int = 1
+    sharing: Ranks = Ranks.AVERAGED
+    smoothing: float = 0.0
+    drops_nonfinite: bool = True
+
+
+def logged_loss(rows: RowSums, recipe: Recipe) -> float:
+    """Return the loss that a trainer logs for rows, in nats.
+
+    With one rank it is Σ R_b·L_b / Σ R_b over the batches b of R_b rows: every row weighs the same, whatever its
+    length. With W ranks, batches go to the ranks in turn, and the last global batch is filled up with rows from the
+    start; each rank's value stands for its rows, and values beyond the number of rows are cut off.
+
+    Args:
+        rows: the rows, in the order in which the trainer sees them.
+        recipe: how the trainer works.
+
+    Returns:
+        The loss; not a number if no batch has a finite value.
+
+    >>> rows = RowSums(np.array([4.0, 32.0]), np.zeros(2), np.array([4, 16]), np.array([5, 17]))
+    >>> [logged_loss(rows, Recipe(size)) for size in (1, 2)]  # means 1 and 2, or 36 nats over 20 tokens
+    [1.5, 1.8]
+    """
+    losses = (1 - recipe.smoothing) * rows.loss_nats + recipe.smoothing * rows.uniform_loss_nats
+    counts = rows.labels if recipe.denominator is Denominator.LABELS else rows.tokens
+    step = recipe.rows_per_batch * recipe.ranks
+    values = np.concatenate([
+        _rank_values(losses, counts, recipe, np.arange(start, start + _filled(len(rows) - start, recipe)) % len(rows))
+        for start in range(0, len(rows), step)
+    ])[: len(rows)]  # fmt: skip
+    finite = values[np.isfinite(values)]
+    return float(np.mean(finite if recipe.drops_nonfinite and len(finite) else values))
+
+
+def _filled(left: int, recipe: Recipe) -> int:
+    """Return the rows of the next global batch: full ones on several ranks, whatever is left on one."""
+    size = recipe.rows_per_batch * recipe.ranks
+    return size if recipe.ranks > 1 else min(size, left)
+
+
+def _rank_values(losses: Floats, counts: Integers, recipe: Recipe, rows: Integers) -> Floats:
+    """Return the value that stands for each row of a global batch, float64 [R]."""
+    batches = [rows[at : at + recipe.rows_per_batch] for at in range(0, len(rows), recipe.rows_per_batch)]
+    sums = np.array([losses[batch].sum() for batch in batches])
+    divisors = np.array([counts[batch].sum() for batch in batches], np.float64)
+    if recipe.sharing is Ranks.AVERAGED:
+        sums, divisors = sums * recipe.ranks, np.full(len(batches), divisors.sum())
+    if recipe.denominator is Denominator.TOKENS_OR_ONE:
+        divisors = np.maximum(divisors, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.repeat(sums / divisors, [len(batch) for batch in batches])

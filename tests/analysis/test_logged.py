@@ -1,0 +1,75 @@
+"""The losses that trainers logged, by their formulas; each value was logged by the program itself."""
+
+import math
+
+import numpy as np
+import pytest
+
+from lossprobe.analysis.logged.recipe import Denominator, Ranks, Recipe, RowSums, logged_loss
+
+LENGTHS = np.array([5, 17, 9, 30, 4, 12, 7])
+SUMS = np.array([16.036342, 71.500969, 34.1395, 126.940515, 11.017115, 48.105767, 26.162774])
+
+
+def rows(losses, lengths=LENGTHS):
+    """Return rows of which every token but the first is scored."""
+    lengths = np.array(lengths)
+    return RowSums(np.asarray(losses, float), np.zeros(len(lengths)), lengths - 1, lengths)
+
+
+CONSTANT = rows((LENGTHS - 1) * math.log(61))  # a model with zero weights: every token costs ln 61
+REAL = rows(SUMS)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8])
+def test_a_constant_loss_is_logged_whatever_the_batches(size):
+    assert logged_loss(CONSTANT, Recipe(size)) == pytest.approx(4.110874, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "logged"),
+    [
+        (Recipe(7, Denominator.LABELS), 3.768301),
+        (Recipe(3, Denominator.LABELS), 3.741581),
+        (Recipe(2, ranks=2), 4.208752),
+        (Recipe(4, ranks=2), 4.350131),
+        (Recipe(2, ranks=2, sharing=Ranks.OWN), 4.110874),
+        (Recipe(4, ranks=2, sharing=Ranks.OWN), 4.110874),
+    ],
+)
+def test_a_constant_loss_is_not_logged_where_counts_or_ranks_distort_it(recipe, logged):
+    assert logged_loss(CONSTANT, recipe) == pytest.approx(logged, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "logged"),
+    [
+        (Recipe(1), 4.218382), (Recipe(2), 4.323907), (Recipe(3), 4.339776), (Recipe(7), 4.336402),
+        (Recipe(1, ranks=2), 4.448491), (Recipe(2, ranks=2), 4.402462),
+    ],
+)  # fmt: skip
+def test_a_small_model(recipe, logged):
+    assert logged_loss(REAL, recipe) == pytest.approx(logged, abs=1e-6)
+
+
+def test_rows_of_three_tokens_of_gpt2():
+    short = rows(np.full(4, 2 * math.log(61)), [3] * 4)
+    assert logged_loss(short, Recipe(2, Denominator.LABELS)) == pytest.approx(2.740582, abs=1e-6)
+    assert logged_loss(short, Recipe(2, Denominator.TOKENS_OR_ONE)) == pytest.approx(4.110874, abs=1e-6)
+
+
+@pytest.mark.parametrize(("size", "logged"), [(1, 4.210207), (2, 4.330691)])
+def test_a_row_that_is_masked_as_a_whole(size, logged):
+    masked = np.arange(7) == 2
+    some = RowSums(np.where(masked, 0, SUMS), np.zeros(7), np.where(masked, 0, LENGTHS - 1), LENGTHS)
+    assert logged_loss(some, Recipe(size)) == pytest.approx(logged, abs=1e-6)
+    if size == 1:
+        assert math.isnan(logged_loss(some, Recipe(1, drops_nonfinite=False)))
+        means = np.where(masked, 0, SUMS / (LENGTHS - 1))
+        assert logged_loss(some, Recipe(1, Denominator.TOKENS_OR_ONE)) == pytest.approx(means.mean(), abs=1e-9)
+
+
+def test_label_smoothing():
+    uniform = np.array([6.0, 2.0])
+    some = RowSums(np.array([4.0, 3.0]), uniform, np.array([2, 1]), np.array([3, 2]))
+    assert logged_loss(some, Recipe(2, smoothing=0.1)) == pytest.approx((0.9 * 7 + 0.1 * 8) / 3)
