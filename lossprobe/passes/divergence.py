@@ -102,7 +102,7 @@ def _refuse_different(first: Checkpoint, second: Checkpoint) -> None:
 def _tokenized(source: Source, sha256: str, tokenizer: Tokenizer) -> Iterator[tuple[Document, Tokens]]:
     """Yield every document with its tokens."""
     for document in read_again(source, sha256):
-        yield document, tokens_of(source, document.text, tokenizer)
+        yield document, tokens_of(source, document.scorable(), tokenizer)
 
 
 @dataclass

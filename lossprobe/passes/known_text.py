@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.errors import TextError
 from lossprobe.text.documents import Document, Source
+from lossprobe.text.examples import DataKind, memory_of
 from lossprobe.text.fingerprint import Fingerprint, fingerprint
 
 KEPT_TEXT_BYTES = 64 << 20  # a longer text is read and hashed again by every pass
@@ -53,6 +54,11 @@ class KnownText:
         return skipped_of(self._source)
 
     @property
+    def kind(self) -> DataKind:
+        """What its records hold; see `kind_of`."""
+        return kind_of(self._source)
+
+    @property
     def files(self) -> list[Path]:
         """The files of the text; empty for a text in memory."""
         return [file.path for file in getattr(self._source, "files", ())]
@@ -64,6 +70,7 @@ class KnownText:
             for document in self._source.documents():
                 running.add(document)
                 left -= sys.getsizeof(document.text) + sys.getsizeof(document.fields) + DOCUMENT_BYTES
+                left -= memory_of(document.example) + memory_of(document.spans)
                 if left >= 0:
                     kept.append(document)
                 else:
@@ -116,6 +123,11 @@ class KeptTokens:
 def text_sha256(source: Source) -> str:
     """Return the sha256 of all documents of a source; a source that knows it is not read again."""
     return source.fingerprint() if isinstance(source, KnownSource) else fingerprint(source)
+
+
+def kind_of(source: Source) -> DataKind:
+    """Return what the records of a text hold; plain text where the source does not say."""
+    return getattr(source, "kind", DataKind.TEXT)
 
 
 def skipped_of(source: Source) -> dict[str, int]:

@@ -85,7 +85,7 @@ def _plan_documents(source: Source, tokenizer: Tokenizer, options: PlanOptions, 
     window = 0
     for number, document in enumerate(read_again(source, options.text_sha256)):
         count = DocumentCount(document)
-        tokens = tokens_of(source, document.text, tokenizer)
+        tokens = tokens_of(source, document.scorable(), tokenizer)
         window = yield from _plan_one(number, window, count, tokens, options)
         del tokens  # frees them before the document is stored
         record = count.record(number, options.keep_text)
