@@ -236,6 +236,8 @@ def test_a_plain_file_among_records_is_refused_by_name(tmp_path):
 
 
 USER_SAYS = {"role": "user"}
+NOTHING = ", so that nothing is to be learned"
+ALL = "; all must be strings, or lists of messages"
 
 
 @pytest.mark.parametrize(
@@ -246,8 +248,7 @@ USER_SAYS = {"role": "user"}
         ([{"role": "", "content": "a"}], ": message 1 has no role"),
         ([{"role": 1, "content": "a"}], ": message 1 has no role"),
         ([USER, {"role": "assistant"}], ": message 2 (assistant) has neither content nor tool calls"),
-        ([USER, {"role": "assistant", "content": None, "tool_calls": []}], ": message 2 (assistant) has neither content "
-         "nor tool calls"),
+        ([USER_SAYS | {"content": None, "tool_calls": []}], ": message 1 (user) has neither content nor tool calls"),
         ([USER_SAYS | {"content": 5}], ": message 1 (user): content is a number, not a string"),
         ([USER_SAYS | {"content": ["a"]}], ": message 1 (user): a part of content is a string, not an object"),
         ([USER_SAYS | {"content": [{"type": "text"}]}], ": message 1 (user): a part of content has no text"),
@@ -256,7 +257,8 @@ USER_SAYS = {"role": "user"}
         ([USER | {"tool_calls": {}}], ": message 1 (user): tool_calls is no list of objects"),
         ([USER | {"thinking": 1}], ": message 1 (user): thinking is a number, not a string"),
         ([{"from": "function_call", "value": "f(1)"}], ": message 1 (function_call) is a string that is not JSON"),
-        ([{"from": "function_call", "value": "{}"}], ": message 1 (function_call) is no call with a name and arguments"),
+        ([{"from": "function_call", "value": "{}"}], ": message 1 (function_call) is no call with a name and "
+         "arguments"),
         ("[x", " is a string that is not JSON"),
     ],
 )  # fmt: skip
@@ -272,16 +274,16 @@ def test_bad_messages_are_refused_by_number_and_role(tmp_path, messages, says):
         (CHAT | {"images": ["a.png"]}, "text.not_only_text", " holds images; only text can be scored"),
         (CHAT | {"tools": "x"}, "text.bad_messages", ": tools is a string that is not JSON"),
         (CHAT | {"tools": {"name": "f"}}, "text.bad_messages", ": tools is no list of objects"),
-        ({"prompt": "a", "completion": ""}, "text.bad_example", ": completion is empty, so that nothing is to be learned"),
-        ({"instruction": "a", "output": ""}, "text.bad_example", ": output is empty, so that nothing is to be learned"),
-        ({"chosen": "a", "rejected": ""}, "text.bad_example", ": rejected is empty, so that nothing is to be learned"),
+        ({"prompt": "a", "completion": ""}, "text.bad_example", ": completion is empty" + NOTHING),
+        ({"instruction": "a", "output": ""}, "text.bad_example", ": output is empty" + NOTHING),
+        ({"chosen": "a", "rejected": ""}, "text.bad_example", ": rejected is empty" + NOTHING),
         ({"prompt": [USER], "completion": "a"}, "text.bad_example",
-         ": prompt is an array and completion is a string; all must be strings, or lists of messages"),
+         ": prompt is an array and completion is a string" + ALL),
         ({"prompt": [], "completion": [HELLO]}, "text.bad_messages", ": prompt holds no message"),
         ({"chosen": [HELLO], "rejected": "a"}, "text.bad_example",
-         ": chosen is an array and rejected is a string; all must be strings, or lists of messages"),
+         ": chosen is an array and rejected is a string" + ALL),
         ({"prompt": [USER], "chosen": "a", "rejected": "b"}, "text.bad_example",
-         ": prompt is an array and chosen is a string and rejected is a string; all must be strings, or lists of messages"),
+         ": prompt is an array and chosen is a string and rejected is a string" + ALL),
         ({"prompt": 1, "chosen": [HELLO], "rejected": [NO]}, "text.bad_example", ": prompt is a number"),
         ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "text.surrogate", " holds half a surrogate pair"),
     ],
@@ -292,9 +294,7 @@ def test_bad_records_are_refused_by_what_is_wrong(tmp_path, record, id, says):
 
 def test_sides_of_other_types_are_no_pair(tmp_path):
     path = write(tmp_path, {"chosen": 1, "rejected": "a"})
-    with pytest.raises(
-        BadTextError, match="line 1 is not a pair .found: chosen, which is a number; rejected, which is a s"
-    ):
+    with pytest.raises(BadTextError, match="chosen, which is a number; rejected, which is a string"):
         read(path, data_kind="pairs")
 
 
@@ -422,8 +422,8 @@ def test_a_long_text_is_not_held_in_memory(tmp_path):
 
     path = write(tmp_path, *[{"messages": [USER, {"role": "assistant", "content": "x" * 500}]}] * 20_000)
     tracemalloc.start()
-    assert sum(1 for _ in open_text(path).documents()) == 20_000  # 12 MB
-    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    assert sum(1 for _ in open_text(path).documents()) == 20_000
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000  # all of them would take 30 MB
     tracemalloc.stop()
     first = next(islice(open_text(path).documents(), 1))
     assert 1000 < memory_of(first.example) < 2000
