@@ -153,7 +153,7 @@ def read_text(
 
     source = KnownText(open_source(texts, scoring), tokens)
     source.fingerprint()
-    if not any(document.text for document in source.documents()):
+    if not any(document.text or document.example for document in source.documents()):
         raise NothingToScoreError("text.nothing_to_score", f"{source.name}: no tokens")
     if field is not None:
         refuse_missing_field(source.documents(), field)

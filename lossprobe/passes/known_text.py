@@ -11,7 +11,7 @@ from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.errors import TextError
 from lossprobe.plan.labels import label_tokens
 from lossprobe.text.documents import Document, Source
-from lossprobe.text.examples import DataKind
+from lossprobe.text.examples import DataKind, memory_of
 from lossprobe.text.fingerprint import Fingerprint, fingerprint
 
 KEPT_TEXT_BYTES = 64 << 20  # a longer text is read and hashed again by every pass
@@ -76,6 +76,7 @@ class KnownText:
             for document in self._source.documents():
                 running.add(document)
                 left -= sys.getsizeof(document.text) + sys.getsizeof(document.fields) + DOCUMENT_BYTES
+                left -= memory_of(document.example) + memory_of(document.spans)
                 if left >= 0:
                     kept.append(document)
                 else:
@@ -154,11 +155,9 @@ def tokens_of(source: Source, document: Document, tokenizer: Tokenizer) -> Token
     """Return the tokens of a document, from the source if it keeps them, with the labels of a rendered document.
 
     Raises:
-        ValueError: the document is a record of which no text was made yet.
+        TextError: the document is a record of which no text was made yet.
     """
-    if document.example is not None:
-        raise ValueError(f"{document.source}: line {document.line}: no text was made of this record yet")
-    text = document.text
+    text = document.scorable()
     tokens = source.tokens(text, tokenizer) if isinstance(source, KnownSource) else tokenizer.encode(text)
     return label_tokens(tokens, document.spans)
 

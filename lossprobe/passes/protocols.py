@@ -44,14 +44,14 @@ class JoinedSource:
     def documents(self) -> Iterator[Document]:
         """Yield the joined document."""
         documents = list(self._source.documents())
-        text = "\n\n".join(document.text for document in documents)
+        text = "\n\n".join(document.scorable() for document in documents)
         if self._strip_newline:
             text = text.removesuffix("\n")
         if len(documents) > 1:
             note = f"{self.name}: {plural(len(documents), 'document')} joined by blank lines"
             if note not in self.notices:
                 self.notices.append(note)
-            yield replace(documents[0], text=text, byte_offset=-1, fields=None)
+            yield replace(documents[0], text=text, byte_offset=-1, fields=None, example=None, spans=())
         elif documents:
             yield replace(documents[0], text=text)
 

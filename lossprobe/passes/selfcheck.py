@@ -58,7 +58,7 @@ class SampleSource:
             if left <= 0:
                 self.whole = False
                 break
-            stops = tokenizer.encode(document.text).byte_stop
+            stops = tokenizer.encode(document.scorable()).byte_stop
             if len(stops) > left:
                 self.whole = False
                 text = document.text.encode()[: stops[left - 1]].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""Reads documents from text files, folders, JSONL, standard input and .gz files, as strict UTF-8.
+"""Reads documents from text files, folders, JSON records, Parquet, standard input and .gz files, as strict UTF-8.
 
 A `TextSource` can be read more than once and holds at most one file (of a JSONL, one record) in memory. A removed
 byte-order mark and other oddities are reported as notices.
@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Protocol
 
 from lossprobe.arguments import as_paths, as_strings
-from lossprobe.errors import BadTextError, UsageError
+from lossprobe.errors import BadTextError, TextError, UsageError
 from lossprobe.options.kinds import BadValueError
 from lossprobe.text.decoding import BOM, decode
-from lossprobe.text.examples import Example
+from lossprobe.text.examples import DataKind, Example
 from lossprobe.text.faults import Faults
 from lossprobe.text.files import STDIN, Budget, TextFile, find_files
 from lossprobe.text.options import TextOptions
-from lossprobe.text.record_files import RecordLayout, record_layout
-from lossprobe.text.records import JsonRecord, read_array, read_line, refuse_surrogates, split_record
+from lossprobe.text.record_files import RecordLayout, raw_records, record_layout
+from lossprobe.text.record_reader import RecordReader, asked_kind
+from lossprobe.text.records import refuse_surrogates
 from lossprobe.text.selection import Selection
 from lossprobe.text.spans import Span
 from lossprobe.text.splitting import LineEnds, separator_pattern, split_text, with_lf
-from lossprobe.units import format_count, plural, visible
+from lossprobe.units import plural, visible
 
 MARKUP = (".json", ".csv", ".tsv")  # formats that are rarely meant to be scored with their markup
-SHOWN_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,17 @@ class Document:
     fields: str | None = None
     example: Example | None = None
     spans: tuple[Span, ...] = ()
+
+    def scorable(self) -> str:
+        """Return the text, which is to be scored.
+
+        Raises:
+            TextError: it holds an example that no chat template has made a text of.
+        """
+        if self.example is not None and not self.spans:
+            where = f"{self.source}: line {self.line}"
+            raise TextError("text.not_rendered", f"{where} has no text as long as no chat template has rendered it")
+        return self.text
 
 
 class Source(Protocol):
@@ -85,6 +96,8 @@ class StringSource:
     name: str = "strings"
     notices: list[str] = field(default_factory=list)
 
+    kind = DataKind.TEXT
+
     def __post_init__(self) -> None:
         self.texts = as_strings("texts", self.texts)
 
@@ -116,6 +129,19 @@ class TextSource:
     options: TextOptions
     notices: list[str] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
+    _kind: DataKind | None = field(default=None, init=False, repr=False)
+
+    @property
+    def kind(self) -> DataKind:
+        """What the records hold; where no option says it, the text is read up to its first record.
+
+        Raises:
+            TextError: the text holds nothing that can be read.
+        """
+        kind = self._kind or asked_kind(self.options)
+        if kind is None:
+            next(self.documents(), None)
+        return kind or self._kind or DataKind.TEXT
 
     def documents(self) -> Iterator[Document]:
         """Read the files again and yield every document in order.
@@ -126,17 +152,17 @@ class TextSource:
             TextError: the text has more than `max_bytes`.
         """
         budget = Budget(self.options.max_bytes)
-        faults, separators, read = Faults(), 0, 0
-        layouts = [
-            record_layout(file, self.options.max_bytes, asked=self.options.text_field is not None)
-            for file in self.files
-        ]
+        faults, separators, read, reader = Faults(), 0, 0, RecordReader(self.options)
+        asked = self.options.text_field is not None or reader.kind not in (None, DataKind.TEXT)
+        layouts = [record_layout(file, self.options.max_bytes, asked=asked) for file in self.files]
         self._tell_of_markup([file for file, layout in zip(self.files, layouts, strict=True) if layout is None])
         for file, layout in zip(self.files, layouts, strict=True):
-            documents = self._documents_of(file, layout, budget, faults)
+            documents = self._documents_of(file, layout, budget, faults, reader)
             try:
                 while True:
-                    yield next(documents)
+                    document = next(documents)
+                    self._kind = reader.kind
+                    yield document
                     read += 1
             except StopIteration as end:
                 separators += end.value
@@ -144,15 +170,19 @@ class TextSource:
                 faults.add(fault, "file")
         if separators:
             self._notice(f"{self.name}: {plural(separators, 'byte')} of separators belong to no document")
+        for line in reader.notices(self.files[0].shown if len(self.files) == 1 else self.name):
+            self._notice(line)
         self._tell_of(faults, read)
 
     def _documents_of(
-        self, file: TextFile, layout: RecordLayout | None, budget: Budget, faults: Faults
+        self, file: TextFile, layout: RecordLayout | None, budget: Budget, faults: Faults, reader: RecordReader
     ) -> Generator[Document, None, int]:
         """Yield the documents of one file; return the bytes that lie between them."""
         if layout is not None:
-            yield from self._records(file, layout, budget, faults)
-        elif self.options.split_documents is not None:
+            yield from self._records(file, layout, budget, faults, reader)
+            return 0
+        reader.see_plain(file.shown)
+        if self.options.split_documents is not None:
             return (yield from self._pieces(file, budget))
         else:
             text, first_byte = self._text(file, budget)
@@ -211,41 +241,16 @@ class TextSource:
             yield Document(piece.text, file.shown, piece.line, first_byte + offset)
         return size
 
-    def _records(self, file: TextFile, layout: RecordLayout, budget: Budget, faults: Faults) -> Iterator[Document]:
-        name = self.options.text_field or "text"
-        repeated: list[int] = []
-        records = self._array(file, budget) if layout is RecordLayout.ARRAY else self._lines(file, budget, faults)
-        for place, (number, record) in enumerate(records, start=1):
-            where = f"record {place} (line {number})" if layout is RecordLayout.ARRAY else f"line {number}"
+    def _records(
+        self, file: TextFile, layout: RecordLayout, budget: Budget, faults: Faults, reader: RecordReader
+    ) -> Iterator[Document]:
+        for number, where, value in raw_records(file, layout, budget, faults, self._notice):
             try:
-                text, fields = split_record(record.value, name, f"{file.shown}: {where}")
+                record = reader.read(value, where)
             except BadTextError as fault:
                 faults.add(fault, "record")
                 continue
-            if record.repeats:
-                repeated.append(number)
-            yield Document(self._line_ends(text), file.shown, number, -1, fields)
-        if repeated:
-            lines = ", ".join(map(format_count, repeated[:SHOWN_LINES])) + (
-                ", …" if len(repeated) > SHOWN_LINES else ""
-            )
-            count = plural(len(repeated), "record")
-            self._notice(f"{file.shown}: {count} with the same key twice, where the last value counts (line {lines})")
-
-    def _array(self, file: TextFile, budget: Budget) -> Iterator[tuple[int, JsonRecord]]:
-        text, _ = self._text(file, budget)
-        yield from read_array(text, file.shown)
-
-    def _lines(self, file: TextFile, budget: Budget, faults: Faults) -> Iterator[tuple[int, JsonRecord]]:
-        start = 0
-        for number, data in enumerate(file.lines(budget), start=1):
-            if data.strip():
-                try:
-                    line = decode(data, file.shown, self._notice, number, start)
-                    yield number, read_line(line, f"{file.shown}: line {number}")
-                except BadTextError as fault:
-                    faults.add(fault, "record")
-            start += len(data)
+            yield Document(record.text, file.shown, number, -1, record.fields, record.example)
 
 
 def open_text(paths: Path | str | Sequence[Path | str], options: TextOptions | None = None) -> TextSource:
@@ -265,6 +270,9 @@ def open_text(paths: Path | str | Sequence[Path | str], options: TextOptions | N
         raise UsageError("text.none", "no text was named")
     if options.split_documents is not None:
         _check_separator(options.split_documents)
+    if options.text_field is not None and asked_kind(options) is not DataKind.TEXT:
+        kind = options.data_kind
+        raise UsageError("text.field_and_kind", f"`text_field` is for plain text, not for `data_kind` {kind}")
     notices: list[str] = []
     selection = Selection(options.include, options.exclude)
     files = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -62,3 +64,28 @@ class Pair:
 
 
 Example = Conversation | Completion | Pair
+
+
+def example_to_json(example: Example) -> str:
+    """Return an example as JSON that is the same for the same example; keys keep their order, which templates print."""
+    held = {"holds": type(example).__name__, **vars(example)}
+    return json.dumps(held, default=vars, ensure_ascii=False, separators=(",", ":"))
+
+
+def with_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return a value of JSON with each string in it changed, but no key."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [with_texts(each, change) for each in value]
+    return {key: with_texts(each, change) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def memory_of(value: object) -> int:
+    """Return about how many bytes of memory an example takes."""
+    if isinstance(value, Conversation | Completion | Pair):
+        value = vars(value)
+    size = sys.getsizeof(value)
+    if isinstance(value, Mapping):
+        return size + sum(memory_of(each) for each in value.values())
+    return size + sum(map(memory_of, value)) if isinstance(value, list | tuple) else size

@@ -21,6 +21,7 @@ from lossprobe.units import format_count, mistyped_path, visible
 
 CHUNK = 1 << 20
 MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"%PDF": "PDF"}
+ENDINGS = {"gzip": ".gz", "Parquet": ".parquet"}  # of the kinds that are read under their own names
 STDIN = "-"
 ALL_FILES = Selection()
 Read = Callable[[int], bytes]
@@ -93,6 +94,11 @@ class TextFile:
         """Whether the name says that the file is one JSON value; some hold JSON Lines all the same."""
         return self.name.lower().removesuffix(".gz").endswith(".json")
 
+    @property
+    def is_parquet(self) -> bool:
+        """Whether the name ends in .parquet: each row is a record."""
+        return self.name.lower().endswith(".parquet")
+
     def read(self, budget: Budget) -> bytes:
         """Return the whole (decompressed) content.
 
@@ -136,7 +142,7 @@ class TextFile:
     def _check_magic(self, data: bytes) -> None:
         for magic, kind in MAGIC.items():
             if data.startswith(magic):
-                hint = "a gzip file is read when its name ends in .gz" if kind == "gzip" else None
+                hint = f"a {kind} file is read when its name ends in {ENDINGS[kind]}" if kind in ENDINGS else None
                 raise BadTextError("text.not_text", f"{self.shown}: looks like {kind}, not text", hint=hint)
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import astuple
 
 from lossprobe.text.counts import slices
 from lossprobe.text.documents import Document, Source
+from lossprobe.text.examples import example_to_json
+
+MORE = b"\xff" * 8  # a length that no text has, before what a plain document lacks
 
 
 class Fingerprint:
-    """A running sha256 over documents and their fields.
+    """A running sha256 over documents and their fields, examples and spans.
 
     The length of each comes before its bytes, so that the same text split at other places has another hash.
     """
@@ -19,11 +24,20 @@ class Fingerprint:
 
     def add(self, document: Document) -> None:
         """Add the next document."""
-        for part in (document.text, document.fields or ""):
-            size = sum(len(piece.encode()) for piece in slices(part))
-            self._digest.update(size.to_bytes(8, "little"))
-            for piece in slices(part):
-                self._digest.update(piece.encode())
+        self._add(document.text)
+        self._add(document.fields or "")
+        if document.example is not None:
+            self._digest.update(MORE)
+            self._add(example_to_json(document.example))
+        if document.spans:
+            self._digest.update(MORE)
+            self._add(json.dumps([astuple(span) for span in document.spans]))
+
+    def _add(self, part: str) -> None:
+        size = sum(len(piece.encode()) for piece in slices(part))
+        self._digest.update(size.to_bytes(8, "little"))
+        for piece in slices(part):
+            self._digest.update(piece.encode())
 
     def hexdigest(self) -> str:
         """Return the sha256 so far."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from lossprobe.options.declare import option
 from lossprobe.options.kinds import Choice, Flag, Number, Text, Words
+from lossprobe.text.examples import DataKind
+from lossprobe.text.kinds import AUTO
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,9 @@ class TextOptions:
         text_field: field of a JSON record that holds its text, with dots into objects ("data.text"); every file is then
             read as records, one a line or in one array. None reads "text" of `.jsonl` and `.ndjson` files and of
             `.json` files that hold records, and other files as plain text.
+        data_kind: what the records hold: "text", "chat" (conversations), "completion" (prompts with completions) or
+            "pairs" (chosen and rejected), and every file is then read as records, but with "text" only those that would
+            be anyway; "auto" for what the keys of the first record say (with `text_field` for plain text).
         newlines: "keep", or "lf" to turn CRLF and CR into LF (before files are split).
         max_bytes: refuse a text with more bytes (decompressed, all files together).
         skip_bad: leave out files and records that cannot be read, and count them.
@@ -32,6 +37,11 @@ class TextOptions:
     )
     text_field: str | None = option(
         None, Text(), "Field of a JSON record that holds the text, as in data.text.  [default: text]", metavar="NAME"
+    )
+    data_kind: str = option(
+        AUTO,
+        Choice((AUTO, *(kind.value for kind in DataKind))),
+        "What the records hold; auto: what the keys of the first one say.",
     )
     newlines: str = option("keep", Choice(("keep", "lf")), "Keep line ends, or turn CRLF and CR into LF.")
     max_bytes: int = option(

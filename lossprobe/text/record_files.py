@@ -1,13 +1,21 @@
-"""How the records of a file lie in it: one JSON value a line, or one array."""
+"""How the records of a file lie in it (a JSON value a line, one array, or rows of Parquet), and how they are read."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from enum import Enum
+from typing import Any
 
 from lossprobe.errors import BadTextError
-from lossprobe.text.decoding import BOM
+from lossprobe.text.decoding import BOM, decode
+from lossprobe.text.faults import Faults
 from lossprobe.text.files import Budget, TextFile
+from lossprobe.text.parquet_rows import read_rows
+from lossprobe.text.records import JsonRecord, read_array, read_line
+from lossprobe.units import format_count, plural
+
+SHOWN_LINES = 5
 
 
 class RecordLayout(Enum):
@@ -15,19 +23,23 @@ class RecordLayout(Enum):
 
     LINES = "lines"
     ARRAY = "array"
+    PARQUET = "parquet"
 
 
 def record_layout(file: TextFile, max_bytes: int, *, asked: bool) -> RecordLayout | None:
     """Return how the records of a file lie in it; None where the file is plain text.
 
-    `.jsonl` and `.ndjson` hold records. A `.json` does where it is an array of objects, or where its first two lines
-    are objects; a single object, such as a settings file, is plain text.
+    `.parquet`, `.jsonl` and `.ndjson` hold records. A `.json` does where it is an array of objects, or where its first
+    two lines are objects; a single object, such as a settings file, is plain text.
 
     Args:
         file: the file; its first lines are read.
         max_bytes: the most that is read of it.
-        asked: the user named the field that holds the text, so that any file is one of records.
+        asked: the user named the field that holds the text or the kind of the records, so that any file is one of
+            records.
     """
+    if file.is_parquet:
+        return RecordLayout.PARQUET
     named = asked or file.is_jsonl
     if not named and not file.is_json:
         return None
@@ -39,6 +51,63 @@ def record_layout(file: TextFile, max_bytes: int, *, asked: bool) -> RecordLayou
         inner = first[1:].strip() or second
         return RecordLayout.ARRAY if named or inner.startswith(b"{") else None
     return RecordLayout.LINES if named or (_is_object(first) and second.startswith(b"{")) else None
+
+
+def raw_records(
+    file: TextFile, layout: RecordLayout, budget: Budget, faults: Faults, notice: Callable[[str], None]
+) -> Iterator[tuple[int, str, Any]]:
+    """Yield line, place for messages, and value of each record of a file. Of Parquet the line is the row, from 1.
+
+    Args:
+        file: the file.
+        layout: how its records lie in it.
+        budget: counts the bytes that are read.
+        faults: gets the lines that are not JSON.
+        notice: called with a line about what was changed or looks odd.
+
+    Raises:
+        BadTextError: the file cannot be read beyond what was yielded.
+    """
+    repeated: list[int] = []
+    for number, where, record in _placed(file, layout, budget, faults, notice):
+        if record.repeats:
+            repeated.append(number)
+        yield number, f"{file.shown}: {where}", record.value
+    if repeated:
+        more = ", …" if len(repeated) > SHOWN_LINES else ""
+        lines = ", ".join(map(format_count, repeated[:SHOWN_LINES])) + more
+        count = plural(len(repeated), "record")
+        notice(f"{file.shown}: {count} with the same key twice, where the last value counts (line {lines})")
+
+
+def _placed(
+    file: TextFile, layout: RecordLayout, budget: Budget, faults: Faults, notice: Callable[[str], None]
+) -> Iterator[tuple[int, str, JsonRecord]]:
+    """Yield line, place in the file, and record."""
+    if layout is RecordLayout.LINES:
+        for number, record in _read_lines(file, budget, faults, notice):
+            yield number, f"line {number}", record
+    elif layout is RecordLayout.PARQUET:
+        for number, record in enumerate(read_rows(file, budget), start=1):
+            yield number, f"row {number}", record
+    else:
+        text = decode(file.read(budget), file.shown, notice)
+        for place, (number, record) in enumerate(read_array(text, file.shown), start=1):
+            yield number, f"record {place} (line {number})", record
+
+
+def _read_lines(
+    file: TextFile, budget: Budget, faults: Faults, notice: Callable[[str], None]
+) -> Iterator[tuple[int, JsonRecord]]:
+    start = 0
+    for number, data in enumerate(file.lines(budget), start=1):
+        if data.strip():
+            try:
+                line = decode(data, file.shown, notice, number, start)
+                yield number, read_line(line, f"{file.shown}: line {number}")
+            except BadTextError as fault:
+                faults.add(fault, "record")
+        start += len(data)
 
 
 def _first_lines(file: TextFile, max_bytes: int) -> tuple[bytes, bytes]:

@@ -107,7 +107,7 @@ def split_record(value: Any, name: str, where: str) -> tuple[str, str]:
     holder, key = _find(value, name)
     text = None if holder is None else holder[key]
     if holder is None or not isinstance(text, str):
-        held = "" if holder is None else f", which holds {_kind(text)}"
+        held = "" if holder is None else f", which holds {json_type(text)}"
         raise BadTextError(
             "text.no_field",
             f"{where} has no text in the field {visible(name, 40)}{held} (found: {_found(value)})",
@@ -115,8 +115,12 @@ def split_record(value: Any, name: str, where: str) -> tuple[str, str]:
         )
     del holder[key]
     refuse_surrogates(text, where)
-    fields = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True)
-    return text, fields.encode("utf-8", "replace").decode()
+    return text, fields_to_json(value)
+
+
+def fields_to_json(fields: dict[str, Any]) -> str:
+    """Return fields of a record as a JSON object with sorted keys; half a surrogate pair becomes "?"."""
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False, sort_keys=True).encode("utf-8", "replace").decode()
 
 
 def refuse_surrogates(text: str, where: str) -> None:
@@ -131,6 +135,12 @@ def refuse_surrogates(text: str, where: str) -> None:
         raise BadTextError(
             "text.surrogate", f"{where} holds half a surrogate pair at character {error.start}"
         ) from None
+
+
+def json_type(value: object) -> str:
+    """Return the name of the JSON type of a value."""
+    names = {str: "a string", bool: "true or false", dict: "an object", list: "an array"}
+    return "null" if value is None else names.get(type(value), "a number")
 
 
 class _Reader:
@@ -177,12 +187,6 @@ def _cut_off(shown: str, error: json.JSONDecodeError) -> BadTextError:
 def _finite(literal: str) -> float | str:
     value = float(literal)
     return value if math.isfinite(value) else literal
-
-
-def _kind(value: Any) -> str:
-    """Return the name of the JSON type of a value that is not a string."""
-    names = {bool: "true or false", dict: "an object", list: "an array"}
-    return "null" if value is None else names.get(type(value), "a number")
 
 
 def _found(value: Any) -> str:

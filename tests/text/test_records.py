@@ -64,10 +64,10 @@ def test_json_that_holds_no_records_is_plain_text_with_a_notice(tmp_path, conten
 
 
 def test_an_array_without_the_field_says_which_fields_it_has(tmp_path):
-    path = write(tmp_path, "alpaca.json", json.dumps([{"instruction": "a", "output": "b"}]))
+    path = write(tmp_path, "qa.json", json.dumps([{"question": "a", "answer": "b"}]))
     error = refused(path, "text.no_field")
-    assert error.message == f"{path}: record 1 (line 1) has no text in the field text (found: instruction, output)"
-    assert [d.text for d in read(path, text_field="output")[0]] == ["b"]
+    assert error.message == f"{path}: record 1 (line 1) has no text in the field text (found: question, answer)"
+    assert [d.text for d in read(path, text_field="answer")[0]] == ["b"]
 
 
 def test_an_empty_array_holds_no_document(tmp_path):

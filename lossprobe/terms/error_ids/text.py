@@ -5,6 +5,10 @@ from __future__ import annotations
 from lossprobe.terms.term import error_ids
 
 REFUSED = {
+    "text.bad_example": "A prompt with its completion, or a pair, has an empty answer or is of other types than "
+    "strings or lists of messages. → Correct the record that the message names, or leave it out with --skip-bad.",
+    "text.bad_messages": "The messages or tools of a record cannot be read. → Correct the record that the message "
+    "names, or leave it out with --skip-bad.",
     "text.bad_record": "A record is not JSON. → Correct the lines that the message lists, or leave them out with "
     "--skip-bad.",
     "text.binary": "The file looks binary, not like text. → Give a text file; an archive or model file is no text.",
@@ -13,10 +17,15 @@ REFUSED = {
     "instead, or use a tokenizer that covers the text.",
     "text.no_field": "A record has no text in the field asked for. → Name the field with --text-field, with dots into "
     "objects, or leave out such records with --skip-bad.",
+    "text.not_only_text": "A record holds images or sound. → Leave such records out with --skip-bad.",
+    "text.not_rendered": "A conversation, a prompt with its completion or a pair was to be scored as plain text. → "
+    "Score it with a checkpoint whose tokenizer has a chat template.",
     "text.not_text": "The file is of a kind that is no text, such as an archive or an image. → The hint says what to "
     "do.",
     "text.not_utf8": "The file is not valid UTF-8. → Convert it first, for instance with iconv, or leave it out with "
     "--skip-bad or --exclude.",
+    "text.other_kind": "A record is of another kind than the first one of the text. → Name the kind with --data-kind, "
+    "put the others in a text of their own, or leave them out with --skip-bad.",
     "text.sha256": "The text is not the one that the audit file names by its sha256. → Restore the text, or write the "
     "new hash.",
     "text.surrogate": "A record holds half a surrogate pair, which is no character. → Correct the record in the line "
@@ -37,6 +46,7 @@ REFUSED = {
 USAGE = {
     "text.empty_folder": "The folder holds no file, or none that --include and --exclude leave. → Name a folder with "
     "UTF-8 files, or the file itself.",
+    "text.field_and_kind": "--text-field is for plain text, and --data-kind asks for something else. → Leave one out.",
     "text.missing": "The text does not exist. → Check the path.",
     "text.no_input": "- was named, but standard input is closed. → Pipe a text into it.",
     "text.none": "No text was named. → Name a file, a folder, or - for standard input.",

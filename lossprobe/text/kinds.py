@@ -1,0 +1,58 @@
+"""Tells from the keys of a record what it holds: plain text, a conversation, a prompt and its completion, or a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lossprobe.text.examples import DataKind
+
+AUTO = "auto"
+CHAT_KEYS = ("messages", "conversations")
+PAIR_KEYS = ("chosen", "rejected")
+COMPLETION_KEYS = (("prompt", "completion"), ("instruction", "output"))
+ONE_RECORD = {
+    DataKind.TEXT: "plain text",
+    DataKind.CHAT: "a conversation",
+    DataKind.COMPLETION: "a prompt with its completion",
+    DataKind.PAIRS: "a pair",
+}
+RECORDS = {
+    DataKind.TEXT: "plain text",
+    DataKind.CHAT: "conversations",
+    DataKind.COMPLETION: "prompts with completions",
+    DataKind.PAIRS: "pairs",
+}
+
+
+def kinds_of_record(record: object) -> dict[DataKind, tuple[str, ...]]:
+    """Return what a record can be read as, each with the keys that hold it; the first is what it is taken for.
+
+    A key whose value is null counts as absent.
+
+    >>> kinds_of_record({"messages": [{"role": "user", "content": "Hi"}], "text": "Hi"})
+    {<DataKind.CHAT: 'chat'>: ('messages',), <DataKind.TEXT: 'text'>: ('text',)}
+    """
+    if not isinstance(record, Mapping):
+        return {}
+    found: dict[DataKind, tuple[str, ...]] = {}
+    chat = next((key for key in CHAT_KEYS if _holds_messages(record.get(key))), None)
+    if chat is not None:
+        found[DataKind.CHAT] = (chat,)
+    if _all_held(record, PAIR_KEYS):
+        found[DataKind.PAIRS] = PAIR_KEYS
+    completion = next((keys for keys in COMPLETION_KEYS if _all_held(record, keys)), None)
+    if completion is not None:
+        found[DataKind.COMPLETION] = completion
+    if isinstance(record.get("text"), str):
+        found[DataKind.TEXT] = ("text",)
+    return found
+
+
+def _holds_messages(value: object) -> bool:
+    """Return whether a value can be a list of messages, also one that is written as a JSON string."""
+    return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
+
+
+def _all_held(record: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    return all(isinstance(record.get(key), str | list | dict) for key in keys)
