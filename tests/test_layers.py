@@ -31,7 +31,7 @@ ALLOWED = {
     "checkpoint.options": {"options"},
     "checkpoint.interface": {"checkpoint.templates"},
     "checkpoint.files": WORDS,
-    "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files"},
+    "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files", "checkpoint.templates.template"},
     "checkpoint.templates": WORDS | {"text.examples", "text.spans", "checkpoint.files", "checkpoint.tokenizers"},
     "checkpoint.model": WORDS | {"checkpoint.interface", "checkpoint.files"},
     "checkpoint.families": WORDS
@@ -46,7 +46,7 @@ ALLOWED = {
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
     "passes": {
         "errors", "units", "display", "text", "checkpoint.interface", "checkpoint.retokenized", "checkpoint.deferred",
-        "checkpoint.spec", "plan", "scoring", "run", "analysis",
+        "checkpoint.spec", "checkpoint.templates", "plan", "scoring", "run", "analysis",
     },
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {
