@@ -31,7 +31,7 @@ ALLOWED = {
     "checkpoint.options": {"options"},
     "checkpoint.interface": {"checkpoint.templates"},
     "checkpoint.files": WORDS,
-    "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files"},
+    "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files", "checkpoint.templates.template"},
     "checkpoint.templates": WORDS | {"text.examples", "text.spans", "checkpoint.files", "checkpoint.tokenizers"},
     "checkpoint.model": WORDS | {"checkpoint.interface", "checkpoint.files"},
     "checkpoint.families": WORDS

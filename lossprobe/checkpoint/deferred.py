@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, Tokenizer, Tokens
+from lossprobe.checkpoint.interface import ChatTokenizer, Checkpoint, CheckpointFacts, Tokenizer, Tokens
+from lossprobe.checkpoint.templates.template import ChatTemplate
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
@@ -23,11 +24,13 @@ class TokenizerFacts:
     bos_id: int | None
     eos_id: int | None
     adds_bos: bool
+    chat_template: ChatTemplate | None = None
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> TokenizerFacts:
         """Return the facts of a tokenizer."""
-        return cls(tokenizer.kind, tokenizer.sha256, tokenizer.bos_id, tokenizer.eos_id, tokenizer.adds_bos)
+        template = tokenizer.chat_template if isinstance(tokenizer, ChatTokenizer) else None
+        return cls(tokenizer.kind, tokenizer.sha256, tokenizer.bos_id, tokenizer.eos_id, tokenizer.adds_bos, template)
 
 
 class DeferredCheckpoint:
@@ -81,6 +84,7 @@ class _DeferredTokenizer:
     def __init__(self, facts: TokenizerFacts, opened: Callable[[], Checkpoint]) -> None:
         self.kind, self.sha256 = facts.kind, facts.sha256
         self.bos_id, self.eos_id, self.adds_bos = facts.bos_id, facts.eos_id, facts.adds_bos
+        self.chat_template = facts.chat_template
         self._opened = opened
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lossprobe.arguments import as_path
+from lossprobe.checkpoint.chat import with_template
 from lossprobe.checkpoint.files.foreign import foreign_file, foreign_folder, in_its_folder
 from lossprobe.checkpoint.files.plain_files import unreadable
 from lossprobe.checkpoint.interface import Checkpoint
@@ -52,8 +53,8 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
     from lossprobe.checkpoint.families.huggingface import is_huggingface, load_huggingface
 
     if is_huggingface(path):
-        return load_huggingface(path, options)
-    return _open_torch_file(_single_file(path, shown), options)
+        return with_template(load_huggingface(path, options), path, options)
+    return with_template(_open_torch_file(_single_file(path, shown), options), path, options)
 
 
 def refuse_missing(path: Path) -> None:

@@ -21,6 +21,8 @@ class LoadOptions:
         tokenizer: file or directory to read the tokenizer from, when the checkpoint does not hold it.
         gelu: "erf" or "tanh", for nanoGPT files, which do not say which one they were trained with.
         ignore_config: keys of the checkpoint's configuration to leave out.
+        chat_template: file of the chat template to use in place of the checkpoint's own, a Jinja file or a folder or
+            tokenizer_config.json that holds one.
         special_strings: how the name of a special token in a text is tokenized: as its "control" id, which is what
             tokenizers do by default, or as "text". Character tokenizers always treat it as text.
     """
@@ -44,6 +46,9 @@ class LoadOptions:
         Words(),
         "Leave out a key of the checkpoint's configuration that you know not to matter; may be repeated.",
         metavar="KEY",
+    )
+    chat_template: Path | None = option(
+        None, File(), "File of the chat template to use in place of the checkpoint's own."
     )
     special_strings: str = option(
         "control",

@@ -40,6 +40,8 @@ class CheckpointSpec:
         options = asdict(self.options)
         tokenizer = self.options.tokenizer
         options["tokenizer"] = None if tokenizer is None else str(tokenizer.absolute())
+        template = self.options.chat_template
+        options["chat_template"] = None if template is None else str(template.absolute())
         options["device"] = self.options.device.partition(":")[0]
         places = [str(self.path.absolute()), str(self.path.resolve())]
         return {"places": places, "options": options, "desmooth": self.desmooth}

@@ -19,6 +19,7 @@ from typing import Any
 from lossprobe.checkpoint.deferred import DeferredCheckpoint, TokenizerFacts
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener, changed_since, files_read, still_as_read
+from lossprobe.checkpoint.templates.template import ChatTemplate
 from lossprobe.passes.identity import versions
 from lossprobe.run.files import sha256_of_json
 from lossprobe.run.latest import RUNS_FOLDER
@@ -113,9 +114,16 @@ def _still_known(note: Note) -> tuple[CheckpointFacts, TokenizerFacts] | None:
         if not still_as_read(note["read"]):
             return None
         facts = {**note["facts"], **{key: tuple(note["facts"][key]) for key in ("notices", "files")}, "hashes": ()}
-        return _exactly(CheckpointFacts, facts), _exactly(TokenizerFacts, note["tokenizer"])
+        return _exactly(CheckpointFacts, facts), _tokenizer_facts(note["tokenizer"])
     except (ValueError, KeyError, TypeError, AttributeError):  # the note has another structure
         return None
+
+
+def _tokenizer_facts(values: dict[str, Any]) -> TokenizerFacts:
+    template = values["chat_template"]
+    made = None if template is None else _exactly(ChatTemplate, template)
+    facts: TokenizerFacts = _exactly(TokenizerFacts, {**values, "chat_template": made})
+    return facts
 
 
 def _exactly(kind: type[Any], values: dict[str, Any]) -> Any:

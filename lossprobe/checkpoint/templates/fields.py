@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lossprobe.checkpoint.templates.units import ASSISTANT
 from lossprobe.text.spans import Part
 
 Message = Mapping[str, Any]
@@ -30,6 +31,7 @@ TAGS = (
 THOUGHT = re.compile("|".join(rf"\s*{start}\s*(?:.*?){stop}\s*" for start, stop in TAGS), re.DOTALL)
 OPENS = re.compile(rf"\s*(?:{'|'.join(start for start, _ in TAGS)})\s*")
 CLOSES = re.compile(rf"\s*(?:{'|'.join(stop for _, stop in TAGS)})\s*")
+RESPONSE = re.compile(r"(<tool_response>\s*)(.*?)(\s*</tool_response>)", re.DOTALL)  # in the words of a user
 BLOCKS = (0xE100, 0xF200, 0x10F000)  # where runs of private-use characters begin from which marks are made
 DIGITS = 64
 
@@ -71,8 +73,7 @@ def fields_of(messages: Sequence[Message]) -> tuple[list[Piece], list[Field]]:
     for turn, message in enumerate(messages):
         for places, value, part in _strings(message):
             cuts: list[str | int] = []
-            split = part is Part.CONTENT and message.get("role") == "assistant"
-            for text, of in _cut(value) if split else [(value, part)]:
+            for text, of in _cut(value, message.get("role")) if part is Part.CONTENT else [(value, part)]:
                 if of is None:
                     cuts.append(text)
                 else:
@@ -102,10 +103,17 @@ def _strings(message: Message) -> Iterator[tuple[tuple[Place, ...], str, Part]]:
             yield (("tool_calls", index, *inner, "name"),), name, Part.TOOL_CALL
 
 
-def _cut(value: str) -> Iterator[tuple[str, Part | None]]:
-    """Yield the parts of an assistant's content: thinking, what stands around it, and the tags (None)."""
+def _cut(value: str, role: object) -> Iterator[tuple[str, Part | None]]:
+    """Yield the parts of a content: thinking of an assistant, what stands around it, and tags (None).
+
+    Templates look for the tags of thinking, and for those of a tool's response that a user gives, so that these stay.
+    """
+    response = RESPONSE.fullmatch(value) if role != ASSISTANT else None
+    if response:
+        yield from zip(response.groups(), (None, Part.CONTENT, None), strict=True)
+        return
     done = 0
-    for match in THOUGHT.finditer(value):
+    for match in THOUGHT.finditer(value) if role == ASSISTANT else ():
         if match.start() > done:
             yield value[done : match.start()], Part.CONTENT
         opening, closing = OPENS.match(match[0]), None
@@ -165,7 +173,8 @@ def marked(
 
     Args:
         messages: the messages.
-        pieces, fields: as `fields_of` returns them.
+        pieces: the first part of what `fields_of` returns of them.
+        fields: the second part.
         marks: number of a piece → its mark.
     """
     changed: list[Message] = list(messages)

@@ -7,7 +7,7 @@ template also writes with the text itself, the text lies between; otherwise its 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,6 +54,16 @@ class Located:
     marks: list[str]
     dropped: list[Piece]
 
+    def filled(self, shown: str, text: str) -> str:
+        """Return what was rendered with marks with the texts in their place.
+
+        Args:
+            shown: what was rendered.
+            text: the rendered conversation.
+        """
+        pieces = {mark: text[found.start : found.stop] for found, mark in zip(self.found, self.marks, strict=True)}
+        return _filled(shown, pieces)
+
 
 def locate(render: Render, messages: Sequence[Message], text: str) -> Located:
     """Return where the template writes the pieces of the messages.
@@ -72,16 +82,19 @@ def locate(render: Render, messages: Sequence[Message], text: str) -> Located:
         raise NotCertainError("the conversation holds private-use characters of every block that could mark its texts")
     asked = _Asked(render, messages, pieces, fields, marks, text)
     written = _all_at_once(asked)
+    left_out = set(marks) - set(written or ())
     if written is None:
-        written = _one_by_one(asked)
+        written, left_out = _one_by_one(asked)
     chosen = {number: marks[number] for number in written}
     shown = marked(messages, pieces, fields, chosen)
     skeleton = render(shown, False) or ""
     places = _places(skeleton, chosen, written)
-    if _filled(skeleton, chosen, written) != text:
+    if _filled(skeleton, {mark: written[number] for number, mark in chosen.items()}) != text:
         raise NotCertainError("the template writes other words around one text when another changes")
+    spoken = {pieces[number].turn for number, _ in places if written[number]}
+    places = [(number, start) for number, start in places if written[number] or pieces[number].turn not in spoken]
     found = [Found(pieces[number], start, start + len(written[number])) for number, start in places]
-    dropped = [piece for number, piece in enumerate(pieces) if number not in written]
+    dropped = [pieces[number] for number in sorted(left_out)]
     return Located(found, shown, skeleton, [marks[number] for number, _ in places], dropped)
 
 
@@ -114,55 +127,50 @@ def _all_at_once(asked: _Asked) -> dict[int, str] | None:
         return None
     for strip in (False, True):
         written = {number: pieces[number].text.strip() if strip else pieces[number].text for number in marks}
-        if _filled(skeleton, marks, written) == asked.text:
+        if _filled(skeleton, {mark: written[number] for number, mark in marks.items()}) == asked.text:
             return {number: written[number] for number in marks if counts[number]}
     return None
 
 
-def _one_by_one(asked: _Asked) -> dict[int, str]:
-    """Return what the template writes of each piece, found with a mark in place of this piece alone.
+def _one_by_one(asked: _Asked) -> tuple[dict[int, str], set[int]]:
+    """Return what the template writes of each piece, and which it leaves out, with a mark in place of one at a time.
 
     Raises:
-        NotCertainError: the template does more with a content than to write it at one place.
+        NotCertainError: the template does more with a text than to write it at one place.
     """
     written: dict[int, str] = {}
+    left_out: set[int] = set()
     text = asked.text
     for number, piece in enumerate(asked.pieces):
         mark = asked.marks[number]
         alone = asked.with_marks({number: mark})
         if alone == text:
-            continue  # left out
+            left_out.add(number)
+            continue
         before, *others = (alone or "").split(mark)
         after = others[-1] if others else ""
         around = len(before) + len(after) <= len(text) and text.startswith(before) and text.endswith(after)
         if len(others) == 1 and around:
             written[number] = text[len(before) : len(text) - len(after)]
-        elif (
-            others
-            and piece.part is Part.TOOL_CALL
-            and _filled(alone or "", {number: mark}, {number: piece.text}) == text
-        ):
+        elif others and piece.part is Part.TOOL_CALL and piece.text.join([before, *others]) == text:
             written[number] = piece.text
-        elif piece.part is Part.CONTENT and piece.text.strip():
+        elif piece.part is not Part.TOOL_CALL and piece.text.strip():
             raise NotCertainError(f"turn {piece.turn}: {_why(alone, len(others))}")
-    return written
+    return written, left_out
 
 
 def _why(alone: str | None, times: int) -> str:
     """Return why the place of a content is not certain."""
     if alone is None:
-        return "the template refuses other words in place of this content"
+        return "the template refuses other words in place of its own"
     if times > 1:
-        return f"the template writes this content {times} times"
-    return "the template writes other words around this content when it changes"
+        return f"the template writes its words {times} times"
+    return "the template writes other words around it when its own change"
 
 
-def _filled(skeleton: str, marks: Mapping[int, str], written: Mapping[int, str]) -> str:
-    """Return a text with pieces in place of their marks."""
-    if not marks:
-        return skeleton
-    texts = {mark: written[number] for number, mark in marks.items()}
-    return _any_of(marks).sub(lambda match: texts[match[0]], skeleton)
+def _filled(shown: str, texts: Mapping[str, str]) -> str:
+    """Return a text with others in place of marks (mark → text)."""
+    return _any_of(texts).sub(lambda match: texts[match[0]], shown) if texts else shown
 
 
 def _places(skeleton: str, marks: Mapping[int, str], written: Mapping[int, str]) -> list[tuple[int, int]]:
@@ -175,14 +183,14 @@ def _places(skeleton: str, marks: Mapping[int, str], written: Mapping[int, str])
     numbers = {mark: number for number, mark in marks.items()}
     places: dict[int, int] = {}
     shift = 0  # characters by which pieces are longer than their marks, up to here
-    for match in _any_of(marks).finditer(skeleton):
+    for match in _any_of(numbers).finditer(skeleton):
         number = numbers[match[0]]
         places.setdefault(number, match.start() + shift)
         shift += len(written[number]) - len(match[0])
     return list(places.items())
 
 
-def _any_of(marks: Mapping[int, str]) -> re.Pattern[str]:
-    first = next(iter(marks.values()))
-    block = ord(first[0])
-    return re.compile(f"{first[0]}[{chr(block - DIGITS)}-{chr(block - 1)}]{{3}}")
+def _any_of(marks: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern for all marks of the block from which some are."""
+    first = next(iter(marks))[0]
+    return re.compile(f"{first}[{chr(ord(first) - DIGITS)}-{chr(ord(first) - 1)}]{{3}}")

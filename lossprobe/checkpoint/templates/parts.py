@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from lossprobe.checkpoint.templates.fields import CLOSES, OPENS, Message
+from lossprobe.checkpoint.templates.fields import CLOSES, OPENS, THOUGHT, Message
 from lossprobe.checkpoint.templates.located import NotCertainError, Render, locate
-from lossprobe.checkpoint.templates.turns import ASSISTANT, SYSTEM, USER, Habits, Turn, common_start, learned, turns_of
+from lossprobe.checkpoint.templates.turns import Habits, Turn, learned, turns_of
+from lossprobe.checkpoint.templates.units import ASSISTANT, SYSTEM, USER, common_start
 from lossprobe.text.spans import Part, Span
 
 LAST_CONTROL = re.compile(r"<\|[^<>|\s]{1,60}\|>\s*\Z")
@@ -160,6 +161,10 @@ def _end(turn: Turn, text: str, habits: Habits) -> Iterator[Stretch]:
     """Yield what ends a turn, after what else follows its last text: the rest of a tool call, tools of the prompt."""
     last = turn.found[-1]
     tail = text[last.stop : turn.stop]
+    thought = THOUGHT.match(tail) if turn.role == ASSISTANT and last.start == last.stop else None
+    if thought is not None:  # an empty answer, with the tags of thinking
+        yield _of(turn, last.stop + thought.end(), Part.THINKING)
+        tail = tail[thought.end() :]
     usual = [habits.endings.get(turn.role) or habits.endings.get(USER, "")]
     if turn.role == ASSISTANT:
         usual.append(habits.last_ending)

@@ -1,20 +1,21 @@
 """Cut what a template writes between the texts of a conversation into endings of turns, headers and the rest.
 
-What ends a turn is what the template writes after it where the conversation stops there. The header of an answer is what
-the template adds there when it is asked for the next answer (its generation prompt).
+What ends a turn is what the template writes after it where the conversation stops there. The header of an answer is
+what the template adds there when it is asked for the next answer (its generation prompt).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lossprobe.checkpoint.templates.located import Found, Located, NotCertainError, Render
+from lossprobe.checkpoint.templates.silent import silent_turns
+from lossprobe.checkpoint.templates.units import ASSISTANT, USER, common_start
 
-ASSISTANT, USER, SYSTEM = "assistant", "user", "system"
-# The smallest units that are compared: names of control tokens, characters of white space, words.
-UNIT = re.compile(r"<\|[^<>|\s]{1,60}\|>|</?[^<>\s]{1,60}>|\[/?[A-Z_]{1,30}\]|\s|[^\s<\[]+|.", re.DOTALL)
+# So many turns are compared with the conversation up to each of them; of later ones, those with a gap seen before are
+# not, since the time would grow with the square of their number.
+ALL_PREFIXES = 32
 
 
 @dataclass(frozen=True)
@@ -67,30 +68,50 @@ def turns_of(render: Render, located: Located, text: str, habits: Habits) -> lis
     Raises:
         NotCertainError: turns are mixed, or it is not certain where an answer ends.
     """
-    groups: list[tuple[int, list[Found], str]] = []
-    for found, mark in zip(located.found, located.marks, strict=True):
-        if groups and groups[-1][0] == found.piece.turn:
-            groups[-1] = (found.piece.turn, [*groups[-1][1], found], mark)
-        else:
-            groups.append((found.piece.turn, [found], mark))
-    if len({number for number, _, _ in groups}) < len(groups):
-        raise NotCertainError("the template mixes the texts of several turns")
+    groups = _groups(render, located, text)
     turns: list[Turn] = []
+    endings: dict[tuple[str, object, str], str] = {}
     begin, prompt = 0, habits.generation_prompt
-    for index, (number, pieces, mark) in enumerate(groups):
+    for index, (number, pieces, mark, head) in enumerate(groups):
         role = str(located.marked[number].get("role", ""))
         following = groups[index + 1][1][0].start if index + 1 < len(groups) else len(text)
         gap = text[pieces[-1].stop : following]
-        tails = _Tails(render, located, number, mark)
-        ending = _ending(tails, gap, prompt, habits.endings.get(role), last=index + 1 == len(groups))
-        if ending is None:
-            if role == ASSISTANT:
-                raise NotCertainError(f"turn {number}: the template ends this answer in another way when more follows")
-            ending = ""
+        known = (role, index + 1 < len(groups) and located.marked[groups[index + 1][0]].get("role"), gap)
+        if index >= ALL_PREFIXES and known in endings:
+            ending, agrees, asked = endings[known], True, ""
+        else:
+            tails = _Tails(render, located, number, mark, head)
+            usual = habits.endings.get(role, habits.endings.get(USER))
+            ending = _ending(tails, gap, prompt, usual, last=index + 1 == len(groups))
+            agrees, asked = tails.agrees, prompt or tails.prompt
+        if ending is None and role == ASSISTANT:
+            raise NotCertainError(f"turn {number}: the template ends this answer in another way when more follows")
+        endings[known] = ending = ending or ""
         stop = pieces[-1].stop + len(ending)
-        turns.append(Turn(number, role, pieces, begin, stop, prompt, tails.agrees))
-        begin, prompt = stop, prompt or tails.prompt
+        turns.append(Turn(number, role, pieces, begin, stop, prompt, agrees))
+        begin, prompt = stop, prompt or asked
     return turns
+
+
+def _groups(render: Render, located: Located, text: str) -> list[tuple[int, list[Found], str, str]]:
+    """Return for each turn its number, its texts, and the mark of the last one or, without a text, what precedes it.
+
+    Raises:
+        NotCertainError: the texts of a turn are apart from each other, or the place of an empty answer is not certain.
+    """
+    marks = zip(located.found, located.marks, strict=True)
+    entries = [(found, mark, "") for found, mark in marks]
+    entries += [(silent.found, "", silent.head) for silent in silent_turns(render, located, text)]
+    groups: list[tuple[int, list[Found], str, str]] = []
+    for found, mark, head in sorted(entries, key=lambda entry: (entry[0].start, entry[0].piece.turn)):
+        number = found.piece.turn
+        if groups and groups[-1][0] == number:
+            groups[-1] = (number, [*groups[-1][1], found], mark, head)
+        elif any(number == before for before, *_ in groups):
+            raise NotCertainError(f"turn {number}: the template writes another turn between its texts")
+        else:
+            groups.append((number, [found], mark, head))
+    return groups
 
 
 class _Tails:
@@ -101,8 +122,8 @@ class _Tails:
         agrees: whether it renders the conversation up to there as it does in the whole.
     """
 
-    def __init__(self, render: Render, located: Located, number: int, mark: str) -> None:
-        self._render, self._messages, self._mark = render, located.marked[: number + 1], mark
+    def __init__(self, render: Render, located: Located, number: int, mark: str, head: str) -> None:
+        self._render, self._messages, self._mark, self._head = render, located.marked[: number + 1], mark, head
         whole = len(self._messages) == len(located.marked)
         shown = located.skeleton if whole else render(self._messages, False)
         self.plain = self._after(shown)
@@ -128,7 +149,9 @@ class _Tails:
         return self.asked[len(common_start(self.plain, self.asked)) :]
 
     def _after(self, text: str | None) -> str | None:
-        before, mark, after = (text or "").rpartition(self._mark)
+        if not self._mark:
+            return text.removeprefix(self._head) if text is not None and text.startswith(self._head) else None
+        _, mark, after = (text or "").rpartition(self._mark)
         return after if mark else None
 
 
@@ -160,16 +183,6 @@ def _ending(tails: _Tails, gap: str, prompt: str, usual: str | None, *, last: bo
         return gap
     shared = common_start(ending, gap)
     return shared if shared.strip() or not ending.strip() else None
-
-
-def common_start(one: str, other: str) -> str:
-    """Return the longest common start of two texts that ends between units, such as names of control tokens."""
-    end = 0
-    for left, right in zip(UNIT.finditer(one), UNIT.finditer(other), strict=False):
-        if left[0] != right[0]:
-            break
-        end = left.end()
-    return one[:end]
 
 
 def learned(turns: Sequence[Turn], text: str, bos: str) -> Habits:

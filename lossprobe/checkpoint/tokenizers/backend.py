@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lossprobe.checkpoint.interface import Tokens
+from lossprobe.checkpoint.templates.template import ChatTemplate
 from lossprobe.checkpoint.tokenizers.frames import COUNTS, DEFAULT_LIMITS, MORE_COUNTS, PLAIN, WHOLE, Limits
 from lossprobe.checkpoint.tokenizers.sandbox import Sandbox
 from lossprobe.checkpoint.tokenizers.tokenizer_settings import TokenSettings, read_settings
@@ -37,6 +38,7 @@ class BackendTokenizer:
         added_ids: text → id of the added tokens.
         files: every file that it was read from.
         special_strings: as given.
+        chat_template: see `interface.ChatTokenizer`; set when the checkpoint is opened.
         unbounded_rules, longest_whole_bytes: see `interface.PiecewiseTokenizer`.
 
     Raises:
@@ -55,6 +57,7 @@ class BackendTokenizer:
     ) -> None:
         self._shown = shown
         self.files: tuple[Path, ...] = ()
+        self.chat_template: ChatTemplate | None = None
         if special_strings not in ("control", "text"):
             raise UsageError(
                 "options.special_strings", f"special_strings {visible(repr(special_strings), 40)}: is control or text"

@@ -17,7 +17,7 @@ from lossprobe.checkpoint.interface import Tokenizer
 from lossprobe.checkpoint.tokenizers.auto_tokenizer import AutoTokenizerChild, AutoTokenizerResult, quick_look
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_files import TokenizerFiles, read_tokenizer_files
-from lossprobe.checkpoint.tokenizers.tokenizer_settings import TokenSettings, read_settings
+from lossprobe.checkpoint.tokenizers.tokenizer_settings import NAMED, TokenSettings, read_settings
 from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count
 
@@ -44,6 +44,7 @@ class FilesTokenizer(BackendTokenizer):
             raise CheckpointError(error.id, f"{files.shown}: {error.message}") from None
         super().__init__(files.definition, files.config, files.shown, tokens=tokens, special_strings=special_strings)
         self.files = files.paths
+        self._tokens = tokens
         self._files = replace(files, definition={})  # saves memory; the vocabulary is also in `canonical`
         self._untouched = None if tokens.add_to(files.definition) is files.definition else files.definition
         self._loaded: AutoTokenizerResult | None = None
@@ -66,6 +67,15 @@ class FilesTokenizer(BackendTokenizer):
         self.bos_id = bos_id if self.bos_id is None else self.bos_id
         self.eos_id = eos_id if self.eos_id is None else self.eos_id
         self.adds_bos = self.bos_id is not None and self.first_id == self.bos_id
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """The special tokens that a chat template may use: role such as "bos_token" → text, as in transformers."""
+        named = {role: token["content"] for role, token in self._tokens.named.items() if token and role in NAMED}
+        for role, index in zip(ENDS, self._named, strict=True):
+            if role not in named and index is not None:
+                named[role] = self.token_bytes(index).decode("utf-8", "replace")
+        return named
 
     def compare_with_auto_tokenizer(self) -> None:
         """Wait for the child process with AutoTokenizer, if one was started, and add a notice for each difference."""
