@@ -159,7 +159,7 @@ def tokens_of(source: Source, document: Document, tokenizer: Tokenizer) -> Token
     """
     text = document.scorable()
     tokens = source.tokens(text, tokenizer) if isinstance(source, KnownSource) else tokenizer.encode(text)
-    return label_tokens(tokens, document.spans)
+    return label_tokens(tokens, document.spans, tokenizer.special_ids) if document.spans else tokens
 
 
 def read_again(source: Source, sha256: str) -> Iterator[Document]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,7 @@ class LabelledTokens(Tokens):
     straddling: int
 
 
-def label_tokens(tokens: Tokens, spans: Sequence[Span]) -> Tokens:
+def label_tokens(tokens: Tokens, spans: Sequence[Span], special_ids: Set[int] = frozenset()) -> Tokens:
     """Return the tokens of a document with their labels; those of plain text, which has no spans, as they are.
 
     A token that lies in several spans belongs to the first of them that is scored, and otherwise to the one in which
@@ -77,6 +77,8 @@ def label_tokens(tokens: Tokens, spans: Sequence[Span]) -> Tokens:
     Args:
         tokens: the tokens of the document.
         spans: the spans of the document, which tile it; none for plain text.
+        special_ids: ids of special tokens. Those in the content of messages are names that the text holds; the others
+            were written by the template.
 
     >>> spans = [Span(4, 0, "user", Part.CONTENT, False), Span(9, 1, "assistant", Part.CONTENT, True)]
     >>> tokens = Tokens(np.zeros(3, np.int32), np.array([3, 6, 9]), np.zeros(3, bool))
@@ -101,7 +103,9 @@ def label_tokens(tokens: Tokens, spans: Sequence[Span]) -> Tokens:
     roles, parts = _words([span.role for span in spans]), _words([span.part.value for span in spans])
     masked = ~np.array([span.scored for span in spans])
     labels = Labels(turns[chosen], roles[chosen], parts[chosen])
-    return LabelledTokens(**vars(tokens), labels=labels, masked=masked[chosen], straddling=len(straddling))
+    written = (labels.part == Part.CONTENT.value) & np.isin(tokens.ids, list(special_ids))
+    facts = {**vars(tokens), "special_strings": int(written.sum()) if tokens.special_strings else 0}
+    return LabelledTokens(**facts, labels=labels, masked=masked[chosen], straddling=len(straddling))
 
 
 def _words(values: Sequence[str | None]) -> Words:

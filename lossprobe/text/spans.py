@@ -75,7 +75,8 @@ def choose_scored(spans: Sequence[Span], score: str, prompt_turns: int) -> tuple
     if score == "all":
         return tuple(replace(span, scored=True) for span in spans)
     if score == "completion":
-        return tuple(replace(span, scored=_completes(span, prompt_turns)) for span in spans)
+        first = next((at for at, span in enumerate(spans) if _completes(span, prompt_turns)), len(spans))
+        return tuple(replace(span, scored=at >= first) for at, span in enumerate(spans))
     roles = {"assistant"} if score == "last-turn" else set(score.split(","))
     said = [span.role in roles and span.part in SAID for span in spans]
     if score == "last-turn":
@@ -86,7 +87,5 @@ def choose_scored(spans: Sequence[Span], score: str, prompt_turns: int) -> tuple
 
 
 def _completes(span: Span, prompt_turns: int) -> bool:
-    """Return whether a span comes after the prompt, to whose end the header of the first answer belongs."""
-    if span.turn is None or span.turn < prompt_turns:
-        return False
-    return span.turn > prompt_turns or span.part is not Part.HEADER
+    """Return whether a span belongs to the completion; the header of the first answer still belongs to the prompt."""
+    return span.turn is not None and span.turn >= prompt_turns and span.part in SAID

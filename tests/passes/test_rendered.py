@@ -81,6 +81,7 @@ def scored_text(run):
         (CHAT, "user,assistant", "Why?;So.;Ah;Yes;"),
         (Conversation(CHAT.messages, (), 3), "auto", "Yes;\n"),
         (Conversation(CHAT.messages, (), 3), "assistant", "So.;Yes;"),
+        (Conversation(CHAT.messages, (), 1), "auto", "So.;\n<user>Ah;\n<assistant>Yes;\n"),
         (Completion("Ask: ", "Told"), "auto", "Told"),
         (Completion("Ask: ", "Told"), "prompt", "sk: "),
         (Completion("", "Told"), "completion", "old"),
