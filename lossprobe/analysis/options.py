@@ -6,10 +6,11 @@ The choices of `objectives` are in `analysis.objectives.formulas`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lossprobe.options.declare import option
-from lossprobe.options.kinds import MAX_COUNT, Choice, Flag, Number, Text, Words
+from lossprobe.options.kinds import MAX_COUNT, Choice, File, Flag, Number, Text, Words
 
 COUNT = Number(1, MAX_COUNT, whole=True)
 HARDEST_BY = ("token", "type", "document", "class")
@@ -130,6 +131,36 @@ class CompareOptions:
     )
     top: int = option(10, COUNT, "How many of the largest changes.")
     allow_different: bool = option(False, Flag(), "Compare although windows or BOS differ.")
+
+
+@dataclass(frozen=True)
+class LoggedOptions:
+    """How a trainer makes one number of the losses of rows; only for the protocols of trainers.
+
+    Attributes:
+        rows_per_batch: rows of a batch on one rank (per_device_eval_batch_size).
+        ranks: number of processes that evaluated.
+        order: file with the numbers of the rows, from 0, one a line, in the order of the trainer; None for that of the
+            text.
+        label_count: by what a batch's sum is divided: its "scored" tokens, or its labels before the shift, which count
+            the first of each row ("all"); "auto" for what the release does for this family of model.
+        smoothing: label smoothing ε of the logged loss (label_smoothing_factor).
+    """
+
+    rows_per_batch: int = option(8, COUNT, "Rows of a batch on one rank, for protocols of trainers.")
+    ranks: int = option(1, COUNT, "Processes that evaluated, for protocols of trainers.")
+    order: Path | None = option(
+        None,
+        File(),
+        "File with the row numbers (from 0, one a line) in the trainer's order.  [default: as in the text]",
+    )
+    label_count: str = option(
+        "auto",
+        Choice(("auto", "scored", "all")),
+        "Divide a batch's loss by its scored tokens, or by all labels with the first of each row (transformers to 5.9, "
+        "and GPT-2 since); auto: as 5.23 does.",
+    )
+    smoothing: float = option(0.0, Number(0, 1, below=True), "Label smoothing of the logged loss.", metavar="EPS")
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from lossprobe.analysis.options import PerplexityOptions
+from lossprobe.analysis.options import LoggedOptions, PerplexityOptions
 from lossprobe.cli.options import (
     Outputs,
     Scoring,
@@ -28,11 +29,12 @@ PROTOCOL_HELP = (
 @click.command(cls=ViewCommand, short_help="Perplexity and bits, with intervals and coverage.")
 @source_argument
 @declared_options(PerplexityOptions)
+@declared_options(LoggedOptions)
 @click.option("--protocol", type=click.Choice(["all", *PROTOCOLS]), metavar="NAME", help=PROTOCOL_HELP)
 @view_options
 @scoring_options
 def perplexity(
-    sources: tuple[Path, ...], by: str | None, protocol: str | None, outputs: Outputs, scoring: Scoring
+    sources: tuple[Path, ...], by: str | None, protocol: str | None, outputs: Outputs, scoring: Scoring, **logged: Any
 ) -> None:
     """Show perplexity per token, word and byte, and bits per byte and character, with intervals and coverage.
 
@@ -47,8 +49,10 @@ def perplexity(
 
         if by is not None:
             raise UsageError("protocol.by", f"--by {by}: not with --protocol {protocol}")
-        show_protocols(protocol, sources, outputs, scoring)
+        show_protocols(protocol, sources, outputs, scoring, LoggedOptions(**logged))
         return
+    if LoggedOptions(**logged) != LoggedOptions():
+        raise UsageError("protocol.option", "--rows-per-batch, --ranks and the like: only with --protocol of a trainer")
 
     from lossprobe.analysis.perplexity import measure_perplexity
     from lossprobe.cli.present import present

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lossprobe.analysis.options import LoggedOptions
 from lossprobe.cli.options import Outputs, Scoring
 from lossprobe.cli.order import check_order
 from lossprobe.cli.present import present
@@ -19,7 +20,9 @@ from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
 
-def show_protocols(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
+def show_protocols(
+    protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, logged: LoggedOptions
+) -> None:
     """Score a text by the protocol of a tool, or of every tool, and show the numbers that they would print.
 
     Raises:
@@ -34,11 +37,13 @@ def show_protocols(protocol: str, sources: tuple[Path, ...], outputs: Outputs, s
             hint="name the checkpoint and the text: they are scored with the windows of the protocol",
         )
     show = _show_all if protocol == "all" else _show_one
-    show(protocol, sources, outputs, scoring)
+    show(protocol, sources, outputs, scoring, logged)
 
 
-def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
-    from lossprobe.analysis.protocols.protocols import measure_protocol
+def _show_one(
+    protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, logged: LoggedOptions
+) -> None:
+    from lossprobe.analysis.protocols.protocols import logged_options, measure_protocol
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KeptTokens
     from lossprobe.passes.protocols import score_as_tool
@@ -46,6 +51,7 @@ def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
 
     if outputs.plot is not None:
         raise UsageError("protocol.plot", f"--plot: only with --protocol all, not with {protocol}")
+    logged_options(protocol, logged)
     check_order(sources[:1], sources[1:], scoring)
     check_output(sources[0], scoring.output)
     source = read_text(sources[1:], scoring, tokens=KeptTokens())
@@ -56,11 +62,13 @@ def _show_one(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
             output=scoring.output, overwrite=scoring.overwrite, progress=progress,
         )  # fmt: skip
     say_scored(scored, checkpoint, source, scoring)
-    result = measure_protocol(scored.run, protocol)
+    result = measure_protocol(scored.run, protocol, logged)
     present(protocol_view(scored.run, result, source.files), outputs)
 
 
-def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring) -> None:
+def _show_all(
+    protocol: str, sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, logged: LoggedOptions
+) -> None:
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KeptTokens
     from lossprobe.passes.protocols import score_all_protocols
@@ -74,6 +82,6 @@ def _show_all(protocol: str, sources: tuple[Path, ...], outputs: Outputs, scorin
     source = read_text(sources[1:], scoring, tokens=KeptTokens())
     checkpoint = load_checkpoint(sources[0], scoring, Opener())
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
-        run, result = score_all_protocols(checkpoint, source, scoring.score, progress)
+        run, result = score_all_protocols(checkpoint, source, scoring.score, progress, logged)
     say_notices(checkpoint, source, scoring)
     present(protocols_view(run, result), outputs)

@@ -8,13 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lossprobe.analysis.options import LoggedOptions
+from lossprobe.analysis.protocols.measures import TRAINERS
 from lossprobe.analysis.protocols.protocols import ProtocolScore, measure_protocol
 from lossprobe.analysis.protocols.table import ProtocolTable, Refusal, compare_protocols
 from lossprobe.checkpoint.deferred import opened
-from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.interface import Checkpoint, Tokenizer
 from lossprobe.errors import CheckpointError, NothingToScoreError, TextError, UsageError
 from lossprobe.passes.known_protocol import ProtocolNote, own_notices
-from lossprobe.passes.known_text import KeptTokens, KnownText, tokens_of
+from lossprobe.passes.known_text import KeptTokens, KnownText, kind_of, templated, tokens_of
 from lossprobe.passes.protocol_tokens import TokenCounts, checkpoint_of_tool
 from lossprobe.passes.protocol_windows import protocol_policy
 from lossprobe.passes.rendered import rendered
@@ -24,6 +26,7 @@ from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.plan.rows import WindowPolicy, row_count
 from lossprobe.run.reader import Run
 from lossprobe.text.documents import Document, Source
+from lossprobe.text.spans import Part
 from lossprobe.units import format_count, plural
 
 
@@ -54,6 +57,33 @@ class JoinedSource:
             yield replace(documents[0], text=text, byte_offset=-1, fields=None, example=None, spans=())
         elif documents:
             yield replace(documents[0], text=text)
+
+
+class EndedSource:
+    """A `Source` whose documents end with a name, such as that of an EOS, which a document may already do.
+
+    Args:
+        source: the documents.
+        end: the name.
+    """
+
+    def __init__(self, source: Source, end: str) -> None:
+        self.name = source.name
+        self.notices = source.notices
+        self.kind, self.templated = kind_of(source), templated(source)
+        self._source, self._end = source, end
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents; the name belongs to what comes last in a document."""
+        for document in self._source.documents():
+            if document.text.endswith(self._end):
+                yield document
+                continue
+            text = document.text + self._end
+            after = tuple(
+                replace(span, byte_stop=len(text.encode()), part=Part.END_OF_TURN) for span in document.spans[-1:]
+            )
+            yield replace(document, text=text, spans=(*document.spans, *after))
 
 
 def score_protocol(
@@ -132,6 +162,8 @@ def prepare_protocol(
     about = PROTOCOLS[protocol]
     if about.joined:
         source = _joined(source, strip_newline=about.strip_newline)
+    if about.appends_eos:
+        source = _ended(source, checkpoint.tokenizer)
     policy = protocol_policy(protocol, checkpoint, options)
     unknown, rows = False, 0
     counts = TokenCounts(checkpoint, source)
@@ -171,8 +203,22 @@ def _joined(source: Source, *, strip_newline: bool) -> Source:
     return joined
 
 
+def _ended(source: Source, tokenizer: Tokenizer) -> Source:
+    """Return the documents with the name of the EOS at their end; rendered conversations end as their template says."""
+    if tokenizer.eos_id is None or templated(source):
+        return source
+    name = tokenizer.token_bytes(tokenizer.eos_id).decode()
+    if not isinstance(source, KnownText):
+        return EndedSource(source, name)
+    return source.derived(f"ended by {name}", lambda text: EndedSource(text, name))
+
+
 def score_all_protocols(
-    checkpoint: Checkpoint, source: Source, options: ScoreOptions | None = None, progress: Progress | None = None
+    checkpoint: Checkpoint,
+    source: Source,
+    options: ScoreOptions | None = None,
+    progress: Progress | None = None,
+    logged: LoggedOptions | None = None,
 ) -> tuple[Run, ProtocolTable]:
     """Return the run with lossprobe's own windows, and the number that every tool would print.
 
@@ -187,12 +233,18 @@ def score_all_protocols(
     results = []
     for protocol, about in PROTOCOLS.items():
         given = replace(options, bos="auto", stride=None if about.stride is None else options.stride)
-        results.append(_score_or_refuse(protocol, checkpoint, source, given, progress))
+        trains = about.measure in TRAINERS
+        results.append(_score_or_refuse(protocol, checkpoint, source, given, progress, logged if trains else None))
     return own, compare_protocols(own, results)
 
 
 def _score_or_refuse(
-    protocol: str, checkpoint: Checkpoint, source: Source, options: ScoreOptions, progress: Progress | None
+    protocol: str,
+    checkpoint: Checkpoint,
+    source: Source,
+    options: ScoreOptions,
+    progress: Progress | None,
+    logged: LoggedOptions | None,
 ) -> ProtocolScore | Refusal:
     """Return the number that a tool would print, or the reason why it refuses the text."""
     note = ProtocolNote(protocol, checkpoint, source, options)
@@ -208,7 +260,7 @@ def _score_or_refuse(
                     note.keep_refusal(seen.reason, [])
                     return seen
                 run = _score_seen(note, seen, source, options, progress=progress).run
-            return measure_protocol(run, protocol)
+            return measure_protocol(run, protocol, logged)
         except (UsageError, TextError, NothingToScoreError) as error:
             refused = error.told_of(protocol)
             note.keep_refusal(refused, list(source.notices))

@@ -45,6 +45,8 @@ class Measure(StrEnum):
         DOCUMENT_MEAN: mean of the documents' perplexities.
         PER_BYTE: bits per byte of the text.
         VALIDATION_LOSS: mean loss of the tokens, named as the validation loss of a trainer.
+        TRAINER_LOSS: the eval_loss of transformers' Trainer: a mean of batches of rows, weighted by rows.
+        TRL_LOSS: the eval_loss of TRL's SFTTrainer, and the other numbers that it logs.
     """
 
     PER_WORD = "per_word"
@@ -55,6 +57,8 @@ class Measure(StrEnum):
     DOCUMENT_MEAN = "document_mean"
     PER_BYTE = "per_byte"
     VALIDATION_LOSS = "validation_loss"
+    TRAINER_LOSS = "trainer_loss"
+    TRL_LOSS = "trl_loss"
 
 
 # The numbers of each measure, in the order in which a table shows them.
@@ -67,6 +71,8 @@ NUMBERS_OF: dict[Measure, tuple[str, ...]] = {
     Measure.DOCUMENT_MEAN: ("mean_perplexity", "token_perplexity"),
     Measure.PER_BYTE: ("bits_per_byte",),
     Measure.VALIDATION_LOSS: ("val_loss", "perplexity"),
+    Measure.TRAINER_LOSS: ("eval_loss", "perplexity", "nll"),
+    Measure.TRL_LOSS: ("eval_loss", "perplexity", "eval_entropy", "eval_mean_token_accuracy", "nll"),
 }
 
 
@@ -76,11 +82,13 @@ class LeftOut(StrEnum):
     Attributes:
         NOTHING: none.
         TAIL: the tokens of a last window that is not full.
+        BLOCK_TAIL: the same, where windows share no token.
         NO_BYTES: tokens that stand for no byte of the text.
     """
 
     NOTHING = ""
     TAIL = "tail"
+    BLOCK_TAIL = "block_tail"
     NO_BYTES = "no_bytes"
 
 
@@ -107,6 +115,7 @@ class Protocol:
         prefix: the token before each document.
         second_bos: whether a BOS that the tokenizer adds comes after the prefix and is scored.
         bos_never: whether the tool has an option like `bos` "never". It drops the second BOS, or else the prefix.
+        appends_eos: whether the tool ends each plain text or completion with the name of the EOS, and scores it.
         scores_end: whether the tool also scores a token that the tokenizer puts after a text. Here it is not scored.
         reader: how the tool reads a tokenizer: "transformers" (AutoTokenizer), "tokenizers" (tokenizer.json alone) or
             "gguf" (llama.cpp's converter); "" for a tool with tokenizers of its own.
@@ -130,6 +139,7 @@ class Protocol:
     prefix: Prefix = Prefix.NONE
     second_bos: bool = False
     bos_never: bool = False
+    appends_eos: bool = False
     scores_end: bool = False
     left_out: LeftOut = LeftOut.NOTHING
     reader: str = "transformers"
@@ -274,5 +284,60 @@ PROTOCOLS = {
         measure=Measure.VALIDATION_LOSS,
         full_windows=1,
         left_out=LeftOut.TAIL,
+    ),
+    "gptq": Protocol(
+        tool="the perplexity of quantisation papers: GPTQ's script on one stream (AutoAWQ and llm-awq likewise; read)",
+        headline="perplexity",
+        joined=True,
+        windows="disjoint full windows of 2,048, of which the first token is not scored; the tail left out",
+        mean="mean of the windows' means, which weigh the same",
+        measure=Measure.TOKEN_MEAN,
+        layout=Layout.DISJOINT,
+        longest=2048,
+        last_is_target=True,
+        shortest=2,
+        full_windows=1,
+        prefix=Prefix.ADDED,
+        left_out=LeftOut.BLOCK_TAIL,
+        scores_end=True,
+    ),
+    "llama-factory": Protocol(
+        tool="LLaMA-Factory, scripts/stat_utils/cal_ppl.py (read; its own templates are not rebuilt)",
+        headline="mean_perplexity",
+        windows="a row is one window, cut at 2,048 tokens; of conversations the answers",
+        mean="mean of the rows' perplexities, which short hard ones dominate",
+        measure=Measure.DOCUMENT_MEAN,
+        layout=Layout.FIRST,
+        longest=2048,
+        last_is_target=True,
+        shortest=2,
+        prefix=Prefix.ADDED,
+        scores_end=True,
+    ),
+    "trainer": Protocol(
+        tool="transformers 5.23, eval_loss of Trainer (`context` cuts rows; `label_count` all is transformers to 5.9)",
+        headline="eval_loss",
+        windows="a row is one window, with what the tokenizer adds",
+        mean="mean of the means of batches, weighted by rows",
+        measure=Measure.TRAINER_LOSS,
+        layout=Layout.WHOLE,
+        last_is_target=True,
+        shortest=2,
+        prefix=Prefix.ADDED,
+        scores_end=True,
+    ),
+    "trl": Protocol(
+        tool="TRL 1.16, eval_loss of SFTTrainer without packing, in float32 (its default is bfloat16 autocast)",
+        headline="eval_loss",
+        windows="a row is one window, an EOS after plain texts and completions, cut at 1,024 tokens",
+        mean="mean of the means of batches, weighted by rows; a batch without a scored token counts as 0",
+        measure=Measure.TRL_LOSS,
+        layout=Layout.FIRST,
+        longest=1024,
+        last_is_target=True,
+        shortest=2,
+        prefix=Prefix.ADDED,
+        appends_eos=True,
+        scores_end=True,
     ),
 }

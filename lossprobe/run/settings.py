@@ -20,12 +20,14 @@ class CheckpointSettings:
         vocab_size: width of the logits.
         context_length: the model's own limit; None without one.
         compute_dtype: dtype of the forward pass.
+        family: "llama", "gpt2", "nanogpt", …; None if the run does not say.
     """
 
     sha256: str | None
     vocab_size: int
     context_length: int | None
     compute_dtype: str
+    family: str | None
 
 
 @dataclass(frozen=True)

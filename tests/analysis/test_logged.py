@@ -14,7 +14,13 @@ SUMS = np.array([16.036342, 71.500969, 34.1395, 126.940515, 11.017115, 48.105767
 def rows(losses, lengths=LENGTHS):
     """Return rows of which every token but the first is scored."""
     lengths = np.array(lengths)
-    return RowSums(np.asarray(losses, float), np.zeros(len(lengths)), lengths - 1, lengths)
+    return sums(losses, lengths - 1, lengths)
+
+
+def sums(losses, tokens, labels, uniform=None):
+    """Return rows with these sums, and zeros for what does not matter."""
+    zeros = np.zeros(len(tokens))
+    return RowSums(np.asarray(losses, float), zeros if uniform is None else uniform, zeros, tokens, labels, tokens)
 
 
 CONSTANT = rows((LENGTHS - 1) * math.log(61))  # a model with zero weights: every token costs ln 61
@@ -61,7 +67,7 @@ def test_rows_of_three_tokens_of_gpt2():
 @pytest.mark.parametrize(("size", "logged"), [(1, 4.210207), (2, 4.330691)])
 def test_a_row_that_is_masked_as_a_whole(size, logged):
     masked = np.arange(7) == 2
-    some = RowSums(np.where(masked, 0, SUMS), np.zeros(7), np.where(masked, 0, LENGTHS - 1), LENGTHS)
+    some = sums(np.where(masked, 0, SUMS), np.where(masked, 0, LENGTHS - 1), LENGTHS)
     assert logged_loss(some, Recipe(size)) == pytest.approx(logged, abs=1e-6)
     if size == 1:
         assert math.isnan(logged_loss(some, Recipe(1, drops_nonfinite=False)))
@@ -71,5 +77,5 @@ def test_a_row_that_is_masked_as_a_whole(size, logged):
 
 def test_label_smoothing():
     uniform = np.array([6.0, 2.0])
-    some = RowSums(np.array([4.0, 3.0]), uniform, np.array([2, 1]), np.array([3, 2]))
+    some = sums(np.array([4.0, 3.0]), np.array([2, 1]), np.array([3, 2]), uniform)
     assert logged_loss(some, Recipe(2, smoothing=0.1)) == pytest.approx((0.9 * 7 + 0.1 * 8) / 3)

@@ -24,15 +24,19 @@ class RowSums:
     Attributes:
         loss_nats: float64, sum of the losses of its scored tokens.
         uniform_loss_nats: float64, sum of the means of −log p over the vocabulary at the same tokens.
+        entropy_nats: float64, sum of the entropies of the predictions there.
         tokens: int64, number of its scored tokens.
         labels: int64, number of its labels before they are shifted: `tokens`, and the row's first token if its label
             is not ignored.
+        correct: int64, number of scored tokens that were the model's first choice.
     """
 
     loss_nats: Floats
     uniform_loss_nats: Floats
+    entropy_nats: Floats
     tokens: Integers
     labels: Integers
+    correct: Integers
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -103,7 +107,8 @@ def logged_loss(rows: RowSums, recipe: Recipe) -> float:
     Returns:
         The loss; not a number if no batch has a finite value.
 
-    >>> rows = RowSums(np.array([4.0, 32.0]), np.zeros(2), np.array([4, 16]), np.array([5, 17]))
+    >>> tokens, zeros = np.array([4, 16]), np.zeros(2)
+    >>> rows = RowSums(np.array([4.0, 32.0]), zeros, zeros, tokens, tokens + 1, tokens)
     >>> [logged_loss(rows, Recipe(size)) for size in (1, 2)]  # means 1 and 2, or 36 nats over 20 tokens
     [1.5, 1.8]
     """
@@ -135,3 +140,18 @@ def _rank_values(losses: Floats, counts: Integers, recipe: Recipe, rows: Integer
         divisors = np.maximum(divisors, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.repeat(sums / divisors, [len(batch) for batch in batches])
+
+
+def mean_of_batches(sums: Floats | Integers, tokens: Integers, rows_per_batch: int) -> float | None:
+    """Return the unweighted mean over batches of the mean per token; None if a batch has no scored token.
+
+    TRL logs eval_entropy and eval_mean_token_accuracy so.
+
+    Args:
+        sums: [R], what is summed over each row.
+        tokens: int64 [R], scored tokens of each row.
+        rows_per_batch: rows of a batch.
+    """
+    edges = np.arange(0, len(tokens), rows_per_batch)
+    counts = np.add.reduceat(tokens, edges)
+    return float(np.mean(np.add.reduceat(sums, edges) / counts)) if counts.all() else None

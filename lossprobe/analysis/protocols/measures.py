@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from lossprobe.analysis.logged.recipe import logged_loss, mean_of_batches
+from lossprobe.analysis.logged.rows import in_order, row_sums, trainer_recipe, trl_recipe
+from lossprobe.analysis.options import LoggedOptions
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_word
 from lossprobe.plan.protocols import Measure
 from lossprobe.plan.windows import Layout
@@ -27,6 +30,7 @@ class Sums:
         nats, squares: sum of their losses, and of the squares of the losses.
         context_sum: sum of the tokens seen before each.
         left_out: scored tokens that are not in the headline, by reason.
+        logged: batches, ranks and the like of a trainer.
     """
 
     run: Run
@@ -35,6 +39,7 @@ class Sums:
     squares: float
     context_sum: int
     left_out: dict[str, int]
+    logged: LoggedOptions = field(default_factory=LoggedOptions)
 
     @property
     def mean(self) -> float:
@@ -175,6 +180,34 @@ def _validation_loss(sums: Sums, _: list[str]) -> list[Row]:
     ]
 
 
+def _trainer_loss(sums: Sums, _: list[str]) -> list[Row]:
+    rows = in_order(row_sums(sums.run), sums.logged.order)
+    return list(_of_rows(logged_loss(rows, trainer_recipe(sums.run, sums.logged)), sums, len(rows)))
+
+
+def _trl_loss(sums: Sums, notes: list[str]) -> list[Row]:
+    rows = in_order(row_sums(sums.run), sums.logged.order)
+    loss, plain, nll = _of_rows(logged_loss(rows, trl_recipe(sums.logged)), sums, len(rows))
+    size = sums.logged.rows_per_batch
+    summed = {"eval_entropy": rows.entropy_nats, "eval_mean_token_accuracy": rows.correct}
+    further = {name: mean_of_batches(values, rows.tokens, size) for name, values in summed.items()}
+    if None in further.values():
+        notes.append("eval_entropy and eval_mean_token_accuracy: not given, a batch has no scored token")
+    batches = -(-len(rows) // size)
+    return [loss, plain, *((name, value, "mean over batches", batches) for name, value in further.items()), nll]
+
+
+def _of_rows(loss: float, sums: Sums, rows: int) -> tuple[Row, Row, Row]:
+    """Return the logged loss, its exponential, and beside them the plain mean over tokens."""
+    value = loss if math.isfinite(loss) else None
+    return (
+        ("eval_loss", value, "mean of batches", rows),
+        ("perplexity", None if value is None else perplexity(value), "exp of eval_loss", rows),
+        ("nll", sums.mean, "nats per token", sums.tokens),
+    )
+
+
+TRAINERS = frozenset({Measure.TRAINER_LOSS, Measure.TRL_LOSS})
 FORMULAS: dict[Measure, Formula] = {
     Measure.PER_WORD: _per_word,
     Measure.PER_CHARACTER: _per_character,
@@ -184,4 +217,6 @@ FORMULAS: dict[Measure, Formula] = {
     Measure.DOCUMENT_MEAN: _document_mean,
     Measure.PER_BYTE: _per_byte,
     Measure.VALIDATION_LOSS: _validation_loss,
+    Measure.TRAINER_LOSS: _trainer_loss,
+    Measure.TRL_LOSS: _trl_loss,
 }

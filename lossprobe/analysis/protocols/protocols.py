@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import pandas as pd
 
-from lossprobe.analysis.protocols.measures import FORMULAS, Sums
+from lossprobe.analysis.options import LoggedOptions
+from lossprobe.analysis.protocols.measures import FORMULAS, TRAINERS, Sums
 from lossprobe.analysis.shown import Shown
-from lossprobe.errors import NothingToScoreError
+from lossprobe.errors import NothingToScoreError, UsageError
 from lossprobe.plan.protocols import PROTOCOLS, LeftOut
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, format_perplexity, plural
@@ -16,6 +17,7 @@ from lossprobe.units import format_count, format_perplexity, plural
 KEPT = {
     LeftOut.NOTHING: "true",
     LeftOut.TAIL: "token <= (tokens - 1) // {context} * {context}",  # targets of windows that the document fills
+    LeftOut.BLOCK_TAIL: "token < tokens // ({context} + 1) * ({context} + 1)",
     LeftOut.NO_BYTES: "byte_stop > byte_start",
 }
 
@@ -65,18 +67,20 @@ class ProtocolScore(Shown):
         )
 
 
-def measure_protocol(run: Run, protocol: str) -> ProtocolScore:
+def measure_protocol(run: Run, protocol: str, logged: LoggedOptions | None = None) -> ProtocolScore:
     """Return what a tool would say, from a run with that tool's windows (see `passes.protocols`).
 
     Args:
         run: the run.
         protocol: a name of `PROTOCOLS`.
+        logged: batches, ranks and the like of a trainer; None for the defaults.
 
     Raises:
+        UsageError: an option of trainers that the tool does not have.
         NothingToScoreError: the run holds no token that the tool scores.
     """
     about = PROTOCOLS[protocol]
-    sums = _sums(run, protocol)
+    sums = replace(_sums(run, protocol), logged=logged_options(protocol, logged))
     notes: list[str] = []
     special = run.counts.get("special_strings", 0)
     if special and about.special_strings == "text":
@@ -102,6 +106,18 @@ def measure_protocol(run: Run, protocol: str) -> ProtocolScore:
         notes=notes,
         table=pd.DataFrame(rows, columns=["measure", "value", "unit", "count"]).astype({"value": float}),
     )
+
+
+def logged_options(protocol: str, given: LoggedOptions | None) -> LoggedOptions:
+    """Return the options of a trainer, or refuse those that were given for a tool that is none.
+
+    Raises:
+        UsageError: the protocol is not one of a trainer.
+    """
+    if given is None or given == LoggedOptions() or PROTOCOLS[protocol].measure in TRAINERS:
+        return given or LoggedOptions()
+    name = next(each.name for each in fields(given) if getattr(given, each.name) != each.default)
+    raise UsageError("protocol.option", f"`{name}`: only for the protocols of trainers, and {protocol} is none")
 
 
 def _sums(run: Run, protocol: str) -> Sums:
