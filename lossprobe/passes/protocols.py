@@ -31,7 +31,7 @@ from lossprobe.units import format_count, plural
 
 
 class JoinedSource:
-    """A `Source` that joins all documents into one by blank lines; a single document is not changed.
+    """A `Source` that joins all documents into one by blank lines, as plain text; a single document is not changed.
 
     Args:
         source: the documents.
@@ -56,7 +56,7 @@ class JoinedSource:
                 self.notices.append(note)
             yield replace(documents[0], text=text, byte_offset=-1, fields=None, example=None, spans=())
         elif documents:
-            yield replace(documents[0], text=text)
+            yield replace(documents[0], text=text, spans=())
 
 
 class EndedSource:

@@ -135,7 +135,7 @@ def trl_run(chat_model):
     ("options", "logged"),
     [
         ({"rows_per_batch": 1}, 6.158716), ({"rows_per_batch": 3}, 6.107604), ({"rows_per_batch": 7}, 6.117225),
-        ({"rows_per_batch": 7, "smoothing": 0.1}, 6.095718),
+        ({"rows_per_batch": 3, "smoothing": 0.1}, 6.095718),
     ],
 )  # fmt: skip
 def test_trl(options, logged, trl_run):

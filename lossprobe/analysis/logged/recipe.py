@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -142,7 +143,7 @@ def _rank_values(losses: Floats, counts: Integers, recipe: Recipe, rows: Integer
         return np.repeat(sums / divisors, [len(batch) for batch in batches])
 
 
-def mean_of_batches(sums: Floats | Integers, tokens: Integers, rows_per_batch: int) -> float | None:
+def mean_of_batches(sums: npt.NDArray[Any], tokens: Integers, rows_per_batch: int) -> float | None:
     """Return the unweighted mean over batches of the mean per token; None if a batch has no scored token.
 
     TRL logs eval_entropy and eval_mean_token_accuracy so.
