@@ -17,6 +17,7 @@ from lossprobe.text.fingerprint import Fingerprint, fingerprint
 KEPT_TEXT_BYTES = 64 << 20  # a longer text is read and hashed again by every pass
 KEPT_TOKEN_BYTES = 256 << 20  # the documents after that are tokenized again by every pass
 DOCUMENT_BYTES = 200  # memory of a document beside its text
+SPAN_BYTES = 250
 
 
 @runtime_checkable
@@ -76,7 +77,7 @@ class KnownText:
             for document in self._source.documents():
                 running.add(document)
                 left -= sys.getsizeof(document.text) + sys.getsizeof(document.fields) + DOCUMENT_BYTES
-                left -= memory_of(document.example) + memory_of(document.spans)
+                left -= memory_of(document.example) + SPAN_BYTES * len(document.spans)
                 if left >= 0:
                     kept.append(document)
                 else:

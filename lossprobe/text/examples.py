@@ -81,11 +81,14 @@ def with_texts(value: Any, change: Callable[[str], str]) -> Any:
     return {key: with_texts(each, change) for key, each in value.items()} if isinstance(value, dict) else value
 
 
-def memory_of(value: object) -> int:
+def memory_of(example: Example | None) -> int:
     """Return about how many bytes of memory an example takes."""
-    if isinstance(value, Conversation | Completion | Pair):
-        value = vars(value)
-    size = sys.getsizeof(value)
-    if isinstance(value, Mapping):
-        return size + sum(memory_of(each) for each in value.values())
-    return size + sum(map(memory_of, value)) if isinstance(value, list | tuple) else size
+    size, left = 0, list[Any]([example])  # not a function that calls itself: JSON may be nested deeply
+    while left:
+        value = left.pop()
+        size += sys.getsizeof(value)
+        if isinstance(value, Conversation | Completion | Pair):
+            left += vars(value).values()
+        elif isinstance(value, Mapping | list | tuple):
+            left += value.values() if isinstance(value, Mapping) else value
+    return size

@@ -16,7 +16,7 @@ from lossprobe.text.splitting import with_lf
 from lossprobe.units import plural
 
 EQUAL = "with equal sides, which tell nothing"
-ARGUMENTS = "with chat_template_kwargs, which are not given to the template"
+ASIDE = ("chat_template_kwargs", "system", "history")  # fields that some trainers read beside the messages
 
 
 @dataclass(frozen=True)
@@ -105,16 +105,19 @@ class RecordReader:
         return Record(with_lf(text) if self._options.newlines == "lf" else text, fields)
 
     def _example(self, value: Any, kind: DataKind, where: str) -> Record:
-        rest = with_texts(value, with_lf) if self._options.newlines == "lf" else value
         given = dict(value) if isinstance(value, dict) else {}
-        example = read_example(rest, kind, where)
         try:
+            rest = with_texts(value, with_lf) if self._options.newlines == "lf" else value
+            example = read_example(rest, kind, where)
             example_to_json(example).encode()
+        except RecursionError:
+            raise BadTextError("text.bad_messages", f"{where} is nested too deeply") from None
         except UnicodeEncodeError:
             raise BadTextError("text.surrogate", f"{where} holds half a surrogate pair") from None
         self._read += 1
         self._remarks[EQUAL] += isinstance(example, Pair) and example.chosen == example.rejected
-        self._remarks[ARGUMENTS] += bool(rest.get("chat_template_kwargs"))
+        for key in filter(rest.get, ASIDE):
+            self._remarks[f"with a field {key}, which the template does not get"] += 1
         return Record("", fields_to_json({key: given[key] for key in rest}), example)
 
     def notices(self, shown: str) -> list[str]:

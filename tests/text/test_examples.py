@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import weakref
 from dataclasses import replace
 from itertools import islice
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lossprobe.errors import BadTextError, UsageError
+from lossprobe.errors import BadTextError, TextError, UsageError
 from lossprobe.text.documents import StringSource, open_text
 from lossprobe.text.example_records import shared_start
 from lossprobe.text.examples import Completion, Conversation, DataKind, Pair, memory_of
@@ -260,6 +261,7 @@ ALL = "; all must be strings, or lists of messages"
         ([{"from": "function_call", "value": "{}"}], ": message 1 (function_call) is no call with a name and "
          "arguments"),
         ("[x", " is a string that is not JSON"),
+        ("[" * 100_000, " is a string that is not JSON"),
     ],
 )  # fmt: skip
 def test_bad_messages_are_refused_by_number_and_role(tmp_path, messages, says):
@@ -306,8 +308,32 @@ def test_equal_sides_and_template_arguments_are_told_and_counted(tmp_path):
     assert source.notices == [
         f"{shown}: pairs (chosen, rejected); 3 records",
         f"{shown}: 2 records with equal sides, which tell nothing",
-        f"{shown}: 2 records with chat_template_kwargs, which are not given to the template",
+        f"{shown}: 2 records with a field chat_template_kwargs, which the template does not get",
     ]
+
+
+def test_records_nested_deeply_are_read_or_refused(tmp_path):
+    def nested(depth):
+        tools = '[{"a": ' + "[" * depth + "]" * depth + "}]"
+        return write(tmp_path, '{"messages": [{"role": "user", "content": "Hi"}], "tools": ' + tools + "}")
+
+    (document,), _ = read(nested(100), newlines="lf")
+    assert memory_of(document.example) > 5000
+    found = {
+        message.split(": line 1 ")[1].split(":")[0]
+        for depth in range(100, 1000, 20)
+        if (message := failure(nested(depth)))
+    }
+    assert {"is nested too deeply"} <= found <= {"is nested too deeply", "is not JSON"}
+
+
+def failure(path):
+    """Return the message with which a text is refused, or None."""
+    try:
+        read(path, newlines="lf")
+    except BadTextError as error:
+        return error.message
+    return None
 
 
 def test_line_ends_of_messages_are_turned_into_lf_on_demand(tmp_path):
@@ -407,23 +433,17 @@ def test_plain_text_keeps_its_identity(tmp_path):  # it names stored runs and au
 
 
 def test_what_no_template_has_rendered_is_not_scored(tmp_path):
-    from fakes import SmallModel, checkpoint
-
-    from lossprobe.errors import TextError
-    from lossprobe.passes.score import score
-
+    document = read(write(tmp_path, CHAT))[0][0]
     with pytest.raises(TextError) as caught:
-        score(checkpoint(SmallModel()), open_text(write(tmp_path, CHAT)), output=tmp_path / "run")
+        document.scorable()
     assert caught.value.id == "text.not_rendered"
+    assert replace(document, text="Hi", spans=(Span(2, 0, "user", Part.CONTENT),)).scorable() == "Hi"
+    assert replace(document, text="Hi", example=None).scorable() == "Hi"
 
 
 def test_a_long_text_is_not_held_in_memory(tmp_path):
-    import tracemalloc
-
-    path = write(tmp_path, *[{"messages": [USER, {"role": "assistant", "content": "x" * 500}]}] * 20_000)
-    tracemalloc.start()
-    assert sum(1 for _ in open_text(path).documents()) == 20_000
-    assert tracemalloc.get_traced_memory()[1] < 10_000_000  # all of them would take 30 MB
-    tracemalloc.stop()
-    first = next(islice(open_text(path).documents(), 1))
-    assert 1000 < memory_of(first.example) < 2000
+    source = open_text(write(tmp_path, *[CHAT] * 1000))
+    held = [weakref.ref(document.example) for document in source.documents()]
+    assert sum(example() is not None for example in held) <= 1
+    first = next(islice(source.documents(), 1))
+    assert 500 < memory_of(first.example) < 2000  # two messages of two short strings
