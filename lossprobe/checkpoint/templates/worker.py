@@ -13,10 +13,12 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
+from lossprobe.checkpoint.templates.behaviour import behaviour_of
 from lossprobe.checkpoint.templates.fields import Message
 from lossprobe.checkpoint.templates.located import NotCertainError
 from lossprobe.checkpoint.templates.parts import habits_of, parts_of, spans_of, with_scored
@@ -60,6 +62,11 @@ class WorkerTemplate:
         compiled.environment.globals["strftime_now"] = self._strftime
         self._tools: Any = None
         self.habits = habits_of(self._render, self._special.get("bos_token", ""))
+
+    def behaviour(self) -> dict[str, Any]:
+        """Return what the template does, as JSON data."""
+        self._tools = None
+        return asdict(behaviour_of(self._render, self.habits, marked=self.marked, dated=self.dated))
 
     def _strftime(self, form: str) -> str:
         self.dated = True
@@ -141,11 +148,11 @@ class Worker:
         return self._made[source]
 
     def answer(self, request: bytes | bytearray) -> bytes:
-        """Return the answer to a request, as JSON."""
+        """Return the answer to a request, as JSON; a request without messages asks what the template does."""
         asked = SimpleNamespace(**json.loads(request))
         try:
             made = self.template(tools=bool(asked.tools))
-            answer = made.render(asked.messages, asked.tools)
+            answer = made.render(asked.messages, asked.tools) if asked.messages else made.behaviour()
         except Refused as error:
             answer = {"error": error.id, "reason": str(error)}
         return json.dumps(answer, ensure_ascii=False).encode("utf-8", "surrogatepass")
