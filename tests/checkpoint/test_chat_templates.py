@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 
 import pytest
-from chats import FOLDER, SPECIAL, TOOL, said
+from chats import FOLDER, SPECIAL, TOOL, said, template
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
@@ -15,6 +15,7 @@ from lossprobe.checkpoint.deferred import TokenizerFacts
 from lossprobe.checkpoint.templates.find import find_template, given_template
 from lossprobe.checkpoint.templates.renderer import LIMITS, Renderer
 from lossprobe.checkpoint.templates.template import ChatTemplate
+from lossprobe.checkpoint.templates.worker import Worker, WorkerTemplate
 from lossprobe.checkpoint.tokenizers.frames import Limits
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer
 from lossprobe.errors import CheckpointError
@@ -143,33 +144,31 @@ def test_tools_take_the_template_for_tools():
     made.close()
 
 
-REFUSALS = {
-    "template.refused": (
-        "{{ raise_exception('Roles must alternate') }}",
-        "a.jsonl: line 7: chat template of t.jinja: Roles must alternate",
-    ),
-    "template.broken": (
-        "{{ messages[0].content + messages[0].missing }}",
-        "a.jsonl: line 7: chat template of t.jinja: UndefinedError: 'dict object' has no attribute 'missing'",
-    ),
-}
+RAISING = (
+    "{{ raise_exception('Roles must alternate') if messages|length == 2 else messages[0].content + messages[0].no }}"
+)
+REFUSALS = [
+    (said("a", "b"), "template.refused", "Roles must alternate"),
+    (said("a"), "template.broken", "UndefinedError: 'dict object' has no attribute 'no'"),
+    (said("a", "b"), "template.refused", "Roles must alternate"),
+]
 
 
-@pytest.mark.parametrize("id", REFUSALS)
-def test_what_a_template_raises_is_one_line_with_the_record(id):
-    source, message = REFUSALS[id]
-    made = renderer(source)
-    for _ in range(2):  # the child process goes on after an error
+def test_what_a_template_raises_is_one_line_with_the_record():
+    made = renderer(RAISING)
+    for messages, id, reason in REFUSALS:  # the child process goes on after an error
         with pytest.raises(CheckpointError) as caught:
-            made.render(Conversation(tuple(said("a", "b"))), "a.jsonl: line 7")
-        assert (caught.value.id, caught.value.message) == (id, message)
+            made.render(Conversation(tuple(messages)), "a.jsonl: line 7")
+        assert caught.value.id == id
+        assert caught.value.message == f"a.jsonl: line 7: chat template of t.jinja: {reason}"
     made.close()
 
 
 def test_a_text_that_is_no_template_is_named_with_its_line():
-    with pytest.raises(CheckpointError, match=r"t\.jinja: line 2: ") as caught:
-        renderer("a\n{% if %}").render(Conversation(tuple(said("a"))), "w")
-    assert caught.value.id == "template.broken"
+    opening = json.dumps({"source": "a\n{% if %}", "tool_source": "", "special_tokens": {}}).encode()
+    answer = json.loads(Worker(opening).answer(json.dumps({"messages": said("a"), "tools": []}).encode()))
+    assert answer["error"] == "broken"
+    assert answer["reason"].startswith("line 2: ")
 
 
 def test_an_empty_conversation_is_refused(chatml):
@@ -178,6 +177,7 @@ def test_an_empty_conversation_is_refused(chatml):
     assert caught.value.id == "template.refused"
 
 
+@pytest.mark.thorough
 def test_a_template_without_end_is_stopped_and_named():
     endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}"
     made = renderer(endless + "{% endfor %}{% endfor %}", Limits(seconds=3.0))
@@ -194,16 +194,14 @@ def test_a_template_that_fills_memory_is_stopped_and_named():
 
 
 def test_the_date_is_always_the_same_and_told():
-    made = renderer("{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}")
-    rendered = made.render(Conversation(tuple(said("a"))), "w")
-    assert (rendered.text, rendered.dated) == ("26 Jul 2024 a", True)
-    made.close()
+    made = WorkerTemplate("{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}", {})
+    answer = made.render(said("a"), None)
+    assert (answer["text"], answer["dated"]) == ("26 Jul 2024 a", True)
 
 
 def test_what_a_template_does_is_told(chatml):
     about = chatml.behaviour()
     assert (about.generation_markers, about.bos, about.prefix_preserving) == (False, False, True)
     assert (about.strips_space, about.takes_system, about.own_system) == (False, True, True)
-    made = renderer((FOLDER / "qwen3.jinja").read_text("utf-8"))
-    assert (made.behaviour().prefix_preserving, made.behaviour().keeps_thinking) == (False, "last")
-    made.close()
+    other = template("qwen3").behaviour()
+    assert (other["prefix_preserving"], other["keeps_thinking"], other["dated"]) == (False, "last", False)

@@ -49,13 +49,11 @@ class WorkerTemplate:
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        from transformers.utils import chat_template_utils as theirs
-
-        self._theirs, self._source, self._special = theirs, source, dict(special_tokens)
+        self._theirs, self._source, self._special = _theirs(), source, dict(special_tokens)
         self.marked = GENERATION.search(source) is not None
         self.dated = False
         try:
-            compiled = theirs._compile_jinja_template(source)
+            compiled = self._theirs._compile_jinja_template(source)
         except Exception as error:  # noqa: BLE001 - Jinja raises many kinds for a text that is no template
             line = getattr(error, "lineno", None)
             raise Refused("broken", f"{f'line {line}: ' if line else ''}{_words(error)}") from None
@@ -123,6 +121,13 @@ class WorkerTemplate:
         }
 
 
+def _theirs() -> Any:
+    """Return transformers' module for chat templates; it takes a second to load, and needs no torch."""
+    from transformers.utils import chat_template_utils
+
+    return chat_template_utils
+
+
 def _words(error: Exception) -> str:
     return " ".join(str(error).split())[:500] or type(error).__name__
 
@@ -135,6 +140,7 @@ class Worker:
         self._sources = content["source"], content["tool_source"] or content["source"]
         self._special = content["special_tokens"]
         self._made: dict[str, WorkerTemplate] = {}
+        _theirs()
 
     def template(self, *, tools: bool) -> WorkerTemplate:
         """Return the template, compiled at its first use.
