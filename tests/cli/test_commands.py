@@ -78,7 +78,7 @@ def test_inspect_fits_80_columns_and_breaks_no_word(capsys, monkeypatch):
     assert max(map(len, out.splitlines())) <= 80
     monkeypatch.delenv("COLUMNS")
     _, piped, _ = call(capsys, "inspect", CHECKPOINT)
-    assert len(piped.splitlines()) == 14, "a pipe gets one line a fact"
+    assert len(piped.splitlines()) == 15, "a pipe gets one line a fact"
     assert out.split() == piped.split()
 
 
