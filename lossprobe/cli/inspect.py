@@ -7,13 +7,18 @@ import shutil
 import textwrap
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.cli.options import declared_option, json_option
 from lossprobe.cli.wording import with_options
+from lossprobe.errors import CheckpointError
+from lossprobe.report.chat_template import told_template
+
+if TYPE_CHECKING:
+    from lossprobe.checkpoint.interface import Checkpoint
 
 LABEL = 16  # characters of a label
 
@@ -35,11 +40,10 @@ BATCHES = {
 @declared_option("dtype", LoadOptions)
 @declared_option("tokenizer", LoadOptions)
 @declared_option("ignore_config", LoadOptions)
+@declared_option("chat_template", LoadOptions)
 @json_option
-def inspect(
-    checkpoint: Path, dtype: str, tokenizer: Path | None, ignore_config: tuple[str, ...], as_json: bool
-) -> None:
-    """Show what a checkpoint is: family, sizes, hashes, tokenizer, BOS rule, and how its head is run.
+def inspect(checkpoint: Path, as_json: bool, **choices: Any) -> None:
+    """Show what a checkpoint is: family, sizes, hashes, tokenizer, BOS rule, chat template, and how its head is run.
 
     \b
     Example:
@@ -47,7 +51,7 @@ def inspect(
     """
     from lossprobe.checkpoint.detect import open_checkpoint
 
-    opened = open_checkpoint(checkpoint, LoadOptions(dtype=dtype, tokenizer=tokenizer, ignore_config=ignore_config))
+    opened = open_checkpoint(checkpoint, LoadOptions(**choices))
     facts = asdict(opened.facts)
     del facts["hashes"]
     facts["notices"] = [with_options(notice) for notice in opened.facts.notices]
@@ -55,6 +59,7 @@ def inspect(
     facts["tokenizer"] = {
         "kind": words.kind, "sha256": words.sha256, "bos_id": words.bos_id, "adds_bos": words.adds_bos,
     }  # fmt: skip
+    facts["chat_template"] = _template(opened)
     if as_json:
         click.echo(json.dumps(facts, indent=1, allow_nan=False))
         return
@@ -62,6 +67,25 @@ def inspect(
         click.echo(_wrapped(name, value))
     for notice in facts["notices"]:
         click.echo(f"notice: {notice}", err=True)
+
+
+def _template(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Return what the chat template of a checkpoint does; None without one. A faulty one has the key "error"."""
+    from lossprobe.checkpoint.chat import template_of
+    from lossprobe.checkpoint.interface import ChatTokenizer
+    from lossprobe.checkpoint.templates.renderer import Renderer
+
+    tokenizer = checkpoint.tokenizer
+    if not isinstance(tokenizer, ChatTokenizer) or tokenizer.chat_template is None:
+        return None
+    template = tokenizer.chat_template
+    about = {"origin": template.origin, "sha256": template.sha256, "for_tools": bool(template.tool_source)}
+    try:
+        return about | asdict(
+            Renderer(template_of(tokenizer, checkpoint.facts.name), checkpoint.facts.name).behaviour()
+        )
+    except CheckpointError as error:
+        return {"error": with_options(error.message)}
 
 
 def _described(facts: dict[str, Any]) -> dict[str, str]:
@@ -84,6 +108,7 @@ def _described(facts: dict[str, Any]) -> dict[str, str]:
         "BOS": "none"
         if bos is None
         else f"id {bos}, {'added by the tokenizer itself' if words['adds_bos'] else 'not added by the tokenizer'}",
+        "chat template": told_template(facts["chat_template"]),
         "weights sha256": facts["sha256"],
         "tokenizer hash": words["sha256"],
     }

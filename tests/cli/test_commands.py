@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from bundled import CHECKPOINT, EXAMPLES
+from chats import FOLDER
 
 from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.cli.demo import PAIR
@@ -77,8 +78,18 @@ def test_inspect_fits_80_columns_and_breaks_no_word(capsys, monkeypatch):
     assert max(map(len, out.splitlines())) <= 80
     monkeypatch.delenv("COLUMNS")
     _, piped, _ = call(capsys, "inspect", CHECKPOINT)
-    assert len(piped.splitlines()) == 14, "a pipe gets one line a fact"
+    assert len(piped.splitlines()) == 15, "a pipe gets one line a fact"
     assert out.split() == piped.split()
+
+
+def test_inspect_says_what_the_chat_template_does(capsys):
+    template = str(FOLDER / "qwen3.jinja")
+    _, out, _ = call(capsys, "inspect", CHECKPOINT, "--chat-template", template)
+    said = next(line for line in out.splitlines() if line.startswith("chat template"))
+    assert said.split(None, 2)[2] == (
+        f"{template}; no {{% generation %}} marks; not prefix-preserving (later turns change earlier ones); "
+        "writes the reasoning_content of the last answer only; writes no BOS"
+    )
 
 
 def test_inspect_json(capsys):

@@ -111,9 +111,9 @@ def _header(turn: Turn, turns: Sequence[Turn], text: str, habits: Habits) -> Ite
             owner = following
     header = head
     if turn.role == ASSISTANT:
-        start = len(common_start(turn.prompt.lstrip() if at > turn.begin else turn.prompt, head))
+        start = len(common_start((turn.prompt or habits.answer_header).lstrip(), head))
         opened = OPENS.search(head, start)
-        if turn.prompt.strip() and start:
+        if start or (first.piece.part is Part.TOOL_CALL and habits.endings):
             header = head[:start]
         elif opened is not None:
             header = head[: opened.start()]
@@ -125,6 +125,8 @@ def _before_text(turn: Turn, rest: str, at: int) -> Iterator[Stretch]:
     """Yield what an answer begins with between its header and its first text."""
     first = turn.found[0]
     if first.piece.part is Part.THINKING:
+        opened = OPENS.search(rest)
+        yield _of(turn, at + (opened.start() if opened else 0), Part.HEADER)
         yield _of(turn, first.start, Part.THINKING)
         return
     closing = _last_closing(rest)

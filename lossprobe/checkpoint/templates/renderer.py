@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lossprobe.checkpoint.templates.behaviour import Behaviour
 from lossprobe.checkpoint.templates.template import ChatTemplate
 from lossprobe.checkpoint.tokenizers.frames import Limits
 from lossprobe.checkpoint.tokenizers.sandbox import Sandbox
@@ -68,6 +69,14 @@ class Renderer:
         }).encode()  # fmt: skip
         self._sandbox = Sandbox([opening], shown, limits, "templates.worker")
 
+    def begin(self) -> None:
+        """Start the child process, which takes a second to load, while this process goes on.
+
+        Raises:
+            ResourceError: no process can be started.
+        """
+        self._sandbox.begin()
+
     def render(self, conversation: Conversation, where: str) -> Rendered:
         """Return a conversation as text with its parts.
 
@@ -86,6 +95,14 @@ class Renderer:
         answer = self._ask({"messages": messages, "tools": [dict(tool) for tool in conversation.tools]}, where)
         spans = tuple(Span(stop, turn, role, Part(part), scored) for stop, turn, role, part, scored in answer["spans"])
         return Rendered(answer["text"], spans, answer["changed"], tuple(answer["dropped"]), answer["dated"])
+
+    def behaviour(self) -> Behaviour:
+        """Return what the template does.
+
+        Raises:
+            CheckpointError, ResourceError: as `render`.
+        """
+        return Behaviour(**self._ask({"messages": [], "tools": []}, self._shown))
 
     def close(self) -> None:
         """End the child process, if there is one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -21,3 +23,9 @@ class ChatTemplate:
     origin: str
     tool_source: str = ""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of everything that decides what it renders."""
+        deciding = [self.source, self.tool_source, sorted(self.special_tokens.items())]
+        return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()

@@ -27,6 +27,7 @@ class Habits:
         endings: role → what it writes after a turn of this role.
         last_ending: what it writes after an answer that ends the conversation.
         user_header: what it writes before a turn of the user.
+        answer_header: what it writes before an answer.
         opening: what it writes before the header of the first turn: a BOS, a system prompt of its own.
         bos: text of the BOS, "" for none.
     """
@@ -35,6 +36,7 @@ class Habits:
     endings: Mapping[str, str] = field(default_factory=dict)
     last_ending: str = ""
     user_header: str = ""
+    answer_header: str = ""
     opening: str = ""
     bos: str = ""
 
@@ -199,4 +201,6 @@ def learned(turns: Sequence[Turn], text: str, bos: str) -> Habits:
     start = text[: first.found[0].start]
     opening = start.removesuffix(header) if header else ""
     opening = "" if opening == start else opening
-    return Habits(final.prompt, endings, text[final.found[-1].stop : final.stop], header, opening, bos)
+    last = text[final.found[-1].stop : final.stop]
+    before_answer = text[answer.begin : answer.found[0].start].lstrip()
+    return Habits(final.prompt, endings, last, header, before_answer, opening, bos)

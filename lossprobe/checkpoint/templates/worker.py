@@ -13,10 +13,12 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
+from lossprobe.checkpoint.templates.behaviour import behaviour_of
 from lossprobe.checkpoint.templates.fields import Message
 from lossprobe.checkpoint.templates.located import NotCertainError
 from lossprobe.checkpoint.templates.parts import habits_of, parts_of, spans_of, with_scored
@@ -47,19 +49,22 @@ class WorkerTemplate:
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        from transformers.utils import chat_template_utils as theirs
-
-        self._theirs, self._source, self._special = theirs, source, dict(special_tokens)
+        self._theirs, self._source, self._special = _theirs(), source, dict(special_tokens)
         self.marked = GENERATION.search(source) is not None
         self.dated = False
         try:
-            compiled = theirs._compile_jinja_template(source)
+            compiled = self._theirs._compile_jinja_template(source)
         except Exception as error:  # noqa: BLE001 - Jinja raises many kinds for a text that is no template
             line = getattr(error, "lineno", None)
             raise Refused("broken", f"{f'line {line}: ' if line else ''}{_words(error)}") from None
         compiled.environment.globals["strftime_now"] = self._strftime
         self._tools: Any = None
         self.habits = habits_of(self._render, self._special.get("bos_token", ""))
+
+    def behaviour(self) -> dict[str, Any]:
+        """Return what the template does, as JSON data."""
+        self._tools = None
+        return asdict(behaviour_of(self._render, self.habits, marked=self.marked, dated=self.dated))
 
     def _strftime(self, form: str) -> str:
         self.dated = True
@@ -116,6 +121,13 @@ class WorkerTemplate:
         }
 
 
+def _theirs() -> Any:
+    """Return transformers' module for chat templates; it takes a second to load, and needs no torch."""
+    from transformers.utils import chat_template_utils
+
+    return chat_template_utils
+
+
 def _words(error: Exception) -> str:
     return " ".join(str(error).split())[:500] or type(error).__name__
 
@@ -128,6 +140,7 @@ class Worker:
         self._sources = content["source"], content["tool_source"] or content["source"]
         self._special = content["special_tokens"]
         self._made: dict[str, WorkerTemplate] = {}
+        _theirs()
 
     def template(self, *, tools: bool) -> WorkerTemplate:
         """Return the template, compiled at its first use.
@@ -141,11 +154,11 @@ class Worker:
         return self._made[source]
 
     def answer(self, request: bytes | bytearray) -> bytes:
-        """Return the answer to a request, as JSON."""
+        """Return the answer to a request, as JSON; a request without messages asks what the template does."""
         asked = SimpleNamespace(**json.loads(request))
         try:
             made = self.template(tools=bool(asked.tools))
-            answer = made.render(asked.messages, asked.tools)
+            answer = made.render(asked.messages, asked.tools) if asked.messages else made.behaviour()
         except Refused as error:
             answer = {"error": error.id, "reason": str(error)}
         return json.dumps(answer, ensure_ascii=False).encode("utf-8", "surrogatepass")
