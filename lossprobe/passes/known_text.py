@@ -56,6 +56,11 @@ class KnownText:
         return skipped_of(self._source)
 
     @property
+    def skips_bad(self) -> bool:
+        """Whether bad records are left out; see `skips_bad`."""
+        return skips_bad(self._source)
+
+    @property
     def kind(self) -> DataKind:
         """What its records hold."""
         return kind_of(self._source)
@@ -145,6 +150,11 @@ def kind_of(source: Source) -> DataKind:
     """Return what the records of a text hold; plain text where the source does not say."""
     kind: DataKind = getattr(source, "kind", DataKind.TEXT)
     return kind
+
+
+def skips_bad(source: Source) -> bool:
+    """Return whether bad records of a text are left out and counted, instead of refused."""
+    return bool(getattr(source, "skips_bad", False))
 
 
 def skipped_of(source: Source) -> dict[str, int]:

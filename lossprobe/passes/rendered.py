@@ -11,15 +11,16 @@ from lossprobe.checkpoint.interface import ChatTokenizer, Checkpoint
 from lossprobe.checkpoint.templates.renderer import Renderer
 from lossprobe.checkpoint.templates.template import ChatTemplate
 from lossprobe.errors import BadTextError, CheckpointError, UsageError
-from lossprobe.passes.known_text import KnownText, kind_of, skipped_of, templated
+from lossprobe.passes.known_text import KnownText, kind_of, skipped_of, skips_bad, templated
 from lossprobe.text.documents import Document, Source
 from lossprobe.text.examples import Completion, Conversation, DataKind, Example, Pair
 from lossprobe.text.faults import Faults
 from lossprobe.text.spans import Part, Span, choose_scored
-from lossprobe.units import visible
+from lossprobe.units import plural, visible
 
 PROMPT, COMPLETION = "prompt", "completion"  # roles of records that are plain text
 WHOLE = ("auto", "all")
+TEMPLATE_DATE = "26 July 2024"
 HOW_TO_GET_A_TEMPLATE = (
     "copy chat_template.jinja from the model that it was trained from, or name a file with `chat_template`"
 )
@@ -53,9 +54,15 @@ def rendered(source: Source, checkpoint: Checkpoint, score: str = "auto") -> Sou
         return source
     template = checkpoint.tokenizer.chat_template if isinstance(checkpoint.tokenizer, ChatTokenizer) else None
     name = checkpoint.facts.name
-    if isinstance(source, KnownText):
-        return source.derived(_key(template, score), lambda text: RenderedSource(text, template, name, score))
-    return RenderedSource(source, template, name, score)
+    made = (
+        source.derived(_key(template, score), lambda text: RenderedSource(text, template, name, score))
+        if isinstance(source, KnownText)
+        else RenderedSource(source, template, name, score)
+    )
+    if templated(made) and getattr(checkpoint.tokenizer, "special_strings", "control") == "text":
+        what = "would also take the control tokens that the chat template writes for text"
+        raise UsageError("score.special_strings", f"`special_strings` text: {what}", hint="leave it out")
+    return made
 
 
 def _key(template: ChatTemplate | None, score: str) -> str:
@@ -82,6 +89,7 @@ class RenderedSource:
         self._template, self._model, self._score = template, model, score
         self._renderer: Renderer | None = None
         self._skipped: dict[str, int] = {}
+        self._dated, self._dropping = False, 0
         self._templated: bool | None = None
 
     @property
@@ -104,21 +112,22 @@ class RenderedSource:
         Raises:
             BadTextError: the template refuses records; raised after the last one, for all of them together.
         """
-        faults, read = Faults(), 0
+        faults, read, self._dropping = Faults(), 0, 0
         for document in self._source.documents():
             try:
                 yield self._document(document)
                 read += 1
             except BadTextError as fault:
                 faults.add(fault, "record")
+        self._tell_of_template()
         if not faults.total:
             return
-        if not getattr(getattr(self._source, "options", None), "skip_bad", False):
+        if not skips_bad(self._source):
             raise faults.error(others=read > 0)
         self._skipped = dict(faults.counts)
-        told = f"{self.name}: {faults} refused by the template and left out; the first: {faults.first[0].message}"
-        if told not in self.notices:
-            self.notices.append(told)
+        left_out = f"{self.name}: {faults} refused by the template and left out; the first: {faults.first[0].message}"
+        if left_out not in self.notices:
+            self.notices.append(left_out)
 
     def _document(self, document: Document) -> Document:
         side = _side(document)
@@ -129,9 +138,21 @@ class RenderedSource:
             text, spans = side.prompt + side.completion, _completion_spans(side)
         else:
             made = self._with_renderer().render(side, where)
+            self._dated |= made.dated
+            self._dropping += bool(made.dropped_turns)
             text, spans = made.text, made.spans
         prompt_turns = 1 if isinstance(side, Completion) else side.prompt_messages
         return replace(document, text=text, spans=choose_scored(spans, self._score, prompt_turns), example=None)
+
+    def _tell_of_template(self) -> None:
+        """Add notices of what the template did to the conversations."""
+        told = []
+        if self._dated:
+            told.append(f"{self.name}: the chat template writes the date; it is given {TEMPLATE_DATE}, always the same")
+        if self._dropping:
+            count = plural(self._dropping, "conversation")
+            told.append(f"{self.name}: the chat template leaves out texts of {count}, such as earlier thinking")
+        self.notices.extend(notice for notice in told if notice not in self.notices)
 
     def _with_renderer(self) -> Renderer:
         if self._template is None:

@@ -143,6 +143,11 @@ class TextSource:
             next(self.documents(), None)
         return kind or self._kind or DataKind.TEXT
 
+    @property
+    def skips_bad(self) -> bool:
+        """Whether bad records and files are left out and counted, instead of refused."""
+        return self.options.skip_bad
+
     def documents(self) -> Iterator[Document]:
         """Read the files again and yield every document in order.
 

@@ -65,7 +65,7 @@ def _completion(record: dict[str, Any], keys: Sequence[str], where: str) -> Conv
         more = record.pop("input", None)
         _refuse_other_types({"instruction": before, "input": more or "", "output": after}, where)
         _refuse_empty(after, "output", where)
-        asked = "\n\n".join(part for part in (before, more) if part)
+        asked = "\n".join(part for part in (before, more) if part)
         said = ({"role": "user", "content": asked}, {"role": "assistant", "content": after})
         return Conversation(said, read_tools(record.pop("tools", None), where), 1)
     if isinstance(before, list) and isinstance(after, list):

@@ -61,7 +61,8 @@ def choose_scored(spans: Sequence[Span], score: str, prompt_turns: int) -> tuple
     """Return spans with `scored` as the option `score` asks; see `plan.options.ScoreOptions`.
 
     Args:
-        spans: the spans of a document.
+        spans: the spans of a document. Where some are not scored, the template marks what the assistant writes, and of
+            its turns just those are chosen that are scored.
         score: "auto", "all", "assistant", "last-turn", "completion", or roles joined by commas.
         prompt_turns: number of turns at the start that are the prompt; 0 where the record has none.
 
@@ -78,7 +79,11 @@ def choose_scored(spans: Sequence[Span], score: str, prompt_turns: int) -> tuple
         first = next((at for at, span in enumerate(spans) if _completes(span, prompt_turns)), len(spans))
         return tuple(replace(span, scored=at >= first) for at, span in enumerate(spans))
     roles = {"assistant"} if score == "last-turn" else set(score.split(","))
-    said = [span.role in roles and span.part in SAID for span in spans]
+    marked = not all(span.scored for span in spans)
+    said = [
+        span.role in roles and (span.scored if marked and span.role == "assistant" else span.part in SAID)
+        for span in spans
+    ]
     if score == "last-turn":
         last = max((span.turn for span, chosen in zip(spans, said, strict=True) if chosen and span.turn is not None),
                    default=None)  # fmt: skip

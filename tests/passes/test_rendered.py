@@ -36,7 +36,7 @@ class Made:
     """What the fake renderer makes."""
 
     def __init__(self, text, spans):
-        self.text, self.spans = text, spans
+        self.text, self.spans, self.dated, self.dropped_turns = text, spans, False, ()
 
 
 class Plain:

@@ -39,6 +39,12 @@ USAGE = {
     "sources.one_run": "A run was named beside other sources. → Name exactly one run, without a text.",
     "sources.swapped": "A text stands in the place of the checkpoint, and a checkpoint in that of the text. → Put the "
     "checkpoint first.",
+    "order.numbers": "The file of --order does not hold the number of every row once. → Write one row number a line, "
+    "from 0.",
+    "order.unreadable": "The file of --order cannot be read. → Check its path.",
+    "score.plain_text": "--score asks for a role or a turn, and the text is plain text. → Leave --score out.",
+    "score.special_strings": "--special-strings text would also take the template's own control tokens for text. → "
+    "Leave it out for conversations.",
     "where.syntax": "The condition of --where cannot be read. → Write COLUMN, one of < <= = != >= >, and a NUMBER, "
     "joined by and: context >= 32 and rank > 0.",
     "windows.bos": "--bos always: there is no BOS token that the model knows. → Use --bos auto or never.",

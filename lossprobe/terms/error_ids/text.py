@@ -24,6 +24,7 @@ REFUSED = {
     "do.",
     "text.not_utf8": "The file is not valid UTF-8. → Convert it first, for instance with iconv, or leave it out with "
     "--skip-bad or --exclude.",
+    "text.mixed_forms": "Some records of the text are messages and some are plain strings. → Split the file.",
     "text.other_kind": "A record is of another kind than the first one of the text. → Name the kind with --data-kind, "
     "put the others in a text of their own, or leave them out with --skip-bad.",
     "text.sha256": "The text is not the one that the audit file names by its sha256. → Restore the text, or write the "
