@@ -47,8 +47,8 @@ class PositionOptions:
 
     by: str = option(
         "context",
-        Choice(("context", "document-position")),
-        "Tokens seen before predicting, or the place in the document.",
+        Choice(("context", "document-position", "answer-position")),
+        "Tokens seen before predicting, or the place in the document, or in the answer of a conversation.",
     )
     bins: str = option("geometric", Choice(("geometric", "every")), "1, 2-3, 4-7, ... or every position.")
 

@@ -16,11 +16,19 @@ from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, around
 from lossprobe.analysis.stats.octaves import octave_sql
 from lossprobe.analysis.stats.power_law import FOLDS, FoldSums, PowerLaw, fit_power_law
+from lossprobe.errors import UsageError
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
 
-AXES = {"context": ("context", "context"), "document-position": ("position", "token")}  # column here, column stored
+# Column of the table, and column of the tokens.
+AXES = {
+    "context": ("context", "context"), "document-position": ("position", "token"),
+    "answer-position": ("position", "answer_position"),
+}  # fmt: skip
+ANSWERS = """(
+    SELECT *, token - min(CASE WHEN unscored IS NULL THEN token END) OVER (PARTITION BY document, turn)
+              + 1 AS answer_position FROM tokens)"""
 EARLY, LATE = 50, 500
 EARLY_HALF_WIDTH, LATE_HALF_WIDTH = 5, 50
 STEPS_PER_OCTAVE = 4
@@ -32,7 +40,8 @@ class PositionLosses(Shown):
     """Mean loss by position.
 
     Attributes:
-        by: "context" (tokens seen before predicting) or "document-position" (index in the document).
+        by: "context" (tokens seen before predicting), "document-position" (index in the document) or
+            "answer-position" (place after the first scored token of a turn, which is 1).
         bins: "geometric" (1, 2-3, 4-7, …) or "every".
         table: one row per bin: context (first of the bin; by document-position the column is position), context_last,
             count, mean_loss_nats, low, high (95 % jackknife-t over documents or blocks; NaN with fewer than two),
@@ -62,7 +71,7 @@ class PositionLosses(Shown):
 
     @property
     def axis(self) -> str:
-        """Name of the position's column: "context", or "position" in the document."""
+        """Name of the position's column: "context", or "position" in the document or the answer."""
         return AXES[self.by][0]
 
     @property
@@ -86,31 +95,40 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
 
     Args:
         run: the run.
-        by: "context" or "document-position".
+        by: "context", "document-position" or "answer-position".
         bins: "geometric" or "every", for the table.
+
+    Raises:
+        UsageError: "answer-position" of plain text.
     """
     check_runs(run=run)
+    if by == "answer-position" and not run.labelled:
+        raise UsageError("positions.plain_text", "`by` answer-position: plain text has no answers")
     axis, column = AXES[by]
+    tokens = ANSWERS if by == "answer-position" else "tokens"
     clusters = find_clusters(run)
-    near = f"(SELECT * FROM tokens WHERE {column} < {EVERY_POSITIONS})"
+    near = f"(SELECT * FROM {tokens} WHERE {column} < {EVERY_POSITIONS})"
     every = _positions(axis, grouped_losses(run, clusters, column, near), lambda key: key, lambda key: key)
-    octaves = grouped_losses(run, clusters, octave_sql(column))
+    octaves = grouped_losses(run, clusters, octave_sql(column), tokens)
     geometric = _positions(axis, octaves, lambda key: 2**key, lambda key: 2 ** (key + 1) - 1)
-    largest = int(run.scalar(f"SELECT max({column}) FROM tokens WHERE unscored IS NULL"))
+    largest = int(run.scalar(f"SELECT max({column}) FROM {tokens} WHERE unscored IS NULL"))
     geometric[f"{axis}_last"] = geometric[f"{axis}_last"].clip(upper=largest)
     notes = [clusters.note] if clusters.note else []
     if largest >= EVERY_POSITIONS:
         notes.append(f"single positions: the first {format_count(EVERY_POSITIONS)} only")
     early, late = score_ranges(largest)
-    difference, having_both = early_minus_late(run, clusters, column, (early, late)) if largest > LATE else (None, 0)
+    difference: Estimate | None = None
+    having_both = 0
+    if largest > LATE:
+        difference, having_both = early_minus_late(run, clusters, column, (early, late), tokens)
     if largest <= LATE:
-        longest = "context is" if by == "context" else "document ends at"
+        longest = {"context": "context is", "answer-position": "answer ends at"}.get(by, "document ends at")
         notes.append(f"loss50_minus_loss500: n/a, the longest {longest} {plural(largest, 'token')} (501 needed)")
     elif difference is None:
         notes.append(f"loss50_minus_loss500: n/a, no {clusters.unit} has tokens at both")
     elif having_both < clusters.count:
         notes.append(f"loss50_minus_loss500: over the {plural(having_both, clusters.unit)} with tokens at both")
-    fit = fit_power_law(fold_sums(run, clusters, column))
+    fit = fit_power_law(fold_sums(run, clusters, column, tokens))
     if fit is None:
         notes.append("power law: n/a, too few positions with an interval, or no stable fit")
     elif fit.misses:
@@ -147,14 +165,18 @@ def score_ranges(largest: int) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def early_minus_late(
-    run: Run, clusters: Clusters, column: str, ranges: tuple[tuple[int, int], tuple[int, int]]
+    run: Run,
+    clusters: Clusters,
+    column: str,
+    ranges: tuple[tuple[int, int], tuple[int, int]],
+    source: str = "tokens",
 ) -> tuple[Estimate | None, int]:
     """Return the difference of two ranges' mean losses over the clusters that have both, and how many these are."""
     early, late = (f"{column} BETWEEN {first} AND {last}" for first, last in ranges)
     sums = run.query(f"""
         SELECT sum(loss_nats::DOUBLE) FILTER ({early}) AS early_sum, count(*) FILTER ({early}) AS early_count,
                sum(loss_nats::DOUBLE) FILTER ({late}) AS late_sum, count(*) FILTER ({late}) AS late_count
-        FROM tokens WHERE unscored IS NULL GROUP BY {clusters.sql}
+        FROM {source} WHERE unscored IS NULL GROUP BY {clusters.sql}
         HAVING early_count > 0 AND late_count > 0 ORDER BY {clusters.sql}""").to_numpy(float)
     if not len(sums):
         return None, 0
@@ -174,13 +196,13 @@ def _positions(axis: str, frame: pd.DataFrame, first: Callable[[int], int], last
     return table
 
 
-def fold_sums(run: Run, clusters: Clusters, column: str) -> FoldSums:
+def fold_sums(run: Run, clusters: Clusters, column: str, source: str = "tokens") -> FoldSums:
     """Return quarter-octave bins of positions, for the fit, summed over each of at most 20 groups of clusters."""
     frame = run.query(f"""
         SELECT CAST(floor({STEPS_PER_OCTAVE} * log2({column} + 1) + 1e-9) AS INTEGER) AS bin,
                ({clusters.sql}) % {FOLDS} AS fold, count(*)::DOUBLE AS tokens,
                sum(loss_nats::DOUBLE) AS nats, sum({column})::DOUBLE AS positions
-        FROM tokens WHERE unscored IS NULL GROUP BY ALL ORDER BY ALL""")
+        FROM {source} WHERE unscored IS NULL GROUP BY ALL ORDER BY ALL""")
     bins, row = np.unique(frame["bin"], return_inverse=True)
     folds, fold = np.unique(frame["fold"], return_inverse=True)
     grids = {name: np.zeros((len(bins), len(folds))) for name in ("tokens", "nats", "positions")}

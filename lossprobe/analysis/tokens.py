@@ -14,7 +14,7 @@ from lossprobe.analysis.rows.ranked_values import ranked_batches, values_at
 from lossprobe.analysis.shown import Shown
 from lossprobe.errors import NothingToScoreError
 from lossprobe.run.argument import check_runs
-from lossprobe.run.filters import where_sql
+from lossprobe.run.filters import refuse_labels, where_sql
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import token_columns
 from lossprobe.run.texts import DocumentTexts, Vocabulary, load_vocabulary
@@ -76,6 +76,7 @@ def measure_tokens(run: Run, where: Sequence[str] = TokenOptions.where, rows: in
         NothingToScoreError: no scored token meets the conditions.
     """
     check_runs(run=run)
+    refuse_labels(where, labelled=run.labelled)
     condition = where_sql(where)
     scored = f"FROM tokens WHERE unscored IS NULL AND {condition}"
     summary = run.query(f"SELECT count(*) AS n, avg(loss_nats::DOUBLE) AS mean {scored}").iloc[0]

@@ -1,4 +1,7 @@
-"""Turns `where` conditions, which compare stored columns with numbers, into SQL; no other SQL can be passed in."""
+"""Turns `where` conditions into SQL: comparisons of stored columns with numbers, and of role and part with words.
+
+No other SQL can be passed in.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +10,58 @@ import re
 from collections.abc import Sequence
 
 from lossprobe.errors import UsageError
-from lossprobe.run.schema import TOKEN_COLUMNS
+from lossprobe.run.schema import token_columns
 from lossprobe.units import visible
 
 SHORT = {"loss": "loss_nats", "entropy": "entropy_nats", "margin": "margin_nats", "uniform_loss": "uniform_loss_nats"}
-FIELDS = {column.name: column.name for column in TOKEN_COLUMNS if column.name != "unscored"} | SHORT
+WORDS = ("unscored", "role", "part")
+FIELDS = {column.name: column.name for column in token_columns(labelled=True) if column.name not in WORDS} | SHORT
 COMPARISON = re.compile(
     r"\s*(?P<field>[a-z_0-9]+)\s*(?P<sign><=|>=|==|!=|=|<|>)\s*(?P<number>[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)\s*"
 )
 
 
+WORD = re.compile(r"""\s*(?P<field>role|part)\s*(?P<sign>==|!=|=)\s*(?P<word>'[^'"]*'|"[^'"]*"|[\w.-]+)\s*""")
+LABELS = ("turn", "role", "part")
+JOIN = re.compile(r"""\band\b(?=(?:[^'"]|'[^'"]*'|"[^'"]*")*$)""", re.IGNORECASE)  # not inside quotes
+
+
 def where_sql(conditions: Sequence[str]) -> str:
-    """Return one SQL condition that is true where all of several `where` conditions are.
+    r"""Return one SQL condition that is true where all of several `where` conditions are.
 
     Raises:
-        UsageError: a condition is not COLUMN SIGN NUMBER, or several of these joined by `and`.
+        UsageError: a condition is not COLUMN SIGN NUMBER or role or part = WORD, or several of these joined by `and`.
 
     >>> where_sql(["loss > 5 and context<=10", "document=3"])
     '"loss_nats" > 5.0 AND "context" <= 10.0 AND "document" = 3.0'
+    >>> where_sql(["role = 'assistant' and turn >= 2"])
+    '"role" = \'assistant\' AND "turn" >= 2.0'
     >>> where_sql([])
     'TRUE'
     """
-    parts = [
-        _comparison(part) for condition in conditions for part in re.split(r"\band\b", condition, flags=re.IGNORECASE)
-    ]
+    parts = [_of_word(part) or _comparison(part) for condition in conditions for part in JOIN.split(condition)]
     return " AND ".join(parts) or "TRUE"
+
+
+def refuse_labels(conditions: Sequence[str], *, labelled: bool) -> None:
+    """Refuse conditions on turns, roles and parts for a run without them.
+
+    Raises:
+        UsageError: the run is one of plain text.
+    """
+    named = re.findall('"([a-z_0-9]+)"', where_sql(conditions))
+    wanted = next((name for name in LABELS if name in named), None)
+    if wanted is not None and not labelled:
+        what = f"`where`: {wanted} is known of conversations only, and this is plain text"
+        raise UsageError("where.plain_text", what)
+
+
+def _of_word(text: str) -> str | None:
+    match = WORD.fullmatch(text)
+    if match is None:
+        return None
+    word = match["word"].strip("'\"")
+    return f"\"{match['field']}\" {match['sign'].replace('==', '=')} '{word}'"
 
 
 def _comparison(text: str) -> str:
@@ -41,7 +71,8 @@ def _comparison(text: str) -> str:
     if match is None or name is None or number is None:
         raise UsageError(
             "where.syntax",
-            f"`where` '{visible(text.strip(), 60)}': expected COLUMN < <= = != >= > NUMBER, joined by and",
+            f"`where` '{visible(text.strip(), 60)}': expected COLUMN < <= = != >= > NUMBER, or role or part = WORD, "
+            "joined by and",
             hint=f"columns: {', '.join(sorted(FIELDS))}",
         )
     return f'"{name}" {match["sign"].replace("==", "=")} {number!r}'

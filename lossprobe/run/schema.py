@@ -83,6 +83,8 @@ LABELS = (
     ),
 )
 
+LABEL_NAMES = frozenset(column.name for column in LABELS)
+
 MEASURED = (
     Column("loss_nats", "float", "loss of the token, −log p(token): 0 where the model was certain of it", "nats"),
     Column("rank", "int32", "vocabulary entries strictly more likely than the token; 0 = the model's first choice"),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lossprobe.arguments import as_strings
 from lossprobe.errors import UsageError
-from lossprobe.run.filters import where_sql
+from lossprobe.run.filters import refuse_labels, where_sql
 from lossprobe.run.schema import token_columns
 from lossprobe.run.texts import DocumentTexts, Readable, load_vocabulary
 
@@ -31,6 +31,7 @@ def token_rows(run: Readable, text: bool, columns: Sequence[str] | None, where: 
             "argument.unknown", f"`columns`: {unknown[0]!r} is no column", hint=f"columns: text, {', '.join(known)}"
         )
     conditions = [where] if isinstance(where, str) else as_strings("where", where)
+    refuse_labels(conditions, labelled=run.labelled)
     read = list(dict.fromkeys([*stored, *(SPANS if text else ())]))
     quoted = ", ".join(f'"{name}"' for name in read) or "document"
     frame = run.query(f"SELECT {quoted} FROM tokens WHERE {where_sql(conditions)}")

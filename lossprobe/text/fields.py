@@ -10,6 +10,7 @@ from lossprobe.text.documents import Document
 from lossprobe.units import visible
 
 SHOWN_FIELDS = 10
+LABELS = frozenset({"role", "turn", "part"})  # of the tokens of conversations, completions and pairs
 
 
 def refuse_missing_field(documents: Iterable[Document], name: str, asked: str = "`by`") -> None:
@@ -17,7 +18,7 @@ def refuse_missing_field(documents: Iterable[Document], name: str, asked: str = 
 
     Args:
         documents: the text, read no further than the first record with the field.
-        name: the field, of the record itself and not of an object in it.
+        name: the field, of the record itself and not of an object in it; or a label of the tokens of conversations.
         asked: who wants it, for the message.
 
     Raises:
@@ -25,6 +26,8 @@ def refuse_missing_field(documents: Iterable[Document], name: str, asked: str = 
     """
     known: set[str] = set()
     for document in documents:
+        if document.example is not None and name in LABELS:
+            return
         fields = json.loads(document.fields) if document.fields else {}
         if fields.get(name) is not None:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lossprobe.run.reader import Run
+from lossprobe.run.schema import LABEL_NAMES
 from lossprobe.text.fields import SHOWN_FIELDS, missing_field
 from lossprobe.units import visible
 
@@ -12,16 +13,25 @@ from lossprobe.units import visible
 def field_source(run: Run, name: str) -> str:
     """Return a SQL relation: `tokens` with one more column, `field`, the text of a JSONL field ("" without it).
 
+    In a run of conversations, "role", "turn" and "part" are those of each token.
+
     Args:
         run: the run.
-        name: the field, of the record itself and not of an object in it.
+        name: the field, of the record itself and not of an object in it; or a label of the tokens.
 
     Raises:
         UsageError: no document has that field.
     """
+    if is_label(run, name):
+        return f"(SELECT *, coalesce({name}::VARCHAR, '') AS field FROM tokens)"
     refuse_missing_field(run, name)
     named = f"(SELECT document, coalesce({_value_sql(name)}, '') AS field FROM documents)"
     return f"(SELECT tokens.*, field FROM tokens JOIN {named} USING (document))"
+
+
+def is_label(run: Run, name: str) -> bool:
+    """Return whether a name is a label of the tokens of a run: role, turn or part."""
+    return run.labelled and name in LABEL_NAMES
 
 
 def refuse_missing_field(run: Run, name: str, asked: str = "`by`") -> None:
@@ -31,7 +41,7 @@ def refuse_missing_field(run: Run, name: str, asked: str = "`by`") -> None:
         UsageError: no document has that field; `asked` says who wanted it. A text that is not scored yet is held
             against the same rule by `text.fields.refuse_missing_field`.
     """
-    if not run.scalar(f"SELECT count({_value_sql(name)}) FROM documents"):
+    if not is_label(run, name) and not run.scalar(f"SELECT count({_value_sql(name)}) FROM documents"):
         names = "SELECT DISTINCT unnest(json_keys(fields)) AS key FROM documents ORDER BY key"
         raise missing_field(name, list(run.query(f"{names} LIMIT {SHOWN_FIELDS}")["key"]), asked)
 
@@ -64,6 +74,11 @@ def with_records(run: Run, table: pd.DataFrame) -> pd.DataFrame:
         return merged
     at = list(table.columns).index("line") + 1  # beside the file and the line
     return merged[[*table.columns[:at], *names, *table.columns[at:]]]
+
+
+def label_or_field_condition(run: Run, name: str, value: str) -> str:
+    """Return a SQL condition on a row of `tokens`: its label, or else the field of its record, is this text."""
+    return f"{name}::VARCHAR = {_quoted(value)}" if is_label(run, name) else field_condition(name, value)
 
 
 def field_condition(name: str, value: str) -> str:

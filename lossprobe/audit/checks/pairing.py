@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lossprobe.analysis.rows.fields import field_condition
+from lossprobe.analysis.rows.fields import label_or_field_condition
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
 from lossprobe.analysis.rows.token_classes import class_source
 from lossprobe.analysis.stats.jackknife import Clusters
@@ -15,7 +15,7 @@ from lossprobe.audit.checks.metrics import Metric
 from lossprobe.audit.settings import Check
 from lossprobe.errors import NotComparableError
 from lossprobe.run.baseline import UPDATE
-from lossprobe.run.filters import where_sql
+from lossprobe.run.filters import refuse_labels, where_sql
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 
@@ -51,7 +51,7 @@ class AuditedRun:
         """
         classes = check.token_class is not None
         tokens = class_source() if classes else "tokens"
-        condition = _condition(check)
+        condition = _condition(self.run, check)
         if self.baseline is None or not check.limit.needs_baseline:
             return f"(SELECT *, unscored IS NULL AS compared FROM {tokens} AS t WHERE {condition})"
         names = ("unscored", *self.baseline.manifest["columns"])
@@ -124,11 +124,12 @@ class AuditedRun:
         return f"(SELECT {chosen} FROM tokens) AS t POSITIONAL JOIN {other} AS b"
 
 
-def _condition(check: Check) -> str:
+def _condition(run: Run, check: Check) -> str:
     """Return a SQL condition that selects the tokens of a check's slice."""
+    refuse_labels([check.where] if check.where else [], labelled=run.labelled)
     parts = [where_sql([check.where] if check.where else [])]
     if check.token_class is not None:
         parts.append(f"form = '{check.token_class}'")  # one of `FORMS`, see `config.check_table`
     if check.field is not None and check.equals is not None:
-        parts.append(field_condition(check.field, check.equals))
+        parts.append(label_or_field_condition(run, check.field, check.equals))
     return " AND ".join(parts)

@@ -69,7 +69,7 @@ HEADERS = {
 ALL_KEYS: Mapping[str, Keys] = {**TABLES, "data": DATA, "check": CHECK}
 
 # Columns known before a token is scored. A check on tokens chosen by their loss would be biased, so others are refused.
-KNOWN_BEFORE = ("document", "token", "token_id", "byte_start", "byte_stop", "window", "context")
+KNOWN_BEFORE = ("document", "token", "token_id", "byte_start", "byte_stop", "window", "context", "turn", "role", "part")
 
 
 def other_table(key: str, table: str) -> str | None:

@@ -26,6 +26,8 @@ USAGE = {
     "options.special_strings": "special_strings is neither control nor text. → Write control or text.",
     "path.unreachable": "A path cannot be reached: too long, no permission, or a loop of links. → Check the path and "
     "its permissions.",
+    "positions.plain_text": "--by answer-position asks for answers, and the run is one of plain text. → Use context or "
+    "document-position.",
     "protocol.by": "--by does not go with --protocol. → Leave out one of the two.",
     "protocol.no_prefix": "The protocol puts a token before each document that this model does not have. → Choose "
     "another protocol, or a tokenizer with this token.",
@@ -45,6 +47,7 @@ USAGE = {
     "score.plain_text": "--score asks for a role or a turn, and the text is plain text. → Leave --score out.",
     "score.special_strings": "--special-strings text would also take the template's own control tokens for text. → "
     "Leave it out for conversations.",
+    "where.plain_text": "--where asks for a role, a turn or a part, and the run is one of plain text. → Leave it out.",
     "where.syntax": "The condition of --where cannot be read. → Write COLUMN, one of < <= = != >= >, and a NUMBER, "
     "joined by and: context >= 32 and rank > 0.",
     "windows.bos": "--bos always: there is no BOS token that the model knows. → Use --bos auto or never.",
