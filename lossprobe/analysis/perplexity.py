@@ -221,10 +221,10 @@ def _block_sizes(run: Run, frame: pd.DataFrame) -> dict[str, Any]:
     Without a stored text, or where some of a block's bytes are unscored, the document's sizes are shared out by bytes.
     """
     text = run.query("SELECT text FROM documents WHERE scored_tokens > 0")["text"].iloc[0]
-    spans = frame["stop"] - frame["first"]
-    if isinstance(text, str) and bool((spans == frame["bytes"]).all()):
+    copies, spans = run.copies.documents, frame["stop"] - frame["first"]
+    if isinstance(text, str) and bool((copies * spans == frame["bytes"]).all()):
         sizes = count_spans(text, frame["first"].to_numpy(), frame["stop"].to_numpy())
-        return {"characters": [size.characters for size in sizes], "words": [size.words for size in sizes]}
+        return {name: [copies * getattr(size, name) for size in sizes] for name in ("characters", "words")}
     share = frame["bytes"] / max(1, int(frame["bytes"].sum()))
     counts = run.counts
     return {"characters": share * counts["scored_characters"], "words": share * counts["scored_words"]}

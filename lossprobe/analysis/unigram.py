@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lossprobe.analysis.rows.clusters import copies_per_token
 from lossprobe.run.reader import Run
 
 TOKENS_PER_TYPE = 5
@@ -17,12 +18,12 @@ class Unigram:
 
     Attributes:
         nats: their entropy.
-        tokens: how many scored tokens there are.
+        tokens: how many scored tokens there are, copies of a text counted once (by `clusters.copies_per_token`).
         types: how many different ones.
     """
 
     nats: float
-    tokens: int
+    tokens: float
     types: int
 
     @property
@@ -39,4 +40,5 @@ def measure_unigram(run: Run) -> Unigram:
     """Return the entropy of the scored tokens' own frequencies, in nats."""
     counts = run.query("SELECT count(*) AS n FROM tokens WHERE unscored IS NULL GROUP BY token_id ORDER BY token_id")
     share = counts["n"].to_numpy() / counts["n"].sum()
-    return Unigram(float(-(share * np.log(share)).sum()), int(counts["n"].sum()), len(counts))
+    different = float(counts["n"].sum()) / copies_per_token(run)
+    return Unigram(float(-(share * np.log(share)).sum()), different, len(counts))
