@@ -92,7 +92,7 @@ def test_copies_of_a_single_document_are_its_blocks(tmp_path, tokens):
     one, three = (write_copies(tmp_path / str(times), [times], tokens, ("plain",))[0] for times in (1, 3))
     numbers = ["measure", "value", "low", "high"]
     assert_same(*(measure_perplexity(run).table for run in (one, three)), numbers)
-    assert [measure_unigram(run).comparable for run in (one, three)] == [tokens > TOKENS] * 2
+    assert [measure_unigram(run).comparable(9.0) for run in (one, three)] == [tokens > TOKENS] * 2
     slices = [calibrate_slices(run, "context").table for run in (one, three)]
     assert_same(*slices, ["group", "gap_z", "excess_z", "ece_noise_floor"])
 
