@@ -114,8 +114,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
     if fit is None:
         notes.append("power law: n/a, too few positions with an interval, or no stable fit")
     elif fit.misses:
-        runs, expected = fit.residual_runs, fit.residual_runs_expected
-        notes.append(f"no power law: residuals come in {plural(runs, 'run')}, {expected:.0f} expected")
+        notes.append(_misfit_note(fit))
         fit = None
     if opening := opening_note(run):
         notes.append(opening)
@@ -187,6 +186,13 @@ def fold_sums(run: Run, clusters: Clusters, column: str) -> FoldSums:
     for name, grid in grids.items():
         grid[row, fold] = frame[name]
     return FoldSums(**grids)
+
+
+def _misfit_note(fit: PowerLaw) -> str:
+    """Return why a fit is not given: the test, where the loss is clearest off the curve, and its runs of residuals."""
+    where = f"{fit.clearest_residual_nats:+.3f} nats at about {plural(round(fit.clearest_residual_position), 'token')}"
+    runs = f"{plural(fit.residual_runs, 'run')} of residuals, {fit.residual_runs_expected:.0f} expected"
+    return f"no power law (p {fit.misfit_p:.1g}): the loss is off it, clearest by {where}; {runs}"
 
 
 def _bin_name(row: pd.Series) -> str:

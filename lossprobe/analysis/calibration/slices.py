@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.calibration.slice_measures import calibration_errors, slice_measures
+from lossprobe.analysis.calibration.slice_measures import slice_measures, with_errors
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.fields import field_source
 from lossprobe.analysis.rows.outcomes import OUTCOMES, outcome_sums
@@ -128,8 +128,7 @@ def _classes(run: Run, clusters: Clusters) -> pd.DataFrame:
         part = sums.groupby([kind, "cluster"], as_index=False)[list(OUTCOMES)].sum().rename(columns={kind: "key"})
         parts.append(slice_measures(part).set_index("key").reindex(names))
     prediction, target = (part.rename_axis("key").reset_index() for part in parts)
-    errors = calibration_errors(run, "predicted_form", class_source())
-    prediction = prediction.merge(errors, on="key", validate="one_to_one")
+    prediction = with_errors(prediction, run, "predicted_form", class_source())
     target[["count", "clusters"]] = target[["count", "clusters"]].fillna(0).astype(np.int64)
     target[list(CALIBRATION_COLUMNS)] = np.nan
     tables = [prediction.assign(conditioned_on="prediction"), target.assign(conditioned_on="target")]
@@ -151,7 +150,7 @@ def _frequencies(run: Run, clusters: Clusters) -> pd.DataFrame:
             ) AS own ON top_id = own.token_id AND {clusters.sql} = own.cluster"""
         here = "coalesce(own.n, 0)"
     else:
-        join, here = "", "coalesce(top_id = tokens.token_id, FALSE)::INTEGER"
+        join, here = "", f"coalesce(top_id = tokens.token_id, FALSE)::INTEGER * {run.copies.documents}"
     source = f"""(
         SELECT tokens.*, coalesce(everywhere.n, 0) - {here} AS elsewhere
         FROM tokens LEFT JOIN ({counts}) AS everywhere ON top_id = everywhere.token_id {join})"""
@@ -168,8 +167,7 @@ def _frequency_notes(clusters: Clusters) -> list[str]:
 
 def _measured(run: Run, clusters: Clusters, key: str, source: str) -> pd.DataFrame:
     """Return the measures of every slice, in the order of its `key`."""
-    measures = slice_measures(outcome_sums(run, clusters, key, source))
-    return measures.merge(calibration_errors(run, key, source), on="key", validate="one_to_one")
+    return with_errors(slice_measures(outcome_sums(run, clusters, key, source)), run, key, source)
 
 
 def _octave(key: int, context: int) -> str:

@@ -40,7 +40,7 @@ def _coverage_lines(result: Perplexity) -> tuple[str, ...]:
         )
         if coverage[name]
     ]
-    fitted = "" if result.unigram_comparable else " (fewer than 5 tokens of each kind: not compared)"
+    fitted = "" if result.unigram_comparable else " (not compared: too few tokens of each kind)"
     return (
         f"reference levels: uniform {result.uniform_nats:.6f}, unigram {result.unigram_nats:.6f} "
         f"nats per token{fitted}",
