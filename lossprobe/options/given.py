@@ -24,7 +24,7 @@ def check_options(holder: type[Any], **given: object) -> None:
     declared = options_of(holder)
     for name, value in given.items():
         kind = declared[name].kind
-        unnamed = isinstance(value, str) and not value and isinstance(kind, Text)  # a field of the records may be called so
+        unnamed = isinstance(value, str) and not value and isinstance(kind, Text)  # a field may be called ""
         if not unnamed and (value is not None or default_of(holder, name) is not None):
             read_option(name, kind, value)
 
