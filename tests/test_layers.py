@@ -26,6 +26,7 @@ ALLOWED = {
     "isolation": {"errors"},
     "display": {"units"},
     "options": {"units"},
+    "options.given": {"errors", "options"},
     "terms": {"errors"},
     "terms.catalogue": {"errors", "terms", "plan", "run"},
     "text": {"errors", "arguments", "units", "options"},

@@ -19,6 +19,7 @@ from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.analysis.unigram import measure_unigram
+from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.text.counts import count_spans
@@ -107,8 +108,8 @@ class Perplexity(Shown):
         table: one row per measure: measure, value, low, high, unit, count.
         by: name of the grouping, or None.
         groups: one row per group, highest mean loss first: group (as text; empty for documents without the field),
-            documents, tokens, mean_loss_nats, low, high, perplexity, bits_per_byte; by document also record_id and
-            record_source where records have the fields id and source.
+            documents, tokens, mean_loss_nats, low, high, perplexity, bits_per_byte; by document also source and line of
+            the file, and record_id and record_source where records have the fields id and source.
     """
 
     per_token: PerToken
@@ -152,6 +153,7 @@ def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perpl
         UsageError: no document has that field.
     """
     check_runs(run=run)
+    check_options(PerplexityOptions, by=by)
     clusters = find_clusters(run)
     totals = cluster_totals(run, clusters)
     notes = [clusters.note] if clusters.note else []
@@ -257,7 +259,7 @@ def group_losses(run: Run, by: str, tiles: bool) -> pd.DataFrame:
     frame = frame[columns].sort_values(["mean_loss_nats", "group"], ascending=[False, True], ignore_index=True)
     if by != "document":
         return frame
-    return with_records(run, frame.assign(document=frame["group"])).drop(columns="document")
+    return with_records(run, frame.rename(columns={"group": "document"})).rename(columns={"document": "group"})
 
 
 def _shown(found: Estimate | None, transform: Transform) -> tuple[float | None, Interval]:

@@ -16,6 +16,7 @@ from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, around
 from lossprobe.analysis.stats.octaves import octave_sql
 from lossprobe.analysis.stats.power_law import FOLDS, FoldSums, PowerLaw, fit_power_law
+from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
@@ -90,6 +91,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
         bins: "geometric" or "every", for the table.
     """
     check_runs(run=run)
+    check_options(PositionOptions, by=by, bins=bins)
     axis, column = AXES[by]
     clusters = find_clusters(run)
     near = f"(SELECT * FROM tokens WHERE {column} < {EVERY_POSITIONS})"

@@ -87,7 +87,7 @@ def init(checkpoint: Path, texts: Sequence[Path], output: Path) -> None:
     """
     from lossprobe.audit.config.starter import starting_file
     from lossprobe.checkpoint.detect import refuse_missing
-    from lossprobe.cli.order import refuse_checkpoints_as_texts, refuse_swapped, refuse_text_as_checkpoint
+    from lossprobe.passes.order import refuse_checkpoints_as_texts, refuse_swapped, refuse_text_as_checkpoint
     from lossprobe.report.formats.output import write_text
     from lossprobe.report.talk import say
 

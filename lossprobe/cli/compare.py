@@ -10,9 +10,9 @@ import click
 
 from lossprobe.analysis.options import CHANGES_BY, CompareOptions
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, declared_options, scoring_options, view_options
-from lossprobe.cli.order import refuse_checkpoints_as_texts, refuse_swapped
 from lossprobe.cli.values import RunPath
 from lossprobe.errors import OutputError, UsageError
+from lossprobe.passes.order import refuse_checkpoints_as_texts, refuse_swapped
 from lossprobe.units import visible
 
 if TYPE_CHECKING:

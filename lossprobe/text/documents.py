@@ -134,7 +134,7 @@ class TextSource:
             except StopIteration as end:
                 separators += end.value
             except BadTextError as fault:
-                faults.add(fault, "file")
+                faults.add(fault, "file", file.shown)
         if separators:
             self._notice(f"{self.name}: {plural(separators, 'byte')} of separators belong to no document")
         self._tell_of(faults, read)
@@ -166,7 +166,7 @@ class TextSource:
         if not self.options.skip_bad:
             raise faults.error(others=read > 0)
         self.skipped = dict(faults.counts)
-        self._notice(f"{self.name}: {faults} left out; the first: {faults.first[0].message}")
+        self._notice(f"{self.name}: {faults} left out; the first: {faults.first.message}")
 
     def _notice(self, text: str) -> None:
         if text not in self.notices:
@@ -213,7 +213,7 @@ class TextSource:
             try:
                 text, fields = split_record(record.value, name, f"{file.shown}: {where}")
             except BadTextError as fault:
-                faults.add(fault, "record")
+                faults.add(fault, "record", file.shown)
                 continue
             if record.repeats:
                 repeated.append(number)
@@ -237,7 +237,7 @@ class TextSource:
                     line = decode(data, file.shown, self._notice, number, start)
                     yield number, read_line(line, f"{file.shown}: line {number}")
                 except BadTextError as fault:
-                    faults.add(fault, "record")
+                    faults.add(fault, "record", file.shown)
             start += len(data)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from lossprobe.errors import UsageError
 from lossprobe.text.documents import Document
@@ -17,7 +18,7 @@ def refuse_missing_field(documents: Iterable[Document], name: str, asked: str = 
 
     Args:
         documents: the text, read no further than the first record with the field.
-        name: the field, of the record itself and not of an object in it.
+        name: the field; dots lead into objects: `data.lang`.
         asked: who wants it, for the message.
 
     Raises:
@@ -26,16 +27,26 @@ def refuse_missing_field(documents: Iterable[Document], name: str, asked: str = 
     known: set[str] = set()
     for document in documents:
         fields = json.loads(document.fields) if document.fields else {}
-        if fields.get(name) is not None:
+        if _value(fields, name) is not None:
             return
         known |= fields.keys()
     raise missing_field(name, sorted(known), asked)
 
 
+def _value(fields: dict[str, Any], name: str) -> object:
+    """Return the value of a field; where no field has this name, dots lead into objects. None without one."""
+    if fields.get(name) is not None or "." not in name:
+        return fields.get(name)
+    value: Any = fields
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
 def missing_field(name: str, known: Sequence[str], asked: str) -> UsageError:
     """Return the error for a field that no document has; `known` are the fields of the records, in order."""
-    shown = visible(", ".join(known[:SHOWN_FIELDS]), 200) or "none"
+    shown = visible(", ".join(known[:SHOWN_FIELDS]), 200)
     return UsageError(
         "fields.missing", f"{asked} {visible(name, 40)}: no document has this field",
-        hint=f"fields of the records: {shown}",
+        hint=f"fields of the records: {shown}" if shown else "no document is a record with fields beside its text",
     )  # fmt: skip

@@ -21,6 +21,11 @@ from lossprobe.units import format_count, mistyped_path, visible
 
 CHUNK = 1 << 20
 MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"%PDF": "PDF"}
+HINTS = {
+    "gzip": "a gzip file is read when its name ends in .gz",
+    "zip": "unpack it first",
+    "Parquet": 'write it as JSON Lines first: pandas.read_parquet(FILE).to_json(OUT, orient="records", lines=True)',
+}
 STDIN = "-"
 ALL_FILES = Selection()
 Read = Callable[[int], bytes]
@@ -136,8 +141,7 @@ class TextFile:
     def _check_magic(self, data: bytes) -> None:
         for magic, kind in MAGIC.items():
             if data.startswith(magic):
-                hint = "a gzip file is read when its name ends in .gz" if kind == "gzip" else None
-                raise BadTextError("text.not_text", f"{self.shown}: looks like {kind}, not text", hint=hint)
+                raise BadTextError("text.not_text", f"{self.shown}: looks like {kind}, not text", hint=HINTS.get(kind))
 
 
 def refuse_unreadable(shown: str, error: Exception) -> NoReturn:

@@ -253,6 +253,7 @@ def test_types_have_a_panel_for_each_ranking_in_the_order_of_its_bars(make_run):
 def test_classes_are_sorted_with_their_intervals_on_one_scale(run):
     result = find_hardest(run, "class")
     panels = plot_hardest(run, result).axes
+    assert panels[0].get_title(loc="left").startswith("first occurrences in the window, and repeats")
     assert len({axes.get_xlim() for axes in panels}) == 1
     for axes in panels:
         points = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]

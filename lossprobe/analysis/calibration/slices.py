@@ -15,7 +15,7 @@ import pandas as pd
 
 from lossprobe.analysis.calibration.slice_measures import slice_measures, with_errors
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.fields import field_source
+from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.rows.outcomes import OUTCOMES, outcome_sums
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.analysis.stats.jackknife import Clusters
@@ -66,6 +66,8 @@ class Slices:
             group (context in octaves: "1", "2-3", "4-7", …, the last up to the run's own; a document's number; a
             field's text, empty without it; a class; how often the first choice occurs as a scored token in the other
             documents, or blocks, or without either beside the token itself: "0", "1-9", "10-99", …),
+            by document source and line of the file, and record_id and record_source where records have the fields id
+            and source,
             conditioned_on (what chose the slice: "context", "document", "field", "prediction" or "target"),
             count (tokens), clusters (documents, or blocks of a single document, that hold some; over 10,000 are merged
             into so many, but not by document or field),
@@ -114,6 +116,9 @@ def calibrate_slices(run: Run, by: str) -> Slices:
     if by != "class":
         table["conditioned_on"] = CONDITIONS.get(by, "field")
     table = table.reset_index(drop=True)[list(COLUMNS)]
+    if by == "document":
+        numbered = table.assign(group=table["group"].astype(np.int32)).rename(columns={"group": "document"})
+        table = with_records(run, numbered).rename(columns={"document": "group"}).astype({"group": str})
     return Slices(by, table, notes + _table_notes(table, clusters))
 
 

@@ -14,6 +14,7 @@ from lossprobe.analysis.compare.tokens import TokenComparison, compare_runs
 from lossprobe.analysis.options import CompareOptions
 from lossprobe.analysis.rows.same_tokens import refuse_different, same_tokenizer, same_tokens
 from lossprobe.analysis.shown import Shown
+from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 
@@ -72,6 +73,7 @@ def compare(
         UsageError: no document has the field of `by`.
     """
     check_runs(first=first, second=second)
+    check_options(CompareOptions, by=by, top=top, allow_different=allow_different)
     if same_tokenizer(first, second) and not allow_different:
         refuse_different([first, second])
     if not same_tokens([first, second]):

@@ -17,7 +17,7 @@ from lossprobe.units import format_count
 
 NAME_WIDTH = 36
 MEAN = "mean loss (nats per token)"
-KINDS = {"occurrence": "first occurrences in the document, and repeats", "form": "by the form of the token"}
+KINDS = {"occurrence": "first occurrences in the window, and repeats", "form": "by the form of the token"}
 
 
 def plot_hardest(run: Run, result: Hardest) -> Figure:
@@ -96,7 +96,7 @@ def _draw_documents(axes: Axes, _kind: str, table: pd.DataFrame, of: int) -> Non
 def _draw_classes(axes: Axes, kind: str, table: pd.DataFrame, of: int) -> None:
     rows = np.arange(len(table))
     names = [
-        f"{cut(str(name), NAME_WIDTH)}  ({share:.1%})"
+        f"{cut(str(name), NAME_WIDTH) or f'(no {kind})'}  ({share:.1%})"
         for name, share in zip(table["class" if "class" in table else "group"], table["share_of_tokens"], strict=True)
     ]
     longer = draw_ranges(axes, rows, [Side(ends_of(table, "mean_loss_nats"), BLUE, "o")], 0.0, least=0.0)
