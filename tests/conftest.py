@@ -1,7 +1,8 @@
 """Settings of all tests that make the suite faster.
 
 Every test and every process that it starts uses one thread, because tiny models are slower with two. `os.fsync` does
-nothing, because tests need not survive a power failure. Objects that imports have left in memory are frozen, so that
+nothing, because tests need not survive a power failure. Pictures use the fonts of matplotlib alone, as those of a
+system differ. Objects that imports have left in memory are frozen, so that
 garbage collection does not search them again and again.
 """
 
@@ -13,6 +14,7 @@ import os
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MPL_IGNORE_SYSTEM_FONTS"] = "1"
 for name in ("COLUMNS", "LINES"):  # test runners set them, and they change the width of tables
     os.environ.pop(name, None)
 gc.set_threshold(50_000, 20, 50)

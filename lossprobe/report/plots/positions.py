@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lossprobe.analysis.positions import PositionLosses
 from lossprobe.report.plots.ranges import LONG_INTERVAL
-from lossprobe.report.style import BLUE, GREY, VERMILION, heading, interval_words, label, legend, new_figure
+from lossprobe.report.style import BLUE, GREY, VERMILION, heading, interval_line, label, legend, new_figure
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count
 
@@ -21,7 +21,7 @@ STEPS_PER_OCTAVE = 32  # points of the line: more would be nearer than the ink i
 
 def plot_positions(run: Run, result: PositionLosses) -> Figure:
     """Return mean loss by position: bins with intervals or every position with its band, the fit, and the counts."""
-    figure = new_figure(6.4, heading(run), f"95 % intervals over {interval_words(result.interval_unit)}")
+    figure = new_figure(6.4, heading(run), interval_line(result.interval_unit, known=_known(result)))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     drawn, title = _draw_every(upper, result)
     drawn += _draw_bins(upper, result)
@@ -73,6 +73,11 @@ def _draw_every(axes: Axes, result: PositionLosses) -> tuple[list[float], str]:
     return drawn, title
 
 
+def _known(result: PositionLosses) -> bool:
+    """Return whether there is an interval at all."""
+    return bool(result.table["low"].notna().any())
+
+
 def _thinned(every: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, int]:
     """Return the positions with those that lie too near in one row, and how many are in a row at most."""
     place = np.floor(STEPS_PER_OCTAVE * np.log2(every[axis].to_numpy(float).clip(1))).astype(int)
@@ -93,5 +98,6 @@ def _draw_bins(axes: Axes, result: PositionLosses) -> list[float]:
     centre = np.sqrt(bins[result.axis].astype(float) * bins[f"{result.axis}_last"].astype(float))
     mean, low, high = bins["mean_loss_nats"], bins["low"].clip(lower=0.0), bins["high"]
     style: dict[str, Any] = {"fmt": "o", "color": VERMILION, "capsize": 3, "markersize": 5}
-    axes.errorbar(centre, mean, yerr=[mean - low, high - mean], label="mean of a bin, 95 % interval", **style)
+    name = "mean of a bin" + (", 95 % interval" if _known(result) else "")
+    axes.errorbar(centre, mean, yerr=[mean - low, high - mean], label=name, **style)
     return [*mean, *low, *high]
