@@ -6,7 +6,6 @@ All pictures are 8 inches wide, so that their smallest text, of 8 points, can be
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 from unicodedata import bidirectional
@@ -16,7 +15,7 @@ import lossprobe.report.pictures  # noqa: F401 - must be the first import of mat
 # isort: split
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import ScaledTranslation
 from rich.cells import cell_len
 
@@ -73,10 +72,10 @@ def _across(axes: Axes) -> float:
     return min(across, whole - longest * SMALL * MONOSPACE_ADVANCE / 72 - BESIDE_NAMES)
 
 
-def _names_of(axes: Axes) -> Sequence[str]:
+def _names_of(axes: Axes) -> list[str]:
     """Return the names beside the rows of a panel; none where its axis has numbers."""
-    names = axes.yaxis.get_major_formatter()
-    return names.seq if isinstance(names, FixedFormatter) else ()
+    named = isinstance(axes.yaxis.get_major_locator(), FixedLocator)
+    return [text.get_text() for text in axes.get_yticklabels()] if named else []
 
 
 def _wrapped(text: str, inches: float, size: float) -> list[str]:

@@ -106,6 +106,7 @@ def _draw_reliability(figure: SubFigure, models: list[ModelCalibration], names: 
                   color=colour, edgecolor="white", linewidth=0.5)  # fmt: skip
         lower.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         lower.set_ylim(0, most)
+        lower.tick_params(labelbottom=True)
         label(lower, "confidence (probability of the first choice)", "share of tokens")
         legend(lower, of=upper)
 

@@ -28,7 +28,7 @@ from lossprobe.report.style import (
 from lossprobe.units import format_count, plural
 
 GROUP_WIDTH = 28
-SPAN_WIDTH = 44
+SPAN_WIDTH = 32
 DIFFERENCE = "difference of the mean loss (nats per token); above 0: {} is worse"
 
 
@@ -103,10 +103,19 @@ def draw_by_cut(axes: Axes, comparison: ByteComparison, second: str) -> None:
 
 def draw_spans(axes: Axes, table: pd.DataFrame, models: tuple[str, str]) -> None:
     """Draw what both models need for the spans of text that changed most."""
-    names = [f"\u27e6{cut(str(text), SPAN_WIDTH)}\u27e7" for text in table["text"]]
+    places = zip(table["text"], table["document"], table["byte_start"], strict=True)
+    names = [
+        counted(f"\u27e6{cut(str(text), SPAN_WIDTH)}\u27e7", f"{document}, byte {format_count(int(start))}")
+        for text, document, start in places
+    ]
     _draw_pairs(axes, table["first_bits"], table["second_bits"], names, models)
     name_rows(axes, np.arange(len(table)), names, text=True)
-    label(axes, "loss of the span (bits)", "", "spans that changed most: for the worse, then for the better")
+    label(
+        axes,
+        "loss of the span (bits)",
+        "",
+        "spans that changed most (document, first byte): for the worse, then for the better",
+    )
     legend(axes)
 
 

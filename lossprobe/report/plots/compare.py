@@ -10,7 +10,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from lossprobe.analysis.compare.byte_comparison import ByteComparison
+from lossprobe.analysis.compare.byte_comparison import CONTEXTS, ByteComparison
 from lossprobe.analysis.compare.compare import Comparison
 from lossprobe.analysis.compare.tokens import TokenComparison
 from lossprobe.report.plots.changes import (
@@ -38,6 +38,7 @@ from lossprobe.report.style import (
     text_heading,
 )
 from lossprobe.run.reader import Run
+from lossprobe.units import visible
 
 NAME_WIDTH, AXIS_NAME_WIDTH = 30, 24  # characters
 PAIR = 3.2  # inches, of the two panels beside each other
@@ -142,7 +143,9 @@ def _plot_bytes(run: Run, comparison: ByteComparison) -> Figure:
     first, second = model_names([comparison.first, comparison.second], NAME_WIDTH)
     known = comparison.difference.difference_bits_per_byte_interval.low is not None
     intervals = interval_line(comparison.interval_unit, known=known)
-    figure = new_figure(sum(heights) + 0.6, f"{second} − {first} on {text_heading(run)}, through bytes", intervals)
+    contexts = [note for note in comparison.notes if note.startswith(CONTEXTS)]
+    title = f"{second} − {first} on {visible(run.text_name, 40)}, through bytes"
+    figure = new_figure(sum(heights) + 0.6, title, intervals, *contexts)
     parts = _parts(figure, heights)
     draw_by_cut(parts[0].subplots(), comparison, second)
     for part in parts[1:]:

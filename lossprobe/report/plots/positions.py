@@ -35,10 +35,12 @@ def plot_positions(run: Run, result: PositionLosses) -> Figure:
     upper.set_xscale("log", base=2)
     axis = "tokens of context (log scale)" if result.by == "context" else "position in the document (tokens, log scale)"
     label(upper, "", "mean loss (nats per token)", title)
-    lower.step(result.every[result.axis], result.every["count"], where="mid", color=GREY, label="tokens at a position")
+    lower.step(result.every[result.axis], result.every["count"], where="mid", color=GREY,
+               marker=_marker(result.every))  # fmt: skip
     lower.set_ylim(0, 1.15 * float(result.every["count"].max()))
     lower.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value))))
+    lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value)) if value >= 1 else ""))
+    lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value))))
     label(lower, axis, "tokens")
     legend(lower, of=upper)
     return figure
@@ -69,8 +71,13 @@ def _draw_every(axes: Axes, result: PositionLosses) -> tuple[list[float], str]:
             title += ("; " if title else "") + "no band where the interval is very long"
     style: dict[str, Any] = {"linewidth": 1.1, "alpha": 0.9} if asked else {"linewidth": 0.8, "alpha": 0.45}
     name = "mean of every position" if most == 1 else "mean of neighbouring positions"
-    axes.plot(points[result.axis], mean, color=BLUE, label=name, **style)
+    axes.plot(points[result.axis], mean, color=BLUE, label=name, marker=_marker(points), **style)
     return drawn, title
+
+
+def _marker(points: pd.DataFrame) -> str:
+    """Return the marker of a line: one where it has a single point, which would have no ink."""
+    return "." if len(points) == 1 else ""
 
 
 def _known(result: PositionLosses) -> bool:
