@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_runs import BOS, LN2, Doc, words
+from geometry import check_layout
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.hardest import find_hardest
@@ -21,9 +22,9 @@ from lossprobe.report import plots
 from lossprobe.report.plots.hardest import plot_hardest
 from lossprobe.report.plots.perplexity import plot_perplexity
 from lossprobe.report.plots.positions import plot_positions
-from lossprobe.report.plots.ranges import MOST_ROWS
+from lossprobe.report.plots.ranges import MOST_ROWS, counted, name_rows
 from lossprobe.report.plots.tokens import STRIP_COLUMNS, plot_tokens
-from lossprobe.report.style import drawable, label, legend, legend_name
+from lossprobe.report.style import drawable, label, legend, legend_name, new_figure
 
 HOSTILE = ["$\\frac$", "a$b$c", "漢字", "\x1b[2J", "\u202e", "\n", "⌹", "😀", "\x00", "_^{", "%"]
 
@@ -279,6 +280,34 @@ def test_perplexity_shows_the_spread_the_mean_and_the_reference_levels(run):
     }  # fmt: skip
     points = groups.lines[-1]
     assert points.get_xdata().tolist() == result.groups["mean_loss_nats"].tolist()
+
+
+def test_long_labels_stay_beside_long_names_inside_the_picture():
+    figure = new_figure(3.0, "heading")
+    axes = figure.subplots()
+    name_rows(axes, np.arange(2), [counted("a_very_long_va…and_on/and/on", "7,717,000"), "b $x$"], text=True)
+    words = "difference of the mean loss (nats per token); above 0: a_very_long_name_step_000200000 is worse"
+    axes.plot([0, 1], [0, 1], label=words)
+    label(axes, words, "", words)
+    legend(axes)
+    check_layout(figure)
+
+
+def test_the_letters_of_the_strip_fit_into_their_columns(make_run):
+    for losses in ((1.0, 2.0), range(1, 90)):
+        run = make_run([words("first_token", *losses)])
+        figure = plot_tokens(run, measure_tokens(run))
+        check_layout(figure)
+        strip = figure.axes[1]
+        width = strip.get_position().width * figure.get_figwidth() * 72  # points
+        assert strip.texts[0].get_fontsize() * 0.602 * STRIP_COLUMNS <= width
+
+
+def test_a_single_position_has_ink(make_run):
+    run = make_run([words("first_token", 1)] * 3)
+    upper, lower = plot_positions(run, measure_positions(run, bins="every")).axes
+    assert upper.lines[0].get_marker() == lower.lines[0].get_marker() == "."
+    assert "0" not in [tick.get_text() for tick in lower.get_xticklabels()]
 
 
 def test_groups_without_a_row_are_mentioned(make_run):

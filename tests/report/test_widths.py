@@ -106,8 +106,8 @@ def bytes_view(runs) -> View:
 def all_protocols(run) -> ProtocolTable:
     """Return the numbers of every other tool, and why the rest have none."""
     reason = "the tokenizer has no BOS, and the tool needs one " * 5
-    results = [measure_protocol(run, name) if place % 2 else Refusal(name, reason)
-               for place, name in enumerate(PROTOCOLS)]  # fmt: skip
+    measured = ("paloma", "evaluate")
+    results = [measure_protocol(run, name) if name in measured else Refusal(name, reason) for name in PROTOCOLS]
     return compare_protocols(run, results)
 
 
@@ -194,12 +194,6 @@ def test_the_largest_changes_show_the_token_itself(runs, views):
     shown = [column.header for column in fitted(table, WIDTH, YIELDS).columns]
     assert "characters" in shown
     assert {"first_loss_nats", "second_loss_nats"} <= set(shown) or runs[0].name != "m0"
-
-
-def test_three_models_stand_side_by_side(runs):
-    result = measure_calibration([*runs, runs[0]])
-    view = calibration_view([*runs, runs[0]], result)
-    assert len(fitted(view.people_table, WIDTH, view.yields).columns) == 4
 
 
 def test_names_that_are_cut_stay_different():
