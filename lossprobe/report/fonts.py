@@ -57,7 +57,6 @@ def has_glyph(character: str) -> bool:
 def use_system_fonts(figure: Figure) -> None:
     """Let every text of a figure use those fonts of the system that its characters need, beside its own."""
     for text in figure.findobj(Text):
-        assert isinstance(text, Text)
         lacking = [character for character in text.get_text() if ord(character) not in own_glyphs()]
         families = [system_family(character) for character in lacking if character.isprintable()]
         if LEFT_TO_RIGHT in lacking:
@@ -68,7 +67,7 @@ def use_system_fonts(figure: Figure) -> None:
 
 def shown_by_code(figure: Figure) -> list[str]:
     """Return the characters that a figure shows by their codes because no font has them, each once."""
-    texts = [text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)]
+    texts = [text.get_text() for text in figure.findobj(Text)]
     codes = [int(short or long, 16) for text in texts for short, long in CODE.findall(text)]
     found = [chr(code) for code in dict.fromkeys(codes) if code <= sys.maxunicode]
     return [character for character in found if character.isprintable() and not has_glyph(character)]
