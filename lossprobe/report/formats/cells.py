@@ -11,7 +11,7 @@ import pandas as pd
 
 from lossprobe.units import format_count, format_perplexity, visible
 
-SHARES = frozenset({"share_of_loss", "share_of_tokens", "top_prob"})
+SHARES = frozenset({"share_of_loss", "share_of_tokens", "share_of_bytes", "top_prob"})
 TESTS = frozenset({"p_value", "p_holm"})
 SMALLEST_P = 1e-6
 NO_FIELD = "(none)"  # the group of the documents without the field

@@ -24,7 +24,7 @@ DIVERGENCES = (
 )  # fmt: skip
 YIELDS = (
     "record_source", "transition", "context", "first_top_text", "second_top_text", "token_id", "clusters", "kind",
-    "p_holm", "source", "line", "record_id", "second_loss_nats", "first_loss_nats", "characters", "after",
+    "p_holm", "source", "line", "record_id", "direction", "after", "second_loss_nats", "first_loss_nats", "characters",
     "significant", "bytes", "second_bits_per_byte", "first_bits_per_byte", "contribution_bits_per_byte",
     "contribution_nats", "low", "high",
 )  # fmt: skip
