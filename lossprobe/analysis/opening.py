@@ -14,8 +14,8 @@ MOST = 0.5
 def opening_note(run: Run) -> str | None:
     """Return which share of the documents opens with the same tokens, where more than half of them do; else None.
 
-    The opening is the longest one, of at most 8 tokens, that more than half of the distinct documents share; control
-    tokens such as a BOS do not count.
+    The opening is the longest one, looked for in the first 8 tokens, that more than half of the distinct documents
+    share; control tokens such as a BOS do not count.
     """
     documents = run.copies.distinct
     if documents < FEWEST_DOCUMENTS:
@@ -26,6 +26,7 @@ def opening_note(run: Run) -> str | None:
         WHERE token < {MOST_TOKENS} AND unscored IS DISTINCT FROM 'special' AND document IN ({firsts})
         GROUP BY document"""
     majority = f"HAVING count(*) > {MOST * documents}"
+    counted = int(run.scalar(f"SELECT max(len(ids)) FROM ({openings})") or 0)
     begins = run.query(f"SELECT ids[1] AS id FROM ({openings}) GROUP BY 1 {majority}")
     if not len(begins):
         return None
@@ -35,6 +36,8 @@ def opening_note(run: Run) -> str | None:
         GROUP BY size, list_slice(ids, 1, size) {majority} ORDER BY size""")
     size, alike = (int(counts[name].iloc[-1]) for name in ("size", "alike"))
     tokens = "token" if size == 1 else f"{size} tokens"
+    if size == counted >= MOST_TOKENS - 1:  # with a BOS they are one less
+        tokens += " or more"
     return (
         f"{alike / documents:.0%} of {plural(documents, 'document')} open with the same {tokens}: losses at the first "
         "positions are those of this opening"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lossprobe.cli.inputs import named_files, protect_files, protect_folder, protect_texts
+from lossprobe.cli.inputs import named_files, protect_files, protect_folder, protect_texts, refuse_unwritable_folder
 from lossprobe.cli.options import Scoring, given_scoring_options
 from lossprobe.cli.order import check_order
 from lossprobe.cli.wording import with_options
@@ -205,10 +203,6 @@ def check_output(checkpoint: Path, output: Path | None) -> None:
         taken = (target.resolve(), *target.resolve().parents)
         if output is not None and checkpoint.is_dir() and checkpoint.resolve() in taken:
             raise UsageError("output.inside_checkpoint", f"{shown}: lies inside the checkpoint, which is never changed")
-        existing = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
-        if not existing.is_dir():
-            raise NotADirectoryError(20, os.strerror(20))
-        with tempfile.TemporaryFile(dir=existing):
-            pass
     except OSError as error:
         raise OutputError("output.write", f"{shown}: cannot be written: {error.strerror}") from None
+    refuse_unwritable_folder(target)

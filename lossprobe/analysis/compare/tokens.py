@@ -267,7 +267,7 @@ def _notes(first: Run, second: Run, clusters_note: str | None, sums: CompareSums
         notes.append("no token that both scored: there is no number to give")
     notes.append(TRANSITION_RULE)
     notes.append(
-        "cumulative: from a histogram of |difference| whose bins are "
+        "how few tokens carry the change (picture and JSON): from a histogram of |difference| whose bins are "
         f"{2 ** (1 / BINS_PER_OCTAVE) - 1:.1%} wide, not from sorted tokens"
     )
     return notes
