@@ -70,12 +70,20 @@ def last_two(*, quiet: bool) -> list[Path]:
     """Return the two runs that were compared last in this folder, and say which they are unless `quiet`.
 
     Raises:
-        UsageError: none were.
+        UsageError: none were, or one of them was removed.
     """
     from lossprobe.report.talk import say
     from lossprobe.run.latest import RUNS_FOLDER, last_pair
+    from lossprobe.run.reader import is_run
 
     pair = last_pair(Path(RUNS_FOLDER))
+    for path in pair:
+        if not is_run(path):
+            shown = visible(str(path), 200)
+            raise UsageError(
+                "run.missing", f"{shown}: is no run any more (it was compared last in this folder)",
+                hint="compare RUN RUN, or A B TEXT",
+            )  # fmt: skip
     if not quiet:
         say(f"the last pair again: {' and '.join(visible(str(path), 200) for path in pair)}")
     return pair

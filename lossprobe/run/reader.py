@@ -257,14 +257,11 @@ def open_run(path: Path | str) -> Run:
 
 def _no_run(path: Path, shown: str) -> UsageError:
     """Return the error for a path that is no run, with what it is instead."""
-    held = run_folders(path)
-    if held:
+    if held := run_folders(path):
         held_runs = f"{plural(len(held), 'run')}: {visible(', '.join(each.name for each in held), 400)}"
         return UsageError("run.several", f"{shown}: holds {held_runs}", hint="name one of them")
-    absent = "nothing is there; lossprobe runs lists the runs of this folder"
-    hint = (
-        "a checkpoint needs a text after it, and a text its checkpoint before it" if os.path.lexists(path) else absent
-    )
+    there = "a checkpoint needs a text after it, and a text its checkpoint before it"
+    hint = there if os.path.lexists(path) else "nothing is there; lossprobe runs lists the runs of this folder"
     return UsageError("run.missing", f"{shown}: is no run (no {MANIFEST})", hint=hint)
 
 
@@ -295,8 +292,7 @@ def latest_run(folder: Path) -> Run:
         there = False
     if not there:
         raise UsageError(
-            "run.missing",
-            f"{visible(str(path), 200)}: is no run any more (it was this folder's latest)",
+            "run.missing", f"{visible(str(path), 200)}: is no run any more (it was this folder's latest)",
             hint="name a run, or score again",
-        )
+        )  # fmt: skip
     return open_run(path)

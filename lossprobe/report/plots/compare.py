@@ -38,6 +38,7 @@ from lossprobe.report.style import (
     text_heading,
 )
 from lossprobe.run.reader import Run
+from lossprobe.units import visible
 
 NAME_WIDTH, AXIS_NAME_WIDTH = 30, 24  # characters
 PAIR = 3.2  # inches, of the two panels beside each other
@@ -136,9 +137,10 @@ def _plot_bytes(run: Run, comparison: ByteComparison) -> Figure:
         heights.append(AROUND + ROW * len(spans))
     first, second = model_names([comparison.first, comparison.second], NAME_WIDTH)
     intervals = interval_line(comparison.interval_unit, comparison.difference.difference_bits_per_byte_interval)
-    figure = new_figure(sum(heights) + 0.6, f"{second} − {first} on {text_heading(run)}, through bytes", intervals)
+    title = f"{second} − {first} on {visible(run.text_name, 40)}, through bytes"  # each has a context of its own
+    figure = new_figure(sum(heights) + 0.6, title, intervals)
     parts = _parts(figure, heights)
-    draw_by_cut(parts[0].subplots(), comparison, second)
+    draw_by_cut(parts[0].subplots(), comparison, model_names([comparison.first, comparison.second], AXIS_NAME_WIDTH))
     for part in parts[1:]:
         draw_spans(part.subplots(), spans, (first, second))
     return figure

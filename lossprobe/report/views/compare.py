@@ -59,11 +59,10 @@ def _brief(result: Comparison) -> tuple[tuple[str, pd.DataFrame], ...]:
 
 def _rankings(changes: Changes) -> list[tuple[str, pd.DataFrame]]:
     """Return the largest changes; by token those for the worse and those for the better, which are two rankings."""
-    title = f"largest changes by {changes.by}"
     if changes.by != "token":
-        return [(title, changes.table)]
+        return [(f"largest changes by {changes.by}", changes.table)]
     parts = changes.table.groupby("direction", sort=False)
-    return [(f"{title}, for the {direction}", part.drop(columns="direction")) for direction, part in parts]
+    return [(f"tokens that became {direction}", part.drop(columns="direction")) for direction, part in parts]
 
 
 def _rows(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
@@ -76,8 +75,9 @@ def _more(result: Comparison, top: int) -> tuple[tuple[str, pd.DataFrame], ...]:
     if result.token_comparison is not None and result.changes is not None:
         changes = result.changes
         tables += [(title, _readable(table)) for title, table in _rankings(changes)]
-        if changes.examples is not None and len(changes.examples):
-            tables.append(("tokens forgotten and learned", _readable(changes.examples)))
+        if changes.examples is not None:
+            for transition, part in changes.examples.groupby("transition", sort=False):
+                tables.append((f"tokens {transition}", _readable(part.drop(columns=["direction", "transition"]))))
         tables.append(("by context", result.token_comparison.by_position))
     if result.byte_comparison is not None:
         tables.append((BY_CUT, result.byte_comparison.by_cut))
