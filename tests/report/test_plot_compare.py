@@ -144,7 +144,8 @@ def test_different_tokens_are_drawn_through_bytes(make_pair, documents):
     figure = plot_compare(runs[0], result)
     assert rendered(figure).startswith(b"\x89PNG")
     axes, spans = figure.axes
-    assert [row.split("  (")[0] for row in rows_of(axes)] == ["all bytes", *found.by_cut["cut"]]
+    named = ["one token in both", f"split by {found.first} only", f"split by {found.second} only", "split by both"]
+    assert [row.split("  (")[0] for row in rows_of(axes)] == ["all bytes", *named]
     assert len(found.by_cut) == len(CUTS)
     _, whole, cuts = axes.lines[:3]
     assert whole.get_xdata()[0] == found.difference.difference_bits_per_byte
@@ -155,7 +156,7 @@ def test_different_tokens_are_drawn_through_bytes(make_pair, documents):
     assert (list(found.difference.difference_bits_per_byte_interval) in segments) == (documents > 1)
     assert (found.difference.difference_bits_per_byte_interval.low is None) == (documents == 1)
     assert axes.get_xlabel() == "difference (bits per byte); above 0: other is worse"
-    assert figure.get_suptitle().startswith("other − one on text, context 1024, through bytes\n")
+    assert figure.get_suptitle().startswith("other − one on text, through bytes\n")
     assert names_of(spans) == ["one", "other"]
 
 
