@@ -14,9 +14,9 @@ MOST = 0.5
 def opening_note(run: Run) -> str | None:
     """Return which share of the documents opens with the same tokens, where more than half of them do; else None.
 
-    The opening is the longest one, of at most 8 tokens, that more than half of the distinct documents share; control
-    tokens such as a BOS do not count. Where it is one token without a loss of its own, as the first of a text without
-    a BOS is, the first losses are of what follows it.
+    The opening is the longest one, looked for in the first 8 tokens, that more than half of the distinct documents
+    share; control tokens such as a BOS do not count. Where it is one token without a loss of its own, as the first of
+    a text without a BOS is, the first losses are of what follows it.
     """
     documents = run.copies.distinct
     if documents < FEWEST_DOCUMENTS:
@@ -27,6 +27,7 @@ def opening_note(run: Run) -> str | None:
         WHERE token < {MOST_TOKENS} AND unscored IS DISTINCT FROM 'special' AND document IN ({firsts})
         GROUP BY document"""
     majority = f"HAVING count(*) > {MOST * documents}"
+    counted = int(run.scalar(f"SELECT max(len(ids)) FROM ({openings})") or 0)
     begins = run.query(f"SELECT ids[1] AS id FROM ({openings}) GROUP BY 1 {majority}")
     if not len(begins):
         return None
@@ -37,6 +38,8 @@ def opening_note(run: Run) -> str | None:
         GROUP BY size, list_slice(ids, 1, size) {majority} ORDER BY size""")
     size, alike = (int(counts[name].iloc[-1]) for name in ("size", "alike"))
     tokens = "token" if size == 1 else f"{size} tokens"
+    if size == counted >= MOST_TOKENS - 1:  # with a BOS they are one less
+        tokens += " or more"
     losses = "losses at the first positions are those of this opening"
     if not bool(counts["scored"].iloc[-1]):
         losses = "it has no loss, and the first losses are of what follows it"

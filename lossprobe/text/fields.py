@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from lossprobe.text.documents import Document
 from lossprobe.units import visible
 
 SHOWN_FIELDS = 10
+SLICES = ("class", "context", "document", "frequency", "token", "type")  # what `by` takes beside fields, in some view
 
 
 def refuse_missing_field(documents: Iterable[Document], name: str, asked: str = "`by`") -> None:
@@ -43,10 +45,37 @@ def _value(fields: dict[str, Any], name: str) -> object:
     return value
 
 
+def refuse_missing_value(documents: Iterable[Document], name: str, value: str, asked: str) -> None:
+    """Refuse a value that a field has in no record of a text.
+
+    Args:
+        documents: the text, read no further than the first record with the value.
+        name: the field.
+        value: its text; numbers and other values that are no text are not looked at.
+        asked: who wants it, for the message.
+
+    Raises:
+        UsageError: the field is a text wherever it is there, and never this one.
+    """
+    known: set[str] = set()
+    for document in documents:
+        found = _value(json.loads(document.fields), name) if document.fields else None
+        if found == value or not isinstance(found, str | None):
+            return
+        known |= set() if found is None else {found}
+    shown = visible(", ".join(sorted(known)[:SHOWN_FIELDS]), 200)
+    raise UsageError(
+        "fields.missing", f"{asked} {visible(value, 40)!r}: no record has this in the field {visible(name, 40)}",
+        hint=f"found there: {shown}",
+    )  # fmt: skip
+
+
 def missing_field(name: str, known: Sequence[str], asked: str) -> UsageError:
     """Return the error for a field that no document has; `known` are the fields of the records, in order."""
     shown = visible(", ".join(known[:SHOWN_FIELDS]), 200)
+    near = difflib.get_close_matches(name, [*known, *(SLICES if asked == "`by`" else ())], 1)
+    listed = f"fields of the records: {shown}" if shown else "no document is a record with fields beside its text"
     return UsageError(
         "fields.missing", f"{asked} {visible(name, 40)}: no document has this field",
-        hint=f"fields of the records: {shown}" if shown else "no document is a record with fields beside its text",
+        hint=listed + (f"; did you mean {visible(near[0], 40)}?" if near else ""),
     )  # fmt: skip

@@ -143,6 +143,8 @@ def test_compare_takes_the_last_pair_again(three, capsys):
     again = capsys.readouterr()
     assert again.out == first.out
     assert f"the last pair again: {three[0]} and {three[2]}" in again.err
+    three[2].rename("away")
+    assert error_of(capsys, "compare") == "run.missing"
     RUNS.joinpath("pair").write_bytes(b"only one\n")
     assert error_of(capsys, "compare") == "run.damaged"
     RUNS.joinpath("pair").unlink()

@@ -153,7 +153,8 @@ def test_different_tokens_are_drawn_through_bytes(make_pair, documents):
     figure = plot_compare(runs[0], result)
     assert rendered(figure).startswith(b"\x89PNG")
     axes, spans = figure.axes
-    assert [row.split("  (")[0] for row in rows_of(axes)] == ["all bytes", *found.by_cut["cut"]]
+    named = ["one token in both", f"split by {found.first} only", f"split by {found.second} only", "split by both"]
+    assert [row.split("  (")[0] for row in rows_of(axes)] == ["all bytes", *named]
     assert len(found.by_cut) == len(CUTS)
     _, whole, cuts = axes.lines[:3]
     assert whole.get_xdata()[0] == found.difference.difference_bits_per_byte

@@ -266,8 +266,5 @@ def _notes(first: Run, second: Run, clusters_note: str | None, sums: CompareSums
     if not sums.losses.count:
         notes.append("no token that both scored: there is no number to give")
     notes.append(TRANSITION_RULE)
-    notes.append(
-        "cumulative: from a histogram of |difference| whose bins are "
-        f"{2 ** (1 / BINS_PER_OCTAVE) - 1:.1%} wide, not from sorted tokens"
-    )
+    notes.append(f"how few tokens carry the change: counted in bins {2 ** (1 / BINS_PER_OCTAVE) - 1:.1%} wide")
     return notes

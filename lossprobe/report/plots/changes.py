@@ -86,7 +86,7 @@ def draw_tokens(axes: Axes, table: pd.DataFrame, models: tuple[str, str], most: 
     legend(axes)
 
 
-def draw_by_cut(axes: Axes, comparison: ByteComparison, second: str) -> None:
+def draw_by_cut(axes: Axes, comparison: ByteComparison, models: Sequence[str]) -> None:
     """Draw the difference in bits per byte by the place of the cut, below that of all bytes."""
     table, whole = comparison.by_cut, comparison.difference
     ends = _stacked(
@@ -94,8 +94,10 @@ def draw_by_cut(axes: Axes, comparison: ByteComparison, second: str) -> None:
         whole.difference_bits_per_byte_interval,
         ends_of(table, "difference_bits_per_byte"),
     )
-    names = ["all bytes", *(f"{drawable(str(name))}  ({share:.1%})"
-                            for name, share in zip(table["cut"], table["share_of_bytes"], strict=True))]  # fmt: skip
+    first, second = models
+    cuts = [str(name).replace("the first", first).replace("the second", second) for name in table["cut"]]
+    names = ["all bytes", *(f"{drawable(name)}  ({share:.1%})"
+                            for name, share in zip(cuts, table["share_of_bytes"], strict=True))]  # fmt: skip
     remarks = _draw_differences(axes, ends, names)
     label(axes, f"difference (bits per byte); above 0: {second} is worse", "",
           f"by the place of the cut (bytes){remarks}")  # fmt: skip

@@ -147,7 +147,7 @@ def _plot_bytes(run: Run, comparison: ByteComparison) -> Figure:
     title = f"{second} − {first} on {visible(run.text_name, 40)}, through bytes"
     figure = new_figure(sum(heights) + 0.6, title, intervals, *contexts)
     parts = _parts(figure, heights)
-    draw_by_cut(parts[0].subplots(), comparison, second)
+    draw_by_cut(parts[0].subplots(), comparison, model_names([comparison.first, comparison.second], AXIS_NAME_WIDTH))
     for part in parts[1:]:
         draw_spans(part.subplots(), spans, (first, second))
     return figure

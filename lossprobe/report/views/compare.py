@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lossprobe.analysis.compare.changes import Changes
 from lossprobe.analysis.compare.compare import Comparison
 from lossprobe.report.formats.cells import by_unit
 from lossprobe.report.views.view import View, view_of_runs
@@ -46,14 +47,22 @@ def _brief(result: Comparison) -> tuple[tuple[str, pd.DataFrame], ...]:
         tables.append((DIVERGENCE, by_unit(_rows(result.divergence.table, DIVERGENCES))))
     elif result.changes is not None:
         changes = result.changes
-        if "direction" in changes.table:
-            rows = changes.table.groupby("direction", sort=False).head(ROWS)
-        else:  # in their order, which is that of their names by class and context
-            rows = changes.table.loc[changes.table["contribution_nats"].abs().nlargest(2 * ROWS).index.sort_values()]
-        tables.append((f"largest changes by {changes.by} ({len(rows)} of {len(changes.table)})", _readable(rows)))
+        for title, table in _rankings(changes):
+            rows = table.head(ROWS)
+            if changes.by != "token":  # in their order, which is that of their names by class and context
+                rows = table.loc[table["contribution_nats"].abs().nlargest(2 * ROWS).index.sort_values()]
+            tables.append((f"{title} ({len(rows)} of {len(table)})", _readable(rows)))
     elif result.byte_comparison is not None:
         tables.append((BY_CUT, result.byte_comparison.by_cut))
     return tuple(tables)
+
+
+def _rankings(changes: Changes) -> list[tuple[str, pd.DataFrame]]:
+    """Return the largest changes; by token those for the worse and those for the better, which are two rankings."""
+    if changes.by != "token":
+        return [(f"largest changes by {changes.by}", changes.table)]
+    parts = changes.table.groupby("direction", sort=False)
+    return [(f"tokens that became {direction}", part.drop(columns="direction")) for direction, part in parts]
 
 
 def _rows(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
@@ -65,9 +74,10 @@ def _more(result: Comparison, top: int) -> tuple[tuple[str, pd.DataFrame], ...]:
     tables = []
     if result.token_comparison is not None and result.changes is not None:
         changes = result.changes
-        tables.append((f"largest changes by {changes.by}", _readable(changes.table)))
-        if changes.examples is not None and len(changes.examples):
-            tables.append(("tokens forgotten and learned", _readable(changes.examples)))
+        tables += [(title, _readable(table)) for title, table in _rankings(changes)]
+        if changes.examples is not None:
+            for transition, part in changes.examples.groupby("transition", sort=False):
+                tables.append((f"tokens {transition}", _readable(part.drop(columns=["direction", "transition"]))))
         tables.append(("by context", result.token_comparison.by_position))
     if result.byte_comparison is not None:
         tables.append((BY_CUT, result.byte_comparison.by_cut))
