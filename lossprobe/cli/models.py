@@ -14,7 +14,7 @@ import click
 
 from lossprobe.cli.inputs import named_files, protect_files
 from lossprobe.cli.options import Scoring
-from lossprobe.cli.order import WEIGHT_SUFFIXES, check_order
+from lossprobe.cli.order import check_order
 from lossprobe.cli.sources import (
     check_output,
     find_run,
@@ -26,6 +26,7 @@ from lossprobe.cli.sources import (
     score_source,
 )
 from lossprobe.errors import UsageError
+from lossprobe.passes.order import WEIGHT_SUFFIXES
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
