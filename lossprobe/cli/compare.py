@@ -131,10 +131,11 @@ def refuse_incomparable(runs: Sequence[Described], *, kl: bool, allow_different:
         NotComparableError: they cannot be compared.
     """
     from lossprobe.analysis.compare.compare import refuse_other_windows
-    from lossprobe.passes.divergence import refuse_other_vocabulary
 
     for run in runs[1:]:
         if kl:
+            from lossprobe.passes.divergence import refuse_other_vocabulary  # imports torch, which only --kl needs
+
             refuse_other_vocabulary(runs[0], run)
         if not allow_different:
             refuse_other_windows(runs[0], run)

@@ -53,7 +53,7 @@ def found(request, squares, monkeypatch, tmp_path):
     monkeypatch.setattr(
         fonts, "findSystemFonts", lambda: [str(damaged), *([squares] if request.param == "with" else [])]
     )
-    monkeypatch.delenv("MPL_IGNORE_SYSTEM_FONTS")
+    monkeypatch.delenv("MPL_IGNORE_SYSTEM_FONTS", raising=False)
     monkeypatch.setattr(fonts.fontManager, "ttflist", list(fonts.fontManager.ttflist))
     for cached in (fonts.system_family, fonts._files):
         cached.cache_clear()

@@ -18,7 +18,7 @@ from lossprobe.analysis.options import HARDEST_BY
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.tokens import measure_tokens
-from lossprobe.report import plots
+from lossprobe.report import fonts, plots
 from lossprobe.report.plots.hardest import plot_hardest
 from lossprobe.report.plots.perplexity import plot_perplexity
 from lossprobe.report.plots.positions import plot_positions
@@ -55,6 +55,14 @@ def hostile(make_run):
     bits = ["special", *range(1, len(pieces))]
     docs = [Doc(pieces, bits, {"$\\x$": text}) for text in HOSTILE[:3]]
     return make_run(docs, name="mo$\\frac$del漢\x1b", text_name="te\nxt⌹")
+
+
+@pytest.fixture(autouse=True)
+def _own_fonts_only(monkeypatch):
+    """Leave out the fonts of this system, whatever other tests did."""
+    monkeypatch.setenv("MPL_IGNORE_SYSTEM_FONTS", "1")
+    for cached in (fonts.system_family, fonts._files):
+        cached.cache_clear()
 
 
 def all_plots(run, field):

@@ -14,7 +14,8 @@ from lossprobe.run.reader import Run
 
 DIVERGENCE = "divergence of the distributions"
 BY_CUT = "by the place of the cut"
-ROWS = 3  # of changes for the worse and for the better on one screen
+ROWS = 2  # of changes for the worse, and for the better, on one screen
+GROUPS = 6  # of a single ranking
 MEASURES = (
     "mean_difference_nats", "perplexity_ratio", "accuracy_difference", "p_value", "minimum_detectable_nats", "tokens",
     "clusters", "forgotten", "learned",
@@ -50,7 +51,7 @@ def _brief(result: Comparison) -> tuple[tuple[str, pd.DataFrame], ...]:
         for title, table in _rankings(changes):
             rows = table.head(ROWS)
             if changes.by != "token":  # in their order, which is that of their names by class and context
-                rows = table.loc[table["contribution_nats"].abs().nlargest(2 * ROWS).index.sort_values()]
+                rows = table.loc[table["contribution_nats"].abs().nlargest(GROUPS).index.sort_values()]
             tables.append((f"{title} ({len(rows)} of {len(table)})", _readable(rows)))
     elif result.byte_comparison is not None:
         tables.append((BY_CUT, result.byte_comparison.by_cut))
