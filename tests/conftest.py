@@ -1,8 +1,10 @@
-"""Settings of all tests that make the suite faster.
+"""Settings of all tests that make the suite faster, and steady on a busy machine.
 
 Every test and every process that it starts uses one thread, because tiny models are slower with two. `os.fsync` does
-nothing, because tests need not survive a power failure. Objects that imports have left in memory are frozen, so that
-garbage collection does not search them again and again.
+nothing, because tests need not survive a power failure. Pictures use the fonts of matplotlib alone, as those of a
+system differ. Objects that imports have left in memory are frozen, so that garbage collection does not search them
+again and again. Hypothesis sets no time for an example, because a busy machine takes longer than its 200 ms now and
+then.
 """
 
 from __future__ import annotations
@@ -10,12 +12,16 @@ from __future__ import annotations
 import gc
 import os
 
+import hypothesis
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MPL_IGNORE_SYSTEM_FONTS"] = "1"
 for name in ("COLUMNS", "LINES"):  # test runners set them, and they change the width of tables
     os.environ.pop(name, None)
 gc.set_threshold(50_000, 20, 50)
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_collection_finish() -> None:

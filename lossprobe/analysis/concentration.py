@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from lossprobe.analysis.rows.clusters import document_clusters
 from lossprobe.analysis.rows.fields import with_records
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural, visible
@@ -27,7 +28,7 @@ class Concentration:
 
     Attributes:
         what: its name, such as "document 3 (line 4 of data.jsonl)".
-        documents: how many documents it is; None for a single token.
+        documents: how many documents it is, 1 for copies of one; None for a single token.
         share_of_loss: its part of the total loss.
         share_of_tokens: its part of the scored tokens.
         nll_nats_per_token_without: mean loss of the other tokens.
@@ -59,11 +60,12 @@ def find_concentration(run: Run) -> Concentration | None:
     token = run.query("""
         SELECT document, token, loss_nats::DOUBLE AS nats, 1.0 AS size FROM tokens WHERE unscored IS NULL
         ORDER BY loss_nats DESC, document, token LIMIT 1""")
-    documents = _documents(run, total / tokens)
+    texts = _texts(run, total / tokens)
+    first, several = texts.iloc[0], int(texts["copies"].sum())
     candidates = (
         (f"one token (document {token['document'][0]}, token {token['token'][0]})", None, token),
-        (_named(run, int(documents["document"].iloc[0])), 1, documents.head(1)),
-        (f"{plural(len(documents), 'document')} of {format_count(run.copies.documents)}", len(documents), documents),
+        (_named(run, int(first["document"]), int(first["copies"])), 1, texts.head(1)),
+        (f"{plural(several, 'document')} of {format_count(run.copies.documents)}", several, texts),
     )
     for what, count, rows in candidates:
         nats, size = float(rows["nats"].sum()), float(rows["size"].sum())
@@ -72,17 +74,22 @@ def find_concentration(run: Run) -> Concentration | None:
     return None
 
 
-def _documents(run: Run, mean: float) -> pd.DataFrame:
-    """Return the hundredth of the documents (at least one) whose loss is farthest above that of as many tokens."""
-    most = max(1, int(FEW_DOCUMENTS * run.copies.documents))
+def _texts(run: Run, mean: float) -> pd.DataFrame:
+    """Return the hundredth of the different documents (at least one) that exceed the loss of as many tokens most.
+
+    Copies of a text are taken together: `document` is the first of them.
+    """
+    most = max(1, int(FEW_DOCUMENTS * run.copies.distinct))
     return run.query(f"""
-        SELECT document, sum(loss_nats::DOUBLE) AS nats, count(*)::DOUBLE AS size
-        FROM tokens WHERE unscored IS NULL GROUP BY document
+        SELECT min(document) AS document, count(DISTINCT document) AS copies, sum(loss_nats::DOUBLE) AS nats,
+               count(*)::DOUBLE AS size
+        FROM tokens WHERE unscored IS NULL GROUP BY {document_clusters(run).sql}
         ORDER BY nats - {mean!r} * size DESC, document LIMIT {most}""")
 
 
-def _named(run: Run, document: int) -> str:
+def _named(run: Run, document: int, copies: int) -> str:
     found = with_records(run, run.query(f"SELECT document, source, line FROM documents WHERE document = {document}"))
     row = found.iloc[0]
     name = f", id {row['record_id']}" if row.get("record_id") else ""
-    return f"document {document} (line {row['line']} of {visible(row['source'], 80)}{name})"
+    times = f", there {copies} times" if copies > 1 else ""
+    return f"document {document} (line {row['line']} of {visible(row['source'], 80)}{name}{times})"

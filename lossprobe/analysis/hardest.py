@@ -12,6 +12,7 @@ from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.rows.texts import Surroundings, surroundings
 from lossprobe.analysis.rows.token_classes import class_source
 from lossprobe.analysis.shown import Shown
+from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.run.texts import DocumentTexts, Vocabulary, load_vocabulary
@@ -64,6 +65,7 @@ def find_hardest(
         UsageError: no document has that field.
     """
     check_runs(run=run)
+    check_options(HardestOptions, by=by, top=top, min_count=min_count)
     total = float(run.scalar("SELECT sum(loss_nats::DOUBLE) FROM tokens WHERE unscored IS NULL"))
     if by == "token":
         return _tokens(run, top, total)
@@ -208,8 +210,10 @@ def _fields(run: Run, name: str, top: int, total: float) -> Hardest:
     table = table.merge(sizes, on="group", validate="one_to_one")
     several = table[table["documents"] > 1]
     worst = (several if len(several) else table).iloc[0]  # one document is no group
+    field_name = visible(name, 40)
+    group = f"“{visible(worst['group'], 40)}”" if worst["group"] else f"documents without {field_name}"
     finding = (
-        f"hardest {visible(name, 40)}: “{visible(worst['group'], 40)}”, {worst['mean_loss_nats']:.3f} nats a token, "
+        f"hardest {field_name}: {group}, {worst['mean_loss_nats']:.3f} nats a token, "
         f"{worst['share_of_tokens']:.1%} of the tokens and {worst['share_of_loss']:.1%} of the loss"
         f" in {plural(int(worst['documents']), 'document')}"
     )

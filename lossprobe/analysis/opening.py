@@ -14,28 +14,33 @@ MOST = 0.5
 def opening_note(run: Run) -> str | None:
     """Return which share of the documents opens with the same tokens, where more than half of them do; else None.
 
-    The opening is the longest one, of at most 8 tokens, that more than half of the distinct documents share; control
-    tokens such as a BOS do not count.
+    The opening is the longest one, looked for in the first 8 tokens, that more than half of the distinct documents
+    share; control tokens such as a BOS do not count. Where it is one token without a loss of its own, as the first of
+    a text without a BOS is, the first losses are of what follows it.
     """
     documents = run.copies.distinct
     if documents < FEWEST_DOCUMENTS:
         return None
     firsts = f"SELECT min(document) FROM documents WHERE scored_tokens > 0 GROUP BY {NUMBERED}"
     openings = f"""
-        SELECT list(token_id ORDER BY token) AS ids FROM tokens
+        SELECT list(token_id ORDER BY token) AS ids, list(unscored IS NULL ORDER BY token) AS scored FROM tokens
         WHERE token < {MOST_TOKENS} AND unscored IS DISTINCT FROM 'special' AND document IN ({firsts})
         GROUP BY document"""
     majority = f"HAVING count(*) > {MOST * documents}"
+    counted = int(run.scalar(f"SELECT max(len(ids)) FROM ({openings})") or 0)
     begins = run.query(f"SELECT ids[1] AS id FROM ({openings}) GROUP BY 1 {majority}")
     if not len(begins):
         return None
     counts = run.query(f"""
-        SELECT size, count(*) AS alike FROM ({openings}), range(1, {MOST_TOKENS} + 1) AS sizes(size)
+        SELECT size, count(*) AS alike, bool_or(list_contains(scored[1:size], TRUE)) AS scored
+        FROM ({openings}), range(1, {MOST_TOKENS} + 1) AS sizes(size)
         WHERE len(ids) >= size AND ids[1] = {int(begins["id"][0])}
         GROUP BY size, list_slice(ids, 1, size) {majority} ORDER BY size""")
     size, alike = (int(counts[name].iloc[-1]) for name in ("size", "alike"))
     tokens = "token" if size == 1 else f"{size} tokens"
-    return (
-        f"{alike / documents:.0%} of {plural(documents, 'document')} open with the same {tokens}: losses at the first "
-        "positions are those of this opening"
-    )
+    if size == counted >= MOST_TOKENS - 1:  # with a BOS they are one less
+        tokens += " or more"
+    losses = "losses at the first positions are those of this opening"
+    if not bool(counts["scored"].iloc[-1]):
+        losses = "it has no loss, and the first losses are of what follows it"
+    return f"{alike / documents:.0%} of {plural(documents, 'document')} open with the same {tokens}: {losses}"

@@ -19,6 +19,7 @@ from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.analysis.unigram import measure_unigram
+from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.text.counts import count_spans
@@ -98,7 +99,8 @@ class Perplexity(Shown):
         documents: documents read.
         uniform_nats: log V, the loss of a model that knows nothing.
         unigram_nats: entropy of the text's own token frequencies, the loss of the best model without context.
-        unigram_comparable: whether there are five tokens of each kind, so that this entropy is right to 0.1 nats.
+        unigram_comparable: whether the model can be called better or worse: there are five tokens of each kind, and its
+            loss is not between this entropy, which is too low for the language, and what it is without that bias.
         concentration: what carries more of the loss than its tokens can explain, or None.
         interval_unit: "document" or "block".
         coverage: tokens and bytes read, scored, and unscored by reason.
@@ -106,8 +108,8 @@ class Perplexity(Shown):
         table: one row per measure: measure, value, low, high, unit, count.
         by: name of the grouping, or None.
         groups: one row per group, highest mean loss first: group (as text; empty for documents without the field),
-            documents, tokens, mean_loss_nats, low, high, perplexity, bits_per_byte; by document also record_id and
-            record_source where records have the fields id and source.
+            documents, tokens, mean_loss_nats, low, high, perplexity, bits_per_byte; by document also source and line of
+            the file, and record_id and record_source where records have the fields id and source.
     """
 
     per_token: PerToken
@@ -151,6 +153,7 @@ def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perpl
         UsageError: no document has that field.
     """
     check_runs(run=run)
+    check_options(PerplexityOptions, by=by)
     clusters = find_clusters(run)
     totals = cluster_totals(run, clusters)
     notes = [clusters.note] if clusters.note else []
@@ -176,7 +179,7 @@ def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perpl
         documents=int(run.counts["documents"]),
         uniform_nats=math.log(run.vocab_size),
         unigram_nats=unigram.nats,
-        unigram_comparable=unigram.comparable,
+        unigram_comparable=unigram.comparable(nats.sum() / totals["tokens"].sum()),
         interval_unit=clusters.unit,
         coverage=measure_coverage(run),
         notes=notes,
@@ -221,10 +224,10 @@ def _block_sizes(run: Run, frame: pd.DataFrame) -> dict[str, Any]:
     Without a stored text, or where some of a block's bytes are unscored, the document's sizes are shared out by bytes.
     """
     text = run.query("SELECT text FROM documents WHERE scored_tokens > 0")["text"].iloc[0]
-    spans = frame["stop"] - frame["first"]
-    if isinstance(text, str) and bool((spans == frame["bytes"]).all()):
+    copies, spans = run.copies.documents, frame["stop"] - frame["first"]
+    if isinstance(text, str) and bool((copies * spans == frame["bytes"]).all()):
         sizes = count_spans(text, frame["first"].to_numpy(), frame["stop"].to_numpy())
-        return {"characters": [size.characters for size in sizes], "words": [size.words for size in sizes]}
+        return {name: [copies * getattr(size, name) for size in sizes] for name in ("characters", "words")}
     share = frame["bytes"] / max(1, int(frame["bytes"].sum()))
     counts = run.counts
     return {"characters": share * counts["scored_characters"], "words": share * counts["scored_words"]}
@@ -256,7 +259,7 @@ def group_losses(run: Run, by: str, tiles: bool) -> pd.DataFrame:
     frame = frame[columns].sort_values(["mean_loss_nats", "group"], ascending=[False, True], ignore_index=True)
     if by != "document":
         return frame
-    return with_records(run, frame.assign(document=frame["group"])).drop(columns="document")
+    return with_records(run, frame.rename(columns={"group": "document"})).rename(columns={"document": "group"})
 
 
 def _shown(found: Estimate | None, transform: Transform) -> tuple[float | None, Interval]:

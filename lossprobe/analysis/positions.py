@@ -17,6 +17,7 @@ from lossprobe.analysis.stats.jackknife import Clusters, around
 from lossprobe.analysis.stats.octaves import octave_sql
 from lossprobe.analysis.stats.power_law import FOLDS, FoldSums, PowerLaw, fit_power_law
 from lossprobe.errors import UsageError
+from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
@@ -102,6 +103,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
         UsageError: "answer-position" of plain text.
     """
     check_runs(run=run)
+    check_options(PositionOptions, by=by, bins=bins)
     if by == "answer-position" and not run.labelled:
         raise UsageError("positions.plain_text", "`by` answer-position: plain text has no answers")
     axis, column = AXES[by]
@@ -132,8 +134,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
     if fit is None:
         notes.append("power law: n/a, too few positions with an interval, or no stable fit")
     elif fit.misses:
-        runs, expected = fit.residual_runs, fit.residual_runs_expected
-        notes.append(f"no power law: residuals come in {plural(runs, 'run')}, {expected:.0f} expected")
+        notes.append(_misfit_note(fit))
         fit = None
     if opening := opening_note(run):
         notes.append(opening)
@@ -209,6 +210,13 @@ def fold_sums(run: Run, clusters: Clusters, column: str, source: str = "tokens")
     for name, grid in grids.items():
         grid[row, fold] = frame[name]
     return FoldSums(**grids)
+
+
+def _misfit_note(fit: PowerLaw) -> str:
+    """Return why a fit is not given: the test, where the loss is clearest off the curve, and its runs of residuals."""
+    where = f"{fit.clearest_residual_nats:+.3f} nats at about {plural(round(fit.clearest_residual_position), 'token')}"
+    runs = f"{plural(fit.residual_runs, 'run')} of residuals, {fit.residual_runs_expected:.0f} expected"
+    return f"no power law (p {fit.misfit_p:.1g}): the loss is off it, clearest by {where}; {runs}"
 
 
 def _bin_name(row: pd.Series) -> str:

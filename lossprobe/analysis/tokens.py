@@ -13,6 +13,7 @@ from lossprobe.analysis.options import TokenOptions
 from lossprobe.analysis.rows.ranked_values import ranked_batches, values_at
 from lossprobe.analysis.shown import Shown
 from lossprobe.errors import NothingToScoreError
+from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.filters import refuse_labels, where_sql
 from lossprobe.run.reader import Run
@@ -68,7 +69,9 @@ class TokenLosses(Shown):
         return ()
 
 
-def measure_tokens(run: Run, where: Sequence[str] = TokenOptions.where, rows: int = TokenOptions.rows) -> TokenLosses:
+def measure_tokens(
+    run: Run, where: str | Sequence[str] = TokenOptions.where, rows: int = TokenOptions.rows
+) -> TokenLosses:
     """Return how the losses of the tokens that meet every condition are spread, with the first rows.
 
     Raises:
@@ -76,8 +79,10 @@ def measure_tokens(run: Run, where: Sequence[str] = TokenOptions.where, rows: in
         NothingToScoreError: no scored token meets the conditions.
     """
     check_runs(run=run)
-    refuse_labels(where, labelled=run.labelled)
-    condition = where_sql(where)
+    check_options(TokenOptions, where=where, rows=rows)
+    conditions = [where] if isinstance(where, str) else where
+    refuse_labels(conditions, labelled=run.labelled)
+    condition = where_sql(conditions)
     scored = f"FROM tokens WHERE unscored IS NULL AND {condition}"
     summary = run.query(f"SELECT count(*) AS n, avg(loss_nats::DOUBLE) AS mean {scored}").iloc[0]
     count = int(summary["n"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from lossprobe.analysis.rows.clusters import copies_per_token
 from lossprobe.run.reader import Run
 
 TOKENS_PER_TYPE = 5
@@ -16,27 +19,49 @@ class Unigram:
     """The frequencies of a text's scored tokens.
 
     Attributes:
-        nats: their entropy.
-        tokens: how many scored tokens there are.
+        nats: their entropy. They fit the text that they are counted in, so that it is too low for the language.
+        bias_nats: by about how much; with five tokens of each kind, 0.1 to 0.4 nats in texts of Zipf's law.
+        tokens: how many scored tokens there are, copies of a text counted once (by `clusters.copies_per_token`).
         types: how many different ones.
     """
 
     nats: float
-    tokens: int
+    bias_nats: float
+    tokens: float
     types: int
 
-    @property
-    def comparable(self) -> bool:
-        """Whether a model can be compared with it: five tokens of each kind.
+    def comparable(self, nats: float) -> bool:
+        """Return whether a model with this mean loss can be called better or worse than these frequencies.
 
-        The frequencies fit the text that they are counted in: their entropy is too low for the language by about
-        (types − 1) / (2 tokens) nats (Miller 1955, Note on the bias of information estimates), here below 0.1.
+        It needs five tokens of each kind, and a loss that is not between their entropy and that without its bias.
         """
-        return self.tokens >= TOKENS_PER_TYPE * self.types
+        enough = self.tokens >= TOKENS_PER_TYPE * self.types
+        return enough and not self.nats < nats <= self.nats + self.bias_nats
 
 
 def measure_unigram(run: Run) -> Unigram:
     """Return the entropy of the scored tokens' own frequencies, in nats."""
     counts = run.query("SELECT count(*) AS n FROM tokens WHERE unscored IS NULL GROUP BY token_id ORDER BY token_id")
     share = counts["n"].to_numpy() / counts["n"].sum()
-    return Unigram(float(-(share * np.log(share)).sum()), int(counts["n"].sum()), len(counts))
+    different = float(counts["n"].sum()) / copies_per_token(run)
+    nats = float(-(share * np.log(share)).sum())
+    return Unigram(nats, max(0.0, unbiased_entropy(counts["n"].to_numpy(float)) - nats), different, len(counts))
+
+
+def unbiased_entropy(counts: npt.NDArray[np.float64]) -> float:
+    """Return the entropy of the language behind counts, in nats; infinite where every kind came once.
+
+    Shares q are shrunk by the coverage C = 1 − (kinds that came once) / N, and each kind counts for those that did not
+    come: −Σ C q log(C q) / (1 − (1 − C q)^N) (Chao & Shen 2003, Environmental and Ecological Statistics 10, 429-443).
+    Of two kinds that came twice each, so that C = 1, it is log 2 / (1 − 1 / 2^4):
+
+    >>> round(unbiased_entropy(np.array([2.0, 2.0])), 6), round(math.log(2.0) * 16 / 15, 6)
+    (0.739357, 0.739357)
+    """
+    total = counts.sum()
+    coverage = 1.0 - float((counts == 1.0).sum()) / total
+    if coverage <= 0.0:
+        return math.inf
+    q = coverage * counts / total
+    seen = 1.0 - (1.0 - q) ** total
+    return float(-(q * np.log(q) / seen).sum())

@@ -55,7 +55,7 @@ class Opener:
     """
 
     def __init__(self, keep: int = 1) -> None:
-        self._keep = keep
+        self.keep = keep
         self._models: dict[tuple[Path, LoadOptions], Checkpoint] = {}
 
     def has_open(self, spec: CheckpointSpec) -> bool:
@@ -73,7 +73,7 @@ class Opener:
 
         key = (spec.path, spec.options)
         if key not in self._models:
-            while len(self._models) >= self._keep:
+            while len(self._models) >= self.keep:
                 del self._models[next(iter(self._models))]
             self._models[key] = open_checkpoint(spec.path, spec.options)
         model = self._models[key]

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossprobe.cli.audit_file import AuditFileOptions, audit_file_options, load_settings, open_model
+from lossprobe.cli.audit_file import (
+    AuditFileOptions,
+    audit_file_options,
+    load_settings,
+    open_model,
+    refuse_unwritable_baselines,
+)
 from lossprobe.cli.inputs import is_same
 from lossprobe.cli.streams import say_to_runner
 from lossprobe.cli.wording import result_with_options, with_options
@@ -87,7 +93,7 @@ def init(checkpoint: Path, texts: Sequence[Path], output: Path) -> None:
     """
     from lossprobe.audit.config.starter import starting_file
     from lossprobe.checkpoint.detect import refuse_missing
-    from lossprobe.cli.order import refuse_checkpoints_as_texts, refuse_swapped, refuse_text_as_checkpoint
+    from lossprobe.passes.order import refuse_checkpoints_as_texts, refuse_swapped, refuse_text_as_checkpoint
     from lossprobe.report.formats.output import write_text
     from lossprobe.report.talk import say
 
@@ -123,6 +129,8 @@ def audit_now(settings: AuditSettings, *, quiet: bool, reports: Sequence[Path] =
     refuse_missing_baselines(settings)  # before the model is loaded, which takes a while
     texts = read_texts(settings)
     created = [settings.baseline.path] if settings.baseline.path and settings.baseline.missing == "create" else []
+    if created:
+        refuse_unwritable_baselines(settings)
     checkpoint = open_model(settings.model, [*reports, *created])
     return run_audit(settings, checkpoint, functools.partial(show_progress, quiet=quiet), texts)
 

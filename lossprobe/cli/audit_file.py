@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from lossprobe.checkpoint.options import LoadOptions
-from lossprobe.cli.inputs import protect_files
+from lossprobe.cli.inputs import protect_files, refuse_unwritable_folder
 from lossprobe.cli.options import Command, gather
 from lossprobe.cli.values import click_type
 from lossprobe.options.declare import options_of
@@ -96,3 +96,14 @@ def open_model(model: ModelSettings, written: Sequence[Path] = ()) -> Checkpoint
     checkpoint = open_when_needed(CheckpointSpec(model.checkpoint, model.load), Opener())
     protect_files(written, checkpoint.facts.files)
     return checkpoint
+
+
+def refuse_unwritable_baselines(settings: AuditSettings) -> None:
+    """Refuse, before anything is scored, folders of baselines that cannot be written.
+
+    Raises:
+        OutputError: one cannot be.
+    """
+    if settings.baseline.path is not None:
+        for data in settings.data:
+            refuse_unwritable_folder(settings.baseline.path / data.name)

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lossprobe.cli.audit_file import AuditFileOptions, audit_file_options, load_settings, open_model
+from lossprobe.cli.audit_file import (
+    AuditFileOptions,
+    audit_file_options,
+    load_settings,
+    open_model,
+    refuse_unwritable_baselines,
+)
 from lossprobe.cli.wording import result_with_options, with_options
 from lossprobe.errors import UsageError
 from lossprobe.units import visible
@@ -55,6 +61,7 @@ def update(audit_file: AuditFileOptions, force: bool) -> None:
     shown = functools.partial(show_progress, quiet=audit_file.quiet)
     assert settings.baseline.path is not None
     texts = read_texts(settings)  # before the model is loaded
+    refuse_unwritable_baselines(settings)
     checkpoint = open_model(settings.model, [settings.baseline.path])
     result, written = update_baseline(settings, checkpoint, shown, force=force, texts=texts)
     _show_result(result)

@@ -37,10 +37,12 @@ def calibration(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, *
       lossprobe calibration --by context
     """
     from lossprobe.analysis.calibration.calibration import measure_calibration
+    from lossprobe.analysis.rows.same_tokens import refuse_different
+    from lossprobe.cli.models import find_runs
     from lossprobe.cli.present import present
-    from lossprobe.cli.sources import find_runs
     from lossprobe.report.views.calibration import calibration_view
 
     by = choices["by"]
-    runs = find_runs(sources, scoring, None if by in SLICES_BY else by)
+    refuse = (lambda _: None) if choices["allow_different"] else refuse_different
+    runs = find_runs(sources, scoring, refuse, None if by in SLICES_BY else by)
     present(calibration_view(runs, measure_calibration(runs, **choices)), outputs)

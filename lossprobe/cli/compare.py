@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,14 @@ import click
 
 from lossprobe.analysis.options import CHANGES_BY, CompareOptions
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, declared_options, scoring_options, view_options
-from lossprobe.cli.order import refuse_checkpoints_as_texts, refuse_swapped
 from lossprobe.cli.values import RunPath
 from lossprobe.errors import OutputError, UsageError
+from lossprobe.passes.order import refuse_checkpoints_as_texts, refuse_swapped
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
     from lossprobe.analysis.compare.divergence import Divergence
+    from lossprobe.analysis.rows.same_tokens import Described
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.passes.known_text import KnownText
 
@@ -43,17 +45,18 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
     """
     from lossprobe.analysis.compare.compare import compare as compare_two
     from lossprobe.checkpoint.spec import Opener
+    from lossprobe.cli.models import find_runs, score_models
     from lossprobe.cli.present import present
-    from lossprobe.cli.sources import find_runs, score_models
     from lossprobe.report.views.compare import compare_view
 
     opener, text, kl = Opener(keep=2), None, choices.pop("kl")
     refuse_other_than_two(sources, scoring, kl=kl)
     field = None if choices["by"] in CHANGES_BY else choices["by"]
+    refuse = functools.partial(refuse_incomparable, kl=kl, allow_different=choices["allow_different"])
     if kl:
-        runs, text = score_models(sources, scoring, opener, field)
+        runs, text = score_models(sources, scoring, opener, refuse, field)
     else:
-        runs = find_runs(sources or last_two(quiet=scoring.quiet), scoring, field)
+        runs = find_runs(sources or last_two(quiet=scoring.quiet), scoring, refuse, field)
     if len(runs) != 2:
         raise not_two(len(runs))
     result = compare_two(runs[0], runs[1], **choices)
@@ -67,12 +70,20 @@ def last_two(*, quiet: bool) -> list[Path]:
     """Return the two runs that were compared last in this folder, and say which they are unless `quiet`.
 
     Raises:
-        UsageError: none were.
+        UsageError: none were, or one of them was removed.
     """
     from lossprobe.report.talk import say
     from lossprobe.run.latest import RUNS_FOLDER, last_pair
+    from lossprobe.run.reader import is_run
 
     pair = last_pair(Path(RUNS_FOLDER))
+    for path in pair:
+        if not is_run(path):
+            shown = visible(str(path), 200)
+            raise UsageError(
+                "run.missing", f"{shown}: is no run any more (it was compared last in this folder)",
+                hint="compare RUN RUN, or A B TEXT",
+            )  # fmt: skip
     if not quiet:
         say(f"the last pair again: {' and '.join(visible(str(path), 200) for path in pair)}")
     return pair
@@ -111,6 +122,23 @@ def refuse_other_than_two(sources: Sequence[Path], scoring: Scoring, *, kl: bool
         count = len(sources) - 1 + (0 if scoring.desmooth is None else checkpoints)
     if count != 2:
         raise not_two(count)
+
+
+def refuse_incomparable(runs: Sequence[Described], *, kl: bool, allow_different: bool) -> None:
+    """Refuse runs, stored or not scored yet, that `compare` would refuse, and with `kl` those without a divergence.
+
+    Raises:
+        NotComparableError: they cannot be compared.
+    """
+    from lossprobe.analysis.compare.compare import refuse_other_windows
+
+    for run in runs[1:]:
+        if kl:
+            from lossprobe.passes.divergence import refuse_other_vocabulary  # imports torch, which only --kl needs
+
+            refuse_other_vocabulary(runs[0], run)
+        if not allow_different:
+            refuse_other_windows(runs[0], run)
 
 
 def not_two(count: int) -> UsageError:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 
 from lossprobe.cli.result_files import DEFAULT_FILE, SUFFIXES
-from lossprobe.errors import UsageError
+from lossprobe.errors import OutputError, UsageError
 from lossprobe.units import visible
 
 # Suffixes and names of files that no result may replace, of any model: a stored run does not know copies of its model.
@@ -73,6 +76,23 @@ def refuse_place(file: str) -> None:
     if file != "-" and not Path(file).parent.is_dir():
         protect_files([Path(file)], [])
     refuse_unwritable(file, links=False)
+
+
+def refuse_unwritable_folder(folder: Path) -> None:
+    """Refuse, before anything is scored, a folder that cannot be made, or takes no new file.
+
+    Raises:
+        OutputError: it, or the nearest folder above it that exists, cannot be written.
+    """
+    try:
+        existing = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+        if not existing.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        shown = visible(str(folder), 200)
+        raise OutputError("output.write", f"{shown}: cannot be written: {error.strerror}") from None
 
 
 def protect_folder(folder: Path | None, files: Sequence[str]) -> None:

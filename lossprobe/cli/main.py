@@ -29,6 +29,7 @@ from lossprobe.cli.gap import gap
 from lossprobe.cli.hardest import hardest
 from lossprobe.cli.imports import checked_imports
 from lossprobe.cli.inspect import inspect
+from lossprobe.cli.mistakes import meant
 from lossprobe.cli.objectives import objectives
 from lossprobe.cli.perplexity import perplexity
 from lossprobe.cli.positions import positions
@@ -161,7 +162,7 @@ def failure_of(error: BaseException) -> Failure:
             details = tuple(with_options(line, cli) for line in error.details)
             return Failure(error.exit_code, error.id, with_options(error.message, cli), hint, details)
         case click.UsageError():
-            hint = f"see {error.ctx.command_path} --help" if error.ctx else None
+            hint = meant(error, cli) or (f"see {error.ctx.command_path} --help" if error.ctx else None)
             return Failure(2, "usage", error.format_message() + _from_environment(error), hint)
         case click.Abort() | KeyboardInterrupt():
             return Failure(130, "interrupted", f"interrupted; {KEPT}")

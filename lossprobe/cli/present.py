@@ -15,9 +15,11 @@ from lossprobe.cli.options import Outputs, file_name
 from lossprobe.cli.wording import view_with_options
 from lossprobe.errors import UsageError
 from lossprobe.report.talk import say
-from lossprobe.units import visible
+from lossprobe.units import plural, visible
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from lossprobe.report.views.view import View
     from lossprobe.run.reader import Run
 
@@ -65,7 +67,23 @@ def present(view: View, outputs: Outputs) -> None:
     if csv is not None:
         write_bytes(csv, view_to_csv(view))
     if plot is not None:
-        write_figure(plot, draw(view))
+        figure = draw(view)
+        write_figure(plot, figure)
+        _tell(_codes_shown(figure))
+
+
+def _codes_shown(figure: Figure) -> list[str]:
+    """Return a note about characters that a picture shows by their codes, if there are any."""
+    from lossprobe.report.fonts import shown_by_code
+
+    missing = shown_by_code(figure)
+    if not missing:
+        return []
+    code = missing[0].encode("unicode_escape").decode("ascii")
+    return [
+        f"note: no font here has {plural(len(missing), 'character')} of the picture, such as {missing[0]}: shown by "
+        f"code, as {code}; install a font that has them (for Chinese, Japanese and Korean: Noto Sans CJK)"
+    ]
 
 
 def _tell(lines: Sequence[str]) -> None:

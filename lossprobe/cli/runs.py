@@ -11,6 +11,7 @@ import click
 
 from lossprobe.cli.options import json_option
 from lossprobe.cli.values import RunPath
+from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ def latest(run: Path) -> None:
     """
     from lossprobe.report.talk import say
     from lossprobe.run.latest import RUNS_FOLDER, write_latest
-    from lossprobe.run.reader import open_run
+    from lossprobe.run.reader import open_run, run_folders
 
+    if not run_folders(run):  # of several runs, `open_run` says the names
+        refuse_no_run(run)
     opened = open_run(run)
     write_latest(Path(RUNS_FOLDER), opened.path)
     say(f"latest: {visible(str(opened.path), 200)}")
@@ -78,9 +81,27 @@ def remove(chosen: tuple[Path, ...]) -> None:
     from lossprobe.report.talk import say
     from lossprobe.run.stored import remove_run
 
+    for run in chosen:  # all of them before the first is removed
+        refuse_no_run(run)
     for run in chosen:
         remove_run(run)
         say(f"removed {visible(str(run), 200)}")
+
+
+def refuse_no_run(path: Path) -> None:
+    """Refuse a path that is no run, whole or not.
+
+    Raises:
+        UsageError: it is none.
+    """
+    from lossprobe.run.reader import is_run
+    from lossprobe.run.schema import MANIFEST
+
+    if not is_run(path):
+        raise UsageError(
+            "run.missing", f"{visible(str(path), 200)}: is no run (no {MANIFEST})",
+            hint="lossprobe runs lists the runs of this folder",
+        )  # fmt: skip
 
 
 def runs_table(folder: Path) -> pd.DataFrame:

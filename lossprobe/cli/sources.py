@@ -1,17 +1,14 @@
-"""Finds the runs that a command names: the latest run, folders of runs, or checkpoints and a text to score."""
+"""Finds the run that a command names: the latest run, a stored one, or a checkpoint and a text to score."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lossprobe.cli.inputs import named_files, protect_files, protect_folder, protect_texts
+from lossprobe.cli.inputs import named_files, protect_files, protect_folder, protect_texts, refuse_unwritable_folder
 from lossprobe.cli.options import Scoring, given_scoring_options
 from lossprobe.cli.order import check_order
 from lossprobe.cli.wording import with_options
@@ -57,53 +54,6 @@ def say_each(notices: Iterable[str]) -> None:
     """Print notices to standard error, one a line."""
     for notice in notices:
         say(f"notice: {with_options(notice)}")
-
-
-def find_runs(sources: Sequence[Path], scoring: Scoring, field: str | None = None) -> list[Run]:
-    """Return the runs of a view of several models: RUN…, or CHECKPOINT… (or RUN…) with one TEXT last.
-
-    With --desmooth each checkpoint is scored twice: as it is, and with label smoothing removed. `field` is that of
-    `find_run`.
-
-    Raises:
-        UsageError: as in `find_run`; or no checkpoint or no text is given, or `-o` for several runs.
-        LossprobeError: scoring or opening a run fails.
-    """
-    from lossprobe.checkpoint.spec import Opener
-    from lossprobe.run.reader import is_run, open_run
-
-    if len(sources) < 2 or all(is_run(path) for path in sources):
-        refuse_scoring_options()
-        return [noticed(open_run(path)) for path in sources] or [find_run((), scoring)]
-    return score_models(sources, scoring, Opener(), field)[0]
-
-
-def score_models(
-    sources: Sequence[Path], scoring: Scoring, opener: Opener, field: str | None = None
-) -> tuple[list[Run], KnownText]:
-    """Return the runs of CHECKPOINT… (or RUN…) on the TEXT that comes last, and the text.
-
-    Raises:
-        UsageError: as in `find_runs`.
-        LossprobeError: scoring or opening a run fails.
-    """
-    from lossprobe.passes.known_text import KeptTokens
-    from lossprobe.run.reader import is_run, open_run
-
-    passes = [replace(scoring, desmooth=None), *([scoring] if scoring.desmooth is not None else [])]
-    checkpoints = [path for path in sources[:-1] if not is_run(path)]
-    check_order(checkpoints, sources[-1:], scoring)
-    protect_files(named_files(click.get_current_context()), [str(path.absolute()) for path in checkpoints])
-    if scoring.output is not None and len(checkpoints) * len(passes) > 1:
-        raise UsageError("output.several_runs", f"-o {_shown(scoring.output)}: one place for several runs")
-    source = read_text(sources[-1:], scoring, field, KeptTokens())  # standard input can be read only once
-    runs = []
-    for path in sources[:-1]:
-        if path in checkpoints:
-            runs += [score_source(path, source, each, opener).run for each in passes]
-        else:
-            runs.append(noticed(open_run(path)))
-    return runs, source
 
 
 def _shown(path: Path) -> str:
@@ -170,6 +120,12 @@ def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
 
 
 def score_source(checkpoint_path: Path, source: KnownText, scoring: Scoring, opener: Opener) -> PassResult:
+    """Return what `score_opened` does for the checkpoint at a path."""
+    check_output(checkpoint_path, scoring.output)
+    return score_opened(load_checkpoint(checkpoint_path, scoring, opener), source, scoring)
+
+
+def score_opened(checkpoint: Checkpoint, source: KnownText, scoring: Scoring) -> PassResult:
     """Return the run of a checkpoint on documents; it is scored with a progress bar unless an identical run is stored.
 
     Notices are printed, and the run becomes the latest run of the working folder.
@@ -177,8 +133,6 @@ def score_source(checkpoint_path: Path, source: KnownText, scoring: Scoring, ope
     from lossprobe.cli.progress import show_progress
     from lossprobe.passes.score import score
 
-    check_output(checkpoint_path, scoring.output)
-    checkpoint = load_checkpoint(checkpoint_path, scoring, opener)
     place, overwrite = scoring.output, scoring.overwrite
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
         scored = score(checkpoint, source, scoring.score, output=place, overwrite=overwrite, progress=progress)
@@ -249,10 +203,6 @@ def check_output(checkpoint: Path, output: Path | None) -> None:
         taken = (target.resolve(), *target.resolve().parents)
         if output is not None and checkpoint.is_dir() and checkpoint.resolve() in taken:
             raise UsageError("output.inside_checkpoint", f"{shown}: lies inside the checkpoint, which is never changed")
-        existing = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
-        if not existing.is_dir():
-            raise NotADirectoryError(20, os.strerror(20))
-        with tempfile.TemporaryFile(dir=existing):
-            pass
     except OSError as error:
         raise OutputError("output.write", f"{shown}: cannot be written: {error.strerror}") from None
+    refuse_unwritable_folder(target)

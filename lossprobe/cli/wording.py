@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 # An argument in backquotes. Text in single quotes comes from the user; it is matched first so that it is not changed.
-ARGUMENT = re.compile(r"(?<!\w)'[^']*'(?!\w)|`(\w+(?:=False)?)`")
+# Nor is a part of a path, or what stands before a colon: there messages name files, as in "`context`: does not exist".
+ARGUMENT = re.compile(r"(?<!\w)'[^']*'(?!\w)|(?<![\w/.-])`(\w+(?:=False)?)`(?![\w/:-]|\.\w)")
 # Attributes and columns of results with messages of the library; others may hold texts of the user.
 SENTENCES = frozenset({"lines", "notes", "reason", "tool", "verdict", "why"})
 OF_A_VIEW = ("result", "lines", "shown", "more", "brief")

@@ -32,6 +32,10 @@ class BadValueError(ValueError):
         self.hint = hint
 
 
+class BadTypeError(BadValueError):
+    """A value is of a type that is not allowed."""
+
+
 class Kind(Protocol):
     """A kind of value."""
 
@@ -73,7 +77,7 @@ class Number:
             return None
         if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
             either = f' or "{self.word}"' if self.word else ""
-            raise BadValueError(f"must be a {'whole ' if self.whole else ''}number{either}, not {name_of(value)}")
+            raise BadTypeError(f"must be a {'whole ' if self.whole else ''}number{either}, not {name_of(value)}")
         if (isinstance(value, float) and not math.isfinite(value)) or not self._holds(value):
             raise BadValueError(f"must be {self._rule()}")
         return value if self.whole else float(value)
@@ -107,7 +111,7 @@ class Counts:
     def read(self, value: object) -> tuple[int, ...]:
         """Return the numbers in the order given."""
         if not isinstance(value, list | tuple):
-            raise BadValueError(f"must be a list of whole numbers, not {name_of(value)}")
+            raise BadTypeError(f"must be a list of whole numbers, not {name_of(value)}")
         if not all(isinstance(each, int) and not isinstance(each, bool) and 1 <= each <= MAX_COUNT for each in value):
             raise BadValueError(f"must be whole numbers between 1 and {MAX_COUNT}")
         return tuple(dict.fromkeys(value))
@@ -127,7 +131,7 @@ class Flag:
     def read(self, value: object) -> bool:
         """Return the boolean."""
         if not isinstance(value, bool):
-            raise BadValueError(f"must be true or false, not {name_of(value)}")
+            raise BadTypeError(f"must be true or false, not {name_of(value)}")
         return value
 
     def from_text(self, text: str) -> object:
@@ -154,7 +158,7 @@ class Text:
     def read(self, value: object) -> str:
         """Return the text."""
         if not isinstance(value, str):
-            raise BadValueError(f"must be text in quotes, not {name_of(value)}")
+            raise BadTypeError(f"must be text in quotes, not {name_of(value)}")
         if not value and not self.empty:
             raise BadValueError("must not be empty")
         if self.pattern and not re.fullmatch(self.pattern, value):
@@ -175,7 +179,7 @@ class Choice:
     def read(self, value: object) -> str:
         """Return the word."""
         if not isinstance(value, str):
-            raise BadValueError(f"must be text in quotes, not {name_of(value)}")
+            raise BadTypeError(f"must be text in quotes, not {name_of(value)}")
         if value not in self.words:
             raise BadValueError(f"must be one of {', '.join(self.words)}", nearest(value, self.words))
         return value
@@ -192,7 +196,7 @@ class Words:
     def read(self, value: object) -> tuple[str, ...]:
         """Return the texts."""
         if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
-            raise BadValueError(f"must be a list of texts in quotes, not {name_of(value)}")
+            raise BadTypeError(f"must be a list of texts in quotes, not {name_of(value)}")
         return tuple(value)
 
     def from_text(self, text: str) -> object:
@@ -207,7 +211,7 @@ class File:
     def read(self, value: object) -> Path:
         """Return the path."""
         if not isinstance(value, str | Path):
-            raise BadValueError(f"must be a path in quotes, not {name_of(value)}")
+            raise BadTypeError(f"must be a path in quotes, not {name_of(value)}")
         if not str(value) or "\0" in str(value):
             raise BadValueError("must be a path")
         if Path(value) == Path("-"):

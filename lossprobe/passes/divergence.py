@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.compare.divergence_tally import DivergenceTally, TokenDivergences
+from lossprobe.analysis.rows.same_tokens import Described
 from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
 from lossprobe.errors import NotComparableError, NothingToScoreError
+from lossprobe.passes.identity import PlannedRun, describe_model
 from lossprobe.passes.known_text import read_again, text_sha256, tokens_of
 from lossprobe.passes.planning import check_ids, check_unknown
 from lossprobe.passes.rendered import rendered
@@ -53,8 +55,8 @@ def measure_divergence(
         LossprobeError: the text or the options are refused; see `score.score`.
     """
     options = options or ScoreOptions()
+    refuse_other_vocabulary(*(PlannedRun(one.facts.name, {"settings": describe_model(one)}) for one in (first, second)))
     first, second = opened(first), opened(second)
-    _refuse_different(first, second)
     source = rendered(source, first, options.score)
     policies = [window_policy(checkpoint, options, source) for checkpoint in (first, second)]
     policy = min(policies, key=lambda one: one.context)
@@ -80,19 +82,23 @@ def measure_divergence(
     return tally.result(_notes(first, second, policies))
 
 
-def _refuse_different(first: Checkpoint, second: Checkpoint) -> None:
-    """Refuse models whose distributions are over different vocabulary entries."""
-    names = f"{visible(first.facts.name, 80)} and {visible(second.facts.name, 80)}"
-    if first.tokenizer.sha256 != second.tokenizer.sha256:
-        kinds = ", ".join(
-            f"{visible(one.kind, 40)} {visible(one.sha256, 12)}" for one in (first.tokenizer, second.tokenizer)
-        )
+def refuse_other_vocabulary(first: Described, second: Described) -> None:
+    """Refuse models whose distributions are over different vocabulary entries.
+
+    Raises:
+        NotComparableError: the tokenizers or the numbers of logits differ.
+    """
+    names = f"{visible(first.name, 80)} and {visible(second.name, 80)}"
+    settings = [one.manifest["settings"] for one in (first, second)]
+    words = [one["tokenizer"] for one in settings]
+    if words[0]["sha256"] != words[1]["sha256"]:
+        kinds = ", ".join(f"{visible(one['kind'], 40)} {visible(one['sha256'], 12)}" for one in words)
         raise NotComparableError(
             "runs.different",
             f"{names} differ in tokenizer ({kinds}): a divergence needs the same vocabulary",
             hint="compare their losses per byte, without `kl`",
         )
-    widths = [checkpoint.facts.vocab_size for checkpoint in (first, second)]
+    widths = [one["checkpoint"]["vocab_size"] for one in settings]
     if widths[0] != widths[1]:
         raise NotComparableError(
             "runs.different_vocabulary",

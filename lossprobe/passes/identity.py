@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
 
@@ -23,24 +23,41 @@ DEPENDENCIES = ("numba", "torch", "transformers", "tokenizers")
 UNSTORED = frozenset({"name", "notices", "files", "hashes"})  # facts that do not change any number
 
 
+@dataclass(frozen=True)
+class PlannedRun:
+    """What is known of a run before its text is scored.
+
+    Attributes:
+        name: the checkpoint's name.
+        manifest: its settings, as in the manifest of a stored run.
+    """
+
+    name: str
+    manifest: dict[str, Any]
+
+
 def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions) -> dict[str, Any]:
     """Return the identity of a run; see `run.identity`."""
-    facts, _ = divided_facts(checkpoint)
-    if facts["batching"] == PADDED:  # left out, since older runs, all scored this way, do not have it
-        del facts["batching"]
-    tokenizer = checkpoint.tokenizer
     text = {"sha256": text_sha256(source), "kept": options.keep_text}
     if (kind := kind_of(source)) is not DataKind.TEXT:
         text["kind"] = kind.value
     if skipped := skipped_of(source):  # a run without bad records is another run than one that left some out
         text["skipped"] = skipped
     return {
-        "checkpoint": facts,
-        "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256},
+        **describe_model(checkpoint),
         "text": text,
         "windows": asdict(policy),
         "versions": versions(),
     }
+
+
+def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the part of a run's identity that the checkpoint alone decides."""
+    facts, _ = divided_facts(checkpoint)
+    if facts["batching"] == PADDED:  # left out, since older runs, all scored this way, do not have it
+        del facts["batching"]
+    tokenizer = checkpoint.tokenizer
+    return {"checkpoint": facts, "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256}}
 
 
 def measured_facts(checkpoint: Checkpoint) -> dict[str, Any]:

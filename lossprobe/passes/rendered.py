@@ -118,14 +118,14 @@ class RenderedSource:
                 yield self._document(document)
                 read += 1
             except BadTextError as fault:
-                faults.add(fault, "record")
+                faults.add(fault, "record", document.source)
         self._tell_of_template()
         if not faults.total:
             return
         if not skips_bad(self._source):
             raise faults.error(others=read > 0)
         self._skipped = dict(faults.counts)
-        left_out = f"{self.name}: {faults} refused by the template and left out; the first: {faults.first[0].message}"
+        left_out = f"{self.name}: {faults} refused by the template and left out; the first: {faults.first.message}"
         if left_out not in self.notices:
             self.notices.append(left_out)
 

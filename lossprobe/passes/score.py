@@ -14,7 +14,7 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.display import to_html
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.passes.engines import Engine, LocalEngine, Part, PartOptions
-from lossprobe.passes.identity import describe, measured_facts, run_name
+from lossprobe.passes.identity import PlannedRun, describe, measured_facts, run_name
 from lossprobe.passes.known_checkpoint import keep_known
 from lossprobe.passes.known_text import templated
 from lossprobe.passes.planning import PlanOptions, check_unknown, write_plan
@@ -154,6 +154,17 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
         _score_parts(store, engine or LocalEngine(checkpoint), plan, parts, source, progress or _no_progress)
         store.finish(plan)
     return PassResult(open_run(path), reused=False)
+
+
+def planned_run(checkpoint: Checkpoint, source: Source, options: ScoreOptions) -> PlannedRun:
+    """Return what is known of a run before its text is scored; nothing is loaded for it.
+
+    Raises:
+        UsageError: as `window_policy`.
+    """
+    source = rendered(source, checkpoint, options.score)
+    settings = describe(checkpoint, source, window_policy(checkpoint, options, source), options)
+    return PlannedRun(checkpoint.facts.name, {"settings": settings})
 
 
 def _no_progress(done: int, total: int) -> None:

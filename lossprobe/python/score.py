@@ -1,10 +1,11 @@
-"""`lossprobe.score` and `lossprobe.latest`: from paths or objects to a stored run, as the command finds or makes it."""
+"""`lossprobe.score`: from paths or objects to a stored run, as the command finds or makes it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from lossprobe.arguments import IN_MEMORY, as_path, as_paths, is_path, wrong_type
@@ -13,12 +14,14 @@ from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener
 from lossprobe.errors import UsageError
 from lossprobe.options.declare import options_of
-from lossprobe.options.kinds import BadValueError, nearest
+from lossprobe.options.given import read_option
+from lossprobe.options.kinds import nearest
 from lossprobe.passes.known_checkpoint import open_when_needed
+from lossprobe.passes.order import refuse_checkpoints_as_texts, refuse_swapped, refuse_text_as_checkpoint
 from lossprobe.passes.score import PassResult, Progress
 from lossprobe.passes.score import score as score_pass
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.run.reader import Run, latest_run, open_run
+from lossprobe.python.runs import open_run
 from lossprobe.text.documents import Source, open_text
 from lossprobe.text.options import TextOptions
 
@@ -62,6 +65,8 @@ def score(  # noqa: PLR0913 - what is scored and where it is stored
     loading = chosen("load_options", LoadOptions, load_options, choices)
     reading = chosen("text_options", TextOptions, text_options, choices)
     refuse_unknown(choices)
+    if is_path(checkpoint):
+        _check_places(as_path("checkpoint", "a path", checkpoint), source, reading)
     text = _text(source, reading)
     if (text_options is not None or _names(TextOptions) & choices.keys()) and text is source:
         raise UsageError("argument.unknown", "`text_options` and its fields are for the paths of texts")
@@ -70,18 +75,8 @@ def score(  # noqa: PLR0913 - what is scored and where it is stored
         raise UsageError("argument.unknown", "`load_options` and its fields are for the path of a checkpoint")
     folder = None if output is None else as_path("output", "the folder of a run", output)
     scored = score_pass(model, text, scoring, output=folder, overwrite=overwrite, progress=progress)
-    run = open_run(scored.run.path.absolute())  # it stays where it is when the working folder is another one
+    run = open_run(scored.run.path)
     return replace(scored, run=run, notices=tuple(dict.fromkeys((*model.facts.notices, *text.notices))))
-
-
-def latest(folder: PathLike = ".") -> Run:
-    """Return the run that was last made or reused in a working folder.
-
-    Raises:
-        UsageError: there is none.
-        OutputError: it, or what names it, cannot be read any more.
-    """
-    return latest_run(as_path("folder", "the path of a working folder", folder).absolute())
 
 
 def chosen(name: str, holder: type[Any], given: object, choices: dict[str, Any]) -> Any:
@@ -108,14 +103,9 @@ def _value(name: str, kind: Any, value: object, holder: type[Any]) -> object:
     default = next(field.default for field in fields(holder) if field.name == name)
     if value is None and default is None:
         return None
-    if isinstance(value, tuple):
-        value = list(value)
     if is_path(value):
         value = os.fspath(value)  # type: ignore[call-overload]  # `is_path` has seen to it
-    try:
-        return kind.read(value)
-    except BadValueError as error:
-        raise UsageError("usage", f"`{name}`: {error}", hint=error.hint) from None
+    return read_option(name, kind, value)
 
 
 def refuse_unknown(choices: dict[str, Any], known: Sequence[str] = ()) -> None:
@@ -137,6 +127,17 @@ def refuse_unknown(choices: dict[str, Any], known: Sequence[str] = ()) -> None:
 
 def _names(holder: type[Any]) -> set[str]:
     return set(options_of(holder))
+
+
+def _check_places(checkpoint: Path, source: object, reading: TextOptions) -> None:
+    """Refuse a text in the place of the checkpoint, and a checkpoint in the place of the text."""
+    given = source if isinstance(source, (list, tuple)) else [source]
+    texts = [as_path("source", "a path", path) for path in given if is_path(path)]
+    refuse_swapped([checkpoint], texts)
+    if checkpoint.exists():
+        refuse_text_as_checkpoint(checkpoint)
+    chosen = reading.skip_bad or reading.include or reading.exclude
+    refuse_checkpoints_as_texts([text for text in texts if not (chosen and text.is_dir())])
 
 
 def _model(checkpoint: object, options: LoadOptions) -> Checkpoint:

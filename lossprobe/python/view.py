@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lossprobe.arguments import wrong_type
 from lossprobe.errors import UsageError
 from lossprobe.options.kinds import nearest
+from lossprobe.report.formats.terminal import view_to_terminal
 from lossprobe.report.views.view import View, draw
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
@@ -18,6 +20,13 @@ if TYPE_CHECKING:
 
 TWO = ("compare", "gap")
 NAMES = ("calibration", *TWO, "hardest", "objectives", "perplexity", "positions", "tokens")
+
+
+class PrintedView(View):
+    """A view that `print` prints as a terminal shows it."""
+
+    def __str__(self) -> str:
+        return view_to_terminal(self)
 
 
 def view(name: str, *runs: Run, **choices: Any) -> View:
@@ -39,14 +48,17 @@ def view(name: str, *runs: Run, **choices: Any) -> View:
     """
     if name not in NAMES:
         raise UsageError("argument.unknown", f"`name` {name!r} is no view", hint=nearest(str(name), NAMES) or _names())
-    check_runs(runs=runs)
+    for given in runs:
+        if isinstance(given, (list, tuple)):
+            raise wrong_type("runs", "runs one by one", given, f'lossprobe.view("{name}", *runs)')
+        check_runs(runs=given)
     fitting = len(runs) == 2 if name in TWO else bool(runs) if name == "calibration" else len(runs) == 1
     if not fitting:
         needs = "two runs" if name in TWO else "one run or more" if name == "calibration" else "one run"
         raise UsageError("argument.unknown", f"{name} takes {needs}, not {len(runs)}")
-    return (
-        _view_of_several(name, runs, choices) if name in (*TWO, "calibration") else _view_of_one(name, runs[0], choices)
-    )
+    several = name in (*TWO, "calibration")
+    shown = _view_of_several(name, runs, choices) if several else _view_of_one(name, runs[0], choices)
+    return PrintedView(**{field.name: getattr(shown, field.name) for field in fields(shown)})
 
 
 def _names() -> str:
@@ -120,4 +132,5 @@ def _view_of_one(name: str, run: Run, choices: dict[str, Any]) -> View:
     from lossprobe.analysis.tokens import measure_tokens
     from lossprobe.report.views.tokens import tokens_view
 
-    return tokens_view(run, measure_tokens(run, **choices), choices.get("where", ()))
+    where = choices.get("where", ())
+    return tokens_view(run, measure_tokens(run, **choices), [where] if isinstance(where, str) else where)

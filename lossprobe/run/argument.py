@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lossprobe.arguments import wrong_type
+from lossprobe.arguments import is_path, wrong_type
 from lossprobe.run.reader import Run
 
 
@@ -20,5 +20,6 @@ def check_runs(**runs: object) -> None:
         for run in given if isinstance(given, (list, tuple)) else (given,):
             if not isinstance(run, Run):
                 inside = isinstance(getattr(run, "run", None), Run)
-                hint = "the run of a result of `score` is its `.run`" if inside else None
+                path = "lossprobe.open_run opens the folder of a run" if is_path(run) else None
+                hint = "the run of a result of `score` is its `.run`" if inside else path
                 raise wrong_type(name, "runs" if several else "a run", given, hint)

@@ -5,6 +5,7 @@ No other SQL can be passed in.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -68,6 +69,14 @@ def _comparison(text: str) -> str:
     match = COMPARISON.fullmatch(text)
     name = FIELDS.get(match["field"]) if match else None
     number = _number(match["number"]) if match else None
+    if match is not None and name is None:
+        near = difflib.get_close_matches(match["field"], FIELDS, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(
+            "where.syntax",
+            f"`where` '{visible(text.strip(), 60)}': no column {visible(match['field'], 40)}",
+            hint=f"{hint}columns: {', '.join(sorted(FIELDS))}",
+        )
     if match is None or name is None or number is None:
         raise UsageError(
             "where.syntax",

@@ -232,12 +232,7 @@ def open_run(path: Path | str) -> Run:
     path = as_path("path", "the folder of a run", path)
     shown = visible(str(path), 200)
     if not is_run(path):
-        held = run_folders(path)
-        if held:
-            held_runs = f"{plural(len(held), 'run')}: {visible(', '.join(each.name for each in held), 400)}"
-            raise UsageError("run.several", f"{shown}: holds {held_runs}", hint="name one of them")
-        hint = "a checkpoint needs a text after it, and a text its checkpoint before it"
-        raise UsageError("run.missing", f"{shown}: is no run (no {MANIFEST})", hint=hint)
+        raise _no_run(path, shown)
     try:
         with Folder.open(path) as folder:
             if folder.stat(MANIFEST) is None:
@@ -263,6 +258,16 @@ def open_run(path: Path | str) -> Run:
         raise damaged(path, f"{MANIFEST} is damaged: {fault}")
     notices = () if sound else (f"{shown}: {UNSEALED}",)
     return Run(path, manifest, FileChecks(path, manifest, sealed=bool(sound)), notices)
+
+
+def _no_run(path: Path, shown: str) -> UsageError:
+    """Return the error for a path that is no run, with what it is instead."""
+    if held := run_folders(path):
+        held_runs = f"{plural(len(held), 'run')}: {visible(', '.join(each.name for each in held), 400)}"
+        return UsageError("run.several", f"{shown}: holds {held_runs}", hint="name one of them")
+    there = "a checkpoint needs a text after it, and a text its checkpoint before it"
+    hint = there if os.path.lexists(path) else "nothing is there; lossprobe runs lists the runs of this folder"
+    return UsageError("run.missing", f"{shown}: is no run (no {MANIFEST})", hint=hint)
 
 
 def _unfinished(folder: Folder) -> OutputError:
@@ -292,8 +297,7 @@ def latest_run(folder: Path) -> Run:
         there = False
     if not there:
         raise UsageError(
-            "run.missing",
-            f"{visible(str(path), 200)}: is no run any more (it was this folder's latest)",
+            "run.missing", f"{visible(str(path), 200)}: is no run any more (it was this folder's latest)",
             hint="name a run, or score again",
-        )
+        )  # fmt: skip
     return open_run(path)

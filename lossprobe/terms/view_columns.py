@@ -63,8 +63,8 @@ TERMS = (
     *table_columns(
         "lossprobe perplexity --by document",
         {
-            "group": "What the row is about: a document, a value, a class, a vocabulary entry. Plain text in the CSV, "
-            "and a JSON string literal for an entry."
+            "group": "What the row is about: a document, a value (empty for documents without the field), a class, a "
+            "vocabulary entry. Plain text in the CSV, and a JSON string literal for an entry."
         },
     ),
     *table_columns(

@@ -172,7 +172,7 @@ class TextSource:
             except StopIteration as end:
                 separators += end.value
             except BadTextError as fault:
-                faults.add(fault, "file")
+                faults.add(fault, "file", file.shown)
         if separators:
             self._notice(f"{self.name}: {plural(separators, 'byte')} of separators belong to no document")
         for line in reader.notices(self.files[0].shown if len(self.files) == 1 else self.name):
@@ -208,7 +208,7 @@ class TextSource:
         if not self.options.skip_bad:
             raise faults.error(others=read > 0)
         self.skipped = dict(faults.counts)
-        self._notice(f"{self.name}: {faults} left out; the first: {faults.first[0].message}")
+        self._notice(f"{self.name}: {faults} left out; the first: {faults.first.message}")
 
     def _notice(self, text: str) -> None:
         if text not in self.notices:
@@ -253,7 +253,7 @@ class TextSource:
             try:
                 record = reader.read(value, where)
             except BadTextError as fault:
-                faults.add(fault, "record")
+                faults.add(fault, "record", file.shown)
                 continue
             yield Document(record.text, file.shown, number, -1, record.fields, record.example)
 

@@ -17,23 +17,32 @@ class Faults:
     """What could not be read of a text, during one reading.
 
     Attributes:
-        first: the first faults, in the order in which they were met.
         counts: bad things of each kind, "record" or "file".
+        of_file: file → its first faults, in the order in which they were met; at most `LISTED`.
+        totals: file → number of its faults.
     """
 
-    first: list[BadTextError] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    of_file: dict[str, list[BadTextError]] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
 
-    def add(self, fault: BadTextError, kind: str) -> None:
-        """Add a bad "record" or "file"."""
+    def add(self, fault: BadTextError, kind: str, file: str) -> None:
+        """Add a bad "record" or "file" of a file."""
         self.counts[kind] += 1
-        if len(self.first) < LISTED:
-            self.first.append(fault)
+        self.totals[file] += 1
+        kept = self.of_file.setdefault(file, [])
+        if len(kept) < LISTED:
+            kept.append(fault)
 
     @property
     def total(self) -> int:
         """Bad files and records together."""
         return self.counts.total()
+
+    @property
+    def first(self) -> BadTextError:
+        """The fault that was met first."""
+        return next(iter(self.of_file.values()))[0]
 
     def __str__(self) -> str:
         return " and ".join(plural(count, f"bad {kind}") for kind, count in self.counts.items())
@@ -44,11 +53,23 @@ class Faults:
         Args:
             others: something else of the text could be read, so that the faults may be left out.
         """
-        first = self.first[0]
-        hint = "; ".join(([first.hint] if first.hint else []) + ([LEAVE_OUT] if others else [])) or None
+        first = self.first
+        hints = [fault.hint for faults in self.of_file.values() for fault in faults if fault.hint]
+        hint = "; ".join([*dict.fromkeys(hints), *([LEAVE_OUT] if others else [])]) or None
         if self.total == 1:
             return BadTextError(first.id, first.message, hint=hint)
-        details = [fault.message for fault in self.first[1:]]
-        if self.total > len(self.first):
-            details.append(f"… and {format_count(self.total - len(self.first))} more")
-        return BadTextError(first.id, f"{self}: {first.message}", hint=hint, details=details)
+        return BadTextError(first.id, f"{self}: {first.message}", hint=hint, details=self._listed()[1:])
+
+    def _listed(self) -> list[str]:
+        """Return a line for each fault, as many of every file as leave room for all files, and lines for the rest."""
+        share = LISTED
+        while share > 1 and sum(min(count, share) for count in self.totals.values()) > LISTED:
+            share -= 1
+        lines = []
+        for file, faults in list(self.of_file.items())[:LISTED]:
+            lines += [fault.message for fault in faults[:share]]
+            left = self.totals[file] - share
+            if left > 0:
+                lines.append(f"… and {format_count(left)} more{f' in {file}' if len(self.totals) > 1 else ''}")
+        files = len(self.of_file) - LISTED
+        return [*lines, f"… and {plural(files, 'other file')} with faults"] if files > 0 else lines

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from lossprobe.errors import UsageError
 from lossprobe.text.documents import Document
@@ -11,6 +13,7 @@ from lossprobe.units import visible
 
 SHOWN_FIELDS = 10
 LABELS = frozenset({"role", "turn", "part"})  # of the tokens of conversations, completions and pairs
+SLICES = ("class", "context", "document", "frequency", "token", "type")  # what `by` takes beside fields, in some view
 
 
 def refuse_missing_field(documents: Iterable[Document], name: str, asked: str = "`by`") -> None:
@@ -18,7 +21,7 @@ def refuse_missing_field(documents: Iterable[Document], name: str, asked: str = 
 
     Args:
         documents: the text, read no further than the first record with the field.
-        name: the field, of the record itself and not of an object in it; or a label of the tokens of conversations.
+        name: the field; dots lead into objects: `data.lang`; or a label of the tokens of conversations.
         asked: who wants it, for the message.
 
     Raises:
@@ -29,16 +32,53 @@ def refuse_missing_field(documents: Iterable[Document], name: str, asked: str = 
         if document.example is not None and name in LABELS:
             return
         fields = json.loads(document.fields) if document.fields else {}
-        if fields.get(name) is not None:
+        if _value(fields, name) is not None:
             return
         known |= fields.keys()
     raise missing_field(name, sorted(known), asked)
 
 
+def _value(fields: dict[str, Any], name: str) -> object:
+    """Return the value of a field; where no field has this name, dots lead into objects. None without one."""
+    if fields.get(name) is not None or "." not in name:
+        return fields.get(name)
+    value: Any = fields
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def refuse_missing_value(documents: Iterable[Document], name: str, value: str, asked: str) -> None:
+    """Refuse a value that a field has in no record of a text.
+
+    Args:
+        documents: the text, read no further than the first record with the value.
+        name: the field.
+        value: its text; numbers and other values that are no text are not looked at.
+        asked: who wants it, for the message.
+
+    Raises:
+        UsageError: the field is a text wherever it is there, and never this one.
+    """
+    known: set[str] = set()
+    for document in documents:
+        found = _value(json.loads(document.fields), name) if document.fields else None
+        if found == value or not isinstance(found, str | None):
+            return
+        known |= set() if found is None else {found}
+    shown = visible(", ".join(sorted(known)[:SHOWN_FIELDS]), 200)
+    raise UsageError(
+        "fields.missing", f"{asked} {visible(value, 40)!r}: no record has this in the field {visible(name, 40)}",
+        hint=f"found there: {shown}",
+    )  # fmt: skip
+
+
 def missing_field(name: str, known: Sequence[str], asked: str) -> UsageError:
     """Return the error for a field that no document has; `known` are the fields of the records, in order."""
-    shown = visible(", ".join(known[:SHOWN_FIELDS]), 200) or "none"
+    shown = visible(", ".join(known[:SHOWN_FIELDS]), 200)
+    near = difflib.get_close_matches(name, [*known, *(SLICES if asked == "`by`" else ())], 1)
+    listed = f"fields of the records: {shown}" if shown else "no document is a record with fields beside its text"
     return UsageError(
         "fields.missing", f"{asked} {visible(name, 40)}: no document has this field",
-        hint=f"fields of the records: {shown}",
+        hint=listed + (f"; did you mean {visible(near[0], 40)}?" if near else ""),
     )  # fmt: skip

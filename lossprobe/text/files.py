@@ -21,7 +21,11 @@ from lossprobe.units import format_count, mistyped_path, visible
 
 CHUNK = 1 << 20
 MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"%PDF": "PDF"}
-ENDINGS = {"gzip": ".gz", "Parquet": ".parquet"}  # of the kinds that are read under their own names
+HINTS = {
+    "gzip": "a gzip file is read when its name ends in .gz",
+    "zip": "unpack it first",
+    "Parquet": "a Parquet file is read when its name ends in .parquet",
+}
 STDIN = "-"
 ALL_FILES = Selection()
 Read = Callable[[int], bytes]
@@ -142,8 +146,7 @@ class TextFile:
     def _check_magic(self, data: bytes) -> None:
         for magic, kind in MAGIC.items():
             if data.startswith(magic):
-                hint = f"a {kind} file is read when its name ends in {ENDINGS[kind]}" if kind in ENDINGS else None
-                raise BadTextError("text.not_text", f"{self.shown}: looks like {kind}, not text", hint=hint)
+                raise BadTextError("text.not_text", f"{self.shown}: looks like {kind}, not text", hint=HINTS.get(kind))
 
 
 def refuse_unreadable(shown: str, error: Exception) -> NoReturn:

@@ -106,7 +106,7 @@ def _read_lines(
                 line = decode(data, file.shown, notice, number, start)
                 yield number, read_line(line, f"{file.shown}: line {number}")
             except BadTextError as fault:
-                faults.add(fault, "record")
+                faults.add(fault, "record", file.shown)
         start += len(data)
 
 

@@ -42,7 +42,7 @@ def read_line(line: str, where: str) -> JsonRecord:
     try:
         return reader.record(json.loads(line, **reader.hooks))
     except json.JSONDecodeError as error:
-        raise BadTextError("text.bad_record", f"{where} is not JSON: {error.msg} at column {error.colno}") from None
+        raise BadTextError("text.bad_record", f"{where} is not JSON: {_said(error)}") from None
     except (ValueError, RecursionError) as error:
         raise BadTextError("text.bad_record", f"{where} is not JSON: {visible(str(error), 80)}") from None
 
@@ -180,8 +180,12 @@ def _after_space(text: str, place: int) -> int:
 
 
 def _cut_off(shown: str, error: json.JSONDecodeError) -> BadTextError:
-    what = f"line {error.lineno} is not JSON: {error.msg} at column {error.colno}"
+    what = f"line {error.lineno} is not JSON: {_said(error)}"
     return BadTextError("text.bad_record", f"{shown}: {what}; the array cannot be read beyond it")
+
+
+def _said(error: json.JSONDecodeError) -> str:
+    return f"{error.msg.removesuffix(' at')} at column {error.colno}"
 
 
 def _finite(literal: str) -> float | str:

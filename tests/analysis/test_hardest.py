@@ -1,17 +1,22 @@
 """The hardest tokens, entries, documents and classes."""
 
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 from fake_runs import BOS, LN2, Doc, words
 
+from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.hardest import find_hardest
+from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.texts import surroundings
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.errors import UsageError
+from lossprobe.text.documents import Document
+from lossprobe.text.fields import refuse_missing_field
 
 CLOSE = 1e-7  # relative: losses are stored as float32
 
@@ -124,6 +129,17 @@ def test_a_document_is_named_by_its_record(make_run):
     assert not {"record_id", "record_source"} & set(without.table)
 
 
+def test_every_table_by_document_says_where_a_document_stands(make_run):
+    fields = [{"id": "a-1", "source": "web"}, {"id": 7}]
+    run = make_run([words("first_token", 9 - number, 1, 2, fields=field) for number, field in enumerate(fields)])
+    losses = measure_perplexity(run, "document").groups
+    slices = measure_calibration([run], by="document").slices
+    for table in (losses, slices.drop(columns="model")):
+        places = table.sort_values("group")[["group", "source", "line", "record_id", "record_source"]]
+        assert places.iloc[:, 1:].to_numpy().tolist() == [["fake.txt", 1, "a-1", "web"], ["fake.txt", 1, "7", ""]]
+        assert list(table.columns[:5]) == list(places.columns)
+
+
 def test_documents_of_one_token_leave_nothing_to_rank(make_run):
     found = find_hardest(make_run([words("first_token", 3), words("first_token", 4)]), "document")
     assert (len(found.table), found.finding) == (0, "no document of two scored tokens")
@@ -138,9 +154,26 @@ def test_values_of_a_field_are_ranked_by_their_mean(make_run):
     assert found.table["share_of_loss"].tolist() == pytest.approx([9 / 23, 9 / 23], rel=CLOSE)
     assert found.table["low"].isna().tolist() == [True, False]
     assert found.finding.startswith("hardest kind: “b”, "), "one document is no group"
+    two = find_hardest(make_run([*docs, *[words("first_token", 9)] * 2]), "kind")
+    assert two.finding.startswith("hardest kind: documents without kind, ")
     with pytest.raises(UsageError) as caught:
         find_hardest(make_run(docs), "nothing")
     assert caught.value.id == "fields.missing"
+
+
+def test_dots_lead_to_a_field_inside_an_object(make_run):
+    fields = [{"data": {"lang": "en"}}, {"data": {"lang": "de"}, "a.b": 1}, {"data": 3, "a": {"b": 2}}]
+    run = make_run([words("first_token", 9 - number, fields=field) for number, field in enumerate(fields)])
+    assert find_hardest(run, "data.lang").table["group"].tolist() == ["en", "de", ""]
+    assert find_hardest(run, "a.b").table["group"].tolist() == ["", "1", "2"], "a field of this name, or inside one"
+    documents = [Document("x", "a", 1, -1, json.dumps(field)) for field in fields]
+    for name in ("data.lang", "a.b", "data"):
+        refuse_missing_field(documents, name)
+    for name in ("data.text", "lang", "data.lang.x"):
+        with pytest.raises(UsageError, match="no document has this field"):
+            refuse_missing_field(documents, name)
+        with pytest.raises(UsageError, match="no document has this field"):
+            find_hardest(run, name)
 
 
 def test_equal_cases_are_one_row_with_their_number(make_run):

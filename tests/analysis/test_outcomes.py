@@ -29,6 +29,7 @@ def expected_outcomes(logits: np.ndarray, targets: np.ndarray) -> dict[str, np.n
         "confidence": x, "correct": o, "top5": ((p >= at[:, None]).sum(axis=-1) <= 5).astype(float),
         "brier": brier, "spread": x * (1 - x), "nats2": n**2, "excess2": (n - entropy) ** 2,
         "gap2": (x - o) ** 2, "brier2": brier**2, "confidence2": x**2, "confidence_correct": x * o,
+        "copies": np.ones(len(p)),
     }  # fmt: skip
 
 

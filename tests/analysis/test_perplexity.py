@@ -231,6 +231,30 @@ def test_a_document_that_carries_the_loss_is_said(make_run):
     assert result.concentration.share_of_loss == pytest.approx(4000 / 7480)
 
 
+def test_copies_of_a_document_that_together_carry_the_loss_are_said(make_run):
+    """Five of eight documents are one text: each has 13 % of the loss, the text 66 % with 20 % of the tokens."""
+    hard = Doc([b"x", *[b"b"] * 4], ["first_token", *[20] * 4])
+    others = [words("first_token", *[3] * 27, pieces=[b"%d" % number, *[b"a"] * 27]) for number in range(3)]
+    finding = measure_perplexity(make_run([hard, *others, *[hard] * 4], copies=True)).finding
+    carried = 5 * 80 / (5 * 80 + 3 * 81)
+    assert f"document 0 (line 1 of fake.txt, there 5 times) carries {carried:.1%} of the loss with 19.8% of" in finding
+
+
+def test_no_model_is_called_worse_than_frequencies_that_fit_their_own_text(make_run):
+    """Texts of Zipf's law: their own entropy is 0.17 nats below the language's, so that its best model seems worse."""
+    p = 1 / (np.arange(500) + 2.7)
+    p /= p.sum()
+    drawn = np.random.default_rng(0).choice(500, 2600, p=p)
+    pieces = [b"%03d" % index for index in range(500)]
+    unigram = [Doc([b"#", *[pieces[i] for i in drawn]], ["first_token", *(-np.log2(p[drawn])).tolist()])]
+    worse = [Doc(unigram[0].pieces, ["first_token", *(1 - np.log2(p[drawn])).tolist()])]
+    found = measure_perplexity(make_run(unigram))
+    assert found.per_token.nll_nats_per_token > found.unigram_nats + 0.05
+    assert not found.unigram_comparable
+    assert "unigram" not in found.finding
+    assert "worse than the text's own unigram" in measure_perplexity(make_run(worse)).finding
+
+
 def test_a_token_that_carries_the_loss_is_said(make_run):
     docs = ordinary(3)
     docs[1] = replace(docs[1], bits=["first_token", *[3] * 39, 200])

@@ -221,7 +221,8 @@ def test_one_document_has_no_interval(world):
     found = values(panel)
     assert found[["low", "high"]].isna().all(axis=None)
     assert not panel.smaller_nll["clear"].any()
-    assert "nats no interval before temperature" in panel.finding
+    assert "nats before temperature (no interval, so no test)" in panel.finding
+    assert any("no test was possible" in note for note in panel.notes)
     assert any("there is no other half" in note for note in panel.notes)
 
 

@@ -254,12 +254,14 @@ def test_the_configuration_names_the_bos_where_the_tokenizer_does_not(copy_of):
     (path / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}))
     builders.write_settings(path)  # GPT2Tokenizer would name one of its own
     config = json.loads((path / "config.json").read_text())
-    found = {}
+    found, hashes = {}, {}
     for bos in (3, None, 10**6):
         (path / "config.json").write_text(json.dumps(config | {"bos_token_id": bos}))
         tokenizer = load_huggingface(path, LoadOptions()).tokenizer
         found[bos] = (tokenizer.bos_id, tokenizer.adds_bos)
+        hashes[bos] = tokenizer.sha256
     assert found == {3: (3, False), None: (None, False), 10**6: (None, False)}
+    assert hashes[None] == hashes[10**6] != hashes[3], "the BOS is part of what the tokenizer does"
 
 
 def test_a_tokenizer_class_that_is_no_text_is_told(copy_of):

@@ -1,4 +1,4 @@
-"""Fixtures for tests of commands: a small text, and a run of the bundled checkpoint on it, made once."""
+"""Fixtures for tests of commands: a small text, a run of the bundled checkpoint on it, and checkpoints opened once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from pathlib import Path
 
 import pytest
 from bundled import CHECKPOINT, EXAMPLES
+from opened_once import opened_once
 
 from lossprobe.cli.main import run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _checkpoints_are_opened_once():
+    with opened_once():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -215,7 +215,7 @@ def test_a_reader_that_closes_the_pipe_is_no_error(work):
 
 @pytest.fixture(scope="session")
 def long_text(tmp_path_factory) -> Path:
-    lines = (EXAMPLES / "jargon-valid.jsonl").read_text("utf-8").splitlines()[:8]
+    lines = (EXAMPLES / "jargon-valid.jsonl").read_text("utf-8").splitlines()[:6]
     path = tmp_path_factory.mktemp("text") / "long.jsonl"
     path.write_text("\n".join(lines), "utf-8")
     return path
@@ -229,7 +229,7 @@ def whole_run(tmp_path_factory, long_text) -> Path:
 
 
 def arguments(text: Path, output: str) -> list[str]:
-    windows = ["--batch-size", "1", "--stride", "16", "--context", "64"]
+    windows = ["--batch-size", "1", "--stride", "48", "--context", "64"]
     return ["score", str(CHECKPOINT), str(text), "-o", output, *windows]
 
 

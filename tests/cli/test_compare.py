@@ -52,6 +52,15 @@ def test_two_runs_as_table_csv_json_markdown_and_picture(pair, monkeypatch, caps
     assert "| mean\\_difference\\_nats |" in page
 
 
+def test_two_rankings_are_two_tables(pair, monkeypatch, capsys):
+    monkeypatch.chdir(pair)
+    assert run(["compare", "old", "new", "--table", "--top", "5"]) == 0
+    brief = capsys.readouterr().out
+    assert all(f"tokens that became {direction} (3 of 5)\n" in brief for direction in ("worse", "better"))
+    assert run(["compare", "old", "old", "--markdown"]) == 0
+    assert "tokens that became" not in capsys.readouterr().out
+
+
 def test_a_run_and_itself_do_not_differ(pair, monkeypatch, capsysbinary):
     monkeypatch.chdir(pair)
     assert run(["compare", "old", "old", "--json"]) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,22 +21,40 @@ from lossprobe.run.store import RunStore
 TEXT = "It shows. That is what the text says, and a café.\n" * 3
 
 
+@pytest.fixture(scope="module")
+def scored_once(tmp_path_factory) -> Path:
+    """A folder with a model, a text, and one run of the two; tests work on copies that lie where it was made."""
+    folder = tmp_path_factory.mktemp("found") / "work"
+    folder.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        shutil.copytree(CHECKPOINT, "model")
+        Path("text.txt").write_text(TEXT, "utf-8")
+        names = watch_opening(patch)
+        assert score() == 0
+    assert names == ["model"]
+    return folder.rename(folder.with_name("kept"))
+
+
 @pytest.fixture
-def opened(tmp_path, monkeypatch) -> list[str]:
+def opened(scored_once, monkeypatch) -> Iterator[list[str]]:
     """The checkpoints that were opened, in a working folder with a model, a text, and one run of the two."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(CHECKPOINT, "model")
-    Path("text.txt").write_text(TEXT, "utf-8")
+    folder = scored_once.with_name("work")
+    shutil.copytree(scored_once, folder)
+    monkeypatch.chdir(folder)
+    yield watch_opening(monkeypatch)
+    shutil.rmtree(folder)
+
+
+def watch_opening(patch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list to which the path of every checkpoint is added that is opened from now on."""
     real, names = detect.open_checkpoint, []
 
     def watched(path, options):
         names.append(str(path))
         return real(path, options)
 
-    monkeypatch.setattr(detect, "open_checkpoint", watched)
-    assert score() == 0
-    assert names == ["model"]
-    names.clear()
+    patch.setattr(detect, "open_checkpoint", watched)
     return names
 
 

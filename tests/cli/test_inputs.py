@@ -2,13 +2,12 @@
 
 import json
 import os
-import pickle
 import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from bundled import CHECKPOINT, EXAMPLES
+from nanogpt_files import write_nanogpt
 
 from lossprobe.cli.inputs import PROTECTED_NAMES, is_same, protect_files, protect_folder, protect_texts
 from lossprobe.cli.main import run
@@ -55,30 +54,12 @@ VIEWS = (
 )
 
 
-def write_nanogpt(path: Path, seed: int, symbols: int) -> None:
-    width, context = 8, 16
-    torch.manual_seed(seed)
-    state = {
-        f"transformer.{name}.weight": torch.randn(rows, width) for name, rows in (("wte", symbols), ("wpe", context))
-    }
-    shapes = {"ln_1": (width,), "ln_2": (width,), "attn.c_attn": (3 * width, width), "attn.c_proj": (width, width)}
-    shapes |= {"mlp.c_fc": (4 * width, width), "mlp.c_proj": (width, 4 * width)}
-    state |= {f"transformer.h.0.{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
-    state |= {"transformer.ln_f.weight": torch.ones(width), "lm_head.weight": state["transformer.wte.weight"]}
-    args = {"n_layer": 1, "n_head": 2, "n_embd": width, "block_size": context, "bias": False, "vocab_size": symbols}
-    torch.save({"model": state, "model_args": args}, path)
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """A working folder with two nanoGPT checkpoints, their meta.pkl and a text; entered."""
     monkeypatch.chdir(tmp_path)
-    characters = sorted(set(TEXT))
-    stoi = {character: index for index, character in enumerate(characters)}
-    meta = {"vocab_size": len(characters), "itos": dict(enumerate(characters)), "stoi": stoi}
-    Path("meta.pkl").write_bytes(pickle.dumps(meta))
     for number, name in enumerate(("ckpt.pt", "other.pt")):
-        write_nanogpt(Path(name), number, len(characters))
+        write_nanogpt(Path(name), number, TEXT)
     Path("data.txt").write_text(TEXT)
     return tmp_path
 

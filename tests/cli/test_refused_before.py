@@ -162,6 +162,23 @@ def test_a_check_on_a_field_that_no_record_has(folder, capsys):
     assert "check loss: field language: no document has this field" in refused(["audit"], capsys)[1]
 
 
+def test_a_check_on_a_value_that_no_record_has(folder, capsys):
+    write_audit(more='field = "lang"\nequals = "english"')
+    code, err = refused(["audit"], capsys)
+    assert "check loss: equals 'english': no record has this in the field lang\nhint: found there: en\n" in err
+    assert code == 2
+
+
+@pytest.mark.parametrize("command", [["audit"], ["baseline", "update"]], ids=" ".join)
+def test_a_baseline_that_cannot_be_written(folder, capsys, command):
+    write_audit(change=True)
+    audit = Path("lossprobe.toml").read_text("utf-8")
+    Path("lossprobe.toml").write_text(audit.replace('path = "base"', 'path = "base"\nmissing = "create"'), "utf-8")
+    Path("base").touch()
+    code, err = refused(command, capsys)
+    assert (code, "error[output.write]" in err) == (6, True), err
+
+
 @pytest.mark.parametrize(
     ("id_", "arguments"),
     [("sources.swapped", ["good.jsonl", MODEL]), ("sources.no_text", [MODEL, OTHER])],
@@ -186,6 +203,16 @@ def test_a_starting_audit_file_of_the_wrong_sources(folder, capsys, id_, argumen
         ("checkpoints first, the text last", ["score", "good.jsonl", "bad.jsonl"]),
         ("a text its checkpoint before it", ["perplexity", "good.jsonl"]),
         ("hf download gpt2", ["audit", "init", "gpt2", "good.jsonl"]),
+        ("lossprobe audit init CHECKPOINT TEXT writes it", ["audit", MODEL, "good.jsonl"]),
+        ("a command comes first", [MODEL, "good.jsonl"]),
+        ("did you mean lossprobe perplexity?", ["eval", MODEL, "good.jsonl"]),
+        ("did you mean lossprobe audit?", ["audit", "run"]),
+        ("did you mean lossprobe baseline update?", ["baseline", "create"]),
+        ("did you mean lossprobe runs remove?", ["runs", "delete", "3f2a"]),
+        ("--by is an option of positions, hardest,", ["score", MODEL, "good.jsonl", "--by", "class"]),
+        ("did you mean class?", ["hardest", MODEL, "good.jsonl", "--by", "clas"]),
+        ("did you mean loss?", ["tokens", MODEL, "good.jsonl", "--where", "los > 5"]),
+        ("lossprobe runs lists the runs", ["runs", "latest", "3f2a"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -96,6 +96,14 @@ def test_a_folder_of_runs_is_no_run_and_its_runs_are_named(three, capsys):
     assert "holds 3 runs: other-valid-bbbb3333, plain-entries-aaaa1111, plain-entries-aaaa2222" in error
 
 
+def test_no_run_is_removed_where_one_name_is_mistyped(three, capsys):
+    assert run(["runs", "remove", "aaaa1", "zzzz"]) == 2
+    assert "hint: lossprobe runs lists the runs of this folder" in capsys.readouterr().err
+    assert len(list(RUNS.iterdir())) == 3
+    assert error_of(capsys, "runs", "latest", "zzzz") == "run.missing"
+    assert error_of(capsys, "runs", "latest", str(RUNS)) == "run.several"
+
+
 def test_a_run_is_removed_with_nothing_else(three, capsys):
     assert run(["runs", "remove", "aaaa1", str(three[2])]) == 0
     assert [path.name for path in RUNS.iterdir()] == [three[1].name]
@@ -135,6 +143,8 @@ def test_compare_takes_the_last_pair_again(three, capsys):
     again = capsys.readouterr()
     assert again.out == first.out
     assert f"the last pair again: {three[0]} and {three[2]}" in again.err
+    three[2].rename("away")
+    assert error_of(capsys, "compare") == "run.missing"
     RUNS.joinpath("pair").write_bytes(b"only one\n")
     assert error_of(capsys, "compare") == "run.damaged"
     RUNS.joinpath("pair").unlink()

@@ -60,6 +60,12 @@ def test_the_library_names_no_option_and_only_arguments_that_an_option_sets(file
     assert named <= option_names(cli).keys() | ONLY_PYTHON
 
 
+@pytest.mark.parametrize("name", ["`context`: does not exist", "texts/`context`", "`context`.txt: empty", "`by`/b"])
+def test_a_file_that_is_named_like_an_argument_keeps_its_name(name):
+    assert with_options(name, cli) == name
+    assert with_options("raise `context`.", cli) == "raise --context."
+
+
 def test_the_rule_can_fail():
     assert options_named('"""--context"""\nx = f"raise --max-bytes or {y} -o"') == ["--max-bytes", "-o"]
     assert options_named('x = "lossprobe baseline update --force, or --force"') == ["--force"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bundled import EXAMPLES
 from fakes import SmallModel, checkpoint
@@ -112,3 +113,28 @@ def test_a_path_of_another_class_is_a_path(tmp_path):
         pass
 
     assert lossprobe.score(Mine(MODEL), Mine(TEXT), output=Mine(tmp_path / "run")).run.counts["tokens"]
+
+
+def test_what_stands_in_the_wrong_place_is_told_before_anything_is_read(tmp_path):
+    for arguments, reason in (
+        ((TEXT, MODEL), "the checkpoint comes first"),
+        ((TEXT, TEXT), "looks like a text"),
+        ((MODEL, MODEL), "it holds model.safetensors"),
+    ):
+        with pytest.raises(lossprobe.LossprobeError, match=reason):
+            lossprobe.score(*arguments, output=tmp_path / "run")
+
+
+def test_options_of_another_type_are_type_errors(tmp_path):
+    for name, wrong in (("context", "128"), ("context", 12.5), ("skip_bad", "yes"), ("include", 3)):
+        with pytest.raises(TypeError, match=f"`{name}`"):
+            lossprobe.score(MODEL, TEXT, output=tmp_path / "run", **{name: wrong})
+
+
+def test_numbers_of_numpy_and_a_single_pattern_are_fine(tmp_path):
+    (tmp_path / "texts").mkdir()
+    for name in ("a.md", "b.txt"):
+        (tmp_path / "texts" / name).write_text("some text")
+    texts = tmp_path / "texts"
+    found = lossprobe.score(MODEL, texts, output=tmp_path / "run", context=np.int64(64), include="*.md").run
+    assert (found.context, found.counts["documents"]) == (64, 1)

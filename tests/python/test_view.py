@@ -48,14 +48,48 @@ def test_options_have_the_names_of_the_analyses(runs):
         lossprobe.view("hardest", runs[0], bye="type")
 
 
+def test_a_printed_view_is_what_a_terminal_shows(runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    page = str(lossprobe.view("hardest", runs[0], top=2)).splitlines()
+    assert page[0].startswith("hardest: jargon-plain")
+    assert max(map(len, page)) <= 80
+    assert page[-2].startswith("(not shown: columns text, ") or page[-1].startswith("(not shown: columns text, ")
+
+
+def test_a_single_condition_is_one(runs):
+    shown = lossprobe.view("tokens", runs[0], where="loss > 14")
+    assert shown.result.tokens == 6
+    assert len(b"".join(shown.csv()).splitlines()) == 7
+
+
+@pytest.mark.parametrize(
+    ("measure", "options"),
+    [
+        (lossprobe.measure_positions, {"bins": "evry"}),
+        (lossprobe.measure_positions, {"by": "document"}),
+        (lossprobe.find_hardest, {"top": -1}),
+        (lossprobe.find_hardest, {"top": "3"}),
+        (lossprobe.measure_tokens, {"rows": 0}),
+        (lossprobe.measure_perplexity, {"by": 7}),
+        (lossprobe.measure_calibration, {"smoothing": 2}),
+    ],
+)
+def test_options_that_the_command_refuses_are_refused_here(runs, measure, options):
+    with pytest.raises(lossprobe.LossprobeError, match=f"`{next(iter(options))}`: must be"):
+        measure(runs[0], **options)
+
+
 def test_what_cannot_be_shown_is_named(runs):
     with pytest.raises(lossprobe.LossprobeError, match="no view") as found:
         lossprobe.view("hardst", runs[0])
     assert "hardest" in found.value.hint
     with pytest.raises(lossprobe.LossprobeError, match="compare takes two runs, not 1"):
         lossprobe.view("compare", runs[0])
-    with pytest.raises(TypeError, match="`runs` takes runs, not a tuple of str") as found:
+    with pytest.raises(TypeError, match="`runs` takes a run, not str") as found:
         lossprobe.view("perplexity", str(runs[0].path))
+    assert "open_run" in found.value.hint
+    with pytest.raises(TypeError, match="one by one, not a list of Run"):
+        lossprobe.view("calibration", runs)
     with pytest.raises(TypeError, match="`shown` takes a view"):
         lossprobe.plot(runs[0])
 
@@ -101,6 +135,13 @@ def test_a_run_is_used_by_threads_and_sent_to_other_processes(runs):
 def test_a_run_stays_found_when_the_working_folder_changes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scored = lossprobe.score(EXAMPLES / "jargon-plain", TEXT).run
-    latest = lossprobe.latest()
+    latest, opened = lossprobe.latest(), lossprobe.open_run(scored.path.relative_to(tmp_path))
     monkeypatch.chdir("/")
-    assert len(scored.tokens(columns=["rank"])) == len(latest.tokens(columns=["rank"]))
+    assert len({len(run.tokens(columns=["rank"])) for run in (scored, latest, opened)}) == 1
+    monkeypatch.chdir(tmp_path)
+    assert lossprobe.open_run(scored.path.name.rpartition("-")[2][:6]).path == scored.path, (
+        "the short name of lossprobe runs"
+    )
+    with pytest.raises(lossprobe.LossprobeError, match="is no run") as caught:
+        lossprobe.open_run("nothing")
+    assert "lossprobe.latest()" in caught.value.hint

@@ -52,6 +52,7 @@ def test_each_model_has_its_diagram_and_all_share_the_curves(runs, measured):
         np.testing.assert_allclose(points.get_xydata()[:, 1], bins["hit_rate"])
     heights = [bar.get_height() for bar in axes[2].patches]
     assert sum(heights) == pytest.approx(1.0)
+    assert axes[2].get_ylim() == axes[3].get_ylim(), "the histograms have one scale"
     curve, temperatures, against = axes[4:]
     found = result.smoothing.decomposition
     np.testing.assert_allclose(against.lines[1].get_xdata(), found["mean_difference_nats"])
@@ -101,6 +102,8 @@ def test_more_models_than_fit_are_left_out_and_counted(runs, measured):
     figure = plot_calibration(runs[0], result)
     assert len(axes_of(figure)) == 2 * MOST_MODELS + 2 + 1
     assert figure.get_suptitle().startswith("calibration of 4 of 5 models on text, context 1024\n95 % intervals")
+    for lower in (*figure.axes[2:4], *figure.axes[6:8]):
+        assert all(label.get_visible() for label in lower.get_xticklabels()), "each histogram has its numbers"
     fewer = dataclasses.replace(result, models=result.models[:MOST_MODELS])
     assert plot_calibration(runs[0], fewer).get_suptitle().startswith("calibration on text, context 1024\n")
 
@@ -187,4 +190,8 @@ def test_hardly_any_tokens(tmp_path, rows):
     rng = np.random.default_rng(0)
     logits = draw_logits(rng, rows, 6)
     run = write_drawn(tmp_path / "run", logits, draw_targets(rng, logits), np.zeros(rows, int)).run
-    assert len(axes_of(plot_calibration(run, measure_calibration([run])))) == 4
+    figure = plot_calibration(run, measure_calibration([run]))
+    _, lower, vocabulary, *_ = axes_of(figure)
+    assert figure.get_suptitle().endswith("\nno 95 % interval: a single block of tokens")
+    assert legend_of(lower) == ["perfect calibration", "accuracy"]
+    assert "no bin with 5 expected hits" in vocabulary.get_title(loc="left").replace("\n", " ")

@@ -74,7 +74,8 @@ def test_the_same_tokens_give_both_losses_the_change_its_context_and_the_largest
     corners = [tuple(path.vertices[0]) for path in cells.get_paths()]
     expected = comparison.scatter[["first_low_nats", "second_low_nats"]].itertuples(index=False)
     assert corners == [tuple(row) for row in expected]
-    assert max(map(max, corners)) < losses.get_xlim()[1] == losses.get_ylim()[1]
+    assert max(map(max, corners)) < losses.get_xlim()[1] == losses.get_ylim()[1] == tokens.get_xlim()[1]
+    assert list(losses.get_xticks()) == list(losses.get_yticks())
     np.testing.assert_array_equal(cumulative.lines[0].get_xydata(), comparison.cumulative)
     assert cumulative.get_xscale() == "log"
     assert bar.get_ylabel() == "tokens (log scale)"
@@ -93,11 +94,19 @@ def test_groups_that_were_asked_for_have_their_panel(runs, by):
     result = compare(*runs, by)
     axes = plot_compare(runs[0], result).axes[-1]
     changes = result.changes.table
-    points = {line.get_markerfacecolor(): line for line in axes.lines if line.get_marker() == "o"}
-    drawn = np.sort(np.concatenate([line.get_xdata() for line in points.values()]))
-    np.testing.assert_array_equal(drawn[np.isfinite(drawn)], np.sort(changes["mean_difference_nats"]))
-    held = changes["significant"].fillna(False).sum()
-    assert sum(np.isfinite(line.get_xdata()).sum() for face, line in points.items() if face != "white") == held
+    points = {"tested": [], "changed": [], "untested": []}
+    for line in axes.lines:
+        if line.get_marker() in ("o", "x"):
+            of = "untested" if line.get_marker() == "x" else "tested"
+            found = list(line.get_xdata()[np.isfinite(line.get_xdata())])
+            points[of] += found
+            points["changed"] += found if of == "tested" and line.get_markerfacecolor() != "white" else []
+    untested = changes["significant"].isna()
+    for of, held in (("tested", ~untested), ("untested", untested), ("changed", changes["significant"].fillna(False))):
+        assert sorted(points[of]) == sorted(changes["mean_difference_nats"][held])
+    title = axes.get_title(loc="left").replace("\n", " ")
+    assert ("filled: changed (Holm, 5 %)" in title) == (not untested.all())
+    assert ("crosses: not tested" in title) == untested.any()
     groups = [str(group) for group in changes["group"]]
     assert all(group in row for group, row in zip(groups, rows_of(axes)[1:], strict=True))
     assert axes.get_title(loc="left").startswith(f"by {by} (tokens)")
@@ -144,7 +153,8 @@ def test_different_tokens_are_drawn_through_bytes(make_pair, documents):
     figure = plot_compare(runs[0], result)
     assert rendered(figure).startswith(b"\x89PNG")
     axes, spans = figure.axes
-    assert [row.split("  (")[0] for row in rows_of(axes)] == ["all bytes", *found.by_cut["cut"]]
+    named = ["one token in both", f"split by {found.first} only", f"split by {found.second} only", "split by both"]
+    assert [row.split("  (")[0] for row in rows_of(axes)] == ["all bytes", *named]
     assert len(found.by_cut) == len(CUTS)
     _, whole, cuts = axes.lines[:3]
     assert whole.get_xdata()[0] == found.difference.difference_bits_per_byte
@@ -155,7 +165,9 @@ def test_different_tokens_are_drawn_through_bytes(make_pair, documents):
     assert (list(found.difference.difference_bits_per_byte_interval) in segments) == (documents > 1)
     assert (found.difference.difference_bits_per_byte_interval.low is None) == (documents == 1)
     assert axes.get_xlabel() == "difference (bits per byte); above 0: other is worse"
-    assert figure.get_suptitle().startswith("other − one on text, context 1024, through bytes\n")
+    heading = figure.get_suptitle().replace("\n", " ")
+    assert heading.startswith("other − one on text, through bytes ")
+    assert "largest contexts: one 1,024 tokens" in heading
     assert names_of(spans) == ["one", "other"]
 
 

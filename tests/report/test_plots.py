@@ -1,6 +1,7 @@
 """Pictures: what is drawn, what the axes say, and that no text can break them."""
 
 import ast
+import dataclasses
 import io
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_runs import BOS, LN2, Doc, words
+from geometry import check_layout
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.hardest import find_hardest
@@ -16,13 +18,13 @@ from lossprobe.analysis.options import HARDEST_BY
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.tokens import measure_tokens
-from lossprobe.report import plots
+from lossprobe.report import fonts, plots
 from lossprobe.report.plots.hardest import plot_hardest
 from lossprobe.report.plots.perplexity import plot_perplexity
 from lossprobe.report.plots.positions import plot_positions
-from lossprobe.report.plots.ranges import MOST_ROWS
+from lossprobe.report.plots.ranges import MOST_ROWS, counted, name_rows
 from lossprobe.report.plots.tokens import STRIP_COLUMNS, plot_tokens
-from lossprobe.report.style import drawable, label, legend, legend_name
+from lossprobe.report.style import drawable, label, legend, legend_name, new_figure
 
 HOSTILE = ["$\\frac$", "a$b$c", "漢字", "\x1b[2J", "\u202e", "\n", "⌹", "😀", "\x00", "_^{", "%"]
 
@@ -53,6 +55,14 @@ def hostile(make_run):
     bits = ["special", *range(1, len(pieces))]
     docs = [Doc(pieces, bits, {"$\\x$": text}) for text in HOSTILE[:3]]
     return make_run(docs, name="mo$\\frac$del漢\x1b", text_name="te\nxt⌹")
+
+
+@pytest.fixture(autouse=True)
+def _own_fonts_only(monkeypatch):
+    """Leave out the fonts of this system, whatever other tests did."""
+    monkeypatch.setenv("MPL_IGNORE_SYSTEM_FONTS", "1")
+    for cached in (fonts.system_family, fonts._files):
+        cached.cache_clear()
 
 
 def all_plots(run, field):
@@ -212,7 +222,7 @@ def test_single_losses_are_no_means(make_run):
     run = make_run([words("first_token", *range(1, 60))])
     result = measure_positions(run, "document-position")
     upper, lower = plot_positions(run, result).axes
-    assert [text.get_text() for text in lower.get_legend().get_texts()] == ["mean of a bin, 95 % interval"]
+    assert [text.get_text() for text in lower.get_legend().get_texts()] == ["mean of a bin"]
     assert len(upper.lines) == len(upper.containers[0].lines[1]) + 1  # the points and their caps
 
 
@@ -222,7 +232,7 @@ def test_missing_intervals_draw(make_run):
     for figure in all_plots(run, "document"):
         assert rendered(figure)
     axes = plot_perplexity(run, measure_perplexity(run)).axes[0]
-    assert len(axes.lines) == 3, "the mean and two levels"
+    assert len(axes.lines) == 2, "the mean and the level of a model that knows nothing: too few tokens for unigrams"
     assert len(axes.patches) == 1, "a bar alone, no interval"
 
 
@@ -253,6 +263,7 @@ def test_types_have_a_panel_for_each_ranking_in_the_order_of_its_bars(make_run):
 def test_classes_are_sorted_with_their_intervals_on_one_scale(run):
     result = find_hardest(run, "class")
     panels = plot_hardest(run, result).axes
+    assert panels[0].get_title(loc="left").startswith("first occurrences in the window, and repeats")
     assert len({axes.get_xlim() for axes in panels}) == 1
     for axes in panels:
         points = [line.get_xdata() for line in axes.lines if line.get_marker() == "o"]
@@ -261,7 +272,7 @@ def test_classes_are_sorted_with_their_intervals_on_one_scale(run):
 
 
 def test_perplexity_shows_the_spread_the_mean_and_the_reference_levels(run):
-    result = measure_perplexity(run, "lang")
+    result = dataclasses.replace(measure_perplexity(run, "lang"), unigram_comparable=True)
     spread, groups = plot_perplexity(run, result).axes
     bars = [patch for patch in spread.patches if patch.get_height() > 0 and patch.get_alpha() == 0.55]
     assert sum(bar.get_height() for bar in bars) == 4, "every document is in a bar"
@@ -273,17 +284,46 @@ def test_perplexity_shows_the_spread_the_mean_and_the_reference_levels(run):
     assert [label.get_text().split("  ")[0] for label in groups.get_yticklabels()] == ["a", "b"]
     names = {text.get_text() for text in spread.get_legend().get_texts()}
     assert names == {
-        "documents (4)", f"mean of all tokens: {result.per_token.nll_nats_per_token:.3f}", "its 95 % interval",
+        "documents (4)", f"mean of all tokens: {result.per_token.nll_nats_per_token:.3f}", "95 % interval of the mean",
         f"unigram: {result.unigram_nats:.3f}", f"uniform (log V): {result.uniform_nats:.3f}",
     }  # fmt: skip
     points = groups.lines[-1]
     assert points.get_xdata().tolist() == result.groups["mean_loss_nats"].tolist()
 
 
+def test_long_labels_stay_beside_long_names_inside_the_picture():
+    figure = new_figure(3.0, "heading")
+    axes = figure.subplots()
+    name_rows(axes, np.arange(2), [counted("a_very_long_va…and_on/and/on", "7,717,000"), "b $x$"], text=True)
+    words = "difference of the mean loss (nats per token); above 0: a_very_long_name_step_000200000 is worse"
+    axes.plot([0, 1], [0, 1], label=words)
+    label(axes, words, "", words)
+    legend(axes)
+    check_layout(figure)
+
+
+def test_the_letters_of_the_strip_fit_into_their_columns(make_run):
+    for losses in ((1.0, 2.0), range(1, 90)):
+        run = make_run([words("first_token", *losses)])
+        figure = plot_tokens(run, measure_tokens(run))
+        check_layout(figure)
+        strip = figure.axes[1]
+        width = strip.get_position().width * figure.get_figwidth() * 72  # points
+        assert strip.texts[0].get_fontsize() * 0.602 * STRIP_COLUMNS <= width
+
+
+def test_a_single_position_has_ink(make_run):
+    run = make_run([words("first_token", 1)] * 3)
+    upper, lower = plot_positions(run, measure_positions(run, bins="every")).axes
+    assert upper.lines[0].get_marker() == lower.lines[0].get_marker() == "."
+    assert "0" not in [tick.get_text() for tick in lower.get_xticklabels()]
+
+
 def test_groups_without_a_row_are_mentioned(make_run):
     run = make_run([words("first_token", 1 + number % 4) for number in range(MOST_ROWS + 5)])
     axes = plot_perplexity(run, measure_perplexity(run, "document")).axes[1]
-    assert axes.get_title(loc="left") == "by document (tokens), hardest first, 30 of 35 groups"
+    title = axes.get_title(loc="left").replace("\n", " ")
+    assert title == "by document (tokens), hardest first, 30 of 35 groups; too little text for intervals"
     assert len(axes.get_yticklabels()) == MOST_ROWS
 
 

@@ -3,7 +3,9 @@
 import math
 
 import pandas as pd
+import pytest
 
+from lossprobe.report.formats.columns import fitted
 from lossprobe.report.formats.side_by_side import side_by_side
 
 NAN = math.nan
@@ -34,3 +36,14 @@ def test_models_with_long_names_that_begin_alike_keep_their_columns():
     shown = side_by_side(table)
     assert shown.iloc[0].tolist() == ["ece", "0.1000", "0.2000"]
     assert all(name.endswith(step) for name, step in zip(shown.columns[1:], ("000100", "000200"), strict=True))
+
+
+@pytest.mark.parametrize(("models", "columns"), [(2, 3), (3, 4), (5, 4)])
+def test_as_many_as_three_models_fit_into_a_terminal(models, columns):
+    names = [f"a_very_long_model_name_that_goes_on_and_on_step_{number}" for number in range(models)]
+    measures = [("nll_minus_entropy_nats", -0.2577, -0.3192, -0.1962, NAN), ("ece", 0.1234, 0.0123, 0.2345, 0.0456)]
+    rows = [(name, *measure) for name in names for measure in measures]
+    shown = side_by_side(pd.DataFrame(rows, columns=["model", "measure", "value", "low", "high", "noise_floor"]))
+    found = fitted(shown, 80, list(reversed(shown.columns[2:])))
+    assert len(found.columns) == columns
+    assert found.left_out == list(reversed(shown.columns[columns:])), "the last ones go first"

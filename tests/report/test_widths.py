@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -12,26 +14,33 @@ from rich.cells import cell_len
 
 from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.compare.compare import compare
+from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.hardest import find_hardest
 from lossprobe.analysis.objectives.objectives import measure_objectives
 from lossprobe.analysis.options import HARDEST_BY
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
+from lossprobe.analysis.protocols.protocols import measure_protocol
+from lossprobe.analysis.protocols.table import ProtocolTable, Refusal, compare_protocols
 from lossprobe.analysis.selfcheck import SelfCheck
+from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.tokens import measure_tokens
+from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.report.formats.cells import format_cell
 from lossprobe.report.formats.columns import BLANK, ONE_LINE, fitted
 from lossprobe.report.formats.terminal import Rest, view_to_terminal
 from lossprobe.report.views.calibration import calibration_view
-from lossprobe.report.views.compare import compare_view
+from lossprobe.report.views.compare import YIELDS, compare_view
 from lossprobe.report.views.gap import gap_view
 from lossprobe.report.views.hardest import hardest_view
 from lossprobe.report.views.objectives import objectives_view
 from lossprobe.report.views.perplexity import perplexity_view
 from lossprobe.report.views.positions import positions_view
+from lossprobe.report.views.protocols import protocols_view
 from lossprobe.report.views.selfcheck import selfcheck_view
 from lossprobe.report.views.tokens import tokens_view
+from lossprobe.report.views.view import View
 
 WIDTH = 80
 LONG = "a_model_with_a_very_long_name_of_a_training_that_went_on_and_on-step-000"
@@ -74,7 +83,41 @@ def selfcheck(name: str) -> SelfCheck:
     return SelfCheck(**fields)
 
 
+def kl_view(runs) -> View:
+    """Return a comparison with the divergence of the distributions."""
+    result = compare(*runs)
+    changes = result.changes.table
+    tokens = changes[["document", "token", "first_loss_nats", "second_loss_nats"]].assign(token_id=7, kl_nats=1.5)
+    ends, shares = Interval(0.1, 1234.5), {"0": 0.0, "0.5": 0.1, "0.99": 12.3456789, "1": math.inf}
+    names = result.token_comparison.first, result.token_comparison.second
+    divergence = Divergence(*names, 900, 0.2, ends, shares, 3, 0.5, ends, 0.1, ends, {"0": -0.3, "1": 0.2}, 1.0, 2.0,
+                            tokens, ["a note about the divergence " * 4])  # fmt: skip
+    return compare_view(runs, result.with_divergence(divergence), 20)
+
+
+def bytes_view(runs) -> View:
+    """Return the comparison of models that are said to have different tokenizers."""
+    manifest = copy.deepcopy(runs[1].manifest)
+    manifest["settings"]["tokenizer"] = {"kind": "fake", "sha256": "another"}
+    pair = [runs[0], dataclasses.replace(runs[1], manifest=manifest)]
+    return compare_view(pair, compare(*pair), 20)
+
+
+def all_protocols(run) -> ProtocolTable:
+    """Return the numbers of every other tool, and why the rest have none."""
+    reason = "the tokenizer has no BOS, and the tool needs one " * 5
+    measured = ("paloma", "evaluate")
+    results = [measure_protocol(run, name) if name in measured else Refusal(name, reason) for name in PROTOCOLS]
+    return compare_protocols(run, results)
+
+
+@pytest.fixture(scope="module")
 def views(runs):
+    """Return every view of these runs."""
+    return list(every_view(runs))
+
+
+def every_view(runs):
     first = runs[0]
     yield tokens_view(first, measure_tokens(first), ())
     for by in ("context", "document-position"):
@@ -87,12 +130,15 @@ def views(runs):
     yield objectives_view(first, measure_objectives(first), "all")
     for by in ("token", "type", "document", "context", "class", "lang"):
         yield compare_view(runs, compare(*runs, by), 20)
+    yield kl_view(runs)
+    yield bytes_view(runs)
     yield gap_view(first, first, measure_gap(first, first))
+    yield protocols_view(first, all_protocols(first))
     yield selfcheck_view(first, selfcheck(first.name))
 
 
-def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(runs):
-    for view in views(runs):
+def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(views):
+    for view in views:
         text = view_to_terminal(view, WIDTH, Rest("--csv writes all of them", "--wide shows them"))
         for line in text.splitlines():
             assert cell_len(line) <= WIDTH, (view.name, line)
@@ -117,8 +163,8 @@ def words_are_whole(table: pd.DataFrame, yields) -> None:
                     assert word in words or "…" in word, (column.header, cell, shown)
 
 
-def test_wide_shows_every_column_and_table(runs):
-    for view in views(runs):
+def test_wide_shows_every_column_and_table(views):
+    for view in views:
         text = view_to_terminal(view, WIDTH, Rest("", "--wide shows them"), wide=True)
         assert "--wide" not in text
         for title, table in view.all_tables:
@@ -134,11 +180,20 @@ def test_what_is_left_out_is_named(runs):
     assert sorted([*named, *shown]) == sorted(view.whole_table.columns)
 
 
-def test_compare_is_one_screen(runs):
-    for by in ("token", "type", "document", "class", "lang"):
-        text = view_to_terminal(compare_view(runs, compare(*runs, by), 20), WIDTH, Rest("", "--wide shows them"))
-        assert text.count("\n") <= (40 if runs[0].name == "m0" else 56), by
+def test_compare_is_one_screen(runs, views):
+    for view in views:
+        if view.name != "compare":
+            continue
+        text = view_to_terminal(view, WIDTH, Rest("", "--wide shows them"))
+        assert text.count("\n") <= (40 if runs[0].name == "m0" else 60), view.brief[-1][0]
         assert text.index("m1 − m0" if runs[0].name == "m0" else "−") < text.index("measure"), "the finding first"
+
+
+def test_the_largest_changes_show_the_token_itself(runs, views):
+    _, table = next(view for view in views if view.name == "compare").people_tables[1]
+    shown = [column.header for column in fitted(table, WIDTH, YIELDS).columns]
+    assert "characters" in shown
+    assert {"first_loss_nats", "second_loss_nats"} <= set(shown) or runs[0].name != "m0"
 
 
 def test_names_that_are_cut_stay_different():

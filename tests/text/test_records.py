@@ -152,6 +152,28 @@ def test_a_long_list_of_faults_is_cut_and_counted(tmp_path):
     assert "skip_bad" not in error.hint  # nothing would be left
 
 
+def test_a_file_full_of_faults_leaves_room_for_those_of_others(tmp_path):
+    write(tmp_path, "a.jsonl", '{"txt": 1}\n' * 1000)
+    write(tmp_path, "b.txt", b"caf\xe9")
+    write(tmp_path, "c.jsonl", '{"text": "cut o')
+    (tmp_path / "d.parquet").write_bytes(b"PAR1")
+    error = refused(tmp_path, "text.no_field")
+    assert error.message.startswith("1,001 bad records and 2 bad files: ")
+    places = [line.removeprefix(f"{tmp_path}/") for line in error.details]
+    assert places[16] == f"… and 983 more in {tmp_path}/a.jsonl"
+    assert [place.split(": ")[0] for place in places[17:]] == ["b.txt", "c.jsonl", "d.parquet"]
+    assert "starting at column 10" in places[18]
+    assert "`text_field`; write it as JSON Lines first: pandas.read_parquet" in error.hint
+
+
+def test_of_many_bad_files_the_first_are_listed(tmp_path):
+    for number in range(30):
+        write(tmp_path, f"{number:02}.jsonl", "}\n}")
+    details = refused(tmp_path, "text.bad_record").details
+    assert details[0] == f"… and 1 more in {tmp_path}/00.jsonl"
+    assert details[-1] == "… and 10 other files with faults"
+
+
 def test_bad_files_of_a_folder_are_listed_at_once_or_skipped(tmp_path):
     write(tmp_path, "a.txt", "Good.")
     write(tmp_path, "b.txt", b"caf\xe9")

@@ -20,6 +20,7 @@ from lossprobe.analysis.rows.same_tokens import differing, refuse_different, sam
 from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.stats.resampling import RESAMPLES, SEED, CalibrationMeasure, at_most
+from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
@@ -101,7 +102,7 @@ class Calibration(Shown):
 
 
 def measure_calibration(
-    runs: Sequence[Run],
+    runs: Sequence[Run] | Run,
     by: str | None = CalibrationOptions.by,
     *,
     smoothing: float | None = CalibrationOptions.smoothing,
@@ -110,7 +111,7 @@ def measure_calibration(
     """Return the calibration of one or several runs of the same text.
 
     Args:
-        runs: the runs; the first one is what the others are compared with.
+        runs: a run or several; the first one is what the others are compared with.
         by: "document", "context", "class", "frequency" or a field of the JSONL records, for slices.
         smoothing: ε that the models after the first were trained with, for the bound on their perplexity; None to go by
             what their predictions show.
@@ -120,7 +121,9 @@ def measure_calibration(
         NotComparableError: the runs differ in one of these.
         UsageError: no document has the field.
     """
+    runs = [runs] if isinstance(runs, Run) else runs
     check_runs(runs=runs)
+    check_options(CalibrationOptions, by=by, smoothing=smoothing, allow_different=allow_different)
     if not allow_different:
         refuse_different(runs)
     names = distinct_names(runs)

@@ -89,7 +89,7 @@ def effective_smoothing(run: Run) -> EffectiveSmoothing:
     edge = tau_edge(run.vocab_size)
     tail, mode = tail_epsilon(bins, run.vocab_size, edge), mode_epsilon(bins[:, 0], run.vocab_size)
     spread = interquartile_nats(bins[:, 0])
-    against = _objection({"slope": slope, "tail": tail, "floor": mode}, spread, interval.low)
+    against = _objection({"slope": slope, "tail": tail, "floor": mode}, spread, interval)
     shown = f"slope {_shown(slope)}, tail {_shown(tail)}, floor {_shown(mode)}"
     epsilon = None if against else float(np.median([value for value in (slope, tail, mode) if value is not None]))
     return EffectiveSmoothing(
@@ -186,24 +186,32 @@ def interquartile_nats(pairs: Floats) -> float | None:
     return float(high - low)
 
 
-def _objection(estimates: dict[str, float | None], spread: float | None, slope_low: float | None) -> str | None:
-    """Return why three estimates are no evidence, or None where they are."""
+def _objection(estimates: dict[str, float | None], spread: float | None, slope: Interval) -> str | None:
+    """Return why three estimates are no evidence, or None where they are.
+
+    The spread comes first: without a floor the others say nothing of smoothing. Over-confidence and a smoothed model
+    short of its optimum are named only where the slope's interval shows them.
+    """
     given = {name: value for name, value in estimates.items() if value is not None}
     absent = [name for name in estimates if name not in given]
+    low, high = slope
+    over_confident = high is not None and high < 0.0
     if absent:
         return f"no {' and no '.join(absent)} can be given"
-    if min(given.values()) <= 0.0:
-        below = " and ".join(name for name, value in given.items() if value <= 0.0)
-        return f"{below} not above 0: over-confidence hides smoothing, if there is any"
-    if max(given.values()) > AGREEMENT * min(given.values()):
-        return f"more than a factor {AGREEMENT} apart: no one ε fits, as in a smoothed model short of its optimum"
-    if float(np.median(list(given.values()))) > LARGEST_EPSILON:
-        return f"over {LARGEST_EPSILON}, where the tail below τ says nothing"
     if spread is None or spread >= WIDEST_NATS:
         width = "unbounded" if spread is None else f"{spread:.1f} nats"
-        return f"spread of log p {width}, a floor leaves less than {WIDEST_NATS:.0f}"
-    if slope_low is None or slope_low <= 0.0:
-        return "the slope's interval holds 0" if slope_low is not None else "no interval of the slope"
+        stretched = ", if over-confidence has not stretched it" if over_confident else ""
+        return f"spread of log p {width}, a floor leaves less than {WIDEST_NATS:.0f}{stretched}"
+    if min(given.values()) <= 0.0:
+        below = " and ".join(name for name, value in given.items() if value <= 0.0)
+        return f"{below} not above 0" + (": over-confidence hides smoothing, if there is any" if over_confident else "")
+    if max(given.values()) > AGREEMENT * min(given.values()):
+        like = ", as in a smoothed model short of its optimum, or at a high temperature"
+        return f"more than a factor {AGREEMENT} apart: no one ε fits{like if low is not None and low > 0.0 else ''}"
+    if float(np.median(list(given.values()))) > LARGEST_EPSILON:
+        return f"over {LARGEST_EPSILON}, where the tail below τ says nothing"
+    if low is None or low <= 0.0:
+        return "the slope's interval holds 0" if low is not None else "no interval of the slope"
     return None
 
 

@@ -146,7 +146,8 @@ def measure_all(run: Run, clusters: Clusters, binned: ErrorSums) -> dict[str, Ca
 
     Means have delete-one jackknife-t intervals, everything else bootstrap intervals; both over clusters.
     """
-    found = mean_measures(outcome_sums(run, clusters)) | binned_measures(binned)
+    sums = outcome_sums(run, clusters)
+    found = mean_measures(sums) | binned_measures(binned, float(sums["copies"].sum() / sums["tokens"].sum()))
     return {name: found[name] for name in MEASURES}
 
 
@@ -154,7 +155,8 @@ def mean_measures(sums: pd.DataFrame) -> dict[str, CalibrationMeasure]:
     """Return the measures that are means over tokens, from the sums per cluster of `outcomes.outcome_sums`.
 
     The z of the gap and of NLL − entropy need no clusters: under calibration x − o and n − H are martingale
-    differences, whatever the text's own dependence, with variances x (1 − x) and the varentropy.
+    differences, whatever the text's own dependence, with variances x (1 − x) and the varentropy. The sums of these hold
+    each as often as there are copies of the text: copies deviate together.
     """
     gap, excess = sums["confidence"] - sums["correct"], sums["nats"] - sums["entropy"]
     total = sums.sum()
@@ -174,17 +176,23 @@ def mean_measures(sums: pd.DataFrame) -> dict[str, CalibrationMeasure]:
     return found | {name: replace(found[name], interval=interval) for name, interval in cut.items()}
 
 
-def binned_measures(binned: ErrorSums) -> dict[str, CalibrationMeasure]:
-    """Return the calibration errors, and the parts of the first choice's Brier score."""
-    width, mass, vocabulary = (part.sum(axis=0) for part in (binned.equal_width, binned.equal_mass, binned.vocabulary))
+def binned_measures(binned: ErrorSums, copies: float = 1.0) -> dict[str, CalibrationMeasure]:
+    """Return the calibration errors, and the parts of the first choice's Brier score.
+
+    Args:
+        binned: the sums.
+        copies: how often a token's text is there on average; noise is that of as many fewer tokens.
+    """
+    parts = (binned.equal_width, binned.equal_mass, binned.vocabulary, binned.residuals)
+    width, mass, vocabulary, residuals = (part.sum(axis=0) / copies for part in parts)
     of_width = partial(_resampled, binned.equal_width)
     squared = _width_error(binned.equal_width, _root_reliability)
     return {
         "ece": _measure(_width_error(binned.equal_width, expected_calibration_error), expected_noise(width)),
         "ece_equal_mass": _measure(_width_error(binned.equal_mass, expected_calibration_error), expected_noise(mass)),
         "squared_error_debiased": _squared(debiased_squared_error(width), squared),
-        "mce": _measure(_largest(binned.equal_width), maximum_noise(width)),
-        "smooth_ece": _measure(_smooth(binned.residuals), smooth_noise(binned.residuals.sum(axis=0))),
+        "mce": _measure(_largest(binned.equal_width, copies), maximum_noise(width)),
+        "smooth_ece": _measure(_smooth(binned.residuals), smooth_noise(residuals)),
         "vocabulary_error": _measure(_vocabulary(binned.vocabulary), vocabulary_noise(vocabulary)),
         "top1_brier": of_width(top1_brier, (0.0, 1.0)),
         "reliability": _squared(reliability(width), squared),
@@ -199,9 +207,9 @@ def _width_error(sums: Floats, statistic: Statistic) -> Estimate:
     return bootstrap_error(sums, sums[..., [0, 1, 1, 3, 3]], sums[..., 0].sum(axis=1), statistic, 1.0)
 
 
-def _largest(sums: Floats) -> Estimate:
-    """Return the MCE with its interval, over the bins that are large enough in the total."""
-    used = sums[..., 0].sum(axis=0) >= MCE_LEAST
+def _largest(sums: Floats, copies: float) -> Estimate:
+    """Return the MCE with its interval, over the bins that are large enough in the total without copies."""
+    used = sums[..., 0].sum(axis=0) / copies >= MCE_LEAST
     if not used.any():
         return Estimate(math.nan)
     largest = partial(maximum_calibration_error, least=1)

@@ -19,7 +19,7 @@ from lossprobe.run.reader import Run
 
 
 def slice_measures(sums: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per key of `outcome_sums`, with every column of a slice that needs no bins."""
+    """Return one row per key of `outcome_sums`: every column of a slice that needs no bins, and copies per token."""
     starts = np.flatnonzero((sums["key"] != sums["key"].shift()).to_numpy())
     totals = np.add.reduceat(sums[list(OUTCOMES)].to_numpy(float), starts)
     total = dict(zip(OUTCOMES, totals.T, strict=True))
@@ -43,15 +43,19 @@ def slice_measures(sums: pd.DataFrame) -> pd.DataFrame:
             "nll_minus_entropy_nats": excess / count,
             "excess_z": standard_errors(excess, total["varentropy"], count),
             "brier": total["brier"] / count,
+            "copies": total["copies"] / count,
         }
     )
 
 
-def calibration_errors(run: Run, key: str, source: str) -> pd.DataFrame:
-    """Return `key`, `ece` and `ece_noise_floor` of every slice, in order."""
+def with_errors(measures: pd.DataFrame, run: Run, key: str, source: str) -> pd.DataFrame:
+    """Return the rows of `slice_measures` in order of `key`, with their `ece` and `ece_noise_floor`."""
     keys, sums = grouped_bin_sums(run, key, equal_width_edges(), source)
     floors = [expected_noise(own) for own in sums]
-    return pd.DataFrame({"key": keys, "ece": expected_calibration_error(sums), "ece_noise_floor": floors})
+    errors = pd.DataFrame({"key": keys, "ece": expected_calibration_error(sums), "ece_noise_floor": floors})
+    merged = measures.merge(errors, on="key", validate="one_to_one")
+    merged["ece_noise_floor"] *= np.sqrt(merged["copies"])  # noise of tokens / copies tokens
+    return merged
 
 
 def _half_widths(numerator: Floats, denominator: Floats, starts: npt.NDArray[np.intp]) -> Floats:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.calibration.slice_measures import calibration_errors, slice_measures
+from lossprobe.analysis.calibration.slice_measures import slice_measures, with_errors
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.fields import field_source
+from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.rows.outcomes import OUTCOMES, outcome_sums
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.analysis.stats.jackknife import Clusters
@@ -66,6 +66,8 @@ class Slices:
             group (context in octaves: "1", "2-3", "4-7", …, the last up to the run's own; a document's number; a
             field's text, empty without it; a class; how often the first choice occurs as a scored token in the other
             documents, or blocks, or without either beside the token itself: "0", "1-9", "10-99", …),
+            by document source and line of the file, and record_id and record_source where records have the fields id
+            and source,
             conditioned_on (what chose the slice: "context", "document", "field", "prediction" or "target"),
             count (tokens), clusters (documents, or blocks of a single document, that hold some; over 10,000 are merged
             into so many, but not by document or field),
@@ -114,6 +116,9 @@ def calibrate_slices(run: Run, by: str) -> Slices:
     if by != "class":
         table["conditioned_on"] = CONDITIONS.get(by, "field")
     table = table.reset_index(drop=True)[list(COLUMNS)]
+    if by == "document":
+        numbered = table.assign(group=table["group"].astype(np.int32)).rename(columns={"group": "document"})
+        table = with_records(run, numbered).rename(columns={"document": "group"}).astype({"group": str})
     return Slices(by, table, notes + _table_notes(table, clusters))
 
 
@@ -128,8 +133,7 @@ def _classes(run: Run, clusters: Clusters) -> pd.DataFrame:
         part = sums.groupby([kind, "cluster"], as_index=False)[list(OUTCOMES)].sum().rename(columns={kind: "key"})
         parts.append(slice_measures(part).set_index("key").reindex(names))
     prediction, target = (part.rename_axis("key").reset_index() for part in parts)
-    errors = calibration_errors(run, "predicted_form", class_source())
-    prediction = prediction.merge(errors, on="key", validate="one_to_one")
+    prediction = with_errors(prediction, run, "predicted_form", class_source())
     target[["count", "clusters"]] = target[["count", "clusters"]].fillna(0).astype(np.int64)
     target[list(CALIBRATION_COLUMNS)] = np.nan
     tables = [prediction.assign(conditioned_on="prediction"), target.assign(conditioned_on="target")]
@@ -151,7 +155,7 @@ def _frequencies(run: Run, clusters: Clusters) -> pd.DataFrame:
             ) AS own ON top_id = own.token_id AND {clusters.sql} = own.cluster"""
         here = "coalesce(own.n, 0)"
     else:
-        join, here = "", "coalesce(top_id = tokens.token_id, FALSE)::INTEGER"
+        join, here = "", f"coalesce(top_id = tokens.token_id, FALSE)::INTEGER * {run.copies.documents}"
     source = f"""(
         SELECT tokens.*, coalesce(everywhere.n, 0) - {here} AS elsewhere
         FROM tokens LEFT JOIN ({counts}) AS everywhere ON top_id = everywhere.token_id {join})"""
@@ -168,8 +172,7 @@ def _frequency_notes(clusters: Clusters) -> list[str]:
 
 def _measured(run: Run, clusters: Clusters, key: str, source: str) -> pd.DataFrame:
     """Return the measures of every slice, in the order of its `key`."""
-    measures = slice_measures(outcome_sums(run, clusters, key, source))
-    return measures.merge(calibration_errors(run, key, source), on="key", validate="one_to_one")
+    return with_errors(slice_measures(outcome_sums(run, clusters, key, source)), run, key, source)
 
 
 def _octave(key: int, context: int) -> str:

@@ -34,6 +34,7 @@ from lossprobe.units import format_count, perplexity, plural
 LOSS_EDGES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, math.inf)
 COLUMNS = {"nats": "loss_nats", "correct": CORRECT, "top5": TOP5}
 NOTHING = Estimate(math.nan)
+NO_TEST = "no test was possible: an interval needs two documents, or in a single one two blocks of 4,096 tokens"
 MEASURES = {
     "nll_difference_nats": "nats per token",
     "perplexity_ratio": "ratio",
@@ -95,8 +96,8 @@ class SmoothingPanel:
         )
         winners = self.smaller_nll.to_dict("records")
         return "; ".join(
-            f"{one['second']} − {one['first']}: {_shown(one)} before temperature{_lower(winners[2 * index])}, "
-            f"{_shown(other)} after{_lower(winners[2 * index + 1])}"
+            f"{one['second']} − {one['first']}: {_shown(one)} before temperature{_lower(winners[2 * index], one)}, "
+            f"{_shown(other)} after{_lower(winners[2 * index + 1], other)}"
             for index, (one, other) in enumerate(zip(before, after, strict=True))
         )
 
@@ -127,6 +128,8 @@ def compare_models(models: Sequence[MeasuredModel], epsilon: float | None = None
             {**pair, "temperature": "its own", **_winner(pair, after)},
         ]
         notes += _notes(pair, sums, sampled, held_out=first.tempered.held_out and second.tempered.held_out)
+        if any(each.interval.low is None for each in (measures["nll_difference_nats"], after)):
+            notes.append(f"{second.name} − {first.name}: {NO_TEST}")
         if trained_with is None:
             notes.append(f"perplexity_inflation_bound of {second.name}: n/a, {second.smoothing.verdict}")
     return SmoothingPanel(
@@ -236,11 +239,13 @@ def _notes(pair: dict[str, str], sums: PairedSums, sampled: int, *, held_out: bo
 def _shown(row: dict[Hashable, Any]) -> str:
     if math.isnan(row["value"]):
         return "n/a"
-    ends = "no interval" if math.isnan(row["low"]) else f"[{row['low']:+.4f}, {row['high']:+.4f}]"
-    return f"{row['value']:+.4f} nats {ends}"
+    ends = "" if math.isnan(row["low"]) else f" [{row['low']:+.4f}, {row['high']:+.4f}]"
+    return f"{row['value']:+.4f} nats{ends}"
 
 
-def _lower(winner: dict[Hashable, Any]) -> str:
+def _lower(winner: dict[Hashable, Any], difference: dict[Hashable, Any]) -> str:
     if winner["smaller"] in ("equal", "n/a"):
         return ""
+    if math.isnan(difference["low"]):
+        return " (no interval, so no test)"
     return f" ({winner['smaller']} is lower)" if winner["clear"] else " (not clear which is lower)"

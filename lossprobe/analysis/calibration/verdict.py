@@ -17,7 +17,7 @@ def calibration_finding(measures: dict[str, CalibrationMeasure], temperature: Te
     distribution = f"{whole} over the whole distribution" if whole else "whole distribution: no miscalibration shown"
     if excess.interval.low is None:
         distribution = "whole distribution"
-    distribution += f", NLL − entropy {_shown(excess)} nats"
+    distribution += f", NLL − entropy {_shown(excess, ' nats')}"
     if excess.z is not None:
         distribution += f", z {excess.z:+.1f}"
     first = confidence_word(gap)
@@ -46,6 +46,7 @@ def _temperature_words(temperature: Temperature) -> str:
     return text
 
 
-def _shown(measure: CalibrationMeasure) -> str:
-    ends = "(no interval)" if measure.interval.low is None else measure.interval.shown("+.3f")
-    return f"{measure.value:+.3f} {ends}"
+def _shown(measure: CalibrationMeasure, unit: str = "") -> str:
+    if measure.interval.low is None:
+        return f"{measure.value:+.3f}{unit} (no interval)"
+    return f"{measure.value:+.3f} {measure.interval.shown('+.3f')}{unit}"

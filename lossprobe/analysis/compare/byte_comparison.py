@@ -9,6 +9,8 @@ import pandas as pd
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.units import plural
 
+CONTEXTS = "largest contexts: "  # how the note of both models' contexts begins
+
 
 @dataclass(frozen=True)
 class ByteCounts:

@@ -12,7 +12,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr
 
-from lossprobe.analysis.compare.byte_comparison import ByteComparison, ByteCounts, ByteDifference, ByteEvidence
+from lossprobe.analysis.compare.byte_comparison import (
+    CONTEXTS,
+    ByteComparison,
+    ByteCounts,
+    ByteDifference,
+    ByteEvidence,
+)
 from lossprobe.analysis.compare.byte_spans import SharedText, cut_spans, shared_text
 from lossprobe.analysis.compare.byte_sums import CUTS, SpanSums
 from lossprobe.analysis.per_byte import why_not_per_word
@@ -189,7 +195,7 @@ def _notes(runs: tuple[Run, Run], text: SharedText, sums: SpanSums) -> list[str]
         f"{visible(name, 80)} {plural(run.context, 'token')}, about {plural(round(run.context * per_token), 'byte')}"
         for name, run, per_token in zip(distinct_names(list(runs)), runs, sums.bytes_per_token, strict=True)
     ]
-    return [*notes, f"largest contexts: {'; '.join(contexts)}", UPPER_BOUND]
+    return [*notes, f"{CONTEXTS}{'; '.join(contexts)}", UPPER_BOUND]
 
 
 def _by_reason(sums: SpanSums) -> str:

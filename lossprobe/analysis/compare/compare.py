@@ -12,8 +12,9 @@ from lossprobe.analysis.compare.changes import Changes, find_changes
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.compare.tokens import TokenComparison, compare_runs
 from lossprobe.analysis.options import CompareOptions
-from lossprobe.analysis.rows.same_tokens import refuse_different, same_tokenizer, same_tokens
+from lossprobe.analysis.rows.same_tokens import Described, refuse_different, same_tokenizer, same_tokens
 from lossprobe.analysis.shown import Shown
+from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 
@@ -72,11 +73,22 @@ def compare(
         UsageError: no document has the field of `by`.
     """
     check_runs(first=first, second=second)
-    if same_tokenizer(first, second) and not allow_different:
-        refuse_different([first, second])
+    check_options(CompareOptions, by=by, top=top, allow_different=allow_different)
+    if not allow_different:
+        refuse_other_windows(first, second)
     if not same_tokens([first, second]):
         through_bytes = compare_bytes(first, second, top)
         return Comparison(through_bytes.table, None, None, through_bytes, None, through_bytes.notes)
     tokens, changes = compare_runs(first, second), find_changes(first, second, by, top)
     notes = list(dict.fromkeys([*tokens.notes, *changes.notes]))
     return Comparison(tokens.table, tokens, changes, None, None, notes)
+
+
+def refuse_other_windows(first: Described, second: Described) -> None:
+    """Refuse runs of one tokenizer that differ in text, windows or BOS; runs of two are compared by bytes.
+
+    Raises:
+        NotComparableError: the message names the runs and the difference.
+    """
+    if same_tokenizer(first, second):
+        refuse_different([first, second])

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.compare.sums import BINS_PER_OCTAVE, CompareSums, compare_sums
-from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.clusters import copies_per_token, find_clusters
 from lossprobe.analysis.rows.differences import TRANSITION_RULE, DifferenceSums, mean_changes
 from lossprobe.analysis.rows.same_tokens import differing
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
@@ -197,7 +197,7 @@ def compare_runs(first: Run, second: Run) -> TokenComparison:
             correlation=sums.losses.correlation,
             sd_difference_nats=sums.losses.sd_difference,
         ),
-        evidence=_evidence(difference, sums.losses.count, sums.losses.sd_difference),
+        evidence=_evidence(difference, sums.losses.count, sums.losses.sd_difference, copies_per_token(first)),
         verdict=_verdict(difference.interval, names[1]),
         identical=sums.losses.count > 0 and not sums.sizes.sums.any(),
         by_position=_positions(sums),
@@ -229,14 +229,14 @@ def _whole(sums: DifferenceSums) -> _Mean:
     return _Mean(given["mean_difference_nats"], given["error"], interval, given["p_value"], int(found[0]["clusters"]))
 
 
-def _evidence(mean: _Mean, tokens: int, sd: float | None) -> Evidence:
-    error = mean.error
+def _evidence(mean: _Mean, tokens: int, sd: float | None, copies: float) -> Evidence:
+    error, different = mean.error, round(tokens / copies)
     return Evidence(
         design_effect=tokens * error**2 / sd**2 if error is not None and sd else None,
         p_value=mean.p_value,
         minimum_detectable_nats=None if error is None else DETECTABLE * error,
-        tokens_for_one_percent=tokens_to_detect(ONE_PERCENT, error, tokens),
-        tokens_to_decide=tokens_to_decide(mean.value, error, tokens, mean.clusters),
+        tokens_for_one_percent=tokens_to_detect(ONE_PERCENT, error, different),
+        tokens_to_decide=tokens_to_decide(mean.value, error, different, mean.clusters),
     )
 
 
@@ -266,8 +266,5 @@ def _notes(first: Run, second: Run, clusters_note: str | None, sums: CompareSums
     if not sums.losses.count:
         notes.append("no token that both scored: there is no number to give")
     notes.append(TRANSITION_RULE)
-    notes.append(
-        "cumulative: from a histogram of |difference| whose bins are "
-        f"{2 ** (1 / BINS_PER_OCTAVE) - 1:.1%} wide, not from sorted tokens"
-    )
+    notes.append(f"how few tokens carry the change: counted in bins {2 ** (1 / BINS_PER_OCTAVE) - 1:.1%} wide")
     return notes

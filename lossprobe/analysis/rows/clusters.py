@@ -59,6 +59,27 @@ def copies_note(documents: int, distinct: int) -> str | None:
     return f"{identical}; intervals resample the {format_count(distinct)} distinct ones"
 
 
+def copies_per_token(run: Run, source: str = "tokens", where: str = "unscored IS NULL") -> float:
+    """Return how often the same token of the same text is there, on average over the tokens: 1 without copies.
+
+    Copies have the same losses, so that N tokens of which each is there k times vary as N / k independent ones do.
+    Where texts are there unequally often, Σ k² / Σ k over the different tokens takes the place of k: the variance of a
+    weighted mean (Kish 1965, Survey Sampling, §11.7).
+
+    Args:
+        run: the run.
+        source: SQL relation with `document` and what the condition needs.
+        where: SQL condition on its rows.
+    """
+    if run.copies.documents == run.copies.distinct:
+        return 1.0
+    mean = run.scalar(f"""
+        SELECT sum(rows * documents) / sum(rows) FROM (
+            SELECT count(*)::DOUBLE AS rows, count(DISTINCT document) AS documents
+            FROM {source} WHERE {where} GROUP BY {NUMBERED})""")
+    return 1.0 if mean is None else float(mean)
+
+
 def text_numbers(run: Run) -> npt.NDArray[np.int64]:
     """Return the number of every document's text, int64 [D] in order; copies have the same one."""
     if run.copies.documents == run.copies.distinct:

@@ -17,7 +17,7 @@ def field_source(run: Run, name: str) -> str:
 
     Args:
         run: the run.
-        name: the field, of the record itself and not of an object in it; or a label of the tokens.
+        name: the field; dots lead into objects: `data.lang`; or a label of the tokens.
 
     Raises:
         UsageError: no document has that field.
@@ -58,21 +58,23 @@ def record_columns(run: Run) -> str:
 def with_records(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table of documents with `record_id` and `record_source`, where records have such fields.
 
+    A table without the column `line` also gets `source` and `line`, of the file.
+
     Args:
         run: the run.
         table: has the column `document`.
     """
-    columns = record_columns(run)
+    placed = "line" in table
+    columns = record_columns(run) if placed else f", source, line{record_columns(run)}"
     if not columns:
         return table
     chosen = "JOIN (SELECT unnest(?::INTEGER[]) AS document) USING (document)"
     found = run.query(f"SELECT document{columns} FROM documents {chosen}", (table["document"].tolist(),))
     names = [name for name in found.columns if name != "document"]
-    found[names] = found[names].map(visible)
+    texts = [name for name in names if name != "line"]
+    found[texts] = found[texts].map(visible)
     merged = table.merge(found, on="document", how="left", validate="many_to_one")
-    if "line" not in table:
-        return merged
-    at = list(table.columns).index("line") + 1  # beside the file and the line
+    at = list(table.columns).index("line" if placed else "document") + 1
     return merged[[*table.columns[:at], *names, *table.columns[at:]]]
 
 
@@ -91,8 +93,15 @@ def field_condition(name: str, value: str) -> str:
 
 
 def _value_sql(name: str) -> str:
-    """Return SQL for the text of a field: a JSON pointer, in which no name needs quotes."""
-    return f"json_extract_string(fields, {_quoted('/' + name.replace('~', '~0').replace('/', '~1'))})"
+    """Return SQL for the text of a field: JSON pointers, in which no name needs quotes.
+
+    Where no field has this name, dots lead into objects, as for the field of the text.
+    """
+    pointer = "/" + name.replace("~", "~0").replace("/", "~1")
+    whole = f"json_extract_string(fields, {_quoted(pointer)})"
+    if "." not in name:
+        return whole
+    return f"coalesce({whole}, json_extract_string(fields, {_quoted(pointer.replace('.', '/'))}))"
 
 
 def _quoted(text: str) -> str:

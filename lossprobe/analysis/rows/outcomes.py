@@ -12,6 +12,7 @@ import pandas as pd
 from lossprobe.analysis.stats.jackknife import Clusters
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.errors import OutputError
+from lossprobe.run.copies import NUMBERED
 from lossprobe.run.reader import Run
 from lossprobe.units import visible
 
@@ -44,7 +45,10 @@ OUTCOMES = {
     "brier2": f"{BRIER} ** 2",
     "confidence2": f"{TOP_PROB} ** 2",
     "confidence_correct": f"{TOP_PROB} * {CORRECT}",
+    "copies": "1",
 }
+# Each token counts as often as its text is there in the group: k copies of a deviation have k² times its variance.
+TIMES_COPIES = ("varentropy", "spread", "copies")
 
 
 def outcome_sums(
@@ -60,15 +64,22 @@ def outcome_sums(
         where: SQL condition on its rows.
 
     Returns:
-        One row per (key, cluster), in order, with the columns of `OUTCOMES` (float64; `tokens` is a count).
+        One row per (key, cluster), in order, with the columns of `OUTCOMES` (float64; `tokens` is a count, `copies`
+        the sum over them of how many copies of their text the group holds, as many without copies).
 
     Raises:
         OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
     """
     sums = ", ".join(f"sum({sql})::DOUBLE AS {name}" for name, sql in OUTCOMES.items())
-    frame = run.query(f"""
-        SELECT {key} AS key, {clusters.sql} AS cluster, {sums}, count(*) FILTER (NOT {FINITE}) AS broken
-        FROM {source} WHERE unscored IS NULL AND {where} GROUP BY ALL ORDER BY ALL""")
+    groups = f"{key} AS key, {clusters.sql} AS cluster"
+    rows = f"{sums}, count(*) FILTER (NOT {FINITE}) AS broken FROM {source} WHERE unscored IS NULL AND {where}"
+    if run.copies.documents == run.copies.distinct:
+        frame = run.query(f"SELECT {groups}, {rows} GROUP BY ALL ORDER BY ALL")
+    else:
+        texts = f"SELECT {groups}, {NUMBERED} AS text, count(DISTINCT document) AS times, {rows} GROUP BY ALL"
+        totals = ", ".join(f"sum({name}{' * times' * (name in TIMES_COPIES)}) AS {name}" for name in OUTCOMES)
+        frame = run.query(f"""
+            SELECT key, cluster, {totals}, sum(broken) AS broken FROM ({texts}) GROUP BY ALL ORDER BY ALL""")
     if frame["broken"].any():
         refuse_not_finite(run)
     return frame.drop(columns="broken")

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from lossprobe.errors import NotComparableError
-from lossprobe.run.reader import Run
 from lossprobe.units import visible
 
 Settings = Mapping[str, Mapping[str, Any]]
+
+
+class Described(Protocol):
+    """A run, or one that is not scored yet but whose settings are known."""
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name."""
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What says under "settings" how the text was or will be scored."""
+
 
 # What must be equal, and what a reader calls it.
 IDENTITY = {
@@ -28,7 +40,7 @@ BATCHING = {("checkpoint", "batching"): "batching"}  # of one family: one of the
 PAIRED = ("text", "tokenizer", "BOS", "second BOS")  # what must be equal for the rows of two runs to be the same tokens
 
 
-def differing(first: Run, second: Run) -> list[str]:
+def differing(first: Described, second: Described) -> list[str]:
     """Return in what two runs differ that makes their numbers incomparable, for people."""
     return differing_settings(first.manifest["settings"], second.manifest["settings"], IDENTITY)
 
@@ -39,7 +51,7 @@ def differing_settings(first: Settings, second: Settings, identity: Mapping[tupl
     return [f"{words} ({_shown(one)} and {_shown(other)})" for words, one, other in found if one != other]
 
 
-def refuse_different(runs: Sequence[Run]) -> None:
+def refuse_different(runs: Sequence[Described]) -> None:
     """Refuse runs that differ in text, tokenizer, windows or BOS.
 
     Raises:
@@ -56,24 +68,26 @@ def refuse_different(runs: Sequence[Run]) -> None:
             )
 
 
-def _what_helps(first: Run, second: Run) -> str:
+def _what_helps(first: Described, second: Described) -> str:
     """Return what to do about runs that differ: looking anyway helps only where both have the same text and tokens."""
     one, other = (_setting(run.manifest["settings"], "text", "sha256") for run in (first, second))
     if one != other:
         return "score both with the same text and options"
     if not same_tokenizer(first, second):
         return "lossprobe compare takes models with different tokenizers"
-    return "score both with the same options, or look anyway with `allow_different`"
+    contexts = [_setting(run.manifest["settings"], "windows", "context") for run in (first, second)]
+    same = "the same options" if contexts[0] == contexts[1] else f"`context` {min(contexts)}"
+    return f"score both with {same}, or look anyway with `allow_different`"
 
 
-def same_tokens(runs: Sequence[Run]) -> bool:
+def same_tokens(runs: Sequence[Described]) -> bool:
     """Return whether the rows of all runs are the same tokens in the same order, so that losses can be paired."""
     keys = [name for name, words in IDENTITY.items() if words in PAIRED]
     settings = [run.manifest["settings"] for run in runs]
     return all(_setting(other, *key) == _setting(settings[0], *key) for other in settings[1:] for key in keys)
 
 
-def same_tokenizer(first: Run, second: Run) -> bool:
+def same_tokenizer(first: Described, second: Described) -> bool:
     """Return whether two runs tokenized alike, so that their windows and BOS can be compared."""
     one, other = (_setting(run.manifest["settings"], "tokenizer", "sha256") for run in (first, second))
     return bool(one == other)

@@ -12,12 +12,11 @@ from scipy.optimize import OptimizeWarning, curve_fit
 
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.stats.jackknife import errors_of_replicates, t_quantile
+from lossprobe.analysis.stats.lack_of_fit import shape_p
 from lossprobe.analysis.stats.resampling import Floats
 
 FOLDS = 20
-RUNS_LEVEL = (
-    0.01  # neighbouring bins hold the same documents, so that true power laws have somewhat too few runs as well
-)
+LEVEL = 0.01  # share of true power laws that are called another curve
 MIN_BINS = 6
 MIN_FOLDS = 3
 ALPHA_RANGE = (0.01, 8.0)
@@ -40,6 +39,10 @@ class PowerLaw:
             curve has another shape than a power law.
         residual_runs_expected: number of runs expected of independent residuals (Wald & Wolfowitz 1940).
         residual_runs_p: chance of so few runs among independent residuals.
+        residual_shape_p: chance of residuals so far from 0 along smooth waves; see `lack_of_fit`. 1 with fewer than 4
+            groups.
+        clearest_residual_nats, clearest_residual_position: mean loss minus the curve where it is largest in standard
+            errors, and the position t there.
     """
 
     a_nats: float
@@ -51,11 +54,19 @@ class PowerLaw:
     residual_runs: int
     residual_runs_expected: float
     residual_runs_p: float
+    residual_shape_p: float
+    clearest_residual_nats: float
+    clearest_residual_position: float
+
+    @property
+    def misfit_p(self) -> float:
+        """Chance of residuals as unlikely as these, by runs or by shape, if the curve is right (Bonferroni)."""
+        return min(1.0, 2.0 * min(self.residual_runs_p, self.residual_shape_p))
 
     @property
     def misses(self) -> bool:
-        """Whether the curve has another shape: its residuals come in fewer runs than one fit in a hundred has."""
-        return self.residual_runs_p < RUNS_LEVEL
+        """Whether the curve has another shape: residuals as unlikely as these come in under 1 % of power laws."""
+        return self.misfit_p < LEVEL
 
     def at(self, position: Floats) -> Floats:
         """Return the fitted loss in nats at positions t."""
@@ -86,6 +97,12 @@ def curve(t: Floats, a: float, b: float, alpha: float) -> Floats:
     return np.asarray(a + b * (t + 1.0) ** -alpha)
 
 
+def tangents(t: Floats, b: float, alpha: float) -> Floats:
+    """Return float64 [K, 3], the derivatives of `curve` by a, b and α at positions t [K]."""
+    power = (t + 1.0) ** -alpha
+    return np.stack([np.ones_like(t), power, -b * power * np.log(t + 1.0)], axis=-1)
+
+
 def fit_power_law(sums: FoldSums) -> PowerLaw | None:
     """Return the least-squares fit to the bins' means, or None where it does not settle.
 
@@ -100,13 +117,11 @@ def fit_power_law(sums: FoldSums) -> PowerLaw | None:
     if certain.sum() < MIN_BINS:
         return None
     t, loss, error = t[certain], loss[certain], error[certain]
+    without_t, without_loss = without_t[certain], without_loss[certain]
     best = _fit(t, loss, error, (float(loss[-1]), float(loss[0] - loss[-1]), 0.5))
     if best is None:
         return None
-    replicates = [
-        _fit(t_r, loss_r, error, best)
-        for t_r, loss_r in zip(without_t[certain].T, without_loss[certain].T, strict=True)
-    ]
+    replicates = [_fit(t_r, loss_r, error, best) for t_r, loss_r in zip(without_t.T, without_loss.T, strict=True)]
     settled = [replicate for replicate in replicates if replicate is not None]
     if len(settled) < len(replicates):
         return None
@@ -114,7 +129,16 @@ def fit_power_law(sums: FoldSums) -> PowerLaw | None:
     a, b, alpha = best
     ends = [Interval(float(value - h), float(value + h)) for value, h in zip(best, half, strict=True)]
     residuals = loss - curve(t, *best)
-    return PowerLaw(a, ends[0], b, ends[1], alpha, ends[2], *sign_runs(residuals), few_runs_p(residuals))
+    without = [loss_r - curve(t_r, *fit) for t_r, loss_r, fit in zip(without_t.T, without_loss.T, settled, strict=True)]
+    clearest = int(np.abs(residuals / error).argmax())
+    return PowerLaw(
+        *(a, ends[0], b, ends[1], alpha, ends[2]),
+        *sign_runs(residuals),
+        few_runs_p(residuals),
+        residual_shape_p=shape_p(residuals, np.array(without), error, tangents(t, b, alpha)),
+        clearest_residual_nats=float(residuals[clearest]),
+        clearest_residual_position=float(t[clearest]),
+    )
 
 
 def _means(sums: Floats, tokens: Floats) -> Floats:

@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from lossprobe.analysis.stats.interval import NO_INTERVAL
 from lossprobe.analysis.stats.jackknife import t_quantile
 from lossprobe.analysis.stats.resampling import Floats
-from lossprobe.audit.checks.estimates import ScaledEstimate, ece_estimate, quantile_estimate, smooth_estimate
+from lossprobe.audit.checks.estimates import (
+    ScaledEstimate,
+    ece_estimate,
+    quantile_estimate,
+    smooth_estimate,
+    unvaried_half,
+)
 from lossprobe.audit.checks.metrics import Metric, Scale, change_scale, value_scale
 from lossprobe.audit.checks.pairing import AuditedRun
 from lossprobe.audit.checks.verdicts import CheckResult, slice_name
@@ -53,7 +59,13 @@ def held_scale(check: Check, metric: Metric) -> Scale:
 
 
 def measure_from_sums(
-    check: Check, metric: Metric, sums: Floats, confidence: float, quantile: float | None = None, *, early: bool = False
+    check: Check,
+    metric: Metric,
+    sums: Floats,
+    confidence: float,
+    quantile: float | None = None,
+    *,
+    copies: float | None = 1.0,
 ) -> Measurement:
     """Return the estimates of a check of a smooth metric.
 
@@ -63,16 +75,19 @@ def measure_from_sums(
         sums: float64 [G, 1 or 2, terms + 1], from `AuditedRun.sums`.
         confidence: confidence level of the interval.
         quantile: half width of the interval in standard errors; None for the quantile of Student's t.
-        early: the sums are of a part of the text; a share that does not vary over it gets no interval.
+        copies: how often a token's text is there on average, for the interval of a share that does not vary; None for
+            a part of the text, where it gets none.
     """
     wide = float(t_quantile(len(sums), confidence)) if quantile is None else quantile
     of_value = value_scale(metric)
-    risk = 1.0 - confidence if metric.share and not early else None
-    value = smooth_estimate(sums[:, -1:], of_value, wide, risk)
+    least = 0.0
+    if metric.share and copies is not None and sums[:, -1, -1].any():
+        least = unvaried_half(sums[:, -1, -1].sum() / copies, confidence)
+    value = smooth_estimate(sums[:, -1:], of_value, wide, least)
     if sums.shape[1] == 1:
         return Measurement(value, None, value)
-    baseline = smooth_estimate(sums[:, :1], of_value, wide, risk)
-    return Measurement(value, baseline, smooth_estimate(sums, held_scale(check, metric), wide, risk))
+    baseline = smooth_estimate(sums[:, :1], of_value, wide, least)
+    return Measurement(value, baseline, smooth_estimate(sums, held_scale(check, metric), wide, least))
 
 
 def measure_from_rows(check: Check, metric: Metric, scored: AuditedRun, confidence: float) -> Measurement:

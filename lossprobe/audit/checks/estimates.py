@@ -73,25 +73,34 @@ class ScaledEstimate:
         return None if needed is None else max(1, needed - self.tokens)
 
 
-def smooth_estimate(sums: Floats, scale: Scale, quantile: float, risk: float | None = None) -> ScaledEstimate:
+def smooth_estimate(sums: Floats, scale: Scale, quantile: float, least: float = 0.0) -> ScaledEstimate:
     """Return a smooth metric's estimate from its sums.
 
     Args:
         sums: float64 [G, 1 or 2, terms + 1], from `AuditedRun.sums`.
         scale: its statistic takes the sums of one side, [..., terms], or of baseline and model, [..., 2, terms].
         quantile: half width of the interval in standard errors.
-        risk: 1 − confidence, for a share of tokens; None for other metrics. A share of 0 or 1 in every document has a
-            standard error of 0. Its half width is then that of as many independent tokens, 1 − (risk / 2)^(1 / tokens)
-            (Clopper & Pearson 1934), which is about 3.7 / tokens at 95 %.
+        least: half width of a number that does not vary over documents, from `unvaried_half` for a share of tokens.
     """
     of_sums, clusters, tokens = _sides(sums), len(sums), int(sums[:, -1, -1].sum())
     value = float(scale.statistic(of_sums.sum(axis=0))) if clusters else math.nan
     error = math.nan
     if clusters > 1:
         error = error_of_replicates(jackknife(sums, scale))
-        if risk is not None and error == 0.0:
-            error = -math.expm1(math.log(risk / 2) / tokens) / quantile
+        if error == 0.0:
+            error = least / quantile
     return ScaledEstimate(scale, value, (quantile * error,) * 2, quantile, tokens, clusters)
+
+
+def unvaried_half(tokens: float, confidence: float) -> float:
+    """Return the half width of a share that is 0 or 1 in every document, where the standard error is 0.
+
+    It is that of as many independent tokens, 1 − ((1 − confidence) / 2)^(1 / tokens) (Clopper & Pearson 1934):
+
+    >>> round(unvaried_half(1000, 0.95), 6)
+    0.003682
+    """
+    return -math.expm1(math.log((1.0 - confidence) / 2) / tokens)
 
 
 def jackknife(sums: Floats, scale: Scale) -> Floats:

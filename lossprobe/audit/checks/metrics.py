@@ -41,7 +41,7 @@ class Metric:
         per_byte: whether it needs the bytes of each token; a text without them is refused.
         smooth: whether it is a smooth function of sums; for the others see `estimates`.
         of_scored: whether only scored tokens count.
-        share: whether it is a share of tokens that may be 0 or 1 in every document; see `estimates.smooth_estimate`.
+        share: whether it is a share of tokens that may be 0 or 1 in every document; see `estimates.unvaried_half`.
         both: indices of terms that must be positive in a document (or block); other documents are left out.
         partial: whether it can be measured on a part of the text, as with `stop_early`.
         worst: largest change for the worse that a document can make to the statistic of its own tokens. Losses have no

@@ -122,7 +122,7 @@ class CheckSums:
             return
         sums = np.concatenate(self.sums)
         quantile = float(sequence_quantile(len(sums), planned, confidence, effective_clusters(sums[:, -1, -1])))
-        measured = measure_from_sums(self.check, self.metric, sums, confidence, quantile, early=True)
+        measured = measure_from_sums(self.check, self.metric, sums, confidence, quantile, copies=None)
         # Documents that all agree give an interval of width 0, which says nothing about the documents to come.
         if measured.held.half[0] <= ROUNDING or decide(self.check, measured.held) == "inconclusive":
             return

@@ -20,7 +20,7 @@ from lossprobe.run.baseline import LOSS_COLUMN, MODEL_COLUMNS, UPDATE, is_baseli
 from lossprobe.run.files import sha256_of
 from lossprobe.run.reader import Run
 from lossprobe.text.documents import open_text
-from lossprobe.text.fields import refuse_missing_field
+from lossprobe.text.fields import refuse_missing_field, refuse_missing_value
 from lossprobe.units import visible
 
 
@@ -57,7 +57,7 @@ def read_texts(settings: AuditSettings) -> Texts:
     """Return the texts that have a check, read to their ends and found good; no checkpoint is needed for that.
 
     Raises:
-        UsageError: a check is about a field that no record of its text has.
+        UsageError: a check is about a field, or a value of it, that no record of its text has.
         TextError: a text has another sha256 than the file names.
         LossprobeError: a text cannot be read.
     """
@@ -72,6 +72,9 @@ def read_texts(settings: AuditSettings) -> Texts:
         for check in checks:
             if check.field is not None:
                 refuse_missing_field(source.documents(), check.field, f"check {check.id}: field")
+                if check.equals is not None:
+                    asked = f"check {check.id}: equals"
+                    refuse_missing_value(source.documents(), check.field, check.equals, asked)
     return texts
 
 

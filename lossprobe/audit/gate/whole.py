@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lossprobe.analysis.per_byte import why_not_per_byte
-from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.clusters import copies_per_token, find_clusters
 from lossprobe.audit.checks.decisions import Measurement, conclude, measure_from_rows, measure_from_sums
 from lossprobe.audit.checks.metrics import METRICS, Metric, metric_of
 from lossprobe.audit.checks.pairing import AuditedRun
@@ -75,5 +75,6 @@ def _measure_all(checks: Sequence[Check], scored: AuditedRun, confidence: float)
 def measure_check(check: Check, metric: Metric, scored: AuditedRun, confidence: float) -> Measurement:
     """Return the estimates of a check on a whole text."""
     if metric.smooth:
-        return measure_from_sums(check, metric, scored.sums(check, metric), confidence)
+        copies = copies_per_token(scored.run, scored.rows(check), "compared")
+        return measure_from_sums(check, metric, scored.sums(check, metric), confidence, copies=copies)
     return measure_from_rows(check, metric, scored, confidence)

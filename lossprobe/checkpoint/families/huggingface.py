@@ -21,7 +21,7 @@ from lossprobe.checkpoint.files.plain_files import absolute, followed_links, sta
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry
 from lossprobe.checkpoint.files.tensors import compute_dtype
 from lossprobe.checkpoint.files.weight_files import find_weights
-from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, Tokenizer
+from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.context import context_limit
 from lossprobe.checkpoint.model.exact_load import STORED_DTYPES, load_exactly
@@ -34,6 +34,7 @@ from lossprobe.checkpoint.model.model_config import (
 )
 from lossprobe.checkpoint.model.unstated import tell_unstated
 from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer, stated_ids
 from lossprobe.units import visible
 
@@ -129,7 +130,7 @@ def _tied(model: Any) -> bool | None:
     return None if weight is None else weight is model.get_input_embeddings().weight
 
 
-def settle_ends(tokenizer: Tokenizer, settings: Mapping[str, Any], vocab_size: int) -> list[str]:
+def settle_ends(tokenizer: BackendTokenizer, settings: Mapping[str, Any], vocab_size: int) -> list[str]:
     """Set the tokenizer's BOS from config.json where the tokenizer's files name none.
 
     Args:
@@ -144,7 +145,7 @@ def settle_ends(tokenizer: Tokenizer, settings: Mapping[str, Any], vocab_size: i
     for role, own in (("bos", tokenizer.bos_id), ("eos", tokenizer.eos_id)):
         ids = stated_ids(settings, role)
         if role == "bos" and own is None and 0 <= (ids[0] or 0) < vocab_size:
-            tokenizer.bos_id = ids[0]
+            tokenizer.name_bos(ids[0])
         elif own is not None and own not in ids and ids != [None]:
             listed = ", ".join(map(str, ids[:4]))
             notices.append(

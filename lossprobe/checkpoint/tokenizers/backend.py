@@ -111,6 +111,12 @@ class BackendTokenizer:
         other.sha256 = other._identity()
         return other
 
+    def name_bos(self, bos_id: int | None) -> None:
+        """Take an id as BOS that other files name; `sha256` changes with it."""
+        self.bos_id = bos_id
+        self.adds_bos = bos_id is not None and self.first_id == bos_id
+        self.sha256 = self._identity()
+
     def _identity(self) -> str:
         """Return the sha256 of everything that decides the output."""
         identity = self.canonical + f"|bos {self.bos_id} {self.adds_bos}".encode()

@@ -64,9 +64,8 @@ class FilesTokenizer(BackendTokenizer):
     def _take_over(self, bos_id: int | None, eos_id: int | None) -> None:
         """Use AutoTokenizer's BOS and EOS where the files themselves name none."""
         self._named = (bos_id, eos_id)
-        self.bos_id = bos_id if self.bos_id is None else self.bos_id
+        self.name_bos(bos_id if self.bos_id is None else self.bos_id)
         self.eos_id = eos_id if self.eos_id is None else self.eos_id
-        self.adds_bos = self.bos_id is not None and self.first_id == self.bos_id
 
     @property
     def special_tokens(self) -> dict[str, str]:

@@ -11,9 +11,10 @@ import pandas as pd
 
 from lossprobe.units import format_count, format_perplexity, visible
 
-SHARES = frozenset({"share_of_loss", "share_of_tokens", "top_prob"})
+SHARES = frozenset({"share_of_loss", "share_of_tokens", "share_of_bytes", "top_prob"})
 TESTS = frozenset({"p_value", "p_holm"})
 SMALLEST_P = 1e-6
+NO_FIELD = "(none)"  # the group of the documents without the field
 # Columns with names of models, files and groups.
 NAME_COLUMNS = frozenset({
     "model", "first", "second", "smaller", "text_name", "name", "folder", "source", "record_id", "record_source", "id",
@@ -62,6 +63,8 @@ def format_cell(column: str, value: Any) -> str:
     ('1.500000', '12,345', 'n/a')
     >>> format_cell("p_value", 3e-9), format_cell("p_value", 3e-6)
     ('< 1e-6', '0.000003')
+    >>> format_cell("group", "")
+    '(none)'
     """
     if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return "n/a"
@@ -77,4 +80,4 @@ def format_cell(column: str, value: Any) -> str:
         if column == "perplexity" or abs(float(value)) >= 1000:
             return format_perplexity(float(value))
         return f"{float(value):.6f}"
-    return visible(str(value))
+    return NO_FIELD if column == "group" and value == "" else visible(str(value))

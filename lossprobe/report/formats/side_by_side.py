@@ -6,7 +6,7 @@ import pandas as pd
 
 from lossprobe.report.names import short_names
 
-NAME_WIDTH = 40
+NAME_WIDTHS = (24, 16)  # of two models, and of more: so wide that as many as three fit into 80 columns
 
 
 def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
@@ -18,7 +18,8 @@ def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
     measures = list(dict.fromkeys(table["measure"]))
     models = list(dict.fromkeys(table["model"]))
     columns: dict[str, list[str]] = {"measure": measures}
-    for model, shown in zip(models, short_names(models, NAME_WIDTH), strict=True):
+    width = NAME_WIDTHS[len(models) > 2]
+    for model, shown in zip(models, short_names(models, width), strict=True):
         found = table[table["model"] == model].set_index("measure")
         columns[shown] = [_cell(found.loc[measure]) for measure in measures]
     return pd.DataFrame(columns)

@@ -63,9 +63,9 @@ def view_to_terminal(view: View, width: int | None = None, rest: Rest | None = N
 
 
 def _about_the_rest(view: View, columns: Sequence[str], how: str) -> str:
-    """Return the line about columns and tables that are left out."""
-    shown = {title for title, _ in view.people_tables}
-    tables = [title for title, _ in view.all_tables if title and title not in shown]
+    """Return the line about columns and tables that are left out; the heading "X (3 of 10)" says it of its table."""
+    shown = {title.partition(" (")[0] for title, _ in view.people_tables}
+    tables = [title for title, _ in view.all_tables if title and title.partition(" (")[0] not in shown]
     named = [f"columns {', '.join(columns)}" if columns else "", f"tables: {', '.join(tables)}" if tables else ""]
     return visible(f"(not shown: {'; '.join(filter(None, named))}{how and f'; {how}'})") if any(named) else ""
 

@@ -20,7 +20,7 @@ from lossprobe.report.style import (
     GREY,
     ORANGE,
     VERMILION,
-    interval_words,
+    interval_line,
     label,
     legend,
     legend_name,
@@ -37,6 +37,7 @@ COLOURS = (BLUE, VERMILION, GREEN, ORANGE)
 MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "--", "-.", ":")
 EXPECTED_HITS = 5.0  # bins with fewer expected hits are not drawn: their hit rates are mostly noise
+TOO_FEW = f"all vocabulary entries: no bin with {EXPECTED_HITS:g} expected hits"
 RATIOS = (1 / 8, 8.0)  # limits of the axis of hits per expected hit; bins beyond are triangles at its end
 TEMPERATURES = (0.5, 2.0)  # limits of the temperature axis, unless a best temperature lies outside
 TEMPERATURE_TICKS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
@@ -60,7 +61,7 @@ def plot_calibration(run: Run, result: Calibration) -> Figure:
         heights.append(AROUND + 0.3 * len(models) + BANDS * (ROW + 0.05 * len(models)))
     left_out = f" of {len(models)} of {len(result.models)} models" if len(models) < len(result.models) else ""
     figure = new_figure(sum(heights) + 0.6, f"calibration{left_out} on {text_heading(run)}",
-                        f"95 % intervals over {interval_words(models[0].interval_unit)}")  # fmt: skip
+                        interval_line(models[0].interval_unit, known=_known(models[0])))  # fmt: skip
     parts = iter(np.asarray(figure.subfigures(len(heights), 1, height_ratios=heights)))
     if groups:
         assert result.slices is not None
@@ -81,19 +82,20 @@ def _draw_reliability(figure: SubFigure, models: list[ModelCalibration], names: 
     grid = figure.subplots(2 * down, across, squeeze=False, sharex=True, height_ratios=[3, 1] * down)
     for axes in grid[2 * (len(models) // across) :, len(models) % across :].flat:
         axes.remove()
+    most = 1.05 * max(_largest_share(model) for model in models)  # all histograms on one scale
     for column, model in enumerate(models):
         place, side = divmod(column, across)
         upper, lower = grid[2 * place, side], grid[2 * place + 1, side]
         colour = COLOURS[column]
-        bins = model.bins[(model.bins["binning"] == "equal width") & (model.bins["count"] > 0)]
+        bins = _bins_of_confidence(model)
         confidence, accuracy = bins["mean_probability"], bins["hit_rate"]
         upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="perfect calibration")
         upper.vlines(confidence, accuracy, confidence, color=colour, alpha=0.3, linewidth=5)
         low, high = ((bins["mean_probability"] - bins[end]).clip(0, 1) for end in ("gap_high", "gap_low"))
         error = [accuracy - low, high - accuracy]
         style: dict[str, Any] = {"fmt": MARKERS[column], "color": colour, "capsize": 2, "markersize": 5}
-        drawn = upper.errorbar(confidence, accuracy, yerr=np.maximum(error, 0.0), label="accuracy, 95 % interval",
-                               **style)  # fmt: skip
+        drawn = upper.errorbar(confidence, accuracy, yerr=np.maximum(error, 0.0),
+                               label="accuracy" + (", 95 % interval" if _known(model) else ""), **style)  # fmt: skip
         drawn.lines[0].set(clip_on=False, zorder=3)  # markers at 0 and 1 lie on the frame and would be cut
         gap, ece = model.measures["confidence_gap"], model.measures["ece"]
         label(upper, "", "accuracy", f"{names[column]}\nconfidence − accuracy {gap.value:+.3f}\n"
@@ -103,9 +105,26 @@ def _draw_reliability(figure: SubFigure, models: list[ModelCalibration], names: 
         lower.bar(bins["low"], bins["count"] / bins["count"].sum(), width=bins["high"] - bins["low"], align="edge",
                   color=colour, edgecolor="white", linewidth=0.5)  # fmt: skip
         lower.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        lower.set_ylim(bottom=0)
+        lower.set_ylim(0, most)
+        lower.tick_params(labelbottom=True)
         label(lower, "confidence (probability of the first choice)", "share of tokens")
         legend(lower, of=upper)
+
+
+def _bins_of_confidence(model: ModelCalibration) -> pd.DataFrame:
+    """Return the bins of equal width that have tokens."""
+    return model.bins[(model.bins["binning"] == "equal width") & (model.bins["count"] > 0)]
+
+
+def _largest_share(model: ModelCalibration) -> float:
+    """Return the largest share of the tokens in a bin of confidence."""
+    counts = _bins_of_confidence(model)["count"]
+    return float(counts.max() / counts.sum())
+
+
+def _known(model: ModelCalibration) -> bool:
+    """Return whether there is an interval at all."""
+    return model.measures["confidence_gap"].interval.low is not None
 
 
 def _draw_vocabulary(axes: Axes, models: list[ModelCalibration], names: list[str]) -> None:
@@ -131,7 +150,7 @@ def _draw_vocabulary(axes: Axes, models: list[ModelCalibration], names: list[str
     axes.set_ylim(*RATIOS)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     label(axes, "probability of an entry (log scale)", "hits per expected hit (log scale)",
-          "all vocabulary entries: above 1, too little probability"
+          ("all vocabulary entries: above 1, too little probability" if points else TOO_FEW)
           + ("\ntriangles: beyond the axis, or no hit at all" if beyond else ""))  # fmt: skip
     legend(axes)
 

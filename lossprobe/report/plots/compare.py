@@ -8,9 +8,9 @@ from matplotlib.collections import PatchCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from lossprobe.analysis.compare.byte_comparison import ByteComparison
+from lossprobe.analysis.compare.byte_comparison import CONTEXTS, ByteComparison
 from lossprobe.analysis.compare.compare import Comparison
 from lossprobe.analysis.compare.tokens import TokenComparison
 from lossprobe.report.plots.changes import (
@@ -38,6 +38,7 @@ from lossprobe.report.style import (
     text_heading,
 )
 from lossprobe.run.reader import Run
+from lossprobe.units import visible
 
 NAME_WIDTH, AXIS_NAME_WIDTH = 30, 24  # characters
 PAIR = 3.2  # inches, of the two panels beside each other
@@ -63,16 +64,18 @@ def plot_compare(run: Run, result: Comparison) -> Figure:
     if divergence is not None:
         heights.append(PAIR)
     first, second = model_names([comparison.first, comparison.second], NAME_WIDTH)
-    intervals = interval_line(comparison.interval_unit, comparison.difference.mean_difference_nats_interval)
+    known = comparison.difference.mean_difference_nats_interval.low is not None
+    intervals = interval_line(comparison.interval_unit, known=known)
     figure = new_figure(sum(heights) + 0.6, f"{second} − {first} on {text_heading(run)}", intervals)
     parts = iter(_parts(figure, heights))
     left, right = next(parts).subplots(1, 2, width_ratios=[1.2, 1])
-    _draw_losses(left, comparison, model_names([comparison.first, comparison.second], AXIS_NAME_WIDTH))
+    names = model_names([comparison.first, comparison.second], AXIS_NAME_WIDTH)
+    most = _draw_losses(left, comparison, names)
     _draw_cumulative(right, comparison)
     if by_token:
         draw_by_context(next(parts).subplots(), comparison, second)
         if len(tokens):
-            draw_tokens(next(parts).subplots(), tokens, (first, second))
+            draw_tokens(next(parts).subplots(), tokens, (first, second), most)
     else:
         draw_groups(next(parts).subplots(), comparison, changes, second)
     if divergence is not None:
@@ -86,8 +89,8 @@ def _parts(figure: Figure, heights: list[float]) -> list[SubFigure]:
     return [part for (part,) in parts]
 
 
-def _draw_losses(axes: Axes, comparison: TokenComparison, names: list[str]) -> None:
-    """Draw a two-dimensional histogram of the tokens' losses under both models."""
+def _draw_losses(axes: Axes, comparison: TokenComparison, names: list[str]) -> float:
+    """Draw a two-dimensional histogram of the tokens' losses under both models; return the end of its axes."""
     cells = comparison.scatter
     squares = [
         Rectangle((x, y), width, width)
@@ -101,14 +104,17 @@ def _draw_losses(axes: Axes, comparison: TokenComparison, names: list[str]) -> N
         top += float(max(cells["first_low_nats"].max(), cells["second_low_nats"].max()))
         bar = axes.figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.03)
         bar.set_label("tokens (log scale)", fontsize=SMALL)
-        bar.ax.tick_params(labelsize=SMALL)
+        bar.ax.tick_params(labelsize=SMALL, which="both")
     axes.plot([0, top], [0, top], color=VERMILION, linestyle="--", linewidth=1)
     axes.set_xlim(0, top)
     axes.set_ylim(0, top)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=6, steps=(1, 2, 5, 10), integer=True))
     axes.set_box_aspect(1)
     found = comparison.difference.correlation
     correlation = "n/a" if found is None else f"{found:.3f}"
     label(axes, f"loss of {names[0]} (nats)", f"loss of {names[1]} (nats)", f"each token; correlation {correlation}")
+    return top
 
 
 def _draw_cumulative(axes: Axes, comparison: TokenComparison) -> None:
@@ -135,10 +141,13 @@ def _plot_bytes(run: Run, comparison: ByteComparison) -> Figure:
     if len(spans):
         heights.append(AROUND + ROW * len(spans))
     first, second = model_names([comparison.first, comparison.second], NAME_WIDTH)
-    intervals = interval_line(comparison.interval_unit, comparison.difference.difference_bits_per_byte_interval)
-    figure = new_figure(sum(heights) + 0.6, f"{second} − {first} on {text_heading(run)}, through bytes", intervals)
+    known = comparison.difference.difference_bits_per_byte_interval.low is not None
+    intervals = interval_line(comparison.interval_unit, known=known)
+    contexts = [note for note in comparison.notes if note.startswith(CONTEXTS)]
+    title = f"{second} − {first} on {visible(run.text_name, 40)}, through bytes"
+    figure = new_figure(sum(heights) + 0.6, title, intervals, *contexts)
     parts = _parts(figure, heights)
-    draw_by_cut(parts[0].subplots(), comparison, second)
+    draw_by_cut(parts[0].subplots(), comparison, model_names([comparison.first, comparison.second], AXIS_NAME_WIDTH))
     for part in parts[1:]:
         draw_spans(part.subplots(), spans, (first, second))
     return figure

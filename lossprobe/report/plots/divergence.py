@@ -28,7 +28,7 @@ def _draw_kl(axes: Axes, divergence: Divergence, models: tuple[str, str]) -> Non
     if np.isfinite(mean) and mean > 0:
         axes.axvline(mean, color=VERMILION, linewidth=1.4, linestyle="-.", label=f"mean {mean:.4g}")
         if low is not None and high is not None and low > 0:
-            axes.axvspan(low, high, color=VERMILION, alpha=0.15, linewidth=0, label="its 95 % interval")
+            axes.axvspan(low, high, color=VERMILION, alpha=0.15, linewidth=0, label="95 % interval of the mean")
     axes.set_ylim(0, 1.03)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     infinite = divergence.infinite_kl_tokens

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.gap.gap import Gap
-from lossprobe.report.plots.ranges import AROUND, BEYOND, ROW, Side, draw_ranges, ends_of, name_rows
+from lossprobe.report.plots.ranges import AROUND, ROW, Side, draw_ranges, ends_of, name_rows
 from lossprobe.report.style import BLUE, GREY, VERMILION, cut, drawable, interval_words, label, legend, new_figure
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
@@ -34,14 +34,13 @@ def plot_gap(run: Run, result: Gap) -> Figure:
              f"{side}: {cut(sides[side].text, TEXT_WIDTH)}", shift)
         for side, colour, marker, shift in SIDES
     ]  # fmt: skip
-    longer = draw_ranges(losses, rows, both, least=0.0)
-    longer |= draw_ranges(gaps, rows, [Side(ends_of(table, "gap_nats"), "black", "D", "validation − train")], 0.0)
+    of_losses = draw_ranges(losses, rows, both, least=0.0)
+    of_gaps = draw_ranges(gaps, rows, [Side(ends_of(table, "gap_nats"), "black", "D", "validation − train")], 0.0)
     gaps.axvline(0.0, color=GREY, linewidth=1.2, label="no gap")
     gaps.axvline(result.gap_nats, color="black", linestyle=":", linewidth=1.0, label="gap of all tokens")
-    label(losses, "mean loss (nats per token); smaller is better", "", "groups (train / validation tokens)")
-    label(gaps, "gap (nats per token)", "", "validation − train, unpaired" + (f"; {BEYOND}" if longer else ""))
     name_rows(losses, rows, [_row_name(row) for row in table.to_dict("records")])
-    gaps.grid(visible=False, axis="y")
+    label(losses, "mean loss (nats per token); smaller is better", "", f"groups (train / validation tokens){of_losses}")
+    label(gaps, "gap (nats per token)", "", f"validation − train, unpaired{of_gaps}")
     for axes in (losses, gaps):
         legend(axes)
     return figure

@@ -10,14 +10,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.hardest import Hardest
-from lossprobe.report.plots.ranges import AROUND, BEYOND, MOST_ROWS, ROW, Side, draw_ranges, ends_of, name_rows
-from lossprobe.report.style import BLUE, ORANGE, cut, heading, in_text, label, new_figure
+from lossprobe.report.plots.ranges import (
+    AROUND,
+    MOST_ROWS,
+    NO_LINES,
+    ROW,
+    Side,
+    counted,
+    draw_ranges,
+    ends_of,
+    name_rows,
+)
+from lossprobe.report.style import BLUE, ORANGE, cut, heading, in_order, in_text, label, new_figure
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count
 
 NAME_WIDTH = 36
 MEAN = "mean loss (nats per token)"
-KINDS = {"occurrence": "first occurrences in the document, and repeats", "form": "by the form of the token"}
+KINDS = {"occurrence": "first occurrences in the window, and repeats", "form": "by the form of the token"}
 
 
 def plot_hardest(run: Run, result: Hardest) -> Figure:
@@ -72,7 +82,7 @@ def _draw_tokens(axes: Axes, _kind: str, table: pd.DataFrame, of: int) -> None:
 
 def _draw_types(axes: Axes, kind: str, table: pd.DataFrame, of: int) -> None:
     names = [
-        f"\u27e6{cut(str(text), NAME_WIDTH - 14)}\u27e7 \u00d7{format_count(int(count))}"
+        in_order(f"\u27e6{cut(str(text), NAME_WIDTH - 14)}\u27e7") + f" \u00d7{format_count(int(count))}"
         for text, count in zip(table["text"], table["count"], strict=True)
     ]
     if kind == "total":
@@ -86,7 +96,7 @@ def _draw_types(axes: Axes, kind: str, table: pd.DataFrame, of: int) -> None:
 
 def _draw_documents(axes: Axes, _kind: str, table: pd.DataFrame, of: int) -> None:
     names = [
-        f"{document}: {cut(begins, NAME_WIDTH - len(str(document)) - 2)}"
+        f"{document}: " + in_order(cut(begins, NAME_WIDTH - len(str(document)) - 2))
         for document, begins in zip(table["document"], table["begins"], strict=True)
     ]
     _draw_bars(axes, table["mean_loss_nats"], names, BLUE)
@@ -96,12 +106,13 @@ def _draw_documents(axes: Axes, _kind: str, table: pd.DataFrame, of: int) -> Non
 def _draw_classes(axes: Axes, kind: str, table: pd.DataFrame, of: int) -> None:
     rows = np.arange(len(table))
     names = [
-        f"{cut(str(name), NAME_WIDTH)}  ({share:.1%})"
+        counted(cut(str(name), NAME_WIDTH) or f"(no {kind})", f"{share:.1%}")
         for name, share in zip(table["class" if "class" in table else "group"], table["share_of_tokens"], strict=True)
     ]
-    longer = draw_ranges(axes, rows, [Side(ends_of(table, "mean_loss_nats"), BLUE, "o")], 0.0, least=0.0)
-    title = f"{KINDS.get(kind, f'by {kind}')} (share of the tokens), 95 % intervals{_shown(table, of)}"
-    _finish(axes, MEAN, title + (f"; {BEYOND}" if longer else ""), names)
+    remarks = draw_ranges(axes, rows, [Side(ends_of(table, "mean_loss_nats"), BLUE, "o")], 0.0, least=0.0)
+    intervals = "" if NO_LINES in remarks else ", 95 % intervals"
+    title = f"{KINDS.get(kind, f'by {kind}')} (share of the tokens){intervals}{_shown(table, of)}{remarks}"
+    _finish(axes, MEAN, title, names)
 
 
 def _draw_bars(axes: Axes, values: pd.Series, names: Sequence[str], colour: str) -> None:
@@ -110,8 +121,8 @@ def _draw_bars(axes: Axes, values: pd.Series, names: Sequence[str], colour: str)
 
 
 def _finish(axes: Axes, x: str, title: str, names: Sequence[str], *, text: bool = False) -> None:
-    label(axes, x, "", title)
     name_rows(axes, np.arange(len(names)), names, text=text)
+    label(axes, x, "", title)
 
 
 def _shown(table: pd.DataFrame, of: int) -> str:

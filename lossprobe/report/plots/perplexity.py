@@ -11,10 +11,10 @@ from lossprobe.analysis.perplexity import Perplexity, cluster_totals
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.report.plots.ranges import (
     AROUND,
-    BEYOND,
     MOST_ROWS,
     ROW,
     Side,
+    counted,
     draw_ranges,
     ends_of,
     frame_ranges,
@@ -49,15 +49,16 @@ def plot_perplexity(run: Run, result: Perplexity) -> Figure:
     """
     groups = None if result.groups is None else result.groups.head(MOST_ROWS)
     heights = [DISTRIBUTION] if groups is None else [DISTRIBUTION, AROUND + ROW * len(groups)]
+    low, high = result.per_token.nll_nats_per_token_interval
     figure = new_figure(sum(heights) + 0.4, heading(run),
-                        interval_line(result.interval_unit, result.per_token.nll_nats_per_token_interval))  # fmt: skip
+                        interval_line(result.interval_unit, known=low is not None))  # fmt: skip
     panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False, sharex=True)[:, 0]
     clusters = find_clusters(run)
     totals = cluster_totals(run, clusters)
     losses = (totals["nats"] / totals["tokens"]).to_numpy(float)
     _draw_distribution(panels[0], losses, interval_words(clusters.unit), result)
-    low, high = result.per_token.nll_nats_per_token_interval
-    held = [losses.min(), losses.max(), result.per_token.nll_nats_per_token, result.unigram_nats, result.uniform_nats]
+    held = [losses.min(), losses.max(), result.per_token.nll_nats_per_token]
+    held += [level for level, *_ in _levels(result)]
     held += [end for end in (low, high) if end is not None]
     if groups is None:
         frame_ranges(panels[0], held, least=0.0)
@@ -78,7 +79,7 @@ def _draw_distribution(axes: Axes, losses: np.ndarray, unit: str, result: Perple
              linewidth=0.5, label=f"{unit} ({format_count(len(losses))})")  # fmt: skip
     mean, (low, high) = result.per_token.nll_nats_per_token, result.per_token.nll_nats_per_token_interval
     if low is not None and high is not None:
-        axes.axvspan(max(low, 0.0), high, color="black", alpha=0.15, linewidth=0, label="its 95 % interval")
+        axes.axvspan(max(low, 0.0), high, color="black", alpha=0.15, linewidth=0, label="95 % interval of the mean")
     axes.axvline(mean, color="black", linewidth=1.6, label=f"mean of all tokens: {mean:.3f}")
     _draw_levels(axes, result, named=True)
     axes.set_ylim(0, 1.08 * float(counts.max()))
@@ -94,22 +95,24 @@ def _draw_groups(axes: Axes, result: Perplexity, held: list[float]) -> None:
     rows = np.arange(len(groups))
     _draw_levels(axes, result, named=False)
     axes.axvline(result.per_token.nll_nats_per_token, color="black", linewidth=1.0)
-    longer = draw_ranges(axes, rows, [Side(ends_of(groups, "mean_loss_nats"), BLUE, "o")], *held, least=0.0)
+    remarks = draw_ranges(axes, rows, [Side(ends_of(groups, "mean_loss_nats"), BLUE, "o")], *held, least=0.0)
     shown = f", {len(groups)} of {format_count(len(result.groups))} groups" if len(groups) < len(result.groups) else ""
-    label(axes, MEAN_LOSS, "",
-          f"by {result.by} (tokens), hardest first{shown}" + (f"; {BEYOND}" if longer else ""))  # fmt: skip
     whose = "document {}" if result.by == "document" else "{}"
     names = model_names([whose.format(group) if str(group) else f"(no {result.by})" for group in groups["group"]],
                         GROUP_WIDTH)  # fmt: skip
-    name_rows(axes, rows, [f"{name}  ({format_count(int(count))})"
+    name_rows(axes, rows, [counted(name, format_count(int(count)))
                            for name, count in zip(names, groups["tokens"], strict=True)])  # fmt: skip
+    label(axes, MEAN_LOSS, "", f"by {result.by} (tokens), hardest first{shown}{remarks}")
 
 
 def _draw_levels(axes: Axes, result: Perplexity, *, named: bool) -> None:
     """Draw the losses that a model without context, and one that knows nothing, would have."""
-    for level, name, colour, style in (
-        (result.unigram_nats, "unigram", GREEN, "--"),
-        (result.uniform_nats, "uniform (log V)", VERMILION, ":"),
-    ):
+    for level, name, colour, style in _levels(result):
         text = f"{name}: {level:.3f}" if named else "_"
         axes.axvline(level, color=colour, linestyle=style, linewidth=1.4, label=text)
+
+
+def _levels(result: Perplexity) -> list[tuple[float, str, str, str]]:
+    """Return loss, name, colour and line of each reference level; that of unigrams only where it can be compared."""
+    uniform = (result.uniform_nats, "uniform (log V)", VERMILION, ":")
+    return [(result.unigram_nats, "unigram", GREEN, "--"), uniform] if result.unigram_comparable else [uniform]

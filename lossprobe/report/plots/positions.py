@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lossprobe.analysis.positions import PositionLosses
 from lossprobe.report.plots.ranges import LONG_INTERVAL
-from lossprobe.report.style import BLUE, GREY, VERMILION, heading, interval_words, label, legend, new_figure
+from lossprobe.report.style import BLUE, GREY, VERMILION, heading, interval_line, label, legend, new_figure
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count
 
@@ -21,7 +21,7 @@ STEPS_PER_OCTAVE = 32  # points of the line: more would be nearer than the ink i
 
 def plot_positions(run: Run, result: PositionLosses) -> Figure:
     """Return mean loss by position: bins with intervals or every position with its band, the fit, and the counts."""
-    figure = new_figure(6.4, heading(run), f"95 % intervals over {interval_words(result.interval_unit)}")
+    figure = new_figure(6.4, heading(run), interval_line(result.interval_unit, known=_known(result)))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     drawn, title = _draw_every(upper, result)
     drawn += _draw_bins(upper, result)
@@ -35,10 +35,12 @@ def plot_positions(run: Run, result: PositionLosses) -> Figure:
     upper.set_xscale("log", base=2)
     axis = "tokens of context (log scale)" if result.by == "context" else "position in the document (tokens, log scale)"
     label(upper, "", "mean loss (nats per token)", title)
-    lower.step(result.every[result.axis], result.every["count"], where="mid", color=GREY, label="tokens at a position")
+    lower.step(result.every[result.axis], result.every["count"], where="mid", color=GREY,
+               marker=_marker(result.every))  # fmt: skip
     lower.set_ylim(0, 1.15 * float(result.every["count"].max()))
     lower.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value))))
+    lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value)) if value >= 1 else ""))
+    lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(round(value))))
     label(lower, axis, "tokens")
     legend(lower, of=upper)
     return figure
@@ -69,8 +71,18 @@ def _draw_every(axes: Axes, result: PositionLosses) -> tuple[list[float], str]:
             title += ("; " if title else "") + "no band where the interval is very long"
     style: dict[str, Any] = {"linewidth": 1.1, "alpha": 0.9} if asked else {"linewidth": 0.8, "alpha": 0.45}
     name = "mean of every position" if most == 1 else "mean of neighbouring positions"
-    axes.plot(points[result.axis], mean, color=BLUE, label=name, **style)
+    axes.plot(points[result.axis], mean, color=BLUE, label=name, marker=_marker(points), **style)
     return drawn, title
+
+
+def _marker(points: pd.DataFrame) -> str:
+    """Return the marker of a line: one where it has a single point, which would have no ink."""
+    return "." if len(points) == 1 else ""
+
+
+def _known(result: PositionLosses) -> bool:
+    """Return whether there is an interval at all."""
+    return bool(result.table["low"].notna().any())
 
 
 def _thinned(every: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, int]:
@@ -93,5 +105,6 @@ def _draw_bins(axes: Axes, result: PositionLosses) -> list[float]:
     centre = np.sqrt(bins[result.axis].astype(float) * bins[f"{result.axis}_last"].astype(float))
     mean, low, high = bins["mean_loss_nats"], bins["low"].clip(lower=0.0), bins["high"]
     style: dict[str, Any] = {"fmt": "o", "color": VERMILION, "capsize": 3, "markersize": 5}
-    axes.errorbar(centre, mean, yerr=[mean - low, high - mean], label="mean of a bin, 95 % interval", **style)
+    name = "mean of a bin" + (", 95 % interval" if _known(result) else "")
+    axes.errorbar(centre, mean, yerr=[mean - low, high - mean], label=name, **style)
     return [*mean, *low, *high]

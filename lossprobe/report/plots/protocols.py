@@ -37,10 +37,11 @@ def plot_protocols(run: Run, result: ProtocolTable) -> Figure:
         axes.plot([loss], [row], "s" if own else "o", color=VERMILION if own else BLUE)
     for row in rows[table["nats_per_token"].isna()]:
         lines = textwrap.wrap(drawable(str(table["why"][row])), REASON, max_lines=2, placeholder=" …")
-        axes.text(first + 0.01 * (last - first), row, "\n".join(lines), parse_math=False, backgroundcolor="white",
-                  zorder=3, fontsize=SMALL, va="center", style="italic", linespacing=1.0)  # fmt: skip
-    label(axes, "mean loss of the tokens that the tool scores (nats per token); dashed: lossprobe's own", "")
+        axes.text(first + 0.015 * (last - first), row, "\n".join(lines), parse_math=False, zorder=2.3, fontsize=SMALL,
+                  va="center", style="italic", linespacing=1.0,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
     name_rows(axes, rows, [_row_name(row) for row in table.to_dict("records")])
+    label(axes, "mean loss of the tokens that the tool scores (nats per token); dashed: lossprobe's own", "")
     return figure
 
 

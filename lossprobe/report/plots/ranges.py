@@ -10,13 +10,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from lossprobe.report.style import MONOSPACE, PROPORTIONAL, SMALL, legend_name
+from lossprobe.report.fonts import MONOSPACE, PROPORTIONAL
+from lossprobe.report.style import SMALL, in_order, legend_name
 
 MOST_ROWS = 30
 ROW = 0.22  # inches
 AROUND = 1.4  # inches, of what stands around the rows: title, axis, legend
 LONG_INTERVAL = 5.0  # in median lengths: a longer one, of a handful of tokens, does not set the axis
 BEYOND = "arrows: the interval goes on"
+NO_LINE = "no line: too little text for an interval"
+NO_LINES = "too little text for intervals"
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ def ends_of(table: pd.DataFrame, value: str, low: str = "low", high: str = "high
     return table[[value, low, high]].astype(float).set_axis(["value", "low", "high"], axis=1)
 
 
-def draw_ranges(axes: Axes, rows: np.ndarray, sides: Sequence[Side], *beside: float, least: float = -math.inf) -> bool:
-    """Draw a marker a row and side, with its interval; return whether some interval is longer than the axis.
+def draw_ranges(axes: Axes, rows: np.ndarray, sides: Sequence[Side], *beside: float, least: float = -math.inf) -> str:
+    """Draw a marker a row and side, with its interval; return what the panel's title must say of them, if anything.
 
     The axis holds every value and all intervals but the longest: where one of these goes on, an arrow says so.
 
@@ -68,7 +71,14 @@ def draw_ranges(axes: Axes, rows: np.ndarray, sides: Sequence[Side], *beside: fl
         _draw_markers(axes, value, places, side)
     for end, place, marker, colour in arrows:
         axes.plot([end], [place], marker, color=colour, markersize=4, clip_on=False)
-    return bool(arrows)
+    ends = pd.concat([side.ends for side in sides])
+    return "".join(f"; {words}" for words in (BEYOND if arrows else "", _unknown(ends)) if words)
+
+
+def _unknown(ends: pd.DataFrame) -> str:
+    """Return what is said of values without an interval; nothing if all have one."""
+    known = ends["low"].notna()[ends["value"].notna()]
+    return "" if known.all() else NO_LINE if known.any() else NO_LINES
 
 
 def _draw_markers(axes: Axes, value: np.ndarray, places: np.ndarray, side: Side) -> None:
@@ -101,9 +111,16 @@ def _usual(ends: pd.DataFrame) -> np.ndarray:
 
 
 def name_rows(axes: Axes, rows: np.ndarray, names: Sequence[str], *, text: bool = False) -> None:
-    """Write the names, drawable ones, beside the rows, the first on top; `text`: in letters of one width."""
+    """Write the names, drawable ones, beside the rows, the first on top; `text`: in letters of one width.
+
+    The panel gets its labels afterwards, because a long label must know how much room the names need.
+    """
     family = MONOSPACE if text else PROPORTIONAL
     axes.set_yticks(rows, list(names), fontsize=SMALL, family=family, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(float(rows[-1]) + 0.6 if len(rows) else 0.6, -0.6)
-    axes.grid(visible=False, axis="y")
+
+
+def counted(name: str, count: str) -> str:
+    """Return a drawable name with a number behind it, in this order whichever way the name runs."""
+    return f"{in_order(name)}  ({count})"

@@ -39,8 +39,8 @@ def plot_selfcheck(run: Run, result: SelfCheck) -> Figure:
                       linestyle="", label=f"limit of the {words}: rounding")  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(LEAST / 2, None)
-    label(axes, "change of the loss (nats, log scale); the left edge is no change at all", "")
     checks = [f"{check}: {setting}" for check, setting in zip(known["check"], known["setting"], strict=True)]
     name_rows(axes, rows, model_names(checks, NAME_WIDTH))
+    label(axes, "change of the loss (nats, log scale); the left edge is no change at all", "")
     legend(axes)
     return figure

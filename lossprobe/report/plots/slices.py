@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lossprobe.analysis.calibration.smoothing import SmoothingPanel
-from lossprobe.report.plots.ranges import BEYOND, MOST_ROWS, Side, draw_ranges, ends_of, name_rows
+from lossprobe.report.plots.ranges import MOST_ROWS, Side, counted, draw_ranges, ends_of, name_rows
 from lossprobe.report.style import GREY, label, legend, model_names
 from lossprobe.units import format_count
 
@@ -44,11 +44,9 @@ def draw_slices(
         shift = 0.8 * ((index + 0.5) / len(models) - 0.5)
         sides.append(Side(ends_of(found, "confidence_gap"), colour, marker, name, shift))
     axes.axvline(0.0, color=GREY, linestyle="--", linewidth=1)
-    longer = draw_ranges(axes, rows, sides, 0.0)
+    remarks = draw_ranges(axes, rows, sides, 0.0)
     held = len(slices[slices["count"] > 0].drop_duplicates(["group", "conditioned_on"]))
     shown = f", {len(groups)} of {format_count(held)} groups" if len(groups) < held else ""
-    label(axes, "confidence − accuracy; above 0: over-confident", "",
-          f"by {by} (tokens of {models[0][1]}){shown}" + (f"; {BEYOND}" if longer else ""))  # fmt: skip
     names = model_names(
         [
             _group_name(group, conditioned_on, by)
@@ -57,7 +55,9 @@ def draw_slices(
         GROUP_WIDTH,
     )
     counts = [format_count(int(count)) for count in groups["count"]]
-    name_rows(axes, rows, [f"{name}  ({count})" for name, count in zip(names, counts, strict=True)])
+    name_rows(axes, rows, [counted(name, count) for name, count in zip(names, counts, strict=True)])
+    label(axes, "confidence − accuracy; above 0: over-confident", "",
+          f"by {by} (tokens of {models[0][1]}){shown}{remarks}")  # fmt: skip
     legend(axes)
 
 
@@ -66,7 +66,8 @@ def draw_against_first(
 ) -> None:
     """Draw the difference of each model's loss to the first's, by how hard both find the token."""
     table = panel.decomposition
-    bands = table.drop_duplicates("loss_low_nats")[["loss_low_nats", "loss_high_nats"]].sort_values("loss_low_nats")
+    held = table[table["tokens"] > 0].drop_duplicates("loss_low_nats")
+    bands = held[["loss_low_nats", "loss_high_nats"]].sort_values("loss_low_nats")
     rows = np.arange(len(bands))
     sides, bounds = [], []
     for index, ((model, name), (colour, marker)) in enumerate(zip(models[1:], looks[1:], strict=True)):
@@ -75,11 +76,11 @@ def draw_against_first(
         sides.append(Side(ends_of(own, "mean_difference_nats"), colour, marker, name, shift))
         bounds += _bound_words(panel, model, name)
     axes.axvline(0.0, color=GREY, linestyle="--", linewidth=1)
-    longer = draw_ranges(axes, rows, sides, 0.0)
-    title = "where the difference comes from, by the mean loss of both (nats)" + (f"; {BEYOND}" if longer else "")
+    remarks = draw_ranges(axes, rows, sides, 0.0)
+    name_rows(axes, rows, [_band_name(low, high) for low, high in bands.itertuples(index=False)])
+    title = f"where the difference comes from, by the mean loss of both (nats){remarks}"
     label(axes, f"difference of the mean loss (nats per token); above 0: worse than {models[0][1]}", "",
           "\n".join([title, *bounds]))  # fmt: skip
-    name_rows(axes, rows, [_band_name(low, high) for low, high in bands.itertuples(index=False)])
     legend(axes)
 
 

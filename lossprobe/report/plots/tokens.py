@@ -10,19 +10,20 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from rich.cells import cell_len
 
 from lossprobe.analysis.tokens import TokenLosses
+from lossprobe.report.fonts import MONOSPACE
 from lossprobe.report.style import (
     BLUE,
-    MONOSPACE,
     MONOSPACE_ADVANCE,
     SCALE,
     SMALL,
     TEXT,
     VERMILION,
-    drawable,
     heading,
     label,
+    leading,
     legend,
     new_figure,
     plain_text,
@@ -81,24 +82,9 @@ def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
     losses = strip["loss_nats"].astype(float)
     scale = Normalize(0.0, max(1.0, float(np.nanquantile(losses, 0.98))))
     colours = colormaps[SCALE]
-    size = 0.86 * figure.get_figwidth() * 72 / STRIP_COLUMNS / MONOSPACE_ADVANCE
-    x = y = 0
-    for text, loss in zip(strip["text"], losses, strict=True):
-        shown = drawable(str(text))[:STRIP_COLUMNS].replace(" ", "\u00b7" if str(text).strip() == "" else " ")
-        at_word = x > STRIP_COLUMNS - 14 and str(text).startswith(" ")
-        if at_word or x + len(shown) > STRIP_COLUMNS:
-            x, y = 0, y + 1
-        if y >= STRIP_LINES:
-            break
-        colour = (0.85, 0.85, 0.85, 1.0) if np.isnan(loss) else colours(scale(loss))
-        axes.add_patch(Rectangle((x, y), len(shown), 0.92, color=colour, linewidth=0))
-        ink = "black" if sum(colour[:3]) > 1.4 else "white"
-        axes.text(x, y + 0.68, shown, family=MONOSPACE, fontsize=size, color=ink, parse_math=False)
-        x += len(shown)
-        if str(text).endswith("\\n"):
-            x, y = 0, y + 1
+    placed = _placed([str(text) for text in strip["text"]])
     axes.set_xlim(0, STRIP_COLUMNS)
-    axes.set_ylim(max(STRIP_LINES // 2, y + 1), -0.2)
+    axes.set_ylim(max(STRIP_LINES // 2, placed[-1][1] + 1), -0.2)
     axes.set_axis_off()
     axes.set_title(
         "the text around the hardest token, coloured by loss (\\n: line end; \u00b7: blank)", loc="left", fontsize=TEXT
@@ -106,3 +92,40 @@ def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
     bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, extend="max", fraction=0.025, pad=0.01)
     bar.set_label("loss (nats)", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
+    size = _letter_size(figure, axes)
+    for (x, y, shown), loss in zip(placed, losses, strict=False):
+        colour = (0.85, 0.85, 0.85, 1.0) if np.isnan(loss) else colours(scale(loss))
+        axes.add_patch(Rectangle((x, y), cell_len(shown), 0.92, color=colour, linewidth=0))
+        ink = "black" if sum(colour[:3]) > 1.4 else "white"
+        text = axes.text(x, y + 0.68, shown, family=MONOSPACE, fontsize=size, color=ink, parse_math=False)
+        text.set_in_layout(False)
+
+
+def _placed(texts: list[str]) -> list[tuple[int, int, str]]:
+    """Return column, line and drawable text of the tokens that the strip has room for."""
+    placed: list[tuple[int, int, str]] = []
+    x = y = 0
+    for text in texts:
+        blank = text.strip() == ""
+        shown = "".join(leading(text, STRIP_COLUMNS)).replace(" ", "\u00b7" if blank else " ")
+        at_word = x > STRIP_COLUMNS - 14 and text.startswith(" ")
+        if at_word or x + cell_len(shown) > STRIP_COLUMNS:
+            x, y = 0, y + 1
+        if y >= STRIP_LINES:
+            break
+        placed.append((x, y, shown))
+        x += cell_len(shown)
+        if text.endswith("\\n"):
+            x, y = 0, y + 1
+    return placed
+
+
+def _letter_size(figure: Figure, axes: Axes) -> float:
+    """Return the size in points of letters that fit into the columns of the strip, however wide the layout made it.
+
+    A letter is drawn in whole pixels, so that it may be half a pixel wider than its size says: 4 % at 150 dots an inch.
+    """
+    layout = figure.get_layout_engine()
+    assert layout is not None
+    layout.execute(figure)
+    return axes.get_position().width * figure.get_figwidth() * 72 * 0.96 / STRIP_COLUMNS / MONOSPACE_ADVANCE

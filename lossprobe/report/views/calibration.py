@@ -11,6 +11,7 @@ from lossprobe.analysis.calibration.calibration import Calibration, ModelCalibra
 from lossprobe.analysis.calibration.measures import SMOOTH_RESAMPLES
 from lossprobe.report.formats.csv import to_csv
 from lossprobe.report.formats.side_by_side import side_by_side
+from lossprobe.report.views.places import split_places, without_empty_ends
 from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 
@@ -26,7 +27,14 @@ def calibration_view(runs: Sequence[Run], result: Calibration) -> View:
     csv = result.bins if result.slices is None else result.slices
     return view_of_runs("calibration", runs, result, csv=lambda: [to_csv(csv).encode()], lines=_lines(result),
                         shown=shown, more=_more(result),
-                        yields=(*YIELDS, *reversed(shown.columns[2:])))  # fmt: skip
+                        yields=(*_yields(result.slices), *reversed(shown.columns[2:])))  # fmt: skip
+
+
+def _yields(slices: pd.DataFrame | None) -> tuple[str, ...]:
+    first, last = split_places(slices)
+    if slices is not None and slices["low"].isna().all():  # then gap_z says what is more than chance
+        return (*first, *(name for name in YIELDS if name != "gap_z"), *last, "gap_z")
+    return (*first, *YIELDS, *last)
 
 
 def _lines(result: Calibration) -> tuple[str, ...]:
@@ -44,7 +52,7 @@ def _more(result: Calibration) -> tuple[tuple[str, pd.DataFrame], ...]:
         tables += _each_pair("the same tokens", panel.table)
         tables += _each_pair("where the difference comes from, by the mean loss of both", panel.decomposition)
     if result.slices is not None:
-        tables.append((f"by {result.by}", result.slices))
+        tables.append((f"by {result.by}", without_empty_ends(result.slices)))
     return tuple(tables)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lossprobe.analysis.compare.changes import Changes
 from lossprobe.analysis.compare.compare import Comparison
 from lossprobe.report.formats.cells import by_unit
 from lossprobe.report.views.view import View, view_of_runs
@@ -13,7 +14,8 @@ from lossprobe.run.reader import Run
 
 DIVERGENCE = "divergence of the distributions"
 BY_CUT = "by the place of the cut"
-ROWS = 3  # of changes for the worse and for the better on one screen
+ROWS = 2  # of changes for the worse, and for the better, on one screen
+GROUPS = 6  # of a single ranking
 MEASURES = (
     "mean_difference_nats", "perplexity_ratio", "accuracy_difference", "p_value", "minimum_detectable_nats", "tokens",
     "clusters", "forgotten", "learned",
@@ -24,7 +26,7 @@ DIVERGENCES = (
 )  # fmt: skip
 YIELDS = (
     "record_source", "transition", "context", "first_top_text", "second_top_text", "token_id", "clusters", "kind",
-    "p_holm", "source", "line", "record_id", "second_loss_nats", "first_loss_nats", "characters", "after",
+    "p_holm", "source", "line", "record_id", "direction", "after", "second_loss_nats", "first_loss_nats", "characters",
     "significant", "bytes", "second_bits_per_byte", "first_bits_per_byte", "contribution_bits_per_byte",
     "contribution_nats", "low", "high",
 )  # fmt: skip
@@ -46,14 +48,22 @@ def _brief(result: Comparison) -> tuple[tuple[str, pd.DataFrame], ...]:
         tables.append((DIVERGENCE, by_unit(_rows(result.divergence.table, DIVERGENCES))))
     elif result.changes is not None:
         changes = result.changes
-        if "direction" in changes.table:
-            rows = changes.table.groupby("direction", sort=False).head(ROWS)
-        else:  # in their order, which is that of their names by class and context
-            rows = changes.table.loc[changes.table["contribution_nats"].abs().nlargest(2 * ROWS).index.sort_values()]
-        tables.append((f"largest changes by {changes.by} ({len(rows)} of {len(changes.table)})", _readable(rows)))
+        for title, table in _rankings(changes):
+            rows = table.head(ROWS)
+            if changes.by != "token":  # in their order, which is that of their names by class and context
+                rows = table.loc[table["contribution_nats"].abs().nlargest(GROUPS).index.sort_values()]
+            tables.append((f"{title} ({len(rows)} of {len(table)})", _readable(rows)))
     elif result.byte_comparison is not None:
         tables.append((BY_CUT, result.byte_comparison.by_cut))
     return tuple(tables)
+
+
+def _rankings(changes: Changes) -> list[tuple[str, pd.DataFrame]]:
+    """Return the largest changes; by token those for the worse and those for the better, which are two rankings."""
+    if changes.by != "token":
+        return [(f"largest changes by {changes.by}", changes.table)]
+    parts = changes.table.groupby("direction", sort=False)
+    return [(f"tokens that became {direction}", part.drop(columns="direction")) for direction, part in parts]
 
 
 def _rows(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
@@ -65,9 +75,10 @@ def _more(result: Comparison, top: int) -> tuple[tuple[str, pd.DataFrame], ...]:
     tables = []
     if result.token_comparison is not None and result.changes is not None:
         changes = result.changes
-        tables.append((f"largest changes by {changes.by}", _readable(changes.table)))
-        if changes.examples is not None and len(changes.examples):
-            tables.append(("tokens forgotten and learned", _readable(changes.examples)))
+        tables += [(title, _readable(table)) for title, table in _rankings(changes)]
+        if changes.examples is not None:
+            for transition, part in changes.examples.groupby("transition", sort=False):
+                tables.append((f"tokens {transition}", _readable(part.drop(columns=["direction", "transition"]))))
         tables.append(("by context", result.token_comparison.by_position))
     if result.byte_comparison is not None:
         tables.append((BY_CUT, result.byte_comparison.by_cut))

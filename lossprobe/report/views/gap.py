@@ -44,7 +44,7 @@ def _known_by_heart(result: Gap) -> tuple[tuple[str, pd.DataFrame], ...]:
     return tuple(
         (
             f"{name}: documents known by heart ({len(known.table)} of {format_count(known.documents)})",
-            known.table.drop(columns="source"),
+            known.table if known.table["source"].nunique() > 1 else known.table.drop(columns="source"),
         )
         for name, known in (("train", result.train.memorised), ("validation", result.validation.memorised))
         if len(known.table)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from lossprobe.analysis.perplexity import Perplexity
 from lossprobe.report.formats.csv import to_csv
+from lossprobe.report.views.places import split_places, without_empty_ends
 from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 
 YIELDS = (
-    "source", "record_source", "line",
     "bits_per_word", "words", "bits_per_character", "characters", "clusters", "documents", "bytes", "bits_per_byte",
-    "record_id", "low", "high",
 )  # fmt: skip
 
 
@@ -18,9 +17,10 @@ def perplexity_view(run: Run, result: Perplexity) -> View:
     """Return the view of a perplexity; the CSV holds the groups where there are any."""
     groups = result.groups
     csv = None if groups is None else lambda: [to_csv(groups).encode()]
-    more = () if groups is None else ((f"by {result.by}", groups),)
+    more = () if groups is None else ((f"by {result.by}", without_empty_ends(groups)),)
+    first, last = split_places(groups)
     return view_of_runs("perplexity", [run], result, csv=csv, lines=_coverage_lines(result), more=more,
-                        yields=YIELDS)  # fmt: skip
+                        yields=(*first, *YIELDS, *last, "low", "high"))  # fmt: skip
 
 
 def _coverage_lines(result: Perplexity) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def _coverage_lines(result: Perplexity) -> tuple[str, ...]:
         )
         if coverage[name]
     ]
-    fitted = "" if result.unigram_comparable else " (fewer than 5 tokens of each kind: not compared)"
+    fitted = "" if result.unigram_comparable else " (not compared: too few tokens of each kind)"
     return (
         f"reference levels: uniform {result.uniform_nats:.6f}, unigram {result.unigram_nats:.6f} "
         f"nats per token{fitted}",

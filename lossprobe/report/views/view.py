@@ -139,8 +139,10 @@ def view_of_runs(name: str, runs: Sequence[Run], result: Result, **shown: Any) -
 def draw(view: View) -> Figure:
     """Return the view's picture: `report.plots.NAME.plot_NAME`."""
     module = importlib.import_module(f"lossprobe.report.plots.{view.name}")  # slow to load, and rarely needed
+    from lossprobe.report.fonts import use_system_fonts
     from lossprobe.report.pictures import default_style
 
     with default_style():
         figure: Figure = getattr(module, f"plot_{view.name}")(view.runs[0], view.result)
+        use_system_fonts(figure)
     return figure

@@ -15,7 +15,7 @@ USAGE = {
     "demo.missing": "This installation holds no bundled example. → Install the wheel, or run from a checkout.",
     "doctor.versions": "An installed library is older than lossprobe needs. → Upgrade what the message names.",
     "explain.unknown": "lossprobe explain knows no such name. → lossprobe explain lists all names.",
-    "fields.missing": "No document has this field. → The hint lists the fields of the records.",
+    "fields.missing": "No document has this field, or this value in it. → The hint lists what the records have.",
     "folder.deleted": "The working folder was deleted. → Change to a folder that exists.",
     "gap.sources": "gap takes a checkpoint with a training and a validation text, or two runs. → lossprobe gap "
     "CHECKPOINT TRAIN VALIDATION, or gap RUN RUN.",

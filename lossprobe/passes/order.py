@@ -1,0 +1,79 @@
+"""Refuses checkpoints and texts in each other's place, by the names of their files, before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lossprobe.errors import UsageError
+from lossprobe.units import visible
+
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".gguf", ".nemo"})
+TEXT_SUFFIXES = frozenset({".txt", ".md", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".gz"})
+ORDER = "checkpoints first, the text last"
+
+
+def refuse_text_as_checkpoint(path: Path) -> None:
+    """Refuse a file in the place of a checkpoint whose name is that of a text, or of a file beside the weights.
+
+    Raises:
+        UsageError: its name is one.
+    """
+    if path.suffix.lower() not in TEXT_SUFFIXES or path.is_dir():
+        return
+    if path.suffix == ".json" and looks_like_checkpoint(path.parent):
+        what, hint = "is one file of a checkpoint", f"give its folder: {_shown(path.parent)}"
+    else:
+        what, hint = "looks like a text, where a checkpoint belongs", ORDER
+    raise UsageError("sources.no_checkpoint", f"{_shown(path)}: {what}", hint=hint)
+
+
+def refuse_swapped(checkpoints: Sequence[Path], texts: Sequence[Path]) -> None:
+    """Refuse a text in the place of the checkpoint, with a checkpoint in the place of a text.
+
+    Raises:
+        UsageError: by the names of their files the two are swapped.
+    """
+    text = next((path for path in checkpoints if path.exists() and not looks_like_checkpoint(path)), None)
+    checkpoint = next((path for path in texts if looks_like_checkpoint(path)), None)
+    if text is not None and checkpoint is not None:
+        raise UsageError(
+            "sources.swapped",
+            f"{_shown(text)} looks like a text and {_shown(checkpoint)} like a checkpoint: the checkpoint comes first",
+        )
+
+
+def refuse_checkpoints_as_texts(texts: Sequence[Path]) -> None:
+    """Refuse runs and checkpoints in the place of texts.
+
+    Raises:
+        UsageError: a text is a run, or looks like a checkpoint.
+    """
+    from lossprobe.run.reader import is_run
+
+    for text in texts:
+        if is_run(text):
+            raise UsageError("sources.no_text", f"{_shown(text)}: is a run, where a text belongs", hint=ORDER)
+        weights = _weights(text)
+        if weights is not None:
+            name = visible(weights.name, 60)
+            why = f" (it holds {name})" if text.is_dir() else ""
+            left_out = f"; in a folder of texts, `exclude` {name} leaves that file out" if text.is_dir() else ""
+            raise UsageError(
+                "sources.no_text", f"{_shown(text)}: looks like a checkpoint{why}, where a text belongs",
+                hint=ORDER + left_out,
+            )  # fmt: skip
+
+
+def looks_like_checkpoint(path: Path) -> bool:
+    """Return whether a path is a weights file or a folder with one, by the names of files only."""
+    return _weights(path) is not None
+
+
+def _weights(path: Path) -> Path | None:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return next((file for file in files if file.suffix in WEIGHT_SUFFIXES), None)
+
+
+def _shown(path: Path) -> str:
+    return visible(str(path), 200)
