@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.checkpoint.files.plain_files import absolute
-from lossprobe.checkpoint.interface import ChatTokenizer, Checkpoint, Tokenizer
+from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.templates.find import find_template, given_template
 from lossprobe.checkpoint.templates.template import ChatTemplate
 from lossprobe.errors import CheckpointError
-from lossprobe.units import visible
 
 
 def with_template(checkpoint: Any, path: Path, options: LoadOptions) -> Checkpoint:
     """Return a checkpoint whose tokenizer has its chat template, or the one that the user names.
 
-    A fault of the checkpoint's own template is raised only when a conversation needs it, as plain text never does.
+    A fault of the checkpoint's own template is raised only when a conversation needs it, as plain text never does: such
+    a template has no source.
 
     Args:
         checkpoint: as its family opens it; its facts get the template's files.
@@ -45,25 +45,3 @@ def with_template(checkpoint: Any, path: Path, options: LoadOptions) -> Checkpoi
     known = checkpoint.facts.files
     checkpoint.facts = replace(checkpoint.facts, files=tuple(dict.fromkeys((*known, *absolute(files)))))
     return checkpoint  # type: ignore[no-any-return]
-
-
-def template_of(tokenizer: Tokenizer, shown: str) -> ChatTemplate:
-    """Return the chat template of a tokenizer.
-
-    Args:
-        tokenizer: the tokenizer of a checkpoint.
-        shown: name of the checkpoint for the message.
-
-    Raises:
-        CheckpointError: `template.missing`: it has none.
-    """
-    template = tokenizer.chat_template if isinstance(tokenizer, ChatTokenizer) else None
-    if template is None:
-        what = f"{visible(shown, 200)}: no chat template, which conversations need"
-        hint = (
-            "name the file of one with `chat_template`, such as the chat_template.jinja of the model it was made from"
-        )
-        raise CheckpointError("template.missing", what, hint=hint)
-    if not template.source:
-        raise CheckpointError("template.missing", template.origin, hint="name the file of one with `chat_template`")
-    return template

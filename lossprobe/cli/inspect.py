@@ -71,7 +71,6 @@ def inspect(checkpoint: Path, as_json: bool, **choices: Any) -> None:
 
 def _template(checkpoint: Checkpoint) -> dict[str, Any] | None:
     """Return what the chat template of a checkpoint does; None without one. A faulty one has the key "error"."""
-    from lossprobe.checkpoint.chat import template_of
     from lossprobe.checkpoint.interface import ChatTokenizer
     from lossprobe.checkpoint.templates.renderer import Renderer
 
@@ -81,9 +80,7 @@ def _template(checkpoint: Checkpoint) -> dict[str, Any] | None:
     template = tokenizer.chat_template
     about = {"origin": template.origin, "sha256": template.sha256, "for_tools": bool(template.tool_source)}
     try:
-        return about | asdict(
-            Renderer(template_of(tokenizer, checkpoint.facts.name), checkpoint.facts.name).behaviour()
-        )
+        return about | asdict(Renderer(template, checkpoint.facts.name).behaviour())
     except CheckpointError as error:
         return {"error": with_options(error.message)}
 

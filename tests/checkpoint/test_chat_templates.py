@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 
 import pytest
+from bundled import CHECKPOINT
 from chats import FOLDER, SPECIAL, TOOL, said, template
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from lossprobe.checkpoint.chat import template_of
 from lossprobe.checkpoint.deferred import TokenizerFacts
+from lossprobe.checkpoint.detect import open_checkpoint
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.templates.find import find_template, given_template
 from lossprobe.checkpoint.templates.renderer import LIMITS, Renderer
 from lossprobe.checkpoint.templates.template import ChatTemplate
@@ -21,6 +24,7 @@ from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer
 from lossprobe.errors import CheckpointError
 from lossprobe.passes.known_checkpoint import _tokenizer_facts
 from lossprobe.text.examples import Conversation
+from lossprobe.text.spans import Part, Span, choose_scored
 
 NAMED = [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]
 PLACES = {
@@ -97,11 +101,34 @@ def test_a_file_that_is_no_template_is_refused(tmp_path, content, what):
     assert caught.value.id == "template.broken"
 
 
-def test_without_a_template_the_error_says_what_to_do(tmp_path):
-    tokenizer = open_tokenizer(written(tmp_path, {}))
-    with pytest.raises(CheckpointError, match="m: no chat template, which conversations need") as caught:
-        template_of(tokenizer, "m")
-    assert "`chat_template`" in caught.value.hint
+def test_a_checkpoint_opens_without_a_usable_template_and_says_so_when_it_is_needed(tmp_path):
+    (tmp_path / "m").mkdir()
+    for file in CHECKPOINT.iterdir():
+        shutil.copy(file, tmp_path / "m")
+    (tmp_path / "m" / "additional_chat_templates").mkdir()
+    (tmp_path / "m" / "additional_chat_templates" / "rag.jinja").write_text("x")
+    template = open_checkpoint(tmp_path / "m").tokenizer.chat_template
+    with pytest.raises(CheckpointError, match="several chat templates, none of them named default: rag") as caught:
+        Renderer(template, "m").render(Conversation(tuple(said("a"))), "w")
+    assert caught.value.id == "template.missing"
+
+
+def test_a_named_template_overrules_and_its_file_is_one_of_the_checkpoint_s(tmp_path):
+    file = tmp_path / "t.jinja"
+    file.write_text("mine")
+    opened = open_checkpoint(CHECKPOINT, LoadOptions(chat_template=file))
+    assert opened.tokenizer.chat_template.source == "mine"
+    assert str(file) in opened.facts.files
+    assert opened.tokenizer.chat_template.special_tokens["eos_token"]
+
+
+def test_generation_blocks_decide_what_is_scored_by_default():
+    answer = template("phi3_training").render(said("a", "b"), None)
+    spans = [Span(stop, turn, role, Part(part), scored) for stop, turn, role, part, scored in answer["spans"]]
+    for score in ("auto", "assistant"):
+        assert choose_scored(spans, score, 0) == tuple(spans)
+    assert all(span.scored for span in choose_scored(spans, "all", 0))
+    assert [span.role for span in choose_scored(spans, "user", 0) if span.scored] == ["user", "user"]
 
 
 def test_a_template_is_kept_with_the_facts_of_a_tokenizer(tmp_path):

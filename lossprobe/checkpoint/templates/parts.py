@@ -212,6 +212,8 @@ def _merged(stretches: Sequence[Stretch]) -> list[Stretch]:
 def with_scored(stretches: Sequence[Stretch], text: str, generated: Sequence[tuple[int, int]]) -> list[Stretch]:
     """Return the stretches cut where the template's {% generation %} blocks begin and end, and scored only inside.
 
+    What belongs to no turn, such as the line end after an answer, belongs to the answer where a block holds it.
+
     Args:
         stretches: the parts of the text.
         text: what the template wrote.
@@ -222,6 +224,7 @@ def with_scored(stretches: Sequence[Stretch], text: str, generated: Sequence[tup
     """
     cut: list[Stretch] = []
     start = 0
+    answer: int | None = None
     for stretch in stretches:
         edges = {edge for block in generated for edge in block if start < edge < stretch.stop}
         for stop in [*sorted(edges), stretch.stop]:
@@ -234,6 +237,10 @@ def with_scored(stretches: Sequence[Stretch], text: str, generated: Sequence[tup
             ):
                 raise NotCertainError(f"turn {stretch.turn}: a generation block holds words of {stretch.role}")
             cut.append(replace(stretch, stop=stop, scored=inside))
+            if stretch.role == ASSISTANT:
+                answer = stretch.turn
+            elif inside and stretch.role is None:
+                cut[-1] = replace(cut[-1], turn=answer, role=ASSISTANT)
             start = stop
     return _merged(cut)
 

@@ -85,8 +85,8 @@ class Renderer:
             where: file and line of its record, for messages.
 
         Raises:
-            CheckpointError: `template.refused`, `template.broken`, `template.not_certain`, `template.memory` or
-                `template.time`.
+            CheckpointError: `template.missing`, `template.refused`, `template.broken`, `template.not_certain`,
+                `template.memory` or `template.time`.
             ResourceError: no process can be started.
         """
         if not conversation.messages:
@@ -114,6 +114,8 @@ class Renderer:
         Raises:
             CheckpointError, ResourceError: as `render`.
         """
+        if not self.template.source:
+            raise CheckpointError("template.missing", self.template.origin, hint="name one's file with `chat_template`")
         data = json.dumps(request, ensure_ascii=False).encode("utf-8", "surrogatepass")
         try:
             answer: dict[str, Any] = json.loads(self._sandbox.ask(data)[0])

@@ -13,7 +13,7 @@ class ChatTemplate:
     """The Jinja template with which a checkpoint makes a text of a conversation.
 
     Attributes:
-        source: the template.
+        source: the template; "" where the files hold none that can be used, and `origin` then says why.
         origin: the file or key that it was read from, for messages.
         tool_source: the template for conversations with tools, where the checkpoint has one of its own; "" otherwise.
         special_tokens: names that the template may use, such as "bos_token", and their texts.

@@ -80,15 +80,16 @@ def turns_of(render: Render, located: Located, text: str, habits: Habits) -> lis
         gap = text[pieces[-1].stop : following]
         known = (role, index + 1 < len(groups) and located.marked[groups[index + 1][0]].get("role"), gap)
         if index >= ALL_PREFIXES and known in endings:
-            ending, agrees, asked = endings[known], True, ""
+            found: str | None = endings[known]
+            agrees, asked = True, ""
         else:
             tails = _Tails(render, located, number, mark, head)
             usual = habits.endings.get(role, habits.endings.get(USER))
-            ending = _ending(tails, gap, prompt, usual, last=index + 1 == len(groups))
+            found = _ending(tails, gap, prompt, usual, last=index + 1 == len(groups))
             agrees, asked = tails.agrees, prompt or tails.prompt
-        if ending is None and role == ASSISTANT:
+        if found is None and role == ASSISTANT:
             raise NotCertainError(f"turn {number}: the template ends this answer in another way when more follows")
-        endings[known] = ending = ending or ""
+        endings[known] = ending = found or ""
         stop = pieces[-1].stop + len(ending)
         turns.append(Turn(number, role, pieces, begin, stop, prompt, agrees))
         begin, prompt = stop, prompt or asked
