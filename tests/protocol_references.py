@@ -9,7 +9,7 @@ import math
 import re
 import statistics
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -58,13 +58,17 @@ class Peer:
     adds_bos: bool = False
     bytes_of: object = None
 
-    def next_losses(self, ids: list[int]) -> list[float]:
-        """Return the losses −log p of ids[1:], from one forward pass over ids[:-1]."""
+    def next_logs(self, ids: list[int]) -> torch.Tensor:
+        """Return the log-probabilities [T, V] at the places of ids[1:], from one forward pass over ids[:-1]."""
         if len(ids) < 2:
-            return []
+            return torch.zeros(0, 1)
         with torch.no_grad():
-            logs = torch.log_softmax(self.model(torch.tensor([ids[:-1]]))[0].double(), -1)
-        return (-logs[torch.arange(len(ids) - 1), torch.tensor(ids[1:])]).tolist()
+            return torch.log_softmax(self.model(torch.tensor([ids[:-1]]))[0].double(), -1)
+
+    def next_losses(self, ids: list[int]) -> list[float]:
+        """Return the losses −log p of ids[1:]."""
+        logs = self.next_logs(ids)
+        return (-logs[torch.arange(len(logs)), torch.tensor(ids[1 : len(logs) + 1], dtype=torch.int64)]).tolist()
 
     def stream(self, texts: list[str]) -> list[int]:
         ids = list(self.encode("\n\n".join(texts)))
@@ -239,7 +243,80 @@ def full_blocks(peer: Peer, texts: list[str], length: int, stride: int | None = 
     return said
 
 
+def quantisation(peer: Peer, texts: list[str], length: int, stride: int | None = None) -> Said:
+    """Score full blocks of `length` tokens, of which the first is not predicted; the mean of their means."""
+    ids = peer.stream(texts)
+    blocks = [ids[begin : begin + length] for begin in range(0, len(ids), length)]
+    full = [block for block in blocks if len(block) == length]
+    said = Said(read=len(ids), unscored=Counter({peer.first(): 1, "window_start": len(blocks) - 1}))
+    said.unscored["block_tail"] = len(ids) - len(full) * length - (len(blocks) - len(full))
+    means = []
+    for block in full:
+        losses = peer.next_losses(block)
+        said.tokens += zip(losses, range(1, length), strict=True)
+        means.append(math.fsum(losses) / len(losses))
+    mean = math.fsum(means) / len(means)
+    said.rows = {"perplexity": (math.exp(mean), len(said.tokens)), "nll": (mean, len(said.tokens))}
+    return said
+
+
+def mean_of_rows(peer: Peer, texts: list[str], length: int | None, stride: int | None = None) -> Said:
+    """Score each document in one window, with a BOS only if the tokenizer adds one, as LLaMA-Factory's script does."""
+    return evaluate(replace(peer, bos=peer.bos if peer.adds_bos else None), texts, length)
+
+
+def trainer(
+    peer: Peer, texts: list[str], length: int | None, stride: int | None = None, *, end: str = "", size: int = 8
+) -> Said:
+    """Score rows as a trainer does: one window each, cut at `length`, and the mean of batches weighted by rows.
+
+    Args:
+        peer: the model.
+        texts: the rows.
+        length: most tokens of a row; None for all.
+        stride: not used.
+        end: what the trainer puts after each row.
+        size: rows of a batch.
+    """
+    said, batches, further = Said(), [], []
+    start = [peer.bos] if peer.adds_bos else []
+    for begin in range(0, len(texts), size):
+        losses, entropies, correct = [], [], []
+        rows = texts[begin : begin + size]
+        for text in rows:
+            ids = [*start, *peer.encode(text if end and text.endswith(end) else text + end)]
+            said.read += len(ids)
+            kept = ids[:length]
+            said.unscored["truncated"] += len(ids) - len(kept)
+            said.unscored["special" if start else "first_token"] += min(1, len(ids))
+            logs = peer.next_logs(kept)
+            targets = torch.tensor(kept[1:], dtype=torch.int64)
+            nats = (-logs[torch.arange(len(targets)), targets]).tolist()
+            said.tokens += zip(nats, range(1, len(kept)), strict=False)
+            losses += nats
+            entropies += (-(logs.exp() * logs).sum(-1)).tolist()
+            correct += (logs.argmax(-1) == targets).tolist()
+        batches += [math.fsum(losses) / len(losses)] * len(rows)
+        further.append((math.fsum(entropies) / len(losses), sum(correct) / len(losses)))
+    loss = math.fsum(batches) / len(batches)
+    said.rows = {"eval_loss": (loss, len(texts)), "perplexity": (math.exp(loss), len(texts))}
+    if end:
+        for name, values in zip(("eval_entropy", "eval_mean_token_accuracy"), zip(*further, strict=True), strict=True):
+            said.rows[name] = (statistics.fmean(values), len(further))
+    said.rows["nll"] = (said.mean, len(said.tokens))
+    return said
+
+
+def trl(peer: Peer, texts: list[str], length: int | None, stride: int | None = None) -> Said:
+    """Score rows with the EOS, here a byte, at their ends."""
+    return trainer(peer, texts, length, end=chr(peer.eos) if peer.eos is not None else "\x07")
+
+
 SAYING = {
+    "gptq": quantisation,
+    "llama-factory": mean_of_rows,
+    "trainer": trainer,
+    "trl": trl,
     "lm-eval": lm_eval,
     "paloma": paloma,
     "transformers": documented_loop,

@@ -6,7 +6,8 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import UsageError
 from lossprobe.passes.score import DEFAULT_CONTEXT, refuse_beyond_hard_limit
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.plan.protocols import PROTOCOLS, Prefix, Protocol
+from lossprobe.plan.protocol import Prefix, Protocol
+from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.plan.windows import Layout
 

@@ -21,7 +21,7 @@ from lossprobe.checkpoint.templates.template import ChatTemplate
 from lossprobe.checkpoint.templates.worker import Worker, WorkerTemplate
 from lossprobe.checkpoint.tokenizers.frames import Limits
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer
-from lossprobe.errors import CheckpointError
+from lossprobe.errors import BadTextError, CheckpointError
 from lossprobe.passes.known_checkpoint import _tokenizer_facts
 from lossprobe.text.examples import Conversation
 from lossprobe.text.spans import Part, Span, choose_scored
@@ -184,7 +184,7 @@ REFUSALS = [
 def test_what_a_template_raises_is_one_line_with_the_record():
     made = renderer(RAISING)
     for messages, id, reason in REFUSALS:  # the child process goes on after an error
-        with pytest.raises(CheckpointError) as caught:
+        with pytest.raises((BadTextError, CheckpointError)) as caught:
             made.render(Conversation(tuple(messages)), "a.jsonl: line 7")
         assert caught.value.id == id
         assert caught.value.message == f"a.jsonl: line 7: chat template of t.jinja: {reason}"
@@ -199,7 +199,7 @@ def test_a_text_that_is_no_template_is_named_with_its_line():
 
 
 def test_an_empty_conversation_is_refused(chatml):
-    with pytest.raises(CheckpointError, match="line 3: a conversation without messages") as caught:
+    with pytest.raises(BadTextError, match="line 3: a conversation without messages") as caught:
         chatml.render(Conversation(()), "a.jsonl: line 3")
     assert caught.value.id == "template.refused"
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from lossprobe.plan.protocols import NUMBERS_OF, PROTOCOLS, Measure
+from lossprobe.plan.protocol import NUMBERS_OF, Measure
+from lossprobe.plan.protocols import PROTOCOLS
 
 
 def test_every_measure_has_numbers():

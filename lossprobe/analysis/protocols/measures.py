@@ -11,7 +11,7 @@ from lossprobe.analysis.logged.recipe import logged_loss, mean_of_batches
 from lossprobe.analysis.logged.rows import in_order, row_sums, trainer_recipe, trl_recipe
 from lossprobe.analysis.options import LoggedOptions
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_word
-from lossprobe.plan.protocols import Measure
+from lossprobe.plan.protocol import Measure
 from lossprobe.plan.windows import Layout
 from lossprobe.run.reader import Run
 from lossprobe.units import bits, format_count, perplexity, plural
@@ -138,7 +138,7 @@ def _document_mean(sums: Sums, notes: list[str]) -> list[Row]:
     )
     empty = int(sums.run.counts["documents"]) - len(frame)
     if empty:
-        notes.append(f"{plural(empty, 'document')} without a scored token left out; evaluate itself refuses them")
+        notes.append(f"{plural(empty, 'document')} without a scored token left out, which the tool itself cannot score")
     limit = sums.run.settings.checkpoint.context_length
     long = int(sums.run.scalar("SELECT count(*) FROM documents WHERE tokens > ?", [limit])) if limit else 0
     if limit and long and sums.run.context >= limit:

@@ -10,7 +10,8 @@ from lossprobe.analysis.options import LoggedOptions
 from lossprobe.analysis.protocols.measures import FORMULAS, TRAINERS, Sums
 from lossprobe.analysis.shown import Shown
 from lossprobe.errors import NothingToScoreError, UsageError
-from lossprobe.plan.protocols import PROTOCOLS, LeftOut
+from lossprobe.plan.protocol import LeftOut
+from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, format_perplexity, plural
 

@@ -11,7 +11,7 @@ from lossprobe.checkpoint.templates.behaviour import Behaviour
 from lossprobe.checkpoint.templates.template import ChatTemplate
 from lossprobe.checkpoint.tokenizers.frames import Limits
 from lossprobe.checkpoint.tokenizers.sandbox import Sandbox
-from lossprobe.errors import CheckpointError
+from lossprobe.errors import BadTextError, CheckpointError, LossprobeError
 from lossprobe.text.examples import Conversation
 from lossprobe.text.spans import Part, Span
 from lossprobe.units import visible
@@ -85,12 +85,13 @@ class Renderer:
             where: file and line of its record, for messages.
 
         Raises:
-            CheckpointError: `template.missing`, `template.refused`, `template.broken`, `template.not_certain`,
+            BadTextError: `template.refused` or `template.not_certain`, which another record may not be.
+            CheckpointError: `template.missing`, `template.broken`,
                 `template.memory` or `template.time`.
             ResourceError: no process can be started.
         """
         if not conversation.messages:
-            raise CheckpointError("template.refused", f"{where}: a conversation without messages")
+            raise BadTextError("template.refused", f"{where}: a conversation without messages")
         messages = [_without_null(message) for message in conversation.messages]
         answer = self._ask({"messages": messages, "tools": [dict(tool) for tool in conversation.tools]}, where)
         spans = tuple(Span(stop, turn, role, Part(part), scored) for stop, turn, role, part, scored in answer["spans"])
@@ -128,14 +129,14 @@ class Renderer:
     def _of(self) -> str:
         return f"chat template of {self.template.origin}"
 
-    def _refused(self, id: str, reason: str) -> CheckpointError:
-        """Return the error for what the child said about a conversation."""
+    def _refused(self, id: str, reason: str) -> LossprobeError:
+        """Return the error for what the child said about a conversation: one of its record, unless it is broken."""
         hint = HINTS[id]
-        if id == "refused":
-            return CheckpointError("template.refused", reason, hint=hint)
         if id == "broken":
             return CheckpointError("template.broken", reason, hint=hint)
-        return CheckpointError("template.not_certain", reason, hint=hint)
+        if id == "refused":
+            return BadTextError("template.refused", reason, hint=hint)
+        return BadTextError("template.not_certain", reason, hint=hint)
 
     def _stopped(self, error: CheckpointError, where: str, size: int) -> CheckpointError:
         """Return the error for a child that was ended at a limit or failed."""

@@ -8,7 +8,8 @@ from collections import defaultdict
 from lossprobe.cli.main import cli
 from lossprobe.cli.reference.markdown import anchored, code, table, text
 from lossprobe.cli.wording import with_options
-from lossprobe.plan.protocols import PROTOCOLS, Protocol
+from lossprobe.plan.protocol import Protocol
+from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.terms.catalogue import STORED, all_terms
 from lossprobe.terms.error_ids import ERROR_IDS
 from lossprobe.terms.numbers import NUMBERS_BY_GROUP

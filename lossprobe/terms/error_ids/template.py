@@ -11,12 +11,15 @@ REFUSED = {
     "ordinary ones stay far below the limit.",
     "template.missing": "The checkpoint has no chat template, which conversations need, or several without a default. "
     "→ Name the file of one with --chat-template.",
-    "template.not_certain": "The parts of a rendered conversation cannot be told with certainty, since the template "
-    "changes, repeats or mixes the turn that the message names. → Name a template that writes every message once.",
-    "template.refused": "The chat template refuses the conversation, for example because roles do not alternate. → "
-    "Correct or leave out the record.",
     "template.time": "Rendering a conversation exceeded its time limit and was stopped. → Check the template: "
     "ordinary ones stay far below the limit.",
 }
 
-ERROR_IDS = error_ids(3, REFUSED)
+RECORDS = {
+    "template.not_certain": "The parts of a rendered conversation cannot be told with certainty, since the template "
+    "changes, repeats or mixes the turn that the message names. → Name a template that writes every message once.",
+    "template.refused": "The chat template refuses the conversation, for example because roles do not alternate. → "
+    "Correct or leave out the record.",
+}
+
+ERROR_IDS = (*error_ids(3, REFUSED), *error_ids(4, RECORDS))
