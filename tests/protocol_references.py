@@ -266,7 +266,7 @@ def mean_of_rows(peer: Peer, texts: list[str], length: int | None, stride: int |
 
 
 def trainer(
-    peer: Peer, texts: list[str], length: int | None, stride: int | None = None, *, end: str = "", size: int = 8
+    peer: Peer, texts: list[str], length: int | None, stride: int | None = None, *, end: str | None = None
 ) -> Said:
     """Score rows as a trainer does: one window each, cut at `length`, and the mean of batches weighted by rows.
 
@@ -275,16 +275,16 @@ def trainer(
         texts: the rows.
         length: most tokens of a row; None for all.
         stride: not used.
-        end: what the trainer puts after each row.
-        size: rows of a batch.
+        end: what TRL puts after each row, which logs two more numbers; None for transformers' Trainer.
     """
+    size = 8
     said, batches, further = Said(), [], []
     start = [peer.bos] if peer.adds_bos else []
     for begin in range(0, len(texts), size):
         losses, entropies, correct = [], [], []
         rows = texts[begin : begin + size]
         for text in rows:
-            ids = [*start, *peer.encode(text if end and text.endswith(end) else text + end)]
+            ids = [*start, *peer.encode(text if end and text.endswith(end) else text + (end or ""))]
             said.read += len(ids)
             kept = ids[:length]
             said.unscored["truncated"] += len(ids) - len(kept)
@@ -300,7 +300,7 @@ def trainer(
         further.append((math.fsum(entropies) / len(losses), sum(correct) / len(losses)))
     loss = math.fsum(batches) / len(batches)
     said.rows = {"eval_loss": (loss, len(texts)), "perplexity": (math.exp(loss), len(texts))}
-    if end:
+    if end is not None:
         for name, values in zip(("eval_entropy", "eval_mean_token_accuracy"), zip(*further, strict=True), strict=True):
             said.rows[name] = (statistics.fmean(values), len(further))
     said.rows["nll"] = (said.mean, len(said.tokens))
@@ -309,7 +309,7 @@ def trainer(
 
 def trl(peer: Peer, texts: list[str], length: int | None, stride: int | None = None) -> Said:
     """Score rows with the EOS, here a byte, at their ends."""
-    return trainer(peer, texts, length, end=chr(peer.eos) if peer.eos is not None else "\x07")
+    return trainer(peer, texts, length, end="" if peer.eos is None else chr(peer.eos))
 
 
 SAYING = {

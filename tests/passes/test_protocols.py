@@ -177,7 +177,7 @@ def test_evaluate_without_bos_and_with_whole_documents():
     assert result.table["count"].tolist() == [4, 8 + 9 + 1 + 63]
     never = compare("evaluate", short, tokenizer, length=None, bos="never", peer=peer_of(tokenizer, bos=None))
     assert never.table["count"][0] == 3
-    assert never.notes == ["1 document without a scored token left out; evaluate itself refuses them"]
+    assert never.notes == ["1 document without a scored token left out, which the tool itself cannot score"]
     compare("evaluate", TEXTS, tokenizer, length=9, bos="never", peer=peer_of(tokenizer, bos=None))
 
 
