@@ -27,11 +27,17 @@ class LoggedLoss:
         value: the number; it may be not a number, or infinite.
         name: its key, such as "eval_loss" or "eval_test_loss".
         step: the step that it was logged at.
+        by_trl: whether TRL wrote it, which alone logs entropy and accuracy beside it.
+        rows: fewest and most rows that were evaluated, from their speed and the time; None where it does not say.
+        batches: fewest and most batches that it took, over all processes at once.
     """
 
     value: float
     name: str
     step: int
+    by_trl: bool = False
+    rows: tuple[float, float] | None = None
+    batches: tuple[float, float] | None = None
 
 
 def read_logged_loss(path: Path, step: int | None, name: str = EVAL_LOSS) -> LoggedLoss:
@@ -47,7 +53,7 @@ def read_logged_loss(path: Path, step: int | None, name: str = EVAL_LOSS) -> Log
     """
     shown = visible(str(path), 200)
     entries = _entries(path, shown)
-    found = [LoggedLoss(entry[name], name, entry["step"]) for entry in entries if _is_loss(entry, name)]
+    found = [_loss_of(entry, name) for entry in entries if _is_number(entry.get(name))]
     if not found:
         others = sorted({key for entry in entries for key in entry if key.startswith("eval_") and key.endswith("loss")})
         hint = f"`metric` takes another name; the log has {', '.join(others[:SHOWN])}" if others else None
@@ -82,8 +88,24 @@ def step_of(checkpoint: Path) -> int | None:
     return int(named[1]) if named else None
 
 
-def _is_loss(entry: dict[str, Any], name: str) -> bool:
-    return isinstance(entry.get(name), (int, float)) and not isinstance(entry[name], bool)
+def _loss_of(entry: dict[str, Any], name: str) -> LoggedLoss:
+    """Return the loss of an entry, with what stands beside it under the same prefix."""
+    prefix = name.removesuffix("loss")
+    by_trl = any(f"{prefix}{each}" in entry for each in ("entropy", "mean_token_accuracy"))
+    rows, batches = (_counted(entry, prefix, speed) for speed in ("samples_per_second", "steps_per_second"))
+    return LoggedLoss(entry[name], name, entry["step"], by_trl, rows, batches)
+
+
+def _counted(entry: dict[str, Any], prefix: str, speed: str) -> tuple[float, float] | None:
+    """Return the fewest and most that a speed, rounded to 3 decimals, makes in a time, rounded to 4; None without."""
+    time, rate = entry.get(f"{prefix}runtime"), entry.get(f"{prefix}{speed}")
+    if not (_is_number(time) and _is_number(rate)) or not math.isfinite(time * rate) or time <= 0 or rate <= 0:
+        return None
+    return (time - 0.5e-4) * (rate - 0.5e-3), (time + 0.5e-4) * (rate + 0.5e-3)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _entries(path: Path, shown: str) -> list[dict[str, Any]]:

@@ -31,6 +31,11 @@ from lossprobe.text.examples import DataKind
 USUAL_BLOCK = 1024  # of run_clm.py, if the model's limit is not smaller
 BLOCKS = (512, 2048, 4096)  # further ones, with `deep`
 HALF = ("bfloat16", "float16")
+MASKS = {  # what is scored, the usual first
+    Kind.PLAIN: ("all",),
+    Kind.CHAT: ("all", "assistant", "last-turn"),
+    Kind.COMPLETION: ("completion", "all", "last-turn"),
+}
 Reopen = Callable[[str], Checkpoint]
 
 
@@ -144,11 +149,8 @@ class _Passes:
         """Return the masks of the tokens that a pass scored, each token as what puts them before and after it."""
         tokenizer = checkpoint.tokenizer
         kind = _kind(text)
-        names = ("all",) if kind is Kind.PLAIN else ("all", "assistant", "last-turn", "completion")
-        if kind is Kind.COMPLETION:
-            names = ("completion", "all")
         masks = {}
-        for name in names:
+        for name in MASKS[kind]:
             source = ended(rendered(self._source, checkpoint, name), tokenizer)
             masks[name] = np.concatenate([_labelled(source, each, tokenizer, lead) for each in source.documents()])
         after = []

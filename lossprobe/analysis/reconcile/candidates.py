@@ -20,15 +20,18 @@ from lossprobe.analysis.logged.recipe import (
     mean_of_rows,
 )
 from lossprobe.analysis.reconcile.feed import Feed
+from lossprobe.analysis.reconcile.logged_value import Evidence
 from lossprobe.analysis.reconcile.programs import (
     USUAL_BATCH,
     Mean,
     Program,
     batch_cost,
+    batches_cost,
     feed_cost,
     programs_of,
     ranks_cost,
     smoothing_cost,
+    writer_cost,
 )
 from lossprobe.units import format_count
 
@@ -107,20 +110,22 @@ class Candidates:
         raise IndexError(index)
 
 
-def enumerate_recipes(feeds: Sequence[Feed], *, before_shift: bool) -> Candidates:
+def enumerate_recipes(feeds: Sequence[Feed], *, before_shift: bool, evidence: Evidence | None = None) -> Candidates:
     """Return the recipes for every way in which a text may have been fed.
 
     Args:
         feeds: the ways.
         before_shift: as in `programs_of`.
+        evidence: what the log says of the evaluation.
     """
+    evidence = evidence or Evidence()
     blocks = []
     for feed in feeds:
         means = Means(feed.rows)
         for order, program in enumerate(programs_of(feed, before_shift=before_shift)):
-            cost = program.cost + feed_cost(program, feed)
+            cost = program.cost + feed_cost(program, feed) + writer_cost(program, evidence)
             if cost <= MOST_COST and len(feed.rows) and feed.rows.tokens.any():
-                blocks.append(_block(feed, program, order, cost, means))
+                blocks.append(_block(feed, program, order, cost, means, evidence))
     return Candidates(tuple(blocks))
 
 
@@ -130,9 +135,9 @@ def sizes_of(rows: int) -> list[int]:
     return sorted({min(size, rows) for size in (*range(1, EVERY_SIZE + 1), *powers, rows)})
 
 
-def _block(feed: Feed, program: Program, order: int, cost: int, means: Means) -> Block:
+def _block(feed: Feed, program: Program, order: int, cost: int, means: Means, evidence: Evidence) -> Block:
     """Return the recipes of a program on a feed: its means, each with every smoothing and unit."""
-    found = list(_recipes(program, len(feed.rows), cost))
+    found = list(_recipes(program, len(feed.rows), cost, evidence))
     recipes = [recipe for recipe, _ in found]
     plain, uniform = np.array([means.of(program, recipe) for recipe in recipes]).reshape(-1, 2).T
     more = np.array([extra for _, extra in found], np.int64)
@@ -195,7 +200,7 @@ class Means:
         return first, second
 
 
-def _recipes(program: Program, rows: int, cost: int) -> Iterator[tuple[Recipe, int]]:
+def _recipes(program: Program, rows: int, cost: int, evidence: Evidence) -> Iterator[tuple[Recipe, int]]:
     """Yield sizes of batches and numbers of ranks, with what they cost."""
     if program.mean in (Mean.TOKENS, Mean.ROW_PERPLEXITIES):
         yield Recipe(rows, program.denominator), 0
@@ -205,6 +210,7 @@ def _recipes(program: Program, rows: int, cost: int) -> Iterator[tuple[Recipe, i
         for sharing in (Ranks.OWN,) if program.cuts or ranks == 1 else (Ranks.AVERAGED, Ranks.OWN):
             for size in sizes_of(rows):
                 more = batch_cost(size, rows) + ranks_cost(program, ranks, sharing)
+                more += batches_cost(-(-rows // (size * ranks)), evidence)
                 if cost + more <= MOST_COST:
                     shared = Ranks.AVERAGED if ranks == 1 else sharing
                     yield Recipe(size, program.denominator, ranks, shared, 0.0, program.drops_nonfinite), more

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 
 from lossprobe.errors import UsageError
@@ -16,6 +16,22 @@ OLD_DECIMALS = 4  # transformers 4 rounds the losses of its log
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What a log says of an evaluation beside its loss.
+
+    Attributes:
+        writer: who wrote it: "trainer" (transformers' Trainer, or what is made of it), "trl", or "" where it is not
+            known.
+        rows: fewest and most rows that were evaluated; None where it does not say.
+        batches: fewest and most batches that it took, over all processes at once.
+    """
+
+    writer: str = ""
+    rows: tuple[float, float] | None = None
+    batches: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class LoggedValue:
     """A number that a trainer printed.
 
@@ -25,6 +41,7 @@ class LoggedValue:
         low: smallest number that is printed so, rounding allowed for.
         high: largest number that is printed so.
         source: where it stands, such as "eval_loss at step 30"; "" for a typed number.
+        evidence: what the log says beside it.
     """
 
     text: str
@@ -32,6 +49,7 @@ class LoggedValue:
     low: float
     high: float
     source: str = ""
+    evidence: Evidence = Evidence()
 
     @property
     def width(self) -> float:
@@ -59,12 +77,13 @@ def typed_value(text: str) -> LoggedValue:
     return _banded(text.strip(), float(number), half + ROUNDING * float(number), "")
 
 
-def value_of_log(value: float, source: str) -> LoggedValue:
+def value_of_log(value: float, source: str, evidence: Evidence | None = None) -> LoggedValue:
     """Return a number of a log: agreement is that of float32 sums, or of 4 decimals where it has no more.
 
     Args:
         value: the number.
         source: where it stands, for messages.
+        evidence: what the log says beside it.
 
     Raises:
         UsageError: it is not above 0, or not finite.
@@ -73,7 +92,7 @@ def value_of_log(value: float, source: str) -> LoggedValue:
     text = repr(value)
     decimals = len(text.partition(".")[2]) if "e" not in text else OLD_DECIMALS + 1
     half = 0.5 * 10.0**-OLD_DECIMALS + ROUNDING * value if decimals <= OLD_DECIMALS else LOG_ROUNDING * value
-    return _banded(text, value, half, source)
+    return replace(_banded(text, value, half, source), evidence=evidence or Evidence())
 
 
 def _banded(text: str, value: float, half: float, source: str) -> LoggedValue:
@@ -83,14 +102,11 @@ def _banded(text: str, value: float, half: float, source: str) -> LoggedValue:
 def _refuse_useless(value: float, shown: str) -> None:
     """Refuse a number that no loss can explain."""
     if math.isnan(value):
-        hint = (
-            "a batch without a scored token, or a loss that overflowed: `lossprobe tokens` names the first such token"
-        )
-        raise UsageError("reconcile.logged", f"{shown}: is not a number (NaN)", hint=hint)
+        why = "a batch without a scored token, or a loss that overflowed: lossprobe tokens names the first such token"
+        raise UsageError("reconcile.logged", f"{shown}: is not a number (NaN)", hint=why)
     if not math.isfinite(value):
         raise UsageError("reconcile.logged", f"{shown}: is infinite")
     if value <= 0:
-        hint = (
-            "Trainer logs 0.0 in place of a loss that is not a number (logging_nan_inf_filter)" if value == 0 else None
-        )
+        zero = "Trainer logs 0.0 in place of a loss that is not a number (logging_nan_inf_filter)"
+        hint = zero if value == 0 else None
         raise UsageError("reconcile.logged", f"{shown}: no loss, which is above 0", hint=hint)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.logged.recipe import Recipe, mean_of_rows
+from lossprobe.analysis.logged.recipe import Integers, Recipe, mean_of_rows
 from lossprobe.analysis.reconcile.candidates import Candidates, enumerate_recipes
 from lossprobe.analysis.reconcile.feed import Feed
 from lossprobe.analysis.reconcile.logged_value import LoggedValue
@@ -40,8 +40,8 @@ class Reconciliation(Shown):
         recipes: recipes tried; many give the same value.
         agreeing: values of those that agree.
         chance: how many of the values tried would agree by chance, from their density near the number.
-        verdict: "explained" (one recipe agrees, and not by chance), "several" (more than one may), "by chance" (no more
-            agree than chance lets expect) or "unexplained".
+        verdict: "explained" (one recipe agrees, and not by chance), "several" (as plausible ones agree, and not by
+            chance), "by chance" (the agreements may be chance) or "unexplained" (none agrees).
         passes: passes over the text that were used.
         notes: what a reader must know, one line each.
         nearby: values near the number: of each the number, its departures and whether it agrees; for the picture.
@@ -88,7 +88,7 @@ class Reconciliation(Shown):
             return f"{shown} is most likely: {first['recipe']}; {among}"
         if self.verdict == "several":
             return f"{shown} has several explanations, the most plausible: {first['recipe']}; {among}"
-        return f"{shown} agrees with no more than chance lets expect, the most plausible: {first['recipe']}; {among}"
+        return f"{shown} agrees with recipes, but that may be chance, the most plausible: {first['recipe']}; {among}"
 
 
 def reconcile_number(
@@ -102,31 +102,29 @@ def reconcile_number(
         before_shift: as in `enumerate_recipes`.
         passes: passes that the feeds took.
     """
-    candidates = enumerate_recipes(feeds, before_shift=before_shift)
+    candidates = enumerate_recipes(feeds, before_shift=before_shift, evidence=logged.evidence)
     found = different_values(candidates)
     inside = np.flatnonzero((found.values >= logged.low) & (found.values <= logged.high))
-    ordered = inside[np.lexsort((np.abs(found.values[inside] - logged.value), found.costs[inside]))]
-    ordered = ordered[np.argsort(_ranks(ordered, found, candidates), kind="stable")]
+    known = candidates.orders[found.best[inside]]
+    ordered = inside[np.lexsort((np.abs(found.values[inside] - logged.value), known, found.costs[inside]))]
     shown = ordered if len(ordered) else _nearest(found, logged)
     table = _table([found.match(int(number), candidates) for number in shown[:SHOWN]], candidates, found, logged)
     chance = expected_by_chance(np.delete(found.values, ordered[:1]), logged)
-    notes = [] if len(ordered) else _why_not(feeds, logged, table)
+    verdict = _verdict(ordered, found, table)
+    notes = _evidence_notes(feeds, logged)
+    if verdict in ("by chance", "unexplained"):
+        notes += _why_not(feeds, logged, _near(found, logged, candidates))
     if len(ordered) > SHOWN:
         notes.append(f"{plural(len(ordered) - SHOWN, 'less plausible value')} agree too and are not shown")
     return Reconciliation(
         logged=logged.text, value=logged.value, low=logged.low, high=logged.high, source=logged.source,
         tried=len(found.values), recipes=len(candidates.values), agreeing=len(ordered), chance=chance,
-        verdict=_verdict(ordered, found, table), passes=passes, notes=notes, nearby=_nearby(found, logged),
+        verdict=verdict, passes=passes, notes=notes, nearby=_nearby(found, logged),
         table=table,
     )  # fmt: skip
 
 
-def _ranks(numbers: np.ndarray, found: Values, candidates: Candidates) -> np.ndarray:
-    """Return by what values are ordered: cost first, then how well known the program is."""
-    return found.costs[numbers] * 100 + candidates.orders[found.best[numbers]]
-
-
-def _nearest(found: Values, logged: LoggedValue) -> np.ndarray:
+def _nearest(found: Values, logged: LoggedValue) -> Integers:
     """Return the values of plausible recipes, the nearest first: of the others some always are near."""
     plausible = np.flatnonzero(found.costs <= NEAR_COST)
     pool = plausible if len(plausible) else np.arange(len(found.values))
@@ -148,24 +146,47 @@ def _table(matches: Sequence[Match], candidates: Candidates, found: Values, logg
     return pd.DataFrame(rows)
 
 
-def _verdict(ordered: np.ndarray, found: Values, table: pd.DataFrame) -> str:
+def _verdict(ordered: Integers, found: Values, table: pd.DataFrame) -> str:
     """Return what the agreements are worth; see `Reconciliation.verdict`."""
     if not len(ordered):
         return "unexplained"
     as_plausible = int((found.costs[ordered] == found.costs[ordered[0]]).sum())
     if table["by_chance"].iloc[0] < LIKELY:
         return "explained" if as_plausible == 1 else "several"
-    return "several" if table["by_chance"].iloc[0] < 1 else "by chance"
+    return "by chance"
 
 
-def _why_not(feeds: Sequence[Feed], logged: LoggedValue, table: pd.DataFrame) -> list[str]:
-    """Return what may be the reason where no recipe agrees."""
-    notes = []
-    off = abs(float(table["difference"].iloc[0])) / logged.value
+def _evidence_notes(feeds: Sequence[Feed], logged: LoggedValue) -> list[str]:
+    """Return what the log says beside its loss: who wrote it, and whether it was of as many rows."""
+    evidence, sizes = logged.evidence, sorted({len(feed.rows) for feed in feeds})
+    notes = ["the log was written by TRL: it has entropy and accuracy"] if evidence.writer == "trl" else []
+    if evidence.rows is not None and not any(evidence.rows[0] <= size <= evidence.rows[1] for size in sizes):
+        low, high = (format_count(round(end)) for end in evidence.rows)
+        said = low if low == high else f"{low} to {high}"
+        notes.append(
+            f"the log's evaluation was of {said} rows, by its speed and time; this text has {format_count(rows)}"
+        )
+    return notes
+
+
+def _near(found: Values, logged: LoggedValue, candidates: Candidates) -> tuple[str, float]:
+    """Return the nearest recipe that is at most one step from the defaults of a program, and by what it differs."""
+    pool = np.flatnonzero(found.costs <= max(1, int(found.costs.min())))
+    number = int(pool[np.argmin(np.abs(found.values[pool] - logged.value))])
+    block, index = candidates.block_of(int(found.best[number]))
+    return block.words(index), float(found.values[number] - logged.value)
+
+
+def _why_not(feeds: Sequence[Feed], logged: LoggedValue, near: tuple[str, float]) -> list[str]:
+    """Return what may be the reason where no recipe agrees, or only by chance."""
+    recipe, difference = near
+    told = f"the nearest with at most 1 departure is off by {difference:+.2g} ({recipe})"
+    off = abs(difference) / logged.value
     if off < KERNELS:
-        notes.append("the nearest differs by no more than another processor or TF32 may: it may be the recipe")
+        told += ", no more than another processor or TF32 may: it may be the recipe"
     elif off < HALF_PRECISION:
-        notes.append("the nearest differs by no more than half precision may: `deep` tries bfloat16")
+        told += ", no more than half precision may, which trainers often use: `deep` tries it"
+    notes = [told]
     fit = _fitted_smoothing(feeds[0], logged)
     if fit is not None:
         notes.append(

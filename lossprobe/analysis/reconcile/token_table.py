@@ -57,10 +57,10 @@ class TokenTable:
 
     def lengths(self, present: Flags) -> Integers:
         """Return the number of tokens of each row."""
-        return np.bincount(self.row[present], minlength=self.size)
+        return np.bincount(self.row[present & self.seen], minlength=self.size)
 
     def _sum(self, values: Floats, chosen: Flags) -> Floats:
-        return np.bincount(self.row[chosen], values[chosen], minlength=self.size)
+        return np.bincount(self.row[chosen], values[chosen], minlength=self.size).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,16 @@ def feeds_of(table: TokenTable, labels: Labels, context: int | None, bos: Bos, d
         bos: what stands before the rows.
         dtype: of the forward pass.
     """
-    feeds, lengths = [], sorted({*LENGTHS, *([context] if context else [])})
+    feeds: list[Feed] = []
+    lengths = sorted({*LENGTHS, *([context] if context else [])})
     for eos, present in _endings(table, labels):
         rows = table.lengths(present)
         longest = int(rows.max(initial=0))
-        base = {"kind": labels.kind, "bos": bos, "eos": eos, "longest": longest, "dtype": dtype}
         for scored, masked, kept in _kept(table, labels, present):
-            feed = Feed(rows=table.sums(kept), scored=scored, eos_masked=masked, **base)
+            feed = Feed(
+                rows=table.sums(kept), kind=labels.kind, bos=bos, eos=eos, eos_masked=masked, scored=scored,
+                longest=longest, dtype=dtype,
+            )  # fmt: skip
             feeds.append(feed)
             cuts = [cut for cut in lengths if cut < longest]
             feeds += [replace(feed, rows=table.sums(kept & (table.token < cut)), cut=cut) for cut in cuts]
@@ -148,16 +151,21 @@ def _packed(table: TokenTable, feed: Feed, kept: Flags, lengths: Integers, block
             continue
         rows = table.sums(kept & (table.token < block) & (table.token > 0))
         row_of = best_fit(np.minimum(lengths, block), block)
-        joined = RowSums(*(_joined(getattr(rows, name), row_of) for name in RowSums.__dataclass_fields__))
-        joined = replace(joined, labels=joined.tokens)
+        joined = _joined(rows, row_of)
         yield replace(feed, rows=joined, packing=Packing.BEST_FIT, block=block, usual_block=block == USUAL_BLOCK)
 
 
 USUAL_BLOCK = 1024  # max_length of TRL's SFTConfig
 
 
-def _joined(values: npt.NDArray[np.generic], row_of: Integers) -> npt.NDArray[np.generic]:
-    return np.bincount(row_of, values.astype(np.float64), minlength=int(row_of.max()) + 1).astype(values.dtype)
+def _joined(rows: RowSums, row_of: Integers) -> RowSums:
+    """Return the sums of packed rows; the first token of each row in them has no label."""
+    loss, uniform, tokens = (
+        np.bincount(row_of, values.astype(np.float64)).astype(np.float64)
+        for values in (rows.loss_nats, rows.uniform_loss_nats, rows.tokens)
+    )
+    counts = tokens.astype(np.int64)
+    return RowSums(loss, uniform, np.zeros(len(loss)), counts, counts, np.zeros_like(counts))
 
 
 def best_fit(lengths: Integers, block: int) -> Integers:

@@ -33,10 +33,10 @@ def plot_reconcile(run: Run, result: Reconciliation) -> Figure:
               label=legend_name(f"other recipes ({plural(result.tried, 'value')} tried)"))  # fmt: skip
     agreeing = near[near["agrees"]]
     axes.plot(agreeing["value"], agreeing["departures"], "|", color=BLUE, markersize=9, markeredgewidth=1.2)
-    for row, marker in zip(table.head(NAMED).itertuples(), MARKERS, strict=False):
-        axes.plot([row.value], [row.departures], marker, color=BLUE, markersize=6,
-                  fillstyle="full" if row.agrees else "none",
-                  label=legend_name(f"{row.rank}. {row.value:.6f} {cut(row.recipe, NAME)}"))  # fmt: skip
+    for row, marker in zip(table.to_dict("records"), MARKERS, strict=False):
+        axes.plot([row["value"]], [row["departures"]], marker, color=BLUE, markersize=6,
+                  fillstyle="full" if row["agrees"] else "none",
+                  label=legend_name(f"{row['rank']}. {row['value']:.6f} {cut(row['recipe'], NAME)}"))  # fmt: skip
     axes.ticklabel_format(axis="x", useOffset=False)
     axes.set_ylim(5.6, -0.6)
     axes.set_yticks(range(6))
