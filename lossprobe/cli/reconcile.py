@@ -109,5 +109,5 @@ def _logged(options: ReconcileOptions, checkpoint: Path) -> LoggedValue:
     if log is None:
         return typed_value(options.logged or "")
     found = read_logged_loss(log, step_of(checkpoint) if options.step is None else options.step, options.metric)
-    evidence = Evidence(found.by_trl, found.rows, found.batches)
+    evidence = Evidence("trl" if found.by_trl else "trainer", found.rows, found.batches)
     return value_of_log(found.value, f"{found.name} at step {found.step}", evidence)

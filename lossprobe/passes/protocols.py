@@ -22,7 +22,7 @@ from lossprobe.passes.protocol_windows import protocol_policy
 from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import PassResult, Progress, score, score_policy
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.plan.protocols import PROTOCOLS
+from lossprobe.plan.protocols import PROTOCOLS, Prefix
 from lossprobe.plan.rows import WindowPolicy, row_count
 from lossprobe.run.reader import Run
 from lossprobe.text.documents import Document, Source
@@ -165,6 +165,8 @@ def prepare_protocol(
     if about.appends_eos:
         source = ended(source, checkpoint.tokenizer)
     policy = protocol_policy(protocol, checkpoint, options)
+    if templated(source) and about.prefix is Prefix.ADDED:
+        policy = replace(policy, bos_id=None)  # a chat template alone decides, as in `passes.score.window_policy`
     unknown, rows = False, 0
     counts = TokenCounts(checkpoint, source)
     for document in source.documents():

@@ -51,29 +51,29 @@ def test_chance_agreements_are_expected_as_often_as_they_happen(shape):
     """Numbers that have nothing to do with the values: the expected agreements are those that there are."""
     draw = np.random.default_rng(1)
     expected = found = 0.0
-    for _ in range(400):
+    for _ in range(200):
         values = np.exp(getattr(draw, shape)(size=800)) if shape == "uniform" else getattr(draw, shape)(size=800) + 5
         centre = draw.uniform(*np.quantile(values, [0.1, 0.9]))
         band = LoggedValue("", centre, centre - 0.01, centre + 0.01)
         expected += expected_by_chance(values, band)
         found += np.sum((values >= band.low) & (values <= band.high))
-    assert expected == pytest.approx(found, rel=0.1)
+    assert expected == pytest.approx(found, rel=0.15)
 
 
 def test_a_true_recipe_stands_out_and_a_foreign_number_does_not():
     """With six decimals, over many texts: the true recipe is first, and a number at random is hardly ever explained."""
     draw = np.random.default_rng(2)
     first = explained = 0
-    for seed in range(40):
-        rows = drawn_rows(50, seed)
+    for seed in range(12):
+        rows = drawn_rows(20, seed)
         size = int(draw.choice([2, 4, 8, 16]))
         true = logged_loss(rows, Recipe(size, Denominator.LABELS))
         result = reconcile_number([Feed(rows=rows)], typed_value(f"{true:.6f}"))
         first += f"to 5.9 (counts each row's first label); batches of {size}" in result.table["recipe"].iloc[0]
         foreign = typed_value(f"{true * draw.uniform(0.97, 1.03):.6f}")
         explained += reconcile_number([Feed(rows=rows)], foreign).verdict == "explained"
-    assert first == 40
-    assert explained <= 2
+    assert first == 12
+    assert explained <= 1
 
 
 def test_every_recipe_has_the_value_of_its_formula():

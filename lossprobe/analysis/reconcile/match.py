@@ -25,12 +25,14 @@ class Match:
     """One value, with the best known recipe that gives it.
 
     Attributes:
+        number: number of the value in `Values`.
         index: number of the recipe.
         value: what it gives.
         cost: how far it is from a program's defaults.
         others: numbers of recipes of other programs that give the same number, the best known first.
     """
 
+    number: int
     index: int
     value: float
     cost: int
@@ -64,7 +66,7 @@ class Values:
             if words not in seen and candidates.costs[index] <= self.costs[number] + 1:
                 seen.add(words)
                 others.append(index)
-        return Match(first, float(self.values[number]), int(self.costs[number]), tuple(others))
+        return Match(number, first, float(self.values[number]), int(self.costs[number]), tuple(others))
 
 
 def different_values(candidates: Candidates) -> Values:

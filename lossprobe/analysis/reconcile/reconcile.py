@@ -23,7 +23,6 @@ NEAR_COST = 2  # of the nearest recipes, where none agrees
 SETTLED_COST = 2
 MOST_SMOOTHING = 0.5  # of a fit
 HALF_PRECISION = 1e-3  # what bfloat16 moves a mean loss by, in parts
-KERNELS = 3e-5  # what another processor or TF32 may move it by
 DRAWN = 2_000  # values of a picture
 
 
@@ -42,6 +41,8 @@ class Reconciliation(Shown):
         chance: how many of the values tried would agree by chance, from their density near the number.
         verdict: "explained" (one recipe agrees, and not by chance), "several" (as plausible ones agree, and not by
             chance), "by chance" (the agreements may be chance) or "unexplained" (none agrees).
+        near: the recipe nearest to the number of those that are at most one step from a program's defaults.
+        near_difference: its number less the logged one.
         passes: passes over the text that were used.
         notes: what a reader must know, one line each.
         nearby: values near the number: of each the number, its departures and whether it agrees; for the picture.
@@ -59,6 +60,8 @@ class Reconciliation(Shown):
     agreeing: int
     chance: float
     verdict: str
+    near: str
+    near_difference: float
     passes: int
     notes: list[str]
     nearby: pd.DataFrame = field(repr=False)
@@ -70,10 +73,20 @@ class Reconciliation(Shown):
         return self.verdict == "explained" and int(self.table["departures"].iloc[0]) <= SETTLED_COST
 
     @property
+    def near_rounding(self) -> bool:
+        """Whether the nearest recipe is no further off than half precision may move a loss."""
+        return abs(self.near_difference) < HALF_PRECISION * self.value
+
+    @property
     def finding(self) -> str:
         """The result in one line."""
         shown = f"{self.source} {self.logged}" if self.source else self.logged
         first = self.table.iloc[0]
+        if self.verdict in ("unexplained", "by chance") and self.near_rounding:
+            return (
+                f"{shown} is near {self.near}: off by {self.near_difference:+.2g}, no more than half precision may "
+                "move it; nothing agrees beyond chance"
+            )
         if self.verdict == "unexplained":
             return (
                 f"{shown} is not explained: none of {plural(self.tried, 'value')} tried agrees; the nearest plausible "
@@ -107,21 +120,30 @@ def reconcile_number(
     inside = np.flatnonzero((found.values >= logged.low) & (found.values <= logged.high))
     known = candidates.orders[found.best[inside]]
     ordered = inside[np.lexsort((np.abs(found.values[inside] - logged.value), known, found.costs[inside]))]
+    verdict = _verdict(ordered, found, logged)
+    near = _near(found, logged)
+    off = float(found.values[near] - logged.value)
     shown = ordered if len(ordered) else _nearest(found, logged)
+    if verdict == "by chance" and abs(off) < HALF_PRECISION * logged.value and near not in ordered:
+        shown = np.concatenate([[near], ordered])
     table = _table([found.match(int(number), candidates) for number in shown[:SHOWN]], candidates, found, logged)
-    chance = expected_by_chance(np.delete(found.values, ordered[:1]), logged)
-    verdict = _verdict(ordered, found, table)
     notes = _evidence_notes(feeds, logged)
     if verdict in ("by chance", "unexplained"):
-        notes += _why_not(feeds, logged, _near(found, logged, candidates))
-    if len(ordered) > SHOWN:
-        notes.append(f"{plural(len(ordered) - SHOWN, 'less plausible value')} agree too and are not shown")
+        notes += _why_not(feeds, logged)
+    if len(shown) > SHOWN:
+        notes.append(f"{plural(len(shown) - SHOWN, 'less plausible value')} agree too and are not shown")
+    chance = expected_by_chance(np.delete(found.values, ordered[:1]), logged)
     return Reconciliation(
         logged=logged.text, value=logged.value, low=logged.low, high=logged.high, source=logged.source,
         tried=len(found.values), recipes=len(candidates.values), agreeing=len(ordered), chance=chance,
-        verdict=verdict, passes=passes, notes=notes, nearby=_nearby(found, logged),
-        table=table,
+        verdict=verdict, near=_words(candidates, int(found.best[near])), near_difference=off, passes=passes,
+        notes=notes, nearby=_nearby(found, logged), table=table,
     )  # fmt: skip
+
+
+def _words(candidates: Candidates, index: int) -> str:
+    block, number = candidates.block_of(index)
+    return block.words(number)
 
 
 def _nearest(found: Values, logged: LoggedValue) -> Integers:
@@ -135,25 +157,31 @@ def _table(matches: Sequence[Match], candidates: Candidates, found: Values, logg
     rows = []
     for rank, match in enumerate(matches, start=1):
         block, index = candidates.block_of(match.index)
-        peers = (found.costs <= match.cost) & (found.values != match.value)
         same = [other.words(number) for other, number in map(candidates.block_of, match.others)]
         rows.append({
             "rank": rank, "recipe": block.words(index), "value": match.value,
             "difference": match.value - logged.value, "agrees": bool(logged.low <= match.value <= logged.high),
-            "departures": match.cost, "by_chance": expected_by_chance(found.values[peers], logged),
+            "departures": match.cost, "by_chance": _by_chance(match.number, found, logged),
             "same_number": " | ".join(same),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _verdict(ordered: Integers, found: Values, table: pd.DataFrame) -> str:
+def _verdict(ordered: Integers, found: Values, logged: LoggedValue) -> str:
     """Return what the agreements are worth; see `Reconciliation.verdict`."""
     if not len(ordered):
         return "unexplained"
+    if _by_chance(int(ordered[0]), found, logged) >= LIKELY:
+        return "by chance"
     as_plausible = int((found.costs[ordered] == found.costs[ordered[0]]).sum())
-    if table["by_chance"].iloc[0] < LIKELY:
-        return "explained" if as_plausible == 1 else "several"
-    return "by chance"
+    return "explained" if as_plausible == 1 else "several"
+
+
+def _by_chance(number: int, found: Values, logged: LoggedValue) -> float:
+    """Return how many other values of recipes as plausible as one would agree by chance."""
+    peers = found.costs <= found.costs[number]
+    peers[number] = False
+    return expected_by_chance(found.values[peers], logged)
 
 
 def _evidence_notes(feeds: Sequence[Feed], logged: LoggedValue) -> list[str]:
@@ -163,30 +191,22 @@ def _evidence_notes(feeds: Sequence[Feed], logged: LoggedValue) -> list[str]:
     if evidence.rows is not None and not any(evidence.rows[0] <= size <= evidence.rows[1] for size in sizes):
         low, high = (format_count(round(end)) for end in evidence.rows)
         said = low if low == high else f"{low} to {high}"
-        notes.append(
-            f"the log's evaluation was of {said} rows, by its speed and time; this text has {format_count(rows)}"
-        )
+        rows = format_count(len(feeds[0].rows))
+        notes.append(f"the log's evaluation was of {said} rows, by its speed and time; this text has {rows}")
     return notes
 
 
-def _near(found: Values, logged: LoggedValue, candidates: Candidates) -> tuple[str, float]:
-    """Return the nearest recipe that is at most one step from the defaults of a program, and by what it differs."""
+def _near(found: Values, logged: LoggedValue) -> int:
+    """Return the number of the nearest value that is at most one step from the defaults of a program."""
     pool = np.flatnonzero(found.costs <= max(1, int(found.costs.min())))
-    number = int(pool[np.argmin(np.abs(found.values[pool] - logged.value))])
-    block, index = candidates.block_of(int(found.best[number]))
-    return block.words(index), float(found.values[number] - logged.value)
+    return int(pool[np.argmin(np.abs(found.values[pool] - logged.value))])
 
 
-def _why_not(feeds: Sequence[Feed], logged: LoggedValue, near: tuple[str, float]) -> list[str]:
+def _why_not(feeds: Sequence[Feed], logged: LoggedValue) -> list[str]:
     """Return what may be the reason where no recipe agrees, or only by chance."""
-    recipe, difference = near
-    told = f"the nearest with at most 1 departure is off by {difference:+.2g} ({recipe})"
-    off = abs(difference) / logged.value
-    if off < KERNELS:
-        told += ", no more than another processor or TF32 may: it may be the recipe"
-    elif off < HALF_PRECISION:
-        told += ", no more than half precision may, which trainers often use: `deep` tries it"
-    notes = [told]
+    notes = []
+    if feeds[-1].dtype == "float32":
+        notes.append("half precision was not tried: `deep` tries bfloat16 and float16, but not autocast, TRL's default")
     fit = _fitted_smoothing(feeds[0], logged)
     if fit is not None:
         notes.append(
