@@ -6,7 +6,22 @@ import json
 
 import pytest
 from logged_models import chat_tokenizer, saved, small_llama
-from test_commands import call, refused
+
+from lossprobe.cli.main import run
+
+
+def call(capsys, *arguments) -> tuple[int, str, str]:
+    code = run([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def refused(capsys, code, id_, *arguments) -> str:
+    got, out, err = call(capsys, *arguments)
+    assert (got, out) == (code, ""), err
+    assert err.startswith(f"lossprobe: error[{id_}]: "), err
+    return err
+
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
