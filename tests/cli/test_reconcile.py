@@ -115,7 +115,7 @@ def test_a_stored_run_answers_for_averages(inside, capsys, monkeypatch):
         ("reconcile.logged", ("--logged", "loss")),
         ("reconcile.option", ("--logged", "3.2", "--bos", "never")),
         ("reconcile.option", ("--logged", "3.2", "--score", "all")),
-        ("log.unreadable", ("--log", "none.json")),
+        ("usage", ("--log", "none.json")),
         ("log.unreadable", ("--log", "chat.jsonl")),
         ("log.step", ("--log", "log.json", "--step", "31")),
         ("log.no_evaluation", ("--log", "log.json", "--metric", "eval_other")),

@@ -23,6 +23,7 @@ NEAR_COST = 2  # of the nearest recipes, where none agrees
 SETTLED_COST = 2
 MOST_SMOOTHING = 0.5  # of a fit
 HALF_PRECISION = 1e-3  # what bfloat16 moves a mean loss by, in parts
+MORE_DIGITS = "more digits would tell these recipes apart: trainer_state.json has all of them, see `log`"
 DRAWN = 2_000  # values of a picture
 
 
@@ -74,8 +75,9 @@ class Reconciliation(Shown):
 
     @property
     def near_rounding(self) -> bool:
-        """Whether the nearest recipe is no further off than half precision may move a loss."""
-        return abs(self.near_difference) < HALF_PRECISION * self.value
+        """Whether the nearest recipe does not agree, but is no further off than half precision may move a loss."""
+        agrees = self.low <= self.value + self.near_difference <= self.high
+        return not agrees and abs(self.near_difference) < HALF_PRECISION * self.value
 
     @property
     def finding(self) -> str:
@@ -128,7 +130,9 @@ def reconcile_number(
         shown = np.concatenate([[near], ordered])
     table = _table([found.match(int(number), candidates) for number in shown[:SHOWN]], candidates, found, logged)
     notes = _evidence_notes(feeds, logged)
-    if verdict in ("by chance", "unexplained"):
+    if verdict == "by chance" and near in ordered:
+        notes.append(MORE_DIGITS)
+    elif verdict in ("by chance", "unexplained"):
         notes += _why_not(feeds, logged)
     if len(shown) > SHOWN:
         notes.append(f"{plural(len(shown) - SHOWN, 'less plausible value')} agree too and are not shown")
