@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from lossprobe.errors import UsageError
 from lossprobe.units import format_count, visible
@@ -104,7 +104,7 @@ def _counted(entry: dict[str, Any], prefix: str, speed: str) -> tuple[float, flo
     return (time - 0.5e-4) * (rate - 0.5e-3), (time + 0.5e-4) * (rate + 0.5e-3)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
