@@ -42,6 +42,7 @@ ALLOWED = {
     "plan": {"errors", "units", "options", "text.spans", "checkpoint.interface"},
     "scoring": WORDS | {"checkpoint.interface", "plan"},
     "run": WORDS | {"plan"},
+    "logs": {"errors", "units"},
     "analysis.options": {"options"},
     "analysis.stats": {"errors", "units"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
@@ -59,7 +60,8 @@ ALLOWED = {
     "audit.gate": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "passes", "audit"},
     "report": WORDS | {"plan", "run", "analysis", "audit.checks"},
     "cli": WORDS
-    | {"options", "terms", "text", "checkpoint", "plan", "scoring", "run", "analysis", "passes", "audit", "report"},
+    | {"options", "terms", "text", "checkpoint", "logs", "plan", "scoring", "run", "analysis", "passes", "audit"}
+    | {"report"},
     # Entry points for Python and notebooks.
     "python": WORDS
     | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "plan", "run", "analysis"}

@@ -164,6 +164,29 @@ class LoggedOptions:
 
 
 @dataclass(frozen=True)
+class ReconcileOptions:
+    """The choices of `reconcile`.
+
+    Attributes:
+        logged: the number as the log prints it; its digits say how exactly it is known.
+        log: a trainer_state.json that holds the number; None for that of the checkpoint, if `logged` is not given.
+        step: the step of the log; None for that of the checkpoint.
+        metric: the log's name of the number.
+        deep: also try half precision and more lengths of blocks, with a pass for each.
+    """
+
+    logged: str | None = option(None, Text(), "The number, as the log prints it.", metavar="NUMBER")
+    log: Path | None = option(
+        None, File(), "A trainer_state.json with the number.  [default: the checkpoint's own, without --logged]"
+    )
+    step: int | None = option(
+        None, Number(0, MAX_COUNT, whole=True), "The step of the log.  [default: that of the checkpoint]"
+    )
+    metric: str = option("eval_loss", Text(), "The log's name of the number.", metavar="NAME")
+    deep: bool = option(False, Flag(), "Also try half precision and more sizes of blocks: a pass for each.")
+
+
+@dataclass(frozen=True)
 class SelfCheckOptions:
     """The choices of `selfcheck`.
 

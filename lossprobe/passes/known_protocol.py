@@ -49,7 +49,7 @@ class ProtocolNote:
             "checkpoint": state,
             "text": [source.name, text_sha256(source)],
             "options": [options.context, options.stride, options.bos, options.score_unknown, options.max_unknown,
-                        options.keep_text],
+                        options.keep_text, options.score],
             "versions": versions(),
         }  # fmt: skip
         self._note = read_note(self._asked) if state else None

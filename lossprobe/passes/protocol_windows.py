@@ -23,7 +23,7 @@ def protocol_policy(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
     """
     _refuse_options(protocol, checkpoint, options)
     about = PROTOCOLS[protocol]
-    own = _own_bos(protocol, checkpoint)
+    own = own_bos(protocol, checkpoint)
     prefix = None if options.bos == "never" and not about.second_bos else _prefix(protocol, checkpoint, own)
     length = options.context or _default_length(about, checkpoint)
     if length < about.shortest:
@@ -68,7 +68,7 @@ def _refuse_options(protocol: str, checkpoint: Checkpoint, options: ScoreOptions
     refuse_beyond_hard_limit(checkpoint, options.context or 0)
 
 
-def _own_bos(protocol: str, checkpoint: Checkpoint) -> int | None:
+def own_bos(protocol: str, checkpoint: Checkpoint) -> int | None:
     """Return the id that a tokenizer puts before a text by itself; it need not be the one called BOS."""
     tokenizer = checkpoint.tokenizer
     first: int | None = getattr(tokenizer, "first_id", tokenizer.bos_id if tokenizer.adds_bos else None)

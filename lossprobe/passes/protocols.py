@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from lossprobe.analysis.options import LoggedOptions
 from lossprobe.analysis.protocols.measures import TRAINERS
@@ -22,7 +22,7 @@ from lossprobe.passes.protocol_windows import protocol_policy
 from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import PassResult, Progress, score, score_policy
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.plan.protocols import PROTOCOLS
+from lossprobe.plan.protocols import PROTOCOLS, Prefix
 from lossprobe.plan.rows import WindowPolicy, row_count
 from lossprobe.run.reader import Run
 from lossprobe.text.documents import Document, Source
@@ -163,8 +163,10 @@ def prepare_protocol(
     if about.joined:
         source = _joined(source, strip_newline=about.strip_newline)
     if about.appends_eos:
-        source = _ended(source, checkpoint.tokenizer)
+        source = ended(source, checkpoint.tokenizer)
     policy = protocol_policy(protocol, checkpoint, options)
+    if templated(source) and about.prefix is Prefix.ADDED:
+        policy = replace(policy, bos_id=None)  # a chat template alone decides, as in `passes.score.window_policy`
     unknown, rows = False, 0
     counts = TokenCounts(checkpoint, source)
     for document in source.documents():
@@ -203,7 +205,11 @@ def _joined(source: Source, *, strip_newline: bool) -> Source:
     return joined
 
 
-def _ended(source: Source, tokenizer: Tokenizer) -> Source:
+@overload
+def ended(source: KnownText, tokenizer: Tokenizer) -> KnownText: ...
+@overload
+def ended(source: Source, tokenizer: Tokenizer) -> Source: ...
+def ended(source: Source, tokenizer: Tokenizer) -> Source:
     """Return the documents with the name of the EOS at their end; rendered conversations end as their template says."""
     if tokenizer.eos_id is None or templated(source):
         return source

@@ -127,6 +127,14 @@ TERMS = (
         },
     ),
     *table_columns(
+        "lossprobe reconcile MODEL TEXT --logged 3.768",
+        {
+            "recipe": "How a program may have made the logged number, in words.",
+            "agrees": "Whether the recipe gives the logged number to its printed digits.",
+            "same_number": "Recipes of other programs that give the same number, in words.",
+        },
+    ),
+    *table_columns(
         "lossprobe selfcheck MODEL TEXT", {"check setting": "What was changed, and what it was changed to."}
     ),
 )

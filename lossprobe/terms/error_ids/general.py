@@ -19,6 +19,11 @@ USAGE = {
     "folder.deleted": "The working folder was deleted. → Change to a folder that exists.",
     "gap.sources": "gap takes a checkpoint with a training and a validation text, or two runs. → lossprobe gap "
     "CHECKPOINT TRAIN VALIDATION, or gap RUN RUN.",
+    "log.no_evaluation": "The log has no entry with this name of a loss. → --metric takes the name; the trainer must "
+    "have evaluated.",
+    "log.step": "The log has no such loss at the checkpoint's step, or several steps, and the checkpoint does not say "
+    "its own. → Name the step with --step.",
+    "log.unreadable": "The file is no trainer_state.json. → Name the one that the trainer saved beside the checkpoint.",
     "objectives.range": "A parameter of objectives is out of range. → Choose a value in the range that the message "
     "gives.",
     "options.scored_already": "The option is for scoring, and a stored run was given. → Name the checkpoint and the "
@@ -35,6 +40,9 @@ USAGE = {
     "protocol.plot": "--plot goes with --protocol all only. → Leave out --plot, or use --protocol all.",
     "protocol.sources": "A stored run has its own windows, so that no protocol can be made of it. → Name the "
     "checkpoint and the text.",
+    "reconcile.logged": "The logged number is no loss: not a number, infinite, 0 or less. → Type it as it is logged.",
+    "reconcile.number": "No number to reconcile was given, or two. → Give --logged NUMBER or --log FILE.",
+    "reconcile.option": "reconcile tries this by itself. → Leave the option out.",
     "selfcheck.output": "selfcheck stores one run under a name of its own. → Leave the option out.",
     "sources.no_checkpoint": "A text was named without a checkpoint. → Put the checkpoint before the text.",
     "sources.no_text": "Checkpoints were named without a text. → Put the text last.",

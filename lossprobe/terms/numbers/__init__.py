@@ -12,6 +12,7 @@ from lossprobe.terms.numbers import (
     objectives,
     prediction,
     protocols,
+    reconcile,
     selfcheck,
     smoothing,
 )
@@ -27,6 +28,7 @@ NUMBERS_BY_GROUP = {
     "gap": gap.NUMBERS,
     "objectives": objectives.NUMBERS,
     "protocols": protocols.NUMBERS,
+    "reconcile": reconcile.NUMBERS,
     "selfcheck": selfcheck.NUMBERS,
 }
 NUMBERS = tuple(number for group in NUMBERS_BY_GROUP.values() for number in group)

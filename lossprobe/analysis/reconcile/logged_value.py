@@ -1,0 +1,112 @@
+"""The number in a log, and which numbers agree with it: those that its printed digits stand for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+
+from lossprobe.errors import UsageError
+from lossprobe.units import visible
+
+# A trainer sums in float32, in another order: what a loss may differ by, in parts of it.
+ROUNDING = 2.5e-7
+LOG_ROUNDING = 1e-6  # of a value that a log holds in full, possibly from another processor
+OLD_DECIMALS = 4  # transformers 4 rounds the losses of its log
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a log says of an evaluation beside its loss.
+
+    Attributes:
+        writer: who wrote it: "trainer" (transformers' Trainer, or what is made of it), "trl", or "" where it is not
+            known.
+        rows: fewest and most rows that were evaluated; None where it does not say.
+        batches: fewest and most batches that it took, over all processes at once.
+    """
+
+    writer: str = ""
+    rows: tuple[float, float] | None = None
+    batches: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class LoggedValue:
+    """A number that a trainer printed.
+
+    Attributes:
+        text: as printed.
+        value: the number.
+        low: smallest number that is printed so, rounding allowed for.
+        high: largest number that is printed so.
+        source: where it stands, such as "eval_loss at step 30"; "" for a typed number.
+        evidence: what the log says beside it.
+    """
+
+    text: str
+    value: float
+    low: float
+    high: float
+    source: str = ""
+    evidence: Evidence = Evidence()
+
+    @property
+    def width(self) -> float:
+        """The width of the band of numbers that agree."""
+        return self.high - self.low
+
+
+def typed_value(text: str) -> LoggedValue:
+    """Return a number that a user typed as the log prints it: 3.768 stands for what is rounded to it.
+
+    Raises:
+        UsageError: it is no number above 0.
+
+    >>> found = typed_value("3.768")
+    >>> round(found.low, 5), round(found.high, 5)
+    (3.7675, 3.7685)
+    """
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        raise UsageError("reconcile.logged", f"`logged` {visible(text, 40)}: is no number") from None
+    _refuse_useless(float(number), f"`logged` {visible(text, 40)}")
+    exponent = number.as_tuple().exponent
+    half = 0.5 * 10.0 ** (exponent if isinstance(exponent, int) else 0)
+    return _banded(text.strip(), float(number), half + ROUNDING * float(number), "")
+
+
+def value_of_log(value: float, source: str, evidence: Evidence | None = None) -> LoggedValue:
+    """Return a number of a log: agreement is that of float32 sums, or of 4 decimals where it has no more.
+
+    Args:
+        value: the number.
+        source: where it stands, for messages.
+        evidence: what the log says beside it.
+
+    Raises:
+        UsageError: it is not above 0, or not finite.
+    """
+    _refuse_useless(value, source)
+    text = repr(value)
+    decimals = len(text.partition(".")[2]) if "e" not in text else OLD_DECIMALS + 1
+    half = 0.5 * 10.0**-OLD_DECIMALS + ROUNDING * value if decimals <= OLD_DECIMALS else LOG_ROUNDING * value
+    return replace(_banded(text, value, half, source), evidence=evidence or Evidence())
+
+
+def _banded(text: str, value: float, half: float, source: str) -> LoggedValue:
+    return LoggedValue(text, value, value - half, value + half, source)
+
+
+def _refuse_useless(value: float, shown: str) -> None:
+    """Refuse a number that no loss can explain."""
+    if math.isnan(value):
+        why = "a batch without a scored token, or a loss that overflowed: lossprobe tokens names the first such token"
+        raise UsageError("reconcile.logged", f"{shown}: is not a number (NaN)", hint=why)
+    if not math.isfinite(value):
+        raise UsageError("reconcile.logged", f"{shown}: is infinite")
+    if value <= 0:
+        zero = "Trainer logs 0.0 in place of a loss that is not a number (logging_nan_inf_filter)"
+        hint = zero if value == 0 else None
+        raise UsageError("reconcile.logged", f"{shown}: no loss, which is above 0", hint=hint)

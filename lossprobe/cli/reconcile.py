@@ -1,0 +1,113 @@
+"""The command `lossprobe reconcile`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lossprobe.analysis.options import ReconcileOptions
+from lossprobe.cli.options import (
+    Outputs,
+    Scoring,
+    ViewCommand,
+    declared_options,
+    given_scoring_options,
+    scoring_options,
+    source_argument,
+    view_options,
+)
+from lossprobe.errors import UsageError
+from lossprobe.logs.trainer_state import FILE, read_logged_loss, step_of
+
+if TYPE_CHECKING:
+    from lossprobe.analysis.reconcile.logged_value import LoggedValue
+    from lossprobe.analysis.reconcile.reconcile import Reconciliation
+    from lossprobe.checkpoint.interface import Checkpoint
+    from lossprobe.run.reader import Run
+
+TRIED = {"--bos", "--score", "--stride", "--truncate", "--output", "--overwrite", "--dtype"}
+
+
+@click.command(cls=ViewCommand, short_help="Which recipe gives the number in a training log?")
+@source_argument
+@declared_options(ReconcileOptions)
+@view_options
+@scoring_options
+def reconcile(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **given: Any) -> None:
+    """Say why a trainer logs another number: which recipe gives it, from batches to BOS, masks and packing.
+
+    The number of digits matters: with few of them several recipes agree by chance, and how many would is told. A stored
+    run answers for batches, denominators, processes, smoothing and units alone.
+
+    \b
+    Examples:
+      lossprobe reconcile my-model valid.jsonl --logged 3.768
+      lossprobe reconcile checkpoint-500 valid.jsonl --log trainer_state.json
+      lossprobe reconcile --logged 3.768
+    """
+    from lossprobe.analysis.reconcile.stored import reconcile_run
+    from lossprobe.cli.present import present
+    from lossprobe.cli.sources import find_run
+    from lossprobe.report.views.reconcile import reconcile_view
+
+    options = ReconcileOptions(**given)
+    if len(sources) > 1:
+        run, result, inputs = _with_passes(sources, scoring, options)
+    else:
+        run, inputs = find_run(sources, scoring), []
+        result = reconcile_run(run, _logged(options, Path(run.name)))
+    present(reconcile_view(run, result, [*inputs, *([options.log] if options.log else [])]), outputs)
+
+
+def _with_passes(
+    sources: tuple[Path, ...], scoring: Scoring, options: ReconcileOptions
+) -> tuple[Run, Reconciliation, list[Path]]:
+    """Return the first run, what it and the further passes say, and the files of the text."""
+    from lossprobe.checkpoint.spec import Opener
+    from lossprobe.cli.order import check_order
+    from lossprobe.cli.progress import show_progress
+    from lossprobe.cli.sources import check_output, load_checkpoint, read_text, say_notices
+    from lossprobe.passes.known_text import KeptTokens
+    from lossprobe.passes.reconcile import reconcile as reconcile_logged
+
+    tried = TRIED.intersection(given_scoring_options(click.get_current_context()))
+    if tried:
+        raise UsageError("reconcile.option", f"{', '.join(sorted(tried))}: reconcile tries that by itself")
+    check_order(sources[:1], sources[1:], scoring)
+    check_output(sources[0], None)
+    logged = _logged(options, sources[0])
+    source = read_text(sources[1:], scoring, tokens=KeptTokens())
+    checkpoint = load_checkpoint(sources[0], scoring, Opener())
+
+    def reopen(dtype: str) -> Checkpoint:
+        return load_checkpoint(sources[0], replace(scoring, load=replace(scoring.load, dtype=dtype)), Opener())
+
+    with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
+        run, result = reconcile_logged(
+            logged, checkpoint, source, scoring.score, deep=options.deep, reopen=reopen, progress=progress
+        )
+    say_notices(checkpoint, source, scoring)
+    return run, result, source.files
+
+
+def _logged(options: ReconcileOptions, checkpoint: Path) -> LoggedValue:
+    """Return the number that was logged: the typed one, or that of the log at the checkpoint's step.
+
+    Raises:
+        UsageError: none or two are given, or it is no loss.
+    """
+    from lossprobe.analysis.reconcile.logged_value import Evidence, typed_value, value_of_log
+
+    own = checkpoint / FILE
+    log = options.log or (own if options.logged is None and own.is_file() else None)
+    if (options.logged is None) == (log is None):
+        what = "--logged and --log: only one of them" if log else "no number: which one did the trainer log?"
+        raise UsageError("reconcile.number", what, hint="--logged NUMBER, or --log trainer_state.json")
+    if log is None:
+        return typed_value(options.logged or "")
+    found = read_logged_loss(log, step_of(checkpoint) if options.step is None else options.step, options.metric)
+    evidence = Evidence("trl" if found.by_trl else "trainer", found.rows, found.batches)
+    return value_of_log(found.value, f"{found.name} at step {found.step}", evidence)
