@@ -135,7 +135,8 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
         runs, expected = fit.residual_runs, fit.residual_runs_expected
         notes.append(f"no power law: residuals come in {plural(runs, 'run')}, {expected:.0f} expected")
         fit = None
-    if opening := opening_note(run):
+    opening = None if by == "answer-position" else opening_note(run)  # answers begin after it
+    if opening:
         notes.append(opening)
     return PositionLosses(
         by=by,

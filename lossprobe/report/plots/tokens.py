@@ -124,9 +124,7 @@ def _places(strip: pd.DataFrame) -> list[tuple[int, int, str]]:
 
     What belongs to no turn goes on in the line of the turn before it.
     """
-    turns = (
-        strip["turn"].ffill().bfill() if "turn" in strip else pd.Series(0, strip.index)
-    )
+    turns = strip["turn"].ffill().bfill() if "turn" in strip else pd.Series(0, strip.index)
     said = strip["part"].isin(SAID) if "part" in strip else pd.Series(data=True, index=strip.index)
     places: list[tuple[int, int, str]] = []
     x = y = 0
