@@ -95,13 +95,12 @@ def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
     turns = "role" in strip
     columns = STRIP_COLUMNS + 1.3 * ROLE_COLUMNS if turns else STRIP_COLUMNS
     size = 0.86 * figure.get_figwidth() * 72 / columns / MONOSPACE_ADVANCE
-    places = _places(strip)
+    places, end = _places(strip)
     first = _first_line(places, losses) if turns else 0
-    last = first
     for (x, y, shown), loss in zip(places, losses, strict=True):
         if not first <= y < first + STRIP_LINES:
             continue
-        last, line = y, y - first
+        line = y - first
         unscored = PALE if turns else UNSCORED
         colour = unscored if np.isnan(loss) else colours(scale(loss))
         axes.add_patch(Rectangle((x, line), len(shown), 0.92, color=colour, linewidth=0))
@@ -110,7 +109,7 @@ def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
     if turns:
         _draw_roles(axes, strip, [y - first for _, y, _ in places], size)
     axes.set_xlim(-ROLE_COLUMNS if turns else 0, STRIP_COLUMNS)
-    axes.set_ylim(max(STRIP_LINES // 2, last - first + 1), -0.2)
+    axes.set_ylim(max(STRIP_LINES // 2, min(end - first, STRIP_LINES) + 1), -0.2)
     axes.set_axis_off()
     title = "the text around the hardest token, coloured by loss (\\n: line end; \u00b7: blank)"
     axes.set_title(f"{title}; pale: no loss" if turns else title, loc="left", fontsize=TEXT)
@@ -119,8 +118,8 @@ def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
     bar.ax.tick_params(labelsize=SMALL)
 
 
-def _places(strip: pd.DataFrame) -> list[tuple[int, int, str]]:
-    """Return column, line and shown text of each token: wrapped at words, line ends and turns.
+def _places(strip: pd.DataFrame) -> tuple[list[tuple[int, int, str]], int]:
+    """Return column, line and shown text of each token, wrapped at words, line ends and turns; and the line after all.
 
     What belongs to no turn goes on in the line of the turn before it.
     """
@@ -139,7 +138,7 @@ def _places(strip: pd.DataFrame) -> list[tuple[int, int, str]]:
         x += len(shown)
         if breaks and str(text).endswith("\\n"):
             x, y = 0, y + 1
-    return places
+    return places, y
 
 
 def _first_line(places: list[tuple[int, int, str]], losses: pd.Series) -> int:
