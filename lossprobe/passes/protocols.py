@@ -22,7 +22,8 @@ from lossprobe.passes.protocol_windows import protocol_policy
 from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import PassResult, Progress, score, score_policy
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.plan.protocols import PROTOCOLS, Prefix
+from lossprobe.plan.protocol import Prefix
+from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.plan.rows import WindowPolicy, row_count
 from lossprobe.run.reader import Run
 from lossprobe.text.documents import Document, Source
