@@ -114,33 +114,43 @@ def logged_loss(rows: RowSums, recipe: Recipe) -> float:
     [1.5, 1.8]
     """
     losses = (1 - recipe.smoothing) * rows.loss_nats + recipe.smoothing * rows.uniform_loss_nats
-    counts = rows.labels if recipe.denominator is Denominator.LABELS else rows.tokens
-    step = recipe.rows_per_batch * recipe.ranks
-    values = np.concatenate([
-        _rank_values(losses, counts, recipe, np.arange(start, start + _filled(len(rows) - start, recipe)) % len(rows))
-        for start in range(0, len(rows), step)
-    ])[: len(rows)]  # fmt: skip
-    finite = values[np.isfinite(values)]
-    return float(np.mean(finite if recipe.drops_nonfinite and len(finite) else values))
+    return mean_of_rows(losses, rows.labels if recipe.denominator is Denominator.LABELS else rows.tokens, recipe)
 
 
-def _filled(left: int, recipe: Recipe) -> int:
-    """Return the rows of the next global batch: full ones on several ranks, whatever is left on one."""
-    size = recipe.rows_per_batch * recipe.ranks
-    return size if recipe.ranks > 1 else min(size, left)
+def mean_of_rows(sums: Floats, counts: Integers, recipe: Recipe) -> float:
+    """Return the mean that `logged_loss` takes, of any sums over rows.
+
+    Args:
+        sums: [R], what is summed over each row.
+        counts: int64 [R], by what it is divided.
+        recipe: how batches and ranks share the mean; its denominator only says whether a batch without any token is 0.
+    """
+    weights, values = batch_values(sums, counts, recipe)
+    finite = np.isfinite(values)
+    if recipe.drops_nonfinite and finite.any():
+        weights, values = weights[finite], values[finite]
+    return float(weights @ values / weights.sum())
 
 
-def _rank_values(losses: Floats, counts: Integers, recipe: Recipe, rows: Integers) -> Floats:
-    """Return the value that stands for each row of a global batch, float64 [R]."""
-    batches = [rows[at : at + recipe.rows_per_batch] for at in range(0, len(rows), recipe.rows_per_batch)]
-    sums = np.array([losses[batch].sum() for batch in batches])
-    divisors = np.array([counts[batch].sum() for batch in batches], np.float64)
-    if recipe.sharing is Ranks.AVERAGED:
-        sums, divisors = sums * recipe.ranks, np.full(len(batches), divisors.sum())
+def batch_values(sums: Floats, counts: Integers, recipe: Recipe) -> tuple[Floats, Floats]:
+    """Return the weight and the value of every batch that counts, each [B]; arguments as in `mean_of_rows`."""
+    size, ranks = recipe.rows_per_batch, recipe.ranks
+    batches = -(-len(sums) // size)
+    if ranks == 1:
+        edges = np.arange(0, len(sums), size)
+        totals, divisors = np.add.reduceat(sums, edges)[:, None], np.add.reduceat(counts, edges)[:, None].astype(float)
+    else:  # np.resize repeats from the start: so the last global batch is filled up
+        shape = (-(-batches // ranks), ranks, size)
+        totals = np.resize(sums, np.prod(shape)).reshape(shape).sum(axis=2)
+        divisors = np.resize(counts, np.prod(shape)).reshape(shape).sum(axis=2).astype(float)
+        if recipe.sharing is Ranks.AVERAGED:
+            totals, divisors = totals * ranks, np.repeat(divisors.sum(axis=1, keepdims=True), ranks, axis=1)
     if recipe.denominator is Denominator.TOKENS_OR_ONE:
         divisors = np.maximum(divisors, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.repeat(sums / divisors, [len(batch) for batch in batches])
+        values = (totals / divisors).ravel()[:batches]
+    weights = np.minimum(size, len(sums) - size * np.arange(batches)).astype(np.float64)
+    return weights, values
 
 
 def mean_of_batches(sums: npt.NDArray[Any], tokens: Integers, rows_per_batch: int) -> float | None:
