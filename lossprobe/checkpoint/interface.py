@@ -195,7 +195,7 @@ class Routed(Protocol):
 
 @dataclass(frozen=True)
 class RouterFacts:
-    """The routers of a mixture of experts whose load-balancing loss transformers computes.
+    """The routers of a mixture of experts that has a load-balancing loss in transformers.
 
     Attributes:
         layers: number of routers.
@@ -203,6 +203,8 @@ class RouterFacts:
         experts_per_token: number of experts that it chooses for a token, its slots.
         coefficient: weight of the load-balancing loss beside the token loss (router_aux_loss_coef); None without one.
         in_loss: whether the configuration asks for it by itself (output_router_logits).
+        measured: whether runs hold the sums of the routers; not where these would give another loss than the model
+            itself. `layers`, `experts` and `experts_per_token` are then 0.
     """
 
     layers: int
@@ -210,6 +212,7 @@ class RouterFacts:
     experts_per_token: int
     coefficient: float | None
     in_loss: bool
+    measured: bool = True
 
 
 @dataclass(frozen=True)
@@ -234,7 +237,7 @@ class CheckpointFacts:
             head"; see `model.packed`. Packing changes losses by float32 rounding.
         batching: which windows may share a forward pass without changing each other's losses: "padded" (any, the
             shorter ones padded), "equal lengths" or "one window".
-        router: its routers; None for a model without experts, and where their sums would not be transformers' own.
+        router: its routers; None for a model without a load-balancing loss.
         config_from: file or key from which the configuration was read.
         notices: what a user should know about it, one line each.
         files: absolute paths of all files that it was read from, its tokenizer's too; no result is written over them.

@@ -87,6 +87,8 @@ def _template(checkpoint: Checkpoint) -> dict[str, Any] | None:
 
 def _routers(router: dict[str, Any]) -> str:
     chosen = f"{router['layers']} layers, {router['experts_per_token']} of {router['experts']} experts per token"
+    if not router["measured"]:
+        chosen = "load-balancing loss not measured"
     coefficient = router["coefficient"]
     return chosen if coefficient is None else f"{chosen}, load-balancing loss times {coefficient:g}"
 

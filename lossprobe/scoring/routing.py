@@ -19,7 +19,8 @@ from lossprobe.plan.windows import Window
 
 def has_routers(checkpoint: Checkpoint) -> bool:
     """Return whether a checkpoint is a mixture of experts whose routers can be summed."""
-    return checkpoint.facts.router is not None and isinstance(checkpoint, Routed)
+    router = checkpoint.facts.router
+    return router is not None and router.measured and isinstance(checkpoint, Routed)
 
 
 class Routers:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.logged.recipe import Floats, Integers
+from lossprobe.analysis.logged.recipe import Floats, Integers, Ranks, Recipe
 from lossprobe.plan.windows import Layout
 from lossprobe.run.manifest import part_names
 from lossprobe.run.reader import Run
@@ -37,6 +37,9 @@ class RoutingRows:
     probability: Floats
     slots: Integers
     tokens: Integers
+
+    def __len__(self) -> int:
+        return len(self.tokens)
 
     def take(self, order: Integers) -> RoutingRows:
         """Return the rows with these numbers, in this order."""
@@ -71,6 +74,18 @@ def routing_rows(run: Run) -> RoutingRows:
     rows.probability[at], rows.slots[at] = frame["probability"].to_numpy(), frame["slots"].to_numpy()
     rows.tokens[at[0]] = frame["tokens"].to_numpy()
     return rows
+
+
+def batch_losses(rows: RoutingRows, recipe: Recipe) -> Floats:
+    """Return the load-balancing loss of every batch of a recipe, [B], as it stands in the trainer's loss of the batch.
+
+    Where ranks share the mean, transformers' Trainer multiplies the whole loss of a rank by their number.
+    """
+    size = recipe.rows_per_batch
+    batches = (np.arange(start, start + size) for start in range(0, len(rows), size))
+    within = (batch % len(rows) if recipe.ranks > 1 else batch[batch < len(rows)] for batch in batches)
+    factor = recipe.ranks if recipe.sharing is Ranks.AVERAGED else 1
+    return factor * np.array([rows.loss(batch) for batch in within])
 
 
 def measure_load_balancing(run: Run, sizes: Sequence[int]) -> pd.DataFrame:

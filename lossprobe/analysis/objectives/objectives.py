@@ -203,6 +203,8 @@ def _notes(
     run: Run, options: ObjectiveOptions, clusters: Clusters, reached: int, fp16: HalfPrecision | None
 ) -> list[str]:
     notes = []
+    if run.settings.checkpoint.router and not is_routed(run):
+        notes.append("load-balancing loss: n/a, the run has no sums of the model's routers")
     if is_routed(run) and options.selects:
         notes.append("load-balancing loss: n/a for a selection, every token of a window counts in it")
     if reached < 2 and clusters.count > 1:

@@ -233,7 +233,11 @@ class CausalLM:
             return
         self._fresh.restore()
         found = find_router(self._model, self._run_routed, probe, padded=self.facts.batching == PADDED)
-        notice = () if found else (f"{self.facts.name}: its load-balancing loss cannot be measured, and is left out",)
+        notice = (
+            ()
+            if found.measured
+            else (f"{self.facts.name}: its load-balancing loss cannot be measured, and is left out",)
+        )
         self.facts = replace(self.facts, router=found, notices=(*self.facts.notices, *notice))
 
     def _long_row(self, number: int) -> torch.Tensor:

@@ -56,8 +56,8 @@ def has_load_balancing_loss(model: Any) -> bool:
     return any(hasattr(module, LOSS_FUNCTION) for module in modules)
 
 
-def find_router(model: Any, routed: RoutedPass, probe: torch.Tensor, *, padded: bool) -> RouterFacts | None:
-    """Return the routers of a model, or None where the loss from `routing_sums` is not what the model itself computes.
+def find_router(model: Any, routed: RoutedPass, probe: torch.Tensor, *, padded: bool) -> RouterFacts:
+    """Return the routers of a model; they are measured where `routing_sums` give the loss that the model computes.
 
     Args:
         model: the whole model.
@@ -65,6 +65,10 @@ def find_router(model: Any, routed: RoutedPass, probe: torch.Tensor, *, padded: 
         probe: int64 [2, T], two rows.
         padded: whether rows of different lengths may share a pass; the second is then compared with padding.
     """
+    coefficient = _first(model, COEFFICIENTS)
+    weight = None if coefficient is None else float(coefficient)
+    in_loss = bool(getattr(model.config.get_text_config(), "output_router_logits", False))
+    unmeasured = RouterFacts(0, 0, 0, weight, in_loss, measured=False)
     lengths = torch.tensor([probe.shape[1], probe.shape[1] // 2 if padded else probe.shape[1]], device=probe.device)
     mask = (torch.arange(probe.shape[1], device=probe.device) < lengths[:, None]).long()
     try:
@@ -73,16 +77,14 @@ def find_router(model: Any, routed: RoutedPass, probe: torch.Tensor, *, padded: 
         per_token = int(_first(model, CHOSEN) or 0)
         probability, slots = routing_sums(logits, lengths, per_token)
     except Exception:  # noqa: BLE001 - the code of any family, asked for what not every one of them has
-        return None
+        return unmeasured
     layers, experts = probability.shape[1:]
     tokens = layers * int(lengths.sum())
     loss = experts * (probability.sum(dim=(0, 1)) / tokens * slots.sum(dim=(0, 1)) / tokens).sum()
     tolerance = FLOAT_TOLERANCE if torch.finfo(logits[0].dtype).bits == 32 else HALF_TOLERANCE
     if not torch.is_tensor(own) or not abs(float(own) - float(loss)) <= tolerance * abs(float(loss)):
-        return None
-    coefficient = _first(model, COEFFICIENTS)
-    in_loss = bool(getattr(model.config.get_text_config(), "output_router_logits", False))
-    return RouterFacts(layers, experts, per_token, None if coefficient is None else float(coefficient), in_loss)
+        return unmeasured
+    return RouterFacts(layers, experts, per_token, weight, in_loss)
 
 
 def _first(model: Any, names: tuple[str, ...]) -> Any:
