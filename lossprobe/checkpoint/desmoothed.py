@@ -50,7 +50,7 @@ class DesmoothedCheckpoint:
         inner = checkpoint.facts
         # A checkpoint without a sha256 (a Python function) stays without one, so that it is always scored again.
         sha256 = inner.sha256 and combined_sha256({"model": inner.sha256, "desmooth": f"{epsilon!r} {KEPT_SHARE!r}"})
-        self.facts = replace(inner, name=f"{inner.name} de-smoothed {epsilon:g}", sha256=sha256)
+        self.facts = replace(inner, name=f"{inner.name} de-smoothed {epsilon:g}", sha256=sha256, router=None)
         self.tokenizer = checkpoint.tokenizer
 
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:

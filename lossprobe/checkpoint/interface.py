@@ -173,6 +173,48 @@ class LeftPadding(Protocol):
         ...
 
 
+@runtime_checkable
+class Routed(Protocol):
+    """A mixture of experts whose routers can be summed."""
+
+    def hidden_and_routing(
+        self, ids: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the final hidden states [B, T, D] and the sums of each row's routers.
+
+        Args:
+            ids: int64 [B, T].
+            lengths: int64 [B], tokens of each row; what comes after them is padding, which is left out of the sums.
+
+        Returns:
+            [B, T, D]; float64 [B, L, E], sums of the probabilities of E experts in L routers; int64 [B, L, E], number
+            of tokens for which each expert was chosen.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RouterFacts:
+    """The routers of a mixture of experts that has a load-balancing loss in transformers.
+
+    Attributes:
+        layers: number of routers.
+        experts: E, number of experts that each router chooses from.
+        experts_per_token: number of experts that it chooses for a token, its slots.
+        coefficient: weight of the load-balancing loss beside the token loss (router_aux_loss_coef); None without one.
+        in_loss: whether the configuration asks for it by itself (output_router_logits).
+        measured: whether runs hold the sums of the routers; not where these would give another loss than the model
+            itself. `layers`, `experts` and `experts_per_token` are then 0.
+    """
+
+    layers: int
+    experts: int
+    experts_per_token: int
+    coefficient: float | None
+    in_loss: bool
+    measured: bool = True
+
+
 @dataclass(frozen=True)
 class CheckpointFacts:
     """Description of a checkpoint; stored in `run.json` and printed by `inspect`.
@@ -195,6 +237,7 @@ class CheckpointFacts:
             head"; see `model.packed`. Packing changes losses by float32 rounding.
         batching: which windows may share a forward pass without changing each other's losses: "padded" (any, the
             shorter ones padded), "equal lengths" or "one window".
+        router: its routers; None for a model without a load-balancing loss.
         config_from: file or key from which the configuration was read.
         notices: what a user should know about it, one line each.
         files: absolute paths of all files that it was read from, its tokenizer's too; no result is written over them.
@@ -215,6 +258,7 @@ class CheckpointFacts:
     head: str = "linear"
     kernels: str = "plain"
     batching: str = PADDED
+    router: RouterFacts | None = None
     config_from: str = ""
     notices: tuple[str, ...] = ()
     files: tuple[str, ...] = ()

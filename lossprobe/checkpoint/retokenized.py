@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lossprobe.checkpoint.interface import Checkpoint, Tokenizer
+from lossprobe.checkpoint.interface import Checkpoint, Routed, Tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,13 @@ class RetokenizedCheckpoint:
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the model's hidden states [B, T, D] of int64 ids [B, T]."""
         return self._checkpoint.hidden(ids)
+
+    def hidden_and_routing(
+        self, ids: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the model's hidden states and the sums of its routers; only where `facts.router` is set."""
+        assert isinstance(self._checkpoint, Routed)
+        return self._checkpoint.hidden_and_routing(ids, lengths)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the model's logits [N, V] of hidden rows [N, D]."""

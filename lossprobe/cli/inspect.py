@@ -85,6 +85,14 @@ def _template(checkpoint: Checkpoint) -> dict[str, Any] | None:
         return {"error": with_options(error.message)}
 
 
+def _routers(router: dict[str, Any]) -> str:
+    chosen = f"{router['layers']} layers, {router['experts_per_token']} of {router['experts']} experts per token"
+    if not router["measured"]:
+        chosen = "load-balancing loss not measured"
+    coefficient = router["coefficient"]
+    return chosen if coefficient is None else f"{chosen}, load-balancing loss times {coefficient:g}"
+
+
 def _described(facts: dict[str, Any]) -> dict[str, str]:
     """Return the facts of a checkpoint as label → text, in the order in which they are printed."""
     words = facts["tokenizer"]
@@ -97,6 +105,7 @@ def _described(facts: dict[str, Any]) -> dict[str, str]:
         "vocabulary": f"{facts['vocab_size']:,} entries",
         "context length": _context(facts["context_length"], hard=facts["hard_limit"]),
         "dtype": f"stored {facts['stored_dtype']}, computed in {facts['compute_dtype']}",
+        **({} if facts["router"] is None else {"routers": _routers(facts["router"])}),
         "tied head": {True: "yes", False: "no", None: unknown}[facts["tied"]],
         "head": HEADS[facts["head"]],
         "kernels": facts["kernels"],

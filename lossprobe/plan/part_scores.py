@@ -15,6 +15,23 @@ LADDER_TEMPERATURES: tuple[float, ...] = tuple(2.0 ** (step / STEPS_PER_OCTAVE) 
 
 
 @dataclass(frozen=True)
+class RoutingSums:
+    """What the load-balancing loss of a mixture of experts is made of, for each of W windows; see `run.schema`.
+
+    Attributes:
+        document, window, tokens: int64 [W], in ascending order of the windows.
+        probability: float64 [W, L, E], sums of the probabilities of the E experts in the L routers.
+        slots: int64 [W, L, E], tokens for which each expert was chosen.
+    """
+
+    document: npt.NDArray[np.int64]
+    window: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int64]
+    probability: npt.NDArray[np.float64]
+    slots: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class PartScores:
     """The measurements of one part.
 
@@ -25,6 +42,7 @@ class PartScores:
         histogram: float64 [3, G, bins]; see `scoring.histogram.probability_histogram`.
         ladder_rows: int64 [S], indices of the own rows whose temperature ladder was kept, ascending.
         ladder: float64 [S, 17], log-sum-exp(z / T) at `LADDER_TEMPERATURES`.
+        routing: sums of the routers of a mixture of experts; None for other models.
     """
 
     columns: dict[str, npt.NDArray[Any]]
@@ -32,3 +50,4 @@ class PartScores:
     histogram: npt.NDArray[np.float64]
     ladder_rows: npt.NDArray[np.int64]
     ladder: npt.NDArray[np.float64]
+    routing: RoutingSums | None = None

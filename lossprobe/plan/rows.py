@@ -256,16 +256,29 @@ def windows_of(rows: Rows) -> list[tuple[int, Window]]:
     Returns:
         (offset, window) of each window; token t of the window's document is row offset + t of the part.
     """
+    return [(offset, window) for offset, window, block in _own_windows(rows) if _is_scored(rows, window, block)]
+
+
+def unscored_windows_of(rows: Rows) -> list[tuple[int, Window]]:
+    """Return the windows, as `windows_of` does, without a scored token that a model may see all the same."""
+    truncated = UNSCORED.index("truncated")
+    return [
+        (offset, window)
+        for offset, window, block in _own_windows(rows)
+        if not _is_scored(rows, window, block) and (rows.unscored[block] != truncated).any()
+    ]
+
+
+def _own_windows(rows: Rows) -> Iterator[tuple[int, Window, Integers]]:
+    """Yield all windows of own rows: offset, window, and the indices of its own rows."""
     own = np.flatnonzero(rows.own)
-    if not len(own):
-        return []
     edges = np.flatnonzero(np.diff(rows.window[own])) + 1
-    found = []
-    for block in np.split(own, edges):
+    for block in np.split(own, edges) if len(own) else ():
         first, last = int(block[0]), int(block[-1])
         start = int(rows.token[first] - rows.context[first])
-        first_scored = max(int(rows.token[first]), start + 1)
-        stop = int(rows.token[last]) + 1
-        if stop > first_scored and (rows.unscored[block] == SCORED).any():
-            found.append((first - int(rows.token[first]), Window(start, stop, first_scored)))
-    return found
+        window = Window(start, int(rows.token[last]) + 1, max(int(rows.token[first]), start + 1))
+        yield first - int(rows.token[first]), window, block
+
+
+def _is_scored(rows: Rows, window: Window, block: Integers) -> bool:
+    return window.stop > window.first_scored and bool((rows.unscored[block] == SCORED).any())

@@ -25,7 +25,7 @@ from lossprobe.run.files import sha256_of_json, sha256_of_stream
 from lossprobe.run.folder import Folder
 from lossprobe.run.footers import read_footer, values_fault
 from lossprobe.run.manifest import damaged, part_names
-from lossprobe.run.schema import CHECKED, PART_TABLES, TABLES
+from lossprobe.run.schema import ALL_TABLES, CHECKED, PART_TABLES, ROUTING
 from lossprobe.run.settings import read_run_settings
 from lossprobe.units import format_count, visible
 
@@ -84,7 +84,7 @@ class FileChecks:
     def _state(self, folder: Folder) -> tuple[bytes, int]:
         """Return a hash of size, times and inode of all files, and the latest time in nanoseconds."""
         digest, newest = hashlib.sha256(f"{__version__} {sha256_of_json(self.manifest)}\n".encode()), 0
-        for table in TABLES:
+        for table in self._tables():
             names = part_names(self.manifest["files"], table)
             with self._reading(names[0]), self._place_of(folder, table) as place:
                 for name in names:
@@ -98,10 +98,10 @@ class FileChecks:
     @staticmethod
     def _place_of(folder: Folder, table: str) -> contextlib.AbstractContextManager[Folder]:
         """Return the folder that holds the files of a table."""
-        return folder.folder(table) if table in PART_TABLES else contextlib.nullcontext(folder)
+        return folder.folder(table) if table in (*PART_TABLES, ROUTING) else contextlib.nullcontext(folder)
 
     def _check_files(self, folder: Folder) -> None:
-        for table in TABLES:
+        for table in self._tables():
             names = part_names(self.manifest["files"], table)
             with ThreadPoolExecutor() as pool:
                 rows = list(pool.map(partial(self._rows_of, folder, table), names))
@@ -114,6 +114,10 @@ class FileChecks:
             if table == "tokens" and sum(rows) != total:
                 what = f"tokens holds {format_count(sum(rows))} rows, run.json says {format_count(total)}"
                 raise damaged(self.path, what)
+
+    def _tables(self) -> list[str]:
+        """Return the tables that the run has."""
+        return [table for table in ALL_TABLES if part_names(self.manifest["files"], table)]
 
     def _stated_rows(self, table: str, count: int) -> list[int | None]:
         """Return the number of rows of each file of a table, if run.json has it."""

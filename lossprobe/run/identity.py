@@ -12,6 +12,8 @@ These facts of a checkpoint belong to the identity:
     compute_dtype, device           what was asked for; of a device its type, since "cuda:0" and "cuda:1" are one kind
     batching                        which windows may share a pass: another rule moves losses by more than rounding
 
+    router                          number of experts and their loss: such a run has the table `routing`
+
 and these are only measured:
 
     device                          the one device of several, such as "cuda:1"

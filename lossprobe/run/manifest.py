@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.errors import OutputError
-from lossprobe.run.schema import DOCUMENTS, PART_TABLES, VOCABULARY
+from lossprobe.run.schema import DOCUMENTS, PART_TABLES, ROUTING, VOCABULARY
 from lossprobe.units import visible
 
 KIND = "lossprobe run"
@@ -134,6 +134,8 @@ def files_fault(files: Mapping[str, Any], part_rows: Sequence[int] | None) -> st
         part_rows: rows of each part of `tokens`; None if the run does not have them.
     """
     parts = {table: part_names(files, table) for table in PART_TABLES}
+    routing = part_names(files, ROUTING)
+    parts |= {ROUTING: routing} if routing else {}
     allowed = {DOCUMENTS, VOCABULARY}
     for table, names in parts.items():
         expected = [part_name(table, index) for index in range(len(names))]

@@ -28,7 +28,7 @@ from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
 from lossprobe.run.manifest import KIND, damaged, is_count, part_names, run_fault
 from lossprobe.run.parquet import ISOLATED, read_parquet
-from lossprobe.run.schema import MANIFEST, PLAN, SCHEMA_VERSION, TABLES
+from lossprobe.run.schema import ALL_TABLES, MANIFEST, PLAN, SCHEMA_VERSION
 from lossprobe.run.settings import RunSettings, read_run_settings
 from lossprobe.run.token_rows import token_rows
 from lossprobe.units import plural, visible
@@ -54,9 +54,9 @@ class Run:
         notices: lines about the run that a user should read.
         held: the tokens file of a baseline, kept open since a writer may replace it; None without one.
 
-    SQL sees the tables `tokens`, `documents`, `vocabulary`, `histogram` and `ladder`, with the columns of
-    `run.schema`. Queries that outgrow the memory limit use temporary files. They run on one thread, so that sums are
-    the same to the last digit each time.
+    SQL sees the tables `tokens`, `documents`, `vocabulary`, `histogram` and `ladder`, and `routing` of a mixture of
+    experts, with the columns of `run.schema`. Queries that outgrow the memory limit use temporary files. They run on
+    one thread, so that sums are the same to the last digit each time.
     """
 
     path: Path
@@ -125,7 +125,7 @@ class Run:
         connection = duckdb.connect(
             config={"threads": 1, "memory_limit": MEMORY_LIMIT, "temp_directory": spill, **ISOLATED}
         )
-        for table in TABLES:
+        for table in ALL_TABLES:
             if part_names(self.manifest["files"], table):  # a baseline leaves some out
                 with self._reading():
                     connection.execute(f"CREATE VIEW {table} AS SELECT * FROM {self.relation(table)}")

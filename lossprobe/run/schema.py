@@ -21,6 +21,8 @@ DOCUMENTS = "documents.parquet"
 VOCABULARY = "vocabulary.parquet"
 PART_TABLES = ("tokens", "histogram", "ladder")  # each has one file for every part of the run
 TABLES = (*PART_TABLES, "documents", "vocabulary")
+ROUTING = "routing"  # one more table of parts, only in runs of a mixture of experts
+ALL_TABLES = (*TABLES, ROUTING)
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,17 @@ HISTOGRAM_COLUMNS = (
     Column("hits", "int64", "pairs whose entry was the token"),
 )
 
+# A window is one row of a batch: its sums give the load-balancing loss of windows in any grouping.
+ROUTING_COLUMNS = (
+    Column("document", "int32", "document number"),
+    Column("window", "int32", "number of the window, counted over the run"),
+    Column("tokens", "int64", "tokens of the window that the routers saw: all, scored or not, with the last one"),
+    Column("layer", "int16", "number of the router, from 0"),
+    Column("expert", "int16", "number of the expert, from 0"),
+    Column("probability", "float", "sum over these tokens of the router's probability of the expert"),
+    Column("slots", "int32", "number of these tokens for which the router chose the expert"),
+)
+
 
 LADDER_KEYS = (Column("document", "int32", "document number"), Column("token", "int64", "token index"))
 
@@ -188,6 +201,7 @@ def columns_of(table: str, temperatures: int, *, labelled: bool = False) -> tupl
         "ladder": ladder_columns((1.0,) * temperatures),
         "documents": DOCUMENT_COLUMNS,
         "vocabulary": VOCABULARY_COLUMNS,
+        ROUTING: ROUTING_COLUMNS,
     }[table]
 
 

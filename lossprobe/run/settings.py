@@ -21,6 +21,7 @@ class CheckpointSettings:
         context_length: the model's own limit; None without one.
         compute_dtype: dtype of the forward pass.
         family: "llama", "gpt2", "nanogpt", …; None if the run does not say.
+        router: the fields of a `checkpoint.interface.RouterFacts`; None for a model without experts.
     """
 
     sha256: str | None
@@ -28,6 +29,7 @@ class CheckpointSettings:
     context_length: int | None
     compute_dtype: str
     family: str | None
+    router: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
     RUN/plan/part-00000.json …                   the sha256 of each file of a finished part; gone with the plan
     RUN/tokens/part-00000.parquet …              one row per token
     RUN/histogram/…, RUN/ladder/…                two small tables, written part by part too
+    RUN/routing/…                                one more, only of a mixture of experts
     RUN/documents.parquet, RUN/vocabulary.parquet
     RUN/run.json                                 settings, counts, and the sha256 of every other file and of itself
 
@@ -22,18 +23,17 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lossprobe.errors import OutputError
-from lossprobe.plan.labels import NO_TURN, Labels
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
 from lossprobe.plan.rows import SCORED, UNSCORED, Rows
 from lossprobe.run.files import fill_table, json_bytes, read_sealed, sealed, sha256_of_bytes, writing
 from lossprobe.run.locked import LOCK, LockedFolder
 from lossprobe.run.manifest import KIND, START_OVER, damaged, part_name, plan_fault
 from lossprobe.run.new_file import NewFile
+from lossprobe.run.part_values import planned_values, read_labels, routing_values
 from lossprobe.run.schema import (
     CHECKED,
     DOCUMENTS,
@@ -44,6 +44,8 @@ from lossprobe.run.schema import (
     PART_TABLES,
     PLAN,
     PLANNED,
+    ROUTING,
+    ROUTING_COLUMNS,
     SCHEMA_VERSION,
     VOCABULARY,
     Column,
@@ -55,6 +57,7 @@ from lossprobe.units import visible
 OWN = "own"
 PLAN_PARTS = "plan"
 FOLDERS = (PLAN_PARTS, *PART_TABLES)
+ALL_FOLDERS = (*FOLDERS, ROUTING)
 
 
 class RunStore:
@@ -73,7 +76,7 @@ class RunStore:
         if path.is_dir() and not path.is_symlink() and not ours and any(path.iterdir()):
             raise OutputError("output.foreign", f"{visible(str(path), 200)}: exists and is no run")
         self._folder = LockedFolder(path)
-        self._folder.remove_temporary_files(FOLDERS)
+        self._folder.remove_temporary_files(ALL_FOLDERS)
 
     def __enter__(self) -> RunStore:
         return self
@@ -90,7 +93,7 @@ class RunStore:
 
     def clear(self) -> None:
         """Remove all files of a run; run.json goes first, so that a run with files missing never looks complete."""
-        for name in (MANIFEST, PLAN, CHECKED, DOCUMENTS, VOCABULARY, *FOLDERS):
+        for name in (MANIFEST, PLAN, CHECKED, DOCUMENTS, VOCABULARY, *ALL_FOLDERS):
             self._folder.remove(name)
 
     def plan(self) -> dict[str, Any] | None:
@@ -113,7 +116,7 @@ class RunStore:
         if not sound:
             plan.pop("files", None)
             return plan
-        for name in FOLDERS:
+        for name in ALL_FOLDERS:
             self._refuse_link(name)
         self._folder.digests = dict(plan["files"])
         for name in plan["files"]:
@@ -145,7 +148,7 @@ class RunStore:
         """Store the rows that one part is to score."""
         own = Column(OWN, "bool", "false for rows that an earlier part scores")
         columns = (*PLANNED, own, *(() if rows.labels is None else LABELS))
-        self._write(part_name(PLAN_PARTS, index), columns, {**_planned_values(rows), OWN: rows.own})
+        self._write(part_name(PLAN_PARTS, index), columns, {**planned_values(rows), OWN: rows.own})
 
     def finish_plan(self, plan: dict[str, Any]) -> None:
         """Mark planning as complete."""
@@ -174,7 +177,7 @@ class RunStore:
         }
         codes = {None: SCORED} | {reason: code for code, reason in enumerate(UNSCORED)}
         unscored = np.array([codes[reason] for reason in table["unscored"].to_pylist()], np.int64)
-        return Rows(**values, unscored=unscored, own=table[OWN].to_numpy(), labels=_read_labels(table))
+        return Rows(**values, unscored=unscored, own=table[OWN].to_numpy(), labels=read_labels(table))
 
     def pending(self, parts: int) -> tuple[list[int], list[int]]:
         """Return the numbers of the parts to score, and of those among them that were finished but are damaged now."""
@@ -183,16 +186,16 @@ class RunStore:
 
     def _is_stored(self, index: int) -> bool:
         """Return whether a part is complete and undamaged. Adds the hashes in its record to `digests`."""
-        names = [part_name(table, index) for table in PART_TABLES]
+        names = {part_name(table, index) for table in PART_TABLES}
         try:
             record, sound = read_sealed(self._folder, _record_name(index))
         except ValueError:
             return False
         files = record.get("files")
-        if not sound or not isinstance(files, dict) or files.keys() != set(names):
+        if not sound or not isinstance(files, dict) or files.keys() - {part_name(ROUTING, index)} != names:
             return False
         self._folder.digests |= files
-        return all(map(self._folder.intact, names))
+        return all(map(self._folder.intact, files))
 
     def _was_stored(self, index: int) -> bool:
         try:
@@ -204,20 +207,23 @@ class RunStore:
     def write_part(self, index: int, rows: Rows, scores: PartScores) -> None:
         """Store one scored part; its record is written last and marks it as complete."""
         own = rows.take(rows.own)
+        tables = PART_TABLES if scores.routing is None else (*PART_TABLES, ROUTING)
         with writing(self.path):
-            for table in PART_TABLES:
+            for table in tables:
                 self._folder.folder(table, make=True).close()
         self._write_histogram(index, scores)
+        if scores.routing is not None:
+            self._write(part_name(ROUTING, index), ROUTING_COLUMNS, routing_values(scores.routing))
         ladder: dict[str, Any] = {"document": own.document[scores.ladder_rows], "token": own.token[scores.ladder_rows]}
         ladder |= {f"log_z_t{step}": scores.ladder[:, step] for step in range(len(LADDER_TEMPERATURES))}
         self._write(part_name("ladder", index), ladder_columns(LADDER_TEMPERATURES), ladder)
-        values = _planned_values(own)
+        values = planned_values(own)
         absent = own.unscored != SCORED
         for column in MEASURED:
             measured = scores.columns.get(column.name, np.zeros(len(own)))
             values[column.name] = np.ma.masked_array(measured.astype(column.type.to_pandas_dtype()), absent)
         self._write(part_name("tokens", index), token_columns(labelled=own.labels is not None), values)
-        files = {name: self._folder.digests[name] for name in (part_name(table, index) for table in PART_TABLES)}
+        files = {name: self._folder.digests[name] for name in (part_name(table, index) for table in tables)}
         with writing(self.path / _record_name(index)):
             # Not flushed to disk: if a power failure loses it, the part is scored again.
             self._folder.write(_record_name(index), json_bytes(sealed({"files": files})), durable=False)
@@ -240,7 +246,8 @@ class RunStore:
 
     def finish(self, plan: dict[str, Any]) -> None:
         """Write run.json with the hash of every file, then remove the plan."""
-        parts = [part_name(table, index) for table in PART_TABLES for index in range(len(plan["part_rows"]))]
+        tables = (*PART_TABLES, ROUTING) if part_name(ROUTING, 0) in self._folder.digests else PART_TABLES
+        parts = [part_name(table, index) for table in tables for index in range(len(plan["part_rows"]))]
         files = {name: self._folder.digests[name] for name in [*sorted(parts), DOCUMENTS, VOCABULARY]}
         content = {"kind": KIND, "schema": SCHEMA_VERSION, **plan, "files": files}
         with writing(self.path / MANIFEST):
@@ -259,31 +266,3 @@ class RunStore:
 
 def _record_name(index: int) -> str:
     return f"{PLAN_PARTS}/part-{index:05d}.json"
-
-
-def _planned_values(rows: Rows) -> dict[str, Any]:
-    """Return the columns of rows that are known before scoring."""
-    values: dict[str, Any] = {column.name: getattr(rows, column.name) for column in PLANNED}
-    values["unscored"] = _reasons(rows.unscored)
-    if rows.labels is not None:
-        values["turn"] = np.ma.masked_array(rows.labels.turn.astype(np.int32), rows.labels.turn == NO_TURN)
-        values["role"], values["part"] = (
-            pa.array(words).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
-            for words in (rows.labels.role, rows.labels.part)
-        )
-    return values
-
-
-def _read_labels(table: pa.Table) -> Labels | None:
-    """Return the labels of the rows of a part of a plan; None for plain text."""
-    if "turn" not in table.column_names:
-        return None
-    turn = table["turn"].fill_null(NO_TURN).to_numpy().astype(np.int64)
-    role, part = (np.array([*table[name].to_pylist(), None], object)[:-1] for name in ("role", "part"))
-    return Labels(turn, role, part)
-
-
-def _reasons(codes: npt.NDArray[np.int64]) -> pa.DictionaryArray:
-    """Return the dictionary column of the reasons why rows are not scored; null for scored rows."""
-    indices = pa.array(codes.astype(np.int8), mask=codes == SCORED)
-    return pa.DictionaryArray.from_arrays(indices, pa.array(UNSCORED))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,11 @@ import torch
 from lossprobe.checkpoint.interface import BATCHINGS, EQUAL_LENGTHS, ONE_WINDOW, PADDED, Checkpoint
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
-from lossprobe.plan.rows import REPLACED, SCORED, Integers, Rows, windows_of
+from lossprobe.plan.rows import REPLACED, SCORED, Integers, Rows, unscored_windows_of, windows_of
 from lossprobe.plan.windows import Window
 from lossprobe.scoring.head import HeadResult, HeadRows, NonFiniteLossError, run_head
 from lossprobe.scoring.histogram import HistogramBins
+from lossprobe.scoring.routing import Routers, has_routers
 from lossprobe.scoring.statistics import Workspace
 from lossprobe.units import plural
 
@@ -78,13 +79,19 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
     while True:
         batches = batches_of(rows, batch_size, checkpoint)
         collector = _Collector(rows)
+        routers = Routers(checkpoint, rows) if has_routers(checkpoint) else None
         done = 0
         try:
             for batch in batches:
-                scored = _score_batch(checkpoint, batch, collector, first_row, options)
+                scored = _score_batch(checkpoint, batch, collector, first_row, options, routers)
                 options.advance(scored)
                 done += scored
-            return collector.finish()
+            scores = collector.finish()
+            if routers is None:
+                return scores
+            for batch in make_batches(unscored_windows_of(rows), batch_size, checkpoint.facts.device, ONE_WINDOW):
+                routers.hidden(batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)[0], batch.windows)
+            return replace(scores, routing=routers.finish())
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -121,7 +128,7 @@ def make_batches(
     lengths = [window.stop - 1 - window.start for _, window in order]
     batches, position = [], 0
     while position < len(order):
-        longest = lengths[position]
+        longest = max(1, lengths[position])
         count = 1 if batching == ONE_WINDOW else batch_size or max(1, budget // longest)
         if batching == EQUAL_LENGTHS:
             count = lengths[position : position + count].count(longest)
@@ -159,12 +166,20 @@ def batch_inputs(rows: Rows, batch: Batch, bos_id: int | None) -> tuple[Integers
 def hidden_rows(checkpoint: Checkpoint, ids: Integers, place: Integers) -> torch.Tensor:
     """Return the hidden rows [N, D] at the places where scored tokens are predicted, and free all others."""
     device = checkpoint.facts.device
-    hidden = checkpoint.hidden(torch.from_numpy(ids).to(device, non_blocking=True))
-    return hidden.flatten(0, 1)[torch.from_numpy(place).to(device)]
+    return _picked(checkpoint.hidden(torch.from_numpy(ids).to(device, non_blocking=True)), place)
+
+
+def _picked(hidden: torch.Tensor, place: Integers) -> torch.Tensor:
+    return hidden.flatten(0, 1)[torch.from_numpy(place).to(hidden.device)]
 
 
 def _score_batch(
-    checkpoint: Checkpoint, batch: Batch, collector: _Collector, first_row: int, options: PassOptions
+    checkpoint: Checkpoint,
+    batch: Batch,
+    collector: _Collector,
+    first_row: int,
+    options: PassOptions,
+    routers: Routers | None,
 ) -> int:
     """Run the model on one batch, give its statistics to the collector, and return how many tokens it scored."""
     rows = collector.rows
@@ -175,7 +190,9 @@ def _score_batch(
     documents, groups = np.unique(rows.document[target], return_inverse=True)
     sampled = (first_row + own) % options.sample_every == 0
     picked = HeadRows(
-        hidden=hidden_rows(checkpoint, ids, place),
+        hidden=hidden_rows(checkpoint, ids, place)
+        if routers is None
+        else _picked(routers.hidden(ids, batch.windows), place),
         targets=torch.from_numpy(rows.token_id[target]).to(statistics_device),
         groups=torch.from_numpy(groups).to(statistics_device),
         group_count=len(documents),

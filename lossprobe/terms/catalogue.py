@@ -11,6 +11,7 @@ from lossprobe.run.schema import (
     DOCUMENT_COLUMNS,
     HISTOGRAM_COLUMNS,
     LADDER_KEYS,
+    ROUTING_COLUMNS,
     TOKEN_COLUMNS,
     VOCABULARY_COLUMNS,
     ladder_column,
@@ -26,6 +27,7 @@ STORED = {
     "documents.parquet": DOCUMENT_COLUMNS,
     "vocabulary.parquet": VOCABULARY_COLUMNS,
     "histogram/*.parquet": HISTOGRAM_COLUMNS,
+    "routing/*.parquet": ROUTING_COLUMNS,
     "ladder/*.parquet": (*LADDER_KEYS, ladder_column("N", "temperature number N of the run")),
 }
 # What a printed name may have around a declared one: `validation_accuracy_interval`, `focal_nats_gamma_2`.

@@ -94,7 +94,7 @@ class Recipe:
     drops_nonfinite: bool = True
 
 
-def logged_loss(rows: RowSums, recipe: Recipe) -> float:
+def logged_loss(rows: RowSums, recipe: Recipe, added: Floats | None = None) -> float:
     """Return the loss that a trainer logs for rows, in nats.
 
     With one rank it is Σ R_b·L_b / Σ R_b over the batches b of R_b rows: every row weighs the same, whatever its
@@ -104,6 +104,7 @@ def logged_loss(rows: RowSums, recipe: Recipe) -> float:
     Args:
         rows: the rows, in the order in which the trainer sees them.
         recipe: how the trainer works.
+        added: [B], what the trainer adds to the value of each batch, as `batch_values` counts them; None for nothing.
 
     Returns:
         The loss; not a number if no batch has a finite value.
@@ -114,18 +115,21 @@ def logged_loss(rows: RowSums, recipe: Recipe) -> float:
     [1.5, 1.8]
     """
     losses = (1 - recipe.smoothing) * rows.loss_nats + recipe.smoothing * rows.uniform_loss_nats
-    return mean_of_rows(losses, rows.labels if recipe.denominator is Denominator.LABELS else rows.tokens, recipe)
+    return mean_of_rows(losses, rows.labels if recipe.denominator is Denominator.LABELS else rows.tokens, recipe, added)
 
 
-def mean_of_rows(sums: Floats, counts: Integers, recipe: Recipe) -> float:
+def mean_of_rows(sums: Floats, counts: Integers, recipe: Recipe, added: Floats | None = None) -> float:
     """Return the mean that `logged_loss` takes, of any sums over rows.
 
     Args:
         sums: [R], what is summed over each row.
         counts: int64 [R], by what it is divided.
         recipe: how batches and ranks share the mean; its denominator only says whether a batch without any token is 0.
+        added: as in `logged_loss`.
     """
     weights, values = batch_values(sums, counts, recipe)
+    if added is not None:
+        values = values + added
     finite = np.isfinite(values)
     if recipe.drops_nonfinite and finite.any():
         weights, values = weights[finite], values[finite]

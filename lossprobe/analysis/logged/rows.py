@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from lossprobe.analysis.logged.recipe import Denominator, Integers, Ranks, Recipe, RowSums
+from lossprobe.analysis.logged.routing import RoutingRows
 from lossprobe.analysis.options import LoggedOptions
 from lossprobe.errors import UsageError
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
+
+Rows = TypeVar("Rows", RowSums, RoutingRows)
 
 # Classes of transformers 5.23 whose name lacks "ForCausalLM": its Trainer counts their labels before the shift.
 COUNTED_BEFORE_SHIFT = frozenset({"gpt2", "openai-gpt", "ctrl", "bert", "bert-generation"})
@@ -61,7 +65,7 @@ def trl_recipe(options: LoggedOptions) -> Recipe:
     )  # fmt: skip
 
 
-def in_order(rows: RowSums, path: Path | None) -> RowSums:
+def in_order(rows: Rows, path: Path | None) -> Rows:
     """Return rows in the order of a file of row numbers; without a file as they are.
 
     Raises:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from lossprobe.analysis.logged.routing import coefficient_of, is_routed, measure_load_balancing
 from lossprobe.analysis.objectives.formulas import (
     Objective,
     ObjectiveOptions,
@@ -62,6 +63,10 @@ class Objectives(Shown):
         recommended_loss_scale: the least scale that keeps the gradient; a lower bound.
         weights: which tokens an objective weights, by their loss: objective, loss_low_nats, loss_high_nats (infinite in
             the last bin), count, share_of_tokens, mean, share_of_objective.
+        load_balancing: of a mixture of experts, whose routers a trainer's loss can include: over (all windows as one
+            batch, batches of N windows, or one layer), batches, load_balancing_loss, weighted_nats (times the
+            coefficient). None for other models, and for a selection.
+        load_balancing_coefficient: its weight beside the token loss, by the configuration; None without one.
         interval_unit: "document" or "block".
         notes: what a reader must know, one line each.
     """
@@ -78,6 +83,8 @@ class Objectives(Shown):
     half_precision: pd.DataFrame | None = field(repr=False)
     recommended_loss_scale: int | None
     weights: pd.DataFrame = field(repr=False)
+    load_balancing: pd.DataFrame | None = field(repr=False)
+    load_balancing_coefficient: float | None
     interval_unit: str
     notes: list[str]
 
@@ -115,6 +122,7 @@ def measure_objectives(run: Run, options: ObjectiveOptions | None = None) -> Obj
     sums = _cluster_sums(run, source, clusters, values)
     micro_batches = measure_micro_batches(run, source, values, options.micro_batch)
     fp16 = None if options.selects else measure_half_precision(run, source, options.batch_tokens)
+    routed = is_routed(run) and not options.selects
     torch_floor, fairseq_floor = smoothed_floors(options.smoothing, run.vocab_size)
     return Objectives(
         parameters=options,
@@ -129,8 +137,10 @@ def measure_objectives(run: Run, options: ObjectiveOptions | None = None) -> Obj
         half_precision=None if fp16 is None else fp16.table,
         recommended_loss_scale=None if fp16 is None else fp16.recommended_scale,
         weights=measure_weights(run, source, values),
+        load_balancing=measure_load_balancing(run, options.micro_batch) if routed else None,
+        load_balancing_coefficient=coefficient_of(run) if routed else None,
         interval_unit=clusters.unit,
-        notes=_notes(options, clusters, len(sums), fp16),
+        notes=_notes(run, options, clusters, len(sums), fp16),
     )
 
 
@@ -189,8 +199,14 @@ def measure_weights(run: Run, source: str, values: dict[str, str]) -> pd.DataFra
     return pd.concat(frames, ignore_index=True)
 
 
-def _notes(options: ObjectiveOptions, clusters: Clusters, reached: int, fp16: HalfPrecision | None) -> list[str]:
+def _notes(
+    run: Run, options: ObjectiveOptions, clusters: Clusters, reached: int, fp16: HalfPrecision | None
+) -> list[str]:
     notes = []
+    if run.settings.checkpoint.router and not is_routed(run):
+        notes.append("load-balancing loss: n/a, the run has no sums of the model's routers")
+    if is_routed(run) and options.selects:
+        notes.append("load-balancing loss: n/a for a selection, every token of a window counts in it")
     if reached < 2 and clusters.count > 1:
         notes.append(f"the selection lies in one {clusters.unit}: no interval can be given")
     elif reached < clusters.count:

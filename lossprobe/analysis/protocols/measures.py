@@ -7,7 +7,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lossprobe.analysis.logged.recipe import logged_loss, mean_of_batches
+import numpy as np
+
+from lossprobe.analysis.logged.recipe import Floats, Ranks, Recipe, logged_loss, mean_of_batches
+from lossprobe.analysis.logged.routing import batch_losses, coefficient_of, is_routed, routing_rows
 from lossprobe.analysis.logged.rows import in_order, row_sums, trainer_recipe, trl_recipe
 from lossprobe.analysis.options import LoggedOptions
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_word
@@ -180,14 +183,19 @@ def _validation_loss(sums: Sums, _: list[str]) -> list[Row]:
     ]
 
 
-def _trainer_loss(sums: Sums, _: list[str]) -> list[Row]:
+def _trainer_loss(sums: Sums, notes: list[str]) -> list[Row]:
     rows = in_order(row_sums(sums.run), sums.logged.order)
-    return list(_of_rows(logged_loss(rows, trainer_recipe(sums.run, sums.logged)), sums, len(rows)))
+    recipe = trainer_recipe(sums.run, sums.logged)
+    router = sums.run.settings.checkpoint.router
+    added = _load_balancing(sums, recipe, notes, asked=bool(router and router["in_loss"]))
+    return list(_of_rows(logged_loss(rows, recipe, added), sums, len(rows)))
 
 
 def _trl_loss(sums: Sums, notes: list[str]) -> list[Row]:
     rows = in_order(row_sums(sums.run), sums.logged.order)
-    loss, plain, nll = _of_rows(logged_loss(rows, trl_recipe(sums.logged)), sums, len(rows))
+    recipe = trl_recipe(sums.logged)
+    added = _load_balancing(sums, recipe, notes, asked=True)
+    loss, plain, nll = _of_rows(logged_loss(rows, recipe, added), sums, len(rows))
     size = sums.logged.rows_per_batch
     summed = {"eval_entropy": rows.entropy_nats, "eval_mean_token_accuracy": rows.correct}
     further = {name: mean_of_batches(values, rows.tokens, size) for name, values in summed.items()}
@@ -195,6 +203,37 @@ def _trl_loss(sums: Sums, notes: list[str]) -> list[Row]:
         notes.append("eval_entropy and eval_mean_token_accuracy: not given, a batch has no scored token")
     batches = -(-len(rows) // size)
     return [loss, plain, *((name, value, "mean over batches", batches) for name, value in further.items()), nll]
+
+
+def _load_balancing(sums: Sums, recipe: Recipe, notes: list[str], *, asked: bool) -> Floats | None:
+    """Return what the load-balancing loss of a mixture of experts adds to each batch, [B]; None for nothing.
+
+    Args:
+        sums: the run and the order of its rows.
+        recipe: the batches and ranks.
+        notes: is told whether the loss is in the number.
+        asked: whether the trainer asks the model for it. With label smoothing no trainer adds it: the smoothed loss is
+            computed from the logits alone.
+    """
+    router, coefficient = sums.run.settings.checkpoint.router, coefficient_of(sums.run)
+    if not router or not coefficient:
+        return None
+    if not asked or recipe.smoothing:
+        why = "label smoothing leaves it out" if asked else "the configuration does not say output_router_logits"
+        notes.append(f"without the load-balancing loss: {why}")
+        return None
+    if not is_routed(sums.run):
+        notes.append("eval_loss: not given, it has the load-balancing loss in it, and the run has no router sums")
+        return np.array(np.nan)
+    losses = batch_losses(in_order(routing_rows(sums.run), sums.logged.order), recipe)
+    shared = recipe.ranks > 1 and recipe.sharing is Ranks.AVERAGED
+    times = f"{coefficient:g} (router_aux_loss_coef)" + (f" and times {plural(recipe.ranks, 'rank')}" if shared else "")
+    mean = losses.mean() / (recipe.ranks if shared else 1)
+    notes.append(
+        f"eval_loss includes the load-balancing loss of each batch, {mean:.6f} on average over batches, times {times}: "
+        f"{coefficient * losses.mean():.6f} nats"
+    )
+    return coefficient * losses
 
 
 def _of_rows(loss: float, sums: Sums, rows: int) -> tuple[Row, Row, Row]:

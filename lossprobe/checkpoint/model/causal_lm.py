@@ -8,15 +8,12 @@ full logits and `logits` returns its input ("full").
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from lossprobe.checkpoint.interface import EQUAL_LENGTHS, PADDED, CheckpointFacts, Tokenizer
 from lossprobe.checkpoint.model.batching import (
@@ -31,6 +28,8 @@ from lossprobe.checkpoint.model.context import first_position
 from lossprobe.checkpoint.model.fresh_state import FreshState
 from lossprobe.checkpoint.model.packed import HEAD_ROWS, MOST_HEAD_BYTES, pack, replace_layer, speed_up
 from lossprobe.checkpoint.model.rounding import agree, largest
+from lossprobe.checkpoint.model.router import find_router, has_load_balancing_loss, routing_sums
+from lossprobe.checkpoint.model.stand_in import body_name, headed_by_stand_in
 from lossprobe.errors import CheckpointError
 
 PROBE_TOKENS = 12
@@ -56,11 +55,11 @@ class CausalLM:
         self.facts = facts
         self.tokenizer = tokenizer
         self._model = model
-        self._body_name = _body_name(model)
+        self._body_name = body_name(model)
         self._body = model._modules.get(self._body_name)
         self._first = first_position(model)
         self._linear = model.get_output_embeddings()
-        self._own_head = _headed_by_stand_in(model, self._body_name)
+        self._own_head = headed_by_stand_in(model, self._body_name)
         self._fresh = FreshState(model)
         with random_numbers_kept(facts.device):
             probe = self._probe_ids()
@@ -73,6 +72,7 @@ class CausalLM:
             refuse_if_not_repeatable(self._full, agree, probe[:1], first, facts.name)
             self.facts = replace(self.facts, kernels=self._speed_up(probe))
             self._find_batching()
+            self._find_router(probe)
             self._fresh.restore()
             self._fresh.narrow(has_changing_positions)
 
@@ -82,6 +82,15 @@ class CausalLM:
         if self.facts.head == "full":
             return self._full(ids)
         return self._run_body({"input_ids": ids})
+
+    @torch.inference_mode()
+    def hidden_and_routing(
+        self, ids: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return what `hidden` returns, and the sums of the routers, whose logits transformers itself records."""
+        assert self.facts.router is not None
+        hidden, logits = self._run_routed(ids)
+        return hidden, *routing_sums(logits, lengths, self.facts.router.experts_per_token)
 
     @torch.inference_mode()
     def hidden_left_padded(self, ids: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
@@ -116,6 +125,12 @@ class CausalLM:
         self._fresh.restore()
         output: torch.Tensor = self._model(**inputs, use_cache=False).logits
         return output
+
+    def _run_routed(self, ids: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        self._fresh.restore()
+        whole = self.facts.head == "full"
+        output = (self._model if whole else self._body)(input_ids=ids, use_cache=False, output_router_logits=True)
+        return output.logits if whole else output.last_hidden_state, output.router_logits
 
     def _run_linear(self, hidden: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self._linear(hidden)
@@ -211,6 +226,20 @@ class CausalLM:
             notice = f"{alone} a forward pass of this model: {why}"
             self.facts = replace(self.facts, batching=found, notices=(*self.facts.notices, notice))
 
+    @torch.inference_mode()
+    def _find_router(self, probe: torch.Tensor) -> None:
+        """Set `facts.router` where the model has a load-balancing loss; a notice tells where its sums would differ."""
+        if not has_load_balancing_loss(self._model):
+            return
+        self._fresh.restore()
+        found = find_router(self._model, self._run_routed, probe, padded=self.facts.batching == PADDED)
+        notice = (
+            ()
+            if found.measured
+            else (f"{self.facts.name}: its load-balancing loss cannot be measured, and is left out",)
+        )
+        self.facts = replace(self.facts, router=found, notices=(*self.facts.notices, *notice))
+
     def _long_row(self, number: int) -> torch.Tensor:
         """Return the longer row of ids [T] of the probe for batching, a different one for each number."""
         length = probe_length(self._model, self.facts.context_length)
@@ -250,38 +279,12 @@ class CausalLM:
             return False
 
 
-class _StandIn(torch.nn.Module):
-    """Replaces the body of a model and returns the hidden states that were stored in `rows` [1, N, D]."""
-
-    rows: torch.Tensor | None = None
-
-    def forward(self, *_: object, **__: object) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=self.rows)
-
-
 @contextmanager
 def random_numbers_kept(device: str) -> Iterator[None]:
     """Restore the state of torch's random number generators, the CPU's and the device's, after the block."""
     cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
     with torch.random.fork_rng(cuda):
         yield
-
-
-def _body_name(model: Any) -> str:
-    """Return the name of the child module that is the body of `model`, or "" where no single child is."""
-    if model.base_model_prefix in model._modules:
-        return str(model.base_model_prefix)
-    bodies = [name for name, part in model.named_children() if isinstance(part, PreTrainedModel)]
-    return bodies[0] if len(bodies) == 1 else ""
-
-
-def _headed_by_stand_in(model: Any, body: str) -> Any:
-    """Return a shallow copy of `model` with a stand-in for the child module `body`, or None where that is ""."""
-    if not body:
-        return None
-    headed = copy.copy(model)
-    headed._modules = {**model._modules, body: _StandIn()}
-    return headed
 
 
 def _tried(head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor) -> torch.Tensor | None:

@@ -19,8 +19,9 @@ def objectives_view(run: Run, result: Objectives, reduction: str) -> View:
     options = result.parameters
     csv = None if reduction == "all" else lambda: batches_to_csv(objective_batches(run, options))
     in_lines = tuple(f"mean_of_means_{size}" for size in options.micro_batch)
+    more = () if result.load_balancing is None else (("load-balancing loss", result.load_balancing),)
     return view_of_runs("objectives", [run], result, csv=csv, lines=_lines(result), left_out=in_lines,
-                        yields=YIELDS)  # fmt: skip
+                        yields=YIELDS, more=more)  # fmt: skip
 
 
 def _lines(result: Objectives) -> tuple[str, ...]:
@@ -37,8 +38,24 @@ def _lines(result: Objectives) -> tuple[str, ...]:
             for row in batches.to_dict("records")
         ),
     )
+    if result.load_balancing is not None:
+        lines += (_load_balancing_line(result),)
     known = result.half_precision is not None and bool(result.half_precision["l1_lost_share"].notna().any())
     return (*lines, _half_precision_line(result)) if known else lines
+
+
+def _load_balancing_line(result: Objectives) -> str:
+    assert result.load_balancing is not None
+    whole = result.load_balancing.iloc[0]
+    text = (
+        f"load-balancing loss {whole['load_balancing_loss']:.6f} (E · Σ share of slots · mean probability; the number "
+        "of experts per token where all are used alike)"
+    )
+    coefficient = result.load_balancing_coefficient
+    if coefficient is None:
+        return text
+    added = f"; with the configuration's coefficient {coefficient:g} it adds {whole['weighted_nats']:.6f} nats"
+    return f"{text}{added} where a trainer includes it"
 
 
 def _half_precision_line(result: Objectives) -> str:

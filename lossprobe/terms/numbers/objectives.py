@@ -120,6 +120,18 @@ NUMBERS = (
         command=SMOOTHING,
     ),
     number(
+        "load_balancing_loss",
+        "The loss that trains the routers of a mixture of experts to use all experts alike (auxiliary loss, aux_loss).",
+        formula="E · Σ_e f_e P_e over all layers together, with f_e the slots that go to expert e and P_e the sum of "
+        "its probabilities, both by tokens times layers; padding left out, masked tokens not",
+        how_to_read="Experts per token where all are used alike, up to E where few take all. It depends on the batch: "
+        "a larger one is more even. A trainer adds it with the configuration's weight (weighted_nats): 0.001 for "
+        "Mixtral, Qwen3-MoE and gpt-oss, 0.01 for OLMoE, unless changed.",
+        source="Fedus et al. 2021, equations 4 to 6; load_balancing_loss_func of transformers",
+        command=OBJECTIVES,
+        aliases=("load_balancing", "aux_loss", "weighted_nats", "load_balancing_coefficient"),
+    ),
+    number(
         "mean_of_means_N",
         "The mean of the means of micro-batches of N consecutive windows, as gradient accumulation and loader averages "
         "have it.",

@@ -1,0 +1,56 @@
+"""Turns the rows of a part and their measurements into the columns of its tables, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lossprobe.plan.labels import NO_TURN, Labels
+from lossprobe.plan.part_scores import RoutingSums
+from lossprobe.plan.rows import SCORED, UNSCORED, Rows
+from lossprobe.run.schema import PLANNED
+
+
+def planned_values(rows: Rows) -> dict[str, Any]:
+    """Return the columns of rows that are known before scoring."""
+    values: dict[str, Any] = {column.name: getattr(rows, column.name) for column in PLANNED}
+    values["unscored"] = reasons(rows.unscored)
+    if rows.labels is not None:
+        values["turn"] = np.ma.masked_array(rows.labels.turn.astype(np.int32), rows.labels.turn == NO_TURN)
+        values["role"], values["part"] = (
+            pa.array(words).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
+            for words in (rows.labels.role, rows.labels.part)
+        )
+    return values
+
+
+def routing_values(routing: RoutingSums) -> dict[str, Any]:
+    """Return the columns of the table `routing`: a row for each window, layer and expert."""
+    windows, layers, experts = routing.slots.shape
+    each = np.indices((layers, experts), np.int16).reshape(2, -1)
+    values: dict[str, Any] = {
+        name: np.repeat(getattr(routing, name), layers * experts) for name in ("document", "window", "tokens")
+    }
+    values["layer"], values["expert"] = np.tile(each[0], windows), np.tile(each[1], windows)
+    return values | {
+        "probability": routing.probability.ravel().astype(np.float32),
+        "slots": routing.slots.ravel().astype(np.int32),
+    }
+
+
+def read_labels(table: pa.Table) -> Labels | None:
+    """Return the labels of the rows of a part of a plan; None for plain text."""
+    if "turn" not in table.column_names:
+        return None
+    turn = table["turn"].fill_null(NO_TURN).to_numpy().astype(np.int64)
+    role, part = (np.array([*table[name].to_pylist(), None], object)[:-1] for name in ("role", "part"))
+    return Labels(turn, role, part)
+
+
+def reasons(codes: npt.NDArray[np.int64]) -> pa.DictionaryArray:
+    """Return the dictionary column of the reasons why rows are not scored; null for scored rows."""
+    indices = pa.array(codes.astype(np.int8), mask=codes == SCORED)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(UNSCORED))
