@@ -86,7 +86,6 @@ NUMBERS = (
         how_to_read="1 / (4 β²) before training; 25 for β = 0.1.",
         source="Azar et al. 2024, eq. 17, per token as in TRL",
         command=REFERENCE,
-        aliases=("IPO",),
     ),
     number(
         "simpo_nats",
