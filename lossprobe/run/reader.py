@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -271,16 +271,11 @@ def _no_run(path: Path, shown: str) -> UsageError:
 
 
 def _unfinished(folder: Folder) -> OutputError:
-    try:
-        with folder.folder("tokens") as tokens:
-            done = sum(name.startswith("part-") for name in tokens.names())
-    except OSError:  # tokens/ is missing, or is not a folder
-        done = 0
-    return OutputError(
-        "run.unfinished",
-        f"{visible(str(folder.path), 200)}: unfinished run ({done} parts stored)",
-        hint="repeat the score command to resume it",
-    )
+    done = 0
+    with suppress(OSError), folder.folder("tokens") as tokens:  # it can be missing, or be no folder
+        done = sum(name.startswith("part-") for name in tokens.names())
+    what = f"{visible(str(folder.path), 200)}: unfinished run ({done} parts stored)"
+    return OutputError("run.unfinished", what, hint="repeat the score command to resume it")
 
 
 def latest_run(folder: Path) -> Run:

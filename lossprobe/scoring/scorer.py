@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from lossprobe.checkpoint.interface import BATCHINGS, EQUAL_LENGTHS, ONE_WINDOW, PADDED, Checkpoint, SharedPrefix
 from lossprobe.errors import CheckpointError, ResourceError
-from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
+from lossprobe.plan.part_scores import PartScores
 from lossprobe.plan.rows import REPLACED, SCORED, Integers, Rows, unscored_windows_of, windows_of
 from lossprobe.plan.windows import Window
-from lossprobe.scoring.head import HeadResult, HeadRows, NonFiniteLossError, run_head
-from lossprobe.scoring.histogram import HistogramBins
+from lossprobe.scoring.collector import BINS, Collector
+from lossprobe.scoring.head import HeadRows, NonFiniteLossError, run_head
 from lossprobe.scoring.routing import Routers, has_routers
 from lossprobe.scoring.shared import SharedBatch, share_starts
 from lossprobe.scoring.statistics import Workspace
 from lossprobe.units import plural
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32_768, "mps": 8192}  # most padded tokens of a batch, by type of device
-BINS = HistogramBins()
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
         routers = Routers(checkpoint, rows) if has_routers(checkpoint) else None
         shared = options.shared if routers is None else None  # the sums of routers are those of whole windows
         batches = _all_batches(rows, batch_size, checkpoint, shared)
-        collector = _Collector(rows)
+        collector = Collector(rows)
         done = 0
         try:
             for batch in batches:
@@ -196,7 +193,7 @@ def _picked(hidden: torch.Tensor, place: Integers) -> torch.Tensor:
 def _score_batch(
     checkpoint: Checkpoint,
     batch: Batch | SharedBatch,
-    collector: _Collector,
+    collector: Collector,
     first_row: int,
     options: PassOptions,
     routers: Routers | None,
@@ -234,7 +231,7 @@ def _measure(
     checkpoint: Checkpoint,
     hidden: torch.Tensor,
     target: Integers,
-    collector: _Collector,
+    collector: Collector,
     first_row: int,
     options: PassOptions,
 ) -> int:
@@ -263,56 +260,6 @@ def _measure(
         ) from None
     collector.add(own, documents, own[sampled], result)
     return len(own)
-
-
-class _Collector:
-    """Puts the results of batches, which are scored longest first, back into text order.
-
-    Attributes:
-        rows: the part.
-        lead: number of rows before the part's first own row, which are context only.
-    """
-
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
-        self.lead = int(np.argmax(rows.own))
-        self._size = len(rows) - self.lead
-        self._columns: dict[str, npt.NDArray[Any]] = {}
-        self._histograms: dict[int, npt.NDArray[np.float64]] = {}
-        self._ladders: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = []
-
-    def add(
-        self,
-        own: npt.NDArray[np.int64],
-        documents: npt.NDArray[np.int64],
-        sampled: npt.NDArray[np.int64],
-        result: HeadResult,
-    ) -> None:
-        for name, values in result.columns.items():
-            self._columns.setdefault(name, np.zeros(self._size, values.dtype))[own] = values
-        for index, document in enumerate(documents):
-            held = self._histograms.get(int(document), 0.0)
-            self._histograms[int(document)] = held + result.histogram[:, index]
-        if len(sampled):
-            self._ladders.append((sampled, result.ladder))
-
-    def finish(self) -> PartScores:
-        documents = sorted(self._histograms)
-        histogram = [self._histograms[document] for document in documents]
-        rows = np.concatenate([rows for rows, _ in self._ladders]) if self._ladders else np.empty(0, np.int64)
-        ladder = (
-            np.concatenate([part for _, part in self._ladders])
-            if self._ladders
-            else np.empty((0, len(LADDER_TEMPERATURES)))
-        )
-        order = np.argsort(rows)
-        return PartScores(
-            columns=self._columns,
-            histogram_documents=np.array(documents, np.int64),
-            histogram=np.stack(histogram, axis=1) if histogram else np.empty((3, 0, BINS.count)),
-            ladder_rows=rows[order],
-            ladder=ladder[order],
-        )
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -145,7 +145,7 @@ class TextSource:
 
     @property
     def skips_bad(self) -> bool:
-        """Whether bad records and files are left out and counted, instead of refused."""
+        """Whether bad records and files are left out."""
         return self.options.skip_bad
 
     def documents(self) -> Iterator[Document]:
@@ -189,11 +189,10 @@ class TextSource:
         reader.see_plain(file.shown)
         if self.options.split_documents is not None:
             return (yield from self._pieces(file, budget))
-        else:
-            text, first_byte = self._text(file, budget)
-            if text.isspace():
-                self._notice(f"{file.shown}: nothing but white space")
-            yield Document(self._line_ends(text), file.shown, 1, first_byte)
+        text, first_byte = self._text(file, budget)
+        if text.isspace():
+            self._notice(f"{file.shown}: nothing but white space")
+        yield Document(self._line_ends(text), file.shown, 1, first_byte)
         return 0
 
     def _tell_of(self, faults: Faults, read: int) -> None:

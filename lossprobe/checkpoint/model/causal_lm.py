@@ -240,12 +240,8 @@ class CausalLM:
             return
         self._fresh.restore()
         found = find_router(self._model, self._run_routed, probe, padded=self.facts.batching == PADDED)
-        notice = (
-            ()
-            if found.measured
-            else (f"{self.facts.name}: its load-balancing loss cannot be measured, and is left out",)
-        )
-        self.facts = replace(self.facts, router=found, notices=(*self.facts.notices, *notice))
+        told = () if found.measured else (f"{self.facts.name}: its load-balancing loss cannot be measured: left out",)
+        self.facts = replace(self.facts, router=found, notices=(*self.facts.notices, *told))
 
     def _long_row(self, number: int) -> torch.Tensor:
         """Return the longer row of ids [T] of the probe for batching, a different one for each number."""
