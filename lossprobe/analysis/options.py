@@ -187,6 +187,29 @@ class ReconcileOptions:
 
 
 @dataclass(frozen=True)
+class PreferenceOptions:
+    """The choices of `preferences`.
+
+    Attributes:
+        by: a field of the records whose values are groups; None for none.
+        top: rows of the pairs that are ranked most wrongly.
+        beta: β of DPO, IPO and the implicit reward.
+        simpo_beta: β of SimPO.
+        simpo_gamma: γ of SimPO, the margin that β times the difference per token must have.
+        orpo_lambda: λ of ORPO, the weight of its odds ratio.
+        margin: m of the margin ranking loss, in nats.
+    """
+
+    by: str | None = option(None, Text(), "The same for every value of a field of the records.", metavar="FIELD")
+    top: int = option(5, COUNT, "How many of the pairs that are ranked most wrongly.")
+    beta: float = option(0.1, Number(1e-6), "β of DPO and IPO, and of the implicit reward.", metavar="BETA")
+    simpo_beta: float = option(2.0, Number(0), "β of SimPO.", metavar="BETA")
+    simpo_gamma: float = option(0.5, Number(0), "γ of SimPO: the margin that is asked for.", metavar="GAMMA")
+    orpo_lambda: float = option(0.1, Number(0), "λ of ORPO: the weight of the odds ratio.", metavar="LAMBDA")
+    margin: float = option(1.0, Number(0), "m of the margin ranking loss.", metavar="NATS")
+
+
+@dataclass(frozen=True)
 class SelfCheckOptions:
     """The choices of `selfcheck`.
 

@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch
 
 from lossprobe.checkpoint.files.hashes import combined_sha256
-from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.interface import Checkpoint, SharedPrefix, prefix_of
 
 KEPT_SHARE = 0.1  # δ
 
@@ -56,6 +56,10 @@ class DesmoothedCheckpoint:
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the model's hidden states [B, T, D] of int64 ids [B, T]."""
         return self._checkpoint.hidden(ids)
+
+    def shared_prefix(self) -> SharedPrefix | None:
+        """Return what runs inputs of the model after their common start; None where it cannot."""
+        return prefix_of(self._checkpoint)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return float32 log p̂ [N, V] of hidden rows [N, D], up to a constant per row."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +133,38 @@ class Checkpoint(Protocol):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return logits [N, V] of hidden rows [N, D], as the model's own forward pass computes them."""
         ...
+
+
+class SharedPrefix(Protocol):
+    """Runs inputs that start alike after one pass of their common start."""
+
+    def run(self, ids: torch.Tensor) -> Any:
+        """Return what the model keeps of some starts, int64 ids [B, P]."""
+        ...
+
+    def hidden_after(self, prefix: Any, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Return the final hidden states [R, T, D] of the rest of some inputs.
+
+        Args:
+            prefix: what `run` returned for their starts; it stays as it is.
+            rows: int64 [R], which of the starts each input has.
+            ids: int64 [R, T], what follows the start, padded on the right.
+        """
+        ...
+
+
+@runtime_checkable
+class PrefixCheckpoint(Protocol):
+    """A checkpoint that may be able to run inputs after their common start."""
+
+    def shared_prefix(self) -> SharedPrefix | None:
+        """Return what runs them; None where results would differ by more than rounding."""
+        ...
+
+
+def prefix_of(checkpoint: Checkpoint) -> SharedPrefix | None:
+    """Return what runs inputs of a checkpoint after their common start; None where it cannot."""
+    return checkpoint.shared_prefix() if isinstance(checkpoint, PrefixCheckpoint) else None
 
 
 @runtime_checkable

@@ -33,6 +33,7 @@ from lossprobe.cli.mistakes import meant
 from lossprobe.cli.objectives import objectives
 from lossprobe.cli.perplexity import perplexity
 from lossprobe.cli.positions import positions
+from lossprobe.cli.preferences import preferences
 from lossprobe.cli.reconcile import reconcile
 from lossprobe.cli.runs import runs
 from lossprobe.cli.score import score
@@ -67,7 +68,7 @@ class Terminated(BaseException):
 
 GROUPS = {
     "Score and look": (score, tokens, positions, hardest, perplexity, calibration, objectives),
-    "Compare and gate": (compare, gap, reconcile, audit, baseline),
+    "Compare and gate": (compare, preferences, gap, reconcile, audit, baseline),
     "Check and understand": (runs, selfcheck, inspect, verify, doctor, explain, demo),
 }
 

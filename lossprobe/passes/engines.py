@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.interface import Checkpoint, SharedPrefix
 from lossprobe.plan.part_scores import PartScores
 from lossprobe.plan.rows import Rows
 
@@ -65,15 +65,23 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Scores parts one after the other in this process, with a checkpoint that is open."""
+    """Scores parts one after the other in this process, with a checkpoint that is open.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    Args:
+        checkpoint: the checkpoint.
+        shared: runs pairs of documents after their common start; None for documents that are no pairs.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, shared: SharedPrefix | None = None) -> None:
         self._checkpoint = checkpoint
+        self._shared = shared
 
     def score(self, parts: Iterable[Part], options: PartOptions, advance: Advance) -> Iterator[tuple[Part, PartScores]]:
         """Yield every part with its scores, in order."""
         from lossprobe.scoring.scorer import PassOptions, score_part  # with torch, which a stored run does not need
 
-        passing = PassOptions(options.batch_size, options.sample_every, advance)  # holds buffers for all parts
+        passing = PassOptions(
+            options.batch_size, options.sample_every, advance, shared=self._shared
+        )  # holds buffers for all parts
         for part in parts:
             yield part, score_part(self._checkpoint, part.rows, part.first_row, passing)

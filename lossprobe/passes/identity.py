@@ -9,7 +9,7 @@ from typing import Any
 
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import PADDED, Checkpoint
-from lossprobe.passes.known_text import kind_of, skipped_of, text_sha256
+from lossprobe.passes.known_text import kind_of, sides_of, skipped_of, text_sha256
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.run.files import sha256_of_json
@@ -41,6 +41,8 @@ def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, optio
     text = {"sha256": text_sha256(source), "kept": options.keep_text}
     if (kind := kind_of(source)) is not DataKind.TEXT:
         text["kind"] = kind.value
+    if sides := sides_of(source):
+        text["sides"] = sides
     if skipped := skipped_of(source):  # a run without bad records is another run than one that left some out
         text["skipped"] = skipped
     return {

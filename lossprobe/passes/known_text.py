@@ -71,6 +71,11 @@ class KnownText:
         return templated(self._source)
 
     @property
+    def sides(self) -> str:
+        """Which sides of pairs are documents; see `sides_of`."""
+        return sides_of(self._source)
+
+    @property
     def files(self) -> list[Path]:
         """The files of the text; empty for a text in memory."""
         return [file.path for file in getattr(self._source, "files", ())]
@@ -155,6 +160,12 @@ def kind_of(source: Source) -> DataKind:
 def skips_bad(source: Source) -> bool:
     """Return whether bad records of a text are left out and counted, instead of refused."""
     return bool(getattr(source, "skips_bad", False))
+
+
+def sides_of(source: Source) -> str:
+    """Return "both" for a text that holds both sides of each pair, one after the other; else ""."""
+    sides: str = getattr(source, "sides", "")
+    return sides
 
 
 def skipped_of(source: Source) -> dict[str, int]:

@@ -21,6 +21,12 @@ from lossprobe.units import plural, visible
 PROMPT, COMPLETION = "prompt", "completion"  # roles of records that are plain text
 WHOLE = ("auto", "all")
 TEMPLATE_DATE = "26 July 2024"
+BOTH = "both"  # both sides of a pair are documents, in place of the chosen one
+HELD = {
+    DataKind.TEXT: "plain text",
+    DataKind.CHAT: "conversations",
+    DataKind.COMPLETION: "prompts with completions",
+}
 HOW_TO_GET_A_TEMPLATE = (
     "copy chat_template.jinja from the model that it was trained from, or name a file with `chat_template`"
 )
@@ -52,23 +58,55 @@ def rendered(source: Source, checkpoint: Checkpoint, score: str = "auto") -> Sou
                 "score.plain_text", f"`score` {visible(score, 40)}: {source.name} is plain text, which has no roles"
             )
         return source
-    template = checkpoint.tokenizer.chat_template if isinstance(checkpoint.tokenizer, ChatTokenizer) else None
-    name = checkpoint.facts.name
+    template, name = _template_of(checkpoint), checkpoint.facts.name
     made = (
         source.derived(_key(template, score), lambda text: RenderedSource(text, template, name, score))
         if isinstance(source, KnownText)
         else RenderedSource(source, template, name, score)
     )
-    if templated(made) and getattr(checkpoint.tokenizer, "special_strings", "control") == "text":
-        what = "would also take the control tokens that the chat template writes for text"
-        raise UsageError("score.special_strings", f"`special_strings` text: {what}", hint="leave it out")
+    _refuse_special_strings(made, checkpoint)
     return made
 
 
-def _key(template: ChatTemplate | None, score: str) -> str:
-    """Return a text that is the same for equal templates and choices of what is scored."""
+def both_sides(source: KnownText, checkpoint: Checkpoint, score: str = "auto") -> KnownText:
+    """Return a source of both sides of each pair: document 2 i is the chosen side of pair i, 2 i + 1 the rejected one.
+
+    Args:
+        source: pairs.
+        checkpoint: its tokenizer has the chat template.
+        score: which tokens get a loss, as in `ScoreOptions.score`.
+
+    Raises:
+        UsageError: the text holds no pairs.
+    """
+    kind = kind_of(source)
+    if kind is not DataKind.PAIRS:
+        raise UsageError(
+            "preferences.no_pairs", f"{source.name}: holds {HELD[kind]}, no pairs",
+            hint="each record needs chosen and rejected, with or without prompt",
+        )  # fmt: skip
+    template, name = _template_of(checkpoint), checkpoint.facts.name
+    key = _key(template, score, BOTH)
+    made = source.derived(key, lambda text: RenderedSource(text, template, name, score, BOTH))
+    _refuse_special_strings(made, checkpoint)
+    return made
+
+
+def _refuse_special_strings(made: Source, checkpoint: Checkpoint) -> None:
+    """Refuse to read control tokens as text where a chat template writes them."""
+    if templated(made) and getattr(checkpoint.tokenizer, "special_strings", "control") == "text":
+        what = "would also take the control tokens that the chat template writes for text"
+        raise UsageError("score.special_strings", f"`special_strings` text: {what}", hint="leave it out")
+
+
+def _template_of(checkpoint: Checkpoint) -> ChatTemplate | None:
+    return checkpoint.tokenizer.chat_template if isinstance(checkpoint.tokenizer, ChatTokenizer) else None
+
+
+def _key(template: ChatTemplate | None, score: str, sides: str = "") -> str:
+    """Return a text that is the same for equal templates, choices of what is scored, and sides."""
     content = "" if template is None else repr((template.source, template.tool_source, dict(template.special_tokens)))
-    return f"rendered {hashlib.sha256(content.encode()).hexdigest()} {score}"
+    return f"rendered {hashlib.sha256(content.encode()).hexdigest()} {score}{sides}"
 
 
 class RenderedSource:
@@ -79,12 +117,14 @@ class RenderedSource:
         template: the chat template; None without one.
         model: name of the checkpoint, for messages.
         score: which tokens get a loss.
+        sides: `BOTH` for both sides of each pair as documents; "" for the chosen one.
     """
 
-    def __init__(self, source: Source, template: ChatTemplate | None, model: str, score: str) -> None:
+    def __init__(self, source: Source, template: ChatTemplate | None, model: str, score: str, sides: str = "") -> None:
         self.name = source.name
         self.notices = source.notices
         self.kind = kind_of(source)
+        self.sides = sides
         self._source = source
         self._template, self._model, self._score = template, model, score
         self._renderer: Renderer | None = None
@@ -97,7 +137,7 @@ class RenderedSource:
         """Whether the chat template makes the texts, as the first record says; else they are plain strings."""
         if self._templated is None:
             first = next(iter(self._source.documents()), None)
-            self._templated = first is not None and isinstance(_side(first), Conversation)
+            self._templated = first is not None and isinstance(_sides(first)[0], Conversation)
         return self._templated
 
     @property
@@ -115,10 +155,12 @@ class RenderedSource:
         faults, read, self._dropping = Faults(), 0, 0
         for document in self._source.documents():
             try:
-                yield self._document(document)
-                read += 1
+                made = [self._document(document, side) for side in self._wanted(document)]
             except BadTextError as fault:
                 faults.add(fault, "record", document.source)
+                continue
+            yield from made
+            read += 1
         self._tell_of_template()
         if not faults.total:
             return
@@ -129,8 +171,12 @@ class RenderedSource:
         if left_out not in self.notices:
             self.notices.append(left_out)
 
-    def _document(self, document: Document) -> Document:
-        side = _side(document)
+    def _wanted(self, document: Document) -> tuple[Conversation | Completion, ...]:
+        """Return the sides of a record that are rendered."""
+        sides = _sides(document)
+        return sides if self.sides == BOTH else sides[:1]
+
+    def _document(self, document: Document, side: Conversation | Completion) -> Document:
         where = f"{document.source}: line {document.line}"
         if isinstance(side, Conversation) is not self.templated:
             raise BadTextError("text.mixed_forms", f"{where}: messages and plain strings in one text")
@@ -163,14 +209,14 @@ class RenderedSource:
         return self._renderer
 
 
-def _side(document: Document) -> Conversation | Completion:
-    """Return what is rendered of a record: of a pair, the chosen side."""
+def _sides(document: Document) -> tuple[Conversation | Completion, ...]:
+    """Return what a record holds: of a pair, the chosen side and the rejected one."""
     example: Example | None = document.example
     if isinstance(example, Pair):
-        return example.chosen
+        return example.chosen, example.rejected
     if example is None:
         raise ValueError(f"{document.source}: line {document.line} is plain text, among records of another kind")
-    return example
+    return (example,)
 
 
 def _completion_spans(side: Completion) -> tuple[Span, ...]:

@@ -10,13 +10,13 @@ from typing import Any
 
 from lossprobe import __version__
 from lossprobe.checkpoint.deferred import opened
-from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.interface import Checkpoint, prefix_of
 from lossprobe.display import to_html
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.passes.engines import Engine, LocalEngine, Part, PartOptions
 from lossprobe.passes.identity import PlannedRun, describe, measured_facts, run_name
 from lossprobe.passes.known_checkpoint import keep_known
-from lossprobe.passes.known_text import templated
+from lossprobe.passes.known_text import sides_of, templated
 from lossprobe.passes.planning import PlanOptions, check_unknown, write_plan
 from lossprobe.passes.rendered import rendered
 from lossprobe.plan.options import ScoreOptions
@@ -151,7 +151,7 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
             store.finish_plan(plan)
         check_unknown(plan["counts"], source, options.max_unknown)
         parts = PartOptions(options.batch_size, plan["sample_every"])
-        _score_parts(store, engine or LocalEngine(checkpoint), plan, parts, source, progress or _no_progress)
+        _score_parts(store, engine or _local_engine(checkpoint, source), plan, parts, source, progress or _no_progress)
         store.finish(plan)
     return PassResult(open_run(path), reused=False)
 
@@ -165,6 +165,19 @@ def planned_run(checkpoint: Checkpoint, source: Source, options: ScoreOptions) -
     source = rendered(source, checkpoint, options.score)
     settings = describe(checkpoint, source, window_policy(checkpoint, options, source), options)
     return PlannedRun(checkpoint.facts.name, {"settings": settings})
+
+
+def _local_engine(checkpoint: Checkpoint, source: Source) -> LocalEngine:
+    """Return the engine of this process, which runs the prompt of each pair once, or says that it cannot."""
+    if not sides_of(source):
+        return LocalEngine(checkpoint)
+    shared = prefix_of(checkpoint)
+    if shared is None:
+        what = (
+            "this model cannot go on from a prompt that it has read once, so both sides of each pair are scored whole"
+        )
+        source.notices.append(f"{checkpoint.facts.name}: {what}")
+    return LocalEngine(checkpoint, shared)
 
 
 def _no_progress(done: int, total: int) -> None:

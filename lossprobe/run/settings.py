@@ -40,11 +40,13 @@ class TextSettings:
         sha256: sha256 of its documents; None if the run does not say.
         kept: whether the run has its text.
         kind: what its records hold, a `text.examples.DataKind`; None for plain text.
+        sides: "both" where both sides of each pair are documents, one after the other; else None.
     """
 
     sha256: str | None
     kept: bool
     kind: str | None
+    sides: str | None = None
 
 
 @dataclass(frozen=True)

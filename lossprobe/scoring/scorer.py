@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from lossprobe.checkpoint.interface import BATCHINGS, EQUAL_LENGTHS, ONE_WINDOW, PADDED, Checkpoint
+from lossprobe.checkpoint.interface import BATCHINGS, EQUAL_LENGTHS, ONE_WINDOW, PADDED, Checkpoint, SharedPrefix
 from lossprobe.errors import CheckpointError, ResourceError
-from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
+from lossprobe.plan.part_scores import PartScores
 from lossprobe.plan.rows import REPLACED, SCORED, Integers, Rows, unscored_windows_of, windows_of
 from lossprobe.plan.windows import Window
-from lossprobe.scoring.head import HeadResult, HeadRows, NonFiniteLossError, run_head
-from lossprobe.scoring.histogram import HistogramBins
+from lossprobe.scoring.collector import BINS, Collector
+from lossprobe.scoring.head import HeadRows, NonFiniteLossError, run_head
 from lossprobe.scoring.routing import Routers, has_routers
+from lossprobe.scoring.shared import SharedBatch, share_starts
 from lossprobe.scoring.statistics import Workspace
 from lossprobe.units import plural
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32_768, "mps": 8192}  # most padded tokens of a batch, by type of device
-BINS = HistogramBins()
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,8 @@ class PassOptions:
         advance: called with the number of tokens that each batch scored; negative when a batch has to be repeated.
         workspace: buffers of the head, reused from part to part.
         chunk_rows: logit rows in memory at once; None chooses by the size of the vocabulary.
+        shared: runs pairs of documents after their common start; None for documents that are no pairs, and for models
+            that cannot.
     """
 
     batch_size: int | None = None
@@ -58,6 +58,7 @@ class PassOptions:
     advance: Callable[[int], None] = lambda _: None
     workspace: Workspace = field(default_factory=Workspace)
     chunk_rows: int | None = None
+    shared: SharedPrefix | None = None
 
 
 def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: PassOptions) -> PartScores:
@@ -77,8 +78,8 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
     """
     batch_size = options.batch_size
     while True:
-        batches = batches_of(rows, batch_size, checkpoint)
-        collector = _Collector(rows)
+        batches = _all_batches(rows, batch_size, checkpoint, options.shared)
+        collector = Collector(rows)
         routers = Routers(checkpoint, rows) if has_routers(checkpoint) else None
         done = 0
         try:
@@ -106,6 +107,21 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
             batch_size = width // 2
 
 
+def _all_batches(
+    rows: Rows, batch_size: int | None, checkpoint: Checkpoint, shared: SharedPrefix | None
+) -> list[Batch | SharedBatch]:
+    """Return the windows of a part as batches, those of pairs that start alike first."""
+    facts, windows = checkpoint.facts, windows_of(rows)
+    pairs: list[SharedBatch] = []
+    if shared is not None and batch_size != 1:
+        pairs, windows = share_starts(rows, windows, batch_size, _budget(facts.device))
+    return [*pairs, *make_batches(windows, batch_size, facts.device, facts.batching)]
+
+
+def _budget(device: str) -> int:
+    return BATCH_TOKENS.get(device.partition(":")[0], 4096)
+
+
 def batches_of(rows: Rows, batch_size: int | None, *checkpoints: Checkpoint) -> list[Batch]:
     """Return the windows of a part as batches by the strictest rule of the models; see `CheckpointFacts.batching`.
 
@@ -123,7 +139,7 @@ def make_batches(
     windows: list[tuple[int, Window]], batch_size: int | None, device: str, batching: str = PADDED
 ) -> list[Batch]:
     """Return the windows as batches, longest first, so that padding is small and running out of memory shows early."""
-    budget = BATCH_TOKENS.get(device.partition(":")[0], 4096)
+    budget = _budget(device)
     order = sorted(windows, key=lambda item: item[1].start - item[1].stop)
     lengths = [window.stop - 1 - window.start for _, window in order]
     batches, position = [], 0
@@ -158,7 +174,7 @@ def batch_inputs(rows: Rows, batch: Batch, bos_id: int | None) -> tuple[Integers
         ids[row, : len(inputs)] = inputs
         scored = np.arange(offset + window.first_scored, offset + window.stop)
         scored = scored[rows.unscored[scored] == SCORED]
-        places.append(row * batch.width + rows.context[scored] - 1)
+        places.append(row * batch.width + scored - offset - window.start - 1)
         targets.append(scored)
     return ids, np.concatenate(places), np.concatenate(targets)
 
@@ -175,24 +191,57 @@ def _picked(hidden: torch.Tensor, place: Integers) -> torch.Tensor:
 
 def _score_batch(
     checkpoint: Checkpoint,
-    batch: Batch,
-    collector: _Collector,
+    batch: Batch | SharedBatch,
+    collector: Collector,
     first_row: int,
     options: PassOptions,
     routers: Routers | None,
 ) -> int:
     """Run the model on one batch, give its statistics to the collector, and return how many tokens it scored."""
+    if isinstance(batch, SharedBatch):
+        passes = _passes_after_start(checkpoint, batch, collector.rows, options)
+    else:
+        ids, place, target = batch_inputs(collector.rows, batch, checkpoint.tokenizer.bos_id)
+        if routers is None:
+            hidden = hidden_rows(checkpoint, ids, place)
+        else:
+            hidden = _picked(routers.hidden(ids, batch.windows), place)
+        passes = iter([(hidden, target)])
+    return sum(_measure(checkpoint, hidden, target, collector, first_row, options) for hidden, target in passes)
+
+
+def _passes_after_start(
+    checkpoint: Checkpoint, batch: SharedBatch, rows: Rows, options: PassOptions
+) -> Iterator[tuple[torch.Tensor, Integers]]:
+    """Run the starts of pairs, then yield for each pass over what follows the hidden rows and targets."""
+    assert options.shared is not None
+    device = checkpoint.facts.device
+    starts = np.stack([rows.token_id[offset : offset + batch.shared] for offset in batch.starts])
+    prefix = options.shared.run(torch.from_numpy(starts).to(device))
+    for each in make_batches(batch.windows, batch.batch_size, device):
+        ids, place, target = batch_inputs(rows, each, None)
+        start = torch.tensor([batch.start_of[offset] for offset, _ in each.windows], device=device)
+        hidden = options.shared.hidden_after(prefix, start, torch.from_numpy(ids).to(device, non_blocking=True))
+        yield _picked(hidden, place), target
+
+
+def _measure(
+    checkpoint: Checkpoint,
+    hidden: torch.Tensor,
+    target: Integers,
+    collector: Collector,
+    first_row: int,
+    options: PassOptions,
+) -> int:
+    """Give the statistics of some hidden rows to the collector, and return how many there are."""
     rows = collector.rows
-    ids, place, target = batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)
     device = checkpoint.facts.device
     statistics_device = "cpu" if device.startswith("mps") else device  # mps has no float64
     own = target - collector.lead
     documents, groups = np.unique(rows.document[target], return_inverse=True)
     sampled = (first_row + own) % options.sample_every == 0
     picked = HeadRows(
-        hidden=hidden_rows(checkpoint, ids, place)
-        if routers is None
-        else _picked(routers.hidden(ids, batch.windows), place),
+        hidden=hidden,
         targets=torch.from_numpy(rows.token_id[target]).to(statistics_device),
         groups=torch.from_numpy(groups).to(statistics_device),
         group_count=len(documents),
@@ -209,56 +258,6 @@ def _score_batch(
         ) from None
     collector.add(own, documents, own[sampled], result)
     return len(own)
-
-
-class _Collector:
-    """Puts the results of batches, which are scored longest first, back into text order.
-
-    Attributes:
-        rows: the part.
-        lead: number of rows before the part's first own row, which are context only.
-    """
-
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
-        self.lead = int(np.argmax(rows.own))
-        self._size = len(rows) - self.lead
-        self._columns: dict[str, npt.NDArray[Any]] = {}
-        self._histograms: dict[int, npt.NDArray[np.float64]] = {}
-        self._ladders: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = []
-
-    def add(
-        self,
-        own: npt.NDArray[np.int64],
-        documents: npt.NDArray[np.int64],
-        sampled: npt.NDArray[np.int64],
-        result: HeadResult,
-    ) -> None:
-        for name, values in result.columns.items():
-            self._columns.setdefault(name, np.zeros(self._size, values.dtype))[own] = values
-        for index, document in enumerate(documents):
-            held = self._histograms.get(int(document), 0.0)
-            self._histograms[int(document)] = held + result.histogram[:, index]
-        if len(sampled):
-            self._ladders.append((sampled, result.ladder))
-
-    def finish(self) -> PartScores:
-        documents = sorted(self._histograms)
-        histogram = [self._histograms[document] for document in documents]
-        rows = np.concatenate([rows for rows, _ in self._ladders]) if self._ladders else np.empty(0, np.int64)
-        ladder = (
-            np.concatenate([part for _, part in self._ladders])
-            if self._ladders
-            else np.empty((0, len(LADDER_TEMPERATURES)))
-        )
-        order = np.argsort(rows)
-        return PartScores(
-            columns=self._columns,
-            histogram_documents=np.array(documents, np.int64),
-            histogram=np.stack(histogram, axis=1) if histogram else np.empty((3, 0, BINS.count)),
-            ladder_rows=rows[order],
-            ladder=ladder[order],
-        )
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -110,6 +110,19 @@ TERMS = (
         },
     ),
     *table_columns(
+        "lossprobe preferences MODEL PAIRS",
+        {
+            "pair": "The number of the pair, from 0.",
+            "chosen_tokens rejected_tokens": "Scored tokens of the chosen (and rejected) answer.",
+            "ranking": "right, wrong or tie by the sum of log-probabilities; or why the pair is not ranked: equal "
+            "sides, no tokens.",
+            "right_low right_high per_token_low per_token_high reward_low reward_high": "The interval of the share "
+            "before it.",
+            "prompt_end chosen_begins rejected_begins": "How the prompt ends, and how the chosen (and rejected) answer "
+            "begins.",
+        },
+    ),
+    *table_columns(
         "lossprobe perplexity MODEL TEXT --protocol all",
         {
             "protocol": "The name of the protocol; lossprobe explain NAME says what it does.",

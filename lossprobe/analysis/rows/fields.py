@@ -26,7 +26,7 @@ def field_source(run: Run, name: str) -> str:
     if is_label(run, name):
         return f"(SELECT *, {label_sql(name)} AS field FROM tokens)"
     refuse_missing_field(run, name)
-    named = f"(SELECT document, coalesce({_value_sql(name)}, '') AS field FROM documents)"
+    named = f"(SELECT document, coalesce({field_value(name)}, '') AS field FROM documents)"
     return f"(SELECT tokens.*, field FROM tokens JOIN {named} USING (document))"
 
 
@@ -62,7 +62,7 @@ def refuse_missing_field(run: Run, name: str, asked: str = "`by`") -> None:
         UsageError: no document has that field; `asked` says who wanted it. A text that is not scored yet is held
             against the same rule by `text.fields.refuse_missing_field`.
     """
-    if not is_label(run, name) and not run.scalar(f"SELECT count({_value_sql(name)}) FROM documents"):
+    if not is_label(run, name) and not run.scalar(f"SELECT count({field_value(name)}) FROM documents"):
         names = "SELECT DISTINCT unnest(json_keys(fields)) AS key FROM documents ORDER BY key"
         raise missing_field(name, list(run.query(f"{names} LIMIT {SHOWN_FIELDS}")["key"]), asked)
 
@@ -72,8 +72,8 @@ def record_columns(run: Run) -> str:
 
     They are the fields `id` and `source` of JSONL records: ", … AS record_id", or "" where no record has them.
     """
-    known = [name for name in ("id", "source") if run.scalar(f"SELECT count({_value_sql(name)}) FROM documents")]
-    return "".join(f", coalesce({_value_sql(name)}, '') AS record_{name}" for name in known)
+    known = [name for name in ("id", "source") if run.scalar(f"SELECT count({field_value(name)}) FROM documents")]
+    return "".join(f", coalesce({field_value(name)}, '') AS record_{name}" for name in known)
 
 
 def with_records(run: Run, table: pd.DataFrame) -> pd.DataFrame:
@@ -110,10 +110,10 @@ def field_condition(name: str, value: str) -> str:
     >>> field_condition("a/b", "it's")
     "document IN (SELECT document FROM documents WHERE json_extract_string(fields, '/a~1b') = 'it''s')"
     """
-    return f"document IN (SELECT document FROM documents WHERE {_value_sql(name)} = {_quoted(value)})"
+    return f"document IN (SELECT document FROM documents WHERE {field_value(name)} = {_quoted(value)})"
 
 
-def _value_sql(name: str) -> str:
+def field_value(name: str) -> str:
     """Return SQL for the text of a field: JSON pointers, in which no name needs quotes.
 
     Where no field has this name, dots lead into objects, as for the field of the text.

@@ -29,6 +29,7 @@ from lossprobe.checkpoint.model.fresh_state import FreshState
 from lossprobe.checkpoint.model.packed import HEAD_ROWS, MOST_HEAD_BYTES, pack, replace_layer, speed_up
 from lossprobe.checkpoint.model.rounding import agree, largest
 from lossprobe.checkpoint.model.router import find_router, has_load_balancing_loss, routing_sums
+from lossprobe.checkpoint.model.shared_prefix import CachedPrefix, find_prefix
 from lossprobe.checkpoint.model.stand_in import body_name, headed_by_stand_in
 from lossprobe.errors import CheckpointError
 
@@ -115,6 +116,10 @@ class CausalLM:
         if self.facts.head == "full":
             return hidden
         return self._run_linear(hidden) if self.facts.head == "linear" else self._run_own_head(hidden)
+
+    def shared_prefix(self) -> CachedPrefix | None:
+        """Return what runs inputs after their common start; None where results would differ by more than rounding."""
+        return find_prefix(self, self._body, self._fresh.restore, self._same, self._long_row)
 
     def _run_body(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         self._fresh.restore()

@@ -13,11 +13,12 @@ from rich.cells import cell_len
 from lossprobe.report.formats.cells import NAME_COLUMNS, format_cell
 from lossprobe.report.names import ELLIPSIS, short_names
 
-# Text from files stands on one line and is cut at its end, `before` at its start. Column → its least width.
+# Text from files stands on one line and is cut at its end, or at its start if in `FROM_END`. Column → its least width.
 ONE_LINE = {
     "text": 8, "top_text": 8, "first_top_text": 8, "second_top_text": 8, "characters": 8, "before": 18, "after": 14,
-    "begins": 24,
+    "begins": 24, "prompt_end": 14, "chosen_begins": 14, "rejected_begins": 14,
 }  # fmt: skip
+FROM_END = ("before", "prompt_end")
 TEXT_WIDTH = 14  # a text wraps no earlier
 NAME_WIDTHS = (40, 30, 20, 12, 8)  # a longer word loses its middle; the next limit holds where a table is too wide
 USERS = 24  # the limit of names that users choose, before columns go
@@ -70,7 +71,7 @@ class ColumnLayout:
         if self.numeric:
             return self.cells
         if self.header in ONE_LINE:
-            return [_start(cell, width, from_end=self.header == "before") for cell in self.cells]
+            return [_start(cell, width, from_end=self.header in FROM_END) for cell in self.cells]
         long = [
             word for word in dict.fromkeys(word for cell in self.cells for word in BLANK.split(cell))
             if cell_len(word) > width

@@ -19,6 +19,10 @@ USAGE = {
     "output.suffix": "What follows --csv or --plot has another suffix, and is no source either; or a picture's name "
     "ends in none of .png, .svg and .pdf. → Write --csv=NAME, or let a picture's name end in one of these.",
     "output.two_results": "Two results cannot both go to one place. → Give one of them a file name.",
+    "preferences.no_pairs": "The text or run holds no pairs, or only the chosen sides of them. → Name a checkpoint and "
+    "records with chosen and rejected.",
+    "preferences.reference": "The reference is a checkpoint, and no pairs are named to score with it. → lossprobe "
+    "preferences CHECKPOINT PAIRS --reference CHECKPOINT2.",
     "run.ambiguous": "A short name may mean several runs. → Write more of it; lossprobe runs lists short names.",
     "run.missing": "The folder is no run. → Name a run; a checkpoint needs a text after it.",
     "run.several": "The folder holds runs and is none. → Name one of those that the message lists.",
@@ -44,6 +48,8 @@ OUTPUT = {
 }
 
 DIFFERENT = {
+    "preferences.other_tokenizer": "The reference's tokenizer gives other tokens, or puts another BOS first. → Take a "
+    "reference with the same tokenizer.",
     "runs.different": f"The runs differ in what must be equal: text, tokenizer, windows or BOS. → {SCORE_BOTH} Or, "
     "with one text and one tokenizer, look anyway with --allow-different.",
     "runs.different_text": f"The runs did not score the same text. → {SCORE_BOTH}",
@@ -54,9 +60,20 @@ DIFFERENT = {
     "text.",
 }
 
+NOTHING = {
+    "preferences.nothing_ranked": "No pair can be ranked: each has equal sides, or a side without scored tokens. → "
+    "Look at the records that the message counts, and at --score and --truncate.",
+}
+
 MEMORY = {
     "run.memory": "A query on a run needs more memory than it may use. → Free memory, or run the command on a larger "
     "machine."
 }
 
-ERROR_IDS = (*error_ids(2, USAGE), *error_ids(6, OUTPUT), *error_ids(12, DIFFERENT), *error_ids(7, MEMORY))
+ERROR_IDS = (
+    *error_ids(2, USAGE),
+    *error_ids(5, NOTHING),
+    *error_ids(6, OUTPUT),
+    *error_ids(12, DIFFERENT),
+    *error_ids(7, MEMORY),
+)
