@@ -1,4 +1,4 @@
-"""Collects the results of batches into the measurements of a part."""
+"""Puts the results of batches back into text order."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Collector:
         """Add the results of a batch.
 
         Args:
-            own: int64 [N], index among the part's own rows of each scored row.
-            documents: int64 [G], the documents of the histogram's columns.
-            sampled: int64 [S], the own rows whose temperature ladder was kept.
-            result: what the head gave.
+            own: int64 [N], the place of each scored row among the part's own rows.
+            documents: the documents of the batch, in the order of the groups of `result`.
+            sampled: the places of the rows whose ladder is kept.
+            result: the measurements.
         """
         for name, values in result.columns.items():
             self._columns.setdefault(name, np.zeros(self._size, values.dtype))[own] = values
@@ -55,7 +55,7 @@ class Collector:
             self._ladders.append((sampled, result.ladder))
 
     def finish(self) -> PartScores:
-        """Return the measurements of the part."""
+        """Return the scores of the part."""
         documents = sorted(self._histograms)
         histogram = [self._histograms[document] for document in documents]
         rows = np.concatenate([rows for rows, _ in self._ladders]) if self._ladders else np.empty(0, np.int64)

@@ -78,10 +78,9 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
     """
     batch_size = options.batch_size
     while True:
-        routers = Routers(checkpoint, rows) if has_routers(checkpoint) else None
-        shared = options.shared if routers is None else None  # the sums of routers are those of whole windows
-        batches = _all_batches(rows, batch_size, checkpoint, shared)
+        batches = _all_batches(rows, batch_size, checkpoint, options.shared)
         collector = Collector(rows)
+        routers = Routers(checkpoint, rows) if has_routers(checkpoint) else None
         done = 0
         try:
             for batch in batches:
@@ -203,11 +202,10 @@ def _score_batch(
         passes = _passes_after_start(checkpoint, batch, collector.rows, options)
     else:
         ids, place, target = batch_inputs(collector.rows, batch, checkpoint.tokenizer.bos_id)
-        hidden = (
-            hidden_rows(checkpoint, ids, place)
-            if routers is None
-            else _picked(routers.hidden(ids, batch.windows), place)
-        )
+        if routers is None:
+            hidden = hidden_rows(checkpoint, ids, place)
+        else:
+            hidden = _picked(routers.hidden(ids, batch.windows), place)
         passes = iter([(hidden, target)])
     return sum(_measure(checkpoint, hidden, target, collector, first_row, options) for hidden, target in passes)
 
@@ -224,7 +222,7 @@ def _passes_after_start(
         ids, place, target = batch_inputs(rows, each, None)
         start = torch.tensor([batch.start_of[offset] for offset, _ in each.windows], device=device)
         hidden = options.shared.hidden_after(prefix, start, torch.from_numpy(ids).to(device, non_blocking=True))
-        yield hidden.flatten(0, 1)[torch.from_numpy(place).to(device)], target
+        yield _picked(hidden, place), target
 
 
 def _measure(

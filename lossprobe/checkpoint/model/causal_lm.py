@@ -29,7 +29,7 @@ from lossprobe.checkpoint.model.fresh_state import FreshState
 from lossprobe.checkpoint.model.packed import HEAD_ROWS, MOST_HEAD_BYTES, pack, replace_layer, speed_up
 from lossprobe.checkpoint.model.rounding import agree, largest
 from lossprobe.checkpoint.model.router import find_router, has_load_balancing_loss, routing_sums
-from lossprobe.checkpoint.model.shared_prefix import CachedPrefix, is_exact
+from lossprobe.checkpoint.model.shared_prefix import CachedPrefix, find_prefix
 from lossprobe.checkpoint.model.stand_in import body_name, headed_by_stand_in
 from lossprobe.errors import CheckpointError
 
@@ -119,9 +119,7 @@ class CausalLM:
 
     def shared_prefix(self) -> CachedPrefix | None:
         """Return what runs inputs after their common start; None where results would differ by more than rounding."""
-        shared, probe = CachedPrefix(self._body, self._fresh.restore), [self._long_row(0), self._long_row(1)]
-        possible = self.facts.head != "full" and self.facts.batching == PADDED
-        return shared if possible and is_exact(shared, self.hidden, self._same, torch.stack(probe)) else None
+        return find_prefix(self, self._body, self._fresh.restore, self._same, self._long_row)
 
     def _run_body(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         self._fresh.restore()
@@ -240,8 +238,12 @@ class CausalLM:
             return
         self._fresh.restore()
         found = find_router(self._model, self._run_routed, probe, padded=self.facts.batching == PADDED)
-        told = () if found.measured else (f"{self.facts.name}: its load-balancing loss cannot be measured: left out",)
-        self.facts = replace(self.facts, router=found, notices=(*self.facts.notices, *told))
+        notice = (
+            ()
+            if found.measured
+            else (f"{self.facts.name}: its load-balancing loss cannot be measured, and is left out",)
+        )
+        self.facts = replace(self.facts, router=found, notices=(*self.facts.notices, *notice))
 
     def _long_row(self, number: int) -> torch.Tensor:
         """Return the longer row of ids [T] of the probe for batching, a different one for each number."""

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from lossprobe.checkpoint.interface import PADDED, Checkpoint
+
 PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)  # not their subclasses, which keep more than keys and values
 
 
@@ -49,6 +51,30 @@ class CachedPrefix:
         self._restore()
         output: torch.Tensor = self._body(input_ids=ids, past_key_values=kept, use_cache=True).last_hidden_state
         return output
+
+
+def find_prefix(
+    checkpoint: Checkpoint,
+    body: Any,
+    restore: Callable[[], None],
+    same: Callable[[torch.Tensor, torch.Tensor], bool],
+    row: Callable[[int], torch.Tensor],
+) -> CachedPrefix | None:
+    """Return what runs inputs of a model after their common start; None where that would change results.
+
+    It would where positions depend on the length of the input, and for the sums of routers, which count each token.
+
+    Args:
+        checkpoint: the model.
+        body: its body.
+        restore: restores the state of the model before a pass.
+        same: tells whether two results [N, D] differ by no more than rounding.
+        row: gives a row of ids [T] of a probe, a different one for each number.
+    """
+    facts, shared = checkpoint.facts, CachedPrefix(body, restore)
+    if facts.head == "full" or facts.batching != PADDED or facts.router is not None:
+        return None
+    return shared if is_exact(shared, checkpoint.hidden, same, torch.stack([row(0), row(1)])) else None
 
 
 def is_exact(
