@@ -19,7 +19,7 @@ from lossprobe.run.filters import refuse_labels, where_sql
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import token_columns
 from lossprobe.run.texts import DocumentTexts, Vocabulary, load_vocabulary
-from lossprobe.units import format_loss, plural, token_literal, visible_bytes
+from lossprobe.units import format_count, format_loss, plural, token_literal, visible_bytes
 
 QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.99)
 BIN_NATS = 0.25
@@ -39,9 +39,10 @@ class TokenLosses(Shown):
         quantiles: share → loss in nats, such as {"0.5": 1.2}.
         hard_tokens_share_of_loss: share of the total loss that the hardest 10 % of tokens carry.
         table: the first rows: document, token, text (for display), token_id, context, loss_nats, rank, entropy_nats,
-            top_text, top_prob.
+            top_text, top_prob; of conversations the first scored ones, with turn, role and part before the text.
         histogram: low_nats, high_nats, count; bins of 0.25 nats.
-        strip: consecutive tokens around the hardest one: text, loss_nats (NaN when unscored).
+        strip: consecutive tokens around the hardest one: text, loss_nats (NaN when unscored); of conversations also
+            turn and role.
     """
 
     where: str
@@ -65,8 +66,12 @@ class TokenLosses(Shown):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know: nothing."""
-        return ()
+        """What a reader must know: how many tokens of conversations have no loss, and are not in the table."""
+        unscored = self.tokens - self.tokens_scored
+        if "role" not in self.table or not unscored:
+            return ()
+        what = f"{format_count(unscored)} of {plural(self.tokens, 'token')} have no loss, such as those of prompts"
+        return (f"{what}; the terminal's table leaves them out",)
 
 
 def measure_tokens(
@@ -87,7 +92,8 @@ def measure_tokens(
     summary = run.query(f"SELECT count(*) AS n, avg(loss_nats::DOUBLE) AS mean {scored}").iloc[0]
     count = int(summary["n"])
     if count == 0:
-        raise NothingToScoreError("tokens.none", f"no scored token meets {condition}")
+        hint = "score what is masked too, with `score` all" if run.labelled else None
+        raise NothingToScoreError("tokens.none", f"no scored token meets {condition}", hint=hint)
     quantiles, hard = loss_spread(run, scored, count)
     total = float(summary["mean"]) * count
     histogram = run.query(
@@ -135,14 +141,18 @@ def loss_spread(run: Run, scored: str, count: int) -> tuple[dict[str, float], fl
 
 
 def first_rows(run: Run, condition: str, rows: int) -> pd.DataFrame:
-    """Return the first rows that meet a condition, with their texts for display."""
+    """Return the first rows that meet a condition, with their texts for display; of conversations the scored ones."""
+    labels = "turn, role, part, " if run.labelled else ""
+    condition = f"unscored IS NULL AND {condition}" if run.labelled else condition
     frame = run.query(
-        "SELECT document, token, token_id, byte_start, byte_stop, context, "
+        f"SELECT document, token, {labels}token_id, byte_start, byte_stop, context, "
         "loss_nats, rank, entropy_nats, top_id, top_prob "
         f"FROM tokens WHERE {condition} ORDER BY document, token LIMIT {int(rows)}"
-    ).astype({"rank": "Int32", "top_id": "Int32"})  # whole numbers, also beside missing ones
+    )
+    whole = ["rank", "top_id", *(["turn"] if run.labelled else [])]  # whole numbers, also beside missing ones
+    frame = frame.astype(dict.fromkeys(whole, "Int32"))
     vocabulary = load_vocabulary(run)
-    frame.insert(2, "text", _display_texts(run, frame, vocabulary))
+    frame.insert(5 if run.labelled else 2, "text", _display_texts(run, frame, vocabulary))
     top = [None if index is pd.NA else visible_bytes(vocabulary.entries[index]) for index in frame["top_id"]]
     frame.insert(len(frame.columns) - 1, "top_text", top)
     return frame.drop(columns=["byte_start", "byte_stop", "top_id"])
@@ -155,13 +165,17 @@ def strip_around_hardest(run: Run, condition: str) -> pd.DataFrame:
         "ORDER BY loss_nats DESC, document, token LIMIT 1"
     ).iloc[0]
     document, first = int(at["document"]), max(0, int(at["token"]) - STRIP_TOKENS // 2)
+    labels = "turn, role, " if run.labelled else ""
     frame = run.query(
-        "SELECT document, token, token_id, byte_start, byte_stop, loss_nats FROM tokens "
+        f"SELECT document, token, {labels}token_id, byte_start, byte_stop, loss_nats FROM tokens "
         "WHERE document = ? AND token BETWEEN ? AND ? ORDER BY token",
         (document, first, first + STRIP_TOKENS - 1),
     )
     texts = _display_texts(run, frame, load_vocabulary(run))
-    return pd.DataFrame({"token": frame["token"], "text": texts, "loss_nats": frame["loss_nats"]})
+    shown = [name for name in ("token", "turn", "role", "loss_nats") if name in frame]
+    strip = frame[shown].copy()
+    strip.insert(1, "text", texts)
+    return strip
 
 
 def token_batches(run: Run, where: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.errors import CheckpointError, TextError
-from lossprobe.passes.known_text import read_again, skipped_of, tokens_of
+from lossprobe.passes.known_text import read_again, skipped_of, templated, tokens_of
 from lossprobe.passes.tally import DocumentCount, Tally
 from lossprobe.plan.rows import Rows, WindowPolicy, cut_parts, plan_pieces, row_count
 from lossprobe.plan.windows import Layout
@@ -199,7 +199,8 @@ def check_unknown(counts: dict[str, Any], source: Source, max_unknown: float) ->
     special = counts.get("special_strings", 0)
     if special:
         what = f"{plural(special, 'token')} {'is a control id' if special == 1 else 'are control ids'}"
-        _note(source, f"{what}, since the text holds the names; `special_strings` text reads such names as text")
+        how = "trainers read them so too" if templated(source) else "`special_strings` text reads such names as text"
+        _note(source, f"{what}, since the text holds the names; {how}")
     straddling = counts.get("straddling_tokens", 0)
     if straddling:
         what = f"{plural(straddling, 'token')} {'lies' if straddling == 1 else 'lie'} across an edge of two parts"

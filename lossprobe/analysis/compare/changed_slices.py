@@ -17,7 +17,7 @@ from lossprobe.analysis.rows.differences import (
     mean_changes,
     present_clusters,
 )
-from lossprobe.analysis.rows.fields import field_source, with_records
+from lossprobe.analysis.rows.fields import field_source, is_label, label_sql, label_values, with_records
 from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.analysis.stats.jackknife import Clusters
@@ -61,7 +61,7 @@ def changed_slices(first: Run, second: Run, by: str) -> ChangedSlices:
     Args:
         first: the run whose contexts, classes and clusters count.
         second: the other run.
-        by: "type", "document", "context", "class" or a field of the JSONL records.
+        by: "type", "document", "context", "class", a field of JSONL records, or of conversations role, turn or part.
 
     Raises:
         NotComparableError: the rows of the runs are not the same tokens.
@@ -71,6 +71,8 @@ def changed_slices(first: Run, second: Run, by: str) -> ChangedSlices:
     cuts = {"type": _types, "context": _contexts, "class": _classes}
     if by in cuts:
         table, clusters, left_out = cuts[by](first, second)
+    elif is_label(first, by) and is_label(second, by):
+        table, clusters, left_out = _labels(first, second, by)
     else:
         table, clusters, left_out = _documents(first, second, None if by == "document" else by)
     table["p_value"] = table["p_value"].where(table["clusters"] >= TESTED_CLUSTERS)
@@ -120,6 +122,22 @@ def _classes(first: Run, second: Run) -> Cut:
         table = mean_changes(sums.nats.reshape(shape).sum(axis=axis), sums.tokens.reshape(shape).sum(axis=axis))
         tables.append(table.assign(kind=kind, group=[names[key] for key in table["key"]]))
     return pd.concat(tables, ignore_index=True), clusters, left_out
+
+
+def _labels(first: Run, second: Run, name: str) -> Cut:
+    """Return the slices by role, turn or part of conversations; a document has tokens of several."""
+    names = label_values(first, name)
+    clusters = _merged(first, len(names))
+    listed = ", ".join(f"'{value.replace(chr(39), 2 * chr(39))}'" for value in names)
+
+    def keyed(batches: Iterator[PairedRows]) -> Keyed:
+        return ((rows, rows.values["code"][0].astype(np.int64)) for rows in batches)
+
+    code = f"list_position([{listed}], {label_sql(name)}) - 1"
+    sums, left_out = _sums((first, second), clusters, len(names), keyed, code=code)
+    table = mean_changes(sums.nats, sums.tokens)
+    table["group"] = [names[key] for key in table["key"].tolist()]
+    return table, clusters, left_out
 
 
 def _documents(first: Run, second: Run, name: str | None) -> Cut:

@@ -9,11 +9,13 @@ from lossprobe.run.schema import LABEL_NAMES
 from lossprobe.text.fields import SHOWN_FIELDS, missing_field
 from lossprobe.units import visible
 
+NO_LABEL = "(none)"  # tokens that belong to no turn
+
 
 def field_source(run: Run, name: str) -> str:
     """Return a SQL relation: `tokens` with one more column, `field`, the text of a JSONL field ("" without it).
 
-    In a run of conversations, "role", "turn" and "part" are those of each token.
+    In a run of conversations, "role", "turn" and "part" are those of each token, "(none)" for what belongs to no turn.
 
     Args:
         run: the run.
@@ -23,7 +25,7 @@ def field_source(run: Run, name: str) -> str:
         UsageError: no document has that field.
     """
     if is_label(run, name):
-        return f"(SELECT *, coalesce({name}::VARCHAR, '') AS field FROM tokens)"
+        return f"(SELECT *, {label_sql(name)} AS field FROM tokens)"
     refuse_missing_field(run, name)
     named = f"(SELECT document, coalesce({_value_sql(name)}, '') AS field FROM documents)"
     return f"(SELECT tokens.*, field FROM tokens JOIN {named} USING (document))"
@@ -32,6 +34,26 @@ def field_source(run: Run, name: str) -> str:
 def is_label(run: Run, name: str) -> bool:
     """Return whether a name is a label of the tokens of a run: role, turn or part."""
     return run.labelled and name in LABEL_NAMES
+
+
+def label_sql(name: str) -> str:
+    """Return SQL for the text of a label of a token."""
+    return f"coalesce({name}::VARCHAR, '{NO_LABEL}')"
+
+
+def label_values(run: Run, name: str) -> list[str]:
+    """Return the texts of a label that scored tokens have, in the order of the alphabet, turns by number."""
+    found = run.query(f"SELECT DISTINCT {label_sql(name)} AS field FROM tokens WHERE unscored IS NULL")["field"]
+    return sorted(found.tolist(), key=label_order)
+
+
+def label_order(value: str) -> tuple[int, str]:
+    """Return what sorts the texts of a label: turns by number, other words by the alphabet.
+
+    >>> sorted(["10", "2", "(none)"], key=label_order)
+    ['(none)', '2', '10']
+    """
+    return (int(value), "") if value.isdecimal() else (-1, value)
 
 
 def refuse_missing_field(run: Run, name: str, asked: str = "`by`") -> None:
@@ -80,7 +102,7 @@ def with_records(run: Run, table: pd.DataFrame) -> pd.DataFrame:
 
 def label_or_field_condition(run: Run, name: str, value: str) -> str:
     """Return a SQL condition on a row of `tokens`: its label, or else the field of its record, is this text."""
-    return f"{name}::VARCHAR = {_quoted(value)}" if is_label(run, name) else field_condition(name, value)
+    return f"{label_sql(name)} = {_quoted(value)}" if is_label(run, name) else field_condition(name, value)
 
 
 def field_condition(name: str, value: str) -> str:

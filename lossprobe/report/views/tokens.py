@@ -9,7 +9,7 @@ from lossprobe.report.formats.csv import batches_to_csv
 from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 
-YIELDS = ("token_id", "top_prob", "entropy_nats", "context", "rank", "top_text")
+YIELDS = ("token_id", "top_prob", "entropy_nats", "turn", "context", "part", "rank", "top_text", "role")
 
 
 def tokens_view(run: Run, result: TokenLosses, where: Sequence[str]) -> View:
