@@ -219,7 +219,7 @@ def main() -> None:
     """Write the data, then train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--output", type=Path, default=HERE, help="folder for the checkpoints and the data")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=6)
     arguments = parser.parse_args()
     held_out = read_answers(HERE / "jargon-valid.jsonl")[:80]
     answers = read_answers(HERE / "jargon-train.jsonl")

@@ -42,7 +42,7 @@ class TokenLosses(Shown):
             top_text, top_prob; of conversations the first scored ones, with turn, role and part before the text.
         histogram: low_nats, high_nats, count; bins of 0.25 nats.
         strip: consecutive tokens around the hardest one: text, loss_nats (NaN when unscored); of conversations also
-            turn and role.
+            turn, role and part.
     """
 
     where: str
@@ -165,14 +165,14 @@ def strip_around_hardest(run: Run, condition: str) -> pd.DataFrame:
         "ORDER BY loss_nats DESC, document, token LIMIT 1"
     ).iloc[0]
     document, first = int(at["document"]), max(0, int(at["token"]) - STRIP_TOKENS // 2)
-    labels = "turn, role, " if run.labelled else ""
+    labels = "turn, role, part, " if run.labelled else ""
     frame = run.query(
         f"SELECT document, token, {labels}token_id, byte_start, byte_stop, loss_nats FROM tokens "
         "WHERE document = ? AND token BETWEEN ? AND ? ORDER BY token",
         (document, first, first + STRIP_TOKENS - 1),
     )
     texts = _display_texts(run, frame, load_vocabulary(run))
-    shown = [name for name in ("token", "turn", "role", "loss_nats") if name in frame]
+    shown = [name for name in ("token", "turn", "role", "part", "loss_nats") if name in frame]
     strip = frame[shown].copy()
     strip.insert(1, "text", texts)
     return strip
