@@ -19,9 +19,9 @@ from lossprobe.run.schema import (
     HISTOGRAM_COLUMNS,
     MEASURED,
     SCHEMA_VERSION,
-    TOKEN_COLUMNS,
     VOCABULARY_COLUMNS,
     ladder_columns,
+    token_columns,
 )
 
 LN2 = math.log(2.0)
@@ -37,6 +37,7 @@ class Doc:
         bits: the loss of each token in bits, or the reason why it is not scored.
         fields: other fields of its JSONL record.
         source, line: file and line of the document.
+        labels: (turn, role, part) of each token; None for plain text.
     """
 
     pieces: list[bytes]
@@ -44,6 +45,7 @@ class Doc:
     fields: dict[str, Any] | None = None
     source: str = "fake.txt"
     line: int = 1
+    labels: list[tuple[int | None, str | None, str]] | None = None
 
     @property
     def data(self) -> bytes:
@@ -74,8 +76,11 @@ def write_run(folder, docs: list[Doc], **choices: Any) -> Run:
     rows = [row for number, doc in enumerate(docs) for row in _rows(number, doc, ids, choices)]
     for name in ("tokens", "histogram", "ladder"):
         (folder / name).mkdir(parents=True)
+    choices["labelled"] = any(doc.labels for doc in docs)
+    columns = token_columns(labelled=choices["labelled"])
     for part, first in enumerate(range(0, len(rows), choices["rows_per_part"])):
-        _write_tokens(folder / "tokens" / f"part-{part:05d}.parquet", rows[first : first + choices["rows_per_part"]])
+        chosen = rows[first : first + choices["rows_per_part"]]
+        _write_tokens(folder / "tokens" / f"part-{part:05d}.parquet", chosen, columns)
     write_table(folder / "histogram/part-00000.parquet", HISTOGRAM_COLUMNS, {c.name: [] for c in HISTOGRAM_COLUMNS})
     ladder = ladder_columns((1.0,))
     write_table(folder / "ladder/part-00000.parquet", ladder, {column.name: [] for column in ladder})
@@ -141,6 +146,7 @@ def _rows(number: int, doc: Doc, ids: dict[bytes, int], choices: dict[str, Any])
                 **{column.name: 1 if scored else None for column in MEASURED},
                 "loss_nats": loss, "rank": round(value) if scored else None,
                 "top_id": choices["top_id"] if scored else None, "top_prob": 0.5 if scored else None,
+                **dict(zip(("turn", "role", "part"), doc.labels[token] if doc.labels else (), strict=False)),
             }
         )  # fmt: skip
     return rows
@@ -150,13 +156,13 @@ def _columns(rows: list[dict[str, Any]], columns) -> dict[str, list[Any]]:
     return {column.name: [row[column.name] for row in rows] for column in columns}
 
 
-def _write_tokens(path, rows: list[dict[str, Any]]) -> None:
-    values: dict[str, Any] = _columns(rows, TOKEN_COLUMNS)
+def _write_tokens(path, rows: list[dict[str, Any]], columns) -> None:
+    values: dict[str, Any] = _columns(rows, columns)
     for column in MEASURED:
         absent = [value is None for value in values[column.name]]
         filled = np.array([0 if value is None else value for value in values[column.name]])
         values[column.name] = np.ma.masked_array(filled.astype(column.type.to_pandas_dtype()), absent)
-    write_table(path, TOKEN_COLUMNS, values)
+    write_table(path, columns, values)
 
 
 def _document(number: int, doc: Doc, choices: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +196,7 @@ def _manifest(rows, records, vocab_size: int, choices: dict[str, Any]) -> dict[s
     return {
         "settings": {
             "checkpoint": {"vocab_size": vocab_size},
-            "text": {"kept": choices["keep_text"]},
+            "text": {"kept": choices["keep_text"]} | ({"kind": "chat"} if choices["labelled"] else {}),
             "windows": asdict(WindowPolicy(choices["context"], choices["stride"] or choices["context"])),
         },
         "labels": {"checkpoint": choices["name"], "text": choices["text_name"]},

@@ -14,7 +14,7 @@ from lossprobe.analysis.coverage import measure_coverage
 from lossprobe.analysis.options import PerplexityOptions
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_byte, why_not_per_word
 from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses
-from lossprobe.analysis.rows.fields import field_source, with_records
+from lossprobe.analysis.rows.fields import field_source, is_label, label_order, with_records
 from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
@@ -257,6 +257,8 @@ def group_losses(run: Run, by: str, tiles: bool) -> pd.DataFrame:
     frame = frame.rename(columns={"key": "group", "count": "tokens"})
     columns = ["group", "documents", "tokens", "mean_loss_nats", "low", "high", "perplexity", "bits_per_byte"]
     frame = frame[columns].sort_values(["mean_loss_nats", "group"], ascending=[False, True], ignore_index=True)
+    if by == "turn" and is_label(run, by):
+        frame = frame.sort_values("group", key=lambda turns: turns.map(label_order), ignore_index=True)
     if by != "document":
         return frame
     return with_records(run, frame.rename(columns={"group": "document"})).rename(columns={"document": "group"})

@@ -136,7 +136,8 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
     elif fit.misses:
         notes.append(_misfit_note(fit))
         fit = None
-    if opening := opening_note(run):
+    opening = None if by == "answer-position" else opening_note(run)  # answers begin after it
+    if opening:
         notes.append(opening)
     return PositionLosses(
         by=by,

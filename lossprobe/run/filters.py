@@ -24,6 +24,7 @@ COMPARISON = re.compile(
 
 WORD = re.compile(r"""\s*(?P<field>role|part)\s*(?P<sign>==|!=|=)\s*(?P<word>'[^'"]*'|"[^'"]*"|[\w.-]+)\s*""")
 LABELS = ("turn", "role", "part")
+NO_LABEL = "(none)"  # the name of what belongs to no turn
 JOIN = re.compile(r"""\band\b(?=(?:[^'"]|'[^'"]*'|"[^'"]*")*$)""", re.IGNORECASE)  # not inside quotes
 
 
@@ -61,8 +62,11 @@ def _of_word(text: str) -> str | None:
     match = WORD.fullmatch(text)
     if match is None:
         return None
-    word = match["word"].strip("'\"")
-    return f"\"{match['field']}\" {match['sign'].replace('==', '=')} '{word}'"
+    field, word = match["field"], match["word"].strip("'\"")
+    equal = match["sign"] != "!="
+    if word == NO_LABEL:
+        return f'"{field}" IS {"" if equal else "NOT "}NULL'
+    return f"\"{field}\" {'=' if equal else 'IS DISTINCT FROM'} '{word}'"  # what has no role differs from every role
 
 
 def _comparison(text: str) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from lossprobe.analysis.calibration.slice_measures import slice_measures, with_errors
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.fields import field_source, with_records
+from lossprobe.analysis.rows.fields import field_source, is_label, label_order, with_records
 from lossprobe.analysis.rows.outcomes import OUTCOMES, outcome_sums
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.analysis.stats.jackknife import Clusters
@@ -112,6 +112,8 @@ def calibrate_slices(run: Run, by: str) -> Slices:
     else:
         key, source = ("document", "tokens") if by == "document" else ("field", field_source(run, by))
         table = _measured(run, clusters, key, source).sort_values(["count", "key"], ascending=[False, True])
+        if by == "turn" and is_label(run, by):
+            table = table.sort_values("key", key=lambda turns: turns.map(label_order))
         table["group"] = table["key"].astype(str)
     if by != "class":
         table["conditioned_on"] = CONDITIONS.get(by, "field")

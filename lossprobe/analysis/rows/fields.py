@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from lossprobe.run.filters import NO_LABEL
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import LABEL_NAMES
 from lossprobe.text.fields import SHOWN_FIELDS, missing_field
 from lossprobe.units import visible
-
-NO_LABEL = "(none)"  # tokens that belong to no turn
 
 
 def field_source(run: Run, name: str) -> str:
