@@ -14,7 +14,7 @@ from lossprobe.analysis.selfcheck import EXACT, HALF, ROUNDING, Losses, SelfChec
 from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import PADDED, Checkpoint, LeftPadding, PiecewiseTokenizer, Tokenizer, Tokens
 from lossprobe.errors import LossprobeError, ResourceError
-from lossprobe.passes.known_text import kind_of, templated
+from lossprobe.passes.known_text import kind_of, templated, tokens_of
 from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import Progress, score_into, window_policy
 from lossprobe.plan.options import ScoreOptions
@@ -118,7 +118,7 @@ def run_selfcheck(
     source = rendered(source, checkpoint, options.score)
     sampled = SampleSource(source, checkpoint.tokenizer, tokens)
     scored = score_into(None, checkpoint, sampled, options)
-    sample = _Sample([checkpoint.tokenizer.encode(document.text) for document in sampled.documents()])
+    sample = _Sample([tokens_of(sampled, document, checkpoint.tokenizer) for document in sampled.documents()])
     policy = window_policy(checkpoint, options, source)
     reference = sample.losses(policy, _fast(checkpoint, PassOptions(options.batch_size)))
     checks = [

@@ -9,6 +9,7 @@ from lossprobe.errors import UsageError
 from lossprobe.passes import rendered as rendered_module
 from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import score
+from lossprobe.passes.selfcheck import run_selfcheck
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import Document, StringSource
 from lossprobe.text.examples import Completion, Conversation, DataKind, Pair
@@ -129,6 +130,11 @@ def test_a_conversation_is_cut_as_trainers_cut_it(how, kept, model, tmp_path):
     whole = score(model, StringSource([{"keep-start": "What", "keep-end": "it;Y"}[how]]), ScoreOptions(bos="never")).run
     losses = [each.tokens()["loss_nats"].dropna().tolist() for each in (run, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_selfcheck_checks_the_tokens_that_are_scored(model):
+    _, found = run_selfcheck(model, Examples(DataKind.CHAT, CHAT))
+    assert found.table["tokens"].max() == len("So.;Yes;")
 
 
 def test_plain_text_has_no_roles(model):

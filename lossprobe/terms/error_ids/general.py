@@ -48,8 +48,8 @@ USAGE = {
     "score.special_strings": "--special-strings text would also take the template's own control tokens for text. → "
     "Leave it out for conversations.",
     "where.plain_text": "--where asks for a role, a turn or a part, and the run is one of plain text. → Leave it out.",
-    "where.syntax": "The condition of --where cannot be read. → Write COLUMN, one of < <= = != >= >, and a NUMBER, "
-    "joined by and: context >= 32 and rank > 0.",
+    "where.syntax": "The condition of --where cannot be read. → Write COLUMN, one of < <= = != >= >, and a NUMBER, or "
+    "role or part, = or !=, and a word, joined by and: context >= 32 and role = assistant.",
     "windows.bos": "--bos always: there is no BOS token that the model knows. → Use --bos auto or never.",
     "windows.context": "--context is outside what the model or the protocol allows. → Choose a --context in the range "
     "that the message gives.",
