@@ -136,8 +136,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
     elif fit.misses:
         notes.append(_misfit_note(fit))
         fit = None
-    opening = None if by == "answer-position" else opening_note(run)  # answers begin after it
-    if opening:
+    if by != "answer-position" and (opening := opening_note(run)):  # answers begin after it
         notes.append(opening)
     return PositionLosses(
         by=by,

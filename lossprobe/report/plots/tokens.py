@@ -88,64 +88,63 @@ def _apart(quantiles: dict[str, float], least: float) -> list[tuple[float, str]]
 def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
     """Draw consecutive tokens as running text on a background coloured by loss, grey for unscored tokens.
 
-    Each turn of a conversation begins a line, with a bar in the colour of its role, and unscored tokens are pale.
+    Each turn of a conversation begins a line, with a bar in the colour of its role; there unscored tokens are pale.
     """
     losses = strip["loss_nats"].astype(float)
     scale = Normalize(0.0, max(1.0, float(np.nanquantile(losses, 0.98))))
     colours = colormaps[SCALE]
     turns = "role" in strip
-    places = _places(strip)
-    first = _first_line(places, losses) if turns else 0
-    drawn = [y - first for _, y, _ in places if first <= y < first + STRIP_LINES]
+    placed = _placed(strip)
+    first = _first_line(placed, losses) if turns else 0
+    placed = [(x, y - first, shown) for x, y, shown in placed]
     axes.set_xlim(-ROLE_COLUMNS if turns else 0, STRIP_COLUMNS)
-    axes.set_ylim(max(STRIP_LINES // 2, max(drawn) + 1), -0.2)
+    axes.set_ylim(max(STRIP_LINES // 2, min(placed[-1][1] + 1, STRIP_LINES)), -0.2)
     axes.set_axis_off()
     title = "the text around the hardest token, coloured by loss (\\n: line end; \u00b7: blank)"
     axes.set_title(f"{title}; pale: no loss" if turns else title, loc="left", fontsize=TEXT)
     bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, extend="max", fraction=0.025, pad=0.01)
     bar.set_label("loss (nats)", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
-    size = _letter_size(figure, axes, STRIP_COLUMNS + (ROLE_COLUMNS if turns else 0))
-    unscored = PALE if turns else UNSCORED
-    for (x, y, shown), loss in zip(places, losses, strict=True):
-        if not first <= y < first + STRIP_LINES:
+    size = _letter_size(figure, axes, STRIP_COLUMNS + turns * ROLE_COLUMNS)
+    for (x, y, shown), loss in zip(placed, losses, strict=True):
+        if not 0 <= y < STRIP_LINES:
             continue
-        line = y - first
-        colour = unscored if np.isnan(loss) else colours(scale(loss))
-        axes.add_patch(Rectangle((x, line), cell_len(shown), 0.92, color=colour, linewidth=0))
+        colour = (PALE if turns else UNSCORED) if np.isnan(loss) else colours(scale(loss))
+        axes.add_patch(Rectangle((x, y), cell_len(shown), 0.92, color=colour, linewidth=0))
         ink = "white" if sum(colour[:3]) <= 1.4 else GREY if turns and np.isnan(loss) else "black"
-        text = axes.text(x, line + 0.68, shown, family=MONOSPACE, fontsize=size, color=ink, parse_math=False)
+        text = axes.text(x, y + 0.68, shown, family=MONOSPACE, fontsize=size, color=ink, parse_math=False)
         text.set_in_layout(False)
     if turns:
-        _draw_roles(axes, strip, [y - first for _, y, _ in places], size)
+        _draw_roles(axes, strip, [y for _, y, _ in placed], size)
 
 
-def _places(strip: pd.DataFrame) -> list[tuple[int, int, str]]:
-    """Return column, line and shown text of each token, wrapped at words, line ends and turns.
+def _placed(strip: pd.DataFrame) -> list[tuple[int, int, str]]:
+    """Return column, line and drawable text of the tokens: wrapped at words, line ends and turns.
 
     What belongs to no turn goes on in the line of the turn before it.
     """
     turns = strip["turn"].ffill().bfill() if "turn" in strip else pd.Series(0, strip.index)
     said = strip["part"].isin(SAID) if "part" in strip else pd.Series(data=True, index=strip.index)
-    places: list[tuple[int, int, str]] = []
+    placed: list[tuple[int, int, str]] = []
     x = y = 0
     before = turns.iloc[0]
-    for text, turn, breaks in zip(strip["text"], turns, said, strict=True):
-        shown = "".join(leading(str(text), STRIP_COLUMNS)).replace(" ", "\u00b7" if str(text).strip() == "" else " ")
-        at_word = x > STRIP_COLUMNS - 14 and str(text).startswith(" ")
+    for text, turn, breaks in zip(map(str, strip["text"]), turns, said, strict=True):
+        blank = text.strip() == ""
+        shown = "".join(leading(text, STRIP_COLUMNS)).replace(" ", "\u00b7" if blank else " ")
+        at_word = x > STRIP_COLUMNS - 14 and text.startswith(" ")
         if at_word or x + cell_len(shown) > STRIP_COLUMNS or (turn != before and x):
             x, y = 0, y + 1
         before = turn
-        places.append((x, y, shown))
+        placed.append((x, y, shown))
         x += cell_len(shown)
-        if breaks and str(text).endswith("\\n"):
+        if breaks and text.endswith("\\n"):
             x, y = 0, y + 1
-    return places
+    return placed
 
 
-def _first_line(places: list[tuple[int, int, str]], losses: pd.Series) -> int:
+def _first_line(placed: list[tuple[int, int, str]], losses: pd.Series) -> int:
     """Return the first line to draw, so that the hardest token is among those drawn."""
-    hardest = places[int(np.nanargmax(losses))][1]
+    hardest = placed[int(np.nanargmax(losses))][1]
     return 0 if hardest < STRIP_LINES else hardest - STRIP_LINES // 2
 
 
@@ -162,7 +161,7 @@ def _draw_roles(axes: Axes, strip: pd.DataFrame, lines: list[int], size: float) 
 
 
 def _letter_size(figure: Figure, axes: Axes, columns: int) -> float:
-    """Return the size in points of letters that fit into the `columns` of the strip, however wide the layout made it.
+    """Return the size in points of letters that fit into the columns of the strip, however wide the layout made it.
 
     A letter is drawn in whole pixels, so that it may be half a pixel wider than its size says: 4 % at 150 dots an inch.
     """
