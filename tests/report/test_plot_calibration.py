@@ -13,9 +13,10 @@ from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.report.plots.calibration import MOST_MODELS, RATIOS, plot_calibration
 
 
-def axes_of(figure: Figure) -> list:
-    sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=40)
+def rendered_axes(figure: Figure) -> list:
+    """Return the axes of a figure that was rendered; arranging them is checked by test_picture_layout."""
+    figure.set_layout_engine("none")
+    figure.savefig(io.BytesIO(), format="png", dpi=40)
     return figure.axes
 
 
@@ -39,7 +40,7 @@ def measured(runs):
 
 def test_each_model_has_its_diagram_and_all_share_the_curves(runs, measured):
     result = measured(2)
-    axes = axes_of(plot_calibration(runs[0], result))
+    axes = plot_calibration(runs[0], result).axes
     assert len(axes) == 2 * 2 + 2 + 1, "diagrams, curves, and where the losses differ"
     for model, upper in zip(result.models, axes[:2], strict=True):
         name, gap, ece = upper.get_title(loc="left").split("\n")
@@ -69,7 +70,7 @@ def test_each_model_has_its_diagram_and_all_share_the_curves(runs, measured):
 
 def test_the_hits_are_those_of_all_entries(runs):
     result = measure_calibration(runs[1:2])
-    curve = axes_of(plot_calibration(runs[1], result))[2]
+    curve = plot_calibration(runs[1], result).axes[2]
     bins = result.models[0].bins
     bins = bins[(bins["binning"] == "log10 p") & (bins["count"] * bins["mean_probability"] >= 5)]
     drawn = curve.lines[0].get_xydata()
@@ -100,7 +101,7 @@ def legend_of(axes) -> list[str]:
 def test_more_models_than_fit_are_left_out_and_counted(runs, measured):
     result = measured(5)
     figure = plot_calibration(runs[0], result)
-    assert len(axes_of(figure)) == 2 * MOST_MODELS + 2 + 1
+    assert len(figure.axes) == 2 * MOST_MODELS + 2 + 1
     assert figure.get_suptitle().startswith("calibration of 4 of 5 models on text, context 1024\n95 % intervals")
     for lower in (*figure.axes[2:4], *figure.axes[6:8]):
         assert all(label.get_visible() for label in lower.get_xticklabels()), "each histogram has its numbers"
@@ -112,7 +113,7 @@ def test_names_are_drawn_as_they_are(runs, measured):  # warnings are errors her
     names = ["m$\\foo{$", "h$x_y$", "_hidden", "漢\x1b on x"]
     shown = [*names[:3], "\\u6f22\\x1b on x"]
     figure = plot_calibration(runs[0], renamed(measured(4), *names))
-    axes = axes_of(figure)
+    axes = rendered_axes(figure)
     titles = [axes[place].get_title(loc="left").split("\n")[0] for place in (0, 1, 4, 5)]
     assert titles == shown, "two beside each other, each above how common its confidences are"
     *_, vocabulary, temperatures, _ = axes
@@ -123,7 +124,7 @@ def test_names_are_drawn_as_they_are(runs, measured):  # warnings are errors her
 
 def test_long_names_stay_apart(runs, measured):
     long = "the_same_beginning_of_several_checkpoints_step_000{}00"
-    axes = axes_of(plot_calibration(runs[0], renamed(measured(2), long.format(1), long.format(2))))
+    axes = plot_calibration(runs[0], renamed(measured(2), long.format(1), long.format(2))).axes
     for names in ([upper.get_title(loc="left").split("\n")[0] for upper in axes[:2]], legend_of(axes[4])):
         assert len(set(names)) == 2
         assert [name[-6:] for name in names] == ["000100", "000200"]
@@ -138,7 +139,7 @@ def test_the_best_temperature_is_always_on_the_axis(tmp_path, scale):
     run = write_drawn(tmp_path / "run", tempered_logits(logits, scale), draw_targets(rng, logits), documents).run
     result = measure_calibration([run])
     best = result.models[0].temperature.temperature
-    axes = axes_of(plot_calibration(run, result))[-1]
+    axes = plot_calibration(run, result).axes[-1]
     low, high = axes.get_xlim()
     assert low <= 0.5 < 2 <= high
     assert low < best < high
@@ -160,7 +161,7 @@ def test_bins_beyond_the_axis_are_marked_at_its_ends(runs, measured):
         hits.iloc[:3] = [0.0, hits.iloc[1] / 50, hits.iloc[2] * 50]
         return hits
 
-    axes = axes_of(plot_calibration(runs[0], with_bins(result, hit_rate=far)))[2]
+    axes = plot_calibration(runs[0], with_bins(result, hit_rate=far)).axes[2]
     low, high = (next(line for line in axes.lines if line.get_marker() == marker) for marker in "v^")
     p = axes.lines[-2].get_xdata()
     assert list(low.get_ydata()) == [RATIOS[0]] * 2
@@ -170,18 +171,18 @@ def test_bins_beyond_the_axis_are_marked_at_its_ends(runs, measured):
     assert not low.get_clip_on()
     assert axes.get_ylim() == RATIOS
     assert "triangles: beyond the axis" in axes.get_title(loc="left")
-    plain = axes_of(plot_calibration(runs[0], result))[2]
+    plain = plot_calibration(runs[0], result).axes[2]
     assert "triangles" not in plain.get_title(loc="left")
     assert {line.get_marker() for line in plain.lines} == {"o", "None"}
 
 
 def test_no_bin_with_a_hit_draws(runs, measured):
-    axes = axes_of(plot_calibration(runs[0], with_bins(measured(1), hit_rate=lambda hits: hits * 0)))
+    axes = plot_calibration(runs[0], with_bins(measured(1), hit_rate=lambda hits: hits * 0)).axes
     assert len(axes[2].lines[0].get_xdata()) > 10
 
 
 def test_markers_on_the_frame_are_whole(runs, measured):
-    upper = axes_of(plot_calibration(runs[0], measured(1)))[0]
+    upper = plot_calibration(runs[0], measured(1)).axes[0]
     assert not upper.containers[0].lines[0].get_clip_on()
 
 
@@ -191,7 +192,7 @@ def test_hardly_any_tokens(tmp_path, rows):
     logits = draw_logits(rng, rows, 6)
     run = write_drawn(tmp_path / "run", logits, draw_targets(rng, logits), np.zeros(rows, int)).run
     figure = plot_calibration(run, measure_calibration([run]))
-    _, lower, vocabulary, *_ = axes_of(figure)
+    _, lower, vocabulary, *_ = rendered_axes(figure)
     assert figure.get_suptitle().endswith("\nno 95 % interval: a single block of tokens")
     assert legend_of(lower) == ["perfect calibration", "accuracy"]
     assert "no bin with 5 expected hits" in vocabulary.get_title(loc="left").replace("\n", " ")

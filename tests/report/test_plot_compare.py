@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+from functools import cache
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ HOSTILE = ["m$\\foo{$", "h$x_y$", "_hidden", "漢\x1b\n on x"]
 
 
 def rendered(figure: Figure) -> bytes:
+    """Return the PNG of a figure; arranging its axes takes most of the time, and is checked by test_picture_layout."""
     sink = io.BytesIO()
+    figure.set_layout_engine("none")
     figure.savefig(sink, format="png", dpi=50, metadata={"Software": None})
     return sink.getvalue()
 
@@ -48,12 +51,18 @@ def runs(tmp_path_factory):
     ]
 
 
+@pytest.fixture(scope="module")
+def compared(runs):
+    """Return groups → the comparison by them, measured once."""
+    return cache(lambda by="token": compare(*runs, by))
+
+
 def rows_of(axes) -> list[str]:
     return [text.get_text() for text in axes.get_yticklabels()]
 
 
-def test_the_same_tokens_give_both_losses_the_change_its_context_and_the_largest(runs):
-    result = compare(*runs)
+def test_the_same_tokens_give_both_losses_the_change_its_context_and_the_largest(runs, compared):
+    result = compared()
     comparison = result.token_comparison
     figure = plot_compare(runs[0], result)
     assert rendered(figure).startswith(b"\x89PNG")
@@ -90,8 +99,8 @@ def test_the_same_tokens_give_both_losses_the_change_its_context_and_the_largest
 
 
 @pytest.mark.parametrize("by", ["type", "document", "context", "class", "lang"])
-def test_groups_that_were_asked_for_have_their_panel(runs, by):
-    result = compare(*runs, by)
+def test_groups_that_were_asked_for_have_their_panel(runs, compared, by):
+    result = compared(by)
     axes = plot_compare(runs[0], result).axes[-1]
     changes = result.changes.table
     points = {"tested": [], "changed": [], "untested": []}
@@ -112,22 +121,25 @@ def test_groups_that_were_asked_for_have_their_panel(runs, by):
     assert axes.get_title(loc="left").startswith(f"by {by} (tokens)")
 
 
-def test_every_grouping_and_the_divergence_change_the_picture(runs):
-    drawn = {by: rendered(plot_compare(runs[0], compare(*runs, by)))
-             for by in ("token", "type", "document", "context", "class", "lang")}  # fmt: skip
-    result = compare(*runs)
+@pytest.mark.thorough  # each grouping has a panel with a title of its own: the test above
+def test_every_grouping_changes_the_picture(runs, compared):
+    groupings = ("token", "type", "document", "context", "class", "lang")
+    assert len({rendered(plot_compare(runs[0], compared(by))) for by in groupings}) == len(groupings)
+
+
+def test_the_divergence_changes_the_picture(runs, compared):
+    result = compared()
     further = Divergence(
         "one", "other", 600, 0.2, Interval(0.1, 0.3), {"0.5": 0.1, "0.9": 0.5, "1": 2.0}, 1, 0.9, Interval(0.8, 1.0),
         0.1, Interval(0.05, 0.15), {"0.1": -0.2, "0.5": 0.0, "1": 0.4}, 1.0, 1.2, result.changes.table, [],
     )  # fmt: skip
     figure = plot_compare(runs[0], result.with_divergence(further))
-    drawn["kl"] = rendered(figure)
+    assert rendered(figure) != rendered(plot_compare(runs[0], result))
     kl, changes = figure.axes[-2:]
     assert kl.lines[0].get_xdata().tolist() == [0.1, 0.5, 2.0]
     assert kl.get_title(loc="left").replace("\n", " ") == "same first choice on 90.00%; 1 infinite"
     assert kl.get_xlabel().replace("\n", " ") == "KL(one‖other) of a token (nats, log scale)"
     assert changes.lines[0].get_xdata().tolist() == [-0.2, 0.0, 0.4]
-    assert len(set(drawn.values())) == len(drawn)
 
 
 @pytest.fixture

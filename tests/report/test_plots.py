@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_runs import BOS, LN2, Doc, words
+from fake_runs import BOS, LN2, Doc, words, write_run
 from geometry import check_layout
 from matplotlib.figure import Figure
 
@@ -29,8 +29,11 @@ from lossprobe.report.style import drawable, label, legend, legend_name, new_fig
 HOSTILE = ["$\\frac$", "a$b$c", "漢字", "\x1b[2J", "\u202e", "\n", "⌹", "😀", "\x00", "_^{", "%"]
 
 
-def rendered(figure: Figure) -> bytes:
+def rendered(figure: Figure, arranged: bool = False) -> bytes:
+    """Return the PNG of a figure; arranging its axes takes most of the time, and is checked by test_picture_layout."""
     sink = io.BytesIO()
+    if not arranged:
+        figure.set_layout_engine("none")
     figure.savefig(sink, format="png", dpi=50, metadata={"Software": None})
     return sink.getvalue()
 
@@ -43,10 +46,10 @@ def labels_of(axes) -> tuple[str, str]:
     return axes.get_xlabel(), axes.get_ylabel()
 
 
-@pytest.fixture
-def run(make_run):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
     docs = [words("first_token", *[1 + n % 3 + k for k in range(12)], fields={"lang": "ab"[n % 2]}) for n in range(4)]
-    return make_run(docs)
+    return write_run(tmp_path_factory.mktemp("plots") / "run", docs)
 
 
 @pytest.fixture
@@ -123,15 +126,24 @@ def test_every_picture_takes_its_legend_from_style():
         assert not [call for call in called if isinstance(call, ast.Attribute) and call.attr == "legend"], file
 
 
-def test_two_renderings_are_the_same_bytes(run):
-    figures = zip(all_plots(run, "lang"), all_plots(run, "lang"), strict=True)
-    for index, (first, second) in enumerate(figures):
-        if index in (0, 1, 5, 9):  # one of each command
-            assert rendered(first) == rendered(second)
+@pytest.fixture(scope="module")
+def figures(run):
+    """Return every picture of one run, drawn but not rendered."""
+    return list(all_plots(run, "lang"))
 
 
-def test_every_axis_has_its_unit(run):
-    figures = list(all_plots(run, "lang"))
+def test_two_renderings_are_the_same_bytes(run, figures):
+    again = {
+        0: plot_tokens(run, measure_tokens(run)),
+        1: plot_positions(run, measure_positions(run, "context", "geometric")),
+        5: plot_hardest(run, find_hardest(run, HARDEST_BY[0], min_count=1)),
+        9: plot_perplexity(run, measure_perplexity(run)),
+    }
+    for index, second in again.items():  # one of each command
+        assert rendered(figures[index], arranged=True) == rendered(second, arranged=True)
+
+
+def test_every_axis_has_its_unit(figures):
     assert labels_of(figures[0].axes[0]) == ("loss (nats per token)", "tokens (log scale)")
     assert figures[0].axes[2].get_ylabel() == "loss (nats)"  # the colour bar
     assert figures[1].axes[0].get_ylabel() == "mean loss (nats per token)"
@@ -331,6 +343,7 @@ def test_what_the_fonts_lack_is_drawn_as_its_code():
     assert drawable("aé漢⌹\x1b\u202e $x$") == "aé\\u6f22\\u2339\\x1b\\u202e $x$"
 
 
+@pytest.mark.thorough  # test_layers holds the imports, and that views of a stored run load no torch
 def test_pictures_and_analyses_need_no_model():
     code = (
         "import sys, pkgutil, importlib, lossprobe.analysis, lossprobe.report\n"

@@ -52,7 +52,11 @@ NAMES = {
 PIECES = (" 漢字かな", "😀👍🏽", " internationalisation", "\n\n", "\x1b[2J", " a", "b", "|", "=1+1", "٣")
 
 
-@pytest.fixture(scope="module", params=NAMES)
+# The texts of the tokens hold wide characters in every case; that names do, takes 3 s more.
+KINDS = [pytest.param(kind, marks=[pytest.mark.thorough] * (kind == "wide")) for kind in NAMES]
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def runs(request, tmp_path_factory):
     """Two models on one text, with values of a field that are as long, and as wide, as their names."""
     rng = np.random.default_rng(4)
