@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from lossprobe.audit.checks.verdicts import AuditResult
     from lossprobe.audit.settings import AuditSettings
 
+YIELDS = ("columns", "lossprobe", "bytes_per_token", "dtype", "documents")  # of `show`, in a narrow terminal
+
 
 @click.group(invoke_without_command=True, short_help="Update, show or check the losses that audits compare with.")
 @click.pass_context
@@ -94,13 +96,15 @@ def show(audit_file: AuditFileOptions) -> None:
       lossprobe baseline show
     """
     from lossprobe.audit.checks.stored import baseline_table
+    from lossprobe.cli.present import table_width
     from lossprobe.report.formats.output import STDOUT, write_text
     from lossprobe.report.formats.terminal import to_terminal
 
     settings = _with_baseline(load_settings(audit_file))
     folder = settings.baseline.path
     assert folder is not None
-    write_text(STDOUT, to_terminal(baseline_table(folder), f"baseline {visible(str(folder), 200)}", []))
+    title = f"baseline {visible(str(folder), 200)}"
+    write_text(STDOUT, to_terminal(baseline_table(folder), title, [], table_width(), yields=YIELDS))
 
 
 @baseline.command(short_help="Check that it still fits text, tokenizer, windows and dtype.")

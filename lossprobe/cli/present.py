@@ -61,7 +61,7 @@ def present(view: View, outputs: Outputs) -> None:
     if outputs.markdown:
         write_text(STDOUT, view_to_markdown(view))
     elif table:
-        write_text(STDOUT, view_to_terminal(view, _width(), Rest(ALL_ROWS, ALL_COLUMNS), wide=outputs.wide))
+        write_text(STDOUT, view_to_terminal(view, table_width(), Rest(ALL_ROWS, ALL_COLUMNS), wide=outputs.wide))
     else:
         _tell([view.result.finding] if outputs.json else view.told)
     if csv is not None:
@@ -114,6 +114,6 @@ def protect_inputs(destination: Path, run: Run, inputs: Sequence[Path] = ()) -> 
         protect_texts([destination], [*map(Path, sources), *inputs])
 
 
-def _width() -> int | None:
+def table_width() -> int | None:
     """Return the width of tables: `PIPE_COLUMNS` in a pipe; None lets rich ask the terminal or `COLUMNS`."""
     return None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else PIPE_COLUMNS

@@ -104,6 +104,7 @@ class _Log:
         self._begun = self._told = time.monotonic()
         self._before: int | None = None  # how many were done when it began, as in a pass that is resumed
         self._done = self._total = 0
+        self._steady: tuple[int, float] | None = None  # what was done after the first batch, and when
 
     def __call__(self, done: int, total: int) -> None:
         """Note that `done` of `total` are done, and print it if the last line is 30 seconds old."""
@@ -111,10 +112,12 @@ class _Log:
         if self._before is None:
             self._before, self._begun, self._told = done, now, now
         self._done, self._total = done, total
-        if now - self._told < EVERY or not self._before < done < total:
+        if self._steady is None and done > self._before:
+            self._steady = done, now  # the first batch may have compiled the model: its speed says nothing of the rest
+        if now - self._told < EVERY or self._steady is None or not self._steady[0] < done < total:
             return
         self._told = now
-        rate = (done - self._before) / (now - self._begun)
+        rate = (done - self._steady[0]) / (now - self._steady[1])
         left = format_duration((total - done) / rate)
         say(f"{self._title}: {done / total:.0%} of {total:,} {self._unit}, {rate:,.1f} {self._unit}/s, {left} left")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lossprobe.errors import UsageError
 from lossprobe.text.documents import Document
+from lossprobe.text.records import field_names
 from lossprobe.units import visible
 
 SHOWN_FIELDS = 10
@@ -34,8 +35,17 @@ def refuse_missing_field(documents: Iterable[Document], name: str, asked: str = 
         fields = json.loads(document.fields) if document.fields else {}
         if _value(fields, name) is not None:
             return
-        known |= fields.keys()
+        known |= names_of(fields)
     raise missing_field(name, sorted(known), asked)
+
+
+def names_of(fields: dict[str, Any]) -> set[str]:
+    """Return the names of fields, with dots into objects; an object that held only the text is none.
+
+    >>> sorted(names_of({"data": {}, "id": 7, "meta": {"lang": "en"}}))
+    ['id', 'meta.lang']
+    """
+    return {name for name in field_names(fields) if _value(fields, name) != {}}
 
 
 def _value(fields: dict[str, Any], name: str) -> object:

@@ -197,13 +197,14 @@ def _found(value: Any) -> str:
     """Return the fields of a record for people, with dots into objects; of another value, what it is."""
     if not isinstance(value, dict):
         return type(value).__name__
-    return visible(", ".join(_names(value)), 120) or "no fields"
+    return visible(", ".join(field_names(value)), 120) or "no fields"
 
 
-def _names(record: dict[str, Any], before: str = "") -> Iterator[str]:
+def field_names(record: dict[str, Any], before: str = "") -> Iterator[str]:
+    """Yield the names of a record's fields, with dots into objects, short enough for a message."""
     for key, value in record.items():
-        shown = f"{before}{visible(key, 20)}"
+        shown = f"{before}{visible(key, 40)}"
         if isinstance(value, dict) and value and before.count(".") < 3:
-            yield from _names(value, f"{shown}.")
+            yield from field_names(value, f"{shown}.")
         else:
             yield shown

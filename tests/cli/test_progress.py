@@ -81,6 +81,20 @@ def test_a_log_gets_a_line_every_30_seconds_and_one_at_the_end(capsys, clock):
     ]
 
 
+def test_the_speed_in_a_log_leaves_out_the_first_batch_which_may_have_compiled_the_model(capsys, clock):
+    with show_progress("scoring x", quiet=False) as advance:
+        advance(0, 100_000)
+        clock[0] += 300
+        advance(1000, 100_000)  # too early to say how fast it is
+        assert capsys.readouterr().err == ""
+        for done in range(2000, 4000, 1000):
+            clock[0] += 1
+            advance(done, 100_000)
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "lossprobe: scoring x: 2% of 100,000 tokens, 1,000.0 tokens/s, 1 min 38 s left"
+    )
+
+
 @pytest.mark.parametrize(("steps", "seconds", "quiet"), [(9, 1, False), (50, 1, True), (0, 0, False)])
 def test_a_log_has_nothing_of_a_short_pass_or_a_quiet_one(capsys, clock, steps, seconds, quiet):
     with show_progress("scoring x", quiet=quiet) as advance:

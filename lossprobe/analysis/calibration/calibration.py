@@ -92,8 +92,13 @@ class Calibration(Shown):
     @property
     def finding(self) -> str:
         """The result in one line."""
+        return "; ".join(self.findings)
+
+    @property
+    def findings(self) -> list[str]:
+        """The parts of the finding: one a model, and how the others differ from the first."""
         lines = [model.finding for model in self.models]
-        return "; ".join([*lines, self.smoothing.finding] if self.smoothing else lines)
+        return [*lines, self.smoothing.finding] if self.smoothing else lines
 
     @property
     def bins(self) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from lossprobe.analysis.rows.fields import field_source, is_label, label_order, 
 from lossprobe.analysis.rows.outcomes import OUTCOMES, outcome_sums
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.analysis.stats.jackknife import Clusters
-from lossprobe.analysis.stats.octaves import octave_sql
+from lossprobe.analysis.stats.octaves import octave_name, octave_sql
 from lossprobe.analysis.stats.resampling import at_most
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
@@ -102,7 +102,7 @@ def calibrate_slices(run: Run, by: str) -> Slices:
     notes = [clusters.note] if clusters.note else []
     if by == "context":
         table = _measured(run, at_most(clusters, MOST_CLUSTERS), octave_sql("context"), "tokens")
-        table["group"] = [_octave(key, run.context) for key in table["key"]]
+        table["group"] = [octave_name(key, run.context) for key in table["key"]]
     elif by == "class":
         table = _classes(run, at_most(clusters, MOST_CLUSTERS))
         notes += CLASS_NOTES
@@ -175,15 +175,6 @@ def _frequency_notes(clusters: Clusters) -> list[str]:
 def _measured(run: Run, clusters: Clusters, key: str, source: str) -> pd.DataFrame:
     """Return the measures of every slice, in the order of its `key`."""
     return with_errors(slice_measures(outcome_sums(run, clusters, key, source)), run, key, source)
-
-
-def _octave(key: int, context: int) -> str:
-    """Return the label of contexts from 2^key to 2^(key + 1) − 1, of which a run has none above its own.
-
-    >>> [_octave(7, 256), _octave(8, 256), _octave(8, 300)]
-    ['128-255', '256', '256-300']
-    """
-    return _span(2**key, min(2 ** (key + 1) - 1, context))
 
 
 def _span(first: int, last: int) -> str:

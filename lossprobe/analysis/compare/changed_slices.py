@@ -21,7 +21,7 @@ from lossprobe.analysis.rows.fields import field_source, is_label, label_sql, la
 from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.analysis.stats.jackknife import Clusters
-from lossprobe.analysis.stats.octaves import OCTAVES, octaves
+from lossprobe.analysis.stats.octaves import OCTAVES, octave_name, octaves
 from lossprobe.analysis.stats.resampling import MAX_CLUSTERS, at_most
 from lossprobe.analysis.stats.significance import LEVEL, holm
 from lossprobe.errors import OutputError
@@ -106,7 +106,7 @@ def _contexts(first: Run, second: Run) -> Cut:
 
     sums, left_out = _sums((first, second), clusters, OCTAVES, keyed, context="context")
     table = mean_changes(sums.nats, sums.tokens)
-    table["group"] = ["1" if key == 0 else f"{2**key}-{2 ** (key + 1) - 1}" for key in table["key"].tolist()]
+    table["group"] = [octave_name(key, first.context) for key in table["key"].tolist()]
     return table, clusters, left_out
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 
 from lossprobe.run.filters import NO_LABEL
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import LABEL_NAMES
-from lossprobe.text.fields import SHOWN_FIELDS, missing_field
+from lossprobe.text.fields import missing_field, names_of
 from lossprobe.units import visible
+
+MOST_SHAPES = 100  # records with different fields that an error reads, to list the fields
 
 
 def field_source(run: Run, name: str) -> str:
@@ -63,8 +67,10 @@ def refuse_missing_field(run: Run, name: str, asked: str = "`by`") -> None:
             against the same rule by `text.fields.refuse_missing_field`.
     """
     if not is_label(run, name) and not run.scalar(f"SELECT count({field_value(name)}) FROM documents"):
-        names = "SELECT DISTINCT unnest(json_keys(fields)) AS key FROM documents ORDER BY key"
-        raise missing_field(name, list(run.query(f"{names} LIMIT {SHOWN_FIELDS}")["key"]), asked)
+        shapes = "SELECT any_value(fields) AS one FROM documents WHERE fields <> '' GROUP BY json_structure(fields)"
+        records = run.query(f"{shapes} LIMIT {MOST_SHAPES}")["one"]
+        known = {found for record in records for found in names_of(json.loads(record))}
+        raise missing_field(name, sorted(known), asked)
 
 
 def record_columns(run: Run) -> str:

@@ -24,3 +24,13 @@ def octaves(context: Floats) -> Ints:
 def octave_sql(column: str) -> str:
     """Return SQL for the largest k with 2^k ≤ position."""
     return f"CAST(floor(log2({column}) + 1e-12) AS INTEGER)"
+
+
+def octave_name(key: int, longest: int) -> str:
+    """Return the name of contexts from 2^key to 2^(key + 1) − 1, of which none is above the longest.
+
+    >>> [octave_name(0, 256), octave_name(7, 256), octave_name(8, 256), octave_name(8, 300)]
+    ['1', '128-255', '256', '256-300']
+    """
+    first, last = 2**key, min(2 ** (key + 1) - 1, longest)
+    return str(first) if first == last else f"{first}-{last}"

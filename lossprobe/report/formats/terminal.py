@@ -47,10 +47,10 @@ def view_to_terminal(view: View, width: int | None = None, rest: Rest | None = N
     """
     rest = rest or Rest()
     width = width or Console().width
-    finding, *lines = view.people_lines
+    lines = view.lines_below
     tables = view.all_tables if wide else view.people_tables
     left_out = {} if wide else dict.fromkeys(view.columns_left_out)
-    parts = [_lines([view.title, "", finding], width)]
+    parts = [_lines([view.title, "", *view.finding_lines], width)]
     for title, table in tables:
         text, gone = _table(table, UNLIMITED if wide else width, rest.rows, view.yields)
         left_out |= dict.fromkeys(gone)
@@ -85,7 +85,9 @@ def to_terminal(
         yields: columns that go where the table is too wide, the first one first; see `columns.fitted`.
     """
     width = width or Console().width
-    return f"{_lines([title], width)}\n{_table(table, width, rest, yields)[0]}\n{_lines(lines, width)}"
+    shown, gone = _table(table, width, rest, yields)
+    below = [*lines, f"(not shown: columns {', '.join(gone)}; a wider terminal shows them)"] if gone else lines
+    return f"{_lines([title], width)}\n{shown}\n{_lines(below, width)}"
 
 
 def _table(table: pd.DataFrame, width: int, rest: str, yields: Sequence[str]) -> tuple[str, list[str]]:

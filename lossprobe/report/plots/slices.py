@@ -94,7 +94,7 @@ def _bound_words(panel: SmoothingPanel, model: str, name: str) -> list[str]:
 
 
 def _group_name(group: str, conditioned_on: str, by: str) -> str:
-    name = str(group) or f"(no {by})"
+    name = f"document {group}" if by == "document" else str(group) or f"(no {by})"
     return f"{name} came" if conditioned_on == "target" else name
 
 

@@ -26,7 +26,7 @@ def calibration_view(runs: Sequence[Run], result: Calibration) -> View:
     shown = side_by_side(result.table)
     csv = result.bins if result.slices is None else result.slices
     return view_of_runs("calibration", runs, result, csv=lambda: [to_csv(csv).encode()], lines=_lines(result),
-                        shown=shown, more=_more(result),
+                        shown=shown, more=_more(result), findings=tuple(result.findings),
                         yields=(*_yields(result.slices), *reversed(shown.columns[2:])))  # fmt: skip
 
 

@@ -54,6 +54,7 @@ class View:
         brief: what a terminal shows instead of all tables, each after its heading, the first one without one; None for
             all of them.
         inputs: texts that the runs do not name, never to be written over.
+        findings: the finding in lines for people, such as one a model; none for the finding as it is.
     """
 
     name: str
@@ -68,6 +69,7 @@ class View:
     more: tuple[tuple[str, pd.DataFrame], ...] = ()
     brief: tuple[tuple[str, pd.DataFrame], ...] | None = None
     inputs: tuple[Path, ...] = ()
+    findings: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -102,13 +104,26 @@ class View:
     @property
     def people_lines(self) -> list[str]:
         """What stands beside the tables for people: the finding, the view's own lines, the notes."""
-        finding, *notes = self.told
-        return [finding, *self.lines, *notes]
+        return [*self.finding_lines, *self.lines_below]
+
+    @property
+    def finding_lines(self) -> list[str]:
+        """The finding for people."""
+        return list(self.findings or [self.result.finding])
+
+    @property
+    def lines_below(self) -> list[str]:
+        """What stands below the tables: the view's own lines and the notes."""
+        return [*self.lines, *self._notes]
+
+    @property
+    def _notes(self) -> list[str]:
+        return [f"note: {note}" for note in self.result.notes]
 
     @property
     def told(self) -> list[str]:
         """What is told where only data is printed: the finding and the notes."""
-        return [self.result.finding, *(f"note: {note}" for note in self.result.notes)]
+        return [*self.finding_lines, *self._notes]
 
     def _repr_html_(self) -> str:
         return to_html(self.title, [("", self.people_table), *self.more], self.people_lines)
