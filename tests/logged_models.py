@@ -5,6 +5,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lossprobe.checkpoint.detect import open_checkpoint
+from lossprobe.checkpoint.options import LoadOptions
 
 LENGTHS = (5, 17, 9, 30, 4, 12, 7)
 SPECIAL = ("<|pad|>", "<|bos|>", "<|im_end|>", "<|im_start|>", "<|eot|>")
@@ -35,11 +36,11 @@ def rows():
     return [" ".join(f"w{index}" for index in row) for row in ids]
 
 
-def saved(folder, model, tokenizer):
-    """Return the model, saved in a folder with its tokenizer and opened from there."""
+def saved(folder, model, tokenizer, dtype="float32"):
+    """Return the model, saved in a folder with its tokenizer and opened from there with this dtype."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return open_checkpoint(folder)
+    return open_checkpoint(folder, LoadOptions(dtype=dtype))
 
 
 def word_tokenizer():

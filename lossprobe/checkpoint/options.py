@@ -17,7 +17,8 @@ class LoadOptions:
 
     Attributes:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
-        dtype: dtype of the forward pass: "float32", "bfloat16", "float16", or "auto" for the stored one.
+        dtype: dtype of the forward pass: "float32", "bfloat16", "float16", "auto" for the stored one, or
+            "autocast": float32 weights under autocast to bfloat16, as trainers evaluate with bf16=True.
         tokenizer: file or directory to read the tokenizer from, when the checkpoint does not hold it.
         gelu: "erf" or "tanh", for nanoGPT files, which do not say which one they were trained with.
         ignore_config: keys of the checkpoint's configuration to leave out.
@@ -30,8 +31,9 @@ class LoadOptions:
     device: str = option("cpu", DEVICE, "Where the model runs.", metavar="auto|cpu|cuda[:N]|mps")
     dtype: str = option(
         "float32",
-        Choice(("auto", "float32", "bfloat16", "float16")),
-        "Dtype of the forward pass; auto: as the weights are stored. Losses are float32 always.",
+        Choice(("auto", "float32", "bfloat16", "float16", "autocast")),
+        "Dtype of the forward pass; auto: as the weights are stored; autocast: float32 weights under autocast to "
+        "bfloat16, as trainers with bf16=True. Losses are float32 always.",
     )
     tokenizer: Path | None = option(
         None, File(), "File or folder of the tokenizer (tokenizer.json, meta.pkl), when the checkpoint has none."

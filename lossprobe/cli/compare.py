@@ -106,10 +106,13 @@ def refuse_other_than_two(sources: Sequence[Path], scoring: Scoring, *, kl: bool
     Raises:
         UsageError: they are more or fewer, or in the wrong order.
     """
+    from lossprobe.passes.order import looks_like_checkpoint
     from lossprobe.run.reader import is_run
 
     if kl:
         refuse_runs(sources)
+    if len(sources) == 1 and looks_like_checkpoint(sources[0]):
+        raise not_two(1)
     runs = sum(map(is_run, sources))
     if sources and runs == len(sources):
         count = runs

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lossprobe.errors import UsageError
-from lossprobe.units import visible
+from lossprobe.units import plural, visible
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".gguf", ".nemo"})
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".gz"})
@@ -14,11 +14,19 @@ ORDER = "checkpoints first, the text last"
 
 
 def refuse_text_as_checkpoint(path: Path) -> None:
-    """Refuse a file in the place of a checkpoint whose name is that of a text, or of a file beside the weights.
+    """Refuse, in the place of a checkpoint, a folder of runs, and a file named as a text or as one beside the weights.
 
     Raises:
-        UsageError: its name is one.
+        UsageError: it is one; of a folder, the runs are listed.
     """
+    if path.is_dir() and not looks_like_checkpoint(path):
+        from lossprobe.run.reader import run_folders
+
+        runs = run_folders(path)
+        if runs:
+            held = f"{plural(len(runs), 'run')}: {visible(', '.join(run.name for run in runs), 400)}"
+            what = f"{_shown(path)}: holds {held}, where a checkpoint belongs"
+            raise UsageError("run.several", what, hint="name one of them without a text, or a checkpoint")
     if path.suffix.lower() not in TEXT_SUFFIXES or path.is_dir():
         return
     if path.suffix == ".json" and looks_like_checkpoint(path.parent):

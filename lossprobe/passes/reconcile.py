@@ -30,7 +30,7 @@ from lossprobe.text.examples import DataKind
 
 USUAL_BLOCK = 1024  # of run_clm.py, if the model's limit is not smaller
 BLOCKS = (512, 2048, 4096)  # further ones, with `deep`
-HALF = ("bfloat16", "float16")
+HALF = ("autocast", "bfloat16", "float16")
 MASKS = {  # what is scored, the usual first
     Kind.PLAIN: ("all",),
     Kind.CHAT: ("all", "assistant", "last-turn"),

@@ -93,6 +93,7 @@ def test_a_text_that_cannot_be_read(folder, capsys, command, text):
         (2, "usage", ["hardest", MODEL, "good.jsonl", "--top", "0"]),
         (2, "usage", ["calibration", MODEL, "good.jsonl", "--smoothing", "1"]),
         (2, "usage", ["objectives", MODEL, "good.jsonl", "--smoothing", "2"]),
+        (2, "compare.sources", ["compare", MODEL]),
         (2, "sources.no_text", ["compare", MODEL, OTHER]),
         (2, "sources.no_text", ["score", MODEL, OTHER]),
         (2, "checkpoint.missing", ["score", "no-model", "good.jsonl"]),

@@ -94,3 +94,25 @@ def test_what_else_trl_logs(trl_run):
 def test_trl_cuts_rows_at_their_end(chat_model):
     run = score_protocol("trl", chat_model, StringSource(TEXTS), ScoreOptions(context=4))[0]
     assert measure_protocol(run, "trl").value == pytest.approx(6.082201, abs=1e-6), json.dumps(run.counts)
+
+
+def test_the_trainer_under_autocast(tmp_path):
+    checkpoint = saved(tmp_path, small_llama(61), word_tokenizer(), dtype="autocast")
+    run, _ = score_protocol("trainer", checkpoint, StringSource(rows()))
+    loss = measure_protocol(run, "trainer", LoggedOptions(rows_per_batch=3)).value
+    assert loss == pytest.approx(4.339592, abs=1e-3)
+    assert loss != pytest.approx(4.339776, abs=1e-6), "what float32 gives"
+    assert run.settings.checkpoint.compute_dtype == "bfloat16 autocast"
+
+
+def test_bf16_full_eval_casts_the_weights(tmp_path):
+    checkpoint = saved(tmp_path, small_llama(61), word_tokenizer(), dtype="bfloat16")
+    run, _ = score_protocol("trainer", checkpoint, StringSource(rows()))
+    assert measure_protocol(run, "trainer", LoggedOptions(rows_per_batch=3)).value == pytest.approx(4.338953, abs=1e-3)
+
+
+def test_trl_under_autocast_which_is_its_default(tmp_path):
+    tokenizer = chat_tokenizer()
+    checkpoint = saved(tmp_path, small_llama(len(tokenizer)), tokenizer, dtype="autocast")
+    run, _ = score_protocol("trl", checkpoint, StringSource(TEXTS))
+    assert measure_protocol(run, "trl", LoggedOptions(rows_per_batch=3)).value == pytest.approx(6.107375, abs=1e-3)

@@ -210,7 +210,7 @@ def _why_not(feeds: Sequence[Feed], logged: LoggedValue) -> list[str]:
     """Return what may be the reason where no recipe agrees, or only by chance."""
     notes = []
     if feeds[-1].dtype == "float32":
-        notes.append("half precision was not tried: `deep` tries bfloat16 and float16, but not autocast, TRL's default")
+        notes.append("half precision was not tried: `deep` tries autocast, TRL's default, bfloat16 and float16")
     fit = _fitted_smoothing(feeds[0], logged)
     if fit is not None:
         notes.append(

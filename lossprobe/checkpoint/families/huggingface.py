@@ -22,6 +22,7 @@ from lossprobe.checkpoint.files.safetensors_file import TensorEntry
 from lossprobe.checkpoint.files.tensors import compute_dtype
 from lossprobe.checkpoint.files.weight_files import find_weights
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
+from lossprobe.checkpoint.model.autocast import AUTOCAST, AUTOCAST_DTYPE, AutocastLM
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.context import context_limit
 from lossprobe.checkpoint.model.exact_load import STORED_DTYPES, load_exactly
@@ -66,7 +67,8 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             model_class = without_other_parts(model_class, whole)
     stored = stored_dtype(entries)
     tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
-    loaded = load_exactly(path, model_class, config, weights.files, compute_dtype(stored, options.dtype))
+    dtype = compute_dtype(stored, "float32" if options.dtype == AUTOCAST else options.dtype)
+    loaded = load_exactly(path, model_class, config, weights.files, dtype)
     model = loaded.model
     with building(shown):
         limit = context_limit(model, f"{shown}/config.json")
@@ -87,7 +89,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             hard_limit=limit.hard,
             parameters=sum(weight.numel() for weight in model.parameters()),
             stored_dtype=stored,
-            compute_dtype=str(model.dtype).removeprefix("torch."),
+            compute_dtype=AUTOCAST_DTYPE if options.dtype == AUTOCAST else str(model.dtype).removeprefix("torch."),
             device=options.device,
             tied=_tied(model),
             config_from=ignored.source,
@@ -103,7 +105,8 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             files=absolute((*read, *words)),
             hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
         )
-        return CausalLM(model.to(options.device), facts, tokenizer)
+        kind = AutocastLM if options.dtype == AUTOCAST else CausalLM
+        return kind(model.to(options.device), facts, tokenizer)
 
 
 def _settings(path: Path, ignored: KeyFilter) -> dict[str, Any]:

@@ -79,8 +79,10 @@ def compute_dtype(stored: str, wanted: str) -> torch.dtype:
         wanted: "float32", "bfloat16", "float16", or "auto" for the stored dtype (float32 if that is none of these).
 
     Raises:
-        UsageError: `wanted` is another word.
+        UsageError: `wanted` is another word, or "autocast", which Hugging Face checkpoints alone have.
     """
+    if wanted == "autocast":
+        raise UsageError("checkpoint.dtype", "`dtype` autocast: only for Hugging Face checkpoints")
     if wanted not in DTYPES and wanted != "auto":
         raise UsageError("checkpoint.dtype", f"`dtype` {visible(wanted, 20)}: must be one of {', '.join(DTYPES)}, auto")
     return DTYPES.get(stored, torch.float32) if wanted == "auto" else DTYPES[wanted]
