@@ -171,7 +171,7 @@ PROTOCOLS = {
         scores_end=True,
     ),
     "trl": Protocol(
-        tool="TRL 1.16, eval_loss of SFTTrainer without packing, in float32 (its default is bfloat16 autocast)",
+        tool="TRL 1.16, eval_loss of SFTTrainer without packing, in float32 (its default is `dtype` autocast)",
         headline="eval_loss",
         windows="a row is one window, an EOS after plain texts and completions, cut at 1,024 tokens",
         mean="mean of the means of batches, weighted by rows; a batch without a scored token counts as 0",
