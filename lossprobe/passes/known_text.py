@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -181,7 +182,10 @@ def tokens_of(source: Source, document: Document, tokenizer: Tokenizer) -> Token
     """
     text = document.scorable()
     tokens = source.tokens(text, tokenizer) if isinstance(source, KnownSource) else tokenizer.encode(text)
-    return label_tokens(tokens, document.spans, tokenizer.special_ids) if document.spans else tokens
+    if document.spans:
+        return label_tokens(tokens, document.spans, tokenizer.special_ids)
+    # In a stream of conversations the names of special tokens are not told apart from those that the template writes.
+    return replace(tokens, special_strings=0) if templated(source) else tokens
 
 
 def read_again(source: Source, sha256: str) -> Iterator[Document]:

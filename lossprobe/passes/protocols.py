@@ -42,6 +42,7 @@ class JoinedSource:
     def __init__(self, source: Source, *, strip_newline: bool = False) -> None:
         self.name = source.name
         self.notices = source.notices
+        self.templated = templated(source)
         self._source = source
         self._strip_newline = strip_newline
 
@@ -138,11 +139,26 @@ def _score_seen(
 ) -> PassResult:
     """Return the run of a text under the checkpoint as a tool sees it, and write a note of it."""
     text = source if isinstance(source, KnownText) else KnownText(source, KeptTokens())
-    prepared, policy = prepare_protocol(note.protocol, seen, rendered(text, seen, options.score), options)
+    prepared, policy = prepare_protocol(
+        note.protocol, seen, rendered(text, seen, _scored_by(note.protocol, options)), options
+    )
     said = list(source.notices)
     scored = score_policy(choices.pop("output", None), seen, prepared, policy, options, **choices)
     note.keep_run(scored.run, said)
     return scored
+
+
+def _scored_by(protocol: str, options: ScoreOptions) -> str:
+    """Return which tokens of conversations a tool scores: what the options ask for, or all where it knows no masks.
+
+    Raises:
+        UsageError: some tokens are asked for, and the tool scores all.
+    """
+    if PROTOCOLS[protocol].masks:
+        return options.score
+    if options.score not in ("auto", "all"):
+        raise UsageError("protocol.option", f"`score` {options.score}: {protocol} scores all tokens")
+    return "all"
 
 
 def prepare_protocol(

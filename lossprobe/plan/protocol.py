@@ -110,6 +110,7 @@ class Protocol:
         prefix: the token before each document.
         second_bos: whether a BOS that the tokenizer adds comes after the prefix and is scored.
         bos_never: whether the tool has an option like `bos` "never". It drops the second BOS, or else the prefix.
+        masks: whether the tool leaves the prompts of conversations and completions unscored.
         appends_eos: whether the tool ends each plain text or completion with the name of the EOS, and scores it.
         scores_end: whether the tool also scores a token that the tokenizer puts after a text. Here it is not scored.
         reader: how the tool reads a tokenizer: "transformers" (AutoTokenizer), "tokenizers" (tokenizer.json alone) or
@@ -134,6 +135,7 @@ class Protocol:
     prefix: Prefix = Prefix.NONE
     second_bos: bool = False
     bos_never: bool = False
+    masks: bool = False
     appends_eos: bool = False
     scores_end: bool = False
     left_out: LeftOut = LeftOut.NOTHING

@@ -7,6 +7,7 @@ from fakes import SmallModel, checkpoint
 
 from lossprobe.errors import UsageError
 from lossprobe.passes import rendered as rendered_module
+from lossprobe.passes.protocols import score_protocol
 from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import score
 from lossprobe.passes.selfcheck import run_selfcheck
@@ -148,3 +149,12 @@ def test_strings_and_messages_are_not_mixed(model):
     text = rendered(Examples(DataKind.COMPLETION, CHAT, Completion("a", "b")), model)
     with pytest.raises(Exception, match=r"line 2: messages and plain strings"):
         list(text.documents())
+
+
+def test_tools_that_know_no_masks_score_every_token(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for protocol, masks in (("lm-eval", False), ("gptq", False), ("llama-factory", True), ("trainer", True)):
+        run, _ = score_protocol(protocol, model, Examples(DataKind.CHAT, CHAT), ScoreOptions(context=16))
+        assert ("masked" in run.counts["unscored_tokens"]) == masks, protocol
+    with pytest.raises(UsageError, match="lm-eval scores all tokens"):
+        score_protocol("lm-eval", model, Examples(DataKind.CHAT, CHAT), ScoreOptions(score="user"))
