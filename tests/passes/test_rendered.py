@@ -154,7 +154,7 @@ def test_strings_and_messages_are_not_mixed(model):
 def test_tools_that_know_no_masks_score_every_token(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol, masks in (("lm-eval", False), ("gptq", False), ("llama-factory", True), ("trainer", True)):
-        run, _ = score_protocol(protocol, model, Examples(DataKind.CHAT, CHAT), ScoreOptions(context=16))
+        run, _ = score_protocol(protocol, model, Examples(DataKind.CHAT, CHAT), ScoreOptions(context=30))
         assert ("masked" in run.counts["unscored_tokens"]) == masks, protocol
     with pytest.raises(UsageError, match="lm-eval scores all tokens"):
         score_protocol("lm-eval", model, Examples(DataKind.CHAT, CHAT), ScoreOptions(score="user"))
