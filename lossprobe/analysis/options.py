@@ -176,9 +176,7 @@ class ReconcileOptions:
     """
 
     logged: str | None = option(None, Text(), "The number, as the log prints it.", metavar="NUMBER")
-    log: Path | None = option(
-        None, File(), "A trainer_state.json with the number.  [default: the checkpoint's own, without --logged]"
-    )
+    log: Path | None = option(None, File(), "A trainer_state.json with the number.  [default: that of the checkpoint]")
     step: int | None = option(
         None, Number(0, MAX_COUNT, whole=True), "The step of the log.  [default: that of the checkpoint]"
     )

@@ -97,7 +97,6 @@ def cli() -> None:
       lossprobe positions --plot           loss by context, from the same run
       lossprobe compare old new data.txt   how much two models differ
       lossprobe audit                      pass or fail, in CI
-      lossprobe explain ece                what a number means
     """
 
 

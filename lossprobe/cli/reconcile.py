@@ -99,7 +99,7 @@ def _logged(options: ReconcileOptions, checkpoint: Path) -> LoggedValue:
     Raises:
         UsageError: none or two are given, or it is no loss.
     """
-    from lossprobe.analysis.reconcile.logged_value import Evidence, typed_value, value_of_log
+    from lossprobe.analysis.reconcile.logged_value import LogEvidence, typed_value, value_of_log
 
     own = checkpoint / FILE
     log = options.log or (own if options.logged is None and own.is_file() else None)
@@ -109,5 +109,5 @@ def _logged(options: ReconcileOptions, checkpoint: Path) -> LoggedValue:
     if log is None:
         return typed_value(options.logged or "")
     found = read_logged_loss(log, step_of(checkpoint) if options.step is None else options.step, options.metric)
-    evidence = Evidence("trl" if found.by_trl else "trainer", found.rows, found.batches)
+    evidence = LogEvidence("trl" if found.by_trl else "trainer", found.rows, found.batches)
     return value_of_log(found.value, f"{found.name} at step {found.step}", evidence)

@@ -31,7 +31,7 @@ def drawn_rows(count, seed=0):
 )
 def test_the_digits_of_a_typed_number_are_its_band(text, low, high):
     found = typed_value(text)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-5)
+    assert (found.smallest, found.largest) == pytest.approx((low, high), abs=1e-5)
 
 
 @pytest.mark.parametrize("text", ["0", "-3.7", "nan", "inf", "", "three", "3,768", "0.000", "1e999"])
@@ -56,7 +56,7 @@ def test_chance_agreements_are_expected_as_often_as_they_happen(shape):
         centre = draw.uniform(*np.quantile(values, [0.1, 0.9]))
         band = LoggedValue("", centre, centre - 0.01, centre + 0.01)
         expected += expected_by_chance(values, band)
-        found += np.sum((values >= band.low) & (values <= band.high))
+        found += np.sum((values >= band.smallest) & (values <= band.largest))
     assert expected == pytest.approx(found, rel=0.15)
 
 

@@ -18,6 +18,7 @@ from lossprobe.passes.protocol_tokens import checkpoint_of_tool
 from lossprobe.passes.protocols import score_all_protocols, score_protocol
 from lossprobe.passes.score import score
 from lossprobe.plan.options import ScoreOptions
+from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.text.documents import StringSource
 
 CONTEXT = 24
@@ -112,7 +113,8 @@ def test_the_bos_of_config_json_is_no_prefix_of_lm_eval(bos, tmp_path):
     assert {name: (each.bos_id, each.eos_id) for name, each in seen.items() if each is not checkpoint.tokenizer} == {
         "lm-eval": (None, 264), "paloma": (None, 264), "transformers": (None, 264),
         "transformers-corrected": (None, 264), "evaluate": (None, 264), "levanter": (None, None),
-        "llama.cpp": (bos, 264),
+        "llama.cpp": (bos, 264), "gptq": (None, 264), "llama-factory": (None, 264), "trainer": (None, 264),
+        "trl": (None, 264),
     }  # fmt: skip
 
 
@@ -150,7 +152,8 @@ def test_a_tool_that_cannot_read_the_tokenizer(tmp_path):
         score_protocol("lm-eval", checkpoint, StringSource([TEXT]))
     table = score_all_protocols(checkpoint, StringSource([TEXT * 3]), ScoreOptions(context=CONTEXT))[1].table
     reasons = table.set_index("protocol")["why"].str.contains("AutoTokenizer cannot load it")
-    readers = {"lm-eval", "paloma", "transformers", "transformers-corrected", "evaluate"}
+    readers = {name for name, about in PROTOCOLS.items() if about.reader == "transformers"}
+    assert {"lm-eval", "paloma", "transformers", "transformers-corrected", "evaluate", "trainer", "trl"} <= readers
     assert set(reasons[reasons].index) == readers
     assert table.set_index("protocol")["value"].drop([*readers]).notna().all()
 

@@ -103,7 +103,7 @@ def test_prompt_and_completion_are_texts_or_messages(tmp_path):
     assert source.notices == [f"{source.files[0].shown}: prompts with completions (prompt, completion); 2 records"]
 
 
-@pytest.mark.parametrize(("more", "asked"), [({"input": "1 2"}, "Add\n\n1 2"), ({"input": ""}, "Add"), ({}, "Add")])
+@pytest.mark.parametrize(("more", "asked"), [({"input": "1 2"}, "Add\n1 2"), ({"input": ""}, "Add"), ({}, "Add")])
 def test_instructions_are_conversations_of_two_messages(tmp_path, more, asked):
     example, _ = one(tmp_path, {"instruction": "Add", "output": "3"} | more)
     said = ({"role": "user", "content": asked}, {"role": "assistant", "content": "3"})

@@ -20,7 +20,7 @@ from lossprobe.analysis.logged.recipe import (
     mean_of_rows,
 )
 from lossprobe.analysis.reconcile.feed import Feed
-from lossprobe.analysis.reconcile.logged_value import Evidence
+from lossprobe.analysis.reconcile.logged_value import LogEvidence
 from lossprobe.analysis.reconcile.programs import (
     USUAL_BATCH,
     Mean,
@@ -110,7 +110,7 @@ class Candidates:
         raise IndexError(index)
 
 
-def enumerate_recipes(feeds: Sequence[Feed], *, before_shift: bool, evidence: Evidence | None = None) -> Candidates:
+def enumerate_recipes(feeds: Sequence[Feed], *, before_shift: bool, evidence: LogEvidence | None = None) -> Candidates:
     """Return the recipes for every way in which a text may have been fed.
 
     Args:
@@ -118,7 +118,7 @@ def enumerate_recipes(feeds: Sequence[Feed], *, before_shift: bool, evidence: Ev
         before_shift: as in `programs_of`.
         evidence: what the log says of the evaluation.
     """
-    evidence = evidence or Evidence()
+    evidence = evidence or LogEvidence()
     blocks = []
     for feed in feeds:
         means = Means(feed.rows)
@@ -135,7 +135,7 @@ def sizes_of(rows: int) -> list[int]:
     return sorted({min(size, rows) for size in (*range(1, EVERY_SIZE + 1), *powers, rows)})
 
 
-def _block(feed: Feed, program: Program, order: int, cost: int, means: Means, evidence: Evidence) -> Block:
+def _block(feed: Feed, program: Program, order: int, cost: int, means: Means, evidence: LogEvidence) -> Block:
     """Return the recipes of a program on a feed: its means, each with every smoothing and unit."""
     found = list(_recipes(program, len(feed.rows), cost, evidence))
     recipes = [recipe for recipe, _ in found]
@@ -200,7 +200,7 @@ class Means:
         return first, second
 
 
-def _recipes(program: Program, rows: int, cost: int, evidence: Evidence) -> Iterator[tuple[Recipe, int]]:
+def _recipes(program: Program, rows: int, cost: int, evidence: LogEvidence) -> Iterator[tuple[Recipe, int]]:
     """Yield sizes of batches and numbers of ranks, with what they cost."""
     if program.mean in (Mean.TOKENS, Mean.ROW_PERPLEXITIES):
         yield Recipe(rows, program.denominator), 0

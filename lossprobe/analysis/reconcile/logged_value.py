@@ -16,7 +16,7 @@ OLD_DECIMALS = 4  # transformers 4 rounds the losses of its log
 
 
 @dataclass(frozen=True)
-class Evidence:
+class LogEvidence:
     """What a log says of an evaluation beside its loss.
 
     Attributes:
@@ -38,23 +38,23 @@ class LoggedValue:
     Attributes:
         text: as printed.
         value: the number.
-        low: smallest number that is printed so, rounding allowed for.
-        high: largest number that is printed so.
+        smallest: smallest number that is printed so, rounding allowed for.
+        largest: largest number that is printed so.
         source: where it stands, such as "eval_loss at step 30"; "" for a typed number.
         evidence: what the log says beside it.
     """
 
     text: str
     value: float
-    low: float
-    high: float
+    smallest: float
+    largest: float
     source: str = ""
-    evidence: Evidence = Evidence()
+    evidence: LogEvidence = LogEvidence()
 
     @property
     def width(self) -> float:
         """The width of the band of numbers that agree."""
-        return self.high - self.low
+        return self.largest - self.smallest
 
 
 def typed_value(text: str) -> LoggedValue:
@@ -64,7 +64,7 @@ def typed_value(text: str) -> LoggedValue:
         UsageError: it is no number above 0.
 
     >>> found = typed_value("3.768")
-    >>> round(found.low, 5), round(found.high, 5)
+    >>> round(found.smallest, 5), round(found.largest, 5)
     (3.7675, 3.7685)
     """
     try:
@@ -77,7 +77,7 @@ def typed_value(text: str) -> LoggedValue:
     return _banded(text.strip(), float(number), half + ROUNDING * float(number), "")
 
 
-def value_of_log(value: float, source: str, evidence: Evidence | None = None) -> LoggedValue:
+def value_of_log(value: float, source: str, evidence: LogEvidence | None = None) -> LoggedValue:
     """Return a number of a log: agreement is that of float32 sums, or of 4 decimals where it has no more.
 
     Args:
@@ -92,7 +92,7 @@ def value_of_log(value: float, source: str, evidence: Evidence | None = None) ->
     text = repr(value)
     decimals = len(text.partition(".")[2]) if "e" not in text else OLD_DECIMALS + 1
     half = 0.5 * 10.0**-OLD_DECIMALS + ROUNDING * value if decimals <= OLD_DECIMALS else LOG_ROUNDING * value
-    return replace(_banded(text, value, half, source), evidence=evidence or Evidence())
+    return replace(_banded(text, value, half, source), evidence=evidence or LogEvidence())
 
 
 def _banded(text: str, value: float, half: float, source: str) -> LoggedValue:

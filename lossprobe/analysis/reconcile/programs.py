@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from lossprobe.analysis.logged.recipe import Denominator, Ranks
 from lossprobe.analysis.reconcile.feed import Bos, Feed, Kind, Packing
-from lossprobe.analysis.reconcile.logged_value import Evidence
+from lossprobe.analysis.reconcile.logged_value import LogEvidence
 
 RARE_SMOOTHINGS = (0.05, 0.2)
 TRL_CUT = 1024
@@ -136,13 +136,13 @@ def ranks_cost(program: Program, ranks: int, sharing: Ranks) -> int:
     return (1 if _is_power(ranks) else 2) + (0 if sharing is usual else 1)
 
 
-def writer_cost(program: Program, evidence: Evidence) -> int:
+def writer_cost(program: Program, evidence: LogEvidence) -> int:
     """Return the cost of a program that did not write the log."""
     trains = program.cuts or program in (TRAINER, TRAINER_GPT2, OLD_TRAINER)
     return 2 if (evidence.writer == "trl" and not program.cuts) or (evidence.writer and not trains) else 0
 
 
-def batches_cost(batches: int, evidence: Evidence) -> int:
+def batches_cost(batches: int, evidence: LogEvidence) -> int:
     """Return the cost of a number of batches that the log contradicts."""
     if evidence.batches is None:
         return 0

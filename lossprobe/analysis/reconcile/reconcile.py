@@ -34,7 +34,7 @@ class Reconciliation(Shown):
     Attributes:
         logged: the number as logged or typed.
         value: the same as a number.
-        low, high: between them every number is printed so.
+        smallest, largest: between them every number is printed so.
         source: the log's name of the number and its step; empty for a typed number.
         tried: different values that the recipes tried give.
         recipes: recipes tried; many give the same value.
@@ -53,8 +53,8 @@ class Reconciliation(Shown):
 
     logged: str
     value: float
-    low: float
-    high: float
+    smallest: float
+    largest: float
     source: str
     tried: int
     recipes: int
@@ -76,7 +76,7 @@ class Reconciliation(Shown):
     @property
     def near_rounding(self) -> bool:
         """Whether the nearest recipe does not agree, but is no further off than half precision may move a loss."""
-        agrees = self.low <= self.value + self.near_difference <= self.high
+        agrees = self.smallest <= self.value + self.near_difference <= self.largest
         return not agrees and abs(self.near_difference) < HALF_PRECISION * self.value
 
     @property
@@ -119,7 +119,7 @@ def reconcile_number(
     """
     candidates = enumerate_recipes(feeds, before_shift=before_shift, evidence=logged.evidence)
     found = different_values(candidates)
-    inside = np.flatnonzero((found.values >= logged.low) & (found.values <= logged.high))
+    inside = np.flatnonzero((found.values >= logged.smallest) & (found.values <= logged.largest))
     known = candidates.orders[found.best[inside]]
     ordered = inside[np.lexsort((np.abs(found.values[inside] - logged.value), known, found.costs[inside]))]
     verdict = _verdict(ordered, found, logged)
@@ -138,7 +138,7 @@ def reconcile_number(
         notes.append(f"{plural(len(shown) - SHOWN, 'less plausible value')} agree too and are not shown")
     chance = expected_by_chance(np.delete(found.values, ordered[:1]), logged)
     return Reconciliation(
-        logged=logged.text, value=logged.value, low=logged.low, high=logged.high, source=logged.source,
+        logged=logged.text, value=logged.value, smallest=logged.smallest, largest=logged.largest, source=logged.source,
         tried=len(found.values), recipes=len(candidates.values), agreeing=len(ordered), chance=chance,
         verdict=verdict, near=_words(candidates, int(found.best[near])), near_difference=off, passes=passes,
         notes=notes, nearby=_nearby(found, logged), table=table,
@@ -164,7 +164,7 @@ def _table(matches: Sequence[Match], candidates: Candidates, found: Values, logg
         same = [other.words(number) for other, number in map(candidates.block_of, match.others)]
         rows.append({
             "rank": rank, "recipe": block.words(index), "value": match.value,
-            "difference": match.value - logged.value, "agrees": bool(logged.low <= match.value <= logged.high),
+            "difference": match.value - logged.value, "agrees": bool(logged.smallest <= match.value <= logged.largest),
             "departures": match.cost, "by_chance": _by_chance(match.number, found, logged),
             "same_number": " | ".join(same),
         })  # fmt: skip
@@ -234,7 +234,7 @@ def _fitted_smoothing(feed: Feed, logged: LoggedValue) -> float | None:
 
 def _nearby(found: Values, logged: LoggedValue) -> pd.DataFrame:
     near = np.argsort(np.abs(found.values - logged.value), kind="stable")[:DRAWN]
-    agrees = (found.values >= logged.low) & (found.values <= logged.high)
+    agrees = (found.values >= logged.smallest) & (found.values <= logged.largest)
     frame = pd.DataFrame({"value": found.values, "departures": found.costs, "agrees": agrees})
     return frame.iloc[near].reset_index(drop=True)
 

@@ -12,6 +12,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lossprobe.checkpoint.files.constants import CONSTANT_NAME
 from lossprobe.checkpoint.files.foreign import refuse_mlx
 from lossprobe.checkpoint.files.hashes import combined_sha256, file_sha256
@@ -67,8 +69,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             model_class = without_other_parts(model_class, whole)
     stored = stored_dtype(entries)
     tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
-    dtype = compute_dtype(stored, "float32" if options.dtype == AUTOCAST else options.dtype)
-    loaded = load_exactly(path, model_class, config, weights.files, dtype)
+    loaded = load_exactly(path, model_class, config, weights.files, _weights_dtype(stored, options))
     model = loaded.model
     with building(shown):
         limit = context_limit(model, f"{shown}/config.json")
@@ -105,8 +106,17 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             files=absolute((*read, *words)),
             hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
         )
-        kind = AutocastLM if options.dtype == AUTOCAST else CausalLM
-        return kind(model.to(options.device), facts, tokenizer)
+        return _kind(options)(model.to(options.device), facts, tokenizer)
+
+
+def _weights_dtype(stored: str, options: LoadOptions) -> torch.dtype:
+    """Return the dtype of the weights in memory."""
+    return compute_dtype(stored, "float32" if options.dtype == AUTOCAST else options.dtype)
+
+
+def _kind(options: LoadOptions) -> type[CausalLM]:
+    """Return the class that runs the model."""
+    return AutocastLM if options.dtype == AUTOCAST else CausalLM
 
 
 def _settings(path: Path, ignored: KeyFilter) -> dict[str, Any]:

@@ -23,9 +23,9 @@ def plot_reconcile(run: Run, result: Reconciliation) -> Figure:
     near, table = result.nearby, result.table
     reach = np.abs(near["value"] - result.value).sort_values().iloc[: AROUND + 1].max()
     shown = table["value"].iloc[:NAMED]
-    reach = 1.08 * max(reach, 2 * (result.high - result.low), np.abs(shown - result.value).max())
+    reach = 1.08 * max(reach, 2 * (result.largest - result.smallest), np.abs(shown - result.value).max())
     axes.set_xlim(result.value - reach, result.value + reach)
-    width = max(result.high - result.low, 0.002 * reach)  # as wide as can be seen
+    width = max(result.largest - result.smallest, 0.002 * reach)  # as wide as can be seen
     axes.axvspan(result.value - width / 2, result.value + width / 2, color=VERMILION, alpha=0.3, linewidth=0,
                  label=legend_name(f"logged {result.logged}, with what is printed so"))  # fmt: skip
     other = near[~near["agrees"]]
