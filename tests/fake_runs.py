@@ -94,13 +94,18 @@ def told_apart(docs: list[Doc]) -> list[Doc]:
     """Return documents of which none has the text of an earlier one, where their first token is no scored one."""
     seen, found = set(), []
     for number, doc in enumerate(docs):
-        if doc.data in seen and doc.bits[0] == "first_token" and doc.pieces[0] != BOS:
+        if doc.data in seen and doc.bits[0] == "first_token" and doc.pieces[0] != BOS and _is_text(doc.pieces[0]):
             size = len(doc.pieces[0])
             name = bytes(33 + number // 90**place % 90 for place in range(size))
             doc = replace(doc, pieces=[name, *doc.pieces[1:]])
         seen.add(doc.data)
         found.append(doc)
     return found
+
+
+def _is_text(piece: bytes) -> bool:
+    """Return whether a piece ends with a character, so that another of its length can stand in its place."""
+    return piece.decode("utf-8", "ignore").encode() == piece
 
 
 def finish_run(

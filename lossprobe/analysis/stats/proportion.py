@@ -35,8 +35,10 @@ def wilson(share: float, count: int) -> Estimate:
 def newcombe(first: Estimate, second: Estimate) -> Estimate:
     """Return the difference of two independent shares, first − second, with its interval (Newcombe 1998, method 10).
 
-    >>> newcombe(wilson(0.7, 80), wilson(0.6, 80)).interval.shown("+.4f")
-    '[-0.0468, +0.2425]'
+    His example, 56 of 70 against 48 of 80, has 0.0524 to 0.3339:
+
+    >>> newcombe(wilson(56 / 70, 70), wilson(48 / 80, 80)).interval.shown("+.4f")
+    '[+0.0524, +0.3339]'
     """
     difference = first.value - second.value
     if first.interval.low is None or second.interval.low is None:
