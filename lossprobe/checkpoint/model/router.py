@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from lossprobe.checkpoint.interface import RouterFacts
+from lossprobe.checkpoint.model.batching import has_changing_positions
 
 RoutedPass = Callable[[torch.Tensor], tuple[torch.Tensor, tuple[torch.Tensor, ...]]]
 LOSS_FUNCTION = "load_balancing_loss_func"
@@ -59,6 +60,8 @@ def has_load_balancing_loss(model: Any) -> bool:
 def find_router(model: Any, routed: RoutedPass, probe: torch.Tensor, *, padded: bool) -> RouterFacts:
     """Return the routers of a model; they are measured where `routing_sums` give the loss that the model computes.
 
+    They are not where positions depend on the length of the input, since windows are run with their last token then.
+
     Args:
         model: the whole model.
         routed: the model's hidden states and the logits of its routers for ids.
@@ -69,6 +72,8 @@ def find_router(model: Any, routed: RoutedPass, probe: torch.Tensor, *, padded: 
     weight = None if coefficient is None else float(coefficient)
     in_loss = bool(getattr(model.config.get_text_config(), "output_router_logits", False))
     unmeasured = RouterFacts(0, 0, 0, weight, in_loss, measured=False)
+    if any(map(has_changing_positions, model.modules())):  # one token more in a window would change its losses
+        return unmeasured
     lengths = torch.tensor([probe.shape[1], probe.shape[1] // 2 if padded else probe.shape[1]], device=probe.device)
     mask = (torch.arange(probe.shape[1], device=probe.device) < lengths[:, None]).long()
     try:
