@@ -34,7 +34,27 @@ class KnownSource(Source, Protocol):
         ...
 
 
-class KnownText:
+class MadeOf:
+    """What a source that is made of another one takes over from it.
+
+    Attributes:
+        source: the other source.
+    """
+
+    source: Source
+
+    @property
+    def kind(self) -> DataKind:
+        """What its records hold; see `kind_of`."""
+        return kind_of(self.source)
+
+    @property
+    def templated(self) -> bool | None:
+        """Whether a chat template made its texts; see `templated`."""
+        return templated(self.source)
+
+
+class KnownText(MadeOf):
     """A source with the documents of another source, which it keeps in memory for several passes.
 
     Args:
@@ -45,7 +65,7 @@ class KnownText:
     def __init__(self, source: Source, tokens: KeptTokens | None = None) -> None:
         self.name = source.name
         self.notices = source.notices
-        self._source = source
+        self.source = source
         self._tokens = tokens
         self._sha256 = ""
         self._documents: list[Document] | None = None
@@ -54,38 +74,28 @@ class KnownText:
     @property
     def skipped(self) -> dict[str, int]:
         """Numbers of bad records and files that were left out; see `skipped_of`."""
-        return skipped_of(self._source)
+        return skipped_of(self.source)
 
     @property
     def skips_bad(self) -> bool:
         """Whether bad records are left out; see `skips_bad`."""
-        return skips_bad(self._source)
-
-    @property
-    def kind(self) -> DataKind:
-        """What its records hold."""
-        return kind_of(self._source)
-
-    @property
-    def templated(self) -> bool | None:
-        """Whether a chat template made its texts; see `templated`."""
-        return templated(self._source)
+        return skips_bad(self.source)
 
     @property
     def sides(self) -> str:
         """Which sides of pairs are documents; see `sides_of`."""
-        return sides_of(self._source)
+        return sides_of(self.source)
 
     @property
     def files(self) -> list[Path]:
         """The files of the text; empty for a text in memory."""
-        return [file.path for file in getattr(self._source, "files", ())]
+        return [file.path for file in getattr(self.source, "files", ())]
 
     def fingerprint(self) -> str:
         """Return the sha256 of all documents, as `text.fingerprint` does; the text is read only the first time."""
         if not self._sha256:
             running, kept, left = Fingerprint(), [], KEPT_TEXT_BYTES
-            for document in self._source.documents():
+            for document in self.source.documents():
                 running.add(document)
                 left -= sys.getsizeof(document.text) + sys.getsizeof(document.fields) + DOCUMENT_BYTES
                 left -= memory_of(document.example) + SPAN_BYTES * len(document.spans)
@@ -104,7 +114,7 @@ class KnownText:
             TextError: a text too long to keep has changed since it was hashed.
         """
         sha256 = self.fingerprint()
-        yield from read_again(self._source, sha256) if self._documents is None else self._documents
+        yield from read_again(self.source, sha256) if self._documents is None else self._documents
 
     def tokens(self, text: str, tokenizer: Tokenizer) -> Tokens:
         """Return the tokens of one of its documents; kept tokens are not computed again."""

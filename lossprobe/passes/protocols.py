@@ -16,7 +16,7 @@ from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer
 from lossprobe.errors import CheckpointError, NothingToScoreError, TextError, UsageError
 from lossprobe.passes.known_protocol import ProtocolNote, own_notices
-from lossprobe.passes.known_text import KeptTokens, KnownText, kind_of, templated, tokens_of
+from lossprobe.passes.known_text import KeptTokens, KnownText, MadeOf, templated, tokens_of
 from lossprobe.passes.protocol_tokens import TokenCounts, checkpoint_of_tool
 from lossprobe.passes.protocol_windows import protocol_policy
 from lossprobe.passes.rendered import rendered
@@ -61,7 +61,7 @@ class JoinedSource:
             yield replace(documents[0], text=text, spans=())
 
 
-class EndedSource:
+class EndedSource(MadeOf):
     """A `Source` whose documents end with a name, such as that of an EOS, which a document may already do.
 
     Args:
@@ -72,12 +72,11 @@ class EndedSource:
     def __init__(self, source: Source, end: str) -> None:
         self.name = source.name
         self.notices = source.notices
-        self.kind, self.templated = kind_of(source), templated(source)
-        self._source, self._end = source, end
+        self.source, self._end = source, end
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents; the name belongs to what comes last in a document."""
-        for document in self._source.documents():
+        for document in self.source.documents():
             if document.text.endswith(self._end):
                 yield document
                 continue

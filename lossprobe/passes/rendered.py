@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import overload
@@ -58,14 +57,7 @@ def rendered(source: Source, checkpoint: Checkpoint, score: str = "auto") -> Sou
                 "score.plain_text", f"`score` {visible(score, 40)}: {source.name} is plain text, which has no roles"
             )
         return source
-    template, name = _template_of(checkpoint), checkpoint.facts.name
-    made = (
-        source.derived(_key(template, score), lambda text: RenderedSource(text, template, name, score))
-        if isinstance(source, KnownText)
-        else RenderedSource(source, template, name, score)
-    )
-    _refuse_special_strings(made, checkpoint)
-    return made
+    return _made(source, checkpoint, score)
 
 
 def both_sides(source: KnownText, checkpoint: Checkpoint, score: str = "auto") -> KnownText:
@@ -85,28 +77,30 @@ def both_sides(source: KnownText, checkpoint: Checkpoint, score: str = "auto") -
             "preferences.no_pairs", f"{source.name}: holds {HELD[kind]}, no pairs",
             hint="each record needs chosen and rejected, with or without prompt",
         )  # fmt: skip
-    template, name = _template_of(checkpoint), checkpoint.facts.name
-    key = _key(template, score, BOTH)
-    made = source.derived(key, lambda text: RenderedSource(text, template, name, score, BOTH))
-    _refuse_special_strings(made, checkpoint)
-    return made
+    return _made(source, checkpoint, score, BOTH)
 
 
-def _refuse_special_strings(made: Source, checkpoint: Checkpoint) -> None:
-    """Refuse to read control tokens as text where a chat template writes them."""
+@overload
+def _made(source: KnownText, checkpoint: Checkpoint, score: str, sides: str = "") -> KnownText: ...
+@overload
+def _made(source: Source, checkpoint: Checkpoint, score: str, sides: str = "") -> Source: ...
+def _made(source: Source, checkpoint: Checkpoint, score: str, sides: str = "") -> Source:
+    """Return the rendered source; a known text makes it once for equal templates, scored tokens and sides.
+
+    Raises:
+        UsageError: control tokens are to be read as text, and the chat template writes them.
+    """
+    template = checkpoint.tokenizer.chat_template if isinstance(checkpoint.tokenizer, ChatTokenizer) else None
+
+    def make(text: Source) -> Source:
+        return RenderedSource(text, template, checkpoint.facts.name, score, sides)
+
+    key = f"rendered {'' if template is None else template.sha256} {score}{sides}"
+    made = source.derived(key, make) if isinstance(source, KnownText) else make(source)
     if templated(made) and getattr(checkpoint.tokenizer, "special_strings", "control") == "text":
         what = "would also take the control tokens that the chat template writes for text"
         raise UsageError("score.special_strings", f"`special_strings` text: {what}", hint="leave it out")
-
-
-def _template_of(checkpoint: Checkpoint) -> ChatTemplate | None:
-    return checkpoint.tokenizer.chat_template if isinstance(checkpoint.tokenizer, ChatTokenizer) else None
-
-
-def _key(template: ChatTemplate | None, score: str, sides: str = "") -> str:
-    """Return a text that is the same for equal templates, choices of what is scored, and sides."""
-    content = "" if template is None else repr((template.source, template.tool_source, dict(template.special_tokens)))
-    return f"rendered {hashlib.sha256(content.encode()).hexdigest()} {score}{sides}"
+    return made
 
 
 class RenderedSource:

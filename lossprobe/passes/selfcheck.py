@@ -14,7 +14,7 @@ from lossprobe.analysis.selfcheck import EXACT, HALF, ROUNDING, Losses, SelfChec
 from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import PADDED, Checkpoint, LeftPadding, PiecewiseTokenizer, Tokenizer, Tokens
 from lossprobe.errors import LossprobeError, ResourceError
-from lossprobe.passes.known_text import kind_of, templated, tokens_of
+from lossprobe.passes.known_text import MadeOf, tokens_of
 from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import Progress, score_into, window_policy
 from lossprobe.plan.options import ScoreOptions
@@ -35,7 +35,7 @@ Reopen = Callable[[str], Checkpoint]
 LossOf = Callable[[Rows], Losses]
 
 
-class SampleSource:
+class SampleSource(MadeOf):
     """The first documents of a source, up to a number of tokens; the last document is cut there.
 
     Args:
@@ -50,7 +50,7 @@ class SampleSource:
     def __init__(self, source: Source, tokenizer: Tokenizer, tokens: int) -> None:
         self.name = source.name
         self.notices = source.notices
-        self.kind, self.templated = kind_of(source), templated(source)
+        self.source = source
         self.whole = True
         self._documents: list[Document] = []
         left = tokens

@@ -30,14 +30,13 @@ from lossprobe.audit.gate.whole import refuse_per_byte
 from lossprobe.audit.settings import AuditSettings, Check
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
 from lossprobe.errors import NothingToScoreError
-from lossprobe.passes.known_text import KnownText, kind_of, templated
+from lossprobe.passes.known_text import KnownText, MadeOf
 from lossprobe.passes.planning import check_unknown
 from lossprobe.passes.score import Progress, score_into
 from lossprobe.passes.tally import UNKNOWN_SHOWN
 from lossprobe.run.baseline import select_documents
 from lossprobe.run.files import sha256_of_json
 from lossprobe.text.documents import Document
-from lossprobe.text.examples import DataKind
 from lossprobe.units import plural
 
 COUNTED = (
@@ -47,7 +46,7 @@ COUNTED = (
 
 
 @dataclass
-class ChosenDocuments:
+class ChosenDocuments(MadeOf):
     """A `Source` of some documents of a text, in the order of the text.
 
     Attributes:
@@ -64,16 +63,6 @@ class ChosenDocuments:
 
     def __post_init__(self) -> None:
         self.name = self.name or self.source.name
-
-    @property
-    def kind(self) -> DataKind:
-        """What the records of the text hold."""
-        return kind_of(self.source)
-
-    @property
-    def templated(self) -> bool | None:
-        """Whether a chat template made the documents."""
-        return templated(self.source)
 
     def documents(self) -> Iterator[Document]:
         """Yield the chosen documents."""

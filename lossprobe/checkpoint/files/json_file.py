@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lossprobe.checkpoint.files.plain_files import open_plain, unreadable
+from lossprobe.checkpoint.files.plain_files import read_at_most
 from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count, visible
 
@@ -22,11 +22,7 @@ def read_json(path: Path, max_bytes: int = MAX_CONFIG_BYTES) -> dict[str, Any]:
             NaN or a key twice, or is not an object. The message gives path and reason, and the line of a syntax error.
     """
     shown = visible(str(path), 200)
-    try:
-        with open_plain(path) as stream:
-            data = stream.read(max_bytes + 1)
-    except (OSError, ValueError) as error:
-        raise unreadable(shown, error) from None
+    data = read_at_most(path, max_bytes)
     if len(data) > max_bytes:
         raise CheckpointError(
             "checkpoint.json_too_large", f"{shown}: larger than {format_count(max_bytes)} bytes, the limit"

@@ -63,6 +63,19 @@ def unreadable(shown: str, error: OSError | ValueError) -> CheckpointError:
     return CheckpointError("checkpoint.unreadable", f"{shown}: cannot be read: {reason or visible(str(error), 80)}")
 
 
+def read_at_most(path: Path, size: int) -> bytes:
+    """Return the first `size` bytes of a regular file, and one more where it is longer, which shows that it is.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with open_plain(path) as stream:
+            return stream.read(size + 1)
+    except (OSError, ValueError) as error:
+        raise unreadable(visible(str(path), 200), error) from None
+
+
 def stands(path: Path) -> bool:
     """Return whether anything has this name, including a pipe or a dangling link, which `open_plain` then refuses."""
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lossprobe.checkpoint.templates.fields import Message
 from lossprobe.checkpoint.templates.located import NotCertainError, Render
-from lossprobe.checkpoint.templates.parts import parts_of
+from lossprobe.checkpoint.templates.parts import Parts, parts_of
 from lossprobe.checkpoint.templates.turns import Habits
 from lossprobe.checkpoint.templates.units import ASSISTANT, SYSTEM, USER
 from lossprobe.text.spans import Part
@@ -71,11 +71,8 @@ def _plain(
     render: Render, messages: Sequence[Message], text: str | None, habits: Habits
 ) -> tuple[bool | None, bool | None]:
     """Return whether earlier turns are changed by later ones, and whether space around contents is removed."""
-    if text is None:
-        return None, None
-    try:
-        parts = parts_of(render, messages, text, habits)
-    except NotCertainError:
+    parts = _parts(render, messages, text, habits)
+    if text is None or parts is None:
         return None, None
     at, contents = 0, []
     for each in parts.stretches:
@@ -88,14 +85,19 @@ def _plain(
 def _thinking(render: Render, messages: Sequence[Message], habits: Habits) -> tuple[str | None, bool | None]:
     """Return of which answers the reasoning is written, and whether earlier turns are changed by later ones."""
     text = render(messages, False)
-    if text is None:
-        return None, None
-    try:
-        parts = parts_of(render, messages, text, habits)
-    except NotCertainError:
+    parts = _parts(render, messages, text, habits)
+    if text is None or parts is None:
         return None, None
     kept = {0: "none", 1: "last"}.get(text.count(THOUGHT), "all")
     return kept, parts.changed_turns > 0
+
+
+def _parts(render: Render, messages: Sequence[Message], text: str | None, habits: Habits) -> Parts | None:
+    """Return the parts of a rendered text; None where it was refused, or they are not certain."""
+    try:
+        return None if text is None else parts_of(render, messages, text, habits)
+    except NotCertainError:
+        return None
 
 
 def _takes_system(render: Render, messages: Sequence[Message]) -> bool:

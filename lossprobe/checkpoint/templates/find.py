@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.checkpoint.files.json_file import read_json
-from lossprobe.checkpoint.files.plain_files import open_plain, stands, unreadable
+from lossprobe.checkpoint.files.plain_files import read_at_most, stands
 from lossprobe.checkpoint.templates.template import ChatTemplate
 from lossprobe.checkpoint.tokenizers.tokenizer_files import MAX_SETTINGS_BYTES
 from lossprobe.errors import CheckpointError
@@ -74,11 +74,7 @@ def read_text(file: Path) -> str:
         CheckpointError: it cannot be read, is too large, or is not UTF-8.
     """
     shown = visible(str(file), 200)
-    try:
-        with open_plain(file) as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise unreadable(shown, error) from None
+    data = read_at_most(file, MAX_BYTES)
     if len(data) > MAX_BYTES:
         raise CheckpointError("template.broken", f"{shown}: larger than {format_count(MAX_BYTES)} bytes, the limit")
     try:

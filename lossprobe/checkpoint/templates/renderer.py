@@ -69,14 +69,6 @@ class Renderer:
         }).encode()  # fmt: skip
         self._sandbox = Sandbox([opening], shown, limits, "templates.worker")
 
-    def begin(self) -> None:
-        """Start the child process, which takes a second to load, while this process goes on.
-
-        Raises:
-            ResourceError: no process can be started.
-        """
-        self._sandbox.begin()
-
     def render(self, conversation: Conversation, where: str) -> Rendered:
         """Return a conversation as text with its parts.
 
