@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 from bundled import EXAMPLES
+from geometry import check_layout
 
 from lossprobe import open_checkpoint, open_text
+from lossprobe.analysis.preferences.preferences import measure_preferences
 from lossprobe.checkpoint.interface import prefix_of
 from lossprobe.cli.main import run
 from lossprobe.passes.engines import LocalEngine
 from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.rendered import both_sides
 from lossprobe.passes.score import score_into
+from lossprobe.report.plots.preferences import plot_preferences
 from lossprobe.run.reader import Run, run_folders
 
 MODEL = str(EXAMPLES / "jargon-plain")
@@ -194,3 +197,7 @@ def test_a_reference_with_another_tokenizer_is_refused_before_passes(scored, mon
     assert run(["preferences", MODEL, "pairs.jsonl", "--reference", "other", "-q"]) == 12
     assert "preferences.other_tokenizer" in capsys.readouterr().err
     assert run_folders(Path(".lossprobe")) == before
+
+
+def test_nothing_in_the_picture_is_cut_off(scored):
+    check_layout(plot_preferences(scored[1], measure_preferences(scored[1])))

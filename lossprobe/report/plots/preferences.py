@@ -56,9 +56,8 @@ def _draw_pairs(axes: Axes, result: Preferences) -> None:
     axes.plot(ends, ends, color=GREY, linewidth=1.0, label="equally likely")
     axes.set_xlim(*ends)
     axes.set_ylim(*ends)
-    axes.set_aspect("equal")
     some = "" if step == 1 else f"; every {format_count(step)}th pair"
-    label(axes, "rejected: log-probability, nats per token", "chosen: nats per token",
+    label(axes, "rejected: log-probability, nats per token", "chosen: log-probability, nats per token",
           f"above the line: ranked right{some}")  # fmt: skip
 
 
