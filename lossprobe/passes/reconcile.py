@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -111,7 +111,7 @@ class _Passes:
         if templated(self._text) is None:
             yield from self._streams(deep=deep)
         if self._longest(self._text) > (self._options.context or self._limit()):
-            yield self._own_windows()
+            yield from self._own_windows()
         for dtype in HALF if deep and reopen is not None else ():
             assert reopen is not None
             seen = checkpoint_of_tool("trainer", reopen(dtype))
@@ -177,10 +177,12 @@ class _Passes:
                 run = score_policy(None, self._checkpoint, stream, policy, self._options, progress=self._progress).run
                 yield Pass(run, packed_feeds(run, block, eos=eos, usual=block == usual))
 
-    def _own_windows(self) -> Pass:
-        """Return lossprobe's own pass, which sees the whole of long documents."""
-        run = score(self._plain, self._source, self._options, progress=self._progress).run
-        return Pass(run, [Feed(rows=row_sums(run), kind=_kind(self._text), own_windows=True)])
+    def _own_windows(self) -> Iterator[Pass]:
+        """Yield lossprobe's own passes, which see the whole of long documents, one for each mask."""
+        kind = _kind(self._text)
+        for name in MASKS[kind]:
+            run = score(self._plain, self._source, replace(self._options, score=name), progress=self._progress).run
+            yield Pass(run, [Feed(rows=row_sums(run), kind=kind, scored=name, own_windows=True)])
 
 
 def _kind(text: Source) -> Kind:

@@ -19,6 +19,7 @@ from lossprobe.units import plural, visible
 
 PROMPT, COMPLETION = "prompt", "completion"  # roles of records that are plain text
 WHOLE = ("auto", "all")
+NO_ROLES = (*WHOLE, "assistant", "last-turn", "completion")  # of `score`; any other word names roles
 TEMPLATE_DATE = "26 July 2024"
 BOTH = "both"  # both sides of a pair are documents, in place of the chosen one
 HELD = {
@@ -75,7 +76,8 @@ def both_sides(source: KnownText, checkpoint: Checkpoint, score: str = "auto") -
     if kind is not DataKind.PAIRS:
         raise UsageError(
             "preferences.no_pairs", f"{source.name}: holds {HELD[kind]}, no pairs",
-            hint="each record needs chosen and rejected, with or without prompt",
+            hint="each record needs chosen and rejected, with or without prompt; of files that are not named .jsonl, "
+            "and of standard input, `data_kind` pairs reads the records",
         )  # fmt: skip
     return _made(source, checkpoint, score, BOTH)
 
@@ -124,6 +126,7 @@ class RenderedSource:
         self._renderer: Renderer | None = None
         self._skipped: dict[str, int] = {}
         self._dated, self._dropping = False, 0
+        self._roles: set[str] = set()
         self._templated: bool | None = None
 
     @property
@@ -156,6 +159,7 @@ class RenderedSource:
             yield from made
             read += 1
         self._tell_of_template()
+        self._refuse_unknown_roles()
         if not faults.total:
             return
         if not skips_bad(self._source):
@@ -181,8 +185,22 @@ class RenderedSource:
             self._dated |= made.dated
             self._dropping += bool(made.dropped_turns)
             text, spans = made.text, made.spans
+        self._roles |= {span.role for span in spans if span.role is not None}
         prompt_turns = 1 if isinstance(side, Completion) else side.prompt_messages
         return replace(document, text=text, spans=choose_scored(spans, self._score, prompt_turns), example=None)
+
+    def _refuse_unknown_roles(self) -> None:
+        """Refuse a role to score that no record has.
+
+        Raises:
+            UsageError: the message has the role, its hint those of the text.
+        """
+        asked = () if self._score in NO_ROLES else self._score.split(",")
+        unknown = next((role for role in asked if role not in self._roles), None)
+        if unknown is not None and self._roles:
+            what = f"`score` {visible(self._score, 40)}: no record of {self.name} has the role {visible(unknown, 40)}"
+            roles = visible(", ".join(sorted(self._roles)), 200)
+            raise UsageError("score.unknown_role", what, hint=f"roles of the text: {roles}")
 
     def _tell_of_template(self) -> None:
         """Add notices of what the template did to the conversations."""

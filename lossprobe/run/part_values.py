@@ -21,7 +21,7 @@ def planned_values(rows: Rows) -> dict[str, Any]:
     if rows.labels is not None:
         values["turn"] = np.ma.masked_array(rows.labels.turn.astype(np.int32), rows.labels.turn == NO_TURN)
         values["role"], values["part"] = (
-            pa.array(words).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
+            pa.array(words, pa.string()).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
             for words in (rows.labels.role, rows.labels.part)
         )
     return values

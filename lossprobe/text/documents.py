@@ -19,15 +19,13 @@ from lossprobe.text.examples import DataKind, Example
 from lossprobe.text.faults import Faults
 from lossprobe.text.files import STDIN, Budget, TextFile, find_files
 from lossprobe.text.options import TextOptions
-from lossprobe.text.record_files import RecordLayout, raw_records, record_layout
+from lossprobe.text.record_files import MARKUP, RecordLayout, oddity, raw_records, record_layout
 from lossprobe.text.record_reader import RecordReader, asked_kind
 from lossprobe.text.records import refuse_surrogates
 from lossprobe.text.selection import Selection
 from lossprobe.text.spans import Span
 from lossprobe.text.splitting import LineEnds, separator_pattern, split_text, with_lf
 from lossprobe.units import plural, visible
-
-MARKUP = (".json", ".csv", ".tsv")  # formats that are rarely meant to be scored with their markup
 
 
 @dataclass(frozen=True)
@@ -190,8 +188,8 @@ class TextSource:
         if self.options.split_documents is not None:
             return (yield from self._pieces(file, budget))
         text, first_byte = self._text(file, budget)
-        if text.isspace():
-            self._notice(f"{file.shown}: nothing but white space")
+        if odd := oddity(text, file):
+            self._notice(f"{file.shown}: {odd}")
         yield Document(self._line_ends(text), file.shown, 1, first_byte)
         return 0
 

@@ -15,6 +15,7 @@ from lossprobe.text.parquet_rows import read_rows
 from lossprobe.text.records import JsonRecord, read_array, read_line
 from lossprobe.units import format_count, plural
 
+MARKUP = (".json", ".csv", ".tsv")  # formats that are rarely meant to be scored with their markup
 SHOWN_LINES = 5
 
 
@@ -128,3 +129,16 @@ def _is_object(line: bytes) -> bool:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def oddity(text: str, file: TextFile) -> str | None:
+    """Return what is odd about a file that is scored as plain text, for a notice; None if nothing is.
+
+    A file named JSON, CSV or TSV has a notice for its name already.
+    """
+    if text.isspace():
+        return "nothing but white space"
+    told = file.name.lower().removesuffix(".gz").endswith(MARKUP)
+    if told or not text.startswith("{") or not _is_object(text.partition("\n")[0].encode("utf-8", "replace")):
+        return None
+    return "begins with a JSON record, but is scored as plain text; `data_kind` reads its records"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from logged_models import chat_tokenizer, saved, small_llama
@@ -131,3 +132,18 @@ def test_a_log_of_a_diverged_model_is_refused(inside, capsys):
     assert "NaN" in refused(
         capsys, 2, "reconcile.logged", "reconcile", "checkpoint-30", "chat.jsonl", "--log", "log.json"
     )
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(("score", "words"), [("auto", "only the assistant's tokens"), ("all", "all tokens")])
+def test_own_windows_of_long_conversations_say_what_they_score(inside, score, words, capsys):
+    asked, said = "four five " * 40, "the mat is home " * 30
+    turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+    Path("long.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    arguments = ("checkpoint-30", "long.jsonl", "--context", 64)
+    _, out, _ = call(capsys, "perplexity", *arguments, "--score", score, "--json")
+    logged = json.loads(out)["rows"][0]["value"]
+    _, out, _ = call(capsys, "reconcile", *arguments, "--logged", f"{logged:.7f}", "--json")
+    agreeing = [row["recipe"] for row in json.loads(out)["rows"] if row["agrees"] and "own windows" in row["recipe"]]
+    assert len(agreeing) == 1
+    assert words in agreeing[0]

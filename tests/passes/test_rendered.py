@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from fakes import SmallModel, checkpoint
 
-from lossprobe.errors import UsageError
+from lossprobe.errors import NothingToScoreError, UsageError
 from lossprobe.passes import rendered as rendered_module
 from lossprobe.passes.protocols import score_protocol
 from lossprobe.passes.rendered import rendered
@@ -158,3 +158,25 @@ def test_tools_that_know_no_masks_score_every_token(model, tmp_path, monkeypatch
         assert ("masked" in run.counts["unscored_tokens"]) == masks, protocol
     with pytest.raises(UsageError, match="lm-eval scores all tokens"):
         score_protocol("lm-eval", model, Examples(DataKind.CHAT, CHAT), ScoreOptions(score="user"))
+
+
+def test_a_role_that_no_record_has_is_refused(model):
+    text = rendered(Examples(DataKind.CHAT, CHAT), model, "assistant,usr")
+    with pytest.raises(UsageError, match="no record of made has the role usr") as caught:
+        list(text.documents())
+    assert caught.value.hint == "roles of the text: assistant, user"
+
+
+def test_a_template_that_writes_no_role_leaves_nothing_to_score(model, tmp_path, monkeypatch):
+    class Constant(Plain):
+        """Renders the same text of every conversation."""
+
+        def render(self, conversation, where):
+            """Return it."""
+            return Made("hello", (Span(5, None, None, Part.TEMPLATE),))
+
+    monkeypatch.setattr(rendered_module, "Renderer", Constant)
+    everything = score(model, Examples(DataKind.CHAT, CHAT), ScoreOptions(score="all"), output=tmp_path / "run").run
+    assert everything.tokens()["role"].isna().all()
+    with pytest.raises(NothingToScoreError, match="masked 5"):
+        score(model, Examples(DataKind.CHAT, CHAT), output=tmp_path / "none")

@@ -277,3 +277,14 @@ def test_the_fingerprint_sees_text_fields_boundaries_and_order():
     ]
     assert len({digest(*variant) for variant in variants}) == len(variants)
     assert digest(a, b) == digest(replace(a, source="g", line=9, byte_offset=9), b)  # the place is no part of it
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [("a.txt", '{"text": "a"}\n', True), ("a.txt", "{a\n", False), ("a.json", '{"a": 1}\n', False)],
+)
+def test_a_plain_text_that_begins_with_a_record_is_told(tmp_path, name, content, told):
+    (tmp_path / name).write_text(content)
+    source = open_text(tmp_path / name)
+    assert [document.text for document in source.documents()] == [content]
+    assert any("begins with a JSON record" in notice for notice in source.notices) == told

@@ -19,6 +19,13 @@ from lossprobe.units import format_count
 STEPS_PER_OCTAVE = 32  # points of the line: more would be nearer than the ink is wide
 
 
+AXES = {
+    "context": "tokens of context (log scale)",
+    "document-position": "position in the document (tokens, log scale)",
+    "answer-position": "position in the answer (tokens, log scale)",
+}
+
+
 def plot_positions(run: Run, result: PositionLosses) -> Figure:
     """Return mean loss by position: bins with intervals or every position with its band, the fit, and the counts."""
     figure = new_figure(6.4, heading(run), interval_line(result.interval_unit, known=_known(result)))
@@ -33,7 +40,7 @@ def plot_positions(run: Run, result: PositionLosses) -> Figure:
     margin = 0.08 * (top - bottom or 1.0)
     upper.set_ylim(max(0.0, bottom - margin), top + margin)
     upper.set_xscale("log", base=2)
-    axis = "tokens of context (log scale)" if result.by == "context" else "position in the document (tokens, log scale)"
+    axis = AXES[result.by]
     label(upper, "", "mean loss (nats per token)", title)
     lower.step(result.every[result.axis], result.every["count"], where="mid", color=GREY,
                marker=_marker(result.every))  # fmt: skip

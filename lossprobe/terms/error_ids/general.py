@@ -55,6 +55,7 @@ USAGE = {
     "score.plain_text": "--score asks for a role or a turn, and the text is plain text. → Leave --score out.",
     "score.special_strings": "--special-strings text would also take the template's own control tokens for text. → "
     "Leave it out for conversations.",
+    "score.unknown_role": "--score asks for a role that no record of the text has. → The hint lists the roles.",
     "where.plain_text": "--where asks for a role, a turn or a part, and the run is one of plain text. → Leave it out.",
     "where.syntax": "The condition of --where cannot be read. → Write COLUMN, one of < <= = != >= >, and a NUMBER, or "
     "role or part, = or !=, and a word, joined by and: context >= 32 and role = assistant.",
