@@ -1,0 +1,1 @@
+"""Whether a training run is healthy, from its log."""
