@@ -43,7 +43,7 @@ ALLOWED = {
     "scoring": WORDS | {"checkpoint.interface", "plan"},
     "run": WORDS | {"plan"},
     "logs": {"errors", "units"},
-    "analysis.options": {"options"},
+    "analysis.options": {"options", "analysis.curve.diagnoses"},
     "analysis.stats": {"errors", "units"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
@@ -58,7 +58,7 @@ ALLOWED = {
     },
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
     "audit.gate": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "passes", "audit"},
-    "report": WORDS | {"plan", "run", "analysis", "audit.checks"},
+    "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks"},
     "cli": WORDS
     | {"options", "terms", "text", "checkpoint", "logs", "plan", "scoring", "run", "analysis", "passes", "audit"}
     | {"report"},
