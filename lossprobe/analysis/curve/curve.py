@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from lossprobe.analysis.curve.checkpoint_loss import CheckpointLoss
 from lossprobe.analysis.curve.examine import examine
 from lossprobe.analysis.curve.finding import Finding
 from lossprobe.analysis.options import ANY, CurveOptions
@@ -58,6 +59,7 @@ class Curve(Shown):
         logs: the logs, in the order given.
         series: every quantity of the logs, one a row: log, key, split, name, points, not_finite, first_step, last_step,
             first_value, last_value, lowest, lowest_step.
+        checkpoint: what a checkpoint says of the log's validation loss; None where none was measured.
         failed: diagnoses of `fail_on` that were found.
         notes: what a reader must know, one line each.
         table: the findings, one a row, those of a log together and the gravest first.
@@ -65,6 +67,7 @@ class Curve(Shown):
 
     logs: list[LogFacts]
     series: pd.DataFrame = field(repr=False)
+    checkpoint: CheckpointLoss | None
     failed: list[str]
     notes: list[str]
     table: pd.DataFrame = field(repr=False)
@@ -105,13 +108,19 @@ class Curve(Shown):
         return f"no diagnosis in {' and '.join(told) or 'a log without a loss'}"
 
 
-def curve(logs: Sequence[Log], options: CurveOptions | None = None, vocabulary: int | None = None) -> Curve:
+def curve(
+    logs: Sequence[Log],
+    options: CurveOptions | None = None,
+    vocabulary: int | None = None,
+    checkpoint: CheckpointLoss | None = None,
+) -> Curve:
     """Return what the logs of training runs say of their health.
 
     Args:
         logs: one or more logs; several are put side by side, each against the first.
-        options: the choices of the command.
+        options: the choices of the command; its `fail_on` and `vocabulary` are used.
         vocabulary: entries of the model's vocabulary, where a checkpoint says it; the options and a log overrule.
+        checkpoint: what a checkpoint says of the log's validation loss, if one was measured.
     """
     options = options or CurveOptions()
     names = names_of(logs)
@@ -123,6 +132,7 @@ def curve(logs: Sequence[Log], options: CurveOptions | None = None, vocabulary: 
         logs=[_facts(name, log, size) for name, log, size in zip(names, logs, known, strict=True)],
         series=pd.DataFrame([_series_row(name, each) for name, log in zip(names, logs, strict=True)
                              for each in sorted(log.series, key=_prominence) if len(each.steps)]),
+        checkpoint=checkpoint,
         failed=failed_diagnoses(table, options.fail_on),
         notes=[note if len(logs) == 1 else f"{name}: {note}" for name, log in zip(names, logs, strict=True)
                for note in log.notes],

@@ -37,7 +37,8 @@ def curve_view(logs: Sequence[Log], result: Curve, runs: Sequence[Run] = (), inp
     return View(
         "curve", ", ".join(facts.log for facts in result.logs), result, tuple(runs),
         csv=lambda: batches_to_csv(value_batches(logs)), findings=tuple(_told(result)), shown=series,
-        left_out=left_out, yields=YIELDS, more=(("findings", result.table.drop(columns=alone)),),
+        left_out=left_out, yields=YIELDS,
+        more=(("findings", result.table.drop(columns=alone)),) if len(result.table) else (),
         brief=(("", series.drop(columns=list(left_out))),), inputs=tuple(inputs), logs=tuple(logs),
     )  # fmt: skip
 
@@ -54,6 +55,9 @@ def _told(result: Curve) -> Iterator[str]:
             yield from _finding_lines(row)
         if not found:
             yield result.finding_of(facts.log)
+    if result.checkpoint is not None:
+        yield ""
+        yield result.checkpoint.finding
 
 
 def _about(facts: LogFacts) -> str:
@@ -62,7 +66,7 @@ def _about(facts: LogFacts) -> str:
         return f"{facts.log}: {KINDS.get(facts.kind, facts.kind)}, no values"
     axis = "rows" if facts.steps_counted else "steps"
     parts = [f"{axis} {format_count(facts.first_step)} to {format_count(facts.last_step)}"]
-    parts += [f"{facts.epochs:.4g} epochs"] if facts.epochs else []
+    parts += [f"epoch {facts.epochs:.4g}"] if facts.epochs else []
     parts += [f"{facts.tokens_seen:.4g} tokens"] if facts.tokens_seen else []
     parts += [f"vocabulary {format_count(facts.vocabulary)}"] if facts.vocabulary else []
     parts += [plural(facts.restarts, "restart")] if facts.restarts else []
