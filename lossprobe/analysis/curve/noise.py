@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -36,7 +38,7 @@ def scale(values: Floats) -> float:
         return 0.0
     size = np.abs(np.diff(values, 2))
     middle = float(np.median(size)) * TO_SD
-    return (middle if middle > 0.0 else float(size.mean()) * MEAN_TO_SD) / 6.0**0.5
+    return (middle if middle > 0.0 else float(size.mean()) * MEAN_TO_SD) / math.sqrt(6.0)
 
 
 def levels(values: Floats, blocks: int) -> tuple[Floats, Ints]:
@@ -79,4 +81,5 @@ def smoothed(series: Series) -> Floats:
     near = np.minimum(reach, np.minimum(row, count - 1 - row))
     low, high = row - near, row + near + 1
     counted = rows[high] - rows[low]
-    return np.divide(sums[high] - sums[low], counted, out=np.full(count, np.nan), where=counted > 0)
+    line: Floats = np.divide(sums[high] - sums[low], counted, out=np.full(count, np.nan), where=counted > 0)
+    return line

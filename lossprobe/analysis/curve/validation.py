@@ -35,7 +35,8 @@ def over_fitting(seen: Seen) -> Iterator[Finding]:
     interval = Interval(rise - half, rise + half) if noise > 0.0 else NO_INTERVAL
     evidence = (
         f"{points.key} was lowest at step {format_count(points.step(row))} ({lowest:.4f}); the last "
-        f"{plural(len(last), 'evaluation')} lie {rise:.4f} above ({100 * rise / abs(lowest):.1f} %){_train(seen, points.step(row))}"
+        f"{plural(len(last), 'evaluation')} lie {rise:.4f} above "
+        f"({100 * rise / abs(lowest):.1f} %){_train(seen, points.step(row))}"
     )
     yield Finding(
         DIAGNOSES["over-fitting"], points.key, points.step(row), points.step(-1), rise, "nats", evidence, interval
