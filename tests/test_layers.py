@@ -45,6 +45,7 @@ ALLOWED = {
     "logs": {"errors", "units"},
     "analysis.options": {"options", "analysis.curve.diagnoses"},
     "analysis.stats": {"errors", "units"},
+    "analysis.curve": {"units", "logs", "analysis.stats"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
     "passes": {

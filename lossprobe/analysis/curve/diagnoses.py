@@ -1,0 +1,182 @@
+"""Every diagnosis of a training log in words, the gravest first. The rules with the same names find them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from lossprobe.analysis.curve import limits
+from lossprobe.analysis.curve.finding import Diagnosis
+
+_ALL = (
+    Diagnosis(
+        "not-finite",
+        "a loss or the gradient norm is NaN or infinite",
+        "A loss is NaN or infinite in any row; or, where all losses are finite, the gradient norm in over "
+        f"{limits.BAD_GRADIENTS:.0%} of the rows or in the last {limits.FEWEST_ZEROS} (loss scaling skips a step now "
+        "and "
+        "then, which is no fault).",
+        (
+            "a learning rate that is too high, or no warm-up",
+            "an overflow of float16",
+            "rows without any scored token: a mean over nothing is NaN",
+            "a division by zero or a logarithm of zero in the model or the loss",
+        ),
+        (
+            "go back to a checkpoint before the first such step; lower the learning rate, clip gradients, warm up "
+            "longer",
+            "train in bfloat16, or with loss scaling",
+            "drop rows whose labels are all masked",
+            "run that step with torch.autograd.set_detect_anomaly(True)",
+        ),
+    ),
+    Diagnosis(
+        "nothing-trained",
+        "the loss is exactly 0: no token is trained on",
+        f"The training loss is 0.0 in the last {limits.FEWEST_ZEROS} rows or more, and so is the gradient norm where "
+        "the "
+        "log has it. Without it, losses that came down to under 0.05 first are taken for small ones, rounded.",
+        (
+            "every label is masked: the template or the marker of the answer was not found in the rows",
+            "rows are cut before the answer begins",
+            "losses that were NaN, logged as 0 by a filter",
+        ),
+        (
+            "print the labels of a few rows; `lossprobe tokens` shows what is scored",
+            "raise the maximum length, or drop rows that are longer",
+            "log with logging_nan_inf_filter=False",
+        ),
+    ),
+    Diagnosis(
+        "uniform",
+        "the model gives every token the same probability",
+        f"The last {limits.FEWEST_EQUAL} training losses or more are equal to {limits.EQUAL_NATS} nats, and are ln V "
+        "to "
+        f"{limits.NEAR_UNIFORM} nats; where V is not known, they were lower before by {limits.ROSE_TO_UNIFORM} nats or "
+        f"more and varied by over {limits.TIMES_QUIETER:.0f} times as much.",
+        (
+            "a learning rate far too high: the weights exploded and all logits became equal",
+            "the output layer is zero, or its gradient does not reach it",
+        ),
+        (
+            "start again from the last good checkpoint with a learning rate that is 10 to 100 times lower",
+            "look at the norms of weights and gradients by layer",
+        ),
+    ),
+    Diagnosis(
+        "explosion",
+        "the loss rises far and stays up",
+        "The level of the training loss (medians of 100 blocks of rows) lies above its lowest before by more than "
+        f"{limits.RISE_NOISE:.0f} times the noise of the blocks, {limits.RISE_LEVEL:.0%} of the lowest and "
+        f"{limits.RISE_NATS} nats, at the end of the log or over {limits.RISE_ROWS:.0%} of its rows; not where it "
+        "begins "
+        "at a restart.",
+        (
+            "a learning rate that is too high for this stage, or a warm-up that is too short",
+            "batches of broken text",
+            "unstable arithmetic: float16, attention logits that grow, a state of the optimizer that was lost",
+        ),
+        (
+            "go back to a checkpoint before the rise; lower the learning rate, clip gradients to 1",
+            "skip the batches of these steps and look at their text",
+            "train in bfloat16; a larger epsilon or a smaller beta2 in Adam; normalise queries and keys",
+        ),
+    ),
+    Diagnosis(
+        "fp16-overflow",
+        "the scale of the loss in float16 falls to nothing",
+        f"The loss scale fell {limits.HALVINGS} times or more and ends below {limits.LOW_SCALE:.0f}.",
+        ("gradients or activations overflow float16 at every scale", "losses that are not finite"),
+        ("train in bfloat16", "see not-finite"),
+    ),
+    Diagnosis(
+        "not-learning",
+        "the training loss does not fall",
+        f"From the first to the last tenth of the rows the training loss falls by less than {limits.FALL_LEVEL:.0%}, "
+        "the "
+        f"upper end of its interval included, over {limits.FEWEST_STEPS} steps or more from the start of training, at "
+        "a "
+        f"level that knows nothing: above {limits.UNTRAINED_SHARE:.0%} of ln V, or {limits.UNTRAINED_NATS:.0f} nats "
+        "where V "
+        "is not known, or at ln 2 as preference losses begin.",
+        (
+            "a learning rate that is far too low or 0, or far too high",
+            "weights that are frozen, or not given to the optimizer",
+            "labels that do not belong to the inputs: shuffled, shifted twice, or all padding",
+        ),
+        (
+            "try ten times the learning rate, then a tenth",
+            "count the parameters with requires_grad, and look at the gradient norm",
+            "train on one batch: its loss must fall to almost 0",
+        ),
+    ),
+    Diagnosis(
+        "over-fitting",
+        "validation loss rises while training loss falls",
+        f"At least {limits.FEWEST_AFTER} evaluations after its lowest, the mean of the last third of these lies above "
+        "it by "
+        f"{limits.OVERFIT_LEVEL:.0%} and more than the evaluations' noise explains at 95 %, and the training loss "
+        "does not "
+        "rise.",
+        (
+            "more epochs than the training text has to give",
+            "a model that is large for its text",
+            "little regularisation",
+        ),
+        (
+            "take the checkpoint of the lowest validation loss; stop there next time",
+            "more text, or a smaller model or adapter",
+            "dropout, weight decay, a lower learning rate",
+        ),
+    ),
+    Diagnosis(
+        "spikes",
+        "single rows far above their neighbours",
+        f"Rows above the medians of the {15} rows on either side by {limits.SPIKE_NOISE:.0f} times the noise, "
+        f"{limits.SPIKE_LEVEL:.0%} of the level, and more than the tail of the log's own noise would give in 1 of 100 "
+        "such "
+        f"logs; over within {limits.SPIKE_ROWS:.0%} of the rows.",
+        (
+            "batches of odd text: repeated characters, other languages, broken documents",
+            "a learning rate near the limit of what is stable",
+            "small batches",
+        ),
+        (
+            "look at the text of these steps",
+            "clip gradients; a lower learning rate, a smaller beta2 in Adam",
+            "larger batches or gradient accumulation",
+        ),
+    ),
+    Diagnosis(
+        "wrong-start",
+        "the first loss is not that of an untrained model",
+        f"The first loss lies over {limits.ABOVE_UNIFORM:.0f} nat above ln V; or, at step {limits.FIRST_STEPS} or "
+        "before, over "
+        f"{limits.BELOW_UNIFORM} nats below it but above {limits.NO_PRETRAINED:.0%} of it, where a pretrained model "
+        "would "
+        "not be. Where V is not known, nothing is told.",
+        (
+            "above: weights of the output layer that are too large, or a fine-tuned model with another tokenizer",
+            "below: labels that the model can see (not shifted), padding that counts, or another vocabulary than V",
+        ),
+        (
+            "scale the output layer's weights down (a standard deviation of 0.02 is usual); compare the tokenizers",
+            "check that labels are shifted by one and padding is masked",
+        ),
+    ),
+    Diagnosis(
+        "plateau",
+        "the training loss no longer falls",
+        f"Over the last third of the rows the training loss changes by less than {limits.FLAT_LEVEL:.1%} of its "
+        "level, the "
+        f"ends of the interval by less than {limits.FLAT_AT_MOST:.0%}; it had fallen by {limits.FELL_BEFORE:.0%} or "
+        "more; "
+        f"and the learning rate, where the log has it, is still over {limits.RATE_LEFT:.0%} of its highest on average.",
+        ("the model has learned what it can at this learning rate", "a learning rate too high to settle"),
+        ("let the learning rate decay, or stop", "let the learning rate decay"),
+        fault=False,
+    ),
+)
+
+DIAGNOSES: Mapping[str, Diagnosis] = MappingProxyType({each.name: each for each in _ALL})
+"""Name to diagnosis, the gravest first."""

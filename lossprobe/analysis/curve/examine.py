@@ -1,0 +1,44 @@
+"""Examines a training log: which faults it shows, and the evidence for each."""
+
+from __future__ import annotations
+
+from lossprobe.analysis.curve import explosion, non_finite, spikes, start, trend, validation
+from lossprobe.analysis.curve.diagnoses import DIAGNOSES
+from lossprobe.analysis.curve.finding import Finding
+from lossprobe.analysis.curve.seen import Rule, Seen
+from lossprobe.logs.log import Log
+
+RULES: tuple[Rule, ...] = (
+    non_finite.not_finite,
+    non_finite.nothing_trained,
+    non_finite.overflow,
+    start.uniform,
+    explosion.explosion,
+    trend.not_learning,
+    validation.over_fitting,
+    spikes.spikes,
+    start.wrong_start,
+    trend.plateau,
+)
+# What is not told beside a diagnosis that explains it.
+EXPLAINED = {
+    "nothing-trained": {"not-learning", "plateau", "explosion", "uniform"},
+    "uniform": {"not-learning", "plateau", "spikes"},
+    "explosion": {"not-learning", "plateau", "over-fitting"},
+    "not-learning": {"plateau"},
+}
+
+
+def examine(log: Log, vocabulary: int | None = None) -> tuple[Finding, ...]:
+    """Return what a log shows, the gravest first; nothing where it is healthy.
+
+    Args:
+        log: the log.
+        vocabulary: entries of the model's vocabulary, which ln V needs; None takes what the log says.
+    """
+    seen = Seen(log, log.vocabulary if vocabulary is None else vocabulary)
+    found = [finding for rule in RULES for finding in rule(seen)]
+    explained = {name for finding in found for name in EXPLAINED.get(finding.diagnosis.name, ())}
+    order = list(DIAGNOSES)
+    told = [finding for finding in found if finding.diagnosis.name not in explained]
+    return tuple(sorted(told, key=lambda finding: order.index(finding.diagnosis.name)))

@@ -1,0 +1,90 @@
+"""A loss that rises far and stays up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lossprobe.analysis.curve.diagnoses import DIAGNOSES
+from lossprobe.analysis.curve.finding import Finding
+from lossprobe.analysis.curve.limits import RISE_LEVEL, RISE_NATS, RISE_NOISE, RISE_ROWS
+from lossprobe.analysis.curve.noise import levels, scale
+from lossprobe.analysis.curve.seen import Points, Seen
+from lossprobe.units import format_count
+
+BLOCKS = 100
+FEWEST = 5  # rows
+
+
+@dataclass(frozen=True)
+class Rise:
+    """A rise: rows [first, last] that lie above the lowest level before them.
+
+    Attributes:
+        lowest: that level, nats.
+        row: where it was.
+        size: how far the level of the last rows of the rise, or its highest if it came back, lies above.
+        back: whether the loss came back.
+    """
+
+    first: int
+    last: int
+    lowest: float
+    row: int
+    size: float
+    back: bool
+
+
+def explosion(seen: Seen) -> Iterator[Finding]:
+    """Yield where the training loss, or the validation loss of a log without it, rises far and stays there."""
+    points = seen.train if len(seen.train) else seen.validation
+    rise = find_rise(points)
+    if rise is None or _at_restart(seen, points, rise):
+        return
+    how = f"came back at step {format_count(points.step(rise.last))}" if rise.back else "never came back"
+    evidence = (
+        f"{points.key} rose from {rise.lowest:.4g} (about step {format_count(points.step(rise.row))}) by "
+        f"{rise.size:.3g} nats from step {format_count(points.step(rise.first))} on, and {how}"
+    )
+    first, last = points.step(rise.first), points.step(rise.last)
+    yield Finding(DIAGNOSES["explosion"], points.key, first, last, rise.size, "nats", evidence)
+
+
+def find_rise(points: Points) -> Rise | None:
+    """Return the largest rise of a loss; None where it does not rise beyond noise, or comes back soon."""
+    count = len(points)
+    if count < FEWEST:
+        return None
+    middles, starts = levels(points.values, BLOCKS)
+    lowest = np.minimum.accumulate(middles)
+    noise = max(scale(middles), points.noise / max(1.0, count / BLOCKS) ** 0.5)
+    limit = np.maximum(np.maximum(RISE_NOISE * noise, RISE_LEVEL * np.abs(lowest)), RISE_NATS)
+    up = middles - lowest > limit
+    if not up.any():
+        return None
+    ends_up = bool(up[-1]) and (len(up) < FEWEST or bool(up[-2:].all()))
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], up.astype(np.int8), [0]))))
+    first, end = max(edges.reshape(-1, 2).tolist(), key=lambda run: run[1] - run[0])
+    if ends_up:
+        first, end = edges[-2:].tolist()
+    elif end - first < max(2, RISE_ROWS * len(up)):
+        return None
+    row = int(starts[int(np.argmin(middles[: first + 1]))])
+    size = float((np.median(middles[first:end][-3:]) if ends_up else middles[first:end].max()) - lowest[first])
+    last = count - 1 if ends_up else int(starts[min(end, len(starts) - 1)])
+    start = _crossing(points, max(0, int(starts[max(first - 1, 0)])), float(lowest[first] + limit[first]))
+    return Rise(start, last, float(lowest[first]), row, size, not ends_up)
+
+
+def _crossing(points: Points, row: int, limit: float) -> int:
+    """Return the first row from one on that lies above a limit."""
+    return row + int(np.argmax(points.values[row:] > limit))
+
+
+def _at_restart(seen: Seen, points: Points, rise: Rise) -> bool:
+    """Return whether a rise begins where the run went on after a restart, which is told as that."""
+    first = points.steps[rise.first]
+    apart = max(1, int(np.median(np.diff(points.steps)))) * 3
+    return any(abs(int(first) - restart.next_step) <= apart for restart in seen.log.restarts)

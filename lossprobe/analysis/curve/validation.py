@@ -1,0 +1,75 @@
+"""Validation loss that rises while training loss falls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from lossprobe.analysis.curve.diagnoses import DIAGNOSES
+from lossprobe.analysis.curve.finding import Finding
+from lossprobe.analysis.curve.limits import FEWEST_AFTER, FEWEST_FOR_NOISE, OVERFIT_LEVEL
+from lossprobe.analysis.curve.noise import Floats, scale
+from lossprobe.analysis.curve.seen import Seen
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
+from lossprobe.analysis.stats.jackknife import t_quantile
+from lossprobe.units import format_count, plural
+
+
+def over_fitting(seen: Seen) -> Iterator[Finding]:
+    """Yield where the validation loss rises after its lowest by more than its noise, and the training loss does not."""
+    points = seen.validation
+    if len(points) <= FEWEST_AFTER:
+        return
+    row = int(np.argmin(points.values))
+    after = points.values[row + 1 :]
+    if len(after) < FEWEST_AFTER:
+        return
+    lowest = float(points.values[row])
+    last = after[-max(FEWEST_AFTER, len(after) // 3) :]
+    rise = float(last.mean()) - lowest
+    noise, rows = _noise(points.values, row)
+    half = float(t_quantile(max(2, rows - 2))) * noise * float(np.sqrt(1.0 + 1.0 / len(last)))
+    if rise < max(OVERFIT_LEVEL * abs(lowest), half) or _train_rises(seen, points.step(row)):
+        return
+    interval = Interval(rise - half, rise + half) if noise > 0.0 else NO_INTERVAL
+    evidence = (
+        f"{points.key} was lowest at step {format_count(points.step(row))} ({lowest:.4f}); the last "
+        f"{plural(len(last), 'evaluation')} lie {rise:.4f} above "
+        f"({100 * rise / abs(lowest):.1f} %){_train(seen, points.step(row))}"
+    )
+    yield Finding(
+        DIAGNOSES["over-fitting"], points.key, points.step(row), points.step(-1), rise, "nats", evidence, interval
+    )
+
+
+def _noise(values: Floats, lowest: int) -> tuple[float, int]:
+    """Return the noise of evaluations about their curve near and after the lowest, and the rows that it is from.
+
+    Early evaluations fall so steeply that their curve is not straight over three of them.
+    """
+    near = values[max(0, min(lowest - 1, len(values) - FEWEST_FOR_NOISE)) :]
+    return scale(near), len(near)
+
+
+def _train_change(seen: Seen, step: int) -> tuple[float, float] | None:
+    """Return the training loss about a step and at the end, medians of up to a tenth of the rows each."""
+    train = seen.train
+    near = int(np.searchsorted(train.steps, step))
+    if len(train) < 3 or near >= len(train) - 1:
+        return None
+    width = max(1, min(len(train) // 10, (len(train) - near) // 2))
+    before = train.values[max(0, near - width // 2) : near + width // 2 + 1]
+    return float(np.median(before)), float(np.median(train.values[-width:]))
+
+
+def _train_rises(seen: Seen, step: int) -> bool:
+    change = _train_change(seen, step)
+    if change is None:
+        return False
+    return change[1] - change[0] > max(OVERFIT_LEVEL * abs(change[0]), seen.train.noise)
+
+
+def _train(seen: Seen, step: int) -> str:
+    change = _train_change(seen, step)
+    return "" if change is None else f", while {seen.train.key} went from {change[0]:.4g} to {change[1]:.4g}"
