@@ -46,6 +46,8 @@ ALLOWED = {
     "analysis.options": {"options", "analysis.curve.diagnoses"},
     "analysis.stats": {"errors", "units"},
     "analysis.curve": {"units", "logs", "analysis.stats"},
+    "analysis.curve.curve": {"units", "logs.log", "analysis"},
+    "analysis.curve.checkpoint_loss": {"errors", "units", "logs.log", "analysis.reconcile"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
     "passes": {
@@ -55,11 +57,12 @@ ALLOWED = {
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {
         "errors", "units", "options", "text", "checkpoint.options", "plan", "run.filters", "analysis.rows",
-        "audit.settings", "audit.checks.metrics",
+        "analysis.curve.diagnoses", "analysis.options", "audit.settings", "audit.checks.metrics",
     },
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
-    "audit.gate": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "passes", "audit"},
-    "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks"},
+    "audit.gate": {"errors", "units", "text", "checkpoint.interface", "logs.read", "run", "analysis", "passes"}
+    | {"audit"},
+    "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks", "audit.settings"},
     "cli": WORDS
     | {"options", "terms", "text", "checkpoint", "logs", "plan", "scoring", "run", "analysis", "passes", "audit"}
     | {"report"},

@@ -133,17 +133,16 @@ def curve(
         series=pd.DataFrame([_series_row(name, each) for name, log in zip(names, logs, strict=True)
                              for each in sorted(log.series, key=_prominence) if len(each.steps)]),
         checkpoint=checkpoint,
-        failed=failed_diagnoses(table, options.fail_on),
+        failed=list(dict.fromkeys(findings_asked_for(table, options.fail_on)["diagnosis"])),
         notes=[note if len(logs) == 1 else f"{name}: {note}" for name, log in zip(names, logs, strict=True)
                for note in log.notes],
         table=table,
     )  # fmt: skip
 
 
-def failed_diagnoses(table: pd.DataFrame, fail_on: Sequence[str]) -> list[str]:
-    """Return the diagnoses of a table of findings that are asked for; "any" asks for every fault."""
-    asked = table["diagnosis"].isin(list(fail_on)) | (table["fault"].astype(bool) & (ANY in fail_on))
-    return list(dict.fromkeys(table["diagnosis"][asked]))
+def findings_asked_for(table: pd.DataFrame, fail_on: Sequence[str]) -> pd.DataFrame:
+    """Return the findings whose diagnoses are asked for; "any" asks for every fault."""
+    return table[table["diagnosis"].isin(list(fail_on)) | (table["fault"].astype(bool) & (ANY in fail_on))]
 
 
 def steps_of(finding: pd.Series) -> str:
