@@ -69,9 +69,7 @@ def find_course(steps: Steps, rows: NDArray[np.int32]) -> Course:
             "several processes write them into one file: the mean of their values is used"
         )
     bounds = [0, *(far if averaged else back).tolist(), len(own)]
-    parts = [
-        _Part(_begin(steps, rows, first), own[first:last]) for first, last in pairwise(bounds)
-    ]
+    parts = [_Part(_begin(steps, rows, first), own[first:last]) for first, last in pairwise(bounds)]
     return _chosen(steps, parts, averaged=averaged, notes=notes)
 
 
