@@ -15,7 +15,7 @@ from lossprobe.analysis.curve.finding import Finding
 from lossprobe.analysis.options import ANY, CurveOptions
 from lossprobe.analysis.shown import Shown
 from lossprobe.logs.log import LOSS, TRAIN, VALIDATION, Log, Series
-from lossprobe.units import format_count, plural
+from lossprobe.units import format_count
 
 GATE_FAILED = 10  # exit code
 PIECE = 65_536  # rows of the CSV that are made at once
@@ -104,8 +104,8 @@ class Curve(Shown):
 
     def _healthy(self, log: str) -> str:
         losses = self.series[(self.series["log"] == log) & (self.series["name"] == LOSS)]
-        told = [f"{plural(row['points'], 'value')} of {row['key']}" for row in losses.to_dict("records")]
-        return f"no diagnosis in {' and '.join(told) or 'a log without a loss'}"
+        told = [f"{format_count(row['points'])} of {row['key']}" for row in losses.to_dict("records")]
+        return f"no diagnosis in these values: {', '.join(told) or 'none, the log has no loss'}"
 
 
 def curve(

@@ -8,7 +8,7 @@ from typing import Any
 
 from lossprobe.analysis.curve.curve import Curve, LogFacts, steps_of, value_batches
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
-from lossprobe.logs.log import Log
+from lossprobe.logs.log import ACCURACY, ENTROPY, GRADIENT_NORM, LEARNING_RATE, LOSS, Log
 from lossprobe.report.formats.cells import small_numbers
 from lossprobe.report.formats.csv import batches_to_csv
 from lossprobe.report.views.view import View
@@ -16,6 +16,8 @@ from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
 
 YIELDS = ("name", "not_finite", "first_step", "last_step", "split", "points", "lowest_step", "log")
+KNOWN = (LOSS, LEARNING_RATE, GRADIENT_NORM, ENTROPY, ACCURACY)  # series that a terminal shows
+NAMED = 5  # of the others, by name
 KINDS = {
     "trainer_state": "transformers' Trainer", "tensorboard": "TensorBoard", "csv": "CSV", "jsonl": "JSONL",
     "nanogpt": "nanoGPT's output", "llmc": "llm.c's output", "megatron": "Megatron-LM's output",
@@ -33,13 +35,18 @@ def curve_view(logs: Sequence[Log], result: Curve, runs: Sequence[Run] = (), inp
     """
     alone = ["log"] if len(logs) == 1 else []
     series = small_numbers(result.series, ["first_value", "last_value", "lowest"]).drop(columns=alone)
+    known = series["name"].isin(KNOWN)
+    others = list(series["key"][~known])
+    named = [*others[:NAMED], *([f"and {len(others) - NAMED} more"] if len(others) > NAMED else [])]
     left_out = ("name",) if result.series["not_finite"].any() else ("name", "not_finite")
     return View(
         "curve", ", ".join(facts.log for facts in result.logs), result, tuple(runs),
         csv=lambda: batches_to_csv(value_batches(logs)), findings=tuple(_told(result)), shown=series,
         left_out=left_out, yields=YIELDS,
         more=(("findings", result.table.drop(columns=alone)),) if len(result.table) else (),
-        brief=(("", series.drop(columns=list(left_out))),), inputs=tuple(inputs), logs=tuple(logs),
+        brief=(("", series[known].drop(columns=list(left_out))),),
+        lines=(f"other series, which `wide` shows: {', '.join(named)}",) if others else (),
+        inputs=tuple(inputs), logs=tuple(logs),
     )  # fmt: skip
 
 
