@@ -131,7 +131,7 @@ def curve(
     return Curve(
         logs=[_facts(name, log, size) for name, log, size in zip(names, logs, known, strict=True)],
         series=pd.DataFrame([_series_row(name, each) for name, log in zip(names, logs, strict=True)
-                             for each in sorted(log.series, key=_prominence) if len(each.steps)]),
+                             for each in prominent_first(log)]),
         checkpoint=checkpoint,
         failed=list(dict.fromkeys(findings_asked_for(table, options.fail_on)["diagnosis"])),
         notes=[note if len(logs) == 1 else f"{name}: {note}" for name, log in zip(names, logs, strict=True)
@@ -169,6 +169,13 @@ def names_of(logs: Sequence[Log]) -> list[str]:
     return names
 
 
+def prominent_first(log: Log) -> list[Series]:
+    """Return the series of a log that have values: losses first, and of these those of training and validation."""
+    places = {TRAIN: 0, VALIDATION: 1}
+    held = [each for each in log.series if len(each.steps)]
+    return sorted(held, key=lambda each: (each.name != LOSS, places.get(each.split, 2)))
+
+
 def value_batches(logs: Sequence[Log]) -> Iterator[pa.RecordBatch]:
     """Yield every value of logs, one a row, in pieces: log, split, name, key, step, epoch, tokens_seen, value."""
     for name, log in zip(names_of(logs), logs, strict=True):
@@ -187,12 +194,6 @@ def _batch(log: str, series: Series, part: slice) -> pa.RecordBatch:
         columns[name] = pa.nulls(len(steps), pa.float64()) if missing else pa.array(values[part], from_pandas=True)
     columns["value"] = pa.array(series.values[part])
     return pa.RecordBatch.from_pydict(columns)
-
-
-def _prominence(series: Series) -> tuple[bool, int]:
-    """Return the place of a series: losses first, and of these that of the training text."""
-    places = {TRAIN: 0, VALIDATION: 1}
-    return series.name != LOSS, places.get(series.split, 2)
 
 
 def _finding_row(log: str, finding: Finding) -> dict[str, object]:

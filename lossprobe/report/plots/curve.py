@@ -17,7 +17,7 @@ from lossprobe.report.plots.thinned import thinned
 from lossprobe.report.style import cut, label, legend, new_figure
 
 LOSSES, RATES, AROUND = 3.4, 0.9, 1.7  # inches
-TITLE = 150  # characters
+TITLE = 230  # characters
 
 
 def plot_curve(logs: Sequence[Log], result: Curve) -> Figure:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from lossprobe.analysis.curve.curve import prominent_first
 from lossprobe.analysis.curve.noise import smoothed
-from lossprobe.logs.log import LOSS, TRAIN, VALIDATION, Log, Series
+from lossprobe.logs.log import EVALUATED_TRAIN, LOSS, TRAIN, VALIDATION, Log, Series
 from lossprobe.report.plots.thinned import Floats, columns_of, thinned
 from lossprobe.report.style import BLUE, GREEN, GREY, ORANGE, VERMILION, legend_name, model_names
 from lossprobe.units import format_count, plural
@@ -44,13 +45,14 @@ def draw_losses(axes: Axes, logs: Sequence[Log], looks: Sequence[Look]) -> Float
     """Draw all losses of logs, and return what the axis must hold."""
     held = [np.zeros(0)]
     for log, look in zip(logs, looks, strict=True):
-        losses = [each for each in log.series if each.name == LOSS and len(each.steps)]
-        other = 0
-        for loss in losses:
+        alone, other = len(logs) == 1, 0
+        for loss in (each for each in prominent_first(log) if each.name == LOSS):
             if loss.split == TRAIN:
-                held.append(_draw_train(axes, loss, look, alone=len(logs) == 1))
+                held.append(_draw_train(axes, loss, look, alone=alone))
+            elif loss.split == EVALUATED_TRAIN:
+                held.append(_draw_other(axes, loss, replace(look, others=(look.train,)), 0, alone=False))
             else:
-                held.append(_draw_other(axes, loss, look, other, alone=len(logs) == 1))
+                held.append(_draw_other(axes, loss, look, other, alone=alone))
                 other += 1
     return np.concatenate(held)
 
