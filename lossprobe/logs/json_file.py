@@ -27,6 +27,8 @@ def read_json_file(file: LogFile) -> Records:
         return table.records("trainer_state")
     if isinstance(content, list) and any(isinstance(each, dict) for each in content):
         Objects(table).add_block([each for each in content if isinstance(each, dict)])
+    elif isinstance(content, dict) and "step" in content and not _lists(content):
+        Objects(table).add_block([content])
     elif isinstance(content, dict) and (lists := _lists(content)):
         for key, cells in lists.items():
             table.add_cells(key, np.arange(len(cells)), cells)

@@ -52,6 +52,10 @@ class LogFile:
         self.stream.seek(0)
         return self._read(size)
 
+    def beginning(self) -> bytes:
+        """Return the first bytes in UTF-8, cleaned as in `blocks`; they may end in the middle of a line."""
+        return _cleaned(next(self._pieces(), b""))
+
     def whole(self, limit: int) -> bytes:
         """Return all bytes, in UTF-8.
 

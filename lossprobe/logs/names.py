@@ -33,12 +33,22 @@ SPLITS = {
     **dict.fromkeys(("test", "predict", "prediction"), TEST),
 }
 # What a loss is called beside its split, the best first: the plain name before one of a part or a mean.
-LOSSES = ("loss", "lm loss", "ce loss", "nll loss", "nll", "cross entropy", "cross entropy loss", "language model loss")
+LOSSES = (
+    "loss",
+    "lm loss",
+    "lm loss value",
+    "ce loss",
+    "nll loss",
+    "nll",
+    "cross entropy",
+    "cross entropy loss",
+    "language model loss",
+)
 # Words of losses that are no mean of -log p.
 OTHER_LOSSES = frozenset((
     "aux", "auxiliary", "balance", "balancing", "router", "z", "kl", "reg", "regularization", "distill", "distillation",
-    "reward", "policy", "value", "critic", "actor", "contrastive", "vq", "commit", "scale", "ratio", "best", "min", "max",
-    "lowest", "std", "var", "spike", "margin", "preference", "dpo",
+    "reward", "policy", "value", "critic", "actor", "contrastive", "vq", "commit", "scale", "ratio", "best", "min",
+    "max", "lowest", "std", "var", "spike", "margin", "preference", "dpo",
 ))  # fmt: skip
 NAMES = {
     **dict.fromkeys(("lr", "learning rate", "current lr", "current learning rate"), LEARNING_RATE),
@@ -92,12 +102,14 @@ def meaning(key: str) -> Meaning:
     whole = " ".join(rest)
     if whole in NAMES:
         return Meaning(split, NAMES[whole])
+    if rest[-1:] == ["accuracy"]:
+        return Meaning("_".join(rest[:-1]), ACCURACY)
     if rest and rest[0] == "lr":  # Lightning's "lr-AdamW"
         return Meaning(split, LEARNING_RATE, 1)
-    return _loss(split, rest, stated=bool(places)) or Meaning(split, key)
+    return _loss(split, rest, stated=bool(places), joined=" " not in key) or Meaning(split, key)
 
 
-def _loss(split: str, rest: list[str], *, stated: bool) -> Meaning | None:
+def _loss(split: str, rest: list[str], *, stated: bool, joined: bool) -> Meaning | None:
     """Return the meaning of a loss, or None where it is none, from the words beside its split."""
     whole = " ".join(rest)
     # A row is best for training, where "_epoch" is a mean over steps behind; for validation it is the other way.
@@ -107,7 +119,7 @@ def _loss(split: str, rest: list[str], *, stated: bool) -> Meaning | None:
             worse = 40 if late else 0 if ending else 10 * stated if split == TRAIN else 0
             return Meaning(split, LOSS, LOSSES.index(bare) + worse)
     other = [word for word in rest if word != "loss"]
-    if split == TRAIN or len(other) == len(rest) or OTHER_LOSSES & set(other):
+    if split == TRAIN or not joined or len(other) == len(rest) or OTHER_LOSSES & set(other):
         return None
     if other == ["train"]:
         return Meaning(EVALUATED_TRAIN, LOSS)

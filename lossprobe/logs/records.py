@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,22 @@ class Table:
             for key, rows in self._rows.items()
         }
         return Records(kind, self.count, columns, self._words, vocabulary, tuple(notes))
+
+
+def joined(several: Sequence[Records]) -> Records:
+    """Return the records of several files of one run, one after the other."""
+    if len(several) == 1:
+        return several[0]
+    columns: dict[str, list[tuple[NDArray[np.int32], NDArray[np.float64]]]] = {}
+    count = 0
+    for each in several:
+        for key, column in each.columns.items():
+            columns.setdefault(key, []).append((column.rows + np.int32(count), column.values))
+        count += each.count
+    whole = {key: Column(*map(np.concatenate, zip(*pieces, strict=True))) for key, pieces in columns.items()}
+    words = {key: word for each in several for key, word in each.words.items()}
+    notes = tuple(note for each in several for note in each.notes)
+    return replace(several[0], count=count, columns=whole, words=words, notes=notes)
 
 
 def number(cell: Any) -> float | None:

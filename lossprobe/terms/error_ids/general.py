@@ -22,10 +22,12 @@ USAGE = {
     "folder.deleted": "The working folder was deleted. → Change to a folder that exists.",
     "gap.sources": "gap takes a checkpoint with a training and a validation text, or two runs. → lossprobe gap "
     "CHECKPOINT TRAIN VALIDATION, or gap RUN RUN.",
+    "log.columns": "The log has no numbers under a name that --columns gives. → The hint lists what it has.",
     "log.empty": "The log has no bytes. → Name the file that the trainer writes to.",
     "log.kind": "The file is no training log: another JSON, a checkpoint, a picture, or text without losses. → Name "
     "the trainer's log, or say with --columns which of its names is the loss.",
     "log.line": "A line of the log is over 16 MiB long. → Name the trainer's log.",
+    "log.no_files": "The folder holds no log of a known name, or several. → Name the file.",
     "log.no_loss": "No name in the log says that it is a loss. → --columns says which one is; the message lists them.",
     "log.number": "The loss in the log is text that is no number. → The message shows it.",
     "log.no_evaluation": "The log has no entry with this name of a loss. → --metric takes the name; the trainer must "
