@@ -37,6 +37,8 @@ RISE_ROWS = 0.05  # share of the log's rows that it lasts at least, if it comes 
 FALL_LEVEL = 0.02  # share of the first level
 UNTRAINED_NATS = 4.0  # a level of a model that has not learned a language, where V is not known
 UNTRAINED_SHARE = 0.8  # of ln V
+UNTRAINED_START = 7.0  # nats that an untrained model begins with at least, where V is not known; else 0.9 ln V
+UNTRAINED_START_SHARE = 0.9
 FEWEST_STEPS = 100
 FLAT_LEVEL = 0.005  # share of the level, over the last third
 FLAT_AT_MOST = 0.01  # the same, ends of the interval
@@ -70,6 +72,7 @@ GAP_LEVEL = 0.1  # share of the training loss
 WHOLE_RATIO = 0.06  # relative, around whole numbers
 SMOOTHED_SHARES = (0.02, 0.4)  # ε
 SMOOTHED_MEETS = (0.85, 3.0)  # of ln V: where both losses would be equal
+SMOOTHED_FIT = 0.25  # root mean square error over the range of the gap
 
 # wrong-start
 ABOVE_UNIFORM = 1.0  # nats
@@ -80,7 +83,7 @@ FIRST_STEPS = 1
 # memorising
 FEWEST_PER_EPOCH = 6  # rows
 EDGE_NOISE = 4.0  # standard errors
-EDGE_LEVEL = 0.05  # share of the level
+EDGE_LEVEL = 0.2  # share of the level at the end of the first epoch, all edges together
 EDGE_SHARE = 0.5  # of the fall after the first epoch
 
 # restart-jump

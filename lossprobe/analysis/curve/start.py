@@ -33,8 +33,8 @@ def wrong_start(seen: Seen) -> Iterator[Finding]:
     if uniform is None or not len(points):
         return
     first, step = float(points.values[0]), points.step(0)
-    noise = min(3.0 * points.noise, BELOW_UNIFORM)
-    above, below = first - uniform - ABOVE_UNIFORM, uniform - BELOW_UNIFORM - noise - first
+    noise = 3.0 * points.noise
+    above, below = first - uniform - ABOVE_UNIFORM, uniform - max(BELOW_UNIFORM, noise) - first
     if above > noise:
         where = "above"
     elif below > 0.0 and step <= FIRST_STEPS and first > NO_PRETRAINED * uniform:
