@@ -84,11 +84,13 @@ _ALL = (
     ),
     Diagnosis(
         "learning-rate-too-high",
-        "the loss rises while the learning rate is at its highest",
-        "The rise of `explosion` begins in the first "
-        f"{limits.EARLY_ROWS:.0%} of the rows, where the learning rate is over {limits.FULL_RATE:.0%} of its highest. "
-        "Only "
-        "where the log has the rate.",
+        "the loss rises, or does not fall, while the learning rate is high",
+        f"The rise of `explosion` begins in the first {limits.EARLY_ROWS:.0%} of the rows at a learning rate over "
+        f"{limits.FULL_RATE:.0%} of its highest; or, over {limits.STUCK_ROWS:.0%} of the rows or more at such a rate, "
+        "the loss "
+        f"falls by under {limits.STUCK_LEVEL:.0%} at a level above {limits.STUCK_SHARE:.0%} of ln V "
+        f"({limits.STUCK_NATS:.0f} "
+        "nats where V is not known), and falls when the rate does. Only where the log has the rate.",
         ("the highest learning rate is too high for this model and batch", "a warm-up that is too short"),
         ("a third of the learning rate, then a tenth", "a warm-up over more steps"),
     ),
@@ -123,12 +125,14 @@ _ALL = (
     Diagnosis(
         "learning-rate-too-low",
         "the loss falls in a straight line and stays high, or the rate is 0",
-        f"The learning rate is 0 in {limits.IDLE_ROWS:.0%} of the rows; or the second half of the learning (the sum "
-        "of the "
-        f"rates) lowers the loss by at least {limits.STEADY_FALL:.0%} of what the first half does, and it ends above "
-        f"{limits.UNTRAINED_SHARE:.0%} of ln V, or {limits.UNTRAINED_NATS:.0f} nats where V is not known. Only where "
-        "the log "
-        "has the rate.",
+        f"The learning rate is 0 in {limits.IDLE_ROWS:.0%} of the rows; or the loss, from over "
+        f"{limits.UNTRAINED_START_SHARE:.0%} of ln V to over {limits.UNTRAINED_SHARE:.0%} of it "
+        f"({limits.UNTRAINED_START:.0f} and "
+        f"{limits.UNTRAINED_NATS:.0f} nats where V is not known), falls by less than {limits.MOST_FALLEN:.0%} in a "
+        "straight "
+        f"line over the sum of the rates, which no level misses by more than {limits.BENT:.0%} of the fall and 3 "
+        "times the "
+        "noise. Only where the log has the rate.",
         ("the highest learning rate is too low", "a schedule that was made for fewer steps than were run"),
         ("three times the learning rate, then ten times", "give the schedule the number of steps that are run"),
     ),
@@ -162,18 +166,19 @@ _ALL = (
     Diagnosis(
         "memorising",
         "the training loss falls where an epoch begins, and not inside epochs",
-        f"Lines through half an epoch on each side meet the edges of epochs with a fall of {limits.EDGE_LEVEL:.0%} of "
-        "the "
-        f"level on average, by {limits.EDGE_NOISE:.0f} standard errors in all, and these falls are "
-        f"{limits.EDGE_SHARE:.0%} or more of what the loss falls after the first epoch. Only where the log has epochs.",
+        "Lines through half an epoch on each side meet the edges of epochs with falls that sum to "
+        f"{limits.EDGE_LEVEL:.0%} of the level at the first edge, to {limits.EDGE_NOISE:.0f} standard errors, and to "
+        f"{limits.EDGE_SHARE:.0%} of what the loss falls after the first epoch. Only where the log has epochs.",
         ("texts that are seen again are known by heart: the fall is no progress on new text",),
         ("fewer epochs, more text, a lower learning rate; judge by a validation loss",),
     ),
     Diagnosis(
         "restart-jump",
         "the loss steps up or down at a restart",
-        f"The means of up to {limits.JUMP_ROWS} rows before and after a restart differ, beyond the slope before it, by "
-        f"{limits.JUMP_NOISE:.0f} standard errors and {limits.JUMP_LEVEL:.0%} of the level.",
+        f"Straight lines through up to {limits.JUMP_ROWS} rows before and after a restart miss each other there by "
+        f"{limits.JUMP_NOISE:.0f} standard errors and {limits.JUMP_LEVEL:.0%} of the level; of these and of lines "
+        "through half "
+        "as many rows the smaller step counts.",
         (
             "up: the state of the optimizer or the learning rate's schedule was not restored",
             "down: text that was seen before the restart is seen again",

@@ -11,7 +11,7 @@ import numpy as np
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.curve.finding import Finding
 from lossprobe.analysis.curve.limits import EDGE_LEVEL, EDGE_NOISE, EDGE_SHARE, FEWEST_PER_EPOCH
-from lossprobe.analysis.curve.noise import Floats, Ints
+from lossprobe.analysis.curve.noise import Floats, line_at
 from lossprobe.analysis.curve.seen import Points, Seen
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.stats.jackknife import t_quantile
@@ -44,7 +44,7 @@ def memorising(seen: Seen) -> Iterator[Finding]:
     last = train.values[train.epochs >= math.ceil(train.epochs[-1]) - 1.0 + SKIPPED]
     whole = edges[0].level - float(np.mean(last[-max(3, len(last) // 2) :]))
     mean = falls / len(edges)
-    if falls < EDGE_NOISE * error or falls < EDGE_LEVEL * edges[0].level or falls < EDGE_SHARE * whole:
+    if falls <= EDGE_NOISE * error or falls < EDGE_LEVEL * edges[0].level or falls < EDGE_SHARE * whole:
         return
     shown = ", ".join(f"{edge.fall:.3g} at step {format_count(edge.step)}" for edge in edges[:4])
     inside = f"{'rises' if falls > whole else 'falls'} by {abs(whole - falls):.3g} nats inside them after the first"
@@ -65,20 +65,7 @@ def edges_of(train: Points, epochs: Floats) -> list[Edge]:
         after = np.flatnonzero((epochs > edge + SKIPPED) & (epochs < edge + FITTED))
         if min(len(before), len(after)) * 2 < FEWEST_PER_EPOCH:
             continue
-        left, left_error = _value_at(epochs, train.values, before, float(edge))
-        right, right_error = _value_at(epochs, train.values, after, float(edge))
+        left, left_error = line_at(epochs[before] - edge, train.values[before])
+        right, right_error = line_at(epochs[after] - edge, train.values[after])
         found.append(Edge(train.step(int(after[0])), left - right, math.hypot(left_error, right_error), left))
     return found
-
-
-def _value_at(epochs: Floats, values: Floats, rows: Ints, edge: float) -> tuple[float, float]:
-    """Return a straight line through rows, where it meets an edge, and its standard error; a mean of few rows."""
-    x, y = epochs[rows] - edge, values[rows]
-    if len(rows) < FEWEST_PER_EPOCH:
-        return float(y.mean()), float(y.std(ddof=1)) / math.sqrt(len(rows))
-    centre = float(x.mean())
-    spread = float(((x - centre) ** 2).sum())
-    slope = float(((x - centre) * y).sum()) / spread
-    left = y - y.mean() - slope * (x - centre)
-    variance = float((left**2).sum()) / (len(rows) - 2)
-    return float(y.mean()) - slope * centre, math.sqrt(variance * (1.0 / len(rows) + centre**2 / spread))

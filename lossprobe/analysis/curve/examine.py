@@ -42,11 +42,11 @@ RULES: tuple[Rule, ...] = (
 )
 # What is not told beside a diagnosis that explains it.
 EXPLAINED = {
-    "nothing-trained": {"not-learning", "plateau", "explosion", "uniform"},
-    "uniform": {"not-learning", "plateau", "spikes", "oscillation"},
-    "explosion": {"not-learning", "plateau", "over-fitting", "learning-rate-too-low", "oscillation"},
+    "nothing-trained": {"not-learning", "plateau", "explosion", "uniform", "memorising", "learning-rate-too-high"},
+    "uniform": {"not-learning", "plateau", "spikes", "oscillation", "memorising"},
+    "explosion": {"not-learning", "plateau", "over-fitting", "learning-rate-too-low", "oscillation", "memorising"},
     "not-learning": {"plateau", "learning-rate-too-low"},
-    "accumulation-scale": {"wrong-start", "measured-differently"},
+    "accumulation-scale": {"wrong-start", "measured-differently", "learning-rate-too-low", "not-learning"},
     "smoothed-loss": {"measured-differently"},
     "memorising": {"oscillation", "plateau"},
 }

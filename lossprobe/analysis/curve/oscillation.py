@@ -15,6 +15,7 @@ from lossprobe.analysis.curve.noise import Floats, level_at_rows, scale
 from lossprobe.analysis.curve.seen import Points, Seen
 from lossprobe.units import format_count
 
+BLOCKS = (2 * CYCLES, 8 * CYCLES, 32 * CYCLES)  # the finer, the better they follow a curve, and the shorter the cycles
 OUTLIER = 4.0  # standard deviations to which residuals are cut
 
 
@@ -31,7 +32,8 @@ class Cycle:
 def oscillation(seen: Seen) -> Iterator[Finding]:
     """Yield where the training loss repeats itself in cycles that neither epochs nor the learning rate have."""
     train = seen.train
-    cycle = find_cycle(train.values[len(train) // 10 :])
+    rows = train.values[len(train) // 10 :]
+    cycle = next((found for blocks in BLOCKS if (found := find_cycle(rows, blocks)) is not None), None)
     if cycle is None or _of_epochs(train, cycle) or _of_rate(seen, cycle):
         return
     apart = float(np.median(np.diff(train.steps)))
@@ -45,19 +47,21 @@ def oscillation(seen: Seen) -> Iterator[Finding]:
     yield Finding(DIAGNOSES["oscillation"], train.key, first, train.step(-1), cycle.height, "nats", evidence)
 
 
-def find_cycle(values: Floats) -> Cycle | None:
-    """Return the cycle of a loss about its curve; None where it has none beyond noise."""
+def find_cycle(values: Floats, blocks: int) -> Cycle | None:
+    """Return the cycle of a loss about its curve through blocks; None where it has none beyond noise."""
     count = len(values)
     if count < FEWEST_FOR_CYCLES:
         return None
-    left = values - level_at_rows(values, CYCLES * 2)
+    left = values - level_at_rows(values, blocks)
     left -= np.median(left)
     limit = OUTLIER * 1.4826 * float(np.median(np.abs(left)))
     left = np.clip(left, -limit, limit)
     variance = float(np.mean(left**2))
     if variance == 0.0:
         return None
-    longest = count // CYCLES
+    longest = 2 * count // blocks
+    if longest < 2:
+        return None
     related = _autocorrelation(left, longest)
     half = 1 + int(np.argmin(related[1 : longest // 2 + 1]))
     low, high = max(half + 1, int(1.6 * half)), min(len(related) - 1, math.ceil(2.4 * half))

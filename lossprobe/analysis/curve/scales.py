@@ -34,13 +34,13 @@ UNITS = {math.log(2.0): "ln 2 = 0.693", 1.0 / math.log(2.0): "1 / ln 2 = 1.443"}
 
 @dataclass(frozen=True)
 class Pairs:
-    """Both losses at the evaluations that lie within the training rows.
+    """Both losses at the evaluations since the first training row.
 
     Attributes:
         steps: of the evaluations, int64 [N].
         validation: float64 [N].
         train: the mean of the training rows about each; neither early nor late if a row is the mean since the last.
-        later: the mean of those after it alone, which no lag can make too high.
+        later: the mean of those after it alone, which no lag can make too high; NaN after the last row.
     """
 
     steps: Ints
@@ -65,7 +65,7 @@ def pairs_of(seen: Seen) -> Pairs | None:
     if len(train) < FEWEST_PAIRS or len(validation) < FEWEST_PAIRS:
         return None
     near = np.searchsorted(train.steps, validation.steps, side="right")
-    inside = (near > 0) & (near < len(train)) & (validation.values > 0.0)
+    inside = (near > 0) & (validation.values > 0.0)
     near, found = near[inside], validation.values[inside]
     if len(near) < FEWEST_PAIRS:
         return None
@@ -73,8 +73,8 @@ def pairs_of(seen: Seen) -> Pairs | None:
     sums = np.append(0.0, np.cumsum(train.values))
     low, high = np.maximum(near - reach, 0), np.minimum(near + reach, len(train))
     earlier = (sums[near] - sums[low]) / (near - low)
-    later = (sums[high] - sums[near]) / (high - near)
-    about = (earlier + later) / 2.0
+    later = np.divide(sums[high] - sums[near], high - near, out=np.full(len(near), np.nan), where=high > near)
+    about = np.where(high > near, (earlier + later) / 2.0, earlier)
     if float(about.min()) <= 0.0:
         return None
     return Pairs(validation.steps[inside], found, about, later)
@@ -94,14 +94,16 @@ def measured_differently(seen: Seen) -> Iterator[Finding]:
         evidence = f"{seen.validation.key} is {what}"
         yield Finding(diagnosis, seen.validation.key, first, last, middle, "", evidence, _interval(middle, ratio))
         return
-    gap = pairs.later - pairs.validation
-    share = float(np.median(gap / pairs.later))
+    known = np.isfinite(pairs.later)
+    later = pairs.later[known]
+    gap = later - pairs.validation[known]
+    share = float(np.median(gap / later)) if len(gap) else 0.0
     if len(gap) >= FEWEST_FOR_GAP and float(gap.min()) > 0.0 and share > GAP_LEVEL and middle > 1.0 - 1.0 / 3.0:
         what = (
             f"{seen.validation.key} lies below the training rows that follow it at all {len(gap)} evaluations, by "
             f"{100 * share:.1f} % in the middle: no lag does that"
         )
-        interval = _interval(100.0 * share, 100.0 * gap / pairs.later)
+        interval = _interval(100.0 * share, 100.0 * gap / later)
         yield Finding(diagnosis, seen.validation.key, first, last, 100.0 * share, "%", what, interval)
 
 

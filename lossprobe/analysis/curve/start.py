@@ -89,4 +89,5 @@ def _rose_to(train: Points, count: int, last: float) -> bool:
     if len(before) < 2 or float(before.min()) > last - ROSE_TO_UNIFORM:
         return False
     varied = scale(before) if len(before) > 2 else float(np.ptp(before))
-    return varied > TIMES_QUIETER * max(EQUAL_NATS, float(np.ptp(train.values[-count:])))
+    spread = float(np.ptp(train.values[-count:]))
+    return varied > TIMES_QUIETER * spread
