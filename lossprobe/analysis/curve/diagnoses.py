@@ -83,6 +83,18 @@ _ALL = (
         ),
     ),
     Diagnosis(
+        "learning-rate-too-high",
+        "the loss rises, or does not fall, while the learning rate is high",
+        f"The rise of `explosion` begins in the first {limits.EARLY_ROWS:.0%} of the rows at a learning rate over "
+        f"{limits.FULL_RATE:.0%} of its highest; or, over {limits.STUCK_ROWS:.0%} of the rows or more at such a rate, "
+        "the loss "
+        f"falls by under {limits.STUCK_LEVEL:.0%} at a level above {limits.STUCK_SHARE:.0%} of ln V "
+        f"({limits.STUCK_NATS:.0f} "
+        "nats where V is not known), and falls when the rate does. Only where the log has the rate.",
+        ("the highest learning rate is too high for this model and batch", "a warm-up that is too short"),
+        ("a third of the learning rate, then a tenth", "a warm-up over more steps"),
+    ),
+    Diagnosis(
         "fp16-overflow",
         "the scale of the loss in float16 falls to nothing",
         f"The loss scale fell {limits.HALVINGS} times or more and ends below {limits.LOW_SCALE:.0f}.",
@@ -111,6 +123,20 @@ _ALL = (
         ),
     ),
     Diagnosis(
+        "learning-rate-too-low",
+        "the loss falls in a straight line and stays high, or the rate is 0",
+        f"The learning rate is 0 in {limits.IDLE_ROWS:.0%} of the rows; or the loss, from over "
+        f"{limits.UNTRAINED_START_SHARE:.0%} of ln V to over {limits.UNTRAINED_SHARE:.0%} of it "
+        f"({limits.UNTRAINED_START:.0f} and "
+        f"{limits.UNTRAINED_NATS:.0f} nats where V is not known), falls by less than {limits.MOST_FALLEN:.0%} in a "
+        "straight "
+        f"line over the sum of the rates, which no level misses by more than {limits.BENT:.0%} of the fall and 3 "
+        "times the "
+        "noise. Only where the log has the rate.",
+        ("the highest learning rate is too low", "a schedule that was made for fewer steps than were run"),
+        ("three times the learning rate, then ten times", "give the schedule the number of steps that are run"),
+    ),
+    Diagnosis(
         "over-fitting",
         "validation loss rises while training loss falls",
         f"At least {limits.FEWEST_AFTER} evaluations after its lowest, the mean of the last third of these lies above "
@@ -127,6 +153,41 @@ _ALL = (
             "take the checkpoint of the lowest validation loss; stop there next time",
             "more text, or a smaller model or adapter",
             "dropout, weight decay, a lower learning rate",
+        ),
+    ),
+    Diagnosis(
+        "accumulation-scale",
+        "the training loss is a whole number of times the validation loss",
+        f"At {limits.FEWEST_PAIRS} evaluations or more, training over validation loss is a whole number from 2 on, to "
+        f"{limits.WHOLE_RATIO:.0%} in the middle and steady to {limits.STEADY_RATIO:.0%}.",
+        ("the losses of gradient accumulation are added up and not divided by the number of micro-batches",),
+        ("divide the loss by the number of micro-batches; the gradient may be too large by the same factor",),
+    ),
+    Diagnosis(
+        "memorising",
+        "the training loss falls where an epoch begins, and not inside epochs",
+        "Lines through half an epoch on each side meet the edges of epochs with falls that sum to "
+        f"{limits.EDGE_LEVEL:.0%} of the level at the first edge, to {limits.EDGE_NOISE:.0f} standard errors, and to "
+        f"{limits.EDGE_SHARE:.0%} of what the loss falls after the first epoch. Only where the log has epochs.",
+        ("texts that are seen again are known by heart: the fall is no progress on new text",),
+        ("fewer epochs, more text, a lower learning rate; judge by a validation loss",),
+    ),
+    Diagnosis(
+        "restart-jump",
+        "the loss steps up or down at a restart",
+        f"Straight lines through up to {limits.JUMP_ROWS} rows before and after a restart miss each other there by "
+        f"{limits.JUMP_NOISE:.0f} standard errors and {limits.JUMP_LEVEL:.0%} of the level; of these and of lines "
+        "through half "
+        "as many rows the smaller step counts.",
+        (
+            "up: the state of the optimizer or the learning rate's schedule was not restored",
+            "down: text that was seen before the restart is seen again",
+            "another batch size, precision or text",
+        ),
+        (
+            "save and load the optimizer, the schedule and the random state",
+            "save and load the position in the text",
+            "compare the settings of both parts",
         ),
     ),
     Diagnosis(
@@ -148,6 +209,18 @@ _ALL = (
         ),
     ),
     Diagnosis(
+        "oscillation",
+        "the loss goes up and down in cycles",
+        f"In {limits.FEWEST_FOR_CYCLES} rows or more, about its curve, the training loss is correlated with itself by "
+        f"{limits.OPPOSITE} or less half a cycle later and {limits.REPEATED} or more a cycle later, with "
+        f"{limits.CYCLES} cycles or more; not where epochs or the learning rate have the same cycle.",
+        (
+            "a learning rate at the limit of what is stable",
+            "batches in a repeated order: sources that take turns, texts sorted by length",
+        ),
+        ("a lower learning rate, or a larger beta1", "shuffle the text; log the loss of each source"),
+    ),
+    Diagnosis(
         "wrong-start",
         "the first loss is not that of an untrained model",
         f"The first loss lies over {limits.ABOVE_UNIFORM:.0f} nat above ln V; or, at step {limits.FIRST_STEPS} or "
@@ -163,6 +236,37 @@ _ALL = (
             "scale the output layer's weights down (a standard deviation of 0.02 is usual); compare the tokenizers",
             "check that labels are shifted by one and padding is masked",
         ),
+    ),
+    Diagnosis(
+        "measured-differently",
+        "training and validation loss are not the same quantity",
+        f"Over {limits.FEWEST_PAIRS} evaluations or more, validation over training loss is ln 2 or 1 / ln 2 to "
+        f"{limits.UNIT_RATIO:.0%} and steady to {limits.STEADY_RATIO:.0%} while the loss falls by "
+        f"{limits.FALL_FOR_RATIO:.0%}; or each of {limits.FEWEST_FOR_GAP} evaluations or more lies below the training "
+        "rows "
+        f"that follow it, by {limits.GAP_LEVEL:.0%} in the middle, so that it is not because a training loss is the "
+        "mean "
+        "since the last row.",
+        (
+            "one in bits and the other in nats",
+            "dropout or an auxiliary loss in training alone",
+            "a validation text that is easier, or is scored at other tokens",
+        ),
+        (
+            "convert one of them",
+            "evaluate a part of the training text in evaluation mode",
+            "score both in the same way",
+        ),
+    ),
+    Diagnosis(
+        "smoothed-loss",
+        "the logged training loss is label-smoothed",
+        "Over evaluations, training loss = a + b · validation loss with ε = 1 − b from "
+        f"{limits.SMOOTHED_SHARES[0]} to {limits.SMOOTHED_SHARES[1]}, a root mean square error under "
+        f"{limits.SMOOTHED_FIT:.0%} of the range of the gap, both equal at {limits.SMOOTHED_MEETS[0]} to "
+        f"{limits.SMOOTHED_MEETS[1]:.0f} times ln V, and a last gap of {limits.GAP_LEVEL:.0%}. Only where V is known.",
+        ("label smoothing in the training loss: it has a floor above 0 and is no perplexity",),
+        ("compare validation losses; `lossprobe objectives` gives both losses of a checkpoint",),
     ),
     Diagnosis(
         "plateau",

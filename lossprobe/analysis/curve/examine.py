@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from lossprobe.analysis.curve import explosion, non_finite, spikes, start, trend, validation
+from lossprobe.analysis.curve import (
+    epochs,
+    explosion,
+    non_finite,
+    oscillation,
+    rates,
+    restarts,
+    scales,
+    spikes,
+    start,
+    trend,
+    validation,
+)
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.curve.finding import Finding
 from lossprobe.analysis.curve.seen import Rule, Seen
@@ -14,18 +26,29 @@ RULES: tuple[Rule, ...] = (
     non_finite.overflow,
     start.uniform,
     explosion.explosion,
+    rates.too_high,
     trend.not_learning,
+    rates.too_low,
     validation.over_fitting,
+    scales.accumulation_scale,
+    epochs.memorising,
+    restarts.restart_jump,
     spikes.spikes,
+    oscillation.oscillation,
     start.wrong_start,
+    scales.measured_differently,
+    scales.smoothed_loss,
     trend.plateau,
 )
 # What is not told beside a diagnosis that explains it.
 EXPLAINED = {
-    "nothing-trained": {"not-learning", "plateau", "explosion", "uniform"},
-    "uniform": {"not-learning", "plateau", "spikes"},
-    "explosion": {"not-learning", "plateau", "over-fitting"},
-    "not-learning": {"plateau"},
+    "nothing-trained": {"not-learning", "plateau", "explosion", "uniform", "memorising", "learning-rate-too-high"},
+    "uniform": {"not-learning", "plateau", "spikes", "oscillation", "memorising"},
+    "explosion": {"not-learning", "plateau", "over-fitting", "learning-rate-too-low", "oscillation", "memorising"},
+    "not-learning": {"plateau", "learning-rate-too-low"},
+    "accumulation-scale": {"wrong-start", "measured-differently", "learning-rate-too-low", "not-learning"},
+    "smoothed-loss": {"measured-differently"},
+    "memorising": {"oscillation", "plateau"},
 }
 
 

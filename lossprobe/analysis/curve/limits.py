@@ -15,7 +15,7 @@ FEWEST_EQUAL = 5
 EQUAL_NATS = 0.001
 NEAR_UNIFORM = 0.005  # nats from ln V
 ROSE_TO_UNIFORM = 0.1  # nats above the lowest loss, where V is not known
-TIMES_QUIETER = 10.0  # the noise before them over their spread
+TIMES_QUIETER = 3.0  # the noise before them over their spread
 
 # fp16-overflow
 LOW_SCALE = 128.0
@@ -37,6 +37,8 @@ RISE_ROWS = 0.05  # share of the log's rows that it lasts at least, if it comes 
 FALL_LEVEL = 0.02  # share of the first level
 UNTRAINED_NATS = 4.0  # a level of a model that has not learned a language, where V is not known
 UNTRAINED_SHARE = 0.8  # of ln V
+UNTRAINED_START = 7.0  # nats that an untrained model begins with at least, where V is not known; else 0.9 ln V
+UNTRAINED_START_SHARE = 0.9
 FEWEST_STEPS = 100
 FLAT_LEVEL = 0.005  # share of the level, over the last third
 FLAT_AT_MOST = 0.01  # the same, ends of the interval
@@ -52,7 +54,12 @@ REPEATED = 0.25  # correlation a cycle on
 # learning rates
 FULL_RATE = 0.5  # of the highest
 EARLY_ROWS = 0.25  # share of the rows
-STEADY_FALL = 0.6  # of the fall in the second half of the run over that in the first
+BENT = 0.15  # of the fall: how far a straight line may miss
+MOST_FALLEN = 0.3  # of the first level
+STUCK_ROWS = 0.25  # share of the rows
+STUCK_LEVEL = 0.02  # share of the level by which it may fall
+STUCK_SHARE = 0.7  # of ln V: about the loss of tokens without their context
+STUCK_NATS = 7.0  # where V is not known
 IDLE_ROWS = 0.1  # share of the rows with a rate of 0
 
 # over-fitting
@@ -70,6 +77,7 @@ GAP_LEVEL = 0.1  # share of the training loss
 WHOLE_RATIO = 0.06  # relative, around whole numbers
 SMOOTHED_SHARES = (0.02, 0.4)  # ε
 SMOOTHED_MEETS = (0.85, 3.0)  # of ln V: where both losses would be equal
+SMOOTHED_FIT = 0.25  # root mean square error over the range of the gap
 
 # wrong-start
 ABOVE_UNIFORM = 1.0  # nats
@@ -80,10 +88,10 @@ FIRST_STEPS = 1
 # memorising
 FEWEST_PER_EPOCH = 6  # rows
 EDGE_NOISE = 4.0  # standard errors
-EDGE_LEVEL = 0.05  # share of the level
+EDGE_LEVEL = 0.2  # share of the level at the end of the first epoch, all edges together
 EDGE_SHARE = 0.5  # of the fall after the first epoch
 
 # restart-jump
-JUMP_NOISE = 6.0  # standard errors
+JUMP_NOISE = 5.0  # standard errors
 JUMP_LEVEL = 0.02  # share of the level
-JUMP_ROWS = 10
+JUMP_ROWS = 20

@@ -14,6 +14,7 @@ Ints = npt.NDArray[np.int64]
 
 TO_SD = 1.482602218505602  # 1 / Φ⁻¹(3/4): the median of |x| of a normal distribution as its standard deviation
 MEAN_TO_SD = 1.2533141373155003  # √(π / 2): the same of the mean of |x|
+FEWEST_FOR_LINE = 6
 SMOOTHED_SHARE = 0.05  # of the rows, each way
 MOST_SMOOTHED = 500  # rows each way
 
@@ -61,6 +62,24 @@ def level_at_rows(values: Floats, blocks: int) -> Floats:
     ends = np.append(starts[1:], len(values))
     line: Floats = np.interp(np.arange(len(values)), (starts + ends - 1) / 2.0, middles)
     return line
+
+
+def line_at(x: Floats, y: Floats) -> tuple[float, float]:
+    """Return where the straight line of least squares through points meets x = 0, and its standard error.
+
+    Fewer than `FEWEST_FOR_LINE` points have a slope that is mostly noise: then it is their mean.
+
+    >>> line_at(np.arange(1.0, 7.0), np.arange(3.0, 9.0))
+    (2.0, 0.0)
+    """
+    if len(x) < FEWEST_FOR_LINE:
+        return float(y.mean()), float(y.std(ddof=1)) / math.sqrt(len(y))
+    centre = float(x.mean())
+    spread = float(((x - centre) ** 2).sum())
+    slope = float(((x - centre) * y).sum()) / spread
+    left = y - y.mean() - slope * (x - centre)
+    variance = float((left**2).sum()) / (len(x) - 2)
+    return float(y.mean()) - slope * centre, math.sqrt(variance * (1.0 / len(x) + centre**2 / spread))
 
 
 def smoothed(series: Series) -> Floats:

@@ -28,6 +28,7 @@ def not_finite(seen: Seen) -> Iterator[Finding]:
     gradient = seen.log.find(TRAIN, GRADIENT_NORM)
     if gradient is not None and not bad and len(gradient.values):
         wrong = ~np.isfinite(gradient.values)
+        wrong[: int(np.argmin(wrong))] = False
         if wrong.sum() >= FEWEST_ZEROS and (wrong.mean() > BAD_GRADIENTS or wrong[-FEWEST_ZEROS:].all()):
             yield _not_finite(gradient)
 

@@ -56,8 +56,8 @@ def find_spikes(points: Points) -> list[Spike]:
     if count < FEWEST_FOR_SPIKES or points.noise == 0.0:
         return []
     values = points.values
-    above = values - level_at_rows(values, BLOCKS)
-    limit = max(SPIKE_NOISE * points.noise, _chance(above))
+    above = values - level_at_rows(values, min(BLOCKS, count // NEIGHBOURS))
+    limit = max(SPIKE_NOISE * points.noise, _chance(values))
     longest = max(3, int(SPIKE_ROWS * count))
     runs = _runs(above > limit / 2.0, gap=2)
     if len(runs) > MOST_RUNS:
@@ -75,13 +75,15 @@ def find_spikes(points: Points) -> list[Spike]:
     return found
 
 
-def _chance(above: Floats) -> float:
+def _chance(values: Floats) -> float:
     """Return how far the highest of so many rows lies above the curve where nothing is wrong, but for 1 log of 100.
 
     The quantiles that 10 % and 3 % of the rows lie above are continued to 1 of 100 N rows, once as an exponential tail
     and once as a power, of which the geometric mean is taken: 10 standard deviations for normal noise and 10,000 rows,
     35 for Student's t of four degrees of freedom, where the true values are 4.8 and 42.
     """
+    # Rows against the middle of both neighbours: no curve comes in, and the noise is √1.5 times as large.
+    above = (values[1:-1] - (values[:-2] + values[2:]) / 2.0) / math.sqrt(1.5)
     high, higher = (float(np.quantile(above, 1.0 - share)) for share in TAIL)
     if not 0.0 < high < higher:
         return 0.0

@@ -33,8 +33,8 @@ def wrong_start(seen: Seen) -> Iterator[Finding]:
     if uniform is None or not len(points):
         return
     first, step = float(points.values[0]), points.step(0)
-    noise = min(3.0 * points.noise, BELOW_UNIFORM)
-    above, below = first - uniform - ABOVE_UNIFORM, uniform - BELOW_UNIFORM - noise - first
+    noise = 3.0 * points.noise
+    above, below = first - uniform - ABOVE_UNIFORM, uniform - max(BELOW_UNIFORM, noise) - first
     if above > noise:
         where = "above"
     elif below > 0.0 and step <= FIRST_STEPS and first > NO_PRETRAINED * uniform:
@@ -89,4 +89,5 @@ def _rose_to(train: Points, count: int, last: float) -> bool:
     if len(before) < 2 or float(before.min()) > last - ROSE_TO_UNIFORM:
         return False
     varied = scale(before) if len(before) > 2 else float(np.ptp(before))
-    return varied > TIMES_QUIETER * max(EQUAL_NATS, float(np.ptp(train.values[-count:])))
+    spread = float(np.ptp(train.values[-count:]))
+    return varied > TIMES_QUIETER * spread
