@@ -17,6 +17,7 @@ from lossprobe.report.style import BLUE, GREEN, GREY, ORANGE, VERMILION, legend_
 from lossprobe.units import format_count, plural
 
 COLOURS = (BLUE, VERMILION, GREEN, ORANGE, GREY)
+LINES = ("-", "-.", ":")
 MARKERS = ("o", "s", "D", "^", "v")
 FEW = 40  # points that are worth a marker each, and have no smoothed line
 NAME = 34  # characters of a log's name in the legend
@@ -25,20 +26,30 @@ TOP = 0.985  # of the panel's height, where values stand that have no height
 
 @dataclass(frozen=True)
 class Look:
-    """How a log is drawn: what its names begin with, the colour of its training loss, those of its other losses."""
+    """How a log is drawn.
+
+    Attributes:
+        name: what its names in the legend begin with.
+        train: the colour of its training loss.
+        others: the colours of its other losses.
+        line: the style of its training loss.
+    """
 
     name: str
     train: str
     others: tuple[str, ...]
+    line: str = "-"
 
 
 def looks_of(names: Sequence[str]) -> list[Look]:
     """Return how logs are drawn: one has a colour for each text, of several each has one colour."""
     if len(names) == 1:
         return [Look("", BLUE, (VERMILION, GREEN, ORANGE, GREY))]
-    colours = [COLOURS[place % len(COLOURS)] for place in range(len(names))]
-    short = model_names(list(names), NAME)
-    return [Look(f"{name}: ", colour, (colour,)) for name, colour in zip(short, colours, strict=True)]
+    looks = []
+    for place, name in enumerate(model_names(list(names), NAME)):
+        again, number = divmod(place, len(COLOURS))
+        looks.append(Look(f"{name}: ", COLOURS[number], (COLOURS[number],), LINES[again % len(LINES)]))
+    return looks
 
 
 def draw_losses(axes: Axes, logs: Sequence[Log], looks: Sequence[Look]) -> Floats:
@@ -65,11 +76,13 @@ def _draw_train(axes: Axes, loss: Series, look: Look, *, alone: bool) -> Floats:
     style: dict[str, Any] = {"linewidth": 1.4, "marker": "."}
     if not few:
         style = {"linewidth": 0.6, "alpha": 0.4 if alone else 0.25}
-    told = name if few else f"{name}, as logged" if alone else "_"
-    axes.plot(*points, color=look.train, label=legend_name(told) if told != "_" else told, **style)
+    shown = np.isfinite(points[1]).any()
+    told = name if few else f"{name}, as logged"
+    axes.plot(*points, color=look.train, label=legend_name(told) if shown and (few or alone) else "_", **style)
     if not few:
-        line = thinned(loss.steps, smoothed(loss))
-        axes.plot(*line, color=look.train, linewidth=2.0, label=legend_name(f"{name}, smoothed" if alone else name))
+        told = f"{name}, smoothed" if alone else name
+        axes.plot(*thinned(loss.steps, smoothed(loss)), color=look.train, linewidth=2.0, linestyle=look.line,
+                  label=legend_name(told) if shown else "_")  # fmt: skip
     _draw_not_finite(axes, loss, look.train, name, "x")
     return points[1]
 

@@ -16,6 +16,7 @@ ROW = 0.24  # inches, of a finding in the strip
 MOST = 8  # rows of the strip
 WIDEST = 0.6  # of the axis: a longer finding does not shade the losses
 THINNEST = 0.006  # of the axis, of a mark
+SINGLE_ROWS = ("spikes",)  # diagnoses of rows with sound ones between them
 NEAR = 0.35  # of the losses' range, how far above it ln V is still drawn
 NAME = 60  # characters
 
@@ -51,10 +52,11 @@ def draw_findings(axes: Axes, rows: list[tuple[str, pd.DataFrame]]) -> None:
 
 
 def shade_findings(axes: Axes, rows: list[tuple[str, pd.DataFrame]]) -> None:
-    """Shade the steps of findings, but for those that fill most of the axis."""
+    """Shade the steps of findings, but for those that fill most of the axis, and for single rows far apart."""
     first, last = axes.get_xlim()
     for _, found in rows:
-        for row in found.to_dict("records"):
+        apart = found["diagnosis"].isin(SINGLE_ROWS).to_numpy()
+        for row in found[~apart].to_dict("records"):
             start, width = _bar(row["first_step"], row["last_step"], last - first)
             if width < WIDEST * (last - first):
                 axes.axvspan(start, start + width, color=colour_of(found), alpha=0.1, linewidth=0, zorder=0)
