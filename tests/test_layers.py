@@ -69,7 +69,8 @@ ALLOWED = {
     | {"report"},
     # Entry points for Python and notebooks.
     "python": WORDS
-    | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "plan", "run", "analysis"}
+    | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "logs.read", "plan", "run"}
+    | {"analysis"}
     | {"passes", "report"},
     "pytest_plugin": {"errors", "units", "checkpoint", "passes.known_checkpoint", "audit", "report"},
 }  # fmt: skip

@@ -26,7 +26,7 @@ MARGIN = 15
 @click.argument("name", required=False)
 @json_option
 def explain(name: str | None, as_json: bool) -> None:
-    """Explain what a number, column, exit code, error id, protocol, audit metric or diagnosis means.
+    """Explain what a number, column, exit code, error id, protocol, metric or diagnosis means.
 
     Without NAME, list the names of all of them.
 
@@ -64,7 +64,7 @@ def known_terms(name: str) -> list[Term]:
         near = nearest_names(name)
         raise UsageError(
             "explain.unknown",
-            f"{visible(name, 80)}: no number, column, exit code, error id, protocol, audit metric or diagnosis has this name",
+            f"{visible(name, 80)}: no number, column, exit code, error id, protocol, metric or diagnosis has this name",
             hint=f"did you mean {' or '.join(near)}?" if near else "lossprobe explain lists all names",
         )
     return found

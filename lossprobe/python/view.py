@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossprobe.arguments import wrong_type
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TWO = ("compare", "gap")
-NAMES = ("calibration", *TWO, "hardest", "objectives", "perplexity", "positions", "tokens")
+NAMES = ("calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions", "tokens")
 
 
 class PrintedView(View):
@@ -29,25 +30,56 @@ class PrintedView(View):
         return view_to_terminal(self)
 
 
-def view(name: str, *runs: Run, **choices: Any) -> View:
-    """Return what a command shows of stored runs: table, finding and notes, which a notebook displays.
+def view(name: str, *runs: Run | str | Path, **choices: Any) -> View:
+    """Return what a command shows of stored runs or training logs: table, finding and notes, for a notebook.
 
     Args:
-        name: the command: "calibration", "compare", "gap", "hardest", "objectives", "perplexity", "positions" or
-            "tokens".
-        runs: two for compare (A, B) and gap (training text, validation text), one or more for calibration, else one.
-        choices: the command's options, by the names that `measure_…` and `ObjectiveOptions` have: `by="class"`.
+        name: the command: "calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions"
+            or "tokens".
+        runs: two for compare (A, B) and gap (training text, validation text), one or more for calibration, else one;
+            for curve one or more paths of training logs.
+        choices: the command's options, by the names that `measure_…`, `ObjectiveOptions` and `CurveOptions` have:
+            `by="class"`.
 
     Raises:
-        WrongTypeError: something else than a run is given.
+        WrongTypeError: something else than a run, or a path for curve, is given.
         UsageError: an unknown name, or another number of runs.
         TypeError: an option that the analysis does not have.
 
     Examples:
         >>> view("hardest", run, by="type")  # doctest: +SKIP
+        >>> view("curve", "trainer_state.json")  # doctest: +SKIP
     """
     if name not in NAMES:
         raise UsageError("argument.unknown", f"`name` {name!r} is no view", hint=nearest(str(name), NAMES) or _names())
+    if name == "curve":
+        return _printed(_view_of_logs(runs, choices))
+    return _printed(_view_of_runs(name, runs, choices))
+
+
+def _printed(shown: View) -> PrintedView:
+    return PrintedView(**{field.name: getattr(shown, field.name) for field in fields(shown)})
+
+
+def _view_of_logs(logs: tuple[Any, ...], choices: dict[str, Any]) -> View:
+    from lossprobe.analysis.curve.curve import curve
+    from lossprobe.analysis.options import CurveOptions
+    from lossprobe.logs.read import read_log
+    from lossprobe.options.given import check_options
+    from lossprobe.report.views.curve import curve_view
+
+    for given in logs:
+        if not isinstance(given, (str, Path)):
+            raise wrong_type("runs", "paths of training logs", given, 'lossprobe.view("curve", "trainer_state.json")')
+    if not logs:
+        raise UsageError("argument.unknown", "curve takes one training log or more, not 0")
+    options = CurveOptions(**choices)
+    check_options(CurveOptions, **choices)
+    read = [read_log(Path(path), options.columns) for path in logs]
+    return curve_view(read, curve(read, options))
+
+
+def _view_of_runs(name: str, runs: tuple[Any, ...], choices: dict[str, Any]) -> View:
     for given in runs:
         if isinstance(given, (list, tuple)):
             raise wrong_type("runs", "runs one by one", given, f'lossprobe.view("{name}", *runs)')
@@ -57,8 +89,7 @@ def view(name: str, *runs: Run, **choices: Any) -> View:
         needs = "two runs" if name in TWO else "one run or more" if name == "calibration" else "one run"
         raise UsageError("argument.unknown", f"{name} takes {needs}, not {len(runs)}")
     several = name in (*TWO, "calibration")
-    shown = _view_of_several(name, runs, choices) if several else _view_of_one(name, runs[0], choices)
-    return PrintedView(**{field.name: getattr(shown, field.name) for field in fields(shown)})
+    return _view_of_several(name, runs, choices) if several else _view_of_one(name, runs[0], choices)
 
 
 def _names() -> str:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from bundled import EXAMPLES
+from training_logs import overfitted, write_trainer_state
 
 import lossprobe
 from lossprobe.cli.main import cli
@@ -24,6 +25,8 @@ def runs(tmp_path_factory):
 
 
 def given(name, runs):
+    if name == "curve":
+        return [write_trainer_state(runs[0].path.parent / "log" / "trainer_state.json", overfitted())]
     return runs if name in ("compare", "calibration") else runs[:1] * 2 if name == "gap" else runs[:1]
 
 

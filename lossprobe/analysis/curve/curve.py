@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from lossprobe.analysis.curve.checkpoint_loss import CheckpointLoss
 from lossprobe.analysis.curve.examine import examine
@@ -18,7 +18,6 @@ from lossprobe.logs.log import LOSS, TRAIN, VALIDATION, Log, Series
 from lossprobe.units import format_count
 
 GATE_FAILED = 10  # exit code
-PIECE = 65_536  # rows of the CSV that are made at once
 FINDINGS = (
     "log", "diagnosis", "fault", "key", "first_step", "last_step", "size", "size_low", "size_high", "unit", "evidence",
     "causes", "remedies",
@@ -145,7 +144,7 @@ def findings_asked_for(table: pd.DataFrame, fail_on: Sequence[str]) -> pd.DataFr
     return table[table["diagnosis"].isin(list(fail_on)) | (table["fault"].astype(bool) & (ANY in fail_on))]
 
 
-def steps_of(finding: pd.Series) -> str:
+def steps_of(finding: Mapping[Any, Any] | pd.Series) -> str:
     """Return the steps of a row of the findings in words, as in "steps 1,750 to 5,000"."""
     first, last = (format_count(int(finding[f"{end}_step"])) for end in ("first", "last"))
     return f"step {first}" if first == last else f"steps {first} to {last}"
@@ -174,26 +173,6 @@ def prominent_first(log: Log) -> list[Series]:
     places = {TRAIN: 0, VALIDATION: 1}
     held = [each for each in log.series if len(each.steps)]
     return sorted(held, key=lambda each: (each.name != LOSS, places.get(each.split, 2)))
-
-
-def value_batches(logs: Sequence[Log]) -> Iterator[pa.RecordBatch]:
-    """Yield every value of logs, one a row, in pieces: log, split, name, key, step, epoch, tokens_seen, value."""
-    for name, log in zip(names_of(logs), logs, strict=True):
-        for each in log.series:
-            for start in range(0, len(each.steps), PIECE):
-                yield _batch(name, each, slice(start, start + PIECE))
-
-
-def _batch(log: str, series: Series, part: slice) -> pa.RecordBatch:
-    steps = series.steps[part]
-    texts = {"log": log, "split": series.split, "name": series.name, "key": series.key}
-    columns = {name: pa.repeat(pa.scalar(text, pa.string()), len(steps)) for name, text in texts.items()}
-    columns["step"] = pa.array(steps)
-    for name, values in (("epoch", series.epochs), ("tokens_seen", series.tokens)):
-        missing = values is None
-        columns[name] = pa.nulls(len(steps), pa.float64()) if missing else pa.array(values[part], from_pandas=True)
-    columns["value"] = pa.array(series.values[part])
-    return pa.RecordBatch.from_pydict(columns)
 
 
 def _finding_row(log: str, finding: Finding) -> dict[str, object]:

@@ -212,7 +212,8 @@ def _quantile_side(scored: AuditedRun, rows: str, share: float) -> _QuantileSide
     value = at(share)
     sums = (
         scored.run.query(f"""
-        SELECT {scored.clusters.sql} AS cluster, count(*) FILTER ({TOKEN_LOSS} <= {value!r}::DOUBLE) AS below, count(*) AS n
+        SELECT {scored.clusters.sql} AS cluster,
+            count(*) FILTER ({TOKEN_LOSS} <= {value!r}::DOUBLE) AS below, count(*) AS n
         FROM {rows} WHERE compared GROUP BY cluster ORDER BY cluster""")
         if not math.isnan(value)
         else None

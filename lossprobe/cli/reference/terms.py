@@ -185,7 +185,7 @@ def _in_alphabet(name: str) -> tuple[int, str, str]:
 
 def anchor_of(term: Term, name: str) -> str:
     """Return the anchor of a name on the page of its kind."""
-    if name == term.name and term.kind in ("number", "protocol", "diagnosis"):  # the anchor of a heading, as Markdown makes it
+    if name == term.name and term.kind in ("number", "protocol", "diagnosis"):  # of a heading, as Markdown makes it
         return re.sub(r"[^\w-]", "", name.lower())
     if term.kind == "column":
         return f"{term.stored_in.partition('/')[0].partition('.')[0] or 'column'}-{name}"

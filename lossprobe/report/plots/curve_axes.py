@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -77,7 +78,7 @@ def tell_progress(axes: Axes, logs: Sequence[Log]) -> None:
         steps, rising = _rising(loss.steps.astype(np.float64), values)
         if len(steps) < 2:
             continue
-        above = axes.secondary_xaxis("top", functions=(_Straight(steps, rising), _Straight(rising, steps)))
+        above = axes.secondary_xaxis("top", functions=(_straight(steps, rising), _straight(rising, steps)))
         above.set_xlabel(name, fontsize=TEXT)
         above.tick_params(labelsize=SMALL)
         above.xaxis.set_major_formatter(FuncFormatter(lambda value, _: in_short(value)))
@@ -102,14 +103,12 @@ def _rising(steps: Floats, values: Floats) -> tuple[Floats, Floats]:
     return steps[values > before], values[values > before]
 
 
-class _Straight:
-    """The line through points, which goes on beyond them as between the first and the last."""
+def _straight(known: Floats, values: Floats) -> Callable[[Any], Any]:
+    """Return the line through points, which goes on beyond them as between the first and the last."""
+    slope = (values[-1] - values[0]) / (known[-1] - known[0])
 
-    def __init__(self, known: Floats, values: Floats) -> None:
-        self._known, self._values = known, values
-        self._slope = (values[-1] - values[0]) / (known[-1] - known[0])
+    def line(given: Any) -> Any:
+        beyond = np.minimum(given - known[0], 0) + np.maximum(given - known[-1], 0)
+        return np.interp(given, known, values) + slope * beyond
 
-    def __call__(self, given: Floats) -> Floats:
-        inside: Floats = np.interp(given, self._known, self._values)
-        below, above = np.minimum(given - self._known[0], 0), np.maximum(given - self._known[-1], 0)
-        return inside + self._slope * (below + above)
+    return line

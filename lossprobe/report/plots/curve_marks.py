@@ -25,7 +25,7 @@ def rows_of(result: Curve) -> list[tuple[str, pd.DataFrame]]:
     """Return the rows of the strip, each with its name: the findings of one diagnosis in one log."""
     several = len(result.logs) > 1
     groups = result.table.groupby(["log", "diagnosis"], sort=False)
-    named = [((f"{log}: " if several else "") + name, found) for (log, name), found in groups]
+    named = [(f"{log}: {name}" if several else str(name), found) for (log, name), found in groups]
     return [
         (name if len(found) == 1 else f"{name} ({plural(len(found), 'time')})", found) for name, found in named[:MOST]
     ]

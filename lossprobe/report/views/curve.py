@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lossprobe.analysis.curve.curve import Curve, LogFacts, steps_of, value_batches
+from lossprobe.analysis.curve.curve import Curve, LogFacts, steps_of
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.logs.log import ACCURACY, ENTROPY, GRADIENT_NORM, LEARNING_RATE, LOSS, Log
 from lossprobe.report.formats.cells import small_numbers
-from lossprobe.report.formats.csv import batches_to_csv
+from lossprobe.report.formats.series_csv import logs_to_csv
 from lossprobe.report.views.view import View
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
@@ -41,7 +41,8 @@ def curve_view(logs: Sequence[Log], result: Curve, runs: Sequence[Run] = (), inp
     left_out = ("name",) if result.series["not_finite"].any() else ("name", "not_finite")
     return View(
         "curve", ", ".join(facts.log for facts in result.logs), result, tuple(runs),
-        csv=lambda: batches_to_csv(value_batches(logs)), findings=tuple(_told(result)), shown=series,
+        csv=lambda: logs_to_csv([facts.log for facts in result.logs], logs),
+        findings=tuple(_told(result)), shown=series,
         left_out=left_out, yields=YIELDS,
         more=(("findings", result.table.drop(columns=alone)),) if len(result.table) else (),
         brief=(("", series[known].drop(columns=list(left_out))),),
