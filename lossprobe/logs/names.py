@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lossprobe.logs.log import (
     ACCURACY,
@@ -81,6 +82,7 @@ def without_run(key: str) -> str:
     return RUN_PREFIX.sub("", key)
 
 
+@lru_cache(1 << 12)
 def meaning(key: str) -> Meaning:
     """Return what a key means; of a quantity that is not known, its name is the key.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lossprobe.logs.log import LOSS
 from lossprobe.logs.names import meaning
@@ -14,6 +16,7 @@ from lossprobe.logs.records import Table
 
 Object = dict[str, Any]
 Keys = frozenset[str]
+Mask = NDArray[np.bool_]
 
 
 class Objects:
@@ -48,22 +51,39 @@ class Objects:
             if any(dict in each for each in kinds):
                 self._add([rows[index] for index in members], [_flat(records[index]) for index in members])
                 continue
-            if not any(type(None) in each for each in kinds):
-                self.saw(keys)
             places = np.array([rows[index] for index in members], np.int64)
-            for key, cells, kind in zip(keys, columns, kinds, strict=True):
-                is_empty_loss = type(None) in kind and meaning(key).name == LOSS
-                known = self._with_nan(key, [records[index] for index in members]) if is_empty_loss else cells
-                self.table.add_cells(key, places, known)
+            empty = {
+                key: np.array([cell is None for cell in cells])
+                for key, cells, kind in zip(keys, columns, kinds, strict=True) if type(None) in kind
+            }  # fmt: skip
+            if not empty:
+                self.saw(keys)
+            for key, cells in zip(keys, columns, strict=True):
+                if key in empty:
+                    nan = self._is_nan(key, keys, empty)
+                    kept = np.flatnonzero(~empty[key] | nan)
+                    filled = [cells[index] if cells[index] is not None else math.nan for index in kept]
+                    self.table.add_cells(key, places[kept], filled)
+                else:
+                    self.table.add_cells(key, places, cells)
 
-    def _with_nan(self, key: str, records: Sequence[Object]) -> list[Any]:
-        """Return the values under a key of a loss; a null is NaN where the record is like those with a number."""
-        others = [frozenset(each for each, value in record.items() if value is not None) - {key} for record in records]
-        self._beside[key] |= {keys for keys, record in zip(others, records, strict=True) if record[key] is not None}
-        return [
-            float("nan") if record[key] is None and keys in self._beside[key] else record[key]
-            for keys, record in zip(others, records, strict=True)
+    def _is_nan(self, key: str, keys: Sequence[str], empty: Mapping[str, Mask]) -> Mask:
+        """Return which nulls of a key are NaN, in records with the same keys of which some are null."""
+        if meaning(key).name != LOSS:
+            return np.zeros(len(empty[key]), np.bool_)
+        others = [each for each in empty if each != key]
+        patterns, which = np.unique(
+            np.stack([empty[each] for each in others] or [np.zeros_like(empty[key])], axis=1),
+            axis=0,
+            return_inverse=True,
+        )
+        beside = [
+            frozenset(keys) - {key} - {each for each, gone in zip(others, pattern, strict=False) if gone}
+            for pattern in patterns
         ]
+        self._beside[key] |= {beside[index] for index in np.unique(which[~empty[key]])}
+        known = np.array([each in self._beside[key] for each in beside])
+        return np.asarray(empty[key] & known[which])
 
 
 def _flat(record: Object) -> Object:

@@ -28,9 +28,10 @@ PROGRAMS = {
     rb"(?:loss|nll|bpc|bpb)\b[^\n\d]{0,20}?\d",
 }
 PATTERNS = {kind: re.compile(pattern, re.MULTILINE) for kind, pattern in PROGRAMS.items()}
-WORD = rb"[A-Za-z_(][\w/.()\-]{0,60}"
+LONGEST = 4096  # bytes of a line that are read
+WORD = rb"(?!(?i:nan|inf)\b)[A-Za-z_(][\w/.()\-]{0,60}+"
 PAIR = re.compile(
-    rb"(" + WORD + rb"(?: " + WORD + rb"){0,5})(?:\s{0,8}[:=]\s{0,20}|\s{1,20})" + NUMBER
+    rb"(?<![\w/.])((?>" + WORD + rb"(?: " + WORD + rb"){0,5}+))(?:\s{0,8}+[:=]\s{0,20}+|\s{1,20}+)" + NUMBER
     + rb"(?: ?((?i:bpc|bpb|bits?))\b)?(?![\w.%])"
 )  # fmt: skip
 SCORE = re.compile(rb"^(\w+): \d+/\d+ = " + NUMBER, re.MULTILINE)  # llm.c's "HellaSwag: 2500/10042 = 0.248954"
@@ -51,7 +52,7 @@ def reader_of(kind: str) -> Callable[[LogFile], Records]:
         table = Table()
         objects = Objects(table)
         for block in file.blocks():
-            lines = (_numbers(line) for line in block.split(b"\n") if line)
+            lines = (_numbers(line[:LONGEST]) for line in block.split(b"\n") if line)
             objects.add_block([numbers for numbers in lines if _tells(numbers)])
         said = VOCABULARY.search(file.start(1 << 20))
         vocabulary = next((int(each) for each in said.groups() if each), None) if said else None
@@ -99,9 +100,14 @@ def _known(key: bytes) -> str | None:
     return next((end for end in ends if meaning(end).name in KNOWN), None)
 
 
+@lru_cache(1 << 10)
+def _says_split(key: str) -> bool:
+    return any(word in names.SPLITS for word in re.split(r"[\W_]+", key.lower()))
+
+
 def _within(line: bytes, start: int, key: str) -> str:
     """Return the name of a loss with the split that the line says before it, where the name says none itself."""
-    if any(word.lower() in names.SPLITS for word in re.split(r"[\W_]+", key)):
+    if _says_split(key):
         return key
     said = SPLIT.findall(line, 0, start)
     split = names.SPLITS[said[-1].decode().lower()] if said else TRAIN
