@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lossprobe.logs.log import LOSS
+from lossprobe.logs.log import ACCURACY, ENTROPY, GRADIENT_NORM, LOSS
 from lossprobe.logs.names import meaning
 from lossprobe.logs.records import Table
 
 Object = dict[str, Any]
 Keys = frozenset[str]
 Mask = NDArray[np.bool_]
+SPOILED = (GRADIENT_NORM, ENTROPY, ACCURACY)  # together with a loss
 
 
 class Objects:
@@ -39,7 +40,27 @@ class Objects:
         """Remember the keys of a record that has a number under each."""
         for key in keys:
             if meaning(key).name == LOSS:
-                self._beside[key].add(frozenset(keys) - {key})
+                self._beside[key].add(_telling(keys, {key}))
+
+    def nan_among(self, key: str, keys: Sequence[str], empty: Mapping[str, Mask]) -> Mask:
+        """Return which nulls under a key are NaN.
+
+        Args:
+            key: the key.
+            keys: all keys of some records.
+            empty: which of the records have nothing under a key, for the keys where that happens.
+        """
+        if meaning(key).name != LOSS:
+            return np.zeros(len(empty[key]), np.bool_)
+        which = np.zeros(len(empty[key]), np.int64)  # numbers the sets of empty keys beside this one
+        for other in empty:
+            if other != key:
+                which = np.unique(2 * which + empty[other], return_inverse=True)[1]
+        first = np.unique(which, return_index=True)[1]
+        beside = [_telling(keys, {key} | {each for each in empty if empty[each][index]}) for index in first]
+        self._beside[key] |= {beside[index] for index in np.unique(which[~empty[key]])}
+        known = np.array([each in self._beside[key] for each in beside])
+        return np.asarray(empty[key] & known[which])
 
     def _add(self, rows: Sequence[int], records: Sequence[Object]) -> None:
         groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
@@ -60,30 +81,17 @@ class Objects:
                 self.saw(keys)
             for key, cells in zip(keys, columns, strict=True):
                 if key in empty:
-                    nan = self._is_nan(key, keys, empty)
+                    nan = self.nan_among(key, keys, empty)
                     kept = np.flatnonzero(~empty[key] | nan)
                     filled = [cells[index] if cells[index] is not None else math.nan for index in kept]
                     self.table.add_cells(key, places[kept], filled)
                 else:
                     self.table.add_cells(key, places, cells)
 
-    def _is_nan(self, key: str, keys: Sequence[str], empty: Mapping[str, Mask]) -> Mask:
-        """Return which nulls of a key are NaN, in records with the same keys of which some are null."""
-        if meaning(key).name != LOSS:
-            return np.zeros(len(empty[key]), np.bool_)
-        others = [each for each in empty if each != key]
-        patterns, which = np.unique(
-            np.stack([empty[each] for each in others] or [np.zeros_like(empty[key])], axis=1),
-            axis=0,
-            return_inverse=True,
-        )
-        beside = [
-            frozenset(keys) - {key} - {each for each, gone in zip(others, pattern, strict=False) if gone}
-            for pattern in patterns
-        ]
-        self._beside[key] |= {beside[index] for index in np.unique(which[~empty[key]])}
-        known = np.array([each in self._beside[key] for each in beside])
-        return np.asarray(empty[key] & known[which])
+
+def _telling(keys: Sequence[str], without: set[str]) -> Keys:
+    """Return the keys that tell what a record is about, but for those that become NaN together with a loss."""
+    return frozenset(key for key in keys if key not in without and meaning(key).name not in SPOILED)
 
 
 def _flat(record: Object) -> Object:
