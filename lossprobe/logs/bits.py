@@ -40,11 +40,12 @@ def in_nats(series: Sequence[Series]) -> tuple[tuple[Series, ...], tuple[str, ..
 
 def _ratio(larger: Series, smaller: Series) -> tuple[float, int] | None:
     """Return the median ratio of two losses and the number of common steps, if it says bits at each of them."""
-    if len(larger.steps) < FEWEST_COMMON or len(smaller.steps) < FEWEST_COMMON:
-        return None
-    _, ours, theirs = np.intersect1d(larger.steps, smaller.steps, assume_unique=True, return_indices=True)
+    fewer, more = sorted((larger, smaller), key=lambda each: len(each.steps))
+    places = np.minimum(np.searchsorted(more.steps, fewer.steps), len(more.steps) - 1)
+    common = more.steps[places] == fewer.steps
+    ours, theirs = fewer.values[common], more.values[places[common]]
     with np.errstate(all="ignore"):
-        ratios = larger.values[ours] / smaller.values[theirs]
+        ratios = ours / theirs if fewer is larger else theirs / ours
     ratios = ratios[np.isfinite(ratios)]
     if len(ratios) < FEWEST_COMMON:
         return None

@@ -14,6 +14,8 @@ from lossprobe.units import format_count, plural
 Steps = NDArray[np.int64]
 FEW_STEPS_BACK = 10  # spacings of the log; processes that share a file are never further apart than this
 
+FEWEST_TURNS = 3
+
 
 @dataclass(frozen=True)
 class Course:
@@ -74,12 +76,16 @@ def find_course(steps: Steps, rows: NDArray[np.int32]) -> Course:
 
 
 def _several_wrote(own: Steps, far: NDArray[np.intp]) -> bool:
-    """Return whether at least half of the steps stand more than once between two long ways back."""
-    several = total = 0
-    for part in np.split(own, far):
-        times = np.unique(part, return_counts=True)[1]
-        several, total = several + int((times > 1).sum()), total + len(times)
-    return 2 * several >= total
+    """Return whether several processes wrote the steps: at least half stand more than once between two long ways back.
+
+    A restart also writes steps again, but in one stretch; processes write theirs in turn, so that the steps do not rise
+    from row to row at least half as often as a step stands again.
+    """
+    parts = np.split(own, far)
+    times = np.concatenate([np.unique(part, return_counts=True)[1] for part in parts])
+    again = int((times > 1).sum())
+    turns = sum(int((part[1:] <= part[:-1]).sum()) for part in parts)
+    return 2 * again >= len(times) and turns >= max(FEWEST_TURNS, again / 2)
 
 
 def _begin(steps: Steps, rows: NDArray[np.int32], first: int) -> int:

@@ -19,7 +19,7 @@ from typing import IO
 from lossprobe.errors import UsageError
 from lossprobe.units import format_count, mistyped_path, visible
 
-BLOCK = 1 << 22  # bytes
+BLOCK = 1 << 21  # bytes
 LONGEST_LINE = 1 << 24  # bytes
 STDIN = "-"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lossprobe.logs.log import (
     ACCURACY,
@@ -34,16 +35,9 @@ SPLITS = {
 }
 # What a loss is called beside its split, the best first: the plain name before one of a part or a mean.
 LOSSES = (
-    "loss",
-    "lm loss",
-    "lm loss value",
-    "ce loss",
-    "nll loss",
-    "nll",
-    "cross entropy",
-    "cross entropy loss",
-    "language model loss",
-)
+    "loss", "lm loss", "lm loss value", "ce loss", "nll loss", "nll", "cross entropy", "cross entropy loss",
+    "language model loss", "main loss", "avg loss", "mean loss", "loss mean", "loss avg", "total loss",
+)  # fmt: skip
 # Words of losses that are no mean of -log p.
 OTHER_LOSSES = frozenset((
     "aux", "auxiliary", "balance", "balancing", "router", "z", "kl", "reg", "regularization", "distill", "distillation",
@@ -52,7 +46,8 @@ OTHER_LOSSES = frozenset((
 ))  # fmt: skip
 NAMES = {
     **dict.fromkeys(("lr", "learning rate", "current lr", "current learning rate"), LEARNING_RATE),
-    **dict.fromkeys(("grad norm", "gradient norm", "global grad norm", "total norm", "total grad norm"), GRADIENT_NORM),
+    **dict.fromkeys(("grad norm", "gradient norm", "global grad norm"), GRADIENT_NORM),
+    **dict.fromkeys(("total grad norm", "total norm", "norm", "gnorm"), GRADIENT_NORM),
     "entropy": ENTROPY,
     **dict.fromkeys(("accuracy", "acc", "mean token accuracy", "token accuracy", "token acc"), ACCURACY),
 }
@@ -87,6 +82,7 @@ def without_run(key: str) -> str:
     return RUN_PREFIX.sub("", key)
 
 
+@lru_cache(1 << 12)
 def meaning(key: str) -> Meaning:
     """Return what a key means; of a quantity that is not known, its name is the key.
 

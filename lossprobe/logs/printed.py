@@ -12,7 +12,7 @@ from functools import lru_cache
 from lossprobe.logs import names
 from lossprobe.logs.console import NUMBER
 from lossprobe.logs.lines import LogFile
-from lossprobe.logs.log import LOSS, TRAIN
+from lossprobe.logs.log import ACCURACY, ENTROPY, GRADIENT_NORM, LEARNING_RATE, LOSS, TRAIN
 from lossprobe.logs.names import meaning
 from lossprobe.logs.objects import Object, Objects
 from lossprobe.logs.records import Records, Table
@@ -24,19 +24,23 @@ PROGRAMS = {
     "torchtune": rb"^Step \d+ \| \w+:",
     "fundamentallm": rb"^Epoch \d+: Loss = ",
     # Any other: a loss behind a step or an epoch.
-    "text": rb"(?i)\b(?:step|iter|iteration|epoch|update)\b\W{0,20}\d[^\n]{0,400}?(?:loss|nll|bpc|bpb)\b[^\n\d]{0,20}?\d",
+    "text": rb"(?i)\b(?:step|iter|iteration|epoch|update)\b\W{0,20}\d[^\n]{0,400}?"
+    rb"(?:loss|nll|bpc|bpb)\b[^\n\d]{0,20}?\d",
 }
 PATTERNS = {kind: re.compile(pattern, re.MULTILINE) for kind, pattern in PROGRAMS.items()}
-WORD = rb"[A-Za-z_(][\w/.()\-]{0,60}"
+LONGEST = 4096  # bytes of a line that are read
+WORD = rb"(?!(?i:nan|inf)\b)[A-Za-z_(][\w/.()\-]{0,60}+"
 PAIR = re.compile(
-    rb"(" + WORD + rb"(?: " + WORD + rb"){0,5})(?:\s{0,8}[:=]\s{0,20}|\s{1,20})" + NUMBER
+    rb"(?<![\w/.])((?>" + WORD + rb"(?: " + WORD + rb"){0,5}+))(?:\s{0,8}+[:=]\s{0,20}+|\s{1,20}+)" + NUMBER
     + rb"(?: ?((?i:bpc|bpb|bits?))\b)?(?![\w.%])"
 )  # fmt: skip
-ACCURACY = re.compile(rb"^(\w+): \d+/\d+ = " + NUMBER, re.MULTILINE)  # llm.c's "HellaSwag: 2500/10042 = 0.248954"
+SCORE = re.compile(rb"^(\w+): \d+/\d+ = " + NUMBER, re.MULTILINE)  # llm.c's "HellaSwag: 2500/10042 = 0.248954"
 # A word of its own that says what the rest of a line was measured on, as "validation loss at iteration 5 | lm loss".
+KNOWN = (LOSS, LEARNING_RATE, GRADIENT_NORM, ENTROPY, ACCURACY)
 SPLIT = re.compile(rb"(?<![\w/.\-])(" + b"|".join(map(str.encode, names.SPLITS)) + rb")(?![\w/.\-])", re.IGNORECASE)
 VOCABULARY = re.compile(
-    rb"^\| vocab_size V +\| (\d+)|padded vocab \(size: \d+\)[^\n]{0,60}\(new size: (\d+)\)|padded_vocab_size[ .=:]+(\d+)",
+    rb"^\| vocab_size V +\| (\d+)|padded vocab \(size: \d+\)[^\n]{0,60}\(new size: (\d+)\)"
+    rb"|padded_vocab_size[ .=:]+(\d+)",
     re.MULTILINE,
 )
 
@@ -48,7 +52,7 @@ def reader_of(kind: str) -> Callable[[LogFile], Records]:
         table = Table()
         objects = Objects(table)
         for block in file.blocks():
-            lines = (_numbers(line) for line in block.split(b"\n") if line)
+            lines = (_numbers(line[:LONGEST]) for line in block.split(b"\n") if line)
             objects.add_block([numbers for numbers in lines if _tells(numbers)])
         said = VOCABULARY.search(file.start(1 << 20))
         vocabulary = next((int(each) for each in said.groups() if each), None) if said else None
@@ -59,7 +63,7 @@ def reader_of(kind: str) -> Callable[[LogFile], Records]:
 
 def _tells(numbers: Object) -> bool:
     """Return whether a line says something about training: a loss, a number at a step, or that an epoch begins."""
-    return any(meaning(key).name in (LOSS, "accuracy") for key in numbers) or (
+    return any(meaning(key).name in (LOSS, ACCURACY) for key in numbers) or (
         bool(numbers) and ("epoch" in numbers or ("step" in numbers and len(numbers) > 1))
     )
 
@@ -67,9 +71,9 @@ def _tells(numbers: Object) -> bool:
 def _numbers(line: bytes) -> Object:
     """Return the numbers of a line by the names before them, if they are names that logs have."""
     found: Object = {}
-    accuracy = ACCURACY.match(line)
-    if accuracy is not None:
-        return {f"{accuracy[1].decode()} accuracy": float(accuracy[2])}
+    score = SCORE.match(line)
+    if score is not None:
+        return {f"{score[1].decode()} accuracy": float(score[2])}
     for pair in PAIR.finditer(line):
         key = _known(pair[1])
         if key is None:
@@ -90,13 +94,20 @@ def _known(key: bytes) -> str | None:
     for axis, known in (("step", names.STEPS), ("epoch", names.EPOCHS), ("tokens", names.TOKENS)):
         if last in known or " ".join(words[-2:]).lower() in known:
             return axis
+    if last == "norm" and len(words) > 1 and not words[-2].lower().startswith("grad"):
+        return None  # Megatron's "params norm"
     ends = (" ".join(words[start:]) for start in range(len(words)))
-    return next((end for end in ends if meaning(end).name != end), None)
+    return next((end for end in ends if meaning(end).name in KNOWN), None)
+
+
+@lru_cache(1 << 10)
+def _says_split(key: str) -> bool:
+    return any(word in names.SPLITS for word in re.split(r"[\W_]+", key.lower()))
 
 
 def _within(line: bytes, start: int, key: str) -> str:
     """Return the name of a loss with the split that the line says before it, where the name says none itself."""
-    if any(word.lower() in names.SPLITS for word in re.split(r"[\W_]+", key)):
+    if _says_split(key):
         return key
     said = SPLIT.findall(line, 0, start)
     split = names.SPLITS[said[-1].decode().lower()] if said else TRAIN

@@ -62,11 +62,12 @@ def _read(path: Path, prefix: str, given: tuple[str, ...]) -> Records:
         reader = _reader(file, prefix, given)
         records = reader(file)
         missing = [name for name in given if name not in records.columns and name not in records.words]
-        if missing and reader in (read_csv, read_jsonl, read_json_file):
+        if missing:
             have = ", ".join(visible(key, 40) for key in list(records.columns)[:12])
             raise UsageError(
-                "log.columns", f"{file.shown}: has no numbers named {visible(missing[0], 60)}", hint=f"it has {have}"
-            )
+                "log.columns", f"{file.shown}: has no number named {visible(missing[0], 60)}",
+                hint=f"it has {have}" if have else None,
+            )  # fmt: skip
         return replace(records, notes=(*file.notes, *records.notes))
 
 

@@ -13,9 +13,10 @@ from lossprobe.errors import UsageError
 from lossprobe.logs import names
 from lossprobe.logs.bits import in_nats
 from lossprobe.logs.course import Course, find_course
-from lossprobe.logs.log import GRADIENT_NORM, LOSS, TRAIN, Log, Series
+from lossprobe.logs.log import LOSS, TRAIN, Log, Series
 from lossprobe.logs.names import Meaning, meaning
 from lossprobe.logs.records import Column, Records
+from lossprobe.logs.stand_ins import without_stand_ins
 from lossprobe.logs.steps import find_steps, key_of
 from lossprobe.units import NATS_PER_BIT, plural, visible
 
@@ -43,7 +44,7 @@ def make_log(path: Path, records: Records, named: Mapping[str, str]) -> Log:
     most = max(losses, key=lambda key: (meanings[key].split == TRAIN, len(records.columns[key].rows)))
     steps = find_steps(records, named, most)
     course = find_course(steps.values, records.columns[most].rows)
-    columns, told = _without_false_zeros(records.columns, meanings)
+    columns, told = without_stand_ins(records.columns, meanings)
     notes = [*records.notes, *steps.notes, *course.notes, *told]
     notes += [
         f"{visible(key, 60)} is in bits: its values were multiplied by ln 2"
@@ -75,7 +76,10 @@ def _meanings(records: Records, named: Mapping[str, str], axes: set[str | None])
         if each.rank < found[known].rank:
             best[each.split, each.name] = key
     return {
-        key: each if best[each.split, each.name] == key else Meaning(each.split, key) for key, each in found.items()
+        key: each
+        if best[each.split, each.name] == key
+        else Meaning(each.split, f"other {key}" if key == each.name else key)
+        for key, each in found.items()
     }
 
 
@@ -91,29 +95,6 @@ def _refuse_without_loss(path: Path, records: Records) -> None:
         "log.no_loss", f"{shown}: no loss in {plural(records.count, 'record')}; {listed}",
         hint="`columns` says which name is the loss: step=NAME,loss=NAME",
     )  # fmt: skip
-
-
-def _without_false_zeros(
-    columns: Mapping[str, Column], meanings: Mapping[str, Meaning]
-) -> tuple[dict[str, Column], list[str]]:
-    """Return columns in which a loss of 0 beside a gradient norm that is not a number is not a number either.
-
-    transformers writes it so with logging_nan_inf_filter, its default: a NaN is replaced by 0 before the mean.
-    """
-    columns = dict(columns)
-    norm = next((key for key, each in meanings.items() if (each.split, each.name) == (TRAIN, GRADIENT_NORM)), None)
-    loss = next((key for key, each in meanings.items() if (each.split, each.name) == (TRAIN, LOSS)), None)
-    if norm is None or loss is None:
-        return columns, []
-    rows, values = columns[loss].rows, columns[loss].values
-    zero = rows[values == 0]
-    spoiled = np.intersect1d(zero, columns[norm].rows[np.isnan(columns[norm].values)]) if len(zero) else zero
-    if not len(spoiled):
-        return columns, []
-    columns[loss] = Column(rows, np.where(np.isin(rows, spoiled), np.nan, values))
-    return columns, [
-        f"{plural(len(spoiled), 'loss')} of 0 beside a gradient norm that is NaN: the trainer wrote 0 for NaN"
-    ]
 
 
 def _series(key: str, means: Meaning, column: Column, steps: NDArray[np.int64], course: Course) -> Series:
