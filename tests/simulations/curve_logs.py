@@ -251,6 +251,8 @@ def spikes(rng: Rng) -> Run:
         level = run.curve[int(at)]
         size = max(heavy * run.noise * level, 0.3 * level) * math.exp(rng.uniform(0.0, 1.0))
         decay = max(0.3, rng.uniform(0.0, 0.003) * run.rows)
+        if at < 0.25 * run.rows and level + size > 1.1 * run.curve[0]:  # above the start, at a high rate
+            run.allowed.add("learning-rate-too-high")
         shift += np.where(row >= int(at), size * np.exp(-np.maximum(0, row - int(at)) / decay), 0.0)
     run.train_shift = shift
     return run
@@ -424,11 +426,15 @@ def measured_differently(rng: Rng) -> Run:
 
 
 def smoothed_loss(rng: Rng) -> Run:
-    """A training loss with a smoothing of .05 to .2 against a plain validation loss. 5 evaluations or more, V known."""
+    """A training loss with a smoothing of .05 to .2 against a plain one, which falls to .4 of ln V. V is known, and
+    there are 5 evaluations or more.
+    """
     run = with_evaluations(rng, draw_run(rng, "scratch", least=60), 6)
     run.known, run.running_mean = True, False
     run.noise = min(run.noise, 0.03)
     run.offset = 0.01 * run.curve
+    run.vocabulary = int(rng.choice(VOCABULARIES[1:]))
+    run.curve = run.uniform * (0.4 + 0.6 * (run.curve - run.curve[-1]) / (run.curve[0] - run.curve[-1]))
     share = rng.uniform(0.05, 0.2)
     spread = run.uniform * (1.0 + rng.uniform(0.1, 0.6) * (1 - run.curve / run.curve[0]))
     run.train_shift = share * (spread - run.curve)

@@ -46,6 +46,7 @@ EXPLAINED = {
     "uniform": {"not-learning", "plateau", "spikes", "oscillation", "memorising"},
     "explosion": {"not-learning", "plateau", "over-fitting", "learning-rate-too-low", "oscillation", "memorising"},
     "not-learning": {"plateau", "learning-rate-too-low"},
+    "learning-rate-too-high": {"learning-rate-too-low"},
     "accumulation-scale": {"wrong-start", "measured-differently", "learning-rate-too-low", "not-learning"},
     "smoothed-loss": {"measured-differently"},
     "memorising": {"oscillation", "plateau"},

@@ -16,6 +16,7 @@ from lossprobe.analysis.curve.limits import (
     FEWEST_PAIRS,
     GAP_LEVEL,
     SMOOTHED_FIT,
+    SMOOTHED_GAP,
     SMOOTHED_MEETS,
     SMOOTHED_SHARES,
     STEADY_RATIO,
@@ -141,7 +142,7 @@ def smoothed_loss(seen: Seen) -> Iterator[Finding]:
     meets = float(intercept) / share / uniform
     if (
         not SMOOTHED_MEETS[0] <= meets <= SMOOTHED_MEETS[1]
-        or gap[-1] < GAP_LEVEL * pairs.validation[-1]
+        or gap[-1] < SMOOTHED_GAP * pairs.validation[-1]
         or float(np.sqrt(np.mean(left**2))) > SMOOTHED_FIT * float(np.ptp(gap))
     ):
         return
