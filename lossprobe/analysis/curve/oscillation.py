@@ -97,4 +97,4 @@ def _of_rate(seen: Seen, cycle: Cycle) -> bool:
     if len(rate) < FEWEST_FOR_CYCLES or scale(rate.values) == 0.0 == float(np.ptp(rate.values)):
         return False
     rises = np.count_nonzero(np.diff(np.sign(np.diff(rate.values))) > 0)
-    return rises >= max(2, len(rate) // cycle.rows // 2)
+    return int(rises) >= max(2, len(rate) // cycle.rows // 2)
