@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from scipy.signal import lfilter
 
 from lossprobe.logs.log import GRADIENT_NORM, LEARNING_RATE, LOSS, TRAIN, VALIDATION, Log, Restart, Series
 
@@ -80,6 +81,12 @@ def draw_noise(rng: Rng, rows: int) -> np.ndarray:
     return (drawn - math.exp(spread**2 / 2)) / math.sqrt((math.exp(spread**2) - 1) * math.exp(spread**2))
 
 
+def alike(scatter: np.ndarray, share: float) -> np.ndarray:
+    """Return noise each of whose values has a share of the one before in it; its standard deviation stays 1."""
+    found = lfilter([math.sqrt(1.0 - share**2)], [1.0, -share], scatter)
+    return np.asarray(found)
+
+
 def draw_rate(rng: Rng, rows: int) -> tuple[np.ndarray, str]:
     """Return a learning rate relative to its highest, and the name of its schedule."""
     share = (np.arange(rows) + 1.0) / rows
@@ -128,7 +135,7 @@ def draw_run(rng: Rng, kind: str | None = None, least: int = 20, most: int = 20_
     if schedule in ("wsd", "linear", "step"):  # the loss settles as the rate goes down
         curve = curve * (1.0 - rng.uniform(0.01, 0.05) * (1.0 - rate) * (share > 0.3))
     lags = interval > 1 and rng.random() < 0.6
-    noise = math.exp(rng.uniform(math.log(0.004), math.log(0.12)))
+    noise = math.exp(rng.uniform(math.log(0.004), math.log(0.4 if kind == "fine-tune" else 0.12)))
     if kind == "preference":
         noise = rng.uniform(0.03, 0.3)
     if lags:
@@ -141,9 +148,14 @@ def draw_run(rng: Rng, kind: str | None = None, least: int = 20, most: int = 20_
         np.unique(np.linspace(rows / max(count, 1), rows - 1, count).astype(int)) if count else np.zeros(0, int)
     )
     progress = 1.0 - curve / curve[0]
-    offset = curve * (rng.uniform(-0.05, 0.15) * np.minimum(1.0, 4 * progress) + rng.uniform(0.0, 0.02) * share)
+    offset = curve * (rng.uniform(-0.08, 0.3) * np.minimum(1.0, 4 * progress) + rng.uniform(0.0, 0.02) * share)
+    scatter = draw_noise(rng, rows)
+    if rng.random() < 0.2:  # neighbouring batches are alike, as where sources take turns without a plan
+        scatter = alike(scatter, rng.uniform(0.2, 0.8))
+    if epochs > 1.0 and rng.random() < 0.15:  # the same batches in the same order in every epoch
+        scatter = scatter[(np.arange(rows) % max(2, int(rows / epochs)))]
     return Run(
-        kind, vocabulary, bool(rng.random() < 0.6), interval, curve, noise, draw_noise(rng, rows), rate,
+        kind, vocabulary, bool(rng.random() < 0.6), interval, curve, noise, scatter, rate,
         10.0 ** rng.uniform(-5, -2.5), bool(rng.random() < 0.7), epochs, evaluations, offset,
         math.exp(rng.uniform(math.log(2e-4), math.log(5e-3))),
         int(rng.choice([2, 3, 4, 6, 15], p=[0.05, 0.1, 0.4, 0.25, 0.2])),
@@ -163,8 +175,7 @@ def logged(rng: Rng, run: Run) -> Log:
     train = curve * (1.0 + run.noise * known * run.scatter) + run.train_shift
     train = np.where(curve > 0.0, np.maximum(train, 0.02 * curve), train)
     if run.running_mean:
-        for row in range(1, run.rows):
-            train[row] = 0.9 * train[row - 1] + 0.1 * train[row]
+        train = train[0] + np.asarray(lfilter([0.1], [1.0, -0.9], train - train[0]))
     train = np.round(train * run.train_factor, run.decimals)
     if run.zero_gradient is not None:
         train = np.where(run.zero_gradient, 0.0, train)
@@ -196,6 +207,11 @@ def healthy(rng: Rng) -> Run:
     if rng.random() < 0.1 and run.rows > 60:
         row = int(rng.integers(20, run.rows - 20))
         run.restarts = (Restart((row + 3) * run.interval, row * run.interval, 3),)
+    share = np.arange(run.rows) / run.rows
+    if rng.random() < 0.1:  # a bump as the rate of a continued run warms up, or another text from a row on
+        size, at = rng.uniform(0.01, 0.08), rng.uniform(0.0, 0.7)
+        bump = np.exp(-(((share - at) / 0.03) ** 2)) if rng.random() < 0.5 else (share > at) * 0.7
+        run.curve = run.curve * (1.0 + size * bump)
     if rng.random() < 0.1:
         run.scale = 65536.0 * 2.0 ** rng.integers(-2, 2, run.rows)
     if rng.random() < 0.05:
@@ -251,6 +267,8 @@ def spikes(rng: Rng) -> Run:
         level = run.curve[int(at)]
         size = max(heavy * run.noise * level, 0.3 * level) * math.exp(rng.uniform(0.0, 1.0))
         decay = max(0.3, rng.uniform(0.0, 0.003) * run.rows)
+        if at < 0.25 * run.rows and level + size > 1.1 * run.curve[0]:  # above the start, at a high rate
+            run.allowed.add("learning-rate-too-high")
         shift += np.where(row >= int(at), size * np.exp(-np.maximum(0, row - int(at)) / decay), 0.0)
     run.train_shift = shift
     return run
@@ -312,13 +330,10 @@ def rate_too_high(rng: Rng) -> Run:
         run.allowed.add("explosion")
     else:
         level = run.uniform * rng.uniform(0.84, 0.92)
-        run.curve = (
-            level
-            + (run.uniform - level) * np.exp(-share / 0.01)
-            - rng.uniform(0, 0.05) * run.uniform * (1.0 - run.rate) * (share > 0.3)
-        )
+        run.rate = np.minimum(1.0, 2.0 - 2.0 * share) if rng.random() < 0.5 else (1 + np.cos(math.pi * share)) / 2
+        low = np.maximum(0.0, 0.6 - run.rate) / 0.6
+        run.curve = level + (run.uniform - level) * np.exp(-share / 0.01) - rng.uniform(0.02, 0.08) * run.uniform * low
         run.peak = 10.0 ** rng.uniform(-2.5, -1)
-        run.rate = np.maximum(run.rate, 0.0)
         run.noise = min(run.noise, 0.03)
         run.known = True
         run.allowed.add("not-learning")
@@ -392,7 +407,6 @@ def memorising(rng: Rng) -> Run:
     run.offset = 0.05 * run.curve[0] + run.curve[0] * np.linspace(0, 0.0, run.rows) - (run.curve - run.curve[0] * 0.97)
     if len(run.evaluations):
         run.allowed.add("over-fitting")
-    run.rate = np.maximum(run.rate, 0.0)
     return run
 
 
@@ -424,11 +438,15 @@ def measured_differently(rng: Rng) -> Run:
 
 
 def smoothed_loss(rng: Rng) -> Run:
-    """A training loss with a smoothing of .05 to .2 against a plain validation loss. 5 evaluations or more, V known."""
+    """A training loss with a smoothing of .05 to .2 against a plain one, which falls to .4 of ln V. V is known, and
+    there are 5 evaluations or more.
+    """
     run = with_evaluations(rng, draw_run(rng, "scratch", least=60), 6)
     run.known, run.running_mean = True, False
     run.noise = min(run.noise, 0.03)
     run.offset = 0.01 * run.curve
+    run.vocabulary = int(rng.choice(VOCABULARIES[1:]))
+    run.curve = run.uniform * (0.4 + 0.6 * (run.curve - run.curve[-1]) / (run.curve[0] - run.curve[-1]))
     share = rng.uniform(0.05, 0.2)
     spread = run.uniform * (1.0 + rng.uniform(0.1, 0.6) * (1 - run.curve / run.curve[0]))
     run.train_shift = share * (spread - run.curve)
@@ -505,6 +523,6 @@ FAULTS: dict[str, Callable[[Rng], Run]] = {
 
 def is_flat(run: Run) -> bool:
     """Return whether the true loss of a run changes by under 1 % over its last third, at a rate that is not low."""
-    third = run.curve[2 * run.rows // 3 :]
+    third = (run.curve + np.nan_to_num(run.train_shift, posinf=0.0))[2 * run.rows // 3 :]
     flat = float(np.ptp(third)) < 0.01 * abs(float(third[0]))
     return flat and (not run.logs_rate or float(run.rate[2 * run.rows // 3 :].mean()) > 0.2)

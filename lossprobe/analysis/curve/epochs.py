@@ -11,13 +11,15 @@ import numpy as np
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.curve.finding import Finding
 from lossprobe.analysis.curve.limits import EDGE_LEVEL, EDGE_NOISE, EDGE_SHARE, FEWEST_PER_EPOCH
-from lossprobe.analysis.curve.noise import Floats, line_at
+from lossprobe.analysis.curve.noise import Floats, levels, line_at
 from lossprobe.analysis.curve.seen import Points, Seen
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.stats.jackknife import t_quantile
 from lossprobe.units import format_count
 
 SKIPPED = 0.02  # of an epoch, about an edge: epochs are rounded to two decimals, and a row is a mean over both
+USUAL = 0.5  # of the mean fall: the median, so that not one edge makes them all
+POINTS = 12  # of a line
 FITTED = 0.5  # of an epoch, on each side of an edge
 
 
@@ -36,7 +38,7 @@ def memorising(seen: Seen) -> Iterator[Finding]:
     train = seen.train
     if train.epochs is None or not len(train) or not np.isfinite(train.epochs).all():
         return
-    edges = edges_of(train, train.epochs)
+    edges = edges_of(seen, train.epochs)
     if not edges:
         return
     falls = sum(edge.fall for edge in edges)
@@ -44,7 +46,13 @@ def memorising(seen: Seen) -> Iterator[Finding]:
     last = train.values[train.epochs >= math.ceil(train.epochs[-1]) - 1.0 + SKIPPED]
     whole = edges[0].level - float(np.mean(last[-max(3, len(last) // 2) :]))
     mean = falls / len(edges)
-    if falls <= EDGE_NOISE * error or falls < EDGE_LEVEL * edges[0].level or falls < EDGE_SHARE * whole:
+    usual = float(np.median([edge.fall for edge in edges]))
+    if (
+        falls <= EDGE_NOISE * error
+        or usual < USUAL * mean
+        or falls < EDGE_LEVEL * edges[0].level
+        or falls < EDGE_SHARE * whole
+    ):
         return
     shown = ", ".join(f"{edge.fall:.3g} at step {format_count(edge.step)}" for edge in edges[:4])
     inside = f"{'rises' if falls > whole else 'falls'} by {abs(whole - falls):.3g} nats inside them after the first"
@@ -57,15 +65,31 @@ def memorising(seen: Seen) -> Iterator[Finding]:
     )
 
 
-def edges_of(train: Points, epochs: Floats) -> list[Edge]:
-    """Return the falls at the edges of epochs that have rows enough on both sides."""
+def edges_of(seen: Seen, epochs: Floats) -> list[Edge]:
+    """Return the falls at the edges of epochs that have rows enough on both sides, and no restart near."""
+    train = seen.train
+    restarts = np.searchsorted(train.steps, [restart.next_step for restart in seen.log.restarts])
     found = []
     for edge in range(1, math.ceil(float(epochs[-1]))):
-        before = np.flatnonzero((epochs > edge - FITTED) & (epochs < edge - SKIPPED))
-        after = np.flatnonzero((epochs > edge + SKIPPED) & (epochs < edge + FITTED))
-        if min(len(before), len(after)) * 2 < FEWEST_PER_EPOCH:
+        near, far = (_edge(train, epochs, float(edge), width) for width in (FITTED / 2.0, FITTED))
+        if far is None or any(abs(epochs[min(row, len(train) - 1)] - edge) < FITTED for row in restarts):
             continue
-        left, left_error = line_at(epochs[before] - edge, train.values[before])
-        right, right_error = line_at(epochs[after] - edge, train.values[after])
-        found.append(Edge(train.step(int(after[0])), left - right, math.hypot(left_error, right_error), left))
+        # Where the loss is curved, lines through more rows miss it by more.
+        found.append(far if near is None or near.fall > far.fall else near)
     return found
+
+
+def _edge(train: Points, epochs: Floats, edge: float, width: float) -> Edge | None:
+    """Return what lines through the rows of so much of an epoch on each side say of an edge; None with few rows.
+
+    The lines go through medians of neighbouring rows, which a spike does not move.
+    """
+    sides = [
+        (epochs > edge - width) & (epochs < edge - SKIPPED),
+        (epochs > edge + SKIPPED) & (epochs < edge + width),
+    ]
+    if min(int(side.sum()) for side in sides) < FEWEST_PER_EPOCH * width:
+        return None
+    fits = [line_at(levels(epochs[side], POINTS)[0] - edge, levels(train.values[side], POINTS)[0]) for side in sides]
+    (left, left_error), (right, right_error) = fits
+    return Edge(train.step(int(np.argmax(sides[1]))), left - right, math.hypot(left_error, right_error), left)

@@ -42,10 +42,12 @@ RULES: tuple[Rule, ...] = (
 )
 # What is not told beside a diagnosis that explains it.
 EXPLAINED = {
+    "not-finite": {"plateau", "learning-rate-too-low"},
     "nothing-trained": {"not-learning", "plateau", "explosion", "uniform", "memorising", "learning-rate-too-high"},
     "uniform": {"not-learning", "plateau", "spikes", "oscillation", "memorising"},
     "explosion": {"not-learning", "plateau", "over-fitting", "learning-rate-too-low", "oscillation", "memorising"},
     "not-learning": {"plateau", "learning-rate-too-low"},
+    "learning-rate-too-high": {"learning-rate-too-low"},
     "accumulation-scale": {"wrong-start", "measured-differently", "learning-rate-too-low", "not-learning"},
     "smoothed-loss": {"measured-differently"},
     "memorising": {"oscillation", "plateau"},

@@ -16,6 +16,7 @@ from lossprobe.units import format_count
 
 BLOCKS = 100
 FEWEST = 5  # rows
+NEAR_RESTART = 0.02  # share of the rows: a rise of noisy rows is seen late
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,6 @@ def _crossing(points: Points, row: int, limit: float) -> int:
 
 def _at_restart(seen: Seen, points: Points, rise: Rise) -> bool:
     """Return whether a rise begins where the run went on after a restart, which is told as that."""
-    first = points.steps[rise.first]
-    apart = max(1, int(np.median(np.diff(points.steps)))) * 3
-    return any(abs(int(first) - restart.next_step) <= apart for restart in seen.log.restarts)
+    near = max(3, int(NEAR_RESTART * len(points)))
+    rows = np.searchsorted(points.steps, [restart.next_step for restart in seen.log.restarts])
+    return any(-3 <= rise.first - row <= near for row in rows)

@@ -37,11 +37,11 @@ RISE_ROWS = 0.05  # share of the log's rows that it lasts at least, if it comes 
 FALL_LEVEL = 0.02  # share of the first level
 UNTRAINED_NATS = 4.0  # a level of a model that has not learned a language, where V is not known
 UNTRAINED_SHARE = 0.8  # of ln V
-UNTRAINED_START = 7.0  # nats that an untrained model begins with at least, where V is not known; else 0.9 ln V
+UNTRAINED_START = 6.0  # nats that an untrained model begins with at least, where V is not known; else 0.9 ln V
 UNTRAINED_START_SHARE = 0.9
 FEWEST_STEPS = 100
 FLAT_LEVEL = 0.005  # share of the level, over the last third
-FLAT_AT_MOST = 0.01  # the same, ends of the interval
+FLAT_AT_MOST = 0.015  # the same, ends of the interval
 FELL_BEFORE = 0.05  # share of the first level
 RATE_LEFT = 0.3  # of the highest learning rate, on average over the last third
 
@@ -54,6 +54,7 @@ REPEATED = 0.25  # correlation a cycle on
 # learning rates
 FULL_RATE = 0.5  # of the highest
 EARLY_ROWS = 0.25  # share of the rows
+ABOVE_START = 0.1  # share of the first loss
 BENT = 0.15  # of the fall: how far a straight line may miss
 MOST_FALLEN = 0.3  # of the first level
 STUCK_ROWS = 0.25  # share of the rows
@@ -76,7 +77,8 @@ FALL_FOR_RATIO = 0.15  # share of the first loss
 GAP_LEVEL = 0.1  # share of the training loss
 WHOLE_RATIO = 0.06  # relative, around whole numbers
 SMOOTHED_SHARES = (0.02, 0.4)  # ε
-SMOOTHED_MEETS = (0.85, 3.0)  # of ln V: where both losses would be equal
+SMOOTHED_GAP = 0.08  # share of the validation loss
+SMOOTHED_MEETS = (0.75, 3.0)  # of ln V: where both losses would be equal
 SMOOTHED_FIT = 0.25  # root mean square error over the range of the gap
 
 # wrong-start
@@ -86,7 +88,7 @@ NO_PRETRAINED = 0.6  # of ln V: a pretrained model starts below
 FIRST_STEPS = 1
 
 # memorising
-FEWEST_PER_EPOCH = 6  # rows
+FEWEST_PER_EPOCH = 10  # rows
 EDGE_NOISE = 4.0  # standard errors
 EDGE_LEVEL = 0.2  # share of the level at the end of the first epoch, all edges together
 EDGE_SHARE = 0.5  # of the fall after the first epoch

@@ -16,6 +16,7 @@ from lossprobe.analysis.curve.seen import Points, Seen
 from lossprobe.units import format_count
 
 BLOCKS = (2 * CYCLES, 8 * CYCLES, 32 * CYCLES)  # the finer, the better they follow a curve, and the shorter the cycles
+SINCE = (0.1, 0.5)  # of the rows: the later half is straighter
 OUTLIER = 4.0  # standard deviations to which residuals are cut
 
 
@@ -32,8 +33,8 @@ class Cycle:
 def oscillation(seen: Seen) -> Iterator[Finding]:
     """Yield where the training loss repeats itself in cycles that neither epochs nor the learning rate have."""
     train = seen.train
-    rows = train.values[len(train) // 10 :]
-    cycle = next((found for blocks in BLOCKS if (found := find_cycle(rows, blocks)) is not None), None)
+    tried = (find_cycle(train.values[int(len(train) * since) :], blocks) for since in SINCE for blocks in BLOCKS)
+    cycle = next(filter(None, tried), None)
     if cycle is None or _of_epochs(train, cycle) or _of_rate(seen, cycle):
         return
     apart = float(np.median(np.diff(train.steps)))
@@ -96,4 +97,4 @@ def _of_rate(seen: Seen, cycle: Cycle) -> bool:
     if len(rate) < FEWEST_FOR_CYCLES or scale(rate.values) == 0.0 == float(np.ptp(rate.values)):
         return False
     rises = np.count_nonzero(np.diff(np.sign(np.diff(rate.values))) > 0)
-    return rises >= max(2, len(rate) // cycle.rows // 2)
+    return int(rises) >= max(2, len(rate) // cycle.rows // 2)

@@ -11,12 +11,14 @@ from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.curve.explosion import find_rise
 from lossprobe.analysis.curve.finding import Finding
 from lossprobe.analysis.curve.limits import (
+    ABOVE_START,
     BENT,
     EARLY_ROWS,
     FELL_BEFORE,
     FULL_RATE,
     IDLE_ROWS,
     MOST_FALLEN,
+    SPIKE_NOISE,
     STUCK_LEVEL,
     STUCK_NATS,
     STUCK_ROWS,
@@ -45,7 +47,7 @@ def too_high(seen: Seen) -> Iterator[Finding]:
     highest = float(rate.values.max())
     there = 0.0 if rise is None else float(rate.at(train.steps[rise.first : rise.first + 1])[0])
     if rise is None:
-        yield from _stuck(seen)
+        yield from _above_start(seen) or _stuck(seen)
     elif there >= FULL_RATE * highest and rise.first <= EARLY_ROWS * len(train):
         evidence = (
             f"{train.key} rose by {rise.size:.3g} nats from step {format_count(train.step(rise.first))} on, where "
@@ -55,15 +57,38 @@ def too_high(seen: Seen) -> Iterator[Finding]:
         yield Finding(DIAGNOSES["learning-rate-too-high"], rate.key, first, last, highest, "", evidence)
 
 
-def _stuck(seen: Seen) -> Iterator[Finding]:
-    """Yield where the loss stays at that of tokens without their context while the rate is high, and then falls."""
+def _above_start(seen: Seen) -> list[Finding]:
+    """Return where the loss of an untrained model rises far above its first value as the rate reaches its highest."""
+    train = seen.train
+    rates = seen.rate.at(train.steps)
+    first, highest = float(train.values[0]), float(rates.max())
+    early = (np.arange(len(train)) <= EARLY_ROWS * len(train)) & (rates >= FULL_RATE * highest)
+    above = np.flatnonzero(early & (train.values > (1.0 + ABOVE_START) * first + SPIKE_NOISE * train.noise))
+    if not len(above) or first < _untrained_start(seen):
+        return []
+    top = int(above[np.argmax(train.values[above])])
+    evidence = (
+        f"{train.key} was {train.values[top]:.4g} at step {format_count(train.step(top))}, above its first value of "
+        f"{first:.4g}, where {seen.rate.key} was {rates[top]:.3g} (highest {highest:.3g})"
+    )
+    name, last = "learning-rate-too-high", train.step(int(above[-1]))
+    return [Finding(DIAGNOSES[name], seen.rate.key, train.step(int(above[0])), last, highest, "", evidence)]
+
+
+def _untrained_start(seen: Seen) -> float:
+    """Return the least loss that a model begins with that knows nothing."""
+    return UNTRAINED_START if seen.uniform_nats is None else UNTRAINED_START_SHARE * seen.uniform_nats
+
+
+def _stuck(seen: Seen) -> list[Finding]:
+    """Return where the loss stays at that of tokens without their context while the rate is high, and then falls."""
     train, uniform = seen.train, seen.uniform_nats
     rates = seen.rate.at(train.steps)
     highest = float(rates.max())
     full = np.flatnonzero(rates >= FULL_RATE * highest)
     peak, end = int(np.argmax(rates)), int(full[-1]) + 1
     if peak > EARLY_ROWS * len(train) or end - peak < max(FEWEST, STUCK_ROWS * len(train)) or end == len(train):
-        return
+        return []
     # The fall to that level takes a few rows of warm-up more.
     high = train.values[peak + (end - peak) // 5 : end]
     level, change = float(np.median(high)), change_over(high)
@@ -71,12 +96,12 @@ def _stuck(seen: Seen) -> Iterator[Finding]:
     last = float(np.median(after[-max(1, len(after) // 3) :]))
     error = train.noise * math.sqrt(1.0 / len(high) + 3.0 / len(after))
     if level < (STUCK_NATS if uniform is None else STUCK_SHARE * uniform) or -change.value > STUCK_LEVEL * level:
-        return
+        return []
     if (
         level - last < max(4.0 * error, 1.5 * abs(change.value))
         or train.values[0] - level < FELL_BEFORE * train.values[0]
     ):
-        return
+        return []
     evidence = (
         f"{train.key} stayed at {level:.4g} from step {format_count(train.step(peak))} to "
         f"{format_count(train.step(end - 1))}, "
@@ -117,13 +142,13 @@ def _straight(seen: Seen) -> Iterator[Finding]:
     learned = np.cumsum(rate.at(train.steps))[np.append(starts[1:], len(train)) - 1]
     noise = max(scale(middles), train.noise / max(1.0, len(train) / BLOCKS) ** 0.5)
     start, end = float(middles[:2].mean()), float(middles[-2:].mean())
-    untrained = UNTRAINED_START if uniform is None else UNTRAINED_START_SHARE * uniform
     high = UNTRAINED_NATS if uniform is None else UNTRAINED_SHARE * uniform
     fall = start - end
-    if start < untrained or end < high or not 4.0 * noise < fall < MOST_FALLEN * start:
+    if start < _untrained_start(seen) or end < high or not 4.0 * noise < fall < MOST_FALLEN * start:
         return
     slope, level = np.polyfit(learned, middles, 1)
-    if float(np.abs(middles - level - slope * learned).max()) > BENT * fall + 3.0 * noise:
+    missed = np.append(middles - level - slope * learned, train.values[0] - level - slope * learned[0])
+    if float(np.abs(missed).max()) > BENT * fall + 3.0 * noise:
         return
     evidence = (
         f"{train.key} fell from {start:.4g} to {end:.4g} in a straight line of the learning so far (the sum of "

@@ -59,6 +59,6 @@ def _jump(train: Points, row: int, rows: int) -> Jump | None:
     before, after = train.values[max(0, row - rows) : row], train.values[row : row + rows]
     if min(len(before), len(after)) < FEWEST:
         return None
-    left, left_error = line_at(np.arange(-len(before), 0.0) + 0.5, before)
-    right, right_error = line_at(np.arange(len(after)) + 0.5, after)
+    left, left_error = line_at(np.arange(-len(before), 0, dtype=np.float64) + 0.5, before)
+    right, right_error = line_at(np.arange(len(after), dtype=np.float64) + 0.5, after)
     return Jump(right - left, math.hypot(left_error, right_error), left, right)

@@ -16,6 +16,7 @@ from lossprobe.analysis.curve.limits import (
     FEWEST_PAIRS,
     GAP_LEVEL,
     SMOOTHED_FIT,
+    SMOOTHED_GAP,
     SMOOTHED_MEETS,
     SMOOTHED_SHARES,
     STEADY_RATIO,
@@ -41,12 +42,14 @@ class Pairs:
         validation: float64 [N].
         train: the mean of the training rows about each; neither early nor late if a row is the mean since the last.
         later: the mean of those after it alone, which no lag can make too high; NaN after the last row.
+        error: the standard error of `train` by its noise, as a share of it.
     """
 
     steps: Ints
     validation: Floats
     train: Floats
     later: Floats
+    error: float
 
     @property
     def ratio(self) -> Floats:
@@ -77,7 +80,8 @@ def pairs_of(seen: Seen) -> Pairs | None:
     about = np.where(high > near, (earlier + later) / 2.0, earlier)
     if float(about.min()) <= 0.0:
         return None
-    return Pairs(validation.steps[inside], found, about, later)
+    error = train.noise / math.sqrt(2.0 * reach) / float(np.median(about))
+    return Pairs(validation.steps[inside], found, about, later, error)
 
 
 def measured_differently(seen: Seen) -> Iterator[Finding]:
@@ -89,7 +93,7 @@ def measured_differently(seen: Seen) -> Iterator[Finding]:
     ratio = pairs.ratio
     middle = float(np.median(ratio))
     unit = next((name for factor, name in UNITS.items() if abs(middle / factor - 1.0) < UNIT_RATIO), None)
-    if unit is not None and _steady(ratio) and _fell(pairs.validation):
+    if unit is not None and _steady(pairs) and _fell(pairs.validation):
         what = f"{middle:.3f} of {seen.train.key} at {len(ratio)} evaluations, which is {unit}: bits and nats"
         evidence = f"{seen.validation.key} is {what}"
         yield Finding(diagnosis, seen.validation.key, first, last, middle, "", evidence, _interval(middle, ratio))
@@ -115,7 +119,7 @@ def accumulation_scale(seen: Seen) -> Iterator[Finding]:
     times = 1.0 / pairs.ratio
     middle = float(np.median(times))
     whole = round(middle)
-    if whole < 2 or abs(middle / whole - 1.0) > WHOLE_RATIO or not _steady(times):
+    if whole < 2 or abs(middle / whole - 1.0) > WHOLE_RATIO or not _steady(pairs):
         return
     what = f"{seen.train.key} is {middle:.3f} times {seen.validation.key} at {len(times)} evaluations"
     first, last = pairs.span
@@ -141,7 +145,7 @@ def smoothed_loss(seen: Seen) -> Iterator[Finding]:
     meets = float(intercept) / share / uniform
     if (
         not SMOOTHED_MEETS[0] <= meets <= SMOOTHED_MEETS[1]
-        or gap[-1] < GAP_LEVEL * pairs.validation[-1]
+        or gap[-1] < SMOOTHED_GAP * pairs.validation[-1]
         or float(np.sqrt(np.mean(left**2))) > SMOOTHED_FIT * float(np.ptp(gap))
     ):
         return
@@ -161,9 +165,10 @@ def _interval(size: float, each: Floats) -> Interval:
     return Interval(size - half, size + half)
 
 
-def _steady(ratio: Floats) -> bool:
-    """Return whether a ratio is the same at all evaluations but for little."""
-    return float(np.quantile(np.abs(ratio / np.median(ratio) - 1.0), 0.9)) < STEADY_RATIO
+def _steady(pairs: Pairs) -> bool:
+    """Return whether the ratio of both losses is the same at nine of ten evaluations but for little and for noise."""
+    missed = np.quantile(np.abs(pairs.ratio / np.median(pairs.ratio) - 1.0), 0.9)
+    return float(missed) < STEADY_RATIO + 2.0 * pairs.error
 
 
 def _fell(values: Floats) -> bool:

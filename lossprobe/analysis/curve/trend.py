@@ -80,7 +80,8 @@ def plateau(seen: Seen) -> Iterator[Finding]:
     low, high = change.interval
     if level <= 0.0 or first - level < FELL_BEFORE * first or low is None or high is None:
         return
-    if abs(change.value) > FLAT_LEVEL * level or max(abs(low), abs(high)) > FLAT_AT_MOST * level:
+    still = abs(change.value) < FLAT_LEVEL * level or low <= 0.0 <= high
+    if not still or max(abs(low), abs(high)) > FLAT_AT_MOST * level:
         return
     evidence = (
         f"{train.key} changed by {100 * change.value / level:+.2f} % over the last third of its rows (steps "

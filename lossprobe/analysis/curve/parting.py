@@ -1,0 +1,88 @@
+"""Finds the step from which two runs part: their training losses differ beyond noise, and go on to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from lossprobe.analysis.curve.noise import Floats, levels, scale
+from lossprobe.analysis.curve.seen import Points
+from lossprobe.analysis.stats.interval import Interval
+from lossprobe.analysis.stats.jackknife import t_quantile
+from lossprobe.logs.log import LOSS, TRAIN, Log
+
+FEWEST = 10  # common steps that differ
+BLOCKS = 100
+
+
+@dataclass(frozen=True)
+class Parting:
+    """Where two runs part.
+
+    Attributes:
+        step: the common step from which they differ.
+        size: second less first, the mean difference from there on, nats.
+        size_interval: its interval at 95 %.
+        steps: common steps from there on.
+        equal_until: the last common step up to which both are equal to the last digit; None where the first differs.
+    """
+
+    step: int
+    size: float
+    size_interval: Interval
+    steps: int
+    equal_until: int | None
+
+
+def part(first: Log, second: Log) -> Parting | None:
+    """Return where the training losses of two logs part on their common steps; None where they do not beyond noise.
+
+    From the parting step to the end the mean difference is the largest in standard errors, of all steps it could be.
+    That must be more than 4.4 + 16 / B of them, with B ≤ 100 blocks of steps whose medians give the noise: equal runs
+    are said to part in at most 1 of 100 cases (`tests/simulations/curve_truth.py`).
+    """
+    found = [series for log in (first, second) if (series := log.find(TRAIN, LOSS)) is not None]
+    if len(found) < len((first, second)):
+        return None
+    one, other = map(Points.of, found)
+    steps, rows, others = np.intersect1d(one.steps, other.steps, assume_unique=True, return_indices=True)
+    difference = other.values[others] - one.values[rows]
+    differs = np.flatnonzero(difference)
+    if not len(differs) or len(difference) - differs[0] < FEWEST:
+        return None
+    start = int(differs[0])
+    row = _parting_row(difference[start:])
+    if row is None:
+        return None
+    after = difference[start + row :]
+    mean = float(after.mean())
+    count = min(len(after), BLOCKS)
+    middles, _ = levels(after, BLOCKS)
+    half = float(t_quantile(count)) * float(middles.std(ddof=1)) / math.sqrt(len(middles))
+    equal = int(steps[start - 1]) if start else None
+    return Parting(int(steps[start + row]), mean, Interval(mean - half, mean + half), len(after), equal)
+
+
+def _parting_row(difference: Floats) -> int | None:
+    """Return the row from which a difference is most surely not 0 on average; None where that may be chance."""
+    middles, starts = levels(difference, BLOCKS)
+    errors = _errors_from_zero(middles)[: len(middles) - 2]
+    noise = scale(middles)
+    best = int(np.argmax(errors))
+    if errors[best] <= (4.4 + 16.0 / len(middles)) * noise:
+        return None
+    low, high = int(starts[max(best - 1, 0)]), int(starts[best + 1])
+    return low + int(np.argmax(_errors_from_zero(difference)[low:high]))
+
+
+def _errors_from_zero(values: Floats) -> Floats:
+    """Return how far the mean of the values from each row on is from 0, times the root of their number.
+
+    >>> _errors_from_zero(np.array([0.0, 0.0, 2.0, 2.0])).round(3)
+    array([2.   , 2.309, 2.828, 2.   ])
+    """
+    sums = np.cumsum(values[::-1])[::-1]
+    found: Floats = np.abs(sums) / np.sqrt(np.arange(len(values), 0, -1))
+    return found
