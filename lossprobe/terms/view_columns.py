@@ -121,6 +121,9 @@ TERMS = (
             "first_step last_step": "The first and the last step of the series, or of what was found.",
             "first_value last_value": "The first and the last value of the series; a loss is in nats.",
             "lowest lowest_step": "The lowest value of the series, and its step.",
+            "noise": "The standard deviation of the values about their curve.",
+            "trend trend_low trend_high": "The change per 1,000 steps over the last half of the values, and its 95 % "
+            "interval.",
             "diagnosis": "The name of what was found, as --fail-on takes it; the how-to page lists all of them.",
             "fault": "Whether something is wrong; otherwise it is only worth knowing.",
             "size size_low size_high unit": "How large the finding is, its 95 % interval where it has one, and its "

@@ -98,6 +98,19 @@ def test_several_logs_are_told_one_by_one(logs, capsys):
     assert Path("curve.png").is_file()
 
 
+def test_the_step_is_named_from_which_two_runs_part(logs, capsys):
+    losses = falling(200)
+    write_trainer_state(logs / "other.json", made_log(train=np.r_[losses[:80], losses[80:] + 0.5]))
+    code, out, _ = call(capsys, HEALTHY, "other.json", HEALTHY, "--json", "--plot")
+    assert code == 0
+    other, same = json.loads(out)["partings"]
+    assert (other["first"], other["second"]) == (HEALTHY, "other.json")
+    assert (other["parting"]["step"], other["parting"]["equal_until"]) == (81, 80)
+    assert other["parting"]["size"] == pytest.approx(0.5)
+    assert same["parting"] is None
+    assert "other.json parts from fine.json at step 81: training loss +0.5000 nats" in json.loads(out)["finding"]
+
+
 def test_standard_input_and_markdown(logs, capsys, monkeypatch):
     with Path(FAULTY).open() as stream:
         monkeypatch.setattr("sys.stdin", stream)

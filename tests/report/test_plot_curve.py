@@ -61,6 +61,12 @@ def test_several_logs_have_a_colour_each_and_at_many_the_layout_holds():
         assert not figure.axes[0].child_axes, "their steps may be of other sizes"
 
 
+def test_the_step_at_which_runs_part_is_drawn():
+    losses = falling(200)
+    figure = drawn(made_log("a.json"), made_log("b.json", train=np.r_[losses[:80], losses[80:] + 0.5]))
+    assert "b.json: parts from the first at step 81" in named(figure)
+
+
 @pytest.mark.parametrize("rows", [1, 2, FEW, FEW + 1])
 def test_few_rows(rows):
     figure = drawn(made_log(train=falling(rows), validation=[3.0]))

@@ -12,6 +12,8 @@ import pandas as pd
 from lossprobe.analysis.curve.checkpoint_loss import CheckpointLoss
 from lossprobe.analysis.curve.examine import examine
 from lossprobe.analysis.curve.finding import Finding
+from lossprobe.analysis.curve.parting import Parting, part
+from lossprobe.analysis.curve.summary import Summary, summarise
 from lossprobe.analysis.options import ANY, CurveOptions
 from lossprobe.analysis.shown import Shown
 from lossprobe.logs.log import LOSS, TRAIN, VALIDATION, Log, Series
@@ -51,13 +53,42 @@ class LogFacts:
 
 
 @dataclass(frozen=True)
+class LogPair:
+    """Where two runs part.
+
+    Attributes:
+        first: the name of the first log.
+        second: the name of the other.
+        parting: from which step their training losses differ beyond noise; None where they do not.
+    """
+
+    first: str
+    second: str
+    parting: Parting | None
+
+    @property
+    def finding(self) -> str:
+        """The result in one line."""
+        if self.parting is None:
+            return f"{self.second} and {self.first}: no step from which their training losses differ beyond noise"
+        found = self.parting
+        equal = found.equal_until
+        until = "" if equal is None else f"; equal to the last digit until {format_count(equal)}"
+        return (
+            f"{self.second} parts from {self.first} at step {format_count(found.step)}: training loss "
+            f"{found.size:+.4f} nats {found.size_interval.shown('+.4f')} from there on{until}"
+        )
+
+
+@dataclass(frozen=True)
 class Curve(Shown):
     """The health of training runs.
 
     Attributes:
         logs: the logs, in the order given.
         series: every quantity of the logs, one a row: log, key, split, name, points, not_finite, first_step, last_step,
-            first_value, last_value, lowest, lowest_step.
+            first_value, last_value, lowest, lowest_step, noise, trend, trend_low, trend_high.
+        partings: where each other run parts from the first; none for one log.
         checkpoint: what a checkpoint says of the log's validation loss; None where none was measured.
         failed: diagnoses of `fail_on` that were found.
         notes: what a reader must know, one line each.
@@ -66,6 +97,7 @@ class Curve(Shown):
 
     logs: list[LogFacts]
     series: pd.DataFrame = field(repr=False)
+    partings: list[LogPair]
     checkpoint: CheckpointLoss | None
     failed: list[str]
     notes: list[str]
@@ -81,7 +113,8 @@ class Curve(Shown):
         """The result in one line: the gravest finding, or that there is none."""
         if len(self.logs) == 1:
             return self.finding_of(self.logs[0].log)
-        return "; ".join(f"{facts.log}: {self._brief(facts.log)}" for facts in self.logs)
+        told = [f"{facts.log}: {self._brief(facts.log)}" for facts in self.logs]
+        return "; ".join((*told, *(pair.finding for pair in self.partings if pair.parting is not None)))
 
     def findings_of(self, log: str) -> pd.DataFrame:
         """Return the rows of the table about one log."""
@@ -129,8 +162,8 @@ def curve(
     table = pd.DataFrame(rows, columns=list(FINDINGS))
     return Curve(
         logs=[_facts(name, log, size) for name, log, size in zip(names, logs, known, strict=True)],
-        series=pd.DataFrame([_series_row(name, each) for name, log in zip(names, logs, strict=True)
-                             for each in prominent_first(log)]),
+        series=_series_table(names, logs),
+        partings=[LogPair(names[0], name, part(logs[0], log)) for name, log in zip(names[1:], logs[1:], strict=True)],
         checkpoint=checkpoint,
         failed=list(dict.fromkeys(findings_asked_for(table, options.fail_on)["diagnosis"])),
         notes=[note if len(logs) == 1 else f"{name}: {note}" for name, log in zip(names, logs, strict=True)
@@ -168,11 +201,18 @@ def names_of(logs: Sequence[Log]) -> list[str]:
     return names
 
 
-def prominent_first(log: Log) -> list[Series]:
-    """Return the series of a log that have values: losses first, and of these those of training and validation."""
+def prominence(series: Series | Summary) -> tuple[bool, int]:
+    """Return the place of a series among those of a log: losses first, of these those of training and validation."""
     places = {TRAIN: 0, VALIDATION: 1}
-    held = [each for each in log.series if len(each.steps)]
-    return sorted(held, key=lambda each: (each.name != LOSS, places.get(each.split, 2)))
+    return series.name != LOSS, places.get(series.split, 2)
+
+
+def _series_table(names: Sequence[str], logs: Sequence[Log]) -> pd.DataFrame:
+    summaries = [(name, each) for name, log in zip(names, logs, strict=True)
+                 for each in sorted(summarise(log), key=prominence)]  # fmt: skip
+    table = pd.DataFrame([_series_row(*each) for each in summaries])
+    numbers = ["first_value", "last_value", "lowest", "noise", "trend", "trend_low", "trend_high"]
+    return table.astype(dict.fromkeys(numbers, float)).astype({"lowest_step": "Int64"})
 
 
 def _finding_row(log: str, finding: Finding) -> dict[str, object]:
@@ -186,16 +226,13 @@ def _finding_row(log: str, finding: Finding) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _series_row(log: str, series: Series) -> dict[str, object]:
-    finite = np.isfinite(series.values)
-    steps, values = series.steps[finite], series.values[finite]
-    place = int(values.argmin()) if len(values) else None
+def _series_row(log: str, of: Summary) -> dict[str, object]:
+    low, high = of.trend_interval
     return {
-        "log": log, "key": series.key, "split": series.split, "name": series.name, "points": len(finite),
-        "not_finite": int((~finite).sum()), "first_step": int(series.steps[0]), "last_step": int(series.steps[-1]),
-        "first_value": float(series.values[0]), "last_value": float(series.values[-1]),
-        "lowest": np.nan if place is None else float(values[place]),
-        "lowest_step": pd.NA if place is None else int(steps[place]),
+        "log": log, "key": of.key, "split": of.split, "name": of.name, "points": of.points,
+        "not_finite": of.not_finite, "first_step": of.first_step, "last_step": of.last_step, "first_value": of.first,
+        "last_value": of.last, "lowest": of.lowest, "lowest_step": of.lowest_step, "noise": of.noise,
+        "trend": of.trend, "trend_low": low, "trend_high": high,
     }  # fmt: skip
 
 

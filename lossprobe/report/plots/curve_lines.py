@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from lossprobe.analysis.curve.curve import prominent_first
+from lossprobe.analysis.curve.curve import prominence
 from lossprobe.analysis.curve.noise import smoothed
 from lossprobe.logs.log import EVALUATED_TRAIN, LOSS, TRAIN, VALIDATION, Log, Series
 from lossprobe.report.plots.thinned import Floats, columns_of, thinned
@@ -57,7 +57,7 @@ def draw_losses(axes: Axes, logs: Sequence[Log], looks: Sequence[Look]) -> Float
     held = [np.zeros(0)]
     for log, look in zip(logs, looks, strict=True):
         alone, other = len(logs) == 1, 0
-        for loss in (each for each in prominent_first(log) if each.name == LOSS):
+        for loss in sorted((each for each in log.series if each.name == LOSS and len(each.steps)), key=prominence):
             if loss.split == TRAIN:
                 held.append(_draw_train(axes, loss, look, alone=alone))
             elif loss.split == EVALUATED_TRAIN:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 
 from lossprobe.analysis.curve.curve import Curve
+from lossprobe.report.plots.curve_lines import Look
 from lossprobe.report.plots.thinned import Floats
-from lossprobe.report.style import GREY, SMALL, VERMILION, cut, plain_text
+from lossprobe.report.style import GREY, SMALL, VERMILION, cut, legend_name, plain_text
 from lossprobe.units import format_count, plural
 
 ROW = 0.24  # inches, of a finding in the strip
@@ -77,6 +79,14 @@ def draw_uniform(axes: Axes, result: Curve, reach: Floats) -> list[float]:
                          label=f"ln V = {level:.3f}: all {format_count(size or 0)} entries as likely")  # fmt: skip
             held.append(level)
     return held
+
+
+def draw_partings(axes: Axes, result: Curve, looks: Sequence[Look]) -> None:
+    """Draw the step from which each other run parts from the first."""
+    for pair, look in zip(result.partings, looks[1:], strict=True):
+        if pair.parting is not None:
+            name = f"{look.name}parts from the first at step {format_count(pair.parting.step)}"
+            axes.axvline(pair.parting.step, color=look.train, linestyle=":", linewidth=1.4, label=legend_name(name))
 
 
 def _bar(first: int, last: int, wide: float) -> tuple[float, float]:

@@ -15,11 +15,15 @@ from lossprobe.report.views.view import View
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
 
-YIELDS = ("name", "not_finite", "first_step", "last_step", "split", "points", "lowest_step", "log")
+NOISE = ("noise", "trend", "trend_low", "trend_high")
+NUMBERS = ("first_value", "last_value", "lowest", *NOISE)
+YIELDS = ("first_step", "last_step", "split", "points", "lowest_step", "log")
+NAMED = 5  # of the series that a terminal does not show, by name
 KNOWN = (LOSS, LEARNING_RATE, GRADIENT_NORM, ENTROPY, ACCURACY)  # series that a terminal shows
-NAMED = 5  # of the others, by name
 KINDS = {
-    "trainer_state": "transformers' Trainer", "tensorboard": "TensorBoard", "csv": "CSV", "jsonl": "JSONL",
+    "trainer_state": "transformers' Trainer", "hf_console": "transformers' console",
+    "llamafactory": "LLaMA-Factory", "lightning": "Lightning", "columns": "text", "tensorboard": "TensorBoard",
+    "csv": "CSV", "jsonl": "JSONL",
     "nanogpt": "nanoGPT's output", "llmc": "llm.c's output", "megatron": "Megatron-LM's output",
 }  # fmt: skip
 
@@ -34,11 +38,11 @@ def curve_view(logs: Sequence[Log], result: Curve, runs: Sequence[Run] = (), inp
         inputs: the files of its text.
     """
     alone = ["log"] if len(logs) == 1 else []
-    series = small_numbers(result.series, ["first_value", "last_value", "lowest"]).drop(columns=alone)
+    series = small_numbers(result.series, NUMBERS).drop(columns=alone)
     known = series["name"].isin(KNOWN)
     others = list(series["key"][~known])
     named = [*others[:NAMED], *([f"and {len(others) - NAMED} more"] if len(others) > NAMED else [])]
-    left_out = ("name",) if result.series["not_finite"].any() else ("name", "not_finite")
+    left_out = ("name", *NOISE, *(() if result.series["not_finite"].any() else ("not_finite",)))
     return View(
         "curve", ", ".join(facts.log for facts in result.logs), result, tuple(runs),
         csv=lambda: logs_to_csv([facts.log for facts in result.logs], logs),
@@ -63,6 +67,9 @@ def _told(result: Curve) -> Iterator[str]:
             yield from _finding_lines(row)
         if not found:
             yield result.finding_of(facts.log)
+    if result.partings:
+        yield ""
+        yield from (pair.finding for pair in result.partings)
     if result.checkpoint is not None:
         yield ""
         yield result.checkpoint.finding
