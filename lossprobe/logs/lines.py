@@ -11,7 +11,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -137,14 +137,12 @@ def opened(path: Path) -> Iterator[LogFile]:
 
 
 def _plain(path: Path) -> IO[bytes]:
+    """Return an open file; of standard input or a pipe, which can be read only once, a copy."""
     if str(path) != STDIN and path.is_file():
         return path.open("rb")
-    copy = tempfile.TemporaryFile(prefix="lossprobe-")  # noqa: SIM115 - the caller closes it
-    if str(path) == STDIN:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
-    else:
-        with path.open("rb") as stream:
-            shutil.copyfileobj(stream, copy)
+    with nullcontext(sys.stdin.buffer) if str(path) == STDIN else path.open("rb") as stream:
+        copy = tempfile.TemporaryFile(prefix="lossprobe-")  # noqa: SIM115 - the caller closes it
+        shutil.copyfileobj(stream, copy)
     return copy
 
 
