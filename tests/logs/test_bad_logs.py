@@ -72,8 +72,8 @@ def test_the_newest_checkpoint_of_a_folder(tmp_path):
 
 
 def test_standard_input(monkeypatch):
-    class Stdin:
-        buffer = io.BytesIO(b"Epoch 1: Loss = 4.234\n")
-
-    monkeypatch.setattr(sys, "stdin", Stdin)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Epoch 1: Loss = 4.234\n")))
     assert points(read_log(Path("-")).find(TRAIN, LOSS)) == [(1, 4.234)]
+    sys.stdin.close()
+    with pytest.raises(UsageError, match="pipe a log into it"):
+        read_log(Path("-"))

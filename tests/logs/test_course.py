@@ -68,6 +68,14 @@ def test_of_several_runs_the_longest_is_read_and_the_others_told(tmp_path, lengt
     assert log.restarts == ()
 
 
+@pytest.mark.parametrize("factor", [-1, 27])
+def test_rows_in_another_order_are_put_in_order(tmp_path, factor):
+    rows = [(step, 5 - step / 100) for step in range(1, 51)]
+    log = log_of(tmp_path, *[rows[factor * index % 50] for index in range(1, 51)])
+    assert points(log.find(TRAIN, LOSS)) == rows
+    assert "order" in log.notes[0]
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=40))
 def test_every_series_has_each_step_once_and_in_order(tmp_path_factory, steps):
