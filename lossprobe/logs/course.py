@@ -15,6 +15,7 @@ Steps = NDArray[np.int64]
 FEW_STEPS_BACK = 10  # spacings of the log; processes that share a file are never further apart than this
 
 FEWEST_TURNS = 3
+MOST_WAYS_BACK = 0.3  # of the rows; more are no restarts, but a file in another order
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def find_course(steps: Steps, rows: NDArray[np.int32]) -> Course:
             f"{format_count(int((times > 1).sum()))} of {plural(len(distinct), 'step')} stand more than once, as "
             "several processes write them into one file: the mean of their values is used"
         )
+    elif len(back) > MOST_WAYS_BACK * len(own):
+        return Course(notes=("the rows do not stand in the order of their steps: they were put in order",))
     bounds = [0, *(far if averaged else back).tolist(), len(own)]
     parts = [_Part(_begin(steps, rows, first), own[first:last]) for first, last in pairwise(bounds)]
     return _chosen(steps, parts, averaged=averaged, notes=notes)

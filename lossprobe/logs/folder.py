@@ -72,7 +72,7 @@ def find_in_folder(folder: Path) -> Found:
 def _below(folder: Path) -> list[Path]:
     """Return the files of a folder and of those in it, but for hidden ones and what links lead to."""
     found: list[Path] = []
-    next(os.scandir(folder), None)  # os.walk is silent where a folder cannot be read
+    os.listdir(folder)  # noqa: PTH208 - os.walk is silent where a folder cannot be read
     for place, folders, names in os.walk(folder):
         depth = len(Path(place).relative_to(folder).parts)
         folders[:] = sorted(name for name in folders if depth < DEEPEST and not name.startswith("."))

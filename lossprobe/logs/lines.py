@@ -137,8 +137,11 @@ def opened(path: Path) -> Iterator[LogFile]:
 
 
 def _plain(path: Path) -> IO[bytes]:
+    """Return an open file; of standard input or a pipe, which can be read only once, a copy."""
     if str(path) != STDIN and path.is_file():
         return path.open("rb")
+    if str(path) == STDIN and (sys.stdin is None or sys.stdin.closed or sys.stdin.isatty()):
+        raise UsageError("log.unreadable", "-: standard input is a terminal or closed; pipe a log into it")
     with nullcontext(sys.stdin.buffer) if str(path) == STDIN else path.open("rb") as stream:
         copy = tempfile.TemporaryFile(prefix="lossprobe-")  # noqa: SIM115 - the caller closes it
         shutil.copyfileobj(stream, copy)

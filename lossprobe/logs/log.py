@@ -69,7 +69,7 @@ class Log:
         series: its quantities; at most one of each split and name, but for losses of several texts.
         restarts: where it went back, in order.
         vocabulary: entries of the model's vocabulary, where the log says.
-        steps_counted: whether the log has no steps, so that they are its rows, counted from 1.
+        steps_counted: whether the log has no steps, so that they are its rows, counted from 1, or its epochs.
         notes: what a reader must know of how it was read, one line each.
     """
 

@@ -53,6 +53,11 @@ NAMES = {
 }
 BITS = frozenset(("bpc", "bpb", "bits"))  # per character, byte or token
 UNIT_WORDS = frozenset(("loss", "per", "character", "char", "byte", "token"))
+# What a trainer keeps about itself: time, speed, how far it is.
+BOOKKEEPING = re.compile(
+    r"(?:^|[_/. ])(?:runtime|samples_per_second|steps_per_second|tokens_per_second(?:_per_gpu)?|total_flos|total_steps|"
+    r"max_steps|percentage|timestamp|epoch_time|wall_time|elapsed_time|remaining_time|step_time)$"
+)
 RUN_PREFIX = re.compile(r"^.* - (?=\S)")
 
 

@@ -25,7 +25,7 @@ PROGRAMS = {
     "fundamentallm": rb"^Epoch \d+: Loss = ",
     # Any other: a loss behind a step or an epoch.
     "text": rb"(?i)\b(?:step|iter|iteration|epoch|update)\b\W{0,20}\d[^\n]{0,400}?"
-    rb"(?:loss|nll|bpc|bpb)\b[^\n\d]{0,20}?\d",
+    rb"(?:loss|nll|bpc|bpb)\b[^\n\d]{0,20}?(?:\d|nan\b|inf\b)",
 }
 PATTERNS = {kind: re.compile(pattern, re.MULTILINE) for kind, pattern in PROGRAMS.items()}
 LONGEST = 4096  # bytes of a line that are read

@@ -108,11 +108,15 @@ class Table:
         return set(self._rows)
 
     def records(self, kind: str, *, vocabulary: int | None = None, notes: Sequence[str] = ()) -> Records:
-        """Return what was collected."""
-        columns = {
-            key: Column(np.frombuffer(rows, np.int32), np.frombuffer(self._values[key], np.float64))
-            for key, rows in self._rows.items()
-        }
+        """Return what was collected, and forget it; columns of the same records share their row numbers."""
+        columns: dict[str, Column] = {}
+        shared: list[NDArray[np.int32]] = []
+        for key in list(self._rows):
+            rows = np.frombuffer(self._rows.pop(key), np.int32)
+            same = next((each for each in shared if len(each) == len(rows) and (each == rows).all()), None)
+            if same is None:
+                shared.append(rows)
+            columns[key] = Column(rows if same is None else same, np.frombuffer(self._values.pop(key), np.float64))
         return Records(kind, self.count, columns, self._words, vocabulary, tuple(notes))
 
 

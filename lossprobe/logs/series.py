@@ -66,7 +66,7 @@ def _meanings(records: Records, named: Mapping[str, str], axes: set[str | None])
     """Return what each key means; where several mean the same, all but the best keep their key for a name."""
     found = {
         key: replace(meaning(named[key]), rank=-1) if key in named else meaning(key)
-        for key in records.columns if key not in axes
+        for key in records.columns if key not in axes and (key in named or not names.BOOKKEEPING.search(key))
     }  # fmt: skip
     if "train_loss" in found and "train_loss" not in named and "train_runtime" in records.columns:
         found["train_loss"] = Meaning(TRAIN, "train_loss")  # transformers' mean over the whole run
