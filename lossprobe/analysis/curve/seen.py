@@ -96,6 +96,11 @@ class Seen:
         return self.points(TRAIN, LEARNING_RATE)
 
     @cached_property
+    def rates(self) -> Floats:
+        """The learning rate at the rows of the training loss; none where the log lacks it."""
+        return self.rate.at(self.train.steps) if len(self.rate) else NOTHING.values
+
+    @cached_property
     def gradient(self) -> Points:
         """The gradient norm."""
         return self.points(TRAIN, GRADIENT_NORM)
