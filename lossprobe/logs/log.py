@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 TRAIN = "train"
 VALIDATION = "validation"
+TEST = "test"
+EVALUATED_TRAIN = "train_evaluated"  # the training text, measured as validation is: many batches, without dropout
 
 LOSS = "loss"
 LEARNING_RATE = "learning_rate"
@@ -23,7 +25,8 @@ class Series:
     """One quantity of a log over the steps of training, each step once and in order.
 
     Attributes:
-        split: what it was measured on: `TRAIN`, `VALIDATION`, or the name that the log gives to another text.
+        split: what it was measured on: `TRAIN`, `VALIDATION`, `TEST`, `EVALUATED_TRAIN`, or the name that the
+            log gives to another text.
         name: what it is, such as `LOSS`; other numbers keep the log's own name.
         key: its name in the log, such as "eval_loss" or "train/loss".
         steps: optimizer steps, int64 [N], rising.
