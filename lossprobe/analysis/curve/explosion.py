@@ -82,8 +82,11 @@ def find_rise(points: Points) -> Rise | None:
 
 
 def _crossing(points: Points, row: int, limit: float) -> int:
-    """Return the first row from one on that lies above a limit."""
-    return row + int(np.argmax(points.values[row:] > limit))
+    """Return the first row from one on that, with most of the four after it, lies above a limit."""
+    above = np.append(0, np.cumsum(points.values[row:] > limit))
+    ends = np.minimum(np.arange(5, len(above) + 4), len(above) - 1)
+    most = (2 * (above[ends] - above[:-1]) > ends - np.arange(len(above) - 1)) & (np.diff(above) > 0)
+    return row + int(np.argmax(most))
 
 
 def _at_restart(seen: Seen, points: Points, rise: Rise) -> bool:
@@ -91,7 +94,7 @@ def _at_restart(seen: Seen, points: Points, rise: Rise) -> bool:
     for restart in seen.log.restarts:
         row = int(np.searchsorted(points.steps, restart.next_step))
         before, after = points.values[max(0, row - NEIGHBOURS) : row], points.values[row : row + NEIGHBOURS]
-        inside = rise.row <= row <= rise.first + 1 and len(before) and len(after)
+        inside = rise.row <= row <= rise.first + NEIGHBOURS and len(before) and len(after)
         if inside and float(np.median(after) - np.median(before)) > rise.size / 2.0:
             return True
     return False

@@ -23,8 +23,8 @@ def scale(values: Floats, apart: int = 1) -> float:
     """Return the standard deviation of values about a smooth curve: robust, and blind to the curve's slope.
 
     It is 1.4826 · median |x₍ₜ₋ₖ₎ − 2xₜ + x₍ₜ₊ₖ₎| / √6: such differences of independent noise have six times its
-    variance, and those of a straight line are 0. Where half of them are 0, as in a log of few digits, their mean takes the place
-    of the median.
+    variance, and those of a straight line are 0. Where half of them are 0, as in a log of few digits, their mean takes
+    the place of the median.
 
     Args:
         values: [N], finite.

@@ -108,12 +108,12 @@ def _stuck(seen: Seen) -> list[Finding]:
         f"where {seen.rate.key} was over half of its highest ({highest:.3g}), and fell to {last:.4g} only as the rate "
         "went down"
     )
-    first = train.step(peak)
-    yield Finding(DIAGNOSES["learning-rate-too-high"], seen.rate.key, first, train.step(end - 1), highest, "", evidence)
+    first, until = train.step(peak), train.step(end - 1)
+    return [Finding(DIAGNOSES["learning-rate-too-high"], seen.rate.key, first, until, highest, "", evidence)]
 
 
 def too_low(seen: Seen) -> Iterator[Finding]:
-    """Yield where the rate is 0 for long, or the loss still falls as fast at the end as at first, from a high level."""
+    """Yield where the rate is 0 for long, or the loss falls in a straight line and stays high."""
     train, rate = seen.train, seen.rate
     if len(rate) < FEWEST or len(train) < FEWEST:
         return

@@ -22,7 +22,7 @@ from lossprobe.analysis.curve.limits import (
 from lossprobe.analysis.curve.noise import Floats, levels, scale
 from lossprobe.analysis.curve.seen import Points, Seen
 from lossprobe.analysis.stats.interval import Estimate, Interval
-from lossprobe.analysis.stats.jackknife import CONFIDENCE, t_quantile
+from lossprobe.analysis.stats.jackknife import t_quantile
 from lossprobe.units import format_count
 
 BLOCKS = 20
@@ -101,8 +101,8 @@ def _rate_fell(seen: Seen, third: Points) -> bool:
     return float(rate.at(third.steps).mean()) < RATE_LEFT * float(rate.values.max())
 
 
-def change_over(values: Floats, confidence: float = CONFIDENCE) -> Estimate:
-    """Return how much a straight line through values rises from the first to the last, with its interval.
+def change_over(values: Floats) -> Estimate:
+    """Return how much a straight line through values rises from the first to the last, with its interval at 95 %.
 
     The line is that of least squares through the medians of `LAST_BLOCKS` blocks, or through the values where there are
     fewer; its error is what they scatter about it, so that neighbours that vary together do not count twice.
@@ -119,6 +119,6 @@ def change_over(values: Floats, confidence: float = CONFIDENCE) -> Estimate:
     slope = float((position * middles).sum()) / spread
     left = middles - middles.mean() - slope * position
     rows = (len(values) - 1) / len(values)
-    half = float(t_quantile(count - 1, confidence)) * math.sqrt(float((left**2).sum()) / (count - 2) / spread) * rows
+    half = float(t_quantile(count - 1)) * math.sqrt(float((left**2).sum()) / (count - 2) / spread) * rows
     value = slope * rows
     return Estimate(value, Interval(value - half, value + half))
