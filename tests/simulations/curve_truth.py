@@ -20,13 +20,16 @@ import argparse
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from simulations.curve_logs import FAULTS, Run, healthy, is_flat, logged
+from simulations.curve_logs import FAULTS, Run, draw_noise, draw_run, healthy, is_flat, logged
 
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.curve.examine import examine
+from lossprobe.analysis.curve.parting import part
+from lossprobe.logs.log import Log
 
 FILE = Path(__file__).with_suffix(".json")
 FAULTY, HEALTHY = 300, 2000
@@ -73,6 +76,40 @@ def simulate(faulty: int, healthy_logs: int, seed: int) -> dict:
     return {"healthy_logs": healthy_logs, "healthy_with_alarm": round(alarms / healthy_logs, 4), "diagnoses": rows}
 
 
+def pair(rng: np.random.Generator, parted: bool) -> tuple[Log, Log, int]:
+    """Return the logs of two runs of one kind with other noise, and the step at which the second parts from the first.
+
+    Half of the pairs saw the same batches, so that most of their noise is common. Where they part, the second lies from
+    a row on above or below by three times the noise of a row or more, and by 8 standard errors of all rows after it.
+    """
+    run = draw_run(rng, least=30)
+    own = draw_noise(rng, run.rows)
+    common = rng.random() < 0.5
+    scatter = 0.98 * run.scatter + 0.2 * own if common else own
+    noise = run.noise * (0.2 if common else 1.4)
+    row = int(rng.uniform(0.1, 0.8) * run.rows)
+    size = max(3.0 * noise, 8.0 * noise / (run.rows - row) ** 0.5) * np.exp(rng.uniform(0.0, 1.0)) * rng.choice([-1, 1])
+    after = np.arange(run.rows) >= row
+    curve = np.where(after, run.curve * (1.0 + max(size, -0.5)), run.curve) if parted else run.curve
+    other = replace(run, scatter=scatter, curve=curve)
+    return logged(rng, run), logged(rng, other), (row + 1) * run.interval
+
+
+def simulate_parting(pairs: int, seed: int) -> dict[str, float]:
+    """Return how often two equal runs are said to part, and how often and how near the right step two others are."""
+    false, right, near = 0, 0, 0
+    for each in range(pairs):
+        rng = np.random.default_rng([seed, len(FAULTS) + 1, each])
+        false += part(*pair(rng, parted=False)[:2]) is not None
+        first, second, step = pair(rng, parted=True)
+        found = part(first, second)
+        right += found is not None
+        last = int(first.series[0].steps[-1])
+        near += found is not None and abs(found.step - step) <= 0.03 * last
+    return {"pairs": pairs, "equal_told": round(false / pairs, 4), "parted_told": round(right / pairs, 4),
+            "step_within_3_percent": round(near / pairs, 4)}  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--held-out", action="store_true", help="the seed that the rules were not set on")
@@ -81,9 +118,11 @@ def main() -> None:
     started = time.process_time()
     seed = HELD_OUT if options.held_out else SEED
     found = {"seed": seed} | simulate(FAULTY // options.quick, HEALTHY // options.quick, seed)
+    found["parting"] = simulate_parting(HEALTHY // 2 // options.quick, seed)
     for name, row in found["diagnoses"].items():
         print(f"{name:24} recall {row['recall']:.3f} precision {row['precision']:.3f} healthy {row['healthy']:.4f}",
               row["also_told"] or "")  # fmt: skip
+    print(found["parting"])
     print(
         f"healthy logs with an alarm: {found['healthy_with_alarm']:.4f}; {time.process_time() - started:.0f} s of CPU"
     )
