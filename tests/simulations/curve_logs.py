@@ -239,6 +239,7 @@ def with_evaluations(rng: Rng, run: Run, least: int) -> Run:
 
 
 def not_finite(rng: Rng) -> Run:
+    """Losses that are NaN or infinite in 1 to 3 rows, or from a row to the end."""
     run = healthy(rng)
     row = int(rng.integers(1, run.rows))
     last = run.rows if rng.random() < 0.6 else min(run.rows, row + int(rng.integers(1, 4)))

@@ -32,6 +32,7 @@ from lossprobe.analysis.curve.parting import part
 from lossprobe.logs.log import Log
 
 FILE = Path(__file__).with_suffix(".json")
+HELD_OUT_FILE = FILE.with_name("curve_truth_held_out.json")
 FAULTY, HEALTHY = 300, 2000
 SEED, HELD_OUT = 17, 170017
 
@@ -110,6 +111,23 @@ def simulate_parting(pairs: int, seed: int) -> dict[str, float]:
             "step_within_3_percent": round(near / pairs, 4)}  # fmt: skip
 
 
+def table(result: dict, held_out: dict) -> str:
+    """Return the table of the docs: for each diagnosis the size of its drawn faults, and how often it is right."""
+    lines = [
+        "| Diagnosis | Drawn with | Recall | Precision | Healthy logs |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, draw in FAULTS.items():
+        fault = " ".join((draw.__doc__ or "").split()).rstrip(".")
+        shares = [
+            " / ".join(f"{100 * each['diagnoses'][name][column]:.{digits}f}" for each in (result, held_out))
+            for column, digits in (("recall", 1), ("precision", 1), ("healthy", 2))
+        ]
+        lines.append(f"| `{name}` | {fault} | {' | '.join(f'{each} %' for each in shares)} |")
+    alarms = " / ".join(f"{100 * each['healthy_with_alarm']:.2f}" for each in (result, held_out))
+    return "\n".join([*lines, f"| any fault | {result['healthy_logs']:,} healthy logs | | | {alarms} % |"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--held-out", action="store_true", help="the seed that the rules were not set on")
@@ -127,7 +145,7 @@ def main() -> None:
         f"healthy logs with an alarm: {found['healthy_with_alarm']:.4f}; {time.process_time() - started:.0f} s of CPU"
     )
     if options.quick == 1:
-        FILE.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        (HELD_OUT_FILE if options.held_out else FILE).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from lossprobe.units import format_count
 BLOCKS = (2 * CYCLES, 8 * CYCLES, 32 * CYCLES)  # the finer, the better they follow a curve, and the shorter the cycles
 SINCE = (0.1, 0.5)  # of the rows: the later half is straighter
 MOST_ROWS = 1 << 15
+ALMOST = 0.7
 OUTLIER = 4.0  # standard deviations to which residuals are cut
 
 
@@ -53,7 +54,7 @@ def _tries(values: Floats) -> Iterator[Cycle | None]:
 
     Of a long log, long cycles are looked for in means of neighbouring rows, short ones in its last rows.
     """
-    width = -(-len(values) // MOST_ROWS)
+    width = max(1, -(-len(values) // MOST_ROWS))
     parts = [(values[: len(values) // width * width].reshape(-1, width).mean(axis=1), width)]
     if width > 1:
         parts.append((values[-MOST_ROWS:], 1))
@@ -80,7 +81,7 @@ def find_cycle(values: Floats, blocks: int) -> Cycle | None:
     if longest < 2:
         return None
     related = _autocorrelation(left, longest)
-    half = 1 + int(np.argmin(related[1 : longest // 2 + 1]))
+    half = _first_dip(related[: longest // 2 + 1])
     low, high = max(half + 1, int(1.6 * half)), min(len(related) - 1, math.ceil(2.4 * half))
     again = low + int(np.argmax(related[low : high + 1]))
     chance = 4.0 / math.sqrt(count)
@@ -88,6 +89,13 @@ def find_cycle(values: Floats, blocks: int) -> Cycle | None:
         return None
     height = 2.0 * math.sqrt(2.0 * variance * min(1.0, -float(related[half])))
     return Cycle(again, height, float(related[half]), float(related[again]))
+
+
+def _first_dip(related: Floats) -> int:
+    """Return the lag of the lowest correlation, or of the first dip that is almost as low: a cycle is no longer."""
+    first = int(np.argmax(related <= ALMOST * related.min()))
+    rises = np.flatnonzero(np.diff(related[first:]) > 0.0)
+    return first + int(rises[0]) if len(rises) else len(related) - 1
 
 
 def _autocorrelation(values: Floats, longest: int) -> Floats:
