@@ -163,9 +163,8 @@ def draw_run(rng: Rng, kind: str | None = None, least: int = 20, most: int = 20_
     )  # fmt: skip
 
 
-def logged(rng: Rng, run: Run) -> Log:
-    """Return the log of a run."""
-    steps = np.arange(1, run.rows + 1) * run.interval
+def training_losses(run: Run) -> np.ndarray:
+    """Return the training losses of the rows of a run as they are logged."""
     curve = run.curve
     if run.lags:  # the mean since the last row
         before = np.append(curve[0], curve[:-1])
@@ -179,6 +178,12 @@ def logged(rng: Rng, run: Run) -> Log:
     train = np.round(train * run.train_factor, run.decimals)
     if run.zero_gradient is not None:
         train = np.where(run.zero_gradient, 0.0, train)
+    return train
+
+
+def logged(rng: Rng, run: Run) -> Log:
+    """Return the log of a run."""
+    steps, train = np.arange(1, run.rows + 1) * run.interval, training_losses(run)
     epochs = np.round(steps / steps[-1] * run.epochs, 2 if rng.random() < 0.5 else 6) if run.epochs else None
     series = [Series(TRAIN, LOSS, "loss", steps, train, epochs)]
     if len(run.evaluations):
@@ -208,10 +213,12 @@ def healthy(rng: Rng) -> Run:
         row = int(rng.integers(20, run.rows - 20))
         run.restarts = (Restart((row + 3) * run.interval, row * run.interval, 3),)
     share = np.arange(run.rows) / run.rows
-    if rng.random() < 0.1:  # a bump as the rate of a continued run warms up, or another text from a row on
-        size, at = rng.uniform(0.01, 0.08), rng.uniform(0.0, 0.7)
-        bump = np.exp(-(((share - at) / 0.03) ** 2)) if rng.random() < 0.5 else (share > at) * 0.7
-        run.curve = run.curve * (1.0 + size * bump)
+    if rng.random() < 0.05:  # a bump as the rate of a continued run warms up
+        run.curve = run.curve * (
+            1.0 + rng.uniform(0.01, 0.08) * np.exp(-(((share - rng.uniform(0.0, 0.7)) / 0.03) ** 2))
+        )
+    elif rng.random() < 0.05:  # harder training text from a row on
+        run.train_shift = run.curve * rng.uniform(0.01, 0.06) * (share > rng.uniform(0.1, 0.7))
     if rng.random() < 0.1:
         run.scale = 65536.0 * 2.0 ** rng.integers(-2, 2, run.rows)
     if rng.random() < 0.05:
@@ -232,6 +239,7 @@ def with_evaluations(rng: Rng, run: Run, least: int) -> Run:
 
 
 def not_finite(rng: Rng) -> Run:
+    """Losses that are NaN or infinite in 1 to 3 rows, or from a row to the end."""
     run = healthy(rng)
     row = int(rng.integers(1, run.rows))
     last = run.rows if rng.random() < 0.6 else min(run.rows, row + int(rng.integers(1, 4)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def edges_of(seen: Seen, epochs: Floats) -> list[Edge]:
         if far is None or any(abs(epochs[min(row, len(train) - 1)] - edge) < FITTED for row in restarts):
             continue
         # Where the loss is curved, lines through more rows miss it by more.
-        found.append(far if near is None or near.fall > far.fall else near)
+        found.append(far if near is None else replace(far, fall=min(near.fall, far.fall)))
     return found
 
 

@@ -16,7 +16,8 @@ from lossprobe.units import format_count
 
 BLOCKS = 100
 FEWEST = 5  # rows
-NEAR_RESTART = 0.02  # share of the rows: a rise of noisy rows is seen late
+ALIKE, FEWEST_ALIKE = 4, 40  # blocks: nearer ones may be alike
+NEIGHBOURS = 20  # rows on each side of a restart
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def find_rise(points: Points) -> Rise | None:
         return None
     middles, starts = levels(points.values, BLOCKS)
     lowest = np.minimum.accumulate(middles)
-    noise = max(scale(middles), points.noise / max(1.0, count / BLOCKS) ** 0.5)
+    alike = scale(middles, ALIKE) if len(middles) >= FEWEST_ALIKE else 0.0
+    noise = max(scale(middles), alike, points.noise / max(1.0, count / BLOCKS) ** 0.5)
     limit = np.maximum(np.maximum(RISE_NOISE * noise, RISE_LEVEL * np.abs(lowest)), RISE_NATS)
     up = middles - lowest > limit
     if not up.any():
@@ -80,12 +82,19 @@ def find_rise(points: Points) -> Rise | None:
 
 
 def _crossing(points: Points, row: int, limit: float) -> int:
-    """Return the first row from one on that lies above a limit."""
-    return row + int(np.argmax(points.values[row:] > limit))
+    """Return the first row from one on that, with most of the four after it, lies above a limit."""
+    above = np.append(0, np.cumsum(points.values[row:] > limit))
+    ends = np.minimum(np.arange(5, len(above) + 4), len(above) - 1)
+    most = (2 * (above[ends] - above[:-1]) > ends - np.arange(len(above) - 1)) & (np.diff(above) > 0)
+    return row + int(np.argmax(most))
 
 
 def _at_restart(seen: Seen, points: Points, rise: Rise) -> bool:
-    """Return whether a rise begins where the run went on after a restart, which is told as that."""
-    near = max(3, int(NEAR_RESTART * len(points)))
-    rows = np.searchsorted(points.steps, [restart.next_step for restart in seen.log.restarts])
-    return any(-3 <= rise.first - row <= near for row in rows)
+    """Return whether half of a rise or more is a step where the run went on after a restart, which is told as that."""
+    for restart in seen.log.restarts:
+        row = int(np.searchsorted(points.steps, restart.next_step))
+        before, after = points.values[max(0, row - NEIGHBOURS) : row], points.values[row : row + NEIGHBOURS]
+        inside = rise.row <= row <= rise.first + NEIGHBOURS and len(before) and len(after)
+        if inside and float(np.median(after) - np.median(before)) > rise.size / 2.0:
+            return True
+    return False

@@ -20,25 +20,26 @@ SMOOTHED_SHARE = 0.025  # of the rows, each way
 MOST_SMOOTHED = 500  # rows each way
 
 
-def scale(values: Floats) -> float:
+def scale(values: Floats, apart: int = 1) -> float:
     """Return the standard deviation of values about a smooth curve: robust, and blind to the curve's slope.
 
-    It is 1.4826 · median |x₍ₜ₋₁₎ − 2xₜ + x₍ₜ₊₁₎| / √6: second differences of independent noise have six times its
+    It is 1.4826 · median |x₍ₜ₋ₖ₎ − 2xₜ + x₍ₜ₊ₖ₎| / √6: such differences of independent noise have six times its
     variance, and those of a straight line are 0. Where half of them are 0, as in a log of few digits, their mean takes
     the place of the median.
 
     Args:
         values: [N], finite.
+        apart: k, the rows between; noise of neighbours that are alike needs more than 1.
 
     Returns:
-        0.0 for fewer than three values.
+        0.0 for fewer than 2k + 1 values.
 
     >>> scale(np.arange(9.0)), round(scale(np.array([0.0, 1.0, 0.0, 1.0, 0.0])), 4)  # 1.4826 · 2 / √6
     (0.0, 1.2105)
     """
-    if len(values) < 3:
+    if len(values) <= 2 * apart:
         return 0.0
-    size = np.abs(np.diff(values, 2))
+    size = np.abs(values[: -2 * apart] - 2.0 * values[apart:-apart] + values[2 * apart :])
     middle = float(np.median(size)) * TO_SD
     return (middle if middle > 0.0 else float(size.mean()) * MEAN_TO_SD) / math.sqrt(6.0)
 

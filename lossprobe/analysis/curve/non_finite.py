@@ -69,7 +69,7 @@ def nothing_trained(seen: Seen) -> Iterator[Finding]:
     """Yield where the loss is 0.0 to the end, and the gradient norm too where the log has it."""
     train, gradient = seen.train, seen.gradient
     zero = train.values == 0.0
-    if len(gradient) and len(train):
+    if len(gradient) and zero.any():
         zero &= gradient.at(train.steps) == 0.0
     count = trailing(zero)
     if count < FEWEST_ZEROS or (count < len(train) and not len(gradient) and _faded(train.values, count)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from lossprobe.units import format_count
 
 BLOCKS = (2 * CYCLES, 8 * CYCLES, 32 * CYCLES)  # the finer, the better they follow a curve, and the shorter the cycles
 SINCE = (0.1, 0.5)  # of the rows: the later half is straighter
+MOST_ROWS = 1 << 15
+ALMOST = 0.7
 OUTLIER = 4.0  # standard deviations to which residuals are cut
 
 
@@ -33,8 +35,7 @@ class Cycle:
 def oscillation(seen: Seen) -> Iterator[Finding]:
     """Yield where the training loss repeats itself in cycles that neither epochs nor the learning rate have."""
     train = seen.train
-    tried = (find_cycle(train.values[int(len(train) * since) :], blocks) for since in SINCE for blocks in BLOCKS)
-    cycle = next(filter(None, tried), None)
+    cycle = next(filter(None, _tries(train.values)), None)
     if cycle is None or _of_epochs(train, cycle) or _of_rate(seen, cycle):
         return
     apart = float(np.median(np.diff(train.steps)))
@@ -46,6 +47,22 @@ def oscillation(seen: Seen) -> Iterator[Finding]:
     )
     first = train.step(len(train) // 10)
     yield Finding(DIAGNOSES["oscillation"], train.key, first, train.step(-1), cycle.height, "nats", evidence)
+
+
+def _tries(values: Floats) -> Iterator[Cycle | None]:
+    """Yield the cycles of a loss about finer and finer curves, since its steep beginning and in its later half.
+
+    Of a long log, long cycles are looked for in means of neighbouring rows, short ones in its last rows.
+    """
+    width = max(1, -(-len(values) // MOST_ROWS))
+    parts = [(values[: len(values) // width * width].reshape(-1, width).mean(axis=1), width)]
+    if width > 1:
+        parts.append((values[-MOST_ROWS:], 1))
+    for rows, wide in parts:
+        for since in SINCE:
+            for blocks in BLOCKS:
+                cycle = find_cycle(rows[int(len(rows) * since) :], blocks)
+                yield None if cycle is None else replace(cycle, rows=cycle.rows * wide)
 
 
 def find_cycle(values: Floats, blocks: int) -> Cycle | None:
@@ -64,7 +81,7 @@ def find_cycle(values: Floats, blocks: int) -> Cycle | None:
     if longest < 2:
         return None
     related = _autocorrelation(left, longest)
-    half = 1 + int(np.argmin(related[1 : longest // 2 + 1]))
+    half = _first_dip(related[: longest // 2 + 1])
     low, high = max(half + 1, int(1.6 * half)), min(len(related) - 1, math.ceil(2.4 * half))
     again = low + int(np.argmax(related[low : high + 1]))
     chance = 4.0 / math.sqrt(count)
@@ -72,6 +89,13 @@ def find_cycle(values: Floats, blocks: int) -> Cycle | None:
         return None
     height = 2.0 * math.sqrt(2.0 * variance * min(1.0, -float(related[half])))
     return Cycle(again, height, float(related[half]), float(related[again]))
+
+
+def _first_dip(related: Floats) -> int:
+    """Return the lag of the lowest correlation, or of the first dip that is almost as low: a cycle is no longer."""
+    first = int(np.argmax(related <= ALMOST * related.min()))
+    rises = np.flatnonzero(np.diff(related[first:]) > 0.0)
+    return first + int(rises[0]) if len(rises) else len(related) - 1
 
 
 def _autocorrelation(values: Floats, longest: int) -> Floats:

@@ -15,6 +15,7 @@ from lossprobe.logs.log import LOSS, TRAIN, Log
 
 FEWEST = 10  # common steps that differ
 BLOCKS = 100
+ALIKE = 4  # blocks: nearer ones may be alike
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ class Parting:
 def part(first: Log, second: Log) -> Parting | None:
     """Return where the training losses of two logs part on their common steps; None where they do not beyond noise.
 
-    From the parting step to the end the mean difference is the largest in standard errors, of all steps it could be.
-    That must be more than 4.4 + 16 / B of them, with B ≤ 100 blocks of steps whose medians give the noise: equal runs
-    are said to part in at most 1 of 100 cases (`tests/simulations/curve_truth.py`).
+    From the parting step to the end the mean difference is the largest in standard errors, of all steps that it could
+    be. It must be more than 4.4 + 16 / B of them, B the rows or 100 if that is less: equal runs are said to part in
+    about 1 of 100 cases, those with few rows and noise whose neighbours are alike among them
+    (`tests/simulations/curve_truth.py`).
     """
     found = [series for log in (first, second) if (series := log.find(TRAIN, LOSS)) is not None]
     if len(found) < len((first, second)):
@@ -67,14 +69,25 @@ def part(first: Log, second: Log) -> Parting | None:
 
 def _parting_row(difference: Floats) -> int | None:
     """Return the row from which a difference is most surely not 0 on average; None where that may be chance."""
-    middles, starts = levels(difference, BLOCKS)
-    errors = _errors_from_zero(middles)[: len(middles) - 2]
-    noise = scale(middles)
-    best = int(np.argmax(errors))
-    if errors[best] <= (4.4 + 16.0 / len(middles)) * noise:
-        return None
-    low, high = int(starts[max(best - 1, 0)]), int(starts[best + 1])
-    return low + int(np.argmax(_errors_from_zero(difference)[low:high]))
+    errors = _errors_from_zero(difference)[: len(difference) - 2]
+    row = int(np.argmax(errors))
+    blocks = min(len(difference), BLOCKS)
+    return row if errors[row] > (4.4 + 16.0 / blocks) * _noise(difference) else None
+
+
+def _noise(values: Floats) -> float:
+    """Return the standard deviation of rows as their means see it: more than one row's where neighbours are alike.
+
+    It is the largest that means of 1/100, 1/50, … of the rows give, times the root of the rows of each.
+    """
+    found = []
+    for blocks in (BLOCKS, BLOCKS // 2, BLOCKS // 4, BLOCKS // 8):
+        width = max(1, len(values) // blocks)
+        means = values[: len(values) // width * width].reshape(-1, width).mean(axis=1)
+        found.append(scale(means) * math.sqrt(width))
+        if len(means) > 4 * ALIKE:
+            found.append(scale(means, ALIKE) * math.sqrt(width))
+    return max(found)
 
 
 def _errors_from_zero(values: Floats) -> Floats:

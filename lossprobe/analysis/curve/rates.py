@@ -45,9 +45,9 @@ def too_high(seen: Seen) -> Iterator[Finding]:
         return
     rise = find_rise(train)
     highest = float(rate.values.max())
-    there = 0.0 if rise is None else float(rate.at(train.steps[rise.first : rise.first + 1])[0])
+    there = 0.0 if rise is None else float(seen.rates[rise.first])
     if rise is None:
-        yield from _above_start(seen) or _stuck(seen)
+        yield from (_above_start(seen) or _stuck(seen))
     elif there >= FULL_RATE * highest and rise.first <= EARLY_ROWS * len(train):
         evidence = (
             f"{train.key} rose by {rise.size:.3g} nats from step {format_count(train.step(rise.first))} on, where "
@@ -60,7 +60,7 @@ def too_high(seen: Seen) -> Iterator[Finding]:
 def _above_start(seen: Seen) -> list[Finding]:
     """Return where the loss of an untrained model rises far above its first value as the rate reaches its highest."""
     train = seen.train
-    rates = seen.rate.at(train.steps)
+    rates = seen.rates
     first, highest = float(train.values[0]), float(rates.max())
     early = (np.arange(len(train)) <= EARLY_ROWS * len(train)) & (rates >= FULL_RATE * highest)
     above = np.flatnonzero(early & (train.values > (1.0 + ABOVE_START) * first + SPIKE_NOISE * train.noise))
@@ -83,7 +83,7 @@ def _untrained_start(seen: Seen) -> float:
 def _stuck(seen: Seen) -> list[Finding]:
     """Return where the loss stays at that of tokens without their context while the rate is high, and then falls."""
     train, uniform = seen.train, seen.uniform_nats
-    rates = seen.rate.at(train.steps)
+    rates = seen.rates
     highest = float(rates.max())
     full = np.flatnonzero(rates >= FULL_RATE * highest)
     peak, end = int(np.argmax(rates)), int(full[-1]) + 1
@@ -108,12 +108,12 @@ def _stuck(seen: Seen) -> list[Finding]:
         f"where {seen.rate.key} was over half of its highest ({highest:.3g}), and fell to {last:.4g} only as the rate "
         "went down"
     )
-    first = train.step(peak)
-    yield Finding(DIAGNOSES["learning-rate-too-high"], seen.rate.key, first, train.step(end - 1), highest, "", evidence)
+    first, until = train.step(peak), train.step(end - 1)
+    return [Finding(DIAGNOSES["learning-rate-too-high"], seen.rate.key, first, until, highest, "", evidence)]
 
 
 def too_low(seen: Seen) -> Iterator[Finding]:
-    """Yield where the rate is 0 for long, or the loss still falls as fast at the end as at first, from a high level."""
+    """Yield where the rate is 0 for long, or the loss falls in a straight line and stays high."""
     train, rate = seen.train, seen.rate
     if len(rate) < FEWEST or len(train) < FEWEST:
         return
@@ -139,7 +139,7 @@ def _straight(seen: Seen) -> Iterator[Finding]:
     """
     train, rate, uniform = seen.train, seen.rate, seen.uniform_nats
     middles, starts = levels(train.values, BLOCKS)
-    learned = np.cumsum(rate.at(train.steps))[np.append(starts[1:], len(train)) - 1]
+    learned = np.cumsum(seen.rates)[np.append(starts[1:], len(train)) - 1]
     noise = max(scale(middles), train.noise / max(1.0, len(train) / BLOCKS) ** 0.5)
     start, end = float(middles[:2].mean()), float(middles[-2:].mean())
     high = UNTRAINED_NATS if uniform is None else UNTRAINED_SHARE * uniform

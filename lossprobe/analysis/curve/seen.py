@@ -11,7 +11,17 @@ import numpy as np
 
 from lossprobe.analysis.curve.finding import Finding
 from lossprobe.analysis.curve.noise import Floats, Ints, scale
-from lossprobe.logs.log import ACCURACY, GRADIENT_NORM, LEARNING_RATE, LOSS, TRAIN, VALIDATION, Log, Series
+from lossprobe.logs.log import (
+    ACCURACY,
+    EVALUATED_TRAIN,
+    GRADIENT_NORM,
+    LEARNING_RATE,
+    LOSS,
+    TRAIN,
+    VALIDATION,
+    Log,
+    Series,
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +92,15 @@ class Seen:
 
     @cached_property
     def train(self) -> Points:
-        """The training loss."""
-        return self.points(TRAIN, LOSS)
+        """The training loss; as evaluated, where the log has no other."""
+        points = self.points(TRAIN, LOSS)
+        return points if len(points) else self.points(EVALUATED_TRAIN, LOSS)
+
+    @cached_property
+    def train_like_validation(self) -> Points:
+        """The training loss as evaluated, without dropout and over many batches, where the log has it."""
+        points = self.points(EVALUATED_TRAIN, LOSS)
+        return points if len(points) else self.train
 
     @cached_property
     def validation(self) -> Points:
@@ -94,6 +111,11 @@ class Seen:
     def rate(self) -> Points:
         """The learning rate."""
         return self.points(TRAIN, LEARNING_RATE)
+
+    @cached_property
+    def rates(self) -> Floats:
+        """The learning rate at the rows of the training loss; none where the log lacks it."""
+        return self.rate.at(self.train.steps) if len(self.rate) else NOTHING.values
 
     @cached_property
     def gradient(self) -> Points:

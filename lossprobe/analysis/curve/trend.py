@@ -110,15 +110,17 @@ def change_over(values: Floats) -> Estimate:
     >>> change_over(np.arange(20.0)).value
     19.0
     """
-    middles, _ = levels(values, LAST_BLOCKS)
+    middles, starts = levels(values, LAST_BLOCKS)
     count = len(middles)
     if count < 3:
-        return Estimate(float("nan"))
-    position = (np.arange(count) - (count - 1) / 2.0) / count
-    spread = float((position**2).sum())
-    slope = float((position * middles).sum()) / spread
-    left = middles - middles.mean() - slope * position
-    rows = (len(values) - 1) / len(values)
-    half = float(t_quantile(count - 1)) * math.sqrt(float((left**2).sum()) / (count - 2) / spread) * rows
-    value = slope * rows
-    return Estimate(value, Interval(value - half, value + half))
+        return Estimate(math.nan)
+    rows = np.diff(np.append(starts, len(values)))  # the last block may have fewer
+    weight = rows / rows.sum()
+    row = starts + (rows - 1) / 2.0
+    row = row - float((weight * row).sum())
+    spread = float((weight * row**2).sum())
+    slope = float((weight * row * middles).sum()) / spread
+    left = middles - float((weight * middles).sum()) - slope * row
+    half = float(t_quantile(count - 1)) * math.sqrt(float((weight * left**2).sum()) / (count - 2) / spread)
+    change = Estimate(slope, Interval(slope - half, slope + half))
+    return change.map(lambda per_row: per_row * (len(values) - 1))
