@@ -29,7 +29,7 @@ ALLOWED = {
     "options.given": {"errors", "options"},
     "terms": {"errors"},
     "terms.catalogue": {"errors", "terms", "plan", "run"},
-    "terms.diagnoses": {"analysis.curve.diagnoses", "analysis.curve.finding"},
+    "terms.diagnoses": {"terms.term", "analysis.curve.diagnoses", "analysis.curve.finding"},
     "text": {"errors", "arguments", "units", "options"},
     "checkpoint.options": {"options"},
     "checkpoint.interface": {"checkpoint.templates"},

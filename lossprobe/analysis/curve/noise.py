@@ -92,7 +92,7 @@ def smoothed(series: Series) -> Floats:
     step. Rows that are not finite count as lying straight between their neighbours.
 
     Returns:
-        float64 [N]; NaN in rows that are not finite.
+        float64 [N]; NaN before the first finite row, after the last one, and where none is so near.
 
     >>> from lossprobe.logs.log import LOSS, TRAIN
     >>> values = np.array([8.0, 4.0, 3.0, 2.0, 9.0, 2.0] + [1.0] * 40)
@@ -102,7 +102,10 @@ def smoothed(series: Series) -> Floats:
     values, finite = series.values, np.isfinite(series.values)
     if not finite.any():
         return np.full(len(values), np.nan)
-    rows = np.arange(len(values))
+    rows, known = np.arange(len(values)), np.flatnonzero(finite)
     reach = min(MOST_SMOOTHED, int(SMOOTHED_SHARE * len(values)))
-    line = median_filter(np.interp(rows, rows[finite], values[finite]), size=2 * reach + 1, mode="nearest")
-    return np.where(finite, line, np.nan)
+    line = median_filter(np.interp(rows, known, values[known]), size=2 * reach + 1, mode="nearest")
+    after = np.searchsorted(known, rows).clip(1, max(len(known) - 1, 1))
+    before, after = known[after - 1], known[after.clip(max=len(known) - 1)]
+    near = np.minimum(np.abs(rows - before), np.abs(after - rows)) <= reach
+    return np.where(near & (rows >= known[0]) & (rows <= known[-1]), line, np.nan)
