@@ -230,8 +230,9 @@ class Pairs:
     """Names with a value each, such as step=iter,loss=train_ce."""
 
     def read(self, value: object) -> dict[str, str]:
-        """Return name → value."""
-        pairs = value.items() if isinstance(value, dict) else [("", value)]
+        """Return name → value, of a table or of a text that spells it."""
+        spelled = self.from_text(value) if isinstance(value, str) else value
+        pairs = spelled.items() if isinstance(spelled, dict) else [("", spelled)]
         if not all(isinstance(word, str) and word for pair in pairs for word in pair):
             raise BadTypeError("must be written NAME=VALUE, with commas between several")
         return dict(pairs)
