@@ -38,6 +38,8 @@ def _add_fast(block: bytes, objects: Objects) -> bool:
     import pyarrow as pa
     import pyarrow.json
 
+    if not block.isascii() and not _is_utf8(block):
+        return False
     options = pyarrow.json.ReadOptions(use_threads=False, block_size=len(block) + 1)
     try:
         found = pyarrow.json.read_json(pa.BufferReader(block), read_options=options)
@@ -66,6 +68,14 @@ def _add_fast(block: bytes, objects: Objects) -> bool:
     return True
 
 
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _is_plain(type: Any) -> bool:
     """Return whether a column of pyarrow holds numbers, text, truth values or only nulls."""
     import pyarrow.types as kinds
@@ -85,6 +95,6 @@ def _parsed(lines: list[bytes]) -> list[Object]:
 
 def _object(line: bytes) -> Any:
     try:
-        return json.loads(line, parse_int=whole)
+        return json.loads(line.decode("utf-8", "replace"), parse_int=whole)
     except (ValueError, RecursionError):
         return None

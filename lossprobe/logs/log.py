@@ -18,6 +18,7 @@ LEARNING_RATE = "learning_rate"
 GRADIENT_NORM = "grad_norm"
 ENTROPY = "entropy"
 ACCURACY = "accuracy"
+PERPLEXITY = "perplexity"
 
 
 @dataclass(frozen=True)

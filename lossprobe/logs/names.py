@@ -13,6 +13,7 @@ from lossprobe.logs.log import (
     GRADIENT_NORM,
     LEARNING_RATE,
     LOSS,
+    PERPLEXITY,
     TEST,
     TRAIN,
     VALIDATION,
@@ -21,7 +22,7 @@ from lossprobe.logs.log import (
 # The best key first. wandb's own `_step` counts calls, so a trainer's step is better.
 STEPS = (
     "trainer/global_step", "train/global_step", "global_step", "global_steps", "current_steps", "step", "steps",
-    "train/step", "iteration", "iter", "update", "_step",
+    "train/step", "iteration", "iter", "update", "num_updates", "_step",
 )  # fmt: skip
 EPOCHS = ("epoch", "train/epoch", "trainer/epoch", "current_epoch", "epochs")
 TOKENS = (
@@ -37,6 +38,7 @@ SPLITS = {
 LOSSES = (
     "loss", "lm loss", "lm loss value", "ce loss", "nll loss", "nll", "cross entropy", "cross entropy loss",
     "language model loss", "main loss", "avg loss", "mean loss", "loss mean", "loss avg", "total loss",
+    "reduced loss", "ce",
 )  # fmt: skip
 # Words of losses that are no mean of -log p.
 OTHER_LOSSES = frozenset((
@@ -48,6 +50,7 @@ NAMES = {
     **dict.fromkeys(("lr", "learning rate", "current lr", "current learning rate"), LEARNING_RATE),
     **dict.fromkeys(("grad norm", "gradient norm", "global grad norm"), GRADIENT_NORM),
     **dict.fromkeys(("total grad norm", "total norm", "norm", "gnorm"), GRADIENT_NORM),
+    **dict.fromkeys(("perplexity", "ppl", "lm loss ppl"), PERPLEXITY),
     "entropy": ENTROPY,
     **dict.fromkeys(("accuracy", "acc", "mean token accuracy", "token accuracy", "token acc"), ACCURACY),
 }
@@ -94,10 +97,11 @@ def meaning(key: str) -> Meaning:
     >>> meaning("eval_loss"), meaning("train/loss").split, meaning("eval_wikitext_loss").split
     (Meaning(split='validation', name='loss', rank=0), 'train', 'wikitext')
     """
-    words = [word for word in re.split(r"[^a-z0-9]+", without_run(key).lower()) if word]
-    places = [index for index, word in enumerate(words) if word in SPLITS]
-    split = SPLITS[words[places[0]]] if places else TRAIN
-    rest = words[: places[0]] + words[places[0] + 1 :] if places else words
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", without_run(key))  # OLMo's CrossEntropyLoss
+    words = [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
+    place = next((index for index, word in enumerate(words) if word in SPLITS), len(words))
+    stated, rest = place < len(words), words[:place] + words[place + 1 :]
+    split = SPLITS[words[place]] if stated else TRAIN
     if BITS & set(rest) and set(rest) <= BITS | UNIT_WORDS:
         return Meaning(split, LOSS, 80, bits=True)
     whole = " ".join(rest)
@@ -107,7 +111,7 @@ def meaning(key: str) -> Meaning:
         return Meaning("_".join(rest[:-1]), ACCURACY)
     if rest and rest[0] == "lr":  # Lightning's "lr-AdamW"
         return Meaning(split, LEARNING_RATE, 1)
-    return _loss(split, rest, stated=bool(places), joined=" " not in key) or Meaning(split, key)
+    return _loss(split, rest, stated=stated, joined=" " not in key) or Meaning(split, key)
 
 
 def _loss(split: str, rest: list[str], *, stated: bool, joined: bool) -> Meaning | None:

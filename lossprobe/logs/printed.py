@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import pairwise
 
 from lossprobe.logs import names
 from lossprobe.logs.console import NUMBER
 from lossprobe.logs.lines import LogFile
-from lossprobe.logs.log import ACCURACY, ENTROPY, GRADIENT_NORM, LEARNING_RATE, LOSS, TRAIN
+from lossprobe.logs.log import ACCURACY, ENTROPY, GRADIENT_NORM, LEARNING_RATE, LOSS, PERPLEXITY, TRAIN
 from lossprobe.logs.names import meaning
 from lossprobe.logs.objects import Object, Objects
 from lossprobe.logs.records import Records, Table
@@ -21,7 +22,7 @@ from lossprobe.logs.records import Records, Table
 PROGRAMS = {
     "llmc": rb"^step +\d+/\d+ \| (?:train )?loss ",
     "megatron": rb"\biteration +\d+/ *\d+ \|",
-    "torchtune": rb"^Step \d+ \| \w+:",
+    "torchtune": rb"^Step \d+ \| \w+:|^ *\d+\|\d+\|Loss: ",
     "fundamentallm": rb"^Epoch \d+: Loss = ",
     # Any other: a loss behind a step or an epoch.
     "text": rb"(?i)\b(?:step|iter|iteration|epoch|update)\b\W{0,20}\d[^\n]{0,400}?"
@@ -35,8 +36,9 @@ PAIR = re.compile(
     + rb"(?: ?((?i:bpc|bpb|bits?))\b)?(?![\w.%])"
 )  # fmt: skip
 SCORE = re.compile(rb"^(\w+): \d+/\d+ = " + NUMBER, re.MULTILINE)  # llm.c's "HellaSwag: 2500/10042 = 0.248954"
+BAR = re.compile(rb"^ *(\d+)\|(\d+)\|Loss: " + NUMBER)  # torchtune's progress: epoch, step, loss
 # A word of its own that says what the rest of a line was measured on, as "validation loss at iteration 5 | lm loss".
-KNOWN = (LOSS, LEARNING_RATE, GRADIENT_NORM, ENTROPY, ACCURACY)
+KNOWN = (LOSS, LEARNING_RATE, GRADIENT_NORM, ENTROPY, ACCURACY, PERPLEXITY)
 SPLIT = re.compile(rb"(?<![\w/.\-])(" + b"|".join(map(str.encode, names.SPLITS)) + rb")(?![\w/.\-])", re.IGNORECASE)
 VOCABULARY = re.compile(
     rb"^\| vocab_size V +\| (\d+)|padded vocab \(size: \d+\)[^\n]{0,60}\(new size: (\d+)\)"
@@ -52,8 +54,9 @@ def reader_of(kind: str) -> Callable[[LogFile], Records]:
         table = Table()
         objects = Objects(table)
         for block in file.blocks():
-            lines = (_numbers(line[:LONGEST]) for line in block.split(b"\n") if line)
-            objects.add_block([numbers for numbers in lines if _tells(numbers)])
+            found = [numbers for line in block.split(b"\n") if _tells(numbers := _numbers(line[:LONGEST]))]
+            # A progress bar prints the same numbers again and again.
+            objects.add_block([each for last, each in pairwise([{}, *found]) if each != last])
         said = VOCABULARY.search(file.start(1 << 20))
         vocabulary = next((int(each) for each in said.groups() if each), None) if said else None
         return table.records(kind, vocabulary=vocabulary)
@@ -71,9 +74,11 @@ def _tells(numbers: Object) -> bool:
 def _numbers(line: bytes) -> Object:
     """Return the numbers of a line by the names before them, if they are names that logs have."""
     found: Object = {}
-    score = SCORE.match(line)
+    score, bar = SCORE.match(line), BAR.match(line)
     if score is not None:
-        return {f"{score[1].decode()} accuracy": float(score[2])}
+        return {f"{score[1].decode().lower()} accuracy": float(score[2])}
+    if bar is not None:
+        return {"epoch": float(bar[1]), "step": float(bar[2]), "loss": float(bar[3])}
     for pair in PAIR.finditer(line):
         key = _known(pair[1])
         if key is None:

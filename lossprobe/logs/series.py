@@ -46,6 +46,8 @@ def make_log(path: Path, records: Records, named: Mapping[str, str]) -> Log:
     course = find_course(steps.values, records.columns[most].rows)
     columns, told = without_stand_ins(records.columns, meanings)
     notes = [*records.notes, *steps.notes, *course.notes, *told]
+    if course.averaged:
+        notes.append(_difference(columns[most], steps.values, course))
     notes += [
         f"{visible(key, 60)} is in bits: its values were multiplied by ln 2"
         for key, each in meanings.items() if each.bits and each.name == LOSS
@@ -99,27 +101,41 @@ def _refuse_without_loss(path: Path, records: Records) -> None:
 
 def _series(key: str, means: Meaning, column: Column, steps: NDArray[np.int64], course: Course) -> Series:
     """Return the series of a column, each step once and in order."""
-    rows, values = column.rows, column.values
-    if course.kept is not None:
-        kept = course.kept[rows]
-        rows, values = rows[kept], values[kept]
-    own = steps if len(rows) == len(steps) else steps[rows]
+    own, values = _kept(column, steps, course)
     if (own[1:] <= own[:-1]).any():
-        own, values = _each_step_once(own, values, averaged=course.averaged)
+        own, values, first = _grouped(own, values)
+        if course.averaged:
+            values = np.add.reduceat(values, first) / np.diff(first, append=len(own))
+        else:
+            values = values[np.append(first[1:], len(own)) - 1]
+        own = own[first]
     if means.bits:
         values = values * NATS_PER_BIT
     return Series(means.split, means.name, key, own, values)
 
 
-def _each_step_once(steps: NDArray[np.int64], values: Floats, *, averaged: bool) -> tuple[NDArray[np.int64], Floats]:
-    """Return steps in order, with the mean or the last of the values of each."""
+def _kept(column: Column, steps: NDArray[np.int64], course: Course) -> tuple[NDArray[np.int64], Floats]:
+    """Return the step and the value of each row that counts, in the order of the file."""
+    rows, values = column.rows, column.values
+    if course.kept is not None:
+        kept = course.kept[rows]
+        rows, values = rows[kept], values[kept]
+    return steps if len(rows) == len(steps) else steps[rows], values
+
+
+def _grouped(steps: NDArray[np.int64], values: Floats) -> tuple[NDArray[np.int64], Floats, NDArray[np.intp]]:
+    """Return steps and values in order, and the place of the first of each step; the last written stands last."""
     order = np.argsort(steps, kind="stable")
-    steps, values = steps[order], values[order]
-    first = np.flatnonzero(np.diff(steps, prepend=steps[0] - 1))
-    if averaged:
-        return steps[first], np.add.reduceat(values, first) / np.diff(first, append=len(steps))
-    last = np.append(first[1:], len(steps)) - 1
-    return steps[last], values[last]
+    steps = steps[order]
+    return steps, values[order], np.flatnonzero(np.diff(steps, prepend=steps[0] - 1))
+
+
+def _difference(column: Column, steps: NDArray[np.int64], course: Course) -> str:
+    """Return a line about the largest difference between values of one step."""
+    _, values, first = _grouped(*_kept(column, steps, course))
+    with np.errstate(invalid="ignore"):
+        spread = np.maximum.reduceat(values, first) - np.minimum.reduceat(values, first)
+    return f"losses of one step differ by up to {np.nanmax(spread, initial=0.0):.4g}"
 
 
 def _along(axis: Series | None, steps: NDArray[np.int64]) -> Floats | None:

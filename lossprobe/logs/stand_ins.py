@@ -34,8 +34,8 @@ def without_stand_ins(
             column = columns[train]
             found[train] = Column(column.rows, np.where(np.isin(column.rows, spoiled), np.nan, column.values))
             notes.append(f"{plural(len(spoiled), 'row')} with a loss of 0 and a gradient norm of NaN: the loss is NaN")
-    for key in losses if train is not None else ():
-        unmeasured = _unmeasured(found[key], columns[train]) if key != train else None
+    for key in losses:
+        unmeasured = None if train is None or train == key else _unmeasured(found[key], columns[train])
         if unmeasured is not None:
             found[key] = Column(columns[key].rows[~unmeasured], columns[key].values[~unmeasured])
             count = plural(int(unmeasured.sum()), "row")

@@ -33,7 +33,7 @@ class Steps:
 def key_of(columns: Mapping[str, Column], role: str, known: tuple[str, ...], named: Mapping[str, str]) -> str | None:
     """Return the key of a log that plays a role, such as "step": the one that the user names, or the best known one."""
     for key, its_role in named.items():
-        if its_role == role:
+        if its_role == role and key in columns:
             return key
     plain = {names.without_run(key).strip().lower(): key for key in columns}
     return next((plain[each] for each in known if each in plain), None)

@@ -97,6 +97,8 @@ def test_bits_are_told_by_their_ratio(tmp_path):
     log = read(tmp_path, jsonl(rows))
     assert log.find(TRAIN, LOSS).values == pytest.approx([row["eval_train_loss"] for row in rows])
     assert sum("in bits" in note for note in log.notes) == 1
+    fairseq = [{"num_updates": i, "loss": str(8 - i), "ppl": str(2 ** (8 - i))} for i in range(6)]
+    assert points(read(tmp_path, jsonl(fairseq)).find(TRAIN, LOSS))[0] == (0, pytest.approx(8 * np.log(2)))
     rows = [{"step": i, "loss": 4.0 - i / 5, "val_loss": 4.0 - i / 20} for i in range(10)]
     log = read(tmp_path, jsonl(rows))
     assert log.find(TRAIN, LOSS).values == pytest.approx([row["loss"] for row in rows]), "over-fitting is no unit"
