@@ -9,7 +9,7 @@ import numpy as np
 
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.curve.finding import Finding
-from lossprobe.analysis.curve.limits import RISE_LEVEL, RISE_NATS, RISE_NOISE, RISE_ROWS
+from lossprobe.analysis.curve.limits import RISE_FEW, RISE_LEVEL, RISE_LEVEL_FEW, RISE_NATS, RISE_NOISE, RISE_ROWS
 from lossprobe.analysis.curve.noise import levels, scale
 from lossprobe.analysis.curve.seen import Points, Seen
 from lossprobe.units import format_count
@@ -63,7 +63,8 @@ def find_rise(points: Points) -> Rise | None:
     lowest = np.minimum.accumulate(middles)
     alike = scale(middles, ALIKE) if len(middles) >= FEWEST_ALIKE else 0.0
     noise = max(scale(middles), alike, points.noise / max(1.0, count / BLOCKS) ** 0.5)
-    limit = np.maximum(np.maximum(RISE_NOISE * noise, RISE_LEVEL * np.abs(lowest)), RISE_NATS)
+    share = RISE_LEVEL_FEW if count < RISE_FEW else RISE_LEVEL
+    limit = np.maximum(np.maximum(RISE_NOISE * noise, share * np.abs(lowest)), RISE_NATS)
     up = middles - lowest > limit
     if not up.any():
         return None
