@@ -148,7 +148,7 @@ def draw_run(rng: Rng, kind: str | None = None, least: int = 20, most: int = 20_
         np.unique(np.linspace(rows / max(count, 1), rows - 1, count).astype(int)) if count else np.zeros(0, int)
     )
     progress = 1.0 - curve / curve[0]
-    offset = curve * (rng.uniform(-0.08, 0.3) * np.minimum(1.0, 4 * progress) + rng.uniform(0.0, 0.02) * share)
+    offset = curve * (rng.uniform(-0.08, 0.3) * np.minimum(1.0, 4 * progress) + rng.uniform(0.0, 0.01) * share)
     scatter = draw_noise(rng, rows)
     if rng.random() < 0.2:  # neighbouring batches are alike, as where sources take turns without a plan
         scatter = alike(scatter, rng.uniform(0.2, 0.8))
@@ -297,11 +297,14 @@ def not_learning(rng: Rng) -> Run:
 
 
 def plateau(rng: Rng) -> Run:
-    """The loss fell by 10 % or more and then, over the last half of the run at a constant rate, does not change."""
+    """The loss fell by 10 % or more and then, over the last half of the run at a constant rate, does not change;
+    the noise allows to tell a change of .7 % over the last third.
+    """
     run = draw_run(rng, "scratch", least=60)
     run.rate = np.ones(run.rows)
     run.curve = np.where(np.arange(run.rows) > 0.5 * run.rows, run.curve[run.rows // 2], run.curve)
     run.noise = min(run.noise, 0.003 * math.sqrt(run.rows / 30.0))
+    run.scatter = draw_noise(rng, run.rows)
     run.offset = 0.03 * run.curve
     run.running_mean = False
     return run

@@ -67,10 +67,10 @@ _ALL = (
         "explosion",
         "the loss rises far and stays up",
         "The level of the training loss (medians of 100 blocks of rows) lies above its lowest before by more than "
-        f"{limits.RISE_NOISE:.0f} times the noise of the blocks, {limits.RISE_LEVEL:.0%} of the lowest and "
-        f"{limits.RISE_NATS} nats, at the end of the log or over {limits.RISE_ROWS:.0%} of its rows; not where it "
-        "begins "
-        "at a restart.",
+        f"{limits.RISE_NOISE:.0f} times the noise of the blocks, {limits.RISE_LEVEL:.0%} of the lowest "
+        f"({limits.RISE_LEVEL_FEW:.0%} with fewer than {limits.RISE_FEW} rows) and {limits.RISE_NATS} nats, at the "
+        "end of the "
+        f"log or over {limits.RISE_ROWS:.0%} of its rows; not where half of it is a step at a restart.",
         (
             "a learning rate that is too high for this stage, or a warm-up that is too short",
             "batches of broken text",
@@ -85,12 +85,14 @@ _ALL = (
     Diagnosis(
         "learning-rate-too-high",
         "the loss rises, or does not fall, while the learning rate is high",
-        f"The rise of `explosion` begins in the first {limits.EARLY_ROWS:.0%} of the rows at a learning rate over "
-        f"{limits.FULL_RATE:.0%} of its highest; or, over {limits.STUCK_ROWS:.0%} of the rows or more at such a rate, "
-        "the loss "
-        f"falls by under {limits.STUCK_LEVEL:.0%} at a level above {limits.STUCK_SHARE:.0%} of ln V "
-        f"({limits.STUCK_NATS:.0f} "
-        "nats where V is not known), and falls when the rate does. Only where the log has the rate.",
+        f"At a learning rate over {limits.FULL_RATE:.0%} of its highest: in the first {limits.EARLY_ROWS:.0%} of the "
+        "rows the "
+        f"rise of `explosion` begins, or a loss of an untrained model comes to lie {limits.ABOVE_START:.0%} and "
+        f"{limits.SPIKE_NOISE:.0f} times the noise above its first value; or, over {limits.STUCK_ROWS:.0%} of the "
+        "rows or more, "
+        f"the loss falls by under {limits.STUCK_LEVEL:.0%} at a level above {limits.STUCK_SHARE:.0%} of ln V "
+        f"({limits.STUCK_NATS:.0f} nats where V is not known), and falls when the rate does. Only where the log has "
+        "the rate.",
         ("the highest learning rate is too high for this model and batch", "a warm-up that is too short"),
         ("a third of the learning rate, then a tenth", "a warm-up over more steps"),
     ),
@@ -141,9 +143,11 @@ _ALL = (
         "validation loss rises while training loss falls",
         f"At least {limits.FEWEST_AFTER} evaluations after its lowest, the mean of the last third of these lies above "
         "it by "
-        f"{limits.OVERFIT_LEVEL:.0%} and more than the evaluations' noise explains at 95 %, and the training loss "
-        "does not "
-        "rise.",
+        f"{limits.OVERFIT_LEVEL:.0%} and by more than the evaluations' noise explains at 95 %; evaluations that do "
+        "not rise in "
+        "order (Kendall's S at 95 %) must lie above it by as much more as the lowest of so many lies below their mean "
+        "by "
+        "chance. The training loss has not risen by half as much.",
         (
             "more epochs than the training text has to give",
             "a model that is large for its text",
@@ -243,10 +247,11 @@ _ALL = (
         f"Over {limits.FEWEST_PAIRS} evaluations or more, validation over training loss is ln 2 or 1 / ln 2 to "
         f"{limits.UNIT_RATIO:.0%} and steady to {limits.STEADY_RATIO:.0%} while the loss falls by "
         f"{limits.FALL_FOR_RATIO:.0%}; or each of {limits.FEWEST_FOR_GAP} evaluations or more lies below the training "
-        "rows "
-        f"that follow it, by {limits.GAP_LEVEL:.0%} in the middle, so that it is not because a training loss is the "
-        "mean "
-        "since the last row.",
+        f"rows that follow it, by {limits.GAP_LEVEL:.0%} in the middle, and the last of them by more than the "
+        "validation "
+        "loss fell over the last half: so it is not because a training loss is the mean since the last row, or a "
+        "running "
+        "mean.",
         (
             "one in bits and the other in nats",
             "dropout or an auxiliary loss in training alone",
@@ -264,7 +269,8 @@ _ALL = (
         "Over evaluations, training loss = a + b · validation loss with ε = 1 − b from "
         f"{limits.SMOOTHED_SHARES[0]} to {limits.SMOOTHED_SHARES[1]}, a root mean square error under "
         f"{limits.SMOOTHED_FIT:.0%} of the range of the gap, both equal at {limits.SMOOTHED_MEETS[0]} to "
-        f"{limits.SMOOTHED_MEETS[1]:.0f} times ln V, and a last gap of {limits.GAP_LEVEL:.0%}. Only where V is known.",
+        f"{limits.SMOOTHED_MEETS[1]:.0f} times ln V, and a last gap of {limits.SMOOTHED_GAP:.0%}. Only where V is "
+        "known.",
         ("label smoothing in the training loss: it has a floor above 0 and is no perplexity",),
         ("compare validation losses; `lossprobe objectives` gives both losses of a checkpoint",),
     ),

@@ -48,7 +48,13 @@ EXPLAINED = {
     "explosion": {"not-learning", "plateau", "over-fitting", "learning-rate-too-low", "oscillation", "memorising"},
     "not-learning": {"plateau", "learning-rate-too-low"},
     "learning-rate-too-high": {"learning-rate-too-low"},
-    "accumulation-scale": {"wrong-start", "measured-differently", "learning-rate-too-low", "not-learning"},
+    "accumulation-scale": {
+        "wrong-start",
+        "measured-differently",
+        "learning-rate-too-high",
+        "learning-rate-too-low",
+        "not-learning",
+    },
     "smoothed-loss": {"measured-differently"},
     "memorising": {"oscillation", "plateau"},
 }

@@ -9,8 +9,8 @@ import numpy as np
 
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.curve.finding import Finding
-from lossprobe.analysis.curve.limits import RISE_LEVEL, RISE_NATS, RISE_NOISE, RISE_ROWS
-from lossprobe.analysis.curve.noise import levels, scale
+from lossprobe.analysis.curve.limits import RISE_FEW, RISE_LEVEL, RISE_LEVEL_FEW, RISE_NATS, RISE_NOISE, RISE_ROWS
+from lossprobe.analysis.curve.noise import Floats, Ints, levels, scale
 from lossprobe.analysis.curve.seen import Points, Seen
 from lossprobe.units import format_count
 
@@ -63,7 +63,8 @@ def find_rise(points: Points) -> Rise | None:
     lowest = np.minimum.accumulate(middles)
     alike = scale(middles, ALIKE) if len(middles) >= FEWEST_ALIKE else 0.0
     noise = max(scale(middles), alike, points.noise / max(1.0, count / BLOCKS) ** 0.5)
-    limit = np.maximum(np.maximum(RISE_NOISE * noise, RISE_LEVEL * np.abs(lowest)), RISE_NATS)
+    share = RISE_LEVEL_FEW if count < RISE_FEW else RISE_LEVEL
+    limit = np.maximum(np.maximum(RISE_NOISE * noise, share * np.abs(lowest)), RISE_NATS)
     up = middles - lowest > limit
     if not up.any():
         return None
@@ -77,16 +78,23 @@ def find_rise(points: Points) -> Rise | None:
     row = int(starts[int(np.argmin(middles[: first + 1]))])
     size = float((np.median(middles[first:end][-3:]) if ends_up else middles[first:end].max()) - lowest[first])
     last = count - 1 if ends_up else int(starts[min(end, len(starts) - 1)])
-    start = _crossing(points, max(0, int(starts[max(first - 1, 0)])), float(lowest[first] + limit[first]))
+    # From where on most rows lie above what the rows before vary: the noise of an exploded loss says nothing of it.
+    quiet = 3.0 * scale(points.values[: int(starts[first])])
+    crossed = _crossings(points.values[row:], float(lowest[first] + max(share * abs(lowest[first]), RISE_NATS, quiet)))
+    start = row + int(crossed[0]) if len(crossed) else int(starts[first])
     return Rise(start, last, float(lowest[first]), row, size, not ends_up)
 
 
-def _crossing(points: Points, row: int, limit: float) -> int:
-    """Return the first row from one on that, with most of the four after it, lies above a limit."""
-    above = np.append(0, np.cumsum(points.values[row:] > limit))
-    ends = np.minimum(np.arange(5, len(above) + 4), len(above) - 1)
-    most = (2 * (above[ends] - above[:-1]) > ends - np.arange(len(above) - 1)) & (np.diff(above) > 0)
-    return row + int(np.argmax(most))
+def _crossings(values: Floats, limit: float) -> Ints:
+    """Return the rows that, with most of the four after each, lie above a limit.
+
+    >>> _crossings(np.array([0.0, 9.0, 0.0, 0.0, 9.0, 9.0, 9.0, 0.0, 9.0]), 1.0)
+    array([4, 5, 6, 8])
+    """
+    above = np.append(0, np.cumsum(values > limit))
+    row = np.arange(len(values))
+    end = np.minimum(row + 5, len(values))
+    return np.flatnonzero((2 * (above[end] - above[row]) > end - row) & (values > limit))
 
 
 def _at_restart(seen: Seen, points: Points, rise: Rise) -> bool:

@@ -30,6 +30,8 @@ FEWEST_FOR_SPIKES = 20  # rows
 # explosion
 RISE_NOISE = 8.0
 RISE_LEVEL = 0.2  # share of the lowest level
+RISE_LEVEL_FEW = 0.5  # the same of a log with few rows, whose noise is hardly known
+RISE_FEW = 20  # rows
 RISE_NATS = 0.05
 RISE_ROWS = 0.05  # share of the log's rows that it lasts at least, if it comes back
 
@@ -41,7 +43,7 @@ UNTRAINED_START = 6.0  # nats that an untrained model begins with at least, wher
 UNTRAINED_START_SHARE = 0.9
 FEWEST_STEPS = 100
 FLAT_LEVEL = 0.005  # share of the level, over the last third
-FLAT_AT_MOST = 0.015  # the same, ends of the interval
+FLAT_AT_MOST = 0.02  # the same, ends of the interval
 FELL_BEFORE = 0.05  # share of the first level
 RATE_LEFT = 0.3  # of the highest learning rate, on average over the last third
 

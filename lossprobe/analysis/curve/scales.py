@@ -29,6 +29,7 @@ from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.stats.jackknife import t_quantile
 from lossprobe.units import format_count
 
+MOST_GAP = 1.0 / 3.0  # of the training loss: more is a factor
 MOST_ROWS = 25  # training rows on each side of an evaluation
 UNITS = {math.log(2.0): "ln 2 = 0.693", 1.0 / math.log(2.0): "1 / ln 2 = 1.443"}
 
@@ -101,8 +102,10 @@ def measured_differently(seen: Seen) -> Iterator[Finding]:
     known = np.isfinite(pairs.later)
     later = pairs.later[known]
     gap = later - pairs.validation[known]
-    share = float(np.median(gap / later)) if len(gap) else 0.0
-    if len(gap) >= FEWEST_FOR_GAP and float(gap.min()) > 0.0 and share > GAP_LEVEL and middle > 1.0 - 1.0 / 3.0:
+    if len(gap) >= FEWEST_FOR_GAP and float(gap.min()) > 0.0 and not _lags(gap, pairs.validation[known]):
+        share = float(np.median(gap / later))
+        if not GAP_LEVEL < share < MOST_GAP:
+            return
         what = (
             f"{seen.validation.key} lies below the training rows that follow it at all {len(gap)} evaluations, by "
             f"{100 * share:.1f} % in the middle: no lag does that"
@@ -169,6 +172,11 @@ def _steady(pairs: Pairs) -> bool:
     """Return whether the ratio of both losses is the same at nine of ten evaluations but for little and for noise."""
     missed = np.quantile(np.abs(pairs.ratio / np.median(pairs.ratio) - 1.0), 0.9)
     return float(missed) < STEADY_RATIO + 2.0 * pairs.error
+
+
+def _lags(gap: Floats, validation: Floats) -> bool:
+    """Return whether a gap may be the lag of a running mean: no larger than what the loss fell over the last half."""
+    return bool(gap[-1] <= validation[len(validation) // 2] - validation[-1])
 
 
 def _fell(values: Floats) -> bool:
