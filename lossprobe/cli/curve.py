@@ -19,6 +19,7 @@ from lossprobe.errors import UsageError
 from lossprobe.logs.trainer_state import step_of
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.options import TextOptions
+from lossprobe.units import visible
 
 if TYPE_CHECKING:
     from lossprobe.analysis.curve.checkpoint_loss import CheckpointLoss
@@ -52,6 +53,7 @@ def curve(logs: tuple[Path, ...], outputs: Outputs, *, quiet: bool, **given: Any
     from lossprobe.report.views.curve import curve_view
 
     options = CurveOptions(**given)
+    refuse_runs(logs)
     refuse_lone_options(logs, options)
     read = [read_log(path, options.columns) for path in logs]
     checked = check_against(read[0], options, quiet=quiet) if options.checkpoint else Checked()
@@ -69,6 +71,23 @@ class Checked:
     loss: CheckpointLoss | None = None
     runs: tuple[Run, ...] = ()
     inputs: tuple[Path, ...] = ()
+
+
+def refuse_runs(logs: Sequence[Path]) -> None:
+    """Refuse a stored run in the place of a log.
+
+    Raises:
+        UsageError: one of the logs is a run.
+    """
+    from lossprobe.run.reader import is_run
+
+    for path in logs:
+        if is_run(path):
+            shown = visible(str(path), 200)
+            raise UsageError(
+                "curve.run", f"{shown}: is a stored run of one checkpoint, no training log",
+                hint=f"lossprobe tokens {shown} shows its losses; a trainer writes the log",
+            )  # fmt: skip
 
 
 def refuse_lone_options(logs: Sequence[Path], options: CurveOptions) -> None:

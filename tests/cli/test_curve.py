@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bundled import CHECKPOINT, EXAMPLES
+from fake_runs import words, write_run
 from PIL import Image
 from training_logs import falling, made_log, overfitted, write_trainer_state
 
@@ -24,6 +25,12 @@ def logs(tmp_path, monkeypatch) -> Path:
     write_trainer_state(tmp_path / FAULTY, overfitted())
     write_trainer_state(tmp_path / HEALTHY, made_log())
     return tmp_path
+
+
+@pytest.fixture
+def make_run_folder(tmp_path) -> Path:
+    """The folder of a stored run."""
+    return write_run(tmp_path / "run", [words("first_token", 1.0, 2.0)]).path
 
 
 def call(capsys, *arguments) -> tuple[int, str, str]:
@@ -143,6 +150,19 @@ def test_what_is_refused(id_, arguments, logs, capsys):
     code, out, err = call(capsys, *arguments)
     assert (code, out) == (2, ""), err
     assert err.startswith(f"lossprobe: error[{id_}]: "), err
+
+
+def test_a_stored_run_is_no_log(logs, capsys, make_run_folder):
+    code, _, err = call(capsys, make_run_folder)
+    assert code == 2
+    assert err.startswith("lossprobe: error[curve.run]: ")
+
+
+def test_of_few_values_little_is_said(logs, capsys):
+    write_trainer_state(logs / "few.json", made_log(train=falling(3), validation=[3.0]))
+    _, out, _ = call(capsys, "few.json", "--json")
+    finding = json.loads(out)["finding"]
+    assert finding == "little can be seen, and nothing was found in these values: 3 of loss, 1 of eval_loss"
 
 
 def test_a_mistyped_diagnosis_is_suggested(logs, capsys):

@@ -19,6 +19,7 @@ from lossprobe.analysis.shown import Shown
 from lossprobe.logs.log import LOSS, TRAIN, VALIDATION, Log, Series
 from lossprobe.units import format_count
 
+FEW = 20  # values of a loss, below which most rules are silent
 GATE_FAILED = 10  # exit code
 FINDINGS = (
     "log", "diagnosis", "fault", "key", "first_step", "last_step", "size", "size_low", "size_high", "unit", "evidence",
@@ -124,7 +125,7 @@ class Curve(Shown):
         """Return what is found in one log, in one line."""
         found = self.findings_of(log)
         if not len(found):
-            return f"healthy: {self._healthy(log)}"
+            return self._healthy(log)
         first = found.iloc[0]
         others = list(found["diagnosis"].iloc[1:])
         more = f"; also {', '.join(others)}" if others else ""
@@ -136,8 +137,11 @@ class Curve(Shown):
 
     def _healthy(self, log: str) -> str:
         losses = self.series[(self.series["log"] == log) & (self.series["name"] == LOSS)]
-        told = [f"{format_count(row['points'])} of {row['key']}" for row in losses.to_dict("records")]
-        return f"no diagnosis in these values: {', '.join(told) or 'none, the log has no loss'}"
+        told = ", ".join(f"{format_count(row['points'])} of {row['key']}" for row in losses.to_dict("records"))
+        few = losses["points"].max() < FEW
+        return (
+            f"{'little can be seen, and nothing was found' if few else 'healthy: no diagnosis'} in these values: {told}"
+        )
 
 
 def curve(
