@@ -16,7 +16,7 @@ from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer
 from lossprobe.errors import CheckpointError, NothingToScoreError, TextError, UsageError
 from lossprobe.passes.known_protocol import ProtocolNote, own_notices
-from lossprobe.passes.known_text import KeptTokens, KnownText, MadeOf, templated, tokens_of
+from lossprobe.passes.known_text import KeptTokens, KnownText, MadeOf, skipped_of, templated, tokens_of
 from lossprobe.passes.protocol_tokens import TokenCounts, checkpoint_of_tool
 from lossprobe.passes.protocol_windows import protocol_policy
 from lossprobe.passes.rendered import rendered
@@ -45,6 +45,11 @@ class JoinedSource:
         self.templated = templated(source)
         self._source = source
         self._strip_newline = strip_newline
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Numbers of bad records and files that were left out; see `skipped_of`."""
+        return skipped_of(self._source)
 
     def documents(self) -> Iterator[Document]:
         """Yield the joined document."""

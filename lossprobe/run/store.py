@@ -54,6 +54,7 @@ from lossprobe.run.schema import (
 )
 from lossprobe.units import visible
 
+KEPT = "finished parts are kept; repeat the command to resume"
 OWN = "own"
 PLAN_PARTS = "plan"
 FOLDERS = (PLAN_PARTS, *PART_TABLES)
@@ -84,8 +85,11 @@ class RunStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Free the lock; a directory without even a plan is removed."""
-        empty = self._folder.stat(MANIFEST) is None and self._folder.stat(PLAN) is None
+        """Free the lock; a directory without even a plan is removed. What stops the process is told what is kept."""
+        planned = self._folder.stat(PLAN) is not None
+        empty = self._folder.stat(MANIFEST) is None and not planned
+        if planned and error is not None and not isinstance(error, Exception):
+            error.add_note(KEPT)
         if empty:
             with contextlib.suppress(OSError):
                 self.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -9,6 +10,8 @@ from lossprobe.errors import BadTextError
 from lossprobe.units import format_count, plural
 
 LISTED = 20  # faults that an error lists; the others are counted
+EXAMPLES = 3  # listed where all faults are the same but for the line
+LINE = re.compile(r"line \d+")
 LEAVE_OUT = "`skip_bad` leaves out what cannot be read, and counts it"
 
 
@@ -54,7 +57,7 @@ class Faults:
             others: something else of the text could be read, so that the faults may be left out.
         """
         first = self.first
-        hints = [fault.hint for faults in self.of_file.values() for fault in faults if fault.hint]
+        hints = [fault.hint for fault in self._kept() if fault.hint]
         hint = "; ".join([*dict.fromkeys(hints), *([LEAVE_OUT] if others else [])]) or None
         if self.total == 1:
             return BadTextError(first.id, first.message, hint=hint)
@@ -62,14 +65,21 @@ class Faults:
 
     def _listed(self) -> list[str]:
         """Return a line for each fault, as many of every file as leave room for all files, and lines for the rest."""
-        share = LISTED
-        while share > 1 and sum(min(count, share) for count in self.totals.values()) > LISTED:
+        share = most = EXAMPLES if self._alike() else LISTED
+        while share > 1 and sum(min(count, share) for count in self.totals.values()) > most:
             share -= 1
         lines = []
-        for file, faults in list(self.of_file.items())[:LISTED]:
+        for file, faults in list(self.of_file.items())[:most]:
             lines += [fault.message for fault in faults[:share]]
             left = self.totals[file] - share
             if left > 0:
                 lines.append(f"… and {format_count(left)} more{f' in {file}' if len(self.totals) > 1 else ''}")
-        files = len(self.of_file) - LISTED
+        files = len(self.of_file) - most
         return [*lines, f"… and {plural(files, 'other file')} with faults"] if files > 0 else lines
+
+    def _alike(self) -> bool:
+        """Return whether all faults of one file are the same but for the line, as far as they are kept."""
+        return len(self.of_file) == 1 and len({LINE.sub("", fault.message) for fault in self._kept()}) == 1
+
+    def _kept(self) -> list[BadTextError]:
+        return [fault for faults in self.of_file.values() for fault in faults]

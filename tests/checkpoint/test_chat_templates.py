@@ -23,6 +23,7 @@ from lossprobe.checkpoint.tokenizers.frames import Limits
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer
 from lossprobe.errors import BadTextError, CheckpointError
 from lossprobe.passes.known_checkpoint import _tokenizer_facts
+from lossprobe.report.chat_template import told_template
 from lossprobe.text.examples import Conversation
 from lossprobe.text.spans import Part, Span, choose_scored
 
@@ -224,6 +225,21 @@ def test_the_date_is_always_the_same_and_told():
     made = WorkerTemplate("{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}", {})
     answer = made.render(said("a"), None)
     assert (answer["text"], answer["dated"]) == ("26 Jul 2024 a", True)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("{{ raise_exception('Only with tools') }}", "Only with tools"),
+        ("{{ messages[0].name + messages[0].content }}", "UndefinedError: 'dict object' has no attribute 'name'"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", None),
+    ],
+)
+def test_a_template_that_fails_at_once_is_told_so(source, reason):
+    found = WorkerTemplate(source, {}).behaviour()
+    assert found["fault"] == reason
+    about = {"origin": "t.jinja", "for_tools": False, **found}
+    assert (f"fails on a question with its answer: {reason}" in told_template(about)) == (reason is not None)
 
 
 def test_what_a_template_does_is_told(chatml):

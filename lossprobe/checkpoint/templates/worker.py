@@ -18,7 +18,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from lossprobe.checkpoint.templates.behaviour import behaviour_of
+from lossprobe.checkpoint.templates.behaviour import SHORTEST, behaviour_of
 from lossprobe.checkpoint.templates.fields import Message
 from lossprobe.checkpoint.templates.located import NotCertainError
 from lossprobe.checkpoint.templates.parts import habits_of, parts_of, spans_of, with_scored
@@ -63,8 +63,13 @@ class WorkerTemplate:
 
     def behaviour(self) -> dict[str, Any]:
         """Return what the template does, as JSON data."""
+        try:
+            self.render(SHORTEST, None)
+            fault = None
+        except Refused as error:
+            fault = str(error)
         self._tools = None
-        return asdict(behaviour_of(self._render, self.habits, marked=self.marked, dated=self.dated))
+        return asdict(behaviour_of(self._render, self.habits, marked=self.marked, dated=self.dated, fault=fault))
 
     def _strftime(self, form: str) -> str:
         self.dated = True
