@@ -8,8 +8,9 @@ from typing import Any
 
 from lossprobe.errors import BadTextError
 from lossprobe.text.example_records import read_example
-from lossprobe.text.examples import DataKind, Example, Pair, example_to_json, with_texts
+from lossprobe.text.examples import Conversation, DataKind, Example, Pair, example_to_json, with_texts
 from lossprobe.text.kinds import AUTO, ONE_RECORD, RECORDS, kinds_of_record, why_no_kind
+from lossprobe.text.messages import TEMPLATE_VALUES
 from lossprobe.text.options import TextOptions
 from lossprobe.text.records import TEXT, fields_to_json, split_record
 from lossprobe.text.splitting import with_lf
@@ -17,7 +18,7 @@ from lossprobe.units import plural
 
 EQUAL = "with equal sides, which tell nothing"
 NO_KIND = "correct or leave out the record, or name the field of a plain text with `text_field`"
-ASIDE = ("chat_template_kwargs", "system", "history")  # fields that some trainers read beside the messages
+ASIDE = ("system", "history")  # fields that some trainers read beside the messages
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,9 @@ class RecordReader:
             raise BadTextError("text.surrogate", f"{where} holds half a surrogate pair") from None
         self._read += 1
         self._remarks[EQUAL] += isinstance(example, Pair) and example.chosen == example.rejected
+        values = example.chosen if isinstance(example, Pair) else example
+        if isinstance(values, Conversation) and values.template_values:
+            self._remarks[f"with {TEMPLATE_VALUES}, which the template gets"] += 1
         for key in filter(rest.get, ASIDE):
             self._remarks[f"with a field {key}, which the template does not get"] += 1
         return Record("", fields_to_json({key: given[key] for key in rest}), example)
