@@ -187,7 +187,7 @@ def _usage_failure(error: click.UsageError) -> Failure:
     """Return the failure for what click raises; a hint of ours takes the place of click's own guess."""
     hint = meant(error, cli)
     if hint and isinstance(error, click.NoSuchOption):
-        error.possibilities = None  # such as "Did you mean '--help'?" of --where
+        error = click.NoSuchOption(error.option_name, ctx=error.ctx)  # without "Did you mean '--help'?"
     hint = hint or (f"see {error.ctx.command_path} --help" if error.ctx else None)
     return Failure(2, "usage", error.format_message() + _from_environment(error), hint)
 

@@ -76,8 +76,8 @@ def both_sides(source: KnownText, checkpoint: Checkpoint, score: str = "auto") -
     if kind is not DataKind.PAIRS:
         raise UsageError(
             "preferences.no_pairs", f"{source.name}: holds {HELD[kind]}, no pairs",
-            hint="each record needs chosen and rejected, with or without prompt; of files that are not named .jsonl, "
-            "and of standard input, `data_kind` pairs reads the records",
+            hint="each record needs chosen and rejected, with or without prompt; where it holds messages too, in files "
+            "that are not named .jsonl, and on standard input, `data_kind` pairs reads them",
         )  # fmt: skip
     return _made(source, checkpoint, score, BOTH)
 
@@ -209,7 +209,8 @@ class RenderedSource:
             told.append(f"{self.name}: the chat template writes the date; it is given {TEMPLATE_DATE}, always the same")
         if self._dropping:
             count = plural(self._dropping, "conversation")
-            told.append(f"{self.name}: the chat template leaves out texts of {count}, such as earlier thinking")
+            what = f"leaves out texts of {count}, such as earlier thinking or tool calls"
+            told.append(f"{self.name}: the chat template {what}")
         self.notices.extend(notice for notice in told if notice not in self.notices)
 
     def _with_renderer(self) -> Renderer:

@@ -15,7 +15,7 @@ from lossprobe.plan.rows import SCORED, UNSCORED, Rows, WindowPolicy
 from lossprobe.plan.windows import Layout
 from lossprobe.text.counts import TextCounts, count_spans, count_text
 from lossprobe.text.documents import Document, Source
-from lossprobe.units import format_count, plural
+from lossprobe.units import format_count, plural, visible
 
 UNKNOWN_SHOWN = 5
 TRUNCATED = UNSCORED.index("truncated")
@@ -133,7 +133,10 @@ def merge_unknown(shown: list[str], more: list[str]) -> list[str]:
 
 @dataclass
 class Tally:
-    """Sums over all documents; `longest_prompt` is the most tokens before what a cut leaves without a loss."""
+    """Sums over all documents; `longest_prompt` is the most tokens before what a cut leaves without a loss.
+
+    `roles` are those of the conversations.
+    """
 
     sums: Counter[str] = field(default_factory=Counter)
     unscored: Counter[str] = field(default_factory=Counter)
@@ -142,6 +145,7 @@ class Tally:
     unknown_text: list[str] = field(default_factory=list)
     tiles: bool = True
     longest_prompt: int = 0
+    roles: set[str] = field(default_factory=set)
 
     def add(self, count: DocumentCount, record: dict[str, Any]) -> None:
         """Add the next document."""
@@ -153,6 +157,7 @@ class Tally:
         self.sums["documents_in_pieces"] += count.in_pieces
         if count.document.spans:
             self.sums["straddling_tokens"] += count.straddling
+            self.roles |= {span.role for span in count.document.spans if span.role is not None}
         self.tiles &= count.tiles
         self.longest_prompt = max(self.longest_prompt, count.first_cut or 0)
         self.unscored.update(count.unscored)  # unlike +, it keeps a reason with a count of 0 bytes
@@ -172,6 +177,9 @@ class Tally:
         elif reasons:
             counted = ", ".join(f"{reason} {format_count(count)}" for reason, count in reasons.items())
             needs = f"none of {plural(total, 'token')} can be scored ({counted})"
+            if self.roles and not self.roles & {"assistant", "completion"}:
+                roles = visible(", ".join(sorted(self.roles)), 100)
+                hint = f"no message has the role assistant; `score` takes others: {roles}"
             if reasons.get("truncated") and policy.layout is Layout.FIRST:
                 needs += f": cut to the first {format_count(policy.context + 1)}, no document keeps what is scored"
                 hint = (

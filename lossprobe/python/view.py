@@ -111,7 +111,7 @@ def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any]) 
         from lossprobe.report.views.preferences import preferences_view
 
         options = chosen("choices", PreferenceOptions, PreferenceOptions(**choices), choices)
-        return preferences_view(runs, measure_preferences(*runs, options=options))
+        return preferences_view(runs, measure_preferences(runs[0], runs[1] if len(runs) > 1 else None, options))
     first, second = runs
     if name == "gap":
         from lossprobe.analysis.gap.gap import measure_gap

@@ -12,7 +12,7 @@ from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 
 ELLIPSIS = "…"
-CUT = {Layout.FIRST: "first", Layout.LAST: "last"}
+CUT: dict[str, str] = {Layout.FIRST: "first", Layout.LAST: "last"}
 
 
 def windows_in_words(run: Run) -> str:

@@ -19,6 +19,7 @@ TAKEN = frozenset({
     "continue_final_message", "return_assistant_tokens_mask", "tokenize", "return_dict", "strftime_now",
     "raise_exception",
 })  # fmt: skip
+AS_CALLS = "chat templates read a tool's call from the key tool_calls, and its result from a message with the role tool"
 REASONING = ("reasoning_content", "reasoning", "thinking")
 
 Message = Mapping[str, Any]
@@ -150,6 +151,7 @@ def _part(part: object, where: str) -> str:
         raise BadTextError(
             "text.not_only_text",
             f"{where}: content has a part of type {visible(str(kind), 30)}; only text can be scored",
+            hint=AS_CALLS if kind in ("tool_use", "tool_result") else None,
         )
     if not isinstance(part.get("text"), str):
         raise BadTextError("text.bad_messages", f"{where}: a part of content has no text")

@@ -128,6 +128,8 @@ class RecordReader:
         values = example.chosen if isinstance(example, Pair) else example
         if isinstance(values, Conversation) and values.template_values:
             self._remarks[f"with {TEMPLATE_VALUES}, which the template gets"] += 1
+        if isinstance(values, Conversation) and any(message.get("weight") == 0 for message in values.messages):
+            self._remarks["with messages of weight 0, which are scored all the same"] += 1
         for key in filter(rest.get, ASIDE):
             self._remarks[f"with a field {key}, which the template does not get"] += 1
         return Record("", fields_to_json({key: given[key] for key in rest}), example)

@@ -14,6 +14,14 @@ from lossprobe.errors import BadTextError
 from lossprobe.units import visible
 
 TEXT = "text"  # the field that holds the text unless another one is named
+LIKE_TRAINING = frozenset({
+    "answer", "chosen", "completion", "conversation", "dialog", "dialogue", "instruction", "output", "prompt",
+    "question", "rejected", "response",
+})  # fmt: skip
+TRAINING = (
+    "`text_field` names the field of a plain text; other records need messages or conversations, prompt and "
+    "completion, instruction and output, or chosen and rejected"
+)
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -123,8 +131,11 @@ def split_record(value: Any, name: str, where: str) -> tuple[str, str]:
 def _which_field(value: Any, name: str) -> str:
     """Return a hint for a record without a text in a field: a field of almost this name, or the option."""
     near = difflib.get_close_matches(name, field_names(value) if isinstance(value, dict) else (), 1)
+    keys = set(value) if isinstance(value, dict) else set()
     if near:
         return f"did you mean `text_field` {near[0]}?"
+    if name == TEXT and keys & LIKE_TRAINING:
+        return TRAINING
     return "name the field that holds the text with `text_field`" if name == TEXT else "`text_field` takes another name"
 
 

@@ -10,6 +10,8 @@ from fake_runs import Doc, words
 from lossprobe.analysis.calibration.slices import calibrate_slices
 from lossprobe.analysis.compare.changed_slices import changed_slices
 from lossprobe.analysis.hardest import find_hardest
+from lossprobe.analysis.objectives.formulas import ObjectiveOptions
+from lossprobe.analysis.objectives.objectives import measure_objectives
 from lossprobe.analysis.perplexity import group_losses, measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.stats.jackknife import jackknife_ratio
@@ -198,6 +200,18 @@ def test_without_any_scored_token_the_option_is_named(make_run):
     with pytest.raises(NothingToScoreError) as caught:
         measure_tokens(run, ["role = 'user'"])
     assert "`score` all" in caught.value.hint
+    for view in (measure_tokens, lambda run, where: measure_objectives(run, ObjectiveOptions(where=tuple(where)))):
+        with pytest.raises(NothingToScoreError) as caught:
+            view(run, ["role = 'asistant' and loss > 1"])
+        assert caught.value.hint == (
+            "did you mean assistant? no token has the role 'asistant': there are assistant, tool, user"
+        )
+
+
+def test_the_finding_of_chosen_tokens_names_the_condition(run):
+    finding = measure_tokens(run, ["role = 'assistant' and loss > 1"]).finding
+    assert " scored where role = 'assistant' AND loss_nats > 1.0, mean loss " in finding
+    assert " where " not in measure_tokens(run).finding
 
 
 def test_the_picture_names_the_role_of_each_turn_and_shows_the_hardest_token(make_run):

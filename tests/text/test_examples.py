@@ -329,6 +329,39 @@ def test_template_arguments_that_take_the_place_of_others_are_refused(tmp_path, 
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("record", "id", "said", "hint"),
+    [
+        ({"prompt": "a", "chosen": None, "rejected": "b"}, "text.bad_example", "chosen is null", "correct"),
+        ({"prompt": "a", "completion": 7}, "text.bad_example", "completion is a number", "correct"),
+        ({"messages": "hello"}, "text.bad_example", "messages is a string, not a list of messages", "`text_field`"),
+        ({"question": "a", "answer": "b"}, "text.no_field", "no text in the field text", "prompt and completion"),
+        ({"txt": "a"}, "text.no_field", "no text in the field text", "did you mean `text_field` txt?"),
+    ],
+)
+def test_a_first_record_of_no_kind_says_why(tmp_path, record, id, said, hint):
+    with pytest.raises(BadTextError) as caught:
+        read(write(tmp_path, record))
+    assert caught.value.id == id
+    assert f"line 1{':' if id == 'text.bad_example' else ' has'} {said}" in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_faults_that_differ_in_the_line_alone_are_listed_three_times(tmp_path):
+    with pytest.raises(BadTextError) as caught:
+        read(write(tmp_path, *[{"id": 7}] * 30))
+    assert len(caught.value.details) == 3  # the first is the message
+    assert caught.value.details[-1] == "… and 27 more"
+    with pytest.raises(BadTextError) as caught:
+        read(write(tmp_path, *[{f"id{number}": 7} for number in range(30)]))
+    assert len(caught.value.details) == 20
+
+
+def test_messages_that_openai_gives_no_loss_are_told(tmp_path):
+    _, source = read(write(tmp_path, {"messages": [USER, {**HELLO, "weight": 0}]}, {"messages": [USER, HELLO]}))
+    assert "1 record with messages of weight 0, which are scored all the same" in source.notices[1]
+
+
 def test_template_arguments_belong_to_the_conversation_and_stay_a_field(tmp_path):
     record = {"prompt": [USER], "chosen": [HELLO], "rejected": [NO], "chat_template_kwargs": {"enable_thinking": False}}
     (document,), _ = read(write(tmp_path, record))
