@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -10,8 +9,6 @@ from lossprobe.errors import BadTextError
 from lossprobe.units import format_count, plural
 
 LISTED = 20  # faults that an error lists; the others are counted
-EXAMPLES = 3  # listed where all faults are the same but for the line
-LINE = re.compile(r"line \d+")
 LEAVE_OUT = "`skip_bad` leaves out what cannot be read, and counts it"
 
 
@@ -50,22 +47,23 @@ class Faults:
     def __str__(self) -> str:
         return " and ".join(plural(count, f"bad {kind}") for kind, count in self.counts.items())
 
-    def error(self, *, others: bool) -> BadTextError:
+    def error(self, *, others: bool, listed: int = LISTED) -> BadTextError:
         """Return one error for all of them: the only one as it is, several under the id of the first.
 
         Args:
             others: something else of the text could be read, so that the faults may be left out.
+            listed: most faults with a line of their own.
         """
         first = self.first
-        hints = [fault.hint for fault in self._kept() if fault.hint]
+        hints = [fault.hint for faults in self.of_file.values() for fault in faults if fault.hint]
         hint = "; ".join([*dict.fromkeys(hints), *([LEAVE_OUT] if others else [])]) or None
         if self.total == 1:
             return BadTextError(first.id, first.message, hint=hint)
-        return BadTextError(first.id, f"{self}: {first.message}", hint=hint, details=self._listed()[1:])
+        return BadTextError(first.id, f"{self}: {first.message}", hint=hint, details=self._listed(listed)[1:])
 
-    def _listed(self) -> list[str]:
+    def _listed(self, most: int) -> list[str]:
         """Return a line for each fault, as many of every file as leave room for all files, and lines for the rest."""
-        share = most = EXAMPLES if self._alike() else LISTED
+        share = most
         while share > 1 and sum(min(count, share) for count in self.totals.values()) > most:
             share -= 1
         lines = []
@@ -76,10 +74,3 @@ class Faults:
                 lines.append(f"… and {format_count(left)} more{f' in {file}' if len(self.totals) > 1 else ''}")
         files = len(self.of_file) - most
         return [*lines, f"… and {plural(files, 'other file')} with faults"] if files > 0 else lines
-
-    def _alike(self) -> bool:
-        """Return whether all faults of one file are the same but for the line, as far as they are kept."""
-        return len(self.of_file) == 1 and len({LINE.sub("", fault.message) for fault in self._kept()}) == 1
-
-    def _kept(self) -> list[BadTextError]:
-        return [fault for faults in self.of_file.values() for fault in faults]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from fakes import SmallModel, checkpoint
 
-from lossprobe.errors import NothingToScoreError, UsageError
+from lossprobe.errors import BadTextError, NothingToScoreError, UsageError
 from lossprobe.passes import rendered as rendered_module
 from lossprobe.passes.known_text import KnownText, skipped_of
 from lossprobe.passes.protocols import EndedSource, JoinedSource, score_protocol
@@ -132,6 +132,23 @@ def test_a_conversation_is_cut_as_trainers_cut_it(how, kept, model, tmp_path):
     whole = score(model, StringSource([{"keep-start": "What", "keep-end": "it;Y"}[how]]), ScoreOptions(bos="never")).run
     losses = [each.tokens()["loss_nats"].dropna().tolist() for each in (run, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(("refused", "details"), [(30, 3), (29, 20)])
+def test_a_template_that_refuses_every_record_lists_a_few(model, monkeypatch, refused, details):
+    class Refusing(Plain):
+        """Refuses the records up to a line."""
+
+        def render(self, conversation, where):
+            """Raise an error for them."""
+            if int(where.rpartition(" ")[2]) <= refused:
+                raise BadTextError("template.refused", f"{where}: no")
+            return super().render(conversation, where)
+
+    monkeypatch.setattr(rendered_module, "Renderer", Refusing)
+    with pytest.raises(BadTextError, match=f"{refused} bad records: ") as caught:
+        list(rendered(Examples(DataKind.CHAT, *[CHAT] * 30), model).documents())
+    assert len(caught.value.details) == details, "without the first one, and with a line for the rest"
 
 
 def test_a_cut_before_every_answer_is_named_with_the_longest_prompt(model, tmp_path):

@@ -347,16 +347,6 @@ def test_a_first_record_of_no_kind_says_why(tmp_path, record, id, said, hint):
     assert hint in caught.value.hint
 
 
-def test_faults_that_differ_in_the_line_alone_are_listed_three_times(tmp_path):
-    with pytest.raises(BadTextError) as caught:
-        read(write(tmp_path, *[{"id": 7}] * 30))
-    assert len(caught.value.details) == 3  # the first is the message
-    assert caught.value.details[-1] == "… and 27 more"
-    with pytest.raises(BadTextError) as caught:
-        read(write(tmp_path, *[{f"id{number}": 7} for number in range(30)]))
-    assert len(caught.value.details) == 20
-
-
 def test_messages_that_openai_gives_no_loss_are_told(tmp_path):
     _, source = read(write(tmp_path, {"messages": [USER, {**HELLO, "weight": 0}]}, {"messages": [USER, HELLO]}))
     assert "1 record with messages of weight 0, which are scored all the same" in source.notices[1]
