@@ -102,8 +102,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
         bins: "geometric" or "every", for the table.
 
     Raises:
-        UsageError: "answer-position" of plain text.
-        NothingToScoreError: "answer-position" of a run in which no answer has a loss.
+        UsageError, NothingToScoreError: "answer-position" of plain text, or where no answer has a loss.
     """
     check_runs(run=run)
     check_options(PositionOptions, by=by, bins=bins)

@@ -164,9 +164,9 @@ def failure_of(error: BaseException) -> Failure:
         case click.UsageError():
             return _usage_failure(error)
         case click.Abort() | KeyboardInterrupt():
-            return Failure(130, "interrupted", "; ".join(["interrupted", *_notes_of(error)]))
+            return Failure(130, "interrupted", _stopped("interrupted", error))
         case Terminated():
-            return Failure(143, "terminated", "; ".join(["terminated", *_notes_of(error)]))
+            return Failure(143, "terminated", _stopped("terminated", error))
         case MemoryError() | ImportError() | OSError() | RuntimeError() if _is_about_memory(error):
             return Failure(ResourceError.exit_code, "memory", "out of memory", "lower --batch-size or --context")
         case OSError() if error.errno in FULL:
@@ -192,9 +192,9 @@ def _usage_failure(error: click.UsageError) -> Failure:
     return Failure(2, "usage", error.format_message() + _from_environment(error), hint)
 
 
-def _notes_of(error: BaseException) -> list[str]:
-    """Return what a store has noted on the exception that stopped it: that finished parts are kept."""
-    return list(getattr(error, "__notes__", ()))
+def _stopped(how: str, error: BaseException) -> str:
+    """Return the message for what stopped the process; a store has noted on it whether finished parts are kept."""
+    return "; ".join([how, *getattr(error, "__notes__", ()), "repeat the command to resume"])
 
 
 def _is_about_memory(error: BaseException) -> bool:

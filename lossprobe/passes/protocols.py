@@ -43,17 +43,14 @@ class JoinedSource:
         self.name = source.name
         self.notices = source.notices
         self.templated = templated(source)
+        self.skipped = skipped_of(source)  # and after each reading
         self._source = source
         self._strip_newline = strip_newline
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Numbers of bad records and files that were left out; see `skipped_of`."""
-        return skipped_of(self._source)
 
     def documents(self) -> Iterator[Document]:
         """Yield the joined document."""
         documents = list(self._source.documents())
+        self.skipped = skipped_of(self._source)
         text = "\n\n".join(document.scorable() for document in documents)
         if self._strip_newline:
             text = text.removesuffix("\n")

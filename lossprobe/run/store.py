@@ -55,7 +55,7 @@ from lossprobe.run.schema import (
 from lossprobe.units import visible
 
 RECORD = ".json"  # of the name of a part's record; other files of that folder are the planned rows
-KEPT = "finished parts are kept; repeat the command to resume"
+KEPT = "finished parts are kept"
 OWN = "own"
 PLAN_PARTS = "plan"
 FOLDERS = (PLAN_PARTS, *PART_TABLES)
