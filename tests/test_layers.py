@@ -46,6 +46,7 @@ ALLOWED = {
     "analysis.options": {"options"},
     "analysis.stats": {"errors", "units"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
+    "analysis.reconcile": {"errors", "options", "units", "logs", "run", "analysis"},
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
     "passes": {
         "errors", "units", "display", "text", "checkpoint.interface", "checkpoint.retokenized", "checkpoint.deferred",
