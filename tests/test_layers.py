@@ -47,6 +47,7 @@ ALLOWED = {
     "analysis.stats": {"errors", "units"},
     "analysis.curve": {"units", "logs", "analysis.stats"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
+    "analysis.reconcile": {"errors", "options", "units", "logs", "run", "analysis"},
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
     "passes": {
         "errors", "units", "display", "text", "checkpoint.interface", "checkpoint.retokenized", "checkpoint.deferred",

@@ -20,10 +20,8 @@ from lossprobe.cli.options import (
     view_options,
 )
 from lossprobe.errors import UsageError
-from lossprobe.logs.trainer_state import FILE, read_logged_loss, step_of
 
 if TYPE_CHECKING:
-    from lossprobe.analysis.reconcile.logged_value import LoggedValue
     from lossprobe.analysis.reconcile.reconcile import Reconciliation
     from lossprobe.checkpoint.interface import Checkpoint
     from lossprobe.run.reader import Run
@@ -48,6 +46,7 @@ def reconcile(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **g
       lossprobe reconcile checkpoint-500 valid.jsonl --log trainer_state.json
       lossprobe reconcile --logged 3.768
     """
+    from lossprobe.analysis.reconcile.logged_value import find_logged
     from lossprobe.analysis.reconcile.stored import reconcile_run
     from lossprobe.cli.present import present
     from lossprobe.cli.sources import find_run
@@ -58,7 +57,7 @@ def reconcile(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **g
         run, result, inputs = _with_passes(sources, scoring, options)
     else:
         run, inputs = find_run(sources, scoring), []
-        result = reconcile_run(run, _logged(options, Path(run.name)))
+        result = reconcile_run(run, find_logged(options, Path(run.name)))
     present(reconcile_view(run, result, [*inputs, *([options.log] if options.log else [])]), outputs)
 
 
@@ -66,6 +65,7 @@ def _with_passes(
     sources: tuple[Path, ...], scoring: Scoring, options: ReconcileOptions
 ) -> tuple[Run, Reconciliation, list[Path]]:
     """Return the first run, what it and the further passes say, and the files of the text."""
+    from lossprobe.analysis.reconcile.logged_value import find_logged
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.cli.order import check_order
     from lossprobe.cli.progress import show_progress
@@ -78,7 +78,7 @@ def _with_passes(
         raise UsageError("reconcile.option", f"{', '.join(sorted(tried))}: reconcile tries that by itself")
     check_order(sources[:1], sources[1:], scoring)
     check_output(sources[0], None)
-    logged = _logged(options, sources[0])
+    logged = find_logged(options, sources[0])
     source = read_text(sources[1:], scoring, tokens=KeptTokens())
     checkpoint = load_checkpoint(sources[0], scoring, Opener())
 
@@ -91,23 +91,3 @@ def _with_passes(
         )
     say_notices(checkpoint, source, scoring)
     return run, result, source.files
-
-
-def _logged(options: ReconcileOptions, checkpoint: Path) -> LoggedValue:
-    """Return the number that was logged: the typed one, or that of the log at the checkpoint's step.
-
-    Raises:
-        UsageError: none or two are given, or it is no loss.
-    """
-    from lossprobe.analysis.reconcile.logged_value import LogEvidence, typed_value, value_of_log
-
-    own = checkpoint / FILE
-    log = options.log or (own if options.logged is None and own.is_file() else None)
-    if (options.logged is None) == (log is None):
-        what = "--logged and --log: only one of them" if log else "no number: which one did the trainer log?"
-        raise UsageError("reconcile.number", what, hint="--logged NUMBER, or --log trainer_state.json")
-    if log is None:
-        return typed_value(options.logged or "")
-    found = read_logged_loss(log, step_of(checkpoint) if options.step is None else options.step, options.metric)
-    evidence = LogEvidence("trl" if found.by_trl else "trainer", found.rows, found.batches)
-    return value_of_log(found.value, f"{found.name} at step {found.step}", evidence)
