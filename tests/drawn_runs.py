@@ -6,11 +6,12 @@ Every column is computed here by its definition, in float64 with numpy. This sec
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,13 @@ def smoothed_logits(logits: np.ndarray, epsilon: float) -> np.ndarray:
     """Return log q for q = (1 − ε) p + ε / V, the distribution that minimises a label-smoothed loss."""
     with np.errstate(divide="ignore"):  # ε = 0 keeps a masked entry masked
         return np.log((1.0 - epsilon) * np.exp(log_probabilities(logits)) + epsilon / logits.shape[1])
+
+
+def as_pairs(run: Run) -> Run:
+    """Return a run that says of its documents that they are the sides of pairs: chosen, rejected, chosen, …"""
+    manifest = copy.deepcopy(run.manifest)
+    manifest["settings"]["text"] |= {"kind": "pairs", "sides": "both"}
+    return replace(run, manifest=manifest)
 
 
 def tempered_logits(logits: np.ndarray, temperature: float) -> np.ndarray:

@@ -50,6 +50,7 @@ ALLOWED = {
     "analysis.curve.curve": {"units", "logs.log", "analysis"},
     "analysis.curve.checkpoint_loss": {"errors", "units", "logs.log", "analysis.reconcile"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
+    "analysis.reconcile": {"errors", "options", "units", "logs", "run", "analysis"},
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
     "passes": {
         "errors", "units", "display", "text", "checkpoint.interface", "checkpoint.retokenized", "checkpoint.deferred",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from lossprobe.analysis.options import HardestOptions
-from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses
+from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses, slice_clusters, slice_notes
 from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.rows.texts import Surroundings, surroundings
 from lossprobe.analysis.rows.token_classes import class_source
@@ -202,7 +202,7 @@ def _classes(run: Run, total: float) -> Hardest:
 
 
 def _fields(run: Run, name: str, top: int, total: float) -> Hardest:
-    source, clusters = field_source(run, name), document_clusters(run)
+    source, clusters = field_source(run, name), slice_clusters(run, name)
     table = _with_shares(grouped_losses(run, clusters, "field", source).rename(columns={"key": "group"}), total)
     sizes = run.query(f"""
         SELECT field AS "group", count(DISTINCT document) AS documents FROM {source}
@@ -218,7 +218,7 @@ def _fields(run: Run, name: str, top: int, total: float) -> Hardest:
         f" in {plural(int(worst['documents']), 'document')}"
     )
     columns = ["group", "documents", "count", "share_of_tokens", "mean_loss_nats", "low", "high", "share_of_loss"]
-    notes = [clusters.note] if clusters.note else []
+    notes = [*([clusters.note] if clusters.note else []), *slice_notes(run, name)]
     return Hardest(name, total, table[columns].head(top), notes, finding)
 
 

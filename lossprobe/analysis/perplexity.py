@@ -13,7 +13,7 @@ from lossprobe.analysis.concentration import Concentration, find_concentration
 from lossprobe.analysis.coverage import measure_coverage
 from lossprobe.analysis.options import PerplexityOptions
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_byte, why_not_per_word
-from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses
+from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses, slice_clusters, slice_notes
 from lossprobe.analysis.rows.fields import field_source, is_label, label_order, with_records
 from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
@@ -163,6 +163,8 @@ def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perpl
         notes.append(f"bits per byte and per character{also}: refused, {no_bytes}")
     elif rewritten := rewriting_note(run.counts):
         notes.append(rewritten)
+    groups = None if by is None else group_losses(run, by, not no_bytes)
+    notes += [] if by is None else slice_notes(run, by)
     unigram = measure_unigram(run)
     nats = totals["nats"].to_numpy()
     per = {
@@ -186,7 +188,7 @@ def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perpl
         concentration=find_concentration(run),
         table=_table(per, totals),
         by=by,
-        groups=None if by is None else group_losses(run, by, not no_bytes),
+        groups=groups,
     )
 
 
@@ -243,7 +245,7 @@ def group_losses(run: Run, by: str, tiles: bool) -> pd.DataFrame:
         key, join = "document", "tokens"
     else:
         key, join = "field", field_source(run, by)
-    clusters = find_clusters(run) if by == "document" else document_clusters(run)
+    clusters = find_clusters(run) if by == "document" else slice_clusters(run, by)
     frame = grouped_losses(run, clusters, key, join)
     sizes = run.query(f"""
         SELECT {key} AS key, count(DISTINCT document) AS documents, sum(byte_stop - byte_start)::BIGINT AS bytes

@@ -16,20 +16,22 @@ from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, around
 from lossprobe.analysis.stats.octaves import octave_sql
 from lossprobe.analysis.stats.power_law import FOLDS, FoldSums, PowerLaw, fit_power_law
-from lossprobe.errors import UsageError
+from lossprobe.errors import NothingToScoreError, UsageError
 from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
-from lossprobe.units import format_count, plural
+from lossprobe.text.spans import SAID
+from lossprobe.units import format_count, plural, visible
 
 # Column of the table, and column of the tokens.
 AXES = {
     "context": ("context", "context"), "document-position": ("position", "token"),
     "answer-position": ("position", "answer_position"),
 }  # fmt: skip
-ANSWERS = """(
-    SELECT *, token - min(CASE WHEN unscored IS NULL THEN token END) OVER (PARTITION BY document, turn)
-              + 1 AS answer_position FROM tokens)"""
+# Of what the assistant writes, or the completion, the place in its turn, from 1, be its first tokens scored or not.
+ANSWERS = f"""(
+    SELECT *, token - min(token) OVER (PARTITION BY document, turn) + 1 AS answer_position FROM tokens
+    WHERE role IN ('assistant', 'completion') AND part IN ({", ".join(f"'{part}'" for part in sorted(SAID))}))"""
 EARLY, LATE = 50, 500
 EARLY_HALF_WIDTH, LATE_HALF_WIDTH = 5, 50
 STEPS_PER_OCTAVE = 4
@@ -42,7 +44,7 @@ class PositionLosses(Shown):
 
     Attributes:
         by: "context" (tokens seen before predicting), "document-position" (index in the document) or
-            "answer-position" (place after the first scored token of a turn, which is 1).
+            "answer-position" (place in a turn of the assistant, from 1, the tokens of its header left out).
         bins: "geometric" (1, 2-3, 4-7, …) or "every".
         table: one row per bin: context (first of the bin; by document-position the column is position), context_last,
             count, mean_loss_nats, low, high (95 % jackknife-t over documents or blocks; NaN with fewer than two),
@@ -100,12 +102,12 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
         bins: "geometric" or "every", for the table.
 
     Raises:
-        UsageError: "answer-position" of plain text.
+        UsageError, NothingToScoreError: "answer-position" of plain text, or where no answer has a loss.
     """
     check_runs(run=run)
     check_options(PositionOptions, by=by, bins=bins)
-    if by == "answer-position" and not run.labelled:
-        raise UsageError("positions.plain_text", "`by` answer-position: plain text has no answers")
+    if by == "answer-position":
+        _refuse_without_answers(run)
     axis, column = AXES[by]
     tokens = ANSWERS if by == "answer-position" else "tokens"
     clusters = find_clusters(run)
@@ -151,6 +153,17 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
         interval_unit=clusters.unit,
         notes=notes,
     )
+
+
+def _refuse_without_answers(run: Run) -> None:
+    """Refuse a run that has no token of an answer with a loss."""
+    if not run.labelled:
+        raise UsageError("positions.plain_text", "`by` answer-position: plain text has no answers")
+    if not run.scalar(f"SELECT count(*) FROM {ANSWERS} WHERE unscored IS NULL"):
+        raise NothingToScoreError(
+            "positions.no_answer", f"{visible(run.text_name, 80)}: no token of an answer has a loss",
+            hint="`score` assistant or `score` all gives them one",
+        )  # fmt: skip
 
 
 def score_ranges(largest: int) -> tuple[tuple[int, int], tuple[int, int]]:

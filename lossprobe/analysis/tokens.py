@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from lossprobe.analysis.options import TokenOptions
+from lossprobe.analysis.rows.fields import why_none
 from lossprobe.analysis.rows.ranked_values import ranked_batches, values_at
 from lossprobe.analysis.shown import Shown
 from lossprobe.errors import NothingToScoreError
@@ -58,8 +59,9 @@ class TokenLosses(Shown):
     @property
     def finding(self) -> str:
         """The result in one line."""
+        among = "" if self.where == "TRUE" else f" where {self.where.replace(chr(34), '')}"
         return (
-            f"{plural(self.tokens_scored, 'token')} scored, mean loss {format_loss(self.mean_loss_nats)} nats, "
+            f"{plural(self.tokens_scored, 'token')} scored{among}, mean loss {format_loss(self.mean_loss_nats)} nats, "
             f"median {self.quantiles['0.5']:.3f}; the hardest {HARD_SHARE:.0%} carry "
             f"{self.hard_tokens_share_of_loss:.0%} of the total loss"
         )
@@ -92,7 +94,7 @@ def measure_tokens(
     summary = run.query(f"SELECT count(*) AS n, avg(loss_nats::DOUBLE) AS mean {scored}").iloc[0]
     count = int(summary["n"])
     if count == 0:
-        hint = "score what is masked too, with `score` all" if run.labelled else None
+        hint = why_none(run, condition) if run.labelled else None
         raise NothingToScoreError("tokens.none", f"no scored token meets {condition}", hint=hint)
     quantiles, hard = loss_spread(run, scored, count)
     total = float(summary["mean"]) * count

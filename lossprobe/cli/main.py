@@ -55,7 +55,6 @@ CONTEXT = {
     # lm-eval spells options with underscores; both spellings work.
     "token_normalize_func": lambda word: word.replace("_", "-"),
 }
-KEPT = "finished parts are kept; repeat the command to resume"
 OUT_OF_MEMORY = re.compile(
     r"(?i)failed to map segment|(cannot|can't|can not|unable to) allocate|bad_alloc|start new thread|out of memory"
 )
@@ -165,12 +164,11 @@ def failure_of(error: BaseException) -> Failure:
             details = tuple(with_options(line, cli) for line in error.details)
             return Failure(error.exit_code, error.id, with_options(error.message, cli), hint, details)
         case click.UsageError():
-            hint = meant(error, cli) or (f"see {error.ctx.command_path} --help" if error.ctx else None)
-            return Failure(2, "usage", error.format_message() + _from_environment(error), hint)
+            return _usage_failure(error)
         case click.Abort() | KeyboardInterrupt():
-            return Failure(130, "interrupted", f"interrupted; {KEPT}")
+            return Failure(130, "interrupted", _stopped("interrupted", error))
         case Terminated():
-            return Failure(143, "terminated", f"terminated; {KEPT}")
+            return Failure(143, "terminated", _stopped("terminated", error))
         case MemoryError() | ImportError() | OSError() | RuntimeError() if _is_about_memory(error):
             return Failure(ResourceError.exit_code, "memory", "out of memory", "lower --batch-size or --context")
         case OSError() if error.errno in FULL:
@@ -185,6 +183,20 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(UsageError.exit_code, "folder.deleted", DELETED, ELSEWHERE)
     text = visible(f"{type(error).__name__}: {error}", 300)
     return Failure(1, "internal", f"internal error: {text}", "run again with --debug, and please report it")
+
+
+def _usage_failure(error: click.UsageError) -> Failure:
+    """Return the failure for what click raises; a hint of ours takes the place of click's own guess."""
+    hint = meant(error, cli)
+    if hint and isinstance(error, click.NoSuchOption):
+        error = click.NoSuchOption(error.option_name, ctx=error.ctx)  # without "Did you mean '--help'?"
+    hint = hint or (f"see {error.ctx.command_path} --help" if error.ctx else None)
+    return Failure(2, "usage", error.format_message() + _from_environment(error), hint)
+
+
+def _stopped(how: str, error: BaseException) -> str:
+    """Return the message for what stopped the process; a store has noted on it whether finished parts are kept."""
+    return "; ".join([how, *getattr(error, "__notes__", ()), "repeat the command to resume"])
 
 
 def _is_about_memory(error: BaseException) -> bool:

@@ -22,7 +22,6 @@ from lossprobe.cli.options import (
     view_options,
 )
 from lossprobe.errors import UsageError
-from lossprobe.logs.trainer_state import FILE, read_logged_loss, step_of
 
 if TYPE_CHECKING:
     from lossprobe.analysis.reconcile.logged_value import LoggedValue
@@ -50,6 +49,7 @@ def reconcile(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **g
       lossprobe reconcile checkpoint-500 valid.jsonl --log trainer_state.json
       lossprobe reconcile --logged 3.768
     """
+    from lossprobe.analysis.reconcile.logged_value import find_logged
     from lossprobe.analysis.reconcile.stored import reconcile_run
     from lossprobe.cli.present import present
     from lossprobe.cli.sources import find_run
@@ -60,11 +60,11 @@ def reconcile(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **g
         tried = TRIED.intersection(given_scoring_options(click.get_current_context()))
         if tried:
             raise UsageError("reconcile.option", f"{', '.join(sorted(tried))}: reconcile tries that by itself")
-        logged = partial(_logged, options, sources[0])
+        logged = partial(find_logged, options, sources[0])
         run, result, inputs = reconcile_with_passes(sources, scoring, logged, deep=options.deep)
     else:
         run, inputs = find_run(sources, scoring), []
-        result = reconcile_run(run, _logged(options, Path(run.name)))
+        result = reconcile_run(run, find_logged(options, Path(run.name)))
     present(reconcile_view(run, result, [*inputs, *([options.log] if options.log else [])]), outputs)
 
 
@@ -101,23 +101,3 @@ def reconcile_with_passes(
         )
     say_notices(checkpoint, source, scoring)
     return run, result, source.files
-
-
-def _logged(options: ReconcileOptions, checkpoint: Path) -> LoggedValue:
-    """Return the number that was logged: the typed one, or that of the log at the checkpoint's step.
-
-    Raises:
-        UsageError: none or two are given, or it is no loss.
-    """
-    from lossprobe.analysis.reconcile.logged_value import LogEvidence, typed_value, value_of_log
-
-    own = checkpoint / FILE
-    log = options.log or (own if options.logged is None and own.is_file() else None)
-    if (options.logged is None) == (log is None):
-        what = "--logged and --log: only one of them" if log else "no number: which one did the trainer log?"
-        raise UsageError("reconcile.number", what, hint="--logged NUMBER, or --log trainer_state.json")
-    if log is None:
-        return typed_value(options.logged or "")
-    found = read_logged_loss(log, step_of(checkpoint) if options.step is None else options.step, options.metric)
-    evidence = LogEvidence("trl" if found.by_trl else "trainer", found.rows, found.batches)
-    return value_of_log(found.value, f"{found.name} at step {found.step}", evidence)

@@ -55,6 +55,7 @@ def read_logged_loss(path: Path, step: int | None, name: str = EVAL_LOSS) -> Log
     entries = _entries(path, shown)
     found = [_loss_of(entry, name) for entry in entries if _is_number(entry.get(name))]
     if not found:
+        _refuse_texts(entries, name, shown)
         others = sorted({key for entry in entries for key in entry if key.startswith("eval_") and key.endswith("loss")})
         hint = f"`metric` takes another name; the log has {', '.join(others[:SHOWN])}" if others else None
         raise UsageError("log.no_evaluation", f"{shown}: no entry with {visible(name, 60)}", hint=hint)
@@ -71,6 +72,18 @@ def read_logged_loss(path: Path, step: int | None, name: str = EVAL_LOSS) -> Log
             hint=f"it has {_listed(steps)}; a loss of another step is that of another model",
         )  # fmt: skip
     return at_step[-1]
+
+
+def _refuse_texts(entries: list[dict[str, Any]], name: str, shown: str) -> None:
+    """Refuse a log whose loss is no number.
+
+    Raises:
+        UsageError: an entry has the key, with something else.
+    """
+    held = next((entry for entry in entries if name in entry), None)
+    if held is not None:
+        what = f"{visible(name, 60)} at step {held['step']} is no number: {visible(json.dumps(held[name]), 40)}"
+        raise UsageError("log.no_evaluation", f"{shown}: {what}")
 
 
 def step_of(checkpoint: Path) -> int | None:

@@ -53,6 +53,11 @@ class MadeOf:
         """Whether a chat template made its texts; see `templated`."""
         return templated(self.source)
 
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Numbers of bad records and files that were left out; see `skipped_of`."""
+        return skipped_of(self.source)
+
 
 class KnownText(MadeOf):
     """A source with the documents of another source, which it keeps in memory for several passes.
@@ -70,11 +75,6 @@ class KnownText(MadeOf):
         self._sha256 = ""
         self._documents: list[Document] | None = None
         self._derived: dict[str, KnownText] = {}
-
-    @property
-    def skipped(self) -> dict[str, int]:
-        """Numbers of bad records and files that were left out; see `skipped_of`."""
-        return skipped_of(self.source)
 
     @property
     def skips_bad(self) -> bool:

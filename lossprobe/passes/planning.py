@@ -62,7 +62,7 @@ def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: P
         for index, rows in enumerate(cut_parts(planned)):
             store.write_plan_part(index, rows)
             part_rows.append(int(rows.own.sum()))
-    tally.check(source)
+    tally.check(source, options.policy)
     write_vocabulary(store, tokenizer, options.vocab_size)
     total = sum(part_rows)
     skipped = {f"skipped_{kind}s": count for kind, count in skipped_of(source).items()}

@@ -16,7 +16,7 @@ from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer
 from lossprobe.errors import CheckpointError, NothingToScoreError, TextError, UsageError
 from lossprobe.passes.known_protocol import ProtocolNote, own_notices
-from lossprobe.passes.known_text import KeptTokens, KnownText, MadeOf, templated, tokens_of
+from lossprobe.passes.known_text import KeptTokens, KnownText, MadeOf, skipped_of, templated, tokens_of
 from lossprobe.passes.protocol_tokens import TokenCounts, checkpoint_of_tool
 from lossprobe.passes.protocol_windows import protocol_policy
 from lossprobe.passes.rendered import rendered
@@ -43,12 +43,14 @@ class JoinedSource:
         self.name = source.name
         self.notices = source.notices
         self.templated = templated(source)
+        self.skipped = skipped_of(source)  # and after each reading
         self._source = source
         self._strip_newline = strip_newline
 
     def documents(self) -> Iterator[Document]:
         """Yield the joined document."""
         documents = list(self._source.documents())
+        self.skipped = skipped_of(self._source)
         text = "\n\n".join(document.scorable() for document in documents)
         if self._strip_newline:
             text = text.removesuffix("\n")

@@ -13,13 +13,14 @@ from lossprobe.errors import BadTextError, CheckpointError, UsageError
 from lossprobe.passes.known_text import KnownText, kind_of, skipped_of, skips_bad, templated
 from lossprobe.text.documents import Document, Source
 from lossprobe.text.examples import Completion, Conversation, DataKind, Example, Pair
-from lossprobe.text.faults import Faults
+from lossprobe.text.faults import LISTED, Faults
 from lossprobe.text.spans import Part, Span, choose_scored
 from lossprobe.units import plural, visible
 
 PROMPT, COMPLETION = "prompt", "completion"  # roles of records that are plain text
 WHOLE = ("auto", "all")
 NO_ROLES = (*WHOLE, "assistant", "last-turn", "completion")  # of `score`; any other word names roles
+EXAMPLES = 3  # records listed where the template refuses all, for what is mostly one reason
 TEMPLATE_DATE = "26 July 2024"
 BOTH = "both"  # both sides of a pair are documents, in place of the chosen one
 HELD = {
@@ -76,8 +77,8 @@ def both_sides(source: KnownText, checkpoint: Checkpoint, score: str = "auto") -
     if kind is not DataKind.PAIRS:
         raise UsageError(
             "preferences.no_pairs", f"{source.name}: holds {HELD[kind]}, no pairs",
-            hint="each record needs chosen and rejected, with or without prompt; of files that are not named .jsonl, "
-            "and of standard input, `data_kind` pairs reads the records",
+            hint="each record needs chosen and rejected, with or without prompt; where it holds messages too, in files "
+            "that are not named .jsonl, and on standard input, `data_kind` pairs reads them",
         )  # fmt: skip
     return _made(source, checkpoint, score, BOTH)
 
@@ -163,7 +164,7 @@ class RenderedSource:
         if not faults.total:
             return
         if not skips_bad(self._source):
-            raise faults.error(others=read > 0)
+            raise faults.error(others=read > 0, listed=LISTED if read else EXAMPLES)
         self._skipped = dict(faults.counts)
         left_out = f"{self.name}: {faults} refused by the template and left out; the first: {faults.first.message}"
         if left_out not in self.notices:
@@ -209,7 +210,8 @@ class RenderedSource:
             told.append(f"{self.name}: the chat template writes the date; it is given {TEMPLATE_DATE}, always the same")
         if self._dropping:
             count = plural(self._dropping, "conversation")
-            told.append(f"{self.name}: the chat template leaves out texts of {count}, such as earlier thinking")
+            what = f"leaves out texts of {count}, such as earlier thinking or tool calls"
+            told.append(f"{self.name}: the chat template {what}")
         self.notices.extend(notice for notice in told if notice not in self.notices)
 
     def _with_renderer(self) -> Renderer:

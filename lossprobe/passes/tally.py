@@ -11,12 +11,14 @@ import numpy as np
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.errors import NothingToScoreError
 from lossprobe.plan.labels import LabelledTokens
-from lossprobe.plan.rows import SCORED, UNSCORED, Rows
+from lossprobe.plan.rows import SCORED, UNSCORED, Rows, WindowPolicy
+from lossprobe.plan.windows import Layout
 from lossprobe.text.counts import TextCounts, count_spans, count_text
 from lossprobe.text.documents import Document, Source
-from lossprobe.units import format_count, plural
+from lossprobe.units import format_count, plural, visible
 
 UNKNOWN_SHOWN = 5
+TRUNCATED = UNSCORED.index("truncated")
 SUMMED = (
     "tokens", "scored_tokens", "bytes", "characters", "words",
     "scored_bytes", "scored_characters", "scored_words", "normalized_bytes",
@@ -30,6 +32,7 @@ class DocumentCount:
         document: the document.
         tokens, scored_tokens: numbers of its tokens, and of those with a loss.
         straddling: tokens that lie in two parts of a conversation or more.
+        first_cut: index of the first token that would have a loss if documents were not cut; None for none.
         unknown, normalized_bytes, tiles, vanished_bytes, special_strings, in_pieces: as in `Tokens`.
         unscored, unscored_bytes: tokens without a loss, and their bytes, by reason.
         absent: bytes, characters and words of the tokens without a loss.
@@ -44,6 +47,7 @@ class DocumentCount:
         self.absent = TextCounts(0, 0, 0)
         self.unknown = self.normalized_bytes = self.vanished_bytes = self.special_strings = 0
         self.straddling = 0
+        self.first_cut: int | None = None
         self.unknown_text: list[str] = []
         self.tiles = True
         self.in_pieces = False
@@ -69,6 +73,9 @@ class DocumentCount:
         """Add the next rows."""
         self.tokens += len(rows)
         absent = rows.unscored != SCORED
+        cut = rows.token[rows.unscored == TRUNCATED]
+        if self.first_cut is None and len(cut):
+            self.first_cut = int(cut[0])
         self.scored_tokens += int((~absent).sum())
         widths = rows.byte_stop - rows.byte_start
         for code in np.unique(rows.unscored[absent]).tolist():
@@ -126,7 +133,10 @@ def merge_unknown(shown: list[str], more: list[str]) -> list[str]:
 
 @dataclass
 class Tally:
-    """Sums over all documents."""
+    """Sums over all documents; `longest_prompt` is the most tokens before what a cut leaves without a loss.
+
+    `roles` are those of the conversations.
+    """
 
     sums: Counter[str] = field(default_factory=Counter)
     unscored: Counter[str] = field(default_factory=Counter)
@@ -134,6 +144,8 @@ class Tally:
     unknown: int = 0
     unknown_text: list[str] = field(default_factory=list)
     tiles: bool = True
+    longest_prompt: int = 0
+    roles: set[str] = field(default_factory=set)
 
     def add(self, count: DocumentCount, record: dict[str, Any]) -> None:
         """Add the next document."""
@@ -145,14 +157,17 @@ class Tally:
         self.sums["documents_in_pieces"] += count.in_pieces
         if count.document.spans:
             self.sums["straddling_tokens"] += count.straddling
+            self.roles |= {span.role for span in count.document.spans if span.role is not None}
         self.tiles &= count.tiles
+        self.longest_prompt = max(self.longest_prompt, count.first_cut or 0)
         self.unscored.update(count.unscored)  # unlike +, it keeps a reason with a count of 0 bytes
         self.unscored_bytes.update(count.unscored_bytes)
         self.unknown += count.unknown
         self.unknown_text = merge_unknown(self.unknown_text, count.unknown_text)
 
-    def check(self, source: Source) -> None:
+    def check(self, source: Source, policy: WindowPolicy) -> None:
         """Refuse a run without a token that can be scored, or whose only tokens stand before the text, such as BOS."""
+        hint = None
         if self.sums["scored_tokens"] and self.sums["bytes"]:
             return
         total = self.sums["tokens"] - self.unscored["special"]
@@ -162,9 +177,18 @@ class Tally:
         elif reasons:
             counted = ", ".join(f"{reason} {format_count(count)}" for reason, count in reasons.items())
             needs = f"none of {plural(total, 'token')} can be scored ({counted})"
+            if self.roles and not self.roles & {"assistant", "completion"}:
+                roles = visible(", ".join(sorted(self.roles)), 100)
+                hint = f"no message has the role assistant; `score` takes others: {roles}"
+            if reasons.get("truncated") and policy.layout is Layout.FIRST:
+                needs += f": cut to the first {format_count(policy.context + 1)}, no document keeps what is scored"
+                hint = (
+                    f"`truncate` keep-end keeps the ends; up to {plural(self.longest_prompt, 'token')} stand before "
+                    "what is scored, and `context` must be larger"
+                )
         else:
             needs = f"{plural(total, 'token')}, needs at least 2 tokens in a document"
-        raise NothingToScoreError("text.nothing_to_score", f"{source.name}: {needs}")
+        raise NothingToScoreError("text.nothing_to_score", f"{source.name}: {needs}", hint=hint)
 
     def counts(self) -> dict[str, Any]:
         """Return the `counts` of run.json."""

@@ -17,7 +17,9 @@ from lossprobe.options.declare import options_of
 from lossprobe.options.given import read_option
 from lossprobe.options.kinds import nearest
 from lossprobe.passes.known_checkpoint import open_when_needed
+from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.order import refuse_checkpoints_as_texts, refuse_swapped, refuse_text_as_checkpoint
+from lossprobe.passes.rendered import both_sides as sides_of_pairs
 from lossprobe.passes.score import PassResult, Progress
 from lossprobe.passes.score import score as score_pass
 from lossprobe.plan.options import ScoreOptions
@@ -35,6 +37,7 @@ def score(  # noqa: PLR0913 - what is scored and where it is stored
     *,
     output: PathLike | None = None,
     overwrite: bool = False,
+    both_sides: bool = False,
     progress: Progress | None = None,
     load_options: LoadOptions | None = None,
     text_options: TextOptions | None = None,
@@ -48,6 +51,7 @@ def score(  # noqa: PLR0913 - what is scored and where it is stored
         options: windows, BOS, batch size, unknown characters.
         output: run directory; None for one under `.lossprobe/` in the working folder, named by what the run is.
         overwrite: replace a run with other settings that stands at `output`.
+        both_sides: of pairs, score the rejected answers too, as `view("preferences", …)` needs; else the chosen ones.
         progress: called with the tokens scored so far and the tokens to score.
         load_options: how the checkpoint of a path is opened.
         text_options: how files of paths become documents.
@@ -74,6 +78,8 @@ def score(  # noqa: PLR0913 - what is scored and where it is stored
     if (load_options is not None or _names(LoadOptions) & choices.keys()) and model is checkpoint:
         raise UsageError("argument.unknown", "`load_options` and its fields are for the path of a checkpoint")
     folder = None if output is None else as_path("output", "the folder of a run", output)
+    if both_sides:
+        text = sides_of_pairs(KnownText(text), model, scoring.score)
     scored = score_pass(model, text, scoring, output=folder, overwrite=overwrite, progress=progress)
     run = open_run(scored.run.path)
     return replace(scored, run=run, notices=tuple(dict.fromkeys((*model.facts.notices, *text.notices))))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lossprobe.arguments import wrong_type
 from lossprobe.errors import UsageError
 from lossprobe.options.kinds import nearest
+from lossprobe.python.score import chosen
 from lossprobe.report.formats.terminal import view_to_terminal
 from lossprobe.report.views.view import View, draw
 from lossprobe.run.argument import check_runs
@@ -19,8 +20,17 @@ from lossprobe.run.reader import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TWO = ("compare", "gap")
-NAMES = ("calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions", "tokens")
+NAMES = (
+    "calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions", "preferences",
+    "reconcile", "tokens",
+)  # fmt: skip
+# Of the views that do not take exactly one run: the fewest and most that they take, in words too.
+RUNS = {
+    "calibration": (1, None, "one run or more"),
+    "compare": (2, 2, "two runs"),
+    "gap": (2, 2, "two runs"),
+    "preferences": (1, 2, "one run, or two with that of a reference"),
+}
 
 
 class PrintedView(View):
@@ -34,12 +44,14 @@ def view(name: str, *runs: Run | str | Path, **choices: Any) -> View:
     """Return what a command shows of stored runs or training logs: table, finding and notes, for a notebook.
 
     Args:
-        name: the command: "calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions"
-            or "tokens".
-        runs: two for compare (A, B) and gap (training text, validation text), one or more for calibration, else one;
-            for curve one or more paths of training logs.
-        choices: the command's options, by the names that `measure_…`, `ObjectiveOptions` and `CurveOptions` have:
-            `by="class"`.
+        name: the command: "calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions",
+            "preferences", "reconcile" or "tokens".
+        runs: two for compare (A, B) and gap (training text, validation text), one or more for calibration, one for
+            preferences or two with that of the reference, else one. Those of preferences hold both sides of the pairs:
+            `lossprobe.score(…, both_sides=True)`. For curve one or more paths of training logs.
+        choices: the command's options, by the names that `measure_…`, `ObjectiveOptions`, `PreferenceOptions` and
+            `CurveOptions` have: `by="class"`. reconcile takes `logged`, the number as the log prints it, or `log`, with
+            `step` and `metric`.
 
     Raises:
         WrongTypeError: something else than a run, or a path for curve, is given.
@@ -65,7 +77,6 @@ def _view_of_logs(logs: tuple[Any, ...], choices: dict[str, Any]) -> View:
     from lossprobe.analysis.curve.curve import curve
     from lossprobe.analysis.options import CurveOptions
     from lossprobe.logs.read import read_log
-    from lossprobe.options.given import check_options
     from lossprobe.report.views.curve import curve_view
 
     for given in logs:
@@ -73,8 +84,7 @@ def _view_of_logs(logs: tuple[Any, ...], choices: dict[str, Any]) -> View:
             raise wrong_type("runs", "paths of training logs", given, 'lossprobe.view("curve", "trainer_state.json")')
     if not logs:
         raise UsageError("argument.unknown", "curve takes one training log or more, not 0")
-    options = CurveOptions(**choices)
-    check_options(CurveOptions, **choices)
+    options = chosen("choices", CurveOptions, CurveOptions(**choices), choices)
     read = [read_log(Path(path), options.columns) for path in logs]
     return curve_view(read, curve(read, options))
 
@@ -84,12 +94,10 @@ def _view_of_runs(name: str, runs: tuple[Any, ...], choices: dict[str, Any]) -> 
         if isinstance(given, (list, tuple)):
             raise wrong_type("runs", "runs one by one", given, f'lossprobe.view("{name}", *runs)')
         check_runs(runs=given)
-    fitting = len(runs) == 2 if name in TWO else bool(runs) if name == "calibration" else len(runs) == 1
-    if not fitting:
-        needs = "two runs" if name in TWO else "one run or more" if name == "calibration" else "one run"
+    fewest, most, needs = RUNS.get(name, (1, 1, "one run"))
+    if len(runs) < fewest or (most is not None and len(runs) > most):
         raise UsageError("argument.unknown", f"{name} takes {needs}, not {len(runs)}")
-    several = name in (*TWO, "calibration")
-    return _view_of_several(name, runs, choices) if several else _view_of_one(name, runs[0], choices)
+    return _view_of_several(name, runs, choices) if name in RUNS else _view_of_one(name, runs[0], choices)
 
 
 def _names() -> str:
@@ -125,6 +133,13 @@ def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any]) 
         from lossprobe.report.views.calibration import calibration_view
 
         return calibration_view(runs, measure_calibration(runs, **choices))
+    if name == "preferences":
+        from lossprobe.analysis.options import PreferenceOptions
+        from lossprobe.analysis.preferences.preferences import measure_preferences
+        from lossprobe.report.views.preferences import preferences_view
+
+        options = chosen("choices", PreferenceOptions, PreferenceOptions(**choices), choices)
+        return preferences_view(runs, measure_preferences(runs[0], runs[1] if len(runs) > 1 else None, options))
     first, second = runs
     if name == "gap":
         from lossprobe.analysis.gap.gap import measure_gap
@@ -160,6 +175,14 @@ def _view_of_one(name: str, run: Run, choices: dict[str, Any]) -> View:
         from lossprobe.report.views.positions import positions_view
 
         return positions_view(run, measure_positions(run, **choices))
+    if name == "reconcile":
+        from lossprobe.analysis.options import ReconcileOptions
+        from lossprobe.analysis.reconcile.logged_value import find_logged
+        from lossprobe.analysis.reconcile.stored import reconcile_run
+        from lossprobe.report.views.reconcile import reconcile_view
+
+        options = chosen("choices", ReconcileOptions, ReconcileOptions(**choices), choices)
+        return reconcile_view(run, reconcile_run(run, find_logged(options, run.path)))
     from lossprobe.analysis.tokens import measure_tokens
     from lossprobe.report.views.tokens import tokens_view
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lossprobe.units import visible
+
 THINKING = {
     "all": "writes the reasoning_content of every answer",
     "last": "writes the reasoning_content of the last answer only",
@@ -26,6 +28,8 @@ def told_template(about: Mapping[str, Any] | None) -> str:
         return "none"
     if "error" in about:
         return f"not usable: {about['error']}"
+    if about["fault"] is not None:
+        return f"{about['origin']}; fails on a question with its answer: {visible(about['fault'], 300)}"
     marks = (
         "marks what is learned with {% generation %}" if about["generation_markers"] else "no {% generation %} marks"
     )

@@ -1,4 +1,4 @@
-"""Shortens names of models so that they stay different."""
+"""Names of models, shortened so that they stay different, and of the windows of a run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,23 @@ from itertools import accumulate
 
 from rich.cells import cell_len
 
-from lossprobe.units import visible
+from lossprobe.plan.windows import Layout
+from lossprobe.run.reader import Run
+from lossprobe.units import format_count, visible
 
 ELLIPSIS = "…"
+CUT: dict[str, str] = {Layout.FIRST: "first", Layout.LAST: "last"}
+
+
+def windows_in_words(run: Run) -> str:
+    """Return how windows lie over the documents of a run, such as "context 256" or "cut to the last 64 tokens".
+
+    What is cut is named by the tokens that are left, of which the last is a target only: one more than the context.
+    """
+    context, layout = run.context, run.settings.windows.layout
+    if layout in CUT:
+        return f"cut to the {CUT[layout]} {format_count(context + 1)} tokens"
+    return f"context {context}" if layout == Layout.ROLLING else f"context {context}, windows {layout}"
 
 
 def short_names(names: list[str], width: int) -> list[str]:

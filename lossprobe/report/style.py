@@ -21,7 +21,7 @@ from rich.cells import cell_len
 
 from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
 from lossprobe.report.fonts import LEFT_TO_RIGHT, has_glyph
-from lossprobe.report.names import ELLIPSIS, short_names
+from lossprobe.report.names import ELLIPSIS, short_names, windows_in_words
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 
@@ -117,13 +117,13 @@ def legend(axes: Axes, of: Axes | None = None) -> None:
 
 
 def heading(run: Run) -> str:
-    """Return the heading of a picture of one run: model, text and context."""
+    """Return the heading of a picture of one run: model, text and windows."""
     return f"{visible(run.name, 40)} on {text_heading(run)}"
 
 
 def text_heading(run: Run) -> str:
-    """Return the heading of a picture of several models: text and context."""
-    return f"{visible(run.text_name, 40)}, context {run.context}"
+    """Return the heading of a picture of several models: text and windows."""
+    return f"{visible(run.text_name, 40)}, {windows_in_words(run)}"
 
 
 def model_names(names: list[str], width: int) -> list[str]:

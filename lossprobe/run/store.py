@@ -54,6 +54,8 @@ from lossprobe.run.schema import (
 )
 from lossprobe.units import visible
 
+RECORD = ".json"  # of the name of a part's record; other files of that folder are the planned rows
+KEPT = "finished parts are kept"
 OWN = "own"
 PLAN_PARTS = "plan"
 FOLDERS = (PLAN_PARTS, *PART_TABLES)
@@ -84,7 +86,9 @@ class RunStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Free the lock; a directory without even a plan is removed."""
+        """Free the lock; a directory without even a plan is removed. What stops the process is noted what is kept."""
+        if error is not None and not isinstance(error, Exception) and self._has_parts():
+            error.add_note(KEPT)
         empty = self._folder.stat(MANIFEST) is None and self._folder.stat(PLAN) is None
         if empty:
             with contextlib.suppress(OSError):
@@ -204,6 +208,14 @@ class RunStore:
         except FileNotFoundError:
             return False
 
+    def _has_parts(self) -> bool:
+        """Return whether a part of an unfinished run is stored."""
+        try:
+            with self._folder.folder(PLAN_PARTS) as plan:
+                return any(name.endswith(RECORD) for name in plan.names())
+        except FileNotFoundError:
+            return False
+
     def write_part(self, index: int, rows: Rows, scores: PartScores) -> None:
         """Store one scored part; its record is written last and marks it as complete."""
         own = rows.take(rows.own)
@@ -265,4 +277,4 @@ class RunStore:
 
 
 def _record_name(index: int) -> str:
-    return f"{PLAN_PARTS}/part-{index:05d}.json"
+    return f"{PLAN_PARTS}/part-{index:05d}{RECORD}"

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 from lossprobe.errors import BadTextError
 from lossprobe.text.examples import Completion, Conversation, DataKind, Example, Pair
 from lossprobe.text.kinds import CHAT_KEYS, COMPLETION_KEYS, ONE_RECORD, PAIR_KEYS, kinds_of_record
-from lossprobe.text.messages import Message, read_message, read_messages, read_tools
+from lossprobe.text.messages import (
+    TEMPLATE_VALUES,
+    Message,
+    read_message,
+    read_messages,
+    read_template_values,
+    read_tools,
+)
 from lossprobe.text.records import json_type
 from lossprobe.units import visible
 
@@ -56,7 +64,13 @@ def _found(record: object) -> str:
 
 def _conversation(record: dict[str, Any], key: str, where: str) -> Conversation:
     messages = read_messages(record.pop(key), key, where)
-    return Conversation(messages, read_tools(record.pop("tools", None), where))
+    return _with_prompt(record, messages, 0, where)
+
+
+def _with_prompt(record: dict[str, Any], messages: tuple[Message, ...], prompt: int, where: str) -> Conversation:
+    """Return a conversation whose first messages are the prompt, with the tools and template values of its record."""
+    values = read_template_values(record.get(TEMPLATE_VALUES), where)
+    return Conversation(messages, read_tools(record.pop("tools", None), where), prompt, values)
 
 
 def _completion(record: dict[str, Any], keys: Sequence[str], where: str) -> Conversation | Completion:
@@ -67,10 +81,10 @@ def _completion(record: dict[str, Any], keys: Sequence[str], where: str) -> Conv
         _refuse_empty(after, "output", where)
         asked = "\n".join(part for part in (before, more) if part)
         said = ({"role": "user", "content": asked}, {"role": "assistant", "content": after})
-        return Conversation(said, read_tools(record.pop("tools", None), where), 1)
+        return _with_prompt(record, said, 1, where)
     if isinstance(before, list) and isinstance(after, list):
         prompt, answer = read_messages(before, keys[0], where), read_messages(after, keys[1], where)
-        return Conversation(prompt + answer, read_tools(record.pop("tools", None), where), len(prompt))
+        return _with_prompt(record, prompt + answer, len(prompt), where)
     _refuse_other_types({keys[0]: before, keys[1]: after}, where)
     _refuse_empty(after, keys[1], where)
     return Completion(before, after)
@@ -112,8 +126,8 @@ def _pair_of_messages(record: dict[str, Any], chosen: object, rejected: object, 
     sides = _side(chosen, "chosen", where), _side(rejected, "rejected", where)
     prompt = _prompt_messages(record, sides, alone=isinstance(chosen, dict), where=where)
     first = len(prompt) or shared_start(*sides)
-    tools = read_tools(record.pop("tools", None), where)
-    return Pair(*(Conversation(prompt + side, tools, first) for side in sides))
+    chosen_side = _with_prompt(record, prompt + sides[0], first, where)
+    return Pair(chosen_side, replace(chosen_side, messages=prompt + sides[1]))
 
 
 def _side(side: object, key: str, where: str) -> tuple[Message, ...]:

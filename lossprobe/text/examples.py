@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -35,11 +35,13 @@ class Conversation:
             "name" and the like, as chat templates read them. Keys whose value is null are left out.
         tools: the JSON schemas of the tools that the model is told of; () for none.
         prompt_messages: number of messages at the start that are the prompt; 0 where the record does not say.
+        template_values: what else the template is given, by name, such as {"enable_thinking": False}.
     """
 
     messages: tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     prompt_messages: int = 0
+    template_values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,13 @@ Example = Conversation | Completion | Pair
 
 def example_to_json(example: Example) -> str:
     """Return an example as JSON that is the same for the same example; keys keep their order, which templates print."""
-    held = {"holds": type(example).__name__, **vars(example)}
-    return json.dumps(held, default=vars, ensure_ascii=False, separators=(",", ":"))
+    held = {"holds": type(example).__name__, **_attributes(example)}
+    return json.dumps(held, default=_attributes, ensure_ascii=False, separators=(",", ":"))
+
+
+def _attributes(example: Any) -> dict[str, Any]:
+    """Return the attributes of an example, without values for the template where it has none."""
+    return {name: value for name, value in vars(example).items() if name != "template_values" or value}
 
 
 def with_texts(value: Any, change: Callable[[str], str]) -> Any:

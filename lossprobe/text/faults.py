@@ -47,29 +47,30 @@ class Faults:
     def __str__(self) -> str:
         return " and ".join(plural(count, f"bad {kind}") for kind, count in self.counts.items())
 
-    def error(self, *, others: bool) -> BadTextError:
+    def error(self, *, others: bool, listed: int = LISTED) -> BadTextError:
         """Return one error for all of them: the only one as it is, several under the id of the first.
 
         Args:
             others: something else of the text could be read, so that the faults may be left out.
+            listed: most faults with a line of their own.
         """
         first = self.first
         hints = [fault.hint for faults in self.of_file.values() for fault in faults if fault.hint]
         hint = "; ".join([*dict.fromkeys(hints), *([LEAVE_OUT] if others else [])]) or None
         if self.total == 1:
             return BadTextError(first.id, first.message, hint=hint)
-        return BadTextError(first.id, f"{self}: {first.message}", hint=hint, details=self._listed()[1:])
+        return BadTextError(first.id, f"{self}: {first.message}", hint=hint, details=self._listed(listed)[1:])
 
-    def _listed(self) -> list[str]:
+    def _listed(self, most: int) -> list[str]:
         """Return a line for each fault, as many of every file as leave room for all files, and lines for the rest."""
-        share = LISTED
-        while share > 1 and sum(min(count, share) for count in self.totals.values()) > LISTED:
+        share = most
+        while share > 1 and sum(min(count, share) for count in self.totals.values()) > most:
             share -= 1
         lines = []
-        for file, faults in list(self.of_file.items())[:LISTED]:
+        for file, faults in list(self.of_file.items())[:most]:
             lines += [fault.message for fault in faults[:share]]
             left = self.totals[file] - share
             if left > 0:
                 lines.append(f"… and {format_count(left)} more{f' in {file}' if len(self.totals) > 1 else ''}")
-        files = len(self.of_file) - LISTED
+        files = len(self.of_file) - most
         return [*lines, f"… and {plural(files, 'other file')} with faults"] if files > 0 else lines

@@ -62,7 +62,8 @@ def refuse_missing_value(documents: Iterable[Document], name: str, value: str, a
     """Refuse a value that a field has in no record of a text.
 
     Args:
-        documents: the text, read no further than the first record with the value.
+        documents: the text, read no further than the first record with the value; of conversations the role, turn and
+            part are those of tokens, and any value is allowed.
         name: the field.
         value: its text; numbers and other values that are no text are not looked at.
         asked: who wants it, for the message.
@@ -72,6 +73,8 @@ def refuse_missing_value(documents: Iterable[Document], name: str, value: str, a
     """
     known: set[str] = set()
     for document in documents:
+        if document.example is not None and name in LABELS:
+            return
         found = _value(json.loads(document.fields), name) if document.fields else None
         if found == value or not isinstance(found, str | None):
             return

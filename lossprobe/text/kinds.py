@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lossprobe.text.examples import DataKind
+from lossprobe.text.records import json_type
 
 AUTO = "auto"
 CHAT_KEYS = ("messages", "conversations")
@@ -47,6 +48,22 @@ def kinds_of_record(record: object) -> dict[DataKind, tuple[str, ...]]:
     if isinstance(record.get("text"), str):
         found[DataKind.TEXT] = ("text",)
     return found
+
+
+def why_no_kind(record: object) -> str:
+    """Return why a record with the keys of a kind is none of it, such as "chosen is null"; "" for other records.
+
+    >>> why_no_kind({"chosen": None, "rejected": "Hi"}), why_no_kind({"messages": "Hi"}), why_no_kind({"id": 7})
+    ('chosen is null', 'messages is a string, not a list of messages', '')
+    """
+    if not isinstance(record, Mapping):
+        return ""
+    chat = next((key for key in CHAT_KEYS if key in record), None)
+    if chat is not None:
+        return f"{chat} is {json_type(record[chat])}, not a list of messages"
+    keys = next((keys for keys in (PAIR_KEYS, *COMPLETION_KEYS) if all(key in record for key in keys)), ())
+    wrong = (f"{key} is {json_type(record[key])}" for key in keys if not isinstance(record[key], str | list | dict))
+    return ", ".join(wrong)
 
 
 def _holds_messages(value: object) -> bool:

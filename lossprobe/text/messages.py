@@ -13,6 +13,13 @@ from lossprobe.units import visible
 # Names of speakers in records with "from" and "value" (ShareGPT) → roles of chat templates.
 SPEAKERS = {"human": "user", "gpt": "assistant", "observation": "tool"}
 CALL = "function_call"  # a speaker whose value is the JSON of the call: {"name": …, "arguments": …}, or a list of them
+TEMPLATE_VALUES = "chat_template_kwargs"  # the key of TRL (SFTTrainer and DPOTrainer) for what its templates get
+TAKEN = frozenset({
+    "messages", "conversation", "conversations", "tools", "chat_template", "add_generation_prompt",
+    "continue_final_message", "return_assistant_tokens_mask", "tokenize", "return_dict", "strftime_now",
+    "raise_exception",
+})  # fmt: skip
+AS_CALLS = "chat templates read a tool's call from the key tool_calls, and its result from a message with the role tool"
 REASONING = ("reasoning_content", "reasoning", "thinking")
 
 Message = Mapping[str, Any]
@@ -80,6 +87,30 @@ def read_tools(value: object, where: str) -> tuple[Mapping[str, Any], ...]:
     return tuple(value)
 
 
+def read_template_values(value: object, where: str) -> Mapping[str, Any]:
+    """Return what a record gives the chat template beside the messages, its chat_template_kwargs; {} for none.
+
+    Names that the template or its renderer has already are refused: messages, tools, special tokens and the like.
+
+    Raises:
+        BadTextError: no object, or one with such a name.
+
+    >>> read_template_values({"enable_thinking": False}, "a.jsonl: line 1")
+    {'enable_thinking': False}
+    """
+    if isinstance(value, str) and value.strip():
+        value = _parsed(value, f"{where}: {TEMPLATE_VALUES}")
+    if value is None or value == "":
+        return {}
+    if not isinstance(value, dict):
+        raise BadTextError("text.bad_messages", f"{where}: {TEMPLATE_VALUES} is {json_type(value)}, not an object")
+    taken = next((name for name in value if name in TAKEN or name.endswith(("_token", "_tokens"))), None)
+    if taken is not None:
+        what = f"{TEMPLATE_VALUES} sets {visible(taken, 40)}, which the template has already"
+        raise BadTextError("text.bad_messages", f"{where}: {what}")
+    return value
+
+
 def _from_value(message: dict[str, Any], where: str) -> dict[str, Any]:
     """Return a message with "from" and "value" as one with "role" and "content"."""
     rest = {key: value for key, value in message.items() if key not in ("from", "value")}
@@ -120,6 +151,7 @@ def _part(part: object, where: str) -> str:
         raise BadTextError(
             "text.not_only_text",
             f"{where}: content has a part of type {visible(str(kind), 30)}; only text can be scored",
+            hint=AS_CALLS if kind in ("tool_use", "tool_result") else None,
         )
     if not isinstance(part.get("text"), str):
         raise BadTextError("text.bad_messages", f"{where}: a part of content has no text")

@@ -8,15 +8,17 @@ from typing import Any
 
 from lossprobe.errors import BadTextError
 from lossprobe.text.example_records import read_example
-from lossprobe.text.examples import DataKind, Example, Pair, example_to_json, with_texts
-from lossprobe.text.kinds import AUTO, ONE_RECORD, RECORDS, kinds_of_record
+from lossprobe.text.examples import Conversation, DataKind, Example, Pair, example_to_json, with_texts
+from lossprobe.text.kinds import AUTO, ONE_RECORD, RECORDS, kinds_of_record, why_no_kind
+from lossprobe.text.messages import TEMPLATE_VALUES
 from lossprobe.text.options import TextOptions
-from lossprobe.text.records import fields_to_json, split_record
+from lossprobe.text.records import TEXT, fields_to_json, split_record
 from lossprobe.text.splitting import with_lf
 from lossprobe.units import plural
 
 EQUAL = "with equal sides, which tell nothing"
-ASIDE = ("chat_template_kwargs", "system", "history")  # fields that some trainers read beside the messages
+NO_KIND = "correct or leave out the record, or name the field of a plain text with `text_field`"
+ASIDE = ("system", "history")  # fields that some trainers read beside the messages
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,14 @@ class RecordReader:
     def _plain(self, value: Any, kinds: dict[DataKind, tuple[str, ...]], where: str) -> Record:
         if kinds and DataKind.TEXT not in kinds and not self._asked:
             raise BadTextError("text.other_kind", f"{where} is not plain text but {ONE_RECORD[next(iter(kinds))]}")
-        text, fields = split_record(value, self._options.text_field or "text", where)
+        broken = "" if kinds or self._asked or self._options.text_field else why_no_kind(value)
+        if broken:
+            raise BadTextError(
+                "text.bad_example",
+                f"{where}: {broken}",
+                hint=NO_KIND,
+            )
+        text, fields = split_record(value, self._options.text_field or TEXT, where)
         return Record(with_lf(text) if self._options.newlines == "lf" else text, fields)
 
     def _example(self, value: Any, kind: DataKind, where: str) -> Record:
@@ -116,6 +125,11 @@ class RecordReader:
             raise BadTextError("text.surrogate", f"{where} holds half a surrogate pair") from None
         self._read += 1
         self._remarks[EQUAL] += isinstance(example, Pair) and example.chosen == example.rejected
+        values = example.chosen if isinstance(example, Pair) else example
+        if isinstance(values, Conversation) and values.template_values:
+            self._remarks[f"with {TEMPLATE_VALUES}, which the template gets"] += 1
+        if isinstance(values, Conversation) and any(message.get("weight") == 0 for message in values.messages):
+            self._remarks["with messages of weight 0, which are scored all the same"] += 1
         for key in filter(rest.get, ASIDE):
             self._remarks[f"with a field {key}, which the template does not get"] += 1
         return Record("", fields_to_json({key: given[key] for key in rest}), example)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
@@ -12,6 +13,15 @@ from typing import Any
 from lossprobe.errors import BadTextError
 from lossprobe.units import visible
 
+TEXT = "text"  # the field that holds the text unless another one is named
+LIKE_TRAINING = frozenset({
+    "answer", "chosen", "completion", "conversation", "dialog", "dialogue", "instruction", "output", "prompt",
+    "question", "rejected", "response",
+})  # fmt: skip
+TRAINING = (
+    "`text_field` names the field of a plain text; other records need messages or conversations, prompt and "
+    "completion, instruction and output, or chosen and rejected"
+)
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -111,11 +121,22 @@ def split_record(value: Any, name: str, where: str) -> tuple[str, str]:
         raise BadTextError(
             "text.no_field",
             f"{where} has no text in the field {visible(name, 40)}{held} (found: {_found(value)})",
-            hint="name the field that holds the text with `text_field`",
+            hint=_which_field(value, name),
         )
     del holder[key]
     refuse_surrogates(text, where)
     return text, fields_to_json(value)
+
+
+def _which_field(value: Any, name: str) -> str:
+    """Return a hint for a record without a text in a field: a field of almost this name, or the option."""
+    near = difflib.get_close_matches(name, field_names(value) if isinstance(value, dict) else (), 1)
+    keys = set(value) if isinstance(value, dict) else set()
+    if near:
+        return f"did you mean `text_field` {near[0]}?"
+    if name == TEXT and keys & LIKE_TRAINING:
+        return TRAINING
+    return "name the field that holds the text with `text_field`" if name == TEXT else "`text_field` takes another name"
 
 
 def fields_to_json(fields: dict[str, Any]) -> str:

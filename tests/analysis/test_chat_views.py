@@ -1,5 +1,6 @@
 """Views of conversations by role, turn, part and place in the answer, against sums of losses chosen by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,8 +10,11 @@ from fake_runs import Doc, words
 from lossprobe.analysis.calibration.slices import calibrate_slices
 from lossprobe.analysis.compare.changed_slices import changed_slices
 from lossprobe.analysis.hardest import find_hardest
-from lossprobe.analysis.perplexity import group_losses
+from lossprobe.analysis.objectives.formulas import ObjectiveOptions
+from lossprobe.analysis.objectives.objectives import measure_objectives
+from lossprobe.analysis.perplexity import group_losses, measure_perplexity
 from lossprobe.analysis.positions import measure_positions
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.analysis.tokens import measure_tokens
 from lossprobe.errors import NothingToScoreError, UsageError
 from lossprobe.report.formats.terminal import view_to_terminal
@@ -57,6 +61,35 @@ def test_every_view_has_the_mean_of_each_label(run, name):
     )
     for table in tables:
         assert dict(zip(table["group"], table["mean_loss_nats"], strict=True)) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_turn_that_is_the_same_in_every_conversation_has_no_interval(make_run):
+    """The first turn is the same in all three conversations, the second in two of them, the third in none."""
+    turns = [(0, "system", "content"), (0, "system", "content"), (1, "user", "content"), (2, "assistant", "content")]
+    docs = [
+        Doc([b"be", b"kind", asked, said], [1.0, 2.0, bits, bits + 1], labels=turns)
+        for asked, said, bits in ((b"a", b"x", 3.0), (b"a", b"y", 3.0), (b"b", b"y", 5.0))
+    ]
+    run = make_run(docs, copies=True)
+    groups = measure_perplexity(run, "turn").groups.set_index("group")
+    hard = find_hardest(run, "turn").table.set_index("group")
+    for table in (groups, hard):
+        assert math.isnan(table.loc["0", "low"])
+        assert math.isnan(table.loc["0", "high"])
+        wanted = jackknife_ratio([6 * LN2, 5 * LN2], [2, 1])  # two copies, and another text
+        assert table.loc["1", ["low", "high"]].tolist() == pytest.approx(list(wanted.interval))
+        wanted = jackknife_ratio([4 * LN2, 4 * LN2, 6 * LN2], [1, 1, 1])
+        assert table.loc["2", ["low", "high"]].tolist() == pytest.approx(list(wanted.interval))
+    sliced = calibrate_slices(run, "turn").table.set_index("group")
+    assert sliced["clusters"].to_dict() == {"0": 1, "1": 2, "2": 3}
+    other = make_run([dataclasses.replace(doc, bits=[bits + 1 for bits in doc.bits]) for doc in docs], copies=True)
+    changed = changed_slices(run, other, "turn").table.set_index("group")
+    assert changed["clusters"].to_dict() == {"0": 1, "1": 2, "2": 3}
+    assert changed.loc["1", "mean_difference_nats"] == pytest.approx(LN2)
+    for notes in (measure_perplexity(run, "turn").notes, find_hardest(run, "turn").notes):
+        assert "turn 0: 1 text in all 3 documents, the same up to there, so that it has no interval" in notes
+        assert "turn 1: 2 different texts in 3 documents; its interval resamples these" in notes
+        assert not any(note.startswith("turn 2") for note in notes)
 
 
 def test_turns_come_in_the_order_of_their_numbers(run):
@@ -113,14 +146,21 @@ def test_an_and_inside_a_word_joins_nothing():
     assert where_sql(["role = 'you and me' and turn = 1"]) == '"role" = \'you and me\' AND "turn" = 1.0'
 
 
-def test_positions_in_the_answer_begin_at_its_first_scored_token(make_run):
-    run = make_run([chat(bits, masked=(0, 1, 2, 5)) for bits in BITS])
-    table = measure_positions(run, "answer-position", "every").table
-    wanted = {1: [3, 6], 2: [4]}  # the first of the turns 1 and 2, and the second of turn 1
-    for place, tokens in wanted.items():
-        row = table[table["position"] == place].iloc[0]
-        assert row["count"] == 3 * len(tokens)
-        assert row["mean_loss_nats"] == pytest.approx(np.mean([b[t] for b in BITS for t in tokens]) * LN2, abs=1e-6)
+@pytest.mark.parametrize("masked", [(), (0, 1, 2, 5), (3,)])
+def test_positions_in_the_answer_begin_after_its_header_whatever_is_scored(make_run, masked):
+    run = make_run([chat(bits, masked) for bits in BITS])
+    table = measure_positions(run, "answer-position", "every").table.set_index("position")
+    wanted = {place: token for place, token in {1: 3, 2: 4}.items() if token not in masked}  # of the assistant's turn
+    assert table["count"].to_dict() == dict.fromkeys(wanted, 3)
+    for place, token in wanted.items():
+        mean = np.mean([bits[token] for bits in BITS]) * LN2
+        assert table.loc[place, "mean_loss_nats"] == pytest.approx(mean, abs=1e-6)
+
+
+def test_without_a_scored_answer_there_are_no_positions_in_it(make_run):
+    run = make_run([chat(bits, masked=(2, 3, 4)) for bits in BITS])
+    with pytest.raises(NothingToScoreError, match="no token of an answer has a loss"):
+        measure_positions(run, "answer-position")
 
 
 def test_plain_text_has_no_labels(make_run):
@@ -160,6 +200,18 @@ def test_without_any_scored_token_the_option_is_named(make_run):
     with pytest.raises(NothingToScoreError) as caught:
         measure_tokens(run, ["role = 'user'"])
     assert "`score` all" in caught.value.hint
+    for view in (measure_tokens, lambda run, where: measure_objectives(run, ObjectiveOptions(where=tuple(where)))):
+        with pytest.raises(NothingToScoreError) as caught:
+            view(run, ["role = 'asistant' and loss > 1"])
+        assert caught.value.hint == (
+            "did you mean assistant? no token has the role 'asistant': there are assistant, tool, user"
+        )
+
+
+def test_the_finding_of_chosen_tokens_names_the_condition(run):
+    finding = measure_tokens(run, ["role = 'assistant' and loss > 1"]).finding
+    assert " scored where role = 'assistant' AND loss_nats > 1.0, mean loss " in finding
+    assert " where " not in measure_tokens(run).finding
 
 
 def test_the_picture_names_the_role_of_each_turn_and_shows_the_hardest_token(make_run):

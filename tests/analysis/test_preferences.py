@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lossprobe.analysis.options import PreferenceOptions
+from lossprobe.analysis.preferences.groups import loss_rows
 from lossprobe.analysis.preferences.length import measure_length_bias, rank_correlation
 from lossprobe.analysis.preferences.losses import Answers, log_odds, pair_losses
 from lossprobe.analysis.stats.proportion import newcombe, wilson
@@ -85,3 +87,10 @@ def test_length_bias_says_nothing_where_all_chosen_answers_are_longer():
 def test_rank_correlation_needs_values_that_differ():
     assert rank_correlation(np.zeros(5), np.arange(5.0), 5) is None
     assert rank_correlation(np.arange(3.0), np.array([0.0, 2.0, 1.0]), 3).interval.low is None
+
+
+def test_a_loss_has_no_interval_below_zero():
+    ranked = pd.DataFrame({"distinct": [0, 1], "pair_margin_ranking_nats": [0.0, 9.0]})
+    (row,) = loss_rows(ranked, {"pair_margin_ranking_nats": ("margin ranking", "max(0, m − margin)")})
+    assert (row["mean"], row["low"]) == (4.5, 0.0)
+    assert row["high"] == pytest.approx(4.5 + 12.7062 * 4.5, abs=1e-3)  # t(1) · SE, SE = 4.5

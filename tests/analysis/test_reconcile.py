@@ -157,6 +157,13 @@ def test_a_log_without_the_loss_is_refused(tmp_path, content, step, id_, words):
     assert error.value.id == id_
 
 
+def test_a_loss_that_is_a_text_is_no_number(tmp_path):
+    path = state(tmp_path, log_history=[{"step": 3, "eval_loss": "3.7"}])
+    with pytest.raises(UsageError, match=r'eval_loss at step 3 is no number: "3\.7"') as caught:
+        read_logged_loss(path, None)
+    assert caught.value.hint is None
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"[]", b"{", b"\xff{}", b"[" * 100_000, b'{"log_history": 1' + b"0" * 5000 + b"}"]
 )

@@ -8,9 +8,10 @@ from dataclasses import asdict
 
 import pytest
 from bundled import CHECKPOINT
-from chats import FOLDER, SPECIAL, TOOL, said, template
+from chats import FOLDER, SPECIAL, TOOL, said, template, told
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from lossprobe.checkpoint.deferred import TokenizerFacts
 from lossprobe.checkpoint.detect import open_checkpoint
@@ -23,6 +24,7 @@ from lossprobe.checkpoint.tokenizers.frames import Limits
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer
 from lossprobe.errors import BadTextError, CheckpointError
 from lossprobe.passes.known_checkpoint import _tokenizer_facts
+from lossprobe.report.chat_template import told_template
 from lossprobe.text.examples import Conversation
 from lossprobe.text.spans import Part, Span, choose_scored
 
@@ -193,7 +195,7 @@ def test_what_a_template_raises_is_one_line_with_the_record():
 
 def test_a_text_that_is_no_template_is_named_with_its_line():
     opening = json.dumps({"source": "a\n{% if %}", "tool_source": "", "special_tokens": {}}).encode()
-    answer = json.loads(Worker(opening).answer(json.dumps({"messages": said("a"), "tools": []}).encode()))
+    answer = json.loads(Worker(opening).answer(json.dumps({"messages": said("a"), "tools": [], "values": {}}).encode()))
     assert answer["error"] == "broken"
     assert answer["reason"].startswith("line 2: ")
 
@@ -224,6 +226,49 @@ def test_the_date_is_always_the_same_and_told():
     made = WorkerTemplate("{{ strftime_now('%d %b %Y') }} {{ messages[0].content }}", {})
     answer = made.render(said("a"), None)
     assert (answer["text"], answer["dated"]) == ("26 Jul 2024 a", True)
+
+
+def test_a_template_gets_the_values_of_the_record_as_transformers_gives_them():
+    """GLM's template writes /nothink after what the user says where thinking is turned off."""
+    source = (FOLDER / "glm4moe.jinja").read_text("utf-8")
+    messages = said("What?", "That.")
+    made = Renderer(ChatTemplate(source, "t.jinja", "", SPECIAL), "m")
+    found = {}
+    for values in ({}, {"enable_thinking": False}, {"enable_thinking": True}, {"bos_token": "never"}):
+        rendered = made.render(Conversation(tuple(messages), template_values=values), "w")
+        texts, _ = render_jinja_template([messages], chat_template=source, **values | SPECIAL)
+        assert rendered.text == texts[0]
+        found[str(values)] = rendered.text
+    assert [("/nothink" in text) for text in found.values()] == [False, True, False, False]
+    made.close()
+
+
+def test_what_a_value_adds_to_the_prompt_belongs_to_the_header():
+    """As in TRL, where a completion begins after the prompt with what the template adds to it for generation."""
+    source = (FOLDER / "qwen3.jinja").read_text("utf-8")
+    messages = said("What?", "That.")
+    lines = told(WorkerTemplate(source, SPECIAL, {"enable_thinking": False}).render(messages, None))
+    header = "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    prompt, _ = render_jinja_template(
+        [messages[:1]], chat_template=source, add_generation_prompt=True, enable_thinking=False, **SPECIAL
+    )
+    assert prompt[0].endswith(header)
+    assert lines[4:6] == [f"1 assistant header {header!r}", "1 assistant content 'That.'"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("{{ raise_exception('Only with tools') }}", "Only with tools"),
+        ("{{ messages[0].name + messages[0].content }}", "UndefinedError: 'dict object' has no attribute 'name'"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", None),
+    ],
+)
+def test_a_template_that_fails_at_once_is_told_so(source, reason):
+    found = WorkerTemplate(source, {}).behaviour()
+    assert found["fault"] == reason
+    about = {"origin": "t.jinja", "for_tools": False, **found}
+    assert (f"fails on a question with its answer: {reason}" in told_template(about)) == (reason is not None)
 
 
 def test_what_a_template_does_is_told(chatml):

@@ -70,6 +70,17 @@ def test_json(capsys):
     assert json.loads(explained(capsys, "text.binary", "--json"))["terms"][0]["exit_code"] == 4
 
 
+def test_an_abbreviation_is_a_name(capsys):
+    assert explained(capsys, "ppl").startswith("token_perplexity (number)")
+
+
+def test_an_option_of_other_commands_is_told_without_a_guess(capsys):
+    assert run(["score", "a", "b", "--where", "loss > 3"]) == 2
+    err = capsys.readouterr().err
+    assert "Did you mean" not in err
+    assert err.endswith("hint: --where is an option of tokens and objectives\n")
+
+
 @pytest.mark.parametrize(
     ("name", "hint"), [("brierr", "did you mean brier"), ("zzzzzz", "lossprobe explain lists all names")]
 )

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from logged_models import small_llama
 from passes.test_logged_goldens import rows, saved, word_tokenizer
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from lossprobe.analysis.options import LoggedOptions
 from lossprobe.analysis.protocols.protocols import measure_protocol
+from lossprobe.checkpoint.interface import prefix_of
 from lossprobe.passes.protocols import score_protocol
 from lossprobe.text.documents import StringSource
 
@@ -65,6 +67,12 @@ def test_the_router_loss_is_in_the_number(options, trainer, trl, runs):
 
 def measured(run, protocol, **options):
     return measure_protocol(run, protocol, LoggedOptions(**options))
+
+
+def test_pairs_share_no_prompt_in_a_mixture_of_experts(tmp_path):
+    """Its router sums count every token of each side; a plain model of the same sizes reads a prompt once."""
+    assert prefix_of(saved(tmp_path / "routed", small_mixtral(asked=False), word_tokenizer())) is None
+    assert prefix_of(saved(tmp_path / "plain", small_llama(61), word_tokenizer())) is not None
 
 
 def test_the_order_of_the_rows_decides_its_batches(runs, tmp_path):

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from fakes import SmallModel, checkpoint
 
-from lossprobe.errors import NothingToScoreError, UsageError
+from lossprobe.errors import BadTextError, NothingToScoreError, UsageError
 from lossprobe.passes import rendered as rendered_module
-from lossprobe.passes.protocols import score_protocol
+from lossprobe.passes.known_text import KnownText, skipped_of
+from lossprobe.passes.protocols import EndedSource, JoinedSource, score_protocol
 from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import score
 from lossprobe.passes.selfcheck import run_selfcheck
@@ -131,6 +132,45 @@ def test_a_conversation_is_cut_as_trainers_cut_it(how, kept, model, tmp_path):
     whole = score(model, StringSource([{"keep-start": "What", "keep-end": "it;Y"}[how]]), ScoreOptions(bos="never")).run
     losses = [each.tokens()["loss_nats"].dropna().tolist() for each in (run, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(("refused", "details"), [(30, 3), (29, 20)])
+def test_a_template_that_refuses_every_record_lists_a_few(model, monkeypatch, refused, details):
+    class Refusing(Plain):
+        """Refuses the records up to a line."""
+
+        def render(self, conversation, where):
+            """Raise an error for them."""
+            if int(where.rpartition(" ")[2]) <= refused:
+                raise BadTextError("template.refused", f"{where}: no")
+            return super().render(conversation, where)
+
+    monkeypatch.setattr(rendered_module, "Renderer", Refusing)
+    with pytest.raises(BadTextError, match=f"{refused} bad records: ") as caught:
+        list(rendered(Examples(DataKind.CHAT, *[CHAT] * 30), model).documents())
+    assert len(caught.value.details) == details, "without the first one, and with a line for the rest"
+
+
+def test_a_cut_before_every_answer_is_named_with_the_longest_prompt(model, tmp_path):
+    text = Examples(DataKind.COMPLETION, Completion("What is it", "Y"), Completion("It", "Y"))
+    with pytest.raises(NothingToScoreError, match="cut to the first 2, no document keeps what is scored") as caught:
+        score(model, text, ScoreOptions(truncate="keep-start", context=2, bos="never"), output=tmp_path / "run")
+    assert caught.value.hint.startswith("`truncate` keep-end keeps the ends; up to 10 tokens stand before")
+    assert not (tmp_path / "run").exists()
+
+
+def test_conversations_without_an_assistant_name_their_roles(model, tmp_path):
+    said = ({"role": "human", "content": "Who?"}, {"role": "ai", "content": "I."})
+    with pytest.raises(NothingToScoreError) as caught:
+        score(model, Examples(DataKind.CHAT, Conversation(said)), output=tmp_path / "run")
+    assert caught.value.hint == "no message has the role assistant; `score` takes others: ai, human"
+
+
+def test_sources_made_of_others_pass_on_what_was_left_out():
+    text = StringSource(["abc", "de"])
+    text.skipped = {"record": 2}
+    for made in (KnownText(text), JoinedSource(text), EndedSource(text, ";")):
+        assert skipped_of(made) == {"record": 2}, type(made)
 
 
 def test_selfcheck_checks_the_tokens_that_are_scored(model):

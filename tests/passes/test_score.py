@@ -18,6 +18,7 @@ from lossprobe.passes.score import score
 from lossprobe.plan import rows as plan
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.run.reader import latest_run, open_run
+from lossprobe.run.store import KEPT
 from lossprobe.text.documents import StringSource
 
 TEXTS = ["abcdefg", "it was a dark and stormy night; " * 9, "xyz", "café ☃ " * 20]
@@ -95,8 +96,9 @@ def test_a_stopped_run_resumes_and_ends_as_if_it_had_not_stopped(tmp_path, stop_
         if stored == stop_after and done > 0:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         score(checkpoint(SmallModel()), source(), output=tmp_path / "part", progress=stop)
+    assert getattr(caught.value, "__notes__", []) == ([KEPT] if stop_after else []), "told only where some part is kept"
     with pytest.raises(OutputError, match=f"unfinished run \\({stop_after} parts stored\\)"):
         open_run(tmp_path / "part")
     seen = []

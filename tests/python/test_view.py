@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,15 +25,32 @@ def runs(tmp_path_factory):
     return [lossprobe.score(EXAMPLES / model, TEXT, output=folder / model).run for model in models]
 
 
-def given(name, runs):
+@pytest.fixture(scope="module")
+def pair_runs(tmp_path_factory):
+    """Runs of a model and its reference on both sides of three pairs."""
+    folder = tmp_path_factory.mktemp("pairs")
+    pairs = [{"prompt": "It shows ", "chosen": f"what it says {end}", "rejected": end} for end in ("so", "a b", "who")]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    return [
+        lossprobe.score(EXAMPLES / model, folder / "pairs.jsonl", output=folder / model, both_sides=True).run
+        for model in ("jargon-plain", "jargon-smoothed")
+    ]
+
+
+CHOICES = {"reconcile": {"logged": "3.7"}, "preferences": {"beta": 0.2}}
+
+
+def given(name, runs, pair_runs):
     if name == "curve":
         return [write_trainer_state(runs[0].path.parent / "log" / "trainer_state.json", overfitted())]
+    if name == "preferences":
+        return pair_runs
     return runs if name in ("compare", "calibration") else runs[:1] * 2 if name == "gap" else runs[:1]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "gap"])
-def test_a_view_shows_table_and_finding_and_draws(name, runs):
-    shown = lossprobe.view(name, *given(name, runs))
+def test_a_view_shows_table_and_finding_and_draws(name, runs, pair_runs):
+    shown = lossprobe.view(name, *given(name, runs, pair_runs), **CHOICES.get(name, {}))
     page = shown._repr_html_()
     assert shown.title in page
     assert "<table" in page
@@ -57,6 +75,37 @@ def test_a_printed_view_is_what_a_terminal_shows(runs, monkeypatch):
     assert page[0].startswith("hardest: jargon-plain")
     assert max(map(len, page)) <= 80
     assert page[-2].startswith("(not shown: columns text, ") or page[-1].startswith("(not shown: columns text, ")
+
+
+def test_pairs_are_viewed_with_and_without_a_reference(runs, pair_runs):
+    alone = lossprobe.view("preferences", pair_runs[0]).result
+    both = lossprobe.view("preferences", *pair_runs, beta=0.2).result
+    assert (alone.pairs, alone.reference, both.reference) == (3, None, "jargon-smoothed")
+    wanted = lossprobe.measure_preferences(*pair_runs, lossprobe.PreferenceOptions(beta=0.2))
+    assert both.reward_margin_nats == wanted.reward_margin_nats
+    with pytest.raises(lossprobe.LossprobeError, match="preferences takes one run, or two with that of a reference"):
+        lossprobe.view("preferences", *pair_runs, pair_runs[0])
+    with pytest.raises(lossprobe.LossprobeError, match="holds no pairs"):
+        lossprobe.view("preferences", runs[0])
+    for refused in (lambda choice: lossprobe.view("preferences", pair_runs[0], **choice),
+                    lambda choice: lossprobe.measure_preferences(
+                        pair_runs[0], options=lossprobe.PreferenceOptions(**choice))):  # fmt: skip
+        with pytest.raises(lossprobe.LossprobeError, match="`beta`: must be"):
+            refused({"beta": -1.0})
+
+
+def test_a_logged_number_is_looked_for_in_a_stored_run(runs, tmp_path):
+    mean = lossprobe.measure_tokens(runs[0]).mean_loss_nats
+    result = lossprobe.view("reconcile", runs[0], logged=f"{mean:.6f}").result
+    assert result.verdict == "explained"
+    log = tmp_path / "trainer_state.json"
+    log.write_text(json.dumps({"log_history": [{"step": 3, "eval_loss": mean}]}))
+    assert lossprobe.view("reconcile", runs[0], log=str(log)).result.source == "eval_loss at step 3"
+    with pytest.raises(lossprobe.LossprobeError, match="which one did the trainer log") as found:
+        lossprobe.view("reconcile", runs[0])
+    assert "`log`" in found.value.hint
+    with pytest.raises(TypeError, match="`logged`: must be text in quotes, not a number"):
+        lossprobe.view("reconcile", runs[0], logged=3.7)
 
 
 def test_a_single_condition_is_one(runs):

@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from drawn_runs import document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
+from drawn_runs import as_pairs, document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
 from fake_runs import Doc, words
 from geometry import check_bands, check_layout
 from matplotlib.figure import Figure
@@ -21,8 +21,11 @@ from lossprobe.analysis.objectives.formulas import ObjectiveOptions
 from lossprobe.analysis.objectives.objectives import measure_objectives
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import PositionLosses, measure_positions
+from lossprobe.analysis.preferences.preferences import measure_preferences
 from lossprobe.analysis.protocols.protocols import measure_protocol
 from lossprobe.analysis.protocols.table import Refusal, compare_protocols
+from lossprobe.analysis.reconcile.logged_value import typed_value
+from lossprobe.analysis.reconcile.stored import reconcile_run
 from lossprobe.analysis.selfcheck import DifferenceLimits, Variant, judge_variants
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.tokens import measure_tokens
@@ -34,7 +37,9 @@ from lossprobe.report.plots.hardest import plot_hardest
 from lossprobe.report.plots.objectives import plot_objectives
 from lossprobe.report.plots.perplexity import plot_perplexity
 from lossprobe.report.plots.positions import plot_positions
+from lossprobe.report.plots.preferences import plot_preferences
 from lossprobe.report.plots.protocols import plot_protocols
+from lossprobe.report.plots.reconcile import plot_reconcile
 from lossprobe.report.plots.selfcheck import plot_selfcheck
 from lossprobe.report.plots.tokens import plot_tokens
 
@@ -178,6 +183,16 @@ def test_very_many_positions_are_thinned(models):
     assert len(upper.lines[0].get_xdata()) < 32 * 17
     low = upper.collections[0].get_paths()[0].vertices[:, 1].min()
     assert low >= 0
+
+
+def test_pairs_and_logged_numbers(models):
+    run, other = models[:2]
+    if run.counts["documents"] > 1:
+        pair, reference = as_pairs(run), as_pairs(other)
+        checked(plot_preferences(pair, measure_preferences(pair)))
+        checked(plot_preferences(pair, measure_preferences(pair, reference)))
+    for logged in ("2.5", "0.00001", "123456.789"):
+        checked(plot_reconcile(run, reconcile_run(run, typed_value(logged))))
 
 
 def test_protocols(make_run):

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_runs import document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
+from drawn_runs import as_pairs, document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
 from rich.cells import cell_len
 from training_logs import made_log, overfitted
 
@@ -20,11 +20,14 @@ from lossprobe.analysis.curve.curve import curve
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.hardest import find_hardest
 from lossprobe.analysis.objectives.objectives import measure_objectives
-from lossprobe.analysis.options import HARDEST_BY
+from lossprobe.analysis.options import HARDEST_BY, PreferenceOptions
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
+from lossprobe.analysis.preferences.preferences import measure_preferences
 from lossprobe.analysis.protocols.protocols import measure_protocol
 from lossprobe.analysis.protocols.table import ProtocolTable, Refusal, compare_protocols
+from lossprobe.analysis.reconcile.logged_value import typed_value
+from lossprobe.analysis.reconcile.stored import reconcile_run
 from lossprobe.analysis.selfcheck import SelfCheck
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.tokens import measure_tokens
@@ -40,7 +43,9 @@ from lossprobe.report.views.hardest import hardest_view
 from lossprobe.report.views.objectives import objectives_view
 from lossprobe.report.views.perplexity import perplexity_view
 from lossprobe.report.views.positions import positions_view
+from lossprobe.report.views.preferences import preferences_view
 from lossprobe.report.views.protocols import protocols_view
+from lossprobe.report.views.reconcile import reconcile_view
 from lossprobe.report.views.selfcheck import selfcheck_view
 from lossprobe.report.views.tokens import tokens_view
 from lossprobe.report.views.view import View
@@ -139,6 +144,10 @@ def every_view(runs):
         yield compare_view(runs, compare(*runs, by), 20)
     yield kl_view(runs)
     yield bytes_view(runs)
+    pairs = tuple(map(as_pairs, runs))
+    yield preferences_view(pairs[:1], measure_preferences(pairs[0], options=PreferenceOptions(by="lang")))
+    yield preferences_view(pairs, measure_preferences(*pairs))
+    yield reconcile_view(first, reconcile_run(first, typed_value("2.5")))
     yield gap_view(first, first, measure_gap(first, first))
     yield protocols_view(first, all_protocols(first))
     yield selfcheck_view(first, selfcheck(first.name))

@@ -13,7 +13,7 @@ import pytest
 from lossprobe.errors import BadTextError, TextError, UsageError
 from lossprobe.text.documents import StringSource, open_text
 from lossprobe.text.example_records import shared_start
-from lossprobe.text.examples import Completion, Conversation, DataKind, Pair, memory_of
+from lossprobe.text.examples import Completion, Conversation, DataKind, Pair, example_to_json, memory_of
 from lossprobe.text.fingerprint import fingerprint
 from lossprobe.text.options import TextOptions
 from lossprobe.text.spans import Part, Span
@@ -301,15 +301,65 @@ def test_sides_of_other_types_are_no_pair(tmp_path):
 
 
 def test_equal_sides_and_template_arguments_are_told_and_counted(tmp_path):
-    record = {"prompt": [USER], "chosen": [HELLO], "rejected": [HELLO], "chat_template_kwargs": {"enable_thinking": 0}}
+    record = {"prompt": [USER], "chosen": [HELLO], "rejected": [HELLO], "chat_template_kwargs": {"enable_thinking": 1}}
     documents, source = read(write(tmp_path, record, record, record | {"rejected": [NO], "chat_template_kwargs": None}))
     assert len(documents) == 3
     shown = source.files[0].shown
     assert source.notices == [
         f"{shown}: pairs (chosen, rejected); 3 records",
         f"{shown}: 2 records with equal sides, which tell nothing",
-        f"{shown}: 2 records with a field chat_template_kwargs, which the template does not get",
+        f"{shown}: 2 records with chat_template_kwargs, which the template gets",
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"messages": []}, "sets messages, which the template has already"),
+        ({"tools": []}, "sets tools"),
+        ({"bos_token": "x"}, "sets bos_token"),
+        ({"additional_special_tokens": []}, "sets additional_special_tokens"),
+        ([1], "is an array, not an object"),
+        ("{", "is a string that is not JSON"),
+    ],
+)
+def test_template_arguments_that_take_the_place_of_others_are_refused(tmp_path, values, said):
+    path = write(tmp_path, {"messages": [USER, HELLO], "chat_template_kwargs": values})
+    with pytest.raises(BadTextError, match=f"line 1: chat_template_kwargs {said}"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("record", "id", "said", "hint"),
+    [
+        ({"prompt": "a", "chosen": None, "rejected": "b"}, "text.bad_example", "chosen is null", "correct"),
+        ({"prompt": "a", "completion": 7}, "text.bad_example", "completion is a number", "correct"),
+        ({"messages": "hello"}, "text.bad_example", "messages is a string, not a list of messages", "`text_field`"),
+        ({"question": "a", "answer": "b"}, "text.no_field", "no text in the field text", "prompt and completion"),
+        ({"txt": "a"}, "text.no_field", "no text in the field text", "did you mean `text_field` txt?"),
+    ],
+)
+def test_a_first_record_of_no_kind_says_why(tmp_path, record, id, said, hint):
+    with pytest.raises(BadTextError) as caught:
+        read(write(tmp_path, record))
+    assert caught.value.id == id
+    assert f"line 1{':' if id == 'text.bad_example' else ' has'} {said}" in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_messages_that_openai_gives_no_loss_are_told(tmp_path):
+    _, source = read(write(tmp_path, {"messages": [USER, {**HELLO, "weight": 0}]}, {"messages": [USER, HELLO]}))
+    assert "1 record with messages of weight 0, which are scored all the same" in source.notices[1]
+
+
+def test_template_arguments_belong_to_the_conversation_and_stay_a_field(tmp_path):
+    record = {"prompt": [USER], "chosen": [HELLO], "rejected": [NO], "chat_template_kwargs": {"enable_thinking": False}}
+    (document,), _ = read(write(tmp_path, record))
+    for side in (document.example.chosen, document.example.rejected):
+        assert side.template_values == {"enable_thinking": False}
+    assert json.loads(document.fields) == {"chat_template_kwargs": {"enable_thinking": False}}
+    assert "template_values" in example_to_json(document.example)
+    assert "template_values" not in example_to_json(Conversation((USER, HELLO)))
 
 
 def test_records_nested_deeply_are_read_or_refused(tmp_path):

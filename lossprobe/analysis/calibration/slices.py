@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.calibration.slice_measures import slice_measures, with_errors
-from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.clusters import find_clusters, slice_clusters, slice_notes
 from lossprobe.analysis.rows.fields import field_source, is_label, label_order, with_records
 from lossprobe.analysis.rows.outcomes import OUTCOMES, outcome_sums
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
@@ -98,7 +98,7 @@ def calibrate_slices(run: Run, by: str) -> Slices:
         UsageError: no document has that field.
         OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
     """
-    clusters = find_clusters(run)
+    clusters = slice_clusters(run, by) if is_label(run, by) else find_clusters(run)
     notes = [clusters.note] if clusters.note else []
     if by == "context":
         table = _measured(run, at_most(clusters, MOST_CLUSTERS), octave_sql("context"), "tokens")
@@ -115,6 +115,7 @@ def calibrate_slices(run: Run, by: str) -> Slices:
         if by == "turn" and is_label(run, by):
             table = table.sort_values("key", key=lambda turns: turns.map(label_order))
         table["group"] = table["key"].astype(str)
+        notes += slice_notes(run, by)
     if by != "class":
         table["conditioned_on"] = CONDITIONS.get(by, "field")
     table = table.reset_index(drop=True)[list(COLUMNS)]

@@ -43,7 +43,7 @@ def memorising(seen: Seen) -> Iterator[Finding]:
         return
     falls = sum(edge.fall for edge in edges)
     error = math.sqrt(sum(edge.error**2 for edge in edges))
-    last = train.values[train.epochs >= math.ceil(train.epochs[-1]) - 1.0 + SKIPPED]
+    last = train.values[train.epochs >= train.epochs[-1] - FITTED]
     whole = edges[0].level - float(np.mean(last[-max(3, len(last) // 2) :]))
     mean = falls / len(edges)
     usual = float(np.median([edge.fall for edge in edges]))
@@ -69,8 +69,11 @@ def edges_of(seen: Seen, epochs: Floats) -> list[Edge]:
     """Return the falls at the edges of epochs that have rows enough on both sides, and no restart near."""
     train = seen.train
     restarts = np.searchsorted(train.steps, [restart.next_step for restart in seen.log.restarts])
+    first, last = math.floor(float(epochs[0])) + 1, math.ceil(float(epochs[-1]))
+    if (last - first) * FEWEST_PER_EPOCH > len(train) or (np.diff(epochs) < 0.0).any():
+        return []
     found = []
-    for edge in range(1, math.ceil(float(epochs[-1]))):
+    for edge in range(first, last):
         near, far = (_edge(train, epochs, float(edge), width) for width in (FITTED / 2.0, FITTED))
         if far is None or any(abs(epochs[min(row, len(train) - 1)] - edge) < FITTED for row in restarts):
             continue
@@ -84,12 +87,10 @@ def _edge(train: Points, epochs: Floats, edge: float, width: float) -> Edge | No
 
     The lines go through medians of neighbouring rows, which a spike does not move.
     """
-    sides = [
-        (epochs > edge - width) & (epochs < edge - SKIPPED),
-        (epochs > edge + SKIPPED) & (epochs < edge + width),
-    ]
-    if min(int(side.sum()) for side in sides) < FEWEST_PER_EPOCH * width:
+    ends = np.searchsorted(epochs, (edge - width, edge - SKIPPED, edge + SKIPPED, edge + width))
+    sides = [slice(ends[0], ends[1]), slice(ends[2], ends[3])]
+    if min(ends[1] - ends[0], ends[3] - ends[2]) < FEWEST_PER_EPOCH * width:
         return None
     fits = [line_at(levels(epochs[side], POINTS)[0] - edge, levels(train.values[side], POINTS)[0]) for side in sides]
     (left, left_error), (right, right_error) = fits
-    return Edge(train.step(int(np.argmax(sides[1]))), left - right, math.hypot(left_error, right_error), left)
+    return Edge(train.step(int(ends[2])), left - right, math.hypot(left_error, right_error), left)

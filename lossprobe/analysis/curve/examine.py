@@ -57,6 +57,7 @@ EXPLAINED = {
     },
     "smoothed-loss": {"measured-differently"},
     "memorising": {"oscillation", "plateau"},
+    "oscillation": {"spikes"},
 }
 
 

@@ -85,6 +85,8 @@ def _stuck(seen: Seen) -> list[Finding]:
     train, uniform = seen.train, seen.uniform_nats
     rates = seen.rates
     highest = float(rates.max())
+    if highest <= 0.0:  # the log has rates, but at none of these rows
+        return []
     full = np.flatnonzero(rates >= FULL_RATE * highest)
     peak, end = int(np.argmax(rates)), int(full[-1]) + 1
     if peak > EARLY_ROWS * len(train) or end - peak < max(FEWEST, STUCK_ROWS * len(train)) or end == len(train):

@@ -30,6 +30,7 @@ from lossprobe.analysis.stats.jackknife import t_quantile
 from lossprobe.units import format_count
 
 MOST_GAP = 1.0 / 3.0  # of the training loss: more is a factor
+TINY = 1e-9  # nats: a smaller loss has no ratio
 MOST_ROWS = 25  # training rows on each side of an evaluation
 UNITS = {math.log(2.0): "ln 2 = 0.693", 1.0 / math.log(2.0): "1 / ln 2 = 1.443"}
 
@@ -69,7 +70,7 @@ def pairs_of(seen: Seen) -> Pairs | None:
     if len(train) < FEWEST_PAIRS or len(validation) < FEWEST_PAIRS:
         return None
     near = np.searchsorted(train.steps, validation.steps, side="right")
-    inside = (near > 0) & (validation.values > 0.0)
+    inside = (near > 0) & (validation.values > TINY)
     near, found = near[inside], validation.values[inside]
     if len(near) < FEWEST_PAIRS:
         return None
@@ -79,7 +80,7 @@ def pairs_of(seen: Seen) -> Pairs | None:
     earlier = (sums[near] - sums[low]) / (near - low)
     later = np.divide(sums[high] - sums[near], high - near, out=np.full(len(near), np.nan), where=high > near)
     about = np.where(high > near, (earlier + later) / 2.0, earlier)
-    if float(about.min()) <= 0.0:
+    if float(about.min()) <= TINY:
         return None
     error = train.noise / math.sqrt(2.0 * reach) / float(np.median(about))
     return Pairs(validation.steps[inside], found, about, later, error)
@@ -119,7 +120,7 @@ def accumulation_scale(seen: Seen) -> Iterator[Finding]:
     pairs = pairs_of(seen)
     if pairs is None:
         return
-    times = 1.0 / pairs.ratio
+    times = pairs.train / pairs.validation
     middle = float(np.median(times))
     whole = round(middle)
     if whole < 2 or abs(middle / whole - 1.0) > WHOLE_RATIO or not _steady(pairs):

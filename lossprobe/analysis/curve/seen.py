@@ -23,6 +23,8 @@ from lossprobe.logs.log import (
     Series,
 )
 
+HUGE = 1e30  # a larger value counts as this one, so that squares and sums stay finite
+
 
 @dataclass(frozen=True)
 class Points:
@@ -45,7 +47,8 @@ class Points:
         """Return the finite values of a series."""
         finite = np.isfinite(series.values)
         epochs = None if series.epochs is None else series.epochs[finite]
-        return cls(series.key, series.steps[finite], series.values[finite], epochs)
+        values = np.clip(series.values[finite], -HUGE, HUGE)
+        return cls(series.key, series.steps[finite], values, epochs)
 
     def __len__(self) -> int:
         return len(self.values)

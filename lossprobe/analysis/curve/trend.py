@@ -34,14 +34,24 @@ LN_2 = math.log(2.0)
 def not_learning(seen: Seen) -> Iterator[Finding]:
     """Yield where the training loss stays, from the start, at the level of a model that has learned nothing."""
     train = seen.train
-    if len(train) < FEWEST or not _from_start(train) or train.step(-1) - train.step(0) < FEWEST_STEPS:
+    if (
+        len(train) < FEWEST
+        or train.values[0] <= 0.0
+        or not _from_start(train)
+        or train.step(-1) - train.step(0) < FEWEST_STEPS
+    ):
         return
     middles, _ = levels(train.values, BLOCKS)
     first, last = float(middles[:2].mean()), float(middles[-2:].mean())
     error = max(scale(middles), train.noise / max(1.0, len(train) / BLOCKS) ** 0.5)
     fall, half = first - last, 2.0 * error
     lowest = first - float(middles.min())
-    if fall + half >= FALL_LEVEL * first or lowest >= FALL_LEVEL * first + 3.0 * error or not _untrained(seen, first):
+    if (
+        first <= 0.0
+        or fall + half >= FALL_LEVEL * first
+        or lowest >= FALL_LEVEL * first + 3.0 * error
+        or not _untrained(seen, first)
+    ):
         return
     evidence = (
         f"{train.key} went from {first:.4g} to {last:.4g} in {format_count(train.step(-1) - train.step(0))} steps: "
@@ -107,7 +117,7 @@ def change_over(values: Floats) -> Estimate:
     The line is that of least squares through the medians of `LAST_BLOCKS` blocks, or through the values where there are
     fewer; its error is what they scatter about it, so that neighbours that vary together do not count twice.
 
-    >>> change_over(np.arange(20.0)).value
+    >>> round(change_over(np.arange(20.0)).value, 9)
     19.0
     """
     middles, starts = levels(values, LAST_BLOCKS)

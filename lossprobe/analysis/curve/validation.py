@@ -23,7 +23,7 @@ MOST_RANKED = 100
 def over_fitting(seen: Seen) -> Iterator[Finding]:
     """Yield where the validation loss rises after its lowest by more than its noise, and the training loss does not."""
     points = seen.validation
-    if len(points) <= FEWEST_AFTER:
+    if len(points) <= FEWEST_AFTER or float(points.values.min()) == 0.0:
         return
     row = int(np.argmin(points.values))
     lowest, after = float(points.values[row]), points.values[row + 1 :]

@@ -24,6 +24,7 @@ from lossprobe.analysis.objectives.formulas import (
 from lossprobe.analysis.objectives.half_precision import HalfPrecision, measure_half_precision
 from lossprobe.analysis.objectives.micro_batches import measure_micro_batches
 from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.fields import why_none
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
 from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
@@ -115,7 +116,9 @@ def measure_objectives(run: Run, options: ObjectiveOptions | None = None) -> Obj
     source = scored_source(options.condition(run.context))
     if not run.scalar(f"SELECT count(*) FROM {source}"):
         among = f" in a full window of {plural(run.context, 'input token')}" if options.full_windows else ""
-        raise NothingToScoreError("objectives.none", f"no scored token meets {where_sql(options.where)}{among}")
+        condition = where_sql(options.where)
+        hint = why_none(run, condition) if run.labelled else None
+        raise NothingToScoreError("objectives.none", f"no scored token meets {condition}{among}", hint=hint)
     objectives = objectives_of(options, run.vocab_size)
     values = {objective.name: objective.sql for objective in objectives}
     clusters = find_clusters(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,6 +78,7 @@ def loss_rows(ranked: pd.DataFrame, named: dict[str, tuple[str, str]]) -> Iterat
     for column, (name, formula) in named.items():
         if column in ranked:
             mean = jackknife_ratio(ranked.groupby("distinct")[column].sum().to_numpy(float), sizes)
+            mean = mean.within(0.0, math.inf)  # none of these losses is ever below 0
             yield {
                 "objective": name, "convention": formula, "mean": mean.value, "low": mean.interval.low,
                 "high": mean.interval.high,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.rows.fields import field_value, record_columns, refuse_missing_field
+from lossprobe.analysis.rows.fields import field_value, is_label, record_columns, refuse_missing_field
 from lossprobe.errors import NotComparableError, UsageError
 from lossprobe.run.reader import Run
 from lossprobe.units import visible
@@ -29,6 +29,19 @@ def check_pairs(run: Run) -> None:
         )  # fmt: skip
 
 
+def refuse_label(run: Run, name: str) -> None:
+    """Refuse a label of tokens in the place of a field of the records.
+
+    Raises:
+        UsageError: pairs have no such field, and their tokens have such a label.
+    """
+    if is_label(run, name) and not run.scalar(f"SELECT count({field_value(name)}) FROM documents"):
+        raise UsageError(
+            "preferences.by_label", f"`by` {name}: a {name} is that of a token, and each pair has tokens of several",
+            hint="groups of pairs need a field of the records; lossprobe perplexity --by takes role, turn and part",
+        )  # fmt: skip
+
+
 def read_pairs(run: Run, by: str | None = None) -> pd.DataFrame:
     """Return one row a pair in text order.
 
@@ -43,6 +56,7 @@ def read_pairs(run: Run, by: str | None = None) -> pd.DataFrame:
         UsageError: no record has the field.
     """
     if by is not None:
+        refuse_label(run, by)
         refuse_missing_field(run, by)
     field = "" if by is None else f", coalesce({field_value(by)}, '') AS field"
     frame = run.query(f"""

@@ -17,6 +17,7 @@ from lossprobe.analysis.rows.outcomes import refuse_not_finite
 from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.errors import NothingToScoreError
+from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural, visible
@@ -112,6 +113,7 @@ def measure_preferences(
         NothingToScoreError: no pair can be ranked.
     """
     options = options or PreferenceOptions()
+    check_options(PreferenceOptions, **vars(options))
     check_runs(run=run, **({} if reference is None else {"reference": reference}))
     check_pairs(run)
     pairs = read_pairs(run, options.by).rename(columns={"field": "group"})

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 
+from lossprobe.analysis.options import ReconcileOptions
 from lossprobe.errors import UsageError
+from lossprobe.logs.trainer_state import FILE, read_logged_loss, step_of
 from lossprobe.units import visible
 
 # A trainer sums in float32, in another order: what a loss may differ by, in parts of it.
@@ -55,6 +58,28 @@ class LoggedValue:
     def width(self) -> float:
         """The width of the band of numbers that agree."""
         return self.largest - self.smallest
+
+
+def find_logged(options: ReconcileOptions, checkpoint: Path) -> LoggedValue:
+    """Return the number that was logged: the typed one, or that of the log at the checkpoint's step.
+
+    Args:
+        options: `logged`, or `log` with `step` and `metric`.
+        checkpoint: the folder in which a log is looked for, and which says the step.
+
+    Raises:
+        UsageError: none or two are given, or it is no loss.
+    """
+    own = checkpoint / FILE
+    log = options.log or (own if options.logged is None and own.is_file() else None)
+    if (options.logged is None) == (log is None):
+        what = "`logged` and `log`: only one of them" if log else "no number: which one did the trainer log?"
+        raise UsageError("reconcile.number", what, hint="`logged` NUMBER, or `log` trainer_state.json")
+    if log is None:
+        return typed_value(options.logged or "")
+    found = read_logged_loss(log, step_of(checkpoint) if options.step is None else options.step, options.metric)
+    evidence = LogEvidence("trl" if found.by_trl else "trainer", found.rows, found.batches)
+    return value_of_log(found.value, f"{found.name} at step {found.step}", evidence)
 
 
 def typed_value(text: str, source: str = "") -> LoggedValue:

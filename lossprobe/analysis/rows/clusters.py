@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from lossprobe.analysis.rows.fields import is_label, label_order, label_source
 from lossprobe.analysis.stats.jackknife import Clusters, t_quantile
 from lossprobe.run.copies import NUMBERED
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
 
 BLOCK_TOKENS = 4096
+TOLD = 3  # slices that a note names
 
 
 def find_clusters(run: Run) -> Clusters:
@@ -42,6 +46,44 @@ def document_clusters(run: Run) -> Clusters:
     documents, distinct = run.copies.documents, run.copies.distinct
     sql = "document" if documents == distinct else NUMBERED
     return Clusters("document", distinct, sql, copies_note(documents, distinct))
+
+
+def slice_clusters(run: Run, name: str) -> Clusters:
+    """Return the clusters of slices by a field of the records, or by a label of the tokens of conversations.
+
+    By a label, documents that are the same up to the end of a slice are one cluster of it; see `slice_notes`. The SQL
+    is to be evaluated on `fields.field_source`.
+    """
+    documents = document_clusters(run)
+    return replace(documents, sql="copy") if is_label(run, name) else documents
+
+
+def slice_notes(run: Run, name: str) -> list[str]:
+    """Return what a reader of intervals must know of slices by a label that are the same in several documents."""
+    if not is_label(run, name):
+        return []
+    counts = run.query(f"""
+        SELECT field, count(DISTINCT document) AS documents, count(DISTINCT copy) AS texts
+        FROM {label_source(name)} WHERE unscored IS NULL GROUP BY field
+        HAVING texts < count(DISTINCT {NUMBERED})""")
+    found = sorted(counts.itertuples(index=False), key=lambda row: label_order(row[0]))
+    more = [f"{name}: {plural(len(found) - TOLD, 'other')} with fewer texts than documents"] if found[TOLD:] else []
+    return [slice_note(name, *row) for row in found[:TOLD]] + more
+
+
+def slice_note(name: str, value: str, documents: int, texts: int) -> str:
+    """Return what a reader of intervals must know of a slice that is the same in several documents.
+
+    >>> slice_note("turn", "0", 80, 1)
+    'turn 0: 1 text in all 80 documents, the same up to there, so that it has no interval'
+    >>> slice_note("turn", "1", 80, 77)
+    'turn 1: 77 different texts in 80 documents; its interval resamples these'
+    """
+    if texts == 1:
+        same = f"{name} {value}: 1 text in all {format_count(documents)} documents, the same up to there"
+        return f"{same}, so that it has no interval"
+    different = f"{plural(texts, 'different text')} in {format_count(documents)} documents"
+    return f"{name} {value}: {different}; its interval resamples these"
 
 
 def copies_note(documents: int, distinct: int) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 
 import pandas as pd
 
@@ -18,7 +20,8 @@ MOST_SHAPES = 100  # records with different fields that an error reads, to list 
 def field_source(run: Run, name: str) -> str:
     """Return a SQL relation: `tokens` with one more column, `field`, the text of a JSONL field ("" without it).
 
-    In a run of conversations, "role", "turn" and "part" are those of each token, "(none)" for what belongs to no turn.
+    In a run of conversations, "role", "turn" and "part" are those of each token, "(none)" for what belongs to no turn;
+    then there is also `copy`, see `label_source`.
 
     Args:
         run: the run.
@@ -28,10 +31,29 @@ def field_source(run: Run, name: str) -> str:
         UsageError: no document has that field.
     """
     if is_label(run, name):
-        return f"(SELECT *, {label_sql(name)} AS field FROM tokens)"
+        return label_source(name)
     refuse_missing_field(run, name)
     named = f"(SELECT document, coalesce({field_value(name)}, '') AS field FROM documents)"
     return f"(SELECT tokens.*, field FROM tokens JOIN {named} USING (document))"
+
+
+def label_source(name: str) -> str:
+    """Return a SQL relation: `tokens` with the columns `field`, the text of a label, and `copy`.
+
+    `copy` is the first document that is the same up to the last scored token of this label: where all conversations
+    begin with one system prompt, its tokens are copies, and have the same losses. It is null in a document without
+    scored tokens of the label.
+    """
+    prefixes = f"""
+        SELECT document, token, unscored, {label_sql(name)} AS field,
+               bit_xor(hash(token, token_id)) OVER (PARTITION BY document ORDER BY token) AS prefix
+        FROM tokens"""
+    ends = f"""
+        SELECT document, field, max(token) AS last, max_by(prefix, token) AS prefix
+        FROM ({prefixes}) WHERE unscored IS NULL GROUP BY ALL"""
+    copies = f"SELECT document, field, min(document) OVER (PARTITION BY field, last, prefix) AS copy FROM ({ends})"
+    labelled = f"SELECT *, {label_sql(name)} AS field FROM tokens"
+    return f"(SELECT * FROM ({labelled}) LEFT JOIN ({copies}) USING (document, field))"
 
 
 def is_label(run: Run, name: str) -> bool:
@@ -48,6 +70,22 @@ def label_values(run: Run, name: str) -> list[str]:
     """Return the texts of a label that scored tokens have, in the order of the alphabet, turns by number."""
     found = run.query(f"SELECT DISTINCT {label_sql(name)} AS field FROM tokens WHERE unscored IS NULL")["field"]
     return sorted(found.tolist(), key=label_order)
+
+
+def why_none(run: Run, condition: str) -> str:
+    """Return a hint for a condition that no scored token of a conversation meets: the words that there are, if not its.
+
+    Args:
+        run: the run.
+        condition: SQL of `run.filters.where_sql`.
+    """
+    for name, word in re.findall(r"\"(role|part)\" = '([^']*)'", condition):
+        known = run.query(f"SELECT DISTINCT {name} AS word FROM tokens WHERE {name} IS NOT NULL ORDER BY 1")["word"]
+        if word not in set(known):
+            near = difflib.get_close_matches(word, known.tolist(), 1)
+            guess = f"did you mean {visible(near[0], 40)}? " if near else ""
+            return f"{guess}no token has the {name} {visible(word, 40)!r}: there are {visible(', '.join(known), 200)}"
+    return "score what is masked too, with `score` all"
 
 
 def label_order(value: str) -> tuple[int, str]:

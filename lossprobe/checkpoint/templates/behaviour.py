@@ -12,6 +12,7 @@ from lossprobe.checkpoint.templates.turns import Habits
 from lossprobe.checkpoint.templates.units import ASSISTANT, SYSTEM, USER
 from lossprobe.text.spans import Part
 
+SHORTEST: list[Message] = [{"role": USER, "content": "Ask."}, {"role": ASSISTANT, "content": "Say."}]
 QUESTION, ANSWER, THOUGHT = " Ask it. ", " Say it. ", "Think of it."
 
 
@@ -28,6 +29,8 @@ class Behaviour:
         takes_system: whether it renders a system message.
         own_system: whether it writes a system prompt of its own where the conversation has none.
         dated: whether it writes today's date, which is fixed at 26 July 2024.
+        fault: what it raises for a question with its answer, or why the parts of what it writes are not certain; None
+            where it renders them.
     """
 
     generation_markers: bool
@@ -38,9 +41,10 @@ class Behaviour:
     takes_system: bool
     own_system: bool
     dated: bool
+    fault: str | None
 
 
-def behaviour_of(render: Render, habits: Habits, *, marked: bool, dated: bool) -> Behaviour:
+def behaviour_of(render: Render, habits: Habits, *, marked: bool, dated: bool, fault: str | None) -> Behaviour:
     """Return what a template does.
 
     Args:
@@ -48,6 +52,7 @@ def behaviour_of(render: Render, habits: Habits, *, marked: bool, dated: bool) -
         habits: what is known of it.
         marked: whether it has generation blocks.
         dated: whether it asked for the date.
+        fault: as in `Behaviour`.
     """
     plain: list[Message] = [{"role": USER, "content": QUESTION}, {"role": ASSISTANT, "content": ANSWER}] * 2
     thinking = [{**each, "reasoning_content": THOUGHT} if each["role"] == ASSISTANT else each for each in plain]
@@ -64,6 +69,7 @@ def behaviour_of(render: Render, habits: Habits, *, marked: bool, dated: bool) -
         takes_system=_takes_system(render, plain),
         own_system=bool(habits.opening.removeprefix(habits.bos).strip()) and " " in habits.opening.strip(),
         dated=dated,
+        fault=fault,
     )
 
 

@@ -85,7 +85,8 @@ class Renderer:
         if not conversation.messages:
             raise BadTextError("template.refused", f"{where}: a conversation without messages")
         messages = [_without_null(message) for message in conversation.messages]
-        answer = self._ask({"messages": messages, "tools": [dict(tool) for tool in conversation.tools]}, where)
+        tools = [dict(tool) for tool in conversation.tools]
+        answer = self._ask({"messages": messages, "tools": tools, "values": dict(conversation.template_values)}, where)
         spans = tuple(Span(stop, turn, role, Part(part), scored) for stop, turn, role, part, scored in answer["spans"])
         return Rendered(answer["text"], spans, answer["changed"], tuple(answer["dropped"]), answer["dated"])
 
@@ -95,7 +96,7 @@ class Renderer:
         Raises:
             CheckpointError, ResourceError: as `render`.
         """
-        return Behaviour(**self._ask({"messages": [], "tools": []}, self._shown))
+        return Behaviour(**self._ask({"messages": [], "tools": [], "values": {}}, self._shown))
 
     def close(self) -> None:
         """End the child process, if there is one."""

@@ -18,7 +18,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from lossprobe.checkpoint.templates.behaviour import behaviour_of
+from lossprobe.checkpoint.templates.behaviour import SHORTEST, behaviour_of
 from lossprobe.checkpoint.templates.fields import Message
 from lossprobe.checkpoint.templates.located import NotCertainError
 from lossprobe.checkpoint.templates.parts import habits_of, parts_of, spans_of, with_scored
@@ -26,6 +26,7 @@ from lossprobe.checkpoint.tokenizers.frames import ALLOWANCE, FAILED, OK, OUT_OF
 from lossprobe.checkpoint.tokenizers.sandbox_worker import prepare, set_limits
 
 DATE = datetime(2024, 7, 26)  # what strftime_now gives; the date that Llama's templates name where they are given none
+MOST_MADE = 64  # templates kept, one for each set of values that records give
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -43,13 +44,14 @@ class WorkerTemplate:
     Args:
         source: the template.
         special_tokens: names that it may use, and their texts.
+        values: what else it is given, by name.
 
     Raises:
         Refused: it is not a valid template.
     """
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
-        self._theirs, self._source, self._special = _theirs(), source, dict(special_tokens)
+    def __init__(self, source: str, special_tokens: Mapping[str, str], values: Mapping[str, Any] | None = None) -> None:
+        self._theirs, self._source, self._given = _theirs(), source, {**(values or {}), **special_tokens}
         self.marked = GENERATION.search(source) is not None
         self.dated = False
         try:
@@ -59,12 +61,17 @@ class WorkerTemplate:
             raise Refused("broken", f"{f'line {line}: ' if line else ''}{_words(error)}") from None
         compiled.environment.globals["strftime_now"] = self._strftime
         self._tools: Any = None
-        self.habits = habits_of(self._render, self._special.get("bos_token", ""))
+        self.habits = habits_of(self._render, special_tokens.get("bos_token", ""))
 
     def behaviour(self) -> dict[str, Any]:
         """Return what the template does, as JSON data."""
+        try:
+            self.render(SHORTEST, None)
+            fault = None
+        except Refused as error:
+            fault = str(error)
         self._tools = None
-        return asdict(behaviour_of(self._render, self.habits, marked=self.marked, dated=self.dated))
+        return asdict(behaviour_of(self._render, self.habits, marked=self.marked, dated=self.dated, fault=fault))
 
     def _strftime(self, form: str) -> str:
         self.dated = True
@@ -83,7 +90,7 @@ class WorkerTemplate:
                 chat_template=self._source,
                 add_generation_prompt=prompt,
                 return_assistant_tokens_mask=self.marked,
-                **self._special,
+                **self._given,
             )
         except MemoryError:
             raise
@@ -139,25 +146,28 @@ class Worker:
         content = json.loads(opening)
         self._sources = content["source"], content["tool_source"] or content["source"]
         self._special = content["special_tokens"]
-        self._made: dict[str, WorkerTemplate] = {}
+        self._made: dict[tuple[str, str], WorkerTemplate] = {}
         _theirs()
 
-    def template(self, *, tools: bool) -> WorkerTemplate:
-        """Return the template, compiled at its first use.
+    def template(self, values: Mapping[str, Any], *, tools: bool) -> WorkerTemplate:
+        """Return the template with what it is given, made at its first use.
 
         Raises:
             Refused: it is not a valid template.
         """
         source = self._sources[tools]
-        if source not in self._made:
-            self._made[source] = WorkerTemplate(source, self._special)
-        return self._made[source]
+        key = source, json.dumps(values, sort_keys=True)
+        if key not in self._made:
+            if len(self._made) >= MOST_MADE:
+                self._made.clear()
+            self._made[key] = WorkerTemplate(source, self._special, values)
+        return self._made[key]
 
     def answer(self, request: bytes | bytearray) -> bytes:
         """Return the answer to a request, as JSON; a request without messages asks what the template does."""
         asked = SimpleNamespace(**json.loads(request))
         try:
-            made = self.template(tools=bool(asked.tools))
+            made = self.template(asked.values, tools=bool(asked.tools))
             answer = made.render(asked.messages, asked.tools) if asked.messages else made.behaviour()
         except Refused as error:
             answer = {"error": error.id, "reason": str(error)}

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.gap.gap import Gap
+from lossprobe.report.names import windows_in_words
 from lossprobe.report.plots.ranges import AROUND, ROW, Side, draw_ranges, ends_of, name_rows
 from lossprobe.report.style import BLUE, GREY, VERMILION, cut, drawable, interval_words, label, legend, new_figure
 from lossprobe.run.reader import Run
@@ -26,7 +27,7 @@ def plot_gap(run: Run, result: Gap) -> Figure:
     sides = {"train": result.train, "validation": result.validation}
     units = " and ".join(dict.fromkeys(interval_words(side.interval_unit) for side in sides.values()))
     figure = new_figure(AROUND + 0.8 + ROW * (float(rows[-1]) + 1),
-                        f"{visible(result.checkpoint, 40)}, context {run.context}: {result.verdict}",
+                        f"{visible(result.checkpoint, 40)}, {windows_in_words(run)}: {result.verdict}",
                         f"95 % intervals over {units}")  # fmt: skip
     losses, gaps = figure.subplots(1, 2, sharey=True, width_ratios=[3, 2])
     both = [

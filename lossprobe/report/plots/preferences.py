@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.preferences.preferences import Preferences
-from lossprobe.report.style import BLUE, GREY, ORANGE, SMALL, VERMILION, heading, label, legend, new_figure
+from lossprobe.report.style import BLUE, GREY, ORANGE, SMALL, VERMILION, label, legend, new_figure, text_heading
 from lossprobe.run.reader import Run
-from lossprobe.units import format_count
+from lossprobe.units import format_count, visible
 
 MOST_POINTS = 3000
 SHARES = (
@@ -25,7 +25,9 @@ SHARES = (
 def plot_preferences(run: Run, result: Preferences) -> Figure:
     """Return chosen against rejected log-probability per token, and the share ranked right by difference in length."""
     lengths = result.groups[result.groups["kind"] == "length"]
-    figure = new_figure(4.6, f"{heading(run)}: {format_count(result.ranked_pairs)} pairs", "95 % intervals over pairs")
+    pairs = f"{text_heading(run)}: {format_count(result.ranked_pairs)} pairs"
+    models = visible(run.name, 40) + (f" against {visible(result.reference, 40)}" if result.reference else "")
+    figure = new_figure(4.6, f"{models} on {pairs}", "95 % intervals over pairs")
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.05])
     _draw_pairs(left, result)
     _draw_shares(right, lengths)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lossprobe.display import to_html
-from lossprobe.plan.windows import Layout
+from lossprobe.report.names import windows_in_words
 from lossprobe.run.names import names_with_folders
 
 if TYPE_CHECKING:
@@ -134,13 +134,11 @@ class View:
 
 
 def heading_of(*runs: Run) -> str:
-    """Return models, texts, context and windows of runs in one line."""
+    """Return models, texts and windows of runs in one line."""
     names = ", ".join(dict.fromkeys(names_with_folders(runs)))
     texts = ", ".join(dict.fromkeys(run.text_name for run in runs))
-    layout = runs[0].settings.windows.layout
-    windows = "" if layout == Layout.ROLLING else f", windows {layout}"
-    contexts = " and ".join(dict.fromkeys(str(run.context) for run in runs))
-    return f"{names} on {texts} (context {contexts}{windows})"
+    windows = " and ".join(dict.fromkeys(windows_in_words(run) for run in runs))
+    return f"{names} on {texts} ({windows})"
 
 
 def view_of_runs(name: str, runs: Sequence[Run], result: Result, **shown: Any) -> View:

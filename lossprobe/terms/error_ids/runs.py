@@ -21,6 +21,8 @@ USAGE = {
     "output.two_results": "Two results cannot both go to one place. → Give one of them a file name.",
     "preferences.no_pairs": "The text or run holds no pairs, or only the chosen sides of them. → Name a checkpoint and "
     "records with chosen and rejected.",
+    "preferences.by_label": "--by names a label of tokens (role, turn or part), of which a pair has several. → Name a "
+    "field of the records.",
     "preferences.reference": "The reference is a checkpoint, and no pairs are named to score with it. → lossprobe "
     "preferences CHECKPOINT PAIRS --reference CHECKPOINT2.",
     "run.ambiguous": "A short name may mean several runs. → Write more of it; lossprobe runs lists short names.",

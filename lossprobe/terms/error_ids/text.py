@@ -59,6 +59,7 @@ USAGE = {
 NOTHING = {
     "text.nothing_to_score": "The text has no token that can be scored. → A document needs at least 2 tokens.",
     "tokens.none": "No scored token meets the condition of --where. → Loosen the condition.",
+    "positions.no_answer": "No token that an assistant says has a loss. → Score again with --score assistant or all.",
     "objectives.none": "No scored token meets the condition. → Loosen --where, or leave out --full-windows.",
 }
 

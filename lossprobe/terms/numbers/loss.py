@@ -25,7 +25,7 @@ NUMBERS = (
         unit="per token",
         how_to_read="Lower is better. The exponential of a label-smoothed loss is no perplexity.",
         command=PERPLEXITY,
-        aliases=("perplexity",),
+        aliases=("perplexity", "ppl"),
     ),
     number(
         "word_perplexity",

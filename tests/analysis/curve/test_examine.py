@@ -8,6 +8,8 @@ from loss_curves import falling, found, log_of, uneven
 
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.curve.examine import EXPLAINED, RULES, examine
+from lossprobe.analysis.curve.parting import part
+from lossprobe.analysis.curve.summary import summarise
 
 LN_1024 = math.log(1024)
 
@@ -211,7 +213,7 @@ def test_memorising_falls_at_the_edges_of_epochs():
     epoch = np.repeat([1.1, 0.8, 0.5, 0.3], 50)
     finding = found(log_of(epoch + uneven(200, 0.03), epochs=4.0))["memorising"]
     assert finding.size == pytest.approx(0.8 / 3, abs=0.02)
-    assert (finding.first_step, finding.last_step) == (52, 152)
+    assert (finding.first_step, finding.last_step) == (51, 151)
     assert names(log_of(epoch + uneven(200, 0.03))) == []  # the log has no epochs
     assert names(log_of(falling(200, 1.1, 0.3, 0.03), epochs=4.0)) == []
     assert names(log_of(np.repeat([1.1, 1.05, 1.0, 0.96], 50) + uneven(200, 0.03), epochs=4.0)) == []  # 13 % in all
@@ -301,3 +303,26 @@ def test_a_log_of_fewer_rows_tells_the_same(every):
     for losses, told in ((healthy, []), (exploded, ["explosion"]), (flat + noise, ["plateau"])):
         rows = losses.reshape(-1, every).mean(axis=1)
         assert names(log_of(rows, every=every)) == told
+
+
+HOSTILE = (0.0, 3.3, -1.0, 1e308, -1e308, 1e-300, np.nan, np.inf, -np.inf)
+
+
+def test_no_numbers_end_an_examination():
+    """Random logs of few and many rows, with warnings as errors as in all tests; epochs may be steps."""
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        rows = int(rng.choice([1, 2, 3, 5, 8, 12, 21, 64, 130]))
+
+        def values(count, rng=rng):
+            drawn = rng.choice([np.zeros(count), rng.random(count), rng.standard_cauchy(count), np.arange(count)])
+            return np.where(rng.random(count) < rng.choice([0.0, 0.1, 1.0]), rng.choice(HOSTILE, count), drawn)
+
+        log = log_of(
+            values(rows), values(int(rng.integers(0, rows + 1))), values(rows), values(rows),
+            every=int(rng.integers(1, 999)), epochs=rng.choice([1.0, 3.0, 1e6]), restarts=[5, 10**9],
+            more=[("loss_scale", values(rows))],
+        )  # fmt: skip
+        examine(log, int(rng.choice([1, 2, 50_257])))
+        summarise(log)
+        part(log, log_of(values(rows)))
