@@ -94,8 +94,8 @@ def without_run(key: str) -> str:
 def meaning(key: str) -> Meaning:
     """Return what a key means; of a quantity that is not known, its name is the key.
 
-    >>> meaning("eval_loss"), meaning("train/loss").split, meaning("eval_wikitext_loss").split
-    (Meaning(split='validation', name='loss', rank=0), 'train', 'wikitext')
+    >>> [(each.split, each.name) for each in map(meaning, ("eval_loss", "train/loss", "eval_wikitext_loss", "lr"))]
+    [('validation', 'loss'), ('train', 'loss'), ('wikitext', 'loss'), ('train', 'learning_rate')]
     """
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", without_run(key))  # OLMo's CrossEntropyLoss
     words = [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]

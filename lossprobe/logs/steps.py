@@ -12,6 +12,7 @@ from lossprobe.logs import names
 from lossprobe.logs.records import Column, Records
 from lossprobe.units import format_count, plural
 
+BLOCK = 1 << 18  # rows
 LARGEST = 2.0**53  # from here on float64 skips whole numbers
 
 
@@ -79,7 +80,10 @@ def _carried(rows: NDArray[np.int32], values: NDArray[np.float64], count: int) -
     if len(rows) == count:
         return values.astype(np.int64)
     carried = np.zeros(count, np.int64)
+    ends = np.append(rows[1:], count)
+    for begin in range(0, len(rows), BLOCK):  # whole arrays would take several times the memory of the result
+        block = slice(begin, begin + BLOCK)
+        carried[rows[begin] : ends[block][-1]] = np.repeat(values[block], ends[block] - rows[block])
     if len(rows):
-        known = np.searchsorted(rows, np.arange(count), side="right")
-        carried = np.where(known > 0, values[known - 1], min(0.0, values[0])).astype(np.int64)
+        carried[: rows[0]] = min(0.0, values[0])
     return carried
