@@ -157,7 +157,7 @@ def diagnoses() -> str:
     """Return the diagnoses of a training log, each under a heading of its own."""
     sections = []
     for term in (each for each in all_terms() if each.kind == "diagnosis"):
-        fields = {"Told when": term.formula, "Likely": term.how_to_read.removeprefix("Likely: "), "Do": term.remedy}
+        fields = {"Told when": term.formula, "How to read it": term.how_to_read, "Do": term.remedy}
         listed = _listed({label: text(words) for label, words in fields.items()})
         sections.append(f"### `{term.name}`\n\n{text(term.what)}\n\n{listed}")
     return "\n".join(sections)
