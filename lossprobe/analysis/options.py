@@ -236,13 +236,13 @@ class CurveOptions:
         None, Pairs(), "What the log calls its quantities, such as step=iter,loss=ce.", metavar="NAME=COLUMN,..."
     )
     vocabulary: int | None = option(
-        None, COUNT, "Entries of the model's vocabulary, for ln V.  [default: what the log or --checkpoint says]"
+        None, COUNT, "Entries of the model's vocabulary, for ln V.  [default: what the log or the checkpoint says]"
     )
     fail_on: tuple[str, ...] = option(
         (), Names((*DIAGNOSES, ANY)), "Exit with 10 where one of these is found; any: every fault.",
         metavar="DIAGNOSIS,...",
     )  # fmt: skip
     checkpoint: Path | None = option(
-        None, File(), "A checkpoint of the run: is the log's validation loss its loss on --text?", metavar="CHECKPOINT"
+        None, File(), "A checkpoint of the run: is the log's validation loss its loss on the text?", metavar="CHECKPOINT"
     )
     text: Path | None = option(None, File(), "The text of the log's validation loss.", metavar="TEXT")
