@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 TRAIN = "train"
 VALIDATION = "validation"
+TEST = "test"
+EVALUATED_TRAIN = "train_evaluated"  # the training text, measured as validation is: many batches, without dropout
 
 LOSS = "loss"
 LEARNING_RATE = "learning_rate"
 GRADIENT_NORM = "grad_norm"
 ENTROPY = "entropy"
 ACCURACY = "accuracy"
+PERPLEXITY = "perplexity"
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Series:
     """One quantity of a log over the steps of training, each step once and in order.
 
     Attributes:
-        split: what it was measured on: `TRAIN`, `VALIDATION`, or the name that the log gives to another text.
+        split: what it was measured on: `TRAIN`, `VALIDATION`, `TEST`, `EVALUATED_TRAIN`, or the name that the
+            log gives to another text.
         name: what it is, such as `LOSS`; other numbers keep the log's own name.
         key: its name in the log, such as "eval_loss" or "train/loss".
         steps: optimizer steps, int64 [N], rising.
@@ -66,7 +70,7 @@ class Log:
         series: its quantities; at most one of each split and name, but for losses of several texts.
         restarts: where it went back, in order.
         vocabulary: entries of the model's vocabulary, where the log says.
-        steps_counted: whether the log has no steps, so that they are its rows, counted from 1.
+        steps_counted: whether the log has no steps, so that they are its rows, counted from 1, or its epochs.
         notes: what a reader must know of how it was read, one line each.
     """
 

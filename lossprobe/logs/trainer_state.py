@@ -1,4 +1,4 @@
-"""Reads the evaluations in the trainer_state.json of transformers' Trainer, which also TRL and others write."""
+"""Reads the trainer_state.json of transformers' Trainer, which also TRL and others write."""
 
 from __future__ import annotations
 
@@ -123,10 +123,16 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 def _entries(path: Path, shown: str) -> list[dict[str, Any]]:
     """Return the entries of the log that have a step."""
-    history = _read(path, shown).get("log_history")
-    if not isinstance(history, list):
+    history = history_of(_read(path, shown))
+    if history is None:
         raise UsageError("log.unreadable", f"{shown}: has no log_history, so it is no trainer_state.json")
-    return [each for each in history if isinstance(each, dict) and isinstance(each.get("step"), int)]
+    return [each for each in history if isinstance(each.get("step"), int)]
+
+
+def history_of(content: Any) -> list[dict[str, Any]] | None:
+    """Return the entries of a trainer_state.json, in order; None where the content is of another file."""
+    history = content.get("log_history") if isinstance(content, dict) else None
+    return [each for each in history if isinstance(each, dict)] if isinstance(history, list) else None
 
 
 def _read(path: Path, shown: str) -> dict[str, Any]:
@@ -138,18 +144,27 @@ def _read(path: Path, shown: str) -> dict[str, Any]:
         raise UsageError("log.unreadable", f"{shown}: {error.strerror}") from None
     if len(data) > MAX_BYTES:
         raise UsageError("log.unreadable", f"{shown}: larger than {format_count(MAX_BYTES)} bytes, the limit")
-    try:
-        content = json.loads(data.decode("utf-8-sig"), parse_int=_whole)
-    except RecursionError:
-        raise UsageError("log.unreadable", f"{shown}: nested too deeply") from None
-    except ValueError as error:
-        raise UsageError("log.unreadable", f"{shown}: is no JSON: {visible(str(error), 120)}") from None
+    content = parsed(data, shown)
     if not isinstance(content, dict):
         raise UsageError("log.unreadable", f"{shown}: holds a {type(content).__name__}, not an object")
     return content
 
 
-def _whole(digits: str) -> int | float:
+def parsed(data: bytes, shown: str) -> Any:
+    """Return what a JSON file holds; numbers may be NaN.
+
+    Raises:
+        UsageError: it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(data.decode("utf-8-sig"), parse_int=whole)
+    except RecursionError:
+        raise UsageError("log.unreadable", f"{shown}: nested too deeply") from None
+    except ValueError as error:
+        raise UsageError("log.unreadable", f"{shown}: is no JSON: {visible(str(error), 120)}") from None
+
+
+def whole(digits: str) -> int | float:
     """Return a whole number; one with more digits than any step has is a float, since Python refuses the longest."""
     return int(digits) if len(digits) < 19 else math.inf if len(digits) > 308 else float(digits)
 

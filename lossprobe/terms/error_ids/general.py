@@ -19,11 +19,20 @@ USAGE = {
     "folder.deleted": "The working folder was deleted. → Change to a folder that exists.",
     "gap.sources": "gap takes a checkpoint with a training and a validation text, or two runs. → lossprobe gap "
     "CHECKPOINT TRAIN VALIDATION, or gap RUN RUN.",
+    "log.columns": "The log has no numbers under a name that --columns gives. → The hint lists what it has.",
+    "log.empty": "The log has no bytes. → Name the file that the trainer writes to.",
+    "log.kind": "The file is no training log: another JSON, a checkpoint, a picture, or text without losses. → Name "
+    "the trainer's log, or say with --columns which of its names is the loss.",
+    "log.line": "A line of the log is over 16 MiB long. → Name the trainer's log.",
+    "log.no_files": "The folder holds no log of a known name, or several. → Name the file.",
+    "log.no_loss": "No name in the log says that it is a loss. → --columns says which one is; the message lists them.",
+    "log.number": "The loss in the log is text that is no number. → The message shows it.",
     "log.no_evaluation": "The log has no entry with this name of a loss. → --metric takes the name; the trainer must "
     "have evaluated.",
     "log.step": "The log has no such loss at the checkpoint's step, or several steps, and the checkpoint does not say "
     "its own. → Name the step with --step.",
-    "log.unreadable": "The file is no trainer_state.json. → Name the one that the trainer saved beside the checkpoint.",
+    "log.unreadable": "The log cannot be read, or is no trainer_state.json where one is needed. → Name the one that "
+    "the trainer saved beside the checkpoint.",
     "objectives.range": "A parameter of objectives is out of range. → Choose a value in the range that the message "
     "gives.",
     "options.scored_already": "The option is for scoring, and a stored run was given. → Name the checkpoint and the "

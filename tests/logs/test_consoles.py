@@ -1,0 +1,141 @@
+"""What training programs print is read as a person reads it."""
+
+import math
+
+import pytest
+from written_logs import points, read
+
+from lossprobe.logs.log import ACCURACY, EVALUATED_TRAIN, GRADIENT_NORM, LEARNING_RATE, LOSS, TRAIN, VALIDATION
+from lossprobe.logs.printed import PROGRAMS
+
+NANOGPT = """found vocab_size = 65 (inside data/x/meta.pkl)
+step 0: train loss 4.3480, val loss 4.3422
+iter 0: loss 4.3206, time 17491.39ms, mfu -100.00%
+iter 10: loss 3.1820, time 35.78ms, mfu 10.41%
+step 10: train loss 2.0000, val loss 2.1000
+saving checkpoint to out
+iter 20: loss nan, time 35.78ms, mfu 10.41%
+Traceback (most recent call last):
+KeyboardInterrupt"""
+
+LLMC = """| vocab_size V          | 50257                                              |
+| padded_vocab_size Vp  | 50304                                              |
+val loss 11.008742
+step    1/19560 | loss 11.010252 (+nanz)| norm 15.1374 (+nanz)| lr 8.57e-07 | 4621.47 ms | 29.2% bf16 MFU | 113446 tok/s
+step    2/19560 | loss 10.956968 (+1.2z)| norm 15.2986 (-0.1z)| lr 1.71e-06 | 4557.77 ms | 29.6% bf16 MFU | 115032 tok/s
+val loss 10.208999
+evaluating HellaSwag: 0/1256\revaluating HellaSwag: 10/1256\rHellaSwag: 2500/10042 = 0.248954
+step    3/19560 | loss 10.8"""
+
+MEGATRON = """ > padded vocab (size: 50257) with 47 dummy tokens (new size: 50304)
+31:  [2026-01-01 00:00:00] iteration        1/     200 | consumed samples:          288 | learning rate: 8.0E-07 | \
+lm loss: 1.217164E+01 | loss scale: 1.0 | grad norm: 5.507 | params norm: 663.290 | number of nan iterations:   0 |
+31:  [2026-01-01 00:00:09] iteration        2/     200 | consumed samples:          576 | learning rate: 1.6E-06 | \
+lm loss: 1.217150E+01 | loss scale: 1.0 | grad norm: 5.568 | params norm: 663.289 | number of nan iterations:   0 |
+ validation loss at iteration 2 on validation set | lm loss value: 1.2100E+01 | lm loss PPL: 1.8E+05 |
+ validation loss at iteration 2 on test set | lm loss value: 1.2200E+01 | lm loss PPL: 1.8E+05 |
+"""
+
+BAR = "\r  1%|{}| {}/20 [00:01<00:10, 1.5it/s]"
+
+
+def hf_console(*, with_bars: bool) -> str:
+    """Return a run of 2 epochs of 10 steps, logged every 5, with text for numbers and an epoch of 4 digits."""
+    text = "Map: 100%|###| 900/900 [00:00<00:00, 9it/s]\n"
+    for step in range(1, 21):
+        text += BAR.format("#", step) if with_bars else ""
+        if step % 5 == 0:
+            text += f"\x1b[A\r{{'loss': '{4 - step / 10}', 'learning_rate': '1e-4', 'epoch': '{step / 10:.4g}'}}\n"
+        if step % 10 == 0:
+            text += "100%|#| 8/8 [00:01<00:00, 9it/s]\n" if with_bars else ""
+            text += f"{{'eval_loss': '3.{step}', 'epoch': '{step // 10}'}}\n"
+    return text + "{'train_runtime': '9.1', 'train_loss': '2.75', 'epoch': '2'}\n"
+
+
+def test_nanogpt(tmp_path):
+    log = read(tmp_path, NANOGPT)
+    assert (log.kind, log.vocabulary, log.restarts) == ("nanogpt", 65, ())
+    assert points(log.find(TRAIN, LOSS))[:2] == [(0, 4.3206), (10, 3.182)]
+    assert math.isnan(points(log.find(TRAIN, LOSS))[2][1])
+    assert points(log.find(VALIDATION, LOSS)) == [(0, 4.3422), (10, 2.1)]
+    assert points(log.find(EVALUATED_TRAIN, LOSS)) == [(0, 4.348), (10, 2.0)]
+
+
+def test_nanogpt_in_bits(tmp_path):
+    text = NANOGPT.replace("loss 4.3206,", "loss 6.2333 BPC,").replace("loss 3.1820,", "loss 4.59 BPC,")
+    log = read(tmp_path, text.replace("loss nan,", "loss 3.3 BPC,"))
+    assert points(log.find(TRAIN, LOSS))[0][1] == pytest.approx(4.3206, abs=1e-4)
+    assert any("bits" in note for note in log.notes)
+
+
+def test_llmc_gives_a_validation_the_step_before_it(tmp_path):
+    log = read(tmp_path, LLMC)
+    assert (log.kind, log.vocabulary) == ("llmc", 50257)
+    assert points(log.find(TRAIN, LOSS)) == [(1, 11.010252), (2, 10.956968)], "the third number was cut off"
+    assert points(log.find(VALIDATION, LOSS)) == [(0, 11.008742), (2, 10.208999)]
+    assert points(log.find(TRAIN, GRADIENT_NORM)) == [(1, 15.1374), (2, 15.2986)]
+    assert points(log.find(TRAIN, LEARNING_RATE)) == [(1, 8.57e-07), (2, 1.71e-06)]
+    assert points(log.find("hellaswag", ACCURACY)) == [(2, 0.248954)]
+    assert any("last line has no end" in note for note in log.notes)
+
+
+def test_megatron(tmp_path):
+    log = read(tmp_path, MEGATRON)
+    assert (log.kind, log.vocabulary) == ("megatron", 50304)
+    assert points(log.find(TRAIN, LOSS)) == [(1, 12.17164), (2, 12.1715)]
+    assert points(log.find(TRAIN, GRADIENT_NORM)) == [(1, 5.507), (2, 5.568)]
+    assert points(log.find(VALIDATION, LOSS)) == [(2, 12.1)]
+    assert points(log.find("test", LOSS)) == [(2, 12.2)]
+
+
+def test_hf_console_takes_steps_from_the_bar_and_the_epochs(tmp_path):
+    log = read(tmp_path, hf_console(with_bars=True))
+    assert (log.kind, log.steps_counted) == ("hf_console", False)
+    assert points(log.find(TRAIN, LOSS)) == [(5, 3.5), (10, 3.0), (15, 2.5), (20, 2.0)]
+    assert points(log.find(VALIDATION, LOSS)) == [(10, 3.1), (20, 3.2)]
+    assert points(log.find(TRAIN, "train_loss")) == [(20, 2.75)], "the mean of the whole run is no loss of a step"
+    assert log.find(TRAIN, LOSS).epochs.tolist() == [0.5, 1, 1.5, 2]
+
+
+def test_hf_console_without_a_bar_counts_rows_and_says_so(tmp_path):
+    log = read(tmp_path, hf_console(with_bars=False))
+    assert log.steps_counted
+    assert points(log.find(TRAIN, LOSS)) == [(1, 3.5), (2, 3.0), (3, 2.5), (4, 2.0)]
+    assert [step for step, _ in points(log.find(VALIDATION, LOSS))] == [2, 4]
+    assert any("counted" in note for note in log.notes)
+
+
+def test_epochs_of_fundamentallm_stand_for_steps(tmp_path):
+    log = read(tmp_path, "Training\nEpoch 1: Loss = 4.234\nEpoch 2: Loss = 3.100\n")
+    assert (log.kind, log.steps_counted) == ("fundamentallm", True)
+    assert points(log.find(TRAIN, LOSS)) == [(1, 4.234), (2, 3.1)]
+    assert points(read(tmp_path, "Epoch 1: Loss = 4.234").find(TRAIN, LOSS)) == [(1, 4.234)], "a single row"
+
+
+@pytest.mark.parametrize(
+    ("line", "series"),
+    [
+        ("Step 7 | loss:4.2 lr:2e-05 tokens_per_second:9.5 ", {(TRAIN, LOSS): 4.2, (TRAIN, LEARNING_RATE): 2e-5}),
+        ("step     7 | loss: 10.95 | lr 4.2e-06 | norm: 15.3 | dt: 338.12ms", {(TRAIN, GRADIENT_NORM): 15.3}),
+        ("INFO root epoch=3 step=7 loss=3.21 lr=1e-4", {(TRAIN, LOSS): 3.21}),
+        ("Step 7/90, Train Loss: 2.31, Val Loss: 2.5", {(TRAIN, LOSS): 2.31, (VALIDATION, LOSS): 2.5}),
+        ("\r1|7|Loss: 2.5:  50%|#| 7/14 [00:01]\r1|7|Loss: 2.5:  50%|#| 7/14 [00:02]", {(TRAIN, LOSS): 2.5}),
+        ("Iter 7: Train loss 2.2, Learning Rate 1.0e-05, It/sec 0.5, Trained Tokens 4000", {(TRAIN, LOSS): 2.2}),
+        ("[step=7/99,epoch=0] train/CrossEntropyLoss=5.2", {(TRAIN, LOSS): 5.2}),
+        ("[Eval] step 7 loss 3.2", {(VALIDATION, LOSS): 3.2}),
+        ("step 00007 | Validation bpb: 2.0", {(VALIDATION, LOSS): 2 * math.log(2)}),
+        ("step:7/5100 val_loss:5.9 train_time:1234ms", {(VALIDATION, LOSS): 5.9}),
+        ("iteration 7 loss -inf", {(TRAIN, LOSS): -math.inf}),
+    ],
+)  # fmt: skip
+def test_lines_of_other_programs(tmp_path, line, series):
+    log = read(tmp_path, f"starting\n{line}\n")
+    for (split, name), value in series.items():
+        assert points(log.find(split, name)) == [(7, pytest.approx(value))]
+
+
+def test_chatter_is_no_log(tmp_path):
+    lines = "hello\nsaving step 5 of nothing\nloss of data at /tmp/5\n"
+    with pytest.raises(Exception, match="no training log"):
+        read(tmp_path, lines)
+    assert set(PROGRAMS) >= {"llmc", "megatron", "torchtune", "fundamentallm", "text"}
