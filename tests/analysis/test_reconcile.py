@@ -81,7 +81,7 @@ def test_every_recipe_has_the_value_of_its_formula():
     candidates = enumerate_recipes([Feed(rows=rows)], before_shift=False)
     block = candidates.blocks[0]
     for index in np.random.default_rng(3).choice(len(block.values), 60, replace=False).tolist():
-        recipe = block.means[block.mean[index]]
+        recipe = block.ways[block.way[index]].recipe
         from_formula = logged_loss(
             rows, Recipe(recipe.rows_per_batch, ranks=recipe.ranks, sharing=recipe.sharing,
                          smoothing=float(block.smoothing[index]))
