@@ -45,6 +45,7 @@ ALLOWED = {
     "logs": {"errors", "units"},
     "analysis.options": {"options"},
     "analysis.stats": {"errors", "units"},
+    "analysis.curve": {"units", "logs", "analysis.stats"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
     "analysis.reconcile": {"errors", "options", "units", "logs", "run", "analysis"},
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},

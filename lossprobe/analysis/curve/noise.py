@@ -1,0 +1,105 @@
+"""How much a loss scatters about its curve, its level over neighbouring rows, and the smoothed line of pictures."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from lossprobe.logs.log import Series
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+TO_SD = 1.482602218505602  # 1 / Φ⁻¹(3/4): the median of |x| of a normal distribution as its standard deviation
+MEAN_TO_SD = 1.2533141373155003  # √(π / 2): the same of the mean of |x|
+FEWEST_FOR_LINE = 6
+SMOOTHED_SHARE = 0.05  # of the rows, each way
+MOST_SMOOTHED = 500  # rows each way
+
+
+def scale(values: Floats, apart: int = 1) -> float:
+    """Return the standard deviation of values about a smooth curve: robust, and blind to the curve's slope.
+
+    It is 1.4826 · median |x₍ₜ₋ₖ₎ − 2xₜ + x₍ₜ₊ₖ₎| / √6: such differences of independent noise have six times its
+    variance, and those of a straight line are 0. Where half of them are 0, as in a log of few digits, their mean takes
+    the place of the median.
+
+    Args:
+        values: [N], finite.
+        apart: k, the rows between; noise of neighbours that are alike needs more than 1.
+
+    Returns:
+        0.0 for fewer than 2k + 1 values.
+
+    >>> scale(np.arange(9.0)), round(scale(np.array([0.0, 1.0, 0.0, 1.0, 0.0])), 4)  # 1.4826 · 2 / √6
+    (0.0, 1.2105)
+    """
+    if len(values) <= 2 * apart:
+        return 0.0
+    size = np.abs(values[: -2 * apart] - 2.0 * values[apart:-apart] + values[2 * apart :])
+    middle = float(np.median(size)) * TO_SD
+    return (middle if middle > 0.0 else float(size.mean()) * MEAN_TO_SD) / math.sqrt(6.0)
+
+
+def levels(values: Floats, blocks: int) -> tuple[Floats, Ints]:
+    """Return the medians of neighbouring rows, in at most so many blocks, and the first row of each block.
+
+    >>> levels(np.array([1.0, 2.0, 9.0, 4.0, 5.0]), 2)
+    (array([2. , 4.5]), array([0, 3]))
+    """
+    width = max(1, -(-len(values) // blocks))
+    whole = len(values) // width * width
+    middles = np.median(values[:whole].reshape(-1, width), axis=1)
+    if whole < len(values):
+        middles = np.append(middles, np.median(values[whole:]))
+    return middles, np.arange(len(middles)) * width
+
+
+def level_at_rows(values: Floats, blocks: int) -> Floats:
+    """Return a curve through the medians of `levels`, straight between the blocks' middles: float64 [N]."""
+    middles, starts = levels(values, blocks)
+    ends = np.append(starts[1:], len(values))
+    line: Floats = np.interp(np.arange(len(values)), (starts + ends - 1) / 2.0, middles)
+    return line
+
+
+def line_at(x: Floats, y: Floats) -> tuple[float, float]:
+    """Return where the straight line of least squares through points meets x = 0, and its standard error.
+
+    Fewer than `FEWEST_FOR_LINE` points have a slope that is mostly noise: then it is their mean.
+
+    >>> line_at(np.arange(1.0, 7.0), np.arange(3.0, 9.0))
+    (2.0, 0.0)
+    """
+    if len(x) < FEWEST_FOR_LINE:
+        return float(y.mean()), float(y.std(ddof=1)) / math.sqrt(len(y))
+    centre = float(x.mean())
+    spread = float(((x - centre) ** 2).sum())
+    slope = float(((x - centre) * y).sum()) / spread
+    left = y - y.mean() - slope * (x - centre)
+    variance = float((left**2).sum()) / (len(x) - 2)
+    return float(y.mean()) - slope * centre, math.sqrt(variance * (1.0 / len(x) + centre**2 / spread))
+
+
+def smoothed(series: Series) -> Floats:
+    """Return the line that a picture draws through a series: the mean of the rows around each.
+
+    A row has 5 % of all rows on each side, 500 at most, and fewer where the log begins or ends, so that the line shows
+    no lag. Rows that are not finite count for nothing.
+
+    Returns:
+        float64 [N]; NaN where no finite row is near.
+    """
+    count = len(series.values)
+    reach = min(MOST_SMOOTHED, int(SMOOTHED_SHARE * count))
+    finite = np.isfinite(series.values)
+    sums = np.append(0.0, np.cumsum(np.where(finite, series.values, 0.0)))
+    rows = np.append(0, np.cumsum(finite))
+    row = np.arange(count)
+    near = np.minimum(reach, np.minimum(row, count - 1 - row))
+    low, high = row - near, row + near + 1
+    counted = rows[high] - rows[low]
+    line: Floats = np.divide(sums[high] - sums[low], counted, out=np.full(count, np.nan), where=counted > 0)
+    return line
