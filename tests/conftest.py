@@ -4,16 +4,18 @@ Every test and every process that it starts uses one thread, because tiny models
 nothing, because tests need not survive a power failure. Pictures use the fonts of matplotlib alone, as those of a
 system differ. Objects that imports have left in memory are frozen, so that garbage collection does not search them
 again and again. Hypothesis sets no time for an example, because a busy machine takes longer than its 200 ms now and
-then.
+then. The children of tokenizers are forked, where the system can, since to start one takes 0.15 s.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 
 import hypothesis
 import pytest
+from forked_children import forked_children
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MPL_IGNORE_SYSTEM_FONTS"] = "1"
@@ -36,4 +38,10 @@ def pytest_unconfigure() -> None:
 def _no_waiting_for_the_disk():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_children():
+    with forked_children() if hasattr(os, "fork") else contextlib.nullcontext():
         yield

@@ -145,7 +145,9 @@ class LoggedOptions:
         order: file with the numbers of the rows, from 0, one a line, in the order of the trainer; None for that of the
             text.
         label_count: by what a batch's sum is divided: its "scored" tokens, or its labels before the shift, which count
-            the first of each row ("all"); "auto" for what the release does for this family of model.
+            the first of each row ("all"; with smoothing that is transformers to 5.14: a rank's mean over scored tokens,
+            times the ranks); "auto" for what release 5.23 does for this family of model.
+        own_means: whether the mean of each rank is over its own tokens (average_tokens_across_devices=False).
         smoothing: label smoothing ε of the logged loss (label_smoothing_factor).
     """
 
@@ -160,8 +162,9 @@ class LoggedOptions:
         "auto",
         Choice(("auto", "scored", "all")),
         "Divide a batch's loss by its scored tokens, or by all labels with the first of each row (transformers to 5.9, "
-        "and GPT-2 since); auto: as 5.23 does.",
+        "and GPT-2 since; smoothing as to 5.14); auto: as 5.23 does.",
     )
+    own_means: bool = option(False, Flag(), "Each rank's mean is over its own tokens, for protocols of trainers.")
     smoothing: float = option(0.0, Number(0, 1, below=True), "Label smoothing of the logged loss.", metavar="EPS")
 
 

@@ -9,7 +9,8 @@ from itertools import islice
 
 import numpy as np
 
-from lossprobe.analysis.logged.recipe import RowSums
+from lossprobe.analysis.logged.recipe import Integers, RowSums
+from lossprobe.analysis.reconcile.balancing import balancing_of
 from lossprobe.analysis.reconcile.feed import Bos, Feed, Packing
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.passes.known_text import KnownText, tokens_of
@@ -100,5 +101,13 @@ def packed_feeds(run: Run, block: int, *, eos: bool, usual: bool) -> list[Feed]:
     rows = RowSums(nats, uniform, zeros, tokens, length, zeros.astype(np.int64))
     feed = Feed(rows=rows, bos=Bos.OWN, eos=eos, packing=Packing.WRAPPED, block=block, usual_block=usual, longest=block)
     full = np.flatnonzero(length == block)
-    wrapped = [replace(feed, rows=rows.take(np.flatnonzero(tokens > 0)))] if eos else []
-    return [replace(feed, rows=rows.take(full), packing=Packing.STREAM), *wrapped]
+    balancing = balancing_of(run, windows=True)
+
+    def blocks(chosen: Integers, packing: Packing) -> Feed:
+        return replace(
+            feed, rows=rows.take(chosen), packing=packing, lengths=length[chosen],
+            balancing=None if balancing is None else balancing.take(chosen),
+        )  # fmt: skip
+
+    wrapped = [blocks(np.flatnonzero(tokens > 0), Packing.WRAPPED)] if eos else []
+    return [blocks(full, Packing.STREAM), *wrapped]

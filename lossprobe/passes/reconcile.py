@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lossprobe.analysis.logged.rows import COUNTED_BEFORE_SHIFT, row_sums
+from lossprobe.analysis.reconcile.balancing import balancing_of
 from lossprobe.analysis.reconcile.feed import Bos, Feed, Kind
 from lossprobe.analysis.reconcile.logged_value import LoggedValue
 from lossprobe.analysis.reconcile.reconcile import Reconciliation, reconcile_number
@@ -104,7 +105,10 @@ class _Passes:
 
     def all(self, *, deep: bool, reopen: Reopen | None) -> Iterator[Pass]:
         """Yield the passes; those after the last one that is taken are never made."""
-        yield self._rows(self._checkpoint, self._adds, Bos.OWN)
+        first = self._rows(self._checkpoint, self._adds, Bos.OWN)
+        yield first
+        if any(feed.balancing for feed in first.feeds) and any(feed.eos is False for feed in first.feeds):
+            yield self._without_end()
         other = self._other_bos()
         if other is not None:
             yield self._rows(self._checkpoint, other[0], other[1])
@@ -134,24 +138,32 @@ class _Passes:
             return None
         return bos, Bos.ADDED
 
-    def _rows(self, checkpoint: Checkpoint, bos_id: int | None, bos: Bos, dtype: str = "float32") -> Pass:
-        """Return a pass over whole rows, each with the EOS that a trainer may put after it."""
+    def _without_end(self) -> Pass:
+        """Return a pass over rows without an EOS after each text, which routers see too: only what needs it."""
+        each = self._rows(self._checkpoint, self._adds, Bos.OWN, ends=False)
+        return Pass(each.run, [replace(feed, eos=False) for feed in each.feeds if feed.balancing])
+
+    def _rows(
+        self, checkpoint: Checkpoint, bos_id: int | None, bos: Bos, dtype: str = "float32", *, ends: bool = True
+    ) -> Pass:
+        """Return a pass over whole rows, each with the EOS that a trainer may put after it if `ends`."""
         facts = checkpoint.facts
-        text = ended(self._text, checkpoint.tokenizer)
+        text = ended(self._text, checkpoint.tokenizer) if ends else self._text
         limit = facts.context_length if facts.hard_limit and facts.context_length else LONGEST_WHOLE
         longest = max(SHORTEST_CUT, min(limit, self._longest(text) + (bos_id is not None)))
         policy = WindowPolicy(longest - 1, longest, bos_id, True, Layout.FIRST)
         run = score_policy(None, checkpoint, text, policy, self._options, progress=self._progress).run
-        labels = self._labels(checkpoint, text, 0 if bos_id is None else 1)
+        labels = replace(self._labels(checkpoint, text, bos_id is not None, ends), balancing=balancing_of(run))
         return Pass(run, feeds_of(token_table(run), labels, self._options.context, bos, dtype))
 
-    def _labels(self, checkpoint: Checkpoint, text: KnownText, lead: int) -> Labels:
+    def _labels(self, checkpoint: Checkpoint, text: KnownText, lead: int, ends: bool) -> Labels:
         """Return the masks of the tokens that a pass scored, each token as what puts them before and after it."""
         tokenizer = checkpoint.tokenizer
         kind = _kind(text)
         masks = {}
         for name in MASKS[kind]:
-            source = ended(rendered(self._source, checkpoint, name), tokenizer)
+            source = rendered(self._source, checkpoint, name)
+            source = ended(source, tokenizer) if ends else source
             masks[name] = np.concatenate([_labelled(source, each, tokenizer, lead) for each in source.documents()])
         after = []
         for before, document in zip(self._text.documents(), text.documents(), strict=True):

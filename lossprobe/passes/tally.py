@@ -13,7 +13,7 @@ from lossprobe.errors import NothingToScoreError
 from lossprobe.plan.labels import LabelledTokens
 from lossprobe.plan.rows import SCORED, UNSCORED, Rows, WindowPolicy
 from lossprobe.plan.windows import Layout
-from lossprobe.text.counts import TextCounts, count_spans, count_text
+from lossprobe.text.counts import TextCounts, count_spans, count_text, joined
 from lossprobe.text.documents import Document, Source
 from lossprobe.units import format_count, plural, visible
 
@@ -84,7 +84,7 @@ class DocumentCount:
             self.unscored_bytes[UNSCORED[code]] += int(widths[chosen].sum())
         absent &= widths > 0
         if absent.any():
-            spans = count_spans(self._bytes(), rows.byte_start[absent], rows.byte_stop[absent])
+            spans = count_spans(self._bytes(), *joined(rows.byte_start[absent], rows.byte_stop[absent]))
             self.absent = sum(spans, start=self.absent)
 
     def finish(self) -> None:

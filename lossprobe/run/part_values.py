@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 from lossprobe.plan.labels import NO_TURN, Labels
 from lossprobe.plan.part_scores import RoutingSums
 from lossprobe.plan.rows import SCORED, UNSCORED, Rows
-from lossprobe.run.schema import PLANNED
+from lossprobe.run.schema import LABELS, PLANNED
 
 
 def planned_values(rows: Rows) -> dict[str, Any]:
@@ -20,10 +21,9 @@ def planned_values(rows: Rows) -> dict[str, Any]:
     values["unscored"] = reasons(rows.unscored)
     if rows.labels is not None:
         values["turn"] = np.ma.masked_array(rows.labels.turn.astype(np.int32), rows.labels.turn == NO_TURN)
-        values["role"], values["part"] = (
-            pa.array(words, pa.string()).dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
-            for words in (rows.labels.role, rows.labels.part)
-        )
+        for column in LABELS[1:]:
+            words = pa.array(getattr(rows.labels, column.name), pa.string())
+            values[column.name] = words.dictionary_encode().cast(column.type)
     return values
 
 
@@ -46,11 +46,25 @@ def read_labels(table: pa.Table) -> Labels | None:
     if "turn" not in table.column_names:
         return None
     turn = table["turn"].fill_null(NO_TURN).to_numpy().astype(np.int64)
-    role, part = (np.array([*table[name].to_pylist(), None], object)[:-1] for name in ("role", "part"))
-    return Labels(turn, role, part)
+    return Labels(turn, *(_taken(table[name], lambda words: np.array(words, object)) for name in ("role", "part")))
 
 
 def reasons(codes: npt.NDArray[np.int64]) -> pa.DictionaryArray:
     """Return the dictionary column of the reasons why rows are not scored; null for scored rows."""
     indices = pa.array(codes.astype(np.int8), mask=codes == SCORED)
     return pa.DictionaryArray.from_arrays(indices, pa.array(UNSCORED))
+
+
+def read_reasons(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Return the codes from which `reasons` made a column."""
+    codes = {None: SCORED} | {reason: code for code, reason in enumerate(UNSCORED)}
+    return _taken(column, lambda words: np.array([codes[word] for word in words], np.int64))
+
+
+def _taken(column: pa.ChunkedArray, of_words: Callable[[list[str | None]], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return what a function makes of the words of a dictionary column and of None, for each row of the column."""
+    whole = column.combine_chunks()
+    values = of_words([*whole.dictionary.to_pylist(), None])
+    indices = whole.indices.cast(pa.int64()).fill_null(len(values) - 1)
+    taken: npt.NDArray[Any] = values[indices.to_numpy(zero_copy_only=False)]
+    return taken

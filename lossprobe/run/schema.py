@@ -31,7 +31,7 @@ class Column:
 
     Attributes:
         name: its name in Parquet, CSV and JSON, and on axes.
-        kind: the name of its Arrow type, or `WORDS`; a name, so that reading the declarations does not load Arrow.
+        kind: the name of its Arrow type, or `WORDS` or `NAMES`; a name, so that declarations can be read without Arrow.
         meaning: one line that tells people what it holds.
         unit: unit of its values; "" without one.
     """
@@ -46,10 +46,12 @@ class Column:
         """Its Arrow type."""
         import pyarrow as pa
 
-        return pa.dictionary(pa.int8(), pa.string()) if self.kind == WORDS else pa.type_for_alias(self.kind)
+        indices = {WORDS: pa.int8(), NAMES: pa.int32()}.get(self.kind)
+        return pa.type_for_alias(self.kind) if indices is None else pa.dictionary(indices, pa.string())
 
 
-WORDS = "dictionary of strings"
+WORDS = "dictionary of strings"  # of which we write only a few
+NAMES = "dictionary of any strings"  # that come from the text
 
 PLANNED = (
     Column("document", "int32", "document number, from 0"),
@@ -73,7 +75,7 @@ LABELS = (
     Column("turn", "int32", "number of the message that the token belongs to, from 0; empty for none"),
     Column(
         "role",
-        WORDS,
+        NAMES,
         "who speaks: system, user, assistant, tool, …; prompt or completion where the record is plain text; empty for "
         "what belongs to no message",
     ),

@@ -28,12 +28,12 @@ import pyarrow.parquet as pq
 
 from lossprobe.errors import OutputError
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
-from lossprobe.plan.rows import SCORED, UNSCORED, Rows
+from lossprobe.plan.rows import SCORED, Rows
 from lossprobe.run.files import fill_table, json_bytes, read_sealed, sealed, sha256_of_bytes, writing
 from lossprobe.run.locked import LOCK, LockedFolder
 from lossprobe.run.manifest import KIND, START_OVER, damaged, part_name, plan_fault
 from lossprobe.run.new_file import NewFile
-from lossprobe.run.part_values import planned_values, read_labels, routing_values
+from lossprobe.run.part_values import planned_values, read_labels, read_reasons, routing_values
 from lossprobe.run.schema import (
     CHECKED,
     DOCUMENTS,
@@ -179,8 +179,7 @@ class RunStore:
             for column in PLANNED
             if column.name != "unscored"
         }
-        codes = {None: SCORED} | {reason: code for code, reason in enumerate(UNSCORED)}
-        unscored = np.array([codes[reason] for reason in table["unscored"].to_pylist()], np.int64)
+        unscored = read_reasons(table["unscored"])
         return Rows(**values, unscored=unscored, own=table[OWN].to_numpy(), labels=read_labels(table))
 
     def pending(self, parts: int) -> tuple[list[int], list[int]]:

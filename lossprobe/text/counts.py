@@ -58,6 +58,18 @@ def count_spans(text: str | bytes, starts: npt.NDArray[np.int64], stops: npt.NDA
     return [_count_span(data, start, stop) for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)]
 
 
+def joined(
+    starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return byte spans, with those joined that follow each other without a gap; the sum of their counts is the same.
+
+    >>> joined(np.array([0, 2, 7]), np.array([2, 5, 9]))
+    (array([0, 7]), array([5, 9]))
+    """
+    apart = starts[1:] != stops[:-1]
+    return starts[np.concatenate([[True], apart])], stops[np.concatenate([apart, [True]])]
+
+
 def _count_span(data: bytes, start: int, stop: int) -> TextCounts:
     first, last = next_character(data, start), next_character(data, stop)
     piece = data[first:last].decode()

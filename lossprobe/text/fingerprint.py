@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import astuple
 
 from lossprobe.text.counts import slices
 from lossprobe.text.documents import Document, Source
@@ -31,7 +30,7 @@ class Fingerprint:
             self._add(example_to_json(document.example))
         if document.spans:
             self._digest.update(MORE)
-            self._add(json.dumps([astuple(span) for span in document.spans]))
+            self._add(json.dumps([list(vars(span).values()) for span in document.spans]))
 
     def _add(self, part: str) -> None:
         size = sum(len(piece.encode()) for piece in slices(part))

@@ -403,6 +403,7 @@ def divergence(logits, other):
     return (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
 
 
+@pytest.mark.thorough
 def test_the_interval_covers_what_is_true_of_all_documents(tmp_path):
     """Noise of known size on the logits costs KL on average; 95 % of the intervals should hold it."""
     truth = np.mean([divergence(*kinds_of_documents(seed)[1:]).mean() for seed in range(1000, 1150)])

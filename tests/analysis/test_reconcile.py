@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from lossprobe.analysis.logged.recipe import Denominator, Recipe, RowSums, logged_loss
+from lossprobe.analysis.logged.routing import RoutingRows
 from lossprobe.analysis.reconcile.candidates import enumerate_recipes, sizes_of
-from lossprobe.analysis.reconcile.feed import Feed
+from lossprobe.analysis.reconcile.feed import Balancing, Feed
 from lossprobe.analysis.reconcile.logged_value import LoggedValue, typed_value, value_of_log
 from lossprobe.analysis.reconcile.match import expected_by_chance
 from lossprobe.analysis.reconcile.reconcile import reconcile_number
@@ -81,7 +82,7 @@ def test_every_recipe_has_the_value_of_its_formula():
     candidates = enumerate_recipes([Feed(rows=rows)], before_shift=False)
     block = candidates.blocks[0]
     for index in np.random.default_rng(3).choice(len(block.values), 60, replace=False).tolist():
-        recipe = block.means[block.mean[index]]
+        recipe = block.ways[block.way[index]].recipe
         from_formula = logged_loss(
             rows, Recipe(recipe.rows_per_batch, ranks=recipe.ranks, sharing=recipe.sharing,
                          smoothing=float(block.smoothing[index]))
@@ -172,3 +173,25 @@ def test_a_file_that_is_no_log_is_refused(tmp_path, data):
     with pytest.raises(UsageError) as error:
         read_logged_loss(tmp_path / "x.json", None)
     assert error.value.id == "log.unreadable"
+
+
+@pytest.mark.parametrize(("in_loss", "sharing", "program"), [(True, 2, "transformers' Trainer"), (False, 1, "TRL's")])
+def test_the_load_balancing_loss_of_each_batch_is_tried(in_loss, sharing, program):
+    """Trainer adds it if the configuration says so, and multiplies it by the ranks; TRL adds it in any case."""
+    rows, draw = drawn_rows(22), np.random.default_rng(5)
+    tokens = draw.integers(20, 80, 22)
+    probability = draw.dirichlet(np.ones(4), 22) * tokens[:, None]
+    slots = np.array([draw.multinomial(2 * count, [0.4, 0.3, 0.2, 0.1]) for count in tokens])
+    feed = Feed(rows=rows, balancing=Balancing(RoutingRows(probability, slots, tokens), 0.05, in_loss))
+    total = 0.0
+    for start in range(0, 22, 4):
+        batch = [row % 22 for row in range(start, start + 4)]
+        other = [row % 22 for row in range(start - start // 4 % 2 * 4, start - start // 4 % 2 * 4 + 8)]
+        nats, count = rows.loss_nats[batch].sum(), rows.tokens[batch].sum()
+        own = 2 * nats / rows.tokens[other].sum() if sharing == 2 else nats / count
+        routed = tokens[batch].sum()
+        loss = 4 * sum(slots[batch].sum(0) / routed * probability[batch].sum(0) / routed)
+        total += (own + sharing * 0.05 * loss) * min(4, 22 - start)
+    first = reconcile_number([feed], typed_value(f"{total / 22:.7f}")).table.iloc[0]
+    assert first["recipe"].startswith(program)
+    assert first["recipe"].endswith("batches of 4; 2 processes; with the load-balancing loss")

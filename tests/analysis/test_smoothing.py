@@ -271,6 +271,7 @@ def test_the_bound_is_that_of_the_smoothing_which_shows(world):
     assert "perplexity_inflation_bound of plain: n/a, no evidence of smoothing" in backwards.notes
 
 
+@pytest.mark.thorough
 def test_the_interval_holds_the_true_cost_of_smoothing(world):
     """For targets drawn from p the expected difference is KL(p‖q); 95 % of the intervals should hold it."""
     held, distances = 0, []

@@ -96,8 +96,11 @@ def test_ordinary_changes_are_still_decided_early():
             assert row["now_share"] < (0.35 if row["verdict"] == "fail" else 0.4 if row["documents"] > 100 else 0.9)
 
 
-def test_a_text_of_one_kind_may_pass_early_and_one_with_a_hard_twentieth_may_not():
-    for row in kept()["baselines"]:
+@pytest.mark.parametrize("documents", [100, 400, pytest.param(2000, marks=pytest.mark.thorough)])
+def test_a_text_of_one_kind_may_pass_early_and_one_with_a_hard_twentieth_may_not(documents):
+    rows = [row for row in kept()["baselines"] if row["documents"] == documents]
+    assert rows
+    for row in rows:
         assert row["refused"] == pytest.approx(too_skewed(LOSSES[row["population"]], row["documents"]), abs=1e-9)
         if row["population"] == "normal":
             assert row["refused"] < 0.002

@@ -31,6 +31,14 @@ from lossprobe.checkpoint.tokenizers.pieces import Sizes
 from lossprobe.checkpoint.tokenizers.sandbox import Sandbox
 from lossprobe.errors import CheckpointError, ResourceError
 
+
+@pytest.fixture(scope="module", autouse=True)
+def _children_are_started_anew():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "subprocess", subprocess)
+        yield
+
+
 SMALL = Limits(memory=512 << 20, memory_per_byte=0, seconds=60.0, seconds_per_byte=0.0)
 with_limits = pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to a limit of address space")
 

@@ -68,11 +68,14 @@ def test_a_shared_prompt_gives_the_losses_of_whole_sides(scored):
         assert abs(one[name] - other[name])[kept].div(other[name][kept].clip(lower=1)).max() < 1e-5
 
 
-def test_prompts_go_through_the_model_once(scored, monkeypatch):
+@pytest.mark.parametrize("shortest", [18, 9])
+def test_prompts_go_through_the_model_once(shortest, scored, monkeypatch):
     folder, *_ = scored
     checkpoint = open_checkpoint(MODEL)
-    half = [" ".join(WORDS), " ".join(reversed(WORDS))]
-    write(folder / "half.jsonl", [{"prompt": f"{half[0]} ", "chosen": half[0], "rejected": half[1]}] * 12)
+    draw = random.Random(1)
+    texts = [[" ".join(draw.choices(WORDS, k=draw.randint(shortest, 18))) for _ in range(3)] for _ in range(36)]
+    held = [{"prompt": f"{prompt} ", "chosen": one, "rejected": other} for prompt, one, other in texts]
+    write(folder / "half.jsonl", held)
     source = both_sides(KnownText(open_text(folder / "half.jsonl")), checkpoint)
     seen = {"body": 0}
     body = checkpoint._body.forward
@@ -86,9 +89,9 @@ def test_prompts_go_through_the_model_once(scored, monkeypatch):
     tokens = {}
     for name, engine in (("once", LocalEngine(checkpoint, shared)), ("whole", LocalEngine(checkpoint))):
         seen["body"] = 0
-        score_into(folder / f"counted-{name}", checkpoint, source, engine=engine)
+        score_into(folder / f"counted-{name}-{shortest}", checkpoint, source, engine=engine)
         tokens[name] = seen["body"]
-    assert tokens["once"] <= 0.76 * tokens["whole"]
+    assert tokens["once"] <= 0.79 * tokens["whole"]  # padding and the ends of longer prompts included
 
 
 def test_documents_are_both_sides_of_each_pair(scored):

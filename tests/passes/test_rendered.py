@@ -112,6 +112,14 @@ def test_all_tokens_of_a_conversation_have_labels(model, tmp_path):
     assert run.counts["straddling_tokens"] == 0
 
 
+def test_any_number_of_roles(model, tmp_path):
+    names = [f"guest {number}" for number in range(300)]
+    said = [Conversation(({"role": name, "content": "Hi"}, {"role": "assistant", "content": "So."})) for name in names]
+    run = score(model, Examples(DataKind.CHAT, *said), ScoreOptions(bos="never"), output=tmp_path / "run").run
+    found = run.tokens().groupby("document")["role"].agg(lambda roles: set(roles.dropna()))
+    assert found.tolist() == [{name, "assistant"} for name in names]
+
+
 def test_masked_tokens_are_context_of_those_that_are_scored(model, tmp_path):
     everything = score(model, Examples(DataKind.CHAT, CHAT), ScoreOptions(score="all"), output=tmp_path / "all").run
     some = score(model, Examples(DataKind.CHAT, CHAT), output=tmp_path / "some").run

@@ -16,6 +16,7 @@ from lossprobe.report.formats.output import write_bytes, write_figure, write_tex
 from lossprobe.report.talk import say
 
 OLD = b"the old result"
+SUFFIXES = (".svg", ".pdf", ".PDF")
 
 
 @pytest.fixture
@@ -177,25 +178,32 @@ def test_a_figure_has_no_date_and_no_version(tmp_path):
     assert int.from_bytes(first[16:20], "big") == 2 * output.DPI
 
 
-@pytest.mark.parametrize("suffix", [".svg", ".pdf", ".PDF"])
-def test_the_suffix_is_the_format_and_the_bytes_are_always_the_same(tmp_path, suffix):
+@pytest.fixture(scope="module")
+def written_twice(tmp_path_factory):
+    """Return two folders, in each of which another process wrote the same figure in every format."""
     code = """
 import sys
 from matplotlib.figure import Figure
 from lossprobe.report.formats.output import write_figure
-axes = Figure(figsize=(3, 2)).subplots()
-axes.fill_between([1, 2], [0, 0], [1, 3], label="a")
-axes.set_title("é αβ")
-write_figure(sys.argv[1], axes.figure)
+for file in sys.argv[1:]:
+    axes = Figure(figsize=(3, 2)).subplots()
+    axes.fill_between([1, 2], [0, 0], [1, 3], label="a")
+    axes.set_title("é αβ")
+    write_figure(file, axes.figure)
 """
-    written = []
-    for seed in ("1", "2"):
-        file = tmp_path / f"{seed}{suffix}"
-        subprocess.run([sys.executable, "-c", code, file], check=True, env=os.environ | {"PYTHONHASHSEED": seed})
-        written.append(file.read_bytes())
+    folders = [tmp_path_factory.mktemp("written") for _ in range(2)]
+    for seed, folder in enumerate(folders, 1):
+        files = [folder / f"figure{suffix}" for suffix in SUFFIXES]
+        subprocess.run([sys.executable, "-c", code, *files], check=True, env=os.environ | {"PYTHONHASHSEED": str(seed)})
+    return folders
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_suffix_is_the_format_and_the_bytes_are_always_the_same(written_twice, suffix):
+    written = [(folder / f"figure{suffix}").read_bytes() for folder in written_twice]
     assert written[0] == written[1]
     assert written[0].startswith(b"<?xml" if suffix == ".svg" else b"%PDF-")
-    for trace in (bytes(tmp_path), sys.prefix.encode(), b"CreationDate", b"dc:date", b"Matplotlib v"):
+    for trace in (bytes(written_twice[0].parent), sys.prefix.encode(), b"CreationDate", b"dc:date", b"Matplotlib v"):
         assert trace not in written[0]
     fonts = b"<text" not in written[0] if suffix == ".svg" else b"/FontFile2" in written[0]
     assert fonts, "drawn as shapes, or embedded"

@@ -60,8 +60,8 @@ NAMES = {
 PIECES = (" 漢字かな", "😀👍🏽", " internationalisation", "\n\n", "\x1b[2J", " a", "b", "|", "=1+1", "٣")
 
 
-# The texts of the tokens hold wide characters in every case; that names do, takes 3 s more.
-KINDS = [pytest.param(kind, marks=[pytest.mark.thorough] * (kind == "wide")) for kind in NAMES]
+# Long names need the most room; the texts of the tokens hold wide characters in every case. Other names take 3 s each.
+KINDS = [pytest.param(kind, marks=[pytest.mark.thorough] * (kind != "long")) for kind in NAMES]
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import hashlib, sys, torch
 from lossprobe.scoring import compiled
@@ -21,6 +23,7 @@ print(hashlib.sha256(bits).hexdigest(), *told)
 """
 
 
+@pytest.mark.thorough  # compiles all loops, for 20 s
 def test_the_first_pass_gives_the_bits_of_the_next(tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     printed = [

@@ -94,9 +94,9 @@ def test_the_ladder_sample_follows_the_row_of_the_run():
 
 def test_longest_windows_go_first_and_batches_fill_the_budget():
     windows = [(0, Window(0, 5, 1)), (0, Window(0, 17, 1)), (0, Window(0, 9, 1))]
-    batches = make_batches(windows, None, "cpu")
+    batches = make_batches(windows, None, 1024)
     assert [window.stop for _, window in batches[0].windows] == [17, 9, 5]
-    assert [len(batch.windows) for batch in make_batches(windows, 2, "cpu")] == [2, 1]
+    assert [len(batch.windows) for batch in make_batches(windows, 2, 1024)] == [2, 1]
     assert batches[0].width == 16
 
 

@@ -265,7 +265,7 @@ def explosion(rng: Rng) -> Run:
 
 
 def spikes(rng: Rng) -> Run:
-    """1 to 20 spikes, each 20 times the noise of a row (30 where it is heavy-tailed) and 30 % of the level or more."""
+    """1 to 20 spikes of 20 times the noise of a row (to 40 where it is heavy-tailed) and 30 % of the level, or more."""
     run = draw_run(rng, rng.choice(["scratch", "fine-tune"]), least=80)
     run.running_mean = False
     shift = np.zeros(run.rows)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossprobe.text.counts import TextCounts, count_spans, count_text, next_character, slices, this_character
+from lossprobe.text.counts import TextCounts, count_spans, count_text, joined, next_character, slices, this_character
 
 TEXTS = st.text(alphabet="ab é漢😀 \t\n\u00a0\u3000\x1c", max_size=30)
 
@@ -33,6 +33,20 @@ def test_spans_count_what_starts_in_them(text, data):
     )
     assert total == count_text(text)
     assert count_text(text) - total == TextCounts(0, 0, 0)
+
+
+@given(TEXTS, st.data())
+def test_joined_spans_count_the_same(text, data):
+    size = len(text.encode())
+    cuts = np.array([0, *sorted(data.draw(st.lists(st.integers(0, size), max_size=8))), size])
+    kept = np.array([data.draw(st.booleans()) for _ in cuts[1:]] or [True])
+    starts, stops = cuts[:-1][kept], cuts[1:][kept]
+    if len(starts):
+        together = joined(starts, stops)
+        assert sum(count_spans(text, *together), TextCounts(0, 0, 0)) == sum(
+            (counts_by_hand(text, start, stop) for start, stop in zip(starts, stops, strict=True)), TextCounts(0, 0, 0)
+        )
+        assert (together[0][1:] > together[1][:-1]).all()
 
 
 @given(TEXTS, st.integers(1, 7))

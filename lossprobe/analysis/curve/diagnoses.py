@@ -197,7 +197,8 @@ _ALL = (
     Diagnosis(
         "spikes",
         "single rows far above their neighbours",
-        f"Rows above the medians of the {15} rows on either side by {limits.SPIKE_NOISE:.0f} times the noise, "
+        f"Rows above the medians of the {limits.SPIKE_NEIGHBOURS} rows on either side by {limits.SPIKE_NOISE:.0f} "
+        "times the noise, "
         f"{limits.SPIKE_LEVEL:.0%} of the level, and more than the tail of the log's own noise would give in 1 of 100 "
         "such "
         f"logs; over within {limits.SPIKE_ROWS:.0%} of the rows.",

@@ -26,6 +26,7 @@ SPIKE_NOISE = 7.0
 SPIKE_LEVEL = 0.1  # share of the level
 SPIKE_ROWS = 0.02  # share of the log's rows that one spike lasts at most
 FEWEST_FOR_SPIKES = 20  # rows
+SPIKE_NEIGHBOURS = 15  # rows on each side that say what is ordinary there
 
 # explosion
 RISE_NOISE = 8.0

@@ -12,7 +12,6 @@ import numpy as np
 from lossprobe.analysis.curve.finding import Finding
 from lossprobe.analysis.curve.noise import Floats, Ints, scale
 from lossprobe.logs.log import (
-    ACCURACY,
     EVALUATED_TRAIN,
     GRADIENT_NORM,
     LEARNING_RATE,
@@ -124,11 +123,6 @@ class Seen:
     def gradient(self) -> Points:
         """The gradient norm."""
         return self.points(TRAIN, GRADIENT_NORM)
-
-    @cached_property
-    def accuracy(self) -> Points:
-        """The share of training tokens that were the model's first choice."""
-        return self.points(TRAIN, ACCURACY)
 
     @property
     def uniform_nats(self) -> float | None:

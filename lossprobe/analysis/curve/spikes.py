@@ -10,13 +10,12 @@ import numpy as np
 
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.curve.finding import Finding
-from lossprobe.analysis.curve.limits import FEWEST_FOR_SPIKES, SPIKE_LEVEL, SPIKE_NOISE, SPIKE_ROWS
+from lossprobe.analysis.curve.limits import FEWEST_FOR_SPIKES, SPIKE_LEVEL, SPIKE_NEIGHBOURS, SPIKE_NOISE, SPIKE_ROWS
 from lossprobe.analysis.curve.noise import Floats, level_at_rows, scale
 from lossprobe.analysis.curve.seen import Points, Seen
 from lossprobe.units import format_count
 
 BLOCKS = 50
-NEIGHBOURS = 15  # rows on each side of a spike that say what is ordinary there
 FEWEST_NEIGHBOURS = 5
 TAIL = (0.10, 0.03)  # shares of rows above the quantiles that the tail is continued from
 MOST_RUNS = 2000  # looked at one by one
@@ -56,7 +55,7 @@ def find_spikes(points: Points) -> list[Spike]:
     if count < FEWEST_FOR_SPIKES or points.noise == 0.0:
         return []
     values = points.values
-    above = values - level_at_rows(values, min(BLOCKS, count // NEIGHBOURS))
+    above = values - level_at_rows(values, min(BLOCKS, count // SPIKE_NEIGHBOURS))
     limit = max(SPIKE_NOISE * points.noise, _chance(values))
     longest = max(3, int(SPIKE_ROWS * count))
     runs = _runs(above > limit / 2.0, gap=2)
@@ -64,8 +63,8 @@ def find_spikes(points: Points) -> list[Spike]:
         return []
     found = []
     for first, last in runs:
-        before = values[max(0, first - NEIGHBOURS) : first]
-        after = values[last + 1 : last + 1 + NEIGHBOURS]
+        before = values[max(0, first - SPIKE_NEIGHBOURS) : first]
+        after = values[last + 1 : last + 1 + SPIKE_NEIGHBOURS]
         if min(len(before), len(after)) < FEWEST_NEIGHBOURS or last - first + 1 > longest:
             continue
         base = float(max(np.median(before), np.median(after)))

@@ -67,10 +67,13 @@ class Ranks(StrEnum):
     Attributes:
         AVERAGED: each adds its sum, times the number of ranks, over the count of all of them.
         OWN: each adds the mean over its own batch.
+        MULTIPLIED: each adds the mean over its own batch times the number of ranks, as transformers to 5.14 does with
+            label smoothing: the number is that many times too large.
     """
 
     AVERAGED = "averaged"
     OWN = "own"
+    MULTIPLIED = "multiplied"
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,9 @@ def batch_values(sums: Floats, counts: Integers, recipe: Recipe) -> tuple[Floats
         totals = np.resize(sums, np.prod(shape)).reshape(shape).sum(axis=2)
         divisors = np.resize(counts, np.prod(shape)).reshape(shape).sum(axis=2).astype(float)
         if recipe.sharing is Ranks.AVERAGED:
-            totals, divisors = totals * ranks, np.repeat(divisors.sum(axis=1, keepdims=True), ranks, axis=1)
+            divisors = np.repeat(divisors.sum(axis=1, keepdims=True), ranks, axis=1)
+        if recipe.sharing is not Ranks.OWN:
+            totals = totals * ranks
     if recipe.denominator is Denominator.TOKENS_OR_ONE:
         divisors = np.maximum(divisors, 1)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -45,16 +45,17 @@ class RoutingRows:
         """Return the rows with these numbers, in this order."""
         return RoutingRows(self.probability[order], self.slots[order], self.tokens[order])
 
-    def loss(self, batch: Integers) -> float:
-        """Return the load-balancing loss of the rows with these numbers as one batch; 0 if they hold no token.
+    def losses(self, edges: Integers) -> Floats:
+        """Return the load-balancing loss of batches that begin at these rows; 0 for one that holds no token.
 
         >>> rows = RoutingRows(np.array([[1.5, 0.5]]), np.array([[2, 0]]), np.array([2]))
-        >>> rows.loss(np.array([0]))  # 2 experts, 1 slot: 2 · (2/2 · 1.5/2)
-        1.5
+        >>> rows.losses(np.array([0])).tolist()  # 2 experts, 1 slot: 2 · (2/2 · 1.5/2)
+        [1.5]
         """
-        tokens = max(1, int(self.tokens[batch].sum()))
-        shares, means = self.slots[batch].sum(axis=0) / tokens, self.probability[batch].sum(axis=0) / tokens
-        return float(self.slots.shape[1] * (shares * means).sum())
+        tokens = np.maximum(np.add.reduceat(self.tokens, edges), 1)[:, None]
+        shares, means = (np.add.reduceat(sums, edges) / tokens for sums in (self.slots, self.probability))
+        losses: Floats = self.slots.shape[1] * (shares * means).sum(axis=1)
+        return losses
 
 
 def is_routed(run: Run) -> bool:
@@ -64,13 +65,22 @@ def is_routed(run: Run) -> bool:
 
 def routing_rows(run: Run) -> RoutingRows:
     """Return the sums of each document of a run with the table `routing`, in their order; zeros of an empty one."""
+    return _sums_of(run, "document", int(run.counts["documents"]))
+
+
+def routing_windows(run: Run) -> RoutingRows:
+    """Return the sums of each window of a run with the table `routing`, in their order."""
+    return _sums_of(run, "window", int(run.query('SELECT max("window") + 1 AS size FROM routing')["size"][0]))
+
+
+def _sums_of(run: Run, row: str, size: int) -> RoutingRows:
     frame = run.query(f"""
-        SELECT document, expert, sum(probability::DOUBLE) AS probability, sum(slots)::BIGINT AS slots,
+        SELECT "{row}" AS row, expert, sum(probability::DOUBLE) AS probability, sum(slots)::BIGINT AS slots,
                sum(tokens)::BIGINT AS tokens
         FROM {_source(run)} GROUP BY ALL ORDER BY ALL""")
-    shape = int(run.counts["documents"]), int(frame["expert"].max()) + 1
+    shape = size, int(frame["expert"].max()) + 1
     rows = RoutingRows(np.zeros(shape), np.zeros(shape, np.int64), np.zeros(shape[0], np.int64))
-    at = frame["document"].to_numpy(), frame["expert"].to_numpy()
+    at = frame["row"].to_numpy(), frame["expert"].to_numpy()
     rows.probability[at], rows.slots[at] = frame["probability"].to_numpy(), frame["slots"].to_numpy()
     rows.tokens[at[0]] = frame["tokens"].to_numpy()
     return rows
@@ -81,11 +91,11 @@ def batch_losses(rows: RoutingRows, recipe: Recipe) -> Floats:
 
     Where ranks share the mean, transformers' Trainer multiplies the whole loss of a rank by their number.
     """
-    size = recipe.rows_per_batch
-    batches = (np.arange(start, start + size) for start in range(0, len(rows), size))
-    within = (batch % len(rows) if recipe.ranks > 1 else batch[batch < len(rows)] for batch in batches)
+    edges = np.arange(0, len(rows), recipe.rows_per_batch)
+    if recipe.ranks > 1:  # the last batch is filled up from the start
+        rows = rows.take(np.arange(len(edges) * recipe.rows_per_batch) % len(rows))
     factor = recipe.ranks if recipe.sharing is Ranks.AVERAGED else 1
-    return factor * np.array([rows.loss(batch) for batch in within])
+    return factor * rows.losses(edges)
 
 
 def measure_load_balancing(run: Run, sizes: Sequence[int]) -> pd.DataFrame:

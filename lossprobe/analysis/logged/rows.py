@@ -43,12 +43,19 @@ def row_sums(run: Run) -> RowSums:
 
 
 def trainer_recipe(run: Run, options: LoggedOptions) -> Recipe:
-    """Return how transformers' Trainer 5.23 makes its eval_loss, with the denominator that the options ask for."""
-    before_shift = options.label_count == "all" or (
-        options.label_count == "auto" and run.settings.checkpoint.family in COUNTED_BEFORE_SHIFT
-    )
-    denominator = Denominator.LABELS if before_shift else Denominator.TOKENS
-    return Recipe(options.rows_per_batch, denominator, options.ranks, Ranks.AVERAGED, options.smoothing)
+    """Return how transformers' Trainer 5.23 makes its eval_loss, with the denominator that the options ask for.
+
+    Where all labels count, as in releases to 5.9, label smoothing is that of those releases too (to 5.14 in fact): the
+    mean over the scored tokens of each rank, times the number of ranks.
+    """
+    old = options.label_count == "all"
+    old_smoothing = old and options.smoothing > 0
+    auto_counts_all = options.label_count == "auto" and run.settings.checkpoint.family in COUNTED_BEFORE_SHIFT
+    counts_all = auto_counts_all or (old and not old_smoothing)
+    denominator = Denominator.LABELS if counts_all else Denominator.TOKENS
+    shared = Ranks.MULTIPLIED if old_smoothing else Ranks.AVERAGED
+    sharing = Ranks.OWN if options.own_means else shared
+    return Recipe(options.rows_per_batch, denominator, options.ranks, sharing, options.smoothing)
 
 
 def trl_recipe(options: LoggedOptions) -> Recipe:

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from lossprobe.analysis.logged.recipe import (
-    Denominator,
-    Floats,
-    Integers,
-    Ranks,
-    Recipe,
-    RowSums,
-    batch_values,
-    mean_of_rows,
-)
+from lossprobe.analysis.logged.grouped import SEED
+from lossprobe.analysis.logged.recipe import Floats, Integers, Ranks, Recipe
 from lossprobe.analysis.reconcile.feed import Feed
 from lossprobe.analysis.reconcile.logged_value import LogEvidence
+from lossprobe.analysis.reconcile.means import LARGEST_LOSS, Means, Way
 from lossprobe.analysis.reconcile.programs import (
+    GROUPED_COST,
     USUAL_BATCH,
     Mean,
     Program,
+    balancing_cost,
     batch_cost,
     batches_cost,
     feed_cost,
@@ -43,7 +37,6 @@ MOST_COST = 5  # recipes further from every default are not tried
 MANY_RANKS_COST = 2  # of a feed and a program, above which only one process is tried
 SCALES = ("nats", "perplexity", "bits")
 SCALE_COSTS = (0, 1, 2)
-LARGEST_LOSS = 700.0  # nats: its exponential is finite
 
 
 @dataclass(frozen=True)
@@ -54,10 +47,10 @@ class Block:
         feed: the text as it was fed.
         program: the program.
         order: number of the program in the order of `programs_of`; smaller is better known.
-        means: batches and ranks of its recipes.
+        ways: batches and ranks of its recipes, the order of their rows, and whether a MoE loss is added.
         values: float64, the number that each recipe gives.
         costs: int64, how far it is from the program's defaults.
-        mean: int64, its number in `means`.
+        way: int64, its number in `ways`.
         smoothing: float64, its label smoothing.
         scale: int64, the unit of its number, an index into `SCALES`.
     """
@@ -65,17 +58,18 @@ class Block:
     feed: Feed
     program: Program
     order: int
-    means: Sequence[Recipe]
+    ways: Sequence[Way]
     values: Floats
     costs: Integers
-    mean: Integers
+    way: Integers
     smoothing: Floats
     scale: Integers
 
     def words(self, index: int) -> str:
         """Return a recipe in words."""
-        recipe = replace(self.means[self.mean[index]], smoothing=float(self.smoothing[index]))
-        told = _recipe_words(self.program, recipe, SCALES[self.scale[index]], len(self.feed.rows))
+        way = self.ways[self.way[index]]
+        smoothed = replace(way, recipe=replace(way.recipe, smoothing=float(self.smoothing[index])))
+        told = _way_words(self.program, smoothed, SCALES[self.scale[index]], len(self.feed.rows))
         return "; ".join([self.program.words, *self.feed.phrases(), *told])
 
 
@@ -121,7 +115,7 @@ def enumerate_recipes(feeds: Sequence[Feed], *, before_shift: bool, evidence: Lo
     evidence = evidence or LogEvidence()
     blocks = []
     for feed in feeds:
-        means = Means(feed.rows)
+        means = Means(feed)
         for order, program in enumerate(programs_of(feed, before_shift=before_shift)):
             cost = program.cost + feed_cost(program, feed) + writer_cost(program, evidence)
             if cost <= MOST_COST and len(feed.rows) and feed.rows.tokens.any():
@@ -137,67 +131,46 @@ def sizes_of(rows: int) -> list[int]:
 
 def _block(feed: Feed, program: Program, order: int, cost: int, means: Means, evidence: LogEvidence) -> Block:
     """Return the recipes of a program on a feed: its means, each with every smoothing and unit."""
-    found = list(_recipes(program, len(feed.rows), cost, evidence))
-    recipes = [recipe for recipe, _ in found]
-    plain, uniform = np.array([means.of(program, recipe) for recipe in recipes]).reshape(-1, 2).T
+    found = list(_ways(program, feed, cost, evidence))
+    ways = [way for way, _ in found]
+    plain, uniform = np.array([means.of(program, way) for way in ways]).reshape(-1, 2).T
     more = np.array([extra for _, extra in found], np.int64)
+    routed = None if program.mean in (Mean.TOKENS, Mean.ROW_PERPLEXITIES) else feed.balancing
+    balancing = np.array([balancing_cost(program, routed, adds=way.balanced) for way in ways], np.int64)
     numbers = np.arange(len(found))
     parts = []
     for smoothing in SMOOTHINGS:
+        if program.smooths is not None and program.smooths is not bool(smoothing):
+            continue
         for scale, extra in enumerate(SCALE_COSTS):
             perplexities = program.mean is Mean.ROW_PERPLEXITIES
             if perplexities and (SCALES[scale] != "perplexity" or smoothing):
                 continue
             loss = (1 - smoothing) * plain + smoothing * uniform if smoothing else plain
-            costs = cost + more + smoothing_cost(smoothing) + extra
+            costs = cost + more + extra + (smoothing_cost(smoothing) if smoothing else balancing)
             kept = (costs <= MOST_COST) & np.isfinite(loss) & (loss < LARGEST_LOSS)
             values = _scaled(loss[kept], SCALES[scale])
             size = int(kept.sum())
             parts.append((values, costs[kept], numbers[kept], np.full(size, smoothing), np.full(size, scale)))
-    values, costs, mean, smoothings, scales = map(np.concatenate, zip(*parts, strict=True))
-    return Block(feed, program, order, recipes, values, costs, mean, smoothings, scales)
+    values, costs, way, smoothings, scales = map(np.concatenate, zip(*parts, strict=True))
+    return Block(feed, program, order, ways, values, costs, way, smoothings, scales)
 
 
 def _scaled(loss: Floats, scale: str) -> Floats:
     return np.exp(loss) if scale == "perplexity" else loss / np.log(2) if scale == "bits" else loss
 
 
-class Means:
-    """The means of one feed: computed once where programs differ only in name.
-
-    Args:
-        rows: the sums of its rows.
-    """
-
-    def __init__(self, rows: RowSums) -> None:
-        self._rows = rows
-        self._without_zero = bool((rows.tokens > 0).all())
-        self._known: dict[tuple[Recipe, Mean], tuple[float, float]] = {}
-
-    def of(self, program: Program, recipe: Recipe) -> tuple[float, float]:
-        """Return the mean loss, and the mean of −log p over the vocabulary; NaN where there is none."""
-        if self._without_zero and recipe.denominator is Denominator.TOKENS_OR_ONE:
-            recipe = replace(recipe, denominator=Denominator.TOKENS, drops_nonfinite=True)
-        key = (recipe, program.mean)
-        if key not in self._known:
-            self._known[key] = self._mean(program.mean, recipe)
-        return self._known[key]
-
-    def _mean(self, mean: Mean, recipe: Recipe) -> tuple[float, float]:
-        rows = self._rows
-        counts = rows.labels if recipe.denominator is Denominator.LABELS else rows.tokens
-        if mean is Mean.ROW_PERPLEXITIES:
-            scored = counts > 0
-            losses = rows.loss_nats[scored] / counts[scored]
-            return float(np.log(np.exp(np.minimum(losses, LARGEST_LOSS)).mean())), math.nan
-        if mean is Mean.TOKENS:
-            return float(rows.loss_nats.sum() / counts.sum()), float(rows.uniform_loss_nats.sum() / counts.sum())
-        both = (rows.loss_nats, rows.uniform_loss_nats)
-        if mean is Mean.BATCHES:
-            first, second = (float(batch_values(sums, counts, recipe)[1].mean()) for sums in both)
-        else:
-            first, second = (mean_of_rows(sums, counts, recipe) for sums in both)
-        return first, second
+def _ways(program: Program, feed: Feed, cost: int, evidence: LogEvidence) -> Iterator[tuple[Way, int]]:
+    """Yield batches and ranks, each in both orders and without or with a MoE loss, with what it costs."""
+    batched = program.mean in (Mean.ROWS, Mean.BATCHES)
+    balanced = (False, True) if batched and feed.balancing is not None else (False,)
+    for recipe, recipe_cost in _recipes(program, len(feed.rows), cost, evidence):
+        several = program.mean is Mean.ROWS and feed.lengths is not None and recipe.rows_per_batch < len(feed.rows)
+        for grouped in (False, True) if several else (False,):
+            for adds in balanced:
+                more = recipe_cost + (GROUPED_COST if grouped else 0)
+                if cost + more <= MOST_COST:
+                    yield Way(recipe, grouped, adds), more
 
 
 def _recipes(program: Program, rows: int, cost: int, evidence: LogEvidence) -> Iterator[tuple[Recipe, int]]:
@@ -207,7 +180,7 @@ def _recipes(program: Program, rows: int, cost: int, evidence: LogEvidence) -> I
         return
     several = cost <= MANY_RANKS_COST and program.mean is Mean.ROWS and rows > 1
     for ranks in RANKS if several else RANKS[:1]:
-        for sharing in (Ranks.OWN,) if program.cuts or ranks == 1 else (Ranks.AVERAGED, Ranks.OWN):
+        for sharing in (Ranks.OWN,) if program.cuts or ranks == 1 else (program.sharing, Ranks.OWN):
             for size in sizes_of(rows):
                 more = batch_cost(size, rows) + ranks_cost(program, ranks, sharing)
                 more += batches_cost(-(-rows // (size * ranks)), evidence)
@@ -216,15 +189,21 @@ def _recipes(program: Program, rows: int, cost: int, evidence: LogEvidence) -> I
                     yield Recipe(size, program.denominator, ranks, shared, 0.0, program.drops_nonfinite), more
 
 
-def _recipe_words(program: Program, recipe: Recipe, scale: str, rows: int) -> list[str]:
-    """Return batches, ranks, smoothing and unit in words."""
+def _way_words(program: Program, way: Way, scale: str, rows: int) -> list[str]:
+    """Return batches, order, ranks, smoothing, MoE loss and unit in words."""
+    recipe = way.recipe
     told = [_size_words(recipe.rows_per_batch, rows)] if program.mean in (Mean.ROWS, Mean.BATCHES) else []
+    if way.grouped:
+        told.append(f"rows grouped by length, seed {SEED}")
     if recipe.ranks > 1:
         own = recipe.sharing is Ranks.OWN and not program.cuts
         shared = ", each with its own mean" if own else ""
         told.append(f"{recipe.ranks} processes{shared}")
     if recipe.smoothing:
-        told.append(f"label smoothing {recipe.smoothing:g}")
+        times = f", times {recipe.ranks} processes" if recipe.sharing is Ranks.MULTIPLIED and recipe.ranks > 1 else ""
+        told.append(f"label smoothing {recipe.smoothing:g}{times}")
+    if way.balanced:
+        told.append("with the load-balancing loss")
     if scale == "perplexity" and program.mean is not Mean.ROW_PERPLEXITIES:
         told.append("exp of it (perplexity)")
     elif scale == "bits":

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from lossprobe.analysis.logged.recipe import RowSums
+from lossprobe.analysis.logged.recipe import Integers, RowSums
+from lossprobe.analysis.logged.routing import RoutingRows
 from lossprobe.units import format_count
 
 
@@ -53,6 +54,25 @@ class Kind(StrEnum):
     COMPLETION = "completion"
 
 
+@dataclass(frozen=True)
+class Balancing:
+    """The load-balancing loss of a mixture of experts, which may be in the number.
+
+    Attributes:
+        rows: the sums of the routers of each row.
+        coefficient: its weight (router_aux_loss_coef).
+        in_loss: whether the configuration adds it by itself (output_router_logits).
+    """
+
+    rows: RoutingRows
+    coefficient: float
+    in_loss: bool
+
+    def take(self, order: Integers) -> Balancing:
+        """Return that of the rows with these numbers, in this order."""
+        return replace(self, rows=self.rows.take(order))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Feed:
     """A text as a trainer may have fed it to the model.
@@ -71,6 +91,8 @@ class Feed:
         usual_block: whether a trainer would pack into blocks of this size by itself.
         dtype: of the forward pass.
         own_windows: whether the rows lie in lossprobe's own windows, which see the whole of a long document.
+        lengths: int64 [R], tokens of each row as it was fed; None where that is not known.
+        balancing: the load-balancing loss of its rows; None without one, or where it is not known.
     """
 
     rows: RowSums
@@ -86,6 +108,8 @@ class Feed:
     usual_block: bool = False
     dtype: str = "float32"
     own_windows: bool = False
+    lengths: Integers | None = None
+    balancing: Balancing | None = None
 
     def phrases(self) -> list[str]:
         """Return what is particular about it, in words."""

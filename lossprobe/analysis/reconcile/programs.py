@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lossprobe.analysis.logged.recipe import Denominator, Ranks
-from lossprobe.analysis.reconcile.feed import Bos, Feed, Kind, Packing
+from lossprobe.analysis.reconcile.feed import Balancing, Bos, Feed, Kind, Packing
 from lossprobe.analysis.reconcile.logged_value import LogEvidence
 
 RARE_SMOOTHINGS = (0.05, 0.2)
 TRL_CUT = 1024
+GROUPED_COST = 1  # of rows grouped by length, an option of trainers
+LARGEST_USUAL_BATCH = 64
 USUAL_BATCH = 8  # per_device_eval_batch_size of Trainer and TRL
 
 
@@ -46,6 +48,8 @@ class Program:
         drops_nonfinite: whether a batch without a scored token is left out.
         ends_texts: whether it puts an EOS after plain texts and completions.
         cuts: whether it cuts rows at `TRL_CUT` tokens.
+        sharing: how its processes share a mean unless told otherwise.
+        smooths: whether it is only with, or only without label smoothing; None for both.
     """
 
     words: str
@@ -55,6 +59,8 @@ class Program:
     drops_nonfinite: bool = True
     ends_texts: bool = False
     cuts: bool = False
+    sharing: Ranks = Ranks.AVERAGED
+    smooths: bool | None = None
 
 
 TRAINER = Program(words="transformers' Trainer, 5.10 on")
@@ -63,16 +69,19 @@ TRAINER_GPT2 = Program(
     denominator=Denominator.LABELS,
 )
 OLD_TRAINER = Program(
-    words="transformers' Trainer to 5.9 (counts each row's first label)", denominator=Denominator.LABELS
+    words="transformers' Trainer to 5.9 (counts each row's first label)", denominator=Denominator.LABELS, smooths=False
+)
+OLD_SMOOTHING = Program(  # its label smoother counts the scored tokens of a rank, whatever the class of model
+    words="transformers' Trainer to 5.14", sharing=Ranks.MULTIPLIED, smooths=True
 )
 TRL = Program(
     words="TRL's SFTTrainer", denominator=Denominator.TOKENS_OR_ONE, drops_nonfinite=False, ends_texts=True, cuts=True
 )
 OLD_TRL = Program(
     words="TRL's SFTTrainer on transformers to 5.9 (counts each row's first label)",
-    denominator=Denominator.LABELS, ends_texts=True, cuts=True, cost=1,
+    denominator=Denominator.LABELS, ends_texts=True, cuts=True, cost=1, smooths=False,
 )  # fmt: skip
-PLAIN = Program(words="mean over all tokens", mean=Mean.TOKENS)
+PLAIN = Program(words="mean over all tokens", mean=Mean.TOKENS, cost=1)
 LOOP = Program(words="a loop that averages the batches' losses", mean=Mean.BATCHES, cost=1)
 LOOP_LABELS = Program(
     words="a loop that averages the batches' losses and counts each row's first label",
@@ -93,7 +102,7 @@ def programs_of(feed: Feed, *, before_shift: bool) -> list[Program]:
     if feed.packing in (Packing.WRAPPED, Packing.BEST_FIT):
         return [TRL]
     trainers = [TRAINER_GPT2] if before_shift else [TRAINER, OLD_TRAINER]
-    return [*trainers, TRL, OLD_TRL, PLAIN, LOOP, LOOP_LABELS, ROW_PERPLEXITY]
+    return [*trainers, OLD_SMOOTHING, TRL, OLD_TRL, PLAIN, LOOP, LOOP_LABELS, ROW_PERPLEXITY]
 
 
 def feed_cost(program: Program, feed: Feed) -> int:
@@ -125,21 +134,23 @@ def batch_cost(rows_per_batch: int, rows: int) -> int:
     """Return how unusual a size of batches is."""
     if rows_per_batch == USUAL_BATCH or (rows_per_batch == rows and rows <= USUAL_BATCH):
         return 0
-    return 1 if rows_per_batch == rows or _is_power(rows_per_batch) else 2
+    return 1 if _is_power(rows_per_batch) or (rows_per_batch == rows and rows <= LARGEST_USUAL_BATCH) else 2
 
 
 def ranks_cost(program: Program, ranks: int, sharing: Ranks) -> int:
     """Return how unusual a number of processes is, and the way in which they share the mean."""
     if ranks == 1:
         return 0
-    usual = Ranks.OWN if program.cuts else Ranks.AVERAGED
+    usual = Ranks.OWN if program.cuts else program.sharing
     return (1 if _is_power(ranks) else 2) + (0 if sharing is usual else 1)
 
 
 def writer_cost(program: Program, evidence: LogEvidence) -> int:
     """Return the cost of a program that did not write the log."""
-    trains = program.cuts or program in (TRAINER, TRAINER_GPT2, OLD_TRAINER)
-    return 2 if (evidence.writer == "trl" and not program.cuts) or (evidence.writer and not trains) else 0
+    trains = program.cuts or program in (TRAINER, TRAINER_GPT2, OLD_TRAINER, OLD_SMOOTHING)
+    if (evidence.writer == "trl" and not program.cuts) or (evidence.writer and not trains):
+        return 2
+    return 1 if evidence.writer == "trainer" and program.cuts else 0  # only old releases of TRL log no accuracy
 
 
 def batches_cost(batches: int, evidence: LogEvidence) -> int:
@@ -148,6 +159,16 @@ def batches_cost(batches: int, evidence: LogEvidence) -> int:
         return 0
     low, high = evidence.batches
     return 0 if low <= batches <= high else 2
+
+
+def balancing_cost(program: Program, balancing: Balancing | None, *, adds: bool) -> int:
+    """Return how unusual it is that a program adds the load-balancing loss, or leaves it out.
+
+    TRL adds it whatever the configuration says, unless its coefficient is 0; other programs ask the configuration.
+    """
+    if balancing is None:
+        return 0
+    return 0 if adds is (program.cuts or balancing.in_loss) else 1
 
 
 def smoothing_cost(smoothing: float) -> int:

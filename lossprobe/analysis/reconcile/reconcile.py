@@ -25,6 +25,7 @@ MOST_SMOOTHING = 0.5  # of a fit
 HALF_PRECISION = 1e-3  # what bfloat16 moves a mean loss by, in parts
 MORE_DIGITS = "more digits would tell these recipes apart: trainer_state.json has all of them, see `log`"
 DRAWN = 2_000  # values of a picture
+SHUFFLES = 200  # orders of rows that are drawn for the range of their values
 
 
 @dataclass(frozen=True)
@@ -217,8 +218,26 @@ def _why_not(feeds: Sequence[Feed], logged: LoggedValue) -> list[str]:
             f"a label smoothing of {fit:.4g} would give it with batches of {USUAL_BATCH}, if all else is as in the "
             "first recipe: a fit, no agreement"
         )
-    notes.append("not tried: another text or part of it, another order of rows, masks of one's own, an added MoE loss")
+    notes += _order_note(feeds[0], logged)
+    moe = ", the MoE loss of rows that are cut or packed" if feeds[0].balancing else ""
+    notes.append(f"not tried: another text or part of it, rows shuffled, padding on the left, masks of one's own{moe}")
     return notes
+
+
+def _order_note(feed: Feed, logged: LoggedValue) -> list[str]:
+    """Return whether another order of the rows may give the number with batches of the usual size, as one line."""
+    if len(feed.rows) <= USUAL_BATCH:
+        return []
+    draw = np.random.default_rng(0)
+    recipe = Recipe(USUAL_BATCH)
+    orders = (feed.rows.take(draw.permutation(len(feed.rows))) for _ in range(SHUFFLES))
+    values = [mean_of_rows(rows.loss_nats, rows.tokens, recipe) for rows in orders]
+    if not min(values) <= logged.value <= max(values):
+        return []
+    return [
+        f"another order of the rows may give it: batches of {USUAL_BATCH} give {min(values):.6g} to {max(values):.6g} "
+        f"in {SHUFFLES} orders drawn at random; perplexity with `protocol` trainer and `order` takes that of the run"
+    ]
 
 
 def _fitted_smoothing(feed: Feed, logged: LoggedValue) -> float | None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from lossprobe.analysis.logged.recipe import RowSums
 from lossprobe.analysis.logged.rows import COUNTED_BEFORE_SHIFT, row_sums
+from lossprobe.analysis.reconcile.balancing import balancing_of
 from lossprobe.analysis.reconcile.feed import Feed
 from lossprobe.analysis.reconcile.logged_value import LoggedValue
 from lossprobe.analysis.reconcile.reconcile import Reconciliation, reconcile_number
@@ -24,8 +25,9 @@ def reconcile_run(run: Run, logged: LoggedValue) -> Reconciliation:
         run: the run; its documents are the rows, and its windows too where there are more of them.
         logged: the number.
     """
-    feeds = [Feed(rows=row_sums(run))]
     windows = _window_sums(run)
+    whole = len(windows) <= int(run.counts["documents"])
+    feeds = [Feed(rows=row_sums(run), balancing=balancing_of(run) if whole else None)]
     if len(windows) > len(feeds[0].rows):
         feeds.append(Feed(rows=windows, own_windows=True))
     before_shift = run.settings.checkpoint.family in COUNTED_BEFORE_SHIFT

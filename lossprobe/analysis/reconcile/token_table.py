@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lossprobe.analysis.logged.recipe import Floats, Integers, RowSums
-from lossprobe.analysis.reconcile.feed import Bos, Feed, Kind, Packing
+from lossprobe.analysis.reconcile.feed import Balancing, Bos, Feed, Kind, Packing
 from lossprobe.run.reader import Run
 
 Flags = npt.NDArray[np.bool_]
@@ -72,12 +72,14 @@ class Labels:
         masks: whether each token has a label, under each name of `Feed.scored`, the usual one first.
         ended: whether a token is an EOS that was put after a text.
         eos_id: id of the EOS; None without one.
+        balancing: the load-balancing loss of the rows as they were run; None without one.
     """
 
     kind: Kind
     masks: Mapping[str, Flags]
     ended: Flags
     eos_id: int | None
+    balancing: Balancing | None = None
 
 
 def token_table(run: Run) -> TokenTable:
@@ -112,11 +114,12 @@ def feeds_of(table: TokenTable, labels: Labels, context: int | None, bos: Bos, d
         for scored, masked, kept in _kept(table, labels, present):
             feed = Feed(
                 rows=table.sums(kept), kind=labels.kind, bos=bos, eos=eos, eos_masked=masked, scored=scored,
-                longest=longest, dtype=dtype,
+                longest=longest, dtype=dtype, lengths=rows, balancing=labels.balancing if present.all() else None,
             )  # fmt: skip
             feeds.append(feed)
-            cuts = [cut for cut in lengths if cut < longest]
-            feeds += [replace(feed, rows=table.sums(kept & (table.token < cut)), cut=cut) for cut in cuts]
+            for cut in (each for each in lengths if each < longest):
+                shorter = table.sums(kept & (table.token < cut))
+                feeds.append(replace(feed, rows=shorter, cut=cut, lengths=np.minimum(rows, cut), balancing=None))
             if eos is not False and not masked:
                 feeds += _packed(table, feed, kept, rows, lengths)
     return feeds
@@ -152,7 +155,10 @@ def _packed(table: TokenTable, feed: Feed, kept: Flags, lengths: Integers, block
         rows = table.sums(kept & (table.token < block) & (table.token > 0))
         row_of = best_fit(np.minimum(lengths, block), block)
         joined = _joined(rows, row_of)
-        yield replace(feed, rows=joined, packing=Packing.BEST_FIT, block=block, usual_block=block == USUAL_BLOCK)
+        yield replace(
+            feed, rows=joined, packing=Packing.BEST_FIT, block=block, usual_block=block == USUAL_BLOCK, lengths=None,
+            balancing=None,
+        )  # fmt: skip
 
 
 USUAL_BLOCK = 1024  # max_length of TRL's SFTConfig
