@@ -246,6 +246,9 @@ class CurveOptions:
         metavar="DIAGNOSIS,...",
     )  # fmt: skip
     checkpoint: Path | None = option(
-        None, File(), "A checkpoint of the run: is the log's validation loss its loss on the text?", metavar="CHECKPOINT"
+        None,
+        File(),
+        "A checkpoint of the run: is the log's loss its loss on the text?",
+        metavar="CHECKPOINT",
     )
     text: Path | None = option(None, File(), "The text of the log's validation loss.", metavar="TEXT")
