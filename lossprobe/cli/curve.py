@@ -43,7 +43,7 @@ def curve(logs: tuple[Path, ...], outputs: Outputs, *, quiet: bool, **given: Any
     Examples:
       lossprobe curve trainer_state.json --plot
       lossprobe curve run-1.log run-2.log
-      lossprobe curve metrics.csv --fail-on nan,over-fitting
+      lossprobe curve metrics.csv --fail-on not-finite,over-fitting
       lossprobe curve out.txt --columns step=iter,loss=ce
       lossprobe curve log.json --checkpoint checkpoint-500 --text valid.jsonl
     """
