@@ -242,7 +242,8 @@ class CurveOptions:
         None, COUNT, "Entries of the model's vocabulary, for ln V.  [default: what the log or the checkpoint says]"
     )
     fail_on: tuple[str, ...] = option(
-        (), Names((*DIAGNOSES, ANY)), "Exit with 10 where one of these is found (lossprobe explain lists them; any: every fault).",
+        (), Names((*DIAGNOSES, ANY)),
+        "Exit with 10 where one of these is found (lossprobe explain lists them; any: every fault).",
         metavar="DIAGNOSIS,...",
     )  # fmt: skip
     checkpoint: Path | None = option(
