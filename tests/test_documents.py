@@ -8,10 +8,12 @@ import subprocess
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from bundled import EXAMPLES
 from documented import DOCUMENTS, IN_A_SENTENCE, PAGES, ROOT, blocks, chunks, lossprobe_lines, name_of, sentences
 from matplotlib.image import imread
+from training_logs import falling, made_log, overfitted, write_trainer_state
 
 from lossprobe.cli.main import CONTEXT, cli, run
 from lossprobe.cli.result_files import SUFFIXES
@@ -21,8 +23,14 @@ BUNDLED = ("jargon-plain", "jargon-smoothed", "jargon-valid.jsonl")
 UNTRIED = {"python.md", "chat-data.md", "preferences.md", "trainer-logs-another-number.md"}
 TRIED = [page for page in DOCUMENTS if page.name not in UNTRIED and any(b.language == "sh" for b in blocks(page))]
 OTHER_MODEL = {PAGES / "howto" / "bad-data.md", PAGES / "explanation" / "windows.md"}  # a model that is not bundled
+OF_LOGS = PAGES / "howto" / "training-run.md"
 NOT_THERE = "final_model.pt"  # a checkpoint of FundamentaLLM, which nobody has here
-EXIT_CODES = {"lossprobe audit": (0, 10), "lossprobe audit --stop-early": (10,), "lossprobe baseline update": (0, 10)}
+EXIT_CODES = {
+    "lossprobe audit": (0, 10),
+    "lossprobe audit --stop-early": (10,),
+    "lossprobe baseline update": (0, 10),
+    "lossprobe curve trainer_state.json --fail-on not-finite,over-fitting": (10,),
+}
 PLACEHOLDER = re.compile(r"[A-Z_]+|trainer_state\.json")
 FOREIGN_OPTIONS = {"--index-url", "--dequantize", "--safe_serialization"}  # of pip, mlx_lm and DeepSpeed
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -117,6 +125,8 @@ def reader(scored, monkeypatch):
 @pytest.mark.thorough
 @pytest.mark.parametrize("page", TRIED, ids=name_of)
 def test_the_commands_of_a_page_run_one_after_the_other_and_print_what_it_shows(page, reader, capfd):
+    if page == OF_LOGS:
+        write_logs()
     if page in OTHER_MODEL:
         shutil.copytree("examples/jargon-plain", "my-model")
         shutil.copy("examples/jargon-valid.jsonl", "data.txt")
@@ -127,6 +137,15 @@ def test_the_commands_of_a_page_run_one_after_the_other_and_print_what_it_shows(
             printed = typed(line, capfd)
         if block.language == "sh" and block.shown is not None:
             (same_layout if page in OTHER_MODEL else same_lines)(block.shown, printed)
+
+
+def write_logs() -> None:
+    """Write the logs that the page on training runs reads: one that over-fits, and two that part."""
+    losses = falling(200)
+    write_trainer_state(Path("trainer_state.json"), overfitted())
+    write_trainer_state(Path("run-1.json"), made_log())
+    slower = np.r_[losses[:80], losses[80:] + np.linspace(0.0, 0.5, 120)]
+    write_trainer_state(Path("run-2.json"), made_log(train=slower))
 
 
 def typed(line: str, capfd) -> str:
@@ -182,9 +201,15 @@ def alike(one: tuple[str, list[float]], other: tuple[str, list[float]]) -> bool:
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("picture", "words"),
-    [("tokens", ["tokens"]), ("calibration", ["calibration", *(f"examples/{name}" for name in BUNDLED)])],
+    [
+        ("curve", ["curve", "trainer_state.json"]),
+        ("tokens", ["tokens"]),
+        ("calibration", ["calibration", *(f"examples/{name}" for name in BUNDLED)]),
+    ],
 )
 def test_the_pictures_of_the_pages_are_what_the_program_draws(picture, words, reader):
+    if picture == "curve":
+        write_logs()
     if picture == "tokens":
         words = ["tokens", "examples/jargon-plain", "examples/jargon-valid.jsonl"]
     assert run([*words, "--plot", "drawn.png", "--csv", "drawn.csv", "--quiet"]) == 0

@@ -29,6 +29,7 @@ ALLOWED = {
     "options.given": {"errors", "options"},
     "terms": {"errors"},
     "terms.catalogue": {"errors", "terms", "plan", "run"},
+    "terms.diagnoses": {"terms.term", "analysis.curve.diagnoses", "analysis.curve.finding"},
     "text": {"errors", "arguments", "units", "options"},
     "checkpoint.options": {"options"},
     "checkpoint.interface": {"checkpoint.templates"},
@@ -43,9 +44,11 @@ ALLOWED = {
     "scoring": WORDS | {"checkpoint.interface", "plan"},
     "run": WORDS | {"plan"},
     "logs": {"errors", "units"},
-    "analysis.options": {"options"},
+    "analysis.options": {"options", "analysis.curve.diagnoses"},
     "analysis.stats": {"errors", "units"},
     "analysis.curve": {"units", "logs", "analysis.stats"},
+    "analysis.curve.curve": {"units", "logs.log", "analysis"},
+    "analysis.curve.checkpoint_loss": {"errors", "units", "logs.log", "analysis.reconcile"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
     "analysis.reconcile": {"errors", "options", "units", "logs", "run", "analysis"},
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
@@ -56,17 +59,19 @@ ALLOWED = {
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {
         "errors", "units", "options", "text", "checkpoint.options", "plan", "run.filters", "analysis.rows",
-        "audit.settings", "audit.checks.metrics",
+        "analysis.curve.diagnoses", "analysis.options", "audit.settings", "audit.checks.metrics",
     },
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
-    "audit.gate": {"errors", "units", "text", "checkpoint.interface", "run", "analysis", "passes", "audit"},
-    "report": WORDS | {"plan", "run", "analysis", "audit.checks"},
+    "audit.gate": {"errors", "units", "text", "checkpoint.interface", "logs.read", "run", "analysis", "passes"}
+    | {"audit"},
+    "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks", "audit.settings"},
     "cli": WORDS
     | {"options", "terms", "text", "checkpoint", "logs", "plan", "scoring", "run", "analysis", "passes", "audit"}
     | {"report"},
     # Entry points for Python and notebooks.
     "python": WORDS
-    | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "plan", "run", "analysis"}
+    | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "logs.read", "plan", "run"}
+    | {"analysis"}
     | {"passes", "report"},
     "pytest_plugin": {"errors", "units", "checkpoint", "passes.known_checkpoint", "audit", "report"},
 }  # fmt: skip

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.options.declare import option
-from lossprobe.options.kinds import MAX_COUNT, Choice, File, Flag, Number, Text, Words
+from lossprobe.options.kinds import MAX_COUNT, Choice, File, Flag, Names, Number, Pairs, Text, Words
 
 COUNT = Number(1, MAX_COUNT, whole=True)
 HARDEST_BY = ("token", "type", "document", "class")
 CHANGES_BY = ("token", "type", "document", "context", "class")  # any other is a field of the JSONL records
+ANY = "any"  # of `fail_on`: every diagnosis that is a fault
 SLICES_BY = ("document", "context", "class", "frequency")  # likewise
 
 
@@ -219,3 +221,35 @@ class SelfCheckOptions:
     """
 
     tokens: int = option(4096, Number(2, MAX_COUNT, whole=True), "Tokens of the text to check on.")
+
+
+@dataclass(frozen=True)
+class CurveOptions:
+    """The choices of `curve`.
+
+    Attributes:
+        columns: what the log calls its quantities: "step", "loss" and others → its names; None to go by its form.
+        vocabulary: entries of the model's vocabulary; None for what the log or the checkpoint says.
+        fail_on: diagnoses that make the exit code 10; "any" for every fault.
+        checkpoint: a checkpoint of the run, whose loss on `text` is compared with the log's.
+        text: the text that the log's validation loss is of.
+    """
+
+    columns: dict[str, str] | None = option(
+        None, Pairs(), "What the log calls its quantities, such as step=iter,loss=ce.", metavar="NAME=COLUMN,..."
+    )
+    vocabulary: int | None = option(
+        None, COUNT, "Entries of the model's vocabulary, for ln V.  [default: what the log or the checkpoint says]"
+    )
+    fail_on: tuple[str, ...] = option(
+        (), Names((*DIAGNOSES, ANY)),
+        "Exit with 10 where one of these is found (lossprobe explain lists them; any: every fault).",
+        metavar="DIAGNOSIS,...",
+    )  # fmt: skip
+    checkpoint: Path | None = option(
+        None,
+        File(),
+        "A checkpoint of the run: is the log's loss its loss on the text?",
+        metavar="CHECKPOINT",
+    )
+    text: Path | None = option(None, File(), "The text of the log's validation loss.", metavar="TEXT")

@@ -15,6 +15,7 @@ from lossprobe.text.options import TextOptions
 ABSOLUTE_LIMITS = ("max", "min")
 BASELINE_LIMITS = ("max_increase", "max_decrease", "max_increase_pct", "max_decrease_pct")
 LIMITS = ABSOLUTE_LIMITS + BASELINE_LIMITS
+FINDINGS = "findings"  # the metric of the checks of a training log
 LEVELS = ("off", "warn", "error")
 RULES = ("interval", "point")
 INCONCLUSIVE = ("pass", "warn", "fail")
@@ -79,6 +80,25 @@ class StatsSettings:
     confidence: float = 0.95
     seed: int = 0
     stop_early: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSettings:
+    """The log of the training run that made the checkpoint, and what must not be found in it.
+
+    Attributes:
+        log: file or folder of the log, as `lossprobe curve` takes it.
+        columns: what the log calls its quantities, such as "step=iter,loss=ce"; None to go by its form.
+        fail_on: diagnoses that fail the audit, each a check `curve.NAME`; "any" for every fault, one check.
+        level: "error", "warn" (reported, never fails the audit) or "off" (the log is not read).
+        line: line of the audit file on which the table starts, from 1.
+    """
+
+    log: Path
+    columns: dict[str, str] | None = None
+    fail_on: tuple[str, ...] = ("any",)
+    level: str = "error"
+    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,7 +177,8 @@ class AuditSettings:
 
     Attributes:
         file: the audit file. Paths in it are relative to its folder; the settings here start with that folder.
-        model, windows, data, baseline, stats, checks: its tables; `data` and `checks` in the order of the file.
+        model, windows, data, baseline, stats, checks, curve: its tables; `data` and `checks` in the order of the file,
+            `curve` None where it has none.
         origins: dotted key, such as "model.dtype" → where its value came from, for `--print-config`: "default", the
             file with the line, the environment variable, or the option.
     """
@@ -169,6 +190,7 @@ class AuditSettings:
     baseline: BaselineSettings
     stats: StatsSettings
     checks: tuple[Check, ...]
+    curve: CurveSettings | None = None
     origins: dict[str, str] = field(default_factory=dict, repr=False)
 
     def checks_of(self, data: DataSettings) -> tuple[Check, ...]:

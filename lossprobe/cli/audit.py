@@ -183,7 +183,7 @@ def _refuse_inputs(destinations: Sequence[Path], settings: AuditSettings) -> Non
 
     model = settings.model
     inputs = [settings.file, model.checkpoint, model.tokenizer, settings.baseline.path, Path(RUNS_FOLDER)]
-    inputs += [data.path for data in settings.data]
+    inputs += [data.path for data in settings.data] + ([settings.curve.log] if settings.curve else [])
     for destination in destinations:
         folders = destination.resolve().parents
         if any(path is not None and (is_same(destination, path) or path.resolve() in folders) for path in inputs):

@@ -21,6 +21,7 @@ from lossprobe.cli.audit import audit
 from lossprobe.cli.baseline import baseline
 from lossprobe.cli.calibration import calibration
 from lossprobe.cli.compare import compare
+from lossprobe.cli.curve import curve
 from lossprobe.cli.demo import demo
 from lossprobe.cli.doctor import doctor
 from lossprobe.cli.environment import settle_environment
@@ -68,6 +69,7 @@ class Terminated(BaseException):
 GROUPS = {
     "Score and look": (score, tokens, positions, hardest, perplexity, calibration, objectives),
     "Compare and gate": (compare, preferences, gap, reconcile, audit, baseline),
+    "Over training": (curve,),
     "Check and understand": (runs, selfcheck, inspect, verify, doctor, explain, demo),
 }
 

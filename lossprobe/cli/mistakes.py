@@ -21,6 +21,7 @@ WORDS = {
         "compare A B TEXT --kl": ("kl", "divergence"),
         "calibration": ("ece", "calibrate", "temperature", "confidence"),
         "hardest": ("worst", "top", "hard", "outliers"),
+        "curve LOG": ("log", "logs", "training", "monitor", "tensorboard", "health", "trainer"),
         "gap": ("overfit", "overfitting", "memorised", "memorized"),
         "audit": ("gate", "test", "ci", "assert"),
         "audit init": ("init", "config"),

@@ -50,6 +50,7 @@ def present(view: View, outputs: Outputs) -> None:
     plot = file_name(outputs.plot, view.name, ".png")
     for destination in (csv, plot):
         if destination is not None and destination != STDOUT:
+            protect_texts([Path(destination)], [*view.inputs, *(log.path for log in view.logs)])
             for run in view.runs:
                 protect_inputs(Path(destination), run, view.inputs)
     to_stdout = outputs.json or outputs.markdown or STDOUT in (csv, plot)

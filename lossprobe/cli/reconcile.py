@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ from lossprobe.cli.options import (
 from lossprobe.errors import UsageError
 
 if TYPE_CHECKING:
+    from lossprobe.analysis.reconcile.logged_value import LoggedValue
     from lossprobe.analysis.reconcile.reconcile import Reconciliation
     from lossprobe.checkpoint.interface import Checkpoint
     from lossprobe.run.reader import Run
@@ -54,18 +57,28 @@ def reconcile(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **g
 
     options = ReconcileOptions(**given)
     if len(sources) > 1:
-        run, result, inputs = _with_passes(sources, scoring, options)
+        tried = TRIED.intersection(given_scoring_options(click.get_current_context()))
+        if tried:
+            raise UsageError("reconcile.option", f"{', '.join(sorted(tried))}: reconcile tries that by itself")
+        logged = partial(find_logged, options, sources[0])
+        run, result, inputs = reconcile_with_passes(sources, scoring, logged, deep=options.deep)
     else:
         run, inputs = find_run(sources, scoring), []
         result = reconcile_run(run, find_logged(options, Path(run.name)))
     present(reconcile_view(run, result, [*inputs, *([options.log] if options.log else [])]), outputs)
 
 
-def _with_passes(
-    sources: tuple[Path, ...], scoring: Scoring, options: ReconcileOptions
+def reconcile_with_passes(
+    sources: Sequence[Path], scoring: Scoring, logged: Callable[[], LoggedValue], *, deep: bool = False
 ) -> tuple[Run, Reconciliation, list[Path]]:
-    """Return the first run, what it and the further passes say, and the files of the text."""
-    from lossprobe.analysis.reconcile.logged_value import find_logged
+    """Return the first run of a checkpoint on texts, what it and the further passes say, and the files of the texts.
+
+    Args:
+        sources: the checkpoint and the texts.
+        scoring: how they are read and scored.
+        logged: returns the number that was logged, once the sources are known to be there.
+        deep: also try half precision and more lengths of blocks.
+    """
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.cli.order import check_order
     from lossprobe.cli.progress import show_progress
@@ -73,12 +86,9 @@ def _with_passes(
     from lossprobe.passes.known_text import KeptTokens
     from lossprobe.passes.reconcile import reconcile as reconcile_logged
 
-    tried = TRIED.intersection(given_scoring_options(click.get_current_context()))
-    if tried:
-        raise UsageError("reconcile.option", f"{', '.join(sorted(tried))}: reconcile tries that by itself")
     check_order(sources[:1], sources[1:], scoring)
     check_output(sources[0], None)
-    logged = find_logged(options, sources[0])
+    value = logged()
     source = read_text(sources[1:], scoring, tokens=KeptTokens())
     checkpoint = load_checkpoint(sources[0], scoring, Opener())
 
@@ -87,7 +97,7 @@ def _with_passes(
 
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
         run, result = reconcile_logged(
-            logged, checkpoint, source, scoring.score, deep=options.deep, reopen=reopen, progress=progress
+            value, checkpoint, source, scoring.score, deep=deep, reopen=reopen, progress=progress
         )
     say_notices(checkpoint, source, scoring)
     return run, result, source.files

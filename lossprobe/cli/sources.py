@@ -10,7 +10,7 @@ import click
 
 from lossprobe.cli.inputs import named_files, protect_files, protect_folder, protect_texts, refuse_unwritable_folder
 from lossprobe.cli.options import Scoring, given_scoring_options
-from lossprobe.cli.order import check_order
+from lossprobe.cli.order import check_order, refuse_log
 from lossprobe.cli.wording import with_options
 from lossprobe.errors import NothingToScoreError, OutputError, UsageError
 from lossprobe.report.talk import say
@@ -41,6 +41,8 @@ def find_run(sources: Sequence[Path], scoring: Scoring, field: str | None = None
             raise UsageError("sources.one_run", f"{_shown(sources[0])}: is a run; pass exactly one run, with no text")
         return score_text(sources[0], sources[1:], scoring, field).run
     refuse_scoring_options()
+    if sources:
+        refuse_log(sources[0])
     return noticed(open_run(sources[0]) if sources else latest_run(Path()))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lossprobe.options.kinds import BadValueError, Choice, Counts, File, Kind, Number
+from lossprobe.options.kinds import BadValueError, Choice, Counts, File, Kind, Names, Number, Pairs
 from lossprobe.units import visible
 
 
@@ -50,18 +50,20 @@ class BatchSize(click.ParamType[int | None]):
         return int(COUNT.convert(value, param, ctx))
 
 
-class CountList(click.ParamType[tuple[int, ...]]):
-    """Positive whole numbers with commas between them."""
+class Spelled(click.ParamType[Any]):
+    """A value that its kind reads from a text, such as several words with commas between them."""
 
-    name = "numbers"
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.name = "text"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Return the numbers in the order given; repeated ones count once."""
-        kind = Counts()
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value of the kind."""
         try:
-            return kind.read(value if isinstance(value, tuple) else kind.from_text(str(value)))
+            return self.kind.read(self.kind.from_text(value) if isinstance(value, str) else value)
         except BadValueError as error:
-            self.fail(f"{visible(str(value), 40)!r} {error}", param, ctx)
+            hint = f"; {error.hint}" if error.hint else ""
+            self.fail(f"{visible(str(value), 40)!r} {error}{hint}", param, ctx)
 
 
 class RunPath(click.Path):
@@ -92,8 +94,8 @@ def click_type(kind: Kind) -> click.ParamType[Any] | None:
             return Real(low, high, min_open=kind.inside, max_open=kind.inside or kind.below)
         case Choice():
             return click.Choice(kind.words)
-        case Counts():
-            return CountList()
+        case Counts() | Names() | Pairs():
+            return Spelled(kind)
         case File():
             return click.Path(path_type=Path, exists=True)
         case _:

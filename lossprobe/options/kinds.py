@@ -205,6 +205,45 @@ class Words:
 
 
 @dataclass(frozen=True)
+class Names:
+    """Some of the names that there are; repeated ones count once."""
+
+    known: tuple[str, ...]
+
+    def read(self, value: object) -> tuple[str, ...]:
+        """Return the names in the order given."""
+        if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+            raise BadTypeError(f"must be a list of names in quotes, not {name_of(value)}")
+        other = next((name for name in value if name not in self.known), None)
+        if other is not None:
+            hint = nearest(other, self.known) or f"there are {', '.join(self.known)}"
+            raise BadValueError(f'names "{visible(other, 60)}", which is not known', hint)
+        return tuple(dict.fromkeys(value))
+
+    def from_text(self, text: str) -> object:
+        """Return the names between commas, without blanks around them."""
+        return [name.strip() for name in text.split(",")]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Names with a value each, such as step=iter,loss=train_ce."""
+
+    def read(self, value: object) -> dict[str, str]:
+        """Return name → value, of a table or of a text that spells it."""
+        spelled = self.from_text(value) if isinstance(value, str) else value
+        pairs = spelled.items() if isinstance(spelled, dict) else [("", spelled)]
+        if not all(isinstance(word, str) and word for pair in pairs for word in pair):
+            raise BadTypeError("must be written NAME=VALUE, with commas between several")
+        return dict(pairs)
+
+    def from_text(self, text: str) -> object:
+        """Return the pairs that a text spells with commas between them, or the text."""
+        parts = [part.partition("=") for part in text.split(",")]
+        return {name.strip(): held.strip() for name, _, held in parts} if all(sign for _, sign, _ in parts) else text
+
+
+@dataclass(frozen=True)
 class File:
     """The path of a file or folder. A relative path is not resolved here."""
 

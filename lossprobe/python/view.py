@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossprobe.arguments import wrong_type
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAMES = (
-    "calibration", "compare", "gap", "hardest", "objectives", "perplexity", "positions", "preferences", "reconcile",
-    "tokens",
+    "calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions", "preferences",
+    "reconcile", "tokens",
 )  # fmt: skip
 # Of the views that do not take exactly one run: the fewest and most that they take, in words too.
 RUNS = {
@@ -39,28 +40,56 @@ class PrintedView(View):
         return view_to_terminal(self)
 
 
-def view(name: str, *runs: Run, **choices: Any) -> View:
-    """Return what a command shows of stored runs: table, finding and notes, which a notebook displays.
+def view(name: str, *runs: Run | str | Path, **choices: Any) -> View:
+    """Return what a command shows of stored runs or training logs: table, finding and notes, for a notebook.
 
     Args:
-        name: the command: "calibration", "compare", "gap", "hardest", "objectives", "perplexity", "positions",
+        name: the command: "calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions",
             "preferences", "reconcile" or "tokens".
         runs: two for compare (A, B) and gap (training text, validation text), one or more for calibration, one for
             preferences or two with that of the reference, else one. Those of preferences hold both sides of the pairs:
-            `lossprobe.score(…, both_sides=True)`.
-        choices: the command's options, by the names that `measure_…`, `ObjectiveOptions` and `PreferenceOptions` have:
-            `by="class"`. reconcile takes `logged`, the number as the log prints it, or `log`, with `step` and `metric`.
+            `lossprobe.score(…, both_sides=True)`. For curve one or more paths of training logs.
+        choices: the command's options, by the names that `measure_…`, `ObjectiveOptions`, `PreferenceOptions` and
+            `CurveOptions` have: `by="class"`. reconcile takes `logged`, the number as the log prints it, or `log`, with
+            `step` and `metric`.
 
     Raises:
-        WrongTypeError: something else than a run is given.
+        WrongTypeError: something else than a run, or a path for curve, is given.
         UsageError: an unknown name, or another number of runs.
         TypeError: an option that the analysis does not have.
 
     Examples:
         >>> view("hardest", run, by="type")  # doctest: +SKIP
+        >>> view("curve", "trainer_state.json")  # doctest: +SKIP
     """
     if name not in NAMES:
         raise UsageError("argument.unknown", f"`name` {name!r} is no view", hint=nearest(str(name), NAMES) or _names())
+    if name == "curve":
+        return _printed(_view_of_logs(runs, choices))
+    return _printed(_view_of_runs(name, runs, choices))
+
+
+def _printed(shown: View) -> PrintedView:
+    return PrintedView(**{field.name: getattr(shown, field.name) for field in fields(shown)})
+
+
+def _view_of_logs(logs: tuple[Any, ...], choices: dict[str, Any]) -> View:
+    from lossprobe.analysis.curve.curve import curve
+    from lossprobe.analysis.options import CurveOptions
+    from lossprobe.logs.read import read_log
+    from lossprobe.report.views.curve import curve_view
+
+    for given in logs:
+        if not isinstance(given, (str, Path)):
+            raise wrong_type("runs", "paths of training logs", given, 'lossprobe.view("curve", "trainer_state.json")')
+    if not logs:
+        raise UsageError("argument.unknown", "curve takes one training log or more, not 0")
+    options = chosen("choices", CurveOptions, CurveOptions(**choices), choices)
+    read = [read_log(Path(path), options.columns) for path in logs]
+    return curve_view(read, curve(read, options))
+
+
+def _view_of_runs(name: str, runs: tuple[Any, ...], choices: dict[str, Any]) -> View:
     for given in runs:
         if isinstance(given, (list, tuple)):
             raise wrong_type("runs", "runs one by one", given, f'lossprobe.view("{name}", *runs)')
@@ -68,8 +97,7 @@ def view(name: str, *runs: Run, **choices: Any) -> View:
     fewest, most, needs = RUNS.get(name, (1, 1, "one run"))
     if len(runs) < fewest or (most is not None and len(runs) > most):
         raise UsageError("argument.unknown", f"{name} takes {needs}, not {len(runs)}")
-    shown = _view_of_several(name, runs, choices) if name in RUNS else _view_of_one(name, runs[0], choices)
-    return PrintedView(**{field.name: getattr(shown, field.name) for field in fields(shown)})
+    return _view_of_several(name, runs, choices) if name in RUNS else _view_of_one(name, runs[0], choices)
 
 
 def _names() -> str:

@@ -11,7 +11,8 @@ NOTES = {
     2: "Nothing was measured. The message names the option or key, and a hint says what to try.",
     3: "Nothing was measured. The message names the file and what is wrong with it.",
     4: "Nothing was measured. The message names the file, the line or the share that decided.",
-    10: "audit: the model is worse than the limit allows, beyond noise. selfcheck: the loss moved where it must not.",
+    10: "audit: the model is worse than the limit allows, beyond noise. selfcheck: the loss moved where it must not. "
+    "curve: the log shows what --fail-on names.",
     11: "The text cannot tell: the limit lies inside the interval. Use more text.",
 }
 

@@ -12,6 +12,7 @@ KINDS = {
     "error id": "error ids",
     "protocol": "protocols",
     "audit metric": "audit metrics",
+    "diagnosis": "diagnoses",
 }
 
 
@@ -28,7 +29,7 @@ class Term:
         type: the stored type of a column.
         stored_in: the files or tables that have the column.
         how_to_read: what a value means, and what it does not mean.
-        remedy: what to do about an error.
+        remedy: what to do about an error, or a diagnosis.
         exit_code: the exit code of an error.
         source: where the definition comes from.
         command: a command line that shows it.

@@ -110,6 +110,38 @@ TERMS = (
         },
     ),
     *table_columns(
+        "lossprobe curve LOG",
+        {
+            "log": "The name of the log that the row is about.",
+            "key": "What the log calls the series.",
+            "split": "What it was measured on: train, validation, test, train_evaluated (the training text measured as "
+            "validation is), or the log's name of another text.",
+            "name": "What it is: loss, learning_rate, grad_norm, entropy, accuracy, or the log's own name.",
+            "points not_finite": "Values of the series, and how many of them are NaN or infinite.",
+            "first_step last_step": "The first and the last step of the series, or of what was found.",
+            "first_value last_value": "The first and the last value of the series; a loss is in nats.",
+            "lowest lowest_step": "The lowest value of the series, and its step.",
+            "noise": "The standard deviation of the values about their curve.",
+            "trend trend_low trend_high": "The change per 1,000 steps over the last half of the values, and its 95 % "
+            "interval.",
+            "diagnosis": "The name of what was found, as --fail-on takes it; the how-to page lists all of them.",
+            "fault": "Whether something is wrong; otherwise it is only worth knowing.",
+            "size size_low size_high unit": "How large the finding is, its 95 % interval where it has one, and its "
+            "unit; a ratio has none.",
+            "evidence": "What was seen, in one sentence with its numbers.",
+            "causes remedies": "Likely causes, the likeliest first; and what to do, in the same order.",
+        },
+    ),
+    *table_columns(
+        "lossprobe curve LOG --csv",
+        {
+            "step": "The optimizer step of the value; the row of a log without steps.",
+            "epoch": "Epochs at the step; empty where the log does not say.",
+            "tokens_seen": "Training tokens up to the step; empty where the log does not say.",
+            "value": "The value; a loss is in nats, also where the log has bits.",
+        },
+    ),
+    *table_columns(
         "lossprobe preferences MODEL PAIRS",
         {
             "pair": "The number of the pair, from 0.",

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from bundled import EXAMPLES
+from training_logs import overfitted, write_trainer_state
 
 import lossprobe
 from lossprobe.cli.main import cli
@@ -40,6 +41,8 @@ CHOICES = {"reconcile": {"logged": "3.7"}, "preferences": {"beta": 0.2}}
 
 
 def given(name, runs, pair_runs):
+    if name == "curve":
+        return [write_trainer_state(runs[0].path.parent / "log" / "trainer_state.json", overfitted())]
     if name == "preferences":
         return pair_runs
     return runs if name in ("compare", "calibration") else runs[:1] * 2 if name == "gap" else runs[:1]

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.checks.verdicts import EXIT_CODES, VERDICTS, AuditResult, CheckResult, TextResult
-from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, LIMITS, RULES, Check
+from lossprobe.audit.settings import FINDINGS, INCONCLUSIVE, LEVELS, LIMITS, RULES, Check
 from lossprobe.report.audit.json import audit_to_json
 
 SCHEMA = json.loads(files("lossprobe.report").joinpath("audit.schema.json").read_text("utf-8"))
@@ -90,7 +90,7 @@ def test_the_schema_is_sound_and_every_key_is_described():
 def test_the_schema_knows_the_words_of_an_audit_file():
     check = SCHEMA["$defs"]["check"]["properties"]
     words = {
-        "metric": tuple(METRICS),
+        "metric": (*METRICS, FINDINGS),
         "level": LEVELS,
         "rule": RULES,
         "inconclusive": INCONCLUSIVE,

@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 from drawn_runs import as_pairs, document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
 from rich.cells import cell_len
+from training_logs import made_log, overfitted
 
 from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.compare.compare import compare
 from lossprobe.analysis.compare.divergence import Divergence
+from lossprobe.analysis.curve.curve import curve
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.hardest import find_hardest
 from lossprobe.analysis.objectives.objectives import measure_objectives
@@ -35,6 +37,7 @@ from lossprobe.report.formats.columns import BLANK, ONE_LINE, fitted
 from lossprobe.report.formats.terminal import Rest, view_to_terminal
 from lossprobe.report.views.calibration import calibration_view
 from lossprobe.report.views.compare import YIELDS, compare_view
+from lossprobe.report.views.curve import curve_view
 from lossprobe.report.views.gap import gap_view
 from lossprobe.report.views.hardest import hardest_view
 from lossprobe.report.views.objectives import objectives_view
@@ -148,6 +151,9 @@ def every_view(runs):
     yield gap_view(first, first, measure_gap(first, first))
     yield protocols_view(first, all_protocols(first))
     yield selfcheck_view(first, selfcheck(first.name))
+    logs = [overfitted(f"{first.name}.json"), made_log(f"{runs[1].name}.json")]
+    for some in (logs[:1], logs):
+        yield curve_view(some, curve(some, vocabulary=50_000))
 
 
 def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(views):

@@ -87,7 +87,7 @@ _ALL = (
         "the loss rises, or does not fall, while the learning rate is high",
         f"At a learning rate over {limits.FULL_RATE:.0%} of its highest: in the first {limits.EARLY_ROWS:.0%} of the "
         "rows the "
-        f"rise of `explosion` begins, or a loss of an untrained model comes to lie {limits.ABOVE_START:.0%} and "
+        f"rise of explosion begins, or a loss of an untrained model comes to lie {limits.ABOVE_START:.0%} and "
         f"{limits.SPIKE_NOISE:.0f} times the noise above its first value; or, over {limits.STUCK_ROWS:.0%} of the "
         "rows or more, "
         f"the loss falls by under {limits.STUCK_LEVEL:.0%} at a level above {limits.STUCK_SHARE:.0%} of ln V "

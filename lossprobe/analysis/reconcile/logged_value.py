@@ -82,8 +82,12 @@ def find_logged(options: ReconcileOptions, checkpoint: Path) -> LoggedValue:
     return value_of_log(found.value, f"{found.name} at step {found.step}", evidence)
 
 
-def typed_value(text: str) -> LoggedValue:
-    """Return a number that a user typed as the log prints it: 3.768 stands for what is rounded to it.
+def typed_value(text: str, source: str = "") -> LoggedValue:
+    """Return a number that stands as the log prints it: 3.768 is whatever is rounded to it.
+
+    Args:
+        text: the number, as a user typed it or a log printed it.
+        source: where it stands; "" for one that was typed.
 
     Raises:
         UsageError: it is no number above 0.
@@ -99,7 +103,7 @@ def typed_value(text: str) -> LoggedValue:
     _refuse_useless(float(number), f"`logged` {visible(text, 40)}")
     exponent = number.as_tuple().exponent
     half = 0.5 * 10.0 ** (exponent if isinstance(exponent, int) else 0)
-    return _banded(text.strip(), float(number), half + ROUNDING * float(number), "")
+    return _banded(text.strip(), float(number), half + ROUNDING * float(number), source)
 
 
 def value_of_log(value: float, source: str, evidence: LogEvidence | None = None) -> LoggedValue:

@@ -23,7 +23,7 @@ from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.jackknife import error_of_replicates, t_quantile
 from lossprobe.analysis.stats.power import tokens_to_decide
 from lossprobe.analysis.stats.resampling import Draws, Floats, at_most, bootstrap, bootstrap_error
-from lossprobe.audit.checks.metrics import LOSS, Scale
+from lossprobe.audit.checks.metrics import TOKEN_LOSS, Scale
 from lossprobe.audit.checks.pairing import AuditedRun
 
 
@@ -206,13 +206,14 @@ class _QuantileSide:
 
 def _quantile_side(scored: AuditedRun, rows: str, share: float) -> _QuantileSide:
     def at(chosen: float) -> float:
-        found = scored.run.scalar(f"SELECT quantile_cont({LOSS}, {chosen!r}) FROM {rows} WHERE compared")
+        found = scored.run.scalar(f"SELECT quantile_cont({TOKEN_LOSS}, {chosen!r}) FROM {rows} WHERE compared")
         return math.nan if found is None else float(found)
 
     value = at(share)
     sums = (
         scored.run.query(f"""
-        SELECT {scored.clusters.sql} AS cluster, count(*) FILTER ({LOSS} <= {value!r}::DOUBLE) AS below, count(*) AS n
+        SELECT {scored.clusters.sql} AS cluster,
+            count(*) FILTER ({TOKEN_LOSS} <= {value!r}::DOUBLE) AS below, count(*) AS n
         FROM {rows} WHERE compared GROUP BY cluster ORDER BY cluster""")
         if not math.isnan(value)
         else None

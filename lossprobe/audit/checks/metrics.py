@@ -18,7 +18,7 @@ from lossprobe.analysis.stats.resampling import Floats, Statistic
 from lossprobe.audit.settings import Check
 from lossprobe.units import NATS_PER_BIT, perplexity
 
-LOSS = "loss_nats::DOUBLE"
+TOKEN_LOSS = "loss_nats::DOUBLE"
 BYTES = "(byte_stop - byte_start)"
 Link = Callable[[float], float]
 
@@ -118,15 +118,15 @@ def _early_minus_late(sums: Floats) -> Floats:
 METRICS = {
     "nll": Metric(
         unit="nats per token", range=(0, math.inf), in_percent=True,
-        terms=(LOSS, "1"), columns=("loss_nats",), statistic=ratio, worst=10.0,
+        terms=(TOKEN_LOSS, "1"), columns=("loss_nats",), statistic=ratio, worst=10.0,
     ),
     "perplexity": Metric(
         unit="per token", range=(1, math.inf), in_percent=True, per_nat=True,
-        terms=(LOSS, "1"), columns=("loss_nats",), statistic=ratio, worst=10.0,
+        terms=(TOKEN_LOSS, "1"), columns=("loss_nats",), statistic=ratio, worst=10.0,
     ),
     "bits_per_byte": Metric(
         unit="bits per byte", range=(0, math.inf), in_percent=True, per_byte=True,
-        terms=(f"{LOSS} / {NATS_PER_BIT!r}", BYTES), columns=("loss_nats",), statistic=ratio, worst=8.0,
+        terms=(f"{TOKEN_LOSS} / {NATS_PER_BIT!r}", BYTES), columns=("loss_nats",), statistic=ratio, worst=8.0,
     ),
     "accuracy": Metric(
         unit="share of tokens", range=(0, 1), in_percent=True,
@@ -150,14 +150,14 @@ METRICS = {
     ),
     "share_above": Metric(
         unit="share of tokens", range=(0, 1), parameter="nats",
-        terms=(f"({LOSS} > {{nats}})::INTEGER", "1"), columns=("loss_nats",), statistic=ratio, share=True,
+        terms=(f"({TOKEN_LOSS} > {{nats}})::INTEGER", "1"), columns=("loss_nats",), statistic=ratio, share=True,
     ),
     "loss50_minus_loss500": Metric(
         unit="nats per token", range=(-math.inf, math.inf),
         terms=tuple(
             term
             for part in ("{early}", "{late}")
-            for term in (f"CASE WHEN {part} THEN {LOSS} ELSE 0 END", f"({part})::INTEGER")
+            for term in (f"CASE WHEN {part} THEN {TOKEN_LOSS} ELSE 0 END", f"({part})::INTEGER")
         ),
         columns=("loss_nats",), statistic=_early_minus_late, both=(1, 3), partial=False,
     ),

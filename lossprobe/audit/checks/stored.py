@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lossprobe.audit.checks.metrics import LOSS
+from lossprobe.audit.checks.metrics import TOKEN_LOSS
 from lossprobe.errors import NotComparableError
 from lossprobe.run.baseline import BASELINE_FILE, MAKE, is_baseline, open_baseline
 from lossprobe.units import visible
@@ -31,7 +31,7 @@ def baseline_table(folder: Path) -> pd.DataFrame:
         stored = open_baseline(place)
         held = stored.held
         size = held.size if held else sum((place / name).stat().st_size for name in stored.manifest["files"])
-        nats = float(stored.scalar(f"SELECT avg({LOSS}) FROM tokens WHERE unscored IS NULL"))
+        nats = float(stored.scalar(f"SELECT avg({TOKEN_LOSS}) FROM tokens WHERE unscored IS NULL"))
         counts = stored.counts
         rows.append(
             {

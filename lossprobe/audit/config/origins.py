@@ -21,6 +21,7 @@ def settings_table(settings: AuditSettings) -> pd.DataFrame:
     """
     tables: dict[str, object] = {
         "model": settings.model, "eval": settings.windows, "baseline": settings.baseline, "stats": settings.stats,
+        "curve": settings.curve,
         **{f"data.{text.name}": text for text in settings.data},
         **{f"check.{check.id}": check for check in settings.checks},
     }  # fmt: skip
@@ -42,4 +43,8 @@ def _spelled(key: str, value: object) -> str:
         return NO_VALUE.get(key, "")
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return ",".join(f"{name}={held}" for name, held in value.items())
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return str(value) if isinstance(value, str | int | float | Path) else ""

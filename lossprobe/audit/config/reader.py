@@ -14,6 +14,7 @@ from lossprobe.audit.settings import (
     AuditSettings,
     BaselineSettings,
     Check,
+    CurveSettings,
     DataSettings,
     ModelSettings,
     StatsSettings,
@@ -74,6 +75,7 @@ def read_settings(path: Path, overrides: Sequence[Override] = ()) -> AuditSettin
         baseline=baseline,
         stats=StatsSettings(**read_table(document, ("stats",))),
         checks=_read_checks(document, tuple(text.name for text in data), baseline),
+        curve=_read_curve(document),
         origins=dict(_origins(document)),
     )
 
@@ -110,6 +112,12 @@ def _check_separator(document: AuditFile, name: str, split: str | None) -> None:
         raise document.error("value", keys, text) from None
 
 
+def _read_curve(document: AuditFile) -> CurveSettings | None:
+    if "curve" not in document.content:
+        return None
+    return CurveSettings(**read_table(document, ("curve",), required=("log",)), line=document.line("curve"))
+
+
 def _read_checks(document: AuditFile, texts: tuple[str, ...], baseline: BaselineSettings) -> tuple[Check, ...]:
     checks: dict[str, Check] = {}
     for index in range(len(document.content.get("check", []))):
@@ -117,6 +125,9 @@ def _read_checks(document: AuditFile, texts: tuple[str, ...], baseline: Baseline
         if check.id in checks:
             line = checks[check.id].line
             text = f'id = "{check.id}" in {header(document, ("check",))}: taken by the check of line {line}'
+            raise document.error("duplicate_id", ("check", index, "id"), text)
+        if check.id.startswith("curve.") and "curve" in document.content:
+            text = f'id = "{check.id}" in {header(document, ("check",))}: taken by the checks of [curve]'
             raise document.error("duplicate_id", ("check", index, "id"), text)
         checks[check.id] = check
     if not checks:
@@ -131,7 +142,7 @@ def _origins(document: AuditFile) -> Iterator[tuple[str, str]]:
         yield from table_origins(document, (name,), name, TABLES[name])
     for name in content["data"]:
         yield from table_origins(document, ("data", name), f"data.{name}", DATA)
-    for name in ("baseline", "stats"):
+    for name in ("baseline", "stats", *(("curve",) if "curve" in content else ())):
         yield from table_origins(document, (name,), name, TABLES[name])
     for index, check in enumerate(content["check"]):
         keys = {key: kind for key, kind in CHECK.items() if key != "id" and (key in check or key not in LIMIT_KEYS)}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lossprobe.analysis.curve.diagnoses import DIAGNOSES
+from lossprobe.analysis.options import ANY
 from lossprobe.analysis.rows.token_classes import FORMS
 from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.settings import INCONCLUSIVE, LEVELS, MISSING, RULES
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.options.declare import kinds_of
-from lossprobe.options.kinds import Choice, File, Flag, Kind, Number, Text
+from lossprobe.options.kinds import Choice, File, Flag, Kind, Names, Number, Pairs, Text
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.options import TextOptions
 
@@ -30,6 +32,12 @@ STATS: Keys = {
     "confidence": Number(0, 1, inside=True),
     "seed": Number(0, 2**63 - 1, whole=True),
     "stop_early": Flag(),
+}
+CURVE: Keys = {
+    "log": File(),
+    "columns": Pairs(),
+    "fail_on": Names((*DIAGNOSES, ANY)),
+    "level": Choice(LEVELS),
 }
 LIMIT_KEYS: Keys = {
     "max": Number(),
@@ -59,8 +67,8 @@ CHECK: Keys = {
 }
 
 # In the order of `--print-config`.
-TABLES: Mapping[str, Keys] = {"model": MODEL, "eval": EVAL, "baseline": BASELINE, "stats": STATS}
-TOP_LEVEL = ("schema", "model", "eval", "data", "baseline", "stats", "check")
+TABLES: Mapping[str, Keys] = {"model": MODEL, "eval": EVAL, "baseline": BASELINE, "stats": STATS, "curve": CURVE}
+TOP_LEVEL = ("schema", "model", "eval", "data", "baseline", "stats", "curve", "check")
 HEADERS = {
     **{name: f"[{name}]" for name in TABLES},
     "data": "[data.NAME]",

@@ -9,6 +9,7 @@ from typing import Any
 from lossprobe.audit.checks.verdicts import AuditResult, CheckResult, TextResult
 from lossprobe.audit.gate.early import audit_early, needs_whole_text
 from lossprobe.audit.gate.texts import AuditText, Texts, prepare
+from lossprobe.audit.gate.training_log import check_log
 from lossprobe.audit.gate.whole import audit_whole
 from lossprobe.audit.settings import AuditSettings
 from lossprobe.checkpoint.interface import Checkpoint
@@ -50,7 +51,7 @@ def audit_texts(
     """Return the result of `run_audit` for texts from `texts.prepare`."""
     texts: list[TextResult] = []
     results: dict[str, CheckResult] = {}
-    notes: list[str] = []
+    of_log, notes = check_log(settings, checkpoint.facts.vocab_size)
     for text in prepared:
         with shown(f"auditing {text.source.name}") as progress:
             whole = needs_whole_text(settings, text) if settings.stats.stop_early else None
@@ -62,7 +63,7 @@ def audit_texts(
         texts.append(of_text)
         results |= {result.check.id: result for result in found}
         notes += [note for note in _notes(text, checkpoint) if note not in notes]
-    if not results:
+    if not results and not of_log:
         notes.append("every check is off: nothing was measured")
     return AuditResult(
         file=str(settings.file),
@@ -72,7 +73,7 @@ def audit_texts(
         seed=settings.stats.seed,
         stop_early=settings.stats.stop_early,
         texts=texts,
-        checks=[results[check.id] for check in settings.checks if check.id in results],
+        checks=[*(results[check.id] for check in settings.checks if check.id in results), *of_log],
         notes=notes,
     )
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from typing import Any
 
 from lossprobe.audit.config.schema import ALL_KEYS, HEADERS, LIMIT_KEYS
-from lossprobe.audit.settings import BaselineSettings, Check, DataSettings, ModelSettings, StatsSettings
+from lossprobe.audit.settings import BaselineSettings, Check, CurveSettings, DataSettings, ModelSettings, StatsSettings
 from lossprobe.cli.reference.json_keys import described
 from lossprobe.cli.reference.markdown import code, table, text
 from lossprobe.options.declare import options_of
-from lossprobe.options.kinds import Choice, File, Flag, Kind, Number, Words
+from lossprobe.options.kinds import Choice, File, Flag, Kind, Names, Number, Words
 from lossprobe.plan.options import ScoreOptions
 
 HOLDERS: dict[str, type[Any]] = {
     "model": ModelSettings, "eval": ScoreOptions, "data": DataSettings, "baseline": BaselineSettings,
-    "stats": StatsSettings, "check": Check,
+    "stats": StatsSettings, "curve": CurveSettings, "check": Check,
 }  # fmt: skip
 FIELDS = {"class": "token_class"}  # a key whose name Python keeps for itself
 
@@ -49,6 +50,8 @@ def _values(kind: Kind) -> str:
             return "`true`, `false`"
         case Words():
             return "list of texts"
+        case Names():
+            return f"list of {', '.join(map(code, kind.known))}"
         case File():
             return "path"
         case Number():
@@ -65,6 +68,8 @@ def _number(kind: Number) -> str:
 
 
 def _default(value: object) -> str:
+    if isinstance(value, tuple):
+        return code(json.dumps(value))
     if isinstance(value, bool):
         return code(str(value).lower())
     return code(str(value)) if isinstance(value, str | int | float) and value != "" else ""

@@ -13,6 +13,7 @@ from lossprobe.cli.reference.options import command_options
 from lossprobe.cli.reference.terms import (
     audit_metrics,
     column_parts,
+    diagnoses,
     error_ids,
     exit_codes,
     index_of_names,
@@ -32,6 +33,7 @@ def parts() -> dict[str, str]:
         "error ids": error_ids(),
         "protocols": protocols(),
         "audit metrics": audit_metrics(),
+        "diagnoses": diagnoses(),
         "keys of an audit file": audit_keys(),
         "JSON keys": json_keys(),
         "options": command_options(),

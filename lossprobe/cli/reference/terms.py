@@ -23,6 +23,7 @@ PAGES = {
     "error id": "error-ids.md",
     "protocol": "protocols.md",
     "audit metric": "metrics.md",
+    "diagnosis": "diagnoses.md",
 }
 SPECIAL_STRINGS = {"control": "control ids", "text": "plain text", None: ""}
 IDENTIFIER = re.compile(r"\b[a-z0-9]+(?:_[A-Za-z0-9]+)+\b")
@@ -152,6 +153,16 @@ def audit_metrics() -> str:
     return table(("metric", "meaning", "how it is computed", "unit"), rows)
 
 
+def diagnoses() -> str:
+    """Return the diagnoses of a training log, each under a heading of its own."""
+    sections = []
+    for term in (each for each in all_terms() if each.kind == "diagnosis"):
+        fields = {"Told when": term.formula, "How to read it": term.how_to_read, "Do": term.remedy}
+        listed = _listed({label: text(words) for label, words in fields.items()})
+        sections.append(f"### `{term.name}`\n\n{text(term.what)}\n\n{listed}")
+    return "\n".join(sections)
+
+
 def index_of_names() -> str:
     """Return all names with links to their explanations, a paragraph for each first letter."""
     links: dict[str, dict[str, str]] = defaultdict(dict)
@@ -174,7 +185,7 @@ def _in_alphabet(name: str) -> tuple[int, str, str]:
 
 def anchor_of(term: Term, name: str) -> str:
     """Return the anchor of a name on the page of its kind."""
-    if name == term.name and term.kind in ("number", "protocol"):  # the anchor of a heading, as Markdown makes it
+    if name == term.name and term.kind in ("number", "protocol", "diagnosis"):  # of a heading, as Markdown makes it
         return re.sub(r"[^\w-]", "", name.lower())
     if term.kind == "column":
         return f"{term.stored_in.partition('/')[0].partition('.')[0] or 'column'}-{name}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lossprobe.audit.checks.verdicts import AuditResult, CheckResult, slice_name
+from lossprobe.audit.settings import FINDINGS
 from lossprobe.units import format_count, format_together, visible
 
 # Longer names and reasons are cut, so that no name from a file can fill a report.
@@ -39,10 +40,10 @@ def headers(result: AuditResult) -> Row:
 def row(result: CheckResult) -> Row:
     """Return the cells of one check."""
     check = result.check
-    percent = result.measured_unit == "%"
+    percent, counted = result.measured_unit == "%", check.metric == FINDINGS
     measured, low, high, limit = format_together(
         [result.measured, *result.measured_interval, check.limit.bound],
-        decimals=2 if percent else 4,
+        decimals=0 if counted else 2 if percent else 4,
         signed=check.limit.needs_baseline,
         suffix="%" if percent else "",
     )
@@ -52,7 +53,7 @@ def row(result: CheckResult) -> Row:
         metric(result),
         measured,
         "n/a" if low == high == "n/a" else f"[{low}, {high}]",
-        f"{'≥' if check.limit.is_floor else '≤'} {limit}{' (point)' if check.rule == 'point' else ''}",
+        f"{'≥' if check.limit.is_floor else '≤'} {limit}{' (point)' if check.rule == 'point' and not counted else ''}",
         format_count(result.tokens),
     )
 

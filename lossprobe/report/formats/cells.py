@@ -21,7 +21,7 @@ NO_FIELD = "(none)"  # the group of the documents without the field
 # Columns with names of models, files and groups.
 NAME_COLUMNS = frozenset({
     "model", "first", "second", "smaller", "text_name", "name", "folder", "source", "record_id", "record_source", "id",
-    "group", "why", "setting",
+    "group", "why", "setting", "log", "key",
 })  # fmt: skip
 COUNTED = frozenset({"tokens", "count", "bytes", "documents", "spans"})  # units whose numbers are whole
 

@@ -38,13 +38,14 @@ def to_csv(table: pd.DataFrame) -> str:
     entries = {"group"} if "token_id" in table else set()  # a group that is a vocabulary entry is its text
     texts = TEXT_COLUMNS | entries
     for column in table.columns:
-        made = json.dumps if column in texts else _plain if column in NAME_COLUMNS else None
+        made = json.dumps if column in texts else plain_name if column in NAME_COLUMNS else None
         if made is not None and not pd.api.types.is_numeric_dtype(shown[column]):
             shown[column] = [None if pd.isna(value) else made(str(value)) for value in shown[column]]
     return str(shown.to_csv(index=False, lineterminator="\n"))
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a name as a cell that no spreadsheet runs as a formula."""
     return json.dumps(name) if name.startswith(NOT_PLAIN) else visible(name)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -99,8 +100,14 @@ def _table(table: pd.DataFrame, width: int, rest: str, yields: Sequence[str]) ->
 
 
 def _lines(lines: Iterable[str], width: int) -> str:
-    """Return lines for a terminal, wrapped between words, with unprintable characters escaped."""
-    return _printed([Text(visible(line)) for line in lines], min(width, UNLIMITED))
+    """Return lines for a terminal, wrapped between words under their own start, unprintable characters escaped."""
+    return _printed([_indented(visible(line)) for line in lines], min(width, UNLIMITED))
+
+
+def _indented(line: str) -> Padding:
+    """Return a line whose further lines begin where it begins, after its leading blanks."""
+    words = line.lstrip(" ")
+    return Padding(Text(words), (0, 0, 0, len(line) - len(words)))
 
 
 def _printed(pieces: list[Any], width: int) -> str:

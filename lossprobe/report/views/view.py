@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from lossprobe.logs.log import Log
     from lossprobe.run.reader import Run
 
 
@@ -54,7 +55,9 @@ class View:
         brief: what a terminal shows instead of all tables, each after its heading, the first one without one; None for
             all of them.
         inputs: texts that the runs do not name, never to be written over.
-        findings: the finding in lines for people, such as one a model; none for the finding as it is.
+        findings: the finding in lines for people, such as one a model; none for the finding as it is. One that begins
+            with blanks keeps them where it wraps, and an empty one is a gap on a terminal.
+        logs: the training logs that it was made from, where that is no run.
     """
 
     name: str
@@ -70,6 +73,7 @@ class View:
     brief: tuple[tuple[str, pd.DataFrame], ...] | None = None
     inputs: tuple[Path, ...] = ()
     findings: tuple[str, ...] = ()
+    logs: tuple[Log, ...] = ()
 
     @property
     def title(self) -> str:
@@ -123,7 +127,7 @@ class View:
     @property
     def told(self) -> list[str]:
         """What is told where only data is printed: the finding and the notes."""
-        return [*self.finding_lines, *self._notes]
+        return [*filter(None, self.finding_lines), *self._notes]
 
     def _repr_html_(self) -> str:
         return to_html(self.title, [("", self.people_table), *self.more], self.people_lines)
@@ -156,6 +160,6 @@ def draw(view: View) -> Figure:
     from lossprobe.report.pictures import default_style
 
     with default_style():
-        figure: Figure = getattr(module, f"plot_{view.name}")(view.runs[0], view.result)
+        figure: Figure = getattr(module, f"plot_{view.name}")(view.logs or view.runs[0], view.result)
         use_system_fonts(figure)
     return figure

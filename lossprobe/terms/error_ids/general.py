@@ -12,6 +12,10 @@ USAGE = {
     "compare.kl": "--kl needs both checkpoints and the text: a run does not store whole distributions. → lossprobe "
     "compare A B TEXT --kl.",
     "compare.sources": "compare takes exactly two models. → lossprobe compare RUN RUN, or A B TEXT.",
+    "curve.checkpoint": "--text without --checkpoint, or --checkpoint with several logs. → Name one log and its "
+    "checkpoint.",
+    "curve.log_as_checkpoint": "A training log stands where a checkpoint or run belongs. → lossprobe curve LOG.",
+    "curve.run": "A stored run stands where a training log belongs. → Name the log that the trainer wrote.",
     "demo.missing": "This installation holds no bundled example. → Install the wheel, or run from a checkout.",
     "doctor.versions": "An installed library is older than lossprobe needs. → Upgrade what the message names.",
     "explain.unknown": "lossprobe explain knows no such name. → lossprobe explain lists all names.",
