@@ -42,7 +42,7 @@ CHOICES = {"reconcile": {"logged": "3.7"}, "preferences": {"beta": 0.2}}
 def given(name, runs, pair_runs):
     if name == "preferences":
         return pair_runs
-    return runs if name in ("compare", "calibration") else runs[:1] * 2 if name == "gap" else runs[:1]
+    return runs if name in ("compare", "calibration", "series") else runs[:1] * 2 if name == "gap" else runs[:1]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "gap"])

@@ -13,6 +13,7 @@ USAGE = {
     "compare A B TEXT --kl.",
     "compare.sources": "compare takes exactly two models. → lossprobe compare RUN RUN, or A B TEXT.",
     "demo.missing": "This installation holds no bundled example. → Install the wheel, or run from a checkout.",
+    "demo.training": "Training the small model of the demo failed. → The message has the last line of its error.",
     "doctor.versions": "An installed library is older than lossprobe needs. → Upgrade what the message names.",
     "explain.unknown": "lossprobe explain knows no such name. → lossprobe explain lists all names.",
     "fields.missing": "No document has this field, or this value in it. → The hint lists what the records have.",
