@@ -52,6 +52,7 @@ ALLOWED = {
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
     "analysis.reconcile": {"errors", "options", "units", "logs", "run", "analysis"},
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
+    "analysis.series": {"errors", "units", "options", "run", "logs.checkpoint_order", "analysis"},
     "passes": {
         "errors", "units", "display", "text", "checkpoint.interface", "checkpoint.retokenized", "checkpoint.deferred",
         "checkpoint.spec", "checkpoint.templates", "plan", "scoring", "run", "analysis",
@@ -70,9 +71,8 @@ ALLOWED = {
     | {"report"},
     # Entry points for Python and notebooks.
     "python": WORDS
-    | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "logs.read", "plan", "run"}
-    | {"analysis"}
-    | {"passes", "report"},
+    | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "plan", "run", "logs"}
+    | {"analysis", "passes", "report"},
     "pytest_plugin": {"errors", "units", "checkpoint", "passes.known_checkpoint", "audit", "report"},
 }  # fmt: skip
 HOMES = {

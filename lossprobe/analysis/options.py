@@ -18,6 +18,8 @@ HARDEST_BY = ("token", "type", "document", "class")
 CHANGES_BY = ("token", "type", "document", "context", "class")  # any other is a field of the JSONL records
 ANY = "any"  # of `fail_on`: every diagnosis that is a fault
 SLICES_BY = ("document", "context", "class", "frequency")  # likewise
+SERIES_BY = ("token", "type", "document", "context", "class", "frequency")  # likewise
+STATES = ("learned", "unstable", "forgotten", "never")  # of a token over the checkpoints of a series
 
 
 def where_option() -> Any:
@@ -133,6 +135,35 @@ class CompareOptions:
     )
     top: int = option(10, COUNT, "How many of the largest changes.")
     allow_different: bool = option(False, Flag(), "Compare although windows or BOS differ.")
+
+
+@dataclass(frozen=True)
+class SeriesOptions:
+    """The choices of `series`.
+
+    Attributes:
+        by: slices of the tokens, or "token" for single ones; None for the whole text alone.
+        state: which tokens are listed, and by which types and documents are ranked.
+        top: rows of the tokens, types, documents or values of a field.
+        learned_below: threshold in nats below which a token counts as known.
+    """
+
+    by: str | None = option(
+        None,
+        Text(),
+        "The same for single tokens, vocabulary entries, documents, amount of context, kind or frequency of the token, "
+        "or a JSONL field.",
+        metavar="|".join((*SERIES_BY, "FIELD")),
+    )
+    state: str | None = option(
+        None,
+        Choice(STATES),
+        "List the tokens of this state; by type or document, rank by them.  [default: forgotten]",
+    )
+    top: int = option(20, COUNT, "How many of them.")
+    learned_below: float = option(
+        1.0, Number(0, inside=True), "Loss in nats below which a token counts as known.", metavar="NATS"
+    )
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from lossprobe.cli.reconcile import reconcile
 from lossprobe.cli.runs import runs
 from lossprobe.cli.score import score
 from lossprobe.cli.selfcheck import selfcheck
+from lossprobe.cli.series import series
 from lossprobe.cli.streams import occupy_closed, prepared
 from lossprobe.cli.tokens import tokens
 from lossprobe.cli.verify import verify
@@ -69,7 +70,7 @@ class Terminated(BaseException):
 GROUPS = {
     "Score and look": (score, tokens, positions, hardest, perplexity, calibration, objectives),
     "Compare and gate": (compare, preferences, gap, reconcile, audit, baseline),
-    "Over training": (curve,),
+    "Over training": (curve, series),
     "Check and understand": (runs, selfcheck, inspect, verify, doctor, explain, demo),
 }
 

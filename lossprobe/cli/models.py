@@ -95,7 +95,7 @@ def score_models(
 
     models, plain = sources[:-1], replace(scoring, desmooth=None)
     checkpoints = [path for path in models if not is_run(path)]
-    _check_places(checkpoints, sources[-1:], scoring)
+    check_places(checkpoints, sources[-1:], scoring)
     source = read_text(sources[-1:], scoring, field, KeptTokens())  # standard input can be read only once
     stored = {path: noticed(open_run(path)) for path in models if path not in checkpoints}
     known: dict[Path, Described] = {**stored}
@@ -120,7 +120,7 @@ def score_models(
     return runs, source
 
 
-def _check_places(checkpoints: Sequence[Path], texts: Sequence[Path], scoring: Scoring) -> None:
+def check_places(checkpoints: Sequence[Path], texts: Sequence[Path], scoring: Scoring) -> None:
     """Refuse sources in the wrong order, and places of results that hold an input or cannot be written.
 
     Raises:

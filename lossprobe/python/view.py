@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NAMES = (
     "calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions", "preferences",
-    "reconcile", "tokens",
+    "reconcile", "series", "tokens",
 )  # fmt: skip
 # Of the views that do not take exactly one run: the fewest and most that they take, in words too.
 RUNS = {
@@ -30,6 +30,7 @@ RUNS = {
     "compare": (2, 2, "two runs"),
     "gap": (2, 2, "two runs"),
     "preferences": (1, 2, "one run, or two with that of a reference"),
+    "series": (2, None, "two runs or more"),
 }
 
 
@@ -45,10 +46,10 @@ def view(name: str, *runs: Run | str | Path, **choices: Any) -> View:
 
     Args:
         name: the command: "calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions",
-            "preferences", "reconcile" or "tokens".
-        runs: two for compare (A, B) and gap (training text, validation text), one or more for calibration, one for
-            preferences or two with that of the reference, else one. Those of preferences hold both sides of the pairs:
-            `lossprobe.score(…, both_sides=True)`. For curve one or more paths of training logs.
+            "preferences", "reconcile", "series" or "tokens".
+        runs: two for compare (A, B) and gap (training text, validation text), two or more for series, one or more for
+            calibration, one for preferences or two with that of the reference, else one. Those of preferences hold both
+            sides of the pairs: `lossprobe.score(…, both_sides=True)`. For curve one or more paths of training logs.
         choices: the command's options, by the names that `measure_…`, `ObjectiveOptions`, `PreferenceOptions` and
             `CurveOptions` have: `by="class"`. reconcile takes `logged`, the number as the log prints it, or `log`, with
             `step` and `metric`.
@@ -140,6 +141,16 @@ def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any]) 
 
         options = chosen("choices", PreferenceOptions, PreferenceOptions(**choices), choices)
         return preferences_view(runs, measure_preferences(runs[0], runs[1] if len(runs) > 1 else None, options))
+    if name == "series":
+        from lossprobe.analysis.options import SeriesOptions
+        from lossprobe.analysis.series.series import measure_series
+        from lossprobe.logs.checkpoint_order import order_by_step
+        from lossprobe.report.views.series import series_view
+        from lossprobe.run.names import place_of
+
+        order = order_by_step([place_of(run) or Path(run.name) for run in runs])
+        in_order = [runs[at] for at in order.order]
+        return series_view(in_order, measure_series(in_order, order, SeriesOptions(**choices)))
     first, second = runs
     if name == "gap":
         from lossprobe.analysis.gap.gap import measure_gap

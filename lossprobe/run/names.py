@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path
 
 from lossprobe.run.reader import Run
 
@@ -37,9 +37,14 @@ def names_with_folders(runs: Sequence[Run]) -> list[str]:
 
 def _folders(run: Run) -> tuple[str, ...]:
     """Return the folder names of the path of a run's checkpoint, innermost last; empty if the path is unknown."""
-    places = [place for file in map(PurePath, run.inputs) for place in (file, *file.parents)]
-    named = [place for place in places if place.name == run.name]
-    return named[0].parent.parts[1:] if named else ()  # without the root
+    place = place_of(run)
+    return () if place is None else place.parent.parts[1:]  # without the root
+
+
+def place_of(run: Run) -> Path | None:
+    """Return the path of the checkpoint of a run when it was scored, as far as its files say; else None."""
+    places = [place for file in map(Path, run.inputs) for place in (file, *file.parents)]
+    return next((place for place in places if place.name == run.name), None)
 
 
 def _shortest(own: tuple[str, ...], group: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

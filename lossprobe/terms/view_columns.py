@@ -180,6 +180,25 @@ TERMS = (
         },
     ),
     *table_columns(
+        "lossprobe series CHECKPOINTS TEXT",
+        {
+            "step": "The training step of the checkpoint; its epoch, or its number from 1 on, where no step is known.",
+            "difference_low difference_high": "The interval of difference_nats, the loss minus that of the checkpoint "
+            "before on the same tokens.",
+            "excess_low excess_high": "The interval of nll_minus_entropy_nats.",
+        },
+    ),
+    *table_columns(
+        "lossprobe series CHECKPOINTS TEXT --state forgotten",
+        {
+            "learned_at_step": "The step from which on the token is below the threshold; no value where it is not at "
+            "the last checkpoint.",
+            "last_loss_nats": "The loss of the token, or the mean loss of the slice, at the last checkpoint; "
+            "first_loss_nats is that at the first.",
+            "lowest_loss_nats lowest_at_step": "The lowest loss that the token had, and the step of it.",
+        },
+    ),
+    *table_columns(
         "lossprobe selfcheck MODEL TEXT", {"check setting": "What was changed, and what it was changed to."}
     ),
 )

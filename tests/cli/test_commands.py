@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from bundled import CHECKPOINT, EXAMPLES
 from chats import FOLDER
@@ -397,7 +398,7 @@ def test_half_precision_is_close_and_recorded(tmp_path, monkeypatch, capsys, tex
 
 
 @pytest.mark.thorough
-def test_demo_leaves_tables_and_pictures_of_both_models(tmp_path, monkeypatch, capsys):
+def test_demo_leaves_tables_and_pictures_of_both_models_and_of_a_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code, out, err = call(capsys, "demo")
     assert code == 0
@@ -407,9 +408,19 @@ def test_demo_leaves_tables_and_pictures_of_both_models(tmp_path, monkeypatch, c
             assert (tmp_path / "lossprobe-demo" / model / f"{view}.png").stat().st_size > 10_000
             assert (tmp_path / "lossprobe-demo" / model / f"{view}.csv").stat().st_size > 100
     assert "calibration: jargon-plain, jargon-smoothed on jargon-valid" in out
+    assert "series: 8 checkpoints, step 12 to 500 on jargon-valid" in out
+    assert (tmp_path / "lossprobe-demo" / "series.png").stat().st_size > 10_000
+    check_the_story_of_the_training(pd.read_csv(tmp_path / "lossprobe-demo" / "series.csv"))
     assert (tmp_path / "lossprobe-demo" / "calibration.png").stat().st_size > 10_000
     assert "lossprobe-demo" in err.splitlines()[-1]
     check_the_story_of_the_pair([tmp_path / "lossprobe-demo" / "runs" / name for name in PAIR])
+
+
+def check_the_story_of_the_training(table):
+    """The loss falls at every checkpoint, from above a unigram model of the text to below a bigram model."""
+    assert table["significant"].iloc[1:].astype(bool).all()
+    assert (table["difference_nats"].iloc[1:] < 0).all()
+    assert table["minus_unigram_nats"].iloc[0] > 0 > table["minus_bigram_nats"].iloc[-1]
 
 
 def check_the_story_of_the_pair(paths):

@@ -45,7 +45,7 @@ def given(name, runs, pair_runs):
         return [write_trainer_state(runs[0].path.parent / "log" / "trainer_state.json", overfitted())]
     if name == "preferences":
         return pair_runs
-    return runs if name in ("compare", "calibration") else runs[:1] * 2 if name == "gap" else runs[:1]
+    return runs if name in ("compare", "calibration", "series") else runs[:1] * 2 if name == "gap" else runs[:1]
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "gap"])

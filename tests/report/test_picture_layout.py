@@ -19,6 +19,7 @@ from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.hardest import find_hardest
 from lossprobe.analysis.objectives.formulas import ObjectiveOptions
 from lossprobe.analysis.objectives.objectives import measure_objectives
+from lossprobe.analysis.options import SeriesOptions
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import PositionLosses, measure_positions
 from lossprobe.analysis.preferences.preferences import measure_preferences
@@ -27,6 +28,7 @@ from lossprobe.analysis.protocols.table import Refusal, compare_protocols
 from lossprobe.analysis.reconcile.logged_value import typed_value
 from lossprobe.analysis.reconcile.stored import reconcile_run
 from lossprobe.analysis.selfcheck import DifferenceLimits, Variant, judge_variants
+from lossprobe.analysis.series.series import measure_series
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.tokens import measure_tokens
 from lossprobe.plan.protocols import PROTOCOLS
@@ -41,6 +43,7 @@ from lossprobe.report.plots.preferences import plot_preferences
 from lossprobe.report.plots.protocols import plot_protocols
 from lossprobe.report.plots.reconcile import plot_reconcile
 from lossprobe.report.plots.selfcheck import plot_selfcheck
+from lossprobe.report.plots.series import plot_series
 from lossprobe.report.plots.tokens import plot_tokens
 
 LONG = "an_experiment_whose_name_goes_on_and_on_漢字漢字漢字漢字_step_000{}00000"
@@ -80,6 +83,12 @@ def checked(figure: Figure) -> Figure:
                                         for kind in KINDS])  # fmt: skip
 def models(request, tmp_path_factory):
     return write_models(tmp_path_factory.mktemp("layout"), request.param)
+
+
+def test_series_of_checkpoints(models):
+    for by in (None, "token", "class", "context", "document", "type", "lang", "frequency"):
+        result = measure_series(models, None, SeriesOptions(by=by, state="unstable", top=12))
+        checked(plot_series(models[0], result if by else dataclasses.replace(result, worse_at_end=True)))
 
 
 def test_one_model(models, request):

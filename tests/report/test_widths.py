@@ -20,7 +20,7 @@ from lossprobe.analysis.curve.curve import curve
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.hardest import find_hardest
 from lossprobe.analysis.objectives.objectives import measure_objectives
-from lossprobe.analysis.options import HARDEST_BY, PreferenceOptions
+from lossprobe.analysis.options import HARDEST_BY, SERIES_BY, PreferenceOptions, SeriesOptions
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.preferences.preferences import measure_preferences
@@ -29,6 +29,7 @@ from lossprobe.analysis.protocols.table import ProtocolTable, Refusal, compare_p
 from lossprobe.analysis.reconcile.logged_value import typed_value
 from lossprobe.analysis.reconcile.stored import reconcile_run
 from lossprobe.analysis.selfcheck import SelfCheck
+from lossprobe.analysis.series.series import measure_series
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.tokens import measure_tokens
 from lossprobe.plan.protocols import PROTOCOLS
@@ -47,6 +48,7 @@ from lossprobe.report.views.preferences import preferences_view
 from lossprobe.report.views.protocols import protocols_view
 from lossprobe.report.views.reconcile import reconcile_view
 from lossprobe.report.views.selfcheck import selfcheck_view
+from lossprobe.report.views.series import series_view
 from lossprobe.report.views.tokens import tokens_view
 from lossprobe.report.views.view import View
 
@@ -142,6 +144,8 @@ def every_view(runs):
     yield objectives_view(first, measure_objectives(first), "all")
     for by in ("token", "type", "document", "context", "class", "lang"):
         yield compare_view(runs, compare(*runs, by), 20)
+    for by in (None, *SERIES_BY, "lang"):
+        yield series_view(runs, measure_series(runs, None, SeriesOptions(by=by, state="learned")))
     yield kl_view(runs)
     yield bytes_view(runs)
     pairs = tuple(map(as_pairs, runs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -17,23 +17,26 @@ from lossprobe.analysis.rows.differences import (
     mean_changes,
     present_clusters,
 )
-from lossprobe.analysis.rows.fields import field_source, is_label, label_sql, label_values, with_records
-from lossprobe.analysis.rows.paired import Ints, PairedRows
-from lossprobe.analysis.rows.token_classes import FORMS, class_source
+from lossprobe.analysis.rows.fields import field_source, is_label, label_sql, label_values
+from lossprobe.analysis.rows.paired import PairedRows
+from lossprobe.analysis.rows.token_classes import FORMS
+from lossprobe.analysis.rows.token_slices import (
+    OCCURRENCES,
+    Keyed,
+    described_documents,
+    single_documents,
+    with_classes,
+)
 from lossprobe.analysis.stats.jackknife import Clusters
 from lossprobe.analysis.stats.octaves import OCTAVES, octave_name, octaves
 from lossprobe.analysis.stats.resampling import MAX_CLUSTERS, at_most
 from lossprobe.analysis.stats.significance import LEVEL, holm
-from lossprobe.errors import OutputError
 from lossprobe.run.reader import Run
 from lossprobe.run.texts import load_vocabulary
-from lossprobe.units import visible, visible_bytes
+from lossprobe.units import visible_bytes
 
-OCCURRENCES = ("first", "repeat")
 MOST_CELLS = 1 << 23  # slices times clusters: 64 MB for each of two sums
-TOKEN_BITS = 32  # of a place (document, token) in one int64
 
-Keyed = Iterator[tuple[PairedRows, Ints]]  # rows, and the number of the slice of each from 0 on
 Cut = tuple[pd.DataFrame, Clusters, int]  # `grouped_changes` with names, what was resampled, tokens left out
 
 
@@ -114,7 +117,7 @@ def _classes(first: Run, second: Run) -> Cut:
     """Return the slices of two partitions: by occurrence and by form; one pass sums their combinations."""
     clusters = _merged(first, len(OCCURRENCES) * len(FORMS))
     sums, left_out = _sums(
-        (first, second), clusters, len(OCCURRENCES) * len(FORMS), lambda batches: _with_classes(first, batches)
+        (first, second), clusters, len(OCCURRENCES) * len(FORMS), lambda batches: with_classes(first, batches)
     )
     shape = (len(OCCURRENCES), len(FORMS), -1)
     tables = []
@@ -159,7 +162,7 @@ def _count_copies_once(sums: DifferenceSums, run: Run, label: str, names: list[s
 def _documents(first: Run, second: Run, name: str | None) -> Cut:
     """Return the slices by document, or by the text of a field: each holds whole documents, so that none are merged."""
     clusters = find_clusters(first)
-    parts = _single_documents(clusters)
+    parts = single_documents(clusters)
     source = "(SELECT *, document AS field FROM tokens)" if name is None else field_source(first, name)
     owners = first.query(f"""
         SELECT DISTINCT {parts.sql} AS part, field, {clusters.sql} AS cluster FROM {source} WHERE unscored IS NULL
@@ -170,24 +173,7 @@ def _documents(first: Run, second: Run, name: str | None) -> Cut:
     cells = cells.groupby(["code", "cluster"], as_index=False)[["nats", "tokens"]].sum()
     table = grouped_changes(*(cells[column].to_numpy() for column in ("code", "nats", "tokens")))
     table["group"] = [str(names[key]) for key in table["key"]]
-    return _described(first, table) if name is None else table, clusters, left_out
-
-
-def _single_documents(clusters: Clusters) -> Clusters:
-    """Return the parts that belong to one document and one cluster each."""
-    if clusters.unit == "document":
-        return replace(clusters, sql="document")
-    return replace(clusters, sql=f"document::BIGINT * {clusters.count} + {clusters.sql}")
-
-
-def _described(run: Run, table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table by document with the file, the line and the beginning of each."""
-    table["document"] = table["group"].astype(np.int32)
-    found = run.query("SELECT document, source, line, left(text, 60) AS begins FROM documents")
-    table = table.merge(found, on="document", how="left", validate="one_to_one")
-    table["source"] = [visible(source) for source in table["source"]]
-    table["begins"] = [visible(text, 60) if isinstance(text, str) else "" for text in table["begins"]]
-    return with_records(run, table)
+    return described_documents(first, table) if name is None else table, clusters, left_out
 
 
 def _merged(run: Run, groups: int) -> Clusters:
@@ -210,37 +196,3 @@ def _sums(
         sums.add(group, np.searchsorted(present, rows.cluster), losses[1] - losses[0])
         left_out += rows.left_out
     return sums, left_out
-
-
-def _with_classes(run: Run, batches: Iterator[PairedRows]) -> Keyed:
-    """Yield rows with the number of their class, occurrence first; classes are read beside them, in the same order.
-
-    Raises:
-        OutputError: a row has no class, since its id is missing from the stored vocabulary.
-    """
-    occurrence, form = (
-        f"list_position([{', '.join(repr(one) for one in names)}], {kind})"
-        for kind, names in (("occurrence", OCCURRENCES), ("form", FORMS))
-    )
-    stream = run.batches(f"""
-        SELECT document::BIGINT << {TOKEN_BITS} | token AS place, ({occurrence} - 1) * {len(FORMS)} + {form} - 1 AS code
-        FROM {class_source()} WHERE unscored IS NULL ORDER BY place""")
-    places, codes = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    for rows in batches:
-        wanted = rows.document.astype(np.int64) << TOKEN_BITS | rows.token
-        while len(wanted) and (not len(places) or places[-1] < wanted[-1]):
-            batch = next(stream, None)
-            if batch is None:
-                break
-            places = np.concatenate([places, batch.column("place").to_numpy()])
-            codes = np.concatenate([codes, batch.column("code").to_numpy()])
-        at = np.searchsorted(places, wanted)
-        if not np.array_equal(places[np.minimum(at, len(places) - 1)], wanted):
-            raise OutputError(
-                "run.damaged",
-                f"{visible(str(run.path), 200)}: a token's id is missing from the stored vocabulary",
-                hint="check it with lossprobe verify",
-            )
-        yield rows, codes[at]
-        if len(at):
-            places, codes = places[at[-1] :], codes[at[-1] :]

@@ -45,7 +45,7 @@ ENTRIES = f"""
     FROM vocabulary"""
 
 
-def class_source() -> str:
+def class_source(where: str = "TRUE") -> str:
     r"""Return a SQL relation: `tokens` with three more columns, each a partition of the scored rows.
 
     `occurrence`: "repeat" when the same id was already among the tokens the model saw, else "first".
@@ -55,6 +55,10 @@ def class_source() -> str:
     a leading one of its own, or at the start of the document) or "word continuation".
     `predicted_form`: the form that the model's first choice would have had in the token's place, so after the same
     text; null without a prediction.
+
+    Args:
+        where: SQL condition on the rows of `tokens` that are read: whole documents, since a class depends on the tokens
+            before.
     """
     return f"""(
         SELECT placed.* EXCLUDE (after_blank), {_form("actual")} AS form,
@@ -64,7 +68,7 @@ def class_source() -> str:
                    coalesce(lag(ends_blank) OVER (PARTITION BY document ORDER BY token), TRUE) AS after_blank,
                    CASE WHEN coalesce(lag(token) OVER (PARTITION BY document, token_id ORDER BY token), -1)
                              >= token - context THEN 'repeat' ELSE 'first' END AS occurrence
-            FROM tokens JOIN (SELECT token_id, ends_blank FROM ({ENTRIES})) USING (token_id)) AS placed
+            FROM tokens JOIN (SELECT token_id, ends_blank FROM ({ENTRIES})) USING (token_id) WHERE {where}) AS placed
         JOIN ({ENTRIES}) AS actual ON placed.token_id = actual.token_id
         LEFT JOIN ({ENTRIES}) AS expected ON placed.top_id = expected.token_id)"""
 

@@ -14,6 +14,7 @@ from lossprobe.units import format_count, format_perplexity, visible
 SHARES = frozenset({
     "share_of_loss", "share_of_tokens", "share_of_bytes", "top_prob", "ranked_right", "right_low", "right_high",
     "ranked_right_per_token", "per_token_low", "per_token_high", "reward_accuracy", "reward_low", "reward_high",
+    "learned_share", "unstable_share", "forgotten_share", "never_share",
 })  # fmt: skip
 TESTS = frozenset({"p_value", "p_holm"})
 SMALLEST_P = 1e-6

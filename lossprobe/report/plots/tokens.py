@@ -10,16 +10,15 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from rich.cells import cell_len
 
 from lossprobe.analysis.tokens import TokenLosses
 from lossprobe.report.fonts import MONOSPACE
 from lossprobe.report.names import short_names
+from lossprobe.report.plots.strips import STRIP_COLUMNS, STRIP_LINES, draw_text, letter_size, placed_texts
 from lossprobe.report.style import (
     BLUE,
     GREEN,
     GREY,
-    MONOSPACE_ADVANCE,
     ORANGE,
     SCALE,
     SMALL,
@@ -27,7 +26,6 @@ from lossprobe.report.style import (
     VERMILION,
     heading,
     label,
-    leading,
     legend,
     new_figure,
     plain_text,
@@ -35,11 +33,8 @@ from lossprobe.report.style import (
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 
-STRIP_COLUMNS = 96
-STRIP_LINES = 12
 ROLE_COLUMNS = 13  # left of the text of a conversation
 ROLE_COLOURS = {"system": GREY, "user": BLUE, "prompt": BLUE, "assistant": ORANGE, "completion": ORANGE, "tool": GREEN}
-SAID = ("content", "thinking", "tool_call")  # parts in which a line end begins a line
 UNSCORED, PALE = (0.85, 0.85, 0.85, 1.0), (0.95, 0.95, 0.95, 1.0)
 
 
@@ -94,7 +89,7 @@ def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
     scale = Normalize(0.0, max(1.0, float(np.nanquantile(losses, 0.98))))
     colours = colormaps[SCALE]
     turns = "role" in strip
-    placed = _placed(strip)
+    placed = placed_texts(strip)
     first = _first_line(placed, losses) if turns else 0
     placed = [(x, y - first, shown) for x, y, shown in placed]
     axes.set_xlim(-ROLE_COLUMNS if turns else 0, STRIP_COLUMNS)
@@ -105,41 +100,12 @@ def draw_strip(figure: Figure, axes: Axes, strip: pd.DataFrame) -> None:
     bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, extend="max", fraction=0.025, pad=0.01)
     bar.set_label("loss (nats)", fontsize=SMALL)
     bar.ax.tick_params(labelsize=SMALL)
-    size = _letter_size(figure, axes, STRIP_COLUMNS + turns * ROLE_COLUMNS)
+    size = letter_size(figure, axes, STRIP_COLUMNS + turns * ROLE_COLUMNS)
     for (x, y, shown), loss in zip(placed, losses, strict=True):
-        if not 0 <= y < STRIP_LINES:
-            continue
         colour = (PALE if turns else UNSCORED) if np.isnan(loss) else colours(scale(loss))
-        axes.add_patch(Rectangle((x, y), cell_len(shown), 0.92, color=colour, linewidth=0))
-        ink = "white" if sum(colour[:3]) <= 1.4 else GREY if turns and np.isnan(loss) else "black"
-        text = axes.text(x, y + 0.68, shown, family=MONOSPACE, fontsize=size, color=ink, parse_math=False)
-        text.set_in_layout(False)
+        draw_text(axes, (x, y, shown), colour, size, pale=turns and bool(np.isnan(loss)))
     if turns:
         _draw_roles(axes, strip, [y for _, y, _ in placed], size)
-
-
-def _placed(strip: pd.DataFrame) -> list[tuple[int, int, str]]:
-    """Return column, line and drawable text of the tokens: wrapped at words, line ends and turns.
-
-    What belongs to no turn goes on in the line of the turn before it.
-    """
-    turns = strip["turn"].ffill().bfill() if "turn" in strip else pd.Series(0, strip.index)
-    said = strip["part"].isin(SAID) if "part" in strip else pd.Series(data=True, index=strip.index)
-    placed: list[tuple[int, int, str]] = []
-    x = y = 0
-    before = turns.iloc[0]
-    for text, turn, breaks in zip(map(str, strip["text"]), turns, said, strict=True):
-        blank = text.strip() == ""
-        shown = "".join(leading(text, STRIP_COLUMNS)).replace(" ", "\u00b7" if blank else " ")
-        at_word = x > STRIP_COLUMNS - 14 and text.startswith(" ")
-        if at_word or x + cell_len(shown) > STRIP_COLUMNS or (turn != before and x):
-            x, y = 0, y + 1
-        before = turn
-        placed.append((x, y, shown))
-        x += cell_len(shown)
-        if breaks and text.endswith("\\n"):
-            x, y = 0, y + 1
-    return placed
 
 
 def _first_line(placed: list[tuple[int, int, str]], losses: pd.Series) -> int:
@@ -158,14 +124,3 @@ def _draw_roles(axes: Axes, strip: pd.DataFrame, lines: list[int], size: float) 
         axes.add_patch(Rectangle((-1.2, first), 0.7, last - first + 0.92, color=colour, linewidth=0))
         name = short_names([visible(str(role))], ROLE_COLUMNS - 2)[0]
         plain_text(axes, -1.8, first + 0.68, name, ha="right", fontsize=size, family=MONOSPACE, color="black")
-
-
-def _letter_size(figure: Figure, axes: Axes, columns: int) -> float:
-    """Return the size in points of letters that fit into the columns of the strip, however wide the layout made it.
-
-    A letter is drawn in whole pixels, so that it may be half a pixel wider than its size says: 4 % at 150 dots an inch.
-    """
-    layout = figure.get_layout_engine()
-    assert layout is not None
-    layout.execute(figure)
-    return axes.get_position().width * figure.get_figwidth() * 72 * 0.96 / columns / MONOSPACE_ADVANCE

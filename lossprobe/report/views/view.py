@@ -136,9 +136,14 @@ class View:
 def heading_of(*runs: Run) -> str:
     """Return models, texts and windows of runs in one line."""
     names = ", ".join(dict.fromkeys(names_with_folders(runs)))
+    return f"{names} on {text_heading(*runs)}"
+
+
+def text_heading(*runs: Run) -> str:
+    """Return the texts, context and windows of runs in one line."""
     texts = ", ".join(dict.fromkeys(run.text_name for run in runs))
     windows = " and ".join(dict.fromkeys(windows_in_words(run) for run in runs))
-    return f"{names} on {texts} ({windows})"
+    return f"{texts} ({windows})"
 
 
 def view_of_runs(name: str, runs: Sequence[Run], result: Result, **shown: Any) -> View:
@@ -148,9 +153,9 @@ def view_of_runs(name: str, runs: Sequence[Run], result: Result, **shown: Any) -
         name: the command's name.
         runs: what the result was made from.
         result: the result.
-        shown: other attributes of the view.
+        shown: other attributes of the view, such as another heading.
     """
-    return View(name, heading_of(*runs), result, tuple(runs), **shown)
+    return View(name, shown.pop("heading", None) or heading_of(*runs), result, tuple(runs), **shown)
 
 
 def draw(view: View) -> Figure:

@@ -17,6 +17,7 @@ USAGE = {
     "curve.log_as_checkpoint": "A training log stands where a checkpoint or run belongs. → lossprobe curve LOG.",
     "curve.run": "A stored run stands where a training log belongs. → Name the log that the trainer wrote.",
     "demo.missing": "This installation holds no bundled example. → Install the wheel, or run from a checkout.",
+    "demo.training": "Training the small model of the demo failed. → The message has the last line of its error.",
     "doctor.versions": "An installed library is older than lossprobe needs. → Upgrade what the message names.",
     "explain.unknown": "lossprobe explain knows no such name. → lossprobe explain lists all names.",
     "fields.missing": "No document has this field, or this value in it. → The hint lists what the records have.",

@@ -25,6 +25,8 @@ USAGE = {
     "field of the records.",
     "preferences.reference": "The reference is a checkpoint, and no pairs are named to score with it. → lossprobe "
     "preferences CHECKPOINT PAIRS --reference CHECKPOINT2.",
+    "series.sources": "A series takes two checkpoints or more, and a text. → lossprobe series FOLDER TEXT, or name the "
+    "checkpoints and the text last.",
     "run.ambiguous": "A short name may mean several runs. → Write more of it; lossprobe runs lists short names.",
     "run.missing": "The folder is no run. → Name a run; a checkpoint needs a text after it.",
     "run.several": "The folder holds runs and is none. → Name one of those that the message lists.",

@@ -15,6 +15,7 @@ from lossprobe.terms.numbers import (
     protocols,
     reconcile,
     selfcheck,
+    series,
     smoothing,
 )
 
@@ -31,6 +32,7 @@ NUMBERS_BY_GROUP = {
     "objectives": objectives.NUMBERS,
     "protocols": protocols.NUMBERS,
     "reconcile": reconcile.NUMBERS,
+    "series": series.NUMBERS,
     "selfcheck": selfcheck.NUMBERS,
 }
 NUMBERS = tuple(number for group in NUMBERS_BY_GROUP.values() for number in group)
