@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import median_filter
+from scipy.ndimage import median_filter, uniform_filter1d
 
 from lossprobe.logs.log import Series
 
@@ -16,8 +16,7 @@ Ints = npt.NDArray[np.int64]
 TO_SD = 1.482602218505602  # 1 / Φ⁻¹(3/4): the median of |x| of a normal distribution as its standard deviation
 MEAN_TO_SD = 1.2533141373155003  # √(π / 2): the same of the mean of |x|
 FEWEST_FOR_LINE = 6
-SMOOTHED_SHARE = 0.025  # of the rows, each way
-MOST_SMOOTHED = 500  # rows each way
+SMOOTHED_ROWS = 1 / 3  # each way, of the root of all rows: 3 of 100, 333 of a million
 
 
 def scale(values: Floats, apart: int = 1) -> float:
@@ -85,26 +84,28 @@ def line_at(x: Floats, y: Floats) -> tuple[float, float]:
 
 
 def smoothed(series: Series) -> Floats:
-    """Return the line that a picture draws through a series: the median of the rows around each.
+    """Return the line that a picture draws through a series: the median of the rows around each, rounded off.
 
-    A row has 2.5 % of all rows on each side, 500 at most; where the log begins or ends, its first or last value stands
+    A row has √N / 3 of all N rows on each side; where the log begins or ends, its first or last value stands
     for what is missing. So the line shows neither single spikes nor any lag, also where the loss falls steeply or by a
-    step. Rows that are not finite count as lying straight between their neighbours.
+    step. The mean of half as many medians rounds off its stairs. Rows that are not finite count as lying straight
+    between their neighbours.
 
     Returns:
         float64 [N]; NaN before the first finite row, after the last one, and where none is so near.
 
     >>> from lossprobe.logs.log import LOSS, TRAIN
     >>> values = np.array([8.0, 4.0, 3.0, 2.0, 9.0, 2.0] + [1.0] * 40)
-    >>> smoothed(Series(TRAIN, LOSS, "loss", np.arange(46), values))[:7]
-    array([8., 4., 3., 3., 2., 2., 1.])
+    >>> smoothed(Series(TRAIN, LOSS, "loss", np.arange(46), values))[:4].round(2)  # medians 8, 4, 4, 3, 2 of five rows
+    array([6.67, 5.33, 3.67, 3.  ])
     """
     values, finite = series.values, np.isfinite(series.values)
     if not finite.any():
         return np.full(len(values), np.nan)
     rows, known = np.arange(len(values)), np.flatnonzero(finite)
-    reach = min(MOST_SMOOTHED, int(SMOOTHED_SHARE * len(values)))
-    line = median_filter(np.interp(rows, known, values[known]), size=2 * reach + 1, mode="nearest")
+    reach = int(SMOOTHED_ROWS * math.sqrt(len(values)))
+    medians = median_filter(np.interp(rows, known, values[known]), size=2 * reach + 1, mode="nearest")
+    line = uniform_filter1d(medians, size=2 * (reach // 2) + 1, mode="nearest")
     after = np.searchsorted(known, rows).clip(1, max(len(known) - 1, 1))
     before, after = known[after - 1], known[after.clip(max=len(known) - 1)]
     near = np.minimum(np.abs(rows - before), np.abs(after - rows)) <= reach
