@@ -41,7 +41,7 @@ def shuffled_as_torch(size: int, seed: int) -> Integers:
     >>> shuffled_as_torch(5, 42).tolist()
     [2, 4, 3, 0, 1]
     """
-    # RandomState seeds the twister as torch does (init_genrand), default_rng would not; the whole range gives raw words.
+    # RandomState seeds the twister as torch does (init_genrand); over the whole range its integers are raw words.
     draws = np.random.RandomState(seed).randint(0, 1 << 32, size=max(size - 1, 0), dtype=np.uint32)
     order = np.arange(size)
     for at, draw in enumerate(draws.tolist()):
