@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lossprobe.analysis.options import ReconcileOptions
 from lossprobe.errors import UsageError
-from lossprobe.logs.trainer_state import FILE, read_logged_loss, step_of
+from lossprobe.logs.evaluation import find_logged_loss
+from lossprobe.logs.trainer_state import FILE, step_of
 from lossprobe.units import visible
 
 # A trainer sums in float32, in another order: what a loss may differ by, in parts of it.
@@ -27,11 +28,13 @@ class LogEvidence:
             known.
         rows: fewest and most rows that were evaluated; None where it does not say.
         batches: fewest and most batches that it took, over all processes at once.
+        best_step: the step of the best model, if that is another one; None where the log does not say.
     """
 
     writer: str = ""
     rows: tuple[float, float] | None = None
     batches: tuple[float, float] | None = None
+    best_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,11 @@ def find_logged(options: ReconcileOptions, checkpoint: Path) -> LoggedValue:
         raise UsageError("reconcile.number", what, hint="`logged` NUMBER, or `log` trainer_state.json")
     if log is None:
         return typed_value(options.logged or "")
-    found = read_logged_loss(log, step_of(checkpoint) if options.step is None else options.step, options.metric)
-    evidence = LogEvidence("trl" if found.by_trl else "trainer", found.rows, found.batches)
-    return value_of_log(found.value, f"{found.name} at step {found.step}", evidence)
+    found = find_logged_loss(log, step_of(checkpoint) if options.step is None else options.step, options.metric)
+    best = None if found.best_step == found.step else found.best_step
+    evidence = LogEvidence("trl" if found.by_trl else "trainer", found.rows, found.batches, best)
+    source = found.name if found.step is None else f"{found.name} at step {found.step}"
+    return value_of_log(found.value, source, evidence, found.decimals)
 
 
 def typed_value(text: str, source: str = "") -> LoggedValue:
@@ -106,19 +111,26 @@ def typed_value(text: str, source: str = "") -> LoggedValue:
     return _banded(text.strip(), float(number), half + ROUNDING * float(number), source)
 
 
-def value_of_log(value: float, source: str, evidence: LogEvidence | None = None) -> LoggedValue:
+def value_of_log(
+    value: float, source: str, evidence: LogEvidence | None = None, printed: int | None = None
+) -> LoggedValue:
     """Return a number of a log: agreement is that of float32 sums, or of 4 decimals where it has no more.
 
     Args:
         value: the number.
         source: where it stands, for messages.
         evidence: what the log says beside it.
+        printed: decimals to which the log prints it; None for a log that holds its numbers in full, or with 4.
 
     Raises:
         UsageError: it is not above 0, or not finite.
     """
     _refuse_useless(value, source)
     text = repr(value)
+    if printed is not None:
+        text = f"{value:.{printed}f}"
+        half = 0.5 * 10.0**-printed + ROUNDING * value
+        return replace(_banded(text, value, half, source), evidence=evidence or LogEvidence())
     decimals = len(text.partition(".")[2]) if "e" not in text else OLD_DECIMALS + 1
     half = 0.5 * 10.0**-OLD_DECIMALS + ROUNDING * value if decimals <= OLD_DECIMALS else LOG_ROUNDING * value
     return replace(_banded(text, value, half, source), evidence=evidence or LogEvidence())

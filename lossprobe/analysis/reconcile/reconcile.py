@@ -210,6 +210,11 @@ def _near(found: Values, logged: LoggedValue) -> int:
 def _why_not(feeds: Sequence[Feed], logged: LoggedValue) -> list[str]:
     """Return what may be the reason where no recipe agrees, or only by chance."""
     notes = []
+    if logged.evidence.best_step is not None:
+        notes.append(
+            f"the log's best model is that of step {logged.evidence.best_step}, which load_best_model_at_end puts "
+            "back: `step` takes it"
+        )
     if feeds[-1].dtype == "float32":
         notes.append("half precision was not tried: `deep` tries autocast, TRL's default, bfloat16 and float16")
     fit = _fitted_smoothing(feeds[0], logged)
