@@ -1,4 +1,4 @@
-"""transformers' Trainer and TRL's SFTTrainer themselves, in this process, against `--protocol`; skipped without them."""
+"""transformers' Trainer and TRL's SFTTrainer, in this process, against `--protocol`; skipped without them."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ default, so that the order is known from the lengths; before, it took whatever s
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from lossprobe.analysis.logged.recipe import Integers
@@ -35,6 +37,7 @@ def length_grouped(lengths: Integers, rows_per_batch: int, seed: int = SEED) -> 
     return np.concatenate(groups)
 
 
+@lru_cache(maxsize=8)
 def shuffled_as_torch(size: int, seed: int) -> Integers:
     """Return `torch.randperm(size)` of a new generator with a seed: a Fisher-Yates shuffle with raw MT19937 draws.
 
@@ -47,4 +50,5 @@ def shuffled_as_torch(size: int, seed: int) -> Integers:
     for at, draw in enumerate(draws.tolist()):
         other = at + draw % (size - at)
         order[at], order[other] = order[other], order[at]
+    order.flags.writeable = False  # it is kept: every size of batches begins with it
     return order
