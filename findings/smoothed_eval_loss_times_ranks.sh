@@ -3,7 +3,7 @@
 # Guess: eval_loss with label_smoothing_factor is of the size of one without, whatever the number of processes.
 # What happens: with label smoothing and several processes the loss is multiplied by their number. The label smoother
 #   divides by the labels of its own process, the Trainer then multiplies as if it had divided by those of all of them
-#   (average_tokens_across_devices, the default). 4.57.6 does so too; 5.16 divides by all labels.
+#   (average_tokens_across_devices, the default). 4.57.6 does so too; 5.15.1 divides by all labels.
 # Why it matters: a run on 8 processes logs 8 times its loss: e^loss is no perplexity, and no other tool gives it. A
 #   single process, or smoothing 0, shows nothing.
 # Seen (a model that gives every token the same probability, 61 tokens: every loss is ln 61 = 4.110874):

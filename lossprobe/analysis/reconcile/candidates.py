@@ -95,6 +95,10 @@ class Candidates:
         parts = [np.full(len(block.values), block.order) for block in self.blocks]
         return np.concatenate(parts or [np.zeros(0, np.int64)])
 
+    def __add__(self, more: Candidates) -> Candidates:
+        """Return these and others."""
+        return Candidates((*self.blocks, *more.blocks))
+
     def block_of(self, index: int) -> tuple[Block, int]:
         """Return the block of a recipe, and its number in it."""
         for block in self.blocks:
