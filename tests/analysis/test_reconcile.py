@@ -8,9 +8,10 @@ import pytest
 
 from lossprobe.analysis.logged.recipe import Denominator, Recipe, RowSums, logged_loss
 from lossprobe.analysis.logged.routing import RoutingRows
+from lossprobe.analysis.options import ReconcileOptions
 from lossprobe.analysis.reconcile.candidates import enumerate_recipes, sizes_of
 from lossprobe.analysis.reconcile.feed import Balancing, Feed
-from lossprobe.analysis.reconcile.logged_value import LoggedValue, typed_value, value_of_log
+from lossprobe.analysis.reconcile.logged_value import LoggedValue, find_logged, typed_value, value_of_log
 from lossprobe.analysis.reconcile.match import expected_by_chance
 from lossprobe.analysis.reconcile.reconcile import reconcile_number
 from lossprobe.analysis.reconcile.token_table import best_fit
@@ -163,7 +164,7 @@ def test_a_loss_that_is_a_text_has_its_digits_or_is_no_number(tmp_path):
     path = state(tmp_path, log_history=[{"step": 3, "eval_loss": "3.70"}])
     found = read_logged_loss(path, None)
     assert (found.value, found.decimals) == (3.7, 2)
-    value = value_of_log(found.value, "", printed=found.decimals)
+    value = find_logged(ReconcileOptions(log=path), tmp_path)
     assert (value.text, value.width) == ("3.70", pytest.approx(0.01, rel=1e-3))
     path = state(tmp_path, log_history=[{"step": 3, "eval_loss": "3,7"}])
     with pytest.raises(UsageError, match='eval_loss at step 3 is no number: "3,7"') as caught:

@@ -84,7 +84,9 @@ def find_logged(options: ReconcileOptions, checkpoint: Path) -> LoggedValue:
     best = None if found.best_step == found.step else found.best_step
     evidence = LogEvidence("trl" if found.by_trl else "trainer", found.rows, found.batches, best)
     source = found.name if found.step is None else f"{found.name} at step {found.step}"
-    return value_of_log(found.value, source, evidence, found.decimals)
+    if found.decimals is not None:
+        return replace(typed_value(f"{found.value:.{found.decimals}f}", source), evidence=evidence)
+    return value_of_log(found.value, source, evidence)
 
 
 def typed_value(text: str, source: str = "") -> LoggedValue:
@@ -111,26 +113,19 @@ def typed_value(text: str, source: str = "") -> LoggedValue:
     return _banded(text.strip(), float(number), half + ROUNDING * float(number), source)
 
 
-def value_of_log(
-    value: float, source: str, evidence: LogEvidence | None = None, printed: int | None = None
-) -> LoggedValue:
+def value_of_log(value: float, source: str, evidence: LogEvidence | None = None) -> LoggedValue:
     """Return a number of a log: agreement is that of float32 sums, or of 4 decimals where it has no more.
 
     Args:
         value: the number.
         source: where it stands, for messages.
         evidence: what the log says beside it.
-        printed: decimals to which the log prints it; None for a log that holds its numbers in full, or with 4.
 
     Raises:
         UsageError: it is not above 0, or not finite.
     """
     _refuse_useless(value, source)
     text = repr(value)
-    if printed is not None:
-        text = f"{value:.{printed}f}"
-        half = 0.5 * 10.0**-printed + ROUNDING * value
-        return replace(_banded(text, value, half, source), evidence=evidence or LogEvidence())
     decimals = len(text.partition(".")[2]) if "e" not in text else OLD_DECIMALS + 1
     half = 0.5 * 10.0**-OLD_DECIMALS + ROUNDING * value if decimals <= OLD_DECIMALS else LOG_ROUNDING * value
     return replace(_banded(text, value, half, source), evidence=evidence or LogEvidence())
