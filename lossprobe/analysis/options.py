@@ -205,14 +205,19 @@ class ReconcileOptions:
 
     Attributes:
         logged: the number as the log prints it; its digits say how exactly it is known.
-        log: a trainer_state.json that holds the number; None for that of the checkpoint, if `logged` is not given.
+        log: a trainer_state.json or another training log with the number, or its folder; None for that of the
+            checkpoint, if `logged` is not given.
         step: the step of the log; None for that of the checkpoint.
         metric: the log's name of the number.
         deep: also try half precision and more lengths of blocks, with a pass for each.
     """
 
     logged: str | None = option(None, Text(), "The number, as the log prints it.", metavar="NUMBER")
-    log: Path | None = option(None, File(), "A trainer_state.json with the number.  [default: that of the checkpoint]")
+    log: Path | None = option(
+        None,
+        File(),
+        "A trainer_state.json or another training log with the number, or its folder.  [default: the checkpoint's]",
+    )
     step: int | None = option(
         None, Number(0, MAX_COUNT, whole=True), "The step of the log.  [default: that of the checkpoint]"
     )

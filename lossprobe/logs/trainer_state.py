@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -15,6 +16,8 @@ from lossprobe.units import format_count, visible
 MAX_BYTES = 256 << 20
 FILE = "trainer_state.json"
 EVAL_LOSS = "eval_loss"
+PRINTED = re.compile(r"\d+(\.\d*)?|nan", re.IGNORECASE)
+MAX_RESULTS = 1 << 20  # bytes of an eval_results.json
 STEP_FOLDER = re.compile(r"checkpoint-(\d+)")
 SHOWN = 8  # steps or names of a message
 
@@ -26,18 +29,22 @@ class LoggedLoss:
     Attributes:
         value: the number; it may be not a number, or infinite.
         name: its key, such as "eval_loss" or "eval_test_loss".
-        step: the step that it was logged at.
+        step: the step that it was logged at; None where the log does not say.
         by_trl: whether TRL wrote it, which alone logs entropy and accuracy beside it.
         rows: fewest and most rows that were evaluated, from their speed and the time; None where it does not say.
         batches: fewest and most batches that it took, over all processes at once.
+        decimals: to how many it is printed, where it stands as text or in a log of printed numbers; else None.
+        best_step: the step of the best model, which a trainer may have put back at the end; None where it is not said.
     """
 
     value: float
     name: str
-    step: int
+    step: int | None
     by_trl: bool = False
     rows: tuple[float, float] | None = None
     batches: tuple[float, float] | None = None
+    decimals: int | None = None
+    best_step: int | None = None
 
 
 def read_logged_loss(path: Path, step: int | None, name: str = EVAL_LOSS) -> LoggedLoss:
@@ -52,38 +59,81 @@ def read_logged_loss(path: Path, step: int | None, name: str = EVAL_LOSS) -> Log
         UsageError: the file cannot be read, has no such loss, or not at this step.
     """
     shown = visible(str(path), 200)
-    entries = _entries(path, shown)
-    found = [_loss_of(entry, name) for entry in entries if _is_number(entry.get(name))]
-    if not found:
-        _refuse_texts(entries, name, shown)
-        others = sorted({key for entry in entries for key in entry if key.startswith("eval_") and key.endswith("loss")})
-        hint = f"`metric` takes another name; the log has {', '.join(others[:SHOWN])}" if others else None
-        raise UsageError("log.no_evaluation", f"{shown}: no entry with {visible(name, 60)}", hint=hint)
-    steps = sorted({each.step for each in found})
-    if step is None and len(steps) > 1:
-        raise UsageError(
-            "log.step", f"{shown}: {format_count(len(steps))} steps with {visible(name, 60)}",
-            hint=f"`step` names the one of the checkpoint: {_listed(steps)}",
-        )  # fmt: skip
-    at_step = [each for each in found if step is None or each.step == step]
-    if not at_step:
-        raise UsageError(
-            "log.step", f"{shown}: no {visible(name, 60)} at step {step}",
-            hint=f"it has {_listed(steps)}; a loss of another step is that of another model",
-        )  # fmt: skip
-    return at_step[-1]
+    state = _read(path, shown)
+    entries = _entries(state, shown)
+    names = list(dict.fromkeys(key for entry in entries for key in entry))
+    losses = [key for key in names if key.startswith("eval_") and key.endswith("loss")]
+    chosen = named_loss(names, losses, name, shown)
+    return at_step([_loss_of(entry, chosen, shown) for entry in entries if chosen in entry], step, shown, _best(state))
 
 
-def _refuse_texts(entries: list[dict[str, Any]], name: str, shown: str) -> None:
-    """Refuse a log whose loss is no number.
+def named_loss(names: Sequence[str], losses: Sequence[str], name: str, shown: str) -> str:
+    """Return the name of the loss that is meant: where nothing else was asked for, the only one of an evaluation.
+
+    Args:
+        names: all names of the log.
+        losses: those of losses of evaluations, such as "eval_test_loss".
+        name: the one that is asked for; `EVAL_LOSS` where the user did not choose.
+        shown: the log, for messages.
 
     Raises:
-        UsageError: an entry has the key, with something else.
+        UsageError: the log has no such name, or several losses.
     """
-    held = next((entry for entry in entries if name in entry), None)
-    if held is not None:
-        what = f"{visible(name, 60)} at step {held['step']} is no number: {visible(json.dumps(held[name]), 40)}"
-        raise UsageError("log.no_evaluation", f"{shown}: {what}")
+    if name in names:
+        return name
+    if name == EVAL_LOSS and len(losses) == 1:
+        return losses[0]
+    if losses:
+        hint = f"`metric` takes another name; the log has {', '.join(sorted(losses)[:SHOWN])}"
+    elif "loss" in names:
+        hint = "it has losses of training alone, each a mean over the steps since the last: no checkpoint gives them"
+    else:
+        hint = None
+    raise UsageError("log.no_evaluation", f"{shown}: no entry with {visible(name, 60)}", hint=hint)
+
+
+def at_step(found: Sequence[LoggedLoss], step: int | None, shown: str, best: int | None = None) -> LoggedLoss:
+    """Return the loss of a step; of several at one step, the last, which a restart wrote.
+
+    Args:
+        found: the losses of one name.
+        step: the step; None is allowed where there is only one.
+        shown: the log, for messages.
+        best: the step of the best model; None where the log does not say.
+
+    Raises:
+        UsageError: there is none at this step, or no step was given and there are several.
+    """
+    name, steps = visible(found[0].name, 60), sorted({each.step for each in found if each.step is not None})
+    if step is None and len(steps) > 1:
+        loaded = "" if best is None else f"; load_best_model_at_end puts back that of {best}"
+        raise UsageError(
+            "log.step", f"{shown}: {format_count(len(steps))} steps with {name}",
+            hint=f"`step` names the one of the checkpoint: {_listed(steps)}{loaded}",
+        )  # fmt: skip
+    there = [each for each in found if step is None or each.step == step]
+    if not there:
+        raise UsageError(
+            "log.step", f"{shown}: no {name} at step {step}",
+            hint=f"it has {_listed(steps)}; a loss of another step is that of another model",
+        )  # fmt: skip
+    return replace(there[-1], best_step=best)
+
+
+def single_evaluation(path: Path, name: str = EVAL_LOSS) -> LoggedLoss | None:
+    """Return the loss of an eval_results.json, which holds one evaluation without its step; None of another file.
+
+    Raises:
+        UsageError: the loss is no number.
+    """
+    shown = visible(str(path), 200)
+    try:
+        content = json.loads(path.read_bytes()) if path.stat().st_size <= MAX_RESULTS else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict) or "step" in content or isinstance(content.get(name), list):
+        return None
+    return _loss_of({**content, "step": None}, name, shown) if name in content else None
 
 
 def step_of(checkpoint: Path) -> int | None:
@@ -101,12 +151,30 @@ def step_of(checkpoint: Path) -> int | None:
     return int(named[1]) if named else None
 
 
-def _loss_of(entry: dict[str, Any], name: str) -> LoggedLoss:
-    """Return the loss of an entry, with what stands beside it under the same prefix."""
+def _loss_of(entry: dict[str, Any], name: str, shown: str) -> LoggedLoss:
+    """Return the loss of an entry, with what stands beside it under the same prefix.
+
+    Raises:
+        UsageError: it is no number, nor the text of one.
+    """
+    value: Any = entry[name]
+    decimals = None
+    if isinstance(value, str) and PRINTED.fullmatch(value.strip()):
+        value, decimals = float(value), len(value.strip().partition(".")[2])
+    if not _is_number(value):
+        what = f"{visible(name, 60)} at step {entry['step']} is no number: {visible(json.dumps(value), 40)}"
+        raise UsageError("log.no_evaluation", f"{shown}: {what}")
     prefix = name.removesuffix("loss")
     by_trl = any(f"{prefix}{each}" in entry for each in ("entropy", "mean_token_accuracy"))
     rows, batches = (_counted(entry, prefix, speed) for speed in ("samples_per_second", "steps_per_second"))
-    return LoggedLoss(entry[name], name, entry["step"], by_trl, rows, batches)
+    return LoggedLoss(value, name, entry["step"], by_trl, rows, batches, decimals)
+
+
+def _best(state: dict[str, Any]) -> int | None:
+    """Return the step of the best model, where a state says it by number or by the name of its checkpoint."""
+    step = state.get("best_global_step")
+    named = STEP_FOLDER.fullmatch(Path(str(state.get("best_model_checkpoint"))).name)
+    return step if isinstance(step, int) else int(named[1]) if named else None
 
 
 def _counted(entry: dict[str, Any], prefix: str, speed: str) -> tuple[float, float] | None:
@@ -121,9 +189,9 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _entries(path: Path, shown: str) -> list[dict[str, Any]]:
+def _entries(state: dict[str, Any], shown: str) -> list[dict[str, Any]]:
     """Return the entries of the log that have a step."""
-    history = history_of(_read(path, shown))
+    history = history_of(state)
     if history is None:
         raise UsageError("log.unreadable", f"{shown}: has no log_history, so it is no trainer_state.json")
     return [each for each in history if isinstance(each.get("step"), int)]

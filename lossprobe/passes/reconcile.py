@@ -9,6 +9,7 @@ import numpy as np
 
 from lossprobe.analysis.logged.rows import COUNTED_BEFORE_SHIFT, row_sums
 from lossprobe.analysis.reconcile.balancing import balancing_of
+from lossprobe.analysis.reconcile.candidates import Candidates, enumerate_recipes
 from lossprobe.analysis.reconcile.feed import Bos, Feed, Kind
 from lossprobe.analysis.reconcile.logged_value import LoggedValue
 from lossprobe.analysis.reconcile.reconcile import Reconciliation, reconcile_number
@@ -80,11 +81,13 @@ def reconcile(  # noqa: PLR0913 - those of `score`, and the number
     before_shift = checkpoint.facts.family in COUNTED_BEFORE_SHIFT
     runs: list[Run] = []
     feeds: list[Feed] = []
+    tried = Candidates(())
     result: Reconciliation | None = None
     for each in plan.all(deep=deep, reopen=reopen):
         runs.append(each.run)
         feeds += each.feeds
-        result = reconcile_number(feeds, logged, before_shift=before_shift, passes=len(runs))
+        tried += enumerate_recipes(each.feeds, before_shift=before_shift, evidence=logged.evidence)
+        result = reconcile_number(feeds, logged, passes=len(runs), candidates=tried)
         if result.settled:
             break
     assert result is not None

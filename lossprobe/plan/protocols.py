@@ -130,7 +130,7 @@ PROTOCOLS = {
         left_out=LeftOut.TAIL,
     ),
     "gptq": Protocol(
-        tool="the perplexity of quantisation papers: GPTQ's script on one stream (AutoAWQ and llm-awq likewise; read)",
+        tool="the perplexity of quantisation papers: GPTQ's script on one stream (AutoAWQ, llm-awq: read)",
         headline="perplexity",
         joined=True,
         windows="disjoint full windows of 2,048, of which the first token is not scored; the tail left out",
@@ -146,7 +146,7 @@ PROTOCOLS = {
         scores_end=True,
     ),
     "llama-factory": Protocol(
-        tool="LLaMA-Factory, scripts/stat_utils/cal_ppl.py (read; its own templates are not rebuilt)",
+        tool="LLaMA-Factory, scripts/stat_utils/cal_ppl.py of 0.9.5 (its own templates are not rebuilt)",
         headline="mean_perplexity",
         windows="a row is one window, cut at 2,048 tokens; of conversations the answers",
         mean="mean of the rows' perplexities, which short hard ones dominate",

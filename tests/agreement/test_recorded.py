@@ -14,14 +14,32 @@ evaluate 0.4.6, its metric "perplexity" (which lies on a hub, not in the package
 which the metric needs and does not find:
 
     metric.compute(predictions=texts, model_id="jargon-plain", max_length=256, add_start_token=True)
+
+GPTQ, the script of the paper (IST-DASLab/gptq, commit 2d65066), transformers 4.57.6, torch 2.13.0. The script knows
+OPT, whose formula with GPT-2's activation is that of GPT-2: the weights were written as an OPTForCausalLM (positions
+behind two rows of zeros, Conv1D weights transposed), whose logits differ by 2e-5. It got the ids of the joined text,
+the BOS first:
+
+    opt.args = SimpleNamespace(nearest=False)
+    model.seqlen = 256
+    opt.opt_eval(model, tokenizer(joined, return_tensors="pt"), torch.device("cpu"))
+
+LLaMA-Factory 0.9.5, transformers 5.6.0, torch 2.13.0, on the first question and answer of each conversation of
+chat.jsonl, a space before the answer so that its tokens are the same alone and behind "Assistant:". The template is its
+own "default", which is written below as a chat template:
+
+    python scripts/stat_utils/cal_ppl.py --model_name_or_path jargon-plain --dataset chat --template default
 """
 
 from __future__ import annotations
+
+import json
 
 import pytest
 from bundled import EXAMPLES
 
 from lossprobe.checkpoint.detect import open_checkpoint
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.passes.protocols import score_protocol
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import open_text
@@ -56,3 +74,32 @@ def test_llama_cpp(plain, tmp_path, monkeypatch, context, chunks, nll, perplexit
 def test_evaluate(plain, tmp_path, monkeypatch, bos, mean):
     result = scored(plain, tmp_path, "evaluate", monkeypatch, context=256, bos=bos)
     assert result.value == pytest.approx(mean, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("context", "perplexity"),
+    [(256, 44.06498718261719), pytest.param(64, 45.92446517944336, marks=pytest.mark.thorough)],
+)
+def test_gptq(plain, tmp_path, monkeypatch, context, perplexity):
+    result = scored(plain, tmp_path, "gptq", monkeypatch, context=context)
+    assert result.value == pytest.approx(perplexity, rel=1e-6)
+    assert result.tokens_scored == 23_083 // context * (context - 1)
+
+
+LLAMA_FACTORY_DEFAULT = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ 'Human: ' + m['content'] + '<|endoftext|>\\nAssistant:' }}"
+    "{% else %}{% generation %}{{ m['content'] + '<|endoftext|>\\n' }}{% endgeneration %}{% endif %}{% endfor %}"
+)
+
+
+def test_llama_factory(tmp_path, monkeypatch):
+    (tmp_path / "default.jinja").write_text(LLAMA_FACTORY_DEFAULT)
+    with (EXAMPLES / "chat.jsonl").open() as chat, (tmp_path / "first.jsonl").open("w") as first:
+        for line in chat:
+            question, answer = json.loads(line)["messages"][1:3]
+            messages = [question, answer | {"content": " " + answer["content"]}]
+            first.write(json.dumps({"messages": messages}) + "\n")
+    monkeypatch.chdir(tmp_path)
+    checkpoint = open_checkpoint(EXAMPLES / "jargon-plain", LoadOptions(chat_template=tmp_path / "default.jinja"))
+    result = score_protocol("llama-factory", checkpoint, open_text(tmp_path / "first.jsonl"))[1]
+    assert result.value == pytest.approx(66.92873878479004, rel=1e-6)

@@ -8,13 +8,15 @@ import pytest
 
 from lossprobe.analysis.logged.recipe import Denominator, Recipe, RowSums, logged_loss
 from lossprobe.analysis.logged.routing import RoutingRows
+from lossprobe.analysis.options import ReconcileOptions
 from lossprobe.analysis.reconcile.candidates import enumerate_recipes, sizes_of
 from lossprobe.analysis.reconcile.feed import Balancing, Feed
-from lossprobe.analysis.reconcile.logged_value import LoggedValue, typed_value, value_of_log
+from lossprobe.analysis.reconcile.logged_value import LoggedValue, find_logged, typed_value, value_of_log
 from lossprobe.analysis.reconcile.match import expected_by_chance
 from lossprobe.analysis.reconcile.reconcile import reconcile_number
 from lossprobe.analysis.reconcile.token_table import best_fit
 from lossprobe.errors import UsageError
+from lossprobe.logs.evaluation import find_logged_loss
 from lossprobe.logs.trainer_state import read_logged_loss, step_of
 
 
@@ -158,11 +160,58 @@ def test_a_log_without_the_loss_is_refused(tmp_path, content, step, id_, words):
     assert error.value.id == id_
 
 
-def test_a_loss_that_is_a_text_is_no_number(tmp_path):
-    path = state(tmp_path, log_history=[{"step": 3, "eval_loss": "3.7"}])
-    with pytest.raises(UsageError, match=r'eval_loss at step 3 is no number: "3\.7"') as caught:
+def test_a_loss_that_is_a_text_has_its_digits_or_is_no_number(tmp_path):
+    path = state(tmp_path, log_history=[{"step": 3, "eval_loss": "3.70"}])
+    found = read_logged_loss(path, None)
+    assert (found.value, found.decimals) == (3.7, 2)
+    value = find_logged(ReconcileOptions(log=path), tmp_path)
+    assert (value.text, value.width) == ("3.70", pytest.approx(0.01, rel=1e-3))
+    path = state(tmp_path, log_history=[{"step": 3, "eval_loss": "3,7"}])
+    with pytest.raises(UsageError, match='eval_loss at step 3 is no number: "3,7"') as caught:
         read_logged_loss(path, None)
     assert caught.value.hint is None
+
+
+def test_the_only_evaluation_is_meant_and_training_losses_are_none(tmp_path):
+    path = state(tmp_path, log_history=[{"step": 3, "loss": 4.0}, {"step": 3, "eval_test_loss": 3.5}])
+    assert read_logged_loss(path, 3).name == "eval_test_loss"
+    path = state(tmp_path, log_history=[{"step": 3, "loss": 4.0}, {"step": 4, "train_loss": 4.0}])
+    with pytest.raises(UsageError, match="no entry with eval_loss") as caught:
+        read_logged_loss(path, 3)
+    assert "training alone" in caught.value.hint
+
+
+def test_the_step_of_the_best_model_is_known_by_number_or_by_name(tmp_path):
+    for said in ({"best_global_step": 10}, {"best_model_checkpoint": "out/checkpoint-10"}):
+        path = state(tmp_path, log_history=HISTORY, **said)
+        assert read_logged_loss(path, 20).best_step == 10
+        with pytest.raises(UsageError) as caught:
+            read_logged_loss(path, None)
+        assert caught.value.hint.endswith("10, 20; load_best_model_at_end puts back that of 10")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("eval_results.json", '{"epoch": 1.0, "eval_loss": 4.25, "eval_samples": 7, "perplexity": 70.1}'),
+        ("trainer_log.jsonl", '{"current_steps": 9, "loss": 5.0}\n{"current_steps": 9, "eval_loss": 4.25}\n'),
+        ("metrics.csv", "step,train/loss,eval/loss\n9,5.0,4.25\n10,4.9,\n"),
+        ("out.log", "{'eval_loss': '4.25', 'eval_runtime': '0.1', 'epoch': '1'}\n"),
+    ],
+)
+def test_other_logs_than_trainer_state(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    for path in (tmp_path / name, *([tmp_path] if "eval_results" not in name else [])):
+        assert find_logged_loss(path, None, "eval_loss").value == 4.25
+    with pytest.raises(UsageError, match=r"no entry with eval_other_loss|no training log"):
+        find_logged_loss(tmp_path / name, None, "eval_other_loss")
+
+
+def test_a_folder_stands_for_its_newest_log(tmp_path):
+    for step in (10, 20):
+        state(tmp_path / f"checkpoint-{step}", global_step=step, log_history=HISTORY[: 1 + step // 10])
+    assert find_logged_loss(tmp_path, 10, "eval_loss").value == 4.5
+    assert find_logged_loss(tmp_path / "checkpoint-20", 20, "eval_loss").value == 4.25
 
 
 @pytest.mark.parametrize(

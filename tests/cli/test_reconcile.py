@@ -117,7 +117,7 @@ def test_a_stored_run_answers_for_averages(inside, capsys, monkeypatch):
         ("reconcile.option", ("--logged", "3.2", "--bos", "never")),
         ("reconcile.option", ("--logged", "3.2", "--score", "all")),
         ("usage", ("--log", "none.json")),
-        ("log.unreadable", ("--log", "chat.jsonl")),
+        ("log.no_loss", ("--log", "chat.jsonl")),
         ("log.step", ("--log", "log.json", "--step", "31")),
         ("log.no_evaluation", ("--log", "log.json", "--metric", "eval_other")),
     ],

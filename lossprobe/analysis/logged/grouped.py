@@ -7,6 +7,8 @@ default, so that the order is known from the lengths; before, it took whatever s
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from lossprobe.analysis.logged.recipe import Integers
@@ -35,16 +37,18 @@ def length_grouped(lengths: Integers, rows_per_batch: int, seed: int = SEED) -> 
     return np.concatenate(groups)
 
 
+@lru_cache(maxsize=8)
 def shuffled_as_torch(size: int, seed: int) -> Integers:
     """Return `torch.randperm(size)` of a new generator with a seed: a Fisher-Yates shuffle with raw MT19937 draws.
 
     >>> shuffled_as_torch(5, 42).tolist()
     [2, 4, 3, 0, 1]
     """
-    # RandomState seeds the twister as torch does (init_genrand); MT19937(seed) would not.
-    draws = np.random.RandomState(seed)._bit_generator.random_raw(max(size - 1, 0))
+    # RandomState seeds the twister as torch does (init_genrand); over the whole range its integers are raw words.
+    draws = np.random.RandomState(seed).randint(0, 1 << 32, size=max(size - 1, 0), dtype=np.uint32)
     order = np.arange(size)
     for at, draw in enumerate(draws.tolist()):
         other = at + draw % (size - at)
         order[at], order[other] = order[other], order[at]
+    order.flags.writeable = False  # it is kept: every size of batches begins with it
     return order

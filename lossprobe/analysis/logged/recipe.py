@@ -131,8 +131,11 @@ def mean_of_rows(sums: Floats, counts: Integers, recipe: Recipe, added: Floats |
         added: as in `logged_loss`.
     """
     weights, values = batch_values(sums, counts, recipe)
-    if added is not None:
-        values = values + added
+    return weighted_mean(weights, values if added is None else values + added, recipe)
+
+
+def weighted_mean(weights: Floats, values: Floats, recipe: Recipe) -> float:
+    """Return the mean of the values of batches, each [B], by their weights."""
     finite = np.isfinite(values)
     if recipe.drops_nonfinite and finite.any():
         weights, values = weights[finite], values[finite]
@@ -141,24 +144,52 @@ def mean_of_rows(sums: Floats, counts: Integers, recipe: Recipe, added: Floats |
 
 def batch_values(sums: Floats, counts: Integers, recipe: Recipe) -> tuple[Floats, Floats]:
     """Return the weight and the value of every batch that counts, each [B]; arguments as in `mean_of_rows`."""
-    size, ranks = recipe.rows_per_batch, recipe.ranks
-    batches = -(-len(sums) // size)
+    totals, divisors = (batch_sums(each, recipe.rows_per_batch, recipe.ranks) for each in (sums, counts))
+    return shared_values(totals, divisors, recipe, len(sums))
+
+
+def batch_sums(values: Floats | Integers, rows_per_batch: int, ranks: int) -> Floats:
+    """Return the sums over batches of consecutive rows.
+
+    On one rank the last batch is as short as it comes. On several all ranks have as many batches, and what is missing
+    is filled up with rows from the start.
+
+    Args:
+        values: [R], of each row.
+        rows_per_batch: rows of a batch on one rank.
+        ranks: number of processes.
+    """
     if ranks == 1:
-        edges = np.arange(0, len(sums), size)
-        totals, divisors = np.add.reduceat(sums, edges)[:, None], np.add.reduceat(counts, edges)[:, None].astype(float)
-    else:  # np.resize repeats from the start: so the last global batch is filled up
-        shape = (-(-batches // ranks), ranks, size)
-        totals = np.resize(sums, np.prod(shape)).reshape(shape).sum(axis=2)
-        divisors = np.resize(counts, np.prod(shape)).reshape(shape).sum(axis=2).astype(float)
-        if recipe.sharing is Ranks.AVERAGED:
-            divisors = np.repeat(divisors.sum(axis=1, keepdims=True), ranks, axis=1)
-        if recipe.sharing is not Ranks.OWN:
-            totals = totals * ranks
+        return np.add.reduceat(values, np.arange(0, len(values), rows_per_batch)).astype(np.float64)
+    batches = -(-len(values) // (rows_per_batch * ranks)) * ranks
+    filled = np.resize(values, batches * rows_per_batch)  # repeats from the start
+    totals: Floats = filled.reshape(batches, rows_per_batch).sum(axis=1).astype(np.float64)
+    return totals
+
+
+def shared_values(totals: Floats, divisors: Floats, recipe: Recipe, rows: int) -> tuple[Floats, Floats]:
+    """Return the weight and the value of every batch that counts, each [B].
+
+    Args:
+        totals: from `batch_sums`, of what is summed; more batches than the ranks need are ignored.
+        divisors: the same of what it is divided by.
+        recipe: how ranks share the mean.
+        rows: number of rows.
+    """
+    size, ranks = recipe.rows_per_batch, recipe.ranks
+    batches = -(-rows // size)
+    needed = -(-batches // ranks) * ranks
+    totals, divisors = (each[:needed].reshape(-1, ranks) for each in (totals, divisors))
+    if ranks > 1 and recipe.sharing is Ranks.AVERAGED:
+        divisors = divisors.sum(axis=1, keepdims=True)
+    if ranks > 1 and recipe.sharing is not Ranks.OWN:
+        totals = totals * ranks
     if recipe.denominator is Denominator.TOKENS_OR_ONE:
         divisors = np.maximum(divisors, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = (totals / divisors).ravel()[:batches]
-    weights = np.minimum(size, len(sums) - size * np.arange(batches)).astype(np.float64)
+        values: Floats = (totals / divisors).ravel()[:batches]
+    weights = np.full(batches, float(size))
+    weights[-1] = rows - size * (batches - 1)
     return weights, values
 
 

@@ -95,6 +95,10 @@ class Candidates:
         parts = [np.full(len(block.values), block.order) for block in self.blocks]
         return np.concatenate(parts or [np.zeros(0, np.int64)])
 
+    def __add__(self, more: Candidates) -> Candidates:
+        """Return these and others."""
+        return Candidates((*self.blocks, *more.blocks))
+
     def block_of(self, index: int) -> tuple[Block, int]:
         """Return the block of a recipe, and its number in it."""
         for block in self.blocks:
@@ -165,7 +169,9 @@ def _ways(program: Program, feed: Feed, cost: int, evidence: LogEvidence) -> Ite
     batched = program.mean in (Mean.ROWS, Mean.BATCHES)
     balanced = (False, True) if batched and feed.balancing is not None else (False,)
     for recipe, recipe_cost in _recipes(program, len(feed.rows), cost, evidence):
-        several = program.mean is Mean.ROWS and feed.lengths is not None and recipe.rows_per_batch < len(feed.rows)
+        size, rows = recipe.rows_per_batch, len(feed.rows)
+        several = program.mean is Mean.ROWS and feed.lengths is not None and size < rows
+        several = several and batch_cost(size, rows) <= 1  # it doubles what is tried: only with sizes that are usual
         for grouped in (False, True) if several else (False,):
             for adds in balanced:
                 more = recipe_cost + (GROUPED_COST if grouped else 0)

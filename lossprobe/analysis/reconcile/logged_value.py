@@ -9,7 +9,8 @@ from pathlib import Path
 
 from lossprobe.analysis.options import ReconcileOptions
 from lossprobe.errors import UsageError
-from lossprobe.logs.trainer_state import FILE, read_logged_loss, step_of
+from lossprobe.logs.evaluation import find_logged_loss
+from lossprobe.logs.trainer_state import FILE, step_of
 from lossprobe.units import visible
 
 # A trainer sums in float32, in another order: what a loss may differ by, in parts of it.
@@ -27,11 +28,13 @@ class LogEvidence:
             known.
         rows: fewest and most rows that were evaluated; None where it does not say.
         batches: fewest and most batches that it took, over all processes at once.
+        best_step: the step of the best model, if that is another one; None where the log does not say.
     """
 
     writer: str = ""
     rows: tuple[float, float] | None = None
     batches: tuple[float, float] | None = None
+    best_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,13 @@ def find_logged(options: ReconcileOptions, checkpoint: Path) -> LoggedValue:
         raise UsageError("reconcile.number", what, hint="`logged` NUMBER, or `log` trainer_state.json")
     if log is None:
         return typed_value(options.logged or "")
-    found = read_logged_loss(log, step_of(checkpoint) if options.step is None else options.step, options.metric)
-    evidence = LogEvidence("trl" if found.by_trl else "trainer", found.rows, found.batches)
-    return value_of_log(found.value, f"{found.name} at step {found.step}", evidence)
+    found = find_logged_loss(log, step_of(checkpoint) if options.step is None else options.step, options.metric)
+    best = None if found.best_step == found.step else found.best_step
+    evidence = LogEvidence("trl" if found.by_trl else "trainer", found.rows, found.batches, best)
+    source = found.name if found.step is None else f"{found.name} at step {found.step}"
+    if found.decimals is not None:
+        return replace(typed_value(f"{found.value:.{found.decimals}f}", source), evidence=evidence)
+    return value_of_log(found.value, source, evidence)
 
 
 def typed_value(text: str, source: str = "") -> LoggedValue:

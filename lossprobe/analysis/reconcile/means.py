@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lossprobe.analysis.logged.grouped import length_grouped
-from lossprobe.analysis.logged.recipe import Denominator, Recipe, batch_values, mean_of_rows
+from lossprobe.analysis.logged.recipe import Denominator, Floats, Recipe, batch_sums, shared_values, weighted_mean
 from lossprobe.analysis.logged.routing import batch_losses
 from lossprobe.analysis.reconcile.feed import Feed
 from lossprobe.analysis.reconcile.programs import Mean, Program
 
+COMMON_RANKS = 48  # a multiple of every number of ranks that is tried: as many batches are enough for all of them
 LARGEST_LOSS = 700.0  # nats: its exponential is finite
 
 
@@ -42,6 +43,7 @@ class Means:
         self._feed = feed
         self._without_zero = bool((feed.rows.tokens > 0).all())
         self._grouped: dict[int, Feed] = {}
+        self._sums: dict[tuple[bool, int, bool], tuple[Floats, ...]] = {}
         self._known: dict[tuple[Way, Mean], tuple[float, float]] = {}
 
     def of(self, program: Program, way: Way) -> tuple[float, float]:
@@ -66,12 +68,25 @@ class Means:
         added = None
         if way.balanced and feed.balancing is not None:
             added = feed.balancing.coefficient * batch_losses(feed.balancing.rows, recipe)
-        both = (rows.loss_nats, rows.uniform_loss_nats)
+        loss, uniform, tokens, labels = self._batches(way)
+        divisors = labels if recipe.denominator is Denominator.LABELS else tokens
+        weights, first = shared_values(loss, divisors, recipe, len(rows))
+        second = shared_values(uniform, divisors, recipe, len(rows))[1]
+        first = first if added is None else first + added
         if mean is Mean.BATCHES:
-            first, second = (batch_values(sums, counts, recipe)[1] for sums in both)
-            return float((first if added is None else first + added).mean()), float(second.mean())
-        first_mean, second_mean = (mean_of_rows(sums, counts, recipe, added) for sums in both)
+            return float(first.mean()), float(second.mean())
+        first_mean, second_mean = (weighted_mean(weights, values, recipe) for values in (first, second))
         return first_mean, second_mean if added is None else math.nan  # with smoothing no trainer adds it
+
+    def _batches(self, way: Way) -> tuple[Floats, ...]:
+        """Return the sums of loss, uniform loss, tokens and labels over batches, enough of them for any ranks."""
+        size, several = way.recipe.rows_per_batch, way.recipe.ranks > 1
+        key = (way.grouped, size, several)
+        if key not in self._sums:
+            rows = self._in_order(way).rows
+            columns = (rows.loss_nats, rows.uniform_loss_nats, rows.tokens, rows.labels)
+            self._sums[key] = tuple(batch_sums(each, size, COMMON_RANKS if several else 1) for each in columns)
+        return self._sums[key]
 
     def _in_order(self, way: Way) -> Feed:
         """Return the feed with its rows in the order of a way."""

@@ -108,7 +108,12 @@ class Reconciliation(Shown):
 
 
 def reconcile_number(
-    feeds: Sequence[Feed], logged: LoggedValue, *, before_shift: bool = False, passes: int = 1
+    feeds: Sequence[Feed],
+    logged: LoggedValue,
+    *,
+    before_shift: bool = False,
+    passes: int = 1,
+    candidates: Candidates | None = None,
 ) -> Reconciliation:
     """Return which recipes give a logged number.
 
@@ -117,8 +122,10 @@ def reconcile_number(
         logged: the number.
         before_shift: as in `enumerate_recipes`.
         passes: passes that the feeds took.
+        candidates: the recipes of the feeds, where they are known already.
     """
-    candidates = enumerate_recipes(feeds, before_shift=before_shift, evidence=logged.evidence)
+    if candidates is None:
+        candidates = enumerate_recipes(feeds, before_shift=before_shift, evidence=logged.evidence)
     found = different_values(candidates)
     inside = np.flatnonzero((found.values >= logged.smallest) & (found.values <= logged.largest))
     known = candidates.orders[found.best[inside]]
@@ -210,6 +217,11 @@ def _near(found: Values, logged: LoggedValue) -> int:
 def _why_not(feeds: Sequence[Feed], logged: LoggedValue) -> list[str]:
     """Return what may be the reason where no recipe agrees, or only by chance."""
     notes = []
+    if logged.evidence.best_step is not None:
+        notes.append(
+            f"the log's best model is that of step {logged.evidence.best_step}, which load_best_model_at_end puts "
+            "back: `step` takes it"
+        )
     if feeds[-1].dtype == "float32":
         notes.append("half precision was not tried: `deep` tries autocast, TRL's default, bfloat16 and float16")
     fit = _fitted_smoothing(feeds[0], logged)
