@@ -81,8 +81,9 @@ def _sums(run: Run, documents: int) -> dict[str, npt.NDArray[Any]]:
         FROM tokens GROUP BY document""")
     sums = {}
     for name in ("tokens", "logp_nats", "windows", "key"):
-        sums[name] = np.zeros(documents, found[name].dtype)
-        sums[name][found["document"]] = found[name]
+        values = found[name].to_numpy()
+        sums[name] = np.zeros(documents, values.dtype)
+        sums[name][found["document"]] = values
     return sums
 
 
