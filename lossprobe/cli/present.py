@@ -58,7 +58,7 @@ def present(view: View, outputs: Outputs) -> None:
     if csv is None and not (to_stdout or table):
         csv = STDOUT
     if outputs.json:
-        write_text(STDOUT, view_to_json(view))
+        write_bytes(STDOUT, view_to_json(view))
     if outputs.markdown:
         write_text(STDOUT, view_to_markdown(view))
     elif table:

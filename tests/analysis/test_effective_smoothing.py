@@ -82,7 +82,9 @@ def test_every_estimate_is_what_the_logits_give(drawn, vocab, epsilon):
     assert found.tau == pytest.approx(10 ** (math.floor(10 * math.log10(0.65 / vocab)) / 10), rel=1e-12)
 
 
-@pytest.mark.parametrize(("vocab", "rows"), [(64, 12_000), (257, 8000), (2048, 3000)])
+@pytest.mark.parametrize(
+    ("vocab", "rows"), [(64, 12_000), (257, 8000), pytest.param(2048, 3000, marks=pytest.mark.thorough)]
+)
 def test_known_smoothing_is_read_as_what_it_is(drawn, vocab, rows):
     logits, targets = truth(1, rows, vocab)
     for epsilon in (0.05, 0.1, 0.2):
@@ -97,7 +99,9 @@ def test_known_smoothing_is_read_as_what_it_is(drawn, vocab, rows):
         assert found.epsilon == sorted([found.slope_epsilon, found.tail_epsilon, found.mode_epsilon])[1]
 
 
-@pytest.mark.parametrize(("vocab", "rows"), [(64, 6000), (257, 5000), (1024, 1500)])
+@pytest.mark.parametrize(
+    ("vocab", "rows"), [(64, 6000), (257, 5000), pytest.param(1024, 1500, marks=pytest.mark.thorough)]
+)
 def test_models_without_smoothing_show_none(drawn, vocab, rows):
     logits, targets = truth(1, rows, vocab)
     noise = np.random.default_rng(2).standard_normal(logits.shape)

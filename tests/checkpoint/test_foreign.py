@@ -172,6 +172,7 @@ def test_a_configuration_without_model_type(gpt2, architectures, hint):
     assert (error.id, hint in str(error.hint)) == ("checkpoint.no_family", True)
 
 
+@pytest.mark.thorough
 def test_the_command_for_a_distributed_checkpoint_is_one_of_torch():
     module = [sys.executable, "-m", "torch.distributed.checkpoint.format_utils"]
     said = subprocess.run([*module, "--help"], capture_output=True, text=True, check=True).stdout

@@ -54,6 +54,10 @@ def test_the_stored_notebook_has_no_outputs():
 
 def test_the_python_blocks_of_the_page_run_one_after_the_other(examples, monkeypatch):
     monkeypatch.chdir(examples.parent)
+    text = examples / "jargon-valid.jsonl"
+    lines = text.read_text("utf-8").splitlines(keepends=True)
+    text.unlink()
+    text.write_text("".join(lines[:24]), "utf-8")  # no block names a number of the text
     blocks = BLOCK.findall(PAGE.read_text("utf-8"))
     assert len(blocks) > 4
     names: dict[str, object] = {"__name__": "page"}

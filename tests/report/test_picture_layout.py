@@ -168,7 +168,9 @@ def test_a_gap(models):
     checked(plot_gap(models[0], measure_gap(models[0], held_out)))
 
 
-@pytest.mark.parametrize("kl", [0.2, 0.0, np.inf])
+@pytest.mark.parametrize(
+    "kl", [pytest.param(0.2, marks=pytest.mark.thorough), pytest.param(0.0, marks=pytest.mark.thorough), np.inf]
+)
 def test_a_divergence(tmp_path, kl):
     first, second = write_models(tmp_path, "hostile", 2)
     interval = Interval(kl / 2, 2 * kl) if 0 < kl < 1 else NO_INTERVAL

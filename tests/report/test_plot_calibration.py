@@ -131,7 +131,9 @@ def test_long_names_stay_apart(runs, measured):
         assert max(map(len, names)) == 30
 
 
-@pytest.mark.parametrize("scale", [1.0, 1 / 3, 2.7, 9.0])
+@pytest.mark.parametrize(
+    "scale", [pytest.param(1.0, marks=pytest.mark.thorough), 1 / 3, pytest.param(2.7, marks=pytest.mark.thorough), 9.0]
+)
 def test_the_best_temperature_is_always_on_the_axis(tmp_path, scale):
     rng = np.random.default_rng(3)
     logits = draw_logits(rng, 800, 20)

@@ -203,7 +203,9 @@ def test_one_document_has_no_intervals(make_run):
     assert not any(len(segment) for drawn in positions.collections for segment in drawn.get_segments())
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "name", [HOSTILE[0], *(pytest.param(name, marks=pytest.mark.thorough) for name in HOSTILE[1:])]
+)
 def test_hostile_names_are_drawn_as_they_are(make_run, make_pair, name):  # warnings are errors here
     shown = {"漢\x1b\n on x": "\\u6f22\\x1b\\n on x"}.get(name, name)
     same = [make_run([words("first_token", *bits)] * 2, name=name, text_name="te$\\x{$")

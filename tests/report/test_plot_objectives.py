@@ -128,6 +128,7 @@ def test_missing_numbers_draw(tmp_path, make_run):
         assert rendered(figure).startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough  # cli/test_views.py writes a picture of each view twice
 def test_two_renderings_are_the_same_bytes(run):
     result = measure_objectives(run)
     assert rendered(plot_objectives(run, result)) == rendered(plot_objectives(run, result))

@@ -132,6 +132,7 @@ def figures(run):
     return list(all_plots(run, "lang"))
 
 
+@pytest.mark.thorough  # cli/test_views.py writes a picture of each view twice
 def test_two_renderings_are_the_same_bytes(run, figures):
     again = {
         0: plot_tokens(run, measure_tokens(run)),

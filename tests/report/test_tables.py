@@ -21,7 +21,7 @@ from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.tokens import measure_tokens, token_batches
 from lossprobe.report.formats.cells import format_cell
-from lossprobe.report.formats.csv import batches_to_csv, to_csv
+from lossprobe.report.formats.csv import batches_to_csv, to_csv, view_to_csv
 from lossprobe.report.formats.json import JSON_SCHEMA, view_to_json
 from lossprobe.report.formats.terminal import to_terminal
 from lossprobe.report.views.view import View
@@ -93,7 +93,7 @@ def test_the_streamed_csv_is_the_same_csv(run):
 
 def test_json_is_strict_and_complete(run):
     for command, result in results(run):
-        written = view_to_json(View(command, "", result, (run,)))
+        written = b"".join(view_to_json(View(command, "", result, (run,))))
         assert written.isascii()
         content = json.loads(written, parse_constant=pytest.fail)  # NaN or Infinity
         assert (content["schema"], content["command"], content["run"]["checkpoint"]) == (JSON_SCHEMA, command, run.name)
@@ -105,7 +105,7 @@ def test_json_is_strict_and_complete(run):
 
 def test_json_numbers_have_the_digits_of_the_csv(run):
     for command, result in results(run):
-        rows = json.loads(view_to_json(View(command, "", result, (run,))))["rows"]
+        rows = json.loads(b"".join(view_to_json(View(command, "", result, (run,)))))["rows"]
         lines = csv.DictReader(io.StringIO(to_csv(result.table)))
         for row, line in zip(rows, lines, strict=True):
             for name, value in row.items():
@@ -125,9 +125,25 @@ class Odd:
 def test_json_has_null_for_what_it_cannot_hold(run):
     table = pd.DataFrame({"a": pd.Series([1, pd.NA], dtype="Int64"), "b": np.array([np.inf, 0.1], np.float32)})
     values = {"n": np.int64(3), "f": np.float64("nan"), "t": (1, None), 5: [math.inf], "flag": np.bool_(True)}
-    content = json.loads(view_to_json(View("odd", "", Odd(table, values), (run,))))
+    content = json.loads(b"".join(view_to_json(View("odd", "", Odd(table, values), (run,)))))
     assert content["rows"] == [{"a": 1, "b": None}, {"a": None, "b": 0.1}]
     assert content["values"] == {"n": 3, "f": None, "t": [1, None], "5": [None], "flag": True}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 5])
+def test_a_table_written_some_rows_at_a_time_is_the_same(rows, run, monkeypatch):
+    table = pd.DataFrame({"text": [None, "=a", "b\n", "c", "d"], "n": np.array([0.5, 1e-9, np.nan, 3, 4])}).head(rows)
+    view = View("odd", "", Odd(table, {}), (run,))
+    csv_whole, json_whole = to_csv(table).encode(), b"".join(view_to_json(view))
+    for module in ("csv", "json"):
+        monkeypatch.setattr(f"lossprobe.report.formats.{module}.ROWS_AT_A_TIME", 2)
+    pieces = list(view_to_csv(view))
+    assert len(pieces) == max(1, -(-rows // 2))
+    assert b"".join(pieces) == csv_whole
+    assert b"".join(view_to_json(view)) == json_whole
+    content = json.loads(json_whole)
+    assert json_whole.decode() == json.dumps(content, indent=1) + "\n"
+    assert [row["text"] for row in content["rows"]] == [None, "=a", "b\n", "c", "d"][:rows]
 
 
 @pytest.mark.parametrize("width", [40, 80, 120, 200])

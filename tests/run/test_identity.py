@@ -122,7 +122,7 @@ def test_a_run_of_an_earlier_lossprobe_opens_and_is_used_where_it_lies(tmp_path)
 
 
 def shown_settings(run):
-    return json.loads(view_to_json(perplexity_view(run, measure_perplexity(run))))["run"]["settings"]
+    return json.loads(b"".join(view_to_json(perplexity_view(run, measure_perplexity(run)))))["run"]["settings"]
 
 
 def test_json_of_a_view_holds_all_of_it_as_ever(tmp_path):

@@ -36,7 +36,9 @@ def test_every_token_has_a_row_in_text_order_with_the_stored_columns(run):
 
 
 def test_the_texts_of_a_document_joined_are_the_document(tmp_path):
-    run = lossprobe.score(EXAMPLES / "jargon-plain", EXAMPLES / "jargon-valid.jsonl", output=tmp_path / "run").run
+    lines = (EXAMPLES / "jargon-valid.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "some.jsonl").write_text("".join(lines[:16]), "utf-8")
+    run = lossprobe.score(EXAMPLES / "jargon-plain", tmp_path / "some.jsonl", output=tmp_path / "run").run
     frame = run.tokens(text=True)
     assert list(frame.columns)[:4] == ["document", "token", "text", "token_id"]
     spans = frame[frame["byte_stop"] > frame["byte_start"]]

@@ -24,11 +24,12 @@ def group_rows(ranked: pd.DataFrame, by: str | None) -> pd.DataFrame:
     """Return one row a group of the pairs that are ranked.
 
     Args:
-        ranked: as in `Preferences.table`, with a column `distinct`.
-        by: name of the field whose values are in the column `group`; None for none.
+        ranked: the margins of `Preferences.table`, and the columns longer (tokens of the chosen answer minus those of
+            the rejected one), distinct (equal for copies of a pair), and group where `by` names a field.
+        by: name of that field; None for none.
     """
     rows = [_row("all", "all pairs", ranked)]
-    bins = np.searchsorted(list(LENGTHS), (ranked["chosen_tokens"] - ranked["rejected_tokens"]).to_numpy(float))
+    bins = np.searchsorted(list(LENGTHS), ranked["longer"].to_numpy(float))
     rows += [
         _row("length", name, ranked[bins == number])
         for number, name in enumerate(LENGTHS.values())

@@ -24,6 +24,7 @@ from lossprobe.units import format_count, plural, visible
 
 SUM, PER_TOKEN, REWARD = "logp_margin_nats", "logp_margin_per_token_nats", "reward_margin_nats"
 EQUAL, EMPTY = "equal sides", "no tokens"
+ODD = np.uint64(0x9E3779B97F4A7C15)  # two hashes of 64 bits become one, in which their order counts
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,13 @@ def measure_preferences(
     pairs = read_pairs(run, options.by).rename(columns={"field": "group"})
     if reference is not None:
         pairs = with_reference(pairs, run, reference)
-    if not np.isfinite(pairs[[f"{side}_logp_nats" for side in SIDES]].to_numpy()).all():
+    if not all(np.isfinite(pairs[f"{side}_logp_nats"]).all() for side in SIDES):
         refuse_not_finite(run)
-    pairs["distinct"] = pairs.groupby([f"{side}_key" for side in SIDES], sort=False).ngroup()
-    state = np.where(pairs["chosen_key"] == pairs["rejected_key"], EQUAL, "")
-    state[(pairs[["chosen_tokens", "rejected_tokens"]] == 0).any(axis=1)] = EMPTY
+    one, other = (pairs.pop(f"{side}_key").to_numpy() for side in SIDES)
+    in_windows = (pairs.pop("chosen_windows") > 1) | (pairs.pop("rejected_windows") > 1)
+    distinct = pd.factorize(one * ODD + other)[0]
+    state = np.where(one == other, EQUAL, "")
+    state[(pairs["chosen_tokens"] == 0) | (pairs["rejected_tokens"] == 0)] = EMPTY
     if (state != "").all():
         raise NothingToScoreError(
             "preferences.nothing_ranked",
@@ -131,16 +134,22 @@ def measure_preferences(
             f"({format_count(int((state == EQUAL).sum()))} with equal sides, "
             f"{format_count(int((state == EMPTY).sum()))} with a side without scored tokens)",
         )
-    pairs = _measured(pairs, options, state == "")
+    ranked = _measured(pairs[state == ""], options)
+    for name in ranked:
+        pairs[name] = ranked[name]  # NaN where a pair is not ranked
     pairs["ranking"] = np.where(state != "", state, np.select(
         [pairs[SUM] > 0, pairs[SUM] < 0], ["right", "wrong"], "tie"))  # fmt: skip
-    return _result(run, reference, options, pairs, pairs[state == ""])
+    ranked = ranked.assign(
+        longer=pairs["chosen_tokens"] - pairs["rejected_tokens"],
+        distinct=pd.Series(distinct),
+        **({} if options.by is None else {"group": pairs["group"]}),
+    )
+    return _result(run, reference, options, pairs, ranked, int(in_windows.sum()))
 
 
-def _measured(pairs: pd.DataFrame, options: PreferenceOptions, ranked: np.ndarray) -> pd.DataFrame:
-    """Return pairs with margins and losses, NaN where they are not ranked."""
+def _measured(kept: pd.DataFrame, options: PreferenceOptions) -> pd.DataFrame:
+    """Return the margins and losses of the pairs that are ranked."""
     found: dict[str, np.ndarray] = {}
-    kept = pairs[ranked]
     chosen, rejected = (
         Answers(
             kept[f"{side}_logp_nats"].to_numpy(float),
@@ -154,18 +163,22 @@ def _measured(pairs: pd.DataFrame, options: PreferenceOptions, ranked: np.ndarra
     if chosen.reference is not None:
         found[REWARD] = options.beta * (chosen.ratio - rejected.ratio)
     found |= pair_losses(chosen, rejected, options)
-    return pairs.join(pd.DataFrame(found, index=kept.index))
+    return pd.DataFrame(found, index=kept.index, copy=False)
 
 
 def _result(
-    run: Run, reference: Run | None, options: PreferenceOptions, pairs: pd.DataFrame, ranked: pd.DataFrame
+    run: Run,
+    reference: Run | None,
+    options: PreferenceOptions,
+    pairs: pd.DataFrame,
+    ranked: pd.DataFrame,
+    in_windows: int,
 ) -> Preferences:
-    """Return the result of pairs with all their columns, of which `ranked` are ranked."""
+    """Return the result of pairs, of which `ranked` are ranked and `in_windows` are longer than the context."""
     right, per_token = (right_share(ranked, column) for column in (SUM, PER_TOKEN))
     reward = right_share(ranked, REWARD) if reference is not None else (None, Interval(None, None))
-    longer = (ranked["chosen_tokens"] - ranked["rejected_tokens"]).to_numpy(float)
+    longer, distinct = ranked["longer"].to_numpy(float), ranked["distinct"].to_numpy(np.int64)
     ranked_by = PER_TOKEN if reference is None else REWARD
-    hidden = [f"{side}_{name}" for side in SIDES for name in ("key", "windows")]
     return Preferences(
         pairs=len(pairs),
         ranked_pairs=len(ranked),
@@ -182,15 +195,15 @@ def _result(
         reward_accuracy_interval=reward[1],
         reward_margin_nats=None if reference is None else float(ranked[REWARD].mean()),
         length_bias=[
-            measure_length_bias(score, ranked[column].to_numpy(float), longer, ranked["distinct"].to_numpy(np.int64))
+            measure_length_bias(score, ranked[column].to_numpy(float), longer, distinct)
             for score, column in (("sum", SUM), ("per token", PER_TOKEN))
         ],
         groups=group_rows(ranked, options.by),
         losses=pd.DataFrame(loss_rows(ranked, loss_names(options))),
         worst=worst_pairs(run, pairs, ranked_by, options.top),
         ranked_by=ranked_by,
-        notes=_notes(run, pairs, ranked),
-        table=_columns(pairs.drop(columns=[*hidden, "distinct"])),
+        notes=_notes(run, pairs, ranked, in_windows),
+        table=pairs,
     )
 
 
@@ -208,16 +221,7 @@ def loss_names(options: PreferenceOptions) -> dict[str, tuple[str, str]]:
     }
 
 
-def _columns(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of `Preferences.table` in their order."""
-    first = ["pair", "source", "line", "record_id", "record_source", "group"]
-    measured = [f"{side}_{name}" for name in ("tokens", "logp_nats", "reference_logp_nats") for side in SIDES]
-    order = [*first, *measured, SUM, PER_TOKEN, REWARD]
-    named = [name for name in order if name in pairs]
-    return pairs[[*named, *(name for name in pairs.columns if name not in named)]]
-
-
-def _notes(run: Run, pairs: pd.DataFrame, ranked: pd.DataFrame) -> list[str]:
+def _notes(run: Run, pairs: pd.DataFrame, ranked: pd.DataFrame, in_windows: int) -> list[str]:
     """Return what a reader must know of the pairs."""
     notes = []
     counts = pairs["ranking"].value_counts()
@@ -230,11 +234,10 @@ def _notes(run: Run, pairs: pd.DataFrame, ranked: pd.DataFrame) -> list[str]:
     copies = len(ranked) - ranked["distinct"].nunique()
     if copies:
         notes.append(f"{plural(copies, 'pair')} identical to others: intervals count each distinct pair once")
-    long = int((pairs[["chosen_windows", "rejected_windows"]] > 1).any(axis=1).sum())
-    if long:
-        what = "is longer" if long == 1 else "are longer"
+    if in_windows:
+        what = "is longer" if in_windows == 1 else "are longer"
         notes.append(
-            f"{plural(long, 'pair')} {what} than the context of {format_count(run.context)}: scored in windows, "
+            f"{plural(in_windows, 'pair')} {what} than the context of {format_count(run.context)}: scored in windows, "
             "of which the later ones do not see the whole prompt"
         )
     return notes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from lossprobe.run.reader import Run
+from lossprobe.run.texts import DocumentTexts
 from lossprobe.text.counts import next_character, this_character
 from lossprobe.units import visible_bytes
 
@@ -36,18 +37,16 @@ def worst_pairs(run: Run, table: pd.DataFrame, by: str, top: int) -> pd.DataFram
 def _texts(run: Run, documents: list[int]) -> dict[int, tuple[str, str]]:
     """Return what stands before the first scored token of documents and what follows; "" where no text is stored."""
     found = run.query(
-        """
-        SELECT document, text, first FROM documents JOIN (
-            SELECT document, min(byte_start) AS first FROM tokens
-            WHERE unscored IS NULL AND document IN (SELECT unnest(?::INTEGER[])) GROUP BY document
-        ) USING (document)""",
+        "SELECT document, min(byte_start) AS first FROM tokens "
+        "WHERE unscored IS NULL AND document IN (SELECT unnest(?::INTEGER[])) GROUP BY document ORDER BY document",
         (documents,),
     )
     texts = {}
-    for document, text, first in found.itertuples(index=False):
-        data = text.encode() if isinstance(text, str) else b""
-        start = this_character(data, int(first)) if data else 0
+    along = DocumentTexts(run).along(found["document"].tolist())
+    for document, first, data in zip(found["document"].tolist(), found["first"].tolist(), along, strict=True):
+        data = data or b""
+        start = this_character(data, first) if data else 0
         before = data[next_character(data, max(0, start - PROMPT_BYTES)) : start] if data else b""
         after = data[start : this_character(data, min(len(data), start + ANSWER_BYTES))] if data else b""
-        texts[int(document)] = (visible_bytes(before), visible_bytes(after))
+        texts[document] = (visible_bytes(before), visible_bytes(after))
     return texts if any(after for _, after in texts.values()) else {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TEXT_COLUMNS = frozenset({
     "text", "top_text", "first_top_text", "second_top_text", "characters", "before", "after", "begins",
 })  # fmt: skip
+ROWS_AT_A_TIME = 10_000
 # How a name starts that a spreadsheet could run as a formula, or that could be taken for a literal: it becomes a JSON
 # string literal. All other names are plain text.
 NOT_PLAIN = ("=", "+", "-", "@", "＝", "＋", "－", "＠", '"')
@@ -29,10 +30,16 @@ NOT_PLAIN = ("=", "+", "-", "@", "＝", "＋", "－", "＠", '"')
 
 def view_to_csv(view: View) -> Iterable[bytes]:
     """Return the CSV of a view as pieces of bytes."""
-    return view.csv() if view.csv is not None else [to_csv(view.result.table).encode()]
+    return view.csv() if view.csv is not None else table_to_csv(view.result.table)
 
 
-def to_csv(table: pd.DataFrame) -> str:
+def table_to_csv(table: pd.DataFrame) -> Iterator[bytes]:
+    """Yield the CSV of a table some rows at a time, header first, in the form of `to_csv`."""
+    for start in range(0, max(1, len(table)), ROWS_AT_A_TIME):
+        yield to_csv(table.iloc[start : start + ROWS_AT_A_TIME], header=start == 0).encode()
+
+
+def to_csv(table: pd.DataFrame, *, header: bool = True) -> str:
     """Return a table as CSV: UTF-8, LF line ends, full precision, empty cells for missing values."""
     shown = table.copy()
     entries = {"group"} if "token_id" in table else set()  # a group that is a vocabulary entry is its text
@@ -41,7 +48,7 @@ def to_csv(table: pd.DataFrame) -> str:
         made = json.dumps if column in texts else plain_name if column in NAME_COLUMNS else None
         if made is not None and not pd.api.types.is_numeric_dtype(shown[column]):
             shown[column] = [None if pd.isna(value) else made(str(value)) for value in shown[column]]
-    return str(shown.to_csv(index=False, lineterminator="\n"))
+    return str(shown.to_csv(index=False, header=header, lineterminator="\n"))
 
 
 def plain_name(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from lossprobe.report.views.view import View
 
 JSON_SCHEMA = 1
+ROWS_AT_A_TIME = 2000  # a row takes kilobytes as a dict
 
 
-def view_to_json(view: View) -> str:
-    """Return a view's result as one JSON object: schema version, command, run, every field, and the table as `rows`.
+def view_to_json(view: View) -> Iterator[bytes]:
+    """Yield a view's result as one JSON object: schema version, command, run, every field, and the table as `rows`.
 
-    Missing, NaN and infinite numbers are null. Floats have full precision.
+    Missing, NaN and infinite numbers are null. Floats have full precision. Memory does not grow with the table.
     """
     result: Any = view.result  # a frozen dataclass
     content: dict[str, Any] = {"schema": JSON_SCHEMA, "command": view.name}
@@ -29,9 +31,28 @@ def view_to_json(view: View) -> str:
         run = view.runs[0]
         content["run"] = {"path": str(run.path), **run.manifest["labels"], "settings": all_settings(run.manifest)}
     for field in dataclasses.fields(result):
-        content["rows" if field.name == "table" else field.name] = _plain(getattr(result, field.name))
+        content["rows" if field.name == "table" else field.name] = getattr(result, field.name)
     content["finding"] = result.finding
-    return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=True) + "\n"
+    before = "{"
+    for name, value in content.items():
+        yield f"{before}\n {json.dumps(name)}: ".encode()
+        yield from _rows(value) if isinstance(value, pd.DataFrame) else [_dumped(value)]
+        before = ","
+    yield b"\n}\n"
+
+
+def _rows(table: pd.DataFrame) -> Iterator[bytes]:
+    """Yield the rows of a table as a JSON array, some at a time."""
+    for start in range(0, len(table), ROWS_AT_A_TIME):
+        rows = _dumped(table.iloc[start : start + ROWS_AT_A_TIME])
+        yield (b"," if start else b"[") + rows.removeprefix(b"[").removesuffix(b"\n ]")
+    yield b"\n ]" if len(table) else b"[]"
+
+
+def _dumped(value: Any) -> bytes:
+    """Return the JSON of a value inside the object: all its lines but the first one are indented by a blank more."""
+    text = json.dumps(_plain(value), indent=1, allow_nan=False, ensure_ascii=True)
+    return text.replace("\n", "\n ").encode()
 
 
 def _plain(value: Any) -> Any:
