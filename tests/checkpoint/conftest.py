@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from checkpoint import builders
 
+from lossprobe.checkpoint.tokenizers import sandbox
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 
 
@@ -78,6 +80,14 @@ class Audit:
 
 
 @pytest.fixture(scope="session")
-def audit() -> Audit:
+def recorder() -> Audit:
     """Return the recorder of audit events. There is one for all tests, because an audit hook cannot be removed."""
     return Audit()
+
+
+@pytest.fixture
+def audit(recorder, monkeypatch) -> Audit:
+    """Return the recorder, for a test whose children are started as users' are: forks are asked for over a socket."""
+    gc.collect()  # ends the forked children of earlier tests now: that goes over the socket too
+    monkeypatch.setattr(sandbox, "subprocess", subprocess)
+    return recorder

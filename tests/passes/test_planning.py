@@ -150,9 +150,9 @@ def test_one_document_whose_spans_are_a_guess_is_enough_to_say_so():
 def test_tokens_of_an_empty_text_are_nothing_to_score():
     total = tally.Tally(Counter(tokens=3, scored_tokens=2), Counter(special=1))
     with pytest.raises(NothingToScoreError, match="no tokens"):
-        total.check(StringSource([""]))
+        total.check(StringSource([""]), WindowPolicy(8, 8))
     total.sums["bytes"] = 1
-    assert total.check(StringSource(["a"])) is None
+    assert total.check(StringSource(["a"]), WindowPolicy(8, 8)) is None
 
 
 @pytest.mark.parametrize(
