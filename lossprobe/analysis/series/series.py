@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.options import SeriesOptions
+from lossprobe.analysis.rows.clusters import slice_notes
 from lossprobe.analysis.rows.differences import TESTED_CLUSTERS
 from lossprobe.analysis.rows.same_tokens import refuse_different
 from lossprobe.analysis.series.groups import group_tables
@@ -91,6 +92,7 @@ def measure_series(
         listed=listed_tokens(runs[0], lists, at, options.learned_below) if by == "token" else None,
         strip=strip_of(runs, lists.clearest, at, options.learned_below),
         notes=[*order.notes, *_weight_notes(runs, names, sums), *_notes(slices, sums, improvements, options),
+               *([] if by is None else slice_notes(runs[0], by)),
                *_reference_notes(references), *([f"tokens {state}: {RANKED_BY[state]}"] if by == "token" else [])],
     )  # fmt: skip
 
