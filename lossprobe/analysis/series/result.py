@@ -84,7 +84,7 @@ class CheckpointSeries(Shown):
             f"to {self.steps[-1]}",
             self._improvement(),
             "of the tokens "
-            + ", ".join(f"{count / max(1, self.tokens):.1%} {_worded(state)}" for state, count in self.states.items()),
+            + ", ".join(f"{count / max(1, self.tokens):.1%} {worded(state)}" for state, count in self.states.items()),
         ]
         if self.references:
             bigram = self.references[-1]
@@ -106,5 +106,6 @@ class CheckpointSeries(Shown):
         return f"nothing improves beyond noise after {self.unit} {self.settled_at_step}"
 
 
-def _worded(state: str) -> str:
+def worded(state: str) -> str:
+    """Return a state as words that follow "tokens"."""
     return "never learned" if state == "never" else state

@@ -16,7 +16,7 @@ from lossprobe.analysis.series.groups import group_tables
 from lossprobe.analysis.series.improvement import RULE, Improvements, find_improvements
 from lossprobe.analysis.series.ngrams import measure_ngrams
 from lossprobe.analysis.series.references import NOTE, Reference, against_ngrams
-from lossprobe.analysis.series.result import CheckpointSeries
+from lossprobe.analysis.series.result import CheckpointSeries, worded
 from lossprobe.analysis.series.slices import SeriesSlices, find_slices
 from lossprobe.analysis.series.states import STATES
 from lossprobe.analysis.series.sums import SeriesSums, series_sums
@@ -93,7 +93,8 @@ def measure_series(
         strip=strip_of(runs, lists.clearest, at, options.learned_below),
         notes=[*order.notes, *_weight_notes(runs, names, sums), *_notes(slices, sums, improvements, options),
                *([] if by is None else slice_notes(runs[0], by)),
-               *_reference_notes(references), *([f"tokens {state}: {RANKED_BY[state]}"] if by == "token" else [])],
+               *_reference_notes(references),
+               *([f"tokens {worded(state)}: {RANKED_BY[state]}"] if by == "token" else [])],
     )  # fmt: skip
 
 

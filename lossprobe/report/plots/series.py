@@ -11,7 +11,7 @@ from matplotlib.colors import BoundaryNorm, Normalize
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.options import STATES
-from lossprobe.analysis.series.result import CheckpointSeries
+from lossprobe.analysis.series.result import CheckpointSeries, worded
 from lossprobe.report.plots.ranges import MOST_ROWS, ROW, name_rows
 from lossprobe.report.plots.strips import STRIP_COLUMNS, STRIP_LINES, draw_text, letter_size, placed_texts
 from lossprobe.report.style import (
@@ -37,7 +37,7 @@ from lossprobe.units import format_count, plural
 
 NEVER = "#E4E4E4"
 STATE_COLOURS = {"learned": BLUE, "unstable": GREEN, "forgotten": VERMILION, "never": NEVER}
-STATE_NAMES = {state: "never learned" if state == "never" else state for state in STATES}
+STATE_NAMES = {state: worded(state) for state in STATES}
 LOST = {"forgotten": VERMILION, "never": NEVER, "": "#FFFFFF"}  # of the strip: what was not learned by any step
 NAME_WIDTH = 34
 STEPS_SCALE = "viridis"  # no grey in it, which stands for never
