@@ -76,6 +76,11 @@ class CheckpointSeries(Shown):
     notes: list[str]
 
     @property
+    def threshold(self) -> str:
+        """`learned_below` in words."""
+        return f"{self.learned_below:g} nat{'s' * (self.learned_below != 1)}"
+
+    @property
     def finding(self) -> str:
         """The result in one line."""
         first, last = self.table.iloc[0], self.table.iloc[-1]
