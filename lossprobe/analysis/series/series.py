@@ -65,8 +65,7 @@ def measure_series(
     sums = series_sums(runs, slices, options.learned_below, lists)
     if lists.clearest is None:
         raise NothingToScoreError("text.nothing_to_score", f"{runs[0].text_name}: no token that all checkpoints scored")
-    improvements = find_improvements(sums.nats, sums.tokens)
-    references = _references(runs[0], slices, sums, at)
+    improvements, references = find_improvements(sums.nats, sums.tokens), _references(runs[0], slices, sums, at)
     groups = curves = None
     if by not in (None, "token"):
         groups, curves = _shown(*group_tables(slices, sums, at), str(by), state, options.top)
@@ -92,8 +91,7 @@ def measure_series(
         listed=listed_tokens(runs[0], lists, at, options.learned_below) if by == "token" else None,
         strip=strip_of(runs, lists.clearest, at, options.learned_below),
         notes=[*order.notes, *_weight_notes(runs, names, sums), *_notes(slices, sums, improvements, options),
-               *([] if by is None else slice_notes(runs[0], by)),
-               *_reference_notes(references),
+               *_reference_notes(references), *(slice_notes(runs[0], by) if by else []),
                *([f"tokens {worded(state)}: {RANKED_BY[state]}"] if by == "token" else [])],
     )  # fmt: skip
 
