@@ -11,8 +11,8 @@ from lossprobe.cli.models import check_places, opener_of
 from lossprobe.cli.options import Scoring
 from lossprobe.cli.sources import load_checkpoint, noticed, read_text, refuse_scoring_options, say_each
 from lossprobe.errors import UsageError
-from lossprobe.logs.checkpoint_order import StepOrder, order_by_step
-from lossprobe.passes.order import WEIGHT_SUFFIXES, looks_like_checkpoint
+from lossprobe.logs.checkpoint_order import NAMED, StepOrder, order_by_step
+from lossprobe.passes.order import holds_weights, looks_like_checkpoint
 from lossprobe.report.talk import say
 from lossprobe.units import plural, visible
 
@@ -104,8 +104,18 @@ def _expanded(sources: Sequence[Path]) -> list[Path]:
             shown = visible(str(source), 100)
             held = f"holds {plural(len(inside), 'checkpoint')} and weights of its own, which are left out"
             say(f"notice: {shown}: {held}; name it beside them to add it")
+        for path in _unfinished(source, inside):
+            say(f"notice: {visible(str(path), 100)}: holds no weights, left out")
         found += inside or [source]
     return found
+
+
+def _unfinished(folder: Path, inside: Sequence[Path]) -> list[Path]:
+    """Return the folders beside those checkpoints that are named as one and hold no weights, or not yet."""
+    if not inside or inside[0].is_file():
+        return []
+    named = [path for path in sorted(folder.iterdir()) if path.is_dir() and NAMED.search(path.name)]
+    return [path for path in named if not looks_like_checkpoint(path)]
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -118,7 +128,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
     folders = [path for path in entries if path.is_dir() and not is_run(path) and looks_like_checkpoint(path)]
     if folders:
         return [folders[at] for at in order_by_step(folders).order]
-    files = [path for path in entries if path.is_file() and path.suffix in WEIGHT_SUFFIXES]
+    files = [path for path in entries if path.is_file() and holds_weights(path)]
     several = len(files) > 1 and not (folder / CONFIG).is_file()
     return [files[at] for at in order_by_step(files).order] if several else []
 

@@ -26,7 +26,7 @@ from lossprobe.cli.sources import (
     score_source,
 )
 from lossprobe.errors import UsageError
-from lossprobe.passes.order import WEIGHT_SUFFIXES
+from lossprobe.passes.order import holds_weights
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def opener_of(checkpoints: Sequence[Path]) -> Opener:
     from lossprobe.checkpoint.spec import Opener
 
     files = [file for path in checkpoints for file in (path.iterdir() if path.is_dir() else (path,)) if file.is_file()]
-    size = sum(file.stat().st_size for file in files if file.suffix in WEIGHT_SUFFIXES)
+    size = sum(file.stat().st_size for file in files if holds_weights(file))
     return Opener(keep=len(checkpoints) if size <= TOGETHER_BYTES else 1)
 
 

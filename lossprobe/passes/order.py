@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from lossprobe.units import plural, visible
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".gguf", ".nemo"})
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".gz"})
+STATES = re.compile(r"(optim(izer)?|(lr_)?scheduler|scaler|rng_states?|training_args)(?![a-z])|.*optim_states\.", re.I)
 ORDER = "checkpoints first, the text last"
 
 
@@ -80,7 +82,16 @@ def looks_like_checkpoint(path: Path) -> bool:
 
 def _weights(path: Path) -> Path | None:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return next((file for file in files if file.suffix in WEIGHT_SUFFIXES), None)
+    return next((file for file in files if holds_weights(file)), None)
+
+
+def holds_weights(file: Path) -> bool:
+    """Return whether a file is named as weights are, and not as what trainers keep beside them to go on from.
+
+    >>> [holds_weights(Path(name)) for name in ("model.safetensors", "ckpt.pt", "optimizer.pt", "rng_state_0.pth")]
+    [True, True, False, False]
+    """
+    return file.suffix in WEIGHT_SUFFIXES and not STATES.match(file.name)
 
 
 def _shown(path: Path) -> str:

@@ -18,7 +18,7 @@ from lossprobe.analysis.rows.same_tokens import Described
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import LossprobeError
 from lossprobe.passes.known_text import KnownText
-from lossprobe.passes.order import WEIGHT_SUFFIXES
+from lossprobe.passes.order import holds_weights
 from lossprobe.passes.score import PassResult, Progress, planned_run, score
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.run.files import sha256_of_json
@@ -147,7 +147,7 @@ def _weights(place: Path) -> list[Path]:
     """Return the files of weights of a checkpoint; none where together they are too large to be cached."""
     try:
         inside = sorted(place.iterdir()) if place.is_dir() else [place]
-        files = [file for file in inside if file.suffix in WEIGHT_SUFFIXES and file.is_file()]
+        files = [file for file in inside if holds_weights(file) and file.is_file()]
         size = sum(file.stat().st_size for file in files)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):

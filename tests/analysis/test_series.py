@@ -15,6 +15,7 @@ from lossprobe.analysis.options import STATES, SeriesOptions
 from lossprobe.analysis.rows import token_slices
 from lossprobe.analysis.series.ngrams import measure_ngrams
 from lossprobe.analysis.series.series import measure_series
+from lossprobe.analysis.series.states import token_states
 from lossprobe.errors import NotComparableError, UsageError
 from lossprobe.logs.checkpoint_order import StepOrder
 
@@ -355,3 +356,34 @@ def test_labels_of_conversations_are_slices(make_run, by):
         "part": {"content": (6, 0.5), "end": (3, 1.0)},
     }[by]
     assert {name: (row["tokens"], row["learned_share"]) for name, row in groups.iterrows()} == wanted
+
+
+def test_a_prompt_that_all_conversations_share_is_one_text_without_an_interval(make_run):
+    labels = [(0, "system", "content"), (0, "system", "content"), (1, "user", "content")]
+    rng = np.random.default_rng(2)
+    runs = [
+        make_run(
+            [Doc([b" S", b" T", b" %d" % number], ["first_token", 3.0 - step, rng.normal(4 - step, 0.3)], labels=labels)
+             for number in range(6)],
+            copies=True,
+        )
+        for step in range(2)
+    ]  # fmt: skip
+    found = measure_series(runs, None, SeriesOptions(by="role"))
+    curves = found.curves.set_index(["group", "step"])
+    assert curves.loc["system", "clusters"].tolist() == [1, 1]
+    assert curves.loc["system", ["low", "high"]].isna().all(axis=None)
+    assert curves.loc["system", "mean_loss_nats"].tolist() == pytest.approx([3 * LN2, 2 * LN2])
+    assert curves.loc["user", "clusters"].tolist() == [6, 6]
+    assert curves.loc["user", ["low", "high"]].notna().all(axis=None)
+    assert "role system: 1 text in all 6 documents" in " ".join(found.notes)
+
+
+def test_a_loss_at_the_threshold_is_not_below_it():
+    """2 nats exactly, and the next smaller float: only that one is below 2."""
+    under = np.nextafter(2.0, 0.0)
+    losses = np.array([[2.0, under, under, 2.0], [2.0, under, 2.0, under]])
+    found = token_states(losses, 2.0)
+    assert [STATES[state] for state in found.last] == ["never", "learned", "forgotten", "learned"]
+    assert found.learned_at.tolist() == [-1, 0, -1, 1]
+    assert found.forgettings.tolist() == [0, 0, 1, 0]

@@ -204,3 +204,21 @@ def test_checkpoints_beside_weights_of_the_folder_itself_are_taken_and_it_is_tol
     assert [path.name for path in found] == ["checkpoint-9", "checkpoint-10", "checkpoint-100"]
     assert "weights of its own, which are left out" in capsys.readouterr().err
     assert sources_module._expanded([tmp_path / "checkpoint-9", tmp_path]) == [tmp_path / "checkpoint-9", tmp_path]
+
+
+def test_what_a_trainer_keeps_beside_weights_is_no_checkpoint_and_an_unfinished_one_is_told(place, capsys):
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state_0.pth"):
+        Path("out", name).write_bytes(b"")
+    assert call(capsys, "series", "out", "text.jsonl", "--quiet")[0] == 0
+    assert len(stored()) == 3
+    for step in (5, 10, 100):
+        Path(f"steps/checkpoint-{step}").mkdir(parents=True)
+    Path("steps/runs").mkdir()
+    for step in (5, 10):
+        shutil.copy(f"out/ckpt_{step}.pt", f"steps/checkpoint-{step}")
+        shutil.copy("out/meta.pkl", f"steps/checkpoint-{step}")
+    Path("steps/checkpoint-100/optimizer.pt").write_bytes(b"")
+    code, out, err = call(capsys, "series", "steps", "text.jsonl")
+    assert (code, [row["step"] for row in rows(out)]) == (0, ["5", "10"])
+    assert "notice: steps/checkpoint-100: holds no weights, left out" in err
+    assert "steps/runs" not in err

@@ -24,6 +24,8 @@ from lossprobe.analysis.rows.token_slices import (
     OCCURRENCES,
     Keyed,
     described_documents,
+    keeps_documents,
+    label_copies,
     single_documents,
     with_classes,
 )
@@ -138,7 +140,7 @@ def _labels(first: Run, second: Run, name: str) -> Cut:
 
     code = f"list_position([{listed}], {label_sql(name)}) - 1"
     sums, left_out = _sums((first, second), clusters, len(names), keyed, code=code)
-    if clusters.unit == "document" and clusters.count == first.copies.distinct:  # not merged
+    if keeps_documents(first, clusters):
         _count_copies_once(sums, first, name, names, clusters)
     table = mean_changes(sums.nats, sums.tokens)
     table["group"] = [names[key] for key in table["key"].tolist()]
@@ -147,13 +149,7 @@ def _labels(first: Run, second: Run, name: str) -> Cut:
 
 def _count_copies_once(sums: DifferenceSums, run: Run, label: str, names: list[str], clusters: Clusters) -> None:
     """Add, in place, the sums of documents that are the same up to the end of a slice to those of the first of them."""
-    owners = f"SELECT DISTINCT document AS copy, {clusters.sql} AS owner FROM tokens"
-    copies = run.query(f"""
-        SELECT DISTINCT field, {clusters.sql} AS cluster, owner
-        FROM {field_source(run, label)} JOIN ({owners}) USING (copy) WHERE unscored IS NULL AND owner <> cluster""")
-    group = np.array([names.index(value) for value in copies["field"]], np.int64)
-    present = present_clusters(run, clusters)
-    one, other = (np.searchsorted(present, copies[column].to_numpy(np.int64)) for column in ("cluster", "owner"))
+    group, one, other = label_copies(run, label, names, clusters)
     for values in (sums.nats, sums.tokens):
         np.add.at(values, (group, other), values[group, one])
         values[group, one] = 0

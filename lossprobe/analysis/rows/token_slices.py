@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.rows.fields import with_records
+from lossprobe.analysis.rows.differences import present_clusters
+from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.analysis.stats.jackknife import Clusters
@@ -38,6 +39,34 @@ def described_documents(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     table["source"] = [visible(source) for source in table["source"]]
     table["begins"] = [visible(text, 60) if isinstance(text, str) else "" for text in table["begins"]]
     return with_records(run, table)
+
+
+def keeps_documents(run: Run, clusters: Clusters) -> bool:
+    """Return whether each distinct document is a cluster of its own, so that copies within a slice can be told."""
+    return clusters.unit == "document" and clusters.count == run.copies.distinct
+
+
+def label_copies(run: Run, label: str, names: Sequence[str], clusters: Clusters) -> tuple[Ints, Ints, Ints]:
+    """Return where conversations are the same up to the end of a slice, so that its tokens there say nothing new.
+
+    Args:
+        run: a run of conversations.
+        label: role, turn or part.
+        names: the texts of the label, which name the slices.
+        clusters: what intervals resample, as `keeps_documents` says.
+
+    Returns:
+        slice, cluster and the first cluster that is the same, int64 [n] each; clusters count from 0 on in the order of
+        `differences.present_clusters`.
+    """
+    owners = f"SELECT DISTINCT document AS copy, {clusters.sql} AS owner FROM tokens"
+    copies = run.query(f"""
+        SELECT DISTINCT field, {clusters.sql} AS cluster, owner
+        FROM {field_source(run, label)} JOIN ({owners}) USING (copy) WHERE unscored IS NULL AND owner <> cluster""")
+    group = np.array([names.index(value) for value in copies["field"]], np.int64)
+    present = present_clusters(run, clusters)
+    one, other = (np.searchsorted(present, copies[column].to_numpy(np.int64)) for column in ("cluster", "owner"))
+    return group, one.astype(np.int64), other.astype(np.int64)
 
 
 def with_classes(run: Run, batches: Iterator[PairedRows]) -> Keyed:

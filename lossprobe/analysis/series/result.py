@@ -76,6 +76,11 @@ class CheckpointSeries(Shown):
     notes: list[str]
 
     @property
+    def threshold(self) -> str:
+        """`learned_below` in words."""
+        return f"{self.learned_below:g} nat{'s' * (self.learned_below != 1)}"
+
+    @property
     def finding(self) -> str:
         """The result in one line."""
         first, last = self.table.iloc[0], self.table.iloc[-1]
@@ -84,7 +89,7 @@ class CheckpointSeries(Shown):
             f"to {self.steps[-1]}",
             self._improvement(),
             "of the tokens "
-            + ", ".join(f"{count / max(1, self.tokens):.1%} {_worded(state)}" for state, count in self.states.items()),
+            + ", ".join(f"{count / max(1, self.tokens):.1%} {worded(state)}" for state, count in self.states.items()),
         ]
         if self.references:
             bigram = self.references[-1]
@@ -106,5 +111,6 @@ class CheckpointSeries(Shown):
         return f"nothing improves beyond noise after {self.unit} {self.settled_at_step}"
 
 
-def _worded(state: str) -> str:
+def worded(state: str) -> str:
+    """Return a state as words that follow "tokens"."""
     return "never learned" if state == "never" else state

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from lossprobe.analysis.options import SeriesOptions
+from lossprobe.analysis.rows.clusters import slice_notes
 from lossprobe.analysis.rows.differences import TESTED_CLUSTERS
 from lossprobe.analysis.rows.same_tokens import refuse_different
 from lossprobe.analysis.series.groups import group_tables
 from lossprobe.analysis.series.improvement import RULE, Improvements, find_improvements
 from lossprobe.analysis.series.ngrams import measure_ngrams
 from lossprobe.analysis.series.references import NOTE, Reference, against_ngrams
-from lossprobe.analysis.series.result import CheckpointSeries
+from lossprobe.analysis.series.result import CheckpointSeries, worded
 from lossprobe.analysis.series.slices import SeriesSlices, find_slices
 from lossprobe.analysis.series.states import STATES
 from lossprobe.analysis.series.sums import SeriesSums, series_sums
@@ -64,8 +65,7 @@ def measure_series(
     sums = series_sums(runs, slices, options.learned_below, lists)
     if lists.clearest is None:
         raise NothingToScoreError("text.nothing_to_score", f"{runs[0].text_name}: no token that all checkpoints scored")
-    improvements = find_improvements(sums.nats, sums.tokens)
-    references = _references(runs[0], slices, sums, at)
+    improvements, references = find_improvements(sums.nats, sums.tokens), _references(runs[0], slices, sums, at)
     groups = curves = None
     if by not in (None, "token"):
         groups, curves = _shown(*group_tables(slices, sums, at), str(by), state, options.top)
@@ -91,7 +91,8 @@ def measure_series(
         listed=listed_tokens(runs[0], lists, at, options.learned_below) if by == "token" else None,
         strip=strip_of(runs, lists.clearest, at, options.learned_below),
         notes=[*order.notes, *_weight_notes(runs, names, sums), *_notes(slices, sums, improvements, options),
-               *_reference_notes(references), *([f"tokens {state}: {RANKED_BY[state]}"] if by == "token" else [])],
+               *_reference_notes(references), *(slice_notes(runs[0], by) if by else []),
+               *([f"tokens {worded(state)}: {RANKED_BY[state]}"] if by == "token" else [])],
     )  # fmt: skip
 
 

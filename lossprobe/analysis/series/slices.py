@@ -17,6 +17,8 @@ from lossprobe.analysis.rows.token_slices import (
     OCCURRENCES,
     Keyed,
     described_documents,
+    keeps_documents,
+    label_copies,
     single_documents,
     with_classes,
 )
@@ -142,12 +144,19 @@ def _frequencies(run: Run) -> SeriesSlices:
 
 
 def _labels(run: Run, name: str) -> SeriesSlices:
-    """Return the slices by role, turn or part of conversations; a document has tokens of several."""
+    """Return the slices by role, turn or part of conversations; a document has tokens of several.
+
+    Documents that are the same up to the end of a slice are one cluster of it, such as those with one system prompt.
+    """
     values = label_values(run, name)
     listed = ", ".join(f"'{value.replace(chr(39), 2 * chr(39))}'" for value in values)
     code = f"list_position([{listed}], {label_sql(name)}) - 1"
     names = pd.DataFrame({"group": values})
-    return _spread(run, names, lambda rows: rows.values["code"][0].astype(np.int64), {"code": code})
+    slices = _spread(run, names, lambda rows: rows.values["code"][0].astype(np.int64), {"code": code})
+    if slices.merged == len(slices.present) and keeps_documents(run, slices.clusters):
+        group, one, other = label_copies(run, name, values, slices.clusters)
+        slices.cluster_of[group * slices.merged + one] = other
+    return slices
 
 
 def _documents(run: Run, name: str | None) -> SeriesSlices:

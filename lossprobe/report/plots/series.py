@@ -11,7 +11,7 @@ from matplotlib.colors import BoundaryNorm, Normalize
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.options import STATES
-from lossprobe.analysis.series.result import CheckpointSeries
+from lossprobe.analysis.series.result import CheckpointSeries, worded
 from lossprobe.report.plots.ranges import MOST_ROWS, ROW, name_rows
 from lossprobe.report.plots.strips import STRIP_COLUMNS, STRIP_LINES, draw_text, letter_size, placed_texts
 from lossprobe.report.style import (
@@ -37,7 +37,7 @@ from lossprobe.units import format_count, plural
 
 NEVER = "#E4E4E4"
 STATE_COLOURS = {"learned": BLUE, "unstable": GREEN, "forgotten": VERMILION, "never": NEVER}
-STATE_NAMES = {state: "never learned" if state == "never" else state for state in STATES}
+STATE_NAMES = {state: worded(state) for state in STATES}
 LOST = {"forgotten": VERMILION, "never": NEVER, "": "#FFFFFF"}  # of the strip: what was not learned by any step
 NAME_WIDTH = 34
 STEPS_SCALE = "viridis"  # no grey in it, which stands for never
@@ -73,18 +73,22 @@ def _known(result: CheckpointSeries) -> bool:
 def _draw_loss(axes: Axes, result: CheckpointSeries) -> None:
     """Draw the loss at each step with its interval, the levels of the n-gram models, and what was found."""
     table, steps = result.table, np.asarray(result.steps, float)
-    axes.plot(steps, table["mean_loss_nats"], "o-", color=BLUE, markersize=4, label="mean loss")
+    axes.plot(
+        steps, table["mean_loss_nats"], "o-", color=BLUE, markersize=4, label="mean loss", clip_on=False, zorder=3
+    )
     if _known(result):
         axes.fill_between(steps, table["low"].astype(float), table["high"].astype(float), color=BLUE, alpha=0.2,
                           linewidth=0, label="95 % interval")  # fmt: skip
     for reference, style in zip(result.references, (":", "--"), strict=False):
         axes.axhline(reference.mean_loss_nats, color=GREY, linestyle=style, linewidth=1.2,
                      label=f"{reference.name} of the text {reference.mean_loss_nats:.3f}")  # fmt: skip
-    if result.settled_at_step is not None and result.settled_at_step != result.steps[-1]:
+    if result.settled_at_step not in (None, result.steps[-1]) and not result.worse_at_end:
         axes.axvline(result.settled_at_step, color=ORANGE, linewidth=1.4, linestyle="-.",
                      label=f"no improvement beyond noise after {result.settled_at_step}")  # fmt: skip
     if result.worse_at_end:
-        axes.axvline(result.best_at_step, color=VERMILION, linewidth=1.4, label=f"best {result.best_at_step}")
+        axes.axvline(
+            result.best_at_step, color=VERMILION, linewidth=1.4, label=f"best at {result.best_at_step}, worse since"
+        )
     _step_axis(axes, result)
     label(axes, result.unit, LOSS_LABEL)
     legend(axes)
@@ -110,7 +114,7 @@ def _draw_states(axes: Axes, result: CheckpointSeries) -> None:
     axes.stackplot(result.steps, shares, colors=[STATE_COLOURS[state] for state in STATES], labels=names)
     _step_axis(axes, result)
     axes.set_ylim(0, 100)
-    title = f"what became of the tokens up to each {result.unit} (known: below {result.learned_below:g} nats)"
+    title = f"what became of the tokens up to each {result.unit} (known: below {result.threshold})"
     label(axes, result.unit, "tokens (%)", title)
     legend(axes)
 
@@ -125,7 +129,8 @@ def _draw_strip(figure: Figure, axes: Axes, result: CheckpointSeries) -> None:
     axes.set_ylim(max(STRIP_LINES // 2, lines), -0.2)
     axes.set_axis_off()
     axes.set_title(
-        f"a part of the text, coloured by the {result.unit} from which on it is known; red: forgotten, grey: never",
+        f"a part of the text, coloured by the {result.unit} from which on it is known; "
+        "red, underlined: forgotten; grey: never",
         loc="left", fontsize=TEXT,
     )  # fmt: skip
     norm = BoundaryNorm(np.arange(len(result.steps) + 1) - 0.5, len(result.steps))
@@ -138,7 +143,7 @@ def _draw_strip(figure: Figure, axes: Axes, result: CheckpointSeries) -> None:
     place_of = {step: place for place, step in enumerate(result.steps)}
     for where, state, step in zip(placed, strip["state"], strip["learned_at_step"], strict=True):
         colour = LOST[str(state)] if pd.isna(step) else colours(place_of[int(step)])
-        draw_text(axes, where, colour, size)
+        draw_text(axes, where, colour, size, underlined=state == "forgotten")
 
 
 def _rows_of(result: CheckpointSeries) -> pd.DataFrame | None:
@@ -158,7 +163,10 @@ def _rows_of(result: CheckpointSeries) -> pd.DataFrame | None:
     if result.groups is not None and "begins" in result.groups:
         begins = dict(zip(result.groups["group"], result.groups["begins"], strict=True))
     words = [f"{group}: {begins[group]}" if group in begins else str(group) for group in named["group"]]
+    if "kind" in named:
+        words = [f"{kind}: {word}" for kind, word in zip(named["kind"], words, strict=True)]
     names = [in_order(cut(word or f"(no {result.by})", NAME_WIDTH - 10)) for word in words]
+    names = [f"\u27e6{name}\u27e7" for name in names] if result.by == "type" else names  # blanks at its ends are seen
     wide.index = pd.Index(
         [f"{name} ×{format_count(int(count))}" for name, count in zip(names, named["tokens"], strict=True)]
     )

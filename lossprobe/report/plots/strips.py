@@ -44,7 +44,15 @@ def placed_texts(strip: pd.DataFrame) -> list[tuple[int, int, str]]:
     return placed
 
 
-def draw_text(axes: Axes, placed: tuple[int, int, str], colour: Colour, size: float, *, pale: bool = False) -> None:
+def draw_text(
+    axes: Axes,
+    placed: tuple[int, int, str],
+    colour: Colour,
+    size: float,
+    *,
+    pale: bool = False,
+    underlined: bool = False,
+) -> None:
     """Draw one token at its column and line, unless that line is not drawn.
 
     Args:
@@ -53,11 +61,14 @@ def draw_text(axes: Axes, placed: tuple[int, int, str], colour: Colour, size: fl
         colour: of the background.
         size: of the letters, in points.
         pale: write it in grey.
+        underlined: put a black line under it, for eyes that do not tell its colour from others.
     """
     x, y, shown = placed
     if not 0 <= y < STRIP_LINES:
         return
     axes.add_patch(Rectangle((x, y), cell_len(shown), 0.92, color=colour, linewidth=0))
+    if underlined:
+        axes.add_patch(Rectangle((x, y + 0.8), cell_len(shown), 0.12, color="black", linewidth=0))
     ink = "white" if sum(to_rgb(colour)) <= DARK else GREY if pale else "black"
     text = axes.text(x, y + 0.68, shown, family=MONOSPACE, fontsize=size, color=ink, parse_math=False)
     text.set_in_layout(False)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lossprobe.analysis.series.result import CheckpointSeries
+from lossprobe.analysis.series.result import CheckpointSeries, worded
 from lossprobe.report.formats.csv import to_csv
 from lossprobe.report.views.places import split_places
 from lossprobe.report.views.view import View, text_heading, view_of_runs
@@ -46,7 +46,7 @@ def _rows(result: CheckpointSeries) -> pd.DataFrame:
 def _more(result: CheckpointSeries) -> list[tuple[str, pd.DataFrame]]:
     """Return the further tables: the slices, or the listed tokens."""
     if result.listed is not None:
-        title = f"tokens {'never learned' if result.state == 'never' else result.state}"
+        title = f"tokens {worded(result.state)}"
         return [(title, result.listed.drop(columns=["losses_nats", "state", "text", "lowest_loss_nats"]))]
     if result.groups is None:
         return []
