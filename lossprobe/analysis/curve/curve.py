@@ -139,10 +139,11 @@ class Curve(Shown):
     def _healthy(self, log: str) -> str:
         losses = self.series[(self.series["log"] == log) & (self.series["name"] == LOSS)]
         told = ", ".join(f"{format_count(row['points'])} of {row['key']}" for row in losses.to_dict("records"))
-        few = losses["points"].max() < FEW
-        return (
-            f"{'little can be seen, and nothing was found' if few else 'healthy: no diagnosis'} in these values: {told}"
-        )
+        if losses["points"].max() < FEW:
+            return f"little can be seen, and nothing was found in these values: {told}"
+        if losses["lowest"].min() < NEGATIVE:
+            return f"nothing was found, but the level of a negative loss is not judged, in these values: {told}"
+        return f"healthy: no diagnosis in these values: {told}"
 
 
 def curve(
