@@ -22,6 +22,7 @@ PASSED_ON = {
     "checkpoint/files/refusals.py",
     "checkpoint/tokenizers/sandbox.py",
     "checkpoint/tokenizers/tokenizer_readers.py",
+    "logs/evaluation.py",
     "cli/main.py",
     "python/runs.py",
     "python/score.py",

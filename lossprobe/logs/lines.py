@@ -90,10 +90,10 @@ class LogFile:
                 block = _cleaned(data[:end])
                 before = block[-BEFORE:]
                 yield block
-        if not _is_cut(rest, before):
-            yield _cleaned(rest) + b"\n"
-        else:
+        if _is_cut(rest, before):
             self.notes.append("the last line has no end, so its number may have been cut: it is left out")
+        elif rest:
+            yield _cleaned(rest) + b"\n"
 
     def _pieces(self, limit: int | None = None) -> Iterator[bytes]:
         """Yield the content in UTF-8, without a byte-order mark; at most one piece more than a limit."""

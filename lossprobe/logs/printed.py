@@ -17,6 +17,7 @@ from lossprobe.logs.log import ACCURACY, ENTROPY, GRADIENT_NORM, LEARNING_RATE, 
 from lossprobe.logs.names import meaning
 from lossprobe.logs.objects import Object, Objects
 from lossprobe.logs.records import Records, Table
+from lossprobe.units import format_count, plural
 
 # How a line with a loss begins, by what prints it.
 PROGRAMS = {
@@ -24,12 +25,14 @@ PROGRAMS = {
     "megatron": rb"\biteration +\d+/ *\d+ \|",
     "torchtune": rb"^Step \d+ \| \w+:|^ *\d+\|\d+\|Loss: ",
     "fundamentallm": rb"^Epoch \d+: Loss = ",
-    # Any other: a loss behind a step or an epoch.
+    # Any other: a loss behind a step or an epoch, or in one of the lines after that of an epoch.
     "text": rb"(?i)\b(?:step|iter|iteration|epoch|update)\b\W{0,20}\d[^\n]{0,400}?"
-    rb"(?:loss|nll|bpc|bpb)\b[^\n\d]{0,20}?(?:\d|nan\b|inf\b)",
+    rb"(?:loss|nll|bpc|bpb)\b[^\n\d]{0,20}?(?:\d|nan\b|inf\b)"
+    rb"|^\W{0,20}epoch\W{0,20}\d[^\n]{0,80}\n(?:[^\n]{0,200}\n){0,3}?[^\n]{0,80}?loss\b[^\n\d]{0,20}?(?:\d|nan\b|inf\b)",
 }
 PATTERNS = {kind: re.compile(pattern, re.MULTILINE) for kind, pattern in PROGRAMS.items()}
 LONGEST = 4096  # bytes of a line that are read
+FEW_LINES, FEW_SHARE = 20, 0.1  # with numbers of training: where there are fewer, the text is hardly a log
 WORD = rb"(?!(?i:nan|inf)\b)[A-Za-z_(][\w/.()\-]{0,60}+"
 PAIR = re.compile(
     rb"(?<![\w/.])((?>" + WORD + rb"(?: " + WORD + rb"){0,5}+))(?:\s{0,8}+[:=]\s{0,20}+|\s{1,20}+)" + NUMBER
@@ -53,13 +56,17 @@ def reader_of(kind: str) -> Callable[[LogFile], Records]:
     def read(file: LogFile) -> Records:
         table = Table()
         objects = Objects(table)
+        lines = 0
         for block in file.blocks():
+            lines += block.count(b"\n")
             found = [numbers for line in block.split(b"\n") if _tells(numbers := _numbers(line[:LONGEST]))]
             # A progress bar prints the same numbers again and again.
             objects.add_block([each for last, each in pairwise([{}, *found]) if each != last])
         said = VOCABULARY.search(file.start(1 << 20))
         vocabulary = next((int(each) for each in said.groups() if each), None) if said else None
-        return table.records(kind, vocabulary=vocabulary)
+        few = table.count < min(FEW_LINES, FEW_SHARE * lines)
+        told = f"of {plural(lines, 'line')}, {format_count(table.count)} had numbers of training: it may be no log"
+        return table.records(kind, vocabulary=vocabulary, notes=[told] if few else [])
 
     return read
 

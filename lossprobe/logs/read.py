@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -17,13 +18,16 @@ from lossprobe.logs.given import reader_of_given
 from lossprobe.logs.json_file import read_json_file
 from lossprobe.logs.jsonl import read_jsonl
 from lossprobe.logs.lines import LogFile, opened
-from lossprobe.logs.log import Log
+from lossprobe.logs.log import ACCURACY, ENTROPY, GRADIENT_NORM, LEARNING_RATE, LOSS, PERPLEXITY, Log
+from lossprobe.logs.names import meaning
 from lossprobe.logs.records import Records, joined
-from lossprobe.logs.series import make_log
+from lossprobe.logs.series import AXES, make_log
 from lossprobe.logs.tensorboard import read_tensorboard
 from lossprobe.logs.tfrecord import starts_record
+from lossprobe.logs.trainer_state import vocabulary_beside
 from lossprobe.units import visible
 
+QUANTITIES = (LOSS, LEARNING_RATE, GRADIENT_NORM, ENTROPY, ACCURACY, PERPLEXITY)
 Reader = Callable[[LogFile], Records]
 MAGIC = {
     b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"PK\x03\x04": "a zip archive, as a checkpoint is",
@@ -48,6 +52,7 @@ def read_log(path: Path, columns: Mapping[str, str] | None = None) -> Log:
     Raises:
         UsageError: it cannot be read, is no training log, or has no loss.
     """
+    _refuse_unknown_roles(columns or {})
     named = {name: role for role, name in (columns or {}).items()}
     if not path.is_dir():
         return make_log(path, _read(path, "", tuple(named)), named)
@@ -55,6 +60,18 @@ def read_log(path: Path, columns: Mapping[str, str] | None = None) -> Log:
     records = joined([_read(file, prefix, tuple(named)) for file, prefix in found.files])
     notes = records.notes if found.note is None else (found.note, *records.notes)
     return make_log(found.files[-1][0], replace(records, notes=notes), named)
+
+
+def _refuse_unknown_roles(columns: Mapping[str, str]) -> None:
+    """Raise an error for a quantity that `meaning` does not know, such as "los"."""
+    wrong = next((role for role in columns if role not in AXES and meaning(role).name not in QUANTITIES), None)
+    if wrong is not None:
+        known = (*AXES, *QUANTITIES, "val_loss")
+        near = difflib.get_close_matches(wrong, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        raise UsageError(
+            "log.columns", f"`columns` names {visible(wrong, 60)}, which is no quantity of a log", hint=hint
+        )
 
 
 def _read(path: Path, prefix: str, given: tuple[str, ...]) -> Records:
@@ -68,7 +85,8 @@ def _read(path: Path, prefix: str, given: tuple[str, ...]) -> Records:
                 "log.columns", f"{file.shown}: has no number named {visible(missing[0], 60)}",
                 hint=f"it has {have}" if have else None,
             )  # fmt: skip
-        return replace(records, notes=(*file.notes, *records.notes))
+        vocabulary = records.vocabulary or vocabulary_beside(path)
+        return replace(records, notes=(*file.notes, *records.notes), vocabulary=vocabulary)
 
 
 def _reader(file: LogFile, prefix: str, given: tuple[str, ...]) -> Reader:

@@ -50,6 +50,10 @@ def make_log(path: Path, records: Records, named: Mapping[str, str]) -> Log:
     if course.averaged:
         notes.append(_difference(columns[most], steps.values, course))
     notes += [
+        f"{visible(key, 60)} is {visible(repr(records.words[key]), 60)} in a row, no number: such rows are left out"
+        for key in losses if key in records.words
+    ]  # fmt: skip
+    notes += [
         f"{visible(key, 60)} is in bits: its values were multiplied by ln 2"
         for key, each in meanings.items() if each.bits and each.name == LOSS
     ]  # fmt: skip

@@ -65,8 +65,22 @@ def find_steps(records: Records, named: Mapping[str, str], loss: str) -> Steps:
         return Steps(_carried(columns[epoch].rows, columns[epoch].values, records.count), True, (note,))
     counted = np.zeros(records.count, np.int64)
     counted[columns[loss].rows] = 1
+    if epoch is not None:
+        _count_anew(counted, _begins(columns[epoch], columns[loss]))
     note = f"the log has no steps: its {format_count(len(columns[loss].rows))} rows with a loss are counted from 1"
     return Steps(np.cumsum(counted), True, (note,))
+
+
+def _begins(epochs: Column, loss: Column) -> NDArray[np.int32]:
+    """Return the records with a loss where a run begins anew: the epoch falls to less than half of what it was."""
+    own = np.interp(loss.rows, epochs.rows, epochs.values)
+    return loss.rows[1:][own[1:] < own[:-1] / 2.0]
+
+
+def _count_anew(counted: NDArray[np.int64], begins: NDArray[np.int32]) -> None:
+    """Change ones, of which the cumulative sum are counts, so that it is 1 again at some of them."""
+    counts = np.cumsum(counted)[begins]
+    counted[begins] -= np.diff(counts, prepend=1)
 
 
 def _one_row_each(epochs: Column, loss: Column) -> bool:

@@ -151,6 +151,23 @@ def step_of(checkpoint: Path) -> int | None:
     return int(named[1]) if named else None
 
 
+def vocabulary_beside(path: Path) -> int | None:
+    """Return the entries of the vocabulary by the config.json beside a trainer_state.json; None where it says none.
+
+    A checkpoint folder has both; an adapter's folder has no such file.
+    """
+    config = path.parent / "config.json"
+    if path.name != FILE or not config.is_file():
+        return None
+    try:
+        content = _read(config, visible(str(config), 200))
+    except UsageError:
+        return None  # it is no part of the log
+    text = content.get("text_config")
+    size = (text if isinstance(text, dict) else content).get("vocab_size")
+    return size if isinstance(size, int) and not isinstance(size, bool) and size > 1 else None
+
+
 def _loss_of(entry: dict[str, Any], name: str, shown: str) -> LoggedLoss:
     """Return the loss of an entry, with what stands beside it under the same prefix.
 

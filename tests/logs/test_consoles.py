@@ -139,3 +139,37 @@ def test_chatter_is_no_log(tmp_path):
     with pytest.raises(Exception, match="no training log"):
         read(tmp_path, lines)
     assert set(PROGRAMS) >= {"llmc", "megatron", "torchtune", "fundamentallm", "text"}
+
+
+def test_the_log_of_build_nanogpt(tmp_path):
+    log = read(
+        tmp_path, "0 val 10.9511\n0 hella 0.2463\n0 train 10.955029\n1 train 10.902684\n2 train nan\n2 val 9.5\n"
+    )
+    assert log.kind == "nanogpt"
+    assert points(log.find(TRAIN, LOSS))[:2] == [(0, 10.955029), (1, 10.902684)]
+    assert points(log.find(VALIDATION, LOSS)) == [(0, 10.9511), (2, 9.5)]
+    assert points(log.find("hellaswag", ACCURACY)) == [(0, 0.2463)]
+
+
+def test_losses_in_the_lines_after_an_epoch(tmp_path):
+    lines = (
+        "Epoch: {0}/3\nTime Taken: 146.09s - LR: 9.98e-05\nTrain Loss: 7.{0} - Train Perplexity: 9\nValid Loss: 6.{0}\n"
+    )
+    log = read(tmp_path, "lr: 0.0001\n" + "---\n".join(lines.format(epoch) for epoch in (1, 2, 3)))
+    assert points(log.find(TRAIN, LOSS)) == [(1, 7.1), (2, 7.2), (3, 7.3)]
+    assert points(log.find(VALIDATION, LOSS)) == [(1, 6.1), (2, 6.2), (3, 6.3)]
+
+
+def test_several_runs_without_steps_are_told_apart_by_their_epochs(tmp_path):
+    runs = [[f"{{'loss': {loss - row / 100}, 'epoch': {round(row / 25, 2)}}}" for row in range(1, rows + 1)]
+            for loss, rows in ((3.0, 40), (9.0, 50))]  # fmt: skip
+    log = read(tmp_path, "\n".join(runs[0] + runs[1]) + "\n")
+    assert points(log.find(TRAIN, LOSS))[::49] == [(1, 8.99), (50, 8.5)]
+    assert "2 runs in one file" in log.notes[-1]
+
+
+def test_a_text_that_quotes_a_loss_is_said_to_be_hardly_a_log(tmp_path):
+    log = read(tmp_path, "# A model\n" * 300 + "It had at step 100 loss 3.2\n" + "and more\n" * 10)
+    assert points(log.find(TRAIN, LOSS)) == [(100, 3.2)]
+    assert log.notes[0] == "of 311 lines, 1 had numbers of training: it may be no log"
+    assert read(tmp_path, "Epoch 1: Loss = 4.2\nEpoch 2: Loss = 4.1\n").notes[0].startswith("the log counts epochs")

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from written_logs import jsonl, points, read
 
+from lossprobe.errors import UsageError
 from lossprobe.logs.jsonl import _add_fast, _parsed
 from lossprobe.logs.log import LEARNING_RATE, LOSS, TRAIN, VALIDATION
 from lossprobe.logs.objects import Objects
+from lossprobe.logs.read import read_log
 from lossprobe.logs.records import Table
 
 ROWS = [{"step": step, "loss": 3 - step / 100, "lr": 1e-3} for step in range(1, 21)]
@@ -146,3 +148,31 @@ def test_the_fast_parser_and_pythons_read_the_same(rows):
     for key, column in one.items():
         np.testing.assert_array_equal(column.rows, other[key].rows)
         np.testing.assert_array_equal(column.values, other[key].values)
+
+
+def test_a_loss_that_is_no_number_is_told(tmp_path):
+    log = read(tmp_path, jsonl([*ROWS, {"step": 21, "loss": "abc"}]))
+    assert points(log.find(TRAIN, LOSS)) == EXPECTED
+    assert log.notes == ("loss is 'abc' in a row, no number: such rows are left out",)
+
+
+def test_a_quantity_that_is_none_is_refused_with_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match="`columns` names los, which is no quantity of a log") as error:
+        read(tmp_path, jsonl(ROWS), columns={"los": "loss"})
+    assert error.value.hint == "did you mean loss?"
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ({"vocab_size": 512}, 512),
+        ({"vocab_size": 9, "text_config": {"vocab_size": 7}}, 7),
+        ({}, None),
+        ("no JSON", None),
+    ],
+)
+def test_the_vocabulary_of_the_model_beside_a_trainer_state(tmp_path, config, size):
+    (tmp_path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": ROWS}))
+    assert read_log(tmp_path).vocabulary == size
+    assert read(tmp_path, jsonl(ROWS)).vocabulary is None

@@ -13,11 +13,12 @@ from lossprobe.analysis.curve.checkpoint_loss import CheckpointLoss
 from lossprobe.analysis.curve.examine import examine
 from lossprobe.analysis.curve.finding import Finding
 from lossprobe.analysis.curve.parting import Parting, part
+from lossprobe.analysis.curve.seen import NEGATIVE
 from lossprobe.analysis.curve.summary import Summary, summarise
 from lossprobe.analysis.options import ANY, CurveOptions
 from lossprobe.analysis.shown import Shown
 from lossprobe.logs.log import LOSS, TRAIN, VALIDATION, Log, Series
-from lossprobe.units import format_count
+from lossprobe.units import format_count, plural, visible
 
 FEW = 20  # values of a loss, below which most rules are silent
 GATE_FAILED = 10  # exit code
@@ -138,10 +139,11 @@ class Curve(Shown):
     def _healthy(self, log: str) -> str:
         losses = self.series[(self.series["log"] == log) & (self.series["name"] == LOSS)]
         told = ", ".join(f"{format_count(row['points'])} of {row['key']}" for row in losses.to_dict("records"))
-        few = losses["points"].max() < FEW
-        return (
-            f"{'little can be seen, and nothing was found' if few else 'healthy: no diagnosis'} in these values: {told}"
-        )
+        if losses["points"].max() < FEW:
+            return f"little can be seen, and nothing was found in these values: {told}"
+        if losses["lowest"].min() < NEGATIVE:
+            return f"nothing was found, but the level of a negative loss is not judged, in these values: {told}"
+        return f"healthy: no diagnosis in these values: {told}"
 
 
 def curve(
@@ -171,9 +173,20 @@ def curve(
         checkpoint=checkpoint,
         failed=list(dict.fromkeys(findings_asked_for(table, options.fail_on)["diagnosis"])),
         notes=[note if len(logs) == 1 else f"{name}: {note}" for name, log in zip(names, logs, strict=True)
-               for note in log.notes],
+               for note in (*log.notes, *_negative(log))],
         table=table,
     )  # fmt: skip
+
+
+def _negative(log: Log) -> list[str]:
+    """Return a line about each loss that is negative, and so no mean of -log p."""
+    counts = [(each.key, int((each.values < NEGATIVE).sum()), len(each.values)) for each in log.series
+              if each.name == LOSS and each.split in (TRAIN, VALIDATION)]  # fmt: skip
+    return [
+        f"{visible(key, 60)} is negative in {format_count(below)} of {plural(rows, 'row')}, so it is no mean of "
+        "-log p (a policy's loss is none), and its level is not judged"
+        for key, below, rows in counts if below
+    ]  # fmt: skip
 
 
 def findings_asked_for(table: pd.DataFrame, fail_on: Sequence[str]) -> pd.DataFrame:

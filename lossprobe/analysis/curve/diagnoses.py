@@ -88,11 +88,12 @@ _ALL = (
         f"At a learning rate over {limits.FULL_RATE:.0%} of its highest: in the first {limits.EARLY_ROWS:.0%} of the "
         "rows the "
         f"rise of explosion begins, or a loss of an untrained model comes to lie {limits.ABOVE_START:.0%} and "
-        f"{limits.SPIKE_NOISE:.0f} times the noise above its first value; or, over {limits.STUCK_ROWS:.0%} of the "
-        "rows or more, "
-        f"the loss falls by under {limits.STUCK_LEVEL:.0%} at a level above {limits.STUCK_SHARE:.0%} of ln V "
-        f"({limits.STUCK_NATS:.0f} nats where V is not known), and falls when the rate does. Only where the log has "
-        "the rate.",
+        f"{limits.SPIKE_NOISE:.0f} times the noise above its first value in most of five rows; or, over "
+        f"{limits.STUCK_ROWS:.0%} of the rows or more, "
+        f"the loss falls by under {limits.STUCK_LEVEL:.0%} at about what single tokens cost, above "
+        f"{limits.STUCK_SHARE:.0%} of ln V ({limits.STUCK_NATS:.0f} nats where V is not known, or that share of a "
+        f"first loss of {limits.UNTRAINED_START:.0f} nats or more), and falls when the rate does. Only where the log "
+        "has the rate.",
         ("the highest learning rate is too high for this model and batch", "a warm-up that is too short"),
         ("a third of the learning rate, then a tenth", "a warm-up over more steps"),
     ),
@@ -112,7 +113,9 @@ _ALL = (
         "a "
         f"level that knows nothing: above {limits.UNTRAINED_SHARE:.0%} of ln V, or {limits.UNTRAINED_NATS:.0f} nats "
         "where V "
-        "is not known, or at ln 2 as preference losses begin.",
+        "is not known, or at ln 2 as preference losses begin. Or it does so from the first fifth of the rows on, at "
+        f"about what single tokens cost: above {limits.STUCK_SHARE:.0%} of ln V ({limits.STUCK_NATS:.0f} nats where V "
+        f"is not known, or that share of a first loss of {limits.UNTRAINED_START:.0f} nats or more).",
         (
             "a learning rate that is far too low or 0, or far too high",
             "weights that are frozen, or not given to the optimizer",

@@ -20,6 +20,7 @@ from lossprobe.units import format_count
 SKIPPED = 0.02  # of an epoch, about an edge: epochs are rounded to two decimals, and a row is a mean over both
 USUAL = 0.5  # of the mean fall: the median, so that not one edge makes them all
 POINTS = 12  # of a line
+MOST_EDGES = 1000  # the first ones: text that is seen so often is known by then
 FITTED = 0.5  # of an epoch, on each side of an edge
 
 
@@ -73,7 +74,7 @@ def edges_of(seen: Seen, epochs: Floats) -> list[Edge]:
     if (last - first) * FEWEST_PER_EPOCH > len(train) or (np.diff(epochs) < 0.0).any():
         return []
     found = []
-    for edge in range(first, last):
+    for edge in range(first, min(last, first + MOST_EDGES)):
         near, far = (_edge(train, epochs, float(edge), width) for width in (FITTED / 2.0, FITTED))
         if far is None or any(abs(epochs[min(row, len(train) - 1)] - edge) < FITTED for row in restarts):
             continue

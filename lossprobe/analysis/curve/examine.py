@@ -40,6 +40,8 @@ RULES: tuple[Rule, ...] = (
     scales.smoothed_loss,
     trend.plateau,
 )
+# What is looked for where a loss is negative: no mean of -log p, so that its level says nothing.
+OF_ANY_LOSS = (non_finite.not_finite, non_finite.nothing_trained, non_finite.overflow)
 # What is not told beside a diagnosis that explains it.
 EXPLAINED = {
     "not-finite": {"plateau", "learning-rate-too-low"},
@@ -69,7 +71,8 @@ def examine(log: Log, vocabulary: int | None = None) -> tuple[Finding, ...]:
         vocabulary: entries of the model's vocabulary, which ln V needs; None takes what the log says.
     """
     seen = Seen(log, log.vocabulary if vocabulary is None else vocabulary)
-    found = [finding for rule in RULES for finding in rule(seen)]
+    rules = RULES if seen.is_cross_entropy else OF_ANY_LOSS
+    found = [finding for rule in rules for finding in rule(seen)]
     explained = {name for finding in found for name in EXPLAINED.get(finding.diagnosis.name, ())}
     order = list(DIAGNOSES)
     told = [finding for finding in found if finding.diagnosis.name not in explained]

@@ -80,15 +80,15 @@ def find_rise(points: Points) -> Rise | None:
     last = count - 1 if ends_up else int(starts[min(end, len(starts) - 1)])
     # From where on most rows lie above what the rows before vary: the noise of an exploded loss says nothing of it.
     quiet = 3.0 * scale(points.values[: int(starts[first])])
-    crossed = _crossings(points.values[row:], float(lowest[first] + max(share * abs(lowest[first]), RISE_NATS, quiet)))
+    crossed = crossings(points.values[row:], float(lowest[first] + max(share * abs(lowest[first]), RISE_NATS, quiet)))
     start = row + int(crossed[0]) if len(crossed) else int(starts[first])
     return Rise(start, last, float(lowest[first]), row, size, not ends_up)
 
 
-def _crossings(values: Floats, limit: float) -> Ints:
+def crossings(values: Floats, limit: float) -> Ints:
     """Return the rows that, with most of the four after each, lie above a limit.
 
-    >>> _crossings(np.array([0.0, 9.0, 0.0, 0.0, 0.0, 9.0, 9.0, 9.0]), 1.0)
+    >>> crossings(np.array([0.0, 9.0, 0.0, 0.0, 0.0, 9.0, 9.0, 9.0]), 1.0)
     array([5, 6, 7])
     """
     above = np.append(0, np.cumsum(values > limit))

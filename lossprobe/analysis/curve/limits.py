@@ -61,9 +61,9 @@ ABOVE_START = 0.1  # share of the first loss
 BENT = 0.15  # of the fall: how far a straight line may miss
 MOST_FALLEN = 0.3  # of the first level
 STUCK_ROWS = 0.25  # share of the rows
-STUCK_LEVEL = 0.02  # share of the level by which it may fall
+STUCK_LEVEL = 0.04  # share of the level by which it may fall: a model that learns falls faster there
 STUCK_SHARE = 0.7  # of ln V: about the loss of tokens without their context
-STUCK_NATS = 7.0  # where V is not known
+STUCK_NATS = 7.0  # where V is not known, or the same share of a first loss of 6 nats or more if that is less
 IDLE_ROWS = 0.1  # share of the rows with a rate of 0
 
 # over-fitting
@@ -89,6 +89,7 @@ ABOVE_UNIFORM = 1.0  # nats
 BELOW_UNIFORM = 0.1
 NO_PRETRAINED = 0.6  # of ln V: a pretrained model starts below
 FIRST_STEPS = 1
+NEAR_WHOLE = 0.1  # a first loss of so many times ln V, but for this: an untrained one may lie 0.5 nats above
 
 # memorising
 FEWEST_PER_EPOCH = 10  # rows

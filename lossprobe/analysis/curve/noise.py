@@ -38,7 +38,12 @@ def scale(values: Floats, apart: int = 1) -> float:
     """
     if len(values) <= 2 * apart:
         return 0.0
-    size = np.abs(values[: -2 * apart] - 2.0 * values[apart:-apart] + values[2 * apart :])
+    return scale_of(values[: -2 * apart] - 2.0 * values[apart:-apart] + values[2 * apart :])
+
+
+def scale_of(differences: Floats) -> float:
+    """Return the standard deviation of values from their second differences, as `scale` does; at least one."""
+    size = np.abs(differences)
     middle = float(np.median(size)) * TO_SD
     return (middle if middle > 0.0 else float(size.mean()) * MEAN_TO_SD) / math.sqrt(6.0)
 

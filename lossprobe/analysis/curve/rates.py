@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
-from lossprobe.analysis.curve.explosion import find_rise
+from lossprobe.analysis.curve.explosion import crossings, find_rise
 from lossprobe.analysis.curve.finding import Finding
 from lossprobe.analysis.curve.limits import (
     ABOVE_START,
@@ -20,9 +20,7 @@ from lossprobe.analysis.curve.limits import (
     MOST_FALLEN,
     SPIKE_NOISE,
     STUCK_LEVEL,
-    STUCK_NATS,
     STUCK_ROWS,
-    STUCK_SHARE,
     UNTRAINED_NATS,
     UNTRAINED_SHARE,
     UNTRAINED_START,
@@ -63,7 +61,8 @@ def _above_start(seen: Seen) -> list[Finding]:
     rates = seen.rates
     first, highest = float(train.values[0]), float(rates.max())
     early = (np.arange(len(train)) <= EARLY_ROWS * len(train)) & (rates >= FULL_RATE * highest)
-    above = np.flatnonzero(early & (train.values > (1.0 + ABOVE_START) * first + SPIKE_NOISE * train.noise))
+    above = crossings(train.values, (1.0 + ABOVE_START) * first + SPIKE_NOISE * train.noise)  # no single spikes
+    above = above[early[above]]
     if not len(above) or first < _untrained_start(seen):
         return []
     top = int(above[np.argmax(train.values[above])])
@@ -82,8 +81,7 @@ def _untrained_start(seen: Seen) -> float:
 
 def _stuck(seen: Seen) -> list[Finding]:
     """Return where the loss stays at that of tokens without their context while the rate is high, and then falls."""
-    train, uniform = seen.train, seen.uniform_nats
-    rates = seen.rates
+    train, rates = seen.train, seen.rates
     highest = float(rates.max())
     if highest <= 0.0:  # the log has rates, but at none of these rows
         return []
@@ -97,7 +95,7 @@ def _stuck(seen: Seen) -> list[Finding]:
     after = train.values[end:]
     last = float(np.median(after[-max(1, len(after) // 3) :]))
     error = train.noise * math.sqrt(1.0 / len(high) + 3.0 / len(after))
-    if level < (STUCK_NATS if uniform is None else STUCK_SHARE * uniform) or -change.value > STUCK_LEVEL * level:
+    if level < seen.single_token_nats or -change.value > STUCK_LEVEL * level:
         return []
     if (
         level - last < max(4.0 * error, 1.5 * abs(change.value))

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from lossprobe.analysis.curve.finding import Finding
+from lossprobe.analysis.curve.limits import STUCK_NATS, STUCK_SHARE, UNTRAINED_START
 from lossprobe.analysis.curve.noise import Floats, Ints, scale
 from lossprobe.logs.log import (
     EVALUATED_TRAIN,
@@ -22,6 +23,7 @@ from lossprobe.logs.log import (
     Series,
 )
 
+NEGATIVE = -1e-6  # nats: a mean of -log p that is lower is no rounding
 HUGE = 1e30  # a larger value counts as this one, so that squares and sums stay finite
 
 
@@ -128,6 +130,20 @@ class Seen:
     def uniform_nats(self) -> float | None:
         """The loss of a model that gives every token the same probability, ln V; None where V is not known."""
         return None if self.vocabulary is None else math.log(self.vocabulary)
+
+    @property
+    def single_token_nats(self) -> float:
+        """The loss from which on a model may know no more than how frequent each token is."""
+        if self.uniform_nats is not None:
+            return STUCK_SHARE * self.uniform_nats
+        first = float(self.train.values[0])
+        return min(STUCK_NATS, STUCK_SHARE * first) if first >= UNTRAINED_START else STUCK_NATS
+
+    @property
+    def is_cross_entropy(self) -> bool:
+        """Whether no loss is negative, as no mean of -log p is."""
+        losses = (self.train.values, self.validation.values)
+        return all(float(values.min(initial=0.0)) >= NEGATIVE for values in losses)
 
 
 Rule = Callable[[Seen], Iterator[Finding]]

@@ -43,7 +43,7 @@ def spikes(seen: Seen) -> Iterator[Finding]:
     evidence = (
         f"{many} in {format_count(len(train))} rows; the largest, at step {format_count(train.step(largest.first))}, "
         f"is {largest.height:.3g} nats above its neighbours ({largest.base:.4g}), "
-        f"{largest.height / train.noise:.0f} times the noise; the loss came back after each"
+        f"{largest.height / train.noise:.3g} times the noise; the loss came back after each"
     )
     first, last = train.step(found[0].first), train.step(found[-1].last)
     yield Finding(DIAGNOSES["spikes"], train.key, first, last, 100.0 * rows / len(train), "% of rows", evidence)

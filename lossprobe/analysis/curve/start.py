@@ -16,6 +16,7 @@ from lossprobe.analysis.curve.limits import (
     FEWEST_EQUAL,
     FIRST_STEPS,
     NEAR_UNIFORM,
+    NEAR_WHOLE,
     NO_PRETRAINED,
     ROSE_TO_UNIFORM,
     TIMES_QUIETER,
@@ -43,9 +44,18 @@ def wrong_start(seen: Seen) -> Iterator[Finding]:
         return
     evidence = (
         f"{points.key} is {first:.4g} at step {format_count(step)}, {abs(first - uniform):.3g} nats {where} "
-        f"ln {format_count(seen.vocabulary or 0)} = {uniform:.4g}"
+        f"ln {format_count(seen.vocabulary or 0)} = {uniform:.4g}{_times(first, uniform)}"
     )
     yield Finding(DIAGNOSES["wrong-start"], points.key, step, step, first - uniform, "nats", evidence)
+
+
+def _times(first: float, uniform: float) -> str:
+    """Return what a first loss that is a whole number of times ln V may be, in words; "" for any other."""
+    ratio = first / uniform if uniform > 0.0 else 0.0
+    whole = round(ratio)
+    if whole < 2 or abs(ratio - whole) > NEAR_WHOLE:
+        return ""
+    return f", {ratio:.2f} times as much: perhaps the sum over {whole} micro-batches, not divided by their number"
 
 
 def _earliest(seen: Seen) -> Points:

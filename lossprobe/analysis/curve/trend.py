@@ -32,7 +32,10 @@ LN_2 = math.log(2.0)
 
 
 def not_learning(seen: Seen) -> Iterator[Finding]:
-    """Yield where the training loss stays, from the start, at the level of a model that has learned nothing."""
+    """Yield where the training loss stays, from the start, at the level of a model that has learned nothing.
+
+    So it does where it falls to the loss of single tokens, which their frequencies give, and stays there.
+    """
     train = seen.train
     if (
         len(train) < FEWEST
@@ -41,6 +44,14 @@ def not_learning(seen: Seen) -> Iterator[Finding]:
         or train.step(-1) - train.step(0) < FEWEST_STEPS
     ):
         return
+    later = train.rows_since(len(train) // 5)
+    yield from _flat(train, seen, None) or _flat(later, seen, seen.single_token_nats)
+
+
+def _flat(train: Points, seen: Seen, least: float | None) -> list[Finding]:
+    """Return where rows of the training loss do not fall above a level, by default that of an untrained model."""
+    if len(train) < FEWEST:
+        return []
     middles, _ = levels(train.values, BLOCKS)
     first, last = float(middles[:2].mean()), float(middles[-2:].mean())
     error = max(scale(middles), train.noise / max(1.0, len(train) / BLOCKS) ** 0.5)
@@ -50,15 +61,17 @@ def not_learning(seen: Seen) -> Iterator[Finding]:
         first <= 0.0
         or fall + half >= FALL_LEVEL * first
         or lowest >= FALL_LEVEL * first + 3.0 * error
-        or not _untrained(seen, first)
+        or not (_untrained(seen, first) if least is None else last >= least)
     ):
-        return
+        return []
+    begun = "" if least is None else f"fell from {seen.train.values[0]:.4g} to about what single tokens cost, and "
     evidence = (
-        f"{train.key} went from {first:.4g} to {last:.4g} in {format_count(train.step(-1) - train.step(0))} steps: "
-        f"{100 * fall / first:.2f} % lower, noise {train.noise:.2g} nats"
+        f"{train.key} {begun}went from {first:.4g} to {last:.4g} in {format_count(train.step(-1) - train.step(0))} "
+        f"steps: {100 * fall / first:.2f} % lower, noise {train.noise:.2g} nats"
     )
     interval = Interval(fall - half, fall + half)
-    yield Finding(DIAGNOSES["not-learning"], train.key, train.step(0), train.step(-1), fall, "nats", evidence, interval)
+    name, start = DIAGNOSES["not-learning"], train.step(0)
+    return [Finding(name, train.key, start, train.step(-1), fall, "nats", evidence, interval)]
 
 
 def _from_start(points: Points) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.curve.finding import Finding
 from lossprobe.analysis.curve.limits import FEWEST_AFTER, FEWEST_FOR_NOISE, OVERFIT_LEVEL
-from lossprobe.analysis.curve.noise import Floats, levels, scale
+from lossprobe.analysis.curve.noise import Floats, levels, scale, scale_of
 from lossprobe.analysis.curve.seen import Seen
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.jackknife import t_quantile
@@ -18,6 +18,7 @@ from lossprobe.units import format_count, plural
 
 ONE_SIDED = 1.645  # the quantile of a normal distribution that 5 % lie above
 MOST_RANKED = 100
+FEWEST_DIFFERENCES = 3
 
 
 def over_fitting(seen: Seen) -> Iterator[Finding]:
@@ -66,10 +67,16 @@ def _rises(values: Floats) -> bool:
 def _noise(values: Floats, lowest: int) -> tuple[float, int]:
     """Return the noise of evaluations about their curve near and after the lowest, and the rows that it is from.
 
-    Early evaluations fall so steeply that their curve is not straight over three of them.
+    Early evaluations fall so steeply that their curve is not straight over three of them. A step up after the lowest,
+    as where an epoch begins, is no noise: two second differences reach over it and do not count, if others are left.
     """
-    near = values[max(0, min(lowest - 1, len(values) - FEWEST_FOR_NOISE)) :]
-    return scale(near), len(near)
+    begin = max(0, min(lowest - 1, len(values) - FEWEST_FOR_NOISE - 2))
+    differences = np.diff(values[begin:], 2)
+    middle = begin + 1 + np.arange(len(differences))  # the row in the middle of each
+    kept = differences[(middle != lowest) & (middle != lowest + 1)]
+    if len(kept) < FEWEST_DIFFERENCES:
+        return scale(values[begin:]), len(values) - begin
+    return scale_of(kept), len(kept) + 2
 
 
 def _train_change(seen: Seen, step: int) -> tuple[float, float, float] | None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lossprobe.analysis.curve.curve import Curve
 from lossprobe.logs.log import LEARNING_RATE, TRAIN, Log, Series
 from lossprobe.report.plots.curve_axes import frame_losses, frame_rates, frame_steps, tell_progress
-from lossprobe.report.plots.curve_lines import Look, draw_losses, looks_of
+from lossprobe.report.plots.curve_lines import LogLook, draw_losses, looks_of
 from lossprobe.report.plots.curve_marks import ROW, draw_findings, draw_partings, draw_uniform, rows_of, shade_findings
 from lossprobe.report.plots.thinned import thinned
 from lossprobe.report.style import cut, label, legend, new_figure
@@ -49,13 +49,13 @@ def plot_curve(logs: Sequence[Log], result: Curve) -> Figure:
     return figure
 
 
-def _rates(logs: Sequence[Log], looks: Sequence[Look]) -> list[tuple[Series, Look]]:
+def _rates(logs: Sequence[Log], looks: Sequence[LogLook]) -> list[tuple[Series, LogLook]]:
     """Return the learning rates that there are, each with the look of its log."""
     found = [(log.find(TRAIN, LEARNING_RATE), look) for log, look in zip(logs, looks, strict=True)]
     return [(rate, look) for rate, look in found if rate is not None and np.isfinite(rate.values).any()]
 
 
-def _draw_rates(axes: Axes, rates: Sequence[tuple[Series, Look]]) -> str:
+def _draw_rates(axes: Axes, rates: Sequence[tuple[Series, LogLook]]) -> str:
     """Draw learning rates, and return the label of their axis."""
     held = []
     for rate, look in rates:

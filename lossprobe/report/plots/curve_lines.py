@@ -25,7 +25,7 @@ TOP = 0.985  # of the panel's height, where values stand that have no height
 
 
 @dataclass(frozen=True)
-class Look:
+class LogLook:
     """How a log is drawn.
 
     Attributes:
@@ -41,18 +41,18 @@ class Look:
     line: str = "-"
 
 
-def looks_of(names: Sequence[str]) -> list[Look]:
+def looks_of(names: Sequence[str]) -> list[LogLook]:
     """Return how logs are drawn: one has a colour for each text, of several each has one colour."""
     if len(names) == 1:
-        return [Look("", BLUE, (VERMILION, GREEN, ORANGE, GREY))]
+        return [LogLook("", BLUE, (VERMILION, GREEN, ORANGE, GREY))]
     looks = []
     for place, name in enumerate(model_names(list(names), NAME)):
         again, number = divmod(place, len(COLOURS))
-        looks.append(Look(f"{name}: ", COLOURS[number], (COLOURS[number],), LINES[again % len(LINES)]))
+        looks.append(LogLook(f"{name}: ", COLOURS[number], (COLOURS[number],), LINES[again % len(LINES)]))
     return looks
 
 
-def draw_losses(axes: Axes, logs: Sequence[Log], looks: Sequence[Look]) -> Floats:
+def draw_losses(axes: Axes, logs: Sequence[Log], looks: Sequence[LogLook]) -> Floats:
     """Draw all losses of logs, and return what the axis must hold."""
     held = [np.zeros(0)]
     for log, look in zip(logs, looks, strict=True):
@@ -68,7 +68,7 @@ def draw_losses(axes: Axes, logs: Sequence[Log], looks: Sequence[Look]) -> Float
     return np.concatenate(held)
 
 
-def _draw_train(axes: Axes, loss: Series, look: Look, *, alone: bool) -> Floats:
+def _draw_train(axes: Axes, loss: Series, look: LogLook, *, alone: bool) -> Floats:
     """Draw a training loss: thin and light as logged, thick as smoothed; one of few points with a marker each."""
     points = thinned(loss.steps, loss.values)
     name = f"{look.name}{loss.key}"
@@ -87,7 +87,7 @@ def _draw_train(axes: Axes, loss: Series, look: Look, *, alone: bool) -> Floats:
     return points[1]
 
 
-def _draw_other(axes: Axes, loss: Series, look: Look, place: int, *, alone: bool) -> Floats:
+def _draw_other(axes: Axes, loss: Series, look: LogLook, place: int, *, alone: bool) -> Floats:
     """Draw the loss of another text: a marker each, joined by a line, the lowest starred."""
     colour = look.others[place % len(look.others)]
     steps, values = thinned(loss.steps, loss.values)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lossprobe.analysis.curve.curve import Curve
-from lossprobe.report.plots.curve_lines import Look
+from lossprobe.report.plots.curve_lines import LogLook
 from lossprobe.report.plots.thinned import Floats
 from lossprobe.report.style import GREY, SMALL, VERMILION, cut, legend_name, plain_text
 from lossprobe.units import format_count, plural
@@ -81,7 +81,7 @@ def draw_uniform(axes: Axes, result: Curve, reach: Floats) -> list[float]:
     return held
 
 
-def draw_partings(axes: Axes, result: Curve, looks: Sequence[Look]) -> None:
+def draw_partings(axes: Axes, result: Curve, looks: Sequence[LogLook]) -> None:
     """Draw the step from which each other run parts from the first."""
     for pair, look in zip(result.partings, looks[1:], strict=True):
         if pair.parting is not None:

@@ -136,11 +136,10 @@ def test_a_rate_too_high_is_told_by_a_rise_at_its_peak():
 
 
 def test_a_rate_too_high_is_told_by_a_loss_above_its_start():
-    losses = falling(300, LN_1024, 5.0)
-    losses[14] = 9.1
-    assert "learning-rate-too-high" in names(log_of(losses, rate=2e-2))
-    losses[14], losses[200] = losses[13], 9.1
-    assert names(log_of(losses, rate=2e-2)) == ["spikes"]
+    for first, rows, told in ((14, 4, True), (14, 1, False), (200, 4, False)):  # one row says nothing of the rate
+        losses = falling(300, LN_1024, 5.0)
+        losses[first : first + rows] = 9.1
+        assert ("learning-rate-too-high" in names(log_of(losses, rate=2e-2))) == told
 
 
 def test_a_rate_too_high_is_told_by_a_loss_that_waits_for_the_rate_to_fall():
@@ -149,6 +148,30 @@ def test_a_rate_too_high_is_told_by_a_loss_that_waits_for_the_rate_to_fall():
     stuck = 6.1 + 0.8 * np.exp(-np.arange(300) / 5.0) - 0.6 * np.maximum(0.0, share - 0.5) + uneven(300, 0.03)
     assert names(log_of(stuck, rate=rate), 1024) == ["learning-rate-too-high"]
     assert names(log_of(stuck - 3.0, rate=rate), 1024) == []  # flat, but far below the loss of single tokens
+
+
+def test_a_loss_that_never_leaves_that_of_single_tokens_is_told():
+    stuck = 6.1 + 0.8 * np.exp(-np.arange(400) / 8.0) + uneven(400, 0.05)  # ln 1024 = 6.93
+    for log in (log_of(stuck), log_of(stuck, rate=0.05)):
+        for vocabulary in (None, 1024):
+            assert names(log, vocabulary) == ["not-learning"]
+    assert "fell from 6.8" in found(log_of(stuck))["not-learning"].evidence
+    assert names(log_of(stuck - 3.0, rate=0.05), 1024) == []
+    assert names(log_of(stuck - np.linspace(0.0, 0.5, 400), rate=0.05), 1024) == []
+
+
+def test_the_level_of_a_loss_that_is_negative_is_not_judged():
+    policy = np.append(uneven(200, 0.001), np.linspace(0.0, 0.5, 200) + uneven(200, 0.01))  # what a KL term does
+    assert names(log_of(policy, rate=1e-6)) == []
+    assert names(log_of(np.abs(policy), rate=1e-6)) == ["explosion"]
+    policy[300] = np.nan
+    assert names(log_of(policy)) == ["not-finite"]
+
+
+def test_a_first_loss_of_several_times_ln_v_is_said_to_be_a_sum():
+    sums = found(log_of(4.0 * falling(100, LN_1024, 3.0)), 1024)["wrong-start"]
+    assert "perhaps the sum over 4 micro-batches" in sums.evidence
+    assert "micro-batches" not in found(log_of(falling(100, 1.5 * LN_1024, 3.0)), 1024)["wrong-start"].evidence
 
 
 def test_a_rate_too_low_falls_in_a_straight_line_or_is_zero():
@@ -169,6 +192,11 @@ def test_over_fitting_is_told_by_the_rise_after_the_lowest_evaluation():
     assert finding.size == pytest.approx((2.36 + 2.44) / 2 - 2.2)
     assert finding.size_interval.low < finding.size < finding.size_interval.high
     assert names(log_of((), validation)) == ["over-fitting"]  # evaluations alone
+
+
+def test_a_step_up_between_evaluations_is_no_noise_of_them():
+    validation = [1.641, 1.6, 1.577, 1.569, 1.571, 1.566, 1.561, 1.554, 1.552, 1.573, 1.576, 1.578, 1.5775]
+    assert "over-fitting" in names(log_of(falling(130, 2.2, 1.5, 0.05), validation))
 
 
 @pytest.mark.parametrize(
