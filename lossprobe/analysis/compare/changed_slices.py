@@ -17,16 +17,16 @@ from lossprobe.analysis.rows.differences import (
     mean_changes,
     present_clusters,
 )
-from lossprobe.analysis.rows.fields import field_source, is_label, label_sql, label_values
+from lossprobe.analysis.rows.fields import is_label, label_sql, label_values
 from lossprobe.analysis.rows.paired import PairedRows
 from lossprobe.analysis.rows.token_classes import FORMS
 from lossprobe.analysis.rows.token_slices import (
     OCCURRENCES,
     Keyed,
     described_documents,
+    document_owners,
     keeps_documents,
     label_copies,
-    single_documents,
     with_classes,
 )
 from lossprobe.analysis.stats.jackknife import Clusters
@@ -158,11 +158,7 @@ def _count_copies_once(sums: DifferenceSums, run: Run, label: str, names: list[s
 def _documents(first: Run, second: Run, name: str | None) -> Cut:
     """Return the slices by document, or by the text of a field: each holds whole documents, so that none are merged."""
     clusters = find_clusters(first)
-    parts = single_documents(clusters)
-    source = "(SELECT *, document AS field FROM tokens)" if name is None else field_source(first, name)
-    owners = first.query(f"""
-        SELECT DISTINCT {parts.sql} AS part, field, {clusters.sql} AS cluster FROM {source} WHERE unscored IS NULL
-        ORDER BY 1""")
+    parts, owners = document_owners(first, name, clusters)
     sums, left_out = _sums((first, second), parts, 1, lambda batches: ((r, np.zeros_like(r.cluster)) for r in batches))
     codes, names = pd.factorize(owners["field"], sort=True)
     cells = owners.assign(code=codes, nats=sums.nats[0], tokens=sums.tokens[0])[sums.tokens[0] > 0]

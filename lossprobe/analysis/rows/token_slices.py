@@ -31,6 +31,24 @@ def single_documents(clusters: Clusters) -> Clusters:
     return replace(clusters, sql=f"document::BIGINT * {clusters.count} + {clusters.sql}")
 
 
+def document_owners(run: Run, name: str | None, clusters: Clusters) -> tuple[Clusters, pd.DataFrame]:
+    """Return the parts of `single_documents` and whose each is, for slices by document or by the text of a field.
+
+    Args:
+        run: the run.
+        name: the field; None for slices by document.
+        clusters: those of the run, not merged.
+
+    Returns:
+        The parts, and one row for each that has a loss, in order: `part`, `field` (or the document), `cluster`.
+    """
+    parts = single_documents(clusters)
+    source = "(SELECT *, document AS field FROM tokens)" if name is None else field_source(run, name)
+    return parts, run.query(f"""
+        SELECT DISTINCT {parts.sql} AS part, field, {clusters.sql} AS cluster FROM {source} WHERE unscored IS NULL
+        ORDER BY 1""")
+
+
 def described_documents(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table by document with the file, the line and the beginning of each."""
     table["document"] = table["group"].astype(np.int32)

@@ -10,16 +10,16 @@ import pandas as pd
 
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.differences import present_clusters
-from lossprobe.analysis.rows.fields import field_source, is_label, label_sql, label_values
+from lossprobe.analysis.rows.fields import is_label, label_sql, label_values
 from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.rows.token_classes import FORMS
 from lossprobe.analysis.rows.token_slices import (
     OCCURRENCES,
     Keyed,
     described_documents,
+    document_owners,
     keeps_documents,
     label_copies,
-    single_documents,
     with_classes,
 )
 from lossprobe.analysis.stats.jackknife import Clusters
@@ -162,11 +162,7 @@ def _labels(run: Run, name: str) -> SeriesSlices:
 def _documents(run: Run, name: str | None) -> SeriesSlices:
     """Return the slices by document, or by the text of a field: each holds whole documents."""
     clusters = find_clusters(run)
-    parts = single_documents(clusters)
-    source = "(SELECT *, document AS field FROM tokens)" if name is None else field_source(run, name)
-    owners = run.query(f"""
-        SELECT DISTINCT {parts.sql} AS part, field, {clusters.sql} AS cluster FROM {source} WHERE unscored IS NULL
-        ORDER BY 1""")
+    parts, owners = document_owners(run, name, clusters)
     group_of, values = pd.factorize(owners["field"], sort=True)
     cluster_of, cluster_names = pd.factorize(owners["cluster"].to_numpy(np.int64), sort=True)
     names = pd.DataFrame({"group": [str(value) for value in values]})
