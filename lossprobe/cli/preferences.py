@@ -89,7 +89,8 @@ def score_pairs(
     check_order([path], texts, scoring)
     check_output(path, scoring.output)
     opener = Opener(keep=2)
-    source = read_text(texts, scoring, field, KeptTokens())
+    again = reference is not None and not is_run(reference)  # a single pass needs the tokens only once
+    source = read_text(texts, scoring, field, KeptTokens() if again else None)
     checkpoint = load_checkpoint(path, scoring, opener)
     pairs = both_sides(source, checkpoint, scoring.score.score)
     if reference is None:

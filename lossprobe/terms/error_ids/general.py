@@ -86,8 +86,10 @@ MEMORY = {
 
 ENDED = {
     1: {"internal": "A bug in lossprobe. → Run again with --debug, and please report it."},
-    130: {"interrupted": "Ctrl-C was pressed. → Finished parts are kept; repeat the command to resume."},
-    143: {"terminated": "The process was asked to end (SIGTERM). → Finished parts are kept; repeat the command."},
+    130: {
+        "interrupted": "Ctrl-C was pressed. → Repeat the command; finished parts are kept where the message says so."
+    },
+    143: {"terminated": "SIGTERM ended it. → Repeat the command; finished parts are kept where the message says so."},
 }
 
 ERROR_IDS = (
