@@ -59,7 +59,6 @@ def _score(models: list[Path], text: Path, scoring: Scoring, field: str | None) 
     from lossprobe.analysis.rows.same_tokens import refuse_different
     from lossprobe.analysis.series.series import refuse_single
     from lossprobe.cli.progress import show_progress
-    from lossprobe.passes.known_text import KeptTokens
     from lossprobe.passes.series import SeriesModels, score_series
     from lossprobe.run.reader import is_run, open_run
 
@@ -68,7 +67,7 @@ def _score(models: list[Path], text: Path, scoring: Scoring, field: str | None) 
     refuse_single(len(models))
     stored = {path: noticed(open_run(path)) for path in models if path not in checkpoints}
     order = order_by_step([_place(path, stored.get(path)) for path in models])
-    source = read_text([text], scoring, field, KeptTokens())
+    source = read_text([text], scoring, field)
     opener = opener_of(checkpoints)
     together = opener.keep >= len(checkpoints)
     chosen = SeriesModels(

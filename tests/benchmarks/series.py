@@ -28,7 +28,7 @@ from lossprobe.analysis.rows.same_tokens import refuse_different
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener
 from lossprobe.passes.known_checkpoint import open_when_needed
-from lossprobe.passes.known_text import KeptTokens, KnownText
+from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.score import score
 from lossprobe.passes.series import SeriesModels, score_series
 from lossprobe.plan.options import ScoreOptions
@@ -111,7 +111,7 @@ def score_one(path: Path, text: Path) -> None:
 def score_all(paths: list[Path], text: Path) -> None:
     """Score checkpoints on a text, as `lossprobe series` does."""
     opener = Opener(keep=len(paths))
-    source = KnownText(open_text([text], TextOptions()), KeptTokens())
+    source = KnownText(open_text([text], TextOptions()))
     models = SeriesModels(
         paths, {}, lambda path: open_when_needed(CheckpointSpec(path, LoadOptions()), opener), together=True
     )
