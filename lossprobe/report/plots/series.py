@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lossprobe.analysis.options import STATES
 from lossprobe.analysis.series.result import CheckpointSeries, worded
@@ -151,6 +152,8 @@ def _step_axis(axes: Axes, result: CheckpointSeries) -> None:
         and max(np.diff(steps)) > SPREAD * min(np.diff(steps))
     ):
         axes.set_xscale("symlog", linthresh=min(positive))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(steps[0], steps[-1])
 
 
