@@ -13,6 +13,7 @@ import pytest
 from bundled import EXAMPLES
 from documented import DOCUMENTS, IN_A_SENTENCE, PAGES, ROOT, blocks, chunks, lossprobe_lines, name_of, sentences
 from matplotlib.image import imread
+from nanogpt_files import write_nanogpt
 from training_logs import falling, made_log, overfitted, write_trainer_state
 
 from lossprobe.cli.main import CONTEXT, cli, run
@@ -20,10 +21,11 @@ from lossprobe.cli.result_files import SUFFIXES
 
 BUNDLED = ("jargon-plain", "jargon-smoothed", "jargon-valid.jsonl")
 # They need a model that is trained first, or a trainer's log; python.md has a test of its own.
-UNTRIED = {"python.md", "chat-data.md", "over-training.md", "preferences.md", "trainer-logs-another-number.md"}
+UNTRIED = {"python.md", "chat-data.md", "preferences.md", "trainer-logs-another-number.md"}
 TRIED = [page for page in DOCUMENTS if page.name not in UNTRIED and any(b.language == "sh" for b in blocks(page))]
 OTHER_MODEL = {PAGES / "howto" / "bad-data.md", PAGES / "explanation" / "windows.md"}  # a model that is not bundled
 OF_LOGS = PAGES / "howto" / "training-run.md"
+OF_SERIES = PAGES / "howto" / "over-training.md"
 NOT_THERE = "final_model.pt"  # a checkpoint of FundamentaLLM, which nobody has here
 EXIT_CODES = {
     "lossprobe audit": (0, 10),
@@ -127,6 +129,8 @@ def reader(scored, monkeypatch):
 def test_the_commands_of_a_page_run_one_after_the_other_and_print_what_it_shows(page, reader, capfd):
     if page == OF_LOGS:
         write_logs()
+    if page == OF_SERIES:
+        write_series()
     if page in OTHER_MODEL:
         shutil.copytree("examples/jargon-plain", "my-model")
         shutil.copy("examples/jargon-valid.jsonl", "data.txt")
@@ -146,6 +150,18 @@ def write_logs() -> None:
     write_trainer_state(Path("run-1.json"), made_log())
     slower = np.r_[losses[:80], losses[80:] + np.linspace(0.0, 0.5, 120)]
     write_trainer_state(Path("run-2.json"), made_log(train=slower))
+
+
+def write_series() -> None:
+    """Write what the page on checkpoints of a training reads: two tiny models as `my-run`, and a text."""
+    text = "".join(f"{number} lazy dogs jump over {number + 1} quick brown foxes\n" for number in range(9))
+    for seed, step in enumerate((500, 1000)):
+        folder = Path(f"my-run/checkpoint-{step}")
+        folder.mkdir(parents=True)
+        write_nanogpt(folder / "ckpt.pt", seed, text)
+        shutil.copytree(folder, folder.name)
+    for name in ("data.txt", "more.txt"):
+        Path(name).write_text(text)
 
 
 def typed(line: str, capfd) -> str:

@@ -12,7 +12,8 @@ from lossprobe.cli.options import Scoring
 from lossprobe.cli.sources import load_checkpoint, noticed, read_text, refuse_scoring_options, say_each
 from lossprobe.errors import UsageError
 from lossprobe.logs.checkpoint_order import NAMED, StepOrder, order_by_step
-from lossprobe.passes.order import holds_weights, looks_like_checkpoint
+from lossprobe.logs.folder import log_beside
+from lossprobe.passes.order import holds_weights, looks_like_checkpoint, looks_like_text
 from lossprobe.report.talk import say
 from lossprobe.units import plural, visible
 
@@ -26,7 +27,7 @@ def find_series(sources: Sequence[Path], scoring: Scoring, field: str | None) ->
     """Return the runs of a series in the order of their steps, and that order; checkpoints are scored if need be.
 
     Args:
-        sources: what the command line names: RUN…, a folder of runs, or CHECKPOINT… and one TEXT last, where a folder
+        sources: what the command line names: RUN…, a folder of runs, or CHECKPOINT… and TEXT… last, where a folder
             may stand for the checkpoints in it.
         scoring: says how checkpoints are opened and scored.
         field: as in `sources.find_run`.
@@ -51,24 +52,34 @@ def find_series(sources: Sequence[Path], scoring: Scoring, field: str | None) ->
             "series.sources", f"{visible(str(sources[0]), 200)}: no text to score its checkpoints on",
             hint="lossprobe series FOLDER TEXT",
         )  # fmt: skip
-    return _score(_unrepeated(_expanded(sources[:-1])), sources[-1], scoring, field)
+    first = _first_text(sources)
+    return _score(_unrepeated(_expanded(sources[:first])), sources[first:], scoring, field)
 
 
-def _score(models: list[Path], text: Path, scoring: Scoring, field: str | None) -> tuple[list[Run], StepOrder]:
-    """Return the runs of checkpoints (or runs) on a text in the order of their steps, and that order."""
+def _first_text(sources: Sequence[Path]) -> int:
+    """Return the place of the first text: the last source is one, and files right before it that are named as texts."""
+    first = len(sources) - 1
+    while first > 1 and looks_like_text(sources[first]) and looks_like_text(sources[first - 1]):
+        first -= 1
+    return first
+
+
+def _score(
+    models: list[Path], texts: Sequence[Path], scoring: Scoring, field: str | None
+) -> tuple[list[Run], StepOrder]:
+    """Return the runs of checkpoints (or runs) on texts in the order of their steps, and that order."""
     from lossprobe.analysis.rows.same_tokens import refuse_different
     from lossprobe.analysis.series.series import refuse_single
     from lossprobe.cli.progress import show_progress
-    from lossprobe.passes.known_text import KeptTokens
     from lossprobe.passes.series import SeriesModels, score_series
     from lossprobe.run.reader import is_run, open_run
 
     checkpoints = [path for path in models if not is_run(path)]
-    check_places(checkpoints, [text], replace(scoring, desmooth=None))
+    check_places(checkpoints, texts, replace(scoring, desmooth=None))
     refuse_single(len(models))
     stored = {path: noticed(open_run(path)) for path in models if path not in checkpoints}
     order = order_by_step([_place(path, stored.get(path)) for path in models])
-    source = read_text([text], scoring, field, KeptTokens())
+    source = read_text(texts, scoring, field)
     opener = opener_of(checkpoints)
     together = opener.keep >= len(checkpoints)
     chosen = SeriesModels(
@@ -81,6 +92,9 @@ def _score(models: list[Path], text: Path, scoring: Scoring, field: str | None) 
         say_each(source.notices)
         reused = sum(result.reused for result in found)
         say(f"{plural(len(found), 'checkpoint')}: {len(found) - reused} scored, {reused} stored already")
+        log = log_beside(checkpoints[-1]) if checkpoints else None
+        if log is not None:
+            say(f"next: lossprobe curve {visible(str(log), 200)}  # the training log beside them")
     return [result.run for result in found], order
 
 

@@ -69,6 +69,20 @@ def find_in_folder(folder: Path) -> Found:
     )  # fmt: skip
 
 
+def log_beside(checkpoint: Path) -> Path | None:
+    """Return the folder in which `find_in_folder` finds the log of the training of a checkpoint, or None.
+
+    The checkpoint's own trainer_state.json says so, or the name of a file in the folder around it.
+    """
+    if (checkpoint / FILE).is_file():
+        return checkpoint.parent if STEP_FOLDER.search(checkpoint.name) else checkpoint
+    try:
+        beside = os.listdir(checkpoint.parent)  # noqa: PTH208 - names are enough
+    except OSError:
+        return None
+    return checkpoint.parent if any(name in (FILE, *NAMES) or EVENTS.match(name) for name in beside) else None
+
+
 def _below(folder: Path) -> list[Path]:
     """Return the files of a folder and of those in it, but for hidden ones and what links lead to."""
     found: list[Path] = []

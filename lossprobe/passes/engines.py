@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from lossprobe.checkpoint.interface import Checkpoint, SharedPrefix
+from lossprobe.checkpoint.interface import Checkpoint, SharedPrefix, prefix_of
+from lossprobe.passes.known_text import sides_of
 from lossprobe.plan.part_scores import PartScores
 from lossprobe.plan.rows import Rows
+from lossprobe.text.documents import Source
 
 Advance = Callable[[int], None]
 
@@ -85,3 +87,16 @@ class LocalEngine:
         )  # holds buffers for all parts
         for part in parts:
             yield part, score_part(self._checkpoint, part.rows, part.first_row, passing)
+
+
+def local_engine(checkpoint: Checkpoint, source: Source) -> LocalEngine:
+    """Return the engine of this process, which runs the prompt of each pair once, or says that it cannot."""
+    if not sides_of(source):
+        return LocalEngine(checkpoint)
+    shared = prefix_of(checkpoint)
+    if shared is None:
+        what = (
+            "this model cannot go on from a prompt that it has read once, so both sides of each pair are scored whole"
+        )
+        source.notices.append(f"{checkpoint.facts.name}: {what}")
+    return LocalEngine(checkpoint, shared)

@@ -29,12 +29,12 @@ def refuse_text_as_checkpoint(path: Path) -> None:
             held = f"{plural(len(runs), 'run')}: {visible(', '.join(run.name for run in runs), 400)}"
             what = f"{_shown(path)}: holds {held}, where a checkpoint belongs"
             raise UsageError("run.several", what, hint="name one of them without a text, or a checkpoint")
-    if path.suffix.lower() not in TEXT_SUFFIXES or path.is_dir():
-        return
-    if path.suffix == ".json" and looks_like_checkpoint(path.parent):
+    if looks_like_text(path):
+        what, hint = "looks like a text, where a checkpoint belongs", ORDER
+    elif path.suffix == ".json" and not path.is_dir():
         what, hint = "is one file of a checkpoint", f"give its folder: {_shown(path.parent)}"
     else:
-        what, hint = "looks like a text, where a checkpoint belongs", ORDER
+        return
     raise UsageError("sources.no_checkpoint", f"{_shown(path)}: {what}", hint=hint)
 
 
@@ -83,6 +83,12 @@ def looks_like_checkpoint(path: Path) -> bool:
 def _weights(path: Path) -> Path | None:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return next((file for file in files if holds_weights(file)), None)
+
+
+def looks_like_text(path: Path) -> bool:
+    """Return whether a path is a file that is named as texts are, and not one beside the weights of a checkpoint."""
+    named = path.suffix.lower() in TEXT_SUFFIXES and not path.is_dir()
+    return named and not (path.suffix == ".json" and looks_like_checkpoint(path.parent))
 
 
 def holds_weights(file: Path) -> bool:

@@ -10,13 +10,13 @@ from typing import Any
 
 from lossprobe import __version__
 from lossprobe.checkpoint.deferred import opened
-from lossprobe.checkpoint.interface import Checkpoint, prefix_of
+from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.display import to_html
 from lossprobe.errors import OutputError, UsageError
-from lossprobe.passes.engines import Engine, LocalEngine, Part, PartOptions
+from lossprobe.passes.engines import Engine, Part, PartOptions, local_engine
 from lossprobe.passes.identity import PlannedRun, describe, measured_facts, run_name
 from lossprobe.passes.known_checkpoint import keep_known
-from lossprobe.passes.known_text import sides_of, templated
+from lossprobe.passes.known_text import templated
 from lossprobe.passes.planning import PlanOptions, check_unknown, write_plan
 from lossprobe.passes.rendered import rendered
 from lossprobe.plan.options import ScoreOptions
@@ -27,6 +27,7 @@ from lossprobe.run.inputs import stored_inputs
 from lossprobe.run.latest import RUNS_FOLDER, runs_folder, write_latest
 from lossprobe.run.reader import Run, open_run
 from lossprobe.run.reuse import complete_run, stored_plan, stored_run
+from lossprobe.run.shared_plan import SharedPlan
 from lossprobe.run.store import RunStore
 from lossprobe.text.documents import Source
 from lossprobe.units import format_count, plural, visible
@@ -56,7 +57,7 @@ class PassResult:
         return to_html("found stored" if self.reused else "scored", [], self.notices) + self.run._repr_html_()
 
 
-def score(
+def score(  # noqa: PLR0913 - what is scored, where it goes, and what is shared with other passes
     checkpoint: Checkpoint,
     source: Source,
     options: ScoreOptions | None = None,
@@ -64,6 +65,7 @@ def score(
     output: Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    shared: SharedPlan | None = None,
 ) -> PassResult:
     """Return the run of a checkpoint over a text, scoring only what is not stored yet.
 
@@ -74,11 +76,12 @@ def score(
         output: run directory; None for one under `.lossprobe/` in the working folder, named by `run_name`.
         overwrite: replace a run with other settings that stands at `output`.
         progress: called with the tokens scored so far and the tokens to score.
+        shared: keeps the plan for other checkpoints that are scored on this text; None for a single one.
 
     Raises:
         LossprobeError: see `errors`; what was finished before is kept, and scoring again resumes.
     """
-    scored = score_into(output, checkpoint, source, options, overwrite=overwrite, progress=progress)
+    scored = score_into(output, checkpoint, source, options, overwrite=overwrite, progress=progress, shared=shared)
     remember(scored.run.path, source)
     keep_known(checkpoint)
     return scored
@@ -92,6 +95,7 @@ def score_into(  # noqa: PLR0913 - those of `score`, and who does the work
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
+    shared: SharedPlan | None = None,
     engine: Engine | None = None,
 ) -> PassResult:
     """Return what `score` does, without making it the latest run of the working folder.
@@ -102,7 +106,15 @@ def score_into(  # noqa: PLR0913 - those of `score`, and who does the work
     source = rendered(source, checkpoint, options.score)
     policy = window_policy(checkpoint, options, source)
     return score_policy(
-        output, checkpoint, source, policy, options, overwrite=overwrite, progress=progress, engine=engine
+        output,
+        checkpoint,
+        source,
+        policy,
+        options,
+        overwrite=overwrite,
+        progress=progress,
+        shared=shared,
+        engine=engine,
     )
 
 
@@ -115,6 +127,7 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
     *,
     overwrite: bool = False,
     progress: Progress | None = None,
+    shared: SharedPlan | None = None,
     engine: Engine | None = None,
 ) -> PassResult:
     """Return what `score_into` does, with the windows and BOS of `policy` instead of those of the options."""
@@ -144,15 +157,16 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
         if plan is None:
             sha256 = settings["text"]["sha256"]
             plan_options = PlanOptions(policy, checkpoint.facts.vocab_size, options.keep_text, sha256)
-            planned = write_plan(store, source, checkpoint.tokenizer, plan_options)
+            copied = None if shared is None else shared.copy_into(store, settings)
+            planned = copied or write_plan(store, source, checkpoint.tokenizer, plan_options)
             told = {"lossprobe": __version__, "settings": settings, "measured": measured, "labels": labels}
             plan = {**told, **planned}
             plan["inputs"] = stored_inputs(checkpoint.facts.files, path)
             store.finish_plan(plan)
         check_unknown(plan["counts"], source, options.max_unknown)
         parts = PartOptions(options.batch_size, plan["sample_every"])
-        _score_parts(store, engine or _local_engine(checkpoint, source), plan, parts, source, progress or _no_progress)
-        store.finish(plan)
+        _score_parts(store, engine or local_engine(checkpoint, source), plan, parts, source, progress or _no_progress)
+        store.finish(plan, keep_plan=shared is not None and shared.keeps(path))
     return PassResult(open_run(path), reused=False)
 
 
@@ -165,19 +179,6 @@ def planned_run(checkpoint: Checkpoint, source: Source, options: ScoreOptions) -
     source = rendered(source, checkpoint, options.score)
     settings = describe(checkpoint, source, window_policy(checkpoint, options, source), options)
     return PlannedRun(checkpoint.facts.name, {"settings": settings})
-
-
-def _local_engine(checkpoint: Checkpoint, source: Source) -> LocalEngine:
-    """Return the engine of this process, which runs the prompt of each pair once, or says that it cannot."""
-    if not sides_of(source):
-        return LocalEngine(checkpoint)
-    shared = prefix_of(checkpoint)
-    if shared is None:
-        what = (
-            "this model cannot go on from a prompt that it has read once, so both sides of each pair are scored whole"
-        )
-        source.notices.append(f"{checkpoint.facts.name}: {what}")
-    return LocalEngine(checkpoint, shared)
 
 
 def _no_progress(done: int, total: int) -> None:

@@ -1,6 +1,6 @@
 """Scores the checkpoints of a training run on one text, one after the other; what is stored is not scored again.
 
-The text is tokenized once for all of them (see `known_text.KeptTokens`). Small checkpoints are all opened before the
+The text is planned once for all of them (see `SharedPlan`). Small checkpoints are all opened before the
 first one is scored, so that one that cannot be read, or has another tokenizer, is told at once. Of large ones only one
 is in memory, and the files of the next are read into the system's cache meanwhile.
 """
@@ -23,6 +23,7 @@ from lossprobe.passes.score import PassResult, Progress, planned_run, score
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.run.files import sha256_of_json
 from lossprobe.run.reader import Run
+from lossprobe.run.shared_plan import SharedPlan
 from lossprobe.units import plural
 
 CHUNK = 8 << 20
@@ -81,24 +82,26 @@ def score_series(
         refuse([known[each] for each in models.places if each in known])
         return checkpoint
 
+    def scored(place: Path) -> PassResult:  # a function, so that no variable keeps its model when the next is opened
+        checkpoint = ahead.pop(place) if place in ahead else opened(place)
+        same = sha256_of_json(known[place].manifest["settings"])
+        if same not in by_settings or not checkpoint.facts.sha256:
+            by_settings[same] = score(checkpoint, source, options, progress=steps.next(), shared=shared)
+        return by_settings[same]
+
     if models.together:
         ahead = {place: opened(place) for place in waiting}
-    for index, place in enumerate(waiting):
-        try:
-            with read_ahead([] if models.together else waiting[index + 1 : index + 2]):
-                checkpoint = ahead.pop(place) if place in ahead else opened(place)
-                same = sha256_of_json(known[place].manifest["settings"])
-                if same not in by_settings or not checkpoint.facts.sha256:
-                    by_settings[same] = score(checkpoint, source, options, progress=steps.next())
-                found[place] = by_settings[same]
-        except LossprobeError as error:
-            if index:
-                kept = (
-                    f"{plural(index, 'checkpoint')} of {len(waiting)} {'is' if index == 1 else 'are'} scored and kept"
-                )
-                error.details = (*error.details, kept)
-            raise
-        steps.end(found[place])
+    with SharedPlan() as shared:
+        for index, place in enumerate(waiting):
+            try:
+                with read_ahead([] if models.together else waiting[index + 1 : index + 2]):
+                    found[place] = scored(place)
+            except LossprobeError as error:
+                if index:
+                    kept = f"{plural(index, 'checkpoint')} of {len(waiting)} {'is' if index == 1 else 'are'}"
+                    error.details = (*error.details, f"{kept} scored and kept")
+                raise
+            steps.end(found[place])
     return [found[place] for place in models.places]
 
 

@@ -255,15 +255,16 @@ class RunStore:
         with self.target(name) as target:
             fill_table(target, columns, values)
 
-    def finish(self, plan: dict[str, Any]) -> None:
-        """Write run.json with the hash of every file, then remove the plan."""
+    def finish(self, plan: dict[str, Any], *, keep_plan: bool = False) -> None:
+        """Write run.json with the hash of every file, then remove the plan unless it is kept for other runs."""
         tables = (*PART_TABLES, ROUTING) if part_name(ROUTING, 0) in self._folder.digests else PART_TABLES
         parts = [part_name(table, index) for table in tables for index in range(len(plan["part_rows"]))]
         files = {name: self._folder.digests[name] for name in [*sorted(parts), DOCUMENTS, VOCABULARY]}
         content = {"kind": KIND, "schema": SCHEMA_VERSION, **plan, "files": files}
         with writing(self.path / MANIFEST):
             self._folder.write(MANIFEST, json_bytes(sealed(content)))
-        self.drop_plan()
+        if not keep_plan:
+            self.drop_plan()
 
     def drop_plan(self) -> None:
         """Remove the plan, which a complete run does not need."""

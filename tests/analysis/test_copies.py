@@ -12,10 +12,12 @@ from lossprobe.analysis.calibration.slices import calibrate_slices
 from lossprobe.analysis.compare.divergence_tally import DivergenceTally, TokenDivergences
 from lossprobe.analysis.compare.tokens import compare_runs
 from lossprobe.analysis.gap.gap import measure_gap
+from lossprobe.analysis.options import SeriesOptions
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.rows.clusters import copies_per_token, find_clusters
 from lossprobe.analysis.rows.outcomes import outcome_sums
+from lossprobe.analysis.series.series import measure_series
 from lossprobe.analysis.unigram import measure_unigram
 from lossprobe.audit.checks.metrics import metric_of
 from lossprobe.audit.checks.pairing import AuditedRun
@@ -53,6 +55,27 @@ def assert_same(one: pd.DataFrame, other: pd.DataFrame, columns: list[str]) -> N
     """Fail where the columns differ; numbers by more than the order of a sum makes."""
     assert one[columns].notna().any(axis=None)
     pd.testing.assert_frame_equal(one[columns], other[columns], rtol=1e-9, atol=1e-12)
+
+
+def test_a_series_is_that_of_one_each(once_and_thrice):
+    """But for what n-gram models of the text lose, which count each copy; no copy is in the counts that predict it."""
+    columns = ["mean_loss_nats", "low", "high", "difference_nats", "difference_low", "difference_high", "p_holm",
+               "nll_minus_entropy_nats", "excess_low", "excess_high", "learned_share", "never_share"]  # fmt: skip
+    one, three = (measure_series(runs) for runs in once_and_thrice)
+    assert_same(one.table, three.table, columns)
+    assert three.tokens == 3 * one.tokens
+    assert "intervals resample the 12 distinct ones" in three.notes[0]
+    assert all(with_copies.mean_loss_nats > alone.mean_loss_nats - 0.01
+               for alone, with_copies in zip(one.references, three.references, strict=True))  # fmt: skip
+
+
+@pytest.mark.parametrize("by", ["context", "class", "type", "part"])
+def test_slices_of_a_series_are_those_of_one_each(once_and_thrice, by):
+    one, three = (measure_series(runs, options=SeriesOptions(by=by, top=500)) for runs in once_and_thrice)
+    keys = ["kind", "group", "step"] if by == "class" else ["group", "step"]
+    columns = [*keys, "mean_loss_nats", "low", "high", "clusters"]
+    ones, threes = (each.curves.sort_values(keys, ignore_index=True) for each in (one, three))
+    assert_same(ones, threes, columns)
 
 
 def test_a_calibration_is_that_of_one_each(once_and_thrice):

@@ -13,6 +13,7 @@ from fake_runs import LN2, Doc, words
 
 from lossprobe.analysis.options import STATES, SeriesOptions
 from lossprobe.analysis.rows import token_slices
+from lossprobe.analysis.series import ngrams
 from lossprobe.analysis.series.ngrams import measure_ngrams
 from lossprobe.analysis.series.series import measure_series
 from lossprobe.analysis.series.states import token_states
@@ -264,6 +265,15 @@ def test_ngram_references_equal_a_loop_in_float64(make_run, documents, kinds):
     wanted = naive_ngrams([[piece[1] for piece in doc.pieces] for doc in docs], [n % 10 for n in range(documents)], 50)
     np.testing.assert_allclose(found.nats.sum(axis=1), wanted, rtol=1e-12)
     assert found.tokens.sum() == sum(len(doc.pieces) - 1 for doc in docs)
+
+
+@pytest.mark.parametrize("memory", ["1KB", "32MB"])
+def test_ngram_references_in_little_memory_are_the_same_and_leave_the_run_its_own(make_run, memory, monkeypatch):
+    run = make_run(text_of(np.random.default_rng(7), 7, 30, 9), vocab_size=50, copies=True)
+    whole, limit = measure_ngrams(run), run.scalar("SELECT current_setting('memory_limit')")
+    monkeypatch.setattr(ngrams, "MEMORY", memory)
+    np.testing.assert_array_equal(measure_ngrams(run).nats, whole.nats)
+    assert run.scalar("SELECT current_setting('memory_limit')") == limit
 
 
 def test_an_ngram_reference_by_hand(make_run):

@@ -4,8 +4,8 @@
 
 With COMMANDs, only these views are measured, for one model.
 
-The copies are separate documents, so clusters, bins and joins are as large as in a real run. Row groups have the size
-of the parts of a run. The texts are left out.
+The copies are separate documents with other first tokens, so that they are no copies to lossprobe, and clusters, bins
+and joins are as large as in a real run. Row groups have the size of the parts of a run. The texts are left out.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def repeat(run: Run, folder: Path, rows: int) -> Run:
                 if name == "ladder":
                     kept = table.filter(pa.array((number * size + place) % sample_every == 0))
                 moved = _shift(kept, "document", number * count)
-                pieces.append(_shift(moved, "window", number * windows) if name == "tokens" else moved)
+                pieces.append(_other_copy(moved, number, windows, run.vocab_size) if name == "tokens" else moved)
             file = folder / name / f"part-{part:05d}.parquet"
             pq.write_table(pa.concat_tables(pieces), file, row_group_size=PART_ROWS, compression="zstd")
     untold = documents.set_column(
@@ -112,6 +112,15 @@ def repeat(run: Run, folder: Path, rows: int) -> Run:
 def _read(run: Run, name: str) -> pa.Table:
     files = sorted(file for file in run.manifest["files"] if file.startswith(f"{name}/"))
     return pa.concat_tables([pq.read_table(run.path / file) for file in files])
+
+
+def _other_copy(tokens: pa.Table, number: int, windows: int, entries: int) -> pa.Table:
+    """Return the rows of a copy with windows of its own, and ids of two tokens of each document that depend on it."""
+    ids, token = tokens["token_id"].to_numpy().copy(), tokens["token"].to_numpy()
+    for place, digit in ((1, number % entries), (2, number // entries)):
+        ids[token == place] = (ids[token == place] + digit) % entries
+    index = tokens.schema.get_field_index("token_id")
+    return _shift(tokens.set_column(index, tokens.schema.field(index), pa.array(ids)), "window", number * windows)
 
 
 def _shift(table: pa.Table, column: str, by: int) -> pa.Table:

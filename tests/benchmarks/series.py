@@ -1,13 +1,13 @@
 """Measures `lossprobe series`: what a series of passes costs beside single ones, and its views on millions of tokens.
 
-    python tests/benchmarks/series.py pass [CHECKPOINTS]           # against the same checkpoints scored one by one
-    python tests/benchmarks/series.py views RUN [ROWS] [COUNT]     # seconds and peak memory of each view
-    python tests/benchmarks/series.py views RUN [ROWS] [COUNT] --by class
+    python tests/benchmarks/series.py pass [--checkpoints 8]           # against the same checkpoints scored one by one
+    python tests/benchmarks/series.py views RUN... [--rows 10000000]   # seconds and peak memory of each view
+    python tests/benchmarks/series.py views RUN... --view "--by class"
 
 `pass` makes checkpoints of one model with different weights, scores each as `lossprobe score` does and then all of them
 as a series, in one process and with everything loaded; it prints both in seconds of CPU and of the clock, and their
-ratio. `views` repeats the rows of a small run until it has ROWS (10^7), and takes it COUNT (12)
-times for a checkpoint.
+ratio. `views` repeats the rows of small runs of one text, one for each checkpoint, until each has ROWS: twelve runs of
+10^7 rows take 6 GB of disk.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from large_run import repeat
@@ -28,7 +28,7 @@ from lossprobe.analysis.rows.same_tokens import refuse_different
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener
 from lossprobe.passes.known_checkpoint import open_when_needed
-from lossprobe.passes.known_text import KeptTokens, KnownText
+from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.score import score
 from lossprobe.passes.series import SeriesModels, score_series
 from lossprobe.plan.options import ScoreOptions
@@ -37,43 +37,38 @@ from lossprobe.text.documents import open_text
 from lossprobe.text.options import TextOptions
 
 PASS_TOKENS = 60_000
-VIEWS = ((), ("--state", "forgotten"), ("--by", "type"), ("--by", "document"), ("--by", "context"), ("--by", "class"))
+VIEWS = (
+    "--csv", "--json", "--plot --csv", "--state forgotten --csv", "--by type --csv", "--by document --csv",
+    "--by context --csv", "--by class --csv", "--by frequency --csv",
+)  # fmt: skip
 
 
 def main() -> None:
     """Measure what the arguments say."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("pass", "views"))
-    parser.add_argument("given", nargs="*")
-    given, by = parser.parse_known_args()
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--checkpoints", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--view", action="append", help="options of the command; all views without it")
+    given = parser.parse_args()
     if given.what == "pass":
-        measure_passes(int(given.given[0]) if given.given else 8)
-        return
-    source, rows, count = [*given.given, "10000000", "12"][:1] + ([*given.given[1:], "10000000", "12"][:2])
-    if len(given.given) == 2:
-        rows, count = given.given[1], "12"
-    measure_views(Path(source), int(rows), int(count), tuple(by))
+        measure_passes(given.checkpoints)
+    else:
+        measure_views(given.runs, given.rows, given.view or VIEWS)
 
 
-def measure_views(source: Path, rows: int, count: int, chosen: tuple[str, ...]) -> None:
-    """Print seconds and peak memory of each view of a series of COUNT runs of ROWS rows."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = repeat(open_run(source), Path(folder) / "run", rows)
-        print(
-            f"{count} checkpoints of {run.counts['tokens']:,} tokens, {run.counts['documents']:,} documents", flush=True
-        )
-        for view in [chosen] if chosen else VIEWS:
-            command = [
-                sys.executable,
-                "-m",
-                "lossprobe",
-                "series",
-                *[str(run.path)] * count,
-                *view,
-                f"--csv={os.devnull}",
-            ]
-            seconds, megabytes = peak_of(command, Path(folder))
-            print(f"series {' '.join(view):20} {seconds:7.1f} s {megabytes:8.0f} MB", flush=True)
+def measure_views(sources: Sequence[Path], rows: int, views: Sequence[str]) -> None:
+    """Print seconds and peak memory of views of a series of runs that are repeated until each has ROWS rows."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        runs = [repeat(open_run(source), folder / f"step-{at}", rows) for at, source in enumerate(sources, 1)]
+        counts = runs[0].counts
+        print(f"{len(runs)} checkpoints of {counts['tokens']:,} tokens, {counts['documents']:,} documents", flush=True)
+        for view in views:
+            command = [sys.executable, "-m", "lossprobe", "series", *[str(run.path) for run in runs], *view.split()]
+            seconds, megabytes = peak_of(command, folder)
+            print(f"series {view:24} {seconds:7.1f} s {megabytes:8.0f} MB", flush=True)
 
 
 def measure_passes(count: int) -> None:
@@ -111,7 +106,7 @@ def score_one(path: Path, text: Path) -> None:
 def score_all(paths: list[Path], text: Path) -> None:
     """Score checkpoints on a text, as `lossprobe series` does."""
     opener = Opener(keep=len(paths))
-    source = KnownText(open_text([text], TextOptions()), KeptTokens())
+    source = KnownText(open_text([text], TextOptions()))
     models = SeriesModels(
         paths, {}, lambda path: open_when_needed(CheckpointSpec(path, LoadOptions()), opener), together=True
     )

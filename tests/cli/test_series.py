@@ -124,6 +124,28 @@ def test_a_checkpoint_named_twice_is_used_once(place, capsys):
     assert "named twice, used once" in err
 
 
+def test_several_texts_are_read_as_one_like_by_other_commands(place, capsys):
+    lines = Path("text.jsonl").read_text().splitlines(keepends=True)
+    Path("first.jsonl").write_text("".join(lines[:4]))
+    Path("rest.jsonl").write_text("".join(lines[4:]))
+    _, whole, _ = call(capsys, "series", "out", "text.jsonl")
+    code, parts, err = call(capsys, "series", "out/ckpt_5.pt", "out/ckpt_10.pt", "out/ckpt_100.pt", "first.jsonl",
+                            "rest.jsonl")  # fmt: skip
+    assert (code, parts) == (0, whole), err
+    code, _, err = call(capsys, "series", "first.jsonl", "rest.jsonl")
+    assert code == 2
+    assert "first.jsonl: looks like a text, where a checkpoint belongs" in err
+
+
+@pytest.mark.parametrize("log", ["out/metrics.csv", "out/trainer_state.json", None])
+def test_a_log_beside_the_checkpoints_is_named(place, capsys, log):
+    if log is not None:
+        Path(log).write_text("")
+    code, _, err = call(capsys, "series", "out", "text.jsonl")
+    assert code == 0
+    assert ("next: lossprobe curve out  # the training log beside them" in err) == (log is not None)
+
+
 def test_names_without_steps_keep_their_order(place, capsys):
     for old, new in ((100, "best"), (5, "first"), (10, "last")):
         Path(f"out/ckpt_{old}.pt").rename(f"out/{new}.pt")

@@ -17,13 +17,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.stats.resampling import Floats
-from lossprobe.run.reader import Run
+from lossprobe.errors import ResourceError
+from lossprobe.run.reader import MEMORY_LIMIT, Run
 
 FOLDS = 10
 NAMES = ("unigram", "bigram")
+MEMORY = "256MB"  # of a run's own `MEMORY_LIMIT`: pairs of a large vocabulary are several millions
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def measure_ngrams(run: Run) -> NgramLosses | None:
     if clusters.count < 2:
         return None
     fold = f"({clusters.sql}) % {FOLDS}"
-    frame = run.query(_LOSSES.format(pairs=_pairs(fold), entries=run.vocab_size))
+    frame = _within(MEMORY, run, _LOSSES.format(pairs=_pairs(fold), entries=run.vocab_size))
     if len(frame) < 2:
         return None
     nats, tokens = np.zeros((len(NAMES), FOLDS)), np.zeros(FOLDS)
@@ -59,6 +62,18 @@ def measure_ngrams(run: Run) -> NgramLosses | None:
     for row, name in zip(nats, NAMES, strict=True):
         row[places] = frame[name]
     return NgramLosses(nats, tokens, fold)
+
+
+def _within(memory: str, run: Run, sql: str) -> pd.DataFrame:
+    """Return the result of a query that uses temporary files where it outgrows so much memory, if it can."""
+    try:
+        run.query(f"SET memory_limit = '{memory}'")
+        return run.query(sql)
+    except ResourceError:  # no place for temporary files, or more is in use already
+        run.query(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        return run.query(sql)
+    finally:
+        run.query(f"SET memory_limit = '{MEMORY_LIMIT}'")
 
 
 def _pairs(fold: str) -> str:
@@ -70,15 +85,23 @@ def _pairs(fold: str) -> str:
             FROM tokens) WHERE unscored IS NULL GROUP BY ALL"""
 
 
+# Materialized, so that tables are joined in this order: one of (fold, u) and one of (fold, w) have nothing in common
+# but the fold, and joining them first would pair all entries of the vocabulary with all others.
 _LOSSES = """
     WITH ngram_pairs AS MATERIALIZED ({pairs}),
     everywhere AS (SELECT u, w, sum(c)::DOUBLE AS c FROM ngram_pairs GROUP BY ALL),
-    single AS (SELECT fold, w, sum(c)::DOUBLE AS c FROM ngram_pairs GROUP BY ALL),
-    singles AS (SELECT w, sum(c) AS c FROM single GROUP BY ALL),
+    own AS MATERIALIZED (
+        SELECT fold, u, w, ngram_pairs.c AS c, everywhere.c - ngram_pairs.c AS elsewhere
+        FROM ngram_pairs JOIN everywhere USING (u, w)),
     after_all AS (SELECT u, sum(c) AS n, count(*)::DOUBLE AS kinds FROM everywhere GROUP BY ALL),
     after_own AS (
-        SELECT fold, u, sum(own.c)::DOUBLE AS n, count(*) FILTER (own.c = everywhere.c)::DOUBLE AS only_here
-        FROM ngram_pairs AS own JOIN everywhere USING (u, w) GROUP BY ALL),
+        SELECT fold, u, sum(c)::DOUBLE AS n, count(*) FILTER (elsewhere = 0)::DOUBLE AS only_here
+        FROM own GROUP BY ALL),
+    after_rest AS (
+        SELECT fold, u, after_all.n - after_own.n AS n, kinds - only_here AS kinds
+        FROM after_own JOIN after_all USING (u)),
+    single AS (SELECT fold, w, sum(c)::DOUBLE AS c FROM ngram_pairs GROUP BY ALL),
+    singles AS (SELECT w, sum(c) AS c FROM single GROUP BY ALL),
     whole AS (SELECT sum(c) AS n, count(*)::DOUBLE AS kinds FROM singles),
     folds AS (
         SELECT fold, sum(single.c) AS n, count(*) FILTER (single.c = singles.c)::DOUBLE AS only_here
@@ -87,12 +110,7 @@ _LOSSES = """
     unigram AS (
         SELECT fold, w, (singles.c - single.c + rest.kinds / {entries}) / (rest.n + rest.kinds) AS p
         FROM single JOIN singles USING (w) JOIN rest USING (fold)),
-    losses AS (
-        SELECT fold, own.c, unigram.p AS p,
-               after_all.n - after_own.n AS n, after_all.kinds - after_own.only_here AS kinds,
-               everywhere.c - own.c AS elsewhere
-        FROM ngram_pairs AS own JOIN everywhere USING (u, w) JOIN unigram USING (fold, w)
-        JOIN after_all USING (u) JOIN after_own USING (fold, u))
+    expected AS MATERIALIZED (SELECT fold, u, c, elsewhere, p FROM own JOIN unigram USING (fold, w))
     SELECT fold, sum(c) AS tokens, sum(-ln(p) * c) AS unigram,
            sum(-ln(CASE WHEN n > 0 THEN (elsewhere + kinds * p) / (n + kinds) ELSE p END) * c) AS bigram
-    FROM losses GROUP BY fold ORDER BY fold"""
+    FROM expected JOIN after_rest USING (fold, u) GROUP BY fold ORDER BY fold"""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -9,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lossprobe.analysis.options import STATES
 from lossprobe.analysis.series.result import CheckpointSeries, worded
@@ -42,6 +45,7 @@ LOST = {"forgotten": VERMILION, "never": NEVER, "": "#FFFFFF"}  # of the strip: 
 NAME_WIDTH = 34
 STEPS_SCALE = "viridis"  # no grey in it, which stands for never
 SPREAD = 20.0  # largest step over the smallest from which on the axis is logarithmic
+MOST_DECADES = 4  # of an axis of differences
 NUMBERED = 12  # most checkpoints of which each cell has its number
 LOSS_LABEL = "loss (nats per token)"
 
@@ -52,11 +56,12 @@ def plot_series(run: Run, result: CheckpointSeries) -> Figure:
     heading = (f"{text_heading(run)}: {checkpoints}", interval_line(result.interval_unit, known=_known(result)))
     rows = _rows_of(result)
     if rows is None:
-        figure = new_figure(9.6, *heading)
-        upper, middle, lower = figure.subplots(3, 1, height_ratios=[1.0, 0.9, 0.9])
-        _draw_loss(upper, result)
-        _draw_states(middle, result)
-        _draw_strip(figure, lower, result)
+        figure = new_figure(11.4, *heading)
+        loss, changes, states, strip = figure.subplots(4, 1, height_ratios=[1.0, 0.6, 0.7, 0.9])
+        _draw_loss(loss, result)
+        _draw_changes(changes, result)
+        _draw_states(states, result)
+        _draw_strip(figure, strip, result)
         return figure
     shown = min(len(rows), MOST_ROWS)
     figure = new_figure(4.6 + ROW * shown, *heading)
@@ -94,6 +99,49 @@ def _draw_loss(axes: Axes, result: CheckpointSeries) -> None:
     legend(axes)
 
 
+def _draw_changes(axes: Axes, result: CheckpointSeries) -> None:
+    """Draw the difference of each checkpoint to the one before it, with its paired interval."""
+    later = result.table.iloc[1:]
+    steps = later["step"].to_numpy(float)
+    change, low, high = (
+        later[name].to_numpy(float) for name in ("difference_nats", "difference_low", "difference_high")
+    )
+    axes.axhline(0.0, color=GREY, linewidth=0.8)
+    if np.isfinite(low).any():
+        axes.vlines(steps, low, high, color=BLUE, linewidth=1.6, label="95 % interval of the difference", clip_on=False)
+    clear = later["significant"].fillna(False).to_numpy(bool)
+    for which, fill, name in ((clear, BLUE, "beyond noise"), (~clear, "white", "not beyond noise")):
+        if which.any():
+            axes.plot(steps[which], change[which], "o", color=BLUE, markerfacecolor=fill, markersize=4.5, clip_on=False,
+                      zorder=3, label=name if result.settled_at_step is not None else "not tested")  # fmt: skip
+    _step_axis(axes, result)
+    _change_axis(axes, np.nanmax(np.abs([change, low, high]), axis=0))
+    label(
+        axes, result.unit, "change (nats)", "difference to the checkpoint before, on the same tokens (below 0: better)"
+    )
+    legend(axes)
+
+
+def _change_axis(axes: Axes, reach: np.ndarray) -> None:
+    """Set the axis of differences, logarithmic where some are far smaller than others, so that all can be read.
+
+    Args:
+        axes: the panel.
+        reach: how far from 0 each difference or its interval goes.
+    """
+    reach = reach[reach > 0]
+    axes.margins(y=0.12)
+    if len(reach) and reach.max() > SPREAD * reach.min():
+        first = math.ceil(max(math.log10(reach.min()), math.log10(reach.max()) - MOST_DECADES))
+        axes.set_yscale("symlog", linthresh=10.0**first)
+        powers = 10.0 ** np.arange(first, math.ceil(math.log10(reach.max())) + 1)
+        axes.set_yticks([*-powers[::-1], 0.0, *powers])
+        axes.set_yticks([], minor=True)
+        low, high = axes.dataLim.intervaly
+        axes.set_ylim(min(1.6 * low, -(10.0**first)), max(1.6 * high, 10.0**first))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
 def _step_axis(axes: Axes, result: CheckpointSeries) -> None:
     """Set the axis of steps: logarithmic where they grow by factors."""
     steps = result.steps
@@ -104,6 +152,8 @@ def _step_axis(axes: Axes, result: CheckpointSeries) -> None:
         and max(np.diff(steps)) > SPREAD * min(np.diff(steps))
     ):
         axes.set_xscale("symlog", linthresh=min(positive))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(steps[0], steps[-1])
 
 
@@ -113,7 +163,8 @@ def _draw_states(axes: Axes, result: CheckpointSeries) -> None:
     names = [f"{STATE_NAMES[state]} {share[-1]:.1f} %" for state, share in zip(STATES, shares, strict=True)]
     axes.stackplot(result.steps, shares, colors=[STATE_COLOURS[state] for state in STATES], labels=names)
     _step_axis(axes, result)
-    axes.set_ylim(0, 100)
+    most = max(1.0, float(np.max(np.sum(shares[:-1], axis=0))))  # what is never learned fills the rest
+    axes.set_ylim(0, min(100.0, 1.3 * most))
     title = f"what became of the tokens up to each {result.unit} (known: below {result.threshold})"
     label(axes, result.unit, "tokens (%)", title)
     legend(axes)

@@ -14,11 +14,11 @@ from lossprobe.run.reader import Run
 from lossprobe.units import plural
 
 # The table for people leaves these to the CSV, so that a row stays readable.
-LEFT_OUT = ("excess_low", "excess_high", "difference_low", "difference_high", "lowest_loss_nats", "text")
+LEFT_OUT = ("excess_low", "excess_high", "lowest_loss_nats", "text")
 YIELDS = (
     "model", "minus_unigram_nats", "nll_minus_entropy_nats", "significant", "low", "high", "context", "token_id",
-    "first_loss_nats", "lowest_loss_nats", "state", "last_loss_nats", "minus_bigram_nats", "unstable_share",
-    "lowest_at_step", "characters", "p_holm",
+    "first_loss_nats", "lowest_loss_nats", "state", "last_loss_nats", "minus_bigram_nats", "p_holm", "never_share",
+    "unstable_share", "lowest_at_step", "characters",
 )  # fmt: skip
 KINDS = {"occurrence": "tokens that are first or repeated in their window", "form": "forms of tokens"}
 
