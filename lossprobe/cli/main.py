@@ -197,7 +197,8 @@ def _usage_failure(error: click.UsageError) -> Failure:
 
 def _stopped(how: str, error: BaseException) -> str:
     """Return the message for what stopped the process; a store has noted on it whether finished parts are kept."""
-    return "; ".join([how, *getattr(error, "__notes__", ()), "repeat the command to resume"])
+    kept = getattr(error, "__notes__", ())
+    return "; ".join([how, *kept, "repeat the command to resume" if kept else "repeat the command"])
 
 
 def _is_about_memory(error: BaseException) -> bool:

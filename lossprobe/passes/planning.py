@@ -204,7 +204,10 @@ def check_unknown(counts: dict[str, Any], source: Source, max_unknown: float) ->
     straddling = counts.get("straddling_tokens", 0)
     if straddling:
         what = f"{plural(straddling, 'token')} {'lies' if straddling == 1 else 'lie'} across an edge of two parts"
-        _note(source, f"{what} of a conversation; such a token counts whole to the part that is scored, as in trainers")
+        _note(
+            source,
+            f"{what}, such as prompt and answer; such a token counts whole to the part that is scored, as in trainers",
+        )
     cut = counts.get("documents_in_pieces", 0)
     if cut:
         what = f"{plural(cut, 'long document')} tokenized in pieces, by a tokenizer that can look farther than a piece"

@@ -69,7 +69,8 @@ class AuditedRun:
     def sums(self, check: Check, metric: Metric) -> Floats:
         """Return the sums of a metric's terms for each document (or block) with tokens in the slice.
 
-        Documents in which a term of `metric.both` is 0 are left out.
+        Documents in which a term of `metric.both` is 0 are left out. Conversations that are the same up to the end of
+        the slice count as one, as in `rows.fields.label_source`: a system prompt that all begin with is one text.
 
         Returns:
             float64 [G, 1, terms + 1] of the model, or [G, 2, terms + 1] of baseline and model; the last term is the
@@ -80,9 +81,12 @@ class AuditedRun:
         """
         terms = ", ".join(f"sum({sql})::DOUBLE" for sql in (*metric.terms, "1"))
         counted = "compared" if metric.of_scored else "TRUE"
+        cluster, owners = self.clusters.sql, ""
+        if self.run.labelled and self.clusters.unit == "document":
+            cluster, owners = "owner", f"JOIN {self._first_alike(check, counted)} USING (document)"
         found = [
             self.run.query(f"""
-                SELECT {self.clusters.sql} AS cluster, {terms} FROM {self.rows(check, of_baseline=side)}
+                SELECT {cluster} AS cluster, {terms} FROM {self.rows(check, of_baseline=side)} {owners}
                 WHERE {counted} GROUP BY cluster ORDER BY cluster""").to_numpy(float)[:, 1:]
             for side in self.sides(check)
         ]
@@ -90,6 +94,19 @@ class AuditedRun:
         if not np.isfinite(sums).all():
             refuse_not_finite(self.run)
         return np.asarray(sums[(sums[..., list(metric.both)] > 0).all(axis=(1, 2))])
+
+    def _first_alike(self, check: Check, counted: str) -> str:
+        """Return a SQL relation: `document`, and `owner`, the first that is the same up to its last token in the slice.
+
+        Args:
+            check: the check.
+            counted: SQL condition on the rows of the slice.
+        """
+        ends = f"SELECT document, max(token) AS last FROM {self.rows(check)} WHERE {counted} GROUP BY document"
+        prefixes = f"""
+            SELECT document, last, bit_xor(hash(token, token_id)) AS prefix
+            FROM tokens JOIN ({ends}) USING (document) WHERE token <= last GROUP BY document, last"""
+        return f"(SELECT document, min(document) OVER (PARTITION BY last, prefix) AS owner FROM ({prefixes}))"
 
     def refuse_other_tokens(self) -> None:
         """Refuse a baseline whose rows are not the tokens of the run.

@@ -36,6 +36,7 @@ from lossprobe.passes.score import Progress, score_into
 from lossprobe.passes.tally import UNKNOWN_SHOWN
 from lossprobe.run.baseline import select_documents
 from lossprobe.run.files import sha256_of_json
+from lossprobe.run.schema import LABEL_NAMES
 from lossprobe.text.documents import Document
 from lossprobe.units import plural
 
@@ -135,8 +136,10 @@ def needs_whole_text(settings: AuditSettings, text: AuditText) -> str | None:
     for check in text.checks:
         if not metric_of(check, 0).partial:
             return f"check {check.id} needs the whole text ({check.metric})"
-        if re.search("document|window", check.where):
+        if re.search("document|window|role|turn|part", check.where):  # turns may be the same in many conversations
             return f"check {check.id} needs the whole text (where {check.where})"
+        if check.field in LABEL_NAMES:
+            return f"check {check.id} needs the whole text (field {check.field})"
         if check.rule == "point":
             return f"check {check.id} needs the whole text (rule point)"
     if to_be_created(settings, text):

@@ -71,3 +71,23 @@ def test_a_role_that_no_token_has_is_inconclusive(folder, monkeypatch):
     (check,) = audit(folder, {"assistant": 9.0}).checks
     assert check.verdict == "inconclusive"
     assert check.reason == "no token in role = 'tool' to measure"
+
+
+@pytest.mark.parametrize("prompts", [("be short",) * 6, ("be short",) * 4 + ("the mat is home",) * 2])
+def test_turns_that_are_the_same_in_many_conversations_count_once(folder, tmp_path, monkeypatch, prompts):
+    told = [json.loads(line)["messages"] for line in (folder / "chat.jsonl").read_text().splitlines()]
+    told = [[{"role": "system", "content": prompt}, *each] for prompt, each in zip(prompts, told, strict=True)]
+    (tmp_path / "model").symlink_to(folder / "model")
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps({"messages": each}) + "\n" for each in told))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(SLICES, "assistant", "where = \"role = 'system'\"")
+    (check,) = audit(tmp_path, {"assistant": 50.0}).checks
+    tokens = lossprobe.score("model", "chat.jsonl", score="all").run.tokens()
+    scored = tokens[(tokens["role"] == "system") & tokens["loss_nats"].notna()]
+    assert check.measured == pytest.approx(float(scored["loss_nats"].mean()), rel=1e-6)
+    assert check.clusters == len(set(prompts))
+    assert (check.measured_interval.low is None) == (len(set(prompts)) == 1)
+    if len(set(prompts)) == 2:  # the jackknife of two clusters: half of how far their means are apart is the error
+        (first, second) = (scored[scored["document"] < 4]["loss_nats"], scored[scored["document"] > 3]["loss_nats"])
+        error = abs(first.mean() - second.mean()) / 2
+        assert check.measured_interval.high - check.measured_interval.low == pytest.approx(2 * 12.706 * error, rel=1e-3)
