@@ -16,6 +16,7 @@ Ints = npt.NDArray[np.int64]
 TO_SD = 1.482602218505602  # 1 / Φ⁻¹(3/4): the median of |x| of a normal distribution as its standard deviation
 MEAN_TO_SD = 1.2533141373155003  # √(π / 2): the same of the mean of |x|
 FEWEST_FOR_LINE = 6
+PIECE = 1 << 16  # rows that are worked on at once: a temporary copy of a long log would double its memory
 SMOOTHED_ROWS = 1 / 3  # each way, of the root of all rows: 3 of 100, 333 of a million
 
 
@@ -38,13 +39,19 @@ def scale(values: Floats, apart: int = 1) -> float:
     """
     if len(values) <= 2 * apart:
         return 0.0
-    return scale_of(values[: -2 * apart] - 2.0 * values[apart:-apart] + values[2 * apart :])
+    differences = -2.0 * values[apart:-apart]
+    differences += values[: -2 * apart]
+    differences += values[2 * apart :]
+    return scale_of(differences)
 
 
 def scale_of(differences: Floats) -> float:
-    """Return the standard deviation of values from their second differences, as `scale` does; at least one."""
-    size = np.abs(differences)
-    middle = float(np.median(size)) * TO_SD
+    """Return the standard deviation of values from their second differences, as `scale` does; at least one.
+
+    The differences are changed in place.
+    """
+    size = np.abs(differences, out=differences)
+    middle = float(np.median(size, overwrite_input=True)) * TO_SD
     return (middle if middle > 0.0 else float(size.mean()) * MEAN_TO_SD) / math.sqrt(6.0)
 
 
@@ -56,7 +63,9 @@ def levels(values: Floats, blocks: int) -> tuple[Floats, Ints]:
     """
     width = max(1, -(-len(values) // blocks))
     whole = len(values) // width * width
-    middles = np.median(values[:whole].reshape(-1, width), axis=1)
+    at_once = max(1, PIECE // width) * width
+    pieces = [values[begin : min(begin + at_once, whole)] for begin in range(0, whole, at_once)]
+    middles = np.concatenate([np.zeros(0), *(np.median(piece.reshape(-1, width), axis=1) for piece in pieces)])
     if whole < len(values):
         middles = np.append(middles, np.median(values[whole:]))
     return middles, np.arange(len(middles)) * width
@@ -66,7 +75,10 @@ def level_at_rows(values: Floats, blocks: int) -> Floats:
     """Return a curve through the medians of `levels`, straight between the blocks' middles: float64 [N]."""
     middles, starts = levels(values, blocks)
     ends = np.append(starts[1:], len(values))
-    line: Floats = np.interp(np.arange(len(values)), (starts + ends - 1) / 2.0, middles)
+    line = np.empty(len(values))
+    for begin in range(0, len(values), PIECE):
+        rows = np.arange(begin, min(begin + PIECE, len(values)))
+        line[rows[0] : rows[-1] + 1] = np.interp(rows, (starts + ends - 1) / 2.0, middles)
     return line
 
 

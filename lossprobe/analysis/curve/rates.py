@@ -60,8 +60,9 @@ def _above_start(seen: Seen) -> list[Finding]:
     train = seen.train
     rates = seen.rates
     first, highest = float(train.values[0]), float(rates.max())
-    early = (np.arange(len(train)) <= EARLY_ROWS * len(train)) & (rates >= FULL_RATE * highest)
+    early = rates[: int(EARLY_ROWS * len(train)) + 1] >= FULL_RATE * highest
     above = crossings(train.values, (1.0 + ABOVE_START) * first + SPIKE_NOISE * train.noise)  # no single spikes
+    above = above[above < len(early)]
     above = above[early[above]]
     if not len(above) or first < _untrained_start(seen):
         return []

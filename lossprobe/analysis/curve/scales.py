@@ -75,7 +75,8 @@ def pairs_of(seen: Seen) -> Pairs | None:
     if len(near) < FEWEST_PAIRS:
         return None
     reach = max(1, min(MOST_ROWS, int(np.median(np.diff(near))) // 4))
-    sums = np.append(0.0, np.cumsum(train.values))
+    sums = np.zeros(len(train) + 1)
+    np.cumsum(train.values, out=sums[1:])
     low, high = np.maximum(near - reach, 0), np.minimum(near + reach, len(train))
     earlier = (sums[near] - sums[low]) / (near - low)
     later = np.divide(sums[high] - sums[near], high - near, out=np.full(len(near), np.nan), where=high > near)
