@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from lossprobe.errors import UsageError
-from lossprobe.logs import hf_console, nanogpt, printed
+from lossprobe.logs import headed, hf_console, nanogpt, printed
 from lossprobe.logs.csv_table import delimiter_of, read_csv
 from lossprobe.logs.folder import find_in_folder
 from lossprobe.logs.given import reader_of_given
@@ -113,6 +113,7 @@ def _console(file: LogFile) -> Reader:
         (nanogpt.PATTERN, nanogpt.read_nanogpt),
         (hf_console.PATTERN, hf_console.read_hf_console),
         (JSON_LINE, read_jsonl),
+        (headed.PATTERN, headed.read_headed),
         *((pattern, printed.reader_of(kind)) for kind, pattern in printed.PATTERNS.items()),
     ]
     for block in file.blocks():

@@ -14,6 +14,7 @@ from lossprobe.analysis.curve.limits import (
     FALL_FOR_RATIO,
     FEWEST_FOR_GAP,
     FEWEST_PAIRS,
+    FEWEST_ROWS_FOR_GAP,
     GAP_LEVEL,
     SMOOTHED_FIT,
     SMOOTHED_GAP,
@@ -100,6 +101,8 @@ def measured_differently(seen: Seen) -> Iterator[Finding]:
         what = f"{middle:.3f} of {seen.train.key} at {len(ratio)} evaluations, which is {unit}: bits and nats"
         evidence = f"{seen.validation.key} is {what}"
         yield Finding(diagnosis, seen.validation.key, first, last, middle, "", evidence, _interval(middle, ratio))
+        return
+    if len(seen.train) < FEWEST_ROWS_FOR_GAP:
         return
     known = np.isfinite(pairs.later)
     later = pairs.later[known]
