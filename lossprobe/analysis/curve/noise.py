@@ -17,6 +17,7 @@ TO_SD = 1.482602218505602  # 1 / Φ⁻¹(3/4): the median of |x| of a normal dis
 MEAN_TO_SD = 1.2533141373155003  # √(π / 2): the same of the mean of |x|
 FEWEST_FOR_LINE = 6
 PIECE = 1 << 16  # rows that are worked on at once: a temporary copy of a long log would double its memory
+MOST_SMOOTHED = 1 << 17  # rows of a smoothed line
 SMOOTHED_ROWS = 1 / 3  # each way, of the root of all rows: 3 of 100, 333 of a million
 
 
@@ -100,7 +101,7 @@ def line_at(x: Floats, y: Floats) -> tuple[float, float]:
     return float(y.mean()) - slope * centre, math.sqrt(variance * (1.0 / len(x) + centre**2 / spread))
 
 
-def smoothed(series: Series) -> Floats:
+def smoothed(series: Series) -> tuple[Ints, Floats]:
     """Return the line that a picture draws through a series: the median of the rows around each, rounded off.
 
     A row has √N / 3 of all N rows on each side; where the log begins or ends, its first or last value stands
@@ -109,21 +110,43 @@ def smoothed(series: Series) -> Floats:
     between their neighbours.
 
     Returns:
-        float64 [N]; NaN before the first finite row, after the last one, and where none is so near.
+        Steps and the line there, [N]; of more than `MOST_SMOOTHED` rows, neighbours are first joined into about so many
+        medians, which is less than a picture can show. NaN before the first finite row, after the last one, and where none is so near.
 
     >>> from lossprobe.logs.log import LOSS, TRAIN
     >>> values = np.array([8.0, 4.0, 3.0, 2.0, 9.0, 2.0] + [1.0] * 40)
-    >>> smoothed(Series(TRAIN, LOSS, "loss", np.arange(46), values))[:4].round(2)  # medians 8, 4, 4, 3, 2 of five rows
+    >>> smoothed(Series(TRAIN, LOSS, "loss", np.arange(46), values))[1][:4].round(2)  # medians 8, 4, 4, 3, 2 of five rows
     array([6.67, 5.33, 3.67, 3.  ])
     """
-    values, finite = series.values, np.isfinite(series.values)
+    width = max(1, -(-len(series.values) // MOST_SMOOTHED))
+    steps, values = (series.steps, series.values) if width == 1 else _joined(series, width)
+    finite = np.isfinite(values)
     if not finite.any():
-        return np.full(len(values), np.nan)
+        return steps, np.full(len(values), np.nan)
     rows, known = np.arange(len(values)), np.flatnonzero(finite)
-    reach = int(SMOOTHED_ROWS * math.sqrt(len(values)))
+    reach = int(SMOOTHED_ROWS * math.sqrt(len(series.values)) / width)
     medians = median_filter(np.interp(rows, known, values[known]), size=2 * reach + 1, mode="nearest")
     line = uniform_filter1d(medians, size=2 * (reach // 2) + 1, mode="nearest")
     after = np.searchsorted(known, rows).clip(1, max(len(known) - 1, 1))
     before, after = known[after - 1], known[after.clip(max=len(known) - 1)]
     near = np.minimum(np.abs(rows - before), np.abs(after - rows)) <= reach
-    return np.where(near & (rows >= known[0]) & (rows <= known[-1]), line, np.nan)
+    return steps, np.where(near & (rows >= known[0]) & (rows <= known[-1]), line, np.nan)
+
+
+def _joined(series: Series, width: int) -> tuple[Ints, Floats]:
+    """Return the middle step and the median of the finite values of each so many rows; rows left at the end have none.
+
+    >>> _joined(Series("train", "loss", "loss", np.arange(7), np.array([1.0, 2, 9, np.nan, 4, 3, 0])), 3)
+    (array([1, 4]), array([2. , 3.5]))
+    """
+    count = len(series.values) // width
+    medians = np.empty(count)
+    at_once = max(1, PIECE // width)
+    for begin in range(0, count, at_once):
+        end = min(begin + at_once, count)
+        rows = series.values[begin * width : end * width].reshape(-1, width)
+        ordered = np.sort(np.where(np.isfinite(rows), rows, np.nan), axis=1)  # NaN stands last
+        known = np.isfinite(ordered).sum(axis=1)
+        middle = np.stack([np.maximum(known - 1, 0) // 2, np.minimum(known // 2, width - 1)], axis=1)
+        medians[begin:end] = np.take_along_axis(ordered, middle, axis=1).mean(axis=1)
+    return series.steps[width // 2 : count * width : width], medians

@@ -81,7 +81,7 @@ def _draw_train(axes: Axes, loss: Series, look: LogLook, *, alone: bool) -> Floa
     axes.plot(*points, color=look.train, label=legend_name(told) if shown and (few or alone) else "_", **style)
     if not few:
         told = f"{name}, smoothed" if alone else name
-        axes.plot(*thinned(loss.steps, smoothed(loss)), color=look.train, linewidth=2.0, linestyle=look.line,
+        axes.plot(*thinned(*smoothed(loss)), color=look.train, linewidth=2.0, linestyle=look.line,
                   label=legend_name(told) if shown else "_")  # fmt: skip
     _draw_not_finite(axes, loss, look.train, name, "x")
     return points[1]
