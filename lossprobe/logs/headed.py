@@ -1,8 +1,8 @@
 """Reads consoles that print a step in a heading, and below it a name and a number a line: OLMo and MosaicML Composer.
 
-    [step=20/1000,epoch=0]              [batch=20/1000]:
-        train/CrossEntropyLoss=8.21          Train loss/train/total: 8.2100
-        throughput/total_tokens=81,920       Train time/token: 81920
+[step=20/1000,epoch=0]              [batch=20/1000]:
+train/CrossEntropyLoss=8.21          Train loss/train/total: 8.2100
+throughput/total_tokens=81,920       Train time/token: 81920
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ HEADING = rb"\[(?:epoch=(\d+)(?:/\d+)?\]\[)?(step|batch)=(\d+)\b(?:/\d+)?(?:,epo
 PATTERN = re.compile(HEADING + rb":?[ \t]*\n[ \t]+\w")
 # A number may have commas between its thousands.
 LINE = re.compile(
-    HEADING + rb"|^[ \t]+(?:Train |Eval )?([A-Za-z][\w/.() \-]{0,200}?)(?:=|: )(?:(\d{1,3}(?:,\d{3})+(?:\.\d+)?)|" + NUMBER
-    + rb")[ \t]*$",
+    HEADING + rb"|^[ \t]+(?:Train |Eval )?([A-Za-z][\w/.() \-]{0,200}?)(?:=|: )"
+    rb"(?:(\d{1,3}(?:,\d{3})+(?:\.\d+)?)|" + NUMBER + rb")[ \t]*$",
     re.MULTILINE,
 )  # fmt: skip
 KNOWN = (LOSS, LEARNING_RATE, GRADIENT_NORM, ENTROPY, ACCURACY, PERPLEXITY)

@@ -21,7 +21,10 @@ PAIR = re.compile(rb"'([^'\n]{1,200})': (?:'([^'\n]{0,200})'|" + NUMBER + rb"(?=
 PATTERN = re.compile(rb"\{'(?:[^{}\n]{0,4000}, )?'?(?:\w+_)?loss': ")
 # A progress bar of the trainer has no words before it, unlike "Map: 100%|####| 10/10 [".
 BAR = re.compile(rb"^ *\d+%\|[^|\n]{0,200}\| (\d+)/(\d+) \[", re.MULTILINE)
-SAID = {"steps": re.compile(rb"Total optimization steps *= *([\d,]+)"), "epochs": re.compile(rb"Num Epochs *= *([\d,]+)")}
+SAID = {
+    "steps": re.compile(rb"Total optimization steps *= *([\d,]+)"),
+    "epochs": re.compile(rb"Num Epochs *= *([\d,]+)"),
+}
 SPEED_DIGITS = 0.0005  # steps a second to which the speed is rounded
 Floats = NDArray[np.float64]
 

@@ -110,12 +110,14 @@ def smoothed(series: Series) -> tuple[Ints, Floats]:
     between their neighbours.
 
     Returns:
-        Steps and the line there, [N]; of more than `MOST_SMOOTHED` rows, neighbours are first joined into about so many
-        medians, which is less than a picture can show. NaN before the first finite row, after the last one, and where none is so near.
+        Steps and the line there, [N]; of more than `MOST_SMOOTHED` rows, neighbours are first joined into at most so
+        many medians, still more than a picture can show. NaN before the first finite row, after the last one, and where
+        none is so near.
 
     >>> from lossprobe.logs.log import LOSS, TRAIN
     >>> values = np.array([8.0, 4.0, 3.0, 2.0, 9.0, 2.0] + [1.0] * 40)
-    >>> smoothed(Series(TRAIN, LOSS, "loss", np.arange(46), values))[1][:4].round(2)  # medians 8, 4, 4, 3, 2 of five rows
+    >>> _, line = smoothed(Series(TRAIN, LOSS, "loss", np.arange(46), values))
+    >>> line[:4].round(2)  # medians 8, 4, 4, 3, 2 of five rows
     array([6.67, 5.33, 3.67, 3.  ])
     """
     width = max(1, -(-len(series.values) // MOST_SMOOTHED))

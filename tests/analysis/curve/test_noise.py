@@ -64,5 +64,6 @@ def test_the_smoothed_line_of_a_long_log_is_the_same_at_fewer_steps():
     steps, line = smoothed(series(values))
     assert len(steps) == len(line) == MOST_SMOOTHED
     known = np.isfinite(line)
-    assert np.abs(line - curve[steps])[known].max() < 0.05  # 205 rows each way: a standard error of 0.006
+    inside = known & (steps > 500) & (steps < rows - 500)  # beyond the ends the first and last value stand for all
+    assert np.abs(line - curve[steps])[inside].max() < 0.05  # 208 rows each way: a standard error of about 0.01
     assert 0 < (~known).sum() <= 1000 / 3
