@@ -61,8 +61,8 @@ def write_megatron(path: Path) -> None:
         for step in range(1, LINES + 1):
             loss, rate = 2 + draw.random(), 1e-4 * step / LINES
             file.write(
-                f" [2026-01-01 10:00:{step % 60:02}] iteration {step:8}/{LINES:8} | consumed samples: {256 * step:12} | "
-                f"learning rate: {rate:.6E} | lm loss: {loss:.6E} | loss scale: 1.0 | grad norm: {3 * draw.random():.3f} "
+                f" [2026-01-01 10:00:{step % 60:02}] iteration {step:8}/{LINES:8} | consumed samples: {256 * step:12} "
+                f"| learning rate: {rate:.6E} | lm loss: {loss:.6E} | loss scale: 1.0 | grad norm: {3 * loss:.3f} "
                 f"| number of skipped iterations:   0 | number of nan iterations:   0 |\n"
             )
 

@@ -154,6 +154,14 @@ def test_hf_console_without_a_bar_takes_steps_from_a_speed_that_is_exact_enough(
     assert [step for step, _ in points(log.find(TRAIN, LOSS))][:3] == ([1, 2, 3] if counted else [10, 20, 30])
 
 
+def test_lines_of_another_kind_of_log_are_told(tmp_path):
+    other = "".join(f"step {step}/9 | loss 3.{step} (+nanz)| norm 1.0 (+nanz)| lr 1e-4 |\n" for step in range(1, 4))
+    log = read(tmp_path, f"{NANOGPT}\n{other}")
+    assert log.kind == "nanogpt"
+    assert "3 lines or more are those of another kind of log (llmc): not read as such" in log.notes
+    assert not any("another kind" in note for note in read(tmp_path, NANOGPT).notes)
+
+
 def test_olmo_has_its_step_in_a_heading(tmp_path):
     log = read(tmp_path, OLMO)
     assert (log.kind, log.restarts) == ("olmo", ())
