@@ -27,7 +27,8 @@ STEPS = (
 EPOCHS = ("epoch", "train/epoch", "trainer/epoch", "current_epoch", "epochs")
 TOKENS = (
     "num_tokens", "train/num_tokens", "num_input_tokens_seen", "train/num_input_tokens_seen", "consumed tokens",
-    "tokens", "total_tokens", "tokens_seen", "train/tokens", "train/total_tokens",
+    "tokens", "total_tokens", "tokens_seen", "train/tokens", "train/total_tokens", "throughput/total_tokens",
+    "time/token",
 )  # fmt: skip
 SPLITS = {
     **dict.fromkeys(("train", "training", "trn", "tr"), TRAIN),
@@ -38,8 +39,9 @@ SPLITS = {
 LOSSES = (
     "loss", "lm loss", "lm loss value", "ce loss", "nll loss", "nll", "cross entropy", "cross entropy loss",
     "language model loss", "main loss", "avg loss", "mean loss", "loss mean", "loss avg", "total loss",
-    "reduced loss", "ce",
+    "reduced loss", "ce", "loss total",
 )  # fmt: skip
+CROSS_ENTROPY = frozenset(("metrics", "language", "cross", "entropy"))  # Composer's metrics/eval/LanguageCrossEntropy
 # Words of losses that are no mean of -log p.
 OTHER_LOSSES = frozenset((
     "aux", "auxiliary", "balance", "balancing", "router", "z", "kl", "reg", "regularization", "distill", "distillation",
@@ -102,6 +104,7 @@ def meaning(key: str) -> Meaning:
     place = next((index for index, word in enumerate(words) if word in SPLITS), len(words))
     stated, rest = place < len(words), words[:place] + words[place + 1 :]
     split = SPLITS[words[place]] if stated else TRAIN
+    rest = rest[1:] if rest[:1] == ["optim"] else rest  # OLMo's "optim/total_grad_norm"
     if BITS & set(rest) and set(rest) <= BITS | UNIT_WORDS:
         return Meaning(split, LOSS, 80, bits=True)
     whole = " ".join(rest)
@@ -109,7 +112,7 @@ def meaning(key: str) -> Meaning:
         return Meaning(split, NAMES[whole])
     if rest[-1:] == ["accuracy"]:
         return Meaning("_".join(rest[:-1]), ACCURACY)
-    if rest and rest[0] == "lr":  # Lightning's "lr-AdamW"
+    if rest[:1] == ["lr"] or rest[:2] == ["learning", "rate"]:  # Lightning's "lr-AdamW"
         return Meaning(split, LEARNING_RATE, 1)
     return _loss(split, rest, stated=stated, joined=" " not in key) or Meaning(split, key)
 
@@ -123,9 +126,12 @@ def _loss(split: str, rest: list[str], *, stated: bool, joined: bool) -> Meaning
         if whole.endswith(ending) and bare in LOSSES:
             worse = 40 if late else 0 if ending else 10 * stated if split == TRAIN else 0
             return Meaning(split, LOSS, LOSSES.index(bare) + worse)
-    other = [word for word in rest if word != "loss"]
+    crossed = {"cross", "entropy"} <= set(rest)
+    other = [word for word in rest if word != "loss" and not (crossed and word in CROSS_ENTROPY)]
     if split == TRAIN or not joined or len(other) == len(rest) or OTHER_LOSSES & set(other):
         return None
+    if not other:
+        return Meaning(split, LOSS, len(LOSSES))
     if other == ["train"]:
         return Meaning(EVALUATED_TRAIN, LOSS)
     return Meaning(TEST if other == ["test"] else "_".join(other), LOSS)

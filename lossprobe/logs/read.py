@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from lossprobe.errors import UsageError
-from lossprobe.logs import hf_console, nanogpt, printed
+from lossprobe.logs import headed, hf_console, nanogpt, printed
 from lossprobe.logs.csv_table import delimiter_of, read_csv
 from lossprobe.logs.folder import find_in_folder
 from lossprobe.logs.given import reader_of_given
@@ -25,7 +25,7 @@ from lossprobe.logs.series import AXES, make_log
 from lossprobe.logs.tensorboard import read_tensorboard
 from lossprobe.logs.tfrecord import starts_record
 from lossprobe.logs.trainer_state import vocabulary_beside
-from lossprobe.units import visible
+from lossprobe.units import plural, visible
 
 QUANTITIES = (LOSS, LEARNING_RATE, GRADIENT_NORM, ENTROPY, ACCURACY, PERPLEXITY)
 Reader = Callable[[LogFile], Records]
@@ -37,6 +37,7 @@ MAGIC = {
 JSON_LINE = re.compile(rb'^\{"[^\n]*\}$', re.MULTILINE)
 JSON_LIST = re.compile(rb"\[\s*\{")
 CONTROL = bytes({*range(32), 127} - set(b"\t\n\r\b\x1b"))
+FEWEST_OF_ANOTHER = 3  # lines of a second kind of log that are told
 CONTROL_SHARE = 0.05  # of the first bytes; a text has none but line ends, tabs and escapes
 
 
@@ -108,18 +109,25 @@ def _reader(file: LogFile, prefix: str, given: tuple[str, ...]) -> Reader:
 
 
 def _console(file: LogFile) -> Reader:
-    """Return the reader for what a program printed, by the first block that has its lines."""
-    readers: list[tuple[re.Pattern[bytes], Reader]] = [
-        (nanogpt.PATTERN, nanogpt.read_nanogpt),
-        (hf_console.PATTERN, hf_console.read_hf_console),
-        (JSON_LINE, read_jsonl),
-        *((pattern, printed.reader_of(kind)) for kind, pattern in printed.PATTERNS.items()),
+    """Return the reader for what a program printed, by the first block that has its lines; tell of lines of others."""
+    readers: list[tuple[str, re.Pattern[bytes], Reader]] = [
+        ("nanoGPT", nanogpt.PATTERN, nanogpt.read_nanogpt),
+        ("transformers", hf_console.PATTERN, hf_console.read_hf_console),
+        ("JSON Lines", JSON_LINE, read_jsonl),
+        ("OLMo or Composer", headed.PATTERN, headed.read_headed),
+        *((kind, pattern, printed.reader_of(kind)) for kind, pattern in printed.PATTERNS.items()),
     ]
     for block in file.blocks():
-        counts = [len(pattern.findall(block)) for pattern, _ in readers]
+        counts = [len(pattern.findall(block)) for _, pattern, _ in readers]
         counts[-1] = min(counts[-1], 1)  # any text: its lines are also those of a program that is known
         if any(counts):
-            return readers[counts.index(max(counts))][1]
+            chosen = counts.index(max(counts))
+            file.notes += [
+                f"{plural(count, 'line')} or more are those of another kind of log ({name}): not read as such"
+                for place, ((name, _, _), count) in enumerate(zip(readers, counts, strict=True))
+                if count >= FEWEST_OF_ANOTHER and place != chosen
+            ]
+            return readers[chosen][2]
     raise UsageError(
         "log.kind", f"{file.shown}: is no training log that lossprobe knows: no line has a step or epoch and a loss",
         hint="`columns` says what stands before its numbers: step=Step,loss=Loss:",

@@ -47,7 +47,7 @@ class Records:
 
 
 class Table:
-    """Collects the numbers of a log block by block, in about 12 bytes each.
+    """Collects the numbers of a log block by block, in 8 bytes each and a bit for each record.
 
     Attributes:
         count: records of the blocks so far.
@@ -56,7 +56,7 @@ class Table:
     def __init__(self) -> None:
         self.count = 0
         self._block: dict[str, list[tuple[NDArray[Any], NDArray[np.float64]]]] = {}
-        self._rows: dict[str, array[int]] = {}
+        self._present: dict[str, list[tuple[int, bytes]]] = {}  # by block: its first record, a bit for each
         self._values: dict[str, array[float]] = {}
         self._words: dict[str, str] = {}
 
@@ -65,7 +65,8 @@ class Table:
 
         Args:
             key: the key.
-            rows: the records of the block that they stand in, counted from 0, in any order.
+            rows: the records of the block that they stand in, counted from 0, in any order; of a record that stands
+                twice the last number counts.
             values: the numbers.
         """
         if len(rows):
@@ -74,13 +75,11 @@ class Table:
     def end_block(self, records: int) -> None:
         """Store the numbers that were added since the last block, which had this many records."""
         for key, pieces in self._block.items():
-            rows, values = pieces[0]
-            if len(pieces) > 1:
-                rows, values = (np.concatenate(each) for each in zip(*pieces, strict=True))
-                order = np.argsort(rows, kind="stable")
-                rows, values = rows[order], values[order]
-            self._rows.setdefault(key, array("i")).frombytes((rows + self.count).astype(np.int32).tobytes())
-            self._values.setdefault(key, array("d")).frombytes(values.tobytes())
+            found, present = np.empty(records), np.zeros(records, np.bool_)
+            for rows, values in pieces:
+                found[rows], present[rows] = values, True
+            self._present.setdefault(key, []).append((self.count, np.packbits(present).tobytes()))
+            self._values.setdefault(key, array("d")).frombytes(found[present].tobytes())
         self._block.clear()
         self.count += records
 
@@ -105,19 +104,29 @@ class Table:
 
     def keys(self) -> set[str]:
         """Return the keys with numbers so far."""
-        return set(self._rows)
+        return set(self._values)
 
     def records(self, kind: str, *, vocabulary: int | None = None, notes: Sequence[str] = ()) -> Records:
         """Return what was collected, and forget it; columns of the same records share their row numbers."""
         columns: dict[str, Column] = {}
-        shared: list[NDArray[np.int32]] = []
-        for key in list(self._rows):
-            rows = np.frombuffer(self._rows.pop(key), np.int32)
-            same = next((each for each in shared if len(each) == len(rows) and (each == rows).all()), None)
-            if same is None:
-                shared.append(rows)
-            columns[key] = Column(rows if same is None else same, np.frombuffer(self._values.pop(key), np.float64))
+        for key in list(self._values):
+            values = np.frombuffer(self._values.pop(key), np.float64)
+            same = next((each for each in columns if self._present[each] == self._present[key]), None)
+            rows = _rows(self._present[key], len(values)) if same is None else columns[same].rows
+            columns[key] = Column(rows, values)
+        self._present.clear()
         return Records(kind, self.count, columns, self._words, vocabulary, tuple(notes))
+
+
+def _rows(blocks: Sequence[tuple[int, bytes]], count: int) -> NDArray[np.int32]:
+    """Return the records that bits are set for, of which there are `count` in all."""
+    rows = np.empty(count, np.int32)
+    end = 0
+    for first, bits in blocks:
+        found = np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8)))
+        rows[end : end + len(found)] = first + found
+        end += len(found)
+    return rows
 
 
 def joined(several: Sequence[Records]) -> Records:

@@ -67,10 +67,20 @@ def make_log(path: Path, records: Records, named: Mapping[str, str]) -> Log:
         None if key is None else _series(key, Meaning(TRAIN, key), columns[key], steps.values, course)
         for key in (axes["epoch"], axes["tokens"])
     )
-    kept = tuple(replace(s, epochs=_along(epochs, s.steps), tokens=_along(tokens, s.steps)) for s in kept)
+    kept = _with_axes(kept, epochs, tokens)
     return Log(
         path, records.kind, kept, course.restarts, records.vocabulary, steps.counted, (*notes, *in_bits)
     )  # fmt: skip
+
+
+def _with_axes(several: tuple[Series, ...], epochs: Series | None, tokens: Series | None) -> tuple[Series, ...]:
+    """Return series with epochs and tokens at their steps; those with the same steps share them."""
+    found: dict[int, tuple[Floats | None, Floats | None]] = {}  # by the identity of the steps
+    for each in several:
+        if id(each.steps) not in found:
+            found[id(each.steps)] = _along(epochs, each.steps), _along(tokens, each.steps)
+    axes = [found[id(each.steps)] for each in several]
+    return tuple(replace(each, epochs=e, tokens=t) for each, (e, t) in zip(several, axes, strict=True))
 
 
 def _meanings(records: Records, named: Mapping[str, str], axes: set[str | None]) -> dict[str, Meaning]:
@@ -157,4 +167,6 @@ def _along(axis: Series | None, steps: NDArray[np.int64]) -> Floats | None:
         return None
     if not len(axis.steps):
         return np.full(len(steps), np.nan)
+    if np.array_equal(axis.steps, steps):
+        return axis.values
     return np.interp(steps, axis.steps, axis.values, left=np.nan, right=np.nan)

@@ -44,6 +44,7 @@ def find_steps(records: Records, named: Mapping[str, str], loss: str) -> Steps:
     """Return the step of every record: the log's own, else its epochs, else the rows of its loss, counted from 1.
 
     A record without a step has that of the record before it, as the validation of llm.c: before all steps it is 0.
+    The log's own steps are changed in place, so that the column that they stand in holds numbers no more.
 
     Args:
         records: the records.
@@ -53,8 +54,8 @@ def find_steps(records: Records, named: Mapping[str, str], loss: str) -> Steps:
     columns = records.columns
     key = key_of(columns, "step", names.STEPS, named)
     if key is not None:
-        finite = np.isfinite(columns[key].values) & (np.abs(columns[key].values) < LARGEST)
         rows, values = columns[key].rows, columns[key].values
+        finite = (values > -LARGEST) & (values < LARGEST)
         if finite.all():
             return Steps(_carried(rows, values, records.count))
         note = f"{plural(int((~finite).sum()), 'row')} whose step is no number have that of the row before"
@@ -92,7 +93,7 @@ def _one_row_each(epochs: Column, loss: Column) -> bool:
 def _carried(rows: NDArray[np.int32], values: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """Return a step for each of `count` records: that of its own row, or of the last row before it, or 0."""
     if len(rows) == count:
-        return values.astype(np.int64)
+        return _as_whole(values)
     carried = np.zeros(count, np.int64)
     ends = np.append(rows[1:], count)
     for begin in range(0, len(rows), BLOCK):  # whole arrays would take several times the memory of the result
@@ -101,3 +102,15 @@ def _carried(rows: NDArray[np.int32], values: NDArray[np.float64], count: int) -
     if len(rows):
         carried[: rows[0]] = min(0.0, values[0])
     return carried
+
+
+def _as_whole(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return numbers without their decimals, in the memory of the numbers themselves: a long log has no room for both.
+
+    >>> _as_whole(np.array([1.0, 2.5])).tolist()
+    [1, 2]
+    """
+    whole = values.view(np.int64)
+    for begin in range(0, len(values), BLOCK):
+        whole[begin : begin + BLOCK] = values[begin : begin + BLOCK]
+    return whole

@@ -38,6 +38,39 @@ lm loss: 1.217150E+01 | loss scale: 1.0 | grad norm: 5.568 | params norm: 663.28
 
 BAR = "\r  1%|{}| {}/20 [00:01<00:10, 1.5it/s]"
 
+OLMO = """
+[2024-04-17 09:42:26] INFO     [olmo.train:816, rank=0] [step=10/739328,epoch=0]
+    optim/total_grad_norm=231.7
+    train/CrossEntropyLoss=11.25
+    train/Perplexity=76,631
+    throughput/total_tokens=4,194,304
+    System/Peak GPU Memory (MB)=42,133
+[2024-04-17 09:42:38] INFO     [olmo.train:816, rank=0] [step=20/739328,epoch=0]
+    optim/total_grad_norm=1.5
+    train/CrossEntropyLoss=10.73
+    throughput/total_tokens=8,388,608
+[2024-04-17 09:42:39] INFO     [olmo.train:902, rank=0] [eval_step=16/16]
+[2024-04-17 09:42:39] INFO     [olmo.train:816, rank=0] c4_val
+    eval/c4_val/CrossEntropyLoss=10.6
+"""
+COMPOSER = """
+[epoch=1/2][batch=1/2]:
+\t Train time/batch: 0
+\t Train loss/train/total: 12.0570
+\t Train metrics/train/LanguageCrossEntropy: 12.0100
+\t Train lr-DecoupledAdamW/group0: 0.0002
+/usr/lib/checkpoint.py:31: UserWarning: None of the inputs
+[epoch=1/2][batch=2/2]:
+\t Train time/batch: 1
+\t Train loss/train/total: 11.5000
+[Eval batch=1/20] Eval on eval data
+[Eval batch=20/20] Eval on eval data:
+\t Eval metrics/eval/LanguageCrossEntropy: 11.2000
+[epoch=2/2][batch=1/2]:
+\t Train time/batch: 2
+\t Train loss/train/total: 11.1000
+"""
+
 
 def hf_console(*, with_bars: bool) -> str:
     """Return a run of 2 epochs of 10 steps, logged every 5, with text for numbers and an epoch of 4 digits."""
@@ -103,6 +136,47 @@ def test_hf_console_without_a_bar_counts_rows_and_says_so(tmp_path):
     assert points(log.find(TRAIN, LOSS)) == [(1, 3.5), (2, 3.0), (3, 2.5), (4, 2.0)]
     assert [step for step, _ in points(log.find(VALIDATION, LOSS))] == [2, 4]
     assert any("counted" in note for note in log.notes)
+
+
+def test_hf_console_without_a_bar_takes_steps_from_what_the_trainer_says(tmp_path):
+    said = "***** Running training *****\n  Num Epochs = 2\n  Total optimization steps = 20\n"
+    log = read(tmp_path, said + hf_console(with_bars=False))
+    assert [step for step, _ in points(log.find(TRAIN, LOSS))] == [5, 10, 15, 20]
+    assert any("that the trainer says, 10 an epoch" in note for note in log.notes)
+
+
+@pytest.mark.parametrize(("speed", "counted"), [(2.346, False), (0.001, True)])
+def test_hf_console_without_a_bar_takes_steps_from_a_speed_that_is_exact_enough(tmp_path, speed, counted):
+    rows = [f"{{'loss': {4 - row / 50}, 'epoch': {10 * row / 559:.2f}}}" for row in range(1, 168)]  # 1,677 steps
+    end = f"{{'train_runtime': {1677 / speed:.4f}, 'train_steps_per_second': {speed}, 'epoch': 3.0}}"
+    log = read(tmp_path, "\n".join([*rows, end, ""]))
+    assert log.steps_counted is counted
+    assert [step for step, _ in points(log.find(TRAIN, LOSS))][:3] == ([1, 2, 3] if counted else [10, 20, 30])
+
+
+def test_lines_of_another_kind_of_log_are_told(tmp_path):
+    other = "".join(f"step {step}/9 | loss 3.{step} (+nanz)| norm 1.0 (+nanz)| lr 1e-4 |\n" for step in range(1, 4))
+    log = read(tmp_path, f"{NANOGPT}\n{other}")
+    assert log.kind == "nanogpt"
+    assert "3 lines or more are those of another kind of log (llmc): not read as such" in log.notes
+    assert not any("another kind" in note for note in read(tmp_path, NANOGPT).notes)
+
+
+def test_olmo_has_its_step_in_a_heading(tmp_path):
+    log = read(tmp_path, OLMO)
+    assert (log.kind, log.restarts) == ("olmo", ())
+    assert points(log.find(TRAIN, LOSS)) == [(10, 11.25), (20, 10.73)]
+    assert points(log.find(TRAIN, GRADIENT_NORM)) == [(10, 231.7), (20, 1.5)]
+    assert points(log.find("c4_val", LOSS)) == [(20, 10.6)]
+    assert log.find(TRAIN, LOSS).tokens.tolist() == [4_194_304, 8_388_608]
+
+
+def test_composer_counts_batches_of_the_run_and_not_of_the_epoch(tmp_path):
+    log = read(tmp_path, COMPOSER)
+    assert (log.kind, log.restarts) == ("composer", ())
+    assert points(log.find(TRAIN, LOSS)) == [(1, 12.057), (2, 11.5), (3, 11.1)]
+    assert points(log.find(VALIDATION, LOSS)) == [(2, 11.2)]
+    assert points(log.find(TRAIN, LEARNING_RATE))[0] == (1, 0.0002)
 
 
 def test_epochs_of_fundamentallm_stand_for_steps(tmp_path):

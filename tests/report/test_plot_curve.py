@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from training_logs import falling, made_log, overfitted
 
 from lossprobe.analysis.curve.curve import curve
 from lossprobe.analysis.options import CurveOptions
-from lossprobe.logs.log import LOSS, TEST, TRAIN, VALIDATION, Log, Series
+from lossprobe.logs.log import LOSS, TEST, TRAIN, VALIDATION, Log, Restart, Series
 from lossprobe.report.plots.curve import plot_curve
 from lossprobe.report.plots.curve_lines import FEW
 from lossprobe.report.plots.thinned import thinned
@@ -59,6 +60,15 @@ def test_several_logs_have_a_colour_each_and_at_many_the_layout_holds():
         colours = [line.get_color() for line in figure.axes[0].lines if line.get_linewidth() == 2.0]
         assert len(set(colours[:5])) == min(count, 5)
         assert not figure.axes[0].child_axes, "their steps may be of other sizes"
+
+
+def test_a_restart_is_drawn_where_the_run_went_on():
+    log = replace(made_log("run", seed=0), restarts=(Restart(60, 41, 20),))
+    figure = drawn(log)
+    assert "restart: the run went back from step 60 to 41" in named(figure)
+    assert [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linestyle() == "--"] == [41]
+    twice = replace(log, restarts=(Restart(60, 41, 20), Restart(80, 71, 10)))
+    assert "restart: the run went back, and on from here" in named(drawn(twice))
 
 
 def test_the_step_at_which_runs_part_is_drawn():

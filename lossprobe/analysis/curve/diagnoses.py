@@ -130,7 +130,8 @@ _ALL = (
     Diagnosis(
         "learning-rate-too-low",
         "the loss falls in a straight line and stays high, or the rate is 0",
-        f"The learning rate is 0 in {limits.IDLE_ROWS:.0%} of the rows; or the loss, from over "
+        f"The learning rate is 0 in {limits.IDLE_ROWS:.0%} of the rows, and not a small one that the log prints with "
+        "too few decimals; or the loss, from over "
         f"{limits.UNTRAINED_START_SHARE:.0%} of ln V to over {limits.UNTRAINED_SHARE:.0%} of it "
         f"({limits.UNTRAINED_START:.0f} and "
         f"{limits.UNTRAINED_NATS:.0f} nats where V is not known), falls by less than {limits.MOST_FALLEN:.0%} in a "
@@ -250,8 +251,9 @@ _ALL = (
         "training and validation loss are not the same quantity",
         f"Over {limits.FEWEST_PAIRS} evaluations or more, validation over training loss is ln 2 or 1 / ln 2 to "
         f"{limits.UNIT_RATIO:.0%} and steady to {limits.STEADY_RATIO:.0%} while the loss falls by "
-        f"{limits.FALL_FOR_RATIO:.0%}; or each of {limits.FEWEST_FOR_GAP} evaluations or more lies below the training "
-        f"rows that follow it, by {limits.GAP_LEVEL:.0%} in the middle, and the last of them by more than the "
+        f"{limits.FALL_FOR_RATIO:.0%}; or, with {limits.FEWEST_ROWS_FOR_GAP} training rows or more, each of "
+        f"{limits.FEWEST_FOR_GAP} evaluations or more lies below the training rows that follow it, by "
+        f"{limits.GAP_LEVEL:.0%} in the middle, and the last of them by more than the "
         "validation "
         "loss fell over the last half: so it is not because a training loss is the mean since the last row, or a "
         "running "

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.curve.finding import Finding
@@ -91,10 +92,14 @@ def crossings(values: Floats, limit: float) -> Ints:
     >>> crossings(np.array([0.0, 9.0, 0.0, 0.0, 0.0, 9.0, 9.0, 9.0]), 1.0)
     array([5, 6, 7])
     """
-    above = np.append(0, np.cumsum(values > limit))
-    row = np.arange(len(values))
-    end = np.minimum(row + 5, len(values))
-    return np.flatnonzero((2 * (above[end] - above[row]) > end - row) & (values > limit))
+    above = values > limit
+    return np.flatnonzero(above & (2 * _of_next_five(above) > _of_next_five(np.ones_like(above))))
+
+
+def _of_next_five(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8]:
+    """Return how many of each row and the four after it are true; one byte each, as a log may be long."""
+    padded = np.append(rows, np.zeros(4, np.bool_)).view(np.int8)
+    return sum((padded[later : later + len(rows)] for later in range(5)), np.zeros(len(rows), np.int8))
 
 
 def _at_restart(seen: Seen, points: Points, rise: Rise) -> bool:

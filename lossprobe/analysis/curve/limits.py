@@ -74,6 +74,7 @@ FEWEST_FOR_NOISE = 6  # evaluations
 # two measures of one loss
 FEWEST_PAIRS = 3
 FEWEST_FOR_GAP = 4
+FEWEST_ROWS_FOR_GAP = 20  # training rows: the mean of a whole run so far lies far behind where there are fewer
 UNIT_RATIO = 0.03  # relative, around ln 2 and 1 / ln 2
 STEADY_RATIO = 0.05  # relative spread over the run
 FALL_FOR_RATIO = 0.15  # share of the first loss

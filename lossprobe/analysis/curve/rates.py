@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.curve.explosion import crossings, find_rise
@@ -26,7 +27,7 @@ from lossprobe.analysis.curve.limits import (
     UNTRAINED_START,
     UNTRAINED_START_SHARE,
 )
-from lossprobe.analysis.curve.noise import levels, scale
+from lossprobe.analysis.curve.noise import Floats, levels, scale
 from lossprobe.analysis.curve.seen import Seen
 from lossprobe.analysis.curve.trend import change_over
 from lossprobe.units import format_count
@@ -34,6 +35,7 @@ from lossprobe.units import format_count
 BLOCKS = 24
 FEWEST = 12  # rows
 FEWEST_RATES = 5
+MOST_DECIMALS, MOST_VALUES = 10, 10_000  # in which the decimals of printed rates are looked for
 
 
 def too_high(seen: Seen) -> Iterator[Finding]:
@@ -60,8 +62,9 @@ def _above_start(seen: Seen) -> list[Finding]:
     train = seen.train
     rates = seen.rates
     first, highest = float(train.values[0]), float(rates.max())
-    early = (np.arange(len(train)) <= EARLY_ROWS * len(train)) & (rates >= FULL_RATE * highest)
+    early = rates[: int(EARLY_ROWS * len(train)) + 1] >= FULL_RATE * highest
     above = crossings(train.values, (1.0 + ABOVE_START) * first + SPIKE_NOISE * train.noise)  # no single spikes
+    above = above[above < len(early)]
     above = above[early[above]]
     if not len(above) or first < _untrained_start(seen):
         return []
@@ -119,6 +122,8 @@ def too_low(seen: Seen) -> Iterator[Finding]:
         return
     idle = rate.values == 0.0
     if float(idle.mean()) >= IDLE_ROWS:
+        if _rounded_to_zero(seen, idle):
+            return
         rows = np.flatnonzero(idle)
         evidence = (
             f"{rate.key} is 0 in {100 * idle.mean():.0f} % of the rows, first at step "
@@ -130,6 +135,38 @@ def too_low(seen: Seen) -> Iterator[Finding]:
         yield Finding(DIAGNOSES["learning-rate-too-low"], rate.key, first, last, percent, "% of rows", evidence)
         return
     yield from _straight(seen)
+
+
+def _rounded_to_zero(seen: Seen, idle: npt.NDArray[np.bool_]) -> bool:
+    """Return whether rates of 0 may be small ones that the log prints with too few decimals.
+
+    So they may where the rates beside them are the smallest that the log can print, and it has higher ones. Where it
+    has no higher one, the loss decides: it does not fall where nothing is learned.
+    """
+    values, train = seen.rate.values, seen.train
+    highest, unit = float(values.max()), printed_unit(values)
+    beside = np.append(values[1:][idle[:-1] & ~idle[1:]], values[:-1][idle[1:] & ~idle[:-1]])
+    if unit > 0.0 and highest > 1.5 * unit:
+        return bool(len(beside)) and bool((beside < 1.5 * unit).all())
+    there = train.values[seen.rates == 0.0]
+    if highest > 1.5 * unit or len(there) < FEWEST:
+        return False
+    _, high = change_over(there).interval
+    return high is not None and high < 0.0
+
+
+def printed_unit(values: Floats) -> float:
+    """Return the smallest number that some decimals can tell from 0, if values are printed with so many; else 0.0.
+
+    >>> printed_unit(np.array([0.0, 3e-8, 1e-8])), printed_unit(np.array([1e-5, 2.5e-5 / 3]))
+    (1e-08, 0.0)
+    """
+    some = values[:: max(1, len(values) // MOST_VALUES)]
+    for decimals in range(MOST_DECIMALS + 1):
+        unit = float(f"1e-{decimals}")
+        if some.max() > unit / 2.0 and np.abs(some - np.round(some, decimals)).max() < unit / 1000.0:
+            return unit
+    return 0.0
 
 
 def _straight(seen: Seen) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from lossprobe.analysis.curve.limits import (
     FALL_FOR_RATIO,
     FEWEST_FOR_GAP,
     FEWEST_PAIRS,
+    FEWEST_ROWS_FOR_GAP,
     GAP_LEVEL,
     SMOOTHED_FIT,
     SMOOTHED_GAP,
@@ -75,7 +76,8 @@ def pairs_of(seen: Seen) -> Pairs | None:
     if len(near) < FEWEST_PAIRS:
         return None
     reach = max(1, min(MOST_ROWS, int(np.median(np.diff(near))) // 4))
-    sums = np.append(0.0, np.cumsum(train.values))
+    sums = np.zeros(len(train) + 1)
+    np.cumsum(train.values, out=sums[1:])
     low, high = np.maximum(near - reach, 0), np.minimum(near + reach, len(train))
     earlier = (sums[near] - sums[low]) / (near - low)
     later = np.divide(sums[high] - sums[near], high - near, out=np.full(len(near), np.nan), where=high > near)
@@ -99,6 +101,8 @@ def measured_differently(seen: Seen) -> Iterator[Finding]:
         what = f"{middle:.3f} of {seen.train.key} at {len(ratio)} evaluations, which is {unit}: bits and nats"
         evidence = f"{seen.validation.key} is {what}"
         yield Finding(diagnosis, seen.validation.key, first, last, middle, "", evidence, _interval(middle, ratio))
+        return
+    if len(seen.train) < FEWEST_ROWS_FOR_GAP:
         return
     known = np.isfinite(pairs.later)
     later = pairs.later[known]

@@ -45,11 +45,14 @@ class Points:
 
     @classmethod
     def of(cls, series: Series) -> Points:
-        """Return the finite values of a series."""
-        finite = np.isfinite(series.values)
-        epochs = None if series.epochs is None else series.epochs[finite]
-        values = np.clip(series.values[finite], -HUGE, HUGE)
-        return cls(series.key, series.steps[finite], values, epochs)
+        """Return the finite values of a series; the same arrays where all are, as a long log has no room for two."""
+        steps, values, epochs = series.steps, series.values, series.epochs
+        finite = np.isfinite(values)
+        if not finite.all():
+            steps, values, epochs = steps[finite], values[finite], None if epochs is None else epochs[finite]
+        if max(values.max(initial=0.0), -values.min(initial=0.0)) > HUGE:
+            values = np.clip(values, -HUGE, HUGE)
+        return cls(series.key, steps, values, epochs)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -65,6 +68,8 @@ class Points:
 
     def at(self, steps: Ints) -> Floats:
         """Return the values at some steps, straight between the rows and constant outside them."""
+        if steps is self.steps:
+            return self.values
         found: Floats = np.interp(steps, self.steps, self.values)
         return found
 

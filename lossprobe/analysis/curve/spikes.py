@@ -55,10 +55,12 @@ def find_spikes(points: Points) -> list[Spike]:
     if count < FEWEST_FOR_SPIKES or points.noise == 0.0:
         return []
     values = points.values
-    above = values - level_at_rows(values, min(BLOCKS, count // SPIKE_NEIGHBOURS))
     limit = max(SPIKE_NOISE * points.noise, _chance(values))
+    above = level_at_rows(values, min(BLOCKS, count // SPIKE_NEIGHBOURS))
+    np.subtract(values, above, out=above)
     longest = max(3, int(SPIKE_ROWS * count))
     runs = _runs(above > limit / 2.0, gap=2)
+    del above
     if len(runs) > MOST_RUNS:
         return []
     found = []
@@ -82,8 +84,11 @@ def _chance(values: Floats) -> float:
     35 for Student's t of four degrees of freedom, where the true values are 4.8 and 42.
     """
     # Rows against the middle of both neighbours: no curve comes in, and the noise is √1.5 times as large.
-    above = (values[1:-1] - (values[:-2] + values[2:]) / 2.0) / math.sqrt(1.5)
-    high, higher = (float(np.quantile(above, 1.0 - share)) for share in TAIL)
+    above = values[:-2] + values[2:]
+    above /= -2.0
+    above += values[1:-1]
+    above /= math.sqrt(1.5)
+    high, higher = np.quantile(above, [1.0 - share for share in TAIL], overwrite_input=True).tolist()
     if not 0.0 < high < higher:
         return 0.0
     folds = math.log(TAIL[1] * 100.0 * len(above)) / math.log(TAIL[0] / TAIL[1])

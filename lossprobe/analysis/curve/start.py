@@ -72,7 +72,7 @@ def uniform(seen: Seen) -> Iterator[Finding]:
     if not len(train):
         return
     last = float(train.values[-1])
-    count = trailing(np.abs(train.values - last) <= EQUAL_NATS)
+    count = trailing((train.values >= last - EQUAL_NATS) & (train.values <= last + EQUAL_NATS))
     if count < FEWEST_EQUAL or last <= 0.0:
         return
     if known is not None:

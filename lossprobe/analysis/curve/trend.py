@@ -76,7 +76,7 @@ def _flat(train: Points, seen: Seen, least: float | None) -> list[Finding]:
 
 def _from_start(points: Points) -> bool:
     """Return whether a log begins where the training did, and not with steps of a run that was resumed."""
-    apart = float(np.median(np.diff(points.steps)))
+    apart = float(np.median(np.diff(points.steps), overwrite_input=True))
     return points.step(0) <= max(2.0 * apart, 0.05 * points.step(-1))
 
 
@@ -121,7 +121,7 @@ def _rate_fell(seen: Seen, third: Points) -> bool:
     rate = seen.rate
     if not len(rate):
         return False
-    return float(rate.at(third.steps).mean()) < RATE_LEFT * float(rate.values.max())
+    return float(seen.rates[-len(third) :].mean()) < RATE_LEFT * float(rate.values.max())
 
 
 def change_over(values: Floats) -> Estimate:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from lossprobe.logs.log import Log, Series
 from lossprobe.report.formats.csv import batches_to_csv, plain_name
 
-PIECE = 65_536  # rows that are made at once
+PIECE = 16_384  # rows that are made at once
 
 
 def logs_to_csv(names: Sequence[str], logs: Sequence[Log]) -> Iterable[bytes]:

@@ -12,7 +12,15 @@ from lossprobe.analysis.curve.curve import Curve
 from lossprobe.logs.log import LEARNING_RATE, TRAIN, Log, Series
 from lossprobe.report.plots.curve_axes import frame_losses, frame_rates, frame_steps, tell_progress
 from lossprobe.report.plots.curve_lines import LogLook, draw_losses, looks_of
-from lossprobe.report.plots.curve_marks import ROW, draw_findings, draw_partings, draw_uniform, rows_of, shade_findings
+from lossprobe.report.plots.curve_marks import (
+    ROW,
+    draw_findings,
+    draw_partings,
+    draw_restarts,
+    draw_uniform,
+    rows_of,
+    shade_findings,
+)
 from lossprobe.report.plots.thinned import thinned
 from lossprobe.report.style import cut, label, legend, new_figure
 
@@ -34,6 +42,7 @@ def plot_curve(logs: Sequence[Log], result: Curve) -> Figure:
     shade_findings(losses, found)
     drawn = draw_losses(losses, logs, looks)
     draw_partings(losses, result, looks)
+    draw_restarts(losses, logs, looks)
     finite = drawn[np.isfinite(drawn)]
     y = frame_losses(losses, np.append(finite, draw_uniform(losses, result, finite)))
     x = "row of the log" if all(log.steps_counted for log in logs) else "step"

@@ -21,6 +21,7 @@ LINES = ("-", "-.", ":")
 MARKERS = ("o", "s", "D", "^", "v")
 FEW = 40  # points that are worth a marker each, and have no smoothed line
 NAME = 34  # characters of a log's name in the legend
+LOWEST = "lowest of each validation loss"
 TOP = 0.985  # of the panel's height, where values stand that have no height
 
 
@@ -81,7 +82,7 @@ def _draw_train(axes: Axes, loss: Series, look: LogLook, *, alone: bool) -> Floa
     axes.plot(*points, color=look.train, label=legend_name(told) if shown and (few or alone) else "_", **style)
     if not few:
         told = f"{name}, smoothed" if alone else name
-        axes.plot(*thinned(loss.steps, smoothed(loss)), color=look.train, linewidth=2.0, linestyle=look.line,
+        axes.plot(*thinned(*smoothed(loss)), color=look.train, linewidth=2.0, linestyle=look.line,
                   label=legend_name(told) if shown else "_")  # fmt: skip
     _draw_not_finite(axes, loss, look.train, name, "x")
     return points[1]
@@ -98,8 +99,10 @@ def _draw_other(axes: Axes, loss: Series, look: LogLook, place: int, *, alone: b
     if loss.split == VALIDATION and np.isfinite(values).sum() > 1:
         lowest = int(np.nanargmin(values))
         told = f"lowest: {values[lowest]:.4f} at step {format_count(int(steps[lowest]))}"
+        if not alone:
+            told = "_" if LOWEST in axes.get_legend_handles_labels()[1] else LOWEST
         axes.plot([steps[lowest]], [values[lowest]], "*", color=colour, markeredgecolor="black", markersize=11,
-                  markeredgewidth=0.6, zorder=4, label=told if alone else "_")  # fmt: skip
+                  markeredgewidth=0.6, zorder=4, label=told)  # fmt: skip
     _draw_not_finite(axes, loss, colour, name, "+")
     return values
 

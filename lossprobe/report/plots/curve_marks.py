@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lossprobe.analysis.curve.curve import Curve
+from lossprobe.logs.log import Log
 from lossprobe.report.plots.curve_lines import LogLook
 from lossprobe.report.plots.thinned import Floats
 from lossprobe.report.style import GREY, SMALL, VERMILION, cut, legend_name, plain_text
@@ -21,6 +22,7 @@ THINNEST = 0.006  # of the axis, of a mark
 SINGLE_ROWS = ("spikes",)  # diagnoses of rows with sound ones between them
 NEAR = 0.35  # of the losses' range, how far above it ln V is still drawn
 NAME = 60  # characters
+MOST_RESTARTS = 20  # the last ones
 
 
 def rows_of(result: Curve) -> list[tuple[str, pd.DataFrame]]:
@@ -79,6 +81,17 @@ def draw_uniform(axes: Axes, result: Curve, reach: Floats) -> list[float]:
                          label=f"ln V = {level:.3f}: all {format_count(size or 0)} entries as likely")  # fmt: skip
             held.append(level)
     return held
+
+
+def draw_restarts(axes: Axes, logs: Sequence[Log], looks: Sequence[LogLook]) -> None:
+    """Draw the steps that runs went on from after they had gone back."""
+    pairs = zip(logs, looks, strict=True)
+    found = [(restart, look) for log, look in pairs for restart in log.restarts[-MOST_RESTARTS:]]
+    for place, (restart, look) in enumerate(found):
+        steps = f" from step {format_count(restart.last_step)} to {format_count(restart.next_step)}"
+        told = f"restart: the run went back{steps if len(found) == 1 else ', and on from here'}"
+        axes.axvline(restart.next_step, color=look.train if look.name else "black", linestyle=(0, (6, 4)),
+                     linewidth=1.0, alpha=0.7, label="_" if place else told)  # fmt: skip
 
 
 def draw_partings(axes: Axes, result: Curve, looks: Sequence[LogLook]) -> None:

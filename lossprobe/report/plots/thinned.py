@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -24,21 +26,21 @@ def thinned(steps: npt.NDArray[np.int64], values: Floats, columns: int = COLUMNS
     >>> x.tolist(), y.tolist()  # the columns hold steps 0 to 2 and 3 to 5
     ([0.0, 1.0, 3.0, 5.0], [1.0, 9.0, 1.0, 2.0])
     """
-    shown = np.where(np.isfinite(values), values, np.nan)
-    if len(steps) <= 2 * columns:
-        return steps.astype(np.float64), shown
-    starts = np.flatnonzero(np.diff(columns_of(steps, columns), prepend=-1))
-    low, high = np.fmin.reduceat(shown, starts), np.fmax.reduceat(shown, starts)
-    sizes = np.diff(starts, append=len(steps))
-    column = np.repeat(np.arange(len(starts)), sizes)
-    rows = np.arange(len(steps))
-    first_low, first_high = (
-        np.minimum.reduceat(np.where(shown == ends[column], rows, len(steps)), starts) for ends in (low, high)
-    )
-    empty = np.isnan(low)
-    first_low[empty] = first_high[empty] = starts[empty]
-    kept = np.sort(np.column_stack([first_low, first_high]), axis=1).ravel()
-    return steps[kept].astype(np.float64), shown[kept]
+    kept = np.arange(len(steps)) if len(steps) <= 2 * columns else _lowest_and_highest(steps, values, columns)
+    return steps[kept].astype(np.float64), np.where(np.isfinite(values[kept]), values[kept], np.nan)
+
+
+def _lowest_and_highest(steps: npt.NDArray[np.int64], values: Floats, columns: int) -> npt.NDArray[np.int64]:
+    """Return the rows of the lowest and the highest finite value of each column, in order; one column at a time."""
+    edges = steps[0] + np.ceil(np.arange(columns) * (float(steps[-1] - steps[0]) / columns)).astype(np.int64)
+    starts = np.unique(np.searchsorted(steps, edges))
+    kept = []
+    for begin, end in pairwise([*starts.tolist(), len(steps)]):
+        column = values[begin:end]
+        known = np.flatnonzero(np.isfinite(column))
+        ends = known[[np.argmin(column[known]), np.argmax(column[known])]] if len(known) else np.zeros(2, np.int64)
+        kept += sorted(begin + ends)
+    return np.array(kept)
 
 
 def columns_of(steps: npt.NDArray[np.int64], columns: int = COLUMNS) -> npt.NDArray[np.int64]:

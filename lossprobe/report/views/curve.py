@@ -25,6 +25,7 @@ KINDS = {
     "llamafactory": "LLaMA-Factory", "lightning": "Lightning", "columns": "text", "tensorboard": "TensorBoard",
     "csv": "CSV", "jsonl": "JSONL",
     "nanogpt": "nanoGPT's output", "llmc": "llm.c's output", "megatron": "Megatron-LM's output",
+    "olmo": "OLMo's output", "composer": "Composer's output",
 }  # fmt: skip
 
 

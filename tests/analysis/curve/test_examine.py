@@ -185,6 +185,16 @@ def test_a_rate_too_low_falls_in_a_straight_line_or_is_zero():
     assert (ended["learning-rate-too-low"].first_step, ended["learning-rate-too-low"].size) == (121, 40.0)
 
 
+def test_a_small_rate_that_is_printed_as_zero_is_none():
+    loss, decaying = falling(200), 2e-7 * np.linspace(1.0, 0.0, 200) ** 2
+    assert "learning-rate-too-low" not in names(log_of(loss, rate=np.round(decaying, 8)))
+    assert "learning-rate-too-low" not in names(log_of(loss, rate=0.0)), "the loss falls, so the rate is not 0"
+    assert "learning-rate-too-low" not in names(log_of(loss, rate=np.where(np.arange(200) < 60, 0.0, 1e-4)))
+    stopped = np.append(loss, 3.2 + uneven(100, 0.03))
+    assert "learning-rate-too-low" in names(log_of(stopped, rate=np.where(np.arange(300) < 200, 1e-4, 0.0)))
+    assert "learning-rate-too-low" in names(log_of(stopped, rate=np.where(np.arange(300) < 200, 3e-4, 0.0)))
+
+
 def test_over_fitting_is_told_by_the_rise_after_the_lowest_evaluation():
     validation = [3.0, 2.5, 2.3, 2.2, 2.25, 2.31, 2.36, 2.44]
     finding = found(log_of(falling(80, 3.0, 1.0, 0.01), validation))["over-fitting"]
@@ -291,6 +301,13 @@ def test_evaluations_below_the_training_rows_after_them_are_no_lag():
     means = np.append(train[0], (train[1:] + train[:-1]) / 2.0)  # a row is the mean since the last
     assert names(log_of(means, train[39::40])) == []
     assert names(log_of(1.05 * train, train[39::40])) == []
+
+
+@pytest.mark.parametrize("rows", [8, 12, 19])
+def test_the_mean_of_a_short_run_so_far_is_no_other_measure(rows):
+    loss = 2.0 + 6.0 * 0.3 ** np.arange(rows)  # falls steeply and is flat then, so that the mean stays far above
+    so_far = np.cumsum(loss) / np.arange(1, rows + 1)
+    assert names(log_of(so_far, loss[rows // 4 :: rows // 5])) == []
 
 
 @pytest.mark.parametrize("times", [2, 8])
