@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -148,6 +148,5 @@ class Means:
             return feed
         if size not in self._grouped:
             order = length_grouped(feed.lengths, size)
-            routed = None if feed.balancing is None else feed.balancing.take(order)
-            self._grouped[size] = replace(feed, rows=feed.rows.take(order), balancing=routed)
+            self._grouped[size] = feed.take(order)
         return self._grouped[size]

@@ -81,16 +81,17 @@ class Labels:
     balancing: Balancing | None = None
 
 
-def token_table(run: Run) -> TokenTable:
-    """Return the tokens of a run whose documents are rows."""
+def token_table(run: Run, order: Integers | None = None) -> TokenTable:
+    """Return the tokens of a run whose documents are rows, numbered in an order of the rows; None for the text's."""
     frame = run.query("""
         SELECT document, token, token_id, loss_nats, uniform_loss_nats, unscored IS NULL AS scored,
                coalesce(unscored <> 'truncated', true) AS seen
         FROM tokens ORDER BY document, token""")
     whole = {name: frame[name].to_numpy(np.int64) for name in ("document", "token", "token_id")}
     losses = {name: frame[name].fillna(0).to_numpy(np.float64) for name in ("loss_nats", "uniform_loss_nats")}
+    row = whole["document"] if order is None else np.argsort(order)[whole["document"]]
     return TokenTable(
-        row=whole["document"], token=whole["token"], token_id=whole["token_id"], **losses,
+        row=row, token=whole["token"], token_id=whole["token_id"], **losses,
         scored=frame["scored"].to_numpy(bool), seen=frame["seen"].to_numpy(bool), size=int(run.counts["documents"]),
     )  # fmt: skip
 
