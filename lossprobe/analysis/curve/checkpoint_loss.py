@@ -28,7 +28,7 @@ class CheckpointLoss:
         value: the number that it gives.
         logged: the number in the log.
         finding: the same in one line.
-        notes: what a reader must know beside it, one line each.
+        notes: what a reader must know beside it, one line each; they are among those of the curve.
     """
 
     checkpoint: str

@@ -74,7 +74,6 @@ def _told(result: Curve) -> Iterator[str]:
     if result.checkpoint is not None:
         yield ""
         yield result.checkpoint.finding
-        yield from result.checkpoint.notes
 
 
 def _about(facts: LogFacts) -> str:
