@@ -48,7 +48,7 @@ ALLOWED = {
     "analysis.stats": {"errors", "units"},
     "analysis.curve": {"units", "logs", "analysis.stats"},
     "analysis.curve.curve": {"units", "logs.log", "analysis"},
-    "analysis.curve.checkpoint_loss": {"errors", "units", "logs.log", "analysis.reconcile"},
+    "analysis.curve.checkpoint_loss": {"errors", "units", "logs.log", "logs.trainer_state", "analysis.reconcile"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
     "analysis.reconcile": {"errors", "options", "units", "logs", "run", "analysis"},
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},

@@ -156,9 +156,7 @@ class SeriesOptions:
         metavar="|".join((*SERIES_BY, "FIELD")),
     )
     state: str | None = option(
-        None,
-        Choice(STATES),
-        "List the tokens of this state; by type or document, rank by them.  [default: forgotten]",
+        None, Choice(STATES), "List the tokens of this state; by type or document, rank by them.  [default: forgotten]"
     )
     top: int = option(20, COUNT, "How many of them.")
     learned_below: float = option(
@@ -167,14 +165,27 @@ class SeriesOptions:
 
 
 @dataclass(frozen=True)
-class LoggedOptions:
+class OrderOptions:
+    """In which order a trainer saw the rows.
+
+    Attributes:
+        order: file with the numbers of the rows, from 0, one a line, in that order; None for that of the text.
+    """
+
+    order: Path | None = option(
+        None,
+        File(),
+        "File with the row numbers (from 0, one a line) in the trainer's order.  [default: as in the text]",
+    )
+
+
+@dataclass(frozen=True)
+class LoggedOptions(OrderOptions):
     """How a trainer makes one number of the losses of rows; only for the protocols of trainers.
 
     Attributes:
         rows_per_batch: rows of a batch on one rank (per_device_eval_batch_size).
         ranks: number of processes that evaluated.
-        order: file with the numbers of the rows, from 0, one a line, in the order of the trainer; None for that of the
-            text.
         label_count: by what a batch's sum is divided: its "scored" tokens, or its labels before the shift, which count
             the first of each row ("all"; with smoothing that is transformers to 5.14: a rank's mean over scored tokens,
             times the ranks); "auto" for what release 5.23 does for this family of model.
@@ -184,11 +195,6 @@ class LoggedOptions:
 
     rows_per_batch: int = option(8, COUNT, "Rows of a batch on one rank, for protocols of trainers.")
     ranks: int = option(1, COUNT, "Processes that evaluated, for protocols of trainers.")
-    order: Path | None = option(
-        None,
-        File(),
-        "File with the row numbers (from 0, one a line) in the trainer's order.  [default: as in the text]",
-    )
     label_count: str = option(
         "auto",
         Choice(("auto", "scored", "all")),
@@ -200,16 +206,27 @@ class LoggedOptions:
 
 
 @dataclass(frozen=True)
-class ReconcileOptions:
+class SearchOptions(OrderOptions):
+    """Which number of a log is looked for, and how: what `reconcile` and `curve` share.
+
+    Attributes:
+        step: the step of the log; None for that of the checkpoint.
+        metric: the log's name of the number.
+        deep: also try half precision and more lengths of blocks, with a pass for each.
+    """
+
+    step: int | None = option(None, Number(0, MAX_COUNT, whole=True), "Step of the log.  [default: the checkpoint's]")
+    metric: str = option("eval_loss", Text(), "The log's name of the number.", metavar="NAME")
+    deep: bool = option(False, Flag(), "Also try half precision and more sizes of blocks: a pass for each.")
+
+
+@dataclass(frozen=True)
+class ReconcileOptions(SearchOptions):
     """The choices of `reconcile`.
 
     Attributes:
         logged: the number as the log prints it; its digits say how exactly it is known.
-        log: a trainer_state.json or another training log with the number, or its folder; None for that of the
-            checkpoint, if `logged` is not given.
-        step: the step of the log; None for that of the checkpoint.
-        metric: the log's name of the number.
-        deep: also try half precision and more lengths of blocks, with a pass for each.
+        log: a training log with the number, or its folder; None for that of the checkpoint, without `logged`.
     """
 
     logged: str | None = option(None, Text(), "The number, as the log prints it.", metavar="NUMBER")
@@ -218,11 +235,6 @@ class ReconcileOptions:
         File(),
         "A trainer_state.json or another training log with the number, or its folder.  [default: the checkpoint's]",
     )
-    step: int | None = option(
-        None, Number(0, MAX_COUNT, whole=True), "The step of the log.  [default: that of the checkpoint]"
-    )
-    metric: str = option("eval_loss", Text(), "The log's name of the number.", metavar="NAME")
-    deep: bool = option(False, Flag(), "Also try half precision and more sizes of blocks: a pass for each.")
 
 
 @dataclass(frozen=True)
@@ -283,9 +295,6 @@ class CurveOptions:
         metavar="DIAGNOSIS,...",
     )  # fmt: skip
     checkpoint: Path | None = option(
-        None,
-        File(),
-        "A checkpoint of the run: is the log's loss its loss on the text?",
-        metavar="CHECKPOINT",
+        None, File(), "A checkpoint of the run: is the log's loss its loss on the text?", metavar="CHECKPOINT"
     )
     text: Path | None = option(None, File(), "The text of the log's validation loss.", metavar="TEXT")

@@ -11,15 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossprobe.analysis.options import CurveOptions
-from lossprobe.checkpoint.options import LoadOptions
-from lossprobe.cli.options import Outputs, Scoring, ViewCommand, declared_options, view_options
+from lossprobe.analysis.options import CurveOptions, SearchOptions
+from lossprobe.cli.options import (
+    Outputs,
+    Scoring,
+    ViewCommand,
+    declared_options,
+    given_scoring_options,
+    scoring_options,
+    view_options,
+)
 from lossprobe.cli.reconcile import reconcile_with_passes
 from lossprobe.errors import UsageError
 from lossprobe.logs.trainer_state import step_of
-from lossprobe.plan.options import ScoreOptions
-from lossprobe.text.options import TextOptions
+from lossprobe.options.declare import options_of
 from lossprobe.units import visible
+
+ALONE = {"--quiet"}  # of the options of scoring: it means something without a checkpoint
 
 if TYPE_CHECKING:
     from lossprobe.analysis.curve.checkpoint_loss import CheckpointLoss
@@ -30,9 +38,10 @@ if TYPE_CHECKING:
 @click.command(cls=ViewCommand, short_help="Is a training run healthy? Its log says what went wrong.")
 @click.argument("logs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="LOG...")
 @declared_options(CurveOptions)
+@declared_options(SearchOptions)
 @view_options
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress or notices, and in a pipe no finding.")
-def curve(logs: tuple[Path, ...], outputs: Outputs, *, quiet: bool, **given: Any) -> None:
+@scoring_options
+def curve(logs: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **given: Any) -> None:
     """Say from its log whether a training run is healthy, and if not, what is wrong, why, and what to do.
 
     LOG is a trainer_state.json or a folder with checkpoints of a Trainer, a TensorBoard event file or a folder of them,
@@ -52,11 +61,12 @@ def curve(logs: tuple[Path, ...], outputs: Outputs, *, quiet: bool, **given: Any
     from lossprobe.logs.read import read_log
     from lossprobe.report.views.curve import curve_view
 
+    search = SearchOptions(**{name: given.pop(name) for name in options_of(SearchOptions)})
     options = CurveOptions(**given)
     refuse_runs(logs)
-    refuse_lone_options(logs, options)
+    refuse_lone_options(logs, options, search)
     read = [read_log(path, options.columns) for path in logs]
-    checked = check_against(read[0], options, quiet=quiet) if options.checkpoint else Checked()
+    checked = check_against(read[0], options, search, scoring) if options.checkpoint else Checked()
     result = examine_logs(read, options, checked.vocabulary, checked.loss)
     present(curve_view(read, result, checked.runs, checked.inputs), outputs)
     sys.stdout.flush()  # now, while a closed pipe can still be told apart from a finding
@@ -90,8 +100,8 @@ def refuse_runs(logs: Sequence[Path]) -> None:
             )  # fmt: skip
 
 
-def refuse_lone_options(logs: Sequence[Path], options: CurveOptions) -> None:
-    """Refuse a text without a checkpoint, and a checkpoint beside several logs.
+def refuse_lone_options(logs: Sequence[Path], options: CurveOptions, search: SearchOptions) -> None:
+    """Refuse a text without a checkpoint, a checkpoint beside several logs, and options of scoring without a text.
 
     Raises:
         UsageError: one of these is given.
@@ -100,9 +110,16 @@ def refuse_lone_options(logs: Sequence[Path], options: CurveOptions) -> None:
         raise UsageError("curve.checkpoint", "`text` without `checkpoint`", hint="name the checkpoint whose loss it is")
     if options.checkpoint is not None and len(logs) > 1:
         raise UsageError("curve.checkpoint", f"`checkpoint` and {len(logs)} logs: whose is it?", hint="name one log")
+    scored = [each for each in given_scoring_options(click.get_current_context()) if each not in ALONE]
+    scored += [f"`{name}`" for name, value in vars(search).items() if value != getattr(SearchOptions(), name)]
+    if scored and options.text is None:
+        raise UsageError(
+            "curve.checkpoint", f"{', '.join(scored)}: without `text`, of which a checkpoint's loss is measured",
+            hint="`checkpoint` and `text` name both",
+        )  # fmt: skip
 
 
-def check_against(log: Log, options: CurveOptions, *, quiet: bool) -> Checked:
+def check_against(log: Log, options: CurveOptions, search: SearchOptions, scoring: Scoring) -> Checked:
     """Return what a checkpoint says of a log; its loss is measured where a text is named, with the passes of reconcile.
 
     Raises:
@@ -114,11 +131,11 @@ def check_against(log: Log, options: CurveOptions, *, quiet: bool) -> Checked:
     from lossprobe.cli.sources import load_checkpoint
 
     assert options.checkpoint is not None
-    scoring = Scoring(LoadOptions(), TextOptions(), ScoreOptions(), None, None, False, quiet)
     if options.text is None:
         return Checked(load_checkpoint(options.checkpoint, scoring, Opener()).facts.vocab_size)
-    series, step = validation_loss_at(log, step_of(options.checkpoint))
-    logged = partial(logged_value, series, step)
-    run, found, inputs = reconcile_with_passes([options.checkpoint, options.text], scoring, logged)
+    step = step_of(options.checkpoint) if search.step is None else search.step
+    series, step = validation_loss_at(log, step, search.metric)
+    logged = partial(logged_value, log, series, step)
+    run, found, inputs = reconcile_with_passes([options.checkpoint, options.text], scoring, logged, search)
     loss = checkpoint_loss(run.name, run.text_name, found)
     return Checked(load_checkpoint(options.checkpoint, scoring, Opener()).facts.vocab_size, loss, (run,), tuple(inputs))

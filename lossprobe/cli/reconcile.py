@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossprobe.analysis.options import ReconcileOptions
+from lossprobe.analysis.options import ReconcileOptions, SearchOptions
 from lossprobe.cli.options import (
     Outputs,
     Scoring,
@@ -57,19 +57,16 @@ def reconcile(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **g
 
     options = ReconcileOptions(**given)
     if len(sources) > 1:
-        tried = TRIED.intersection(given_scoring_options(click.get_current_context()))
-        if tried:
-            raise UsageError("reconcile.option", f"{', '.join(sorted(tried))}: reconcile tries that by itself")
         logged = partial(find_logged, options, sources[0])
-        run, result, inputs = reconcile_with_passes(sources, scoring, logged, deep=options.deep)
+        run, result, inputs = reconcile_with_passes(sources, scoring, logged, options)
     else:
         run, inputs = find_run(sources, scoring), []
-        result = reconcile_run(run, find_logged(options, Path(run.name)))
+        result = reconcile_run(run, find_logged(options, Path(run.name)), options.order)
     present(reconcile_view(run, result, [*inputs, *([options.log] if options.log else [])]), outputs)
 
 
 def reconcile_with_passes(
-    sources: Sequence[Path], scoring: Scoring, logged: Callable[[], LoggedValue], *, deep: bool = False
+    sources: Sequence[Path], scoring: Scoring, logged: Callable[[], LoggedValue], options: SearchOptions
 ) -> tuple[Run, Reconciliation, list[Path]]:
     """Return the first run of a checkpoint on texts, what it and the further passes say, and the files of the texts.
 
@@ -77,7 +74,11 @@ def reconcile_with_passes(
         sources: the checkpoint and the texts.
         scoring: how they are read and scored.
         logged: returns the number that was logged, once the sources are known to be there.
-        deep: also try half precision and more lengths of blocks.
+        options: how recipes are searched.
+
+    Raises:
+        UsageError: an option of scoring is given that the search tries by itself.
+        LossprobeError: whatever opening the checkpoint or scoring raises.
     """
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.cli.order import check_order
@@ -86,6 +87,9 @@ def reconcile_with_passes(
     from lossprobe.passes.known_text import KeptTokens
     from lossprobe.passes.reconcile import reconcile as reconcile_logged
 
+    tried = TRIED.intersection(given_scoring_options(click.get_current_context()))
+    if tried:
+        raise UsageError("reconcile.option", f"{', '.join(sorted(tried))}: the search of recipes tries that by itself")
     check_order(sources[:1], sources[1:], scoring)
     check_output(sources[0], None)
     value = logged()
@@ -97,7 +101,14 @@ def reconcile_with_passes(
 
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
         run, result = reconcile_logged(
-            value, checkpoint, source, scoring.score, deep=deep, reopen=reopen, progress=progress
+            value,
+            checkpoint,
+            source,
+            scoring.score,
+            deep=options.deep,
+            order=options.order,
+            reopen=reopen,
+            progress=progress,
         )
     say_notices(checkpoint, source, scoring)
     return run, result, source.files

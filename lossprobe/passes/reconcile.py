@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from lossprobe.analysis.logged.rows import COUNTED_BEFORE_SHIFT, row_sums
+from lossprobe.analysis.logged.recipe import Integers
+from lossprobe.analysis.logged.rows import COUNTED_BEFORE_SHIFT, row_order, row_sums
 from lossprobe.analysis.reconcile.balancing import balancing_of
 from lossprobe.analysis.reconcile.candidates import Candidates, enumerate_recipes
-from lossprobe.analysis.reconcile.feed import Bos, Feed, Kind
+from lossprobe.analysis.reconcile.feed import Balancing, Bos, Feed, Kind
 from lossprobe.analysis.reconcile.logged_value import LoggedValue
 from lossprobe.analysis.reconcile.reconcile import Reconciliation, reconcile_number
 from lossprobe.analysis.reconcile.token_table import Flags, Labels, feeds_of, token_table
@@ -56,6 +58,7 @@ def reconcile(  # noqa: PLR0913 - those of `score`, and the number
     options: ScoreOptions | None = None,
     *,
     deep: bool = False,
+    order: Path | None = None,
     reopen: Reopen | None = None,
     progress: Progress | None = None,
 ) -> tuple[Run, Reconciliation]:
@@ -69,15 +72,18 @@ def reconcile(  # noqa: PLR0913 - those of `score`, and the number
         source: the text that it was logged for.
         options: `context` is a length of rows that is tried beside the usual ones.
         deep: also try half precision and more lengths of blocks, with a pass for each.
+        order: file with the order of the rows; None for that of the text. Packed streams stay as they are.
         reopen: opens the checkpoint with another dtype; needed for half precision.
         progress: as in `passes.score.score`.
 
     Raises:
+        UsageError: the file of the order cannot be read, or is not of these rows.
         LossprobeError: as in `passes.score.score`.
     """
     options = options or ScoreOptions()
     text = source if isinstance(source, KnownText) else KnownText(source, KeptTokens())
-    plan = _Passes(checkpoint, text, options, progress)
+    numbers = row_order(order, sum(1 for _ in text.documents()))
+    plan = _Passes(checkpoint, text, options, progress, numbers)
     before_shift = checkpoint.facts.family in COUNTED_BEFORE_SHIFT
     runs: list[Run] = []
     feeds: list[Feed] = []
@@ -98,8 +104,14 @@ class _Passes:
     """The passes over one text, the one that explains most first."""
 
     def __init__(
-        self, checkpoint: Checkpoint, source: KnownText, options: ScoreOptions, progress: Progress | None
+        self,
+        checkpoint: Checkpoint,
+        source: KnownText,
+        options: ScoreOptions,
+        progress: Progress | None,
+        order: Integers | None,
     ) -> None:
+        self._order = order
         self._plain = checkpoint
         self._checkpoint = checkpoint_of_tool("trainer", checkpoint)
         self._source, self._options, self._progress = source, options, progress
@@ -156,8 +168,12 @@ class _Passes:
         longest = max(SHORTEST_CUT, min(limit, self._longest(text) + (bos_id is not None)))
         policy = WindowPolicy(longest - 1, longest, bos_id, True, Layout.FIRST)
         run = score_policy(None, checkpoint, text, policy, self._options, progress=self._progress).run
-        labels = replace(self._labels(checkpoint, text, bos_id is not None, ends), balancing=balancing_of(run))
-        return Pass(run, feeds_of(token_table(run), labels, self._options.context, bos, dtype))
+        labels = replace(self._labels(checkpoint, text, bos_id is not None, ends), balancing=self._balancing(run))
+        return Pass(run, feeds_of(token_table(run, self._order), labels, self._options.context, bos, dtype))
+
+    def _balancing(self, run: Run) -> Balancing | None:
+        found = balancing_of(run)
+        return found if found is None or self._order is None else found.take(self._order)
 
     def _labels(self, checkpoint: Checkpoint, text: KnownText, lead: int, ends: bool) -> Labels:
         """Return the masks of the tokens that a pass scored, each token as what puts them before and after it."""
@@ -197,7 +213,8 @@ class _Passes:
         kind = _kind(self._text)
         for name in MASKS[kind]:
             run = score(self._plain, self._source, replace(self._options, score=name), progress=self._progress).run
-            yield Pass(run, [Feed(rows=row_sums(run), kind=kind, scored=name, own_windows=True)])
+            feed = Feed(rows=row_sums(run), kind=kind, scored=name, own_windows=True)
+            yield Pass(run, [feed.take(self._order)])
 
 
 def _kind(text: Source) -> Kind:

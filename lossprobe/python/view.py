@@ -193,7 +193,7 @@ def _view_of_one(name: str, run: Run, choices: dict[str, Any]) -> View:
         from lossprobe.report.views.reconcile import reconcile_view
 
         options = chosen("choices", ReconcileOptions, ReconcileOptions(**choices), choices)
-        return reconcile_view(run, reconcile_run(run, find_logged(options, run.path)))
+        return reconcile_view(run, reconcile_run(run, find_logged(options, run.path), options.order))
     from lossprobe.analysis.tokens import measure_tokens
     from lossprobe.report.views.tokens import tokens_view
 

@@ -18,11 +18,14 @@ CUT: dict[str, str] = {Layout.FIRST: "first", Layout.LAST: "last"}
 def windows_in_words(run: Run) -> str:
     """Return how windows lie over the documents of a run, such as "context 256" or "cut to the last 64 tokens".
 
-    What is cut is named by the tokens that are left, of which the last is a target only: one more than the context.
+    What is cut is named by the tokens that are left, of which the last is a target only: one more than the context; and
+    by how many tokens were cut off. Where none was, documents are whole.
     """
     context, layout = run.context, run.settings.windows.layout
     if layout in CUT:
-        return f"cut to the {CUT[layout]} {format_count(context + 1)} tokens"
+        cut_off = int(run.counts["unscored_tokens"].get("truncated", 0))
+        kept = f"cut to the {CUT[layout]} {format_count(context + 1)} tokens ({format_count(cut_off)} cut off)"
+        return kept if cut_off else "whole documents"
     return f"context {context}" if layout == Layout.ROLLING else f"context {context}, windows {layout}"
 
 

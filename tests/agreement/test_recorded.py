@@ -24,9 +24,10 @@ the BOS first:
     model.seqlen = 256
     opt.opt_eval(model, tokenizer(joined, return_tensors="pt"), torch.device("cpu"))
 
-LLaMA-Factory 0.9.5, transformers 5.6.0, torch 2.13.0, on the first question and answer of each conversation of
-chat.jsonl, a space before the answer so that its tokens are the same alone and behind "Assistant:". The template is its
-own "default", which is written below as a chat template:
+LLaMA-Factory 0.9.5, transformers 5.6.0, torch 2.13.0, its import of torchaudio stubbed and its check of versions
+switched off, on the first question and answer of each conversation of chat.jsonl, a space before the answer so that its
+tokens are the same alone and behind "Assistant:". The template is its own "default", which is written below as a chat
+template:
 
     python scripts/stat_utils/cal_ppl.py --model_name_or_path jargon-plain --dataset chat --template default
 """

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from lossprobe.analysis.reconcile.candidates import enumerate_recipes, sizes_of
 from lossprobe.analysis.reconcile.feed import Balancing, Feed
 from lossprobe.analysis.reconcile.logged_value import LoggedValue, find_logged, typed_value, value_of_log
 from lossprobe.analysis.reconcile.match import expected_by_chance
+from lossprobe.analysis.reconcile.programs import Mean
 from lossprobe.analysis.reconcile.reconcile import reconcile_number
 from lossprobe.analysis.reconcile.token_table import best_fit
 from lossprobe.errors import UsageError
@@ -91,6 +93,25 @@ def test_every_recipe_has_the_value_of_its_formula():
         )  # fmt: skip
         scaled = (from_formula, math.exp(from_formula), from_formula / math.log(2))[block.scale[index]]
         assert block.values[index] == pytest.approx(scaled, rel=1e-12)
+
+
+@pytest.mark.parametrize("without", [(), (0, 1, 2, 9, 22)])
+def test_every_program_has_the_value_of_its_formula(without):
+    """All denominators and ways in which ranks share a mean, of a text in which rows without a scored token stand."""
+    rows = drawn_rows(23)
+    for row in without:
+        rows.loss_nats[row] = rows.uniform_loss_nats[row] = rows.tokens[row] = rows.labels[row] = 0
+    checked = set()
+    for block in enumerate_recipes([Feed(rows=rows)], before_shift=False).blocks:
+        if block.program.mean is not Mean.ROWS:
+            continue
+        for index in np.random.default_rng(4).choice(len(block.values), 200, replace=False).tolist():
+            recipe = replace(block.ways[block.way[index]].recipe, smoothing=float(block.smoothing[index]))
+            from_formula = logged_loss(rows, recipe)
+            scaled = (from_formula, math.exp(from_formula), from_formula / math.log(2))[block.scale[index]]
+            assert block.values[index] == pytest.approx(scaled, rel=1e-11)
+            checked.add((recipe.denominator, recipe.sharing))
+    assert len(checked) >= 6
 
 
 def test_sizes_of_batches():

@@ -139,6 +139,8 @@ def test_standard_input_and_markdown(logs, capsys, monkeypatch):
         ("log.kind", ("prose.txt",)),
         ("log.unreadable", ("missing.json",)),
         ("curve.checkpoint", (FAULTY, "--text", "prose.txt")),
+        ("curve.checkpoint", (FAULTY, "--context", "64")),
+        ("curve.checkpoint", (FAULTY, "--checkpoint", str(CHECKPOINT), "--deep")),
         ("curve.checkpoint", (FAULTY, HEALTHY, "--checkpoint", str(CHECKPOINT))),
         ("output.is_input", ("own.csv", "--csv", "own.csv")),
     ],
@@ -216,5 +218,14 @@ def test_a_checkpoint_says_whether_the_logged_loss_is_its_own(evaluated, monkeyp
     assert right["checkpoint"]["recipe"].startswith("transformers' Trainer")
     assert right["checkpoint"]["logged"] == pytest.approx(value, rel=1e-12)
     assert right["logs"][0]["vocabulary"] == 1024, "of the checkpoint"
+    write_trainer_state(evaluated / "trl.json", made_log(validation=[*falling(5), value]))
+    state = json.loads(Path("trl.json").read_text())
+    for each in state["log_history"]:
+        each |= {"eval_entropy": 2.0} if "eval_loss" in each else {}
+    Path("trl.json").write_text(json.dumps(state))
+    _, out, _ = call(capsys, "trl.json", *against, "--context", "128")
+    assert any("written by TRL" in note for note in json.loads(out)["checkpoint"]["notes"])
+    code, _, err = call(capsys, "trl.json", *against, "--bos", "never")
+    assert (code, "error[reconcile.option]" in err) == (2, True)
     _, out, _ = call(capsys, "wrong.json", *against)
     assert json.loads(out)["checkpoint"]["verdict"] in ("unexplained", "by chance")

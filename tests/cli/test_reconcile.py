@@ -96,6 +96,23 @@ def test_a_log_of_conversations_is_explained_by_mask_and_batches(score, words, i
     assert result["finding"].startswith("eval_loss at step 30 ")
 
 
+def test_the_order_of_the_rows_is_that_of_a_file(inside, capsys):
+    """A number that protocol `trl` makes of rows in another order: by that order, and not without."""
+    Path("order.txt").write_text("0 3 1 5 2 4")
+    value = f"{eval_loss(capsys, '--order', 'order.txt'):.9f}"
+    arguments = ("reconcile", "checkpoint-30", "chat.jsonl", "--logged", value, "--json")
+    _, out, _ = call(capsys, *arguments, "--order", "order.txt")
+    assert json.loads(out)["rows"][0]["recipe"].endswith("batches of 2")
+    assert json.loads(out)["verdict"] == "explained"
+    _, out, _ = call(capsys, *arguments)
+    agreeing = [row["recipe"] for row in json.loads(out)["rows"] if row["agrees"]]
+    assert not any(recipe.endswith("batches of 2") for recipe in agreeing)
+    Path("order.txt").write_text("5 2 0")
+    refused(capsys, 2, "order.numbers", *arguments, "--order", "order.txt")
+    call(capsys, "score", "checkpoint-30", "chat.jsonl", "-q")
+    refused(capsys, 2, "order.numbers", "reconcile", "--logged", value, "--order", "order.txt")
+
+
 def test_a_stored_run_answers_for_averages(inside, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     call(capsys, "score", "checkpoint-30", "plain.jsonl", "-q")

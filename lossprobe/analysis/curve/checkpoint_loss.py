@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lossprobe.analysis.reconcile.logged_value import LoggedValue, typed_value, value_of_log
+from lossprobe.analysis.reconcile.logged_value import LoggedValue, typed_value, value_in_log, value_of_log
 from lossprobe.analysis.reconcile.reconcile import Reconciliation
 from lossprobe.errors import UsageError
 from lossprobe.logs.log import LOSS, VALIDATION, Log, Series
+from lossprobe.logs.trainer_state import EVAL_LOSS
 from lossprobe.units import format_count, visible
 
 MOST_DECIMALS = 6  # of a printed log; one with more holds all digits
@@ -27,6 +28,7 @@ class CheckpointLoss:
         value: the number that it gives.
         logged: the number in the log.
         finding: the same in one line.
+        notes: what a reader must know beside it, one line each; they are among those of the curve.
     """
 
     checkpoint: str
@@ -36,6 +38,7 @@ class CheckpointLoss:
     value: float
     logged: float
     finding: str
+    notes: tuple[str, ...] = ()
 
 
 def checkpoint_loss(checkpoint: str, text: str, found: Reconciliation) -> CheckpointLoss:
@@ -43,21 +46,25 @@ def checkpoint_loss(checkpoint: str, text: str, found: Reconciliation) -> Checkp
     first = found.table.iloc[0]
     return CheckpointLoss(
         checkpoint, text, found.verdict, str(first["recipe"]), float(first["value"]), found.value,
-        f"{checkpoint} on {text}: {found.finding}",
+        f"{checkpoint} on {text}: {found.finding}", tuple(found.notes),
     )  # fmt: skip
 
 
-def validation_loss_at(log: Log, step: int | None) -> tuple[Series, int]:
+def validation_loss_at(log: Log, step: int | None, metric: str = EVAL_LOSS) -> tuple[Series, int]:
     """Return the validation loss of a log, and the step whose value is that of a checkpoint.
 
     Args:
         log: the log.
         step: the checkpoint's own step; None takes the log's last.
+        metric: the log's name of the loss; `EVAL_LOSS` also takes the only loss that was not of training.
 
     Raises:
         UsageError: the log has no validation loss, or none at this step.
     """
-    series, shown = log.find(VALIDATION, LOSS), visible(str(log.path), 200)
+    named = [each for each in log.series if each.key.replace("/", "_") == metric]
+    series, shown = named[0] if named else None, visible(str(log.path), 200)
+    if series is None and metric == EVAL_LOSS:
+        series = log.find(VALIDATION, LOSS)
     if series is None or not len(series.steps):
         raise UsageError("log.no_evaluation", f"{shown}: has no validation loss to compare with the checkpoint's")
     if step is None:
@@ -72,7 +79,18 @@ def validation_loss_at(log: Log, step: int | None) -> tuple[Series, int]:
     return series, step
 
 
-def logged_value(series: Series, step: int) -> LoggedValue:
+def logged_value(log: Log, series: Series, step: int) -> LoggedValue:
+    """Return the value of a series at a step, with what the log says beside it, as `reconcile` reads it.
+
+    Where the log cannot be read again (standard input, columns of its own), the value is known to the printed digits.
+    """
+    try:
+        return value_in_log(log.path, step, series.key.replace("/", "_"))
+    except UsageError:
+        return _value_alone(series, step)
+
+
+def _value_alone(series: Series, step: int) -> LoggedValue:
     """Return the value of a series at a step, known to the digits that the log prints."""
     value = float(series.values[np.flatnonzero(series.steps == step)[0]])
     source = f"{series.key} at step {step}"

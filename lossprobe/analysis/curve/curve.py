@@ -172,8 +172,8 @@ def curve(
         partings=[LogPair(names[0], name, part(logs[0], log)) for name, log in zip(names[1:], logs[1:], strict=True)],
         checkpoint=checkpoint,
         failed=list(dict.fromkeys(findings_asked_for(table, options.fail_on)["diagnosis"])),
-        notes=[note if len(logs) == 1 else f"{name}: {note}" for name, log in zip(names, logs, strict=True)
-               for note in (*log.notes, *_negative(log))],
+        notes=[*(note if len(logs) == 1 else f"{name}: {note}" for name, log in zip(names, logs, strict=True)
+                 for note in (*log.notes, *_negative(log))), *(checkpoint.notes if checkpoint else ())],
         table=table,
     )  # fmt: skip
 

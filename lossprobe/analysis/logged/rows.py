@@ -78,8 +78,18 @@ def in_order(rows: Rows, path: Path | None) -> Rows:
     Raises:
         UsageError: the file cannot be read, or does not hold the number of every row once.
     """
+    order = row_order(path, len(rows))
+    return rows if order is None else rows.take(order)
+
+
+def row_order(path: Path | None, size: int) -> Integers | None:
+    """Return the numbers of rows in the order of a file, int64 [size]; None without a file.
+
+    Raises:
+        UsageError: the file cannot be read, or does not hold the number of every row once.
+    """
     if path is None:
-        return rows
+        return None
     shown = visible(str(path), 200)
     try:
         order = np.array([int(line) for line in path.read_text().split()], np.int64)
@@ -87,10 +97,10 @@ def in_order(rows: Rows, path: Path | None) -> Rows:
         raise UsageError("order.unreadable", f"{shown}: {error.strerror}") from None
     except (ValueError, OverflowError) as error:
         raise UsageError("order.numbers", f"{shown}: {visible(str(error), 80)}") from None
-    if not _permutes(order, len(rows)):
-        what = f"{format_count(len(order))} numbers, not each of 0 to {format_count(len(rows) - 1)} once"
+    if not _permutes(order, size):
+        what = f"{format_count(len(order))} numbers, not each of 0 to {format_count(size - 1)} once"
         raise UsageError("order.numbers", f"{shown}: {what}", hint="one row number a line, as the trainer saw the rows")
-    return rows.take(order)
+    return order
 
 
 def _permutes(order: Integers, size: int) -> bool:

@@ -37,6 +37,7 @@ MOST_COST = 5  # recipes further from every default are not tried
 MANY_RANKS_COST = 2  # of a feed and a program, above which only one process is tried
 SCALES = ("nats", "perplexity", "bits")
 SCALE_COSTS = (0, 1, 2)
+_Ways = list[tuple[Way, int]]
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,16 @@ def enumerate_recipes(feeds: Sequence[Feed], *, before_shift: bool, evidence: Lo
     """
     evidence = evidence or LogEvidence()
     blocks = []
+    known: dict[tuple[Program, int, int, bool, bool], _Ways] = {}  # those of feeds with as many rows are the same
     for feed in feeds:
         means = Means(feed)
         for order, program in enumerate(programs_of(feed, before_shift=before_shift)):
             cost = program.cost + feed_cost(program, feed) + writer_cost(program, evidence)
             if cost <= MOST_COST and len(feed.rows) and feed.rows.tokens.any():
-                blocks.append(_block(feed, program, order, cost, means, evidence))
+                key = (program, len(feed.rows), cost, feed.lengths is None, feed.balancing is None)
+                if key not in known:
+                    known[key] = list(_ways(program, feed, cost, evidence))
+                blocks.append(_block(feed, program, order, cost, means, known[key]))
     return Candidates(tuple(blocks))
 
 
@@ -133,9 +138,8 @@ def sizes_of(rows: int) -> list[int]:
     return sorted({min(size, rows) for size in (*range(1, EVERY_SIZE + 1), *powers, rows)})
 
 
-def _block(feed: Feed, program: Program, order: int, cost: int, means: Means, evidence: LogEvidence) -> Block:
+def _block(feed: Feed, program: Program, order: int, cost: int, means: Means, found: _Ways) -> Block:
     """Return the recipes of a program on a feed: its means, each with every smoothing and unit."""
-    found = list(_ways(program, feed, cost, evidence))
     ways = [way for way, _ in found]
     plain, uniform = np.array([means.of(program, way) for way in ways]).reshape(-1, 2).T
     more = np.array([extra for _, extra in found], np.int64)

@@ -111,6 +111,15 @@ class Feed:
     lengths: Integers | None = None
     balancing: Balancing | None = None
 
+    def take(self, order: Integers | None) -> Feed:
+        """Return it with its rows in another order; None for the same."""
+        if order is None:
+            return self
+        return replace(
+            self, rows=self.rows.take(order), lengths=None if self.lengths is None else self.lengths[order],
+            balancing=None if self.balancing is None else self.balancing.take(order),
+        )  # fmt: skip
+
     def phrases(self) -> list[str]:
         """Return what is particular about it, in words."""
         what = {Bos.OWN: "", Bos.LEFT_OUT: "no BOS", Bos.ADDED: "a BOS more than the tokenizer or template adds"}

@@ -80,7 +80,16 @@ def find_logged(options: ReconcileOptions, checkpoint: Path) -> LoggedValue:
         raise UsageError("reconcile.number", what, hint="`logged` NUMBER, or `log` trainer_state.json")
     if log is None:
         return typed_value(options.logged or "")
-    found = find_logged_loss(log, step_of(checkpoint) if options.step is None else options.step, options.metric)
+    return value_in_log(log, step_of(checkpoint) if options.step is None else options.step, options.metric)
+
+
+def value_in_log(log: Path, step: int | None, metric: str) -> LoggedValue:
+    """Return the number of a log at a step, with what the log says beside it; arguments as in `find_logged_loss`.
+
+    Raises:
+        UsageError: there is none, or it is no loss.
+    """
+    found = find_logged_loss(log, step, metric)
     best = None if found.best_step == found.step else found.best_step
     evidence = LogEvidence("trl" if found.by_trl else "trainer", found.rows, found.batches, best)
     source = found.name if found.step is None else f"{found.name} at step {found.step}"

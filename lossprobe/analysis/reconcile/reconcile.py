@@ -248,7 +248,7 @@ def _order_note(feed: Feed, logged: LoggedValue) -> list[str]:
         return []
     return [
         f"another order of the rows may give it: batches of {USUAL_BATCH} give {min(values):.6g} to {max(values):.6g} "
-        f"in {SHUFFLES} orders drawn at random; perplexity with `protocol` trainer and `order` takes that of the run"
+        f"in {SHUFFLES} orders drawn at random; `order` takes that of the run"
     ]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from lossprobe.analysis.logged.recipe import RowSums
-from lossprobe.analysis.logged.rows import COUNTED_BEFORE_SHIFT, row_sums
+from lossprobe.analysis.logged.rows import COUNTED_BEFORE_SHIFT, row_order, row_sums
 from lossprobe.analysis.reconcile.balancing import balancing_of
 from lossprobe.analysis.reconcile.feed import Feed
 from lossprobe.analysis.reconcile.logged_value import LoggedValue
@@ -18,16 +20,21 @@ ONLY_AVERAGES = (
 )
 
 
-def reconcile_run(run: Run, logged: LoggedValue) -> Reconciliation:
+def reconcile_run(run: Run, logged: LoggedValue, order: Path | None = None) -> Reconciliation:
     """Return which means of the losses of a stored run give a logged number.
 
     Args:
         run: the run; its documents are the rows, and its windows too where there are more of them.
         logged: the number.
+        order: file with the order of the documents; None for that of the text. Windows stay as they are.
+
+    Raises:
+        UsageError: the file of the order cannot be read, or is not of these rows.
     """
     windows = _window_sums(run)
     whole = len(windows) <= int(run.counts["documents"])
-    feeds = [Feed(rows=row_sums(run), balancing=balancing_of(run) if whole else None)]
+    feed = Feed(rows=row_sums(run), balancing=balancing_of(run) if whole else None)
+    feeds = [feed.take(row_order(order, len(feed.rows)))]
     if len(windows) > len(feeds[0].rows):
         feeds.append(Feed(rows=windows, own_windows=True))
     before_shift = run.settings.checkpoint.family in COUNTED_BEFORE_SHIFT

@@ -50,17 +50,16 @@ class TokenTable:
     def sums(self, kept: Flags) -> RowSums:
         """Return the sums of each row over the tokens whose labels are kept."""
         counted = kept & self.scored
-        loss, uniform = (self._sum(values, counted) for values in (self.loss_nats, self.uniform_loss_nats))
-        labels = np.bincount(self.row[kept & self.seen], minlength=self.size)
-        tokens, zeros = np.bincount(self.row[counted], minlength=self.size), np.zeros(self.size)
-        return RowSums(loss, uniform, zeros, tokens, labels, np.zeros(self.size, np.int64))
+        loss, uniform = (self._sum(values * counted) for values in (self.loss_nats, self.uniform_loss_nats))
+        labels, tokens = (self._sum(flags).astype(np.int64) for flags in (kept & self.seen, counted))
+        return RowSums(loss, uniform, np.zeros(self.size), tokens, labels, np.zeros(self.size, np.int64))
 
     def lengths(self, present: Flags) -> Integers:
         """Return the number of tokens of each row."""
         return np.bincount(self.row[present & self.seen], minlength=self.size)
 
-    def _sum(self, values: Floats, chosen: Flags) -> Floats:
-        return np.bincount(self.row[chosen], values[chosen], minlength=self.size).astype(np.float64)
+    def _sum(self, values: Floats | Flags) -> Floats:
+        return np.bincount(self.row, values, minlength=self.size).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,17 @@ class Labels:
     balancing: Balancing | None = None
 
 
-def token_table(run: Run) -> TokenTable:
-    """Return the tokens of a run whose documents are rows."""
+def token_table(run: Run, order: Integers | None = None) -> TokenTable:
+    """Return the tokens of a run whose documents are rows, numbered in an order of the rows; None for the text's."""
     frame = run.query("""
         SELECT document, token, token_id, loss_nats, uniform_loss_nats, unscored IS NULL AS scored,
                coalesce(unscored <> 'truncated', true) AS seen
         FROM tokens ORDER BY document, token""")
     whole = {name: frame[name].to_numpy(np.int64) for name in ("document", "token", "token_id")}
     losses = {name: frame[name].fillna(0).to_numpy(np.float64) for name in ("loss_nats", "uniform_loss_nats")}
+    row = whole["document"] if order is None else np.argsort(order)[whole["document"]]
     return TokenTable(
-        row=whole["document"], token=whole["token"], token_id=whole["token_id"], **losses,
+        row=row, token=whole["token"], token_id=whole["token_id"], **losses,
         scored=frame["scored"].to_numpy(bool), seen=frame["seen"].to_numpy(bool), size=int(run.counts["documents"]),
     )  # fmt: skip
 
@@ -111,6 +111,7 @@ def feeds_of(table: TokenTable, labels: Labels, context: int | None, bos: Bos, d
     for eos, present in _endings(table, labels):
         rows = table.lengths(present)
         longest = int(rows.max(initial=0))
+        packed = {block: best_fit(np.minimum(rows, block), block) for block in _blocks(rows, lengths)}
         for scored, masked, kept in _kept(table, labels, present):
             feed = Feed(
                 rows=table.sums(kept), kind=labels.kind, bos=bos, eos=eos, eos_masked=masked, scored=scored,
@@ -121,7 +122,7 @@ def feeds_of(table: TokenTable, labels: Labels, context: int | None, bos: Bos, d
                 shorter = table.sums(kept & (table.token < cut))
                 feeds.append(replace(feed, rows=shorter, cut=cut, lengths=np.minimum(rows, cut), balancing=None))
             if eos is not False and not masked:
-                feeds += _packed(table, feed, kept, rows, lengths)
+                feeds += _packed(table, feed, kept, packed)
     return feeds
 
 
@@ -147,13 +148,22 @@ def _kept(table: TokenTable, labels: Labels, present: Flags) -> Iterator[tuple[s
                 yield name, masked, kept
 
 
-def _packed(table: TokenTable, feed: Feed, kept: Flags, lengths: Integers, blocks: Sequence[int]) -> Iterator[Feed]:
-    """Yield the rows packed into rows of several lengths, as TRL does by default: none sees another."""
-    for block in blocks:
-        if block < min(lengths) or block > 2 * lengths.sum():
-            continue
+def _blocks(rows: Integers, lengths: Sequence[int]) -> list[int]:
+    """Return the lengths into which rows may have been packed."""
+    return [block for block in lengths if rows.min() <= block <= 2 * rows.sum()]
+
+
+def _packed(table: TokenTable, feed: Feed, kept: Flags, packed: Mapping[int, Integers]) -> Iterator[Feed]:
+    """Yield the rows packed into rows of several lengths, as TRL does by default: none sees another.
+
+    Args:
+        table: the tokens of the rows.
+        feed: the rows as they are.
+        kept: whether each token has a label.
+        packed: of each length, into which packed row each row goes.
+    """
+    for block, row_of in packed.items():
         rows = table.sums(kept & (table.token < block) & (table.token > 0))
-        row_of = best_fit(np.minimum(lengths, block), block)
         joined = _joined(rows, row_of)
         yield replace(
             feed, rows=joined, packing=Packing.BEST_FIT, block=block, usual_block=block == USUAL_BLOCK, lengths=None,
