@@ -169,14 +169,13 @@ class OrderOptions:
     """In which order a trainer saw the rows.
 
     Attributes:
-        order: file with the numbers of the rows, from 0, one a line, in that order; None for that of the text.
+        order: file of the numbers of the rows, from 0, one a line, in that order; None, "as-is": that of the text.
     """
 
     order: Path | None = option(
-        None,
-        File(),
-        "File with the row numbers (from 0, one a line) in the trainer's order.  [default: as in the text]",
-    )
+        None, File("as-is"), "File of the row numbers (from 0, one a line) in the trainer's order.  [default: as-is]",
+        metavar="FILE|as-is",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,6 @@ def click_type(kind: Kind) -> click.ParamType[Any] | None:
         case Counts() | Names() | Pairs():
             return Spelled(kind)
         case File():
-            return click.Path(path_type=Path, exists=True)
+            return click.Path(path_type=Path, exists=not kind.word)
         case _:
             return None

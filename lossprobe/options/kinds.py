@@ -245,7 +245,13 @@ class Pairs:
 
 @dataclass(frozen=True)
 class File:
-    """The path of a file or folder. A relative path is not resolved here."""
+    """The path of a file or folder. A relative path is not resolved here.
+
+    Attributes:
+        word: a word that may stand in its place, such as "as-is"; "" where none may.
+    """
+
+    word: str = ""
 
     def read(self, value: object) -> Path:
         """Return the path."""

@@ -100,6 +100,7 @@ def test_the_order_of_the_rows_is_that_of_a_file(inside, capsys):
     """A number that protocol `trl` makes of rows in another order: by that order, and not without."""
     Path("order.txt").write_text("0 3 1 5 2 4")
     value = f"{eval_loss(capsys, '--order', 'order.txt'):.9f}"
+    assert eval_loss(capsys, "--order", "as-is") == eval_loss(capsys) != float(value)
     arguments = ("reconcile", "checkpoint-30", "chat.jsonl", "--logged", value, "--json")
     _, out, _ = call(capsys, *arguments, "--order", "order.txt")
     assert json.loads(out)["rows"][0]["recipe"].endswith("batches of 2")

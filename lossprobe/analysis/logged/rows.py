@@ -16,6 +16,7 @@ from lossprobe.units import format_count, visible
 
 Rows = TypeVar("Rows", RowSums, RoutingRows)
 
+AS_IS = Path("as-is")  # in place of a file: the order of the text
 # Classes of transformers 5.23 whose name lacks "ForCausalLM": its Trainer counts their labels before the shift.
 COUNTED_BEFORE_SHIFT = frozenset({"gpt2", "openai-gpt", "ctrl", "bert", "bert-generation"})
 
@@ -73,7 +74,7 @@ def trl_recipe(options: LoggedOptions) -> Recipe:
 
 
 def in_order(rows: Rows, path: Path | None) -> Rows:
-    """Return rows in the order of a file of row numbers; without a file as they are.
+    """Return rows in the order of a file of row numbers; without a file, or for `AS_IS`, as they are.
 
     Raises:
         UsageError: the file cannot be read, or does not hold the number of every row once.
@@ -83,12 +84,12 @@ def in_order(rows: Rows, path: Path | None) -> Rows:
 
 
 def row_order(path: Path | None, size: int) -> Integers | None:
-    """Return the numbers of rows in the order of a file, int64 [size]; None without a file.
+    """Return the numbers of rows in the order of a file, int64 [size]; None for the order of the text.
 
     Raises:
         UsageError: the file cannot be read, or does not hold the number of every row once.
     """
-    if path is None:
+    if path is None or (path == AS_IS and not path.exists()):
         return None
     shown = visible(str(path), 200)
     try:
