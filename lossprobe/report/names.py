@@ -19,8 +19,13 @@ def windows_in_words(run: Run) -> str:
     """Return how windows lie over the documents of a run, such as "context 256" or "cut to the last 64 tokens".
 
     What is cut is named by the tokens that are left, of which the last is a target only: one more than the context; and
-    by how many tokens were cut off. Where none was, documents are whole.
+    by how many tokens were cut off. Where none was, documents are whole. A run of pairs says so if it has both sides.
     """
+    sides = "both sides of each pair, " if run.settings.text.sides else ""
+    return sides + _layout_in_words(run)
+
+
+def _layout_in_words(run: Run) -> str:
     context, layout = run.context, run.settings.windows.layout
     if layout in CUT:
         cut_off = int(run.counts["unscored_tokens"].get("truncated", 0))
