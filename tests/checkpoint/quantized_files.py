@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -191,3 +192,42 @@ def fp4(weight: torch.Tensor, kind: str) -> Stored:
     }[kind]
     parts = {ends[0]: octets, ".weight_scale": scale}
     return parts | ({ends[1]: torch.tensor(whole, dtype=torch.float32)} if ends[1] else {}), value
+
+
+# The table of NF4 as QLoRA prints it, and bitsandbytes' FP4: sign, then 0, 0.0625, 8, 12, 4, 6, 2, 3 twelfths.
+NF4 = [
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+]  # fmt: skip
+FP4 = [0, 0.0625 / 12, 8 / 12, 1, 4 / 12, 6 / 12, 2 / 12, 3 / 12]
+FP4 += [-value for value in FP4]
+
+
+def four_bit(shape: tuple[int, int], kind: str, nested: bool, changes: dict[str, Any] | None = None) -> Stored:
+    """Store random 4-bit codes as bitsandbytes does, the first of each byte in the high half.
+
+    `changes` spoil the JSON that describes the weight.
+    """
+    size = 64
+    random = np.random.default_rng(0)
+    table = np.array(NF4 if kind == "nf4" else FP4, dtype=np.float32)
+    count = shape[0] * shape[1]
+    codes = random.integers(0, 16, count + count % 2)
+    blocks = -(-count // size)
+    state: dict[str, Any] = {"quant_type": kind, "blocksize": size, "dtype": "float32", "shape": list(shape)}
+    ends = {}
+    absmax = random.uniform(0.1, 1, blocks).astype(np.float32)
+    if nested:
+        inner, places = random.uniform(-1, 1, 256).astype(np.float32), random.integers(0, 256, blocks)
+        outer, offset = random.uniform(0.1, 1, -(-blocks // 8)).astype(np.float32), np.float32(0.7)
+        absmax = np.array([inner[place] * outer[block // 8] + offset for block, place in enumerate(places)])
+        state |= {"nested_blocksize": 8, "nested_dtype": "float32", "nested_offset": float(offset)}
+        ends = {"absmax": places.astype(np.uint8), "nested_absmax": outer, "nested_quant_map": inner}
+    flat = [table[code] * absmax[place // size] for place, code in enumerate(codes[:count])]
+    text = json.dumps(state | (changes or {})).encode()
+    ends = {"absmax": absmax} | ends | {"quant_map": table}
+    stored = {f".weight.{end}": torch.from_numpy(each) for end, each in ends.items()}
+    stored[".weight"] = torch.tensor([high << 4 | low for high, low in codes.reshape(-1, 2).tolist()]).byte()[:, None]
+    stored[f".weight.quant_state.bitsandbytes__{kind}"] = torch.tensor(list(text)).byte()
+    return stored, np.array(flat, dtype=np.float32).reshape(shape)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import torch
 
 from lossprobe.checkpoint.quantized.names import stands_in
-from lossprobe.checkpoint.quantized.parts import Layout, Parts, weights_only
+from lossprobe.checkpoint.quantized.parts import Layout, Parts, stored_as, weights_only
 from lossprobe.checkpoint.quantized.settings import Settings
 
 # NF4: quantiles of the normal distribution, Dettmers et al. 2023, QLoRA, appendix E.
@@ -190,14 +190,16 @@ class BitsAndBytes:
     def words(self) -> str:
         """The format in plain words."""
         if isinstance(self.base, EightBitLayout):
-            return f"bitsandbytes int8 with a scale for each output; {weights_only('int8')}"
+            return f"bitsandbytes int8 with a scale for each output{weights_only('int8')}"
         scales = ", scales quantised too" if self.base.nested else ""
         return f"bitsandbytes {self.base.kind.upper()} in blocks{scales}"
 
     @property
     def dtype(self) -> str:
         """Short name of what is stored."""
-        return "int8 (bitsandbytes)" if isinstance(self.base, EightBitLayout) else f"{self.base.kind} (bitsandbytes)"
+        if isinstance(self.base, EightBitLayout):
+            return stored_as("int8", "bitsandbytes", "int8")
+        return stored_as(self.base.kind.upper(), "bitsandbytes", "")
 
     def layout(self, module: str) -> Layout | None:
         """Return how the weight of a module is stored; None where it is plain."""

@@ -9,7 +9,7 @@ from typing import ClassVar, Final
 from lossprobe.checkpoint.quantized.names import compiled
 from lossprobe.checkpoint.quantized.nvfp4 import Fp4Layout
 from lossprobe.checkpoint.quantized.packed_integers import PackedLayout
-from lossprobe.checkpoint.quantized.parts import FLOATS, Layout, weights_only
+from lossprobe.checkpoint.quantized.parts import FLOATS, Layout, stored_as, weights_only
 from lossprobe.checkpoint.quantized.scaled import FP8, ScaledLayout
 from lossprobe.checkpoint.quantized.settings import Settings
 
@@ -190,15 +190,18 @@ class CompressedTensors:
     def words(self) -> str:
         """The format in plain words."""
         kinds = " and ".join(dict.fromkeys(scheme.weights.words for scheme in self.schemes))
-        rounded = " or ".join(dict.fromkeys(scheme.activations for scheme in self.schemes if scheme.activations))
-        only = f"; {weights_only(rounded)}" if rounded else ""
-        return f"compressed-tensors, {kinds}{only}"
+        return f"compressed-tensors, {kinds}{weights_only(self._rounded)}"
 
     @property
     def dtype(self) -> str:
         """Short name of what is stored."""
         kinds = {("int" if each.weights.kind == "int" else "FP") + str(each.weights.bits) for each in self.schemes}
-        return f"{' and '.join(sorted(kinds))} (compressed-tensors)"
+        return stored_as(" and ".join(sorted(kinds)), "compressed-tensors", self._rounded)
+
+    @property
+    def _rounded(self) -> str:
+        """To what the deployed kernel rounds activations; "" where it does not."""
+        return " or ".join(dict.fromkeys(scheme.activations for scheme in self.schemes if scheme.activations))
 
     def layout(self, module: str) -> Layout | None:
         """Return how the weight of a module is stored; None where it is plain."""

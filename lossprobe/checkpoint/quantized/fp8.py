@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from lossprobe.checkpoint.quantized.names import stands_in
-from lossprobe.checkpoint.quantized.parts import FLOATS, weights_only
+from lossprobe.checkpoint.quantized.parts import FLOATS, stored_as, weights_only
 from lossprobe.checkpoint.quantized.scaled import FP8, ScaledLayout
 from lossprobe.checkpoint.quantized.settings import Settings
 
@@ -26,7 +26,7 @@ class Fp8:
     base: ScaledLayout
     plain: tuple[str, ...]
     scheme: str
-    dtype: str = "float8_e4m3"
+    dtype: str = stored_as("FP8", "fine-grained", "FP8")
     ends: ClassVar[tuple[str, ...]] = (".weight", ".weight_scale_inv", ".weight_scale")
     plain_end: ClassVar[str] = ".weight"
     activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
@@ -60,7 +60,7 @@ class Fp8:
         """The format in plain words."""
         rows, columns = self.base.block
         size = f"with a scale for {rows} x {columns} weights" if rows else "with a scale for each tensor"
-        return f"FP8 (E4M3) {size}; {weights_only(f'FP8 ({self.scheme})')}"
+        return f"FP8 (E4M3) {size}{weights_only(f'FP8 ({self.scheme})')}"
 
     def layout(self, module: str) -> ScaledLayout | None:
         """Return how the weight of a module is stored; None where it is plain."""

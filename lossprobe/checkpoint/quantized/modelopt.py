@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from lossprobe.checkpoint.quantized.names import wildcard
 from lossprobe.checkpoint.quantized.nvfp4 import Fp4Layout
-from lossprobe.checkpoint.quantized.parts import Layout, weights_only
+from lossprobe.checkpoint.quantized.parts import Layout, stored_as, weights_only
 from lossprobe.checkpoint.quantized.scaled import FP8, ScaledLayout
 from lossprobe.checkpoint.quantized.settings import Settings
 
@@ -71,13 +71,17 @@ class ModelOpt:
     @property
     def words(self) -> str:
         """The format in plain words."""
-        kind = "FP4" if self.algorithm == "nvfp4" else "FP8"
-        return f"ModelOpt {WORDS[self.algorithm]}; {weights_only(kind)}"
+        return f"ModelOpt {WORDS[self.algorithm]}{weights_only(self._kind)}"
 
     @property
     def dtype(self) -> str:
         """Short name of what is stored."""
-        return "nvfp4 (ModelOpt)" if self.algorithm == "nvfp4" else "float8_e4m3 (ModelOpt)"
+        return stored_as(f"NV{self._kind}" if self._kind == "FP4" else self._kind, "ModelOpt", self._kind)
+
+    @property
+    def _kind(self) -> str:
+        """Numbers to which the deployed kernel rounds activations."""
+        return "FP4" if self.algorithm == "nvfp4" else "FP8"
 
     def layout(self, module: str) -> Layout | None:
         """Return how the weight of a module is stored; None where it is plain."""

@@ -54,7 +54,7 @@ class Mxfp4:
 
     plain: tuple[str, ...]
     words: str = "MXFP4: FP4 (E2M1) in groups of 32, each with a power of two"
-    dtype: str = "mxfp4"
+    dtype: str = "MXFP4"
     ends: ClassVar[tuple[str, ...]] = ENDS
     plain_end: ClassVar[str] = ""
     activations: ClassVar[tuple[str, ...]] = ()

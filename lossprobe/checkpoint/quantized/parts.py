@@ -124,4 +124,15 @@ class Method(Protocol):
 
 def weights_only(rounded: str) -> str:
     """Return the words that say what a deployed kernel does to activations, and a loss here does not include."""
-    return f"weights only: the deployed kernel rounds activations to {rounded} as well"
+    return f"; weights only: the deployed kernel rounds activations to {rounded} as well" if rounded else ""
+
+
+def stored_as(kind: str, by: str, rounded: str) -> str:
+    """Return the short name of what is stored, such as "int8 (compressed-tensors, weights only)".
+
+    Args:
+        kind: the numbers, such as "int8".
+        by: the format or the program.
+        rounded: to what the deployed kernel rounds activations; "" where it does not.
+    """
+    return f"{kind} ({by}{', weights only' if rounded else ''})"

@@ -70,10 +70,10 @@ class QuantizedWeights:
     @property
     def notices(self) -> tuple[str, ...]:
         """What a user should know, one line each."""
+        _, _, only = self.method.words.partition("; ")
         count = len(self.not_applied)
-        return (
-            (f"{plural(count, 'stored scale')} of activations or of the key-value cache not applied",) if count else ()
-        )
+        left = f"{plural(count, 'stored scale')} of activations or of the key-value cache not applied"
+        return (*self.weights.notices, *filter(None, [only, left if count else ""]))
 
     def read(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """Return every tensor by its name, quantised weights in `dtype`; only one at a time is in float32.
