@@ -64,16 +64,21 @@ class Weights:
     def words(self) -> str:
         """The rounding in plain words, such as "int4 in groups of 128, asymmetric"."""
         places = {
-            "tensor": "one scale a tensor",
-            "channel": "a scale for each output",
-            "group": f"groups of {self.group_size}",
-            "tensor_group": f"groups of {self.group_size}",
-            "block": f"blocks of {self.block[0]} x {self.block[1]}",
+            "tensor": "with a scale for each tensor",
+            "channel": "with a scale for each output",
+            "group": f"in groups of {self.group_size}",
+            "tensor_group": f"in groups of {self.group_size}",
+            "block": f"in blocks of {self.block[0]} x {self.block[1]}",
         }
-        name = f"int{self.bits}" if self.kind == "int" else f"FP{self.bits}"
         symmetry = "" if self.kind == "float" else ", symmetric" if self.symmetric else ", asymmetric"
         order = ", groups by activation" if self.by_activation else ""
-        return f"{name} with {places[self.strategy]}{symmetry}{order}"
+        return f"{self.name} {places[self.strategy]}{symmetry}{order}"
+
+    @property
+    def name(self) -> str:
+        """The numbers in one word, such as "int4" or "NVFP4"."""
+        standard = {(4, 16): "NV", (4, 32): "MX", (8, 32): "MX"}.get((self.bits, self.group_size), "")
+        return f"int{self.bits}" if self.kind == "int" else f"{standard}FP{self.bits}"
 
     def layout(self, form: str) -> Layout | None:
         """Return how weights are stored in a format; None where the format cannot store them."""
@@ -195,8 +200,8 @@ class CompressedTensors:
     @property
     def dtype(self) -> str:
         """Short name of what is stored."""
-        kinds = {("int" if each.weights.kind == "int" else "FP") + str(each.weights.bits) for each in self.schemes}
-        return stored_as(" and ".join(sorted(kinds)), "compressed-tensors", self._rounded)
+        kinds = dict.fromkeys(scheme.weights.name for scheme in self.schemes)
+        return stored_as(" and ".join(kinds), "compressed-tensors", self._rounded)
 
     @property
     def _rounded(self) -> str:
