@@ -275,7 +275,7 @@ CONFIGS = {
     "fp4 experts": ("fp8", {"expert_dtype": "fp4"}, "expert_dtype is fp4, known: fp8"),
     "other algorithm": ("modelopt", {"quant_algo": "W4A8_AWQ"}, "quant_algo is w4a8_awq, known: fp8"),
     "both": ("nf4", {"load_in_8bit": True}, "load_in_4bit and load_in_8bit: exactly one must be true"),
-    "other storage": ("nf4", {"bnb_4bit_quant_storage": "bfloat16"}, "bnb_4bit_quant_storage is bfloat16, known: uint8"),
+    "other storage": ("nf4", {"bnb_4bit_quant_storage": "bfloat16"}, "bnb_4bit_quant_storage is bfloat16"),
     "no list": ("awq", {"modules_to_not_convert": "lm_head"}, "modules_to_not_convert is no list of words"),
 }  # fmt: skip
 
@@ -322,6 +322,11 @@ def test_modelopt_says_it_in_a_file_of_its_own(quantised):
     before = checkpoint.facts.sha256
     file.write_text(json.dumps({"producer": {"name": "other"}, "quantization": said}))
     assert load_huggingface(folder, LoadOptions()).facts.sha256 != before
+
+
+def test_a_name_on_which_patterns_could_take_long(quantised):
+    folder, _ = quantised("w8a8")
+    assert "name has 407 characters" in refusal(folder, plus("a" * 400 + ".weight", torch.ones(2, 2).byte()))
 
 
 def test_layers_that_lie_the_other_way_round(copy_of):

@@ -55,7 +55,7 @@ def check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         CheckpointError: `checkpoint.non_finite`; it names the first tensor with NaN or infinity and counts them in it.
     """
     for name, tensor in tensors.items():
-        if tensor.numel() and not all(math.isfinite(float(end)) for end in torch.aminmax(tensor)):  # NaN is both ends
+        if tensor.numel() and not all(math.isfinite(float(end)) for end in torch.aminmax(tensor.detach())):  # NaN: both
             count = tensor.numel() - int(torch.isfinite(tensor).sum())  # twenty times as slow
             raise CheckpointError(
                 "checkpoint.non_finite",

@@ -126,7 +126,9 @@ class _UnusedTensors:
         silent = {name for name in tensors if patterns.search(name) and self._taken(name) is None}
         constants = constants_of(model)
         named = silent | {name for name in tensors if self._forms(name) & reported}
-        self.constant = {name for name in named if constants.holds(name, tensors[name])}
+        # A bias of zeros changes nothing: old GPTQ exports have one beside each weight.
+        zeros = {name for name in named if name.endswith(".bias") and not tensors[name].any()}
+        self.constant = zeros | {name for name in named if constants.holds(name, tensors[name])}
         self.wrong = sorted(name for name in silent - self.constant if CONSTANT_NAME.fullmatch(name))
         self.left = silent - self.constant - set(self.wrong)
         self.passed_over = self.constant | self.left

@@ -13,6 +13,7 @@ import torch
 from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry, tensor_reader
 from lossprobe.checkpoint.files.weight_files import Weights
+from lossprobe.checkpoint.quantized.names import LONGEST
 from lossprobe.checkpoint.quantized.parts import Layout, Method, Parts
 from lossprobe.units import plural, visible
 
@@ -122,7 +123,7 @@ def find_quantized(path: Path, weights: Weights, method: Method, said_by: tuple[
     stored = weights.entries
     entries = dict(stored)
     modules: dict[str, tuple[str, tuple[str, ...], Layout]] = {}
-    found = _modules(stored, method)
+    found = _modules(path, stored, method)
     with tensor_reader(weights.files) as read:
         for module, ends in found.items():
             parts = _parts(path, module, ends, stored, read)
@@ -142,7 +143,7 @@ def find_quantized(path: Path, weights: Weights, method: Method, said_by: tuple[
     return QuantizedWeights(path, weights, method, said_by, modules, entries, not_applied)
 
 
-def _modules(stored: Mapping[str, TensorEntry], method: Method) -> dict[str, tuple[str, ...]]:
+def _modules(path: Path, stored: Mapping[str, TensorEntry], method: Method) -> dict[str, tuple[str, ...]]:
     """Return the common start of the names of each quantised weight's parts → their ends.
 
     A tensor with the name of a plain weight is a part if its dtype is narrow, or if there are other parts.
@@ -155,6 +156,8 @@ def _modules(stored: Mapping[str, TensorEntry], method: Method) -> dict[str, tup
         if end is None:
             continue
         module = name.removesuffix(end)
+        if len(module) > LONGEST:  # patterns of the configuration could take long on it
+            raise refusal("checkpoint.quantized_tensor", path, f"a tensor's name has {len(name)} characters")
         if end == method.plain_end and entry.dtype not in NARROW:
             plain.append(module)
         else:
