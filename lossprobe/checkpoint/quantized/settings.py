@@ -92,4 +92,6 @@ class Settings:
     def finish(self) -> None:
         """Refuse what is left over."""
         for key in self._left:
-            raise self.refused(key, "is not known here; it may change what the stored numbers mean")
+            error = self.refused(key, "is not known here; it may change what the stored numbers mean")
+            error.hint = "remove it from the file if you know that it changes no weight"
+            raise error
