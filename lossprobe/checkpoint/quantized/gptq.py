@@ -21,6 +21,7 @@ WORK = (
     "model_file_base_name", "tokenizer", "backend", "use_exllama", "disable_exllama", "exllama_config", "batch_size",
     "use_cuda_fp16", "model_seqlen", "block_name_to_quantize", "module_name_preceding_first_block", "pad_token_id",
     "max_input_length", "cache_block_outputs", "act_group_aware", "mse", "mock_quantization",
+    "modules_in_block_to_quantize",
 )  # fmt: skip
 
 
@@ -131,7 +132,7 @@ class Gptq:
         form = settings.choose("checkpoint_format", known, settings.choose("format", known, "gptq"))
         settings.choose("method", ("gptq",), "gptq")
         settings.choose("pack_dtype", ("int32",), "int32")
-        settings.none_of("is_marlin_format", "rotation", "adapter", "modules_in_block_to_quantize")
+        settings.none_of("is_marlin_format", "rotation", "adapter")
         base = _layout(settings, GptqLayout(0, 0, True, False, known.index(form) + 1))
         head = settings.take("lm_head", bool, False)
         dynamic = settings.inner("dynamic") if settings.has("dynamic") else Settings({}, settings.shown)
