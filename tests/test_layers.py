@@ -37,8 +37,10 @@ ALLOWED = {
     "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files", "checkpoint.templates.template"},
     "checkpoint.templates": WORDS | {"text.examples", "text.spans", "checkpoint.files", "checkpoint.tokenizers"},
     "checkpoint.model": WORDS | {"checkpoint.interface", "checkpoint.files"},
+    "checkpoint.quantized": WORDS | {"checkpoint.files"},
     "checkpoint.families": WORDS
-    | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"},
+    | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
+    | {"checkpoint.quantized"},
     "checkpoint": WORDS,
     "plan": {"errors", "units", "options", "text.spans", "checkpoint.interface"},
     "scoring": WORDS | {"checkpoint.interface", "plan"},

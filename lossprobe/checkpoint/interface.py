@@ -259,7 +259,9 @@ class CheckpointFacts:
         context_length: most input tokens of one forward pass, or None when the model states no limit.
         hard_limit: whether a longer input fails (learned positions); otherwise it only exceeds what was trained.
         parameters: number of weights, a tied head counted once; None when unknown.
-        stored_dtype: dtype of the stored weights, such as "float16".
+        stored_dtype: dtype of the stored weights, such as "float16", or "int4 (GPTQ)" where a quantiser wrote them.
+        quantization: how quantised weights are stored, in plain words; None for plain ones. "weights only" in it says
+            that the deployed kernel also rounds activations, which is not in the losses.
         compute_dtype: dtype of the forward pass.
         device: "cpu", "cuda:0", ...
         tied: whether head and embedding share their weights; None when unknown.
@@ -284,6 +286,7 @@ class CheckpointFacts:
     hard_limit: bool = True
     parameters: int | None = None
     stored_dtype: str = "float32"
+    quantization: str | None = None
     compute_dtype: str = "float32"
     device: str = "cpu"
     tied: bool | None = None

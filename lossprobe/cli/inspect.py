@@ -105,6 +105,7 @@ def _described(facts: dict[str, Any]) -> dict[str, str]:
         "vocabulary": f"{facts['vocab_size']:,} entries",
         "context length": _context(facts["context_length"], hard=facts["hard_limit"]),
         "dtype": f"stored {facts['stored_dtype']}, computed in {facts['compute_dtype']}",
+        **({} if facts["quantization"] is None else {"quantised": facts["quantization"]}),
         **({} if facts["router"] is None else {"routers": _routers(facts["router"])}),
         "tied head": {True: "yes", False: "no", None: unknown}[facts["tied"]],
         "head": HEADS[facts["head"]],

@@ -1,4 +1,4 @@
-"""Names of models, shortened so that they stay different, and of the windows of a run."""
+"""Names of models, shortened so that they stay different, of their weights, and of the windows of a run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ from lossprobe.units import format_count, visible
 
 ELLIPSIS = "…"
 CUT: dict[str, str] = {Layout.FIRST: "first", Layout.LAST: "last"}
+
+
+def with_quantization(name: str, run: Run) -> str:
+    """Return the name of a run's model, and how its weights are stored if a quantiser wrote them.
+
+    "my-export in int8 (compressed-tensors, weights only)".
+    """
+    model = run.settings.checkpoint
+    return name if model.quantization is None else f"{name} in {visible(str(model.stored_dtype), 60)}"
 
 
 def windows_in_words(run: Run) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from lossprobe.checkpoint.files.key_filter import KeyFilter
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links, stands
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry
 from lossprobe.checkpoint.files.tensors import compute_dtype
-from lossprobe.checkpoint.files.weight_files import find_weights
+from lossprobe.checkpoint.files.weight_files import Weights, find_weights
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
 from lossprobe.checkpoint.model.autocast import AUTOCAST, AUTOCAST_DTYPE, AutocastLM
 from lossprobe.checkpoint.model.causal_lm import CausalLM
@@ -37,6 +36,9 @@ from lossprobe.checkpoint.model.model_config import (
 )
 from lossprobe.checkpoint.model.unstated import tell_unstated
 from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.checkpoint.quantized.converted import check_converted
+from lossprobe.checkpoint.quantized.methods import method_of
+from lossprobe.checkpoint.quantized.weights import QuantizedWeights, find_quantized
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer, stated_ids
 from lossprobe.units import visible
@@ -60,25 +62,27 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
     ignored = KeyFilter(options.ignore_config, "config.json")
     settings = _settings(path, ignored)
     whole = build_config(settings, f"{shown}/config.json")
-    weights = find_weights(path)
-    entries = dict(chain.from_iterable(declared.items() for declared in weights.files.values()))
+    weights = _weights(path, settings)
     with building(shown):
         model_class, config = causal_model(whole)
-        check_size(settings, config, model_class, entries, f"{shown}/config.json")
+        check_size(settings, config, model_class, weights.entries, f"{shown}/config.json")
         if config is not whole:
             model_class = without_other_parts(model_class, whole)
-    stored = stored_dtype(entries)
+    stored = stored_dtype(weights.unquantized)
     tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
-    loaded = load_exactly(path, model_class, config, weights.files, _weights_dtype(stored, options))
+    loaded = load_exactly(path, model_class, config, weights, _weights_dtype(stored, options))
     model = loaded.model
+    if isinstance(weights, QuantizedWeights):
+        check_converted(path, weights, model, loaded.names.plain)
     with building(shown):
         limit = context_limit(model, f"{shown}/config.json")
         unstated = tell_unstated(model, settings, f"{shown}/config.json")
     tokenizer.compare_with_auto_tokenizer()
-    read = (path / "config.json", *weights.files, *weights.index)
+    read = (path / "config.json", *weights.files, *weights.index, *weights.said_by)
     words = getattr(tokenizer, "files", ())
     links = followed_links(dict.fromkeys((*read, *(words if options.tokenizer is None else ()))))
-    hashes = {file: file_sha256(file) for file in (path / "config.json", *weights.files)}
+    told = (*weights.notices, *loaded.notices, *ignored.notices, *unstated, *links)
+    hashes = {file: file_sha256(file) for file in (path / "config.json", *weights.files, *weights.said_by)}
     with building(shown):
         differing = settle_ends(tokenizer, settings, int(config.get_text_config().vocab_size))
         facts = CheckpointFacts(
@@ -89,17 +93,14 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             context_length=limit.length,
             hard_limit=limit.hard,
             parameters=sum(weight.numel() for weight in model.parameters()),
-            stored_dtype=stored,
+            stored_dtype=weights.dtype or stored,
+            quantization=weights.quantization,
             compute_dtype=AUTOCAST_DTYPE if options.dtype == AUTOCAST else str(model.dtype).removeprefix("torch."),
             device=options.device,
             tied=_tied(model),
             config_from=ignored.source,
             notices=(
-                *weights.notices,
-                *loaded.notices,
-                *ignored.notices,
-                *unstated,
-                *links,
+                *told,
                 *getattr(tokenizer, "notices", ()),
                 *(f"{shown}: {notice}" for notice in differing),
             ),
@@ -107,6 +108,13 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
         )
         return _kind(options)(model.to(options.device), facts, tokenizer)
+
+
+def _weights(path: Path, settings: Mapping[str, Any]) -> Weights | QuantizedWeights:
+    """Return the stored tensors of a directory, read as plain ones where config.json says that they are quantised."""
+    weights = find_weights(path)
+    method, said_by = method_of(path, settings)
+    return weights if method is None else find_quantized(path, weights, method, said_by)
 
 
 def _weights_dtype(stored: str, options: LoadOptions) -> torch.dtype:

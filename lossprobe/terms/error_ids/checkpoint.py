@@ -64,7 +64,12 @@ REFUSED = {
     "checkpoint.other_format": "Another program wrote the weights in its own layout (consolidated, NeMo, MLX, GGUF). → "
     "Convert them with the command in the hint.",
     "checkpoint.overlap": f"Two tensors of a safetensors file share bytes. → {SAVE_AGAIN}",
-    "checkpoint.quantized": "The weights are quantised, which is not supported. → Give the unquantised model.",
+    "checkpoint.quantized": "The weights are quantised in a way that is not known, or config.json does not say how. → "
+    "Put the config.json of the quantised model beside them, or give the model that it was made from.",
+    "checkpoint.quantized_config": "The quantization_config has a key or a value that is not known and may change "
+    "what the stored numbers mean. → Remove it if you know that it does not.",
+    "checkpoint.quantized_tensor": "Stored tensors contradict the quantization_config: a part of a weight is missing, "
+    "left over or of another shape, or a weight is plain that should not be. → Export the model again.",
     "checkpoint.random": "The same tokens get other logits each time, since the forward pass draws random numbers. → "
     "Turn dropout or sampling off.",
     "checkpoint.rope": "model.yaml asks for rotary positions, which FundamentaLLM itself does not build. → Set the "
