@@ -21,10 +21,11 @@ from lossprobe.units import mistyped_path, visible
 TORCH_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin"}
 # Files of a trainer's state, which are never opened.
 TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state.*)\.")
+LLAMA2C_TOKENIZER = re.compile(r"tokenizer\.bin|tok\d+\.bin")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 LOOKED_FOR = (
     "a Hugging Face directory (config.json and safetensors), a FundamentaLLM .pt (model_state), "
-    "or a nanoGPT ckpt.pt (model and model_args)"
+    "a nanoGPT ckpt.pt (model and model_args), or a llama2.c .bin"
 )
 
 
@@ -54,7 +55,12 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
 
     if is_huggingface(path):
         return with_template(load_huggingface(path, options), path, options)
-    return with_template(_open_torch_file(_single_file(path, shown), options), path, options)
+    file = _single_file(path, shown)
+    from lossprobe.checkpoint.families.llama2c import is_llama2c, load_llama2c
+
+    if is_llama2c(file):
+        return load_llama2c(file, options)
+    return with_template(_open_torch_file(file, options), path, options)
 
 
 def refuse_missing(path: Path) -> None:
@@ -134,7 +140,8 @@ def _without_config(names: Sequence[str]) -> str | None:
 
 def _can_be_checkpoint(path: Path) -> bool:
     """Return whether a file's name is one that torch checkpoints have."""
-    return path.suffix in TORCH_SUFFIXES and not TRAINING_STATE.match(path.name) and not path.is_dir()
+    beside = TRAINING_STATE.match(path.name) or LLAMA2C_TOKENIZER.fullmatch(path.name)
+    return path.suffix in TORCH_SUFFIXES and not beside and not path.is_dir()
 
 
 def _open_torch_file(path: Path, options: LoadOptions) -> Checkpoint:
