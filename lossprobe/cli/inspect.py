@@ -25,6 +25,7 @@ LABEL = 16  # characters of a label
 HEADS = {
     "linear": "body and head split exactly: the head is one matrix, run on chunks of rows",
     "model": "body and head split exactly: the model's own head code (scaled or soft-capped logits) on chunks of rows",
+    "streamed": "in another program, which sends the logits of a window in chunks of rows",
     "full": "body and head cannot be told apart: full forward passes, which hold all logits of a batch",
 }
 

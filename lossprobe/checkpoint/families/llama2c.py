@@ -8,7 +8,7 @@ no magic number: that the header asks for exactly the bytes of the file is what 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.checkpoint.files.tensors import check_finite, compute_dtype
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, Tokenizer
 from lossprobe.checkpoint.model.causal_lm import CausalLM
+from lossprobe.checkpoint.model.model_config import quiet_transformers
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.tokenizers.llama2c_tokenizer import read_tokenizer_bin
 from lossprobe.units import format_count, visible
@@ -171,7 +172,7 @@ def _header(path: Path, start: bytes) -> _Header:
         CheckpointError: it is of another version, or says what no model has.
     """
     version, flags, group, begin = 0, b"", 0, 28
-    numbers = struct.unpack_from("<7i", start)
+    numbers: Sequence[int] = struct.unpack_from("<7i", start)
     if struct.unpack_from("<I", start)[0] == MAGIC:
         if len(start) < HEADER_BYTES:
             raise refusal("checkpoint.truncated", path, f"{len(start)} bytes, the header alone has {HEADER_BYTES}")
@@ -252,7 +253,7 @@ def _halves(matrix: torch.Tensor, head_dim: int) -> torch.Tensor:
     Row 2j + s of a head (s = 0 or 1) becomes row j + s · head_dim/2: transformers' Llama pairs j with j + head_dim/2.
     For a head of 4 rows a b c d the result is a c b d.
     """
-    return matrix.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).reshape(matrix.shape)
+    return matrix.reshape(-1, head_dim // 2, 2, matrix.shape[1]).transpose(1, 2).reshape(matrix.shape)
 
 
 class _Taker:
@@ -303,9 +304,8 @@ def _model(header: _Header, tensors: Mapping[str, torch.Tensor], dtype: torch.dt
     )
     model_class: Any = LlamaForCausalLM
     model: torch.nn.Module
-    model, _ = model_class.from_pretrained(
-        None, config=config, state_dict=dict(tensors), dtype=dtype, output_loading_info=True
-    )
+    with quiet_transformers():
+        model = model_class.from_pretrained(None, config=config, state_dict=dict(tensors), dtype=dtype)
     return model.to(device).eval().requires_grad_(False)
 
 

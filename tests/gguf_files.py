@@ -1,0 +1,142 @@
+"""Writes GGUF files byte by byte, from the description of the format and not with a library."""
+
+import math
+import struct
+
+import numpy as np
+
+KINDS = {"u32": (4, "<I"), "i32": (5, "<i"), "f32": (6, "<f"), "bool": (7, "<?"), "u64": (10, "<Q")}
+TYPES = {"F32": 0, "F16": 1, "Q8_0": 8}
+
+
+def text(value):
+    data = value if isinstance(value, bytes) else value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def value_bytes(value):
+    """Return type and content of a value: a text, a number, a truth value, (kind, value) or a list of these."""
+    if isinstance(value, str | bytes):
+        return struct.pack("<I", 8) + text(value)
+    if isinstance(value, list):
+        parts = [value_bytes(each) for each in value]
+        return struct.pack("<I", 9) + parts[0][:4] + struct.pack("<Q", len(parts)) + b"".join(p[4:] for p in parts)
+    names = {bool: "bool", int: "u32", float: "f32"}
+    kind, plain = value if isinstance(value, tuple) else (names[type(value)], value)
+    number, form = KINDS[kind]
+    return struct.pack("<I", number) + struct.pack(form, plain)
+
+
+def q8_0(values):
+    """Return Q8_0 blocks of 32 values: a float16 scale, and 32 int8 that it multiplies."""
+    rows = values.astype(np.float32).reshape(-1, 32)
+    scale = np.abs(rows).max(1, keepdims=True) / 127
+    whole = np.round(rows / np.where(scale == 0, 1, scale)).astype(np.int8)
+    return np.concatenate([scale.astype("<f2").view(np.uint8), whole.view(np.uint8)], 1).tobytes()
+
+
+def tensor_bytes(values, kind):
+    if kind == "Q8_0":
+        return q8_0(values)
+    return values.astype("<f2" if kind == "F16" else "<f4").tobytes()
+
+
+def kind_of(values, kind):
+    """Return the type of a tensor in a file of a type: norms stay F32, rows that hold no whole blocks F16."""
+    if values.ndim == 1:
+        return "F32"
+    return "F16" if kind == "Q8_0" and values.shape[-1] % 32 else kind
+
+
+def gguf_bytes(keys, tensors, kind="F32", alignment=32):
+    """Return a file; `tensors` maps names to arrays as torch has them."""
+    infos, data = b"", b""
+    for name, values in tensors.items():
+        own = kind_of(values, kind)
+        infos += text(name) + struct.pack("<I", values.ndim) + struct.pack(f"<{values.ndim}Q", *values.shape[::-1])
+        infos += struct.pack("<IQ", TYPES[own], len(data))
+        data += tensor_bytes(values, own)
+        data += b"\0" * (-len(data) % alignment)
+    start = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    start += b"".join(text(key) + value_bytes(value) for key, value in keys.items()) + infos
+    return start + b"\0" * (-len(start) % alignment) + data
+
+
+PAIRS = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+         "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+         "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}  # fmt: skip
+ENDS = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+        "lm_head.weight": "output.weight"}  # fmt: skip
+
+
+def llama_tensors(state, heads, shared_heads):
+    """Return GGUF's tensors of transformers' Llama: rows of queries and keys in pairs of neighbours."""
+    found = {}
+    for name, values in state.items():
+        if name in ENDS:
+            found[ENDS[name]] = values
+            continue
+        _, _, layer, rest = name.split(".", 3)
+        stem, last = rest.rsplit(".", 1)
+        if stem.endswith(("q_proj", "k_proj")):
+            count = heads if stem.endswith("q_proj") else shared_heads
+            halves = values.reshape(count, 2, -1, *values.shape[1:])
+            values = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
+        found[f"blk.{layer}.{PAIRS[stem]}.{last}"] = values
+    return found
+
+
+def llama_keys(config, **more):
+    """Return the keys of architecture llama for a config.json."""
+    heads = config["num_attention_heads"]
+    return {
+        "general.architecture": "llama",
+        "llama.context_length": config["max_position_embeddings"],
+        "llama.embedding_length": config["hidden_size"],
+        "llama.block_count": config["num_hidden_layers"],
+        "llama.feed_forward_length": config["intermediate_size"],
+        "llama.attention.head_count": heads,
+        "llama.attention.head_count_kv": config["num_key_value_heads"],
+        "llama.attention.layer_norm_rms_epsilon": float(config["rms_norm_eps"]),
+        "llama.rope.dimension_count": config["hidden_size"] // heads,
+        "llama.rope.freq_base": 10000.0,
+        "llama.vocab_size": config["vocab_size"],
+        **more,
+    }
+
+
+def sentencepiece_keys(pieces, scores, **more):
+    """Return the tokenizer keys of a sentencepiece vocabulary that starts with <unk>, <s>, </s> and 256 bytes."""
+    kinds = [2, 3, 3, *[6] * 256, *[1] * (len(pieces) - 259)]
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": list(pieces),
+        "tokenizer.ggml.scores": [float(score) for score in scores],
+        "tokenizer.ggml.token_type": [("i32", kind) for kind in kinds],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+        **more,
+    }
+
+
+def small_llama(width=32, feed=64, layers=2, heads=4, shared=2, vocab=271, seed=0):
+    """Return the config.json and the weights of a small random Llama whose embedding is its head."""
+    random = np.random.default_rng(seed)
+    size = width // heads
+    config = {"max_position_embeddings": 64, "hidden_size": width, "num_hidden_layers": layers,
+              "intermediate_size": feed, "num_attention_heads": heads, "num_key_value_heads": shared,
+              "rms_norm_eps": 1e-5, "vocab_size": vocab, "model_type": "llama", "tie_word_embeddings": True}  # fmt: skip
+    shapes = {"model.embed_tokens.weight": (vocab, width), "model.norm.weight": (width,)}
+    for layer in range(layers):
+        start = f"model.layers.{layer}."
+        rows = {"q": width, "k": shared * size, "v": shared * size, "o": width}
+        shapes |= {f"{start}self_attn.{name}_proj.weight": (count, width) for name, count in rows.items()}
+        shapes |= {f"{start}mlp.{name}_proj.weight": (feed, width) for name in ("gate", "up")}
+        shapes |= {f"{start}mlp.down_proj.weight": (width, feed)}
+        shapes |= {f"{start}{name}.weight": (width,) for name in ("input_layernorm", "post_attention_layernorm")}
+    state = {}
+    for name, shape in shapes.items():
+        values = random.normal(0, 1 / math.sqrt(shape[-1]), shape)
+        state[name] = (1 + 0.1 * values if len(shape) == 1 else values).astype(np.float32)
+    return config, state
