@@ -14,7 +14,7 @@ import torch
 
 from lossprobe.checkpoint.detect import open_checkpoint
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer
-from lossprobe.errors import CheckpointError
+from lossprobe.errors import CheckpointError, UsageError
 
 PARTS, OTHER, NO_WEIGHTS = "checkpoint.distributed", "checkpoint.other_format", "checkpoint.no_weights"
 CONSOLIDATED = "convert_{}_weights_to_hf.py"
