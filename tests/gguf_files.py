@@ -64,7 +64,8 @@ def gguf_bytes(keys, tensors, kind="F32", alignment=32):
 
 PAIRS = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
          "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-         "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}  # fmt: skip
+         "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
+         "post_attention_layernorm": "ffn_norm"}  # fmt: skip
 ENDS = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
         "lm_head.weight": "output.weight"}  # fmt: skip
 
@@ -126,7 +127,8 @@ def small_llama(width=32, feed=64, layers=2, heads=4, shared=2, vocab=271, seed=
     size = width // heads
     config = {"max_position_embeddings": 64, "hidden_size": width, "num_hidden_layers": layers,
               "intermediate_size": feed, "num_attention_heads": heads, "num_key_value_heads": shared,
-              "rms_norm_eps": 1e-5, "vocab_size": vocab, "model_type": "llama", "tie_word_embeddings": True}  # fmt: skip
+              "rms_norm_eps": 1e-5, "vocab_size": vocab, "model_type": "llama",
+              "tie_word_embeddings": True}  # fmt: skip
     shapes = {"model.embed_tokens.weight": (vocab, width), "model.norm.weight": (width,)}
     for layer in range(layers):
         start = f"model.layers.{layer}."
@@ -140,3 +142,67 @@ def small_llama(width=32, feed=64, layers=2, heads=4, shared=2, vocab=271, seed=
         values = random.normal(0, 1 / math.sqrt(shape[-1]), shape)
         state[name] = (1 + 0.1 * values if len(shape) == 1 else values).astype(np.float32)
     return config, state
+
+
+def small_vocabulary(**more):
+    """Return tokenizer keys of 271 tokens."""
+    words = ["\u2581", "a", "b", "ab", "\u2581a", "\u2581ab", "é", "aa", "aab", "c", "\u2581\u2581", "ba"]
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256)), *words]
+    return sentencepiece_keys(pieces, [0.0] * 259 + [-float(number) for number in range(len(words))], **more)
+
+
+WIDTH, FEED, LAYERS, HEADS, SHARED, HEAD, VOCAB = 64, 96, 7, 4, 2, 16, 271
+# Tensors of a layer by architecture: name → shape.
+ATTENTION = {"attn_q": (HEADS * HEAD, WIDTH), "attn_k": (SHARED * HEAD, WIDTH), "attn_v": (SHARED * HEAD, WIDTH),
+             "attn_output": (WIDTH, HEADS * HEAD)}  # fmt: skip
+GATED = {"ffn_gate": (FEED, WIDTH), "ffn_up": (FEED, WIDTH), "ffn_down": (WIDTH, FEED)}
+NORMS = {"attn_norm": (WIDTH,), "ffn_norm": (WIDTH,)}
+AFTER = {"post_attention_norm": (WIDTH,), "post_ffw_norm": (WIDTH,)}
+EACH_HEAD = {"attn_q_norm": (HEAD,), "attn_k_norm": (HEAD,)}
+PARTS = {
+    "llama": ATTENTION | GATED | NORMS,
+    "qwen2": ATTENTION | GATED | NORMS,
+    "qwen3": ATTENTION | GATED | NORMS | EACH_HEAD,
+    "gemma2": ATTENTION | GATED | NORMS | AFTER,
+    "gemma3": ATTENTION | GATED | NORMS | AFTER | EACH_HEAD,
+    "gpt2": {"attn_qkv": (3 * WIDTH, WIDTH), "attn_output": (WIDTH, WIDTH), "ffn_up": (FEED, WIDTH),
+             "ffn_down": (WIDTH, FEED), **NORMS},
+    "phi3": {"attn_qkv": ((HEADS + 2 * SHARED) * HEAD, WIDTH), "attn_output": (WIDTH, HEADS * HEAD),
+             "ffn_up": (2 * FEED, WIDTH), "ffn_down": (WIDTH, FEED), **NORMS},
+}  # fmt: skip
+BIASED = {"qwen2": ("attn_q", "attn_k", "attn_v"), "gpt2": tuple(PARTS["gpt2"])}
+
+
+def random_gguf(name, kind="F32", biased=(), tied=True, drop=(), extra=None, vocabulary=None, **keys):
+    """Return a small random GGUF file of an architecture; `keys` are its own, without its name and "_" for "."."""
+    random = np.random.default_rng(0)
+
+    def drawn(shape):
+        values = random.normal(0, 1.5 / math.sqrt(shape[-1]), shape)
+        return (1 + 0.5 * values if len(shape) == 1 else values).astype(np.float32)
+
+    tensors = {"token_embd.weight": drawn((VOCAB, WIDTH)), "output_norm.weight": drawn((WIDTH,))}
+    if name == "gpt2":
+        tensors |= {"position_embd.weight": drawn((64, WIDTH)), "output_norm.bias": drawn((WIDTH,)) - 1}
+    if not tied:
+        tensors["output.weight"] = drawn((VOCAB, WIDTH))
+    for layer in range(LAYERS):
+        for part, shape in PARTS[name].items():
+            tensors[f"blk.{layer}.{part}.weight"] = drawn(shape)
+            if part in (*BIASED.get(name, ()), *biased):
+                tensors[f"blk.{layer}.{part}.bias"] = drawn(shape[:1]) - 1
+    tensors |= extra or {}
+    own = {"context_length": 64, "embedding_length": WIDTH, "block_count": LAYERS, "feed_forward_length": FEED,
+           "attention.head_count": HEADS}  # fmt: skip
+    if name == "gpt2":
+        own["attention.layer_norm_epsilon"] = 1e-5
+    else:
+        own |= {"attention.head_count_kv": SHARED, "attention.key_length": HEAD, "attention.value_length": HEAD,
+                "rope.dimension_count": HEAD, "rope.freq_base": 1000.0,
+                "attention.layer_norm_rms_epsilon": 1e-5}  # fmt: skip
+    if name.startswith("gemma"):
+        own["attention.sliding_window"] = 8
+    own |= keys
+    header = {"general.architecture": name, **{f"{name}.{key}": value for key, value in own.items()}}
+    kept = {key: values for key, values in tensors.items() if key not in drop}
+    return gguf_bytes(header | (vocabulary or small_vocabulary()), kept, kind)

@@ -42,6 +42,7 @@ BATCHES = {
 @declared_option("tokenizer", LoadOptions)
 @declared_option("ignore_config", LoadOptions)
 @declared_option("chat_template", LoadOptions)
+@declared_option("dequantize", LoadOptions)
 @json_option
 def inspect(checkpoint: Path, as_json: bool, **choices: Any) -> None:
     """Show what a checkpoint is: family, sizes, hashes, tokenizer, BOS rule, chat template, and how its head is run.

@@ -30,6 +30,8 @@ class _ModelParameters(ctypes.Structure):
     _fields_ = [
         ("devices", ctypes.c_void_p), ("overrides", ctypes.c_void_p), ("gpu_layers", ctypes.c_int32),
         ("split_mode", ctypes.c_int32), ("load_mode", ctypes.c_int32), ("lazy_mode", ctypes.c_int32),
+        ("main_gpu", ctypes.c_int32), ("tensor_split", ctypes.c_void_p), ("progress", ctypes.c_void_p),
+        ("progress_data", ctypes.c_void_p), ("key_overrides", ctypes.c_void_p), ("vocabulary_alone", ctypes.c_bool),
         ("rest", ctypes.c_uint8 * 512),
     ]  # fmt: skip
 
@@ -76,12 +78,13 @@ class LlamaModel:
     Args:
         path: the GGUF file, the first one of a model in several.
         threads: number of threads.
+        weights: whether to load the weights, too, and not the vocabulary alone.
 
     Raises:
         RuntimeError: the library is another one than was expected, or refuses the file, with its own last words.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, path: Path, threads: int, *, weights: bool = True) -> None:
         self._c, self._threads, self._longest = _library(), threads, 0
         self._context: Any = None
         self._words: list[str] = []
@@ -94,13 +97,14 @@ class LlamaModel:
         context = tuple(getattr(self._defaults, name) for name in CONTEXT_NAMES)
         if found != MODEL_DEFAULTS or context != CONTEXT_DEFAULTS:
             raise RuntimeError(f"{PACKAGE} has another llama.cpp than lossprobe knows: its defaults are others")
-        parameters.gpu_layers = 0
+        parameters.gpu_layers, parameters.vocabulary_alone = 0, not weights
         self._model = self._c.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:
             raise RuntimeError(self._said() or "llama.cpp cannot load the model")
         self._vocab = self._c.llama_model_get_vocab(self._model)
         self.vocab_size: int = self._c.llama_vocab_n_tokens(self._vocab)
-        self._refuse_other_models()
+        if weights:
+            self._refuse_other_models()
         self._ids = np.zeros(0, np.int32)
         self._logits = np.zeros((0, self.vocab_size), np.float32)
         self._start = self._stop = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +85,27 @@ class LlamaCheckpoint:
         self._current = number
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A GGUF model whose header has been measured.
+
+    Attributes:
+        headers: of all its parts.
+        process: llama.cpp with the model, or with its vocabulary alone.
+        tokenizer: its tokenizer.
+        hashes: the sha256 of each part.
+    """
+
+    headers: list[GGUFHeader]
+    process: LlamaProcess
+    tokenizer: LlamaTokenizer
+    hashes: dict[Path, str]
+
+
 def load_gguf(path: Path, options: LoadOptions) -> Checkpoint:
     """Return the model of a GGUF file, or of the first of several parts, run by llama.cpp.
+
+    With `options.dequantize` its weights are run by transformers.
 
     Raises:
         CheckpointError: a header does not fit its file, a part is missing, or llama.cpp refuses the model.
@@ -94,15 +114,25 @@ def load_gguf(path: Path, options: LoadOptions) -> Checkpoint:
     """
     _refuse_options(options)
     headers = read_parts(path)
-    shown = visible(str(path), 200)
-    process = LlamaProcess(headers, shown)
+    process = LlamaProcess(headers, visible(str(path), 200), weights=not options.dequantize)
     tokenizer = LlamaTokenizer(process, headers[0], options.special_strings)
     hashes = {header.path: file_sha256(header.path) for header in headers}
+    opened = Opened(headers, process, tokenizer, hashes)
+    if options.dequantize:
+        from lossprobe.checkpoint.gguf.weights import load_dequantized
+
+        return load_dequantized(opened, options)
+    return LlamaCheckpoint(process, facts_of(opened, options), tokenizer)
+
+
+def facts_of(opened: Opened, options: LoadOptions) -> CheckpointFacts:
+    """Return the facts of a model that llama.cpp runs."""
+    headers, process, hashes = opened.headers, opened.process, opened.hashes
     architecture = headers[0].text("general.architecture")
     length = headers[0].keys.get(f"{architecture}.context_length")
     names = {name for header in headers for name in header.tensors}
-    facts = CheckpointFacts(
-        name=path.name,
+    return CheckpointFacts(
+        name=headers[0].path.name,
         family=f"{architecture} (GGUF)",
         sha256=combined_sha256({file.name: digest for file, digest in hashes.items()}),
         vocab_size=process.facts["vocab_size"],
@@ -117,11 +147,10 @@ def load_gguf(path: Path, options: LoadOptions) -> Checkpoint:
         kernels=f"llama.cpp's own ({process.package}, llama.cpp {process.facts['llama']}), keys and values in float16",
         batching=ONE_WINDOW,
         config_from="the file's header",
-        notices=_notices(options, tokenizer),
+        notices=_notices(options, opened.tokenizer),
         files=absolute(hashes),
         hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
     )
-    return LlamaCheckpoint(process, facts, tokenizer)
 
 
 def read_parts(path: Path) -> list[GGUFHeader]:
@@ -162,7 +191,7 @@ def read_parts(path: Path) -> list[GGUFHeader]:
 
 def _refuse_options(options: LoadOptions) -> None:
     """Refuse options that do nothing for a GGUF file."""
-    if options.dtype not in ("float32", "auto"):
+    if options.dtype not in ("float32", "auto") and not options.dequantize:
         what = f"`dtype` {visible(options.dtype, 20)}: llama.cpp chooses the precision of a GGUF file itself"
         raise UsageError("checkpoint.dtype", what)
     if options.tokenizer is not None:
@@ -170,6 +199,10 @@ def _refuse_options(options: LoadOptions) -> None:
 
 
 def _notices(options: LoadOptions, tokenizer: LlamaTokenizer) -> tuple[str, ...]:
-    device = "" if options.device == "cpu" else f"`device` {options.device}: llama.cpp runs on the CPU here"
+    device = (
+        ""
+        if options.device == "cpu" or options.dequantize
+        else f"`device` {options.device}: llama.cpp runs on the CPU here"
+    )
     end = "llama.cpp puts an EOS after every text, which is not scored here" if tokenizer.last_ids else ""
     return tuple(filter(None, (device, end)))

@@ -32,6 +32,7 @@ class LlamaProcess:
     Args:
         headers: the measured headers of all parts of the model, the first one first.
         shown: name of the model for messages.
+        weights: whether it loads the weights, too, and not the vocabulary alone.
 
     Attributes:
         facts: what `library.LlamaModel.facts` says.
@@ -44,14 +45,14 @@ class LlamaProcess:
         ResourceError: no process can be started.
     """
 
-    def __init__(self, headers: Sequence[GGUFHeader], shown: str) -> None:
+    def __init__(self, headers: Sequence[GGUFHeader], shown: str, *, weights: bool = True) -> None:
         try:
             self.package = f"{PACKAGE} {version(PACKAGE)}"
         except PackageNotFoundError:
             what = f"{shown}: a GGUF file needs llama.cpp, which the package {PACKAGE} holds"
             raise UsageError("gguf.package", what, hint=HOW_TO_INSTALL) from None
         self._shown = shown
-        opening = [os.fsencode(headers[0].path.resolve()), str(_threads()).encode()]
+        opening = [os.fsencode(headers[0].path.resolve()), str(_threads()).encode(), b"weights" if weights else b""]
         self._box = Sandbox(opening, shown, _limits(headers), "gguf.worker", WORDS)
         content, lengths, data = self._guarded(self._box.open)
         self.facts: dict[str, Any] = json.loads(content)

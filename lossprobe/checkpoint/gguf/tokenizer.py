@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from lossprobe.checkpoint.gguf.header import GGUFHeader
 from lossprobe.checkpoint.gguf.process import LlamaProcess
@@ -18,6 +19,7 @@ from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.units import visible
 
 KINDS = {1: "sentencepiece BPE", 2: "byte-level BPE", 3: "WordPiece", 4: "Unigram", 5: "RWKV", 6: "PLaMo"}
+SIGN = "\u2581".encode()  # sentencepiece's sign for a blank
 DECIDING = "tokenizer."  # keys with this start decide the tokens
 TEMPLATE = "tokenizer.chat_template"
 
@@ -88,9 +90,8 @@ class LlamaTokenizer:
             what = f"{self._shown}: half a surrogate pair at character {error.start} of the text"
             raise CheckpointError("tokenizer.failed", what) from None
         ids = self._process.ids(NAMES if self.special_strings == "control" else TEXT, data)
-        stops, unknown, tiles = self._spans(data, ids.tolist())
+        stops, unknown, changed, tiles = self._spans(data, ids.tolist())
         special = int((self._special[ids] & ~unknown).sum())
-        changed = 0 if tiles else len(data)
         return Tokens(ids, stops, unknown, changed, tiles, special_strings=special)
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -98,29 +99,49 @@ class LlamaTokenizer:
         pieces = self._process.pieces
         return pieces[token_id] if 0 <= token_id < len(pieces) else b""
 
-    def _spans(self, data: bytes, ids: list[int]) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Return where each token's bytes end, int64 [N]; bool [N] which are unknown text; and whether spans tile.
+    def _spans(self, data: bytes, ids: list[int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], int, bool]:
+        """Return where each token's bytes end, int64 [N]; bool [N] which are unknown text; see `Tokens` for the rest.
 
         A blank that llama.cpp puts before the text, or after a special token, covers no bytes. A token for unknown text
-        covers one character. Where the tokens do not spell the text (a normaliser changed it), the ends are guessed.
+        covers one character. Sentencepiece's own sign for a blank in the text is rewritten to a blank. Where the tokens
+        do not spell the text (a normaliser changed it), the ends are guessed.
         """
+        pieces = self._process.pieces
         stops, unknown = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.bool_)
-        place, after_special, blank = 0, True, self._process.facts["adds_blank"]
+        place, rewritten, after_special, blank = 0, 0, True, self._process.facts["adds_blank"]
         for number, index in enumerate(ids):
-            piece = self._process.pieces[index]
+            piece = pieces[index]
             if blank and after_special and index not in self.special_ids and piece[:1] == b" ":
                 piece = piece[1:]
             after_special = index in self.special_ids
-            if data.startswith(piece, place) and (piece or index not in self._unknown_ids):
-                place += len(piece)
-            elif index in self._unknown_ids and place < len(data):
-                unknown[number] = True
-                place += _character(data, place)
-            else:
-                return _guessed(data, [len(self._process.pieces[each]) for each in ids]), unknown, False
+            width = -1 if index in self._unknown_ids else _matched(data, place, piece)
+            if width < 0 and index in self._unknown_ids and place < len(data):
+                unknown[number], width = True, _character(data, place)
+            elif width < 0:
+                return _guessed(data, [len(pieces[each]) for each in ids]), unknown, len(data), False
+            rewritten += width - len(piece) if not unknown[number] else 0
+            place += width
             stops[number] = place
         tiles = place == len(data)
-        return stops if tiles else _guessed(data, np.diff(stops, prepend=0).tolist()), unknown, tiles
+        guess = stops if tiles else _guessed(data, np.diff(stops, prepend=0).tolist())
+        return guess, unknown, rewritten if tiles else len(data), tiles
+
+
+def _matched(data: bytes, place: int, piece: bytes) -> int:
+    """Return how many bytes of the text at a place a token spells, a blank also `SIGN`; -1 where it does not."""
+    if data.startswith(piece, place):
+        return len(piece)
+    start = place
+    for number, part in enumerate(piece.split(b" ")):
+        if number:
+            width = next((len(sign) for sign in (b" ", SIGN) if data.startswith(sign, place)), -1)
+            if width < 0:
+                return -1
+            place += width
+        if not data.startswith(part, place):
+            return -1
+        place += len(part)
+    return place - start
 
 
 def _character(data: bytes, place: int) -> int:
@@ -129,7 +150,7 @@ def _character(data: bytes, place: int) -> int:
     return 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
 
 
-def _guessed(data: bytes, widths: list[int]) -> np.ndarray:
+def _guessed(data: bytes, widths: list[int]) -> npt.NDArray[np.int64]:
     """Return ends of spans, int64 [N], in proportion to the bytes of the tokens; the last is the text's length."""
     if not widths:
         return np.zeros(0, np.int64)

@@ -36,7 +36,7 @@ def serve(requests: Any, answers: Any) -> None:
             set_limits(*ALLOWANCE.unpack(allowance))
             try:
                 if model is None:
-                    model = LlamaModel(Path(os.fsdecode(bytes(parts[0]))), int(parts[1]))
+                    model = LlamaModel(Path(os.fsdecode(bytes(parts[0]))), int(parts[1]), weights=bool(parts[2]))
                     answer = [OK, *_description(model)]
                 else:
                     answer = [OK, *_answer(model, *map(bytes, parts))]

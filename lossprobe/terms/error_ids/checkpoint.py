@@ -104,6 +104,8 @@ REFUSED = {
     "configuration belong together.",
     "gguf.failed": "llama.cpp refused a GGUF file, or failed while it ran one. → The message has its own words; "
     "check the file with llama-cli.",
+    "gguf.not_mapped": "A GGUF file has an architecture or key that --dequantize does not map. → Leave "
+    "--dequantize out: llama.cpp itself then runs the file.",
     "gguf.time": "llama.cpp ran longer than the largest model of this size takes, and was stopped. → Copy or download "
     "the file again.",
     "scoring.non_finite_loss": "The loss of a token is NaN or infinite. → A wider --dtype may help; else the weights "
@@ -115,7 +117,7 @@ USAGE = {
     "checkpoint.missing": "The checkpoint does not exist. → Check the path; lossprobe never downloads a model.",
     "checkpoint.several": "The folder holds several checkpoints. → Name one of them.",
     "gguf.option": "An option does nothing for a GGUF file. → Leave it out.",
-    "gguf.package": "A GGUF file needs llama.cpp, which is not installed. → pip install \"lossprobe[gguf]\"",
+    "gguf.package": 'A GGUF file needs llama.cpp, which is not installed. → pip install "lossprobe[gguf]"',
     "device.missing": "The device of --device is not available here. → Use --device cpu or auto.",
 }
 
