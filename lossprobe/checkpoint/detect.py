@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lossprobe.arguments import as_path
 from lossprobe.checkpoint.chat import with_template
+from lossprobe.checkpoint.families.llama2c_header import is_llama2c
 from lossprobe.checkpoint.files.foreign import foreign_file, foreign_folder, in_its_folder
 from lossprobe.checkpoint.files.plain_files import unreadable
 from lossprobe.checkpoint.gguf.header import starts_as_gguf
@@ -58,9 +59,9 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
     if is_huggingface(path):
         return with_template(load_huggingface(path, options), path, options)
     file = _single_file(path, shown)
-    from lossprobe.checkpoint.families.llama2c import is_llama2c, load_llama2c
-
     if is_llama2c(file):
+        from lossprobe.checkpoint.families.llama2c import load_llama2c
+
         return load_llama2c(file, options)
     if starts_as_gguf(file):
         from lossprobe.checkpoint.gguf.model import load_gguf

@@ -8,7 +8,7 @@ import torch
 from gguf_files import FEED, HEAD, WIDTH, random_gguf
 
 from lossprobe.checkpoint.detect import open_checkpoint
-from lossprobe.checkpoint.gguf.model import Opened, read_parts
+from lossprobe.checkpoint.gguf.opened import Opened, read_parts
 from lossprobe.checkpoint.gguf.weights import load_dequantized
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError

@@ -8,7 +8,7 @@ from gguf_files import TYPES, gguf_bytes, text, value_bytes
 
 from lossprobe.checkpoint.detect import open_checkpoint
 from lossprobe.checkpoint.gguf.header import described_type, read_header
-from lossprobe.checkpoint.gguf.model import read_parts
+from lossprobe.checkpoint.gguf.opened import read_parts
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError, UsageError
 

@@ -5,8 +5,6 @@ A key that is not listed here is refused by name, since it may change what the m
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,15 +14,13 @@ from typing import Any
 import torch
 import transformers
 
-from lossprobe.checkpoint.files.refusals import listed, refusal
+from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.checkpoint.gguf.header import GGUFHeader, GGUFTensor
-from lossprobe.errors import CheckpointError
+from lossprobe.checkpoint.gguf.key_sizes import KeySizes, not_mapped
 from lossprobe.units import visible
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 FREQUENCIES = "rope_freqs.weight"
-# Keys that say nothing about what the model computes, or what is read otherwise.
-TOLD = re.compile(r"(general|tokenizer|split|quantize)\..*|.*\.(vocab_size|context_length)")
 SIZES = ("embedding_length", "block_count", "feed_forward_length", "attention.head_count")
 ROTARY = ("attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
           "rope.freq_base", "attention.layer_norm_rms_epsilon")  # fmt: skip
@@ -117,11 +113,11 @@ def plan_of(headers: Sequence[GGUFHeader]) -> Plan:
     name = first.text("general.architecture")
     if name not in ARCHITECTURES:
         what = f"architecture {visible(name, 40)} is not mapped; {', '.join(ARCHITECTURES)} are"
-        raise _not_mapped(first.path, what)
+        raise not_mapped(first.path, what)
     tensors = {key: (header.path, tensor) for header in headers for key, tensor in header.tensors.items()}
-    sizes = _Sizes(first, name)
+    sizes = KeySizes(first, name)
     about = ARCHITECTURES[name]
-    sizes.refuse_unknown_keys(about)
+    sizes.refuse_unknown_keys((*SIZES, *about.keys, *(SCALING if about.scaled else ())))
     biases = {part for part in about.biased if f"blk.0.{part}.bias" in tensors}
     factors = tensors.get(FREQUENCIES) if name == "llama" else None
     config = _config(about, sizes, tensors, biases)
@@ -129,76 +125,7 @@ def plan_of(headers: Sequence[GGUFHeader]) -> Plan:
     return Plan(kind, config, _names(name, about, sizes, biases), FREQUENCIES if factors else "", factors)
 
 
-def _not_mapped(path: Path, what: str) -> CheckpointError:
-    return refusal("gguf.not_mapped", path, what, hint="leave out `dequantize`: llama.cpp itself runs it")
-
-
-class _Sizes:
-    """The keys of an architecture, read by their names without it."""
-
-    def __init__(self, header: GGUFHeader, name: str) -> None:
-        self.header, self.path, self._name = header, header.path, name
-
-    def whole(self, key: str, default: int | None = None) -> int:
-        """Return a whole number above zero."""
-        value = self.header.number(f"{self._name}.{key}", default)
-        if not 1 <= value <= 1 << 24:
-            raise refusal("checkpoint.bad_config", self.path, f"{self._name}.{key} is {value}")
-        return value
-
-    def real(self, key: str, default: float) -> float:
-        """Return a number."""
-        value = self.header.keys.get(f"{self._name}.{key}", default)
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise refusal("checkpoint.bad_config", self.path, f"{self._name}.{key} is no number")
-        return float(value)
-
-    def has(self, key: str) -> bool:
-        """Return whether the header has a key."""
-        return f"{self._name}.{key}" in self.header.keys
-
-    def text(self, key: str) -> str:
-        """Return a text, "" without it."""
-        return self.header.text(f"{self._name}.{key}")
-
-    def refuse_unknown_keys(self, about: Architecture) -> None:
-        """Refuse keys that are not mapped."""
-        known = {f"{self._name}.{key}" for key in (*SIZES, *about.keys, *(SCALING if about.scaled else ()))}
-        unknown = [key for key in self.header.keys if key not in known and not TOLD.fullmatch(key)]
-        if unknown:
-            raise _not_mapped(self.path, f"keys that are not mapped: {listed(sorted(unknown))}")
-
-    @property
-    def head(self) -> int:
-        """Width of a head."""
-        width = self.whole("embedding_length") // self.whole("attention.head_count")
-        size = self.whole("attention.key_length", width)
-        turned = self.whole("rope.dimension_count", size)
-        if self.whole("attention.value_length", size) != size or turned != size:
-            what = f"heads of {size} of which {turned} turn, values of {self.whole('attention.value_length', size)}"
-            raise _not_mapped(self.path, f"{what}: only equal sizes are mapped")
-        return size
-
-    def rope(self) -> dict[str, Any]:
-        """Return transformers' rope_parameters.
-
-        Raises:
-            CheckpointError: a scaling that is not mapped.
-        """
-        found: dict[str, Any] = {"rope_type": "default", "rope_theta": self.real("rope.freq_base", 10000.0)}
-        kind = self.text("rope.scaling.type") or "none"
-        if kind == "none":
-            return found
-        if kind == "linear":
-            return found | {"rope_type": "linear", "factor": self.real("rope.scaling.factor", 1.0)}
-        if kind == "yarn" and self.has("rope.scaling.factor") and self.has("rope.scaling.original_context_length"):
-            length = self.whole("rope.scaling.original_context_length")
-            scaled = {"rope_type": "yarn", "original_max_position_embeddings": length}
-            return found | scaled | {"factor": self.real("rope.scaling.factor", 1.0)}
-        raise _not_mapped(self.path, f"rope.scaling.type {visible(kind, 40)}")
-
-
-def _config(about: Architecture, sizes: _Sizes, tensors: Mapping[str, Any], biases: set[str]) -> Any:
+def _config(about: Architecture, sizes: KeySizes, tensors: Mapping[str, Any], biases: set[str]) -> Any:
     """Return transformers' configuration."""
     vocabulary = tensors.get("token_embd.weight")
     if vocabulary is None:
@@ -227,33 +154,33 @@ def _config(about: Architecture, sizes: _Sizes, tensors: Mapping[str, Any], bias
     return _EXTRAS[about.model](sizes, biases, common)
 
 
-def _llama(sizes: _Sizes, biases: set[str], common: dict[str, Any]) -> Any:
+def _llama(sizes: KeySizes, biases: set[str], common: dict[str, Any]) -> Any:
     if biases and len(biases) != 4:
-        raise _not_mapped(sizes.path, f"biases of {', '.join(sorted(biases))} alone")
+        raise not_mapped(sizes.path, f"biases of {', '.join(sorted(biases))} alone")
     return transformers.LlamaConfig(**common, attention_bias=bool(biases), mlp_bias=False)
 
 
-def _qwen2(sizes: _Sizes, biases: set[str], common: dict[str, Any]) -> Any:
+def _qwen2(sizes: KeySizes, biases: set[str], common: dict[str, Any]) -> Any:
     if len(biases) != 3:
-        raise _not_mapped(sizes.path, "no biases of attn_q, attn_k and attn_v")
+        raise not_mapped(sizes.path, "no biases of attn_q, attn_k and attn_v")
     del common["head_dim"]
     if sizes.head * sizes.whole("attention.head_count") != sizes.whole("embedding_length"):
-        raise _not_mapped(sizes.path, "heads whose sizes do not add up to the model's width")
+        raise not_mapped(sizes.path, "heads whose sizes do not add up to the model's width")
     return transformers.Qwen2Config(**common, use_sliding_window=False)
 
 
-def _qwen3(_sizes: _Sizes, _biases: set[str], common: dict[str, Any]) -> Any:
+def _qwen3(_sizes: KeySizes, _biases: set[str], common: dict[str, Any]) -> Any:
     return transformers.Qwen3Config(**common, attention_bias=False, use_sliding_window=False)
 
 
-def _scalar(sizes: _Sizes, largest: int) -> int:
+def _scalar(sizes: KeySizes, largest: int) -> int:
     """Return query_pre_attn_scalar: the width of a head, but for the largest model, known by its layers."""
     if sizes.whole("block_count") == largest:
         return sizes.whole("embedding_length") // sizes.whole("attention.head_count")
     return sizes.head
 
 
-def _gemma2(sizes: _Sizes, _biases: set[str], common: dict[str, Any]) -> Any:
+def _gemma2(sizes: KeySizes, _biases: set[str], common: dict[str, Any]) -> Any:
     kinds = ["full_attention" if layer % 2 else "sliding_attention" for layer in range(common["num_hidden_layers"])]
     return transformers.Gemma2Config(
         **common, layer_types=kinds, sliding_window=sizes.whole("attention.sliding_window", 4096),
@@ -263,7 +190,7 @@ def _gemma2(sizes: _Sizes, _biases: set[str], common: dict[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def _gemma3(sizes: _Sizes, _biases: set[str], common: dict[str, Any]) -> Any:
+def _gemma3(sizes: KeySizes, _biases: set[str], common: dict[str, Any]) -> Any:
     kinds = [
         "full_attention" if layer % 6 == 5 else "sliding_attention" for layer in range(common["num_hidden_layers"])
     ]
@@ -276,17 +203,19 @@ def _gemma3(sizes: _Sizes, _biases: set[str], common: dict[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def _phi3(_sizes: _Sizes, _biases: set[str], common: dict[str, Any]) -> Any:
+def _phi3(_sizes: KeySizes, _biases: set[str], common: dict[str, Any]) -> Any:
     return transformers.Phi3Config(**common, sliding_window=None)
 
 
 _EXTRAS = {"Llama": _llama, "Qwen2": _qwen2, "Qwen3": _qwen3, "Gemma2": _gemma2, "Gemma3": _gemma3, "Phi3": _phi3}
 
 
-def _names(name: str, about: Architecture, sizes: _Sizes, biases: set[str]) -> dict[str, tuple[str, Change]]:
+def _names(name: str, about: Architecture, sizes: KeySizes, biases: set[str]) -> dict[str, tuple[str, Change]]:
     """Return every tensor that the file may have with its name in transformers and what is done to its values."""
     less = _minus_one if about.norm_plus_one else _same
-    found = {own: (theirs, less if "norm" in own else _same) for own, theirs in about.ends.items()}
+    found: dict[str, tuple[str, Change]] = {
+        own: (theirs, less if "norm" in own else _same) for own, theirs in about.ends.items()
+    }
     heads = sizes.whole("attention.head_count")
     counts = {"attn_q": heads, "attn_k": sizes.whole("attention.head_count_kv", heads)} if name == "llama" else {}
     base = "transformer.h" if name == "gpt2" else "model.layers"

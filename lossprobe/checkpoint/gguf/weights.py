@@ -17,7 +17,7 @@ from lossprobe.checkpoint.files.refusals import listed, refusal
 from lossprobe.checkpoint.files.tensors import check_finite, compute_dtype
 from lossprobe.checkpoint.gguf.architectures import Plan, plan_of
 from lossprobe.checkpoint.gguf.header import GGUFHeader, GGUFTensor
-from lossprobe.checkpoint.gguf.model import Opened, facts_of
+from lossprobe.checkpoint.gguf.opened import Opened, facts_of
 from lossprobe.checkpoint.interface import PADDED, Checkpoint
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.context import context_limit
@@ -26,7 +26,7 @@ from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
-PLAIN = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "F64": np.dtype("<f8")}
+PLAIN: dict[str, Any] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "F64": np.dtype("<f8")}
 WHAT_IT_IS = (
     "the file's weights in transformers: llama.cpp, which rounds activations and keeps keys and values in float16, "
     "gives other losses"
@@ -102,14 +102,16 @@ def _built(path: Path, plan: Plan, state: dict[str, torch.Tensor], dtype: torch.
             None, config=plan.config, state_dict=state, dtype=dtype, ignore_mismatched_sizes=True,
             output_loading_info=True,
         )  # fmt: skip
-    for kind, id, what in (
-        ("mismatched_keys", "checkpoint.wrong_shape", "tensors of another shape than the header says"),
-        ("missing_keys", "checkpoint.missing_tensor", "tensors are missing"),
-        ("unexpected_keys", "checkpoint.unexpected_tensor", "tensors that the model does not have"),
-    ):
-        names = sorted(str(each[0]) if isinstance(each, tuple) else each for each in report[kind])
-        if names:
-            raise refusal(id, path, f"{what}: {listed(names)}")
+    misfit = {kind: sorted(str(each[0] if isinstance(each, tuple) else each) for each in report[f"{kind}_keys"])
+              for kind in ("mismatched", "missing", "unexpected")}  # fmt: skip
+    if misfit["mismatched"]:
+        what = f"tensors of another shape than the header says: {listed(misfit['mismatched'])}"
+        raise refusal("checkpoint.wrong_shape", path, what)
+    if misfit["missing"]:
+        raise refusal("checkpoint.missing_tensor", path, f"tensors are missing: {listed(misfit['missing'])}")
+    if misfit["unexpected"]:
+        what = f"tensors that the model does not have: {listed(misfit['unexpected'])}"
+        raise refusal("checkpoint.unexpected_tensor", path, what)
     if plan.factors is not None:
         rotary = model.model.rotary_emb
         factors = torch.from_numpy(values_of(*plan.factors)).flatten()
@@ -136,7 +138,7 @@ def values_of(path: Path, tensor: GGUFTensor) -> npt.NDArray[np.float32]:
     if len(data) != tensor.size:
         raise refusal("checkpoint.changed", path, "became shorter while it was read")
     if tensor.kind in PLAIN:
-        return data.view(PLAIN[tensor.kind]).astype(np.float32).reshape(tensor.shape)
+        return np.asarray(data.view(PLAIN[tensor.kind]), np.float32).reshape(tensor.shape)
     if tensor.kind == "BF16":
         return (data.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(tensor.shape)
     try:

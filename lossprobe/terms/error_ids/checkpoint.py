@@ -117,7 +117,7 @@ USAGE = {
     "checkpoint.missing": "The checkpoint does not exist. → Check the path; lossprobe never downloads a model.",
     "checkpoint.several": "The folder holds several checkpoints. → Name one of them.",
     "gguf.option": "An option does nothing for a GGUF file. → Leave it out.",
-    "gguf.package": 'A GGUF file needs llama.cpp, which is not installed. → pip install "lossprobe[gguf]"',
+    "gguf.package": 'A GGUF file needs llama.cpp, which is not installed. → Run pip install "lossprobe[gguf]".',
     "device.missing": "The device of --device is not available here. → Use --device cpu or auto.",
 }
 
