@@ -1,5 +1,6 @@
 """Writes GGUF files byte by byte, from the description of the format and not with a library."""
 
+import json
 import math
 import struct
 
@@ -206,3 +207,36 @@ def random_gguf(name, kind="F32", biased=(), tied=True, drop=(), extra=None, voc
     header = {"general.architecture": name, **{f"{name}.{key}": value for key, value in own.items()}}
     kept = {key: values for key, values in tensors.items() if key not in drop}
     return gguf_bytes(header | (vocabulary or small_vocabulary()), kept, kind)
+
+
+def gpt2_gguf(folder, kind):
+    """Return the GGUF file of a Hugging Face folder with GPT-2's model and tokenizer, as the converter writes it."""
+    from safetensors.torch import load_file
+
+    config, words = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("config", "tokenizer"))
+    renamed = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
+    parts = {"attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
+             "ln_1": "attn_norm", "ln_2": "ffn_norm"}  # fmt: skip
+    tensors = {}
+    for name, values in load_file(folder / "model.safetensors").items():
+        stem, last = name.removeprefix("transformer.").rsplit(".", 1)
+        values = values.float().numpy()
+        if stem in renamed:
+            tensors[f"{renamed[stem]}.{last}"] = values
+        elif stem.startswith("h."):
+            _, layer, part = stem.split(".", 2)
+            turned = np.ascontiguousarray(values.T) if ".c_" in stem and last == "weight" else values
+            tensors[f"blk.{layer}.{parts[part]}.{last}"] = turned
+    ids = words["model"]["vocab"] | {entry["content"]: entry["id"] for entry in words["added_tokens"]}
+    added = {entry["id"] for entry in words["added_tokens"]}
+    keys = {
+        "general.architecture": "gpt2", "gpt2.context_length": config["n_positions"],
+        "gpt2.embedding_length": config["n_embd"], "gpt2.block_count": config["n_layer"],
+        "gpt2.feed_forward_length": 4 * config["n_embd"], "gpt2.attention.head_count": config["n_head"],
+        "gpt2.attention.layer_norm_epsilon": config["layer_norm_epsilon"], "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2", "tokenizer.ggml.tokens": sorted(ids, key=ids.__getitem__),
+        "tokenizer.ggml.token_type": [("i32", 3 if index in added else 1) for index in range(len(ids))],
+        "tokenizer.ggml.merges": [" ".join(each) for each in words["model"]["merges"]],
+        "tokenizer.ggml.bos_token_id": 0, "tokenizer.ggml.eos_token_id": 0, "tokenizer.ggml.add_bos_token": True,
+    }  # fmt: skip
+    return gguf_bytes(keys, tensors, kind)
