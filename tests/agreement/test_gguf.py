@@ -3,7 +3,7 @@
 llama.cpp, commit 0c1e570, built from its source with GNU 12.2; its function `perplexity` of tools/perplexity with the
 defaults of the command (-b 2048, flash attention by itself, keys and values in float16) and -c 256 -t 1. The files are
 those that `gguf_files.gpt2_gguf` writes; the text is the `text` of all records joined by a blank line. xllamacpp holds
-a later llama.cpp, which rounds otherwise: with the library of the recorded commit every printed digit was the same.
+a later llama.cpp, which gives the same digits here; for heads of width 8 it rounds otherwise.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ def test_llama_perplexity(tmp_path, monkeypatch, kind):
     path.write_bytes(gpt2_gguf(EXAMPLES / "jargon-plain", kind))
     text = open_text(EXAMPLES / "jargon-valid.jsonl")
     table = score_protocol("llama.cpp", open_checkpoint(path), text, ScoreOptions(context=256))[1]
-    assert table.value == pytest.approx(PRINTED[kind], rel=5e-5)
+    assert table.value == pytest.approx(PRINTED[kind], abs=5e-5)  # every printed digit
 
 
 def test_tokens_are_those_of_the_tokenizer_json(tmp_path):

@@ -19,6 +19,7 @@ import numpy.typing as npt
 PACKAGE = "xllamacpp"
 KEPT_LINES = 4
 ERROR_LEVEL, CONTINUED = 4, 5
+TILE = 32  # tokens that llama.cpp's kernels take at once; the rest of a window is rounded otherwise
 BATCH = 512  # tokens of one call, llama.cpp's own default for a physical batch
 UNKNOWN, CONTROL = 1, 8  # attributes of tokens
 MODEL_DEFAULTS = (-1, 1, -1, 1)  # layers on a GPU, split mode, way to load, lazy reading
@@ -58,7 +59,8 @@ class _Batch(ctypes.Structure):
 SIGNATURES = {
     "llama_version": "s", "llama_model_default_params": "M", "llama_context_default_params": "C",
     "llama_backend_init": "", "llama_log_set": "-pp", "llama_model_load_from_file": "psM",
-    "llama_model_get_vocab": "pp", "llama_model_n_params": "qp", "llama_model_is_diffusion": "bp",
+    "llama_model_get_vocab": "pp", "llama_model_n_ctx_train": "ip", "llama_model_n_params": "qp",
+    "llama_model_is_diffusion": "bp",
     "llama_model_has_encoder": "bp", "llama_model_has_decoder": "bp", "llama_init_from_model": "ppC",
     "llama_free": "-p", "llama_get_memory": "pp", "llama_get_causal_attn": "bp", "llama_memory_clear": "-pb",
     "llama_decode": "ipB", "llama_get_logits": "pp", "llama_vocab_n_tokens": "ip", "llama_vocab_type": "ip",
@@ -151,9 +153,14 @@ class LlamaModel:
     def begin(self, ids: npt.NDArray[np.int32]) -> None:
         """Take the ids of a window, int32 [T]; nothing is computed before its rows are asked for.
 
+        Up to 31 tokens are added behind it, which change nothing before them: llama-perplexity also runs the token that
+        is only predicted, and its numbers come out to the last digit where both run whole tiles.
+
         Raises:
             RuntimeError: there is no memory for a context of that length.
         """
+        room = max(len(ids), self._c.llama_model_n_ctx_train(self._model))
+        ids = np.pad(ids, (0, min(-len(ids) % TILE, room - len(ids))))
         if len(ids) > self._longest:
             if self._context:
                 self._c.llama_free(self._context)
