@@ -41,6 +41,9 @@ ALLOWED = {
     "checkpoint.families": WORDS
     | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
     | {"checkpoint.quantized"},
+    "checkpoint.gguf": WORDS
+    | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
+    | {"checkpoint.templates.template"},
     "checkpoint": WORDS,
     "plan": {"errors", "units", "options", "text.spans", "checkpoint.interface"},
     "scoring": WORDS | {"checkpoint.interface", "plan"},

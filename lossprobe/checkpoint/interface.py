@@ -265,8 +265,8 @@ class CheckpointFacts:
         compute_dtype: dtype of the forward pass.
         device: "cpu", "cuda:0", ...
         tied: whether head and embedding share their weights; None when unknown.
-        head: how the head is computed: "linear" (one matrix), "model" (the model's own code for scaled or
-            soft-capped logits, on chunks of rows), or "full" (body and head could not be separated).
+        head: how the head is computed: "linear" (one matrix), "model" (the model's own code for scaled or soft-capped
+            logits, on chunks of rows), "streamed" (another program sends chunks of rows), or "full" (not separable).
         kernels: "plain", or the parts that run with packed weights and fused activations, such as "packed body and
             head"; see `model.packed`. Packing changes losses by float32 rounding.
         batching: which windows may share a forward pass without changing each other's losses: "padded" (any, the

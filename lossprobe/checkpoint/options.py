@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lossprobe.options.declare import option
-from lossprobe.options.kinds import Choice, File, Text, Words
+from lossprobe.options.kinds import Choice, File, Flag, Text, Words
 
 DEVICE = Text("auto|cpu|mps|cuda(:[0-9]{1,4})?", "auto, cpu, cuda, cuda:N or mps")
 
@@ -26,6 +26,7 @@ class LoadOptions:
             tokenizer_config.json that holds one.
         special_strings: how the name of a special token in a text is tokenized: as its "control" id, which is what
             tokenizers do by default, or as "text". Character tokenizers always treat it as text.
+        dequantize: load the weights of a GGUF file into transformers' class, where llama.cpp would run the file.
     """
 
     device: str = option("cpu", DEVICE, "Where the model runs.", metavar="auto|cpu|cuda[:N]|mps")
@@ -56,4 +57,7 @@ class LoadOptions:
         "control",
         Choice(("control", "text")),
         "Tokenize the name of a special token (<|endoftext|>) in a text as its control id, or as text.",
+    )
+    dequantize: bool = option(
+        False, Flag(), "Run the weights of a GGUF file in transformers, where llama.cpp would run the file itself."
     )

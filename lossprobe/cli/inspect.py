@@ -25,6 +25,7 @@ LABEL = 16  # characters of a label
 HEADS = {
     "linear": "body and head split exactly: the head is one matrix, run on chunks of rows",
     "model": "body and head split exactly: the model's own head code (scaled or soft-capped logits) on chunks of rows",
+    "streamed": "in another program, which sends the logits of a window in chunks of rows",
     "full": "body and head cannot be told apart: full forward passes, which hold all logits of a batch",
 }
 
@@ -41,6 +42,7 @@ BATCHES = {
 @declared_option("tokenizer", LoadOptions)
 @declared_option("ignore_config", LoadOptions)
 @declared_option("chat_template", LoadOptions)
+@declared_option("dequantize", LoadOptions)
 @json_option
 def inspect(checkpoint: Path, as_json: bool, **choices: Any) -> None:
     """Show what a checkpoint is: family, sizes, hashes, tokenizer, BOS rule, chat template, and how its head is run.
