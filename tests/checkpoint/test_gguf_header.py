@@ -7,7 +7,7 @@ import pytest
 from gguf_files import TYPES, gguf_bytes, text, value_bytes
 
 from lossprobe.checkpoint.detect import open_checkpoint
-from lossprobe.checkpoint.gguf.header import described_type, read_header
+from lossprobe.checkpoint.gguf.header import described_type, quantised_types, read_header
 from lossprobe.checkpoint.gguf.opened import read_parts
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError, UsageError
@@ -39,6 +39,7 @@ def test_keys_shapes_and_places_are_those_of_the_file(tmp_path):
     assert np.frombuffer(WHOLE[second.start :][:20], "<f4").tolist() == [1.0] * 5
     # 102 + 20 bytes for 101 values
     assert described_type([header]) == "Q8_0, 9.66 bits per weight"
+    assert quantised_types([header]) == ["Q8_0"]
 
 
 def header(count=0, keys=b"", tensors=0, infos=b"", version=3):

@@ -137,7 +137,8 @@ def test_int8_weights_are_multiplied_by_the_scale_of_their_group(tmp_path):
     actual = checkpoint.logits(checkpoint.hidden(torch.tensor([ids]))[0]).double().numpy()
     np.testing.assert_allclose(actual, reference_logits(rounded, sizes, ids), atol=2e-5)
     assert np.abs(actual - reference_logits(state, sizes, ids)).max() > 1e-2
-    assert checkpoint.facts.stored_dtype == "int8 in groups of 8"
+    assert checkpoint.facts.stored_dtype == "int8 (llama2.c, weights only)"
+    assert checkpoint.facts.quantization.startswith("llama2.c, int8 in groups of 8; weights only")
     assert any("weights only" in notice for notice in checkpoint.facts.notices)
 
 

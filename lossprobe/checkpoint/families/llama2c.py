@@ -30,6 +30,7 @@ from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, Tokenize
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.model_config import quiet_transformers
 from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.checkpoint.quantized.parts import weights_only
 from lossprobe.checkpoint.tokenizers.llama2c_tokenizer import read_tokenizer_bin
 from lossprobe.units import format_count, visible
 
@@ -62,7 +63,8 @@ def load_llama2c(path: Path, options: LoadOptions) -> Checkpoint:
         context_length=header.max_seq_len,
         hard_limit=False,
         parameters=sum(tensor.numel() for tensor in (*norms.values(), *weights.values())),
-        stored_dtype=f"int8 in groups of {header.group}" if header.group else "float32",
+        stored_dtype="int8 (llama2.c, weights only)" if header.group else "float32",
+        quantization=f"llama2.c, int8 in groups of {header.group}{weights_only('int8')}" if header.group else None,
         compute_dtype=str(dtype).removeprefix("torch."),
         device=options.device,
         tied=header.shared,

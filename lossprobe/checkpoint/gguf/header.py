@@ -38,6 +38,7 @@ TENSOR_TYPES: Final = {
     35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
 }  # fmt: skip
 # What `general.file_type` says: the mixture of types with which the file was made.
+PLAIN_TYPES: Final = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8"})
 FILE_TYPES: Final = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
@@ -255,3 +256,9 @@ def described_type(headers: Iterable[GGUFHeader]) -> str:
     most = max(sorted(sizes), key=lambda kind: sizes[kind]) if sizes else "no tensors"
     name = FILE_TYPES.get(stated, most) if type(stated) is int else most
     return f"{name}, {bits:.2f} bits per weight"
+
+
+def quantised_types(headers: Iterable[GGUFHeader]) -> list[str]:
+    """Return the types of tensors that hold quantised weights, in the order of their names; none for plain numbers."""
+    kinds = {tensor.kind for header in headers for tensor in header.tensors.values()}
+    return sorted(kinds - PLAIN_TYPES)

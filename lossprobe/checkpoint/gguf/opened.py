@@ -9,7 +9,7 @@ from pathlib import Path
 from lossprobe.checkpoint.files.hashes import combined_sha256
 from lossprobe.checkpoint.files.plain_files import absolute, stands
 from lossprobe.checkpoint.files.refusals import refusal
-from lossprobe.checkpoint.gguf.header import GGUFHeader, described_type, read_header
+from lossprobe.checkpoint.gguf.header import GGUFHeader, described_type, quantised_types, read_header
 from lossprobe.checkpoint.gguf.process import LlamaProcess
 from lossprobe.checkpoint.gguf.tokenizer import LlamaTokenizer
 from lossprobe.checkpoint.interface import ONE_WINDOW, CheckpointFacts
@@ -43,6 +43,7 @@ def facts_of(opened: Opened, options: LoadOptions) -> CheckpointFacts:
     architecture = headers[0].text("general.architecture")
     length = headers[0].keys.get(f"{architecture}.context_length")
     names = {name for header in headers for name in header.tensors}
+    kinds = quantised_types(headers)
     return CheckpointFacts(
         name=headers[0].path.name,
         family=f"{architecture} (GGUF)",
@@ -52,6 +53,7 @@ def facts_of(opened: Opened, options: LoadOptions) -> CheckpointFacts:
         hard_limit=False,
         parameters=process.facts["parameters"],
         stored_dtype=described_type(headers),
+        quantization=f"GGUF, {', '.join(kinds)}" if kinds else None,
         compute_dtype="llama.cpp",
         device="cpu",
         tied="output.weight" not in names,
