@@ -248,6 +248,35 @@ class RouterFacts:
 
 
 @dataclass(frozen=True)
+class AdapterFacts:
+    """An adapter and the base that it is used on.
+
+    Attributes:
+        words: all of it in a few words, for headings.
+        kind: "LoRA", "rsLoRA", "DoRA" or "rsLoRA and DoRA".
+        rank: rank of its matrices, such as "8" or "4 to 16".
+        scaling: what the product of its matrices is multiplied by, such as "2" or "0.5 to 2".
+        targets: the modules that it changes.
+        replaced: the modules that it replaces as a whole, and how many token embeddings; "" without any.
+        parameters: number of its own weights.
+        base: name of the base that is used.
+        recorded_base: the base that its configuration names; "" where it names none.
+        merged: whether it is merged into the weights of the base.
+    """
+
+    words: str
+    kind: str
+    rank: str
+    scaling: str
+    targets: str
+    replaced: str
+    parameters: int
+    base: str
+    recorded_base: str
+    merged: bool
+
+
+@dataclass(frozen=True)
 class CheckpointFacts:
     """Description of a checkpoint; stored in `run.json` and printed by `inspect`.
 
@@ -270,6 +299,7 @@ class CheckpointFacts:
         batching: which windows may share a forward pass without changing each other's losses: "padded" (any, the
             shorter ones padded), "equal lengths" or "one window".
         router: its routers; None for a model without a load-balancing loss.
+        adapter: what an adapter is, and on which base; None for a whole model.
         config_from: file or key from which the configuration was read.
         notices: what a user should know about it, one line each.
         files: absolute paths of all files that it was read from, its tokenizer's too; no result is written over them.
@@ -291,6 +321,7 @@ class CheckpointFacts:
     kernels: str = "plain"
     batching: str = PADDED
     router: RouterFacts | None = None
+    adapter: AdapterFacts | None = None
     config_from: str = ""
     notices: tuple[str, ...] = ()
     files: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lossprobe.options.declare import option
-from lossprobe.options.kinds import Choice, File, Text, Words
+from lossprobe.options.kinds import Choice, File, Flag, Text, Words
 
 DEVICE = Text("auto|cpu|mps|cuda(:[0-9]{1,4})?", "auto, cpu, cuda, cuda:N or mps")
 
@@ -26,6 +26,8 @@ class LoadOptions:
             tokenizer_config.json that holds one.
         special_strings: how the name of a special token in a text is tokenized: as its "control" id, which is what
             tokenizers do by default, or as "text". Character tokenizers always treat it as text.
+        base: folder of the base model of an adapter, where its adapter_config.json names no folder of this machine.
+        merge: whether an adapter is merged into its base's weights, which rounds otherwise, before it is scored.
     """
 
     device: str = option("cpu", DEVICE, "Where the model runs.", metavar="auto|cpu|cuda[:N]|mps")
@@ -56,4 +58,10 @@ class LoadOptions:
         "control",
         Choice(("control", "text")),
         "Tokenize the name of a special token (<|endoftext|>) in a text as its control id, or as text.",
+    )
+    base: Path | None = option(
+        None, File(), "Folder of the base model of an adapter, where the adapter's own files name none that is here."
+    )
+    merge: bool = option(
+        False, Flag(), "Merge an adapter into the weights of its base first, in place of running it beside them."
     )

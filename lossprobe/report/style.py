@@ -118,7 +118,8 @@ def legend(axes: Axes, of: Axes | None = None) -> None:
 
 def heading(run: Run) -> str:
     """Return the heading of a picture of one run: model, text and windows."""
-    return f"{visible(run.name, 40)} on {text_heading(run)}"
+    adapter = f" ({run.adapter})" if run.adapter else ""
+    return f"{visible(run.name, 40)}{adapter} on {text_heading(run)}"
 
 
 def text_heading(run: Run) -> str:

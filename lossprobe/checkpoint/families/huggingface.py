@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from lossprobe.checkpoint.files.key_filter import KeyFilter
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links, stands
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry
 from lossprobe.checkpoint.files.tensors import compute_dtype
-from lossprobe.checkpoint.files.weight_files import find_weights
+from lossprobe.checkpoint.files.weight_files import Weights, find_weights
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
 from lossprobe.checkpoint.model.autocast import AUTOCAST, AUTOCAST_DTYPE, AutocastLM
 from lossprobe.checkpoint.model.causal_lm import CausalLM
@@ -38,13 +39,53 @@ from lossprobe.checkpoint.model.model_config import (
 from lossprobe.checkpoint.model.unstated import tell_unstated
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
-from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer, stated_ids
+from lossprobe.checkpoint.tokenizers.tokenizer_readers import FilesTokenizer, open_tokenizer, stated_ids
 from lossprobe.units import visible
 
 
 def is_huggingface(path: Path) -> bool:
     """Return whether a path is a directory with a config.json."""
     return path.is_dir() and stands(path / "config.json")
+
+
+@dataclass(frozen=True)
+class PreparedFolder:
+    """A Hugging Face directory whose configuration and headers agree, before its weights are read.
+
+    Attributes:
+        path: the directory.
+        settings: the content of config.json, without the keys that the user wants ignored.
+        ignored: these keys.
+        model_class: the transformers class of its language model.
+        config: the configuration to build it from.
+        weights: its safetensors files.
+        entries: the stored tensors, by name.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    ignored: KeyFilter
+    model_class: Any
+    config: Any
+    weights: Weights
+    entries: dict[str, TensorEntry]
+
+
+@dataclass(frozen=True)
+class LoadedFolder:
+    """The model of a Hugging Face directory, before it has a tokenizer.
+
+    Attributes:
+        model: the model, in eval mode, on its device.
+        facts: description of it, without what its tokenizer adds.
+        settings: the content of config.json.
+        shown: the path of the directory, for messages.
+    """
+
+    model: Any
+    facts: CheckpointFacts
+    settings: Mapping[str, Any]
+    shown: str
 
 
 def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
@@ -56,6 +97,18 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
         UsageError: `options.dtype` is not one of the choices.
         ResourceError: the model does not fit into memory.
     """
+    prepared = _prepare(path, options)
+    tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
+    return with_tokenizer(_load(prepared, options), tokenizer, options)
+
+
+def load_folder(path: Path, options: LoadOptions) -> LoadedFolder:
+    """Return the model of a Hugging Face directory, before it has a tokenizer; errors as in `load_huggingface`."""
+    return _load(_prepare(path, options), options)
+
+
+def _prepare(path: Path, options: LoadOptions) -> PreparedFolder:
+    """Return what a directory says, after checking that its files agree."""
     shown = visible(str(path), 200)
     ignored = KeyFilter(options.ignore_config, "config.json")
     settings = _settings(path, ignored)
@@ -67,20 +120,22 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
         check_size(settings, config, model_class, entries, f"{shown}/config.json")
         if config is not whole:
             model_class = without_other_parts(model_class, whole)
-    stored = stored_dtype(entries)
-    tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
-    loaded = load_exactly(path, model_class, config, weights.files, _weights_dtype(stored, options))
+    return PreparedFolder(path, settings, ignored, model_class, config, weights, entries)
+
+
+def _load(prepared: PreparedFolder, options: LoadOptions) -> LoadedFolder:
+    """Return the model of a directory with its weights."""
+    path, settings, config, weights = prepared.path, prepared.settings, prepared.config, prepared.weights
+    shown = visible(str(path), 200)
+    stored = stored_dtype(prepared.entries)
+    loaded = load_exactly(path, prepared.model_class, config, weights.files, _weights_dtype(stored, options))
     model = loaded.model
     with building(shown):
         limit = context_limit(model, f"{shown}/config.json")
         unstated = tell_unstated(model, settings, f"{shown}/config.json")
-    tokenizer.compare_with_auto_tokenizer()
     read = (path / "config.json", *weights.files, *weights.index)
-    words = getattr(tokenizer, "files", ())
-    links = followed_links(dict.fromkeys((*read, *(words if options.tokenizer is None else ()))))
     hashes = {file: file_sha256(file) for file in (path / "config.json", *weights.files)}
     with building(shown):
-        differing = settle_ends(tokenizer, settings, int(config.get_text_config().vocab_size))
         facts = CheckpointFacts(
             name=path.resolve().name,
             family=str(settings["model_type"]),
@@ -92,21 +147,44 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             stored_dtype=stored,
             compute_dtype=AUTOCAST_DTYPE if options.dtype == AUTOCAST else str(model.dtype).removeprefix("torch."),
             device=options.device,
-            tied=_tied(model),
-            config_from=ignored.source,
+            tied=tied_head(model),
+            config_from=prepared.ignored.source,
             notices=(
                 *weights.notices,
                 *loaded.notices,
-                *ignored.notices,
+                *prepared.ignored.notices,
                 *unstated,
+                *followed_links(read),
+            ),
+            files=absolute(read),
+            hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
+        )
+        return LoadedFolder(model.to(options.device), facts, settings, shown)
+
+
+def with_tokenizer(loaded: LoadedFolder, tokenizer: FilesTokenizer, options: LoadOptions) -> Checkpoint:
+    """Return a loaded model with its tokenizer, split into body and head.
+
+    Raises:
+        CheckpointError: the two contradict each other, or the model is no next-token predictor.
+    """
+    tokenizer.compare_with_auto_tokenizer()
+    facts, shown = loaded.facts, loaded.shown
+    words = getattr(tokenizer, "files", ())
+    links = followed_links(file for file in words if options.tokenizer is None and str(file.absolute()) not in facts.files)
+    with building(shown):
+        differing = settle_ends(tokenizer, loaded.settings, facts.vocab_size)
+        facts = replace(
+            facts,
+            notices=(
+                *facts.notices,
                 *links,
                 *getattr(tokenizer, "notices", ()),
                 *(f"{shown}: {notice}" for notice in differing),
             ),
-            files=absolute((*read, *words)),
-            hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
+            files=tuple(dict.fromkeys((*facts.files, *absolute(words)))),
         )
-        return _kind(options)(model.to(options.device), facts, tokenizer)
+        return _kind(options)(loaded.model, facts, tokenizer)
 
 
 def _weights_dtype(stored: str, options: LoadOptions) -> torch.dtype:
@@ -137,7 +215,7 @@ def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
     return STORED_DTYPES.get(code, code.lower())
 
 
-def _tied(model: Any) -> bool | None:
+def tied_head(model: Any) -> bool | None:
     """Return whether head and embedding share their weights; None when the model has no output matrix."""
     weight = getattr(model.get_output_embeddings(), "weight", None)
     return None if weight is None else weight is model.get_input_embeddings().weight

@@ -135,7 +135,8 @@ class View:
 
 def heading_of(*runs: Run) -> str:
     """Return models, texts and windows of runs in one line."""
-    names = ", ".join(dict.fromkeys(names_with_folders(runs)))
+    models = zip(names_with_folders(runs), runs, strict=True)
+    names = ", ".join(dict.fromkeys(f"{name} ({run.adapter})" if run.adapter else name for name, run in models))
     return f"{names} on {text_heading(*runs)}"
 
 
