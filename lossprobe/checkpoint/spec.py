@@ -65,7 +65,7 @@ class Opener:
 
     def __init__(self, keep: int = 1, *, share_base: bool = False) -> None:
         self.keep = keep
-        self._share_base = share_base
+        self.share_base = share_base
         self._bases: SharedBases | None = None
         self._models: dict[tuple[Path, LoadOptions], Checkpoint] = {}
 
@@ -92,7 +92,7 @@ class Opener:
 
     def _shared(self) -> tuple[SharedBases, ...]:
         """Return what keeps the base, if there is one to keep."""
-        if not self._share_base:
+        if not self.share_base:
             return ()
         from lossprobe.checkpoint.adapters.sharing import SharedBases
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.checkpoint.deferred import DeferredCheckpoint, TokenizerFacts
-from lossprobe.checkpoint.interface import AdapterFacts, Checkpoint, CheckpointFacts, RouterFacts
+from lossprobe.checkpoint.facts import AdapterFacts, RouterFacts
+from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener, changed_since, files_read, still_as_read
 from lossprobe.checkpoint.templates.template import ChatTemplate
 from lossprobe.passes.identity import versions

@@ -22,6 +22,7 @@ from rich.cells import cell_len
 from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
 from lossprobe.report.fonts import LEFT_TO_RIGHT, has_glyph
 from lossprobe.report.names import ELLIPSIS, short_names, windows_in_words
+from lossprobe.run.names import with_adapter
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 
@@ -118,8 +119,7 @@ def legend(axes: Axes, of: Axes | None = None) -> None:
 
 def heading(run: Run) -> str:
     """Return the heading of a picture of one run: model, text and windows."""
-    adapter = f" ({run.adapter})" if run.adapter else ""
-    return f"{visible(run.name, 40)}{adapter} on {text_heading(run)}"
+    return f"{with_adapter(visible(run.name, 40), run)} on {text_heading(run)}"
 
 
 def text_heading(run: Run) -> str:

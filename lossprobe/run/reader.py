@@ -71,12 +71,6 @@ class Run:
         return str(self.manifest["labels"]["checkpoint"])
 
     @property
-    def adapter(self) -> str:
-        """The adapter that was scored and its base, in a few words; "" for a whole model."""
-        found = measured_of(self.manifest).get("adapter")
-        return str(found.get("words", "")) if isinstance(found, dict) else ""
-
-    @property
     def text_name(self) -> str:
         """The text's name."""
         return str(self.manifest["labels"]["text"])

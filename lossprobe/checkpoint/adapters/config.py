@@ -187,4 +187,3 @@ HANDLED: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     ),
     "ensure_weight_tying": (_flag, "true or false"),
 }  # fmt: skip
-

@@ -90,7 +90,7 @@ def _recorded_folder(folder: Path, recorded: str) -> Path:
         both = " and ".join(visible(str(path), 120) for path in found.values())
         raise UsageError("adapter.base", f"{named}, and there are two: {both}", hint="name one of them with `base`")
     if not found:
-        hint = f"get that model, and give its folder with `base`; `base` {visible(Path(recorded).name, 60)}, for example"
+        hint = "get that model, and give its folder with `base`"
         raise UsageError("adapter.base", f"{named}, which is no folder here; nothing is downloaded", hint=hint)
     return next(iter(found.values()))
 

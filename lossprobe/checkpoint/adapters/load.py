@@ -25,9 +25,9 @@ from lossprobe.checkpoint.adapters.words import adapter_facts
 from lossprobe.checkpoint.chat import with_template
 from lossprobe.checkpoint.families.huggingface import LoadedFolder, tied_head, with_tokenizer
 from lossprobe.checkpoint.files.hashes import combined_sha256, file_sha256
-from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links
-from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.files.refusals import refusal
+from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
 from lossprobe.checkpoint.model.causal_lm import random_numbers_kept
 from lossprobe.checkpoint.model.model_config import building
 from lossprobe.checkpoint.options import LoadOptions
@@ -79,7 +79,7 @@ def load_adapter(folder: Path, options: LoadOptions, bases: SharedBases) -> Chec
         parameters=sum(weight.numel() for weight in model.parameters()),
         tied=tied_head(model),
         adapter=facts,
-        notices=(*inner.notices, *config.notices, *followed_links(read), *noticed),
+        notices=(*inner.notices, *config.notices, *followed_links(read), *noticed, *_untied(inner, model, options)),
         files=(*absolute(read), *inner.files),
         hashes=(*((str(each.absolute()), digest) for each, digest in hashes.items()), *inner.hashes),
     )
@@ -135,6 +135,15 @@ def _tensors_of(peft: Any, adapted: Any, *, embeddings: bool) -> dict[str, torch
     return found
 
 
+def _untied(base: CheckpointFacts, model: Any, options: LoadOptions) -> Iterator[str]:
+    """Yield a notice where merging leaves an embedding and a head that were one, which other programs keep as one."""
+    if options.merge and base.tied and not tied_head(model):
+        yield (
+            "the adapter changes the embedding or the head of a base that has one matrix for both: merged here, they "
+            "are two; merge_and_unload of peft adds to the one matrix, which is another model"
+        )
+
+
 def _own_biases(model: Any) -> None:
     """Replace every bias by a copy, since an adapter that was trained with `bias` stores its own."""
     for part in model.modules():
@@ -148,17 +157,19 @@ def _merged(peft: Any, adapted: Any, folder: Path) -> Any:
 
     Each merged layer has its own copy: an embedding and a head that share their weights would get what is added to one
     of them in both, or twice.
+
+    Raises:
+        CheckpointError: `adapter.merge`: it cannot be merged.
     """
     for layer in adapted.modules():
         if isinstance(layer, peft.tuners.tuners_utils.BaseTunerLayer):
             inner = layer.get_base_layer()
+            if getattr(layer, "lora_bias", {}).get(NAME) and inner.bias is None:
+                what = "cannot be merged: it adds a bias where the base's layer has none (lora_bias)"
+                raise refusal("adapter.merge", folder, what, hint="score it without `merge`")
             for name, weight in list(inner.named_parameters(recurse=False)):
                 setattr(inner, name, torch.nn.Parameter(weight.detach().clone(), requires_grad=False))
-    try:
-        return adapted.merge_and_unload(safe_merge=True)
-    except ValueError as error:  # what cannot be written into the base's weights, such as a bias that it does not have
-        reason = visible(" ".join(str(error).split()), 160)
-        raise refusal("adapter.merge", folder, f"cannot be merged: {reason}", "score it without `merge`") from None
+    return adapted.merge_and_unload(safe_merge=True)
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from lossprobe.checkpoint.files.refusals import listed, refusal
 from lossprobe.checkpoint.files.safetensors_file import read_tensors, scan_header
 from lossprobe.checkpoint.files.tensors import check_finite
 from lossprobe.checkpoint.model.exact_load import STORED_DTYPES
-from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count, visible
 
 START: Final = "base_model.model."  # what peft puts before the name of each module of the base
+MISFIT: Final = "the adapter belongs to another base or configuration, or its file is not whole"
 Tensors = dict[str, torch.Tensor]
 
 
@@ -31,8 +31,8 @@ def read_adapter(file: Path) -> Tensors:
     entries = scan_header(file)
     narrow = next((name for name, entry in entries.items() if entry.dtype not in STORED_DTYPES), None)
     if narrow is not None:
-        what = f"tensor {visible(narrow, 80)} is stored as {entries[narrow].dtype}: quantised adapters are not supported"
-        raise refusal("adapter.tensor", file, what)
+        kind = f"tensor {visible(narrow, 80)} is stored as {entries[narrow].dtype}"
+        raise refusal("adapter.tensor", file, f"{kind}: quantised adapters are not supported")
     other = sorted(name for name in entries if not name.startswith(START))
     if other:
         what = f"{format_count(len(other))} of {format_count(len(entries))} tensors are not named {START}…"
@@ -60,14 +60,14 @@ def check_names(file: Path, stored: Tensors, needed: Mapping[str, torch.Tensor],
         present = f"{format_count(len(needed) - len(missing))} of {format_count(len(needed))} present"
         what = f"{_tensors(missing)} missing ({present}): peft would fill them at random"
         also = f"; {listed(surplus)} not known" if surplus else ""
-        raise _misfit("checkpoint.missing_tensor", file, what + also)
+        raise refusal("checkpoint.missing_tensor", file, what + also, MISFIT)
     if surplus:
         held = f"{format_count(len(stored))} stored, {format_count(len(needed))} expected"
-        raise _misfit("checkpoint.unexpected_tensor", file, f"unexpected {_tensors(surplus)} ({held})")
+        raise refusal("checkpoint.unexpected_tensor", file, f"unexpected {_tensors(surplus)} ({held})", MISFIT)
     for name, tensor in stored.items():
         if tensor.shape != known[name].shape:
             shapes = f"has shape {list(tensor.shape)}, on this base it must be {list(known[name].shape)}"
-            raise _misfit("checkpoint.wrong_shape", file, f"tensor {visible(name, 100)} {shapes}")
+            raise refusal("checkpoint.wrong_shape", file, f"tensor {visible(name, 100)} {shapes}", MISFIT)
 
 
 def check_held(file: Path, stored: Tensors, held: Mapping[str, torch.Tensor], model: Any) -> None:
@@ -85,13 +85,9 @@ def check_held(file: Path, stored: Tensors, held: Mapping[str, torch.Tensor], mo
     empty = [name for name, weight in model.named_parameters() if weight.is_meta]
     other = [name for name, tensor in stored.items() if not held[name].cpu().equal(tensor.to(held[name].dtype))]
     if empty or other:
-        raise _misfit("adapter.not_applied", file, f"tensor {visible((empty + other)[0], 100)} is not in the model")
+        what = f"tensor {visible((empty + other)[0], 100)} is not in the model"
+        raise refusal("adapter.not_applied", file, what, MISFIT)
 
 
 def _tensors(names: list[str]) -> str:
     return f"tensor{'' if len(names) == 1 else 's'} {listed(names)}"
-
-
-def _misfit(id: str, file: Path, what: str) -> CheckpointError:
-    hint = "the adapter belongs to another base or configuration, or its file is not whole"
-    return refusal(id, file, what, hint)

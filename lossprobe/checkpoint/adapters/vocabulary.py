@@ -29,7 +29,7 @@ def fit_vocabulary(file: Path, model: Any, config: AdapterConfig, stored: Tensor
     Raises:
         CheckpointError: `adapter.vocabulary`: the adapter has fewer tokens than the base.
     """
-    parts = {name: part for name, part in _named(model)}
+    parts = dict(_named(model))
     if not any(key.startswith(f"{START}{name}.") for key in stored for name in parts):
         return
     rows = int(model.get_input_embeddings().weight.shape[0])

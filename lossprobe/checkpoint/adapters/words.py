@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.checkpoint.adapters.config import AdapterConfig
-from lossprobe.checkpoint.interface import AdapterFacts
+from lossprobe.checkpoint.facts import AdapterFacts
 from lossprobe.units import plural, visible
 
 
-def adapter_facts(  # noqa: PLR0913 - what only the caller knows
+def adapter_facts(
     adapted: Any, name: str, config: AdapterConfig, base: Path, parameters: int, merged: bool
 ) -> AdapterFacts:
     """Return the description of an adapter.

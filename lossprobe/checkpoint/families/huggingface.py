@@ -171,14 +171,14 @@ def with_tokenizer(loaded: LoadedFolder, tokenizer: FilesTokenizer, options: Loa
     tokenizer.compare_with_auto_tokenizer()
     facts, shown = loaded.facts, loaded.shown
     words = getattr(tokenizer, "files", ())
-    links = followed_links(file for file in words if options.tokenizer is None and str(file.absolute()) not in facts.files)
+    new = [file for file in words if options.tokenizer is None and str(file.absolute()) not in facts.files]
     with building(shown):
         differing = settle_ends(tokenizer, loaded.settings, facts.vocab_size)
         facts = replace(
             facts,
             notices=(
                 *facts.notices,
-                *links,
+                *followed_links(new),
                 *getattr(tokenizer, "notices", ()),
                 *(f"{shown}: {notice}" for notice in differing),
             ),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lossprobe.display import to_html
 from lossprobe.report.names import windows_in_words
-from lossprobe.run.names import names_with_folders
+from lossprobe.run.names import names_with_folders, with_adapter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,8 +135,7 @@ class View:
 
 def heading_of(*runs: Run) -> str:
     """Return models, texts and windows of runs in one line."""
-    models = zip(names_with_folders(runs), runs, strict=True)
-    names = ", ".join(dict.fromkeys(f"{name} ({run.adapter})" if run.adapter else name for name, run in models))
+    names = ", ".join(dict.fromkeys(map(with_adapter, names_with_folders(runs), runs)))
     return f"{names} on {text_heading(*runs)}"
 
 
