@@ -87,7 +87,8 @@ def _refuse_adapter_options(shown: str, options: LoadOptions) -> None:
     """
     given = [name for name in ("base", "merge") if getattr(options, name)]
     if given:
-        raise UsageError("adapter.options", f"`{given[0]}`: {shown} is no adapter (it has no adapter_config.json)")
+        what = f"{shown}: is no adapter (it holds no adapter_config.json), and `{given[0]}` is only for one"
+        raise UsageError("adapter.options", what)
 
 
 def refuse_missing(path: Path) -> None:
