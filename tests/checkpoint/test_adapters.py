@@ -94,6 +94,9 @@ KINDS = {
     "tied embedding": ("llama tied", ON_EMBEDDING),
     "embedding, tie ensured": ("llama tied", ON_EMBEDDING | {"ensure_weight_tying": True}),
     "tied head": ("llama tied", {"target_modules": ["lm_head", "q_proj"]}),
+    "head alone": ("llama", {"target_modules": ["lm_head"]}),
+    "tied head alone": ("llama tied", {"target_modules": ["lm_head"]}),
+    "head saved alone": ("llama", {"target_modules": ["embed_tokens"], "modules_to_save": ["lm_head"]}),
     "all biases": ("gpt_neox", NEOX | {"bias": "all"}),
     "its biases": ("gpt_neox", NEOX | {"bias": "lora_only"}),
     "lora bias": ("gpt_neox", NEOX | {"lora_bias": True}),
@@ -115,6 +118,17 @@ def test_losses_are_those_of_peft(bases, tmp_path, kind):
     assert float((losses(logits(merged)) - expected).abs().max()) < 1e-5
     without = losses(bases.model(base)(input_ids=IDS).logits.detach())
     assert float((without - expected).abs().max()) > 0.05, "an adapter without effect would show nothing"
+
+
+@pytest.mark.parametrize(("dora", "kernels"), [(False, "packed body and head"), (True, "packed head")])
+def test_packed_weights_are_those_of_the_base_alone(bases, tmp_path, dora, kernels):
+    folder = make_adapter(bases.model("llama"), tmp_path / "adapter", **ATTENTION, use_dora=dora)
+    opened = bases.open("llama", folder)
+    assert opened.facts.kernels == kernels
+    change(folder, lambda tensors: {name: torch.zeros_like(each) if "lora_B" in name else each
+                                    for name, each in tensors.items()})  # fmt: skip
+    without = logits(bases.open("llama", folder))
+    assert not without.allclose(logits(opened), atol=0.01), "its matrices are in the numbers"
 
 
 def test_merging_apart_what_the_base_ties_is_told(bases, tmp_path):
