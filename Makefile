@@ -25,7 +25,7 @@ coverage:
 # Compares the numbers with those of other tools from the package index, in an environment of their own.
 agreement:
 	$(PYTHON) -m venv $(VENV)-peers
-	$(VENV)-peers/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,peers]"
+	$(VENV)-peers/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,peers,gguf]"
 	$(VENV)-peers/bin/python -m pytest tests/agreement
 
 # Compares every causal family of the installed transformers with transformers itself; takes under half an hour.

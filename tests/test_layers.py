@@ -38,8 +38,13 @@ ALLOWED = {
     "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files", "checkpoint.templates.template"},
     "checkpoint.templates": WORDS | {"text.examples", "text.spans", "checkpoint.files", "checkpoint.tokenizers"},
     "checkpoint.model": WORDS | {"checkpoint.facts", "checkpoint.interface", "checkpoint.files"},
+    "checkpoint.quantized": WORDS | {"checkpoint.files"},
     "checkpoint.families": WORDS
-    | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"},
+    | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
+    | {"checkpoint.quantized"},
+    "checkpoint.gguf": WORDS
+    | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
+    | {"checkpoint.templates.template"},
     "checkpoint.adapters": WORDS
     | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
     | {"checkpoint.facts", "checkpoint.families.huggingface", "checkpoint.chat"},

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from lossprobe.arguments import as_path
 from lossprobe.checkpoint.chat import with_template
+from lossprobe.checkpoint.families.llama2c_header import is_llama2c
 from lossprobe.checkpoint.files.foreign import foreign_file, foreign_folder, in_its_folder
 from lossprobe.checkpoint.files.plain_files import unreadable
+from lossprobe.checkpoint.gguf.header import starts_as_gguf
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError, UsageError
@@ -25,10 +27,12 @@ if TYPE_CHECKING:
 TORCH_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin"}
 # Files of a trainer's state, which are never opened.
 TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state.*)\.")
+# Files beside a model: llama2.c's tokenizer, the later parts of a GGUF model, and what a GGUF model sees pictures with.
+NOT_ALONE = re.compile(r"tokenizer\.bin|tok\d+\.bin|.*-(?!00001)\d{5}-of-\d{5}\.gguf|mmproj.*\.gguf")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 LOOKED_FOR = (
     "a Hugging Face directory (config.json and safetensors), an adapter of peft (adapter_config.json), "
-    "a FundamentaLLM .pt (model_state), or a nanoGPT ckpt.pt (model and model_args)"
+    "a FundamentaLLM .pt (model_state), a nanoGPT ckpt.pt (model and model_args), a GGUF file, or a llama2.c .bin"
 )
 
 
@@ -68,7 +72,16 @@ def open_checkpoint(
         return with_template(bases.open(path, options), path, options)
     if is_huggingface(path):
         return with_template(load_huggingface(path, options), path, options)
-    return with_template(_open_torch_file(_single_file(path, shown), options), path, options)
+    file = _single_file(path, shown)
+    if is_llama2c(file):
+        from lossprobe.checkpoint.families.llama2c import load_llama2c
+
+        return load_llama2c(file, options)
+    if starts_as_gguf(file):
+        from lossprobe.checkpoint.gguf.model import load_gguf
+
+        return with_template(load_gguf(file, options), path, options)
+    return with_template(_open_torch_file(file, options), path, options)
 
 
 def _open_adapter(path: Path, options: LoadOptions, bases: SharedBases | None) -> Checkpoint:
@@ -162,7 +175,8 @@ def _without_config(names: Sequence[str]) -> str | None:
 
 def _can_be_checkpoint(path: Path) -> bool:
     """Return whether a file's name is one that torch checkpoints have."""
-    return path.suffix in TORCH_SUFFIXES and not TRAINING_STATE.match(path.name) and not path.is_dir()
+    beside = TRAINING_STATE.match(path.name) or NOT_ALONE.fullmatch(path.name)
+    return path.suffix in TORCH_SUFFIXES | {".gguf"} and not beside and not path.is_dir()
 
 
 def _open_torch_file(path: Path, options: LoadOptions) -> Checkpoint:

@@ -238,12 +238,14 @@ class CheckpointFacts:
         context_length: most input tokens of one forward pass, or None when the model states no limit.
         hard_limit: whether a longer input fails (learned positions); otherwise it only exceeds what was trained.
         parameters: number of weights, a tied head counted once; None when unknown.
-        stored_dtype: dtype of the stored weights, such as "float16".
+        stored_dtype: dtype of the stored weights, such as "float16", or "int4 (GPTQ)" where a quantiser wrote them.
+        quantization: how quantised weights are stored, in plain words; None for plain ones. "weights only" in it says
+            that the deployed kernel also rounds activations, which is not in the losses.
         compute_dtype: dtype of the forward pass.
         device: "cpu", "cuda:0", ...
         tied: whether head and embedding share their weights; None when unknown.
-        head: how the head is computed: "linear" (one matrix), "model" (the model's own code for scaled or
-            soft-capped logits, on chunks of rows), or "full" (body and head could not be separated).
+        head: how the head is computed: "linear" (one matrix), "model" (the model's own code for scaled or soft-capped
+            logits, on chunks of rows), "streamed" (another program sends chunks of rows), or "full" (not separable).
         kernels: "plain", or the parts that run with packed weights and fused activations, such as "packed body and
             head"; see `model.packed`. Packing changes losses by float32 rounding.
         batching: which windows may share a forward pass without changing each other's losses: "padded" (any, the
@@ -264,6 +266,7 @@ class CheckpointFacts:
     hard_limit: bool = True
     parameters: int | None = None
     stored_dtype: str = "float32"
+    quantization: str | None = None
     compute_dtype: str = "float32"
     device: str = "cpu"
     tied: bool | None = None

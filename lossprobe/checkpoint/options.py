@@ -28,6 +28,7 @@ class LoadOptions:
             tokenizers do by default, or as "text". Character tokenizers always treat it as text.
         base: folder of the base model of an adapter, where its adapter_config.json names no folder of this machine.
         merge: whether an adapter is merged into its base's weights, which rounds otherwise, before it is scored.
+        dequantize: load the weights of a GGUF file into transformers' class, where llama.cpp would run the file.
     """
 
     device: str = option("cpu", DEVICE, "Where the model runs.", metavar="auto|cpu|cuda[:N]|mps")
@@ -64,4 +65,7 @@ class LoadOptions:
     )
     merge: bool = option(
         False, Flag(), "Merge an adapter into the weights of its base first, in place of running it beside them."
+    )
+    dequantize: bool = option(
+        False, Flag(), "Run the weights of a GGUF file in transformers, where llama.cpp would run the file itself."
     )

@@ -27,6 +27,7 @@ LABEL = 16  # characters of a label
 HEADS = {
     "linear": "body and head split exactly: the head is one matrix, run on chunks of rows",
     "model": "body and head split exactly: the model's own head code (scaled or soft-capped logits) on chunks of rows",
+    "streamed": "in another program, which sends the logits of a window in chunks of rows",
     "full": "body and head cannot be told apart: full forward passes, which hold all logits of a batch",
 }
 
@@ -46,6 +47,7 @@ BATCHES = {
 @declared_option("base", LoadOptions)
 @declared_option("merge", LoadOptions)
 @adapter_option
+@declared_option("dequantize", LoadOptions)
 @json_option
 def inspect(as_json: bool, **choices: Any) -> None:
     """Show what a checkpoint is: family, sizes, hashes, tokenizer, BOS rule, chat template, and how its head is run.
@@ -129,6 +131,7 @@ def _described(facts: dict[str, Any]) -> dict[str, str]:
         "context length": _context(facts["context_length"], hard=facts["hard_limit"]),
         "dtype": f"stored {facts['stored_dtype']}, computed in {facts['compute_dtype']}",
         **({} if facts["adapter"] is None else _adapter(facts["adapter"])),
+        **({} if facts["quantization"] is None else {"quantised": facts["quantization"]}),
         **({} if facts["router"] is None else {"routers": _routers(facts["router"])}),
         "tied head": {True: "yes", False: "no", None: unknown}[facts["tied"]],
         "head": HEADS[facts["head"]],

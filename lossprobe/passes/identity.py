@@ -58,8 +58,9 @@ def describe_model(checkpoint: Checkpoint) -> dict[str, Any]:
     facts, _ = divided_facts(checkpoint)
     if facts["batching"] == PADDED:  # left out, since older runs, all scored this way, do not have it
         del facts["batching"]
-    if facts["router"] is None:
-        del facts["router"]
+    for key in ("router", "quantization"):  # left out for models without them, as in older runs
+        if facts[key] is None:
+            del facts[key]
     tokenizer = checkpoint.tokenizer
     return {"checkpoint": facts, "tokenizer": {"kind": tokenizer.kind, "sha256": tokenizer.sha256}}
 

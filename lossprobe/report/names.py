@@ -1,4 +1,4 @@
-"""Names of models, shortened so that they stay different, and of the windows of a run."""
+"""Names of models, shortened so that they stay different, of their weights, and of the windows of a run."""
 
 from __future__ import annotations
 
@@ -8,11 +8,23 @@ from itertools import accumulate
 from rich.cells import cell_len
 
 from lossprobe.plan.windows import Layout
+from lossprobe.run.identity import measured_of
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 
 ELLIPSIS = "…"
 CUT: dict[str, str] = {Layout.FIRST: "first", Layout.LAST: "last"}
+
+
+def in_words(name: str, run: Run) -> str:
+    """Return the name of a run's model, with how a quantiser stored its weights, and what an adapter is.
+
+    "my-export in int8 (compressed-tensors, weights only)"; "my-lora (LoRA of rank 8 on my-model)".
+    """
+    model, adapter = run.settings.checkpoint, measured_of(run.manifest).get("adapter")
+    stored = "" if model.quantization is None else f" in {visible(str(model.stored_dtype), 60)}"
+    added = f" ({visible(str(adapter.get('words')), 120)})" if isinstance(adapter, dict) else ""
+    return f"{name}{stored}{added}"
 
 
 def windows_in_words(run: Run) -> str:

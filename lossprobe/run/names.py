@@ -6,9 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lossprobe.run.identity import measured_of
 from lossprobe.run.reader import Run
-from lossprobe.units import visible
 
 
 def distinct_names(runs: Sequence[Run]) -> list[str]:
@@ -35,12 +33,6 @@ def names_with_folders(runs: Sequence[Run]) -> list[str]:
                   run.name])
         for run, own in zip(runs, folders, strict=True)
     ]  # fmt: skip
-
-
-def with_adapter(name: str, run: Run) -> str:
-    """Return the name of a run's checkpoint, for an adapter with what it is and its base."""
-    adapter = measured_of(run.manifest).get("adapter")
-    return f"{name} ({visible(str(adapter.get('words')), 120)})" if isinstance(adapter, dict) else name
 
 
 def _folders(run: Run) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ class CheckpointSettings:
         context_length: the model's own limit; None without one.
         compute_dtype: dtype of the forward pass.
         family: "llama", "gpt2", "nanogpt", …; None if the run does not say.
+        stored_dtype: dtype of the stored weights, or what a quantiser wrote, such as "int4 (GPTQ)".
+        quantization: how quantised weights are stored, in plain words; None for plain ones.
         router: the fields of a `checkpoint.interface.RouterFacts`; None for a model without experts.
     """
 
@@ -29,6 +31,8 @@ class CheckpointSettings:
     context_length: int | None
     compute_dtype: str
     family: str | None
+    stored_dtype: str | None = None
+    quantization: str | None = None
     router: Mapping[str, Any] | None = None
 
 

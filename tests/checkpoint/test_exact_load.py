@@ -195,6 +195,16 @@ def test_integers_that_stand_for_weights(name, kind, tensor, expected):
     assert _UnusedTensors(Tables(), {name: tensor}, set()).is_packed(name, kind, tensor) is expected
 
 
+def test_a_bias_of_zeros_that_the_model_does_not_have(copy_of):
+    path = copy_of("llama")
+    name = "model.layers.0.mlp.up_proj.bias"
+    builders.rewrite(path, lambda tensors: tensors | {name: torch.zeros(48)})
+    (notice,) = load_huggingface(path, LoadOptions()).facts.notices
+    assert notice == f"1 stored tensor not used (no weight but a constant): {name}"
+    builders.rewrite(path, lambda tensors: tensors | {name: torch.eye(48)[0]})
+    assert f"unexpected tensor {name}" in builders.refused(path, "checkpoint.unexpected_tensor")
+
+
 def test_what_no_part_of_the_model_took_over():
     frequencies = 10000.0 ** -(torch.arange(4) / 4)
     tensors = {

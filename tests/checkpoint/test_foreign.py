@@ -14,7 +14,7 @@ import torch
 
 from lossprobe.checkpoint.detect import open_checkpoint
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer
-from lossprobe.errors import CheckpointError
+from lossprobe.errors import CheckpointError, UsageError
 
 PARTS, OTHER, NO_WEIGHTS = "checkpoint.distributed", "checkpoint.other_format", "checkpoint.no_weights"
 CONSOLIDATED = "convert_{}_weights_to_hf.py"
@@ -56,7 +56,6 @@ def refused(path: Path) -> CheckpointError:
         ("context/x weights/.metadata", OTHER, "a NeMo 2", 'llm.export_ckpt(path=Path("FOLDER"), target="hf"'),
         ("a.nemo", OTHER, "holds a NeMo archive", "name the archive: FOLDER/a.nemo"),
         ("weights.npz", OTHER, "weights of MLX", "get the safetensors"),
-        ("model.Q4_K_M.gguf", OTHER, "a GGUF file", "safetensors that it was made from"),
         ("consolidated.safetensors tekken.json", OTHER, "weights in Mistral's", CONSOLIDATED.format("mistral")),
         ("consolidated.00.pth tekken.json", OTHER, "weights in Mistral's", CONSOLIDATED.format("mistral")),
         ("consolidated.00.pth consolidated.01.pth", OTHER, "weights in Meta's", "--num_shards 2"),
@@ -103,8 +102,8 @@ def test_missing_shards_are_named(family_paths, tmp_path):
     ("name", "content", "id", "hint"),
     [
         ("a.nemo", b"x", OTHER, "convert_MODEL_nemo_to_hf.py --input_name_or_path"),
-        ("a.gguf", b"GGUF", OTHER, "safetensors"),
-        ("pytorch_model.bin", b"GGUF", OTHER, "safetensors"),
+        ("a.gguf", b"GGUF", "checkpoint.truncated", "None"),
+        ("pytorch_model.bin", b"GGUF", "checkpoint.truncated", "None"),
         ("weights.npz", b"PK", OTHER, "safetensors"),
         ("model.safetensors", b"x", "checkpoint.bare_safetensors", "give its folder: "),
     ],
@@ -124,9 +123,11 @@ def test_weights_in_the_place_of_their_folder(tmp_path):
     assert (error.id, error.hint) == ("checkpoint.unknown", f"give its folder: {shlex.quote(str(tmp_path))}")
 
 
-def test_an_export_beside_a_checkpoint_does_not_hide_it(tmp_path):
+def test_a_gguf_file_beside_a_checkpoint_is_a_second_candidate(tmp_path):
     lay(tmp_path, "ckpt.pt model.gguf")
-    assert refused(tmp_path).id == "checkpoint.not_torch_file"
+    with pytest.raises(UsageError) as caught:
+        open_checkpoint(tmp_path)
+    assert caught.value.id == "checkpoint.several"
 
 
 def test_weights_that_mlx_has_quantised(gpt2):

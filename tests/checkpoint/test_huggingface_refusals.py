@@ -178,10 +178,13 @@ def test_the_hook_hears_sockets(audit):
 
 def test_quantised_weights(gpt2, copy_of):
     builders.reconfigure(gpt2, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
-    assert "quantised weights are not supported" in builders.refused(gpt2, "checkpoint.quantized")
+    message = builders.refused(gpt2, "checkpoint.quantized_tensor")
+    assert "config.json says bitsandbytes FP4 in blocks, but no tensor is quantised" in message
     integers = copy_of("gpt2", "integers")
     builders.rewrite(integers, lambda tensors: tensors | {EMBEDDING: torch.ones(320, 32, dtype=torch.int8)})
-    assert f"tensor {EMBEDDING} is stored as I8" in builders.refused(integers, "checkpoint.quantized")
+    message = builders.refused(integers, "checkpoint.quantized")
+    assert f"tensor {EMBEDDING} is stored as I8" in message
+    assert "config.json has no quantization_config" in message
 
 
 def test_logits_that_are_not_finite(gpt2):

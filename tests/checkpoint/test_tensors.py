@@ -50,6 +50,18 @@ def test_non_finite_values_are_counted(tmp_path, values, message):
     assert (caught.value.id, caught.value.message) == ("checkpoint.non_finite", f"{tmp_path}: {message}")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_one_value_that_is_not_finite_is_found_wherever_it_is(tmp_path, dtype, value):
+    for size in (1, 7, 33, 1000):
+        for place in {0, size // 2, size - 1}:
+            tensor = torch.linspace(-1, 1, size).to(dtype)
+            tensor[place] = value
+            with pytest.raises(CheckpointError, match="w: 1 non-finite value"):
+                check_finite(tmp_path, {"w": tensor})
+    assert check_finite(tmp_path, {"none": torch.zeros(0)}) is None
+
+
 def test_a_dtype_that_is_not_offered_is_a_usage_error():
     assert compute_dtype("float16", "auto") is torch.float16
     assert compute_dtype("float64", "auto") is torch.float32

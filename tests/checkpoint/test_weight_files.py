@@ -134,7 +134,7 @@ def test_a_way_out_where_the_weights_have_another_name(gpt2, name, hint):
 
 def test_a_key_of_the_configuration_is_ignored_when_asked_for(gpt2):
     builders.reconfigure(gpt2, quantization_config={"quant_method": "fp8"})
-    builders.refused(gpt2, "checkpoint.quantized")
+    builders.refused(gpt2, "checkpoint.quantized_tensor")
     facts = load_huggingface(gpt2, LoadOptions(ignore_config=("quantization_config",))).facts
     assert facts.config_from == "config.json without quantization_config"
     assert facts.notices == ("config.json: quantization_config is ignored, as asked",)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,9 @@ from lossprobe.checkpoint.model.model_config import (
 )
 from lossprobe.checkpoint.model.unstated import tell_unstated
 from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.checkpoint.quantized.converted import check_converted
+from lossprobe.checkpoint.quantized.methods import method_of
+from lossprobe.checkpoint.quantized.weights import QuantizedWeights, find_quantized
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import FilesTokenizer, open_tokenizer, stated_ids
 from lossprobe.units import visible
@@ -58,8 +60,7 @@ class PreparedFolder:
         ignored: these keys.
         model_class: the transformers class of its language model.
         config: the configuration to build it from.
-        weights: its safetensors files.
-        entries: the stored tensors, by name.
+        weights: its stored tensors.
     """
 
     path: Path
@@ -67,8 +68,7 @@ class PreparedFolder:
     ignored: KeyFilter
     model_class: Any
     config: Any
-    weights: Weights
-    entries: dict[str, TensorEntry]
+    weights: Weights | QuantizedWeights
 
 
 @dataclass(frozen=True)
@@ -113,28 +113,29 @@ def _prepare(path: Path, options: LoadOptions) -> PreparedFolder:
     ignored = KeyFilter(options.ignore_config, "config.json")
     settings = _settings(path, ignored)
     whole = build_config(settings, f"{shown}/config.json")
-    weights = find_weights(path)
-    entries = dict(chain.from_iterable(declared.items() for declared in weights.files.values()))
+    weights = _weights(path, settings)
     with building(shown):
         model_class, config = causal_model(whole)
-        check_size(settings, config, model_class, entries, f"{shown}/config.json")
+        check_size(settings, config, model_class, weights.entries, f"{shown}/config.json")
         if config is not whole:
             model_class = without_other_parts(model_class, whole)
-    return PreparedFolder(path, settings, ignored, model_class, config, weights, entries)
+    return PreparedFolder(path, settings, ignored, model_class, config, weights)
 
 
 def _load(prepared: PreparedFolder, options: LoadOptions) -> LoadedFolder:
     """Return the model of a directory with its weights."""
     path, settings, config, weights = prepared.path, prepared.settings, prepared.config, prepared.weights
     shown = visible(str(path), 200)
-    stored = stored_dtype(prepared.entries)
-    loaded = load_exactly(path, prepared.model_class, config, weights.files, _weights_dtype(stored, options))
+    stored = stored_dtype(weights.unquantized)
+    loaded = load_exactly(path, prepared.model_class, config, weights, _weights_dtype(stored, options))
     model = loaded.model
+    if isinstance(weights, QuantizedWeights):
+        check_converted(path, weights, model, loaded.names.plain)
     with building(shown):
         limit = context_limit(model, f"{shown}/config.json")
         unstated = tell_unstated(model, settings, f"{shown}/config.json")
-    read = (path / "config.json", *weights.files, *weights.index)
-    hashes = {file: file_sha256(file) for file in (path / "config.json", *weights.files)}
+    read = (path / "config.json", *weights.files, *weights.index, *weights.said_by)
+    hashes = {file: file_sha256(file) for file in (path / "config.json", *weights.files, *weights.said_by)}
     with building(shown):
         facts = CheckpointFacts(
             name=path.resolve().name,
@@ -144,7 +145,8 @@ def _load(prepared: PreparedFolder, options: LoadOptions) -> LoadedFolder:
             context_length=limit.length,
             hard_limit=limit.hard,
             parameters=sum(weight.numel() for weight in model.parameters()),
-            stored_dtype=stored,
+            stored_dtype=weights.dtype or stored,
+            quantization=weights.quantization,
             compute_dtype=AUTOCAST_DTYPE if options.dtype == AUTOCAST else str(model.dtype).removeprefix("torch."),
             device=options.device,
             tied=tied_head(model),
@@ -185,6 +187,13 @@ def with_tokenizer(loaded: LoadedFolder, tokenizer: FilesTokenizer, options: Loa
             files=tuple(dict.fromkeys((*facts.files, *absolute(words)))),
         )
         return _kind(options)(loaded.model, facts, tokenizer)
+
+
+def _weights(path: Path, settings: Mapping[str, Any]) -> Weights | QuantizedWeights:
+    """Return the stored tensors of a directory, read as plain ones where config.json says that they are quantised."""
+    weights = find_weights(path)
+    method, said_by = method_of(path, settings)
+    return weights if method is None else find_quantized(path, weights, method, said_by)
 
 
 def _weights_dtype(stored: str, options: LoadOptions) -> torch.dtype:

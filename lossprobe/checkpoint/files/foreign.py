@@ -1,6 +1,6 @@
 """Recognises checkpoints that other programs wrote, by the names of their files, and says how to convert them.
 
-Nothing is unpickled: of the files themselves at most a small JSON or the first four bytes are read. The commands are
+Nothing is unpickled: of the files themselves at most a small JSON is read. The commands are
 those of the documentation of transformers, DeepSpeed, torch, accelerate, Megatron Bridge and NeMo.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from lossprobe.checkpoint.files.json_file import read_json
-from lossprobe.checkpoint.files.plain_files import open_plain, stands
+from lossprobe.checkpoint.files.plain_files import stands
 from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
@@ -33,7 +33,7 @@ def foreign_folder(path: Path, names: Collection[str]) -> CheckpointError | None
         names: the names in it.
     """
     own = any(name.endswith((".pt", ".pth", ".ckpt", ".bin")) for name in names)  # perhaps one that can be read
-    exports = () if own else (_nemo, _mlx, _gguf)
+    exports = () if own else (_nemo, _mlx)
     for recognise in (_megatron, _deepspeed, _distributed, _consolidated, *exports):
         found: CheckpointError | None = recognise(path, names)
         if found is not None:
@@ -51,9 +51,7 @@ def foreign_file(path: Path) -> CheckpointError | None:
         script = "python convert_MODEL_nemo_to_hf.py --input_name_or_path"
         hint = f"convert it with the script of NeMo for its family: {script} {_quoted(path)} --output_path OUT"
         return refusal("checkpoint.other_format", path, "a NeMo archive", hint=hint)
-    if path.suffix in {".npz", ".gguf"} or _starts(path, b"GGUF"):
-        return _mlx(path, [path.name]) if path.suffix == ".npz" else _gguf(path, ["x.gguf"])
-    return None
+    return _mlx(path, [path.name]) if path.suffix == ".npz" else None
 
 
 def in_its_folder(path: Path) -> str | None:
@@ -188,21 +186,6 @@ def _mlx(path: Path, names: Collection[str]) -> CheckpointError | None:
         "weights of MLX (.npz)",
         hint="get the safetensors of the model that they were made from",
     )
-
-
-def _gguf(path: Path, names: Collection[str]) -> CheckpointError | None:
-    if not any(name.endswith(".gguf") for name in names):
-        return None
-    hint = "get the folder with safetensors that it was made from; a quantised file is another model than that"
-    return refusal("checkpoint.other_format", path, "a GGUF file, the format of llama.cpp", hint=hint)
-
-
-def _starts(path: Path, magic: bytes) -> bool:
-    try:
-        with open_plain(path) as stream:
-            return stream.read(len(magic)) == magic
-    except (OSError, ValueError):
-        return False  # whoever reads the file says why it cannot be read
 
 
 def saved_again(kind: str, path: Path) -> str:

@@ -7,10 +7,13 @@ killed; reading with `pread` raises an error instead.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -139,17 +142,31 @@ def _check_layout(entries: dict[str, TensorEntry], data_size: int, shown: str) -
         raise CheckpointError("checkpoint.trailing", f"{shown}: {extra} unexplained bytes at the end")
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return every tensor of a file whose header `scan_header` accepted.
+@contextlib.contextmanager
+def tensor_reader(files: Mapping[Path, Iterable[str]]) -> Iterator[Callable[[str], torch.Tensor]]:
+    """Open safetensors files whose headers `scan_header` accepted; return what reads a tensor of them by its name.
+
+    Args:
+        files: path → the names of the tensors that the file declares.
 
     Raises:
-        CheckpointError: the file changed while it was read.
+        CheckpointError: a file changed while it was read.
     """
-    shown = visible(str(path), 200)
-    try:
-        with safetensors.safe_open(path, framework="pt", backend="pread") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(
-            "checkpoint.changed", f"{shown}: file changed during reading ({visible(str(error), 80)})"
-        ) from None
+    homes = {name: path for path, names in files.items() for name in names}
+    with contextlib.ExitStack() as stack:
+        opened: dict[Path, Any] = {}
+
+        def read(name: str) -> torch.Tensor:
+            path = homes[name]
+            try:
+                if path not in opened:
+                    opened[path] = stack.enter_context(safetensors.safe_open(path, framework="pt", backend="pread"))
+                tensor: torch.Tensor = opened[path].get_tensor(name)
+            except (OSError, safetensors.SafetensorError) as error:
+                raise CheckpointError(
+                    "checkpoint.changed",
+                    f"{visible(str(path), 200)}: file changed during reading ({visible(str(error), 80)})",
+                ) from None
+            return tensor
+
+        yield read

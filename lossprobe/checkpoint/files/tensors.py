@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,9 +55,8 @@ def check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         CheckpointError: `checkpoint.non_finite`; it names the first tensor with NaN or infinity and counts them in it.
     """
     for name, tensor in tensors.items():
-        finite = int(torch.isfinite(tensor).sum())
-        if finite != tensor.numel():
-            count = tensor.numel() - finite
+        if tensor.numel() and not all(math.isfinite(float(end)) for end in torch.aminmax(tensor.detach())):  # NaN: both
+            count = tensor.numel() - int(torch.isfinite(tensor).sum())  # twenty times as slow
             raise CheckpointError(
                 "checkpoint.non_finite",
                 f"{visible(str(path), 200)}: {visible(name, 80)}: {format_count(count)} non-finite"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+
+import torch
 
 from lossprobe.checkpoint.files.foreign import missing_weights
 from lossprobe.checkpoint.files.json_file import read_json
 from lossprobe.checkpoint.files.plain_files import stands, unreadable
 from lossprobe.checkpoint.files.refusals import listed
-from lossprobe.checkpoint.files.safetensors_file import TensorEntry, scan_header
+from lossprobe.checkpoint.files.safetensors_file import TensorEntry, scan_header, tensor_reader
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
@@ -30,6 +33,30 @@ class Weights:
     files: dict[Path, dict[str, TensorEntry]]
     index: tuple[Path, ...] = ()
     notices: tuple[str, ...] = ()
+
+    # What `quantized.weights.QuantizedWeights` knows beyond this.
+    dtype: ClassVar[str | None] = None
+    quantization: ClassVar[str | None] = None
+    said_by: ClassVar[tuple[Path, ...]] = ()
+
+    @property
+    def unquantized(self) -> dict[str, TensorEntry]:
+        """The tensors that are stored plain: all."""
+        return self.entries
+
+    @property
+    def entries(self) -> dict[str, TensorEntry]:
+        """Every stored tensor by its name."""
+        return {name: entry for declared in self.files.values() for name, entry in declared.items()}
+
+    def read(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:  # noqa: ARG002 - others compute weights in it
+        """Return every stored tensor by its name, as it is stored, whatever `dtype` the model will have.
+
+        Raises:
+            CheckpointError: a file changed since its header was read.
+        """
+        with tensor_reader(self.files) as read:
+            return {name: read(name) for name in self.entries}
 
 
 def find_weights(path: Path) -> Weights:

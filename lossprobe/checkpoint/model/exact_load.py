@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 
 from lossprobe.checkpoint.files.constants import CONSTANT_NAME, constants_of
 from lossprobe.checkpoint.files.refusals import listed
-from lossprobe.checkpoint.files.safetensors_file import TensorEntry, read_tensors
+from lossprobe.checkpoint.files.safetensors_file import TensorEntry
 from lossprobe.checkpoint.files.tensor_names import PlainNames, common_start, fitted_names, holders_of, plain_names
 from lossprobe.checkpoint.files.tensors import check_finite
 from lossprobe.checkpoint.model.model_config import building
@@ -33,32 +33,51 @@ PASSED_OVER: Final = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in eval mode, on the CPU, with notices for the user about its stored tensors."""
+    """A model in eval mode, on the CPU.
+
+    Attributes:
+        model: the model.
+        notices: what a user should know about its stored tensors, one line each.
+        names: the names of the stored tensors in the model.
+    """
 
     model: Any
     notices: tuple[str, ...]
+    names: PlainNames
 
 
-def load_exactly(
-    path: Path, model_class: Any, config: Any, entries: Mapping[Path, Mapping[str, TensorEntry]], dtype: torch.dtype
-) -> LoadedModel:
+class StoredWeights(Protocol):
+    """The tensors of a folder, quantised weights already as plain ones."""
+
+    @property
+    def entries(self) -> Mapping[str, TensorEntry]:
+        """Dtype and shape of every tensor by its name."""
+        ...
+
+    def read(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Return every tensor by its name; those that are computed from others have the dtype of the forward pass."""
+        ...
+
+
+def load_exactly(path: Path, model_class: Any, config: Any, weights: StoredWeights, dtype: torch.dtype) -> LoadedModel:
     """Return the model with exactly the stored tensors.
 
     Args:
         path: the checkpoint, for messages.
         model_class: the transformers class.
         config: the configuration to build it from.
-        entries: safetensors file → the tensors it declares, by name.
+        weights: the stored tensors.
         dtype: dtype of the forward pass.
 
     Raises:
-        CheckpointError: a tensor is missing, unexpected, of the wrong shape, not finite, or quantised.
+        CheckpointError: a tensor is missing, unexpected, of the wrong shape, not finite, or quantised although
+            config.json says nothing of it.
     """
-    kinds = {name: entry.dtype for declared in entries.values() for name, entry in declared.items()}
+    kinds = {name: entry.dtype for name, entry in weights.entries.items()}
     narrow = [name for name, kind in kinds.items() if kind not in STORED_DTYPES and not PLAIN_INTEGERS.fullmatch(kind)]
     if narrow:
         raise _quantized(path, narrow[0], kinds)
-    stored = {name: tensor for file in entries for name, tensor in read_tensors(file).items()}
+    stored = weights.read(dtype)
     names = plain_names(path, stored)
     model, report = _load(path, model_class, config, stored, names, dtype)
     if _misfits(report):
@@ -80,7 +99,7 @@ def load_exactly(
     check_finite(path, {name: each for name, each in finite.items() if not unused.is_bound(names.plain[name], each)})
     if any(torch.promote_types(tensor.dtype, dtype) != dtype for tensor in used.values()):
         check_finite(path, dict(model.named_parameters()))  # large values can overflow in a narrower dtype
-    return LoadedModel(model.eval(), (*names.notices(), *unused.notices()))
+    return LoadedModel(model.eval(), (*names.notices(), *unused.notices()), names)
 
 
 class _UnusedTensors:
@@ -107,7 +126,9 @@ class _UnusedTensors:
         silent = {name for name in tensors if patterns.search(name) and self._taken(name) is None}
         constants = constants_of(model)
         named = silent | {name for name in tensors if self._forms(name) & reported}
-        self.constant = {name for name in named if constants.holds(name, tensors[name])}
+        # A bias of zeros changes nothing: old GPTQ exports have one beside each weight.
+        zeros = {name for name in named if name.endswith(".bias") and not tensors[name].any()}
+        self.constant = zeros | {name for name in named if constants.holds(name, tensors[name])}
         self.wrong = sorted(name for name in silent - self.constant if CONSTANT_NAME.fullmatch(name))
         self.left = silent - self.constant - set(self.wrong)
         self.passed_over = self.constant | self.left
@@ -221,7 +242,9 @@ def _quantized(path: Path, name: str, kinds: Mapping[str, str]) -> CheckpointErr
     return CheckpointError(
         "checkpoint.quantized",
         f"{visible(str(path), 200)}: tensor {visible(name, 80)} is stored as {kinds[name]} "
-        f"({format_count(alike)} of {format_count(len(kinds))} tensors are): quantised weights are not supported",
+        f"({format_count(alike)} of {format_count(len(kinds))} tensors are), as quantised weights are, but config.json "
+        "has no quantization_config",
+        hint="put the config.json beside the weights that the quantiser wrote",
     )
 
 

@@ -48,8 +48,8 @@ def build_config(settings: Mapping[str, Any], shown: str) -> Any:
         shown: its path, for messages.
 
     Raises:
-        CheckpointError: transformers has no causal language model of this family; the file names an external kernel or
-            quantised weights, or states no number of layers or heads; or the family's class refuses a value.
+        CheckpointError: transformers has no causal language model of this family; the file names an external kernel,
+            or states no number of layers or heads; or the family's class refuses a value.
     """
     family = settings.get("model_type")
     if not isinstance(family, str):
@@ -143,8 +143,6 @@ def _plain_values(settings: Mapping[str, Any], shown: str) -> dict[str, Any]:
                 "checkpoint.external_kernel",
                 f"{shown}: {visible(key, 40)} names an external kernel, {visible(str(value), 60)}",
             )
-        if key == "quantization_config" and value:
-            raise CheckpointError("checkpoint.quantized", f"{shown}: quantised weights are not supported")
         common = hasattr(transformers.PreTrainedConfig, key) and key not in COMMON_KEPT
         if not common and not MACHINERY.fullmatch(key):
             plain[key] = _plain_value(value, shown)

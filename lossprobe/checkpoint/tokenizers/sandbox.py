@@ -52,6 +52,7 @@ class Sandbox:
         shown: name of the tokenizer for messages.
         limits: memory and time that one request may take.
         worker: the module of `lossprobe.checkpoint` whose `main` the child runs.
+        what: what runs in it, for messages.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Sandbox:
         shown: str,
         limits: Limits = DEFAULT_LIMITS,
         worker: str = "tokenizers.sandbox_worker",
+        what: str = "tokenizer",
     ) -> None:
+        self._what = what
         self._worker = worker
         self._opening = opening
         self._shown = shown
@@ -130,7 +133,7 @@ class Sandbox:
             )
         except OSError as error:
             self._errors.close()
-            raise ResourceError("tokenizer.process", f"no process for the tokenizer: {error.strerror}") from None
+            raise ResourceError("tokenizer.process", f"no process for the {self._what}: {error.strerror}") from None
         self._end = weakref.finalize(self, _end, self._process, self._errors, os.getpid())
         return self._process
 
@@ -151,7 +154,7 @@ class Sandbox:
             if any(sign in words for sign in FULL):
                 raise self._exceeded(memory) from None
             if code == -getattr(signal, "SIGPROF", 0):
-                reason = f"tokenizer ran longer than {seconds:.3g} s"
+                reason = f"{self._what} ran longer than {seconds:.3g} s"
                 raise CheckpointError("tokenizer.time", reason, subject=self._shown) from None
             status, rest = bytearray(), [bytearray(b"".join(words.splitlines()[-1:]) or b"ended with code %d" % code)]
         except BaseException:  # Ctrl-C inside a frame: the rest of it would be read as the next answer
@@ -162,11 +165,11 @@ class Sandbox:
             raise self._exceeded(memory)
         if status != OK:
             reason = visible(rest[0].decode("utf-8", "replace"), 160)
-            raise CheckpointError(id, reason, subject=f"{self._shown}: tokenizer failed")
+            raise CheckpointError(id, reason, subject=f"{self._shown}: {self._what} failed")
         return rest
 
     def _exceeded(self, memory: int) -> CheckpointError:
-        reason = f"tokenizer exceeded {memory / 2**30:.3g} GiB"
+        reason = f"{self._what} exceeded {memory / 2**30:.3g} GiB"
         return CheckpointError("tokenizer.memory", reason, subject=self._shown)
 
     def _last_words(self) -> bytes:

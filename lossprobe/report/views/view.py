@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lossprobe.display import to_html
-from lossprobe.report.names import windows_in_words
-from lossprobe.run.names import names_with_folders, with_adapter
+from lossprobe.report.names import in_words, windows_in_words
+from lossprobe.run.names import names_with_folders
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +135,7 @@ class View:
 
 def heading_of(*runs: Run) -> str:
     """Return models, texts and windows of runs in one line."""
-    names = ", ".join(dict.fromkeys(map(with_adapter, names_with_folders(runs), runs)))
+    names = ", ".join(dict.fromkeys(map(in_words, names_with_folders(runs), runs)))
     return f"{names} on {text_heading(*runs)}"
 
 

@@ -59,10 +59,15 @@ REFUSED = {
     "checkpoint.not_dense": f"A tensor of a torch file is sparse, quantised or on another device. → {SAVE_AGAIN}",
     "checkpoint.not_float": "A weight is no floating-point tensor. → Save the weights as float32, bfloat16 or float16.",
     "checkpoint.not_torch_file": f"The file is no torch file (bare pickles are never loaded). → {SAVE_AGAIN}",
-    "checkpoint.other_format": "Another program wrote the weights in its own layout (consolidated, NeMo, MLX, GGUF). → "
+    "checkpoint.other_format": "Another program wrote the weights in its own layout (consolidated, NeMo, MLX). → "
     "Convert them with the command in the hint.",
     "checkpoint.overlap": f"Two tensors of a safetensors file share bytes. → {SAVE_AGAIN}",
-    "checkpoint.quantized": "The weights are quantised, which is not supported. → Give the unquantised model.",
+    "checkpoint.quantized": "The weights are quantised in a way that is not known, or config.json does not say how. → "
+    "Put the config.json of the quantised model beside them, or give the model that it was made from.",
+    "checkpoint.quantized_config": "The quantization_config has a key or a value that is not known and may change "
+    "what the stored numbers mean. → Remove it if you know that it does not.",
+    "checkpoint.quantized_tensor": "Stored tensors contradict the quantization_config: a part of a weight is missing, "
+    "left over or of another shape, or a weight is plain that should not be. → Export the model again.",
     "checkpoint.random": "The same tokens get other logits each time, since the forward pass draws random numbers. → "
     "Turn dropout or sampling off.",
     "checkpoint.rope": "model.yaml asks for rotary positions, which FundamentaLLM itself does not build. → Set the "
@@ -95,6 +100,12 @@ REFUSED = {
     "configuration beside the weights.",
     "checkpoint.wrong_shape": "A tensor has another shape than the configuration asks for. → Check that weights and "
     "configuration belong together.",
+    "gguf.failed": "llama.cpp refused a GGUF file, or failed while it ran one. → The message has its own words; "
+    "check the file with llama-cli.",
+    "gguf.not_mapped": "A GGUF file has an architecture or key that --dequantize does not map. → Leave "
+    "--dequantize out: llama.cpp itself then runs the file.",
+    "gguf.time": "llama.cpp ran longer than the largest model of this size takes, and was stopped. → Copy or download "
+    "the file again.",
     "scoring.non_finite_loss": "The loss of a token is NaN or infinite. → A wider --dtype may help; else the weights "
     "are damaged.",
 }
@@ -103,11 +114,14 @@ USAGE = {
     "checkpoint.dtype": "--dtype is none of those that are known. → Use float32, bfloat16, float16 or auto.",
     "checkpoint.missing": "The checkpoint does not exist. → Check the path; lossprobe never downloads a model.",
     "checkpoint.several": "The folder holds several checkpoints. → Name one of them.",
+    "gguf.option": "An option does nothing for a GGUF file. → Leave it out.",
+    "gguf.package": 'A GGUF file needs llama.cpp, which is not installed. → Run pip install "lossprobe[gguf]".',
     "device.missing": "The device of --device is not available here. → Use --device cpu or auto.",
 }
 
 MEMORY = {
     "checkpoint.memory": f"The model does not fit into memory. → {LIMITS}",
+    "gguf.memory": f"llama.cpp exceeded its memory limit and was stopped. → {LIMITS}",
     "scoring.memory": "Memory ran out while scoring. → Lower --batch-size or --context.",
 }
 

@@ -1,0 +1,89 @@
+"""Integers packed along the inputs of a layer, as compressed-tensors stores them ("pack-quantized")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from lossprobe.checkpoint.quantized.codes import unpack
+from lossprobe.checkpoint.quantized.parts import FLOATS, Parts
+
+
+@dataclass(frozen=True)
+class PackedLayout:
+    """Weights (q − z) · s (compressed_tensors.compressors.pack_quantized).
+
+    Codes and zero points are stored with 2^(bits − 1) added: the 4-bit codes 3 and 9 are −5 and 1. Codes are packed
+    along the inputs, zero points along the outputs. The products are exact in float32.
+
+    Attributes:
+        bits: 1 to 8.
+        symmetric: whether there are no zero points.
+        group_size: inputs of a group; 0 for one group a row, −1 for one scale in all.
+        by_activation: whether `weight_g_idx` gives the group of each input.
+    """
+
+    bits: int
+    symmetric: bool
+    group_size: int
+    by_activation: bool = False
+    optional: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def required(self) -> frozenset[str]:
+        """Ends of the names of the tensors that there must be."""
+        zeros = () if self.symmetric else (".weight_zero_point",)
+        group = (".weight_g_idx",) if self.by_activation else ()
+        return frozenset((".weight_packed", ".weight_scale", ".weight_shape", *zeros, *group))
+
+    def shape(self, parts: Parts) -> tuple[int, ...]:
+        """Return [out, in], which `weight_shape` states."""
+        outputs, words = parts.shape(".weight_packed", "I32")
+        parts.expect(".weight_shape", "I64", "I32", shape=(2,))
+        stated = tuple(parts.read(".weight_shape").tolist())
+        inputs = stated[1]
+        if stated[0] != outputs or inputs < 1 or -(-inputs * self.bits // 32) != words:
+            what = f"says {list(stated)}, but {outputs} x {words} words hold other codes of {self.bits} bits"
+            raise parts.refused(".weight_shape", what)
+        if self.group_size > 0 and inputs % self.group_size:
+            raise parts.refused(".weight_packed", f"has {inputs} inputs, which groups of {self.group_size} do not fill")
+        scales = (1, 1) if self.group_size == -1 else (outputs, inputs // (self.group_size or inputs))
+        flat = self.group_size == -1 and len(parts.entries[".weight_scale"].shape) < 2
+        parts.expect(".weight_scale", *FLOATS, shape=scales[1:] if flat else scales)
+        if not self.symmetric:
+            parts.expect(".weight_zero_point", "I32", shape=(-(-outputs * self.bits // 32), scales[1]))
+        if self.by_activation:
+            parts.expect(".weight_g_idx", "I32", "I64", shape=(inputs,))
+        return outputs, inputs
+
+    def weight(self, parts: Parts) -> torch.Tensor:
+        """Return (q − z) · s, float32 [out, in]."""
+        outputs, inputs = self.shape(parts)
+        scale = parts.read(".weight_scale").float()
+        scale = scale.view(-1, scale.shape[-1])
+        weight = self._codes(parts, ".weight_packed", parts.read(".weight_packed"), inputs).float()
+        middle = 1 << self.bits - 1
+        zeros = torch.full_like(scale, middle)
+        if not self.symmetric:
+            zeros = self._codes(parts, ".weight_zero_point", parts.read(".weight_zero_point").T, outputs).T.float()
+        if self.by_activation:
+            group = self._groups(parts, scale.shape[1])
+            return weight.sub_(zeros.index_select(1, group)).mul_(scale.index_select(1, group))
+        grouped = weight.view(outputs, scale.shape[1], -1)
+        return grouped.sub_(zeros[:, :, None]).mul_(scale[:, :, None]).view_as(weight)
+
+    def _codes(self, parts: Parts, end: str, words: torch.Tensor, count: int) -> torch.Tensor:
+        """Return the codes of words, uint8 [R, count]; what follows them must be 0."""
+        codes = unpack(words, self.bits)
+        if codes[:, count:].any():
+            raise parts.refused(end, f"holds codes beyond the {count} of a line")
+        return codes[:, :count]
+
+    def _groups(self, parts: Parts, groups: int) -> torch.Tensor:
+        """Return the group of each input, int64 [in]."""
+        group = parts.read(".weight_g_idx").long()
+        if not torch.equal(group.sort().values, torch.arange(len(group)) // self.group_size):
+            raise parts.refused(".weight_g_idx", f"does not hold each of {groups} groups {self.group_size} times")
+        return group

@@ -1,0 +1,41 @@
+"""What llama-perplexity printed for the bundled model as GGUF files, and its tokens.
+
+llama.cpp, commit 0c1e570, built from its source with GNU 12.2; its function `perplexity` of tools/perplexity with the
+defaults of the command (-b 2048, flash attention by itself, keys and values in float16) and -c 256 -t 1. The files are
+those that `gguf_files.gpt2_gguf` writes; the text is the `text` of all records joined by a blank line. xllamacpp holds
+a later llama.cpp, which gives the same digits here; for heads of width 8 it rounds otherwise.
+"""
+
+import importlib.util
+
+import pytest
+from bundled import EXAMPLES
+from gguf_files import gpt2_gguf
+
+from lossprobe.checkpoint.detect import open_checkpoint
+from lossprobe.passes.protocols import score_protocol
+from lossprobe.plan.options import ScoreOptions
+from lossprobe.text.documents import open_text
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="needs lossprobe[gguf]")
+PRINTED = {"F32": 42.1355, "F16": 42.1354, "Q8_0": 42.1280}
+
+
+@pytest.mark.parametrize("kind", PRINTED)
+def test_llama_perplexity(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "plain.gguf"
+    path.write_bytes(gpt2_gguf(EXAMPLES / "jargon-plain", kind))
+    text = open_text(EXAMPLES / "jargon-valid.jsonl")
+    table = score_protocol("llama.cpp", open_checkpoint(path), text, ScoreOptions(context=256))[1]
+    assert table.value == pytest.approx(PRINTED[kind], abs=5e-5)  # every printed digit
+
+
+def test_tokens_are_those_of_the_tokenizer_json(tmp_path):
+    path = tmp_path / "plain.gguf"
+    path.write_bytes(gpt2_gguf(EXAMPLES / "jargon-plain", "F16"))
+    theirs, ours = open_checkpoint(path).tokenizer, open_checkpoint(EXAMPLES / "jargon-plain").tokenizer
+    for document in open_text(EXAMPLES / "jargon-valid.jsonl").documents():
+        found, expected = theirs.encode(document.text), ours.encode(document.text)
+        assert found.ids.tolist() == expected.ids.tolist()
+        assert found.byte_stop.tolist() == expected.byte_stop.tolist()
