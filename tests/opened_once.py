@@ -21,9 +21,9 @@ def opened_once() -> Iterator[None]:
     """Give, inside the block, a checkpoint that was opened before where path, content and options are the same."""
     real = detect.open_checkpoint
 
-    def opened(path, options=None):
-        if not Path(path).is_dir() or (options and options.tokenizer):
-            return real(path, options)
+    def opened(path, options=None, bases=None):
+        if not Path(path).is_dir() or (options and (options.tokenizer or options.base)) or bases is not None:
+            return real(path, options, bases)
         key = (str(path), Path(path).resolve(), str(options), content(Path(path)))
         if key not in _opened:
             made = real(path, options)

@@ -32,11 +32,12 @@ ALLOWED = {
     "terms.diagnoses": {"terms.term", "analysis.curve.diagnoses", "analysis.curve.finding"},
     "text": {"errors", "arguments", "units", "options"},
     "checkpoint.options": {"options"},
-    "checkpoint.interface": {"checkpoint.templates"},
+    "checkpoint.facts": set(),
+    "checkpoint.interface": {"checkpoint.facts", "checkpoint.templates"},
     "checkpoint.files": WORDS,
     "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files", "checkpoint.templates.template"},
     "checkpoint.templates": WORDS | {"text.examples", "text.spans", "checkpoint.files", "checkpoint.tokenizers"},
-    "checkpoint.model": WORDS | {"checkpoint.interface", "checkpoint.files"},
+    "checkpoint.model": WORDS | {"checkpoint.facts", "checkpoint.interface", "checkpoint.files"},
     "checkpoint.quantized": WORDS | {"checkpoint.files"},
     "checkpoint.families": WORDS
     | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
@@ -44,6 +45,9 @@ ALLOWED = {
     "checkpoint.gguf": WORDS
     | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
     | {"checkpoint.templates.template"},
+    "checkpoint.adapters": WORDS
+    | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
+    | {"checkpoint.facts", "checkpoint.families.huggingface", "checkpoint.chat"},
     "checkpoint": WORDS,
     "plan": {"errors", "units", "options", "text.spans", "checkpoint.interface"},
     "scoring": WORDS | {"checkpoint.interface", "plan"},
@@ -59,8 +63,8 @@ ALLOWED = {
     "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
     "analysis.series": {"errors", "units", "options", "run", "logs.checkpoint_order", "analysis"},
     "passes": {
-        "errors", "units", "display", "text", "checkpoint.interface", "checkpoint.retokenized", "checkpoint.deferred",
-        "checkpoint.spec", "checkpoint.templates", "plan", "scoring", "run", "analysis",
+        "errors", "units", "display", "text", "checkpoint.facts", "checkpoint.interface", "checkpoint.retokenized",
+        "checkpoint.deferred", "checkpoint.spec", "checkpoint.templates", "plan", "scoring", "run", "analysis",
     },
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {
@@ -87,13 +91,14 @@ HOMES = {
     "transformers": {"checkpoint"},
     "tokenizers": {"checkpoint"},
     "safetensors": {"checkpoint"},
+    "peft": {"checkpoint.adapters"},
     "matplotlib": {"report", "cli", "python"},
     "click": {"cli"},
     "rich": {"report", "cli"},
     "duckdb": {"run"},
     "scipy": {"analysis"},
 }
-HEAVY = ("torch", "numba", "transformers", "pandas", "matplotlib", "pyarrow", "duckdb", "scipy", "rich")
+HEAVY = ("torch", "peft", "numba", "transformers", "pandas", "matplotlib", "pyarrow", "duckdb", "scipy", "rich")
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lossprobe.arguments import as_path
 from lossprobe.checkpoint.chat import with_template
@@ -20,6 +21,9 @@ from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.isolation import refuse_deleted_folder
 from lossprobe.units import mistyped_path, visible
 
+if TYPE_CHECKING:
+    from lossprobe.checkpoint.adapters.sharing import SharedBases
+
 TORCH_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin"}
 # Files of a trainer's state, which are never opened.
 TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state.*)\.")
@@ -27,18 +31,22 @@ TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_stat
 NOT_ALONE = re.compile(r"tokenizer\.bin|tok\d+\.bin|.*-(?!00001)\d{5}-of-\d{5}\.gguf|mmproj.*\.gguf")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 LOOKED_FOR = (
-    "a Hugging Face directory (config.json and safetensors), a FundamentaLLM .pt (model_state), "
-    "a nanoGPT ckpt.pt (model and model_args), a GGUF file, or a llama2.c .bin"
+    "a Hugging Face directory (config.json and safetensors), an adapter of peft (adapter_config.json), "
+    "a FundamentaLLM .pt (model_state), a nanoGPT ckpt.pt (model and model_args), a GGUF file, or a llama2.c .bin"
 )
 
 
-def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Checkpoint:
+def open_checkpoint(
+    path: Path | str, options: LoadOptions | None = None, bases: SharedBases | None = None
+) -> Checkpoint:
     """Return the checkpoint that a directory or file holds.
 
     Args:
-        path: a Hugging Face directory, a FundamentaLLM or nanoGPT `.pt` file, or a directory that holds
-            exactly one such file.
+        path: a Hugging Face directory, the folder of an adapter, a FundamentaLLM or nanoGPT `.pt` file, or a directory
+            that holds exactly one such file.
         options: device, dtype, tokenizer and GELU kind; None for the defaults (CPU, float32).
+        bases: keeps the Hugging Face directory that was opened last for adapters that are opened on it next; None to
+            keep none.
 
     Raises:
         UsageError: the path does not exist, holds several candidates, or the device is not available.
@@ -54,8 +62,14 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
     options = replace(options, device=resolve_device(options.device))
     shown = visible(str(path), 200)
     refuse_missing(path)
+    from lossprobe.checkpoint.adapters.folder import is_adapter
     from lossprobe.checkpoint.families.huggingface import is_huggingface, load_huggingface
 
+    if is_adapter(path):
+        return _open_adapter(path, options, bases)
+    _refuse_adapter_options(shown, options)
+    if is_huggingface(path) and bases is not None:
+        return with_template(bases.open(path, options), path, options)
     if is_huggingface(path):
         return with_template(load_huggingface(path, options), path, options)
     file = _single_file(path, shown)
@@ -68,6 +82,26 @@ def open_checkpoint(path: Path | str, options: LoadOptions | None = None) -> Che
 
         return with_template(load_gguf(file, options), path, options)
     return with_template(_open_torch_file(file, options), path, options)
+
+
+def _open_adapter(path: Path, options: LoadOptions, bases: SharedBases | None) -> Checkpoint:
+    """Return the adapter in a folder on its base."""
+    from lossprobe.checkpoint.adapters.load import load_adapter
+    from lossprobe.checkpoint.adapters.sharing import SharedBases
+
+    return load_adapter(path, options, bases or SharedBases())
+
+
+def _refuse_adapter_options(shown: str, options: LoadOptions) -> None:
+    """Refuse the options of an adapter for a checkpoint that is none.
+
+    Raises:
+        UsageError: `adapter.options`: one of them is given.
+    """
+    given = [name for name in ("base", "merge") if getattr(options, name)]
+    if given:
+        what = f"{shown}: is no adapter (it holds no adapter_config.json), and `{given[0]}` is only for one"
+        raise UsageError("adapter.options", what)
 
 
 def refuse_missing(path: Path) -> None:
@@ -115,12 +149,6 @@ def _single_file(path: Path, shown: str) -> Path:
     foreign = foreign_folder(path, found)
     if foreign is not None:
         raise foreign
-    if "adapter_config.json" in found:
-        raise CheckpointError(
-            "checkpoint.adapter",
-            f"{shown}: an adapter without the model it belongs to",
-            hint="merge it into its base model (peft: merge_and_unload) and give the result",
-        )
     candidates = [name for name in found if _can_be_checkpoint(path / name)]
     if len(candidates) > 1:
         raise UsageError(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
+    from lossprobe.checkpoint.facts import AdapterFacts, RouterFacts
     from lossprobe.checkpoint.templates.template import ChatTemplate
 
 # Which windows may share a forward pass: all (shorter ones padded), those of equal length, or none; loosest first.
@@ -226,28 +227,6 @@ class Routed(Protocol):
 
 
 @dataclass(frozen=True)
-class RouterFacts:
-    """The routers of a mixture of experts that has a load-balancing loss in transformers.
-
-    Attributes:
-        layers: number of routers.
-        experts: E, number of experts that each router chooses from.
-        experts_per_token: number of experts that it chooses for a token, its slots.
-        coefficient: weight of the load-balancing loss beside the token loss (router_aux_loss_coef); None without one.
-        in_loss: whether the configuration asks for it by itself (output_router_logits).
-        measured: whether runs hold the sums of the routers; not where these would give another loss than the model
-            itself. `layers`, `experts` and `experts_per_token` are then 0.
-    """
-
-    layers: int
-    experts: int
-    experts_per_token: int
-    coefficient: float | None
-    in_loss: bool
-    measured: bool = True
-
-
-@dataclass(frozen=True)
 class CheckpointFacts:
     """Description of a checkpoint; stored in `run.json` and printed by `inspect`.
 
@@ -272,6 +251,7 @@ class CheckpointFacts:
         batching: which windows may share a forward pass without changing each other's losses: "padded" (any, the
             shorter ones padded), "equal lengths" or "one window".
         router: its routers; None for a model without a load-balancing loss.
+        adapter: what an adapter is, and on which base; None for a whole model.
         config_from: file or key from which the configuration was read.
         notices: what a user should know about it, one line each.
         files: absolute paths of all files that it was read from, its tokenizer's too; no result is written over them.
@@ -294,6 +274,7 @@ class CheckpointFacts:
     kernels: str = "plain"
     batching: str = PADDED
     router: RouterFacts | None = None
+    adapter: AdapterFacts | None = None
     config_from: str = ""
     notices: tuple[str, ...] = ()
     files: tuple[str, ...] = ()

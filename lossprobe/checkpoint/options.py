@@ -26,6 +26,8 @@ class LoadOptions:
             tokenizer_config.json that holds one.
         special_strings: how the name of a special token in a text is tokenized: as its "control" id, which is what
             tokenizers do by default, or as "text". Character tokenizers always treat it as text.
+        base: folder of the base model of an adapter, where its adapter_config.json names no folder of this machine.
+        merge: whether an adapter is merged into its base's weights, which rounds otherwise, before it is scored.
         dequantize: load the weights of a GGUF file into transformers' class, where llama.cpp would run the file.
     """
 
@@ -57,6 +59,12 @@ class LoadOptions:
         "control",
         Choice(("control", "text")),
         "Tokenize the name of a special token (<|endoftext|>) in a text as its control id, or as text.",
+    )
+    base: Path | None = option(
+        None, File(), "Folder of the base model of an adapter, where the adapter's own files name none that is here."
+    )
+    merge: bool = option(
+        False, Flag(), "Merge an adapter into the weights of its base first, in place of running it beside them."
     )
     dequantize: bool = option(
         False, Flag(), "Run the weights of a GGUF file in transformers, where llama.cpp would run the file itself."

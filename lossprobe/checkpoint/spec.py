@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lossprobe.checkpoint.files.hashes import file_sha256
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from lossprobe.checkpoint.adapters.sharing import SharedBases
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class CheckpointSpec:
         options["tokenizer"] = None if tokenizer is None else str(tokenizer.absolute())
         template = self.options.chat_template
         options["chat_template"] = None if template is None else str(template.absolute())
+        base = options.pop("base")
+        if base is not None:
+            options["base"] = [str(base.absolute()), str(base.resolve())]
+        if not options["merge"]:
+            del options["merge"]  # notes of an older lossprobe do not have it
         options["device"] = self.options.device.partition(":")[0]
         places = [str(self.path.absolute()), str(self.path.resolve())]
         return {"places": places, "options": options, "desmooth": self.desmooth}
@@ -52,10 +60,13 @@ class Opener:
 
     Args:
         keep: most models in memory at once.
+        share_base: whether the checkpoints to come have a base in common, which is then loaded once.
     """
 
-    def __init__(self, keep: int = 1) -> None:
+    def __init__(self, keep: int = 1, *, share_base: bool = False) -> None:
         self.keep = keep
+        self.share_base = share_base
+        self._bases: SharedBases | None = None
         self._models: dict[tuple[Path, LoadOptions], Checkpoint] = {}
 
     def has_open(self, spec: CheckpointSpec) -> bool:
@@ -75,9 +86,18 @@ class Opener:
         if key not in self._models:
             while len(self._models) >= self.keep:
                 del self._models[next(iter(self._models))]
-            self._models[key] = open_checkpoint(spec.path, spec.options)
+            self._models[key] = open_checkpoint(spec.path, spec.options, *self._shared())
         model = self._models[key]
         return model if spec.desmooth is None else DesmoothedCheckpoint(model, spec.desmooth)
+
+    def _shared(self) -> tuple[SharedBases, ...]:
+        """Return what keeps the base, if there is one to keep."""
+        if not self.share_base:
+            return ()
+        from lossprobe.checkpoint.adapters.sharing import SharedBases
+
+        self._bases = self._bases or SharedBases()
+        return (self._bases,)
 
 
 def files_read(facts: CheckpointFacts) -> dict[str, Any]:

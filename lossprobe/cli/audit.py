@@ -182,7 +182,7 @@ def _refuse_inputs(destinations: Sequence[Path], settings: AuditSettings) -> Non
     from lossprobe.run.reader import RUNS_FOLDER
 
     model = settings.model
-    inputs = [settings.file, model.checkpoint, model.tokenizer, settings.baseline.path, Path(RUNS_FOLDER)]
+    inputs = [settings.file, model.checkpoint, model.tokenizer, model.base, settings.baseline.path, Path(RUNS_FOLDER)]
     inputs += [data.path for data in settings.data] + ([settings.curve.log] if settings.curve else [])
     for destination in destinations:
         folders = destination.resolve().parents

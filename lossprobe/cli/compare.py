@@ -13,7 +13,7 @@ from lossprobe.analysis.options import CHANGES_BY, CompareOptions
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, declared_options, scoring_options, view_options
 from lossprobe.cli.values import RunPath
 from lossprobe.errors import OutputError, UsageError
-from lossprobe.passes.order import refuse_checkpoints_as_texts, refuse_swapped
+from lossprobe.passes.order import has_adapter, refuse_checkpoints_as_texts, refuse_swapped
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
     from lossprobe.cli.present import present
     from lossprobe.report.views.compare import compare_view
 
-    opener, text, kl = Opener(keep=2), None, choices.pop("kl")
+    opener, text, kl = Opener(keep=2, share_base=has_adapter(sources)), None, choices.pop("kl")
     refuse_other_than_two(sources, scoring, kl=kl)
     field = None if choices["by"] in CHANGES_BY else choices["by"]
     refuse = functools.partial(refuse_incomparable, kl=kl, allow_different=choices["allow_different"])

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.cli.adapters import adapter_option, on_named_base
 from lossprobe.cli.options import declared_option, json_option
 from lossprobe.cli.wording import with_options
 from lossprobe.errors import CheckpointError
 from lossprobe.report.chat_template import told_template
+from lossprobe.units import visible
 
 if TYPE_CHECKING:
     from lossprobe.checkpoint.interface import Checkpoint
@@ -42,10 +44,15 @@ BATCHES = {
 @declared_option("tokenizer", LoadOptions)
 @declared_option("ignore_config", LoadOptions)
 @declared_option("chat_template", LoadOptions)
+@declared_option("base", LoadOptions)
+@declared_option("merge", LoadOptions)
+@adapter_option
 @declared_option("dequantize", LoadOptions)
 @json_option
-def inspect(checkpoint: Path, as_json: bool, **choices: Any) -> None:
+def inspect(as_json: bool, **choices: Any) -> None:
     """Show what a checkpoint is: family, sizes, hashes, tokenizer, BOS rule, chat template, and how its head is run.
+
+    Of an adapter also: kind, rank, scaling, what it changes, and the base that is used.
 
     \b
     Example:
@@ -53,7 +60,9 @@ def inspect(checkpoint: Path, as_json: bool, **choices: Any) -> None:
     """
     from lossprobe.checkpoint.detect import open_checkpoint
 
-    opened = open_checkpoint(checkpoint, LoadOptions(**choices))
+    given = {name: choices.pop(name) for name in ("checkpoint", "adapter")}
+    options = on_named_base(given, LoadOptions(**choices))
+    opened = open_checkpoint(given["checkpoint"], options)
     facts = asdict(opened.facts)
     del facts["hashes"]
     facts["notices"] = [with_options(notice) for notice in opened.facts.notices]
@@ -95,6 +104,20 @@ def _routers(router: dict[str, Any]) -> str:
     return chosen if coefficient is None else f"{chosen}, load-balancing loss times {coefficient:g}"
 
 
+def _adapter(adapter: dict[str, Any]) -> dict[str, str]:
+    """Return what an adapter is as label → text."""
+    how = "merged into the base's weights" if adapter["merged"] else "run beside the base's weights"
+    recorded = adapter["recorded_base"]
+    named = f" (adapter_config.json names {visible(recorded, 120)})" if recorded else " (the adapter names none)"
+    return {
+        "adapter": f"{adapter['kind']} of rank {adapter['rank']}, scaling {adapter['scaling']}, "
+        f"{adapter['parameters']:,} parameters, {how}",
+        "changes": adapter["targets"] or "no matrix",
+        **({"replaces": adapter["replaced"]} if adapter["replaced"] else {}),
+        "base": f"{visible(adapter['base'], 120)}{named}",
+    }
+
+
 def _described(facts: dict[str, Any]) -> dict[str, str]:
     """Return the facts of a checkpoint as label → text, in the order in which they are printed."""
     words = facts["tokenizer"]
@@ -107,6 +130,7 @@ def _described(facts: dict[str, Any]) -> dict[str, str]:
         "vocabulary": f"{facts['vocab_size']:,} entries",
         "context length": _context(facts["context_length"], hard=facts["hard_limit"]),
         "dtype": f"stored {facts['stored_dtype']}, computed in {facts['compute_dtype']}",
+        **({} if facts["adapter"] is None else _adapter(facts["adapter"])),
         **({} if facts["quantization"] is None else {"quantised": facts["quantization"]}),
         **({} if facts["router"] is None else {"routers": _routers(facts["router"])}),
         "tied head": {True: "yes", False: "no", None: unknown}[facts["tied"]],

@@ -26,7 +26,7 @@ from lossprobe.cli.sources import (
     score_source,
 )
 from lossprobe.errors import UsageError
-from lossprobe.passes.order import holds_weights
+from lossprobe.passes.order import has_adapter, holds_weights
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def opener_of(checkpoints: Sequence[Path]) -> Opener:
 
     files = [file for path in checkpoints for file in (path.iterdir() if path.is_dir() else (path,)) if file.is_file()]
     size = sum(file.stat().st_size for file in files if holds_weights(file))
-    return Opener(keep=len(checkpoints) if size <= TOGETHER_BYTES else 1)
+    keep = len(checkpoints) if size <= TOGETHER_BYTES else 1
+    return Opener(keep, share_base=has_adapter(checkpoints))
 
 
 def score_models(

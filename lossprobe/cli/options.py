@@ -16,6 +16,7 @@ import click
 from click.core import ParameterSource
 
 from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.cli.adapters import adapter_option, on_named_base
 from lossprobe.cli.result_files import DEFAULT_FILE, SUFFIXES
 from lossprobe.cli.values import BatchSize, RunPath, click_type
 from lossprobe.errors import UsageError
@@ -179,6 +180,7 @@ def scoring_options(command: Command) -> Command:
     """Add the options of a scoring pass; the command gets them as one `scoring` argument."""
     folder = click.Path(path_type=Path)
     options = {
+        "adapter": adapter_option,
         "desmooth": click.option(
             "--desmooth", type=click_type(Number(0, 1, below=True)), metavar="EPS", help=DESMOOTH_HELP
         ),
@@ -190,7 +192,7 @@ def scoring_options(command: Command) -> Command:
             "-q", "--quiet", is_flag=True, help="Show no progress, notices or next commands, and in a pipe no finding."
         ),
     }
-    own = list(options)
+    own = [name for name in options if name != "adapter"]
     for holder in HOLDERS.values():
         for name, declared in options_of(holder).items():
             options[argument_of(name, declared)] = declared_option(name, holder)
@@ -198,6 +200,7 @@ def scoring_options(command: Command) -> Command:
     @functools.wraps(command)
     def gathered(*args: Any, **kwargs: Any) -> Any:
         groups = {group: _held(holder, kwargs) for group, holder in HOLDERS.items()}
+        groups["load"] = on_named_base(kwargs, groups["load"])
         scoring = Scoring(**groups, **{name: kwargs.pop(name) for name in own})
         return command(*args, **kwargs, scoring=scoring)
 
@@ -247,7 +250,7 @@ def sources_argument(command: Command) -> Command:
 
 def given_scoring_options(context: click.Context) -> list[str]:
     """Return the options of a scoring pass that are given on the command line, not by environment variables."""
-    names = [field.name for field in fields(Scoring) if field.name not in HOLDERS]
+    names = ["adapter", *(field.name for field in fields(Scoring) if field.name not in HOLDERS)]
     for holder in HOLDERS.values():
         names += [argument_of(name, declared) for name, declared in options_of(holder).items()]
     given = [name for name in names if context.get_parameter_source(name) == ParameterSource.COMMANDLINE]

@@ -82,13 +82,14 @@ def score_pairs(
     from lossprobe.cli.order import check_order
     from lossprobe.cli.sources import check_output, load_checkpoint, noticed, read_text
     from lossprobe.passes.known_text import KeptTokens
+    from lossprobe.passes.order import has_adapter
     from lossprobe.passes.rendered import both_sides
     from lossprobe.run.reader import is_run, open_run
 
     path, texts = sources[0], sources[1:]
     check_order([path], texts, scoring)
     check_output(path, scoring.output)
-    opener = Opener(keep=2)
+    opener = Opener(keep=2, share_base=has_adapter([path, reference or path]))
     again = reference is not None and not is_run(reference)  # a single pass needs the tokens only once
     source = read_text(texts, scoring, field, KeptTokens() if again else None)
     checkpoint = load_checkpoint(path, scoring, opener)

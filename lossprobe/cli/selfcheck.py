@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,8 +27,8 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
     """Score a sample of a text in many ways, and check that the loss changes only where it may.
 
     It must not change with batch size, padding side, chunk size, threads, precision of the reductions, order of the
-    documents, or when scored again; if it does, the exit code is 10. It may change with BOS, context, stride and half
-    precision, and the table shows how much.
+    documents, or when scored again; if it does, the exit code is 10. It may change with BOS, context, stride, half
+    precision, and merging an adapter, and the table shows how much.
 
     \b
     Example:
@@ -48,8 +48,8 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
     source = read_text(texts, scoring)
     opened = load_checkpoint(checkpoint, scoring, Opener())
 
-    def reopen(dtype: str) -> Checkpoint:
-        return load_checkpoint(checkpoint, replace(scoring, load=replace(scoring.load, dtype=dtype)), Opener())
+    def reopen(**changed: Any) -> Checkpoint:
+        return load_checkpoint(checkpoint, replace(scoring, load=replace(scoring.load, **changed)), Opener())
 
     with show_progress("checking", quiet=scoring.quiet, unit="checks", at_once=True) as progress:
         run, result = run_selfcheck(opened, source, scoring.score, reopen=reopen, tokens=tokens, progress=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,8 +167,11 @@ def load_checkpoint(path: Path, scoring: Scoring, opener: Opener) -> Checkpoint:
     """
     from lossprobe.checkpoint.spec import CheckpointSpec
     from lossprobe.passes.known_checkpoint import open_when_needed
+    from lossprobe.passes.order import looks_like_adapter
 
-    checkpoint = open_when_needed(CheckpointSpec(path, scoring.load, scoring.desmooth), opener)
+    whole = opener.share_base and not looks_like_adapter(path)  # beside the adapters that `base` and `merge` are for
+    load = replace(scoring.load, base=None, merge=False) if whole else scoring.load
+    checkpoint = open_when_needed(CheckpointSpec(path, load, scoring.desmooth), opener)
     protect_inputs(checkpoint.facts.files, scoring)
     return checkpoint
 

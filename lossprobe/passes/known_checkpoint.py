@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.checkpoint.deferred import DeferredCheckpoint, TokenizerFacts
-from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, RouterFacts
+from lossprobe.checkpoint.facts import AdapterFacts, RouterFacts
+from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener, changed_since, files_read, still_as_read
 from lossprobe.checkpoint.templates.template import ChatTemplate
 from lossprobe.passes.identity import versions
@@ -114,8 +115,8 @@ def _still_known(note: Note) -> tuple[CheckpointFacts, TokenizerFacts] | None:
         if not still_as_read(note["read"]):
             return None
         facts = {**note["facts"], **{key: tuple(note["facts"][key]) for key in ("notices", "files")}, "hashes": ()}
-        router = facts["router"]
-        facts["router"] = None if router is None else _exactly(RouterFacts, router)
+        for name, kind in (("router", RouterFacts), ("adapter", AdapterFacts)):
+            facts[name] = None if facts[name] is None else _exactly(kind, facts[name])
         return _exactly(CheckpointFacts, facts), _tokenizer_facts(note["tokenizer"])
     except (ValueError, KeyError, TypeError, AttributeError):  # the note has another structure
         return None

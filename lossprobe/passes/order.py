@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lossprobe.errors import UsageError
@@ -78,6 +78,16 @@ def refuse_checkpoints_as_texts(texts: Sequence[Path]) -> None:
 def looks_like_checkpoint(path: Path) -> bool:
     """Return whether a path is a weights file or a folder with one, by the names of files only."""
     return _weights(path) is not None
+
+
+def looks_like_adapter(path: Path) -> bool:
+    """Return whether a path is the folder of an adapter, by the names of files only."""
+    return (path / "adapter_config.json").is_file()
+
+
+def has_adapter(paths: Iterable[Path]) -> bool:
+    """Return whether the folder of an adapter is among some paths."""
+    return any(map(looks_like_adapter, paths))
 
 
 def _weights(path: Path) -> Path | None:

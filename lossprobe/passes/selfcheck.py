@@ -31,7 +31,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 WHOLE_BYTES = 1 << 20  # bytes of a long document that are tokenized whole for comparison
 LOOKED_THROUGH = 10_000  # documents searched for one that is long enough
 SEVERAL = 4  # windows per batch, compared with batches of one
-Reopen = Callable[[str], Checkpoint]
+Reopen = Callable[..., Checkpoint]
 LossOf = Callable[[Rows], Losses]
 
 
@@ -107,7 +107,8 @@ def run_selfcheck(
         checkpoint: the model.
         source: the text.
         options: windows, BOS and batch size of the pass that is checked.
-        reopen: opens the same checkpoint with another dtype of the forward pass; None if that is not possible.
+        reopen: opens the same checkpoint with other load options, given by name (`dtype`, `merge`); None if that is not
+            possible.
         tokens: number of tokens in the sample.
         progress: called with the number of checks done and the number of all checks.
 
@@ -124,7 +125,8 @@ def run_selfcheck(
     checks = [
         *_invariants(checkpoint, sample, policy, options),
         *_pieces_against_whole(checkpoint.tokenizer, source),
-        *_sensitivities(checkpoint, sample, policy, reopen),
+        *_sensitivities(checkpoint, sample, policy),
+        *_opened_otherwise(checkpoint, sample, policy, reopen),
     ]
     variants = []
     for number, check in enumerate(checks):
@@ -240,9 +242,7 @@ def _in_pieces(tokenizer: PiecewiseTokenizer, text: str, number: int) -> Variant
     return Variant("tokens in pieces", setting, EXACT, None, same=same, tokens=len(one.ids))
 
 
-def _sensitivities(
-    checkpoint: Checkpoint, sample: _Sample, policy: WindowPolicy, reopen: Reopen | None
-) -> Iterator[VariantCheck]:
+def _sensitivities(checkpoint: Checkpoint, sample: _Sample, policy: WindowPolicy) -> Iterator[VariantCheck]:
     """Yield the variants that may change the losses, to measure by how much."""
     bos_id = checkpoint.tokenizer.bos_id
     half = max(1, policy.context // 2)
@@ -256,15 +256,6 @@ def _sensitivities(
             return Variant("BOS", setting, None, None, "the tokenizer has none")
         return other("BOS", setting, replace(policy, bos_id=bos_id if policy.bos_id is None else None))
 
-    def precision(dtype: str) -> Variant:
-        if reopen is None:
-            return Variant("precision", dtype, None, None, "the checkpoint cannot be opened again")
-        try:
-            again = opened(reopen(dtype))
-            return Variant("precision", dtype, None, sample.losses(policy, _fast(again, PassOptions())))
-        except LossprobeError as error:
-            return Variant("precision", dtype, None, None, error.message)
-
     def context(length: int) -> VariantCheck:
         changed = replace(policy, context=length, stride=min(length, policy.stride))
         return lambda: other("context", f"{format_count(length)} in place of {format_count(policy.context)}", changed)
@@ -275,5 +266,25 @@ def _sensitivities(
         yield context(half)
         words = f"{format_count(stride)} in place of {format_count(policy.stride)}"
         yield lambda: other("stride", words, replace(policy, stride=stride))
+
+
+def _opened_otherwise(
+    checkpoint: Checkpoint, sample: _Sample, policy: WindowPolicy, reopen: Reopen | None
+) -> Iterator[VariantCheck]:
+    """Yield the variants for which the checkpoint is opened again: other precisions, and an adapter merged or not."""
+
+    def variant(check: str, setting: str, **changed: object) -> Variant:
+        if reopen is None:
+            return Variant(check, setting, None, None, "the checkpoint cannot be opened again")
+        try:
+            again = opened(reopen(**changed))
+            return Variant(check, setting, None, sample.losses(policy, _fast(again, PassOptions())))
+        except LossprobeError as error:
+            return Variant(check, setting, None, None, error.message)
+
     for dtype in (each for each in DTYPES if each != checkpoint.facts.compute_dtype):
-        yield functools.partial(precision, dtype)
+        yield functools.partial(variant, "precision", dtype, dtype=dtype)
+    adapter = checkpoint.facts.adapter
+    if adapter is not None:
+        setting = "beside the base in place of merged" if adapter.merged else "merged in place of beside the base"
+        yield functools.partial(variant, "adapter", setting, merge=not adapter.merged)

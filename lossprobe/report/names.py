@@ -8,6 +8,7 @@ from itertools import accumulate
 from rich.cells import cell_len
 
 from lossprobe.plan.windows import Layout
+from lossprobe.run.identity import measured_of
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 
@@ -15,13 +16,15 @@ ELLIPSIS = "…"
 CUT: dict[str, str] = {Layout.FIRST: "first", Layout.LAST: "last"}
 
 
-def with_quantization(name: str, run: Run) -> str:
-    """Return the name of a run's model, and how its weights are stored if a quantiser wrote them.
+def in_words(name: str, run: Run) -> str:
+    """Return the name of a run's model, with how a quantiser stored its weights, and what an adapter is.
 
-    "my-export in int8 (compressed-tensors, weights only)".
+    "my-export in int8 (compressed-tensors, weights only)"; "my-lora (LoRA of rank 8 on my-model)".
     """
-    model = run.settings.checkpoint
-    return name if model.quantization is None else f"{name} in {visible(str(model.stored_dtype), 60)}"
+    model, adapter = run.settings.checkpoint, measured_of(run.manifest).get("adapter")
+    stored = "" if model.quantization is None else f" in {visible(str(model.stored_dtype), 60)}"
+    added = f" ({visible(str(adapter.get('words')), 120)})" if isinstance(adapter, dict) else ""
+    return f"{name}{stored}{added}"
 
 
 def windows_in_words(run: Run) -> str:

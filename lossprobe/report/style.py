@@ -21,7 +21,7 @@ from rich.cells import cell_len
 
 from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
 from lossprobe.report.fonts import LEFT_TO_RIGHT, has_glyph
-from lossprobe.report.names import ELLIPSIS, short_names, windows_in_words, with_quantization
+from lossprobe.report.names import ELLIPSIS, in_words, short_names, windows_in_words
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 
@@ -118,7 +118,7 @@ def legend(axes: Axes, of: Axes | None = None) -> None:
 
 def heading(run: Run) -> str:
     """Return the heading of a picture of one run: model, text and windows."""
-    return f"{with_quantization(visible(run.name, 40), run)} on {text_heading(run)}"
+    return f"{in_words(visible(run.name, 40), run)} on {text_heading(run)}"
 
 
 def text_heading(run: Run) -> str:

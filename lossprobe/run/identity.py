@@ -19,6 +19,8 @@ and these are only measured:
     device                          the one device of several, such as "cuda:1"
     head, kernels                   which code ran, found by trying it out on this machine
     config_from                     where the configuration was found; its content is in the sha256
+    adapter                         an adapter and its base in words; their content, and whether they were merged, is in
+                                    the sha256
 
 Runs and plans of an earlier lossprobe have all of them in `settings`; the functions here read both.
 """
@@ -28,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-MEASURED = ("device", "head", "kernels", "config_from")
+MEASURED = ("device", "head", "kernels", "config_from", "adapter")
 Settings = dict[str, dict[str, Any]]
 
 
@@ -37,7 +39,7 @@ def divide_facts(facts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, An
     identity = {name: value for name, value in facts.items() if name not in MEASURED or name == "device"}
     if isinstance(identity.get("device"), str):
         identity["device"] = identity["device"].partition(":")[0]
-    return identity, {name: facts[name] for name in MEASURED if name in facts}
+    return identity, {name: facts[name] for name in MEASURED if facts.get(name) is not None}
 
 
 def identity_of(manifest: Mapping[str, Any]) -> Settings:

@@ -147,7 +147,6 @@ def test_training_state_is_no_candidate(tmp_path, audit, name):
     [
         (".metadata", "checkpoint.distributed", "a distributed checkpoint (.distcp)"),
         ("__0_0.distcp", "checkpoint.distributed", "a distributed checkpoint (.distcp)"),
-        ("adapter_config.json", "checkpoint.adapter", "an adapter without the model it belongs to"),
     ],
 )
 def test_what_has_to_be_converted_first(tmp_path, audit, name, id, message):

@@ -27,7 +27,10 @@ from lossprobe.run.identity import MEASURED, all_settings, differences, identity
 from lossprobe.run.reader import open_run
 from lossprobe.text.documents import StringSource
 
-OTHERS = {"device": "cpu", "head": "linear", "kernels": "packed body and head", "config_from": "elsewhere"}
+OTHERS = {
+    "device": "cpu", "head": "linear", "kernels": "packed body and head", "config_from": "elsewhere",
+    "adapter": {"words": "LoRA of rank 4 on llama"},
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

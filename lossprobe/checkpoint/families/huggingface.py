@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,51 @@ from lossprobe.checkpoint.quantized.converted import check_converted
 from lossprobe.checkpoint.quantized.methods import method_of
 from lossprobe.checkpoint.quantized.weights import QuantizedWeights, find_quantized
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
-from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer, stated_ids
+from lossprobe.checkpoint.tokenizers.tokenizer_readers import FilesTokenizer, open_tokenizer, stated_ids
 from lossprobe.units import visible
 
 
 def is_huggingface(path: Path) -> bool:
     """Return whether a path is a directory with a config.json."""
     return path.is_dir() and stands(path / "config.json")
+
+
+@dataclass(frozen=True)
+class PreparedFolder:
+    """A Hugging Face directory whose configuration and headers agree, before its weights are read.
+
+    Attributes:
+        path: the directory.
+        settings: the content of config.json, without the keys that the user wants ignored.
+        ignored: these keys.
+        model_class: the transformers class of its language model.
+        config: the configuration to build it from.
+        weights: its stored tensors.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    ignored: KeyFilter
+    model_class: Any
+    config: Any
+    weights: Weights | QuantizedWeights
+
+
+@dataclass(frozen=True)
+class LoadedFolder:
+    """The model of a Hugging Face directory, before it has a tokenizer.
+
+    Attributes:
+        model: the model, in eval mode, on its device.
+        facts: description of it, without what its tokenizer adds.
+        settings: the content of config.json.
+        shown: the path of the directory, for messages.
+    """
+
+    model: Any
+    facts: CheckpointFacts
+    settings: Mapping[str, Any]
+    shown: str
 
 
 def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
@@ -58,6 +97,18 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
         UsageError: `options.dtype` is not one of the choices.
         ResourceError: the model does not fit into memory.
     """
+    prepared = _prepare(path, options)
+    tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
+    return with_tokenizer(_load(prepared, options), tokenizer, options)
+
+
+def load_folder(path: Path, options: LoadOptions) -> LoadedFolder:
+    """Return the model of a Hugging Face directory, before it has a tokenizer; errors as in `load_huggingface`."""
+    return _load(_prepare(path, options), options)
+
+
+def _prepare(path: Path, options: LoadOptions) -> PreparedFolder:
+    """Return what a directory says, after checking that its files agree."""
     shown = visible(str(path), 200)
     ignored = KeyFilter(options.ignore_config, "config.json")
     settings = _settings(path, ignored)
@@ -68,23 +119,24 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
         check_size(settings, config, model_class, weights.entries, f"{shown}/config.json")
         if config is not whole:
             model_class = without_other_parts(model_class, whole)
+    return PreparedFolder(path, settings, ignored, model_class, config, weights)
+
+
+def _load(prepared: PreparedFolder, options: LoadOptions) -> LoadedFolder:
+    """Return the model of a directory with its weights."""
+    path, settings, config, weights = prepared.path, prepared.settings, prepared.config, prepared.weights
+    shown = visible(str(path), 200)
     stored = stored_dtype(weights.unquantized)
-    tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
-    loaded = load_exactly(path, model_class, config, weights, _weights_dtype(stored, options))
+    loaded = load_exactly(path, prepared.model_class, config, weights, _weights_dtype(stored, options))
     model = loaded.model
     if isinstance(weights, QuantizedWeights):
         check_converted(path, weights, model, loaded.names.plain)
     with building(shown):
         limit = context_limit(model, f"{shown}/config.json")
         unstated = tell_unstated(model, settings, f"{shown}/config.json")
-    tokenizer.compare_with_auto_tokenizer()
     read = (path / "config.json", *weights.files, *weights.index, *weights.said_by)
-    words = getattr(tokenizer, "files", ())
-    links = followed_links(dict.fromkeys((*read, *(words if options.tokenizer is None else ()))))
-    told = (*weights.notices, *loaded.notices, *ignored.notices, *unstated, *links)
     hashes = {file: file_sha256(file) for file in (path / "config.json", *weights.files, *weights.said_by)}
     with building(shown):
-        differing = settle_ends(tokenizer, settings, int(config.get_text_config().vocab_size))
         facts = CheckpointFacts(
             name=path.resolve().name,
             family=str(settings["model_type"]),
@@ -97,17 +149,44 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             quantization=weights.quantization,
             compute_dtype=AUTOCAST_DTYPE if options.dtype == AUTOCAST else str(model.dtype).removeprefix("torch."),
             device=options.device,
-            tied=_tied(model),
-            config_from=ignored.source,
+            tied=tied_head(model),
+            config_from=prepared.ignored.source,
             notices=(
-                *told,
+                *weights.notices,
+                *loaded.notices,
+                *prepared.ignored.notices,
+                *unstated,
+                *followed_links(read),
+            ),
+            files=absolute(read),
+            hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
+        )
+        return LoadedFolder(model.to(options.device), facts, settings, shown)
+
+
+def with_tokenizer(loaded: LoadedFolder, tokenizer: FilesTokenizer, options: LoadOptions) -> Checkpoint:
+    """Return a loaded model with its tokenizer, split into body and head.
+
+    Raises:
+        CheckpointError: the two contradict each other, or the model is no next-token predictor.
+    """
+    tokenizer.compare_with_auto_tokenizer()
+    facts, shown = loaded.facts, loaded.shown
+    words = getattr(tokenizer, "files", ())
+    new = [file for file in words if options.tokenizer is None and str(file.absolute()) not in facts.files]
+    with building(shown):
+        differing = settle_ends(tokenizer, loaded.settings, facts.vocab_size)
+        facts = replace(
+            facts,
+            notices=(
+                *facts.notices,
+                *followed_links(new),
                 *getattr(tokenizer, "notices", ()),
                 *(f"{shown}: {notice}" for notice in differing),
             ),
-            files=absolute((*read, *words)),
-            hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
+            files=tuple(dict.fromkeys((*facts.files, *absolute(words)))),
         )
-        return _kind(options)(model.to(options.device), facts, tokenizer)
+        return _kind(options)(loaded.model, facts, tokenizer)
 
 
 def _weights(path: Path, settings: Mapping[str, Any]) -> Weights | QuantizedWeights:
@@ -145,7 +224,7 @@ def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
     return STORED_DTYPES.get(code, code.lower())
 
 
-def _tied(model: Any) -> bool | None:
+def tied_head(model: Any) -> bool | None:
     """Return whether head and embedding share their weights; None when the model has no output matrix."""
     weight = getattr(model.get_output_embeddings(), "weight", None)
     return None if weight is None else weight is model.get_input_embeddings().weight

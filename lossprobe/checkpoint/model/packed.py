@@ -8,7 +8,7 @@ float32 rounding, the original layers stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,8 @@ def speed_up(model: Any) -> list[Replacement]:
     if not plain or sum(weight.nbytes for weight in weights) > MOST_BYTES:
         return []
     head = model.get_output_embeddings()
-    return [each for parent in list(model.modules()) for each in _speed_up_children(parent, head)]
+    of_head = set() if head is None else set(head.modules())  # also the parts of an adapter's head
+    return [each for parent in list(model.modules()) for each in _speed_up_children(parent, of_head)]
 
 
 def pack(layer: Any, rows: int = ROWS, activation: Any = None) -> PackedLinear | None:
@@ -131,12 +132,18 @@ def replace_layer(model: Any, layer: Any, other: Any) -> None:
                 parent._modules[name] = other
 
 
-def _speed_up_children(parent: Any, head: Any) -> Iterator[Replacement]:
-    """Replace the linear layers of one module, with the activation where it directly follows, and yield each change."""
+def _speed_up_children(parent: Any, of_head: Container[Any]) -> Iterator[Replacement]:
+    """Replace the linear layers of one module, with the activation where it directly follows, and yield each change.
+
+    Layers in a dictionary stay: they are the small matrices of an adapter, whose code also reads their weights. The
+    layer of the base beside them is replaced.
+    """
+    if isinstance(parent, torch.nn.ModuleDict) or parent in of_head:
+        return
     follows = dict(ACTIVATED)
     for name, layer in list(parent._modules.items()):
         if (
-            type(layer) not in (torch.nn.Linear, Conv1D) or layer is head
+            type(layer) not in (torch.nn.Linear, Conv1D) or layer in of_head
         ):  # exact types only: subclasses may compute something else
             continue
         after = follows.get(name, "")

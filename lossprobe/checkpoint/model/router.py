@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lossprobe.checkpoint.interface import RouterFacts
+from lossprobe.checkpoint.facts import RouterFacts
 from lossprobe.checkpoint.model.batching import has_changing_positions
 
 RoutedPass = Callable[[torch.Tensor], tuple[torch.Tensor, tuple[torch.Tensor, ...]]]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lossprobe.display import to_html
-from lossprobe.report.names import windows_in_words, with_quantization
+from lossprobe.report.names import in_words, windows_in_words
 from lossprobe.run.names import names_with_folders
 
 if TYPE_CHECKING:
@@ -135,8 +135,7 @@ class View:
 
 def heading_of(*runs: Run) -> str:
     """Return models, texts and windows of runs in one line."""
-    named = zip(names_with_folders(runs), runs, strict=True)
-    names = ", ".join(dict.fromkeys(with_quantization(name, run) for name, run in named))
+    names = ", ".join(dict.fromkeys(map(in_words, names_with_folders(runs), runs)))
     return f"{names} on {text_heading(*runs)}"
 
 

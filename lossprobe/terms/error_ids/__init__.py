@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from lossprobe.terms.error_ids import audit, checkpoint, general, runs, template, text, tokenizer
+from lossprobe.terms.error_ids import adapter, audit, checkpoint, general, runs, template, text, tokenizer
 
 ERROR_IDS = (
     *general.ERROR_IDS,
     *text.ERROR_IDS,
     *checkpoint.ERROR_IDS,
+    *adapter.ERROR_IDS,
     *tokenizer.ERROR_IDS,
     *template.ERROR_IDS,
     *runs.ERROR_IDS,

@@ -9,8 +9,6 @@ SAVE_AGAIN = "Save the checkpoint again with save_pretrained or torch.save of it
 LIMITS = "Use a smaller model, a narrower --dtype, or a machine with more memory."
 
 REFUSED = {
-    "checkpoint.adapter": "The folder holds an adapter without the model it belongs to. → Merge it into its base model "
-    "(peft: merge_and_unload) and give the result.",
     "checkpoint.bad_config": "The configuration cannot be read, or no model can be built from it. → Read the reason in "
     "the message and correct that key.",
     "checkpoint.bad_entry": "The archive of a torch file has an entry that torch.save does not write, or one name "
