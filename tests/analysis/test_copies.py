@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn_runs import draw_logits, draw_targets, tempered_logits, write_drawn
+from lossprobe.analysis.compare.divergence_tally import DivergenceTally, TokenDivergences
 
 from lossprobe.analysis.calibration.bins import bin_sums, equal_width_edges, expected_calibration_error, expected_noise
 from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.calibration.measures import mean_measures
 from lossprobe.analysis.calibration.slices import calibrate_slices
-from lossprobe.analysis.compare.divergence_tally import DivergenceTally, TokenDivergences
 from lossprobe.analysis.compare.tokens import compare_runs
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.options import SeriesOptions

@@ -9,8 +9,8 @@ import pytest
 from fake_runs import words, write_run
 from hypothesis import given
 from hypothesis import strategies as st
-
 from lossprobe.analysis.compare.divergence_tally import DivergenceTally, TokenDivergences
+
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.stats import quantile_sketch
 from lossprobe.analysis.stats.jackknife import jackknife_ratio
