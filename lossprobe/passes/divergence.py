@@ -28,7 +28,7 @@ from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import SCORED, Rows
 from lossprobe.run.pair import Pair, open_pair, pair_labels, pair_settings, planned_run
 from lossprobe.run.pair_store import PairStore
-from lossprobe.run.planned_rows import planned_rows
+from lossprobe.run.planned_rows import part_rows, planned_rows
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import DIVERGENCES
 from lossprobe.scoring.pair import PartDivergence, compare_part
@@ -196,7 +196,7 @@ def _plan(runs: tuple[Run, Run], planned: Run, pair: tuple[Checkpoint, Checkpoin
         "measured": {"first": measured_facts(pair[0]), "second": measured_facts(pair[1])},
         "labels": pair_labels(*runs),
         "counts": {name: planned.counts[name] for name in ("documents", "tokens", "scored_tokens")},
-        "part_rows": planned.manifest["part_rows"],
+        "part_rows": part_rows(planned),
     }
 
 
@@ -209,7 +209,7 @@ def _measure_parts(
     progress: Progress,
 ) -> None:
     """Measure and store the parts of a run that are missing or damaged."""
-    rows, total = planned.manifest["part_rows"], int(planned.counts["tokens"])
+    rows, total = part_rows(planned), int(planned.counts["tokens"])
     done = ahead = total - sum(rows[index] for index in pending)
     progress(done, total)
 

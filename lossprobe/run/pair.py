@@ -22,6 +22,7 @@ from lossprobe.run.folder import Folder
 from lossprobe.run.identity import Settings, identity_of
 from lossprobe.run.manifest import damaged, is_count, part_name
 from lossprobe.run.parquet import read_parquet
+from lossprobe.run.planned_rows import part_rows
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import DIVERGENCE, DIVERGENCES, PAIR, PAIR_PLAN, SCHEMA_VERSION
 from lossprobe.units import visible
@@ -106,6 +107,15 @@ class Pair:
         FileChecks(self.path, self.manifest, sealed=True, name=PAIR).check()
 
 
+def pair_checks(path: Path) -> FileChecks:
+    """Return what checks the files of a stored pair, without its runs.
+
+    Raises:
+        OutputError: its pair.json is damaged or missing.
+    """
+    return FileChecks(path, read_pair(path), sealed=True, name=PAIR)
+
+
 def planned_run(first: Run, second: Run) -> Run:
     """Return the run with the smaller context, whose windows both models can take; the first one of equals."""
     return second if second.context < first.context else first
@@ -130,6 +140,15 @@ def is_pair(path: Path) -> bool:
     return path.is_dir() and any(os.path.lexists(path / name) for name in (PAIR, PAIR_PLAN))
 
 
+def pair_folders(folder: Path) -> list[Path]:
+    """Return the pairs directly inside a folder, sorted by path; empty if the folder is a link or cannot be read."""
+    try:
+        paths = [] if folder.is_symlink() else sorted(folder.iterdir())
+        return [path for path in paths if not path.is_symlink() and is_pair(path)]
+    except OSError:
+        return []
+
+
 def open_pair(path: Path, first: Run, second: Run) -> Pair | None:
     """Return the complete pair of two runs in a folder, its files checked; None if it has none, or that of other runs.
 
@@ -142,7 +161,7 @@ def open_pair(path: Path, first: Run, second: Run) -> Pair | None:
     if manifest["settings"] != pair_settings(first, second):
         return None
     pair = Pair(path, manifest, first, second)
-    if manifest["part_rows"] != list(planned_run(first, second).manifest.get("part_rows", [])):
+    if manifest["part_rows"] != part_rows(planned_run(first, second)):
         raise damaged(path, f"{PAIR} is damaged: part_rows are not those of the runs", REPLACE)
     for run in (first, second):
         run.check()
@@ -158,8 +177,13 @@ def read_pair(path: Path) -> dict[str, Any]:
     """Return the content of a pair.json after checking it.
 
     Raises:
-        OutputError: it is damaged, or of another schema version.
+        OutputError: it is unfinished or damaged, or of another schema version.
     """
+    if not os.path.lexists(path / PAIR):
+        shown = visible(str(path), 200)
+        raise OutputError(
+            "run.unfinished", f"{shown}: unfinished pair of runs", hint="repeat the compare command to resume it"
+        )
     try:
         with Folder.open(path) as folder:
             manifest, sound = read_sealed(folder, PAIR)

@@ -8,12 +8,21 @@ import pyarrow.parquet as pq
 
 from lossprobe.plan.rows import Rows
 from lossprobe.run.folder import Folder
-from lossprobe.run.manifest import damaged, part_name
+from lossprobe.run.manifest import damaged, part_name, part_names
 from lossprobe.run.part_values import read_reasons
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import PLANNED
 
 COLUMNS = [column.name for column in PLANNED]
+
+
+def part_rows(run: Run) -> list[int]:
+    """Return the number of rows of each part of a run; of an old run, whose run.json has none, from its files."""
+    stated = run.manifest.get("part_rows")
+    if stated is not None:
+        return list(stated)
+    names = part_names(run.manifest["files"], "tokens")
+    return [_read(run, index, ["token"]).num_rows for index in range(len(names))]
 
 
 def planned_rows(run: Run, index: int) -> Rows:
@@ -40,9 +49,9 @@ def planned_rows(run: Run, index: int) -> Rows:
     return Rows(**values, unscored=read_reasons(table["unscored"]), own=marks)
 
 
-def _read(run: Run, index: int) -> pa.Table:
+def _read(run: Run, index: int, columns: list[str] = COLUMNS) -> pa.Table:
     try:
         with Folder.open(run.path) as folder, folder.open_file(part_name("tokens", index)) as stream:
-            return pq.read_table(stream, columns=COLUMNS)
+            return pq.read_table(stream, columns=columns)
     except (OSError, pa.ArrowException) as error:
         raise damaged(run.path, f"cannot be read: {part_name('tokens', index)}: {error}") from None

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn_runs import draw_logits, draw_targets, tempered_logits, write_drawn
-from lossprobe.analysis.compare.divergence_tally import DivergenceTally, TokenDivergences
+from fake_pairs import write_pair
 
 from lossprobe.analysis.calibration.bins import bin_sums, equal_width_edges, expected_calibration_error, expected_noise
 from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.calibration.measures import mean_measures
 from lossprobe.analysis.calibration.slices import calibrate_slices
+from lossprobe.analysis.compare.measured_divergence import measure_pair
 from lossprobe.analysis.compare.tokens import compare_runs
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.options import SeriesOptions
@@ -141,19 +142,18 @@ def test_a_slice_of_an_audit_is_that_of_one_each(once_and_thrice, tmp_path):
     assert measured[1][-1].held.half[1] == pytest.approx(1 - 0.025 ** (1 / tokens))
 
 
-def test_a_divergence_is_that_of_one_each():
+def test_a_divergence_is_that_of_one_each(tmp_path):
     rng = np.random.default_rng(0)
     kl, change = rng.exponential(1.0, (5, 40)), rng.normal(0, 0.1, (5, 40))
     results = []
     for times in (1, 3):
-        tally = DivergenceTally("A", "B", list(range(5)) * times)
-        for document in range(5 * times):
-            token, text = np.arange(40), document % 5
-            tally.add(
-                TokenDivergences(np.full(40, document), token, token, kl[text], kl[text] < 1, change[text],
-                                 kl[text], kl[text])
-            )  # fmt: skip
-        results.append(tally.result([]))
+        runs = write_copies(tmp_path / str(times), [times] * 5, 40, ("A", "B"))
+        order = runs[0].query("SELECT text FROM documents ORDER BY document")["text"]
+        text = order.map({one: index for index, one in enumerate(order.unique())}).to_numpy()
+        scored = runs[0].query("SELECT document, token FROM tokens WHERE unscored IS NULL ORDER BY document, token")
+        place = text[scored["document"]], scored["token"].to_numpy() % 40
+        pair = write_pair(*runs, kl[place], same_top=kl[place] < 1, target_prob_change=change[place])
+        results.append(measure_pair(pair))
     one, three = results
     for name in ("mean_kl_nats", "same_top_share", "rms_target_prob_change"):
         assert getattr(one, name) == pytest.approx(getattr(three, name))

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
+from lossprobe.analysis.compare.changes import UNRANKED
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.options import CompareOptions
 from lossprobe.analysis.rows.clusters import find_clusters
@@ -37,7 +38,6 @@ MEASURED = {
     "second_loss": "second_loss_nats",
 }  # fmt: skip
 PLACES = {"pair_document": "pair_document", "pair_token": "pair_token"}
-IN_ORDER = ("context", "class", "frequency")  # slices in an order of their own, all of them shown
 
 
 def measure_pair(pair: Pair, by: str = CompareOptions.by, top: int = CompareOptions.top) -> Divergence:
@@ -45,7 +45,7 @@ def measure_pair(pair: Pair, by: str = CompareOptions.by, top: int = CompareOpti
 
     Args:
         pair: the pair; texts, contexts, classes and clusters are those of the run whose windows it used.
-        by: slices of the tokens: "token" for none, else as in `changes.find_changes`, or "frequency".
+        by: slices of the tokens: "token" for none, else as in `changes.find_changes`.
         top: how many of the tokens with the largest divergence, and of slices by type, document or field.
 
     Raises:
@@ -166,7 +166,7 @@ def _group_table(
 
 def _shown(table: pd.DataFrame, by: str, top: int) -> pd.DataFrame:
     """Return the slices to show: of many, those that hold most of the divergence."""
-    if by in IN_ORDER:
+    if by in UNRANKED:
         return table
     share = (table["mean_kl_nats"] * table["tokens"]).to_numpy(float)
     return table.iloc[np.argsort(-share, kind="stable")[:top]].reset_index(drop=True)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.ticker import PercentFormatter
 
+from lossprobe.analysis.compare.changes import UNRANKED
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.report.plots.ranges import MOST_ROWS, Side, counted, draw_ranges, ends_of, name_rows
 from lossprobe.report.style import BLUE, GREEN, GREY, VERMILION, label, legend, model_names
@@ -48,7 +49,7 @@ def draw_divergence_slices(axes: Axes, divergence: Divergence, models: tuple[str
     rows = np.arange(len(table) + 1)
     remarks = draw_ranges(axes, rows, sides, 0.0, least=0.0)
     name_rows(axes, rows, [f"all tokens  ({format_count(divergence.tokens)})", *counts])
-    order = "" if by in ("context", "class", "frequency") else ", most of the divergence first"
+    order = "" if by in UNRANKED else ", most of the divergence first"
     label(axes, f"mean KL({models[0]}‖{models[1]}) (nats per token)", "", f"by {by} (tokens){order}{remarks}")
 
 

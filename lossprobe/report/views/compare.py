@@ -21,7 +21,7 @@ HARDEST = "tokens where the models differ most (KL)"
 BY_CUT = "by the place of the cut"
 ROWS = 2  # of changes for the worse, and for the better, on one screen
 GROUPS = 6  # of a single ranking
-HARDEST_SHOWN = ("kl_nats", "before", "characters", "after", "first_top_text", "second_top_text", "document", "token")
+HARDEST_SHOWN = ("kl_nats", "before", "characters", "first_top_text", "second_top_text", "document", "token")
 KL_COLUMNS = ("mean_kl_nats", "low", "high")
 MEASURES = (
     "mean_difference_nats", "perplexity_ratio", "accuracy_difference", "p_value", "minimum_detectable_nats", "tokens",
