@@ -18,7 +18,9 @@ from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.rows.clusters import copies_per_token, find_clusters
 from lossprobe.analysis.rows.outcomes import outcome_sums
+from lossprobe.analysis.rows.paired import paired_batches
 from lossprobe.analysis.series.series import measure_series
+from lossprobe.analysis.stats.resampling import at_most, find_clusters
 from lossprobe.analysis.unigram import measure_unigram
 from lossprobe.audit.checks.metrics import metric_of
 from lossprobe.audit.checks.pairing import AuditedRun
@@ -159,6 +161,19 @@ def test_a_divergence_is_that_of_one_each(tmp_path):
         assert getattr(one, name) == pytest.approx(getattr(three, name))
         assert getattr(one, f"{name}_interval") == pytest.approx(getattr(three, f"{name}_interval"))
     assert three.notes == ["10 documents are identical to others; intervals resample the 5 distinct ones"]
+
+
+@pytest.mark.parametrize("most", [10, 3])
+def test_rows_in_lockstep_have_the_cluster_of_their_text(tmp_path, most):
+    """SQL that looks up each row's text gave the rows of a million tokens in another order."""
+    runs = write_copies(tmp_path, [1, 2, 3, 1, 1], 30)
+    clusters = at_most(find_clusters(runs[0]), most)
+    (rows,) = paired_batches(runs, {"nats": "loss_nats"}, clusters)
+    order = runs[0].query("SELECT text FROM documents ORDER BY document")["text"]
+    text = order.map({one: index for index, one in enumerate(order.unique())}).to_numpy()
+    assert rows.cluster.tolist() == (text[rows.document] % most).tolist()
+    places = list(zip(rows.document, rows.token, strict=True))
+    assert places == sorted(places)
 
 
 def test_copies_per_token(tmp_path):

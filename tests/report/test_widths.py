@@ -21,7 +21,7 @@ from lossprobe.analysis.curve.curve import curve
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.hardest import find_hardest
 from lossprobe.analysis.objectives.objectives import measure_objectives
-from lossprobe.analysis.options import HARDEST_BY, SERIES_BY, PreferenceOptions, SeriesOptions
+from lossprobe.analysis.options import CHANGES_BY, HARDEST_BY, SERIES_BY, PreferenceOptions, SeriesOptions
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.preferences.preferences import measure_preferences
@@ -139,7 +139,7 @@ def every_view(runs):
         yield perplexity_view(first, measure_perplexity(first, by))
     yield calibration_view(runs, measure_calibration(runs, by="lang"))
     yield objectives_view(first, measure_objectives(first), "all")
-    for by in ("token", "type", "document", "context", "class", "lang"):
+    for by in (*CHANGES_BY, "lang"):
         yield compare_view(runs, compare(*runs, by))
     for by in (None, *SERIES_BY, "lang"):
         yield series_view(runs, measure_series(runs, None, SeriesOptions(by=by, state="learned")))
