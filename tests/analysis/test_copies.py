@@ -20,7 +20,7 @@ from lossprobe.analysis.rows.clusters import copies_per_token, find_clusters
 from lossprobe.analysis.rows.outcomes import outcome_sums
 from lossprobe.analysis.rows.paired import paired_batches
 from lossprobe.analysis.series.series import measure_series
-from lossprobe.analysis.stats.resampling import at_most, find_clusters
+from lossprobe.analysis.stats.resampling import at_most
 from lossprobe.analysis.unigram import measure_unigram
 from lossprobe.audit.checks.metrics import metric_of
 from lossprobe.audit.checks.pairing import AuditedRun
