@@ -136,10 +136,10 @@ def test_the_divergence_changes_the_picture(runs, compared):
     )  # fmt: skip
     figure = plot_compare(runs[0], result.with_divergence(further))
     assert rendered(figure) != rendered(plot_compare(runs[0], result))
-    kl, changes, slices = figure.axes[-3:]
-    assert kl.lines[0].get_xdata().tolist() == [0.1, 0.5, 2.0]
-    assert kl.get_title(loc="left").replace("\n", " ") == "same first choice on 90.00%; 1 infinite"
-    assert kl.get_xlabel().replace("\n", " ") == "KL(one‖other) of a token (nats, log scale)"
+    shares, changes, slices = figure.axes[-3:]
+    assert shares.lines[0].get_xdata().tolist() == [0.1, 0.5, 2.0]
+    assert shares.get_title(loc="left").replace("\n", " ") == "same first choice on 90.00%; 1 infinite"
+    assert shares.get_xlabel().replace("\n", " ") == "KL(one‖other) of a token (nats, log scale)"
     assert changes.lines[0].get_xdata().tolist() == [-0.2, 0.0, 0.4]
     assert slices.get_xlabel().replace("\n", " ") == "mean KL(one‖other) (nats per token)"
     whole, each = (np.asarray(line.get_xdata(), float) for line in slices.lines[:2])
