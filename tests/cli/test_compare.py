@@ -150,7 +150,7 @@ def test_tokens_slices_and_pictures_of_a_stored_pair(stored, monkeypatch, capsys
         assert picture.width > 1000
     assert run(["compare", "--kl", "--table", "--quiet"]) == 0
     shown = capsysbinary.readouterr().out.decode()
-    assert "tokens where the models differ most (KL) (6 of 10)" in shown
+    assert "tokens where the models differ most (KL) (3 of 10)" in shown
 
 
 def test_pairs_are_listed_verified_and_no_runs(stored, monkeypatch, capsys):

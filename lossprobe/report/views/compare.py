@@ -21,16 +21,15 @@ HARDEST = "tokens where the models differ most (KL)"
 BY_CUT = "by the place of the cut"
 ROWS = 2  # of changes for the worse, and for the better, on one screen
 GROUPS = 6  # of a single ranking
+KL_ROWS = 3  # of the divergence by slice or token, on one screen
 HARDEST_SHOWN = ("kl_nats", "before", "characters", "first_top_text", "second_top_text", "document", "token")
 KL_COLUMNS = ("mean_kl_nats", "low", "high")
 MEASURES = (
     "mean_difference_nats", "perplexity_ratio", "accuracy_difference", "p_value", "minimum_detectable_nats", "tokens",
     "clusters", "forgotten", "learned",
 )  # fmt: skip
-DIVERGENCES = (
-    "mean_kl_nats", "kl_nats_q0.5", "kl_nats_q0.99", "kl_nats_q1", "infinite_kl_tokens", "same_top_share",
-    "rms_target_prob_change", "mean_target_prob_change",
-)  # fmt: skip
+BESIDE_KL = ("mean_difference_nats", "perplexity_ratio")  # all that one screen has room for then
+DIVERGENCES = ("mean_kl_nats", "kl_nats_q0.99", "kl_nats_q1", "same_top_share", "rms_target_prob_change")
 YIELDS = (
     "record_source", "transition", "context", "first_top_text", "second_top_text", "token_id", "clusters", "kind",
     "p_holm", "source", "line", "record_id", "direction", "after", "second_loss_nats", "first_loss_nats", "characters",
@@ -50,7 +49,8 @@ def compare_view(runs: Sequence[Run], result: Comparison, pair: Pair | None = No
 
 def _brief(result: Comparison) -> tuple[tuple[str, pd.DataFrame], ...]:
     """Return the tables of one screen: the main measures, and the largest changes or how distributions differ."""
-    main = result.table if result.byte_comparison is not None else _rows(result.table, MEASURES)
+    measures = MEASURES if result.divergence is None else BESIDE_KL
+    main = result.table if result.byte_comparison is not None else _rows(result.table, measures)
     tables = [("", by_unit(main))]
     if result.divergence is not None:
         tables.append((DIVERGENCE, by_unit(_rows(result.divergence.table, DIVERGENCES), small=True)))
@@ -71,9 +71,9 @@ def _brief_divergence(divergence: Divergence) -> tuple[str, pd.DataFrame]:
     """Return the largest divergences of one screen: by slice, or the single tokens."""
     table = divergence.slices
     if table is None:
-        rows = small_numbers(divergence.hardest.head(GROUPS), ["kl_nats"])
+        rows = small_numbers(divergence.hardest.head(KL_ROWS), ["kl_nats"])
         return f"{HARDEST} ({len(rows)} of {len(divergence.hardest)})", rows[list(HARDEST_SHOWN)]
-    largest = (table["mean_kl_nats"] * table["tokens"]).nlargest(GROUPS).index.sort_values()
+    largest = (table["mean_kl_nats"] * table["tokens"]).nlargest(KL_ROWS).index.sort_values()
     rows = small_numbers(_readable(table.loc[largest]), KL_COLUMNS)
     return f"KL by {divergence.by} ({len(rows)} of {len(table)})", rows
 
