@@ -45,6 +45,15 @@ def format_loss(nats: float | None) -> str:
     return "n/a" if nats is None or math.isnan(nats) else f"{nats:.6f}"
 
 
+def format_small(value: float) -> str:
+    """Return a number with 6 decimals, or with 4 digits and a power of ten where it is below 0.001.
+
+    >>> format_small(0.401811), format_small(2.1345678e-05), format_small(0.0)
+    ('0.401811', '2.135e-05', '0.000000')
+    """
+    return f"{value:.3e}" if 0 < abs(value) < 1e-3 else f"{value:.6f}"
+
+
 def format_perplexity(value: float | None) -> str:
     """Return a perplexity with 4 decimals (6 significant digits from 10^12 on), or "n/a" for None and NaN."""
     if value is None or math.isnan(value):

@@ -9,16 +9,15 @@ import pandas as pd
 from lossprobe.analysis.options import HardestOptions
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses, slice_clusters, slice_notes
 from lossprobe.analysis.rows.fields import field_source, with_records
-from lossprobe.analysis.rows.texts import Surroundings, surroundings
+from lossprobe.analysis.rows.texts import Surroundings, texts_of
 from lossprobe.analysis.rows.token_classes import class_source
 from lossprobe.analysis.shown import Shown
 from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
-from lossprobe.run.texts import DocumentTexts, Vocabulary, load_vocabulary
+from lossprobe.run.texts import load_vocabulary
 from lossprobe.units import plural, visible, visible_bytes
 
-AROUND_BYTES = 32
 MOST_EQUAL = 64  # times as many rows as are wanted are looked through for different ones
 FEWEST_TOKENS = 2  # of a document that is ranked: the loss of one token is that token's
 
@@ -81,7 +80,7 @@ def _tokens(run: Run, top: int, total: float) -> Hardest:
     wanted = top
     while True:  # until there are enough different ones
         rows = _hardest_rows(run, wanted)
-        table = _grouped(rows, *_texts_of(run, rows, vocabulary))
+        table = _grouped(rows, *texts_of(run, rows, vocabulary))
         if len(table) >= top or len(rows) < wanted or wanted >= MOST_EQUAL * top:
             break
         wanted *= 2
@@ -124,19 +123,6 @@ def _grouped(rows: pd.DataFrame, texts: list[str], around: list[Surroundings]) -
     table["count"] = groups["token"].transform("size")
     table["nats"] = table["loss_nats"].astype(float).groupby(key, sort=False).transform("sum")
     return table[groups.cumcount() == 0].copy()
-
-
-def _texts_of(run: Run, rows: pd.DataFrame, vocabulary: Vocabulary) -> tuple[list[str], list[Surroundings]]:
-    """Return the text of each row's token and what stands around it; documents are read once each, in order."""
-    in_order = rows.sort_values("document", kind="stable")
-    columns = [in_order[name].tolist() for name in ("document", "byte_start", "byte_stop", "token_id")]
-    texts, around = {}, {}
-    documents = DocumentTexts(run).along(columns[0])
-    for at, data, start, stop, index in zip(in_order.index, documents, *columns[1:], strict=True):
-        token = visible_bytes(vocabulary.covered(data, start, stop, index))
-        texts[at] = token
-        around[at] = Surroundings(token, "", "") if data is None else surroundings(data, start, stop, AROUND_BYTES)
-    return [texts[at] for at in rows.index], [around[at] for at in rows.index]
 
 
 def _types(run: Run, top: int, min_count: int, total: float) -> Hardest:

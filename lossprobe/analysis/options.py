@@ -15,10 +15,10 @@ from lossprobe.options.kinds import MAX_COUNT, Choice, File, Flag, Names, Number
 
 COUNT = Number(1, MAX_COUNT, whole=True)
 HARDEST_BY = ("token", "type", "document", "class")
-CHANGES_BY = ("token", "type", "document", "context", "class")  # any other is a field of the JSONL records
+CHANGES_BY = ("token", "type", "document", "context", "class", "frequency")  # any other is a field of JSONL records
 ANY = "any"  # of `fail_on`: every diagnosis that is a fault
 SLICES_BY = ("document", "context", "class", "frequency")  # likewise
-SERIES_BY = ("token", "type", "document", "context", "class", "frequency")  # likewise
+SERIES_BY = CHANGES_BY
 STATES = ("learned", "unstable", "forgotten", "never")  # of a token over the checkpoints of a series
 
 
@@ -130,7 +130,8 @@ class CompareOptions:
     by: str = option(
         "token",
         Text(),
-        "Where they differ: tokens, vocabulary entries, documents, context, kinds of token, or a JSONL field.",
+        "Where they differ: tokens, vocabulary entries, documents, context, kind or frequency of token, or a JSONL "
+        "field.",
         metavar="|".join((*CHANGES_BY, "FIELD")),
     )
     top: int = option(10, COUNT, "How many of the largest changes.")

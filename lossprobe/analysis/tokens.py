@@ -12,6 +12,7 @@ import pyarrow as pa
 from lossprobe.analysis.options import TokenOptions
 from lossprobe.analysis.rows.fields import why_none
 from lossprobe.analysis.rows.ranked_values import ranked_batches, values_at
+from lossprobe.analysis.rows.text_literals import with_text_literals
 from lossprobe.analysis.shown import Shown
 from lossprobe.errors import NothingToScoreError
 from lossprobe.options.given import check_options
@@ -20,7 +21,7 @@ from lossprobe.run.filters import refuse_labels, where_sql
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import token_columns
 from lossprobe.run.texts import DocumentTexts, Vocabulary, load_vocabulary
-from lossprobe.units import format_count, format_loss, plural, token_literal, visible_bytes
+from lossprobe.units import format_count, format_loss, plural, visible_bytes
 
 QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.99)
 BIN_NATS = 0.25
@@ -185,21 +186,8 @@ def token_batches(run: Run, where: Sequence[str] = ()) -> Iterator[pa.RecordBatc
 
     Memory does not grow with the run: rows come in batches, documents are read as the rows reach them.
     """
-    stored = [column.name for column in token_columns(labelled=run.labelled)]
-    columns = ", ".join(f'"{name}"' for name in stored)
-    vocabulary = load_vocabulary(run)
-    texts = DocumentTexts(run)
-    at = stored.index("token_id")
-    for batch in run.batches(f"SELECT {columns} FROM tokens WHERE {where_sql(where)}"):
-        documents, *rows = (batch[name].to_pylist() for name in ("document", "byte_start", "byte_stop", "token_id"))
-        literals = [
-            token_literal(vocabulary.covered(data, start, stop, index))
-            for data, start, stop, index in zip(texts.along(documents), *rows, strict=True)
-        ]
-        arrays, names = batch.columns, batch.schema.names
-        arrays.insert(at, pa.array(literals, pa.string()))
-        names.insert(at, "text")
-        yield pa.RecordBatch.from_arrays(arrays, names=names)
+    stored = [f'"{column.name}"' for column in token_columns(labelled=run.labelled)]
+    return with_text_literals(run, run.batches(f"SELECT {', '.join(stored)} FROM tokens WHERE {where_sql(where)}"))
 
 
 def _display_texts(run: Run, frame: pd.DataFrame, vocabulary: Vocabulary) -> list[str]:

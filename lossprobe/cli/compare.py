@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     from lossprobe.analysis.compare.divergence import Divergence
     from lossprobe.analysis.rows.same_tokens import Described
     from lossprobe.checkpoint.spec import Opener
-    from lossprobe.passes.known_text import KnownText
+    from lossprobe.run.pair import Pair
+    from lossprobe.run.reader import Run
 
-KL_HELP = "Run both models together, and compare whole distributions: KL divergence, agreement (needs TEXT)."
+KL_HELP = (
+    "Run both models together, and compare whole distributions: KL divergence, agreement. What was measured is stored; "
+    "the CSV has a row for each token."
+)
+KL_HINT = "lossprobe compare A B TEXT --kl"
 
 
 @click.command(cls=ViewCommand, short_help="Two models on one text: how much they differ, and where.")
@@ -41,29 +46,28 @@ def compare(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **cho
     Examples:
       lossprobe compare old-model new-model data.txt --by class
       lossprobe compare old-model new-model data.txt --kl
-      lossprobe compare --by document
+      lossprobe compare --kl --by document
     """
     from lossprobe.analysis.compare.compare import compare as compare_two
     from lossprobe.checkpoint.spec import Opener
-    from lossprobe.cli.models import find_runs, score_models
+    from lossprobe.cli.models import find_runs
     from lossprobe.cli.present import present
     from lossprobe.report.views.compare import compare_view
 
-    opener, text, kl = Opener(keep=2, share_base=has_adapter(sources)), None, choices.pop("kl")
+    kl = choices.pop("kl")
     refuse_other_than_two(sources, scoring, kl=kl)
     field = None if choices["by"] in CHANGES_BY else choices["by"]
     refuse = functools.partial(refuse_incomparable, kl=kl, allow_different=choices["allow_different"])
-    if kl:
-        runs, text = score_models(sources, scoring, opener, refuse, field)
-    else:
-        runs = find_runs(sources or last_two(quiet=scoring.quiet), scoring, refuse, field)
+    opener = Opener(keep=2, share_base=has_adapter(sources)) if kl else None  # both models run together
+    runs = find_runs(sources or last_two(quiet=scoring.quiet), scoring, refuse, field, opener)
     if len(runs) != 2:
         raise not_two(len(runs))
+    pair = None if opener is None else pair_of((runs[0], runs[1]), sources, scoring, opener)
     result = compare_two(runs[0], runs[1], **choices)
     remember_pair((runs[0].path, runs[1].path))
-    if text is not None:
-        result = result.with_divergence(run_both(sources[:2], text, scoring, opener))
-    present(compare_view(runs, result, choices["top"]), outputs)
+    if pair is not None:
+        result = result.with_divergence(measured(pair, choices["by"], choices["top"]))
+    present(compare_view(runs, result, pair), outputs)
 
 
 def last_two(*, quiet: bool) -> list[Path]:
@@ -110,7 +114,7 @@ def refuse_other_than_two(sources: Sequence[Path], scoring: Scoring, *, kl: bool
     from lossprobe.run.reader import is_run
 
     if kl:
-        refuse_runs(sources)
+        refuse_mixed(sources)
     if len(sources) == 1 and looks_like_checkpoint(sources[0]):
         raise not_two(1)
     runs = sum(map(is_run, sources))
@@ -149,27 +153,54 @@ def not_two(count: int) -> UsageError:
     return UsageError("compare.sources", f"compare takes two models, not {count}", hint="compare RUN RUN, or A B TEXT")
 
 
-def refuse_runs(sources: Sequence[Path]) -> None:
-    """Refuse --kl unless the sources are two checkpoints and a text, because runs do not store whole distributions.
+def refuse_mixed(sources: Sequence[Path]) -> None:
+    """Refuse --kl for a run beside a checkpoint: both models must run together, or have done so.
 
     Raises:
-        UsageError: the sources are not two checkpoints and a text.
+        UsageError: the sources are neither two checkpoints and a text, nor stored runs.
     """
     from lossprobe.run.reader import is_run
 
-    if len(sources) != 3 or any(is_run(path) for path in sources):
+    runs = sum(map(is_run, sources))
+    if runs not in (0, len(sources)) or (sources and not runs and len(sources) != 3):
         raise UsageError(
-            "compare.kl", "--kl needs both checkpoints and the text: a run does not store whole distributions",
-            hint="lossprobe compare A B TEXT --kl",
+            "compare.kl", "--kl needs both checkpoints and the text, or two runs that were compared with --kl before",
+            hint=KL_HINT,
         )  # fmt: skip
 
 
-def run_both(checkpoints: Sequence[Path], text: KnownText, scoring: Scoring, opener: Opener) -> Divergence:
-    """Run two checkpoints together on a text, and return how their distributions differ."""
-    from lossprobe.cli.progress import show_progress
-    from lossprobe.cli.sources import load_checkpoint
-    from lossprobe.passes.divergence import measure_divergence
+def pair_of(runs: tuple[Run, Run], sources: Sequence[Path], scoring: Scoring, opener: Opener) -> Pair:
+    """Return the stored pair of two runs; of checkpoints it is measured first unless it is stored.
 
-    first, second = (load_checkpoint(path, scoring, opener) for path in checkpoints)
-    with show_progress(f"comparing on {text.name}", quiet=scoring.quiet) as progress:
-        return measure_divergence(first, second, text, scoring.score, progress)
+    Raises:
+        UsageError: stored runs were named, and their pair is not stored.
+        NotComparableError: the models have other vocabularies.
+        LossprobeError: the pair is damaged, or cannot be measured or written.
+    """
+    from lossprobe.cli.progress import show_progress
+    from lossprobe.cli.sources import load_checkpoint, say_each
+    from lossprobe.passes.divergence import refuse_other_vocabulary, score_pair, stored_pair
+    from lossprobe.report.talk import say
+
+    refuse_other_vocabulary(*runs)
+    pair, notices = stored_pair(*runs, overwrite=scoring.overwrite), list[str]()
+    found = pair is not None
+    if pair is None and len(sources) != 3:
+        names = " and ".join(visible(str(run.path), 200) for run in runs)
+        raise UsageError("compare.kl", f"{names}: not compared with --kl yet, or not to the end", hint=KL_HINT)
+    if pair is None:
+        models = [load_checkpoint(path, scoring, opener) for path in sources[:2]]
+        with show_progress(f"comparing on {runs[0].text_name}", quiet=scoring.quiet) as progress:
+            pair = score_pair(runs, (models[0], models[1]), notices, scoring.score.batch_size, progress,
+                              overwrite=scoring.overwrite)  # fmt: skip
+    if not scoring.quiet:
+        say_each(notices)
+        say(f"{'already compared, reusing' if found else 'stored'} {visible(str(pair.path), 200)}")
+    return pair
+
+
+def measured(pair: Pair, by: str, top: int) -> Divergence:
+    """Return how far the predictions of a stored pair are apart."""
+    from lossprobe.analysis.compare.measured_divergence import measure_pair
+
+    return measure_pair(pair, by, top)

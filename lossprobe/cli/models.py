@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from lossprobe.analysis.rows.same_tokens import Described
     from lossprobe.checkpoint.interface import Checkpoint
     from lossprobe.checkpoint.spec import Opener
-    from lossprobe.passes.known_text import KnownText
     from lossprobe.run.reader import Run
 
     Refuse = Callable[[Sequence[Described]], None]  # raises if the runs cannot stand side by side
@@ -41,7 +40,13 @@ if TYPE_CHECKING:
 TOGETHER_BYTES = 2 << 30  # weights on disk of models that may be in memory together
 
 
-def find_runs(sources: Sequence[Path], scoring: Scoring, refuse: Refuse, field: str | None = None) -> list[Run]:
+def find_runs(
+    sources: Sequence[Path],
+    scoring: Scoring,
+    refuse: Refuse,
+    field: str | None = None,
+    opener: Opener | None = None,
+) -> list[Run]:
     """Return the runs of a view of several models: RUN…, or CHECKPOINT… (or RUN…) with one TEXT last.
 
     With --desmooth each checkpoint is scored twice: as it is, and with label smoothing removed.
@@ -51,6 +56,7 @@ def find_runs(sources: Sequence[Path], scoring: Scoring, refuse: Refuse, field: 
         scoring: says how checkpoints are opened and scored.
         refuse: as in `score_models`.
         field: as in `sources.find_run`.
+        opener: opens the checkpoints; None for `opener_of`.
 
     Raises:
         UsageError: as in `sources.find_run`; or no checkpoint or no text is given, or `-o` for several runs.
@@ -61,7 +67,7 @@ def find_runs(sources: Sequence[Path], scoring: Scoring, refuse: Refuse, field: 
     if len(sources) < 2 or all(is_run(path) for path in sources):
         refuse_scoring_options()
         return [noticed(open_run(path)) for path in sources] or [find_run((), scoring)]
-    return score_models(sources, scoring, opener_of(sources[:-1]), refuse, field)[0]
+    return score_models(sources, scoring, opener or opener_of(sources[:-1]), refuse, field)
 
 
 def opener_of(checkpoints: Sequence[Path]) -> Opener:
@@ -76,8 +82,8 @@ def opener_of(checkpoints: Sequence[Path]) -> Opener:
 
 def score_models(
     sources: Sequence[Path], scoring: Scoring, opener: Opener, refuse: Refuse, field: str | None = None
-) -> tuple[list[Run], KnownText]:
-    """Return the runs of CHECKPOINT… (or RUN…) on the TEXT that comes last, and the text.
+) -> list[Run]:
+    """Return the runs of CHECKPOINT… (or RUN…) on the TEXT that comes last.
 
     Args:
         sources: what the command line names.
@@ -118,7 +124,7 @@ def score_models(
         runs.append(score_opened(checkpoint, source, plain).run)
         if scoring.desmooth is not None:
             runs.append(score_source(path, source, scoring, opener).run)
-    return runs, source
+    return runs
 
 
 def check_places(checkpoints: Sequence[Path], texts: Sequence[Path], scoring: Scoring) -> None:

@@ -17,6 +17,8 @@ from lossprobe.units import visible
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lossprobe.run.stored import StoredRun
+
 YIELDS = ("folder", "text", "size")
 
 
@@ -26,6 +28,7 @@ YIELDS = ("folder", "text", "size")
 def runs(context: click.Context, /, as_json: bool) -> None:
     """List the runs of this folder, newest first; choose the latest one, or remove runs.
 
+    Pairs of runs, which compare --kl stores, stand among them: the models of both, and "pair" as their state.
     Wherever a command takes a RUN, the name shown here is enough, or the start of a folder's name that means one run.
 
     \b
@@ -72,7 +75,7 @@ def latest(run: Path) -> None:
 @runs.command(short_help="Remove runs.")
 @click.argument("chosen", nargs=-1, required=True, type=RunPath(), metavar="RUN...")
 def remove(chosen: tuple[Path, ...]) -> None:
-    """Remove runs: only files that a run has, never through a link, and no run that is being written.
+    """Remove runs and pairs: only files that they have, never through a link, and none that is being written.
 
     \b
     Example:
@@ -94,10 +97,11 @@ def refuse_no_run(path: Path) -> None:
     Raises:
         UsageError: it is none.
     """
+    from lossprobe.run.pair import is_pair
     from lossprobe.run.reader import is_run
     from lossprobe.run.schema import MANIFEST
 
-    if not is_run(path):
+    if not is_run(path) and not is_pair(path):
         raise UsageError(
             "run.missing", f"{visible(str(path), 200)}: is no run (no {MANIFEST})",
             hint="lossprobe runs lists the runs of this folder",
@@ -114,15 +118,25 @@ def runs_table(folder: Path) -> pd.DataFrame:
     default = latest_of(folder)
     rows: list[dict[str, Any]] = [
         {
-            "name": each.short, "latest": each.path.absolute() == default, "model": each.run and each.run.name,
-            "text_name": each.run and each.run.text_name, "tokens": each.run and each.run.counts["scored_tokens"],
-            "state": each.state, "changed": each.changed.strftime("%Y-%m-%dT%H:%M:%SZ"), "size": each.size,
-            "folder": each.path.name,
+            "name": each.short, "latest": each.path.absolute() == default, **about(each), "state": each.state,
+            "changed": each.changed.strftime("%Y-%m-%dT%H:%M:%SZ"), "size": each.size, "folder": each.path.name,
         }
         for each in stored_runs(folder)
     ]  # fmt: skip
     columns = ["name", "latest", "model", "text_name", "tokens", "state", "changed", "size", "folder"]
     return pd.DataFrame(rows, columns=columns).astype({"tokens": "Int64"})
+
+
+def about(each: StoredRun) -> dict[str, Any]:
+    """Return the model, the text and the scored tokens of a run, or of a pair of runs; None where nothing says them."""
+    if each.pair is not None:
+        labels = each.pair["labels"]
+        models = f"{labels['first']} ‖ {labels['second']}"
+        return {"model": models, "text_name": labels["text"], "tokens": each.pair["counts"]["scored_tokens"]}
+    run = each.run
+    return {
+        "model": run and run.name, "text_name": run and run.text_name, "tokens": run and run.counts["scored_tokens"]
+    }  # fmt: skip
 
 
 def print_runs(table: pd.DataFrame) -> None:

@@ -16,25 +16,30 @@ from lossprobe.units import visible
 def verify(run: Path | None) -> None:
     """Check every file of a run (by default the latest) against the hashes in its run.json.
 
+    A pair of runs, which compare --kl stores, is checked against its pair.json in the same way.
+
     \b
     Example:
       lossprobe verify .lossprobe/my-model-data-0123456789
     """
-    from lossprobe.cli.sources import noticed
+    from lossprobe.cli.sources import say_each
+    from lossprobe.run.pair import is_pair, pair_checks
     from lossprobe.run.reader import latest_run, open_run
 
-    opened = latest_run(Path()) if run is None else open_run(run)
-    damaged = opened.damaged_files()
-    count = len(opened.manifest["files"])
+    notices: tuple[str, ...] = ()
+    if run is not None and is_pair(run):
+        checks = pair_checks(run)
+    else:
+        opened = latest_run(Path()) if run is None else open_run(run)
+        assert opened.checks is not None
+        checks, notices = opened.checks, opened.notices
+    shown, count, damaged = visible(str(checks.path), 200), len(checks.manifest["files"]), checks.damaged_files()
     if damaged:
         raise OutputError(
             "run.damaged",
-            f"{visible(str(opened.path), 200)}: {len(damaged)} of {count} files damaged, "
-            f"first {visible(damaged[0], 80)}",
+            f"{shown}: {len(damaged)} of {count} files damaged, first {visible(damaged[0], 80)}",
             hint="score again with --overwrite, or remove its folder",
         )
-    opened.check()
-    noticed(opened)
-    click.echo(
-        f"{visible(str(opened.path), 200)}: {count} files intact, {opened.counts['scored_tokens']:,} tokens scored"
-    )
+    checks.check()
+    say_each(notices)
+    click.echo(f"{shown}: {count} files intact, {checks.manifest['counts']['scored_tokens']:,} tokens scored")

@@ -1,53 +1,66 @@
-"""Measures how far the predictions of two checkpoints on a text are apart, in one pass of both; stores nothing.
+"""Measures how far the predictions of two checkpoints on a text are apart, in one pass of both that is stored.
 
-The text is read twice: first to count its tokens, so that it can be refused before the models run, then to score it.
+Each model is scored first, as for any other view. The rows of these runs are the plan of the pass of both, so that its
+results stand beside the stored tokens row by row; see `run.pair`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from lossprobe.analysis.compare.divergence import Divergence
-from lossprobe.analysis.compare.divergence_tally import DivergenceTally, TokenDivergences
+from lossprobe.analysis.compare.measured_divergence import measure_pair
+from lossprobe.analysis.options import CompareOptions
 from lossprobe.analysis.rows.same_tokens import Described
 from lossprobe.checkpoint.deferred import opened
-from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
-from lossprobe.errors import NotComparableError, NothingToScoreError
-from lossprobe.passes.identity import PlannedRun, describe_model
-from lossprobe.passes.known_text import read_again, text_sha256, tokens_of
-from lossprobe.passes.planning import check_ids, check_unknown
-from lossprobe.passes.rendered import rendered
-from lossprobe.passes.score import Progress, tell_beyond_trained, window_policy
-from lossprobe.passes.tally import DocumentCount, merge_unknown
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.errors import NotComparableError, OutputError
+from lossprobe.passes.identity import PlannedRun, describe_model, measured_facts, run_name
+from lossprobe.passes.score import Progress, score_into
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.plan.rows import WindowPolicy, cut_parts, plan_documents, plan_pieces
-from lossprobe.scoring.pair import compare_part
+from lossprobe.plan.rows import SCORED, Rows
+from lossprobe.run.pair import Pair, open_pair, pair_labels, pair_settings, planned_run
+from lossprobe.run.pair_store import PairStore
+from lossprobe.run.planned_rows import part_rows, planned_rows
+from lossprobe.run.reader import Run
+from lossprobe.run.schema import DIVERGENCES
+from lossprobe.scoring.pair import PartDivergence, compare_part
 from lossprobe.scoring.scorer import PassOptions
-from lossprobe.text.documents import Document, Source
-from lossprobe.units import format_count, visible
+from lossprobe.text.documents import Source
+from lossprobe.units import format_count, plural, visible
 
 
-def measure_divergence(
+def measure_divergence(  # noqa: PLR0913 - models, text and options, and what to show
     first: Checkpoint,
     second: Checkpoint,
     source: Source,
     options: ScoreOptions | None = None,
     progress: Progress | None = None,
+    *,
+    by: str = CompareOptions.by,
+    top: int = CompareOptions.top,
 ) -> Divergence:
     """Return how far two models are apart on a text: KL(first‖second), top-1 agreement, change of probability.
 
-    Tokens, windows and losses are those of `score.score` with the same options. Beside the two models and one batch
-    through a body, memory holds two chunks of logits and a few buffers of 2 MiB.
+    The runs of both models and that of the pair are stored under `.lossprobe/`, and what is stored is not computed
+    again. What belongs to a checkpoint that cannot be identified (a `CallableCheckpoint` without `sha256`) is kept in a
+    temporary folder, and removed.
 
     Args:
         first: model A, from `open_checkpoint`, or a `CallableCheckpoint`.
         second: model B, with the same tokenizer and as many logits.
         source: the text.
         options: windows, BOS, batch size, unknown characters. Without a context it is the smaller of the models' own.
-        progress: called with the tokens scored so far and the tokens to score.
+        progress: called with the tokens done so far and the tokens to do, in each pass.
+        by: slices of the tokens; see `CompareOptions`.
+        top: how many of the tokens with the largest divergence, and of the slices.
 
     Raises:
         NotComparableError: the tokenizers or the numbers of logits differ.
@@ -56,30 +69,23 @@ def measure_divergence(
     """
     options = options or ScoreOptions()
     refuse_other_vocabulary(*(PlannedRun(one.facts.name, {"settings": describe_model(one)}) for one in (first, second)))
-    first, second = opened(first), opened(second)
-    source = rendered(source, first, options.score)
-    policies = [window_policy(checkpoint, options, source) for checkpoint in (first, second)]
-    policy = min(policies, key=lambda one: one.context)
-    for checkpoint in (first, second):
-        tell_beyond_trained(checkpoint, policy.context, source)
-    sha256 = text_sha256(source)
-    count = _count(first, source, sha256, policy)
-    count.check(source, options.max_unknown)
-    done = 0
+    with _places(first, second) as places:
+        runs = [
+            score_into(place, one, source, options, progress=progress).run
+            for place, one in zip(places, (first, second), strict=True)
+        ]
+        pair = score_pair((runs[0], runs[1]), (first, second), source.notices, options.batch_size, progress)
+        return measure_pair(pair, by, top)
 
-    def advance(scored: int) -> None:
-        nonlocal done
-        done += scored
-        if progress is not None:
-            progress(done, count.scored)
 
-    advance(0)
-    tally = DivergenceTally(first.facts.name, second.facts.name, count.texts)
-    passing = PassOptions(options.batch_size, advance=advance)
-    planned = plan_documents((tokens for _, tokens in _tokenized(source, sha256, first.tokenizer)), policy)
-    for part in cut_parts(planned):
-        tally.add(TokenDivergences(**vars(compare_part((first, second), part, passing))))
-    return tally.result(_notes(first, second, policies))
+@contextmanager
+def _places(first: Checkpoint, second: Checkpoint) -> Iterator[tuple[Path | None, Path | None]]:
+    """Yield where to store the runs of two checkpoints: None for the usual place."""
+    if first.facts.sha256 and second.facts.sha256:
+        yield None, None
+        return
+    with tempfile.TemporaryDirectory(prefix="lossprobe-pair-") as folder:
+        yield Path(folder, "first"), Path(folder, "second")
 
 
 def refuse_other_vocabulary(first: Described, second: Described) -> None:
@@ -107,74 +113,131 @@ def refuse_other_vocabulary(first: Described, second: Described) -> None:
         )
 
 
-def _tokenized(source: Source, sha256: str, tokenizer: Tokenizer) -> Iterator[tuple[Document, Tokens]]:
-    """Yield every document with its tokens."""
-    for document in read_again(source, sha256):
-        yield document, tokens_of(source, document, tokenizer)
+def pair_path(first: Run, second: Run) -> Path:
+    """Return where the pair of two runs lies: beside the first, named by its settings."""
+    return first.path.parent / run_name(pair_settings(first, second), pair_labels(first, second))
 
 
-@dataclass
-class _Count:
-    """Counts of a text, made before it is scored."""
+def stored_pair(first: Run, second: Run, *, overwrite: bool = False) -> Pair | None:
+    """Return the stored pair of two runs; None if it has not been measured, or not to its end.
 
-    tokens: int = 0
-    scored: int = 0
-    unknown: int = 0
-    unknown_text: list[str] = field(default_factory=list)
-    more: Counter[str] = field(default_factory=Counter)
-    texts: list[int] = field(default_factory=list)  # number of each document's text; copies have the same one
-    known: dict[bytes, int] = field(default_factory=dict)  # sha256 → number of the text
-
-    def add(self, document: DocumentCount) -> None:
-        """Add the counts of a document."""
-        digest = hashlib.sha256(document.document.text.encode()).digest()
-        self.texts.append(self.known.setdefault(digest, len(self.known)))
-        self.more["bytes"] += len(document.document.text.encode())
-        self.more["normalized_bytes"] += document.normalized_bytes
-        self.more["vanished_bytes"] += document.vanished_bytes
-        self.more["special_strings"] += document.special_strings
-        self.more["documents_in_pieces"] += document.in_pieces
-        self.tokens += document.tokens
-        self.scored += document.scored_tokens
-        self.unknown += document.unknown
-        self.unknown_text = merge_unknown(self.unknown_text, document.unknown_text)
-
-    def check(self, source: Source, max_unknown: float) -> None:
-        """Refuse a text without a token that can be scored, or with too many unknown tokens."""
-        if not self.scored:
-            raise NothingToScoreError(
-                "text.nothing_to_score",
-                f"{source.name}: {format_count(self.tokens)} tokens, needs at least 2 in a document",
-            )
-        unknown = {"unknown_tokens": self.unknown, "tokens": self.tokens, "unknown_text": self.unknown_text}
-        counts = {**self.more, **unknown}
-        check_unknown(counts, source, max_unknown)
-
-
-def _count(checkpoint: Checkpoint, source: Source, sha256: str, policy: WindowPolicy) -> _Count:
-    """Return the counts of a text.
+    Args:
+        first: the run of model A.
+        second: the run of model B.
+        overwrite: measure a damaged pair again, instead of refusing it.
 
     Raises:
-        CheckpointError: the tokenizer gives an id that the model does not have.
+        OutputError: it is damaged, and `overwrite` is False.
     """
-    count = _Count()
-    for document, tokens in _tokenized(source, sha256, checkpoint.tokenizer):
-        check_ids(tokens, checkpoint.facts.vocab_size)
-        one = DocumentCount(document)
-        one.add_tokens(tokens)
-        for rows in plan_pieces(0, tokens, policy, first_window=0):
-            one.add_rows(rows.take(rows.own))
-        count.add(one)
-    return count
+    try:
+        return open_pair(pair_path(first, second), first, second)
+    except OutputError:
+        if not overwrite:
+            raise
+        return None
 
 
-def _notes(first: Checkpoint, second: Checkpoint, policies: list[WindowPolicy]) -> list[str]:
-    """Return a note for each way in which the two models were treated differently."""
-    notes = []
-    contexts = [policy.context for policy in policies]
-    if contexts[0] != contexts[1]:
-        notes.append(f"the models' contexts are {contexts[0]} and {contexts[1]} tokens: the smaller one for both")
-    dtypes = [checkpoint.facts.compute_dtype for checkpoint in (first, second)]
-    if dtypes[0] != dtypes[1]:
-        notes.append(f"computed in {dtypes[0]} and {dtypes[1]}")
-    return notes
+def score_pair(
+    runs: tuple[Run, Run],
+    models: tuple[Checkpoint, Checkpoint],
+    notices: list[str],
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    *,
+    overwrite: bool = False,
+) -> Pair:
+    """Return the pair of two runs, running both models only over the parts that are not stored yet.
+
+    Beside the two models and one batch through a body, memory holds one part's rows, two chunks of logits and a few
+    buffers of 2 MiB.
+
+    Args:
+        runs: the runs of both models on one text, which is not read again.
+        models: their checkpoints; they are opened only if something is left to measure.
+        notices: gets a line if finished parts were damaged since.
+        batch_size: windows of a batch; None to choose.
+        progress: called with the tokens measured so far and the tokens to measure.
+        overwrite: measure a damaged pair again, instead of refusing it.
+
+    Raises:
+        NotComparableError: the tokenizers or the numbers of logits differ.
+        CheckpointError: a loss is NaN or infinite.
+        OutputError: the pair or a run is damaged, another process is writing it, or it cannot be written.
+    """
+    refuse_other_vocabulary(*runs)
+    reusable = all(model.facts.sha256 for model in models)
+    found = stored_pair(*runs, overwrite=overwrite) if reusable else None
+    if found is not None:
+        return found
+    planned, path = planned_run(*runs), pair_path(*runs)
+    planned.check()
+    with PairStore(path) as store:
+        found = stored_pair(*runs, overwrite=overwrite) if reusable else None
+        if found is not None:  # another process finished it meanwhile
+            return found
+        pair = (opened(models[0]), opened(models[1]))
+        plan = _plan(runs, planned, pair)
+        pending, broken = store.begin(plan)
+        if broken:
+            parts = plural(len(broken), "finished part")
+            notices.append(f"{visible(str(path), 200)}: {parts} damaged since, and measured again")
+        options = PassOptions(batch_size)
+        _measure_parts(store, pair, planned, pending, options, progress or _no_progress)
+        store.finish(plan)
+    complete = open_pair(path, *runs)
+    assert complete is not None
+    return complete
+
+
+def _plan(runs: tuple[Run, Run], planned: Run, pair: tuple[Checkpoint, Checkpoint]) -> dict[str, Any]:
+    """Return what pair.json says beside the files: parts measured under another plan are not resumed."""
+    return {
+        "settings": pair_settings(*runs),
+        "measured": {"first": measured_facts(pair[0]), "second": measured_facts(pair[1])},
+        "labels": pair_labels(*runs),
+        "counts": {name: planned.counts[name] for name in ("documents", "tokens", "scored_tokens")},
+        "part_rows": part_rows(planned),
+    }
+
+
+def _measure_parts(
+    store: PairStore,
+    pair: tuple[Checkpoint, Checkpoint],
+    planned: Run,
+    pending: Sequence[int],
+    options: PassOptions,
+    progress: Progress,
+) -> None:
+    """Measure and store the parts of a run that are missing or damaged."""
+    rows, total = part_rows(planned), int(planned.counts["tokens"])
+    done = ahead = total - sum(rows[index] for index in pending)
+    progress(done, total)
+
+    def advance(measured: int) -> None:
+        nonlocal ahead
+        ahead += measured
+        progress(ahead, total)
+
+    options = replace(options, advance=advance)
+    for index in pending:
+        part = planned_rows(planned, index)
+        store.write_part(index, _columns(part, compare_part(pair, part, options)))
+        done = ahead = done + rows[index]
+        progress(done, total)
+
+
+def _no_progress(done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def _columns(part: Rows, measured: PartDivergence) -> dict[str, Any]:
+    """Return the columns of a pair for a part's own rows: empty where a row has no loss."""
+    own = part.take(part.own)
+    scored = own.unscored == SCORED
+    columns: dict[str, Any] = {"document": own.document, "token": own.token}
+    for column in DIVERGENCES:
+        found = getattr(measured, column.name)
+        values = np.zeros(len(own), found.dtype)
+        values[scored] = found
+        columns[column.name] = np.ma.masked_array(values, ~scored)
+    return columns

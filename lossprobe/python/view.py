@@ -158,10 +158,9 @@ def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any]) 
 
         return gap_view(first, second, measure_gap(first, second, **choices))
     from lossprobe.analysis.compare.compare import compare
-    from lossprobe.analysis.options import CompareOptions
     from lossprobe.report.views.compare import compare_view
 
-    return compare_view(runs, compare(first, second, **choices), choices.get("top", CompareOptions.top))
+    return compare_view(runs, compare(first, second, **choices))
 
 
 def _view_of_one(name: str, run: Run, choices: dict[str, Any]) -> View:

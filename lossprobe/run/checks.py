@@ -25,27 +25,30 @@ from lossprobe.run.files import sha256_of_json, sha256_of_stream
 from lossprobe.run.folder import Folder
 from lossprobe.run.footers import read_footer, values_fault
 from lossprobe.run.manifest import damaged, part_names
-from lossprobe.run.schema import ALL_TABLES, CHECKED, PART_TABLES, ROUTING
+from lossprobe.run.schema import ALL_TABLES, CHECKED, DIVERGENCE, MANIFEST, PART_TABLES, ROUTING
 from lossprobe.run.settings import read_run_settings
 from lossprobe.units import format_count, visible
 
 # A file can change without a new time while the clock has not ticked: one that is younger than this is looked at again.
 SETTLED_NS = 2_000_000_000
+IN_PARTS = (*PART_TABLES, ROUTING, DIVERGENCE)
 
 
 @dataclass(frozen=True)
 class FileChecks:
-    """Checks the files of one run.
+    """Checks the files of one run, or of one pair of runs.
 
     Attributes:
         path: its folder.
-        manifest: the content of its run.json.
-        sealed: whether run.json has a hash of itself; without it, bytes and values are not checked.
+        manifest: the content of its run.json, or pair.json.
+        sealed: whether that has a hash of itself; without it, bytes and values are not checked.
+        name: the name of that file.
     """
 
     path: Path
     manifest: dict[str, Any] = field(repr=False)
     sealed: bool
+    name: str = MANIFEST
 
     def check(self) -> None:
         """Check the files, and note that they passed.
@@ -64,7 +67,7 @@ class FileChecks:
                     folder.write(CHECKED, state, durable=False)
 
     def damaged_files(self) -> list[str]:
-        """Return the names of the files that are missing or whose sha256 is not the one in run.json."""
+        """Return the names of the files that are missing or whose sha256 is not the one that the manifest states."""
         stated = self.manifest["files"]
         with self._reading(), Folder.open(self.path) as folder, ThreadPoolExecutor() as pool:
             found = pool.map(lambda name: _sha256(folder, name), stated)
@@ -98,7 +101,7 @@ class FileChecks:
     @staticmethod
     def _place_of(folder: Folder, table: str) -> contextlib.AbstractContextManager[Folder]:
         """Return the folder that holds the files of a table."""
-        return folder.folder(table) if table in (*PART_TABLES, ROUTING) else contextlib.nullcontext(folder)
+        return folder.folder(table) if table in IN_PARTS else contextlib.nullcontext(folder)
 
     def _check_files(self, folder: Folder) -> None:
         for table in self._tables():
@@ -108,20 +111,20 @@ class FileChecks:
             stated = self._stated_rows(table, len(names))
             for name, found, expected in zip(names, rows, stated, strict=True):
                 if expected is not None and found != expected:
-                    what = f"{name} holds {format_count(found)} rows, run.json says {format_count(expected)}"
+                    what = f"{name} holds {format_count(found)} rows, {self.name} says {format_count(expected)}"
                     raise damaged(self.path, what)
             total = self.manifest["counts"]["tokens"]
             if table == "tokens" and sum(rows) != total:
-                what = f"tokens holds {format_count(sum(rows))} rows, run.json says {format_count(total)}"
+                what = f"tokens holds {format_count(sum(rows))} rows, {self.name} says {format_count(total)}"
                 raise damaged(self.path, what)
 
     def _tables(self) -> list[str]:
-        """Return the tables that the run has."""
-        return [table for table in ALL_TABLES if part_names(self.manifest["files"], table)]
+        """Return the tables that the run or pair has."""
+        return [table for table in (*ALL_TABLES, DIVERGENCE) if part_names(self.manifest["files"], table)]
 
     def _stated_rows(self, table: str, count: int) -> list[int | None]:
-        """Return the number of rows of each file of a table, if run.json has it."""
-        if table == "tokens":
+        """Return the number of rows of each file of a table, if the manifest has it."""
+        if table in ("tokens", DIVERGENCE):
             return list(self.manifest.get("part_rows", [None] * count))
         if table == "documents":
             return [self.manifest["counts"]["documents"]]
@@ -136,7 +139,8 @@ class FileChecks:
         """Check bytes, columns and values of a file, and return its number of rows."""
         with self._reading(name), folder.open_file(name) as stream:
             if self.sealed and sha256_of_stream(stream) != self.manifest["files"][name]:
-                raise damaged(self.path, f"cannot be read: {name} is damaged (its sha256 is not the one in run.json)")
+                wrong = f"{name} is damaged (its sha256 is not the one in {self.name})"
+                raise damaged(self.path, f"cannot be read: {wrong}")
             try:
                 footer = read_footer(stream, table)
             except ValueError as error:

@@ -9,11 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lossprobe.run.schema import LABELS, LADDER_KEYS, MEASURED, Column, columns_of
+from lossprobe.run.schema import DIVERGENCES, LABELS, LADDER_KEYS, MEASURED, Column, columns_of
 from lossprobe.units import visible
 
 INTEGERS = (pa.int16(), pa.int32(), pa.int64())
-FREE = frozenset({"unscored", "fields", "text", *(column.name for column in LABELS)})  # may be null in any row
+# Columns that may be null in any row.
+FREE = frozenset({"unscored", "fields", "text", *(column.name for column in (*LABELS, *DIVERGENCES))})
 SCORED = frozenset(column.name for column in MEASURED)  # null exactly where `unscored` has a reason
 ENTRIES = frozenset({"token_id", "top_id"})
 ROUNDED_ONE = 1.001  # a probability is the exponential of a rounded number

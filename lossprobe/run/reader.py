@@ -28,7 +28,7 @@ from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
 from lossprobe.run.manifest import KIND, damaged, is_count, part_names, run_fault
 from lossprobe.run.parquet import ISOLATED, read_parquet
-from lossprobe.run.schema import ALL_TABLES, MANIFEST, PLAN, SCHEMA_VERSION
+from lossprobe.run.schema import ALL_TABLES, MANIFEST, PAIR, PAIR_PLAN, PLAN, SCHEMA_VERSION
 from lossprobe.run.settings import RunSettings, read_run_settings
 from lossprobe.run.token_rows import token_rows
 from lossprobe.units import plural, visible
@@ -262,6 +262,8 @@ def open_run(path: Path | str) -> Run:
 
 def _no_run(path: Path, shown: str) -> UsageError:
     """Return the error for a path that is no run, with what it is instead."""
+    if any(os.path.lexists(path / name) for name in (PAIR, PAIR_PLAN)):
+        return UsageError("run.missing", f"{shown}: is a pair of runs", hint="lossprobe compare RUN RUN --kl shows it")
     if held := run_folders(path):
         held_runs = f"{plural(len(held), 'run')}: {visible(', '.join(each.name for each in held), 400)}"
         return UsageError("run.several", f"{shown}: holds {held_runs}", hint="name one of them")

@@ -23,6 +23,9 @@ PART_TABLES = ("tokens", "histogram", "ladder")  # each has one file for every p
 TABLES = (*PART_TABLES, "documents", "vocabulary")
 ROUTING = "routing"  # one more table of parts, only in runs of a mixture of experts
 ALL_TABLES = (*TABLES, ROUTING)
+PAIR = "pair.json"  # of two runs together, instead of run.json
+PAIR_PLAN = "pair-plan.json"  # what an unfinished pair is to measure
+DIVERGENCE = "divergence"  # the one table of a pair, with a file for every part of its runs
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,26 @@ ROUTING_COLUMNS = (
 )
 
 
+# One row for each row of `tokens` of the pair's runs, in the same order and parts; empty where there is no loss.
+DIVERGENCES = (
+    Column(
+        "kl_nats",
+        "double",
+        "KL divergence of the predictions, Σ p_A log(p_A / p_B): 0 where both are equal; infinite where B excludes an "
+        "entry that A does not",
+        "nats",
+    ),
+    Column("same_top", "bool", "whether both models have the same first choice (the lowest id among equals)"),
+    Column("target_prob_change", "double", "change of the token's own probability, p_B − p_A"),
+    Column("first_loss_nats", "double", "loss of the token under model A", "nats"),
+    Column("second_loss_nats", "double", "loss of the token under model B", "nats"),
+)
+PAIR_KEYS = (
+    Column("document", "int32", "document number"),
+    Column("token", "int64", "index of the token in its document"),
+)
+DIVERGENCE_COLUMNS = PAIR_KEYS + DIVERGENCES
+
 LADDER_KEYS = (Column("document", "int32", "document number"), Column("token", "int64", "token index"))
 
 
@@ -190,7 +213,7 @@ def ladder_column(index: str, temperature: str) -> Column:
 
 
 def columns_of(table: str, temperatures: int, *, labelled: bool = False) -> tuple[Column, ...]:
-    """Return the columns of a table of a run.
+    """Return the columns of a table of a run, or of a pair of runs.
 
     Args:
         table: name of the table.
@@ -204,6 +227,7 @@ def columns_of(table: str, temperatures: int, *, labelled: bool = False) -> tupl
         "documents": DOCUMENT_COLUMNS,
         "vocabulary": VOCABULARY_COLUMNS,
         ROUTING: ROUTING_COLUMNS,
+        DIVERGENCE: DIVERGENCE_COLUMNS,
     }[table]
 
 

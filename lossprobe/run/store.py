@@ -191,7 +191,7 @@ class RunStore:
         """Return whether a part is complete and undamaged. Adds the hashes in its record to `digests`."""
         names = {part_name(table, index) for table in PART_TABLES}
         try:
-            record, sound = read_sealed(self._folder, _record_name(index))
+            record, sound = read_sealed(self._folder, record_name(index))
         except ValueError:
             return False
         files = record.get("files")
@@ -203,7 +203,7 @@ class RunStore:
     def _was_stored(self, index: int) -> bool:
         try:
             with self._folder.folder(PLAN_PARTS) as plan:
-                return plan.stat(_record_name(index).rpartition("/")[2]) is not None
+                return plan.stat(record_name(index).rpartition("/")[2]) is not None
         except FileNotFoundError:
             return False
 
@@ -235,9 +235,9 @@ class RunStore:
             values[column.name] = np.ma.masked_array(measured.astype(column.type.to_pandas_dtype()), absent)
         self._write(part_name("tokens", index), token_columns(labelled=own.labels is not None), values)
         files = {name: self._folder.digests[name] for name in (part_name(table, index) for table in tables)}
-        with writing(self.path / _record_name(index)):
+        with writing(self.path / record_name(index)):
             # Not flushed to disk: if a power failure loses it, the part is scored again.
-            self._folder.write(_record_name(index), json_bytes(sealed({"files": files})), durable=False)
+            self._folder.write(record_name(index), json_bytes(sealed({"files": files})), durable=False)
 
     def _write_histogram(self, index: int, scores: PartScores) -> None:
         pairs, mass, hits = scores.histogram
@@ -276,5 +276,6 @@ class RunStore:
         return damaged(self.path, f"unfinished run: {what}", START_OVER)
 
 
-def _record_name(index: int) -> str:
+def record_name(index: int) -> str:
+    """Return the path of the record of a finished part, relative to its run."""
     return f"{PLAN_PARTS}/part-{index:05d}{RECORD}"

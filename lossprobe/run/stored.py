@@ -1,4 +1,4 @@
-"""Lists the runs of a folder, finds one by a short name, and removes one."""
+"""Lists the runs of a folder and the pairs of them, finds one by a short name, and removes one."""
 
 from __future__ import annotations
 
@@ -8,34 +8,51 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from lossprobe.errors import LossprobeError, OutputError, UsageError
 from lossprobe.run.files import writing
 from lossprobe.run.folder import LINK
 from lossprobe.run.latest import RUNS_FOLDER
 from lossprobe.run.locked import HOLDER, LOCK, LockedFolder
+from lossprobe.run.pair import is_pair, pair_folders, read_pair
 from lossprobe.run.reader import Run, is_run, open_run, run_folders
-from lossprobe.run.schema import CHECKED, DOCUMENTS, MANIFEST, PART_TABLES, PLAN, VOCABULARY
+from lossprobe.run.schema import (
+    CHECKED,
+    DIVERGENCE,
+    DOCUMENTS,
+    MANIFEST,
+    PAIR,
+    PAIR_PLAN,
+    PART_TABLES,
+    PLAN,
+    ROUTING,
+    VOCABULARY,
+)
 from lossprobe.units import visible
 
 PLAN_PARTS = "plan"
-OWN = (CHECKED, PLAN_PARTS, PLAN, *PART_TABLES, DOCUMENTS, VOCABULARY, MANIFEST)  # run.json goes last
+# What is removed; run.json or pair.json goes last.
+OWN = (CHECKED, PLAN_PARTS, PLAN, *PART_TABLES, ROUTING, DOCUMENTS, VOCABULARY, MANIFEST)
+OWN_OF_PAIR = (CHECKED, PLAN_PARTS, PAIR_PLAN, DIVERGENCE, PAIR)
 SHORTEST = 4  # characters of a short name
 NAMED = 10  # most runs that a message names
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One run in a folder of runs.
+    """One run in a folder of runs, or one pair of runs.
 
     Attributes:
         path: its folder.
         short: the shortest name that no other run there has: the start of the hash at the end of the folder's name,
             or the whole name of the folder.
-        run: the opened run; None if it cannot be opened.
-        state: "complete", or the last part of the id of the error that opening it raises, such as "unfinished".
+        run: the opened run; None if it cannot be opened, or is a pair.
+        state: "complete", or the last part of the id of the error that opening it raises, such as "unfinished"; of a
+            pair "pair" or "unfinished pair".
         changed: time at which it was finished, in UTC; of an unfinished run, the time at which its plan was.
         size: size of its files in bytes.
+        pair: the content of the pair.json of a complete pair; else None.
     """
 
     path: Path
@@ -44,11 +61,12 @@ class StoredRun:
     state: str
     changed: datetime
     size: int
+    pair: dict[str, Any] | None = None
 
 
 def stored_runs(folder: Path) -> list[StoredRun]:
-    """Return the runs of a folder, newest first; links are not followed."""
-    paths = run_folders(folder)
+    """Return the runs of a folder and their pairs, newest first; links are not followed."""
+    paths = _folders(folder)
     names = [path.name for path in paths]
     runs = [_stored(path, _short(path.name, names)) for path in paths]
     return sorted(runs, key=lambda run: (-run.changed.timestamp(), run.path.name))
@@ -64,7 +82,7 @@ def find_stored(name: str, folder: Path = Path(RUNS_FOLDER)) -> Path | None:
     Raises:
         UsageError: the name may mean several runs.
     """
-    found = [path for path in run_folders(folder) if _means(name, path.name)]
+    found = [path for path in _folders(folder) if _means(name, path.name)]
     exact = [path for path in found if path.name == name]
     if len(found) > 1 and not exact:
         raise UsageError(
@@ -82,7 +100,7 @@ def named(paths: Sequence[Path]) -> str:
 
 
 def remove_run(path: Path) -> None:
-    """Remove the files of a run, and its folder if nothing else is in it.
+    """Remove the files of a run or pair, and its folder if nothing else is in it.
 
     Raises:
         UsageError: the path is not a run, or is a damaged one outside the working folder's runs.
@@ -91,23 +109,29 @@ def remove_run(path: Path) -> None:
     shown = visible(str(path), 200)
     if path.is_symlink():
         raise OutputError("output.link", f"{shown}: {LINK}")
-    if not is_run(path):
+    pair = is_pair(path)
+    if not pair and not is_run(path):
         raise UsageError("run.missing", f"{shown}: is no run (no {MANIFEST})")
     try:
-        open_run(path)
+        if not pair:
+            open_run(path)
     except OutputError as error:
         if error.id == "run.damaged" and path.absolute().parent != Path(RUNS_FOLDER).absolute():
             raise UsageError("run.missing", f"{shown}: is no sound run, so that it is left as it is") from None
     folder = LockedFolder(path)
     try:
         with writing(path):
-            for name in OWN:
+            for name in OWN_OF_PAIR if pair else OWN:
                 folder.remove(name)
             others = [name for name in folder.names() if name not in (LOCK, HOLDER)]
     finally:
-        folder.unlock(remove=not os.path.lexists(path / MANIFEST))
+        folder.unlock(remove=not os.path.lexists(path / (PAIR if pair else MANIFEST)))
     if others:
         raise OutputError("output.write", f"{shown}: the run is removed, other files stay: {visible(others[0], 80)}")
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted([*run_folders(folder), *pair_folders(folder)])
 
 
 def _means(name: str, folder: str) -> bool:
@@ -127,17 +151,21 @@ def _short(folder: str, folders: Sequence[str]) -> str:
 
 
 def _stored(path: Path, short: str) -> StoredRun:
-    run, state = None, "complete"
+    run, pair, state = None, None, "complete"
     try:
-        run = open_run(path)
+        if is_pair(path):
+            pair = read_pair(path) if os.path.lexists(path / PAIR) else None
+            state = "unfinished pair" if pair is None else "pair"
+        else:
+            run = open_run(path)
     except LossprobeError as error:
         state = error.id.partition(".")[2]
     found = [_stat(file) for file in path.rglob("*")]
     size = sum(each.st_size for each in found if each is not None and stat.S_ISREG(each.st_mode))
-    marks = (_stat(path / MANIFEST), _stat(path / PLAN), _stat(path))
+    marks = tuple(map(_stat, (path / MANIFEST, path / PAIR, path / PLAN, path / PAIR_PLAN, path)))
     mark = next((each.st_mtime for each in marks if each is not None), 0.0)
     changed = datetime.fromtimestamp(mark, tz=UTC)
-    return StoredRun(path, short, run, state, changed, size)
+    return StoredRun(path, short, run, state, changed, size, pair)
 
 
 def _stat(path: Path) -> os.stat_result | None:

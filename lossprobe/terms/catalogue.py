@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.run.schema import (
+    DIVERGENCE_COLUMNS,
     DOCUMENT_COLUMNS,
     HISTOGRAM_COLUMNS,
     LADDER_KEYS,
@@ -21,14 +22,19 @@ from lossprobe.terms.error_ids import ERROR_IDS
 from lossprobe.terms.numbers import NUMBERS
 from lossprobe.terms.term import KINDS, Term
 
-TOKENS = "lossprobe tokens --csv"
 STORED = {
     "tokens/*.parquet": TOKEN_COLUMNS,
     "documents.parquet": DOCUMENT_COLUMNS,
     "vocabulary.parquet": VOCABULARY_COLUMNS,
     "histogram/*.parquet": HISTOGRAM_COLUMNS,
     "routing/*.parquet": ROUTING_COLUMNS,
+    "divergence/*.parquet": DIVERGENCE_COLUMNS,
     "ladder/*.parquet": (*LADDER_KEYS, ladder_column("N", "temperature number N of the run")),
+}
+# What prints the columns of a table.
+COMMANDS = {
+    "tokens/*.parquet": "lossprobe tokens --csv",
+    "divergence/*.parquet": "lossprobe compare A B TEXT --kl --csv",
 }
 # What a printed name may have around a declared one: `validation_accuracy_interval`, `focal_nats_gamma_2`.
 DECORATION = re.compile(r"^(train|validation)_|_interval$|_(eps|gamma|delta|alpha)_[\d.]+$")
@@ -45,7 +51,7 @@ def _stored_columns() -> list[Term]:
     return [
         Term(
             column.name, f"{column.meaning[0].upper()}{column.meaning[1:]}.", "column", unit=column.unit,
-            type=column.kind, stored_in=place, command=TOKENS if columns is TOKEN_COLUMNS else "",
+            type=column.kind, stored_in=place, command=COMMANDS.get(place, ""),
         )
         for place, columns in STORED.items()
         for column in columns

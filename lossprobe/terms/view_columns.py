@@ -79,12 +79,15 @@ TERMS = (
     *table_columns(
         "lossprobe compare A B TEXT --by token",
         {
-            "first_loss_nats second_loss_nats": "The loss of the token under the first (and second) model.",
             "first_top_text second_top_text": "The text of the first choice of the first (and second) model; "
             "in the CSV a JSON string literal.",
             "direction": "Whether the second model is worse or better there.",
             "transition": "Whether the token was forgotten or learned.",
         },
+    ),
+    *table_columns(
+        "lossprobe compare A B TEXT --kl --csv",
+        {"first_top_id second_top_id": "The id of the first choice of the first (and second) model."},
     ),
     *table_columns(
         "lossprobe compare A B TEXT --by class",

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn_runs import draw_logits, draw_targets, tempered_logits, write_drawn
+from fake_pairs import write_pair
 
 from lossprobe.analysis.calibration.bins import bin_sums, equal_width_edges, expected_calibration_error, expected_noise
 from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.calibration.measures import mean_measures
 from lossprobe.analysis.calibration.slices import calibrate_slices
-from lossprobe.analysis.compare.divergence_tally import DivergenceTally, TokenDivergences
+from lossprobe.analysis.compare.measured_divergence import measure_pair
 from lossprobe.analysis.compare.tokens import compare_runs
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.options import SeriesOptions
@@ -17,7 +18,9 @@ from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.rows.clusters import copies_per_token, find_clusters
 from lossprobe.analysis.rows.outcomes import outcome_sums
+from lossprobe.analysis.rows.paired import paired_batches
 from lossprobe.analysis.series.series import measure_series
+from lossprobe.analysis.stats.resampling import at_most
 from lossprobe.analysis.unigram import measure_unigram
 from lossprobe.audit.checks.metrics import metric_of
 from lossprobe.audit.checks.pairing import AuditedRun
@@ -141,24 +144,36 @@ def test_a_slice_of_an_audit_is_that_of_one_each(once_and_thrice, tmp_path):
     assert measured[1][-1].held.half[1] == pytest.approx(1 - 0.025 ** (1 / tokens))
 
 
-def test_a_divergence_is_that_of_one_each():
+def test_a_divergence_is_that_of_one_each(tmp_path):
     rng = np.random.default_rng(0)
     kl, change = rng.exponential(1.0, (5, 40)), rng.normal(0, 0.1, (5, 40))
     results = []
     for times in (1, 3):
-        tally = DivergenceTally("A", "B", list(range(5)) * times)
-        for document in range(5 * times):
-            token, text = np.arange(40), document % 5
-            tally.add(
-                TokenDivergences(np.full(40, document), token, token, kl[text], kl[text] < 1, change[text],
-                                 kl[text], kl[text])
-            )  # fmt: skip
-        results.append(tally.result([]))
+        runs = write_copies(tmp_path / str(times), [times] * 5, 40, ("A", "B"))
+        order = runs[0].query("SELECT text FROM documents ORDER BY document")["text"]
+        text = order.map({one: index for index, one in enumerate(order.unique())}).to_numpy()
+        scored = runs[0].query("SELECT document, token FROM tokens WHERE unscored IS NULL ORDER BY document, token")
+        place = text[scored["document"]], scored["token"].to_numpy() % 40
+        pair = write_pair(*runs, kl[place], same_top=kl[place] < 1, target_prob_change=change[place])
+        results.append(measure_pair(pair))
     one, three = results
     for name in ("mean_kl_nats", "same_top_share", "rms_target_prob_change"):
         assert getattr(one, name) == pytest.approx(getattr(three, name))
         assert getattr(one, f"{name}_interval") == pytest.approx(getattr(three, f"{name}_interval"))
     assert three.notes == ["10 documents are identical to others; intervals resample the 5 distinct ones"]
+
+
+@pytest.mark.parametrize("most", [10, 3])
+def test_rows_in_lockstep_have_the_cluster_of_their_text(tmp_path, most):
+    """SQL that looks up each row's text gave the rows of a million tokens in another order."""
+    runs = write_copies(tmp_path, [1, 2, 3, 1, 1], 30)
+    clusters = at_most(find_clusters(runs[0]), most)
+    (rows,) = paired_batches(runs, {"nats": "loss_nats"}, clusters)
+    order = runs[0].query("SELECT text FROM documents ORDER BY document")["text"]
+    text = order.map({one: index for index, one in enumerate(order.unique())}).to_numpy()
+    assert rows.cluster.tolist() == (text[rows.document] % most).tolist()
+    places = list(zip(rows.document, rows.token, strict=True))
+    assert places == sorted(places)
 
 
 def test_copies_per_token(tmp_path):

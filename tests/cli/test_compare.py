@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -101,3 +102,74 @@ def test_what_is_refused(pair, text, monkeypatch, capsys, code, id_, arguments):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"lossprobe: error[{id_}]: ")
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory, text) -> Path:
+    """A working folder in which both models were compared with --kl."""
+    folder = tmp_path_factory.mktemp("stored")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        sources = [str(CHECKPOINT), str(SMOOTHED), str(text)]
+        with Path("first.json").open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+            assert run(["compare", *sources, "--kl", "--json", "--context", "64", "--quiet"]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.mark.parametrize("named", ["checkpoints", "runs", "nothing"])
+def test_a_stored_pair_loads_no_model(stored, text, monkeypatch, capsysbinary, named):
+    from lossprobe.checkpoint.spec import Opener
+
+    monkeypatch.chdir(stored)
+    monkeypatch.setattr(Opener, "open", lambda *_: pytest.fail("a model was loaded"))
+    runs = [path for name in ("plain", "smoothed") for path in Path(".lossprobe").glob(f"jargon-{name}-entries-*")]
+    sources = {"checkpoints": [CHECKPOINT, SMOOTHED, text, "--context", "64"], "runs": runs, "nothing": []}[named]
+    assert run(["compare", *map(str, sources), "--kl", "--json", "--quiet"]) == 0
+    again = json.loads(capsysbinary.readouterr().out)
+    assert again == json.loads(Path("first.json").read_text())
+
+
+def test_tokens_slices_and_pictures_of_a_stored_pair(stored, monkeypatch, capsysbinary):
+    monkeypatch.chdir(stored)
+    divergence = json.loads(Path("first.json").read_text())["divergence"]
+    assert run(["compare", "--kl", "--csv", "-", "--quiet"]) == 0
+    tokens = pd.read_csv(io.BytesIO(capsysbinary.readouterr().out))
+    assert len(tokens) == divergence["tokens"]
+    assert tokens["kl_nats"].mean() == pytest.approx(divergence["mean_kl_nats"], rel=1e-12)
+    assert tokens["same_top"].mean() == pytest.approx(divergence["same_top_share"], rel=1e-12)
+    hardest, told = tokens.sort_values("kl_nats", ascending=False, kind="stable").iloc[0], divergence["hardest"][0]
+    assert (hardest["document"], hardest["token"]) == (told["document"], told["token"])
+    assert run(["compare", "--kl", "--by", "frequency", "--table", "--quiet", "--plot=by.png"]) == 0
+    shown = capsysbinary.readouterr().out.decode()
+    assert "KL by frequency" in shown
+    assert "share_of_kl" in shown
+    with Image.open("by.png") as picture:
+        assert picture.width > 1000
+    assert run(["compare", "--kl", "--table", "--quiet"]) == 0
+    shown = capsysbinary.readouterr().out.decode()
+    assert "tokens where the models differ most (KL) (3 of 10)" in shown
+
+
+def test_pairs_are_listed_verified_and_no_runs(stored, monkeypatch, capsys):
+    monkeypatch.chdir(stored)
+    assert run(["runs", "--json"]) == 0
+    listed = {row["state"]: row for row in json.loads(capsys.readouterr().out)}
+    pair = listed["pair"]
+    assert pair["model"] == "jargon-plain ‖ jargon-smoothed"
+    assert not pair["latest"]
+    assert run(["verify", pair["name"]]) == 0
+    assert "1 files intact" in capsys.readouterr().out
+    for command in (["tokens", pair["folder"]], ["runs", "latest", pair["name"]]):
+        assert run(command) == 2
+        assert "is a pair of runs" in capsys.readouterr().err
+
+
+def test_runs_that_were_never_compared_like_that_are_refused(pair, monkeypatch, capsys):
+    monkeypatch.chdir(pair)
+    assert run(["compare", "old", "new", "--kl"]) == 2
+    error = capsys.readouterr().err
+    assert "old and new: not compared with --kl yet, or not to the end" in error
+    assert "lossprobe compare A B TEXT --kl" in error

@@ -107,7 +107,7 @@ def test_every_column_and_measure_that_a_view_prints_is_explained(work, capsys, 
         *(["tokens"], ["positions"], ["positions", "--by", "document-position"], ["hardest"], ["perplexity"]),
         *(["hardest", "--by", by] for by in ("type", "document", "class")),
         *(["perplexity", "--by", "document"], ["calibration"], ["calibration", "--by", "class"], ["objectives"]),
-        *([*("compare", CHECKPOINT, smoothed, text), *more] for more in (["--by", "class"], ["--kl"])),
+        *([*("compare", CHECKPOINT, smoothed, text), *more] for more in (["--kl", "--by", "class"],)),
         ["gap", CHECKPOINT, text, other_text],
         *(["perplexity", CHECKPOINT, text, "--context", "256", "--protocol", name] for name in PROTOCOLS_SHOWN),
         ["selfcheck", CHECKPOINT, text, "--tokens", "64"],
@@ -118,7 +118,8 @@ def test_every_column_and_measure_that_a_view_prints_is_explained(work, capsys, 
         rows = content["rows"]
         names = {*rows[0], *(row[key] for row in rows for key in ("measure", "objective", "headline") if key in row)}
         names |= {key for table in inner_tables(content) for key in table[0]}
-        names |= set(content.get("divergence") or {}) - {"first", "second", "hardest", "notes"}
+        divergence = content.get("divergence") or {}
+        names |= set(divergence) - {"first", "second", "by", "hardest", "slices", "by_position", "notes"}
         unknown = sorted(name for name in names if not find_terms(name))
         assert not unknown, command
 
@@ -126,6 +127,8 @@ def test_every_column_and_measure_that_a_view_prints_is_explained(work, capsys, 
 def inner_tables(content: dict) -> list[list[dict]]:
     """Return the tables that a result has beside its rows."""
     tables = [content.get("groups"), content.get("slices"), (content.get("changes") or {}).get("table")]
+    divergence = content.get("divergence") or {}
+    tables += [divergence.get(name) for name in ("hardest", "slices", "by_position")]
     sides = [content[name] for name in ("train", "validation") if name in content]
     tables += [side["memorised"]["table"] for side in sides]
     tables += [content.get(name) for name in ("half_precision", "micro_batches", "weights")]

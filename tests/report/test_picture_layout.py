@@ -8,13 +8,14 @@ import itertools
 import numpy as np
 import pytest
 from drawn_runs import as_pairs, document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
+from fake_pairs import write_pair
 from fake_runs import Doc, words
 from geometry import check_bands, check_layout
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.compare.compare import compare
-from lossprobe.analysis.compare.divergence import Divergence
+from lossprobe.analysis.compare.measured_divergence import measure_pair
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.hardest import find_hardest
 from lossprobe.analysis.objectives.formulas import ObjectiveOptions
@@ -29,7 +30,6 @@ from lossprobe.analysis.reconcile.logged_value import typed_value
 from lossprobe.analysis.reconcile.stored import reconcile_run
 from lossprobe.analysis.selfcheck import DifferenceLimits, Variant, judge_variants
 from lossprobe.analysis.series.series import measure_series
-from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.tokens import measure_tokens
 from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.report.plots.calibration import plot_calibration
@@ -173,12 +173,10 @@ def test_a_gap(models):
 )
 def test_a_divergence(tmp_path, kl):
     first, second = write_models(tmp_path, "hostile", 2)
-    interval = Interval(kl / 2, 2 * kl) if 0 < kl < 1 else NO_INTERVAL
-    percentiles = {"0": 0.0, "0.5": min(kl, 0.1), "0.99": kl, "1": 10 * kl}
-    result = compare(first, second)
-    divergence = Divergence(first.name, second.name, 500, kl, interval, percentiles, 3, 0.5, interval, 0.1, interval,
-                            {"0": -0.3, "0.5": 0.0, "1": 0.2}, 1.0, 2.0, result.changes.table, [])  # fmt: skip
-    checked(plot_compare(first, result.with_divergence(divergence)))
+    values = np.random.default_rng(0).uniform(0.5, 1.0, first.counts["scored_tokens"]) * 0.2
+    values[-1] = kl
+    divergence = measure_pair(write_pair(first, second, values if kl else 0 * values), "type")
+    checked(plot_compare(first, compare(first, second).with_divergence(divergence)))
 
 
 def test_very_many_positions_are_thinned(models):

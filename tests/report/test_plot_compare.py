@@ -8,13 +8,13 @@ from functools import cache
 import numpy as np
 import pytest
 from drawn_runs import document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
+from fake_pairs import write_pair
 from fake_runs import Doc, words
 from matplotlib.figure import Figure
 
 from lossprobe.analysis.compare.byte_sums import CUTS
 from lossprobe.analysis.compare.compare import compare
-from lossprobe.analysis.compare.divergence import Divergence
-from lossprobe.analysis.stats.interval import Interval
+from lossprobe.analysis.compare.measured_divergence import measure_pair
 from lossprobe.report.plots.compare import plot_compare
 
 HOSTILE = ["m$\\foo{$", "h$x_y$", "_hidden", "漢\x1b\n on x"]
@@ -129,17 +129,26 @@ def test_every_grouping_changes_the_picture(runs, compared):
 
 def test_the_divergence_changes_the_picture(runs, compared):
     result = compared()
-    further = Divergence(
-        "one", "other", 600, 0.2, Interval(0.1, 0.3), {"0.5": 0.1, "0.9": 0.5, "1": 2.0}, 1, 0.9, Interval(0.8, 1.0),
-        0.1, Interval(0.05, 0.15), {"0.1": -0.2, "0.5": 0.0, "1": 0.4}, 1.0, 1.2, result.changes.table, [],
+    kl = np.linspace(0.0, 0.2, runs[0].counts["scored_tokens"])
+    further = dataclasses.replace(
+        measure_pair(write_pair(*runs, kl)), kl_percentiles={"0.5": 0.1, "0.9": 0.5, "1": 2.0}, infinite_kl_tokens=1,
+        same_top_share=0.9, target_prob_change_percentiles={"0.1": -0.2, "0.5": 0.0, "1": 0.4},
     )  # fmt: skip
     figure = plot_compare(runs[0], result.with_divergence(further))
     assert rendered(figure) != rendered(plot_compare(runs[0], result))
-    kl, changes = figure.axes[-2:]
-    assert kl.lines[0].get_xdata().tolist() == [0.1, 0.5, 2.0]
-    assert kl.get_title(loc="left").replace("\n", " ") == "same first choice on 90.00%; 1 infinite"
-    assert kl.get_xlabel().replace("\n", " ") == "KL(one‖other) of a token (nats, log scale)"
+    shares, changes, slices = figure.axes[-3:]
+    assert shares.lines[0].get_xdata().tolist() == [0.1, 0.5, 2.0]
+    assert shares.get_title(loc="left").replace("\n", " ") == "same first choice on 90.00%; 1 infinite"
+    assert shares.get_xlabel().replace("\n", " ") == "KL(one‖other) of a token (nats, log scale)"
     assert changes.lines[0].get_xdata().tolist() == [-0.2, 0.0, 0.4]
+    assert slices.get_xlabel().replace("\n", " ") == "mean KL(one‖other) (nats per token)"
+    whole, each = (np.asarray(line.get_xdata(), float) for line in slices.lines[:2])
+    assert whole[0] == pytest.approx(0.1)
+    assert each[1:].tolist() == further.by_position["mean_kl_nats"].tolist()
+    by_type = dataclasses.replace(further, by="type", slices=measure_pair(write_pair(*runs, kl), "type", top=3).slices)
+    names = rows_of(plot_compare(runs[0], result.with_divergence(by_type)).axes[-1])
+    assert len(names) == 4
+    assert names[1].startswith("\u27e6")
 
 
 @pytest.fixture

@@ -10,17 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn_runs import as_pairs, document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
+from fake_pairs import write_pair
 from rich.cells import cell_len
 from training_logs import made_log, overfitted
 
 from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.compare.compare import compare
-from lossprobe.analysis.compare.divergence import Divergence
+from lossprobe.analysis.compare.measured_divergence import measure_pair
 from lossprobe.analysis.curve.curve import curve
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.hardest import find_hardest
 from lossprobe.analysis.objectives.objectives import measure_objectives
-from lossprobe.analysis.options import HARDEST_BY, SERIES_BY, PreferenceOptions, SeriesOptions
+from lossprobe.analysis.options import CHANGES_BY, HARDEST_BY, SERIES_BY, PreferenceOptions, SeriesOptions
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.preferences.preferences import measure_preferences
@@ -30,7 +31,6 @@ from lossprobe.analysis.reconcile.logged_value import typed_value
 from lossprobe.analysis.reconcile.stored import reconcile_run
 from lossprobe.analysis.selfcheck import SelfCheck
 from lossprobe.analysis.series.series import measure_series
-from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.tokens import measure_tokens
 from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.report.formats.cells import format_cell
@@ -99,14 +99,11 @@ def selfcheck(name: str) -> SelfCheck:
 
 def kl_view(runs) -> View:
     """Return a comparison with the divergence of the distributions."""
-    result = compare(*runs)
-    changes = result.changes.table
-    tokens = changes[["document", "token", "first_loss_nats", "second_loss_nats"]].assign(token_id=7, kl_nats=1.5)
-    ends, shares = Interval(0.1, 1234.5), {"0": 0.0, "0.5": 0.1, "0.99": 12.3456789, "1": math.inf}
-    names = result.token_comparison.first, result.token_comparison.second
-    divergence = Divergence(*names, 900, 0.2, ends, shares, 3, 0.5, ends, 0.1, ends, {"0": -0.3, "1": 0.2}, 1.0, 2.0,
-                            tokens, ["a note about the divergence " * 4])  # fmt: skip
-    return compare_view(runs, result.with_divergence(divergence), 20)
+    kl = np.random.default_rng(0).exponential(1e-4, runs[0].counts["scored_tokens"])
+    kl[3] = math.inf
+    pair = write_pair(*runs, kl)
+    noted = dataclasses.replace(measure_pair(pair, "class"), notes=["a note about the divergence " * 4])
+    return compare_view(runs, compare(*runs).with_divergence(noted), pair)
 
 
 def bytes_view(runs) -> View:
@@ -114,7 +111,7 @@ def bytes_view(runs) -> View:
     manifest = copy.deepcopy(runs[1].manifest)
     manifest["settings"]["tokenizer"] = {"kind": "fake", "sha256": "another"}
     pair = [runs[0], dataclasses.replace(runs[1], manifest=manifest)]
-    return compare_view(pair, compare(*pair), 20)
+    return compare_view(pair, compare(*pair))
 
 
 def all_protocols(run) -> ProtocolTable:
@@ -142,8 +139,8 @@ def every_view(runs):
         yield perplexity_view(first, measure_perplexity(first, by))
     yield calibration_view(runs, measure_calibration(runs, by="lang"))
     yield objectives_view(first, measure_objectives(first), "all")
-    for by in ("token", "type", "document", "context", "class", "lang"):
-        yield compare_view(runs, compare(*runs, by), 20)
+    for by in (*CHANGES_BY, "lang"):
+        yield compare_view(runs, compare(*runs, by))
     for by in (None, *SERIES_BY, "lang"):
         yield series_view(runs, measure_series(runs, None, SeriesOptions(by=by, state="learned")))
     yield kl_view(runs)

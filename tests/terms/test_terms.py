@@ -86,7 +86,7 @@ def test_numbers_name_a_command_that_there_is():
         ("lm_eval", ["protocol"]),
         ("error[text.unknown]", ["error id"]),
         ("12", ["exit code"]),
-        ("document", ["column"] * 5),
+        ("document", ["column"] * 6),
         ("validation_accuracy_interval", ["number", "audit metric"]),
         ("mean_of_means_8", ["number"]),
         ("kl_nats_q0.999", ["number"]),

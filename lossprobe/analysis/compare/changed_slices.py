@@ -21,10 +21,12 @@ from lossprobe.analysis.rows.fields import is_label, label_sql, label_values
 from lossprobe.analysis.rows.paired import PairedRows
 from lossprobe.analysis.rows.token_classes import FORMS
 from lossprobe.analysis.rows.token_slices import (
+    FREQUENCIES,
     OCCURRENCES,
     Keyed,
     described_documents,
     document_owners,
+    frequency_numbers,
     keeps_documents,
     label_copies,
     with_classes,
@@ -66,14 +68,15 @@ def changed_slices(first: Run, second: Run, by: str) -> ChangedSlices:
     Args:
         first: the run whose contexts, classes and clusters count.
         second: the other run.
-        by: "type", "document", "context", "class", a field of JSONL records, or of conversations role, turn or part.
+        by: "type", "document", "context", "class", "frequency", a field of JSONL records, or of conversations role,
+            turn or part.
 
     Raises:
         NotComparableError: the rows of the runs are not the same tokens.
         OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
         UsageError: no document has that field.
     """
-    cuts = {"type": _types, "context": _contexts, "class": _classes}
+    cuts = {"type": _types, "context": _contexts, "class": _classes, "frequency": _frequencies}
     if by in cuts:
         table, clusters, left_out = cuts[by](first, second)
     elif is_label(first, by) and is_label(second, by):
@@ -127,6 +130,21 @@ def _classes(first: Run, second: Run) -> Cut:
         table = mean_changes(sums.nats.reshape(shape).sum(axis=axis), sums.tokens.reshape(shape).sum(axis=axis))
         tables.append(table.assign(kind=kind, group=[names[key] for key in table["key"]]))
     return pd.concat(tables, ignore_index=True), clusters, left_out
+
+
+def _frequencies(first: Run, second: Run) -> Cut:
+    """Return the slices by how often the token is scored in the whole text: 1-9, 10-99 and so on."""
+    number = frequency_numbers(first)
+    clusters = _merged(first, len(FREQUENCIES))
+    sums, left_out = _sums(
+        (first, second),
+        clusters,
+        len(FREQUENCIES),
+        lambda batches: ((rows, number[rows.token_id]) for rows in batches),
+    )
+    table = mean_changes(sums.nats, sums.tokens)
+    table["group"] = [FREQUENCIES[key] for key in table["key"]]
+    return table, clusters, left_out
 
 
 def _labels(first: Run, second: Run, name: str) -> Cut:

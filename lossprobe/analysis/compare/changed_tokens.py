@@ -10,13 +10,12 @@ import pandas as pd
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.differences import finite_batches, transitions
 from lossprobe.analysis.rows.paired import PairedRows
-from lossprobe.analysis.rows.texts import Surroundings, surroundings
+from lossprobe.analysis.rows.texts import texts_of
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.run.reader import Run
-from lossprobe.run.texts import DocumentTexts, load_vocabulary
+from lossprobe.run.texts import load_vocabulary
 from lossprobe.units import visible_bytes
 
-AROUND_BYTES = 32
 KEPT = ("document", "token", "first_loss_nats", "second_loss_nats", "difference_nats", "transition")
 COLUMNS = (
     "direction", "document", "token", "text", "first_loss_nats", "second_loss_nats", "difference_nats", "transition",
@@ -106,16 +105,9 @@ def _with_texts(first: Run, second: Run, parts: list[pd.DataFrame]) -> pd.DataFr
     for name, ids in (("first", places["top_id"]), ("second", other["top_id"])):
         table[f"{name}_top_text"] = [visible_bytes(vocabulary.entries[int(index)]) for index in ids]
     table["context"] = places["context"]
-    in_order = places.sort_values("document", kind="stable")
-    columns = [in_order[name].tolist() for name in ("document", "byte_start", "byte_stop", "token_id")]
-    texts: dict[int, tuple[str, str, str, str]] = {}
-    for row, data, start, stop, index in zip(
-        in_order.index, DocumentTexts(first).along(columns[0]), *columns[1:], strict=True
-    ):
-        token = visible_bytes(vocabulary.covered(data, start, stop, index))
-        place = Surroundings(token, "", "") if data is None else surroundings(data, start, stop, AROUND_BYTES)
-        texts[row] = (token, place.before, place.characters, place.after)
-    table[["text", "before", "characters", "after"]] = [texts[row] for row in table.index]
+    table["text"], around = texts_of(first, places, vocabulary)
+    for name in ("before", "characters", "after"):
+        table[name] = [getattr(place, name) for place in around]
     return table[list(COLUMNS)]
 
 

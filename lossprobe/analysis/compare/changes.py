@@ -21,7 +21,7 @@ from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
 
-UNRANKED = ("context", "class")  # few slices, in an order of their own
+UNRANKED = ("context", "class", "frequency")  # few slices, in an order of their own
 COLUMNS = (
     "group", "tokens", "clusters", "mean_difference_nats", "low", "high", "contribution_nats", "p_value", "p_holm",
     "significant",
@@ -38,7 +38,8 @@ class Changes:
     """What changed from a run to another one of the same tokens; differences are second − first.
 
     Attributes:
-        by: "token", "type" (vocabulary entry), "document", "context", "class", or a field of the JSONL records.
+        by: "token", "type" (vocabulary entry), "document", "context", "class", "frequency" (how often the token is
+            scored in the whole text), or a field of the JSONL records.
         first, second: names of the models, distinct.
         tokens: tokens that both scored; left_out: tokens that only one of them scored.
         mean_difference_nats: over all of them; None without any.
@@ -49,11 +50,11 @@ class Changes:
         table: by token the largest changes for the worse, then for the better: direction ("worse", "better"), document,
             token, text, first_loss_nats, second_loss_nats, difference_nats, transition ("forgotten", "learned" or ""),
             first_top_text, second_top_text (what each model expected), context, before, characters, after (the text).
-            Else one row per slice, those with the largest |contribution_nats| first (context and class: all, in a fixed
-            order): group (contexts in octaves: "1", "2-3", …), tokens, clusters, mean_difference_nats, low, high (its
-            95 % jackknife-t interval; NaN with fewer than two clusters), contribution_nats (Σ d of the slice over all
-            tokens: over all slices they sum to the overall mean), p_value (two-sided, of no difference; NaN with fewer
-            than 5 clusters), p_holm (adjusted over all tests of this kind), significant (p_holm below
+            Else one row per slice, those with the largest |contribution_nats| first (context, class and frequency: all,
+            in a fixed order): group (contexts in octaves: "1", "2-3", …), tokens, clusters, mean_difference_nats, low,
+            high (its 95 % jackknife-t interval; NaN with fewer than two clusters), contribution_nats (Σ d of the slice
+            over all tokens: over all slices they sum to the overall mean), p_value (two-sided, of no difference; NaN
+            with fewer than 5 clusters), p_holm (adjusted over all tests of this kind), significant (p_holm below
             5 %; missing where there was no test). By type also token_id; by document source, line, begins,
             and record_id and record_source where records have the fields id and source; by class also kind
             ("occurrence" or "form", each a partition of the tokens; one family of tests).
@@ -86,7 +87,7 @@ def find_changes(first: Run, second: Run, by: str = CompareOptions.by, top: int 
         first: the run to compare with; texts, contexts, classes and clusters are taken from it.
         second: the other run.
         by: one of `CHANGES_BY` of `analysis.options`, or a field of the JSONL records.
-        top: rows to return (by token: this many for the worse and this many for the better; context, class: all).
+        top: rows to return (by token: this many for the worse and this many for the better; `UNRANKED`: all).
 
     Raises:
         NotComparableError: the rows of the runs are not the same tokens.

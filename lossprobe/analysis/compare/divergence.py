@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
-from lossprobe.units import plural, visible
+from lossprobe.units import format_small, plural, visible
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,20 @@ class Divergence:
         same_top_share: share of the tokens where both have the same first choice (the first one among equals), and its
             interval.
         rms_target_prob_change: √ mean (p_B − p_A)² of the tokens themselves, and its interval.
+        mean_target_prob_change: mean p_B − p_A of the tokens themselves, and its interval.
         target_prob_change_percentiles: share of the tokens → p_B − p_A that they do not exceed.
         first_mean_loss, second_mean_loss: mean −log p of the tokens, in nats.
-        hardest: the tokens with the largest divergence, largest first: document, token, token_id, kl_nats,
-            first_loss_nats, second_loss_nats.
+        by: what slices are: "type" (vocabulary entry), "document", "context", "class", "frequency" or a field; "token"
+            for none.
+        hardest: the tokens with the largest divergence, largest first, in text order among equals: document, token,
+            text, token_id, kl_nats, first_loss_nats, second_loss_nats, first_top_text, second_top_text (what each model
+            expected), context, before, characters, after (the text).
+        slices: None by token; else one row per slice, by type, document or field those with the largest share_of_kl
+            first, others in a fixed order: group, tokens, clusters, mean_kl_nats, low, high (its 95 % interval; NaN
+            with fewer than two clusters, or where one token's divergence is infinite), share_of_kl (of the sum over all
+            tokens; NaN where that is 0 or infinite), same_top_share; and what names it beside that, as in
+            `changes.Changes`.
+        by_position: the same by context, one row per octave.
         notes: what a reader must know, one line each.
     """
 
@@ -49,10 +59,15 @@ class Divergence:
     same_top_share_interval: Interval
     rms_target_prob_change: float
     rms_target_prob_change_interval: Interval
+    mean_target_prob_change: float
+    mean_target_prob_change_interval: Interval
     target_prob_change_percentiles: dict[str, float]
     first_mean_loss: float
     second_mean_loss: float
+    by: str
     hardest: pd.DataFrame = field(repr=False)
+    slices: pd.DataFrame | None = field(repr=False)
+    by_position: pd.DataFrame = field(repr=False)
     notes: list[str]
 
     @property
@@ -70,6 +85,12 @@ class Divergence:
                 self.rms_target_prob_change_interval,
                 "probability",
             ),
+            (
+                "mean_target_prob_change",
+                self.mean_target_prob_change,
+                self.mean_target_prob_change_interval,
+                "probability",
+            ),
             *((f"target_prob_change_q{share}", value, NO_INTERVAL, "probability") for share, value in change),
             ("first_mean_loss", self.first_mean_loss, NO_INTERVAL, "nats per token"),
             ("second_mean_loss", self.second_mean_loss, NO_INTERVAL, "nats per token"),
@@ -81,8 +102,13 @@ class Divergence:
     @property
     def finding(self) -> str:
         """The result in one line."""
+        name = f"KL({visible(self.first, 40)}‖{visible(self.second, 40)})"
+        over = plural(self.tokens, "token")
+        if not self.kl_percentiles["1"]:
+            return f"{name} is exactly 0 on all of {over}"
+        low, high = self.mean_kl_nats_interval
+        ends = "no interval" if low is None or high is None else f"[{format_small(low)}, {format_small(high)}]"
         return (
-            f"KL({visible(self.first, 40)}‖{visible(self.second, 40)}) {self.mean_kl_nats:.6f} nats a token "
-            f"({self.mean_kl_nats_interval.shown('.6f')}), the same first choice on {self.same_top_share:.2%} of "
-            f"{plural(self.tokens, 'token')}, RMS Δp {self.rms_target_prob_change:.2%}"
+            f"{name} {format_small(self.mean_kl_nats)} nats a token ({ends}), the same first choice on "
+            f"{self.same_top_share:.2%} of {over}, RMS Δp {self.rms_target_prob_change:.2%}"
         )

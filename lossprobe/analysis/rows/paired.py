@@ -18,6 +18,7 @@ from lossprobe.analysis.rows.outcomes import refuse_not_finite
 from lossprobe.analysis.stats.jackknife import Clusters
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.errors import NotComparableError
+from lossprobe.run.copies import NUMBERED
 from lossprobe.run.reader import Run
 from lossprobe.units import visible
 
@@ -72,7 +73,8 @@ def paired_batches(runs: Sequence[Run], columns: Mapping[str, str], clusters: Cl
     Raises:
         NotComparableError: the rows of the runs are not the same tokens; the message names the first that differs.
     """
-    for batches in _lockstep(runs, columns, clusters):
+    cluster_of = _cluster_reader(runs[0], clusters)
+    for batches in _lockstep(runs, columns, "" if NUMBERED in clusters.sql else clusters.sql):
         keys = [[_numbers(batch, name) for name in KEYS] for batch in batches]
         for run, other in zip(runs[1:], keys[1:], strict=True):
             _refuse_different((runs[0], run), (keys[0], other))
@@ -83,7 +85,7 @@ def paired_batches(runs: Sequence[Run], columns: Mapping[str, str], clusters: Cl
             document=document,
             token=token,
             token_id=token_id,
-            cluster=_numbers(batches[0], "cluster")[in_all].astype(np.int64),
+            cluster=cluster_of(batches[0])[in_all],
             values={name: np.stack([_numbers(batch, name)[in_all] for batch in batches]) for name in columns},
             left_out=int((np.logical_or.reduce(scored) & ~in_all).sum()),
         )
@@ -127,14 +129,29 @@ def paired_sums(
     return PairedSums({name: total.reshape(-1, count) for name, total in sums.items()}, left_out)
 
 
-def _lockstep(runs: Sequence[Run], columns: Mapping[str, str], clusters: Clusters) -> Iterator[list[pa.RecordBatch]]:
-    """Yield the same rows of every run, one Arrow batch each; runs may cut theirs at different rows."""
+def _cluster_reader(run: Run, clusters: Clusters) -> Callable[[pa.RecordBatch], Ints]:
+    """Return what gives the cluster of each row of a batch, int64 [n].
+
+    The number of a document's text is looked up here: SQL would do so with a subquery for each row, and give rows in
+    another order than that of the text.
+    """
+    if NUMBERED not in clusters.sql:
+        return lambda batch: _numbers(batch, "cluster").astype(np.int64)
+    frame = run.query(f"SELECT document, {clusters.sql} AS cluster FROM documents")
+    cluster = np.zeros(int(frame["document"].max()) + 1, np.int64)
+    cluster[frame["document"]] = frame["cluster"]
+    return lambda batch: cluster[_numbers(batch, "document")]
+
+
+def _lockstep(runs: Sequence[Run], columns: Mapping[str, str], cluster: str) -> Iterator[list[pa.RecordBatch]]:
+    """Yield the same rows of every run, one Arrow batch each; runs may cut theirs at different rows.
+
+    The first run's have the column `cluster` where SQL for it is given.
+    """
     chosen = "".join(f", CAST({sql} AS DOUBLE) AS {name}" for name, sql in columns.items())
     keys = f"{', '.join(KEYS)}, unscored IS NULL AS scored"
-    streams = [
-        run.batches(f"SELECT {keys}{f', {clusters.sql} AS cluster' if run is runs[0] else ''}{chosen} FROM tokens")
-        for run in runs
-    ]
+    named = f", {cluster} AS cluster" if cluster else ""
+    streams = [run.batches(f"SELECT {keys}{named if run is runs[0] else ''}{chosen} FROM tokens") for run in runs]
     heads: list[Any] = [_next_batch(stream) for stream in streams]
     while all(head is not None for head in heads):
         rows = min(head.num_rows for head in heads)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pandas as pd
+
+from lossprobe.run.texts import DocumentTexts, Readable, Vocabulary
 from lossprobe.text.counts import next_character, this_character
 from lossprobe.units import visible_bytes
+
+AROUND_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -32,3 +37,22 @@ def surroundings(data: bytes, start: int, stop: int, width: int = 40) -> Surroun
     before = data[next_character(data, max(0, first - width)) : first]
     after = data[last : this_character(data, min(len(data), last + width))]
     return Surroundings(visible_bytes(data[first:last]), visible_bytes(before), visible_bytes(after))
+
+
+def texts_of(run: Readable, rows: pd.DataFrame, vocabulary: Vocabulary) -> tuple[list[str], list[Surroundings]]:
+    """Return the text of each row's token and what stands around it; documents are read once each, in order.
+
+    Args:
+        run: the run.
+        rows: document, byte_start, byte_stop and token_id, in any order.
+        vocabulary: that of the run.
+    """
+    in_order = rows.sort_values("document", kind="stable")
+    columns = [in_order[name].tolist() for name in ("document", "byte_start", "byte_stop", "token_id")]
+    texts, around = {}, {}
+    documents = DocumentTexts(run).along(columns[0])
+    for at, data, start, stop, index in zip(in_order.index, documents, *columns[1:], strict=True):
+        token = visible_bytes(vocabulary.covered(data, start, stop, index))
+        texts[at] = token
+        around[at] = Surroundings(token, "", "") if data is None else surroundings(data, start, stop, AROUND_BYTES)
+    return [texts[at] for at in rows.index], [around[at] for at in rows.index]

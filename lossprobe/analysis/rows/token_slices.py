@@ -21,6 +21,9 @@ OCCURRENCES = ("first", "repeat")
 TOKEN_BITS = 32  # of a place (document, token) in one int64
 RANGE_TOKENS = 1 << 20
 
+MOST_DIGITS = 12  # of a count of occurrences
+FREQUENCIES = [f"{10**power}-{10 ** (power + 1) - 1}" for power in range(MOST_DIGITS)]
+
 Keyed = Iterator[tuple[PairedRows, Ints]]  # rows, and the number of the slice of each from 0 on
 
 
@@ -57,6 +60,17 @@ def described_documents(run: Run, table: pd.DataFrame) -> pd.DataFrame:
     table["source"] = [visible(source) for source in table["source"]]
     table["begins"] = [visible(text, 60) if isinstance(text, str) else "" for text in table["begins"]]
     return with_records(run, table)
+
+
+def frequency_numbers(run: Run) -> Ints:
+    """Return the place in `FREQUENCIES` of every vocabulary entry up to the largest that is scored, int64 [V].
+
+    An entry's frequency is how often it is scored in the whole text.
+    """
+    counts = run.query("SELECT token_id, count(*) AS n FROM tokens WHERE unscored IS NULL GROUP BY token_id")
+    digits = np.ones(int(counts["token_id"].max()) + 1, np.int64)
+    digits[counts["token_id"]] = np.minimum([len(str(n)) for n in counts["n"]], MOST_DIGITS)
+    return digits - 1
 
 
 def keeps_documents(run: Run, clusters: Clusters) -> bool:

@@ -13,8 +13,7 @@ from lossprobe.analysis.rows.token_slices import OCCURRENCES
 from lossprobe.analysis.series.slices import SeriesSlices
 from lossprobe.analysis.series.states import STATES, median_place
 from lossprobe.analysis.series.sums import SeriesSums
-from lossprobe.analysis.stats.jackknife import grouped_errors, t_quantile
-from lossprobe.analysis.stats.resampling import Floats
+from lossprobe.analysis.stats.group_means import GroupMeans
 
 CLASS_KINDS = {"occurrence": OCCURRENCES, "form": FORMS}
 BESIDE = ("kind", "token_id", "source", "line", "record_id", "record_source", "begins")
@@ -32,7 +31,7 @@ def group_tables(slices: SeriesSlices, sums: SeriesSums, steps: Sequence[int]) -
         a table with one row per slice, and one with a row per slice and step; see `series.CheckpointSeries`.
     """
     groups, curves = [], []
-    for names, row_of in _partitions(slices):
+    for names, row_of in partitions(slices):
         table = _states(names, row_of, sums, steps)
         curve = _curves(row_of[slices.group_of], slices.cluster_of, sums, steps)
         kept = curve.merge(table[[*(name for name in ("kind",) if name in table), "group", "row"]], on="row")
@@ -51,7 +50,7 @@ def _shares() -> list[str]:
     return [f"{state}_share" for state in STATES]
 
 
-def _partitions(slices: SeriesSlices) -> Iterator[tuple[pd.DataFrame, Ints]]:
+def partitions(slices: SeriesSlices) -> Iterator[tuple[pd.DataFrame, Ints]]:
     """Yield partitions of the tokens: the names of its rows, and the row of each slice.
 
     By class the slices are combinations of two partitions; else they are one.
@@ -84,26 +83,9 @@ def _states(names: pd.DataFrame, row_of: Ints, sums: SeriesSums, steps: Sequence
 
 def _curves(row_of_cell: Ints, cluster_of: Ints, sums: SeriesSums, steps: Sequence[int]) -> pd.DataFrame:
     """Return the mean loss of each row with its jackknife-t interval at each step, rows in order."""
-    held = np.flatnonzero(sums.cell_tokens)
-    keys = row_of_cell[held] * (int(cluster_of.max(initial=0)) + 1) + cluster_of[held]
-    cells, place = np.unique(keys, return_inverse=True)
-    rows = cells // (int(cluster_of.max(initial=0)) + 1)
-    tokens: Floats = np.bincount(place, sums.cell_tokens[held]).astype(float)
-    starts: Ints = np.flatnonzero(np.diff(rows, prepend=-1)).astype(np.int64)
-    clusters = np.diff([*starts, len(rows)])
-    totals = np.add.reduceat(tokens, starts)
-    tables = []
-    for step, nats in zip(steps, sums.cell_nats, strict=True):
-        own: Floats = np.bincount(place, nats[held]).astype(float)
-        mean = np.add.reduceat(own, starts) / totals
-        half = t_quantile(clusters) * grouped_errors(own, tokens, starts)
-        tables.append(
-            pd.DataFrame(
-                {
-                    "row": rows[starts], "step": step, "tokens": totals.astype(np.int64), "mean_loss_nats": mean,
-                    "low": mean - half, "high": mean + half, "clusters": clusters,
-                }
-            )
-        )  # fmt: skip
-    whole = pd.concat(tables, ignore_index=True)
+    means = GroupMeans(row_of_cell, cluster_of, sums.cell_tokens)
+    tables = [
+        means.table(nats, "mean_loss_nats").assign(step=step) for step, nats in zip(steps, sums.cell_nats, strict=True)
+    ]
+    whole = pd.concat(tables, ignore_index=True)[["row", "step", "tokens", "mean_loss_nats", "low", "high", "clusters"]]
     return whole.sort_values(["row", "step"], kind="stable", ignore_index=True)

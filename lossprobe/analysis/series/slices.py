@@ -14,10 +14,12 @@ from lossprobe.analysis.rows.fields import is_label, label_sql, label_values
 from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.rows.token_classes import FORMS
 from lossprobe.analysis.rows.token_slices import (
+    FREQUENCIES,
     OCCURRENCES,
     Keyed,
     described_documents,
     document_owners,
+    frequency_numbers,
     keeps_documents,
     label_copies,
     with_classes,
@@ -30,7 +32,6 @@ from lossprobe.run.texts import load_vocabulary
 from lossprobe.units import visible_bytes
 
 MOST_CELLS = 1 << 20  # slices times clusters, summed for each checkpoint: 8 MB a checkpoint
-MOST_DIGITS = 12  # of a count of occurrences
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,8 @@ def _classes(run: Run) -> SeriesSlices:
 
 def _frequencies(run: Run) -> SeriesSlices:
     """Return slices by how often the token is scored in the whole text: 1-9, 10-99 and so on."""
-    counts = run.query("SELECT token_id, count(*) AS n FROM tokens WHERE unscored IS NULL GROUP BY token_id")
-    digits = np.zeros(int(counts["token_id"].max()) + 1, np.int64)
-    digits[counts["token_id"]] = np.minimum([len(str(n)) for n in counts["n"]], MOST_DIGITS)
-    names = pd.DataFrame({"group": [f"{10**power}-{10 ** (power + 1) - 1}" for power in range(MOST_DIGITS)]})
-    return _spread(run, names, lambda rows: digits[rows.token_id] - 1)
+    number = frequency_numbers(run)
+    return _spread(run, pd.DataFrame({"group": FREQUENCIES}), lambda rows: number[rows.token_id])
 
 
 def _labels(run: Run, name: str) -> SeriesSlices:

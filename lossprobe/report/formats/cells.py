@@ -18,6 +18,7 @@ SHARES = frozenset({
 })  # fmt: skip
 TESTS = frozenset({"p_value", "p_holm"})
 SMALLEST_P = 1e-6
+SMALL = 1e-3
 NO_FIELD = "(none)"  # the group of the documents without the field
 # Columns with names of models, files and groups.
 NAME_COLUMNS = frozenset({
@@ -27,8 +28,12 @@ NAME_COLUMNS = frozenset({
 COUNTED = frozenset({"tokens", "count", "bytes", "documents", "spans"})  # units whose numbers are whole
 
 
-def by_unit(table: pd.DataFrame) -> pd.DataFrame:
+def by_unit(table: pd.DataFrame, *, small: bool = False) -> pd.DataFrame:
     """Return a table with its columns value, low and high as text; numbers whose unit is a count have no decimals.
+
+    Args:
+        table: measure, value, unit, and low and high if they are there.
+        small: write numbers below 0.001 with a power of ten.
 
     >>> by_unit(pd.DataFrame({"measure": ["n"], "value": [1200.0], "unit": ["tokens"]})).value.tolist()
     ['1,200']
@@ -36,7 +41,9 @@ def by_unit(table: pd.DataFrame) -> pd.DataFrame:
     shown = table.copy()
     for name in [name for name in ("value", "low", "high") if name in table]:
         shown[name] = [
-            format_cell(
+            _small(value)
+            if small and 0 < abs(value) < SMALL
+            else format_cell(
                 measure if measure in TESTS else name,
                 int(value) if unit in COUNTED and math.isfinite(value) else value,
             )
@@ -57,7 +64,7 @@ def small_numbers(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
 def _small(value: float) -> str:
     if value == 0:
         return "0"
-    return f"{value:.1e}" if abs(value) < 1e-3 else format_cell("", float(value))
+    return f"{value:.1e}" if abs(value) < SMALL else format_cell("", float(value))
 
 
 def format_cell(column: str, value: Any) -> str:

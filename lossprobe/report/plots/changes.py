@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from lossprobe.analysis.compare.byte_comparison import ByteComparison
-from lossprobe.analysis.compare.changes import Changes
+from lossprobe.analysis.compare.changes import UNRANKED, Changes
 from lossprobe.analysis.compare.tokens import TokenComparison
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.report.plots.ranges import MOST_ROWS, Side, counted, draw_ranges, ends_of, name_rows
@@ -70,7 +70,7 @@ def draw_groups(axes: Axes, comparison: TokenComparison, changes: Changes, secon
     significant = table["significant"].reset_index(drop=True)
     remarks = _draw_differences(axes, ends, [_whole_name(comparison), *counts], significant)
     of = "" if len(table) == changes.groups else f", {len(table)} of {plural(changes.groups or 0, 'group')}"
-    order = "" if changes.by in ("context", "class") else ", largest contribution first"
+    order = "" if changes.by in UNRANKED else ", largest contribution first"
     tests = "; filled: changed (Holm, 5 %)" if significant.notna().any() else ""
     crosses = "; crosses: not tested" if significant.isna().any() else ""
     label(axes, DIFFERENCE.format(second), "", f"by {changes.by} (tokens){of}{order}{tests}{crosses}{remarks}")

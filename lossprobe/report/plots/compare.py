@@ -22,7 +22,7 @@ from lossprobe.report.plots.changes import (
     largest_both_ways,
     rows_of,
 )
-from lossprobe.report.plots.divergence import draw_divergence
+from lossprobe.report.plots.divergence import divergence_slices, draw_divergence, draw_divergence_slices
 from lossprobe.report.plots.ranges import AROUND, ROW
 from lossprobe.report.style import (
     BLUE,
@@ -48,8 +48,8 @@ def plot_compare(run: Run, result: Comparison) -> Figure:
     """Return both losses against each other, how few tokens carry the change, and where the models differ.
 
     Where: by what the comparison was asked for; by token, the largest changes and the difference by context. With the
-    divergence of the distributions, that too. Models with different tokens: the difference in bits per byte by the
-    place of the cut, and the largest changes.
+    divergence of the distributions, that too, as a whole and by slice. Models with different tokens: the difference in
+    bits per byte by the place of the cut, and the largest changes.
     """
     if result.token_comparison is None:
         assert result.byte_comparison is not None
@@ -62,7 +62,7 @@ def plot_compare(run: Run, result: Comparison) -> Figure:
     if len(tokens):
         heights.append(AROUND + ROW * len(tokens))
     if divergence is not None:
-        heights.append(PAIR)
+        heights += [PAIR, AROUND + ROW * rows_of(divergence_slices(divergence), whole=True)]
     first, second = model_names([comparison.first, comparison.second], NAME_WIDTH)
     known = comparison.difference.mean_difference_nats_interval.low is not None
     intervals = interval_line(comparison.interval_unit, known=known)
@@ -80,6 +80,7 @@ def plot_compare(run: Run, result: Comparison) -> Figure:
         draw_groups(next(parts).subplots(), comparison, changes, second)
     if divergence is not None:
         draw_divergence(next(parts), divergence, (first, second))
+        draw_divergence_slices(next(parts).subplots(), divergence, (first, second))
     return figure
 
 

@@ -1,14 +1,20 @@
-"""How far two models' distributions are apart: a panel of the picture of `lossprobe compare --kl`."""
+"""How far two models' distributions are apart: panels of the picture of `lossprobe compare --kl`."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.ticker import PercentFormatter
 
+from lossprobe.analysis.compare.changes import UNRANKED
 from lossprobe.analysis.compare.divergence import Divergence
-from lossprobe.report.style import BLUE, GREEN, GREY, VERMILION, label, legend
+from lossprobe.report.plots.ranges import MOST_ROWS, Side, counted, draw_ranges, ends_of, name_rows
+from lossprobe.report.style import BLUE, GREEN, GREY, VERMILION, label, legend, model_names
+from lossprobe.units import format_count
+
+GROUP_WIDTH = 28
 
 
 def draw_divergence(figure: SubFigure, divergence: Divergence, models: tuple[str, str]) -> None:
@@ -16,6 +22,35 @@ def draw_divergence(figure: SubFigure, divergence: Divergence, models: tuple[str
     left, right = figure.subplots(1, 2)
     _draw_kl(left, divergence, models)
     _draw_changes(right, divergence, models)
+
+
+def divergence_slices(divergence: Divergence) -> pd.DataFrame:
+    """Return the slices that get a row in `draw_divergence_slices`: those that were asked for, or by context."""
+    return (divergence.by_position if divergence.slices is None else divergence.slices).head(MOST_ROWS)
+
+
+def draw_divergence_slices(axes: Axes, divergence: Divergence, models: tuple[str, str]) -> None:
+    """Draw the mean KL divergence of each slice with its interval, below that of all tokens."""
+    table = divergence_slices(divergence)
+    by = "context" if divergence.slices is None else divergence.by
+    marked = "\u27e6{}\u27e7" if by == "type" else "context {}" if by == "context" else "{}"
+    groups = [marked.format(group) if group else f"(no {by})" for group in table["group"]]
+    counts = [
+        counted(name, format_count(int(count)))
+        for name, count in zip(model_names(groups, GROUP_WIDTH), table["tokens"], strict=True)
+    ]
+    whole = pd.DataFrame([[divergence.mean_kl_nats, *divergence.mean_kl_nats_interval]]).astype(float)
+    whole.columns = pd.Index(["value", "low", "high"])
+    nothing = pd.DataFrame(np.nan, range(len(table)), whole.columns)
+    sides = [
+        Side(pd.concat([whole, nothing], ignore_index=True), VERMILION, "D"),
+        Side(pd.concat([whole * np.nan, ends_of(table, "mean_kl_nats")], ignore_index=True), BLUE, "o"),
+    ]
+    rows = np.arange(len(table) + 1)
+    remarks = draw_ranges(axes, rows, sides, 0.0, least=0.0)
+    name_rows(axes, rows, [f"all tokens  ({format_count(divergence.tokens)})", *counts])
+    order = "" if by in UNRANKED else ", most of the divergence first"
+    label(axes, f"mean KL({models[0]}‖{models[1]}) (nats per token)", "", f"by {by} (tokens){order}{remarks}")
 
 
 def _draw_kl(axes: Axes, divergence: Divergence, models: tuple[str, str]) -> None:

@@ -8,22 +8,28 @@ import pandas as pd
 
 from lossprobe.analysis.compare.changes import Changes
 from lossprobe.analysis.compare.compare import Comparison
-from lossprobe.report.formats.cells import by_unit
+from lossprobe.analysis.compare.divergence import Divergence
+from lossprobe.analysis.compare.divergence_rows import divergence_batches
+from lossprobe.report.formats.cells import by_unit, small_numbers
+from lossprobe.report.formats.csv import batches_to_csv
 from lossprobe.report.views.view import View, view_of_runs
+from lossprobe.run.pair import Pair
 from lossprobe.run.reader import Run
 
 DIVERGENCE = "divergence of the distributions"
+HARDEST = "tokens where the models differ most (KL)"
 BY_CUT = "by the place of the cut"
 ROWS = 2  # of changes for the worse, and for the better, on one screen
 GROUPS = 6  # of a single ranking
+KL_ROWS = 3  # of the divergence by slice or token, on one screen
+HARDEST_SHOWN = ("kl_nats", "before", "characters", "first_top_text", "second_top_text", "document", "token")
+KL_COLUMNS = ("mean_kl_nats", "low", "high")
 MEASURES = (
     "mean_difference_nats", "perplexity_ratio", "accuracy_difference", "p_value", "minimum_detectable_nats", "tokens",
     "clusters", "forgotten", "learned",
 )  # fmt: skip
-DIVERGENCES = (
-    "mean_kl_nats", "kl_nats_q0.5", "kl_nats_q0.99", "kl_nats_q1", "infinite_kl_tokens", "same_top_share",
-    "rms_target_prob_change",
-)  # fmt: skip
+BESIDE_KL = ("mean_difference_nats", "perplexity_ratio")  # all that one screen has room for then
+DIVERGENCES = ("mean_kl_nats", "kl_nats_q0.99", "kl_nats_q1", "same_top_share", "rms_target_prob_change")
 YIELDS = (
     "record_source", "transition", "context", "first_top_text", "second_top_text", "token_id", "clusters", "kind",
     "p_holm", "source", "line", "record_id", "direction", "after", "second_loss_nats", "first_loss_nats", "characters",
@@ -34,18 +40,21 @@ YIELDS = (
 LEFT_OUT = ("text", "second_top_text", "first_top_text", "clusters", "token_id", "source", "line", "p_value")
 
 
-def compare_view(runs: Sequence[Run], result: Comparison, top: int) -> View:
-    """Return the view of a comparison, with the `top` tokens of the largest divergence."""
-    return view_of_runs("compare", runs, result, shown=by_unit(result.table), more=_more(result, top),
+def compare_view(runs: Sequence[Run], result: Comparison, pair: Pair | None = None) -> View:
+    """Return the view of a comparison; with the stored pair of the runs the CSV has a row for each scored token."""
+    csv = None if pair is None else lambda: batches_to_csv(divergence_batches(pair))
+    return view_of_runs("compare", runs, result, csv=csv, shown=by_unit(result.table), more=_more(result),
                         yields=YIELDS, brief=_brief(result))  # fmt: skip
 
 
 def _brief(result: Comparison) -> tuple[tuple[str, pd.DataFrame], ...]:
     """Return the tables of one screen: the main measures, and the largest changes or how distributions differ."""
-    main = result.table if result.byte_comparison is not None else _rows(result.table, MEASURES)
+    measures = MEASURES if result.divergence is None else BESIDE_KL
+    main = result.table if result.byte_comparison is not None else _rows(result.table, measures)
     tables = [("", by_unit(main))]
     if result.divergence is not None:
-        tables.append((DIVERGENCE, by_unit(_rows(result.divergence.table, DIVERGENCES))))
+        tables.append((DIVERGENCE, by_unit(_rows(result.divergence.table, DIVERGENCES), small=True)))
+        tables.append(_brief_divergence(result.divergence))
     elif result.changes is not None:
         changes = result.changes
         for title, table in _rankings(changes):
@@ -56,6 +65,17 @@ def _brief(result: Comparison) -> tuple[tuple[str, pd.DataFrame], ...]:
     elif result.byte_comparison is not None:
         tables.append((BY_CUT, result.byte_comparison.by_cut))
     return tuple(tables)
+
+
+def _brief_divergence(divergence: Divergence) -> tuple[str, pd.DataFrame]:
+    """Return the largest divergences of one screen: by slice, or the single tokens."""
+    table = divergence.slices
+    if table is None:
+        rows = small_numbers(divergence.hardest.head(KL_ROWS), ["kl_nats"])
+        return f"{HARDEST} ({len(rows)} of {len(divergence.hardest)})", rows[list(HARDEST_SHOWN)]
+    largest = (table["mean_kl_nats"] * table["tokens"]).nlargest(KL_ROWS).index.sort_values()
+    rows = small_numbers(_readable(table.loc[largest]), KL_COLUMNS)
+    return f"KL by {divergence.by} ({len(rows)} of {len(table)})", rows
 
 
 def _rankings(changes: Changes) -> list[tuple[str, pd.DataFrame]]:
@@ -70,7 +90,7 @@ def _rows(table: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     return table[table["measure"].isin(measures)]
 
 
-def _more(result: Comparison, top: int) -> tuple[tuple[str, pd.DataFrame], ...]:
+def _more(result: Comparison) -> tuple[tuple[str, pd.DataFrame], ...]:
     """Return the further tables: where the models differ, and how far their distributions are apart."""
     tables = []
     if result.token_comparison is not None and result.changes is not None:
@@ -84,9 +104,19 @@ def _more(result: Comparison, top: int) -> tuple[tuple[str, pd.DataFrame], ...]:
         tables.append((BY_CUT, result.byte_comparison.by_cut))
         tables.append(("largest changes by span", result.byte_comparison.largest))
     if result.divergence is not None:
-        tables.append((DIVERGENCE, result.divergence.table))
-        tables.append(("tokens with the largest divergence", result.divergence.hardest.head(top)))
+        tables += _divergences(result.divergence)
     return tuple(tables)
+
+
+def _divergences(divergence: Divergence) -> list[tuple[str, pd.DataFrame]]:
+    """Return all tables of a divergence."""
+    tables = [(DIVERGENCE, by_unit(divergence.table, small=True))]
+    if divergence.slices is not None:
+        tables.append((f"KL by {divergence.by}", small_numbers(_readable(divergence.slices), KL_COLUMNS)))
+    if divergence.by != "context":
+        tables.append(("KL by context", small_numbers(_readable(divergence.by_position), KL_COLUMNS)))
+    hardest = small_numbers(divergence.hardest.drop(columns=["text", "token_id"]), ["kl_nats"])
+    return [*tables, (HARDEST, hardest)]
 
 
 def _readable(table: pd.DataFrame) -> pd.DataFrame:

@@ -9,8 +9,8 @@ USAGE = {
     "argument.type": "An argument in Python is of another type than the function takes. → The message names the "
     "argument, what it takes and what it got.",
     "argument.unknown": "A keyword argument in Python, or a column, is not known. → The hint lists the known ones.",
-    "compare.kl": "--kl needs both checkpoints and the text: a run does not store whole distributions. → lossprobe "
-    "compare A B TEXT --kl.",
+    "compare.kl": "--kl needs both checkpoints and the text, or two runs that were compared with --kl before. → "
+    "lossprobe compare A B TEXT --kl.",
     "compare.sources": "compare takes exactly two models. → lossprobe compare RUN RUN, or A B TEXT.",
     "curve.checkpoint": "--text without --checkpoint, or --checkpoint with several logs. → Name one log and its "
     "checkpoint.",

@@ -28,7 +28,7 @@ USAGE = {
     "series.sources": "A series takes two checkpoints or more, and a text. → lossprobe series FOLDER TEXT, or name the "
     "checkpoints and the text last.",
     "run.ambiguous": "A short name may mean several runs. → Write more of it; lossprobe runs lists short names.",
-    "run.missing": "The folder is no run. → Name a run; a checkpoint needs a text after it.",
+    "run.missing": "The folder is no run, or is a pair of runs. → Name a run; a checkpoint needs a text after it.",
     "run.several": "The folder holds runs and is none. → Name one of those that the message lists.",
     "run.none": "No run is stored in this folder yet. → Score first: lossprobe score CHECKPOINT TEXT.",
 }
@@ -43,12 +43,12 @@ OUTPUT = {
     "output.other_settings": "The place holds a run with other settings. → Use another -o, or --overwrite.",
     "output.write": "The output cannot be written: no permission, no space, or a failing disk. → Check permissions "
     "and free space.",
-    "run.damaged": "A file of a run is missing, or not what its hash says. → Score again with --overwrite, or remove "
-    "the folder.",
+    "run.damaged": "A file of a run, or of a pair of runs, is missing, or not what its hash says. → Score or compare "
+    "again with --overwrite, or remove the folder.",
     "run.name": "The folder of a run has a name that is not UTF-8. → Rename it.",
     "run.not_finite": f"A stored number is NaN or infinite, which scoring never writes. → {VERIFY}",
     "run.schema": "The run was stored by another version with other columns. → Score again.",
-    "run.unfinished": "The run is not finished. → Repeat the score command to resume it.",
+    "run.unfinished": "The run, or pair of runs, is not finished. → Repeat the command that made it to resume it.",
 }
 
 DIFFERENT = {

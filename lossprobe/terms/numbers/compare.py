@@ -131,7 +131,8 @@ NUMBERS = (
         "How far the predictions of B are from those of A: the mean KL divergence.",
         formula="Σ p_A log(p_A / p_B) over the vocabulary, mean over tokens; kl_nats_qN: its quantile N over tokens",
         unit="nats per token",
-        how_to_read="0 for equal predictions. It sees changes that the loss of the text does not.",
+        how_to_read="0 for equal predictions. It sees changes that the loss of the text does not. llama.cpp prints it "
+        "as Mean KLD, kl_nats_q0.99 as 99.0% KLD and kl_nats_q1 as Maximum KLD.",
         source="Kullback & Leibler 1951",
         command=KL,
         aliases=("kl_nats_qN", "kl_percentiles", "kl"),
@@ -147,7 +148,23 @@ NUMBERS = (
         "same_top_share",
         "The share of tokens on which both models have the same first choice.",
         unit="share of tokens",
-        how_to_read="1: greedy decoding would choose the same next token everywhere in this text.",
+        how_to_read="1: greedy decoding would choose the same next token everywhere in this text. llama.cpp prints it "
+        "as Same top p.",
+        command=KL,
+    ),
+    number(
+        "share_of_kl",
+        "What share of the KL divergence of all tokens a slice holds.",
+        formula="Σ KL over the slice / Σ KL over all tokens",
+        how_to_read="Larger than the slice's share of the tokens: there the models differ more than on average.",
+        command="lossprobe compare A B TEXT --kl --by class",
+    ),
+    number(
+        "mean_target_prob_change",
+        "How much the probabilities of the tokens themselves rose, on average.",
+        formula="mean of p_B − p_A",
+        unit="probability",
+        how_to_read="Negative: the second model gives the text's own tokens less. llama.cpp prints it as Mean Δp.",
         command=KL,
     ),
     number(

@@ -1,0 +1,149 @@
+"""Writes a pair to disk: first what is to be measured, then part by part the divergences, and last pair.json.
+
+    PAIR/pair-plan.json                          settings of an unfinished pair; gone when it is complete
+    PAIR/plan/part-00000.json …                  the sha256 of each finished part; gone with the plan
+    PAIR/divergence/part-00000.parquet …         see `pair`
+    PAIR/pair.json                               written last
+
+The rows to measure are those of a stored run, part by part, so that no plan of them is needed. As with runs, a killed
+process resumes at the parts that are missing, and ends with the same bytes as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lossprobe.errors import OutputError
+from lossprobe.run.files import fill_table, json_bytes, read_sealed, sealed, sha256_of_json, writing
+from lossprobe.run.locked import LOCK, LockedFolder
+from lossprobe.run.manifest import part_name
+from lossprobe.run.pair import PAIR_KIND
+from lossprobe.run.schema import CHECKED, DIVERGENCE, DIVERGENCE_COLUMNS, PAIR, PAIR_PLAN, SCHEMA_VERSION
+from lossprobe.run.store import KEPT, PLAN_PARTS, record_name
+from lossprobe.units import visible
+
+FOLDERS = (DIVERGENCE, PLAN_PARTS)
+OWN = (
+    PAIR,
+    PAIR_PLAN,
+    CHECKED,
+    *FOLDERS,
+)  # pair.json goes first: a pair with parts missing never looks complete
+
+
+class PairStore:
+    """The folder of one pair, opened once and locked by this process while it is open.
+
+    Args:
+        path: the folder; created if it does not exist.
+
+    Raises:
+        OutputError: another process is writing it, it is a link, or it has files but no pair.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        ours = any(os.path.lexists(path / name) for name in (PAIR, PAIR_PLAN, LOCK))
+        if path.is_dir() and not path.is_symlink() and not ours and any(path.iterdir()):
+            raise OutputError("output.foreign", f"{visible(str(path), 200)}: exists and is no pair of runs")
+        self._folder = LockedFolder(path)
+        self._folder.remove_temporary_files(FOLDERS)
+        self._finished = False
+
+    def __enter__(self) -> PairStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free the lock; a folder without a finished part is removed. What stops the process is noted what is kept."""
+        empty = self._folder.stat(PAIR) is None and not self._records()
+        if error is not None and not isinstance(error, Exception) and not empty:
+            error.add_note(KEPT)
+        if empty:
+            with contextlib.suppress(OSError):
+                self._clear()
+        self._folder.unlock(remove=empty)
+
+    def begin(self, plan: dict[str, Any]) -> tuple[list[int], list[int]]:
+        """Return the numbers of the parts to measure, and of those among them that were finished but are damaged now.
+
+        Parts of a pair that was begun with another plan are removed.
+
+        Args:
+            plan: settings, what was measured while the models were opened, labels, counts and `part_rows`.
+        """
+        parts = range(len(plan["part_rows"]))
+        if self._stored_plan() != sha256_of_json(plan):
+            with writing(self.path):
+                self._clear()
+                for name in FOLDERS:
+                    self._folder.folder(name, make=True).close()
+                self._folder.write(PAIR_PLAN, json_bytes(sealed(plan)))
+            return list(parts), []
+        records = self._records()
+        missing = [index for index in parts if not self._is_stored(index)]
+        return missing, [index for index in missing if record_name(index).rpartition("/")[2] in records]
+
+    def write_part(self, index: int, values: dict[str, Any]) -> None:
+        """Store one part; its record is written last and marks it as complete.
+
+        Args:
+            index: its number.
+            values: the columns of `DIVERGENCE_COLUMNS`, masked where a row has no loss.
+        """
+        name = part_name(DIVERGENCE, index)
+        with self._folder.target(name) as target:
+            fill_table(target, DIVERGENCE_COLUMNS, values)
+        with writing(self.path / record_name(index)):
+            # Not flushed to disk: if a power failure loses it, the part is measured again.
+            record = sealed({"files": {name: self._folder.digests[name]}})
+            self._folder.write(record_name(index), json_bytes(record), durable=False)
+
+    def finish(self, plan: dict[str, Any]) -> None:
+        """Write pair.json with the hash of every part, then remove the plan."""
+        names = [part_name(DIVERGENCE, index) for index in range(len(plan["part_rows"]))]
+        files = {name: self._folder.digests[name] for name in names}
+        content = {"kind": PAIR_KIND, "schema": SCHEMA_VERSION, **plan, "files": files}
+        with writing(self.path / PAIR):
+            self._folder.write(PAIR, json_bytes(sealed(content)))
+        with contextlib.suppress(OSError):
+            for name in (PLAN_PARTS, PAIR_PLAN):
+                self._folder.remove(name)
+
+    def _clear(self) -> None:
+        for name in OWN:
+            self._folder.remove(name)
+
+    def _stored_plan(self) -> str | None:
+        """Return the hash of the plan of an unfinished pair; None without one, or if it is damaged."""
+        try:
+            plan, sound = read_sealed(self._folder, PAIR_PLAN)
+        except ValueError:
+            return None
+        return sha256_of_json(plan) if sound else None
+
+    def _is_stored(self, index: int) -> bool:
+        """Return whether a part is complete and undamaged. Adds the hash in its record to `digests`."""
+        name = part_name(DIVERGENCE, index)
+        try:
+            record, sound = read_sealed(self._folder, record_name(index))
+        except ValueError:
+            return False
+        files = record.get("files")
+        if not sound or not isinstance(files, dict) or set(files) != {name}:
+            return False
+        self._folder.digests |= files
+        return self._folder.intact(name)
+
+    def _records(self) -> list[str]:
+        """Return the names of the records of finished parts."""
+        try:
+            with self._folder.folder(PLAN_PARTS) as plan:
+                return plan.names()
+        except OSError:
+            return []
