@@ -301,7 +301,7 @@ def _settings(logits, records, vocabulary: list[bytes], choices: dict[str, Any])
     for record in records:
         text.add(Document(record["text"], record["source"], record["line"], record["byte_offset"], record["fields"]))
     words = json.dumps([[piece.hex() for piece in vocabulary], sorted(choices["special"])])
-    left_out = UNSTORED | {"batching", "router"}
+    left_out = UNSTORED | {"batching", "router", "quantization"}
     settings = {
         "checkpoint": divide_facts({key: facts[key] for key in facts if key not in left_out})[0],
         "tokenizer": {"kind": "drawn", "sha256": hashlib.sha256(words.encode()).hexdigest()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import click
@@ -83,7 +84,9 @@ def test_every_option_that_a_sentence_names_exists(page):
 @pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)
 def test_every_block_says_what_it_is(page):
     for block in blocks(page):
-        assert block.language in ("sh", "text", "python"), block.text
+        assert block.language in ("sh", "text", "python", "toml"), block.text
+        if block.language == "toml":
+            tomllib.loads(block.text)
         if block.language == "python":
             compile(block.text, name_of(page), "exec")
 

@@ -263,7 +263,7 @@ def open_run(path: Path | str) -> Run:
 def _no_run(path: Path, shown: str) -> UsageError:
     """Return the error for a path that is no run, with what it is instead."""
     if any(os.path.lexists(path / name) for name in (PAIR, PAIR_PLAN)):
-        return UsageError("run.missing", f"{shown}: is a pair of runs", hint="lossprobe compare RUN RUN --kl shows it")
+        return UsageError("run.missing", f"{shown}: is a pair of runs", hint="lossprobe compare --kl RUN RUN shows it")
     if held := run_folders(path):
         held_runs = f"{plural(len(held), 'run')}: {visible(', '.join(each.name for each in held), 400)}"
         return UsageError("run.several", f"{shown}: holds {held_runs}", hint="name one of them")
