@@ -19,9 +19,10 @@ from lossprobe.text.documents import open_text
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="needs lossprobe[gguf]")
 PRINTED = {"F32": 42.1355, "F16": 42.1354, "Q8_0": 42.1280}
+SLOW = [pytest.param(kind, marks=pytest.mark.thorough) for kind in ("F32", "F16")]
 
 
-@pytest.mark.parametrize("kind", PRINTED)
+@pytest.mark.parametrize("kind", [*SLOW, "Q8_0"])
 def test_llama_perplexity(tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "plain.gguf"

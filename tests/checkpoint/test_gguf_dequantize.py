@@ -33,6 +33,8 @@ CASES = {
     "gpt2": ("gpt2", {}),
     "phi3": ("phi3", {}),
 }
+ALWAYS = ("llama", "llama with biases", "gemma2", "gpt2")  # the others take a second each
+MARKED = [case if case in ALWAYS else pytest.param(case, marks=pytest.mark.thorough) for case in CASES]
 
 
 def both(path, name, **more):
@@ -47,7 +49,9 @@ def both(path, name, **more):
 
 
 @with_llama
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case in ALWAYS else pytest.param(case, marks=pytest.mark.thorough) for case in CASES]
+)
 def test_logits_are_those_of_llama_cpp(tmp_path, case):
     name, more = CASES[case]
     theirs, ours = both(tmp_path / "x.gguf", name, **more)
@@ -55,6 +59,7 @@ def test_logits_are_those_of_llama_cpp(tmp_path, case):
     assert float((theirs - ours).abs().mean()) < (0.15 if "Q8_0" in case else 0.006), case
 
 
+@pytest.mark.thorough
 @with_llama
 def test_each_variant_is_another_function(tmp_path):
     """So the test above would see one that is passed over: it changes logits by far more than the two differ."""

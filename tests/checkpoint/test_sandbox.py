@@ -84,6 +84,7 @@ def test_a_bomb_in_the_opening():
     assert process_of(opened) is None
 
 
+@pytest.mark.thorough
 @with_limits
 def test_the_allowance_grows_with_the_text():
     text = b"a" * 1_500_000  # one endless word takes more than 300 MB

@@ -115,6 +115,7 @@ def test_what_a_busy_machine_held_up_is_tried_again(monkeypatch):
     assert found == {3: [], 1: [], 2: ["hang or crash"]}
 
 
+@pytest.mark.thorough
 def test_only_what_is_ended_was_given_up(tmp_path):
     """In a process of its own, since commands are forked and threads may be here."""
     script = """

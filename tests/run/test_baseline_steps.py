@@ -160,6 +160,7 @@ def test_a_writer_that_is_killed_leaves_the_old_one_or_the_new_one(base, pair, t
         assert names(state / "base") == [BASELINE_FILE, TOKENS]
 
 
+@pytest.mark.thorough
 def test_git_ignores_what_a_killed_writer_leaves(base, pair, tmp_path):
     command = [sys.executable, "-c", KILLER, base, pair[1][0], tmp_path / "states", "replace"]
     subprocess.run([str(part) for part in command], check=True, timeout=300)
