@@ -15,7 +15,7 @@ import secrets
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -238,3 +238,12 @@ def _open_folder(path: Path, place: Path | str, parent: int | None, *, follow: b
 
 def _refusal(mode: int, otherwise: str, name: str) -> NotFollowedError:
     return NotFollowedError(errno.ELOOP, LINK if stat.S_ISLNK(mode) else otherwise, name)
+
+
+def folders_inside(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """Return the wanted paths directly inside a folder, sorted, without links; none if it is a link or unreadable."""
+    try:
+        paths = [] if folder.is_symlink() else sorted(folder.iterdir())
+        return [path for path in paths if not path.is_symlink() and wanted(path)]
+    except OSError:
+        return []

@@ -18,7 +18,7 @@ from typing import Any
 from lossprobe.errors import OutputError
 from lossprobe.run.checks import FileChecks
 from lossprobe.run.files import read_sealed
-from lossprobe.run.folder import Folder
+from lossprobe.run.folder import Folder, folders_inside
 from lossprobe.run.identity import Settings, identity_of
 from lossprobe.run.manifest import damaged, is_count, part_name
 from lossprobe.run.parquet import read_parquet
@@ -142,11 +142,7 @@ def is_pair(path: Path) -> bool:
 
 def pair_folders(folder: Path) -> list[Path]:
     """Return the pairs directly inside a folder, sorted by path; empty if the folder is a link or cannot be read."""
-    try:
-        paths = [] if folder.is_symlink() else sorted(folder.iterdir())
-        return [path for path in paths if not path.is_symlink() and is_pair(path)]
-    except OSError:
-        return []
+    return folders_inside(folder, is_pair)
 
 
 def open_pair(path: Path, first: Run, second: Run) -> Pair | None:

@@ -12,19 +12,15 @@ process resumes at the parts that are missing, and ends with the same bytes as i
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lossprobe.errors import OutputError
 from lossprobe.run.files import fill_table, json_bytes, read_sealed, sealed, sha256_of_json, writing
-from lossprobe.run.locked import LOCK, LockedFolder
 from lossprobe.run.manifest import part_name
 from lossprobe.run.pair import PAIR_KIND
-from lossprobe.run.schema import CHECKED, DIVERGENCE, DIVERGENCE_COLUMNS, PAIR, PAIR_PLAN, SCHEMA_VERSION
-from lossprobe.run.store import KEPT, PLAN_PARTS, record_name
-from lossprobe.units import visible
+from lossprobe.run.part_records import lock_own, note_kept, pending_parts, recorded, write_record
+from lossprobe.run.schema import CHECKED, DIVERGENCE, DIVERGENCE_COLUMNS, PAIR, PAIR_PLAN, PLAN_PARTS, SCHEMA_VERSION
 
 FOLDERS = (DIVERGENCE, PLAN_PARTS)
 OWN = (
@@ -47,11 +43,7 @@ class PairStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        ours = any(os.path.lexists(path / name) for name in (PAIR, PAIR_PLAN, LOCK))
-        if path.is_dir() and not path.is_symlink() and not ours and any(path.iterdir()):
-            raise OutputError("output.foreign", f"{visible(str(path), 200)}: exists and is no pair of runs")
-        self._folder = LockedFolder(path)
-        self._folder.remove_temporary_files(FOLDERS)
+        self._folder = lock_own(path, (PAIR, PAIR_PLAN), FOLDERS, "pair of runs")
         self._finished = False
 
     def __enter__(self) -> PairStore:
@@ -61,9 +53,8 @@ class PairStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Free the lock; a folder without a finished part is removed. What stops the process is noted what is kept."""
-        empty = self._folder.stat(PAIR) is None and not self._records()
-        if error is not None and not isinstance(error, Exception) and not empty:
-            error.add_note(KEPT)
+        note_kept(error, self._folder)
+        empty = self._folder.stat(PAIR) is None and not recorded(self._folder)
         if empty:
             with contextlib.suppress(OSError):
                 self._clear()
@@ -77,17 +68,15 @@ class PairStore:
         Args:
             plan: settings, what was measured while the models were opened, labels, counts and `part_rows`.
         """
-        parts = range(len(plan["part_rows"]))
+        parts = len(plan["part_rows"])
         if self._stored_plan() != sha256_of_json(plan):
             with writing(self.path):
                 self._clear()
                 for name in FOLDERS:
                     self._folder.folder(name, make=True).close()
                 self._folder.write(PAIR_PLAN, json_bytes(sealed(plan)))
-            return list(parts), []
-        records = self._records()
-        missing = [index for index in parts if not self._is_stored(index)]
-        return missing, [index for index in missing if record_name(index).rpartition("/")[2] in records]
+            return list(range(parts)), []
+        return pending_parts(self._folder, parts, lambda index, names: names == {part_name(DIVERGENCE, index)})
 
     def write_part(self, index: int, values: dict[str, Any]) -> None:
         """Store one part; its record is written last and marks it as complete.
@@ -99,10 +88,7 @@ class PairStore:
         name = part_name(DIVERGENCE, index)
         with self._folder.target(name) as target:
             fill_table(target, DIVERGENCE_COLUMNS, values)
-        with writing(self.path / record_name(index)):
-            # Not flushed to disk: if a power failure loses it, the part is measured again.
-            record = sealed({"files": {name: self._folder.digests[name]}})
-            self._folder.write(record_name(index), json_bytes(record), durable=False)
+        write_record(self._folder, index, [name])
 
     def finish(self, plan: dict[str, Any]) -> None:
         """Write pair.json with the hash of every part, then remove the plan."""
@@ -126,24 +112,3 @@ class PairStore:
         except ValueError:
             return None
         return sha256_of_json(plan) if sound else None
-
-    def _is_stored(self, index: int) -> bool:
-        """Return whether a part is complete and undamaged. Adds the hash in its record to `digests`."""
-        name = part_name(DIVERGENCE, index)
-        try:
-            record, sound = read_sealed(self._folder, record_name(index))
-        except ValueError:
-            return False
-        files = record.get("files")
-        if not sound or not isinstance(files, dict) or set(files) != {name}:
-            return False
-        self._folder.digests |= files
-        return self._folder.intact(name)
-
-    def _records(self) -> list[str]:
-        """Return the names of the records of finished parts."""
-        try:
-            with self._folder.folder(PLAN_PARTS) as plan:
-                return plan.names()
-        except OSError:
-            return []

@@ -21,7 +21,7 @@ from lossprobe.isolation import temporary_folder
 from lossprobe.run.checks import FileChecks
 from lossprobe.run.copies import Copies, number_texts
 from lossprobe.run.files import read_sealed, refuse_undecodable
-from lossprobe.run.folder import Folder
+from lossprobe.run.folder import Folder, folders_inside
 from lossprobe.run.held import HeldFile
 from lossprobe.run.inputs import read_inputs
 from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
@@ -215,11 +215,7 @@ def is_run(path: Path) -> bool:
 
 def run_folders(folder: Path) -> list[Path]:
     """Return the runs directly inside a folder, sorted by path; empty if the folder is a link or cannot be read."""
-    try:
-        paths = [] if folder.is_symlink() else sorted(folder.iterdir())
-        return [path for path in paths if not path.is_symlink() and is_run(path)]
-    except OSError:
-        return []
+    return folders_inside(folder, is_run)
 
 
 def open_run(path: Path | str) -> Run:

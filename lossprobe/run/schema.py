@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 MANIFEST = "run.json"  # written last: a run without it is unfinished
 PLAN = "plan.json"  # what an unfinished run is to score
+PLAN_PARTS = "plan"  # folder of the planned rows and of the records of finished parts
 CHECKED = ".checked"  # the state in which the files were last checked
 DOCUMENTS = "documents.parquet"
 VOCABULARY = "vocabulary.parquet"

@@ -16,7 +16,6 @@ A killed run therefore resumes at the parts that are missing, and ends with the 
 from __future__ import annotations
 
 import contextlib
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -30,9 +29,9 @@ from lossprobe.errors import OutputError
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
 from lossprobe.plan.rows import SCORED, Rows
 from lossprobe.run.files import fill_table, json_bytes, read_sealed, sealed, sha256_of_bytes, writing
-from lossprobe.run.locked import LOCK, LockedFolder
 from lossprobe.run.manifest import KIND, START_OVER, damaged, part_name, plan_fault
 from lossprobe.run.new_file import NewFile
+from lossprobe.run.part_records import lock_own, note_kept, pending_parts, write_record
 from lossprobe.run.part_values import planned_values, read_labels, read_reasons, routing_values
 from lossprobe.run.schema import (
     CHECKED,
@@ -43,6 +42,7 @@ from lossprobe.run.schema import (
     MEASURED,
     PART_TABLES,
     PLAN,
+    PLAN_PARTS,
     PLANNED,
     ROUTING,
     ROUTING_COLUMNS,
@@ -54,10 +54,7 @@ from lossprobe.run.schema import (
 )
 from lossprobe.units import visible
 
-RECORD = ".json"  # of the name of a part's record; other files of that folder are the planned rows
-KEPT = "finished parts are kept"
 OWN = "own"
-PLAN_PARTS = "plan"
 FOLDERS = (PLAN_PARTS, *PART_TABLES)
 ALL_FOLDERS = (*FOLDERS, ROUTING)
 
@@ -74,11 +71,7 @@ class RunStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        ours = any(os.path.lexists(path / name) for name in (MANIFEST, PLAN, LOCK))
-        if path.is_dir() and not path.is_symlink() and not ours and any(path.iterdir()):
-            raise OutputError("output.foreign", f"{visible(str(path), 200)}: exists and is no run")
-        self._folder = LockedFolder(path)
-        self._folder.remove_temporary_files(ALL_FOLDERS)
+        self._folder = lock_own(path, (MANIFEST, PLAN), ALL_FOLDERS, "run")
 
     def __enter__(self) -> RunStore:
         return self
@@ -87,8 +80,7 @@ class RunStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Free the lock; a directory without even a plan is removed. What stops the process is noted what is kept."""
-        if error is not None and not isinstance(error, Exception) and self._has_parts():
-            error.add_note(KEPT)
+        note_kept(error, self._folder)
         empty = self._folder.stat(MANIFEST) is None and self._folder.stat(PLAN) is None
         if empty:
             with contextlib.suppress(OSError):
@@ -184,36 +176,7 @@ class RunStore:
 
     def pending(self, parts: int) -> tuple[list[int], list[int]]:
         """Return the numbers of the parts to score, and of those among them that were finished but are damaged now."""
-        missing = [index for index in range(parts) if not self._is_stored(index)]
-        return missing, [index for index in missing if self._was_stored(index)]
-
-    def _is_stored(self, index: int) -> bool:
-        """Return whether a part is complete and undamaged. Adds the hashes in its record to `digests`."""
-        names = {part_name(table, index) for table in PART_TABLES}
-        try:
-            record, sound = read_sealed(self._folder, record_name(index))
-        except ValueError:
-            return False
-        files = record.get("files")
-        if not sound or not isinstance(files, dict) or files.keys() - {part_name(ROUTING, index)} != names:
-            return False
-        self._folder.digests |= files
-        return all(map(self._folder.intact, files))
-
-    def _was_stored(self, index: int) -> bool:
-        try:
-            with self._folder.folder(PLAN_PARTS) as plan:
-                return plan.stat(record_name(index).rpartition("/")[2]) is not None
-        except FileNotFoundError:
-            return False
-
-    def _has_parts(self) -> bool:
-        """Return whether a part of an unfinished run is stored."""
-        try:
-            with self._folder.folder(PLAN_PARTS) as plan:
-                return any(name.endswith(RECORD) for name in plan.names())
-        except FileNotFoundError:
-            return False
+        return pending_parts(self._folder, parts, _names_a_part)
 
     def write_part(self, index: int, rows: Rows, scores: PartScores) -> None:
         """Store one scored part; its record is written last and marks it as complete."""
@@ -234,10 +197,7 @@ class RunStore:
             measured = scores.columns.get(column.name, np.zeros(len(own)))
             values[column.name] = np.ma.masked_array(measured.astype(column.type.to_pandas_dtype()), absent)
         self._write(part_name("tokens", index), token_columns(labelled=own.labels is not None), values)
-        files = {name: self._folder.digests[name] for name in (part_name(table, index) for table in tables)}
-        with writing(self.path / record_name(index)):
-            # Not flushed to disk: if a power failure loses it, the part is scored again.
-            self._folder.write(record_name(index), json_bytes(sealed({"files": files})), durable=False)
+        write_record(self._folder, index, [part_name(table, index) for table in tables])
 
     def _write_histogram(self, index: int, scores: PartScores) -> None:
         pairs, mass, hits = scores.histogram
@@ -276,6 +236,6 @@ class RunStore:
         return damaged(self.path, f"unfinished run: {what}", START_OVER)
 
 
-def record_name(index: int) -> str:
-    """Return the path of the record of a finished part, relative to its run."""
-    return f"{PLAN_PARTS}/part-{index:05d}{RECORD}"
+def _names_a_part(index: int, names: set[str]) -> bool:
+    """Return whether some names are those of the files of a part; only a mixture of experts has one for its routers."""
+    return names - {part_name(ROUTING, index)} == {part_name(table, index) for table in PART_TABLES}

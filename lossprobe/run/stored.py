@@ -26,12 +26,12 @@ from lossprobe.run.schema import (
     PAIR_PLAN,
     PART_TABLES,
     PLAN,
+    PLAN_PARTS,
     ROUTING,
     VOCABULARY,
 )
 from lossprobe.units import visible
 
-PLAN_PARTS = "plan"
 # What is removed; run.json or pair.json goes last.
 OWN = (CHECKED, PLAN_PARTS, PLAN, *PART_TABLES, ROUTING, DOCUMENTS, VOCABULARY, MANIFEST)
 OWN_OF_PAIR = (CHECKED, PLAN_PARTS, PAIR_PLAN, DIVERGENCE, PAIR)

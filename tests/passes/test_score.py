@@ -17,8 +17,8 @@ from lossprobe.passes import planning
 from lossprobe.passes.score import score
 from lossprobe.plan import rows as plan
 from lossprobe.plan.options import ScoreOptions
+from lossprobe.run.part_records import KEPT
 from lossprobe.run.reader import latest_run, open_run
-from lossprobe.run.store import KEPT
 from lossprobe.text.documents import StringSource
 
 TEXTS = ["abcdefg", "it was a dark and stormy night; " * 9, "xyz", "café ☃ " * 20]

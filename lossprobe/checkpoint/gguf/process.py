@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,8 @@ import numpy.typing as npt
 
 from lossprobe.checkpoint.gguf.header import GGUFHeader
 from lossprobe.checkpoint.tokenizers.frames import Limits
-from lossprobe.checkpoint.tokenizers.sandbox import Sandbox
+from lossprobe.checkpoint.tokenizers.sandbox import Sandbox, usable_cores
 from lossprobe.errors import CheckpointError, ResourceError, UsageError
-from lossprobe.units import visible
 
 PACKAGE = "xllamacpp"
 HOW_TO_INSTALL = 'pip install "lossprobe[gguf]"'
@@ -107,10 +105,4 @@ def _stated(keys: Mapping[str, Any], name: str) -> int:
 def _threads() -> int:
     """Return the number of threads: as OMP_NUM_THREADS asks, or else the cores that this process may use."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(asked)) if asked.isdecimal() else cores
-
-
-def shown_path(path: Path) -> str:
-    """Return a path as it is printed."""
-    return visible(str(path), 200)
+    return max(1, int(asked)) if asked.isdecimal() else usable_cores()

@@ -48,10 +48,9 @@ class AwqLayout:
         """Return [out, in] of qweight [in, out / 8]."""
         inputs, words = parts.shape(".qweight", "I32")
         size = inputs if self.group_size == -1 else self.group_size
-        if inputs % size:
-            raise parts.refused(".qweight", f"has {inputs} inputs, which groups of {size} do not fill")
-        parts.expect(".qzeros", "I32", shape=(inputs // size, words))
-        parts.expect(".scales", *FLOATS, shape=(inputs // size, words * 8))
+        groups = parts.groups_of(".qweight", inputs, size)
+        parts.expect(".qzeros", "I32", shape=(groups, words))
+        parts.expect(".scales", *FLOATS, shape=(groups, words * 8))
         return words * 8, inputs
 
     def weight(self, parts: Parts) -> torch.Tensor:

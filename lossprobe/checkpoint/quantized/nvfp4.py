@@ -42,12 +42,9 @@ class Fp4Layout:
     def shape(self, parts: Parts) -> tuple[int, ...]:
         """Return [out, in] of bytes [out, in / 2]."""
         outputs, octets = parts.shape(self.codes_end, "U8")
-        if octets * 2 % self.group_size:
-            raise parts.refused(
-                self.codes_end, f"has {octets * 2} inputs, which groups of {self.group_size} do not fill"
-            )
+        groups = parts.groups_of(self.codes_end, octets * 2, self.group_size)
         kinds = ("F8_E4M3",) if self.global_end else ("U8", "F8_E8M0")
-        parts.expect(".weight_scale", *kinds, shape=(outputs, octets * 2 // self.group_size))
+        parts.expect(".weight_scale", *kinds, shape=(outputs, groups))
         if self.global_end:
             sides = len(parts.entries[self.global_end].shape)
             parts.expect(self.global_end, "F32", shape=(1,) * min(sides, 1))

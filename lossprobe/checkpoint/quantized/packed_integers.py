@@ -47,9 +47,8 @@ class PackedLayout:
         if stated[0] != outputs or inputs < 1 or -(-inputs * self.bits // 32) != words:
             what = f"says {list(stated)}, but {outputs} x {words} words hold other codes of {self.bits} bits"
             raise parts.refused(".weight_shape", what)
-        if self.group_size > 0 and inputs % self.group_size:
-            raise parts.refused(".weight_packed", f"has {inputs} inputs, which groups of {self.group_size} do not fill")
-        scales = (1, 1) if self.group_size == -1 else (outputs, inputs // (self.group_size or inputs))
+        groups = parts.groups_of(".weight_packed", inputs, self.group_size if self.group_size > 0 else inputs)
+        scales = (1, 1) if self.group_size == -1 else (outputs, groups)
         flat = self.group_size == -1 and len(parts.entries[".weight_scale"].shape) < 2
         parts.expect(".weight_scale", *FLOATS, shape=scales[1:] if flat else scales)
         if not self.symmetric:

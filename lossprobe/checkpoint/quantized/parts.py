@@ -61,6 +61,12 @@ class Parts:
             raise self.refused(end, f"has {words} words a line, which codes of {bits} bits do not fill")
         return words * 32 // bits
 
+    def groups_of(self, end: str, inputs: int, size: int) -> int:
+        """Return how many groups some inputs form, which must fill them."""
+        if inputs % size:
+            raise self.refused(end, f"has {inputs} inputs, which groups of {size} do not fill")
+        return inputs // size
+
 
 class Layout(Protocol):
     """How one weight is stored."""

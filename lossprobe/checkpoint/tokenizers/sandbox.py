@@ -180,8 +180,12 @@ class Sandbox:
 def _threads() -> int:
     """Return the child's number of threads: as RAYON_NUM_THREADS asks, or else the cores that this process may use."""
     asked = os.environ.get(THREADS, "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(int(asked) if asked.isdecimal() and int(asked) else cores, MAX_THREADS)
+    return min(int(asked) if asked.isdecimal() and int(asked) else usable_cores(), MAX_THREADS)
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _end(process: subprocess.Popen[bytes], errors: IO[bytes], owner: int) -> None:

@@ -1,0 +1,99 @@
+"""The folder of an unfinished run or pair, and the records that mark its parts as complete.
+
+A record, `plan/part-N.json`, holds the sha256 of each file of a part and is written last: a part with a record is
+complete, and one whose files still have these hashes is undamaged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from lossprobe.errors import OutputError
+from lossprobe.run.files import json_bytes, read_sealed, sealed, writing
+from lossprobe.run.folder import Folder
+from lossprobe.run.locked import LOCK, LockedFolder
+from lossprobe.run.schema import PLAN_PARTS
+from lossprobe.units import visible
+
+RECORD = ".json"  # of the name of a part's record; other files of that folder are the planned rows
+KEPT = "finished parts are kept"
+
+
+def lock_own(path: Path, names: Sequence[str], folders: Sequence[str], kind: str) -> LockedFolder:
+    """Return a folder, locked, without what killed processes left there; it is created if it does not exist.
+
+    Args:
+        path: the folder.
+        names: files of which a folder of this kind has at least one.
+        folders: its folders.
+        kind: what it is, such as "run".
+
+    Raises:
+        OutputError: another process is writing it, it is a link, or it has files but none of the named ones.
+    """
+    ours = any(os.path.lexists(path / name) for name in (*names, LOCK))
+    if path.is_dir() and not path.is_symlink() and not ours and any(path.iterdir()):
+        raise OutputError("output.foreign", f"{visible(str(path), 200)}: exists and is no {kind}")
+    folder = LockedFolder(path)
+    folder.remove_temporary_files(folders)
+    return folder
+
+
+def note_kept(error: BaseException | None, folder: Folder) -> None:
+    """Note on what stops the process, and is no fault of it, that finished parts are kept, if there are any."""
+    if error is not None and not isinstance(error, Exception) and recorded(folder):
+        error.add_note(KEPT)
+
+
+def record_name(index: int) -> str:
+    """Return the path of the record of a finished part, relative to its run."""
+    return f"{PLAN_PARTS}/part-{index:05d}{RECORD}"
+
+
+def recorded(folder: Folder) -> set[str]:
+    """Return the paths of the records of finished parts, as `record_name` does."""
+    try:
+        with folder.folder(PLAN_PARTS) as plan:
+            return {f"{PLAN_PARTS}/{name}" for name in plan.names() if name.endswith(RECORD)}
+    except OSError:
+        return set()
+
+
+def write_record(folder: LockedFolder, index: int, names: Iterable[str]) -> None:
+    """Mark a part as complete whose files, by these names, this process wrote."""
+    content = json_bytes(sealed({"files": {name: folder.digests[name] for name in names}}))
+    with writing(folder.path / record_name(index)):
+        # Not flushed to disk: if a power failure loses it, the part is scored or measured again.
+        folder.write(record_name(index), content, durable=False)
+
+
+def pending_parts(
+    folder: LockedFolder, parts: int, complete: Callable[[int, set[str]], bool]
+) -> tuple[list[int], list[int]]:
+    """Return the numbers of the parts to do, and of those among them that were finished but are damaged now.
+
+    The hashes in the records of undamaged parts are added to `folder.digests`.
+
+    Args:
+        folder: the folder.
+        parts: number of all parts.
+        complete: whether some names are those of the files of the part of a number.
+    """
+    missing = [index for index in range(parts) if not _is_stored(folder, index, complete)]
+    records = recorded(folder) if missing else set()
+    return missing, [index for index in missing if record_name(index) in records]
+
+
+def _is_stored(folder: LockedFolder, index: int, complete: Callable[[int, set[str]], bool]) -> bool:
+    """Return whether a part is complete and undamaged. Adds the hashes in its record to `digests`."""
+    try:
+        record, sound = read_sealed(folder, record_name(index))
+    except ValueError:
+        return False
+    files = record.get("files")
+    if not sound or not isinstance(files, dict) or not complete(index, set(files)):
+        return False
+    folder.digests |= files
+    return all(map(folder.intact, files))
