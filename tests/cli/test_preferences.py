@@ -20,6 +20,7 @@ from lossprobe.passes.engines import LocalEngine
 from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.rendered import both_sides
 from lossprobe.passes.score import score_into
+from lossprobe.report.names import windows_in_words
 from lossprobe.report.plots.preferences import plot_preferences
 from lossprobe.run.reader import Run, run_folders
 
@@ -204,3 +205,7 @@ def test_a_reference_with_another_tokenizer_is_refused_before_passes(scored, mon
 
 def test_nothing_in_the_picture_is_cut_off(scored):
     check_layout(plot_preferences(scored[1], measure_preferences(scored[1])))
+
+
+def test_a_heading_says_that_both_sides_are_there(scored):
+    assert windows_in_words(scored[1]) == "both sides of each pair, context 256"
