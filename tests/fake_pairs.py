@@ -41,7 +41,7 @@ def write_pair(first, second, kl, **columns) -> Pair:
     }  # fmt: skip
     edges = np.cumsum([0, *rows])
     with PairStore(pair_path(first, second)) as store:
-        store.begin(plan)
+        store.begin(plan, resume=True)
         for index, (start, stop) in enumerate(itertools.pairwise(edges)):
             store.write_part(index, {name: column[start:stop] for name, column in values.items()})
         store.finish(plan)

@@ -177,8 +177,9 @@ class AuditSettings:
 
     Attributes:
         file: the audit file. Paths in it are relative to its folder; the settings here start with that folder.
-        model, windows, data, baseline, stats, checks, curve: its tables; `data` and `checks` in the order of the file,
-            `curve` None where it has none.
+        model, windows, data, baseline, stats, checks, curve, reference: its tables; `data` and `checks` in the order of
+            the file, `curve` and `reference` None where it has none. The reference is the model that this one was made
+            from; some metrics say how far their predictions are apart.
         origins: dotted key, such as "model.dtype" → where its value came from, for `--print-config`: "default", the
             file with the line, the environment variable, or the option.
     """
@@ -191,6 +192,7 @@ class AuditSettings:
     stats: StatsSettings
     checks: tuple[Check, ...]
     curve: CurveSettings | None = None
+    reference: ModelSettings | None = None
     origins: dict[str, str] = field(default_factory=dict, repr=False)
 
     def checks_of(self, data: DataSettings) -> tuple[Check, ...]:

@@ -181,8 +181,9 @@ def _refuse_inputs(destinations: Sequence[Path], settings: AuditSettings) -> Non
     """
     from lossprobe.run.reader import RUNS_FOLDER
 
-    model = settings.model
-    inputs = [settings.file, model.checkpoint, model.tokenizer, model.base, settings.baseline.path, Path(RUNS_FOLDER)]
+    models = [model for model in (settings.model, settings.reference) if model is not None]
+    inputs = [settings.file, settings.baseline.path, Path(RUNS_FOLDER)]
+    inputs += [path for model in models for path in (model.checkpoint, model.tokenizer, model.base)]
     inputs += [data.path for data in settings.data] + ([settings.curve.log] if settings.curve else [])
     for destination in destinations:
         folders = destination.resolve().parents

@@ -68,7 +68,7 @@ def measure_divergence(  # noqa: PLR0913 - models, text and options, and what to
         LossprobeError: the text or the options are refused; see `score.score`.
     """
     options = options or ScoreOptions()
-    refuse_other_vocabulary(*(PlannedRun(one.facts.name, {"settings": describe_model(one)}) for one in (first, second)))
+    refuse_other_models(first, second)
     with _places(first, second) as places:
         runs = [
             score_into(place, one, source, options, progress=progress).run
@@ -86,6 +86,11 @@ def _places(first: Checkpoint, second: Checkpoint) -> Iterator[tuple[Path | None
         return
     with tempfile.TemporaryDirectory(prefix="lossprobe-pair-") as folder:
         yield Path(folder, "first"), Path(folder, "second")
+
+
+def refuse_other_models(first: Checkpoint, second: Checkpoint) -> None:
+    """Refuse checkpoints, before they are scored, as `refuse_other_vocabulary` does their runs."""
+    refuse_other_vocabulary(*(PlannedRun(one.facts.name, {"settings": describe_model(one)}) for one in (first, second)))
 
 
 def refuse_other_vocabulary(first: Described, second: Described) -> None:
@@ -177,7 +182,7 @@ def score_pair(
             return found
         pair = (opened(models[0]), opened(models[1]))
         plan = _plan(runs, planned, pair)
-        pending, broken = store.begin(plan)
+        pending, broken = store.begin(plan, resume=reusable)
         if broken:
             parts = plural(len(broken), "finished part")
             notices.append(f"{visible(str(path), 200)}: {parts} damaged since, and measured again")

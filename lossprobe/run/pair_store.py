@@ -60,16 +60,17 @@ class PairStore:
                 self._clear()
         self._folder.unlock(remove=empty)
 
-    def begin(self, plan: dict[str, Any]) -> tuple[list[int], list[int]]:
+    def begin(self, plan: dict[str, Any], *, resume: bool) -> tuple[list[int], list[int]]:
         """Return the numbers of the parts to measure, and of those among them that were finished but are damaged now.
 
-        Parts of a pair that was begun with another plan are removed.
+        Parts of a pair that was begun with another plan, or that is not to be resumed, are removed.
 
         Args:
             plan: settings, what was measured while the models were opened, labels, counts and `part_rows`.
+            resume: whether the plan identifies both models, so that parts of it are theirs.
         """
         parts = len(plan["part_rows"])
-        if self._stored_plan() != sha256_of_json(plan):
+        if not resume or self._stored_plan() != sha256_of_json(plan):
             with writing(self.path):
                 self._clear()
                 for name in FOLDERS:

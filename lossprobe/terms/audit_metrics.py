@@ -54,4 +54,17 @@ TERMS = (
         SHARE,
         formula="tokens without a loss / all tokens",
     ),
+    metric(
+        "mean_kl_nats",
+        "Limits the mean KL divergence from the model of [reference], which this one was made from.",
+        "nats per token",
+        formula="mean of KL(reference‖model) = Σ p_reference log(p_reference / p_model)",
+        how_to_read="Infinite, and beyond any max, where the model excludes an entry that the reference allows.",
+    ),
+    metric(
+        "same_top_share",
+        "Limits the share of tokens on which the model and that of [reference] have the same first choice.",
+        SHARE,
+        formula="tokens with the same most likely entry / scored tokens",
+    ),
 )

@@ -53,7 +53,9 @@ class ScaledEstimate:
 
     @property
     def interval(self) -> Interval:
-        """Return the interval in the unit of the limit."""
+        """Return the interval in the unit of the limit; of an infinite number only that number."""
+        if math.isinf(self.value):
+            return Interval(self.scale.shown(self.value), self.scale.shown(self.value))
         if math.isnan(self.value) or any(math.isnan(half) for half in self.half):
             return NO_INTERVAL
         return Interval(self.scale.shown(self.value - self.half[0]), self.scale.shown(self.value + self.half[1]))
@@ -85,7 +87,7 @@ def smooth_estimate(sums: Floats, scale: Scale, quantile: float, least: float = 
     of_sums, clusters, tokens = _sides(sums), len(sums), int(sums[:, -1, -1].sum())
     value = float(scale.statistic(of_sums.sum(axis=0))) if clusters else math.nan
     error = math.nan
-    if clusters > 1:
+    if clusters > 1 and math.isfinite(value):
         error = error_of_replicates(jackknife(sums, scale))
         if error == 0.0:
             error = least / quantile

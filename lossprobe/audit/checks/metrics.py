@@ -44,6 +44,8 @@ class Metric:
         share: whether it is a share of tokens that may be 0 or 1 in every document; see `estimates.unvaried_half`.
         both: indices of terms that must be positive in a document (or block); other documents are left out.
         partial: whether it can be measured on a part of the text, as with `stop_early`.
+        of_pair: whether it says how far the model is from the reference: its terms read the rows of a `run.pair`. It is
+            a change itself, so that only its value can be limited.
         worst: largest change for the worse that a document can make to the statistic of its own tokens. Losses have no
             upper bound; 10 nats is the loss of guessing among 22,000 tokens, 8 bits that of guessing a byte.
     """
@@ -62,6 +64,7 @@ class Metric:
     share: bool = False
     both: tuple[int, ...] = ()
     partial: bool = True
+    of_pair: bool = False
     worst: float = 1.0
 
 
@@ -94,6 +97,18 @@ def ratio(sums: Floats) -> Floats:
     quotients: Floats = np.full(np.shape(numerator), np.nan)
     np.divide(numerator, denominator, out=quotients, where=denominator > 0)
     return quotients
+
+
+def mean_divergence(sums: Floats) -> Floats:
+    """Return the mean of divergences: infinite where one is.
+
+    Args:
+        sums: float64 [..., 3]: the sum of the finite divergences, the number of tokens, and that of infinite ones.
+
+    >>> mean_divergence(np.array([[6.0, 4.0, 0.0], [6.0, 4.0, 1.0]])).tolist()
+    [1.5, inf]
+    """
+    return np.where(sums[..., 2] > 0, math.inf, ratio(sums[..., :2]))
 
 
 def metric_of(check: Check, longest: int) -> Metric:
@@ -164,6 +179,14 @@ METRICS = {
     "unscored_share": Metric(
         unit="share of tokens", range=(0, 1),
         terms=("(unscored IS NOT NULL)::INTEGER", "1"), columns=(), statistic=ratio, of_scored=False,
+    ),
+    "mean_kl_nats": Metric(
+        unit="nats per token", range=(0, math.inf), columns=(), statistic=mean_divergence, partial=False, of_pair=True,
+        terms=("CASE WHEN isfinite(kl_nats) THEN kl_nats ELSE 0 END", "1", "(NOT isfinite(kl_nats))::INTEGER"),
+    ),
+    "same_top_share": Metric(
+        unit="share of tokens", range=(0, 1), columns=(), statistic=ratio, share=True, partial=False, of_pair=True,
+        terms=("same_top::INTEGER", "1"),
     ),
 }  # fmt: skip
 

@@ -70,6 +70,7 @@ class TextResult:
         documents: number of documents of the whole text.
         scored_share: share of the documents that were scored until every check was decided; 1 without `stop_early`.
         baseline: name of the baseline's model; None without a baseline.
+        reference: name of the model that divergences are measured from; None if no check does.
     """
 
     name: str
@@ -80,6 +81,7 @@ class TextResult:
     documents: int
     scored_share: float
     baseline: str | None
+    reference: str | None = None
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,9 @@ def read_check(document: AuditFile, index: int, texts: tuple[str, ...], baseline
     _check_range(entry, limit)
     _check_parameters(entry)
     _check_slice(entry)
-    if limit.needs_baseline and values.get("level") != "off":
+    if values.get("level") != "off":
         _check_baseline(entry, limit, baseline)
+        _check_reference(entry)
     named = {key: value for key, value in values.items() if key not in LIMIT_KEYS and key != "class"}
     named |= {"data": _text(entry, texts), "limit": limit, "token_class": values.get("class")}
     return Check(**named, line=document.line(*keys))
@@ -82,6 +83,9 @@ def _check_range(entry: _Entry, limit: Limit) -> None:
     if limit.kind in ABSOLUTE_LIMITS:
         if not low <= limit.value <= high:
             raise entry.error("value", f"{metric} lies {_range(low, high)}", limit.kind)
+    elif about.of_pair:
+        text = f"{metric} is a distance from the reference model, and has no change from a baseline"
+        raise entry.error("value", text, limit.kind, hint="use max or min")
     elif limit.kind.endswith("_pct"):
         if not about.in_percent:
             text = f"{metric} can be negative or 0, and has no change in percent"
@@ -140,6 +144,13 @@ def _text(entry: _Entry, texts: tuple[str, ...]) -> str:
 
 
 def _check_baseline(entry: _Entry, limit: Limit, baseline: BaselineSettings) -> None:
-    if baseline.path is None and baseline.missing != "warn":
+    if limit.needs_baseline and baseline.path is None and baseline.missing != "warn":
         table = f"[{entry.document.named('baseline')}]"
         raise entry.error("no_baseline", f"needs a baseline, and there is no path in {table}", limit.kind)
+
+
+def _check_reference(entry: _Entry) -> None:
+    metric = entry.values["metric"]
+    if METRICS[metric].of_pair and "reference" not in entry.document.content:
+        table = f"[{entry.document.named('reference')}]"
+        raise entry.error("no_reference", f"{metric} needs a reference model, and there is no table {table}", "metric")

@@ -20,8 +20,8 @@ def settings_table(settings: AuditSettings) -> pd.DataFrame:
     A value is written as in TOML without quotes, "" for a setting without one. All text is safe to print.
     """
     tables: dict[str, object] = {
-        "model": settings.model, "eval": settings.windows, "baseline": settings.baseline, "stats": settings.stats,
-        "curve": settings.curve,
+        "model": settings.model, "reference": settings.reference, "eval": settings.windows,
+        "baseline": settings.baseline, "stats": settings.stats, "curve": settings.curve,
         **{f"data.{text.name}": text for text in settings.data},
         **{f"check.{check.id}": check for check in settings.checks},
     }  # fmt: skip

@@ -76,6 +76,7 @@ def read_settings(path: Path, overrides: Sequence[Override] = ()) -> AuditSettin
         stats=StatsSettings(**read_table(document, ("stats",))),
         checks=_read_checks(document, tuple(text.name for text in data), baseline),
         curve=_read_curve(document),
+        reference=_read_reference(document),
         origins=dict(_origins(document)),
     )
 
@@ -118,6 +119,12 @@ def _read_curve(document: AuditFile) -> CurveSettings | None:
     return CurveSettings(**read_table(document, ("curve",), required=("log",)), line=document.line("curve"))
 
 
+def _read_reference(document: AuditFile) -> ModelSettings | None:
+    if "reference" not in document.content:
+        return None
+    return ModelSettings(**read_table(document, ("reference",), required=("checkpoint",)))
+
+
 def _read_checks(document: AuditFile, texts: tuple[str, ...], baseline: BaselineSettings) -> tuple[Check, ...]:
     checks: dict[str, Check] = {}
     for index in range(len(document.content.get("check", []))):
@@ -138,7 +145,7 @@ def _read_checks(document: AuditFile, texts: tuple[str, ...], baseline: Baseline
 def _origins(document: AuditFile) -> Iterator[tuple[str, str]]:
     """Yield the dotted key and the origin of every setting, in the order of the schema; of limits only the one set."""
     content = document.content
-    for name in ("model", "eval"):
+    for name in ("model", *(("reference",) if "reference" in content else ()), "eval"):
         yield from table_origins(document, (name,), name, TABLES[name])
     for name in content["data"]:
         yield from table_origins(document, ("data", name), f"data.{name}", DATA)

@@ -67,8 +67,15 @@ CHECK: Keys = {
 }
 
 # In the order of `--print-config`.
-TABLES: Mapping[str, Keys] = {"model": MODEL, "eval": EVAL, "baseline": BASELINE, "stats": STATS, "curve": CURVE}
-TOP_LEVEL = ("schema", "model", "eval", "data", "baseline", "stats", "curve", "check")
+TABLES: Mapping[str, Keys] = {
+    "model": MODEL,
+    "reference": MODEL,
+    "eval": EVAL,
+    "baseline": BASELINE,
+    "stats": STATS,
+    "curve": CURVE,
+}
+TOP_LEVEL = ("schema", "model", "reference", "eval", "data", "baseline", "stats", "curve", "check")
 HEADERS = {
     **{name: f"[{name}]" for name in TABLES},
     "data": "[data.NAME]",

@@ -22,6 +22,10 @@ checkpoint = {checkpoint}
 # device = "auto"                # default: cpu; auto: a GPU if there is one
 # dtype = "auto"                 # default: float32; auto: as the weights are stored
 
+# The model that this one was made from, for checks of the distance from it (mean_kl_nats, same_top_share).
+# [reference]
+# checkpoint = "base-model"
+
 [eval]
 # context = 256                  # most input tokens of a window; default: the model's limit
 # stride = 128                   # new tokens scored by each window; default: windows do not overlap

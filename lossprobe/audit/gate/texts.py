@@ -9,6 +9,7 @@ from typing import Any
 
 from lossprobe.analysis.rows.same_tokens import BATCHING, DTYPE, IDENTITY, differing_settings
 from lossprobe.audit.checks.metrics import metric_of
+from lossprobe.audit.gate.reference import of_pair, open_reference
 from lossprobe.audit.settings import AuditSettings, Check, DataSettings
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NotComparableError, TextError, UsageError
@@ -35,6 +36,7 @@ class AuditText:
         settings: settings of a run over it; see `passes.identity.describe`.
         baseline: its baseline; None without one.
         folder: folder of its baseline; None if the audit file names no place for baselines.
+        reference: the model that the checks of a divergence compare with; None if no check does.
     """
 
     data: DataSettings
@@ -43,6 +45,7 @@ class AuditText:
     settings: dict[str, Any]
     baseline: Run | None
     folder: Path | None
+    reference: Checkpoint | None = None
 
     @property
     def needs_baseline(self) -> bool:
@@ -99,6 +102,8 @@ def prepare(
     """
     options = settings.windows
     texts = read_texts(settings) if texts is None else texts
+    of_all = [check for data in settings.data for check in settings.checks_of(data)]
+    reference = open_reference(settings.reference, of_all, checkpoint)
     prepared = []
     for data in settings.data:
         checks = settings.checks_of(data)
@@ -108,7 +113,8 @@ def prepare(
         policy = window_policy(checkpoint, options, source)
         tell_beyond_trained(checkpoint, policy.context, source)
         described = describe(checkpoint, source, policy, options)
-        text = AuditText(data, source, checks, described, None, _place(settings, data))
+        compared = reference if of_pair(checks) else None
+        text = AuditText(data, source, checks, described, None, _place(settings, data), compared)
         try:
             baseline = _baseline(text, settings.baseline.missing)
         except NotComparableError as error:
@@ -143,7 +149,8 @@ def _place(settings: AuditSettings, data: DataSettings) -> Path | None:
         return None
     place = settings.baseline.path / data.name
     taken = (place.resolve(), *place.resolve().parents)
-    for source in (*(each.path for each in settings.data), settings.model.checkpoint):
+    models = [each.checkpoint for each in (settings.model, settings.reference) if each is not None]
+    for source in (*(each.path for each in settings.data), *models):
         if source.resolve() in taken:
             shown = visible(str(place), 200)
             raise UsageError("audit.baseline_place", f"{shown}: is, or lies in, a text or the checkpoint")

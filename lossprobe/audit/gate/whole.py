@@ -10,6 +10,7 @@ from lossprobe.audit.checks.decisions import Measurement, conclude, measure_from
 from lossprobe.audit.checks.metrics import METRICS, Metric, metric_of
 from lossprobe.audit.checks.pairing import AuditedRun
 from lossprobe.audit.checks.verdicts import CheckResult, TextResult
+from lossprobe.audit.gate.reference import beside_reference, of_pair
 from lossprobe.audit.gate.texts import AuditText, baseline_columns, to_be_created
 from lossprobe.audit.settings import AuditSettings, Check
 from lossprobe.checkpoint.interface import Checkpoint
@@ -25,17 +26,22 @@ def audit_whole(
     """Return the verdicts on one text, after scoring all of it."""
     run = score(checkpoint, text.source, settings.windows, progress=progress).run
     scored = AuditedRun(run, find_clusters(run), text.baseline)
+    paired = of_pair(text.checks)
+    alone = [check for check in text.checks if check not in paired]
     if scored.clusters.note:
         text.source.notices.append(scored.clusters.note)
     refuse_per_byte(run, text.checks)
     scored.refuse_other_tokens()
-    results = _measure_all(text.checks, scored, settings.stats.confidence)
+    results = _measure_all(alone, scored, settings.stats.confidence)
     accepted = all(result.effect in ("pass", "warn") for result in results if not result.check.limit.needs_baseline)
     if text.folder is not None and accepted and to_be_created(settings, text):
         write_baseline(run, text.folder, baseline_columns(text.checks))
         text.source.notices.append(f"{text.data.name}: the baseline was missing and has been made from this model")
         scored = AuditedRun(run, scored.clusters, open_baseline(text.folder))
-        results = _measure_all(text.checks, scored, settings.stats.confidence)
+        results = _measure_all(alone, scored, settings.stats.confidence)
+    if text.reference is not None:
+        beside = beside_reference(text.reference, checkpoint, text.source, settings.windows, run, progress)
+        results += _measure_all(paired, beside, settings.stats.confidence)
     baseline = scored.baseline
     counts = run.counts
     return results, TextResult(
@@ -47,6 +53,7 @@ def audit_whole(
         documents=counts["documents"],
         scored_share=1.0,
         baseline=None if baseline is None else baseline.name,
+        reference=None if text.reference is None else text.reference.facts.name,
     )
 
 

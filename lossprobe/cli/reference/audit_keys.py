@@ -24,7 +24,12 @@ FIELDS = {"class": "token_class"}  # a key whose name Python keeps for itself
 
 def audit_keys() -> str:
     """Return the keys of every table of an audit file."""
-    return "\n".join(f"### `{HEADERS[name]}`\n\n{_keys(name)}" for name in HOLDERS)
+    return "\n".join(f"### {_headings(name)}\n\n{_keys(name)}" for name in HOLDERS)
+
+
+def _headings(name: str) -> str:
+    """Return the headers of the tables that have the keys of a table."""
+    return " and ".join(code(HEADERS[other]) for other, keys in ALL_KEYS.items() if keys is ALL_KEYS[name])
 
 
 def _keys(name: str) -> str:

@@ -49,9 +49,10 @@ def _checks(result: AuditResult) -> list[str]:
 def _text_line(text: TextResult) -> str:
     share = f" ({text.scored_share:.1%} of it was needed)" if text.scored_share < 1 else ""
     baseline = f"; baseline {_safe(text.baseline)}" if text.baseline is not None else ""
+    reference = f"; reference {_safe(text.reference)}" if text.reference is not None else ""
     return (
         f"text {_safe(text.name)}: {_safe(text.text)}, {format_count(text.scored_tokens)} scored of "
-        f"{plural(text.tokens, 'token')} in {plural(text.documents, 'document')}{share}{baseline}"
+        f"{plural(text.tokens, 'token')} in {plural(text.documents, 'document')}{share}{baseline}{reference}"
     )
 
 

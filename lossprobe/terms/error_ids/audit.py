@@ -11,14 +11,16 @@ FILE = {
     "audit.baseline_place": "The baseline would lie in a text or in the checkpoint. → Choose another path.",
     "audit.duplicate_id": "Two checks of the audit file have the same id. → Give each its own.",
     "audit.missing_key": "A table of the audit file lacks a key that it needs. → Add the key that the message names.",
-    "audit.nested": "The audit file is nested too deeply. → Write it flat: [model], [eval], [data.NAME], [baseline], "
-    "[stats] and [[check]].",
+    "audit.nested": "The audit file is nested too deeply. → Write it flat: [model], [reference], [eval], "
+    "[data.NAME], [baseline], [stats] and [[check]].",
     "audit.no_baseline": "A check measures a change, and the audit file names no baseline; or no check measures one. → "
     "Write path = … under [baseline], or give a check max_increase or max_decrease.",
     "audit.no_check": "The audit file has no check. → Add a [[check]] table.",
     "audit.no_data": "The audit file names no text. → Add a [data.NAME] table.",
     "audit.no_file": "The audit file does not exist. → Write one: lossprobe audit init CHECKPOINT TEXT.",
     "audit.no_limit": "A check has no limit. → Give it max, min, max_increase or max_decrease.",
+    "audit.no_reference": "A check measures the distance from a reference model, and the audit file names none. → Add "
+    "a table [reference] with checkpoint = ….",
     "audit.no_section": "pyproject.toml has no [tool.lossprobe]. → Add it, or write lossprobe.toml with audit init.",
     "audit.not_utf8": "The audit file is not UTF-8. → Save it as UTF-8.",
     "audit.parameter": "A check has a parameter that its metric does not take, or lacks the one that it needs. → "

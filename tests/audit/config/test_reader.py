@@ -366,7 +366,7 @@ def test_batches_of_auto_are_none(tmp_path):
     assert read_settings(write(tmp_path, text)).windows.batch_size is None
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", [name for name, metric in METRICS.items() if not metric.of_pair])
 def test_every_metric_takes_a_limit_on_its_change(tmp_path, metric):
     parameter = {"share_above": "nats = 5\n", "quantile": "quantile = 0.9\n"}.get(metric, "")
     text = SHORTEST.replace('metric = "nll"\n', f'metric = "{metric}"\n{parameter}')
@@ -377,6 +377,27 @@ def test_every_metric_takes_a_limit_on_its_change(tmp_path, metric):
     assert read_settings(write(tmp_path, text)).checks[0].metric == metric
     if metric not in ("nll", "perplexity", "bits_per_byte", "accuracy", "brier"):
         assert "has no change in percent" in refuse(write(tmp_path, percent))[1]
+
+
+@pytest.mark.parametrize("metric", [name for name, metric in METRICS.items() if metric.of_pair])
+def test_a_distance_needs_a_reference_and_has_no_change(tmp_path, metric):
+    text = SHORTEST.replace('metric = "nll"', f'metric = "{metric}"')
+    line = text[: text.index("max_increase")].count("\n") + 1
+    assert refuse(write(tmp_path, text)) == (
+        "value", f"lossprobe.toml: line {line}: max_increase = 0.01 in [[check]]: {metric} is a distance from the "
+        "reference model, and has no change from a baseline", "use max or min",
+    )  # fmt: skip
+    text = text.replace("max_increase", "max")
+    found = refuse(write(tmp_path, text))
+    assert found[0] == "no_reference"
+    assert found[1].endswith(f"{metric} needs a reference model, and there is no table [reference]")
+    read_settings(write(tmp_path, text + 'level = "off"\n'))
+    reference = '[reference]\ncheckpoint = "base"\ndtype = "bfloat16"\n[[check]]'
+    settings = read_settings(write(tmp_path, text.replace("[[check]]", reference)))
+    assert settings.reference == ModelSettings(checkpoint=tmp_path / "base", dtype="bfloat16")
+    assert settings.origins["reference.dtype"].startswith("lossprobe.toml line ")
+    wrong = text.replace("[[check]]", '[reference]\ndtype = "bfloat16"\n[[check]]')
+    assert "checkpoint is missing in [reference]" in refuse(write(tmp_path, wrong))[1]
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path):

@@ -1,0 +1,78 @@
+"""Measures how far the model of an audit is from a reference model: the one that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.audit.checks.metrics import METRICS
+from lossprobe.audit.checks.pairing import AuditedRun
+from lossprobe.audit.settings import Check, ModelSettings
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.spec import CheckpointSpec, Opener
+from lossprobe.errors import NotComparableError
+from lossprobe.passes.divergence import refuse_other_models, score_pair
+from lossprobe.passes.known_checkpoint import keep_known, open_when_needed
+from lossprobe.passes.score import Progress, score_into
+from lossprobe.plan.options import ScoreOptions
+from lossprobe.run.reader import Run
+from lossprobe.text.documents import Source
+
+
+def of_pair(checks: Iterable[Check]) -> list[Check]:
+    """Return the checks that limit how far the model is from the reference."""
+    return [check for check in checks if METRICS[check.metric].of_pair]
+
+
+def open_reference(model: ModelSettings | None, checks: Iterable[Check], checkpoint: Checkpoint) -> Checkpoint | None:
+    """Return the reference model of an audit, loaded when it is needed; None if no check compares with it.
+
+    Args:
+        model: where it is.
+        checks: the checks whose level is not "off".
+        checkpoint: the model that is audited.
+
+    Raises:
+        NotComparableError: its tokenizer or its number of logits is not that of the audited model.
+        LossprobeError: it is refused; see `checkpoint.detect.open_checkpoint`.
+    """
+    if model is None or not of_pair(checks):
+        return None
+    reference = open_when_needed(CheckpointSpec(model.checkpoint, model.load), Opener())
+    try:
+        refuse_other_models(reference, checkpoint)
+    except NotComparableError as error:
+        error.hint = "leave out the checks of a distance from the reference"
+        raise
+    return reference
+
+
+def beside_reference(
+    reference: Checkpoint,
+    checkpoint: Checkpoint,
+    source: Source,
+    options: ScoreOptions,
+    run: Run,
+    progress: Progress | None = None,
+) -> AuditedRun:
+    """Return the tokens of a text with how far the model is from the reference on each; what is stored is not repeated.
+
+    Both models see the same tokens, also where their chat templates differ. It is the pair that
+    `compare reference checkpoint text --kl` shows.
+
+    Args:
+        reference: model A, from which the divergence is measured.
+        checkpoint: model B, which is audited.
+        source: the text; it gets a notice if the windows are not those of `run`.
+        options: its windows.
+        run: the run of model B.
+        progress: called with the tokens done so far and the tokens to do, in each pass.
+    """
+    before = score_into(None, reference, source, options, progress=progress).run
+    keep_known(reference)
+    pair = score_pair((before, run), (reference, checkpoint), source.notices, options.batch_size, progress)
+    if pair.planned.context != run.context:
+        source.notices.append(
+            f"{source.name}: distances from {before.name} are measured with its context of {before.context} tokens"
+        )
+    return AuditedRun(pair.rows, find_clusters(pair.rows))
