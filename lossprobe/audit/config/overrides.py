@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lossprobe.audit.config.document import AuditFile
 from lossprobe.audit.config.schema import ALL_KEYS, NAME, TABLES
 from lossprobe.audit.config.toml_lines import KeyPath
+from lossprobe.checkpoint.adapters.folder import is_adapter
 from lossprobe.errors import UsageError
 from lossprobe.options.kinds import nearest
 
@@ -42,6 +44,9 @@ class Override:
 def apply_overrides(document: AuditFile, overrides: Sequence[Override]) -> None:
     """Replace values in a document, in place; of several overrides of a key the last one counts.
 
+    `base` and `merge` of the file are about its adapter, and go where a checkpoint that is none takes its place: so the
+    baseline of an adapter is made from its base by the same file.
+
     Args:
         document: the audit file, checked by `tables.check_shape`.
         overrides: the new values.
@@ -58,6 +63,11 @@ def apply_overrides(document: AuditFile, overrides: Sequence[Override]) -> None:
         value = override.value
         table[name] = kind.from_text(value) if isinstance(value, str) else value
         document.overridden[(*path, name)] = override.origin
+    model: Any = document.content.get("model", {})
+    if ("model", "checkpoint") in document.overridden and not is_adapter(Path(str(model["checkpoint"]))):
+        for key in {"base", "merge"} & model.keys():
+            if ("model", key) not in document.overridden:
+                del model[key]
 
 
 def _place(document: AuditFile, override: Override) -> tuple[KeyPath, str]:

@@ -400,6 +400,18 @@ def test_a_distance_needs_a_reference_and_has_no_change(tmp_path, metric):
     assert "checkpoint is missing in [reference]" in refuse(write(tmp_path, wrong))[1]
 
 
+def test_base_and_merge_belong_to_the_adapter_of_the_file(tmp_path):
+    text = SHORTEST.replace('checkpoint = "out/ckpt"', 'checkpoint = "lora"\nbase = "base"\nmerge = true')
+    file, other = write(tmp_path, text), tmp_path / "other-lora"
+    other.mkdir()
+    (other / "adapter_config.json").write_text("{}")
+    assert read_settings(file).model.base == tmp_path / "base"
+    replaced = read_settings(file, [Override("model.checkpoint", str(other), "--checkpoint")]).model
+    assert (replaced.checkpoint, replaced.base, replaced.merge) == (other, tmp_path / "base", True)
+    replaced = read_settings(file, [Override("model.checkpoint", str(tmp_path / "base"), "--checkpoint")]).model
+    assert (replaced.checkpoint, replaced.base, replaced.merge) == (tmp_path / "base", None, False)
+
+
 def test_files_that_cannot_be_read_are_refused(tmp_path):
     init = INIT_HINT
     assert refuse(tmp_path / "lossprobe.toml") == ("no_file", "lossprobe.toml: does not exist", init)
