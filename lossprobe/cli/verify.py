@@ -8,7 +8,7 @@ import click
 
 from lossprobe.cli.values import RunPath
 from lossprobe.errors import OutputError
-from lossprobe.units import visible
+from lossprobe.units import plural, visible
 
 
 @click.command(short_help="Check a run's files against their hashes.")
@@ -42,4 +42,4 @@ def verify(run: Path | None) -> None:
         )
     checks.check()
     say_each(notices)
-    click.echo(f"{shown}: {count} files intact, {checks.manifest['counts']['scored_tokens']:,} tokens scored")
+    click.echo(f"{shown}: {plural(count, 'file')} intact, {checks.manifest['counts']['scored_tokens']:,} tokens scored")

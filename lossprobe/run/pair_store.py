@@ -23,12 +23,8 @@ from lossprobe.run.part_records import lock_own, note_kept, pending_parts, recor
 from lossprobe.run.schema import CHECKED, DIVERGENCE, DIVERGENCE_COLUMNS, PAIR, PAIR_PLAN, PLAN_PARTS, SCHEMA_VERSION
 
 FOLDERS = (DIVERGENCE, PLAN_PARTS)
-OWN = (
-    PAIR,
-    PAIR_PLAN,
-    CHECKED,
-    *FOLDERS,
-)  # pair.json goes first: a pair with parts missing never looks complete
+# pair.json goes first: a pair with parts missing never looks complete
+OWN = (PAIR, PAIR_PLAN, CHECKED, *FOLDERS)
 
 
 class PairStore:

@@ -161,7 +161,7 @@ def test_pairs_are_listed_verified_and_no_runs(stored, monkeypatch, capsys):
     assert pair["model"] == "jargon-plain ‖ jargon-smoothed"
     assert not pair["latest"]
     assert run(["verify", pair["name"]]) == 0
-    assert "1 files intact" in capsys.readouterr().out
+    assert ": 1 file intact, " in capsys.readouterr().out
     for command in (["tokens", pair["folder"]], ["runs", "latest", pair["name"]]):
         assert run(command) == 2
         assert "is a pair of runs" in capsys.readouterr().err
