@@ -138,11 +138,10 @@ def refuse_incomparable(runs: Sequence[Described], *, kl: bool, allow_different:
         NotComparableError: they cannot be compared.
     """
     from lossprobe.analysis.compare.compare import refuse_other_windows
+    from lossprobe.analysis.rows.same_tokens import refuse_other_vocabulary
 
     for run in runs[1:]:
         if kl:
-            from lossprobe.passes.divergence import refuse_other_vocabulary  # imports torch, which only --kl needs
-
             refuse_other_vocabulary(runs[0], run)
         if not allow_different:
             refuse_other_windows(runs[0], run)
@@ -177,9 +176,10 @@ def pair_of(runs: tuple[Run, Run], sources: Sequence[Path], scoring: Scoring, op
         NotComparableError: the models have other vocabularies.
         LossprobeError: the pair is damaged, or cannot be measured or written.
     """
+    from lossprobe.analysis.rows.same_tokens import refuse_other_vocabulary
     from lossprobe.cli.progress import show_progress
     from lossprobe.cli.sources import load_checkpoint, say_each
-    from lossprobe.passes.divergence import refuse_other_vocabulary, score_pair, stored_pair
+    from lossprobe.passes.divergence import score_pair, stored_pair
     from lossprobe.report.talk import say
 
     refuse_other_vocabulary(*runs)

@@ -122,6 +122,7 @@ def score_models(
             continue
         checkpoint = ahead.pop(path) if path in ahead else opened(path)
         runs.append(score_opened(checkpoint, source, plain).run)
+        known[path] = runs[-1]  # what is known of a planned run holds its tokenizer
         if scoring.desmooth is not None:
             runs.append(score_source(path, source, scoring, opener).run)
     return runs

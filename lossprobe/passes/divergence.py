@@ -18,15 +18,16 @@ import numpy as np
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.compare.measured_divergence import measure_pair
 from lossprobe.analysis.options import CompareOptions
-from lossprobe.analysis.rows.same_tokens import Described
+from lossprobe.analysis.rows.same_tokens import refuse_other_vocabulary
 from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint
-from lossprobe.errors import NotComparableError, OutputError
-from lossprobe.passes.identity import PlannedRun, describe_model, measured_facts, run_name
-from lossprobe.passes.score import Progress, score_into
+from lossprobe.errors import OutputError
+from lossprobe.passes.identity import measured_facts, run_name
+from lossprobe.passes.score import Progress, planned_run, score_into
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import SCORED, Rows
-from lossprobe.run.pair import Pair, open_pair, pair_labels, pair_settings, planned_run
+from lossprobe.run.pair import Pair, open_pair, pair_labels, pair_settings
+from lossprobe.run.pair import planned_run as run_with_windows
 from lossprobe.run.pair_store import PairStore
 from lossprobe.run.planned_rows import part_rows, planned_rows
 from lossprobe.run.reader import Run
@@ -34,7 +35,7 @@ from lossprobe.run.schema import DIVERGENCES
 from lossprobe.scoring.pair import PartDivergence, compare_part
 from lossprobe.scoring.scorer import PassOptions
 from lossprobe.text.documents import Source
-from lossprobe.units import format_count, plural, visible
+from lossprobe.units import plural, visible
 
 
 def measure_divergence(  # noqa: PLR0913 - models, text and options, and what to show
@@ -55,7 +56,7 @@ def measure_divergence(  # noqa: PLR0913 - models, text and options, and what to
 
     Args:
         first: model A, from `open_checkpoint`, or a `CallableCheckpoint`.
-        second: model B, with the same tokenizer and as many logits.
+        second: model B, whose tokens of the text are the same, and whose ids mean the same.
         source: the text.
         options: windows, BOS, batch size, unknown characters. Without a context it is the smaller of the models' own.
         progress: called with the tokens done so far and the tokens to do, in each pass.
@@ -63,12 +64,12 @@ def measure_divergence(  # noqa: PLR0913 - models, text and options, and what to
         top: how many of the tokens with the largest divergence, and of the slices.
 
     Raises:
-        NotComparableError: the tokenizers or the numbers of logits differ.
+        NotComparableError: the tokens of the text, or the meanings of ids, differ.
         CheckpointError: a loss that is NaN or infinite, or a token id that the models do not have.
         LossprobeError: the text or the options are refused; see `score.score`.
     """
     options = options or ScoreOptions()
-    refuse_other_models(first, second)
+    refuse_other_vocabulary(*(planned_run(one, source, options) for one in (first, second)))
     with _places(first, second) as places:
         runs = [
             score_into(place, one, source, options, progress=progress).run
@@ -86,36 +87,6 @@ def _places(first: Checkpoint, second: Checkpoint) -> Iterator[tuple[Path | None
         return
     with tempfile.TemporaryDirectory(prefix="lossprobe-pair-") as folder:
         yield Path(folder, "first"), Path(folder, "second")
-
-
-def refuse_other_models(first: Checkpoint, second: Checkpoint) -> None:
-    """Refuse checkpoints, before they are scored, as `refuse_other_vocabulary` does their runs."""
-    refuse_other_vocabulary(*(PlannedRun(one.facts.name, {"settings": describe_model(one)}) for one in (first, second)))
-
-
-def refuse_other_vocabulary(first: Described, second: Described) -> None:
-    """Refuse models whose distributions are over different vocabulary entries.
-
-    Raises:
-        NotComparableError: the tokenizers or the numbers of logits differ.
-    """
-    names = f"{visible(first.name, 80)} and {visible(second.name, 80)}"
-    settings = [one.manifest["settings"] for one in (first, second)]
-    words = [one["tokenizer"] for one in settings]
-    if words[0]["sha256"] != words[1]["sha256"]:
-        kinds = ", ".join(f"{visible(one['kind'], 40)} {visible(one['sha256'], 12)}" for one in words)
-        raise NotComparableError(
-            "runs.different",
-            f"{names} differ in tokenizer ({kinds}): a divergence needs the same vocabulary",
-            hint="compare their losses per byte, without `kl`",
-        )
-    widths = [one["checkpoint"]["vocab_size"] for one in settings]
-    if widths[0] != widths[1]:
-        raise NotComparableError(
-            "runs.different_vocabulary",
-            f"{names} have {format_count(widths[0])} and {format_count(widths[1])} logits: a divergence needs as many",
-            hint="compare their losses, without `kl`",
-        )
 
 
 def pair_path(first: Run, second: Run) -> Path:
@@ -165,7 +136,7 @@ def score_pair(
         overwrite: measure a damaged pair again, instead of refusing it.
 
     Raises:
-        NotComparableError: the tokenizers or the numbers of logits differ.
+        NotComparableError: the tokens of the text, or the meanings of ids, differ.
         CheckpointError: a loss is NaN or infinite.
         OutputError: the pair or a run is damaged, another process is writing it, or it cannot be written.
     """
@@ -174,7 +145,7 @@ def score_pair(
     found = stored_pair(*runs, overwrite=overwrite) if reusable else None
     if found is not None:
         return found
-    planned, path = planned_run(*runs), pair_path(*runs)
+    planned, path = run_with_windows(*runs), pair_path(*runs)
     planned.check()
     with PairStore(path) as store:
         found = stored_pair(*runs, overwrite=overwrite) if reusable else None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib import metadata
 from typing import Any
 
 from lossprobe import __version__
-from lossprobe.checkpoint.interface import PADDED, Checkpoint
+from lossprobe.checkpoint.interface import PADDED, Checkpoint, Tokenizer
 from lossprobe.passes.known_text import kind_of, sides_of, skipped_of, text_sha256
+from lossprobe.passes.planning import tokens_sha256
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.run.files import sha256_of_json
 from lossprobe.run.identity import divide_facts
+from lossprobe.run.texts import Vocabulary
 from lossprobe.text.documents import Source
 from lossprobe.text.examples import DataKind
 
@@ -27,13 +30,32 @@ UNSTORED = frozenset({"name", "notices", "files", "hashes"})  # facts that do no
 class PlannedRun:
     """What is known of a run before its text is scored.
 
+    It holds the tokenizer, and with one that llama.cpp runs its model: keep it no longer than the checkpoint.
+
     Attributes:
         name: the checkpoint's name.
         manifest: its settings, as in the manifest of a stored run.
+        source: the text.
+        tokenizer: what cuts the text into tokens.
+        policy: windows and BOS.
     """
 
     name: str
     manifest: dict[str, Any]
+    source: Source = field(repr=False)
+    tokenizer: Tokenizer = field(repr=False)
+    policy: WindowPolicy = field(repr=False)
+
+    @cached_property
+    def tokens_sha256(self) -> str:
+        """The hash of the tokens of its text, as that of the run will be; the whole text is tokenized for it."""
+        return tokens_sha256(self.source, self.tokenizer, self.policy)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The bytes of each token id."""
+        ids = range(self.manifest["settings"]["checkpoint"]["vocab_size"])
+        return Vocabulary({index: self.tokenizer.token_bytes(index) for index in ids}, self.tokenizer.special_ids)
 
 
 def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from lossprobe.plan.windows import Layout
 from lossprobe.run.files import fill_table
 from lossprobe.run.schema import DOCUMENT_COLUMNS, DOCUMENTS, VOCABULARY, VOCABULARY_COLUMNS, arrow_schema
 from lossprobe.run.store import RunStore
+from lossprobe.run.token_digest import TokenDigest
 from lossprobe.text.documents import Document, Source
 from lossprobe.units import format_count, plural, visible
 
@@ -67,6 +68,16 @@ def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: P
     total = sum(part_rows)
     skipped = {f"skipped_{kind}s": count for kind, count in skipped_of(source).items()}
     return {"counts": tally.counts() | skipped, "part_rows": part_rows, "sample_every": max(1, total // LADDER_ROWS)}
+
+
+def tokens_sha256(source: Source, tokenizer: Tokenizer, policy: WindowPolicy) -> str:
+    """Return what `Run.tokens_sha256` of a run of a text would be, without scoring it."""
+    digest = TokenDigest(policy.bos_id)
+    for number, document in enumerate(source.documents()):
+        for rows in plan_pieces(number, tokens_of(source, document, tokenizer), policy, 0):
+            own = rows.take(rows.own)
+            digest.add(own.token, own.document, own.token_id, own.byte_start, own.byte_stop)
+    return digest.hexdigest()
 
 
 def write_vocabulary(store: RunStore, tokenizer: Tokenizer, vocab_size: int) -> None:

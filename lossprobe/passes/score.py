@@ -177,8 +177,9 @@ def planned_run(checkpoint: Checkpoint, source: Source, options: ScoreOptions) -
         UsageError: as `window_policy`.
     """
     source = rendered(source, checkpoint, options.score)
-    settings = describe(checkpoint, source, window_policy(checkpoint, options, source), options)
-    return PlannedRun(checkpoint.facts.name, {"settings": settings})
+    policy = window_policy(checkpoint, options, source)
+    settings = describe(checkpoint, source, policy, options)
+    return PlannedRun(checkpoint.facts.name, {"settings": settings}, source, checkpoint.tokenizer, policy)
 
 
 def _no_progress(done: int, total: int) -> None:

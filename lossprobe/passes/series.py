@@ -87,6 +87,7 @@ def score_series(
         same = sha256_of_json(known[place].manifest["settings"])
         if same not in by_settings or not checkpoint.facts.sha256:
             by_settings[same] = score(checkpoint, source, options, progress=steps.next(), shared=shared)
+        known[place] = by_settings[same].run  # what is known of a planned run holds its tokenizer
         return by_settings[same]
 
     if models.together:

@@ -3,7 +3,8 @@
     BASELINE/tokens.parquet      keys and losses, a few bytes per token
     BASELINE/baseline.json       settings, counts and hashes of the run
 
-A baseline has token ids, but no texts, byte spans or vocabulary, so it tells little about a confidential text. Hashes
+A baseline has token ids, but no texts, byte spans or vocabulary, so it tells little about a confidential text. Of the
+spans it has a hash, by which another tokenizer that gives the same tokens is known. Hashes
 show damage and careless edits. They are no signature: whoever can write both files can write anything.
 
 A baseline is replaced in one step. The new tokens are written as tokens-SHA256.parquet. Then baseline.json, which names
@@ -80,6 +81,7 @@ def write_baseline(run: Run, folder: Path, columns: Sequence[str] = (LOSS_COLUMN
                     "settings": run.manifest["settings"],
                     "measured": measured_of(run.manifest),
                     "labels": run.manifest["labels"],
+                    "tokens_sha256": run.tokens_sha256,
                     "counts": {key: value for key, value in run.counts.items() if key != "unknown_text"},
                     "columns": kept,
                     "files": {TOKENS: digest},
@@ -255,7 +257,7 @@ def select_documents(baseline: Run, documents: Sequence[int], folder: Path) -> R
             kept = batch.filter(pa.array(np.isin(numbers, chosen)))
             renumbered = np.searchsorted(chosen, kept.column("document").to_numpy()).astype(np.int32)
             write(kept.set_column(0, "document", pa.array(renumbered)))
-    return Run(folder, {**baseline.manifest, "files": {TOKENS: ""}})
+    return Run(folder, {**baseline.manifest, "tokens_sha256": "", "files": {TOKENS: ""}})
 
 
 def _damaged(message: str) -> NotComparableError:

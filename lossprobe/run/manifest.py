@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lossprobe.errors import OutputError
+from lossprobe.run.folder import Folder
 from lossprobe.run.schema import DOCUMENTS, PART_TABLES, ROUTING, VOCABULARY
 from lossprobe.units import visible
 
@@ -156,3 +158,12 @@ def is_count(value: object, *, least: int = 0) -> bool:
 
 def _is_hash(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
+def unfinished(folder: Folder) -> OutputError:
+    """Return the error for a run that is not complete, with the number of its finished parts."""
+    done = 0
+    with suppress(OSError), folder.folder("tokens") as tokens:  # it can be missing, or be no folder
+        done = sum(name.startswith("part-") for name in tokens.names())
+    what = f"{visible(str(folder.path), 200)}: unfinished run ({done} parts stored)"
+    return OutputError("run.unfinished", what, hint="repeat the score command to resume it")

@@ -36,8 +36,9 @@ REPLACE = "check it with lossprobe verify, or compare again with `overwrite`"
 class PairRows(Run):
     """The run whose windows a pair used, with the pair's columns and both first choices beside those of its `tokens`.
 
-    SQL sees `kl_nats`, `same_top`, `target_prob_change`, `first_loss_nats`, `second_loss_nats`, `first_top_id` and
-    `second_top_id`, and the keys of the pair's own rows as `pair_document` and `pair_token`.
+    SQL sees `kl_nats`, `same_top`, `target_prob_change`, `first_loss_nats`, `second_loss_nats`, and of the runs
+    `first_top_id`, `second_top_id`, `first_run_loss_nats` and `second_run_loss_nats`, and the keys of the pair's own
+    rows as `pair_document` and `pair_token`.
     """
 
     pair: Pair | None = field(default=None, repr=False)
@@ -54,7 +55,10 @@ class PairRows(Run):
             return own
         columns = ", ".join(f"pair.{column.name}" for column in DIVERGENCES)
         places = ("one", "other") if self.pair.planned is self.pair.first else ("other", "one")
-        choices = ", ".join(f"{place}.top_id AS {name}_top_id" for place, name in zip(places, NAMES, strict=True))
+        choices = ", ".join(
+            f"{place}.top_id AS {name}_top_id, {place}.loss_nats AS {name}_run_loss_nats"
+            for place, name in zip(places, NAMES, strict=True)
+        )
         other = self.pair.second if self.pair.planned is self.pair.first else self.pair.first
         parts = read_parquet([str(self.pair.path.absolute() / name) for name in self.pair.files])
         return f"""(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,10 +26,12 @@ from lossprobe.run.held import HeldFile
 from lossprobe.run.inputs import read_inputs
 from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
-from lossprobe.run.manifest import KIND, damaged, is_count, part_names, run_fault
+from lossprobe.run.manifest import KIND, damaged, is_count, part_names, run_fault, unfinished
 from lossprobe.run.parquet import ISOLATED, read_parquet
 from lossprobe.run.schema import ALL_TABLES, MANIFEST, PAIR, PAIR_PLAN, PLAN, SCHEMA_VERSION
 from lossprobe.run.settings import RunSettings, read_run_settings
+from lossprobe.run.texts import Vocabulary, load_vocabulary
+from lossprobe.run.token_digest import digest_of
 from lossprobe.run.token_rows import token_rows
 from lossprobe.units import plural, visible
 
@@ -107,6 +109,16 @@ class Run:
         if not is_count(context, least=1):  # possible if run.json has no hash of itself
             raise damaged(self.path, f"{MANIFEST} is damaged: context is no size")
         return context
+
+    @cached_property
+    def tokens_sha256(self) -> str:
+        """The hash of the tokens of its text; "" for a baseline that was made without one."""
+        return digest_of(self)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The bytes of each token id."""
+        return load_vocabulary(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_connection"}  # for another process
@@ -232,7 +244,7 @@ def open_run(path: Path | str) -> Run:
     try:
         with Folder.open(path) as folder:
             if folder.stat(MANIFEST) is None:
-                raise _unfinished(folder)
+                raise unfinished(folder)
             manifest, sound = read_sealed(folder, MANIFEST)
             kind, version = manifest["kind"], manifest["schema"]
     except KeyError as error:
@@ -266,14 +278,6 @@ def _no_run(path: Path, shown: str) -> UsageError:
     there = "a checkpoint needs a text after it, and a text its checkpoint before it"
     hint = there if os.path.lexists(path) else "nothing is there; lossprobe runs lists the runs of this folder"
     return UsageError("run.missing", f"{shown}: is no run (no {MANIFEST})", hint=hint)
-
-
-def _unfinished(folder: Folder) -> OutputError:
-    done = 0
-    with suppress(OSError), folder.folder("tokens") as tokens:  # it can be missing, or be no folder
-        done = sum(name.startswith("part-") for name in tokens.names())
-    what = f"{visible(str(folder.path), 200)}: unfinished run ({done} parts stored)"
-    return OutputError("run.unfinished", what, hint="repeat the score command to resume it")
 
 
 def latest_run(folder: Path) -> Run:

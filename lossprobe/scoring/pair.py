@@ -44,7 +44,8 @@ def compare_part(pair: Pair, rows: Rows, options: PassOptions) -> PartDivergence
     """Return how two models differ on a part's own scored tokens.
 
     Args:
-        pair: the models, which must have the same tokenizer and vocabulary.
+        pair: the models, whose ids must mean the same. Where one has more of them, both distributions are those over
+            the ids that both have, each of sum 1.
         rows: the part.
         options: batch size, progress callback and buffers.
 
@@ -82,11 +83,12 @@ def _compare_batch(pair: Pair, rows: Rows, batch: Batch, workspace: Workspace) -
     device = "cpu" if device.startswith("mps") else device  # mps has no float64
     targets = torch.from_numpy(rows.token_id[target]).to(device)
     hidden = [hidden_rows(checkpoint, ids, place) for checkpoint in pair]
-    size = chunk_rows(pair[0].facts.vocab_size)
+    widths = [checkpoint.facts.vocab_size for checkpoint in pair]
+    size, shared = chunk_rows(max(widths)), min(widths)
     result = empty_rows(len(target), device)
     for start in range(0, len(target), size):
         chunk = slice(start, start + size)
-        logits = [model.logits(one[chunk]).to(device) for model, one in zip(pair, hidden, strict=True)]
+        logits = [model.logits(one[chunk])[:, :shared].to(device) for model, one in zip(pair, hidden, strict=True)]
         result.put(chunk, divergence_rows(logits[0], logits[1], targets[chunk], workspace))
     for checkpoint, losses in zip(pair, (result.first_loss_nats, result.second_loss_nats), strict=True):
         _refuse_not_finite(checkpoint, rows, target, losses.cpu())

@@ -12,8 +12,10 @@ import pytest
 from bundled import EXAMPLES
 from gguf_files import gpt2_gguf
 
+from lossprobe.analysis.rows.same_tokens import refuse_other_vocabulary
 from lossprobe.checkpoint.detect import open_checkpoint
 from lossprobe.passes.protocols import score_protocol
+from lossprobe.passes.score import planned_run
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import open_text
 
@@ -35,8 +37,13 @@ def test_llama_perplexity(tmp_path, monkeypatch, kind):
 def test_tokens_are_those_of_the_tokenizer_json(tmp_path):
     path = tmp_path / "plain.gguf"
     path.write_bytes(gpt2_gguf(EXAMPLES / "jargon-plain", "F16"))
-    theirs, ours = open_checkpoint(path).tokenizer, open_checkpoint(EXAMPLES / "jargon-plain").tokenizer
-    for document in open_text(EXAMPLES / "jargon-valid.jsonl").documents():
+    models, text = (
+        (open_checkpoint(path), open_checkpoint(EXAMPLES / "jargon-plain")),
+        open_text(EXAMPLES / "jargon-valid.jsonl"),
+    )
+    refuse_other_vocabulary(*(planned_run(model, text, ScoreOptions()) for model in models))
+    theirs, ours = (model.tokenizer for model in models)
+    for document in text.documents():
         found, expected = theirs.encode(document.text), ours.encode(document.text)
         assert found.ids.tolist() == expected.ids.tolist()
         assert found.byte_stop.tolist() == expected.byte_stop.tolist()

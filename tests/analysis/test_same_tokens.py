@@ -1,9 +1,10 @@
 """Which runs may stand side by side."""
 
 import pytest
-from fake_runs import words
+from fake_runs import BOS, words
 
-from lossprobe.analysis.rows.same_tokens import differing, refuse_different, same_tokens
+from lossprobe.analysis.compare.compare import compare, refuse_other_windows
+from lossprobe.analysis.rows.same_tokens import differing, refuse_different, same_tokens, tokenizer_note
 from lossprobe.errors import NotComparableError
 from lossprobe.run.reader import Run
 
@@ -18,13 +19,17 @@ SETTINGS = {
 @pytest.fixture
 def with_settings(make_run):
     base = make_run([words("first_token", 1.0, 2.0)])
+    others = make_run([words("first_token", 1.0, 2.0, pieces=[b" a ", b"b", b" c"])])  # the same text in other tokens
 
-    def build(**changes) -> Run:
+    begun = make_run([words("special", "first_token", 1.0, 2.0, pieces=[BOS, b" a", b" b", b" c"])])
+
+    def build(*, other_tokens=False, after_bos=False, **changes) -> Run:
         settings = {group: dict(values) for group, values in SETTINGS.items()}
         for name, value in changes.items():
             group, _, key = name.partition("__")
             settings[group][key] = value
-        return Run(base.path, base.manifest | {"settings": settings, "labels": {"checkpoint": "m", "text": "x"}})
+        run = others if other_tokens else begun if after_bos else base
+        return Run(run.path, run.manifest | {"settings": settings, "labels": {"checkpoint": "m", "text": "x"}})
 
     return build
 
@@ -43,7 +48,7 @@ def with_settings(make_run):
     ],
 )
 def test_each_difference_is_refused_and_named(with_settings, group, key, words):
-    runs = [with_settings(), with_settings(**{f"{group}__{key}": 77})]
+    runs = [with_settings(), with_settings(other_tokens=group == "tokenizer", **{f"{group}__{key}": 77})]
     with pytest.raises(NotComparableError, match=f"differ in {words} .*77") as caught:
         refuse_different(runs)
     assert caught.value.exit_code == 12
@@ -70,7 +75,9 @@ def test_a_single_run_has_nothing_to_differ_from(with_settings):
         ({"windows__stride": 2}, True),
         ({"windows__bos_id": None}, False),
         ({"text__sha256": "t2"}, False),
-        ({"tokenizer__sha256": "k2"}, False),
+        ({"tokenizer__sha256": "k2"}, True),
+        ({"tokenizer__sha256": "k2", "other_tokens": True}, False),
+        ({"tokenizer__sha256": "k2", "text__sha256": "t2"}, False),
     ],
 )
 def test_windows_change_the_losses_but_not_the_tokens(with_settings, change, paired):
@@ -80,3 +87,25 @@ def test_windows_change_the_losses_but_not_the_tokens(with_settings, change, pai
 def test_the_third_run_is_looked_at_too(with_settings):
     with pytest.raises(NotComparableError, match="text"):
         refuse_different([with_settings(), with_settings(), with_settings(text__sha256="t2")])
+
+
+def test_other_tokenizers_with_the_same_tokens_are_compared_and_told(with_settings):
+    first, second = with_settings(), with_settings(tokenizer__sha256="k2")
+    refuse_different([first, second])
+    assert differing(first, second) == []
+    note = "the tokenizers' files differ (k1 and k2), but every token of this text is the same, id and bytes"
+    assert tokenizer_note(first, second) == note
+    assert tokenizer_note(first, with_settings()) is None
+    assert note in compare(first, second).notes
+    assert compare(first, second).token_comparison is not None
+
+
+def test_their_windows_must_be_equal_as_with_one_tokenizer(with_settings):
+    first, second = with_settings(windows__bos_id=None), with_settings(tokenizer__sha256="k2", after_bos=True)
+    with pytest.raises(NotComparableError, match=r"differ in BOS \(None and 0\)$") as caught:
+        refuse_other_windows(first, second)
+    assert caught.value.hint.startswith("score both with `bos` always or never, or look anyway")
+    with pytest.raises(NotComparableError, match=r"differ in context \(8 and 4\)$"):
+        refuse_other_windows(with_settings(), with_settings(tokenizer__sha256="k2", windows__context=4))
+    other = with_settings(tokenizer__sha256="k2", windows__context=4, other_tokens=True)
+    refuse_other_windows(with_settings(), other)  # compared by bytes

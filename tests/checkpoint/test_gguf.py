@@ -105,3 +105,12 @@ def test_a_model_that_llama_cpp_refuses(tmp_path):
     path.write_bytes(random_gguf("llama", drop=("blk.3.attn_q.weight",)))
     with pytest.raises(CheckpointError, match=r"blk\.3\.attn_q\.weight"):
         open_checkpoint(path)
+    path.write_bytes(random_gguf("llama", vocabulary=small_vocabulary() | {"tokenizer.ggml.tokens": ["a"] * 271}))
+    with pytest.raises(CheckpointError, match=r"llama\.cpp failed: .*GGML_ASSERT"):  # and not a debugger's last words
+        open_checkpoint(path)
+
+
+def test_a_file_that_is_named_as_gguf_and_is_none(tmp_path):
+    (tmp_path / "x.gguf").write_bytes(b"GGUX" + bytes(100))
+    with pytest.raises(CheckpointError, match=r"x\.gguf: does not start with GGUF"):
+        open_checkpoint(tmp_path / "x.gguf")

@@ -107,3 +107,14 @@ def test_what_is_not_mapped_is_refused_by_name(tmp_path, case):
         load_dequantized(Opened(read_parts(path), None, None, {}), LoadOptions(dequantize=True))  # type: ignore[arg-type]
     assert caught.value.id == id
     assert word in caught.value.message
+
+
+@with_llama
+def test_sizes_that_transformers_refuses_are_told_in_one_line(tmp_path):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(random_gguf("llama", **{"attention.head_count": 7}))
+    with pytest.raises(
+        CheckpointError, match=r"64\) is not a multiple of the number of attention heads \(7\)"
+    ) as caught:
+        open_checkpoint(path, LoadOptions(dequantize=True))
+    assert caught.value.id == "checkpoint.bad_config"

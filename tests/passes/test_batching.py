@@ -103,11 +103,13 @@ def test_only_what_another_version_got_wrong_is_another_run(tmp_path):
 def test_a_baseline_of_the_same_family_that_got_it_wrong_is_refused(tmp_path):
     source = StringSource(["abc"])
     old = score(checkpoint(SmallModel()), source, output=tmp_path / "old").run
-    new = score(checkpoint(SmallModel(), batching="one window"), source).run.manifest["settings"]
+    new = score(checkpoint(SmallModel(), batching="one window"), source).run
+    settings = new.manifest["settings"]
+    moved = settings | {"checkpoint": settings["checkpoint"] | {"family": "other"}}
     with pytest.raises(NotComparableError, match=r"differs in batching \(None and one window\)"):
         refuse_other_baseline(old, new, [])
-    refuse_other_baseline(old, old.manifest["settings"], [])
-    refuse_other_baseline(old, new | {"checkpoint": new["checkpoint"] | {"family": "other"}}, [])
+    refuse_other_baseline(old, old, [])
+    refuse_other_baseline(old, replace(new, manifest=new.manifest | {"settings": moved}), [])
 
 
 def test_inspect_says_which_windows_share_a_pass(longrope):

@@ -16,7 +16,7 @@ from lossprobe.audit.gate.texts import refuse_other_baseline
 from lossprobe.errors import OutputError
 from lossprobe.passes import planning
 from lossprobe.passes.identity import describe
-from lossprobe.passes.score import score, window_policy
+from lossprobe.passes.score import planned_run, score, window_policy
 from lossprobe.plan import rows as plan
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.report.formats.json import view_to_json
@@ -149,14 +149,12 @@ def test_a_baseline_of_an_earlier_lossprobe_is_compared(tmp_path):
     content = json.loads((tmp_path / "old" / "baseline.json").read_text())
     del content["measured"], content["sha256"]
     (tmp_path / "old" / "baseline.json").write_text(json.dumps(sealed(content)))
-    wanted = describe(
-        model(), StringSource(TEXTS), window_policy(model(), ScoreOptions(), StringSource(TEXTS)), ScoreOptions()
-    )
+    wanted = planned_run(model(), StringSource(TEXTS), ScoreOptions())
     for name in ("new", "old"):
         baseline = open_baseline(tmp_path / name)
         refuse_other_baseline(baseline, wanted, [])
         assert measured_of(baseline.manifest) == run.manifest["measured"]
-        assert _made_with(identity_of(baseline.manifest)) == _made_with(wanted)
+        assert _made_with(identity_of(baseline.manifest)) == _made_with(wanted.manifest["settings"])
 
 
 @pytest.mark.parametrize("measured", [None, [], "x", 3])

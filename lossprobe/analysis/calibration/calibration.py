@@ -16,7 +16,7 @@ from lossprobe.analysis.calibration.temperature_fit import Sample, read_sample
 from lossprobe.analysis.calibration.verdict import calibration_finding
 from lossprobe.analysis.options import CalibrationOptions
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.same_tokens import differing, refuse_different, same_tokens
+from lossprobe.analysis.rows.same_tokens import differing, refuse_different, same_tokens, tokenizer_note
 from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.stats.resampling import RESAMPLES, SEED, CalibrationMeasure, at_most
@@ -145,6 +145,7 @@ def measure_calibration(
               for run, name in zip(runs, names, strict=True) if (found := differing(runs[0], run))]  # fmt: skip
     panel = None
     if paired:
+        notes += [told for run in runs[1:] if (told := tokenizer_note(runs[0], run))]
         panel = compare_models(measured, smoothing)
         notes += panel.notes
     elif len(runs) > 1:

@@ -12,7 +12,15 @@ from lossprobe.analysis.compare.changes import Changes, find_changes
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.compare.tokens import TokenComparison, compare_runs
 from lossprobe.analysis.options import CompareOptions
-from lossprobe.analysis.rows.same_tokens import Described, refuse_different, same_tokenizer, same_tokens
+from lossprobe.analysis.rows.same_tokens import (
+    IDENTITY,
+    TOKENIZER,
+    Described,
+    differing,
+    refuse_different,
+    same_tokens,
+    tokenized_alike,
+)
 from lossprobe.analysis.shown import Shown
 from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
@@ -85,10 +93,12 @@ def compare(
 
 
 def refuse_other_windows(first: Described, second: Described) -> None:
-    """Refuse runs of one tokenizer that differ in text, windows or BOS; runs of two are compared by bytes.
+    """Refuse runs of the same tokens that differ in text, windows or BOS; runs of other tokens are compared by bytes.
 
     Raises:
         NotComparableError: the message names the runs and the difference.
     """
-    if same_tokenizer(first, second):
+    others = {key: words for key, words in IDENTITY.items() if key != TOKENIZER}
+    # Looked at first: the tokens of runs that agree in all else need not be read for it.
+    if differing(first, second, others) and tokenized_alike(first, second):
         refuse_different([first, second])

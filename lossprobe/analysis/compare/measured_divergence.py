@@ -17,6 +17,7 @@ from lossprobe.analysis.options import CompareOptions
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.differences import present_clusters
 from lossprobe.analysis.rows.paired import Ints, PairedRows, paired_batches
+from lossprobe.analysis.rows.same_tokens import tokenizer_note
 from lossprobe.analysis.rows.texts import texts_of
 from lossprobe.analysis.series.groups import BESIDE, partitions
 from lossprobe.analysis.series.slices import SeriesSlices, find_slices
@@ -29,14 +30,14 @@ from lossprobe.errors import OutputError
 from lossprobe.run.names import distinct_names
 from lossprobe.run.pair import Pair
 from lossprobe.run.reader import Run
-from lossprobe.run.texts import load_vocabulary
-from lossprobe.units import plural, visible, visible_bytes
+from lossprobe.units import format_count, plural, visible, visible_bytes
 
 PERCENTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
 MEASURED = {
     "kl": "kl_nats", "same_top": "same_top", "change": "target_prob_change", "first_loss": "first_loss_nats",
     "second_loss": "second_loss_nats",
 }  # fmt: skip
+ROUNDING = 1e-5  # of a probability that is found from two float32 losses
 PLACES = {"pair_document": "pair_document", "pair_token": "pair_token"}
 
 
@@ -79,7 +80,7 @@ def measure_pair(pair: Pair, by: str = CompareOptions.by, top: int = CompareOpti
         first_mean_loss=float(sums["first_loss"].sum()) / count,
         second_mean_loss=float(sums["second_loss"].sum()) / count,
         by=by,
-        hardest=_hardest(rows, pair.planned, top),
+        hardest=_hardest(pair, top),
         slices=None if by == "token" else _shown(_slices(pair, by), by, top),
         by_position=_slices(pair, "context"),
         notes=[*_notes(pair), *([clusters.note] if clusters.note else []), *_told(sums, count, infinite)],
@@ -172,20 +173,19 @@ def _shown(table: pd.DataFrame, by: str, top: int) -> pd.DataFrame:
     return table.iloc[np.argsort(-share, kind="stable")[:top]].reset_index(drop=True)
 
 
-def _hardest(rows: Run, planned: Run, top: int) -> pd.DataFrame:
+def _hardest(pair: Pair, top: int) -> pd.DataFrame:
     """Return the tokens with the largest divergence, with their text and what both models expected."""
-    table = rows.query(
+    table = pair.rows.query(
         "SELECT document, token, token_id, byte_start, byte_stop, context, kl_nats, first_loss_nats, second_loss_nats, "
         "first_top_id, second_top_id FROM tokens WHERE unscored IS NULL "
         f"ORDER BY kl_nats DESC, document, token LIMIT {int(top)}"
     )
-    vocabulary = load_vocabulary(planned)
-    table["text"], around = texts_of(planned, table, vocabulary)
+    table["text"], around = texts_of(pair.planned, table, pair.planned.vocabulary)
     for name in ("before", "characters", "after"):
         table[name] = [getattr(place, name) for place in around]
-    for name in ("first", "second"):
+    for name, run in (("first", pair.first), ("second", pair.second)):  # one may have ids that the other lacks
         choices = table[f"{name}_top_id"].tolist()
-        table[f"{name}_top_text"] = [visible_bytes(vocabulary.entries[int(index)]) for index in choices]
+        table[f"{name}_top_text"] = [visible_bytes(run.vocabulary.entries[int(index)]) for index in choices]
     return table[[
         "document", "token", "text", "token_id", "kl_nats", "first_loss_nats", "second_loss_nats", "first_top_text",
         "second_top_text", "context", "before", "characters", "after",
@@ -194,7 +194,7 @@ def _hardest(rows: Run, planned: Run, top: int) -> pd.DataFrame:
 
 def _notes(pair: Pair) -> list[str]:
     """Return a note for each way in which the two models were treated differently, and if they are one."""
-    notes = []
+    notes = [] if (told := tokenizer_note(pair.first, pair.second)) is None else [told]
     contexts = [run.context for run in (pair.first, pair.second)]
     if contexts[0] != contexts[1]:
         notes.append(f"the models' contexts are {contexts[0]} and {contexts[1]} tokens: the smaller one for both")
@@ -203,7 +203,35 @@ def _notes(pair: Pair) -> list[str]:
         notes.append(f"computed in {settings[0].compute_dtype} and {settings[1].compute_dtype}")
     if settings[0].sha256 and settings[0].sha256 == settings[1].sha256:
         notes.append("both checkpoints hold the same files: only rounding and how they are computed can differ")
+    if settings[0].vocab_size != settings[1].vocab_size:
+        notes.append(_width_note(pair))
     return notes
+
+
+def _width_note(pair: Pair) -> str:
+    """Return what is left out where one model has more logits, such as padding, and what it gives them.
+
+    The pass has the loss over the shared ids, the run that over all: their probabilities of the target differ by the
+    factor 1 − m, where m is the probability of the other ids.
+    """
+    runs = (pair.first, pair.second)
+    widths = [run.vocab_size for run in runs]
+    name, wider = ("first", runs[0]) if widths[0] > widths[1] else ("second", runs[1])
+    note = (
+        f"{format_count(widths[0])} and {format_count(widths[1])} logits: distributions are over the "
+        f"{format_count(min(widths))} ids that both have"
+    )
+    if len({(run.context, run.settings.windows.stride) for run in runs}) > 1:
+        return note
+    share = f"greatest(0, 1 - exp({name}_loss_nats - {name}_run_loss_nats::DOUBLE))"
+    found = pair.rows.query(f"SELECT avg({share}) AS mean, max({share}) AS most FROM tokens WHERE unscored IS NULL")
+    mean, most = (_little(float(found[column][0])) for column in ("mean", "most"))
+    return f"{note}; {visible(wider.name, 80)} gives the others {mean} of probability on average, at most {most}"
+
+
+def _little(share: float) -> str:
+    """Return a share in percent; what the float32 of stored losses cannot tell from 0 as a bound."""
+    return f"{share:.4%}" if share > ROUNDING else f"under {ROUNDING:.4%}"
 
 
 def _told(sums: Mapping[str, Floats], count: int, infinite: int) -> list[str]:

@@ -15,7 +15,7 @@ import pandas as pd
 from lossprobe.analysis.compare.sums import BINS_PER_OCTAVE, CompareSums, compare_sums
 from lossprobe.analysis.rows.clusters import copies_per_token, find_clusters
 from lossprobe.analysis.rows.differences import TRANSITION_RULE, DifferenceSums, mean_changes
-from lossprobe.analysis.rows.same_tokens import differing
+from lossprobe.analysis.rows.same_tokens import differing, tokenizer_note
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.power import DETECTABLE, tokens_to_decide, tokens_to_detect
 from lossprobe.analysis.stats.resampling import at_most
@@ -261,6 +261,8 @@ def _notes(first: Run, second: Run, clusters_note: str | None, sums: CompareSums
     different = differing(first, second)
     if different:
         notes.append(f"the runs differ in {', '.join(different)}; positions are the first one's")
+    if told := tokenizer_note(first, second):
+        notes.append(told)
     if sums.left_out:
         notes.append(f"{plural(sums.left_out, 'token')} that only one of them scored left out")
     if not sums.losses.count:

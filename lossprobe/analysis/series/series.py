@@ -11,7 +11,7 @@ import pandas as pd
 from lossprobe.analysis.options import SeriesOptions
 from lossprobe.analysis.rows.clusters import slice_notes
 from lossprobe.analysis.rows.differences import TESTED_CLUSTERS
-from lossprobe.analysis.rows.same_tokens import refuse_different
+from lossprobe.analysis.rows.same_tokens import refuse_different, tokenizer_note
 from lossprobe.analysis.series.groups import group_tables
 from lossprobe.analysis.series.improvement import RULE, Improvements, find_improvements
 from lossprobe.analysis.series.ngrams import measure_ngrams
@@ -90,7 +90,8 @@ def measure_series(
         curves=curves,
         listed=listed_tokens(runs[0], lists, at, options.learned_below) if by == "token" else None,
         strip=strip_of(runs, lists.clearest, at, options.learned_below),
-        notes=[*order.notes, *_weight_notes(runs, names, sums), *_notes(slices, sums, improvements, options),
+        notes=[*order.notes, *dict.fromkeys(told for run in runs[1:] if (told := tokenizer_note(runs[0], run))),
+               *_weight_notes(runs, names, sums), *_notes(slices, sums, improvements, options),
                *_reference_notes(references), *(slice_notes(runs[0], by) if by else []),
                *([f"tokens {worded(state)}: {RANKED_BY[state]}"] if by == "token" else [])],
     )  # fmt: skip

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.same_tokens import Described, refuse_other_vocabulary
 from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.checks.pairing import AuditedRun
 from lossprobe.audit.settings import Check, ModelSettings
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener
 from lossprobe.errors import NotComparableError
-from lossprobe.passes.divergence import refuse_other_models, score_pair
+from lossprobe.passes.divergence import score_pair
 from lossprobe.passes.known_checkpoint import keep_known, open_when_needed
-from lossprobe.passes.score import Progress, score_into
+from lossprobe.passes.score import Progress, planned_run, score_into
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.run.reader import Run
 from lossprobe.text.documents import Source
@@ -24,27 +25,38 @@ def of_pair(checks: Iterable[Check]) -> list[Check]:
     return [check for check in checks if METRICS[check.metric].of_pair]
 
 
-def open_reference(model: ModelSettings | None, checks: Iterable[Check], checkpoint: Checkpoint) -> Checkpoint | None:
+def open_reference(model: ModelSettings | None, checks: Iterable[Check]) -> Checkpoint | None:
     """Return the reference model of an audit, loaded when it is needed; None if no check compares with it.
 
     Args:
         model: where it is.
         checks: the checks whose level is not "off".
-        checkpoint: the model that is audited.
 
     Raises:
-        NotComparableError: its tokenizer or its number of logits is not that of the audited model.
         LossprobeError: it is refused; see `checkpoint.detect.open_checkpoint`.
     """
     if model is None or not of_pair(checks):
         return None
-    reference = open_when_needed(CheckpointSpec(model.checkpoint, model.load), Opener())
+    return open_when_needed(CheckpointSpec(model.checkpoint, model.load), Opener())
+
+
+def refuse_other_reference(reference: Checkpoint, planned: Described, source: Source, options: ScoreOptions) -> None:
+    """Refuse, before anything is scored, a reference whose tokens of a text, or meanings of ids, are others.
+
+    Args:
+        reference: the reference model.
+        planned: what is known of the run of the model that is audited.
+        source: the text, rendered for the model that is audited.
+        options: its windows.
+
+    Raises:
+        NotComparableError: the tokens of the text, or the meanings of ids, differ.
+    """
     try:
-        refuse_other_models(reference, checkpoint)
+        refuse_other_vocabulary(planned_run(reference, source, options), planned)
     except NotComparableError as error:
         error.hint = "leave out the checks of a distance from the reference"
         raise
-    return reference
 
 
 def beside_reference(

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lossprobe.analysis.rows.same_tokens import BATCHING, DTYPE, IDENTITY, differing_settings
+from lossprobe.analysis.rows.same_tokens import BATCHING, DTYPE, IDENTITY, Described, differing, tokenizer_note
 from lossprobe.audit.checks.metrics import metric_of
-from lossprobe.audit.gate.reference import of_pair, open_reference
+from lossprobe.audit.gate.reference import of_pair, open_reference, refuse_other_reference
 from lossprobe.audit.settings import AuditSettings, Check, DataSettings
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import NotComparableError, TextError, UsageError
-from lossprobe.passes.identity import describe
+from lossprobe.passes.identity import PlannedRun, describe
 from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.rendered import rendered
 from lossprobe.passes.score import tell_beyond_trained, window_policy
@@ -23,6 +23,8 @@ from lossprobe.run.reader import Run
 from lossprobe.text.documents import open_text
 from lossprobe.text.fields import refuse_missing_field, refuse_missing_value
 from lossprobe.units import visible
+
+PROGRAM = "llama.cpp"  # compute_dtype of a model that llama.cpp runs
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def prepare(
     options = settings.windows
     texts = read_texts(settings) if texts is None else texts
     of_all = [check for data in settings.data for check in settings.checks_of(data)]
-    reference = open_reference(settings.reference, of_all, checkpoint)
+    reference = open_reference(settings.reference, of_all)
     prepared = []
     for data in settings.data:
         checks = settings.checks_of(data)
@@ -113,10 +115,13 @@ def prepare(
         policy = window_policy(checkpoint, options, source)
         tell_beyond_trained(checkpoint, policy.context, source)
         described = describe(checkpoint, source, policy, options)
+        planned = PlannedRun(checkpoint.facts.name, {"settings": described}, source, checkpoint.tokenizer, policy)
         compared = reference if of_pair(checks) else None
+        if compared is not None:
+            refuse_other_reference(compared, planned, source, options)
         text = AuditText(data, source, checks, described, None, _place(settings, data), compared)
         try:
-            baseline = _baseline(text, settings.baseline.missing)
+            baseline = _baseline(text, planned, settings.baseline.missing)
         except NotComparableError as error:
             if error.id not in tolerated:
                 raise
@@ -157,7 +162,7 @@ def _place(settings: AuditSettings, data: DataSettings) -> Path | None:
     return place
 
 
-def _baseline(text: AuditText, missing: str) -> Run | None:
+def _baseline(text: AuditText, planned: PlannedRun, missing: str) -> Run | None:
     """Return the baseline of a text; None where no check needs it, or where it is missing and that is allowed.
 
     Raises:
@@ -166,7 +171,9 @@ def _baseline(text: AuditText, missing: str) -> Run | None:
     if text.folder is None or not text.needs_baseline or (missing != "error" and not is_baseline(text.folder)):
         return None
     baseline = open_baseline(text.folder)
-    refuse_other_baseline(baseline, text.settings, baseline_columns(text.checks))
+    refuse_other_baseline(baseline, planned, baseline_columns(text.checks))
+    notes = (tokenizer_note(baseline, planned), _precision_note(baseline, planned))
+    text.source.notices += [f"{text.data.name}: its baseline: {note}" for note in notes if note is not None]
     return baseline
 
 
@@ -182,21 +189,23 @@ def baseline_columns(checks: Sequence[Check]) -> list[str]:
     return [name for name in MODEL_COLUMNS if name == LOSS_COLUMN or name in needed]
 
 
-def refuse_other_baseline(baseline: Run, described: dict[str, Any], columns: Sequence[str]) -> None:
+def refuse_other_baseline(baseline: Run, planned: Described, columns: Sequence[str]) -> None:
     """Refuse a baseline that cannot be paired with a run, or lacks columns.
 
     Args:
         baseline: the baseline.
-        described: settings of the run.
+        planned: the run.
         columns: columns that the checks need.
 
     Raises:
         NotComparableError: the message names the settings that differ, or the missing columns.
     """
     shown = visible(str(baseline.path), 200)
-    stored = baseline.manifest["settings"]
-    same_family = stored["checkpoint"].get("family") == described["checkpoint"].get("family")
-    found = differing_settings(stored, described, IDENTITY | DTYPE | (BATCHING if same_family else {}))
+    stored, described = (run.manifest["settings"]["checkpoint"] for run in (baseline, planned))
+    same_family = stored.get("family") == described.get("family")
+    chosen = _chosen_dtype(stored) and _chosen_dtype(described)
+    identity = IDENTITY | (DTYPE if chosen else {}) | (BATCHING if same_family and chosen else {})
+    found = differing(baseline, planned, identity)
     if found:
         raise NotComparableError("baseline.different", f"{shown}: differs in {', '.join(found)}", hint=UPDATE)
     lacking = [name for name in columns if name not in baseline.manifest["columns"]]
@@ -204,6 +213,19 @@ def refuse_other_baseline(baseline: Run, described: dict[str, Any], columns: Seq
         raise NotComparableError(
             "baseline.columns", f"{shown}: lacks {', '.join(lacking)}, which a check needs", hint=UPDATE
         )
+
+
+def _chosen_dtype(checkpoint: Mapping[str, Any]) -> bool:
+    """Return whether a model is computed in a dtype that can be chosen, and not by the program that it is made for."""
+    return bool(checkpoint.get("compute_dtype") != PROGRAM)
+
+
+def _precision_note(baseline: Run, planned: PlannedRun) -> str | None:
+    """Return what to say where one side is run by llama.cpp, whose precision is part of what is compared."""
+    then, now = (run.manifest["settings"]["checkpoint"]["compute_dtype"] for run in (baseline, planned))
+    if then == now or PROGRAM not in (then, now):
+        return None
+    return f"computed in {visible(then, 20)} then, {visible(now, 20)} now: a change holds the rounding of llama.cpp"
 
 
 def _refuse_other_file(data: DataSettings) -> None:

@@ -21,7 +21,7 @@ from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count, plural, visible
 
-MAGIC, VERSIONS = b"GGUF", (2, 3)
+MAGIC, SUFFIX, VERSIONS = b"GGUF", ".gguf", (2, 3)
 MAX_KEYS, MAX_TENSORS, MAX_ITEMS = 1 << 14, 1 << 17, 1 << 24
 MAX_STRING, MAX_NAME, MAX_DIMENSIONS = 1 << 25, 1 << 12, 4
 STRING, ARRAY = 8, 9
@@ -102,10 +102,11 @@ class GGUFHeader:
 
 
 def starts_as_gguf(path: Path) -> bool:
-    """Return whether a file starts as GGUF files do."""
+    """Return whether a file starts as GGUF files do, or is named as one and not empty."""
     try:
         with open_plain(path) as stream:
-            return stream.read(len(MAGIC)) == MAGIC
+            begins = stream.read(len(MAGIC))
+            return begins == MAGIC or (len(begins) > 0 and path.suffix == SUFFIX)  # its reader says what is wrong
     except (OSError, ValueError):
         return False  # whoever reads the file says why it cannot be read
 
@@ -190,8 +191,8 @@ class _Reader:
             raise self._bad(f"tensor {shown} at {offset}, not a multiple of general.alignment {alignment}")
         length = math.prod(shape) // values * size
         if data + offset + length > self._size:
-            missing = format_count(data + offset + length - self._size)
-            what = f"tensor {shown} ends {missing} bytes after the file, which has {format_count(self._size)}"
+            missing = plural(data + offset + length - self._size, "byte")
+            what = f"tensor {shown} ends {missing} after the file, which has {format_count(self._size)}"
             raise refusal("checkpoint.truncated", self._path, what)
         return GGUFTensor(shape, title, data + offset, length)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,7 @@ def _library() -> Any:
     file = library_file()
     if file is None:
         raise RuntimeError(f"{PACKAGE} is not installed")
+    os.environ["GGML_NO_BACKTRACE"] = "1"  # else a failed assertion starts a debugger, whose words hide the reason
     library = ctypes.CDLL(str(file))
     for name, signature in SIGNATURES.items():
         function = getattr(library, name, None)

@@ -46,7 +46,8 @@ def load_dequantized(opened: Opened, options: LoadOptions) -> Checkpoint:
         UsageError: the package `gguf` is not installed, or `options.dtype` is not one of the choices.
     """
     path = opened.headers[0].path
-    plan = plan_of(opened.headers)
+    with building(visible(str(path), 200)):
+        plan = plan_of(opened.headers)
     dtype = compute_dtype("float32", options.dtype)
     state = _state(opened.headers, plan)
     check_finite(path, state)

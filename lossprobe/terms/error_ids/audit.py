@@ -48,7 +48,7 @@ FILE = {
 BASELINE = {
     "baseline.columns": f"The baseline lacks a column that a check needs. → {UPDATE}",
     "baseline.damaged": f"The baseline was edited or damaged. → {FORCE}",
-    "baseline.different": f"The baseline belongs to another text, tokenizer, windows or dtype. → {UPDATE}",
+    "baseline.different": f"The baseline belongs to another text, other tokens, windows or dtype. → {UPDATE}",
     "baseline.different_tokens": f"The tokens of the baseline are not those that were scored. → {UPDATE}",
     "baseline.missing": f"There is no baseline. → {UPDATE}",
     "baseline.schema": f"The baseline was written by another version. → {FORCE}",

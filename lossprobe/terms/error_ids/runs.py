@@ -54,12 +54,12 @@ OUTPUT = {
 DIFFERENT = {
     "preferences.other_tokenizer": "The reference's tokenizer gives other tokens, or puts another BOS first. → Take a "
     "reference with the same tokenizer.",
-    "runs.different": f"The runs differ in what must be equal: text, tokenizer, windows or BOS. → {SCORE_BOTH} Or, "
-    "with one text and one tokenizer, look anyway with --allow-different.",
+    "runs.different": f"The runs differ in what must be equal: text, tokens, windows or BOS. → {SCORE_BOTH} Or, with "
+    "the same tokens of one text, look anyway with --allow-different.",
     "runs.different_text": f"The runs did not score the same text. → {SCORE_BOTH}",
     "runs.different_tokens": f"The runs did not score the same tokens. → {SCORE_BOTH}",
-    "runs.different_vocabulary": "A divergence needs as many logits in both models. → Compare their losses, without "
-    "--kl.",
+    "runs.different_vocabulary": "A divergence needs ids that mean the same in both models. → Compare their losses, "
+    "without --kl.",
     "runs.no_common_bytes": "No byte of the text was scored by both models. → Check that both runs scored the same "
     "text.",
 }

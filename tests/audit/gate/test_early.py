@@ -93,6 +93,20 @@ def test_a_clear_change_is_decided_on_a_part_of_the_text_and_no_run_is_left(fold
     assert again == result
 
 
+def test_a_model_that_llama_cpp_runs_is_compared_with_its_baseline_and_told(folder):
+    update_baseline(settings_of(folder), old_model())
+    model = new_model()
+    model.facts = replace(model.facts, compute_dtype="llama.cpp", batching="one window")
+    model.tokenizer.sha256 = "of the file"
+    notes = run_audit(settings_of(folder), model).notes
+    told = "text: its baseline: computed in float32 then, llama.cpp now: a change holds the rounding of llama.cpp"
+    assert told in notes
+    assert any("tokenizers' files differ" in note for note in notes)
+    model.facts = replace(model.facts, compute_dtype="bfloat16")
+    with pytest.raises(NotComparableError, match=r"differs in dtype \(float32 and bfloat16\)"):
+        run_audit(settings_of(folder), model)
+
+
 def test_the_seed_chooses_the_documents(folder):
     update_baseline(settings_of(folder), old_model())
     values = {
