@@ -13,7 +13,8 @@ from lossprobe.arguments import as_path
 from lossprobe.checkpoint.chat import with_template
 from lossprobe.checkpoint.families.llama2c_header import is_llama2c
 from lossprobe.checkpoint.files.foreign import foreign_file, foreign_folder, in_its_folder
-from lossprobe.checkpoint.files.plain_files import unreadable
+from lossprobe.checkpoint.files.plain_files import stands, unreadable
+from lossprobe.checkpoint.files.refusals import listed
 from lossprobe.checkpoint.gguf.header import starts_as_gguf
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.options import LoadOptions
@@ -24,6 +25,7 @@ from lossprobe.units import mistyped_path, visible
 if TYPE_CHECKING:
     from lossprobe.checkpoint.adapters.sharing import SharedBases
 
+ADAPTER = "adapter_config.json"
 TORCH_SUFFIXES = {".pt", ".pth", ".ckpt", ".bin"}
 # Files of a trainer's state, which are never opened.
 TRAINING_STATE = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state.*)\.")
@@ -159,18 +161,18 @@ def _single_file(path: Path, shown: str) -> Path:
     if not candidates:
         listing = visible(", ".join(found), 160) or "nothing"
         raise CheckpointError(
-            "checkpoint.unknown", f"{shown}: looked for {LOOKED_FOR}; found {listing}", hint=_without_config(found)
+            "checkpoint.unknown", f"{shown}: looked for {LOOKED_FOR}; found {listing}", hint=_what_to_give(path, found)
         )
     return path / candidates[0]
 
 
-def _without_config(names: Sequence[str]) -> str | None:
-    """Return what to do about a folder with the weights of a Hugging Face model but no config.json."""
-    return (
-        "put the config.json of the same model beside the weights"
-        if any(name.endswith(".safetensors") for name in names)
-        else None
-    )
+def _what_to_give(path: Path, names: Sequence[str]) -> str | None:
+    """Return what to do about a folder that holds no checkpoint itself: of a training run, or of several adapters."""
+    inside = [name for name in names if any(stands(path / name / file) for file in ("config.json", ADAPTER))]
+    if inside:
+        return f"name one of the checkpoints in it: {listed(inside)}"
+    weights = any(name.endswith(".safetensors") for name in names)
+    return "put the config.json of the same model beside the weights" if weights else None
 
 
 def _can_be_checkpoint(path: Path) -> bool:

@@ -118,6 +118,10 @@ def _adapter(adapter: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _quantised(facts: dict[str, Any]) -> str:
+    return "quantised" if facts["adapter"] is None else "base quantised"
+
+
 def _described(facts: dict[str, Any]) -> dict[str, str]:
     """Return the facts of a checkpoint as label → text, in the order in which they are printed."""
     words = facts["tokenizer"]
@@ -131,7 +135,7 @@ def _described(facts: dict[str, Any]) -> dict[str, str]:
         "context length": _context(facts["context_length"], hard=facts["hard_limit"]),
         "dtype": f"stored {facts['stored_dtype']}, computed in {facts['compute_dtype']}",
         **({} if facts["adapter"] is None else _adapter(facts["adapter"])),
-        **({} if facts["quantization"] is None else {"quantised": facts["quantization"]}),
+        **({} if facts["quantization"] is None else {_quantised(facts): facts["quantization"]}),
         **({} if facts["router"] is None else {"routers": _routers(facts["router"])}),
         "tied head": {True: "yes", False: "no", None: unknown}[facts["tied"]],
         "head": HEADS[facts["head"]],

@@ -17,14 +17,21 @@ CUT: dict[str, str] = {Layout.FIRST: "first", Layout.LAST: "last"}
 
 
 def in_words(name: str, run: Run) -> str:
-    """Return the name of a run's model, with how a quantiser stored its weights, and what an adapter is.
+    """Return the name of a run's model, with how a quantiser stored its weights, or what an adapter is.
 
-    "my-export in int8 (compressed-tensors, weights only)"; "my-lora (LoRA of rank 8 on my-model)".
+    "my-export in int8 (compressed-tensors, weights only)"; "my-lora (LoRA of rank 8 on my-model)". Of an adapter the
+    weights that are stored so are those of its base, and its own words say it.
     """
+    kind = kind_words(run)
+    return f"{name} {kind if kind.startswith('in ') else f'({kind})'}" if kind else name
+
+
+def kind_words(run: Run) -> str:
+    """Return what the adapter of a run is, or how a quantiser stored its weights; "" for a model of neither kind."""
     model, adapter = run.settings.checkpoint, measured_of(run.manifest).get("adapter")
-    stored = "" if model.quantization is None else f" in {visible(str(model.stored_dtype), 60)}"
-    added = f" ({visible(str(adapter.get('words')), 120)})" if isinstance(adapter, dict) else ""
-    return f"{name}{stored}{added}"
+    if isinstance(adapter, dict):
+        return visible(str(adapter.get("words")), 160)
+    return "" if model.quantization is None else f"in {visible(str(model.stored_dtype), 60)}"
 
 
 def windows_in_words(run: Run) -> str:

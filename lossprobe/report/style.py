@@ -6,6 +6,7 @@ All pictures are 8 inches wide, so that their smallest text, of 8 points, can be
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 from unicodedata import bidirectional
@@ -21,7 +22,7 @@ from rich.cells import cell_len
 
 from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
 from lossprobe.report.fonts import LEFT_TO_RIGHT, has_glyph
-from lossprobe.report.names import ELLIPSIS, in_words, short_names, windows_in_words
+from lossprobe.report.names import ELLIPSIS, in_words, kind_words, short_names, windows_in_words
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, visible
 
@@ -35,6 +36,7 @@ HEADING, TEXT, SMALL = 10.0, 9.0, 8.0  # points
 AROUND, TOKEN, AFTER = 16, 18, 8  # characters before a token, of it, and after it
 BELOW_LABEL = 36.0  # points from an axis to what stands below its numbers and its label
 BESIDE_NAMES = 0.5  # inches, of a picture's width that neither a panel nor the names of its rows have
+MOST_NAMED = 4  # models of which the heading of a picture says one by one what they are
 PAD = "\x00"  # stands for the second half of a wide character where a line is filled; no drawable text has it
 UNHIDDEN = "\u200b"  # put before legend names that begin with "_", which matplotlib would leave out
 
@@ -42,9 +44,27 @@ UNHIDDEN = "\u200b"  # put before legend names that begin with "_", which matplo
 def new_figure(height: float, *heading: str) -> Figure:
     """Return an empty figure of the given height in inches, under its heading: one or more lines, none a formula."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    _set_heading(figure, *heading)
+    return figure
+
+
+def _set_heading(figure: Figure, *heading: str) -> None:
     lines = [part for line in heading for part in _wrapped(line, WIDTH - 0.3, HEADING)]
     figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=HEADING, parse_math=False)
-    return figure
+
+
+def tell_kinds(figure: Figure, runs: Sequence[Run]) -> None:
+    """Add to the heading of a picture which of its models are adapters or quantised, where it does not say so."""
+    named = len(runs) <= MOST_NAMED
+    known = [(in_words(visible(run.name, 40), run) if named else kind_words(run)) for run in runs if kind_words(run)]
+    told = _unspaced(figure.get_suptitle())
+    missing = [words for words in dict.fromkeys(known) if _unspaced(drawable(words)) not in told]
+    if missing:
+        _set_heading(figure, figure.get_suptitle(), ", ".join(missing))
+
+
+def _unspaced(text: str) -> str:
+    return "".join(text.split())
 
 
 def label(axes: Axes, x: str, y: str, title: str = "") -> None:

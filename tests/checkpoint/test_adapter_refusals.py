@@ -46,6 +46,7 @@ def refused(on, folder, **options):
     with pytest.raises(LossprobeError) as caught:
         open_checkpoint(folder, LoadOptions(**({"base": on[1]} | options)), on[2])
     assert caught.value.message.isprintable()
+    assert caught.value.hint or caught.value.id not in ("adapter.kind", "adapter.config_key"), "what to do is said"
     return caught.value.id, caught.value.message
 
 
@@ -158,7 +159,11 @@ CONFIGURED = {
     "LoftQ": ({"loftq_config": {"loftq_bits": 4}}, "adapter.config_key", "loftq_config"),
     "PiSSA, not converted": ({"init_lora_weights": "pissa_niter_4"}, "adapter.config_key", "changes the base"),
     "OLoRA, not converted": ({"init_lora_weights": "olora"}, "adapter.config_key", "changes the base"),
+    "CorDA, not converted": ({"init_lora_weights": "corda"}, "adapter.config_key", "changes the base"),
+    "LoRA-GA, not converted": ({"init_lora_weights": "lora_ga"}, "adapter.config_key", "changes the base"),
+    "LoftQ without its settings": ({"init_lora_weights": "loftq"}, "adapter.config_key", "changes the base"),
     "MiCA": ({"init_lora_weights": "mica"}, "adapter.config_key", "mica"),
+    "a damaged pattern": ({"target_modules": "(q_proj"}, "adapter.config_value", "is no regular expression"),
     "a rank of text": ({"r": "8"}, "adapter.config_value", "r is '8'"),
     "rank 0": ({"r": 0}, "adapter.config_value", "r is 0"),
     "a switch of text": ({"use_rslora": "true"}, "adapter.config_value", "use_rslora"),
@@ -187,8 +192,54 @@ def test_traps_in_the_configuration_are_refused(base, adapter, trap):
     assert said in found[1]
 
 
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("pissa", "merge it into its base with peft"),
+        ("olora", "merge it into its base with peft"),
+        ("pissa_niter_4", "leave the key out with `ignore_config`"),
+        ("loftq", "leave the key out with `ignore_config`"),
+    ],
+)
+def test_how_to_score_a_start_that_changes_the_base_is_told(base, adapter, start, said):
+    configure(adapter, init_lora_weights=start)
+    with pytest.raises(LossprobeError) as caught:
+        open_checkpoint(adapter, LoadOptions(base=base[1]), base[2])
+    assert said in caught.value.hint
+    assert "path_initial_model_for_weight_conversion" in caught.value.hint
+
+
+@pytest.mark.parametrize(("kind", "merges"), [("IA3", True), ("LOKR", True), ("PREFIX_TUNING", False), ("CPT", False)])
+def test_merging_is_advised_where_peft_can_do_it(base, adapter, kind, merges):
+    configure(adapter, peft_type=kind)
+    with pytest.raises(LossprobeError) as caught:
+        open_checkpoint(adapter, LoadOptions(base=base[1]), base[2])
+    assert ("merge_and_unload" in caught.value.hint) is merges
+
+
+@pytest.mark.parametrize(
+    ("changes", "id"),
+    [
+        ({"gamma_rank": 3}, "adapter.base"),
+        ({"r": "8"}, "adapter.base"),
+        ({"kasa_config": {"beta": 1}}, "adapter.base"),
+        ({"peft_type": "IA3"}, "adapter.kind"),
+        ({"task_type": "SEQ_CLS"}, "adapter.kind"),
+    ],
+)
+def test_what_has_to_be_given_is_said_before_what_is_wrong(base, adapter, monkeypatch, changes, id):
+    """A kind that no base helps comes first, then the base, the library, and the faults of the folder."""
+    monkeypatch.setitem(sys.modules, "peft", None)
+    (adapter / WEIGHTS).unlink()
+    configure(adapter, base_model_name_or_path="org/base", **changes)
+    assert refused(base, adapter, base=None)[0] == id
+
+
 @pytest.mark.parametrize("key", ["r", "lora_alpha", "target_modules", "peft_type"])
 def test_a_key_that_decides_must_be_stated(base, adapter, key):
+    """With null, as without the key, peft would take lora_alpha 8 or modules by the family of the base."""
+    configure(adapter, **{key: None})
+    assert refused(base, adapter)[0] == "adapter.config_key"
     configure(adapter, drop=(key,))
     assert refused(base, adapter)[0] == "adapter.config_key"
 
@@ -263,6 +314,18 @@ def test_contradicting_embeddings_of_a_tied_base_are_refused(tmp_path):
     with pytest.raises(LossprobeError) as caught:
         open_checkpoint(adapter, LoadOptions(base=folder))
     assert caught.value.id == "adapter.not_applied"
+
+
+def test_a_folder_of_several_adapters_lists_them(base, plain, tmp_path):
+    """peft saves each adapter of a model that is not called default in a folder of its own."""
+    for name in ("first", "second"):
+        shutil.copytree(plain, tmp_path / "lora" / name)
+    (tmp_path / "lora" / "README.md").write_text("two")
+    with pytest.raises(LossprobeError) as caught:
+        open_checkpoint(tmp_path / "lora")
+    assert (caught.value.id, caught.value.hint) == (
+        "checkpoint.unknown", "name one of the checkpoints in it: first, second",
+    )  # fmt: skip
 
 
 def test_merging_what_the_base_cannot_hold_is_refused(base, tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from adapter_files import configure, make_adapter
 from checkpoint import builders
+from matplotlib.figure import Figure
 
 from lossprobe.checkpoint.adapters import sharing
 from lossprobe.cli.main import run
@@ -100,6 +101,32 @@ def test_selfcheck_shows_merged_against_unmerged(work, capsys):
     assert found["setting"] == "merged in place of beside the base"
     assert abs(found["difference_nats"]) < 1e-6
     assert found["tokens"] > 50
+
+
+def test_the_heading_of_a_series_says_what_its_checkpoints_are(work, capsys):
+    for step, name in ((10, "one"), (20, "two")):
+        shutil.copytree(name, f"trained/checkpoint-{step}")
+    assert run(["series", "trained", "text.txt", "--table", "--quiet"]) == 0
+    assert "series: 2 checkpoints (LoRA of rank 4 on base), step 10 to 20 on text" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "headings", "said"),
+    [
+        (["compare", "base", "one"], 2, "one (LoRA of rank 4 on base)"),
+        pytest.param(["tokens", "one"], 1, "one (LoRA of rank 4 on base) on text", marks=pytest.mark.thorough),
+        pytest.param(["calibration", "base", "one", "two"], 2, "two (LoRA of rank 4 on base)",
+                     marks=pytest.mark.thorough),
+        pytest.param(["series", "base", "one"], 2, "one (LoRA of rank 4 on base)", marks=pytest.mark.thorough),
+    ],
+)  # fmt: skip
+def test_the_heading_of_a_picture_says_once_what_its_models_are(work, monkeypatch, command, headings, said):
+    told = []
+    real = Figure.suptitle
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **how: told.append(text) or real(self, text, **how))
+    assert run([*command, "text.txt", "--plot", "picture.png", "--quiet"]) == 0
+    assert len(told) == headings
+    assert " ".join(told[-1].split()).count(said) == 1
 
 
 @pytest.mark.parametrize(

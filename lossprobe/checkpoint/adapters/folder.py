@@ -56,17 +56,20 @@ def weights_of(folder: Path) -> Path:
     raise refusal("adapter.no_weights", folder, what, hint)
 
 
-def find_base(folder: Path, config: AdapterConfig, given: Path | None) -> Path:
+def find_base(folder: Path, recorded: str, given: Path | None) -> Path:
     """Return the folder of the base: the given one, else the local folder that adapter_config.json names.
 
-    A relative path there counts from the working folder, where training ran, or from the adapter's folder. Nothing is
-    downloaded.
+    Args:
+        folder: the adapter's folder.
+        recorded: what adapter_config.json names; "" for nothing. A relative path counts from the working folder, where
+            training ran, or from the adapter's folder; a name of the hub is never downloaded.
+        given: the folder that the user names; None for none.
 
     Raises:
         UsageError: `adapter.base`: there is no such folder, or there are two.
         CheckpointError: `adapter.base_kind`: the base is an adapter itself, or no Hugging Face folder.
     """
-    base = given if given is not None else _recorded_folder(folder, config.recorded_base)
+    base = given if given is not None else _recorded_folder(folder, recorded)
     shown = visible(str(base), 200)
     if not base.exists():
         raise UsageError("adapter.base", f"`base` {shown}: does not exist", hint="lossprobe never downloads a model")
@@ -95,7 +98,7 @@ def _recorded_folder(folder: Path, recorded: str) -> Path:
     return next(iter(found.values()))
 
 
-def doubts(folder: Path, config: AdapterConfig, base: Path, model: Any) -> Iterator[str]:
+def doubts(folder: Path, config: AdapterConfig, base: Path, model: Any, quantised: str | None) -> Iterator[str]:
     """Yield why an adapter may belong to another base than the one that is used, one line each.
 
     Args:
@@ -103,6 +106,7 @@ def doubts(folder: Path, config: AdapterConfig, base: Path, model: Any) -> Itera
         config: what its adapter_config.json says.
         base: the folder of the base.
         model: the base's model.
+        quantised: how the base is quantised; None where it is not.
     """
     settings = read_json(base / "config.json")
     own = settings.get("_name_or_path")
@@ -113,7 +117,9 @@ def doubts(folder: Path, config: AdapterConfig, base: Path, model: Any) -> Itera
         yield f"the adapter was trained on {shown}; it is used on {visible(str(base), 120)}, which has another name"
     if config.base_class and config.base_class != type(model).__name__:
         yield f"the adapter was trained on a {visible(config.base_class, 60)}; the base is a {type(model).__name__}"
-    if not settings.get("quantization_config") and (why := _quantised_training(folder, config.recorded_base)):
+    if quantised:
+        yield f"the base is quantised ({quantised}): the adapter runs beside its weights as they are dequantised"
+    elif why := _quantised_training(folder, config.recorded_base):
         yield f"the adapter was trained on a quantised base ({why}); on this one, which is not, it is another model"
 
 

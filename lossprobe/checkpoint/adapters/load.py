@@ -16,13 +16,15 @@ from typing import Any
 
 import torch
 
-from lossprobe.checkpoint.adapters.config import CONFIG, AdapterConfig, read_adapter_config
+from lossprobe.checkpoint.adapters.config import CONFIG, AdapterConfig, check_keys, read_adapter_config
 from lossprobe.checkpoint.adapters.folder import doubts, find_base, template_place, tokenizer_place, weights_of
+from lossprobe.checkpoint.adapters.patterns import doubtful_patterns, matched_patterns
 from lossprobe.checkpoint.adapters.sharing import SharedBases
 from lossprobe.checkpoint.adapters.tensors import Tensors, check_held, check_names, read_adapter
 from lossprobe.checkpoint.adapters.vocabulary import fit_vocabulary, refuse_unfilled
 from lossprobe.checkpoint.adapters.words import adapter_facts
 from lossprobe.checkpoint.chat import with_template
+from lossprobe.checkpoint.facts import AdapterFacts
 from lossprobe.checkpoint.families.huggingface import LoadedFolder, tied_head, with_tokenizer
 from lossprobe.checkpoint.files.hashes import combined_sha256, file_sha256
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links
@@ -50,41 +52,59 @@ def load_adapter(folder: Path, options: LoadOptions, bases: SharedBases) -> Chec
         CheckpointError: the adapter or the base is damaged, unsupported, or they do not belong together.
         UsageError: the base is not here, or peft is not installed.
     """
-    peft = import_peft()
     config = read_adapter_config(folder, options.ignore_config)
+    base = find_base(folder, config.recorded_base, options.base)
+    peft = import_peft()  # what the user has to give comes first, then what is wrong with the adapter
+    check_keys(folder, config)
     file = weights_of(folder)
-    base = find_base(folder, config, options.base)
     stored = read_adapter(file)
     place = options.tokenizer or tokenizer_place(folder, base)
     tokenizer = open_tokenizer(place, options.special_strings)
     loaded = bases.load(base, options)
-    noticed = tuple(doubts(folder, config, base, loaded.model))
+    noticed = tuple(doubts(folder, config, base, loaded.model, loaded.facts.quantization))
     with random_numbers_kept("cpu"), building(visible(str(folder), 200)), _quiet():
+        matched = matched_patterns(folder, config.values, [path for path, _ in loaded.model.named_modules()])
         adapted = _adapted(peft, file, loaded.model, config, stored)
-        facts = adapter_facts(adapted, NAME, config, base, sum(each.numel() for each in stored.values()), options.merge)
+        doubtful = tuple(doubtful_patterns(matched, config.values, adapted.base_model.targeted_module_names))
+        numel = sum(each.numel() for each in stored.values())
+        facts = adapter_facts(adapted, NAME, config, loaded.facts, numel, merged=options.merge)
         model = adapted.get_base_model()
         if options.merge:
             model = _merged(peft, adapted, folder)
         model = model.to(options.device).eval()
-    read = (folder / CONFIG, file)
-    hashes = {each: file_sha256(each) for each in read}
-    inner = loaded.facts
-    parts = {"base": inner.sha256, **{each.name: digest for each, digest in hashes.items()}}
-    name = folder.resolve().name
-    made = replace(
-        inner,
-        name=f"{name} merged" if options.merge else name,
-        sha256=combined_sha256({**parts, **({"merged": "yes"} if options.merge else {})}),
+    told = (*config.notices, *noticed, *doubtful, *_untied(loaded.facts, model, options))
+    made = _described((folder / CONFIG, file), loaded.facts, facts, model, told)
+    opened = with_tokenizer(LoadedFolder(model, made, loaded.settings, loaded.shown), tokenizer, options)
+    return with_template(opened, template_place(folder, base), options)
+
+
+def _described(
+    read: tuple[Path, Path], base: CheckpointFacts, adapter: AdapterFacts, model: Any, told: tuple[str, ...]
+) -> CheckpointFacts:
+    """Return the description of an adapter on its base.
+
+    Args:
+        read: the two files of the adapter's folder.
+        base: description of the base.
+        adapter: description of the adapter.
+        model: the model with the adapter in it.
+        told: notices about them.
+    """
+    hashes = {file: file_sha256(file) for file in read}
+    parts = {"base": base.sha256, **{file.name: digest for file, digest in hashes.items()}}
+    name = read[0].parent.resolve().name
+    return replace(
+        base,
+        name=f"{name} merged" if adapter.merged else name,
+        sha256=combined_sha256({**parts, **({"merged": "yes"} if adapter.merged else {})}),
         vocab_size=int(model.config.get_text_config().vocab_size),
         parameters=sum(weight.numel() for weight in model.parameters()),
         tied=tied_head(model),
-        adapter=facts,
-        notices=(*inner.notices, *config.notices, *followed_links(read), *noticed, *_untied(inner, model, options)),
-        files=(*absolute(read), *inner.files),
-        hashes=(*((str(each.absolute()), digest) for each, digest in hashes.items()), *inner.hashes),
+        adapter=adapter,
+        notices=(*base.notices, *followed_links(read), *told),
+        files=(*absolute(read), *base.files),
+        hashes=(*((str(file.absolute()), digest) for file, digest in hashes.items()), *base.hashes),
     )
-    opened = with_tokenizer(LoadedFolder(model, made, loaded.settings, loaded.shown), tokenizer, options)
-    return with_template(opened, template_place(folder, base), options)
 
 
 def import_peft() -> Any:

@@ -58,7 +58,7 @@ def refuse_unfilled(file: Path, model: Any) -> None:
             if weight is not None and weight.isnan().any():
                 count = int(weight.isnan().reshape(len(weight), -1).any(dim=1).sum())
                 what = f"{format_count(count)} rows of the larger vocabulary are not in the file"
-                hint = "save the adapter again with save_embedding_layers=True, or give the resized base with `base`"
+                hint = "give the resized base with `base`, or save the adapter again with save_embedding_layers=True"
                 raise refusal("adapter.vocabulary", file, what, hint)
 
 

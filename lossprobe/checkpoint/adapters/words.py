@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from lossprobe.checkpoint.adapters.config import AdapterConfig
 from lossprobe.checkpoint.facts import AdapterFacts
+from lossprobe.checkpoint.interface import CheckpointFacts
 from lossprobe.units import plural, visible
 
 
 def adapter_facts(
-    adapted: Any, name: str, config: AdapterConfig, base: Path, parameters: int, merged: bool
+    adapted: Any, name: str, config: AdapterConfig, base: CheckpointFacts, parameters: int, *, merged: bool
 ) -> AdapterFacts:
     """Return the description of an adapter.
 
@@ -20,7 +20,7 @@ def adapter_facts(
         adapted: peft's model.
         name: what peft calls the adapter in it.
         config: what adapter_config.json says.
-        base: folder of the base.
+        base: description of the base.
         parameters: number of weights of the adapter.
         merged: whether it is going to be merged.
     """
@@ -30,16 +30,16 @@ def adapter_facts(
     rank = _span(part.r[name] for part in layers.values())
     scaling = _span(part.scaling[name] for part in layers.values())
     leaves = sorted({path.rpartition(".")[2] for path in layers})
-    base_name = base.resolve().name
+    stored = "" if base.quantization is None else f" in {base.stored_dtype}"
     return AdapterFacts(
-        words=f"{kind} of rank {rank} on {visible(base_name, 40)}",
+        words=f"{kind} of rank {rank} on {visible(base.name, 40)}{stored}",
         kind=kind,
         rank=rank,
         scaling=scaling,
         targets=f"{visible(', '.join(leaves), 200)} in {plural(len(layers), 'layer')}" if layers else "",
         replaced=_replaced(config),
         parameters=parameters,
-        base=base_name,
+        base=base.name,
         recorded_base=config.recorded_base,
         merged=merged,
     )

@@ -8,6 +8,7 @@ import pandas as pd
 
 from lossprobe.analysis.series.result import CheckpointSeries, worded
 from lossprobe.report.formats.csv import to_csv
+from lossprobe.report.names import kind_words
 from lossprobe.report.views.places import split_places
 from lossprobe.report.views.view import View, text_heading, view_of_runs
 from lossprobe.run.reader import Run
@@ -26,7 +27,9 @@ KINDS = {"occurrence": "tokens that are first or repeated in their window", "for
 def series_view(runs: Sequence[Run], result: CheckpointSeries) -> View:
     """Return the view of a series; the CSV holds the checkpoints, or the slices by step, or the listed tokens."""
     first, last = split_places(result.groups)
-    of = f"{plural(len(result.steps), 'checkpoint')}, {result.unit} {result.steps[0]} to {result.steps[-1]}"
+    kinds = " and ".join(dict.fromkeys(filter(None, map(kind_words, runs))))
+    what = plural(len(result.steps), "checkpoint") + (f" ({kinds})" if kinds else "")
+    of = f"{what}, {result.unit} {result.steps[0]} to {result.steps[-1]}"
     return view_of_runs("series", runs, result, heading=f"{of} on {text_heading(runs[0])}", left_out=LEFT_OUT,
                         csv=lambda: [to_csv(_rows(result)).encode()], more=tuple(_more(result)),
                         shown=result.table.dropna(axis=1, how="all"),

@@ -163,8 +163,10 @@ def draw(view: View) -> Figure:
     module = importlib.import_module(f"lossprobe.report.plots.{view.name}")  # slow to load, and rarely needed
     from lossprobe.report.fonts import use_system_fonts
     from lossprobe.report.pictures import default_style
+    from lossprobe.report.style import tell_kinds
 
     with default_style():
         figure: Figure = getattr(module, f"plot_{view.name}")(view.logs or view.runs[0], view.result)
+        tell_kinds(figure, view.runs)
         use_system_fonts(figure)
     return figure

@@ -11,7 +11,8 @@ REFUSED = {
     "with its config.json and safetensors files.",
     "adapter.config_key": "A key of adapter_config.json is missing, not known, or changes the model in a way that is "
     f"not supported. → Read the reason in the message. {MERGE}",
-    "adapter.config_value": "A key of adapter_config.json has a value of the wrong type. → Correct it.",
+    "adapter.config_value": "A key of adapter_config.json has a value of the wrong type, or patterns that are damaged "
+    "or take too long to match. → Correct it; in place of a pattern, list the names of modules.",
     "adapter.kind": f"The adapter is no LoRA, or does not predict the next token. → {MERGE}",
     "adapter.merge": "The adapter cannot be written into the weights of its base. → Score it without --merge.",
     "adapter.no_weights": "The folder of an adapter holds no adapter_model.safetensors. → Save it again with peft.",
