@@ -147,6 +147,29 @@ def test_a_folder_gives_the_logits_of_these_weights(quantised, name):
     assert one.facts.sha256 != other.facts.sha256
 
 
+def divergence(folder, plain):
+    """Return the mean KL(plain‖quantised) of the next token, in nats, in float64."""
+    one, other = (logits(load_huggingface(each, LoadOptions())).double().log_softmax(-1) for each in (plain, folder))
+    return ((one - other) * one.exp()).sum(-1).mean().item()
+
+
+def test_a_wrong_convention_shows_in_the_divergence(quantised, plain):
+    """Zero points of version 1 read as those of version 2, and codes of AWQ in the plain order: both look sound."""
+    right = divergence(quantised("gptq", sym=False)[0], plain)
+    assert divergence(quantised("gptq", sym=False, checkpoint_format="gptq_v2")[0], plain) > 5 * right
+    folder, _ = quantised("awq")
+    right = divergence(folder, plain)
+
+    def reordered(tensors):
+        for name in [name for name in tensors if name.endswith(".qweight")]:
+            codes = torch.stack([tensors[name] >> 4 * place & 15 for place in (0, 4, 1, 5, 2, 6, 3, 7)], -1)
+            tensors[name] = files.rows_packed(codes.flatten(1).numpy(), 4)
+        return tensors
+
+    builders.rewrite(folder, reordered)
+    assert divergence(folder, plain) > 5 * right
+
+
 def test_the_dtype_of_the_pass_is_that_of_the_plain_weights_if_asked(quantised):
     folder, _ = quantised("gptq")
     facts = load_huggingface(folder, LoadOptions(dtype="auto")).facts

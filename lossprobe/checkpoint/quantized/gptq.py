@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 import torch
 
-from lossprobe.checkpoint.quantized.codes import unpack
+from lossprobe.checkpoint.quantized.codes import from_codes, unpack
 from lossprobe.checkpoint.quantized.names import compiled
 from lossprobe.checkpoint.quantized.parts import FLOATS, Parts
 from lossprobe.checkpoint.quantized.settings import Settings
@@ -64,11 +64,7 @@ class GptqLayout:
         scales = parts.read(".scales").float().T.contiguous()
         zeros = self._zeros(parts, len(scales))
         group = self._groups(parts, zeros.shape[1])
-        weight = unpack(parts.read(".qweight").T, self.bits).float()
-        if group is not None:
-            return weight.sub_(zeros.index_select(1, group)).mul_(scales.index_select(1, group))
-        grouped = weight.view(len(weight), zeros.shape[1], -1)
-        return grouped.sub_(zeros[:, :, None]).mul_(scales[:, :, None]).view_as(weight)
+        return from_codes(unpack(parts.read(".qweight").T, self.bits), zeros, scales, group)
 
     def _zeros(self, parts: Parts, outputs: int) -> torch.Tensor:
         """Return the zero points, float32 [out, G]."""
