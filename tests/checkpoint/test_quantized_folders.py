@@ -347,6 +347,18 @@ def test_modelopt_says_it_in_a_file_of_its_own(quantised):
     assert load_huggingface(folder, LoadOptions()).facts.sha256 != before
 
 
+def test_autogptq_says_it_in_a_file_of_its_own(quantised, plain):
+    folder, _ = quantised("gptq")
+    before, _ = method_of(folder, json.loads((folder / "config.json").read_text()))
+    builders.reconfigure(folder, drop=("quantization_config",))
+    file = folder / "quantize_config.json"
+    said = {"bits": 4, "group_size": 16, "damp_percent": 0.01, "desc_act": False, "model_file_base_name": None}
+    file.write_text(json.dumps(said | {"sym": True, "true_sequential": True, "static_groups": False}))
+    assert method_of(folder, {}) == (before, (file,))
+    (folder / builders.WEIGHTS).write_bytes((plain / builders.WEIGHTS).read_bytes())
+    assert "quantize_config.json says GPTQ version 1" in refusal(folder)
+
+
 def test_a_name_on_which_patterns_could_take_long(quantised):
     folder, _ = quantised("w8a8")
     assert "name has 407 characters" in refusal(folder, plus("a" * 400 + ".weight", torch.ones(2, 2).byte()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -136,6 +137,13 @@ class Gptq:
         settings.pass_over("dynamic", *WORK)
         settings.finish()
         return cls(base, head, rules)
+
+    @classmethod
+    def from_file(cls, content: Mapping[str, Any], shown: str) -> Gptq:
+        """Return what the quantize_config.json of AutoGPTQ says; older ones do not name the method."""
+        settings = Settings(content, shown)
+        settings.choose("quant_method", ("gptq",), "gptq")
+        return cls.read(settings)
 
     @property
     def words(self) -> str:
