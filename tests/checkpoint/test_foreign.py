@@ -46,18 +46,22 @@ def refused(path: Path) -> CheckpointError:
     ("names", "id", "what", "command"),
     [
         ("latest zero_to_fp32.py global_step5/a_model_states.pt", PARTS, "a DeepSpeed", "python zero_to_fp32.py . OUT"),
-        ("latest global_step5/mp_rank_00_model_states.pt", PARTS, "a DeepSpeed", "deepspeed/utils"),
-        ("zero_pp_rank_0_mp_rank_00_model_states.pt", PARTS, "a DeepSpeed", "--safe_serialization"),
+        ("latest global_step5/mp_rank_00_model_states.pt", PARTS, "a DeepSpeed", "in FOLDER; the script is deepspeed"),
+        ("latest_universal global_step5_universal/x", PARTS, "a DeepSpeed", "in FOLDER; the script is deepspeed"),
+        ("zero_pp_rank_0_mp_rank_00_model_states.pt", PARTS, "a DeepSpeed", "--safe_serialization, in PARENT; the"),
+        ("mp_rank_00_model_states.pt bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", PARTS, "a DeepSpeed", "--safe_"),
+        ("mp_rank_00_model_states.pt", PARTS, "a DeepSpeed checkpoint without ZeRO", '["module"], "OUT.pt")'),
+        ("model_world_size_2_rank_0.pt model_world_size_2_rank_1.pt", PARTS, "a checkpoint of verl", "_dir FOLDER"),
         (".metadata __0_0.distcp", PARTS, "a distributed checkpoint (.distcp)", "format_utils dcp_to_torch "),
-        ("pytorch_model_fsdp_0/.metadata optimizer.bin", PARTS, "an FSDP", 'm("FOLDER/pytorch_model_fsdp_0", "OUT")'),
+        ("pytorch_model_fsdp_0/.metadata optimizer.bin", PARTS, "an FSDP", "FOLDER/pytorch_model_fsdp_0 OUT"),
         ("latest_checkpointed_iteration.txt iter_0000010/x", PARTS, "a Megatron", '("FOLDER/iter_0000010", "OUT")'),
-        ("mp_rank_00/model_optim_rng.pt", PARTS, "a Megatron", '.export_ckpt("FOLDER", "OUT")'),
+        ("mp_rank_00/model_optim_rng.pt", PARTS, "a Megatron", "--ckpt-convert-format torch_dist"),
         ("common.pt .metadata __0_0.distcp", PARTS, "a Megatron", '.export_ckpt("FOLDER", "OUT")'),
         ("context/x weights/.metadata", OTHER, "a NeMo 2", 'llm.export_ckpt(path=Path("FOLDER"), target="hf"'),
         ("a.nemo", OTHER, "holds a NeMo archive", "name the archive: FOLDER/a.nemo"),
         ("weights.npz", OTHER, "weights of MLX", "get the safetensors"),
         ("consolidated.safetensors tekken.json", OTHER, "weights in Mistral's", CONSOLIDATED.format("mistral")),
-        ("consolidated.00.pth tekken.json", OTHER, "weights in Mistral's", CONSOLIDATED.format("mistral")),
+        ("consolidated.00.pth tekken.json", OTHER, "weights in Mistral's", "LENGTH --modules_are_split"),
         ("consolidated.00.pth consolidated.01.pth", OTHER, "weights in Meta's", "--num_shards 2"),
         ("config.json consolidated.safetensors", NO_WEIGHTS, "no model.safetensors", CONSOLIDATED.format("mistral")),
         ("config.json pytorch_model.bin", NO_WEIGHTS, "no model.safetensors", 'from_pretrained("FOLDER").save_pret'),
@@ -78,7 +82,7 @@ def test_a_folder_of_another_program(family_paths, tmp_path, audit, names, id, w
     with audit:
         error = refused(folder)
     assert (error.id, error.message.startswith(f"{folder}: {what}")) == (id, True), error.message
-    assert command.replace("FOLDER", str(folder)) in str(error.hint)
+    assert command.replace("FOLDER", str(folder)).replace("PARENT", str(folder.parent)) in str(error.hint)
     assert {name for name in audit.opened() if Path(name).name not in {"config.json", "params.json"}}.isdisjoint(
         names.split()
     )
@@ -101,7 +105,7 @@ def test_missing_shards_are_named(family_paths, tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "id", "hint"),
     [
-        ("a.nemo", b"x", OTHER, "convert_MODEL_nemo_to_hf.py --input_name_or_path"),
+        ("a.nemo", b"x", OTHER, "--output_path OUT.bin --hf_input_path"),
         ("a.gguf", b"GGUF", "checkpoint.truncated", "None"),
         ("pytorch_model.bin", b"GGUF", "checkpoint.truncated", "None"),
         ("weights.npz", b"PK", OTHER, "safetensors"),
@@ -140,7 +144,7 @@ def test_weights_that_mlx_has_quantised(gpt2):
     packed |= {f"{name}.scales": torch.ones(2, 1), f"{name}.biases": torch.ones(2, 1)}
     safetensors.torch.save_file(packed, gpt2 / "model.safetensors")
     error = refused(gpt2)
-    assert (error.id, "mlx_lm.convert" in str(error.hint)) == ("checkpoint.quantized", True)
+    assert (error.id, "--dequantize --dtype float32" in str(error.hint)) == ("checkpoint.quantized", True)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,29 @@ def test_a_folder_gives_the_logits_of_these_weights(quantised, name):
     assert one.facts.sha256 != other.facts.sha256
 
 
+def divergence(folder, plain):
+    """Return the mean KL(plain‖quantised) of the next token, in nats, in float64."""
+    one, other = (logits(load_huggingface(each, LoadOptions())).double().log_softmax(-1) for each in (plain, folder))
+    return ((one - other) * one.exp()).sum(-1).mean().item()
+
+
+def test_a_wrong_convention_shows_in_the_divergence(quantised, plain):
+    """Zero points of version 1 read as those of version 2, and codes of AWQ in the plain order: both look sound."""
+    right = divergence(quantised("gptq", sym=False)[0], plain)
+    assert divergence(quantised("gptq", sym=False, checkpoint_format="gptq_v2")[0], plain) > 5 * right
+    folder, _ = quantised("awq")
+    right = divergence(folder, plain)
+
+    def reordered(tensors):
+        for name in [name for name in tensors if name.endswith(".qweight")]:
+            codes = torch.stack([tensors[name] >> 4 * place & 15 for place in (0, 4, 1, 5, 2, 6, 3, 7)], -1)
+            tensors[name] = files.rows_packed(codes.flatten(1).numpy(), 4)
+        return tensors
+
+    builders.rewrite(folder, reordered)
+    assert divergence(folder, plain) > 5 * right
+
+
 def test_the_dtype_of_the_pass_is_that_of_the_plain_weights_if_asked(quantised):
     folder, _ = quantised("gptq")
     facts = load_huggingface(folder, LoadOptions(dtype="auto")).facts
@@ -322,6 +345,18 @@ def test_modelopt_says_it_in_a_file_of_its_own(quantised):
     before = checkpoint.facts.sha256
     file.write_text(json.dumps({"producer": {"name": "other"}, "quantization": said}))
     assert load_huggingface(folder, LoadOptions()).facts.sha256 != before
+
+
+def test_autogptq_says_it_in_a_file_of_its_own(quantised, plain):
+    folder, _ = quantised("gptq")
+    before, _ = method_of(folder, json.loads((folder / "config.json").read_text()))
+    builders.reconfigure(folder, drop=("quantization_config",))
+    file = folder / "quantize_config.json"
+    said = {"bits": 4, "group_size": 16, "damp_percent": 0.01, "desc_act": False, "model_file_base_name": None}
+    file.write_text(json.dumps(said | {"sym": True, "true_sequential": True, "static_groups": False}))
+    assert method_of(folder, {}) == (before, (file,))
+    (folder / builders.WEIGHTS).write_bytes((plain / builders.WEIGHTS).read_bytes())
+    assert "quantize_config.json says GPTQ version 1" in refusal(folder)
 
 
 def test_a_name_on_which_patterns_could_take_long(quantised):

@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 
 import torch
 
+from lossprobe.checkpoint.quantized.codes import from_codes
 from lossprobe.checkpoint.quantized.gptq import WORK
 from lossprobe.checkpoint.quantized.names import stands_in
 from lossprobe.checkpoint.quantized.parts import FLOATS, Parts
@@ -19,14 +20,16 @@ ENDS: Final = (".qweight", ".qzeros", ".scales")
 
 
 def columns(words: torch.Tensor) -> torch.Tensor:
-    """Return the codes of the columns of packed lines: int32 [R, W] → float32 [8W, R].
+    """Return the codes of the columns of packed lines: int32 [R, W] → uint8 [8W, R].
 
     The word 0x76543210 holds the codes 0, 1, ... 7, the lowest first; the columns are 0, 4, 1, 5, 2, 6, 3, 7.
     """
-    lines = words.T.contiguous()
-    codes = torch.empty(lines.shape[0], 8, lines.shape[1])
-    for column, place in enumerate(PLACES):
-        codes[:, column] = lines >> BITS * place & (1 << BITS) - 1
+    octets = words.T.flatten().view(torch.uint8).view(words.shape[1], words.shape[0], 4)
+    codes = torch.empty(words.shape[1], 8, words.shape[0], dtype=torch.uint8)
+    for octet in range(4):
+        both = octets[..., octet].contiguous()
+        codes[:, PLACES.index(2 * octet)] = both & (1 << BITS) - 1
+        codes[:, PLACES.index(2 * octet + 1)] = both >> BITS
     return codes.flatten(0, 1)
 
 
@@ -55,10 +58,8 @@ class AwqLayout:
 
     def weight(self, parts: Parts) -> torch.Tensor:
         """Return (q − z) · s, float32 [out, in]."""
-        scales = parts.read(".scales").float()
-        zeros, weight = columns(parts.read(".qzeros")), columns(parts.read(".qweight"))
-        grouped = weight.view(len(weight), zeros.shape[1], -1)
-        return grouped.sub_(zeros[:, :, None]).mul_(scales.T[:, :, None]).view_as(weight)
+        zeros = columns(parts.read(".qzeros")).float()
+        return from_codes(columns(parts.read(".qweight")), zeros, parts.read(".scales").float().T.contiguous())
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import torch
 
-from lossprobe.checkpoint.quantized.codes import unpack
+from lossprobe.checkpoint.quantized.codes import from_codes, unpack
 from lossprobe.checkpoint.quantized.names import compiled
 from lossprobe.checkpoint.quantized.parts import FLOATS, Parts
 from lossprobe.checkpoint.quantized.settings import Settings
@@ -64,11 +65,7 @@ class GptqLayout:
         scales = parts.read(".scales").float().T.contiguous()
         zeros = self._zeros(parts, len(scales))
         group = self._groups(parts, zeros.shape[1])
-        weight = unpack(parts.read(".qweight").T, self.bits).float()
-        if group is not None:
-            return weight.sub_(zeros.index_select(1, group)).mul_(scales.index_select(1, group))
-        grouped = weight.view(len(weight), zeros.shape[1], -1)
-        return grouped.sub_(zeros[:, :, None]).mul_(scales[:, :, None]).view_as(weight)
+        return from_codes(unpack(parts.read(".qweight").T, self.bits), zeros, scales, group)
 
     def _zeros(self, parts: Parts, outputs: int) -> torch.Tensor:
         """Return the zero points, float32 [out, G]."""
@@ -140,6 +137,13 @@ class Gptq:
         settings.pass_over("dynamic", *WORK)
         settings.finish()
         return cls(base, head, rules)
+
+    @classmethod
+    def from_file(cls, content: Mapping[str, Any], shown: str) -> Gptq:
+        """Return what the quantize_config.json of AutoGPTQ says; older ones do not name the method."""
+        settings = Settings(content, shown)
+        settings.choose("quant_method", ("gptq",), "gptq")
+        return cls.read(settings)
 
     @property
     def words(self) -> str:

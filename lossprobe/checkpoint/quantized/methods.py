@@ -21,7 +21,6 @@ from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
 KEY = "quantization_config"
-MODELOPT_FILE = "hf_quant_config.json"
 METHODS: Final[Mapping[str, Callable[[Settings], Method]]] = {
     "awq": Awq.read,
     "bitsandbytes": BitsAndBytes.read,
@@ -30,6 +29,11 @@ METHODS: Final[Mapping[str, Callable[[Settings], Method]]] = {
     "gptq": Gptq.read,
     "modelopt": ModelOpt.read,
     "mxfp4": Mxfp4.read,
+}
+# Files of older exports, which lie beside a config.json without the key.
+BESIDE: Final[Mapping[str, Callable[[Mapping[str, Any], str], Method]]] = {
+    "hf_quant_config.json": ModelOpt.from_file,
+    "quantize_config.json": Gptq.from_file,
 }
 
 
@@ -48,10 +52,11 @@ def method_of(path: Path, settings: Mapping[str, Any]) -> tuple[Method | None, t
     shown = f"{visible(str(path / 'config.json'), 200)}: {KEY}"
     if len(said) > 1:
         raise CheckpointError("checkpoint.quantized_config", f"{shown}: is there {len(said)} times")
-    beside = path / MODELOPT_FILE
     if not said:
-        stated = stands(beside)
-        return (ModelOpt.from_file(read_json(beside), visible(str(beside), 200)), (beside,)) if stated else (None, ())
+        for name, from_file in BESIDE.items():
+            if stands(path / name):
+                return from_file(read_json(path / name), visible(str(path / name), 200)), (path / name,)
+        return None, ()
     (content,) = said
     if not isinstance(content, dict):
         raise CheckpointError("checkpoint.quantized_config", f"{shown}: is no object")

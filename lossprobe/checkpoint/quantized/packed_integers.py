@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from lossprobe.checkpoint.quantized.codes import unpack
+from lossprobe.checkpoint.quantized.codes import from_codes, unpack
 from lossprobe.checkpoint.quantized.parts import FLOATS, Parts
 
 
@@ -62,16 +62,12 @@ class PackedLayout:
         outputs, inputs = self.shape(parts)
         scale = parts.read(".weight_scale").float()
         scale = scale.view(-1, scale.shape[-1])
-        weight = self._codes(parts, ".weight_packed", parts.read(".weight_packed"), inputs).float()
+        codes = self._codes(parts, ".weight_packed", parts.read(".weight_packed"), inputs)
         middle = 1 << self.bits - 1
         zeros = torch.full_like(scale, middle)
         if not self.symmetric:
             zeros = self._codes(parts, ".weight_zero_point", parts.read(".weight_zero_point").T, outputs).T.float()
-        if self.by_activation:
-            group = self._groups(parts, scale.shape[1])
-            return weight.sub_(zeros.index_select(1, group)).mul_(scale.index_select(1, group))
-        grouped = weight.view(outputs, scale.shape[1], -1)
-        return grouped.sub_(zeros[:, :, None]).mul_(scale[:, :, None]).view_as(weight)
+        return from_codes(codes, zeros, scale, self._groups(parts, scale.shape[1]) if self.by_activation else None)
 
     def _codes(self, parts: Parts, end: str, words: torch.Tensor, count: int) -> torch.Tensor:
         """Return the codes of words, uint8 [R, count]; what follows them must be 0."""

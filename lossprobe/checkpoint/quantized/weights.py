@@ -134,7 +134,8 @@ def find_quantized(path: Path, weights: Weights, method: Method, said_by: tuple[
             modules[module + method.plain_end] = module, ends, layout
             entries[module + method.plain_end] = TensorEntry("F32", shape, 0, math.prod(shape) * 4)
     if not modules:
-        what = f"config.json says {method.words}, but no tensor is quantised"
+        source = said_by[0].name if said_by else "config.json"
+        what = f"{source} says {method.words}, but no tensor is quantised"
         raise refusal("checkpoint.quantized_tensor", path, what)
     _refuse_exceptions(path, found, entries.keys() - modules.keys(), method)
     not_applied = _not_applied(path, found, entries, method)
