@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTABLE := $(VENV)/.testable
 
+# Python keeps what it compiled, also where it is told not to: else each process that a test starts compiles lossprobe anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test thorough coverage agreement families lint bench wheel docs clean
 
 demo: $(INSTALLED)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
-import lossprobe
+from source_code import PACKAGE, nodes
+
 from lossprobe import errors
 
-PACKAGE = Path(lossprobe.__file__).parent
 CODES = {
     name: kind.exit_code
     for name, kind in vars(errors).items()
@@ -35,7 +34,7 @@ def ids_in_code() -> dict[str, set[int]]:
     found: dict[str, set[int]] = defaultdict(set)
     for file in sorted(PACKAGE.rglob("*.py")):
         place = file.relative_to(PACKAGE).as_posix()
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        for node in nodes(file):
             if isinstance(node, ast.Call):
                 for id, code in _ids(node, place):
                     found[id].add(code)

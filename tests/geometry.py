@@ -17,7 +17,8 @@ SLACK = 1.0  # pixels: boxes of texts have a little air
 def check_layout(figure: Figure) -> None:
     """Assert that no text covers another one or leaves the picture, and that no legend stands on a panel."""
     with default_style():
-        FigureCanvasAgg(figure).draw()
+        FigureCanvasAgg(figure)
+        figure.draw_without_rendering()  # places everything as drawing does, and makes no pixels
     assert figure.get_figwidth() == WIDTH
     boxes = text_boxes(figure)
     page = figure.bbox

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from typing import Any
 
@@ -100,7 +100,13 @@ def divided_facts(checkpoint: Checkpoint) -> tuple[dict[str, Any], dict[str, Any
 def versions() -> dict[str, str]:
     """Return the versions of lossprobe and of the libraries that a run's numbers depend on."""
     ours = {"lossprobe": __version__, "pass": PASS_VERSION}
-    return ours | {name: metadata.version(name) for name in DEPENDENCIES}
+    return ours | {name: version_of(name) for name in DEPENDENCIES}
+
+
+@cache
+def version_of(name: str) -> str:
+    """Return the version of an installed library; its files are read once a process, which takes a millisecond."""
+    return metadata.version(name)
 
 
 def run_name(settings: dict[str, Any], labels: dict[str, str]) -> str:

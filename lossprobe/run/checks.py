@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lossprobe import __version__
 from lossprobe.run.files import sha256_of_json, sha256_of_stream
@@ -29,6 +29,7 @@ from lossprobe.run.schema import ALL_TABLES, CHECKED, DIVERGENCE, MANIFEST, PART
 from lossprobe.run.settings import read_run_settings
 from lossprobe.units import format_count, visible
 
+Found = TypeVar("Found")
 # A file can change without a new time while the clock has not ticked: one that is younger than this is looked at again.
 SETTLED_NS = 2_000_000_000
 IN_PARTS = (*PART_TABLES, ROUTING, DIVERGENCE)
@@ -69,8 +70,8 @@ class FileChecks:
     def damaged_files(self) -> list[str]:
         """Return the names of the files that are missing or whose sha256 is not the one that the manifest states."""
         stated = self.manifest["files"]
-        with self._reading(), Folder.open(self.path) as folder, ThreadPoolExecutor() as pool:
-            found = pool.map(lambda name: _sha256(folder, name), stated)
+        with self._reading(), Folder.open(self.path) as folder:
+            found = _of_all(lambda name: _sha256(folder, name), list(stated))
             return [name for name, digest in zip(stated, found, strict=True) if digest != stated[name]]
 
     @contextmanager
@@ -106,8 +107,7 @@ class FileChecks:
     def _check_files(self, folder: Folder) -> None:
         for table in self._tables():
             names = part_names(self.manifest["files"], table)
-            with ThreadPoolExecutor() as pool:
-                rows = list(pool.map(partial(self._rows_of, folder, table), names))
+            rows = _of_all(partial(self._rows_of, folder, table), names)
             stated = self._stated_rows(table, len(names))
             for name, found, expected in zip(names, rows, stated, strict=True):
                 if expected is not None and found != expected:
@@ -150,6 +150,14 @@ class FileChecks:
         if fault is not None:
             raise damaged(self.path, f"{name}: {fault}")
         return int(footer.num_rows)
+
+
+def _of_all(look: Callable[[str], Found], names: list[str]) -> list[Found]:
+    """Return what a function finds in each file, in order; several files are looked at in threads."""
+    if len(names) < 2:  # as in most tables; to start a thread takes longer than to look at a small file
+        return [look(name) for name in names]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(look, names))
 
 
 def _remembered(folder: Folder) -> bytes | None:

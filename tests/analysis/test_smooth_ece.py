@@ -7,7 +7,7 @@ import pytest
 from drawn_runs import document_numbers, draw_logits, draw_targets, tempered_logits, write_drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.fft import dct
+from scipy.fft import dct, idct
 
 from lossprobe.analysis.calibration import smooth_ece as module
 from lossprobe.analysis.calibration.smooth_ece import (
@@ -61,6 +61,17 @@ def test_one_bandwidth_is_the_definition(bandwidth):
     error = at_bandwidth(in_cells(x, o), bandwidth)
     assert error == pytest.approx(by_definition(x, o, bandwidth, GRID), abs=1e-8)
     assert error == pytest.approx(by_definition(x, o, bandwidth), abs=5e-5)
+
+
+@pytest.mark.parametrize("cells", [64, GRID])
+def test_cosines_that_are_left_out_would_add_nothing_at_all(cells):
+    rng = np.random.default_rng(3)
+    cosines = dct(rng.standard_normal((32, cells)))
+    for narrowest in (1 / GRID, 0.01, 0.05, 0.3, 1.0):
+        bandwidth = rng.uniform(narrowest, 1.0, 32)
+        factors = np.exp(-0.5 * (bandwidth[:, None] * (np.pi * np.arange(cells))) ** 2)
+        every = np.abs(idct(cosines * factors)).sum(axis=-1)
+        assert fixed_bandwidth_error(cosines, bandwidth).tolist() == every.tolist()
 
 
 @pytest.mark.parametrize("power", [1.0, 1.4])

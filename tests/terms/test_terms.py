@@ -60,14 +60,15 @@ def test_no_name_is_declared_twice_in_a_kind():
     assert len(columns) == len(set(columns))
 
 
-@pytest.mark.parametrize("term", all_terms(), ids=lambda term: f"{term.kind} {term.name} {term.stored_in}")
-def test_a_term_says_what_it_is_in_whole_sentences(term):
-    assert term.kind in KINDS
-    assert term.what
-    for text in (term.what, term.how_to_read, term.remedy):
-        assert not text or text.endswith(".")
-        assert "  " not in text
-    assert "→" not in term.what + term.remedy
+def test_a_term_says_what_it_is_in_whole_sentences():
+    for term in all_terms():
+        named = f"{term.kind} {term.name} {term.stored_in}"
+        assert term.kind in KINDS, named
+        assert term.what, named
+        for text in (term.what, term.how_to_read, term.remedy):
+            assert not text or text.endswith("."), named
+            assert "  " not in text, named
+        assert "→" not in term.what + term.remedy, named
 
 
 def test_numbers_name_a_command_that_there_is():

@@ -24,6 +24,7 @@ GRID = 1024  # cells of confidence; a power of two, so that a cell's number is e
 STEPS = 20  # halvings of the range of bandwidths: 1e-6
 SECANTS, FIRST_BANDWIDTH = 4, 1 / 16  # steps that narrow the range before it is halved, and where they begin
 DRAWS = 200
+DAMPED_TO_ZERO = 12.3  # number of a cosine times bandwidth from which its factor is exactly 0: sqrt(2 * 745.14) / pi
 ROWS_AT_ONCE = 64  # results smoothed together; their cells stay in cache
 SUMS = ("count", "residual", "spread")
 
@@ -122,7 +123,14 @@ def _between(cosines: Floats) -> tuple[Floats, Floats]:
 
 
 def fixed_bandwidth_error(cosines: Floats, bandwidth: Floats) -> Floats:
-    """Return smECE_σ, [R], from the cosine transforms [R, cells] of residuals per token, and bandwidths σ [R]."""
-    order = np.pi * np.arange(cosines.shape[-1])
-    damping = np.exp(-0.5 * (bandwidth[:, None] * order) ** 2)
-    return np.asarray(np.abs(idct(cosines * damping, overwrite_x=True)).sum(axis=-1))
+    """Return smECE_σ, [R], from the cosine transforms [R, cells] of residuals per token, and bandwidths σ [R].
+
+    Cosines whose factor is 0 in every row are left out: numbers that are almost 0 take a processor many times as long.
+    """
+    kept = int(min(cosines.shape[-1], DAMPED_TO_ZERO / bandwidth.min() + 2))
+    damped = np.zeros_like(cosines)
+    factors = np.square(bandwidth[:, None] * (np.pi * np.arange(kept)))
+    factors *= -0.5
+    np.multiply(np.exp(factors, out=factors), cosines[:, :kept], out=damped[:, :kept])
+    smoothed = idct(damped, overwrite_x=True)
+    return np.asarray(np.abs(smoothed, out=smoothed).sum(axis=-1))
