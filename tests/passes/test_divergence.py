@@ -95,13 +95,16 @@ def test_against_both_models_logits_held_at_once(context, stride, bos):
         np.testing.assert_allclose(
             list(found.values()), np.quantile(values, [*map(float, found)]), rtol=2e-5, atol=1e-8
         )
-    largest = np.argsort(-kl)[:20]
     table = result.hardest
-    np.testing.assert_allclose(table["kl_nats"], kl[largest], rtol=2e-5)
-    for name, values in {"document": document, "token": token, "token_id": token_id}.items():
-        assert table[name].tolist() == values[largest].tolist()
-    np.testing.assert_allclose(table["first_loss_nats"], losses[0][largest], rtol=1e-5)
-    np.testing.assert_allclose(table["second_loss_nats"], losses[1][largest], rtol=1e-5)
+    np.testing.assert_allclose(table["kl_nats"], np.sort(kl)[::-1][:20], rtol=2e-5)
+    # Two tokens whose divergences are equal but for rounding may stand in either order.
+    places = {place: row for row, place in enumerate(zip(document, token, strict=True))}
+    shown = [places[place] for place in zip(table["document"], table["token"], strict=True)]
+    assert len(set(shown)) == 20
+    np.testing.assert_allclose(table["kl_nats"], kl[shown], rtol=2e-5)
+    assert table["token_id"].tolist() == token_id[shown].tolist()
+    np.testing.assert_allclose(table["first_loss_nats"], losses[0][shown], rtol=1e-5)
+    np.testing.assert_allclose(table["second_loss_nats"], losses[1][shown], rtol=1e-5)
 
 
 def test_intervals_leave_out_one_document_after_the_other():
