@@ -54,6 +54,7 @@ ALLOWED = {
     "run": WORDS | {"plan"},
     "logs": {"errors", "units"},
     "analysis.options": {"options", "analysis.curve.diagnoses"},
+    "analysis.coloured_text.options": {"options", "analysis.options"},
     "analysis.stats": {"errors", "units"},
     "analysis.curve": {"units", "logs", "analysis.stats"},
     "analysis.curve.curve": {"units", "logs.log", "analysis"},

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lossprobe.cli.options import Scoring, placed_scoring_options
+from lossprobe.analysis.coloured_text.options import ReportOptions
+from lossprobe.cli.options import Scoring, declared_options, placed_scoring_options
 from lossprobe.cli.values import RunPath
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 @click.command(short_help="One HTML page of everything, to look at and to send.")
 @click.argument("sources", nargs=-1, type=RunPath(), metavar="[RUN... | CHECKPOINT... TEXT]")
 @click.option("-o", "--output", "page", default="report.html", metavar="FILE", help="The page; - is standard output.")
+@declared_options(ReportOptions)
 @partial(placed_scoring_options, place={})
-def report(sources: tuple[Path, ...], page: str, scoring: Scoring) -> None:
+def report(sources: tuple[Path, ...], page: str, max_tokens: int, scoring: Scoring) -> None:
     """Write one HTML page of everything that a run says: numbers, pictures, and the text coloured by loss.
 
     The page is one file, opens by double-click and loads nothing. Of two models it shows the difference; of three or
@@ -44,7 +46,7 @@ def report(sources: tuple[Path, ...], page: str, scoring: Scoring) -> None:
         for run in runs:
             protect_inputs(Path(page), run)
     with show_progress("writing the report", quiet=scoring.quiet, unit="sections") as progress:
-        made = make_report(*runs, progress=progress)
+        made = make_report(*runs, options=ReportOptions(max_tokens), progress=progress)
     write_bytes(page, page_to_html(made))
 
 

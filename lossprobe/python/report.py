@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lossprobe import __version__
+from lossprobe.analysis.coloured_text.coloured_text import coloured_text
+from lossprobe.analysis.coloured_text.options import ReportOptions
 from lossprobe.analysis.provenance import find_provenance
 from lossprobe.errors import LossprobeError, UsageError
+from lossprobe.options.given import check_options
 from lossprobe.python.view import ordered_series, view
 from lossprobe.report.formats.output import write_bytes
 from lossprobe.report.page.page import page_to_html
@@ -82,12 +85,13 @@ SERIES = Asked("series", "Over training", (Wanted("series", "By class", by("clas
 TAKES_ALL = ("compare", "calibration", "series")  # views of all runs together; of the others each run has one
 
 
-def write_report(path: str | Path, *runs: Run) -> None:
+def write_report(path: str | Path, *runs: Run, max_tokens: int = ReportOptions.max_tokens) -> None:
     """Write a page of everything that stored runs say; see `make_report`.
 
     Args:
         path: the HTML file, which is replaced if it is there; "-" is standard output.
         runs: one run or more, on one text.
+        max_tokens: most tokens of the text that the page shows.
 
     Raises:
         UsageError: no run is given.
@@ -96,10 +100,10 @@ def write_report(path: str | Path, *runs: Run) -> None:
     Example:
         >>> write_report("report.html", run)  # doctest: +SKIP
     """
-    write_bytes(str(path), page_to_html(make_report(*runs)))
+    write_bytes(str(path), page_to_html(make_report(*runs, options=ReportOptions(max_tokens))))
 
 
-def make_report(*runs: Run, progress: Progress | None = None) -> Page:
+def make_report(*runs: Run, options: ReportOptions | None = None, progress: Progress | None = None) -> Page:
     """Return a page of everything that stored runs say, to be written by `report.page.page.page_to_html`.
 
     Of one run: its numbers, positions, hardest tokens, calibration and other losses, and turns and roles where it has
@@ -107,6 +111,7 @@ def make_report(*runs: Run, progress: Progress | None = None) -> Page:
 
     Args:
         runs: one run or more, on one text.
+        options: how much of the text is shown; None for the defaults.
         progress: told before each section how many are made, and how many there are; None for nobody.
 
     Raises:
@@ -116,6 +121,8 @@ def make_report(*runs: Run, progress: Progress | None = None) -> Page:
         check_runs(runs=run)
     if not runs:
         raise UsageError("argument.unknown", "a report takes one run or more, not 0")
+    options = options or ReportOptions()
+    check_options(ReportOptions, **vars(options))
     runs = _in_order(runs)
     wanted, sections = list(_asked(runs)), list[Section]()
     for asked in wanted:
@@ -127,7 +134,8 @@ def make_report(*runs: Run, progress: Progress | None = None) -> Page:
     )
     counts = runs[0].counts
     size = f"{counts['scored_tokens']:,} scored tokens in {plural(counts['documents'], 'document')}"
-    return Page(heading_of(*runs), size, tuple(sections), f"lossprobe {__version__}")
+    text = coloured_text(runs[0], runs[-1] if len(runs) > 1 else None, options.max_tokens)
+    return Page(heading_of(*runs), size, tuple(sections), f"lossprobe {__version__}", text, NUMBERS.id)
 
 
 def _in_order(runs: tuple[Run, ...]) -> tuple[Run, ...]:

@@ -14,13 +14,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from lossprobe.report.formats.html import HtmlTable, tables_of
 from lossprobe.report.page.glossary import Entry, glossary_of
 from lossprobe.report.page.section import Page, Section
+from lossprobe.report.page.text_view import text_view
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
     from lossprobe.report.page.section import Exhibit
 
 ASSETS = "lossprobe.report.page"
-STYLES, SCRIPTS = ("page.css",), ()
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,17 @@ def page_to_html(page: Page) -> Iterator[bytes]:
     pictures that stand in the file, and nothing else. All text is escaped, unprintable characters are written as codes.
     """
     drawn = [(section, _drawn(section)) for section in page.sections]
-    style, script = (b"".join(map(_asset, names)).decode() for names in (STYLES, SCRIPTS))
+    text = None if page.text is None else text_view(page.text)
+    style = resources.files(ASSETS).joinpath("assets", "page.css").read_text("utf-8") + (
+        "" if text is None else text.style
+    )
+    script = "" if text is None else text.script
     template = _environment().get_template("page.html.jinja")
     yield from (
         piece.encode()
         for piece in template.generate(
             page=page, sections=drawn, glossary=_glossary(drawn), style=style, script=script,
-            policy=_policy(style, script),
+            policy=_policy(style, script), text=text,
         )
     )  # fmt: skip
 
@@ -67,12 +71,8 @@ def _environment() -> Environment:
         loader=PackageLoader(ASSETS, "assets"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["visible"] = visible
+    environment.filters |= {"visible": visible, "base64": lambda data: base64.b64encode(data).decode()}
     return environment
-
-
-def _asset(name: str) -> bytes:
-    return resources.files(ASSETS).joinpath("assets", name).read_bytes()
 
 
 def _policy(*inline: str) -> str:

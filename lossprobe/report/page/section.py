@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lossprobe.analysis.coloured_text.coloured_text import ColouredText
     from lossprobe.report.views.view import View
 
 
@@ -52,9 +53,12 @@ class Page:
         subtitle: windows and sizes.
         sections: in order.
         made_by: name and version of what made it.
+        text: the text coloured by loss, which stands after the section `text_after`; None for none.
     """
 
     title: str
     subtitle: str
     sections: tuple[Section, ...] = field(repr=False)
     made_by: str = ""
+    text: ColouredText | None = field(default=None, repr=False)
+    text_after: str = ""
