@@ -53,6 +53,7 @@ _HOMES = {
     "score_all_protocols": "lossprobe.passes.protocols",
     "score_protocol": "lossprobe.passes.protocols",
     "view": "lossprobe.python.view",
+    "write_report": "lossprobe.python.report",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -54,6 +54,7 @@ ALLOWED = {
     "run": WORDS | {"plan"},
     "logs": {"errors", "units"},
     "analysis.options": {"options", "analysis.curve.diagnoses"},
+    "analysis.coloured_text.options": {"options", "analysis.options"},
     "analysis.stats": {"errors", "units"},
     "analysis.curve": {"units", "logs", "analysis.stats"},
     "analysis.curve.curve": {"units", "logs.log", "analysis"},
@@ -75,9 +76,10 @@ ALLOWED = {
     "audit.gate": {"errors", "units", "text", "checkpoint.interface", "logs.read", "run", "analysis", "passes"}
     | {"audit"},
     "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks", "audit.settings"},
+    "report.page": WORDS | {"terms", "analysis", "report"},
     "cli": WORDS
     | {"options", "terms", "text", "checkpoint", "logs", "plan", "scoring", "run", "analysis", "passes", "audit"}
-    | {"report"},
+    | {"report", "python.report"},
     # Entry points for Python and notebooks.
     "python": WORDS
     | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "plan", "run", "logs"}
@@ -94,6 +96,7 @@ HOMES = {
     "peft": {"checkpoint.adapters"},
     "matplotlib": {"report", "cli", "python"},
     "click": {"cli"},
+    "jinja2": {"report.page"},
     "rich": {"report", "cli"},
     "duckdb": {"run"},
     "scipy": {"analysis"},

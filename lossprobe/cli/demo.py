@@ -30,7 +30,7 @@ VIEWS = ("perplexity", "positions", "hardest", "tokens", "objectives")
     "--output",
     type=click.Path(path_type=Path),
     default=Path("lossprobe-demo"),
-    help="Folder for runs, CSV and PNG.",
+    help="Folder for runs, CSV, PNG and the page.",
 )
 def demo(output: Path) -> None:
     """Score the bundled pair of checkpoints, show the main views, and follow the training of a small model.
@@ -58,8 +58,9 @@ def demo(output: Path) -> None:
         _show("curve", [trained], output, table=True)
     series = [_score(each, bundle / TEXT, output / "runs" / each.name).path for each in checkpoints_in(trained)]
     _show("series", series, output, "--learned-below", "3", table=True)
+    _run(["report", *(str(run.path) for run in runs), "-o", str(output / "report.html")])
     folder = visible(str(output), 200)
-    say(f"CSV and PNG files are in {folder}; next: lossprobe hardest {folder}/runs/{PAIR[1]}")
+    say(f"CSV and PNG files are in {folder}; open {folder}/report.html, the difference of the pair as one page")
 
 
 def train(script: Path, folder: Path, *options: str) -> None:
@@ -123,10 +124,15 @@ def _show(view: str, sources: Sequence[Path], folder: Path, *options: str, table
     arguments = [view, *map(str, sources), *options]
     arguments += ["--csv", str(folder / f"{view}.csv"), "--plot", str(folder / f"{view}.png")]
     # Only the tables of the first model are printed; those of the second would hide them.
-    quiet = contextlib.nullcontext() if table else contextlib.redirect_stdout(io.StringIO())
-    group = _commands()
-    leaves = contextlib.suppress(click.exceptions.Exit)  # by which a command says its exit code
-    with quiet, group.make_context("lossprobe", [*arguments, *(["--table"] if table else [])]) as context, leaves:
-        group.invoke(context)
+    with contextlib.nullcontext() if table else contextlib.redirect_stdout(io.StringIO()):
+        _run([*arguments, *(["--table"] if table else [])])
     if table:
         click.echo()
+
+
+def _run(arguments: list[str]) -> None:
+    """Run a command of lossprobe, whatever its exit code says."""
+    group = _commands()
+    leaves = contextlib.suppress(click.exceptions.Exit)  # by which a command says its exit code
+    with group.make_context("lossprobe", arguments) as context, leaves:
+        group.invoke(context)

@@ -22,8 +22,8 @@ PROTECTED_NAMES = frozenset(
 
 
 def named_files(context: click.Context) -> list[Path]:
-    """Return the files that `--csv` and `--plot` of the command line name."""
-    names = [context.params.get(option.removeprefix("--")) for option in SUFFIXES]
+    """Return the files that `--csv` and `--plot` of the command line name, and the page of a report."""
+    names = [context.params.get(option.removeprefix("--")) for option in (*SUFFIXES, "page")]
     return [Path(name) for name in names if isinstance(name, str) and name not in ("", "-", DEFAULT_FILE)]
 
 

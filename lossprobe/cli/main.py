@@ -36,6 +36,7 @@ from lossprobe.cli.perplexity import perplexity
 from lossprobe.cli.positions import positions
 from lossprobe.cli.preferences import preferences
 from lossprobe.cli.reconcile import reconcile
+from lossprobe.cli.report import report
 from lossprobe.cli.runs import runs
 from lossprobe.cli.score import score
 from lossprobe.cli.selfcheck import selfcheck
@@ -68,9 +69,8 @@ class Terminated(BaseException):
 
 
 GROUPS = {
-    "Score and look": (score, tokens, positions, hardest, perplexity, calibration, objectives),
-    "Compare and gate": (compare, preferences, gap, reconcile, audit, baseline),
-    "Over training": (curve, series),
+    "Score and look": (score, report, tokens, positions, hardest, perplexity, calibration, objectives),
+    "Compare, follow and gate": (compare, preferences, gap, reconcile, curve, series, audit, baseline),
     "Check and understand": (runs, selfcheck, inspect, verify, doctor, explain, demo),
 }
 

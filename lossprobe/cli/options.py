@@ -7,7 +7,7 @@ options.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,9 +38,9 @@ class Scoring:
     text: TextOptions
     score: ScoreOptions
     desmooth: float | None
-    output: Path | None
-    overwrite: bool
     quiet: bool
+    output: Path | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,16 +178,24 @@ def declared_options(holder: type[Any]) -> Callable[[Command], Command]:
 
 def scoring_options(command: Command) -> Command:
     """Add the options of a scoring pass; the command gets them as one `scoring` argument."""
-    folder = click.Path(path_type=Path)
-    options = {
+    place = {
+        "output": click.option(
+            "-o", "--output", type=click.Path(path_type=Path), metavar="RUN",
+            help="Folder of the run.  [default: in .lossprobe/]",
+        ),
+        "overwrite": click.option("--overwrite", is_flag=True, help="Replace a run at -o that has other settings."),
+    }  # fmt: skip
+    return placed_scoring_options(command, place)
+
+
+def placed_scoring_options(command: Command, place: Mapping[str, Callable[[Command], Command]]) -> Command:
+    """Add the options of a scoring pass to a command; `place` says where the run goes, or is empty."""
+    options: dict[str, Callable[[Any], Any]] = {
         "adapter": adapter_option,
         "desmooth": click.option(
             "--desmooth", type=click_type(Number(0, 1, below=True)), metavar="EPS", help=DESMOOTH_HELP
         ),
-        "output": click.option(
-            "-o", "--output", type=folder, metavar="RUN", help="Folder of the run.  [default: in .lossprobe/]"
-        ),
-        "overwrite": click.option("--overwrite", is_flag=True, help="Replace a run at -o that has other settings."),
+        **place,
         "quiet": click.option(
             "-q", "--quiet", is_flag=True, help="Show no progress, notices or next commands, and in a pipe no finding."
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from io import BytesIO
@@ -19,6 +20,8 @@ from lossprobe.run.reader import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from lossprobe.logs.checkpoint_order import StepOrder
 
 NAMES = (
     "calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions", "preferences",
@@ -128,6 +131,15 @@ def _png(figure: Figure) -> bytes:
     return sink.getvalue()
 
 
+def ordered_series(runs: Sequence[Run]) -> tuple[tuple[Run, ...], StepOrder]:
+    """Return runs in the order of the steps of their checkpoints, and that order."""
+    from lossprobe.logs.checkpoint_order import order_by_step
+    from lossprobe.run.names import place_of
+
+    order = order_by_step([place_of(run) or Path(run.name) for run in runs])
+    return tuple(runs[at] for at in order.order), order
+
+
 def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any]) -> View:
     if name == "calibration":
         from lossprobe.analysis.calibration.calibration import measure_calibration
@@ -144,12 +156,9 @@ def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any]) 
     if name == "series":
         from lossprobe.analysis.options import SeriesOptions
         from lossprobe.analysis.series.series import measure_series
-        from lossprobe.logs.checkpoint_order import order_by_step
         from lossprobe.report.views.series import series_view
-        from lossprobe.run.names import place_of
 
-        order = order_by_step([place_of(run) or Path(run.name) for run in runs])
-        in_order = [runs[at] for at in order.order]
+        in_order, order = ordered_series(runs)
         return series_view(in_order, measure_series(in_order, order, SeriesOptions(**choices)))
     first, second = runs
     if name == "gap":

@@ -412,6 +412,7 @@ def test_demo_leaves_tables_and_pictures_of_both_models_and_of_a_training(tmp_pa
     assert (tmp_path / "lossprobe-demo" / "series.png").stat().st_size > 10_000
     check_the_story_of_the_training(pd.read_csv(tmp_path / "lossprobe-demo" / "series.csv"))
     assert (tmp_path / "lossprobe-demo" / "calibration.png").stat().st_size > 10_000
+    assert (tmp_path / "lossprobe-demo" / "report.html").stat().st_size > 100_000
     assert "lossprobe-demo" in err.splitlines()[-1]
     check_the_story_of_the_pair([tmp_path / "lossprobe-demo" / "runs" / name for name in PAIR])
 

@@ -107,17 +107,25 @@ def write_figure(destination: str, figure: Figure) -> None:
     No file holds a date, a version or a path. Texts of an SVG are drawn as shapes, and a PDF holds its fonts, so that
     both look the same everywhere.
     """
+    format_name = Path(destination).suffix.lower().removeprefix(".")
+    write_bytes(destination, [figure_bytes(figure, format_name if format_name in METADATA else "png")])
+
+
+def figure_bytes(figure: Figure, format_name: str) -> bytes:
+    """Return a figure as the bytes of a file; see `write_figure`.
+
+    Args:
+        figure: the figure.
+        format_name: "png", "svg" or "pdf".
+    """
     from matplotlib import rc_context
 
     from lossprobe.report.pictures import default_style
 
-    format_name = Path(destination).suffix.lower().removeprefix(".")
-    if format_name not in METADATA:
-        format_name = "png"
     sink = io.BytesIO()
     with default_style(), rc_context(REPRODUCIBLE):
         figure.savefig(sink, format=format_name, dpi=DPI, metadata=METADATA[format_name])
-    write_bytes(destination, [sink.getvalue()])
+    return sink.getvalue()
 
 
 def append_bytes(destination: str, data: bytes) -> None:

@@ -1,0 +1,1 @@
+"""The text of a run with what was measured for each token, packed for a page."""

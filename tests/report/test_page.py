@@ -1,0 +1,193 @@
+"""The page of a report: one file that loads nothing, shows text as text, and says what the terminal says."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from fake_runs import Doc, write_run
+
+from lossprobe.analysis.perplexity import measure_perplexity
+from lossprobe.analysis.provenance import find_provenance
+from lossprobe.errors import UsageError
+from lossprobe.python.report import make_report
+from lossprobe.report.formats.cells import format_cell
+from lossprobe.report.page.page import page_to_html
+from lossprobe.report.page.section import Exhibit, Page, Section
+from lossprobe.report.views.view import View
+
+HOSTILE = "<img src=x onerror=alert(1)></script>\u202e\x07"
+
+
+class Read(HTMLParser):
+    """What a page holds: its elements with their attributes, and its text by element id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def a_run(folder, name="model", shift=0.0, docs=6, labels=None):
+    random = np.random.default_rng(3)
+    made = [
+        Doc([b" ", b"a", b"b", b" c"] * 10, ["first_token", *(random.exponential(2.0, 39) + shift)],
+            fields={"id": HOSTILE}, labels=None if labels is None else [labels] * 40)
+        for _ in range(docs)
+    ]  # fmt: skip
+    return write_run(folder, made, name=name, text_name="valid")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return a_run(tmp_path_factory.mktemp("one") / "run", HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return b"".join(page_to_html(make_report(run))).decode()
+
+
+@pytest.fixture(scope="module")
+def read(page):
+    return Read(page)
+
+
+def test_it_loads_nothing(page, read):
+    addresses = [value for _, attributes in read.elements for name, value in attributes.items()
+                 if name in ("src", "href", "srcset", "action", "data", "poster")]  # fmt: skip
+    assert addresses
+    assert {re.match(r"#|data:image/svg\+xml;base64,", address).group() for address in addresses} <= {
+        "#", "data:image/svg+xml;base64,"
+    }  # fmt: skip
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_the_policy_allows_its_own_style_and_script_by_hash_and_nothing_inline(page, read):
+    policy = next(each["content"] for each in read.of("meta") if each.get("http-equiv") == "Content-Security-Policy")
+    for tag in ("style", "script"):
+        inline = re.search(rf"<{tag}>(.*?)</{tag}>", page, re.S).group(1)
+        hashed = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{hashed}';" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    named = [name for _, attributes in read.elements for name in attributes]
+    assert not [name for name in named if name == "style" or name.startswith("on")]
+
+
+def test_text_from_files_is_text(page, read):
+    assert "<img src=x" not in page
+    assert "\u202e" not in page
+    assert "\x07" not in page
+    assert any("<img src=x onerror=alert(1)>" in text for text in read.texts), "shown, not dropped"
+
+
+def test_numbers_are_those_of_the_terminal(run, read):
+    table = measure_perplexity(run).table
+    for value in table["value"]:
+        assert any(format_cell("value", value) in text for text in read.texts)
+
+
+def test_every_explained_name_has_its_explanation(read):
+    pressed = [each["popovertarget"] for each in read.of("button") if "popovertarget" in each]
+    there = [each["id"] for each in read.of("div") if "popover" in each]
+    assert set(pressed) == set(there)
+    assert len(there) == len(set(there))
+    assert "nll" in read.texts
+    ids = [attributes["id"] for _, attributes in read.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_sections_of_one_run(read):
+    assert [each["href"] for each in read.of("a")][1:8] == [
+        "#numbers", "#lp-text", "#positions", "#hardest", "#calibration", "#objectives", "#provenance"
+    ]  # fmt: skip
+    pictures = read.of("img")
+    assert len(pictures) == 3
+    assert all(each["alt"] for each in pictures)
+
+
+def test_the_same_run_gives_the_same_bytes(run, page):
+    assert b"".join(page_to_html(make_report(run))).decode() == page
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Replace the views by empty ones; return the list of what was asked for: name, names of the runs, choices."""
+    asked = []
+
+    def view_of(name, *runs, **choices):
+        asked.append((name, tuple(run.name for run in runs), choices))
+        if choices.get("by") == "document" and len(runs) == 2:
+            raise UsageError("x.y", "there is one document")
+        return View(name, "", find_provenance(runs), runs)
+
+    monkeypatch.setattr("lossprobe.python.report.view", view_of)
+    return asked
+
+
+def ids(page):
+    return [section.id for section in page.sections]
+
+
+def test_two_runs_show_their_difference_first(tmp_path, run, made):
+    page = make_report(run, a_run(tmp_path / "other", "other", shift=0.5))
+    assert ids(page)[:2] == ["compare", "numbers"]
+    assert made[0] == ("compare", (HOSTILE, "other"), {"by": "class"})
+    assert ("calibration", (HOSTILE, "other"), {}) in made
+    numbers = [(names, choices) for name, names, choices in made if name == "perplexity"]
+    assert numbers == [((HOSTILE,), {}), (("other",), {})]
+    assert [exhibit.title for exhibit in page.sections[1].exhibits][1] == "other"
+    assert page.text.header["other"] == "other"
+
+
+def test_a_view_that_a_run_cannot_have_is_told(tmp_path, made):
+    page = make_report(a_run(tmp_path / "one", docs=1), a_run(tmp_path / "two", docs=1))
+    assert page.sections[0].missing == ("By document: not shown, because there is one document",)
+
+
+def test_three_runs_are_a_series_in_the_order_of_their_steps(tmp_path, made):
+    runs = [a_run(tmp_path / name, name, docs=1) for name in ("step-300", "step-100", "step-200")]
+    page = make_report(*runs)
+    assert ids(page)[:2] == ["series", "numbers"]
+    assert made[0][1] == ("step-100", "step-200", "step-300")
+    assert [names for name, names, _ in made if name == "perplexity"] == [("step-300",)]
+    assert (page.text.header["name"], page.text.header["other"]) == ("step-100", "step-300")
+
+
+def test_roles_have_their_section(tmp_path, made):
+    page = make_report(a_run(tmp_path / "chat", labels=(0, "user", "content")))
+    roles = next(section for section in page.sections if section.id == "roles")
+    assert [exhibit.title for exhibit in roles.exhibits] == ["By role", "By part", "By turn"]
+
+
+def test_progress_counts_the_sections(run, made):
+    told = []
+    make_report(run, progress=lambda done, total: told.append((done, total)))
+    assert told == [(0, 5), (1, 5), (2, 5), (3, 5), (4, 5)]
+
+
+def test_tables_that_two_views_share_stand_once(run):
+    exhibits = [Exhibit(title, View("v", "", find_provenance([run])), False) for title in ("one", "two")]
+    page = b"".join(page_to_html(Page("t", "s", (Section("a", "A", tuple(exhibits)),)))).decode()
+    assert page.count("<table>") == 1
+
+
+def test_no_run_is_refused():
+    with pytest.raises(UsageError, match="one run or more, not 0"):
+        make_report()
