@@ -56,7 +56,8 @@ class ColouredText:
             label_tokens, label, label_turn: of conversations, runs of tokens of one turn and part: how many, index into
             the header's labels, turn (−1 for none).
             hard_token, hard_loss, hard_rank: indices of the hardest tokens, hardest first, with exact losses and ranks.
-            difference: with another run, codes of `codes.difference_codes` of its loss − this one's.
+            difference, hard_difference: with another run, its loss − this one's: codes of `codes.difference_codes`, and
+            the exact ones of the hardest tokens, which are those that changed most.
         hardest: the hardest shown tokens, or with another run the most changed ones, worst first.
         notes: what a reader must know, one sentence each.
     """
@@ -105,6 +106,8 @@ def coloured_text(run: Run, other: Run | None = None, most_tokens: int = PAGE_TO
     ranks = rows["rank"].to_numpy(np.float64, na_value=0.0)
     arrays |= {"hard_token": order.astype("<u4"), "hard_loss": losses[order].astype("<f4")}
     arrays["hard_rank"] = ranks[order].astype("<u4")
+    if differences is not None:
+        arrays["hard_difference"] = differences[order].astype("<f4")
     header = {
         "version": 1,
         "tokens": len(rows),

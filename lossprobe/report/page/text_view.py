@@ -93,7 +93,9 @@ def _fragment(text: ColouredText) -> str:
 """
 
 
-_MARKS = "↵ is a line end, → a tab, · a blank, ▹ the rest of a character that an earlier token begins."
+_MARKS = (
+    "↵ is a line end, ← a carriage return, → a tab, · a blank, ▹ the rest of a character that an earlier token begins."
+)
 
 
 def _meaning(changed: bool) -> str:

@@ -11,7 +11,10 @@ class TextView {
     this.status = root.querySelector(".lp-status");
     this.rows = new Rows(T, this.scroller);
     this.card = new Card(T, root.querySelector(".lp-card"));
-    this.strip = new Strip(T, this.rows, root.querySelector(".lp-strip"), (token) => this.go(token, { focus: true }));
+    this.strip = new Strip(T, this.rows, root.querySelector(".lp-strip"), {
+      jump: (token) => this.go(token, { focus: true }),
+      order: () => this.order,
+    });
     this.match = null;
     this.columns = 0;
   }
@@ -33,7 +36,7 @@ class TextView {
 
   filterChanged() {
     this.match = matching(this.T, this.measure, wishesOf(this.form));
-    this.order = hardestFirst(this.T, this.measure, this.match);
+    this.knownOrder = null;
     this.rows.onlyMatching = this.form.elements.only.checked;
     this.rows.everyBlank = this.form.elements.blanks.checked;
     const all = this.T.count.toLocaleString("en");
@@ -43,6 +46,12 @@ class TextView {
     if (this.columns) this.showRows();
   }
 
+  // The matching tokens, hardest first; computed when it is first asked for.
+  get order() {
+    this.knownOrder ??= hardestFirst(this.T, this.measure, this.match);
+    return this.knownOrder;
+  }
+
   // Breaks the lines anew if the width allows another number of cells.
   layOutAgain() {
     const columns = Math.max(16, Math.floor(this.scroller.clientWidth / cellWidth(this.rows.holder)) - 2);
@@ -50,14 +59,16 @@ class TextView {
       this.columns = columns;
       this.lines = layOut(this.T, columns);
       this.showRows();
-    } else this.strip.draw();
+    } else if (this.scroller.clientHeight !== this.rows.height) this.showRows();
   }
 
   showRows() {
     const { current } = this.rows;
+    const focused = this.scroller.contains(document.activeElement);
     this.rows.show(this.lines, this.measure, this.match);
-    if (current >= 0) this.rows.reveal(current);
-    this.strip.update(this.order);
+    const element = current >= 0 ? this.rows.reveal(current) : undefined;
+    if (focused) (element ?? this.scroller).focus({ preventScroll: true });
+    this.strip.update();
   }
 
   listen() {
@@ -65,7 +76,7 @@ class TextView {
     scroller.addEventListener("scroll", () => {
       cancelAnimationFrame(this.frame);
       this.frame = requestAnimationFrame(() => {
-        rows.draw();
+        rows.draw(SCROLLED);
         this.strip.draw();
       });
     });
@@ -96,7 +107,7 @@ class TextView {
     root.querySelector(".lp-previous").addEventListener("click", () => this.step(-1));
     addEventListener("hashchange", () => this.openLink());
     new ResizeObserver(() => this.layOutAgain()).observe(scroller);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.strip.draw());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.strip.paint());
   }
 
   // Keys work in the text, and where nothing else has the focus.
