@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
 
@@ -305,6 +306,33 @@ def test_two_runs_are_coloured_by_their_difference(show):
     page.locator("[name=measure]").select_option("loss")
     page.wait_for_timeout(200)
     assert page.locator("[data-i='1']").get_attribute("class").split()[1] == "lp-l7", "12 bits are 8.3 nats"
+
+
+@pytest.mark.thorough
+@in_browser
+def test_a_text_that_is_too_tall_for_a_browser_is_scrolled_by_its_share(browser, views, tmp_path):
+    view = views["long"]
+    low = replace(view, script=view.script.replace("MOST_HEIGHT = 8e6", "MOST_HEIGHT = 3000"))
+    assert low.script != view.script
+    file = tmp_path / "low.html"
+    file.write_text(framed(low), "utf-8")
+    page = open_page(browser, file, viewport=WIDE)
+    scroller = page.locator(".lp-scroll")
+    assert scroller.evaluate("element => element.scrollHeight") == 3000
+
+    def seen(token):
+        box, view = page.locator(f"[data-i='{token}']").last.bounding_box(), scroller.bounding_box()
+        return view["y"] <= box["y"] and box["y"] + box["height"] <= view["y"] + view["height"] + 1
+
+    page.keyboard.press("n")
+    assert seen(4321)
+    page.keyboard.press("Control+End")
+    assert seen(6004)
+    scroller.evaluate("element => { element.scrollTop = 0; }")
+    page.wait_for_timeout(100)
+    assert seen(0)
+    assert page.faults == []
+    page.context.close()
 
 
 @pytest.mark.thorough

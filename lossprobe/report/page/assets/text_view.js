@@ -1,6 +1,7 @@
 // Puts the parts together: reads the data, and answers keys, pointer, filters, links and changes of width.
 
-const KEYS_PER_PAGE = 0.9; // of the visible rows
+const PAGE_SHARE = 0.9; // of the visible rows
+const NARROW = "(max-width: 60rem)"; // as in the style: there the text comes before the filters
 
 class TextView {
   constructor(T, root) {
@@ -21,6 +22,7 @@ class TextView {
 
   start() {
     fillChoices(this.T, this.form);
+    if (matchMedia(NARROW).matches) this.root.querySelector(".lp-filters").open = false;
     this.measureChanged();
     this.layOutAgain();
     this.listen();
@@ -124,7 +126,7 @@ class TextView {
       return event.preventDefault();
     }
     if (!inText) return undefined;
-    const page = Math.max(1, Math.floor(this.rows.visible * KEYS_PER_PAGE));
+    const page = Math.max(1, Math.floor(this.rows.visible * PAGE_SHARE));
     const moves = {
       ArrowRight: () => this.along(1), ArrowLeft: () => this.along(-1), ArrowDown: () => this.across(1),
       ArrowUp: () => this.across(-1), PageDown: () => this.across(page), PageUp: () => this.across(-page),
