@@ -11,6 +11,7 @@ import pandas as pd
 from lossprobe.run.reader import Run
 
 CUT_TOKENS = 1024  # a longer window is cut, so that a long context leaves a choice
+FEWEST_CUTS = 8  # of which the page has room for at least so many
 SAMPLE_SEED = 20_260_101
 KIND_SHARES = {"hardest": 0.25, "most": 0.25, "sample": 0.5}  # of the tokens; what one leaves over goes to the next
 NOT_CHOSEN = 0
@@ -27,12 +28,14 @@ class ChosenWindows:
     """Which tokens of a run are shown.
 
     Attributes:
-        blocks: document, window, block (token // 1024) and why (index into `REASONS`), in text order; None for all.
+        blocks: document, window, block (token // `cut`) and why (index into `REASONS`), in text order; None for all.
+        cut: tokens of a block.
         windows: windows of the run, a long one counted once for each block.
         counts: name of a share → windows that were chosen for it.
     """
 
     blocks: pd.DataFrame | None = field(default=None, repr=False)
+    cut: int = CUT_TOKENS
     windows: int = 0
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -45,8 +48,9 @@ def choose_windows(run: Run, most_tokens: int) -> ChosenWindows:
     """
     if int(run.counts["tokens"]) <= most_tokens:
         return ChosenWindows()
+    cut = min(CUT_TOKENS, max(1, most_tokens // FEWEST_CUTS))
     frame = run.query(f"""
-        SELECT document, "window", token // {CUT_TOKENS} AS block, count(*) AS tokens,
+        SELECT document, "window", token // {cut} AS block, count(*) AS tokens,
                coalesce(max(loss_nats), 0)::DOUBLE AS hardest,
                coalesce(sum(loss_nats::DOUBLE - (SELECT avg(loss_nats::DOUBLE) FROM tokens)), 0) AS excess
         FROM tokens GROUP BY ALL ORDER BY ALL""")
@@ -66,7 +70,7 @@ def choose_windows(run: Run, most_tokens: int) -> ChosenWindows:
         used += int(tokens[taken].sum())
         counts[name] = len(taken)
     chosen = frame.assign(why=why)[why > NOT_CHOSEN][["document", "window", "block", "why"]]
-    return ChosenWindows(chosen.reset_index(drop=True), len(frame), counts)
+    return ChosenWindows(chosen.reset_index(drop=True), cut, len(frame), counts)
 
 
 def _fitting(sizes: npt.NDArray[np.int64], room: int) -> npt.NDArray[np.bool_]:

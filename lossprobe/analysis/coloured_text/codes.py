@@ -44,7 +44,7 @@ def decoded_losses(codes: Bytes) -> npt.NDArray[np.float64]:
 
 
 def rank_codes(ranks: Numbers) -> Bytes:
-    """Return ranks as codes, uint8 [N]: those below 64 exactly, others within 3 %, up to 4,194,304.
+    """Return ranks as codes, uint8 [N]: those below 64 exactly, others within 3.1 %, up to 4,194,304.
 
     >>> codes = rank_codes(np.array([0, 63, 64, 50_000]))
     >>> codes.tolist(), decoded_ranks(codes).tolist()

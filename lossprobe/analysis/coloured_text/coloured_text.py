@@ -56,7 +56,8 @@ class ColouredText:
             label_tokens, label, label_turn: of conversations, runs of tokens of one turn and part: how many, index into
             the header's labels, turn (−1 for none).
             hard_token, hard_loss, hard_rank: indices of the hardest tokens, hardest first, with exact losses and ranks.
-            difference: with another run, codes of `codes.difference_codes` of its loss − this one's.
+            difference, hard_difference: with another run, its loss − this one's: codes of `codes.difference_codes`, and
+            the exact ones of the hardest tokens, which are those that changed most.
         hardest: the hardest shown tokens, or with another run the most changed ones, worst first.
         notes: what a reader must know, one sentence each.
     """
@@ -105,35 +106,39 @@ def coloured_text(run: Run, other: Run | None = None, most_tokens: int = PAGE_TO
     ranks = rows["rank"].to_numpy(np.float64, na_value=0.0)
     arrays |= {"hard_token": order.astype("<u4"), "hard_loss": losses[order].astype("<f4")}
     arrays["hard_rank"] = ranks[order].astype("<u4")
-    header = {
+    if differences is not None:
+        arrays["hard_difference"] = differences[order].astype("<f4")
+    header = _header(run, rows) | {
+        "other": None if other is None else other.name,
+        "origin": origin,
+        "labels": names,
+        "sources": sources,
+        "windows": shown.windows,
+        "chosen_windows": shown.counts,
+    }
+    unpaired = 0 if differences is None else int((scored & np.isnan(differences)).sum())
+    hardest = hardest_tokens(run, rows, order, differences, vocabulary)
+    return ColouredText(header, arrays, hardest, _notes(run, len(rows), shown, origin, unpaired))
+
+
+def _header(run: Run, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return what the page must know of a run and of its shown rows, but for what other modules name."""
+    losses = rows["loss_nats"].to_numpy(np.float64)[rows["reason"].to_numpy() < 0]
+    return {
         "version": 1,
         "tokens": len(rows),
         "run_tokens": int(run.counts["tokens"]),
-        "scored": int(scored.sum()),
-        "mean_loss_nats": float(losses[scored].mean()) if scored.any() else None,
+        "scored": len(losses),
+        "mean_loss_nats": float(losses.mean()) if len(losses) else None,
         "name": run.name,
         "text_name": run.text_name,
-        "other": None if other is None else other.name,
         "vocab_size": run.vocab_size,
-        "origin": origin,
         "tiles": bool(run.counts.get("spans_tile", True)),
         "scales": scales(),
         "forms": list(FORMS),
-        "reasons": reasons_of(rows),
-        "labels": names,
-        "sources": sources,
+        "reasons": rows.attrs["reasons"],
         "whys": list(REASONS),
-        "windows": shown.windows,
-        "chosen_windows": shown.counts,
-        "other_only": int((scored & np.isnan(losses if differences is None else differences)).sum()),
     }
-    hardest = hardest_tokens(run, rows, order, differences, vocabulary)
-    return ColouredText(header, arrays, hardest, _notes(run, len(rows), shown, origin))
-
-
-def reasons_of(rows: pd.DataFrame) -> list[str]:
-    """Return the reasons why tokens have no loss, in the order of their numbers in the column `reason`."""
-    return [str(reason) for reason in rows.attrs["reasons"]]
 
 
 def _pieces(rows: pd.DataFrame) -> npt.NDArray[np.int64]:
@@ -179,8 +184,8 @@ def _hardest_first(measure: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return known[np.argsort(-measure[known], kind="stable")][:EXACT_TOKENS]
 
 
-def _notes(run: Run, tokens: int, shown: ChosenWindows, origin: str) -> tuple[str, ...]:
-    """Return what a reader must know: what is left out, and where the text comes from."""
+def _notes(run: Run, tokens: int, shown: ChosenWindows, origin: str, unpaired: int) -> tuple[str, ...]:
+    """Return what a reader must know: what is left out, where the text comes from, what the other run did not score."""
     notes = []
     if shown.blocks is not None:
         counts = shown.counts
@@ -197,4 +202,6 @@ def _notes(run: Run, tokens: int, shown: ChosenWindows, origin: str) -> tuple[st
             "the run keeps no text: shown are the entries of the vocabulary, from which the text can differ, such as "
             "in blanks and capitals"
         )
+    if unpaired:
+        notes.append(f"{plural(unpaired, 'scored token')} without a loss in the other run: no change is shown there")
     return tuple(notes)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from lossprobe.analysis.coloured_text.chosen import CUT_TOKENS, ChosenWindows
+from lossprobe.analysis.coloured_text.chosen import ChosenWindows
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.errors import NotComparableError
 from lossprobe.run.reader import Run
@@ -86,7 +86,7 @@ def _source(shown: ChosenWindows) -> str:
     classes = class_source(f"document IN ({documents})")
     chosen = """SELECT unnest(?::INTEGER[]) AS document, unnest(?::INTEGER[]) AS "window",
         unnest(?::BIGINT[]) AS block, unnest(?::INTEGER[]) AS why"""
-    placed = f"SELECT *, token // {CUT_TOKENS} AS block FROM {classes}"
+    placed = f"SELECT *, token // {shown.cut} AS block FROM {classes}"
     return f"""(SELECT placed.*, why FROM ({placed}) AS placed JOIN ({chosen}) USING (document, "window", block))"""
 
 

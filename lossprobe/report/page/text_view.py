@@ -93,7 +93,9 @@ def _fragment(text: ColouredText) -> str:
 """
 
 
-_MARKS = "↵ is a line end, → a tab, · a blank, ▹ the rest of a character that an earlier token begins."
+_MARKS = (
+    "↵ is a line end, ← a carriage return, → a tab, · a blank, ▹ the rest of a character that an earlier token begins."
+)
 
 
 def _meaning(changed: bool) -> str:
@@ -113,7 +115,8 @@ def _form(text: ColouredText) -> str:
     role = ""
     if text.header["labels"]:
         role = '<label>role or part<select name="role"><option value="">any</option></select></label>\n'
-    return f"""<form aria-label="Filters">
+    return f"""<details class="lp-filters" open><summary>Filters</summary>
+<form aria-label="Filters">
 {measure}<label>nats from<input type="number" name="low" step="any"></label>
 <label>nats to<input type="number" name="high" step="any"></label>
 <label>rank<select name="rank"><option value="">any</option><option value="first">0: the first choice</option>
@@ -125,7 +128,7 @@ def _form(text: ColouredText) -> str:
 <label class="lp-beside"><input type="checkbox" name="only">only lines with a match</label>
 <label class="lp-beside"><input type="checkbox" name="blanks">mark every blank</label>
 <button type="reset">clear</button>
-</form>
+</form></details>
 """
 
 

@@ -1,11 +1,12 @@
 // The card: what is known of the token under the pointer, or else of the current one.
 
-function nats(value) {
-  return `${value.toFixed(value < 10 ? 3 : 2)} nats`;
+// Returns nats with the decimals that are known: a code tells a loss to about 1 %, and a change to about 3 %.
+function nats(value, exact = false) {
+  return `${value.toFixed(exact ? 3 : value < 3 ? 2 : 1)} nats`;
 }
 
-function signed(value) {
-  return `${value > 0 ? "+" : value < 0 ? "−" : ""}${nats(Math.abs(value))}`;
+function signed(value, exact) {
+  return `${value > 0 ? "+" : value < 0 ? "−" : ""}${nats(Math.abs(value), exact)}`;
 }
 
 function percent(probability) {
@@ -59,20 +60,37 @@ function linesBefore(T, i, document) {
   return lines;
 }
 
+// Returns the whole characters that a token is only a part of, or null.
+function partOf(T, i) {
+  const piece = runOf(T.pieceStart, i);
+  const least = T.offset[T.pieceStart[piece]];
+  const limit = T.offset[T.pieceStart[piece + 1]];
+  let from = T.offset[i];
+  let to = T.offset[i + 1];
+  if (from === to) return null;
+  while (continues(T.text, from, least, limit)) from--;
+  while (to < limit && continues(T.text, to, least, limit)) to++;
+  return from < T.offset[i] || to > T.offset[i + 1] ? shownBytes(T.text, from, to) : null;
+}
+
 // Returns names and values of what the card shows.
 function cardRows(T, i) {
   const rows = [];
+  const whole = partOf(T, i);
+  if (whole !== null) rows.push(["part of", `“${whole}”`]);
   if (isScored(T, i)) {
     const loss = lossOf(T, i);
     const most = T.loss[i] === T.header.scales.scored_codes - 1 && !T.exactLoss.has(i) ? "at least " : "";
-    rows.push(["loss", `${most}${nats(loss)}, probability ${percent(Math.exp(-loss))}`]);
+    rows.push(["loss", `${most}${nats(loss, T.exactLoss.has(i))}, probability ${percent(Math.exp(-loss))}`]);
     if (T.difference.length) rows.push(["change", changeWords(T, i)]);
     rows.push(["rank", rankWords(T, i)], ["first choice", choiceWords(T, i)]);
     rows.push(["entropy", `${nats(lossOfCode(T, T.entropy[i]))}: the loss that the model expected`]);
   } else {
     rows.push(["loss", `none: ${T.header.reasons[T.loss[i] - T.header.scales.scored_codes].replaceAll("_", " ")}`]);
   }
-  rows.push(["context", `${contextOf(T, i).toLocaleString("en")} tokens before it`], ["class", classWords(T, i)]);
+  const context = contextOf(T, i);
+  const seen = `${context.toLocaleString("en")} token${context === 1 ? "" : "s"} before it`;
+  rows.push(["context", seen], ["class", classWords(T, i)]);
   if (T.label.length) {
     const run = runOf(T.labelStart, i);
     const [role, part] = T.header.labels[T.label[run]];
@@ -85,9 +103,10 @@ function cardRows(T, i) {
 
 function changeWords(T, i) {
   if (T.difference[i] === T.header.scales.no_difference) return "not scored by the other model";
-  const change = differenceOfCode(T, T.difference[i]);
+  const exact = T.exactChange.get(i);
+  const change = exact ?? differenceOfCode(T, T.difference[i]);
   const words = change > 0 ? "harder" : change < 0 ? "easier" : "the same";
-  return `${signed(change)}: ${words} for ${T.header.other}`;
+  return `${signed(change, exact !== undefined)}: ${words} for ${T.header.other}`;
 }
 
 class Card {

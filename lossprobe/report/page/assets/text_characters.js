@@ -2,7 +2,7 @@
 
 const NEWLINE = 10;
 const BLANK = 32;
-const MARKS = new Map([[9, "→"], [10, "↵"], [13, "␍"]]);
+const MARKS = new Map([[9, "→"], [10, "↵"], [13, "←"]]);
 const CONTINUED = "▹"; // a token that begins inside a character
 const EMPTY = "∅"; // a token that stands for no byte
 // Control and format characters (bidirectional marks, zero-width ones), private and unknown ones, odd blanks.

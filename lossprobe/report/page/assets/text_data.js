@@ -57,7 +57,7 @@ async function readText() {
     document_number: Uint32Array, document_source: Uint32Array, document_line: Uint32Array,
     document_offset: Float64Array, document_tokens: Uint32Array, document_scored: Uint32Array,
     document_mean: Float32Array, label_tokens: Uint32Array, label: Uint16Array, label_turn: Int32Array,
-    hard_token: Uint32Array, hard_loss: Float32Array, hard_rank: Uint32Array,
+    hard_token: Uint32Array, hard_loss: Float32Array, hard_rank: Uint32Array, hard_difference: Float32Array,
   };
   const names = Object.keys(kinds);
   const arrays = await Promise.all(names.map((name) => numbers(name, kinds[name])));
@@ -72,8 +72,10 @@ async function readText() {
   T.contextStart = startsOf(T.context_tokens);
   T.labelStart = startsOf(T.label_tokens);
   T.entryStart = startsOf(T.entry_length);
-  T.exactLoss = new Map(Array.from(T.hard_token, (token, i) => [token, T.hard_loss[i]]));
-  T.exactRank = new Map(Array.from(T.hard_token, (token, i) => [token, T.hard_rank[i]]));
+  const exact = (values) => new Map(Array.from(values, (value, i) => [T.hard_token[i], value]));
+  T.exactLoss = exact(T.hard_loss);
+  T.exactRank = exact(T.hard_rank);
+  T.exactChange = exact(T.hard_difference);
   return T;
 }
 

@@ -13,9 +13,9 @@ function addOptions(select, options) {
 
 // Fills the lists with the classes and roles that this text has.
 function fillChoices(T, form) {
-  const used = new Set();
-  for (let i = 0; i < T.count; i++) used.add(T.kind[i] & WORD_FORM);
-  const forms = [...used].sort((a, b) => a - b).map((form) => [`form ${form}`, T.header.forms[form]]);
+  const used = new Uint8Array(WORD_FORM + 1);
+  for (let i = 0; i < T.count; i++) used[T.kind[i] & WORD_FORM] = 1;
+  const forms = T.header.forms.map((words, form) => [`form ${form}`, words]).filter((_, form) => used[form]);
   addOptions(form.elements.class, [...forms, ["repeat 1", "id in the context"], ["repeat 0", "id not in the context"]]);
   if (form.elements.role) {
     const roles = [...new Set(T.header.labels.map(([role]) => role))];

@@ -77,7 +77,7 @@ function layOutPiece(T, columns, lines, first, last) {
     let at = offset[i];
     let width = 0; // of this token, as far as it stands in the line
     if (!open) begin(i, at, 0);
-    if (at === end || continues(bytes, at, least, limit)) {
+    if (at === end || (bytes[at] >= 0x80 && continues(bytes, at, least, limit))) {
       if (x + 1 > columns) begin(i, at, 0);
       while (at < end && (bytes[at] & 0xc0) === 0x80) at++;
       width = 1;
@@ -86,12 +86,19 @@ function layOutPiece(T, columns, lines, first, last) {
     while (at < end) {
       const byte = bytes[at];
       if (!open) begin(i, at, 0);
-      if (byte === BLANK) {
-        if (!blank) [wordByte, wordToken, wordX] = [at, i, x];
-        blank = true;
-      } else blank = false;
-      readCharacter(bytes, at, limit);
-      const needed = byte > BLANK && byte < 0x7f ? 1 : cells(byte);
+      if (byte === BLANK && !blank) {
+        wordByte = at;
+        wordToken = i;
+        wordX = x;
+      }
+      blank = byte === BLANK;
+      let needed = 1;
+      let taken = 1;
+      if (byte < BLANK || byte >= 0x7f) { // else the commonest case, for which nothing must be looked up
+        readCharacter(bytes, at, limit);
+        needed = cells(byte);
+        taken = size;
+      }
       if (x + needed > columns && x > 0) {
         if (wordByte > 0 && wordX > 0) begin(wordToken, wordByte, x - wordX);
         else if (x > width && width > 0) begin(i, offset[i], width);
@@ -100,7 +107,7 @@ function layOutPiece(T, columns, lines, first, last) {
       }
       x += needed;
       width += needed;
-      at += Math.min(size, end - at);
+      at += Math.min(taken, end - at);
       if (byte === NEWLINE) {
         open = false;
         blank = true;

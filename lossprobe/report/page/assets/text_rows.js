@@ -1,6 +1,9 @@
 // The visible rows: about a hundred live ones, made from the lines around the place that is scrolled to.
 
 const AROUND = 30; // rows that stand ready above and below the visible ones
+const AT_ONCE = 3; // of them, how many are made before the next picture after a jump; the others follow
+const SCROLLED = 15; // and how many while the reader scrolls
+const LATER = 80; // milliseconds
 const MOST_HEIGHT = 8e6; // pixels; browsers cut off taller elements
 const ROLES = ["system", "user", "assistant", "tool", "prompt", "completion"];
 
@@ -24,15 +27,12 @@ class Rows {
     this.match = match;
     this.shown = match && this.onlyMatching ? this.matchingLines() : null;
     this.count = this.shown ? this.shown.length : lines.count;
-    this.rowHeight = this.measuredHeight();
+    this.rowHeight = parseFloat(getComputedStyle(this.holder).lineHeight) || 24;
+    this.height = this.scroller.clientHeight; // reading it later would make the browser lay out the page again
     this.space.style.height = `${Math.min(this.count * this.rowHeight, MOST_HEIGHT)}px`;
     this.scroller.setAttribute("aria-rowcount", this.count);
     this.clear();
     this.draw();
-  }
-
-  measuredHeight() {
-    return parseFloat(getComputedStyle(this.holder).lineHeight) || 24;
   }
 
   // Returns the text lines that hold a match, each document's head before its first one.
@@ -61,7 +61,13 @@ class Rows {
   // Returns the row of a line: where only matching lines are shown, the last row at or before it.
   rowOf(line) {
     if (!this.shown) return line;
-    return runOf(this.shown.length ? [...this.shown, Infinity] : [0, Infinity], line);
+    let low = 0;
+    for (let high = this.count; high - low > 1; ) {
+      const middle = (low + high) >> 1;
+      if (this.shown[middle] <= line) low = middle;
+      else high = middle;
+    }
+    return low;
   }
 
   lastToken(line) {
@@ -75,17 +81,17 @@ class Rows {
   get top() {
     const all = this.count * this.rowHeight;
     if (all <= MOST_HEIGHT) return this.scroller.scrollTop / this.rowHeight;
-    const way = MOST_HEIGHT - this.scroller.clientHeight;
+    const way = MOST_HEIGHT - this.height;
     return (this.scroller.scrollTop / way) * (this.count - this.visible);
   }
 
   get visible() {
-    return this.scroller.clientHeight / this.rowHeight;
+    return this.height / this.rowHeight;
   }
 
   scrollToRow(row) {
     const all = this.count * this.rowHeight;
-    const way = MOST_HEIGHT - this.scroller.clientHeight;
+    const way = MOST_HEIGHT - this.height;
     const place = all <= MOST_HEIGHT ? row * this.rowHeight : (row / (this.count - this.visible)) * way;
     this.scroller.scrollTop = Math.max(0, place);
     this.draw();
@@ -105,31 +111,50 @@ class Rows {
   clear() {
     this.holder.replaceChildren();
     this.live.clear();
+    this.first = Infinity;
+    this.last = -1;
   }
 
-  // Makes the rows around the visible ones, and removes those that are far away.
-  draw() {
-    const first = Math.max(0, Math.floor(this.top) - AROUND);
-    const last = Math.min(this.count, Math.ceil(this.top + this.visible) + AROUND);
+  // Makes the rows that are about to be seen, and the others around them when there is time. While enough rows stand
+  // ready, nothing is done: the browser scrolls them by itself.
+  draw(near = AT_ONCE) {
+    const top = this.top;
+    this.place(top, near, AROUND);
+    if (this.first > Math.max(0, top - AROUND / 2) || this.last < Math.min(this.count, top + this.visible + AROUND / 2)) {
+      clearTimeout(this.later);
+      this.later = setTimeout(() => this.place(this.top, AROUND, AROUND), LATER);
+    }
+  }
+
+  // Makes rows as far as `near` rows around the visible ones, and removes those farther away than `far`.
+  place(top, near, far) {
+    const first = Math.max(0, Math.floor(top) - near);
+    const last = Math.min(this.count, Math.ceil(top + this.visible) + near);
+    const scrolled = this.count * this.rowHeight > MOST_HEIGHT;
+    if (!scrolled && this.first <= first && this.last >= last) return;
     for (const [row, element] of this.live) {
-      if (row >= first && row < last) continue;
+      const kept = row >= first - far && row < last + far && this.first <= last && this.last >= first;
+      if (kept) continue;
       if (element.contains(document.activeElement)) this.scroller.focus({ preventScroll: true });
       element.remove();
       this.live.delete(row);
     }
     const before = document.createDocumentFragment();
     const after = document.createDocumentFragment();
-    const lowest = this.live.size ? Math.min(...this.live.keys()) : Infinity;
-    for (let row = first; row < last; row++) {
+    const rows = [...this.live.keys()];
+    this.first = Math.min(first, ...rows);
+    this.last = Math.max(last, ...rows.map((row) => row + 1));
+    const lowest = rows.length ? Math.min(...rows) : Infinity;
+    for (let row = this.first; row < this.last; row++) {
       if (this.live.has(row)) continue;
       const element = this.makeRow(row);
       this.live.set(row, element);
       (row < lowest ? before : after).append(element);
     }
+    const shift = scrolled ? this.scroller.scrollTop - (top - this.first) * this.rowHeight : this.first * this.rowHeight;
+    this.holder.style.transform = `translateY(${shift}px)`;
     this.holder.prepend(before);
     this.holder.append(after);
-    const shift = this.scroller.scrollTop - (this.top - first) * this.rowHeight;
-    this.holder.style.transform = `translateY(${shift}px)`;
     this.mark(this.current);
   }
 
@@ -212,11 +237,13 @@ class Rows {
   // Marks the current token, the only one that the tab key reaches.
   mark(token) {
     this.current = token;
-    for (const old of this.holder.querySelectorAll(".lp-current")) {
-      old.classList.remove("lp-current");
-      old.tabIndex = -1;
-    }
     const parts = token < 0 ? [] : this.holder.querySelectorAll(`[data-i="${token}"]`);
+    for (const old of this.holder.querySelectorAll(".lp-current")) {
+      if (Number(old.dataset.i) === token) continue;
+      old.classList.remove("lp-current");
+      old.tabIndex = -1; // without one it would lose the focus, and the browser lay out the page to find another
+      old.removeAttribute("aria-describedby");
+    }
     parts.forEach((part, k) => {
       part.classList.add("lp-current");
       if (k === 0) part.tabIndex = 0;

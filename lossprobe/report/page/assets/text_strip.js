@@ -4,8 +4,8 @@ const WORST = 100;
 const MARK_SHARE = 0.4; // of the strip's width
 
 class Strip {
-  constructor(T, rows, canvas, jump) {
-    Object.assign(this, { T, rows, canvas, jump });
+  constructor(T, rows, canvas, { jump, order }) {
+    Object.assign(this, { T, rows, canvas, jump, order });
     const point = (event) => this.click(event.offsetY / canvas.clientHeight);
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
@@ -17,7 +17,7 @@ class Strip {
   }
 
   // Computes what the strip shows: a mean for each pixel, and the rows of the worst tokens.
-  update(order) {
+  update() {
     const { T, rows } = this;
     const { measure, match } = rows;
     const height = Math.max(1, Math.round(this.canvas.clientHeight * devicePixelRatio));
@@ -39,40 +39,60 @@ class Strip {
       for (let near = at; near > at - below && near >= 0; near--) if (counts[near]) return sums[near] / counts[near];
       return NaN;
     });
-    this.worst = Array.from(order.subarray(0, WORST), (token) => ({
+    this.worst = this.worstTokens().map((token) => ({
       token,
       share: (rows.rowOf(lineOfToken(T, rows.lines, token)) + 0.5) / Math.max(1, rows.count),
     }));
+    this.paint();
+  }
+
+  // The hardest tokens are listed with the page; only a filter that few of them meet makes a new order necessary.
+  worstTokens() {
+    const { match, measure } = this.rows;
+    const listed = measure.changed === (this.T.header.other !== null);
+    const known = listed ? this.T.hard_token.filter((token) => !match || match[token]) : [];
+    const enough = known.length >= WORST || known.length === this.T.hard_token.length;
+    return Array.from((listed && enough ? known : this.order()).slice(0, WORST));
+  }
+
+  // Paints means and marks once; scrolling only moves the frame over them.
+  paint() {
+    const { canvas, rows, means } = this;
+    const styles = getComputedStyle(canvas);
+    const width = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio));
+    this.picture = document.createElement("canvas");
+    this.picture.width = canvas.width = width;
+    this.picture.height = canvas.height = means.length;
+    this.ink = styles.getPropertyValue("--lp-ink").trim();
+    const paper = this.picture.getContext("2d");
+    const left = Math.round(width * (1 - MARK_SHARE));
+    const levels = Array.from({ length: rows.measure.edges.length + 1 }, (_, level) => level);
+    const colours = levels.map((level) => styles.getPropertyValue(`--${rows.measure.prefix}${level}`).trim());
+    means.forEach((mean, at) => {
+      if (Number.isNaN(mean)) return;
+      paper.fillStyle = colours[levelAmong(rows.measure.edges, mean)];
+      paper.fillRect(0, at, left, 1);
+    });
+    paper.fillStyle = styles.getPropertyValue("--lp-mark").trim();
+    this.thick = Math.max(2, Math.round(2 * devicePixelRatio));
+    for (const { share } of this.worst) {
+      paper.fillRect(left, share * means.length - this.thick / 2, width - left, this.thick);
+    }
     this.draw();
   }
 
   draw() {
-    if (!this.means) return;
-    const { canvas, rows, means } = this;
-    const styles = getComputedStyle(canvas);
-    const width = (canvas.width = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio)));
-    const height = (canvas.height = means.length);
+    if (!this.picture) return;
+    const { canvas, rows, picture, thick } = this;
     const paper = canvas.getContext("2d");
-    const left = Math.round(width * (1 - MARK_SHARE));
-    const colours = new Map();
-    const colourOf = (level) => {
-      const name = `--${rows.measure.prefix}${level}`;
-      if (!colours.has(name)) colours.set(name, styles.getPropertyValue(name).trim() || "transparent");
-      return colours.get(name);
-    };
-    means.forEach((mean, at) => {
-      if (Number.isNaN(mean)) return;
-      paper.fillStyle = colourOf(levelAmong(rows.measure.edges, mean));
-      paper.fillRect(0, at, left, 1);
-    });
-    paper.fillStyle = styles.getPropertyValue("--lp-mark").trim();
-    const thick = Math.max(2, Math.round(2 * devicePixelRatio));
-    for (const { share } of this.worst) paper.fillRect(left, share * height - thick / 2, width - left, thick);
-    paper.strokeStyle = styles.getPropertyValue("--lp-ink").trim();
+    paper.clearRect(0, 0, picture.width, picture.height);
+    paper.drawImage(picture, 0, 0);
+    paper.strokeStyle = this.ink;
     paper.lineWidth = thick;
-    const top = (rows.top / Math.max(1, rows.count)) * height;
-    const seen = Math.max(4 * devicePixelRatio, (Math.min(rows.visible, rows.count) / Math.max(1, rows.count)) * height);
-    paper.strokeRect(thick / 2, Math.min(top, height - seen) + thick / 2, width - thick, seen - thick);
+    const rowShare = picture.height / Math.max(1, rows.count);
+    const seen = Math.max(4 * thick, Math.min(rows.visible, rows.count) * rowShare);
+    const top = Math.min(rows.top * rowShare, picture.height - seen);
+    paper.strokeRect(thick / 2, top + thick / 2, picture.width - thick, seen - thick);
   }
 
   // Jumps to the mark under the pointer, or else to the place.

@@ -1,6 +1,7 @@
 // Puts the parts together: reads the data, and answers keys, pointer, filters, links and changes of width.
 
-const KEYS_PER_PAGE = 0.9; // of the visible rows
+const PAGE_SHARE = 0.9; // of the visible rows
+const NARROW = "(max-width: 60rem)"; // as in the style: there the text comes before the filters
 
 class TextView {
   constructor(T, root) {
@@ -11,13 +12,17 @@ class TextView {
     this.status = root.querySelector(".lp-status");
     this.rows = new Rows(T, this.scroller);
     this.card = new Card(T, root.querySelector(".lp-card"));
-    this.strip = new Strip(T, this.rows, root.querySelector(".lp-strip"), (token) => this.go(token, { focus: true }));
+    this.strip = new Strip(T, this.rows, root.querySelector(".lp-strip"), {
+      jump: (token) => this.go(token, { focus: true }),
+      order: () => this.order,
+    });
     this.match = null;
     this.columns = 0;
   }
 
   start() {
     fillChoices(this.T, this.form);
+    if (matchMedia(NARROW).matches) this.root.querySelector(".lp-filters").open = false;
     this.measureChanged();
     this.layOutAgain();
     this.listen();
@@ -33,7 +38,7 @@ class TextView {
 
   filterChanged() {
     this.match = matching(this.T, this.measure, wishesOf(this.form));
-    this.order = hardestFirst(this.T, this.measure, this.match);
+    this.knownOrder = null;
     this.rows.onlyMatching = this.form.elements.only.checked;
     this.rows.everyBlank = this.form.elements.blanks.checked;
     const all = this.T.count.toLocaleString("en");
@@ -43,6 +48,12 @@ class TextView {
     if (this.columns) this.showRows();
   }
 
+  // The matching tokens, hardest first; computed when it is first asked for.
+  get order() {
+    this.knownOrder ??= hardestFirst(this.T, this.measure, this.match);
+    return this.knownOrder;
+  }
+
   // Breaks the lines anew if the width allows another number of cells.
   layOutAgain() {
     const columns = Math.max(16, Math.floor(this.scroller.clientWidth / cellWidth(this.rows.holder)) - 2);
@@ -50,14 +61,16 @@ class TextView {
       this.columns = columns;
       this.lines = layOut(this.T, columns);
       this.showRows();
-    } else this.strip.draw();
+    } else if (this.scroller.clientHeight !== this.rows.height) this.showRows();
   }
 
   showRows() {
     const { current } = this.rows;
+    const focused = this.scroller.contains(document.activeElement);
     this.rows.show(this.lines, this.measure, this.match);
-    if (current >= 0) this.rows.reveal(current);
-    this.strip.update(this.order);
+    const element = current >= 0 ? this.rows.reveal(current) : undefined;
+    if (focused) (element ?? this.scroller).focus({ preventScroll: true });
+    this.strip.update();
   }
 
   listen() {
@@ -65,7 +78,7 @@ class TextView {
     scroller.addEventListener("scroll", () => {
       cancelAnimationFrame(this.frame);
       this.frame = requestAnimationFrame(() => {
-        rows.draw();
+        rows.draw(SCROLLED);
         this.strip.draw();
       });
     });
@@ -96,7 +109,7 @@ class TextView {
     root.querySelector(".lp-previous").addEventListener("click", () => this.step(-1));
     addEventListener("hashchange", () => this.openLink());
     new ResizeObserver(() => this.layOutAgain()).observe(scroller);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.strip.draw());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.strip.paint());
   }
 
   // Keys work in the text, and where nothing else has the focus.
@@ -113,7 +126,7 @@ class TextView {
       return event.preventDefault();
     }
     if (!inText) return undefined;
-    const page = Math.max(1, Math.floor(this.rows.visible * KEYS_PER_PAGE));
+    const page = Math.max(1, Math.floor(this.rows.visible * PAGE_SHARE));
     const moves = {
       ArrowRight: () => this.along(1), ArrowLeft: () => this.along(-1), ArrowDown: () => this.across(1),
       ArrowUp: () => this.across(-1), PageDown: () => this.across(page), PageUp: () => this.across(-page),
