@@ -82,6 +82,7 @@ COMPARE = Asked("compare", "The difference", (
     Wanted("compare", "Tokens that changed most", by("token")),
 ))  # fmt: skip
 SERIES = Asked("series", "Over training", (Wanted("series", "By class", by("class"), pictured=True),))
+MOST_STEPS = 20  # of a series that the text is shown at: a byte a token each
 TAKES_ALL = ("compare", "calibration", "series")  # views of all runs together; of the others each run has one
 
 
@@ -134,13 +135,21 @@ def make_report(*runs: Run, options: ReportOptions | None = None, progress: Prog
     )
     counts = runs[0].counts
     size = f"{counts['scored_tokens']:,} scored tokens in {plural(counts['documents'], 'document')}"
-    text = coloured_text(runs[0], runs[-1] if len(runs) > 1 else None, options.max_tokens)
+    other = runs[-1] if len(runs) > 1 else None
+    text = coloured_text(runs[0], other, options.max_tokens, _steps(runs) if len(runs) > 2 else None)
     return Page(heading_of(*runs), size, tuple(sections), f"lossprobe {__version__}", text, NUMBERS.id)
 
 
 def _in_order(runs: tuple[Run, ...]) -> tuple[Run, ...]:
     """Return three runs or more in the order of their steps; one or two as they are."""
     return ordered_series(runs)[0] if len(runs) > 2 else runs
+
+
+def _steps(runs: tuple[Run, ...]) -> dict[str, Run]:
+    """Return the runs of a series by the names of their steps, in order; of many, these at equal distances."""
+    order = ordered_series(runs)[1]
+    chosen = sorted({round(at * (len(runs) - 1) / (MOST_STEPS - 1)) for at in range(MOST_STEPS)})
+    return {f"{order.unit} {order.steps[at]:,}": runs[at] for at in chosen}
 
 
 def _asked(runs: Sequence[Run]) -> Iterator[Asked]:

@@ -168,6 +168,14 @@ def test_three_runs_are_a_series_in_the_order_of_their_steps(tmp_path, made):
     assert made[0][1] == ("step-100", "step-200", "step-300")
     assert [names for name, names, _ in made if name == "perplexity"] == [("step-300",)]
     assert (page.text.header["name"], page.text.header["other"]) == ("step-100", "step-300")
+    assert page.text.header["steps"] == ["step 100", "step 200", "step 300"]
+    for place, run in enumerate(page.sections[0].exhibits[0].view.runs):
+        losses = run.tokens()["loss_nats"].to_numpy(float)
+        codes = page.text.arrays[f"step_{place}"]
+        assert (codes == 255).tolist() == np.isnan(losses).tolist()
+        scale = page.text.header["scales"]
+        values = scale["loss_unit"] * np.expm1(scale["loss_rate"] * codes[1:].astype(float))
+        np.testing.assert_allclose(values, losses[1:], rtol=0.02, atol=0.02)
 
 
 def test_roles_have_their_section(tmp_path, made):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ from lossprobe.units import format_count, plural
 PAGE_TOKENS = 10**6
 LONG_TOKEN = 255  # a length in bytes that stands in an array of its own
 REPEATED_BIT, NO_BYTES_BIT = 16, 32  # bits of `kind` beside the number of the form
+NO_STEP = 255  # code of a token without a loss at a step
 EXACT_TOKENS = 1000  # hardest tokens whose losses are kept as they are
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -68,13 +70,16 @@ class ColouredText:
     notes: tuple[str, ...]
 
 
-def coloured_text(run: Run, other: Run | None = None, most_tokens: int = PAGE_TOKENS) -> ColouredText:
+def coloured_text(
+    run: Run, other: Run | None = None, most_tokens: int = PAGE_TOKENS, steps: Mapping[str, Run] | None = None
+) -> ColouredText:
     """Return the tokens of a run, packed; those of at most `most_tokens` tokens of a longer one, as `notes` then say.
 
     Args:
         run: the run whose losses are shown.
         other: a run of the same tokens, such as of a later checkpoint: its loss − that of `run` is shown too.
         most_tokens: most tokens that are shown.
+        steps: runs of the same tokens over a training, by the names of their steps, in order.
 
     Raises:
         NotComparableError: the runs did not score the same tokens.
@@ -102,6 +107,10 @@ def coloured_text(run: Run, other: Run | None = None, most_tokens: int = PAGE_TO
     if other is not None:
         differences = other_losses(run, other, rows, shown) - losses
         arrays["difference"] = difference_codes(differences)
+    for place, step in enumerate((steps or {}).values()):
+        at_step = other_losses(run, step, rows, shown)
+        known = np.where(np.isnan(at_step), 0.0, at_step)
+        arrays[f"step_{place}"] = np.where(np.isnan(at_step), NO_STEP, loss_codes(known)).astype(np.uint8)
     order = _hardest_first(losses if differences is None else np.abs(differences))
     ranks = rows["rank"].to_numpy(np.float64, na_value=0.0)
     arrays |= {"hard_token": order.astype("<u4"), "hard_loss": losses[order].astype("<f4")}
@@ -110,6 +119,7 @@ def coloured_text(run: Run, other: Run | None = None, most_tokens: int = PAGE_TO
         arrays["hard_difference"] = differences[order].astype("<f4")
     header = _header(run, rows) | {
         "other": None if other is None else other.name,
+        "steps": list(steps or {}),
         "origin": origin,
         "labels": names,
         "sources": sources,

@@ -105,13 +105,7 @@ def _meaning(changed: bool) -> str:
 
 
 def _form(text: ColouredText) -> str:
-    changed = text.header["other"] is not None
-    measure = ""
-    if changed:
-        measure = (
-            '<label>colour by<select name="measure"><option value="change">change of loss</option>'
-            '<option value="loss">loss of the first</option></select></label>\n'
-        )
+    measure = _measures(text) if text.header["other"] is not None else ""
     role = ""
     if text.header["labels"]:
         role = '<label>role or part<select name="role"><option value="">any</option></select></label>\n'
@@ -130,6 +124,22 @@ def _form(text: ColouredText) -> str:
 <button type="reset">clear</button>
 </form></details>
 """
+
+
+def _measures(text: ColouredText) -> str:
+    """Return the choice of what colours a text that two runs scored, and of a series the slider of its steps."""
+    steps = len(text.header["steps"])
+    step = '<option value="step">loss at a step</option>' if steps else ""
+    slider = ""
+    if steps:
+        slider = (
+            '<label class="lp-steps" hidden>step <output class="lp-step"></output>'
+            f'<input type="range" name="step" min="0" max="{steps - 1}" step="1" value="{steps - 1}"></label>\n'
+        )
+    return (
+        '<label>colour by<select name="measure"><option value="change">change of loss</option>'
+        f'<option value="loss">loss of the first</option>{step}</select></label>\n{slider}'
+    )
 
 
 def _table(rows: tuple[HardestToken, ...], changed: bool) -> str:

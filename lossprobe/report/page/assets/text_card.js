@@ -83,6 +83,7 @@ function cardRows(T, i) {
     const most = T.loss[i] === T.header.scales.scored_codes - 1 && !T.exactLoss.has(i) ? "at least " : "";
     rows.push(["loss", `${most}${nats(loss, T.exactLoss.has(i))}, probability ${percent(Math.exp(-loss))}`]);
     if (T.difference.length) rows.push(["change", changeWords(T, i)]);
+    if (T.steps.length) rows.push(["at each step", stepWords(T, i)]);
     rows.push(["rank", rankWords(T, i)], ["first choice", choiceWords(T, i)]);
     rows.push(["entropy", `${nats(lossOfCode(T, T.entropy[i]))}: the loss that the model expected`]);
   } else {
@@ -107,6 +108,12 @@ function changeWords(T, i) {
   const change = exact ?? differenceOfCode(T, T.difference[i]);
   const words = change > 0 ? "harder" : change < 0 ? "easier" : "the same";
   return `${signed(change, exact !== undefined)}: ${words} for ${T.header.other}`;
+}
+
+// Returns the losses of a token over a training, in the order of the steps.
+function stepWords(T, i) {
+  const known = (code) => (code < T.header.scales.scored_codes ? lossOfCode(T, code).toFixed(2) : "none");
+  return `${T.steps.map((codes) => known(codes[i])).join(" → ")} nats`;
 }
 
 class Card {

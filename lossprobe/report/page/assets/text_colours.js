@@ -10,9 +10,11 @@ function levelAmong(edges, value) {
   return level;
 }
 
-// Returns the measure that colours the text: the codes, their values, and the class of each code.
-function measureOf(T, changed) {
-  const codes = changed ? T.difference : T.loss;
+// Returns the measure that colours the text: the codes, their values, and the class of each code. A step is the place of
+// a run in a series; null stands for the run itself.
+function measureOf(T, changed, step = null) {
+  let codes = changed ? T.difference : T.loss;
+  if (step !== null) codes = T.steps[step];
   const scales = T.header.scales;
   const value = new Float64Array(256).fill(NaN);
   const style = new Array(256).fill(UNSCORED);
@@ -23,7 +25,7 @@ function measureOf(T, changed) {
     style[k] = (changed ? "lp-d" : "lp-l") + levelAmong(edges, value[k]);
   }
   const size = value.map(Math.abs); // how far a token stands out
-  return { changed, codes, value, style, size, edges, prefix: changed ? "lp-d" : "lp-l" };
+  return { changed, step, codes, value, style, size, edges, prefix: changed ? "lp-d" : "lp-l" };
 }
 
 // Fills the legend: a swatch a level, with the numbers at the edges between them.

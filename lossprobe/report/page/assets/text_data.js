@@ -62,6 +62,7 @@ async function readText() {
   const names = Object.keys(kinds);
   const arrays = await Promise.all(names.map((name) => numbers(name, kinds[name])));
   names.forEach((name, i) => { T[name] = arrays[i]; });
+  T.steps = await Promise.all(T.header.steps.map((_, step) => unpacked(`step_${step}`)));
   T.count = T.header.tokens;
   T.offset = new Uint32Array(T.count + 1);
   for (let i = 0, long = 0; i < T.count; i++) {

@@ -30,10 +30,19 @@ class TextView {
   }
 
   measureChanged() {
-    const changed = this.T.difference.length > 0 && this.form.elements.measure?.value !== "loss";
-    this.measure = measureOf(this.T, changed);
+    const wanted = this.form.elements.measure?.value ?? "loss";
+    this.measure = measureOf(this.T, wanted === "change", this.stepShown(wanted === "step"));
     drawLegend(this.root.querySelector(".lp-legend"), this.measure);
     this.filterChanged();
+  }
+
+  // Shows the slider of steps only where it says something; returns the step, or null.
+  stepShown(wanted) {
+    const { step } = this.form.elements;
+    if (!step) return null;
+    this.root.querySelector(".lp-steps").hidden = !wanted;
+    this.root.querySelector(".lp-step").textContent = this.T.header.steps[step.valueAsNumber];
+    return wanted ? step.valueAsNumber : null;
   }
 
   filterChanged() {
@@ -96,9 +105,11 @@ class TextView {
       if (token >= 0 && token !== rows.current) this.select(token);
     });
     root.ownerDocument.addEventListener("keydown", (event) => this.key(event));
-    form.addEventListener("input", () => {
+    form.addEventListener("input", (event) => {
+      if (event.target.name === "step") return this.measureChanged();
       clearTimeout(this.waiting);
       this.waiting = setTimeout(() => this.filterChanged(), 150);
+      return undefined;
     });
     form.addEventListener("change", (event) => {
       if (event.target.name === "measure") this.measureChanged();
