@@ -133,7 +133,7 @@ def _measures(text: ColouredText) -> str:
     slider = ""
     if steps:
         slider = (
-            '<label class="lp-steps" hidden>step <output class="lp-step"></output>'
+            '<label class="lp-steps" hidden>at <output class="lp-step"></output>'
             f'<input type="range" name="step" min="0" max="{steps - 1}" step="1" value="{steps - 1}"></label>\n'
         )
     return (
