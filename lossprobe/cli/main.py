@@ -26,6 +26,7 @@ from lossprobe.cli.demo import demo
 from lossprobe.cli.doctor import doctor
 from lossprobe.cli.environment import settle_environment
 from lossprobe.cli.explain import explain
+from lossprobe.cli.findings import findings
 from lossprobe.cli.gap import gap
 from lossprobe.cli.hardest import hardest
 from lossprobe.cli.imports import checked_imports
@@ -68,7 +69,7 @@ class Terminated(BaseException):
 
 
 GROUPS = {
-    "Score and look": (score, tokens, positions, hardest, perplexity, calibration, objectives),
+    "Score and look": (score, tokens, positions, hardest, perplexity, calibration, objectives, findings),
     "Compare and gate": (compare, preferences, gap, reconcile, audit, baseline),
     "Over training": (curve, series),
     "Check and understand": (runs, selfcheck, inspect, verify, doctor, explain, demo),
