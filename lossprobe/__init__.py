@@ -31,6 +31,7 @@ _HOMES = {
     "TextOptions": "lossprobe.text.options",
     "Tokens": "lossprobe.checkpoint.interface",
     "compare": "lossprobe.analysis.compare.compare",
+    "find_findings": "lossprobe.analysis.findings.findings",
     "find_hardest": "lossprobe.analysis.hardest",
     "latest": "lossprobe.python.runs",
     "measure_calibration": "lossprobe.analysis.calibration.calibration",

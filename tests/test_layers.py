@@ -30,6 +30,7 @@ ALLOWED = {
     "terms": {"errors"},
     "terms.catalogue": {"errors", "terms", "plan", "run"},
     "terms.diagnoses": {"terms.term", "analysis.curve.diagnoses", "analysis.curve.finding"},
+    "terms.findings": {"terms.term", "analysis.findings.catalogue", "analysis.findings.rule"},
     "text": {"errors", "arguments", "units", "options"},
     "checkpoint.options": {"options"},
     "checkpoint.facts": set(),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from lossprobe.analysis.document_outlier import DocumentOutlier, document_outlier
 from lossprobe.analysis.options import HardestOptions
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses, slice_clusters, slice_notes
 from lossprobe.analysis.rows.fields import field_source, with_records
@@ -36,10 +37,14 @@ class Hardest(Shown):
             By type: text, token_id, count, mean_loss_nats, total_nats, hardest_by ("total" or "mean"), share_of_loss.
             By document: document, source, line, tokens, mean_loss_nats, total_nats, share_of_loss, begins, and
             record_id and record_source where records have the fields id and source.
-            By class: kind, class, count, share_of_tokens, mean_loss_nats, low, high, share_of_loss.
-            By a field: group, documents, count, share_of_tokens, mean_loss_nats, low, high, share_of_loss.
+            By class: kind, class, count, share_of_tokens, mean_loss_nats, low, high, share_of_loss, clusters (documents
+            or blocks that have such tokens).
+            By a field: group, documents, count, share_of_tokens, mean_loss_nats, low, high, share_of_loss, clusters.
         notes: what a reader must know, one line each.
         finding: the result in one line.
+        outlier: by document, the hardest one against all others; None by anything else, and with fewer than ten
+            documents to compare.
+        groups: how many classes, or values of the field, there are; None by anything else.
     """
 
     by: str
@@ -47,6 +52,8 @@ class Hardest(Shown):
     table: pd.DataFrame = field(repr=False)
     notes: list[str]
     finding: str
+    outlier: DocumentOutlier | None = None
+    groups: int | None = None
 
 
 def find_hardest(
@@ -168,7 +175,7 @@ def _documents(run: Run, top: int, total: float) -> Hardest:
         f"hardest document: {worst['document']} (line {worst['line']} of {worst['source']}{name}), "
         f"{worst['mean_loss_nats']:.3f} nats a token"
     )
-    return Hardest("document", total, table, notes, finding)
+    return Hardest("document", total, table, notes, finding, document_outlier(run))
 
 
 def _classes(run: Run, total: float) -> Hardest:
@@ -178,13 +185,15 @@ def _classes(run: Run, total: float) -> Hardest:
         frame = grouped_losses(run, clusters, kind, class_source())
         frames.append(_with_shares(frame.rename(columns={"key": "class"}), total).assign(kind=kind))
     table = pd.concat(frames, ignore_index=True)
-    columns = ["kind", "class", "count", "share_of_tokens", "mean_loss_nats", "low", "high", "share_of_loss"]
+    columns = [
+        "kind", "class", "count", "share_of_tokens", "mean_loss_nats", "low", "high", "share_of_loss", "clusters",
+    ]  # fmt: skip
     form = table[table["kind"] == "form"].iloc[0]
     finding = (
         f"hardest class: {form['class']}, {form['mean_loss_nats']:.3f} nats a token, "
         f"{form['share_of_tokens']:.1%} of the tokens and {form['share_of_loss']:.1%} of the loss"
     )
-    return Hardest("class", total, table[columns], [clusters.note] if clusters.note else [], finding)
+    return Hardest("class", total, table[columns], [clusters.note] if clusters.note else [], finding, groups=len(table))
 
 
 def _fields(run: Run, name: str, top: int, total: float) -> Hardest:
@@ -203,9 +212,11 @@ def _fields(run: Run, name: str, top: int, total: float) -> Hardest:
         f"{worst['share_of_tokens']:.1%} of the tokens and {worst['share_of_loss']:.1%} of the loss"
         f" in {plural(int(worst['documents']), 'document')}"
     )
-    columns = ["group", "documents", "count", "share_of_tokens", "mean_loss_nats", "low", "high", "share_of_loss"]
+    columns = [
+        "group", "documents", "count", "share_of_tokens", "mean_loss_nats", "low", "high", "share_of_loss", "clusters",
+    ]  # fmt: skip
     notes = [*([clusters.note] if clusters.note else []), *slice_notes(run, name)]
-    return Hardest(name, total, table[columns].head(top), notes, finding)
+    return Hardest(name, total, table[columns].head(top), notes, finding, groups=len(table))
 
 
 def _with_shares(losses: pd.DataFrame, total: float) -> pd.DataFrame:

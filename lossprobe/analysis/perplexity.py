@@ -102,7 +102,9 @@ class Perplexity(Shown):
         unigram_comparable: whether the model can be called better or worse: there are five tokens of each kind, and its
             loss is not between this entropy, which is too low for the language, and what it is without that bias.
         concentration: what carries more of the loss than its tokens can explain, or None.
-        interval_unit: "document" or "block".
+        interval_unit: "document" or "block", and `clusters`, how many of them the intervals resample.
+        distinct_documents: different texts among the documents with scored tokens, and `scored_documents` of these in
+            all.
         coverage: tokens and bytes read, scored, and unscored by reason.
         notes: what a reader must know, one line each.
         table: one row per measure: measure, value, low, high, unit, count.
@@ -122,6 +124,9 @@ class Perplexity(Shown):
     unigram_comparable: bool
     concentration: Concentration | None
     interval_unit: str
+    clusters: int
+    scored_documents: int
+    distinct_documents: int
     coverage: dict[str, Any]
     notes: list[str]
     table: pd.DataFrame = field(repr=False)
@@ -183,6 +188,9 @@ def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perpl
         unigram_nats=unigram.nats,
         unigram_comparable=unigram.comparable(nats.sum() / totals["tokens"].sum()),
         interval_unit=clusters.unit,
+        clusters=clusters.count,
+        scored_documents=run.copies.documents,
+        distinct_documents=run.copies.distinct,
         coverage=measure_coverage(run),
         notes=notes,
         concentration=find_concentration(run),

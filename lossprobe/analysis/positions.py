@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from lossprobe.analysis.context_contrasts import ContextContrast, context_contrasts
 from lossprobe.analysis.opening import opening_note
 from lossprobe.analysis.options import PositionOptions
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
@@ -56,6 +57,8 @@ class PositionLosses(Shown):
         loss50_minus_loss500_interval: its 95 % jackknife-t interval.
         early_range, late_range: the contexts averaged for it, first and last.
         fit: a + b (t + 1)^−α over t ≥ 1, or None where it does not settle or misses; descriptive, never extrapolate.
+        contrasts: by context, the loss at one range of it against another; none by anything else, or where the longest
+            context is shorter than 64 tokens.
         interval_unit: "document" or "block".
         notes: what a reader must know, one line each.
     """
@@ -69,6 +72,7 @@ class PositionLosses(Shown):
     early_range: list[int]
     late_range: list[int]
     fit: PowerLaw | None
+    contrasts: list[ContextContrast]
     interval_unit: str
     notes: list[str]
 
@@ -150,6 +154,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
         early_range=list(early),
         late_range=list(late),
         fit=fit,
+        contrasts=context_contrasts(run, clusters, largest) if by == "context" else [],
         interval_unit=clusters.unit,
         notes=notes,
     )

@@ -26,6 +26,7 @@ from lossprobe.cli.demo import demo
 from lossprobe.cli.doctor import doctor
 from lossprobe.cli.environment import settle_environment
 from lossprobe.cli.explain import explain
+from lossprobe.cli.findings import findings
 from lossprobe.cli.gap import gap
 from lossprobe.cli.hardest import hardest
 from lossprobe.cli.imports import checked_imports
@@ -69,7 +70,7 @@ class Terminated(BaseException):
 
 
 GROUPS = {
-    "Score and look": (score, report, tokens, positions, hardest, perplexity, calibration, objectives),
+    "Score and look": (score, report, findings, tokens, positions, hardest, perplexity, calibration, objectives),
     "Compare, follow and gate": (compare, preferences, gap, reconcile, curve, series, audit, baseline),
     "Check and understand": (runs, selfcheck, inspect, verify, doctor, explain, demo),
 }

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from lossprobe.logs.checkpoint_order import StepOrder
 
 NAMES = (
-    "calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions", "preferences",
-    "reconcile", "series", "tokens",
+    "calibration", "compare", "curve", "findings", "gap", "hardest", "objectives", "perplexity", "positions",
+    "preferences", "reconcile", "series", "tokens",
 )  # fmt: skip
 # Of the views that do not take exactly one run: the fewest and most that they take, in words too.
 RUNS = {
     "calibration": (1, None, "one run or more"),
     "compare": (2, 2, "two runs"),
+    "findings": (1, None, "one run or more"),
     "gap": (2, 2, "two runs"),
     "preferences": (1, 2, "one run, or two with that of a reference"),
     "series": (2, None, "two runs or more"),
@@ -48,11 +49,12 @@ def view(name: str, *runs: Run | str | Path, **choices: Any) -> View:
     """Return what a command shows of stored runs or training logs: table, finding and notes, for a notebook.
 
     Args:
-        name: the command: "calibration", "compare", "curve", "gap", "hardest", "objectives", "perplexity", "positions",
-            "preferences", "reconcile", "series" or "tokens".
+        name: the command: "calibration", "compare", "curve", "findings", "gap", "hardest", "objectives", "perplexity",
+            "positions", "preferences", "reconcile", "series" or "tokens".
         runs: two for compare (A, B) and gap (training text, validation text), two or more for series, one or more for
-            calibration, one for preferences or two with that of the reference, else one. Those of preferences hold both
-            sides of the pairs: `lossprobe.score(…, both_sides=True)`. For curve one or more paths of training logs.
+            calibration and findings, one for preferences or two with that of the reference, else one. Those of
+            preferences hold both sides of the pairs: `lossprobe.score(…, both_sides=True)`. For curve one or more paths
+            of training logs.
         choices: the command's options, by the names that `measure_…`, `ObjectiveOptions`, `PreferenceOptions` and
             `CurveOptions` have: `by="class"`. reconcile takes `logged`, the number as the log prints it, or `log`, with
             `step` and `metric`.
@@ -146,6 +148,12 @@ def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any]) 
         from lossprobe.report.views.calibration import calibration_view
 
         return calibration_view(runs, measure_calibration(runs, **choices))
+    if name == "findings":
+        from lossprobe.analysis.findings.findings import find_findings
+        from lossprobe.analysis.findings.options import FindingOptions
+        from lossprobe.report.views.findings import findings_view
+
+        return findings_view(runs, find_findings(runs, FindingOptions(**choices)))
     if name == "preferences":
         from lossprobe.analysis.options import PreferenceOptions
         from lossprobe.analysis.preferences.preferences import measure_preferences

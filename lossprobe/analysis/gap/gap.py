@@ -68,7 +68,7 @@ class GapSide:
         accuracy: share of tokens that were the first choice, and `accuracy_interval`.
         tokens: scored tokens.
         documents: documents read.
-        interval_unit: what intervals resample, "document" or "block".
+        interval_unit: what intervals resample, "document" or "block", and `clusters`, how many of them.
         memorised: documents known by heart; in the validation text these are copies of training text, or text that
             anybody could foresee.
     """
@@ -83,6 +83,7 @@ class GapSide:
     tokens: int
     documents: int
     interval_unit: str
+    clusters: int
     memorised: MemorisedDocuments
 
 
@@ -234,6 +235,7 @@ def _measure_text(run: Run) -> tuple[TextEstimate, GapSide]:
         tokens=int(sums[:, 2].sum()),
         documents=int(run.counts["documents"]),
         interval_unit=clusters.unit,
+        clusters=clusters.count,
         memorised=find_memorised(run),
     )
 

@@ -126,6 +126,12 @@ def coefficient_of(run: Run) -> float | None:
     return None if coefficient is None else float(coefficient)
 
 
+def experts_per_token(run: Run) -> int | None:
+    """Return how many experts each token is sent to, by the configuration; None where it does not say."""
+    chosen = (run.settings.checkpoint.router or {}).get("experts_per_token")
+    return None if chosen is None else int(chosen)
+
+
 def _losses(run: Run, group: str, where: str = "") -> tuple[int, float]:
     """Return the number of groups of windows and the mean of their load-balancing losses."""
     frame = run.query(f"""

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from lossprobe.analysis.logged.routing import coefficient_of, is_routed, measure_load_balancing
+from lossprobe.analysis.logged.routing import coefficient_of, experts_per_token, is_routed, measure_load_balancing
 from lossprobe.analysis.objectives.formulas import (
     Objective,
     ObjectiveOptions,
@@ -68,6 +68,7 @@ class Objectives(Shown):
             batch, batches of N windows, or one layer), batches, load_balancing_loss, weighted_nats (times the
             coefficient). None for other models, and for a selection.
         load_balancing_coefficient: its weight beside the token loss, by the configuration; None without one.
+        experts_per_token: experts that each token is sent to, the load-balancing loss of even use; None likewise.
         interval_unit: "document" or "block".
         notes: what a reader must know, one line each.
     """
@@ -86,6 +87,7 @@ class Objectives(Shown):
     weights: pd.DataFrame = field(repr=False)
     load_balancing: pd.DataFrame | None = field(repr=False)
     load_balancing_coefficient: float | None
+    experts_per_token: int | None
     interval_unit: str
     notes: list[str]
 
@@ -142,6 +144,7 @@ def measure_objectives(run: Run, options: ObjectiveOptions | None = None) -> Obj
         weights=measure_weights(run, source, values),
         load_balancing=measure_load_balancing(run, options.micro_batch) if routed else None,
         load_balancing_coefficient=coefficient_of(run) if routed else None,
+        experts_per_token=experts_per_token(run) if routed else None,
         interval_unit=clusters.unit,
         notes=_notes(run, options, clusters, len(sums), fp16),
     )

@@ -34,7 +34,7 @@ class CheckpointSeries(Shown):
         worse_at_end: whether the last checkpoint is worse than the best one beyond noise; None without a test.
         references: n-gram models of the text, and from which step on the checkpoints are better; empty where the text
             cannot be divided into parts.
-        interval_unit: "document" or "block".
+        interval_unit: "document" or "block", and `clusters`, how many of them the intervals resample.
         table: one row per checkpoint: step, model, mean_loss_nats, low, high, difference_nats (loss − that of the
             checkpoint before, on the same tokens), difference_low, difference_high, p_holm (adjusted over all pairs of
             checkpoints), significant, nll_minus_entropy_nats (positive when over-confident), excess_low, excess_high,
@@ -68,6 +68,7 @@ class CheckpointSeries(Shown):
     worse_at_end: bool | None
     references: list[Reference]
     interval_unit: str
+    clusters: int
     table: pd.DataFrame = field(repr=False)
     groups: pd.DataFrame | None = field(repr=False)
     curves: pd.DataFrame | None = field(repr=False)

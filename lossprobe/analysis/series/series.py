@@ -85,6 +85,7 @@ def measure_series(
         worse_at_end=improvements.worse_at_end,
         references=references,
         interval_unit=slices.clusters.unit,
+        clusters=len(sums.tokens),
         table=_table(sums, improvements, references, at, names),
         groups=groups,
         curves=curves,

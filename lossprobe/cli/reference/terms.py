@@ -24,6 +24,7 @@ PAGES = {
     "protocol": "protocols.md",
     "audit metric": "metrics.md",
     "diagnosis": "diagnoses.md",
+    "finding": "findings.md",
 }
 SPECIAL_STRINGS = {"control": "control ids", "text": "plain text", None: ""}
 IDENTIFIER = re.compile(r"\b[a-z0-9]+(?:_[A-Za-z0-9]+)+\b")
@@ -163,6 +164,20 @@ def diagnoses() -> str:
     return "\n".join(sections)
 
 
+def findings() -> str:
+    """Return the rules that read the results of views, each under a heading of its own, command by command."""
+    sections = []
+    for term in (each for each in all_terms() if each.kind == "finding"):
+        fields = {
+            "Told when": text(term.formula), "Unit": text(term.unit), "Why there": text(term.how_to_read),
+            "Do": text(term.remedy), "Shown by": f"{code(term.command)} and {code('lossprobe findings')}",
+        }  # fmt: skip
+        if term.command == "lossprobe findings":
+            fields["Shown by"] = code(term.command)
+        sections.append(f"### `{term.name}`\n\n{text(term.what)}\n\n{_listed(fields)}")
+    return "\n".join(sections)
+
+
 def index_of_names() -> str:
     """Return all names with links to their explanations, a paragraph for each first letter."""
     links: dict[str, dict[str, str]] = defaultdict(dict)
@@ -185,7 +200,12 @@ def _in_alphabet(name: str) -> tuple[int, str, str]:
 
 def anchor_of(term: Term, name: str) -> str:
     """Return the anchor of a name on the page of its kind."""
-    if name == term.name and term.kind in ("number", "protocol", "diagnosis"):  # of a heading, as Markdown makes it
+    if name == term.name and term.kind in (
+        "number",
+        "protocol",
+        "diagnosis",
+        "finding",
+    ):  # of a heading, as Markdown makes it
         return re.sub(r"[^\w-]", "", name.lower())
     if term.kind == "column":
         return f"{term.stored_in.partition('/')[0].partition('.')[0] or 'column'}-{name}"

@@ -21,9 +21,10 @@ ROWS_AT_A_TIME = 2000  # a row takes kilobytes as a dict
 
 
 def view_to_json(view: View) -> Iterator[bytes]:
-    """Yield a view's result as one JSON object: schema version, command, run, every field, and the table as `rows`.
+    """Yield a view's result as one JSON object: schema version, command, run, fields, `rows` and `findings`.
 
-    Missing, NaN and infinite numbers are null. Floats have full precision. Memory does not grow with the table.
+    `rows` is the table, `findings` what the rules tell of the result. Missing, NaN and infinite numbers are null.
+    Floats have full precision. Memory does not grow with the table.
     """
     result: Any = view.result  # a frozen dataclass
     content: dict[str, Any] = {"schema": JSON_SCHEMA, "command": view.name}
@@ -33,6 +34,7 @@ def view_to_json(view: View) -> Iterator[bytes]:
     for field in dataclasses.fields(result):
         content["rows" if field.name == "table" else field.name] = getattr(result, field.name)
     content["finding"] = result.finding
+    content.setdefault("findings", list(view.told_by_rules))
     before = "{"
     for name, value in content.items():
         yield f"{before}\n {json.dumps(name)}: ".encode()

@@ -10,7 +10,7 @@ from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
 
 # The table for people leaves these to the CSV, so that a row stays readable.
-LEFT_OUT = {"token": ("text", "top_prob"), "type": ("hardest_by",), "class": ("kind",)}
+LEFT_OUT = {"token": ("text", "top_prob"), "type": ("hardest_by",), "class": ("kind", "clusters")}
 # Two rankings are two tables, each after its heading: column, and value → heading.
 RANKINGS = {
     "type": ("hardest_by", {"total": "by their total loss", "mean": "by their mean loss"}),
@@ -22,7 +22,7 @@ YIELDS = ("token_id", "context", "rank", "total_nats", "characters", "share_of_l
 def hardest_view(run: Run, result: Hardest) -> View:
     """Return the view of what is hardest."""
     first, last = split_places(result.table)
-    view = view_of_runs("hardest", [run], result, left_out=LEFT_OUT.get(result.by, ()),
+    view = view_of_runs("hardest", [run], result, left_out=LEFT_OUT.get(result.by, ("clusters",)),
                         yields=(*first, *YIELDS, *last, "after"))  # fmt: skip
     if result.by not in RANKINGS:
         return view

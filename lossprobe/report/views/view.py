@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lossprobe.analysis.findings.engine import findings_of, located
 from lossprobe.display import to_html
 from lossprobe.report.names import in_words, windows_in_words
 from lossprobe.run.names import names_with_folders
@@ -16,8 +18,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from lossprobe.analysis.findings.rule import RuleFinding
     from lossprobe.logs.log import Log
     from lossprobe.run.reader import Run
+
+
+FINDINGS = "findings"  # the view whose result is what rules tell
 
 
 class Result(Protocol):
@@ -107,7 +113,7 @@ class View:
 
     @property
     def people_lines(self) -> list[str]:
-        """What stands beside the tables for people: the finding, the view's own lines, the notes."""
+        """What stands beside the tables for people: the finding, what rules tell, the view's own lines, the notes."""
         return [*self.finding_lines, *self.lines_below]
 
     @property
@@ -117,8 +123,19 @@ class View:
 
     @property
     def lines_below(self) -> list[str]:
-        """What stands below the tables: the view's own lines and the notes."""
-        return [*self.lines, *self._notes]
+        """What stands below the tables: what the rules tell, the view's own lines, the notes."""
+        return [*self._rules, *self.lines, *self._notes]
+
+    @cached_property
+    def told_by_rules(self) -> tuple[RuleFinding, ...]:
+        """What the rules of this view tell of its result, the gravest first; nothing where the result holds them."""
+        if self.name == FINDINGS:
+            return ()
+        return tuple(located(found, self.runs) for found in findings_of(self.name, self.result))
+
+    @property
+    def _rules(self) -> list[str]:
+        return [found.told for found in self.told_by_rules]
 
     @property
     def _notes(self) -> list[str]:
@@ -126,8 +143,8 @@ class View:
 
     @property
     def told(self) -> list[str]:
-        """What is told where only data is printed: the finding and the notes."""
-        return [*filter(None, self.finding_lines), *self._notes]
+        """What is told where only data is printed: the finding, what rules tell, and the notes."""
+        return [*filter(None, self.finding_lines), *self._rules, *self._notes]
 
     def _repr_html_(self) -> str:
         return to_html(self.title, [("", self.people_table), *self.more], self.people_lines)

@@ -1,0 +1,1 @@
+"""What the results of views say in plain words: declared rules, and one engine that decides which of them speak."""

@@ -1,0 +1,81 @@
+"""What rules need of a run that no view shows: ties, documents known by heart, files, which roles have a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from lossprobe.analysis.gap.memorised import MemorisedDocuments, find_memorised
+from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses
+from lossprobe.analysis.stats.interval import Interval
+from lossprobe.analysis.stats.jackknife import jackknife_ratio
+from lossprobe.run.reader import Run
+
+ANSWERS, PROMPTS = ("assistant", "completion"), ("user", "prompt", "system")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Further facts of a run.
+
+    Attributes:
+        tokens_scored: tokens with a loss.
+        clusters: documents or blocks that intervals resample.
+        tied_share: share of the scored tokens of which another entry has exactly the same logit, and its interval.
+        memorised: documents known by heart.
+        files: one row a file, where there are several: file, documents, share_of_tokens, mean_loss_nats, low, high,
+            share_of_loss, clusters; empty otherwise.
+        answers_scored: share of the tokens of answers that have a loss; None of plain text, and without answers.
+        prompts_scored: the same of prompts: what users and the system say.
+    """
+
+    tokens_scored: int
+    clusters: int
+    tied_share: float
+    tied_share_interval: Interval
+    memorised: MemorisedDocuments
+    files: pd.DataFrame = field(repr=False)
+    answers_scored: float | None = None
+    prompts_scored: float | None = None
+
+
+def find_facts(run: Run) -> RunFacts:
+    """Return the further facts of a run."""
+    clusters = find_clusters(run)
+    sums = run.query(f"""
+        SELECT count(*) FILTER (ties > 1) AS tied, count(*) AS tokens
+        FROM tokens WHERE unscored IS NULL GROUP BY {clusters.sql} ORDER BY {clusters.sql}""")
+    tied = jackknife_ratio(sums["tied"], sums["tokens"])
+    answers, prompts = (_scored_share(run, roles) for roles in (ANSWERS, PROMPTS)) if run.labelled else (None, None)
+    return RunFacts(
+        tokens_scored=int(sums["tokens"].sum()),
+        clusters=clusters.count,
+        tied_share=tied.value,
+        tied_share_interval=tied.interval,
+        memorised=find_memorised(run),
+        files=_files(run),
+        answers_scored=answers,
+        prompts_scored=prompts,
+    )
+
+
+def _scored_share(run: Run, roles: tuple[str, ...]) -> float | None:
+    named = ", ".join(f"'{role}'" for role in roles)
+    share = run.scalar(f"SELECT avg((unscored IS NULL)::DOUBLE) FROM tokens WHERE role IN ({named})")
+    return None if share is None else float(share)
+
+
+def _files(run: Run) -> pd.DataFrame:
+    """Return the files of the text with their losses; without rows where there is one only."""
+    if int(run.scalar("SELECT count(DISTINCT source) FROM documents WHERE scored_tokens > 0")) < 2:
+        return pd.DataFrame()
+    named = "(SELECT tokens.*, source FROM tokens JOIN (SELECT document, source FROM documents) USING (document))"
+    losses = grouped_losses(run, document_clusters(run), "source", named).rename(columns={"key": "file"})
+    sizes = run.query("""
+        SELECT source AS file, count(*) AS documents FROM documents WHERE scored_tokens > 0 GROUP BY ALL""")
+    total = float(losses["total_nats"].sum())
+    return losses.merge(sizes, on="file", validate="one_to_one").assign(
+        share_of_tokens=losses["count"] / losses["count"].sum(),
+        share_of_loss=losses["total_nats"] / total if total else 0.0,
+    )

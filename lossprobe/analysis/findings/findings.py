@@ -1,0 +1,160 @@
+"""Everything that the rules say of a run, or of several runs of one text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from lossprobe.analysis.calibration.calibration import measure_calibration
+from lossprobe.analysis.compare.compare import compare
+from lossprobe.analysis.curve.curve import GATE_FAILED
+from lossprobe.analysis.findings.catalogue import FINDING_RULES
+from lossprobe.analysis.findings.engine import findings_of, located, worst_first
+from lossprobe.analysis.findings.facts import find_facts
+from lossprobe.analysis.findings.options import FindingOptions
+from lossprobe.analysis.findings.rule import SEVERITIES, RuleFinding
+from lossprobe.analysis.hardest import find_hardest
+from lossprobe.analysis.objectives.objectives import measure_objectives
+from lossprobe.analysis.perplexity import measure_perplexity
+from lossprobe.analysis.positions import measure_positions
+from lossprobe.analysis.preferences.pairs import BOTH
+from lossprobe.analysis.preferences.preferences import measure_preferences
+from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.shown import Shown
+from lossprobe.analysis.tokens import measure_tokens
+from lossprobe.errors import NothingToScoreError
+from lossprobe.options.given import check_options
+from lossprobe.run.argument import check_runs
+from lossprobe.run.names import distinct_names
+from lossprobe.run.reader import Run
+from lossprobe.units import plural
+
+
+@dataclass(frozen=True)
+class RunFindings(Shown):
+    """What the rules say of one run, or of several runs of one text.
+
+    Attributes:
+        models: names of the models.
+        rules: how many rules looked at the results.
+        views: the commands whose results were looked at.
+        findings: what was found, the gravest first.
+        failed: rules and severities of `fail_on` that were found.
+        notes: what a reader must know, one line each.
+        table: one row a finding: model (two for a comparison), severity, rule, about (which slice it is of), value,
+            low, high (95 % interval; missing for what was counted), unit, threshold, below (whether it must lie below),
+            decision_low, decision_high (the wider interval that decided), share_of_loss, sentence, look (a command).
+    """
+
+    models: list[str]
+    rules: int
+    views: list[str]
+    findings: list[RuleFinding]
+    failed: list[str]
+    notes: list[str]
+    table: pd.DataFrame = field(repr=False)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command: 10 where a finding of `fail_on` was found."""
+        return GATE_FAILED if self.failed else 0
+
+    @property
+    def finding(self) -> str:
+        """The result in one line."""
+        looked = f"{plural(self.rules, 'rule')} looked at"
+        if not self.findings:
+            return f"no finding: {looked}"
+        counts = [
+            plural(sum(each.severity == severity for each in self.findings), severity)
+            for severity in SEVERITIES
+            if any(each.severity == severity for each in self.findings)
+        ]
+        return f"{', '.join(counts)} ({looked}); first: {self.findings[0].sentence}"
+
+
+def find_findings(runs: Sequence[Run] | Run, options: FindingOptions | None = None) -> RunFindings:
+    """Return what the rules say of a run, or of several runs of one text: of each, and of each against the first.
+
+    Raises:
+        NotComparableError: the runs are of different texts, or with one tokenizer of different windows.
+    """
+    runs = [runs] if isinstance(runs, Run) else list(runs)
+    options = options or FindingOptions()
+    check_runs(runs=runs)
+    check_options(FindingOptions, **vars(options))
+    names, rows, views = distinct_names(runs), [], []
+    results = [(names[0], runs[:1], view, result) for view, result in results_of(runs[0])]
+    for run, name in zip(runs[1:], names[1:], strict=True):
+        results += [(f"{name} − {names[0]}", [runs[0], run], "compare", compare(runs[0], run, "class"))]
+        results += [(name, [run], view, result) for view, result in results_of(run)]
+    for name, of, view, result in results:
+        views.append(view)
+        rows += [(name, located(found, of)) for found in findings_of(view, result)]
+    order = worst_first([found for _, found in rows])
+    rows.sort(key=lambda row: order.index(row[1]))
+    found = [each for _, each in rows]
+    return RunFindings(
+        models=names,
+        rules=sum(rule.view in views for rule in FINDING_RULES.values()),
+        views=list(dict.fromkeys(views)),
+        findings=found,
+        failed=fails_on(found, options.fail_on),
+        notes=_notes(runs),
+        table=_table(rows),
+    )
+
+
+def results_of(run: Run) -> Iterator[tuple[str, Any]]:
+    """Yield the results of a run that rules read, each with the name of its view."""
+    yield "perplexity", measure_perplexity(run)
+    yield "findings", find_facts(run)
+    yield "tokens", measure_tokens(run)
+    yield "positions", measure_positions(run)
+    yield "hardest", find_hardest(run, "class")
+    yield "hardest", find_hardest(run, "document", top=1)
+    if run.labelled:
+        yield "hardest", find_hardest(run, "part")
+    yield "calibration", measure_calibration(run)
+    yield "objectives", measure_objectives(run)
+    if run.settings.text.sides == BOTH:
+        with suppress(NothingToScoreError):  # no pair can be ranked
+            yield "preferences", measure_preferences(run)
+
+
+def fails_on(findings: Sequence[RuleFinding], fail_on: Sequence[str]) -> list[str]:
+    """Return which of some rules and severities were found; a severity also stands for graver ones."""
+    return [word for word in fail_on if any(_is(each, word) for each in findings)]
+
+
+def _is(found: RuleFinding, word: str) -> bool:
+    """Return whether a finding is the rule of this name, or as grave as this severity."""
+    if word not in SEVERITIES:
+        return found.id == word
+    return SEVERITIES.index(found.severity) <= SEVERITIES.index(word)
+
+
+def _notes(runs: Sequence[Run]) -> list[str]:
+    clusters = find_clusters(runs[0])
+    notes = [clusters.note] if clusters.note else []
+    if clusters.count < 2:
+        notes.append("without intervals only what was counted over the whole text can be told")
+    return notes
+
+
+def _table(rows: Sequence[tuple[str, RuleFinding]]) -> pd.DataFrame:
+    columns = {
+        "model": str, "severity": str, "rule": str, "about": str, "value": float, "low": float, "high": float,
+        "unit": str, "threshold": float, "below": bool, "decision_low": float, "decision_high": float,
+        "share_of_loss": float, "sentence": str, "look": str,
+    }  # fmt: skip
+    cells = [
+        (name, each.severity, each.id, each.about, each.value, *each.value_interval, each.unit, each.threshold,
+         each.below, *each.decision_interval, each.share_of_loss, each.sentence, each.look)
+        for name, each in rows
+    ]  # fmt: skip
+    return pd.DataFrame(cells, columns=list(columns)).astype(columns)

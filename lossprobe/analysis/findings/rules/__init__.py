@@ -1,0 +1,1 @@
+"""The rules, one file for the results of each view."""

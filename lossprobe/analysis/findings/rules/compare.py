@@ -1,0 +1,178 @@
+"""What the comparison of two models says beyond which one is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lossprobe.analysis.findings.rule import Clue, FindingRule
+from lossprobe.analysis.findings.words import between, percent, share_of, with_interval
+from lossprobe.units import format_count, plural, visible
+
+if TYPE_CHECKING:
+    from lossprobe.analysis.compare.compare import Comparison
+
+ONE_PERCENT, SLICE_NATS, FEW_TOKENS, CARRIED, FORGOTTEN, ACCURACY, KL_NATS = (
+    0.00995,
+    0.05,
+    0.01,
+    0.5,
+    0.005,
+    0.002,
+    0.05,
+)
+FEWEST_PAIRED = 1000  # tokens for the share that 1 % of them carry
+COMMAND = "lossprobe compare RUN RUN"
+
+
+def _whole(result: Comparison, sentence: str) -> Iterator[Clue]:
+    found = result.token_comparison
+    if found is None or found.difference.mean_difference_nats is None:
+        return
+    value, interval = found.difference.mean_difference_nats, found.difference.mean_difference_nats_interval
+    shown = with_interval(value, interval, "+.4f")
+    yield Clue(value, sentence.format(second=found.second, first=found.first, x=shown), interval, found.clusters,
+               tokens=found.counts.tokens)  # fmt: skip
+
+
+def _worse(result: Comparison) -> Iterator[Clue]:
+    return _whole(result, "{second} is worse than {first}: {x} a token")
+
+
+def _better(result: Comparison) -> Iterator[Clue]:
+    return _whole(result, "{second} is better than {first}: {x} a token")
+
+
+def _against(result: Comparison) -> Iterator[Clue]:
+    """Yield slices that change against the whole, as far as that is shown at 95 %."""
+    found, changes = result.token_comparison, result.changes
+    if found is None or changes is None or changes.by == "token":
+        return
+    low, high = found.difference.mean_difference_nats_interval
+    if low is None or high is None or low <= 0.0 <= high:
+        return
+    sign, words = (-1.0, ("better", "worse")) if low > 0.0 else (1.0, ("worse", "better"))
+    rows = changes.table.to_dict("records")
+    for row in rows:
+        value, interval = sign * row["mean_difference_nats"], between(row["low"], row["high"])
+        if interval.low is not None and interval.high is not None and sign < 0:
+            interval = between(-interval.high, -interval.low)
+        shown = with_interval(value, interval)
+        yield Clue(
+            value,
+            f"{found.second} is {words[0]} by {shown} on “{visible(str(row['group']), 40)}”, "
+            f"{percent(share_of(row['tokens'], changes.tokens))} of the tokens, while {words[1]} as a whole",
+            interval, int(row["clusters"]), about=str(row["group"]), looks=len(rows), tokens=int(row["tokens"]),
+        )  # fmt: skip
+
+
+def _few(result: Comparison) -> Iterator[Clue]:
+    found = result.token_comparison
+    if found is None or found.identical or found.counts.tokens < FEWEST_PAIRED:
+        return
+    for row in found.cumulative.to_dict("records"):
+        if abs(row["share_of_tokens"] - FEW_TOKENS) < 1e-9:
+            share = row["share_of_change"]
+            yield Clue(share, f"{percent(FEW_TOKENS)} of the tokens carry {percent(share)} of all change between "
+                       f"{found.first} and {found.second}", counted=True, tokens=found.counts.tokens)  # fmt: skip
+
+
+def _forgotten(result: Comparison) -> Iterator[Clue]:
+    found = result.token_comparison
+    if found is None or not found.counts.tokens:
+        return
+    counts = found.counts
+    yield Clue(
+        (counts.forgotten - counts.learned) / counts.tokens,
+        f"{found.second} forgot {plural(counts.forgotten, 'token')} that {found.first} knew (from under 1 nat "
+        f"to over 3) "
+        f"and learned {format_count(counts.learned)}",
+        counted=True, tokens=counts.tokens,
+    )  # fmt: skip
+
+
+def _accuracy(result: Comparison) -> Iterator[Clue]:
+    found = result.token_comparison
+    if found is None or found.difference.accuracy_difference is None:
+        return
+    low, high = found.difference.mean_difference_nats_interval
+    if low is None or high is None or low <= 0.0 <= high:
+        return
+    sign = 1.0 if low > 0.0 else -1.0  # a higher loss with a higher accuracy, or both lower
+    value, (least, most) = found.difference.accuracy_difference, found.difference.accuracy_difference_interval
+    if least is None or most is None:
+        return
+    interval = between(least, most) if sign > 0 else between(-most, -least)
+    shown = with_interval(100 * sign * value, interval.map(lambda end: 100 * end), ".2f", " %")
+    words = ("higher", "more") if sign > 0 else ("lower", "fewer")
+    yield Clue(
+        sign * value, f"{found.second} has a {words[0]} loss and {shown} {words[1]} right first choices", interval,
+        found.clusters, tokens=found.counts.tokens,
+    )  # fmt: skip
+
+
+def _other(result: Comparison) -> Iterator[Clue]:
+    found, apart = result.token_comparison, result.divergence
+    if found is None or apart is None or found.difference.mean_difference_nats is None:
+        return
+    low, high = found.difference.mean_difference_nats_interval
+    if low is None or high is None or low < -2 * ONE_PERCENT or high > 2 * ONE_PERCENT:
+        return
+    shown = with_interval(apart.mean_kl_nats, apart.mean_kl_nats_interval, ".3f")
+    yield Clue(
+        apart.mean_kl_nats, f"{found.first} and {found.second} have the same loss and differ by {shown} (KL) a token",
+        apart.mean_kl_nats_interval, found.clusters, tokens=apart.tokens,
+    )  # fmt: skip
+
+
+COMPARE_RULES = (
+    FindingRule(
+        "second-worse", "warning", "compare", "the second model is worse", ONE_PERCENT, "nats",
+        "mean loss of the second model minus that of the first, on the same tokens", "1 % more perplexity.",
+        "Look where: by class, context and document.", f"{COMMAND} --by class", _worse,
+    ),
+    FindingRule(
+        "worse-on-a-slice", "warning", "compare", "a slice of the tokens changes against the whole", SLICE_NATS, "nats",
+        "mean difference of the slice, against the direction of the whole, where that is shown at 95 %",
+        "0.05 nats are 5 % of the slice's perplexity.",
+        "A mean hides it: gate the slice on its own, or ask what the training text had too little of.",
+        f"{COMMAND} --by class", _against,
+    ),
+    FindingRule(
+        "tokens-forgotten", "warning", "compare", "more tokens were forgotten than learned", FORGOTTEN,
+        "share of tokens",
+        "tokens that went from below 1 nat to above 3, minus those that went the other way, of all tokens",
+        "One in two hundred: knowledge that is lost, not noise of both directions.",
+        "Look at the tokens: names and facts of the first training are lost first. Mix its text in.",
+        COMMAND, _forgotten,
+    ),
+    FindingRule(
+        "loss-against-accuracy", "warning", "compare", "loss and accuracy go different ways", ACCURACY,
+        "share of tokens",
+        "difference in right first choices, towards more where the loss is higher and fewer where it is lower",
+        "0.2 points; the two mostly go together.",
+        "One model is calibrated otherwise: compare after each one's own temperature.",
+        "lossprobe calibration RUN RUN", _accuracy,
+    ),
+    FindingRule(
+        "second-better", "note", "compare", "the second model is better", -ONE_PERCENT, "nats",
+        "mean loss of the second model minus that of the first, on the same tokens", "1 % less perplexity.",
+        "Look whether it is better everywhere: by class, context and document.", f"{COMMAND} --by class", _better,
+        below=True,
+    ),
+    FindingRule(
+        "few-tokens-differ", "note", "compare", "a hundredth of the tokens carries the difference", CARRIED,
+        "share of the change", "share of the sum of all changes, either way, that the most changed 1 % of the "
+        "tokens carry",
+        "In two trainings of one model it is 5 to 15 %; above half the models are the same but for a few tokens.",
+        "Read these tokens: a template, a tokenizer setting, or one document may be all there is.",
+        COMMAND, _few,
+    ),
+    FindingRule(
+        "same-loss-other-model", "note", "compare", "two models have the same loss and predict different things",
+        KL_NATS, "nats", "mean KL divergence, where the mean losses differ by under 2 % of perplexity at 95 %",
+        "Below 0.05 nats a quantised copy is hard to tell from its origin.",
+        "Equal losses do not make equal models: compare what they generate.",
+        f"{COMMAND} --kl", _other,
+    ),
+)  # fmt: skip

@@ -1,0 +1,118 @@
+"""The engine speaks only where the whole wide interval is beyond the threshold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from scipy import stats
+
+from lossprobe.analysis.curve.diagnoses import DIAGNOSES
+from lossprobe.analysis.findings import engine
+from lossprobe.analysis.findings.catalogue import FINDING_RULES
+from lossprobe.analysis.findings.engine import clears, decision_interval, findings_of, located, worst_first
+from lossprobe.analysis.findings.rule import SEVERITIES, Clue, RuleFinding
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
+
+ABOVE = next(rule for rule in FINDING_RULES.values() if not rule.below)
+ABOVE = replace(ABOVE, threshold=1.0)
+BELOW = replace(ABOVE, below=True)
+
+
+@pytest.mark.parametrize(("clusters", "looks"), [(10, 1), (10, 7), (3, 1), (500, 20)])
+def test_the_interval_is_that_of_the_bonferroni_level(clusters, looks):
+    """Of an interval of half a width, by another library's quantiles; the two ends are moved on their own."""
+    level = 1 - 0.01 / (len(FINDING_RULES) * looks)
+    factor = stats.t.interval(level, clusters - 1)[1] / stats.t.interval(0.95, clusters - 1)[1]
+    found = decision_interval(Clue(2.0, "", Interval(1.5, 2.2), clusters, looks=looks))
+    assert found == pytest.approx((2 - 0.5 * factor, 2 + 0.2 * factor), rel=1e-6)
+
+
+def test_an_interval_without_t_takes_normal_quantiles():
+    factor = stats.norm.interval(1 - 0.01 / len(FINDING_RULES))[1] / stats.norm.interval(0.95)[1]
+    assert decision_interval(Clue(0.5, "", Interval(0.4, 0.6))) == pytest.approx(
+        (0.5 - 0.1 * factor, 0.5 + 0.1 * factor)
+    )
+
+
+@pytest.mark.parametrize(
+    ("clue", "above", "below"),
+    [
+        (Clue(9.0, "", Interval(8.9, 9.1), 30), True, False),
+        (Clue(-9.0, "", Interval(-9.1, -8.9), 30), False, True),
+        (Clue(1.5, "", Interval(1.2, 1.8), 30), False, False),  # clear at 95 % only
+        (Clue(0.5, "", Interval(0.2, 0.8), 30), False, False),
+        (Clue(9.0, "", NO_INTERVAL, 1), False, False),
+        (Clue(9.0, "", Interval(8.9, 9.1), 1), False, False),
+        (Clue(9.0, "", Interval(8.9, 9.1), 30, tokens=99), False, False),
+        (Clue(9.0, "", counted=True), True, False),
+        (Clue(0.9, "", counted=True), False, True),
+        (Clue(1.0, "", counted=True), False, False),
+        (Clue(9.0, "", counted=True, tokens=10), False, False),
+        (Clue(float("nan"), "", counted=True), False, False),
+        (Clue(9.0, "", Interval(float("nan"), 9.1), 30), False, False),
+    ],
+)
+def test_a_rule_speaks_beyond_its_threshold_only(clue, above, below):
+    decided = decision_interval(clue)
+    assert (clears(ABOVE, clue, decided), clears(BELOW, clue, decided)) == (above, below)
+
+
+def test_a_finding_says_what_the_rule_and_the_number_say(monkeypatch):
+    rule = replace(
+        ABOVE, id="one", view="x", look=lambda result: [Clue(result, "nine", Interval(8.9, 9.1), 30, about="a")]
+    )
+    silent = replace(rule, id="two", look=lambda _: [Clue(0.0, "", counted=True)])
+    monkeypatch.setattr(engine, "FINDING_RULES", {"one": rule, "two": silent})
+    (found,) = findings_of("x", 9.0)
+    assert (found.id, found.value, found.sentence, found.about, found.threshold) == ("one", 9.0, "nine", "a", 1.0)
+    assert found.value_interval == (8.9, 9.1)
+    assert found.decision_interval.low < 8.9
+    assert findings_of("y", 9.0) == ()
+
+
+def test_the_gravest_is_first_and_then_the_larger_share():
+    def finding(id: str, severity: str, share: float | None) -> RuleFinding:
+        return RuleFinding(id, severity, "", "", "", 1.0, NO_INTERVAL, NO_INTERVAL, "", 0.0, False, share, "")
+
+    first, second, third = list(FINDING_RULES)[:3]
+    given = [finding(first, "note", 0.9), finding(third, "fault", None), finding(second, "fault", 0.1),
+             finding(first, "warning", None)]  # fmt: skip
+    assert worst_first(given) == (given[2], given[1], given[3], given[0])
+
+
+def test_the_command_names_the_runs_in_their_order():
+    class Stored:
+        def __init__(self, path: str):
+            self.path = path
+
+    base = RuleFinding(
+        "x", "note", "", "", "", 1.0, NO_INTERVAL, NO_INTERVAL, "", 0.0, False, None, "compare RUN RUN --by"
+    )
+    assert located(base, [Stored("a b"), Stored("c")]).look == "compare 'a b' c --by"
+    assert located(base, []).look == "compare RUN RUN --by"
+
+
+@pytest.mark.parametrize("rule", FINDING_RULES.values(), ids=list(FINDING_RULES))
+def test_a_rule_is_declared_in_full(rule):
+    from lossprobe.cli.main import cli
+
+    assert rule.severity in SEVERITIES
+    assert rule.view in cli.commands
+    assert rule.command.split()[1] in cli.commands
+    assert rule.id not in {*DIAGNOSES, *SEVERITIES}
+    for text in (rule.title, rule.number, rule.why, rule.remedy):
+        assert text
+        assert "  " not in text
+    assert rule.why.endswith(".")
+    assert rule.remedy.endswith(".")
+    assert rule.title[0].islower()
+    assert not rule.title.endswith(".")
+
+
+def test_there_are_rules_of_every_kind_of_view():
+    assert len(FINDING_RULES) >= 25
+    assert {rule.view for rule in FINDING_RULES.values()} >= {
+        "perplexity", "tokens", "positions", "hardest", "calibration", "objectives", "compare", "gap", "preferences",
+        "series", "findings",
+    }  # fmt: skip
