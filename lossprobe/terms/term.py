@@ -13,6 +13,7 @@ KINDS = {
     "protocol": "protocols",
     "audit metric": "audit metrics",
     "diagnosis": "diagnoses",
+    "defect": "defects of a text",
 }
 
 
@@ -29,7 +30,7 @@ class Term:
         type: the stored type of a column.
         stored_in: the files or tables that have the column.
         how_to_read: what a value means, and what it does not mean.
-        remedy: what to do about an error, or a diagnosis.
+        remedy: what to do about an error, a diagnosis or a defect.
         exit_code: the exit code of an error.
         source: where the definition comes from.
         command: a command line that shows it.

@@ -13,6 +13,7 @@ from lossprobe.cli.reference.options import command_options
 from lossprobe.cli.reference.terms import (
     audit_metrics,
     column_parts,
+    defects,
     diagnoses,
     error_ids,
     exit_codes,
@@ -34,6 +35,7 @@ def parts() -> dict[str, str]:
         "protocols": protocols(),
         "audit metrics": audit_metrics(),
         "diagnoses": diagnoses(),
+        "defects": defects(),
         "keys of an audit file": audit_keys(),
         "JSON keys": json_keys(),
         "options": command_options(),

@@ -24,7 +24,9 @@ PAGES = {
     "protocol": "protocols.md",
     "audit metric": "metrics.md",
     "diagnosis": "diagnoses.md",
+    "defect": "defects.md",
 }
+HEADED = ("number", "protocol", "diagnosis", "defect")  # kinds of terms with a heading each
 SPECIAL_STRINGS = {"control": "control ids", "text": "plain text", None: ""}
 IDENTIFIER = re.compile(r"\b[a-z0-9]+(?:_[A-Za-z0-9]+)+\b")
 
@@ -155,8 +157,17 @@ def audit_metrics() -> str:
 
 def diagnoses() -> str:
     """Return the diagnoses of a training log, each under a heading of its own."""
+    return _told_when("diagnosis")
+
+
+def defects() -> str:
+    """Return the causes of defects of a text, each under a heading of its own."""
+    return _told_when("defect")
+
+
+def _told_when(kind: str) -> str:
     sections = []
-    for term in (each for each in all_terms() if each.kind == "diagnosis"):
+    for term in (each for each in all_terms() if each.kind == kind):
         fields = {"Told when": term.formula, "How to read it": term.how_to_read, "Do": term.remedy}
         listed = _listed({label: text(words) for label, words in fields.items()})
         sections.append(f"### `{term.name}`\n\n{text(term.what)}\n\n{listed}")
@@ -185,7 +196,12 @@ def _in_alphabet(name: str) -> tuple[int, str, str]:
 
 def anchor_of(term: Term, name: str) -> str:
     """Return the anchor of a name on the page of its kind."""
-    if name == term.name and term.kind in ("number", "protocol", "diagnosis"):  # of a heading, as Markdown makes it
+    if name == term.name and term.kind in (
+        "number",
+        "protocol",
+        "diagnosis",
+        "defect",
+    ):  # of a heading, as Markdown makes it
         return re.sub(r"[^\w-]", "", name.lower())
     if term.kind == "column":
         return f"{term.stored_in.partition('/')[0].partition('.')[0] or 'column'}-{name}"
