@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CallableCheckpoint": "lossprobe.checkpoint.families.callable",
+    "DefectOptions": "lossprobe.analysis.defects.options",
     "DesmoothedCheckpoint": "lossprobe.checkpoint.desmoothed",
     "LoadOptions": "lossprobe.checkpoint.options",
     "LossprobeError": "lossprobe.errors",
@@ -31,6 +32,7 @@ _HOMES = {
     "TextOptions": "lossprobe.text.options",
     "Tokens": "lossprobe.checkpoint.interface",
     "compare": "lossprobe.analysis.compare.compare",
+    "find_defects": "lossprobe.analysis.defects.defects",
     "find_findings": "lossprobe.analysis.findings.findings",
     "find_hardest": "lossprobe.analysis.hardest",
     "latest": "lossprobe.python.runs",

@@ -29,6 +29,7 @@ ALLOWED = {
     "options.given": {"errors", "options"},
     "terms": {"errors"},
     "terms.catalogue": {"errors", "terms", "plan", "run"},
+    "terms.defects": {"terms.term", "analysis.defects.cause", "analysis.defects.causes"},
     "terms.diagnoses": {"terms.term", "analysis.curve.diagnoses", "analysis.curve.finding"},
     "terms.findings": {"terms.term", "analysis.findings.catalogue", "analysis.findings.rule"},
     "text": {"errors", "arguments", "units", "options"},
@@ -101,6 +102,7 @@ HOMES = {
     "rich": {"report", "cli"},
     "duckdb": {"run"},
     "scipy": {"analysis"},
+    "ftfy": {"analysis.defects"},
 }
 HEAVY = ("torch", "peft", "numba", "transformers", "pandas", "matplotlib", "pyarrow", "duckdb", "scipy", "rich")
 

@@ -26,7 +26,7 @@ MARGIN = 15
 @click.argument("name", required=False)
 @json_option
 def explain(name: str | None, as_json: bool) -> None:
-    """Explain a name: of a number, column, exit code, error id, protocol, metric, diagnosis or finding.
+    """Explain a name: of a number, column, exit code, error id, protocol, metric, diagnosis, finding or defect.
 
     Without NAME, list the names of all of them.
 
@@ -37,6 +37,7 @@ def explain(name: str | None, as_json: bool) -> None:
       lossprobe explain 12
       lossprobe explain text.unknown
       lossprobe explain over-fitting
+      lossprobe explain mojibake
     """
     from lossprobe.terms.catalogue import all_terms
 
@@ -64,8 +65,8 @@ def known_terms(name: str) -> list[Term]:
         near = nearest_names(name)
         raise UsageError(
             "explain.unknown",
-            f"{visible(name, 80)}: no number, column, exit code, error id, protocol, metric, diagnosis or finding "
-            "has this name",
+            f"{visible(name, 80)}: no number, column, exit code, error id, protocol, metric, diagnosis, finding "
+            "or defect has this name",
             hint=f"did you mean {' or '.join(near)}?" if near else "lossprobe explain lists all names",
         )
     return found
@@ -100,7 +101,7 @@ def explanation(term: Term) -> str:
     code = "" if term.exit_code is None else f"{term.exit_code}: {EXIT_CODES[term.exit_code]}"
     fields = {
         "also": ", ".join(term.aliases),
-        "told when" if term.kind in ("diagnosis", "finding") else "formula": term.formula,
+        "told when" if term.kind in ("diagnosis", "finding", "defect") else "formula": term.formula,
         "unit": term.unit,
         "type": term.type,
         "stored in": term.stored_in,

@@ -22,6 +22,7 @@ from lossprobe.cli.baseline import baseline
 from lossprobe.cli.calibration import calibration
 from lossprobe.cli.compare import compare
 from lossprobe.cli.curve import curve
+from lossprobe.cli.defects import defects
 from lossprobe.cli.demo import demo
 from lossprobe.cli.doctor import doctor
 from lossprobe.cli.environment import settle_environment
@@ -70,7 +71,18 @@ class Terminated(BaseException):
 
 
 GROUPS = {
-    "Score and look": (score, report, findings, tokens, positions, hardest, perplexity, calibration, objectives),
+    "Score and look": (
+        score,
+        report,
+        findings,
+        tokens,
+        positions,
+        hardest,
+        defects,
+        perplexity,
+        calibration,
+        objectives,
+    ),
     "Compare, follow and gate": (compare, preferences, gap, reconcile, curve, series, audit, baseline),
     "Check and understand": (runs, selfcheck, inspect, verify, doctor, explain, demo),
 }

@@ -20,6 +20,7 @@ WORDS = {
         "compare A B TEXT": ("diff", "vs", "difference", "delta"),
         "compare A B TEXT --kl": ("kl", "divergence"),
         "calibration": ("ece", "calibrate", "temperature", "confidence"),
+        "defects": ("mojibake", "quality", "dedup", "duplicates", "secrets", "lint", "faults"),
         "hardest": ("worst", "top", "hard", "outliers"),
         "curve LOG": ("log", "logs", "training", "monitor", "tensorboard", "health", "trainer"),
         "gap": ("overfit", "overfitting", "memorised", "memorized"),

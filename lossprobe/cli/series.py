@@ -12,7 +12,7 @@ from lossprobe.cli.options import Outputs, Scoring, ViewCommand, declared_option
 from lossprobe.cli.values import RunPath
 
 
-@click.command(cls=ViewCommand, short_help="Checkpoints of one training: what was learned, and when.")
+@click.command(cls=ViewCommand, short_help="Checkpoints of one training: what was learned and forgotten.")
 @click.argument("sources", nargs=-1, type=RunPath(), metavar="CHECKPOINT... TEXT... | FOLDER TEXT... | RUN...")
 @declared_options(SeriesOptions)
 @view_options

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lossprobe.logs.checkpoint_order import StepOrder
 
 NAMES = (
-    "calibration", "compare", "curve", "findings", "gap", "hardest", "objectives", "perplexity", "positions",
+    "calibration", "compare", "curve", "defects", "findings", "gap", "hardest", "objectives", "perplexity", "positions",
     "preferences", "reconcile", "series", "tokens",
 )  # fmt: skip
 # Of the views that do not take exactly one run: the fewest and most that they take, in words too.
@@ -49,7 +49,7 @@ def view(name: str, *runs: Run | str | Path, **choices: Any) -> View:
     """Return what a command shows of stored runs or training logs: table, finding and notes, for a notebook.
 
     Args:
-        name: the command: "calibration", "compare", "curve", "findings", "gap", "hardest", "objectives", "perplexity",
+        name: the command: "calibration", "compare", "curve", "defects", "findings", "gap", "hardest", "objectives", "perplexity",
             "positions", "preferences", "reconcile", "series" or "tokens".
         runs: two for compare (A, B) and gap (training text, validation text), two or more for series, one or more for
             calibration and findings, one for preferences or two with that of the reference, else one. Those of
@@ -181,6 +181,13 @@ def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any]) 
 
 
 def _view_of_one(name: str, run: Run, choices: dict[str, Any]) -> View:
+    if name == "defects":
+        from lossprobe.analysis.defects.defects import find_defects
+        from lossprobe.analysis.defects.options import DefectOptions
+        from lossprobe.report.views.defects import defects_view
+
+        options = chosen("choices", DefectOptions, DefectOptions(**choices), choices)
+        return defects_view(run, find_defects(run, options))
     if name == "hardest":
         from lossprobe.analysis.hardest import find_hardest
         from lossprobe.report.views.hardest import hardest_view

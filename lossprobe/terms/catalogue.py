@@ -17,7 +17,7 @@ from lossprobe.run.schema import (
     VOCABULARY_COLUMNS,
     ladder_column,
 )
-from lossprobe.terms import audit_metrics, diagnoses, exit_codes, findings, view_columns
+from lossprobe.terms import audit_metrics, defects, diagnoses, exit_codes, findings, view_columns
 from lossprobe.terms.error_ids import ERROR_IDS
 from lossprobe.terms.numbers import NUMBERS
 from lossprobe.terms.term import KINDS, Term
@@ -44,7 +44,7 @@ NUMBERED = re.compile(r"(?<=[_a-z])\d+(\.\d+)?$")  # `mean_of_means_8` is declar
 def all_terms() -> tuple[Term, ...]:
     """Return every term, kind by kind."""
     return (*NUMBERS, *_stored_columns(), *view_columns.TERMS, *_exit_codes(), *ERROR_IDS, *_protocols(),
-            *audit_metrics.TERMS, *diagnoses.TERMS, *findings.TERMS)  # fmt: skip
+            *audit_metrics.TERMS, *diagnoses.TERMS, *findings.TERMS, *defects.TERMS)  # fmt: skip
 
 
 def _stored_columns() -> list[Term]:

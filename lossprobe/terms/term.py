@@ -14,6 +14,7 @@ KINDS = {
     "audit metric": "audit metrics",
     "diagnosis": "diagnoses",
     "finding": "findings",
+    "defect": "defects of a text",
 }
 
 
@@ -30,7 +31,7 @@ class Term:
         type: the stored type of a column.
         stored_in: the files or tables that have the column.
         how_to_read: what a value means, and what it does not mean.
-        remedy: what to do about an error, a diagnosis or a finding.
+        remedy: what to do about an error, a diagnosis, a finding or a defect.
         exit_code: the exit code of an error.
         source: where the definition comes from.
         command: a command line that shows it.

@@ -54,6 +54,25 @@ TERMS = (
         },
     ),
     *table_columns(
+        "lossprobe defects",
+        {
+            "cause places": "What is wrong, as --cause takes it, and in how many places it was found.",
+            "details example": "Which kinds of the cause there are, with their counts; and the place of it with the most "
+            "loss, between marks.",
+        },
+    ),
+    *table_columns(
+        "lossprobe defects --csv",
+        {
+            "detail": "Which kind of the cause the place has, such as the encoding that its text was read as.",
+            "copy_of": "The document that has the same text first; empty for what is no copy. first_loss_nats is the "
+            "mean loss there.",
+            "meant": "What the text should be, where that is known; in the CSV a JSON string literal.",
+            "excerpt": "The place between marks with what stands around it, what cannot be printed escaped, no secret "
+            "whole; in the CSV a JSON string literal.",
+        },
+    ),
+    *table_columns(
         "lossprobe perplexity",
         {
             "measure value unit": "One number a row: its name, its value and its unit.",

@@ -13,6 +13,7 @@ from lossprobe.cli.reference.options import command_options
 from lossprobe.cli.reference.terms import (
     audit_metrics,
     column_parts,
+    defects,
     diagnoses,
     error_ids,
     exit_codes,
@@ -36,6 +37,7 @@ def parts() -> dict[str, str]:
         "audit metrics": audit_metrics(),
         "diagnoses": diagnoses(),
         "findings": findings(),
+        "defects": defects(),
         "keys of an audit file": audit_keys(),
         "JSON keys": json_keys(),
         "options": command_options(),

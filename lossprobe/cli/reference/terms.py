@@ -25,7 +25,9 @@ PAGES = {
     "audit metric": "metrics.md",
     "diagnosis": "diagnoses.md",
     "finding": "findings.md",
+    "defect": "defects.md",
 }
+HEADED = ("number", "protocol", "diagnosis", "defect")  # kinds of terms with a heading each
 SPECIAL_STRINGS = {"control": "control ids", "text": "plain text", None: ""}
 IDENTIFIER = re.compile(r"\b[a-z0-9]+(?:_[A-Za-z0-9]+)+\b")
 
@@ -156,8 +158,17 @@ def audit_metrics() -> str:
 
 def diagnoses() -> str:
     """Return the diagnoses of a training log, each under a heading of its own."""
+    return _told_when("diagnosis")
+
+
+def defects() -> str:
+    """Return the causes of defects of a text, each under a heading of its own."""
+    return _told_when("defect")
+
+
+def _told_when(kind: str) -> str:
     sections = []
-    for term in (each for each in all_terms() if each.kind == "diagnosis"):
+    for term in (each for each in all_terms() if each.kind == kind):
         fields = {"Told when": term.formula, "How to read it": term.how_to_read, "Do": term.remedy}
         listed = _listed({label: text(words) for label, words in fields.items()})
         sections.append(f"### `{term.name}`\n\n{text(term.what)}\n\n{listed}")
@@ -205,6 +216,7 @@ def anchor_of(term: Term, name: str) -> str:
         "protocol",
         "diagnosis",
         "finding",
+        "defect",
     ):  # of a heading, as Markdown makes it
         return re.sub(r"[^\w-]", "", name.lower())
     if term.kind == "column":

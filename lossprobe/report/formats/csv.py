@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # spreadsheet runs it as a formula and no reader changes it.
 TEXT_COLUMNS = frozenset({
     "text", "top_text", "first_top_text", "second_top_text", "characters", "before", "after", "begins",
+    "excerpt", "meant", "example",
 })  # fmt: skip
 ROWS_AT_A_TIME = 10_000
 # How a name starts that a spreadsheet could run as a formula, or that could be taken for a literal: it becomes a JSON
