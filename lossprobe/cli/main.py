@@ -70,22 +70,13 @@ class Terminated(BaseException):
     """The process has received SIGTERM."""
 
 
-GROUPS = {
+GROUPS: dict[str, tuple[click.Command, ...]] = {
     "Score and look": (
-        score,
-        report,
-        findings,
-        tokens,
-        positions,
-        hardest,
-        defects,
-        perplexity,
-        calibration,
-        objectives,
+        score, report, findings, tokens, positions, hardest, defects, perplexity, calibration, objectives,
     ),
     "Compare, follow and gate": (compare, preferences, gap, reconcile, curve, series, audit, baseline),
     "Check and understand": (runs, selfcheck, inspect, verify, doctor, explain, demo),
-}
+}  # fmt: skip
 
 
 class Groups(click.Group):

@@ -66,6 +66,8 @@ class Asked:
     views: tuple[Wanted, ...]
 
 
+FINDINGS = Asked("findings", "Findings", (Wanted("findings"),))
+DEFECTS = Asked("defects", "Defects of the text", (Wanted("defects"),))
 NUMBERS = Asked("numbers", "Headline numbers", (Wanted("perplexity"),))
 ROLES = Asked("roles", "Turns and roles", tuple(
     Wanted("perplexity", f"By {what}", by(what)) for what in ("role", "part", "turn")))  # fmt: skip
@@ -83,7 +85,12 @@ COMPARE = Asked("compare", "The difference", (
 ))  # fmt: skip
 SERIES = Asked("series", "Over training", (Wanted("series", "By class", by("class"), pictured=True),))
 MOST_STEPS = 20  # of a series that the text is shown at: a byte a token each
-TAKES_ALL = ("compare", "calibration", "series")  # views of all runs together; of the others each run has one
+TAKES_ALL = (
+    "findings",
+    "compare",
+    "calibration",
+    "series",
+)  # views of all runs together; of the others each run has one
 
 
 def write_report(path: str | Path, *runs: Run, max_tokens: int = ReportOptions.max_tokens) -> None:
@@ -154,6 +161,7 @@ def _steps(runs: tuple[Run, ...]) -> dict[str, Run]:
 
 def _asked(runs: Sequence[Run]) -> Iterator[Asked]:
     """Yield the sections of a page, in order."""
+    yield FINDINGS
     if len(runs) == 2:
         yield COMPARE
     if len(runs) > 2:
@@ -164,7 +172,7 @@ def _asked(runs: Sequence[Run]) -> Iterator[Asked]:
         yield PREFERENCES
     if kind is not None:
         yield ROLES
-    yield from (POSITIONS, HARDEST, CALIBRATION, OBJECTIVES)
+    yield from (POSITIONS, HARDEST, DEFECTS, CALIBRATION, OBJECTIVES)
 
 
 def _section(asked: Asked, runs: Sequence[Run]) -> Section:

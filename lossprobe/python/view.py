@@ -49,8 +49,8 @@ def view(name: str, *runs: Run | str | Path, **choices: Any) -> View:
     """Return what a command shows of stored runs or training logs: table, finding and notes, for a notebook.
 
     Args:
-        name: the command: "calibration", "compare", "curve", "defects", "findings", "gap", "hardest", "objectives", "perplexity",
-            "positions", "preferences", "reconcile", "series" or "tokens".
+        name: the command: "calibration", "compare", "curve", "defects", "findings", "gap", "hardest", "objectives",
+            "perplexity", "positions", "preferences", "reconcile", "series" or "tokens".
         runs: two for compare (A, B) and gap (training text, validation text), two or more for series, one or more for
             calibration and findings, one for preferences or two with that of the reference, else one. Those of
             preferences hold both sides of the pairs: `lossprobe.score(…, both_sides=True)`. For curve one or more paths
