@@ -372,6 +372,7 @@ def test_print_and_forced_colours(show):
     line = page.locator("[data-i='4321']")
     page.keyboard.press("n")
     assert "underline" in line.evaluate("element => getComputedStyle(element).textDecorationLine")
+    assert page.locator(".lp-scroll").evaluate("element => element.scrollWidth <= element.clientWidth")
     page.emulate_media(media="print")
     assert not page.locator(".lp-scroll").is_visible()
     assert page.locator(".lp-table tbody tr").count() == 50

@@ -232,8 +232,12 @@ function setLink(link) {
   }
 }
 
+// Returns the width of a letter in pixels, as it is drawn.
 function cellWidth(element) {
-  const paper = document.createElement("canvas").getContext("2d");
-  paper.font = getComputedStyle(element).font;
-  return paper.measureText("0").width || 8;
+  const probe = document.createElement("span");
+  probe.textContent = "0".repeat(100);
+  element.append(probe);
+  const { width } = probe.getBoundingClientRect();
+  probe.remove();
+  return width / 100 || 8;
 }
