@@ -267,9 +267,12 @@ def test_a_link_opens_its_token(show):
     page.evaluate("location.hash = '#d9t9'")
     page.wait_for_timeout(100)
     assert "token 9 of document 9 is not on this page" in page.locator(".lp-status").inner_text()
+    page.set_viewport_size({"width": 1280, "height": 500})
     page.locator("#lp-hardest + .lp-table a").first.click()
     page.wait_for_timeout(100)
     assert current(page) == "#d0t4321"
+    box = page.locator("[data-i='4321']").bounding_box()
+    assert 0 <= box["y"] <= 500 - box["height"], "the window is scrolled back from the table"
 
 
 @in_browser

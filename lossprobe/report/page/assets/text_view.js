@@ -1,6 +1,7 @@
 // Puts the parts together: reads the data, and answers keys, pointer, filters, links and changes of width.
 
 const PAGE_SHARE = 0.9; // of the visible rows
+const COVERED = 64; // pixels at the upper edge of the window
 const NARROW = "(max-width: 60rem)"; // as in the style: there the text comes before the filters
 
 class TextView {
@@ -182,7 +183,11 @@ class TextView {
   // Brings a token into view and selects it.
   go(token, options = {}) {
     this.rows.current = token;
-    this.select(token, { ...options, part: this.rows.reveal(token) });
+    const element = this.rows.reveal(token);
+    this.select(token, { ...options, part: element });
+    const { top = 0, bottom = 0 } = element?.getBoundingClientRect() ?? {};
+    // A key or a link can come from elsewhere in the page; a heading may cover its upper edge.
+    if (top < COVERED || bottom > innerHeight) this.scroller.scrollIntoView({ block: "center" });
   }
 
   select(token, { focus = false, part = null } = {}) {
@@ -205,7 +210,6 @@ class TextView {
       return false;
     }
     this.go(token, { focus: true });
-    this.root.scrollIntoView({ block: "nearest" });
     return true;
   }
 
