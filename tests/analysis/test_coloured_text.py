@@ -106,13 +106,13 @@ def test_the_first_choice_that_is_the_token_itself_takes_no_name(make_run):
 
 
 def test_turns_and_roles_are_runs_of_tokens(make_run):
-    labels = [(None, None, "template"), (0, "user", "content"), (0, "user", "content"), (1, "assistant", "content")]
+    labels = [(None, None, "template"), (0, "user", "header"), (0, "user", "content"), (1, "assistant", "content")]
     run = make_run([Doc([BOS, b"a", b"b", b"c"], ["special", "masked", "masked", 2], labels=labels)])
     text = coloured_text(run)
     names = [text.header["labels"][index] for index in text.arrays["label"]]
-    assert names == [[None, "template"], ["user", "content"], ["assistant", "content"]]
-    assert text.arrays["label_tokens"].tolist() == [1, 2, 1]
-    assert text.arrays["label_turn"].tolist() == [-1, 0, 1]
+    assert names == [[None, "template"], ["user", "header"], ["user", "content"], ["assistant", "content"]]
+    assert text.arrays["label_tokens"].tolist() == [1, 1, 1, 1]
+    assert text.arrays["label_turn"].tolist() == [-1, 0, 0, 1]
 
 
 def test_differences_of_two_runs_are_those_of_their_rows(make_run):

@@ -51,6 +51,7 @@ def views(tmp_path_factory):
 
     long = Doc(LONG, bits_of(len(LONG)))
     long.bits[4321], long.bits[77] = 40.0, 35.0
+    long.bits[101], long.bits[201] = 30.0, 30.01  # of one code
     short = words("first_token", 12, 0.5, "masked", 3)
     chat = Doc([BOS, b"Hi\n", b"Hello", b" you"], ["special", "masked", 2, 9], labels=TURNS)
     other = words("first_token", 2, 0.5, "masked", 9)
@@ -193,6 +194,9 @@ def test_keys_go_to_the_hardest_tokens_and_along_the_text(show):
     assert "1st hardest of 6,002 tokens" in page.locator(".lp-status").inner_text()
     page.keyboard.press("n")
     assert current(page) == "#d0t77"
+    page.keyboard.press("n")
+    assert current(page) == "#d0t201"
+    page.keyboard.press("p")
     page.keyboard.press("p")
     page.keyboard.press("ArrowRight")
     assert current(page) == "#d0t4322"
@@ -204,6 +208,10 @@ def test_keys_go_to_the_hardest_tokens_and_along_the_text(show):
     assert int(page.evaluate(row)) == before + 1
     page.keyboard.press("PageDown")
     assert before + 10 < int(page.evaluate(row)) < before + 60
+    token = current(page)
+    page.set_viewport_size({"width": 900, "height": 700})
+    page.wait_for_timeout(200)
+    assert page.evaluate("`#d0t${document.activeElement.dataset.i}`") == token, "other lines, the same focus"
     page.keyboard.press("Control+End")
     assert current(page) == "#d1t4"
     page.keyboard.press("Control+Home")
@@ -227,10 +235,10 @@ def test_filters_choose_tokens(show):
         page.wait_for_timeout(50)
         return words
 
-    assert found("low", "20") == "2 of 6,005 tokens match"
+    assert found("low", "20") == "4 of 6,005 tokens match"
     assert found("document", "1") == "5 of 6,005 tokens match"
     assert found("class", "newline", "select_option") == "120 of 6,005 tokens match"
-    assert found("rank", "tens", "select_option") == "3 of 6,005 tokens match", "ranks of fake runs are rounded bits"
+    assert found("rank", "tens", "select_option") == "5 of 6,005 tokens match", "ranks of fake runs are rounded bits"
     places = re.findall(b" bb ccc", b"".join(LONG))
     assert found("search", " BB ccc") == f"{2 * len(places)} of 6,005 tokens match", "each lies in two tokens"
     page.locator("[name=document]").fill("1")
@@ -259,9 +267,12 @@ def test_a_link_opens_its_token(show):
     page.evaluate("location.hash = '#d9t9'")
     page.wait_for_timeout(100)
     assert "token 9 of document 9 is not on this page" in page.locator(".lp-status").inner_text()
+    page.set_viewport_size({"width": 1280, "height": 500})
     page.locator("#lp-hardest + .lp-table a").first.click()
     page.wait_for_timeout(100)
     assert current(page) == "#d0t4321"
+    box = page.locator("[data-i='4321']").bounding_box()
+    assert 0 <= box["y"] <= 500 - box["height"], "the window is scrolled back from the table"
 
 
 @in_browser
@@ -289,6 +300,7 @@ def test_a_conversation_shows_who_speaks(show):
     assert heads == ["user · turn 0", "assistant · turn 1"]
     page.locator("[data-i='3']").hover()
     assert card(page)["role"] == "assistant, content, turn 1"
+    assert card(page)["place"].startswith("document 0, token 3; byte 8;"), "the name of the BOS is no byte"
     page.locator("[name=role]").select_option("role user")
     page.wait_for_timeout(200)
     assert page.locator(".lp-status").inner_text() == "1 of 4 tokens match"
@@ -363,6 +375,7 @@ def test_print_and_forced_colours(show):
     line = page.locator("[data-i='4321']")
     page.keyboard.press("n")
     assert "underline" in line.evaluate("element => getComputedStyle(element).textDecorationLine")
+    assert page.locator(".lp-scroll").evaluate("element => element.scrollWidth <= element.clientWidth")
     page.emulate_media(media="print")
     assert not page.locator(".lp-scroll").is_visible()
     assert page.locator(".lp-table tbody tr").count() == 50

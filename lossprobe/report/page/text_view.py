@@ -166,7 +166,7 @@ def _row(row: HardestToken, changed: bool) -> str:
     around = f"<bdi>{escape(row.before)}</bdi><mark><bdi>{escape(row.text)}</bdi></mark><bdi>{escape(row.after)}</bdi>"
     return (
         f'<tr><th scope="row"><a href="#{place}">{place}</a></th><td class="lp-around">{around}</td>{losses}'
-        f'<td class="lp-code"><bdi>{escape(row.top_text)}</bdi></td>'
+        f'<td class="lp-code">“<bdi>{escape(row.top_text)}</bdi>”</td>'
         f"{_numbers(format_count(row.rank), format_count(row.context))}</tr>"
     )
 

@@ -1,6 +1,7 @@
 // Puts the parts together: reads the data, and answers keys, pointer, filters, links and changes of width.
 
 const PAGE_SHARE = 0.9; // of the visible rows
+const COVERED = 64; // pixels at the upper edge of the window
 const NARROW = "(max-width: 60rem)"; // as in the style: there the text comes before the filters
 
 class TextView {
@@ -193,7 +194,11 @@ class TextView {
   // Brings a token into view and selects it.
   go(token, options = {}) {
     this.rows.current = token;
-    this.select(token, { ...options, part: this.rows.reveal(token) });
+    const element = this.rows.reveal(token);
+    this.select(token, { ...options, part: element });
+    const { top = 0, bottom = 0 } = element?.getBoundingClientRect() ?? {};
+    // A key or a link can come from elsewhere in the page; a heading may cover its upper edge.
+    if (top < COVERED || bottom > innerHeight) this.scroller.scrollIntoView({ block: "center" });
   }
 
   select(token, { focus = false, part = null } = {}) {
@@ -216,7 +221,6 @@ class TextView {
       return false;
     }
     this.go(token, { focus: true });
-    this.root.scrollIntoView({ block: "nearest" });
     return true;
   }
 
@@ -243,8 +247,12 @@ function setLink(link) {
   }
 }
 
+// Returns the width of a letter in pixels, as it is drawn.
 function cellWidth(element) {
-  const paper = document.createElement("canvas").getContext("2d");
-  paper.font = getComputedStyle(element).font;
-  return paper.measureText("0").width || 8;
+  const probe = document.createElement("span");
+  probe.textContent = "0".repeat(100);
+  element.append(probe);
+  const { width } = probe.getBoundingClientRect();
+  probe.remove();
+  return width / 100 || 8;
 }
