@@ -99,7 +99,7 @@ def test_the_views_of_a_messy_folder(call):
     assert len(result["places"]) == result["places_found"]
     listed = call("--cause", "mojibake", "--top", "2", "--table")[1]
     assert listed.count("UTF-8 read as") + listed.count("Windows-1252") >= 3
-    assert call("--markdown")[1].startswith("**defects")
+    assert call("--markdown")[1].startswith("### defects")
     assert KEY not in json.dumps(result) + table
 
 
