@@ -19,7 +19,7 @@ EXIT_CODES: dict[int, str] = {
     5: "nothing to score (fewer than one scored token)",
     6: "output cannot be written, is locked, damaged, or exists with other settings",
     7: "out of memory, or over a resource limit",
-    10: "gate failed: a check of an audit, an invariant of selfcheck, or a diagnosis that curve is told to fail on",
+    10: "gate failed: a check of an audit, an invariant of selfcheck, or what curve or defects is told to fail on",
     11: "gate inconclusive, where a check says that it must not be",
     12: "runs not comparable (text, tokenizer, windows or BOS differ), or a baseline missing or damaged",
     130: "interrupted (Ctrl-C); the message says where finished parts are kept",

@@ -20,7 +20,7 @@ from lossprobe.cli.options import (
 )
 
 
-@click.command(cls=ViewCommand, short_help="What is wrong with the text: mojibake, copies, keys, ...")
+@click.command(cls=ViewCommand, short_help="What is wrong with the text: mojibake, copies, keys, markup.")
 @source_argument
 @declared_options(DefectOptions)
 @view_options

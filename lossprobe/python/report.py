@@ -90,7 +90,7 @@ TAKES_ALL = (
     "compare",
     "calibration",
     "series",
-)  # views of all runs together; of the others each run has one
+)  # of all runs; of the others each has one
 
 
 def write_report(path: str | Path, *runs: Run, max_tokens: int = ReportOptions.max_tokens) -> None:

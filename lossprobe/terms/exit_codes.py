@@ -12,7 +12,7 @@ NOTES = {
     3: "Nothing was measured. The message names the file and what is wrong with it.",
     4: "Nothing was measured. The message names the file, the line or the share that decided.",
     10: "audit: the model is worse than the limit allows, beyond noise. selfcheck: the loss moved where it must not. "
-    "curve, findings: the log, or the run, shows what --fail-on names.",
+    "curve, findings, defects: the log, the run or the text shows what --fail-on names.",
     11: "The text cannot tell: the limit lies inside the interval. Use more text.",
 }
 

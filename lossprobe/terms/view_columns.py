@@ -57,8 +57,8 @@ TERMS = (
         "lossprobe defects",
         {
             "cause places": "What is wrong, as --cause takes it, and in how many places it was found.",
-            "details example": "Which kinds of the cause there are, with their counts; and the place of it with the "
-            "most loss, between marks.",
+            "details example": "Which kinds of the cause there are, with their counts; and the place with the most "
+            "loss, between marks.",
         },
     ),
     *table_columns(

@@ -62,7 +62,7 @@ _ALL = (
         "CR LF, CR alone, or CR CR LF; \"among LF\" where a document has both. Each kind is one place in a "
         "document; the "
         "line ends alone are counted.",
-        "give `newlines` lf, or convert the files",
+        "convert the files to LF, or score them with newlines lf, which turns both into LF",
         "a model that saw LF alone pays for each CR",
     ),
     Cause(

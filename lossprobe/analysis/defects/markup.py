@@ -30,9 +30,11 @@ ATTRIBUTE = (
     rb"(?:\s+(?:[\w:-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+)|checked|disabled|selected|hidden|async|defer))"
 )
 ALL = b"|".join(sorted(ELEMENTS)[::-1])
+# In Perl's documentation C<p> is no tag.
+NOT_POD = rb"(?<![^A-Za-z][BCEFILSXZ])"
 TAG = re.compile(
-    rb"<!--.{0,2000}?-->|<!DOCTYPE[^<>]{0,200}>|<!\[CDATA\[|\]\]>|<\?xml[^<>]{0,200}\?>"
-    rb"|<(?:" + ALL + rb")" + ATTRIBUTE + rb"*\s*/?>|</(?:" + ALL + rb")\s*>",
+    NOT_POD + rb"(?:<!--.{0,2000}?-->|<!DOCTYPE[^<>]{0,200}>|<!\[CDATA\[|\]\]>|<\?xml[^<>]{0,200}\?>"
+    rb"|<(?:" + ALL + rb")" + ATTRIBUTE + rb"*\s*/?>|</(?:" + ALL + rb")\s*>)",
     re.IGNORECASE | re.DOTALL,
 )
 ENTITY = re.compile(rb"&(?:amp;)?(?:" + b"|".join(ENTITIES) + rb"|#[0-9]{2,6}|#[xX][0-9A-Fa-f]{2,5});")

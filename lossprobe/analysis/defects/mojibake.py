@@ -7,7 +7,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import pairwise
 from typing import NamedTuple
 
 from ftfy.badness import is_bad
@@ -26,23 +25,26 @@ ACCENTED = re.compile(r"(?<![^\W\d_])[\u00c0-\u00ff]{4,}(?![^\W\d_])")
 CYRILLIC = re.compile(r"[А-ЯЁ]?[а-яё]{3,}")
 VOWELS = frozenset("аеёиоуыэюя")
 SHORT = 64  # characters of a run whose parts are kept
+SIGNS = frozenset("‐‑–—‘’‚“”„†‡•…‰‹›€™")
+LATIN = frozenset(chr(code) for code in range(0xC0, 0x180) if chr(code).isalpha())
 FEWEST_WORDS = 2  # of Cyrillic read as Western: a single one may be a name
-FEWEST_UNITS = 3  # characters in a row that need no other evidence: by chance, 1 in 60 pairs of letters is UTF-8
+FEWEST_UNITS = 3  # characters in a row that are UTF-8 again need no other evidence
 
 
 def find_mojibake(page: Page) -> Iterator[Found]:
     """Yield every run of characters that a wrong decoding made, in order."""
     if page.is_ascii:
         return
-    runs = [(match.start(), match[0]) for match in BEYOND.finditer(page.text)]
+    text = page.text
+    runs = [_Run(match.start(), match[0], _sides(text, *match.span())) for match in BEYOND.finditer(text)]
     cyrillic = _western_cyrillic(page)
     taken = Spans((place.start, place.stop) for place in cyrillic)
-    readings = Counter(wrong.reading for _, run in runs for wrong in _wrong_parts(run, "") if wrong.reading)
+    readings = Counter(wrong.reading for run in runs for wrong in _wrong_parts(run, "") if wrong.reading)
     leader = max(readings, key=lambda name: (readings[name], -list(READ_AS).index(name)), default="")
     yield from cyrillic
-    for at, run in runs:
+    for run in runs:
         for wrong in _wrong_parts(run, leader):
-            found = _found(page, at + wrong.start, at + wrong.stop, wrong.detail, wrong.meant)
+            found = _found(page, run.at + wrong.start, run.at + wrong.stop, wrong.detail, wrong.meant)
             if not taken.touches(found.start, found.stop):
                 yield found
 
@@ -61,28 +63,47 @@ class _Wrong(NamedTuple):
     reading: str
 
 
-def _wrong_parts(run: str, leader: str) -> tuple[_Wrong, ...]:
+class _Run(NamedTuple):
+    """A run of characters beyond ASCII: where it begins, the characters, and what stands before and after it."""
+
+    at: int
+    text: str
+    sides: tuple[str, str]
+
+
+def _sides(text: str, start: int, stop: int) -> tuple[str, str]:
+    """Return "a" for a small ASCII letter, "A" for a capital and "" for anything else, before and after a run."""
+    return tuple(  # type: ignore[return-value]
+        "" if not letter.isalpha() else "a" if letter.islower() else "A"
+        for letter in (text[start - 1 : start], text[stop : stop + 1])
+    )
+
+
+def _wrong_parts(run: _Run, leader: str) -> tuple[_Wrong, ...]:
     """Return the wrong parts of a run; short runs come often, and are worked out once."""
-    return _kept_parts(run, leader) if len(run) <= SHORT else _parts(run, leader)
+    return (_kept_parts if len(run.text) <= SHORT else _parts)(run.text, run.sides, leader)
 
 
 @lru_cache(1 << 16)
-def _kept_parts(run: str, leader: str) -> tuple[_Wrong, ...]:
-    return _parts(run, leader)
+def _kept_parts(run: str, sides: tuple[str, str], leader: str) -> tuple[_Wrong, ...]:
+    return _parts(run, sides, leader)
 
 
-def _parts(run: str, leader: str) -> tuple[_Wrong, ...]:
+def _parts(run: str, sides: tuple[str, str], leader: str) -> tuple[_Wrong, ...]:
     """Return the wrong parts of a run beyond ASCII, in order.
 
     Args:
         run: characters beyond ASCII.
+        sides: what stands before and after them, see `_sides`.
         leader: the encoding that the document was most often read as: it needs less evidence; "" for none.
     """
     found = []
     for reading in map(wrong_reading, READ_AS):
         told = f"UTF-8 read as {reading.name}"
         for match in reading.units.finditer(run):
-            for meant, again in _meant(reading, match[0], len(match[0]) == len(run), reading.name == leader):
+            beside = (sides[0] if match.start() == 0 else "", sides[1] if match.end() == len(run) else "")
+            whole = len(match[0]) == len(run)
+            for meant, again in _meant(reading, match[0], beside, whole=whole, leads=reading.name == leader):
                 found.append(_Wrong(match.start(), match.end(), told + again, meant, reading.name))
         if reading.cut is not None:
             found += [_Wrong(match.start(), match.end(), f"{told}, a byte lost", "", reading.name)
@@ -97,14 +118,16 @@ def _parts(run: str, leader: str) -> tuple[_Wrong, ...]:
     return tuple(sorted(chosen))
 
 
-def _meant(reading: WrongReading, wrong: str, whole: bool, leads: bool) -> Iterator[tuple[str, str]]:
+def _meant(
+    reading: WrongReading, wrong: str, beside: tuple[str, str], *, whole: bool, leads: bool
+) -> Iterator[tuple[str, str]]:
     """Yield what was meant by wrong characters, and ", twice" where it was done twice; nothing where it is chance."""
     try:
         meant = reading.undone(wrong)
     except UnicodeDecodeError:
         return
     long = (whole and len(meant) >= FEWEST_UNITS) or (leads and len(wrong) > 2 * len(meant))
-    if not all(map(_is_written, meant)) or not (long or _is_odd(reading, wrong)):
+    if not all(map(_is_written, meant)) or not (long or _is_odd(wrong, meant, beside)):
         return
     again = reading.units.fullmatch(meant) if not meant.isascii() else None
     if again is not None and is_bad(meant):
@@ -113,21 +136,27 @@ def _meant(reading: WrongReading, wrong: str, whole: bool, leads: bool) -> Itera
         yield meant, ""
 
 
-def _is_odd(reading: WrongReading, wrong: str) -> bool:
-    """Return whether no writer puts these characters side by side: a rule of ftfy's, or mixed scripts of DOS."""
-    return is_bad(wrong) or (reading.name.startswith("code page") and len(wrong) >= 3 and _mixes_scripts(wrong))
+def _is_odd(wrong: str, meant: str, beside: tuple[str, str]) -> bool:
+    """Return whether no writer puts these characters side by side.
+
+    That is so by the rules of ftfy; where three of them stand for one dash, quote or sign; and where they are a letter
+    of Latin script inside a Latin word, and begin with a capital after a small letter or are of another script.
+    """
+    if is_bad(wrong) or any(letter in SIGNS for letter in meant):
+        return True
+    if not all(letter in LATIN for letter in meant):
+        return False
+    foreign = any(_is_foreign(letter) for letter in wrong)
+    return (foreign and any(beside)) or (beside[0] == "a" and meant.islower() and not wrong[0].islower())
 
 
-def _mixes_scripts(wrong: str) -> bool:
-    scripts = [unicodedata.name(letter, "").split()[0] if letter.isalpha() else "" for letter in wrong]
-    return any(one and other and one != other for one, other in pairwise(scripts))
+def _is_foreign(letter: str) -> bool:
+    return unicodedata.name(letter, "").startswith(("CYRILLIC", "GREEK", "BOX DRAWINGS"))
 
 
 def _is_written(letter: str) -> bool:
-    """Return whether a character stands in texts: a letter, mark, sign or blank that is assigned."""
-    return unicodedata.category(letter) not in ("Cn", "Cc", "Co", "Cs") and not unicodedata.name(letter, "").startswith(
-        ("COMBINING GREEK", "LATIN SMALL LETTER OPEN O")
-    )
+    """Return whether a character stands in texts: one that is assigned, and no control character."""
+    return unicodedata.category(letter) not in ("Cn", "Cc", "Co", "Cs")
 
 
 def _western_cyrillic(page: Page) -> list[Found]:

@@ -7,10 +7,11 @@ counts as a copy of the first place in the text that has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from lossprobe.analysis.defects.cause import Found
 from lossprobe.analysis.defects.kept_hashes import KeptHashes, Rows, Seen, seen
@@ -22,6 +23,7 @@ COPY, SHARED = "duplicate", "boilerplate"
 RUN = 5  # words
 PASSAGE_WORDS = 25  # of a passage that stands in the text twice
 SHARED_WORDS = 20  # of a passage that several documents share
+BETWEEN_LINES = 8  # bytes, at most, between two lines of one place
 LINE_WORDS, LINE_BYTES = 5, 25  # of a line that several documents share, at least
 SEVERAL = 3  # documents
 SIMILAR = 0.5  # shared runs of all runs, in near copies
@@ -74,13 +76,16 @@ class Repeats:
         self.lines.add(lines.chosen(np.flatnonzero(long)))
 
     def found(self) -> dict[int, list[Found]]:
-        """Return the places of each document that has any."""
+        """Return the places of each document that has any; nothing else is told of a document that is a copy."""
         self._work()
-        rows = self.runs.rows()
+        rows, lines = self.runs.rows(), self.lines.rows()
         others = seen(rows)
         places = dict(self._copies(rows, others))
-        taken = {document: Spans((place.start, place.stop) for place in held) for document, held in places.items()}
-        for document, place in (*self._shared_lines(), *self._passages(rows, others)):
+        if places:
+            rows, lines = _outside(rows, places), _outside(lines, places)
+            others = seen(rows)
+        taken: dict[int, Spans] = {}
+        for document, place in (*_shared_lines(lines, seen(lines)), *_passages(rows, others)):
             spans = taken.setdefault(document, Spans())
             if not spans.holds(place.start, place.stop):
                 spans.add(place.start, place.stop)
@@ -99,33 +104,40 @@ class Repeats:
             detail = "exact copy of a document" if document in of else "near copy of a document"
             yield document, [Found(COPY, 0, sizes[document], detail, origin=(other, 0, sizes[other]))]
 
-    def _shared_lines(self) -> Iterator[tuple[int, Found]]:
-        """Yield the lines that several documents have, the first of them too."""
-        rows = self.lines.rows()
-        others = seen(rows)
-        for row in np.flatnonzero(others.documents >= SEVERAL).tolist():
-            yield _place(rows, others, SHARED, "line of several documents", row, row)
 
-    def _passages(self, rows: Rows, others: Seen) -> Iterator[tuple[int, Found]]:
-        """Yield passages that several documents share, and then others that stand in the text a second time."""
-        wide = others.documents >= SEVERAL
-        for first, last in self._stretches(rows, wide, SHARED_WORDS):
-            yield _place(rows, others, SHARED, "passage of several documents", first, last)
-        for first, last in self._stretches(rows, others.first < np.arange(len(others.first)), PASSAGE_WORDS):
-            yield _place(rows, others, COPY, "passage that stands elsewhere", first, last)
+def _outside(rows: Rows, copies: Iterable[int]) -> Rows:
+    """Return the rows of documents that are no copies."""
+    return rows.chosen(np.flatnonzero(~np.isin(rows.document, list(copies))))
 
-    def _stretches(
-        self, rows: Rows, wanted: np.ndarray[tuple[int], np.dtype[np.bool_]], words: int
-    ) -> list[tuple[int, int]]:
-        """Return the first and last row of every stretch of so many words whose runs are all wanted."""
-        at = np.flatnonzero(wanted)
-        if not len(at):
-            return []
-        # Where only a share of the runs is kept, all kept ones between two rows are wanted.
-        ends = np.flatnonzero((np.diff(at) != 1) | (np.diff(rows.document[at]) != 0))
-        first, last = at[np.concatenate([[0], ends + 1])], at[np.append(ends, len(at) - 1)]
-        long = rows.word[last] + RUN - rows.word[first] >= words
-        return list(zip(first[long].tolist(), last[long].tolist(), strict=True))
+
+def _shared_lines(rows: Rows, others: Seen) -> Iterator[tuple[int, Found]]:
+    """Yield the lines that several documents have, the first of them too."""
+    shared = np.flatnonzero(others.documents >= SEVERAL)
+    apart = np.diff(rows.document[shared]) != 0
+    apart |= rows.start[shared[1:]] - rows.stop[shared[:-1]] > BETWEEN_LINES
+    for lines in np.split(shared, np.flatnonzero(apart) + 1) if len(shared) else []:
+        yield _place(rows, others, SHARED, "lines of several documents", int(lines[0]), int(lines[-1]))
+
+
+def _passages(rows: Rows, others: Seen) -> Iterator[tuple[int, Found]]:
+    """Yield passages that several documents share, and then others that stand in the text a second time."""
+    wide = others.documents >= SEVERAL
+    for first, last in _stretches(rows, wide, SHARED_WORDS):
+        yield _place(rows, others, SHARED, "passage of several documents", first, last)
+    for first, last in _stretches(rows, others.first < np.arange(len(others.first)), PASSAGE_WORDS):
+        yield _place(rows, others, COPY, "passage that stands elsewhere", first, last)
+
+
+def _stretches(rows: Rows, wanted: npt.NDArray[np.bool_], words: int) -> list[tuple[int, int]]:
+    """Return the first and last row of every stretch of so many words whose runs are all wanted."""
+    at = np.flatnonzero(wanted)
+    if not len(at):
+        return []
+    # Where only a share of the runs is kept, all kept ones between two rows are wanted.
+    ends = np.flatnonzero((np.diff(at) != 1) | (np.diff(rows.document[at]) != 0))
+    first, last = at[np.concatenate([[0], ends + 1])], at[np.append(ends, len(at) - 1)]
+    long = rows.word[last] + RUN - rows.word[first] >= words
+    return list(zip(first[long].tolist(), last[long].tolist(), strict=True))
 
 
 def _place(rows: Rows, others: Seen, cause: str, detail: str, first: int, last: int) -> tuple[int, Found]:
@@ -146,8 +158,9 @@ def _near(rows: Rows, others: Seen) -> Iterator[tuple[int, int]]:
     if not len(later):
         return
     size = np.bincount(rows.document)
-    pairs = np.stack([rows.document[later], rows.document[others.first[later]]])
-    (document, other), shared = np.unique(pairs, axis=1, return_counts=True)
+    pairs = rows.document[later] * len(size) + rows.document[others.first[later]]
+    pair, shared = np.unique(pairs, return_counts=True)
+    document, other = pair // len(size), pair % len(size)
     similar = shared / (size[document] + size[other] - shared)
     wanted = (similar >= SIMILAR) & (np.minimum(size[document], size[other]) >= FEWEST_RUNS)
     best: dict[int, tuple[float, int]] = {}

@@ -24,7 +24,7 @@ SHAPES = {
     "npm token": rb"npm_[A-Za-z0-9]{36}",
     "PyPI token": rb"pypi-[A-Za-z0-9_-]{50,}",
     "JSON Web Token": rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
-    "password in an address": rb"[a-z][a-z0-9+.-]{1,20}://[^\s:@/\"'<>]{1,64}:[^\s:@/\"'<>]{3,64}@[\w.-]+",
+    "password in an address": rb"[a-z][a-z0-9+.-]{1,20}://[^\s:@/\"'<>]{1,64}:[^\s:@/\"'<>]{3,64}@[\w-]+(?:\.[\w-]+)*",
     "assigned key": rb"(?i:(?:api[_-]?key|secret[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret))"
     rb"[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?=[A-Za-z0-9_/+-]*[0-9])(?=[A-Za-z0-9_/+-]*[A-Za-z])[A-Za-z0-9_/+-]{20,}",
 }  # fmt: skip

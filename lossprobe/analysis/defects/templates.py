@@ -13,7 +13,7 @@ NAME = "template-string"
 SPECIAL = re.compile(
     rb"<\|[A-Za-z0-9_]{2,40}\|>|<\xef\xbd\x9c.{2,60}?\xef\xbd\x9c>"
     rb"|\[/?INST\]|<</?SYS>>|\[/?(?:AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|SYSTEM_PROMPT)\]"
-    rb"|</?s>|<(?:bos|eos|pad|unk|mask|sep|cls)>|\[(?:PAD|UNK|CLS|SEP|MASK|BOS|EOS)\]"
+    rb"|(?<![^A-Za-z][BCEFILSXZ])</?s>|<(?:bos|eos|pad|unk|mask|sep|cls)>|\[(?:PAD|UNK|CLS|SEP|MASK|BOS|EOS)\]"
     rb"|<(?:start|end)_of_(?:turn|image|text)>|<(?:PAD|UNK|BOS|EOS)>|<(?:fim|repo)_[a-z]{3,10}>|<extra_id_[0-9]{1,3}>",
     re.DOTALL,
 )

@@ -32,7 +32,7 @@ def plot_defects(run: Run, result: Defects) -> Figure:
         axes.plot(values, rows, marker, color=colour, markersize=6, label=name, clip_on=False, zorder=3)
     _set_scale(axes, shares)
     name_rows(axes, rows, names)
-    label(axes, "share (%)", "", "what is wrong with the text: a loss that lies to the right of the tokens is dear")
+    label(axes, "share (%)", "", "a square to the right of its circle: dearer than other text")
     legend(axes)
     return figure
 

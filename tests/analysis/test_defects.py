@@ -1,0 +1,365 @@
+"""What is wrong with a text, by cause: planted and clean examples, what places cost, and how they look."""
+
+import base64
+import itertools
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from fake_runs import LN2, Doc
+
+from lossprobe.analysis.defects.by_heart import find_by_heart
+from lossprobe.analysis.defects.controls import find_controls
+from lossprobe.analysis.defects.defects import find_defects
+from lossprobe.analysis.defects.encoded import find_encoded
+from lossprobe.analysis.defects.endings import Endings
+from lossprobe.analysis.defects.kept_hashes import KeptHashes
+from lossprobe.analysis.defects.line_ends import find_line_ends
+from lossprobe.analysis.defects.markup import find_markup
+from lossprobe.analysis.defects.mojibake import find_mojibake
+from lossprobe.analysis.defects.options import DefectOptions
+from lossprobe.analysis.defects.page import Page
+from lossprobe.analysis.defects.repeats import Repeats
+from lossprobe.analysis.defects.secrets import find_secrets, without_secrets
+from lossprobe.analysis.defects.templates import find_template_strings
+from lossprobe.analysis.defects.token_blocks import DocumentTokens
+from lossprobe.analysis.defects.word_hashes import parts_of, runs_of, words_of
+from lossprobe.errors import UsageError
+
+RANDOM = np.random.default_rng(7)
+BLOB = base64.b64encode(RANDOM.bytes(90)).decode()
+DIGEST = RANDOM.bytes(32).hex()
+
+
+def page(text: str) -> Page:
+    return Page(0, text.encode())
+
+
+def found(find, text: str) -> list[tuple[str, str]]:
+    """Return what a cause finds in a text: the characters, and the detail."""
+    data = text.encode()
+    return [(data[place.start : place.stop].decode(), place.detail) for place in find(page(text))]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("Windows-1252", "cp1252"), ("Latin-1", "latin-1"), ("Mac Roman", "mac_roman"), ("Windows-1251", "cp1251"),
+     ("code page 437", "cp437"), ("Windows-1250", "cp1250"), ("KOI8-R", "koi8-r"), ("code page 866", "cp866")],
+)  # fmt: skip
+def test_a_wrong_decoding_is_named_and_undone(name, codec):
+    for meant in ("Привет", "Ελληνικά", "größer"):
+        wrong = meant.encode().decode(codec, "replace")
+        if "\ufffd" in wrong or (codec in ("koi8-r", "cp866") and meant.startswith("g")):
+            continue
+        (place,) = find_mojibake(page(f"He said {wrong}, then left."))
+        assert (place.detail, place.repaired) == (f"UTF-8 read as {name}", re.sub(r"[ -~]+", "", meant))
+
+
+def test_wrong_quotes_are_found_with_the_byte_that_was_lost():
+    text = "â€œYesâ€ she said, and it couldnâ€™t â€” no"
+    details = Counter(detail for _, detail in found(find_mojibake, text))
+    assert details == {"UTF-8 read as Windows-1252": 3, "UTF-8 read as Windows-1252, a byte lost": 1}
+    assert [place.repaired for place in find_mojibake(page(text))] == ["“", "", "’", "—"]
+
+
+def test_the_encoding_that_explains_most_of_a_document_is_named():
+    wrong = "It’s “fine” — naïve café".encode().decode("cp1250")
+    assert {detail for _, detail in found(find_mojibake, wrong)} == {"UTF-8 read as Windows-1250"}
+
+
+def test_other_damage_of_characters():
+    twice = "it’s".encode().decode("cp1252").encode().decode("cp1252")
+    (place,) = find_mojibake(page(twice))
+    assert (place.detail, place.repaired) == ("UTF-8 read as Windows-1252, twice", "’")
+    western = "Привет мир, проверка".encode("cp1251").decode("cp1252")
+    assert {detail for _, detail in found(find_mojibake, western)} == {"Windows-1251 read as Windows-1252"}
+    assert [place.repaired for place in find_mojibake(page(western))] == ["Привет", "проверка"]
+    assert found(find_mojibake, "so \ufffd\ufffd it is") == [("\ufffd\ufffd", "bytes lost (U+FFFD)")]
+    assert found(find_mojibake, "a 锟斤拷 b") == [("锟斤拷", "U+FFFD in UTF-8 read as GBK")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["It’s “fine” — naïve café, 10 £, 20 °C, €5", "CAFÉ” et «À propos», ÉCOLE… “Ça”", "Україна, Рівне; «Їжак» № 5",
+     "Żółta łódź płynie; Âge, Ăştia sunt", "São Paulo, ÑANDÚ®, Straße, ÜBER®, MÜLLER™",
+     "日本語のテキスト、한국어 텍스트",
+     "Ελληνικά κείμενα, Привет, мир!", "├── file\n│   └── other", "π≈3.14±0.01 √2 ½ ×", "ÀÁÂÃÄÅ àáâãäå", "👩‍👩‍👧 नमस्ते"],
+)  # fmt: skip
+def test_right_characters_are_no_mojibake(text):
+    assert found(find_mojibake, text) == []
+
+
+def test_tags_comments_and_entities_are_markup():
+    text = '<p>Hi&nbsp;there</p>\n<br/> and <a href="x">y</a> <!-- z --> &#8217;'
+    assert [piece for piece, _ in found(find_markup, text)] == [
+        "<p>", "</p>\n<br/>", '<a href="x">', "</a> <!-- z -->", "&nbsp;", "&#8217;",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if a <b and c> d",
+        "go to <label> then",
+        "mail <ralf@cs.cmu.edu> AT&T; x",
+        "the tag `<br>` breaks",
+        "see C<p> in POD",
+    ],
+)
+def test_other_angles_are_no_markup(text):
+    assert found(find_markup, text) == []
+
+
+SECRETS = (
+    "AKIAABCDEFGHIJKLMNOP", "ghp_" + "a1B2" * 9, "sk-proj-" + "Ab3" * 12, "hf_" + "aB" * 17,
+    "xoxb-1234567890-abcdefghij",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N", "postgres://bob:hunter22@db.example.org",
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA7\n-----END RSA PRIVATE KEY-----",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_secrets_are_found_by_shape_and_never_shown_whole(make_run, secret):
+    assert [piece for piece, _ in found(find_secrets, f"the key is {secret}. Next")] == [secret.rstrip(".")]
+    shown = without_secrets(f"key {secret} end".encode()).decode()
+    assert shown == f"key {secret[:6]}*** end"
+    result = find_defects(run_of(make_run, f"the key is {secret} and {BLOB}", bits=20))
+    printed = result.places.to_csv() + result.table.to_csv() + result.finding
+    assert secret not in printed
+    assert secret[6:14] not in printed
+
+
+def test_common_words_are_no_secrets():
+    assert found(find_secrets, "task-force, risk-averse sk-learn https://a.org/b:c@d ghp_short api_key = None") == []
+
+
+def test_data_in_letters_is_found_and_paths_and_numbers_are_not():
+    pairs = " ".join(f"{byte:02x}" for byte in RANDOM.bytes(24))
+    text = f"a {BLOB} b {DIGEST} c {pairs} d \\x9a\\xf3\\x01\\x17 e"
+    assert Counter(detail for _, detail in found(find_encoded, text)) == Counter(
+        ["base64", "hexadecimal", "pairs of hexadecimal digits", "escapes"]
+    )
+    number = "40238726007709377354370243392300398571937486421071"
+    clean = f"{number} /usr/share/lib/python3/dist-packages/numpy/core/src/multiarray {'-' * 60} {'a' * 64} {'0f' * 32}"
+    assert found(find_encoded, clean) == []
+
+
+def test_data_that_the_model_foresees_is_no_defect(make_run):
+    dear = find_defects(run_of(make_run, f"the sum {DIGEST} is right", bits=64 * 3.5))
+    cheap = find_defects(run_of(make_run, f"the sum {DIGEST} is right", bits=64 * 1.5))
+    assert (dear.table["cause"].tolist(), len(cheap.table)) == (["encoded-data"], 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "detail"),
+    [("a\x00\x00b", "NUL"), ("a\ufeffb", "byte-order mark"), ("soft\u00adhyphen", "soft hyphen"),
+     ("a\x1b[31mb", "colours of a terminal"),
+     ("a\u200bb", "zero width space"), ("a\u202eb", "mark of direction"), ("a\x85b", "control characters of Latin-1"),
+     ("a\x0cb", "form feed")],
+)  # fmt: skip
+def test_invisible_characters_are_named(text, detail):
+    assert [each for _, each in found(find_controls, text)] == [detail]
+
+
+def test_tabs_line_ends_joiners_and_marks_beside_arabic_are_no_control_characters():
+    assert found(find_controls, "a\tb\r\nc 👩\u200d👧 مرحبا \u200f(abc)\u200e") == []
+
+
+def test_line_ends_are_one_place_of_a_kind_and_count_alone(make_run):
+    (place,) = find_line_ends(page("a\r\nb\r\nc\nd"))
+    assert (place.start, place.stop, place.detail, place.spans) == (1, 6, "CR LF among LF", ((1, 3), (4, 6)))
+    assert found(find_line_ends, "a\rb\rc") == [("\rb\r", "CR alone")]
+    assert found(find_line_ends, "a\nb\n") == []
+    doc = Doc([b"a", b"\r\n", b"long", b"\r\n"], ["first_token", 3, 9, 5])
+    row = find_defects(make_run([doc])).table.set_index("cause").loc["line-ends"]
+    assert (row["tokens"], row["mean_loss_nats"]) == (2, pytest.approx(4 * LN2, rel=1e-6))
+
+
+def test_template_strings_are_found_and_what_looks_like_them_is_not():
+    text = "<|im_start|>user [INST] x [/INST] </s>\n### Response:\nHi {{ prompt }} {% if a %} <start_of_turn>"
+    assert len(found(find_template_strings, text)) == 8
+    assert len(found(find_template_strings, "USER: hi\nASSISTANT: ho")) == 2
+    clean = "a <b> [ASCII] {{ASCII}} USER: only\n## Response time\n# Instruction\n C</s> x<s>"
+    assert [piece for piece, _ in found(find_template_strings, clean)] == ["<s>"]
+    assert found(find_template_strings, "<p>so <s>old</s> new</p>") == []
+
+
+def test_words_have_the_same_hash_wherever_they_stand():
+    text = "The quick fox; the QUICK fox — naïve?".encode()
+    words = words_of(text)
+    spelled = [text[a:b].decode().lower() for a, b in zip(words.starts, words.stops, strict=True)]
+    assert spelled == ["the", "quick", "fox", "the", "quick", "fox", "—", "naïve"]
+    for one, other in itertools.combinations(range(len(spelled)), 2):
+        assert (words.hashes[one] == words.hashes[other]) == (spelled[one] == spelled[other])
+    runs = runs_of(words.hashes, 3)
+    assert runs[0] == runs[3]
+    assert len(set(runs.tolist())) == len(runs) - 1
+    first, second, third = parts_of(words.hashes[:7], np.array([0, 3, 6])).tolist()
+    assert first == second != third
+
+
+def story(number: int, size: int = 60) -> str:
+    return " ".join(f"w{value}" for value in np.random.default_rng(number).integers(0, 5000, size)) + "."
+
+
+def repeated(*texts: str) -> list[tuple[int, str, str, int | None]]:
+    repeats = Repeats()
+    for number, text in enumerate(texts):
+        repeats.add(Page(number, text.encode()))
+    return [
+        (number, place.cause, place.detail, place.origin and place.origin[0])
+        for number, places in sorted(repeats.found().items()) for place in places
+    ]  # fmt: skip
+
+
+def test_copies_are_found_with_what_they_are_copies_of():
+    near = story(1).replace("w", "q", 3)
+    assert repeated(story(1), story(2), story(1).upper(), near) == [
+        (2, "duplicate", "exact copy of a document", 0), (3, "duplicate", "near copy of a document", 0),
+    ]  # fmt: skip
+    inside = " ".join(story(1).split()[10:40])
+    passage = "passage that stands elsewhere"
+    assert repeated(story(1), f"{story(2)} {inside} {story(3)}") == [(1, "duplicate", passage, 0)]
+    assert repeated(story(1), f"{story(2)} {' '.join(inside.split()[:20])} {story(3)}") == []
+    assert repeated(f"{story(1)} {story(2)} {story(1)}") == [(0, "duplicate", passage, 0)]
+
+
+def test_lines_of_three_documents_are_boilerplate_and_those_of_two_are_not():
+    line = "All rights reserved by the owner."
+    texts = [f"{story(number)}\n{line}\n" for number in range(3)]
+    assert repeated(*texts) == [
+        (0, "boilerplate", "lines of several documents", None), (1, "boilerplate", "lines of several documents", 0),
+        (2, "boilerplate", "lines of several documents", 0),
+    ]  # fmt: skip
+    assert repeated(*texts[:2]) == []
+
+
+def test_with_few_hashes_kept_long_copies_are_still_found():
+    texts = [story(number, 600) for number in range(6)]
+    repeats = Repeats(runs=KeptHashes(most=400))
+    for number, text in enumerate([*texts, texts[2].replace("w", "v", 9)]):
+        repeats.add(Page(number, text.encode()))
+    places = repeats.found()
+    assert repeats.runs.share < 0.2
+    assert [(number, place[0].origin[0]) for number, place in places.items()] == [(6, 2)]
+
+
+def endings_of(*texts: str) -> list[tuple[int, str, str]]:
+    endings = Endings()
+    for number, text in enumerate(texts):
+        endings.add(Page(number, text.encode()))
+    return [(number, place.cause, text_of(texts[number], place)) for number, place in endings.found()]
+
+
+def text_of(text: str, place) -> str:
+    return text.encode()[place.start : place.stop].decode()
+
+
+def test_cut_documents_stand_out_among_finished_ones():
+    whole = [story(number) for number in range(22)]
+    assert endings_of(*whole, "and so " * 12 + "they unfort") == [(22, "truncated", "unfort")]
+    assert endings_of(*whole, "and so " * 12 + "there were apples,\n") == [(22, "truncated", ",\n")]
+    assert endings_of(*whole, "and so " * 12 + "he said “yes.”", "and so " * 12 + "(all)") == []
+    assert endings_of(*(text.rstrip(".") for text in whole)) == [], "headings, verses or code"
+
+
+def test_empty_documents_are_always_told_and_tiny_ones_among_long_ones():
+    whole = [story(number) for number in range(3)]
+    assert endings_of(*whole, " \n", "n/a") == [(3, "tiny-document", " \n"), (4, "tiny-document", "n/a")]
+    assert endings_of("yes", "no", "") == [(2, "tiny-document", "")]
+
+
+def known(text: str, losses, ids=None) -> list[str]:
+    data = text.encode()
+    spans = [match.span() for match in re.finditer(rb"\s*\S+", data)]
+    starts, stops = np.array(spans, np.int64).T
+    numbers = np.arange(len(spans), dtype=np.int32) if ids is None else np.array(ids, np.int32)
+    tokens = DocumentTokens(0, numbers, starts, stops, np.array(losses, float))
+    return [text_of(text, place) for place in find_by_heart(Page(0, data), tokens)]
+
+
+def test_a_stretch_of_low_loss_is_known_by_heart():
+    losses = [3.0] * 20 + [0.01] * 60 + [3.0] * 20
+    text = story(5, 100)
+    (stretch,) = known(text, losses)
+    assert stretch.split() == text.split()[20:80]
+    assert known(text, [3.0] * 20 + [0.01] * 20 + [3.0] * 60) == [], "too short"
+    assert known(text, [0.2] * 100) == [], "not near enough to 0"
+    assert known(text, [np.nan] * 20 + [0.01] * 20 + [np.nan] * 60) == []
+
+
+def test_what_is_said_before_or_repeats_itself_is_not_known_by_heart():
+    passage = story(5, 50)
+    assert known(f"{passage} {passage}", [3.0] * 50 + [0.01] * 50) == []
+    assert known(" ".join(["one two"] * 60), [3.0] * 10 + [0.01] * 110, [0, 1] * 60) == []
+
+
+def run_of(make_run, *texts: str, bits: float = 2.0, **choices):
+    """Return a run whose tokens are words, of which each costs so many bits."""
+    docs = []
+    for number, text in enumerate(texts):
+        pieces = [match.encode() for match in re.findall(r"\s*\S+|\s+", text)] or [b"\n"]
+        docs.append(Doc(pieces, [bits] * len(pieces), line=number + 1))
+    return make_run(docs, copies=True, **choices)
+
+
+def test_shares_and_means_count_each_token_once(make_run):
+    pieces = [b"x", b" \xc3\xa2\xe2\x82\xac\xe2\x84\xa2", b" <p>", b" y", b" </p>", b" z"]  # â€™
+    result = find_defects(make_run([Doc(pieces, ["first_token", 8, 4, 1, 2, 3])]))
+    table = result.table.set_index("cause")
+    assert table.loc["mojibake", ["places", "tokens"]].tolist() == [1, 1]
+    assert table.loc["markup", ["places", "tokens"]].tolist() == [2, 2]
+    assert table["share_of_loss"].to_dict() == pytest.approx({"mojibake": 8 / 18, "markup": 6 / 18}, rel=1e-6)
+    assert result.share_of_tokens == pytest.approx(3 / 5)
+    assert result.share_of_loss == pytest.approx(14 / 18, rel=1e-6)
+    assert result.rest_mean_loss_nats == pytest.approx(2 * LN2, rel=1e-6)
+    assert result.table["cause"].tolist() == ["mojibake", "markup"], "the dearest first"
+
+
+def test_places_say_file_line_bytes_and_the_loss_of_the_first_copy(make_run):
+    run = run_of(make_run, f"{story(1)}", "one\ntwo caf\u00c3\u00a9 three", f"{story(1)}")
+    places = find_defects(run).places.set_index("cause")
+    row = places.loc["mojibake"]
+    assert (row["document"], row["line"], row["byte_start"], row["byte_stop"]) == (1, 3, 11, 15)
+    assert (row["meant"], row["excerpt"]) == ("é", "one\\ntwo caf⟦Ã©⟧ three")
+    copy = places.loc["duplicate"]
+    assert (copy["document"], copy["copy_of"], copy["first_loss_nats"]) == (2, 0, pytest.approx(2 * LN2, rel=1e-6))
+
+
+def test_hostile_text_is_made_visible(make_run):
+    result = find_defects(run_of(make_run, "a \x1b[2J b \u202e c <script>x</script> d"))
+    printed = result.places.to_csv() + result.table.to_csv() + result.finding
+    assert all(character.isprintable() for character in printed.replace("\n", ""))
+
+
+def test_without_text_the_bytes_of_the_tokens_are_looked_at(make_run):
+    texts = (story(1), f"one <br> caf\u00c3\u00a9 {BLOB}", story(1))
+    kept, bare = (find_defects(run_of(make_run, *texts, bits=20, keep_text=each)) for each in (True, False))
+    assert kept.places.equals(bare.places)
+    assert "the run has no text" in bare.notes[0]
+    assert bare.documents == 3
+
+
+def test_clean_text_has_no_defects(make_run):
+    result = find_defects(run_of(make_run, story(1), story(2)))
+    assert (result.finding, len(result.places), len(result.table)) == ("no defect found in 2 documents", 0, 0)
+    assert result.exit_code == 0
+
+
+def test_one_cause_can_be_listed_and_causes_can_fail(make_run):
+    run = run_of(make_run, "x <br> caf\u00c3\u00a9 <br> y")
+    result = find_defects(run, DefectOptions(cause="mojibake", fail_on=("markup", "secret")))
+    assert (set(result.places["cause"]), set(result.table["cause"])) == ({"mojibake"}, {"mojibake", "markup"})
+    assert (result.failed, result.exit_code, result.places_found) == (["markup"], 10, 3)
+    assert find_defects(run, DefectOptions(fail_on=("any",))).failed == ["mojibake", "markup"]
+    with pytest.raises(UsageError, match="mojibake"):
+        find_defects(run, DefectOptions(cause="mojibak"))
+
+
+def test_what_a_chat_template_wrote_is_no_defect(make_run):
+    pieces = [b"<|im_start|>", b"user", b" see", b" <|im_end|>", b"<|im_end|>"]
+    labels = [(0, "user", "header"), (0, "user", "header"), (0, "user", "content"), (0, "user", "content"),
+              (0, "user", "end_of_turn")]  # fmt: skip
+    result = find_defects(make_run([Doc(pieces, ["first_token", 1, 2, 3, 4], labels=labels)]))
+    assert result.places["byte_start"].tolist() == [21]
