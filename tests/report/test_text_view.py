@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import os
 import re
 import zlib
 from dataclasses import replace
@@ -19,8 +20,9 @@ from lossprobe.analysis.coloured_text.coloured_text import coloured_text
 from lossprobe.report.page.text_view import ASSETS, text_view
 
 HAS_PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
+NEEDED = "LOSSPROBE_NEEDS_BROWSER"  # set where a missing browser is a fault
 in_browser = pytest.mark.skipif(
-    not (CHROMIUM and HAS_PLAYWRIGHT),
+    not (CHROMIUM and HAS_PLAYWRIGHT) and NEEDED not in os.environ,
     reason="needs playwright" if CHROMIUM else "needs Chromium, of the system or named in CHROMIUM",
 )
 HOSTILE = [
