@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,12 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from lossprobe.report.page.text_view import TextView
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+HAS_PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
+NEEDED = "LOSSPROBE_NEEDS_BROWSER"  # set where a missing browser is a fault
+in_browser = pytest.mark.skipif(
+    not (CHROMIUM and HAS_PLAYWRIGHT) and NEEDED not in os.environ,
+    reason="needs playwright" if CHROMIUM else "needs Chromium, of the system or named in CHROMIUM",
+)
 FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",

@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from fake_runs import Doc, write_run
+from page_frame import chromium, in_browser, open_page
 
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.provenance import find_provenance
@@ -67,6 +68,21 @@ def read(page):
     return Read(page)
 
 
+@in_browser
+def test_a_browser_runs_it_under_its_policy(page, tmp_path):
+    (tmp_path / "page.html").write_text(page, "utf-8")
+    with chromium() as browser:
+        opened = open_page(browser, tmp_path / "page.html", "#d1t3", viewport={"width": 1000, "height": 700})
+        assert opened.locator(".lp-card a").inner_text() == "#d1t3"
+        meaning = opened.locator("#term-0")
+        assert not meaning.is_visible()
+        opened.locator("[popovertarget=term-0]").first.click()
+        assert meaning.is_visible()
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 1000, "nothing is wider than the page"
+        assert opened.locator("img").first.evaluate("image => image.naturalWidth") > 500
+        assert opened.faults == []
+
+
 def test_it_loads_nothing(page, read):
     addresses = [value for _, attributes in read.elements for name, value in attributes.items()
                  if name in ("src", "href", "srcset", "action", "data", "poster")]  # fmt: skip
@@ -114,8 +130,9 @@ def test_every_explained_name_has_its_explanation(read):
 
 
 def test_sections_of_one_run(read):
-    assert [each["href"] for each in read.of("a")][1:8] == [
-        "#numbers", "#lp-text", "#positions", "#hardest", "#calibration", "#objectives", "#provenance"
+    assert [each["href"] for each in read.of("a")][1:10] == [
+        "#findings", "#numbers", "#lp-text", "#positions", "#hardest", "#defects", "#calibration", "#objectives",
+        "#provenance",
     ]  # fmt: skip
     pictures = read.of("img")
     assert len(pictures) == 3
@@ -147,29 +164,29 @@ def ids(page):
 
 def test_two_runs_show_their_difference_first(tmp_path, run, made):
     page = make_report(run, a_run(tmp_path / "other", "other", shift=0.5))
-    assert ids(page)[:2] == ["compare", "numbers"]
-    assert made[0] == ("compare", (HOSTILE, "other"), {"by": "class"})
+    assert ids(page)[:3] == ["findings", "compare", "numbers"]
+    assert made[1] == ("compare", (HOSTILE, "other"), {"by": "class"})
     assert ("calibration", (HOSTILE, "other"), {}) in made
     numbers = [(names, choices) for name, names, choices in made if name == "perplexity"]
     assert numbers == [((HOSTILE,), {}), (("other",), {})]
-    assert [exhibit.title for exhibit in page.sections[1].exhibits][1] == "other"
+    assert [exhibit.title for exhibit in page.sections[2].exhibits][1] == "other"
     assert page.text.header["other"] == "other"
 
 
 def test_a_view_that_a_run_cannot_have_is_told(tmp_path, made):
     page = make_report(a_run(tmp_path / "one", docs=1), a_run(tmp_path / "two", docs=1))
-    assert page.sections[0].missing == ("By document: not shown, because there is one document",)
+    assert page.sections[1].missing == ("By document: not shown, because there is one document",)
 
 
 def test_three_runs_are_a_series_in_the_order_of_their_steps(tmp_path, made):
     runs = [a_run(tmp_path / name, name, docs=1) for name in ("step-300", "step-100", "step-200")]
     page = make_report(*runs)
-    assert ids(page)[:2] == ["series", "numbers"]
-    assert made[0][1] == ("step-100", "step-200", "step-300")
+    assert ids(page)[:3] == ["findings", "series", "numbers"]
+    assert made[1][1] == ("step-100", "step-200", "step-300")
     assert [names for name, names, _ in made if name == "perplexity"] == [("step-300",)]
     assert (page.text.header["name"], page.text.header["other"]) == ("step-100", "step-300")
     assert page.text.header["steps"] == ["step 100", "step 200", "step 300"]
-    for place, run in enumerate(page.sections[0].exhibits[0].view.runs):
+    for place, run in enumerate(page.sections[1].exhibits[0].view.runs):
         losses = run.tokens()["loss_nats"].to_numpy(float)
         codes = page.text.arrays[f"step_{place}"]
         assert (codes == 255).tolist() == np.isnan(losses).tolist()
@@ -187,7 +204,7 @@ def test_roles_have_their_section(tmp_path, made):
 def test_progress_counts_the_sections(run, made):
     told = []
     make_report(run, progress=lambda done, total: told.append((done, total)))
-    assert told == [(0, 5), (1, 5), (2, 5), (3, 5), (4, 5)]
+    assert told == [(done, 7) for done in range(7)]
 
 
 def test_tables_that_two_views_share_stand_once(run):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
-import os
 import re
 import zlib
 from dataclasses import replace
@@ -14,17 +12,11 @@ from importlib import resources
 
 import pytest
 from fake_runs import BOS, Doc, words, write_run
-from page_frame import CHROMIUM, chromium, framed, open_page
+from page_frame import chromium, framed, in_browser, open_page
 
 from lossprobe.analysis.coloured_text.coloured_text import coloured_text
 from lossprobe.report.page.text_view import ASSETS, text_view
 
-HAS_PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
-NEEDED = "LOSSPROBE_NEEDS_BROWSER"  # set where a missing browser is a fault
-in_browser = pytest.mark.skipif(
-    not (CHROMIUM and HAS_PLAYWRIGHT) and NEEDED not in os.environ,
-    reason="needs playwright" if CHROMIUM else "needs Chromium, of the system or named in CHROMIUM",
-)
 HOSTILE = [
     b"<script>document.title='run'</script>", b"<img src=x onerror=alert(1)>", b"</section>", b" &amp; ",
     "\u202e".encode(), "\u200b".encode(), b"\x1b[31m", b"\x00", b"\r\n", b"\t", b"  ", "\u2028".encode(),
@@ -390,4 +382,22 @@ def test_a_narrow_page_does_not_scroll_sideways(browser, files):
     page = open_page(browser, files / "long.html", viewport={"width": 400, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") == 400
     assert page.locator(".lp-scroll").evaluate("element => element.scrollWidth <= element.clientWidth + 1")
+    page.context.close()
+
+
+@in_browser
+def test_a_slider_shows_the_steps_of_a_series(browser, make_run, tmp_path):
+    first, last = (make_run([words("first_token", bits, 8)]) for bits in (8, 0.1))
+    view = text_view(coloured_text(first, last, steps={"step 10": first, "step 20": last}))
+    (tmp_path / "series.html").write_text(framed(view), "utf-8")
+    page = open_page(browser, tmp_path / "series.html", "#d0t1", viewport=WIDE)
+    shown = page.locator('[data-i="1"]').first
+    assert page.locator("[name=step]").is_hidden()
+    page.select_option("[name=measure]", "step")
+    for step, name, level in (("0", "step 10", "lp-l5"), ("1", "step 20", "lp-l0")):  # 5.5 and 0.07 nats
+        page.locator("[name=step]").fill(step)
+        assert page.locator(".lp-step").inner_text() == name
+        assert level in shown.get_attribute("class").split()
+    assert re.fullmatch(r"5\.[56]\d → 0\.0[678] nats", card(page)["at each step"])
+    assert page.faults == []
     page.context.close()
