@@ -6,8 +6,8 @@ looks at has its true value on the right side of the threshold. A faulty text ha
 
     python tests/simulations/findings_truth.py [CASE…]
 
-draws `CLEAN_RUNS` texts of each clean case and `FAULTY_RUNS` of each faulty one, in some fifteen minutes of processor time, and writes
-`findings_truth.json`: per case the texts drawn, and how many had a finding of each rule.
+draws `CLEAN_RUNS` texts of each clean case and `FAULTY_RUNS` of each faulty one, in some fifteen minutes of processor
+time, and writes `findings_truth.json`: per case the texts drawn, and how many had a finding of each rule.
 """
 
 from __future__ import annotations
