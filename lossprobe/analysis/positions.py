@@ -112,8 +112,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
     check_options(PositionOptions, by=by, bins=bins)
     if by == "answer-position":
         _refuse_without_answers(run)
-    axis, column = AXES[by]
-    tokens = ANSWERS if by == "answer-position" else "tokens"
+    (axis, column), tokens = AXES[by], ANSWERS if by == "answer-position" else "tokens"
     clusters = find_clusters(run)
     near = f"(SELECT * FROM {tokens} WHERE {column} < {EVERY_POSITIONS})"
     every = _positions(axis, grouped_losses(run, clusters, column, near), lambda key: key, lambda key: key)

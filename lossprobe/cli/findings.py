@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 def findings(sources: tuple[Path, ...], outputs: Outputs, scoring: Scoring, **choices: Any) -> None:
     """Say in plain words what is remarkable in a run: rules look at the results of all views.
 
-    A rule speaks where the interval of its number clears a threshold; of clean texts, at most 1 % hear any of them.
+    A rule speaks where the interval of its number clears a threshold, at a level that allows any finding in 1 % of
+    clean texts.
     Several models are compared with the first. lossprobe explain NAME explains a finding.
 
     \b

@@ -94,7 +94,7 @@ def test_the_numbers_are_those_of_the_view_and_its_json_has_the_finding(drawn, h
     (told,) = (each for each in content["findings"] if each["id"] == "expects-less-loss")
     (own,) = (each for each in hot.findings if each.id == "expects-less-loss")
     assert told["value"] == excess["value"] == own.value
-    assert told["look"] == f"lossprobe calibration {drawn['hot']} --plot"
+    assert told["look"] == f"lossprobe calibration --plot {drawn['hot']}"
     assert run(["calibration", str(drawn["hot"]), "--table"]) == 0
     page = " ".join(capsysbinary.readouterr().out.decode().split())
     assert f"warning (expects-less-loss): {' '.join(own.sentence.split())}" in page

@@ -6,8 +6,8 @@ looks at has its true value on the right side of the threshold. A faulty text ha
 
     python tests/simulations/findings_truth.py [CASE…]
 
-draws `CLEAN_RUNS` texts of each clean case and `FAULTY_RUNS` of each faulty one, in about half an hour, and writes
-`findings_truth.json`: per case the texts drawn, and how many had a finding of each rule.
+draws `CLEAN_RUNS` texts of each clean case and `FAULTY_RUNS` of each faulty one, in some fifteen minutes of processor
+time, and writes `findings_truth.json`: per case the texts drawn, and how many had a finding of each rule.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ CLEAN = {
 FAULTY = {
     "over-confident, T = 0.6": (_tempered(0.6), "expects-less-loss"),
     "under-confident, T = 1.5": (_tempered(1.5), "expects-more-loss"),
-    "smoothed by ε = 0.1": (_smoothed, "under-confident-choices"),
+    "smoothed by ε = 0.1": (_smoothed, "expects-more-loss"),
     "characters beyond ASCII 6 nats harder": (_unknown(lambda text: np.isin(text.targets, ODD), 6.0), "hard-class"),
     "the first 31 tokens 1 nat harder": (_unknown(lambda text: text.place < 31, 1.0), "early-context"),
     "one document 8 nats harder": (

@@ -50,10 +50,11 @@ def worst_first(findings: list[RuleFinding]) -> tuple[RuleFinding, ...]:
 
 def located(found: RuleFinding, runs: Sequence[Run]) -> RuleFinding:
     """Return a finding whose command names the runs in place of RUN, in their order."""
-    look = found.look
-    for run in runs:
-        look = look.replace("RUN", shlex.quote(visible(str(run.path), 200)), 1)
-    return replace(found, look=look)
+    words = found.look.split(" ")
+    places = [place for place, word in enumerate(words) if word == "RUN"]
+    for place, run in zip(places[-len(runs) :] if runs else [], runs, strict=False):
+        words[place] = shlex.quote(visible(str(run.path), 200))
+    return replace(found, look=" ".join(words))
 
 
 def _told(rule: FindingRule, result: object) -> Iterator[RuleFinding]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXCESS_NATS, GAP, TOP_GAP, TEMPERATURE, SMOOTHING = 0.03, 0.02, 0.01, 0.1, 0.01
 TOP = 0.9  # bins that lie above it are looked at
 TEMPERATURE_CLUSTERS = 200  # that the interval of a temperature resamples at most
-COMMAND = "lossprobe calibration RUN --plot"
+COMMAND = "lossprobe calibration --plot RUN"
 LESS = "the model expects {x} less loss than it has: over-confident"
 MORE = "loss minus entropy is {x}: the model expects more loss than it has"
 UNDER = "first choices are under-confident: confidence minus accuracy {x}"

@@ -129,14 +129,15 @@ COMPARE_RULES = (
     FindingRule(
         "second-worse", "warning", "compare", "the second model is worse", ONE_PERCENT, "nats",
         "mean loss of the second model minus that of the first, on the same tokens", "1 % more perplexity.",
-        "Look where: by class, context and document.", f"{COMMAND} --by class", _worse,
+        "Look where: by class, context and document.",
+        "lossprobe compare --by class RUN RUN", _worse,
     ),
     FindingRule(
         "worse-on-a-slice", "warning", "compare", "a slice of the tokens changes against the whole", SLICE_NATS, "nats",
         "mean difference of the slice, against the direction of the whole, where that is shown at 95 %",
         "0.05 nats are 5 % of the slice's perplexity.",
         "A mean hides it: gate the slice on its own, or ask what the training text had too little of.",
-        f"{COMMAND} --by class", _against,
+        "lossprobe compare --by class RUN RUN", _against,
     ),
     FindingRule(
         "tokens-forgotten", "warning", "compare", "more tokens were forgotten than learned", FORGOTTEN,
@@ -157,7 +158,8 @@ COMPARE_RULES = (
     FindingRule(
         "second-better", "note", "compare", "the second model is better", -ONE_PERCENT, "nats",
         "mean loss of the second model minus that of the first, on the same tokens", "1 % less perplexity.",
-        "Look whether it is better everywhere: by class, context and document.", f"{COMMAND} --by class", _better,
+        "Look whether it is better everywhere: by class, context and document.",
+        "lossprobe compare --by class RUN RUN", _better,
         below=True,
     ),
     FindingRule(
@@ -173,6 +175,6 @@ COMPARE_RULES = (
         KL_NATS, "nats", "mean KL divergence, where the mean losses differ by under 2 % of perplexity at 95 %",
         "Below 0.05 nats a quantised copy is hard to tell from its origin.",
         "Equal losses do not make equal models: compare what they generate.",
-        f"{COMMAND} --kl", _other,
+        "lossprobe compare --kl RUN RUN", _other,
     ),
 )  # fmt: skip

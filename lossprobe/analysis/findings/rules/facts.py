@@ -76,7 +76,7 @@ FACT_RULES = (
         "documents of 32 scored tokens or more with a mean loss below 0.1 nats, a probability above 90 % a token",
         "New text costs 1 to 4 nats a token; below 0.1 it was seen, often, or anybody could foresee it.",
         "Such documents measure memory: leave them out of a test set, and look for the training text in it.",
-        "lossprobe perplexity RUN --by document", _known,
+        "lossprobe perplexity --by document RUN", _known,
     ),
     FindingRule(
         "tied-logits", "warning", "findings", "many tokens share their logit with another entry", TIED,
@@ -84,13 +84,13 @@ FACT_RULES = (
         "In float32 there are nearly none, in float16 about 4 %, in bfloat16 20 % and more.",
         "The head computes in half precision: ranks and accuracies depend on how ties count, and losses are rounded. "
         "Score in float32 for comparisons.",
-        "lossprobe tokens RUN --where \"ties > 1\"", _tied,
+        "lossprobe tokens --where \"ties > 1\" RUN", _tied,
     ),
     FindingRule(
         "hard-file", "note", "findings", "the documents of one file are harder than the others", FILE_NATS, "nats",
         "mean loss of the documents of a file minus that of all others, in texts of several files",
         "A factor of 2.7 in perplexity: the mean over such files says little of any of them.",
         "Look at the file: another language, another encoding, another kind of text.",
-        "lossprobe hardest RUN --by document", _files,
+        "lossprobe hardest --by document RUN", _files,
     ),
 )  # fmt: skip

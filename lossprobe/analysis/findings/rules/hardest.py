@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ def _groups(result: Hardest) -> Iterator[Clue]:
             f"{visible(result.by, 40)} {name}: {with_interval(difference, interval)} above the others, "
             f"{percent(row['share_of_loss'])} of the loss in {percent(row['share_of_tokens'])} of the tokens",
             interval, clusters, about=str(row["group"]), looks=result.groups or len(rows), tokens=tokens,
-            share_of_loss=float(row["share_of_loss"]), command=f"lossprobe hardest RUN --by {result.by}",
+            share_of_loss=float(row["share_of_loss"]), command=f"lossprobe hardest --by {shlex.quote(result.by)} RUN",
         )  # fmt: skip
 
 
@@ -118,7 +119,7 @@ HARDEST_RULES = (
         "The chat template is not that of training, or the model was not trained on ends of turns: generation "
         "would not "
         "stop. Compare the template, and what was masked in training.",
-        "lossprobe hardest RUN --by part", _turns,
+        "lossprobe hardest --by part RUN", _turns,
     ),
     FindingRule(
         "hard-class", "note", "hardest", "one kind of token is far harder than the others", CLASS_NATS, "nats",
@@ -128,7 +129,7 @@ HARDEST_RULES = (
         "2 nats are a factor of 7 in probability, more than classes of clean text differ by.",
         "Look at such tokens in their text: text in other scripts, numbers, broken characters, or special ids that the "
         "model never saw.",
-        "lossprobe hardest RUN --by class", _classes,
+        "lossprobe hardest --by class RUN", _classes,
     ),
     FindingRule(
         "copied-text", "warning", "hardest", "the text repeats itself, and the model copies", COPIED_NATS, "nats",
@@ -137,7 +138,7 @@ HARDEST_RULES = (
         "In prose, repeated words still cost 2 nats or so; below 0.5 they are copied.",
         "The loss says little of the language here: remove boilerplate and repeated passages, or judge by first "
         "occurrences.",
-        "lossprobe hardest RUN --by class", _copied, below=True,
+        "lossprobe hardest --by class RUN", _copied, below=True,
     ),
     FindingRule(
         "hard-document", "warning", "hardest", "a single document is far harder than all others", DOCUMENT_NATS, "nats",
@@ -146,13 +147,13 @@ HARDEST_RULES = (
         f"deviation)",
         "2 nats apart and far outside what documents differ by: it is another kind of text.",
         "Read it: another language, binary remains, a table, broken characters. If it does not belong, leave it out.",
-        "lossprobe hardest RUN --by document", _documents,
+        "lossprobe hardest --by document RUN", _documents,
     ),
     FindingRule(
         "hard-group", "note", "hardest", "the documents of one value of a field are harder than the others", GROUP_NATS,
         "nats", "mean loss of the documents with the value minus that of all others",
         "A factor of 2.7 in perplexity: the mean over such groups says little of any of them.",
         "Judge the groups one by one; a source that is far off is often broken or another language.",
-        "lossprobe hardest RUN --by FIELD", _groups,
+        "lossprobe hardest --by FIELD RUN", _groups,
     ),
 )  # fmt: skip

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OVER_FITTED, BY_HEART, BIAS, EVEN, EQUAL_PAIRS, FORGOTTEN, ROSE_NATS = 0.1, 0.01, 0.1, 0.5, 0.01, 0.05, 0.00995
 ROUTING, START_SCALE = 1.5, 65536.0
 GAP, PREFERENCES, SERIES = (
-    "lossprobe gap RUN RUN", "lossprobe preferences RUN", "lossprobe series CHECKPOINTS TEXT --state forgotten"
+    "lossprobe gap RUN RUN", "lossprobe preferences RUN", "lossprobe series --state forgotten CHECKPOINTS TEXT"
 )  # fmt: skip
 
 

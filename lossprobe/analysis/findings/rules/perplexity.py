@@ -166,7 +166,7 @@ PERPLEXITY_RULES = (
         "its share of the loss minus its share of the tokens",
         "Above 0.2 the loss of the rest is more than a fifth lower, and the mean says little of it.",
         "Look at it, and judge without it.",
-        "lossprobe hardest RUN --by document", _one_place,
+        "lossprobe hardest --by document RUN", _one_place,
     ),
     FindingRule(
         "first-tokens-unscored", "note", "perplexity", "many tokens are the first of a document and have no loss",

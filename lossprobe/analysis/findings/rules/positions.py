@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lossprobe.analysis.positions import PositionLosses
 
 EARLY_NATS, FIRST_NATS, END_NATS, RISE_NATS, UNUSED_NATS = 0.1, 3.0, 0.02, 0.05, 0.05
-COMMAND = "lossprobe positions RUN --plot"
+COMMAND = "lossprobe positions --plot RUN"
 
 
 def _contrast(result: PositionLosses, name: str, sentence: str, sign: int = 1, *, cost: bool = False) -> Iterator[Clue]:
