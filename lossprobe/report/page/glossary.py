@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from lossprobe.terms.catalogue import find_terms
 from lossprobe.terms.term import Term
 
-KINDS = ("number", "column", "audit metric", "finding", "diagnosis")  # what names a column or a row of a table
+KINDS = (
+    "number",
+    "column",
+    "audit metric",
+    "finding",
+    "defect",
+    "diagnosis",
+)  # what names a column or a row of a table
 
 
 @dataclass(frozen=True)

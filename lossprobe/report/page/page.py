@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lossprobe.report.page.section import Exhibit
 
 ASSETS = "lossprobe.report.page"
+NAMING = ("measure", "rule", "cause")  # columns whose cells are names that have an explanation
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def page_to_html(page: Page) -> Iterator[bytes]:
         piece.encode()
         for piece in template.generate(
             page=page, sections=drawn, glossary=_glossary(drawn), style=style, script=script,
-            policy=_policy(style, script), text=text,
+            policy=_policy(style, script), text=text, naming=NAMING,
         )
     )  # fmt: skip
 
@@ -108,12 +109,12 @@ def _picture(exhibit: Exhibit) -> str:
 
 
 def _glossary(drawn: list[tuple[Section, list[DrawnExhibit]]]) -> dict[str, Entry]:
-    """Return the explanations of the columns of all tables, and of the names in their columns of measures."""
+    """Return the explanations of the columns of all tables, and of the names in their cells."""
     names: list[str] = []
     for _, exhibits in drawn:
         for table in (table for exhibit in exhibits for table in exhibit.tables):
             names += [column.name for column in table.columns]
             for at, column in enumerate(table.columns):
-                if column.name == "measure":
+                if column.name in NAMING:
                     names += [row[at] for row in table.rows]
     return glossary_of(names)
