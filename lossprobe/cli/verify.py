@@ -27,8 +27,9 @@ def verify(run: Path | None) -> None:
     from lossprobe.run.reader import latest_run, open_run
 
     notices: tuple[str, ...] = ()
+    again = "score"
     if run is not None and is_pair(run):
-        checks = pair_checks(run)
+        checks, again = pair_checks(run), "compare"
     else:
         opened = latest_run(Path()) if run is None else open_run(run)
         assert opened.checks is not None
@@ -38,7 +39,7 @@ def verify(run: Path | None) -> None:
         raise OutputError(
             "run.damaged",
             f"{shown}: {len(damaged)} of {count} files damaged, first {visible(damaged[0], 80)}",
-            hint="score again with --overwrite, or remove its folder",
+            hint=f"{again} again with --overwrite, or remove its folder",
         )
     checks.check()
     say_each(notices)

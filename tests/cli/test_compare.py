@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -153,7 +154,7 @@ def test_tokens_slices_and_pictures_of_a_stored_pair(stored, monkeypatch, capsys
     assert "tokens where the models differ most (KL) (3 of 10)" in shown
 
 
-def test_pairs_are_listed_verified_and_no_runs(stored, monkeypatch, capsys):
+def test_pairs_are_listed_verified_and_no_runs(stored, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(stored)
     assert run(["runs", "--json"]) == 0
     listed = {row["state"]: row for row in json.loads(capsys.readouterr().out)}
@@ -165,6 +166,10 @@ def test_pairs_are_listed_verified_and_no_runs(stored, monkeypatch, capsys):
     for command in (["tokens", pair["folder"]], ["runs", "latest", pair["name"]]):
         assert run(command) == 2
         assert "is a pair of runs" in capsys.readouterr().err
+    copy = shutil.copytree(next(stored.rglob("pair.json")).parent, tmp_path / "copy")
+    (copy / "divergence" / "part-00000.parquet").write_bytes(b"")
+    assert run(["verify", str(copy)]) == 6
+    assert "hint: compare again with --overwrite" in capsys.readouterr().err
 
 
 def test_runs_that_were_never_compared_like_that_are_refused(pair, monkeypatch, capsys):
