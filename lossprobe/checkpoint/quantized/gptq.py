@@ -79,7 +79,7 @@ class GptqLayout:
             found = int(zeros[zeros != middle][0])
             raise parts.refused(
                 ".qzeros",
-                f"holds the zero point {found}, but config.json says sym, which is {middle} (format version?)",
+                f"holds the zero point {found}, but {parts.said_in} says sym, which is {middle} (format version?)",
             )
         return zeros.float().T.contiguous()
 
@@ -94,7 +94,7 @@ class GptqLayout:
             return None if len(group) % size == 0 else group
         if not self.by_activation:
             raise parts.refused(
-                ".g_idx", "gives another order than that of the inputs, but config.json says no desc_act"
+                ".g_idx", f"gives another order than that of the inputs, but {parts.said_in} says no desc_act"
             )
         return group
 
