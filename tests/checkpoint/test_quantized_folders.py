@@ -270,8 +270,9 @@ def test_rules_for_single_modules(quantised):
         parts, _ = files.gptq(torch.randn(64, 32), 8, -1)
         tensors |= {module + end: part for end, part in parts.items()}
     safetensors.torch.save_file(tensors, folder / builders.WEIGHTS)
-    words = "GPTQ version 1, int4 and int8 in groups of 16, symmetric"
-    assert load_huggingface(folder, LoadOptions()).facts.quantization == words
+    words = "GPTQ version 1, int4 in groups of 16, symmetric and int8 in one group a row, symmetric"
+    facts = load_huggingface(folder, LoadOptions()).facts
+    assert (facts.quantization, facts.stored_dtype) == (words, "int4 and int8 (GPTQ)")
 
 
 CONFIGS = {
