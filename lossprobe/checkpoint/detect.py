@@ -82,7 +82,8 @@ def open_checkpoint(
     if starts_as_gguf(file):
         from lossprobe.checkpoint.gguf.model import load_gguf
 
-        return with_template(load_gguf(file, options), path, options)
+        opened = load_gguf(file, options)  # with the template that the file itself holds
+        return opened if options.chat_template is None else with_template(opened, path, options)
     return with_template(_open_torch_file(file, options), path, options)
 
 

@@ -14,7 +14,15 @@ from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.plan.rows import SCORED, Integers, Rows
 from lossprobe.scoring.divergence import DivergenceRows, divergence_rows, empty_rows
 from lossprobe.scoring.head import chunk_rows
-from lossprobe.scoring.scorer import Batch, PassOptions, batch_inputs, batches_of, hidden_rows, is_out_of_memory
+from lossprobe.scoring.scorer import (
+    Batch,
+    PassOptions,
+    batch_inputs,
+    batches_of,
+    hidden_rows,
+    is_out_of_memory,
+    not_finite_hint,
+)  # fmt: skip
 from lossprobe.scoring.statistics import Workspace
 from lossprobe.units import plural, visible
 
@@ -103,5 +111,5 @@ def _refuse_not_finite(checkpoint: Checkpoint, rows: Rows, target: Integers, los
             "scoring.non_finite_loss",
             f"{visible(checkpoint.facts.name, 80)}: document {rows.document[at]}, token {rows.token[at]} "
             f"(id {rows.token_id[at]}): the loss is {float(losses[wrong[0]])}",
-            hint="the logits hold NaN or infinity; a wider `dtype` may help",
+            hint=not_finite_hint(checkpoint.facts.compute_dtype),
         )

@@ -263,10 +263,16 @@ def _measure(
         raise CheckpointError(
             "scoring.non_finite_loss",
             f"document {rows.document[at]}, token {rows.token[at]} (id {rows.token_id[at]}): the loss is {error.loss}",
-            hint="the logits hold NaN or infinity; a wider `dtype` may help",
+            hint=not_finite_hint(checkpoint.facts.compute_dtype),
         ) from None
     collector.add(own, documents, own[sampled], result)
     return len(own)
+
+
+def not_finite_hint(compute_dtype: str) -> str:
+    """Return what a loss that is not finite may come from: in half precision numbers that are too large for it."""
+    why = "a wider `dtype` may help" if "16" in compute_dtype else "the weights hold such values, or make them"
+    return f"the logits hold NaN or infinity; {why}"
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

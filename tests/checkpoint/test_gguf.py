@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from gguf_files import gguf_bytes, random_gguf, small_vocabulary
+from gguf_files import VOCAB, gguf_bytes, random_gguf, small_vocabulary
 
 from lossprobe.checkpoint.detect import open_checkpoint
 from lossprobe.checkpoint.options import LoadOptions
@@ -114,3 +114,61 @@ def test_a_file_that_is_named_as_gguf_and_is_none(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUX" + bytes(100))
     with pytest.raises(CheckpointError, match=r"x\.gguf: does not start with GGUF"):
         open_checkpoint(tmp_path / "x.gguf")
+
+
+def vocabulary(**more):
+    keys = {f"tokenizer.{key}": value for key, value in more.items()}
+    return {"general.architecture": "llama"} | small_vocabulary(**keys)
+
+
+def test_the_chat_template_is_that_of_the_file_and_impossible_ids_are_told(tmp_path, opened):
+    """A template beside the file is another model's: llama.cpp does not read it either."""
+    (tmp_path / "chat_template.jinja").write_text("other", "utf-8")
+    path, words = tmp_path / "x.gguf", {"chat_template": "{{ bos_token }}own", "chat_template.tool_use": "tools"}
+    path.write_bytes(random_gguf("llama", vocabulary=vocabulary(**words, **{"ggml.bos_token_id": 99999})))
+    found = open_checkpoint(path)
+    template = found.tokenizer.chat_template
+    assert (template.source, template.tool_source, template.special_tokens["bos_token"]) == (*words.values(), "<s>")
+    assert template.origin == "x.gguf (tokenizer.chat_template)"
+    assert opened.tokenizer.chat_template is None
+    assert found.tokenizer.bos_id == 1
+    (notice,) = found.facts.notices
+    assert notice.startswith("tokenizer.ggml.bos_token_id is 99,999: the vocabulary has 271 entries")
+    assert opened.facts.notices == ()
+
+
+def test_a_template_decides_no_token_and_another_one_can_be_given(tmp_path, opened):
+    (tmp_path / "other.jinja").write_text("other", "utf-8")
+    path = tmp_path / "x.gguf"
+    path.write_bytes(random_gguf("llama", vocabulary=vocabulary(**{"chat_template": "a", "chat_template.rag": "b"})))
+    given = open_checkpoint(path, LoadOptions(chat_template=tmp_path / "other.jinja")).tokenizer
+    assert (given.chat_template.source, given.sha256) == ("other", opened.tokenizer.sha256)
+
+
+NO_BYTES = {"ggml.tokens": [f"x{number}" for number in range(VOCAB)], "ggml.token_type": [("i32", 1)] * VOCAB}
+CONTRADICTIONS = {
+    "layers": (
+        {"block_count": 2**31 - 1}, "checkpoint.bad_header",
+        "llama.block_count is 2,147,483,647, and there are 65 tensors",
+    ),
+    "tokens": (
+        {"vocabulary": vocabulary(**{"ggml.tokens": ["<unk>", "a"]})}, "checkpoint.wrong_shape",
+        "tokenizer.ggml.tokens has 2 entries, and token_embd.weight has 271 rows",
+    ),
+    "no token for a byte": (
+        {"vocabulary": vocabulary(**NO_BYTES)}, "gguf.failed",
+        "llama.cpp failed: its vocabulary has no token for a byte of the text",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dequantize", [pytest.param(False, marks=pytest.mark.thorough), True])
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_what_the_header_contradicts_is_told_in_its_words(tmp_path, case, dequantize):
+    more, id, message = CONTRADICTIONS[case]
+    path = tmp_path / "x.gguf"
+    path.write_bytes(random_gguf("llama", **more))
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(path, LoadOptions(dequantize=dequantize))
+    assert caught.value.id == id
+    assert message in caught.value.message

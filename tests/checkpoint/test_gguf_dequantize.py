@@ -89,7 +89,7 @@ REFUSED = {
         "llama", {"extra": {"blk.0.attn_q.scale": np.ones(1, np.float32)}}, "checkpoint.unexpected_tensor", "scale",
     ),
     "a tensor less": ("llama", {"drop": (BASE,)}, "checkpoint.missing_tensor", "input_layernorm"),
-    "a layer less": ("llama", {"block_count": 6}, "checkpoint.unexpected_tensor", "blk.6"),
+    "a layer less": ("llama", {"block_count": 6}, "checkpoint.unexpected_tensor", "says 6 layers, and there are blk.6"),
     "another width": ("llama", {"feed_forward_length": FEED + 1}, "checkpoint.wrong_shape", "down_proj"),
     "not a number": (
         "llama", {"extra": {BASE: np.full(WIDTH, np.nan, np.float32)}}, "checkpoint.non_finite", "non-finite",

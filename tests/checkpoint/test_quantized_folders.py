@@ -270,8 +270,9 @@ def test_rules_for_single_modules(quantised):
         parts, _ = files.gptq(torch.randn(64, 32), 8, -1)
         tensors |= {module + end: part for end, part in parts.items()}
     safetensors.torch.save_file(tensors, folder / builders.WEIGHTS)
-    words = "GPTQ version 1, int4 and int8 in groups of 16, symmetric"
-    assert load_huggingface(folder, LoadOptions()).facts.quantization == words
+    words = "GPTQ version 1, int4 in groups of 16, symmetric and int8 in one group a row, symmetric"
+    facts = load_huggingface(folder, LoadOptions()).facts
+    assert (facts.quantization, facts.stored_dtype) == (words, "int4 and int8 (GPTQ)")
 
 
 CONFIGS = {
@@ -345,6 +346,10 @@ def test_modelopt_says_it_in_a_file_of_its_own(quantised):
     before = checkpoint.facts.sha256
     file.write_text(json.dumps({"producer": {"name": "other"}, "quantization": said}))
     assert load_huggingface(folder, LoadOptions()).facts.sha256 != before
+    file.write_text(json.dumps({"quantization": said | {"exclude_modules": []}}))
+    assert "lm_head.weight is stored plain, but hf_quant_config.json says that it is quantised" in refusal(folder)
+    file.write_text(json.dumps({"quantization": said | {"exclude_modules": ["lm_head", "*mlp*"]}}))
+    assert "quantised weight, but hf_quant_config.json says that the weight is plain" in refusal(folder)
 
 
 def test_autogptq_says_it_in_a_file_of_its_own(quantised, plain):
@@ -355,6 +360,13 @@ def test_autogptq_says_it_in_a_file_of_its_own(quantised, plain):
     said = {"bits": 4, "group_size": 16, "damp_percent": 0.01, "desc_act": False, "model_file_base_name": None}
     file.write_text(json.dumps(said | {"sym": True, "true_sequential": True, "static_groups": False}))
     assert method_of(folder, {}) == (before, (file,))
+    changes = ((False, "quantize_config.json says sym"), (True, "quantize_config.json says no desc_act"))
+    for by_activation, message in changes:
+        parts, _ = files.gptq(torch.randn(64, 32), 4, 16, symmetric=by_activation, by_activation=by_activation)
+        stored = {UP + end: part.contiguous() for end, part in parts.items()}
+        assert message in refusal(folder, lambda tensors, stored=stored: tensors | stored)
+    builders.rewrite(folder, one_plain_layer)
+    assert f"{UP}.weight is stored plain, but quantize_config.json says" in refusal(folder)
     (folder / builders.WEIGHTS).write_bytes((plain / builders.WEIGHTS).read_bytes())
     assert "quantize_config.json says GPTQ version 1" in refusal(folder)
 

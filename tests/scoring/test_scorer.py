@@ -11,7 +11,7 @@ from torch.nn import functional
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_documents
 from lossprobe.plan.windows import Window
-from lossprobe.scoring.scorer import PassOptions, make_batches, score_part
+from lossprobe.scoring.scorer import PassOptions, make_batches, not_finite_hint, score_part
 
 TEXT = "abcabcabd, and zebras. " * 9
 
@@ -110,6 +110,13 @@ def test_a_loss_that_is_no_number_names_its_token(wrong):
     with pytest.raises(CheckpointError, match=r"document 0, token 4 \(id 100\): the loss is (nan|inf)") as caught:
         losses(part(["abcd"]), broken)
     assert caught.value.id == "scoring.non_finite_loss"
+    assert "dtype" not in (caught.value.hint or "")  # float32 is the widest
+
+
+def test_half_precision_may_be_the_cause_of_a_loss_that_is_no_number():
+    assert [name for name in ("bfloat16", "float16", "float32", "llama.cpp") if "dtype" in not_finite_hint(name)] == [
+        "bfloat16", "float16",
+    ]  # fmt: skip
 
 
 def test_batches_are_halved_when_memory_runs_out():

@@ -11,6 +11,7 @@ import torch
 from lossprobe.checkpoint.files.hashes import file_sha256
 from lossprobe.checkpoint.gguf.opened import Opened, facts_of, read_parts
 from lossprobe.checkpoint.gguf.process import LlamaProcess
+from lossprobe.checkpoint.gguf.stated import refuse_contradictions
 from lossprobe.checkpoint.gguf.tokenizer import LlamaTokenizer
 from lossprobe.checkpoint.gguf.worker import ROWS, WINDOW
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, Tokenizer
@@ -91,6 +92,7 @@ def load_gguf(path: Path, options: LoadOptions) -> Checkpoint:
     """
     _refuse_options(options)
     headers = read_parts(path)
+    refuse_contradictions(headers)
     process = LlamaProcess(headers, visible(str(path), 200), weights=not options.dequantize)
     tokenizer = LlamaTokenizer(process, headers[0], options.special_strings)
     hashes = {header.path: file_sha256(header.path) for header in headers}

@@ -11,6 +11,7 @@ from lossprobe.checkpoint.files.plain_files import absolute, stands
 from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.checkpoint.gguf.header import GGUFHeader, described_type, quantised_types, read_header
 from lossprobe.checkpoint.gguf.process import LlamaProcess
+from lossprobe.checkpoint.gguf.stated import impossible_ids
 from lossprobe.checkpoint.gguf.tokenizer import LlamaTokenizer
 from lossprobe.checkpoint.interface import ONE_WINDOW, CheckpointFacts
 from lossprobe.checkpoint.options import LoadOptions
@@ -61,7 +62,7 @@ def facts_of(opened: Opened, options: LoadOptions) -> CheckpointFacts:
         kernels=f"llama.cpp's own ({process.package}, llama.cpp {process.facts['llama']}), keys and values in float16",
         batching=ONE_WINDOW,
         config_from="the file's header",
-        notices=_notices(options, opened.tokenizer),
+        notices=(*_notices(options, opened.tokenizer), *impossible_ids(headers[0])),
         files=absolute(hashes),
         hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
     )
@@ -89,7 +90,8 @@ def read_parts(path: Path) -> list[GGUFHeader]:
     files = [path.with_name(f"{named['stem']}-{part:05}-of-{count:05}.gguf") for part in range(1, count + 1)]
     missing = [file.name for file in files if not stands(file)]
     if missing:
-        what = f"{len(missing)} of its {count} parts are missing: {visible(missing[0], 120)}"
+        verb = "is" if len(missing) == 1 else "are"
+        what = f"{len(missing)} of its {count} parts {verb} missing: {visible(missing[0], 120)}"
         raise refusal("checkpoint.missing_shard", path, what, hint="put all parts into one folder")
     headers = [first, *(read_header(file) for file in files[1:])]
     for place, header in enumerate(headers):

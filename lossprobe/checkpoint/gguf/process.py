@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -21,6 +22,7 @@ HOW_TO_INSTALL = 'pip install "lossprobe[gguf]"'
 WORDS = "llama.cpp"
 BASE_MEMORY = 4 << 30
 CHUNK = 512  # tokens that are computed at once
+NOT_FOUND = re.compile(r"(_Map_base|unordered_map)::at.*")  # what C++ says of a word that a dictionary lacks
 SLOWEST = 1e8  # operations a second of the slowest machine that is waited for; two for each weight and token
 
 
@@ -80,8 +82,16 @@ class LlamaProcess:
                 raise ResourceError("gguf.memory", reason, subject=self._shown) from None
             if error.id == "tokenizer.time":
                 raise CheckpointError("gguf.time", reason, subject=self._shown) from None
-            raise CheckpointError("gguf.failed", error.message) from None
+            raise CheckpointError("gguf.failed", _in_clear_words(error.message)) from None
         return found
+
+
+def _in_clear_words(message: str) -> str:
+    """Return a message without what C++ puts before the words of an exception, or with the cause where it has none."""
+    start, thrown, words = message.partition("what():")
+    if thrown and NOT_FOUND.fullmatch(words.strip()):
+        words = "its vocabulary has no token for a byte of the text, such as <0x41>"
+    return start.rstrip() + " " + words.strip() if thrown else message
 
 
 def _limits(headers: Sequence[GGUFHeader]) -> Limits:

@@ -63,13 +63,15 @@ class LlamaTokenizer:
         self._unknown_ids = frozenset(facts["unknown_ids"])
         self._special = np.zeros(max(1, facts["vocab_size"]), np.bool_)
         self._special[sorted(self.special_ids)] = True
-        keys = {key: value for key, value in header.keys.items() if key.startswith(DECIDING) and key != TEMPLATE}
+        deciding = (key for key in header.keys if key.startswith(DECIDING) and not key.startswith(TEMPLATE))
+        keys = {key: header.keys[key] for key in deciding}
         self.canonical = json.dumps(keys, sort_keys=True).encode()
         ends = (("bos_token", self.bos_id), ("eos_token", self.eos_id))
         names = {name: self.token_bytes(index) for name, index in ends if index is not None}
         self.special_tokens = {name: text.decode("utf-8", "replace") for name, text in names.items()}
-        source = header.text(TEMPLATE)
-        self.chat_template = ChatTemplate(source, TEMPLATE, "", self.special_tokens) if source else None
+        source, for_tools = header.text(TEMPLATE), header.text(f"{TEMPLATE}.tool_use")
+        origin = f"{visible(header.path.name, 80)} ({TEMPLATE})"
+        self.chat_template = ChatTemplate(source, origin, for_tools, self.special_tokens) if source else None
         identity = self.canonical + f"|llama.cpp {special_strings} {self.bos_id} {self.adds_bos}".encode()
         self.sha256 = hashlib.sha256(identity).hexdigest()
 

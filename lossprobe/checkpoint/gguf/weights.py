@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +25,10 @@ from lossprobe.checkpoint.model.context import context_limit
 from lossprobe.checkpoint.model.model_config import building
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import UsageError
-from lossprobe.units import visible
+from lossprobe.units import plural, visible
 
 PLAIN: dict[str, Any] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "F64": np.dtype("<f8")}
+LAYER = re.compile(r"blk\.(?P<number>\d{1,9})\.")
 WHAT_IT_IS = (
     "the file's weights in transformers: llama.cpp, which rounds activations and keeps keys and values in float16, "
     "gives other losses"
@@ -89,6 +91,11 @@ def _state(headers: Sequence[GGUFHeader], plan: Plan) -> dict[str, torch.Tensor]
                 continue
             own, change = found
             state[own] = change(torch.from_numpy(values_of(header.path, tensor))).contiguous()
+    layers = plan.config.num_hidden_layers
+    beyond = [name for name in unknown if (found := LAYER.match(name)) and int(found["number"]) >= layers]
+    if beyond:
+        what = f"the header says {plural(layers, 'layer')}, and there are {listed(sorted(beyond))}"
+        raise refusal("checkpoint.unexpected_tensor", headers[0].path, what)
     if unknown:
         what = f"tensors that are not mapped: {listed(sorted(unknown))}"
         raise refusal("checkpoint.unexpected_tensor", headers[0].path, what, hint="leave out `dequantize`")

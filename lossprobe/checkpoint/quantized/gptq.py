@@ -50,6 +50,13 @@ class GptqLayout:
     required: ClassVar[frozenset[str]] = frozenset(ENDS)
     optional: ClassVar[frozenset[str]] = frozenset()
 
+    @property
+    def words(self) -> str:
+        """The rounding in plain words, such as "int4 in groups of 128, symmetric"."""
+        size = "one group a row" if self.group_size == -1 else f"groups of {self.group_size}"
+        order = ", groups by activation" if self.by_activation else ""
+        return f"int{self.bits} in {size}, {'' if self.symmetric else 'a'}symmetric{order}"
+
     def shape(self, parts: Parts) -> tuple[int, ...]:
         """Return [out, in] of qweight [in · bits / 32, out]."""
         words, outputs = parts.shape(".qweight", "I32")
@@ -79,7 +86,7 @@ class GptqLayout:
             found = int(zeros[zeros != middle][0])
             raise parts.refused(
                 ".qzeros",
-                f"holds the zero point {found}, but config.json says sym, which is {middle} (format version?)",
+                f"holds the zero point {found}, but {parts.said_in} says sym, which is {middle} (format version?)",
             )
         return zeros.float().T.contiguous()
 
@@ -94,7 +101,7 @@ class GptqLayout:
             return None if len(group) % size == 0 else group
         if not self.by_activation:
             raise parts.refused(
-                ".g_idx", "gives another order than that of the inputs, but config.json says no desc_act"
+                ".g_idx", f"gives another order than that of the inputs, but {parts.said_in} says no desc_act"
             )
         return group
 
@@ -148,17 +155,18 @@ class Gptq:
     @property
     def words(self) -> str:
         """The format in plain words."""
-        base = self.base
-        layouts = [base, *(layout for _, layout in self.rules if layout is not None)]
-        kinds = " and ".join(f"int{bits}" for bits in dict.fromkeys(layout.bits for layout in layouts))
-        size = "one group a row" if base.group_size == -1 else f"groups of {base.group_size}"
-        order = ", groups by activation" if base.by_activation else ""
-        return f"GPTQ version {base.version}, {kinds} in {size}, {'' if base.symmetric else 'a'}symmetric{order}"
+        kinds = " and ".join(dict.fromkeys(layout.words for layout in self._layouts))
+        return f"GPTQ version {self.base.version}, {kinds}"
 
     @property
     def dtype(self) -> str:
         """Short name of what is stored."""
-        return f"int{self.base.bits} (GPTQ)"
+        return f"{' and '.join(dict.fromkeys(f'int{layout.bits}' for layout in self._layouts))} (GPTQ)"
+
+    @property
+    def _layouts(self) -> list[GptqLayout]:
+        """That of modules that no rule names, and those of the rules."""
+        return [self.base, *(layout for _, layout in self.rules if layout is not None)]
 
     def layout(self, module: str) -> GptqLayout | None:
         """Return how the weight of a module is stored; None where it is plain."""

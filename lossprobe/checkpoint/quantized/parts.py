@@ -24,12 +24,14 @@ class Parts:
         module: the common start of their names.
         entries: end of a name → dtype and shape.
         read: returns the tensor whose name has an end.
+        said_in: name of the file that says how it is quantised, for messages.
     """
 
     shown: str
     module: str
     entries: Mapping[str, TensorEntry]
     read: Callable[[str], torch.Tensor]
+    said_in: str = "config.json"
 
     def refused(self, end: str, what: str) -> CheckpointError:
         """Return the error that names one of the tensors and says what is wrong with it."""
@@ -99,7 +101,7 @@ class Layout(Protocol):
 
 
 class Method(Protocol):
-    """What config.json says about quantised weights.
+    """What config.json, or a file beside it, says about quantised weights.
 
     Attributes:
         ends: ends of the names of all tensors that belong to quantised weights.

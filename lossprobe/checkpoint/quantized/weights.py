@@ -54,6 +54,11 @@ class QuantizedWeights:
         return self.weights.index
 
     @property
+    def said_in(self) -> str:
+        """Name of the file that says how weights are quantised, for messages."""
+        return _said_in(self.said_by)
+
+    @property
     def dtype(self) -> str:
         """Short name of what is stored, such as "int4 (GPTQ)"."""
         return self.method.dtype
@@ -88,7 +93,7 @@ class QuantizedWeights:
             for name in self.entries:
                 if name in self.modules:
                     module, ends, layout = self.modules[name]
-                    tensors[name] = layout.weight(_parts(self.path, module, ends, stored, read)).to(dtype)
+                    tensors[name] = layout.weight(_parts(self.path, module, ends, stored, read, self.said_in)).to(dtype)
                 else:
                     tensors[name] = read(name)
         return tensors
@@ -104,7 +109,7 @@ class QuantizedWeights:
         """
         for name in self.unquantized if self.method.names_all else ():
             if name in linear and self.method.layout(name.removesuffix(".weight")) is not None:
-                raise refusal("checkpoint.quantized_tensor", self.path, _plain(name))
+                raise refusal("checkpoint.quantized_tensor", self.path, _plain(name, self.said_in))
 
 
 def find_quantized(path: Path, weights: Weights, method: Method, said_by: tuple[Path, ...] = ()) -> QuantizedWeights:
@@ -126,7 +131,7 @@ def find_quantized(path: Path, weights: Weights, method: Method, said_by: tuple[
     found = _modules(path, stored, method)
     with tensor_reader(weights.files) as read:
         for module, ends in found.items():
-            parts = _parts(path, module, ends, stored, read)
+            parts = _parts(path, module, ends, stored, read, _said_in(said_by))
             layout = _layout(method, parts)
             shape = layout.shape(parts)
             for end in ends:
@@ -134,10 +139,9 @@ def find_quantized(path: Path, weights: Weights, method: Method, said_by: tuple[
             modules[module + method.plain_end] = module, ends, layout
             entries[module + method.plain_end] = TensorEntry("F32", shape, 0, math.prod(shape) * 4)
     if not modules:
-        source = said_by[0].name if said_by else "config.json"
-        what = f"{source} says {method.words}, but no tensor is quantised"
+        what = f"{_said_in(said_by)} says {method.words}, but no tensor is quantised"
         raise refusal("checkpoint.quantized_tensor", path, what)
-    _refuse_exceptions(path, found, entries.keys() - modules.keys(), method)
+    _refuse_exceptions(path, found, entries.keys() - modules.keys(), method, _said_in(said_by))
     not_applied = _not_applied(path, found, entries, method)
     for name in not_applied:
         del entries[name]
@@ -175,10 +179,11 @@ def _parts(
     ends: tuple[str, ...],
     stored: Mapping[str, TensorEntry],
     read: Callable[[str], torch.Tensor],
+    said_in: str,
 ) -> Parts:
     """Return the parts of one weight."""
     entries = {end: stored[module + end] for end in ends}
-    return Parts(visible(str(path), 200), module, entries, lambda end: read(module + end))
+    return Parts(visible(str(path), 200), module, entries, lambda end: read(module + end), said_in)
 
 
 def _layout(method: Method, parts: Parts) -> Layout:
@@ -186,7 +191,8 @@ def _layout(method: Method, parts: Parts) -> Layout:
     first = min(parts.entries)
     layout = method.layout(parts.module)
     if layout is None:
-        raise parts.refused(first, "belongs to a quantised weight, but config.json says that the weight is plain")
+        what = f"belongs to a quantised weight, but {parts.said_in} says that the weight is plain"
+        raise parts.refused(first, what)
     missing = sorted(layout.required - parts.entries.keys())
     if missing:
         raise parts.refused(missing[0], f"is missing, {parts.module.split('.')[-1]}{first} is there")
@@ -196,14 +202,16 @@ def _layout(method: Method, parts: Parts) -> Layout:
     return layout
 
 
-def _refuse_exceptions(path: Path, found: Collection[str], plain: Collection[str], method: Method) -> None:
+def _refuse_exceptions(
+    path: Path, found: Collection[str], plain: Collection[str], method: Method, said_in: str
+) -> None:
     """Refuse a weight that is plain in one layer and quantised in others, unless the configuration says so."""
     kinds = {re.sub(r"\d+", "N", module) for module in found}
     for name in sorted(plain):
         module = name.removesuffix(method.plain_end)
         alike = name.endswith(method.plain_end) and re.sub(r"\d+", "N", module) in kinds
         if alike and method.layout(module) is not None:
-            raise refusal("checkpoint.quantized_tensor", path, _plain(name))
+            raise refusal("checkpoint.quantized_tensor", path, _plain(name, said_in))
 
 
 def _not_applied(path: Path, found: Collection[str], entries: Collection[str], method: Method) -> tuple[str, ...]:
@@ -220,5 +228,9 @@ def _not_applied(path: Path, found: Collection[str], entries: Collection[str], m
     return tuple(names)
 
 
-def _plain(name: str) -> str:
-    return f"tensor {visible(name, 120)} is stored plain, but config.json says that it is quantised"
+def _plain(name: str, said_in: str) -> str:
+    return f"tensor {visible(name, 120)} is stored plain, but {said_in} says that it is quantised"
+
+
+def _said_in(said_by: tuple[Path, ...]) -> str:
+    return said_by[0].name if said_by else "config.json"
