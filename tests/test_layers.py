@@ -73,10 +73,13 @@ ALLOWED = {
     "audit.config": {
         "errors", "units", "options", "text", "checkpoint.options", "plan", "run.filters", "analysis.rows",
         "analysis.curve.diagnoses", "analysis.options", "audit.settings", "audit.checks.metrics",
+        "checkpoint.adapters.folder",
     },
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
     "audit.gate": {"errors", "units", "text", "checkpoint.interface", "logs.read", "run", "analysis", "passes"}
     | {"audit"},
+    "audit.gate.reference": {"errors", "text", "checkpoint.interface", "checkpoint.spec", "plan.options", "run"}
+    | {"analysis", "passes", "audit"},
     "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks", "audit.settings"},
     "report.page": WORDS | {"terms", "analysis", "report"},
     "cli": WORDS

@@ -26,8 +26,7 @@ def verify(run: Path | None) -> None:
     from lossprobe.run.pair import is_pair, pair_checks
     from lossprobe.run.reader import latest_run, open_run
 
-    notices: tuple[str, ...] = ()
-    again = "score"
+    notices, again = tuple[str, ...](), "score"
     if run is not None and is_pair(run):
         checks, again = pair_checks(run), "compare"
     else:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from lossprobe.run.settings import RunSettings
+
 if TYPE_CHECKING:
-    from lossprobe.run.reader import Run
+    import pyarrow as pa
 
 Whole = npt.NDArray[np.integer]
 
@@ -38,7 +41,22 @@ class TokenDigest:
         return self._sha256.hexdigest()
 
 
-def digest_of(run: Run) -> str:
+class Digestible(Protocol):
+    """A run whose tokens can be read."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The content of its manifest."""
+
+    @property
+    def settings(self) -> RunSettings:
+        """Model, text and windows of the run."""
+
+    def batches(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[pa.RecordBatch]:
+        """Yield the result of a SQL query in Arrow batches."""
+
+
+def digest_of(run: Digestible) -> str:
     """Return the hash of the tokens of a run; of a baseline, which has no byte spans, the stored one, or ""."""
     if "columns" in run.manifest:
         return str(run.manifest.get("tokens_sha256", ""))

@@ -70,12 +70,7 @@ def measure_series(
     if by not in (None, "token"):
         groups, curves = _shown(*group_tables(slices, sums, at), str(by), state, options.top)
     return CheckpointSeries(
-        by=by,
-        state=state,
-        learned_below=options.learned_below,
-        unit=order.unit,
-        steps=at,
-        models=names,
+        by=by, state=state, learned_below=options.learned_below, unit=order.unit, steps=at, models=names,
         tokens=int(sums.tokens.sum()),
         states=dict(zip(STATES, sums.states[-1].tolist(), strict=True)),
         known_from_start=int(sums.group_learned_at[:, 0].sum()),
@@ -91,10 +86,11 @@ def measure_series(
         curves=curves,
         listed=listed_tokens(runs[0], lists, at, options.learned_below) if by == "token" else None,
         strip=strip_of(runs, lists.clearest, at, options.learned_below),
-        notes=[*order.notes, *dict.fromkeys(told for run in runs[1:] if (told := tokenizer_note(runs[0], run))),
-               *_weight_notes(runs, names, sums), *_notes(slices, sums, improvements, options),
-               *_reference_notes(references), *(slice_notes(runs[0], by) if by else []),
-               *([f"tokens {worded(state)}: {RANKED_BY[state]}"] if by == "token" else [])],
+        notes=[
+            *order.notes, *_run_notes(runs, names, sums), *_notes(slices, sums, improvements, options),
+            *_reference_notes(references), *(slice_notes(runs[0], by) if by else []),
+            *([f"tokens {worded(state)}: {RANKED_BY[state]}"] if by == "token" else []),
+        ],
     )  # fmt: skip
 
 
@@ -185,6 +181,12 @@ def _notes(slices: SeriesSlices, sums: SeriesSums, improvements: Improvements, o
     if sums.left_out:
         notes.append(f"{plural(sums.left_out, 'token')} that only some of them scored left out")
     return notes
+
+
+def _run_notes(runs: Sequence[Run], names: Sequence[str], sums: SeriesSums) -> list[str]:
+    """Return what to say of the runs: tokenizers whose files differ, and checkpoints with the same weights."""
+    tokenizers = (tokenizer_note(runs[0], run) for run in runs[1:])
+    return [*dict.fromkeys(note for note in tokenizers if note), *_weight_notes(runs, names, sums)]
 
 
 def _weight_notes(runs: Sequence[Run], names: Sequence[str], sums: SeriesSums) -> list[str]:

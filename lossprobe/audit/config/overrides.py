@@ -11,7 +11,6 @@ from typing import Any
 from lossprobe.audit.config.document import AuditFile
 from lossprobe.audit.config.schema import ALL_KEYS, NAME, TABLES
 from lossprobe.audit.config.toml_lines import KeyPath
-from lossprobe.checkpoint.adapters.folder import is_adapter
 from lossprobe.errors import UsageError
 from lossprobe.options.kinds import nearest
 
@@ -64,8 +63,11 @@ def apply_overrides(document: AuditFile, overrides: Sequence[Override]) -> None:
         table[name] = kind.from_text(value) if isinstance(value, str) else value
         document.overridden[(*path, name)] = override.origin
     model: Any = document.content.get("model", {})
-    if ("model", "checkpoint") in document.overridden and not is_adapter(Path(str(model["checkpoint"]))):
-        for key in {"base", "merge"} & model.keys():
+    of_adapter = {"base", "merge"} & model.keys()
+    if ("model", "checkpoint") in document.overridden and of_adapter:
+        from lossprobe.checkpoint.adapters.folder import is_adapter  # loads torch, which few audits need here
+
+        for key in of_adapter if not is_adapter(Path(str(model["checkpoint"]))) else ():
             if ("model", key) not in document.overridden:
                 del model[key]
 

@@ -12,7 +12,6 @@ from lossprobe.audit.settings import Check, ModelSettings
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener
 from lossprobe.errors import NotComparableError
-from lossprobe.passes.divergence import score_pair
 from lossprobe.passes.known_checkpoint import keep_known, open_when_needed
 from lossprobe.passes.score import Progress, planned_run, score_into
 from lossprobe.plan.options import ScoreOptions
@@ -80,6 +79,8 @@ def beside_reference(
         run: the run of model B.
         progress: called with the tokens done so far and the tokens to do, in each pass.
     """
+    from lossprobe.passes.divergence import score_pair  # loads torch, which an audit of stored runs does not need
+
     before = score_into(None, reference, source, options, progress=progress).run
     keep_known(reference)
     pair = score_pair((before, run), (reference, checkpoint), source.notices, options.batch_size, progress)
