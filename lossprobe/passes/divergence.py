@@ -23,6 +23,7 @@ from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import OutputError
 from lossprobe.passes.identity import measured_facts, run_name
+from lossprobe.passes.known_text import KnownSource, KnownText
 from lossprobe.passes.score import Progress, planned_run, score_into
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import SCORED, Rows
@@ -69,6 +70,7 @@ def measure_divergence(  # noqa: PLR0913 - models, text and options, and what to
         LossprobeError: the text or the options are refused; see `score.score`.
     """
     options = options or ScoreOptions()
+    source = source if isinstance(source, KnownSource) else KnownText(source)
     refuse_other_vocabulary(*(planned_run(one, source, options) for one in (first, second)))
     with _places(first, second) as places:
         runs = [

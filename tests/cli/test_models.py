@@ -1,6 +1,7 @@
 """Several models on one text: those that cannot be compared are refused before any is scored, each opened once."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from nanogpt_files import write_nanogpt
@@ -9,6 +10,7 @@ from lossprobe.checkpoint import detect
 from lossprobe.cli import models
 from lossprobe.cli.main import run
 from lossprobe.passes import score
+from lossprobe.passes.score import planned_run
 
 TEXT = "a small text of lower case letters and blanks\n" * 4
 
@@ -59,12 +61,9 @@ def test_models_that_cannot_be_compared_are_refused_before_a_pass(done, capsys, 
 
 
 def test_large_models_are_refused_before_the_second_pass(done, monkeypatch, capsys):
-    class Scored:
-        run = None
-
-    def score_opened(checkpoint, *_):
+    def score_opened(checkpoint, source, scoring):
         done["scored"].append(checkpoint.facts.name)
-        return Scored
+        return SimpleNamespace(run=planned_run(checkpoint, source, scoring.score))
 
     monkeypatch.setattr(models, "TOGETHER_BYTES", 0)
     monkeypatch.setattr(models, "score_opened", score_opened)

@@ -92,7 +92,7 @@ def _state(headers: Sequence[GGUFHeader], plan: Plan) -> dict[str, torch.Tensor]
             own, change = found
             state[own] = change(torch.from_numpy(values_of(header.path, tensor))).contiguous()
     layers = plan.config.num_hidden_layers
-    beyond = [name for name in unknown if (found := LAYER.match(name)) and int(found["number"]) >= layers]
+    beyond = [name for name in unknown if (layer := LAYER.match(name)) and int(layer["number"]) >= layers]
     if beyond:
         what = f"the header says {plural(layers, 'layer')}, and there are {listed(sorted(beyond))}"
         raise refusal("checkpoint.unexpected_tensor", headers[0].path, what)

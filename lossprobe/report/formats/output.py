@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -125,7 +126,18 @@ def figure_bytes(figure: Figure, format_name: str) -> bytes:
     sink = io.BytesIO()
     with default_style(), rc_context(REPRODUCIBLE):
         figure.savefig(sink, format=format_name, dpi=DPI, metadata=METADATA[format_name])
-    return sink.getvalue()
+    return _numbered_clips(sink.getvalue()) if format_name == "svg" else sink.getvalue()
+
+
+def _numbered_clips(svg: bytes) -> bytes:
+    """Return an SVG whose clip paths are named by their order.
+
+    matplotlib 3.11 makes their names of more than what is drawn: some differ from one drawing to the next.
+    """
+    names = dict.fromkeys(re.findall(rb'<clipPath id="(\w+)"', svg))
+    for number, name in enumerate(names):
+        svg = svg.replace(b'id="%s"' % name, b'id="clip%d"' % number).replace(b"(#%s)" % name, b"(#clip%d)" % number)
+    return svg
 
 
 def append_bytes(destination: str, data: bytes) -> None:
