@@ -44,7 +44,7 @@ class Hardest(Shown):
         finding: the result in one line.
         outlier: by document, the hardest one against all others; None by anything else, and with fewer than ten
             documents to compare.
-        groups: how many classes, or values of the field, there are; None by anything else.
+        group_count: how many classes, or values of the field, there are; None by anything else.
     """
 
     by: str
@@ -53,7 +53,7 @@ class Hardest(Shown):
     notes: list[str]
     finding: str
     outlier: DocumentOutlier | None = None
-    groups: int | None = None
+    group_count: int | None = None
 
 
 def find_hardest(
@@ -193,7 +193,9 @@ def _classes(run: Run, total: float) -> Hardest:
         f"hardest class: {form['class']}, {form['mean_loss_nats']:.3f} nats a token, "
         f"{form['share_of_tokens']:.1%} of the tokens and {form['share_of_loss']:.1%} of the loss"
     )
-    return Hardest("class", total, table[columns], [clusters.note] if clusters.note else [], finding, groups=len(table))
+    return Hardest(
+        "class", total, table[columns], [clusters.note] if clusters.note else [], finding, group_count=len(table)
+    )
 
 
 def _fields(run: Run, name: str, top: int, total: float) -> Hardest:
@@ -216,7 +218,7 @@ def _fields(run: Run, name: str, top: int, total: float) -> Hardest:
         "group", "documents", "count", "share_of_tokens", "mean_loss_nats", "low", "high", "share_of_loss", "clusters",
     ]  # fmt: skip
     notes = [*([clusters.note] if clusters.note else []), *slice_notes(run, name)]
-    return Hardest(name, total, table[columns].head(top), notes, finding, groups=len(table))
+    return Hardest(name, total, table[columns].head(top), notes, finding, group_count=len(table))
 
 
 def _with_shares(losses: pd.DataFrame, total: float) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from lossprobe.analysis.defects.line_ends import find_line_ends
 from lossprobe.analysis.defects.markup import find_markup
 from lossprobe.analysis.defects.mojibake import find_mojibake
 from lossprobe.analysis.defects.options import DefectOptions
-from lossprobe.analysis.defects.page import Page
+from lossprobe.analysis.defects.page import TextPage
 from lossprobe.analysis.defects.repeats import Repeats
 from lossprobe.analysis.defects.secrets import find_secrets, without_secrets
 from lossprobe.analysis.defects.templates import find_template_strings
@@ -32,8 +32,8 @@ BLOB = base64.b64encode(RANDOM.bytes(90)).decode()
 DIGEST = RANDOM.bytes(32).hex()
 
 
-def page(text: str) -> Page:
-    return Page(0, text.encode())
+def page(text: str) -> TextPage:
+    return TextPage(0, text.encode())
 
 
 def found(find, text: str) -> list[tuple[str, str]]:
@@ -206,7 +206,7 @@ def story(number: int, size: int = 60) -> str:
 def repeated(*texts: str) -> list[tuple[int, str, str, int | None]]:
     repeats = Repeats()
     for number, text in enumerate(texts):
-        repeats.add(Page(number, text.encode()))
+        repeats.add(TextPage(number, text.encode()))
     return [
         (number, place.cause, place.detail, place.origin and place.origin[0])
         for number, places in sorted(repeats.found().items()) for place in places
@@ -239,7 +239,7 @@ def test_with_few_hashes_kept_long_copies_are_still_found():
     texts = [story(number, 600) for number in range(6)]
     repeats = Repeats(runs=KeptHashes(most=400))
     for number, text in enumerate([*texts, texts[2].replace("w", "v", 9)]):
-        repeats.add(Page(number, text.encode()))
+        repeats.add(TextPage(number, text.encode()))
     places = repeats.found()
     assert repeats.runs.share < 0.2
     assert [(number, place[0].origin[0]) for number, place in places.items()] == [(6, 2)]
@@ -248,7 +248,7 @@ def test_with_few_hashes_kept_long_copies_are_still_found():
 def endings_of(*texts: str) -> list[tuple[int, str, str]]:
     endings = Endings()
     for number, text in enumerate(texts):
-        endings.add(Page(number, text.encode()))
+        endings.add(TextPage(number, text.encode()))
     return [(number, place.cause, text_of(texts[number], place)) for number, place in endings.found()]
 
 
@@ -276,7 +276,7 @@ def known(text: str, losses, ids=None) -> list[str]:
     starts, stops = np.array(spans, np.int64).T
     numbers = np.arange(len(spans), dtype=np.int32) if ids is None else np.array(ids, np.int32)
     tokens = DocumentTokens(0, numbers, starts, stops, np.array(losses, float))
-    return [text_of(text, place) for place in find_by_heart(Page(0, data), tokens)]
+    return [text_of(text, place) for place in find_by_heart(TextPage(0, data), tokens)]
 
 
 def test_a_stretch_of_low_loss_is_known_by_heart():

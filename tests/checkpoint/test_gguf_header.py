@@ -131,7 +131,7 @@ def test_parts_open_by_their_first(tmp_path):
             read_parts(path)
         assert (caught.value.id, caught.value.hint) == ("checkpoint.missing_shard", what)
     first.with_name("m-00003-of-00003.gguf").unlink()
-    with pytest.raises(CheckpointError, match=r"1 of its 3 parts are missing: m-00003-of-00003\.gguf"):
+    with pytest.raises(CheckpointError, match=r"1 of its 3 parts is missing: m-00003-of-00003\.gguf"):
         read_parts(first)
     first.rename(first.with_name("renamed.gguf"))
     with pytest.raises(CheckpointError, match=r"does not end in -00001-of-00003\.gguf"):

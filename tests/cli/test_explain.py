@@ -57,7 +57,7 @@ def test_without_a_name_all_names_are_listed_by_kind(capsys):
     assert max(map(len, out.splitlines())) <= 80
     titles = [line for line in out.splitlines() if line and not line.startswith(" ")]
     assert titles == ["numbers", "columns", "exit codes", "error ids", "protocols", "audit metrics", "diagnoses",
-                      "defects of a text"]  # fmt: skip
+                      "findings", "defects of a text"]  # fmt: skip
     words = set(out.replace(",", " ").split())
     assert {term.name for term in all_terms()} <= words
 

@@ -98,7 +98,7 @@ def test_json_is_strict_and_complete(run):
         content = json.loads(written, parse_constant=pytest.fail)  # NaN or Infinity
         assert (content["schema"], content["command"], content["run"]["checkpoint"]) == (JSON_SCHEMA, command, run.name)
         names = {"rows" if field.name == "table" else field.name for field in fields(result)}
-        assert content.keys() == {"schema", "command", "run", "finding"} | names
+        assert content.keys() == {"schema", "command", "run", "finding", "findings"} | names
         assert len(content["rows"]) == len(result.table)
         assert list(content["rows"][0]) == list(result.table.columns)
 

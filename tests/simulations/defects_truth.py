@@ -27,7 +27,7 @@ from tokenizers import Tokenizer
 from lossprobe.analysis.defects.cause import Found
 from lossprobe.analysis.defects.causes import CAUSES
 from lossprobe.analysis.defects.find import Search
-from lossprobe.analysis.defects.page import Page
+from lossprobe.analysis.defects.page import TextPage
 from lossprobe.analysis.defects.token_blocks import DocumentTokens
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -54,11 +54,11 @@ class MadePages:
     rebuilt = False
     unknown = 0
 
-    def alone(self) -> Iterator[Page]:
-        return (Page(number, text) for number, text in enumerate(self.texts)
+    def alone(self) -> Iterator[TextPage]:
+        return (TextPage(number, text) for number, text in enumerate(self.texts)
                 if self.only is None or number in self.only)  # fmt: skip
 
-    def with_tokens(self) -> Iterator[tuple[Page, DocumentTokens]]:
+    def with_tokens(self) -> Iterator[tuple[TextPage, DocumentTokens]]:
         for page in self.alone():
             ids, starts, stops = tokens_of(page.data)
             losses = np.random.default_rng([self.seed, page.number]).exponential(MEAN_NATS, len(ids))

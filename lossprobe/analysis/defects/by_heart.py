@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lossprobe.analysis.defects.cause import Found
-from lossprobe.analysis.defects.page import Page
+from lossprobe.analysis.defects.page import TextPage
 from lossprobe.analysis.defects.token_blocks import DocumentTokens
 
 NAME = "known-by-heart"
@@ -18,7 +18,7 @@ LEAST_DIFFERENT = 1 / 3  # of the tokens of a stretch: else it repeats itself
 EDGE_NATS = 1.0  # tokens at the ends of a stretch with a higher loss do not belong to it
 
 
-def find_by_heart(page: Page, tokens: DocumentTokens) -> Iterator[Found]:
+def find_by_heart(page: TextPage, tokens: DocumentTokens) -> Iterator[Found]:
     """Yield the stretches that the model knows though nothing before them in the document says what comes."""
     scored = np.flatnonzero(np.isfinite(tokens.loss_nats) & ~_in_template(page, tokens))
     losses = tokens.loss_nats[scored]
@@ -38,7 +38,7 @@ def find_by_heart(page: Page, tokens: DocumentTokens) -> Iterator[Found]:
             yield Found(NAME, start, stop, "loss near 0")
 
 
-def _in_template(page: Page, tokens: DocumentTokens) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _in_template(page: TextPage, tokens: DocumentTokens) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     inside = np.zeros(len(tokens.starts), bool)
     for start, stop in page.template:
         inside |= (tokens.starts >= start) & (tokens.stops <= stop)

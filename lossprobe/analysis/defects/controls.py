@@ -7,8 +7,8 @@ import unicodedata
 from collections.abc import Iterator
 
 from lossprobe.analysis.defects.cause import Found
-from lossprobe.analysis.defects.page import Page
-from lossprobe.analysis.defects.spans import Spans
+from lossprobe.analysis.defects.page import TextPage
+from lossprobe.analysis.defects.spans import TextSpans
 
 NAME = "control-characters"
 ANSI = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -28,10 +28,10 @@ DIRECTIONS = range(0x200E, 0x206A)
 RIGHT_TO_LEFT = ("R", "AL")
 
 
-def find_controls(page: Page) -> Iterator[Found]:
+def find_controls(page: TextPage) -> Iterator[Found]:
     """Yield every run of the same kind of invisible characters."""
     escapes = [match.span() for match in ANSI.finditer(page.data)]
-    coloured = Spans(escapes)
+    coloured = TextSpans(escapes)
     for start, stop in escapes:
         yield Found(NAME, start, stop, "colours of a terminal")
     for match in LOW.finditer(page.data):

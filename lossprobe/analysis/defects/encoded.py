@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from lossprobe.analysis.defects.cause import Found
-from lossprobe.analysis.defects.page import Page
-from lossprobe.analysis.defects.spans import Spans
+from lossprobe.analysis.defects.page import TextPage
+from lossprobe.analysis.defects.spans import TextSpans
 
 NAME = "encoded-data"
 BASE64 = re.compile(rb"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{40,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*={0,2}")
@@ -34,9 +34,9 @@ CLASSES = bytes(
 )
 
 
-def find_encoded(page: Page) -> Iterator[Found]:
+def find_encoded(page: TextPage) -> Iterator[Found]:
     """Yield every run of data in letters; whether the model can foresee it is for `is_foreseen`."""
-    taken = Spans()
+    taken = TextSpans()
     for pattern, detail in KINDS[::-1]:
         for match in pattern.finditer(page.data):
             start, stop = match.span()

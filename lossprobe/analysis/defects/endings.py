@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lossprobe.analysis.defects.cause import Found
-from lossprobe.analysis.defects.page import Page
+from lossprobe.analysis.defects.page import TextPage
 
 CUT, TINY = "truncated", "tiny-document"
 FEWEST_DOCUMENTS = 20  # to say how documents end
@@ -45,7 +45,7 @@ class Endings:
     _unfinished: list[_End] = field(default_factory=list, repr=False)
     _small: list[_End] = field(default_factory=list, repr=False)
 
-    def add(self, page: Page) -> None:
+    def add(self, page: TextPage) -> None:
         """Add a document."""
         count = len(page.data.split(None, COUNTED_WORDS))
         self._words.append(count)

@@ -14,11 +14,11 @@ from lossprobe.analysis.defects.endings import Endings
 from lossprobe.analysis.defects.line_ends import find_line_ends
 from lossprobe.analysis.defects.markup import find_markup
 from lossprobe.analysis.defects.mojibake import find_mojibake
-from lossprobe.analysis.defects.page import Page
+from lossprobe.analysis.defects.page import TextPage
 from lossprobe.analysis.defects.places import TokenSums
 from lossprobe.analysis.defects.repeats import Repeats
 from lossprobe.analysis.defects.secrets import find_secrets
-from lossprobe.analysis.defects.spans import Spans
+from lossprobe.analysis.defects.spans import TextSpans
 from lossprobe.analysis.defects.templates import find_template_strings
 from lossprobe.analysis.defects.token_blocks import Pages
 
@@ -40,7 +40,7 @@ class Judged:
         places: in the order of the text.
     """
 
-    page: Page
+    page: TextPage
     sums: TokenSums = field(repr=False)
     places: list[Found]
 
@@ -89,7 +89,7 @@ class Search:
                 continue
             sums = TokenSums.of(tokens)
             places = [place for place in self._places.get(page.number, []) if not _is_foreseen(place, sums)]
-            copies = Spans((place.start, place.stop) for place in places if place.cause in COPIED)
+            copies = TextSpans((place.start, place.stop) for place in places if place.cause in COPIED)
             places += [
                 place
                 for place in find_by_heart(page, tokens)
@@ -100,7 +100,7 @@ class Search:
 
 def without_shadows(places: Sequence[Found]) -> list[Found]:
     """Return places without those that are only the outside of another cause's."""
-    first = {name: Spans((place.start, place.stop) for place in places if place.cause == name)
+    first = {name: TextSpans((place.start, place.stop) for place in places if place.cause == name)
              for name in set(INSTEAD.values())}  # fmt: skip
     return [
         place for place in places

@@ -69,7 +69,7 @@ class KeptHashes:
         return Rows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-class Seen(NamedTuple):
+class SeenHashes(NamedTuple):
     """What else has the hash of each row.
 
     Attributes:
@@ -81,7 +81,7 @@ class Seen(NamedTuple):
     documents: Places
 
 
-def seen(rows: Rows) -> Seen:
+def seen(rows: Rows) -> SeenHashes:
     """Return for each row the first one with its hash, and in how many documents it is.
 
     >>> at = np.array([0, 0, 1, 2])
@@ -99,4 +99,4 @@ def seen(rows: Rows) -> Seen:
     first, documents = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
     first[order] = order[np.flatnonzero(new)][group]
     documents[order] = np.bincount(group, other, minlength=1).astype(np.int64)[group]
-    return Seen(first, documents)
+    return SeenHashes(first, documents)

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 
 from lossprobe.analysis.defects.cause import Found
-from lossprobe.analysis.defects.page import Page
+from lossprobe.analysis.defects.page import TextPage
 
 NAME = "line-ends"
 RETURN = re.compile(rb"\r+\n?")
 
 
-def find_line_ends(page: Page) -> Iterator[Found]:
+def find_line_ends(page: TextPage) -> Iterator[Found]:
     """Yield one place for each kind of wrong line end in a document; only the ends themselves count."""
     if b"\r" not in page.data:
         return

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from lossprobe.analysis.defects.cause import Found
-from lossprobe.analysis.defects.page import Page
+from lossprobe.analysis.defects.page import TextPage
 
 NAME = "markup"
 ELEMENTS = (
@@ -45,7 +45,7 @@ QUOTES = b"`'\"\xe2"  # before a tag that is spoken of: ASCII quotes, and the fi
 SPOKEN_OF = 2  # tags and entities in quotes are told too, where as many others are there
 
 
-def find_markup(page: Page) -> Iterator[Found]:
+def find_markup(page: TextPage) -> Iterator[Found]:
     """Yield every stretch of tags, with nothing but white space between them, and every stretch of entities."""
     data = page.data
     tags = [match.span() for match in TAG.finditer(data)] if b"<" in data else []

@@ -13,8 +13,8 @@ from ftfy.badness import is_bad
 
 from lossprobe.analysis.defects.cause import Found
 from lossprobe.analysis.defects.encodings import READ_AS, WrongReading, wrong_reading
-from lossprobe.analysis.defects.page import Page
-from lossprobe.analysis.defects.spans import Spans
+from lossprobe.analysis.defects.page import TextPage
+from lossprobe.analysis.defects.spans import TextSpans
 
 NAME = "mojibake"
 BEYOND = re.compile(r"[^\x00-\x7f]+")
@@ -31,14 +31,14 @@ FEWEST_WORDS = 2  # of Cyrillic read as Western: a single one may be a name
 FEWEST_UNITS = 3  # characters in a row that are UTF-8 again need no other evidence
 
 
-def find_mojibake(page: Page) -> Iterator[Found]:
+def find_mojibake(page: TextPage) -> Iterator[Found]:
     """Yield every run of characters that a wrong decoding made, in order."""
     if page.is_ascii:
         return
     text = page.text
     runs = [_Run(match.start(), match[0], _sides(text, *match.span())) for match in BEYOND.finditer(text)]
     cyrillic = _western_cyrillic(page)
-    taken = Spans((place.start, place.stop) for place in cyrillic)
+    taken = TextSpans((place.start, place.stop) for place in cyrillic)
     readings = Counter(wrong.reading for run in runs for wrong in _wrong_parts(run, "") if wrong.reading)
     leader = max(readings, key=lambda name: (readings[name], -list(READ_AS).index(name)), default="")
     yield from cyrillic
@@ -49,7 +49,7 @@ def find_mojibake(page: Page) -> Iterator[Found]:
                 yield found
 
 
-def _found(page: Page, start: int, stop: int, detail: str, meant: str) -> Found:
+def _found(page: TextPage, start: int, stop: int, detail: str, meant: str) -> Found:
     return Found(NAME, page.byte_place(start), page.byte_place(stop), detail, meant)
 
 
@@ -110,7 +110,7 @@ def _parts(run: str, sides: tuple[str, str], leader: str) -> tuple[_Wrong, ...]:
                       for match in reading.cut.finditer(run)]  # fmt: skip
     for pattern, told in ((GBK, "U+FFFD in UTF-8 read as GBK"), (LOST, "bytes lost (U+FFFD)")):
         found += [_Wrong(match.start(), match.end(), told, "", "") for match in pattern.finditer(run)]
-    chosen, taken = [], Spans()
+    chosen, taken = [], TextSpans()
     for wrong in sorted(found, key=lambda wrong: (wrong.start - wrong.stop, wrong.reading != leader)):
         if not taken.touches(wrong.start, wrong.stop):
             taken.add(wrong.start, wrong.stop)
@@ -159,7 +159,7 @@ def _is_written(letter: str) -> bool:
     return unicodedata.category(letter) not in ("Cn", "Cc", "Co", "Cs")
 
 
-def _western_cyrillic(page: Page) -> list[Found]:
+def _western_cyrillic(page: TextPage) -> list[Found]:
     """Return the words of Cyrillic letters of one byte that were read as Windows-1252."""
     matches = list(ACCENTED.finditer(page.text))
     for name, encoding in (("Windows-1251", "cp1251"), ("KOI8-R", "koi8-r")):

@@ -10,7 +10,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Page:
+class TextPage:
     """A document.
 
     Attributes:
@@ -36,7 +36,7 @@ class Page:
     def byte_place(self, character: int) -> int:
         """Return the byte at which a character of `text` begins.
 
-        >>> Page(0, "é x".encode()).byte_place(2)
+        >>> TextPage(0, "é x".encode()).byte_place(2)
         3
         """
         return character if self.is_ascii else int(self._places[character])

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lossprobe.analysis.defects.cause import Found
-from lossprobe.analysis.defects.kept_hashes import KeptHashes, Rows, Seen, seen
-from lossprobe.analysis.defects.page import Page
-from lossprobe.analysis.defects.spans import Spans
+from lossprobe.analysis.defects.kept_hashes import KeptHashes, Rows, SeenHashes, seen
+from lossprobe.analysis.defects.page import TextPage
+from lossprobe.analysis.defects.spans import TextSpans
 from lossprobe.analysis.defects.word_hashes import parts_of, runs_of, words_of
 
 COPY, SHARED = "duplicate", "boilerplate"
@@ -38,10 +38,10 @@ class Repeats:
     runs: KeptHashes = field(default_factory=KeptHashes)
     lines: KeptHashes = field(default_factory=KeptHashes)
     whole: KeptHashes = field(default_factory=KeptHashes)
-    _waiting: list[Page] = field(default_factory=list, repr=False)
+    _waiting: list[TextPage] = field(default_factory=list, repr=False)
     _waiting_bytes: int = 0
 
-    def add(self, page: Page) -> None:
+    def add(self, page: TextPage) -> None:
         """Add a document; they must come in the order of their numbers. Small ones are worked on together."""
         self._waiting.append(page)
         self._waiting_bytes += len(page.data)
@@ -84,15 +84,15 @@ class Repeats:
         if places:
             rows, lines = _outside(rows, places), _outside(lines, places)
             others = seen(rows)
-        taken: dict[int, Spans] = {}
+        taken: dict[int, TextSpans] = {}
         for document, place in (*_shared_lines(lines, seen(lines)), *_passages(rows, others)):
-            spans = taken.setdefault(document, Spans())
+            spans = taken.setdefault(document, TextSpans())
             if not spans.holds(place.start, place.stop):
                 spans.add(place.start, place.stop)
                 places.setdefault(document, []).append(place)
         return places
 
-    def _copies(self, rows: Rows, others: Seen) -> Iterator[tuple[int, list[Found]]]:
+    def _copies(self, rows: Rows, others: SeenHashes) -> Iterator[tuple[int, list[Found]]]:
         """Yield the documents that are copies of earlier ones, each with its place."""
         whole = self.whole.rows()
         first = seen(whole).first
@@ -110,7 +110,7 @@ def _outside(rows: Rows, copies: Iterable[int]) -> Rows:
     return rows.chosen(np.flatnonzero(~np.isin(rows.document, list(copies))))
 
 
-def _shared_lines(rows: Rows, others: Seen) -> Iterator[tuple[int, Found]]:
+def _shared_lines(rows: Rows, others: SeenHashes) -> Iterator[tuple[int, Found]]:
     """Yield the lines that several documents have, the first of them too."""
     shared = np.flatnonzero(others.documents >= SEVERAL)
     apart = np.diff(rows.document[shared]) != 0
@@ -119,7 +119,7 @@ def _shared_lines(rows: Rows, others: Seen) -> Iterator[tuple[int, Found]]:
         yield _place(rows, others, SHARED, "lines of several documents", int(lines[0]), int(lines[-1]))
 
 
-def _passages(rows: Rows, others: Seen) -> Iterator[tuple[int, Found]]:
+def _passages(rows: Rows, others: SeenHashes) -> Iterator[tuple[int, Found]]:
     """Yield passages that several documents share, and then others that stand in the text a second time."""
     wide = others.documents >= SEVERAL
     for first, last in _stretches(rows, wide, SHARED_WORDS):
@@ -140,7 +140,7 @@ def _stretches(rows: Rows, wanted: npt.NDArray[np.bool_], words: int) -> list[tu
     return list(zip(first[long].tolist(), last[long].tolist(), strict=True))
 
 
-def _place(rows: Rows, others: Seen, cause: str, detail: str, first: int, last: int) -> tuple[int, Found]:
+def _place(rows: Rows, others: SeenHashes, cause: str, detail: str, first: int, last: int) -> tuple[int, Found]:
     """Return the place from one row to another, with the first place in the text that has the same."""
     begin, end = int(others.first[first]), int(others.first[last])
     document = int(rows.document[begin])
@@ -152,7 +152,7 @@ def _place(rows: Rows, others: Seen, cause: str, detail: str, first: int, last: 
     )  # fmt: skip
 
 
-def _near(rows: Rows, others: Seen) -> Iterator[tuple[int, int]]:
+def _near(rows: Rows, others: SeenHashes) -> Iterator[tuple[int, int]]:
     """Yield the documents that share most of their runs with an earlier one, and which that is."""
     later = np.flatnonzero(rows.document[others.first] < rows.document)
     if not len(later):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from lossprobe.analysis.defects.cause import Found
-from lossprobe.analysis.defects.page import Page
+from lossprobe.analysis.defects.page import TextPage
 
 NAME = "secret"
 # Shapes that the issuers document; each begins and ends where no letter or digit goes on.
@@ -39,7 +39,7 @@ MARKS = re.compile(
 SHOWN = 6  # characters of a secret
 
 
-def find_secrets(page: Page) -> Iterator[Found]:
+def find_secrets(page: TextPage) -> Iterator[Found]:
     """Yield every key, token or password."""
     data = page.data
     if MARKS.search(data) is None:

@@ -1,4 +1,4 @@
-"""Spans of bytes, kept in order to find out fast what lies in them."""
+"""TextSpans of bytes, kept in order to find out fast what lies in them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 
 
-class Spans:
-    """Spans [start, stop) that do not overlap, or hardly."""
+class TextSpans:
+    """TextSpans [start, stop) that do not overlap, or hardly."""
 
     def __init__(self, spans: Iterable[tuple[int, int]] = ()) -> None:
         self._spans = sorted(spans)
@@ -19,7 +19,7 @@ class Spans:
     def holds(self, start: int, stop: int) -> bool:
         """Return whether a span lies in another one.
 
-        >>> Spans([(0, 4), (8, 12)]).holds(9, 11), Spans([(0, 4), (8, 12)]).holds(3, 9)
+        >>> TextSpans([(0, 4), (8, 12)]).holds(9, 11), TextSpans([(0, 4), (8, 12)]).holds(3, 9)
         (True, False)
         """
         at = bisect_right(self._spans, (start, 1 << 62))
@@ -28,7 +28,7 @@ class Spans:
     def touches(self, start: int, stop: int) -> bool:
         """Return whether a span has a byte of another one.
 
-        >>> Spans([(0, 4), (8, 12)]).touches(3, 9), Spans([(0, 4), (8, 12)]).touches(4, 8)
+        >>> TextSpans([(0, 4), (8, 12)]).touches(3, 9), TextSpans([(0, 4), (8, 12)]).touches(4, 8)
         (True, False)
         """
         at = bisect_left(self._spans, (stop, 0))

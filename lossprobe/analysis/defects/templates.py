@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from lossprobe.analysis.defects.cause import Found
-from lossprobe.analysis.defects.page import Page
-from lossprobe.analysis.defects.spans import Spans
+from lossprobe.analysis.defects.page import TextPage
+from lossprobe.analysis.defects.spans import TextSpans
 
 NAME = "template-string"
 SPECIAL = re.compile(
@@ -36,13 +36,13 @@ MARKS = re.compile(rb"<\||<\xef\xbd\x9c|\[/?[A-Z_]{3,16}\]|<<|</?s>|<[a-zA-Z_0-9
 FEWEST_SPEAKERS = 2  # of both sides: one word before a colon is no dialogue of a template
 
 
-def find_template_strings(page: Page) -> Iterator[Found]:
+def find_template_strings(page: TextPage) -> Iterator[Found]:
     """Yield every string of a template that the text holds; those that a chat template wrote itself are none."""
     data = page.data
     if MARKS.search(data) is None:
         return
     struck = [match.span() for match in HTML_PAIR.finditer(data)] if b"<br" in data or b"<p>" in data else []
-    meant = Spans([*struck, *page.template])
+    meant = TextSpans([*struck, *page.template])
     for pattern, detail in KINDS:
         spans = [match.span() for match in pattern.finditer(data)]
         if pattern is SPEAKER and len({data[start : start + 1].lower() for start, _ in spans}) < FEWEST_SPEAKERS:

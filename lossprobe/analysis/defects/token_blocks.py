@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from lossprobe.analysis.defects.page import Page
+from lossprobe.analysis.defects.page import TextPage
 from lossprobe.analysis.rows.token_slices import document_ranges
 from lossprobe.run.reader import Run
 from lossprobe.run.texts import DocumentTexts, load_vocabulary
@@ -80,7 +80,7 @@ class Pages:
     def __post_init__(self) -> None:
         self.rebuilt = not self.run.settings.text.kept
 
-    def alone(self) -> Iterator[Page]:
+    def alone(self) -> Iterator[TextPage]:
         """Yield every document with a text; tokens are read only where they are needed for it."""
         if self.rebuilt or self.run.labelled:
             yield from (page for page, _ in self.with_tokens() if page is not None)
@@ -88,9 +88,9 @@ class Pages:
         numbers = range(int(self.run.counts["documents"]))
         for number, data in zip(numbers, DocumentTexts(self.run).along(numbers), strict=True):
             assert data is not None
-            yield Page(number, data)
+            yield TextPage(number, data)
 
-    def with_tokens(self) -> Iterator[tuple[Page | None, DocumentTokens]]:
+    def with_tokens(self) -> Iterator[tuple[TextPage | None, DocumentTokens]]:
         """Yield every document: its text, None where that is not known, and its tokens."""
         self.unknown = 0
         entries = Entries.of(self.run) if self.rebuilt else None
@@ -99,7 +99,7 @@ class Pages:
         for tokens, text in zip(token_documents(self.run), texts, strict=True):
             data = text if entries is None else entries.text_of(tokens)
             self.unknown += data is None
-            yield None if data is None else Page(tokens.number, data, tokens.template), tokens
+            yield None if data is None else TextPage(tokens.number, data, tokens.template), tokens
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,11 @@ class RuleFinding:
     look: str
 
     @property
+    def decision(self) -> float:
+        """The number that `decision_interval` is of: the value."""
+        return self.value
+
+    @property
     def told(self) -> str:
         """The finding in one line."""
         return f"{self.severity} ({self.id}): {self.sentence}"

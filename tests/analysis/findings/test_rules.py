@@ -54,7 +54,7 @@ def hardest(by: str, rows, outlier=None):
     if len(table):
         total = float((table["share_of_tokens"] * table["mean_loss_nats"]).sum())
         table["share_of_loss"] = table["share_of_tokens"] * table["mean_loss_nats"] / total
-    return Made(by=by, table=table, outlier=outlier, total_nats=10_000 * total, groups=len(table))
+    return Made(by=by, table=table, outlier=outlier, total_nats=10_000 * total, group_count=len(table))
 
 
 def occurrences(first: float, repeat: float):

@@ -93,7 +93,7 @@ def _groups(result: Hardest) -> Iterator[Clue]:
             difference,
             f"{visible(result.by, 40)} {name}: {with_interval(difference, interval)} above the others, "
             f"{percent(row['share_of_loss'])} of the loss in {percent(row['share_of_tokens'])} of the tokens",
-            interval, clusters, about=str(row["group"]), looks=result.groups or len(rows), tokens=tokens,
+            interval, clusters, about=str(row["group"]), looks=result.group_count or len(rows), tokens=tokens,
             share_of_loss=float(row["share_of_loss"]), command=f"lossprobe hardest --by {shlex.quote(result.by)} RUN",
         )  # fmt: skip
 
