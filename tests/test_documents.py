@@ -23,6 +23,7 @@ from lossprobe.cli.result_files import SUFFIXES
 BUNDLED = ("jargon-plain", "jargon-smoothed", "jargon-valid.jsonl")
 # They need a model that is trained first, or a trainer's log; python.md has a test of its own.
 UNTRIED = {
+    "report.md",
     "adapters.md",
     "gguf.md",
     "quantised.md",
@@ -207,7 +208,8 @@ def same_layout(shown: str, printed: str) -> None:
     """A sample of another model has what was printed in the same order: title, finding, columns of the table."""
 
     def layout(text: str) -> list[list[str]]:
-        title, finding, table = [part.splitlines() for part in text.split("\n\n")[:3]]
+        title, finding, *parts = [part.splitlines() for part in text.split("\n\n")]
+        table = next(part for part in parts if any(line.startswith("──") for line in part))
         rule = next(number for number, line in enumerate(table) if line.startswith("──"))
         assert finding
         return [title[0].split()[:1], " ".join(table[:rule]).split()]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.compare.sums import BINS_PER_OCTAVE, CompareSums, compare_sums
+from lossprobe.analysis.compare.sums import CompareSums, compare_sums
 from lossprobe.analysis.rows.clusters import copies_per_token, find_clusters
 from lossprobe.analysis.rows.differences import TRANSITION_RULE, DifferenceSums, mean_changes
 from lossprobe.analysis.rows.same_tokens import differing, tokenizer_note
@@ -268,5 +268,4 @@ def _notes(first: Run, second: Run, clusters_note: str | None, sums: CompareSums
     if not sums.losses.count:
         notes.append("no token that both scored: there is no number to give")
     notes.append(TRANSITION_RULE)
-    notes.append(f"how few tokens carry the change: counted in bins {2 ** (1 / BINS_PER_OCTAVE) - 1:.1%} wide")
     return notes

@@ -23,10 +23,7 @@ from lossprobe.run.reader import Run
 
 EASY_NATS, HARD_NATS = 1.0, 3.0  # probabilities of 37 % and 5 %
 TESTED_CLUSTERS = 5  # fewer can hardly reach a p-value that survives adjustment, and would only cost the others power
-TRANSITION_RULE = (
-    f"forgotten: the first model's loss below {EASY_NATS:g} nat (probability above 37 %), the second's above "
-    f"{HARD_NATS:g} nats (below 5 %); learned: the other way round"
-)
+TRANSITION_RULE = f"forgotten: from below {EASY_NATS:g} nat to above {HARD_NATS:g}; learned: the other way round"
 
 
 @dataclass

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 FINDINGS = "findings"  # the view whose result is what rules tell
+IN_FINDING = frozenset({"second-worse"})  # rules that say what the finding of their own view says already
 
 
 class Result(Protocol):
@@ -135,7 +136,7 @@ class View:
 
     @property
     def _rules(self) -> list[str]:
-        return [found.told for found in self.told_by_rules]
+        return [found.told for found in self.told_by_rules if found.id not in IN_FINDING]
 
     @property
     def _notes(self) -> list[str]:
