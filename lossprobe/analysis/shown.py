@@ -6,6 +6,8 @@ from typing import Any
 
 from lossprobe.display import to_html
 
+GATE_FAILED = 10  # exit code
+
 
 class Shown:
     """A result, of which a notebook shows the table, the finding and the notes in place of its fields."""
@@ -13,3 +15,18 @@ class Shown:
     def _repr_html_(self) -> str:
         result: Any = self  # every result has these three
         return to_html("", [("", result.table)], [result.finding, *(f"note: {note}" for note in result.notes)])
+
+
+class Gated(Shown):
+    """A result that fails a gate where it holds what `fail_on` names; its dataclass says what that can be.
+
+    Attributes:
+        failed: what of `fail_on` was found.
+    """
+
+    failed: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command: 10 where something of `fail_on` was found."""
+        return GATE_FAILED if self.failed else 0

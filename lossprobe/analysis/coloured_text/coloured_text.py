@@ -14,6 +14,7 @@ from lossprobe.analysis.coloured_text.choices import first_choices
 from lossprobe.analysis.coloured_text.chosen import REASONS, ChosenWindows, choose_windows
 from lossprobe.analysis.coloured_text.codes import SCORED_CODES, difference_codes, loss_codes, rank_codes, scales
 from lossprobe.analysis.coloured_text.hardest_rows import HardestToken, hardest_tokens
+from lossprobe.analysis.coloured_text.options import PAGE_TOKENS
 from lossprobe.analysis.coloured_text.places import document_arrays, label_arrays, segments
 from lossprobe.analysis.coloured_text.rows import other_losses, read_rows
 from lossprobe.analysis.coloured_text.text_bytes import ENTRIES_ALONE, REBUILT, origin_of, shown_lengths, token_bytes
@@ -25,7 +26,6 @@ from lossprobe.run.reader import Run
 from lossprobe.run.texts import Vocabulary, load_vocabulary
 from lossprobe.units import format_count, plural
 
-PAGE_TOKENS = 10**6
 LONG_TOKEN = 255  # a length in bytes that stands in an array of its own
 REPEATED_BIT, NO_BYTES_BIT = 16, 32  # bits of `kind` beside the number of the form
 NO_STEP = 255  # code of a token without a loss at a step

@@ -16,12 +16,11 @@ from lossprobe.analysis.curve.parting import Parting, part
 from lossprobe.analysis.curve.seen import NEGATIVE
 from lossprobe.analysis.curve.summary import Summary, summarise
 from lossprobe.analysis.options import ANY, CurveOptions
-from lossprobe.analysis.shown import Shown
+from lossprobe.analysis.shown import Gated
 from lossprobe.logs.log import LOSS, TRAIN, VALIDATION, Log, Series
 from lossprobe.units import format_count, plural, visible
 
 FEW = 20  # values of a loss, below which most rules are silent
-GATE_FAILED = 10  # exit code
 FINDINGS = (
     "log", "diagnosis", "fault", "key", "first_step", "last_step", "size", "size_low", "size_high", "unit", "evidence",
     "causes", "remedies",
@@ -83,7 +82,7 @@ class LogPair:
 
 
 @dataclass(frozen=True)
-class Curve(Shown):
+class Curve(Gated):
     """The health of training runs.
 
     Attributes:
@@ -104,11 +103,6 @@ class Curve(Shown):
     failed: list[str]
     notes: list[str]
     table: pd.DataFrame = field(repr=False)
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the command: 10 where a diagnosis of `fail_on` was found."""
-        return GATE_FAILED if self.failed else 0
 
     @property
     def finding(self) -> str:

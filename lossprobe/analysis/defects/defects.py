@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.curve.curve import GATE_FAILED
 from lossprobe.analysis.defects.causes import CAUSES
 from lossprobe.analysis.defects.find import Judged, Search
 from lossprobe.analysis.defects.options import EVERY, DefectOptions
 from lossprobe.analysis.defects.places import excerpt, masked
 from lossprobe.analysis.defects.token_blocks import Pages
-from lossprobe.analysis.shown import Shown
+from lossprobe.analysis.shown import Gated
 from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
@@ -35,7 +34,7 @@ REBUILT = "the run has no text: it was put together from the bytes of its tokens
 
 
 @dataclass(frozen=True)
-class Defects(Shown):
+class Defects(Gated):
     """What is wrong with a text.
 
     Attributes:
@@ -70,11 +69,6 @@ class Defects(Shown):
     notes: list[str]
     table: pd.DataFrame = field(repr=False)
     places: pd.DataFrame = field(repr=False)
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the command: 10 where a cause of `fail_on` was found."""
-        return GATE_FAILED if self.failed else 0
 
     @property
     def finding(self) -> str:

@@ -11,7 +11,6 @@ import pandas as pd
 
 from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.compare.compare import compare
-from lossprobe.analysis.curve.curve import GATE_FAILED
 from lossprobe.analysis.findings.catalogue import FINDING_RULES
 from lossprobe.analysis.findings.engine import findings_of, located, worst_first
 from lossprobe.analysis.findings.facts import find_facts
@@ -24,7 +23,7 @@ from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.preferences.pairs import BOTH
 from lossprobe.analysis.preferences.preferences import measure_preferences
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.shown import Shown
+from lossprobe.analysis.shown import Gated
 from lossprobe.analysis.tokens import measure_tokens
 from lossprobe.errors import NothingToScoreError
 from lossprobe.options.given import check_options
@@ -35,7 +34,7 @@ from lossprobe.units import plural
 
 
 @dataclass(frozen=True)
-class RunFindings(Shown):
+class RunFindings(Gated):
     """What the rules say of one run, or of several runs of one text.
 
     Attributes:
@@ -57,11 +56,6 @@ class RunFindings(Shown):
     failed: list[str]
     notes: list[str]
     table: pd.DataFrame = field(repr=False)
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the command: 10 where a finding of `fail_on` was found."""
-        return GATE_FAILED if self.failed else 0
 
     @property
     def finding(self) -> str:

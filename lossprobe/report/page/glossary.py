@@ -25,12 +25,12 @@ class Entry:
     Attributes:
         id: its name in links, such as "term-3".
         name: as tables print it.
-        terms: its meanings, one paragraph each.
+        term: what it means; of several kinds the first one, since a column named like a number says no more.
     """
 
     id: str
     name: str
-    terms: tuple[Term, ...]
+    term: Term
 
 
 def glossary_of(names: Iterable[str]) -> dict[str, Entry]:
@@ -39,6 +39,5 @@ def glossary_of(names: Iterable[str]) -> dict[str, Entry]:
     for name in dict.fromkeys(names):
         known = [term for term in find_terms(name) if term.kind in KINDS]
         if known:
-            first = [term for term in known if term.kind == known[0].kind]  # a column of that name says no more
-            entries[name] = Entry(f"term-{len(entries)}", name, tuple(first[:1]))
+            entries[name] = Entry(f"term-{len(entries)}", name, known[0])
     return entries
