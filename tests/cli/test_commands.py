@@ -296,7 +296,7 @@ class Scoring:
 
     def wait_for_part(self) -> None:
         deadline = time.monotonic() + 120
-        while not list(self._said.parent.glob("run/tokens/part*")):
+        while not list(self._said.parent.glob("run/plan/part*.json")):  # the record, which is written last
             os.kill(self.pid, 0)  # it runs
             assert time.monotonic() < deadline
             time.sleep(0.01)
