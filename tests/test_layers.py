@@ -24,6 +24,7 @@ ALLOWED = {
     "arguments": {"errors"},
     "units": set(),
     "isolation": {"errors"},
+    "compiler": {"isolation"},
     "display": {"units"},
     "options": {"units"},
     "options.given": {"errors", "options"},
@@ -40,7 +41,7 @@ ALLOWED = {
     "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files", "checkpoint.templates.template"},
     "checkpoint.templates": WORDS | {"text.examples", "text.spans", "checkpoint.files", "checkpoint.tokenizers"},
     "checkpoint.model": WORDS | {"checkpoint.facts", "checkpoint.interface", "checkpoint.files"},
-    "checkpoint.quantized": WORDS | {"checkpoint.files"},
+    "checkpoint.quantized": WORDS | {"compiler", "checkpoint.files"},
     "checkpoint.families": WORDS
     | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
     | {"checkpoint.quantized"},
@@ -52,7 +53,7 @@ ALLOWED = {
     | {"checkpoint.facts", "checkpoint.families.huggingface", "checkpoint.chat"},
     "checkpoint": WORDS,
     "plan": {"errors", "units", "options", "text.spans", "checkpoint.interface"},
-    "scoring": WORDS | {"checkpoint.interface", "plan"},
+    "scoring": WORDS | {"compiler", "checkpoint.interface", "plan"},
     "run": WORDS | {"plan"},
     "logs": {"errors", "units"},
     "analysis.options": {"options", "analysis.curve.diagnoses"},
@@ -93,8 +94,8 @@ ALLOWED = {
 }  # fmt: skip
 HOMES = {
     "torch": {"checkpoint", "scoring", "cli"},
-    "numba": {"scoring"},
-    "llvmlite": {"scoring"},
+    "numba": {"compiler"},
+    "llvmlite": {"compiler"},
     "transformers": {"checkpoint"},
     "tokenizers": {"checkpoint"},
     "safetensors": {"checkpoint"},

@@ -12,8 +12,8 @@ from dataclasses import fields
 import numpy as np
 import torch
 
+from lossprobe.compiler import Event, Listener, compile_apart, install_listener, numba
 from lossprobe.scoring import kernels
-from lossprobe.scoring.compiler import Event, Listener, compile_apart, install_listener, numba
 from lossprobe.scoring.histogram import HistogramBins
 from lossprobe.scoring.statistics import RowStatistics, Workspace
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lossprobe.scoring.compiler import kept, numba
+from lossprobe.compiler import kept, numba
 
 BLOCK = 512  # entries worked on together, which fit into the L1 cache
 LANES = 4  # copies of each bin: neighbouring entries often share a bin, and adding twice to one place has to wait

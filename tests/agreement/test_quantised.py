@@ -8,7 +8,7 @@ from checkpoint import quantized_files as files
 from checkpoint.quantized_files import parts_of
 
 from lossprobe.checkpoint.quantized.bitsandbytes import EightBitLayout, FourBitLayout
-from lossprobe.checkpoint.quantized.codes import powers_of_two, unpack_fp4
+from lossprobe.checkpoint.quantized.codes import e2m1_pairs, powers_of_two
 from lossprobe.checkpoint.quantized.compressed_tensors import CompressedTensors
 from lossprobe.checkpoint.quantized.mxfp4 import Mxfp4Layout
 from lossprobe.checkpoint.quantized.scaled import FP8, ScaledLayout
@@ -141,5 +141,5 @@ def test_mxfp4_of_transformers():
 def test_number_formats_of_torch():
     octets = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(powers_of_two(octets)[:255], torch.exp2(torch.arange(255.0) - 127))
-    values = [files.fp4_of(code) for octet in range(256) for code in (octet & 15, octet >> 4)]
-    assert unpack_fp4(octets).tolist() == values
+    values = [[files.fp4_of(code) for code in (octet & 15, octet >> 4)] for octet in range(256)]
+    assert e2m1_pairs().tolist() == values

@@ -2,18 +2,22 @@
 
     python tests/benchmarks/quantised_loading.py [ROUNDS]
 
-A Llama of 171 million parameters is written in each layout, with random codes: how long a code takes does not depend on
+A Llama of 342 million parameters is written in each layout, with random codes: how long a code takes does not depend on
 its value. In each round every folder is loaded once, in turn, each in a process of its own, and what transformers takes
 for the plain bfloat16 folder in the same round is the measure; what is imported does not count. In bfloat16 it would
-only map the file into memory, and read it at the first use. Printed are, for each layout, the ratio of the processor
-time (median, lowest and highest of the rounds) and of the rise of the memory (highest).
+only map the file into memory, and read it at the first use. lossprobe runs in the environment that its command line
+sets, transformers in the one of the shell; a second line has transformers in that of lossprobe. Printed are, for each
+layout, the ratio of the processor time (median, lowest and highest of the rounds) and of the rise of the memory
+(highest).
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,8 +32,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from lossprobe.checkpoint.families.huggingface import load_folder
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.quantized.bitsandbytes import NF4
+from lossprobe.cli.environment import HUGE_PAGES
 
-SIZES = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12, "vocab_size": 8192}
+TINY = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1, "vocab_size": 8192}
+SIZES = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 6, "vocab_size": 8192}
 GROUP = 128
 TOKENIZER = Path(__file__).parents[2] / "examples" / "jargon-plain" / "tokenizer.json"
 
@@ -122,10 +128,10 @@ LAYOUTS: dict[str, tuple[Any, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def write(folder: Path) -> None:
+def write(folder: Path, sizes: dict[str, int]) -> None:
     """Write the plain model and all layouts of it."""
     torch.manual_seed(0)
-    config = LlamaConfig(num_attention_heads=16, num_key_value_heads=16, tie_word_embeddings=False, **SIZES)
+    config = LlamaConfig(num_attention_heads=16, num_key_value_heads=16, tie_word_embeddings=False, **sizes)
     model = LlamaForCausalLM(config).bfloat16()
     model.save_pretrained(folder / "plain")
     plain = model.state_dict()
@@ -136,7 +142,7 @@ def write(folder: Path) -> None:
             parts = make(*tensor.shape) if "proj" in full else {".weight": tensor}
             stored |= {full.removesuffix(".weight") + end: part for end, part in parts.items()}
         place = folder / name
-        place.mkdir()
+        place.mkdir(parents=True)
         safetensors.torch.save_file(stored, place / "model.safetensors")
         (place / "config.json").write_text(json.dumps(said | {"quantization_config": settings}), "utf-8")
         (place / "tokenizer.json").write_bytes(TOKENIZER.read_bytes())
@@ -153,23 +159,40 @@ def load(place: Path) -> tuple[float, float]:
     return time.process_time() - start, rise
 
 
+def measure(places: list[Path]) -> list[tuple[float, float]]:
+    """Return what `load` does for each place, each in a process of its own that has imported all that it needs."""
+    torch.set_num_threads(1)
+    for place in places:
+        load(place.parent / "tiny" / place.name)  # what is imported and compiled at the first use
+    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+        return pool.map(load, places, chunksize=1)
+
+
+def measured(places: list[Path], **environment: str) -> list[tuple[float, float]]:
+    """Return what `measure` returns in a process with some environment variables."""
+    command = [sys.executable, __file__, "measure", *map(str, places)]
+    done = subprocess.run(command, env=os.environ | environment, check=True, stdout=subprocess.PIPE)
+    found: list[tuple[float, float]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def main() -> int:
     """Print a line for each layout."""
+    if sys.argv[1:2] == ["measure"]:
+        print(json.dumps(measure(list(map(Path, sys.argv[2:])))))
+        return 0
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write(folder)
-        places = [folder / name for name in ("plain", *LAYOUTS)]
-        for place in places[:2]:
-            load(place)  # what is imported at the first use
-        with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
-            found = [pool.map(load, places, chunksize=1) for _ in range(rounds)]
-    usual, most = statistics.median(each[0][0] for each in found), max(each[0][1] for each in found)
+        write(folder, SIZES)
+        write(folder / "tiny", TINY)
+        plain, layouts = folder / "plain", [folder / name for name in LAYOUTS]
+        found = [(measured([plain]), measured([plain, *layouts], **{HUGE_PAGES: "1"})) for _ in range(rounds)]
+    usual, most = statistics.median(each[0][0][0] for each in found), max(each[0][0][1] for each in found)
     print(f"transformers, float32: {usual:.2f} s, {most:.0f} MB")
-    for number, name in enumerate(LAYOUTS, 1):
-        times = [each[number][0] / each[0][0] for each in found]
-        memories = [each[number][1] / each[0][1] for each in found]
+    for number, name in enumerate(["transformers again", *LAYOUTS]):
+        times = [ours[number][0] / theirs[0][0] for theirs, ours in found]
+        memories = [ours[number][1] / theirs[0][1] for theirs, ours in found]
         spread = f"{min(times):.2f} to {max(times):.2f}"
         print(f"{name:22} time {statistics.median(times):.2f} ({spread}), memory {max(memories):.2f}")
     return 0

@@ -12,7 +12,7 @@ from checkpoint.quantized_files import parts_of
 
 from lossprobe.checkpoint.quantized.awq import AwqLayout
 from lossprobe.checkpoint.quantized.bitsandbytes import EightBitLayout, FourBitLayout
-from lossprobe.checkpoint.quantized.codes import powers_of_two, unpack, unpack_fp4
+from lossprobe.checkpoint.quantized.codes import e2m1_pairs, powers_of_two, unpack
 from lossprobe.checkpoint.quantized.gptq import GptqLayout
 from lossprobe.checkpoint.quantized.mxfp4 import Mxfp4Layout
 from lossprobe.checkpoint.quantized.nvfp4 import Fp4Layout
@@ -142,7 +142,7 @@ def test_bitsandbytes_8_bit():
 
 def test_worked_numbers_of_the_docstrings():
     assert unpack(torch.tensor([[0x21]], dtype=torch.int32), 4).tolist() == [[1, 2, 0, 0, 0, 0, 0, 0]]
-    assert unpack_fp4(torch.tensor([0x2A], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+    assert e2m1_pairs()[0x2A].tolist() == [-1.0, 1.0]
     assert powers_of_two(torch.tensor([126, 255], dtype=torch.uint8)).nan_to_num(-1).tolist() == [0.5, -1.0]
 
 

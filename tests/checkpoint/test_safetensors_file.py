@@ -46,15 +46,18 @@ def refused(path, id, action=scan_header):
     return caught.value.message
 
 
-def read_tensors(path, names="ab"):
+STORED = {"a": TensorEntry("F32", (2,), 0, 8), "b": TensorEntry("F32", (1, 1), 8, 12)}
+
+
+def read_tensors(path, entries=STORED):
     """Return some tensors of a file: those of the good one, and of its damaged copies."""
-    with tensor_reader({path: names}) as read:
-        return {name: read(name) for name in names}
+    with tensor_reader({path: entries}) as read:
+        return {name: read(name) for name in entries}
 
 
 def test_a_good_file(tmp_path):
     path = write(tmp_path, GOOD)
-    assert scan_header(path) == {"a": TensorEntry("F32", (2,), 0, 8), "b": TensorEntry("F32", (1, 1), 8, 12)}
+    assert scan_header(path) == STORED
     tensors = read_tensors(path)
     assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"a": [0.0, 1.0], "b": [[2.0]]}
     assert file_sha256(path) == hashlib.sha256(GOOD).hexdigest()
@@ -68,7 +71,7 @@ def test_what_the_library_writes_is_read_back(tmp_path, dtype):
     path = tmp_path / "model.safetensors"
     safetensors.torch.save_file(stored, path)
     assert {name: entry.shape for name, entry in scan_header(path).items()} == {"x": (3, 2), "scalar": ()}
-    read = read_tensors(path, stored)
+    read = read_tensors(path, scan_header(path))
     assert all(torch.equal(read[name], stored[name]) for name in stored)
 
 
@@ -200,6 +203,14 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(safetensors, "safe_open", open_then_cut)
     assert "file changed during reading" in refused(path, "checkpoint.changed", read_tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_file_that_is_written_anew_after_the_scan_is_refused(tmp_path, dtype):
+    path = write(tmp_path, GOOD)
+    shape = (1, 2) if dtype == torch.float32 else (2,)  # another shape, or as many bytes fewer
+    safetensors.torch.save_file({"a": torch.ones(shape, dtype=dtype), "b": torch.ones(1, 1)}, path)
+    assert "a has another size than before" in refused(path, "checkpoint.changed", read_tensors)
 
 
 def test_a_file_that_is_gone_after_the_scan_is_refused(tmp_path):

@@ -16,7 +16,7 @@ import torch
 
 from lossprobe.checkpoint.files.constants import CONSTANT_NAME
 from lossprobe.checkpoint.files.foreign import refuse_mlx
-from lossprobe.checkpoint.files.hashes import combined_sha256, file_sha256
+from lossprobe.checkpoint.files.hashes import combined_sha256, hashing
 from lossprobe.checkpoint.files.json_file import read_json
 from lossprobe.checkpoint.files.key_filter import KeyFilter
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links, stands
@@ -127,15 +127,16 @@ def _load(prepared: PreparedFolder, options: LoadOptions) -> LoadedFolder:
     path, settings, config, weights = prepared.path, prepared.settings, prepared.config, prepared.weights
     shown = visible(str(path), 200)
     stored = stored_dtype(weights.unquantized)
-    loaded = load_exactly(path, prepared.model_class, config, weights, _weights_dtype(stored, options))
+    read = (path / "config.json", *weights.files, *weights.index, *weights.said_by)
+    with hashing(file for file in read if file not in weights.index) as hashed:
+        loaded = load_exactly(path, prepared.model_class, config, weights, _weights_dtype(stored, options))
+        hashes = hashed()
     model = loaded.model
     if isinstance(weights, QuantizedWeights):
         check_converted(path, weights, model, loaded.names.plain)
     with building(shown):
         limit = context_limit(model, f"{shown}/config.json")
         unstated = tell_unstated(model, settings, f"{shown}/config.json")
-    read = (path / "config.json", *weights.files, *weights.index, *weights.said_by)
-    hashes = {file: file_sha256(file) for file in (path / "config.json", *weights.files, *weights.said_by)}
     with building(shown):
         facts = CheckpointFacts(
             name=path.resolve().name,

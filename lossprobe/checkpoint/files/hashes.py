@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lossprobe.checkpoint.files.plain_files import open_plain, unreadable
@@ -21,6 +23,21 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(visible(str(path), 200), error) from None
+
+
+@contextlib.contextmanager
+def hashing(files: Iterable[Path]) -> Iterator[Callable[[], dict[Path, str]]]:
+    """Hash files in a thread while the block does other work; yield what waits for their hashes and returns them.
+
+    Raises:
+        CheckpointError: a file cannot be read; raised where the hashes are asked for.
+    """
+    pool = ThreadPoolExecutor(1)
+    try:
+        found = {file: pool.submit(file_sha256, file) for file in files}
+        yield lambda: {file: digest.result() for file, digest in found.items()}
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def combined_sha256(files: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,11 +143,11 @@ def _check_layout(entries: dict[str, TensorEntry], data_size: int, shown: str) -
 
 
 @contextlib.contextmanager
-def tensor_reader(files: Mapping[Path, Iterable[str]]) -> Iterator[Callable[[str], torch.Tensor]]:
+def tensor_reader(files: Mapping[Path, Mapping[str, TensorEntry]]) -> Iterator[Callable[[str], torch.Tensor]]:
     """Open safetensors files whose headers `scan_header` accepted; return what reads a tensor of them by its name.
 
     Args:
-        files: path → the names of the tensors that the file declares.
+        files: path → the tensors that the file declared, by name.
 
     Raises:
         CheckpointError: a file changed while it was read.
@@ -158,6 +158,7 @@ def tensor_reader(files: Mapping[Path, Iterable[str]]) -> Iterator[Callable[[str
 
         def read(name: str) -> torch.Tensor:
             path = homes[name]
+            entry = files[path][name]
             try:
                 if path not in opened:
                     opened[path] = stack.enter_context(safetensors.safe_open(path, framework="pt", backend="pread"))
@@ -167,6 +168,12 @@ def tensor_reader(files: Mapping[Path, Iterable[str]]) -> Iterator[Callable[[str
                     "checkpoint.changed",
                     f"{visible(str(path), 200)}: file changed during reading ({visible(str(error), 80)})",
                 ) from None
+            shape = tensor.shape if ITEM_BITS[entry.dtype] >= 8 else entry.shape  # torch's FP4 holds two in a byte
+            if (tuple(shape), tensor.nbytes) != (entry.shape, entry.stop - entry.start):
+                what = f"{visible(name, 80)} has another size than before"
+                raise CheckpointError(
+                    "checkpoint.changed", f"{visible(str(path), 200)}: file changed during reading ({what})"
+                )
             return tensor
 
         yield read

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from lossprobe.checkpoint.files.threads import of_each
 from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.units import format_count, visible
 
@@ -54,14 +55,20 @@ def check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     Raises:
         CheckpointError: `checkpoint.non_finite`; it names the first tensor with NaN or infinity and counts them in it.
     """
-    for name, tensor in tensors.items():
-        if tensor.numel() and not all(math.isfinite(float(end)) for end in torch.aminmax(tensor.detach())):  # NaN: both
-            count = tensor.numel() - int(torch.isfinite(tensor).sum())  # twenty times as slow
+
+    def refuse(item: tuple[str, torch.Tensor]) -> None:
+        name, tensor = item
+        if math.isfinite(tensor.detach().sum()):  # NaN and infinity stay in a sum: thirty times as fast as `isfinite`
+            return
+        count = tensor.numel() - int(torch.isfinite(tensor).sum())
+        if count:  # otherwise the sum has overflowed
             raise CheckpointError(
                 "checkpoint.non_finite",
                 f"{visible(str(path), 200)}: {visible(name, 80)}: {format_count(count)} non-finite"
                 f" value{'' if count == 1 else 's'}",
             )
+
+    of_each(refuse, tensors.items())
 
 
 def _named(names: Sequence[str]) -> str:

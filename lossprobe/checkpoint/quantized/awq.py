@@ -7,30 +7,17 @@ from typing import ClassVar, Final
 
 import torch
 
-from lossprobe.checkpoint.quantized.codes import from_codes
+from lossprobe.checkpoint.quantized.codes import from_columns
 from lossprobe.checkpoint.quantized.gptq import WORK
 from lossprobe.checkpoint.quantized.names import stands_in
 from lossprobe.checkpoint.quantized.parts import FLOATS, Parts
 from lossprobe.checkpoint.quantized.settings import Settings
 
 BITS = 4
-# Which of the eight codes of a word holds column 0, 1, ... 7 (awq.utils.packing_utils, AWQ_REVERSE_ORDER).
-PLACES: Final = (0, 4, 1, 5, 2, 6, 3, 7)
+# By how many bits the codes of columns 0, 1, ... 7 lie above the lowest of a word: column 1 is code 4, column 2 code 1
+# (awq.utils.packing_utils, AWQ_REVERSE_ORDER).
+SHIFTS: Final = tuple(BITS * place for place in (0, 4, 1, 5, 2, 6, 3, 7))
 ENDS: Final = (".qweight", ".qzeros", ".scales")
-
-
-def columns(words: torch.Tensor) -> torch.Tensor:
-    """Return the codes of the columns of packed lines: int32 [R, W] → uint8 [8W, R].
-
-    The word 0x76543210 holds the codes 0, 1, ... 7, the lowest first; the columns are 0, 4, 1, 5, 2, 6, 3, 7.
-    """
-    octets = words.T.flatten().view(torch.uint8).view(words.shape[1], words.shape[0], 4)
-    codes = torch.empty(words.shape[1], 8, words.shape[0], dtype=torch.uint8)
-    for octet in range(4):
-        both = octets[..., octet].contiguous()
-        codes[:, PLACES.index(2 * octet)] = both & (1 << BITS) - 1
-        codes[:, PLACES.index(2 * octet + 1)] = both >> BITS
-    return codes.flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -58,8 +45,10 @@ class AwqLayout:
 
     def weight(self, parts: Parts) -> torch.Tensor:
         """Return (q − z) · s, float32 [out, in]."""
-        zeros = columns(parts.read(".qzeros")).float()
-        return from_codes(columns(parts.read(".qweight")), zeros, parts.read(".scales").float().T.contiguous())
+        words = parts.read(".qzeros")  # in the order of the weight, as if each group were an input
+        one = torch.ones(words.shape[1] * 8, 1)
+        zeros = from_columns(words, SHIFTS, torch.zeros_like(one), one)
+        return from_columns(parts.read(".qweight"), SHIFTS, zeros, parts.read(".scales").float().T)
 
 
 @dataclass(frozen=True)

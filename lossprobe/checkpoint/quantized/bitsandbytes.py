@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import torch
 
-from lossprobe.checkpoint.quantized.codes import look_up
+from lossprobe.checkpoint.quantized.codes import from_octets
 from lossprobe.checkpoint.quantized.names import stands_in
 from lossprobe.checkpoint.quantized.parts import Layout, Parts, stored_as, weights_only
 from lossprobe.checkpoint.quantized.settings import Settings
@@ -86,9 +87,12 @@ class FourBitLayout:
             absmax = _in_blocks(code, parts.read(".weight.nested_absmax"), state["nested_blocksize"])
             absmax += state["nested_offset"]
         shape: tuple[int, ...] = tuple(state["shape"])
-        weight = look_up(parts.read(".weight").flatten(), table.repeat_interleave(16), table.repeat(16))
-        weight = weight[: torch.Size(shape).numel()]
-        return _in_blocks(weight, absmax, state["blocksize"]).view(shape)
+        count, size = torch.Size(shape).numel(), state["blocksize"]
+        pairs = torch.stack([table.repeat_interleave(16), table.repeat(16)], 1)
+        whole = count % (2 * size) == 0
+        rows = len(absmax) // math.gcd(len(absmax), 64) if whole else 1  # short rows stay in the cache
+        weight = from_octets(parts.read(".weight").view(rows, -1), pairs, absmax.view(rows, -1), (1, size))
+        return weight.flatten()[:count].view(shape)
 
     def _state(self, parts: Parts) -> dict[str, Any]:
         """Return the JSON object, after checking its keys and types."""

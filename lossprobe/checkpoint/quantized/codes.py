@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import torch
 
-# FP4 (E2M1): one sign bit, then eight magnitudes. OCP Microscaling Formats (MX) Specification 1.0, section 5.3.3.
-FP4_VALUES: Final = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+from lossprobe.checkpoint.quantized import loops
 
-ROWS = 128  # rows that are worked on together: with 1,024 to 8,192 inputs they stay in the cache
+# FP4 (E2M1): one sign bit, then eight magnitudes. OCP Microscaling Formats (MX) Specification 1.0, section 5.3.3.
+E2M1: Final = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
 
 def unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
@@ -24,89 +25,96 @@ def unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
     Returns:
         uint8 [R, W · 32 // bits].
     """
-    rows, count = words.shape[0], words.shape[1] * 32 // bits
-    octets, mask = words.flatten().view(torch.uint8).view(rows, -1), (1 << bits) - 1
-    if bits == 8:
-        return octets
-    if bits in (2, 4):
-        return torch.stack([octets >> shift & mask for shift in range(0, 8, bits)], -1).view(rows, count)
-    if bits == 3 and octets.shape[1] % 3 == 0:
-        return _threes(octets)
-    groups = torch.nn.functional.pad(octets, (0, -octets.shape[1] % bits)).view(rows, -1, bits)
-    lines = groups[..., 0].long()  # eight codes fill as many bytes as a code has bits
-    for place in range(1, bits):
-        lines |= groups[..., place].long() << 8 * place
-    codes = torch.empty(*lines.shape, 8, dtype=torch.uint8)
-    for place in range(8):
-        codes[..., place] = lines >> bits * place & mask
-    return codes.view(rows, -1)[:, :count]
-
-
-def _threes(octets: torch.Tensor) -> torch.Tensor:
-    """Return the 3-bit codes of bytes, of which three hold eight: uint8 [R, 3N] → uint8 [R, 8N].
-
-    Four codes are found at once, by their 12 bits: three times as fast as shifts.
-    """
-    numbers = torch.arange(1 << 12)
-    fours = torch.stack([numbers >> 3 * place & 7 for place in range(4)], 1).byte().view(torch.int32).flatten()
-    low, middle, high = (octets.view(len(octets), -1, 3)[..., place].int() for place in range(3))
-    halves = torch.stack([low | (middle & 15) << 8, middle >> 4 | high << 4], -1)
-    return fours.index_select(0, halves.flatten()).view(torch.uint8).view(len(octets), -1)
+    count = words.shape[1] * 32 // bits
+    codes = torch.empty(len(words), -(-count // 8) * 8, dtype=torch.uint8)
+    loops.unpack_rows(_octets(words), bits, codes.numpy())
+    return codes[:, :count]
 
 
 def from_codes(
-    codes: torch.Tensor, zeros: torch.Tensor, scales: torch.Tensor, group: torch.Tensor | None = None
+    words: torch.Tensor, bits: int, zeros: torch.Tensor, scales: torch.Tensor, inputs: int, group: torch.Tensor | None
 ) -> torch.Tensor:
     """Return the weights (q − z) · s, float32 [out, in].
 
     Args:
-        codes: q, uint8 [out, in].
+        words: int32 [out, W], the codes q as `unpack` reads them.
+        bits: bits of a code, 1 to 8.
         zeros: z, float32 [out, G] or [1, G].
         scales: s, float32 [out, G] or [1, G].
+        inputs: codes of a row; those beyond them are left out.
         group: int64 [in], the group of each input; without it G groups of equal size lie one after the other.
     """
-    weight = torch.empty(codes.shape)
-    zeros, scales = (each.expand(len(codes), -1) for each in (zeros, scales))
-    for start in range(0, len(codes), ROWS):
-        rows = slice(start, start + ROWS)
-        part, zero, scale = weight[rows].copy_(codes[rows]), zeros[rows], scales[rows]
-        if group is None:
-            part.view(len(part), zero.shape[1], -1).sub_(zero[:, :, None]).mul_(scale[:, :, None])
-        else:
-            part.sub_(zero.index_select(1, group)).mul_(scale.index_select(1, group))
+    weight = torch.empty(len(words), inputs)
+    order = (torch.empty(0, dtype=torch.int64) if group is None else group).numpy().view(np.uint64)
+    loops.from_rows(_octets(words), bits, _rows(zeros, weight), _rows(scales, weight), order, weight.numpy())
     return weight
 
 
-def look_up(octets: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return the two numbers that each byte stands for: uint8 [..., N] → float32 [..., 2N].
+def from_columns(
+    words: torch.Tensor, shifts: tuple[int, ...], zeros: torch.Tensor, scales: torch.Tensor
+) -> torch.Tensor:
+    """Return the weights (q − z) · s, float32 [8W, in].
 
     Args:
-        octets: the bytes.
-        first: float32 [256], the first number of each byte.
-        second: float32 [256], the second one.
+        words: int32 [in, W]; each holds the 4-bit codes q of eight outputs for one input.
+        shifts: by how many bits the code of each of the eight outputs lies above the lowest bit.
+        zeros: z, float32 [8W, G], for groups of equal size that lie one after the other.
+        scales: s, float32 [8W, G].
     """
-    pairs = torch.stack([first, second], 1).view(torch.int64).flatten()  # as one value: three times as fast
-    found = pairs.index_select(0, octets.flatten().int())
-    return found.view(torch.float32).view(*octets.shape[:-1], -1)
+    weight = torch.empty(words.shape[1] * 8, words.shape[0])
+    columns = words.T.contiguous().numpy()
+    loops.from_columns(columns, np.array(shifts), _rows(zeros, weight), _rows(scales, weight), weight.numpy())
+    return weight
 
 
-def fp8_values(numbers: torch.Tensor) -> torch.Tensor:
-    """Return FP8 numbers in float32, two at once if they are even: four times as fast as `Tensor.float`."""
-    octets = numbers.contiguous().view(torch.uint8).flatten()
-    table = torch.arange(256, dtype=torch.uint8).view(numbers.dtype).float()
-    if len(octets) % 2:
-        return table.index_select(0, octets.int()).view(numbers.shape)
-    pairs = torch.stack([table.repeat(256), table.repeat_interleave(256)], 1).view(torch.int64).flatten()
-    return pairs.index_select(0, octets.view(torch.uint16).int()).view(torch.float32).view(numbers.shape)
+def from_octets(
+    octets: torch.Tensor, table: torch.Tensor, scales: torch.Tensor, block: tuple[int, int]
+) -> torch.Tensor:
+    """Return v · s, where v are the one or two numbers that each byte stands for: float32 [R, N] or [R, 2N].
+
+    Blocks at the right and lower edge may be smaller. With blocks of 2 x 2, bytes [3, 3] that all stand for 1 and the
+    scales [[2, 3], [4, 5]] become [[2, 2, 3], [2, 2, 3], [4, 4, 5]].
+
+    Args:
+        octets: uint8 [R, N].
+        table: float32 [256, 1] or [256, 2], the numbers of each byte.
+        scales: s, float32, one of each block of weights.
+        block: rows and columns of a block.
+    """
+    numbers = table.shape[1]
+    weight = torch.empty(len(octets), octets.shape[1] * numbers)
+    values = table.contiguous().view(torch.float32 if numbers == 1 else torch.int64).flatten()
+    rows, columns = block
+    loops.from_table(
+        octets.contiguous().numpy(), values.numpy(), scales.contiguous().numpy(), rows, columns, weight.numpy()
+    )
+    return weight
 
 
-def unpack_fp4(octets: torch.Tensor) -> torch.Tensor:
-    """Return the FP4 values of bytes that hold two each, the low half first: uint8 [..., N] → float32 [..., 2N].
+def table_of(dtype: torch.dtype) -> torch.Tensor:
+    """Return the number that each byte stands for in an 8-bit dtype, float32 [256, 1]."""
+    return torch.arange(256, dtype=torch.uint8).view(dtype).float()[:, None]
+
+
+def e2m1_pairs() -> torch.Tensor:
+    """Return the two FP4 numbers that each byte stands for, the low half first, float32 [256, 2].
 
     The byte 0x2A holds the codes 10 and 2: −1.0 and 1.0.
     """
-    table = torch.tensor(FP4_VALUES)
-    return look_up(octets, table.repeat(16), table.repeat_interleave(16))
+    values = torch.tensor(E2M1)
+    return torch.stack([values.repeat(16), values.repeat_interleave(16)], 1)
+
+
+def _octets(words: torch.Tensor) -> np.ndarray:
+    """Return the bytes of words, uint8 [R, 4W], the lowest bits first."""
+    octets: np.ndarray = words.contiguous().numpy().astype("<i4", copy=False).view(np.uint8)
+    return octets
+
+
+def _rows(values: torch.Tensor, weight: torch.Tensor) -> np.ndarray:
+    """Return values with a row for each of a weight's."""
+    rows: np.ndarray = values.expand(len(weight), -1).contiguous().numpy()
+    return rows
 
 
 def powers_of_two(octets: torch.Tensor) -> torch.Tensor:

@@ -72,7 +72,8 @@ class GptqLayout:
         scales = parts.read(".scales").float().T.contiguous()
         zeros = self._zeros(parts, len(scales))
         group = self._groups(parts, zeros.shape[1])
-        return from_codes(unpack(parts.read(".qweight").T, self.bits), zeros, scales, group)
+        words = parts.read(".qweight").T
+        return from_codes(words, self.bits, zeros, scales, words.shape[1] * 32 // self.bits, group)
 
     def _zeros(self, parts: Parts, outputs: int) -> torch.Tensor:
         """Return the zero points, float32 [out, G]."""

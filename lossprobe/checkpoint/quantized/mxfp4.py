@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from lossprobe.checkpoint.quantized.codes import powers_of_two, unpack_fp4
+from lossprobe.checkpoint.quantized.codes import e2m1_pairs, from_octets, powers_of_two
 from lossprobe.checkpoint.quantized.names import stands_in
 from lossprobe.checkpoint.quantized.parts import Parts
 from lossprobe.checkpoint.quantized.settings import Settings
@@ -40,7 +40,7 @@ class Mxfp4Layout:
         experts, outputs, count, _ = blocks.shape
         weight = torch.empty(experts, count * 32, outputs)
         for number in range(experts):  # one expert at a time, since the layer is large
-            weight[number] = unpack_fp4(blocks[number]).mul_(scales[number, :, :, None]).flatten(1).T
+            weight[number] = from_octets(blocks[number].flatten(1), e2m1_pairs(), scales[number], (1, 32)).T
         return weight
 
 

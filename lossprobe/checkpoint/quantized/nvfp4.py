@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from lossprobe.checkpoint.quantized.codes import powers_of_two, unpack_fp4
+from lossprobe.checkpoint.quantized.codes import e2m1_pairs, from_octets, powers_of_two
 from lossprobe.checkpoint.quantized.parts import Parts
 
 GROUP = 16
@@ -59,5 +59,4 @@ class Fp4Layout:
             scale = scale.float() / parts.read(self.global_end)
         else:
             scale = scale.float() * parts.read(self.global_end)
-        weight = unpack_fp4(parts.read(self.codes_end))
-        return weight.view(len(weight), -1, self.group_size).mul_(scale[:, :, None]).view_as(weight)
+        return from_octets(parts.read(self.codes_end), e2m1_pairs(), scale, (1, self.group_size))

@@ -62,19 +62,21 @@ class PackedLayout:
         outputs, inputs = self.shape(parts)
         scale = parts.read(".weight_scale").float()
         scale = scale.view(-1, scale.shape[-1])
-        codes = self._codes(parts, ".weight_packed", parts.read(".weight_packed"), inputs)
+        words = parts.read(".weight_packed")
+        self._refuse_more(parts, ".weight_packed", words, inputs)
         middle = 1 << self.bits - 1
         zeros = torch.full_like(scale, middle)
         if not self.symmetric:
-            zeros = self._codes(parts, ".weight_zero_point", parts.read(".weight_zero_point").T, outputs).T.float()
-        return from_codes(codes, zeros, scale, self._groups(parts, scale.shape[1]) if self.by_activation else None)
+            points = parts.read(".weight_zero_point").T
+            self._refuse_more(parts, ".weight_zero_point", points, outputs)
+            zeros = unpack(points, self.bits)[:, :outputs].T.float()
+        group = self._groups(parts, scale.shape[1]) if self.by_activation else None
+        return from_codes(words, self.bits, zeros, scale, inputs, group)
 
-    def _codes(self, parts: Parts, end: str, words: torch.Tensor, count: int) -> torch.Tensor:
-        """Return the codes of words, uint8 [R, count]; what follows them must be 0."""
-        codes = unpack(words, self.bits)
-        if codes[:, count:].any():
+    def _refuse_more(self, parts: Parts, end: str, words: torch.Tensor, count: int) -> None:
+        """Refuse lines of words that hold anything but 0 after some codes."""
+        if words.shape[1] * 32 // self.bits > count and unpack(words, self.bits)[:, count:].any():
             raise parts.refused(end, f"holds codes beyond the {count} of a line")
-        return codes[:, :count]
 
     def _groups(self, parts: Parts, groups: int) -> torch.Tensor:
         """Return the group of each input, int64 [in]."""

@@ -7,30 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from lossprobe.checkpoint.quantized.codes import fp8_values, powers_of_two
+from lossprobe.checkpoint.quantized.codes import from_octets, powers_of_two, table_of
 from lossprobe.checkpoint.quantized.parts import FLOATS, Parts
 
 FP8 = "F8_E4M3"
-
-
-def multiply(weight: torch.Tensor, scale: torch.Tensor, block: tuple[int, int]) -> torch.Tensor:
-    """Multiply each block of a weight by its scale, in place, and return the weight.
-
-    Blocks at the right and lower edge may be smaller. With blocks of 2 x 2, a weight of ones [3, 3] and the scales
-    [[2, 3], [4, 5]] become [[2, 2, 3], [2, 2, 3], [4, 4, 5]].
-
-    Args:
-        weight: float32 [out, in].
-        scale: float32 [ceil(out / rows), ceil(in / columns)].
-        block: rows and columns of a block.
-    """
-    rows, columns = (min(size, side) for size, side in zip(block, weight.shape, strict=True))
-    if rows == 1 and weight.shape[1] % columns == 0:
-        weight.view(len(weight), -1, columns).mul_(scale[:, :, None])
-        return weight
-    for number, factors in enumerate(scale):
-        weight[number * rows : (number + 1) * rows].mul_(factors.repeat_interleave(columns)[: weight.shape[1]])
-    return weight
 
 
 @dataclass(frozen=True)
@@ -77,13 +57,15 @@ class ScaledLayout:
     def weight(self, parts: Parts) -> torch.Tensor:
         """Return (q − z) · s, float32 [out, in]."""
         stored = parts.read(".weight")
-        weight = fp8_values(stored) if self.stored == FP8 else stored.float()
-        block = self._block(*weight.shape)
-        sides = [-(-side // size) for side, size in zip(weight.shape, block, strict=True)]
-        if self.zero_end:
-            zeros = torch.ones_like(weight)
-            weight -= multiply(zeros, parts.read(self.zero_end).float().view(sides), block)
-        return multiply(weight, self._scale(parts).view(sides), block)
+        block = self._block(*stored.shape)
+        sides = [-(-side // size) for side, size in zip(stored.shape, block, strict=True)]
+        scale = self._scale(parts).view(sides)
+        if not self.zero_end:
+            return from_octets(stored.view(torch.uint8), table_of(stored.dtype), scale, block)
+        ones = torch.ones(256, 1)
+        zeros = from_octets(stored.view(torch.uint8), ones, parts.read(self.zero_end).float().view(sides), block)
+        scales = from_octets(stored.view(torch.uint8), ones, scale, block)
+        return stored.float().sub_(zeros).mul_(scales)
 
     def _block(self, outputs: int, inputs: int) -> tuple[int, int]:
         rows, columns = self.block

@@ -12,6 +12,7 @@ import torch
 
 from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry, tensor_reader
+from lossprobe.checkpoint.files.threads import of_each
 from lossprobe.checkpoint.files.weight_files import Weights
 from lossprobe.checkpoint.quantized.names import LONGEST
 from lossprobe.checkpoint.quantized.parts import Layout, Method, Parts
@@ -82,21 +83,21 @@ class QuantizedWeights:
         return (*self.weights.notices, *filter(None, [only, left if count else ""]))
 
     def read(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """Return every tensor by its name, quantised weights in `dtype`; only one at a time is in float32.
+        """Return every tensor by its name, quantised weights in `dtype`; in float32 is only one in each thread.
 
         Raises:
             CheckpointError: stored values contradict the configuration, or a file changed.
         """
         stored = self.weights.entries
-        tensors = {}
         with tensor_reader(self.weights.files) as read:
-            for name in self.entries:
-                if name in self.modules:
-                    module, ends, layout = self.modules[name]
-                    tensors[name] = layout.weight(_parts(self.path, module, ends, stored, read, self.said_in)).to(dtype)
-                else:
-                    tensors[name] = read(name)
-        return tensors
+
+            def plain(name: str) -> torch.Tensor:
+                if name not in self.modules:
+                    return read(name)
+                module, ends, layout = self.modules[name]
+                return layout.weight(_parts(self.path, module, ends, stored, read, self.said_in)).to(dtype)
+
+            return dict(zip(self.entries, of_each(plain, self.entries), strict=True))
 
     def refuse_plain(self, linear: Collection[str]) -> None:
         """Refuse weights that are stored plain although the configuration says that they are quantised.

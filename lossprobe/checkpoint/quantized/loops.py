@@ -1,0 +1,137 @@
+"""Compiled CPU loops that turn the codes of a quantised weight into float32, in one pass over the weight.
+
+The functions of torch would go over it once for each operation and need room for each intermediate result. Compiling
+takes some seconds once; the code is cached on disk, see `compiler`. Every number is rounded as torch rounds it: the
+loops have no fused multiply-add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from lossprobe.compiler import kept, numba
+
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    return kept(numba.njit(nogil=True, error_model="numpy")(function))
+
+
+@_compiled
+def _scale(codes: Any, zeros: Any, scales: Any, out: Any) -> None:
+    """Fill `out` with (q − z) · s of one row, whose groups of equal size lie one after the other."""
+    codes, out = codes.reshape(zeros.size, -1), out.reshape(zeros.size, -1)
+    for g in range(zeros.size):
+        zero, scale = zeros[g], scales[g]
+        for i in range(out.shape[1]):
+            out[g, i] = (np.float32(codes[g, i]) - zero) * scale
+
+
+@_compiled
+def _scale_by_group(codes: Any, zeros: Any, scales: Any, group: Any, out: Any) -> None:
+    """Fill `out` with (q − z) · s of one row, where `group` gives the group of each input."""
+    for i in range(out.size):
+        g = group[i]
+        out[i] = (np.float32(codes[i]) - zeros[g]) * scales[g]
+
+
+@_compiled
+def _unpack(octets: Any, bits: int, codes: Any) -> None:
+    """Fill `codes`, as many as a multiple of eight, with the codes that lie in bytes, the lowest bits first."""
+    if bits == 8:
+        codes[: octets.size] = octets
+    elif bits == 4:
+        pairs = codes.view(np.uint16)  # as one number: vector instructions write them together
+        for i in range(pairs.size):
+            pairs[i] = np.uint16(octets[i] & 15) | np.uint16(octets[i] >> 4) << 8
+    elif bits == 2:
+        fours = codes.view(np.uint32)
+        for i in range(fours.size):
+            octet = np.uint32(octets[i])
+            fours[i] = octet & 3 | (octet & 12) << 6 | (octet & 48) << 12 | (octet & 192) << 18
+    else:
+        mask = np.uint64((1 << bits) - 1)
+        for number in range(codes.size // 8):  # eight codes fill as many bytes as a code has bits
+            start, line = number * bits, np.uint64(0)
+            for place in range(min(bits, octets.size - start)):
+                line |= np.uint64(octets[start + place]) << np.uint64(8 * place)
+            for place in range(8):
+                codes[8 * number + place] = line >> np.uint64(bits * place) & mask
+
+
+@_compiled
+def unpack_rows(octets: Any, bits: int, codes: Any) -> None:
+    """Fill each row of `codes`, uint8 [R, 8N], with the codes of a row of bytes, uint8 [R, B]."""
+    for r in range(len(codes)):
+        _unpack(octets[r], bits, codes[r])
+
+
+@_compiled
+def from_rows(octets: Any, bits: int, zeros: Any, scales: Any, group: Any, out: Any) -> None:
+    """Fill `out` with (q − z) · s, where the codes q of a row lie one after the other, the least significant bit first.
+
+    Args:
+        octets: uint8 [out, B], with at least in · bits / 8 bytes a row.
+        bits: bits of a code, 1 to 8.
+        zeros: z, float32 [out, G].
+        scales: s, float32 [out, G].
+        group: uint64 [in], the group of each input (of a signed number the loop would look whether it is negative);
+            empty where groups of equal size lie one after the other.
+        out: float32 [out, in].
+    """
+    inputs = out.shape[1]
+    codes = np.empty(-(-inputs // 8) * 8, np.uint8)
+    for r in range(out.shape[0]):
+        _unpack(octets[r], bits, codes)
+        if group.size:
+            _scale_by_group(codes, zeros[r], scales[r], group, out[r])
+        else:
+            _scale(codes[:inputs], zeros[r], scales[r], out[r])
+
+
+@_compiled
+def from_columns(words: Any, shifts: Any, zeros: Any, scales: Any, out: Any) -> None:
+    """Fill `out` with (q − z) · s, where each word holds the 4-bit codes of eight outputs for one input.
+
+    Args:
+        words: int32 [out / 8, in].
+        shifts: int64 [8], by how many bits the code of each of the eight outputs lies above the lowest bit.
+        zeros: z, float32 [out, G].
+        scales: s, float32 [out, G].
+        out: float32 [out, in].
+    """
+    codes = np.empty(out.shape[1], np.uint8)
+    for r in range(out.shape[0]):
+        row, shift = words[r // 8], np.int32(shifts[r % 8])
+        for i in range(codes.size):
+            codes[i] = (row[i] >> shift) & 15
+        _scale(codes, zeros[r], scales[r], out[r])
+
+
+@_compiled
+def from_table(octets: Any, table: Any, scales: Any, rows: int, columns: int, out: Any) -> None:
+    """Fill `out` with v · s, where v is what each byte stands for.
+
+    Args:
+        octets: uint8 [out, N].
+        table: [256], the value of each byte: one float32, or an int64 with the bits of two.
+        scales: s, float32 [R, C], of blocks; those at the right and lower edge may be smaller.
+        rows: rows of a block.
+        columns: columns of a block.
+        out: float32 [out, in].
+    """
+    values, whole = out.view(table.dtype), out.shape[1] % columns == 0
+    for r in range(out.shape[0]):
+        row, found, line, factors = octets[r], values[r], out[r], scales[r // rows]
+        for i in range(found.size):
+            found[i] = table[row[i]]
+        if whole:
+            blocks = line.reshape(factors.size, -1)
+            for c in range(factors.size):
+                for i in range(blocks.shape[1]):
+                    blocks[c, i] *= factors[c]
+        else:
+            for c in range(factors.size):
+                line[c * columns : (c + 1) * columns] *= factors[c]
