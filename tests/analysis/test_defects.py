@@ -143,6 +143,14 @@ def test_data_in_letters_is_found_and_paths_and_numbers_are_not():
     number = "40238726007709377354370243392300398571937486421071"
     clean = f"{number} /usr/share/lib/python3/dist-packages/numpy/core/src/multiarray {'-' * 60} {'a' * 64} {'0f' * 32}"
     assert found(find_encoded, clean) == []
+    address = "http://a.example.org/Texts/LFBooks/Herbert0120/CompulsionByState/HiddenInAPath"  # capitals, digits, words
+    assert found(find_encoded, f"at: {address}\n") == []
+
+
+def test_nearly_all_random_base64_is_found():
+    runs = [base64.b64encode(RANDOM.bytes(30)).decode() for _ in range(2000)]  # 40 characters, the shortest that count
+    missed = sum(not found(find_encoded, f"key {run} end") for run in runs)
+    assert missed <= 30  # 1.5 %
 
 
 def test_data_that_the_model_foresees_is_no_defect(make_run):

@@ -21,6 +21,8 @@ ESCAPES = re.compile(
 KINDS = ((BASE64, "base64"), (HEX, "hexadecimal"), (PAIRS, "pairs of hexadecimal digits"), (ESCAPES, "escapes"))
 FEWEST_PER_CLASS = 0.05  # of capitals, small letters and digits each, in base64: random data has 41 %, 41 % and 16 %
 FEWEST_CHANGES = 0.35  # of neighbours of another class; random data has 63 %, names and paths far fewer
+WORDS = re.compile(rb"[a-z]{4,}")
+MOST_IN_WORDS = 0.45  # of the characters of base64: of 40 random ones it is more in one of 1,000 runs, of more in fewer
 FEWEST_DIGITS, FEWEST_LETTERS = 0.3, 0.15  # of hexadecimal digits: random data has 62 % and 38 %
 FEWEST_DIFFERENT = 8  # characters: else it is a line, zeros, or a pattern
 # A loss below half of what random digits cost shows that the model can foresee them: a table, a counter.
@@ -65,4 +67,5 @@ def _is_data(run: bytes, detail: str) -> bool:
     classes = run.translate(CLASSES)
     shares = [classes.count(kind) / len(run) for kind in (1, 2, 3)]
     changes = sum(one != other for one, other in pairwise(classes)) / len(run)
-    return min(shares) >= FEWEST_PER_CLASS and changes >= FEWEST_CHANGES
+    in_words = sum(map(len, WORDS.findall(run))) / len(run)
+    return min(shares) >= FEWEST_PER_CLASS and changes >= FEWEST_CHANGES and in_words <= MOST_IN_WORDS
