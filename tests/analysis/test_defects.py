@@ -143,7 +143,9 @@ def test_data_in_letters_is_found_and_paths_and_numbers_are_not():
     number = "40238726007709377354370243392300398571937486421071"
     clean = f"{number} /usr/share/lib/python3/dist-packages/numpy/core/src/multiarray {'-' * 60} {'a' * 64} {'0f' * 32}"
     assert found(find_encoded, clean) == []
-    address = "http://a.example.org/Texts/LFBooks/Herbert0120/CompulsionByState/HiddenInAPath"  # capitals, digits, words
+    address = (
+        "http://a.example.org/Texts/LFBooks/Herbert0120/CompulsionByState/HiddenInAPath"  # capitals, digits, words
+    )
     assert found(find_encoded, f"at: {address}\n") == []
 
 
@@ -231,6 +233,17 @@ def test_copies_are_found_with_what_they_are_copies_of():
     assert repeated(story(1), f"{story(2)} {inside} {story(3)}") == [(1, "duplicate", passage, 0)]
     assert repeated(story(1), f"{story(2)} {' '.join(inside.split()[:20])} {story(3)}") == []
     assert repeated(f"{story(1)} {story(2)} {story(1)}") == [(0, "duplicate", passage, 0)]
+
+
+def test_a_changed_copy_of_a_changed_copy_is_found():
+    words = story(1).split()
+    changed = [f"a{number}" if number % 20 == 3 else word for number, word in enumerate(words)]
+    again = [f"b{number}" if number % 20 == 13 else word for number, word in enumerate(changed)]
+    texts = [" ".join(each) for each in (words, changed, again)]
+    runs = [{tuple(each[start : start + 5]) for start in range(len(each) - 4)} for each in (words, changed, again)]
+    of_original, of_copy = (len(runs[2] & other) / len(runs[2] | other) for other in runs[:2])
+    assert of_original < 0.4 < 0.5 < of_copy
+    assert [(document, of) for document, _, detail, of in repeated(*texts) if "near" in detail] == [(1, 0), (2, 1)]
 
 
 def test_lines_of_three_documents_are_boilerplate_and_those_of_two_are_not():

@@ -74,20 +74,22 @@ class SeenHashes(NamedTuple):
 
     Attributes:
         first: int64 [N], the first row with the hash.
+        previous: int64 [N], the last row before this one with the hash; the row itself where there is none.
         documents: int64 [N], how many documents have it.
     """
 
     first: Places
+    previous: Places
     documents: Places
 
 
 def seen(rows: Rows) -> SeenHashes:
-    """Return for each row the first one with its hash, and in how many documents it is.
+    """Return for each row the first one with its hash and the one before it, and in how many documents it is.
 
     >>> at = np.array([0, 0, 1, 2])
     >>> found = seen(Rows(np.array([7, 8, 7, 7], np.uint64), at, at, at, at))
-    >>> found.first.tolist(), found.documents.tolist()
-    ([0, 1, 0, 0], [3, 1, 3, 3])
+    >>> found.first.tolist(), found.previous.tolist(), found.documents.tolist()
+    ([0, 1, 0, 0], [0, 1, 0, 2], [3, 1, 3, 3])
     """
     order = np.argsort(rows.hashes, kind="stable")
     hashes, document = rows.hashes[order], rows.document[order]
@@ -96,7 +98,8 @@ def seen(rows: Rows) -> SeenHashes:
     other = new.copy()
     other[1:] |= document[1:] != document[:-1]
     group = np.cumsum(new) - 1
-    first, documents = np.empty(len(order), np.int64), np.empty(len(order), np.int64)
+    first, previous, documents = (np.empty(len(order), np.int64) for _ in range(3))
+    previous[order] = np.where(new, order, np.concatenate([order[:1], order[:-1]]))
     first[order] = order[np.flatnonzero(new)][group]
     documents[order] = np.bincount(group, other, minlength=1).astype(np.int64)[group]
-    return SeenHashes(first, documents)
+    return SeenHashes(first, previous, documents)

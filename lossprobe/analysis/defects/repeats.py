@@ -153,12 +153,17 @@ def _place(rows: Rows, others: SeenHashes, cause: str, detail: str, first: int, 
 
 
 def _near(rows: Rows, others: SeenHashes) -> Iterator[tuple[int, int]]:
-    """Yield the documents that share most of their runs with an earlier one, and which that is."""
-    later = np.flatnonzero(rows.document[others.first] < rows.document)
-    if not len(later):
-        return
-    size = np.bincount(rows.document)
-    pairs = rows.document[later] * len(size) + rows.document[others.first[later]]
+    """Yield the documents that share most of their runs with an earlier one, and which that is.
+
+    A run is shared with the first document that has it, and with the last one before: of a copy of a changed copy, some
+    runs come from the original, and more from the copy.
+    """
+    size = np.bincount(rows.document, minlength=1)
+    first, last = rows.document[others.first], rows.document[others.previous]
+    other_than_first = np.flatnonzero((last < rows.document) & (last != first))
+    later = np.flatnonzero(first < rows.document)
+    pairs = rows.document[later] * len(size) + first[later]
+    pairs = np.concatenate([pairs, rows.document[other_than_first] * len(size) + last[other_than_first]])
     pair, shared = np.unique(pairs, return_counts=True)
     document, other = pair // len(size), pair % len(size)
     similar = shared / (size[document] + size[other] - shared)
