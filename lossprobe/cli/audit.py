@@ -131,7 +131,7 @@ def audit_now(settings: AuditSettings, *, quiet: bool, reports: Sequence[Path] =
     created = [settings.baseline.path] if settings.baseline.path and settings.baseline.missing == "create" else []
     if created:
         refuse_unwritable_baselines(settings)
-    checkpoint = open_model(settings.model, [*reports, *created])
+    checkpoint = open_model(settings, [*reports, *created])
     return run_audit(settings, checkpoint, functools.partial(show_progress, quiet=quiet), texts)
 
 

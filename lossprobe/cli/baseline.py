@@ -64,7 +64,7 @@ def update(audit_file: AuditFileOptions, force: bool) -> None:
     assert settings.baseline.path is not None
     texts = read_texts(settings)  # before the model is loaded
     refuse_unwritable_baselines(settings)
-    checkpoint = open_model(settings.model, [settings.baseline.path])
+    checkpoint = open_model(settings, [settings.baseline.path])
     result, written = update_baseline(settings, checkpoint, shown, force=force, texts=texts)
     _show_result(result)
     if not written:
@@ -121,7 +121,7 @@ def check(audit_file: AuditFileOptions) -> None:
     settings = _with_baseline(load_settings(audit_file))
     settings = replace(settings, baseline=replace(settings.baseline, missing="error"))
     texts = read_texts(settings)
-    prepared = prepare(settings, open_model(settings.model), texts)
+    prepared = prepare(settings, open_model(settings), texts)
     for text in prepared:
         if text.baseline is not None:
             tokens = text.baseline.counts["scored_tokens"]

@@ -8,7 +8,9 @@ from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.same_tokens import Described, refuse_other_vocabulary
 from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.checks.pairing import AuditedRun
-from lossprobe.audit.settings import Check, ModelSettings
+from lossprobe.audit.gate.named import naming
+from lossprobe.audit.settings import AuditSettings, Check, ModelSettings
+from lossprobe.checkpoint.detect import refuse_missing
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener
 from lossprobe.errors import NotComparableError
@@ -24,19 +26,39 @@ def of_pair(checks: Iterable[Check]) -> list[Check]:
     return [check for check in checks if METRICS[check.metric].of_pair]
 
 
-def open_reference(model: ModelSettings | None, checks: Iterable[Check]) -> Checkpoint | None:
+def open_audited(settings: AuditSettings) -> Checkpoint:
+    """Return the checkpoint that is audited; its model is loaded when it is needed.
+
+    Raises:
+        UsageError: a reference model that a check needs does not exist, which is known before a model is loaded.
+        LossprobeError: it is refused; see `checkpoint.detect.open_checkpoint`.
+    """
+    reference = settings.reference
+    if reference is not None and of_pair(check for data in settings.data for check in settings.checks_of(data)):
+        with naming(settings, "reference", reference):
+            refuse_missing(reference.checkpoint)
+    return _open(settings, "model", settings.model)
+
+
+def open_reference(settings: AuditSettings, checks: Iterable[Check]) -> Checkpoint | None:
     """Return the reference model of an audit, loaded when it is needed; None if no check compares with it.
 
     Args:
-        model: where it is.
+        settings: the audit file.
         checks: the checks whose level is not "off".
 
     Raises:
         LossprobeError: it is refused; see `checkpoint.detect.open_checkpoint`.
     """
-    if model is None or not of_pair(checks):
+    if settings.reference is None or not of_pair(checks):
         return None
-    return open_when_needed(CheckpointSpec(model.checkpoint, model.load), Opener())
+    return _open(settings, "reference", settings.reference)
+
+
+def _open(settings: AuditSettings, table: str, model: ModelSettings) -> Checkpoint:
+    """Return the checkpoint of a table of the audit file."""
+    with naming(settings, table, model):
+        return open_when_needed(CheckpointSpec(model.checkpoint, model.load), Opener())
 
 
 def refuse_other_reference(reference: Checkpoint, planned: Described, source: Source, options: ScoreOptions) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lossprobe.analysis.rows.same_tokens import BATCHING, DTYPE, IDENTITY, Described, differing, tokenizer_note
 from lossprobe.audit.checks.metrics import metric_of
+from lossprobe.audit.gate.named import naming
 from lossprobe.audit.gate.reference import of_pair, open_reference, refuse_other_reference
 from lossprobe.audit.settings import AuditSettings, Check, DataSettings
 from lossprobe.checkpoint.interface import Checkpoint
@@ -71,9 +72,10 @@ def read_texts(settings: AuditSettings) -> Texts:
         checks = settings.checks_of(data)
         if not checks:
             continue
-        _refuse_other_file(data)
-        texts[data.name] = source = KnownText(open_text([data.path], data))
-        source.fingerprint()
+        with naming(settings, f"data.{data.name}", data):
+            _refuse_other_file(data)
+            texts[data.name] = source = KnownText(open_text([data.path], data))
+            source.fingerprint()
         for check in checks:
             if check.field is not None:
                 refuse_missing_field(source.documents(), check.field, f"check {check.id}: field")
@@ -105,7 +107,7 @@ def prepare(
     options = settings.windows
     texts = read_texts(settings) if texts is None else texts
     of_all = [check for data in settings.data for check in settings.checks_of(data)]
-    reference = open_reference(settings.reference, of_all)
+    reference = open_reference(settings, of_all)
     prepared = []
     for data in settings.data:
         checks = settings.checks_of(data)
