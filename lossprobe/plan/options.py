@@ -28,8 +28,8 @@ class ScoreOptions:
             "completion", or names of roles joined by commas. The others are masked. Plain text is scored whole.
         truncate: cut documents to one window of `context` tokens, as trainers do: "keep-start" or "keep-end"; "none"
             lays windows over the whole document.
-        keep_text: store the text in the run; without it views show tokens by their vocabulary entries, and no text around
-            them. Token ids and vocabulary stay in the run, and spell the text.
+        keep_text: store the text in the run; without it views show tokens by their vocabulary entries, and no text
+            around them. Token ids and vocabulary stay in the run, and spell the text.
     """
 
     context: int | None = option(
