@@ -76,12 +76,13 @@ class LossAudit:
     def _run(self, config: str | Path | None, overrides: dict[str, Any]) -> AuditResult:
         __tracebackhide__ = True
         from lossprobe.audit.gate.gate import run_audit
-        from lossprobe.audit.gate.reference import open_audited
+        from lossprobe.audit.gate.reference import audit_opener, open_audited
         from lossprobe.audit.gate.texts import read_texts
 
         settings = self._settings(config, overrides)
         texts = read_texts(settings)  # before the model is loaded
-        return run_audit(settings, open_audited(settings), texts=texts)
+        opener = audit_opener(settings)
+        return run_audit(settings, open_audited(settings, opener), texts=texts, opener=opener)
 
     def _settings(self, config: str | Path | None, overrides: dict[str, Any]) -> AuditSettings:
         __tracebackhide__ = True

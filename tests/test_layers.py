@@ -76,8 +76,8 @@ ALLOWED = {
         "checkpoint.adapters.folder",
     },
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
-    "audit.gate": {"errors", "units", "text", "checkpoint.interface", "logs.read", "run", "analysis", "passes"}
-    | {"audit"},
+    "audit.gate": {"errors", "units", "text", "checkpoint.interface", "checkpoint.spec", "logs.read", "run", "analysis"}
+    | {"passes", "audit"},
     "audit.gate.reference": {
         "errors", "text", "checkpoint.detect", "checkpoint.interface", "checkpoint.spec", "plan.options", "run",
         "analysis", "passes", "audit",

@@ -13,6 +13,7 @@ from lossprobe.audit.gate.named import naming
 from lossprobe.audit.gate.reference import of_pair, open_reference, refuse_other_reference
 from lossprobe.audit.settings import AuditSettings, Check, DataSettings
 from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.spec import Opener
 from lossprobe.errors import NotComparableError, TextError, UsageError
 from lossprobe.passes.identity import PlannedRun, describe
 from lossprobe.passes.known_text import KnownText
@@ -89,6 +90,7 @@ def prepare(
     settings: AuditSettings,
     checkpoint: Checkpoint,
     texts: Texts | None = None,
+    opener: Opener | None = None,
     *,
     tolerated: frozenset[str] = frozenset(),
 ) -> list[AuditText]:
@@ -98,6 +100,7 @@ def prepare(
         settings: the audit file.
         checkpoint: its model.
         texts: its texts from `read_texts`; None reads them here.
+        opener: with which the model was opened, so that an adapter and its base as reference share their weights.
         tolerated: ids of errors for which a baseline is ignored, with a notice.
 
     Raises:
@@ -107,7 +110,7 @@ def prepare(
     options = settings.windows
     texts = read_texts(settings) if texts is None else texts
     of_all = [check for data in settings.data for check in settings.checks_of(data)]
-    reference = open_reference(settings, of_all)
+    reference = open_reference(settings, of_all, opener)
     prepared = []
     for data in settings.data:
         checks = settings.checks_of(data)
