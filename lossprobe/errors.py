@@ -62,6 +62,18 @@ class LossprobeError(Exception):
         """
         return self.reason if self.subject == subject else self.message
 
+    def put_before(self, place: str) -> None:
+        """Begin the message with the place that names what is refused, such as a line of a file of settings.
+
+        >>> error = UsageError("a.b", "is empty", subject="x.txt")
+        >>> error.put_before("settings.toml line 3")
+        >>> str(error)
+        'settings.toml line 3: x.txt: is empty'
+        """
+        self.subject, self.reason = place, self.message
+        self.message = f"{place}: {self.reason}"
+        self.args = (self.message,)
+
 
 class UsageError(LossprobeError):
     """A command, option or argument that cannot be carried out."""

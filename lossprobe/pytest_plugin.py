@@ -76,14 +76,13 @@ class LossAudit:
     def _run(self, config: str | Path | None, overrides: dict[str, Any]) -> AuditResult:
         __tracebackhide__ = True
         from lossprobe.audit.gate.gate import run_audit
+        from lossprobe.audit.gate.reference import audit_opener, open_audited
         from lossprobe.audit.gate.texts import read_texts
-        from lossprobe.checkpoint.spec import CheckpointSpec, Opener
-        from lossprobe.passes.known_checkpoint import open_when_needed
 
         settings = self._settings(config, overrides)
         texts = read_texts(settings)  # before the model is loaded
-        checkpoint = open_when_needed(CheckpointSpec(settings.model.checkpoint, settings.model.load), Opener())
-        return run_audit(settings, checkpoint, texts=texts)
+        opener = audit_opener(settings)
+        return run_audit(settings, open_audited(settings, opener), texts=texts, opener=opener)
 
     def _settings(self, config: str | Path | None, overrides: dict[str, Any]) -> AuditSettings:
         __tracebackhide__ = True

@@ -44,7 +44,8 @@ EXIT_CODES = {
     "lossprobe curve trainer_state.json --fail-on not-finite,over-fitting": (10,),
 }
 PLACEHOLDER = re.compile(r"[A-Z_]+|trainer_state\.json")
-FOREIGN_OPTIONS = {"--index-url", "--dequantize", "--safe_serialization"}  # of pip, mlx_lm and DeepSpeed
+# Options of pip, mlx_lm, DeepSpeed and llama.cpp.
+FOREIGN_OPTIONS = {"--index-url", "--dequantize", "--safe_serialization", "--check-tensors"}
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 

@@ -77,10 +77,12 @@ ALLOWED = {
         "checkpoint.adapters.folder",
     },
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
-    "audit.gate": {"errors", "units", "text", "checkpoint.interface", "logs.read", "run", "analysis", "passes"}
-    | {"audit"},
-    "audit.gate.reference": {"errors", "text", "checkpoint.interface", "checkpoint.spec", "plan.options", "run"}
-    | {"analysis", "passes", "audit"},
+    "audit.gate": {"errors", "units", "text", "checkpoint.interface", "checkpoint.spec", "logs.read", "run", "analysis"}
+    | {"passes", "audit"},
+    "audit.gate.reference": {
+        "errors", "text", "checkpoint.detect", "checkpoint.interface", "checkpoint.spec", "plan.options", "run",
+        "analysis", "passes", "audit",
+    },
     "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks", "audit.settings"},
     "report.page": WORDS | {"terms", "analysis", "report"},
     "cli": WORDS
@@ -90,7 +92,7 @@ ALLOWED = {
     "python": WORDS
     | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "plan", "run", "logs"}
     | {"analysis", "passes", "report"},
-    "pytest_plugin": {"errors", "units", "checkpoint", "passes.known_checkpoint", "audit", "report"},
+    "pytest_plugin": {"errors", "units", "audit", "report"},
 }  # fmt: skip
 HOMES = {
     "torch": {"checkpoint", "scoring", "cli"},

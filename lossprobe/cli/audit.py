@@ -131,8 +131,8 @@ def audit_now(settings: AuditSettings, *, quiet: bool, reports: Sequence[Path] =
     created = [settings.baseline.path] if settings.baseline.path and settings.baseline.missing == "create" else []
     if created:
         refuse_unwritable_baselines(settings)
-    checkpoint = open_model(settings.model, [*reports, *created])
-    return run_audit(settings, checkpoint, functools.partial(show_progress, quiet=quiet), texts)
+    checkpoint, opener = open_model(settings, [*reports, *created])
+    return run_audit(settings, checkpoint, functools.partial(show_progress, quiet=quiet), texts, opener)
 
 
 def _show(result: AuditResult, choices: dict[str, Any]) -> None:

@@ -17,8 +17,9 @@ from lossprobe.cli.values import click_type
 from lossprobe.options.declare import options_of
 
 if TYPE_CHECKING:
-    from lossprobe.audit.settings import AuditSettings, ModelSettings
+    from lossprobe.audit.settings import AuditSettings
     from lossprobe.checkpoint.interface import Checkpoint
+    from lossprobe.checkpoint.spec import Opener
 
 
 @dataclass(frozen=True)
@@ -80,22 +81,23 @@ def _origin(context: click.Context, name: str) -> str:
     return "--no-stop-early" if context.params.get(name) is False else f"--{name.replace('_', '-')}"
 
 
-def open_model(model: ModelSettings, written: Sequence[Path] = ()) -> Checkpoint:
-    """Return the checkpoint of an audit file; its model is loaded when it is needed.
+def open_model(settings: AuditSettings, written: Sequence[Path] = ()) -> tuple[Checkpoint, Opener]:
+    """Return the checkpoint of an audit file, whose model is loaded when it is needed, and what opens its reference.
 
     Args:
-        model: the checkpoint and its options.
+        settings: the audit file.
         written: files and folders to which reports and baselines will be written.
 
     Raises:
         UsageError: one of `written` is a file of the checkpoint, or lies in it.
+        LossprobeError: as in `audit.gate.reference.open_audited`.
     """
-    from lossprobe.checkpoint.spec import CheckpointSpec, Opener
-    from lossprobe.passes.known_checkpoint import open_when_needed
+    from lossprobe.audit.gate.reference import audit_opener, open_audited
 
-    checkpoint = open_when_needed(CheckpointSpec(model.checkpoint, model.load), Opener())
+    opener = audit_opener(settings)
+    checkpoint = open_audited(settings, opener)
     protect_files(written, checkpoint.facts.files)
-    return checkpoint
+    return checkpoint, opener
 
 
 def refuse_unwritable_baselines(settings: AuditSettings) -> None:

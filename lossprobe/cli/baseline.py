@@ -64,8 +64,8 @@ def update(audit_file: AuditFileOptions, force: bool) -> None:
     assert settings.baseline.path is not None
     texts = read_texts(settings)  # before the model is loaded
     refuse_unwritable_baselines(settings)
-    checkpoint = open_model(settings.model, [settings.baseline.path])
-    result, written = update_baseline(settings, checkpoint, shown, force=force, texts=texts)
+    model, opener = open_model(settings, [settings.baseline.path])
+    result, written = update_baseline(settings, model, shown, force=force, texts=texts, opener=opener)
     _show_result(result)
     if not written:
         say(f"no baseline was written: {result.finding}; --force writes it anyway")
@@ -121,7 +121,8 @@ def check(audit_file: AuditFileOptions) -> None:
     settings = _with_baseline(load_settings(audit_file))
     settings = replace(settings, baseline=replace(settings.baseline, missing="error"))
     texts = read_texts(settings)
-    prepared = prepare(settings, open_model(settings.model), texts)
+    model, opener = open_model(settings)
+    prepared = prepare(settings, model, texts, opener)
     for text in prepared:
         if text.baseline is not None:
             tokens = text.baseline.counts["scored_tokens"]

@@ -28,7 +28,8 @@ class ScoreOptions:
             "completion", or names of roles joined by commas. The others are masked. Plain text is scored whole.
         truncate: cut documents to one window of `context` tokens, as trainers do: "keep-start" or "keep-end"; "none"
             lays windows over the whole document.
-        keep_text: store the text in the run; without it views show tokens, but no text around them.
+        keep_text: store the text in the run; without it views show tokens by their vocabulary entries, and no text
+            around them. Token ids and vocabulary stay in the run, and spell the text.
     """
 
     context: int | None = option(
@@ -62,7 +63,7 @@ class ScoreOptions:
     keep_text: bool = option(
         True,
         Flag(),
-        "Do not store the text in the run (for confidential texts).",
+        "Do not store the text in the run; what its tokens spell stays, from their ids and the vocabulary.",
         switch="no-text",
         in_audit_file=False,
     )

@@ -54,7 +54,7 @@ class LockedFolder(Folder):
             self._lock.acquire(blocking=False)
         except Timeout:
             raise OutputError(
-                "output.locked", f"{shown}: locked by pid {self._holder()}", hint="wait for it, or use another `output`"
+                "output.locked", f"{shown}: locked by pid {self._holder()}", hint="wait until it has ended"
             ) from None
         if self.handle is not None and not os.path.samestat(self.path.lstat(), os.fstat(self.handle)):
             self._lock.release()

@@ -37,6 +37,7 @@ NVFP4 = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size
 GPTQ3 = {"bits": 3, "group_size": -1, "sym": False, "desc_act": True, "checkpoint_format": "gptq_v2"}
 NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 ONLY = "; weights only: the deployed kernel rounds activations to {} as well"
+NOT_HERE = ", which no loss here includes"
 # What quantises a weight, the quantization_config, and what is said of it: stored dtype, words.
 FORMATS = {
     "gptq": (
@@ -142,7 +143,7 @@ def test_a_folder_gives_the_logits_of_these_weights(quantised, name):
     one, other = (load_huggingface(each, LoadOptions()) for each in (folder, meant))
     assert torch.equal(logits(one), logits(other))
     assert (one.facts.stored_dtype, one.facts.quantization) == FORMATS[name][2:]
-    assert one.facts.notices == ((ONLY.format("int8")[2:],) if name == "w8a8" else ())
+    assert one.facts.notices == ((ONLY.format("int8")[2:] + NOT_HERE,) if name == "w8a8" else ())
     assert (other.facts.quantization, one.facts.parameters) == (None, other.facts.parameters)
     assert one.facts.sha256 != other.facts.sha256
 
@@ -330,6 +331,68 @@ def test_scales_of_activations_and_of_the_cache_are_told(quantised):
     builders.rewrite(folder, plus("model.layers.0.self_attn.k_scale", SCALE))
     notices = load_huggingface(folder, LoadOptions()).facts.notices
     assert notices[1] == "2 stored scales of activations or of the key-value cache not applied"
+
+
+FP8_CACHE = {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False, "symmetric": True}
+# The format, what its configuration has besides, what the deployed kernel rounds, and the short name of what is stored.
+CACHES = {
+    "compressed-tensors": ("packed", {"kv_cache_scheme": FP8_CACHE}, "the key-value cache to FP8", "int4"),
+    "with activations": (
+        "w8a8", {"kv_cache_scheme": FP8_CACHE}, "activations to int8 and the key-value cache to FP8", "int8",
+    ),
+    "a group without weights": (
+        "packed", {"config_groups": {"kv": {"targets": ["re:.*self_attn"], "output_activations": {"num_bits": 8}}}},
+        "the key-value cache to int8", "int4",
+    ),
+    "attention": (
+        "packed", {"config_groups": {"attention": {"targets": ["LlamaAttention"], "input_activations": FP8_CACHE}}},
+        "activations to FP8", "int4",
+    ),
+    "outputs": (
+        "packed", {"config_groups": {"group_0": {"output_activations": {"num_bits": 8}}}},
+        "activations to int8", "int4",
+    ),
+    "AutoFP8": (
+        "fp8", {"kv_cache_scheme": "static"}, "activations to FP8 (dynamic) and the key-value cache to FP8 (static)",
+        "FP8",
+    ),
+    "ModelOpt": ("modelopt", {"kv_cache_scheme": {"num_bits": 8, "type": "float", "dynamic": False}},
+                 "activations to FP4 and the key-value cache to FP8", "NVFP4"),
+    "ModelOpt's word": ("modelopt", {"kv_cache_quant_algo": "NVFP4", "kv_cache_schema_version": 1},
+                        "activations to FP4 and the key-value cache to NVFP4", "NVFP4"),
+    "by layer": ("modelopt", {"kv_cache_quantized_layers": {"model.layers.0.self_attn": {"quant_algo": "FP8"}}},
+                 "activations to FP4 and the key-value cache to fewer bits", "NVFP4"),
+    "none": ("packed", {"kv_cache_scheme": None}, None, "int4"),
+    "none by ModelOpt": ("modelopt", {"kv_cache_quant_algo": None}, "activations to FP4", "NVFP4"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_a_rounded_cache_of_which_no_scale_is_stored_is_told(quantised, name):
+    form, besides, rounded, short = CACHES[name]
+    folder, meant = quantised(form)
+    config = json.loads((folder / "config.json").read_text())["quantization_config"]
+    for key, value in besides.items():
+        config[key] = merged(config[key], value) if key == "config_groups" else value
+    builders.reconfigure(folder, quantization_config=config)
+    checkpoint = load_huggingface(folder, LoadOptions())
+    only = "" if rounded is None else f"weights only: the deployed kernel rounds {rounded} as well"
+    assert checkpoint.facts.notices == ((only + NOT_HERE,) if only else ())
+    assert checkpoint.facts.quantization.partition("; ")[2] == only
+    assert checkpoint.facts.stored_dtype.startswith(short)
+    assert ("weights only)" in checkpoint.facts.stored_dtype) is bool(only)
+    assert torch.equal(logits(checkpoint), logits(load_huggingface(meant, LoadOptions()))), "no weight changes"
+
+
+def merged(groups, more):
+    """Return `config_groups` with some more settings in them."""
+    return groups | {name: groups.get(name, {}) | settings for name, settings in more.items()}
+
+
+def test_a_cache_of_which_a_format_says_nothing_is_refused_by_its_name(quantised):
+    folder, _ = quantised("gptq")
+    builders.reconfigure(folder, quantization_config=GPTQ | {"kv_cache_scheme": FP8_CACHE})
+    assert "kv_cache_scheme is not known here" in refusal(folder, id="checkpoint.quantized_config")
 
 
 def test_modelopt_says_it_in_a_file_of_its_own(quantised):

@@ -13,7 +13,11 @@ from checkpoint import builders
 from matplotlib.figure import Figure
 
 from lossprobe.checkpoint.adapters import sharing
+from lossprobe.checkpoint.detect import open_checkpoint
+from lossprobe.checkpoint.families import huggingface
 from lossprobe.cli.main import run
+from lossprobe.passes.divergence import measure_divergence
+from lossprobe.text.documents import open_text
 
 TEXT = "the cat sat on the mat. the cat ate the rat. " * 4
 
@@ -82,6 +86,39 @@ def test_compare_takes_a_base_and_adapters(work, capsys, sources, heading):
 def test_base_and_adapter_can_be_run_together(work, capsys):
     assert run(["compare", "--kl", "base", "one", "text.txt", "--base", "base", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["divergence"]["mean_kl_nats"] > 0.001
+
+
+AUDIT = """\
+schema = 1
+[model]
+checkpoint = "one"
+[reference]
+checkpoint = "base"
+[data.text]
+path = "text.txt"
+[[check]]
+id = "distance"
+metric = "mean_kl_nats"
+max = 9.0
+"""
+
+
+def test_an_audit_of_an_adapter_beside_its_base_costs_one_load(work, monkeypatch, capsys):
+    loads = []
+    real = sharing.load_folder
+    monkeypatch.setattr(sharing, "load_folder", lambda *given: loads.append(given) or real(*given))
+    monkeypatch.setattr(huggingface, "load_huggingface", lambda *given: pytest.fail(f"{given} was loaded by itself"))
+    Path("lossprobe.toml").write_text(AUDIT)
+    assert run(["audit", "--json", "--quiet"]) == 0
+    (measured,) = json.loads(capsys.readouterr().out)["checks"]
+    assert len(loads) == 1
+    monkeypatch.undo()
+    monkeypatch.chdir(work)
+    shutil.rmtree(".lossprobe")
+    apart = [open_checkpoint(path) for path in ("base", "one")]
+    found = measure_divergence(*apart, open_text(["text.txt"]))
+    assert measured["measured"] == pytest.approx(found.mean_kl_nats, rel=1e-6)
+    assert found.mean_kl_nats > 0.001
 
 
 def test_inspect_says_what_an_adapter_is(work, capsys):

@@ -54,6 +54,20 @@ def test_two_runs_as_table_csv_json_markdown_and_picture(pair, monkeypatch, caps
     assert "| mean\\_difference\\_nats |" in page
 
 
+def test_without_the_text_a_pair_shows_the_tokens_that_a_run_shows(tmp_path, text, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sources = ["--no-text", "--quiet", "--context", "64", str(CHECKPOINT)]
+    assert run(["tokens", *sources, str(text), "--csv=one.csv"]) == 0
+    assert run(["compare", "--kl", *sources, str(SMOOTHED), str(text), "--csv=both.csv", "--json"]) == 0
+    alone, both = pd.read_csv("one.csv"), pd.read_csv("both.csv")
+    scored = alone[alone["unscored"].isna()].reset_index(drop=True)
+    assert both["text"].tolist() == scored["text"].tolist()
+    assert (scored["text"] != '""').any(), "the entries of the vocabulary"
+    shown = json.loads(capsys.readouterr().out)
+    for row in shown["divergence"]["hardest"]:
+        assert (row["before"], row["after"]) == ("", ""), "nothing around a token"
+
+
 def test_two_rankings_are_two_tables(pair, monkeypatch, capsys):
     monkeypatch.chdir(pair)
     assert run(["compare", "old", "new", "--table", "--top", "5"]) == 0

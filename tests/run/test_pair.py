@@ -215,7 +215,7 @@ def test_a_folder_with_other_files_and_a_writer_at_work_are_left_alone(folder):
         if done:
             with pytest.raises(OutputError, match="locked by pid") as locked:
                 measure(folder)
-            assert locked.value.id == "output.locked"
+            assert (locked.value.id, locked.value.hint) == ("output.locked", "wait until it has ended"), "takes no -o"
 
     measure(folder, progress=again)
 

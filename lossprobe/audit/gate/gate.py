@@ -13,6 +13,7 @@ from lossprobe.audit.gate.training_log import check_log
 from lossprobe.audit.gate.whole import audit_whole
 from lossprobe.audit.settings import AuditSettings
 from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.spec import Opener
 from lossprobe.passes.score import Progress
 from lossprobe.run.identity import Settings, identity_of
 
@@ -25,7 +26,11 @@ def unseen(_title: str) -> AbstractContextManager[Progress | None]:
 
 
 def run_audit(
-    settings: AuditSettings, checkpoint: Checkpoint, shown: Shown = unseen, texts: Texts | None = None
+    settings: AuditSettings,
+    checkpoint: Checkpoint,
+    shown: Shown = unseen,
+    texts: Texts | None = None,
+    opener: Opener | None = None,
 ) -> AuditResult:
     """Return the verdict on every check of an audit file.
 
@@ -37,12 +42,13 @@ def run_audit(
         checkpoint: its model.
         shown: returns a progress display for a text, given its title.
         texts: its texts, if they are read already; see `texts.read_texts`.
+        opener: with which the model was opened; see `reference.audit_opener`.
 
     Raises:
         NotComparableError: a baseline is missing or cannot be paired with the run.
         LossprobeError: see `passes.score.score`.
     """
-    return audit_texts(settings, checkpoint, prepare(settings, checkpoint, texts), shown)
+    return audit_texts(settings, checkpoint, prepare(settings, checkpoint, texts, opener), shown)
 
 
 def audit_texts(

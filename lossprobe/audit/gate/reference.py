@@ -8,11 +8,14 @@ from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.same_tokens import Described, refuse_other_vocabulary
 from lossprobe.audit.checks.metrics import METRICS
 from lossprobe.audit.checks.pairing import AuditedRun
-from lossprobe.audit.settings import Check, ModelSettings
+from lossprobe.audit.gate.named import naming
+from lossprobe.audit.settings import AuditSettings, Check, ModelSettings
+from lossprobe.checkpoint.detect import refuse_missing
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener
 from lossprobe.errors import NotComparableError
 from lossprobe.passes.known_checkpoint import keep_known, open_when_needed
+from lossprobe.passes.order import has_adapter
 from lossprobe.passes.score import Progress, planned_run, score_into
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.run.reader import Run
@@ -24,19 +27,50 @@ def of_pair(checks: Iterable[Check]) -> list[Check]:
     return [check for check in checks if METRICS[check.metric].of_pair]
 
 
-def open_reference(model: ModelSettings | None, checks: Iterable[Check]) -> Checkpoint | None:
+def audit_opener(settings: AuditSettings) -> Opener:
+    """Return what opens the checkpoints of an audit: both stay in memory, and an adapter shares its base's weights."""
+    models = [model.checkpoint for model in (settings.model, settings.reference) if model is not None]
+    return Opener(keep=len(models), share_base=has_adapter(models))
+
+
+def open_audited(settings: AuditSettings, opener: Opener | None = None) -> Checkpoint:
+    """Return the checkpoint that is audited; its model is loaded when it is needed.
+
+    Args:
+        settings: the audit file.
+        opener: from `audit_opener`, to open the reference with too; None for one of its own.
+
+    Raises:
+        UsageError: a reference model that a check needs does not exist, which is known before a model is loaded.
+        LossprobeError: it is refused; see `checkpoint.detect.open_checkpoint`.
+    """
+    reference = settings.reference
+    if reference is not None and of_pair(check for data in settings.data for check in settings.checks_of(data)):
+        with naming(settings, "reference", reference):
+            refuse_missing(reference.checkpoint)
+    return _open(settings, "model", settings.model, opener)
+
+
+def open_reference(settings: AuditSettings, checks: Iterable[Check], opener: Opener | None = None) -> Checkpoint | None:
     """Return the reference model of an audit, loaded when it is needed; None if no check compares with it.
 
     Args:
-        model: where it is.
+        settings: the audit file.
         checks: the checks whose level is not "off".
+        opener: with which the model that is audited was opened; None for one of its own.
 
     Raises:
         LossprobeError: it is refused; see `checkpoint.detect.open_checkpoint`.
     """
-    if model is None or not of_pair(checks):
+    if settings.reference is None or not of_pair(checks):
         return None
-    return open_when_needed(CheckpointSpec(model.checkpoint, model.load), Opener())
+    return _open(settings, "reference", settings.reference, opener)
+
+
+def _open(settings: AuditSettings, table: str, model: ModelSettings, opener: Opener | None) -> Checkpoint:
+    """Return the checkpoint of a table of the audit file."""
+    with naming(settings, table, model):
+        return open_when_needed(CheckpointSpec(model.checkpoint, model.load), opener or Opener())
 
 
 def refuse_other_reference(reference: Checkpoint, planned: Described, source: Source, options: ScoreOptions) -> None:

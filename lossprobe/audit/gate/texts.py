@@ -9,9 +9,11 @@ from typing import Any
 
 from lossprobe.analysis.rows.same_tokens import BATCHING, DTYPE, IDENTITY, Described, differing, tokenizer_note
 from lossprobe.audit.checks.metrics import metric_of
+from lossprobe.audit.gate.named import naming
 from lossprobe.audit.gate.reference import of_pair, open_reference, refuse_other_reference
 from lossprobe.audit.settings import AuditSettings, Check, DataSettings
 from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.spec import Opener
 from lossprobe.errors import NotComparableError, TextError, UsageError
 from lossprobe.passes.identity import PlannedRun, describe
 from lossprobe.passes.known_text import KnownText
@@ -71,9 +73,10 @@ def read_texts(settings: AuditSettings) -> Texts:
         checks = settings.checks_of(data)
         if not checks:
             continue
-        _refuse_other_file(data)
-        texts[data.name] = source = KnownText(open_text([data.path], data))
-        source.fingerprint()
+        with naming(settings, f"data.{data.name}", data):
+            _refuse_other_file(data)
+            texts[data.name] = source = KnownText(open_text([data.path], data))
+            source.fingerprint()
         for check in checks:
             if check.field is not None:
                 refuse_missing_field(source.documents(), check.field, f"check {check.id}: field")
@@ -87,6 +90,7 @@ def prepare(
     settings: AuditSettings,
     checkpoint: Checkpoint,
     texts: Texts | None = None,
+    opener: Opener | None = None,
     *,
     tolerated: frozenset[str] = frozenset(),
 ) -> list[AuditText]:
@@ -96,6 +100,7 @@ def prepare(
         settings: the audit file.
         checkpoint: its model.
         texts: its texts from `read_texts`; None reads them here.
+        opener: with which the model was opened, so that an adapter and its base as reference share their weights.
         tolerated: ids of errors for which a baseline is ignored, with a notice.
 
     Raises:
@@ -105,7 +110,7 @@ def prepare(
     options = settings.windows
     texts = read_texts(settings) if texts is None else texts
     of_all = [check for data in settings.data for check in settings.checks_of(data)]
-    reference = open_reference(settings.reference, of_all)
+    reference = open_reference(settings, of_all, opener)
     prepared = []
     for data in settings.data:
         checks = settings.checks_of(data)

@@ -8,6 +8,7 @@ from lossprobe.analysis.curve.curve import curve, findings_asked_for, steps_of
 from lossprobe.analysis.options import ANY
 from lossprobe.analysis.stats.interval import NO_INTERVAL
 from lossprobe.audit.checks.verdicts import CheckResult
+from lossprobe.audit.gate.named import naming
 from lossprobe.audit.settings import FINDINGS, AuditSettings, Check, CurveSettings, Limit
 from lossprobe.logs.read import read_log
 from lossprobe.units import visible
@@ -28,7 +29,8 @@ def check_log(settings: AuditSettings, vocabulary: int) -> tuple[list[CheckResul
     asked = settings.curve
     if asked is None or asked.level == "off":
         return [], []
-    log = read_log(asked.log, asked.columns)
+    with naming(settings, "curve", asked):
+        log = read_log(asked.log, asked.columns)
     found = curve([log], vocabulary=vocabulary)
     name = visible(found.logs[0].log, 80)
     return [_check(asked, each, name, findings_asked_for(found.table, [each])) for each in asked.fail_on], [

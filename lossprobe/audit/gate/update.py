@@ -10,6 +10,7 @@ from lossprobe.audit.gate.gate import Shown, audit_texts, unseen
 from lossprobe.audit.gate.texts import Texts, baseline_columns, prepare
 from lossprobe.audit.settings import AuditSettings
 from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.checkpoint.spec import Opener
 from lossprobe.errors import NotComparableError
 from lossprobe.passes.score import score
 from lossprobe.run.baseline import write_baseline
@@ -25,6 +26,7 @@ def update_baseline(
     *,
     force: bool = False,
     texts: Texts | None = None,
+    opener: Opener | None = None,
 ) -> tuple[AuditResult, list[Path]]:
     """Audit a model against the old baseline and, if it passes, write its losses as the new baseline.
 
@@ -37,6 +39,7 @@ def update_baseline(
         shown: returns a progress display for a text, given its title.
         force: replace the baseline even if the audit does not pass or the old baseline is damaged.
         texts: its texts, if they are read already; see `texts.read_texts`.
+        opener: with which the model was opened; see `reference.audit_opener`.
 
     Returns:
         The result of the audit, and the folders written; no folders if the audit does not pass.
@@ -46,7 +49,8 @@ def update_baseline(
     """
     whole, stored = replace(settings.stats, stop_early=False), replace(settings.baseline, missing="warn")
     settings = replace(settings, stats=whole, baseline=stored)
-    prepared = prepare(settings, checkpoint, texts, tolerated=OF_OTHERS | DAMAGED if force else OF_OTHERS)
+    tolerated = OF_OTHERS | DAMAGED if force else OF_OTHERS
+    prepared = prepare(settings, checkpoint, texts, opener, tolerated=tolerated)
     try:
         found = audit_texts(settings, checkpoint, prepared, shown)
     except NotComparableError as error:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lossprobe.checkpoint.files.hashes import file_sha256
+from lossprobe.checkpoint.gguf.finite import refuse_not_finite
 from lossprobe.checkpoint.gguf.opened import Opened, facts_of, read_parts
 from lossprobe.checkpoint.gguf.process import LlamaProcess
 from lossprobe.checkpoint.gguf.stated import refuse_contradictions
@@ -86,7 +87,8 @@ def load_gguf(path: Path, options: LoadOptions) -> Checkpoint:
     With `options.dequantize` its weights are run by transformers.
 
     Raises:
-        CheckpointError: a header does not fit its file, a part is missing, or llama.cpp refuses the model.
+        CheckpointError: a header does not fit its file, a part is missing, a weight is NaN or infinite, or llama.cpp
+            refuses the model.
         UsageError: the package with llama.cpp is not installed, or an option is for other checkpoints.
         ResourceError: no process can be started.
     """
@@ -94,6 +96,7 @@ def load_gguf(path: Path, options: LoadOptions) -> Checkpoint:
     headers = read_parts(path)
     refuse_contradictions(headers)
     process = LlamaProcess(headers, visible(str(path), 200), weights=not options.dequantize)
+    refuse_not_finite(headers)
     tokenizer = LlamaTokenizer(process, headers[0], options.special_strings)
     hashes = {header.path: file_sha256(header.path) for header in headers}
     opened = Opened(headers, process, tokenizer, hashes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -11,7 +12,7 @@ from lossprobe.checkpoint.quantized.nvfp4 import Fp4Layout
 from lossprobe.checkpoint.quantized.packed_integers import PackedLayout
 from lossprobe.checkpoint.quantized.parts import FLOATS, Layout, stored_as, weights_only
 from lossprobe.checkpoint.quantized.scaled import FP8, ScaledLayout
-from lossprobe.checkpoint.quantized.settings import Settings
+from lossprobe.checkpoint.quantized.settings import Settings, rounding
 
 NAIVE = ("int-quantized", "float-quantized", "naive-quantized")
 FORMATS: Final = ("pack-quantized", *NAIVE, "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mxfp8-quantized")
@@ -118,14 +119,11 @@ class Scheme:
     activations: str
 
     @classmethod
-    def read(cls, settings: Settings, form: str) -> Scheme | None:
-        """Return one of the `config_groups`; None for one without weights, which is about the key-value cache."""
+    def read(cls, settings: Settings, form: str) -> Scheme:
+        """Return one of the `config_groups` that has weights."""
         targets = settings.words("targets")
         own = settings.choose("format", FORMATS, form)
-        inputs = settings.take("input_activations", dict, {})
-        settings.pass_over("output_activations")
-        if not settings.has("weights"):
-            return None
+        activations = _joined(_rounded(settings, side) for side in ("input", "output"))
         weights = Weights.read(settings.inner("weights"))
         layout = weights.layout(own)
         settings.finish()
@@ -136,14 +134,23 @@ class Scheme:
         )
         names = tuple(target for target in targets if "." in target and not target.startswith("re:"))
         classes = tuple(target for target in targets if "." not in target and not target.startswith("re:"))
-        rounded = "FP" if str(inputs.get("type")).lower() == "float" else "int"
-        activations = f"{rounded}{inputs.get('num_bits', 8)}" if inputs else ""
         return cls(names, patterns, classes, weights, layout, activations)
 
     def names_module(self, module: str) -> bool:
         """Return whether a module is named, and not only its class."""
         own = module in self.names or module.split(".")[-1] in self.classes
         return own or any(pattern.match(module) for pattern in self.patterns)
+
+
+def _rounded(settings: Settings, side: str) -> str:
+    """Return how the deployed kernel rounds what goes into the modules of a group, or what comes out of them."""
+    said = settings.take(f"{side}_activations", dict, {})
+    return rounding({"num_bits": 8} | said if said else None)
+
+
+def _joined(kinds: Iterable[str]) -> str:
+    """Return the names of numbers without repeats, such as "int8 or FP8"; "" for none."""
+    return " or ".join(dict.fromkeys(filter(None, kinds)))
 
 
 @dataclass(frozen=True)
@@ -154,11 +161,15 @@ class CompressedTensors:
         schemes: the groups of modules that are quantised.
         plain: names and classes of modules that are not quantised.
         plain_patterns: expressions that match the start of names of such modules.
+        attention: to what the deployed kernel rounds what goes into modules that groups without weights name.
+        cache: to what it rounds its key-value cache. "" where it does not, as `attention`.
     """
 
     schemes: tuple[Scheme, ...]
     plain: tuple[str, ...]
     plain_patterns: tuple[re.Pattern[str], ...]
+    attention: str
+    cache: str
     ends: ClassVar[tuple[str, ...]] = ENDS
     plain_end: ClassVar[str] = ".weight"
     activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
@@ -175,8 +186,9 @@ class CompressedTensors:
         settings.choose("quantization_status", ("compressed",), "compressed")
         ignore = settings.words("ignore")
         groups = settings.inner("config_groups")
-        found = (Scheme.read(groups.inner(name), form) for name in groups.left)
-        schemes = tuple(scheme for scheme in found if scheme is not None)
+        found = [groups.inner(name) for name in groups.left]
+        others = [each for each in found if not each.has("weights")]  # of attention, or of its keys and values alone
+        schemes = tuple(Scheme.read(each, form) for each in found if each.has("weights"))
         if not schemes:
             raise settings.refused("config_groups", "names no weights")
         sparsity = settings.take("sparsity_config", dict, {})
@@ -184,29 +196,30 @@ class CompressedTensors:
             raise settings.refused("sparsity_config", f"has the format {sparsity['format']}, which is not supported")
         settings.none_of("transform_config", "moe_sparsity_config")
         settings.pass_over(
-            "kv_cache_scheme", "global_compression_ratio", "version", "run_compressed", "dequantize",
-            "use_optimized_inference",
-        )  # fmt: skip
+            "global_compression_ratio", "version", "run_compressed", "dequantize", "use_optimized_inference"
+        )
+        attention, kept = (_joined(_rounded(each, side) for each in others) for side in ("input", "output"))
+        cache = settings.cache_rounding() or kept
         settings.finish()
         patterns = tuple(compiled(key.removeprefix("re:"), settings.shown) for key in ignore if key.startswith("re:"))
-        return cls(schemes, tuple(key for key in ignore if not key.startswith("re:")), patterns)
+        return cls(schemes, tuple(key for key in ignore if not key.startswith("re:")), patterns, attention, cache)
 
     @property
     def words(self) -> str:
         """The format in plain words."""
         kinds = " and ".join(dict.fromkeys(scheme.weights.words for scheme in self.schemes))
-        return f"compressed-tensors, {kinds}{weights_only(self._rounded)}"
+        return f"compressed-tensors, {kinds}{weights_only(self._rounded, self.cache)}"
 
     @property
     def dtype(self) -> str:
         """Short name of what is stored."""
         kinds = dict.fromkeys(scheme.weights.name for scheme in self.schemes)
-        return stored_as(" and ".join(kinds), "compressed-tensors", self._rounded)
+        return stored_as(" and ".join(kinds), "compressed-tensors", self._rounded or self.cache)
 
     @property
     def _rounded(self) -> str:
         """To what the deployed kernel rounds activations; "" where it does not."""
-        return " or ".join(dict.fromkeys(scheme.activations for scheme in self.schemes if scheme.activations))
+        return _joined([*(scheme.activations for scheme in self.schemes), self.attention])
 
     def layout(self, module: str) -> Layout | None:
         """Return how the weight of a module is stored; None where it is plain."""

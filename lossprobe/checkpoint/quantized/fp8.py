@@ -21,11 +21,13 @@ class Fp8:
         base: the layout of all quantised modules.
         plain: parts of the names of modules that are not quantised.
         scheme: "dynamic" or "static": how the deployed kernel finds the scales of activations.
+        cache: to what the deployed model rounds its key-value cache; "" where it does not.
     """
 
     base: ScaledLayout
     plain: tuple[str, ...]
     scheme: str
+    cache: str = ""
     dtype: str = stored_as("FP8", "fine-grained", "FP8")
     ends: ClassVar[tuple[str, ...]] = (".weight", ".weight_scale_inv", ".weight_scale")
     plain_end: ClassVar[str] = ".weight"
@@ -47,20 +49,21 @@ class Fp8:
         if sizes and not (len(sizes) == 2 and all(type(size) is int and size > 0 for size in sizes)):
             raise settings.refused("weight_block_size", f"is {sizes}, not two sizes")
         plain = settings.words("modules_to_not_convert", "ignored_layers")
-        settings.pass_over("dequantize", "modules_to_convert", "kv_cache_scheme")
+        settings.pass_over("dequantize", "modules_to_convert")
+        cache = settings.cache_rounding()
         settings.finish()
         if sizes:
             base = ScaledLayout(FP8, ".weight_scale_inv", (sizes[0], sizes[1]), (*FLOATS, "F8_E8M0"))
         else:
             base = ScaledLayout(FP8, ".weight_scale", (0, 0), bare=True)
-        return cls(base, plain, scheme)
+        return cls(base, plain, scheme, cache)
 
     @property
     def words(self) -> str:
         """The format in plain words."""
         rows, columns = self.base.block
         size = f"with a scale for {rows} x {columns} weights" if rows else "with a scale for each tensor"
-        return f"FP8 (E4M3) {size}{weights_only(f'FP8 ({self.scheme})')}"
+        return f"FP8 (E4M3) {size}{weights_only(f'FP8 ({self.scheme})', self.cache)}"
 
     def layout(self, module: str) -> ScaledLayout | None:
         """Return how the weight of a module is stored; None where it is plain."""

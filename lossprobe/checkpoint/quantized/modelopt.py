@@ -31,11 +31,13 @@ class ModelOpt:
 
     Attributes:
         algorithm: "fp8", "fp8_per_channel_per_token" or "nvfp4".
+        cache: to what the deployed model rounds its key-value cache; "" where it does not.
         plain: patterns of the names of modules that are not quantised.
     """
 
     algorithm: str
     plain: tuple[re.Pattern[str], ...]
+    cache: str
     ends: ClassVar[tuple[str, ...]] = (".weight", ".weight_scale", ".weight_scale_2")
     plain_end: ClassVar[str] = ".weight"
     activations: ClassVar[tuple[str, ...]] = (".input_scale", ".k_scale", ".v_scale", ".q_scale", ".output_scale")
@@ -55,9 +57,10 @@ class ModelOpt:
         plain = settings.words("ignore", "exclude_modules")
         settings.none_of("has_zero_point", "pre_quant_scale", "quantized_layers")
         # `config_groups` says the same as `quant_algo`, in the words of compressed-tensors.
-        settings.pass_over("config_groups", "producer", "kv_cache_scheme", "kv_cache_quant_algo")
+        settings.pass_over("config_groups", "producer")
+        cache = settings.cache_rounding()
         settings.finish()
-        return cls(algorithm, tuple(wildcard(key, settings.shown) for key in plain))
+        return cls(algorithm, tuple(wildcard(key, settings.shown) for key in plain), cache)
 
     @classmethod
     def from_file(cls, content: Mapping[str, Any], shown: str) -> ModelOpt:
@@ -71,7 +74,7 @@ class ModelOpt:
     @property
     def words(self) -> str:
         """The format in plain words."""
-        return f"ModelOpt {WORDS[self.algorithm]}{weights_only(self._kind)}"
+        return f"ModelOpt {WORDS[self.algorithm]}{weights_only(self._kind, self.cache)}"
 
     @property
     def dtype(self) -> str:

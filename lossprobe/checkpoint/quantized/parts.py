@@ -130,9 +130,19 @@ class Method(Protocol):
         ...
 
 
-def weights_only(rounded: str) -> str:
-    """Return the words that say what a deployed kernel does to activations, and a loss here does not include."""
-    return f"; weights only: the deployed kernel rounds activations to {rounded} as well" if rounded else ""
+def weights_only(rounded: str, cache: str = "") -> str:
+    """Return the words that say what a deployed kernel rounds besides the weights, which a loss here does not include.
+
+    Args:
+        rounded: to what it rounds activations; "" where it does not.
+        cache: to what it rounds the keys and values of its cache; "" where it does not.
+
+    >>> weights_only("int8", "FP8")
+    '; weights only: the deployed kernel rounds activations to int8 and the key-value cache to FP8 as well'
+    """
+    named = {"activations": rounded, "the key-value cache": cache}
+    told = " and ".join(f"{what} to {kind}" for what, kind in named.items() if kind)
+    return f"; weights only: the deployed kernel rounds {told} as well" if told else ""
 
 
 def stored_as(kind: str, by: str, rounded: str) -> str:
@@ -141,6 +151,6 @@ def stored_as(kind: str, by: str, rounded: str) -> str:
     Args:
         kind: the numbers, such as "int8".
         by: the format or the program.
-        rounded: to what the deployed kernel rounds activations; "" where it does not.
+        rounded: to what the deployed kernel rounds activations or its key-value cache; "" where it does neither.
     """
     return f"{kind} ({by}{', weights only' if rounded else ''})"

@@ -9,6 +9,24 @@ from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
 Value = TypeVar("Value")
+# What says how the key-value cache is rounded, the shortest word for it first; the first and the last are of ModelOpt.
+CACHE = ("kv_cache_quant_algo", "kv_cache_scheme", "kv_cache_quantized_layers")
+
+
+def rounding(said: object) -> str:
+    """Return the numbers to which something that is no weight is rounded, as a setting says it; "" for no rounding.
+
+    >>> rounding({"num_bits": 8, "type": "float"}), rounding("fp8"), rounding("static"), rounding(None)
+    ('FP8', 'FP8', 'FP8 (static)', '')
+    """
+    if isinstance(said, dict) and "num_bits" in said:
+        kind = "FP" if str(said.get("type", "int")).lower() == "float" else "int"
+        return f"{kind}{visible(str(said['num_bits']), 20)}"
+    if isinstance(said, str):
+        word = said.strip().lower()
+        known = {"": "", "none": "", "auto": "", "static": "FP8 (static)", "dynamic": "FP8 (dynamic)"}
+        return known.get(word, visible(word.upper(), 40))
+    return "fewer bits" if said else ""
 
 
 class Settings:
@@ -88,6 +106,15 @@ class Settings:
             value = self._left.pop(key, None)
             if value not in (None, False, {}, [], "", 0):
                 raise self.refused(key, f"is {visible(str(value), 60)}, which is not supported")
+
+    def cache_rounding(self) -> str:
+        """Return to what a deployed model rounds the keys and values of its cache, such as "FP8"; "" where it does not.
+
+        These keys change no weight. What they say is read as far as it has the forms that are known.
+        """
+        self.pass_over("kv_cache_schema_version")
+        values = [self._left.pop(key, None) for key in CACHE]
+        return next((kind for kind in map(rounding, values) if kind), "")
 
     def finish(self) -> None:
         """Refuse what is left over."""

@@ -78,6 +78,7 @@ class QuantizedWeights:
     def notices(self) -> tuple[str, ...]:
         """What a user should know, one line each."""
         _, _, only = self.method.words.partition("; ")
+        only = only and f"{only}, which no loss here includes"
         count = len(self.not_applied)
         left = f"{plural(count, 'stored scale')} of activations or of the key-value cache not applied"
         return (*self.weights.notices, *filter(None, [only, left if count else ""]))

@@ -36,9 +36,10 @@ USAGE = {
 OUTPUT = {
     "output.closed": "Standard output is closed. → Do not close it (>&-); use >/dev/null.",
     "output.exists": "The file exists. → Choose another place with -o.",
-    "output.foreign": "The folder exists and is no run. → Choose another place with -o.",
+    "output.foreign": "The folder exists and is no run, or no pair of runs. → Move it away, or choose another place "
+    "with -o for the run of one model.",
     "output.link": "A folder or file of lossprobe is a symbolic link, which is never followed. → Remove the link.",
-    "output.locked": "Another process is writing to this place. → Wait for it, or use another -o.",
+    "output.locked": "Another process is writing to this place. → Wait until it has ended.",
     "output.no_folder": "There is no folder for temporary files that can be written. → Set TMPDIR (or HOME).",
     "output.other_settings": "The place holds a run with other settings. → Use another -o, or --overwrite.",
     "output.write": "The output cannot be written: no permission, no space, or a failing disk. → Check permissions "
