@@ -188,13 +188,11 @@ def loaded(*commands: tuple[str, ...], cwd: Path) -> list[set[str]]:
     return [set(modules) for modules in json.loads(process.stdout.strip().splitlines()[-1])]
 
 
-@pytest.mark.parametrize(
-    "arguments", [("--help",), ("tokens", "--help"), ("--version",), ("explain",), ("explain", "ece")]
-)
-def test_help_and_explain_load_nothing_heavy(tmp_path, arguments):
-    (modules,) = loaded(arguments, cwd=tmp_path)
-    assert "click" in modules
-    assert modules.isdisjoint({*HEAVY, "numpy"}), "with little memory it hangs: see cli.imports"
+def test_help_and_explain_load_nothing_heavy(tmp_path):
+    commands = [("--help",), ("tokens", "--help"), ("--version",), ("explain",), ("explain", "ece")]
+    for command, modules in zip(commands, loaded(*commands, cwd=tmp_path), strict=True):
+        assert "click" in modules
+        assert modules.isdisjoint({*HEAVY, "numpy"}), f"{command}: with little memory it hangs: see cli.imports"
 
 
 def test_importing_the_package_loads_nothing_heavy():
@@ -203,24 +201,7 @@ def test_importing_the_package_loads_nothing_heavy():
     assert process.stdout.strip() == "False"
 
 
-def test_views_of_a_stored_run_load_no_torch(tmp_path):
-    from fakes import SmallModel, checkpoint
-
-    from lossprobe.passes.score import score
-    from lossprobe.text.documents import StringSource
-
-    run = score(checkpoint(SmallModel()), StringSource(["abc " * 30, "xyz"]), output=tmp_path / "run").run
-    views = ("tokens", "positions", "hardest", "perplexity", "calibration", "objectives")
-    drawn = ("tokens", "calibration")  # the others draw with the same modules
-    commands = [(view, str(run.path), "--csv", *(["--plot"] if view in drawn else [])) for view in views]
-    for view, modules in zip(views, loaded(*commands, cwd=tmp_path), strict=True):
-        assert (tmp_path / f"{view}.csv").is_file()
-        assert (tmp_path / f"{view}.png").is_file() == (view in drawn)
-        assert modules.isdisjoint({"torch", "transformers", "tokenizers"}), view
-        assert "matplotlib.pyplot" not in modules, f"{view}: figures are made without global state"
-
-
-def test_a_stored_run_of_a_checkpoint_and_a_text_is_found_without_torch(tmp_path, monkeypatch):
+def test_what_is_stored_is_found_and_shown_without_torch(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("It shows. That is what it says.\n" * 5, "utf-8")
     one, other = (str(EXAMPLES / model) for model in ("jargon-plain", "jargon-smoothed"))
@@ -231,7 +212,10 @@ def test_a_stored_run_of_a_checkpoint_and_a_text_is_found_without_torch(tmp_path
     for model in (one, other):
         assert run(["score", model, "text.txt", "--quiet"]) == 0
     assert run(["perplexity", one, "text.txt", "--protocol", "all", "--quiet"]) == 0
+    views = ("tokens", "positions", "hardest", "perplexity", "calibration", "objectives")
+    drawn = ("tokens", "calibration")  # the others draw with the same modules
     commands = [
+        *((view, "--csv", *(["--plot"] if view in drawn else [])) for view in views),
         ("perplexity", one, "text.txt"), ("gap", one, "text.txt", "text.txt"),
         ("calibration", one, other, "text.txt"), ("compare", one, other, "text.txt"),
         ("perplexity", one, "text.txt", "--protocol", "all"), ("perplexity", one, "text.txt", "--protocol", "evaluate"),
@@ -239,6 +223,9 @@ def test_a_stored_run_of_a_checkpoint_and_a_text_is_found_without_torch(tmp_path
     ]  # fmt: skip
     for command, modules in zip(commands, loaded(*commands, cwd=tmp_path), strict=True):
         assert modules.isdisjoint({"torch", "transformers", "tokenizers"}), command
+        assert "matplotlib.pyplot" not in modules, f"{command}: figures are made without global state"
+    assert {file.stem for file in tmp_path.glob("*.csv")} == set(views)
+    assert {file.stem for file in tmp_path.glob("*.png")} == set(drawn)
 
 
 def test_every_public_name_is_there_and_others_are_not():

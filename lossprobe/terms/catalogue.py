@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import replace
+from functools import cache
 
 from lossprobe.plan.protocols import PROTOCOLS
 from lossprobe.run.schema import (
@@ -41,6 +42,7 @@ DECORATION = re.compile(r"^(train|validation)_|_interval$|_(eps|gamma|delta|alph
 NUMBERED = re.compile(r"(?<=[_a-z])\d+(\.\d+)?$")  # `mean_of_means_8` is declared as `mean_of_means_N`
 
 
+@cache
 def all_terms() -> tuple[Term, ...]:
     """Return every term, kind by kind."""
     return (*NUMBERS, *_stored_columns(), *view_columns.TERMS, *_exit_codes(), *ERROR_IDS, *_protocols(),
@@ -88,13 +90,21 @@ def find_terms(name: str) -> list[Term]:
     >>> [(term.kind, term.name) for term in find_terms("Bits-Per-Byte")]
     [('number', 'bits_per_byte'), ('audit metric', 'bits_per_byte')]
     """
-    wanted = normalized(name)
-    terms = all_terms()
+    wanted, named = normalized(name), _terms_by_name()
     for spelled in (wanted, NUMBERED.sub("n", wanted), DECORATION.sub("", wanted)):
-        found = [term for term in terms if spelled in map(normalized, term.names)]
-        if found:
-            return sorted(found, key=lambda term: list(KINDS).index(term.kind))
+        if spelled in named:
+            return list(named[spelled])
     return []
+
+
+@cache
+def _terms_by_name() -> dict[str, list[Term]]:
+    """Return the terms of every name, as it is spelled when names are compared, in the order of the kinds."""
+    named: dict[str, list[Term]] = {}
+    for term in sorted(all_terms(), key=lambda term: list(KINDS).index(term.kind)):
+        for spelled in dict.fromkeys(map(normalized, term.names)):
+            named.setdefault(spelled, []).append(term)
+    return named
 
 
 def nearest_names(name: str) -> list[str]:

@@ -262,6 +262,7 @@ import lossprobe.checkpoint.families.huggingface
 import lossprobe.passes.planning as planning
 import lossprobe.scoring.scorer as scorer
 import lossprobe.passes.score
+from lossprobe.checkpoint.detect import open_checkpoint
 from lossprobe.cli.main import main
 from lossprobe.plan.rows import cut_parts
 from lossprobe.scoring.scorer import score_part
@@ -280,6 +281,7 @@ def score(folder, arguments, pause):
     sys.argv = ["lossprobe", *arguments]
     main()
 
+open_checkpoint(sys.argv[1])  # imports what is imported only then
 for line in sys.stdin:
     child = os.fork()
     if not child:
@@ -291,7 +293,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", FORKS]
+    command = [sys.executable, "-c", FORKS, str(CHECKPOINT)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.stdin.close()

