@@ -18,6 +18,8 @@ from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.compare.compare import compare
 from lossprobe.analysis.compare.measured_divergence import measure_pair
 from lossprobe.analysis.curve.curve import curve
+from lossprobe.analysis.defects.defects import find_defects
+from lossprobe.analysis.findings.findings import find_findings
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.hardest import find_hardest
 from lossprobe.analysis.objectives.objectives import measure_objectives
@@ -39,6 +41,8 @@ from lossprobe.report.formats.terminal import Rest, view_to_terminal
 from lossprobe.report.views.calibration import calibration_view
 from lossprobe.report.views.compare import YIELDS, compare_view
 from lossprobe.report.views.curve import curve_view
+from lossprobe.report.views.defects import defects_view
+from lossprobe.report.views.findings import findings_view
 from lossprobe.report.views.gap import gap_view
 from lossprobe.report.views.hardest import hardest_view
 from lossprobe.report.views.objectives import objectives_view
@@ -139,6 +143,9 @@ def every_view(runs):
         yield perplexity_view(first, measure_perplexity(first, by))
     yield calibration_view(runs, measure_calibration(runs, by="lang"))
     yield objectives_view(first, measure_objectives(first), "all")
+    yield defects_view(first, find_defects(first))
+    yield findings_view(runs[:1], find_findings(first))
+    yield findings_view(runs, find_findings(runs))
     for by in (*CHANGES_BY, "lang"):
         yield compare_view(runs, compare(*runs, by))
     for by in (None, *SERIES_BY, "lang"):
