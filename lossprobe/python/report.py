@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from lossprobe import __version__
 from lossprobe.analysis.coloured_text.coloured_text import coloured_text
 from lossprobe.analysis.coloured_text.options import ReportOptions
+from lossprobe.analysis.once import Once
 from lossprobe.analysis.provenance import find_provenance
 from lossprobe.errors import LossprobeError, UsageError
 from lossprobe.options.given import check_options
-from lossprobe.python.view import ordered_series, view
+from lossprobe.python.view import ordered_series, view_of_runs
 from lossprobe.report.formats.output import write_bytes
 from lossprobe.report.page.page import page_to_html
 from lossprobe.report.page.section import Exhibit, Page, Section
@@ -132,11 +133,11 @@ def make_report(*runs: Run, options: ReportOptions | None = None, progress: Prog
     options = options or ReportOptions()
     check_options(ReportOptions, **vars(options))
     runs = _in_order(runs)
-    wanted, sections = list(_asked(runs)), list[Section]()
+    wanted, sections, once = list(_asked(runs)), list[Section](), Once()
     for asked in wanted:
         if progress is not None:
             progress(len(sections), len(wanted))
-        sections.append(_section(asked, runs))
+        sections.append(_section(asked, runs, once))
     sections.append(
         Section("provenance", "Where it came from", (Exhibit("", provenance_view(runs, find_provenance(runs))),))
     )
@@ -175,7 +176,7 @@ def _asked(runs: Sequence[Run]) -> Iterator[Asked]:
     yield from (POSITIONS, HARDEST, DEFECTS, CALIBRATION, OBJECTIVES)
 
 
-def _section(asked: Asked, runs: Sequence[Run]) -> Section:
+def _section(asked: Asked, runs: Sequence[Run], once: Once) -> Section:
     """Return a section; a view that these runs cannot have is replaced by the reason in one line."""
     exhibits, missing = [], []
     shown = _shown(runs)
@@ -184,7 +185,7 @@ def _section(asked: Asked, runs: Sequence[Run]) -> Section:
         for name, group in groups:
             title = ", ".join(filter(None, (wanted.title, name)))
             try:
-                made = view(wanted.name, *group, **dict(wanted.choices))
+                made = view_of_runs(wanted.name, group, dict(wanted.choices), once)
             except LossprobeError as error:
                 missing.append(f"{title or asked.title}: not shown, because {error.message}")
             else:

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lossprobe.analysis.once import Once
 from lossprobe.arguments import wrong_type
 from lossprobe.errors import UsageError
 from lossprobe.options.kinds import nearest
@@ -72,7 +73,7 @@ def view(name: str, *runs: Run | str | Path, **choices: Any) -> View:
         raise UsageError("argument.unknown", f"`name` {name!r} is no view", hint=nearest(str(name), NAMES) or _names())
     if name == "curve":
         return _printed(_view_of_logs(runs, choices))
-    return _printed(_view_of_runs(name, runs, choices))
+    return _printed(view_of_runs(name, runs, choices, Once()))
 
 
 def _printed(shown: View) -> PrintedView:
@@ -95,7 +96,19 @@ def _view_of_logs(logs: tuple[Any, ...], choices: dict[str, Any]) -> View:
     return curve_view(read, curve(read, options))
 
 
-def _view_of_runs(name: str, runs: tuple[Any, ...], choices: dict[str, Any]) -> View:
+def view_of_runs(name: str, runs: tuple[Any, ...], choices: dict[str, Any], once: Once) -> View:
+    """Return the view of runs as `view` does, of a result that may have been made for another view already.
+
+    Args:
+        name: the command, any but "curve".
+        runs: the runs.
+        choices: the command's options.
+        once: keeps the results of views that are made together.
+
+    Raises:
+        WrongTypeError: something else than a run is given.
+        UsageError: another number of runs, or an option that is refused.
+    """
     for given in runs:
         if isinstance(given, (list, tuple)):
             raise wrong_type("runs", "runs one by one", given, f'lossprobe.view("{name}", *runs)')
@@ -103,7 +116,8 @@ def _view_of_runs(name: str, runs: tuple[Any, ...], choices: dict[str, Any]) -> 
     fewest, most, needs = RUNS.get(name, (1, 1, "one run"))
     if len(runs) < fewest or (most is not None and len(runs) > most):
         raise UsageError("argument.unknown", f"{name} takes {needs}, not {len(runs)}")
-    return _view_of_several(name, runs, choices) if name in RUNS else _view_of_one(name, runs[0], choices)
+    made = _view_of_several if name in RUNS else _view_of_one
+    return made(name, runs, choices, once)
 
 
 def _names() -> str:
@@ -142,25 +156,26 @@ def ordered_series(runs: Sequence[Run]) -> tuple[tuple[Run, ...], StepOrder]:
     return tuple(runs[at] for at in order.order), order
 
 
-def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any]) -> View:
+def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any], once: Once) -> View:
     if name == "calibration":
         from lossprobe.analysis.calibration.calibration import measure_calibration
         from lossprobe.report.views.calibration import calibration_view
 
-        return calibration_view(runs, measure_calibration(runs, **choices))
+        return calibration_view(runs, once(measure_calibration, runs, **choices, once=once))
     if name == "findings":
         from lossprobe.analysis.findings.findings import find_findings
         from lossprobe.analysis.findings.options import FindingOptions
         from lossprobe.report.views.findings import findings_view
 
-        return findings_view(runs, find_findings(runs, FindingOptions(**choices)))
+        return findings_view(runs, find_findings(runs, FindingOptions(**choices), once=once))
     if name == "preferences":
         from lossprobe.analysis.options import PreferenceOptions
         from lossprobe.analysis.preferences.preferences import measure_preferences
         from lossprobe.report.views.preferences import preferences_view
 
         options = chosen("choices", PreferenceOptions, PreferenceOptions(**choices), choices)
-        return preferences_view(runs, measure_preferences(runs[0], runs[1] if len(runs) > 1 else None, options))
+        reference = runs[1] if len(runs) > 1 else None
+        return preferences_view(runs, once(measure_preferences, runs[0], reference, options))
     if name == "series":
         from lossprobe.analysis.options import SeriesOptions
         from lossprobe.analysis.series.series import measure_series
@@ -177,10 +192,11 @@ def _view_of_several(name: str, runs: tuple[Run, ...], choices: dict[str, Any]) 
     from lossprobe.analysis.compare.compare import compare
     from lossprobe.report.views.compare import compare_view
 
-    return compare_view(runs, compare(first, second, **choices))
+    return compare_view(runs, once(compare, first, second, **choices, once=once))
 
 
-def _view_of_one(name: str, run: Run, choices: dict[str, Any]) -> View:
+def _view_of_one(name: str, runs: tuple[Run, ...], choices: dict[str, Any], once: Once) -> View:
+    (run,) = runs
     if name == "defects":
         from lossprobe.analysis.defects.defects import find_defects
         from lossprobe.analysis.defects.options import DefectOptions
@@ -192,23 +208,23 @@ def _view_of_one(name: str, run: Run, choices: dict[str, Any]) -> View:
         from lossprobe.analysis.hardest import find_hardest
         from lossprobe.report.views.hardest import hardest_view
 
-        return hardest_view(run, find_hardest(run, **choices))
+        return hardest_view(run, once(find_hardest, run, **choices))
     if name == "objectives":
         from lossprobe.analysis.objectives.formulas import ObjectiveOptions
         from lossprobe.analysis.objectives.objectives import measure_objectives
         from lossprobe.report.views.objectives import objectives_view
 
-        return objectives_view(run, measure_objectives(run, ObjectiveOptions(**choices)), "all")
+        return objectives_view(run, once(measure_objectives, run, ObjectiveOptions(**choices)), "all")
     if name == "perplexity":
         from lossprobe.analysis.perplexity import measure_perplexity
         from lossprobe.report.views.perplexity import perplexity_view
 
-        return perplexity_view(run, measure_perplexity(run, **choices))
+        return perplexity_view(run, once(measure_perplexity, run, **choices))
     if name == "positions":
         from lossprobe.analysis.positions import measure_positions
         from lossprobe.report.views.positions import positions_view
 
-        return positions_view(run, measure_positions(run, **choices))
+        return positions_view(run, once(measure_positions, run, **choices))
     if name == "reconcile":
         from lossprobe.analysis.options import ReconcileOptions
         from lossprobe.analysis.reconcile.logged_value import find_logged
@@ -221,4 +237,4 @@ def _view_of_one(name: str, run: Run, choices: dict[str, Any]) -> View:
     from lossprobe.report.views.tokens import tokens_view
 
     where = choices.get("where", ())
-    return tokens_view(run, measure_tokens(run, **choices), [where] if isinstance(where, str) else where)
+    return tokens_view(run, once(measure_tokens, run, **choices), [where] if isinstance(where, str) else where)

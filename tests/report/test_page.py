@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import collections
+import functools
 import hashlib
+import importlib
 import re
 from html.parser import HTMLParser
 
@@ -12,6 +15,7 @@ import pytest
 from fake_runs import Doc, write_run
 from page_frame import chromium, in_browser, open_page
 
+from lossprobe.analysis.findings import findings
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.provenance import find_provenance
 from lossprobe.errors import UsageError
@@ -148,14 +152,49 @@ def made(monkeypatch):
     """Replace the views by empty ones; return the list of what was asked for: name, names of the runs, choices."""
     asked = []
 
-    def view_of(name, *runs, **choices):
+    def view_of(name, runs, choices, once):
         asked.append((name, tuple(run.name for run in runs), choices))
         if choices.get("by") == "document" and len(runs) == 2:
             raise UsageError("x.y", "there is one document")
         return View(name, "", find_provenance(runs), runs)
 
-    monkeypatch.setattr("lossprobe.python.report.view", view_of)
+    monkeypatch.setattr("lossprobe.python.report.view_of_runs", view_of)
     return asked
+
+
+MEASURED_ONCE = {
+    "lossprobe.analysis.perplexity.measure_perplexity": 2,
+    "lossprobe.analysis.positions.measure_positions": 2,
+    "lossprobe.analysis.hardest.find_hardest": 8,  # by token, type, document and class
+    "lossprobe.analysis.calibration.calibration.calibrate_model": 2,
+    "lossprobe.analysis.objectives.objectives.measure_objectives": 2,
+    "lossprobe.analysis.compare.compare.compare_runs": 1,
+    "lossprobe.analysis.compare.compare.find_changes": 3,  # by class, document and token
+}
+
+
+def test_findings_and_sections_share_their_results(tmp_path, run, monkeypatch):
+    calls = collections.Counter()
+
+    def counted(name, function):
+        @functools.wraps(function)
+        def count(*args, **kwargs):
+            calls[name] += 1
+            return function(*args, **kwargs)
+
+        return count
+
+    for name in MEASURED_ONCE:
+        module, _, function = name.rpartition(".")
+        count = counted(name, getattr(importlib.import_module(module), function))
+        monkeypatch.setattr(name, count)
+        if hasattr(findings, function):
+            monkeypatch.setattr(findings, function, count)
+    other = a_run(tmp_path / "other", "other", shift=0.5)
+    page = make_report(run, other)
+    assert calls == MEASURED_ONCE
+    told = next(section for section in page.sections if section.id == "findings").exhibits[0].view.result
+    assert told.findings == findings.find_findings([run, other]).findings
 
 
 def ids(page):

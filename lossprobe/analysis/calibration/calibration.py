@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from lossprobe.analysis.calibration.smoothing import MeasuredModel, SmoothingPan
 from lossprobe.analysis.calibration.temperature import Temperature, fit_temperature, tempered_rows
 from lossprobe.analysis.calibration.temperature_fit import Sample, read_sample
 from lossprobe.analysis.calibration.verdict import calibration_finding
+from lossprobe.analysis.once import Once
 from lossprobe.analysis.options import CalibrationOptions
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.same_tokens import differing, refuse_different, same_tokens, tokenizer_note
@@ -112,6 +113,7 @@ def measure_calibration(
     *,
     smoothing: float | None = CalibrationOptions.smoothing,
     allow_different: bool = CalibrationOptions.allow_different,
+    once: Once | None = None,
 ) -> Calibration:
     """Return the calibration of one or several runs of the same text.
 
@@ -121,6 +123,7 @@ def measure_calibration(
         smoothing: ε that the models after the first were trained with, for the bound on their perplexity; None to go by
             what their predictions show.
         allow_different: put runs side by side although text, tokenizer, windows or BOS differ.
+        once: keeps what is measured of each run, for a caller that needs it again; None keeps nothing.
 
     Raises:
         NotComparableError: the runs differ in one of these.
@@ -129,6 +132,7 @@ def measure_calibration(
     runs = [runs] if isinstance(runs, Run) else runs
     check_runs(runs=runs)
     check_options(CalibrationOptions, by=by, smoothing=smoothing, allow_different=allow_different)
+    once = once or Once()
     if not allow_different:
         refuse_different(runs)
     names = distinct_names(runs)
@@ -136,8 +140,8 @@ def measure_calibration(
     paired = len(runs) > 1 and same_tokens(runs)
     models, measured = [], []
     for run, name in zip(runs, names, strict=True):
-        sample = read_sample(run)
-        models.append(calibrate_model(run, name, sample))
+        model, sample = once(calibrate_model, run)
+        models.append(replace(model, name=name))
         if paired:
             measured.append(MeasuredModel(name, run, tempered_rows(run, sample), models[-1].effective_smoothing))
     notes = [f"{model.name}: {note}" if len(runs) > 1 else note for model in models for note in model.notes]
@@ -166,13 +170,14 @@ def measure_calibration(
     )
 
 
-def calibrate_model(run: Run, name: str, sample: Sample) -> ModelCalibration:
-    """Return the calibration of one run under a name, its temperature from what `read_sample` returned for it."""
+def calibrate_model(run: Run) -> tuple[ModelCalibration, Sample]:
+    """Return the calibration of one run, and the sample that its temperature was fitted to."""
     clusters = at_most(find_clusters(run))
     binned = ErrorSums.read(run, clusters)
+    sample = read_sample(run)
     temperature = fit_temperature(run, sample)
-    return ModelCalibration(
-        name=name,
+    model = ModelCalibration(
+        name=run.name,
         run=str(run.path),
         tokens_scored=int(run.counts["scored_tokens"]),
         clusters=clusters.count,
@@ -183,6 +188,7 @@ def calibrate_model(run: Run, name: str, sample: Sample) -> ModelCalibration:
         effective_smoothing=effective_smoothing(run),
         notes=[*([clusters.note] if clusters.note else []), *temperature.notes],
     )
+    return model, sample
 
 
 def _named(name: str, frame: pd.DataFrame) -> pd.DataFrame:

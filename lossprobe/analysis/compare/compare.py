@@ -11,6 +11,7 @@ from lossprobe.analysis.compare.byte_pairs import compare_bytes
 from lossprobe.analysis.compare.changes import Changes, find_changes
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.compare.tokens import TokenComparison, compare_runs
+from lossprobe.analysis.once import Once
 from lossprobe.analysis.options import CompareOptions
 from lossprobe.analysis.rows.same_tokens import (
     IDENTITY,
@@ -66,6 +67,7 @@ def compare(
     top: int = CompareOptions.top,
     *,
     allow_different: bool = CompareOptions.allow_different,
+    once: Once | None = None,
 ) -> Comparison:
     """Return how two runs of one text differ.
 
@@ -75,6 +77,7 @@ def compare(
         by: slices of the changes; see `changes.find_changes`. Unused for different tokens.
         top: rows of the changes.
         allow_different: compare although windows or BOS differ.
+        once: keeps what does not depend on `by` and `top`, for a caller that compares again; None keeps nothing.
 
     Raises:
         NotComparableError: the texts differ, or with the same tokenizer the windows or BOS do.
@@ -82,12 +85,13 @@ def compare(
     """
     check_runs(first=first, second=second)
     check_options(CompareOptions, by=by, top=top, allow_different=allow_different)
+    once = once or Once()
     if not allow_different:
         refuse_other_windows(first, second)
     if not same_tokens([first, second]):
-        through_bytes = compare_bytes(first, second, top)
+        through_bytes = once(compare_bytes, first, second, top)
         return Comparison(through_bytes.table, None, None, through_bytes, None, through_bytes.notes)
-    tokens, changes = compare_runs(first, second), find_changes(first, second, by, top)
+    tokens, changes = once(compare_runs, first, second), once(find_changes, first, second, by, top)
     notes = list(dict.fromkeys([*tokens.notes, *changes.notes]))
     return Comparison(tokens.table, tokens, changes, None, None, notes)
 

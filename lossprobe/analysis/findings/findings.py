@@ -17,7 +17,10 @@ from lossprobe.analysis.findings.facts import find_facts
 from lossprobe.analysis.findings.options import FindingOptions
 from lossprobe.analysis.findings.rule import SEVERITIES, RuleFinding
 from lossprobe.analysis.hardest import find_hardest
+from lossprobe.analysis.objectives.formulas import ObjectiveOptions
 from lossprobe.analysis.objectives.objectives import measure_objectives
+from lossprobe.analysis.once import Once
+from lossprobe.analysis.options import PreferenceOptions
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.positions import measure_positions
 from lossprobe.analysis.preferences.pairs import BOTH
@@ -71,21 +74,28 @@ class RunFindings(Gated):
         return f"{', '.join(counts)} ({looked}); first: {self.findings[0].sentence}"
 
 
-def find_findings(runs: Sequence[Run] | Run, options: FindingOptions | None = None) -> RunFindings:
+def find_findings(
+    runs: Sequence[Run] | Run, options: FindingOptions | None = None, *, once: Once | None = None
+) -> RunFindings:
     """Return what the rules say of a run, or of several runs of one text: of each, and of each against the first.
+
+    Args:
+        runs: a run or several; the first one is what the others are compared with.
+        options: when the exit code is 10; None for the defaults.
+        once: takes the results from here that were made already, and keeps those that are made; None keeps nothing.
 
     Raises:
         NotComparableError: the runs are of different texts, or with one tokenizer of different windows.
     """
     runs = [runs] if isinstance(runs, Run) else list(runs)
-    options = options or FindingOptions()
+    options, once = options or FindingOptions(), once or Once()
     check_runs(runs=runs)
     check_options(FindingOptions, **vars(options))
     names, rows, views = distinct_names(runs), [], []
-    results = [(names[0], runs[:1], view, result) for view, result in results_of(runs[0])]
+    results = [(names[0], runs[:1], view, result) for view, result in results_of(runs[0], once)]
     for run, name in zip(runs[1:], names[1:], strict=True):
-        results += [(f"{name} − {names[0]}", [runs[0], run], "compare", compare(runs[0], run, "class"))]
-        results += [(name, [run], view, result) for view, result in results_of(run)]
+        results += [(f"{name} − {names[0]}", [runs[0], run], "compare", once(compare, runs[0], run, once=once))]
+        results += [(name, [run], view, result) for view, result in results_of(run, once)]
     for name, of, view, result in results:
         views.append(view)
         rows += [(name, located(found, of)) for found in findings_of(view, result)]
@@ -103,21 +113,21 @@ def find_findings(runs: Sequence[Run] | Run, options: FindingOptions | None = No
     )
 
 
-def results_of(run: Run) -> Iterator[tuple[str, Any]]:
-    """Yield the results of a run that rules read, each with the name of its view."""
-    yield "perplexity", measure_perplexity(run)
-    yield "findings", find_facts(run)
-    yield "tokens", measure_tokens(run)
-    yield "positions", measure_positions(run)
-    yield "hardest", find_hardest(run, "class")
-    yield "hardest", find_hardest(run, "document", top=1)
+def results_of(run: Run, once: Once) -> Iterator[tuple[str, Any]]:
+    """Yield the results of a run that rules read, each with the name of its view, as their commands show them."""
+    yield "perplexity", once(measure_perplexity, run)
+    yield "findings", once(find_facts, run)
+    yield "tokens", once(measure_tokens, run)
+    yield "positions", once(measure_positions, run)
+    yield "hardest", once(find_hardest, run, "class")
+    yield "hardest", once(find_hardest, run, "document")
     if run.labelled:
-        yield "hardest", find_hardest(run, "part")
-    yield "calibration", measure_calibration(run)
-    yield "objectives", measure_objectives(run)
+        yield "hardest", once(find_hardest, run, "part")
+    yield "calibration", once(measure_calibration, [run], once=once)
+    yield "objectives", once(measure_objectives, run, ObjectiveOptions())
     if run.settings.text.sides == BOTH:
         with suppress(NothingToScoreError):  # no pair can be ranked
-            yield "preferences", measure_preferences(run)
+            yield "preferences", once(measure_preferences, run, None, PreferenceOptions())
 
 
 def fails_on(findings: Sequence[RuleFinding], fail_on: Sequence[str]) -> list[str]:
