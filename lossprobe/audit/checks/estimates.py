@@ -58,7 +58,8 @@ class ScaledEstimate:
             return Interval(self.scale.shown(self.value), self.scale.shown(self.value))
         if math.isnan(self.value) or any(math.isnan(half) for half in self.half):
             return NO_INTERVAL
-        return Interval(self.scale.shown(self.value - self.half[0]), self.scale.shown(self.value + self.half[1]))
+        low, high = (self.scale.shown(end) for end in (self.value - self.half[0], self.value + self.half[1]))
+        return Interval(low, high).within(*self.scale.range)
 
     def further_tokens(self, limit: float, confidence: float) -> int | None:
         """Return about how many more tokens would decide if the estimate holds; None where no number would.

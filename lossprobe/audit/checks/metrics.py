@@ -77,12 +77,14 @@ class Scale:
         shown: increasing function from the statistic to the unit of the limit.
         limit: the inverse of `shown`.
         unit: unit of the limit.
+        range: the least and the largest number that there can be, in this unit; an interval is cut to it.
     """
 
     statistic: Statistic
     shown: Link
     limit: Link
     unit: str
+    range: tuple[float, float] = (-math.inf, math.inf)
 
 
 def ratio(sums: Floats) -> Floats:
@@ -194,8 +196,8 @@ METRICS = {
 def value_scale(metric: Metric) -> Scale:
     """Return the scale of a metric's value."""
     if metric.per_nat:
-        return Scale(metric.statistic, perplexity, _log, metric.unit)
-    return Scale(metric.statistic, _same, _same, metric.unit)
+        return Scale(metric.statistic, perplexity, _log, metric.unit, metric.range)
+    return Scale(metric.statistic, _same, _same, metric.unit, metric.range)
 
 
 def change_scale(metric: Metric, *, percent: bool) -> Scale:

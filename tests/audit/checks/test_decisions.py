@@ -54,6 +54,24 @@ def test_the_interval_decides(kind, limit, value, half, verdict):
 
 
 @pytest.mark.parametrize(
+    ("metric", "value", "half", "interval"),
+    [
+        ("same_top_share", 0.9999, 0.0022, (0.9977, 1.0)),
+        ("accuracy", 0.001, 0.002, (0.0, 0.003)),
+        ("mean_kl_nats", 1e-4, 2e-4, (0.0, 3e-4)),
+        ("perplexity", 0.01, 0.02, (1.0, math.exp(0.03))),
+        ("loss50_minus_loss500", 0.01, 0.02, (-0.01, 0.03)),
+    ],
+)
+def test_an_interval_ends_where_its_number_must(metric, value, half, interval):
+    assert estimate(value, half, value_scale(METRICS[metric])).interval == pytest.approx(interval)
+
+
+def test_the_interval_of_a_change_is_not_cut():
+    assert estimate(0.001, 0.002, change_scale(METRICS["accuracy"], percent=False)).interval[0] < 0
+
+
+@pytest.mark.parametrize(
     ("value", "verdict"), [(2.5, "pass"), (3.0, "pass"), (3.5, "fail"), (math.nan, "inconclusive")]
 )
 def test_a_point_rule_looks_at_the_estimate_alone(value, verdict):
