@@ -14,7 +14,7 @@ from lossprobe.audit.checks.metrics import METRICS, change_scale, metric_of, val
 from lossprobe.audit.settings import Check, Limit
 
 NLL = METRICS["nll"]
-SCALE = value_scale(NLL)
+SCALE = change_scale(NLL, percent=False)  # in nats, as of a value, and not cut at 0
 
 
 def check_of(kind, value, metric="nll", **choices):
