@@ -27,7 +27,7 @@ from lossprobe.plan.rows import WindowPolicy
 from lossprobe.run.files import write_table
 from lossprobe.run.identity import divide_facts
 from lossprobe.run.reader import Run
-from lossprobe.run.schema import HISTOGRAM_COLUMNS, MEASURED, PLANNED, TOKEN_COLUMNS, ladder_columns
+from lossprobe.run.schema import HISTOGRAM_COLUMNS, LABELS, MEASURED, PLANNED, ladder_columns, token_columns
 from lossprobe.text.documents import Document
 from lossprobe.text.fingerprint import Fingerprint
 
@@ -36,8 +36,9 @@ LOWEST, PER_DECADE = -12, 10
 BINS = 1 - LOWEST * PER_DECADE
 CHOICES: dict[str, Any] = {
     "context": 1024, "stride": None, "name": "model", "text_name": "text", "fields": None, "sample_every": 1,
-    "vocabulary": None, "special": (), "rows_per_part": 10**9, "settings_changes": {},
+    "vocabulary": None, "special": (), "rows_per_part": 10**9, "settings_changes": {}, "labels": None, "sources": None,
 }  # fmt: skip
+LABEL_COLUMNS = tuple(column.name for column in LABELS)
 BLOCK_ENTRIES = 1 << 17  # logits worked on at once: 1 MiB, which fits into the CPU's cache
 
 
@@ -174,6 +175,8 @@ def write_drawn(folder, logits: np.ndarray, targets: np.ndarray, documents: np.n
             special (none): ids of special tokens.
             rows_per_part (one part): a document cut by it has bins in both parts, as in a real run.
             settings_changes (none): {group: {key: value}}, put over the settings of the manifest.
+            labels (None): (turn, role, part) of every token, first ones of documents too; makes them conversations.
+            sources ("drawn.jsonl" for all): the file of each document.
     """
     folder, logits = Path(folder), np.asarray(logits, np.float64)
     targets, documents = np.asarray(targets, np.int64), np.asarray(documents, np.int64)
@@ -186,13 +189,15 @@ def write_drawn(folder, logits: np.ndarray, targets: np.ndarray, documents: np.n
     assert len(vocabulary) == size
     first = min(set(range(size)) - set(choices["special"]))
     rows = _plan(targets, documents, first, np.array([len(piece) for piece in vocabulary]), choices)
+    for name, values in zip(LABEL_COLUMNS, zip(*(choices["labels"] or ()), strict=True), strict=False):
+        rows[name] = np.array(values, object)
     part_rows = []
     for start in range(0, len(rows["token"]), choices["rows_per_part"]):
         part = {name: values[start : start + choices["rows_per_part"]] for name, values in rows.items()}
         seen = slice(start - rows["unscored"][:start].sum(), None)
         _write_part(folder, len(part_rows), part, logits[seen], start, choices["sample_every"])
         part_rows.append(len(part["token"]))
-    records = _records(rows, vocabulary, first, choices["fields"])
+    records = _records(rows, vocabulary, first, choices)
     counts = document_totals(records) | {
         "unscored_tokens": {"first_token": len(records)},
         "unscored_bytes": {"first_token": len(records) * len(vocabulary[first])},
@@ -257,7 +262,8 @@ def _write_part(folder: Path, index: int, rows, logits: np.ndarray, first_row: i
         filled = np.zeros(len(rows["token"]), column.type.to_pandas_dtype())
         filled[scored] = np.concatenate([block[column.name] for block in columns])
         values[column.name] = np.ma.masked_array(filled, rows["unscored"])
-    write_table(folder / "tokens" / name, TOKEN_COLUMNS, values)
+    labels = {label: rows[label].tolist() for label in LABEL_COLUMNS if label in rows}
+    write_table(folder / "tokens" / name, token_columns(labelled=bool(labels)), values | labels)
     held = np.nonzero(bins[0])
     _write_columns(folder / "histogram" / name, HISTOGRAM_COLUMNS, [*held, *(kept[held] for kept in bins)])
     keys = [rows[key][scored[sampled]] for key in ("document", "token")]
@@ -269,18 +275,19 @@ def _write_columns(path: Path, columns, values: list[np.ndarray]) -> None:
     write_table(path, columns, {column.name: value for column, value in zip(columns, values, strict=True)})
 
 
-def _records(rows, vocabulary: list[bytes], first: int, fields: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+def _records(rows, vocabulary: list[bytes], first: int, choices: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of documents.parquet: records of a JSONL, whose text is that of their tokens."""
     pieces = [vocabulary[index] for index in rows["token_id"].tolist()]
     leads = np.flatnonzero(rows["unscored"]).tolist()
     unscored = _sizes(1, vocabulary[first].decode())
-    records = []
+    fields, records = choices["fields"], []
+    sources = choices["sources"] or ["drawn.jsonl"] * len(leads)
     for number, (start, stop) in enumerate(zip(leads, [*leads[1:], len(pieces)], strict=True)):
         text = b"".join(pieces[start:stop]).decode()
         whole = _sizes(stop - start, text)
         records.append(
             {
-                "document": number, "source": "drawn.jsonl", "line": number + 1, "byte_offset": -1, **whole,
+                "document": number, "source": sources[number], "line": number + 1, "byte_offset": -1, **whole,
                 **{f"scored_{unit}": whole[unit] - unscored[unit] for unit in whole},
                 "normalized_bytes": 0, "tiles": True,
                 "fields": json.dumps(fields[number] if fields else {}, sort_keys=True), "text": text,
@@ -305,7 +312,7 @@ def _settings(logits, records, vocabulary: list[bytes], choices: dict[str, Any])
     settings = {
         "checkpoint": divide_facts({key: facts[key] for key in facts if key not in left_out})[0],
         "tokenizer": {"kind": "drawn", "sha256": hashlib.sha256(words.encode()).hexdigest()},
-        "text": {"sha256": text.hexdigest(), "kept": True},
+        "text": {"sha256": text.hexdigest(), "kept": True} | ({} if choices["labels"] is None else {"kind": "chat"}),
         "windows": asdict(WindowPolicy(choices["context"], choices["stride"] or choices["context"])),
         "versions": _versions(),
     }

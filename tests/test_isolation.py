@@ -111,7 +111,7 @@ def test_no_home_and_no_temporary_folder(monkeypatch):
 def test_loops_are_kept_in_the_private_folder_alone_and_damage_is_no_harm(tmp_path, monkeypatch):
     import numpy as np
 
-    from lossprobe.scoring import compiler
+    from lossprobe import compiler
 
     folder = tmp_path / "private"
     folder.mkdir()
@@ -135,7 +135,7 @@ def test_loops_are_kept_in_the_private_folder_alone_and_damage_is_no_harm(tmp_pa
 
 def test_each_kind_of_processor_has_loops_of_its_own(tmp_path, monkeypatch):
     """Code for another one would count as compiled, and this process would then compile anew: other last bits."""
-    from lossprobe.scoring import compiler
+    from lossprobe import compiler
 
     monkeypatch.setattr(compiler, "private_folder", lambda name: tmp_path)
     paths = set()

@@ -32,7 +32,7 @@ class DocumentOutlier:
         deviations: how far its mean lies above the median of the means, in their standard deviations as the median
             absolute deviation gives them; infinite where all others are equal.
         share_of_loss: its part of the total loss, copies included.
-        clusters: the pieces.
+        clusters: those of the interval's t: the pieces, or the other documents where these are fewer.
     """
 
     document: int
@@ -75,7 +75,7 @@ def document_outlier(run: Run) -> DocumentOutlier | None:
         difference_nats_interval=_interval(run, document, float(means[place]), level, rest),
         deviations=above / spread if spread > 0 else math.inf if above > 0 else 0.0,
         share_of_loss=float(texts["nats"][place]) / total if total > 0 else 0.0,
-        clusters=PIECES,
+        clusters=min(PIECES, len(rest)),
     )
 
 

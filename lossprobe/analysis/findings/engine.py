@@ -2,14 +2,15 @@
 
 A rule speaks where an interval of its number lies beyond its threshold as a whole. That interval is wider than the
 95 % interval that is shown. There are R rules, some look at many slices, and together they may speak without a reason
-in 1 % of the texts at most: a rule that looks at m slices gets the interval of the level 1 − 0.01 / (R m) (Bonferroni).
-With q_c the quantile of Student's t with G − 1 degrees of freedom at the level c, for G documents or blocks, each end
-of the 95 % interval is moved away from the number by the factor
+in 1 % of the texts at most: a rule that looks at m slices gets the interval of the level 1 − 0.01 / (R m) (Bonferroni);
+where several models are looked at, m counts the slices of all. With q_c the quantile of Student's t with G − 1 degrees
+of freedom at the level c, for G documents or blocks, each end of the 95 % interval is moved away from the number by the
+factor
 
     q_(1 − 0.01 / (R m)) / q_0.95
 
-With few documents it is large: 3 have no say unless they agree. An interval without t (Wilson's) takes normal
-quantiles.
+With few documents it is large: 3 have no say unless they agree. Shares of pairs, whose intervals have no t, get
+Wilson's interval of the level, which is not the one at 95 % stretched.
 
 A number that was counted over the whole text has no chance in it and is compared with the threshold itself. No rule
 speaks of fewer than 100 scored tokens.
@@ -34,10 +35,16 @@ from lossprobe.units import visible
 FALSE_FINDINGS = 0.01  # of clean texts, that any rule speaks of
 
 
-def findings_of(view: str, result: object) -> tuple[RuleFinding, ...]:
-    """Return what the rules of a view tell of its result, the gravest first, and among equals the largest loss."""
+def findings_of(view: str, result: object, results: int = 1) -> tuple[RuleFinding, ...]:
+    """Return what the rules of a view tell of its result, the gravest first, and among equals the largest loss.
+
+    Args:
+        view: the command whose result it is.
+        result: the result.
+        results: how many such results are looked at for one text, one of each model.
+    """
     rules = [rule for rule in FINDING_RULES.values() if rule.view == view]
-    return worst_first([found for rule in rules for found in _told(rule, result)])
+    return worst_first([found for rule in rules for found in _told(rule, result, results)])
 
 
 def worst_first(findings: list[RuleFinding]) -> tuple[RuleFinding, ...]:
@@ -57,8 +64,9 @@ def located(found: RuleFinding, runs: Sequence[Run]) -> RuleFinding:
     return replace(found, look=" ".join(words))
 
 
-def _told(rule: FindingRule, result: object) -> Iterator[RuleFinding]:
+def _told(rule: FindingRule, result: object, results: int) -> Iterator[RuleFinding]:
     for clue in rule.look(result):
+        clue = replace(clue, looks=results * max(1, clue.looks))
         decided = decision_interval(clue)
         if not clears(rule, clue, decided):
             continue
@@ -100,6 +108,8 @@ def decision_interval(clue: Clue) -> Interval:
     if clue.counted or low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return NO_INTERVAL
     level = 1.0 - FALSE_FINDINGS / (len(FINDING_RULES) * max(1, clue.looks))
+    if clue.at_level is not None:
+        return clue.at_level(level)
     if clue.clusters is None:
         factor = float(ndtri((1.0 + level) / 2.0) / ndtri((1.0 + CONFIDENCE) / 2.0))
     elif clue.clusters < 2:

@@ -6,13 +6,35 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from lossprobe.analysis.findings.words import between
 from lossprobe.analysis.gap.memorised import MemorisedDocuments, find_memorised
-from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses
+from lossprobe.analysis.preferences.pairs import BOTH
+from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses, slice_clusters
+from lossprobe.analysis.rows.fields import label_source
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.run.reader import Run
+from lossprobe.text.spans import Part
 
 ANSWERS, PROMPTS = ("assistant", "completion"), ("user", "prompt", "system")
+
+
+@dataclass(frozen=True)
+class AnswerEnds:
+    """The scored tokens that end turns of answers.
+
+    Attributes:
+        tokens: how many.
+        mean_loss_nats: their mean loss, and its interval.
+        clusters: different conversations that have some.
+        share_of_loss: their part of the total loss.
+    """
+
+    tokens: int
+    mean_loss_nats: float
+    mean_loss_nats_interval: Interval
+    clusters: int
+    share_of_loss: float
 
 
 @dataclass(frozen=True)
@@ -28,6 +50,7 @@ class RunFacts:
             share_of_loss, clusters; empty otherwise.
         answers_scored: share of the tokens of answers that have a loss; None of plain text, and without answers.
         prompts_scored: the same of prompts: what users and the system say.
+        answer_ends: what ends the turns of answers; None without a scored one.
     """
 
     tokens_scored: int
@@ -38,6 +61,7 @@ class RunFacts:
     files: pd.DataFrame = field(repr=False)
     answers_scored: float | None = None
     prompts_scored: float | None = None
+    answer_ends: AnswerEnds | None = None
 
 
 def find_facts(run: Run) -> RunFacts:
@@ -57,6 +81,29 @@ def find_facts(run: Run) -> RunFacts:
         files=_files(run),
         answers_scored=answers,
         prompts_scored=prompts,
+        answer_ends=_answer_ends(run) if run.labelled else None,
+    )
+
+
+def _answer_ends(run: Run) -> AnswerEnds | None:
+    """Return what the ends of answers cost.
+
+    Those of users, if they have a loss, nobody can foresee; those of rejected answers no model has to.
+    """
+    named = ", ".join(f"'{role}'" for role in ANSWERS)
+    chosen = "document % 2 = 0" if run.settings.text.sides == BOTH else "TRUE"
+    condition = f"part = '{Part.END_OF_TURN.value}' AND role IN ({named}) AND {chosen}"
+    ends = f"(SELECT * FROM {label_source('part')} WHERE {condition})"
+    found = grouped_losses(run, slice_clusters(run, "part"), "part", ends).to_dict("records")
+    if not found:
+        return None
+    row, total = found[0], float(run.scalar("SELECT sum(loss_nats::DOUBLE) FROM tokens WHERE unscored IS NULL"))
+    return AnswerEnds(
+        tokens=int(row["count"]),
+        mean_loss_nats=float(row["mean_loss_nats"]),
+        mean_loss_nats_interval=between(row["low"], row["high"]),
+        clusters=int(row["clusters"]),
+        share_of_loss=float(row["total_nats"]) / total if total else 0.0,
     )
 
 

@@ -98,7 +98,7 @@ def find_findings(
         results += [(name, [run], view, result) for view, result in results_of(run, once)]
     for name, of, view, result in results:
         views.append(view)
-        rows += [(name, located(found, of)) for found in findings_of(view, result)]
+        rows += [(name, located(found, of)) for found in findings_of(view, result, len(runs))]
     order = worst_first([found for _, found in rows])
     rows.sort(key=lambda row: order.index(row[1]))
     found = [each for _, each in rows]
@@ -121,11 +121,11 @@ def results_of(run: Run, once: Once) -> Iterator[tuple[str, Any]]:
     yield "positions", once(measure_positions, run)
     yield "hardest", once(find_hardest, run, "class")
     yield "hardest", once(find_hardest, run, "document")
-    if run.labelled:
-        yield "hardest", once(find_hardest, run, "part")
-    yield "calibration", once(measure_calibration, [run], once=once)
+    both = run.settings.text.sides == BOTH
+    if not both:  # no model has to be calibrated on rejected answers
+        yield "calibration", once(measure_calibration, [run], once=once)
     yield "objectives", once(measure_objectives, run, ObjectiveOptions())
-    if run.settings.text.sides == BOTH:
+    if both:
         with suppress(NothingToScoreError):  # no pair can be ranked
             yield "preferences", once(measure_preferences, run, None, PreferenceOptions())
 
@@ -147,6 +147,8 @@ def _notes(runs: Sequence[Run]) -> list[str]:
     notes = [clusters.note] if clusters.note else []
     if clusters.count < 2:
         notes.append("without intervals only what was counted over the whole text can be told")
+    if any(run.settings.text.sides == BOTH for run in runs):
+        notes.append("rejected answers are scored too: calibration is not judged, and only ends of chosen answers are")
     return notes
 
 

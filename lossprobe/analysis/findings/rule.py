@@ -28,6 +28,7 @@ class Clue:
         tokens: scored tokens of the result.
         share_of_loss: the part of the total loss that it concerns; None where that means nothing.
         command: where to look, in place of the rule's command; None for that.
+        at_level: its interval at another level, where moving the ends of the interval does not give it; else None.
     """
 
     value: float
@@ -40,6 +41,7 @@ class Clue:
     tokens: int = FEWEST_TOKENS
     share_of_loss: float | None = None
     command: str | None = None
+    at_level: Callable[[float], Interval] | None = None
 
 
 @dataclass(frozen=True)

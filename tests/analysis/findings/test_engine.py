@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace as Made
 
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -13,6 +15,7 @@ from lossprobe.analysis.findings.catalogue import FINDING_RULES
 from lossprobe.analysis.findings.engine import clears, decision_interval, findings_of, located, worst_first
 from lossprobe.analysis.findings.rule import SEVERITIES, Clue, RuleFinding
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
+from lossprobe.analysis.stats.proportion import wilson
 
 ABOVE = next(rule for rule in FINDING_RULES.values() if not rule.below)
 ABOVE = replace(ABOVE, threshold=1.0)
@@ -33,6 +36,41 @@ def test_an_interval_without_t_takes_normal_quantiles():
     assert decision_interval(Clue(0.5, "", Interval(0.4, 0.6))) == pytest.approx(
         (0.5 - 0.1 * factor, 0.5 + 0.1 * factor)
     )
+
+
+@pytest.mark.parametrize(
+    ("right", "pairs", "told"), [(0, 12, False), (0, 16, True), (300, 1000, True), (12, 40, False)]
+)
+def test_shares_of_pairs_get_wilsons_interval_of_the_level(right, pairs, told):
+    """Stretching the interval at 95 % would tell 11 pairs of 11 that are wrong, one coin in 2,048, from a coin."""
+    level = 1 - 0.01 / len(FINDING_RULES)
+    expected = stats.binomtest(right, pairs).proportion_ci(level, method="wilson")
+    share = wilson(right / pairs, pairs)
+    result = Made(ranked_right_per_token=share.value, ranked_right_per_token_interval=share.interval,
+                  reward_accuracy=None, reward_accuracy_interval=NO_INTERVAL, length_bias=[], pairs=pairs,
+                  equal_sides=0, pairs_without_tokens=0)  # fmt: skip
+    found = {each.id: each for each in findings_of("preferences", result)}
+    assert ("chosen-less-likely" in found) == told
+    if told:
+        assert found["chosen-less-likely"].decision_interval == pytest.approx((expected.low, expected.high), rel=1e-6)
+
+
+def test_of_several_models_each_has_its_part_of_the_level():
+    """A number that clears its threshold as the only one does not as one of a hundred."""
+    measure = Made(value=0.1, interval=Interval(0.07, 0.13))
+    silent = Made(value=None, interval=NO_INTERVAL)
+    model = Made(name="m", clusters=40, tokens_scored=9_000, bins=pd.DataFrame(columns=["binning"]),
+                 measures={"nll_minus_entropy_nats": measure, "confidence_gap": silent},
+                 temperature=Made(temperature=None, temperature_interval=NO_INTERVAL),
+                 effective_smoothing=Made(epsilon=None, slope_epsilon=None))  # fmt: skip
+    result = Made(models=[model])
+    (alone,) = findings_of("calibration", result)
+    half = 0.03 * stats.t.isf(0.005 / len(FINDING_RULES), 39) / stats.t.isf(0.025, 39)
+    assert alone.decision_interval == pytest.approx((0.1 - half, 0.1 + half), rel=1e-6)
+    (one_of_two,) = findings_of("calibration", result, 2) or (None,)
+    half = 0.03 * stats.t.isf(0.0025 / len(FINDING_RULES), 39) / stats.t.isf(0.025, 39)
+    assert (one_of_two is not None) == (0.1 - half > 0.03)
+    assert findings_of("calibration", result, 1000) == ()
 
 
 @pytest.mark.parametrize(

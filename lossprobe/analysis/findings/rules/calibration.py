@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from lossprobe.analysis.findings.rule import Clue, FindingRule
-from lossprobe.analysis.findings.words import between, percent, with_interval
+from lossprobe.analysis.findings.words import between, percent, signed, with_interval
 
 if TYPE_CHECKING:
     from lossprobe.analysis.calibration.calibration import Calibration, ModelCalibration
@@ -18,8 +18,8 @@ TOP = 0.9  # bins that lie above it are looked at
 TEMPERATURE_CLUSTERS = 200  # that the interval of a temperature resamples at most
 COMMAND = "lossprobe calibration --plot RUN"
 LESS = "the model expects {x} less loss than it has: over-confident"
-MORE = "loss minus entropy is {x}: the model expects more loss than it has"
-UNDER = "first choices are under-confident: confidence minus accuracy {x}"
+MORE = "the model expects {x} more loss than it has: under-confident"
+UNDER = "first choices are under-confident by {x}"
 
 
 def _of(result: Calibration, model: ModelCalibration, sentence: str) -> str:
@@ -27,14 +27,14 @@ def _of(result: Calibration, model: ModelCalibration, sentence: str) -> str:
     return sentence if len(result.models) == 1 else f"{model.name}: {sentence}"
 
 
-def _measure(name: str, sentence: str, form: str, unit: str) -> Callable[[Calibration], Iterator[Clue]]:
-    """Return what looks at a signed measure of every model."""
+def _measure(name: str, sentence: str, form: str, unit: str, sign: int = 1) -> Callable[[Calibration], Iterator[Clue]]:
+    """Return what looks at a signed measure of every model; the sentence tells it times the sign."""
 
     def look(result: Calibration) -> Iterator[Clue]:
         for model in result.models:
             measure = model.measures[name]
             if measure.value is not None:
-                shown = with_interval(measure.value, measure.interval, form, unit)
+                shown = with_interval(sign * measure.value, signed(measure.interval, sign), form, unit)
                 yield Clue(
                     measure.value, _of(result, model, sentence.format(x=shown)), measure.interval, model.clusters,
                     about=model.name, looks=len(result.models), tokens=model.tokens_scored,
@@ -106,7 +106,7 @@ CALIBRATION_RULES = (
         "mean loss minus mean entropy of the predicted distributions",
         "0 for a calibrated model; −0.03 nats are 3 % of perplexity.",
         "Under-confident, as after label smoothing or dropout that was left on: a temperature below 1.",
-        COMMAND, _measure("nll_minus_entropy_nats", MORE, ".3f", " nats"), below=True,
+        COMMAND, _measure("nll_minus_entropy_nats", MORE, ".3f", " nats", -1), below=True,
     ),
     FindingRule(
         "over-confident-choices", "warning", "calibration", "first choices are right less often than their probability",
@@ -121,7 +121,7 @@ CALIBRATION_RULES = (
         -GAP, "probability", "mean probability of the first choice minus the share of right ones",
         "2 points, as label smoothing of 0.02 and more makes.",
         "A temperature below 1, or no smoothing; ranks are not affected.",
-        COMMAND, _measure("confidence_gap", UNDER, ".3f", ""),
+        COMMAND, _measure("confidence_gap", UNDER, ".3f", "", -1),
         below=True,
     ),
     FindingRule(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lossprobe.analysis.findings.rule import Clue, FindingRule
-from lossprobe.analysis.findings.words import between, percent, share_of, with_interval
+from lossprobe.analysis.findings.words import between, percent, share_of, signed, with_interval
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.units import format_count, plural, visible
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ ONE_PERCENT, SLICE_NATS, FEW_TOKENS, CARRIED, FORGOTTEN, ACCURACY, KL_NATS = (
     0.05,
 )
 FEWEST_PAIRED = 1000  # tokens for the share that 1 % of them carry
+NOISE_NATS = 0.001  # standard deviation of what other kernels and orders of summation change
 COMMAND = "lossprobe compare RUN RUN"
 
 
@@ -54,9 +57,7 @@ def _against(result: Comparison) -> Iterator[Clue]:
     sign, words = (-1.0, ("better", "worse")) if low > 0.0 else (1.0, ("worse", "better"))
     rows = changes.table.to_dict("records")
     for row in rows:
-        value, interval = sign * row["mean_difference_nats"], between(row["low"], row["high"])
-        if interval.low is not None and interval.high is not None and sign < 0:
-            interval = between(-interval.high, -interval.low)
+        value, interval = sign * row["mean_difference_nats"], signed(between(row["low"], row["high"]), sign)
         shown = with_interval(value, interval)
         yield Clue(
             value,
@@ -70,6 +71,8 @@ def _few(result: Comparison) -> Iterator[Clue]:
     found = result.token_comparison
     if found is None or found.identical or found.counts.tokens < FEWEST_PAIRED:
         return
+    if (found.difference.sd_difference_nats or 0.0) < NOISE_NATS:
+        return
     for row in found.cumulative.to_dict("records"):
         if abs(row["share_of_tokens"] - FEW_TOKENS) < 1e-9:
             share = row["share_of_change"]
@@ -78,16 +81,30 @@ def _few(result: Comparison) -> Iterator[Clue]:
 
 
 def _forgotten(result: Comparison) -> Iterator[Clue]:
+    """Yield how many more tokens were forgotten than learned, of all.
+
+    Models that know the same forget and learn by chance: of N tokens f and l, whose difference has the standard error
+    √(f + l − (f − l)² / N), times the root of the design effect of the mean difference.
+    """
     found = result.token_comparison
+    from lossprobe.analysis.stats.jackknife import t_quantile  # not for `explain`: it loads scipy
+
     if found is None or not found.counts.tokens:
         return
-    counts = found.counts
+    counts, moved = found.counts, found.counts.forgotten + found.counts.learned
+    value = (counts.forgotten - counts.learned) / counts.tokens
+    interval = NO_INTERVAL
+    if found.clusters > 1:
+        spread = max(0.0, moved / counts.tokens - value**2) / counts.tokens
+        spread *= max(1.0, found.evidence.design_effect or 1.0)
+        half = float(t_quantile(found.clusters)) * math.sqrt(spread)
+        interval = Interval(value - half, value + half)
+    shown = with_interval(100 * value, interval.map(lambda end: 100 * end), ".2f", " %")
     yield Clue(
-        (counts.forgotten - counts.learned) / counts.tokens,
-        f"{found.second} forgot {plural(counts.forgotten, 'token')} that {found.first} knew (from under 1 nat "
-        f"to over 3) "
-        f"and learned {format_count(counts.learned)}",
-        counted=True, tokens=counts.tokens,
+        value,
+        f"{found.second} forgot {plural(counts.forgotten, 'token')} that {found.first} knew (from under 1 nat to over "
+        f"3) and learned {format_count(counts.learned)}: {shown} of the tokens are lost",
+        interval, found.clusters, tokens=counts.tokens,
     )  # fmt: skip
 
 
@@ -99,10 +116,10 @@ def _accuracy(result: Comparison) -> Iterator[Clue]:
     if low is None or high is None or low <= 0.0 <= high:
         return
     sign = 1.0 if low > 0.0 else -1.0  # a higher loss with a higher accuracy, or both lower
-    value, (least, most) = found.difference.accuracy_difference, found.difference.accuracy_difference_interval
-    if least is None or most is None:
+    value = found.difference.accuracy_difference
+    interval = signed(found.difference.accuracy_difference_interval, sign)
+    if interval.low is None:
         return
-    interval = between(least, most) if sign > 0 else between(-most, -least)
     shown = with_interval(100 * sign * value, interval.map(lambda end: 100 * end), ".2f", " %")
     words = ("higher", "more") if sign > 0 else ("lower", "fewer")
     yield Clue(
@@ -142,7 +159,8 @@ COMPARE_RULES = (
     FindingRule(
         "tokens-forgotten", "warning", "compare", "more tokens were forgotten than learned", FORGOTTEN,
         "share of tokens",
-        "tokens that went from below 1 nat to above 3, minus those that went the other way, of all tokens",
+        "tokens that went from below 1 nat to above 3, minus those that went the other way, of all tokens; told beyond "
+        "what models that know the same exchange by chance",
         "One in two hundred: knowledge that is lost, not noise of both directions.",
         "Look at the tokens: names and facts of the first training are lost first. Mix its text in.",
         COMMAND, _forgotten,

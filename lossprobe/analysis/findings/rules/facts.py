@@ -12,7 +12,7 @@ from lossprobe.units import format_count, plural, visible
 if TYPE_CHECKING:
     from lossprobe.analysis.findings.facts import RunFacts
 
-TIED, FILE_NATS, MASKED, PROMPTS = 0.05, 1.0, 0.5, 0.5
+TIED, FILE_NATS, MASKED, TURN_NATS = 0.05, 1.0, 0.5, 1.0
 
 
 def _tied(result: RunFacts) -> Iterator[Clue]:
@@ -31,7 +31,7 @@ def _known(result: RunFacts) -> Iterator[Clue]:
             float(known.documents),
             f"{plural(known.documents, 'document')} of {format_count(known.judged_documents)} "
             f"{'is' if known.documents == 1 else 'are'} known by heart (under 0.1 nats a token): {percent(share)} of "
-            "their tokens",
+            "the tokens of all these",
             counted=True, tokens=result.tokens_scored,
         )  # fmt: skip
 
@@ -49,6 +49,18 @@ def _files(result: RunFacts) -> Iterator[Clue]:
             f"{percent(row['share_of_loss'])} of the loss in {percent(row['share_of_tokens'])} of the tokens",
             interval, clusters, about=str(row["file"]), looks=len(rows), tokens=result.tokens_scored,
             share_of_loss=float(row["share_of_loss"]),
+        )  # fmt: skip
+
+
+def _ends(result: RunFacts) -> Iterator[Clue]:
+    found = result.answer_ends
+    if found is not None:
+        shown = with_interval(found.mean_loss_nats, found.mean_loss_nats_interval)
+        yield Clue(
+            found.mean_loss_nats,
+            f"the {plural(found.tokens, 'token')} that end the turns of answers cost {shown} each",
+            found.mean_loss_nats_interval, found.clusters, tokens=result.tokens_scored,
+            share_of_loss=found.share_of_loss,
         )  # fmt: skip
 
 
@@ -72,6 +84,14 @@ FACT_RULES = (
         "lossprobe tokens RUN", _answers,
     ),
     FindingRule(
+        "end-of-turn-hard", "fault", "findings", "the model does not expect the ends of its turns", TURN_NATS, "nats",
+        "mean loss of the tokens that end a turn of the assistant, or a completion",
+        "A chat model is nearly sure of its end of turn, at 0.0 to 0.3 nats; above 1 it gives it less than 37 %.",
+        "The chat template is not that of training, or the model was not trained on ends of turns: generation would "
+        "not stop. Compare the template, and what was masked in training.",
+        "lossprobe tokens --where \"part = 'end_of_turn'\" RUN", _ends,
+    ),
+    FindingRule(
         "known-by-heart", "warning", "findings", "documents are known by heart", 0.0, "documents",
         "documents of 32 scored tokens or more with a mean loss below 0.1 nats, a probability above 90 % a token",
         "New text costs 1 to 4 nats a token; below 0.1 it was seen, often, or anybody could foresee it.",
@@ -82,8 +102,8 @@ FACT_RULES = (
         "tied-logits", "warning", "findings", "many tokens share their logit with another entry", TIED,
         "share of tokens", "scored tokens of which another entry of the vocabulary has exactly the same logit",
         "In float32 there are nearly none, in float16 about 4 %, in bfloat16 20 % and more.",
-        "The head computes in half precision: ranks and accuracies depend on how ties count, and losses are rounded. "
-        "Score in float32 for comparisons.",
+        "Mostly the head computes in half precision, or rows of it are equal: ranks and accuracies depend on how ties "
+        "count, and losses are rounded. Score in float32 for comparisons.",
         "lossprobe tokens --where \"ties > 1\" RUN", _tied,
     ),
     FindingRule(

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 CLASS_NATS, GROUP_NATS, DOCUMENT_NATS, DOCUMENT_DEVIATIONS = 2.0, 1.0, 2.0, 6.0
 COPIED_NATS, COPIED_SHARE, FIRST_NATS = 0.5, 0.5, 2.0
-TURN_NATS = 1.0
 TWICE = 2.0  # as much of the loss as of the tokens
 USUAL = ("word start", "word continuation")  # forms of which any text has half its tokens: no news
 NOT_FIELDS = ("token", "type", "document", "class", "role", "turn", "part")
@@ -66,19 +65,6 @@ def _copied(result: Hardest) -> Iterator[Clue]:
     )  # fmt: skip
 
 
-def _turns(result: Hardest) -> Iterator[Clue]:
-    if result.by != "part":
-        return
-    rows = _rows(result)
-    for row in rows:
-        if row["group"] == "end_of_turn":
-            value, interval = float(row["mean_loss_nats"]), between(row["low"], row["high"])
-            yield Clue(
-                value, f"the tokens that end a turn cost {with_interval(value, interval)} each", interval,
-                int(row["clusters"]), tokens=_tokens(rows), share_of_loss=float(row["share_of_loss"]),
-            )  # fmt: skip
-
-
 def _groups(result: Hardest) -> Iterator[Clue]:
     if result.by in NOT_FIELDS:
         return
@@ -112,15 +98,6 @@ def _documents(result: Hardest) -> Iterator[Clue]:
 
 
 HARDEST_RULES = (
-    FindingRule(
-        "end-of-turn-hard", "fault", "hardest", "the model does not expect the ends of turns", TURN_NATS, "nats",
-        "mean loss of the tokens that end a turn",
-        "A chat model is nearly sure of its end of turn, at 0.0 to 0.3 nats; above 1 it gives it less than 37 %.",
-        "The chat template is not that of training, or the model was not trained on ends of turns: generation "
-        "would not "
-        "stop. Compare the template, and what was masked in training.",
-        "lossprobe hardest --by part RUN", _turns,
-    ),
     FindingRule(
         "hard-class", "note", "hardest", "one kind of token is far harder than the others", CLASS_NATS, "nats",
         "mean loss of a form of tokens minus that of all others; told of forms with twice as much of the loss "

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lossprobe.analysis.findings.rule import Clue, FindingRule
 from lossprobe.analysis.findings.words import between, percent, share_of, with_interval
+from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.units import format_count, plural
 
 if TYPE_CHECKING:
     from lossprobe.analysis.gap.gap import Gap
     from lossprobe.analysis.objectives.objectives import Objectives
+    from lossprobe.analysis.preferences.length import LengthBias
     from lossprobe.analysis.preferences.preferences import Preferences
     from lossprobe.analysis.series.result import CheckpointSeries
 
 OVER_FITTED, BY_HEART, BIAS, EVEN, EQUAL_PAIRS, FORGOTTEN, ROSE_NATS = 0.1, 0.01, 0.1, 0.5, 0.01, 0.05, 0.00995
 ROUTING, START_SCALE = 1.5, 65536.0
+FEWEST_ROUTED = 1000  # tokens, below which chance makes the use of many experts uneven
 GAP, PREFERENCES, SERIES = (
     "lossprobe gap RUN RUN", "lossprobe preferences RUN", "lossprobe series --state forgotten CHECKPOINTS TEXT"
 )  # fmt: skip
@@ -67,22 +71,42 @@ def _length(result: Preferences) -> Iterator[Clue]:
             abs(bias.length_bias),
             f"by {score}, pairs are ranked right {shown} more often where the chosen answer is the {kind[0]} one than "
             f"where it is the {kind[1]} one",
-            interval, about=bias.score, looks=2,
+            interval, about=bias.score, looks=2, at_level=partial(_bias_at, bias, sign),
         )  # fmt: skip
+
+
+def _bias_at(bias: LengthBias, sign: float, level: float) -> Interval:
+    """Return the interval of the size of a length bias at a level, from both shares at that level."""
+    from lossprobe.analysis.stats.proportion import newcombe, wilson_at  # not for `explain`: it loads scipy
+
+    assert bias.right_where_longer is not None
+    assert bias.right_where_shorter is not None
+    low, high = newcombe(
+        wilson_at(Estimate(bias.right_where_longer, bias.right_where_longer_interval), level),
+        wilson_at(Estimate(bias.right_where_shorter, bias.right_where_shorter_interval), level),
+    ).interval
+    return NO_INTERVAL if low is None or high is None else between(*sorted((sign * low, sign * high)))
+
+
+def _pairs_at(share: float, interval: Interval, level: float) -> Interval:
+    from lossprobe.analysis.stats.proportion import wilson_at
+
+    return wilson_at(Estimate(share, interval), level).interval
 
 
 def _wrong(result: Preferences) -> Iterator[Clue]:
     value, interval = result.ranked_right_per_token, result.ranked_right_per_token_interval
     if value is not None:
         yield Clue(value, f"the chosen answer is the likelier one, per token, in {percent(value)} "
-                   f"{interval.shown('.2f')} of the pairs", interval)  # fmt: skip
+                   f"{interval.shown('.2f')} of the pairs", interval,
+                   at_level=partial(_pairs_at, value, interval))  # fmt: skip
 
 
 def _rewards(result: Preferences) -> Iterator[Clue]:
     value, interval = result.reward_accuracy, result.reward_accuracy_interval
     if value is not None:
         yield Clue(value, f"the implicit reward prefers the chosen answer in {percent(value)} {interval.shown('.2f')} "
-                   "of the pairs", interval)  # fmt: skip
+                   "of the pairs", interval, at_level=partial(_pairs_at, value, interval))  # fmt: skip
 
 
 def _unranked(result: Preferences) -> Iterator[Clue]:
@@ -109,11 +133,11 @@ def _lost(result: CheckpointSeries) -> Iterator[Clue]:
 
 
 def _routing(result: Objectives) -> Iterator[Clue]:
-    if result.load_balancing is None or not result.experts_per_token:
+    if result.load_balancing is None or not result.experts_per_token or result.tokens_scored < FEWEST_ROUTED:
         return
     value = float(result.load_balancing["load_balancing_loss"].iloc[0]) / result.experts_per_token
-    yield Clue(value, f"the experts are used unequally: the load-balancing loss is {value:.2f} times that of even use",
-               counted=True, tokens=result.tokens_scored)  # fmt: skip
+    yield Clue(value, f"on this text the experts are used unequally: the load-balancing loss is {value:.2f} times that "
+               "of even use", counted=True, tokens=result.tokens_scored)  # fmt: skip
 
 
 def _scale(result: Objectives) -> Iterator[Clue]:
@@ -180,9 +204,11 @@ OTHER_RULES = (
     ),
     FindingRule(
         "routing-uneven", "warning", "objectives", "the experts of a mixture are used unequally", ROUTING, "ratio",
-        "load-balancing loss over all windows and layers, over that of even use (the experts per token)",
-        "1 is even; half as much more and some experts hardly learn.",
-        "A larger coefficient of the load-balancing loss; look at the layers.", "lossprobe objectives RUN", _routing,
+        f"load-balancing loss over all windows and layers, over that of even use (the experts per token); of "
+        f"{FEWEST_ROUTED:,} scored tokens or more",
+        "1 is even; half as much more, and a few experts do most of the work here.",
+        "A text of one kind uses some experts more, a mixed one like that of training should not: there, a larger "
+        "coefficient of the load-balancing loss. Look at the layers.", "lossprobe objectives RUN", _routing,
     ),
     FindingRule(
         "loss-scale-high", "note", "objectives", "float16 needs a large loss scale", START_SCALE, "loss scale",

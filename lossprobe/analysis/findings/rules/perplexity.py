@@ -48,7 +48,8 @@ def _one_place(result: Perplexity) -> Iterator[Clue]:
     found = result.concentration
     if found is not None:
         yield Clue(found.share_of_loss - found.share_of_tokens, found.finding, counted=True,
-                   tokens=result.per_token.tokens_scored, share_of_loss=found.share_of_loss)  # fmt: skip
+                   tokens=result.per_token.tokens_scored, share_of_loss=found.share_of_loss,
+                   command="lossprobe hardest RUN" if found.documents is None else None)  # fmt: skip
 
 
 def _repeated(result: Perplexity) -> Iterator[Clue]:

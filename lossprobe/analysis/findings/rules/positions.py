@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from lossprobe.analysis.findings.rule import Clue, FindingRule
-from lossprobe.analysis.findings.words import percent, with_interval
+from lossprobe.analysis.findings.words import percent, signed, with_interval
 
 if TYPE_CHECKING:
     from lossprobe.analysis.positions import PositionLosses
@@ -28,13 +28,14 @@ def _contrast(result: PositionLosses, name: str, sentence: str, sign: int = 1, *
     for found in result.contrasts:
         if found.name == name:
             value, interval = found.difference_nats, found.difference_nats_interval
-            if sign < 0 and interval.low is not None and interval.high is not None:
-                value, interval = -value, type(interval)(-interval.high, -interval.low)
+            value, interval = sign * value, signed(interval, sign)
             places = {"x": with_interval(value, interval), "first": found.first, "last": found.last,
                       "far": found.against_first, "end": found.against_last,
                       "share": percent(found.share_of_loss)}  # fmt: skip
-            yield Clue(value, sentence.format(**places), interval, found.clusters,
-                       share_of_loss=found.share_of_loss if cost else None)  # fmt: skip
+            yield Clue(
+                value, sentence.format(**places), interval, found.clusters, tokens=int(result.table["count"].sum()),
+                share_of_loss=found.share_of_loss if cost else None,
+            )  # fmt: skip
 
 
 def _early(result: PositionLosses) -> Iterator[Clue]:
@@ -58,9 +59,7 @@ def _rise(result: PositionLosses) -> Iterator[Clue]:
 
 
 def _unused(result: PositionLosses) -> Iterator[Clue]:
-    sentence = (
-        "context is hardly used: with {far} tokens of it and more the loss is only {x} lower than with 1 to {last}"
-    )
+    sentence = "context is hardly used: with 1 to {last} tokens of it the loss is {x} above that with {far} and more"
     return _contrast(result, "reach", sentence)
 
 
@@ -68,7 +67,8 @@ POSITION_RULES = (
     FindingRule(
         "loss-rises-at-end", "warning", "positions", "the loss rises at the end of the window", RISE_NATS, "nats",
         "mean loss over the last half of the window minus that over the quarter before it, of the texts that have both",
-        "A model gains from context or does not; 0.05 nats more with twice the context is a fault of positions.",
+        "A model gains from context or does not; 0.05 nats more with twice the context is a fault of "
+        "positions, or the ends of the documents are another kind of text.",
         "The window may be longer than the model was trained for, or its position settings (RoPE scaling) are wrong: "
         "score with a smaller context.",
         COMMAND, _rise,

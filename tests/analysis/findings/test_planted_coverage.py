@@ -1,0 +1,83 @@
+"""Rules on coverage after real scoring: the number of the finding against the text and the tokenizers library."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from bundled import CHECKPOINT
+from checkpoint import builders
+from tokenizers import Tokenizer
+
+import lossprobe
+from lossprobe.analysis.findings.engine import findings_of
+from lossprobe.analysis.findings.facts import find_facts
+from lossprobe.analysis.perplexity import measure_perplexity
+
+WORDS = ["the", "cat", "sat", "on", "the", "mat", ".", "the", "cat", "sat"]
+
+
+def scored(folder, checkpoint, texts: list[str], **options):
+    """Return the run of a JSONL of these texts."""
+    path = folder / "text.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), "utf-8")
+    return lossprobe.score(checkpoint, path, output=folder / "run", **options).run
+
+
+def one(result, id: str):
+    """Return the finding of a rule."""
+    (found,) = (each for each in findings_of("perplexity", result) if each.id == id)
+    return found
+
+
+def small(folder, tokenizer: Tokenizer):
+    return builders.save(builders.model("llama"), folder / "model", tokenizer)
+
+
+def test_names_of_control_tokens_in_the_text(tmp_path):
+    texts = [f"entry {place}: a word<|endoftext|> and what it means to hackers" for place in range(20)]
+    texts += ["nothing of the kind stands here, in so many words"] * 20
+    run = scored(tmp_path, CHECKPOINT, texts)
+    read = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
+    tokens = sum(len(read.encode(text).ids) for text in texts)
+    names = sum(text.count("<|endoftext|>") for text in texts)
+    found = one(measure_perplexity(run), "control-strings")
+    assert found.value == names / tokens
+    assert found.sentence == f"{100 * names / tokens:.2g} % of the tokens ({names}) are control ids spelled in the text"
+
+
+def test_words_outside_the_vocabulary(tmp_path):
+    texts = [" ".join(WORDS) + (" dog" if place % 3 == 0 else "") for place in range(30)]
+    run = scored(tmp_path, small(tmp_path, builders.word_level()), texts, max_unknown=0.5)
+    words = [word for text in texts for word in text.split()]
+    unknown = sum(word == "dog" for word in words)
+    found = one(measure_perplexity(run), "unknown-tokens")
+    assert found.value == unknown / len(words)
+    assert found.sentence.endswith(f"of the tokens ({unknown}) are unknown to the tokenizer")
+
+
+def test_bad_records_that_were_left_out(tmp_path):
+    path = tmp_path / "text.jsonl"
+    good, bad = json.dumps({"text": " ".join(WORDS)}), "{not json"
+    path.write_text("\n".join([good, good.replace("cat", "mat"), *[bad] * 3, *[good] * 35]) + "\n", "utf-8")
+    run = lossprobe.score(small(tmp_path, builders.word_level()), path, output=tmp_path / "run", skip_bad=True).run
+    result = measure_perplexity(run)
+    found = one(result, "records-skipped")
+    assert found.value == 3 / 40
+    assert found.sentence == "7.5 % of the records could not be read and were left out (3)"
+    copies = one(result, "repeated-documents")
+    assert copies.value == pytest.approx(35 / 37)
+    assert copies.sentence == "95 % of 37 documents are copies of others: 2 different ones"
+
+
+def test_prompts_scored_in_the_place_of_answers(tmp_path):
+    model = small(tmp_path, builders.word_level())
+    template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    (tmp_path / "t.jinja").write_text(template)
+    path = tmp_path / "chat.jsonl"
+    said = [{"role": role, "content": "the cat sat on mat ."} for role in ("user", "assistant")]
+    path.write_text("".join(json.dumps({"messages": said}) + "\n" for _ in range(30)), "utf-8")
+    run = lossprobe.score(model, path, output=tmp_path / "run", chat_template=tmp_path / "t.jinja", score="user").run
+    (found,) = (each for each in findings_of("findings", find_facts(run)) if each.id == "answers-masked")
+    assert found.value == 1.0
+    assert found.sentence.startswith("100 % of the tokens of answers have no loss, and ")

@@ -1,0 +1,115 @@
+"""Rules on two stored runs with a planted difference: the number against numpy and pandas on the columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from drawn_runs import tempered_logits
+from planted_runs import NON_ASCII, Planted, frame, jackknife
+
+from lossprobe.analysis.compare.compare import compare
+from lossprobe.analysis.findings.engine import findings_of
+from lossprobe.analysis.findings.words import percent
+
+CLOSE = 1e-5  # columns are float32
+
+
+@pytest.fixture(scope="module")
+def text() -> Planted:
+    return Planted()
+
+
+def one(result, id: str):
+    """Return the finding of a rule."""
+    (found,) = (each for each in findings_of("compare", result) if each.id == id)
+    return found
+
+
+def told(result) -> set[str]:
+    return {each.id for each in findings_of("compare", result)}
+
+
+def test_two_models_and_where_they_differ(text, tmp_path):
+    """The second is better but for digits and characters beyond ASCII; one token in a hundred is forgotten."""
+    odd = np.isin(text.targets, NON_ASCII)
+    second = text.lower(~odd, -0.6)
+    second[np.flatnonzero(odd), text.targets[odd]] -= 1.5
+    first, other = (text.run(tmp_path / name, logits, name=name) for name, logits in
+                    (("one", text.logits), ("two", second)))  # fmt: skip
+    result = compare(first, other, "class")
+    change = frame(other)["loss"] - frame(first)["loss"]
+    documents = frame(first)["document"]
+    value, low, high = jackknife(documents, lambda kept: change.to_numpy()[kept].mean())
+    better = one(result, "second-better")
+    assert better.value == pytest.approx(value, rel=CLOSE)
+    assert better.sentence == f"two is better than one: {value:+.4f} nats [{low:+.4f}, {high:+.4f}] a token"
+    worse = one(result, "worse-on-a-slice")
+    here = frame(first)["token_id"].isin(NON_ASCII)
+    assert worse.about == "non-ascii"
+    assert worse.value == pytest.approx(change[here].mean(), rel=CLOSE)
+    assert f"two is worse by {change[here].mean():.2f} nats [" in worse.sentence
+    assert f"{percent(here.mean())} of the tokens, while better as a whole" in worse.sentence
+    back = compare(other, first, "class")
+    assert one(back, "second-worse").value == pytest.approx(-value, rel=CLOSE)
+
+
+def test_tokens_that_the_second_model_forgot(text, tmp_path):
+    sure = text.lower(text.place > 5, 0.0)
+    losses = np.log(np.exp(sure).sum(axis=1)) - sure[np.arange(len(sure)), text.targets]
+    some = (losses < 1.0) & (text.rng.random(len(losses)) < 0.1)
+    first, other = (text.run(tmp_path / name, logits, name=name) for name, logits in
+                    (("one", text.logits), ("two", text.lower(some, 8.0))))  # fmt: skip
+    found = one(compare(first, other, "class"), "tokens-forgotten")
+    before, after = frame(first)["loss"], frame(other)["loss"]
+    lost, gained = ((before < 1) & (after > 3)).sum(), ((before > 3) & (after < 1)).sum()
+    assert found.value == pytest.approx((lost - gained) / len(before))
+    assert found.sentence.startswith(
+        f"two forgot {lost:,} tokens that one knew (from under 1 nat to over 3) and learned "
+    )
+    assert found.value_interval.low > 0
+
+
+def test_what_two_noisy_models_exchange_is_no_forgetting(tmp_path):
+    """2,000 tokens of which some 4 % change either way: the share lost is above 0.5 % by chance in one draw of four."""
+    above = 0
+    for seed in range(6):
+        text = Planted(seed, tokens=1000, documents=20)
+        noisy = [text.logits + 2.0 * text.rng.standard_normal(text.logits.shape) for _ in range(2)]
+        runs = [
+            text.run(tmp_path / f"{seed}-{name}", logits, name=name) for name, logits in zip("ab", noisy, strict=True)
+        ]
+        result = compare(*runs, "class")
+        counts = result.token_comparison.counts
+        above += counts.forgotten - counts.learned > 0.005 * counts.tokens
+        assert "tokens-forgotten" not in told(result)
+    assert above
+
+
+def test_a_hundredth_of_the_tokens_that_carries_the_change(text, tmp_path):
+    some = text.rng.random(len(text.targets)) < 0.008
+    logits = text.lower(some, 3.0) + 0.02 * text.rng.standard_normal(text.logits.shape)
+    first, other = (text.run(tmp_path / name, each, name=name) for name, each in
+                    (("one", text.logits), ("two", logits)))  # fmt: skip
+    found = one(compare(first, other, "class"), "few-tokens-differ")
+    change = np.sort((frame(other)["loss"] - frame(first)["loss"]).abs())[::-1]
+    assert found.value == pytest.approx(change[: round(0.01 * len(change))].sum() / change.sum(), rel=0.02)
+
+
+def test_rounding_of_another_kernel_is_no_difference(text, tmp_path):
+    some = text.rng.random(len(text.targets)) < 0.008
+    first, other = (text.run(tmp_path / name, each, name=name) for name, each in
+                    (("one", text.logits), ("two", text.lower(some, 1e-4))))  # fmt: skip
+    assert told(compare(first, other, "class")) == set()
+
+
+def test_a_higher_loss_with_more_right_first_choices(text, tmp_path):
+    rows = np.arange(len(text.targets))
+    some = (text.rng.random(len(rows)) < 0.1) & (text.logits.argmax(axis=1) != text.targets)
+    logits = text.logits.copy()
+    logits[some, text.targets[some]] = logits[some].max(axis=1) + 0.01
+    first, other = (text.run(tmp_path / name, each, name=name) for name, each in
+                    (("one", text.logits), ("two", tempered_logits(logits, 4.0))))  # fmt: skip
+    found = one(compare(first, other, "class"), "loss-against-accuracy")
+    right = [(frame(run)["rank"] == 0).mean() for run in (first, other)]
+    assert found.value == pytest.approx(right[1] - right[0], rel=CLOSE)
+    assert f"two has a higher loss and {100 * found.value:.2f} % [" in found.sentence
