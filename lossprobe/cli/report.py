@@ -26,7 +26,7 @@ def report(sources: tuple[Path, ...], page: str, max_tokens: int, scoring: Scori
     """Write one HTML page of everything that a run says: numbers, pictures, and the text coloured by loss.
 
     The page is one file, opens by double-click and loads nothing. Of two models it shows the difference; of three or
-    more, in the order of their steps, what was learned when.
+    more, in the order of their steps, what was learned when. A folder of checkpoints stands for those in it.
 
     \b
     Examples:
@@ -53,11 +53,18 @@ def report(sources: tuple[Path, ...], page: str, max_tokens: int, scoring: Scori
 def find_reported(sources: Sequence[Path], scoring: Scoring) -> list[Run]:
     """Return the runs of a report: the latest one, RUN…, or those of CHECKPOINT… TEXT, scored if need be.
 
+    A folder of checkpoints stands for those in it.
+
     Raises:
         NotComparableError: the runs are not of one text and one way of reading it.
         LossprobeError: scoring or opening a run fails.
     """
-    from lossprobe.cli.compare import refuse_incomparable
+    from lossprobe.analysis.rows.same_tokens import refuse_different
+    from lossprobe.cli.checkpoints import checkpoints_in, find_series
     from lossprobe.cli.models import find_runs
+    from lossprobe.passes.order import looks_like_checkpoint
 
-    return find_runs(sources, scoring, partial(refuse_incomparable, kl=False, allow_different=False))
+    if len(sources) == 2 and not looks_like_checkpoint(sources[0]) and len(checkpoints_in(sources[0])) > 1:
+        return find_series(sources, scoring, None)[0]
+
+    return find_runs(sources, scoring, refuse_different)

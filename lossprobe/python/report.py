@@ -12,6 +12,7 @@ from lossprobe.analysis.coloured_text.coloured_text import coloured_text
 from lossprobe.analysis.coloured_text.options import ReportOptions
 from lossprobe.analysis.once import Once
 from lossprobe.analysis.provenance import find_provenance
+from lossprobe.analysis.rows.same_tokens import refuse_different
 from lossprobe.errors import LossprobeError, UsageError
 from lossprobe.options.given import check_options
 from lossprobe.python.view import ordered_series, view_of_runs
@@ -104,6 +105,7 @@ def write_report(path: str | Path, *runs: Run, max_tokens: int = ReportOptions.m
 
     Raises:
         UsageError: no run is given.
+        NotComparableError: the runs differ in text, tokenizer, windows or BOS.
         OutputError: the file cannot be written.
 
     Example:
@@ -125,11 +127,13 @@ def make_report(*runs: Run, options: ReportOptions | None = None, progress: Prog
 
     Raises:
         UsageError: no run is given.
+        NotComparableError: the runs differ in text, tokenizer, windows or BOS; nothing is measured then.
     """
     for run in runs:
         check_runs(runs=run)
     if not runs:
         raise UsageError("argument.unknown", "a report takes one run or more, not 0")
+    refuse_different(runs)
     options = options or ReportOptions()
     check_options(ReportOptions, **vars(options))
     runs = _in_order(runs)
@@ -187,10 +191,14 @@ def _section(asked: Asked, runs: Sequence[Run], once: Once) -> Section:
             try:
                 made = view_of_runs(wanted.name, group, dict(wanted.choices), once)
             except LossprobeError as error:
-                missing.append(f"{title or asked.title}: not shown, because {error.message}")
+                missing.append(f"{title or asked.title}: not shown, because {error.message}{_hint(error)}")
             else:
                 exhibits.append(Exhibit(title, made, wanted.pictured, wanted.command if len(runs) == 1 else ""))
     return Section(asked.id, asked.title, tuple(exhibits), tuple(missing))
+
+
+def _hint(error: LossprobeError) -> str:
+    return f"; {error.hint}" if error.hint else ""
 
 
 def _shown(runs: Sequence[Run]) -> list[tuple[str, tuple[Run]]]:

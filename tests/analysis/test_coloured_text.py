@@ -134,6 +134,16 @@ def test_runs_of_other_tokens_are_refused(make_run):
         coloured_text(one, other)
 
 
+def test_runs_of_other_tokenizers_are_refused_by_name(make_run):
+    one = make_run([Doc([b"ab"], ["first_token"])], name="one")
+    other = make_run([Doc([b"a", b"b"], ["first_token", 1.0])], name="other")
+    other.manifest["settings"]["tokenizer"] = {"sha256": "another"}
+    with pytest.raises(NotComparableError, match=r"one and other differ in .*tokenizer \(") as refused:
+        coloured_text(one, other)
+    assert refused.value.id == "runs.different"
+    assert "compare" in refused.value.hint
+
+
 def test_a_run_that_is_too_long_shows_its_worst_windows_and_a_sample(make_run):
     rng = np.random.default_rng(0)
     docs = [words("first_token", *rng.exponential(1, 9).tolist()) for _ in range(40)]

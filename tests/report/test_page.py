@@ -11,6 +11,7 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_runs import Doc, write_run
 from page_frame import chromium, in_browser, open_page
@@ -18,7 +19,7 @@ from page_frame import chromium, in_browser, open_page
 from lossprobe.analysis.findings import findings
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.provenance import find_provenance
-from lossprobe.errors import UsageError
+from lossprobe.errors import NotComparableError, UsageError
 from lossprobe.python.report import make_report
 from lossprobe.report.formats.cells import format_cell
 from lossprobe.report.page.page import page_to_html
@@ -121,6 +122,47 @@ def test_numbers_are_those_of_the_terminal(run, read):
     table = measure_perplexity(run).table
     for value in table["value"]:
         assert any(format_cell("value", value) in text for text in read.texts)
+
+
+SAID = (
+    "2 findings",
+    "warning (a-rule): <b>one</b>", "  told above 2 nats", "  do: mend: it", "  look: lossprobe hardest .lossprobe/one",
+    "markup: two", "  such as: ab⟦c⟧", "", "all others: 3 nats",
+)  # fmt: skip
+
+
+def a_page(run, **shown):
+    view = View("v", "", find_provenance([run]), **shown)
+    return b"".join(page_to_html(Page("t", "s", (Section("a", "A", (Exhibit("", view),)),)))).decode()
+
+
+def test_a_finding_and_its_details_are_one_block(run):
+    page = a_page(run, findings=SAID)
+    (items,) = re.findall(r'<ul class="told">(.*?)</ul>', page, re.S)
+    first, second = re.findall(r"<li.*?</li>", items, re.S)
+    assert first.startswith('<li class="is-warning"><p class="finding">warning (a-rule): &lt;b&gt;one&lt;/b&gt;</p>')
+    assert '<p class="detail">told above 2 nats</p>' in first
+    assert '<p class="detail"><b>do:</b> mend: it</p>' in first
+    assert '<p class="detail"><b>look:</b> <code>lossprobe hardest .lossprobe/one</code></p>' in first
+    assert second.startswith('<li><p class="finding">markup: two</p>')
+    assert '<p class="detail"><b>such as:</b> ab⟦c⟧</p>' in second
+    before, _, after = page.partition(items)
+    assert '<p class="finding">2 findings</p>' in before
+    assert '<p class="finding">all others: 3 nats</p>' in after
+
+
+def test_numbers_stand_right_also_where_each_row_has_digits_of_its_own(run):
+    shown = pd.DataFrame({"value": ["0.5", "1e-07", "n/a"], "unit": ["", "nats", "%"], "model": ["1", "2", "3"]})
+    page = a_page(run, shown=shown)
+    heads = re.findall(r'<th scope="col" class="(\w+)">', page)
+    assert heads == ["number", "words", "words"], "a model may be called 1"
+
+
+def test_a_table_without_rows_is_told_in_words(run):
+    empty = pd.DataFrame({"token": []})
+    page = a_page(run, shown=empty, more=(("tokens forgotten", empty),))
+    assert "<table>" not in page
+    assert '<p class="note">tokens forgotten: none</p>' in page
 
 
 def test_every_explained_name_has_its_explanation(read):
@@ -250,6 +292,15 @@ def test_tables_that_two_views_share_stand_once(run):
     exhibits = [Exhibit(title, View("v", "", find_provenance([run])), False) for title in ("one", "two")]
     page = b"".join(page_to_html(Page("t", "s", (Section("a", "A", tuple(exhibits)),)))).decode()
     assert page.count("<table>") == 1
+
+
+def test_runs_of_other_tokenizers_are_refused_before_anything_is_measured(tmp_path, run, made):
+    other = write_run(tmp_path / "other", [Doc([b"abc"], ["first_token"])], name="other", text_name="valid")
+    other.manifest["settings"]["tokenizer"] = {"sha256": "another"}
+    with pytest.raises(NotComparableError, match=r"and other differ in .*tokenizer \(") as refused:
+        make_report(run, other)
+    assert refused.value.id == "runs.different"
+    assert made == []
 
 
 def test_no_run_is_refused():

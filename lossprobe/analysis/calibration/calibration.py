@@ -132,7 +132,6 @@ def measure_calibration(
     runs = [runs] if isinstance(runs, Run) else runs
     check_runs(runs=runs)
     check_options(CalibrationOptions, by=by, smoothing=smoothing, allow_different=allow_different)
-    once = once or Once()
     if not allow_different:
         refuse_different(runs)
     names = distinct_names(runs)
@@ -140,7 +139,7 @@ def measure_calibration(
     paired = len(runs) > 1 and same_tokens(runs)
     models, measured = [], []
     for run, name in zip(runs, names, strict=True):
-        model, sample = once(calibrate_model, run)
+        model, sample = (once or Once())(calibrate_model, run)
         models.append(replace(model, name=name))
         if paired:
             measured.append(MeasuredModel(name, run, tempered_rows(run, sample), models[-1].effective_smoothing))

@@ -82,7 +82,8 @@ def coloured_text(
         steps: runs of the same tokens over a training, by the names of their steps, in order.
 
     Raises:
-        NotComparableError: the runs did not score the same tokens.
+        NotComparableError: the runs differ in text, tokenizer, windows or BOS, or did not score the same tokens; the
+            message names the runs and what differs.
         OutputError: a stored loss is missing or not finite.
     """
     check_runs(run=run, **({} if other is None else {"other": other}))
@@ -206,7 +207,7 @@ def _notes(run: Run, tokens: int, shown: ChosenWindows, origin: str, unpaired: i
             "drawn at random with a fixed seed"
         )
     if origin == REBUILT:
-        notes.append("the run keeps no text: it was put together from the entries of the vocabulary, byte for byte")
+        notes.append("the run keeps no text: it was put together from its tokens, and this page holds it")
     if origin == ENTRIES_ALONE:
         notes.append(
             "the run keeps no text: shown are the entries of the vocabulary, from which the text can differ, such as "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lossprobe.report.formats.html import HtmlTable, tables_of
+from lossprobe.report.formats.html import HtmlTable, Told, tables_of, told_of
 from lossprobe.report.page.glossary import Entry, glossary_of
 from lossprobe.report.page.section import Page, Section
 from lossprobe.report.page.text_view import text_view
@@ -30,7 +30,8 @@ class DrawnExhibit:
 
     Attributes:
         title: its heading; "" for none.
-        finding: what it says, one line each.
+        told: what it says; see `formats.html.told_of`.
+        finding: the same in one line.
         tables: its tables.
         lines: what stands below them.
         picture: the picture as a `data:` address; "" without one.
@@ -38,7 +39,8 @@ class DrawnExhibit:
     """
 
     title: str
-    finding: tuple[str, ...]
+    told: tuple[tuple[Told, ...], ...]
+    finding: str
     tables: tuple[HtmlTable, ...]
     lines: tuple[str, ...]
     picture: str
@@ -87,14 +89,15 @@ def _policy(*inline: str) -> str:
 
 def _drawn(section: Section) -> list[DrawnExhibit]:
     """Return the exhibits of a section; what an exhibit has in common with an earlier one is shown once."""
-    exhibits, seen = [], set[HtmlTable | str]()
+    exhibits, seen = [], set[tuple[Told, ...] | HtmlTable | str]()
     for exhibit in section.exhibits:
         view = exhibit.view
+        told = tuple(group for group in told_of(view) if group not in seen)
         tables = tuple(table for table in tables_of(view) if table not in seen)
         lines = tuple(line for line in view.lines_below if line and line not in seen)
-        seen |= {*tables, *lines}
+        seen |= {*told, *tables, *lines}
         exhibits.append(DrawnExhibit(
-            exhibit.title, tuple(filter(None, view.finding_lines)), tables, lines,
+            exhibit.title, told, view.result.finding, tables, lines,
             _picture(exhibit) if exhibit.pictured else "", exhibit.command,
         ))  # fmt: skip
     return exhibits

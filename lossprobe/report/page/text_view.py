@@ -101,7 +101,8 @@ _MARKS = (
 def _meaning(changed: bool) -> str:
     if changed:
         return "The change is the second model's loss minus the first one's, in nats: above 0 the second is worse."
-    return "0.5 nats is a probability of 61 %, 1 nat 37 %, 3 nats 5 %, 6 nats 0.25 %, 11 nats 0.0017 %."
+    percents = "0.5 nats is a probability of 61 %, 1 nat 37 %, 3 nats 5 %, 6 nats 0.25 %, 11 nats 0.0017 %."
+    return percents.replace(" %", "\u00a0%")  # a number and its unit stay on one line
 
 
 def _form(text: ColouredText) -> str:
