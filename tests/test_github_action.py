@@ -72,61 +72,65 @@ def repository(tmp_path_factory) -> Repository:
     lines = (EXAMPLES / "jargon-valid.jsonl").read_text("utf-8").splitlines(keepends=True)
     (folder / "held-out.jsonl").write_text("".join(lines[:DOCUMENTS]), "utf-8")
     made = Repository(folder, outside)
-    for command in ("lossprobe audit init model held-out.jsonl", "lossprobe baseline update --quiet"):
-        done = made.run(command)
-        assert done.returncode == 0, done.stderr
+    succeed(made, "lossprobe audit init model held-out.jsonl")
     return made
 
 
+@pytest.fixture(scope="module")
+def with_baseline(repository) -> Repository:
+    succeed(repository, "lossprobe baseline update --quiet")
+    return repository
+
+
+def succeed(repository: Repository, command: str) -> None:
+    done = repository.run(command)
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_a_baseline_the_job_is_red_and_has_no_report(repository):
+    (_install, audit), summary = repository.run_job()
+    assert audit.returncode == 12
+    assert audit.stderr.startswith("lossprobe: error[baseline.missing]: lossprobe-baseline/held-out: ")
+    assert audit.stdout == summary == ""
+    assert not (repository.folder / "audit.xml").exists()
+
+
 @pytest.mark.thorough
-def test_a_model_that_did_not_change_passes(repository):
-    (install, audit), summary = repository.run_job()
+def test_a_model_that_did_not_change_passes(with_baseline):
+    (install, audit), summary = with_baseline.run_job()
     assert install.returncode == audit.returncode == 0, audit.stderr
-    assert (repository.outside / "pip.log").read_text().splitlines() == [
+    assert (with_baseline.outside / "pip.log").read_text().splitlines() == [
         "install torch --index-url https://download.pytorch.org/whl/cpu", "install lossprobe-*.whl",
     ]  # fmt: skip
     assert audit.stdout.splitlines()[-1] == "pass: 3 checks (3 pass)"
     assert "::" not in audit.stdout, "nothing to mark"
     assert "pass" in summary
     assert "no-regression" in summary
-    suite = ElementTree.parse(repository.folder / "audit.xml").getroot().find("testsuite")
+    suite = ElementTree.parse(with_baseline.folder / "audit.xml").getroot().find("testsuite")
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("3", "0", "0")
-    report = json.loads((repository.folder / "audit.json").read_text("utf-8"))
+    report = json.loads((with_baseline.folder / "audit.json").read_text("utf-8"))
     assert report["verdict"] == "pass"
     assert {check["measured"] for check in report["checks"]} == {0.0}
 
 
 @pytest.mark.thorough
-def test_a_model_that_got_worse_fails_and_says_where(repository):
-    model = repository.folder / "model"
-    shutil.move(model, repository.outside / "kept")
+def test_a_model_that_got_worse_fails_and_says_where(with_baseline):
+    model = with_baseline.folder / "model"
+    shutil.move(model, with_baseline.outside / "kept")
     shutil.copytree(EXAMPLES / "jargon-smoothed", model)
     try:
-        (_install, audit), summary = repository.run_job()
+        (_install, audit), summary = with_baseline.run_job()
     finally:
         shutil.rmtree(model)
-        shutil.move(repository.outside / "kept", model)
+        shutil.move(with_baseline.outside / "kept", model)
     assert audit.returncode == 10, audit.stderr
-    line = (repository.folder / "lossprobe.toml").read_text("utf-8").splitlines().index('id = "no-regression"')
+    line = (with_baseline.folder / "lossprobe.toml").read_text("utf-8").splitlines().index('id = "no-regression"')
     (mark,) = [line for line in audit.stdout.splitlines() if line.startswith("::")]
     assert re.match(rf"::error file=lossprobe.toml,line={line},title=lossprobe no-regression::fail: change \+0\.", mark)
     assert "fail" in summary.splitlines()[0] + summary.splitlines()[2]
-    suite = ElementTree.parse(repository.folder / "audit.xml").getroot().find("testsuite")
+    suite = ElementTree.parse(with_baseline.folder / "audit.xml").getroot().find("testsuite")
     assert (suite.get("tests"), suite.get("failures")) == ("3", "1")
-    assert json.loads((repository.folder / "audit.json").read_text("utf-8"))["verdict"] == "fail"
-
-
-def test_without_a_baseline_the_job_is_red_and_has_no_report(repository):
-    baseline = repository.folder / "lossprobe-baseline"
-    shutil.move(baseline, repository.outside / "kept")
-    try:
-        (_install, audit), summary = repository.run_job()
-    finally:
-        shutil.move(repository.outside / "kept", baseline)
-    assert audit.returncode == 12
-    assert audit.stderr.startswith("lossprobe: error[baseline.missing]: lossprobe-baseline/held-out: ")
-    assert audit.stdout == summary == ""
-    assert not (repository.folder / "audit.xml").exists()
+    assert json.loads((with_baseline.folder / "audit.json").read_text("utf-8"))["verdict"] == "fail"
 
 
 def test_an_installation_that_fails_ends_the_job(repository):

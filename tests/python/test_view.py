@@ -15,14 +15,22 @@ import lossprobe
 from lossprobe.cli.main import cli
 from lossprobe.python.view import NAMES
 
-TEXT = EXAMPLES / "jargon-valid.jsonl"
+DOCUMENTS = 40
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def text(tmp_path_factory):
+    lines = (EXAMPLES / "jargon-valid.jsonl").read_text("utf-8").splitlines(keepends=True)
+    path = tmp_path_factory.mktemp("text") / "entries.jsonl"
+    path.write_text("".join(lines[:DOCUMENTS]), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, text):
     folder = tmp_path_factory.mktemp("views")
     models = ("jargon-plain", "jargon-smoothed")
-    return [lossprobe.score(EXAMPLES / model, TEXT, output=folder / model).run for model in models]
+    return [lossprobe.score(EXAMPLES / model, text, output=folder / model).run for model in models]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +72,7 @@ def test_a_view_shows_table_and_finding_and_draws(name, runs, pair_runs):
 def test_options_have_the_names_of_the_analyses(runs):
     shown = lossprobe.view("hardest", runs[0], by="type", top=3)
     assert shown.result.table.equals(lossprobe.find_hardest(runs[0], "type", 3).table)
-    assert lossprobe.view("tokens", runs[0], where=["loss > 14"]).result.tokens == 6
+    assert lossprobe.view("tokens", runs[0], where=["loss > 12"]).result.tokens == 9
     with pytest.raises(TypeError):
         lossprobe.view("hardest", runs[0], bye="type")
 
@@ -109,9 +117,9 @@ def test_a_logged_number_is_looked_for_in_a_stored_run(runs, tmp_path):
 
 
 def test_a_single_condition_is_one(runs):
-    shown = lossprobe.view("tokens", runs[0], where="loss > 14")
-    assert shown.result.tokens == 6
-    assert len(b"".join(shown.csv()).splitlines()) == 7
+    shown = lossprobe.view("tokens", runs[0], where="loss > 12")
+    assert shown.result.tokens == 9
+    assert len(b"".join(shown.csv()).splitlines()) == 10
 
 
 @pytest.mark.parametrize(
@@ -146,8 +154,8 @@ def test_what_cannot_be_shown_is_named(runs):
         lossprobe.plot(runs[0])
 
 
-def test_the_pass_itself_is_told_that_the_run_is_inside_it(runs):
-    passed = lossprobe.score(EXAMPLES / "jargon-plain", TEXT, output=runs[0].path)
+def test_the_pass_itself_is_told_that_the_run_is_inside_it(runs, text):
+    passed = lossprobe.score(EXAMPLES / "jargon-plain", text, output=runs[0].path)
     with pytest.raises(TypeError, match="PassResult") as found:
         lossprobe.view("perplexity", passed)
     assert ".run" in found.value.hint
@@ -184,9 +192,9 @@ def test_a_run_is_used_by_threads_and_sent_to_other_processes(runs):
     assert len(pickle.loads(pickle.dumps(run)).tokens(columns=["rank"], where="rank > 0")) == found[0]
 
 
-def test_a_run_stays_found_when_the_working_folder_changes(tmp_path, monkeypatch):
+def test_a_run_stays_found_when_the_working_folder_changes(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
-    scored = lossprobe.score(EXAMPLES / "jargon-plain", TEXT).run
+    scored = lossprobe.score(EXAMPLES / "jargon-plain", text).run
     latest, opened = lossprobe.latest(), lossprobe.open_run(scored.path.relative_to(tmp_path))
     monkeypatch.chdir("/")
     assert len({len(run.tokens(columns=["rank"])) for run in (scored, latest, opened)}) == 1
