@@ -60,10 +60,10 @@ def open_checkpoint(
     """
     path = as_path("path", "the path of a checkpoint", path, "a model in memory: lossprobe.CallableCheckpoint")
     refuse_deleted_folder()
+    refuse_missing(path)  # before torch is imported for the device
     options = options or LoadOptions()
     options = replace(options, device=resolve_device(options.device))
     shown = visible(str(path), 200)
-    refuse_missing(path)
     from lossprobe.checkpoint.adapters.folder import is_adapter
     from lossprobe.checkpoint.families.huggingface import is_huggingface, load_huggingface
 
