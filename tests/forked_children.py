@@ -1,8 +1,8 @@
-"""Forks the child processes of tokenizers from one process that has their libraries, in place of starting each anew.
+"""Forks child processes of each kind from one process that has their libraries, in place of starting each anew.
 
-A start takes 0.15 s, most of it to import numpy and `tokenizers`, and the suite has over a thousand. What a child does
-is the same. How one is started is tested by checkpoint/test_sandbox.py, and by every test that runs a command in a
-process of its own.
+A start takes 0.15 s for a tokenizer, most of it to import numpy and `tokenizers`, and a second for transformers'
+AutoTokenizer; the suite has over a thousand. What a child does is the same. How one is started is tested by
+checkpoint/test_sandbox.py, and by every test that runs a command in a process of its own.
 """
 
 from __future__ import annotations
@@ -21,11 +21,28 @@ import pytest
 
 from lossprobe.checkpoint.tokenizers import sandbox
 
+# What each kind of child imports: its own module, and what that imports when it is asked.
+IMPORTS = {
+    "tokenizers.sandbox_worker": "import lossprobe.checkpoint.tokenizers.sandbox_worker",
+    "tokenizers.auto_tokenizer_worker": """
+import lossprobe.checkpoint.tokenizers.auto_tokenizer_worker
+sys.modules["torch"] = None
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "critical"}
+from transformers import AutoTokenizer, TokenizersBackend
+""",
+    "templates.worker": """
+from lossprobe.checkpoint.templates import worker
+sys.modules["torch"] = None
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "critical"}
+worker.hollow("transformers", "transformers.utils")
+worker.WorkerTemplate("", {})
+""",
+}
 # Gets the environment, the worker and three open files of a child; answers with its pid, and if asked how it ended.
 FORKS = """
 import json, os, socket, sys
 sys.path[:] = json.loads(sys.argv[1])
-from lossprobe.checkpoint.tokenizers import sandbox_worker
+exec(sys.argv[3])
 
 asked = socket.socket(fileno=int(sys.argv[2]))
 while True:
@@ -53,12 +70,16 @@ while True:
 
 
 class Forks:
-    """The process from which children are forked."""
+    """The process from which children of a kind are forked.
 
-    def __init__(self) -> None:
+    Args:
+        imports: what they import.
+    """
+
+    def __init__(self, imports: str) -> None:
         ours, theirs = socket.socketpair()
         path = json.dumps([entry for entry in sys.path if entry])
-        command = [sys.executable, "-I", "-c", FORKS, path, str(theirs.fileno())]
+        command = [sys.executable, "-I", "-c", FORKS, path, str(theirs.fileno()), imports]
         environment = os.environ | sandbox.ENVIRONMENT
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
         theirs.close()
@@ -102,19 +123,19 @@ class Child:
 @contextmanager
 def forked_children() -> Iterator[None]:
     """Fork, inside the block, the children of this process."""
-    started: list[Forks] = []
+    started: dict[str, Forks] = {}
     owner = os.getpid()
 
     def fork(command, *, stdin, stdout, stderr, env):
-        other = "tokenizers.sandbox_worker" not in command[3]  # which imports more
-        if other or os.getpid() != owner:
+        kind = next((worker for worker in IMPORTS if worker in command[3]), None)
+        if kind is None or os.getpid() != owner:
             return subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, env=env)
-        if not started:
-            started.append(Forks())
-        return Child(started[0], command, stderr, env)
+        if kind not in started:
+            started[kind] = Forks(IMPORTS[kind])
+        return Child(started[kind], command, stderr, env)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "subprocess", SimpleNamespace(Popen=fork, PIPE=subprocess.PIPE))
         yield
-    for forks in started:
+    for forks in started.values():
         forks.close()
