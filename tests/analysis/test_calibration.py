@@ -133,7 +133,8 @@ def test_over_and_under_confidence_have_their_signs(runs):
     assert temperatures[2] < 1
 
 
-@pytest.mark.parametrize("by", ["context", "class", "frequency", "document", "language"])
+@pytest.mark.parametrize("by", ["class", "language", *(pytest.param(by, marks=pytest.mark.thorough)
+                                                        for by in ("context", "frequency", "document"))])  # fmt: skip
 def test_slices_name_their_model_and_hold_every_token_once(runs, by):
     result = measure_calibration([runs["sharp"], runs["true"]], by)
     assert result.by == by

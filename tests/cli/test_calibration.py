@@ -68,6 +68,7 @@ def test_stored_runs_are_put_side_by_side_without_a_pass(pair, monkeypatch, caps
     assert err == b""
 
 
+@pytest.mark.thorough  # test_views holds it for views of one run
 def test_the_same_runs_give_the_same_bytes(pair, monkeypatch, capsys):
     monkeypatch.chdir(pair)
     found = runs_of(pair)

@@ -94,7 +94,7 @@ def test_json_has_states_that_add_up_and_lists_have_text(place, capsys):
 
 
 def test_pictures_of_every_kind_are_drawn(place, capsys):
-    for number, options in enumerate(([], ["--by", "class"], ["--state", "never"], ["--by", "document"])):
+    for number, options in enumerate(([], ["--by", "class"], ["--state", "never"])):
         code, _, err = call(capsys, "series", "out", "text.jsonl", *options, "--plot", f"{number}.png", "--quiet")
         assert code == 0, err
         assert Path(f"{number}.png").stat().st_size > 10_000

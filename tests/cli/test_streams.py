@@ -162,7 +162,7 @@ def command(arguments: str, folder, **variables: str) -> subprocess.CompletedPro
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&- 2>&-"])
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "<&- 2>&-", pytest.param("2>&-", marks=pytest.mark.thorough)])
 def test_the_result_comes_without_standard_error(scored, redirection):
     done = command(f"perplexity {redirection}", scored)
     assert done.returncode == 0
