@@ -147,6 +147,15 @@ def test_data_in_letters_is_found_and_paths_and_numbers_are_not():
     assert found(find_encoded, f"at: {address}\n") == []
 
 
+def test_base64_above_a_line_of_hexadecimal_digits_is_found_too():
+    text = f"key\n{BLOB}\n{DIGEST}\nend"
+    places = sorted(
+        (place.start, text[place.start : place.stop].strip(), place.detail)
+        for place in find_encoded(TextPage(0, text.encode()))
+    )
+    assert [place[1:] for place in places] == [(BLOB, "base64"), (DIGEST, "hexadecimal")]
+
+
 def test_nearly_all_random_base64_is_found():
     runs = [base64.b64encode(RANDOM.bytes(30)).decode() for _ in range(2000)]  # 40 characters, the shortest that count
     missed = sum(not found(find_encoded, f"key {run} end") for run in runs)

@@ -104,7 +104,7 @@ def test_their_windows_must_be_equal_as_with_one_tokenizer(with_settings):
     first, second = with_settings(windows__bos_id=None), with_settings(tokenizer__sha256="k2", after_bos=True)
     with pytest.raises(NotComparableError, match=r"differ in BOS \(None and 0\)$") as caught:
         refuse_other_windows(first, second)
-    assert caught.value.hint.startswith("score both with `bos` always or never, or look anyway")
+    assert caught.value.hint.startswith("score both with `bos` always or never; compare and calibration look")
     with pytest.raises(NotComparableError, match=r"differ in context \(8 and 4\)$"):
         refuse_other_windows(with_settings(), with_settings(tokenizer__sha256="k2", windows__context=4))
     other = with_settings(tokenizer__sha256="k2", windows__context=4, other_tokens=True)

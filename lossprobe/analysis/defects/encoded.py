@@ -41,10 +41,13 @@ def find_encoded(page: TextPage) -> Iterator[Found]:
     taken = TextSpans()
     for pattern, detail in KINDS[::-1]:
         for match in pattern.finditer(page.data):
-            start, stop = match.span()
-            if not taken.touches(start, stop) and _is_data(match[0], detail):
-                taken.add(start, stop)
-                yield Found(NAME, start, stop, detail)
+            # Lines of base64 may run on into lines of digits, which are another place.
+            for begin, end in taken.free(*match.span()):
+                part = pattern.search(page.data[begin:end])
+                if part is not None and _is_data(part[0], detail):
+                    start, stop = begin + part.start(), begin + part.end()
+                    taken.add(start, stop)
+                    yield Found(NAME, start, stop, detail)
 
 
 def is_foreseen(detail: str, loss_nats: float, scored_bytes: int) -> bool:

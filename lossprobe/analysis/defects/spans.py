@@ -34,6 +34,19 @@ class TextSpans:
         at = bisect_left(self._spans, (stop, 0))
         return at > 0 and self._spans[at - 1][1] > start
 
+    def free(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Return the parts of a span that lie in no other one.
+
+        >>> TextSpans([(0, 4), (8, 12)]).free(3, 20)
+        [(4, 8), (12, 20)]
+        """
+        near = self._spans[
+            max(0, bisect_right(self._spans, (start, 1 << 62)) - 1) : bisect_left(self._spans, (stop, 0))
+        ]
+        begins = [start, *(max(start, last) for _, last in near)]
+        ends = [*(min(stop, first) for first, _ in near), stop]
+        return [(begin, end) for begin, end in zip(begins, ends, strict=True) if begin < end]
+
     def covered(self, start: int, stop: int) -> int:
         """Return how many bytes of a span lie in others."""
         at = bisect_right(self._spans, (start, 1 << 62))

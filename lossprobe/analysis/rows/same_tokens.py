@@ -101,7 +101,7 @@ def _what_helps(first: Described, second: Described) -> str:
     same = "the same options" if contexts[0] == contexts[1] else f"`context` {min(contexts)}"
     if not _equal(first, second, "windows", "bos_id"):
         same = f"`bos` always or never and {same}" if contexts[0] != contexts[1] else "`bos` always or never"
-    return f"score both with {same}, or look anyway with `allow_different`"
+    return f"score both with {same}; compare and calibration look anyway with `allow_different`"
 
 
 def same_tokens(runs: Sequence[Described]) -> bool:
