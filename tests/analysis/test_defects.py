@@ -148,12 +148,11 @@ def test_data_in_letters_is_found_and_paths_and_numbers_are_not():
 
 
 def test_base64_above_a_line_of_hexadecimal_digits_is_found_too():
-    text = f"key\n{BLOB}\n{DIGEST}\nend"
-    places = sorted(
-        (place.start, text[place.start : place.stop].strip(), place.detail)
-        for place in find_encoded(TextPage(0, text.encode()))
-    )
-    assert [place[1:] for place in places] == [(BLOB, "base64"), (DIGEST, "hexadecimal")]
+    for above, below in ((BLOB, DIGEST), (DIGEST, BLOB)):
+        text = f"key\n{above}\n{below}\nend"
+        places = sorted(find_encoded(TextPage(0, text.encode())), key=lambda place: place.start)
+        assert [text[place.start : place.stop].strip() for place in places] == [above, below]
+        assert {place.detail for place in places} == {"base64", "hexadecimal"}
 
 
 def test_nearly_all_random_base64_is_found():

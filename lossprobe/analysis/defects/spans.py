@@ -40,9 +40,8 @@ class TextSpans:
         >>> TextSpans([(0, 4), (8, 12)]).free(3, 20)
         [(4, 8), (12, 20)]
         """
-        near = self._spans[
-            max(0, bisect_right(self._spans, (start, 1 << 62)) - 1) : bisect_left(self._spans, (stop, 0))
-        ]
+        at = bisect_right(self._spans, (start, 1 << 62))
+        near = self._spans[max(0, at - 1) : bisect_left(self._spans, (stop, 0))]
         begins = [start, *(max(start, last) for _, last in near)]
         ends = [*(min(stop, first) for first, _ in near), stop]
         return [(begin, end) for begin, end in zip(begins, ends, strict=True) if begin < end]
