@@ -38,6 +38,21 @@ def _scale_by_group(codes: Any, zeros: Any, scales: Any, group: Any, out: Any) -
 
 
 @_compiled
+def _unpack_threes(octets: Any, eights: Any) -> None:
+    """Spread the eight 3-bit codes of every three bytes to the bytes of a number.
+
+    In each of three steps the upper half of those that lie together moves up: four of eight, two of four, one of two.
+    """
+    four, two, one = np.uint64(0xFFF), np.uint64(0x0000003F0000003F), np.uint64(0x0007000700070007)
+    for i in range(eights.size):
+        line = np.uint64(octets[3 * i])
+        line |= np.uint64(octets[3 * i + 1]) << np.uint64(8) | np.uint64(octets[3 * i + 2]) << np.uint64(16)
+        line = (line & four) | (line << np.uint64(20) & four << np.uint64(32))
+        line = (line & two) | (line << np.uint64(10) & two << np.uint64(16))
+        eights[i] = (line & one) | (line << np.uint64(5) & one << np.uint64(8))
+
+
+@_compiled
 def _unpack(octets: Any, bits: int, codes: Any) -> None:
     """Fill `codes`, as many as a multiple of eight, with the codes that lie in bytes, the lowest bits first."""
     if bits == 8:
@@ -51,6 +66,8 @@ def _unpack(octets: Any, bits: int, codes: Any) -> None:
         for i in range(fours.size):
             octet = np.uint32(octets[i])
             fours[i] = octet & 3 | (octet & 12) << 6 | (octet & 48) << 12 | (octet & 192) << 18
+    elif bits == 3 and octets.size % 3 == 0:
+        _unpack_threes(octets, codes.view(np.uint64))
     else:
         mask = np.uint64((1 << bits) - 1)
         for number in range(codes.size // 8):  # eight codes fill as many bytes as a code has bits
