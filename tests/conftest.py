@@ -4,8 +4,9 @@ Every test and every process that it starts uses one thread, because tiny models
 nothing, because tests need not survive a power failure. Pictures use the fonts of matplotlib alone, as those of a
 system differ. Objects that imports have left in memory are frozen, so that garbage collection does not search them
 again and again. Hypothesis sets no time for an example, because a busy machine takes longer than its 200 ms now and
-then. The children of tokenizers are forked, where the system can, since to start one takes 0.15 s.
-Runs share an instance of DuckDB, since to make one takes 25 ms.
+then, and tries 40 of them, or as many as LOSSPROBE_EXAMPLES says: .ci/run asks for 100. The children of tokenizers are
+forked, where the system can, since to start one takes 0.15 s. Runs share an instance of DuckDB, since to make one takes
+25 ms.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ os.environ["MPL_IGNORE_SYSTEM_FONTS"] = "1"
 for name in ("COLUMNS", "LINES"):  # test runners set them, and they change the width of tables
     os.environ.pop(name, None)
 gc.set_threshold(50_000, 20, 50)
-hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.register_profile(
+    "tests", deadline=None, max_examples=int(os.environ.get("LOSSPROBE_EXAMPLES", "40"))
+)
 hypothesis.settings.load_profile("tests")
 
 

@@ -106,7 +106,14 @@ KINDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Each resembles others: two of these choices together, or the same choice of another module.
+ALSO = {
+    *("rslora", "one layer", "a pattern", "tied embedding saved", "tokens", "embedding", "head saved alone"),
+    "gpt2 dora",
+}
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.thorough] * (kind in ALSO)) for kind in KINDS])
 def test_losses_are_those_of_peft(bases, tmp_path, kind):
     base, config = KINDS[kind]
     folder = make_adapter(bases.model(base), tmp_path / "adapter", **config)

@@ -263,7 +263,7 @@ import lossprobe.passes.planning as planning
 import lossprobe.scoring.scorer as scorer
 import lossprobe.passes.score
 from lossprobe.checkpoint.detect import open_checkpoint
-from lossprobe.cli.main import main
+from lossprobe.cli.main import run
 from lossprobe.plan.rows import cut_parts
 from lossprobe.scoring.scorer import score_part
 
@@ -278,8 +278,9 @@ def score(folder, arguments, pause):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
     planning.cut_parts = lambda documents: cut_parts(documents, 256)
     scorer.score_part = slowly
-    sys.argv = ["lossprobe", *arguments]
-    main()
+    code = run(arguments)
+    sys.stdout.flush()
+    os._exit(code)  # taking torch apart again takes 2 s
 
 open_checkpoint(sys.argv[1])  # imports what is imported only then
 for line in sys.stdin:

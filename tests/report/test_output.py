@@ -180,21 +180,21 @@ def test_a_figure_has_no_date_and_no_version(tmp_path):
 
 @pytest.fixture(scope="module")
 def written_twice(tmp_path_factory):
-    """Return two folders, in each of which another process wrote the same figure in every format."""
+    """Return two folders, into which this process and another one wrote the same figure in every format."""
     code = """
-import sys
 from matplotlib.figure import Figure
 from lossprobe.report.formats.output import write_figure
-for file in sys.argv[1:]:
+for file in files:
     axes = Figure(figsize=(3, 2)).subplots()
     axes.fill_between([1, 2], [0, 0], [1, 3], label="a")
     axes.set_title("é αβ")
     write_figure(file, axes.figure)
 """
     folders = [tmp_path_factory.mktemp("written") for _ in range(2)]
-    for seed, folder in enumerate(folders, 1):
-        files = [folder / f"figure{suffix}" for suffix in SUFFIXES]
-        subprocess.run([sys.executable, "-c", code, *files], check=True, env=os.environ | {"PYTHONHASHSEED": str(seed)})
+    here, there = ([str(folder / f"figure{suffix}") for suffix in SUFFIXES] for folder in folders)
+    exec(code, {"files": here})
+    environment = os.environ | {"PYTHONHASHSEED": "1"}
+    subprocess.run([sys.executable, "-c", f"files = {there!r}{code}"], check=True, env=environment)
     return folders
 
 

@@ -98,7 +98,7 @@ def test_one_model(models, request):
     run = models[0]
     checked(plot_tokens(run, measure_tokens(run)))
     whole = request.node.callspec.params["models"] != "common"  # the odd data, by make thorough
-    for by in ("token", "type", "document", "class", "lang") if whole else ("token", "type", "class"):
+    for by in ("token", "type", "document", "class", "lang") if whole else ("type", "class"):
         checked(plot_hardest(run, find_hardest(run, by, 100, 1)))
     for by in (None, "document", "lang") if whole else ("lang",):
         checked(plot_perplexity(run, measure_perplexity(run, by)))
@@ -109,7 +109,7 @@ def test_one_model(models, request):
 
 
 def test_two_models(models):
-    for by in ("token", "type", "document", "context", "class", "lang") if is_hostile(models) else ("token", "lang"):
+    for by in ("token", "type", "document", "context", "class", "lang") if is_hostile(models) else ("lang",):
         checked(plot_compare(models[0], compare(*models[:2], by, 100)))
     checked(plot_compare(models[0], compare(models[0], models[0], "class", 5)))
 
