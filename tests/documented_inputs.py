@@ -46,7 +46,8 @@ def write_report() -> None:
     """Write what the page on reports reads: tiny models, a text, and a run."""
     Path("data.txt").write_text(TEXT)
     names = ("my-model", "old-model", "new-model", "checkpoint-100", "checkpoint-200", "checkpoint-300")
-    for seed, name in enumerate(names):
+    in_a_folder = [f"my-training/{name}" for name in names[-3:]]
+    for seed, name in enumerate((*names, *in_a_folder)):
         write_tiny(name, seed)
     assert run(["score", "old-model", "data.txt", "-o", ".lossprobe/my-run", "--quiet"]) == 0
 
