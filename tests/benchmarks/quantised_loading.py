@@ -14,7 +14,6 @@ layout, the ratio of the processor time (median, lowest and highest of the round
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import statistics
 import subprocess
@@ -159,35 +158,30 @@ def load(place: Path) -> tuple[float, float]:
     return time.process_time() - start, rise
 
 
-def measure(places: list[Path]) -> list[tuple[float, float]]:
-    """Return what `load` does for each place, each in a process of its own that has imported all that it needs."""
-    torch.set_num_threads(1)
-    for place in places:
-        load(place.parent / "tiny" / place.name)  # what is imported and compiled at the first use
-    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
-        return pool.map(load, places, chunksize=1)
-
-
-def measured(places: list[Path], **environment: str) -> list[tuple[float, float]]:
-    """Return what `measure` returns in a process with some environment variables."""
-    command = [sys.executable, __file__, "measure", *map(str, places)]
+def measured(place: Path, **environment: str) -> tuple[float, float]:
+    """Return what `load` returns in a process of its own, with some environment variables, that has imported all."""
+    command = [sys.executable, __file__, "measure", str(place)]
     done = subprocess.run(command, env=os.environ | environment, check=True, stdout=subprocess.PIPE)
-    found: list[tuple[float, float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    seconds, rise = json.loads(done.stdout.splitlines()[-1])
+    return seconds, rise
 
 
 def main() -> int:
     """Print a line for each layout."""
     if sys.argv[1:2] == ["measure"]:
-        print(json.dumps(measure(list(map(Path, sys.argv[2:])))))
+        torch.set_num_threads(1)
+        place = Path(sys.argv[2])
+        load(place.parent / "tiny" / place.name)  # what is imported and compiled at the first use
+        print(json.dumps(load(place)))
         return 0
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    ours = {HUGE_PAGES: "1"}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(folder, SIZES)
         write(folder / "tiny", TINY)
         plain, layouts = folder / "plain", [folder / name for name in LAYOUTS]
-        found = [(measured([plain]), measured([plain, *layouts], **{HUGE_PAGES: "1"})) for _ in range(rounds)]
+        found = [([measured(plain)], [measured(place, **ours) for place in (plain, *layouts)]) for _ in range(rounds)]
     usual, most = statistics.median(each[0][0][0] for each in found), max(each[0][0][1] for each in found)
     print(f"transformers, float32: {usual:.2f} s, {most:.0f} MB")
     for number, name in enumerate(["transformers again", *LAYOUTS]):
