@@ -40,14 +40,17 @@ class TextSpans:
         >>> TextSpans([(0, 4), (8, 12)]).free(3, 20)
         [(4, 8), (12, 20)]
         """
-        at = bisect_right(self._spans, (start, 1 << 62))
-        near = self._spans[max(0, at - 1) : bisect_left(self._spans, (stop, 0))]
+        near = self._near(start, stop)
         begins = [start, *(max(start, last) for _, last in near)]
         ends = [*(min(stop, first) for first, _ in near), stop]
         return [(begin, end) for begin, end in zip(begins, ends, strict=True) if begin < end]
 
     def covered(self, start: int, stop: int) -> int:
         """Return how many bytes of a span lie in others."""
-        at = bisect_right(self._spans, (start, 1 << 62))
-        near = self._spans[max(0, at - 1) : bisect_left(self._spans, (stop, 0))]
+        near = self._near(start, stop)
         return sum(max(0, min(stop, last) - max(start, first)) for first, last in near)
+
+    def _near(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Return the spans that can have bytes of a span."""
+        at = bisect_right(self._spans, (start, 1 << 62))
+        return self._spans[max(0, at - 1) : bisect_left(self._spans, (stop, 0))]
