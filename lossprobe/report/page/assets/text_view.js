@@ -119,7 +119,7 @@ class TextView {
     form.addEventListener("submit", (event) => event.preventDefault());
     root.querySelector(".lp-next").addEventListener("click", () => this.step(1));
     root.querySelector(".lp-previous").addEventListener("click", () => this.step(-1));
-    addEventListener("hashchange", () => this.openLink());
+    addEventListener("hashchange", (event) => this.openLink(new URL(event.newURL).hash));
     new ResizeObserver(() => this.layOutAgain()).observe(scroller);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.strip.paint());
   }
@@ -211,10 +211,12 @@ class TextView {
     if (focus) this.linking = setTimeout(() => setLink(linkOf(this.T, token)), 300);
   }
 
-  // Opens the token that the address names; returns whether it names one that is here.
-  openLink() {
-    const named = /^#d(\d+)t(\d+)$/.exec(location.hash);
+  // Opens the token that an address names; returns whether it names one that is here.
+  // The address that was followed is given, since the late link of a token chosen before may have taken its place.
+  openLink(fragment = location.hash) {
+    const named = /^#d(\d+)t(\d+)$/.exec(fragment);
     if (!named) return false;
+    clearTimeout(this.linking);
     const token = findToken(this.T, Number(named[1]), Number(named[2]));
     if (token < 0) {
       this.say(`token ${named[2]} of document ${named[1]} is not on this page`);
