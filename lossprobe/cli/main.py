@@ -37,6 +37,7 @@ from lossprobe.cli.objectives import objectives
 from lossprobe.cli.perplexity import perplexity
 from lossprobe.cli.positions import positions
 from lossprobe.cli.preferences import preferences
+from lossprobe.cli.process import collect_less_often, leave
 from lossprobe.cli.reconcile import reconcile
 from lossprobe.cli.report import report
 from lossprobe.cli.runs import runs
@@ -116,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if "_LOSSPROBE_COMPLETE" in os.environ:  # set by a shell that completes a command line
         cli.main(prog_name="lossprobe")
     occupy_closed()
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    collect_less_often()
+    leave(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
