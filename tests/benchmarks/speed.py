@@ -1,6 +1,6 @@
 """Compares the speed of scoring with recipes that a user would write: ratios, tokens/s, peak memory, shares of stages.
 
-    python tests/benchmarks/speed.py [gpt2 llama char] [--rounds 5] [--seconds 20] [--folder DIR]
+    python tests/benchmarks/speed.py [gpt2 llama char] [--dtype bfloat16] [--rounds 5] [--seconds 20] [--folder DIR]
 
 All methods run in this process in turn, for several rounds. A ratio is the median over the rounds of the speed of a
 method over that of the bare forward pass, so that a drift of the machine's speed cancels. Peak memory is measured in a
@@ -31,6 +31,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from lossprobe.checkpoint.detect import open_checkpoint
+from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.passes.score import score
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import open_text
@@ -42,8 +43,8 @@ RECIPES = ("forward", "body", "labels", "per_token", "statistics", "strided")
 class Recipes:
     """Recipes that users write with transformers alone; each returns how many tokens it processed."""
 
-    def __init__(self, checkpoint: Path, ids: torch.Tensor, context: int, batch: int) -> None:
-        self.model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    def __init__(self, checkpoint: Path, ids: torch.Tensor, context: int, batch: int, dtype: str) -> None:
+        self.model: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=getattr(torch, dtype)).eval()
         count = len(ids) // context
         self.batches = ids[: count * context].view(count, context).split(batch)
         self.ids, self.context = ids[: count * context], context
@@ -123,8 +124,8 @@ class Recipes:
 class Ours:
     """Scoring by lossprobe: tokenizing, planning, scoring and writing; the model is loaded before."""
 
-    def __init__(self, checkpoint: Path, text: Path, shape: Shape) -> None:
-        self.checkpoint, self.text, self.shape = open_checkpoint(checkpoint), text, shape
+    def __init__(self, checkpoint: Path, text: Path, shape: Shape, dtype: str) -> None:
+        self.checkpoint, self.text, self.shape = open_checkpoint(checkpoint, LoadOptions(dtype=dtype)), text, shape
         self.folder = Path(tempfile.mkdtemp(dir=text.parent))
         self.number = 0
 
@@ -163,6 +164,7 @@ def main() -> None:
     """Measure each shape and print a table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("shapes", nargs="*", default=["gpt2", "llama", "char"])
+    parser.add_argument("--dtype", default="float32", help="of the forward pass, for every method")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20.0, help="of the bare forward in each round")
     parser.add_argument("--methods", default="", help="comma-separated; all of them by default")
@@ -195,22 +197,24 @@ def measure_shape(name: str, given: argparse.Namespace) -> None:
     context, checkpoint = shape.config.max_position_embeddings, folder / "checkpoint"
     if not (checkpoint / "config.json").is_file():
         make_checkpoint(checkpoint, shape)
-    passes = 4 if given.peak else passes_for(given.seconds, checkpoint, shape)
+    passes = 4 if given.peak else passes_for(given.seconds, checkpoint, shape, given.dtype)
     text = make_text(folder / f"text-{passes}.txt", checkpoint, passes * context * shape.batch)
     if given.peak:
-        print(json.dumps(rise_of(methods_of(given.peak, checkpoint, text, shape)[given.peak])))
+        print(json.dumps(rise_of(methods_of(given.peak, checkpoint, text, shape, given.dtype)[given.peak])))
         return
-    methods = methods_of(given.methods, checkpoint, text, shape)
+    methods = methods_of(given.methods, checkpoint, text, shape, given.dtype)
     tokens = methods["forward"]()
-    print(f"\n{shape.name}, context {context}, {shape.batch} windows a batch, {tokens:,} tokens a round")
-    report(methods, given.rounds, [str(Path(__file__)), name, "--folder", str(given.folder), "--peak"])
-    print(share_of_stages(Ours(checkpoint, text, shape)))
+    print(f"\n{shape.name}, {given.dtype}, context {context}, {shape.batch} windows a batch, {tokens:,} tokens a round")
+    own = [str(Path(__file__)), name, "--dtype", given.dtype, "--folder", str(given.folder), "--peak"]
+    report(methods, given.rounds, own)
+    print(share_of_stages(Ours(checkpoint, text, shape, given.dtype)))
 
 
-def passes_for(seconds: float, checkpoint: Path, shape: Shape) -> int:
+def passes_for(seconds: float, checkpoint: Path, shape: Shape, dtype: str) -> int:
     """Return the number of forward passes that take at least `seconds`."""
     context = shape.config.max_position_embeddings
-    trial = Recipes(checkpoint, torch.randint(shape.config.vocab_size, (context * shape.batch,)), context, shape.batch)
+    ids = torch.randint(shape.config.vocab_size, (context * shape.batch,))
+    trial = Recipes(checkpoint, ids, context, shape.batch, dtype)
     times = []
     for _ in range(4):
         start = time.perf_counter()
@@ -219,19 +223,19 @@ def passes_for(seconds: float, checkpoint: Path, shape: Shape) -> int:
     return max(2, math.ceil(seconds / min(times)))
 
 
-def methods_of(chosen: str, checkpoint: Path, text: Path, shape: Shape) -> dict[str, Method]:
+def methods_of(chosen: str, checkpoint: Path, text: Path, shape: Shape, dtype: str) -> dict[str, Method]:
     """Return the methods named in `chosen` (comma-separated), or all that are installed; load only what they need."""
     names = [name for name in chosen.split(",") if name]
     methods: dict[str, Method] = {}
     context = shape.config.max_position_embeddings
     if names != ["score"]:
         encoded = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).encode(text.read_text("utf-8"))
-        recipes = Recipes(checkpoint, torch.tensor(encoded.ids), context, shape.batch)
+        recipes = Recipes(checkpoint, torch.tensor(encoded.ids), context, shape.batch, dtype)
         methods |= {name: getattr(recipes, name) for name in RECIPES}
         if importlib.util.find_spec("lm_eval") and (not names or "lm_eval" in names):
             methods["lm_eval"] = LmEval(checkpoint, recipes, text).rolling
     if not names or names[0].startswith("score") or len(names) > 1:
-        ours = Ours(checkpoint, text, shape)
+        ours = Ours(checkpoint, text, shape, dtype)
         methods |= {"score": ours.score, "score_stride": lambda: ours.score(context // 2)}
     return {name: methods[name] for name in names or methods}
 

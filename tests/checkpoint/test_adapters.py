@@ -215,7 +215,8 @@ def test_new_tokens_are_taken_from_their_rows(bases, tmp_path):
     assert float((found.log_softmax(-1) - expected.log_softmax(-1)).abs().max()) < 1e-5
 
 
-def test_half_precision_is_that_of_peft(bases, plain):
+def test_half_precision_is_as_near_to_the_exact_logits_as_that_of_peft(bases, plain):
+    """The exact logits: the same bfloat16 weights, in float64."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         bases.model("llama")
@@ -223,7 +224,10 @@ def test_half_precision_is_that_of_peft(bases, plain):
         adapted = peft.PeftModel.from_pretrained(base, plain).eval()
     opened = bases.open("llama", plain, dtype="bfloat16")
     with torch.inference_mode():
-        assert logits(opened).equal(adapted(input_ids=IDS).logits)
+        ours, theirs = logits(opened).double(), adapted(input_ids=IDS).logits.double()
+        exact = adapted.double()(input_ids=IDS).logits
+    assert opened.facts.kernels == "packed body and head"
+    assert 0 < (ours - exact).square().mean() <= 1.1 * (theirs - exact).square().mean()
 
 
 def test_identity_holds_adapter_base_and_merging(bases, plain, tmp_path):

@@ -79,9 +79,43 @@ def test_an_activation_that_does_not_follow_its_layer_at_once_costs_nothing_but_
         assert torch.equal(model(x), expected)
 
 
-def test_other_dtypes_are_left_alone():
-    assert pack(torch.nn.Linear(8, 8).bfloat16()) is None
+@pytest.mark.parametrize("activation", [None, *packed.POST_OPERATIONS], ids=str)
+@pytest.mark.parametrize("rows", [3, 64])
+def test_bfloat16_is_rounded_once(activation, rows):
+    """The sum and the activation are float32, rounded at the end: half a unit of the last place of 8 bits."""
+    x = (torch.randn((rows, 40), generator=torch.Generator().manual_seed(5)) * 2).bfloat16()
+    layer, after = conv(90, 40).bfloat16(), activation and activation()
+    with torch.inference_mode():
+        faster = pack(layer, activation=after)
+        assert isinstance(faster, PackedLinear)
+        expected = x.double() @ layer.weight.double() + layer.bias.double()
+        expected = expected if after is None else after(expected)
+        assert faster(x).dtype == torch.bfloat16
+        torch.testing.assert_close(faster(x).double(), expected, atol=1e-5, rtol=2**-8)
+
+
+def test_float64_is_left_alone():
     assert pack(torch.nn.Linear(8, 8).double()) is None
+
+
+def test_a_half_precision_kernel_that_rounds_twice_is_not_used(monkeypatch):
+    forward = PackedLinear.forward
+    monkeypatch.setattr(PackedLinear, "forward", lambda self, x: forward(self, x) * (1 + 2**-6))
+    assert pack(torch.nn.Linear(8, 8).bfloat16()) is None
+
+
+def test_a_layer_with_more_outputs_than_are_compared_at_once_is_compared_whole(monkeypatch):
+    monkeypatch.setattr(packed, "COMPARED", 7)
+    assert pack(conv(33, 48)) is not None
+    forward = PackedLinear.forward
+
+    def wrong_at_the_end(self, x):
+        output = forward(self, x).clone()
+        output[..., -1] += 1.0
+        return output
+
+    monkeypatch.setattr(PackedLinear, "forward", wrong_at_the_end)
+    assert pack(conv(33, 48)) is None
 
 
 def test_a_build_of_torch_that_cannot_pack_changes_nothing(monkeypatch):
@@ -117,16 +151,59 @@ def test_every_layer_but_the_head_is_replaced_and_can_be_put_back():
         assert torch.equal(model(IDS).logits, expected)
 
 
-def test_models_that_are_large_or_not_in_float32_stay_as_they_are(monkeypatch):
-    assert speed_up(builders.model("gpt2").bfloat16()) == []
-    monkeypatch.setattr(packed, "MOST_BYTES", 1000)
-    assert speed_up(builders.model("gpt2")) == []
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_weights_are_in_memory_once_and_come_back_as_they_were(family, dtype):
+    model = builders.model(family).to(dtype).eval()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    layers = [weakref.ref(layer.weight) for layer in layers_of(model, Conv1D) + layers_of(model, torch.nn.Linear)]
+    alone = [weight for weight in layers if weight() is not model.get_output_embeddings().weight]
+    with torch.inference_mode():
+        replaced = speed_up(model)
+    assert len(alone) > 4
+    assert [weight() for weight in alone] == [None] * len(alone)
+    assert {each.bytes_twice for each in replaced} == {0}
+    for each in replaced:
+        each.restore()
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    assert model.state_dict().keys() == before.keys()
+
+
+def test_weights_that_others_use_are_packed_up_to_a_limit(monkeypatch):
+    model = builders.model("gpt2")
+    shared = list(model.parameters())
+    first = model.transformer.h[0].attn.c_attn.weight.nbytes
+    monkeypatch.setattr(packed, "MOST_TWICE", first - 1)
+    replaced = speed_up(model)
+    assert replaced[0].bytes_twice == first
+    assert {each.parent for each in replaced} == {model.transformer.h[0].attn}
+    assert all(weight.numel() for weight in shared), "the other model is as it was"
+
+
+def test_a_model_in_a_dtype_that_cannot_be_packed_stays_as_it_is():
+    assert speed_up(builders.model("gpt2").double()) == []
+
+
+def test_losses_in_bfloat16_are_as_near_to_the_exact_ones_as_before(family_paths):
+    """The reference: the same bfloat16 weights, and float64 arithmetic."""
+    path = family_paths["gpt2"]
+    checkpoint = load_huggingface(path, LoadOptions(dtype="bfloat16"))
+    assert checkpoint.facts.kernels == "packed body and head"
+    import transformers
+
+    plain = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        logits = checkpoint.logits(checkpoint.hidden(IDS).flatten(0, 1)).double()
+        usual = plain(IDS).logits.flatten(0, 1).double()
+        exact = plain.double()(IDS).logits.flatten(0, 1)
+    ours, theirs = ((each - exact).square().mean().sqrt() for each in (logits, usual))
+    assert 0 < ours <= 1.1 * theirs
 
 
 @pytest.mark.parametrize(("family", "kernels"), [("gpt2", "packed body and head"), ("llama", "packed body and head")])
 def test_the_run_records_what_was_replaced(family_paths, family, kernels):
     assert load_huggingface(family_paths[family], LoadOptions()).facts.kernels == kernels
-    assert load_huggingface(family_paths[family], LoadOptions(dtype="bfloat16")).facts.kernels == "plain"
+    assert load_huggingface(family_paths[family], LoadOptions(dtype="bfloat16")).facts.kernels == kernels
 
 
 def test_a_head_of_its_own_is_held_once(family_paths, monkeypatch):

@@ -1,13 +1,17 @@
 """Replace linear layers by faster ones on a CPU: weights packed once for oneDNN, with the activation fused in.
 
 `torch.nn.functional.linear` packs the weights at each call, which costs most for few rows, as in the head. Packing uses
-private operations of torch. So each packed layer is compared with the original on a probe before it replaces it, and
-the whole model is compared afterwards (`CausalLM`). Where the operations are missing or results differ by more than
-float32 rounding, the original layers stay.
+private operations of torch. So each packed layer is compared with float32 arithmetic on a probe before it replaces the
+original, and the whole model is compared afterwards (`CausalLM`). Where the operations are missing or results differ by
+more than rounding, the original layers stay.
+
+A layer that was replaced gives its weights away, so that a model is in memory once. The packed weights hold the same
+values in another order, from which the layer gets them back.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +36,11 @@ PACKED_ROW_STEP = 64
 ROWS = 1024  # rows per call for which a body is packed; other numbers work too
 HEAD_ROWS = 96  # rows per call for which a head is packed
 PROBE_ROWS = 16
-MOST_BYTES = 2 << 30  # weights of the largest model whose layers are packed
+MOST_TWICE = 2 << 30  # most bytes of weights that are held packed and unpacked, because others still use the latter
 MOST_HEAD_BYTES = 256 << 20  # largest tied head that is packed; the embedding still needs the unpacked weights
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TOLERANCE = 1e-5  # relative to the largest output: float32 rounding of one matrix product
+COMPARED = 4096  # outputs of a layer that are compared at once, so that its weights need no float32 copy
 MISSING = (AttributeError, NotImplementedError, RuntimeError)  # what torch raises without the operation or the kernel
 
 
@@ -42,7 +48,7 @@ class PackedLinear(torch.nn.Module):
     """A linear layer with packed weights, followed by an activation.
 
     Args:
-        layer: the original layer, float32 on the CPU.
+        layer: the original layer, on the CPU, in one of `DTYPES`.
         rows: about how many rows it will get per call.
         activation: the activation after it, one of `POST_OPERATIONS`, or None.
 
@@ -58,7 +64,7 @@ class PackedLinear(torch.nn.Module):
         self._operation = ("none", "") if activation is None else POST_OPERATIONS[type(activation)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return activation(x · weightᵀ + bias), float32 [..., out], of x [..., in]."""
+        """Return activation(x · weightᵀ + bias), [..., out] in the dtype of x [..., in]; sums are float32."""
         rows = x.reshape(-1, x.shape[-1])
         count, missing = len(rows), -len(rows) % PACKED_ROW_STEP
         if missing:
@@ -66,6 +72,11 @@ class PackedLinear(torch.nn.Module):
         name, variant = self._operation
         output: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, name, [], variant)
         return output[:count].view(*x.shape[:-1], output.shape[-1])
+
+    def weight_for(self, layer: Any) -> torch.nn.Parameter:
+        """Return the weights as `layer` has them, with the very values that were packed."""
+        weight = self._packed.to_dense()
+        return torch.nn.Parameter(weight.T.contiguous() if isinstance(layer, Conv1D) else weight, requires_grad=False)
 
 
 @dataclass(frozen=True)
@@ -75,31 +86,42 @@ class Replacement:
     Attributes:
         parent: the module that holds it.
         name: its name there.
-        layer: the original layer.
+        layer: the original layer, without its weights where these were packed.
+        bytes_twice: size of its weights where others still use them, so that they are in memory twice.
     """
 
     parent: Any
     name: str
     layer: Any
+    bytes_twice: int = 0
 
     def restore(self) -> None:
-        """Put the original layer back."""
+        """Put the original layer back, with its weights."""
+        faster = self.parent._modules[self.name]
+        if isinstance(faster, PackedLinear):
+            self.layer._parameters["weight"] = faster.weight_for(self.layer)
         self.parent._modules[self.name] = self.layer
 
 
 def speed_up(model: Any) -> list[Replacement]:
     """Replace linear layers of a model by packed ones, except its head, and return the replacements.
 
-    Nothing is replaced in a model that is not in float32 on the CPU, or whose weights are larger than `MOST_BYTES`,
-    because the original and the packed weights are in memory at the same time.
+    Nothing is replaced in a model whose weights are not all on the CPU and in one of `DTYPES`. No more is replaced once
+    `MOST_TWICE` bytes are in memory twice, because the weights are shared with another model or layer.
     """
-    weights = list(model.parameters())
-    plain = all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
-    if not plain or sum(weight.nbytes for weight in weights) > MOST_BYTES:
+    if not all(weight.dtype in DTYPES and weight.device.type == "cpu" for weight in model.parameters()):
         return []
     head = model.get_output_embeddings()
     of_head = set() if head is None else set(head.modules())  # also the parts of an adapter's head
-    return [each for parent in list(model.modules()) for each in _speed_up_children(parent, of_head)]
+    replaced: list[Replacement] = []
+    twice = 0
+    for parent in list(model.modules()):
+        for each in _speed_up_children(parent, of_head):
+            replaced.append(each)
+            twice += each.bytes_twice
+        if twice > MOST_TWICE:
+            break
+    return replaced
 
 
 def pack(layer: Any, rows: int = ROWS, activation: Any = None) -> PackedLinear | None:
@@ -110,18 +132,34 @@ def pack(layer: Any, rows: int = ROWS, activation: Any = None) -> PackedLinear |
         rows: about how many rows it will get per call.
         activation: the activation after it, one of `POST_OPERATIONS`, or None.
     """
-    if layer.weight.dtype != torch.float32 or layer.weight.device.type != "cpu":
+    dtype = layer.weight.dtype
+    if dtype not in DTYPES or layer.weight.device.type != "cpu":
         return None
     width = layer.weight.shape[0 if isinstance(layer, Conv1D) else 1]
     with torch.inference_mode():
-        probe = torch.sin(torch.arange(PROBE_ROWS * width, dtype=torch.float32)).view(PROBE_ROWS, width)
+        probe = torch.sin(torch.arange(PROBE_ROWS * width, dtype=torch.float32)).view(PROBE_ROWS, width).to(dtype)
         try:
             packed = PackedLinear(layer, rows, activation)
             actual = packed(probe)
         except MISSING:
             return None
-        expected = layer(probe) if activation is None else activation(layer(probe))
-        return packed if (actual - expected).abs().max() <= TOLERANCE * expected.abs().max() else None
+        return packed if _is_rounded(actual, _in_float32(layer, probe, activation)) else None
+
+
+def _in_float32(layer: Any, x: torch.Tensor, activation: Any) -> torch.Tensor:
+    """Return what a linear layer and its activation give for x [N, in], computed in float32: [N, out]."""
+    weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
+    output = torch.cat([x.float() @ some.float().T for some in weight.split(COMPARED)], dim=1)
+    output = output if layer.bias is None else output + layer.bias.float()
+    return output if activation is None else torch.as_tensor(activation(output))
+
+
+def _is_rounded(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Return whether values are the expected float32 values but for rounding to their own dtype and of the product."""
+    allowed = TOLERANCE * expected.abs().max()
+    if actual.dtype != expected.dtype:
+        allowed = allowed + torch.finfo(actual.dtype).eps * expected.abs()
+    return bool(((actual.float() - expected).abs() <= allowed).all())
 
 
 def replace_layer(model: Any, layer: Any, other: Any) -> None:
@@ -152,7 +190,16 @@ def _speed_up_children(parent: Any, of_head: Container[Any]) -> Iterator[Replace
         packed = fused or pack(layer)
         if packed is not None:
             parent._modules[name] = packed
-            yield Replacement(parent, name, layer)
+            yield Replacement(parent, name, layer, _without_weight(layer))
         if fused is not None:
             parent._modules[after] = torch.nn.Identity()
             yield Replacement(parent, after, activation)
+
+
+def _without_weight(layer: Any) -> int:
+    """Take the weights from a layer that was replaced; return their size where others still use them, else 0."""
+    weight = layer._parameters["weight"]
+    size, kept = int(weight.nbytes), weakref.ref(weight)
+    layer._parameters["weight"] = None
+    del weight
+    return 0 if kept() is None else size
