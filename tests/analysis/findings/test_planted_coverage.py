@@ -7,11 +7,12 @@ import json
 import pytest
 from bundled import CHECKPOINT
 from checkpoint import builders
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 import lossprobe
 from lossprobe.analysis.findings.engine import findings_of
 from lossprobe.analysis.findings.facts import find_facts
+from lossprobe.analysis.findings.words import percent
 from lossprobe.analysis.perplexity import measure_perplexity
 
 WORDS = ["the", "cat", "sat", "on", "the", "mat", ".", "the", "cat", "sat"]
@@ -28,6 +29,10 @@ def one(result, id: str):
     """Return the finding of a rule."""
     (found,) = (each for each in findings_of("perplexity", result) if each.id == id)
     return found
+
+
+def told(result) -> set[str]:
+    return {each.id for each in findings_of("perplexity", result)}
 
 
 def small(folder, tokenizer: Tokenizer):
@@ -81,3 +86,59 @@ def test_prompts_scored_in_the_place_of_answers(tmp_path):
     (found,) = (each for each in findings_of("findings", find_facts(run)) if each.id == "answers-masked")
     assert found.value == 1.0
     assert found.sentence.startswith("100 % of the tokens of answers have no loss, and ")
+
+
+def test_text_that_the_context_cuts_off(tmp_path):
+    model = small(tmp_path, builders.word_level())
+    texts = [" ".join(WORDS * (2 if place % 10 == 0 else 1) + [WORDS[place % 6]]) for place in range(30)]
+    run = scored(tmp_path, model, texts, context=12, truncate="keep-start")
+    tokens = [len(text.replace(".", " . ").split()) for text in texts]
+    cut = sum(max(0, size - 12) for size in tokens)  # a trainer's row of 12 tokens
+    found = one(measure_perplexity(run), "truncated")
+    assert found.value == cut / sum(tokens)
+    assert found.sentence == f"{percent(cut / sum(tokens))} of the tokens ({cut}) are cut off by the context"
+    whole = lossprobe.score(model, tmp_path / "text.jsonl", output=tmp_path / "whole", truncate="keep-start").run
+    assert "truncated" not in told(measure_perplexity(whole))
+
+
+def test_bytes_that_have_no_token(tmp_path):
+    """A vocabulary of bytes that lacks one, as it comes of merging by hand: an "é" keeps half of itself."""
+    tokenizer = without(builders.byte_level_bpe(), "Ã", "Ã©")
+    model = small(tmp_path, tokenizer)
+    texts = [" ".join(WORDS) + (" café" if place % 10 == 0 else "") for place in range(30)]
+    run = scored(tmp_path, model, texts)
+    size = sum(len(text.encode()) for text in texts)
+    gone = sum(text.encode().count(0xC3) for text in texts)
+    result = measure_perplexity(run)
+    found = one(result, "bytes-vanished")
+    assert (found.value, gone) == (3 / size, 3)
+    assert found.sentence == f"{percent(3 / size)} of the bytes (3) have no token"
+    assert "bytes-normalised" not in told(result)  # the same bytes are told once
+    (tmp_path / "clean.jsonl").write_text(json.dumps({"text": " ".join(WORDS * 3)}) + "\n", "utf-8")
+    clean = lossprobe.score(model, tmp_path / "clean.jsonl", output=tmp_path / "clean").run
+    assert "bytes-vanished" not in told(measure_perplexity(clean))
+
+
+def test_bytes_that_the_tokenizer_drops_or_rewrites(tmp_path):
+    """A tokenizer of lower case: it reads others of the capitals, and of two of three texts none."""
+    tokenizer = builders.byte_level_bpe()
+    tokenizer.normalizer = normalizers.Lowercase()
+    model = small(tmp_path, tokenizer)
+    texts = [" ".join(WORDS).replace("cat", "Cat" if place % 3 == 0 else "cat") for place in range(30)]
+    run = scored(tmp_path, model, texts)
+    size, capitals = sum(map(len, texts)), sum(text.count("C") for text in texts)
+    found = one(measure_perplexity(run), "bytes-normalised")
+    assert found.value == capitals / size
+    assert found.sentence == f"the tokenizer drops or rewrites {percent(capitals / size)} of the bytes ({capitals})"
+    (tmp_path / "clean.jsonl").write_text(json.dumps({"text": " ".join(WORDS * 3)}) + "\n", "utf-8")
+    clean = lossprobe.score(model, tmp_path / "clean.jsonl", output=tmp_path / "clean").run
+    assert "bytes-normalised" not in told(measure_perplexity(clean))
+
+
+def without(tokenizer: Tokenizer, *pieces: str) -> Tokenizer:
+    """Return a tokenizer that lacks some pieces, and what was merged of them."""
+    content = json.loads(tokenizer.to_str())
+    model = content["model"]
+    model["vocab"] = {piece: id for piece, id in model["vocab"].items() if piece not in pieces}
+    model["merges"] = [pair for pair in model["merges"] if not set(pieces) & {*pair, "".join(pair)}]
+    return Tokenizer.from_str(json.dumps(content))

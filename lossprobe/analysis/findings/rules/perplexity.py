@@ -18,6 +18,7 @@ UNKNOWN, TRUNCATED, FIRST_TOKENS, NORMALISED, VANISHED, CONTROL, SKIPPED, REPEAT
     0.001, 0.01, 0.05, 0.001, 0.0001, 0.001, 0.01, 0.05,
 )  # fmt: skip
 FEWEST_DOCUMENTS = 10
+REWRITES = "the tokenizer drops or rewrites {share} of the bytes ({count})"
 
 
 def _uniform(result: Perplexity) -> Iterator[Clue]:
@@ -80,11 +81,11 @@ def _unscored(reason: str, sentence: str) -> Callable[[Perplexity], Iterator[Clu
     return look
 
 
-def _counted(key: str, of: str, sentence: str) -> Callable[[Perplexity], Iterator[Clue]]:
-    """Return what takes one number of the coverage as a share of another."""
+def _counted(key: str, of: str, sentence: str, but: str | None = None) -> Callable[[Perplexity], Iterator[Clue]]:
+    """Return what takes one number of the coverage, less the part of it that `but` names, as a share of another."""
 
     def look(result: Perplexity) -> Iterator[Clue]:
-        count = result.coverage[key]
+        count = result.coverage[key] - (0 if but is None else result.coverage[but])
         share = share_of(count, result.coverage[of])
         yield Clue(share, sentence.format(share=percent(share), count=format_count(count)), counted=True,
                    tokens=result.per_token.tokens_scored)  # fmt: skip
@@ -125,11 +126,13 @@ PERPLEXITY_RULES = (
         COMMAND, _counted("bytes_vanished", "bytes_read", "{share} of the bytes ({count}) have no token"),
     ),
     FindingRule(
-        "bytes-normalised", "warning", "perplexity", "the tokenizer rewrites the text", NORMALISED, "share of bytes",
-        "bytes that the tokenizer replaced by others, of all bytes read",
+        "bytes-normalised", "warning", "perplexity", "the tokenizer drops or rewrites text", NORMALISED,
+        "share of bytes",
+        "bytes that the tokenizer dropped, such as white space, or replaced by others, of all bytes read; without "
+        "those that have no token at all",
         "One in a thousand: the model is asked about another text than the file's.",
         "Bits per byte of models with other tokenizers are not comparable; look at its normaliser.",
-        COMMAND, _counted("bytes_normalized", "bytes_read", "the tokenizer rewrites {share} of the bytes ({count})"),
+        COMMAND, _counted("bytes_normalized", "bytes_read", REWRITES, but="bytes_vanished"),
     ),
     FindingRule(
         "control-strings", "warning", "perplexity", "the text holds names of control tokens", CONTROL,
@@ -142,7 +145,7 @@ PERPLEXITY_RULES = (
     FindingRule(
         "truncated", "warning", "perplexity", "text is cut off by the context", TRUNCATED, "share of tokens",
         "tokens beyond the one window that a row has, of all tokens read",
-        "One in a hundred: the loss is of the beginnings.",
+        "One in a hundred: the loss is of one end of the texts.",
         "A larger context, or windows that go on (rolling).",
         COMMAND, _unscored("truncated", "{share} of the tokens ({count}) are cut off by the context"),
     ),

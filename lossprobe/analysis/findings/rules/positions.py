@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lossprobe.analysis.findings.rule import Clue, FindingRule
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 EARLY_NATS, FIRST_NATS, END_NATS, RISE_NATS, UNUSED_NATS = 0.1, 3.0, 0.02, 0.05, 0.05
 COMMAND = "lossprobe positions --plot RUN"
+REACH = "with 1 to {{last}} tokens of it the loss is {{x}} {} that with {{far}} and more"
 
 
 def _contrast(result: PositionLosses, name: str, sentence: str, sign: int = 1, *, cost: bool = False) -> Iterator[Clue]:
@@ -59,8 +61,17 @@ def _rise(result: PositionLosses) -> Iterator[Clue]:
 
 
 def _unused(result: PositionLosses) -> Iterator[Clue]:
-    sentence = "context is hardly used: with 1 to {last} tokens of it the loss is {x} above that with {far} and more"
-    return _contrast(result, "reach", sentence)
+    """Yield what more context does: it lowers the loss a little, or not at all, which the sentence says the right way.
+
+    The number is the same in both: positive where more context lowers the loss.
+    """
+    for clue in _contrast(result, "reach", "more context hardly lowers the loss: " + REACH.format("above")):
+        if clue.value >= 0.0:
+            yield clue
+            continue
+        words = "more context does not lower the loss: " + REACH.format("below")
+        for other in _contrast(result, "reach", words, sign=-1):
+            yield replace(clue, sentence=other.sentence)
 
 
 POSITION_RULES = (
