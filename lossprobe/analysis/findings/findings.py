@@ -108,7 +108,7 @@ def find_findings(
         views=list(dict.fromkeys(views)),
         findings=found,
         failed=fails_on(found, options.fail_on),
-        notes=_notes(runs),
+        notes=_notes(runs, ranked="preferences" in views),
         table=_table(rows),
     )
 
@@ -142,13 +142,16 @@ def _is(found: RuleFinding, word: str) -> bool:
     return SEVERITIES.index(found.severity) <= SEVERITIES.index(word)
 
 
-def _notes(runs: Sequence[Run]) -> list[str]:
+def _notes(runs: Sequence[Run], *, ranked: bool) -> list[str]:
+    """Return what a reader must know; `ranked` is whether pairs could be ranked."""
     clusters = find_clusters(runs[0])
     notes = [clusters.note] if clusters.note else []
     if clusters.count < 2:
         notes.append("without intervals only what was counted over the whole text can be told")
     if any(run.settings.text.sides == BOTH for run in runs):
         notes.append("rejected answers are scored too: calibration is not judged, and only ends of chosen answers are")
+        if not ranked:
+            notes.append("no pair can be ranked: the sides of each are equal, or one has no scored token")
     return notes
 
 

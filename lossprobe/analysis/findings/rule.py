@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
@@ -38,7 +38,7 @@ class Clue:
     counted: bool = False
     about: str = ""
     looks: int = 1
-    tokens: int = FEWEST_TOKENS
+    tokens: int = field(kw_only=True)
     share_of_loss: float | None = None
     command: str | None = None
     at_level: Callable[[float], Interval] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace as Made
 
 import pandas as pd
@@ -13,13 +14,14 @@ from lossprobe.analysis.curve.diagnoses import DIAGNOSES
 from lossprobe.analysis.findings import engine
 from lossprobe.analysis.findings.catalogue import FINDING_RULES
 from lossprobe.analysis.findings.engine import clears, decision_interval, findings_of, located, worst_first
-from lossprobe.analysis.findings.rule import SEVERITIES, Clue, RuleFinding
+from lossprobe.analysis.findings.rule import FEWEST_TOKENS, SEVERITIES, Clue, RuleFinding
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.proportion import wilson
 
 ABOVE = next(rule for rule in FINDING_RULES.values() if not rule.below)
 ABOVE = replace(ABOVE, threshold=1.0)
 BELOW = replace(ABOVE, below=True)
+clue = partial(Clue, tokens=FEWEST_TOKENS)
 
 
 @pytest.mark.parametrize(("clusters", "looks"), [(10, 1), (10, 7), (3, 1), (500, 20)])
@@ -27,13 +29,13 @@ def test_the_interval_is_that_of_the_bonferroni_level(clusters, looks):
     """Of an interval of half a width, by another library's quantiles; the two ends are moved on their own."""
     level = 1 - 0.01 / (len(FINDING_RULES) * looks)
     factor = stats.t.interval(level, clusters - 1)[1] / stats.t.interval(0.95, clusters - 1)[1]
-    found = decision_interval(Clue(2.0, "", Interval(1.5, 2.2), clusters, looks=looks))
+    found = decision_interval(clue(2.0, "", Interval(1.5, 2.2), clusters, looks=looks))
     assert found == pytest.approx((2 - 0.5 * factor, 2 + 0.2 * factor), rel=1e-6)
 
 
 def test_an_interval_without_t_takes_normal_quantiles():
     factor = stats.norm.interval(1 - 0.01 / len(FINDING_RULES))[1] / stats.norm.interval(0.95)[1]
-    assert decision_interval(Clue(0.5, "", Interval(0.4, 0.6))) == pytest.approx(
+    assert decision_interval(clue(0.5, "", Interval(0.4, 0.6))) == pytest.approx(
         (0.5 - 0.1 * factor, 0.5 + 0.1 * factor)
     )
 
@@ -48,7 +50,8 @@ def test_shares_of_pairs_get_wilsons_interval_of_the_level(right, pairs, told):
     share = wilson(right / pairs, pairs)
     result = Made(ranked_right_per_token=share.value, ranked_right_per_token_interval=share.interval,
                   reward_accuracy=None, reward_accuracy_interval=NO_INTERVAL, length_bias=[], pairs=pairs,
-                  equal_sides=0, pairs_without_tokens=0)  # fmt: skip
+                  equal_sides=0, pairs_without_tokens=0,
+                  table=pd.DataFrame({"chosen_tokens": [20] * pairs, "rejected_tokens": [20] * pairs}))  # fmt: skip
     found = {each.id: each for each in findings_of("preferences", result)}
     assert ("chosen-less-likely" in found) == told
     if told:
@@ -76,19 +79,19 @@ def test_of_several_models_each_has_its_part_of_the_level():
 @pytest.mark.parametrize(
     ("clue", "above", "below"),
     [
-        (Clue(9.0, "", Interval(8.9, 9.1), 30), True, False),
-        (Clue(-9.0, "", Interval(-9.1, -8.9), 30), False, True),
-        (Clue(1.5, "", Interval(1.2, 1.8), 30), False, False),  # clear at 95 % only
-        (Clue(0.5, "", Interval(0.2, 0.8), 30), False, False),
-        (Clue(9.0, "", NO_INTERVAL, 1), False, False),
-        (Clue(9.0, "", Interval(8.9, 9.1), 1), False, False),
-        (Clue(9.0, "", Interval(8.9, 9.1), 30, tokens=99), False, False),
-        (Clue(9.0, "", counted=True), True, False),
-        (Clue(0.9, "", counted=True), False, True),
-        (Clue(1.0, "", counted=True), False, False),
-        (Clue(9.0, "", counted=True, tokens=10), False, False),
-        (Clue(float("nan"), "", counted=True), False, False),
-        (Clue(9.0, "", Interval(float("nan"), 9.1), 30), False, False),
+        (clue(9.0, "", Interval(8.9, 9.1), 30), True, False),
+        (clue(-9.0, "", Interval(-9.1, -8.9), 30), False, True),
+        (clue(1.5, "", Interval(1.2, 1.8), 30), False, False),  # clear at 95 % only
+        (clue(0.5, "", Interval(0.2, 0.8), 30), False, False),
+        (clue(9.0, "", NO_INTERVAL, 1), False, False),
+        (clue(9.0, "", Interval(8.9, 9.1), 1), False, False),
+        (clue(9.0, "", Interval(8.9, 9.1), 30, tokens=99), False, False),
+        (clue(9.0, "", counted=True), True, False),
+        (clue(0.9, "", counted=True), False, True),
+        (clue(1.0, "", counted=True), False, False),
+        (clue(9.0, "", counted=True, tokens=10), False, False),
+        (clue(float("nan"), "", counted=True), False, False),
+        (clue(9.0, "", Interval(float("nan"), 9.1), 30), False, False),
     ],
 )
 def test_a_rule_speaks_beyond_its_threshold_only(clue, above, below):
@@ -98,9 +101,9 @@ def test_a_rule_speaks_beyond_its_threshold_only(clue, above, below):
 
 def test_a_finding_says_what_the_rule_and_the_number_say(monkeypatch):
     rule = replace(
-        ABOVE, id="one", view="x", look=lambda result: [Clue(result, "nine", Interval(8.9, 9.1), 30, about="a")]
+        ABOVE, id="one", view="x", look=lambda result: [clue(result, "nine", Interval(8.9, 9.1), 30, about="a")]
     )
-    silent = replace(rule, id="two", look=lambda _: [Clue(0.0, "", counted=True)])
+    silent = replace(rule, id="two", look=lambda _: [clue(0.0, "", counted=True)])
     monkeypatch.setattr(engine, "FINDING_RULES", {"one": rule, "two": silent})
     (found,) = findings_of("x", 9.0)
     assert (found.id, found.value, found.sentence, found.about, found.threshold) == ("one", 9.0, "nine", "a", 1.0)

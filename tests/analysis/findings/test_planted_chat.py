@@ -66,6 +66,7 @@ def test_of_pairs_the_ends_of_chosen_answers_count_and_calibration_is_not_judged
     found = find_findings(as_pairs(text.run(tmp_path, logits, labels=ends)))
     assert not {each.id for each in found.findings} & {"end-of-turn-hard", "expects-less-loss", "temperature-far"}
     assert any("rejected answers" in note for note in found.notes)
+    assert not any("can be ranked" in note for note in found.notes)
     run = text.run(tmp_path / "all", text.lower(end, 4.0), labels=ends)
     swapped, rows = find_facts(as_pairs(run)), frame(run)
     chosen = (rows["role"] == "assistant") & (rows["part"] == "end_of_turn") & (rows["document"] % 2 == 0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn_runs import tempered_logits
+from drawn_runs import log_probabilities, tempered_logits
+from fake_pairs import write_pair
 from planted_runs import NON_ASCII, Planted, frame, jackknife
 
 from lossprobe.analysis.compare.compare import compare
+from lossprobe.analysis.compare.measured_divergence import measure_pair
 from lossprobe.analysis.findings.engine import findings_of
 from lossprobe.analysis.findings.words import percent
 
@@ -113,3 +115,45 @@ def test_a_higher_loss_with_more_right_first_choices(text, tmp_path):
     right = [(frame(run)["rank"] == 0).mean() for run in (first, other)]
     assert found.value == pytest.approx(right[1] - right[0], rel=CLOSE)
     assert f"two has a higher loss and {100 * found.value:.2f} % [" in found.sentence
+
+
+def with_divergence(folder, text, logits):
+    """Return the comparison of the text's model and one with these logits, with the divergence of their predictions."""
+    runs = [text.run(folder / name, each, name=name) for name, each in (("one", text.logits), ("two", logits))]
+    one, two = log_probabilities(text.logits), log_probabilities(logits)
+    kl = (np.exp(one) * (one - two)).sum(axis=1)
+    return compare(*runs, "class").with_divergence(measure_pair(write_pair(*runs, kl))), kl
+
+
+def mixed_up(text) -> np.ndarray:
+    """Return logits that give each token what the text's own give it, and mix up what they give the other entries."""
+    rows, logits = np.arange(len(text.targets)), np.roll(text.logits, 7, axis=1)
+    here, there = text.targets, (text.targets + 7) % logits.shape[1]
+    logits[rows, here], logits[rows, there] = logits[rows, there], logits[rows, here].copy()
+    assert np.array_equal(logits[rows, here], text.logits[rows, here])
+    return logits
+
+
+def test_models_of_one_loss_that_predict_other_things(text, tmp_path):
+    result, kl = with_divergence(tmp_path / "mixed", text, mixed_up(text))
+    found = one(result, "same-loss-other-model")
+    documents = frame(text.run(tmp_path / "again"))["document"]
+    value, low, high = jackknife(documents, lambda kept: kl[kept].mean())
+    assert [found.value, *found.value_interval] == pytest.approx([value, low, high], rel=1e-6)
+    assert found.sentence == (
+        f"one and two have the same loss and differ by {value:.3f} nats [{low:.3f}, {high:.3f}] (KL) a token"
+    )
+
+
+@pytest.mark.parametrize("kind", ["rounded", "worse", "unclear"])
+def test_a_rounded_copy_and_a_worse_model_are_not_another_model_of_one_loss(text, tmp_path, kind):
+    """Nor is one of which it is not clear whether it is better: its loss is a nat lower or higher by document."""
+    noise = text.rng.standard_normal(text.logits.shape)
+    logits = {"rounded": text.logits + 0.1 * noise, "worse": text.logits + 0.6 * noise, "unclear": mixed_up(text)}[kind]
+    if kind == "unclear":
+        logits[np.arange(len(text.targets)), text.targets] += np.where(text.documents % 2 == 0, 1.0, -1.0)
+    result, kl = with_divergence(tmp_path, text, logits)
+    assert (kl.mean() > 0.05) == (kind != "rounded")
+    low, high = result.token_comparison.difference.mean_difference_nats_interval
+    assert (low < -0.02 and high > 0.02) == (kind == "unclear")
+    assert "same-loss-other-model" not in told(result)

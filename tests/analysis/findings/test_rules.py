@@ -143,6 +143,7 @@ def preferences(right=0.7, reward=None, bias=0.0, equal=0):
         ranked_right_per_token=right, ranked_right_per_token_interval=wilson(right, 1000).interval,
         reward_accuracy=reward, reward_accuracy_interval=wilson(reward or 0.0, 1000).interval, length_bias=[side],
         pairs=1000, equal_sides=equal, pairs_without_tokens=0,
+        table=pd.DataFrame({"chosen_tokens": [20] * 1000, "rejected_tokens": [20] * 1000}),
     )  # fmt: skip
 
 

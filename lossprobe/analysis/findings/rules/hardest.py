@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CLASS_NATS, GROUP_NATS, DOCUMENT_NATS, DOCUMENT_DEVIATIONS = 2.0, 1.0, 2.0, 6.0
 COPIED_NATS, COPIED_SHARE, FIRST_NATS = 0.5, 0.5, 2.0
+DOCUMENT_TOKENS = 64  # scored ones of a document that is compared, or more
 TWICE = 2.0  # as much of the loss as of the tokens
 USUAL = ("word start", "word continuation")  # forms of which any text has half its tokens: no news
 NOT_FIELDS = ("token", "type", "document", "class", "role", "turn", "part")
@@ -93,7 +94,8 @@ def _documents(result: Hardest) -> Iterator[Clue]:
         value,
         f"document {found.document} is {with_interval(value, interval)} above the others ({found.deviations:.0f} times "
         f"what {plural(found.documents, 'document')} usually differ), {percent(found.share_of_loss)} of the loss",
-        interval, found.clusters, about=str(found.document), looks=found.documents, share_of_loss=found.share_of_loss,
+        interval, found.clusters, about=str(found.document), looks=found.documents,
+        tokens=DOCUMENT_TOKENS * found.documents, share_of_loss=found.share_of_loss,
     )  # fmt: skip
 
 

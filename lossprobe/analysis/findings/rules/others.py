@@ -57,6 +57,11 @@ def _by_heart(result: Gap) -> Iterator[Clue]:
                    "by heart", counted=True, tokens=result.train.tokens)  # fmt: skip
 
 
+def _tokens(result: Preferences) -> int:
+    """Return how many tokens of answers are scored, of both sides of all pairs."""
+    return int(result.table[["chosen_tokens", "rejected_tokens"]].to_numpy().sum())
+
+
 def _length(result: Preferences) -> Iterator[Clue]:
     for bias in result.length_bias:
         low, high = bias.length_bias_interval
@@ -71,7 +76,7 @@ def _length(result: Preferences) -> Iterator[Clue]:
             abs(bias.length_bias),
             f"by {score}, pairs are ranked right {shown} more often where the chosen answer is the {kind[0]} one than "
             f"where it is the {kind[1]} one",
-            interval, about=bias.score, looks=2, at_level=partial(_bias_at, bias, sign),
+            interval, about=bias.score, looks=2, tokens=_tokens(result), at_level=partial(_bias_at, bias, sign),
         )  # fmt: skip
 
 
@@ -99,14 +104,15 @@ def _wrong(result: Preferences) -> Iterator[Clue]:
     if value is not None:
         yield Clue(value, f"the chosen answer is the likelier one, per token, in {percent(value)} "
                    f"{interval.shown('.2f')} of the pairs", interval,
-                   at_level=partial(_pairs_at, value, interval))  # fmt: skip
+                   tokens=_tokens(result), at_level=partial(_pairs_at, value, interval))  # fmt: skip
 
 
 def _rewards(result: Preferences) -> Iterator[Clue]:
     value, interval = result.reward_accuracy, result.reward_accuracy_interval
     if value is not None:
         yield Clue(value, f"the implicit reward prefers the chosen answer in {percent(value)} {interval.shown('.2f')} "
-                   "of the pairs", interval, at_level=partial(_pairs_at, value, interval))  # fmt: skip
+                   "of the pairs", interval, tokens=_tokens(result),
+                   at_level=partial(_pairs_at, value, interval))  # fmt: skip
 
 
 def _unranked(result: Preferences) -> Iterator[Clue]:
@@ -114,7 +120,7 @@ def _unranked(result: Preferences) -> Iterator[Clue]:
     share = share_of(count, result.pairs)
     yield Clue(share, f"{percent(share)} of the pairs cannot be ranked: {format_count(result.equal_sides)} with equal "
                f"sides, {format_count(result.pairs_without_tokens)} with a side without scored tokens",
-               counted=True)  # fmt: skip
+               counted=True, tokens=_tokens(result))  # fmt: skip
 
 
 def _rose(result: CheckpointSeries) -> Iterator[Clue]:
@@ -141,10 +147,18 @@ def _routing(result: Objectives) -> Iterator[Clue]:
 
 
 def _scale(result: Objectives) -> Iterator[Clue]:
-    if result.half_precision is not None and result.recommended_loss_scale is not None:
-        scale = result.recommended_loss_scale
+    """Yield the least scale that keeps the gradient, or the one after all that were tried where none of these does."""
+    table = result.half_precision
+    if table is None:
+        return
+    scale = result.recommended_loss_scale
+    if scale is not None:
         yield Clue(float(scale), f"float16 needs a loss scale of {format_count(scale)} or more to keep the gradient of "
                    "the logits", counted=True, tokens=result.tokens_scored)  # fmt: skip
+    elif table["l1_lost_share"].notna().any():  # there is a gradient
+        largest = int(table["scale"].max())
+        yield Clue(2.0 * largest, f"at no loss scale up to 2^{largest.bit_length() - 1} does float16 keep the gradient "
+                   "of the logits", counted=True, tokens=result.tokens_scored)  # fmt: skip
 
 
 OTHER_RULES = (
@@ -212,7 +226,8 @@ OTHER_RULES = (
     ),
     FindingRule(
         "loss-scale-high", "note", "objectives", "float16 needs a large loss scale", START_SCALE, "loss scale",
-        "least loss scale at which float16 keeps the gradient of the logits: under a thousandth of it lost",
+        "least loss scale at which float16 keeps the gradient of the logits: under a thousandth of it lost; 2^25 where "
+        "none up to 2^24 does",
         "Trainers begin with 65,536 and lower it at the first overflow.",
         "Train in bfloat16, or with smaller batches under one mean.", "lossprobe objectives RUN", _scale,
     ),
