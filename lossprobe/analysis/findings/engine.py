@@ -56,11 +56,14 @@ def worst_first(findings: list[RuleFinding]) -> tuple[RuleFinding, ...]:
 
 
 def located(found: RuleFinding, runs: Sequence[Run]) -> RuleFinding:
-    """Return a finding whose command names the runs in place of RUN, in their order."""
+    """Return a finding whose command names the runs in place of RUN, in their order, or all of them in that of RUNS."""
     words = found.look.split(" ")
+    paths = [shlex.quote(visible(str(run.path), 200)) for run in runs]
     places = [place for place, word in enumerate(words) if word == "RUN"]
-    for place, run in zip(places[-len(runs) :] if runs else [], runs, strict=False):
-        words[place] = shlex.quote(visible(str(run.path), 200))
+    for place, path in zip(places[-len(paths) :] if paths else [], paths, strict=False):
+        words[place] = path
+    if paths and "RUNS" in words:
+        words[words.index("RUNS")] = " ".join(paths)
     return replace(found, look=" ".join(words))
 
 

@@ -58,7 +58,7 @@ class FindingRule:
         number: what the number is, in words.
         why: why the threshold is where it is.
         remedy: what to do.
-        command: a command line that shows it, with RUN for a run.
+        command: a command line that shows it, with RUN for a run, or RUNS for all of them.
         look: finds its numbers in the result.
         below: whether the interval must lie below the threshold.
     """

@@ -132,6 +132,9 @@ def test_the_command_names_the_runs_in_their_order():
     )
     assert located(base, [Stored("a b"), Stored("c")]).look == "compare 'a b' c --by"
     assert located(base, []).look == "compare RUN RUN --by"
+    every = replace(base, look="series RUNS --plot")
+    assert located(every, [Stored("a b"), Stored("c"), Stored("d")]).look == "series 'a b' c d --plot"
+    assert located(every, []).look == "series RUNS --plot"
 
 
 @pytest.mark.parametrize("rule", FINDING_RULES.values(), ids=list(FINDING_RULES))

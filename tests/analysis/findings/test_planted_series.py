@@ -47,11 +47,20 @@ def test_tokens_that_were_known_on_the_way(text, tmp_path):
     runs = checkpoints(tmp_path, text, text.lower(some, 4.0), text.lower(some, -20.0), text.lower(some, 4.0) + noise)
     found = told(runs)["tokens-lost"]
     known = np.array([frame(run)["loss"] < 1.0 for run in runs])
-    share = (known[:-1].any(axis=0) & ~known[-1]).mean()
-    assert found.value == pytest.approx(share)
-    assert share > 0.05
+    share, back = ((known[:-1].any(axis=0) & ~known[-1]).mean(), (known[0] & ~known[1] & known[2]).mean())
+    assert found.value == pytest.approx(share - back)
     assert found.sentence == (
-        f"{percent(share)} of the tokens were known at a checkpoint (below 1 nat) and are not at the last"
+        f"{percent(share)} of the tokens were known at a checkpoint (below 1 nat) and are not at the last, while "
+        f"{percent(back)} were lost on the way and are known again"
     )
     still = checkpoints(tmp_path / "clean", text, text.lower(some, 4.0), text.logits, text.logits + noise)
     assert "tokens-lost" not in told(still)
+
+
+def test_checkpoints_that_fluctuate_lose_nothing(tmp_path):
+    """Of eight checkpoints that know the same, more than a token in twenty is known at one and not at the last."""
+    text = Planted(tokens=1500, documents=15)
+    noisy = [text.logits + 0.7 * text.rng.standard_normal(text.logits.shape) for _ in range(8)]
+    result = measure_series(checkpoints(tmp_path, text, *noisy))
+    assert result.states["forgotten"] > 0.07 * result.tokens
+    assert "tokens-lost" not in {each.id for each in findings_of("series", result)}

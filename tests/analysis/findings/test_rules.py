@@ -149,7 +149,9 @@ def preferences(right=0.7, reward=None, bias=0.0, equal=0):
 
 def series(rise=0.0, lost=0):
     table = pd.DataFrame([{"difference_nats": rise, "difference_low": rise - 0.001, "difference_high": rise + 0.001}])
-    return Made(table=table, clusters=DOCUMENTS, tokens=10_000, states={"forgotten": lost}, threshold="1 nat")
+    return Made(
+        table=table, clusters=DOCUMENTS, tokens=10_000, states={"forgotten": lost, "unstable": 0}, threshold="1 nat"
+    )
 
 
 def objectives(routing=None, scale=1024):

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 OVER_FITTED, BY_HEART, BIAS, EVEN, EQUAL_PAIRS, FORGOTTEN, ROSE_NATS = 0.1, 0.01, 0.1, 0.5, 0.01, 0.05, 0.00995
 ROUTING, START_SCALE = 1.5, 65536.0
 FEWEST_ROUTED = 1000  # tokens, below which chance makes the use of many experts uneven
-GAP, PREFERENCES, SERIES = (
-    "lossprobe gap RUN RUN", "lossprobe preferences RUN", "lossprobe series --state forgotten CHECKPOINTS TEXT"
+GAP, PREFERENCES, REWARDS = (
+    "lossprobe gap RUN RUN", "lossprobe preferences RUN", "lossprobe preferences RUN --reference RUN"
 )  # fmt: skip
+SERIES, FORGOTTEN_TOKENS = "lossprobe series RUNS", "lossprobe series --by token --state forgotten RUNS"
 
 
 def _over_fitted(result: Gap) -> Iterator[Clue]:
@@ -132,10 +133,15 @@ def _rose(result: CheckpointSeries) -> Iterator[Clue]:
 
 
 def _lost(result: CheckpointSeries) -> Iterator[Clue]:
-    share = share_of(result.states["forgotten"], result.tokens)
-    yield Clue(share, f"{percent(share)} of the tokens were known at a checkpoint (below {result.threshold}) "
-    f"and are not "
-               "at the last", counted=True, tokens=result.tokens)  # fmt: skip
+    """Yield how many more tokens were lost for good than for a time.
+
+    The more checkpoints, the more tokens whose loss is near the threshold lie above it at the last one by chance. As
+    many lie below it again after they had been above.
+    """
+    lost, back = (share_of(result.states[state], result.tokens) for state in ("forgotten", "unstable"))
+    yield Clue(lost - back, f"{percent(lost)} of the tokens were known at a checkpoint (below {result.threshold}) and "
+               f"are not at the last, while {percent(back)} were lost on the way and are known again", counted=True,
+               tokens=result.tokens)  # fmt: skip
 
 
 def _routing(result: Objectives) -> Iterator[Clue]:
@@ -184,7 +190,7 @@ OTHER_RULES = (
         "rewards-wrong", "fault", "preferences", "the implicit reward prefers the rejected answers", EVEN,
         "share of pairs", "share of ranked pairs whose implicit reward is higher for the chosen answer",
         "Half is a coin; below it training went the wrong way.",
-        "Chosen and rejected are swapped, or the reference is the trained model.", PREFERENCES, _rewards, below=True,
+        "Chosen and rejected are swapped, or the reference is the trained model.", REWARDS, _rewards, below=True,
     ),
     FindingRule(
         "chosen-less-likely", "warning", "preferences", "chosen answers are less likely than rejected ones", EVEN,
@@ -213,8 +219,10 @@ OTHER_RULES = (
     ),
     FindingRule(
         "tokens-lost", "note", "series", "tokens were learned and forgotten", FORGOTTEN, "share of tokens",
-        "tokens below the threshold at some checkpoint and not at the last, of all scored ones", "One in twenty.",
-        "Look which: by class, document and field.", SERIES, _lost,
+        "tokens below the threshold at some checkpoint and not at the last, minus those that were lost on the way and "
+        "are below it again, of all scored ones",
+        "One in twenty; checkpoints that only fluctuate lose for good about as many as they lose for a time.",
+        "Look which: by class, document and field.", FORGOTTEN_TOKENS, _lost,
     ),
     FindingRule(
         "routing-uneven", "warning", "objectives", "the experts of a mixture are used unequally", ROUTING, "ratio",
