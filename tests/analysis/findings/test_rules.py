@@ -12,8 +12,10 @@ from lossprobe.analysis.context_contrasts import ContextContrast
 from lossprobe.analysis.findings.catalogue import FINDING_RULES
 from lossprobe.analysis.findings.engine import findings_of
 from lossprobe.analysis.findings.facts import AnswerEnds
+from lossprobe.analysis.findings.words import percent
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.proportion import newcombe, wilson
+from lossprobe.report.views.findings import told_in_lines
 
 DOCUMENTS = 60
 COVERAGE = {
@@ -164,7 +166,7 @@ def unscored(reason: str, count: int):
     return perplexity(coverage={"tokens_unscored": {reason: count}})
 
 
-ONE_PLACE = Made(share_of_loss=0.6, share_of_tokens=0.1, documents=1, finding="document 3 carries it")
+ONE_PLACE = Made(share_of_loss=0.6, share_of_tokens=0.1, documents=1, finding="document 3 carries 60.0% of the loss")
 SOME_PLACE = Made(share_of_loss=0.3, share_of_tokens=0.15, documents=1, finding="")
 # rule → a result with the fault, its number, and a result without.
 CASES = {
@@ -242,6 +244,16 @@ def test_a_rule_speaks_of_its_fault_and_of_nothing_else(id):
     assert "  " not in found.sentence
     assert "{" not in found.sentence
     assert id not in {each.id for each in findings_of(view, clean)}
+
+
+@pytest.mark.parametrize("id", CASES)
+def test_the_share_of_the_loss_is_told_once(id):
+    (found,) = (each for each in findings_of(FINDING_RULES[id].view, CASES[id][0]) if each.id == id)
+    whole = Made(table=pd.DataFrame({"model": ["m"]}), findings=[found], models=["m"], finding="")
+    lines = "\n".join(list(told_in_lines(whole))[2:4]).replace(f"{found.threshold:g} {found.unit}", "")
+    told = lines.count(" of the loss")
+    assert told == (found.share_of_loss is not None)
+    assert told == 0 or percent(found.share_of_loss) + " of the loss" in lines or id == "loss-in-one-place"
 
 
 def test_a_clue_of_ten_tokens_is_no_finding():
