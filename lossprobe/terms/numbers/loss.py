@@ -87,7 +87,8 @@ NUMBERS = (
         "Tokens and bytes read, scored, and unscored by reason; every token is in exactly one of them.",
         unit="tokens, bytes",
         how_to_read="Beside them: bytes_normalized (bytes that the tokenizer rewrote or dropped), bytes_vanished "
-        "(bytes without any token), special_strings (control ids that the text spelled out), documents_in_pieces, and "
+        "(bytes without any token), special_strings (control ids that the text spelled out), documents_in_pieces, "
+        "records_read (documents; a pair of which both sides are scored is one), and "
         "records_skipped and files_skipped (bad ones that --skip-bad left out; no other number counts them).",
         command=PERPLEXITY,
         aliases=(
@@ -101,6 +102,7 @@ NUMBERS = (
             "bytes_vanished",
             "special_strings",
             "documents_in_pieces",
+            "records_read",
             "records_skipped",
             "files_skipped",
         ),

@@ -10,10 +10,14 @@ from checkpoint import builders
 from tokenizers import Tokenizer, normalizers
 
 import lossprobe
+from lossprobe import open_checkpoint
 from lossprobe.analysis.findings.engine import findings_of
 from lossprobe.analysis.findings.facts import find_facts
 from lossprobe.analysis.findings.words import percent
 from lossprobe.analysis.perplexity import measure_perplexity
+from lossprobe.passes.known_text import KnownText
+from lossprobe.passes.rendered import both_sides
+from lossprobe.text.documents import TextOptions, open_text
 
 WORDS = ["the", "cat", "sat", "on", "the", "mat", ".", "the", "cat", "sat"]
 
@@ -73,6 +77,24 @@ def test_bad_records_that_were_left_out(tmp_path):
     copies = one(result, "repeated-documents")
     assert copies.value == pytest.approx(35 / 37)
     assert copies.sentence == "95 % of 37 documents are copies of others: 2 different ones"
+
+
+@pytest.mark.parametrize("sides", ["both", "chosen"])
+def test_of_bad_pairs_each_counts_once_whichever_sides_are_scored(tmp_path, sides):
+    """Of 12 lines one is no JSON, and one has no rejected side."""
+    said = [{"prompt": "the cat ", "chosen": f"sat on {'the ' * (place + 9)}mat .", "rejected": "sat on . " * 5}
+            for place in range(10)]  # fmt: skip
+    lines = ["{not json", *map(json.dumps, said), json.dumps({"prompt": "the cat ", "chosen": "sat on the mat ."})]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    text = open_text(path, TextOptions(skip_bad=True, data_kind="pairs"))
+    model = open_checkpoint(small(tmp_path, builders.byte_level_bpe()))
+    source = both_sides(KnownText(text), model) if sides == "both" else text
+    run = lossprobe.score(model, source, output=tmp_path / "run").run
+    assert run.counts["documents"] == (20 if sides == "both" else 10)
+    found = one(measure_perplexity(run), "records-skipped")
+    assert found.value == 2 / 12
+    assert found.sentence == "17 % of the records could not be read and were left out (2)"
 
 
 def test_prompts_scored_in_the_place_of_answers(tmp_path):

@@ -20,7 +20,7 @@ from lossprobe.report.views.findings import told_in_lines
 DOCUMENTS = 60
 COVERAGE = {
     "tokens_read": 10_000, "bytes_read": 40_000, "bytes_normalized": 0, "bytes_vanished": 0, "special_strings": 0,
-    "records_skipped": 0, "tokens_unscored": {},
+    "records_read": 100, "records_skipped": 0, "tokens_unscored": {},
 }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def _repeated(result: Perplexity) -> Iterator[Clue]:
 
 def _skipped(result: Perplexity) -> Iterator[Clue]:
     skipped = result.coverage["records_skipped"]
-    share = share_of(skipped, skipped + result.documents)
+    share = share_of(skipped, skipped + result.coverage["records_read"])
     yield Clue(share, f"{percent(share)} of the records could not be read and were left out ({format_count(skipped)})",
                counted=True, tokens=result.per_token.tokens_scored)  # fmt: skip
 
