@@ -46,6 +46,23 @@ class Planted:
         return write_drawn(folder, logits, self.targets, self.documents, vocabulary=PIECES, **choices).run
 
 
+def run_of_halves(folder: Path, targets: np.ndarray, documents: np.ndarray, nats: np.ndarray, **choices: Any) -> Run:
+    """Write a run of a tokenizer that has two tokens for each of those that begin with a blank; `nats` [N] is of both.
+
+    Every entry but the token's own has the same logit: it is that which gives the token its loss.
+    """
+    pieces = [PIECES[0], b" ", *sorted({piece.removeprefix(b" ") for piece in PIECES})]
+    pieces += [b"-%d" % place for place in range(8)]
+    halves = [[b" ", piece[1:]] if piece.startswith(b" ") else [piece] for piece in PIECES]
+    ids = [[pieces.index(half) for half in each] for each in halves]
+    count = np.array([len(ids[target]) for target in targets.tolist()])
+    own = np.concatenate([ids[target] for target in targets.tolist()])
+    loss = np.repeat(nats / count, count)
+    logits = np.zeros((len(own), len(pieces)))
+    logits[np.arange(len(own)), own] = np.log((len(pieces) - 1) / np.expm1(loss))
+    return write_drawn(folder, logits, own, np.repeat(documents, count), vocabulary=pieces, **choices).run
+
+
 def frame(run: Run) -> pd.DataFrame:
     """Return the stored rows with a loss, in order, with float64 losses."""
     rows = pd.concat([pd.read_parquet(part) for part in sorted((Path(run.path) / "tokens").glob("*.parquet"))])

@@ -79,13 +79,15 @@ class ByteComparison:
         counts: the bytes that are compared, and those left out.
         difference: how much the models differ.
         evidence: how sure that is.
-        interval_unit: "document" or "block".
+        interval_unit: "document" or "block", and `clusters`, how many of them the intervals resample.
         largest: the spans that changed most, increases first and then decreases, each with the largest first: document,
             byte_start, byte_stop, text (at most 120 characters; empty without a stored text), first_bits, second_bits,
             difference_bits.
         by_cut: where the difference comes from, one row for each kind of cut: cut, spans, bytes, share_of_bytes,
             first_bits_per_byte, second_bits_per_byte, difference_bits_per_byte, low, high, contribution_bits_per_byte
             (difference · share; they sum to the whole difference).
+        by_file: the files of the text, where there are several: file, documents, bytes, share_of_bytes,
+            first_bits_per_byte, second_bits_per_byte, difference_bits_per_byte, low, high, clusters; empty otherwise.
         notes: what a reader must know, one line each.
         table: one row per measure: measure, value, low, high, unit.
     """
@@ -96,8 +98,10 @@ class ByteComparison:
     difference: ByteDifference
     evidence: ByteEvidence
     interval_unit: str
+    clusters: int
     largest: pd.DataFrame = field(repr=False)
     by_cut: pd.DataFrame = field(repr=False)
+    by_file: pd.DataFrame = field(repr=False)
     notes: list[str]
     table: pd.DataFrame = field(repr=False)
 

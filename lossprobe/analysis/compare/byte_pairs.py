@@ -8,6 +8,8 @@ per byte are its total over the same bytes, and the difference is that of the to
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from scipy.special import stdtr
@@ -80,10 +82,12 @@ def compare_bytes(first: Run, second: Run, top: int = TOP) -> ByteComparison:
         raise NotComparableError("runs.no_common_bytes", f"no byte was scored by both models ({reasons})")
     names = distinct_names([first, second])
     largest = _with_text((first, second), sums.largest())
-    return _comparison((names[0], names[1]), sums, largest, _notes((first, second), text, sums))
+    found = _comparison((names[0], names[1]), sums, largest, _notes((first, second), text, sums))
+    return replace(found, by_file=_by_file(first, sums))
 
 
 def _comparison(names: tuple[str, str], sums: SpanSums, largest: pd.DataFrame, notes: list[str]) -> ByteComparison:
+    """Return the result, without what is said by file."""
     first, second, difference = sums.bits_per_byte()
     compression = sums.bytes_per_token
     found = ByteDifference(
@@ -111,8 +115,10 @@ def _comparison(names: tuple[str, str], sums: SpanSums, largest: pd.DataFrame, n
         difference=found,
         evidence=evidence,
         interval_unit=sums.unit,
+        clusters=sums.clusters,
         largest=largest,
         by_cut=_by_cut(sums),
+        by_file=pd.DataFrame(),
         notes=notes,
         table=table.astype({"value": float, "low": float, "high": float}),
     )
@@ -156,6 +162,17 @@ def _by_cut(sums: SpanSums) -> pd.DataFrame:
             }
         )  # fmt: skip
     return pd.DataFrame(rows).astype({"low": float, "high": float})
+
+
+def _by_file(run: Run, sums: SpanSums) -> pd.DataFrame:
+    """Return the difference by file of the text; without rows where there is one only, or blocks are resampled."""
+    number, files = pd.factorize(run.query("SELECT source FROM documents ORDER BY document")["source"])
+    if len(files) < 2 or sums.unit != "document":
+        return pd.DataFrame()
+    table = sums.by_group(number.astype(np.int64))
+    table.insert(0, "file", files[table.pop("row").to_numpy()])
+    table.insert(3, "share_of_bytes", table["bytes"] / sums.size())
+    return table
 
 
 def _with_text(runs: tuple[Run, Run], rows: Floats) -> pd.DataFrame:

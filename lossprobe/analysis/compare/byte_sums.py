@@ -11,9 +11,11 @@ import math
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 
 from lossprobe.analysis.compare.byte_spans import SharedText, Spans
 from lossprobe.analysis.rows.paired import Ints
+from lossprobe.analysis.stats.group_means import GroupMeans
 from lossprobe.analysis.stats.interval import Estimate
 from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.analysis.stats.resampling import Floats
@@ -56,7 +58,7 @@ class SpanSums:
         self._cluster[text.scored] = cluster % MOST_CLUSTERS
         count = int(self._cluster.max(initial=0)) + 1 if self.unit == "document" else self._last_block + 1
         self._sums = np.zeros((count, len(CUTS), 3))  # nats of the first and of the second model, and bytes
-        self._with_bytes = np.zeros(len(text.sizes), bool)
+        self._of_document = np.zeros((len(text.sizes), 3))  # likewise
         # of first bits, second bits, their difference, and bytes
         self._moments, self._products = np.zeros(4), np.zeros((4, 4))
         self._up, self._down = np.empty((0, 5)), np.empty((0, 5))
@@ -74,10 +76,10 @@ class SpanSums:
         cell = (self._cluster[document] if self.unit == "document" else blocks) * len(CUTS) + cut
         shape = self._sums.shape[:2]
         for index, weight in enumerate((*nats, size)):
+            self._of_document[:, index] += np.bincount(document, weight, len(self._of_document))
             self._sums[..., index] += np.bincount(cell, weight, shape[0] * shape[1]).reshape(shape)
         self.spans += np.bincount(cut, minlength=len(CUTS))
         self.tokens += tokens.sum(axis=1)
-        self._with_bytes[document] = True
         first, second = nats / NATS_PER_BIT
         rows = np.stack([first, second, second - first, size])
         self._moments += rows.sum(axis=1)
@@ -101,7 +103,7 @@ class SpanSums:
     @property
     def documents(self) -> int:
         """Documents with compared bytes."""
-        return int(self._with_bytes.sum())
+        return int((self._of_document[:, 2] > 0).sum())
 
     @property
     def clusters(self) -> int:
@@ -128,6 +130,28 @@ class SpanSums:
             jackknife_ratio(nats / NATS_PER_BIT, size) for nats in (first, second, second - first)
         )
         return one, other, difference
+
+    def by_group(self, group: Ints) -> pd.DataFrame:
+        """Return the difference of groups of documents in bits per byte, with its interval over documents.
+
+        Args:
+            group: int64 [D], the group of each document, from 0.
+
+        Returns:
+            one row per group with compared bytes, in order: row (its number), documents, bytes, first_bits_per_byte,
+            second_bits_per_byte, difference_bits_per_byte, low, high (NaN with fewer than two clusters), clusters.
+        """
+        first, second, size = self._of_document.T
+        means = GroupMeans(group, self._cluster, size)
+        table = means.table((second - first) / NATS_PER_BIT, "difference_bits_per_byte")
+        table = table.rename(columns={"tokens": "bytes"})
+        held, rows = size > 0, table["row"].to_numpy()
+        sums = [np.bincount(group[held], values[held])[rows] for values in (first, second, np.ones_like(size))]
+        names = ("first_bits_per_byte", "second_bits_per_byte")
+        for name, nats in zip(names, sums, strict=False):
+            table[name] = nats / NATS_PER_BIT / table["bytes"]
+        table["documents"] = sums[2].astype(np.int64)
+        return table[["row", "documents", "bytes", *names, "difference_bits_per_byte", "low", "high", "clusters"]]
 
     def contribution(self, cut: int) -> float:
         """Return what the spans of one of `CUTS` add to the difference in bits per byte."""

@@ -94,7 +94,8 @@ def find_findings(
     names, rows, views = distinct_names(runs), [], []
     results = [(names[0], runs[:1], view, result) for view, result in results_of(runs[0], once)]
     for run, name in zip(runs[1:], names[1:], strict=True):
-        results += [(f"{name} − {names[0]}", [runs[0], run], "compare", once(compare, runs[0], run, once=once))]
+        both = once(compare, runs[0], run, by="class", once=once)
+        results.append((f"{name} − {names[0]}", [runs[0], run], "compare", both))
         results += [(name, [run], view, result) for view, result in results_of(run, once)]
     for name, of, view, result in results:
         views.append(view)

@@ -19,6 +19,7 @@ from lossprobe.run.reader import Run
 DIVERGENCE = "divergence of the distributions"
 HARDEST = "tokens where the models differ most (KL)"
 BY_CUT = "by the place of the cut"
+BY_FILE = "by file"
 ROWS = 2  # of changes for the worse, and for the better, on one screen
 GROUPS = 6  # of a single ranking
 KL_ROWS = 3  # of the divergence by slice or token, on one screen
@@ -102,6 +103,8 @@ def _more(result: Comparison) -> tuple[tuple[str, pd.DataFrame], ...]:
         tables.append(("by context", result.token_comparison.by_position))
     if result.byte_comparison is not None:
         tables.append((BY_CUT, result.byte_comparison.by_cut))
+        if len(result.byte_comparison.by_file):
+            tables.append((BY_FILE, result.byte_comparison.by_file))
         tables.append(("largest changes by span", result.byte_comparison.largest))
     if result.divergence is not None:
         tables += _divergences(result.divergence)

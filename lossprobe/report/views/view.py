@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 FINDINGS = "findings"  # the view whose result is what rules tell
-IN_FINDING = frozenset({"second-worse"})  # rules that say what the finding of their own view says already
+# Rules that say what the finding of their own view says already.
+IN_FINDING = frozenset({"second-worse", "second-better", "second-worse-by-byte", "second-better-by-byte"})
 
 
 class Result(Protocol):

@@ -10,7 +10,9 @@ from planted_runs import NON_ASCII, Planted, frame, jackknife
 
 from lossprobe.analysis.compare.compare import compare
 from lossprobe.analysis.compare.measured_divergence import measure_pair
+from lossprobe.analysis.findings import findings
 from lossprobe.analysis.findings.engine import findings_of
+from lossprobe.analysis.findings.findings import find_findings
 from lossprobe.analysis.findings.words import percent
 
 CLOSE = 1e-5  # columns are float32
@@ -31,7 +33,7 @@ def told(result) -> set[str]:
     return {each.id for each in findings_of("compare", result)}
 
 
-def test_two_models_and_where_they_differ(text, tmp_path):
+def test_two_models_and_where_they_differ(text, tmp_path, monkeypatch):
     """The second is better but for digits and characters beyond ASCII; one token in a hundred is forgotten."""
     odd = np.isin(text.targets, NON_ASCII)
     second = text.lower(~odd, -0.6)
@@ -51,6 +53,8 @@ def test_two_models_and_where_they_differ(text, tmp_path):
     assert worse.value == pytest.approx(change[here].mean(), rel=CLOSE)
     assert f"two is worse by {change[here].mean():.2f} nats [" in worse.sentence
     assert f"{percent(here.mean())} of the tokens, while better as a whole" in worse.sentence
+    monkeypatch.setattr(findings, "results_of", lambda run, once: iter(()))  # what is said of each alone
+    assert worse.id in {each.id for each in find_findings([first, other]).findings}
     back = compare(other, first, "class")
     assert one(back, "second-worse").value == pytest.approx(-value, rel=CLOSE)
 

@@ -121,8 +121,20 @@ def comparison(mean=0.0, *, accuracy=0.0, forgotten=0, carried=0.1, slice_mean=N
          "high": slice_mean + 0.001, "clusters": DOCUMENTS}
     ]  # fmt: skip
     apart = None if kl is None else Made(mean_kl_nats=kl, mean_kl_nats_interval=near(kl), tokens=10_000)
-    changes = Made(by="class", tokens=10_000, table=pd.DataFrame(rows))
-    return Made(token_comparison=tokens, changes=changes, divergence=apart)
+    changes = Made(by="class", tokens=10_000, groups=len(rows), table=pd.DataFrame(rows))
+    return Made(token_comparison=tokens, changes=changes, divergence=apart, byte_comparison=None)
+
+
+def by_bytes(bits: float, file_bits: float | None = None):
+    difference = Made(difference_bits_per_byte=bits, difference_bits_per_byte_interval=near(bits, 1e-4),
+                      first_bytes_per_token=4.0, second_bytes_per_token=3.0)  # fmt: skip
+    rows = [] if file_bits is None else [
+        {"file": "a.txt", "bytes": 9_000, "share_of_bytes": 0.1, "difference_bits_per_byte": file_bits,
+         "low": file_bits - 1e-3, "high": file_bits + 1e-3, "clusters": DOCUMENTS}
+    ]  # fmt: skip
+    found = Made(first="a", second="b", difference=difference, clusters=DOCUMENTS, by_file=pd.DataFrame(rows),
+                 counts=Made(bytes_compared=40_000))  # fmt: skip
+    return Made(token_comparison=None, changes=None, divergence=None, byte_comparison=found)
 
 
 def gap(share=0.0, validation=0, train=0.0):
@@ -211,6 +223,9 @@ CASES = {
     "hard-file": (files(4.0, 2.0), 2.0, files(2.2, 2.0)),
     "second-worse": (comparison(0.07), 0.07, comparison(0.005)),
     "second-better": (comparison(-0.07), -0.07, comparison(-0.005)),
+    "second-worse-by-byte": (by_bytes(0.02), 0.02, by_bytes(0.003)),
+    "second-better-by-byte": (by_bytes(-0.02), -0.02, by_bytes(-0.003)),
+    "worse-on-a-file": (by_bytes(-0.02, 0.05), 0.05, by_bytes(-0.02, -0.05)),
     "worse-on-a-slice": (comparison(-0.07, slice_mean=0.2), 0.2, comparison(-0.07, slice_mean=-0.2)),
     "tokens-forgotten": (comparison(forgotten=210), 0.02, comparison(forgotten=12)),
     "loss-against-accuracy": (comparison(0.07, accuracy=0.01), 0.01, comparison(0.07, accuracy=-0.01)),
@@ -269,8 +284,16 @@ def test_of_few_tokens_the_use_of_experts_is_not_told():
     assert "routing-uneven" not in {each.id for each in findings_of("objectives", few)}
 
 
+def test_slices_that_are_not_shown_were_looked_at_too():
+    one, many = comparison(-0.07, slice_mean=0.2), comparison(-0.07, slice_mean=0.2)
+    many.changes.groups = 500
+    ends = [findings_of("compare", each)[0].decision_interval.high for each in (one, many)]
+    assert ends[1] - 0.2 > 1.2 * (ends[0] - 0.2)
+
+
 def test_results_without_what_the_rules_look_for():
-    assert findings_of("compare", Made(token_comparison=None, changes=None, divergence=None)) == ()
+    nothing = Made(token_comparison=None, changes=None, divergence=None, byte_comparison=None)
+    assert findings_of("compare", nothing) == ()
     assert findings_of("positions", Made(contrasts=[])) == ()
     assert findings_of("hardest", Made(by="token", outlier=None, table=pd.DataFrame(), total_nats=0.0)) == ()
     assert findings_of("curve", object()) == ()

@@ -12,6 +12,7 @@ from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.units import format_count, plural, visible
 
 if TYPE_CHECKING:
+    from lossprobe.analysis.compare.byte_comparison import ByteComparison
     from lossprobe.analysis.compare.compare import Comparison
 
 ONE_PERCENT, SLICE_NATS, FEW_TOKENS, CARRIED, FORGOTTEN, ACCURACY, KL_NATS = (
@@ -23,6 +24,8 @@ ONE_PERCENT, SLICE_NATS, FEW_TOKENS, CARRIED, FORGOTTEN, ACCURACY, KL_NATS = (
     0.002,
     0.05,
 )
+ONE_PERCENT_BITS, FILE_BITS = 0.0036, 0.018  # a byte: `ONE_PERCENT` and `SLICE_NATS` on a token of four bytes
+PER_BYTE = " bits per byte"
 FEWEST_PAIRED = 1000  # tokens for the share that 1 % of them carry
 NOISE_NATS = 0.001  # standard deviation of what other kernels and orders of summation change
 COMMAND = "lossprobe compare RUN RUN"
@@ -46,24 +49,77 @@ def _better(result: Comparison) -> Iterator[Clue]:
     return _whole(result, "{second} is better than {first}: {x} a token")
 
 
+def _turned(whole: Interval) -> tuple[float, str, str] | None:
+    """Return a sign that makes a change against the whole positive, and the words of both; None without a direction."""
+    low, high = whole
+    if low is None or high is None or low <= 0.0 <= high:
+        return None
+    return (-1.0, "better", "worse") if low > 0.0 else (1.0, "worse", "better")
+
+
 def _against(result: Comparison) -> Iterator[Clue]:
     """Yield slices that change against the whole, as far as that is shown at 95 %."""
     found, changes = result.token_comparison, result.changes
     if found is None or changes is None or changes.by == "token":
         return
-    low, high = found.difference.mean_difference_nats_interval
-    if low is None or high is None or low <= 0.0 <= high:
+    turned = _turned(found.difference.mean_difference_nats_interval)
+    if turned is None:
         return
-    sign, words = (-1.0, ("better", "worse")) if low > 0.0 else (1.0, ("worse", "better"))
+    sign, here, whole = turned
     rows = changes.table.to_dict("records")
     for row in rows:
         value, interval = sign * row["mean_difference_nats"], signed(between(row["low"], row["high"]), sign)
         shown = with_interval(value, interval)
         yield Clue(
             value,
-            f"{found.second} is {words[0]} by {shown} on “{visible(str(row['group']), 40)}”, "
-            f"{percent(share_of(row['tokens'], changes.tokens))} of the tokens, while {words[1]} as a whole",
-            interval, int(row["clusters"]), about=str(row["group"]), looks=len(rows), tokens=int(row["tokens"]),
+            f"{found.second} is {here} by {shown} on “{visible(str(row['group']), 40)}”, "
+            f"{percent(share_of(row['tokens'], changes.tokens))} of the tokens, while {whole} as a whole",
+            interval, int(row["clusters"]), about=str(row["group"]), looks=changes.groups or len(rows),
+            tokens=int(row["tokens"]),
+        )  # fmt: skip
+
+
+def _by_bytes(result: Comparison, sentence: str) -> Iterator[Clue]:
+    """Yield the difference of models of other tokenizers."""
+    found = result.byte_comparison
+    if found is None:
+        return
+    value = found.difference.difference_bits_per_byte
+    interval = found.difference.difference_bits_per_byte_interval
+    shown = with_interval(value, interval, "+.4f", PER_BYTE)
+    yield Clue(value, sentence.format(second=found.second, first=found.first, x=shown), interval, found.clusters,
+               tokens=_byte_tokens(found, found.counts.bytes_compared))  # fmt: skip
+
+
+def _byte_tokens(found: ByteComparison, size: int) -> int:
+    """Return about how many tokens so many bytes are, of the tokenizer that has fewer."""
+    return round(size / max(found.difference.first_bytes_per_token, found.difference.second_bytes_per_token))
+
+
+def _worse_by_bytes(result: Comparison) -> Iterator[Clue]:
+    return _by_bytes(result, "{second} is worse than {first}: {x}")
+
+
+def _better_by_bytes(result: Comparison) -> Iterator[Clue]:
+    return _by_bytes(result, "{second} is better than {first}: {x}")
+
+
+def _files(result: Comparison) -> Iterator[Clue]:
+    """Yield files that change against the whole, in models of other tokenizers."""
+    found = result.byte_comparison
+    turned = None if found is None else _turned(found.difference.difference_bits_per_byte_interval)
+    if found is None or turned is None:
+        return
+    sign, here, whole = turned
+    rows = found.by_file.to_dict("records")
+    for row in rows:
+        value, interval = sign * row["difference_bits_per_byte"], signed(between(row["low"], row["high"]), sign)
+        yield Clue(
+            value,
+            f"{found.second} is {here} by {with_interval(value, interval, '.3f', PER_BYTE)} on file "
+            f"{visible(str(row['file']), 80)}, {percent(row['share_of_bytes'])} of the bytes, while {whole} as a whole",
+            interval, int(row["clusters"]), about=str(row["file"]), looks=len(rows),
+            tokens=_byte_tokens(found, row["bytes"]),
         )  # fmt: skip
 
 
@@ -150,6 +206,23 @@ COMPARE_RULES = (
         "lossprobe compare --by class RUN RUN", _worse,
     ),
     FindingRule(
+        "second-worse-by-byte", "warning", "compare", "the second model of another tokenizer is worse",
+        ONE_PERCENT_BITS, "bits per byte",
+        "bits per byte of the second model minus those of the first, on the same bytes",
+        "1 % more perplexity on a token of four bytes.",
+        "Look where: which spans of the text became dearer, and in which files.",
+        COMMAND, _worse_by_bytes,
+    ),
+    FindingRule(
+        "worse-on-a-file", "warning", "compare", "a file changes against the whole, in models of other tokenizers",
+        FILE_BITS, "bits per byte",
+        "difference of the documents of a file in bits per byte, against the direction of the whole, where that is "
+        "shown at 95 %",
+        "5 % of perplexity on a token of four bytes.",
+        "A mean hides it: gate the file on its own, or ask what the training text had too little of.",
+        COMMAND, _files,
+    ),
+    FindingRule(
         "worse-on-a-slice", "warning", "compare", "a slice of the tokens changes against the whole", SLICE_NATS, "nats",
         "mean difference of the slice, against the direction of the whole, where that is shown at 95 %",
         "0.05 nats are 5 % of the slice's perplexity.",
@@ -179,6 +252,14 @@ COMPARE_RULES = (
         "Look whether it is better everywhere: by class, context and document.",
         "lossprobe compare --by class RUN RUN", _better,
         below=True,
+    ),
+    FindingRule(
+        "second-better-by-byte", "note", "compare", "the second model of another tokenizer is better",
+        -ONE_PERCENT_BITS, "bits per byte",
+        "bits per byte of the second model minus those of the first, on the same bytes",
+        "1 % less perplexity on a token of four bytes.",
+        "Look whether it is better everywhere: by span and file.",
+        COMMAND, _better_by_bytes, below=True,
     ),
     FindingRule(
         "few-tokens-differ", "note", "compare", "a hundredth of the tokens carries the difference", CARRIED,
