@@ -30,11 +30,15 @@ from drawn_runs import (
     document_numbers,
     draw_logits,
     draw_targets,
+    log_probabilities,
     smoothed_logits,
     tempered_logits,
     write_drawn,
 )
+from planted_runs import run_of_halves
 
+from lossprobe.analysis.compare.compare import compare
+from lossprobe.analysis.findings.engine import findings_of
 from lossprobe.analysis.findings.findings import find_findings
 from lossprobe.run.reader import Run
 
@@ -164,6 +168,22 @@ def _two(noise: float) -> Draw:
     return draw
 
 
+def _tokenizers(noise: float, temperature: float = 1.0) -> Draw:
+    """Return what draws a text that a second model reads in other tokens, with its losses of the first one's."""
+
+    def draw(rng, folder):
+        text = draw_text(rng, 4000, 40)
+        one, two = (text.logits + noise * rng.standard_normal(text.logits.shape) for _ in range(2))
+        nats = -log_probabilities(two / temperature)[np.arange(len(text.targets)), text.targets]
+        runs = (
+            drawn(folder / "0", one, text, name="model 0"),
+            run_of_halves(folder / "1", text.targets, text.documents, nats, name="model 1", context=CONTEXT),
+        )
+        return {each.id for each in findings_of("compare", compare(*runs, by="class"))}
+
+    return draw
+
+
 def _tempered(temperature: float) -> Draw:
     def draw(rng, folder):
         text = draw_text(rng, 6000, 60)
@@ -215,6 +235,7 @@ CLEAN = {
     "100 pairs of equal answers": (_pairs, 40),
     "two models that know the same": (_two(NOISE), 50),
     "two models that know the same, further apart": (_two(FAR), 30),
+    "two models of other tokenizers that know the same": (_tokenizers(NOISE), 50),
 }
 FAULTY = {
     "over-confident, T = 0.6": (_tempered(0.6), "expects-less-loss"),
@@ -228,6 +249,7 @@ FAULTY = {
     "ends of turns not expected": (_chat(4.0), "end-of-turn-hard"),
     "the second of two models flatter, T = 2": (_worse, "second-worse"),
     "the second of two models smoothed by ε = 0.1": (_second_smoothed, "second-worse"),
+    "the second of two models of other tokenizers flatter, T = 2": (_tokenizers(NOISE, 2.0), "second-worse-by-byte"),
 }  # fmt: skip
 
 

@@ -57,6 +57,8 @@ def test_two_models_and_where_they_differ(text, tmp_path, monkeypatch):
     assert worse.id in {each.id for each in find_findings([first, other]).findings}
     back = compare(other, first, "class")
     assert one(back, "second-worse").value == pytest.approx(-value, rel=CLOSE)
+    assert one(back, "worse-on-a-slice").value == pytest.approx(worse.value, rel=CLOSE)
+    assert one(back, "worse-on-a-slice").sentence.startswith(f"one is better by {worse.value:.2f} nats [")
 
 
 def test_tokens_that_the_second_model_forgot(text, tmp_path):

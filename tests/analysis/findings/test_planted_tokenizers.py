@@ -79,6 +79,9 @@ def test_a_file_that_became_worse_while_the_whole_became_better(text, first, tmp
         f"two is worse by {value:.3f} bits per byte [{low:.3f}, {high:.3f}] on file part-2.jsonl, {percent(share)} of "
         "the bytes, while better as a whole"
     )
+    back = told(compare(other, first, "class"))["worse-on-a-file"]
+    assert back.value == pytest.approx(value, rel=1e-4)
+    assert back.sentence.startswith(f"one is better by {value:.3f} bits per byte [{low:.3f}, {high:.3f}] on file ")
 
 
 def test_findings_of_models_of_other_tokenizers_that_are_as_good(text, first, tmp_path, monkeypatch):
@@ -87,4 +90,4 @@ def test_findings_of_models_of_other_tokenizers_that_are_as_good(text, first, tm
     assert find_findings([first, second(tmp_path / "two", text, first, noise - noise.mean())]).findings == []
     (worse,) = find_findings([first, second(tmp_path / "three", text, first, noise + 0.1)]).findings
     assert worse.id == "second-worse-by-byte"
-    assert worse.look == f"lossprobe compare {first.path} {tmp_path / 'three'}"
+    assert worse.look == f"lossprobe compare --wide {first.path} {tmp_path / 'three'}"

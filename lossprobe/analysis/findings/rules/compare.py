@@ -28,7 +28,7 @@ ONE_PERCENT_BITS, FILE_BITS = 0.0036, 0.018  # a byte: `ONE_PERCENT` and `SLICE_
 PER_BYTE = " bits per byte"
 FEWEST_PAIRED = 1000  # tokens for the share that 1 % of them carry
 NOISE_NATS = 0.001  # standard deviation of what other kernels and orders of summation change
-COMMAND = "lossprobe compare RUN RUN"
+COMMAND, FILES_COMMAND = "lossprobe compare RUN RUN", "lossprobe compare --wide RUN RUN"
 
 
 def _whole(result: Comparison, sentence: str) -> Iterator[Clue]:
@@ -211,7 +211,7 @@ COMPARE_RULES = (
         "bits per byte of the second model minus those of the first, on the same bytes",
         "1 % more perplexity on a token of four bytes.",
         "Look where: which spans of the text became dearer, and in which files.",
-        COMMAND, _worse_by_bytes,
+        FILES_COMMAND, _worse_by_bytes,
     ),
     FindingRule(
         "worse-on-a-file", "warning", "compare", "a file changes against the whole, in models of other tokenizers",
@@ -220,7 +220,7 @@ COMPARE_RULES = (
         "shown at 95 %",
         "5 % of perplexity on a token of four bytes.",
         "A mean hides it: gate the file on its own, or ask what the training text had too little of.",
-        COMMAND, _files,
+        FILES_COMMAND, _files,
     ),
     FindingRule(
         "worse-on-a-slice", "warning", "compare", "a slice of the tokens changes against the whole", SLICE_NATS, "nats",
@@ -259,7 +259,7 @@ COMPARE_RULES = (
         "bits per byte of the second model minus those of the first, on the same bytes",
         "1 % less perplexity on a token of four bytes.",
         "Look whether it is better everywhere: by span and file.",
-        COMMAND, _better_by_bytes, below=True,
+        FILES_COMMAND, _better_by_bytes, below=True,
     ),
     FindingRule(
         "few-tokens-differ", "note", "compare", "a hundredth of the tokens carries the difference", CARRIED,
