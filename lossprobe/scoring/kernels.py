@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lossprobe.compiler import kept, numba
+from lossprobe.compiler import float32_of_bits, kept, numba
 
 BLOCK = 512  # entries worked on together, which fit into the L1 cache
 LANES = 4  # copies of each bin: neighbouring entries often share a bin, and adding twice to one place has to wait
@@ -46,24 +46,21 @@ def _compiled(*, parallel: bool = False, fastmath: set[str] = REORDERED) -> Call
 
 @_compiled(fastmath=FUSED)
 def _exponentials(z: Any, top: Any, factor: Any, out: Any) -> None:
-    """Fill `out` with exp((z − top) · factor) of at most `BLOCK` entries z ≤ top; `factor` > 0. Relative error 8e-8.
+    """Fill `out` with exp((z − top) · factor) of entries z ≤ top; `factor` > 0. Relative error 8e-8.
 
     exp(s) = 2ⁿ · exp(r), where n is the whole number nearest to s / ln 2 and r = s − n ln 2 (Cody and Waite 1980). r is
     computed in two steps, which must not be reordered; 2ⁿ is made by its float32 bits.
     """
     _, one, t2, t3, t4, t5, t6, t7 = TERMS
-    bits = np.empty(BLOCK, np.int32)
-    power = bits.view(np.float32)
     for i in range(z.size):
         s = (z[i] - top) * factor
-        s = LEAST if s < LEAST else s
-        n = np.floor(s * LOG2E + np.float32(0.5))
-        r = s - n * LN2_HIGH
+        clipped = LEAST if s < LEAST else s
+        n = np.floor(clipped * LOG2E + np.float32(0.5))
+        r = clipped - n * LN2_HIGH
         r = r - n * LN2_LOW
-        out[i] = one + r * (one + r * (t2 + r * (t3 + r * (t4 + r * (t5 + r * (t6 + r * t7))))))
-        bits[i] = (np.int32(n) + np.int32(127)) << np.int32(23)
-    for i in range(z.size):
-        out[i] = np.float32(0.0) if (z[i] - top) * factor < LEAST else out[i] * power[i]
+        series = one + r * (one + r * (t2 + r * (t3 + r * (t4 + r * (t5 + r * (t6 + r * t7))))))
+        power = float32_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+        out[i] = np.float32(0.0) if s < LEAST else series * power
 
 
 @_compiled()
