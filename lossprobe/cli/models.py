@@ -99,6 +99,7 @@ def score_models(
     from lossprobe.passes.known_text import KeptTokens
     from lossprobe.passes.score import planned_run
     from lossprobe.run.reader import is_run, open_run
+    from lossprobe.run.shared_plan import SharedPlan
 
     models, plain = sources[:-1], replace(scoring, desmooth=None)
     checkpoints = [path for path in models if not is_run(path)]
@@ -116,15 +117,16 @@ def score_models(
     together = opener.keep >= len(checkpoints)
     ahead = {path: opened(path) for path in dict.fromkeys(checkpoints)} if together else {}
     runs = []
-    for path in models:
-        if path in stored:
-            runs.append(stored[path])
-            continue
-        checkpoint = ahead.pop(path) if path in ahead else opened(path)
-        runs.append(score_opened(checkpoint, source, plain).run)
-        known[path] = runs[-1]  # what is known of a planned run holds its tokenizer
-        if scoring.desmooth is not None:
-            runs.append(score_source(path, source, scoring, opener).run)
+    with SharedPlan() as shared:
+        for path in models:
+            if path in stored:
+                runs.append(stored[path])
+                continue
+            checkpoint = ahead.pop(path) if path in ahead else opened(path)
+            runs.append(score_opened(checkpoint, source, plain, shared).run)
+            known[path] = runs[-1]  # what is known of a planned run holds its tokenizer
+            if scoring.desmooth is not None:
+                runs.append(score_source(path, source, scoring, opener, shared).run)
     return runs
 
 

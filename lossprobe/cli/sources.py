@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lossprobe.passes.known_text import KeptTokens, KnownText
     from lossprobe.passes.score import PassResult
     from lossprobe.run.reader import Run
+    from lossprobe.run.shared_plan import SharedPlan
     from lossprobe.text.documents import Source, TextSource
 
 
@@ -122,23 +123,30 @@ def open_source(texts: Sequence[Path], scoring: Scoring) -> TextSource:
     return source
 
 
-def score_source(checkpoint_path: Path, source: KnownText, scoring: Scoring, opener: Opener) -> PassResult:
+def score_source(
+    checkpoint_path: Path, source: KnownText, scoring: Scoring, opener: Opener, shared: SharedPlan | None = None
+) -> PassResult:
     """Return what `score_opened` does for the checkpoint at a path."""
     check_output(checkpoint_path, scoring.output)
-    return score_opened(load_checkpoint(checkpoint_path, scoring, opener), source, scoring)
+    return score_opened(load_checkpoint(checkpoint_path, scoring, opener), source, scoring, shared)
 
 
-def score_opened(checkpoint: Checkpoint, source: KnownText, scoring: Scoring) -> PassResult:
+def score_opened(
+    checkpoint: Checkpoint, source: KnownText, scoring: Scoring, shared: SharedPlan | None = None
+) -> PassResult:
     """Return the run of a checkpoint on documents; it is scored with a progress bar unless an identical run is stored.
 
-    Notices are printed, and the run becomes the latest run of the working folder.
+    Notices are printed, and the run becomes the latest run of the working folder. `shared` keeps the plan for other
+    checkpoints of one tokenizer.
     """
     from lossprobe.cli.progress import show_progress
     from lossprobe.passes.score import score
 
     place, overwrite = scoring.output, scoring.overwrite
     with show_progress(f"scoring {source.name}", quiet=scoring.quiet) as progress:
-        scored = score(checkpoint, source, scoring.score, output=place, overwrite=overwrite, progress=progress)
+        scored = score(
+            checkpoint, source, scoring.score, output=place, overwrite=overwrite, progress=progress, shared=shared
+        )
     say_scored(scored, checkpoint, source, scoring)
     return scored
 

@@ -39,6 +39,14 @@ SHAPES = {
         ),
         1,
     ),
+    "llama-1b": Shape(
+        "Llama-like 1.1B, V = 32,000",
+        LlamaConfig(
+            vocab_size=32_000, hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32,
+            num_key_value_heads=4, max_position_embeddings=2048, bos_token_id=0, eos_token_id=0,
+        ),
+        1,
+    ),
     "char": Shape(
         "character 10M, V = 256",
         GPT2Config(vocab_size=256, n_positions=256, n_embd=384, n_layer=6, n_head=6, bos_token_id=0, eos_token_id=0),

@@ -192,3 +192,25 @@ def test_runs_that_were_never_compared_like_that_are_refused(pair, monkeypatch, 
     error = capsys.readouterr().err
     assert "old and new: not compared with --kl yet, or not to the end" in error
     assert "lossprobe compare A B TEXT --kl" in error
+
+
+def test_two_checkpoints_are_planned_once_and_their_runs_are_those_of_a_pass_each(pair, text, monkeypatch, tmp_path):
+    """The parts of the plan, and so the text and its tokens, are made by the first pass and copied by the second."""
+    from lossprobe.passes import score as pipeline
+
+    planned = []
+
+    def counted(*arguments):
+        planned.append(1)
+        return write_plan(*arguments)
+
+    write_plan = pipeline.write_plan
+    monkeypatch.setattr(pipeline, "write_plan", counted)
+    monkeypatch.chdir(tmp_path)
+    assert run(["compare", str(CHECKPOINT), str(SMOOTHED), str(text), "--quiet"]) == 0
+    assert len(planned) == 1
+    stored = sorted((tmp_path / ".lossprobe").glob("jargon-*"))
+    for place, name in zip(stored, ("old", "new"), strict=True):
+        assert not (place / "plan").exists()
+        tables = [sorted(file.read_bytes() for file in (each / "tokens").iterdir()) for each in (place, pair / name)]
+        assert tables[0] == tables[1]
