@@ -26,12 +26,13 @@ def doctor(unused: list[str] | None) -> None:
     """
     import torch
 
+    from lossprobe.cli.processors import described_processors
     from lossprobe.report.talk import say
 
     click.echo(f"lossprobe     {__version__}")
     click.echo(f"python        {platform.python_version()} on {platform.system()} {platform.machine()}")
     low = show_versions()
-    click.echo(f"cpu           {torch.get_num_threads()} threads")
+    click.echo(f"cpu           {torch.get_num_threads()} threads; {described_processors()}")
     for index in range(torch.cuda.device_count()):
         click.echo(f"cuda:{index}        {torch.cuda.get_device_name(index)}")
     click.echo(f"mps           {'available' if torch.backends.mps.is_available() else 'not available'}")

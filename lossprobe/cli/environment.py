@@ -1,4 +1,4 @@
-"""Removes environment variables that configure libraries.
+"""Removes environment variables that configure libraries, and sets those for threads and memory.
 
 Such variables can change the arithmetic, switch checks off, name folders from which code is loaded, or make a library
 print into the results.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+
+from lossprobe.cli.processors import settle_threads
 
 # Prefixes of names. Variables for threads, devices and memory are kept: they decide only how fast a run is, and where.
 CONFIGURATION = (
@@ -35,4 +37,5 @@ def settle_environment() -> list[str]:
         del os.environ[name]
     os.environ.update(OFFLINE)
     os.environ.setdefault(HUGE_PAGES, "1")
+    settle_threads()
     return unused
