@@ -84,10 +84,19 @@ def test_other_damage_of_characters():
     ["It’s “fine” — naïve café, 10 £, 20 °C, €5", "CAFÉ” et «À propos», ÉCOLE… “Ça”", "Україна, Рівне; «Їжак» № 5",
      "Żółta łódź płynie; Âge, Ăştia sunt", "São Paulo, ÑANDÚ®, Straße, ÜBER®, MÜLLER™",
      "日本語のテキスト、한국어 텍스트",
+     "регуларни изрази, преглед на резултата, саксонски, табулации; неправилно име на специален файл",
+     "селувасан, умбугарла, секундтан, содржател, тогтоосон, тогтолцоо",
+     r"\fIДІАПАЗОН\fR", "Er sagte »Über alles«, »ß«",
+     "En ”ä”, ”ü” och ”Åh”; –à, —é, “ö” ve",
      "Ελληνικά κείμενα, Привет, мир!", "├── file\n│   └── other", "π≈3.14±0.01 √2 ½ ×", "ÀÁÂÃÄÅ àáâãäå", "👩‍👩‍👧 नमस्ते"],
 )  # fmt: skip
 def test_right_characters_are_no_mojibake(text):
     assert found(find_mojibake, text) == []
+
+
+def test_one_wrong_decoding_does_not_make_chance_evidence():
+    text = "Пример: ╨┐╤А╨╕╨▓╨╡╤В. Правилно име на специален файл, без значение и неправилно"
+    assert found(find_mojibake, text) == [("╨┐╤А╨╕╨▓╨╡╤В", "UTF-8 read as code page 866")]
 
 
 def test_tags_comments_and_entities_are_markup():

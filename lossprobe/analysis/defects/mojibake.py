@@ -13,6 +13,7 @@ from ftfy.badness import is_bad
 
 from lossprobe.analysis.defects.cause import Found
 from lossprobe.analysis.defects.encodings import READ_AS, WrongReading, wrong_reading
+from lossprobe.analysis.defects.meant import scripts_of
 from lossprobe.analysis.defects.page import TextPage
 from lossprobe.analysis.defects.spans import TextSpans
 
@@ -39,8 +40,7 @@ def find_mojibake(page: TextPage) -> Iterator[Found]:
     runs = [_Run(match.start(), match[0], _sides(text, *match.span())) for match in BEYOND.finditer(text)]
     cyrillic = _western_cyrillic(page)
     taken = TextSpans((place.start, place.stop) for place in cyrillic)
-    readings = Counter(wrong.reading for run in runs for wrong in _wrong_parts(run, "") if wrong.reading)
-    leader = max(readings, key=lambda name: (readings[name], -list(READ_AS).index(name)), default="")
+    leader = _leader([wrong for run in runs for wrong in _wrong_parts(run, NOBODY) if wrong.reading])
     yield from cyrillic
     for run in runs:
         for wrong in _wrong_parts(run, leader):
@@ -51,6 +51,16 @@ def find_mojibake(page: TextPage) -> Iterator[Found]:
 
 def _found(page: TextPage, start: int, stop: int, detail: str, meant: str) -> Found:
     return Found(NAME, page.byte_place(start), page.byte_place(stop), detail, meant)
+
+
+class _Leader(NamedTuple):
+    """The encoding that a document was most often read as, with the scripts of what was meant: less proof will do."""
+
+    name: str
+    scripts: frozenset[str]
+
+
+NOBODY = _Leader("", frozenset())
 
 
 class _Wrong(NamedTuple):
@@ -79,31 +89,39 @@ def _sides(text: str, start: int, stop: int) -> tuple[str, str]:
     )
 
 
-def _wrong_parts(run: _Run, leader: str) -> tuple[_Wrong, ...]:
+def _leader(wrong: list[_Wrong]) -> _Leader:
+    """Return who leads by parts that need no leader."""
+    counts = Counter(part.reading for part in wrong)
+    if not counts:
+        return NOBODY
+    name = max(counts, key=lambda name: (counts[name], -list(READ_AS).index(name)))
+    scripts = (scripts_of(part.meant) or frozenset() for part in wrong if part.reading == name)
+    return _Leader(name, frozenset().union(*scripts))
+
+
+def _wrong_parts(run: _Run, leader: _Leader) -> tuple[_Wrong, ...]:
     """Return the wrong parts of a run; short runs come often, and are worked out once."""
     return (_kept_parts if len(run.text) <= SHORT else _parts)(run.text, run.sides, leader)
 
 
 @lru_cache(1 << 16)
-def _kept_parts(run: str, sides: tuple[str, str], leader: str) -> tuple[_Wrong, ...]:
+def _kept_parts(run: str, sides: tuple[str, str], leader: _Leader) -> tuple[_Wrong, ...]:
     return _parts(run, sides, leader)
 
 
-def _parts(run: str, sides: tuple[str, str], leader: str) -> tuple[_Wrong, ...]:
+def _parts(run: str, sides: tuple[str, str], leader: _Leader) -> tuple[_Wrong, ...]:
     """Return the wrong parts of a run beyond ASCII, in order.
 
     Args:
         run: characters beyond ASCII.
         sides: what stands before and after them, see `_sides`.
-        leader: the encoding that the document was most often read as: it needs less evidence; "" for none.
+        leader: the encoding that the document was most often read as; `NOBODY` for none.
     """
     found = []
     for reading in map(wrong_reading, READ_AS):
         told = f"UTF-8 read as {reading.name}"
         for match in reading.units.finditer(run):
-            beside = (sides[0] if match.start() == 0 else "", sides[1] if match.end() == len(run) else "")
-            whole = len(match[0]) == len(run)
-            for meant, again in _meant(reading, match[0], beside, whole=whole, leads=reading.name == leader):
+            for meant, again in _meant(reading, match, sides, leader):
                 found.append(_Wrong(match.start(), match.end(), told + again, meant, reading.name))
         if reading.cut is not None:
             found += [_Wrong(match.start(), match.end(), f"{told}, a byte lost", "", reading.name)
@@ -111,7 +129,7 @@ def _parts(run: str, sides: tuple[str, str], leader: str) -> tuple[_Wrong, ...]:
     for pattern, told in ((GBK, "U+FFFD in UTF-8 read as GBK"), (LOST, "bytes lost (U+FFFD)")):
         found += [_Wrong(match.start(), match.end(), told, "", "") for match in pattern.finditer(run)]
     chosen, taken = [], TextSpans()
-    for wrong in sorted(found, key=lambda wrong: (wrong.start - wrong.stop, wrong.reading != leader)):
+    for wrong in sorted(found, key=lambda wrong: (wrong.start - wrong.stop, wrong.reading != leader.name)):
         if not taken.touches(wrong.start, wrong.stop):
             taken.add(wrong.start, wrong.stop)
             chosen.append(wrong)
@@ -119,24 +137,34 @@ def _parts(run: str, sides: tuple[str, str], leader: str) -> tuple[_Wrong, ...]:
 
 
 def _meant(
-    reading: WrongReading, wrong: str, beside: tuple[str, str], *, whole: bool, leads: bool
+    reading: WrongReading, match: re.Match[str], sides: tuple[str, str], leader: _Leader
 ) -> Iterator[tuple[str, str]]:
     """Yield what was meant by wrong characters, and ", twice" where it was done twice; nothing where it is chance."""
+    wrong, run = match[0], match.string
     try:
         meant = reading.undone(wrong)
     except UnicodeDecodeError:
         return
-    long = (whole and len(meant) >= FEWEST_UNITS) or (leads and len(wrong) > 2 * len(meant))
-    if not all(map(_is_written, meant)) or not (long or _is_odd(wrong, meant, beside)):
+    again = reading.undone(meant) if reading.units.fullmatch(meant) is not None and is_bad(meant) else ""
+    scripts = scripts_of(again or meant)
+    if scripts is None or len(scripts) > 1:
         return
-    again = reading.units.fullmatch(meant) if not meant.isascii() else None
-    if again is not None and is_bad(meant):
-        yield reading.undone(meant), ", twice"
-    else:
-        yield meant, ""
+    leads = reading.name == leader.name and scripts <= leader.scripts
+    beside = (sides[0] if match.start() == 0 else "", sides[1] if match.end() == len(run) else "")
+    # Inside a word of another script a foreign letter is at home.
+    at_home = _is_foreign(run[match.start() - 1 : match.start()]) or _is_foreign(run[match.end() : match.end() + 1])
+    long = (len(wrong) == len(run) and len(meant) >= FEWEST_UNITS) or (leads and len(wrong) > 2 * len(meant))
+    odd = not _opens_a_word(wrong) and _is_odd(wrong, meant, beside, at_home=at_home)
+    if odd or long or (leads and is_bad(wrong)):
+        yield again or meant, ", twice" if again else ""
 
 
-def _is_odd(wrong: str, meant: str, beside: tuple[str, str]) -> bool:
+def _opens_a_word(wrong: str) -> bool:
+    """Return whether this is a quote or a dash with a letter after it, as writers put them: »öffnen«."""
+    return len(wrong) == 2 and unicodedata.category(wrong[0]) in ("Pi", "Pf", "Pd") and wrong[1].isalpha()
+
+
+def _is_odd(wrong: str, meant: str, beside: tuple[str, str], *, at_home: bool) -> bool:
     """Return whether no writer puts these characters side by side.
 
     That is so by the rules of ftfy; where three of them stand for one dash, quote or sign; and where they are a letter
@@ -146,17 +174,12 @@ def _is_odd(wrong: str, meant: str, beside: tuple[str, str]) -> bool:
         return True
     if not all(letter in LATIN for letter in meant):
         return False
-    foreign = any(_is_foreign(letter) for letter in wrong)
+    foreign = any(map(_is_foreign, wrong)) and not at_home
     return (foreign and any(beside)) or (beside[0] == "a" and meant.islower() and not wrong[0].islower())
 
 
 def _is_foreign(letter: str) -> bool:
-    return unicodedata.name(letter, "").startswith(("CYRILLIC", "GREEK", "BOX DRAWINGS"))
-
-
-def _is_written(letter: str) -> bool:
-    """Return whether a character stands in texts: one that is assigned, and no control character."""
-    return unicodedata.category(letter) not in ("Cn", "Cc", "Co", "Cs")
+    return unicodedata.name(letter or " ", "").startswith(("CYRILLIC", "GREEK", "BOX DRAWINGS"))
 
 
 def _western_cyrillic(page: TextPage) -> list[Found]:
