@@ -214,7 +214,7 @@ def test_words_have_the_same_hash_wherever_they_stand():
     text = "The quick fox; the QUICK fox — naïve?".encode()
     words = words_of(text)
     spelled = [text[a:b].decode().lower() for a, b in zip(words.starts, words.stops, strict=True)]
-    assert spelled == ["the", "quick", "fox", "the", "quick", "fox", "—", "naïve"]
+    assert spelled == ["the", "quick", "fox", "the", "quick", "fox", "naïve"]
     for one, other in itertools.combinations(range(len(spelled)), 2):
         assert (words.hashes[one] == words.hashes[other]) == (spelled[one] == spelled[other])
     runs = runs_of(words.hashes, 3)
@@ -222,6 +222,42 @@ def test_words_have_the_same_hash_wherever_they_stand():
     assert len(set(runs.tolist())) == len(runs) - 1
     first, second, third = parts_of(words.hashes[:7], np.array([0, 3, 6])).tolist()
     assert first == second != third
+
+
+@pytest.mark.parametrize(
+    ("text", "spelled"),
+    [
+        ("今天，下雨abc了。ok", "今 天 下 雨 abc 了 ok"), ("“Où”\u00a0: l’été…", "Où l été"),
+        ("カメラ（新）！", "カ メ ラ 新"), ("한국어 텍스트", "한국어 텍스트"), ("สวัสดี ครับ", "สวัสดี ครับ"),
+        ("x\u3000y １２ ，z", "x y １２ z"), ("天", "天"), ("é", "é"), ("—", ""), ("a\u00b7b\u2014", "a b"),
+    ],
+)  # fmt: skip
+def test_words_of_any_script_are_cut_at_its_own_blanks_and_marks(text, spelled):
+    data = text.encode()
+    words = words_of(data)
+    assert [data[a:b].decode() for a, b in zip(words.starts, words.stops, strict=True)] == spelled.split()
+    assert len(set(words.hashes.tolist())) == len(set(spelled.split()))
+
+
+CHINESE = "今天天气很好，我们去公园散步。然后回家喝茶，孩子们在草地上玩耍，老人在树下聊天。"
+
+
+def test_chinese_copies_and_passages_are_found():
+    other = "学校里的图书馆新到了一批关于海洋生物的书，借书的学生排起了长队。"
+    near = CHINESE.replace("老人", "大人")
+    assert [(number, detail) for number, _, detail, _ in repeated(CHINESE, other, CHINESE, near)] == [
+        (2, "exact copy of a document"), (3, "near copy of a document"),
+    ]  # fmt: skip
+    third = "昨天晚上下了一场大雪，整个村子都变成了白色，火车因此晚点三个小时，大人们忙着扫雪，"
+    third += "路上的行人很少很少，商店关门了。"
+    passage = "passage that stands elsewhere"
+    assert repeated(CHINESE, other + third + CHINESE) == [(1, "duplicate", passage, 0)]
+    assert repeated(CHINESE, other + third + CHINESE[:20]) == []
+
+
+def test_a_row_of_digits_in_two_documents_is_no_passage():
+    digits = " ".join("1234567890" * 4)
+    assert repeated(f"{story(1)} {digits}", f"{story(2)} {digits}") == []
 
 
 def story(number: int, size: int = 60) -> str:
@@ -304,6 +340,14 @@ def test_empty_documents_are_always_told_and_tiny_ones_among_long_ones():
     whole = [story(number) for number in range(3)]
     assert endings_of(*whole, " \n", "n/a") == [(3, "tiny-document", " \n"), (4, "tiny-document", "n/a")]
     assert endings_of("yes", "no", "") == [(2, "tiny-document", "")]
+
+
+def test_documents_without_blanks_are_no_tiny_ones_and_their_ends_are_judged():
+    whole = [story(number) for number in range(22)]
+    thai = "วันนี้อากาศดีมากเราจึงไปเดินเล่นที่สวนสาธารณะใกล้บ้าน"
+    assert endings_of(*whole, CHINESE, thai, thai * 10) == []
+    assert endings_of(*whole, "好的", "ดี") == [(22, "tiny-document", "好的"), (23, "tiny-document", "ดี")]
+    assert endings_of(*whole, CHINESE + "后来他们")[0][1] == "truncated"
 
 
 def known(text: str, losses, ids=None) -> list[str]:

@@ -76,14 +76,15 @@ _ALL = (
     Cause(
         "duplicate", "documents and passages that are there twice",
         "A document with the words of an earlier one, or that shares half of all runs of five words with it; a passage "
-        "of 25 words or more that stands earlier in the text.",
+        "of 25 words and 100 bytes or more that stands earlier in the text. Each character of Chinese and Japanese "
+        "is a word.",
         "keep one of them; copies count twice in every mean, and a model that was trained on them knows them by heart",
         "in the same window the second place costs far less than the first",
     ),
     Cause(
         "boilerplate", "lines and passages that many documents share",
-        "A line of 5 words or more and 25 bytes or more, or a passage of 20 words or more, that 3 documents or "
-        "more have.",
+        "A line of 5 words or more and 25 bytes or more, or a passage of 20 words and 80 bytes or more, "
+        "that 3 documents or more have.",
         "take headers, footers, licences and menus out of the documents",
         "mostly cheap: the mean loss looks better than the text is",
     ),
@@ -97,7 +98,8 @@ _ALL = (
     ),
     Cause(
         "tiny-document", "documents with next to nothing in them",
-        "A document without a word; or of one or two words, where the middle document has 20 or more.",
+        "A document without a word; or of one or two words, where the middle document has 20 or more. Of scripts "
+        "without blanks each character (Chinese, Japanese) or every five (Thai, Lao, Khmer, Burmese) is a word.",
         "leave out empty records; look for fields that were not filled in",
         "tokens without context cost much",
     ),

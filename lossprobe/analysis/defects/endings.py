@@ -16,9 +16,14 @@ FINISHED = 0.8  # of the documents end a sentence: then the others are cut
 LONG_WORDS = 20  # of a document whose end is judged: a short one may be a heading
 TINY_WORDS = 2  # at most
 TYPICAL_WORDS = 20  # of the middle document, where small ones are told
-UNFINISHED = re.compile(r"([^\W_]+['’-]?|[,;:([{«“„‚+&=/\\–—-])\s*\Z")
+# Thai and Lao have no full stop.
+UNFINISHED = re.compile(r"([^\W_\u0e00-\u0eff]+['’-]?|[,;:([{«“„‚+&=/\\–—-])\s*\Z")
 LAST_BYTES = 400
 COUNTED_WORDS = 1000  # of a document, at most
+COUNTED_CHARACTERS = 8000  # of a document with other characters than those of ASCII
+IDEOGRAPHS = "\u3041-\u30ff\u3400-\u9fff"  # no blanks between them: each counts as a word
+UNSPACED = "\u0e00-\u0eff\u0f40-\u109f\u1780-\u17ff"  # Thai, Lao, Tibetan, Burmese, Khmer: no blanks between words
+WORD = re.compile(f"[{IDEOGRAPHS}]|[{UNSPACED}]{{1,5}}|[^\\s\u3000-\u303f\uff01-\uff0f{IDEOGRAPHS}{UNSPACED}]+")
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Endings:
 
     def add(self, page: TextPage) -> None:
         """Add a document."""
-        count = len(page.data.split(None, COUNTED_WORDS))
+        count = _words(page)
         self._words.append(count)
         if count <= TINY_WORDS:
             self._small.append(_End(page.number, len(page.data), count, 0, "empty" if count == 0 else "tiny"))
@@ -82,3 +87,10 @@ class Endings:
         for end in self._small:
             if end.words == 0 or usual >= TYPICAL_WORDS:
                 yield end.number, Found(TINY, 0, end.size, end.detail)
+
+
+def _words(page: TextPage) -> int:
+    """Return about how many words the beginning of a document has, also in scripts without blanks."""
+    if page.is_ascii:
+        return len(page.data.split(None, COUNTED_WORDS))
+    return sum(1 for _ in WORD.finditer(page.text[:COUNTED_CHARACTERS]))

@@ -23,6 +23,7 @@ COPY, SHARED = "duplicate", "boilerplate"
 RUN = 5  # words
 PASSAGE_WORDS = 25  # of a passage that stands in the text twice
 SHARED_WORDS = 20  # of a passage that several documents share
+BYTES_A_WORD = 4  # of a passage, at least: else it is a table of digits, or few words of Chinese
 BETWEEN_LINES = 8  # bytes, at most, between two lines of one place
 LINE_WORDS, LINE_BYTES = 5, 25  # of a line that several documents share, at least
 SEVERAL = 3  # documents
@@ -137,6 +138,7 @@ def _stretches(rows: Rows, wanted: npt.NDArray[np.bool_], words: int) -> list[tu
     ends = np.flatnonzero((np.diff(at) != 1) | (np.diff(rows.document[at]) != 0))
     first, last = at[np.concatenate([[0], ends + 1])], at[np.append(ends, len(at) - 1)]
     long = rows.word[last] + RUN - rows.word[first] >= words
+    long &= rows.stop[last] - rows.start[first] >= BYTES_A_WORD * words
     return list(zip(first[long].tolist(), last[long].tolist(), strict=True))
 
 

@@ -1,6 +1,7 @@
 """Hashes of words, of runs of words and of lines, made with numpy for a whole document at once.
 
-A word is a run of ASCII letters, digits and bytes beyond ASCII; case does not matter. The hash of bytes b₀ … bₙ is the
+A word is a run of ASCII letters, digits and characters beyond ASCII that are no punctuation; case does not matter. Each
+character of Chinese and Japanese is a word, since no blanks stand between theirs. The hash of bytes b₀ … bₙ is the
 polynomial Σ r(bᵢ) Mⁱ modulo 2⁶⁴ with an odd M and a random 64-bit number r for each byte; sums over prefixes give that
 of every part of a text, divided by M to the power of where it begins (Karp and Rabin 1987). Two different runs of words
 have the same hash with a probability of about 2⁻⁶⁴.
@@ -41,11 +42,19 @@ def words_of(data: bytes) -> Words:
     >>> one, two, three, four = words_of(b"The cat, the CAT").hashes.tolist()
     >>> (one == three, two == four, one == two)
     (True, True, False)
+    >>> len(words_of("“今天”，下雨…".encode()).hashes)
+    4
     """
-    values = _byte_values()[np.frombuffer(data, np.uint8)]
+    raw = np.frombuffer(data, np.uint8)
+    values = _byte_values()[raw]
+    begins = np.zeros(len(raw) + 1, bool)
+    if not data.isascii():
+        values[_punctuation(raw)] = 0
+        begins = _beside_ideographs(raw)
     inside = np.concatenate([[False], values != 0, [False]])
-    edges = np.flatnonzero(inside[1:] != inside[:-1]).astype(np.int64)
-    starts, stops = edges[::2], edges[1::2]
+    begins[:-1] |= ~inside[:-2]
+    starts = np.flatnonzero(begins[:-1] & inside[1:-1]).astype(np.int64)
+    stops = np.flatnonzero(inside[1:-1] & (begins[1:] | ~inside[2:])).astype(np.int64) + 1
     hashes = np.empty(len(starts), np.uint64)
     first = 0
     while first < len(starts):
@@ -103,6 +112,32 @@ def _power_table(base: int, count: int) -> Hashes:
     table = np.full(count, base, np.uint64)
     table[0] = 1
     return np.multiply.accumulate(table)
+
+
+def _punctuation(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return which bytes belong to quotes, dashes, blanks and such: from U+00A0, U+2000, U+3000 and U+FF01 on."""
+    first = raw[:-1]
+    second = raw[1:]
+    wide = (first == 0xE2) & (second <= 0x81) | (first == 0xE3) & (second == 0x80)
+    if len(raw) > 2:
+        third = np.append(raw[2:], np.uint8(0))
+        wide |= (first == 0xEF) & (second == 0xBC) & ((third <= 0x8F) | (third >= 0x9A) & (third <= 0xA0))
+    found = np.zeros(len(raw) + 2, bool)
+    for shift in range(3):
+        found[shift : shift + len(wide)] |= wide
+    narrow = first == 0xC2
+    found[: len(narrow)] |= narrow
+    found[1 : 1 + len(narrow)] |= narrow
+    return found[: len(raw)]
+
+
+def _beside_ideographs(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return where characters of Chinese and Japanese begin or end (up to U+9FFF, three bytes each), bool [N + 1]."""
+    leads = (raw >= 0xE3) & (raw <= 0xE9)
+    found = np.zeros(len(raw) + 4, bool)
+    found[: len(raw)] |= leads
+    found[3 : 3 + len(raw)] |= leads
+    return found[: len(raw) + 1]
 
 
 @cache
