@@ -170,6 +170,49 @@ def test_nearly_all_random_base64_is_found():
     assert missed <= 30  # 1.5 %
 
 
+LINES = [BLOB[start : start + 60] for start in (0, 60)] + ["Ab3/", "q7Q="]
+
+
+@pytest.mark.parametrize(
+    ("before", "between", "after"),
+    [
+        ("-----BEGIN CERTIFICATE-----\n", "\n", "\n-----END CERTIFICATE-----\n"), ("  ", "\n  ", "\n  -----END X-----"),
+        ("> ", "\n> ", "\n> Regards\n"),
+        ('"cert": "', "\\n", '\\n-----END X-----\\n"'),
+        ("\r\n", "\r\n", "\r\n\r\nYours"),
+        ('x = ("', '"\n     "', '")\nreturn'), ('x = "', '" +\n "', '";'), ("a ", "\n", "\nEnd\nof it"),
+    ],
+)  # fmt: skip
+def test_the_lines_of_a_blob_are_one_place_that_ends_with_it(before, between, after):
+    for lines in (LINES[:2], [*LINES[:2], LINES[2] + LINES[3]], [*LINES[:2], LINES[3]]):
+        blob = between.join(lines)
+        assert found(find_encoded, before + blob + after) == [(blob, "base64")]
+
+
+def test_bytes_are_found_as_dumps_and_arrays_show_them():
+    data = RANDOM.bytes(32)
+    groups = " ".join(data[at : at + 2].hex() for at in range(0, 16, 2))
+    halves = f"{data[:8].hex(' ')}  {data[8:16].hex(' ')}"
+    array = ",\n  ".join(f"0x{byte:02x}" for byte in data)
+    for piece, detail in ((groups, "hexadecimal"), (halves, "pairs of hexadecimal digits"), (array, "array of bytes")):
+        assert found(find_encoded, f"00000000: {piece}  |...|") == [(piece, detail)]
+    assert found(find_encoded, "2019 2020 2021 2022 2023 2024 2025 2026 2027 " + "12 34 56 78 90 " * 4) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://www.w3.org/TR/2006/REC-xml11-20060816/Overview/XML/NT/NameStartChar",
+        "see <http://docs.org/docs/crypto/SSL_CTX_set/Options/V2/And/More/Of/Them>",
+        "ossl_check_const_X509_VERIFY_PARAM_sk_type(sk) and THIS_IS_a_NAME_with_2_digits_and_More_Of_Them",
+        "_ZN2v88internal12_GLOBAL__N_116InvokeParamsERKNS1_12InvokeParamsE",
+        "role/73fbd2ce-aa30-494c-8788-1cee4EXAMPLE11 Some-Long-Page-Name-Of-2020-And-The-Next-Year-2021",
+    ],
+)
+def test_addresses_names_and_numbers_of_things_are_no_data(text):
+    assert found(find_encoded, text) == []
+
+
 def test_data_that_the_model_foresees_is_no_defect(make_run):
     dear = find_defects(run_of(make_run, f"the sum {DIGEST} is right", bits=64 * 3.5))
     cheap = find_defects(run_of(make_run, f"the sum {DIGEST} is right", bits=64 * 1.5))

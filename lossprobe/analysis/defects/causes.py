@@ -28,10 +28,10 @@ _ALL = (
     ),
     Cause(
         "encoded-data", "base64, hexadecimal digits and escapes",
-        "40 characters of base64 or more with capitals, small letters and digits mixed; 32 hexadecimal digits or 16 "
-        "pairs of them; 4 escapes of bytes in a row. Where the loss is below half of what random digits cost "
-        "(1.39 nats "
-        "a byte for hexadecimal ones, 2.08 for base64), the model can foresee them, and nothing is told.",
+        "40 characters of base64 or more with capitals, small letters and digits mixed, all lines of it one place; 32 "
+        "hexadecimal digits, 8 groups of four, 16 pairs of them or 16 bytes such as 0x1f; 4 escapes of bytes in a row "
+        "(6 with %). Where the loss is below half of what random digits cost (1.39 nats a byte for "
+        "hexadecimal ones, 2.08 for base64), the model can foresee them, and nothing is told.",
         "drop or replace such blobs: no model can foresee them, and they weigh heavily in the loss",
         "at least half of what random digits cost, or it is not told",
     ),
