@@ -106,6 +106,14 @@ def test_tags_comments_and_entities_are_markup():
     ]  # fmt: skip
 
 
+def test_tags_in_capitals_in_json_and_around_single_letters_are_markup():
+    text = '<B>bold</b> <td>C</td> {"html": "<div class=\\"x\\">y<\\/div>"} vitamin <b>x</b><o:p></o:p>'
+    assert [piece for piece, _ in found(find_markup, text)] == [
+        "<B>", "</b> <td>", "</td>", '<div class=\\"x\\">', "<\\/div>", "<b>", "</b><o:p></o:p>",
+    ]  # fmt: skip
+    assert [piece for piece, _ in found(find_markup, "a <b> in a <body> </body>")] == ["<body> </body>"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -114,6 +122,7 @@ def test_tags_comments_and_entities_are_markup():
         "mail <ralf@cs.cmu.edu> AT&T; x",
         "the tag `<br>` breaks",
         "see C<p> in POD",
+        "usage: convert <input> <source> or <img> and <col>|<text>",
     ],
 )
 def test_other_angles_are_no_markup(text):
@@ -141,6 +150,24 @@ def test_secrets_are_found_by_shape_and_never_shown_whole(make_run, secret):
 
 def test_common_words_are_no_secrets():
     assert found(find_secrets, "task-force, risk-averse sk-learn https://a.org/b:c@d ghp_short api_key = None") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "access_token = get_access_token_from_v2_endpoint(x)",
+        'if data.startswith("-----BEGIN RSA PRIVATE KEY-----"): raise ValueError',
+        "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----",
+        "div.sk-toggleable__content-2-estimator sk-learn-tutorial-for-beginners-2023",
+        "http://user:password@host.org https://bob:$PASS@host.org ftp://a:***@host.org http://u:{pw}@h.org http://u:%s@h",
+    ],
+)
+def test_calls_headers_slugs_and_placeholders_are_no_secrets(text):
+    assert found(find_secrets, text) == []
+
+
+def test_an_address_with_a_password_alone_and_a_key_of_small_letters_are_secrets():
+    assert len(found(find_secrets, f"redis://:p4ssw0rd@cache.example.org and sk-{DIGEST[:32]}")) == 2
 
 
 def test_data_in_letters_is_found_and_paths_and_numbers_are_not():
@@ -230,6 +257,21 @@ def test_invisible_characters_are_named(text, detail):
     assert [each for _, each in found(find_controls, text)] == [detail]
 
 
+def test_zero_width_spaces_belong_between_words_without_blanks_and_nowhere_else():
+    assert found(find_controls, "កម្មវិធី\u200bរុករក\u200bរូប สวัสดี\u200bครับ") == []
+    assert len(found(find_controls, "the\u200b end 今天\u200b天气")) == 2
+
+
+def test_text_in_utf_16_is_one_place_whose_nuls_count():
+    for codec in ("utf-16-le", "utf-16-be"):
+        data = "It was read as bytes.".encode(codec).decode("latin-1")
+        (place,) = find_controls(page(f"so: {data}"))
+        assert place.detail == "NUL beside every letter, as in UTF-16"
+        assert len(place.spans) == 21
+        assert {page(f"so: {data}").data[start] for start, _ in place.spans} == {0}
+    assert [detail for _, detail in found(find_controls, "one\0two\0three")] == ["NUL", "NUL"]
+
+
 def test_tabs_line_ends_joiners_and_marks_beside_arabic_are_no_control_characters():
     assert found(find_controls, "a\tb\r\nc 👩\u200d👧 مرحبا \u200f(abc)\u200e") == []
 
@@ -248,9 +290,22 @@ def test_template_strings_are_found_and_what_looks_like_them_is_not():
     text = "<|im_start|>user [INST] x [/INST] </s>\n### Response:\nHi {{ prompt }} {% if a %} <start_of_turn>"
     assert len(found(find_template_strings, text)) == 8
     assert len(found(find_template_strings, "USER: hi\nASSISTANT: ho")) == 2
-    clean = "a <b> [ASCII] {{ASCII}} USER: only\n## Response time\n# Instruction\n C</s> x<s>"
+    clean = "a <b> [ASCII] {{ASCII}} USER: only\n## Response time\n# Instruction\n C<s> x<s>"
     assert [piece for piece, _ in found(find_template_strings, clean)] == ["<s>"]
     assert found(find_template_strings, "<p>so <s>old</s> new</p>") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "strings"),
+    [
+        ("The answer is B</s>", ["</s>"]), ("so</think>", ["</think>"]), ("[gMASK]<sop>a", ["[gMASK]", "<sop>"]),
+        ("<tool_call>{}</tool_call>", ["<tool_call>", "</tool_call>"]), ("<unused7>", ["<unused7>"]),
+        ("User: a\nAssistant: b", ["User:", "Assistant:"]), ("### Input:\n1\n### Output:\n2", []),
+        ("System: Linux\nUser: root", []), ("### Input:\n1\n### Response:\n2", ["### Input:", "### Response:"]),
+    ],
+)  # fmt: skip
+def test_headings_and_speakers_that_other_texts_have_need_a_template_beside_them(text, strings):
+    assert [piece for piece, _ in found(find_template_strings, text)] == strings
 
 
 def test_words_have_the_same_hash_wherever_they_stand():

@@ -37,23 +37,24 @@ _ALL = (
     ),
     Cause(
         "template-string", "strings of chat templates and tokenizers",
-        "The name of a special token such as <|im_end|>, [INST] or </s>, a heading such as ### Response:, "
-        "speakers such "
-        "as USER: and ASSISTANT:, or a template with {{ … }} that was not filled in, in text that no chat "
-        "template wrote.",
+        "The name of a special token such as <|im_end|>, [INST] or </s>, a heading such as ### Response:, speakers "
+        "such as USER: and ASSISTANT: (not Input:, Output:, User: or System: alone), or a template with {{ … }} that "
+        "was not filled in, in text that no chat template wrote.",
         "take it out, or read the data as conversations, so that the template writes its tokens itself",
         "as plain text such a string costs several tokens; as a control token it ends a turn",
     ),
     Cause(
         "markup", "remains of HTML and XML",
-        "A tag of HTML, a comment or an entity; not a single one in quotes.",
+        "A tag of HTML, a comment or an entity; not a single one in quotes, and no word between angle brackets such as "
+        "<label> or <input> that has neither an end nor attributes.",
         "extract the text from the page with a parser of HTML; unescape entities, once",
         "markup is dear where the model has seen little of it, and cheap where it has learnt it",
     ),
     Cause(
         "control-characters", "characters that nobody sees",
         "Control characters other than tab and line ends, sequences that colour a terminal, byte-order marks, soft "
-        "hyphens, invisible blanks and separators, and marks of direction in text that runs from left to right.",
+        "hyphens, invisible blanks (not between words of Thai, Khmer and their like) and separators, and marks of "
+        "direction in text that runs from left to right.",
         "take them out; a NUL or a form feed often stands between pages or records: split there",
         "rare tokens, which cost much and make the word after them cost more",
     ),

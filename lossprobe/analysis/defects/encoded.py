@@ -20,7 +20,8 @@ def _base64(letters: bytes, sign: bytes) -> re.Pattern[bytes]:
     """Return a pattern of lines of 40 characters or more, and of a last line that is shorter and can be no word."""
     own = rb"[A-Za-z0-9%b]" % letters
     last = BREAK + rb"(?=%b*(?:[0-9%b=]|[a-z][A-Z]))%b{1,76}={0,2}(?=[ \t]*(?:[\r\n\\\"']|\Z))" % (own, sign, own)
-    return re.compile(rb"(?<!%b)(?!__?Z)%b{40,}(?:%b%b{40,})*(?:={1,2}|%b)?" % (own, own, BREAK, own, last))
+    begin = rb"(?:(?<!%b)(?!(?<=\\)[nrt])|(?<=\\[nrt]))(?!__?Z)" % own  # "\n" that is spelled out is no part
+    return re.compile(rb"%b%b{40,}(?:%b%b{40,})*(?:={1,2}|%b)?" % (begin, own, BREAK, own, last))
 
 
 BASE64 = (_base64(rb"+/", rb"+/"), _base64(rb"_-", rb"_"))

@@ -15,7 +15,7 @@ ELEMENTS = (
     b"video audio track iframe embed object param canvas svg path b i u em strong small big sub sup strike del "
     b"ins mark "
     b"font center tt kbd samp var cite abbr acronym q form input button select option textarea label fieldset legend "
-    b"nav header footer section article aside main details summary ref gallery nowiki"
+    b"o:p nav header footer section article aside main details summary ref gallery nowiki"
 ).split()
 ENTITIES = (
     b"nbsp amp lt gt quot apos copy reg trade hellip mdash ndash lsquo rsquo ldquo rdquo sbquo bdquo laquo raquo bull "
@@ -27,19 +27,21 @@ ENTITIES = (
 ).split()
 # A name and attributes, as name="value", or a lone attribute that HTML has; so "<a href=x>" but not "<a word>".
 ATTRIBUTE = (
-    rb"(?:\s+(?:[\w:-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+)|checked|disabled|selected|hidden|async|defer))"
+    rb"(?:\s+(?:[\w:-]+\s*=\s*(?:\\?\"[^\"<>]*\"|'[^'<>]*'|[^\s\"'<>]+)|checked|disabled|selected|hidden|async|defer))"
 )
 ALL = b"|".join(sorted(ELEMENTS)[::-1])
-# In Perl's documentation C<p> is no tag.
-NOT_POD = rb"(?<![^A-Za-z][BCEFILSXZ])"
+# In Perl's documentation C<p> is no tag, but </p> is one wherever it stands.
+NOT_POD = rb"(?<![^A-Za-z](?-i:[BCEFILSXZ]))"
 TAG = re.compile(
-    NOT_POD + rb"(?:<!--.{0,2000}?-->|<!DOCTYPE[^<>]{0,200}>|<!\[CDATA\[|\]\]>|<\?xml[^<>]{0,200}\?>"
-    rb"|<(?:" + ALL + rb")" + ATTRIBUTE + rb"*\s*/?>|</(?:" + ALL + rb")\s*>)",
+    rb"(?:<!--.{0,2000}?-->|<!DOCTYPE[^<>]{0,200}>|<!\[CDATA\[|\]\]>|<\?xml[^<>]{0,200}\?>"
+    rb"|" + NOT_POD + rb"<(?:" + ALL + rb")" + ATTRIBUTE + rb"*\s*/?>|<\\?/(?:" + ALL + rb")\s*>)",
     re.IGNORECASE | re.DOTALL,
 )
 ENTITY = re.compile(rb"&(?:amp;)?(?:" + b"|".join(ENTITIES) + rb"|#[0-9]{2,6}|#[xX][0-9A-Fa-f]{2,5});")
-OPENING = re.compile(rb"<([A-Za-z][A-Za-z0-9]*)>")
-ALONE = frozenset(b"br hr p img li tr td th dt dd link meta input col source track tbody thead".split())
+OPENING = re.compile(rb"<([A-Za-z][A-Za-z0-9:]*)>")
+CLOSING = re.compile(rb"<\\?/([A-Za-z][A-Za-z0-9:]*)\s*>")
+# Tags that say something without an end and without attributes; "<input>" and "<source>" stand for what to put there.
+ALONE = frozenset(b"br hr p li tr td th dt dd tbody thead".split())
 BETWEEN = re.compile(rb"\s*")
 QUOTES = b"`'\"\xe2"  # before a tag that is spoken of: ASCII quotes, and the first byte of typographic ones
 SPOKEN_OF = 2  # tags and entities in quotes are told too, where as many others are there
@@ -50,7 +52,8 @@ def find_markup(page: TextPage) -> Iterator[Found]:
     data = page.data
     tags = [match.span() for match in TAG.finditer(data)] if b"<" in data else []
     entities = [match.span() for match in ENTITY.finditer(data)] if b"&" in data else []
-    tags = [span for span in tags if not _is_a_word(data, *span)]
+    ends = {closing[1].lower(): start for start, stop in tags if (closing := CLOSING.fullmatch(data, start, stop))}
+    tags = [span for span in tags if not _is_a_word(data, *span, ends)]
     plain = [span for span in (*tags, *entities) if not _is_quoted(data, *span)]
     if len(plain) < SPOKEN_OF:
         tags, entities = ([span for span in spans if span in plain] for spans in (tags, entities))
@@ -59,13 +62,17 @@ def find_markup(page: TextPage) -> Iterator[Found]:
             yield Found(NAME, start, stop, detail)
 
 
-def _is_a_word(data: bytes, start: int, stop: int) -> bool:
-    """Return whether a tag is a word between angle brackets, such as "<label>": it needs an end, which is not there."""
+def _is_a_word(data: bytes, start: int, stop: int, ends: dict[bytes, int]) -> bool:
+    """Return whether a tag is a word between angle brackets, such as "<label>": it needs an end, which is not there.
+
+    Args:
+        data: the text.
+        start: first byte of the tag.
+        stop: its end.
+        ends: where the last end of each element is.
+    """
     opening = OPENING.fullmatch(data, start, stop)
-    if opening is None or opening[1].lower() in ALONE:
-        return False
-    end = data.find(b"</" + opening[1], stop)
-    return end < 0
+    return opening is not None and opening[1].lower() not in ALONE and ends.get(opening[1].lower(), -1) < start
 
 
 def _is_quoted(data: bytes, start: int, stop: int) -> bool:

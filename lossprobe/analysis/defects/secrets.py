@@ -11,22 +11,24 @@ from lossprobe.analysis.defects.page import TextPage
 NAME = "secret"
 # Shapes that the issuers document; each begins and ends where no letter or digit goes on.
 SHAPES = {
-    "private key (PEM)": rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----(?:.{1,20000}?-----END [A-Z ]+-----)?",
+    "private key (PEM)": rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"
+    rb"(?=.{0,400}?[A-Za-z0-9+/=]{16})(?:.{1,20000}?-----END [A-Z ]+-----)?",
     "AWS access key": rb"(?:AKIA|ASIA)[0-9A-Z]{16}",
     "GitHub token": rb"gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255}",
     "GitLab token": rb"glpat-[A-Za-z0-9_-]{20,}",
     "Slack token": rb"xox[abeoprs]-[A-Za-z0-9-]{10,}",
     "Google key": rb"AIza[0-9A-Za-z_-]{35}",
     "Stripe key": rb"[sr]k_(?:live|test)_[0-9A-Za-z]{16,}",
-    "key of a model's provider": rb"sk-(?:proj-|ant-|or-)?(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{20,}",
+    "key of a model's provider": rb"sk-(?=[A-Za-z0-9_-]*?(?=[A-Za-z]*[0-9])[A-Za-z0-9]{16})[A-Za-z0-9_-]{20,}",
     "Hugging Face token": rb"hf_[A-Za-z0-9]{30,}",
     "SendGrid key": rb"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}",
     "npm token": rb"npm_[A-Za-z0-9]{36}",
     "PyPI token": rb"pypi-[A-Za-z0-9_-]{50,}",
     "JSON Web Token": rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
-    "password in an address": rb"[a-z][a-z0-9+.-]{1,20}://[^\s:@/\"'<>]{1,64}:[^\s:@/\"'<>]{3,64}@[\w-]+(?:\.[\w-]+)*",
+    "password in an address": rb"[a-z][a-z0-9+.-]{1,20}://[^\s:@/\"'<>]{0,64}:"
+    rb"(?!(?i:pass(?:word|wd)?|pw|pwd|secret|[x*.]+|[$%{\[][^\s@]*)@)[^\s:@/\"'<>]{3,64}@[\w-]+(?:\.[\w-]+)*",
     "assigned key": rb"(?i:(?:api[_-]?key|secret[_-]?key|access[_-]?token|auth[_-]?token|client[_-]?secret))"
-    rb"[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?=[A-Za-z0-9_/+-]*[0-9])(?=[A-Za-z0-9_/+-]*[A-Za-z])[A-Za-z0-9_/+-]{20,}",
+    rb"[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?=[A-Za-z0-9_/+-]*[0-9])(?=[A-Za-z0-9_/+-]*[A-Za-z])[A-Za-z0-9_/+-]{20,}+(?![(\[])",
 }  # fmt: skip
 SECRET = re.compile(
     rb"(?<![A-Za-z0-9_])(?:" + b"|".join(b"(%b)" % shape for shape in SHAPES.values()) + rb")(?![A-Za-z0-9])", re.DOTALL
