@@ -541,3 +541,17 @@ def test_what_a_chat_template_wrote_is_no_defect(make_run):
               (0, "user", "end_of_turn")]  # fmt: skip
     result = find_defects(make_run([Doc(pieces, ["first_token", 1, 2, 3, 4], labels=labels)]))
     assert result.places["byte_start"].tolist() == [21]
+
+
+def test_system_prompts_are_no_boilerplate_and_what_users_share_is(make_run):
+    def conversation(number: int) -> Doc:
+        system, user = " systems say this to all of them again and again" * 3, " shared words" * 12
+        texts = ["<|im_start|>", system, user, f" {story(number, 30)}", "<|im_end|>"]
+        labels = [(0, "system", "header"), (0, "system", "content"), (1, "user", "content"),
+                  (2, "assistant", "content"), (2, "assistant", "end_of_turn")]  # fmt: skip
+        losses = ["first_token", "masked", "masked", 3, 1]
+        return Doc([text.encode() for text in texts], losses, labels=labels)
+
+    result = find_defects(make_run([conversation(number) for number in range(4)]))
+    assert result.table["cause"].tolist() == ["boilerplate"]
+    assert all("systems" not in excerpt and "shared words" in excerpt for excerpt in result.places["excerpt"])

@@ -17,11 +17,14 @@ class TextPage:
         number: its number.
         data: its UTF-8 bytes.
         template: byte spans that a chat template wrote; nothing in them is a defect of the text.
+        common: byte spans that documents have in common by design: these, system prompts, and the prompt of the second
+            side of a pair; copies are not looked for in them.
     """
 
     number: int
     data: bytes = field(repr=False)
     template: Sequence[tuple[int, int]] = ()
+    common: Sequence[tuple[int, int]] = ()
 
     @cached_property
     def is_ascii(self) -> bool:
@@ -32,6 +35,18 @@ class TextPage:
     def text(self) -> str:
         """The text; a byte that is not UTF-8, as in a text that was made of tokens, is a lone surrogate."""
         return self.data.decode("utf-8", "surrogateescape")
+
+    @property
+    def own(self) -> bytes:
+        r"""The text with line ends in place of what it has in common with others by design.
+
+        >>> TextPage(0, b"sys: ab", common=[(0, 4)]).own
+        b'\n\n\n\n ab'
+        """
+        own = bytearray(self.data)
+        for start, stop in self.common:
+            own[start:stop] = b"\n" * (stop - start)
+        return bytes(own) if self.common else self.data
 
     def byte_place(self, character: int) -> int:
         """Return the byte at which a character of `text` begins.

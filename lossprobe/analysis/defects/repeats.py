@@ -52,7 +52,7 @@ class Repeats:
     def _work(self) -> None:
         """Hash the documents that wait."""
         pages, self._waiting, self._waiting_bytes = self._waiting, [], 0
-        data = b"\n".join(page.data for page in pages)
+        data = b"\n".join(page.own for page in pages)
         words = words_of(data)
         if not len(words.hashes):
             return

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lossprobe.analysis.defects.page import TextPage
+from lossprobe.analysis.preferences.pairs import BOTH
 from lossprobe.analysis.rows.token_slices import document_ranges
 from lossprobe.run.reader import Run
 from lossprobe.run.texts import DocumentTexts, load_vocabulary
 
+SYSTEM = "system"  # the role whose text conversations share by design
 WRITTEN = ("header", "end_of_turn", "template")  # parts of conversations that the template wrote
 
 
@@ -26,6 +28,7 @@ class DocumentTokens:
         starts, stops: int64 [n], the bytes that they cover.
         loss_nats: float64 [n], NaN where there is no loss.
         template: byte spans that a chat template wrote.
+        common: byte spans that documents have in common by design, see `TextPage`.
     """
 
     number: int
@@ -34,11 +37,13 @@ class DocumentTokens:
     stops: npt.NDArray[np.int64] = field(repr=False)
     loss_nats: npt.NDArray[np.float64] = field(repr=False)
     template: list[tuple[int, int]] = field(default_factory=list, repr=False)
+    common: list[tuple[int, int]] = field(default_factory=list, repr=False)
 
 
 def token_documents(run: Run) -> Iterator[DocumentTokens]:
     """Yield the tokens of every document in order, also of those without any."""
-    part = ", part" if run.labelled else ""
+    part = ", part, role" if run.labelled else ""
+    pairs = run.settings.text.sides == BOTH
     for first, last in document_ranges(run):
         frame = run.query(
             f"SELECT document, token_id, byte_start, byte_stop, loss_nats{part} FROM tokens "
@@ -49,10 +54,15 @@ def token_documents(run: Run) -> Iterator[DocumentTokens]:
         ids, starts, stops = (frame[name].to_numpy() for name in ("token_id", "byte_start", "byte_stop"))
         losses = frame["loss_nats"].to_numpy(float, na_value=np.nan)
         written = frame["part"].isin(WRITTEN).to_numpy() if part else np.zeros(0, bool)
+        common = written | (frame["role"] == SYSTEM).to_numpy() if part else written
         for number, begin, end in zip(numbers.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             here = slice(begin, end)
-            template = _spans(starts[here], stops[here], written[here]) if part else []
-            yield DocumentTokens(number, ids[here], starts[here], stops[here], losses[here], template)
+            if not part:
+                yield DocumentTokens(number, ids[here], starts[here], stops[here], losses[here])
+                continue
+            chosen = common[here] | np.isnan(losses[here]) if pairs and number % 2 else common[here]
+            spans = (_spans(starts[here], stops[here], each) for each in (written[here], chosen))
+            yield DocumentTokens(number, ids[here], starts[here], stops[here], losses[here], *spans)
 
 
 def _spans(
@@ -99,7 +109,7 @@ class Pages:
         for tokens, text in zip(token_documents(self.run), texts, strict=True):
             data = text if entries is None else entries.text_of(tokens)
             self.unknown += data is None
-            yield None if data is None else TextPage(tokens.number, data, tokens.template), tokens
+            yield None if data is None else TextPage(tokens.number, data, tokens.template, tokens.common), tokens
 
 
 @dataclass(frozen=True)
