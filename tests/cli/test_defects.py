@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -101,6 +102,28 @@ def test_the_views_of_a_messy_folder(call):
     assert listed.count("UTF-8 read as") + listed.count("Windows-1252") >= 3
     assert call("--markdown")[1].startswith("### defects")
     assert KEY not in json.dumps(result) + table
+
+
+def test_people_see_where_the_dearest_place_is_and_the_line_of_each(call, monkeypatch):
+    table = call("--table")[1]
+    assert "such as: =key.txt, line 1: " in table
+    assert re.search(r"of \d+ causes hold .* of the loss; the dearest is [a-z-]+ with [\d.]+% of the\s+loss: ", table)
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = call("--cause", "mojibake", "--table")[1]
+    head = next(line for line in listed.splitlines() if "excerpt" in line)
+    assert {"source", "line"} <= set(head.split())
+    assert re.search(r"^mojibake: \d+ places?, [\d.]+% of the tokens, ", listed, re.MULTILINE)
+    assert "do: read the source again" in listed
+    assert "mojibake.txt " in listed
+
+
+def test_of_a_text_without_defects_one_line_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clean.txt").write_text("All is well here, as it should be.\n")
+    assert run(["defects", str(CHECKPOINT), "clean.txt", "--table", "--quiet"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert lines[2] == "no defect found in 1 document"
+    assert not any("share_of" in line or "not shown" in line for line in lines)
 
 
 def test_causes_of_fail_on_make_the_exit_code(call):

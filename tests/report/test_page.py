@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import re
 from html.parser import HTMLParser
+from importlib import resources
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,21 @@ def test_a_browser_runs_it_under_its_policy(page, tmp_path):
         assert opened.evaluate("document.documentElement.scrollWidth") <= 1000, "nothing is wider than the page"
         assert opened.locator("img").first.evaluate("image => image.naturalWidth") > 500
         assert opened.faults == []
+
+
+@in_browser
+def test_on_paper_the_widest_table_is_no_wider_than_the_paper(tmp_path):
+    heads = ["step", "model", *("minus_unigram_nats",) * 15]
+    head = "".join(f'<th class="number"><button class="term">{name}</button></th>' for name in heads)
+    row = "".join(f'<td class="number">{value}</td>' for value in ["1,000", "step-1000", *["-0.345678"] * 15])
+    style = resources.files("lossprobe.report.page").joinpath("assets", "page.css").read_text("utf-8")
+    page = f'<style>{style}</style><main><div class="scroll"><table><tr>{head}</tr><tr>{row}</tr></table></div></main>'
+    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{page}", "utf-8")
+    with chromium() as browser:
+        opened = browser.new_page(viewport={"width": 720, "height": 1000})
+        opened.emulate_media(media="print")
+        opened.goto((tmp_path / "page.html").as_uri())
+        assert opened.evaluate("document.documentElement.scrollWidth") <= 720
 
 
 def test_it_loads_nothing(page, read):

@@ -75,11 +75,20 @@ class Defects(Gated):
         """The result in one line."""
         if not len(self.table):
             return f"no defect found in {plural(self.documents, 'document')}"
-        found = f"{plural(self.places_found, 'place')} of {plural(len(self.table), 'cause')}"
-        held = "" if self.share_of_tokens is None else f" hold {self.share_of_tokens:.2%} of the tokens"
-        loss = "" if self.share_of_loss is None else f" and {self.share_of_loss:.2%} of the loss"
-        first = self.table.iloc[0]
-        return f"{found}{held}{loss}; most of it {first['cause']}: {first['details']}"
+        first, one = self.table.iloc[0], len(self.table) == 1
+        found = f"{plural(self.places_found, 'place')} of {first['cause'] if one else plural(len(self.table), 'cause')}"
+        if self.share_of_tokens and self.share_of_loss is not None:
+            found += f" {self._hold} {self.share_of_tokens:.2%} of the tokens and {self.share_of_loss:.2%} of the loss"
+        elif self.share_of_tokens is not None:
+            found += f" {self._hold} no scored token"
+        if one:
+            return f"{found}: {first['details']}"
+        share = "" if np.isnan(first["share_of_loss"]) else f" with {first['share_of_loss']:.2%} of the loss"
+        return f"{found}; the dearest is {first['cause']}{share}: {first['details']}"
+
+    @property
+    def _hold(self) -> str:
+        return "holds" if self.places_found == 1 else "hold"
 
     @property
     def listed(self) -> pd.DataFrame:

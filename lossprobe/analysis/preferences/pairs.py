@@ -29,7 +29,7 @@ def check_pairs(run: Run) -> None:
         held = "the chosen sides alone" if kind == "pairs" else "no pairs"
         raise UsageError(
             "preferences.no_pairs", f"{visible(run.name, 80)} on {visible(run.text_name, 80)}: holds {held}",
-            hint="name the checkpoint and the pairs: both sides of each pair have to be scored",
+            hint="lossprobe preferences CHECKPOINT PAIRS scores both sides of each pair",
         )  # fmt: skip
 
 

@@ -52,6 +52,8 @@ def view_to_terminal(view: View, width: int | None = None, rest: Rest | None = N
     tables = view.all_tables if wide else view.people_tables
     left_out = {} if wide else dict.fromkeys(view.columns_left_out)
     parts = [_lines([view.title, "", *view.finding_lines], width)]
+    if not wide and not any(len(table) for _, table in tables):  # headings of nothing say nothing
+        tables, left_out = (), {}
     for title, table in tables:
         text, gone = _table(table, UNLIMITED if wide else width, rest.rows, view.yields)
         left_out |= dict.fromkeys(gone)

@@ -107,7 +107,7 @@ HARDEST_RULES = (
         "tokens, words aside",
         "2 nats are a factor of 7 in probability, more than classes of clean text differ by.",
         "Look at such tokens in their text: text in other scripts, numbers, broken characters, or special ids that the "
-        "model never saw.",
+        "model never saw; lossprobe defects names what is broken.",
         "lossprobe hardest --by class RUN", _classes,
     ),
     FindingRule(
@@ -115,8 +115,8 @@ HARDEST_RULES = (
         f"mean loss of tokens that stood in their context before; told where they are {COPIED_SHARE:.0%} or more and "
         f"first ones cost {FIRST_NATS:.0f} nats or more",
         "In prose, repeated words still cost 2 nats or so; below 0.5 they are copied.",
-        "The loss says little of the language here: remove boilerplate and repeated passages, or judge by first "
-        "occurrences.",
+        "The loss says little of the language here: remove boilerplate and repeated passages (lossprobe defects lists "
+        "them), or judge by first occurrences.",
         "lossprobe hardest --by class RUN", _copied, below=True,
     ),
     FindingRule(
@@ -125,7 +125,8 @@ HARDEST_RULES = (
         f"{DOCUMENT_DEVIATIONS:.0f} times as far from the median as documents usually do (their median absolute "
         f"deviation)",
         "2 nats apart and far outside what documents differ by: it is another kind of text.",
-        "Read it: another language, binary remains, a table, broken characters. If it does not belong, leave it out.",
+        "Read it: another language, binary remains, a table, broken characters (lossprobe defects names them). "
+        "If it does not belong, leave it out.",
         "lossprobe hardest --by document RUN", _documents,
     ),
     FindingRule(
