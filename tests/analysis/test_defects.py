@@ -83,7 +83,8 @@ def test_other_damage_of_characters():
     "text",
     ["It’s “fine” — naïve café, 10 £, 20 °C, €5", "CAFÉ” et «À propos», ÉCOLE… “Ça”", "Україна, Рівне; «Їжак» № 5",
      "Żółta łódź płynie; Âge, Ăştia sunt", "São Paulo, ÑANDÚ®, Straße, ÜBER®, MÜLLER™",
-     "日本語のテキスト、한국어 텍스트",
+     "日本語のテキスト、한국어 텍스트", "壓縮模式；静默模式，編輯的條目", "ok么, bug没, A没有B，每个猫",
+     "ÀÁÂÃÄÅÆÇ ••••••••• ————————— «««««»»»»»", "Øøåæ ÄÖÜäöüßéèê",
      "регуларни изрази, преглед на резултата, саксонски, табулации; неправилно име на специален файл",
      "селувасан, умбугарла, секундтан, содржател, тогтоосон, тогтолцоо",
      r"\fIДІАПАЗОН\fR", "Er sagte »Über alles«, »ß«",
@@ -92,6 +93,28 @@ def test_other_damage_of_characters():
 )  # fmt: skip
 def test_right_characters_are_no_mojibake(text):
     assert found(find_mojibake, text) == []
+
+
+@pytest.mark.parametrize("text", ["Привет, как дела?", "今天天气很好，我们去公园散步。然后回家喝茶", "für Müller"])
+def test_utf_8_that_was_read_as_gbk_is_named_and_undone(text):
+    places = list(find_mojibake(page(f"so: {text.encode().decode('gbk', 'replace')} (end)")))
+    assert {place.detail for place in places} <= {"UTF-8 read as GBK", "bytes lost (U+FFFD)"}
+    meant = "".join(place.repaired for place in places)
+    assert set(meant) <= set(text)
+    assert len(meant) >= 0.6 * sum(not letter.isascii() for letter in text)
+
+
+def test_chinese_and_korean_that_was_read_as_western_is_named():
+    chinese = "今天天气很好，我们去公园散步"
+    (place,) = find_mojibake(page(f"so: {chinese.encode('gbk').decode('latin-1')} ok"))
+    assert (place.detail, place.repaired) == ("GBK read as Windows-1252", chinese)
+    korean = "so: 공원에갔습니다 ok".encode("euc-kr").decode("cp1252")
+    assert [detail for _, detail in found(find_mojibake, korean)] == ["GBK or EUC-KR read as Windows-1252"]
+
+
+def test_a_byte_that_was_replaced_is_one_place_with_what_stands_before_it():
+    wrong = "“Yes”".encode().decode("cp1252", "replace")
+    assert found(find_mojibake, wrong)[1:] == [("â€\ufffd", "UTF-8 read as Windows-1252, a byte lost")]
 
 
 def test_one_wrong_decoding_does_not_make_chance_evidence():

@@ -13,7 +13,8 @@ _ALL = (
         "Characters whose bytes, in the encoding that they were read as, are UTF-8 again, and which no writer "
         "puts side "
         "by side (a rule of ftfy's) or which are three or more in a row; words of Cyrillic letters that were read as "
-        "accented ones; U+FFFD, where bytes are lost.",
+        "accented ones; Chinese and Korean in GBK or EUC-KR that was read as Windows-1252; U+FFFD, where bytes are "
+        "lost. What is meant must be common characters of one script.",
         "read the source again with the encoding that the detail names first, or repair the text with ftfy; lost bytes "
         "need the source",
         "wrong characters cost far more than the right ones would",

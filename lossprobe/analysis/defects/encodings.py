@@ -33,7 +33,8 @@ class WrongReading:
         name: of the encoding that it was read as.
         letters: the character of each byte from 0x80 to 0xFF, as the encoding reads it.
         units: pattern of whole characters of UTF-8 read so, one or more.
-        cut: pattern of one whose last byte was lost, since the encoding has no character for it; None if all have one.
+        cut: pattern of one whose last byte was lost, with U+FFFD where that stands for it, since the encoding has no
+            character for it; None if all have one.
     """
 
     name: str
@@ -63,7 +64,7 @@ def wrong_reading(name: str) -> WrongReading:
     forms = ("".join(f"[{_escaped(letters[low - 0x80 : high - 0x7F])}]" for low, high in form) for form in WELL_FORMED)
     lost = not all(found[:0x40])
     general = re.escape(letters[0x62] + letters[0x00])  # E2 80: dashes, quotes, dots
-    cut = re.compile(f"{general}(?![{_escaped(letters[:0x40])}])") if lost else None
+    cut = re.compile(f"{general}(?![{_escaped(letters[:0x40])}])\ufffd?") if lost else None
     return WrongReading(name, letters, re.compile(f"(?:{'|'.join(forms)})+"), cut)
 
 

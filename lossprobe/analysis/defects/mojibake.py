@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ftfy.badness import is_bad
 
 from lossprobe.analysis.defects.cause import Found
+from lossprobe.analysis.defects.double_bytes import double_bytes
 from lossprobe.analysis.defects.encodings import READ_AS, WrongReading, wrong_reading
 from lossprobe.analysis.defects.meant import scripts_of
 from lossprobe.analysis.defects.page import TextPage
@@ -126,6 +127,7 @@ def _parts(run: str, sides: tuple[str, str], leader: _Leader) -> tuple[_Wrong, .
         if reading.cut is not None:
             found += [_Wrong(match.start(), match.end(), f"{told}, a byte lost", "", reading.name)
                       for match in reading.cut.finditer(run)]  # fmt: skip
+    found += [_Wrong(*wrong, "") for wrong in double_bytes(run, sides)]
     for pattern, told in ((GBK, "U+FFFD in UTF-8 read as GBK"), (LOST, "bytes lost (U+FFFD)")):
         found += [_Wrong(match.start(), match.end(), told, "", "") for match in pattern.finditer(run)]
     chosen, taken = [], TextSpans()
