@@ -22,7 +22,12 @@ from defects_truth import found_in, tokens_of
 BLOCKS = {"p", "br", "div", "li", "h1", "h2", "h3", "h4", "tr", "blockquote", "ul", "ol", "hr"}
 UNSEEN = {"script", "style", "head", "nav"}
 WORD = re.compile(rb"[a-z0-9\x80-\xff]+")
+SIGNS = re.compile(rb"\xc2[\xa0-\xbf]|\xe2[\x80\x81][\x80-\xbf]")  # quotes, dashes and blanks beyond ASCII: no words
 RUN, FEWEST_WORDS, FEWEST_CHARACTERS = 5, 20, 500
+
+
+def words_in(text: bytes) -> list[bytes]:
+    return WORD.findall(SIGNS.sub(b" ", text.lower()))
 
 
 class Paragraphs(HTMLParser):
@@ -53,7 +58,7 @@ def text_of(page: str) -> bytes:
 
 
 def runs(text: bytes) -> list[tuple[bytes, ...]]:
-    words = WORD.findall(text.lower())
+    words = words_in(text)
     return list(zip(*(words[start:] for start in range(RUN)), strict=False))
 
 
@@ -63,12 +68,12 @@ def main() -> None:
     texts = [text for text in made if len(text) > FEWEST_CHARACTERS]
     print(f"{len(texts)} documents, {sum(len(tokens_of(text)[0]) for text in texts)} tokens")
     count = Counter(run for text in texts for run in runs(text))
-    lines = Counter(tuple(WORD.findall(line.lower())) for text in texts for line in set(text.split(b"\n")))
+    lines = Counter(tuple(words_in(line)) for text in texts for line in set(text.split(b"\n")))
     holding = 0
     for number, place in found_in(Planted(list(texts)), 0):
         part = texts[number][place.start : place.stop]
         if "lines" in place.detail:
-            words = [tuple(WORD.findall(line.lower())) for line in part.split(b"\n")]
+            words = [tuple(words_in(line)) for line in part.split(b"\n")]
             holds = all(lines[line] > 1 for line in words if len(line) >= RUN)
         else:
             shared = [count[run] > 1 for run in runs(part)]
