@@ -39,6 +39,7 @@ EXIT_CODES = {
     "lossprobe audit --stop-early": (10,),
     "lossprobe baseline update": (0, 10),
     "lossprobe curve trainer_state.json --fail-on not-finite,over-fitting": (10,),
+    "lossprobe defects my-model data.txt --fail-on secret,mojibake": (10,),
 }
 PLACEHOLDER = re.compile(r"[A-Z_]+|trainer_state\.json")
 # Options of pip, mlx_lm, DeepSpeed and llama.cpp.
@@ -143,7 +144,8 @@ def test_the_commands_of_a_page_run_one_after_the_other_and_print_what_it_shows(
         write_series()
     if page in OTHER_MODEL:
         shutil.copytree("examples/jargon-plain", "my-model")
-        shutil.copy("examples/jargon-valid.jsonl", "data.txt")
+        damaged = Path("examples/jargon-valid.jsonl").read_text("utf-8") + "The key is AKIAABCDEFGHIJKLMNOP.\n"
+        Path("data.txt").write_text(damaged, "utf-8")
     for block in blocks(page):
         if block.language == "python" and page.name == "README.md":
             exec(compile(block.text, page.name, "exec"), {"__name__": "page"})
