@@ -206,6 +206,20 @@ def test_the_run_records_what_was_replaced(family_paths, family, kernels):
     assert load_huggingface(family_paths[family], LoadOptions(dtype="bfloat16")).facts.kernels == kernels
 
 
+def test_nothing_else_holds_the_weights_of_a_checkpoint(family_paths, monkeypatch):
+    replaced = []
+
+    def recording(model):
+        replaced.extend(speed_up(model))
+        return replaced
+
+    monkeypatch.setattr(causal_lm, "speed_up", recording)
+    checkpoint = load_huggingface(family_paths["llama"], LoadOptions())
+    assert checkpoint.facts.kernels == "packed body and head"
+    assert len(replaced) > 4
+    assert {each.bytes_twice for each in replaced} == {0}
+
+
 def test_a_head_of_its_own_is_held_once(family_paths, monkeypatch):
     packed_layers = []
 

@@ -61,7 +61,7 @@ def test_models_that_cannot_be_compared_are_refused_before_a_pass(done, capsys, 
 
 
 def test_large_models_are_refused_before_the_second_pass(done, monkeypatch, capsys):
-    def score_opened(checkpoint, source, scoring):
+    def score_opened(checkpoint, source, scoring, shared):
         done["scored"].append(checkpoint.facts.name)
         return SimpleNamespace(run=planned_run(checkpoint, source, scoring.score))
 

@@ -24,7 +24,7 @@ from lossprobe.report.views.view import View
 SPEAK_OF_OPTIONS = ("cli", "terms", "bundled")
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*")
 ARGUMENT = re.compile(r"`([\w=]+)`")
-COMMAND_LINE = re.compile(r"lossprobe( [a-z]+)+( --[a-z-]+)*")  # a whole command to be typed
+COMMAND_LINE = re.compile(r"lossprobe( [a-z]+)+( RUNS?| --[a-z-]+( [a-z]+)?)*")  # a whole command to be typed
 LIBRARY = [file for file in sorted(PACKAGE.rglob("*.py")) if file.relative_to(PACKAGE).parts[0] not in SPEAK_OF_OPTIONS]
 
 

@@ -157,8 +157,7 @@ class CausalLM:
         """Return two short rows of ids [2, T]."""
         length = min(PROBE_TOKENS, self.facts.context_length or PROBE_TOKENS)
         ids = (torch.arange(2 * length) * 7 + 3) % self.facts.vocab_size
-        device = next(self._model.parameters()).device
-        return ids.reshape(2, length).to(device)
+        return ids.reshape(2, length).to(next(self._model.parameters()).device)
 
     def _check_causal(self, probe: torch.Tensor, expected: torch.Tensor) -> None:
         """Refuse a model whose logits on the probe are not finite, have a wrong width, or depend on later tokens."""
@@ -200,6 +199,7 @@ class CausalLM:
         """Replace layers by faster ones where results stay the same but for rounding; return `facts.kernels`."""
         before = self.hidden(probe)
         self._fresh.restore()
+        self._fresh = FreshState(torch.nn.Module())  # the copy of the state refers to weights, which are to be freed
         replaced = speed_up(self._model)
         self._fresh = FreshState(self._model)
         if replaced and not self._still_agrees(probe, before):
