@@ -25,9 +25,24 @@ with unconfigured("NUMBA_", "LLVMLITE_", file=".numba_config.yaml"):
     import numba
     from numba.core import config
     from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
+    from numba.core.codegen import get_host_cpu_features
     from numba.core.event import Event, Listener, install_listener, trigger_event
     from numba.extending import intrinsic
 config.reload_config = lambda: None  # compiling would read the file and the variables again
+
+
+def with_wide_vectors(features: str) -> str:
+    """Return features of a processor, such as "+avx2,+avx512f", without LLVM's preference for half of its vectors.
+
+    For Intel processors with AVX-512 LLVM prefers vectors of 256 bits, since those of 512 once slowed the clock down.
+    But the matrix products of a pass use 512 bits all the time. Exponentials compiled for such a processor took 0.6 of
+    the time with 512 bits, on a Zen 5.
+    """
+    return f"{features},-prefer-256-bit" if "+avx512f" in features.split(",") else features
+
+
+if not IMPORTED_BEFORE:
+    setattr(config, "CPU_FEATURES", with_wide_vectors(get_host_cpu_features()))  # noqa: B010 - not declared for mypy
 
 
 class _Locator(UserProvidedCacheLocator):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from lossprobe.compiler import with_wide_vectors
 from lossprobe.scoring import kernels
 
 NORMAL = float(kernels.LEAST)
@@ -92,3 +93,31 @@ def test_the_loops_leave_the_number_of_threads_as_it_was():
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, text=True)
     assert process.stdout.split() == ["1", "1", "1", "1"]
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        ("+avx2,+avx512f,-avx512er", "+avx2,+avx512f,-avx512er,-prefer-256-bit"),
+        ("+avx2,-avx512f", "+avx2,-avx512f"),
+        ("+neon", "+neon"),
+        ("", ""),
+    ],
+)
+def test_vectors_are_as_wide_as_those_of_the_processor(features, expected):
+    assert with_wide_vectors(features) == expected
+
+
+def test_loops_use_the_widest_vectors():
+    """A process of its own, which compiles for an Intel processor whose vectors LLVM would halve."""
+    code = (
+        "from numba.core import config\nfrom lossprobe import compiler\nimport numba, numpy as np\n"
+        "config.CPU_NAME = 'skylake-avx512'\n"
+        "config.CPU_FEATURES = compiler.with_wide_vectors('+avx,+avx2,+fma,+avx512f,+avx512dq,+avx512bw,+avx512vl')\n"
+        "from lossprobe.scoring import kernels\n"
+        "loop = numba.njit(kernels._sums.py_func, fastmath=kernels.REORDERED)\n"
+        "loop.compile('UniTuple(float64, 4)(float32[::1], float32[::1], float64)')\n"
+        "print(loop.inspect_asm(loop.signatures[0]).count('zmm'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 10
