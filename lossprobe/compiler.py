@@ -42,7 +42,7 @@ def with_wide_vectors(features: str) -> str:
 
 
 if not IMPORTED_BEFORE:
-    setattr(config, "CPU_FEATURES", with_wide_vectors(get_host_cpu_features()))  # noqa: B010 - not declared for mypy
+    config.CPU_FEATURES = with_wide_vectors(get_host_cpu_features())  # type: ignore[attr-defined, no-untyped-call]
 
 
 class _Locator(UserProvidedCacheLocator):
