@@ -13,11 +13,12 @@ from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.plan.part_scores import PartScores
 from lossprobe.plan.rows import REPLACED, SCORED, Integers, Rows, unscored_windows_of, windows_of
 from lossprobe.plan.windows import Window
-from lossprobe.scoring.collector import BINS, Collector
-from lossprobe.scoring.head import HeadRows, NonFiniteLossError, run_head
+from lossprobe.scoring.collector import BINS, Collector, NonFiniteLossError
+from lossprobe.scoring.head import HeadRows, run_head
 from lossprobe.scoring.routing import Routers, has_routers
 from lossprobe.scoring.shared import SharedBatch, share_starts
 from lossprobe.scoring.statistics import Workspace
+from lossprobe.scoring.transfer import upload
 from lossprobe.units import plural
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 32_768, "mps": 8192}  # most padded tokens of a batch, by type of device
@@ -96,6 +97,8 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
             for batch in make_batches(unscored_windows_of(rows), 1, 0):
                 routers.hidden(batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)[0], batch.windows)
             return replace(scores, routing=routers.finish())
+        except NonFiniteLossError as error:
+            raise _named(error, checkpoint, rows) from None
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -190,12 +193,11 @@ def batch_inputs(rows: Rows, batch: Batch, bos_id: int | None) -> tuple[Integers
 
 def hidden_rows(checkpoint: Checkpoint, ids: Integers, place: Integers) -> torch.Tensor:
     """Return the hidden rows [N, D] at the places where scored tokens are predicted, and free all others."""
-    device = checkpoint.facts.device
-    return _picked(checkpoint.hidden(torch.from_numpy(ids).to(device, non_blocking=True)), place)
+    return _picked(checkpoint.hidden(upload(torch.from_numpy(ids), checkpoint.facts.device)), place)
 
 
 def _picked(hidden: torch.Tensor, place: Integers) -> torch.Tensor:
-    return hidden.flatten(0, 1)[torch.from_numpy(place).to(hidden.device)]
+    return hidden.flatten(0, 1)[upload(torch.from_numpy(place), hidden.device)]
 
 
 def _score_batch(
@@ -226,11 +228,11 @@ def _passes_after_start(
     assert options.shared is not None
     device = checkpoint.facts.device
     starts = np.stack([rows.token_id[offset : offset + batch.shared] for offset in batch.starts])
-    prefix = options.shared.run(torch.from_numpy(starts).to(device))
+    prefix = options.shared.run(upload(torch.from_numpy(starts), device))
     for each in make_batches(batch.windows, batch.batch_size, _budget(device) // SIDES_SHARE):
         ids, place, target = batch_inputs(rows, each, None)
-        start = torch.tensor([batch.start_of[offset] for offset, _ in each.windows], device=device)
-        hidden = options.shared.hidden_after(prefix, start, torch.from_numpy(ids).to(device, non_blocking=True))
+        start = upload(torch.tensor([batch.start_of[offset] for offset, _ in each.windows]), device)
+        hidden = options.shared.hidden_after(prefix, start, upload(torch.from_numpy(ids), device))
         yield _picked(hidden, place), target
 
 
@@ -251,22 +253,24 @@ def _measure(
     sampled = (first_row + own) % options.sample_every == 0
     picked = HeadRows(
         hidden=hidden,
-        targets=torch.from_numpy(rows.token_id[target]).to(statistics_device),
-        groups=torch.from_numpy(groups).to(statistics_device),
+        targets=upload(torch.from_numpy(rows.token_id[target]), statistics_device),
+        groups=upload(torch.from_numpy(groups), statistics_device),
         group_count=len(documents),
         sampled=torch.from_numpy(sampled),
     )
-    try:
-        result = run_head(checkpoint, picked, BINS, options.workspace, options.chunk_rows)
-    except NonFiniteLossError as error:
-        at = target[error.row]
-        raise CheckpointError(
-            "scoring.non_finite_loss",
-            f"document {rows.document[at]}, token {rows.token[at]} (id {rows.token_id[at]}): the loss is {error.loss}",
-            hint=not_finite_hint(checkpoint.facts.compute_dtype),
-        ) from None
+    result = run_head(checkpoint, picked, BINS, options.workspace, options.chunk_rows)
     collector.add(own, documents, own[sampled], result)
     return len(own)
+
+
+def _named(error: NonFiniteLossError, checkpoint: Checkpoint, rows: Rows) -> CheckpointError:
+    """Return the error that names the token of a loss that is NaN or infinite."""
+    at = error.row
+    return CheckpointError(
+        "scoring.non_finite_loss",
+        f"document {rows.document[at]}, token {rows.token[at]} (id {rows.token_id[at]}): the loss is {error.loss}",
+        hint=not_finite_hint(checkpoint.facts.compute_dtype),
+    )
 
 
 def not_finite_hint(compute_dtype: str) -> str:
