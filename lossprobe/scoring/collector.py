@@ -13,7 +13,6 @@ from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
 from lossprobe.plan.rows import Rows
 from lossprobe.scoring.head import HeadResult
 from lossprobe.scoring.histogram import HistogramBins
-from lossprobe.scoring.transfer import wait_for
 
 BINS = HistogramBins()
 
@@ -45,7 +44,7 @@ class _Batch:
 class Collector:
     """Puts the results of batches, which are scored longest first, back into text order.
 
-    Results of a GPU are read when all batches of the part are queued, so that it never waits for the next batch.
+    Results of a GPU are read in `finish`, when they are there, so that it need not wait for the next batch.
 
     Attributes:
         rows: the part.
@@ -103,13 +102,11 @@ class Collector:
             self._ladders.append((batch.sampled, batch.result.ladder.numpy()))
 
     def finish(self) -> PartScores:
-        """Return the scores of the part.
+        """Return the scores of the part; those of a GPU must have arrived.
 
         Raises:
             NonFiniteLossError: a loss is NaN or infinite.
         """
-        for device in {batch.result.device for batch in self._coming}:
-            wait_for(device)
         for batch in self._coming:
             self._put(batch)
         self._coming.clear()

@@ -57,46 +57,16 @@ def place_of(s: tl.tensor, first: tl.tensor, BINS: tl.constexpr, PER_NAT: tl.con
 
 
 @triton.jit
-def measure_rows(  # noqa: PLR0913 - a kernel takes its tensors one by one; it is one loop over its row, twice
-    logits: tl.tensor,
-    stride: tl.tensor,
-    targets: tl.tensor,
-    exponents: tl.tensor,
-    floats: tl.tensor,
-    counts: tl.tensor,
-    packed: tl.tensor,
-    vocab: tl.tensor,
-    BINS: tl.constexpr,
-    PER_NAT: tl.constexpr,
-    WIDTH: tl.constexpr,
-    COPIES: tl.constexpr,
-    TILE: tl.constexpr,
-) -> None:
-    """Measure one row of logits.
+def first_visit(start: tl.tensor, target: tl.tensor, vocab: tl.tensor, TILE: tl.constexpr) -> tl.tensor:
+    """Return what the entries of the row that starts at `start` say of each other.
 
-    Args:
-        logits: [N, V], float32, bfloat16 or float16; entries of a row lie side by side.
-        stride: from a row to the next.
-        targets: int64 [N].
-        exponents: int32 [BINS], see `HistogramBins.exponents`.
-        floats: float64 [N, 8], filled: top, target logit, second, others, Σ w s, Σ w (s − c)², Σ w², Σ s, with c the
-            mean Σ w s / Σ w as float32.
-        counts: int32 [N, 5], filled: rank, ties, top id, masked, the target's bin.
-        packed: int64 [N, COPIES, WIDTH], zeros; each entry adds `ENTRY` and its p, in units of 2^(exponent − FRACTION).
-        vocab: V, below 2^10 · TILE.
-        BINS: number of bins.
-        PER_NAT: bins in a nat of log p.
-        WIDTH: their places in memory.
-        COPIES: copies of each bin, a power of 2: entries that lie side by side are added in different places.
-        TILE: entries that are worked on together.
+    Returns:
+        The largest entry, the place of the first such entry, and the largest of all others; int32 [TILE], how many
+        entries of each lane are larger than `target`, equal to it, and −inf; Σ w of all entries but the top, and Σ w s.
     """
-    row = tl.program_id(0).to(tl.int64)
+    # Of each lane: the largest entry so far, the next one, the place of the first of the largest; Σ w and Σ w s over
+    # all entries but it, with s relative to it.
     lane = tl.arange(0, TILE)
-    start = logits + row * stride
-    target = tl.load(start + tl.load(targets + row)).to(tl.float32)
-
-    # The first visit. `own` is the largest entry of a lane so far, `second` the next one, `index` the place of the
-    # first; `others` and `shifted` are Σ w and Σ w s over its entries but the largest, with s relative to it.
     own = tl.full((TILE,), LOWEST, tl.float32)
     second = tl.full((TILE,), float("-inf"), tl.float32)
     index = lane
@@ -116,29 +86,38 @@ def measure_rows(  # noqa: PLR0913 - a kernel takes its tensors one by one; it i
         second = tl.maximum(second, tl.minimum(own, z))
         index = tl.where(larger, begin + lane, index)
         own = tl.where(larger, z, own)
-
     top = tl.max(own, axis=0)
     top_id = tl.min(tl.where(own == top, index, 2147483647), axis=0)
     here = index == top_id
-    ties = tl.sum((found >> EQUAL) & COUNT_MASK, axis=0)
-    masked = tl.sum(found >> MASKED, axis=0) - (tl.cdiv(vocab, TILE) * TILE - vocab)
-    largest = tl.max(tl.where(here, second, own), axis=0)
-    largest = tl.where(vocab - masked < 2, float("-inf"), largest)  # it is `LOWEST` where a lane saw nothing
-    apart = own - top
-    e = exponential(apart)
+    e = exponential(own - top)
     with_own = others + tl.where(here, 0.0, 1.0)
     rest = tl.sum((with_own * e).to(tl.float64), axis=0)
-    mean_sum = tl.sum((shifted * e + apart * e * with_own).to(tl.float64), axis=0)
+    mean_sum = tl.sum((shifted * e + (own - top) * e * with_own).to(tl.float64), axis=0)
+    return top, top_id, tl.max(tl.where(here, second, own), axis=0), found, rest, mean_sum
 
-    # The second visit.
-    scale = 1.0 / (1.0 + rest)
-    pivot = (mean_sum * scale).to(tl.float32)
-    first = (BINS - tl.log(1.0 + rest) * PER_NAT).to(tl.float32)
-    chance = scale.to(tl.float32)
+
+@triton.jit
+def second_visit(  # noqa: PLR0913 - a kernel takes its tensors one by one
+    start: tl.tensor,
+    vocab: tl.tensor,
+    top: tl.tensor,
+    pivot: tl.tensor,
+    first: tl.tensor,
+    scale: tl.tensor,
+    exponents: tl.tensor,
+    packed: tl.tensor,
+    BINS: tl.constexpr,
+    PER_NAT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    COPIES: tl.constexpr,
+    TILE: tl.constexpr,
+) -> tl.tensor:
+    """Fill the histogram of a row; return Σ w (s − pivot)², Σ w² and Σ s · 2⁻²⁰ of each lane, with s = z − top."""
+    lane = tl.arange(0, TILE)
     spread = tl.zeros((TILE,), tl.float32)
     squares = tl.zeros((TILE,), tl.float32)
     plain = tl.zeros((TILE,), tl.float32)
-    bins = packed + row * COPIES * WIDTH + (lane % COPIES) * WIDTH
+    bins = packed + (lane % COPIES) * WIDTH
     for begin in range(0, vocab, TILE):
         inside = begin + lane < vocab
         z = tl.load(start + begin + lane, mask=inside, other=float("-inf")).to(tl.float32)
@@ -149,14 +128,53 @@ def measure_rows(  # noqa: PLR0913 - a kernel takes its tensors one by one; it i
         squares += w * w
         plain += tl.where(z == float("-inf"), 0.0, s * SMALL)
         place = place_of(s, first, BINS, PER_NAT)
-        exponent = tl.load(exponents + place)
-        unit = ((-exponent + (FRACTION + 127)) << 23).to(tl.float32, bitcast=True)
-        amount = (w * chance * unit + 0.5).to(tl.int32).to(tl.int64)
+        unit = ((-tl.load(exponents + place) + (FRACTION + 127)) << 23).to(tl.float32, bitcast=True)
+        amount = (w * scale * unit + 0.5).to(tl.int32).to(tl.int64)
         tl.atomic_add(bins + place, amount + ENTRY, mask=inside, sem="relaxed")
+    return spread, squares, plain
+
+
+@triton.jit
+def measure_rows(  # noqa: PLR0913 - a kernel takes its tensors one by one
+    logits: tl.tensor, stride: tl.tensor, targets: tl.tensor, exponents: tl.tensor,
+    floats: tl.tensor, counts: tl.tensor, packed: tl.tensor, vocab: tl.tensor,
+    BINS: tl.constexpr, PER_NAT: tl.constexpr, WIDTH: tl.constexpr, COPIES: tl.constexpr, TILE: tl.constexpr,
+) -> None:  # fmt: skip
+    """Measure one row of logits.
+
+    Args:
+        logits: [N, V], float32, bfloat16 or float16; entries of a row lie side by side, rows `stride` apart.
+        stride: see `logits`.
+        targets: int64 [N].
+        exponents: int32 [BINS], see `HistogramBins.exponents`.
+        floats: float64 [N, 8], filled: top, target logit, second, others, Σ w s, Σ w (s − c)², Σ w², Σ s, with c the
+            mean Σ w s / Σ w as float32.
+        counts: int32 [N, 5], filled: rank, ties, top id, masked, the target's bin.
+        packed: int64 [N, COPIES, WIDTH], zeros; each entry adds `ENTRY` and its p, in units of 2^(exponent − FRACTION).
+        vocab: V, below 2^10 · TILE.
+        BINS: number of bins.
+        PER_NAT: bins in a nat of log p.
+        WIDTH: their places in memory.
+        COPIES: copies of each bin, a power of 2: entries that lie side by side are added in different places.
+        TILE: entries that are worked on together.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    start = logits + row * stride
+    target = tl.load(start + tl.load(targets + row)).to(tl.float32)
+    top, top_id, largest, found, rest, mean_sum = first_visit(start, target, vocab, TILE)
+    scale = 1.0 / (1.0 + rest)
+    pivot = (mean_sum * scale).to(tl.float32)
+    first = (BINS - tl.log(1.0 + rest) * PER_NAT).to(tl.float32)
+    bins = packed + row * COPIES * WIDTH
+    spread, squares, plain = second_visit(
+        start, vocab, top, pivot, first, scale.to(tl.float32), exponents, bins, BINS, PER_NAT, WIDTH, COPIES, TILE
+    )
 
     at = floats + row * 8
     tl.store(at, top.to(tl.float64))
     tl.store(at + 1, target.to(tl.float64))
+    masked = tl.sum(found >> MASKED, axis=0) - (tl.cdiv(vocab, TILE) * TILE - vocab)
+    largest = tl.where(vocab - masked < 2, float("-inf"), largest)  # it is `LOWEST` where a lane saw nothing
     tl.store(at + 2, largest.to(tl.float64))
     tl.store(at + 3, rest)
     tl.store(at + 4, mean_sum)
@@ -165,7 +183,7 @@ def measure_rows(  # noqa: PLR0913 - a kernel takes its tensors one by one; it i
     tl.store(at + 7, tl.sum(plain.to(tl.float64), axis=0) * LARGE)
     at = counts + row * 5
     tl.store(at, tl.sum(found & COUNT_MASK, axis=0))
-    tl.store(at + 1, ties)
+    tl.store(at + 1, tl.sum((found >> EQUAL) & COUNT_MASK, axis=0))
     tl.store(at + 2, top_id)
     tl.store(at + 3, masked)
     tl.store(at + 4, place_of(target - top, first, BINS, PER_NAT))

@@ -47,7 +47,7 @@ class HeadRows:
 
 @dataclass(frozen=True)
 class HeadResult:
-    """Measurements of N rows, on the CPU; those of a GPU may be read after `transfer.wait_for` of that device.
+    """Measurements of N rows, on the CPU; those of a GPU may be read after `transfer.wait_for` a later mark.
 
     Attributes:
         device: the device that computes them.

@@ -15,7 +15,7 @@ from lossprobe.checkpoint.interface import Checkpoint, Routed
 from lossprobe.plan.part_scores import RoutingSums
 from lossprobe.plan.rows import Integers, Rows
 from lossprobe.plan.windows import Window
-from lossprobe.scoring.transfer import download, upload, wait_for
+from lossprobe.scoring.transfer import download, upload
 
 
 def has_routers(checkpoint: Checkpoint) -> bool:
@@ -40,7 +40,6 @@ class Routers:
         self._rows = rows
         self._keys: list[tuple[int, int, int]] = []  # window, document, tokens
         self._sums: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._device = torch.device("cpu")
 
     def hidden(self, ids: Integers, windows: Sequence[tuple[int, Window]]) -> torch.Tensor:
         """Return the hidden states [B, T, D] of a batch's inputs [B, T], and add up its routers.
@@ -57,7 +56,6 @@ class Routers:
         lengths = [stop - first + last for first, stop in places]
         inputs = upload(torch.from_numpy(seen), self._facts.device)
         hidden, probability, slots = self._model.hidden_and_routing(inputs, torch.tensor(lengths))
-        self._device = probability.device
         self._sums.append((download(probability), download(slots)))
         self._keys += [
             (int(self._rows.window[stop]), int(self._rows.document[stop]), length)
@@ -66,8 +64,7 @@ class Routers:
         return hidden[:, :width]
 
     def finish(self) -> RoutingSums:
-        """Return the sums of all windows, in their order."""
-        wait_for(self._device)
+        """Return the sums of all windows, in their order; those of a GPU must have arrived."""
         keys = np.array(self._keys, np.int64).reshape(-1, 3)
         order = np.argsort(keys[:, 0])
         shape = (0, self._router.layers, self._router.experts)

@@ -17,13 +17,22 @@ def upload(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
 
 
 def download(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor on the CPU; what comes from a GPU may be read after `wait_for` of its device."""
+    """Return a tensor on the CPU; what comes from a GPU may be read after `wait_for` a later mark."""
     if tensor.device.type != "cuda":
         return tensor.cpu()
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
-def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what was queued so far; other devices are never behind."""
-    if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()
+def mark(device: torch.device | str) -> torch.cuda.Event | None:
+    """Return a mark behind all work that is queued on a GPU; None for other devices, where nothing is ever behind."""
+    if torch.device(device).type != "cuda":
+        return None
+    event: torch.cuda.Event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def wait_for(marked: torch.cuda.Event | None) -> None:
+    """Wait until a GPU has done the work before a mark."""
+    if marked is not None:
+        marked.synchronize()

@@ -17,9 +17,11 @@ import torch
 from fakes import ByteTokenizer, SmallModel, checkpoint, uniform_logits
 from float64_statistics import assert_close, reference
 
+from lossprobe.cli.doctor import show_gpu
 from lossprobe.errors import CheckpointError
+from lossprobe.passes.engines import LocalEngine, Part, PartOptions
 from lossprobe.plan.rows import WindowPolicy, cut_parts, plan_documents
-from lossprobe.scoring import accelerated, collector, head, ladder, scorer
+from lossprobe.scoring import accelerated, head, ladder, scorer
 from lossprobe.scoring.histogram import MASS_BITS, HistogramBins, probability_histogram
 from lossprobe.scoring.scorer import PassOptions, score_part
 from lossprobe.scoring.statistics import Workspace, row_statistics
@@ -119,6 +121,36 @@ def test_ladder_sums_agree_with_float64(interpreted, name):
 
 def test_the_probe_finds_no_difference(interpreted):
     assert interpreted["probe"] == []
+
+
+COMPILE = """
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+from lossprobe.scoring import fused_kernels
+
+for kernel, types, constants in (
+    (fused_kernels.measure_rows, "*{} i32 *i64 *i32 *fp64 *i32 *i64 i32", [121, 4.34, 128, 4, 2048]),
+    (fused_kernels.ladder_sums, "*{} i32 *fp32 *fp64 i32", [4, 1024]),
+):
+    names = kernel.arg_names
+    constants = dict(zip(names[-len(constants) :], constants, strict=True))
+    for dtype in ("bf16", "fp16", "fp32"):
+        types_of = dict(zip(names, types.format(dtype).split() + ["constexpr"] * len(constants), strict=True))
+        source = ASTSource(kernel, signature=types_of, constexprs=constants, attrs={})
+        print(len(compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8}).asm["cubin"]) > 1000)
+"""
+
+
+@pytest.mark.thorough  # takes 4 s
+def test_the_kernels_compile_for_a_gpu(tmp_path):
+    """The interpreter runs what the compiler refuses; a GPU is not needed to compile for one."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed: there is none for this system")
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path)}
+    process = subprocess.run(
+        [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True, check=True
+    )
+    assert process.stdout.split() == ["True"] * 6
 
 
 def test_units_of_mass_are_powers_of_two_at_most_the_smallest_p_of_a_bin():
@@ -226,30 +258,31 @@ def test_whole_histograms_of_batches_are_added_up(monkeypatch):
 
 @pytest.fixture
 def late(monkeypatch):
-    """Let results come from a GPU: they hold NaN until the pass has waited for it."""
+    """Let results come from a GPU: their columns are wrong until the pass has waited for it."""
     coming, waited = [], []
 
     def run_head(*arguments, run=scorer.run_head):
         result = run(*arguments)
-        columns = {name: torch.full_like(values, -1) for name, values in result.columns.items()}
+        columns = {name: torch.full(values.shape, -1, dtype=values.dtype) for name, values in result.columns.items()}
         coming.append((columns, result.columns))
         return replace(result, device=torch.device("cuda", 0), columns=columns)
 
-    def wait_for(device):
-        waited.append(device)
-        for held, true in coming:
+    def wait_for(marked):
+        waited.append(marked)
+        for columns, true in coming:
             for name, values in true.items():
-                held[name].numpy()[:] = values
+                columns[name].numpy()[:] = values
 
     monkeypatch.setattr(scorer, "run_head", run_head)
-    monkeypatch.setattr(collector, "wait_for", wait_for)
+    monkeypatch.setattr(scorer, "mark", str)
+    monkeypatch.setattr(scorer, "wait_for", wait_for)
     return waited
 
 
 def test_results_of_a_gpu_are_read_once_a_part_when_they_are_there(late, monkeypatch):
     rows = part(TEXTS)
     found = score_part(checkpoint(SmallModel()), rows, 0, PassOptions(2))
-    assert late == [torch.device("cuda", 0)]
+    assert late == ["cpu"]
     monkeypatch.undo()
     expected = score_part(checkpoint(SmallModel()), rows, 0, PassOptions(2))
     for name, values in expected.columns.items():
@@ -258,11 +291,43 @@ def test_results_of_a_gpu_are_read_once_a_part_when_they_are_there(late, monkeyp
     np.testing.assert_array_equal(found.ladder, expected.ladder)
 
 
-def test_a_loss_of_a_gpu_that_is_no_number_names_its_token(late):
-    def wrong(ids):
-        logits = uniform_logits(ids)
-        logits[..., 7] = torch.where(ids == ord("c"), math.nan, 0.0)
-        return logits
+def wrong_after_c(ids):
+    logits = uniform_logits(ids)
+    logits[..., 7] = torch.where(ids == ord("c"), math.nan, 0.0)
+    return logits
 
+
+def test_a_loss_of_a_gpu_that_is_no_number_names_its_token(late):
+    finish = scorer.queue_part(checkpoint(wrong_after_c), part(["abcd"]), 0, PassOptions())
     with pytest.raises(CheckpointError, match=r"document 0, token 4 \(id 100\): the loss is nan"):
-        score_part(checkpoint(wrong), part(["abcd"]), 0, PassOptions())
+        finish()
+
+
+def test_a_gpu_gets_parts_before_the_scores_of_one_are_read(monkeypatch):
+    told = []
+
+    def queue_part(model, rows, first_row, options):
+        told.append(f"queue {first_row}")
+        return lambda: told.append(f"read {first_row}") or first_row
+
+    monkeypatch.setattr(scorer, "queue_part", queue_part)
+    model = SimpleNamespace(facts=SimpleNamespace(device="cuda:0"))
+    parts = [Part(number, None, number) for number in range(4)]
+    found = list(LocalEngine(model).score(iter(parts), PartOptions(None, 1), lambda scored: None))
+    assert found == [(each, each.first_row) for each in parts]
+    assert told == ["queue 0", "queue 1", "queue 2", "read 0", "queue 3", "read 1", "read 2", "read 3"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("", "cuda:0        NVIDIA H200, statistics by fused kernels\n"),
+        ("rank", "cuda:0        NVIDIA H200, statistics by torch: on a probe they differ from torch in rank\n"),
+    ],
+)
+def test_doctor_says_what_measures_the_logits_of_a_gpu(fake, monkeypatch, capsys, wrong, told):
+    fake(FakeFused(wrong))
+    monkeypatch.setattr(torch, "device", lambda *place, device=torch.device: device("cpu"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H200")
+    show_gpu(0)
+    assert capsys.readouterr().out == told
