@@ -44,8 +44,9 @@ def cases() -> dict[str, Case]:
 
 
 def broken() -> Case:
-    """Return rows without a finite loss: a NaN, an infinity, a target that is masked, and all entries masked."""
-    rows, targets = drawn(5, 300, 1.0)
+    """Return rows without a finite loss: NaN, infinity, a masked target, all masked, and targets outside the row."""
+    rows, targets = drawn(7, 300, 1.0)
+    targets[5:] = torch.tensor([300, -1])
     rows[0, 290] = torch.nan
     rows[1, 3] = torch.inf
     rows[2, targets[2]] = -torch.inf

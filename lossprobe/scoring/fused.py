@@ -36,7 +36,7 @@ def measure_rows(
     Args:
         logits: [N, V], float32, bfloat16 or float16; not modified. −inf entries are legal, NaN and +inf are not: they
             make the row's loss NaN or infinite, which the caller must refuse.
-        targets: int64 [N], token ids, each below V.
+        targets: int64 [N], token ids; the loss of one that is no entry of its row is NaN.
         bins: bins of the histogram.
         tile: entries that are worked on together, a power of 2.
     """

@@ -160,7 +160,9 @@ def measure_rows(  # noqa: PLR0913 - a kernel takes its tensors one by one
     """
     row = tl.program_id(0).to(tl.int64)
     start = logits + row * stride
-    target = tl.load(start + tl.load(targets + row)).to(tl.float32)
+    target_id = tl.load(targets + row)
+    entry = (target_id >= 0) & (target_id < vocab)  # a target that is no entry of the row has a loss of NaN
+    target = tl.load(start + target_id, mask=entry, other=float("nan")).to(tl.float32)
     top, top_id, largest, found, rest, mean_sum = first_visit(start, target, vocab, TILE)
     scale = 1.0 / (1.0 + rest)
     pivot = (mean_sum * scale).to(tl.float32)

@@ -19,9 +19,9 @@ from lossprobe.scoring.statistics import RowStatistics, Workspace, row_statistic
 from lossprobe.scoring.transfer import download, upload
 
 CHUNK_ELEMENTS = 1 << 22  # logits per chunk, 16 MiB of float32: about the size of an L3 cache
-# On a GPU a chunk must be so large that the matrix product and the kernels fill the device: 256 MiB of bfloat16. The
-# torch functions make float64 copies of it, of 24 bytes an entry in all.
-FUSED_ELEMENTS, DEVICE_ELEMENTS = 1 << 27, 1 << 24
+# On a GPU a chunk must be so large that the matrix product and the kernels fill the device: 512 MiB of bfloat16. The
+# torch functions make copies of it, of 32 bytes an entry in all.
+FUSED_ELEMENTS, DEVICE_ELEMENTS = 1 << 28, 1 << 24
 ROW_STEP = 64  # with fewer rows the matrix product waits for its weights; packed layers work on this many rows at once
 MAX_CHUNK_ROWS = 4096
 
