@@ -1,4 +1,4 @@
-"""The first of the two visits of `fused_kernels.measure_rows` alone; what is left of its time is that of the histogram."""
+"""The first of the two visits of `fused_kernels.measure_rows` alone: what its time lacks is that of the histogram."""
 
 from __future__ import annotations
 
