@@ -84,14 +84,17 @@ class LocalEngine:
         """Yield every part with its scores, in order."""
         from lossprobe.scoring import scorer  # with torch, which a stored run does not need
 
+        on_gpu = self._checkpoint.facts.device.startswith("cuda")
+        # What is queued on a GPU is not scored yet: a part counts when its scores are stored.
+        told = _not_yet if on_gpu else advance
         passing = scorer.PassOptions(
-            options.batch_size, options.sample_every, advance, shared=self._shared
+            options.batch_size, options.sample_every, told, shared=self._shared
         )  # holds buffers for all parts
-        if not self._checkpoint.facts.device.startswith("cuda"):
+        if not on_gpu:
             for part in parts:
                 yield part, scorer.score_part(self._checkpoint, part.rows, part.first_row, passing)
             return
-        # A GPU gets the next part before the scores of one are read and stored, so that it is never without work.
+        # A GPU gets the next parts before the scores of one are read and stored, so that it is never without work.
         queued: deque[tuple[Part, Callable[[], PartScores]]] = deque()
         for part in parts:
             queued.append((part, scorer.queue_part(self._checkpoint, part.rows, part.first_row, passing)))
@@ -100,6 +103,10 @@ class LocalEngine:
                 yield done, finish()
         for done, finish in queued:
             yield done, finish()
+
+
+def _not_yet(scored: int) -> None:
+    """Tell nobody."""
 
 
 def local_engine(checkpoint: Checkpoint, source: Source) -> LocalEngine:

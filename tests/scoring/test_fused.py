@@ -307,13 +307,14 @@ def test_a_gpu_gets_parts_before_the_scores_of_one_are_read(monkeypatch):
     told = []
 
     def queue_part(model, rows, first_row, options):
+        options.advance(5)
         told.append(f"queue {first_row}")
         return lambda: told.append(f"read {first_row}") or first_row
 
     monkeypatch.setattr(scorer, "queue_part", queue_part)
     model = SimpleNamespace(facts=SimpleNamespace(device="cuda:0"))
     parts = [Part(number, None, number) for number in range(4)]
-    found = list(LocalEngine(model).score(iter(parts), PartOptions(None, 1), lambda scored: None))
+    found = list(LocalEngine(model).score(iter(parts), PartOptions(None, 1), told.append))
     assert found == [(each, each.first_row) for each in parts]
     assert told == ["queue 0", "queue 1", "queue 2", "read 0", "queue 3", "read 1", "read 2", "read 3"]
 
