@@ -34,12 +34,23 @@ def doctor(unused: list[str] | None) -> None:
     low = show_versions()
     click.echo(f"cpu           {torch.get_num_threads()} threads; {described_processors()}")
     for index in range(torch.cuda.device_count()):
-        click.echo(f"cuda:{index}        {torch.cuda.get_device_name(index)}")
+        show_gpu(index)
     click.echo(f"mps           {'available' if torch.backends.mps.is_available() else 'not available'}")
     if unused:
         say(f"environment variables that lossprobe ignores: {', '.join(unused)}")
     if low:
         raise UsageError("doctor.versions", f"too old: {', '.join(low)}")
+
+
+def show_gpu(index: int) -> None:
+    """Print the name of a GPU, and what measures its logits; the first time kernels are compiled for it."""
+    import torch
+
+    from lossprobe.scoring.accelerated import why_not
+
+    reason = why_not(torch.device("cuda", index), torch.bfloat16)
+    statistics = f"statistics by torch: {reason}" if reason else "statistics by fused kernels"
+    click.echo(f"cuda:{index}        {torch.cuda.get_device_name(index)}, {statistics}")
 
 
 def show_versions() -> list[str]:

@@ -7,6 +7,7 @@ same bytes with every engine.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +19,7 @@ from lossprobe.plan.rows import Rows
 from lossprobe.text.documents import Source
 
 Advance = Callable[[int], None]
+PARTS_AHEAD = 2  # parts that a GPU gets before the scores of one are read
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,31 @@ class LocalEngine:
 
     def score(self, parts: Iterable[Part], options: PartOptions, advance: Advance) -> Iterator[tuple[Part, PartScores]]:
         """Yield every part with its scores, in order."""
-        from lossprobe.scoring.scorer import PassOptions, score_part  # with torch, which a stored run does not need
+        from lossprobe.scoring import scorer  # with torch, which a stored run does not need
 
-        passing = PassOptions(
-            options.batch_size, options.sample_every, advance, shared=self._shared
+        on_gpu = self._checkpoint.facts.device.startswith("cuda")
+        # What is queued on a GPU is not scored yet: a part counts when its scores are stored.
+        told = _not_yet if on_gpu else advance
+        passing = scorer.PassOptions(
+            options.batch_size, options.sample_every, told, shared=self._shared
         )  # holds buffers for all parts
+        if not on_gpu:
+            for part in parts:
+                yield part, scorer.score_part(self._checkpoint, part.rows, part.first_row, passing)
+            return
+        # A GPU gets the next parts before the scores of one are read and stored, so that it is never without work.
+        queued: deque[tuple[Part, Callable[[], PartScores]]] = deque()
         for part in parts:
-            yield part, score_part(self._checkpoint, part.rows, part.first_row, passing)
+            queued.append((part, scorer.queue_part(self._checkpoint, part.rows, part.first_row, passing)))
+            if len(queued) > PARTS_AHEAD:
+                done, finish = queued.popleft()
+                yield done, finish()
+        for done, finish in queued:
+            yield done, finish()
+
+
+def _not_yet(scored: int) -> None:
+    """Tell nobody."""
 
 
 def local_engine(checkpoint: Checkpoint, source: Source) -> LocalEngine:

@@ -1,24 +1,27 @@
 """Turns hidden rows into statistics of the predicted distributions, a chunk of logits at a time.
 
-The logits of a whole batch, [B, T, V], are never in memory; those of one chunk stay in the CPU's cache.
+The logits of a whole batch, [B, T, V], are never in memory; those of one chunk stay in the CPU's cache. On a GPU
+nothing here waits for the device.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.scoring import compiled
+from lossprobe.scoring.accelerated import fused_module
 from lossprobe.scoring.histogram import HistogramBins, probability_histogram
 from lossprobe.scoring.ladder import temperature_ladder
 from lossprobe.scoring.statistics import RowStatistics, Workspace, row_statistics
+from lossprobe.scoring.transfer import download, upload
 
 CHUNK_ELEMENTS = 1 << 22  # logits per chunk, 16 MiB of float32: about the size of an L3 cache
+# On a GPU a chunk must be so large that the matrix product and the kernels fill the device: 512 MiB of bfloat16. The
+# torch functions make copies of it, of 32 bytes an entry in all.
+FUSED_ELEMENTS, DEVICE_ELEMENTS = 1 << 28, 1 << 24
 ROW_STEP = 64  # with fewer rows the matrix product waits for its weights; packed layers work on this many rows at once
 MAX_CHUNK_ROWS = 4096
 
@@ -44,40 +47,33 @@ class HeadRows:
 
 @dataclass(frozen=True)
 class HeadResult:
-    """Measurements of N rows, on the CPU.
+    """Measurements of N rows, on the CPU; those of a GPU may be read after `transfer.wait_for` a later mark.
 
     Attributes:
+        device: the device that computes them.
         columns: name of a field of `RowStatistics` → its values, float64 or int64 [N].
-        histogram: float64 [3, group_count, bins], summed over the rows of each group; see `probability_histogram`.
+        histogram: [3, group_count, bins], summed over the rows of each group: float64 as of `probability_histogram`, or
+            int64 as of `HistogramBins.from_whole`.
         ladder: float64 [number of sampled rows, 17]; see `temperature_ladder`.
     """
 
-    columns: dict[str, npt.NDArray[Any]]
-    histogram: npt.NDArray[np.float64]
-    ladder: npt.NDArray[np.float64]
+    device: torch.device
+    columns: dict[str, torch.Tensor]
+    histogram: torch.Tensor
+    ladder: torch.Tensor
 
 
-class NonFiniteLossError(ValueError):
-    """The loss of a row is NaN or infinite; the caller knows which token the row is and names it to the user.
-
-    Attributes:
-        row: index of the row in `HeadRows`.
-        loss: its loss.
-    """
-
-    def __init__(self, row: int, loss: float) -> None:
-        super().__init__(f"row {row}: the loss is {loss}")
-        self.row = row
-        self.loss = loss
-
-
-def chunk_rows(vocab_size: int) -> int:
+def chunk_rows(vocab_size: int, elements: int = CHUNK_ELEMENTS) -> int:
     """Return the number of logit rows in a chunk: a multiple of `ROW_STEP`, at most `MAX_CHUNK_ROWS`.
+
+    Args:
+        vocab_size: entries of a row.
+        elements: about how many entries a chunk should have.
 
     >>> chunk_rows(512), chunk_rows(50257), chunk_rows(256000)
     (4096, 64, 64)
     """
-    steps = CHUNK_ELEMENTS // vocab_size // ROW_STEP
+    steps = elements // vocab_size // ROW_STEP
     return min(MAX_CHUNK_ROWS, max(1, steps) * ROW_STEP)
 
 
@@ -92,12 +88,10 @@ def run_head(
         rows: the hidden rows.
         bins: bins of the histogram.
         workspace: reused buffers.
-        size: logit rows in a chunk; None for `chunk_rows` of the vocabulary.
-
-    Raises:
-        NonFiniteLossError: a row's loss is NaN or infinite.
+        size: logit rows in a chunk; None for as many as suit the vocabulary and the device.
     """
-    size, device = size or chunk_rows(checkpoint.facts.vocab_size), rows.targets.device
+    vocab_size, device = checkpoint.facts.vocab_size, rows.targets.device
+    size = size or chunk_rows(vocab_size, _elements(device, rows.hidden.dtype, vocab_size))
     kept = _Kept(rows, bins.count)
     for start in range(0, len(rows.targets), size):
         chunk = slice(start, min(start + size, len(rows.targets)))
@@ -105,7 +99,7 @@ def run_head(
         kept.add(chunk, *measure_chunk(logits, rows.targets[chunk], bins, workspace))
         picked = torch.nonzero(rows.sampled[chunk]).flatten()
         if len(picked):
-            sampled = logits if len(picked) == len(logits) else logits[picked.to(device)]
+            sampled = logits if len(picked) == len(logits) else logits[upload(picked, device)]
             kept.add_ladder(temperature_ladder(sampled))
     return kept.result()
 
@@ -113,11 +107,25 @@ def run_head(
 def measure_chunk(
     logits: torch.Tensor, targets: torch.Tensor, bins: HistogramBins, workspace: Workspace
 ) -> tuple[RowStatistics, torch.Tensor]:
-    """Return the statistics of each row, and float64 [3, N, bins] its histogram, by the fastest way on its device."""
+    """Return the statistics of each row, and its histogram [3, N, bins], by the fastest way on its device.
+
+    The histogram is float64 as of `probability_histogram`, or int64 as of `HistogramBins.from_whole`.
+    """
     if logits.device.type == "cpu":
         return compiled.measure_rows(logits, targets, bins, workspace)
+    fused = fused_module(logits.device, logits.dtype, logits.shape[-1])
+    if fused is not None:
+        measured: tuple[RowStatistics, torch.Tensor] = fused.measure_rows(logits, targets, bins)
+        return measured
     statistics, centred = row_statistics(logits, targets, workspace)
     return statistics, probability_histogram(centred, targets, bins)
+
+
+def _elements(device: torch.device, dtype: torch.dtype, vocab_size: int) -> int:
+    """Return about how many logits of hidden rows of a dtype should be in memory at once."""
+    if device.type == "cpu":
+        return CHUNK_ELEMENTS
+    return DEVICE_ELEMENTS if fused_module(device, dtype, vocab_size) is None else FUSED_ELEMENTS
 
 
 class _Kept:
@@ -127,8 +135,8 @@ class _Kept:
         self._rows = rows
         self._columns: dict[str, torch.Tensor] = {}
         self._ladders: list[torch.Tensor] = []
-        shape = (3, rows.group_count, bins)
-        self._histogram = torch.zeros(shape, dtype=torch.float64, device=rows.targets.device)
+        self._shape = (3, rows.group_count, bins)
+        self._histogram: torch.Tensor | None = None
 
     def add(self, chunk: slice, statistics: RowStatistics, histogram: torch.Tensor) -> None:
         """Add the statistics and histograms of the rows of a chunk."""
@@ -136,6 +144,8 @@ class _Kept:
         for field in fields(statistics):
             values = getattr(statistics, field.name)
             self._columns.setdefault(field.name, values.new_empty(count))[chunk] = values
+        if self._histogram is None:
+            self._histogram = histogram.new_zeros(self._shape)
         self._histogram.index_add_(1, rows.groups[chunk], histogram)
 
     def add_ladder(self, ladder: torch.Tensor) -> None:
@@ -143,14 +153,11 @@ class _Kept:
         self._ladders.append(ladder)
 
     def result(self) -> HeadResult:
-        """Return all measurements, on the CPU.
-
-        Raises:
-            NonFiniteLossError: a row's loss is NaN or infinite.
-        """
-        ladder = torch.cat(self._ladders).cpu().numpy() if self._ladders else np.empty((0, 0))
-        measured = {name: values.cpu().numpy() for name, values in self._columns.items()}
-        wrong = np.flatnonzero(~np.isfinite(measured["loss_nats"]))
-        if len(wrong):
-            raise NonFiniteLossError(int(wrong[0]), float(measured["loss_nats"][wrong[0]]))
-        return HeadResult(measured, self._histogram.cpu().numpy(), ladder)
+        """Return all measurements, on their way to the CPU."""
+        nothing = torch.zeros(self._shape, dtype=torch.float64)
+        return HeadResult(
+            device=self._rows.targets.device,
+            columns={name: download(values) for name, values in self._columns.items()},
+            histogram=nothing if self._histogram is None else download(self._histogram),
+            ladder=download(torch.cat(self._ladders)) if self._ladders else torch.empty((0, 0), dtype=torch.float64),
+        )

@@ -9,6 +9,13 @@ import torch
 
 from lossprobe.scoring.statistics import CentredRows
 
+# Whole numbers stand for a bin's sum of p where it must not depend on the order of the entries: units of p of
+# 2^(exponent of the bin - MASS_BITS), so that each entry is rounded by less than a float32 rounds it. The number of
+# entries and this sum share an int64, the number above PACKED_SHIFT: 8·10⁵ entries fit.
+MASS_BITS = 22
+PACKED_SHIFT = 43
+MOST_ENTRIES = 800_000
+
 
 @dataclass(frozen=True)
 class HistogramBins:
@@ -30,6 +37,23 @@ class HistogramBins:
     def per_nat(self) -> float:
         """Return the number of bins in one nat of log p, 4.34 by default."""
         return self.per_decade / math.log(10.0)
+
+    @property
+    def exponents(self) -> list[int]:
+        """Return for each bin the power of 2 that is at most as large as its smallest p; bin 0 has that of bin 1."""
+        lows = (self.lowest + (max(bin_, 1) - 1) / self.per_decade for bin_ in range(self.count))
+        return [math.floor(low * math.log2(10.0)) for low in lows]
+
+    def from_whole(self, histogram: torch.Tensor) -> torch.Tensor:
+        """Return the histograms, float64, that whole numbers stand for.
+
+        Args:
+            histogram: int64 [3, ..., count]: entries, sums of p in units of 2^(exponent − MASS_BITS), targets.
+        """
+        found = histogram.double()
+        exponents = torch.tensor(self.exponents, dtype=torch.float64, device=found.device)
+        found[1] *= torch.exp2(exponents - MASS_BITS)
+        return found
 
     def index(self, centred: CentredRows, out: torch.Tensor) -> torch.Tensor:
         """Write count + per_nat · log p of each entry to `out`, float32 [N, V]; its whole part is the entry's bin."""

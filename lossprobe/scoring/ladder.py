@@ -5,10 +5,13 @@ The loss at temperature T is log-sum-exp(z / T) − z_y / T, so no second pass i
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES, STEPS_PER_OCTAVE
 from lossprobe.scoring import compiled
+from lossprobe.scoring.accelerated import fused_module
 from lossprobe.scoring.kernels import OCTAVES
 
 
@@ -25,10 +28,23 @@ def temperature_ladder(logits: torch.Tensor) -> torch.Tensor:
     """
     # The four hottest temperatures, halved four times, make 20; the ladder has the 17 hottest of them.
     hottest = list(LADDER_TEMPERATURES[: -STEPS_PER_OCTAVE - 1 : -1])
-    sums = compiled.ladder_sums if logits.device.type == "cpu" else ladder_sums
-    coldest_first = sums(logits, hottest).transpose(1, 2).flatten(1).flip(1)[:, -len(LADDER_TEMPERATURES) :]
-    temperatures = torch.tensor(LADDER_TEMPERATURES, dtype=torch.float64, device=logits.device)
-    return logits.amax(dim=-1, keepdim=True).double() / temperatures + coldest_first.log()
+    coldest_first = _sums(logits, hottest).transpose(1, 2).flatten(1).flip(1)[:, -len(LADDER_TEMPERATURES) :]
+    return logits.amax(dim=-1, keepdim=True).double() / _temperatures(logits.device) + coldest_first.log()
+
+
+@cache
+def _temperatures(device: torch.device) -> torch.Tensor:
+    """Return the temperatures, float64 [17]; they are copied to a device once, since it waits for the copy."""
+    return torch.tensor(LADDER_TEMPERATURES, dtype=torch.float64, device=device)
+
+
+def _sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
+    """Return the sums of `compiled.ladder_sums` by the fastest way on the device of the logits."""
+    if logits.device.type == "cpu":
+        return compiled.ladder_sums(logits, temperatures)
+    fused = fused_module(logits.device, logits.dtype, logits.shape[-1])
+    sums: torch.Tensor = (ladder_sums if fused is None else fused.ladder_sums)(logits, temperatures)
+    return sums
 
 
 def ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor:

@@ -12,18 +12,12 @@ import torch
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.plan.rows import SCORED, Integers, Rows
+from lossprobe.scoring.batches import Batch, batch_inputs, batches_of
 from lossprobe.scoring.divergence import DivergenceRows, divergence_rows, empty_rows
 from lossprobe.scoring.head import chunk_rows
-from lossprobe.scoring.scorer import (
-    Batch,
-    PassOptions,
-    batch_inputs,
-    batches_of,
-    hidden_rows,
-    is_out_of_memory,
-    not_finite_hint,
-)  # fmt: skip
+from lossprobe.scoring.scorer import PassOptions, hidden_rows, is_out_of_memory, not_finite_hint
 from lossprobe.scoring.statistics import Workspace
+from lossprobe.scoring.transfer import upload
 from lossprobe.units import plural, visible
 
 Pair = tuple[Checkpoint, Checkpoint]
@@ -89,7 +83,7 @@ def _compare_batch(pair: Pair, rows: Rows, batch: Batch, workspace: Workspace) -
     devices = {checkpoint.facts.device for checkpoint in pair}
     device = devices.pop() if len(devices) == 1 else "cpu"
     device = "cpu" if device.startswith("mps") else device  # mps has no float64
-    targets = torch.from_numpy(rows.token_id[target]).to(device)
+    targets = upload(torch.from_numpy(rows.token_id[target]), device)
     hidden = [hidden_rows(checkpoint, ids, place) for checkpoint in pair]
     widths = [checkpoint.facts.vocab_size for checkpoint in pair]
     size, shared = chunk_rows(max(widths)), min(widths)

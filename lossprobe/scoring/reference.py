@@ -12,8 +12,9 @@ import torch
 from lossprobe.checkpoint.interface import Checkpoint, LeftPadding
 from lossprobe.errors import ResourceError
 from lossprobe.plan.rows import SCORED, Rows
+from lossprobe.scoring.batches import Batch, batch_inputs, batches_of
 from lossprobe.scoring.head import chunk_rows
-from lossprobe.scoring.scorer import Batch, batch_inputs, batches_of, hidden_rows, is_out_of_memory
+from lossprobe.scoring.scorer import hidden_rows, is_out_of_memory
 
 
 @contextmanager

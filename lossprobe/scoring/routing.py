@@ -15,6 +15,7 @@ from lossprobe.checkpoint.interface import Checkpoint, Routed
 from lossprobe.plan.part_scores import RoutingSums
 from lossprobe.plan.rows import Integers, Rows
 from lossprobe.plan.windows import Window
+from lossprobe.scoring.transfer import download, upload
 
 
 def has_routers(checkpoint: Checkpoint) -> bool:
@@ -53,9 +54,9 @@ class Routers:
         for row, (first, stop) in enumerate(places if last else ()):
             seen[row, stop - first] = self._rows.token_id[stop]
         lengths = [stop - first + last for first, stop in places]
-        inputs = torch.from_numpy(seen).to(self._facts.device)
+        inputs = upload(torch.from_numpy(seen), self._facts.device)
         hidden, probability, slots = self._model.hidden_and_routing(inputs, torch.tensor(lengths))
-        self._sums.append((probability.cpu(), slots.cpu()))
+        self._sums.append((download(probability), download(slots)))
         self._keys += [
             (int(self._rows.window[stop]), int(self._rows.document[stop]), length)
             for (_, stop), length in zip(places, lengths, strict=True)
@@ -63,7 +64,7 @@ class Routers:
         return hidden[:, :width]
 
     def finish(self) -> RoutingSums:
-        """Return the sums of all windows, in their order."""
+        """Return the sums of all windows, in their order; those of a GPU must have arrived."""
         keys = np.array(self._keys, np.int64).reshape(-1, 3)
         order = np.argsort(keys[:, 0])
         shape = (0, self._router.layers, self._router.experts)

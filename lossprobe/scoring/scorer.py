@@ -4,42 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from lossprobe.checkpoint.interface import BATCHINGS, EQUAL_LENGTHS, ONE_WINDOW, PADDED, Checkpoint, SharedPrefix
+from lossprobe.checkpoint.interface import Checkpoint, SharedPrefix
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.plan.part_scores import PartScores
-from lossprobe.plan.rows import REPLACED, SCORED, Integers, Rows, unscored_windows_of, windows_of
-from lossprobe.plan.windows import Window
-from lossprobe.scoring.collector import BINS, Collector
-from lossprobe.scoring.head import HeadRows, NonFiniteLossError, run_head
+from lossprobe.plan.rows import Integers, Rows, unscored_windows_of, windows_of
+from lossprobe.scoring.batches import Batch, batch_inputs, make_batches, token_budget
+from lossprobe.scoring.collector import BINS, Collector, NonFiniteLossError
+from lossprobe.scoring.head import HeadRows, run_head
 from lossprobe.scoring.routing import Routers, has_routers
 from lossprobe.scoring.shared import SharedBatch, share_starts
 from lossprobe.scoring.statistics import Workspace
+from lossprobe.scoring.transfer import mark, upload, wait_for
 from lossprobe.units import plural
 
-BATCH_TOKENS = {"cpu": 1024, "cuda": 32_768, "mps": 8192}  # most padded tokens of a batch, by type of device
 # The sides of a few pairs differ more in length than all windows of a part. In batches of a quarter of the size, 2 % of
 # what goes through the model is padding, instead of 10 to 20 %.
 SIDES_SHARE = 4
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Windows that go through the model together.
-
-    Attributes:
-        windows: each window, after the offset of its document's rows in the part; see `plan.rows.windows_of`.
-    """
-
-    windows: list[tuple[int, Window]]
-
-    @property
-    def width(self) -> int:
-        """Return the number of input tokens of the longest window."""
-        return max(window.stop - 1 - window.start for _, window in self.windows)
 
 
 @dataclass(frozen=True)
@@ -79,6 +64,18 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
         CheckpointError: a loss is NaN or infinite; the message names the token.
         ResourceError: a batch of the given size, or a single window, does not fit into memory.
     """
+    return queue_part(checkpoint, rows, first_row, options)()
+
+
+def queue_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: PassOptions) -> Callable[[], PartScores]:
+    """Return a function that returns what `score_part` does.
+
+    On a GPU the work is only queued: the function waits for it, and the next part can be queued before. Other devices
+    have done it.
+
+    Raises:
+        CheckpointError, ResourceError: as `score_part`, from here or from the function.
+    """
     batch_size = options.batch_size
     while True:
         batches = _all_batches(rows, batch_size, checkpoint, options.shared)
@@ -90,12 +87,12 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
                 scored = _score_batch(checkpoint, batch, collector, first_row, options, routers)
                 options.advance(scored)
                 done += scored
-            scores = collector.finish()
-            if routers is None:
-                return scores
-            for batch in make_batches(unscored_windows_of(rows), 1, 0):
-                routers.hidden(batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)[0], batch.windows)
-            return replace(scores, routing=routers.finish())
+            if routers is not None:
+                for batch in make_batches(unscored_windows_of(rows), 1, 0):
+                    routers.hidden(batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)[0], batch.windows)
+            return partial(_finish, checkpoint, collector, routers, mark(checkpoint.facts.device))
+        except NonFiniteLossError as error:
+            raise _named(error, checkpoint, rows) from None
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -110,6 +107,18 @@ def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
             batch_size = width // 2
 
 
+def _finish(
+    checkpoint: Checkpoint, collector: Collector, routers: Routers | None, queued: torch.cuda.Event | None
+) -> PartScores:
+    """Wait for the work of a part, and return its scores."""
+    wait_for(queued)
+    try:
+        scores = collector.finish()
+    except NonFiniteLossError as error:
+        raise _named(error, checkpoint, collector.rows) from None
+    return scores if routers is None else replace(scores, routing=routers.finish())
+
+
 def _all_batches(
     rows: Rows, batch_size: int | None, checkpoint: Checkpoint, shared: SharedPrefix | None
 ) -> list[Batch | SharedBatch]:
@@ -117,85 +126,17 @@ def _all_batches(
     facts, windows = checkpoint.facts, windows_of(rows)
     pairs: list[SharedBatch] = []
     if shared is not None and batch_size != 1:
-        pairs, windows = share_starts(rows, windows, batch_size, _budget(facts.device))
-    return [*pairs, *make_batches(windows, batch_size, _budget(facts.device), facts.batching)]
-
-
-def _budget(device: str) -> int:
-    return BATCH_TOKENS.get(device.partition(":")[0], 4096)
-
-
-def batches_of(rows: Rows, batch_size: int | None, *checkpoints: Checkpoint) -> list[Batch]:
-    """Return the windows of a part as batches by the strictest rule of the models; see `CheckpointFacts.batching`.
-
-    Args:
-        rows: the part.
-        batch_size: most windows of a batch; None chooses by the device of the first model.
-        checkpoints: the models that will run on the batches.
-    """
-    facts = [checkpoint.facts for checkpoint in checkpoints]
-    batching = max((one.batching for one in facts), key=BATCHINGS.index)
-    return make_batches(windows_of(rows), batch_size, _budget(facts[0].device), batching)
-
-
-def make_batches(
-    windows: list[tuple[int, Window]], batch_size: int | None, budget: int, batching: str = PADDED
-) -> list[Batch]:
-    """Return the windows as batches, longest first, so that padding is small and running out of memory shows early.
-
-    Args:
-        windows: as of `plan.rows.windows_of`.
-        batch_size: most windows of a batch; None for as many as the budget allows.
-        budget: most padded tokens of a batch of several windows.
-        batching: which windows may share a batch; see `CheckpointFacts.batching`.
-    """
-    order = sorted(windows, key=lambda item: item[1].start - item[1].stop)
-    lengths = [window.stop - 1 - window.start for _, window in order]
-    batches, position = [], 0
-    while position < len(order):
-        longest = max(1, lengths[position])
-        count = 1 if batching == ONE_WINDOW else batch_size or max(1, budget // longest)
-        if batching == EQUAL_LENGTHS:
-            count = lengths[position : position + count].count(longest)
-        batches.append(Batch(order[position : position + count]))
-        position += count
-    return batches
-
-
-def batch_inputs(rows: Rows, batch: Batch, bos_id: int | None) -> tuple[Integers, Integers, Integers]:
-    """Return the inputs of the model for a batch, and where the model predicts the scored tokens.
-
-    Args:
-        rows: the part.
-        batch: windows of the part.
-        bos_id: id of the BOS that replaces tokens marked `REPLACED`.
-
-    Returns:
-        ids: int64 [B, T], padded with 0 on the right.
-        place: int64 [N], index into the flattened B · T positions at which each scored token is predicted.
-        target: int64 [N], index of each scored token's row in the part.
-    """
-    ids = np.zeros((len(batch.windows), batch.width), np.int64)
-    places, targets = [], []
-    for row, (offset, window) in enumerate(batch.windows):
-        seen = slice(offset + window.start, offset + window.stop - 1)
-        inputs = np.where(rows.unscored[seen] == REPLACED, bos_id or 0, rows.token_id[seen])
-        ids[row, : len(inputs)] = inputs
-        scored = np.arange(offset + window.first_scored, offset + window.stop)
-        scored = scored[rows.unscored[scored] == SCORED]
-        places.append(row * batch.width + scored - offset - window.start - 1)
-        targets.append(scored)
-    return ids, np.concatenate(places), np.concatenate(targets)
+        pairs, windows = share_starts(rows, windows, batch_size, token_budget(facts.device))
+    return [*pairs, *make_batches(windows, batch_size, token_budget(facts.device), facts.batching)]
 
 
 def hidden_rows(checkpoint: Checkpoint, ids: Integers, place: Integers) -> torch.Tensor:
     """Return the hidden rows [N, D] at the places where scored tokens are predicted, and free all others."""
-    device = checkpoint.facts.device
-    return _picked(checkpoint.hidden(torch.from_numpy(ids).to(device, non_blocking=True)), place)
+    return _picked(checkpoint.hidden(upload(torch.from_numpy(ids), checkpoint.facts.device)), place)
 
 
 def _picked(hidden: torch.Tensor, place: Integers) -> torch.Tensor:
-    return hidden.flatten(0, 1)[torch.from_numpy(place).to(hidden.device)]
+    return hidden.flatten(0, 1)[upload(torch.from_numpy(place), hidden.device)]
 
 
 def _score_batch(
@@ -226,11 +167,11 @@ def _passes_after_start(
     assert options.shared is not None
     device = checkpoint.facts.device
     starts = np.stack([rows.token_id[offset : offset + batch.shared] for offset in batch.starts])
-    prefix = options.shared.run(torch.from_numpy(starts).to(device))
-    for each in make_batches(batch.windows, batch.batch_size, _budget(device) // SIDES_SHARE):
+    prefix = options.shared.run(upload(torch.from_numpy(starts), device))
+    for each in make_batches(batch.windows, batch.batch_size, token_budget(device) // SIDES_SHARE):
         ids, place, target = batch_inputs(rows, each, None)
-        start = torch.tensor([batch.start_of[offset] for offset, _ in each.windows], device=device)
-        hidden = options.shared.hidden_after(prefix, start, torch.from_numpy(ids).to(device, non_blocking=True))
+        start = upload(torch.tensor([batch.start_of[offset] for offset, _ in each.windows]), device)
+        hidden = options.shared.hidden_after(prefix, start, upload(torch.from_numpy(ids), device))
         yield _picked(hidden, place), target
 
 
@@ -251,22 +192,24 @@ def _measure(
     sampled = (first_row + own) % options.sample_every == 0
     picked = HeadRows(
         hidden=hidden,
-        targets=torch.from_numpy(rows.token_id[target]).to(statistics_device),
-        groups=torch.from_numpy(groups).to(statistics_device),
+        targets=upload(torch.from_numpy(rows.token_id[target]), statistics_device),
+        groups=upload(torch.from_numpy(groups), statistics_device),
         group_count=len(documents),
         sampled=torch.from_numpy(sampled),
     )
-    try:
-        result = run_head(checkpoint, picked, BINS, options.workspace, options.chunk_rows)
-    except NonFiniteLossError as error:
-        at = target[error.row]
-        raise CheckpointError(
-            "scoring.non_finite_loss",
-            f"document {rows.document[at]}, token {rows.token[at]} (id {rows.token_id[at]}): the loss is {error.loss}",
-            hint=not_finite_hint(checkpoint.facts.compute_dtype),
-        ) from None
+    result = run_head(checkpoint, picked, BINS, options.workspace, options.chunk_rows)
     collector.add(own, documents, own[sampled], result)
     return len(own)
+
+
+def _named(error: NonFiniteLossError, checkpoint: Checkpoint, rows: Rows) -> CheckpointError:
+    """Return the error that names the token of a loss that is NaN or infinite."""
+    at = error.row
+    return CheckpointError(
+        "scoring.non_finite_loss",
+        f"document {rows.document[at]}, token {rows.token[at]} (id {rows.token_id[at]}): the loss is {error.loss}",
+        hint=not_finite_hint(checkpoint.facts.compute_dtype),
+    )
 
 
 def not_finite_hint(compute_dtype: str) -> str:

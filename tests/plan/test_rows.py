@@ -20,7 +20,7 @@ from lossprobe.plan.rows import (
     windows_of,
 )
 from lossprobe.plan.windows import Layout, Window
-from lossprobe.scoring.scorer import Batch, batch_inputs
+from lossprobe.scoring.batches import Batch, batch_inputs
 
 
 def tokens(count: int, unknown: tuple[int, ...] = ()) -> Tokens:

@@ -11,7 +11,8 @@ from torch.nn import functional
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_documents
 from lossprobe.plan.windows import Window
-from lossprobe.scoring.scorer import PassOptions, make_batches, not_finite_hint, score_part
+from lossprobe.scoring.batches import make_batches
+from lossprobe.scoring.scorer import PassOptions, not_finite_hint, score_part
 
 TEXT = "abcabcabd, and zebras. " * 9
 
