@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 
 from lossprobe.report.formats.cells import NAME_COLUMNS
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from lossprobe.report.views.view import View
 
 # Columns with text of tokens and documents, which can hold any bytes. In CSV it is a JSON string literal, so that no
@@ -59,6 +59,9 @@ def plain_name(name: str) -> str:
 
 def batches_to_csv(batches: Iterable[pa.RecordBatch]) -> Iterable[bytes]:
     """Yield the CSV of Arrow record batches as pieces of bytes, header first, in the form of `to_csv`."""
+    import pyarrow as pa
+    import pyarrow.csv
+
     for number, batch in enumerate(batches):
         sink = io.BytesIO()
         names = batch.schema.names
