@@ -83,6 +83,7 @@ ALLOWED = {
         "errors", "text", "checkpoint.detect", "checkpoint.interface", "checkpoint.spec", "plan.options", "run",
         "analysis", "passes", "audit",
     },
+    "report.formats.cell_bytes": {"compiler"},
     "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks", "audit.settings"},
     "report.page": WORDS | {"terms", "analysis", "report"},
     "cli": WORDS
