@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lossprobe.compiler import kept, numba
+from lossprobe.compiler import compile_apart, kept, numba
 
 WHOLE, FLOAT, TEXT, WORDS = range(4)  # kinds of columns; words are copied, bytes of a text become a JSON literal
 LONGEST_NUMBER = 24  # bytes, with the comma: -2^63 has 20, a float32 at most 17, and an empty text 6
@@ -284,3 +284,14 @@ def write_rows(kinds: Any, present: Any, values: Any, stops: Any, data: Any, out
         out[at] = 10  # the line ends
         at += 1
     return at
+
+
+def compile_rows() -> None:
+    """Compile `write_rows` for the arrays that it gets, or load its compiled code."""
+    none = np.zeros((1, 0), np.int64)
+    write_rows(np.zeros(1, np.int64), none == 0, none, none, DIGITS.copy(), DIGITS.copy())
+
+
+def compile_rows_apart() -> None:
+    """Compile `write_rows` in another process if that was never done: compiling takes 100 MB."""
+    compile_apart(write_rows, "from lossprobe.report.formats.cell_bytes import compile_rows; compile_rows()")

@@ -29,6 +29,7 @@ def are_written(schema: pa.Schema) -> bool:
 
 def written(batches: Iterable[pa.RecordBatch]) -> Iterator[bytes]:
     """Yield the CSV of batches, without a header; one batch is written in a thread while the next one is read."""
+    cell_bytes.compile_rows_apart()
     with ThreadPoolExecutor(1) as pool:
         before: Future[list[bytes]] | None = None
         for batch in batches:
