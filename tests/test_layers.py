@@ -15,7 +15,7 @@ from bundled import EXAMPLES
 from source_code import MODULES, PACKAGE, nodes, parsed
 
 import lossprobe
-from lossprobe.cli.main import run
+from lossprobe.cli.main import cli, run
 
 WORDS = {"errors", "arguments", "units", "isolation", "display"}
 # What each room of the package may use of ours, beside itself. Data flows one way: text to result.
@@ -83,6 +83,7 @@ ALLOWED = {
         "errors", "text", "checkpoint.detect", "checkpoint.interface", "checkpoint.spec", "plan.options", "run",
         "analysis", "passes", "audit",
     },
+    "report.formats.cell_bytes": {"compiler"},
     "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks", "audit.settings"},
     "report.page": WORDS | {"terms", "analysis", "report"},
     "cli": WORDS
@@ -141,6 +142,7 @@ def test_no_modules_import_each_other():
     """Also through others, inside functions, and for types only."""
     names = {f"lossprobe.{'.'.join(file.relative_to(PACKAGE).with_suffix('').parts)}": file for file in MODULES}
     graph = {name: imports(file) & names.keys() for name, file in names.items()}
+    graph["lossprobe.cli.main"] |= {f"lossprobe.cli.{command}" for command in cli.commands}  # imported by name
     with pytest.raises(graphlib.CycleError):
         tuple(graphlib.TopologicalSorter(graph | {"lossprobe.errors": {"lossprobe.cli.main"}}).static_order())
     assert len(tuple(graphlib.TopologicalSorter(graph).static_order())) == len(names)
@@ -226,6 +228,18 @@ def test_what_is_stored_is_found_and_shown_without_torch(tmp_path, monkeypatch):
         assert "matplotlib.pyplot" not in modules, f"{command}: figures are made without global state"
     assert {file.stem for file in tmp_path.glob("*.csv")} == set(views)
     assert {file.stem for file in tmp_path.glob("*.png")} == set(drawn)
+
+
+def test_a_view_loads_only_what_it_needs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("It shows. That is what it says.\n" * 5, "utf-8")
+    assert run(["score", str(EXAMPLES / "jargon-plain"), "text.txt", "--quiet"]) == 0
+    unneeded = {"matplotlib", "rich.console", "pyarrow.csv", "scipy", "torch"}
+    for command, needed in ((("hardest",), set()), (("hardest", "--table"), {"rich.console"})):
+        (modules,) = loaded(command, cwd=tmp_path)
+        assert modules & unneeded == needed, command
+        commands = {name for name in cli.commands if f"lossprobe.cli.{name}" in modules}
+        assert commands == {"hardest"}
 
 
 def test_every_public_name_is_there_and_others_are_not():

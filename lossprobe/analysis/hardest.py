@@ -133,14 +133,12 @@ def _grouped(rows: pd.DataFrame, texts: list[str], around: list[Surroundings]) -
 
 
 def _types(run: Run, top: int, min_count: int, total: float) -> Hardest:
-    sums = """
+    types = run.query("""
         SELECT token_id, count(*) AS count, avg(loss_nats::DOUBLE) AS mean_loss_nats,
                sum(loss_nats::DOUBLE) AS total_nats
-        FROM tokens WHERE unscored IS NULL GROUP BY token_id"""
-    by_total = run.query(f"{sums} ORDER BY total_nats DESC, token_id LIMIT {int(top)}").assign(hardest_by="total")
-    by_mean = run.query(
-        f"{sums} HAVING count(*) >= {int(min_count)} ORDER BY mean_loss_nats DESC, token_id LIMIT {int(top)}"
-    ).assign(hardest_by="mean")
+        FROM tokens WHERE unscored IS NULL GROUP BY token_id ORDER BY token_id""")
+    by_total = types.nlargest(top, "total_nats").assign(hardest_by="total")
+    by_mean = types[types["count"] >= min_count].nlargest(top, "mean_loss_nats").assign(hardest_by="mean")
     table = pd.concat([by_total, by_mean], ignore_index=True) if len(by_mean) else by_total
     vocabulary = load_vocabulary(run)
     table.insert(0, "text", [visible_bytes(vocabulary.entries[int(index)]) for index in table["token_id"]])

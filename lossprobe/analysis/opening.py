@@ -27,14 +27,15 @@ def opening_note(run: Run) -> str | None:
         WHERE token < {MOST_TOKENS} AND unscored IS DISTINCT FROM 'special' AND document IN ({firsts})
         GROUP BY document"""
     majority = f"HAVING count(*) > {MOST * documents}"
-    counted = int(run.scalar(f"SELECT max(len(ids)) FROM ({openings})") or 0)
-    begins = run.query(f"SELECT ids[1] AS id FROM ({openings}) GROUP BY 1 {majority}")
+    begins = run.query(f"SELECT ids[1] AS id, count(*) AS alike, max(len(ids)) AS longest FROM ({openings}) GROUP BY 1")
+    counted = int(begins["longest"].max()) if len(begins) else 0
+    begins = begins[begins["alike"] > MOST * documents]
     if not len(begins):
         return None
     counts = run.query(f"""
         SELECT size, count(*) AS alike, bool_or(list_contains(scored[1:size], TRUE)) AS scored
         FROM ({openings}), range(1, {MOST_TOKENS} + 1) AS sizes(size)
-        WHERE len(ids) >= size AND ids[1] = {int(begins["id"][0])}
+        WHERE len(ids) >= size AND ids[1] = {int(begins["id"].iloc[0])}
         GROUP BY size, list_slice(ids, 1, size) {majority} ORDER BY size""")
     size, alike = (int(counts[name].iloc[-1]) for name in ("size", "alike"))
     tokens = "token" if size == 1 else f"{size} tokens"

@@ -12,7 +12,7 @@ import pyarrow as pa
 from lossprobe.analysis.options import TokenOptions
 from lossprobe.analysis.rows.fields import why_none
 from lossprobe.analysis.rows.ranked_values import ranked_batches, values_at
-from lossprobe.analysis.rows.text_literals import with_text_literals
+from lossprobe.analysis.rows.text_bytes import with_text_bytes
 from lossprobe.analysis.shown import Shown
 from lossprobe.errors import NothingToScoreError
 from lossprobe.options.given import check_options
@@ -182,12 +182,12 @@ def strip_around_hardest(run: Run, condition: str) -> pd.DataFrame:
 
 
 def token_batches(run: Run, where: Sequence[str] = ()) -> Iterator[pa.RecordBatch]:
-    """Yield every stored column of the rows that meet every condition, with `text` as a JSON string literal.
+    """Yield every stored column of the rows that meet every condition, with `text` as the bytes that the token covers.
 
     Memory does not grow with the run: rows come in batches, documents are read as the rows reach them.
     """
     stored = [f'"{column.name}"' for column in token_columns(labelled=run.labelled)]
-    return with_text_literals(run, run.batches(f"SELECT {', '.join(stored)} FROM tokens WHERE {where_sql(where)}"))
+    return with_text_bytes(run, run.batches(f"SELECT {', '.join(stored)} FROM tokens WHERE {where_sql(where)}"))
 
 
 def _display_texts(run: Run, frame: pd.DataFrame, vocabulary: Vocabulary) -> list[str]:

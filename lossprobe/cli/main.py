@@ -17,36 +17,12 @@ from typing import Any, NoReturn
 import click
 
 from lossprobe import __version__
-from lossprobe.cli.audit import audit
-from lossprobe.cli.baseline import baseline
-from lossprobe.cli.calibration import calibration
-from lossprobe.cli.compare import compare
-from lossprobe.cli.curve import curve
-from lossprobe.cli.defects import defects
-from lossprobe.cli.demo import demo
-from lossprobe.cli.doctor import doctor
+from lossprobe.cli.commands import GROUPS, Commands
 from lossprobe.cli.environment import settle_environment
-from lossprobe.cli.explain import explain
-from lossprobe.cli.findings import findings
-from lossprobe.cli.gap import gap
-from lossprobe.cli.hardest import hardest
 from lossprobe.cli.imports import checked_imports
-from lossprobe.cli.inspect import inspect
 from lossprobe.cli.mistakes import meant
-from lossprobe.cli.objectives import objectives
-from lossprobe.cli.perplexity import perplexity
-from lossprobe.cli.positions import positions
-from lossprobe.cli.preferences import preferences
 from lossprobe.cli.process import collect_less_often, leave
-from lossprobe.cli.reconcile import reconcile
-from lossprobe.cli.report import report
-from lossprobe.cli.runs import runs
-from lossprobe.cli.score import score
-from lossprobe.cli.selfcheck import selfcheck
-from lossprobe.cli.series import series
 from lossprobe.cli.streams import occupy_closed, prepared
-from lossprobe.cli.tokens import tokens
-from lossprobe.cli.verify import verify
 from lossprobe.cli.wording import with_options
 from lossprobe.errors import LossprobeError, OutputError, ResourceError, UsageError
 from lossprobe.isolation import DELETED, ELSEWHERE, temporary_folder, working_folder_is_there
@@ -71,29 +47,18 @@ class Terminated(BaseException):
     """The process has received SIGTERM."""
 
 
-GROUPS: dict[str, tuple[click.Command, ...]] = {
-    "Score and look": (
-        score, report, findings, tokens, positions, hardest, defects, perplexity, calibration, objectives,
-    ),
-    "Compare, follow and gate": (compare, preferences, gap, reconcile, curve, series, audit, baseline),
-    "Check and understand": (runs, selfcheck, inspect, verify, doctor, explain, demo),
-}  # fmt: skip
-
-
 class Groups(click.Group):
     """A group of commands whose help lists them under headings."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click calls it
         """Write the commands of each of `GROUPS`."""
         width = max(len(name) for name in self.commands)
-        for title, commands in GROUPS.items():
+        for title, names in GROUPS.items():
             with formatter.section(title):
-                formatter.write_dl(
-                    [(f"{command.name:<{width}}", command.get_short_help_str(80)) for command in commands]
-                )
+                formatter.write_dl([(f"{name:<{width}}", self.commands[name].get_short_help_str(80)) for name in names])
 
 
-@click.group(cls=Groups, context_settings=CONTEXT)
+@click.group(cls=Groups, commands=Commands(), context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="lossprobe")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 def cli() -> None:
@@ -105,11 +70,6 @@ def cli() -> None:
       lossprobe compare old new data.txt   how much two models differ
       lossprobe audit                      pass or fail, in CI
     """
-
-
-for _commands in GROUPS.values():
-    for _command in _commands:
-        cli.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

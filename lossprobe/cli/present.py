@@ -38,12 +38,7 @@ def present(view: View, outputs: Outputs) -> None:
         UsageError: a file to be written is an input.
         OutputError: a file cannot be written.
     """
-    from lossprobe.report.formats.csv import view_to_csv
-    from lossprobe.report.formats.json import view_to_json
-    from lossprobe.report.formats.markdown import view_to_markdown
-    from lossprobe.report.formats.output import STDOUT, write_bytes, write_figure, write_text
-    from lossprobe.report.formats.terminal import Rest, view_to_terminal
-    from lossprobe.report.views.view import draw
+    from lossprobe.report.formats.output import STDOUT, write_bytes, write_text
 
     view = view_with_options(view)
     csv = file_name(outputs.csv, view.name, ".csv")
@@ -58,16 +53,27 @@ def present(view: View, outputs: Outputs) -> None:
     if csv is None and not (to_stdout or table):
         csv = STDOUT
     if outputs.json:
+        from lossprobe.report.formats.json import view_to_json
+
         write_bytes(STDOUT, view_to_json(view))
     if outputs.markdown:
+        from lossprobe.report.formats.markdown import view_to_markdown
+
         write_text(STDOUT, view_to_markdown(view))
     elif table:
+        from lossprobe.report.formats.terminal import Rest, view_to_terminal
+
         write_text(STDOUT, view_to_terminal(view, table_width(), Rest(ALL_ROWS, ALL_COLUMNS), wide=outputs.wide))
     else:
         _tell([view.result.finding] if outputs.json else view.told)
     if csv is not None:
+        from lossprobe.report.formats.csv import view_to_csv
+
         write_bytes(csv, view_to_csv(view))
     if plot is not None:
+        from lossprobe.report.formats.output import write_figure
+        from lossprobe.report.views.view import draw
+
         figure = draw(view)
         write_figure(plot, figure)
         _tell(_codes_shown(figure))

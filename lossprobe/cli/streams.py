@@ -69,19 +69,19 @@ class _Bytes(io.BufferedIOBase):
         return self._under.fileno()
 
     def write(self, data: ReadableBuffer, /) -> int:
-        given = bytes(data)
+        size = memoryview(data).nbytes
         if self._inert:
-            whole = self._line + given
+            whole = self._line + bytes(data)
             end = max(whole.rfind(b"\n"), whole.rfind(b"\r")) + 1
             self._line = whole[end:]
             self.write_as_it_is(inert(whole[:end]))
         else:
-            self.write_as_it_is(given)
-        return len(given)
+            self.write_as_it_is(data)
+        return size
 
-    def write_as_it_is(self, data: bytes) -> None:
+    def write_as_it_is(self, data: ReadableBuffer) -> None:
         """Write bytes without escaping commands."""
-        rest = memoryview(data)
+        rest = memoryview(data).cast("B")
         with contextlib.suppress(*self._lost):
             while rest and self._sink is not None:
                 rest = rest[self._sink.write(rest) or len(rest) :]  # an unbuffered stream may take only a part

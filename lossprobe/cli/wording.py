@@ -37,7 +37,12 @@ def with_options(text: str, root: click.Command | None = None) -> str:
     """
     if "`" not in text:
         return text
-    names = option_names(root or click.get_current_context().find_root().command)
+    running = click.get_current_context(silent=True)
+    near = option_names(running.command) if running else {}
+    if all(name in near for name in ARGUMENT.findall(text) if name):
+        names = near  # an argument has the same option in every command, so that the others need not be imported
+    else:
+        names = option_names(root or click.get_current_context().find_root().command)
     return ARGUMENT.sub(lambda found: names.get(found[1], found[0]), text)
 
 

@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 from lossprobe import __version__
 from lossprobe.run.files import sha256_of_json, sha256_of_stream
 from lossprobe.run.folder import Folder
-from lossprobe.run.footers import read_footer, values_fault
 from lossprobe.run.manifest import damaged, part_names
 from lossprobe.run.schema import ALL_TABLES, CHECKED, DIVERGENCE, MANIFEST, PART_TABLES, ROUTING
 from lossprobe.run.settings import read_run_settings
@@ -137,6 +136,8 @@ class FileChecks:
 
     def _rows_of(self, folder: Folder, table: str, name: str) -> int:
         """Check bytes, columns and values of a file, and return its number of rows."""
+        from lossprobe.run.footers import read_footer, values_fault  # needed once for a run, not for each view
+
         with self._reading(name), folder.open_file(name) as stream:
             if self.sealed and sha256_of_stream(stream) != self.manifest["files"][name]:
                 wrong = f"{name} is damaged (its sha256 is not the one in {self.name})"

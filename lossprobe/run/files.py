@@ -10,9 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from lossprobe.errors import OutputError
 from lossprobe.run.folder import Folder, NotFollowedError
 from lossprobe.run.new_file import NewFile
@@ -103,6 +100,9 @@ def read_sealed(folder: Folder, name: str) -> tuple[dict[str, Any], bool | None]
 
 def fill_table(target: NewFile, columns: tuple[Column, ...], values: dict[str, Any]) -> None:
     """Write columns as one Parquet file, the same bytes for the same values."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq  # who only reads a run needs it not
+
     schema = arrow_schema(columns)
     arrays = [pa.array(values[column.name], type=column.type) for column in columns]
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), target, compression="zstd")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lossprobe.errors import UsageError
-from lossprobe.text.documents import Document
 from lossprobe.text.records import field_names
 from lossprobe.units import visible
+
+if TYPE_CHECKING:
+    from lossprobe.text.documents import Document
 
 SHOWN_FIELDS = 10
 LABELS = frozenset({"role", "turn", "part"})  # of the tokens of conversations, completions and pairs

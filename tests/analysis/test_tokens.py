@@ -1,17 +1,21 @@
 """The rows of a run, and how their losses are spread."""
 
-import json
-
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from fake_runs import BOS, LN2, Doc, words
+from hypothesis import given
+from hypothesis import strategies as st
 
+from lossprobe.analysis.rows import text_bytes
 from lossprobe.analysis.tokens import STRIP_TOKENS, loss_spread, measure_tokens, token_batches
 from lossprobe.errors import NothingToScoreError, UsageError
 from lossprobe.run import reader, texts
 from lossprobe.run.schema import TOKEN_COLUMNS
-from lossprobe.units import token_literal
+
+SPANS = ("document", "byte_start", "byte_stop", "token_id")
+PLACE = st.integers(0, 12)
 
 
 def frame_of(run, where=()):
@@ -109,9 +113,7 @@ def test_batches_are_the_stored_rows_with_exact_texts(make_run, monkeypatch):
     stored = run.query("SELECT * FROM tokens")
     pd.testing.assert_frame_equal(frame.drop(columns="text"), stored, check_dtype=False)
     pieces = [piece for doc in docs for piece in doc.pieces]
-    assert frame["text"].tolist() == [token_literal(piece) for piece in pieces]
-    text = b"".join(json.loads(cell).encode("utf-8", "surrogateescape") for cell in frame["text"][1:4])
-    assert text == docs[0].data  # the text comes back from its tokens
+    assert frame["text"].tolist() == pieces
     pd.testing.assert_frame_equal(
         frame_of(run, ["loss > 2"]), frame[frame["loss_nats"] > 2].reset_index(drop=True), check_dtype=False
     )
@@ -136,8 +138,50 @@ def test_texts_are_read_a_few_documents_at_a_time(make_run, monkeypatch):
     assert held == [[3, 4], [5, 6], [7, 8]]  # documents without a row are not read
 
 
+@given(st.data())
+def test_any_spans_cover_what_they_cover_alone(data):
+    """Also of special tokens, in any order, overlapping, empty, backwards and beyond the end."""
+    vocabulary = texts.Vocabulary({0: b"<bos>", 1: b"", 2: "é".encode(), 5: b"ab"}, frozenset([0, 5]))
+    stored = {1: b"", 4: b"ab\n cd", 7: b"x" * 9}
+    kept = data.draw(st.booleans())
+    rows = data.draw(st.lists(st.tuples(st.sampled_from(sorted(stored)), PLACE, PLACE, st.sampled_from([0, 1, 2, 5]))))
+    rows.sort(key=lambda row: row[0])
+    table = pa.table(
+        {name: [row[place] for row in rows] for place, name in enumerate(SPANS)},
+        pa.schema([(name, pa.int64()) for name in SPANS]),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_bytes, "load_vocabulary", lambda _: vocabulary)
+        patch.setattr(text_bytes, "DocumentTexts", lambda _: Held(stored, kept))
+        found = [
+            text
+            for batch in text_bytes.with_text_bytes(None, table.to_batches(3))
+            for text in batch["text"].to_pylist()
+        ]
+    expected = [vocabulary.covered(stored[row[0]] if kept else None, *row[1:]) for row in rows]
+    assert found == expected
+
+
+class Held:
+    """The texts of documents, without a run."""
+
+    def __init__(self, stored: dict[int, bytes], kept: bool) -> None:
+        self.stored = stored
+        self.kept = kept
+
+    def along(self, documents):
+        return (self.stored[number] for number in documents)
+
+
+def test_an_id_without_an_entry_is_refused():
+    entries = text_bytes._Entries.of(texts.Vocabulary({0: b"a", 2: b"b"}, frozenset()))
+    for wrong in (1, 3, -1):
+        with pytest.raises(KeyError, match=str(wrong)):
+            entries.places(np.array([0, wrong]))
+
+
 def test_without_stored_text_the_vocabulary_speaks(make_run):
     doc = Doc([BOS, " né".encode(), b"\n"], ["special", 2, 1])
     run = make_run([doc], keep_text=False)
     assert measure_tokens(run).table["text"].tolist() == ["<bos>", " né", "\\n"]
-    assert frame_of(run)["text"].tolist() == [token_literal(piece) for piece in doc.pieces]
+    assert frame_of(run)["text"].tolist() == doc.pieces

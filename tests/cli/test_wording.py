@@ -40,6 +40,15 @@ ONLY_PYTHON = {"columns", "load_options", "name", "score", "text_options"}
 SPELLINGS = {name for option in options() for name in (*option.opts, *option.secondary_opts)}
 
 
+def test_an_argument_has_one_option():
+    """So that the options of the running command say what those of all commands would."""
+    spelled: dict[str, set[str]] = {}
+    for option in options():
+        spelled.setdefault(option.name or "", set()).add(option.opts[0])
+    assert {name: several for name, several in spelled.items() if len(several) > 1} == {}
+    assert len(spelled) > 80
+
+
 def sentences(code: Iterable[ast.AST]) -> list[str]:
     """Return every text in the code that is no docstring."""
     found = list(code)

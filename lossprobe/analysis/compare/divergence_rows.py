@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from lossprobe.analysis.rows.text_literals import with_text_literals
+from lossprobe.analysis.rows.text_bytes import with_text_bytes
 from lossprobe.run.pair import Pair
 from lossprobe.run.schema import DIVERGENCES, LABELS
 
@@ -22,4 +22,4 @@ def divergence_batches(pair: Pair) -> Iterator[pa.RecordBatch]:
     rows = pair.rows
     labels = [column.name for column in LABELS] if rows.labelled else []
     names = [*PLACES, *(column.name for column in DIVERGENCES), "first_top_id", "second_top_id", *labels]
-    return with_text_literals(rows, rows.batches(f"SELECT {', '.join(names)} FROM tokens WHERE unscored IS NULL"))
+    return with_text_bytes(rows, rows.batches(f"SELECT {', '.join(names)} FROM tokens WHERE unscored IS NULL"))

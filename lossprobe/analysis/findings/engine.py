@@ -23,8 +23,6 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from scipy.special import ndtri
-
 from lossprobe.analysis.findings.catalogue import FINDING_RULES
 from lossprobe.analysis.findings.rule import FEWEST_TOKENS, SEVERITIES, Clue, FindingRule, RuleFinding
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
@@ -114,6 +112,8 @@ def decision_interval(clue: Clue) -> Interval:
     if clue.at_level is not None:
         return clue.at_level(level)
     if clue.clusters is None:
+        from scipy.special import ndtri  # most views have nothing to widen
+
         factor = float(ndtri((1.0 + level) / 2.0) / ndtri((1.0 + CONFIDENCE) / 2.0))
     elif clue.clusters < 2:
         return NO_INTERVAL

@@ -1,8 +1,9 @@
-"""Values of a stored column by rank, exact and in bounded memory: their bits are counted, and nothing is sorted."""
+"""Values of a stored column by rank, exact and in bounded memory: their bits are counted, and only some are sorted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,12 @@ from lossprobe.run.reader import BATCH_ROWS, Run
 HALF = 16  # bits: values are counted by their upper half first
 HALVES = 1 << HALF
 HELD = 128  # upper halves whose lower halves are counted in one scan: 64 MiB of counts, an octave of values
+SORTED = 1 << 24  # values that are kept in one scan and sorted: 64 MiB
 SIGN, ALL = np.uint32(1 << 31), np.uint32((1 << 32) - 1)
 
 Bits = npt.NDArray[np.uint32]
 Counts = npt.NDArray[np.int64]
+Ranked = Callable[[int, int], Floats]  # values from one rank to another
 
 
 def ranked_batches(run: Run, column: str, scored: str, wanted: Sequence[range]) -> Iterator[tuple[int, Floats]]:
@@ -25,8 +28,10 @@ def ranked_batches(run: Run, column: str, scored: str, wanted: Sequence[range]) 
     Ranks, from 0, are places in ascending order; NaN comes last, and a missing value as NaN. A batch ends before a
     multiple of `BATCH_ROWS` and where a span of ranks ends.
 
-    One scan counts the values by the upper half of their bits, and one more for every 128 upper halves in which wanted
-    ranks lie counts them by their lower half. So memory grows neither with the rows nor with how often a value comes.
+    One scan counts the values by the upper half of their bits. A second one keeps and sorts the values whose upper half
+    holds a wanted rank, 16 million at most: where there are more, there are further scans, and where one upper half has
+    more, its values are counted by their lower half. So memory grows neither with the rows nor with how often a value
+    comes.
 
     Args:
         run: the run.
@@ -80,19 +85,30 @@ def _pieces(run: Run, sql: str, spans: Sequence[range]) -> Iterator[tuple[int, F
     stops = upper.cumsum()
     starts = stops - upper
     touched = {int(half) for span in spans for half in _overlapping(starts, stops, span)}
-    halves = sorted(touched)
-    for position in range(0, len(halves), HELD):
-        chosen = np.array(halves[position : position + HELD])
-        for half, counts in zip(chosen, _count_lower(run, sql, chosen), strict=True):
-            low = np.flatnonzero(counts)
-            values = _values((half << HALF) | low)
-            ends = starts[half] + counts[low].cumsum()
+    for chosen in _groups(sorted(touched), upper):
+        few = upper[chosen].sum() <= SORTED
+        found = _sorted(run, sql, chosen, upper) if few else _counted(run, sql, chosen)
+        for half, values in zip(chosen.tolist(), found, strict=True):
             for span in spans:
                 first, last = max(span.start, int(starts[half])), min(span.stop, int(stops[half]))
                 while first < last:
                     stop = min(last, first - first % BATCH_ROWS + BATCH_ROWS)
-                    yield first, values[np.searchsorted(ends, np.arange(first, stop), side="right")]
+                    yield first, values(first - int(starts[half]), stop - int(starts[half]))
                     first = stop
+
+
+def _groups(halves: Sequence[int], upper: Counts) -> Iterator[Counts]:
+    """Yield upper halves in groups that one scan reads: of few values together, or each of many values."""
+    group: list[int] = []
+    for half in halves:
+        together = int(upper[[*group, half]].sum()) <= SORTED
+        many = len(group) < HELD and bool((upper[[*group, half]] > SORTED).all())
+        if group and not (together or many):
+            yield np.array(group)
+            group = []
+        group.append(half)
+    if group:
+        yield np.array(group)
 
 
 def _overlapping(starts: Counts, stops: Counts, span: range) -> Counts:
@@ -101,16 +117,41 @@ def _overlapping(starts: Counts, stops: Counts, span: range) -> Counts:
     return np.arange(first, last)[starts[first:last] < stops[first:last]]
 
 
-def _count_lower(run: Run, sql: str, chosen: Counts) -> Counts:
-    """Return how often each lower half comes with each chosen upper half, int64 [chosen, 65,536]."""
-    counts = np.zeros((len(chosen), HALVES), np.int64)
+def _sorted(run: Run, sql: str, chosen: Counts, upper: Counts) -> list[Ranked]:
+    """Return for each chosen upper half what gives its values by rank, from 0: they are kept and sorted."""
+    is_chosen = np.zeros(HALVES, bool)
+    is_chosen[chosen] = True
+    ends = upper[chosen].cumsum()
+    kept, size = np.empty(ends[-1], np.uint32), 0
+    for bits in _read(run, sql):
+        found = bits[is_chosen[bits >> HALF]]
+        kept[size : size + len(found)] = found
+        size += len(found)
+    kept.sort()
+    return [partial(_between, values) for values in np.split(kept, ends[:-1])]
+
+
+def _between(ordered: Bits, first: int, stop: int) -> Floats:
+    return _values(ordered[first:stop])
+
+
+def _counted(run: Run, sql: str, chosen: Counts) -> Iterator[Ranked]:
+    """Yield for each chosen upper half what gives its values by rank, from 0: they are counted by their lower half."""
+    counts = np.zeros(len(chosen) * HALVES, np.int64)
     place = np.full(HALVES, -1)
     place[chosen] = np.arange(len(chosen))
     for bits in _read(run, sql):
         row = place[bits >> HALF]
         kept = row >= 0
-        np.add.at(counts, (row[kept], bits[kept] & (HALVES - 1)), 1)
-    return counts
+        np.add.at(counts, (row[kept] << HALF) | (bits[kept] & (HALVES - 1)), 1)  # many times faster with one index
+    for half, found in zip(chosen.tolist(), counts.reshape(-1, HALVES), strict=True):
+        low = np.flatnonzero(found)
+        yield partial(_repeated, (half << HALF) | low, found[low].cumsum())
+
+
+def _repeated(ordered: Counts, ends: Counts, first: int, stop: int) -> Floats:
+    """Return the values of ranks from `first` to `stop`, where each value comes up to the rank in `ends`."""
+    return _values(ordered[np.searchsorted(ends, np.arange(first, stop), side="right")])
 
 
 def _read(run: Run, sql: str) -> Iterator[Bits]:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from lossprobe.analysis.stats.interval import Estimate, Interval
 
@@ -104,5 +103,7 @@ def grouped_errors(
 
 def t_quantile(clusters: npt.ArrayLike, confidence: float = CONFIDENCE) -> npt.NDArray[np.float64]:
     """Return the two-sided quantile of Student's t with `clusters` − 1 degrees of freedom, NaN below two."""
+    from scipy.special import stdtrit  # takes longer to import than a view of a small run to compute
+
     freedom = np.asarray(clusters, float) - 1.0
     return np.where(freedom > 0, stdtrit(np.maximum(freedom, 1.0), (1.0 + confidence) / 2.0), np.nan)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 
 from lossprobe.report.formats.cells import NAME_COLUMNS
-from lossprobe.units import visible
+from lossprobe.units import token_literal, visible
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from lossprobe.report.views.view import View
 
 # Columns with text of tokens and documents, which can hold any bytes. In CSV it is a JSON string literal, so that no
@@ -24,6 +25,7 @@ TEXT_COLUMNS = frozenset({
     "excerpt", "meant", "example",
 })  # fmt: skip
 ROWS_AT_A_TIME = 10_000
+COMPILED_FROM = 1_000_000  # rows that take longer to write than compiled loops to load
 # How a name starts that a spreadsheet could run as a formula, or that could be taken for a literal: it becomes a JSON
 # string literal. All other names are plain text.
 NOT_PLAIN = ("=", "+", "-", "@", "＝", "＋", "－", "＠", '"')
@@ -57,14 +59,44 @@ def plain_name(name: str) -> str:
     return json.dumps(name) if name.startswith(NOT_PLAIN) else visible(name)
 
 
-def batches_to_csv(batches: Iterable[pa.RecordBatch]) -> Iterable[bytes]:
-    """Yield the CSV of Arrow record batches as pieces of bytes, header first, in the form of `to_csv`."""
-    for number, batch in enumerate(batches):
-        sink = io.BytesIO()
-        names = batch.schema.names
-        plain = [
-            column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in batch.columns
-        ]
-        options = pyarrow.csv.WriteOptions(include_header=number == 0, quoting_style="needed", quoting_header="none")
-        pyarrow.csv.write_csv(pa.Table.from_arrays(plain, names=names), sink, options)
-        yield sink.getvalue()
+def batches_to_csv(batches: Iterable[pa.RecordBatch], rows: int = 0) -> Iterator[bytes]:
+    """Yield the CSV of Arrow record batches as pieces of bytes, header first, in the form of `to_csv`.
+
+    Args:
+        batches: the batches; a column of bytes holds texts, and becomes one of JSON string literals.
+        rows: how many rows they have together, if it is known: many are written by compiled loops.
+    """
+    source = iter(batches)
+    first = next(source, None)
+    if first is None:
+        return
+    yield (",".join(first.schema.names) + "\n").encode()
+    if rows >= COMPILED_FROM:
+        from lossprobe.report.formats.csv_rows import are_written, written
+
+        if are_written(first.schema):
+            yield from written(chain([first], source))
+            return
+    yield from map(_arrow_csv, chain([first], source))
+
+
+def _arrow_csv(batch: pa.RecordBatch) -> bytes:
+    """Return the CSV of a batch, without a header."""
+    import pyarrow as pa
+    import pyarrow.csv
+
+    sink = io.BytesIO()
+    plain = [_literals(column) if pa.types.is_large_binary(column.type) else column for column in batch.columns]
+    plain = [column.dictionary_decode() if pa.types.is_dictionary(column.type) else column for column in plain]
+    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+    pyarrow.csv.write_csv(pa.Table.from_arrays(plain, names=batch.schema.names), sink, options)
+    return sink.getvalue()
+
+
+def _literals(column: pa.Array) -> pa.Array:
+    """Return bytes of texts as JSON string literals; each text, of which there are few, is looked at once."""
+    import pyarrow as pa
+
+    coded = column.dictionary_encode()
+    literals = [token_literal(text) for text in coded.dictionary.to_pylist()]
+    return pa.DictionaryArray.from_arrays(coded.indices, pa.array(literals, pa.string()))

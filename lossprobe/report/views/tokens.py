@@ -14,5 +14,5 @@ YIELDS = ("token_id", "top_prob", "entropy_nats", "turn", "context", "part", "ra
 
 def tokens_view(run: Run, result: TokenLosses, where: Sequence[str]) -> View:
     """Return the view of a run's tokens; the CSV holds all of them that meet the conditions `where`."""
-    return view_of_runs("tokens", [run], result, csv=lambda: batches_to_csv(token_batches(run, where)),
+    return view_of_runs("tokens", [run], result, csv=lambda: batches_to_csv(token_batches(run, where), result.tokens),
                         yields=YIELDS)  # fmt: skip
