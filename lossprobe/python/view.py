@@ -203,7 +203,7 @@ def _view_of_one(name: str, runs: tuple[Run, ...], choices: dict[str, Any], once
         from lossprobe.report.views.defects import defects_view
 
         options = chosen("choices", DefectOptions, DefectOptions(**choices), choices)
-        return defects_view(run, find_defects(run, options))
+        return defects_view(run, once(find_defects, run, options))
     if name == "hardest":
         from lossprobe.analysis.hardest import find_hardest
         from lossprobe.report.views.hardest import hardest_view

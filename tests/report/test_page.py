@@ -17,7 +17,7 @@ import pytest
 from fake_runs import Doc, write_run
 from page_frame import chromium, in_browser, open_page
 
-from lossprobe.analysis.findings import findings
+from lossprobe.analysis.findings import findings, text_defects
 from lossprobe.analysis.perplexity import measure_perplexity
 from lossprobe.analysis.provenance import find_provenance
 from lossprobe.errors import NotComparableError, UsageError
@@ -223,6 +223,7 @@ def made(monkeypatch):
 MEASURED_ONCE = {
     "lossprobe.analysis.perplexity.measure_perplexity": 2,
     "lossprobe.analysis.positions.measure_positions": 2,
+    "lossprobe.analysis.defects.defects.find_defects": 2,
     "lossprobe.analysis.hardest.find_hardest": 8,  # by token, type, document and class
     "lossprobe.analysis.calibration.calibration.calibrate_model": 2,
     "lossprobe.analysis.objectives.objectives.measure_objectives": 2,
@@ -246,8 +247,9 @@ def test_findings_and_sections_share_their_results(tmp_path, run, monkeypatch):
         module, _, function = name.rpartition(".")
         count = counted(name, getattr(importlib.import_module(module), function))
         monkeypatch.setattr(name, count)
-        if hasattr(findings, function):
-            monkeypatch.setattr(findings, function, count)
+        for reader in (findings, text_defects):
+            if hasattr(reader, function):
+                monkeypatch.setattr(reader, function, count)
     other = a_run(tmp_path / "other", "other", shift=0.5)
     page = make_report(run, other)
     assert calls == MEASURED_ONCE

@@ -20,6 +20,7 @@ from lossprobe.analysis.defects.spans import TextSpans
 from lossprobe.analysis.defects.word_hashes import parts_of, runs_of, words_of
 
 COPY, SHARED = "duplicate", "boilerplate"
+EXACT = "exact copy of a document"
 RUN = 5  # words
 PASSAGE_WORDS = 25  # of a passage that stands in the text twice
 SHARED_WORDS = 20  # of a passage that several documents share
@@ -102,7 +103,7 @@ class Repeats:
         of = {int(whole.document[row]): int(whole.document[first[row]]) for row in exact}
         near = {document: other for document, other in _near(rows, others) if document not in of}
         for document, other in sorted({**near, **of}.items()):
-            detail = "exact copy of a document" if document in of else "near copy of a document"
+            detail = EXACT if document in of else "near copy of a document"
             yield document, [Found(COPY, 0, sizes[document], detail, origin=(other, 0, sizes[other]))]
 
 

@@ -1,13 +1,16 @@
-"""What rules need of a run that no view shows: ties, documents known by heart, files, which roles have a loss."""
+"""What rules need of a run that no view shows: ties, text known by heart, defects, files, which roles have a loss."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import pandas as pd
 
+from lossprobe.analysis.findings.text_defects import TextDefects, find_text_defects
 from lossprobe.analysis.findings.words import between
 from lossprobe.analysis.gap.memorised import MemorisedDocuments, find_memorised
+from lossprobe.analysis.once import Once
 from lossprobe.analysis.preferences.pairs import BOTH
 from lossprobe.analysis.rows.clusters import document_clusters, find_clusters, grouped_losses, slice_clusters
 from lossprobe.analysis.rows.fields import label_source
@@ -46,6 +49,7 @@ class RunFacts:
         clusters: documents or blocks that intervals resample.
         tied_share: share of the scored tokens of which another entry has exactly the same logit, and its interval.
         memorised: documents known by heart.
+        defects: the defects of the text that no other rule tells of.
         files: one row a file, where there are several: file, documents, share_of_tokens, mean_loss_nats, low, high,
             share_of_loss, clusters; empty otherwise.
         answers_scored: share of the tokens of answers that have a loss; None of plain text, and without answers.
@@ -58,14 +62,21 @@ class RunFacts:
     tied_share: float
     tied_share_interval: Interval
     memorised: MemorisedDocuments
+    defects: TextDefects
     files: pd.DataFrame = field(repr=False)
     answers_scored: float | None = None
     prompts_scored: float | None = None
     answer_ends: AnswerEnds | None = None
 
 
-def find_facts(run: Run) -> RunFacts:
-    """Return the further facts of a run."""
+def find_facts(run: Run, told: Collection[str] = (), *, once: Once | None = None) -> RunFacts:
+    """Return the further facts of a run.
+
+    Args:
+        run: the run.
+        told: the rules that speak of it already; what they tell of its defects is left out.
+        once: takes the results from here that were made already, and keeps those that are made; None keeps nothing.
+    """
     clusters = find_clusters(run)
     sums = run.query(f"""
         SELECT count(*) FILTER (ties > 1) AS tied, count(*) AS tokens
@@ -78,6 +89,7 @@ def find_facts(run: Run) -> RunFacts:
         tied_share=tied.value,
         tied_share_interval=tied.interval,
         memorised=find_memorised(run),
+        defects=find_text_defects(run, told, once or Once()),
         files=_files(run),
         answers_scored=answers,
         prompts_scored=prompts,

@@ -13,7 +13,7 @@ from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.analysis.compare.compare import compare
 from lossprobe.analysis.findings.catalogue import FINDING_RULES
 from lossprobe.analysis.findings.engine import findings_of, located, worst_first
-from lossprobe.analysis.findings.facts import find_facts
+from lossprobe.analysis.findings.facts import RunFacts, find_facts
 from lossprobe.analysis.findings.options import FindingOptions
 from lossprobe.analysis.findings.rule import SEVERITIES, RuleFinding
 from lossprobe.analysis.hardest import find_hardest
@@ -109,7 +109,7 @@ def find_findings(
         views=list(dict.fromkeys(views)),
         findings=found,
         failed=fails_on(found, options.fail_on),
-        notes=_notes(runs, ranked="preferences" in views),
+        notes=_notes(runs, once, ranked="preferences" in views),
         table=_table(rows),
     )
 
@@ -117,7 +117,7 @@ def find_findings(
 def results_of(run: Run, once: Once) -> Iterator[tuple[str, Any]]:
     """Yield the results of a run that rules read, each with the name of its view, as their commands show them."""
     yield "perplexity", once(measure_perplexity, run)
-    yield "findings", once(find_facts, run)
+    yield "findings", facts_of(run, once)
     yield "tokens", once(measure_tokens, run)
     yield "positions", once(measure_positions, run)
     yield "hardest", once(find_hardest, run, "class")
@@ -129,6 +129,12 @@ def results_of(run: Run, once: Once) -> Iterator[tuple[str, Any]]:
     if both:
         with suppress(NothingToScoreError):  # no pair can be ranked
             yield "preferences", once(measure_preferences, run, None, PreferenceOptions())
+
+
+def facts_of(run: Run, once: Once) -> RunFacts:
+    """Return the further facts of a run, without the defects that the rules on its headline numbers tell of."""
+    told = findings_of("perplexity", once(measure_perplexity, run))
+    return once(find_facts, run, tuple(found.id for found in told), once=once)
 
 
 def fails_on(findings: Sequence[RuleFinding], fail_on: Sequence[str]) -> list[str]:
@@ -143,7 +149,7 @@ def _is(found: RuleFinding, word: str) -> bool:
     return SEVERITIES.index(found.severity) <= SEVERITIES.index(word)
 
 
-def _notes(runs: Sequence[Run], *, ranked: bool) -> list[str]:
+def _notes(runs: Sequence[Run], once: Once, *, ranked: bool) -> list[str]:
     """Return what a reader must know; `ranked` is whether pairs could be ranked."""
     clusters = find_clusters(runs[0])
     notes = [clusters.note] if clusters.note else []
@@ -153,6 +159,9 @@ def _notes(runs: Sequence[Run], *, ranked: bool) -> list[str]:
         notes.append("rejected answers are scored too: calibration is not judged, and only ends of chosen answers are")
         if not ranked:
             notes.append("no pair can be ranked: the sides of each are equal, or one has no scored token")
+    unread = facts_of(runs[0], once).defects.unread
+    if unread:
+        notes.append(f"defects were not looked for in {plural(unread, 'document')}, whose bytes are not known")
     return notes
 
 
