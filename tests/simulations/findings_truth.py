@@ -54,6 +54,7 @@ PIECES = [
     *(b" w%d" % place for place in range(48)), *("éèêëàâîï"[place].encode() for place in range(8)),
     b" 7", b" 8", b"1", b"2", b"\n", b"\r\n", b".", b",",
 ]  # fmt: skip
+MISREAD = [letter.encode().decode("cp1252").encode() for letter in "éèêëâîïö"]
 
 
 Draw = Callable[[np.random.Generator, Path], set[str]]
@@ -94,8 +95,8 @@ def told(folder: Path, *models: np.ndarray, text: Text, **choices) -> set[str]:
 
 def drawn(folder: Path, logits: np.ndarray, text: Text, **choices) -> Run:
     """Return a stored run of a text under the model with these logits."""
-    return write_drawn(folder, logits, text.targets, text.documents, context=CONTEXT, vocabulary=PIECES,
-                       sample_every=4, **choices).run  # fmt: skip
+    choices = {"vocabulary": PIECES, "context": CONTEXT, "sample_every": 4} | choices
+    return write_drawn(folder, logits, text.targets, text.documents, **choices).run
 
 
 def _alone(tokens: int, documents: int, spread: float = 0.0) -> Draw:
@@ -213,6 +214,13 @@ def _longest(text: Text) -> np.ndarray:
     return text.documents == np.bincount(text.documents).argmax()
 
 
+def _misread(rng, folder: Path) -> set[str]:
+    """Return what is told of a text whose characters beyond ASCII were decoded wrongly, by a model that knows them."""
+    text = draw_text(rng, 6000, 60)
+    vocabulary = [*PIECES[: ODD.start], *MISREAD, *PIECES[ODD.stop :]]
+    return told(folder, text.logits, text=text, vocabulary=vocabulary)
+
+
 def _worse(rng, folder: Path) -> set[str]:
     text = draw_text(rng, 4000, 40)
     return told(folder, text.logits, tempered_logits(text.logits, 2.0), text=text)
@@ -250,6 +258,7 @@ FAULTY = {
     "the second of two models flatter, T = 2": (_worse, "second-worse"),
     "the second of two models smoothed by ε = 0.1": (_second_smoothed, "second-worse"),
     "the second of two models of other tokenizers flatter, T = 2": (_tokenizers(NOISE, 2.0), "second-worse-by-byte"),
+    "characters beyond ASCII decoded wrongly": (_misread, "defects-in-text"),
 }  # fmt: skip
 
 

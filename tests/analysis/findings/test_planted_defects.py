@@ -65,6 +65,17 @@ def test_two_kinds_of_damage_and_what_they_cost(tmp_path):
     assert told(written(tmp_path / "clean", [story(number) for number in range(20)])) == []
 
 
+def test_three_causes_are_named_the_dearest_first(tmp_path):
+    """Places of 8 bits, 24 of markup, 36 of mojibake and 30 of names of tokens, and six form feeds of 3 bits."""
+    kinds = [(TAG, 4), (WRONG, 6), (NAME, 5), ("\f", 1)]
+    texts = [with_places(6 * kind + each, *kinds[kind]) for kind in range(4) for each in range(6)]
+    (found,) = told(written(tmp_path, texts))
+    total = 24 * 59 * 3 + 90 * 8 + 6 * 3
+    shares = [f"{name} ({percent(count * 8 / total)})"
+              for name, count in (("mojibake", 36), ("template-string", 30), ("markup", 24))]  # fmt: skip
+    assert found.sentence.endswith(f" in 96 places of defects of the text: {', '.join(shares)}, and 1 other cause")
+
+
 def test_a_run_without_text_says_the_same_of_the_bytes_of_its_tokens(tmp_path):
     texts = [with_places(number, WRONG, 6) for number in range(20)]
     (kept,), (bare,) = (told(written(tmp_path / str(each), texts, keep_text=each)) for each in (True, False))

@@ -95,12 +95,11 @@ def calibration(excess=0.0, gap=0.0, top=0.0, temperature=1.0, slope=0.0, epsilo
 
 
 def facts(tied=0.0, known=0, files=(), answers=None, prompts=None, ends=None, defects=()):
-    memorised = Made(documents=known, judged_documents=100, share_of_tokens=0.02)
     return Made(
-        tokens_scored=9_000, clusters=DOCUMENTS, tied_share=tied, tied_share_interval=near(tied), memorised=memorised,
-        files=pd.DataFrame(files), answers_scored=answers, prompts_scored=prompts,
-        defects=Made(places=230, share_of_loss=sum(share for _, share in defects), causes=defects),
-        answer_ends=None if ends is None else AnswerEnds(80, ends, near(ends), DOCUMENTS, 0.02),
+        tokens_scored=9_000, clusters=DOCUMENTS, tied_share=tied, tied_share_interval=near(tied),
+        memorised=Made(documents=known, judged_documents=100, share_of_tokens=0.02), files=pd.DataFrame(files),
+        defects=Made(places=230, share_of_loss=sum(one for _, one in defects), causes=defects), answers_scored=answers,
+        prompts_scored=prompts, answer_ends=None if ends is None else AnswerEnds(80, ends, near(ends), DOCUMENTS, 0.02),
     )  # fmt: skip
 
 
@@ -220,9 +219,7 @@ CASES = {
     "smoothing-seen": (calibration(slope=0.08, epsilon=0.09), 0.08, calibration(slope=0.08)),
     "tied-logits": (facts(tied=0.23), 0.23, facts(tied=0.001)),
     "known-by-heart": (facts(known=3), 3.0, facts()),
-    "defects-in-text": (
-        facts(defects=(("mojibake", 0.08), ("markup", 0.04))), 0.12, facts(defects=(("markup", 0.04),)),
-    ),
+    "defects-in-text": (facts(defects=[("mojibake", 0.08), ("markup", 0.04)]), 0.12, facts(defects=[("markup", 0.04)])),
     "answers-masked": (facts(answers=0.1, prompts=0.9), 0.9, facts(answers=1.0, prompts=0.9)),
     "hard-file": (files(4.0, 2.0), 2.0, files(2.2, 2.0)),
     "second-worse": (comparison(0.07), 0.07, comparison(0.005)),

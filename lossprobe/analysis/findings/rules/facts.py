@@ -45,7 +45,7 @@ def _defects(result: RunFacts) -> Iterator[Clue]:
     if len(found.causes) == 1:
         causes = [found.causes[0][0]]
     elif len(found.causes) > NAMED:
-        causes.append(f"{len(found.causes) - NAMED} more")
+        causes.append(f"and {plural(len(found.causes) - NAMED, 'other cause')}")
     yield Clue(
         found.share_of_loss,
         f"{percent(found.share_of_loss)} of the loss is in {plural(found.places, 'place')} of defects of the text: "
