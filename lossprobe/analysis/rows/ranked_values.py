@@ -14,7 +14,7 @@ from lossprobe.run.reader import BATCH_ROWS, Run
 HALF = 16  # bits: values are counted by their upper half first
 HALVES = 1 << HALF
 HELD = 128  # upper halves whose lower halves are counted in one scan: 64 MiB of counts, an octave of values
-SORTED = 1 << 24  # values that are kept in one scan and sorted: 64 MiB
+SORTED = 1 << 22  # values that are kept in one scan and sorted: 16 MiB
 SIGN, ALL = np.uint32(1 << 31), np.uint32((1 << 32) - 1)
 
 Bits = npt.NDArray[np.uint32]
@@ -29,7 +29,7 @@ def ranked_batches(run: Run, column: str, scored: str, wanted: Sequence[range]) 
     multiple of `BATCH_ROWS` and where a span of ranks ends.
 
     One scan counts the values by the upper half of their bits. A second one keeps and sorts the values whose upper half
-    holds a wanted rank, 16 million at most: where there are more, there are further scans, and where one upper half has
+    holds a wanted rank, 4 million at most: where there are more, there are further scans, and where one upper half has
     more, its values are counted by their lower half. So memory grows neither with the rows nor with how often a value
     comes.
 

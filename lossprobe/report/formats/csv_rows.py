@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from lossprobe.report.formats import cell_bytes
 
-ROWS = 16_384  # written at a time, so that their numbers stay in the processor's cache
+ROWS = 4096  # written at a time, so that their numbers stay in the processor's cache
 WHOLE = {pa.int8(): "i1", pa.int16(): "i2", pa.int32(): "i4", pa.int64(): "i8"}  # Arrow's type → numpy's
 STRINGS = (pa.string(), pa.large_string())
 
