@@ -32,6 +32,7 @@ from lossprobe.analysis.calibration.smoothing import after_temperature, compare_
 from lossprobe.analysis.calibration.temperature import fit_temperature, tempered_rows
 from lossprobe.analysis.calibration.temperature_fit import Sample, read_sample
 from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.outcomes import outcome_sums
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.analysis.stats.resampling import CalibrationMeasure
@@ -122,7 +123,7 @@ def _measure(run: Run, sample: Sample) -> tuple[dict[str, CalibrationMeasure], n
     clusters = find_clusters(run)
     binned = ErrorSums.read(run, clusters)
     cells = binned.residuals.reshape(clusters.count, COARSE, -1, binned.residuals.shape[-1])
-    measures = measure_all(run, clusters, replace(binned, residuals=cells.sum(axis=2)))
+    measures = measure_all(outcome_sums(run, clusters), replace(binned, residuals=cells.sum(axis=2)))
     fit, smoothing = fit_temperature(run, sample), effective_smoothing(run)
     change = fit.table.set_index("measure").loc["ece"]
     measures["temperature"] = CalibrationMeasure(fit.temperature, fit.temperature_interval)

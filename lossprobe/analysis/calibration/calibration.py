@@ -17,6 +17,7 @@ from lossprobe.analysis.calibration.verdict import calibration_finding
 from lossprobe.analysis.once import Once
 from lossprobe.analysis.options import CalibrationOptions
 from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.outcomes import outcome_sums
 from lossprobe.analysis.rows.same_tokens import differing, refuse_different, same_tokens, tokenizer_note
 from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import Interval
@@ -172,6 +173,7 @@ def measure_calibration(
 def calibrate_model(run: Run) -> tuple[ModelCalibration, Sample]:
     """Return the calibration of one run, and the sample that its temperature was fitted to."""
     clusters = at_most(find_clusters(run))
+    outcomes = outcome_sums(run, clusters)
     binned = ErrorSums.read(run, clusters)
     sample = read_sample(run)
     temperature = fit_temperature(run, sample)
@@ -181,10 +183,10 @@ def calibrate_model(run: Run) -> tuple[ModelCalibration, Sample]:
         tokens_scored=int(run.counts["scored_tokens"]),
         clusters=clusters.count,
         interval_unit=clusters.unit,
-        measures=measure_all(run, clusters, binned),
+        measures=measure_all(outcomes, binned),
         bins=binned.table(),
         temperature=temperature,
-        effective_smoothing=effective_smoothing(run),
+        effective_smoothing=effective_smoothing(run, outcomes, binned.vocabulary),
         notes=[*([clusters.note] if clusters.note else []), *temperature.notes],
     )
     return model, sample

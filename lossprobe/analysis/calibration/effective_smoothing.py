@@ -77,15 +77,24 @@ class EffectiveSmoothing:
         return f"{self.verdict}: {self.reason}"
 
 
-def effective_smoothing(run: Run) -> EffectiveSmoothing:
+def effective_smoothing(
+    run: Run, outcomes: pd.DataFrame | None = None, vocabulary: Floats | None = None
+) -> EffectiveSmoothing:
     """Return the label smoothing that a run's predictions look like.
+
+    Args:
+        run: the run.
+        outcomes: what `outcomes.outcome_sums` returns for at most as many clusters as are resampled, where it was read
+            already.
+        vocabulary: what `vocabulary.vocabulary_sums` returns for them, where it was read already.
 
     Raises:
         OutputError: a stored number is NaN or infinite, which scoring never writes.
     """
     clusters = at_most(find_clusters(run))
-    slope, interval = slope_epsilon(outcome_sums(run, clusters), run.vocab_size)
-    bins = vocabulary_sums(run, clusters).sum(axis=0)
+    sums = outcome_sums(run, clusters) if outcomes is None else outcomes
+    slope, interval = slope_epsilon(sums, run.vocab_size)
+    bins = (vocabulary_sums(run, clusters) if vocabulary is None else vocabulary).sum(axis=0)
     edge = tau_edge(run.vocab_size)
     tail, mode = tail_epsilon(bins, run.vocab_size, edge), mode_epsilon(bins[:, 0], run.vocab_size)
     spread = interquartile_nats(bins[:, 0])

@@ -33,7 +33,7 @@ from lossprobe.analysis.calibration.vocabulary import (
     vocabulary_sums,
     vocabulary_table,
 )
-from lossprobe.analysis.rows.outcomes import outcome_sums, standard_errors
+from lossprobe.analysis.rows.outcomes import standard_errors
 from lossprobe.analysis.stats.interval import Estimate
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.analysis.stats.resampling import (
@@ -141,13 +141,17 @@ def _as_gaps(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def measure_all(run: Run, clusters: Clusters, binned: ErrorSums) -> dict[str, CalibrationMeasure]:
+def measure_all(outcomes: pd.DataFrame, binned: ErrorSums) -> dict[str, CalibrationMeasure]:
     """Return every measure of `MEASURES`.
 
     Means have delete-one jackknife-t intervals, everything else bootstrap intervals; both over clusters.
+
+    Args:
+        outcomes: what `outcomes.outcome_sums` returns for the clusters.
+        binned: the sums of the same clusters by bin.
     """
-    sums = outcome_sums(run, clusters)
-    found = mean_measures(sums) | binned_measures(binned, float(sums["copies"].sum() / sums["tokens"].sum()))
+    copies = float(outcomes["copies"].sum() / outcomes["tokens"].sum())
+    found = mean_measures(outcomes) | binned_measures(binned, copies)
     return {name: found[name] for name in MEASURES}
 
 
