@@ -1,4 +1,4 @@
-"""Removes environment variables that configure libraries, and sets those for threads and memory.
+"""Removes environment variables that configure libraries, and sets those for threads.
 
 Such variables can change the arithmetic, switch checks off, name folders from which code is loaded, or make a library
 print into the results.
@@ -21,8 +21,6 @@ CONFIGURATION = (
 KEPT = ("_NUM_THREADS", "_ALLOC_CONF", "_MPS_FALLBACK")
 SIZE_OF_TERMINAL = ("COLUMNS", "LINES")  # rich fails on Unicode digits such as "²"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-# torch then asks Linux for pages of 2 MB instead of 4 kB for large tensors. To fill new memory takes half the time.
-HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 
 
 def settle_environment() -> list[str]:
@@ -36,6 +34,5 @@ def settle_environment() -> list[str]:
     for name in unused:
         del os.environ[name]
     os.environ.update(OFFLINE)
-    os.environ.setdefault(HUGE_PAGES, "1")
     settle_threads()
     return unused

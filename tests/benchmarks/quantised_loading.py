@@ -5,16 +5,14 @@
 A Llama of 342 million parameters is written in each layout, with random codes: how long a code takes does not depend on
 its value. In each round every folder is loaded once, in turn, each in a process of its own, and what transformers takes
 for the plain bfloat16 folder in the same round is the measure; what is imported does not count. In bfloat16 it would
-only map the file into memory, and read it at the first use. lossprobe runs in the environment that its command line
-sets, transformers in the one of the shell; a second line has transformers in that of lossprobe. Printed are, for each
-layout, the ratio of the processor time (median, lowest and highest of the rounds) and of the rise of the memory
-(highest).
+only map the file into memory, and read it at the first use. A second line has transformers once more, as a measure of
+the noise. Printed are, for each layout, the ratio of the processor time (median, lowest and highest of the rounds) and
+of the rise of the memory (highest).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -31,7 +29,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from lossprobe.checkpoint.families.huggingface import load_folder
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.quantized.bitsandbytes import NF4
-from lossprobe.cli.environment import HUGE_PAGES
 
 TINY = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1, "vocab_size": 8192}
 SIZES = {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 6, "vocab_size": 8192}
@@ -158,10 +155,10 @@ def load(place: Path) -> tuple[float, float]:
     return time.process_time() - start, rise
 
 
-def measured(place: Path, **environment: str) -> tuple[float, float]:
-    """Return what `load` returns in a process of its own, with some environment variables, that has imported all."""
+def measured(place: Path) -> tuple[float, float]:
+    """Return what `load` returns in a process of its own that has imported all."""
     command = [sys.executable, __file__, "measure", str(place)]
-    done = subprocess.run(command, env=os.environ | environment, check=True, stdout=subprocess.PIPE)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     seconds, rise = json.loads(done.stdout.splitlines()[-1])
     return seconds, rise
 
@@ -175,13 +172,12 @@ def main() -> int:
         print(json.dumps(load(place)))
         return 0
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    ours = {HUGE_PAGES: "1"}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write(folder, SIZES)
         write(folder / "tiny", TINY)
         plain, layouts = folder / "plain", [folder / name for name in LAYOUTS]
-        found = [([measured(plain)], [measured(place, **ours) for place in (plain, *layouts)]) for _ in range(rounds)]
+        found = [([measured(plain)], [measured(place) for place in (plain, *layouts)]) for _ in range(rounds)]
     usual, most = statistics.median(each[0][0][0] for each in found), max(each[0][0][1] for each in found)
     print(f"transformers, float32: {usual:.2f} s, {most:.0f} MB")
     for number, name in enumerate(["transformers again", *LAYOUTS]):

@@ -21,7 +21,6 @@ from chats import FOLDER
 
 from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.cli.demo import PAIR
-from lossprobe.cli.environment import HUGE_PAGES, OFFLINE, settle_environment
 from lossprobe.cli.main import run
 from lossprobe.passes import planning
 from lossprobe.plan.rows import cut_parts
@@ -228,17 +227,6 @@ def whole_run(tmp_path_factory, long_text) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     assert finish(folder, long_text) == 0
     return folder / "run"
-
-
-@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
-def test_large_pages_unless_the_user_says_otherwise(monkeypatch, before, after):
-    monkeypatch.delenv(HUGE_PAGES, raising=False)
-    if before is not None:
-        monkeypatch.setenv(HUGE_PAGES, before)
-    for name in OFFLINE:
-        monkeypatch.setenv(name, "1")  # so that it is put back
-    settle_environment()
-    assert os.environ[HUGE_PAGES] == after
 
 
 def arguments(text: Path, output: str) -> list[str]:
