@@ -36,9 +36,9 @@ def settle_threads(root: Path = Path("/")) -> None:
 
 def described_processors(root: Path = Path("/")) -> str:
     """Return what the threads were chosen by, such as "2 processors, a quota of 1.5"."""
-    count, quota = available_processors(), processor_quota(root)
+    count, quota, waited = available_processors(), processor_quota(root), pressure(root)
     limit = "" if quota is None else f", a quota of {quota:g}"
-    crowded = f"; for {pressure(root):.0f} % of the last 10 s a process waited for one" if pressure(root) else ""
+    crowded = f"; for {waited:.0f} % of the last 10 s a process waited for one" if waited else ""
     return f"{plural(count, 'processor')}{limit}{crowded}"
 
 

@@ -90,15 +90,12 @@ class LocalEngine:
         passing = scorer.PassOptions(
             options.batch_size, options.sample_every, told, shared=self._shared
         )  # holds buffers for all parts
-        if not on_gpu:
-            for part in parts:
-                yield part, scorer.score_part(self._checkpoint, part.rows, part.first_row, passing)
-            return
         # A GPU gets the next parts before the scores of one are read and stored, so that it is never without work.
+        ahead = PARTS_AHEAD if on_gpu else 0
         queued: deque[tuple[Part, Callable[[], PartScores]]] = deque()
         for part in parts:
             queued.append((part, scorer.queue_part(self._checkpoint, part.rows, part.first_row, passing)))
-            if len(queued) > PARTS_AHEAD:
+            if len(queued) > ahead:
                 done, finish = queued.popleft()
                 yield done, finish()
         for done, finish in queued:

@@ -169,6 +169,27 @@ def test_weights_are_in_memory_once_and_come_back_as_they_were(family, dtype):
     assert model.state_dict().keys() == before.keys()
 
 
+def test_a_layer_that_two_modules_hold_keeps_its_weights():
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            shared = torch.nn.Linear(8, 8)
+            self.one = torch.nn.Sequential(shared, torch.nn.Linear(8, 8))
+            self.other = torch.nn.Sequential(shared)
+
+        def get_output_embeddings(self):
+            return None
+
+        def forward(self, x):
+            return self.other(self.one(x))
+
+    model, x = Twice(), torch.randn((5, 8), generator=torch.Generator().manual_seed(6))
+    with torch.inference_mode():
+        expected = model(x)
+        assert [each.name for each in speed_up(model)] == ["1"]
+        torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=0)
+
+
 def test_weights_that_others_use_are_packed_up_to_a_limit(monkeypatch):
     model = builders.model("gpt2")
     shared = list(model.parameters())

@@ -253,19 +253,19 @@ import lossprobe.passes.score
 from lossprobe.checkpoint.detect import open_checkpoint
 from lossprobe.cli.main import run
 from lossprobe.plan.rows import cut_parts
-from lossprobe.scoring.scorer import score_part
+from lossprobe.scoring.scorer import queue_part
 
 def score(folder, arguments, pause):
     def slowly(checkpoint, rows, first_row, options):
         time.sleep(pause if first_row else 0)
-        return score_part(checkpoint, rows, first_row, options)
+        return queue_part(checkpoint, rows, first_row, options)
 
     os.chdir(folder)
     os.dup2(os.open("said.txt", os.O_WRONLY | os.O_CREAT), 2)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
     planning.cut_parts = lambda documents: cut_parts(documents, 256)
-    scorer.score_part = slowly
+    scorer.queue_part = slowly
     code = run(arguments)
     sys.stdout.flush()
     os._exit(code)  # taking torch apart again takes 2 s

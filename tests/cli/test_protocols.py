@@ -66,7 +66,7 @@ def test_all(done):
 
 def test_all_again_comes_from_the_stored_runs(done, few, monkeypatch, capsys):
     monkeypatch.chdir(done)
-    monkeypatch.setattr("lossprobe.scoring.scorer.score_part", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr("lossprobe.scoring.scorer.queue_part", lambda *_: pytest.fail("scored again"))
     arguments = ["perplexity", str(CHECKPOINT), str(few), "--protocol", "all", *SHORT]
     assert run([*arguments, "--table", "--csv", "again.csv"]) == 0
     assert (done / "again.csv").read_bytes() == (done / "protocols.csv").read_bytes()

@@ -15,7 +15,7 @@ from lossprobe.passes import planning
 from lossprobe.plan.rows import cut_parts
 from lossprobe.run.reader import latest_run
 from lossprobe.scoring import scorer
-from lossprobe.scoring.scorer import score_part
+from lossprobe.scoring.scorer import queue_part
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_stopped_by_ctrl_c(folder, capsys, monkeypatch, where):
     def stopped_after_the_first(checkpoint, rows, first_row, options):
         if first_row:
             os.kill(os.getpid(), signal.SIGINT)
-        return score_part(checkpoint, rows, first_row, options)
+        return queue_part(checkpoint, rows, first_row, options)
 
     def half_a_page(page):
         yield b"half"
@@ -87,7 +87,7 @@ def test_stopped_by_ctrl_c(folder, capsys, monkeypatch, where):
 
     with monkeypatch.context() as patch:
         if where == "scoring":
-            patch.setattr(scorer, "score_part", stopped_after_the_first)
+            patch.setattr(scorer, "queue_part", stopped_after_the_first)
         else:
             patch.setattr("lossprobe.report.page.page.page_to_html", half_a_page)
         assert run(["report", str(CHECKPOINT), "text.txt"]) == 130

@@ -12,6 +12,7 @@ values in another order, from which the layer gets them back.
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,7 @@ MOST_HEAD_BYTES = 256 << 20  # largest tied head that is packed; the embedding s
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 TOLERANCE = 1e-5  # relative to the largest output: float32 rounding of one matrix product
 COMPARED = 4096  # outputs of a layer that are compared at once, so that its weights need no float32 copy
+PACKABLE = (torch.nn.Linear, Conv1D)  # exact types only: subclasses may compute something else
 MISSING = (AttributeError, NotImplementedError, RuntimeError)  # what torch raises without the operation or the kernel
 
 
@@ -113,10 +115,14 @@ def speed_up(model: Any) -> list[Replacement]:
         return []
     head = model.get_output_embeddings()
     of_head = set() if head is None else set(head.modules())  # also the parts of an adapter's head
+    parents = list(model.modules())
+    held = Counter(id(layer) for parent in parents for layer in parent._modules.values())
+    # A layer that several modules hold keeps its weights for all of them.
+    left = of_head | {layer for layer in parents if type(layer) in PACKABLE and held[id(layer)] > 1}
     replaced: list[Replacement] = []
     twice = 0
-    for parent in list(model.modules()):
-        for each in _speed_up_children(parent, of_head):
+    for parent in parents:
+        for each in _speed_up_children(parent, left):
             replaced.append(each)
             twice += each.bytes_twice
         if twice > MOST_TWICE:
@@ -170,19 +176,17 @@ def replace_layer(model: Any, layer: Any, other: Any) -> None:
                 parent._modules[name] = other
 
 
-def _speed_up_children(parent: Any, of_head: Container[Any]) -> Iterator[Replacement]:
+def _speed_up_children(parent: Any, left: Container[Any]) -> Iterator[Replacement]:
     """Replace the linear layers of one module, with the activation where it directly follows, and yield each change.
 
     Layers in a dictionary stay: they are the small matrices of an adapter, whose code also reads their weights. The
     layer of the base beside them is replaced.
     """
-    if isinstance(parent, torch.nn.ModuleDict) or parent in of_head:
+    if isinstance(parent, torch.nn.ModuleDict) or parent in left:
         return
     follows = dict(ACTIVATED)
     for name, layer in list(parent._modules.items()):
-        if (
-            type(layer) not in (torch.nn.Linear, Conv1D) or layer in of_head
-        ):  # exact types only: subclasses may compute something else
+        if type(layer) not in PACKABLE or layer in left:
             continue
         after = follows.get(name, "")
         activation = parent._modules.get(after)
