@@ -228,10 +228,38 @@ def test_damaged_parts(quantised, name):
     assert message in refusal(folder, change)
 
 
-def test_scales_that_are_not_finite(quantised):
-    folder, _ = quantised("gptq")
-    change = changed(f"{UP}.scales", lambda each: each * torch.nan)
+@pytest.mark.parametrize(
+    ("form", "end"),
+    [
+        ("gptq", ".scales"), ("gptq 3", ".scales"), ("awq", ".scales"), ("packed", ".weight_scale"),
+        ("fp8", ".weight_scale_inv"), ("w8a8", ".weight_scale"), ("nf4", ".weight.nested_absmax"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_scales_that_are_not_finite(quantised, form, end, value):
+    folder, _ = quantised(form)
+    change = changed(UP + end, lambda each: each * value)
     assert f"{UP}.weight: 2,048 non-finite values" in refusal(folder, change, "checkpoint.non_finite")
+
+
+def test_one_scale_that_is_not_finite(quantised):
+    folder, _ = quantised("gptq")
+
+    def spoil(each):
+        each = each.clone()
+        each[1, 5] = torch.inf
+        return each
+
+    found = refusal(folder, changed(f"{UP}.scales", spoil), "checkpoint.non_finite")
+    assert f"{UP}.weight: 16 non-finite values" in found
+
+
+def test_weights_that_overflow_in_a_narrower_dtype(quantised):
+    folder, _ = quantised("fp8")
+    change = changed(f"{UP}.weight_scale_inv", lambda each: each * 1e6)
+    builders.rewrite(folder, change)
+    assert load_huggingface(folder, LoadOptions(dtype="float32")).facts.quantization
+    assert f"{UP}.weight: " in builders.refused(folder, "checkpoint.non_finite", LoadOptions(dtype="float16"))
 
 
 def test_layers_that_the_configuration_says_are_plain(quantised):

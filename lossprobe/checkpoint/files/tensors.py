@@ -62,13 +62,18 @@ def check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
             return
         count = tensor.numel() - int(torch.isfinite(tensor).sum())
         if count:  # otherwise the sum has overflowed
-            raise CheckpointError(
-                "checkpoint.non_finite",
-                f"{visible(str(path), 200)}: {visible(name, 80)}: {format_count(count)} non-finite"
-                f" value{'' if count == 1 else 's'}",
-            )
+            raise not_finite(path, name, count)
 
     of_each(refuse, tensors.items())
+
+
+def not_finite(path: Path, name: str, count: int) -> CheckpointError:
+    """Return the error for a tensor with NaN or infinity: how many of its values are none."""
+    return CheckpointError(
+        "checkpoint.non_finite",
+        f"{visible(str(path), 200)}: {visible(name, 80)}: {format_count(count)} non-finite"
+        f" value{'' if count == 1 else 's'}",
+    )
 
 
 def _named(names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -38,6 +39,7 @@ class Weights:
     dtype: ClassVar[str | None] = None
     quantization: ClassVar[str | None] = None
     said_by: ClassVar[tuple[Path, ...]] = ()
+    found_finite: ClassVar[Collection[str]] = ()
 
     @property
     def unquantized(self) -> dict[str, TensorEntry]:

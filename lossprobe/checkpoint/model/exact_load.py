@@ -7,7 +7,7 @@ joins tensors on the way, so the checks look at the tensors as they are in the f
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -54,6 +54,11 @@ class StoredWeights(Protocol):
         """Dtype and shape of every tensor by its name."""
         ...
 
+    @property
+    def found_finite(self) -> Collection[str]:
+        """Names of the tensors that `read` refuses where they are not finite."""
+        ...
+
     def read(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """Return every tensor by its name; those that are computed from others have the dtype of the forward pass."""
         ...
@@ -95,7 +100,8 @@ def load_exactly(path: Path, model_class: Any, config: Any, weights: StoredWeigh
         raise _quantized(path, packed[0], kinds)
     _refuse_misfit(path, model, report, unused, common_start(names.plain.values()))
     used = {name: stored[name] for name in stored if names.plain[name] not in unused.passed_over}
-    finite = {name: tensor for name, tensor in used.items() if tensor.is_floating_point()}
+    known = set(weights.found_finite)
+    finite = {name: tensor for name, tensor in used.items() if tensor.is_floating_point() and name not in known}
     check_finite(path, {name: each for name, each in finite.items() if not unused.is_bound(names.plain[name], each)})
     if any(torch.promote_types(tensor.dtype, dtype) != dtype for tensor in used.values()):
         check_finite(path, dict(model.named_parameters()))  # large values can overflow in a narrower dtype

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 import torch
 
-from lossprobe.checkpoint.quantized.codes import from_octets
+from lossprobe.checkpoint.quantized.codes import finite, from_octets
 from lossprobe.checkpoint.quantized.names import stands_in
 from lossprobe.checkpoint.quantized.parts import Layout, Parts, stored_as, weights_only
 from lossprobe.checkpoint.quantized.settings import Settings
@@ -145,7 +145,8 @@ class EightBitLayout:
             raise parts.refused(
                 ".weight_format", "says that rows are in the order of a GPU kernel, 0 is the plain order"
             )
-        return parts.read(".weight").float().mul_(parts.read(".SCB")[:, None]).mul_(7.874015718698502e-3)
+        scale = parts.read(".SCB")[:, None]
+        return finite(parts.read(".weight").float().mul_(scale).mul_(7.874015718698502e-3))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,18 @@ from lossprobe.checkpoint.quantized import loops
 E2M1: Final = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
 
+class NotFiniteError(ValueError):
+    """A weight has values that are not finite.
+
+    Attributes:
+        count: how many.
+    """
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.count = weight.numel() - int(torch.isfinite(weight).sum())
+        super().__init__(f"{self.count} values are not finite")
+
+
 def unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
     """Return the codes that lie in 32-bit words one after the other, the least significant bit first.
 
@@ -43,11 +55,14 @@ def from_codes(
         scales: s, float32 [out, G] or [1, G].
         inputs: codes of a row; those beyond them are left out.
         group: int64 [in], the group of each input; without it G groups of equal size lie one after the other.
+
+    Raises:
+        NotFiniteError: a weight is NaN or infinite.
     """
     weight = torch.empty(len(words), inputs)
     order = (torch.empty(0, dtype=torch.int64) if group is None else group).numpy().view(np.uint64)
-    loops.from_rows(_octets(words), bits, _rows(zeros, weight), _rows(scales, weight), order, weight.numpy())
-    return weight
+    rows = _rows(zeros, weight), _rows(scales, weight)
+    return _checked(weight, loops.from_rows(_octets(words), bits, *rows, order, weight.numpy()))
 
 
 def from_columns(
@@ -60,11 +75,13 @@ def from_columns(
         shifts: by how many bits the code of each of the eight outputs lies above the lowest bit.
         zeros: z, float32 [8W, G], for groups of equal size that lie one after the other.
         scales: s, float32 [8W, G].
+
+    Raises:
+        NotFiniteError: a weight is NaN or infinite.
     """
     weight = torch.empty(words.shape[1] * 8, words.shape[0])
-    columns = words.T.contiguous().numpy()
-    loops.from_columns(columns, np.array(shifts), _rows(zeros, weight), _rows(scales, weight), weight.numpy())
-    return weight
+    columns, rows = words.T.contiguous().numpy(), (_rows(zeros, weight), _rows(scales, weight))
+    return _checked(weight, loops.from_columns(columns, np.array(shifts), *rows, weight.numpy()))
 
 
 def from_octets(
@@ -80,15 +97,22 @@ def from_octets(
         table: float32 [256, 1] or [256, 2], the numbers of each byte.
         scales: s, float32, one of each block of weights.
         block: rows and columns of a block.
+
+    Raises:
+        NotFiniteError: a product is NaN or infinite.
     """
     numbers = table.shape[1]
     weight = torch.empty(len(octets), octets.shape[1] * numbers)
     values = table.contiguous().view(torch.float32 if numbers == 1 else torch.int64).flatten()
-    rows, columns = block
-    loops.from_table(
-        octets.contiguous().numpy(), values.numpy(), scales.contiguous().numpy(), rows, columns, weight.numpy()
+    found = loops.from_table(
+        octets.contiguous().numpy(), values.numpy(), scales.contiguous().numpy(), *block, weight.numpy()
     )
-    return weight
+    return _checked(weight, found)
+
+
+def finite(weight: torch.Tensor) -> torch.Tensor:
+    """Return a weight that was computed otherwise; raise `NotFiniteError` where a value is NaN or infinite."""
+    return _checked(weight, bool(torch.isfinite(weight).all()))
 
 
 def table_of(dtype: torch.dtype) -> torch.Tensor:
@@ -103,6 +127,12 @@ def e2m1_pairs() -> torch.Tensor:
     """
     values = torch.tensor(E2M1)
     return torch.stack([values.repeat(16), values.repeat_interleave(16)], 1)
+
+
+def _checked(weight: torch.Tensor, is_finite: bool) -> torch.Tensor:
+    if not is_finite:
+        raise NotFiniteError(weight)
+    return weight
 
 
 def _octets(words: torch.Tensor) -> np.ndarray:

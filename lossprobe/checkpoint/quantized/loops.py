@@ -2,7 +2,8 @@
 
 The functions of torch would go over it once for each operation and need room for each intermediate result. Compiling
 takes some seconds once; the code is cached on disk, see `compiler`. Every number is rounded as torch rounds it: the
-loops have no fused multiply-add.
+loops have no fused multiply-add. They also say whether all numbers are finite, which costs little while a row is still
+in the cache, and a second reading of the whole weight later.
 """
 
 from __future__ import annotations
@@ -27,14 +28,6 @@ def _scale(codes: Any, zeros: Any, scales: Any, out: Any) -> None:
         zero, scale = zeros[g], scales[g]
         for i in range(out.shape[1]):
             out[g, i] = (np.float32(codes[g, i]) - zero) * scale
-
-
-@_compiled
-def _scale_by_group(codes: Any, zeros: Any, scales: Any, group: Any, out: Any) -> None:
-    """Fill `out` with (q − z) · s of one row, where `group` gives the group of each input."""
-    for i in range(out.size):
-        g = group[i]
-        out[i] = (np.float32(codes[i]) - zeros[g]) * scales[g]
 
 
 @_compiled
@@ -86,8 +79,50 @@ def unpack_rows(octets: Any, bits: int, codes: Any) -> None:
 
 
 @_compiled
-def from_rows(octets: Any, bits: int, zeros: Any, scales: Any, group: Any, out: Any) -> None:
+def _fill(table: Any, zeros: Any, scales: Any) -> None:
+    """Fill `table` with (q − z) · s for each code q in each group of a row, the groups one after the other."""
+    codes = table.size // zeros.size
+    for g in range(zeros.size):
+        for q in range(codes):
+            table[g * codes + q] = (np.float32(q) - zeros[g]) * scales[g]
+
+
+@_compiled
+def _look_up(octets: Any, bits: int, codes: Any, first: Any, table: Any, out: Any) -> None:
+    """Fill `out` with what the codes of one row stand for.
+
+    Args:
+        octets: uint8 [B], the codes, the lowest bits first.
+        bits: bits of a code.
+        codes: uint8, room for them.
+        first: uint64 [in], where the group of each input begins in `table`.
+        table: float32, from `_fill`: one place to look up, in place of two for z and s.
+        out: float32 [in].
+    """
+    if bits == 4 and out.size == 2 * octets.size:  # the usual case, in 0.7 of the time
+        for i in range(octets.size):
+            out[2 * i] = table[first[2 * i] + np.uint64(octets[i] & 15)]
+            out[2 * i + 1] = table[first[2 * i + 1] + np.uint64(octets[i] >> 4)]
+    else:
+        _unpack(octets, bits, codes)
+        for i in range(out.size):
+            out[i] = table[first[i] + np.uint64(codes[i])]
+
+
+@_compiled
+def _is_finite(row: Any) -> Any:
+    """Return whether all float32 of a row are finite: NaN and infinity have an exponent of ones, and 1 more carries."""
+    bits, carried = row.view(np.int32), np.int32(0)
+    for i in range(bits.size):
+        carried |= np.int32((bits[i] & np.int32(0x7F800000)) + np.int32(0x00800000))
+    return carried >= 0
+
+
+@_compiled
+def from_rows(octets: Any, bits: int, zeros: Any, scales: Any, group: Any, out: Any) -> Any:
     """Fill `out` with (q − z) · s, where the codes q of a row lie one after the other, the least significant bit first.
+
+    Returns whether all are finite.
 
     Args:
         octets: uint8 [out, B], with at least in · bits / 8 bytes a row.
@@ -99,18 +134,24 @@ def from_rows(octets: Any, bits: int, zeros: Any, scales: Any, group: Any, out: 
         out: float32 [out, in].
     """
     inputs = out.shape[1]
-    codes = np.empty(-(-inputs // 8) * 8, np.uint8)
+    codes, finite = np.empty(-(-inputs // 8) * 8, np.uint8), True
+    first, table = group << np.uint64(bits), np.empty(zeros.shape[1] << bits, np.float32)
     for r in range(out.shape[0]):
-        _unpack(octets[r], bits, codes)
         if group.size:
-            _scale_by_group(codes, zeros[r], scales[r], group, out[r])
+            _fill(table, zeros[r], scales[r])
+            _look_up(octets[r], bits, codes, first, table, out[r])
         else:
+            _unpack(octets[r], bits, codes)
             _scale(codes[:inputs], zeros[r], scales[r], out[r])
+        finite &= _is_finite(out[r])
+    return finite
 
 
 @_compiled
-def from_columns(words: Any, shifts: Any, zeros: Any, scales: Any, out: Any) -> None:
+def from_columns(words: Any, shifts: Any, zeros: Any, scales: Any, out: Any) -> Any:
     """Fill `out` with (q − z) · s, where each word holds the 4-bit codes of eight outputs for one input.
+
+    Returns whether all are finite.
 
     Args:
         words: int32 [out / 8, in].
@@ -119,17 +160,19 @@ def from_columns(words: Any, shifts: Any, zeros: Any, scales: Any, out: Any) -> 
         scales: s, float32 [out, G].
         out: float32 [out, in].
     """
-    codes = np.empty(out.shape[1], np.uint8)
+    codes, finite = np.empty(out.shape[1], np.uint8), True
     for r in range(out.shape[0]):
         row, shift = words[r // 8], np.int32(shifts[r % 8])
         for i in range(codes.size):
             codes[i] = (row[i] >> shift) & 15
         _scale(codes, zeros[r], scales[r], out[r])
+        finite &= _is_finite(out[r])
+    return finite
 
 
 @_compiled
-def from_table(octets: Any, table: Any, scales: Any, rows: int, columns: int, out: Any) -> None:
-    """Fill `out` with v · s, where v is what each byte stands for.
+def from_table(octets: Any, table: Any, scales: Any, rows: int, columns: int, out: Any) -> Any:
+    """Fill `out` with v · s, where v is what each byte stands for; return whether all are finite.
 
     Args:
         octets: uint8 [out, N].
@@ -139,7 +182,7 @@ def from_table(octets: Any, table: Any, scales: Any, rows: int, columns: int, ou
         columns: columns of a block.
         out: float32 [out, in].
     """
-    values, whole = out.view(table.dtype), out.shape[1] % columns == 0
+    values, whole, finite = out.view(table.dtype), out.shape[1] % columns == 0, True
     for r in range(out.shape[0]):
         row, found, line, factors = octets[r], values[r], out[r], scales[r // rows]
         for i in range(found.size):
@@ -152,3 +195,5 @@ def from_table(octets: Any, table: Any, scales: Any, rows: int, columns: int, ou
         else:
             for c in range(factors.size):
                 line[c * columns : (c + 1) * columns] *= factors[c]
+        finite &= _is_finite(line)
+    return finite

@@ -96,6 +96,7 @@ class Layout(Protocol):
 
         Raises:
             CheckpointError: a part holds values that contradict the configuration.
+            NotFiniteError: a value of the weight is NaN or infinite.
         """
         ...
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from lossprobe.checkpoint.quantized.codes import from_octets, powers_of_two, table_of
+from lossprobe.checkpoint.quantized.codes import finite, from_octets, powers_of_two, table_of
 from lossprobe.checkpoint.quantized.parts import FLOATS, Parts
 
 FP8 = "F8_E4M3"
@@ -65,7 +65,7 @@ class ScaledLayout:
         ones = torch.ones(256, 1)
         zeros = from_octets(stored.view(torch.uint8), ones, parts.read(self.zero_end).float().view(sides), block)
         scales = from_octets(stored.view(torch.uint8), ones, scale, block)
-        return stored.float().sub_(zeros).mul_(scales)
+        return finite(stored.float().sub_(zeros).mul_(scales))
 
     def _block(self, outputs: int, inputs: int) -> tuple[int, int]:
         rows, columns = self.block

@@ -12,8 +12,10 @@ import torch
 
 from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry, tensor_reader
+from lossprobe.checkpoint.files.tensors import check_finite, not_finite
 from lossprobe.checkpoint.files.threads import of_each
 from lossprobe.checkpoint.files.weight_files import Weights
+from lossprobe.checkpoint.quantized.codes import NotFiniteError
 from lossprobe.checkpoint.quantized.names import LONGEST
 from lossprobe.checkpoint.quantized.parts import Layout, Method, Parts
 from lossprobe.units import plural, visible
@@ -75,6 +77,11 @@ class QuantizedWeights:
         return {name: entry for name, entry in self.entries.items() if name not in self.modules}
 
     @property
+    def found_finite(self) -> Collection[str]:
+        """Names of the tensors that `read` refuses where they are not finite."""
+        return self.modules
+
+    @property
     def notices(self) -> tuple[str, ...]:
         """What a user should know, one line each."""
         _, _, only = self.method.words.partition("; ")
@@ -87,7 +94,8 @@ class QuantizedWeights:
         """Return every tensor by its name, quantised weights in `dtype`; in float32 is only one in each thread.
 
         Raises:
-            CheckpointError: stored values contradict the configuration, or a file changed.
+            CheckpointError: stored values contradict the configuration, a quantised weight is not finite, or a file
+                changed.
         """
         stored = self.weights.entries
         with tensor_reader(self.weights.files) as read:
@@ -96,7 +104,14 @@ class QuantizedWeights:
                 if name not in self.modules:
                     return read(name)
                 module, ends, layout = self.modules[name]
-                return layout.weight(_parts(self.path, module, ends, stored, read, self.said_in)).to(dtype)
+                try:
+                    weight = layout.weight(_parts(self.path, module, ends, stored, read, self.said_in))
+                except NotFiniteError as error:
+                    raise not_finite(self.path, name, error.count) from None
+                if dtype != weight.dtype:
+                    weight = weight.to(dtype)
+                    check_finite(self.path, {name: weight})  # large values can overflow in a narrower dtype
+                return weight
 
             return dict(zip(self.entries, of_each(plain, self.entries), strict=True))
 
