@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 import pandas as pd
 
 from lossprobe.analysis.calibration.effective_smoothing import EffectiveSmoothing, effective_smoothing
-from lossprobe.analysis.calibration.measures import MEASURES, ErrorSums, measure_all
+from lossprobe.analysis.calibration.measures import MEASURES, measure_all
 from lossprobe.analysis.calibration.slices import calibrate_slices
 from lossprobe.analysis.calibration.smoothing import MeasuredModel, SmoothingPanel, compare_models
+from lossprobe.analysis.calibration.sums import read_sums
 from lossprobe.analysis.calibration.temperature import Temperature, fit_temperature, tempered_rows
 from lossprobe.analysis.calibration.temperature_fit import Sample, read_sample
 from lossprobe.analysis.calibration.verdict import calibration_finding
 from lossprobe.analysis.once import Once
 from lossprobe.analysis.options import CalibrationOptions
 from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.outcomes import outcome_sums
 from lossprobe.analysis.rows.same_tokens import differing, refuse_different, same_tokens, tokenizer_note
 from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import Interval
@@ -173,9 +173,9 @@ def measure_calibration(
 def calibrate_model(run: Run) -> tuple[ModelCalibration, Sample]:
     """Return the calibration of one run, and the sample that its temperature was fitted to."""
     clusters = at_most(find_clusters(run))
-    outcomes = outcome_sums(run, clusters)
-    binned = ErrorSums.read(run, clusters)
-    sample = read_sample(run)
+    sums = read_sums(run, clusters)
+    outcomes, binned = sums.outcomes, sums.binned
+    sample = read_sample(run, sums.sampled)
     temperature = fit_temperature(run, sample)
     model = ModelCalibration(
         name=run.name,

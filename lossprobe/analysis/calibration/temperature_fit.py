@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from lossprobe.analysis.calibration.ladder import (
     FEATURES,
@@ -155,14 +156,23 @@ class Fit:
         return np.asarray(self.halves[1 - sample.group % 2])
 
 
-def read_sample(run: Run) -> Sample:
+def sample_clusters(run: Run) -> Clusters:
+    """Return what intervals of temperatures resample: the clusters of a run, merged into at most 200 groups."""
+    return at_most(find_clusters(run), MAX_CLUSTERS)
+
+
+def read_sample(run: Run, sums: pd.DataFrame | None = None) -> Sample:
     """Return what the temperatures of a run are fitted to.
+
+    Args:
+        run: the run.
+        sums: what `outcomes.outcome_sums` returns for `sample_clusters`, where it was read already.
 
     Raises:
         OutputError: a stored number is NaN or infinite, which scoring never writes.
     """
-    clusters = at_most(find_clusters(run), MAX_CLUSTERS)
-    full = outcome_sums(run, clusters)
+    clusters = sample_clusters(run)
+    full = outcome_sums(run, clusters) if sums is None else sums
     rows = sampled_rows(run, clusters)
     group = np.searchsorted(full["cluster"].to_numpy(np.int64), rows.cluster)
     per_row = np.column_stack([rows.spread, rows.below_top_nats, rows.loss_nats, rows.entropy_nats])

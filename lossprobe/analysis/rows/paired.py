@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
+from lossprobe.analysis.rows.scored_rows import Ints as Ints
+from lossprobe.analysis.rows.scored_rows import cluster_reader, numbers
 from lossprobe.analysis.stats.jackknife import Clusters
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.errors import NotComparableError
@@ -22,7 +24,6 @@ from lossprobe.run.copies import NUMBERED
 from lossprobe.run.reader import Run
 from lossprobe.units import visible
 
-Ints = npt.NDArray[np.int64]
 KEYS = ("document", "token", "token_id")
 
 
@@ -73,12 +74,12 @@ def paired_batches(runs: Sequence[Run], columns: Mapping[str, str], clusters: Cl
     Raises:
         NotComparableError: the rows of the runs are not the same tokens; the message names the first that differs.
     """
-    cluster_of = _cluster_reader(runs[0], clusters)
+    cluster_of = cluster_reader(runs[0], clusters)
     for batches in _lockstep(runs, columns, "" if NUMBERED in clusters.sql else clusters.sql):
-        keys = [[_numbers(batch, name) for name in KEYS] for batch in batches]
+        keys = [[numbers(batch, name) for name in KEYS] for batch in batches]
         for run, other in zip(runs[1:], keys[1:], strict=True):
             _refuse_different((runs[0], run), (keys[0], other))
-        scored = [_numbers(batch, "scored") for batch in batches]
+        scored = [numbers(batch, "scored") for batch in batches]
         in_all = np.logical_and.reduce(scored)
         document, token, token_id = (key[in_all] for key in keys[0])
         yield PairedRows(
@@ -86,7 +87,7 @@ def paired_batches(runs: Sequence[Run], columns: Mapping[str, str], clusters: Cl
             token=token,
             token_id=token_id,
             cluster=cluster_of(batches[0])[in_all],
-            values={name: np.stack([_numbers(batch, name)[in_all] for batch in batches]) for name in columns},
+            values={name: np.stack([numbers(batch, name)[in_all] for batch in batches]) for name in columns},
             left_out=int((np.logical_or.reduce(scored) & ~in_all).sum()),
         )
 
@@ -129,20 +130,6 @@ def paired_sums(
     return PairedSums({name: total.reshape(-1, count) for name, total in sums.items()}, left_out)
 
 
-def _cluster_reader(run: Run, clusters: Clusters) -> Callable[[pa.RecordBatch], Ints]:
-    """Return what gives the cluster of each row of a batch, int64 [n].
-
-    The number of a document's text is looked up here: SQL would do so with a subquery for each row, and give rows in
-    another order than that of the text.
-    """
-    if NUMBERED not in clusters.sql:
-        return lambda batch: _numbers(batch, "cluster").astype(np.int64)
-    frame = run.query(f"SELECT document, {clusters.sql} AS cluster FROM documents")
-    cluster = np.zeros(int(frame["document"].max()) + 1, np.int64)
-    cluster[frame["document"]] = frame["cluster"]
-    return lambda batch: cluster[_numbers(batch, "document")]
-
-
 def _lockstep(runs: Sequence[Run], columns: Mapping[str, str], cluster: str) -> Iterator[list[pa.RecordBatch]]:
     """Yield the same rows of every run, one Arrow batch each; runs may cut theirs at different rows.
 
@@ -163,18 +150,12 @@ def _lockstep(runs: Sequence[Run], columns: Mapping[str, str], cluster: str) -> 
     for run, head in zip(runs, heads, strict=True):
         if head is not None:
             ended = next(other for other, end in zip(runs, heads, strict=True) if end is None)
-            row = ", ".join(f"{name} {_numbers(head, name)[0]}" for name in KEYS)
+            row = ", ".join(f"{name} {numbers(head, name)[0]}" for name in KEYS)
             raise _different(runs[0], run if run is not runs[0] else ended, f"only {_named(run)} has {row}")
 
 
 def _next_batch(stream: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
     return next((batch for batch in stream if batch.num_rows), None)
-
-
-def _numbers(batch: pa.RecordBatch, name: str) -> npt.NDArray[Any]:
-    """Return a column; in a column of floats an empty cell is NaN."""
-    values: npt.NDArray[Any] = batch.column(name).to_numpy(zero_copy_only=False)
-    return values
 
 
 def _refuse_different(runs: tuple[Run, Run], keys: tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]]) -> None:
