@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
+from lossprobe.analysis.rows.position_sums import PositionSums, Range, position_sums
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, around
 from lossprobe.run.reader import Run
@@ -40,7 +43,7 @@ class ContextContrast:
 
 
 def context_contrasts(run: Run, clusters: Clusters, largest: int) -> list[ContextContrast]:
-    """Return the contrasts of a run, from one query; none where the longest context is shorter than 64 tokens.
+    """Return the contrasts of a run; none where the longest context is shorter than 64 tokens.
 
     "end" is there only where a window is used up: without that, the longest context is the longest document.
 
@@ -49,27 +52,30 @@ def context_contrasts(run: Run, clusters: Clusters, largest: int) -> list[Contex
         clusters: what intervals resample.
         largest: the longest context of a scored token.
     """
+    ranges = contrast_ranges(run, largest)
+    return contrasts_of(position_sums(run, clusters, "context", list(chain(*ranges.values()))), ranges)
+
+
+def contrast_ranges(run: Run, largest: int) -> dict[str, tuple[Range, Range]]:
+    """Return the two ranges of each contrast that `context_contrasts` gives."""
     if largest < LEAST_CONTEXT:
-        return []
+        return {}
+    late = (EARLY_CONTEXT, largest)
     ranges = {
-        BEGINNING: (1, EARLY_CONTEXT - 1, EARLY_CONTEXT, largest),
-        FIRST: (1, 3, 4, EARLY_CONTEXT - 1),
-        REACH: (1, 7, EARLY_CONTEXT, largest),
+        BEGINNING: ((1, EARLY_CONTEXT - 1), late),
+        FIRST: ((1, 3), (4, EARLY_CONTEXT - 1)),
+        REACH: ((1, 7), late),
     }
     if largest >= run.context - 1:
-        ranges[END] = (largest // 4 + 1, largest // 2, largest // 2 + 1, largest)
-    sides = [side for first, last, *other in ranges.values() for side in ((first, last), tuple(other))]
-    columns = ", ".join(
-        f"coalesce(sum(loss_nats::DOUBLE) FILTER (context BETWEEN {first} AND {last}), 0.0) AS s{place}, "
-        f"count(*) FILTER (context BETWEEN {first} AND {last}) AS n{place}"
-        for place, (first, last) in enumerate(sides)
-    )
-    frame = run.query(f"""
-        SELECT sum(loss_nats::DOUBLE) AS nats, {columns} FROM tokens WHERE unscored IS NULL
-        GROUP BY {clusters.sql} ORDER BY {clusters.sql}""")
-    total, found = float(frame.pop("nats").sum()), []
-    for place, (name, bounds) in enumerate(ranges.items()):
-        near, far = (frame[[f"s{at}", f"n{at}"]].to_numpy(float) for at in (2 * place, 2 * place + 1))
+        ranges[END] = ((largest // 4 + 1, largest // 2), (largest // 2 + 1, largest))
+    return ranges
+
+
+def contrasts_of(sums: PositionSums, ranges: Mapping[str, tuple[Range, Range]]) -> list[ContextContrast]:
+    """Return the contrasts of ranges over which `rows.position_sums` has summed."""
+    total, found = float(sums.nats["nats"].sum()), []
+    for name, (range_, other) in ranges.items():
+        near, far = (sums.over([each]).to_numpy(float) for each in (range_, other))
         both = (near[:, 1] > 0) & (far[:, 1] > 0)
         if not both.any():
             continue
@@ -80,5 +86,5 @@ def context_contrasts(run: Run, clusters: Clusters, largest: int) -> list[Contex
             without = (s - near[:, 0]) / (n - near[:, 1]) - (other_s - far[:, 0]) / (other_n - far[:, 1])
             interval = around(difference, without).interval
         cost = difference * size / total if total > 0 else 0.0
-        found.append(ContextContrast(name, *bounds, difference, interval, len(near), float(cost)))
+        found.append(ContextContrast(name, *range_, *other, difference, interval, len(near), float(cost)))
     return found

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.context_contrasts import ContextContrast, context_contrasts
+from lossprobe.analysis.context_contrasts import ContextContrast, contrast_ranges, contrasts_of
+from lossprobe.analysis.deferred import Deferred
 from lossprobe.analysis.opening import opening_note
 from lossprobe.analysis.options import PositionOptions
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses
+from lossprobe.analysis.rows.position_sums import PositionSums, Range, position_sums
 from lossprobe.analysis.shown import Shown
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, around
 from lossprobe.analysis.stats.octaves import octave_sql
-from lossprobe.analysis.stats.power_law import FOLDS, FoldSums, PowerLaw, fit_power_law
+from lossprobe.analysis.stats.power_law import PowerLaw, fit_power_law
 from lossprobe.errors import NothingToScoreError, UsageError
 from lossprobe.options.given import check_options
 from lossprobe.run.argument import check_runs
@@ -35,8 +39,8 @@ ANSWERS = f"""(
     WHERE role IN ('assistant', 'completion') AND part IN ({", ".join(f"'{part}'" for part in sorted(SAID))}))"""
 EARLY, LATE = 50, 500
 EARLY_HALF_WIDTH, LATE_HALF_WIDTH = 5, 50
-STEPS_PER_OCTAVE = 4
 EVERY_POSITIONS = 1 << 17  # more single positions than this are no table and no picture
+EVERY: Any = Deferred()
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class PositionLosses(Shown):
         table: one row per bin: context (first of the bin; by document-position the column is position), context_last,
             count, mean_loss_nats, low, high (95 % jackknife-t over documents or blocks; NaN with fewer than two),
             clusters (how many of them reach the bin: a small number late means that only long documents are left).
-        every: the same for every position below 131,072, for plots.
+        every: the same for every position below 131,072, for plots; measured when it is first looked at.
         loss50_minus_loss500: mean loss at about 50 tokens of context minus that at about 500, over the documents (or
             blocks) that have both, so that it compares the same texts; positive means that more context helps
             (in-context learning; Olsson et al. 2022 give it the other sign). None where none has both.
@@ -66,7 +70,7 @@ class PositionLosses(Shown):
     by: str
     bins: str
     table: pd.DataFrame = field(repr=False)
-    every: pd.DataFrame = field(repr=False)
+    every: pd.DataFrame = field(default=EVERY, repr=False, kw_only=True)
     loss50_minus_loss500: float | None
     loss50_minus_loss500_interval: Interval
     early_range: list[int]
@@ -114,8 +118,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
         _refuse_without_answers(run)
     (axis, column), tokens = AXES[by], ANSWERS if by == "answer-position" else "tokens"
     clusters = find_clusters(run)
-    near = f"(SELECT * FROM {tokens} WHERE {column} < {EVERY_POSITIONS})"
-    every = _positions(axis, grouped_losses(run, clusters, column, near), lambda key: key, lambda key: key)
+    every: Any = partial(_every_position, run, clusters, axis, column, tokens)
     octaves = grouped_losses(run, clusters, octave_sql(column), tokens)
     geometric = _positions(axis, octaves, lambda key: 2**key, lambda key: 2 ** (key + 1) - 1)
     largest = int(run.scalar(f"SELECT max({column}) FROM {tokens} WHERE unscored IS NULL"))
@@ -124,10 +127,13 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
     if largest >= EVERY_POSITIONS:
         notes.append(f"single positions: the first {format_count(EVERY_POSITIONS)} only")
     early, late = score_ranges(largest)
+    ranges = contrast_ranges(run, largest) if by == "context" else {}
+    wanted = [*chain(*ranges.values()), *((early, late) if largest > LATE else ())]
+    sums = position_sums(run, clusters, column, wanted, tokens)
     difference: Estimate | None = None
     having_both = 0
     if largest > LATE:
-        difference, having_both = early_minus_late(run, clusters, column, (early, late), tokens)
+        difference, having_both = _early_minus_late(sums, (early, late))
     if largest <= LATE:
         longest = {"context": "context is", "answer-position": "answer ends at"}.get(by, "document ends at")
         notes.append(f"loss50_minus_loss500: n/a, the longest {longest} {plural(largest, 'token')} (501 needed)")
@@ -135,7 +141,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
         notes.append(f"loss50_minus_loss500: n/a, no {clusters.unit} has tokens at both")
     elif having_both < clusters.count:
         notes.append(f"loss50_minus_loss500: over the {plural(having_both, clusters.unit)} with tokens at both")
-    fit = fit_power_law(fold_sums(run, clusters, column, tokens))
+    fit = fit_power_law(sums.folds)
     if fit is None:
         notes.append("power law: n/a, too few positions with an interval, or no stable fit")
     elif fit.misses:
@@ -146,14 +152,14 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
     return PositionLosses(
         by=by,
         bins=bins,
-        table=geometric if bins == "geometric" else every,
+        table=geometric if bins == "geometric" else every(),
         every=every,
         loss50_minus_loss500=None if difference is None else difference.value,
         loss50_minus_loss500_interval=NO_INTERVAL if difference is None else difference.interval,
         early_range=list(early),
         late_range=list(late),
         fit=fit,
-        contrasts=context_contrasts(run, clusters, largest) if by == "context" else [],
+        contrasts=contrasts_of(sums, ranges),
         interval_unit=clusters.unit,
         notes=notes,
     )
@@ -170,7 +176,7 @@ def _refuse_without_answers(run: Run) -> None:
         )  # fmt: skip
 
 
-def score_ranges(largest: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def score_ranges(largest: int) -> tuple[Range, Range]:
     """Return the positions averaged for loss50_minus_loss500: 45-55, and 450-550 or less where the context ends.
 
     The later one stays symmetric about 500, so that it needs a position above 500.
@@ -186,16 +192,16 @@ def early_minus_late(
     run: Run,
     clusters: Clusters,
     column: str,
-    ranges: tuple[tuple[int, int], tuple[int, int]],
+    ranges: tuple[Range, Range],
     source: str = "tokens",
 ) -> tuple[Estimate | None, int]:
     """Return the difference of two ranges' mean losses over the clusters that have both, and how many these are."""
-    early, late = (f"{column} BETWEEN {first} AND {last}" for first, last in ranges)
-    sums = run.query(f"""
-        SELECT sum(loss_nats::DOUBLE) FILTER ({early}) AS early_sum, count(*) FILTER ({early}) AS early_count,
-               sum(loss_nats::DOUBLE) FILTER ({late}) AS late_sum, count(*) FILTER ({late}) AS late_count
-        FROM {source} WHERE unscored IS NULL GROUP BY {clusters.sql}
-        HAVING early_count > 0 AND late_count > 0 ORDER BY {clusters.sql}""").to_numpy(float)
+    return _early_minus_late(position_sums(run, clusters, column, ranges, source), ranges)
+
+
+def _early_minus_late(found: PositionSums, ranges: tuple[Range, Range]) -> tuple[Estimate | None, int]:
+    frame = found.over(ranges)
+    sums = frame[(frame.iloc[:, [1, 3]] > 0).all(axis=1)].to_numpy(float)
     if not len(sums):
         return None, 0
     total = sums.sum(axis=0)
@@ -214,19 +220,9 @@ def _positions(axis: str, frame: pd.DataFrame, first: Callable[[int], int], last
     return table
 
 
-def fold_sums(run: Run, clusters: Clusters, column: str, source: str = "tokens") -> FoldSums:
-    """Return quarter-octave bins of positions, for the fit, summed over each of at most 20 groups of clusters."""
-    frame = run.query(f"""
-        SELECT CAST(floor({STEPS_PER_OCTAVE} * log2({column} + 1) + 1e-9) AS INTEGER) AS bin,
-               ({clusters.sql}) % {FOLDS} AS fold, count(*)::DOUBLE AS tokens,
-               sum(loss_nats::DOUBLE) AS nats, sum({column})::DOUBLE AS positions
-        FROM {source} WHERE unscored IS NULL GROUP BY ALL ORDER BY ALL""")
-    bins, row = np.unique(frame["bin"], return_inverse=True)
-    folds, fold = np.unique(frame["fold"], return_inverse=True)
-    grids = {name: np.zeros((len(bins), len(folds))) for name in ("tokens", "nats", "positions")}
-    for name, grid in grids.items():
-        grid[row, fold] = frame[name]
-    return FoldSums(**grids)
+def _every_position(run: Run, clusters: Clusters, axis: str, column: str, source: str) -> pd.DataFrame:
+    near = f"(SELECT * FROM {source} WHERE {column} < {EVERY_POSITIONS})"
+    return _positions(axis, grouped_losses(run, clusters, column, near), lambda key: key, lambda key: key)
 
 
 def _misfit_note(fit: PowerLaw) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from lossprobe.analysis.deferred import held_fields
 from lossprobe.cli.options import HOLDERS
 from lossprobe.options.declare import options_of
 
@@ -84,9 +85,9 @@ def _worded(value: Any, name: str) -> Any:
     if isinstance(value, str):
         return with_options(value) if name in SENTENCES else value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        held = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        held = held_fields(value)
         changed = _changed(held)
-        return dataclasses.replace(value, **changed) if changed else value
+        return dataclasses.replace(value, **held | changed) if changed else value
     if isinstance(value, (list, tuple)):
         told = [_worded(item, name) for item in value]
         return type(value)(told) if any(new is not old for new, old in zip(told, value, strict=True)) else value
