@@ -72,7 +72,7 @@ def find_hardest(
     """
     check_runs(run=run)
     check_options(HardestOptions, by=by, top=top, min_count=min_count)
-    total = float(run.scalar("SELECT sum(loss_nats::DOUBLE) FROM tokens WHERE unscored IS NULL"))
+    total = float(run.scalar("SELECT sum(loss_nats::DOUBLE) FROM tokens"))  # null of what is not scored
     if by == "token":
         return _tokens(run, top, total)
     if by == "type":
@@ -134,9 +134,9 @@ def _grouped(rows: pd.DataFrame, texts: list[str], around: list[Surroundings]) -
 
 def _types(run: Run, top: int, min_count: int, total: float) -> Hardest:
     types = run.query("""
-        SELECT token_id, count(*) AS count, avg(loss_nats::DOUBLE) AS mean_loss_nats,
+        SELECT token_id, count(loss_nats) AS count, avg(loss_nats::DOUBLE) AS mean_loss_nats,
                sum(loss_nats::DOUBLE) AS total_nats
-        FROM tokens WHERE unscored IS NULL GROUP BY token_id ORDER BY token_id""")
+        FROM tokens GROUP BY token_id HAVING count(loss_nats) > 0 ORDER BY token_id""")  # null of what is not scored
     by_total = types.nlargest(top, "total_nats").assign(hardest_by="total")
     by_mean = types[types["count"] >= min_count].nlargest(top, "mean_loss_nats").assign(hardest_by="mean")
     table = pd.concat([by_total, by_mean], ignore_index=True) if len(by_mean) else by_total

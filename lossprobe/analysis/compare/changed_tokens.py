@@ -45,6 +45,39 @@ class ChangedTokens:
     examples: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
 
+class TokenChanges:
+    """Finds the most changed tokens of rows that are given batch by batch.
+
+    Args:
+        top: how many of each kind.
+    """
+
+    def __init__(self, top: int) -> None:
+        self._found, self._top = ChangedTokens(), top
+        self._worse = self._better = self._forgotten = self._learned = NO_ROWS
+
+    def add(self, rows: PairedRows) -> None:
+        """Add rows of two runs with the values `nats`."""
+        found, top, losses = self._found, self._top, rows.values["nats"]
+        difference = losses[1] - losses[0]
+        lost, gained = transitions(losses)
+        found.tokens += len(difference)
+        found.left_out += rows.left_out
+        found.total_nats += float(difference.sum())
+        found.forgotten += int(lost.sum())
+        found.learned += int(gained.sum())
+        self._worse = _largest(self._worse, rows, difference, top)
+        self._better = _largest(self._better, rows, -difference, top)
+        self._forgotten = _largest(self._forgotten, rows, np.where(lost, difference, 0.0), top)
+        self._learned = _largest(self._learned, rows, np.where(gained, -difference, 0.0), top)
+
+    def found(self, first: Run, second: Run) -> ChangedTokens:
+        """Return what was found, with the texts of the runs."""
+        self._found.table = _with_texts(first, second, [self._worse, self._better])
+        self._found.examples = _with_texts(first, second, [self._forgotten, self._learned])
+        return self._found
+
+
 def changed_tokens(first: Run, second: Run, top: int) -> ChangedTokens:
     """Return the `top` tokens that got worse and better the most, and as many forgotten and learned ones.
 
@@ -54,24 +87,10 @@ def changed_tokens(first: Run, second: Run, top: int) -> ChangedTokens:
         NotComparableError: the rows of the runs are not the same tokens.
         OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
     """
-    found = ChangedTokens()
-    worse, better, forgotten, learned = (NO_ROWS for _ in range(4))
+    changes = TokenChanges(top)
     for rows in finite_batches((first, second), {"nats": "loss_nats"}, find_clusters(first)):
-        losses = rows.values["nats"]
-        difference = losses[1] - losses[0]
-        lost, gained = transitions(losses)
-        found.tokens += len(difference)
-        found.left_out += rows.left_out
-        found.total_nats += float(difference.sum())
-        found.forgotten += int(lost.sum())
-        found.learned += int(gained.sum())
-        worse = _largest(worse, rows, difference, top)
-        better = _largest(better, rows, -difference, top)
-        forgotten = _largest(forgotten, rows, np.where(lost, difference, 0.0), top)
-        learned = _largest(learned, rows, np.where(gained, -difference, 0.0), top)
-    found.table = _with_texts(first, second, [worse, better])
-    found.examples = _with_texts(first, second, [forgotten, learned])
-    return found
+        changes.add(rows)
+    return changes.found(first, second)
 
 
 def _largest(best: pd.DataFrame, rows: PairedRows, score: Floats, top: int) -> pd.DataFrame:

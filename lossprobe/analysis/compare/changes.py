@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from lossprobe.analysis.compare.changed_slices import ChangedSlices, changed_slices
-from lossprobe.analysis.compare.changed_tokens import changed_tokens
+from lossprobe.analysis.compare.changed_tokens import ChangedTokens, changed_tokens
 from lossprobe.analysis.options import CompareOptions
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.rows.differences import TESTED_CLUSTERS, TRANSITION_RULE
@@ -80,7 +80,13 @@ class Changes:
     finding: str
 
 
-def find_changes(first: Run, second: Run, by: str = CompareOptions.by, top: int = CompareOptions.top) -> Changes:
+def find_changes(
+    first: Run,
+    second: Run,
+    by: str = CompareOptions.by,
+    top: int = CompareOptions.top,
+    tokens: ChangedTokens | None = None,
+) -> Changes:
     """Return what changed between two runs of the same tokens; see `same_tokens.same_tokens`.
 
     Args:
@@ -88,18 +94,22 @@ def find_changes(first: Run, second: Run, by: str = CompareOptions.by, top: int 
         second: the other run.
         by: one of `CHANGES_BY` of `analysis.options`, or a field of the JSONL records.
         top: rows to return (by token: this many for the worse and this many for the better; `UNRANKED`: all).
+        tokens: what `changed_tokens.changed_tokens` returns for these, where it was found already; by token only.
 
     Raises:
         NotComparableError: the rows of the runs are not the same tokens.
         OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
         UsageError: no document has that field.
     """
-    return _tokens(first, second, top) if by == "token" else _slices(first, second, by, top)
+    return (
+        _tokens(first, second, tokens or changed_tokens(first, second, top))
+        if by == "token"
+        else _slices(first, second, by, top)
+    )
 
 
-def _tokens(first: Run, second: Run, top: int) -> Changes:
+def _tokens(first: Run, second: Run, found: ChangedTokens) -> Changes:
     names = distinct_names([first, second])
-    found = changed_tokens(first, second, top)
     counts = f"{plural(found.forgotten, 'token')} forgotten, {format_count(found.learned)} learned"
     finding = f"{names[1]} − {names[0]}: " + ("no token changed" if found.tokens else "no token that both scored")
     if len(found.table):

@@ -10,7 +10,7 @@ from lossprobe.analysis.compare.byte_comparison import ByteComparison
 from lossprobe.analysis.compare.byte_pairs import compare_bytes
 from lossprobe.analysis.compare.changes import Changes, find_changes
 from lossprobe.analysis.compare.divergence import Divergence
-from lossprobe.analysis.compare.tokens import TokenComparison, compare_runs
+from lossprobe.analysis.compare.tokens import TokenComparison, compare_runs, compare_tokens
 from lossprobe.analysis.once import Once
 from lossprobe.analysis.options import CompareOptions
 from lossprobe.analysis.rows.same_tokens import (
@@ -91,7 +91,11 @@ def compare(
     if not same_tokens([first, second]):
         through_bytes = once(compare_bytes, first, second, top)
         return Comparison(through_bytes.table, None, None, through_bytes, None, through_bytes.notes)
-    tokens, changes = once(compare_runs, first, second), once(find_changes, first, second, by, top)
+    if by == "token":
+        tokens, changed = once(compare_tokens, first, second, top)
+        changes = once(find_changes, first, second, by, top, changed)
+    else:
+        tokens, changes = once(compare_runs, first, second), once(find_changes, first, second, by, top)
     notes = list(dict.fromkeys([*tokens.notes, *changes.notes]))
     return Comparison(tokens.table, tokens, changes, None, None, notes)
 

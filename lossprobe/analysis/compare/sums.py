@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -160,8 +161,16 @@ class CompareSums:
         self.longest = max(self.longest, int(context[0].max()))
 
 
-def compare_sums(first: Run, second: Run, clusters: Clusters) -> CompareSums:
+def compare_sums(
+    first: Run, second: Run, clusters: Clusters, beside: Callable[[PairedRows], None] | None = None
+) -> CompareSums:
     """Return the sums of two runs of the same tokens; contexts and clusters are those of the first.
+
+    Args:
+        first: the run to compare with.
+        second: the other run.
+        clusters: what intervals resample.
+        beside: is given all rows too, so that they need not be read again.
 
     Raises:
         NotComparableError: the rows of the runs are not the same tokens.
@@ -171,4 +180,6 @@ def compare_sums(first: Run, second: Run, clusters: Clusters) -> CompareSums:
     sums = CompareSums(DifferenceSums((OCTAVES, len(present))), DifferenceSums((1, len(present))))
     for rows in finite_batches((first, second), COLUMNS, clusters):
         sums.add(rows, np.searchsorted(present, rows.cluster))
+        if beside is not None:
+            beside(rows)
     return sums

@@ -7,14 +7,17 @@ find the same tokens hard, so that d varies far less than either loss, and small
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from lossprobe.analysis.compare.changed_tokens import ChangedTokens, TokenChanges
 from lossprobe.analysis.compare.sums import CompareSums, compare_sums
 from lossprobe.analysis.rows.clusters import copies_per_token, find_clusters
 from lossprobe.analysis.rows.differences import TRANSITION_RULE, DifferenceSums, mean_changes
+from lossprobe.analysis.rows.paired import PairedRows
 from lossprobe.analysis.rows.same_tokens import differing, tokenizer_note
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.power import DETECTABLE, tokens_to_decide, tokens_to_detect
@@ -170,15 +173,27 @@ class TokenComparison:
         return text
 
 
-def compare_runs(first: Run, second: Run) -> TokenComparison:
+def compare_tokens(first: Run, second: Run, top: int) -> tuple[TokenComparison, ChangedTokens]:
+    """Return `compare_runs` and `changed_tokens.changed_tokens` from one reading of the runs."""
+    changes = TokenChanges(top)
+    comparison = compare_runs(first, second, changes.add)
+    return comparison, changes.found(first, second)
+
+
+def compare_runs(first: Run, second: Run, beside: Callable[[PairedRows], None] | None = None) -> TokenComparison:
     """Return the comparison of two runs of the same tokens; see `same_tokens.same_tokens`.
+
+    Args:
+        first: the run to compare with.
+        second: the other run.
+        beside: is given all rows too, so that they need not be read again.
 
     Raises:
         NotComparableError: the rows of the runs are not the same tokens.
         OutputError: a stored number is NaN or infinite, which scoring never writes.
     """
     clusters = at_most(find_clusters(first))
-    sums = compare_sums(first, second, clusters)
+    sums = compare_sums(first, second, clusters, beside)
     names = distinct_names([first, second])
     difference, accuracy = _whole(sums.by_octave), _whole(sums.correct)
     return TokenComparison(

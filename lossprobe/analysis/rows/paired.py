@@ -81,15 +81,24 @@ def paired_batches(runs: Sequence[Run], columns: Mapping[str, str], clusters: Cl
             _refuse_different((runs[0], run), (keys[0], other))
         scored = [numbers(batch, "scored") for batch in batches]
         in_all = np.logical_and.reduce(scored)
-        document, token, token_id = (key[in_all] for key in keys[0])
+        places = np.flatnonzero(in_all)  # taking rows by their places is several times faster than by a mask
+        document, token, token_id = (key.take(places) for key in keys[0])
         yield PairedRows(
             document=document,
             token=token,
             token_id=token_id,
-            cluster=cluster_of(batches[0])[in_all],
-            values={name: np.stack([numbers(batch, name)[in_all] for batch in batches]) for name in columns},
+            cluster=cluster_of(batches[0]).take(places),
+            values={name: _taken(batches, name, places) for name in columns},
             left_out=int((np.logical_or.reduce(scored) & ~in_all).sum()),
         )
+
+
+def _taken(batches: Sequence[pa.RecordBatch], name: str, places: Ints) -> Floats:
+    """Return float64 [R, n], a column of each batch at n rows."""
+    values = np.empty((len(batches), len(places)))
+    for batch, row in zip(batches, values, strict=True):
+        numbers(batch, name).take(places, out=row, mode="clip")  # no place is outside; else numpy would buffer the row
+    return values
 
 
 def paired_sums(
