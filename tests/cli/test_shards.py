@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from bundled import CHECKPOINT
 from stored_runs import tree
@@ -93,3 +95,17 @@ def test_each_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch):
         assert on_own_device(options, given, environment) == options
     monkeypatch.setattr(detect, "resolve_device", lambda _: "cpu")
     assert on_own_device(auto, "torchrun", {"LOCAL_RANK": "3"}).device == "cpu"
+
+
+def test_an_audit_uses_the_run_that_shards_scored(working_folder, monkeypatch, capsys):
+    (working_folder / "lossprobe.toml").write_text(
+        f"schema = 1\n[model]\ncheckpoint = {json.dumps(str(CHECKPOINT))}\n[data.valid]\npath = 'text.txt'\n"
+        "[[check]]\nid = 'fine'\nmetric = 'nll'\nmax = 20.0\n"
+    )
+    assert score("--shard", "1/2", "-q") == 0
+    assert score("--shard", "2/2", "-q") == 0
+    (path,) = set(capsys.readouterr().out.split())
+    assert run(["gather", path]) == 0
+    monkeypatch.setattr(detect, "open_checkpoint", lambda *_: pytest.fail("a model was loaded"))
+    assert run(["audit"]) == 0
+    assert "pass" in capsys.readouterr().out
