@@ -35,6 +35,7 @@ _HOMES = {
     "find_defects": "lossprobe.analysis.defects.defects",
     "find_findings": "lossprobe.analysis.findings.findings",
     "find_hardest": "lossprobe.analysis.hardest",
+    "gather": "lossprobe.python.shards",
     "latest": "lossprobe.python.runs",
     "measure_calibration": "lossprobe.analysis.calibration.calibration",
     "measure_divergence": "lossprobe.passes.divergence",
@@ -55,6 +56,7 @@ _HOMES = {
     "score": "lossprobe.python.score",
     "score_all_protocols": "lossprobe.passes.protocols",
     "score_protocol": "lossprobe.passes.protocols",
+    "score_shard": "lossprobe.python.shards",
     "view": "lossprobe.python.view",
     "write_report": "lossprobe.python.report",
 }

@@ -52,6 +52,12 @@ def write_report() -> None:
     assert run(["score", "old-model", "data.txt", "-o", ".lossprobe/my-run", "--quiet"]) == 0
 
 
+def write_sharded() -> None:
+    """Write what the page on many machines reads: a tiny model and a text."""
+    write_tiny("my-model", 0)
+    Path("data.txt").write_text(TEXT)
+
+
 def write_records(name: str, count: int) -> None:
     """Write the first records of the bundled text."""
     lines = (EXAMPLES / "jargon-valid.jsonl").read_text("utf-8").splitlines(keepends=True)

@@ -12,7 +12,15 @@ import click
 import pytest
 from bundled import EXAMPLES
 from documented import DOCUMENTS, IN_A_SENTENCE, PAGES, ROOT, blocks, chunks, lossprobe_lines, name_of, sentences
-from documented_inputs import write_adapters, write_gguf, write_logs, write_quantised, write_report, write_series
+from documented_inputs import (
+    write_adapters,
+    write_gguf,
+    write_logs,
+    write_quantised,
+    write_report,
+    write_series,
+    write_sharded,
+)
 from matplotlib.image import imread
 
 from lossprobe.cli.main import CONTEXT, cli, run
@@ -25,6 +33,7 @@ UNTRIED = {"python.md", "chat-data.md", "preferences.md", "trainer-logs-another-
 OF_THEIR_OWN = {
     "adapters.md": write_adapters,
     "gguf.md": write_gguf,
+    "many-machines.md": write_sharded,
     "quantised.md": write_quantised,
     "report.md": write_report,
 }

@@ -26,7 +26,7 @@ from planned import whole_document
 import lossprobe
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.passes.identity import describe
-from lossprobe.passes.score import window_policy
+from lossprobe.passes.policy import window_policy
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES
 from lossprobe.plan.rows import WindowPolicy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -166,6 +167,15 @@ class PrefixCheckpoint(Protocol):
 def prefix_of(checkpoint: Checkpoint) -> SharedPrefix | None:
     """Return what runs inputs of a checkpoint after their common start; None where it cannot."""
     return checkpoint.shared_prefix() if isinstance(checkpoint, PrefixCheckpoint) else None
+
+
+@runtime_checkable
+class CopiedTokenizer(Protocol):
+    """A tokenizer of which several can work at once, each in a process of its own."""
+
+    def copies(self) -> Sequence[Tokenizer]:
+        """Return more of the same, which start when they are used; none where they would not be faster."""
+        ...
 
 
 @runtime_checkable

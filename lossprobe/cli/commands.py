@@ -10,8 +10,8 @@ import click
 # Each command is the attribute of its own name in the module of its name.
 GROUPS: dict[str, tuple[str, ...]] = {
     "Score and look": (
-        "score", "report", "findings", "tokens", "positions", "hardest", "defects", "perplexity", "calibration",
-        "objectives",
+        "score", "gather", "report", "findings", "tokens", "positions", "hardest", "defects", "perplexity",
+        "calibration", "objectives",
     ),
     "Compare, follow and gate": (
         "compare", "preferences", "gap", "reconcile", "curve", "series", "audit", "baseline",

@@ -62,7 +62,7 @@ class Groups(click.Group):
 @click.version_option(__version__, prog_name="lossprobe")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 def cli() -> None:
-    """Profile the loss of a language model: score every token once, and answer questions from the stored run.
+    """Profile a language model's loss: score once, then ask the stored run.
 
     \b
       lossprobe tokens my-model data.txt   score a text, show its tokens

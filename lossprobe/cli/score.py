@@ -14,8 +14,14 @@ from lossprobe.units import visible
 @click.command(short_help="Score every token of a text once, and store the run.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TEXT...")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Score share I of N of the parts only, beside other processes; gather then completes the run. "
+    "[also: slurm, torchrun]",
+)
 @scoring_options
-def score(checkpoint: Path, texts: tuple[Path, ...], scoring: Scoring) -> None:
+def score(checkpoint: Path, texts: tuple[Path, ...], shard: str | None, scoring: Scoring) -> None:
     """Score every token of a text once and store the run.
 
     TEXT is a UTF-8 file, a .gz, a JSONL (each record is a document), a folder, or - for standard input. The same
@@ -25,12 +31,16 @@ def score(checkpoint: Path, texts: tuple[Path, ...], scoring: Scoring) -> None:
     Examples:
       lossprobe score my-model data.txt
       lossprobe score my-model held-out.jsonl --text-field body -o runs/held-out
+      lossprobe score my-model held-out.jsonl -o runs/held-out --shard 3/8
     """
+    from lossprobe.cli.shards import score_share
     from lossprobe.cli.sources import score_text
 
-    scored = score_text(checkpoint, texts, scoring)
-    path = str(scored.run.path)
+    if shard is None:
+        path = str(score_text(checkpoint, texts, scoring).run.path)
+    else:
+        path = str(score_share(checkpoint, texts, shard, scoring))
     click.echo(visible(path) if sys.stdout.isatty() else path)
-    if not scoring.quiet:
+    if not scoring.quiet and shard is None:
         click.echo("next:  lossprobe perplexity\n       lossprobe positions --plot\n       lossprobe hardest\n"
                    "       lossprobe tokens --csv", err=True)  # fmt: skip

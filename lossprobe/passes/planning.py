@@ -17,6 +17,7 @@ from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.errors import CheckpointError, TextError
 from lossprobe.passes.known_text import read_again, skipped_of, templated, tokens_of
 from lossprobe.passes.tally import DocumentCount, Tally
+from lossprobe.passes.tokenized import tokenized
 from lossprobe.plan.rows import Rows, WindowPolicy, cut_parts, plan_pieces, row_count
 from lossprobe.plan.windows import Layout
 from lossprobe.run.files import fill_table
@@ -93,15 +94,15 @@ def write_vocabulary(store: RunStore, tokenizer: Tokenizer, vocab_size: int) -> 
 
 
 def _plan_documents(source: Source, tokenizer: Tokenizer, options: PlanOptions, sinks: _Sinks) -> Iterator[Rows]:
-    window = 0
-    for number, document in enumerate(read_again(source, options.text_sha256)):
+    number = window = 0
+    for document, tokens in tokenized(source, read_again(source, options.text_sha256), tokenizer):
         count = DocumentCount(document)
-        tokens = tokens_of(source, document, tokenizer)
         window = yield from _plan_one(number, window, count, tokens, options)
         del tokens  # frees them before the document is stored
         record = count.record(number, options.keep_text)
         sinks.writer.add(record)
         sinks.tally.add(count, record)
+        number += 1  # noqa: SIM113 - `enumerate` would keep the tokens
 
 
 def _plan_one(

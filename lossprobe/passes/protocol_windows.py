@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import UsageError
-from lossprobe.passes.score import DEFAULT_CONTEXT, refuse_beyond_hard_limit
+from lossprobe.passes.policy import DEFAULT_CONTEXT, refuse_beyond_hard_limit
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.protocol import Prefix, Protocol
 from lossprobe.plan.protocols import PROTOCOLS

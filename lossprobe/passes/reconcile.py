@@ -19,11 +19,12 @@ from lossprobe.analysis.reconcile.token_table import Flags, Labels, feeds_of, to
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer
 from lossprobe.passes.known_text import KeptTokens, KnownText, kind_of, templated, tokens_of
 from lossprobe.passes.packed_stream import PackedStream, packed_feeds
+from lossprobe.passes.policy import DEFAULT_CONTEXT, SHORTEST_CUT
 from lossprobe.passes.protocol_tokens import checkpoint_of_tool
 from lossprobe.passes.protocol_windows import LONGEST_WHOLE, own_bos
 from lossprobe.passes.protocols import ended
 from lossprobe.passes.rendered import rendered
-from lossprobe.passes.score import DEFAULT_CONTEXT, SHORTEST_CUT, Progress, score, score_policy
+from lossprobe.passes.score import Progress, score, score_policy
 from lossprobe.plan.labels import LabelledTokens
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import WindowPolicy

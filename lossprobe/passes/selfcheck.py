@@ -15,8 +15,9 @@ from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import PADDED, Checkpoint, LeftPadding, PiecewiseTokenizer, Tokenizer, Tokens
 from lossprobe.errors import LossprobeError, ResourceError
 from lossprobe.passes.known_text import MadeOf, tokens_of
+from lossprobe.passes.policy import window_policy
 from lossprobe.passes.rendered import rendered
-from lossprobe.passes.score import Progress, score_into, window_policy
+from lossprobe.passes.score import Progress, score_into
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import SCORED, Rows, WindowPolicy, cut_parts, plan_documents
 from lossprobe.run.reader import Run

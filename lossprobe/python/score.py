@@ -65,6 +65,24 @@ def score(  # noqa: PLR0913 - what is scored and where it is stored
     Examples:
         >>> run = score("my-model", "data.txt", context=128).run  # doctest: +SKIP
     """
+    model, text, scoring = opened_arguments(checkpoint, source, options, load_options, text_options, choices)
+    folder = None if output is None else as_path("output", "the folder of a run", output)
+    if both_sides:
+        text = sides_of_pairs(KnownText(text), model, scoring.score)
+    scored = score_pass(model, text, scoring, output=folder, overwrite=overwrite, progress=progress)
+    run = open_run(scored.run.path)
+    return replace(scored, run=run, notices=tuple(dict.fromkeys((*model.facts.notices, *text.notices))))
+
+
+def opened_arguments(
+    checkpoint: Checkpoint | PathLike,
+    source: Source | PathLike | Sequence[PathLike],
+    options: ScoreOptions | None,
+    load_options: LoadOptions | None,
+    text_options: TextOptions | None,
+    choices: dict[str, Any],
+) -> tuple[Checkpoint, Source, ScoreOptions]:
+    """Return the checkpoint, the text and the options of a pass; arguments and errors are those of `score`."""
     scoring = chosen("options", ScoreOptions, options, choices)
     loading = chosen("load_options", LoadOptions, load_options, choices)
     reading = chosen("text_options", TextOptions, text_options, choices)
@@ -77,12 +95,7 @@ def score(  # noqa: PLR0913 - what is scored and where it is stored
     model = _model(checkpoint, loading)
     if (load_options is not None or _names(LoadOptions) & choices.keys()) and model is checkpoint:
         raise UsageError("argument.unknown", "`load_options` and its fields are for the path of a checkpoint")
-    folder = None if output is None else as_path("output", "the folder of a run", output)
-    if both_sides:
-        text = sides_of_pairs(KnownText(text), model, scoring.score)
-    scored = score_pass(model, text, scoring, output=folder, overwrite=overwrite, progress=progress)
-    run = open_run(scored.run.path)
-    return replace(scored, run=run, notices=tuple(dict.fromkeys((*model.facts.notices, *text.notices))))
+    return model, text, scoring
 
 
 def chosen(name: str, holder: type[Any], given: object, choices: dict[str, Any]) -> Any:

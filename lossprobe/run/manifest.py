@@ -10,13 +10,14 @@ from typing import Any
 
 from lossprobe.errors import OutputError
 from lossprobe.run.folder import Folder
-from lossprobe.run.schema import DOCUMENTS, PART_TABLES, ROUTING, VOCABULARY
+from lossprobe.run.schema import DOCUMENTS, PART_TABLES, PLAN_PARTS, ROUTING, VOCABULARY
 from lossprobe.units import visible
 
 KIND = "lossprobe run"
 VERIFY = "check it with lossprobe verify, or score again with `overwrite`"
 START_OVER = "`overwrite` scores it from the start"
 LARGEST = 2**63 - 1
+SHARDS = f"{PLAN_PARTS}/shards"  # says how many shards an unfinished run has; see `run.shards`
 TOTALS = (
     "documents", "tokens", "scored_tokens", "bytes", "characters", "words",
     "scored_bytes", "scored_characters", "scored_words", "normalized_bytes",
@@ -166,4 +167,7 @@ def unfinished(folder: Folder) -> OutputError:
     with suppress(OSError), folder.folder("tokens") as tokens:  # it can be missing, or be no folder
         done = sum(name.startswith("part-") for name in tokens.names())
     what = f"{visible(str(folder.path), 200)}: unfinished run ({done} parts stored)"
+    with suppress(OSError):
+        folder.regular(SHARDS)
+        return OutputError("run.unfinished", what, hint="lossprobe gather completes it, or says which shards to repeat")
     return OutputError("run.unfinished", what, hint="repeat the score command to resume it")

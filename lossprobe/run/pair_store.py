@@ -73,7 +73,7 @@ class PairStore:
                     self._folder.folder(name, make=True).close()
                 self._folder.write(PAIR_PLAN, json_bytes(sealed(plan)))
             return list(range(parts)), []
-        return pending_parts(self._folder, parts, lambda index, names: names == {part_name(DIVERGENCE, index)})
+        return pending_parts(self._folder, range(parts), lambda index, names: names == {part_name(DIVERGENCE, index)})
 
     def write_part(self, index: int, values: dict[str, Any]) -> None:
         """Store one part; its record is written last and marks it as complete.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lossprobe.errors import OutputError
@@ -15,13 +16,17 @@ from lossprobe.run.files import json_bytes, read_sealed, sealed, writing
 from lossprobe.run.folder import Folder
 from lossprobe.run.locked import LOCK, LockedFolder
 from lossprobe.run.schema import PLAN_PARTS
+from lossprobe.run.written import WrittenFolder
 from lossprobe.units import visible
 
 RECORD = ".json"  # of the name of a part's record; other files of that folder are the planned rows
 KEPT = "finished parts are kept"
+READERS = 8  # files read at once
 
 
-def lock_own(path: Path, names: Sequence[str], folders: Sequence[str], kind: str) -> LockedFolder:
+def lock_own(
+    path: Path, names: Sequence[str], folders: Sequence[str], kind: str, *, among_shards: bool = False
+) -> LockedFolder:
     """Return a folder, locked, without what killed processes left there; it is created if it does not exist.
 
     Args:
@@ -29,6 +34,7 @@ def lock_own(path: Path, names: Sequence[str], folders: Sequence[str], kind: str
         names: files of which a folder of this kind has at least one.
         folders: its folders.
         kind: what it is, such as "run".
+        among_shards: as of a `LockedFolder`; temporary files then stay, since other shards may be writing them.
 
     Raises:
         OutputError: another process is writing it, it is a link, or it has files but none of the named ones.
@@ -36,8 +42,9 @@ def lock_own(path: Path, names: Sequence[str], folders: Sequence[str], kind: str
     ours = any(os.path.lexists(path / name) for name in (*names, LOCK))
     if path.is_dir() and not path.is_symlink() and not ours and any(path.iterdir()):
         raise OutputError("output.foreign", f"{visible(str(path), 200)}: exists and is no {kind}")
-    folder = LockedFolder(path)
-    folder.remove_temporary_files(folders)
+    folder = LockedFolder(path, among_shards=among_shards)
+    if not among_shards:
+        folder.remove_temporary_files(folders)
     return folder
 
 
@@ -61,16 +68,23 @@ def recorded(folder: Folder) -> set[str]:
         return set()
 
 
-def write_record(folder: LockedFolder, index: int, names: Iterable[str]) -> None:
-    """Mark a part as complete whose files, by these names, this process wrote."""
-    content = json_bytes(sealed({"files": {name: folder.digests[name] for name in names}}))
+def write_record(folder: WrittenFolder, index: int, names: Iterable[str], plan_sha256: str = "") -> None:
+    """Mark a part as complete whose files, by these names, this process wrote.
+
+    Args:
+        folder: the folder.
+        index: number of the part.
+        names: its files.
+        plan_sha256: hash of the plan that says what it holds.
+    """
+    content = json_bytes(sealed({"files": {name: folder.digests[name] for name in names}, "plan": plan_sha256}))
     with writing(folder.path / record_name(index)):
         # Not flushed to disk: if a power failure loses it, the part is scored or measured again.
         folder.write(record_name(index), content, durable=False)
 
 
 def pending_parts(
-    folder: LockedFolder, parts: int, complete: Callable[[int, set[str]], bool]
+    folder: WrittenFolder, parts: Iterable[int], complete: Callable[[int, set[str]], bool], plan_sha256: str = ""
 ) -> tuple[list[int], list[int]]:
     """Return the numbers of the parts to do, and of those among them that were finished but are damaged now.
 
@@ -78,22 +92,34 @@ def pending_parts(
 
     Args:
         folder: the folder.
-        parts: number of all parts.
+        parts: numbers of the parts to look at.
         complete: whether some names are those of the files of the part of a number.
+        plan_sha256: hash of the plan from which the parts must have been made.
     """
-    missing = [index for index in range(parts) if not _is_stored(folder, index, complete)]
-    records = recorded(folder) if missing else set()
+    wanted = list(parts)
+    records = recorded(folder)
+    with ThreadPoolExecutor(READERS) as pool:  # thousands of files, each of which may be far away
+        found = pool.map(lambda index: _stored_files(folder, index, complete, plan_sha256), wanted)
+        missing = []
+        for index, files in zip(wanted, found, strict=True):
+            if files is None:
+                missing.append(index)
+            else:
+                folder.digests |= files
     return missing, [index for index in missing if record_name(index) in records]
 
 
-def _is_stored(folder: LockedFolder, index: int, complete: Callable[[int, set[str]], bool]) -> bool:
-    """Return whether a part is complete and undamaged. Adds the hashes in its record to `digests`."""
+def _stored_files(
+    folder: WrittenFolder, index: int, complete: Callable[[int, set[str]], bool], plan_sha256: str
+) -> dict[str, str] | None:
+    """Return the names and hashes of the files of a part; None if it is not complete, damaged or of another plan."""
     try:
         record, sound = read_sealed(folder, record_name(index))
     except ValueError:
-        return False
+        return None
     files = record.get("files")
     if not sound or not isinstance(files, dict) or not complete(index, set(files)):
-        return False
-    folder.digests |= files
-    return all(map(folder.intact, files))
+        return None
+    if record.get("plan") != plan_sha256:
+        return None
+    return files if all(folder.intact(name, sha256) for name, sha256 in files.items()) else None

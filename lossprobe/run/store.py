@@ -16,62 +16,48 @@ A killed run therefore resumes at the parts that are missing, and ends with the 
 from __future__ import annotations
 
 import contextlib
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from lossprobe.errors import OutputError
-from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
-from lossprobe.plan.rows import SCORED, Rows
-from lossprobe.run.files import fill_table, json_bytes, read_sealed, sealed, sha256_of_bytes, writing
-from lossprobe.run.manifest import KIND, START_OVER, damaged, part_name, plan_fault
-from lossprobe.run.new_file import NewFile
-from lossprobe.run.part_records import lock_own, note_kept, pending_parts, write_record
-from lossprobe.run.part_values import planned_values, read_labels, read_reasons, routing_values
+from lossprobe.plan.rows import Rows
+from lossprobe.run.files import json_bytes, sealed, sha256_of_json, writing
+from lossprobe.run.manifest import KIND, part_name
+from lossprobe.run.part_records import lock_own, note_kept
+from lossprobe.run.part_store import ALL_FOLDERS, FOLDERS, OWN, PartStore
+from lossprobe.run.part_values import planned_values
 from lossprobe.run.schema import (
     CHECKED,
     DOCUMENTS,
-    HISTOGRAM_COLUMNS,
     LABELS,
     MANIFEST,
-    MEASURED,
     PART_TABLES,
     PLAN,
     PLAN_PARTS,
     PLANNED,
     ROUTING,
-    ROUTING_COLUMNS,
     SCHEMA_VERSION,
     VOCABULARY,
     Column,
-    ladder_columns,
-    token_columns,
 )
-from lossprobe.units import visible
-
-OWN = "own"
-FOLDERS = (PLAN_PARTS, *PART_TABLES)
-ALL_FOLDERS = (*FOLDERS, ROUTING)
 
 
-class RunStore:
+class RunStore(PartStore):
     """The directory of one run, opened once and locked by this process while it is open.
 
     Args:
         path: the run directory; created if it does not exist.
+        among_shards: for a shard that starts, which plans if no other has: it waits for others that start, and leaves
+            those that run alone.
 
     Raises:
         OutputError: another process is writing it, it is a link, or it has files but no run.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._folder = lock_own(path, (MANIFEST, PLAN), ALL_FOLDERS, "run")
+    def __init__(self, path: Path, *, among_shards: bool = False) -> None:
+        self._among_shards = among_shards
+        self._locked = lock_own(path, (MANIFEST, PLAN), ALL_FOLDERS, "run", among_shards=among_shards)
+        super().__init__(path, self._locked)
 
     def __enter__(self) -> RunStore:
         return self
@@ -85,48 +71,12 @@ class RunStore:
         if empty:
             with contextlib.suppress(OSError):
                 self.clear()
-        self._folder.unlock(remove=empty)
+        self._locked.unlock(remove=empty and not self._among_shards)  # other shards wait for it
 
     def clear(self) -> None:
         """Remove all files of a run; run.json goes first, so that a run with files missing never looks complete."""
         for name in (MANIFEST, PLAN, CHECKED, DOCUMENTS, VOCABULARY, *ALL_FOLDERS):
             self._folder.remove(name)
-
-    def plan(self) -> dict[str, Any] | None:
-        """Return the stored plan (settings, counts, parts); None if planning was not finished.
-
-        A plan of an earlier lossprobe, which stored no hashes, has no `files`: its finished parts cannot be checked.
-
-        Raises:
-            OutputError: the plan, or another file that planning wrote, is damaged.
-        """
-        if self._folder.stat(PLAN) is None:
-            return None
-        try:
-            plan, sound = read_sealed(self._folder, PLAN)
-        except ValueError as error:
-            raise self._damaged(f"{PLAN} is damaged: {visible(str(error), 80)}") from None
-        fault = plan_fault(plan, sealed=bool(sound))
-        if sound is False or fault is not None:
-            raise self._damaged(f"{PLAN} is damaged: {fault or 'its sha256 is not the one that it names'}")
-        if not sound:
-            plan.pop("files", None)
-            return plan
-        for name in ALL_FOLDERS:
-            self._refuse_link(name)
-        self._folder.digests = dict(plan["files"])
-        for name in plan["files"]:
-            if not self._folder.intact(name):
-                raise self._damaged(f"{name} is missing or damaged")
-        return plan
-
-    def _refuse_link(self, name: str) -> None:
-        """Refuse a link or file with the name of a folder of this run; a missing folder is created later."""
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                self._folder.folder(name).close()
-        except OSError as error:
-            raise self._damaged(f"{name} {error.strerror}") from None
 
     def start_plan(self) -> None:
         """Remove the files of an interrupted planning, and create the folders of the run."""
@@ -136,10 +86,6 @@ class RunStore:
             for name in FOLDERS:
                 self._folder.folder(name, make=True).close()
 
-    def target(self, name: str) -> AbstractContextManager[NewFile]:
-        """Return a context manager that yields a new file of this run to write, and keeps its sha256."""
-        return self._folder.target(name)
-
     def write_plan_part(self, index: int, rows: Rows) -> None:
         """Store the rows that one part is to score."""
         own = Column(OWN, "bool", "false for rows that an earlier part scores")
@@ -148,72 +94,10 @@ class RunStore:
 
     def finish_plan(self, plan: dict[str, Any]) -> None:
         """Mark planning as complete."""
-        content = json_bytes(sealed({**plan, "files": self._folder.digests}))
+        content = {**plan, "files": self._folder.digests}
         with writing(self.path / PLAN):
-            self._folder.write(PLAN, content)
-
-    def read_plan_part(self, index: int) -> Rows:
-        """Return the rows that one part is to score.
-
-        Raises:
-            OutputError: the file is missing, or is not the one that planning wrote.
-        """
-        name = part_name(PLAN_PARTS, index)
-        try:
-            data = self._folder.read(name)
-        except OSError as error:
-            raise self._damaged(f"{name}: {error.strerror}") from None
-        if sha256_of_bytes(data) != self._folder.digests[name]:
-            raise self._damaged(f"{name} is damaged (its sha256 is not the one in {PLAN})")
-        table = pq.read_table(pa.BufferReader(data))
-        values = {
-            column.name: table[column.name].to_numpy().astype(np.int64)
-            for column in PLANNED
-            if column.name != "unscored"
-        }
-        unscored = read_reasons(table["unscored"])
-        return Rows(**values, unscored=unscored, own=table[OWN].to_numpy(), labels=read_labels(table))
-
-    def pending(self, parts: int) -> tuple[list[int], list[int]]:
-        """Return the numbers of the parts to score, and of those among them that were finished but are damaged now."""
-        return pending_parts(self._folder, parts, _names_a_part)
-
-    def write_part(self, index: int, rows: Rows, scores: PartScores) -> None:
-        """Store one scored part; its record is written last and marks it as complete."""
-        own = rows.take(rows.own)
-        tables = PART_TABLES if scores.routing is None else (*PART_TABLES, ROUTING)
-        with writing(self.path):
-            for table in tables:
-                self._folder.folder(table, make=True).close()
-        self._write_histogram(index, scores)
-        if scores.routing is not None:
-            self._write(part_name(ROUTING, index), ROUTING_COLUMNS, routing_values(scores.routing))
-        ladder: dict[str, Any] = {"document": own.document[scores.ladder_rows], "token": own.token[scores.ladder_rows]}
-        ladder |= {f"log_z_t{step}": scores.ladder[:, step] for step in range(len(LADDER_TEMPERATURES))}
-        self._write(part_name("ladder", index), ladder_columns(LADDER_TEMPERATURES), ladder)
-        values = planned_values(own)
-        absent = own.unscored != SCORED
-        for column in MEASURED:
-            measured = scores.columns.get(column.name, np.zeros(len(own)))
-            values[column.name] = np.ma.masked_array(measured.astype(column.type.to_pandas_dtype()), absent)
-        self._write(part_name("tokens", index), token_columns(labelled=own.labels is not None), values)
-        write_record(self._folder, index, [part_name(table, index) for table in tables])
-
-    def _write_histogram(self, index: int, scores: PartScores) -> None:
-        pairs, mass, hits = scores.histogram
-        document, bin_ = np.nonzero(pairs)
-        values = {
-            "document": scores.histogram_documents[document],
-            "bin": bin_,
-            "pairs": pairs[document, bin_].astype(np.int64),
-            "sum_p": mass[document, bin_],
-            "hits": hits[document, bin_].astype(np.int64),
-        }
-        self._write(part_name("histogram", index), HISTOGRAM_COLUMNS, values)
-
-    def _write(self, name: str, columns: tuple[Column, ...], values: dict[str, Any]) -> None:
-        with self.target(name) as target:
-            fill_table(target, columns, values)
+            self._folder.write(PLAN, json_bytes(sealed(content)))
+        self._plan_sha256 = sha256_of_json(content)
 
     def finish(self, plan: dict[str, Any], *, keep_plan: bool = False) -> None:
         """Write run.json with the hash of every file, then remove the plan unless it is kept for other runs."""
@@ -231,11 +115,3 @@ class RunStore:
         with contextlib.suppress(OSError):
             for name in (PLAN_PARTS, PLAN):
                 self._folder.remove(name)
-
-    def _damaged(self, what: str) -> OutputError:
-        return damaged(self.path, f"unfinished run: {what}", START_OVER)
-
-
-def _names_a_part(index: int, names: set[str]) -> bool:
-    """Return whether some names are those of the files of a part; only a mixture of experts has one for its routers."""
-    return names - {part_name(ROUTING, index)} == {part_name(table, index) for table in PART_TABLES}

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 from unittest import mock
 
-from lossprobe.passes import score as pipeline
+from lossprobe.passes import prepared
 from lossprobe.run.store import RunStore
 from lossprobe.scoring import head, measure
 
@@ -50,7 +50,7 @@ def share_of_stages(ours: Any) -> str:
     clock = Clock()
     checkpoint = TimedCheckpoint(ours.checkpoint, clock)
     with (
-        mock.patch.object(pipeline, "write_plan", clock.timed("tokenize and plan", pipeline.write_plan)),
+        mock.patch.object(prepared, "write_plan", clock.timed("tokenize and plan", prepared.write_plan)),
         mock.patch.object(RunStore, "write_part", clock.timed("write", RunStore.write_part)),
         mock.patch.object(measure, "run_head", clock.timed("rows", measure.run_head)),
         mock.patch.object(head, "measure_chunk", clock.timed("statistics", head.measure_chunk)),

@@ -196,7 +196,7 @@ def test_runs_that_were_never_compared_like_that_are_refused(pair, monkeypatch, 
 
 def test_two_checkpoints_are_planned_once_and_their_runs_are_those_of_a_pass_each(pair, text, monkeypatch, tmp_path):
     """The parts of the plan, and so the text and its tokens, are made by the first pass and copied by the second."""
-    from lossprobe.passes import score as pipeline
+    from lossprobe.passes import prepared
 
     planned = []
 
@@ -204,8 +204,8 @@ def test_two_checkpoints_are_planned_once_and_their_runs_are_those_of_a_pass_eac
         planned.append(1)
         return write_plan(*arguments)
 
-    write_plan = pipeline.write_plan
-    monkeypatch.setattr(pipeline, "write_plan", counted)
+    write_plan = prepared.write_plan
+    monkeypatch.setattr(prepared, "write_plan", counted)
     monkeypatch.chdir(tmp_path)
     assert run(["compare", str(CHECKPOINT), str(SMOOTHED), str(text), "--quiet"]) == 0
     assert len(planned) == 1

@@ -37,7 +37,7 @@ def done(tmp_path, monkeypatch) -> dict[str, list[str]]:
         raise AssertionError("a pass was begun")
 
     monkeypatch.setattr(detect, "open_checkpoint", opened)
-    monkeypatch.setattr(score, "_score_parts", parts)
+    monkeypatch.setattr(score, "score_parts", parts)
     return seen
 
 

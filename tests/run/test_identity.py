@@ -16,7 +16,8 @@ from lossprobe.audit.gate.texts import refuse_other_baseline
 from lossprobe.errors import OutputError
 from lossprobe.passes import planning
 from lossprobe.passes.identity import describe
-from lossprobe.passes.score import planned_run, score, window_policy
+from lossprobe.passes.policy import window_policy
+from lossprobe.passes.score import planned_run, score
 from lossprobe.plan import rows as plan
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.report.formats.json import view_to_json

@@ -17,8 +17,8 @@ from lossprobe.checkpoint.spec import Opener
 from lossprobe.errors import NotComparableError, TextError, UsageError
 from lossprobe.passes.identity import PlannedRun, describe
 from lossprobe.passes.known_text import KnownText
+from lossprobe.passes.policy import tell_beyond_trained, window_policy
 from lossprobe.passes.rendered import rendered
-from lossprobe.passes.score import tell_beyond_trained, window_policy
 from lossprobe.run.baseline import LOSS_COLUMN, MODEL_COLUMNS, UPDATE, is_baseline, open_baseline
 from lossprobe.run.files import sha256_of
 from lossprobe.run.reader import Run

@@ -111,6 +111,14 @@ class BackendTokenizer:
         other.sha256 = other._identity()
         return other
 
+    def copies(self) -> list[BackendTokenizer]:
+        """Return the same tokenizer in other child processes, as many as can work beside this one."""
+        made = []
+        for sandbox in self._sandbox.others():
+            made.append(copy.copy(self))
+            made[-1]._sandbox = sandbox
+        return made
+
     def name_bos(self, bos_id: int | None) -> None:
         """Take an id as BOS that other files name; `sha256` changes with it."""
         self.bos_id = bos_id

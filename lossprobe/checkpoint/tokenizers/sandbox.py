@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "RUST_BACKTRACE": "0",
 }
 MAX_THREADS = 16  # each reserves 64 MB or more of address space, which is limited
+MOST_COPIES = 8  # of one tokenizer, each with its own memory
 LAST_WORDS = 4096  # bytes read from the end of a dead child's standard error
 FULL = (b"memory allocation", b"bad_alloc")  # how Rust and C++ report that memory ran out
 
@@ -103,6 +104,11 @@ class Sandbox:
         """
         with self._lock:
             return self._exchange(self._process or self._open()[0], parts, "tokenizer.failed")
+
+    def others(self) -> list[Sandbox]:
+        """Return as many more of the same as there are threads to use, up to `MOST_COPIES`; none has started."""
+        count = min(_threads(), MOST_COPIES) - 1
+        return [Sandbox(self._opening, self._shown, self._limits, self._worker, self._what) for _ in range(count)]
 
     def close(self) -> None:
         """End the child process, if there is one."""

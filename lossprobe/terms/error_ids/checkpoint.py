@@ -108,6 +108,8 @@ REFUSED = {
     "--dequantize out: llama.cpp itself then runs the file.",
     "gguf.time": "llama.cpp ran longer than the largest model of this size takes, and was stopped. → Copy or download "
     "the file again.",
+    "shard.no_identity": "Nothing identifies the model, so that shards cannot know that they have the same. → Score it "
+    "in one process.",
     "scoring.non_finite_loss": "The loss of a token is NaN or infinite. → A wider --dtype may help; else the weights "
     "are damaged.",
 }

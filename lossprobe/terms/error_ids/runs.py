@@ -25,6 +25,13 @@ USAGE = {
     "field of the records.",
     "preferences.reference": "The reference is a checkpoint, and no pairs are named to score with it. → lossprobe "
     "preferences CHECKPOINT PAIRS --reference CHECKPOINT2.",
+    "shard.array": "The task belongs to some tasks of a Slurm array, which do not say how many all are. → Name the "
+    "shard: --shard $SLURM_ARRAY_TASK_ID/8.",
+    "shard.environment": "--shard slurm or torchrun, and a variable that these set is not there. → Start the command "
+    "with them, or name the shard: --shard 3/8.",
+    "shard.number": "--shard names no shard, such as 3/8; the first is 1/8. → Count from 1.",
+    "shard.overwrite": "A shard cannot overwrite a run, which others are scoring. → lossprobe runs remove RUN, then "
+    "start all shards.",
     "series.sources": "A series takes two checkpoints or more, and a text. → lossprobe series FOLDER TEXT, or name the "
     "checkpoints and the text last.",
     "run.ambiguous": "A short name may mean several runs. → Write more of it; lossprobe runs lists short names.",
@@ -49,7 +56,12 @@ OUTPUT = {
     "run.name": "The folder of a run has a name that is not UTF-8. → Rename it.",
     "run.not_finite": f"A stored number is NaN or infinite, which scoring never writes. → {VERIFY}",
     "run.schema": "The run was stored by another version with other columns. → Score again.",
-    "run.unfinished": "The run, or pair of runs, is not finished. → Repeat the command that made it to resume it.",
+    "run.unfinished": "The run, or pair of runs, is not finished. → Repeat the command that made it to resume it; of "
+    "shards, those that gather names.",
+    "shard.measured": "The run was planned where the model runs with other code or on another kind of device, so that "
+    "parts would differ in the last digits. → Run all shards on machines of one kind.",
+    "shard.other_count": "The run is divided among another number of shards. → Go on with that number, or finish it "
+    "without --shard.",
 }
 
 DIFFERENT = {

@@ -1,0 +1,86 @@
+"""Names a pass before its model is needed, and plans it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lossprobe import __version__
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.passes.identity import describe, measured_facts, run_name
+from lossprobe.passes.planning import PlanOptions, write_plan
+from lossprobe.passes.policy import tell_beyond_trained, window_policy
+from lossprobe.passes.rendered import rendered
+from lossprobe.plan.options import ScoreOptions
+from lossprobe.plan.rows import WindowPolicy
+from lossprobe.plan.windows import Layout
+from lossprobe.run.files import refuse_undecodable
+from lossprobe.run.inputs import stored_inputs
+from lossprobe.run.latest import runs_folder
+from lossprobe.run.shared_plan import SharedPlan
+from lossprobe.run.store import RunStore
+from lossprobe.text.documents import Source
+
+
+@dataclass(frozen=True)
+class PreparedPass:
+    """What is known of a pass before its model is needed.
+
+    Attributes:
+        path: the folder of its run.
+        settings: the identity of the run; see `run.identity`.
+        labels: the names of checkpoint and text.
+        source: the text, rendered if it holds conversations.
+        policy: windows and BOS.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    labels: dict[str, str]
+    source: Source
+    policy: WindowPolicy
+
+
+def prepare(checkpoint: Checkpoint, source: Source, options: ScoreOptions, output: Path | None) -> PreparedPass:
+    """Return where the run of a pass goes and what identifies it; nothing is loaded for it.
+
+    Raises:
+        UsageError: as `window_policy`.
+    """
+    source = rendered(source, checkpoint, options.score)
+    return prepare_policy(output, checkpoint, source, window_policy(checkpoint, options, source), options)
+
+
+def prepare_policy(
+    output: Path | None, checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions
+) -> PreparedPass:
+    """Return what `prepare` does, with the windows and BOS of `policy`, for a text that is rendered already."""
+    if output is not None:
+        refuse_undecodable(output)
+    # With WHOLE a window is as long as its document; the measures of the protocol tell of documents beyond the limit.
+    if policy.layout is not Layout.WHOLE:
+        tell_beyond_trained(checkpoint, policy.context, source)
+    settings = describe(checkpoint, source, policy, options)
+    labels = {"checkpoint": checkpoint.facts.name, "text": source.name}
+    return PreparedPass(output or runs_folder() / run_name(settings, labels), settings, labels, source, policy)
+
+
+def make_plan(
+    store: RunStore,
+    prepared: PreparedPass,
+    checkpoint: Checkpoint,
+    options: ScoreOptions,
+    shared: SharedPlan | None = None,
+) -> dict[str, Any]:
+    """Store the plan of a pass, and return it. The checkpoint is open."""
+    settings = prepared.settings
+    sha256 = settings["text"]["sha256"]
+    plan_options = PlanOptions(prepared.policy, checkpoint.facts.vocab_size, options.keep_text, sha256)
+    copied = None if shared is None else shared.copy_into(store, settings)
+    planned = copied or write_plan(store, prepared.source, checkpoint.tokenizer, plan_options)
+    measured = measured_facts(checkpoint)
+    told = {"lossprobe": __version__, "settings": settings, "measured": measured, "labels": prepared.labels}
+    plan = {**told, **planned, "inputs": stored_inputs(checkpoint.facts.files, prepared.path)}
+    store.finish_plan(plan)
+    return plan

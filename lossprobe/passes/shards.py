@@ -1,0 +1,137 @@
+"""Scores the parts of a run that belong to one of several processes, its shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lossprobe.checkpoint.deferred import opened
+from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.errors import CheckpointError, OutputError
+from lossprobe.passes.engines import Engine, PartOptions, local_engine
+from lossprobe.passes.identity import measured_facts
+from lossprobe.passes.parts import Progress, no_progress, score_parts
+from lossprobe.passes.planning import check_unknown
+from lossprobe.passes.prepared import PreparedPass, make_plan, prepare
+from lossprobe.plan.options import ScoreOptions
+from lossprobe.plan.shard import Shard
+from lossprobe.run.identity import identity_of, measured_of
+from lossprobe.run.reuse import complete_run, refuse_other_settings, stored_run
+from lossprobe.run.shards import REMOVE, ShardStore
+from lossprobe.run.store import RunStore
+from lossprobe.text.documents import Source
+from lossprobe.units import visible
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What one shard of a run has done.
+
+    Attributes:
+        path: the folder of the run.
+        shard: which of the processes it was.
+        parts: number of parts of its share.
+        scored: number of these that were scored now; the others were stored before.
+        tokens: number of tokens of its share.
+        complete: whether the run was complete before, so that nothing was to be done.
+        notices: lines about the checkpoint and the text that a user should read; only for Python.
+    """
+
+    path: Path
+    shard: Shard
+    parts: int
+    scored: int
+    tokens: int
+    complete: bool = False
+    notices: tuple[str, ...] = field(default=(), repr=False)
+
+
+def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
+    shard: Shard,
+    checkpoint: Checkpoint,
+    source: Source,
+    options: ScoreOptions | None = None,
+    *,
+    output: Path | None = None,
+    progress: Progress | None = None,
+    engine: Engine | None = None,
+) -> ShardResult:
+    """Score the parts of a run that belong to a shard and are not stored yet, beside other processes.
+
+    All shards need the same checkpoint, text and options. The first that starts makes the plan; `run.shards.gather`
+    completes the run when all have ended.
+
+    Args:
+        shard: which share of the parts.
+        checkpoint: as for `score`.
+        source: as for `score`.
+        options: as for `score`.
+        output: run directory, on a file system that all shards see; None as for `score`.
+        progress: called with the tokens scored so far and the tokens of the share.
+        engine: as for `score_into`.
+
+    Raises:
+        CheckpointError: nothing identifies the checkpoint, so that shards cannot know that they have the same.
+        OutputError: the folder holds another run, is divided among another number of shards, was planned where the
+            model runs with other code, or another process works as this shard.
+        LossprobeError: see `errors`; what was finished before is kept, and scoring again resumes.
+    """
+    options = options or ScoreOptions()
+    prepared = prepare(checkpoint, source, options, output)
+    if not checkpoint.facts.sha256:
+        raise CheckpointError(
+            "shard.no_identity", f"{visible(checkpoint.facts.name, 80)}: has no sha256, which shards compare"
+        )
+    found = complete_run(prepared.path, prepared.settings)
+    if found is not None:
+        check_unknown(found.counts, prepared.source, options.max_unknown)
+        return ShardResult(found.path, shard, 0, 0, 0, complete=True)
+    checkpoint = opened(checkpoint)
+    with RunStore(prepared.path, among_shards=True) as store:
+        stored = stored_run(prepared.path, prepared.settings, overwrite=False)
+        if stored is not None:  # gathered while this one started
+            return ShardResult(stored.path, shard, 0, 0, 0, complete=True)
+        plan = _joined(store, prepared, measured_facts(checkpoint), shard)
+        plan = plan or make_plan(store, prepared, checkpoint, options)
+        check_unknown(plan["counts"], prepared.source, options.max_unknown)
+        share = ShardStore(prepared.path, shard)
+    own = shard.own(len(plan["part_rows"]))
+    parts = PartOptions(options.batch_size, plan["sample_every"])
+    with share:
+        scorer = engine or local_engine(checkpoint, prepared.source, progress)
+        scored = score_parts(share, scorer, plan, parts, prepared.source, progress or no_progress, own)
+    tokens = sum(plan["part_rows"][index] for index in own)
+    return ShardResult(prepared.path, shard, len(own), scored, tokens)
+
+
+def _joined(store: RunStore, prepared: PreparedPass, measured: dict[str, Any], shard: Shard) -> dict[str, Any] | None:
+    """Return the plan that another shard has made; None if this one is to make it.
+
+    Raises:
+        OutputError: the plan is damaged, of another run, or was made where the model runs with other code: parts that
+            were scored in other ways would differ in the last digits, and a part would depend on who scored it.
+    """
+    try:
+        plan = store.plan(whole=False)
+    except OutputError as error:
+        error.hint = REMOVE
+        raise
+    if plan is None:
+        return None
+    refuse_other_settings(store.path, identity_of(plan), prepared.settings)
+    before, now = (_of_all_machines(facts) for facts in (measured_of(plan), measured))
+    names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    if names or "files" not in plan:
+        there, here = (", ".join(f"{name} {visible(str(of.get(name)), 60)}" for name in names) for of in (before, now))
+        raise OutputError(
+            "shard.measured",
+            f"{visible(str(store.path), 200)}: shard {shard} would score with {here}; begun with {there}",
+            hint=f"run all shards on machines of one kind; {REMOVE}",
+        )  # fmt: skip
+    return plan
+
+
+def _of_all_machines(measured: dict[str, Any]) -> dict[str, Any]:
+    """Return measured facts without those that differ between machines and change no number: which GPU of several."""
+    return {**measured, "device": str(measured.get("device", "")).partition(":")[0]}

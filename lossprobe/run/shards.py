@@ -1,0 +1,156 @@
+"""One shard's part in a run that several processes score together, and the end of such a run.
+
+    RUN/plan/shards          how many shards there are; gone with the plan
+    RUN/plan/.shard-3        the lock of shard 3
+
+The first shard that starts makes the plan, and the others wait for it. Each then scores its own parts of this one plan
+and writes them by their names, so that a shard that was killed goes on where it was, whichever machine it runs on next.
+`gather` checks every part and writes run.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lossprobe.errors import OutputError
+from lossprobe.plan.shard import Shard
+from lossprobe.run.files import json_bytes, read_sealed, sealed, writing
+from lossprobe.run.folder import TEMPORARY, Folder
+from lossprobe.run.manifest import SHARDS, damaged, is_count
+from lossprobe.run.part_records import note_kept
+from lossprobe.run.part_store import FOLDERS, PartStore
+from lossprobe.run.reader import Run, is_run, open_run
+from lossprobe.run.schema import MANIFEST, ROUTING
+from lossprobe.run.shard_locks import take_shard_lock
+from lossprobe.run.store import RunStore
+from lossprobe.run.written import WrittenFolder
+from lossprobe.units import plural, visible
+
+REMOVE = "lossprobe runs remove takes it away"
+NAMED = 20  # most shards that a message names
+TEMPORARY_PART = re.compile(rf"\.part-([0-9]+)\..*{re.escape(TEMPORARY)}")
+
+
+class ShardStore(PartStore):
+    """The folder of a run as one shard writes it, beside others; opened while the lock of the folder is held.
+
+    Args:
+        path: the run directory, with a plan.
+        shard: the shard.
+
+    Raises:
+        OutputError: another process works as this shard, or the run is divided among another number of shards.
+    """
+
+    def __init__(self, path: Path, shard: Shard) -> None:
+        shown = visible(str(path), 200)
+        super().__init__(path, WrittenFolder.unlocked(path))
+        try:
+            with writing(path):
+                _keep_count(self._folder, shown, shard)
+                lock = take_shard_lock(self._folder, shard.index)
+            if lock is None:
+                what = f"{shown}: another process works as shard {shard}"
+                raise OutputError("output.locked", what, hint="wait until it has ended")
+            self._lock = lock
+            self.plan(whole=False)
+            self._remove_temporary_files(shard)
+        except BaseException:
+            self._folder.close()
+            raise
+
+    def __enter__(self) -> ShardStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Free the lock of the shard; what stops the process is noted that finished parts are kept."""
+        note_kept(error, self._folder)
+        self._lock.release()
+        self._folder.close()
+
+    def _remove_temporary_files(self, shard: Shard) -> None:
+        """Remove what killed processes left of the parts of this shard: who holds its lock is their only writer."""
+        for table in (*FOLDERS, ROUTING):
+            with contextlib.suppress(OSError), self._folder.folder(table) as inner:
+                for match in filter(None, map(TEMPORARY_PART.fullmatch, inner.names())):
+                    if shard.owner(int(match[1])) == shard:
+                        inner.remove(match[0])
+
+
+def _keep_count(folder: WrittenFolder, shown: str, shard: Shard) -> None:
+    """Note among how many shards a run is divided.
+
+    Raises:
+        OutputError: it is divided among another number.
+    """
+    count = shard_count(folder)
+    if count is None:
+        folder.write(SHARDS, json_bytes(sealed({"shards": shard.count})))
+    elif count != shard.count:
+        raise OutputError(
+            "shard.other_count", f"{shown}: is scored by {count} shards, and this is shard {shard}",
+            hint=f"go on with `shard` 1/{count} to {count}/{count}; without `shard` one process does all that is left",
+        )  # fmt: skip
+
+
+def shard_count(folder: Folder) -> int | None:
+    """Return the number of shards of an unfinished run; None if it has none, or the file that says it is damaged."""
+    try:
+        content, sound = read_sealed(folder, SHARDS)
+    except ValueError:
+        return None
+    count = content.get("shards")
+    return count if sound and isinstance(count, int) and is_count(count, least=1) else None
+
+
+def gather(path: Path) -> tuple[Run, bool]:
+    """Return the run whose parts shards have scored, complete, and whether it was complete before.
+
+    Every part is checked against the hashes that its shard wrote, and run.json is written last. It is the file that
+    one process would have written.
+
+    Raises:
+        UsageError: the path is no run.
+        OutputError: parts are missing or damaged (the message names their shards), a shard is running, or the run
+            cannot be written.
+    """
+    if not is_run(path):
+        open_run(path)  # says what it is instead
+    with RunStore(path) as store:
+        if (path / MANIFEST).exists():
+            run = open_run(path)
+            run.check()
+            store.drop_plan()
+            return run, True
+        plan = store.plan(whole=False)
+        if plan is None or "files" not in plan:
+            raise damaged(path, "unfinished run: its plan keeps no hashes of its parts", REMOVE)
+        missing, broken = store.pending(range(len(plan["part_rows"])))
+        if missing:
+            raise _unfinished(store, plan, missing, broken)
+        store.finish(plan)
+    return open_run(path), False
+
+
+def _unfinished(store: RunStore, plan: dict[str, Any], missing: list[int], broken: list[int]) -> OutputError:
+    """Return the error for a run with missing parts; it names the shards that have to run again."""
+    with WrittenFolder.unlocked(store.path) as folder:
+        count = shard_count(folder)
+    what = f"{visible(str(store.path), 200)}: {len(missing):,} of {plural(len(plan['part_rows']), 'part')} missing"
+    what += f" ({len(broken):,} of them damaged)" if broken else ""
+    if count is None:
+        return OutputError("run.unfinished", what, hint="repeat the score command to resume it")
+    owners = Counter(Shard(1, count).owner(part).index for part in missing)
+    named = [f"{index}/{count} ({number:,})" for index, number in sorted(owners.items())[:NAMED]]
+    named += ["…"] if len(owners) > NAMED else []
+    return OutputError(
+        "run.unfinished", f"{what}, of {plural(len(owners), 'shard')}: {', '.join(named)}",
+        hint="run these shards again, then gather",
+    )  # fmt: skip

@@ -1,0 +1,111 @@
+"""`lossprobe score --shard` and `lossprobe gather`, and the same from Python."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from bundled import CHECKPOINT
+from stored_runs import tree
+
+import lossprobe
+from lossprobe.checkpoint import detect
+from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.cli.main import run
+from lossprobe.cli.shards import on_own_device
+from lossprobe.passes import planning
+from lossprobe.plan import rows as plan
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(planning, "cut_parts", lambda documents: plan.cut_parts(documents, 64))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("It shows. that is what it says.\n" * 40, "utf-8")
+    return tmp_path
+
+
+def score(*more):
+    return run(["score", str(CHECKPOINT), "text.txt", *more])
+
+
+def test_shards_and_gather_from_the_command_line(working_folder, monkeypatch, capsys):
+    assert score("-o", "one", "-q") == 0
+    capsys.readouterr()
+    assert score("-o", "run", "--shard", "1/2") == 0
+    out, err = capsys.readouterr()
+    assert out == "run\n"
+    assert "shard 1/2 stored: " in err
+    assert err.endswith("lossprobe gather run\n")
+    assert run(["gather", "run"]) == 6
+    err = capsys.readouterr().err
+    assert "error[run.unfinished]" in err
+    assert "of 1 shard: 2/2" in err
+    assert run(["hardest", "run"]) == 6
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert score("-o", "run", "--shard", "torchrun", "-q") == 0
+    assert run(["gather", "run"]) == 0
+    assert "gathered: " in capsys.readouterr().err
+    assert tree(working_folder / "run") == tree(working_folder / "one")
+    assert run(["perplexity", "--csv", "-"]) == 0, "it is the latest run"
+    assert score("-o", "run", "--shard", "1/2") == 0
+    assert "already scored and gathered: run" in capsys.readouterr().err
+    assert run(["gather", "run"]) == 0
+    assert "complete already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "id_"),
+    [
+        (["--shard", "0/2"], "shard.number"),
+        (["--shard", "slurm"], "shard.environment"),
+        (["--shard", "1/2", "--overwrite"], "shard.overwrite"),
+    ],
+)
+def test_what_is_no_shard_is_refused_before_anything_is_read(options, id_, capsys):
+    assert score(*options) == 2
+    assert f"error[{id_}]" in capsys.readouterr().err
+
+
+def test_gather_refuses_what_is_no_run(capsys):
+    assert run(["gather", "text.txt"]) == 2
+    assert "error[run.missing]" in capsys.readouterr().err
+
+
+def test_shards_in_python(working_folder):
+    for shard in ("1/2", "2/2"):
+        scored = lossprobe.score_shard(shard, CHECKPOINT, "text.txt", output="run")
+        assert scored.scored == scored.parts >= 1
+    run_ = lossprobe.gather("run")
+    assert run_.tokens_sha256 == lossprobe.score(CHECKPOINT, "text.txt").run.tokens_sha256
+    with pytest.raises(lossprobe.LossprobeError, match="`shard`"):
+        lossprobe.score_shard(3, CHECKPOINT, "text.txt")
+
+
+def test_each_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(detect, "resolve_device", lambda _: "cuda:0")
+    auto = LoadOptions(device="auto")
+    assert on_own_device(auto, "torchrun", {"LOCAL_RANK": "3"}).device == "cuda:3"
+    for options, given, environment in (
+        (LoadOptions(device="cuda:1"), "torchrun", {"LOCAL_RANK": "3"}),
+        (auto, "torchrun", {}),
+        (auto, "4/8", {"LOCAL_RANK": "3"}),
+    ):
+        assert on_own_device(options, given, environment) == options
+    monkeypatch.setattr(detect, "resolve_device", lambda _: "cpu")
+    assert on_own_device(auto, "torchrun", {"LOCAL_RANK": "3"}).device == "cpu"
+
+
+def test_an_audit_uses_the_run_that_shards_scored(working_folder, monkeypatch, capsys):
+    (working_folder / "lossprobe.toml").write_text(
+        f"schema = 1\n[model]\ncheckpoint = {json.dumps(str(CHECKPOINT))}\n[data.valid]\npath = 'text.txt'\n"
+        "[[check]]\nid = 'fine'\nmetric = 'nll'\nmax = 20.0\n"
+    )
+    assert score("--shard", "1/2", "-q") == 0
+    assert score("--shard", "2/2", "-q") == 0
+    (path,) = set(capsys.readouterr().out.split())
+    assert run(["gather", path]) == 0
+    monkeypatch.setattr(detect, "open_checkpoint", lambda *_: pytest.fail("a model was loaded"))
+    assert run(["audit"]) == 0
+    assert "pass" in capsys.readouterr().out
