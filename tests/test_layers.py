@@ -26,6 +26,8 @@ ALLOWED = {
     "isolation": {"errors"},
     "compiler": {"isolation"},
     "display": {"units"},
+    "processors": {"units"},
+    "environment": {"processors"},
     "options": {"units"},
     "options.given": {"errors", "options"},
     "terms": {"errors"},
@@ -88,7 +90,7 @@ ALLOWED = {
     "report.page": WORDS | {"terms", "analysis", "report"},
     "cli": WORDS
     | {"options", "terms", "text", "checkpoint", "logs", "plan", "scoring", "run", "analysis", "passes", "audit"}
-    | {"report", "python.report"},
+    | {"report", "python.report", "environment", "processors"},
     # Entry points for Python and notebooks.
     "python": WORDS
     | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "plan", "run", "logs"}
