@@ -72,6 +72,8 @@ ALLOWED = {
         "errors", "units", "display", "text", "checkpoint.facts", "checkpoint.interface", "checkpoint.retokenized",
         "checkpoint.deferred", "checkpoint.spec", "checkpoint.templates", "plan", "scoring", "run", "analysis",
     },
+    "passes.engine_options": {"errors", "options"},
+    "passes.ray": {"errors", "units", "checkpoint", "plan", "passes", "processors", "environment"},
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {
         "errors", "units", "options", "text", "checkpoint.options", "plan", "run.filters", "analysis.rows",
@@ -105,6 +107,7 @@ HOMES = {
     "tokenizers": {"checkpoint"},
     "safetensors": {"checkpoint"},
     "peft": {"checkpoint.adapters"},
+    "ray": {"passes.ray"},
     "matplotlib": {"report", "cli", "python"},
     "click": {"cli"},
     "jinja2": {"report.page"},
@@ -113,7 +116,7 @@ HOMES = {
     "scipy": {"analysis"},
     "ftfy": {"analysis.defects"},
 }
-HEAVY = ("torch", "peft", "numba", "transformers", "pandas", "matplotlib", "pyarrow", "duckdb", "scipy", "rich")
+HEAVY = ("torch", "peft", "ray", "numba", "transformers", "pandas", "matplotlib", "pyarrow", "duckdb", "scipy", "rich")
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.display import to_html
 from lossprobe.errors import OutputError, UsageError
-from lossprobe.passes.engines import Engine, Part, PartOptions, local_engine
+from lossprobe.passes.engines import Engine, Part, PartOptions, Parts, engine_of
 from lossprobe.passes.identity import PlannedRun, describe, measured_facts, run_name
 from lossprobe.passes.known_checkpoint import keep_known
 from lossprobe.passes.known_text import templated
@@ -165,7 +165,7 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
             store.finish_plan(plan)
         check_unknown(plan["counts"], source, options.max_unknown)
         parts = PartOptions(options.batch_size, plan["sample_every"])
-        _score_parts(store, engine or local_engine(checkpoint, source), plan, parts, source, progress or _no_progress)
+        _score_parts(store, engine or engine_of(checkpoint, source), plan, parts, source, progress or _no_progress)
         store.finish(plan, keep_plan=shared is not None and shared.keeps(path))
     return PassResult(open_run(path), reused=False)
 
@@ -209,7 +209,7 @@ def _score_parts(
         ahead += scored
         progress(ahead, total)
 
-    wanted = (Part(index, store.read_plan_part(index), first_rows[index]) for index in pending)
+    wanted = Parts(pending, lambda index: Part(index, store.read_plan_part(index), first_rows[index]))
     for part, scores in engine.score(wanted, options, advance):
         store.write_part(part.index, part.rows, scores)
         done = ahead = done + plan["part_rows"][part.index]
