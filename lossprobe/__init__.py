@@ -22,6 +22,7 @@ _HOMES = {
     "CallableCheckpoint": "lossprobe.checkpoint.families.callable",
     "DefectOptions": "lossprobe.analysis.defects.options",
     "DesmoothedCheckpoint": "lossprobe.checkpoint.desmoothed",
+    "EngineOptions": "lossprobe.passes.engine_options",
     "LoadOptions": "lossprobe.checkpoint.options",
     "LossprobeError": "lossprobe.errors",
     "ObjectiveOptions": "lossprobe.analysis.objectives.formulas",

@@ -50,6 +50,8 @@ def _ids(call: ast.Call, place: str) -> Iterator[tuple[str, int]]:
         yield from _literal(call.args[0], place, errors.CheckpointError.exit_code)
     elif name == "_exchange":
         yield from _literal(call.args[2], place, errors.CheckpointError.exit_code)
+    elif name == "failure" and place == "passes/ray/faults.py":
+        yield from _literal(call.args[1], place, CODES[ast.literal_eval(call.args[0])])
     elif name == "Failure":
         code = ast.unparse(call.args[0])
         exit_code = int(code) if code.isdigit() else CODES.get(code.removesuffix(".exit_code"), 0)

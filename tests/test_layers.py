@@ -27,6 +27,8 @@ ALLOWED = {
     "compiler": {"isolation"},
     "control_groups": set(),
     "display": {"units"},
+    "processors": {"control_groups", "units"},
+    "environment": {"processors"},
     "options": {"units"},
     "options.given": {"errors", "options"},
     "terms": {"errors"},
@@ -74,6 +76,8 @@ ALLOWED = {
         "checkpoint.layer_by_layer",
         "checkpoint.deferred", "checkpoint.spec", "checkpoint.templates", "plan", "scoring", "run", "analysis",
     },
+    "passes.engine_options": {"errors", "options"},
+    "passes.ray": {"errors", "units", "checkpoint", "plan", "passes", "processors", "environment"},
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {
         "errors", "units", "options", "text", "checkpoint.options", "plan", "run.filters", "analysis.rows",
@@ -92,7 +96,7 @@ ALLOWED = {
     "report.page": WORDS | {"terms", "analysis", "report"},
     "cli": WORDS
     | {"options", "terms", "text", "checkpoint", "logs", "plan", "scoring", "run", "analysis", "passes", "audit"}
-    | {"control_groups", "report", "python.report"},
+    | {"control_groups", "report", "python.report", "environment", "processors"},
     # Entry points for Python and notebooks.
     "python": WORDS
     | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "plan", "run", "logs"}
@@ -107,6 +111,7 @@ HOMES = {
     "tokenizers": {"checkpoint"},
     "safetensors": {"checkpoint"},
     "peft": {"checkpoint.adapters"},
+    "ray": {"passes.ray"},
     "matplotlib": {"report", "cli", "python"},
     "click": {"cli"},
     "jinja2": {"report.page"},
@@ -115,7 +120,7 @@ HOMES = {
     "scipy": {"analysis"},
     "ftfy": {"analysis.defects"},
 }
-HEAVY = ("torch", "peft", "numba", "transformers", "pandas", "matplotlib", "pyarrow", "duckdb", "scipy", "rich")
+HEAVY = ("torch", "peft", "ray", "numba", "transformers", "pandas", "matplotlib", "pyarrow", "duckdb", "scipy", "rich")
 
 
 @functools.cache

@@ -22,24 +22,25 @@ class RetokenizedCheckpoint:
         facts: description of `checkpoint`, unchanged.
         tokenizer: the other tokenizer.
         own_tokenizer: the tokenizer of `checkpoint`.
+        model: `checkpoint`.
     """
 
     def __init__(self, checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
-        self._checkpoint = checkpoint
+        self.model = checkpoint
         self.facts = checkpoint.facts
         self.tokenizer = tokenizer
         self.own_tokenizer = checkpoint.tokenizer
 
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the model's hidden states [B, T, D] of int64 ids [B, T]."""
-        return self._checkpoint.hidden(ids)
+        return self.model.hidden(ids)
 
     def hidden_and_routing(
         self, ids: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the model's hidden states and the sums of its routers; only where `facts.router` is set."""
-        assert isinstance(self._checkpoint, Routed)
-        return self._checkpoint.hidden_and_routing(ids, lengths)
+        assert isinstance(self.model, Routed)
+        return self.model.hidden_and_routing(ids, lengths)
 
     def streamed(self) -> LayerByLayer | None:
         """Return what runs the layers of the model one after the other; None where it is in memory."""
@@ -47,4 +48,4 @@ class RetokenizedCheckpoint:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the model's logits [N, V] of hidden rows [N, D]."""
-        return self._checkpoint.logits(hidden)
+        return self.model.logits(hidden)

@@ -71,6 +71,10 @@ class Opener:
         self._bases: SharedBases | None = None
         self._models: dict[tuple[Path, LoadOptions], Checkpoint] = {}
 
+    def placed(self, spec: CheckpointSpec) -> CheckpointSpec:
+        """Return a checkpoint with "auto" replaced by the device on which this would open it."""
+        return spec.on_this_machine()
+
     def has_open(self, spec: CheckpointSpec) -> bool:
         """Return whether the model is in memory."""
         return (spec.path, spec.options) in self._models

@@ -14,6 +14,7 @@ from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.cli.inputs import protect_files, refuse_unwritable_folder
 from lossprobe.cli.options import Command, gather
 from lossprobe.cli.values import click_type
+from lossprobe.cli.workers import chosen_engine, engine_options, refuse_workers, working_opener
 from lossprobe.options.declare import options_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class AuditFileOptions:
 
 
 def audit_file_options(command: Command) -> Command:
-    """Add the options that replace values of an audit file; the command gets them as one `audit_file` argument."""
+    """Add the options that replace values of an audit file, as one argument `audit_file`, and those of the engine."""
     config = "Audit file.  [default: lossprobe.toml, or [tool.lossprobe] of pyproject.toml]"
     place = click.Path(exists=True, path_type=Path)
     dtype = options_of(LoadOptions)["dtype"].kind
@@ -53,7 +54,7 @@ def audit_file_options(command: Command) -> Command:
         click.option("--stop-early/--no-stop-early", default=None, help="Replace stats.stop_early of the audit file."),
         click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
     )
-    return gather(command, options, AuditFileOptions, "audit_file")
+    return engine_options(gather(command, options, AuditFileOptions, "audit_file"))
 
 
 def load_settings(given: AuditFileOptions) -> AuditSettings:
@@ -89,12 +90,15 @@ def open_model(settings: AuditSettings, written: Sequence[Path] = ()) -> tuple[C
         written: files and folders to which reports and baselines will be written.
 
     Raises:
-        UsageError: one of `written` is a file of the checkpoint, or lies in it.
+        UsageError: one of `written` is a file of the checkpoint, or lies in it; or workers cannot be used.
         LossprobeError: as in `audit.gate.reference.open_audited`.
     """
     from lossprobe.audit.gate.reference import audit_opener, open_audited
 
-    opener = audit_opener(settings)
+    work = chosen_engine()
+    if settings.reference is not None:
+        refuse_workers(work, "the distance from a reference model")
+    opener = working_opener(work, audit_opener(settings))
     checkpoint = open_audited(settings, opener)
     protect_files(written, checkpoint.facts.files)
     return checkpoint, opener

@@ -12,6 +12,7 @@ import click
 from lossprobe.analysis.options import CHANGES_BY, CompareOptions
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, declared_options, scoring_options, view_options
 from lossprobe.cli.values import RunPath
+from lossprobe.cli.workers import refuse_workers
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.passes.order import has_adapter, refuse_checkpoints_as_texts, refuse_swapped
 from lossprobe.units import visible
@@ -115,6 +116,7 @@ def refuse_other_than_two(sources: Sequence[Path], scoring: Scoring, *, kl: bool
 
     if kl:
         refuse_mixed(sources)
+        refuse_workers(scoring.work, "--kl")
     if len(sources) == 1 and looks_like_checkpoint(sources[0]):
         raise not_two(1)
     runs = sum(map(is_run, sources))

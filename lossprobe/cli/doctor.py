@@ -26,7 +26,7 @@ def doctor(unused: list[str] | None) -> None:
     """
     import torch
 
-    from lossprobe.cli.processors import described_processors
+    from lossprobe.processors import described_processors
     from lossprobe.report.talk import say
 
     click.echo(f"lossprobe     {__version__}")

@@ -18,12 +18,12 @@ import click
 
 from lossprobe import __version__
 from lossprobe.cli.commands import GROUPS, Commands
-from lossprobe.cli.environment import settle_environment
 from lossprobe.cli.imports import checked_imports
 from lossprobe.cli.mistakes import meant
 from lossprobe.cli.process import collect_less_often, leave
 from lossprobe.cli.streams import occupy_closed, prepared
 from lossprobe.cli.wording import with_options
+from lossprobe.environment import settle_environment
 from lossprobe.errors import LossprobeError, OutputError, ResourceError, UsageError
 from lossprobe.isolation import DELETED, ELSEWHERE, temporary_folder, working_folder_is_there
 from lossprobe.units import visible

@@ -17,11 +17,12 @@ from click.core import ParameterSource
 
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.cli.adapters import adapter_option, on_named_base
-from lossprobe.cli.result_files import DEFAULT_FILE, SUFFIXES
+from lossprobe.cli.result_files import DEFAULT_FILE, SUFFIXES, file_name
 from lossprobe.cli.values import BatchSize, RunPath, click_type
 from lossprobe.errors import UsageError
 from lossprobe.options.declare import Option, default_of, options_of
 from lossprobe.options.kinds import Counts, Flag, Number, Words
+from lossprobe.passes.engine_options import EngineOptions
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.options import TextOptions
 from lossprobe.units import visible
@@ -37,6 +38,7 @@ class Scoring:
     load: LoadOptions
     text: TextOptions
     score: ScoreOptions
+    work: EngineOptions
     desmooth: float | None
     quiet: bool
     output: Path | None = None
@@ -141,7 +143,12 @@ def _either(option: str) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-HOLDERS = {"load": LoadOptions, "text": TextOptions, "score": ScoreOptions}  # attribute of Scoring → its declarations
+HOLDERS = {
+    "load": LoadOptions,
+    "text": TextOptions,
+    "score": ScoreOptions,
+    "work": EngineOptions,
+}  # attribute of Scoring → its declarations
 
 
 def declared_option(name: str, holder: type[Any]) -> Callable[[Command], Command]:
@@ -283,14 +290,3 @@ def gather(command: Command, options: tuple[Callable[[Command], Command], ...], 
     for option in reversed(options):
         gathered = option(gathered)
     return gathered  # type: ignore[return-value]
-
-
-def file_name(given: str | None, command: str, suffix: str) -> str | None:
-    """Return the file of `--csv` or `--plot`: the one given, or one named after the command; None without the option.
-
-    Raises:
-        UsageError: the name is empty.
-    """
-    if given == "":
-        raise UsageError("output.name", f"--{suffix.strip('.')}: the file name is empty")
-    return f"{command}{suffix}" if given == DEFAULT_FILE else given

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from lossprobe.cli.inputs import protect_files, protect_texts
-from lossprobe.cli.options import Outputs, file_name
+from lossprobe.cli.options import Outputs
+from lossprobe.cli.result_files import file_name
 from lossprobe.cli.wording import view_with_options
 from lossprobe.errors import UsageError
 from lossprobe.report.talk import say

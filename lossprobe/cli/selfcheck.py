@@ -10,6 +10,7 @@ import click
 
 from lossprobe.analysis.options import SelfCheckOptions
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, declared_options, scoring_options, view_options
+from lossprobe.cli.workers import refuse_workers
 from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
@@ -43,6 +44,7 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
     from lossprobe.report.views.selfcheck import selfcheck_view
 
     _refuse_output(scoring)
+    refuse_workers(scoring.work, "selfcheck")
     check_order([checkpoint], texts, scoring)
     check_output(checkpoint, scoring.output)
     source = read_text(texts, scoring)

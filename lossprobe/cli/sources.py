@@ -13,6 +13,7 @@ from lossprobe.cli.inputs import named_files, protect_files, protect_folder, pro
 from lossprobe.cli.options import Scoring, given_scoring_options
 from lossprobe.cli.order import check_order, refuse_log
 from lossprobe.cli.wording import with_options
+from lossprobe.cli.workers import working_opener
 from lossprobe.errors import NothingToScoreError, OutputError, UsageError
 from lossprobe.report.talk import say
 from lossprobe.units import visible
@@ -177,6 +178,7 @@ def load_checkpoint(path: Path, scoring: Scoring, opener: Opener) -> Checkpoint:
     from lossprobe.passes.known_checkpoint import open_when_needed
     from lossprobe.passes.order import looks_like_adapter
 
+    opener = working_opener(scoring.work, opener)
     whole = opener.share_base and not looks_like_adapter(path)  # beside the adapters that `base` and `merge` are for
     load = replace(scoring.load, base=None, merge=False) if whole else scoring.load
     checkpoint = open_when_needed(CheckpointSpec(path, load, scoring.desmooth), opener)

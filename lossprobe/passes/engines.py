@@ -8,12 +8,13 @@ same bytes with every engine.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from lossprobe.checkpoint.interface import Checkpoint, SharedPrefix, prefix_of
 from lossprobe.checkpoint.layer_by_layer import streamed_of
+from lossprobe.checkpoint.retokenized import RetokenizedCheckpoint
 from lossprobe.passes.known_text import sides_of
 from lossprobe.plan.part_scores import PartScores
 from lossprobe.plan.rows import Rows
@@ -38,6 +39,24 @@ class Part:
     first_row: int
 
 
+class Parts:
+    """Parts that are read when they are asked for, and whose number is known before.
+
+    Args:
+        numbers: their numbers in the plan.
+        read: reads the part of a number.
+    """
+
+    def __init__(self, numbers: Sequence[int], read: Callable[[int], Part]) -> None:
+        self._numbers, self._read = numbers, read
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[Part]:
+        return map(self._read, self._numbers)
+
+
 @dataclass(frozen=True)
 class PartOptions:
     """How every part of a pass is scored.
@@ -58,7 +77,7 @@ class Engine(Protocol):
         """Yield every part with its scores, in any order, each once.
 
         Args:
-            parts: the parts, an iterator that is read only as far as needed.
+            parts: the parts, read only as far as needed; an engine with several workers needs to know how many.
             options: the options of all parts.
             advance: called with tokens as they are scored, where that is known before a part is done; a part that
                 failed is taken back by a negative number.
@@ -161,21 +180,47 @@ class StagedProgress(Protocol):
         ...
 
 
-def local_engine(checkpoint: Checkpoint, source: Source, progress: object = None) -> LocalEngine:
-    """Return the engine of this process, which runs the prompt of each pair once, or says that it cannot.
+@runtime_checkable
+class RemoteCheckpoint(Protocol):
+    """A checkpoint whose model other processes hold, which score with it."""
+
+    def shares_prefix(self) -> bool:
+        """Return whether the model can go on from a prompt that it has read once."""
+        ...
+
+    def engine(self, bos_id: int | None, *, own_tokenizer: bool, shared_prefix: bool) -> Engine:
+        """Return the engine that scores with this checkpoint.
+
+        Args:
+            bos_id: the BOS of the tokenizer that the text is planned with.
+            own_tokenizer: whether that is the checkpoint's own.
+            shared_prefix: run pairs of documents after their common start.
+        """
+        ...
+
+
+def engine_of(checkpoint: Checkpoint, source: Source, progress: object = None) -> Engine:
+    """Return what scores with a checkpoint: this process, or those that hold its model.
+
+    The prompt of each pair is run once, or a notice says that the model cannot do so.
 
     Args:
         checkpoint: the checkpoint.
         source: the text; gets a notice.
         progress: the progress callback, which may be a `StagedProgress`.
     """
-    stage = progress.stage if isinstance(progress, StagedProgress) else _no_stage
-    if not sides_of(source):
-        return LocalEngine(checkpoint, None, stage)
-    shared = prefix_of(checkpoint)
-    if shared is None:
+    model = checkpoint.model if isinstance(checkpoint, RetokenizedCheckpoint) else checkpoint
+    own, pairs = model is checkpoint, bool(sides_of(source))
+    if isinstance(model, RemoteCheckpoint):
+        shares = pairs and own and model.shares_prefix()
+        engine = model.engine(checkpoint.tokenizer.bos_id, own_tokenizer=own, shared_prefix=shares)
+    else:
+        stage = progress.stage if isinstance(progress, StagedProgress) else _no_stage
+        shared = prefix_of(checkpoint) if pairs else None
+        shares, engine = shared is not None, LocalEngine(checkpoint, shared, stage)
+    if pairs and not shares:
         what = (
             "this model cannot go on from a prompt that it has read once, so both sides of each pair are scored whole"
         )
         source.notices.append(f"{checkpoint.facts.name}: {what}")
-    return LocalEngine(checkpoint, shared, stage)
+    return engine

@@ -76,7 +76,7 @@ def open_when_needed(spec: CheckpointSpec, opener: Opener) -> Checkpoint:
     Raises:
         LossprobeError: as in `open_checkpoint`, when it is loaded.
     """
-    spec = spec.on_this_machine()
+    spec = opener.placed(spec)
     if opener.has_open(spec):
         return opener.open(spec)
     asked = {"checkpoint": spec.as_json(), "versions": versions()}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Any
 
-from lossprobe.passes.engines import Engine, Part, PartOptions
+from lossprobe.passes.engines import Engine, Part, PartOptions, Parts
 from lossprobe.run.part_store import PartStore
 from lossprobe.text.documents import Source
 from lossprobe.units import plural, visible
@@ -54,7 +54,7 @@ def score_parts(  # noqa: PLR0913 - which parts, who scores and stores them, and
         ahead += scored
         progress(ahead, total)
 
-    planned = (Part(index, store.read_plan_part(index), first_rows[index]) for index in pending)
+    planned = Parts(pending, lambda index: Part(index, store.read_plan_part(index), first_rows[index]))
     for part, scores in engine.score(planned, options, advance):
         store.write_part(part.index, part.rows, scores)
         done += rows[part.index]

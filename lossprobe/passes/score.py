@@ -9,7 +9,7 @@ from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.display import to_html
 from lossprobe.errors import OutputError
-from lossprobe.passes.engines import Engine, PartOptions, local_engine
+from lossprobe.passes.engines import Engine, PartOptions, engine_of
 from lossprobe.passes.identity import PlannedRun, describe, measured_facts
 from lossprobe.passes.known_checkpoint import keep_known
 from lossprobe.passes.parts import Progress as Progress
@@ -140,7 +140,7 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
         plan = plan or make_plan(store, prepared, checkpoint, options, shared)
         check_unknown(plan["counts"], source, options.max_unknown)
         parts = PartOptions(options.batch_size, plan["sample_every"])
-        engine = engine or local_engine(checkpoint, source, progress)
+        engine = engine or engine_of(checkpoint, source, progress)
         score_parts(store, engine, plan, parts, source, progress or no_progress)
         store.finish(plan, keep_plan=shared is not None and shared.keeps(path))
     return PassResult(open_run(path), reused=False)

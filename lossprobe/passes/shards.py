@@ -9,7 +9,7 @@ from typing import Any
 from lossprobe.checkpoint.deferred import opened
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, OutputError
-from lossprobe.passes.engines import Engine, PartOptions, local_engine
+from lossprobe.passes.engines import Engine, PartOptions, engine_of
 from lossprobe.passes.identity import measured_facts
 from lossprobe.passes.parts import Progress, no_progress, score_parts
 from lossprobe.passes.planning import check_unknown
@@ -99,7 +99,7 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
     own = shard.own(len(plan["part_rows"]))
     parts = PartOptions(options.batch_size, plan["sample_every"])
     with share:
-        scorer = engine or local_engine(checkpoint, prepared.source, progress)
+        scorer = engine or engine_of(checkpoint, prepared.source, progress)
         scored = score_parts(share, scorer, plan, parts, prepared.source, progress or no_progress, own)
     tokens = sum(plan["part_rows"][index] for index in own)
     return ShardResult(prepared.path, shard, len(own), scored, tokens)

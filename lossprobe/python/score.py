@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -16,6 +17,7 @@ from lossprobe.errors import UsageError
 from lossprobe.options.declare import options_of
 from lossprobe.options.given import read_option
 from lossprobe.options.kinds import nearest
+from lossprobe.passes.engine_options import LOCAL, EngineOptions, refuse_unused
 from lossprobe.passes.known_checkpoint import open_when_needed
 from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.order import refuse_checkpoints_as_texts, refuse_swapped, refuse_text_as_checkpoint
@@ -28,6 +30,7 @@ from lossprobe.text.documents import Source, open_text
 from lossprobe.text.options import TextOptions
 
 PathLike = str | os.PathLike[str]
+GivenOptions = tuple[ScoreOptions | None, LoadOptions | None, TextOptions | None, EngineOptions | None]
 
 
 def score(  # noqa: PLR0913 - what is scored and where it is stored
@@ -41,6 +44,7 @@ def score(  # noqa: PLR0913 - what is scored and where it is stored
     progress: Progress | None = None,
     load_options: LoadOptions | None = None,
     text_options: TextOptions | None = None,
+    engine_options: EngineOptions | None = None,
     **choices: Any,
 ) -> PassResult:
     """Return the run of a checkpoint over a text, scoring only what is not stored yet.
@@ -55,8 +59,10 @@ def score(  # noqa: PLR0913 - what is scored and where it is stored
         progress: called with the tokens scored so far and the tokens to score.
         load_options: how the checkpoint of a path is opened.
         text_options: how files of paths become documents.
+        engine_options: who scores the checkpoint of a path: this process, or the workers of a Ray cluster.
         choices: single options by name (`context=128`, `dtype="bfloat16"`, `split_documents="line"`): the fields of
-            `ScoreOptions`, `LoadOptions` and `TextOptions`. They stand above those of the option objects.
+            `ScoreOptions`, `LoadOptions`, `TextOptions` and `EngineOptions`. They stand above those of the option
+            objects.
 
     Raises:
         WrongTypeError: an argument is of a type that is not named above.
@@ -65,37 +71,66 @@ def score(  # noqa: PLR0913 - what is scored and where it is stored
     Examples:
         >>> run = score("my-model", "data.txt", context=128).run  # doctest: +SKIP
     """
-    model, text, scoring = opened_arguments(checkpoint, source, options, load_options, text_options, choices)
     folder = None if output is None else as_path("output", "the folder of a run", output)
-    if both_sides:
-        text = sides_of_pairs(KnownText(text), model, scoring.score)
-    scored = score_pass(model, text, scoring, output=folder, overwrite=overwrite, progress=progress)
+    given = (options, load_options, text_options, engine_options)
+    with opened_arguments(checkpoint, source, given, choices) as (model, text, scoring):
+        if both_sides:
+            text = sides_of_pairs(KnownText(text), model, scoring.score)
+        scored = score_pass(model, text, scoring, output=folder, overwrite=overwrite, progress=progress)
     run = open_run(scored.run.path)
     return replace(scored, run=run, notices=tuple(dict.fromkeys((*model.facts.notices, *text.notices))))
 
 
+@contextmanager
 def opened_arguments(
     checkpoint: Checkpoint | PathLike,
     source: Source | PathLike | Sequence[PathLike],
-    options: ScoreOptions | None,
-    load_options: LoadOptions | None,
-    text_options: TextOptions | None,
+    given: GivenOptions,
     choices: dict[str, Any],
-) -> tuple[Checkpoint, Source, ScoreOptions]:
-    """Return the checkpoint, the text and the options of a pass; arguments and errors are those of `score`."""
+) -> Iterator[tuple[Checkpoint, Source, ScoreOptions]]:
+    """Yield the checkpoint, the text and the options of a pass; the workers of Ray end with the block.
+
+    Args:
+        checkpoint: as for `score`.
+        source: as for `score`.
+        given: the objects of options that `score` takes.
+        choices: as for `score`.
+
+    Raises:
+        LossprobeError: as `score`.
+    """
+    options, load_options, text_options, engine_options = given
     scoring = chosen("options", ScoreOptions, options, choices)
     loading = chosen("load_options", LoadOptions, load_options, choices)
     reading = chosen("text_options", TextOptions, text_options, choices)
+    working = chosen("engine_options", EngineOptions, engine_options, choices)
     refuse_unknown(choices)
     if is_path(checkpoint):
         _check_places(as_path("checkpoint", "a path", checkpoint), source, reading)
     text = _text(source, reading)
     if (text_options is not None or _names(TextOptions) & choices.keys()) and text is source:
         raise UsageError("argument.unknown", "`text_options` and its fields are for the paths of texts")
-    model = _model(checkpoint, loading)
-    if (load_options is not None or _names(LoadOptions) & choices.keys()) and model is checkpoint:
-        raise UsageError("argument.unknown", "`load_options` and its fields are for the path of a checkpoint")
-    return model, text, scoring
+    with _opener(working, text.notices.append) as opener:
+        model = _model(checkpoint, loading, opener)
+        others = _names(LoadOptions) | _names(EngineOptions)
+        if (load_options or engine_options or others & choices.keys()) and model is checkpoint:
+            what = "`load_options`, `engine_options` and their fields are for the path of a checkpoint"
+            raise UsageError("argument.unknown", what)
+        yield model, text, scoring
+
+
+@contextmanager
+def _opener(options: EngineOptions, tell: Callable[[str], None]) -> Iterator[Opener]:
+    """Yield what opens checkpoints where the options say; the workers of Ray end with the block."""
+    refuse_unused(options)
+    if options.engine == LOCAL:
+        yield Opener()
+        return
+    from lossprobe.passes.ray.opener import RayOpener
+    from lossprobe.passes.ray.session import RaySession
+
+    with closing(RaySession(options, tell)) as session:
+        yield RayOpener(session)
 
 
 def chosen(name: str, holder: type[Any], given: object, choices: dict[str, Any]) -> Any:
@@ -137,7 +172,7 @@ def refuse_unknown(choices: dict[str, Any], known: Sequence[str] = ()) -> None:
     Raises:
         UsageError: one is not known.
     """
-    names = known or sorted(_names(ScoreOptions) | _names(LoadOptions) | _names(TextOptions))
+    names = known or sorted(set().union(*map(_names, (ScoreOptions, LoadOptions, TextOptions, EngineOptions))))
     for name in choices:
         if name not in names:
             hint = nearest(name, names) or f"there are {', '.join(names)}"
@@ -159,11 +194,11 @@ def _check_places(checkpoint: Path, source: object, reading: TextOptions) -> Non
     refuse_checkpoints_as_texts([text for text in texts if not (chosen and text.is_dir())])
 
 
-def _model(checkpoint: object, options: LoadOptions) -> Checkpoint:
+def _model(checkpoint: object, options: LoadOptions, opener: Opener) -> Checkpoint:
     """Return a checkpoint; that of a path is loaded only when a model is needed."""
     if is_path(checkpoint):
         path = as_path("checkpoint", "a path", checkpoint)
-        return open_when_needed(CheckpointSpec(path, options), Opener())
+        return open_when_needed(CheckpointSpec(path, options), opener)
     if _is_checkpoint(checkpoint):
         return checkpoint
     live = callable(checkpoint) or hasattr(checkpoint, "forward")

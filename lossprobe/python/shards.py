@@ -11,6 +11,7 @@ from typing import Any
 from lossprobe.arguments import as_path, wrong_type
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.passes.engine_options import EngineOptions
 from lossprobe.passes.parts import Progress
 from lossprobe.passes.shards import ShardResult
 from lossprobe.passes.shards import score_shard as score_shard_pass
@@ -34,6 +35,7 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
     progress: Progress | None = None,
     load_options: LoadOptions | None = None,
     text_options: TextOptions | None = None,
+    engine_options: EngineOptions | None = None,
     **choices: Any,
 ) -> ShardResult:
     """Score one share of the parts of a run, beside other processes; `gather` completes the run when all have ended.
@@ -47,6 +49,7 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
         progress: called with the tokens scored so far and the tokens of the share.
         load_options: as for `score`.
         text_options: as for `score`.
+        engine_options: as for `score`.
         choices: as for `score`.
 
     Raises:
@@ -59,9 +62,10 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
     if not isinstance(shard, str):
         raise wrong_type("shard", 'a text such as "3/8"', shard)
     share = read_shard(shard, os.environ)
-    model, text, scoring = opened_arguments(checkpoint, source, options, load_options, text_options, choices)
     folder = None if output is None else as_path("output", "the folder of a run", output)
-    scored = score_shard_pass(share, model, text, scoring, output=folder, progress=progress)
+    given = (options, load_options, text_options, engine_options)
+    with opened_arguments(checkpoint, source, given, choices) as (model, text, scoring):
+        scored = score_shard_pass(share, model, text, scoring, output=folder, progress=progress)
     return replace(scored, notices=tuple(dict.fromkeys((*model.facts.notices, *text.notices))))
 
 

@@ -36,7 +36,7 @@ def options(command: click.Command = cli) -> list[click.Option]:
 
 # Commands of other programs that a hint names, and arguments that only Python has.
 OTHERS = re.compile(r"--output_(path|dir)|--input_name_or_path|--mlx-path OUT --dequantize")
-ONLY_PYTHON = {"columns", "load_options", "name", "score", "text_options"}
+ONLY_PYTHON = {"columns", "engine_options", "load_options", "name", "score", "text_options"}
 SPELLINGS = {name for option in options() for name in (*option.opts, *option.secondary_opts)}
 
 

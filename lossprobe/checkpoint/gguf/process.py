@@ -53,12 +53,18 @@ class LlamaProcess:
             raise UsageError("gguf.package", what, hint=HOW_TO_INSTALL) from None
         self._shown = shown
         opening = [os.fsencode(headers[0].path.resolve()), str(_threads()).encode(), b"weights" if weights else b""]
-        self._box = Sandbox(opening, shown, _limits(headers), "gguf.worker", WORDS)
+        self._opening, self._allowed = opening, _limits(headers)
+        self._box = Sandbox(opening, shown, self._allowed, "gguf.worker", WORDS)
         content, lengths, data = self._guarded(self._box.open)
         self.facts: dict[str, Any] = json.loads(content)
         stops = np.cumsum(np.frombuffer(lengths, np.int32), dtype=np.int64).tolist()
         joined = bytes(data)
         self.pieces = [joined[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to tokenize; llama.cpp loads the vocabulary alone there."""
+        box = Sandbox([*self._opening[:2], b""], self._shown, self._allowed, "gguf.worker", WORDS)
+        return {**vars(self), "_box": box}
 
     def ask(self, kind: bytes, data: bytes) -> list[bytearray]:
         """Return the parts of the child's answer to a request, see `worker`.

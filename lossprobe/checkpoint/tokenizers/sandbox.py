@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from lossprobe.checkpoint.tokenizers.frames import (
     ALLOWANCE,
@@ -72,6 +72,10 @@ class Sandbox:
         self._process: subprocess.Popen[bytes] | None = None
         self._begun = False
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Sandbox], tuple[Any, ...]]:
+        """Return how another process makes the same sandbox, which starts a child of its own."""
+        return type(self), (self._opening, self._shown, self._limits, self._worker, self._what)
 
     def begin(self) -> None:
         """Start the child and send the first request; the child works on it while this process goes on.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lossprobe.terms.error_ids import adapter, audit, checkpoint, general, runs, template, text, tokenizer
+from lossprobe.terms.error_ids import adapter, audit, checkpoint, general, ray, runs, template, text, tokenizer
 
 ERROR_IDS = (
     *general.ERROR_IDS,
@@ -13,4 +13,5 @@ ERROR_IDS = (
     *template.ERROR_IDS,
     *runs.ERROR_IDS,
     *audit.ERROR_IDS,
+    *ray.ERROR_IDS,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 
-from lossprobe.cli.processors import settle_threads
+from lossprobe.processors import settle_threads
 
 # Prefixes of names. Variables for threads, devices and memory are kept: they decide only how fast a run is, and where.
 CONFIGURATION = (

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from lossprobe.cli import processors
-from lossprobe.cli.processors import (
+from lossprobe import processors
+from lossprobe.processors import (
     available_processors,
     described_processors,
     pressure,
