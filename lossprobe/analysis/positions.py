@@ -118,7 +118,8 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
         _refuse_without_answers(run)
     (axis, column), tokens = AXES[by], ANSWERS if by == "answer-position" else "tokens"
     clusters = find_clusters(run)
-    every: Any = partial(_every_position, run, clusters, axis, column, tokens)
+    measure_every = partial(_every_position, run, clusters, axis, column, tokens)
+    every: Any = measure_every if bins == "geometric" else measure_every()
     octaves = grouped_losses(run, clusters, octave_sql(column), tokens)
     geometric = _positions(axis, octaves, lambda key: 2**key, lambda key: 2 ** (key + 1) - 1)
     largest = int(run.scalar(f"SELECT max({column}) FROM {tokens} WHERE unscored IS NULL"))
@@ -134,13 +135,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
     having_both = 0
     if largest > LATE:
         difference, having_both = _early_minus_late(sums, (early, late))
-    if largest <= LATE:
-        longest = {"context": "context is", "answer-position": "answer ends at"}.get(by, "document ends at")
-        notes.append(f"loss50_minus_loss500: n/a, the longest {longest} {plural(largest, 'token')} (501 needed)")
-    elif difference is None:
-        notes.append(f"loss50_minus_loss500: n/a, no {clusters.unit} has tokens at both")
-    elif having_both < clusters.count:
-        notes.append(f"loss50_minus_loss500: over the {plural(having_both, clusters.unit)} with tokens at both")
+    notes += _notes_of_difference(by, clusters, largest, having_both)
     fit = fit_power_law(sums.folds)
     if fit is None:
         notes.append("power law: n/a, too few positions with an interval, or no stable fit")
@@ -152,7 +147,7 @@ def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = Positi
     return PositionLosses(
         by=by,
         bins=bins,
-        table=geometric if bins == "geometric" else every(),
+        table=geometric if bins == "geometric" else every,
         every=every,
         loss50_minus_loss500=None if difference is None else difference.value,
         loss50_minus_loss500_interval=NO_INTERVAL if difference is None else difference.interval,
@@ -174,6 +169,18 @@ def _refuse_without_answers(run: Run) -> None:
             "positions.no_answer", f"{visible(run.text_name, 80)}: no token of an answer has a loss",
             hint="`score` assistant or `score` all gives them one",
         )  # fmt: skip
+
+
+def _notes_of_difference(by: str, clusters: Clusters, largest: int, having_both: int) -> list[str]:
+    """Return why there is no loss50_minus_loss500, or of how many clusters it is where not all have both ranges."""
+    if largest <= LATE:
+        longest = {"context": "context is", "answer-position": "answer ends at"}.get(by, "document ends at")
+        return [f"loss50_minus_loss500: n/a, the longest {longest} {plural(largest, 'token')} (501 needed)"]
+    if not having_both:
+        return [f"loss50_minus_loss500: n/a, no {clusters.unit} has tokens at both"]
+    if having_both < clusters.count:
+        return [f"loss50_minus_loss500: over the {plural(having_both, clusters.unit)} with tokens at both"]
+    return []
 
 
 def score_ranges(largest: int) -> tuple[Range, Range]:
