@@ -226,7 +226,10 @@ def test_real_workers_write_the_same_bytes_and_nothing_else_is_printed(with_ray,
 
 @pytest.mark.thorough
 def test_ctrl_c_ends_the_workers_and_the_same_command_resumes(with_ray, tmp_path):
-    text = EXAMPLES / "jargon-train.jsonl"
+    text = tmp_path / "text.jsonl"  # three parts
+    text.write_text(
+        "".join((EXAMPLES / "jargon-train.jsonl").read_text("utf-8").splitlines(keepends=True)[:400]), "utf-8"
+    )
     words = [str(text) if word == str(VALID) else word for word in with_ray]
     command = subprocess.Popen([*words, "-o", "there"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
