@@ -35,7 +35,7 @@ def score_share(checkpoint_path: Path, texts: Sequence[Path], given: str, scorin
 
     shard = read_shard(given, os.environ)
     if scoring.overwrite:
-        what = "`overwrite`: would remove what other shards have scored"
+        what = "--overwrite: would remove what other shards have scored"
         raise UsageError("shard.overwrite", what, hint="remove the run first: lossprobe runs remove RUN")
     scoring = replace(scoring, load=on_own_device(scoring.load, given, os.environ))
     check_order([checkpoint_path], texts, scoring)

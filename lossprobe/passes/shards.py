@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,10 +91,11 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
         return ShardResult(found.path, shard, 0, 0, 0, complete=True)
     checkpoint = opened(checkpoint)
     with RunStore(prepared.path, among_shards=True) as store:
-        stored = stored_run(prepared.path, prepared.settings, overwrite=False)
+        with _without_overwrite():
+            stored = stored_run(prepared.path, prepared.settings, overwrite=False)
+            plan = None if stored else _joined(store, prepared, measured_facts(checkpoint), shard)
         if stored is not None:  # gathered while this one started
             return ShardResult(stored.path, shard, 0, 0, 0, complete=True)
-        plan = _joined(store, prepared, measured_facts(checkpoint), shard)
         plan = plan or make_plan(store, prepared, checkpoint, options)
         check_unknown(plan["counts"], prepared.source, options.max_unknown)
         share = ShardStore(prepared.path, shard)
@@ -105,6 +108,17 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
     return ShardResult(prepared.path, shard, len(own), scored, tokens)
 
 
+@contextmanager
+def _without_overwrite() -> Iterator[None]:
+    """Give errors about a run that stands in the way another hint: a shard cannot overwrite it."""
+    try:
+        yield
+    except OutputError as error:
+        if error.id in ("output.other_settings", "run.damaged"):
+            error.hint = f"use another `output`; {REMOVE}"
+        raise
+
+
 def _joined(store: RunStore, prepared: PreparedPass, measured: dict[str, Any], shard: Shard) -> dict[str, Any] | None:
     """Return the plan that another shard has made; None if this one is to make it.
 
@@ -112,11 +126,7 @@ def _joined(store: RunStore, prepared: PreparedPass, measured: dict[str, Any], s
         OutputError: the plan is damaged, of another run, or was made where the model runs with other code: parts that
             were scored in other ways would differ in the last digits, and a part would depend on who scored it.
     """
-    try:
-        plan = store.plan(whole=False)
-    except OutputError as error:
-        error.hint = REMOVE
-        raise
+    plan = store.plan(whole=False)
     if plan is None:
         return None
     refuse_other_settings(store.path, identity_of(plan), prepared.settings)

@@ -141,6 +141,7 @@ def test_a_shard_of_another_run_is_refused(tmp_path, changed, words):
     with pytest.raises(OutputError, match=words) as caught:
         share(**{"index": 2, "count": 3, "output": tmp_path / "run", **changed})
     assert caught.value.exit_code == 6
+    assert "`overwrite`" not in caught.value.hint
     assert tree(tmp_path / "run") == before
 
 
