@@ -25,6 +25,7 @@ ALLOWED = {
     "units": set(),
     "isolation": {"errors"},
     "compiler": {"isolation"},
+    "control_groups": set(),
     "display": {"units"},
     "options": {"units"},
     "options.given": {"errors", "options"},
@@ -37,10 +38,12 @@ ALLOWED = {
     "checkpoint.options": {"options"},
     "checkpoint.facts": set(),
     "checkpoint.interface": {"checkpoint.facts", "checkpoint.templates"},
+    "checkpoint.layer_by_layer": {"checkpoint.interface"},
     "checkpoint.files": WORDS,
     "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files", "checkpoint.templates.template"},
     "checkpoint.templates": WORDS | {"text.examples", "text.spans", "checkpoint.files", "checkpoint.tokenizers"},
-    "checkpoint.model": WORDS | {"checkpoint.facts", "checkpoint.interface", "checkpoint.files"},
+    "checkpoint.model": WORDS | {"control_groups", "checkpoint.facts", "checkpoint.interface", "checkpoint.files"}
+    | {"checkpoint.layer_by_layer"},
     "checkpoint.quantized": WORDS | {"compiler", "checkpoint.files"},
     "checkpoint.families": WORDS
     | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
@@ -53,7 +56,7 @@ ALLOWED = {
     | {"checkpoint.facts", "checkpoint.families.huggingface", "checkpoint.chat"},
     "checkpoint": WORDS,
     "plan": {"errors", "units", "options", "text.spans", "checkpoint.interface"},
-    "scoring": WORDS | {"compiler", "checkpoint.interface", "plan"},
+    "scoring": WORDS | {"compiler", "checkpoint.interface", "checkpoint.layer_by_layer", "plan"},
     "run": WORDS | {"plan"},
     "logs": {"errors", "units"},
     "analysis.options": {"options", "analysis.curve.diagnoses"},
@@ -68,6 +71,7 @@ ALLOWED = {
     "analysis.series": {"errors", "units", "options", "run", "logs.checkpoint_order", "analysis"},
     "passes": {
         "errors", "units", "display", "text", "checkpoint.facts", "checkpoint.interface", "checkpoint.retokenized",
+        "checkpoint.layer_by_layer",
         "checkpoint.deferred", "checkpoint.spec", "checkpoint.templates", "plan", "scoring", "run", "analysis",
     },
     "audit.settings": {"text", "checkpoint.options", "plan"},
@@ -88,7 +92,7 @@ ALLOWED = {
     "report.page": WORDS | {"terms", "analysis", "report"},
     "cli": WORDS
     | {"options", "terms", "text", "checkpoint", "logs", "plan", "scoring", "run", "analysis", "passes", "audit"}
-    | {"report", "python.report"},
+    | {"control_groups", "report", "python.report"},
     # Entry points for Python and notebooks.
     "python": WORDS
     | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "plan", "run", "logs"}

@@ -21,6 +21,7 @@ import torch
 
 from lossprobe.checkpoint.files.hashes import combined_sha256
 from lossprobe.checkpoint.interface import Checkpoint, SharedPrefix, prefix_of
+from lossprobe.checkpoint.layer_by_layer import LayerByLayer, streamed_of
 
 KEPT_SHARE = 0.1  # δ
 
@@ -60,6 +61,10 @@ class DesmoothedCheckpoint:
     def shared_prefix(self) -> SharedPrefix | None:
         """Return what runs inputs of the model after their common start; None where it cannot."""
         return prefix_of(self._checkpoint)
+
+    def streamed(self) -> LayerByLayer | None:
+        """Return what runs the layers of the model one after the other; None where it is in memory."""
+        return streamed_of(self._checkpoint)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return float32 log p̂ [N, V] of hidden rows [N, D], up to a constant per row."""

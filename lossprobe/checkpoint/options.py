@@ -29,6 +29,8 @@ class LoadOptions:
         base: folder of the base model of an adapter, where its adapter_config.json names no folder of this machine.
         merge: whether an adapter is merged into its base's weights, which rounds otherwise, before it is scored.
         dequantize: load the weights of a GGUF file into transformers' class, where llama.cpp would run the file.
+        stream_weights: read the weights of a Hugging Face folder layer by layer while it is scored, each once for
+            several parts of a text: "auto" does where they exceed the memory that is free, "always", or "never".
     """
 
     device: str = option("cpu", DEVICE, "Where the model runs.", metavar="auto|cpu|cuda[:N]|mps")
@@ -68,4 +70,9 @@ class LoadOptions:
     )
     dequantize: bool = option(
         False, Flag(), "Run the weights of a GGUF file in transformers, where llama.cpp would run the file itself."
+    )
+    stream_weights: str = option(
+        "auto",
+        Choice(("auto", "always", "never")),
+        "Read the weights layer by layer while scoring; auto: where they exceed the memory that is free.",
     )

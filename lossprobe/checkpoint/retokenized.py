@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lossprobe.checkpoint.interface import Checkpoint, Routed, Tokenizer
+from lossprobe.checkpoint.layer_by_layer import LayerByLayer, streamed_of
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,10 @@ class RetokenizedCheckpoint:
         """Return the model's hidden states and the sums of its routers; only where `facts.router` is set."""
         assert isinstance(self._checkpoint, Routed)
         return self._checkpoint.hidden_and_routing(ids, lengths)
+
+    def streamed(self) -> LayerByLayer | None:
+        """Return what runs the layers of the model one after the other; None where it is in memory."""
+        return streamed_of(self._checkpoint)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the model's logits [N, V] of hidden rows [N, D]."""

@@ -50,6 +50,8 @@ class CheckpointSpec:
             options["base"] = [str(base.absolute()), str(base.resolve())]
         if not options["merge"]:
             del options["merge"]  # notes of an older lossprobe do not have it
+        if options["stream_weights"] == LoadOptions.stream_weights:
+            del options["stream_weights"]
         options["device"] = self.options.device.partition(":")[0]
         places = [str(self.path.absolute()), str(self.path.resolve())]
         return {"places": places, "options": options, "desmooth": self.desmooth}

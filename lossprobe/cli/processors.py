@@ -6,9 +6,9 @@ Both are environment variables that the libraries read when they are imported. T
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
+from lossprobe.control_groups import groups_of, read_text
 from lossprobe.units import plural
 
 THREADS = "OMP_NUM_THREADS"
@@ -57,7 +57,7 @@ def processor_quota(root: Path = Path("/")) -> float | None:
     Args:
         root: the folder with `proc` and `sys`.
     """
-    found = [quota for folder in _groups(root) for quota in (_quota_of(folder),) if quota is not None]
+    found = [quota for folder in groups_of("cpu", root) for quota in (_quota_of(folder),) if quota is not None]
     return min(found, default=None)
 
 
@@ -67,7 +67,7 @@ def pressure(root: Path = Path("/")) -> float:
     Args:
         root: the folder with `proc`.
     """
-    for line in _text(root / "proc/pressure/cpu").splitlines():
+    for line in read_text(root / "proc/pressure/cpu").splitlines():
         kind, _, values = line.partition(" ")
         named = dict(pair.split("=", 1) for pair in values.split() if "=" in pair)
         if kind == "some":
@@ -75,25 +75,11 @@ def pressure(root: Path = Path("/")) -> float:
     return 0.0
 
 
-def _groups(root: Path) -> Iterator[Path]:
-    """Yield the folders of the control groups of this process that may limit processors, those above them included."""
-    base = root / "sys/fs/cgroup"
-    for line in _text(root / "proc/self/cgroup").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        top = base / controllers  # version 2 has no list of controllers, and one tree
-        parts = [part for part in path.split("/") if part not in ("", "..")]
-        # Inside a container the group itself is often mounted as the top.
-        yield from (top.joinpath(*parts[:depth]) for depth in range(len(parts) + 1))
-
-
 def _quota_of(folder: Path) -> float | None:
     """Return the processors that one control group allows, by its files of version 2 or 1; None for no limit."""
-    words = _text(folder / "cpu.max").split()
+    words = read_text(folder / "cpu.max").split()
     if len(words) != 2:
-        words = [_text(folder / "cpu.cfs_quota_us").strip(), _text(folder / "cpu.cfs_period_us").strip()]
+        words = [read_text(folder / "cpu.cfs_quota_us").strip(), read_text(folder / "cpu.cfs_period_us").strip()]
     time, period = map(_number, words)
     return time / period if time is not None and period is not None and time > 0 and period > 0 else None
 
@@ -103,11 +89,3 @@ def _number(word: str) -> float | None:
         return float(word)
     except ValueError:  # "max", or nothing
         return None
-
-
-def _text(file: Path) -> str:
-    """Return the content of a file, or "" where it cannot be read, as on other systems than Linux."""
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""

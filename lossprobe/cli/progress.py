@@ -6,7 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
+from lossprobe.passes.engines import StagedProgress
 from lossprobe.passes.score import Progress
 from lossprobe.report.talk import say
 
@@ -56,6 +58,12 @@ class _FirstCall:
         if self._progress is not None:
             self._progress(done, total)
 
+    def stage(self, text: str) -> None:
+        """Show what a model whose layers are read one after the other is at."""
+        shown: object = self._progress
+        if isinstance(shown, StagedProgress):
+            shown.stage(text)
+
 
 def _tell_of_compiling(stack: ExitStack) -> None:
     from lossprobe.scoring.compiled import tell_of_compiling  # imports torch, which is not needed without scoring
@@ -80,12 +88,24 @@ def _bar(title: str, unit: str) -> Iterator[Progress]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=1, rate="", visible=False)  # until the number of tokens is known
 
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=True)
-            speed = bar.tasks[0].speed
-            bar.update(task, rate="" if speed is None else f"{speed:,.1f} {unit}/s")
+        yield _Bar(bar, task, title, unit)
 
-        yield advance
+
+class _Bar:
+    """A progress callback that moves a bar."""
+
+    def __init__(self, bar: Any, task: Any, title: str, unit: str) -> None:
+        self._bar, self._task, self._title, self._unit = bar, task, title, unit
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that `done` of `total` are done."""
+        self._bar.update(self._task, completed=done, total=total, visible=True)
+        speed = self._bar.tasks[0].speed
+        self._bar.update(self._task, rate="" if speed is None else f"{speed:,.1f} {self._unit}/s")
+
+    def stage(self, text: str) -> None:
+        """Show a stage behind the title."""
+        self._bar.update(self._task, description=f"{self._title}, {text}")
 
 
 @contextmanager
@@ -104,6 +124,7 @@ class _Log:
         self._begun = self._told = time.monotonic()
         self._before: int | None = None  # how many were done when it began, as in a pass that is resumed
         self._done = self._total = 0
+        self._stage = ""
         self._steady: tuple[int, float] | None = None  # what was done after the first batch, and when
 
     def __call__(self, done: int, total: int) -> None:
@@ -119,7 +140,12 @@ class _Log:
         self._told = now
         rate = (done - self._steady[0]) / (now - self._steady[1])
         left = format_duration((total - done) / rate)
-        say(f"{self._title}: {done / total:.0%} of {total:,} {self._unit}, {rate:,.1f} {self._unit}/s, {left} left")
+        reached = f"{self._stage}{done / total:.0%} of {total:,} {self._unit}"
+        say(f"{self._title}: {reached}, {rate:,.1f} {self._unit}/s, {left} left")
+
+    def stage(self, text: str) -> None:
+        """Name a stage in the lines that follow."""
+        self._stage = f"{text}, "
 
     def end(self) -> None:
         """Print the whole, unless it was short or not all was done."""

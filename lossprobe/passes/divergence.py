@@ -33,8 +33,8 @@ from lossprobe.run.pair_store import PairStore
 from lossprobe.run.planned_rows import part_rows, planned_rows
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import DIVERGENCES
+from lossprobe.scoring.measure import PassOptions
 from lossprobe.scoring.pair import PartDivergence, compare_part
-from lossprobe.scoring.scorer import PassOptions
 from lossprobe.text.documents import Source
 from lossprobe.units import plural, visible
 

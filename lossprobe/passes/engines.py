@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lossprobe.checkpoint.interface import Checkpoint, SharedPrefix, prefix_of
+from lossprobe.checkpoint.layer_by_layer import streamed_of
 from lossprobe.passes.known_text import sides_of
 from lossprobe.plan.part_scores import PartScores
 from lossprobe.plan.rows import Rows
@@ -74,20 +75,32 @@ class LocalEngine:
     Args:
         checkpoint: the checkpoint.
         shared: runs pairs of documents after their common start; None for documents that are no pairs.
+        stage: called with what a model whose layers are read one after the other is at.
     """
 
-    def __init__(self, checkpoint: Checkpoint, shared: SharedPrefix | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        shared: SharedPrefix | None = None,
+        stage: Callable[[str], None] | None = None,
+    ) -> None:
         self._checkpoint = checkpoint
         self._shared = shared
+        self._stage = stage or _no_stage
 
     def score(self, parts: Iterable[Part], options: PartOptions, advance: Advance) -> Iterator[tuple[Part, PartScores]]:
         """Yield every part with its scores, in order."""
         from lossprobe.scoring import scorer  # with torch, which a stored run does not need
+        from lossprobe.scoring.measure import PassOptions
 
+        streamed = streamed_of(self._checkpoint)
+        if streamed is not None:
+            yield from self._together(parts, streamed.tokens_together, options, advance)
+            return
         on_gpu = self._checkpoint.facts.device.startswith("cuda")
         # What is queued on a GPU is not scored yet: a part counts when its scores are stored.
         told = _not_yet if on_gpu else advance
-        passing = scorer.PassOptions(
+        passing = PassOptions(
             options.batch_size, options.sample_every, told, shared=self._shared
         )  # holds buffers for all parts
         # A GPU gets the next parts before the scores of one are read and stored, so that it is never without work.
@@ -101,19 +114,68 @@ class LocalEngine:
         for done, finish in queued:
             yield done, finish()
 
+    def _together(
+        self, parts: Iterable[Part], most_tokens: int, options: PartOptions, advance: Advance
+    ) -> Iterator[tuple[Part, PartScores]]:
+        """Yield every part with its scores, in order; several go through each layer while it is in memory."""
+        from lossprobe.scoring.measure import PassOptions
+        from lossprobe.scoring.together import score_together
+
+        passing = PassOptions(options.batch_size, options.sample_every, advance, self._stage)
+        for group in _grouped(parts, most_tokens):
+            placed = [(part.rows, part.first_row) for part in group]
+            yield from zip(group, score_together(self._checkpoint, placed, passing), strict=True)
+
+
+def _grouped(parts: Iterable[Part], most_tokens: int) -> Iterator[list[Part]]:
+    """Yield the parts in groups of so many tokens at most, or of one part."""
+    from lossprobe.scoring.together import input_tokens
+
+    group: list[Part] = []
+    held = 0
+    for part in parts:
+        tokens = input_tokens(part.rows)
+        if group and held + tokens > most_tokens:
+            yield group
+            group, held = [], 0
+        group.append(part)
+        held += tokens
+    if group:
+        yield group
+
 
 def _not_yet(scored: int) -> None:
     """Tell nobody."""
 
 
-def local_engine(checkpoint: Checkpoint, source: Source) -> LocalEngine:
-    """Return the engine of this process, which runs the prompt of each pair once, or says that it cannot."""
+def _no_stage(text: str) -> None:
+    """Tell nobody."""
+
+
+@runtime_checkable
+class StagedProgress(Protocol):
+    """A progress callback that also shows what a model whose layers are read one after the other is at."""
+
+    def stage(self, text: str) -> None:
+        """Show a stage, such as "layer 3 of 32"."""
+        ...
+
+
+def local_engine(checkpoint: Checkpoint, source: Source, progress: object = None) -> LocalEngine:
+    """Return the engine of this process, which runs the prompt of each pair once, or says that it cannot.
+
+    Args:
+        checkpoint: the checkpoint.
+        source: the text; gets a notice.
+        progress: the progress callback, which may be a `StagedProgress`.
+    """
+    stage = progress.stage if isinstance(progress, StagedProgress) else _no_stage
     if not sides_of(source):
-        return LocalEngine(checkpoint)
+        return LocalEngine(checkpoint, None, stage)
     shared = prefix_of(checkpoint)
     if shared is None:
         what = (
             "this model cannot go on from a prompt that it has read once, so both sides of each pair are scored whole"
         )
         source.notices.append(f"{checkpoint.facts.name}: {what}")
-    return LocalEngine(checkpoint, shared)
+    return LocalEngine(checkpoint, shared, stage)

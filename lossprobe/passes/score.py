@@ -165,7 +165,8 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
             store.finish_plan(plan)
         check_unknown(plan["counts"], source, options.max_unknown)
         parts = PartOptions(options.batch_size, plan["sample_every"])
-        _score_parts(store, engine or local_engine(checkpoint, source), plan, parts, source, progress or _no_progress)
+        engine = engine or local_engine(checkpoint, source, progress)
+        _score_parts(store, engine, plan, parts, source, progress or _no_progress)
         store.finish(plan, keep_plan=shared is not None and shared.keeps(path))
     return PassResult(open_run(path), reused=False)
 
@@ -212,8 +213,9 @@ def _score_parts(
     wanted = (Part(index, store.read_plan_part(index), first_rows[index]) for index in pending)
     for part, scores in engine.score(wanted, options, advance):
         store.write_part(part.index, part.rows, scores)
-        done = ahead = done + plan["part_rows"][part.index]
-        progress(done, total)
+        done += plan["part_rows"][part.index]
+        ahead = max(ahead, done)  # some parts are scored together, and stored one after the other
+        progress(ahead, total)
 
 
 def window_policy(checkpoint: Checkpoint, options: ScoreOptions, source: Source) -> WindowPolicy:

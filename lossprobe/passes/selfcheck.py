@@ -21,8 +21,9 @@ from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import SCORED, Rows, WindowPolicy, cut_parts, plan_documents
 from lossprobe.run.reader import Run
 from lossprobe.scoring.head import ROW_STEP
+from lossprobe.scoring.measure import PassOptions
 from lossprobe.scoring.reference import other_threads, reference_losses
-from lossprobe.scoring.scorer import PassOptions, score_part
+from lossprobe.scoring.scorer import score_part
 from lossprobe.text.documents import Document, Source
 from lossprobe.text.spans import cut_spans
 from lossprobe.units import format_count, plural

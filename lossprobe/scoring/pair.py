@@ -12,11 +12,12 @@ import torch
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.plan.rows import SCORED, Integers, Rows
-from lossprobe.scoring.batches import Batch, batch_inputs, batches_of
+from lossprobe.scoring.batches import batch_inputs, batches_of
 from lossprobe.scoring.divergence import DivergenceRows, divergence_rows, empty_rows
 from lossprobe.scoring.head import chunk_rows
-from lossprobe.scoring.scorer import PassOptions, hidden_rows, is_out_of_memory, not_finite_hint
+from lossprobe.scoring.measure import PassOptions, is_out_of_memory, not_finite_hint
 from lossprobe.scoring.statistics import Workspace
+from lossprobe.scoring.together import hidden_rows_of
 from lossprobe.scoring.transfer import upload
 from lossprobe.units import plural, visible
 
@@ -59,8 +60,11 @@ def compare_part(pair: Pair, rows: Rows, options: PassOptions) -> PartDivergence
     scored = np.flatnonzero(rows.own & (rows.unscored == SCORED))
     result = empty_rows(len(scored), "cpu")
     try:
-        for batch in batches:
-            target, found = _compare_batch(pair, rows, batch, options.workspace)
+        inputs = [batch_inputs(rows, batch, pair[0].tokenizer.bos_id) for batch in batches]
+        places = [(ids, place) for ids, place, _ in inputs]
+        every = zip(*(hidden_rows_of(checkpoint, places) for checkpoint in pair), strict=True)
+        for (_, _, target), hidden in zip(inputs, every, strict=True):
+            found = _compare_batch(pair, rows, target, hidden, options.workspace)
             result.put(torch.from_numpy(np.searchsorted(scored, target)), found)  # batches come longest first
             options.advance(len(target))
     except RuntimeError as error:
@@ -77,14 +81,22 @@ def compare_part(pair: Pair, rows: Rows, options: PassOptions) -> PartDivergence
 
 
 @torch.inference_mode()
-def _compare_batch(pair: Pair, rows: Rows, batch: Batch, workspace: Workspace) -> tuple[Integers, DivergenceRows]:
-    """Return the indices of the rows that a batch scores, int64 [n], and how the two models differ on them."""
-    ids, place, target = batch_inputs(rows, batch, pair[0].tokenizer.bos_id)
+def _compare_batch(
+    pair: Pair, rows: Rows, target: Integers, hidden: tuple[torch.Tensor, ...], workspace: Workspace
+) -> DivergenceRows:
+    """Return how the two models differ on the rows that a batch scores.
+
+    Args:
+        pair: the models.
+        rows: the part.
+        target: the indices of the rows, int64 [n].
+        hidden: the hidden rows of each model that predict them.
+        workspace: reused buffers.
+    """
     devices = {checkpoint.facts.device for checkpoint in pair}
     device = devices.pop() if len(devices) == 1 else "cpu"
     device = "cpu" if device.startswith("mps") else device  # mps has no float64
     targets = upload(torch.from_numpy(rows.token_id[target]), device)
-    hidden = [hidden_rows(checkpoint, ids, place) for checkpoint in pair]
     widths = [checkpoint.facts.vocab_size for checkpoint in pair]
     size, shared = chunk_rows(max(widths)), min(widths)
     result = empty_rows(len(target), device)
@@ -94,7 +106,7 @@ def _compare_batch(pair: Pair, rows: Rows, batch: Batch, workspace: Workspace) -
         result.put(chunk, divergence_rows(logits[0], logits[1], targets[chunk], workspace))
     for checkpoint, losses in zip(pair, (result.first_loss_nats, result.second_loss_nats), strict=True):
         _refuse_not_finite(checkpoint, rows, target, losses.cpu())
-    return target, result
+    return result
 
 
 def _refuse_not_finite(checkpoint: Checkpoint, rows: Rows, target: Integers, losses: torch.Tensor) -> None:

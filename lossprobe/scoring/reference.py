@@ -14,7 +14,7 @@ from lossprobe.errors import ResourceError
 from lossprobe.plan.rows import SCORED, Rows
 from lossprobe.scoring.batches import Batch, batch_inputs, batches_of
 from lossprobe.scoring.head import chunk_rows
-from lossprobe.scoring.scorer import hidden_rows, is_out_of_memory
+from lossprobe.scoring.measure import hidden_rows, is_out_of_memory
 
 
 @contextmanager

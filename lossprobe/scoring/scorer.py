@@ -3,50 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 
 from lossprobe.checkpoint.interface import Checkpoint, SharedPrefix
-from lossprobe.errors import CheckpointError, ResourceError
+from lossprobe.checkpoint.layer_by_layer import streamed_of
+from lossprobe.errors import ResourceError
 from lossprobe.plan.part_scores import PartScores
 from lossprobe.plan.rows import Integers, Rows, unscored_windows_of, windows_of
 from lossprobe.scoring.batches import Batch, batch_inputs, make_batches, token_budget
-from lossprobe.scoring.collector import BINS, Collector, NonFiniteLossError
-from lossprobe.scoring.head import HeadRows, run_head
+from lossprobe.scoring.collector import Collector, NonFiniteLossError
+from lossprobe.scoring.measure import PassOptions, hidden_rows, is_out_of_memory, measure, named_error, picked_rows
 from lossprobe.scoring.routing import Routers, has_routers
 from lossprobe.scoring.shared import SharedBatch, share_starts
-from lossprobe.scoring.statistics import Workspace
+from lossprobe.scoring.together import score_together
 from lossprobe.scoring.transfer import mark, upload, wait_for
 from lossprobe.units import plural
 
 # The sides of a few pairs differ more in length than all windows of a part. In batches of a quarter of the size, 2 % of
 # what goes through the model is padding, instead of 10 to 20 %.
 SIDES_SHARE = 4
-
-
-@dataclass(frozen=True)
-class PassOptions:
-    """How a part goes through the model.
-
-    Attributes:
-        batch_size: most windows per forward pass; None chooses by device, and halves when memory runs out.
-        sample_every: keep the temperature ladder of every n-th row of the run.
-        advance: called with the number of tokens that each batch scored; negative when a batch has to be repeated.
-        workspace: buffers of the head, reused from part to part.
-        chunk_rows: logit rows in memory at once; None chooses by the size of the vocabulary.
-        shared: runs pairs of documents after their common start; None for documents that are no pairs, and for models
-            that cannot.
-    """
-
-    batch_size: int | None = None
-    sample_every: int = 1
-    advance: Callable[[int], None] = lambda _: None
-    workspace: Workspace = field(default_factory=Workspace)
-    chunk_rows: int | None = None
-    shared: SharedPrefix | None = None
 
 
 def score_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: PassOptions) -> PartScores:
@@ -76,6 +55,9 @@ def queue_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
     Raises:
         CheckpointError, ResourceError: as `score_part`, from here or from the function.
     """
+    if streamed_of(checkpoint) is not None:
+        scores = next(score_together(checkpoint, [(rows, first_row)], options))
+        return lambda: scores
     batch_size = options.batch_size
     while True:
         batches = _all_batches(rows, batch_size, checkpoint, options.shared)
@@ -92,7 +74,7 @@ def queue_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
                     routers.hidden(batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)[0], batch.windows)
             return partial(_finish, checkpoint, collector, routers, mark(checkpoint.facts.device))
         except NonFiniteLossError as error:
-            raise _named(error, checkpoint, rows) from None
+            raise named_error(error, checkpoint, rows) from None
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -115,7 +97,7 @@ def _finish(
     try:
         scores = collector.finish()
     except NonFiniteLossError as error:
-        raise _named(error, checkpoint, collector.rows) from None
+        raise named_error(error, checkpoint, collector.rows) from None
     return scores if routers is None else replace(scores, routing=routers.finish())
 
 
@@ -128,15 +110,6 @@ def _all_batches(
     if shared is not None and batch_size != 1:
         pairs, windows = share_starts(rows, windows, batch_size, token_budget(facts.device))
     return [*pairs, *make_batches(windows, batch_size, token_budget(facts.device), facts.batching)]
-
-
-def hidden_rows(checkpoint: Checkpoint, ids: Integers, place: Integers) -> torch.Tensor:
-    """Return the hidden rows [N, D] at the places where scored tokens are predicted, and free all others."""
-    return _picked(checkpoint.hidden(upload(torch.from_numpy(ids), checkpoint.facts.device)), place)
-
-
-def _picked(hidden: torch.Tensor, place: Integers) -> torch.Tensor:
-    return hidden.flatten(0, 1)[upload(torch.from_numpy(place), hidden.device)]
 
 
 def _score_batch(
@@ -155,9 +128,9 @@ def _score_batch(
         if routers is None:
             hidden = hidden_rows(checkpoint, ids, place)
         else:
-            hidden = _picked(routers.hidden(ids, batch.windows), place)
+            hidden = picked_rows(routers.hidden(ids, batch.windows), place)
         passes = iter([(hidden, target)])
-    return sum(_measure(checkpoint, hidden, target, collector, first_row, options) for hidden, target in passes)
+    return sum(measure(checkpoint, hidden, target, collector, first_row, options) for hidden, target in passes)
 
 
 def _passes_after_start(
@@ -172,52 +145,4 @@ def _passes_after_start(
         ids, place, target = batch_inputs(rows, each, None)
         start = upload(torch.tensor([batch.start_of[offset] for offset, _ in each.windows]), device)
         hidden = options.shared.hidden_after(prefix, start, upload(torch.from_numpy(ids), device))
-        yield _picked(hidden, place), target
-
-
-def _measure(
-    checkpoint: Checkpoint,
-    hidden: torch.Tensor,
-    target: Integers,
-    collector: Collector,
-    first_row: int,
-    options: PassOptions,
-) -> int:
-    """Give the statistics of some hidden rows to the collector, and return how many there are."""
-    rows = collector.rows
-    device = checkpoint.facts.device
-    statistics_device = "cpu" if device.startswith("mps") else device  # mps has no float64
-    own = target - collector.lead
-    documents, groups = np.unique(rows.document[target], return_inverse=True)
-    sampled = (first_row + own) % options.sample_every == 0
-    picked = HeadRows(
-        hidden=hidden,
-        targets=upload(torch.from_numpy(rows.token_id[target]), statistics_device),
-        groups=upload(torch.from_numpy(groups), statistics_device),
-        group_count=len(documents),
-        sampled=torch.from_numpy(sampled),
-    )
-    result = run_head(checkpoint, picked, BINS, options.workspace, options.chunk_rows)
-    collector.add(own, documents, own[sampled], result)
-    return len(own)
-
-
-def _named(error: NonFiniteLossError, checkpoint: Checkpoint, rows: Rows) -> CheckpointError:
-    """Return the error that names the token of a loss that is NaN or infinite."""
-    at = error.row
-    return CheckpointError(
-        "scoring.non_finite_loss",
-        f"document {rows.document[at]}, token {rows.token[at]} (id {rows.token_id[at]}): the loss is {error.loss}",
-        hint=not_finite_hint(checkpoint.facts.compute_dtype),
-    )
-
-
-def not_finite_hint(compute_dtype: str) -> str:
-    """Return what a loss that is not finite may come from: in half precision numbers that are too large for it."""
-    why = "a wider `dtype` may help" if "16" in compute_dtype else "the weights hold such values, or make them"
-    return f"the logits hold NaN or infinity; {why}"
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether torch ran out of memory: on a GPU the error's type says so, on the CPU only its message."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+        yield picked_rows(hidden, place), target

@@ -26,7 +26,8 @@ from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.plan.part_scores import PartScores
 from lossprobe.plan.rows import Rows, WindowPolicy, cut_parts, plan_documents, windows_of
 from lossprobe.scoring.batches import batch_inputs, make_batches, token_budget
-from lossprobe.scoring.scorer import PassOptions, queue_part
+from lossprobe.scoring.measure import PassOptions
+from lossprobe.scoring.scorer import queue_part
 
 SPREAD = 3.0  # standard deviation of the logits in nats, as of a trained model
 AHEAD = 2  # parts that are queued before the scores of one are read, as in `passes.engines`

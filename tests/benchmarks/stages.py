@@ -9,7 +9,7 @@ from unittest import mock
 
 from lossprobe.passes import score as pipeline
 from lossprobe.run.store import RunStore
-from lossprobe.scoring import head, scorer
+from lossprobe.scoring import head, measure
 
 
 class Clock:
@@ -52,7 +52,7 @@ def share_of_stages(ours: Any) -> str:
     with (
         mock.patch.object(pipeline, "write_plan", clock.timed("tokenize and plan", pipeline.write_plan)),
         mock.patch.object(RunStore, "write_part", clock.timed("write", RunStore.write_part)),
-        mock.patch.object(scorer, "run_head", clock.timed("rows", scorer.run_head)),
+        mock.patch.object(measure, "run_head", clock.timed("rows", measure.run_head)),
         mock.patch.object(head, "measure_chunk", clock.timed("statistics", head.measure_chunk)),
         mock.patch.object(head, "temperature_ladder", clock.timed("ladder", head.temperature_ladder)),
     ):

@@ -17,8 +17,9 @@ from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError
 from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_documents
+from lossprobe.scoring.measure import PassOptions
 from lossprobe.scoring.reference import reference_losses
-from lossprobe.scoring.scorer import PassOptions, score_part
+from lossprobe.scoring.scorer import score_part
 
 CONTEXT = 80
 LENGTHS = (9, 60, 21, 34, 33, 32, 90, 60, 13)  # about the limit of 32, where it has one; 90 is two windows

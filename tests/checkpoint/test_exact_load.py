@@ -8,7 +8,7 @@ from checkpoint import builders
 from checkpoint.builders import SMALL
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
-from lossprobe.checkpoint.model.exact_load import _UnusedTensors
+from lossprobe.checkpoint.model.unused_tensors import UnusedTensors
 from lossprobe.checkpoint.options import LoadOptions
 
 MIXTRAL = SMALL | {"num_local_experts": 4}
@@ -175,7 +175,7 @@ INFINITE = torch.tensor([torch.inf])
     ],
 )
 def test_only_what_is_no_weight_may_be_infinite(name, tensor, expected):
-    assert bool(_UnusedTensors(Tables(), {}, set()).is_bound(name, tensor)) is expected
+    assert bool(UnusedTensors(Tables(), {}, set()).is_bound(name, tensor)) is expected
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_only_what_is_no_weight_may_be_infinite(name, tensor, expected):
     ],
 )
 def test_integers_that_stand_for_weights(name, kind, tensor, expected):
-    assert _UnusedTensors(Tables(), {name: tensor}, set()).is_packed(name, kind, tensor) is expected
+    assert UnusedTensors(Tables(), {name: tensor}, set()).is_packed(name, kind, tensor) is expected
 
 
 def test_a_bias_of_zeros_that_the_model_does_not_have(copy_of):
@@ -215,7 +215,7 @@ def test_what_no_part_of_the_model_took_over():
         "table": torch.arange(6),
         "c.extra": torch.ones(2),
     }
-    unused = _UnusedTensors(Tables(), tensors, {"c.extra"})
+    unused = UnusedTensors(Tables(), tensors, {"c.extra"})
     assert (unused.constant, unused.wrong, unused.left, unused.unexpected) == (
         {"a.rotary_emb.inv_freq"},
         ["b.rotary_emb.inv_freq"],

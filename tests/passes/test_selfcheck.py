@@ -15,7 +15,7 @@ from lossprobe.errors import CheckpointError, NothingToScoreError
 from lossprobe.passes.score import score
 from lossprobe.passes.selfcheck import run_selfcheck
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.scoring import scorer
+from lossprobe.scoring import measure
 from lossprobe.text.documents import StringSource
 
 LETTERS = "".join(map(chr, np.random.default_rng(4).integers(97, 123, 400)))
@@ -227,12 +227,12 @@ def test_threads(monkeypatch):
 
 
 def test_reductions_that_are_not_exact(monkeypatch):
-    def careless(*arguments, run=scorer.run_head):
+    def careless(*arguments, run=measure.run_head):
         result = run(*arguments)
         result.columns["loss_nats"].numpy()[:] += 1e-4
         return result
 
-    monkeypatch.setattr(scorer, "run_head", careless)
+    monkeypatch.setattr(measure, "run_head", careless)
     assert broken_rows(SmallModel()) == ["reductions: plain float64"]
 
 

@@ -10,9 +10,10 @@ from fakes import ByteTokenizer, SmallModel, checkpoint
 from lossprobe.checkpoint.desmoothed import DesmoothedCheckpoint
 from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_documents
 from lossprobe.scoring.batches import batches_of
+from lossprobe.scoring.measure import PassOptions
 from lossprobe.scoring.pair import compare_part
 from lossprobe.scoring.reference import reference_losses
-from lossprobe.scoring.scorer import PassOptions, score_part
+from lossprobe.scoring.scorer import score_part
 
 LENGTHS = [5, 30, 12, 12, 70, 5, 33, 12]
 

@@ -21,9 +21,10 @@ from lossprobe.cli.doctor import show_gpu
 from lossprobe.errors import CheckpointError
 from lossprobe.passes.engines import LocalEngine, Part, PartOptions
 from lossprobe.plan.rows import WindowPolicy, cut_parts, plan_documents
-from lossprobe.scoring import accelerated, head, ladder, scorer
+from lossprobe.scoring import accelerated, head, ladder, measure, scorer
 from lossprobe.scoring.histogram import MASS_BITS, HistogramBins, probability_histogram
-from lossprobe.scoring.scorer import PassOptions, score_part
+from lossprobe.scoring.measure import PassOptions
+from lossprobe.scoring.scorer import score_part
 from lossprobe.scoring.statistics import Workspace, row_statistics
 
 BINS = HistogramBins()
@@ -261,7 +262,7 @@ def late(monkeypatch):
     """Let results come from a GPU: their columns are wrong until the pass has waited for it."""
     coming, waited = [], []
 
-    def run_head(*arguments, run=scorer.run_head):
+    def run_head(*arguments, run=measure.run_head):
         result = run(*arguments)
         columns = {name: torch.full(values.shape, -1, dtype=values.dtype) for name, values in result.columns.items()}
         coming.append((columns, result.columns))
@@ -273,7 +274,7 @@ def late(monkeypatch):
             for name, values in true.items():
                 columns[name].numpy()[:] = values
 
-    monkeypatch.setattr(scorer, "run_head", run_head)
+    monkeypatch.setattr(measure, "run_head", run_head)
     monkeypatch.setattr(scorer, "mark", str)
     monkeypatch.setattr(scorer, "wait_for", wait_for)
     return waited

@@ -12,8 +12,9 @@ from fakes import VOCAB, ByteTokenizer, SmallModel, checkpoint, uniform_logits
 from lossprobe.checkpoint.families.callable import CallableCheckpoint
 from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_documents
+from lossprobe.scoring.measure import PassOptions
 from lossprobe.scoring.pair import compare_part
-from lossprobe.scoring.scorer import PassOptions, score_part
+from lossprobe.scoring.scorer import score_part
 
 TEXTS = ["short", "it was a dark and stormy night", "x", "a much longer text than the others, of several windows"]
 

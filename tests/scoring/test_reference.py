@@ -13,8 +13,9 @@ from lossprobe.checkpoint.families.huggingface import load_huggingface
 from lossprobe.checkpoint.interface import LeftPadding, Tokens
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.plan.rows import SCORED, Rows, WindowPolicy, cut_parts, plan_documents
+from lossprobe.scoring.measure import PassOptions
 from lossprobe.scoring.reference import other_threads, reference_losses
-from lossprobe.scoring.scorer import PassOptions, score_part
+from lossprobe.scoring.scorer import score_part
 
 
 def planned(sizes, policy: WindowPolicy, vocab: int = BYTES, part_rows: int = 10_000) -> list[Rows]:

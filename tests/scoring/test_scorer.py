@@ -12,7 +12,8 @@ from lossprobe.errors import CheckpointError, ResourceError
 from lossprobe.plan.rows import SCORED, WindowPolicy, cut_parts, plan_documents
 from lossprobe.plan.windows import Window
 from lossprobe.scoring.batches import make_batches
-from lossprobe.scoring.scorer import PassOptions, not_finite_hint, score_part
+from lossprobe.scoring.measure import PassOptions, not_finite_hint
+from lossprobe.scoring.scorer import score_part
 
 TEXT = "abcabcabd, and zebras. " * 9
 

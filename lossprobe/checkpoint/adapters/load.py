@@ -25,13 +25,14 @@ from lossprobe.checkpoint.adapters.vocabulary import fit_vocabulary, refuse_unfi
 from lossprobe.checkpoint.adapters.words import adapter_facts
 from lossprobe.checkpoint.chat import with_template
 from lossprobe.checkpoint.facts import AdapterFacts
-from lossprobe.checkpoint.families.huggingface import LoadedFolder, tied_head, with_tokenizer
+from lossprobe.checkpoint.families.huggingface import LoadedFolder, with_tokenizer
 from lossprobe.checkpoint.files.hashes import combined_sha256, file_sha256
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links
 from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
-from lossprobe.checkpoint.model.causal_lm import random_numbers_kept
+from lossprobe.checkpoint.model.measured import tied_head
 from lossprobe.checkpoint.model.model_config import building
+from lossprobe.checkpoint.model.random_numbers import random_numbers_kept
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import open_tokenizer
 from lossprobe.errors import UsageError

@@ -6,7 +6,6 @@ never run, an external kernel is refused, and nothing is downloaded.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,20 +13,20 @@ from typing import Any
 
 import torch
 
-from lossprobe.checkpoint.files.constants import CONSTANT_NAME
+from lossprobe.checkpoint.families.streaming import not_streamed, refuse_streaming, why_streamed
 from lossprobe.checkpoint.files.foreign import refuse_mlx
 from lossprobe.checkpoint.files.hashes import combined_sha256, hashing
 from lossprobe.checkpoint.files.json_file import read_json
 from lossprobe.checkpoint.files.key_filter import KeyFilter
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links, stands
-from lossprobe.checkpoint.files.safetensors_file import TensorEntry
 from lossprobe.checkpoint.files.tensors import compute_dtype
 from lossprobe.checkpoint.files.weight_files import Weights, find_weights
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
 from lossprobe.checkpoint.model.autocast import AUTOCAST, AUTOCAST_DTYPE, AutocastLM
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.context import context_limit
-from lossprobe.checkpoint.model.exact_load import STORED_DTYPES, load_exactly
+from lossprobe.checkpoint.model.exact_load import LoadedModel, load_exactly
+from lossprobe.checkpoint.model.measured import parameters_of, stored_dtype, tied_head
 from lossprobe.checkpoint.model.model_config import (
     build_config,
     building,
@@ -35,6 +34,9 @@ from lossprobe.checkpoint.model.model_config import (
     check_size,
     without_other_parts,
 )
+from lossprobe.checkpoint.model.streamed.layer_list import NotStreamableError
+from lossprobe.checkpoint.model.streamed.streamed_lm import StreamedLM
+from lossprobe.checkpoint.model.streamed.streamed_weights import StreamedWeights, load_streamed
 from lossprobe.checkpoint.model.unstated import tell_unstated
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.quantized.converted import check_converted
@@ -42,7 +44,11 @@ from lossprobe.checkpoint.quantized.methods import method_of
 from lossprobe.checkpoint.quantized.weights import QuantizedWeights, find_quantized
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import FilesTokenizer, open_tokenizer, stated_ids
+from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
+
+# How a model is refused that can be built, but not without values or layer by layer.
+COULD_NOT = ("checkpoint.not_streamed", "checkpoint.bad_config")
 
 
 def is_huggingface(path: Path) -> bool:
@@ -80,12 +86,14 @@ class LoadedFolder:
         facts: description of it, without what its tokenizer adds.
         settings: the content of config.json.
         shown: the path of the directory, for messages.
+        streamed: reads its layers while it computes; None for a model that is in memory.
     """
 
     model: Any
     facts: CheckpointFacts
     settings: Mapping[str, Any]
     shown: str
+    streamed: StreamedWeights | None = None
 
 
 def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
@@ -99,11 +107,23 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
     """
     prepared = _prepare(path, options)
     tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
-    return with_tokenizer(_load(prepared, options), tokenizer, options)
+    dtype = _weights_dtype(stored_dtype(prepared.weights.unquantized), options)
+    why, shown = why_streamed(prepared.weights, dtype, options), visible(str(path), 200)
+    told: tuple[str, ...] = ()
+    if why is not None:
+        try:
+            return with_tokenizer(_load(prepared, options, why), tokenizer, options)
+        except CheckpointError as error:
+            if error.id not in COULD_NOT:
+                raise
+            told = (not_streamed(shown, why, error, options),)
+    loaded = _load(prepared, options)
+    return with_tokenizer(replace(loaded, facts=with_notices(loaded.facts, told)), tokenizer, options)
 
 
 def load_folder(path: Path, options: LoadOptions) -> LoadedFolder:
     """Return the model of a Hugging Face directory, before it has a tokenizer; errors as in `load_huggingface`."""
+    refuse_streaming(visible(str(path), 200), "an adapter, and a base that several share,", options)
     return _load(_prepare(path, options), options)
 
 
@@ -122,21 +142,29 @@ def _prepare(path: Path, options: LoadOptions) -> PreparedFolder:
     return PreparedFolder(path, settings, ignored, model_class, config, weights)
 
 
-def _load(prepared: PreparedFolder, options: LoadOptions) -> LoadedFolder:
-    """Return the model of a directory with its weights."""
+def _load(prepared: PreparedFolder, options: LoadOptions, why: str | None = None) -> LoadedFolder:
+    """Return the model of a directory with its weights, or with what reads them layer by layer.
+
+    Args:
+        prepared: the directory.
+        options: as in `open_checkpoint`.
+        why: why they are read layer by layer, "" where the user asked for it; None where they are not.
+    """
     path, settings, config, weights = prepared.path, prepared.settings, prepared.config, prepared.weights
     shown = visible(str(path), 200)
     stored = stored_dtype(weights.unquantized)
     read = (path / "config.json", *weights.files, *weights.index, *weights.said_by)
     with hashing(file for file in read if file not in weights.index) as hashed:
-        loaded = load_exactly(path, prepared.model_class, config, weights, _weights_dtype(stored, options))
+        loaded, streamed = _weighted(prepared, _weights_dtype(stored, options), options, why)
+        model = loaded.model
+        if isinstance(weights, QuantizedWeights):
+            check_converted(path, weights, model, loaded.names.plain)
+        with building(shown):
+            limit = context_limit(model, f"{shown}/config.json")
+            unstated = tell_unstated(model, settings, f"{shown}/config.json")
+        if streamed is not None:
+            streamed.place(options.device)  # the model is as its class makes it until then
         hashes = hashed()
-    model = loaded.model
-    if isinstance(weights, QuantizedWeights):
-        check_converted(path, weights, model, loaded.names.plain)
-    with building(shown):
-        limit = context_limit(model, f"{shown}/config.json")
-        unstated = tell_unstated(model, settings, f"{shown}/config.json")
     with building(shown):
         facts = CheckpointFacts(
             name=path.resolve().name,
@@ -145,12 +173,12 @@ def _load(prepared: PreparedFolder, options: LoadOptions) -> LoadedFolder:
             vocab_size=int(config.get_text_config().vocab_size),
             context_length=limit.length,
             hard_limit=limit.hard,
-            parameters=sum(weight.numel() for weight in model.parameters()),
+            parameters=parameters_of(model) if streamed is None else streamed.parameters,
             stored_dtype=weights.dtype or stored,
             quantization=weights.quantization,
             compute_dtype=AUTOCAST_DTYPE if options.dtype == AUTOCAST else str(model.dtype).removeprefix("torch."),
             device=options.device,
-            tied=tied_head(model),
+            tied=tied_head(model) if streamed is None else streamed.tied,
             config_from=prepared.ignored.source,
             notices=(
                 *weights.notices,
@@ -158,11 +186,30 @@ def _load(prepared: PreparedFolder, options: LoadOptions) -> LoadedFolder:
                 *prepared.ignored.notices,
                 *unstated,
                 *followed_links(read),
+                *([f"{shown}: {why}: they are read layer by layer"] if why else []),
             ),
             files=absolute(read),
             hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
         )
-        return LoadedFolder(model.to(options.device), facts, settings, shown)
+        placed = model.to(options.device) if streamed is None else model
+        return LoadedFolder(placed, facts, settings, shown, streamed)
+
+
+def _weighted(
+    prepared: PreparedFolder, dtype: torch.dtype, options: LoadOptions, why: str | None
+) -> tuple[LoadedModel, StreamedWeights | None]:
+    """Return the model of a directory with its weights, or without and what reads them."""
+    path, weights = prepared.path, prepared.weights
+    if why is None:
+        return load_exactly(path, prepared.model_class, prepared.config, weights, dtype), None
+    if options.dtype == AUTOCAST:
+        raise NotStreamableError("`dtype` autocast needs it whole")
+    return load_streamed(path, prepared.model_class, prepared.config, weights, dtype)
+
+
+def with_notices(facts: CheckpointFacts, notices: tuple[str, ...]) -> CheckpointFacts:
+    """Return facts with notices added."""
+    return replace(facts, notices=(*facts.notices, *notices))
 
 
 def with_tokenizer(loaded: LoadedFolder, tokenizer: FilesTokenizer, options: LoadOptions) -> Checkpoint:
@@ -187,6 +234,8 @@ def with_tokenizer(loaded: LoadedFolder, tokenizer: FilesTokenizer, options: Loa
             ),
             files=tuple(dict.fromkeys((*facts.files, *absolute(words)))),
         )
+        if loaded.streamed is not None:
+            return StreamedLM(loaded.model, facts, tokenizer, loaded.streamed)
         return _kind(options)(loaded.model, facts, tokenizer)
 
 
@@ -215,22 +264,6 @@ def _settings(path: Path, ignored: KeyFilter) -> dict[str, Any]:
     return settings
 
 
-def stored_dtype(entries: Mapping[str, TensorEntry]) -> str:
-    """Return the dtype that holds most elements of the stored weights, by torch's name such as "float16"."""
-    sizes: dict[str, int] = {}
-    weights = {name: entry for name, entry in entries.items() if CONSTANT_NAME.fullmatch(name) is None}
-    for entry in (weights or entries).values():
-        sizes[entry.dtype] = sizes.get(entry.dtype, 0) + _numel(entry)
-    code = max(sorted(sizes), key=lambda dtype: sizes[dtype])
-    return STORED_DTYPES.get(code, code.lower())
-
-
-def tied_head(model: Any) -> bool | None:
-    """Return whether head and embedding share their weights; None when the model has no output matrix."""
-    weight = getattr(model.get_output_embeddings(), "weight", None)
-    return None if weight is None else weight is model.get_input_embeddings().weight
-
-
 def settle_ends(tokenizer: BackendTokenizer, settings: Mapping[str, Any], vocab_size: int) -> list[str]:
     """Set the tokenizer's BOS from config.json where the tokenizer's files name none.
 
@@ -253,7 +286,3 @@ def settle_ends(tokenizer: BackendTokenizer, settings: Mapping[str, Any], vocab_
                 f"{role.upper()} is id {own} in the tokenizer's files, {listed} in config.json; {own} is used"
             )
     return notices
-
-
-def _numel(entry: TensorEntry) -> int:
-    return math.prod(entry.shape)

@@ -93,7 +93,8 @@ def constants_of(model: Any) -> Constants:
         float(value) for value in _values(config, "rotary_emb_base")
     }
     windows = {int(value) for value in _values(config, "window_size")}
-    return Constants(dict(model.named_buffers()), tuple(sorted(bases or {10000.0})), tuple(sorted(windows)))
+    buffers = {name: buffer for name, buffer in model.named_buffers() if buffer.device.type != "meta"}
+    return Constants(buffers, tuple(sorted(bases or {10000.0})), tuple(sorted(windows)))
 
 
 def is_causal_mask(tensor: torch.Tensor, windows: tuple[int, ...] = ()) -> bool:

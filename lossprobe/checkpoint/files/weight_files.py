@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +15,7 @@ from lossprobe.checkpoint.files.json_file import read_json
 from lossprobe.checkpoint.files.plain_files import stands, unreadable
 from lossprobe.checkpoint.files.refusals import listed
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry, scan_header, tensor_reader
+from lossprobe.checkpoint.files.stored_tensors import StoredTensors
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
@@ -59,6 +61,16 @@ class Weights:
         """
         with tensor_reader(self.files) as read:
             return {name: read(name) for name in self.entries}
+
+    @contextlib.contextmanager
+    def reader(self, dtype: torch.dtype) -> Iterator[Callable[[str], torch.Tensor]]:  # noqa: ARG002 - as in `read`
+        """Open the files; yield what reads a tensor by its name, also from several threads.
+
+        Raises:
+            CheckpointError: a file changed since its header was read.
+        """
+        with StoredTensors(self.files) as stored:
+            yield stored.tensor
 
 
 def find_weights(path: Path) -> Weights:

@@ -71,7 +71,7 @@ def probe_length(model: Any, context_length: int | None) -> int:
     """
     parameters = list(model.parameters())
     weights = sum(parameter.numel() for parameter in parameters)
-    work = WORK * (1 if parameters[0].device.type == "cpu" else FASTER)
+    work = WORK * (1 if parameters[-1].device.type in ("cpu", "meta") else FASTER)
     length = max(LEAST, min(MOST, int(work / (4 * weights))), _blind_below(_text_config(model)) + 1)
     return length if context_length is None else min(length, max(context_length - SPARE, context_length // 2, 1))
 

@@ -8,8 +8,7 @@ full logits and `logits` returns its input ("full").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +26,7 @@ from lossprobe.checkpoint.model.batching import (
 from lossprobe.checkpoint.model.context import first_position
 from lossprobe.checkpoint.model.fresh_state import FreshState
 from lossprobe.checkpoint.model.packed import HEAD_ROWS, MOST_HEAD_BYTES, pack, replace_layer, speed_up
+from lossprobe.checkpoint.model.random_numbers import random_numbers_kept
 from lossprobe.checkpoint.model.rounding import agree, largest
 from lossprobe.checkpoint.model.router import find_router, has_load_balancing_loss, routing_sums
 from lossprobe.checkpoint.model.shared_prefix import CachedPrefix, find_prefix
@@ -157,7 +157,7 @@ class CausalLM:
         """Return two short rows of ids [2, T]."""
         length = min(PROBE_TOKENS, self.facts.context_length or PROBE_TOKENS)
         ids = (torch.arange(2 * length) * 7 + 3) % self.facts.vocab_size
-        return ids.reshape(2, length).to(next(self._model.parameters()).device)
+        return ids.reshape(2, length).to(self.facts.device)
 
     def _check_causal(self, probe: torch.Tensor, expected: torch.Tensor) -> None:
         """Refuse a model whose logits on the probe are not finite, have a wrong width, or depend on later tokens."""
@@ -197,6 +197,13 @@ class CausalLM:
     @torch.inference_mode()
     def _speed_up(self, probe: torch.Tensor) -> str:
         """Replace layers by faster ones where results stay the same but for rounding; return `facts.kernels`."""
+        body, head = self._speed_up_body(probe), self._speed_up_head()
+        self._fresh = FreshState(self._model)
+        packed = [*(["body"] if body else []), *(["head"] if head else [])]
+        return f"packed {' and '.join(packed)}" if packed else "plain"
+
+    def _speed_up_body(self, probe: torch.Tensor) -> bool:
+        """Replace layers of the body, and return whether some were."""
         before = self.hidden(probe)
         self._fresh.restore()
         self._fresh = FreshState(torch.nn.Module())  # the copy of the state refers to weights, which are to be freed
@@ -209,16 +216,19 @@ class CausalLM:
             self._fresh = FreshState(self._model)
             replaced = []
         self._fresh.restore()
-        head = None
-        if self.facts.head == "linear" and isinstance(self._linear, torch.nn.Linear):
-            spare = not self.facts.tied or self._linear.weight.nbytes <= MOST_HEAD_BYTES
-            head = pack(self._linear, HEAD_ROWS) if spare else None
-        if head is not None:
-            replace_layer(self._model, self._linear, head)  # so that an untied head is not in memory twice
-            self._linear, self._own_head = head, None
-        self._fresh = FreshState(self._model)
-        packed = [*(["body"] if replaced else []), *(["head"] if head is not None else [])]
-        return f"packed {' and '.join(packed)}" if packed else "plain"
+        return bool(replaced)
+
+    def _speed_up_head(self) -> bool:
+        """Replace the head, and return whether it was."""
+        if self.facts.head != "linear" or not isinstance(self._linear, torch.nn.Linear):
+            return False
+        spare = not self.facts.tied or self._linear.weight.nbytes <= MOST_HEAD_BYTES
+        head = pack(self._linear, HEAD_ROWS) if spare else None
+        if head is None:
+            return False
+        replace_layer(self._model, self._linear, head)  # so that an untied head is not in memory twice
+        self._linear, self._own_head = head, None
+        return True
 
     @torch.inference_mode()
     def _find_batching(self) -> None:
@@ -238,18 +248,15 @@ class CausalLM:
             return
         self._fresh.restore()
         found = find_router(self._model, self._run_routed, probe, padded=self.facts.batching == PADDED)
-        notice = (
-            ()
-            if found.measured
-            else (f"{self.facts.name}: its load-balancing loss cannot be measured, and is left out",)
-        )
-        self.facts = replace(self.facts, router=found, notices=(*self.facts.notices, *notice))
+        told = f"{self.facts.name}: its load-balancing loss cannot be measured, and is left out"
+        notices = self.facts.notices if found.measured else (*self.facts.notices, told)
+        self.facts = replace(self.facts, router=found, notices=notices)
 
     def _long_row(self, number: int) -> torch.Tensor:
         """Return the longer row of ids [T] of the probe for batching, a different one for each number."""
         length = probe_length(self._model, self.facts.context_length)
         ids = (torch.arange(length) * (7 + 4 * number) + 3) % self.facts.vocab_size
-        return ids.to(next(self._model.parameters()).device)
+        return ids.to(self.facts.device)
 
     @torch.inference_mode()
     def _splits_longer_rows(self) -> bool:
@@ -282,14 +289,6 @@ class CausalLM:
             return self._same(self.hidden(probe).flatten(0, 1), before.flatten(0, 1))
         except Exception:  # noqa: BLE001 - the code of any family, which may access a replaced layer
             return False
-
-
-@contextmanager
-def random_numbers_kept(device: str) -> Iterator[None]:
-    """Restore the state of torch's random number generators, the CPU's and the device's, after the block."""
-    cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []
-    with torch.random.fork_rng(cuda):
-        yield
 
 
 def _tried(head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor) -> torch.Tensor | None:

@@ -7,28 +7,25 @@ joins tensors on the way, so the checks look at the tensors as they are in the f
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
 
-from lossprobe.checkpoint.files.constants import CONSTANT_NAME, constants_of
-from lossprobe.checkpoint.files.refusals import listed
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry
 from lossprobe.checkpoint.files.tensor_names import PlainNames, common_start, fitted_names, holders_of, plain_names
 from lossprobe.checkpoint.files.tensors import check_finite
 from lossprobe.checkpoint.model.model_config import building
+from lossprobe.checkpoint.model.unused_tensors import UnusedTensors
 from lossprobe.errors import CheckpointError
-from lossprobe.units import format_count, plural, visible
+from lossprobe.units import format_count, visible
 
 STORED_DTYPES: Final = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
 PLAIN_INTEGERS: Final = re.compile(
     r"[UI]\d+|BOOL"
 )  # dtypes that a model's tables of integers can have; others, such as float8, mean quantised weights
-# Names that transformers ignores silently in every family; some families have more.
-PASSED_OVER: Final = (r"rotary_emb\.inv_freq", r"(^|\.)position_ids$")
 
 
 @dataclass(frozen=True)
@@ -78,27 +75,10 @@ def load_exactly(path: Path, model_class: Any, config: Any, weights: StoredWeigh
         CheckpointError: a tensor is missing, unexpected, of the wrong shape, not finite, or quantised although
             config.json says nothing of it.
     """
-    kinds = {name: entry.dtype for name, entry in weights.entries.items()}
-    narrow = [name for name, kind in kinds.items() if kind not in STORED_DTYPES and not PLAIN_INTEGERS.fullmatch(kind)]
-    if narrow:
-        raise _quantized(path, narrow[0], kinds)
+    kinds = refuse_narrow(path, weights.entries)
     stored = weights.read(dtype)
-    names = plain_names(path, stored)
-    model, report = _load(path, model_class, config, stored, names, dtype)
-    if _misfits(report):
-        for other in holders_of(names):
-            again, other_report = _load(path, model_class, config, stored, other, dtype)
-            if not _misfits(other_report):
-                names, model, report = other, again, other_report
-                break
-    names = fitted_names(names, model.state_dict())  # transformers also accepts names without the body's prefix
-    tensors = {names.plain[name]: tensor for name, tensor in stored.items()}
-    unused = _UnusedTensors(model, tensors, set(report["unexpected_keys"]))
-    integers = [name for name, kind in kinds.items() if kind not in STORED_DTYPES]
-    packed = [name for name in integers if unused.is_packed(names.plain[name], kinds[name], stored[name])]
-    if packed:
-        raise _quantized(path, packed[0], kinds)
-    _refuse_misfit(path, model, report, unused, common_start(names.plain.values()))
+    fitted = fit_tensors(path, model_class, config, kinds, stored, stored, dtype)
+    model, names, unused = fitted.model, fitted.names, fitted.unused
     used = {name: stored[name] for name in stored if names.plain[name] not in unused.passed_over}
     known = set(weights.found_finite)
     finite = {name: tensor for name, tensor in used.items() if tensor.is_floating_point() and name not in known}
@@ -108,76 +88,90 @@ def load_exactly(path: Path, model_class: Any, config: Any, weights: StoredWeigh
     return LoadedModel(model.eval(), (*names.notices(), *unused.notices()), names)
 
 
-class _UnusedTensors:
-    """The stored tensors that the loaded model did not use.
-
-    Args:
-        model: the loaded model.
-        tensors: every stored tensor by its plain name.
-        reported: the names that transformers reports as unexpected.
+@dataclass(frozen=True)
+class FittedModel:
+    """A model whose stored tensors are exactly those that it needs.
 
     Attributes:
-        constant: names of tensors that are not weights but constants, see `Constants`.
-        wrong: names of tensors that look like constants but have other values, sorted.
-        left: names of other tensors that the family's class ignores.
-        passed_over: `constant` and `left` together.
-        unexpected: names that transformers reports as unexpected and that are not constants, sorted.
+        model: the model, as transformers loaded it.
+        names: the names of the stored tensors in the model.
+        unused: the stored tensors that it did not use.
     """
 
-    def __init__(self, model: Any, tensors: Mapping[str, torch.Tensor], reported: set[str]) -> None:
-        self._state: dict[str, torch.Tensor] = model.state_dict()
-        self._parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        self._base = f"{model.base_model_prefix}."
-        patterns = re.compile("|".join([*PASSED_OVER, *(model._keys_to_ignore_on_load_unexpected or ())]))
-        silent = {name for name in tensors if patterns.search(name) and self._taken(name) is None}
-        constants = constants_of(model)
-        named = silent | {name for name in tensors if self._forms(name) & reported}
-        # A bias of zeros changes nothing: old GPTQ exports have one beside each weight.
-        zeros = {name for name in named if name.endswith(".bias") and not tensors[name].any()}
-        self.constant = zeros | {name for name in named if constants.holds(name, tensors[name])}
-        self.wrong = sorted(name for name in silent - self.constant if CONSTANT_NAME.fullmatch(name))
-        self.left = silent - self.constant - set(self.wrong)
-        self.passed_over = self.constant | self.left
-        self.unexpected = sorted(reported - {form for name in self.constant for form in self._forms(name)})
+    model: Any
+    names: PlainNames
+    unused: UnusedTensors
 
-    def _forms(self, name: str) -> set[str]:
-        """Return the names that a tensor can have in the model: with and without the prefix of the body."""
-        return {name, name.removeprefix(self._base), self._base + name}
 
-    def _taken(self, name: str) -> torch.Tensor | None:
-        """Return the model's tensor of this name, or None."""
-        return next((self._state[form] for form in self._forms(name) if form in self._state), None)
+def refuse_narrow(path: Path, entries: Mapping[str, TensorEntry]) -> dict[str, str]:
+    """Return the dtype code of every stored tensor by its name.
 
-    def is_packed(self, name: str, kind: str, tensor: torch.Tensor) -> bool:
-        """Return whether a stored tensor of integers holds packed (quantised) weights.
+    Raises:
+        CheckpointError: `checkpoint.quantized`: one has a dtype that only quantised weights have.
+    """
+    kinds = {name: entry.dtype for name, entry in entries.items()}
+    narrow = [name for name, kind in kinds.items() if kind not in STORED_DTYPES and not PLAIN_INTEGERS.fullmatch(kind)]
+    if narrow:
+        raise _quantized(path, narrow[0], kinds)
+    return kinds
 
-        It does if the model has a floating-point weight of this name. A tensor that the model does not know does too,
-        unless it is boolean, has the name of a constant, or equals a table of integers that the model holds under
-        another name (DeepSeek-V4's table of experts by token).
 
-        Args:
-            name: its plain name.
-            kind: its dtype code in safetensors.
-            tensor: its values.
-        """
-        taken = self._taken(name)
-        if name in self.passed_over or taken is not None:
-            return name not in self.passed_over and taken is not None and taken.is_floating_point()
-        tables = (held for held in self._state.values() if held.dtype == tensor.dtype and held.shape == tensor.shape)
-        return kind != "BOOL" and CONSTANT_NAME.fullmatch(name) is None and not any(map(tensor.equal, tables))
+def fit_tensors(  # noqa: PLR0913 - a checkpoint, and its tensors twice
+    path: Path,
+    model_class: Any,
+    config: Any,
+    kinds: Mapping[str, str],
+    given: Mapping[str, torch.Tensor],
+    values: Mapping[str, torch.Tensor],
+    dtype: torch.dtype,
+) -> FittedModel:
+    """Return the model that transformers builds from tensors, after checking that they are exactly those it needs.
 
-    def is_bound(self, name: str, tensor: torch.Tensor) -> bool:
-        """Return whether a stored tensor is a buffer that may be infinite, such as Gemma 4's clipping bounds."""
-        return not self._parameters & self._forms(name) and self._taken(name) is not None and not tensor.isnan().any()
+    Args:
+        path: the checkpoint, for messages.
+        model_class: the transformers class.
+        config: the configuration to build it from.
+        kinds: dtype code of every stored tensor by its name.
+        given: what the model gets, by stored name.
+        values: the stored tensors by the same names. Only those are asked for that the model has no place for.
+        dtype: dtype of the forward pass.
 
-    def notices(self) -> tuple[str, ...]:
-        """Return a notice for the constants, and one for tensors that the family's class ignores."""
-        lines = []
-        for names, what in ((self.constant, "no weight but a constant"), (self.left, "left out by the family's model")):
-            if names:
-                count = plural(len(names), "stored tensor")
-                lines.append(f"{count} not used ({what}): {listed(sorted(names))}")
-        return tuple(lines)
+    Raises:
+        CheckpointError: as in `load_exactly`, but for values that are not finite.
+    """
+    names = plain_names(path, given)
+    model, report = _load(path, model_class, config, given, names, dtype)
+    if _misfits(report):
+        for other in holders_of(names):
+            again, other_report = _load(path, model_class, config, given, other, dtype)
+            if not _misfits(other_report):
+                names, model, report = other, again, other_report
+                break
+    names = fitted_names(names, model.state_dict())  # transformers also accepts names without the body's prefix
+    unused = UnusedTensors(model, _ByPlainName(values, names), set(report["unexpected_keys"]))
+    integers = [name for name, kind in kinds.items() if kind not in STORED_DTYPES]
+    packed = [name for name in integers if unused.is_packed(names.plain[name], kinds[name], values[name])]
+    if packed:
+        raise _quantized(path, packed[0], kinds)
+    _refuse_misfit(path, model, report, unused, common_start(names.plain.values()))
+    return FittedModel(model, names, unused)
+
+
+class _ByPlainName(Mapping[str, torch.Tensor]):
+    """Stored tensors by their plain names, each looked up when it is asked for."""
+
+    def __init__(self, values: Mapping[str, torch.Tensor], names: PlainNames) -> None:
+        self._values = values
+        self._stored = {plain: stored for stored, plain in names.plain.items()}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._values[self._stored[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
 
 
 def _load(
@@ -201,7 +195,7 @@ def _misfits(report: Mapping[str, Any]) -> bool:
     return any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
 
 
-def _refuse_misfit(path: Path, model: Any, report: Mapping[str, Any], unused: _UnusedTensors, start: str) -> None:
+def _refuse_misfit(path: Path, model: Any, report: Mapping[str, Any], unused: UnusedTensors, start: str) -> None:
     """Refuse tensors that are missing, unexpected or of the wrong shape.
 
     Args:
@@ -222,7 +216,7 @@ def _refuse_misfit(path: Path, model: Any, report: Mapping[str, Any], unused: _U
         )
     missing = sorted(report["missing_keys"])
     if missing:
-        total = len({tensor.data_ptr() for tensor in model.state_dict().values()})
+        total = len({id(tensor) for tensor in model.state_dict(keep_vars=True).values()})  # a tied one once
         present = max(total - len(missing), 0)
         raise CheckpointError(
             "checkpoint.missing_tensor",

@@ -49,6 +49,11 @@ class FreshState:
         kept = {id(module) for module in self._model.modules() if keep(module)}
         self._watched = [home for home in self._watched if home.owner in self._changed | kept]
 
+    def watches(self, part: torch.nn.Module) -> bool:
+        """Return whether the state of a module, or of one inside it, is restored where it has changed."""
+        inside = set(map(id, part.modules()))
+        return any(home.owner in inside for home in self._watched)
+
     def _take(self) -> None:
         """Copy the present state of all modules."""
         spaces = {id(space): (module, space) for module in self._model.modules() for space in _spaces(module)}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 
 from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry, tensor_reader
-from lossprobe.checkpoint.files.tensors import check_finite, not_finite
+from lossprobe.checkpoint.files.tensors import not_finite, refuse_non_finite
 from lossprobe.checkpoint.files.threads import of_each
 from lossprobe.checkpoint.files.weight_files import Weights
 from lossprobe.checkpoint.quantized.codes import NotFiniteError
@@ -90,8 +91,9 @@ class QuantizedWeights:
         left = f"{plural(count, 'stored scale')} of activations or of the key-value cache not applied"
         return (*self.weights.notices, *filter(None, [only, left if count else ""]))
 
-    def read(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """Return every tensor by its name, quantised weights in `dtype`; in float32 is only one in each thread.
+    @contextlib.contextmanager
+    def reader(self, dtype: torch.dtype) -> Iterator[Callable[[str], torch.Tensor]]:
+        """Open the files; yield what reads a tensor by its name, also from several threads, quantised ones in `dtype`.
 
         Raises:
             CheckpointError: stored values contradict the configuration, a quantised weight is not finite, or a file
@@ -110,9 +112,18 @@ class QuantizedWeights:
                     raise not_finite(self.path, name, error.count) from None
                 if dtype != weight.dtype:
                     weight = weight.to(dtype)
-                    check_finite(self.path, {name: weight})  # large values can overflow in a narrower dtype
+                    refuse_non_finite(self.path, name, weight)  # large values can overflow in a narrower dtype
                 return weight
 
+            yield plain
+
+    def read(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Return every tensor by its name, quantised weights in `dtype`; in float32 is only one in each thread.
+
+        Raises:
+            CheckpointError: stored values contradict the configuration, or a file changed.
+        """
+        with self.reader(dtype) as plain:
             return dict(zip(self.entries, of_each(plain, self.entries), strict=True))
 
     def refuse_plain(self, linear: Collection[str]) -> None:
