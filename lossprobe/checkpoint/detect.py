@@ -66,6 +66,7 @@ def open_checkpoint(
     shown = visible(str(path), 200)
     from lossprobe.checkpoint.adapters.folder import is_adapter
     from lossprobe.checkpoint.families.huggingface import is_huggingface, load_huggingface
+    from lossprobe.checkpoint.families.streaming import refuse_streaming
 
     if is_adapter(path):
         return _open_adapter(path, options, bases)
@@ -74,6 +75,7 @@ def open_checkpoint(
         return with_template(bases.open(path, options), path, options)
     if is_huggingface(path):
         return with_template(load_huggingface(path, options), path, options)
+    refuse_streaming(shown, "a checkpoint that is no Hugging Face folder", options)
     file = _single_file(path, shown)
     if is_llama2c(file):
         from lossprobe.checkpoint.families.llama2c import load_llama2c

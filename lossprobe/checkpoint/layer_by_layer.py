@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 Watch = Callable[[int, int], None]
+Routing = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]  # as `Routed.hidden_and_routing` returns
 
 
 class LayerByLayer(Protocol):
@@ -37,6 +38,18 @@ class LayerByLayer(Protocol):
         Args:
             ids: the inputs, int64 [B, T] each, on the model's device.
             watch: called when an input has gone through a layer, with how many it has gone through, and its number.
+        """
+        ...
+
+    def hidden_and_routing_of_all(
+        self, ids: Sequence[torch.Tensor], lengths: Sequence[torch.Tensor], watch: Watch | None = None
+    ) -> Iterator[Routing]:
+        """Yield what `Routed.hidden_and_routing` returns for each of several inputs; only where there are routers.
+
+        Args:
+            ids: the inputs, int64 [B, T] each.
+            lengths: int64 [B] each, tokens of each row.
+            watch: as for `hidden_of_all`.
         """
         ...
 

@@ -46,22 +46,35 @@ class Routers:
 
         Where the model has no position for the last token of the longest window, no window's last token is run.
         """
-        places = [(offset + window.start, offset + window.stop - 1) for offset, window in windows]
+        seen, lengths = self.inputs(ids, windows)
+        hidden, probability, slots = self._model.hidden_and_routing(upload(seen, self._facts.device), lengths)
+        self.add(windows, lengths, probability, slots)
+        return hidden[:, : ids.shape[1]]
+
+    def inputs(self, ids: Integers, windows: Sequence[tuple[int, Window]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what the model gets for a batch's inputs [B, T]: int64 [B, T or T + 1], and the tokens of each row."""
+        places = _places(windows)
         width = ids.shape[1]
         limit = self._facts.context_length if self._facts.hard_limit else None
         last = int(limit is None or width < limit)
         seen = np.pad(ids, ((0, 0), (0, last)))
         for row, (first, stop) in enumerate(places if last else ()):
             seen[row, stop - first] = self._rows.token_id[stop]
-        lengths = [stop - first + last for first, stop in places]
-        inputs = upload(torch.from_numpy(seen), self._facts.device)
-        hidden, probability, slots = self._model.hidden_and_routing(inputs, torch.tensor(lengths))
+        return torch.from_numpy(seen), torch.tensor([stop - first + last for first, stop in places])
+
+    def add(
+        self,
+        windows: Sequence[tuple[int, Window]],
+        lengths: torch.Tensor,
+        probability: torch.Tensor,
+        slots: torch.Tensor,
+    ) -> None:
+        """Add the sums of the routers for a batch, as `Routed.hidden_and_routing` returns them."""
         self._sums.append((download(probability), download(slots)))
         self._keys += [
             (int(self._rows.window[stop]), int(self._rows.document[stop]), length)
-            for (_, stop), length in zip(places, lengths, strict=True)
+            for (_, stop), length in zip(_places(windows), lengths.tolist(), strict=True)
         ]
-        return hidden[:, :width]
 
     def finish(self) -> RoutingSums:
         """Return the sums of all windows, in their order; those of a GPU must have arrived."""
@@ -72,3 +85,8 @@ class Routers:
         slots = torch.cat([torch.zeros(shape, dtype=torch.int64), *(each for _, each in self._sums)]).numpy()
         window, document, tokens = keys[order].T
         return RoutingSums(document, window, tokens, probability[order], slots[order])
+
+
+def _places(windows: Sequence[tuple[int, Window]]) -> list[tuple[int, int]]:
+    """Return the rows of each window's first token and of its last, which no token is predicted from."""
+    return [(offset + window.start, offset + window.stop - 1) for offset, window in windows]

@@ -11,10 +11,11 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.layer_by_layer import LayerByLayer, streamed_of
 from lossprobe.errors import ResourceError
 from lossprobe.plan.part_scores import PartScores
-from lossprobe.plan.rows import Integers, Rows, windows_of
+from lossprobe.plan.rows import Integers, Rows, unscored_windows_of, windows_of
 from lossprobe.scoring.batches import Batch, batch_inputs, make_batches, token_budget
 from lossprobe.scoring.collector import Collector, NonFiniteLossError
 from lossprobe.scoring.measure import PassOptions, hidden_rows, is_out_of_memory, measure, named_error, picked_rows
+from lossprobe.scoring.routing import Routers, has_routers
 from lossprobe.scoring.transfer import mark, upload, wait_for
 from lossprobe.units import plural
 
@@ -25,9 +26,17 @@ Placed = tuple[Rows, int]  # a part, and the number of its first own row in the 
 class _Input:
     part: int
     batch: Batch
-    ids: Integers
+    ids: torch.Tensor
     place: Integers
     target: Integers
+    lengths: torch.Tensor | None  # tokens of each row, where routers are summed
+
+
+@dataclass(frozen=True)
+class _Part:
+    rows: Rows
+    first_row: int
+    routers: Routers | None
 
 
 def input_tokens(rows: Rows) -> int:
@@ -52,10 +61,16 @@ def score_together(checkpoint: Checkpoint, parts: Sequence[Placed], options: Pas
     assert streamed is not None
     options = replace(options, chunk_rows=options.chunk_rows or streamed.head_rows)
     while True:
-        inputs = [each for part, (rows, _) in enumerate(parts) for each in _inputs(checkpoint, part, rows, batch_size)]
+        routed = has_routers(checkpoint)
+        placed = [_Part(rows, first, Routers(checkpoint, rows) if routed else None) for rows, first in parts]
+        inputs = [
+            each
+            for number, part in enumerate(placed)
+            for each in _inputs(checkpoint, number, part.rows, batch_size, part.routers)
+        ]
         credit = _Credit(inputs, streamed, options)
         try:
-            yield from _score_inputs(checkpoint, streamed, parts, inputs, options, credit)
+            yield from _score_inputs(checkpoint, streamed, placed, inputs, options, credit)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -91,40 +106,66 @@ def hidden_rows_of(checkpoint: Checkpoint, inputs: Sequence[tuple[Integers, Inte
         yield picked_rows(hidden, place)
 
 
-def _inputs(checkpoint: Checkpoint, part: int, rows: Rows, batch_size: int | None) -> Iterator[_Input]:
-    """Yield the batches of a part, with what the model gets of them."""
+def _inputs(
+    checkpoint: Checkpoint, part: int, rows: Rows, batch_size: int | None, routers: Routers | None
+) -> Iterator[_Input]:
+    """Yield the batches of a part, with what the model gets of them; those without a loss only for routers."""
     facts = checkpoint.facts
-    for batch in make_batches(windows_of(rows), batch_size, token_budget(facts.device), facts.batching):
-        yield _Input(part, batch, *batch_inputs(rows, batch, checkpoint.tokenizer.bos_id))
+    batches = make_batches(windows_of(rows), batch_size, token_budget(facts.device), facts.batching)
+    unscored = [] if routers is None else make_batches(unscored_windows_of(rows), 1, 0)
+    for number, batch in enumerate([*batches, *unscored]):
+        ids, place, target = batch_inputs(rows, batch, checkpoint.tokenizer.bos_id)
+        seen, lengths = (torch.from_numpy(ids), None) if routers is None else routers.inputs(ids, batch.windows)
+        some = slice(None if number < len(batches) else 0)
+        yield _Input(part, batch, seen, place[some], target[some], lengths)
+
+
+def _results(
+    checkpoint: Checkpoint, streamed: LayerByLayer, inputs: Sequence[_Input], credit: _Credit
+) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]]:
+    """Yield the hidden states of each batch, and the sums of its routers where they are summed."""
+    ids = [upload(each.ids, checkpoint.facts.device) for each in inputs]
+    lengths = [each.lengths for each in inputs if each.lengths is not None]
+    if not lengths:
+        yield from ((hidden, None) for hidden in streamed.hidden_of_all(ids, credit.layer_done))
+        return
+    for hidden, *sums in streamed.hidden_and_routing_of_all(ids, lengths, credit.layer_done):
+        yield hidden, (sums[0], sums[1])
 
 
 def _score_inputs(
     checkpoint: Checkpoint,
     streamed: LayerByLayer,
-    parts: Sequence[Placed],
+    parts: Sequence[_Part],
     inputs: Sequence[_Input],
     options: PassOptions,
     credit: _Credit,
 ) -> Iterator[PartScores]:
     """Yield the statistics of each part."""
-    device = checkpoint.facts.device
-    ids = [upload(torch.from_numpy(each.ids), device) for each in inputs]
-    every = enumerate(streamed.hidden_of_all(ids, credit.layer_done))
-    for part, (rows, first_row) in enumerate(parts):
-        collector = Collector(rows)
+    results = _results(checkpoint, streamed, inputs, credit)
+    for number, part in enumerate(parts):
+        collector = Collector(part.rows)
         try:
-            for number, each in enumerate(inputs):
-                if each.part == part:
-                    index, hidden = next(every)
-                    assert index == number
-                    measure(checkpoint, picked_rows(hidden, each.place), each.target, collector, first_row, options)
-                    credit.layer_done(streamed.layer_count + 1, number)
-            wait_for(mark(device))
+            for index, each in enumerate(inputs):
+                if each.part == number:
+                    hidden, sums = next(results)
+                    if sums is not None and part.routers is not None and each.lengths is not None:
+                        part.routers.add(each.batch.windows, each.lengths, *sums)
+                    if len(each.target):
+                        rows = _picked(hidden, each)
+                        measure(checkpoint, rows, each.target, collector, part.first_row, options)
+                    credit.layer_done(streamed.layer_count + 1, index)
+            wait_for(mark(checkpoint.facts.device))
             scores = collector.finish()
         except NonFiniteLossError as error:
-            raise named_error(error, checkpoint, rows) from None
-        yield scores
+            raise named_error(error, checkpoint, part.rows) from None
+        yield scores if part.routers is None else replace(scores, routing=part.routers.finish())
         credit.finished += 1
+
+
+def _picked(hidden: torch.Tensor, each: _Input) -> torch.Tensor:
+    """Return the hidden rows that predict a batch's scored tokens; routers may have been given one token more."""
+    return picked_rows(hidden[:, : each.batch.width], each.place)
 
 
 class _Credit:
@@ -136,7 +177,7 @@ class _Credit:
 
     def __init__(self, inputs: Sequence[_Input], streamed: LayerByLayer, options: PassOptions) -> None:
         self.finished = 0
-        self._sizes = [each.ids.size for each in inputs]
+        self._sizes = [each.ids.numel() for each in inputs]
         self._scored = sum(len(each.target) for each in inputs)
         self._steps = (streamed.layer_count + 1) * sum(self._sizes)
         self._layers = streamed.layer_count

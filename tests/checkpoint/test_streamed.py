@@ -78,7 +78,9 @@ def in_memory(checkpoint):
 
 def assert_right(checkpoint, model, tolerance=1e-5):
     """Check the logits against transformers' own model in float64, which experts cannot be run in."""
-    double = model if hasattr(model, "router_aux_loss_coef") else model.double()
+    if hasattr(model, "router_aux_loss_coef"):
+        model.set_experts_implementation("eager")  # the faster code takes no float64
+    double = model.double()
     for found, ids in zip(logits_of(checkpoint), IDS, strict=True):
         with torch.no_grad():
             expected = double(input_ids=ids).logits.flatten(0, 1)
@@ -91,7 +93,7 @@ def test_logits_are_those_of_transformers(written, frugal, family):
     checkpoint = load_huggingface(path, STREAMED)
     whole = load_huggingface(path, LoadOptions())
     assert checkpoint.facts.kernels == "streamed layers"
-    kept = {"kernels": "", "notices": (), "router": None}
+    kept = {"kernels": "", "notices": ()}
     assert replace(checkpoint.facts, **kept) == replace(whole.facts, **kept)
     left = in_memory(checkpoint)
     assert left < 0.1 * checkpoint.facts.parameters, "norms, biases and learned positions stay"

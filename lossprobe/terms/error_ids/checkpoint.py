@@ -98,8 +98,8 @@ REFUSED = {
     "safetensors.",
     "checkpoint.vocab_size": "Weights and configuration differ in the size of the vocabulary. → Put the right "
     "configuration beside the weights.",
-    "checkpoint.not_streamed": "The weights cannot be read layer by layer, as --stream-weights always asks; the message "
-    "says why. → Leave the option out, or use a machine with more memory.",
+    "checkpoint.not_streamed": "The weights cannot be read layer by layer, which --stream-weights always asks for; "
+    "the message says why. → Leave the option out, or use a machine with more memory.",
     "checkpoint.wrong_shape": "A tensor has another shape than the configuration asks for. → Check that weights and "
     "configuration belong together.",
     "gguf.failed": "llama.cpp refused a GGUF file, or failed while it ran one. → The message has its own words; "

@@ -36,12 +36,14 @@ class LayerList:
             return None
         return int(name.removeprefix(f"{self.path}.").partition(".")[0])
 
-    def kinds(self) -> list[int]:
-        """Return the numbers of some layers: at least two, and one of every kind, by class, settings and weights."""
+    def alike(self) -> list[int]:
+        """Return for each layer the number of the first one of its kind, by class, settings and weights."""
         first: dict[Any, int] = {}
-        for number, layer in enumerate(self.layers):
-            first.setdefault(_kind(layer), number)
-        return sorted({*first.values(), *range(min(2, len(self.layers)))})
+        return [first.setdefault(_kind(layer), number) for number, layer in enumerate(self.layers)]
+
+    def kinds(self) -> list[int]:
+        """Return the numbers of some layers: at least two, and one of every kind."""
+        return sorted({*self.alike(), *range(min(2, len(self.layers)))})
 
 
 def find_layers(model: Any) -> LayerList:

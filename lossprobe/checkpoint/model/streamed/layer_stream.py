@@ -51,8 +51,11 @@ class LayerStream:
             to try out the model.
         whole: whether a pass runs all chosen layers, which are in memory then, and not one of them or none.
         running: number of the layer behind which a pass ends; None in a pass to the end.
+        to_end: whether passes go on behind the layer that runs, through layers that hand on, for what the model returns
+            beside hidden states.
         before: number of the chosen layer before it, which gives out `given`; None for the first.
         given: hidden states.
+        reached: hidden states behind the layer that ran, where a pass goes on to the end.
     """
 
     def __init__(self, layers: Sequence[torch.nn.Module], source: LayerSource) -> None:
@@ -61,6 +64,8 @@ class LayerStream:
         self.running: int | None = None
         self.before: int | None = None
         self.given: torch.Tensor | None = None
+        self.to_end = False
+        self.reached: torch.Tensor | None = None
         self._source = source
         self._slots = [_Slot(self, number, layer.forward) for number, layer in enumerate(layers)]
         for layer, slot in zip(layers, self._slots, strict=True):
@@ -123,9 +128,11 @@ class LayerStream:
         """Return the hidden states of an input behind a layer."""
         try:
             self._pass(number, before, run, inputs, None if before is None else store.take(index))
-        except _Reached as reached:
-            return reached.hidden
-        raise AssertionError(f"layer {number} did not run")
+        except _Reached as found:
+            return found.hidden
+        reached, self.reached = self.reached, None
+        assert reached is not None, f"layer {number} did not run"
+        return reached
 
     def _pass(
         self,
@@ -167,7 +174,11 @@ class _Slot:
             self.rest = (None,) * (len(found) - 1) if isinstance(found, tuple) else None
             if stream.whole:
                 return found
-            raise _Reached(found[0] if isinstance(found, tuple) else found)
+            hidden = found[0] if isinstance(found, tuple) else found
+            if not stream.to_end:
+                raise _Reached(hidden)
+            stream.reached = hidden
+            return found
         hidden = stream.given if self._number == stream.before else (args[0] if args else kwargs["hidden_states"])
         rest = stream.rest if self.rest is None else self.rest
         return hidden if rest is None else (hidden, *rest)

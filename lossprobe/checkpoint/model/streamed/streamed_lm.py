@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from lossprobe.checkpoint.interface import CheckpointFacts, Tokenizer
-from lossprobe.checkpoint.layer_by_layer import Watch
+from lossprobe.checkpoint.layer_by_layer import Routing, Watch
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.rounding import agree
-from lossprobe.checkpoint.model.router import has_load_balancing_loss
+from lossprobe.checkpoint.model.router import has_load_balancing_loss, routing_sums
 from lossprobe.checkpoint.model.streamed.hidden_store import MOST_HELD_BYTES
 from lossprobe.checkpoint.model.streamed.layer_list import NotStreamableError
 from lossprobe.checkpoint.model.streamed.layer_stream import Inputs, LayerStream
@@ -55,6 +55,7 @@ class StreamedLM(CausalLM):
         self._stream.whole = True
         weights.hold(self._stream.chosen)
         before = _versions(layers)
+        _install_recorders(model, facts.device)
         super().__init__(model, facts, tokenizer)
         self._check_streamed()
         if any(map(self._fresh.watches, layers)) or _versions(layers) != before:
@@ -85,13 +86,43 @@ class StreamedLM(CausalLM):
             watch: called when an input has gone through a layer, with how many it has gone through, and its number.
         """
         run = super()._run_whole if self.facts.head == "full" else super()._run_body
-        found = self._stream.through(run, [{"input_ids": each} for each in ids], watch)
-        while True:
-            with torch.inference_mode():  # not around the yield, where other code runs
-                hidden = next(found, None)
-            if hidden is None:
-                return
-            yield hidden
+        return _in_inference(self._stream.through(run, [{"input_ids": each} for each in ids], watch))
+
+    def hidden_and_routing_of_all(
+        self, ids: Sequence[torch.Tensor], lengths: Sequence[torch.Tensor], watch: Watch | None = None
+    ) -> Iterator[Routing]:
+        """Yield what `hidden_and_routing` returns for each of several inputs, as `hidden_of_all` does.
+
+        Args:
+            ids: the inputs, int64 [B, T] each.
+            lengths: int64 [B] each, tokens of each row.
+            watch: as for `hidden_of_all`.
+        """
+        assert self.facts.router is not None
+        chosen, routed = self.facts.router.experts_per_token, super()._run_routed
+        inputs = [{"input_ids": each} for each in ids]
+        rows = {id(each): length for each, length in zip(inputs, lengths, strict=True)}
+        sums: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {id(each): [] for each in inputs}
+
+        def run(each: Inputs) -> torch.Tensor:
+            hidden, logits = routed(each["input_ids"])
+            if logits:
+                sums[id(each)].append(routing_sums(logits, rows[id(each)], chosen))
+            return hidden
+
+        self._stream.to_end = True
+        try:
+            for each, hidden in zip(inputs, _in_inference(self._stream.through(run, inputs, watch)), strict=True):
+                probabilities, slots = zip(*sums.pop(id(each)), strict=True)
+                yield hidden, torch.cat(probabilities, dim=1), torch.cat(slots, dim=1)
+        finally:
+            self._stream.to_end = False
+
+    def hidden_and_routing(self, ids: torch.Tensor, lengths: torch.Tensor) -> Routing:
+        """Return what `hidden` returns, and the sums of the routers."""
+        if self._stream.whole:
+            return super().hidden_and_routing(ids, lengths)
+        return next(self.hidden_and_routing_of_all([ids], [lengths]))
 
     def streamed(self) -> StreamedLM:
         """Return this, which runs its layers one after the other."""
@@ -114,11 +145,20 @@ class StreamedLM(CausalLM):
         """Replace nothing: packing a layer takes longer than it saves for the tokens of a part."""
         return False
 
-    def _find_router(self, probe: torch.Tensor) -> None:  # noqa: ARG002 - as for `CausalLM`
-        """Add a notice for a model with a load-balancing loss: its routers are not summed."""
-        if has_load_balancing_loss(self._model):
-            notice = f"{self.facts.name}: its load-balancing loss is not measured while layers are streamed"
-            self.facts = replace(self.facts, notices=(*self.facts.notices, notice))
+    def _find_router(self, probe: torch.Tensor) -> None:
+        """Set `facts.router` as for a whole model: the layers that are not in memory have as many as those alike."""
+        super()._find_router(probe)
+        router = self.facts.router
+        if router is None or not router.measured:
+            return
+        tried, found = self._stream.chosen, {}
+        for number in tried:
+            self._stream.chosen = (number,)
+            found[number] = len(self._run_routed(probe)[1])
+        self._stream.chosen = tried
+        alike = enumerate(self._weights.layers.alike())
+        layers = sum(found[number if number in found else first] for number, first in alike)
+        self.facts = replace(self.facts, router=replace(router, layers=layers))
 
     @staticmethod
     def _tried(weights: StreamedWeights) -> Sequence[int]:
@@ -148,6 +188,30 @@ class StreamedLM(CausalLM):
             raise NotStreamableError(f"{MORE}: {error}") from None
         if not all(map(agree, found, expected)):
             raise NotStreamableError(MORE)
+
+
+@torch.inference_mode()
+def _install_recorders(model: Any, device: str) -> None:
+    """Let transformers install what records routers, which it does when it is first asked for them.
+
+    It belongs to the state of the layers, which must not change later.
+    """
+    if has_load_balancing_loss(model):
+        ids = torch.zeros((1, 2), dtype=torch.long, device=device)
+        try:
+            model(input_ids=ids, use_cache=False, output_router_logits=True)
+        except Exception:  # noqa: BLE001 - the code of any family, asked for what not every one of them has
+            return
+
+
+def _in_inference(found: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield results that are computed without gradients; code between them runs as the caller has it."""
+    while True:
+        with torch.inference_mode():
+            hidden = next(found, None)
+        if hidden is None:
+            return
+        yield hidden
 
 
 def _versions(layers: Sequence[torch.nn.Module]) -> list[int]:
