@@ -13,7 +13,7 @@ import torch
 
 from lossprobe.checkpoint.files.refusals import refusal
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry, tensor_reader
-from lossprobe.checkpoint.files.tensors import check_finite, not_finite
+from lossprobe.checkpoint.files.tensors import not_finite, refuse_non_finite
 from lossprobe.checkpoint.files.threads import of_each
 from lossprobe.checkpoint.files.weight_files import Weights
 from lossprobe.checkpoint.quantized.codes import NotFiniteError
@@ -112,7 +112,7 @@ class QuantizedWeights:
                     raise not_finite(self.path, name, error.count) from None
                 if dtype != weight.dtype:
                     weight = weight.to(dtype)
-                    check_finite(self.path, {name: weight})  # large values can overflow in a narrower dtype
+                    refuse_non_finite(self.path, name, weight)  # large values can overflow in a narrower dtype
                 return weight
 
             yield plain
