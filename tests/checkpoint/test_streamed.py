@@ -279,16 +279,12 @@ SHARED_CACHE = SMALL | {
 }  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("family", "config", "reason"),
     [
         ("gemma3n_text", SHARED_CACHE, "its layers need more than the hidden states of the one before"),
-        pytest.param(
-            "rwkv",
-            COMMON | {"hidden_size": 32, "num_hidden_layers": 2},
-            "its layers keep state from pass to pass",
-            marks=pytest.mark.thorough,
-        ),
+        ("rwkv", COMMON | {"hidden_size": 32, "num_hidden_layers": 2}, "its layers keep state from pass to pass"),
     ],
 )
 def test_what_cannot_be_streamed_says_why(written, monkeypatch, family, config, reason):
