@@ -87,7 +87,12 @@ def assert_right(checkpoint, model, tolerance=1e-5):
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def thorough(values, quick):
+    """Return the values as parameters of a test, all but a few of them for the thorough suite."""
+    return [each if each in quick else pytest.param(each, marks=pytest.mark.thorough) for each in values]
+
+
+@pytest.mark.parametrize("family", thorough(FAMILIES, ("llama", "gpt2", "gemma3_text", "mixtral")))
 def test_logits_are_those_of_transformers(written, frugal, family):
     model, path = written(family)
     checkpoint = load_huggingface(path, STREAMED)
@@ -119,7 +124,7 @@ def test_small_parts_stay_in_memory_and_heads_are_packed(written):
     assert_right(checkpoint, model)
 
 
-@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("stored", thorough([torch.bfloat16, torch.float16], (torch.bfloat16,)))
 def test_weights_in_half_precision(written, frugal, stored):
     model, path = written("qwen2")
     builders.rewrite(path, lambda tensors: {name: each.to(stored) for name, each in tensors.items()})
@@ -195,7 +200,7 @@ def test_shards_and_names_that_wrappers_change(written, frugal):
     assert_right(load_huggingface(path, STREAMED), model)
 
 
-@pytest.mark.parametrize("name", ["gptq", "fp8", "w8a8"])
+@pytest.mark.parametrize("name", thorough(["gptq", "fp8", "w8a8"], ("gptq",)))
 def test_quantised_folders(written, frugal, name):
     quantised, config, kind, _ = FORMATS[name]
     _, path = written("llama", num_hidden_layers=3)
@@ -274,6 +279,7 @@ SHARED_CACHE = SMALL | {
 }  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("family", "config", "reason"),
     [
