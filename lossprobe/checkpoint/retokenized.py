@@ -46,10 +46,6 @@ class RetokenizedCheckpoint:
         """Return what runs the layers of the model one after the other; None where it is in memory."""
         return streamed_of(self.model)
 
-    def streamed(self) -> LayerByLayer | None:
-        """Return what runs the layers of the model one after the other; None where it is in memory."""
-        return streamed_of(self._checkpoint)
-
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the model's logits [N, V] of hidden rows [N, D]."""
         return self.model.logits(hidden)

@@ -176,10 +176,10 @@ def read_sample(run: Run, sums: pd.DataFrame | None = None) -> Sample:
     rows = sampled_rows(run, clusters)
     group = np.searchsorted(full["cluster"].to_numpy(np.int64), rows.cluster)
     per_row = np.column_stack([rows.spread, rows.below_top_nats, rows.loss_nats, rows.entropy_nats])
-    sums = np.zeros((len(full), COUNT))
-    np.add.at(sums, group, per_row)
+    sampled = np.zeros((len(full), COUNT))
+    np.add.at(sampled, group, per_row)
     counts = np.bincount(group, minlength=len(full))
-    return Sample(rows, clusters, group, np.column_stack([sums, counts, full[["nats", "entropy", "tokens"]]]))
+    return Sample(rows, clusters, group, np.column_stack([sampled, counts, full[["nats", "entropy", "tokens"]]]))
 
 
 def fit_sample(sample: Sample) -> Fit | None:
