@@ -33,7 +33,7 @@ class _Input:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _PlacedPart:
     rows: Rows
     first_row: int
     routers: Routers | None
@@ -62,7 +62,7 @@ def score_together(checkpoint: Checkpoint, parts: Sequence[Placed], options: Pas
     options = replace(options, chunk_rows=options.chunk_rows or streamed.head_rows)
     while True:
         routed = has_routers(checkpoint)
-        placed = [_Part(rows, first, Routers(checkpoint, rows) if routed else None) for rows, first in parts]
+        placed = [_PlacedPart(rows, first, Routers(checkpoint, rows) if routed else None) for rows, first in parts]
         inputs = [
             each
             for number, part in enumerate(placed)
@@ -136,7 +136,7 @@ def _results(
 def _score_inputs(
     checkpoint: Checkpoint,
     streamed: LayerByLayer,
-    parts: Sequence[_Part],
+    parts: Sequence[_PlacedPart],
     inputs: Sequence[_Input],
     options: PassOptions,
     credit: _Credit,

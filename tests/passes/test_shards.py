@@ -77,6 +77,7 @@ def killed_shards(output, kills, count, seed):
     return killed
 
 
+@pytest.mark.thorough
 def test_killed_shards_go_on_when_they_are_started_again(single, tmp_path):
     assert killed_shards(tmp_path / "run", 1, 2, seed=1) == 1
     run, _ = gather(tmp_path / "run")
