@@ -227,6 +227,7 @@ def two_runs(draw):
     return [[draw(tokenization(data)) for data in texts] for _ in range(2)]
 
 
+@pytest.mark.thorough
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=two_runs(), sizes=st.lists(st.integers(1, 5), min_size=2, max_size=2))
 def test_spans_partition_the_text_and_sums_are_exact(pair, cut_batches, documents, sizes):

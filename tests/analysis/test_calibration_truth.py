@@ -54,6 +54,7 @@ def test_the_kept_truth_is_what_theory_says_where_documents_err_alike():
         assert true["calibrated"][name] == pytest.approx(0.0, abs=1e-8), name
 
 
+@pytest.mark.thorough
 def test_a_smaller_draw_gives_the_kept_truth():
     names = ("calibrated", "ε 0.1")
     kept, drawn = known(64, SPREAD), population(64, SPREAD, names, rows=20_000, seed=1)

@@ -41,6 +41,7 @@ def documents(run):
     return [list(rows["token_id"]) for _, rows in run.tokens(columns=["document", "token_id"]).groupby("document")]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_every_batch_has_the_loss_of_transformers(routed, size):
     _, model, run = routed

@@ -87,6 +87,7 @@ OLD = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", OLD)
 def test_constants_of_old_releases_change_nothing(tmp_path, monkeypatch, case):
     changes, prefix, named = OLD[case]

@@ -131,6 +131,7 @@ def joins(kind, data, sizes):
     return sum(1 for _ in Splitter(lambda ranges: tokenizer._pieces(data, ranges), data, tokenizer._sizes).runs())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=TEXTS)
 @example("the cat sat on the mat. " * 60)

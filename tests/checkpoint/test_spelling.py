@@ -102,6 +102,7 @@ def spans(tokens, text):
     return [raw[a:b] for a, b in itertools.pairwise([0, *tokens.byte_stop.tolist()])]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=TEXTS)
 @settings(max_examples=80, deadline=None)

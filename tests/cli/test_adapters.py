@@ -58,6 +58,7 @@ def test_an_adapter_is_the_same_checkpoint_however_its_base_is_named(work, capsy
     assert "tokens: one merged (LoRA of rank 4 on base) on text" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_three_adapters_beside_their_base_cost_one_load(work, monkeypatch, capsys):
     loads = []
     real = sharing.load_folder

@@ -69,6 +69,7 @@ def test_models_with_other_tokenizers_are_refused_before_scoring(folder, capsys)
     assert not (folder / "report.html").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("where", ["scoring", "writing"])
 def test_stopped_by_ctrl_c(folder, capsys, monkeypatch, where):
     (folder / "text.txt").write_text("A hacker is a person who enjoys exploring.\n" * 60)

@@ -93,6 +93,7 @@ def test_json_has_states_that_add_up_and_lists_have_text(place, capsys):
     assert "| step |" in out
 
 
+@pytest.mark.thorough
 def test_pictures_of_every_kind_are_drawn(place, capsys):
     for number, options in enumerate(([], ["--by", "class"], ["--state", "never"])):
         code, _, err = call(capsys, "series", "out", "text.jsonl", *options, "--plot", f"{number}.png", "--quiet")

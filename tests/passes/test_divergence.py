@@ -142,6 +142,7 @@ def test_a_model_against_itself_is_exactly_alike():
     assert result.first_mean_loss == result.second_mean_loss
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("batch_size", [1, 2, 1000])
 def test_the_result_does_not_depend_on_the_batch_size(batch_size):
     reference, other = (measured(stride=5, batch_size=size).table for size in (None, batch_size))

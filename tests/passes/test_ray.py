@@ -65,6 +65,7 @@ def test_the_bytes_are_those_of_one_process(cut, session, tmp_path, desmooth):
     assert session.started == 2
 
 
+@pytest.mark.thorough
 def test_another_tools_tokenizer_and_bos_reach_the_workers(cut, session, tmp_path):
     spec = CheckpointSpec(PLAIN, LoadOptions())
     for protocol in ("lm-eval", "llama.cpp"):

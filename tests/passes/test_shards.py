@@ -200,6 +200,7 @@ def test_who_wants_the_run_alone_is_refused_while_a_shard_runs(tmp_path):
     gather(tmp_path / "run")
 
 
+@pytest.mark.thorough
 def test_a_shard_waits_for_the_one_that_plans(single, tmp_path, monkeypatch):
     begun = CONTEXT.Event()
     first = start(1, 2, tmp_path / "run", begun=begun, pause=0.03)

@@ -56,6 +56,7 @@ def given(name, runs, pair_runs):
     return runs if name in ("compare", "calibration", "series") else runs[:1] * 2 if name == "gap" else runs[:1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "gap"])
 def test_a_view_shows_table_and_finding_and_draws(name, runs, pair_runs):
     shown = lossprobe.view(name, *given(name, runs, pair_runs), **CHOICES.get(name, {}))

@@ -201,6 +201,7 @@ def test_sections_of_one_run(read):
     assert all(each["alt"] for each in pictures)
 
 
+@pytest.mark.thorough
 def test_the_same_run_gives_the_same_bytes(run, page):
     assert b"".join(page_to_html(make_report(run))).decode() == page
 
@@ -232,6 +233,7 @@ MEASURED_ONCE = {
 }
 
 
+@pytest.mark.thorough
 def test_findings_and_sections_share_their_results(tmp_path, run, monkeypatch):
     calls = collections.Counter()
 

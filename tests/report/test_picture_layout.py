@@ -85,6 +85,7 @@ def models(request, tmp_path_factory):
     return write_models(tmp_path_factory.mktemp("layout"), request.param)
 
 
+@pytest.mark.thorough
 def test_series_of_checkpoints(models, request):
     slices = (None, "token", "lang")
     if request.node.callspec.params["models"] != "common":  # the odd data, by make thorough
@@ -94,6 +95,7 @@ def test_series_of_checkpoints(models, request):
         checked(plot_series(models[0], result if by else dataclasses.replace(result, worse_at_end=True)))
 
 
+@pytest.mark.thorough
 def test_one_model(models, request):
     run = models[0]
     checked(plot_tokens(run, measure_tokens(run)))
@@ -108,12 +110,14 @@ def test_one_model(models, request):
     checked(plot_objectives(run, measure_objectives(run)))
 
 
+@pytest.mark.thorough
 def test_two_models(models):
     for by in ("token", "type", "document", "context", "class", "lang") if is_hostile(models) else ("lang",):
         checked(plot_compare(models[0], compare(*models[:2], by, 100)))
     checked(plot_compare(models[0], compare(models[0], models[0], "class", 5)))
 
 
+@pytest.mark.thorough
 def test_several_models(models):
     choices = [(2, "document")]
     if is_hostile(models):
@@ -165,6 +169,7 @@ def test_every_choice_of_one_model_changes_its_picture(tmp_path):
     assert len(drawn) == len(choices)
 
 
+@pytest.mark.thorough
 def test_a_gap(models):
     held_out = dataclasses.replace(models[0], manifest=copy.deepcopy(models[0].manifest))
     held_out.manifest["settings"]["text"]["sha256"] = "another"
@@ -182,6 +187,7 @@ def test_a_divergence(tmp_path, kl):
     checked(plot_compare(first, compare(first, second).with_divergence(divergence)))
 
 
+@pytest.mark.thorough
 def test_very_many_positions_are_thinned(models):
     t = np.arange(1, 100_000)
     rng = np.random.default_rng(0)
@@ -197,6 +203,7 @@ def test_very_many_positions_are_thinned(models):
     assert low >= 0
 
 
+@pytest.mark.thorough
 def test_pairs_and_logged_numbers(models):
     run, other = models[:2]
     if run.counts["documents"] > 1:
@@ -207,6 +214,7 @@ def test_pairs_and_logged_numbers(models):
         checked(plot_reconcile(run, reconcile_run(run, typed_value(logged))))
 
 
+@pytest.mark.thorough
 def test_protocols(make_run):
     own = make_run([Doc([b" a", b" b", b"\n"], [1.0, 2.0, 6.0])], name=LONG.format(0), text_name=LONG.format(1))
     reason = "the tokenizer has no BOS, and the tool needs one " * 5
@@ -217,6 +225,7 @@ def test_protocols(make_run):
     checked(plot_protocols(own, compare_protocols(own, results)))
 
 
+@pytest.mark.thorough
 def test_a_self_check(make_run):
     run = make_run([words("first_token", 1, 2)], name=LONG.format(0))
     reference = np.array([1.0, 2.0, 3.0])
@@ -225,6 +234,7 @@ def test_a_self_check(make_run):
     checked(plot_selfcheck(run, judge_variants(reference, variants)))
 
 
+@pytest.mark.thorough
 def test_the_checks_can_fail():
     figure = Figure(figsize=(8, 2), layout="constrained")
     axes = figure.subplots()

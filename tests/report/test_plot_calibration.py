@@ -98,6 +98,7 @@ def legend_of(axes) -> list[str]:
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
+@pytest.mark.thorough
 def test_more_models_than_fit_are_left_out_and_counted(runs, measured):
     result = measured(5)
     figure = plot_calibration(runs[0], result)
@@ -109,6 +110,7 @@ def test_more_models_than_fit_are_left_out_and_counted(runs, measured):
     assert plot_calibration(runs[0], fewer).get_suptitle().startswith("calibration on text, context 1024\n")
 
 
+@pytest.mark.thorough
 def test_names_are_drawn_as_they_are(runs, measured):  # warnings are errors here
     names = ["m$\\foo{$", "h$x_y$", "_hidden", "漢\x1b on x"]
     shown = [*names[:3], "\\u6f22\\x1b on x"]
@@ -188,6 +190,7 @@ def test_markers_on_the_frame_are_whole(runs, measured):
     assert not upper.containers[0].lines[0].get_clip_on()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", [1, 3])
 def test_hardly_any_tokens(tmp_path, rows):
     rng = np.random.default_rng(0)

@@ -127,6 +127,7 @@ def test_every_grouping_changes_the_picture(runs, compared):
     assert len({rendered(plot_compare(runs[0], compared(by))) for by in groupings}) == len(groupings)
 
 
+@pytest.mark.thorough
 def test_the_divergence_changes_the_picture(runs, compared):
     result = compared()
     kl = np.linspace(0.0, 0.2, runs[0].counts["scored_tokens"])

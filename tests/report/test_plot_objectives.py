@@ -119,6 +119,7 @@ def test_a_selection_has_one_panel(run):
     assert rendered(figure).startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough
 def test_missing_numbers_draw(tmp_path, make_run):
     silent = np.full((3, 4), -300.0)
     silent[:, 0] = 0.0  # no loss, no gradient: no shares, no scale

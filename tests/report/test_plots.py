@@ -86,12 +86,14 @@ def all_plots(run, field):
         yield plot_perplexity(run, measure_perplexity(run, by))
 
 
+@pytest.mark.thorough
 def test_hostile_text_neither_raises_nor_warns(hostile):  # T19; warnings are errors here
     for figure in all_plots(hostile, "$\\x$"):
         assert rendered(figure).startswith(b"\x89PNG")
         assert figure.get_suptitle().startswith("mo$\\frac$del\\u6f22\\x1b on te\\nxt\\u2339, context 1024")
 
 
+@pytest.mark.thorough
 def test_hostile_names_head_every_picture(make_run):
     model, text = "m$\\foo{$", "_h$x_y$"
     run = make_run([words("first_token", 1, 2, 3, fields={"_$\\x{$": "_$a_b$"})] * 2, name=model, text_name=text)
@@ -245,6 +247,7 @@ def test_single_losses_are_no_means(make_run):
     assert len(upper.lines) == len(upper.containers[0].lines[1]) + 1  # the points and their caps
 
 
+@pytest.mark.thorough
 def test_missing_intervals_draw(make_run):
     run = make_run([words("first_token", 1, 2, 3)])
     assert measure_perplexity(run).per_token.nll_nats_per_token_interval == (None, None)

@@ -164,6 +164,7 @@ def every_view(runs):
         yield curve_view(some, curve(some, vocabulary=50_000))
 
 
+@pytest.mark.thorough
 def test_no_line_is_wider_than_the_terminal_and_no_word_is_broken(views):
     for view in views:
         text = view_to_terminal(view, WIDTH, Rest("--csv writes all of them", "--wide shows them"))

@@ -179,6 +179,7 @@ KEYS = ["settings", "settings.checkpoint", "settings.checkpoint.vocab_size", "se
         "counts.unscored_tokens", "counts.spans_tile", "part_rows", "files", "files.documents.parquet"]  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("key", KEYS)
 def test_odd_types_in_run_json_are_damage_and_no_bug(copy, key, capsys):
     *path, last = ["files", "documents.parquet"] if key.startswith("files.") else key.split(".")

@@ -138,6 +138,7 @@ def put_in_plan(path, key, value, *, rehash):
     (path / "plan.json").write_bytes(json_bytes(sealed(plan) if rehash else plan))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("value", [None, -1, "x", [[]], {}, 2**70], ids=repr)
 @pytest.mark.parametrize("key", ["settings", "labels", "counts", "part_rows", "sample_every", "files"])
 def test_odd_types_in_a_plan_are_damage_and_no_bug(begun, finished, key, value):

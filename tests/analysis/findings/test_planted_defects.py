@@ -47,6 +47,7 @@ def told(run, id: str = "defects-in-text") -> list[RuleFinding]:
     return [each for each in find_findings(run).findings if each.id == id]
 
 
+@pytest.mark.thorough
 def test_two_kinds_of_damage_and_what_they_cost(tmp_path):
     """Of 20 documents five have four wrong quotes each, and five a tag each: 8 bits each, of 3 bits a word."""
     texts = [with_places(number, WRONG, 4) for number in range(5)]
@@ -76,6 +77,7 @@ def test_three_causes_are_named_the_dearest_first(tmp_path):
     assert found.sentence.endswith(f" in 96 places of defects of the text: {', '.join(shares)}, and 1 other cause")
 
 
+@pytest.mark.thorough
 def test_a_run_without_text_says_the_same_of_the_bytes_of_its_tokens(tmp_path):
     texts = [with_places(number, WRONG, 6) for number in range(20)]
     (kept,), (bare,) = (told(written(tmp_path / str(each), texts, keep_text=each)) for each in (True, False))
@@ -95,6 +97,7 @@ def test_of_documents_whose_bytes_are_not_known_a_note_says_that_they_were_not_l
     assert "defects-in-text" not in {each.id for each in found.findings}
 
 
+@pytest.mark.thorough
 def test_whole_copies_are_told_once(tmp_path):
     """Four of 24 documents are copies: of ten documents or more another rule tells them, and this one the damage."""
     texts = [with_places(number, WRONG, 10 if number < 10 else 0) for number in range(15)]
@@ -112,6 +115,7 @@ def test_whole_copies_are_told_once(tmp_path):
     assert told(written(tmp_path / "alone", [*alone, *alone[:4]])) == []
 
 
+@pytest.mark.thorough
 def test_copies_of_which_no_other_rule_tells_are_told(tmp_path):
     """One of five documents is a copy; so few the other rule does not judge."""
     run = written(tmp_path, [story(0), story(1), story(2), story(3), story(0)])
@@ -121,6 +125,7 @@ def test_copies_of_which_no_other_rule_tells_are_told(tmp_path):
     assert found.sentence == "20 % of the loss is in 1 place of defects of the text: duplicate"
 
 
+@pytest.mark.thorough
 def test_what_is_known_by_heart_is_no_damage_of_the_text(tmp_path):
     """Every document is known: all of the little loss lies in places of `defects`, and another rule tells them."""
     run = written(tmp_path, [story(number) for number in range(12)], known=tuple(range(12)))
@@ -130,6 +135,7 @@ def test_what_is_known_by_heart_is_no_damage_of_the_text(tmp_path):
     assert known.value == 12
 
 
+@pytest.mark.thorough
 def test_names_of_special_tokens_are_told_once(tmp_path):
     """As control ids they are another rule's; a tokenizer that does not know them reads them as text."""
     texts = ["".join(with_places(number, "<|endoftext|>", 8)).strip() for number in range(12)]
@@ -144,6 +150,7 @@ def test_names_of_special_tokens_are_told_once(tmp_path):
     assert found.sentence.endswith(" is in 96 places of defects of the text: template-string")
 
 
+@pytest.mark.thorough
 def test_pairs_and_two_models_of_one_text(tmp_path):
     """Of both sides of pairs the text is looked at; of two models each has its own share."""
     texts = [with_places(number, WRONG, 6) for number in range(20)]
