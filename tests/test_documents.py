@@ -33,6 +33,7 @@ UNTRIED = {"ray.md", "python.md", "chat-data.md", "preferences.md", "trainer-log
 OF_THEIR_OWN = {
     "adapters.md": write_adapters,
     "gguf.md": write_gguf,
+    "large-models.md": write_quantised,
     "many-machines.md": write_sharded,
     "quantised.md": write_quantised,
     "report.md": write_report,
