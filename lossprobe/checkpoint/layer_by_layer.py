@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 Watch = Callable[[int, int], None]
+STREAMED = "streamed layers"  # in `CheckpointFacts.kernels`
 Routing = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]  # as `Routed.hidden_and_routing` returns
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import weakref
 from dataclasses import replace
 
@@ -137,6 +138,41 @@ def test_weights_in_half_precision(written, frugal, stored):
     for ids in IDS:
         one, other = (each.logits(each.hidden(ids).flatten(0, 1)).float() for each in half)
         torch.testing.assert_close(one, other, rtol=0, atol=0.02 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_that_are_wider_than_the_pass(written, frugal, dtype):
+    _, path = written("llama", num_hidden_layers=6)
+    streamed, whole = (
+        load_huggingface(path, LoadOptions(stream_weights=how, dtype=dtype)) for how in ("always", "never")
+    )
+    every = list(streamed_of(streamed).hidden_of_all(IDS))
+    for hidden, ids in zip(every, IDS, strict=True):
+        one, other = streamed.logits(hidden.flatten(0, 1)), whole.logits(whole.hidden(ids).flatten(0, 1))
+        torch.testing.assert_close(one.float(), other.float(), rtol=0, atol=0.02 * float(other.abs().max()))
+
+
+def test_no_layer_is_freed_while_another_is_read(written, frugal, monkeypatch):
+    _, path = written("llama", num_hidden_layers=6)
+    checkpoint = load_huggingface(path, STREAMED)
+    reading, freed = [], []
+    load, unload = streamed_weights.StreamedWeights.load, streamed_weights.StreamedWeights.unload
+
+    def slowly(self, number):
+        reading.append(number)
+        time.sleep(0.02)  # longer than the layer before it computes
+        load(self, number)
+        reading.remove(number)
+
+    def noted(self, number):
+        freed.append((number, list(reading)))
+        unload(self, number)
+
+    monkeypatch.setattr(streamed_weights.StreamedWeights, "load", slowly)
+    monkeypatch.setattr(streamed_weights.StreamedWeights, "unload", noted)
+    assert len(list(streamed_of(checkpoint).hidden_of_all(IDS))) == len(IDS)
+    assert {number for number, _ in freed} == set(range(6))
+    assert all(others == [] for _, others in freed)
 
 
 def test_each_layer_is_read_once_for_all_inputs_and_never_more_than_two_are_in_memory(written, frugal, monkeypatch):

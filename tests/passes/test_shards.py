@@ -146,15 +146,21 @@ def test_a_shard_of_another_run_is_refused(tmp_path, changed, words):
     assert tree(tmp_path / "run") == before
 
 
-def test_a_shard_whose_machine_runs_other_code_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("kernels", "hint"), [("others", "machines of one kind"), ("streamed layers", "`stream_weights`")]
+)
+def test_a_shard_whose_machine_runs_other_code_is_refused(tmp_path, monkeypatch, kernels, hint):
     share(1, 3, tmp_path / "run")
     from lossprobe.passes import shards
 
     there = shards.measured_facts(opened())
-    monkeypatch.setattr(shards, "measured_facts", lambda _: {**there, "kernels": "others"})
-    with pytest.raises(OutputError, match="shard 2/3 would score with kernels others; begun with kernels") as caught:
+    monkeypatch.setattr(shards, "measured_facts", lambda _: {**there, "kernels": kernels})
+    with pytest.raises(
+        OutputError, match=f"shard 2/3 would score with kernels {kernels}; begun with kernels"
+    ) as caught:
         share(2, 3, tmp_path / "run")
     assert caught.value.id == "shard.measured"
+    assert hint in caught.value.hint
     monkeypatch.setattr(shards, "measured_facts", lambda _: {**there, "device": f"{there['device']}:5"})
     share(2, 3, tmp_path / "run")  # another GPU of the same kind
 

@@ -107,13 +107,15 @@ class LayerStream:
             coming = pool.submit(self._source.load, self.chosen[0])
             for place, number in enumerate(self.chosen):
                 coming.result()
+                if before is not None:
+                    # Not while another layer is read: the loader finds what it has read by comparing the whole model.
+                    self._source.unload(before)
                 if place + 1 < len(self.chosen):
                     coming = pool.submit(self._source.load, self.chosen[place + 1])
                 for index, each in enumerate(inputs):
                     store.put(index, self._behind(number, before, run, each, store, index))
                     if watch is not None:
                         watch(place + 1, index)
-                self._source.unload(number)
                 before = number
 
     def _behind(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lossprobe.checkpoint.interface import CheckpointFacts, Tokenizer
-from lossprobe.checkpoint.layer_by_layer import Routing, Watch
+from lossprobe.checkpoint.layer_by_layer import STREAMED, Routing, Watch
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.rounding import agree
 from lossprobe.checkpoint.model.router import has_load_balancing_loss, routing_sums
@@ -63,7 +63,7 @@ class StreamedLM(CausalLM):
         self._stream.whole, self._stream.chosen = False, range(len(layers))
         weights.hold(())
         head = self.facts.kernels.removeprefix("plain")
-        self.facts = replace(self.facts, kernels=f"{head}{', ' if head else ''}streamed layers")
+        self.facts = replace(self.facts, kernels=f"{head}{', ' if head else ''}{STREAMED}")
         self.head_rows = _rows_at_once(self.facts.vocab_size, model.dtype) if weights.tiled else None
 
     @property
