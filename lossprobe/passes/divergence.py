@@ -24,7 +24,8 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.errors import OutputError
 from lossprobe.passes.identity import measured_facts, run_name
 from lossprobe.passes.known_text import KnownSource, KnownText
-from lossprobe.passes.score import Progress, planned_run, score_into
+from lossprobe.passes.parts import Counted, Progress, no_progress
+from lossprobe.passes.score import planned_run, score_into
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import SCORED, Rows
 from lossprobe.run.pair import Pair, open_pair, pair_labels, pair_settings
@@ -160,7 +161,7 @@ def score_pair(
             parts = plural(len(broken), "finished part")
             notices.append(f"{visible(str(path), 200)}: {parts} damaged since, and measured again")
         options = PassOptions(batch_size)
-        _measure_parts(store, pair, planned, pending, options, progress or _no_progress)
+        _measure_parts(store, pair, planned, pending, options, progress or no_progress)
         store.finish(plan)
     complete = open_pair(path, *runs)
     assert complete is not None
@@ -187,25 +188,12 @@ def _measure_parts(
     progress: Progress,
 ) -> None:
     """Measure and store the parts of a run that are missing or damaged."""
-    rows, total = part_rows(planned), int(planned.counts["tokens"])
-    done = ahead = total - sum(rows[index] for index in pending)
-    progress(done, total)
-
-    def advance(measured: int) -> None:
-        nonlocal ahead
-        ahead += measured
-        progress(ahead, total)
-
-    options = replace(options, advance=advance)
+    counted = Counted(part_rows(planned), pending, int(planned.counts["tokens"]), progress)
+    options = replace(options, advance=counted.advance)
     for index in pending:
         part = planned_rows(planned, index)
         store.write_part(index, _columns(part, compare_part(pair, part, options)))
-        done = ahead = done + rows[index]
-        progress(done, total)
-
-
-def _no_progress(done: int, total: int) -> None:
-    """Show nothing."""
+        counted.stored(index)
 
 
 def _columns(part: Rows, measured: PartDivergence) -> dict[str, Any]:

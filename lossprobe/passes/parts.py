@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -16,6 +16,33 @@ Progress = Callable[[int, int], None]
 
 def no_progress(done: int, total: int) -> None:
     """Show nothing."""
+
+
+class Counted:
+    """Tells how far the parts of a plan are.
+
+    Args:
+        rows: number of rows of each part of the plan.
+        pending: numbers of the parts that are to be done.
+        total: rows to do, those that are done included.
+        progress: called with the rows done and `total`, now and whenever some more are done.
+    """
+
+    def __init__(self, rows: Sequence[int], pending: Iterable[int], total: int, progress: Progress) -> None:
+        self._rows, self._total, self._progress = rows, total, progress
+        self._done = self._ahead = total - sum(rows[index] for index in pending)
+        progress(self._done, total)
+
+    def advance(self, rows: int) -> None:
+        """Tell of some rows of a part that is not stored yet; a negative number takes them back."""
+        self._ahead += rows
+        self._progress(self._ahead, self._total)
+
+    def stored(self, index: int) -> None:
+        """Tell that a part is stored."""
+        self._done += self._rows[index]
+        self._ahead = max(self._ahead, self._done)  # some parts are scored together, and stored one after the other
+        self._progress(self._ahead, self._total)
 
 
 def score_parts(  # noqa: PLR0913 - which parts, who scores and stores them, and who is told
@@ -46,18 +73,9 @@ def score_parts(  # noqa: PLR0913 - which parts, who scores and stores them, and
         told = plural(len(broken), "finished part")
         source.notices.append(f"{visible(str(store.path), 200)}: {told} damaged since, and scored again")
     first_rows = [0, *accumulate(rows)]
-    done = ahead = total - sum(rows[index] for index in pending)
-    progress(done, total)
-
-    def advance(scored: int) -> None:
-        nonlocal ahead
-        ahead += scored
-        progress(ahead, total)
-
+    counted = Counted(rows, pending, total, progress)
     planned = Parts(pending, lambda index: Part(index, store.read_plan_part(index), first_rows[index]))
-    for part, scores in engine.score(planned, options, advance):
+    for part, scores in engine.score(planned, options, counted.advance):
         store.write_part(part.index, part.rows, scores)
-        done += rows[part.index]
-        ahead = max(ahead, done)  # some parts are scored together, and stored one after the other
-        progress(ahead, total)
+        counted.stored(part.index)
     return len(pending)

@@ -58,7 +58,7 @@ class StreamedWeights:
         self._unused, self._places = fitted.unused, skeleton.places(fitted.model)
         self._stored = {plain: stored for stored, plain in fitted.names.plain.items()}
         self._loaded: dict[int, set[str]] = {}
-        self._seen: set[str] = set()
+        self._seen = set(weights.found_finite)  # names whose values are known to be finite, in the dtype of the pass
         self._held: frozenset[int] = frozenset()
         self._device = torch.device("cpu")
         self.tiled = False
@@ -124,6 +124,8 @@ class StreamedWeights:
 
     def _load(self, names: Iterable[str]) -> set[str]:
         """Read some stored tensors into the model; return the names in the model."""
+        names = list(names)
+        unseen = [name for name in names if self._stored[name] not in self._seen]
         with self._weights.reader(self._dtype) as read:
 
             def checked(plain: str) -> torch.Tensor:
@@ -136,7 +138,7 @@ class StreamedWeights:
                 return tensor
 
             loaded = self._skeleton.load(self._model, names, checked, visible(str(self._path), 200))
-        self._refuse_overflow(names, loaded)
+        self._refuse_overflow(unseen, loaded)
         return loaded
 
     def _refuse_overflow(self, names: Iterable[str], loaded: set[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,11 @@ class StreamableWeights(Protocol):
     @property
     def unquantized(self) -> Mapping[str, TensorEntry]:
         """The tensors that are stored plain."""
+        ...
+
+    @property
+    def found_finite(self) -> Collection[str]:
+        """Names of the tensors that the reader refuses where they are not finite in the dtype of the pass."""
         ...
 
     def reader(self, dtype: torch.dtype) -> AbstractContextManager[Callable[[str], torch.Tensor]]:
