@@ -12,7 +12,8 @@ from typing import Any, Final
 import torch
 
 from lossprobe.checkpoint.files.refusals import listed, refusal
-from lossprobe.checkpoint.files.safetensors_file import scan_header, tensor_reader
+from lossprobe.checkpoint.files.safetensors_file import scan_header
+from lossprobe.checkpoint.files.stored_tensors import StoredTensors
 from lossprobe.checkpoint.files.tensors import check_finite
 from lossprobe.checkpoint.model.exact_load import STORED_DTYPES
 from lossprobe.units import format_count, visible
@@ -37,8 +38,8 @@ def read_adapter(file: Path) -> Tensors:
     if other:
         what = f"{format_count(len(other))} of {format_count(len(entries))} tensors are not named {START}…"
         raise refusal("adapter.tensor", file, f"{what}: {listed(other)}", hint="save the adapter with peft")
-    with tensor_reader({file: entries}) as read:
-        tensors = {name: read(name) for name in entries}
+    with StoredTensors({file: entries}) as stored:
+        tensors = {name: stored.tensor(name) for name in entries}
     check_finite(file, tensors)
     return tensors
 

@@ -1,22 +1,15 @@
-"""Read safetensors files: check the header before the library opens the file, and do not memory-map it.
+"""Read the headers of safetensors files, and check them.
 
-The library accepts headers that are refused here: a key given twice (the last one wins), a blank before the header,
-tensors of size zero with absurd shapes, no tensors at all. If a mapped file shrinks while it is read, the process is
-killed; reading with `pread` raises an error instead.
+The safetensors library accepts headers that are refused here: a key given twice (the last one wins), a blank before the
+header, tensors of size zero with absurd shapes, no tensors at all.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import safetensors
-import torch
 
 from lossprobe.checkpoint.files.json_file import parse_json
 from lossprobe.checkpoint.files.plain_files import open_plain, unreadable
@@ -140,40 +133,3 @@ def _check_layout(entries: dict[str, TensorEntry], data_size: int, shown: str) -
     if position < data_size:
         extra = format_count(data_size - position)
         raise CheckpointError("checkpoint.trailing", f"{shown}: {extra} unexplained bytes at the end")
-
-
-@contextlib.contextmanager
-def tensor_reader(files: Mapping[Path, Mapping[str, TensorEntry]]) -> Iterator[Callable[[str], torch.Tensor]]:
-    """Open safetensors files whose headers `scan_header` accepted; return what reads a tensor of them by its name.
-
-    Args:
-        files: path → the tensors that the file declared, by name.
-
-    Raises:
-        CheckpointError: a file changed while it was read.
-    """
-    homes = {name: path for path, names in files.items() for name in names}
-    with contextlib.ExitStack() as stack:
-        opened: dict[Path, Any] = {}
-
-        def read(name: str) -> torch.Tensor:
-            path = homes[name]
-            entry = files[path][name]
-            try:
-                if path not in opened:
-                    opened[path] = stack.enter_context(safetensors.safe_open(path, framework="pt", backend="pread"))
-                tensor: torch.Tensor = opened[path].get_tensor(name)
-            except (OSError, safetensors.SafetensorError) as error:
-                raise CheckpointError(
-                    "checkpoint.changed",
-                    f"{visible(str(path), 200)}: file changed during reading ({visible(str(error), 80)})",
-                ) from None
-            shape = tensor.shape if ITEM_BITS[entry.dtype] >= 8 else entry.shape  # torch's FP4 holds two in a byte
-            if (tuple(shape), tensor.nbytes) != (entry.shape, entry.stop - entry.start):
-                what = f"{visible(name, 80)} has another size than before"
-                raise CheckpointError(
-                    "checkpoint.changed", f"{visible(str(path), 200)}: file changed during reading ({what})"
-                )
-            return tensor
-
-        yield read

@@ -1,6 +1,6 @@
 """Read tensors of safetensors files, or only some of their rows, while other threads compute.
 
-The library holds Python's lock while it reads, and copies what it has read once more. As it does, this reads with
+The safetensors library holds Python's lock while it reads, and copies what it has read once more. This reads with
 `pread` and does not map the file: if a mapped file shrinks, the process is killed.
 """
 
@@ -18,7 +18,7 @@ from typing import Final, Self
 import torch
 
 from lossprobe.checkpoint.files.plain_files import open_plain, unreadable
-from lossprobe.checkpoint.files.safetensors_file import TensorEntry
+from lossprobe.checkpoint.files.safetensors_file import TensorEntry, scan_header
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
@@ -26,7 +26,11 @@ DTYPES: Final = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
     "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
+    "C64": torch.complex64, "F4": torch.float4_e2m1fn_x2, "F8_E8M0": torch.float8_e8m0fnu,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz, "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
 }  # fmt: skip
+PAIRS: Final = "F4"  # two numbers in a byte, for which torch halves the last side
 LENGTH_BYTES = 8  # before the header stands its length
 MOST_BYTES = 1 << 30  # a single call of the system reads at most 2 GiB
 
@@ -37,10 +41,11 @@ class StoredTensors:
     A file is opened when it is needed, and closed at the end of the `with` block.
 
     Args:
-        files: path → the tensors that the file declares, by name, with dtypes of `DTYPES`.
+        files: path → the tensors that the file declares, by name.
     """
 
     def __init__(self, files: Mapping[Path, Mapping[str, TensorEntry]]) -> None:
+        self._files = files
         self._homes = {name: (path, entry) for path, entries in files.items() for name, entry in entries.items()}
         self._opened: dict[Path, tuple[BufferedReader, int]] = {}
         self._lock = threading.Lock()
@@ -57,15 +62,20 @@ class StoredTensors:
             self._opened.clear()
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Return a tensor in its stored dtype.
+        """Return a tensor in its stored dtype; of "F4", [..., N], as float4_e2m1fn_x2 [..., N / 2].
 
         Raises:
-            CheckpointError: `checkpoint.changed`: the file is shorter than it was, or gone.
+            CheckpointError: `checkpoint.changed`: the file has another header or is shorter than it was, or is gone;
+                `checkpoint.quantized`: torch does not have the dtype.
         """
         path, entry = self._homes[name]
-        tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
-        self._fill(path, tensor, entry.start)
-        return tensor
+        if entry.dtype not in DTYPES:
+            what = f"tensor {visible(name, 80)} is stored as {entry.dtype}, which torch does not have"
+            raise CheckpointError("checkpoint.quantized", f"{visible(str(path), 200)}: {what}")
+        octets = torch.empty(entry.stop - entry.start, dtype=torch.uint8)
+        self._fill(path, octets, entry.start)
+        sides = (*entry.shape[:-1], entry.shape[-1] // 2) if entry.dtype == PAIRS else entry.shape
+        return octets.view(DTYPES[entry.dtype]).view(sides)
 
     def block(self, name: str, start: int, stop: int) -> torch.Tensor:
         """Return the rows from `start` to `stop` of a tensor, in its stored dtype; errors as for `tensor`."""
@@ -97,9 +107,10 @@ class StoredTensors:
             while done < len(target):
                 read = os.preadv(stream.fileno(), [target[done : done + MOST_BYTES]], data + offset + done)
                 if read == 0:
-                    what = f"{visible(str(path), 200)}: file changed during reading (it is shorter than before)"
-                    raise CheckpointError("checkpoint.changed", what)
+                    raise _changed(path, "it is shorter than before")
                 done += read
+        except FileNotFoundError:
+            raise _changed(path, "it is gone") from None
         except OSError as error:
             raise unreadable(visible(str(path), 200), error) from None
 
@@ -112,7 +123,23 @@ class StoredTensors:
                 stream = open_plain(path)
                 length = int.from_bytes(os.pread(stream.fileno(), LENGTH_BYTES, 0), "little")
                 self._opened[path] = stream, LENGTH_BYTES + length
+                self._refuse_another_header(path)
             return self._opened[path]
+
+    def _refuse_another_header(self, path: Path) -> None:
+        """Refuse a file that was written anew since its header was read."""
+        try:
+            found = scan_header(path)
+        except CheckpointError as error:
+            raise _changed(path, error.message.removeprefix(f"{visible(str(path), 200)}: ")) from None
+        before = self._files[path]
+        other = [name for name in {**before, **found} if before.get(name) != found.get(name)]
+        if other:
+            raise _changed(path, f"tensor {visible(other[0], 80)} is not as before")
+
+
+def _changed(path: Path, what: str) -> CheckpointError:
+    return CheckpointError("checkpoint.changed", f"{visible(str(path), 200)}: file changed during reading ({what})")
 
 
 def _row_bytes(entry: TensorEntry) -> int:

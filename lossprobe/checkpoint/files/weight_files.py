@@ -14,7 +14,7 @@ from lossprobe.checkpoint.files.foreign import missing_weights
 from lossprobe.checkpoint.files.json_file import read_json
 from lossprobe.checkpoint.files.plain_files import stands, unreadable
 from lossprobe.checkpoint.files.refusals import listed
-from lossprobe.checkpoint.files.safetensors_file import TensorEntry, scan_header, tensor_reader
+from lossprobe.checkpoint.files.safetensors_file import TensorEntry, scan_header
 from lossprobe.checkpoint.files.stored_tensors import StoredTensors
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
@@ -59,8 +59,8 @@ class Weights:
         Raises:
             CheckpointError: a file changed since its header was read.
         """
-        with tensor_reader(self.files) as read:
-            return {name: read(name) for name in self.entries}
+        with StoredTensors(self.files) as stored:
+            return {name: stored.tensor(name) for name in self.entries}
 
     @contextlib.contextmanager
     def reader(self, dtype: torch.dtype) -> Iterator[Callable[[str], torch.Tensor]]:  # noqa: ARG002 - as in `read`

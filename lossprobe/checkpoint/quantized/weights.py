@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from lossprobe.checkpoint.files.refusals import refusal
-from lossprobe.checkpoint.files.safetensors_file import TensorEntry, tensor_reader
+from lossprobe.checkpoint.files.safetensors_file import TensorEntry
+from lossprobe.checkpoint.files.stored_tensors import StoredTensors
 from lossprobe.checkpoint.files.tensors import not_finite, refuse_non_finite
 from lossprobe.checkpoint.files.threads import of_each
 from lossprobe.checkpoint.files.weight_files import Weights
@@ -100,14 +101,14 @@ class QuantizedWeights:
                 changed.
         """
         stored = self.weights.entries
-        with tensor_reader(self.weights.files) as read:
+        with StoredTensors(self.weights.files) as files:
 
             def plain(name: str) -> torch.Tensor:
                 if name not in self.modules:
-                    return read(name)
+                    return files.tensor(name)
                 module, ends, layout = self.modules[name]
                 try:
-                    weight = layout.weight(_parts(self.path, module, ends, stored, read, self.said_in))
+                    weight = layout.weight(_parts(self.path, module, ends, stored, files.tensor, self.said_in))
                 except NotFiniteError as error:
                     raise not_finite(self.path, name, error.count) from None
                 if dtype != weight.dtype:
@@ -157,9 +158,9 @@ def find_quantized(path: Path, weights: Weights, method: Method, said_by: tuple[
     entries = dict(stored)
     modules: dict[str, tuple[str, tuple[str, ...], Layout]] = {}
     found = _modules(path, stored, method)
-    with tensor_reader(weights.files) as read:
+    with StoredTensors(weights.files) as files:
         for module, ends in found.items():
-            parts = _parts(path, module, ends, stored, read, _said_in(said_by))
+            parts = _parts(path, module, ends, stored, files.tensor, _said_in(said_by))
             layout = _layout(method, parts)
             shape = layout.shape(parts)
             for end in ends:
