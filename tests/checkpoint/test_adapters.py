@@ -226,7 +226,7 @@ def test_half_precision_is_as_near_to_the_exact_logits_as_that_of_peft(bases, pl
     with torch.inference_mode():
         ours, theirs = logits(opened).double(), adapted(input_ids=IDS).logits.double()
         exact = adapted.double()(input_ids=IDS).logits
-    assert opened.facts.kernels == "packed body and head"
+    assert opened.facts.kernels in ("packed body and head", "widened body and head")  # by the processor
     assert 0 < (ours - exact).square().mean() <= 1.1 * (theirs - exact).square().mean()
 
 

@@ -295,7 +295,7 @@ def test_a_file_that_shrinks_while_it_is_scored(written, frugal):
     checkpoint = load_huggingface(path, STREAMED)
     with (path / builders.WEIGHTS).open("r+b") as file:
         file.truncate(20_000)
-    with pytest.raises(CheckpointError, match="file changed during reading .[0-9,]+ bytes missing"):
+    with pytest.raises(CheckpointError, match=r"file changed during reading .*(shorter than before|bytes missing)"):
         list(checkpoint.hidden_of_all(IDS))
 
 

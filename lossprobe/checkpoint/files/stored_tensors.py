@@ -17,6 +17,7 @@ from typing import Final, Self
 
 import torch
 
+from lossprobe.checkpoint.files import fresh_memory
 from lossprobe.checkpoint.files.plain_files import open_plain, unreadable
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry, scan_header
 from lossprobe.errors import CheckpointError
@@ -72,7 +73,7 @@ class StoredTensors:
         if entry.dtype not in DTYPES:
             what = f"tensor {visible(name, 80)} is stored as {entry.dtype}, which torch does not have"
             raise CheckpointError("checkpoint.quantized", f"{visible(str(path), 200)}: {what}")
-        octets = torch.empty(entry.stop - entry.start, dtype=torch.uint8)
+        octets = fresh_memory.empty(entry.stop - entry.start, dtype=torch.uint8)
         self._fill(path, octets, entry.start)
         sides = (*entry.shape[:-1], entry.shape[-1] // 2) if entry.dtype == PAIRS else entry.shape
         return octets.view(DTYPES[entry.dtype]).view(sides)

@@ -8,7 +8,7 @@ full logits and `logits` returns its input ("full").
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,12 +25,13 @@ from lossprobe.checkpoint.model.batching import (
 )
 from lossprobe.checkpoint.model.context import first_position
 from lossprobe.checkpoint.model.fresh_state import FreshState
-from lossprobe.checkpoint.model.packed import HEAD_ROWS, MOST_HEAD_BYTES, pack, replace_layer, speed_up
+from lossprobe.checkpoint.model.packed import pack_head, speed_up
 from lossprobe.checkpoint.model.random_numbers import random_numbers_kept
 from lossprobe.checkpoint.model.rounding import agree, largest
 from lossprobe.checkpoint.model.router import find_router, has_load_balancing_loss, routing_sums
 from lossprobe.checkpoint.model.shared_prefix import CachedPrefix, find_prefix
 from lossprobe.checkpoint.model.stand_in import body_name, headed_by_stand_in
+from lossprobe.checkpoint.model.widened import needs_widening, widen, widen_body
 from lossprobe.errors import CheckpointError
 
 PROBE_TOKENS = 12
@@ -197,17 +198,19 @@ class CausalLM:
     @torch.inference_mode()
     def _speed_up(self, probe: torch.Tensor) -> str:
         """Replace layers by faster ones where results stay the same but for rounding; return `facts.kernels`."""
-        body, head = self._speed_up_body(probe), self._speed_up_head()
+        widens = needs_widening(self._model.dtype, self.facts.device)
+        body = self._speed_up_body(probe, widen_body if widens else speed_up)
+        head = self._pack_head() if not widens else widen(self._model.get_output_embeddings()) is not None
         self._fresh = FreshState(self._model)
-        packed = [*(["body"] if body else []), *(["head"] if head else [])]
-        return f"packed {' and '.join(packed)}" if packed else "plain"
+        faster = " and ".join([*(["body"] if body else []), *(["head"] if head else [])])
+        return f"{'widened' if widens else 'packed'} {faster}" if faster else "plain"
 
-    def _speed_up_body(self, probe: torch.Tensor) -> bool:
+    def _speed_up_body(self, probe: torch.Tensor, speed: Callable[[Any], Sequence[Any]]) -> bool:
         """Replace layers of the body, and return whether some were."""
         before = self.hidden(probe)
         self._fresh.restore()
         self._fresh = FreshState(torch.nn.Module())  # the copy of the state refers to weights, which are to be freed
-        replaced = speed_up(self._model)
+        replaced = speed(self._model)
         self._fresh = FreshState(self._model)
         if replaced and not self._still_agrees(probe, before):
             self._fresh.restore()
@@ -218,17 +221,14 @@ class CausalLM:
         self._fresh.restore()
         return bool(replaced)
 
-    def _speed_up_head(self) -> bool:
-        """Replace the head, and return whether it was."""
+    def _pack_head(self) -> bool:
+        """Replace the head by a packed one, and return whether it was."""
         if self.facts.head != "linear" or not isinstance(self._linear, torch.nn.Linear):
             return False
-        spare = not self.facts.tied or self._linear.weight.nbytes <= MOST_HEAD_BYTES
-        head = pack(self._linear, HEAD_ROWS) if spare else None
-        if head is None:
-            return False
-        replace_layer(self._model, self._linear, head)  # so that an untied head is not in memory twice
-        self._linear, self._own_head = head, None
-        return True
+        head = pack_head(self._model, self._linear, tied=bool(self.facts.tied))
+        if head is not None:
+            self._linear, self._own_head = head, None
+        return head is not None
 
     @torch.inference_mode()
     def _find_batching(self) -> None:

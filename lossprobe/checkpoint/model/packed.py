@@ -168,6 +168,22 @@ def _is_rounded(actual: torch.Tensor, expected: torch.Tensor) -> bool:
     return bool(((actual.float() - expected).abs() <= allowed).all())
 
 
+def pack_head(model: Any, layer: Any, *, tied: bool) -> PackedLinear | None:
+    """Replace a model's head everywhere in it by a packed one; return it, or None where the head stays.
+
+    Args:
+        model: the model.
+        layer: its head.
+        tied: whether the embedding may use its weights, which then are in memory twice.
+    """
+    if tied and layer.weight.nbytes > MOST_HEAD_BYTES:
+        return None
+    head = pack(layer, HEAD_ROWS)
+    if head is not None:
+        replace_layer(model, layer, head)  # so that an untied head is not in memory twice
+    return head
+
+
 def replace_layer(model: Any, layer: Any, other: Any) -> None:
     """Replace `layer` by `other` everywhere in the model."""
     for parent in list(model.modules()):

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import torch
 
+from lossprobe.checkpoint.files import fresh_memory
 from lossprobe.checkpoint.quantized import loops
 
 # FP4 (E2M1): one sign bit, then eight magnitudes. OCP Microscaling Formats (MX) Specification 1.0, section 5.3.3.
@@ -59,7 +60,7 @@ def from_codes(
     Raises:
         NotFiniteError: a weight is NaN or infinite.
     """
-    weight = torch.empty(len(words), inputs)
+    weight = fresh_memory.empty(len(words), inputs)
     order = (torch.empty(0, dtype=torch.int64) if group is None else group).numpy().view(np.uint64)
     rows = _rows(zeros, weight), _rows(scales, weight)
     return _checked(weight, loops.from_rows(_octets(words), bits, *rows, order, weight.numpy()))
@@ -79,7 +80,7 @@ def from_columns(
     Raises:
         NotFiniteError: a weight is NaN or infinite.
     """
-    weight = torch.empty(words.shape[1] * 8, words.shape[0])
+    weight = fresh_memory.empty(words.shape[1] * 8, words.shape[0])
     columns, rows = words.T.contiguous().numpy(), (_rows(zeros, weight), _rows(scales, weight))
     return _checked(weight, loops.from_columns(columns, np.array(shifts), *rows, weight.numpy()))
 
@@ -102,7 +103,7 @@ def from_octets(
         NotFiniteError: a product is NaN or infinite.
     """
     numbers = table.shape[1]
-    weight = torch.empty(len(octets), octets.shape[1] * numbers)
+    weight = fresh_memory.empty(len(octets), octets.shape[1] * numbers)
     values = table.contiguous().view(torch.float32 if numbers == 1 else torch.int64).flatten()
     found = loops.from_table(
         octets.contiguous().numpy(), values.numpy(), scales.contiguous().numpy(), *block, weight.numpy()

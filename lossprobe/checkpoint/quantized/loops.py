@@ -95,18 +95,19 @@ def _look_up(octets: Any, bits: int, codes: Any, first: Any, table: Any, out: An
         octets: uint8 [B], the codes, the lowest bits first.
         bits: bits of a code.
         codes: uint8, room for them.
-        first: uint64 [in], where the group of each input begins in `table`.
+        first: uint32 [in], where the group of each input begins in `table`; half as wide as uint64, it leaves the cache
+            more room.
         table: float32, from `_fill`: one place to look up, in place of two for z and s.
         out: float32 [in].
     """
     if bits == 4 and out.size == 2 * octets.size:  # the usual case, in 0.7 of the time
         for i in range(octets.size):
-            out[2 * i] = table[first[2 * i] + np.uint64(octets[i] & 15)]
-            out[2 * i + 1] = table[first[2 * i + 1] + np.uint64(octets[i] >> 4)]
+            out[2 * i] = table[np.uint64(first[2 * i]) + np.uint64(octets[i] & 15)]
+            out[2 * i + 1] = table[np.uint64(first[2 * i + 1]) + np.uint64(octets[i] >> 4)]
     else:
         _unpack(octets, bits, codes)
         for i in range(out.size):
-            out[i] = table[first[i] + np.uint64(codes[i])]
+            out[i] = table[np.uint64(first[i]) + np.uint64(codes[i])]
 
 
 @_compiled
@@ -135,7 +136,7 @@ def from_rows(octets: Any, bits: int, zeros: Any, scales: Any, group: Any, out: 
     """
     inputs = out.shape[1]
     codes, finite = np.empty(-(-inputs // 8) * 8, np.uint8), True
-    first, table = group << np.uint64(bits), np.empty(zeros.shape[1] << bits, np.float32)
+    first, table = (group << np.uint64(bits)).astype(np.uint32), np.empty(zeros.shape[1] << bits, np.float32)
     for r in range(out.shape[0]):
         if group.size:
             _fill(table, zeros[r], scales[r])

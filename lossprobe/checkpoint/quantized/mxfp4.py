@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from lossprobe.checkpoint.files import fresh_memory
 from lossprobe.checkpoint.quantized.codes import e2m1_pairs, from_octets, powers_of_two
 from lossprobe.checkpoint.quantized.names import stands_in
 from lossprobe.checkpoint.quantized.parts import Parts
@@ -38,7 +39,7 @@ class Mxfp4Layout:
         """Return the weights, float32 [experts, in, out]."""
         scales, blocks = powers_of_two(parts.read("_scales")), parts.read("_blocks")
         experts, outputs, count, _ = blocks.shape
-        weight = torch.empty(experts, count * 32, outputs)
+        weight = fresh_memory.empty(experts, count * 32, outputs)
         for number in range(experts):  # one expert at a time, since the layer is large
             weight[number] = from_octets(blocks[number].flatten(1), e2m1_pairs(), scales[number], (1, 32)).T
         return weight

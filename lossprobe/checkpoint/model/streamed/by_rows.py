@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from lossprobe.checkpoint.model.widened import linear_in_float32, needs_widening
+
 TILE_BYTES = 1 << 26  # weights of a head that are read at once
 
 
@@ -62,9 +64,10 @@ class TiledHead(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return x · weightᵀ + bias, [..., out] in the dtype of x [..., in]."""
+        linear = linear_in_float32 if needs_widening(x.dtype, x.device.type) else torch.nn.functional.linear
         output = x.new_empty((*x.shape[:-1], self.out_features))
         for start in range(0, self.out_features, self._step):
             stop = min(start + self._step, self.out_features)
             bias = None if self.bias is None else self.bias[start:stop]
-            output[..., start:stop] = torch.nn.functional.linear(x, self._place(self._read(start, stop)), bias)
+            output[..., start:stop] = linear(x, self._place(self._read(start, stop)), bias)
         return output

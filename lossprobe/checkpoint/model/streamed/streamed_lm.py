@@ -7,7 +7,7 @@ same layers it is checked that they give the same results one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from lossprobe.checkpoint.model.streamed.hidden_store import MOST_HELD_BYTES
 from lossprobe.checkpoint.model.streamed.layer_list import NotStreamableError
 from lossprobe.checkpoint.model.streamed.layer_stream import Inputs, LayerStream
 from lossprobe.checkpoint.model.streamed.streamed_weights import StreamedWeights
+from lossprobe.checkpoint.model.widened import widen_body
 
 MOST_TRIED_BYTES = 1 << 28  # a model whose layers are smaller together is checked with all of them
 MOST_KINDS = 8  # most layers that are in memory for the check otherwise
@@ -141,9 +142,9 @@ class StreamedLM(CausalLM):
             return super()._run_whole(inputs)
         return next(self._stream.through(super()._run_whole, [inputs]))
 
-    def _speed_up_body(self, probe: torch.Tensor) -> bool:  # noqa: ARG002 - as for `CausalLM`
-        """Replace nothing: packing a layer takes longer than it saves for the tokens of a part."""
-        return False
+    def _speed_up_body(self, probe: torch.Tensor, speed: Callable[[Any], Sequence[Any]]) -> bool:
+        """Pack nothing, which would take longer for a layer than it saves for the tokens of a part."""
+        return speed is widen_body and super()._speed_up_body(probe, speed)
 
     def _find_router(self, probe: torch.Tensor) -> None:
         """Set `facts.router` as for a whole model: the layers that are not in memory have as many as those alike."""
