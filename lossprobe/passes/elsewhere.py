@@ -18,33 +18,27 @@ class ElsewhereCheckpoint:
 
     Args:
         opened: what that process found.
-        option: the option that says who holds the model, as an error names it.
-        error_id: id of the error where the model is asked for in this process.
+        refusal: the error where the model is asked for in this process.
 
     Attributes:
         facts: what that process found.
         tokenizer: the tokenizer, which runs in this process.
     """
 
-    def __init__(self, opened: Opened, option: str, error_id: str) -> None:
+    def __init__(self, opened: Opened, refusal: UsageError) -> None:
         self.facts = opened.facts
         self.tokenizer: Tokenizer = pickle.loads(opened.tokenizer)
-        self._option, self._error_id = option, error_id
+        self._refusal = refusal
 
     def hidden(self, ids: Any) -> NoReturn:
         """Refuse to compute in this process."""
         del ids
-        self._refuse()
+        raise self._refusal
 
     def logits(self, hidden: Any) -> NoReturn:
         """Refuse to compute in this process."""
         del hidden
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        name = self._option.split()[0]
-        what = f"{self._option}: this command runs the model in its own process"
-        raise UsageError(self._error_id, what, hint=f"leave {name} out, or score with it first and look at the run")
+        raise self._refusal
 
 
 def absolute(spec: CheckpointSpec) -> CheckpointSpec:

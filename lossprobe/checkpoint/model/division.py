@@ -13,14 +13,10 @@ from typing import Any, Final, NoReturn
 
 import torch
 
+from lossprobe.checkpoint.model.divided_families import TRIED
 from lossprobe.checkpoint.model.model_config import building
 from lossprobe.errors import CheckpointError
 
-# The styles of a plan with which a divided model was compared with the whole one. Others, such as those of experts or
-# of latent attention, are refused.
-STYLES: Final = {
-    "colwise", "rowwise", "replicated_with_grad_allreduce", "colwise_gather_output", "rowwise_split_input"
-}  # fmt: skip
 REPLICATED: Final = "replicate"  # transformers' name of the style that leaves a module whole
 HINT: Final = "without `tensor_parallel_size`, `stream_weights` always reads a large model layer by layer"
 
@@ -90,9 +86,8 @@ def why_whole(model: Any, size: int) -> str | None:
     plan: dict[str, str] = {name: style for name, style in (model.tp_plan or {}).items() if name not in whole}
     if not plan:
         return f"transformers has no plan for tensor parallelism of {type(model).__name__}"
-    other = sorted(set(plan.values()) - STYLES)
-    if other:
-        return f"the plan of {type(model).__name__} has the style {other[0]}, which lossprobe was not tested with"
+    if model.config.model_type not in TRIED:
+        return f"the plan that transformers has for {type(model).__name__} was not found to give right losses"
     if not any(style == "colwise" and ("attn" in name or "attention" in name) for name, style in plan.items()):
         return None  # each process computes the attention of all heads
     text = model.config.get_text_config()

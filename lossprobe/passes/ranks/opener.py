@@ -91,7 +91,9 @@ class RankCheckpoint(ElsewhereCheckpoint):
     """
 
     def __init__(self, session: RankSession, model: Model, opened: Opened) -> None:
-        super().__init__(opened, f"`tensor_parallel_size` {session.size}", "tensor_parallel.local")
+        what = f"`tensor_parallel_size` {session.size}: this command runs the model in its own process"
+        hint = "leave `tensor_parallel_size` out, or score with it first and look at the run"
+        super().__init__(opened, UsageError("tensor_parallel.local", what, hint=hint))
         self._session, self._model = session, model
 
     def shares_prefix(self) -> bool:

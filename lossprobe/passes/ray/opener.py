@@ -72,7 +72,9 @@ class RayCheckpoint(ElsewhereCheckpoint):
     """
 
     def __init__(self, session: RaySession, model: Model, opened: Opened) -> None:
-        super().__init__(opened, "`engine` ray", "ray.local")
+        what = "`engine` ray: this command runs the model in its own process"
+        hint = "leave `engine` out, or score with it first and look at the run"
+        super().__init__(opened, UsageError("ray.local", what, hint=hint))
         self._session, self._model, self._agreed = session, model, opened.agreed
 
     def shares_prefix(self) -> bool:
