@@ -6,14 +6,14 @@ never run, an external kernel is refused, and nothing is downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lossprobe.checkpoint.families.streaming import not_streamed, refuse_streaming, why_streamed
+from lossprobe.checkpoint.families.streaming import gpus_for, not_streamed, refuse_streaming, why_streamed
 from lossprobe.checkpoint.files.foreign import refuse_mlx
 from lossprobe.checkpoint.files.hashes import combined_sha256, hashing
 from lossprobe.checkpoint.files.json_file import read_json
@@ -34,6 +34,7 @@ from lossprobe.checkpoint.model.model_config import (
     check_size,
     without_other_parts,
 )
+from lossprobe.checkpoint.model.spread import spread_over
 from lossprobe.checkpoint.model.streamed.layer_list import NotStreamableError
 from lossprobe.checkpoint.model.streamed.streamed_lm import StreamedLM
 from lossprobe.checkpoint.model.streamed.streamed_weights import StreamedWeights, load_streamed
@@ -118,7 +119,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
             if error.id not in COULD_NOT:
                 raise
             told = (not_streamed(shown, why, error, options),)
-    loaded = load_prepared(prepared, options)
+    loaded = load_prepared(prepared, options, gpus=gpus_for(prepared.weights, dtype, options))
     return with_tokenizer(replace(loaded, facts=with_notices(loaded.facts, told)), tokenizer, options)
 
 
@@ -143,13 +144,16 @@ def prepare(path: Path, options: LoadOptions) -> PreparedFolder:
     return PreparedFolder(path, settings, ignored, model_class, config, weights)
 
 
-def load_prepared(prepared: PreparedFolder, options: LoadOptions, why: str | None = None) -> LoadedFolder:
+def load_prepared(
+    prepared: PreparedFolder, options: LoadOptions, why: str | None = None, gpus: Sequence[int] = ()
+) -> LoadedFolder:
     """Return the model of a directory with its weights, or with what reads them layer by layer.
 
     Args:
         prepared: the directory.
         options: as in `open_checkpoint`.
         why: why they are read layer by layer, "" where the user asked for it; None where they are not.
+        gpus: the GPUs over which its layers are spread; none for one device.
     """
     path, settings, config, weights = prepared.path, prepared.settings, prepared.config, prepared.weights
     shown = visible(str(path), 200)
@@ -167,6 +171,9 @@ def load_prepared(prepared: PreparedFolder, options: LoadOptions, why: str | Non
             streamed.place(options.device)  # the model is as its class makes it until then
         hashes = hashed()
     with building(shown):
+        device = spread_over(model, gpus) if gpus else options.device
+        if streamed is None and not gpus:
+            model = model.to(device)
         facts = CheckpointFacts(
             name=path.resolve().name,
             family=str(settings["model_type"]),
@@ -178,7 +185,7 @@ def load_prepared(prepared: PreparedFolder, options: LoadOptions, why: str | Non
             stored_dtype=weights.dtype or stored,
             quantization=weights.quantization,
             compute_dtype=AUTOCAST_DTYPE if options.dtype == AUTOCAST else str(model.dtype).removeprefix("torch."),
-            device=options.device,
+            device=device,
             tied=tied_head(model) if streamed is None else streamed.tied,
             config_from=prepared.ignored.source,
             notices=(
@@ -188,12 +195,12 @@ def load_prepared(prepared: PreparedFolder, options: LoadOptions, why: str | Non
                 *unstated,
                 *followed_links(read),
                 *([f"{shown}: {why}: they are read layer by layer"] if why else []),
+                *([f"{shown}: one GPU has no room for it: its layers are spread over {len(gpus)}"] if gpus else []),
             ),
             files=absolute(read),
             hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
         )
-        placed = model.to(options.device) if streamed is None else model
-        return LoadedFolder(placed, facts, settings, shown, streamed)
+        return LoadedFolder(model, facts, settings, shown, streamed)
 
 
 def _weighted(
