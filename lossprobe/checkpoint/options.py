@@ -34,7 +34,9 @@ class LoadOptions:
             several parts of a text: "auto" does where they exceed the memory that is free, "always", or "never".
     """
 
-    device: str = option("cpu", DEVICE, "Where the model runs; cuda: all GPUs if one has no room.", metavar="auto|cpu|cuda[:N]|mps")
+    device: str = option(
+        "cpu", DEVICE, "Where the model runs; cuda: all GPUs if one has no room.", metavar="auto|cpu|cuda[:N]|mps"
+    )
     dtype: str = option(
         "float32",
         Choice(("auto", "float32", "bfloat16", "float16", "autocast")),
