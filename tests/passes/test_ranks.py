@@ -218,7 +218,7 @@ def command(tmp_path):
     words = [sys.executable, "-m", "lossprobe", "score", str(path), str(text), "-o", "run", "--context", "32"]
 
     def start():
-        environment = os.environ | {"PYTHONPATH": str(Path(planning.__file__).parents[2])}
+        environment = os.environ | {"PYTHONPATH": str(Path(planning.__file__).parents[2]), "TMPDIR": str(tmp_path)}
         started = subprocess.Popen(
             [*words, "--tensor-parallel-size", "2"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
         )
@@ -265,7 +265,7 @@ def gone(numbers):
         (None, signal.SIGKILL, -9, ""),
     ],
 )
-def test_the_end_of_one_process_ends_all_with_one_line(command, rank, number, code, said):
+def test_the_end_of_one_process_ends_all_with_one_line(command, tmp_path, rank, number, code, said):
     started = command()
     ranks = ranks_of(started)
     assert sorted(ranks) == [0, 1]
@@ -276,3 +276,4 @@ def test_the_end_of_one_process_ends_all_with_one_line(command, rank, number, co
     assert len(errors) == bool(said)
     assert said in lines
     gone(ranks.values())
+    assert not list(tmp_path.glob("lossprobe-ranks-*")), "the folder where they met"

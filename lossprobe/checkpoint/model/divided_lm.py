@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from lossprobe.checkpoint.facts import DIVIDED
 from lossprobe.checkpoint.interface import CheckpointFacts, Tokenizer
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.division import Division, refuse_divided
@@ -35,4 +36,4 @@ class DividedLM(CausalLM):
     def _speed_up(self, probe: torch.Tensor) -> str:
         """Leave all layers as they are, since the slices of a matrix are in code of transformers' own."""
         del probe
-        return f"tensor parallel in {self._processes}"
+        return f"{DIVIDED} in {self._processes}"

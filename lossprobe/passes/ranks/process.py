@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import signal
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from lossprobe.environment import settle_environment
@@ -25,7 +27,7 @@ def main(descriptor: int, rank: int, size: int, meeting_file: str) -> None:
     settle_environment()
     link = Connection(descriptor)
     questions: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(link, questions), daemon=True).start()
+    threading.Thread(target=_read, args=(link, questions, Path(meeting_file).parent), daemon=True).start()
     from lossprobe.checkpoint.divided import DividedOpener
     from lossprobe.checkpoint.model.division import Division
     from lossprobe.passes.worker import Worker
@@ -35,13 +37,14 @@ def main(descriptor: int, rank: int, size: int, meeting_file: str) -> None:
         link.send(worker.answer(*questions.get()))
 
 
-def _read(link: Connection, questions: queue.SimpleQueue[tuple[Any, ...]]) -> None:
+def _read(link: Connection, questions: queue.SimpleQueue[tuple[Any, ...]], folder: Path) -> None:
     """Read questions at once, so that neither side waits for the other to read; end with the other side.
 
-    This process may wait for other ranks then, in code that nothing interrupts.
+    This process may wait for other ranks then, in code that nothing interrupts. The folder where they met goes, too.
     """
     try:
         while True:
             questions.put(link.recv())
     except (EOFError, OSError):
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
