@@ -8,7 +8,7 @@ shows it. Messages, hints, notices and notes name arguments as in Python, in bac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
@@ -53,6 +53,13 @@ class LossprobeError(Exception):
         self.reason = reason
         self.details = tuple(details)
         super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what makes this error again: as an exception is pickled by default, it would lose all but its message.
+
+        A tokenizer that goes to another process can hold one, to be raised when it is asked for what failed.
+        """
+        return _made_again, (type(self), self.args), vars(self)
 
     def told_of(self, subject: str) -> str:
         """Return the message for a place that names `subject` already.
@@ -123,3 +130,8 @@ class NotComparableError(LossprobeError):
     """Runs that must not be compared: text, tokenizer, windows or BOS differ."""
 
     exit_code = 12
+
+
+def _made_again(kind: type[LossprobeError], arguments: tuple[Any, ...]) -> LossprobeError:
+    """Return an error without its attributes, which whoever reads it from a pickle sets."""
+    return kind.__new__(kind, *arguments)

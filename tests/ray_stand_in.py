@@ -11,7 +11,7 @@ from lossprobe.passes.engine_options import EngineOptions
 from lossprobe.passes.ray.layout import Layout
 from lossprobe.passes.ray.pool import Pool
 from lossprobe.passes.ray.session import RaySession
-from lossprobe.passes.ray.worker import RayWorker
+from lossprobe.passes.worker import Worker
 
 VERSIONS = {"torch": "2.13.0"}
 
@@ -33,7 +33,7 @@ class ThreadActor:
 
     Args:
         number: how many there were before.
-        answer: what answers its questions: the `answer` of a `RayWorker`.
+        answer: what answers its questions: the `answer` of a `Worker`.
         dies: called with the actor's number, the question and how often any was asked; returns the error with which
             the actor ends at this question, or None.
         versions: what is installed there.
@@ -92,7 +92,7 @@ class StandInSession(RaySession):
         super().__init__(EngineOptions("ray"), lambda line: None)
         self._to_us: queue.Queue = queue.Queue()
         self._numbers = itertools.count()
-        self._workers: dict[int, RayWorker] = {}
+        self._workers: dict[int, Worker] = {}
         self._answer = answer or self._by_worker
         self._dies, self._there = dies, versions
         self.sent = self.got = self.most = 0
@@ -106,7 +106,7 @@ class StandInSession(RaySession):
 
     def _start_actor(self):
         number = next(self._numbers)
-        self._workers[number] = RayWorker()
+        self._workers[number] = Worker()
         return ThreadActor(number, self._answer, self._dies, self._there)
 
     def _by_worker(self, number, question, *asked):

@@ -77,6 +77,10 @@ ALLOWED = {
         "checkpoint.deferred", "checkpoint.spec", "checkpoint.templates", "plan", "scoring", "run", "analysis",
     },
     "passes.engine_options": {"errors", "options"},
+    "passes.worker": {"errors", "checkpoint", "plan", "passes"},
+    "passes.elsewhere": {"errors", "checkpoint.interface", "checkpoint.spec", "passes.worker"},
+    "passes.failures": {"errors"},
+    "passes.ranks": {"errors", "units", "checkpoint", "plan", "passes", "processors", "environment"},
     "passes.ray": {"errors", "units", "checkpoint", "plan", "passes", "processors", "environment"},
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DIVIDED = "tensor parallel"  # in `CheckpointFacts.kernels`, before the number of processes that share each layer
+
 
 @dataclass(frozen=True)
 class RouterFacts:

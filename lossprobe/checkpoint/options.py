@@ -16,7 +16,8 @@ class LoadOptions:
     """Choices a user can make when opening a checkpoint.
 
     Attributes:
-        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps"; "cuda" without a number spreads a model that one GPU has no
+            room for over all.
         dtype: dtype of the forward pass: "float32", "bfloat16", "float16", "auto" for the stored one, or
             "autocast": float32 weights under autocast to bfloat16, as trainers evaluate with bf16=True.
         tokenizer: file or directory to read the tokenizer from, when the checkpoint does not hold it.
@@ -33,7 +34,9 @@ class LoadOptions:
             several parts of a text: "auto" does where they exceed the memory that is free, "always", or "never".
     """
 
-    device: str = option("cpu", DEVICE, "Where the model runs.", metavar="auto|cpu|cuda[:N]|mps")
+    device: str = option(
+        "cpu", DEVICE, "Where the model runs; cuda: all GPUs if one has no room.", metavar="auto|cpu|cuda[:N]|mps"
+    )
     dtype: str = option(
         "float32",
         Choice(("auto", "float32", "bfloat16", "float16", "autocast")),

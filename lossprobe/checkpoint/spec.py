@@ -86,15 +86,24 @@ class Opener:
             LossprobeError: as in `open_checkpoint`.
         """
         from lossprobe.checkpoint.desmoothed import DesmoothedCheckpoint  # imports torch, which views do not need
-        from lossprobe.checkpoint.detect import open_checkpoint
 
         key = (spec.path, spec.options)
         if key not in self._models:
             while len(self._models) >= self.keep:
                 del self._models[next(iter(self._models))]
-            self._models[key] = open_checkpoint(spec.path, spec.options, *self._shared())
+            self._models[key] = self.load(spec)
         model = self._models[key]
         return model if spec.desmooth is None else DesmoothedCheckpoint(model, spec.desmooth)
+
+    def load(self, spec: CheckpointSpec) -> Checkpoint:
+        """Load a checkpoint, and return it as it is, without what `CheckpointSpec.desmooth` asks for.
+
+        Raises:
+            LossprobeError: as in `open_checkpoint`.
+        """
+        from lossprobe.checkpoint.detect import open_checkpoint
+
+        return open_checkpoint(spec.path, spec.options, *self._shared())
 
     def _shared(self) -> tuple[SharedBases, ...]:
         """Return what keeps the base, if there is one to keep."""

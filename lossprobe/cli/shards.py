@@ -37,7 +37,8 @@ def score_share(checkpoint_path: Path, texts: Sequence[Path], given: str, scorin
     if scoring.overwrite:
         what = "--overwrite: would remove what other shards have scored"
         raise UsageError("shard.overwrite", what, hint="remove the run first: lossprobe runs remove RUN")
-    scoring = replace(scoring, load=on_own_device(scoring.load, given, os.environ))
+    if scoring.work.tensor_parallel_size == 1:
+        scoring = replace(scoring, load=on_own_device(scoring.load, given, os.environ))
     check_order([checkpoint_path], texts, scoring)
     check_output(checkpoint_path, scoring.output)
     source = read_text(texts, scoring)

@@ -1,4 +1,4 @@
-"""The workers of a command: none for a pass in this process, or a session of Ray that ends with the command."""
+"""The workers of a command: none for a pass in this process, or processes or a session of Ray that end with it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from lossprobe.report.talk import say
 
 if TYPE_CHECKING:
     from lossprobe.checkpoint.spec import Opener
+    from lossprobe.passes.ranks.session import RankSession
     from lossprobe.passes.ray.session import RaySession
 
-SESSION, CHOSEN = "lossprobe.ray", "lossprobe.engine"  # keys of the session and of the options in a command's data
+# Keys of the sessions and of the options in a command's data.
+SESSION, RANKS, CHOSEN = "lossprobe.ray", "lossprobe.ranks", "lossprobe.engine"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -51,6 +53,10 @@ def refuse_workers(options: EngineOptions, what: str) -> None:
     Raises:
         UsageError: it is not this process.
     """
+    if options.tensor_parallel_size > 1:
+        hint = "leave `tensor_parallel_size` out, or score with it first"
+        what = f"{what} runs the model in its own process, without `tensor_parallel_size`"
+        raise UsageError("tensor_parallel.local", what, hint=hint)
     if options.engine != LOCAL:
         hint = f"leave `engine` out, or score with `engine` {options.engine} first"
         raise UsageError("ray.local", f"{what} runs the model in its own process, without `engine`", hint=hint)
@@ -64,6 +70,10 @@ def working_opener(options: EngineOptions, opener: Opener) -> Opener:
         click.BadParameter: the address is none.
     """
     refuse_unused(options)
+    if options.tensor_parallel_size > 1:
+        from lossprobe.passes.ranks.opener import RankOpener
+
+        return RankOpener(_ranks(options.tensor_parallel_size))
     if options.engine == LOCAL:
         return opener
     if options.ray_address is not None:
@@ -74,6 +84,18 @@ def working_opener(options: EngineOptions, opener: Opener) -> Opener:
     from lossprobe.passes.ray.opener import RayOpener
 
     return RayOpener(_session(options), opener.keep, share_base=opener.share_base)
+
+
+def _ranks(size: int) -> RankSession:
+    """Return the processes of the running command that hold a model together; they end with it."""
+    from lossprobe.passes.ranks.session import RankSession
+
+    root = click.get_current_context().find_root()
+    session: RankSession | None = root.meta.get(RANKS)
+    if session is None:
+        session = root.meta[RANKS] = RankSession(size)
+        root.call_on_close(session.close)
+    return session
 
 
 def _session(options: EngineOptions) -> RaySession:

@@ -1,4 +1,4 @@
-"""The options that say where parts are scored: in this process, or by the workers of a Ray cluster."""
+"""The options that say where parts are scored: here, by processes that share a model, or by workers of Ray."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ MOST_WORKERS = 100_000
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where the parts of a text are scored. They decide how fast a run is, never its numbers.
+    """Where the parts of a text are scored. They decide how fast a run is, and no more of its numbers than rounding.
 
     Attributes:
+        tensor_parallel_size: processes of this machine among which each layer of the model is divided, on a GPU each;
+            1 for a model that this process, or each worker, holds whole.
         engine: "local" (this process) or "ray".
         ray_address: HOST:PORT of the head of a Ray cluster, or "auto" for the one of this machine. None takes the
             variable RAY_ADDRESS if it is set, and otherwise starts a Ray of its own on this machine for as long as it
@@ -27,6 +29,12 @@ class EngineOptions:
         ray_gpus: GPUs of each worker, or the share of one; None takes 1 where the model runs on GPUs, else 0.
     """
 
+    tensor_parallel_size: int = option(
+        1,
+        Number(1, 64, whole=True),
+        "GPUs of this machine that hold the model together, each a slice of every layer; a process runs on each.",
+        in_audit_file=False,
+    )
     engine: str = option(
         LOCAL, Choice(ENGINES), "Who scores: this process, or the workers of a Ray cluster.", in_audit_file=False
     )
@@ -58,12 +66,18 @@ class EngineOptions:
 
 
 def refuse_unused(options: EngineOptions) -> None:
-    """Refuse options of Ray where this process scores.
+    """Refuse options of Ray where no Ray scores, and a divided model where one does.
 
     Raises:
-        UsageError: one is given and `engine` is not ray.
+        UsageError: one is given and `engine` is not ray, or the other way round.
     """
+    if options.engine != LOCAL and options.tensor_parallel_size > 1:
+        what = f"`tensor_parallel_size` {options.tensor_parallel_size}: not with `engine` {options.engine}"
+        hint = "`shard` divides a text among processes that each divide the model"
+        raise UsageError("tensor_parallel.engine", what, hint=hint)
     if options.engine == LOCAL:
         for name, default in vars(EngineOptions()).items():
+            if name == "tensor_parallel_size":
+                continue
             if getattr(options, name) != default:
                 raise UsageError("ray.unused", f"`{name}` is only for `engine` ray, and `engine` is {options.engine}")

@@ -95,6 +95,7 @@ class LocalEngine:
         checkpoint: the checkpoint.
         shared: runs pairs of documents after their common start; None for documents that are no pairs.
         stage: called with what a model whose layers are read one after the other is at.
+        share: as in `measure.PassOptions`.
     """
 
     def __init__(
@@ -102,9 +103,11 @@ class LocalEngine:
         checkpoint: Checkpoint,
         shared: SharedPrefix | None = None,
         stage: Callable[[str], None] | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self._checkpoint = checkpoint
         self._shared = shared
+        self._share = share
         self._stage = stage or _no_stage
 
     def score(self, parts: Iterable[Part], options: PartOptions, advance: Advance) -> Iterator[tuple[Part, PartScores]]:
@@ -120,7 +123,7 @@ class LocalEngine:
         # What is queued on a GPU is not scored yet: a part counts when its scores are stored.
         told = _not_yet if on_gpu else advance
         passing = PassOptions(
-            options.batch_size, options.sample_every, told, shared=self._shared
+            options.batch_size, options.sample_every, told, shared=self._shared, share=self._share
         )  # holds buffers for all parts
         # A GPU gets the next parts before the scores of one are read and stored, so that it is never without work.
         ahead = PARTS_AHEAD if on_gpu else 0

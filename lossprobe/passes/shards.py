@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.checkpoint.deferred import opened
+from lossprobe.checkpoint.facts import DIVIDED
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.layer_by_layer import STREAMED
 from lossprobe.errors import CheckpointError, OutputError
@@ -135,12 +136,18 @@ def _joined(store: RunStore, prepared: PreparedPass, measured: dict[str, Any], s
     names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     if names or "files" not in plan:
         there, here = (", ".join(f"{name} {visible(str(of.get(name)), 60)}" for name in names) for of in (before, now))
-        streamed = sum(STREAMED in str(of.get("kernels")) for of in (before, now)) == 1
-        same = "give all shards `stream_weights` always, or never: auto goes by the memory that is free at the moment"
+        kernels = [str(of.get("kernels")) for of in (before, now)]
+        same = "run all shards on machines of one kind"
+        if any(DIVIDED in each for each in kernels):
+            same = "give all shards the same `tensor_parallel_size`"
+        elif sum(STREAMED in each for each in kernels) == 1:
+            same = (
+                "give all shards `stream_weights` always, or never: auto goes by the memory that is free at the moment"
+            )
         raise OutputError(
             "shard.measured",
             f"{visible(str(store.path), 200)}: shard {shard} would score with {here}; begun with {there}",
-            hint=f"{same if streamed else 'run all shards on machines of one kind'}; {REMOVE}",
+            hint=f"{same}; {REMOVE}",
         )  # fmt: skip
     return plan
 

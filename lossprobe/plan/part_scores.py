@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,3 +52,20 @@ class PartScores:
     ladder_rows: npt.NDArray[np.int64]
     ladder: npt.NDArray[np.float64]
     routing: RoutingSums | None = None
+
+
+def joined(shares: Sequence[PartScores]) -> PartScores:
+    """Return the scores of a part of which each of several processes has measured some rows, and left 0 for the others.
+
+    Sums over the routers, which all processes have alike, are those of the first.
+    """
+    names = list(dict.fromkeys(name for each in shares for name in each.columns))
+    columns = {name: np.sum([each.columns[name] for each in shares if name in each.columns], axis=0) for name in names}
+    documents = np.unique(np.concatenate([each.histogram_documents for each in shares]))
+    histogram = np.zeros((3, len(documents), shares[0].histogram.shape[-1]))
+    for each in shares:
+        histogram[:, np.searchsorted(documents, each.histogram_documents)] += each.histogram
+    rows = np.concatenate([each.ladder_rows for each in shares])
+    ladder = np.concatenate([each.ladder for each in shares])
+    order = np.argsort(rows)
+    return PartScores(columns, documents, histogram, rows[order], ladder[order], shares[0].routing)

@@ -123,6 +123,13 @@ def opened_arguments(
 def _opener(options: EngineOptions, tell: Callable[[str], None]) -> Iterator[Opener]:
     """Yield what opens checkpoints where the options say; the workers of Ray end with the block."""
     refuse_unused(options)
+    if options.tensor_parallel_size > 1:
+        from lossprobe.passes.ranks.opener import RankOpener
+        from lossprobe.passes.ranks.session import RankSession
+
+        with closing(RankSession(options.tensor_parallel_size)) as ranks:
+            yield RankOpener(ranks)
+        return
     if options.engine == LOCAL:
         yield Opener()
         return

@@ -30,6 +30,8 @@ class PassOptions:
         chunk_rows: logit rows in memory at once; None chooses by the size of the vocabulary.
         shared: runs pairs of documents after their common start; None for documents that are no pairs, and for models
             that cannot.
+        share: the number of this process and how many there are that run the same batches, where each measures its own
+            share of the rows alone.
     """
 
     batch_size: int | None = None
@@ -39,6 +41,7 @@ class PassOptions:
     workspace: Workspace = field(default_factory=Workspace)
     chunk_rows: int | None = None
     shared: SharedPrefix | None = None
+    share: tuple[int, int] = (0, 1)
 
 
 def hidden_rows(checkpoint: Checkpoint, ids: Integers, place: Integers) -> torch.Tensor:
@@ -59,7 +62,17 @@ def measure(
     first_row: int,
     options: PassOptions,
 ) -> int:
-    """Give the statistics of some hidden rows to the collector, and return how many there are."""
+    """Give the statistics of some hidden rows, those of this process's share, to the collector.
+
+    Returns:
+        How many rows there are, those of other processes too.
+    """
+    index, count = options.share
+    every = len(target)
+    own_share = slice(every * index // count, every * (index + 1) // count)
+    hidden, target = hidden[own_share], target[own_share]
+    if not len(target):
+        return every
     rows = collector.rows
     device = checkpoint.facts.device
     statistics_device = "cpu" if device.startswith("mps") else device  # mps has no float64
@@ -75,7 +88,7 @@ def measure(
     )
     result = run_head(checkpoint, picked, BINS, options.workspace, options.chunk_rows)
     collector.add(own, documents, own[sampled], result)
-    return len(own)
+    return every
 
 
 def named_error(error: NonFiniteLossError, checkpoint: Checkpoint, rows: Rows) -> CheckpointError:

@@ -80,7 +80,7 @@ def queue_part(checkpoint: Checkpoint, rows: Rows, first_row: int, options: Pass
                 raise
             options.advance(-done)
             width = max(len(batch.windows) for batch in batches)
-            if options.batch_size is not None or width == 1:
+            if options.batch_size is not None or width == 1 or options.share[1] > 1:  # others would not halve it
                 raise ResourceError(
                     "scoring.memory",
                     f"out of memory with {plural(width, 'window')} of up to {batches[0].width} tokens a batch",

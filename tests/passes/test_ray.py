@@ -26,9 +26,9 @@ from lossprobe.passes import planning
 from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.protocols import score_as_tool
 from lossprobe.passes.ray.opener import RayOpener
-from lossprobe.passes.ray.worker import Model, RayWorker, failure_of
 from lossprobe.passes.rendered import both_sides
 from lossprobe.passes.score import score_into
+from lossprobe.passes.worker import Model, Worker, failure_of
 from lossprobe.plan import rows as plan
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.text.documents import StringSource, open_text
@@ -137,7 +137,7 @@ def test_errors_of_a_worker_are_the_same_here(session, monkeypatch, error, raise
     def fail(self, model):
         raise error
 
-    monkeypatch.setattr(RayWorker, "open", fail)
+    monkeypatch.setattr(Worker, "open", fail)
     with pytest.raises(raised) as caught:
         RayOpener(session).open(CheckpointSpec(PLAIN, LoadOptions()))
     assert str(caught.value).removeprefix("ZeroDivisionError: ") == str(error)
@@ -148,7 +148,7 @@ def test_errors_of_a_worker_are_the_same_here(session, monkeypatch, error, raise
 def test_a_missing_checkpoint_is_told(session, tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         RayOpener(session).open(CheckpointSpec(tmp_path / "none", LoadOptions()))
-    good, _ = RayWorker().answer("agreed", pickle.dumps(Model(CheckpointSpec(tmp_path / "none", LoadOptions()))))
+    good, _ = Worker().answer("agreed", pickle.dumps(Model(CheckpointSpec(tmp_path / "none", LoadOptions()))))
     assert not good
 
 

@@ -147,7 +147,12 @@ def test_a_shard_of_another_run_is_refused(tmp_path, changed, words):
 
 
 @pytest.mark.parametrize(
-    ("kernels", "hint"), [("others", "machines of one kind"), ("streamed layers", "`stream_weights`")]
+    ("kernels", "hint"),
+    [
+        ("others", "machines of one kind"),
+        ("streamed layers", "`stream_weights`"),
+        ("tensor parallel in 2", "`tensor_parallel_size`"),
+    ],
 )
 def test_a_shard_whose_machine_runs_other_code_is_refused(tmp_path, monkeypatch, kernels, hint):
     share(1, 3, tmp_path / "run")

@@ -6,14 +6,14 @@ never run, an external kernel is refused, and nothing is downloaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lossprobe.checkpoint.families.streaming import not_streamed, refuse_streaming, why_streamed
+from lossprobe.checkpoint.families.streaming import gpus_for, not_streamed, refuse_streaming, why_streamed
 from lossprobe.checkpoint.files.foreign import refuse_mlx
 from lossprobe.checkpoint.files.hashes import combined_sha256, hashing
 from lossprobe.checkpoint.files.json_file import read_json
@@ -21,7 +21,7 @@ from lossprobe.checkpoint.files.key_filter import KeyFilter
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links, stands
 from lossprobe.checkpoint.files.tensors import compute_dtype
 from lossprobe.checkpoint.files.weight_files import Weights, find_weights
-from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts
+from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, Tokenizer
 from lossprobe.checkpoint.model.autocast import AUTOCAST, AUTOCAST_DTYPE, AutocastLM
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.context import context_limit
@@ -34,6 +34,7 @@ from lossprobe.checkpoint.model.model_config import (
     check_size,
     without_other_parts,
 )
+from lossprobe.checkpoint.model.spread import spread_over
 from lossprobe.checkpoint.model.streamed.layer_list import NotStreamableError
 from lossprobe.checkpoint.model.streamed.streamed_lm import StreamedLM
 from lossprobe.checkpoint.model.streamed.streamed_weights import StreamedWeights, load_streamed
@@ -47,6 +48,7 @@ from lossprobe.checkpoint.tokenizers.tokenizer_readers import FilesTokenizer, op
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
+Kind = Callable[[Any, CheckpointFacts, Tokenizer], Checkpoint]
 # How a model is refused that can be built, but not without values or layer by layer.
 COULD_NOT = ("checkpoint.not_streamed", "checkpoint.bad_config")
 
@@ -105,29 +107,29 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
         UsageError: `options.dtype` is not one of the choices.
         ResourceError: the model does not fit into memory.
     """
-    prepared = _prepare(path, options)
+    prepared = prepare(path, options)
     tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
     dtype = _weights_dtype(stored_dtype(prepared.weights.unquantized), options)
     why, shown = why_streamed(prepared.weights, dtype, options), visible(str(path), 200)
     told: tuple[str, ...] = ()
     if why is not None:
         try:
-            return with_tokenizer(_load(prepared, options, why), tokenizer, options)
+            return with_tokenizer(load_prepared(prepared, options, why), tokenizer, options)
         except CheckpointError as error:
             if error.id not in COULD_NOT:
                 raise
             told = (not_streamed(shown, why, error, options),)
-    loaded = _load(prepared, options)
+    loaded = load_prepared(prepared, options, gpus=gpus_for(prepared.weights, dtype, options))
     return with_tokenizer(replace(loaded, facts=with_notices(loaded.facts, told)), tokenizer, options)
 
 
 def load_folder(path: Path, options: LoadOptions) -> LoadedFolder:
     """Return the model of a Hugging Face directory, before it has a tokenizer; errors as in `load_huggingface`."""
     refuse_streaming(visible(str(path), 200), "an adapter, and a base that several share,", options)
-    return _load(_prepare(path, options), options)
+    return load_prepared(prepare(path, options), options)
 
 
-def _prepare(path: Path, options: LoadOptions) -> PreparedFolder:
+def prepare(path: Path, options: LoadOptions) -> PreparedFolder:
     """Return what a directory says, after checking that its files agree."""
     shown = visible(str(path), 200)
     ignored = KeyFilter(options.ignore_config, "config.json")
@@ -142,13 +144,16 @@ def _prepare(path: Path, options: LoadOptions) -> PreparedFolder:
     return PreparedFolder(path, settings, ignored, model_class, config, weights)
 
 
-def _load(prepared: PreparedFolder, options: LoadOptions, why: str | None = None) -> LoadedFolder:
+def load_prepared(
+    prepared: PreparedFolder, options: LoadOptions, why: str | None = None, gpus: Sequence[int] = ()
+) -> LoadedFolder:
     """Return the model of a directory with its weights, or with what reads them layer by layer.
 
     Args:
         prepared: the directory.
         options: as in `open_checkpoint`.
         why: why they are read layer by layer, "" where the user asked for it; None where they are not.
+        gpus: the GPUs over which its layers are spread; none for one device.
     """
     path, settings, config, weights = prepared.path, prepared.settings, prepared.config, prepared.weights
     shown = visible(str(path), 200)
@@ -166,6 +171,9 @@ def _load(prepared: PreparedFolder, options: LoadOptions, why: str | None = None
             streamed.place(options.device)  # the model is as its class makes it until then
         hashes = hashed()
     with building(shown):
+        device = spread_over(model, gpus) if gpus else options.device
+        if streamed is None and not gpus:
+            model = model.to(device)
         facts = CheckpointFacts(
             name=path.resolve().name,
             family=str(settings["model_type"]),
@@ -177,7 +185,7 @@ def _load(prepared: PreparedFolder, options: LoadOptions, why: str | None = None
             stored_dtype=weights.dtype or stored,
             quantization=weights.quantization,
             compute_dtype=AUTOCAST_DTYPE if options.dtype == AUTOCAST else str(model.dtype).removeprefix("torch."),
-            device=options.device,
+            device=device,
             tied=tied_head(model) if streamed is None else streamed.tied,
             config_from=prepared.ignored.source,
             notices=(
@@ -187,12 +195,12 @@ def _load(prepared: PreparedFolder, options: LoadOptions, why: str | None = None
                 *unstated,
                 *followed_links(read),
                 *([f"{shown}: {why}: they are read layer by layer"] if why else []),
+                *([f"{shown}: one GPU has no room for it: its layers are spread over {len(gpus)}"] if gpus else []),
             ),
             files=absolute(read),
             hashes=tuple((str(file.absolute()), digest) for file, digest in hashes.items()),
         )
-        placed = model.to(options.device) if streamed is None else model
-        return LoadedFolder(placed, facts, settings, shown, streamed)
+        return LoadedFolder(model, facts, settings, shown, streamed)
 
 
 def _weighted(
@@ -212,8 +220,10 @@ def with_notices(facts: CheckpointFacts, notices: tuple[str, ...]) -> Checkpoint
     return replace(facts, notices=(*facts.notices, *notices))
 
 
-def with_tokenizer(loaded: LoadedFolder, tokenizer: FilesTokenizer, options: LoadOptions) -> Checkpoint:
-    """Return a loaded model with its tokenizer, split into body and head.
+def with_tokenizer(
+    loaded: LoadedFolder, tokenizer: FilesTokenizer, options: LoadOptions, kind: Kind | None = None
+) -> Checkpoint:
+    """Return a loaded model with its tokenizer, split into body and head by a class of checkpoints, None for the usual.
 
     Raises:
         CheckpointError: the two contradict each other, or the model is no next-token predictor.
@@ -236,7 +246,7 @@ def with_tokenizer(loaded: LoadedFolder, tokenizer: FilesTokenizer, options: Loa
         )
         if loaded.streamed is not None:
             return StreamedLM(loaded.model, facts, tokenizer, loaded.streamed)
-        return _kind(options)(loaded.model, facts, tokenizer)
+        return (kind or _kind(options))(loaded.model, facts, tokenizer)
 
 
 def _weights(path: Path, settings: Mapping[str, Any]) -> Weights | QuantizedWeights:

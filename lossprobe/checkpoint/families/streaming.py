@@ -9,6 +9,7 @@ import torch
 
 from lossprobe.checkpoint.files.stored_tensors import DTYPES
 from lossprobe.checkpoint.model.free_memory import free_memory
+from lossprobe.checkpoint.model.spread import HOW_TO_INSTALL, can_spread, gpus_with_room
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
@@ -38,13 +39,33 @@ def why_streamed(weights: Any, dtype: torch.dtype, options: LoadOptions) -> str 
     """
     if options.stream_weights in (ALWAYS, NEVER):
         return "" if options.stream_weights == ALWAYS else None
+    if gpus_for(weights, dtype, options):
+        return None
     needed = needed_bytes(weights, dtype)
     for place in dict.fromkeys(("cpu", options.device)):
         free = free_memory(place)
         if free is not None and needed > free:
             where = "memory" if place == "cpu" else f"the memory of {place}"
-            return f"its weights need {needed / 1e9:,.3g} GB, {free / 1e9:,.3g} GB of {where} are free"
+            several = place != "cpu" and gpus_with_room(needed, place)  # then accelerate is missing
+            more = f" (over {len(several)} GPUs with {HOW_TO_INSTALL})" if several else ""
+            return f"its weights need {needed / 1e9:,.3g} GB, {free / 1e9:,.3g} GB of {where} are free{more}"
     return None
+
+
+def gpus_for(weights: Any, dtype: torch.dtype, options: LoadOptions) -> list[int]:
+    """Return the numbers of the GPUs over which layers are spread; none where the model runs on one device.
+
+    Args:
+        weights: the stored tensors.
+        dtype: dtype of the pass.
+        options: as in `open_checkpoint`; only `device` "cuda", without a number, means all GPUs.
+    """
+    if options.device != "cuda" or options.stream_weights == ALWAYS:
+        return []
+    needed, free = needed_bytes(weights, dtype), free_memory("cpu")
+    if free is not None and needed > free:  # the layers go through it
+        return []
+    return gpus_with_room(needed, options.device) if can_spread() else []
 
 
 def not_streamed(shown: str, why: str, reason: object, options: LoadOptions) -> str:

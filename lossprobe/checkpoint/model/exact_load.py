@@ -17,6 +17,7 @@ import torch
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry
 from lossprobe.checkpoint.files.tensor_names import PlainNames, common_start, fitted_names, holders_of, plain_names
 from lossprobe.checkpoint.files.tensors import check_finite
+from lossprobe.checkpoint.model.division import own_values
 from lossprobe.checkpoint.model.model_config import building
 from lossprobe.checkpoint.model.unused_tensors import UnusedTensors
 from lossprobe.errors import CheckpointError
@@ -84,7 +85,7 @@ def load_exactly(path: Path, model_class: Any, config: Any, weights: StoredWeigh
     finite = {name: tensor for name, tensor in used.items() if tensor.is_floating_point() and name not in known}
     check_finite(path, {name: each for name, each in finite.items() if not unused.is_bound(names.plain[name], each)})
     if any(torch.promote_types(tensor.dtype, dtype) != dtype for tensor in used.values()):
-        check_finite(path, dict(model.named_parameters()))  # large values can overflow in a narrower dtype
+        check_finite(path, own_values(model))  # large values can overflow in a narrower dtype
     return LoadedModel(model.eval(), (*names.notices(), *unused.notices()), names)
 
 

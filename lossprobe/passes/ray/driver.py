@@ -50,14 +50,14 @@ class Door:
 
             settle_environment()
             from lossprobe.passes.identity import versions
-            from lossprobe.passes.ray.worker import RayWorker
+            from lossprobe.passes.worker import Worker
         except Exception as error:  # noqa: BLE001 - whatever another installation raises
             return {**found, "missing": f"{type(error).__name__}: {error}"}
-        self._worker = self._worker or RayWorker()
+        self._worker = self._worker or Worker()
         return {**found, "versions": versions()}
 
     def ask(self, question: str, *asked: bytes) -> tuple[bool, bytes]:
-        """Return what the worker answers; see `worker.RayWorker.answer`.
+        """Return what the worker answers; see `worker.Worker.answer`.
 
         Raises:
             RuntimeError: Ray started this actor again, perhaps on another node, and nobody has looked at it since.

@@ -6,15 +6,13 @@ import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from operator import length_hint
-from pathlib import Path
-from typing import Any, NoReturn
 
-from lossprobe.checkpoint.interface import Tokenizer
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener
 from lossprobe.errors import UsageError
+from lossprobe.passes.elsewhere import ElsewhereCheckpoint, absolute
 from lossprobe.passes.engines import Advance, Part, PartOptions
 from lossprobe.passes.ray.session import RaySession, scores_of
-from lossprobe.passes.ray.worker import Model, Opened, Pass
+from lossprobe.passes.worker import Model, Opened, Pass
 from lossprobe.plan.part_scores import PartScores
 
 
@@ -59,38 +57,25 @@ class RayOpener(Opener):
             LossprobeError: as in `detect.open_checkpoint`, or Ray cannot be reached.
         """
         self._session.begin(spec.options.device)
-        model = Model(_absolute(spec), self.keep, self.share_base)
+        model = Model(absolute(spec), self.keep, self.share_base)
         opened: Opened = self._session.ask("open", model)
         return RayCheckpoint(self._session, model, opened)
 
 
-class RayCheckpoint:
+class RayCheckpoint(ElsewhereCheckpoint):
     """A checkpoint whose model the workers of a session hold.
 
     Args:
         session: the session.
         model: what they open.
         opened: what the first of them found.
-
-    Attributes:
-        facts: what the first worker found.
-        tokenizer: the tokenizer, which runs in this process.
     """
 
     def __init__(self, session: RaySession, model: Model, opened: Opened) -> None:
-        self.facts = opened.facts
-        self.tokenizer: Tokenizer = pickle.loads(opened.tokenizer)
+        what = "`engine` ray: this command runs the model in its own process"
+        hint = "leave `engine` out, or score with it first and look at the run"
+        super().__init__(opened, UsageError("ray.local", what, hint=hint))
         self._session, self._model, self._agreed = session, model, opened.agreed
-
-    def hidden(self, ids: Any) -> NoReturn:
-        """Refuse to compute in this process."""
-        del ids
-        self._refuse()
-
-    def logits(self, hidden: Any) -> NoReturn:
-        """Refuse to compute in this process."""
-        del hidden
-        self._refuse()
 
     def shares_prefix(self) -> bool:
         """Return whether the model can go on from a prompt that it has read once."""
@@ -100,10 +85,6 @@ class RayCheckpoint:
         """Return the engine that scores with this checkpoint; arguments as in `worker.Pass`."""
         about = self._model, bos_id, own_tokenizer, shared_prefix
         return RayEngine(self._session, about, self._agreed)
-
-    def _refuse(self) -> NoReturn:
-        what = "`engine` ray: this command runs the model in its own process"
-        raise UsageError("ray.local", what, hint="leave `engine` out, or score with it first and look at the run")
 
 
 class RayEngine:
@@ -139,11 +120,3 @@ class RayEngine:
         work = length_hint(parts), opening, self._agreed, same
         for index, scores in scores_of(self._session, work, pickled()):
             yield held.pop(index), scores
-
-
-def _absolute(spec: CheckpointSpec) -> CheckpointSpec:
-    """Return a checkpoint with absolute paths, as workers have another working folder."""
-    options = spec.options
-    paths = {name: getattr(options, name) for name in ("tokenizer", "chat_template", "base")}
-    placed: dict[str, Any] = {name: Path(path).absolute() for name, path in paths.items() if path is not None}
-    return replace(spec, path=spec.path.absolute(), options=replace(options, **placed))

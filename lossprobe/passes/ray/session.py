@@ -2,7 +2,7 @@
 
     this process          plans, hands out parts, stores scores; never imports Ray
     driver.py             a process of its own, which is Ray's driver: see there why
-    worker.py             one actor for each device, with the models in memory
+    ../worker.py          in one actor for each device, with the models in memory
 
 The session begins when a model is needed for the first time, and ends with the command.
 """
@@ -27,8 +27,8 @@ from typing import Any
 
 from lossprobe.errors import ResourceError, UsageError
 from lossprobe.passes.engine_options import EngineOptions
+from lossprobe.passes.failures import error_of
 from lossprobe.passes.identity import versions
-from lossprobe.passes.ray.failures import error_of
 from lossprobe.passes.ray.faults import HEAD
 from lossprobe.processors import available_processors, processor_quota
 from lossprobe.units import visible
@@ -92,7 +92,7 @@ class RaySession:
                 raise
 
     def ask(self, question: str, *asked: object) -> Any:
-        """Return what a worker answers; see `worker.RayWorker`.
+        """Return what a worker answers; see `worker.Worker`.
 
         Raises:
             LossprobeError: what the worker raised, or it was lost.

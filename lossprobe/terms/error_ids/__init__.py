@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from lossprobe.terms.error_ids import adapter, audit, checkpoint, general, ray, runs, template, text, tokenizer
+from lossprobe.terms.error_ids import (
+    adapter,
+    audit,
+    checkpoint,
+    general,
+    ray,
+    runs,
+    template,
+    tensor_parallel,
+    text,
+    tokenizer,
+)
 
 ERROR_IDS = (
     *general.ERROR_IDS,
@@ -14,4 +25,5 @@ ERROR_IDS = (
     *runs.ERROR_IDS,
     *audit.ERROR_IDS,
     *ray.ERROR_IDS,
+    *tensor_parallel.ERROR_IDS,
 )

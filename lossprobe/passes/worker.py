@@ -1,4 +1,4 @@
-"""What runs in an actor: opens checkpoints, says what it found, and scores parts.
+"""What runs in a process that scores for another: opens checkpoints, says what it found, and scores parts.
 
 Questions and answers are bytes, so that Ray, and the process that is between this one and the one that plans, never
 have to know our classes: where another lossprobe runs there, this is found by the versions before anything is unpacked.
@@ -47,7 +47,7 @@ class Opened:
     Attributes:
         facts: the facts of the checkpoint.
         tokenizer: its pickled tokenizer, which the process that plans uses.
-        agreed: what every other worker must find too; see `RayWorker.agreed`.
+        agreed: what every other worker must find too; see `Worker.agreed`.
     """
 
     facts: CheckpointFacts
@@ -81,12 +81,17 @@ class _OtherTokenizer:
     bos_id: int | None
 
 
-class RayWorker:
-    """Answers questions about checkpoints, and scores parts. Models stay in memory between questions."""
+class Worker:
+    """Answers questions about checkpoints, and scores parts. Models stay in memory between questions.
 
-    def __init__(self) -> None:
-        self._opener = Opener()
-        self._share_base = False
+    Args:
+        opener: opens checkpoints; None for one that does as a question says.
+        share: as in `LocalEngine`.
+    """
+
+    def __init__(self, opener: Opener | None = None, share: tuple[int, int] = (0, 1)) -> None:
+        self._own, self._share = opener is None, share
+        self._opener = opener or Opener()
 
     def answer(self, question: str, *asked: bytes) -> tuple[bool, bytes]:
         """Return whether a question could be answered, and the pickled answer, or the failure as JSON."""
@@ -139,11 +144,13 @@ class RayWorker:
         shared = prefix_of(own) if task.shared_prefix else None
         other: Any = _OtherTokenizer(task.bos_id)
         checkpoint = own if task.own_tokenizer else RetokenizedCheckpoint(own, other)
-        ((_, scores),) = LocalEngine(checkpoint, shared).score([part], task.options, _tell_nobody)
+        engine = LocalEngine(checkpoint, shared, share=self._share)
+        ((_, scores),) = engine.score([part], task.options, _tell_nobody)
         return scores
 
     def _checkpoint(self, model: Model) -> Checkpoint:
-        if (self._opener.keep, self._opener.share_base) != (model.keep, model.share_base):
+        other = (self._opener.keep, self._opener.share_base) != (model.keep, model.share_base)
+        if self._own and other:
             self._opener = Opener(model.keep, share_base=model.share_base)
         return self._opener.open(model.spec)
 
