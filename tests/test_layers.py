@@ -32,11 +32,12 @@ ALLOWED = {
     "options": {"units"},
     "options.given": {"errors", "options"},
     "terms": {"errors"},
+    "objects": {"errors", "units"},
     "terms.catalogue": {"errors", "terms", "plan", "run"},
     "terms.defects": {"terms.term", "analysis.defects.cause", "analysis.defects.causes"},
     "terms.diagnoses": {"terms.term", "analysis.curve.diagnoses", "analysis.curve.finding"},
     "terms.findings": {"terms.term", "analysis.findings.catalogue", "analysis.findings.rule"},
-    "text": {"errors", "arguments", "units", "options"},
+    "text": {"errors", "arguments", "units", "options", "objects"},
     "checkpoint.options": {"options"},
     "checkpoint.facts": set(),
     "checkpoint.interface": {"checkpoint.facts", "checkpoint.templates"},
@@ -59,7 +60,7 @@ ALLOWED = {
     "checkpoint": WORDS,
     "plan": {"errors", "units", "options", "text.spans", "checkpoint.interface"},
     "scoring": WORDS | {"compiler", "checkpoint.interface", "checkpoint.layer_by_layer", "plan"},
-    "run": WORDS | {"plan"},
+    "run": WORDS | {"plan", "objects"},
     "logs": {"errors", "units"},
     "analysis.options": {"options", "analysis.curve.diagnoses"},
     "analysis.coloured_text.options": {"options", "analysis.options"},
@@ -84,13 +85,13 @@ ALLOWED = {
     "passes.ray": {"errors", "units", "checkpoint", "plan", "passes", "processors", "environment"},
     "audit.settings": {"text", "checkpoint.options", "plan"},
     "audit.config": {
-        "errors", "units", "options", "text", "checkpoint.options", "plan", "run.filters", "analysis.rows",
+        "errors", "units", "objects", "options", "text", "checkpoint.options", "plan", "run.filters", "analysis.rows",
         "analysis.curve.diagnoses", "analysis.options", "audit.settings", "audit.checks.metrics",
         "checkpoint.adapters.folder",
     },
     "audit.checks": {"errors", "units", "text", "run", "analysis", "audit.settings"},
     "audit.gate": {"errors", "units", "text", "checkpoint.interface", "checkpoint.spec", "logs.read", "run", "analysis"}
-    | {"passes", "audit"},
+    | {"passes", "audit", "objects.address"},
     "audit.gate.reference": {
         "errors", "text", "checkpoint.detect", "checkpoint.interface", "checkpoint.spec", "plan.options", "run",
         "analysis", "passes", "audit",
@@ -98,7 +99,7 @@ ALLOWED = {
     "report.formats.cell_bytes": {"compiler"},
     "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks", "audit.settings"},
     "report.page": WORDS | {"terms", "analysis", "report"},
-    "cli": WORDS
+    "cli": WORDS | {"objects"}
     | {"options", "terms", "text", "checkpoint", "logs", "plan", "scoring", "run", "analysis", "passes", "audit"}
     | {"control_groups", "report", "python.report", "environment", "processors"},
     # Entry points for Python and notebooks.

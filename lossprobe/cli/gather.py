@@ -12,7 +12,7 @@ from lossprobe.units import plural, visible
 
 
 @click.command(short_help="Complete a run that shards have scored.")
-@click.argument("run", type=RunPath())
+@click.argument("run", type=RunPath(complete=False))
 @click.option("-q", "--quiet", is_flag=True, help="Show no notices and no next commands.")
 def gather(run: Path, quiet: bool) -> None:
     """Complete a run that several processes have scored with score --shard.
@@ -27,10 +27,11 @@ def gather(run: Path, quiet: bool) -> None:
     from lossprobe.report.talk import say
     from lossprobe.run.latest import RUNS_FOLDER, write_latest
     from lossprobe.run.shards import gather as gather_parts
+    from lossprobe.run.twin import shown_place
 
     gathered, before = gather_parts(run)
     write_latest(Path(RUNS_FOLDER), gathered.path)
-    path = str(gathered.path)
+    path = shown_place(gathered.path)
     if not quiet:
         parts = plural(len(gathered.manifest.get("part_rows", [])), "part")
         say(f"{'complete already' if before else 'gathered'}: {parts}, {plural(gathered.counts['tokens'], 'token')}")

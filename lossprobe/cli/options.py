@@ -18,7 +18,7 @@ from click.core import ParameterSource
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.cli.adapters import adapter_option, on_named_base
 from lossprobe.cli.result_files import DEFAULT_FILE, SUFFIXES, file_name
-from lossprobe.cli.values import BatchSize, RunPath, click_type
+from lossprobe.cli.values import BatchSize, RunPath, RunPlace, click_type
 from lossprobe.errors import UsageError
 from lossprobe.options.declare import Option, default_of, options_of
 from lossprobe.options.kinds import Counts, Flag, Number, Words
@@ -187,7 +187,7 @@ def scoring_options(command: Command) -> Command:
     """Add the options of a scoring pass; the command gets them as one `scoring` argument."""
     place = {
         "output": click.option(
-            "-o", "--output", type=click.Path(path_type=Path), metavar="RUN",
+            "-o", "--output", type=RunPlace(), metavar="RUN",
             help="Folder of the run.  [default: in .lossprobe/]",
         ),
         "overwrite": click.option("--overwrite", is_flag=True, help="Replace a run at -o that has other settings."),

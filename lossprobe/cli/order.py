@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lossprobe.errors import UsageError
+from lossprobe.objects.address import address_of
 from lossprobe.passes.order import (
     ORDER,
     WEIGHT_SUFFIXES,
@@ -39,6 +40,7 @@ def check_order(checkpoints: Sequence[Path], texts: Sequence[Path], scoring: Sco
     from lossprobe.checkpoint.detect import refuse_missing
 
     for path in checkpoints:
+        refuse_address(path)
         refuse_log(path)
     refuse_swapped(checkpoints, texts)
     chosen = scoring.text.skip_bad or scoring.text.include or scoring.text.exclude
@@ -52,6 +54,18 @@ def check_order(checkpoints: Sequence[Path], texts: Sequence[Path], scoring: Sco
     for path in checkpoints:
         refuse_missing(path)
         refuse_text_as_checkpoint(path)
+
+
+def refuse_address(path: Path) -> None:
+    """Refuse a checkpoint on object storage.
+
+    Raises:
+        UsageError: it is one.
+    """
+    address = address_of(path)
+    if address is not None:
+        what = f"{visible(address.uri, 200)}: a checkpoint is read from files of this machine"
+        raise UsageError("object.checkpoint", what, hint="copy it first")
 
 
 def refuse_log(path: Path) -> None:

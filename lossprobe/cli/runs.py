@@ -73,7 +73,7 @@ def latest(run: Path) -> None:
 
 
 @runs.command(short_help="Remove runs.")
-@click.argument("chosen", nargs=-1, required=True, type=RunPath(), metavar="RUN...")
+@click.argument("chosen", nargs=-1, required=True, type=RunPath(complete=False), metavar="RUN...")
 def remove(chosen: tuple[Path, ...]) -> None:
     """Remove runs and pairs: only files that they have, never through a link, and none that is being written.
 
@@ -85,10 +85,25 @@ def remove(chosen: tuple[Path, ...]) -> None:
     from lossprobe.run.stored import remove_run
 
     for run in chosen:  # all of them before the first is removed
+        refuse_kept_elsewhere(run)
         refuse_no_run(run)
     for run in chosen:
         remove_run(run)
         say(f"removed {visible(str(run), 200)}")
+
+
+def refuse_kept_elsewhere(path: Path) -> None:
+    """Refuse to remove a run on object storage, of which the folder is only a copy.
+
+    Raises:
+        UsageError: it is one.
+    """
+    from lossprobe.run.twin import twin_of
+
+    twin = twin_of(path)
+    if twin is not None:
+        what = f"{visible(twin.address.uri, 200)}: lossprobe removes no run from object storage"
+        raise UsageError("object.remove", what, hint="use a tool of the store, such as aws s3 rm --recursive")
 
 
 def refuse_no_run(path: Path) -> None:

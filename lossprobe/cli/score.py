@@ -24,7 +24,8 @@ from lossprobe.units import visible
 def score(checkpoint: Path, texts: tuple[Path, ...], shard: str | None, scoring: Scoring) -> None:
     """Score every token of a text once and store the run.
 
-    TEXT is a UTF-8 file, a .gz, a JSONL (each record is a document), a folder, or - for standard input. The same
+    TEXT is a UTF-8 file, a .gz, a JSONL (each record is a document), a folder, an address such as
+    s3://bucket/val.jsonl, or - for standard input. The same
     command again resumes a run that was stopped, and reuses a run that is complete.
 
     \b
@@ -35,12 +36,14 @@ def score(checkpoint: Path, texts: tuple[Path, ...], shard: str | None, scoring:
     """
     from lossprobe.cli.shards import score_share
     from lossprobe.cli.sources import score_text
+    from lossprobe.run.twin import shown_place
 
     if shard is None:
-        path = str(score_text(checkpoint, texts, scoring).run.path)
+        path = score_text(checkpoint, texts, scoring).run.path
     else:
-        path = str(score_share(checkpoint, texts, shard, scoring))
-    click.echo(visible(path) if sys.stdout.isatty() else path)
+        path = score_share(checkpoint, texts, shard, scoring)
+    place = shown_place(path)
+    click.echo(visible(place) if sys.stdout.isatty() else place)
     if not scoring.quiet and shard is None:
         click.echo("next:  lossprobe perplexity\n       lossprobe positions --plot\n       lossprobe hardest\n"
                    "       lossprobe tokens --csv", err=True)  # fmt: skip

@@ -69,7 +69,9 @@ def on_own_device(load: LoadOptions, given: str, environment: Mapping[str, str])
 
 def told(scored: ShardResult) -> str:
     """Return what a shard has done in words."""
-    shown = visible(str(scored.path), 200)
+    from lossprobe.run.twin import shown_place
+
+    shown = visible(shown_place(scored.path), 200)
     if scored.complete:
         return f"already scored and gathered: {shown}"
     before = scored.parts - scored.scored

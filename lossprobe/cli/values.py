@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from lossprobe.objects.address import SCHEME
 from lossprobe.options.kinds import BadValueError, Choice, Counts, File, Kind, Names, Number, Pairs
 from lossprobe.units import visible
 
@@ -67,19 +68,54 @@ class Spelled(click.ParamType[Any]):
 
 
 class RunPath(click.Path):
-    """A path, or a short name of a run of this folder; a path that exists wins."""
+    """A path, or a short name of a run of this folder; a path that exists wins.
 
-    def __init__(self) -> None:
+    The address of a run on object storage becomes the local folder that stands for it; other addresses stay.
+
+    Args:
+        complete: whether a run on object storage must be complete, and is fetched.
+    """
+
+    def __init__(self, *, complete: bool = True) -> None:
         super().__init__(path_type=Path)
+        self._complete = complete
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path of a source."""
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if str(path).lower().startswith(SCHEME):
+            return self._of_object_storage(path)
         if os.path.lexists(path) or len(path.parts) != 1 or str(path) == "-":
             return path
         from lossprobe.run.stored import find_stored  # loads pandas
 
         return find_stored(str(path)) or path
+
+    def _of_object_storage(self, path: Path) -> Path:
+        from lossprobe.passes.order import TEXT_SUFFIXES
+        from lossprobe.run.twin import arrived, folder_of, is_run_address  # loads what writes runs
+
+        if not self._complete:
+            return folder_of(path)
+        if path.suffix.lower() in TEXT_SUFFIXES:
+            return path
+        return arrived(path) if is_run_address(path) else path
+
+
+class RunPlace(click.Path):
+    """A folder for a run; of an address of object storage the local folder that stands for it."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the folder."""
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not str(path).lower().startswith(SCHEME):
+            return path
+        from lossprobe.run.twin import folder_of
+
+        return folder_of(path)
 
 
 def click_type(kind: Kind) -> click.ParamType[Any] | None:

@@ -10,7 +10,7 @@ from lossprobe.errors import UsageError
 from lossprobe.units import plural, visible
 
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".gguf", ".nemo"})
-TEXT_SUFFIXES = frozenset({".txt", ".md", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".gz"})
+TEXT_SUFFIXES = frozenset({".txt", ".md", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".gz", ".parquet"})
 STATES = re.compile(r"(optim(izer)?|(lr_)?scheduler|scaler|rng_states?|training_args)(?![a-z])|.*optim_states\.", re.I)
 ORDER = "checkpoints first, the text last"
 

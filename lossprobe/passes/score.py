@@ -25,6 +25,7 @@ from lossprobe.run.reader import Run, open_run
 from lossprobe.run.reuse import complete_run, stored_plan, stored_run
 from lossprobe.run.shared_plan import SharedPlan
 from lossprobe.run.store import RunStore
+from lossprobe.run.twin import twin_of
 from lossprobe.text.documents import Source
 
 
@@ -123,11 +124,12 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
     prepared = prepare_policy(output, checkpoint, source, policy, options)
     path, settings = prepared.path, prepared.settings
     reusable = bool(checkpoint.facts.sha256)  # a checkpoint that cannot be identified is always scored again
-    found = complete_run(path, settings) if reusable else None
+    found = complete_run(path, settings) if reusable and twin_of(path) is None else None
     if found is not None:
         check_unknown(found.counts, source, options.max_unknown)
         return PassResult(found, reused=True)
     with RunStore(path) as store:
+        store.bring()
         stored = stored_run(path, settings, overwrite=overwrite)
         if stored is not None and reusable:
             check_unknown(stored.counts, source, options.max_unknown)

@@ -24,6 +24,7 @@ from lossprobe.run.identity import identity_of, measured_of
 from lossprobe.run.reuse import complete_run, refuse_other_settings, stored_run
 from lossprobe.run.shards import REMOVE, ShardStore
 from lossprobe.run.store import RunStore
+from lossprobe.run.twin import twin_of
 from lossprobe.text.documents import Source
 from lossprobe.units import visible
 
@@ -87,18 +88,19 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
         raise CheckpointError(
             "shard.no_identity", f"{visible(checkpoint.facts.name, 80)}: has no sha256, which shards compare"
         )
-    found = complete_run(prepared.path, prepared.settings)
+    found = None if twin_of(prepared.path) else complete_run(prepared.path, prepared.settings)
     if found is not None:
         check_unknown(found.counts, prepared.source, options.max_unknown)
         return ShardResult(found.path, shard, 0, 0, 0, complete=True)
     checkpoint = opened(checkpoint)
     with RunStore(prepared.path, among_shards=True) as store:
+        store.bring(shard.owns)
         with _without_overwrite():
             stored = stored_run(prepared.path, prepared.settings, overwrite=False)
             plan = None if stored else _joined(store, prepared, measured_facts(checkpoint), shard)
         if stored is not None:  # gathered while this one started
             return ShardResult(stored.path, shard, 0, 0, 0, complete=True)
-        plan = plan or make_plan(store, prepared, checkpoint, options)
+        plan = plan or _made(store, prepared, checkpoint, options, shard)
         check_unknown(plan["counts"], prepared.source, options.max_unknown)
         share = ShardStore(prepared.path, shard)
     own = shard.own(len(plan["part_rows"]))
@@ -150,6 +152,20 @@ def _joined(store: RunStore, prepared: PreparedPass, measured: dict[str, Any], s
             hint=f"{same}; {REMOVE}",
         )  # fmt: skip
     return plan
+
+
+def _made(
+    store: RunStore, prepared: PreparedPass, checkpoint: Checkpoint, options: ScoreOptions, shard: Shard
+) -> dict[str, Any]:
+    """Make the plan, and return it, or on object storage the one that another shard has made meanwhile."""
+    plan = make_plan(store, prepared, checkpoint, options)
+    if not store.bring(shard.owns):
+        return plan
+    joined = _joined(store, prepared, measured_facts(checkpoint), shard)
+    if joined is None:
+        what = f"{visible(str(store.path), 200)}: others have completed the run while shard {shard} planned it"
+        raise OutputError("output.locked", what, hint="nothing is left to do")
+    return joined
 
 
 def _of_all_machines(measured: dict[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,10 @@ class Shard:
         """Return the shard, among as many, that a part belongs to."""
         return Shard(part % self.count + 1, self.count)
 
+    def owns(self, part: int) -> bool:
+        """Return whether a part belongs to this shard."""
+        return self.owner(part) == self
+
 
 def read_shard(given: str, environment: Mapping[str, str]) -> Shard:
     """Return the shard that a text names: "3/8" itself, "slurm" or "torchrun" from what these set for a process.

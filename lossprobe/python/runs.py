@@ -9,6 +9,7 @@ from lossprobe.errors import UsageError
 from lossprobe.run.reader import Run, latest_run
 from lossprobe.run.reader import open_run as open_run_at
 from lossprobe.run.stored import find_stored
+from lossprobe.run.twin import arrived
 
 PathLike = str | os.PathLike[str]
 
@@ -17,13 +18,15 @@ def open_run(path: PathLike) -> Run:
     """Return a complete run; its files are checked before the first query.
 
     Args:
-        path: the folder of the run, such as ".lossprobe/NAME", or the short name that `lossprobe runs` lists.
+        path: the folder of the run, such as ".lossprobe/NAME", its address s3://BUCKET/KEY, or the
+            short name that `lossprobe runs` lists.
 
     Raises:
         UsageError: the path is not a run, such as a folder of several runs.
         OutputError: the run is unfinished, damaged, or of another schema version.
     """
     folder = as_path("path", "the folder of a run", path)
+    folder = arrived(folder)
     stored = None if folder.exists() else find_stored(str(folder))
     try:
         return open_run_at((stored or folder).absolute())

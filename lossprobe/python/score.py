@@ -26,6 +26,7 @@ from lossprobe.passes.score import PassResult, Progress
 from lossprobe.passes.score import score as score_pass
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.python.runs import open_run
+from lossprobe.run.twin import folder_of
 from lossprobe.text.documents import Source, open_text
 from lossprobe.text.options import TextOptions
 
@@ -71,7 +72,7 @@ def score(  # noqa: PLR0913 - what is scored and where it is stored
     Examples:
         >>> run = score("my-model", "data.txt", context=128).run  # doctest: +SKIP
     """
-    folder = None if output is None else as_path("output", "the folder of a run", output)
+    folder = None if output is None else folder_of(as_path("output", "the folder of a run", output))
     given = (options, load_options, text_options, engine_options)
     with opened_arguments(checkpoint, source, given, choices) as (model, text, scoring):
         if both_sides:

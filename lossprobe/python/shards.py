@@ -21,6 +21,7 @@ from lossprobe.python.score import PathLike, opened_arguments
 from lossprobe.run.latest import RUNS_FOLDER, write_latest
 from lossprobe.run.reader import Run
 from lossprobe.run.shards import gather as gather_parts
+from lossprobe.run.twin import folder_of
 from lossprobe.text.documents import Source
 from lossprobe.text.options import TextOptions
 
@@ -62,7 +63,7 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
     if not isinstance(shard, str):
         raise wrong_type("shard", 'a text such as "3/8"', shard)
     share = read_shard(shard, os.environ)
-    folder = None if output is None else as_path("output", "the folder of a run", output)
+    folder = None if output is None else folder_of(as_path("output", "the folder of a run", output))
     given = (options, load_options, text_options, engine_options)
     with opened_arguments(checkpoint, source, given, choices) as (model, text, scoring):
         scored = score_shard_pass(share, model, text, scoring, output=folder, progress=progress)
@@ -79,6 +80,6 @@ def gather(path: PathLike) -> Run:
         UsageError: the path is no run.
         OutputError: parts are missing or damaged (the message names their shards), or a shard is running.
     """
-    run, _ = gather_parts(as_path("path", "the folder of a run", path))
+    run, _ = gather_parts(folder_of(as_path("path", "the folder of a run", path)))
     write_latest(Path(RUNS_FOLDER), run.path)
     return run

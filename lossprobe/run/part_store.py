@@ -7,7 +7,7 @@ part that two processes score is there once; its record, written last, names the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from lossprobe.plan.rows import SCORED, Rows
 from lossprobe.run.files import fill_table, read_sealed, sha256_of_bytes, sha256_of_json, writing
 from lossprobe.run.manifest import START_OVER, damaged, part_name, plan_fault
 from lossprobe.run.new_file import NewFile
-from lossprobe.run.part_records import pending_parts, write_record
+from lossprobe.run.part_records import pending_parts, record_name, write_record
 from lossprobe.run.part_values import planned_values, read_labels, read_reasons, routing_values
 from lossprobe.run.schema import (
     DOCUMENTS,
@@ -39,6 +39,7 @@ from lossprobe.run.schema import (
     ladder_columns,
     token_columns,
 )
+from lossprobe.run.twin import twin_of
 from lossprobe.run.written import WrittenFolder
 from lossprobe.units import visible
 
@@ -59,6 +60,20 @@ class PartStore:
         self.path = path
         self._folder = folder
         self._plan_sha256 = ""
+        self._twin = twin_of(path)
+
+    def bring(self, wanted: Callable[[int], bool] = lambda _: True) -> bool:
+        """Make the folder of a run on object storage equal to what is there; return whether it is one.
+
+        Args:
+            wanted: of which parts files are needed.
+
+        Raises:
+            OutputError: the store cannot be asked.
+        """
+        if self._twin is not None:
+            self._twin.bring(wanted)
+        return self._twin is not None
 
     def plan(self, *, whole: bool = True) -> dict[str, Any] | None:
         """Return the stored plan (settings, counts, parts); None if planning was not finished.
@@ -152,7 +167,11 @@ class PartStore:
             measured = scores.columns.get(column.name, np.zeros(len(own)))
             values[column.name] = np.ma.masked_array(measured.astype(column.type.to_pandas_dtype()), absent)
         self._write(part_name("tokens", index), token_columns(labelled=own.labels is not None), values)
-        write_record(self._folder, index, [part_name(table, index) for table in tables], self._plan_sha256)
+        names = [part_name(table, index) for table in tables]
+        write_record(self._folder, index, names, self._plan_sha256)
+        if self._twin is not None:
+            self._twin.send(names)
+            self._twin.send([record_name(index)])
 
     def _write_histogram(self, index: int, scores: PartScores) -> None:
         pairs, mass, hits = scores.histogram

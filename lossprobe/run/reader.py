@@ -33,6 +33,7 @@ from lossprobe.run.settings import RunSettings, read_run_settings
 from lossprobe.run.texts import Vocabulary, load_vocabulary
 from lossprobe.run.token_digest import digest_of
 from lossprobe.run.token_rows import token_rows
+from lossprobe.run.twin import shown_place
 from lossprobe.units import plural, visible
 
 BATCH_ROWS = 65_536
@@ -238,7 +239,7 @@ def open_run(path: Path | str) -> Run:
         OutputError: the run is unfinished, damaged, or of another schema version.
     """
     path = as_path("path", "the folder of a run", path)
-    shown = visible(str(path), 200)
+    shown = visible(shown_place(path), 200)
     if not is_run(path):
         raise _no_run(path, shown)
     try:
@@ -255,10 +256,9 @@ def open_run(path: Path | str) -> Run:
         raise damaged(path, f"{MANIFEST} is damaged: its kind is {visible(repr(kind), 40)}, not {KIND!r}")
     if version != SCHEMA_VERSION:
         raise OutputError(
-            "run.schema",
-            f"{shown}: schema {visible(str(version), 20)}, this lossprobe reads {SCHEMA_VERSION}",
+            "run.schema", f"{shown}: schema {visible(str(version), 20)}, this lossprobe reads {SCHEMA_VERSION}",
             hint="score again",
-        )
+        )  # fmt: skip
     if sound is False:
         raise damaged(path, f"{MANIFEST} is damaged or was edited: its sha256 is not the one that it names")
     fault = run_fault(manifest, sealed=bool(sound))

@@ -28,6 +28,7 @@ from lossprobe.run.reader import Run, is_run, open_run
 from lossprobe.run.schema import MANIFEST, ROUTING
 from lossprobe.run.shard_locks import take_shard_lock
 from lossprobe.run.store import RunStore
+from lossprobe.run.twin import twin_of
 from lossprobe.run.written import WrittenFolder
 from lossprobe.units import plural, visible
 
@@ -52,12 +53,14 @@ class ShardStore(PartStore):
         super().__init__(path, WrittenFolder.unlocked(path))
         try:
             with writing(path):
-                _keep_count(self._folder, shown, shard)
+                begun = _keep_count(self._folder, shown, shard)
                 lock = take_shard_lock(self._folder, shard.index)
             if lock is None:
                 what = f"{shown}: another process works as shard {shard}"
                 raise OutputError("output.locked", what, hint="wait until it has ended")
             self._lock = lock
+            if self._twin is not None and begun:
+                self._twin.send([SHARDS])
             self.plan(whole=False)
             self._remove_temporary_files(shard)
         except BaseException:
@@ -84,8 +87,8 @@ class ShardStore(PartStore):
                         inner.remove(match[0])
 
 
-def _keep_count(folder: WrittenFolder, shown: str, shard: Shard) -> None:
-    """Note among how many shards a run is divided.
+def _keep_count(folder: WrittenFolder, shown: str, shard: Shard) -> bool:
+    """Note among how many shards a run is divided, and return whether that was not noted before.
 
     Raises:
         OutputError: it is divided among another number.
@@ -98,6 +101,7 @@ def _keep_count(folder: WrittenFolder, shown: str, shard: Shard) -> None:
             "shard.other_count", f"{shown}: is scored by {count} shards, and this is shard {shard}",
             hint=f"go on with `shard` 1/{count} to {count}/{count}; without `shard` one process does all that is left",
         )  # fmt: skip
+    return count is None
 
 
 def shard_count(folder: Folder) -> int | None:
@@ -121,9 +125,12 @@ def gather(path: Path) -> tuple[Run, bool]:
         OutputError: parts are missing or damaged (the message names their shards), a shard is running, or the run
             cannot be written.
     """
-    if not is_run(path):
+    if twin_of(path) is None and not is_run(path):
         open_run(path)  # says what it is instead
     with RunStore(path) as store:
+        store.bring()
+        if not is_run(path):
+            open_run(path)  # there is none on object storage
         if (path / MANIFEST).exists():
             run = open_run(path)
             run.check()

@@ -93,11 +93,18 @@ class RunStore(PartStore):
         self._write(part_name(PLAN_PARTS, index), columns, {**planned_values(rows), OWN: rows.own})
 
     def finish_plan(self, plan: dict[str, Any]) -> None:
-        """Mark planning as complete."""
+        """Mark planning as complete.
+
+        On object storage, which has no locks, several shards may plan at once. All make the same plan; who finds one
+        there leaves it, since parts may have been scored from it already.
+        """
         content = {**plan, "files": self._folder.digests}
         with writing(self.path / PLAN):
             self._folder.write(PLAN, json_bytes(sealed(content)))
         self._plan_sha256 = sha256_of_json(content)
+        twin = self._twin
+        if twin is not None and not (self._among_shards and (twin.holds(PLAN) or twin.holds(MANIFEST))):
+            twin.send_plan(self._folder.digests)
 
     def finish(self, plan: dict[str, Any], *, keep_plan: bool = False) -> None:
         """Write run.json with the hash of every file, then remove the plan unless it is kept for other runs."""
@@ -107,6 +114,8 @@ class RunStore(PartStore):
         content = {"kind": KIND, "schema": SCHEMA_VERSION, **plan, "files": files}
         with writing(self.path / MANIFEST):
             self._folder.write(MANIFEST, json_bytes(sealed(content)))
+        if self._twin is not None:
+            self._twin.send([MANIFEST])
         if not keep_plan:
             self.drop_plan()
 
@@ -115,3 +124,5 @@ class RunStore(PartStore):
         with contextlib.suppress(OSError):
             for name in (PLAN_PARTS, PLAN):
                 self._folder.remove(name)
+        if self._twin is not None:
+            self._twin.drop_plan()

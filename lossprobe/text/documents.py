@@ -13,6 +13,7 @@ from typing import Protocol
 
 from lossprobe.arguments import as_paths, as_strings
 from lossprobe.errors import BadTextError, TextError, UsageError
+from lossprobe.objects.address import address_of
 from lossprobe.options.kinds import BadValueError
 from lossprobe.text.decoding import BOM, decode
 from lossprobe.text.examples import DataKind, Example
@@ -259,7 +260,8 @@ def open_text(paths: Path | str | Sequence[Path | str], options: TextOptions | N
     """Return a source of the files at `paths`, without reading them yet.
 
     Args:
-        paths: files, folders (every file below, sorted), or "-" for standard input; one or several.
+        paths: files, folders (every file below, sorted), addresses s3://BUCKET/KEY of either, or "-" for standard
+            input; one or several.
         options: how files become documents; None for the defaults.
 
     Raises:
@@ -282,7 +284,7 @@ def open_text(paths: Path | str | Sequence[Path | str], options: TextOptions | N
         for path in chosen
         for file in find_files(path, options.max_bytes, selection, follow_links=options.follow_links, notices=notices)
     ]
-    if selection != Selection() and not any(path.is_dir() for path in chosen):
+    if selection != Selection() and not any(path.is_dir() or address_of(path) for path in chosen):
         notices.append("`include` and `exclude` choose files of a folder, and no text is one")
     name = files[0].stem if len(files) == 1 else chosen[0].name or "text"
     notices += [

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import IO, NoReturn
 
 from lossprobe.errors import BadTextError, OutputError, TextError, UsageError
+from lossprobe.objects.address import address_of
 from lossprobe.text.folders import files_of_folder
+from lossprobe.text.object_files import copied_objects
 from lossprobe.text.selection import Selection
 from lossprobe.units import format_count, mistyped_path, visible
 
@@ -72,7 +74,7 @@ class TextFile:
     """One file of a text source.
 
     Attributes:
-        path: the file to open; a temporary copy for standard input and pipes.
+        path: the file to open; a temporary copy for standard input and pipes, a local one of an object.
         name: name of the original file, "-" for standard input; its suffixes say which format it has.
         shown: name for messages; safe to print.
         copied: whether `path` is a temporary copy, made because the input could be read only once.
@@ -166,7 +168,7 @@ def find_files(
     """Return the files of a path: the file itself, every file below a folder that is not hidden, or standard input.
 
     Args:
-        path: a file, folder, pipe or link, or `-` for standard input.
+        path: a file, folder, pipe or link, an address of object storage, or `-` for standard input.
         max_bytes: refuse standard input or a pipe with more bytes.
         selection: choice of the files of a folder.
         follow_links: follow links in a folder that lead out of it.
@@ -180,8 +182,12 @@ def find_files(
         if sys.stdin is None or sys.stdin.closed:
             raise UsageError("text.no_input", "-: standard input is closed")
         return [_copy(sys.stdin.buffer, STDIN, STDIN, max_bytes)]
-    shown = visible(str(path), 200)
     notices = [] if notices is None else notices
+    address = address_of(path)
+    if address is not None:
+        objects = copied_objects(address, max_bytes, selection, notices)
+        return [TextFile(file, each.key.rpartition("/")[2], visible(each.uri, 200)) for file, each in objects]
+    shown = visible(str(path), 200)
     try:
         if path.is_dir():
             files = files_of_folder(path, selection, follow_links=follow_links, notices=notices)

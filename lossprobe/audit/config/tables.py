@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from lossprobe.audit.config.document import AuditFile
 from lossprobe.audit.config.schema import ALL_KEYS, HEADERS, SCHEMA_VERSION, TOP_LEVEL, Keys, other_table
 from lossprobe.audit.config.toml_lines import KeyPath
 from lossprobe.errors import UsageError
+from lossprobe.objects.address import address_of
 from lossprobe.options.kinds import BadValueError, File, Kind, name_of, nearest, shown_value
 from lossprobe.units import visible
 
@@ -85,7 +87,7 @@ def _value(document: AuditFile, keys: KeyPath, kind: Kind, value: object) -> Any
     except BadValueError as error:
         text = f"{keys[-1]} = {shown_value(value)} in {header(document, keys[:-1])}: {error}"
         raise document.error("value", keys, text, hint=error.hint) from None
-    if isinstance(kind, File) and keys not in document.overridden:
+    if isinstance(kind, File) and keys not in document.overridden and address_of(Path(str(read))) is None:
         return document.path.parent / str(read)
     return read
 

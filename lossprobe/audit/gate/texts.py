@@ -15,6 +15,7 @@ from lossprobe.audit.settings import AuditSettings, Check, DataSettings
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.spec import Opener
 from lossprobe.errors import NotComparableError, TextError, UsageError
+from lossprobe.objects.address import address_of
 from lossprobe.passes.identity import PlannedRun, describe
 from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.policy import tell_beyond_trained, window_policy
@@ -24,6 +25,7 @@ from lossprobe.run.files import sha256_of
 from lossprobe.run.reader import Run
 from lossprobe.text.documents import open_text
 from lossprobe.text.fields import refuse_missing_field, refuse_missing_value
+from lossprobe.text.files import find_files
 from lossprobe.units import visible
 
 PROGRAM = "llama.cpp"  # compute_dtype of a model that llama.cpp runs
@@ -238,12 +240,13 @@ def _refuse_other_file(data: DataSettings) -> None:
     if data.sha256 is None:
         return
     shown = visible(str(data.path), 200)
-    if not data.path.exists():
+    file = data.path if address_of(data.path) is None else find_files(data.path, data.max_bytes)[0].path
+    if not file.exists():
         raise UsageError("text.missing", f"{shown}: does not exist")
-    if not data.path.is_file():
+    if not file.is_file():
         raise UsageError(
             "audit.sha256", f"{shown}: is not a file, but the audit file gives a sha256, which only a file can have"
         )
-    found = sha256_of(data.path)
+    found = sha256_of(file)
     if found != data.sha256.lower():
         raise TextError("text.sha256", f"{shown}: sha256 is {found[:12]}…, the audit file says {data.sha256[:12]}…")

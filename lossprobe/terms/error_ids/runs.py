@@ -8,6 +8,10 @@ SCORE_BOTH = "Score both with the same text and options."
 VERIFY = "Check it with lossprobe verify, and score again."
 
 USAGE = {
+    "object.address": "An address of object storage holds credentials or options, or names no key. → Write "
+    "s3://BUCKET/KEY, and set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and AWS_ENDPOINT_URL.",
+    "object.checkpoint": "A checkpoint lies on object storage, which only texts and runs may. → Copy it first.",
+    "object.remove": "The run lies on object storage, from which lossprobe removes none. → Use a tool of the store.",
     "output.inside_checkpoint": "The output would lie inside a checkpoint, which is never changed. → Choose another "
     "place.",
     "output.inside_run": "The output would lie inside a run or baseline, which is never changed. → Choose another "
@@ -56,6 +60,8 @@ OUTPUT = {
     "run.name": "The folder of a run has a name that is not UTF-8. → Rename it.",
     "run.not_finite": f"A stored number is NaN or infinite, which scoring never writes. → {VERIFY}",
     "run.schema": "The run was stored by another version with other columns. → Score again.",
+    "run.unreachable": "A run on object storage cannot be read: no connection, no permission, or no such bucket. → "
+    "Check the address, AWS_REGION, AWS_ENDPOINT_URL and the credentials.",
     "run.unfinished": "The run, or pair of runs, is not finished. → Repeat the command that made it to resume it; of "
     "shards, those that gather names.",
     "shard.measured": "The run was planned where the model runs with other code or on another kind of device, so that "

@@ -1,0 +1,1 @@
+"""Files on object storage: their addresses, and how they are read and written."""

@@ -1,0 +1,262 @@
+"""A run on object storage: a folder here, `.lossprobe/objects/s3/BUCKET/KEY`, whose finished files are put there.
+
+Files are put in the order in which they are finished: the plan before the first part, the record of a part after its
+files, run.json last. So whatever is stopped in between leaves there what a stopped run leaves in a folder. Before a run
+goes on, its folder is made equal to the store, which is what counts. There are no locks: see `RunStore.finish_plan` for
+two shards that plan at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lossprobe.errors import OutputError
+from lossprobe.objects.address import Address, address_of
+from lossprobe.objects.folder import COPIES, copies_folder, refuse_full
+from lossprobe.objects.store import ObjectStore, all_at_once
+from lossprobe.run.files import writing
+from lossprobe.run.folder import LINK
+from lossprobe.run.latest import runs_folder
+from lossprobe.run.schema import CHECKED, DOCUMENTS, MANIFEST, PART_TABLES, PLAN, PLAN_PARTS, ROUTING, VOCABULARY
+from lossprobe.units import visible
+
+FOLDER = "s3"
+PART = re.compile(rf"(?:{'|'.join((*PART_TABLES, ROUTING, PLAN_PARTS))})/part-([0-9]{{5,}})\.(?:parquet|json)")
+RECORD = re.compile(rf"{PLAN_PARTS}/part-([0-9]{{5,}})\.json")
+OTHERS = (MANIFEST, PLAN, DOCUMENTS, VOCABULARY, f"{PLAN_PARTS}/shards")
+Wanted = Callable[[int], bool]
+
+
+class Twin:
+    """The place on object storage that the folder of a run stands for.
+
+    Args:
+        path: the folder.
+        address: the place.
+    """
+
+    def __init__(self, path: Path, address: Address) -> None:
+        self.path = path
+        self.address = address
+        self._store = ObjectStore()
+
+    def holds(self, name: str) -> bool:
+        """Return whether the store has one of the run's files.
+
+        Raises:
+            OutputError: the store cannot be asked.
+        """
+        with self._reading():
+            return self._store.size(self.address.below(name)) is not None
+
+    def bring(self, wanted: Wanted) -> None:
+        """Make the folder equal to the store, as to the parts that are wanted; the caller holds the folder's lock.
+
+        Raises:
+            OutputError: the store cannot be asked, holds something else than a run there, or the folder is full.
+        """
+        with self._reading():
+            copies_folder(FOLDER)
+            there = self._files()
+            if MANIFEST in there:  # a complete run is checked as a whole
+                wanted = _any_part
+            if any(self._other(name) for name in (MANIFEST, PLAN)):
+                self._clear()
+            known = {name for name in there if RECORD.fullmatch(name) and _part_is(name, wanted)}
+            changed = {_part_of(name) for name in known if self._other(name)}
+            stale = [name for name in self._local() if _part_is(name, wanted) and name not in there]
+            for name in stale:
+                (self.path / name).unlink(missing_ok=True)
+            asked = [name for name in there if _part_is(name, wanted) and name not in (MANIFEST, PLAN)]
+            lacking = {
+                name: there[name] for name in asked if _part_of(name) in changed or self._size(name) != there[name]
+            }
+            self._fetch(lacking)
+            self._fetch({name: there[name] for name in (PLAN, MANIFEST) if name in there})
+
+    def bring_complete(self) -> None:
+        """Fetch what the folder lacks of a complete run; other views may read it meanwhile.
+
+        Raises:
+            OutputError: the run is not complete, the store cannot be asked, or the folder is full.
+        """
+        shown = visible(self.address.uri, 200)
+        with self._reading():
+            copies_folder(FOLDER)
+            if self._store.size(self.address.below(MANIFEST)) is None:
+                done = sum(RECORD.fullmatch(name) is not None for name in self._files())
+                hint = "repeat the score command to resume it, or gather it, if shards have scored it"
+                raise OutputError("run.unfinished", f"{shown}: unfinished run ({done} parts stored)", hint=hint)
+            there = {name: size for name, size in self._files().items() if not name.startswith(PLAN_PARTS)}
+            there.pop(PLAN, None)
+            if self._other(MANIFEST):
+                self._clear()
+            self._fetch({name: size for name, size in there.items() if name != MANIFEST and self._size(name) != size})
+            self._fetch({MANIFEST: there[MANIFEST]})
+
+    def send(self, names: Iterable[str]) -> None:
+        """Put files of the folder to the store, several at once.
+
+        Raises:
+            OutputError: one cannot be put; what the folder has of it does not count then.
+        """
+        with writing(self.address.uri):
+            all_at_once(lambda name: self._store.put(self.path / name, self.address.below(name)), list(names))
+
+    def send_plan(self, names: Iterable[str]) -> None:
+        """Put a plan to the store in the place of what the run has there; plan.json is put last.
+
+        Raises:
+            OutputError: as `send`.
+        """
+        self.remove((MANIFEST,))
+        self.remove((PLAN,))
+        with self._reading():
+            old = list(self._files())
+        self.remove(old)
+        self.send(names)
+        self.send((PLAN,))
+
+    def drop_plan(self) -> None:
+        """Remove the plan of a complete run from the store."""
+        with suppress(OutputError), self._reading():
+            self._store.remove_below(self.address.below(PLAN_PARTS))
+            self._store.remove(self.address.below(PLAN))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files from the store.
+
+        Raises:
+            OutputError: one cannot be removed.
+        """
+        with writing(self.address.uri):
+            all_at_once(lambda name: self._store.remove(self.address.below(name)), list(names))
+
+    def _files(self) -> dict[str, int]:
+        """Return the files of the run in the store with their sizes.
+
+        Raises:
+            OutputError: there are objects, but no run.
+        """
+        found = self._store.below(self.address)
+        own = {name: size for name, size in found.items() if size and (name in OTHERS or PART.fullmatch(name))}
+        if self._store.size(self.address) is not None:
+            raise OutputError("output.foreign", f"{visible(self.address.uri, 200)}: is an object, and no run")
+        foreign = next((name for name, size in found.items() if size and name not in own), None)
+        if foreign is not None and not own:
+            what = f"{visible(self.address.uri, 200)}: holds {visible(foreign, 80)} and no run"
+            raise OutputError("output.foreign", what)
+        return own
+
+    def _local(self) -> list[str]:
+        """Return the files of the run in the folder."""
+        found = (file.relative_to(self.path).as_posix() for file in self.path.glob("*/part-*"))
+        names = (*found, *(name for name in OTHERS if (self.path / name).exists()))
+        return [name for name in names if name in OTHERS or PART.fullmatch(name)]
+
+    def _clear(self) -> None:
+        """Remove the files of the run from the folder; run.json goes first."""
+        for name in (MANIFEST, CHECKED, *self._local()):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _other(self, name: str) -> bool:
+        """Return whether a small file is another one in the store than in the folder, or only in one of them."""
+        file = self.path / name
+        return self._store.read(self.address.below(name)) != (file.read_bytes() if file.exists() else None)
+
+    def _size(self, name: str) -> int | None:
+        file = self.path / name
+        return file.stat().st_size if file.exists() else None
+
+    def _fetch(self, sizes: dict[str, int]) -> None:
+        """Fetch files; records come after the files that they are about."""
+        for name in sizes:
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        refuse_full(self.path.parent, sum(sizes.values()))
+        for chosen in ([n for n in sizes if not RECORD.fullmatch(n)], [n for n in sizes if RECORD.fullmatch(n)]):
+            all_at_once(lambda n: self._store.fetch(self.address.below(n), self.path / n, sizes[n]), chosen)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = visible(error.strerror or str(error), 300)
+            shown = visible(self.address.uri, 200)
+            raise OutputError("run.unreachable", f"{shown}: cannot be read: {reason}") from None
+
+
+def folder_of(path: Path) -> Path:
+    """Return the local folder that stands for a run on object storage; any other path as it is.
+
+    Raises:
+        UsageError: as `address_of`.
+        OutputError: the folder of runs is a link.
+    """
+    address = address_of(path)
+    if address is not None and COPIES.is_symlink():
+        raise OutputError("output.link", f"{COPIES}: {LINK}")
+    return path if address is None else runs_folder() / COPIES.name / FOLDER / address.bucket / address.key
+
+
+def twin_of(path: Path) -> Twin | None:
+    """Return the place that a folder stands for; None for a run of this machine alone."""
+    home = (COPIES / FOLDER).absolute()
+    if not path.absolute().is_relative_to(home):
+        return None
+    bucket, *key = path.absolute().relative_to(home).parts or ("",)
+    return Twin(path, Address(bucket, "/".join(key))) if key else None
+
+
+def arrived(path: Path) -> Path:
+    """Return the local folder of a run; a complete run on object storage is fetched, as far as it is not there.
+
+    Args:
+        path: a path, which is returned as it is, or an address.
+
+    Raises:
+        OutputError: the run at an address is not complete, or cannot be read.
+    """
+    folder = folder_of(path)
+    twin = None if folder == path else twin_of(folder)
+    if twin is not None:
+        twin.bring_complete()
+    return folder
+
+
+def is_run_address(path: Path) -> bool:
+    """Return whether a path is the address of a run, complete or not.
+
+    Raises:
+        OutputError: the store cannot be asked.
+    """
+    folder = folder_of(path)
+    twin = None if folder == path else twin_of(folder)
+    return twin is not None and (twin.holds(MANIFEST) or twin.holds(PLAN))
+
+
+def shown_place(path: Path) -> str:
+    """Return where a run is, as users name it: its address, or its folder."""
+    twin = twin_of(path)
+    if twin is not None:
+        return twin.address.uri
+    address = None if path.exists() else address_of(path)
+    return str(path) if address is None else address.uri
+
+
+def _any_part(_index: int) -> bool:
+    return True
+
+
+def _part_of(name: str) -> int | None:
+    match = PART.fullmatch(name)
+    return None if match is None else int(match[1])
+
+
+def _part_is(name: str, wanted: Wanted) -> bool:
+    """Return whether a file is of a wanted part, or of none."""
+    index = _part_of(name)
+    return index is None or wanted(index)

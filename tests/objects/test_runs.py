@@ -1,0 +1,318 @@
+"""Runs on object storage, against moto's server: looked at with boto3, and compared with a run of this machine."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+from bundled import CHECKPOINT
+from documented import DOCUMENTS, blocks
+from documented_inputs import TEXT as LONG
+from documented_inputs import write_tiny
+from object_server import served
+from stored_runs import tree
+
+import lossprobe
+from lossprobe.cli.main import run
+from lossprobe.objects.store import ObjectStore
+from lossprobe.passes import planning
+from lossprobe.plan import rows as plan
+
+pytestmark = pytest.mark.thorough
+TEXT = "It shows. that is what it says.\n" * 40
+ADDRESS = "s3://bucket/runs/x"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with served() as objects:
+        yield objects
+
+
+@pytest.fixture(autouse=True)
+def objects(server, tmp_path, monkeypatch):
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(planning, "cut_parts", lambda documents: plan.cut_parts(documents, 64))
+    for key in server.tree("runs"):
+        server.client.delete_object(Bucket="bucket", Key=f"runs/{key}")
+    (tmp_path / "text.txt").write_text(TEXT, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    return server
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """Return a function that goes to an empty working folder, as another machine has it."""
+    made = iter(range(1000))
+
+    def go():
+        folder = tmp_path / f"machine-{next(made)}"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        return folder
+
+    return go
+
+
+@pytest.fixture
+def local(tmp_path, machine):
+    """Return the files of the run of this machine."""
+    machine()
+    assert score("-o", "one") == 0
+    return files("one")
+
+
+def files(folder):
+    return {name: data for name, data in tree(Path(folder)).items() if not name.startswith(".")}
+
+
+def score(*more):
+    return run(["score", str(CHECKPOINT), "../text.txt", "-q", *more])
+
+
+def test_a_run_equals_the_local_one_and_is_read_anywhere(objects, local, machine, capsys):
+    machine()
+    capsys.readouterr()
+    assert score("-o", ADDRESS) == 0
+    assert capsys.readouterr().out == f"{ADDRESS}\n"
+    assert objects.tree("runs/x") == local
+    machine()
+    views = [["hardest", ADDRESS, "--csv", "-"], ["perplexity", ADDRESS], ["verify", ADDRESS], ["tokens", ADDRESS]]
+    for view in views:
+        assert run(view) == 0, view
+    assert lossprobe.open_run(ADDRESS).counts == lossprobe.open_run("../machine-0/one").counts
+    assert run(["runs", "latest", ADDRESS]) == 0
+    assert run(["hardest"]) == 0
+    machine()
+    assert score("-o", ADDRESS) == 0, "it is found"
+    assert objects.tree("runs/x") == local
+    result = lossprobe.score(CHECKPOINT, "../text.txt", output=ADDRESS)
+    assert result.reused
+    assert run(["runs", "remove", ADDRESS]) == 2
+    assert objects.tree("runs/x") == local
+
+
+def test_shards_on_machines_that_share_nothing_else(objects, local, machine, capsys):
+    for shard in ("2/3", "1/3"):
+        machine()
+        assert score("-o", ADDRESS, "--shard", shard) == 0
+    machine()
+    capsys.readouterr()
+    assert run(["hardest", ADDRESS]) == 6
+    err = capsys.readouterr().err
+    assert "error[run.unfinished]" in err
+    assert ADDRESS in err
+    assert run(["gather", ADDRESS]) == 6
+    assert "of 1 shard: 3/3" in capsys.readouterr().err
+    machine()
+    assert score("-o", ADDRESS, "--shard", "3/4") == 6
+    assert "error[shard.other_count]" in capsys.readouterr().err
+    assert score("-o", ADDRESS, "--shard", "3/3", "--context", "32") == 6
+    assert "error[output.other_settings]" in capsys.readouterr().err
+    assert lossprobe.score_shard("3/3", CHECKPOINT, "../text.txt", output=ADDRESS).scored > 0
+    machine()
+    assert lossprobe.gather(ADDRESS).counts["scored_tokens"] > 0
+    assert objects.tree("runs/x") == local
+    assert run(["gather", ADDRESS]) == 0
+    assert "complete already" in capsys.readouterr().err
+    machine()
+    assert score("-o", ADDRESS, "--shard", "1/3") == 0
+    assert objects.tree("runs/x") == local
+
+
+def test_a_shard_needs_its_own_parts_alone(objects, machine):
+    machine()
+    assert score("-o", ADDRESS, "--shard", "1/3") == 0
+    folder = machine()
+    assert score("-o", ADDRESS, "--shard", "2/3") == 0
+    here = {file.name for file in folder.rglob("plan/part-*.parquet")}
+    all_ = {name for name in objects.tree("runs/x") if name.startswith("plan/part-") and name.endswith(".parquet")}
+    assert 0 < len(here) < len(all_)
+    assert {file.name for file in folder.rglob("tokens/part-*")} == here
+
+
+def test_two_shards_that_plan_at_once_agree(objects, local, machine, monkeypatch):
+    others, real = [], ObjectStore.size
+
+    def seldom(self, address):
+        """Let another shard plan, score and end while this one has planned and looks for a plan."""
+        if address.key.endswith("plan.json") and not others:
+            others.append(1)
+            here = Path.cwd()
+            machine()
+            assert score("-o", ADDRESS, "--shard", "2/2") == 0
+            monkeypatch.chdir(here)
+        return real(self, address)
+
+    machine()
+    monkeypatch.setattr(ObjectStore, "size", seldom)
+    assert score("-o", ADDRESS, "--shard", "1/2") == 0
+    assert others
+    assert run(["gather", ADDRESS]) == 0
+    assert objects.tree("runs/x") == local
+
+
+def test_a_run_that_was_gathered_while_a_shard_planned_stays(objects, local, machine, monkeypatch, capsys):
+    others, real = [], ObjectStore.size
+
+    def seldom(self, address):
+        if address.key.endswith("plan.json") and not others:
+            others.append(1)
+            here = Path.cwd()
+            machine()
+            assert score("-o", ADDRESS) == 0
+            monkeypatch.chdir(here)
+        return real(self, address)
+
+    machine()
+    monkeypatch.setattr(ObjectStore, "size", seldom)
+    assert score("-o", ADDRESS, "--shard", "1/2") == 6
+    assert "others have completed the run" in capsys.readouterr().err
+    assert objects.tree("runs/x") == local
+    assert score("-o", ADDRESS, "--shard", "1/2") == 0
+    assert "already scored" not in capsys.readouterr().err, "it was asked to be quiet"
+
+
+def test_a_stop_at_any_request_leaves_what_another_machine_completes(objects, local, machine, monkeypatch):
+    real = {name: getattr(ObjectStore, name) for name in ("put", "remove", "remove_below")}
+
+    def stopping(name, stop, requests):
+        def request(self, *given):
+            number = next(requests)
+            if number == stop and stop % 2:  # before it has had an effect, or after
+                raise KeyboardInterrupt
+            real[name](self, *given)
+            if number == stop:
+                raise KeyboardInterrupt
+
+        return request
+
+    stop, codes = 1, []
+    while not codes or codes[-1] == 130:
+        for key in objects.tree("runs"):
+            objects.client.delete_object(Bucket="bucket", Key=f"runs/{key}")
+        requests = count(1)
+        for name in real:
+            monkeypatch.setattr(ObjectStore, name, stopping(name, stop, requests))
+        machine()
+        codes.append(score("-o", ADDRESS))
+        for name, method in real.items():
+            monkeypatch.setattr(ObjectStore, name, method)
+        if stop % 3:  # on the same machine, or on another one
+            machine()
+        assert score("-o", ADDRESS) == 0, stop
+        assert objects.tree("runs/x") == local, stop
+        stop += 1
+    assert codes[-1] == 0
+    assert len(codes) > 20
+
+
+KILLED = """
+import sys
+from lossprobe.passes import planning
+from lossprobe.plan import rows as plan
+planning.cut_parts = lambda documents: plan.cut_parts(documents, 64)
+from lossprobe.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def test_killed_processes_leave_what_another_machine_completes(objects, local, machine):
+    command = [sys.executable, "-c", KILLED, "score", str(CHECKPOINT), "../text.txt", "-q", "-o", ADDRESS]
+    codes = []
+    for _ in range(8):
+        process = subprocess.Popen(command, cwd=machine(), env=os.environ, stderr=subprocess.DEVNULL)
+        before = time.monotonic()
+        while not objects.tree("runs/x") and process.poll() is None and time.monotonic() < before + 60:
+            time.sleep(0.01)
+        time.sleep(random.random() * 0.4)
+        process.send_signal(signal.SIGKILL)
+        codes.append(process.wait())
+        if codes[-1] == 0:
+            break
+    assert -signal.SIGKILL in codes
+    machine()
+    assert score("-o", ADDRESS) == 0
+    assert objects.tree("runs/x") == local
+
+
+def test_a_changed_run_is_fetched_again_and_other_settings_are_refused(objects, local, machine, capsys):
+    first = machine()
+    assert score("-o", ADDRESS) == 0
+    assert run(["hardest", ADDRESS]) == 0
+    machine()
+    assert score("-o", ADDRESS, "--context", "32") == 6
+    assert "error[output.other_settings]" in capsys.readouterr().err
+    assert objects.tree("runs/x") == local
+    assert score("-o", ADDRESS, "--context", "32", "--overwrite") == 0
+    changed = objects.tree("runs/x")
+    assert changed != local
+    assert score("-o", "there", "--context", "32") == 0
+    assert changed == files("there")
+    os.chdir(first)
+    assert run(["hardest", ADDRESS]) == 0
+    assert lossprobe.open_run(ADDRESS).context == 32
+
+
+def test_damage_in_the_store_is_found(objects, local, machine, capsys):
+    machine()
+    assert score("-o", ADDRESS) == 0
+    part = "runs/x/tokens/part-00001.parquet"
+    objects.put(part, objects.get(part)[:-1] + b"?")
+    machine()
+    assert run(["hardest", ADDRESS]) == 6
+    assert "error[run.damaged]" in capsys.readouterr().err
+
+
+def test_what_is_no_run_is_left_alone(objects, machine, capsys):
+    machine()
+    objects.put("runs/x/notes.txt", b"mine")
+    assert score("-o", ADDRESS) == 6
+    assert "error[output.foreign]" in capsys.readouterr().err
+    assert score("-o", f"{ADDRESS}/notes.txt") == 6
+    assert "error[output.foreign]" in capsys.readouterr().err
+    assert objects.tree("runs/x") == {"notes.txt": b"mine"}
+    assert run(["gather", "s3://bucket/runs/none"]) == 2
+    assert run(["hardest", "s3://bucket/runs/none"]) == 2
+    assert "s3://bucket/runs/none: is no run" in capsys.readouterr().err
+    assert score("-o", "s3://nobucket/x") == 6
+    assert "s3://nobucket/x: cannot be read: there is no such bucket" in capsys.readouterr().err
+    assert not shutil.os.path.lexists(".lossprobe/objects/s3/nobucket/x/run.json")
+
+
+def test_a_store_that_fails_while_parts_are_put_stops_the_pass(objects, local, machine, monkeypatch, capsys):
+    real = ObjectStore.put
+
+    def failing(self, file, address):
+        if "part-00002" in address.key and "tokens" in address.key:
+            raise OSError(5, "no connection")
+        real(self, file, address)
+
+    machine()
+    monkeypatch.setattr(ObjectStore, "put", failing)
+    assert score("-o", ADDRESS) == 6
+    assert f"error[output.write]: {ADDRESS}: cannot be written: no connection" in capsys.readouterr().err
+    monkeypatch.setattr(ObjectStore, "put", real)
+    assert score("-o", ADDRESS) == 0
+    assert objects.tree("runs/x") == local
+
+
+def test_the_commands_of_the_page_run(objects, machine, capfd):
+    page = next(each for each in DOCUMENTS if each.name == "object-storage.md")
+    objects.put("data.txt", LONG.encode())
+    lines = [line for block in blocks(page) if block.language == "sh" for line in block.commands]
+    assert len(lines) == 4
+    for line in lines:
+        machine()
+        write_tiny("my-model", 0)
+        assert run(line.split()[1:]) == 0, (line, capfd.readouterr().err)
+    assert "run.json" in objects.tree("runs/data")
