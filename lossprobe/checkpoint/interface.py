@@ -171,10 +171,14 @@ def prefix_of(checkpoint: Checkpoint) -> SharedPrefix | None:
 
 @runtime_checkable
 class CopiedTokenizer(Protocol):
-    """A tokenizer of which several can work at once, each in a process of its own."""
+    """A tokenizer in a process of its own: several can work at once, and each takes several documents together."""
 
     def copies(self) -> Sequence[Tokenizer]:
         """Return more of the same, which start when they are used; none where they would not be faster."""
+        ...
+
+    def encode_all(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return the tokens of several documents, each as by `Tokenizer.encode`."""
         ...
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from lossprobe.options.declare import option
 from lossprobe.options.kinds import Choice, File, Flag, Text, Words
 
-DEVICE = Text("auto|cpu|mps|cuda(:[0-9]{1,4})?", "auto, cpu, cuda, cuda:N or mps")
+DEVICE = Text("auto|cpu|mps|cuda(:[0-9]{1,4})?", "auto, cpu, cuda, cuda:N (N up to 9999) or mps")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,11 @@ from lossprobe.cli.values import RunPath
 from lossprobe.errors import OutputError
 from lossprobe.units import plural, visible
 
+AGAIN = {
+    "score": "score again with --overwrite; shards score it again after lossprobe runs remove",
+    "compare": "compare again with --overwrite, or remove its folder",
+}
+
 
 @click.command(short_help="Check a run's files against their hashes.")
 @click.argument("run", required=False, type=RunPath())
@@ -38,7 +43,7 @@ def verify(run: Path | None) -> None:
         raise OutputError(
             "run.damaged",
             f"{shown}: {len(damaged)} of {count} files damaged, first {visible(damaged[0], 80)}",
-            hint=f"{again} again with --overwrite, or remove its folder",
+            hint=AGAIN[again],
         )
     checks.check()
     say_each(notices)

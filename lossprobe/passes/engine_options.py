@@ -11,6 +11,8 @@ from lossprobe.options.kinds import Choice, Number, Text
 LOCAL, RAY = ENGINES = ("local", "ray")
 MOST_WORKERS = 100_000
 
+PORT = "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -40,7 +42,7 @@ class EngineOptions:
     )
     ray_address: str | None = option(
         None,
-        Text("auto|[^\\s:/]+:[0-9]{1,5}|\\[[0-9A-Fa-f:]+\\]:[0-9]{1,5}", "auto or HOST:PORT"),
+        Text(f"auto|([^\\s:/]+|\\[[0-9A-Fa-f:]+\\]):{PORT}", "auto or HOST:PORT, with a port up to 65535"),
         "Head of the Ray cluster; auto: that of this machine.  [default: RAY_ADDRESS, or a Ray started here]",
         metavar="HOST:PORT|auto",
         in_audit_file=False,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from lossprobe.checkpoint.interface import Tokenizer, Tokens
+from lossprobe.checkpoint.interface import CopiedTokenizer, Tokenizer, Tokens
 from lossprobe.errors import TextError
 from lossprobe.plan.labels import label_tokens
 from lossprobe.text.documents import Document, Source
@@ -120,6 +120,10 @@ class KnownText(MadeOf):
         """Return the tokens of one of its documents; kept tokens are not computed again."""
         return tokenizer.encode(text) if self._tokens is None else self._tokens.of(text, tokenizer)
 
+    def all_tokens(self, texts: Sequence[str], tokenizer: CopiedTokenizer) -> list[Tokens]:
+        """Return the tokens of several of its documents; those that are not kept are made with one request."""
+        return tokenizer.encode_all(texts) if self._tokens is None else self._tokens.of_all(texts, tokenizer)
+
     def derived(self, name: str, make: Callable[[Source], Source]) -> KnownText:
         """Return a text derived from this one, made once for each name; both share the kept tokens."""
         if name not in self._derived:
@@ -136,16 +140,30 @@ class KeptTokens:
 
     def of(self, text: str, tokenizer: Tokenizer) -> Tokens:
         """Return the tokens of a document. Tokenizers that differ only in BOS and EOS share them."""
-        rules = getattr(tokenizer, "canonical", None) or tokenizer.sha256 or id(tokenizer)
-        key = (rules, getattr(tokenizer, "special_strings", ""), text)
+        key = (*_rules(tokenizer), text)
         tokens = self._kept.get(key)
-        if tokens is None:
-            tokens = tokenizer.encode(text)
-            size = sys.getsizeof(text) + tokens.ids.nbytes + tokens.byte_stop.nbytes + tokens.unknown.nbytes
-            if size <= self._left:
-                self._left -= size
-                self._kept[key] = tokens
+        return self._keep(key, tokenizer.encode(text)) if tokens is None else tokens
+
+    def of_all(self, texts: Sequence[str], tokenizer: CopiedTokenizer) -> list[Tokens]:
+        """Return the tokens of several documents, each as by `of`."""
+        rules = _rules(tokenizer)
+        missing = list(dict.fromkeys(text for text in texts if (*rules, text) not in self._kept))
+        encoded = zip(missing, tokenizer.encode_all(missing) if missing else (), strict=True)
+        made = {text: self._keep((*rules, text), tokens) for text, tokens in encoded}
+        return [made[text] if text in made else self._kept[(*rules, text)] for text in texts]
+
+    def _keep(self, key: tuple[object, str, str], tokens: Tokens) -> Tokens:
+        size = sys.getsizeof(key[-1]) + tokens.ids.nbytes + tokens.byte_stop.nbytes + tokens.unknown.nbytes
+        if size <= self._left:
+            self._left -= size
+            self._kept[key] = tokens
         return tokens
+
+
+def _rules(tokenizer: object) -> tuple[object, str]:
+    """Return what decides the tokens of a text, apart from BOS and EOS."""
+    rules = getattr(tokenizer, "canonical", None) or getattr(tokenizer, "sha256", "") or id(tokenizer)
+    return rules, getattr(tokenizer, "special_strings", "")
 
 
 def text_sha256(source: Source) -> str:
@@ -192,10 +210,30 @@ def tokens_of(source: Source, document: Document, tokenizer: Tokenizer) -> Token
     """
     text = document.scorable()
     tokens = source.tokens(text, tokenizer) if isinstance(source, KnownSource) else tokenizer.encode(text)
+    return _labelled(document, tokens, tokenizer, templated(source))
+
+
+def tokens_of_all(source: Source, documents: Sequence[Document], tokenizer: Tokenizer) -> list[Tokens]:
+    """Return the tokens of several documents, each as by `tokens_of`, with one request where the tokenizer can.
+
+    Raises:
+        TextError: one is a record of which no text was made yet.
+    """
+    own = isinstance(source, KnownSource) and not isinstance(source, KnownText)  # finds tokens in its own way
+    if own or len(documents) == 1 or not isinstance(tokenizer, CopiedTokenizer):
+        return [tokens_of(source, document, tokenizer) for document in documents]
+    texts = [document.scorable() for document in documents]
+    found = source.all_tokens(texts, tokenizer) if isinstance(source, KnownText) else tokenizer.encode_all(texts)
+    made = templated(source)
+    return [_labelled(document, tokens, tokenizer, made) for document, tokens in zip(documents, found, strict=True)]
+
+
+def _labelled(document: Document, tokens: Tokens, tokenizer: Tokenizer, made: bool | None) -> Tokens:
+    """Return the tokens of a document with the labels of a rendered one; `made` as `templated` of its source."""
     if document.spans:
         return label_tokens(tokens, document.spans, tokenizer.special_ids)
     # In a stream of conversations the names of special tokens are not told apart from those that the template writes.
-    return replace(tokens, special_strings=0) if templated(source) else tokens
+    return replace(tokens, special_strings=0) if made else tokens
 
 
 def read_again(source: Source, sha256: str) -> Iterator[Document]:

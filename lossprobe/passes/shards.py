@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.shard import Shard
 from lossprobe.run.identity import identity_of, measured_of
 from lossprobe.run.reuse import complete_run, refuse_other_settings, stored_run
-from lossprobe.run.shards import REMOVE, ShardStore
+from lossprobe.run.shards import REMOVE, ShardStore, without_overwrite
 from lossprobe.run.store import RunStore
 from lossprobe.run.twin import twin_of
 from lossprobe.text.documents import Source
@@ -52,6 +50,7 @@ class ShardResult:
     notices: tuple[str, ...] = field(default=(), repr=False)
 
 
+@without_overwrite(f"use another `output`; {REMOVE}")
 def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
     shard: Shard,
     checkpoint: Checkpoint,
@@ -95,9 +94,8 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
     checkpoint = opened(checkpoint)
     with RunStore(prepared.path, among_shards=True) as store:
         store.bring(shard.owns)
-        with _without_overwrite():
-            stored = stored_run(prepared.path, prepared.settings, overwrite=False)
-            plan = None if stored else _joined(store, prepared, measured_facts(checkpoint), shard)
+        stored = stored_run(prepared.path, prepared.settings, overwrite=False)
+        plan = None if stored else _joined(store, prepared, measured_facts(checkpoint), shard)
         if stored is not None:  # gathered while this one started
             return ShardResult(stored.path, shard, 0, 0, 0, complete=True)
         plan = plan or _made(store, prepared, checkpoint, options, shard)
@@ -110,17 +108,6 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
         scored = score_parts(share, scorer, plan, parts, prepared.source, progress or no_progress, own)
     tokens = sum(plan["part_rows"][index] for index in own)
     return ShardResult(prepared.path, shard, len(own), scored, tokens)
-
-
-@contextmanager
-def _without_overwrite() -> Iterator[None]:
-    """Give errors about a run that stands in the way another hint: a shard cannot overwrite it."""
-    try:
-        yield
-    except OutputError as error:
-        if error.id in ("output.other_settings", "run.damaged"):
-            error.hint = f"use another `output`; {REMOVE}"
-        raise
 
 
 def _joined(store: RunStore, prepared: PreparedPass, measured: dict[str, Any], shard: Shard) -> dict[str, Any] | None:

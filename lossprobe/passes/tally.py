@@ -72,19 +72,18 @@ class DocumentCount:
     def add_rows(self, rows: Rows) -> None:
         """Add the next rows."""
         self.tokens += len(rows)
-        absent = rows.unscored != SCORED
-        cut = rows.token[rows.unscored == TRUNCATED]
-        if self.first_cut is None and len(cut):
-            self.first_cut = int(cut[0])
-        self.scored_tokens += int((~absent).sum())
-        widths = rows.byte_stop - rows.byte_start
-        for code in np.unique(rows.unscored[absent]).tolist():
-            chosen = rows.unscored == code
-            self.unscored[UNSCORED[code]] += int(chosen.sum())
-            self.unscored_bytes[UNSCORED[code]] += int(widths[chosen].sum())
-        absent &= widths > 0
-        if absent.any():
-            spans = count_spans(self._bytes(), *joined(rows.byte_start[absent], rows.byte_stop[absent]))
+        absent = np.flatnonzero(rows.unscored != SCORED)  # of most documents the first token alone
+        self.scored_tokens += len(rows) - len(absent)
+        codes, starts, stops = rows.unscored[absent], rows.byte_start[absent], rows.byte_stop[absent]
+        for code in sorted(set(codes.tolist())):
+            chosen = codes == code
+            if code == TRUNCATED and self.first_cut is None:
+                self.first_cut = int(rows.token[absent[chosen.argmax()]])
+            self.unscored[UNSCORED[code]] += int(np.count_nonzero(chosen))
+            self.unscored_bytes[UNSCORED[code]] += int((stops[chosen] - starts[chosen]).sum())
+        wide = stops > starts
+        if wide.any():
+            spans = count_spans(self._bytes(), *joined(starts[wide], stops[wide]))
             self.absent = sum(spans, start=self.absent)
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""Tokenizes the documents of a text, several at once where the tokenizer can.
+"""Tokenizes the documents of a text, several with one request, and several requests at once where the tokenizer can.
 
 Tokenizing takes most of the time of a plan. Copies of the tokenizer work in processes of their own on the documents
 that come next, and the tokens come in the order of the text, so that a plan does not depend on how many there are.
@@ -12,16 +12,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
 from lossprobe.checkpoint.interface import CopiedTokenizer, Tokenizer, Tokens
-from lossprobe.passes.known_text import tokens_of
+from lossprobe.passes.known_text import tokens_of, tokens_of_all
 from lossprobe.text.documents import Document, Source
 
 SHORT = 4 << 20  # characters of a text that is tokenized before copies of the tokenizer have started
 AHEAD = 4 << 20  # characters of the documents that are tokenized before they are needed
-MOST = 256  # of these documents
+TOGETHER = 1 << 17  # characters of the documents of one request
+MOST = 512  # of these documents
+
+Tokenized = deque[tuple[Document, Tokens]]
 
 
 def tokenized(
-    source: Source, documents: Iterable[Document], tokenizer: Tokenizer, short: int = SHORT
+    source: Source, documents: Iterable[Document], tokenizer: Tokenizer, short: int = SHORT, together: int = TOGETHER
 ) -> Iterator[tuple[Document, Tokens]]:
     """Yield documents with their tokens, in order.
 
@@ -30,54 +33,86 @@ def tokenized(
         documents: the documents.
         tokenizer: makes their tokens.
         short: characters that are tokenized before copies of the tokenizer start.
+        together: characters of the documents that are tokenized with one request.
 
     Raises:
         LossprobeError: as `known_text.tokens_of`.
     """
-    left = iter(documents)
+    if not isinstance(tokenizer, CopiedTokenizer):
+        for document in documents:
+            yield document, tokens_of(source, document, tokenizer)
+        return
+    batches = _batches(documents, together)
     read = 0
-    for document in left:
-        yield document, tokens_of(source, document, tokenizer)
-        read += len(document.text)
+    for batch in batches:
+        read += _size(batch)
+        yield from _taken(_tokens_of(source, batch, tokenizer))
         if read >= short:
             break
-    copies = tokenizer.copies() if read >= short and isinstance(tokenizer, CopiedTokenizer) else ()
+    copies = tokenizer.copies() if read >= short else ()
     if copies:
-        yield from _ahead(source, left, [tokenizer, *copies])
+        yield from _ahead(source, batches, [tokenizer, *copies])
     else:
-        for document in left:
-            yield document, tokens_of(source, document, tokenizer)
+        for batch in batches:
+            yield from _taken(_tokens_of(source, batch, tokenizer))
+
+
+def _batches(documents: Iterable[Document], together: int) -> Iterator[list[Document]]:
+    """Yield documents in lists of about `together` characters; one that is longer comes alone."""
+    batch: list[Document] = []
+    size = 0
+    for document in documents:
+        if batch and (size + len(document.text) > together or len(batch) == MOST):
+            yield batch
+            batch, size = [], 0
+        batch.append(document)
+        size += len(document.text)
+    if batch:
+        yield batch
+
+
+def _size(batch: Sequence[Document]) -> int:
+    return sum(len(document.text) for document in batch)
+
+
+def _tokens_of(source: Source, batch: Sequence[Document], tokenizer: Tokenizer) -> Tokenized:
+    return deque(zip(batch, tokens_of_all(source, batch, tokenizer), strict=True))
+
+
+def _taken(found: Tokenized) -> Iterator[tuple[Document, Tokens]]:
+    """Yield what was found, without keeping it: a document can be large."""
+    while found:
+        yield found.popleft()
 
 
 def _ahead(
-    source: Source, documents: Iterator[Document], tokenizers: Sequence[Tokenizer]
+    source: Source, batches: Iterator[list[Document]], tokenizers: Sequence[Tokenizer]
 ) -> Iterator[tuple[Document, Tokens]]:
     free: SimpleQueue[Tokenizer] = SimpleQueue()
     for tokenizer in tokenizers:
         free.put(tokenizer)
 
-    def work(document: Document) -> Tokens:
+    def work(batch: list[Document]) -> Tokenized:
         tokenizer = free.get()
         try:
-            return tokens_of(source, document, tokenizer)
+            return _tokens_of(source, batch, tokenizer)
         finally:
             free.put(tokenizer)
 
-    waiting: deque[tuple[Document, Future[Tokens]]] = deque()
-    size = 0
+    waiting: deque[tuple[int, Future[Tokenized]]] = deque()
+    ahead = 0
     pool = ThreadPoolExecutor(len(tokenizers))
     try:
-        for document in documents:
-            waiting.append((document, pool.submit(work, document)))
-            size += len(document.text)
-            while size > AHEAD or len(waiting) > MOST:
-                first, tokens = waiting.popleft()
-                size -= len(first.text)
-                yield first, tokens.result()
-                del tokens  # with its result
+        for batch in batches:
+            size = _size(batch)
+            waiting.append((size, pool.submit(work, batch)))
+            ahead += size
+            del batch
+            while ahead > AHEAD:
+                size, first = waiting.popleft()
+                ahead -= size
+                yield from _taken(first.result())
         while waiting:
-            first, tokens = waiting.popleft()
-            yield first, tokens.result()
-            del tokens
+            yield from _taken(waiting.popleft()[1].result())
     finally:
         pool.shutdown(cancel_futures=True)

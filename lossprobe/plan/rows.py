@@ -57,6 +57,10 @@ class Rows:
         labels = None if self.labels is None else self.labels[index]
         return Rows(**{name: getattr(self, name)[index] for name in ARRAYS}, labels=labels)
 
+    def own_rows(self) -> Rows:
+        """Return the rows that are not only context here."""
+        return self if self.own.all() else self.take(self.own)
+
     def as_context(self) -> Rows:
         """Return the same rows, marked as context only."""
         return replace(self, own=np.zeros(len(self), bool))
@@ -135,7 +139,7 @@ def plan_pieces(
         rows.own[:context] = False
         yield rows
         start = stop
-        context = start - int(policy.window_of(np.array([start]), total)[1][0])
+        context = start - int(policy.window_of(np.array([start]), total)[1][0]) if start < total else 0
 
 
 def plan_documents(documents: Iterable[Tokens], policy: WindowPolicy) -> Iterator[Rows]:
@@ -161,7 +165,7 @@ def _rows(number: int, tokens: Tokens, policy: WindowPolicy, first_window: int, 
     ids = np.concatenate([np.array(before, np.int64), tokens.ids[here].astype(np.int64)])
     stops = np.concatenate([np.zeros(len(before), np.int64), tokens.byte_stop[here]])
     unscored = np.full(len(ids), SCORED)
-    if not policy.score_unknown:
+    if not policy.score_unknown and tokens.unknown.any():
         unscored[len(before) :][tokens.unknown[here]] = UNSCORED.index("unknown")
     token = np.arange(rows.start, rows.stop)
     window, start = policy.window_of(token, row_count(tokens, policy))
@@ -228,12 +232,14 @@ def cut_parts(planned: Iterable[Rows], part_rows: int = PART_ROWS) -> Iterator[R
     pieces: list[Rows] = []
     size = 0
     for rows in planned:
-        position = int((~rows.own).sum())  # a piece's context is copied only into a part that starts inside it
+        # A piece's context is copied only into a part that starts inside it.
+        position = len(rows) - int(np.count_nonzero(rows.own))
         while position < len(rows):
             stop = _window_end(rows.window, position + max(1, part_rows - size))
-            lead = rows.take(slice(position - int(rows.context[position]), position))
-            pieces += [lead.as_context()] if size == 0 and len(lead) else []
-            pieces.append(rows.take(slice(position, stop)))
+            context = int(rows.context[position]) if size == 0 else 0
+            if context:
+                pieces.append(rows.take(slice(position - context, position)).as_context())
+            pieces.append(rows if stop - position == len(rows) else rows.take(slice(position, stop)))
             size += stop - position
             position = stop
             if size >= part_rows:

@@ -10,6 +10,7 @@ from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
 MOST = 1_000_000  # far above any cluster
+DIGITS = 12  # a number with more of them is above every limit
 SLURM, TORCHRUN = "slurm", "torchrun"
 FORM = "I/N, such as 1/8 to 8/8, slurm or torchrun"
 
@@ -58,10 +59,10 @@ def read_shard(given: str, environment: Mapping[str, str]) -> Shard:
     if given == TORCHRUN:
         rank, size = _numbers(given, environment, ("RANK", "WORLD_SIZE"))
         return _checked(given, rank + 1, size)
-    match = re.fullmatch(r"([0-9]{1,7})/([0-9]{1,7})", given)
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", given)
     if match is None:
         raise UsageError("shard.number", f"`shard` {visible(given, 40)}: is not {FORM}")
-    return _checked(given, int(match[1]), int(match[2]))
+    return _checked(given, _number(match[1]), _number(match[2]))
 
 
 def _slurm(environment: Mapping[str, str]) -> Shard:
@@ -80,18 +81,25 @@ def _numbers(given: str, environment: Mapping[str, str], names: tuple[str, ...])
     found = []
     for name in names:
         value = environment.get(name, "")
-        if re.fullmatch(r"[0-9]{1,9}", value) is None:
+        if re.fullmatch(r"[0-9]+", value) is None:
             what = f"is {visible(value, 40)}, no number" if value else "is not set"
             raise UsageError(
                 "shard.environment", f"`shard` {given}: {name} {what}", hint="`shard` I/N says it without it"
             )
-        found.append(int(value))
+        found.append(_number(value))
     return found
 
 
+def _number(digits: str) -> int:
+    """Return the number that digits write; one that has more of them than any limit here, as just above the limits."""
+    return int(digits) if len(digits) <= DIGITS else 10**DIGITS
+
+
 def _checked(given: str, index: int, count: int) -> Shard:
+    shown = f"`shard` {visible(given, 40)}"
     if not 1 <= count <= MOST:
-        raise UsageError("shard.number", f"`shard` {given}: {count} shards; there can be 1 to {MOST:,}")
+        many = f"{count:,} shards" if count < 10**DIGITS else f"more than {10**DIGITS:,} shards"
+        raise UsageError("shard.number", f"{shown}: {many}; there can be 1 to {MOST:,}")
     if not 1 <= index <= count:
-        raise UsageError("shard.number", f"`shard` {given}: shards are numbered from 1: 1/{count} to {count}/{count}")
+        raise UsageError("shard.number", f"{shown}: shards are numbered from 1: 1/{count} to {count}/{count}")
     return Shard(index, count)

@@ -7,7 +7,7 @@ part that two processes score is there once; its record, written last, names the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -185,9 +185,11 @@ class PartStore:
         }
         self._write(part_name("histogram", index), HISTOGRAM_COLUMNS, values)
 
-    def _write(self, name: str, columns: tuple[Column, ...], values: dict[str, Any]) -> None:
+    def _write(
+        self, name: str, columns: tuple[Column, ...], values: dict[str, Any], rising: Collection[str] = ()
+    ) -> None:
         with self.target(name) as target:
-            fill_table(target, columns, values)
+            fill_table(target, columns, values, rising)
 
     def _damaged(self, what: str) -> OutputError:
         return damaged(self.path, f"unfinished run: {what}", START_OVER)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -114,6 +115,18 @@ def shard_count(folder: Folder) -> int | None:
     return count if sound and isinstance(count, int) and is_count(count, least=1) else None
 
 
+@contextlib.contextmanager
+def without_overwrite(hint: str) -> Iterator[None]:
+    """Give errors about a run that stands in the way, or is damaged, another hint: shards cannot overwrite it."""
+    try:
+        yield
+    except OutputError as error:
+        if error.id in ("output.other_settings", "run.damaged"):
+            error.hint = hint
+        raise
+
+
+@without_overwrite(f"{REMOVE}; then run its shards again")
 def gather(path: Path) -> tuple[Run, bool]:
     """Return the run whose parts shards have scored, complete, and whether it was complete before.
 

@@ -41,6 +41,8 @@ from lossprobe.run.schema import (
     Column,
 )
 
+RISING = ("document", "token", "byte_start", "byte_stop", "window", "context")  # columns of planned rows
+
 
 class RunStore(PartStore):
     """The directory of one run, opened once and locked by this process while it is open.
@@ -90,7 +92,7 @@ class RunStore(PartStore):
         """Store the rows that one part is to score."""
         own = Column(OWN, "bool", "false for rows that an earlier part scores")
         columns = (*PLANNED, own, *(() if rows.labels is None else LABELS))
-        self._write(part_name(PLAN_PARTS, index), columns, {**planned_values(rows), OWN: rows.own})
+        self._write(part_name(PLAN_PARTS, index), columns, {**planned_values(rows), OWN: rows.own}, RISING)
 
     def finish_plan(self, plan: dict[str, Any]) -> None:
         """Mark planning as complete.

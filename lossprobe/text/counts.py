@@ -41,6 +41,8 @@ def count_text(text: str) -> TextCounts:
     >>> count_text("naïve  idea")
     TextCounts(bytes=12, characters=11, words=2)
     """
+    if len(text) <= SLICE:
+        return TextCounts(len(text.encode()), len(text), len(text.split()))
     words, inside = 0, False  # a word that continues in the next slice is counted in the slice where it starts
     for piece in slices(text):
         words += len(piece.split()) - (inside and not piece[0].isspace())

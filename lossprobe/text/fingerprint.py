@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from lossprobe.text.counts import slices
+from lossprobe.text.counts import SLICE, slices
 from lossprobe.text.documents import Document, Source
 from lossprobe.text.examples import example_to_json
 
@@ -33,6 +33,10 @@ class Fingerprint:
             self._add(json.dumps([list(vars(span).values()) for span in document.spans]))
 
     def _add(self, part: str) -> None:
+        if len(part) <= SLICE:
+            data = part.encode()
+            self._digest.update(len(data).to_bytes(8, "little") + data)
+            return
         size = sum(len(piece.encode()) for piece in slices(part))
         self._digest.update(size.to_bytes(8, "little"))
         for piece in slices(part):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 from checkpoint import builders
 from hypothesis import example, given
@@ -13,6 +15,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from lossprobe.checkpoint.tokenizers import sandbox_worker
+from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
+from lossprobe.checkpoint.tokenizers.frames import COUNTS
 from lossprobe.checkpoint.tokenizers.pieces import NotLocal, Sizes, Splitter
 from lossprobe.checkpoint.tokenizers.sandbox_worker import WorkerTokenizer
 
@@ -213,3 +217,52 @@ def test_an_overlap_is_long_enough_for_what_the_tokenizer_looks_at(kind, overlap
 def test_a_document_is_cut_where_pieces_cover_it():
     sizes = Sizes(piece=10, overlap=4)
     assert [list(sizes.starts(size)) for size in (0, 14, 15, 24, 25)] == [[0], [0], [0, 10], [0, 10], [0, 10, 20]]
+
+
+# Several documents with one request
+DOCUMENTS = (
+    "the cat sat", "", "the cat  sat\n", "A Cat; \u00c9 e\u0301 \u4e16 \U0001f600", "<|endoftext|> the <mask> cat",
+    "the cat sat on the mat, " * 60, " ", "12345678 unbelievable",
+)  # fmt: skip
+
+
+def together_of(tokenizer: WorkerTokenizer, documents: list[bytes]) -> tuple[list[int], list[int], list[list[int]]]:
+    ids, widths, counts = tokenizer.encode_all(b"".join(documents), np.array([len(each) for each in documents]))
+    rows = np.frombuffer(counts, np.int64).reshape(-1, 5).tolist()
+    return np.frombuffer(ids, np.int32).tolist(), np.frombuffer(widths, np.uint32).tolist(), rows
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_documents_have_the_tokens_of_each(kind):
+    alone, together = (WorkerTokenizer(TOKENIZERS[kind]().to_str(), "", TINY) for _ in range(2))
+    documents = [text.encode() for text in DOCUMENTS]
+    for _ in range(2):  # where few documents are exact, the second request takes another way
+        ids, widths, rows = together_of(together, documents)
+        for document, (count, *stated) in zip(documents, rows, strict=True):
+            own, spans, counts = alone.encode(document)
+            assert np.frombuffer(own, np.int32).tolist() == ids[:count]
+            assert np.frombuffer(spans, np.uint32).tolist() == widths[:count]
+            assert stated == [*COUNTS.unpack(counts), alone._vanished, alone._in_pieces]
+            ids, widths = ids[count:], widths[count:]
+        assert not ids
+        assert not widths
+
+
+def test_a_rewriting_tokenizer_is_not_asked_twice(monkeypatch):
+    tokenizer = WorkerTokenizer(TOKENIZERS["wordpiece"]().to_str(), "", TINY)
+    documents = [b"THE CAT", b"The Mat", b"SAT"]
+    together_of(tokenizer, documents)
+    assert not tokenizer._spells
+    monkeypatch.setattr(tokenizer, "_exact_of", None)
+    together_of(tokenizer, documents)
+
+
+@pytest.mark.parametrize("kind", ["byte_level_bpe", "wordpiece", "metaspace_unigram"])
+def test_the_tokenizer_of_this_process_cuts_the_answer(kind):
+    tokenizer = BackendTokenizer(json.loads(TOKENIZERS[kind]().to_str()), {}, "x")
+    assert tokenizer.encode_all([]) == []
+    for text, found in zip(DOCUMENTS, tokenizer.encode_all(DOCUMENTS), strict=True):
+        one, other = (asdict(tokens) for tokens in (tokenizer.encode(text), found))
+        for name, value in one.items():
+            assert np.array_equal(value, other[name]), (text, name)
+            assert getattr(value, "dtype", None) == getattr(other[name], "dtype", None)

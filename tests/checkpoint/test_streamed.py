@@ -290,6 +290,27 @@ def test_a_layer_that_is_not_finite_is_found_when_it_is_read(written, frugal):
     assert in_memory(checkpoint) < 0.1 * checkpoint.facts.parameters
 
 
+@pytest.mark.parametrize(
+    "name", ["model.norm.weight", "model.embed_tokens.weight", "lm_head.weight", "model.layers.0.mlp.up_proj.weight"]
+)
+def test_weights_that_overflow_in_a_narrower_dtype(written, frugal, name):
+    _, path = written("llama", num_hidden_layers=2)
+    builders.rewrite(path, lambda tensors: tensors | {name: tensors[name] * 1e7})  # float32 holds it, float16 does not
+    assert streamed_of(load_huggingface(path, STREAMED))
+    narrow = replace(STREAMED, dtype="float16")
+    assert f"{name}: " in builders.refused(path, "checkpoint.non_finite", narrow)
+
+
+def test_a_layer_that_overflows_is_found_when_it_is_read(written, frugal):
+    _, path = written("llama", num_hidden_layers=4)
+    name = "model.layers.3.mlp.up_proj.weight"
+    builders.rewrite(path, lambda tensors: tensors | {name: torch.full((48, 32), 1e6)})
+    checkpoint = load_huggingface(path, replace(STREAMED, dtype="float16"))
+    with pytest.raises(CheckpointError, match=f"{name}: 1,536 non-finite") as caught:
+        list(checkpoint.hidden_of_all(IDS))
+    assert caught.value.id == "checkpoint.non_finite"
+
+
 def test_a_file_that_shrinks_while_it_is_scored(written, frugal):
     _, path = written("llama")
     checkpoint = load_huggingface(path, STREAMED)

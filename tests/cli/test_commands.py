@@ -115,7 +115,9 @@ def test_verify_finds_one_flipped_bit(work, tmp_path, capsys):
     data = bytearray(part.read_bytes())
     data[100] ^= 4
     part.write_bytes(data)
-    assert "1 of 5 files damaged" in refused(capsys, 6, "run.damaged", "verify", copy)
+    told = refused(capsys, 6, "run.damaged", "verify", copy)
+    assert "1 of 5 files damaged" in told
+    assert "shards score it again after lossprobe runs remove" in told
 
 
 def test_usage_errors(work, capsys, tmp_path, text):

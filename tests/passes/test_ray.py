@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -191,7 +192,22 @@ def test_an_address_where_nobody_listens_is_told_at_once(tmp_path, monkeypatch, 
     assert time.monotonic() - begun < 5
 
 
-@pytest.mark.parametrize("address", ["ray://head:10001", "http://head:8265", "head", "a b:1"])
+@pytest.mark.thorough
+def test_workers_score_the_rounds_of_an_audit_that_stops_early(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", str(Path(planning.__file__).parents[2]))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    shutil.copytree(EXAMPLES, tmp_path / "examples")
+    monkeypatch.chdir(tmp_path / "examples" / "audit")
+    told = []
+    for options in (["--engine", "ray", "--ray-workers", "2", "--ray-threads", "1"], []):
+        assert run(["audit", "--stop-early", "--json", *options]) == 0
+        told.append(capfd.readouterr().out)
+    assert told[0] == told[1]
+    assert json.loads(told[0])
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "http://head:8265", "head", "a b:1", "head:65536"])
 def test_an_address_of_another_form_is_refused(tmp_path, monkeypatch, capfd, address):
     monkeypatch.chdir(tmp_path)
     code, said = refused(capfd, "--ray-address", address)

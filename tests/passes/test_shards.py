@@ -227,12 +227,35 @@ def test_a_shard_plans_where_the_one_that_planned_was_killed(single, tmp_path):
     begun = CONTEXT.Event()
     first = start(1, 2, tmp_path / "run", planned=2, begun=begun)
     assert begun.wait(60)
-    assert len(list((tmp_path / "run" / "plan").glob("part-*.parquet"))) == 2
+    plan, deadline = tmp_path / "run" / "plan", time.monotonic() + 60
+    while len(list(plan.glob("part-*.parquet"))) < 2:  # a thread stores them
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     os.kill(first.pid, signal.SIGKILL)
     first.join()
     share(2, 2, tmp_path / "run")
     share(1, 2, tmp_path / "run")
     assert tree(gather(tmp_path / "run")[0].path) == single
+
+
+def test_nobody_is_told_to_overwrite_what_shards_make(tmp_path):
+    run = tmp_path / "run"
+    share(1, 2, run)
+    planned = run / "plan" / "part-00001.parquet"
+    content = planned.read_bytes()
+    planned.write_bytes(content[:-1])
+    with pytest.raises(OutputError, match=r"part-00001\.parquet is damaged") as shard:
+        share(2, 2, run)
+    planned.write_bytes(content)
+    share(2, 2, run)
+    gather(run)
+    (run / "documents.parquet").write_bytes(b"")
+    with pytest.raises(OutputError, match="documents") as whole:
+        gather(run)
+    for error in (shard.value, whole.value):
+        assert error.id == "run.damaged"
+        assert "lossprobe runs remove" in error.hint
+        assert "overwrite" not in error.hint
 
 
 def test_what_killed_writers_left_of_its_parts_is_removed(tmp_path):

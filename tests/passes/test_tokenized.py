@@ -32,6 +32,9 @@ class Copied(ByteTokenizer):
     def copies(self):
         return [Copied(self.lock), Copied(self.lock)]
 
+    def encode_all(self, texts):
+        return [self.encode(text) for text in texts]
+
     def encode(self, text):
         if text.startswith("5 "):
             self.lock.wait(30)  # all three must be here at once
@@ -43,6 +46,7 @@ class Copied(ByteTokenizer):
 
 def ids_of(texts, tokenizer, **choices):
     source = StringSource(texts)
+    choices = {"together": 1} | choices
     return [tokens.ids.tolist() for _, tokens in tokenized(source, source.documents(), tokenizer, **choices)]
 
 
@@ -55,7 +59,7 @@ def test_few_documents_wait_in_memory(monkeypatch):
     monkeypatch.setattr(module, "AHEAD", 50)
     source, read = StringSource(TEXTS[6:]), []
     documents = (read.append(document) or document for document in source.documents())
-    for number, (document, _) in enumerate(tokenized(source, documents, Copied(), short=1)):
+    for number, (document, _) in enumerate(tokenized(source, documents, Copied(), short=1, together=1)):
         assert document is read[number]
         assert sum(len(each.text) for each in read[number + 1 :]) <= 50 + 150
 
@@ -70,8 +74,10 @@ def test_copies_of_a_real_tokenizer_work(monkeypatch):
     tokenizer = open_checkpoint(CHECKPOINT).tokenizer
     assert isinstance(tokenizer, CopiedTokenizer)
     assert len(tokenizer.copies()) == 2
-    first, second = (ids_of(TEXTS, tokenizer, short=short) for short in (100, 1 << 20))
-    assert first == second
+    first, second, together = (
+        ids_of(TEXTS, tokenizer, **choices) for choices in ({"short": 100}, {}, {"short": 100, "together": 500})
+    )
+    assert first == second == together
     assert np.concatenate(first).size > 1000
     monkeypatch.setattr(sandbox, "_threads", lambda: 1)
     assert tokenizer.copies() == []

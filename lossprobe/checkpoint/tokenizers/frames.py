@@ -15,6 +15,7 @@ OK, FAILED, OUT_OF_MEMORY = b"ok", b"failed", b"memory"  # first part of an answ
 THREADS = "RAYON_NUM_THREADS"  # environment variable with the child's number of threads; the parent always sets it
 PLAIN = b"plain"  # third part of the first request: names of special tokens in a text are text
 WHOLE = b"whole"  # second part of a request: tokenize the document in one piece
+MANY = b"many"  # second part of a request: several documents, joined; their lengths, int64, come after it
 COUNTS = struct.Struct("<q?")  # after ids and widths: bytes dropped or rewritten, whether spans tile the document
 # After COUNTS, where either is not zero: bytes without a token, whether cutting into pieces can change tokens.
 MORE_COUNTS = struct.Struct("<q?")

@@ -2,7 +2,8 @@
 
 A tokenizer.json is in effect a program (rewriting rules, regular expressions) that can ask for any amount of memory or
 time, and the library may then end the process, which no code can catch. So it runs here, with limits, and with only
-numpy and `tokenizers` loaded. The first request builds the tokenizer; every other request is a document.
+numpy and `tokenizers` loaded. The first request builds the tokenizer; every other request is a document, or
+several.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import numpy as np
 import tokenizers
 
 from lossprobe.checkpoint.tokenizers.alphabet import Alphabet
+from lossprobe.checkpoint.tokenizers.definition import is_unigram, unknown_token, without_specials
 from lossprobe.checkpoint.tokenizers.frames import (
     ALLOWANCE,
     COUNTS,
     FAILED,
+    MANY,
     MORE_COUNTS,
     OK,
     OUT_OF_MEMORY,
@@ -36,7 +39,7 @@ from lossprobe.checkpoint.tokenizers.frames import (
     send_frame,
 )
 from lossprobe.checkpoint.tokenizers.pieces import EncodedPiece, NotLocal, Sizes, Splitter, TokenRun
-from lossprobe.checkpoint.tokenizers.spans import ExactSpans, added_tokens, other_bytes, vocabulary_bytes
+from lossprobe.checkpoint.tokenizers.spans import ExactSpans, Integers, added_tokens, other_bytes, vocabulary_bytes
 from lossprobe.checkpoint.tokenizers.spelling import SpelledSpans, Spelling, spans_of_the_rest
 from lossprobe.checkpoint.tokenizers.unbounded_rules import unbounded_rules
 
@@ -47,7 +50,6 @@ except ImportError:  # Windows: no limits
 
 MAX_ID = 2**31 - 1  # ids are sent and stored as int32
 MAX_CHARACTER = 4  # bytes of UTF-8
-NOWHERE = "\ufffe\uffff"  # two noncharacters of Unicode, which no text holds
 MAX_CONTEXT = 1 << 20  # bytes that a token can depend on; trained tokenizers stay far below
 
 
@@ -79,7 +81,7 @@ class WorkerTokenizer:
         self._sizes = sizes.with_context(min(max(lengths), MAX_CONTEXT))
         self._unbounded_rules = unbounded_rules(content)
         others = other_bytes(content, vocabulary)
-        unknown_id = vocabulary.get(_unknown_token(content), -1)
+        unknown_id = vocabulary.get(unknown_token(content), -1)
         self._spelling = self._spelled(content, Spelling(self._bytes, others, added.keys(), unknown_id))
         self._facts = {
             "kind": kind,
@@ -89,11 +91,12 @@ class WorkerTokenizer:
             "added_ids": {entry["content"]: index for index, entry in added.items()},
             "special_ids": [index for index, entry in added.items() if entry.get("special")],
         }
-        if plain and _is_unigram(content):
-            self._backend = tokenizers.Tokenizer.from_str(_without_specials(content))
+        if plain and is_unigram(content):
+            self._backend = tokenizers.Tokenizer.from_str(without_specials(content))
         self._backend.encode_special_tokens = plain
         # The post-processor is not needed any more, and would shorten the offsets of tokens that hold blanks.
         self._backend.post_processor = None
+        self._spells = True  # the tokens of most documents, joined, are the documents
 
     def describe(self) -> list[bytes]:
         """Return a description of the tokenizer for the parent process.
@@ -125,6 +128,49 @@ class WorkerTokenizer:
         (whole,) = self._pieces(data, [(0, len(data))])
         self._in_pieces = False
         return self._collect(data, lambda: iter([TokenRun(whole, 0, len(whole.ids))]))
+
+    def encode_all(self, data: bytes | bytearray, sizes: Integers) -> list[bytes | bytearray]:
+        """Return what `encode` does for several documents, joined.
+
+        Args:
+            data: the documents, one after the other.
+            sizes: int64 [D], their lengths in bytes.
+
+        Returns:
+            ids, widths and int64 [D, 5]: of each document the number of its tokens, `COUNTS` and `MORE_COUNTS`.
+        """
+        ends = np.cumsum(sizes).tolist()
+        documents = [data[start:stop] for start, stop in zip([0, *ends], ends, strict=False)]
+        exact = self._exact_of(documents) if self._spells else {}
+        ids, widths, counts = bytearray(), bytearray(), np.zeros((len(documents), 5), np.int64)
+        for number, document in enumerate(documents):
+            if number in exact:
+                own, spans = exact[number]
+                stated: tuple[int, ...] = (0, True, 0, False)
+            else:
+                own, spans, told = self.encode(document)
+                stated = (*COUNTS.unpack(told), self._vanished, self._in_pieces)
+            counts[number] = len(own) // 4, *stated
+            ids += own
+            widths += spans
+        return [ids, widths, counts.tobytes()]
+
+    def _exact_of(self, documents: Sequence[bytes | bytearray]) -> dict[int, list[bytes | bytearray]]:
+        """Return ids and widths of the documents, by number, that are short and that their tokens spell exactly.
+
+        The library is faster where nobody asks for offsets, which only other documents need. Where most documents are
+        others, this is not tried again.
+        """
+        whole = [number for number, each in enumerate(documents) if len(self._sizes.starts(len(each))) == 1]
+        texts = [documents[number].decode() for number in whole]
+        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        found: dict[int, list[bytes | bytearray]] = {}
+        for number, encoding in zip(whole, encodings, strict=True):
+            exact, ids = ExactSpans(documents[number], self._bytes), encoding.ids
+            if exact.add(ids) and exact.finish():
+                found[number] = [np.array(ids, dtype=np.int32).tobytes(), exact.widths]
+        self._spells = 2 * len(found) >= len(whole)
+        return found
 
     def remarks(self) -> list[bytes]:
         """Return `MORE_COUNTS` of the last document in a list, or an empty list where both its values are zero."""
@@ -186,31 +232,6 @@ class WorkerTokenizer:
         return {"prefix": [], "suffix": []}
 
 
-def _unknown_token(definition: dict[str, Any]) -> str:
-    """Return the token that the model gives for text outside its vocabulary, or ""."""
-    model = definition["model"]
-    if isinstance(model.get("unk_id"), int) and _is_unigram(definition):
-        return str(model["vocab"][model["unk_id"]][0])
-    return model.get("unk_token") or ""
-
-
-def _is_unigram(definition: dict[str, Any]) -> bool:
-    return isinstance(definition["model"].get("vocab"), list)
-
-
-def _without_specials(content: dict[str, Any]) -> str:
-    """Return a Unigram definition that never makes a special token out of text.
-
-    Unigram uses every vocabulary entry that fits the text, so the names of special tokens are made impossible to find.
-    The other models need no such change.
-    """
-    added = content.get("added_tokens") or []
-    special = {entry["content"] for entry in added if entry.get("special")}
-    vocabulary = [[NOWHERE + piece if piece in special else piece, score] for piece, score in content["model"]["vocab"]]
-    plain = [entry for entry in added if not entry.get("special")]
-    return json.dumps(content | {"added_tokens": plain, "model": content["model"] | {"vocab": vocabulary}})
-
-
 def serve(requests: Any, answers: Any, sizes: Sizes) -> None:
     """Answer requests until the stream of requests ends.
 
@@ -229,6 +250,8 @@ def serve(requests: Any, answers: Any, sizes: Sizes) -> None:
                 if tokenizer is None:
                     tokenizer = WorkerTokenizer(parts[0].decode(), parts[1].decode(), sizes, parts[2:] == [PLAIN])
                     answer = [OK, *tokenizer.describe()]
+                elif parts[1:2] == [MANY]:
+                    answer = [OK, *tokenizer.encode_all(parts[0], np.frombuffer(parts[2], np.int64))]
                 else:
                     encode = tokenizer.encode_whole if parts[1:] == [WHOLE] else tokenizer.encode
                     answer = [OK, *encode(parts[0]), *tokenizer.remarks()]
