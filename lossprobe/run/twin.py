@@ -204,6 +204,8 @@ def folder_of(path: Path) -> Path:
 
 def twin_of(path: Path) -> Twin | None:
     """Return the place that a folder stands for; None for a run of this machine alone."""
+    if path.is_absolute() and FOLDER not in path.parts:
+        return None  # known without the working folder, which may have been deleted
     home = (COPIES / FOLDER).absolute()
     if not path.absolute().is_relative_to(home):
         return None

@@ -48,7 +48,9 @@ def counts(monkeypatch, tmp_path) -> Counts:
 
     watch(detect, "open_checkpoint", lambda path, _: counted.opened.update([Path(path).name]))
     watch(Fingerprint, "add", lambda _, document: counted.hashed.update([document.text]))
-    watch(BackendTokenizer, "encode", lambda its, text: counted.tokenized.update([(its.canonical, text)]))
+    tokenized = counted.tokenized
+    watch(BackendTokenizer, "encode", lambda its, text: tokenized.update([(its.canonical, text)]))
+    watch(BackendTokenizer, "encode_all", lambda its, texts: tokenized.update((its.canonical, each) for each in texts))
     return counted
 
 

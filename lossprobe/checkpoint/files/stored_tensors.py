@@ -132,7 +132,7 @@ class StoredTensors:
         try:
             found = scan_header(path)
         except CheckpointError as error:
-            raise _changed(path, error.message.removeprefix(f"{visible(str(path), 200)}: ")) from None
+            raise CheckpointError("checkpoint.changed", f"{error.message} (file changed during reading)") from None
         before = self._files[path]
         other = [name for name in {**before, **found} if before.get(name) != found.get(name)]
         if other:
