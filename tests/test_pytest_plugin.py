@@ -99,6 +99,7 @@ def test_a_worse_model_fails_with_the_table_and_no_traceback(project):
     found.stdout.no_fnmatch_line("*pytest_plugin.py*")
 
 
+@pytest.mark.thorough
 def test_values_of_the_file_can_be_replaced(project):
     project.makepyfile(
         'def test_early(loss_audit):\n    loss_audit(stop_early=True, checkpoint="worse")\n'

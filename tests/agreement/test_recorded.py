@@ -57,6 +57,7 @@ def scored(plain, folder, protocol, monkeypatch, **options):
     return score_protocol(protocol, plain, text, ScoreOptions(**options))[1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("context", "chunks", "nll", "perplexity", "error"),
     [(256, 90, 3.740883, 42.1352, 0.93510), (64, 360, 3.771271, 43.4353, 0.98245)],
@@ -71,6 +72,7 @@ def test_llama_cpp(plain, tmp_path, monkeypatch, context, chunks, nll, perplexit
     assert result.tokens_read == 23_083  # those of llama-tokenize, and the BOS
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("bos", "mean"), [("auto", 36.953759324316884), ("never", 39.702829286163926)])
 def test_evaluate(plain, tmp_path, monkeypatch, bos, mean):
     result = scored(plain, tmp_path, "evaluate", monkeypatch, context=256, bos=bos)

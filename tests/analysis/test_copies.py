@@ -81,6 +81,7 @@ def test_slices_of_a_series_are_those_of_one_each(once_and_thrice, by):
     assert_same(ones, threes, columns)
 
 
+@pytest.mark.thorough
 def test_a_calibration_is_that_of_one_each(once_and_thrice):
     """Also z, noise floors, the debiased error and which bins are large enough, which no interval is needed for."""
     one, three = (measure_calibration(runs) for runs in once_and_thrice)

@@ -149,6 +149,7 @@ ADDED = st.none() | st.dictionaries(CONTENTS, st.integers(0, 300), max_size=4).f
 )
 
 
+@pytest.mark.thorough
 @settings(max_examples=100, derandomize=True)
 @given(CONFIGS, MAPS, ADDED)
 def test_any_files_give_the_tokens_of_transformers(tmp_path_factory, config, special_map, added):

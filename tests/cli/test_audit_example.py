@@ -121,6 +121,7 @@ def test_a_tiny_text_is_inconclusive_and_says_how_many_tokens_would_decide(audit
     assert out.splitlines()[-1].startswith("inconclusive: 7 checks (")
 
 
+@pytest.mark.thorough
 def test_a_model_against_itself_has_not_changed_at_all(audit):
     again = ("--baseline", "again")  # made here: the one in git is another machine's, and float32 rounds differently
     code, _out, err = audit(*ITSELF, *again, command=("baseline", "update"))

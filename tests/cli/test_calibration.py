@@ -37,6 +37,7 @@ def runs_of(folder: Path) -> dict[str, Path]:
     return {each.name: each.path for each in found}
 
 
+@pytest.mark.thorough
 def test_checkpoints_are_scored_as_they_are_and_de_smoothed(pair):
     names = {"jargon-plain", "jargon-plain de-smoothed 0.1", "jargon-smoothed", "jargon-smoothed de-smoothed 0.1"}
     assert set(runs_of(pair)) == names

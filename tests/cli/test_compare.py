@@ -134,6 +134,7 @@ def stored(tmp_path_factory, text) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("named", ["checkpoints", "runs", "nothing"])
 def test_a_stored_pair_loads_no_model(stored, text, monkeypatch, capsysbinary, named):
     from lossprobe.checkpoint.spec import Opener
@@ -147,6 +148,7 @@ def test_a_stored_pair_loads_no_model(stored, text, monkeypatch, capsysbinary, n
     assert again == json.loads(Path("first.json").read_text())
 
 
+@pytest.mark.thorough
 def test_tokens_slices_and_pictures_of_a_stored_pair(stored, monkeypatch, capsysbinary):
     monkeypatch.chdir(stored)
     divergence = json.loads(Path("first.json").read_text())["divergence"]

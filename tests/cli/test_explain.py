@@ -102,6 +102,7 @@ def other_text(tmp_path_factory):
     return path
 
 
+@pytest.mark.thorough
 def test_every_column_and_measure_that_a_view_prints_is_explained(work, capsys, text, other_text):
     smoothed = EXAMPLES / "jargon-smoothed"
     commands = [

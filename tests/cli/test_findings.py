@@ -78,6 +78,7 @@ def test_an_unknown_name_of_a_finding_is_refused(drawn, capsysbinary):
     assert b"did you mean expects-less-loss" in capsysbinary.readouterr().err
 
 
+@pytest.mark.thorough
 def test_json_and_csv_hold_the_same_findings(drawn, hot, capsysbinary):
     content = json.loads(printed(capsysbinary, drawn["hot"], "--json"))
     assert [each["id"] for each in content["findings"]] == [each.id for each in hot.findings]
@@ -100,6 +101,7 @@ def test_the_numbers_are_those_of_the_view_and_its_json_has_the_finding(drawn, h
     assert f"warning (expects-less-loss): {' '.join(own.sentence.split())}" in page
 
 
+@pytest.mark.thorough
 def test_two_models_are_compared(drawn, capsysbinary):
     both = find_findings([open_run(drawn[name]) for name in ("clean", "hot")], FindingOptions(("second-worse",)))
     assert both.failed == ["second-worse"]

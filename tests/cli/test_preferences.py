@@ -57,6 +57,7 @@ def scored(tmp_path_factory) -> tuple[Path, Run, Run]:
     return folder, score_into(folder / "shared", checkpoint, source).run, whole
 
 
+@pytest.mark.thorough
 def test_a_shared_prompt_gives_the_losses_of_whole_sides(scored):
     _, shared, whole = scored
     assert prefix_of(open_checkpoint(MODEL)) is not None
@@ -69,6 +70,7 @@ def test_a_shared_prompt_gives_the_losses_of_whole_sides(scored):
         assert abs(one[name] - other[name])[kept].div(other[name][kept].clip(lower=1)).max() < 1e-5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("shortest", [18, 9])
 def test_prompts_go_through_the_model_once(shortest, scored, monkeypatch):
     folder, *_ = scored

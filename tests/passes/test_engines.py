@@ -73,6 +73,7 @@ def scored(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.thorough
 def test_a_run_is_the_same_to_the_byte_wherever_its_parts_were_scored(scored):
     engine, said = OneLostWorker(kill_at=1), []
     elsewhere = scored("elsewhere", engine, lambda done, total: said.append((done, total)))

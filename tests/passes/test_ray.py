@@ -80,6 +80,7 @@ def test_another_tools_tokenizer_and_bos_reach_the_workers(cut, session, tmp_pat
         assert tree(here.path) == tree(there.path), protocol
 
 
+@pytest.mark.thorough
 def test_pairs_run_their_prompt_once_there_too(cut, session, tmp_path):
     pair = {"prompt": "It was a dark and stormy night; " * 4, "chosen": "the rain fell.", "rejected": "it was calm."}
     (tmp_path / "pairs.jsonl").write_text(f"{json.dumps(pair)}\n" * 3)

@@ -223,6 +223,7 @@ def test_a_shard_waits_for_the_one_that_plans(single, tmp_path, monkeypatch):
     assert tree(gather(tmp_path / "run")[0].path) == single
 
 
+@pytest.mark.thorough
 def test_a_shard_plans_where_the_one_that_planned_was_killed(single, tmp_path):
     begun = CONTEXT.Event()
     first = start(1, 2, tmp_path / "run", planned=2, begun=begun)

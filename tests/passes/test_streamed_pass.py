@@ -98,6 +98,7 @@ def test_losses_and_routers_are_those_of_the_whole_model(written, tmp_path, fami
             np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_two_models_on_one_text(written, tmp_path):
     paths = [written("llama", seed) for seed in (0, 1)]
     found = []

@@ -45,6 +45,7 @@ def floats() -> np.ndarray:
     return np.concatenate([bits.view(np.float32), np.arange(-2000, 20_000, dtype=np.float32)])
 
 
+@pytest.mark.thorough
 def test_a_float_has_the_shortest_digits_that_give_it_back():
     values = floats()
     found = cells(pa.array(values))

@@ -74,6 +74,7 @@ def read(page):
     return Read(page)
 
 
+@pytest.mark.thorough
 @in_browser
 def test_a_browser_runs_it_under_its_policy(page, tmp_path):
     (tmp_path / "page.html").write_text(page, "utf-8")

@@ -61,6 +61,7 @@ def rows_of(axes) -> list[str]:
     return [text.get_text() for text in axes.get_yticklabels()]
 
 
+@pytest.mark.thorough
 def test_the_same_tokens_give_both_losses_the_change_its_context_and_the_largest(runs, compared):
     result = compared()
     comparison = result.token_comparison

@@ -191,6 +191,7 @@ def words_are_whole(table: pd.DataFrame, yields) -> None:
                     assert word in words or "…" in word, (column.header, cell, shown)
 
 
+@pytest.mark.thorough
 def test_wide_shows_every_column_and_table(views):
     for view in views:
         text = view_to_terminal(view, WIDTH, Rest("", "--wide shows them"), wide=True)

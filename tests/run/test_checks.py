@@ -48,6 +48,7 @@ def partitioned(tmp_path_factory):
     return tmp_path_factory.mktemp("sweep").joinpath(*(f"{name}=0" for name in sorted(names)))
 
 
+@pytest.mark.thorough
 def test_no_table_takes_a_column_from_the_path(finished, partitioned):
     shutil.copytree(finished, partitioned / "tables")
     plain, moved = open_run(finished), open_run(partitioned / "tables")

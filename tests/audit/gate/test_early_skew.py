@@ -97,6 +97,7 @@ def test_a_limit_that_a_twentieth_of_the_documents_breaks_does_not_pass_early(au
             assert "was not decided early" in shown
 
 
+@pytest.mark.thorough
 def test_documents_that_the_baseline_tells_apart_keep_a_pass_from_being_early(audit):
     result = audit(0.5, Broken(forgotten=0.0))
     assert result.checks[0].verdict == "pass"
