@@ -129,6 +129,13 @@ def test_what_does_not_go_with_it_is_refused_before_a_process_starts(tmp_path, m
     assert "error[tensor_parallel.torchrun]" in capfd.readouterr().err
 
 
+def test_without_accelerate_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("lossprobe.passes.ranks.session.can_spread", lambda: False)
+    with pytest.raises(UsageError, match="needs the library accelerate") as caught:
+        RankSession(2).begin("cpu")
+    assert (caught.value.id, caught.value.hint) == ("tensor_parallel.package", 'pip install "lossprobe[accelerate]"')
+
+
 @pytest.fixture
 def session():
     with closing(RankSession(2)) as started:

@@ -1,7 +1,8 @@
 """The families whose plans for tensor parallelism were tried: tests/families/divided.py prints which give right losses.
 
-A plan can be wrong without an error: those of transformers 5.23.0 for HRM and Gemma 3n give losses that are off by more
-than a nat. So a family is divided only once it was compared with the whole model.
+A divided model can be wrong without an error: with transformers 5.23.0, Gemma 3n (whose plan has each process find the
+cutoff of its sparse activations in its own half) and HRM (whose packed matrices are cut before they are unpacked) give
+losses that are off by more than a nat. So a family is divided only once it was compared with the whole model.
 """
 
 from __future__ import annotations

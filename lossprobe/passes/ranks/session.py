@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
 
+from lossprobe.checkpoint.model.spread import HOW_TO_INSTALL, can_spread
 from lossprobe.errors import ResourceError, UsageError
 from lossprobe.passes.failures import error_of
 from lossprobe.processors import THREADS, available_processors, processor_quota
@@ -55,10 +56,13 @@ class RankSession:
             device: where models run: "cpu" or "cuda".
 
         Raises:
-            UsageError: torchrun has started this process beside others on this machine.
+            UsageError: torchrun has started this process beside others on this machine, or accelerate is missing.
         """
         if self._processes:
             return
+        if not can_spread():  # transformers divides no model without it
+            what = "`tensor_parallel_size` needs the library accelerate"
+            raise UsageError("tensor_parallel.package", what, hint=HOW_TO_INSTALL)
         if int(os.environ.get("LOCAL_WORLD_SIZE", "1") or 1) > 1:
             what = "`tensor_parallel_size` starts its own processes, and torchrun has started several"
             raise UsageError("tensor_parallel.torchrun", what, hint="run the command without torchrun")

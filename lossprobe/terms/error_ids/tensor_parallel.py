@@ -11,6 +11,8 @@ USAGE = {
     "goes with both.",
     "tensor_parallel.local": "The command runs the model in its own process, which with --tensor-parallel-size holds "
     "none. → Leave --tensor-parallel-size out.",
+    "tensor_parallel.package": "--tensor-parallel-size needs the library accelerate. → Install it: pip install "
+    '"lossprobe[accelerate]".',
     "tensor_parallel.torchrun": "torchrun has started several copies of a command that starts the processes of "
     "--tensor-parallel-size itself. → Run the command without torchrun.",
 }
