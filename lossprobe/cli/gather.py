@@ -24,10 +24,10 @@ def gather(run: Path, quiet: bool) -> None:
     Example:
       lossprobe gather runs/held-out
     """
+    from lossprobe.objects.folder import shown_place
     from lossprobe.report.talk import say
     from lossprobe.run.latest import RUNS_FOLDER, write_latest
     from lossprobe.run.shards import gather as gather_parts
-    from lossprobe.run.twin import shown_place
 
     gathered, before = gather_parts(run)
     write_latest(Path(RUNS_FOLDER), gathered.path)

@@ -36,7 +36,7 @@ def score(checkpoint: Path, texts: tuple[Path, ...], shard: str | None, scoring:
     """
     from lossprobe.cli.shards import score_share
     from lossprobe.cli.sources import score_text
-    from lossprobe.run.twin import shown_place
+    from lossprobe.objects.folder import shown_place
 
     if shard is None:
         path = score_text(checkpoint, texts, scoring).run.path

@@ -69,7 +69,7 @@ def on_own_device(load: LoadOptions, given: str, environment: Mapping[str, str])
 
 def told(scored: ShardResult) -> str:
     """Return what a shard has done in words."""
-    from lossprobe.run.twin import shown_place
+    from lossprobe.objects.folder import shown_place
 
     shown = visible(shown_place(scored.path), 200)
     if scored.complete:

@@ -156,7 +156,7 @@ def say_scored(scored: PassResult, checkpoint: Checkpoint, source: Source, scori
     """Print the notices of a checkpoint and a text, and the folder of the run that was scored or found."""
     say_notices(checkpoint, source, scoring)
     if not scoring.quiet:
-        from lossprobe.run.twin import shown_place
+        from lossprobe.objects.folder import shown_place
 
         place = visible(shown_place(scored.run.path), 200)
         say(f"{'already scored, reusing' if scored.reused else 'stored'} {place}")

@@ -74,11 +74,12 @@ class RunPath(click.Path):
 
     Args:
         complete: whether a run on object storage must be complete, and is fetched.
+        afresh: whether all of it is fetched, also what the local copy has.
     """
 
-    def __init__(self, *, complete: bool = True) -> None:
+    def __init__(self, *, complete: bool = True, afresh: bool = False) -> None:
         super().__init__(path_type=Path)
-        self._complete = complete
+        self._complete, self._afresh = complete, afresh
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Return the path of a source."""
@@ -99,7 +100,7 @@ class RunPath(click.Path):
             return folder_of(path)
         if path.suffix.lower() in TEXT_SUFFIXES:
             return path
-        return arrived(path) if is_run_address(path) else path
+        return arrived(path, afresh=self._afresh) if is_run_address(path) else path
 
 
 class RunPlace(click.Path):

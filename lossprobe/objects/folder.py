@@ -6,7 +6,10 @@ import errno
 import shutil
 from pathlib import Path
 
+from lossprobe.objects.address import Address, address_of
+
 COPIES = Path(".lossprobe", "objects")
+RUNS = "s3"  # the folder of runs in it: below it lie BUCKET/KEY
 IGNORED = ".gitignore"  # copies are never part of a repository
 
 
@@ -35,3 +38,20 @@ def refuse_full(folder: Path, size: int) -> None:
     if size > free:
         what = f"{size:,} bytes are to be copied into {folder}, where {free:,} are free"
         raise OSError(errno.ENOSPC, what)
+
+
+def address_of_copy(path: Path) -> Address | None:
+    """Return the address for which the folder of a run stands; None for a run of this machine alone."""
+    if path.is_absolute() and RUNS not in path.parts:
+        return None  # known without the working folder, which may have been deleted
+    home = (COPIES / RUNS).absolute()
+    if not path.absolute().is_relative_to(home):
+        return None
+    bucket, *key = path.absolute().relative_to(home).parts or ("",)
+    return Address(bucket, "/".join(key)) if key else None
+
+
+def shown_place(path: Path) -> str:
+    """Return where a run is, as users name it: its address, or its folder."""
+    address = address_of_copy(path) or (None if path.exists() else address_of(path))
+    return str(path) if address is None else address.uri

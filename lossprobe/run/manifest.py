@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.errors import OutputError
+from lossprobe.objects.folder import shown_place
 from lossprobe.run.folder import Folder
 from lossprobe.run.schema import DOCUMENTS, PART_TABLES, PLAN_PARTS, ROUTING, VOCABULARY
 from lossprobe.units import visible
@@ -33,7 +34,7 @@ def damaged(path: Path, what: str, hint: str = VERIFY) -> OutputError:
         what: what is wrong, with the file's name.
         hint: what to do.
     """
-    return OutputError("run.damaged", f"{visible(str(path), 200)}: {what}", hint=hint)
+    return OutputError("run.damaged", f"{visible(shown_place(path), 200)}: {what}", hint=hint)
 
 
 def part_name(table: str, index: int) -> str:

@@ -18,6 +18,7 @@ from lossprobe.arguments import as_path
 from lossprobe.display import to_html
 from lossprobe.errors import OutputError, ResourceError, UsageError
 from lossprobe.isolation import temporary_folder
+from lossprobe.objects.folder import shown_place
 from lossprobe.run.checks import FileChecks
 from lossprobe.run.copies import Copies, number_texts
 from lossprobe.run.files import read_sealed, refuse_undecodable
@@ -33,7 +34,6 @@ from lossprobe.run.settings import RunSettings, read_run_settings
 from lossprobe.run.texts import Vocabulary, load_vocabulary
 from lossprobe.run.token_digest import digest_of
 from lossprobe.run.token_rows import token_rows
-from lossprobe.run.twin import shown_place
 from lossprobe.units import plural, visible
 
 BATCH_ROWS = 65_536

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.errors import OutputError, UsageError
+from lossprobe.objects.folder import shown_place
 from lossprobe.run.identity import Settings, differences, identity_of, measured_of
 from lossprobe.run.manifest import damaged
 from lossprobe.run.reader import Run, open_run
@@ -14,7 +15,7 @@ from lossprobe.run.schema import MANIFEST, PLAN
 from lossprobe.run.store import RunStore
 from lossprobe.units import visible
 
-REPLACE = "remove its folder, or score again with `overwrite`"
+REPLACE = "remove its folder, on object storage its objects, or score again with `overwrite`"
 
 
 def complete_run(path: Path, settings: Settings) -> Run | None:
@@ -111,6 +112,6 @@ def refuse_other_settings(path: Path, stored: Settings, wanted: Settings) -> Non
     if names:
         raise OutputError(
             "output.other_settings",
-            f"{visible(str(path), 200)}: holds a run that differs in {', '.join(names)}",
+            f"{visible(shown_place(path), 200)}: holds a run that differs in {', '.join(names)}",
             hint="use another `output`, or `overwrite`",
         )

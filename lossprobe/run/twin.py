@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lossprobe.errors import OutputError
 from lossprobe.objects.address import Address, address_of
-from lossprobe.objects.folder import COPIES, copies_folder, refuse_full
+from lossprobe.objects.folder import COPIES, RUNS, address_of_copy, copies_folder, refuse_full
 from lossprobe.objects.store import ObjectStore, all_at_once
 from lossprobe.run.files import writing
 from lossprobe.run.folder import LINK
@@ -23,7 +23,6 @@ from lossprobe.run.latest import runs_folder
 from lossprobe.run.schema import CHECKED, DOCUMENTS, MANIFEST, PART_TABLES, PLAN, PLAN_PARTS, ROUTING, VOCABULARY
 from lossprobe.units import visible
 
-FOLDER = "s3"
 PART = re.compile(rf"(?:{'|'.join((*PART_TABLES, ROUTING, PLAN_PARTS))})/part-([0-9]{{5,}})\.(?:parquet|json)")
 RECORD = re.compile(rf"{PLAN_PARTS}/part-([0-9]{{5,}})\.json")
 OTHERS = (MANIFEST, PLAN, DOCUMENTS, VOCABULARY, f"{PLAN_PARTS}/shards")
@@ -59,7 +58,7 @@ class Twin:
             OutputError: the store cannot be asked, holds something else than a run there, or the folder is full.
         """
         with self._reading():
-            copies_folder(FOLDER)
+            copies_folder(RUNS)
             there = self._files()
             if MANIFEST in there:  # a complete run is checked as a whole
                 wanted = _any_part
@@ -77,23 +76,28 @@ class Twin:
             self._fetch(lacking)
             self._fetch({name: there[name] for name in (PLAN, MANIFEST) if name in there})
 
-    def bring_complete(self) -> None:
+    def bring_complete(self, *, afresh: bool = False) -> None:
         """Fetch what the folder lacks of a complete run; other views may read it meanwhile.
+
+        Args:
+            afresh: whether all is fetched, so that the folder shows what the store holds now.
 
         Raises:
             OutputError: the run is not complete, the store cannot be asked, or the folder is full.
         """
         shown = visible(self.address.uri, 200)
         with self._reading():
-            copies_folder(FOLDER)
+            copies_folder(RUNS)
             if self._store.size(self.address.below(MANIFEST)) is None:
                 done = sum(RECORD.fullmatch(name) is not None for name in self._files())
                 hint = "repeat the score command to resume it, or gather it, if shards have scored it"
                 raise OutputError("run.unfinished", f"{shown}: unfinished run ({done} parts stored)", hint=hint)
             there = {name: size for name, size in self._files().items() if not name.startswith(PLAN_PARTS)}
             there.pop(PLAN, None)
-            if self._other(MANIFEST):
+            if afresh or self._other(MANIFEST):
                 self._clear()
+            for name in set(self._local()) - there.keys():
+                (self.path / name).unlink(missing_ok=True)  # lost in the store: it is told as missing
             self._fetch({name: size for name, size in there.items() if name != MANIFEST and self._size(name) != size})
             self._fetch({MANIFEST: there[MANIFEST]})
 
@@ -199,25 +203,21 @@ def folder_of(path: Path) -> Path:
     address = address_of(path)
     if address is not None and COPIES.is_symlink():
         raise OutputError("output.link", f"{COPIES}: {LINK}")
-    return path if address is None else runs_folder() / COPIES.name / FOLDER / address.bucket / address.key
+    return path if address is None else runs_folder() / COPIES.name / RUNS / address.bucket / address.key
 
 
 def twin_of(path: Path) -> Twin | None:
     """Return the place that a folder stands for; None for a run of this machine alone."""
-    if path.is_absolute() and FOLDER not in path.parts:
-        return None  # known without the working folder, which may have been deleted
-    home = (COPIES / FOLDER).absolute()
-    if not path.absolute().is_relative_to(home):
-        return None
-    bucket, *key = path.absolute().relative_to(home).parts or ("",)
-    return Twin(path, Address(bucket, "/".join(key))) if key else None
+    address = address_of_copy(path)
+    return None if address is None else Twin(path, address)
 
 
-def arrived(path: Path) -> Path:
+def arrived(path: Path, *, afresh: bool = False) -> Path:
     """Return the local folder of a run; a complete run on object storage is fetched, as far as it is not there.
 
     Args:
         path: a path, which is returned as it is, or an address.
+        afresh: whether all files are fetched, whatever the folder has.
 
     Raises:
         OutputError: the run at an address is not complete, or cannot be read.
@@ -225,7 +225,7 @@ def arrived(path: Path) -> Path:
     folder = folder_of(path)
     twin = None if folder == path else twin_of(folder)
     if twin is not None:
-        twin.bring_complete()
+        twin.bring_complete(afresh=afresh)
     return folder
 
 
@@ -238,15 +238,6 @@ def is_run_address(path: Path) -> bool:
     folder = folder_of(path)
     twin = None if folder == path else twin_of(folder)
     return twin is not None and (twin.holds(MANIFEST) or twin.holds(PLAN))
-
-
-def shown_place(path: Path) -> str:
-    """Return where a run is, as users name it: its address, or its folder."""
-    twin = twin_of(path)
-    if twin is not None:
-        return twin.address.uri
-    address = None if path.exists() else address_of(path)
-    return str(path) if address is None else address.uri
 
 
 def _any_part(_index: int) -> bool:

@@ -10,8 +10,9 @@ from bundled import CHECKPOINT
 from lossprobe.cli.main import run
 from lossprobe.errors import UsageError
 from lossprobe.objects.address import address_of
+from lossprobe.objects.folder import shown_place
 from lossprobe.objects.store import reason_of
-from lossprobe.run.twin import folder_of, shown_place, twin_of
+from lossprobe.run.twin import folder_of, twin_of
 
 
 def test_a_path_with_one_slash_is_the_address():

@@ -101,6 +101,28 @@ def test_a_run_equals_the_local_one_and_is_read_anywhere(objects, local, machine
     assert objects.tree("runs/x") == local
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_verify_checks_what_the_store_holds_now(objects, machine, capsys, lost):
+    machine()
+    assert score("-o", ADDRESS) == 0
+    capsys.readouterr()
+    assert run(["verify", ADDRESS]) == 0
+    assert capsys.readouterr().out.startswith(f"{ADDRESS}: ")
+    key = "runs/x/tokens/part-00000.parquet"
+    data = objects.tree("runs/x")["tokens/part-00000.parquet"]
+    if lost:
+        objects.client.delete_object(Bucket="bucket", Key=key)
+    else:
+        objects.client.put_object(Bucket="bucket", Key=key, Body=data[:-1] + bytes([data[-1] ^ 1]))
+    assert run(["verify", ADDRESS]) == 6
+    told = capsys.readouterr().err
+    assert f"error[run.damaged]: {ADDRESS}: " in told
+    assert "--overwrite" in told
+    assert "runs remove" not in told
+    assert score("-o", ADDRESS, "--overwrite") == 0
+    assert run(["verify", ADDRESS]) == 0
+
+
 def test_shards_on_machines_that_share_nothing_else(objects, local, machine, capsys):
     for shard in ("2/3", "1/3"):
         machine()

@@ -99,7 +99,10 @@ def test_a_plan_that_does_not_fit_is_found_without_values():
     assert why("llama") is None
     assert why("phi3", 3, num_key_value_heads=1) is None, "each process computes the attention of all heads"
     assert "no plan for tensor parallelism of GPT2LMHeadModel" in why("gpt2")
-    assert why("llama", 4) == "its 2 heads of keys and values cannot be shared out evenly to 4"
+    assert (
+        why("llama", 4)
+        == "its 2 heads of keys and values cannot be shared out evenly to 4, but to a number that divides 2"
+    )
     assert why("llama", 3, num_key_value_heads=3, num_attention_heads=6, hidden_size=48) is None
     assert "for HrmTextForCausalLM was not found to give right losses" in why("hrm_text")
 

@@ -120,7 +120,7 @@ def test_every_view_and_an_audit_refuse_a_damaged_run(copy, capsys):
         assert "part-00001.parquet" in capsys.readouterr().err
     with pytest.raises(OutputError, match="damaged") as caught:
         score_texts(copy)
-    assert caught.value.hint == "remove its folder, or score again with `overwrite`"
+    assert caught.value.hint == "remove its folder, on object storage its objects, or score again with `overwrite`"
 
 
 def put(kind):

@@ -94,7 +94,7 @@ def why_whole(model: Any, size: int) -> str | None:
     for name, what in (("num_attention_heads", "attention heads"), ("num_key_value_heads", "heads of keys and values")):
         count = getattr(text, name, None) or text.num_attention_heads
         if not isinstance(count, int) or count % size:
-            return f"its {count} {what} cannot be shared out evenly to {size}"
+            return f"its {count} {what} cannot be shared out evenly to {size}, but to a number that divides {count}"
     return None
 
 
