@@ -25,8 +25,8 @@ def score(checkpoint: Path, texts: tuple[Path, ...], shard: str | None, scoring:
     """Score every token of a text once and store the run.
 
     TEXT is a UTF-8 file, a .gz, a JSONL (each record is a document), a folder, an address such as
-    s3://bucket/val.jsonl, or - for standard input. The same
-    command again resumes a run that was stopped, and reuses a run that is complete.
+    s3://bucket/val.jsonl, or - for standard input. The same command again resumes a run that was stopped, and reuses a
+    run that is complete.
 
     \b
     Examples:

@@ -17,7 +17,6 @@ from bundled import CHECKPOINT
 from documented import DOCUMENTS, blocks
 from documented_inputs import TEXT as LONG
 from documented_inputs import write_tiny
-from object_server import served
 from stored_runs import tree
 
 import lossprobe
@@ -31,22 +30,13 @@ TEXT = "It shows. that is what it says.\n" * 40
 ADDRESS = "s3://bucket/runs/x"
 
 
-@pytest.fixture(scope="module")
-def server():
-    with served() as objects:
-        yield objects
-
-
 @pytest.fixture(autouse=True)
-def objects(server, tmp_path, monkeypatch):
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
+def short_parts(objects, tmp_path, monkeypatch):
+    """Let runs have several parts, and none lie in the store from before."""
     monkeypatch.setattr(planning, "cut_parts", lambda documents: plan.cut_parts(documents, 64))
-    for key in server.tree("runs"):
-        server.client.delete_object(Bucket="bucket", Key=f"runs/{key}")
+    for key in objects.tree("runs"):
+        objects.client.delete_object(Bucket="bucket", Key=f"runs/{key}")
     (tmp_path / "text.txt").write_text(TEXT, "utf-8")
-    monkeypatch.chdir(tmp_path)
-    return server
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bundled import CHECKPOINT
-from object_server import SECRET, served
+from object_server import SECRET
 
 import lossprobe
 from lossprobe.cli.main import run
@@ -20,23 +20,9 @@ from lossprobe.errors import BadTextError, TextError
 from lossprobe.objects import folder as copies
 from lossprobe.objects import store
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.usefixtures("objects")]
 LINES = [{"text": f"It shows {number} times.\n"} for number in range(30)]
 JSONL = "".join(json.dumps(line) + "\n" for line in LINES).encode()
-
-
-@pytest.fixture(scope="module")
-def server():
-    with served() as objects:
-        yield objects
-
-
-@pytest.fixture(autouse=True)
-def objects(server, tmp_path, monkeypatch):
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    return server
 
 
 def documents(path, **options):

@@ -87,45 +87,42 @@ def _header_length(prefix: bytes, size: int, shown: str) -> int:
 
 def _entry(name: str, value: object, shown: str) -> TensorEntry:
     """Return one checked entry of the header."""
-    tensor = visible(name, 80)
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError("checkpoint.bad_header", f"{shown}: tensor {tensor} lacks dtype, shape or data_offsets")
+        raise _bad_entry(shown, name, " lacks dtype, shape or data_offsets")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BITS:
-        raise CheckpointError(
-            "checkpoint.bad_header", f"{shown}: tensor {tensor}: unknown dtype {visible(str(dtype), 20)}"
-        )
+        raise _bad_entry(shown, name, f": unknown dtype {visible(str(dtype), 20)}")
     sides_fit = isinstance(shape, list) and len(shape) <= MAX_SIDES
     if not sides_fit or not all(type(side) is int and 0 < side < 1 << 48 for side in shape):
-        raise CheckpointError("checkpoint.bad_header", f"{shown}: tensor {tensor}: bad shape {visible(str(shape), 60)}")
+        raise _bad_entry(shown, name, f": bad shape {visible(str(shape), 60)}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(o) is int and o >= 0 for o in offsets):
-        raise CheckpointError(
-            "checkpoint.bad_header", f"{shown}: bad offsets for {tensor}: {visible(str(offsets), 60)}"
-        )
+        what = f"bad offsets for {visible(name, 80)}: {visible(str(offsets), 60)}"
+        raise CheckpointError("checkpoint.bad_header", f"{shown}: {what}")
     start, stop = offsets
     bits = math.prod(shape) * ITEM_BITS[dtype]
     needed = -(-bits // 8)
     if stop - start != needed or bits % 8:
-        raise CheckpointError(
-            "checkpoint.bad_header",
-            f"{shown}: tensor {tensor}: needs {format_count(needed)} bytes, has {format_count(stop - start)}",
-        )
+        raise _bad_entry(shown, name, f": needs {format_count(needed)} bytes, has {format_count(stop - start)}")
     return TensorEntry(dtype, tuple(shape), start, stop)
+
+
+def _bad_entry(shown: str, name: str, what: str) -> CheckpointError:
+    return CheckpointError("checkpoint.bad_header", f"{shown}: tensor {visible(name, 80)}{what}")
 
 
 def _check_layout(entries: dict[str, TensorEntry], data_size: int, shown: str) -> None:
     """Refuse tensors that overlap, leave holes, or do not end where the file ends."""
     position, previous = 0, ""
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
-        tensor = visible(name, 80)
         if entry.start < position:
-            raise CheckpointError("checkpoint.overlap", f"{shown}: tensors {previous} and {tensor} overlap")
+            both = f"{visible(previous, 80)} and {visible(name, 80)}"
+            raise CheckpointError("checkpoint.overlap", f"{shown}: tensors {both} overlap")
         if entry.start > position:
             unused = format_count(entry.start - position)
             raise CheckpointError(
-                "checkpoint.hole", f"{shown}: {unused} unused bytes at offset {position}, before {tensor}"
+                "checkpoint.hole", f"{shown}: {unused} unused bytes at offset {position}, before {visible(name, 80)}"
             )
-        position, previous = entry.stop, tensor
+        position, previous = entry.stop, name
     if position > data_size:
         raise CheckpointError(
             "checkpoint.truncated", f"{shown}: {format_count(position - data_size)} bytes missing; incomplete download?"

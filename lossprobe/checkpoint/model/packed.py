@@ -21,6 +21,8 @@ import torch
 from transformers.activations import GELUActivation, GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
+from lossprobe.checkpoint.model.stand_in import parts_of_head
+
 # Activations that oneDNN can apply to its outputs: its name for the activation, and the variant.
 POST_OPERATIONS: dict[type, tuple[str, str]] = {
     GELUActivation: ("gelu", "none"),
@@ -113,8 +115,7 @@ def speed_up(model: Any) -> list[Replacement]:
     """
     if not all(weight.dtype in DTYPES and weight.device.type == "cpu" for weight in model.parameters()):
         return []
-    head = model.get_output_embeddings()
-    of_head = set() if head is None else set(head.modules())  # also the parts of an adapter's head
+    of_head = parts_of_head(model)
     parents = list(model.modules())
     held = Counter(id(layer) for parent in parents for layer in parent._modules.values())
     # A layer that several modules hold keeps its weights for all of them.

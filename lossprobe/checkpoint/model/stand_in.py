@@ -1,4 +1,4 @@
-"""Finds the body of a model, and runs the model's own head without it."""
+"""Finds the body and the head of a model, and runs the model's own head without it."""
 
 from __future__ import annotations
 
@@ -34,3 +34,9 @@ def headed_by_stand_in(model: Any, body: str) -> Any:
     headed = copy.copy(model)
     headed._modules = {**model._modules, body: _StandIn()}
     return headed
+
+
+def parts_of_head(model: Any) -> set[Any]:
+    """Return the modules that the head of a model is, with those in it, as an adapter's head has them."""
+    head = model.get_output_embeddings()
+    return set() if head is None else set(head.modules())

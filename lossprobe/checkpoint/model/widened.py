@@ -14,7 +14,10 @@ from typing import Any, Final
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from lossprobe.checkpoint.model.stand_in import parts_of_head
+
 TILE_BYTES: Final = 8 << 20  # float32 weights that are held at once
+HALF: Final = (torch.bfloat16, torch.float16)
 X86: Final = ("x86_64", "AMD64")
 
 
@@ -68,13 +71,13 @@ def needs_widening(dtype: torch.dtype, device: str) -> bool:
             return not torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return dtype == torch.float16 and not torch.ops.mkldnn._is_mkldnn_fp16_supported()
     except AttributeError:  # this build of torch is without the library
-        return dtype in (torch.bfloat16, torch.float16)
+        return dtype in HALF
 
 
 def widen(layer: Any) -> Widening | None:
     """Let a layer compute in float32; return None for one of another type, or in another dtype than half precision."""
     kind = type(layer)
-    if kind not in WIDENED or layer.weight.dtype not in (torch.bfloat16, torch.float16):
+    if kind not in WIDENED or layer.weight.dtype not in HALF:
         return None
     layer.__class__ = WIDENED[kind]
     return Widening(layer, kind)
@@ -82,8 +85,7 @@ def widen(layer: Any) -> Widening | None:
 
 def widen_body(model: Any) -> list[Widening]:
     """Let all linear layers of a model but its head compute in float32; return those that do."""
-    head = model.get_output_embeddings()
-    of_head = set() if head is None else set(head.modules())  # also the parts of an adapter's head
+    of_head = parts_of_head(model)
     return [each for layer in model.modules() if layer not in of_head and (each := widen(layer)) is not None]
 
 
