@@ -11,7 +11,8 @@ from unittest import mock
 from fakes import SmallModel, checkpoint
 from stored_runs import TEXTS
 
-from lossprobe.passes import planning
+from lossprobe.passes import planned_together, planning
+from lossprobe.passes.blocks import blocks_of
 from lossprobe.passes.engines import LocalEngine
 from lossprobe.passes.shards import score_shard
 from lossprobe.plan import rows as plan
@@ -40,6 +41,11 @@ def small_parts(documents):
     return plan.cut_parts(documents, 128)
 
 
+def small_blocks(documents):
+    """Divide a text into blocks of about 200 characters."""
+    return blocks_of(documents, 200)
+
+
 class SlowEngine(LocalEngine):
     """An engine that rests after each part, so that others work meanwhile and a process can be killed in between."""
 
@@ -49,7 +55,7 @@ class SlowEngine(LocalEngine):
             time.sleep(random.random() * 0.1)
 
 
-def start(index, count, output, *, planned: int = 1 << 20, begun=None, pause: float = 0.0):
+def start(index, count, output, *, planned: int = 1 << 20, begun=None, pause: float = 0.0, divide=blocks_of):
     """Start a shard in a process of its own.
 
     Args:
@@ -57,13 +63,14 @@ def start(index, count, output, *, planned: int = 1 << 20, begun=None, pause: fl
         planned: parts that it plans at its usual speed, before it rests for a minute.
         begun: an event that it sets when it has planned these.
         pause: seconds that it takes for the plan of each part.
+        divide: divides the text into blocks.
     """
-    process = CONTEXT.Process(target=_as_shard, args=(index, count, output, planned, begun, pause))
+    process = CONTEXT.Process(target=_as_shard, args=(index, count, output, planned, begun, pause, divide))
     process.start()
     return process
 
 
-def _as_shard(index, count, output, planned, begun, pause):
+def _as_shard(index, count, output, planned, begun, pause, divide):
     def cut(documents):
         parts = small_parts(documents)
         for rows in islice(parts, planned):
@@ -76,5 +83,5 @@ def _as_shard(index, count, output, planned, begun, pause):
             time.sleep(60)
         yield from parts
 
-    with mock.patch.object(planning, "cut_parts", cut):
+    with mock.patch.object(planning, "cut_parts", cut), mock.patch.object(planned_together, "blocks_of", divide):
         share(index, count, output, engine=SlowEngine(opened()))

@@ -15,8 +15,8 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.passes.identity import run_name, versions
 from lossprobe.passes.known_checkpoint import KnownCheckpoint, keep_known
 from lossprobe.passes.known_text import text_sha256
-from lossprobe.passes.planning import check_unknown
 from lossprobe.passes.policy import tell_beyond_trained
+from lossprobe.passes.unknown import check_unknown
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.windows import Layout
 from lossprobe.run.identity import identity_of

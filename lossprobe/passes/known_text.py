@@ -236,18 +236,24 @@ def _labelled(document: Document, tokens: Tokens, tokenizer: Tokenizer, made: bo
     return replace(tokens, special_strings=0) if made else tokens
 
 
-def read_again(source: Source, sha256: str) -> Iterator[Document]:
+def read_again(source: Source, sha256: str, seen: Fingerprint | None = None) -> Iterator[Document]:
     """Yield the documents of a source that was hashed before; a source that knows its sha256 makes this check itself.
+
+    Args:
+        source: the source.
+        sha256: its hash.
+        seen: gets every document before it is yielded.
 
     Raises:
         TextError: the documents have changed.
     """
-    if isinstance(source, KnownSource):
+    knows = isinstance(source, KnownSource)
+    if knows and seen is None:
         yield from source.documents()
         return
-    seen = Fingerprint()
+    seen = seen or Fingerprint()
     for document in source.documents():
         seen.add(document)
         yield document
-    if seen.hexdigest() != sha256:
+    if not knows and seen.hexdigest() != sha256:
         raise TextError("text.changed", f"{source.name}: the text changed while it was read (sha256 differs)")

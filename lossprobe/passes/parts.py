@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 from lossprobe.passes.engines import Engine, Part, PartOptions, Parts
+from lossprobe.plan.rows import Rows
+from lossprobe.run.manifest import FIRST_WINDOWS
 from lossprobe.run.part_store import PartStore
 from lossprobe.text.documents import Source
 from lossprobe.units import plural, visible
@@ -74,8 +77,15 @@ def score_parts(  # noqa: PLR0913 - which parts, who scores and stores them, and
         source.notices.append(f"{visible(str(store.path), 200)}: {told} damaged since, and scored again")
     first_rows = [0, *accumulate(rows)]
     counted = Counted(rows, pending, total, progress)
-    planned = Parts(pending, lambda index: Part(index, store.read_plan_part(index), first_rows[index]))
+    planned = Parts(pending, lambda index: Part(index, _planned(store, plan, index), first_rows[index]))
     for part, scores in engine.score(planned, options, counted.advance):
         store.write_part(part.index, part.rows, scores)
         counted.stored(part.index)
     return len(pending)
+
+
+def _planned(store: PartStore, plan: dict[str, Any], index: int) -> Rows:
+    """Return the rows that one part is to score, with the windows of the whole run."""
+    rows = store.read_plan_part(index)
+    first_windows = plan.get(FIRST_WINDOWS)  # plans of earlier versions have none: their windows are those of the run
+    return rows if not first_windows else replace(rows, window=rows.window + first_windows[index])

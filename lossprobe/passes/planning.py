@@ -6,32 +6,30 @@ Holds one document in memory at a time: its text, its tokens (13 bytes each), an
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from lossprobe.checkpoint.interface import Tokenizer, Tokens
 from lossprobe.errors import CheckpointError, TextError
-from lossprobe.passes.known_text import read_again, skipped_of, templated, tokens_of
+from lossprobe.passes.blocks import Block, blocks_of
+from lossprobe.passes.known_text import read_again, skipped_of, tokens_of
 from lossprobe.passes.tally import DocumentCount, Tally
-from lossprobe.passes.tokenized import tokenized
+from lossprobe.passes.tokenized import Tokenizing
 from lossprobe.plan.rows import Rows, WindowPolicy, cut_parts, plan_pieces, row_count
 from lossprobe.plan.windows import Layout
+from lossprobe.run.document_table import DocumentsTable, documents_table
 from lossprobe.run.files import fill_table
-from lossprobe.run.schema import DOCUMENT_COLUMNS, DOCUMENTS, VOCABULARY, VOCABULARY_COLUMNS, arrow_schema
+from lossprobe.run.schema import DOCUMENTS, VOCABULARY, VOCABULARY_COLUMNS
 from lossprobe.run.store import RunStore
 from lossprobe.run.token_digest import TokenDigest
 from lossprobe.text.documents import Document, Source
-from lossprobe.units import format_count, plural, visible
+from lossprobe.units import format_count
 
-FLUSH_BYTES = 4 << 20
 LADDER_ROWS = 16_384
 WAITING = 2  # parts that wait to be stored
+StorePart = Callable[[int, Rows], None]
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,32 @@ class PlanOptions:
     text_sha256: str
 
 
+@dataclass(frozen=True)
+class PlannedBlock:
+    """What planning found of the documents of one block.
+
+    Attributes:
+        part_rows: rows of each of its parts.
+        windows: number of its windows.
+        tally: the counts of its documents.
+    """
+
+    part_rows: list[int]
+    windows: int
+    tally: Tally
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the block as a JSON object."""
+        return {"part_rows": self.part_rows, "windows": self.windows, "tally": self.tally.to_json()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> PlannedBlock:
+        """Return the block of which `to_json` made an object."""
+        return cls(content["part_rows"], content["windows"], Tally.from_json(content["tally"]))
+
+
 def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: PlanOptions) -> dict[str, Any]:
-    """Store the plan, the documents and the vocabulary of a run, and return its `counts` and `part_rows`.
+    """Store the plan, the documents and the vocabulary of a run, and return what `assembled` does.
 
     Raises:
         TextError: the text changed since it was hashed.
@@ -60,24 +82,59 @@ def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: P
         NothingToScoreError: no token can be scored.
     """
     store.start_plan()
-    tally = Tally()
-    with _document_writer(store) as writer:
-        planned = _plan_documents(source, tokenizer, options, _Sinks(writer, tally))
-        part_rows = [int(rows.own.sum()) for rows in _written(store, cut_parts(planned))]
-    tally.check(source, options.policy)
+    planner = Planner(source, tokenizer, options)
+    planned: list[PlannedBlock] = []
+    parts = 0
+
+    def store_part(index: int, rows: Rows) -> None:
+        store.write_plan_part(parts + index, rows)
+
+    with store.target(DOCUMENTS) as target, documents_table(target) as table:
+        for block in blocks_of(read_again(source, options.text_sha256)):
+            planned.append(planner.plan(block, table, store_part))
+            parts += len(planned[-1].part_rows)
+    plan = assembled(planned, source, options.policy)
     write_vocabulary(store, tokenizer, options.vocab_size)
-    total = sum(part_rows)
+    return plan
+
+
+def assembled(blocks: Iterable[PlannedBlock], source: Source, policy: WindowPolicy) -> dict[str, Any]:
+    """Return `counts`, `part_rows`, `first_windows` and `sample_every` of the plan that some blocks make together.
+
+    The rows of a part are stored with windows that are counted from the start of its block, so that a block can be
+    planned before the ones before it; `first_windows` says, for each part, how many windows come before its block.
+
+    Args:
+        blocks: all blocks, in order.
+        source: the text, which has just been read.
+        policy: windows and BOS.
+
+    Raises:
+        NothingToScoreError: no token can be scored.
+    """
+    tally, part_rows, first_windows, windows = Tally(), list[int](), list[int](), 0
+    for block in blocks:
+        tally.merge(block.tally)
+        part_rows += block.part_rows
+        first_windows += [windows] * len(block.part_rows)
+        windows += block.windows
+    tally.check(source, policy)
     skipped = {f"skipped_{kind}s": count for kind, count in skipped_of(source).items()}
-    return {"counts": tally.counts() | skipped, "part_rows": part_rows, "sample_every": max(1, total // LADDER_ROWS)}
+    return {
+        "counts": tally.counts() | skipped,
+        "part_rows": part_rows,
+        "first_windows": first_windows,
+        "sample_every": max(1, sum(part_rows) // LADDER_ROWS),
+    }
 
 
-def _written(store: RunStore, parts: Iterable[Rows]) -> Iterator[Rows]:
+def _written(store_part: StorePart, parts: Iterable[Rows]) -> Iterator[Rows]:
     """Yield parts of a plan, each of which a thread then stores, in order, while the next ones are planned."""
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1) as pool:  # packing and flushing take a third of the time of a plan
         for index, rows in enumerate(parts):
             yield rows
-            waiting.append(pool.submit(store.write_plan_part, index, rows))
+            waiting.append(pool.submit(store_part, index, rows))
             if len(waiting) > WAITING:
                 waiting.popleft().result()
         for each in waiting:
@@ -106,16 +163,64 @@ def write_vocabulary(store: RunStore, tokenizer: Tokenizer, vocab_size: int) -> 
         fill_table(target, VOCABULARY_COLUMNS, values)
 
 
-def _plan_documents(source: Source, tokenizer: Tokenizer, options: PlanOptions, sinks: _Sinks) -> Iterator[Rows]:
-    number = window = 0
-    for document, tokens in tokenized(source, read_again(source, options.text_sha256), tokenizer):
-        count = DocumentCount(document)
-        window = yield from _plan_one(number, window, count, tokens, options)
-        del tokens  # frees them before the document is stored
-        record = count.record(number, options.keep_text)
-        sinks.writer.add(record)
-        sinks.tally.add(count, record)
-        number += 1  # noqa: SIM113 - `enumerate` would keep the tokens
+class Planner:
+    """Plans the blocks of a text.
+
+    Args:
+        source: the text.
+        tokenizer: makes its tokens.
+        options: windows, BOS and what is kept.
+    """
+
+    def __init__(self, source: Source, tokenizer: Tokenizer, options: PlanOptions) -> None:
+        self._tokenizing = Tokenizing(source, tokenizer)
+        self._options = options
+
+    def plan(self, block: Block, table: DocumentsTable, store_part: StorePart) -> PlannedBlock:
+        """Plan one block, add its documents to a table, and return what was found.
+
+        Args:
+            block: the block.
+            table: gets a record of each document.
+            store_part: stores the rows of a part; called with its number in the block, in order, in another thread.
+
+        Raises:
+            CheckpointError: the tokenizer gives an id that the model does not have.
+            TextError: a document is longer than its window, where one window must hold a whole document.
+        """
+        pieces = _Pieces(block, self._tokenizing, self._options, table)
+        part_rows = [int(rows.own.sum()) for rows in _written(store_part, cut_parts(pieces.rows()))]
+        table.flush()
+        return PlannedBlock(part_rows, pieces.windows, pieces.tally)
+
+
+class _Pieces:
+    """The rows of the documents of a block, and what was counted while they were made.
+
+    Attributes:
+        windows: number of windows so far.
+        tally: counts of the documents so far.
+    """
+
+    def __init__(self, block: Block, tokenizing: Tokenizing, options: PlanOptions, table: DocumentsTable) -> None:
+        self._block = block
+        self._tokenizing = tokenizing
+        self._options = options
+        self._table = table
+        self.windows = 0
+        self.tally = Tally()
+
+    def rows(self) -> Iterator[Rows]:
+        """Yield the rows of all documents in pieces; windows are counted from 0."""
+        number = self._block.first_document
+        for document, tokens in self._tokenizing.of(self._block.documents):
+            count = DocumentCount(document)
+            self.windows = yield from _plan_one(number, self.windows, count, tokens, self._options)
+            del tokens  # frees them before the document is stored
+            record = count.record(number, self._options.keep_text)
+            self._table.add(record)
+            self.tally.add(count, record)
+            number += 1
 
 
 def _plan_one(
@@ -125,7 +230,7 @@ def _plan_one(
 
     Args:
         number: the document's number.
-        window: number of its first window in the whole run.
+        window: number of its first window in its block.
         count: collects the counts of the document.
         tokens: its tokens.
         options: as in `write_plan`.
@@ -165,116 +270,3 @@ def _check_length(number: int, document: Document, tokens: Tokens, policy: Windo
             f"{format_count(policy.context + 1)}",
             hint="`context` cuts documents that are longer",
         )
-
-
-@contextmanager
-def _document_writer(store: RunStore) -> Iterator[_DocumentWriter]:
-    """Yield a writer of documents.parquet, which is put in place if the block ends without an error.
-
-    The column of texts has no Parquet statistics: they would be copies of its first and last text in sorting order.
-    """
-    schema = arrow_schema(DOCUMENT_COLUMNS)
-    options = {"compression": "zstd", "write_statistics": [name for name in schema.names if name != "text"]}
-    with store.target(DOCUMENTS) as target, pq.ParquetWriter(target, schema, **options) as file:
-        writer = _DocumentWriter(file, schema)
-        yield writer
-        writer.flush()
-
-
-class _DocumentWriter:
-    """Writes documents in pieces of a few megabytes."""
-
-    def __init__(self, file: pq.ParquetWriter, schema: pa.Schema) -> None:
-        self._file = file
-        self._schema = schema
-        self._pending: list[dict[str, Any]] = []
-        self._size = 0
-
-    def add(self, record: dict[str, Any]) -> None:
-        """Add the record of the next document."""
-        self._pending.append(record)
-        self._size += record["bytes"] + 200
-        if self._size > FLUSH_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is pending."""
-        if self._pending:
-            self._file.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
-        self._pending, self._size = [], 0
-
-
-def check_unknown(counts: dict[str, Any], source: Source, max_unknown: float) -> None:
-    """Add notices of what a tokenizer did to a text, or refuse the text if too much of it is not in the vocabulary.
-
-    Args:
-        counts: the `counts` of a plan or a run. Stored runs are checked too: they may have had a looser limit.
-        source: the text, for its name and its notices.
-        max_unknown: largest allowed share of unknown tokens, and of bytes without a token.
-
-    Raises:
-        TextError: the share is larger.
-    """
-    _refuse_unknown(counts, source, max_unknown)
-    _refuse_vanished(counts, source, max_unknown)
-    rewritten = counts.get("normalized_bytes", 0)
-    if rewritten and not counts.get("vanished_bytes", 0):
-        share = rewritten / counts["bytes"]
-        _note(source, f"the tokenizer dropped or rewrote {plural(rewritten, 'byte')} ({share:.2%}) of the text")
-    special = counts.get("special_strings", 0)
-    if special:
-        what = f"{plural(special, 'token')} {'is a control id' if special == 1 else 'are control ids'}"
-        how = "trainers read them so too" if templated(source) else "`special_strings` text reads such names as text"
-        _note(source, f"{what}, since the text holds the names; {how}")
-    straddling = counts.get("straddling_tokens", 0)
-    if straddling:
-        what = f"{plural(straddling, 'token')} {'lies' if straddling == 1 else 'lie'} across an edge of two parts"
-        _note(
-            source,
-            f"{what}, such as prompt and answer; such a token counts whole to the part that is scored, as in trainers",
-        )
-    cut = counts.get("documents_in_pieces", 0)
-    if cut:
-        what = f"{plural(cut, 'long document')} tokenized in pieces, by a tokenizer that can look farther than a piece"
-        _note(source, f"{what}: the tokens may be others than those of the whole; selfcheck compares a sample")
-
-
-def _note(source: Source, what: str) -> None:
-    text = f"{source.name}: {what}"
-    if text not in source.notices:
-        source.notices.append(text)
-
-
-def _refuse_unknown(counts: dict[str, Any], source: Source, max_unknown: float) -> None:
-    unknown = counts["unknown_tokens"]
-    if not unknown:
-        return
-    pieces: list[str] = counts["unknown_text"]
-    share = unknown / counts["tokens"]
-    shown = " ".join(f"U+{ord(piece):04X}" if len(piece) == 1 else visible(piece, 20) for piece in pieces)
-    text = f"{format_count(unknown)} tokens ({share:.2%}) are not in the vocabulary"
-    text += f": {shown}" if shown else ""
-    if share > max_unknown:
-        hint = "`newlines` lf turns CRLF and CR into LF" if "\r" in "".join(pieces) else "see `max_unknown`"
-        raise TextError("text.unknown", f"{source.name}: {text} (limit {max_unknown:.2%})", hint=hint)
-    _note(source, text)
-
-
-def _refuse_vanished(counts: dict[str, Any], source: Source, max_unknown: float) -> None:
-    vanished = counts.get("vanished_bytes", 0)
-    if not vanished:
-        return
-    share = vanished / counts["bytes"]
-    text = f"{plural(vanished, 'byte')} ({share:.2%}) of the text vanished: the vocabulary has no token for them"
-    if share > max_unknown:
-        hint = "`max_unknown` 1 scores the tokens that are left; nothing is given per byte or per word then"
-        raise TextError("text.vanished", f"{source.name}: {text} (limit {max_unknown:.2%})", hint=hint)
-    _note(source, f"{text}; nothing is given per byte or per word")
-
-
-@dataclass(frozen=True)
-class _Sinks:
-    """The two places that planning writes each document to."""
-
-    writer: _DocumentWriter
-    tally: Tally

@@ -74,13 +74,25 @@ def make_plan(
     shared: SharedPlan | None = None,
 ) -> dict[str, Any]:
     """Store the plan of a pass, and return it. The checkpoint is open."""
-    settings = prepared.settings
-    sha256 = settings["text"]["sha256"]
-    plan_options = PlanOptions(prepared.policy, checkpoint.facts.vocab_size, options.keep_text, sha256)
-    copied = None if shared is None else shared.copy_into(store, settings)
-    planned = copied or write_plan(store, prepared.source, checkpoint.tokenizer, plan_options)
-    measured = measured_facts(checkpoint)
-    told = {"lossprobe": __version__, "settings": settings, "measured": measured, "labels": prepared.labels}
-    plan = {**told, **planned, "inputs": stored_inputs(checkpoint.facts.files, prepared.path)}
+    copied = None if shared is None else shared.copy_into(store, prepared.settings)
+    asked = plan_options(prepared, checkpoint, options)
+    return finish_plan(
+        store, prepared, checkpoint, copied or write_plan(store, prepared.source, checkpoint.tokenizer, asked)
+    )
+
+
+def plan_options(prepared: PreparedPass, checkpoint: Checkpoint, options: ScoreOptions) -> PlanOptions:
+    """Return the options of the planning of a pass."""
+    sha256 = prepared.settings["text"]["sha256"]
+    return PlanOptions(prepared.policy, checkpoint.facts.vocab_size, options.keep_text, sha256)
+
+
+def finish_plan(
+    store: RunStore, prepared: PreparedPass, checkpoint: Checkpoint, planned: dict[str, Any]
+) -> dict[str, Any]:
+    """Mark the plan of a pass as complete, and return it, with what identifies the run."""
+    told = {"lossprobe": __version__, "settings": prepared.settings, "measured": measured_facts(checkpoint)}
+    inputs = stored_inputs(checkpoint.facts.files, prepared.path)
+    plan = {**told, "labels": prepared.labels, **planned, "inputs": inputs}
     store.finish_plan(plan)
     return plan

@@ -14,10 +14,10 @@ from lossprobe.passes.identity import PlannedRun, describe, measured_facts
 from lossprobe.passes.known_checkpoint import keep_known
 from lossprobe.passes.parts import Progress as Progress
 from lossprobe.passes.parts import no_progress, score_parts
-from lossprobe.passes.planning import check_unknown
 from lossprobe.passes.policy import window_policy
 from lossprobe.passes.prepared import make_plan, prepare_policy
 from lossprobe.passes.rendered import rendered
+from lossprobe.passes.unknown import check_unknown
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.run.latest import RUNS_FOLDER, write_latest

@@ -14,13 +14,14 @@ from lossprobe.errors import CheckpointError, OutputError
 from lossprobe.passes.engines import Engine, PartOptions, engine_of
 from lossprobe.passes.identity import measured_facts
 from lossprobe.passes.parts import Progress, no_progress, score_parts
-from lossprobe.passes.planning import check_unknown
-from lossprobe.passes.prepared import PreparedPass, make_plan, prepare
+from lossprobe.passes.planned_together import join_plan, plan_blocks
+from lossprobe.passes.prepared import PreparedPass, make_plan, plan_options, prepare
+from lossprobe.passes.unknown import check_unknown
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.shard import Shard
 from lossprobe.run.identity import identity_of, measured_of
 from lossprobe.run.reuse import complete_run, refuse_other_settings, stored_run
-from lossprobe.run.shards import REMOVE, ShardStore, without_overwrite
+from lossprobe.run.shards import REMOVE, ShardStore, without_overwrite, without_plan_of_refused
 from lossprobe.run.store import RunStore
 from lossprobe.run.twin import twin_of
 from lossprobe.text.documents import Source
@@ -63,7 +64,7 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
 ) -> ShardResult:
     """Score the parts of a run that belong to a shard and are not stored yet, beside other processes.
 
-    All shards need the same checkpoint, text and options. The first that starts makes the plan; `run.shards.gather`
+    All shards need the same checkpoint, text and options. Those that run make the plan together; `run.shards.gather`
     completes the run when all have ended.
 
     Args:
@@ -95,15 +96,16 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
     with RunStore(prepared.path, among_shards=True) as store:
         store.bring(shard.owns)
         stored = stored_run(prepared.path, prepared.settings, overwrite=False)
-        plan = None if stored else _joined(store, prepared, measured_facts(checkpoint), shard)
         if stored is not None:  # gathered while this one started
             return ShardResult(stored.path, shard, 0, 0, 0, complete=True)
-        plan = plan or _made(store, prepared, checkpoint, options, shard)
-        check_unknown(plan["counts"], prepared.source, options.max_unknown)
+        plan = _joined(store, prepared, measured_facts(checkpoint), shard)
+        plan = plan or _made_or_begun(store, prepared, checkpoint, options, shard)
         share = ShardStore(prepared.path, shard)
-    own = shard.own(len(plan["part_rows"]))
-    parts = PartOptions(options.batch_size, plan["sample_every"])
-    with share:
+    with without_plan_of_refused(prepared.path), share:
+        plan = plan or _planned_together(share, prepared, checkpoint, options, shard)
+        check_unknown(plan["counts"], prepared.source, options.max_unknown)
+        own = shard.own(len(plan["part_rows"]))
+        parts = PartOptions(options.batch_size, plan["sample_every"])
         scorer = engine or engine_of(checkpoint, prepared.source, progress)
         scored = score_parts(share, scorer, plan, parts, prepared.source, progress or no_progress, own)
     tokens = sum(plan["part_rows"][index] for index in own)
@@ -141,10 +143,23 @@ def _joined(store: RunStore, prepared: PreparedPass, measured: dict[str, Any], s
     return plan
 
 
-def _made(
+def _made_or_begun(
     store: RunStore, prepared: PreparedPass, checkpoint: Checkpoint, options: ScoreOptions, shard: Shard
-) -> dict[str, Any]:
-    """Make the plan, and return it, or on object storage the one that another shard has made meanwhile."""
+) -> dict[str, Any] | None:
+    """Begin a plan that shards make together, or go on with it, and return None.
+
+    On object storage, which has no locks, make the plan, and return it or the one that another shard made meanwhile.
+
+    Raises:
+        OutputError: the plan that was begun is of another run.
+    """
+    if twin_of(prepared.path) is None:
+        begun = store.begun_settings()
+        if begun is None:
+            store.begin_blocks(prepared.settings)
+        else:
+            refuse_other_settings(store.path, begun, prepared.settings)
+        return None
     plan = make_plan(store, prepared, checkpoint, options)
     if not store.bring(shard.owns):
         return plan
@@ -153,6 +168,19 @@ def _made(
         what = f"{visible(str(store.path), 200)}: others have completed the run while shard {shard} planned it"
         raise OutputError("output.locked", what, hint="nothing is left to do")
     return joined
+
+
+def _planned_together(
+    share: ShardStore, prepared: PreparedPass, checkpoint: Checkpoint, options: ScoreOptions, shard: Shard
+) -> dict[str, Any]:
+    """Plan the text together with the other shards that run, and return the plan."""
+    asked = plan_options(prepared, checkpoint, options)
+    count = plan_blocks(share.blocks, prepared.source, checkpoint.tokenizer, asked)
+    with RunStore(prepared.path, among_shards=True) as store:
+        plan = _joined(store, prepared, measured_facts(checkpoint), shard)
+        plan = plan or join_plan(store, prepared, checkpoint, asked, count)
+    share.plan(whole=False)
+    return plan
 
 
 def _of_all_machines(measured: dict[str, Any]) -> dict[str, Any]:

@@ -164,6 +164,26 @@ class Tally:
         self.unknown += count.unknown
         self.unknown_text = merge_unknown(self.unknown_text, count.unknown_text)
 
+    def merge(self, later: Tally) -> None:
+        """Add the sums over documents that come after those of this tally."""
+        for name in ("sums", "unscored", "unscored_bytes"):
+            getattr(self, name).update(getattr(later, name))
+        self.tiles &= later.tiles
+        self.longest_prompt = max(self.longest_prompt, later.longest_prompt)
+        self.roles |= later.roles
+        self.unknown += later.unknown
+        self.unknown_text = merge_unknown(self.unknown_text, later.unknown_text)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the tally as a JSON object."""
+        return {**vars(self), "roles": sorted(self.roles)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Tally:
+        """Return the tally of which `to_json` made an object."""
+        counters = {name: Counter(content[name]) for name in ("sums", "unscored", "unscored_bytes")}
+        return cls(**{**content, **counters, "roles": set(content["roles"])})
+
     def check(self, source: Source, policy: WindowPolicy) -> None:
         """Refuse a run without a token that can be scored, or whose only tokens stand before the text, such as BOS."""
         hint = None

@@ -23,38 +23,48 @@ MOST = 512  # of these documents
 Tokenized = deque[tuple[Document, Tokens]]
 
 
-def tokenized(
-    source: Source, documents: Iterable[Document], tokenizer: Tokenizer, short: int = SHORT, together: int = TOGETHER
-) -> Iterator[tuple[Document, Tokens]]:
-    """Yield documents with their tokens, in order.
+class Tokenizing:
+    """Makes the tokens of the documents of a text.
 
     Args:
-        source: the text that they are of.
-        documents: the documents.
-        tokenizer: makes their tokens.
+        source: the text.
+        tokenizer: makes the tokens.
         short: characters that are tokenized before copies of the tokenizer start.
         together: characters of the documents that are tokenized with one request.
-
-    Raises:
-        LossprobeError: as `known_text.tokens_of`.
     """
-    if not isinstance(tokenizer, CopiedTokenizer):
-        for document in documents:
-            yield document, tokens_of(source, document, tokenizer)
-        return
-    batches = _batches(documents, together)
-    read = 0
-    for batch in batches:
-        read += _size(batch)
-        yield from _taken(_tokens_of(source, batch, tokenizer))
-        if read >= short:
-            break
-    copies = tokenizer.copies() if read >= short else ()
-    if copies:
-        yield from _ahead(source, batches, [tokenizer, *copies])
-    else:
-        for batch in batches:
-            yield from _taken(_tokens_of(source, batch, tokenizer))
+
+    def __init__(self, source: Source, tokenizer: Tokenizer, short: int = SHORT, together: int = TOGETHER) -> None:
+        self._source = source
+        self._tokenizer = tokenizer
+        self._short = short
+        self._together = together
+        self._copies: Sequence[Tokenizer] | None = None
+
+    def of(self, documents: Iterable[Document]) -> Iterator[tuple[Document, Tokens]]:
+        """Yield documents with their tokens, in order. Several lists of documents are tokenized one after the other.
+
+        Raises:
+            LossprobeError: as `known_text.tokens_of`.
+        """
+        tokenizer = self._tokenizer
+        if not isinstance(tokenizer, CopiedTokenizer):
+            for document in documents:
+                yield document, tokens_of(self._source, document, tokenizer)
+            return
+        batches = _batches(documents, self._together)
+        while self._short > 0:
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self._short -= _size(batch)
+            yield from _taken(_tokens_of(self._source, batch, tokenizer))
+        if self._copies is None:
+            self._copies = tokenizer.copies()
+        if self._copies:
+            yield from _ahead(self._source, batches, [tokenizer, *self._copies])
+        else:
+            for batch in batches:
+                yield from _taken(_tokens_of(self._source, batch, tokenizer))
 
 
 def _batches(documents: Iterable[Document], together: int) -> Iterator[list[Document]]:

@@ -155,7 +155,7 @@ class Folder:
         else:
             os.replace(self._at(name), target._at(new_name), src_dir_fd=self.handle, dst_dir_fd=target.handle)
         for folder in {self, target} if durable else ():
-            folder._sync()
+            folder.sync()
 
     @contextmanager
     def replace(self, name: str, *, durable: bool = True) -> Iterator[NewFile]:
@@ -215,12 +215,13 @@ class Folder:
                     return temporary, handle
                 os.close(handle)  # another writer removed it as a leftover before it was locked
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
+        """Flush the names in this folder to disk."""
         if self.handle is not None:
             os.fsync(self.handle)
         elif FROM_HANDLE:  # Windows flushes renames by itself
             with Folder.open(self.path) as opened:
-                opened._sync()
+                opened.sync()
 
     def _at(self, name: str) -> str:
         return name if self.handle is not None else str(self.path / name)

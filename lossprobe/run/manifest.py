@@ -19,6 +19,8 @@ VERIFY = "check it with lossprobe verify, or score again with `overwrite`"
 START_OVER = "`overwrite` scores it from the start"
 LARGEST = 2**63 - 1
 SHARDS = f"{PLAN_PARTS}/shards"  # says how many shards an unfinished run has; see `run.shards`
+FIRST_WINDOWS = "first_windows"  # of a plan: for each part, how many windows come before those that its rows count
+BEGUN = f"{PLAN_PARTS}/begun"  # names the run whose plan several processes have begun; see `run.plan_blocks`
 TOTALS = (
     "documents", "tokens", "scored_tokens", "bytes", "characters", "words",
     "scored_bytes", "scored_characters", "scored_words", "normalized_bytes",
@@ -82,6 +84,9 @@ def plan_fault(plan: dict[str, Any], *, sealed: bool) -> str | None:
     expected = {DOCUMENTS, VOCABULARY, *(part_name("plan", index) for index in range(len(rows)))}
     if not isinstance(files, dict) or files.keys() != expected or not all(map(_is_hash, files.values())):
         return "files does not name each part once"
+    windows = plan.get(FIRST_WINDOWS, [])
+    if not isinstance(windows, list) or len(windows) not in (0, len(rows)) or not all(map(is_count, windows)):
+        return f"{FIRST_WINDOWS} is no list of a count for each part"
     return None
 
 

@@ -39,8 +39,9 @@ def lock_own(
     Raises:
         OutputError: another process is writing it, it is a link, or it has files but none of the named ones.
     """
-    ours = any(os.path.lexists(path / name) for name in (*names, LOCK))
-    if path.is_dir() and not path.is_symlink() and not ours and any(path.iterdir()):
+    # The lock is looked for last: another process that starts makes it before anything else.
+    holds_files = path.is_dir() and not path.is_symlink() and any(path.iterdir())
+    if holds_files and not any(os.path.lexists(path / name) for name in (*names, LOCK)):
         raise OutputError("output.foreign", f"{visible(str(path), 200)}: exists and is no {kind}")
     folder = LockedFolder(path, among_shards=among_shards)
     if not among_shards:

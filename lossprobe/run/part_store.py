@@ -7,7 +7,7 @@ part that two processes score is there once; its record, written last, names the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from lossprobe.run.files import fill_table, read_sealed, sha256_of_bytes, sha256
 from lossprobe.run.manifest import START_OVER, damaged, part_name, plan_fault
 from lossprobe.run.new_file import NewFile
 from lossprobe.run.part_records import pending_parts, record_name, write_record
-from lossprobe.run.part_values import planned_values, read_labels, read_reasons, routing_values
+from lossprobe.run.part_values import OWN, planned_values, read_labels, read_reasons, routing_values
 from lossprobe.run.schema import (
     DOCUMENTS,
     HISTOGRAM_COLUMNS,
@@ -43,7 +43,6 @@ from lossprobe.run.twin import twin_of
 from lossprobe.run.written import WrittenFolder
 from lossprobe.units import visible
 
-OWN = "own"
 FOLDERS = (PLAN_PARTS, *PART_TABLES)
 ALL_FOLDERS = (*FOLDERS, ROUTING)
 
@@ -185,11 +184,9 @@ class PartStore:
         }
         self._write(part_name("histogram", index), HISTOGRAM_COLUMNS, values)
 
-    def _write(
-        self, name: str, columns: tuple[Column, ...], values: dict[str, Any], rising: Collection[str] = ()
-    ) -> None:
+    def _write(self, name: str, columns: tuple[Column, ...], values: dict[str, Any]) -> None:
         with self.target(name) as target:
-            fill_table(target, columns, values, rising)
+            fill_table(target, columns, values)
 
     def _damaged(self, what: str) -> OutputError:
         return damaged(self.path, f"unfinished run: {what}", START_OVER)

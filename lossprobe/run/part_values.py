@@ -12,7 +12,20 @@ import pyarrow as pa
 from lossprobe.plan.labels import NO_TURN, Labels
 from lossprobe.plan.part_scores import RoutingSums
 from lossprobe.plan.rows import SCORED, UNSCORED, Rows
-from lossprobe.run.schema import LABELS, PLANNED
+from lossprobe.run.files import fill_table
+from lossprobe.run.schema import LABELS, PLANNED, Column
+from lossprobe.run.written import WrittenFolder
+
+OWN = "own"
+RISING = ("document", "token", "byte_start", "byte_stop", "window", "context")  # columns of planned rows
+
+
+def write_planned(folder: WrittenFolder, name: str, rows: Rows) -> None:
+    """Store the rows that one part is to score."""
+    own = Column(OWN, "bool", "false for rows that an earlier part scores")
+    columns = (*PLANNED, own, *(() if rows.labels is None else LABELS))
+    with folder.target(name) as target:
+        fill_table(target, columns, {**planned_values(rows), OWN: rows.own}, RISING)
 
 
 def planned_values(rows: Rows) -> dict[str, Any]:

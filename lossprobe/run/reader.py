@@ -27,7 +27,7 @@ from lossprobe.run.held import HeldFile
 from lossprobe.run.inputs import read_inputs
 from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
-from lossprobe.run.manifest import KIND, damaged, is_count, part_names, run_fault, unfinished
+from lossprobe.run.manifest import BEGUN, KIND, damaged, is_count, part_names, run_fault, unfinished
 from lossprobe.run.parquet import ISOLATED, read_parquet
 from lossprobe.run.schema import ALL_TABLES, MANIFEST, PAIR, PAIR_PLAN, PLAN, SCHEMA_VERSION
 from lossprobe.run.settings import RunSettings, read_run_settings
@@ -223,7 +223,7 @@ class Run:
 
 def is_run(path: Path) -> bool:
     """Return whether a path is a run directory, complete or not, sound or damaged."""
-    return path.is_dir() and any(os.path.lexists(path / name) for name in (MANIFEST, PLAN))
+    return path.is_dir() and any(os.path.lexists(path / name) for name in (MANIFEST, PLAN, BEGUN))
 
 
 def run_folders(folder: Path) -> list[Path]:

@@ -22,7 +22,15 @@ def take_shard_lock(folder: Folder, index: int) -> FileLock | None:
     Raises:
         OSError: it cannot be written, or is a link.
     """
-    name = f".shard-{index}"
+    return take_lock(folder, f".shard-{index}")
+
+
+def take_lock(folder: Folder, name: str) -> FileLock | None:
+    """Return the lock of a name in the folder of the plan, taken; None if another process has it.
+
+    Raises:
+        OSError: it cannot be written, or is a link.
+    """
     with folder.folder(PLAN_PARTS, make=True) as plan:
         if plan.stat(name) is not None:
             plan.regular(name)  # refuses a link, which would lock a file elsewhere

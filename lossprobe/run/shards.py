@@ -3,9 +3,9 @@
     RUN/plan/shards          how many shards there are; gone with the plan
     RUN/plan/.shard-3        the lock of shard 3
 
-The first shard that starts makes the plan, and the others wait for it. Each then scores its own parts of this one plan
-and writes them by their names, so that a shard that was killed goes on where it was, whichever machine it runs on next.
-`gather` checks every part and writes run.json.
+The shards that run make the plan together, each some blocks of it (`run.plan_blocks`). Each then scores its own parts
+of this one plan and writes them by their names, so that a shard that was killed goes on where it was, whichever machine
+it runs on next. `gather` checks every part and writes run.json.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lossprobe.errors import OutputError
+from lossprobe.errors import CheckpointError, NothingToScoreError, OutputError, TextError
 from lossprobe.plan.shard import Shard
 from lossprobe.run.files import json_bytes, read_sealed, sealed, writing
 from lossprobe.run.folder import TEMPORARY, Folder
 from lossprobe.run.manifest import SHARDS, damaged, is_count
 from lossprobe.run.part_records import note_kept
 from lossprobe.run.part_store import FOLDERS, PartStore
+from lossprobe.run.plan_blocks import PlanBlocks
 from lossprobe.run.reader import Run, is_run, open_run
 from lossprobe.run.schema import MANIFEST, ROUTING
 from lossprobe.run.shard_locks import take_shard_lock
@@ -42,7 +43,7 @@ class ShardStore(PartStore):
     """The folder of a run as one shard writes it, beside others; opened while the lock of the folder is held.
 
     Args:
-        path: the run directory, with a plan.
+        path: the run directory, with a plan, whole or begun.
         shard: the shard.
 
     Raises:
@@ -52,6 +53,7 @@ class ShardStore(PartStore):
     def __init__(self, path: Path, shard: Shard) -> None:
         shown = visible(str(path), 200)
         super().__init__(path, WrittenFolder.unlocked(path))
+        self.blocks = PlanBlocks(self._folder)
         try:
             with writing(path):
                 begun = _keep_count(self._folder, shown, shard)
@@ -126,6 +128,17 @@ def without_overwrite(hint: str) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def without_plan_of_refused(path: Path) -> Iterator[None]:
+    """Remove a plan that was begun if the text is refused or its tokenizer fails, unless other shards still run."""
+    try:
+        yield
+    except (TextError, CheckpointError, NothingToScoreError):
+        with contextlib.suppress(OutputError), RunStore(path, among_shards=True) as store:
+            store.forget_blocks()
+        raise
+
+
 @without_overwrite(f"{REMOVE}; then run its shards again")
 def gather(path: Path) -> tuple[Run, bool]:
     """Return the run whose parts shards have scored, complete, and whether it was complete before.
@@ -150,7 +163,10 @@ def gather(path: Path) -> tuple[Run, bool]:
             store.drop_plan()
             return run, True
         plan = store.plan(whole=False)
-        if plan is None or "files" not in plan:
+        if plan is None:
+            what = f"{visible(str(path), 200)}: the shards were stopped before their plan was complete"
+            raise OutputError("run.unfinished", what, hint="run all shards again, then gather")
+        if "files" not in plan:
             raise damaged(path, "unfinished run: its plan keeps no hashes of its parts", REMOVE)
         missing, broken = store.pending(range(len(plan["part_rows"])))
         if missing:

@@ -70,7 +70,7 @@ class SharedPlan:
                         return None
         except (OSError, ValueError):
             return None
-        return {name: plan[name] for name in ("counts", "part_rows", "sample_every")}
+        return {name: plan[name] for name in ("counts", "part_rows", "first_windows", "sample_every")}
 
 
 def _decided(settings: Settings) -> list[Any]:

@@ -21,27 +21,26 @@ from types import TracebackType
 from typing import Any
 
 from lossprobe.plan.rows import Rows
-from lossprobe.run.files import json_bytes, sealed, sha256_of_json, writing
-from lossprobe.run.manifest import KIND, part_name
+from lossprobe.run.document_table import documents_table
+from lossprobe.run.files import json_bytes, read_sealed, sealed, sha256_of_json, writing
+from lossprobe.run.identity import Settings, identity_of
+from lossprobe.run.manifest import BEGUN, FIRST_WINDOWS, KIND, part_name
 from lossprobe.run.part_records import lock_own, note_kept
-from lossprobe.run.part_store import ALL_FOLDERS, FOLDERS, OWN, PartStore
-from lossprobe.run.part_values import planned_values
+from lossprobe.run.part_store import ALL_FOLDERS, FOLDERS, PartStore
+from lossprobe.run.part_values import write_planned
+from lossprobe.run.plan_blocks import PlanBlocks, begun
 from lossprobe.run.schema import (
     CHECKED,
     DOCUMENTS,
-    LABELS,
     MANIFEST,
     PART_TABLES,
     PLAN,
     PLAN_PARTS,
-    PLANNED,
     ROUTING,
     SCHEMA_VERSION,
     VOCABULARY,
-    Column,
 )
-
-RISING = ("document", "token", "byte_start", "byte_stop", "window", "context")  # columns of planned rows
+from lossprobe.run.shard_locks import running_shard
 
 
 class RunStore(PartStore):
@@ -69,7 +68,7 @@ class RunStore(PartStore):
     ) -> None:
         """Free the lock; a directory without even a plan is removed. What stops the process is noted what is kept."""
         note_kept(error, self._folder)
-        empty = self._folder.stat(MANIFEST) is None and self._folder.stat(PLAN) is None
+        empty = all(self._folder.stat(name) is None for name in (MANIFEST, PLAN)) and not begun(self._folder)
         if empty:
             with contextlib.suppress(OSError):
                 self.clear()
@@ -88,11 +87,41 @@ class RunStore(PartStore):
             for name in FOLDERS:
                 self._folder.folder(name, make=True).close()
 
+    def begun_settings(self) -> Settings | None:
+        """Return the identity of the run whose plan several processes have begun; None if none was begun."""
+        try:
+            content, sound = read_sealed(self._folder, BEGUN)
+        except ValueError:
+            return None
+        return identity_of(content) if sound else None
+
+    def begin_blocks(self, settings: Settings) -> None:
+        """Prepare the folder for a plan that several processes make; see `run.plan_blocks`."""
+        self.start_plan()
+        with writing(self.path / BEGUN):
+            self._folder.write(BEGUN, json_bytes(sealed({"settings": settings})))
+
+    def forget_blocks(self) -> None:
+        """Remove a plan that several processes began, unless one of them is running."""
+        if begun(self._folder) and running_shard(self._folder) is None:
+            self.clear()
+
+    def join_blocks(self, count: int) -> list[dict[str, Any]]:
+        """Make the blocks of a plan those of the run, and return what was stored of each.
+
+        Args:
+            count: number of blocks.
+
+        Raises:
+            OutputError: a file of a block is missing or damaged.
+        """
+        blocks = PlanBlocks(self._folder)
+        with self.target(DOCUMENTS) as target, documents_table(target) as table:
+            return blocks.join(count, table)
+
     def write_plan_part(self, index: int, rows: Rows) -> None:
         """Store the rows that one part is to score."""
-        own = Column(OWN, "bool", "false for rows that an earlier part scores")
-        columns = (*PLANNED, own, *(() if rows.labels is None else LABELS))
-        self._write(part_name(PLAN_PARTS, index), columns, {**planned_values(rows), OWN: rows.own}, RISING)
+        write_planned(self._folder, part_name(PLAN_PARTS, index), rows)
 
     def finish_plan(self, plan: dict[str, Any]) -> None:
         """Mark planning as complete.
@@ -104,6 +133,7 @@ class RunStore(PartStore):
         with writing(self.path / PLAN):
             self._folder.write(PLAN, json_bytes(sealed(content)))
         self._plan_sha256 = sha256_of_json(content)
+        PlanBlocks(self._folder).remove()
         twin = self._twin
         if twin is not None and not (self._among_shards and (twin.holds(PLAN) or twin.holds(MANIFEST))):
             twin.send_plan(self._folder.digests)
@@ -113,7 +143,8 @@ class RunStore(PartStore):
         tables = (*PART_TABLES, ROUTING) if part_name(ROUTING, 0) in self._folder.digests else PART_TABLES
         parts = [part_name(table, index) for table in tables for index in range(len(plan["part_rows"]))]
         files = {name: self._folder.digests[name] for name in [*sorted(parts), DOCUMENTS, VOCABULARY]}
-        content = {"kind": KIND, "schema": SCHEMA_VERSION, **plan, "files": files}
+        told = {name: value for name, value in plan.items() if name != FIRST_WINDOWS}  # of the planned rows alone
+        content = {"kind": KIND, "schema": SCHEMA_VERSION, **told, "files": files}
         with writing(self.path / MANIFEST):
             self._folder.write(MANIFEST, json_bytes(sealed(content)))
         if self._twin is not None:

@@ -15,8 +15,9 @@ from planned import whole_document
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.errors import CheckpointError, NothingToScoreError, TextError
 from lossprobe.passes import planning, tally
-from lossprobe.passes.planning import PlanOptions, check_ids, check_unknown, write_plan
+from lossprobe.passes.planning import PlanOptions, check_ids, write_plan
 from lossprobe.passes.tally import DocumentCount
+from lossprobe.passes.unknown import check_unknown
 from lossprobe.plan import rows as plan
 from lossprobe.plan.rows import WindowPolicy, plan_pieces
 from lossprobe.run.store import RunStore

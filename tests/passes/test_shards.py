@@ -229,7 +229,7 @@ def test_a_shard_plans_where_the_one_that_planned_was_killed(single, tmp_path):
     first = start(1, 2, tmp_path / "run", planned=2, begun=begun)
     assert begun.wait(60)
     plan, deadline = tmp_path / "run" / "plan", time.monotonic() + 60
-    while len(list(plan.glob("part-*.parquet"))) < 2:  # a thread stores them
+    while len(list(plan.glob("block-00000-part-*.parquet"))) < 2:  # a thread stores them
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.kill(first.pid, signal.SIGKILL)

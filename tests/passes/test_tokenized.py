@@ -16,7 +16,7 @@ from lossprobe.checkpoint.interface import CopiedTokenizer
 from lossprobe.checkpoint.tokenizers import sandbox
 from lossprobe.errors import CheckpointError
 from lossprobe.passes import tokenized as module
-from lossprobe.passes.tokenized import tokenized
+from lossprobe.passes.tokenized import Tokenizing
 from lossprobe.text.documents import StringSource
 
 TEXTS = [f"{number} bottles of beer; " * (number % 7) for number in range(60)]
@@ -47,7 +47,7 @@ class Copied(ByteTokenizer):
 def ids_of(texts, tokenizer, **choices):
     source = StringSource(texts)
     choices = {"together": 1} | choices
-    return [tokens.ids.tolist() for _, tokens in tokenized(source, source.documents(), tokenizer, **choices)]
+    return [tokens.ids.tolist() for _, tokens in Tokenizing(source, tokenizer, **choices).of(source.documents())]
 
 
 def test_the_tokens_are_in_order_and_several_are_made_at_once():
@@ -59,7 +59,7 @@ def test_few_documents_wait_in_memory(monkeypatch):
     monkeypatch.setattr(module, "AHEAD", 50)
     source, read = StringSource(TEXTS[6:]), []
     documents = (read.append(document) or document for document in source.documents())
-    for number, (document, _) in enumerate(tokenized(source, documents, Copied(), short=1, together=1)):
+    for number, (document, _) in enumerate(Tokenizing(source, Copied(), short=1, together=1).of(documents)):
         assert document is read[number]
         assert sum(len(each.text) for each in read[number + 1 :]) <= 50 + 150
 

@@ -31,9 +31,9 @@ from lossprobe.audit.settings import AuditSettings, Check
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer, Tokens
 from lossprobe.errors import NothingToScoreError
 from lossprobe.passes.known_text import KnownText, MadeOf
-from lossprobe.passes.planning import check_unknown
 from lossprobe.passes.score import Progress, score_into
 from lossprobe.passes.tally import UNKNOWN_SHOWN
+from lossprobe.passes.unknown import check_unknown
 from lossprobe.run.baseline import select_documents
 from lossprobe.run.files import sha256_of_json
 from lossprobe.run.schema import LABEL_NAMES

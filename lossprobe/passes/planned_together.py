@@ -1,0 +1,84 @@
+"""Plans a text together with other processes that score other shards of the same run.
+
+Each reads the whole text, and tokenizes and plans the blocks that no other process has planned or is planning. A block
+that a killed process left is planned by one that still runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lossprobe.checkpoint.interface import Checkpoint, Tokenizer
+from lossprobe.errors import TextError
+from lossprobe.passes.blocks import Block, blocks_of
+from lossprobe.passes.known_text import read_again
+from lossprobe.passes.planning import PlannedBlock, Planner, PlanOptions, assembled, write_vocabulary
+from lossprobe.passes.prepared import PreparedPass, finish_plan
+from lossprobe.run.document_table import documents_table
+from lossprobe.run.plan_blocks import PlanBlocks
+from lossprobe.run.store import RunStore
+from lossprobe.text.documents import Source
+from lossprobe.text.fingerprint import Fingerprint
+
+
+def plan_blocks(blocks: PlanBlocks, source: Source, tokenizer: Tokenizer, options: PlanOptions) -> int:
+    """Plan blocks of a text until all are stored, by this process or another, and return how many there are.
+
+    If another process joins them meanwhile, return sooner; the number is then that of the blocks that were looked at.
+
+    Raises:
+        TextError: the text changed since it was hashed, or another process planned another one.
+        LossprobeError: as `Planner.plan`.
+    """
+    planner = Planner(source, tokenizer, options)
+    while True:
+        ends = _plan_what_is_left(blocks, source, planner, options)
+        for number in range(len(ends)):
+            blocks.wait(number)
+        stored = [blocks.stored(number) for number in range(len(ends))]
+        if blocks.joined():
+            return len(ends)
+        for number, content in enumerate(stored):
+            if content is not None and content["text_sha256"] != ends[number]:
+                what = f"{source.name}: is not the text of which another shard planned block {number + 1}"
+                raise TextError("text.changed", what, hint="lossprobe runs remove takes the run away")
+        if None not in stored:
+            return len(ends)
+
+
+def _plan_what_is_left(blocks: PlanBlocks, source: Source, planner: Planner, options: PlanOptions) -> list[str]:
+    """Read the text once and plan each block that nobody else plans; return its hash at the end of each block."""
+    seen, ends = Fingerprint(), list[str]()
+    for block in blocks_of(read_again(source, options.text_sha256, seen)):
+        with blocks.claim(block.number) as free:
+            stored = blocks.stored(block.number) is not None
+            if blocks.joined():  # asked last: blocks that are gone have become a plan before
+                break
+            if free and not stored:
+                _plan_one(blocks, block, planner, seen)
+        for _ in block.documents:
+            pass
+        ends.append(seen.hexdigest())
+    return ends
+
+
+def _plan_one(blocks: PlanBlocks, block: Block, planner: Planner, seen: Fingerprint) -> None:
+    with blocks.documents(block.number) as target, documents_table(target) as table:
+        planned = planner.plan(block, table, lambda index, rows: blocks.write_part(block.number, index, rows))
+    content: dict[str, Any] = {**planned.to_json(), "text_sha256": seen.hexdigest()}
+    blocks.finish(block.number, len(planned.part_rows), content)
+
+
+def join_plan(
+    store: RunStore, prepared: PreparedPass, checkpoint: Checkpoint, options: PlanOptions, count: int
+) -> dict[str, Any]:
+    """Make one plan of all blocks, and return it; the text was read before.
+
+    Raises:
+        NothingToScoreError: no token can be scored.
+        OutputError: a file of a block is missing or damaged.
+    """
+    stored = store.join_blocks(count)
+    planned = assembled(map(PlannedBlock.from_json, stored), prepared.source, prepared.policy)
+    write_vocabulary(store, checkpoint.tokenizer, options.vocab_size)
+    return finish_plan(store, prepared, checkpoint, planned)

@@ -1,0 +1,327 @@
+"""Several processes plan one text, each some blocks of it: the run is the one of a single process, to the byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from fakes import ByteTokenizer
+from hypothesis import given
+from hypothesis import strategies as st
+from shard_processes import CONTEXT, LONG, opened, share, small_blocks, small_parts, start
+from stored_runs import tree
+
+from lossprobe.errors import NothingToScoreError, OutputError, TextError
+from lossprobe.passes import planned_together, planning
+from lossprobe.passes.blocks import blocks_of
+from lossprobe.passes.planning import PlannedBlock
+from lossprobe.passes.policy import window_policy
+from lossprobe.passes.score import score_into
+from lossprobe.passes.shards import score_shard
+from lossprobe.passes.tally import DocumentCount, Tally
+from lossprobe.plan.options import ScoreOptions
+from lossprobe.plan.rows import plan_documents
+from lossprobe.plan.shard import Shard
+from lossprobe.run.files import json_bytes, sealed
+from lossprobe.run.part_records import lock_own
+from lossprobe.run.plan_blocks import PlanBlocks
+from lossprobe.run.reader import open_run
+from lossprobe.run.shards import gather
+from lossprobe.run.store import RunStore
+from lossprobe.text.documents import Document, StringSource
+
+BLOCKS = len(list(small_blocks(StringSource(LONG).documents())))
+
+
+@pytest.fixture(autouse=True)
+def small(tmp_path, monkeypatch):
+    """Small parts and blocks."""
+    monkeypatch.setattr(planning, "cut_parts", small_parts)
+    for module in (planning, planned_together):
+        monkeypatch.setattr(module, "blocks_of", small_blocks)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def single(tmp_path):
+    """Return the files of the run as one process makes it."""
+    score_into(tmp_path / "single", opened(), StringSource(LONG))
+    return tree(tmp_path / "single")
+
+
+def documents(texts):
+    return [Document(text, "x", 1, 0) for text in texts]
+
+
+@given(st.lists(st.text("ab", max_size=9), max_size=30), st.integers(1, 25))
+def test_blocks_hold_all_documents_in_order_and_end_as_soon_as_they_are_long(texts, characters):
+    given_, read = documents(texts), []
+    taken, firsts = [], []
+    for block in blocks_of((read.append(document) or document for document in given_), characters):
+        found = list(block.documents)
+        assert len(read) == sum(map(len, taken)) + len(found), "no document after the block was read"
+        assert block.number == len(taken)
+        firsts.append(block.first_document)
+        taken.append(found)
+    assert [document for block in taken for document in block] == given_
+    assert firsts == [sum(map(len, taken[:number])) for number in range(len(taken))]
+    sizes = [[len(document.text) + 1 for document in block] for block in taken]
+    assert all(sum(block[:-1]) < characters for block in sizes)
+    assert all(sum(block) >= characters for block in sizes[:-1])
+
+
+def test_documents_of_a_block_that_nobody_takes_are_passed_over():
+    blocks = blocks_of(documents(["aaaa", "b", "cccc", "d"]), 5)
+    assert [(block.number, block.first_document) for block in blocks] == [(0, 0), (1, 1), (2, 3)]
+
+
+def test_the_windows_of_a_run_do_not_depend_on_its_blocks(single, tmp_path):
+    """The rows of all documents, planned in one go, are the reference."""
+    assert BLOCKS > 5
+    policy = window_policy(opened(), ScoreOptions(), StringSource(LONG))
+    tokens = [ByteTokenizer().encode(text) for text in LONG]
+    expected = [rows.own_rows() for rows in plan_documents(tokens, policy)]
+    frame = open_run(tmp_path / "single").query('SELECT document, token, "window", context FROM tokens')
+    for name in frame.columns:
+        assert frame[name].tolist() == [value for rows in expected for value in getattr(rows, name).tolist()]
+
+
+def test_a_run_in_blocks_differs_from_one_in_one_block_in_its_parts_alone(tmp_path, monkeypatch):
+    score_into(tmp_path / "many", opened(), StringSource(LONG))
+    monkeypatch.setattr(planning, "blocks_of", blocks_of)
+    score_into(tmp_path / "one", opened(), StringSource(LONG))
+    many, one = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("many", "one"))
+    assert len(many["part_rows"]) > len(one["part_rows"])
+    assert many["counts"] == one["counts"]
+    assert "first_windows" not in many
+    columns = 'document, token, token_id, byte_start, byte_stop, "window", context, unscored'
+    left, right = (open_run(tmp_path / name).query(f"SELECT {columns} FROM tokens") for name in ("many", "one"))
+    assert left.equals(right)
+    assert pq.read_table(tmp_path / "many" / "documents.parquet") == pq.read_table(
+        tmp_path / "one" / "documents.parquet"
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_shards_that_run_at_once_plan_the_blocks_together(single, tmp_path, monkeypatch, count):
+    by_thread: dict[str, list[int]] = {}
+    plan_one = planned_together._plan_one
+
+    def noted(blocks, block, *others):
+        by_thread.setdefault(threading.current_thread().name, []).append(block.number)
+        time.sleep(0.02)  # long enough for the others to come
+        plan_one(blocks, block, *others)
+
+    monkeypatch.setattr(planned_together, "_plan_one", noted)
+    ready, errors = threading.Barrier(count), []
+
+    def work(index):
+        try:
+            ready.wait(30)
+            share(index, count, tmp_path / "run")
+        except BaseException as error:  # noqa: BLE001 - told by the test
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(index,), name=str(index)) for index in range(1, count + 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert errors == []
+    assert sorted(number for numbers in by_thread.values() for number in numbers) == list(range(BLOCKS))
+    assert len(by_thread) > 1 or count == 1
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert len(plan["first_windows"]) == len(plan["part_rows"])
+    assert not list((tmp_path / "run" / "plan").glob("block-*"))
+    run, _ = gather(tmp_path / "run")
+    assert tree(run.path) == single
+
+
+def test_a_folder_that_another_shard_makes_at_this_moment_is_no_foreign_one(tmp_path, monkeypatch):
+    output, iterdir = tmp_path / "run", Path.iterdir
+    output.mkdir()
+
+    def meanwhile(path):
+        (path / ".lock").touch()  # as another shard does first
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", meanwhile)
+    lock_own(output, ("run.json",), (), "run", among_shards=True).unlock(remove=False)
+
+
+@pytest.mark.thorough
+def test_blocks_of_killed_shards_are_planned_by_others(single, tmp_path):
+    """Kill one of three shards at a time, while they plan, and start it again; and once all of them."""
+    choice, output = random.Random(3), tmp_path / "run"
+    running = {index: start(index, 3, output, divide=small_blocks, pause=0.05) for index in (1, 2, 3)}
+    killed, deadline = 0, time.monotonic() + 120
+    while not (output / "plan.json").exists():
+        assert time.monotonic() < deadline
+        if not list(output.glob("plan/block-*")):
+            time.sleep(0.01)
+            continue
+        time.sleep(choice.random() * 0.15)
+        for index in [1, 2, 3] if killed == 2 else [choice.randint(1, 3)]:
+            os.kill(running[index].pid, signal.SIGKILL)
+            running[index].join()
+            killed += running[index].exitcode == -signal.SIGKILL
+        for index in running:
+            if running[index].exitcode == -signal.SIGKILL:
+                running[index] = start(index, 3, output, divide=small_blocks, pause=0.05)
+    for process in running.values():
+        process.join()
+        assert process.exitcode == 0
+    assert killed > 2
+    assert tree(gather(output)[0].path) == single
+
+
+def stopped(output, monkeypatch, place, name, after=0):
+    """Score one of two shards, stopped as by kill when a method of a class has been called so often."""
+    original, calls = getattr(place, name), []
+
+    def stop(*arguments, **named):
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return original(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            share(1, 2, output)
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "after"),
+    [
+        (PlanBlocks, "write_part", 3),
+        (PlanBlocks, "finish", 0),
+        (PlanBlocks, "finish", 4),
+        (PlanBlocks, "_append", 0),
+        (PlanBlocks, "_append", 5),
+        (planned_together, "write_vocabulary", 0),
+        (RunStore, "finish_plan", 0),
+        (PlanBlocks, "remove", 0),
+    ],
+)
+def test_a_plan_that_was_stopped_goes_on(single, tmp_path, monkeypatch, place, name, after):
+    output = tmp_path / "run"
+    stopped(output, monkeypatch, place, name, after)
+    whole, planned = name == "remove", []
+    if not whole:
+        with pytest.raises(OutputError, match=r"plan was complete") as caught:
+            gather(output)
+        assert (caught.value.id, caught.value.exit_code) == ("run.unfinished", 6)
+        with pytest.raises(OutputError, match="unfinished run"):
+            open_run(output)
+    before = len(list(output.glob("plan/block-?????")))
+    plan_one = planned_together._plan_one
+    monkeypatch.setattr(planned_together, "_plan_one", lambda *given_: planned.append(given_) or plan_one(*given_))
+    share(2, 2, output)
+    assert len(planned) == (0 if whole else BLOCKS - before)
+    share(1, 2, output)
+    assert tree(gather(output)[0].path) == single
+
+
+def test_one_process_takes_over_a_plan_that_shards_began(single, tmp_path, monkeypatch):
+    stopped(tmp_path / "run", monkeypatch, PlanBlocks, "finish", 3)
+    score_into(tmp_path / "run", opened(), StringSource(LONG))
+    assert tree(tmp_path / "run") == single
+
+
+@pytest.mark.parametrize(("changed", "words"), [({"texts": LONG[:-1]}, "text.sha256"), ({"model": 1}, "checkpoint")])
+def test_a_shard_of_another_run_is_refused_while_the_first_plans(tmp_path, monkeypatch, changed, words):
+    stopped(tmp_path / "run", monkeypatch, PlanBlocks, "finish", 3)
+    before = tree(tmp_path / "run")
+    with pytest.raises(OutputError, match=f"differs in .*{words}") as caught:
+        share(2, 2, tmp_path / "run", **changed)
+    assert caught.value.id == "output.other_settings"
+    assert tree(tmp_path / "run") == before
+
+
+def test_a_block_of_another_text_is_found(tmp_path, monkeypatch):
+    """As where a file was another one for a moment, while another shard read it."""
+    output = tmp_path / "run"
+    stopped(output, monkeypatch, PlanBlocks, "finish", 3)
+    record = output / "plan" / "block-00001"
+    content = json.loads(record.read_text())
+    content["text_sha256"] = "0" * 64
+    del content["sha256"]
+    record.write_bytes(json_bytes(sealed(content)))
+    with pytest.raises(TextError, match=r"another shard planned block 2") as caught:
+        share(2, 2, output)
+    assert caught.value.id == "text.changed"
+
+
+@pytest.mark.parametrize("name", ["block-00001-documents.parquet", "block-00002-part-00000.parquet"])
+def test_a_missing_file_of_a_block_is_named(tmp_path, monkeypatch, name):
+    output = tmp_path / "run"
+    stopped(output, monkeypatch, PlanBlocks, "finish", 4)
+    (output / "plan" / name).unlink()
+    with pytest.raises(OutputError, match=r"plan/.* is missing or damaged") as caught:
+        share(2, 2, output)
+    assert caught.value.id == "run.damaged"
+    assert "lossprobe runs remove" in caught.value.hint
+
+
+def test_a_damaged_record_means_that_its_block_is_planned_again(single, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    stopped(output, monkeypatch, PlanBlocks, "finish", 4)
+    (output / "plan" / "block-00001").write_bytes(b"{}")
+    share(2, 2, output)
+    share(1, 2, output)
+    assert tree(gather(output)[0].path) == single
+
+
+def test_a_text_without_anything_to_score_leaves_nothing(tmp_path):
+    with pytest.raises(NothingToScoreError):
+        share(1, 2, tmp_path / "run", texts=["", ""])
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {".lock"}
+
+
+def test_a_refused_shard_leaves_the_plan_to_those_that_run(single, tmp_path, monkeypatch):
+    begun = CONTEXT.Event()
+    first = start(1, 2, tmp_path / "run", divide=small_blocks, begun=begun, pause=0.05)
+    assert begun.wait(60)
+
+    class Changing(StringSource):
+        def documents(self):
+            yield from super().documents()
+            self.texts = [*self.texts, "more"]
+
+    changing = Changing(LONG)
+    with pytest.raises((TextError, OutputError)):
+        score_shard(Shard(2, 2), opened(), changing, output=tmp_path / "run")
+    first.join()
+    assert first.exitcode == 0
+    share(2, 2, tmp_path / "run")
+    assert tree(gather(tmp_path / "run")[0].path) == single
+
+
+@given(st.lists(st.text("a ☃é", max_size=20), max_size=9), st.integers(0, 9))
+def test_tallies_of_blocks_add_up_to_that_of_all_documents(texts, cut):
+    def tallied(some):
+        tally = Tally()
+        for document in documents(some):
+            count = DocumentCount(document)
+            tokens = ByteTokenizer().encode(document.text)
+            count.add_tokens(tokens)
+            for rows in plan_documents([tokens], window_policy(opened(), ScoreOptions(), StringSource(LONG))):
+                count.add_rows(rows.own_rows())
+            count.finish()
+            tally.add(count, count.record(0, keep_text=False))
+        return tally
+
+    total = Tally()
+    for some in (texts[:cut], texts[cut:]):
+        stored = json.loads(json.dumps(PlannedBlock([], 0, tallied(some)).to_json()))
+        total.merge(PlannedBlock.from_json(stored).tally)
+    assert total == tallied(texts)
+    assert list(total.counts().items()) == list(tallied(texts).counts().items()), "in the same order, for equal bytes"
