@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from lossprobe.text.documents import Document
 
-BLOCK_CHARACTERS = 16 << 20  # about 4 million tokens, 120 parts: the last part, half as long on average, costs little
+BLOCK_CHARACTERS = 8 << 20  # about 2 million tokens, 60 parts: the last part, half as long on average, costs little
 
 
 @dataclass(frozen=True)

@@ -79,10 +79,10 @@ def main() -> None:
             )
 
 
-def measure_together(folder: Path, text: Path, given: argparse.Namespace) -> None:
+def measure_together(folder: Path, text: Path, counts: list[int]) -> None:
     """Plan a text with several numbers of processes, and print a table."""
     print("processes  us/token of wall time: hash   plan   together")
-    for count in given.shards:
+    for count in counts:
         with tempfile.TemporaryDirectory(dir=folder) as runs:
             run = Path(runs) / "run"
             own = [sys.executable, __file__, "--plan", str(text), "--folder", str(run)]
