@@ -63,9 +63,8 @@ def main() -> None:
         if not (folder / "tiny" / "config.json").is_file():
             make_checkpoint(folder / "tiny", TINY)
         if given.shards:
-            measure_together(
-                folder, write_text(folder / "text", given.sizes[0], given.files, parquet=given.parquet), given
-            )
+            text = write_text(folder / "text", given.sizes[0], given.files, parquet=given.parquet)
+            measure_together(folder, text, given.shards)
             return
         print("     tokens   parts  us/token: hash  plan   MB above   plan MB  plan.json KB")
         for size in given.sizes:
