@@ -59,7 +59,7 @@ class _FirstCall:
             self._progress(done, total)
 
     def stage(self, text: str) -> None:
-        """Show what a model whose layers are read one after the other is at."""
+        """Show what is done before the first call, or in the model."""
         shown: object = self._progress
         if isinstance(shown, StagedProgress):
             shown.stage(text)
@@ -75,18 +75,17 @@ def _tell_of_compiling(stack: ExitStack) -> None:
 def _bar(title: str, unit: str) -> Iterator[Progress]:
     """Yield a function that moves a bar on the terminal; the bar is removed at the end."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TaskProgressColumn(),
-        TextColumn(f"{{task.completed:,.0f}}/{{task.total:,.0f}} {unit}"),
+        TextColumn("{task.fields[done]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=1, rate="", visible=False)  # until the number of tokens is known
+        task = bar.add_task(title, total=None, done="", rate="", visible=False)  # until the number of tokens is known
 
         yield _Bar(bar, task, title, unit)
 
@@ -96,16 +95,21 @@ class _Bar:
 
     def __init__(self, bar: Any, task: Any, title: str, unit: str) -> None:
         self._bar, self._task, self._title, self._unit = bar, task, title, unit
+        self._counted = False
 
     def __call__(self, done: int, total: int) -> None:
         """Show that `done` of `total` are done."""
-        self._bar.update(self._task, completed=done, total=total, visible=True)
+        if not self._counted:  # what came before, such as tokenizing, is over
+            self._counted = True
+            self._bar.update(self._task, description=self._title)
+        reached = f"{done / max(1, total):4.0%} {done:,}/{total:,} {self._unit}"
+        self._bar.update(self._task, completed=done, total=total, done=reached, visible=True)
         speed = self._bar.tasks[0].speed
         self._bar.update(self._task, rate="" if speed is None else f"{speed:,.1f} {self._unit}/s")
 
     def stage(self, text: str) -> None:
-        """Show a stage behind the title."""
-        self._bar.update(self._task, description=f"{self._title}, {text}")
+        """Show a stage behind the title; before the first call it is all there is to see."""
+        self._bar.update(self._task, description=f"{self._title}, {text}", visible=True)
 
 
 @contextmanager
@@ -144,8 +148,12 @@ class _Log:
         say(f"{self._title}: {reached}, {rate:,.1f} {self._unit}/s, {left} left")
 
     def stage(self, text: str) -> None:
-        """Name a stage in the lines that follow."""
-        self._stage = f"{text}, "
+        """Name a stage in the lines that follow; before the first call it is a line of its own every 30 seconds."""
+        if self._before is not None:
+            self._stage = f"{text}, "
+        elif time.monotonic() - self._told >= EVERY:
+            self._told = time.monotonic()
+            say(f"{self._title}, {text}")
 
     def end(self) -> None:
         """Print the whole, unless it was short or not all was done."""

@@ -176,11 +176,16 @@ def _no_stage(text: str) -> None:
 
 @runtime_checkable
 class StagedProgress(Protocol):
-    """A progress callback that also shows what a model whose layers are read one after the other is at."""
+    """A progress callback that also shows what is done before scoring, and in a model that is read in pieces."""
 
     def stage(self, text: str) -> None:
         """Show a stage, such as "layer 3 of 32"."""
         ...
+
+
+def stage_of(progress: object) -> Callable[[str], None]:
+    """Return what shows the stage of a pass, which does nothing where its progress callback cannot."""
+    return progress.stage if isinstance(progress, StagedProgress) else _no_stage
 
 
 @runtime_checkable
@@ -218,9 +223,8 @@ def engine_of(checkpoint: Checkpoint, source: Source, progress: object = None) -
         shares = pairs and own and model.shares_prefix()
         engine = model.engine(checkpoint.tokenizer.bos_id, own_tokenizer=own, shared_prefix=shares)
     else:
-        stage = progress.stage if isinstance(progress, StagedProgress) else _no_stage
         shared = prefix_of(checkpoint) if pairs else None
-        shares, engine = shared is not None, LocalEngine(checkpoint, shared, stage)
+        shares, engine = shared is not None, LocalEngine(checkpoint, shared, stage_of(progress))
     if pairs and not shares:
         what = (
             "this model cannot go on from a prompt that it has read once, so both sides of each pair are scored whole"

@@ -12,7 +12,7 @@ from lossprobe.checkpoint.interface import Checkpoint, Tokenizer
 from lossprobe.errors import TextError
 from lossprobe.passes.blocks import Block, blocks_of
 from lossprobe.passes.known_text import read_again
-from lossprobe.passes.planning import PlannedBlock, Planner, PlanOptions, assembled, write_vocabulary
+from lossprobe.passes.planning import PlannedBlock, Planner, PlanOptions, Stage, assembled, write_vocabulary
 from lossprobe.passes.prepared import PreparedPass, finish_plan
 from lossprobe.run.document_table import documents_table
 from lossprobe.run.plan_blocks import PlanBlocks
@@ -21,19 +21,22 @@ from lossprobe.text.documents import Source
 from lossprobe.text.fingerprint import Fingerprint
 
 
-def plan_blocks(blocks: PlanBlocks, source: Source, tokenizer: Tokenizer, options: PlanOptions) -> int:
+def plan_blocks(blocks: PlanBlocks, source: Source, tokenizer: Tokenizer, options: PlanOptions, stage: Stage) -> int:
     """Plan blocks of a text until all are stored, by this process or another, and return how many there are.
 
     If another process joins them meanwhile, return sooner; the number is then that of the blocks that were looked at.
+    `stage` is called with words for how far this process is.
 
     Raises:
         TextError: the text changed since it was hashed, or another process planned another one.
         LossprobeError: as `Planner.plan`.
     """
-    planner = Planner(source, tokenizer, options)
+    planner = Planner(source, tokenizer, options, stage)
     while True:
         ends = _plan_what_is_left(blocks, source, planner, options)
         for number in range(len(ends)):
+            if blocks.stored(number) is None:
+                stage(f"waiting for block {number + 1} of {len(ends)}, which another shard plans")
             blocks.wait(number)
         stored = [blocks.stored(number) for number in range(len(ends))]
         if blocks.joined():

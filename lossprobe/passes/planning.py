@@ -5,6 +5,7 @@ Holds one document in memory at a time: its text, its tokens (13 bytes each), an
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +31,11 @@ from lossprobe.units import format_count
 LADDER_ROWS = 16_384
 WAITING = 2  # parts that wait to be stored
 StorePart = Callable[[int, Rows], None]
+Stage = Callable[[str], None]
+
+
+def _no_stage(text: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,12 @@ class PlannedBlock:
         return cls(content["part_rows"], content["windows"], Tally.from_json(content["tally"]))
 
 
-def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: PlanOptions) -> dict[str, Any]:
+def write_plan(
+    store: RunStore, source: Source, tokenizer: Tokenizer, options: PlanOptions, stage: Stage = _no_stage
+) -> dict[str, Any]:
     """Store the plan, the documents and the vocabulary of a run, and return what `assembled` does.
+
+    `stage` is called with words for how far it is.
 
     Raises:
         TextError: the text changed since it was hashed.
@@ -82,7 +92,7 @@ def write_plan(store: RunStore, source: Source, tokenizer: Tokenizer, options: P
         NothingToScoreError: no token can be scored.
     """
     store.start_plan()
-    planner = Planner(source, tokenizer, options)
+    planner = Planner(source, tokenizer, options, stage)
     planned: list[PlannedBlock] = []
     parts = 0
 
@@ -170,11 +180,15 @@ class Planner:
         source: the text.
         tokenizer: makes its tokens.
         options: windows, BOS and what is kept.
+        stage: called with words for how far it is.
     """
 
-    def __init__(self, source: Source, tokenizer: Tokenizer, options: PlanOptions) -> None:
+    def __init__(self, source: Source, tokenizer: Tokenizer, options: PlanOptions, stage: Stage) -> None:
         self._tokenizing = Tokenizing(source, tokenizer)
         self._options = options
+        self._stage = stage
+        self._tokens = 0
+        self._begun = time.monotonic()
 
     def plan(self, block: Block, table: DocumentsTable, store_part: StorePart) -> PlannedBlock:
         """Plan one block, add its documents to a table, and return what was found.
@@ -189,9 +203,17 @@ class Planner:
             TextError: a document is longer than its window, where one window must hold a whole document.
         """
         pieces = _Pieces(block, self._tokenizing, self._options, table)
-        part_rows = [int(rows.own.sum()) for rows in _written(store_part, cut_parts(pieces.rows()))]
+        part_rows = []
+        for rows in _written(store_part, cut_parts(pieces.rows())):
+            part_rows.append(int(rows.own.sum()))
+            self._tell(part_rows[-1])
         table.flush()
         return PlannedBlock(part_rows, pieces.windows, pieces.tally)
+
+    def _tell(self, tokens: int) -> None:
+        self._tokens += tokens
+        rate = self._tokens / max(time.monotonic() - self._begun, 1e-3)
+        self._stage(f"tokenizing: {self._tokens:,} tokens, {rate:,.0f} tokens/s")
 
 
 class _Pieces:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lossprobe import __version__
 from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.passes.engines import stage_of
 from lossprobe.passes.identity import describe, measured_facts, run_name
 from lossprobe.passes.planning import PlanOptions, write_plan
 from lossprobe.passes.policy import tell_beyond_trained, window_policy
@@ -72,13 +73,14 @@ def make_plan(
     checkpoint: Checkpoint,
     options: ScoreOptions,
     shared: SharedPlan | None = None,
+    progress: object = None,
 ) -> dict[str, Any]:
-    """Store the plan of a pass, and return it. The checkpoint is open."""
+    """Store the plan of a pass, and return it. The checkpoint is open; `progress` may be a `StagedProgress`."""
     copied = None if shared is None else shared.copy_into(store, prepared.settings)
     asked = plan_options(prepared, checkpoint, options)
-    return finish_plan(
-        store, prepared, checkpoint, copied or write_plan(store, prepared.source, checkpoint.tokenizer, asked)
-    )
+    stage = stage_of(progress)
+    planned = copied or write_plan(store, prepared.source, checkpoint.tokenizer, asked, stage)
+    return finish_plan(store, prepared, checkpoint, planned)
 
 
 def plan_options(prepared: PreparedPass, checkpoint: Checkpoint, options: ScoreOptions) -> PlanOptions:

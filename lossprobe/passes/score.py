@@ -139,7 +139,7 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
         checkpoint = opened(checkpoint)
         measured = measured_facts(checkpoint)
         plan = stored_plan(store, settings, measured, source.notices, overwrite=overwrite) if reusable else None
-        plan = plan or make_plan(store, prepared, checkpoint, options, shared)
+        plan = plan or make_plan(store, prepared, checkpoint, options, shared, progress)
         check_unknown(plan["counts"], source, options.max_unknown)
         parts = PartOptions(options.batch_size, plan["sample_every"])
         engine = engine or engine_of(checkpoint, source, progress)

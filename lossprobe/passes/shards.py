@@ -11,7 +11,7 @@ from lossprobe.checkpoint.facts import DIVIDED
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.layer_by_layer import STREAMED
 from lossprobe.errors import CheckpointError, OutputError
-from lossprobe.passes.engines import Engine, PartOptions, engine_of
+from lossprobe.passes.engines import Engine, PartOptions, engine_of, stage_of
 from lossprobe.passes.identity import measured_facts
 from lossprobe.passes.parts import Progress, no_progress, score_parts
 from lossprobe.passes.planned_together import join_plan, plan_blocks
@@ -99,10 +99,10 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
         if stored is not None:  # gathered while this one started
             return ShardResult(stored.path, shard, 0, 0, 0, complete=True)
         plan = _joined(store, prepared, measured_facts(checkpoint), shard)
-        plan = plan or _made_or_begun(store, prepared, checkpoint, options, shard)
+        plan = plan or _made_or_begun(store, prepared, checkpoint, options, shard, progress)
         share = ShardStore(prepared.path, shard)
     with without_plan_of_refused(prepared.path), share:
-        plan = plan or _planned_together(share, prepared, checkpoint, options, shard)
+        plan = plan or _planned_together(share, prepared, checkpoint, options, shard, progress)
         check_unknown(plan["counts"], prepared.source, options.max_unknown)
         own = shard.own(len(plan["part_rows"]))
         parts = PartOptions(options.batch_size, plan["sample_every"])
@@ -144,7 +144,12 @@ def _joined(store: RunStore, prepared: PreparedPass, measured: dict[str, Any], s
 
 
 def _made_or_begun(
-    store: RunStore, prepared: PreparedPass, checkpoint: Checkpoint, options: ScoreOptions, shard: Shard
+    store: RunStore,
+    prepared: PreparedPass,
+    checkpoint: Checkpoint,
+    options: ScoreOptions,
+    shard: Shard,
+    progress: Progress | None,
 ) -> dict[str, Any] | None:
     """Begin a plan that shards make together, or go on with it, and return None.
 
@@ -160,7 +165,7 @@ def _made_or_begun(
         else:
             refuse_other_settings(store.path, begun, prepared.settings)
         return None
-    plan = make_plan(store, prepared, checkpoint, options)
+    plan = make_plan(store, prepared, checkpoint, options, progress=progress)
     if not store.bring(shard.owns):
         return plan
     joined = _joined(store, prepared, measured_facts(checkpoint), shard)
@@ -171,11 +176,16 @@ def _made_or_begun(
 
 
 def _planned_together(
-    share: ShardStore, prepared: PreparedPass, checkpoint: Checkpoint, options: ScoreOptions, shard: Shard
+    share: ShardStore,
+    prepared: PreparedPass,
+    checkpoint: Checkpoint,
+    options: ScoreOptions,
+    shard: Shard,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     """Plan the text together with the other shards that run, and return the plan."""
     asked = plan_options(prepared, checkpoint, options)
-    count = plan_blocks(share.blocks, prepared.source, checkpoint.tokenizer, asked)
+    count = plan_blocks(share.blocks, prepared.source, checkpoint.tokenizer, asked, stage_of(progress))
     with RunStore(prepared.path, among_shards=True) as store:
         plan = _joined(store, prepared, measured_facts(checkpoint), shard)
         plan = plan or join_plan(store, prepared, checkpoint, asked, count)

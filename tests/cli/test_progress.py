@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numba
 import numpy as np
 import pytest
 from bundled import CHECKPOINT
+from rich.console import Console
 
 from lossprobe.cli import progress
 from lossprobe.cli.main import run
@@ -93,6 +96,41 @@ def test_the_speed_in_a_log_leaves_out_the_first_batch_which_may_have_compiled_t
     assert capsys.readouterr().err.splitlines()[0] == (
         "lossprobe: scoring x: 2% of 100,000 tokens, 1,000.0 tokens/s, 1 min 38 s left"
     )
+
+
+def test_a_log_tells_of_tokenizing_every_30_seconds_and_the_time_of_the_pass_is_without_it(capsys, clock):
+    with show_progress("scoring x", quiet=False) as advance:
+        for tokens in range(0, 70_000, 1000):
+            clock[0] += 1
+            advance.stage(f"tokenizing: {tokens:,} tokens")
+        advance(0, 40_000)
+        for done in range(1000, 41_000, 1000):
+            clock[0] += 1
+            advance(done, 40_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "lossprobe: scoring x, tokenizing: 29,000 tokens",
+        "lossprobe: scoring x, tokenizing: 59,000 tokens",
+        "lossprobe: scoring x: 75% of 40,000 tokens, 1,000.0 tokens/s, 10 s left",
+        "lossprobe: scoring x: 40,000 tokens in 40 s, 1,000.0 tokens/s",
+    ]
+
+
+def test_a_bar_shows_tokenizing_and_then_the_tokens():
+    def shown(bar):
+        console = Console(width=120, file=io.StringIO())
+        console.print(bar.get_renderable())
+        return console.file.getvalue()
+
+    with progress._bar("scoring x", "tokens") as advance:
+        assert shown(advance._bar).strip() == ""
+        advance.stage("tokenizing: 5,000 tokens")
+        before = shown(advance._bar)
+        advance(250, 1000)
+        after = shown(advance._bar)
+    assert "scoring x, tokenizing: 5,000 tokens" in before
+    assert "%" not in before
+    assert "tokenizing" not in after
+    assert " 25% 250/1,000 tokens" in after
 
 
 @pytest.mark.parametrize(("steps", "seconds", "quiet"), [(9, 1, False), (50, 1, True), (0, 0, False)])
