@@ -53,12 +53,13 @@ def _plan_what_is_left(blocks: PlanBlocks, source: Source, planner: Planner, opt
     """Read the text once and plan each block that nobody else plans; return its hash at the end of each block."""
     seen, ends = Fingerprint(), list[str]()
     for block in blocks_of(read_again(source, options.text_sha256, seen)):
-        with blocks.claim(block.number) as free:
-            stored = blocks.stored(block.number) is not None
-            if blocks.joined():  # asked last: blocks that are gone have become a plan before
-                break
-            if free and not stored:
-                _plan_one(blocks, block, planner, seen)
+        if blocks.joined():
+            break
+        if blocks.stored(block.number) is None:
+            with blocks.claim(block.number) as free:
+                # Asked in this order: a block that is gone has become a part of the plan.
+                if free and blocks.stored(block.number) is None and not blocks.joined():
+                    _plan_one(blocks, block, planner, seen)
         for _ in block.documents:
             pass
         ends.append(seen.hexdigest())
