@@ -11,6 +11,7 @@ from typing import Any
 from lossprobe.passes.engines import StagedProgress
 from lossprobe.passes.score import Progress
 from lossprobe.report.talk import say
+from lossprobe.text.stage import Stage, no_stage
 
 EVERY = 30.0  # seconds between two lines of a log
 SHORT = 10.0  # seconds of a pass that a log says nothing about
@@ -41,6 +42,11 @@ def show_progress(title: str, *, quiet: bool, unit: str = "tokens", at_once: boo
         if at_once:
             _tell_of_compiling(stack)
         yield advance if at_once else _FirstCall(lambda: _tell_of_compiling(stack), advance)
+
+
+def lines_of(title: str, *, quiet: bool) -> Stage:
+    """Return a function that prints what it is told of a stage, with a title, every 30 seconds; none if quiet."""
+    return no_stage if quiet else _Log(title, "").stage
 
 
 class _FirstCall:

@@ -103,11 +103,12 @@ def read_text(
         UsageError: no record has the field, or the text cannot be found.
         LossprobeError: the text cannot be read, or holds nothing.
     """
+    from lossprobe.cli.progress import lines_of
     from lossprobe.passes.known_text import KnownText
     from lossprobe.text.fields import refuse_missing_field
 
     source = KnownText(open_source(texts, scoring), tokens)
-    source.fingerprint()
+    source.fingerprint(lines_of(source.name, quiet=scoring.quiet))
     if not any(document.text or document.example for document in source.documents()):
         raise NothingToScoreError("text.nothing_to_score", f"{source.name}: no tokens")
     if field is not None:

@@ -19,6 +19,7 @@ from lossprobe.passes.known_text import sides_of
 from lossprobe.plan.part_scores import PartScores
 from lossprobe.plan.rows import Rows
 from lossprobe.text.documents import Source
+from lossprobe.text.stage import Stage, no_stage
 
 Advance = Callable[[int], None]
 PARTS_AHEAD = 2  # parts that a GPU gets before the scores of one are read
@@ -102,13 +103,13 @@ class LocalEngine:
         self,
         checkpoint: Checkpoint,
         shared: SharedPrefix | None = None,
-        stage: Callable[[str], None] | None = None,
+        stage: Stage | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         self._checkpoint = checkpoint
         self._shared = shared
         self._share = share
-        self._stage = stage or _no_stage
+        self._stage = stage or no_stage
 
     def score(self, parts: Iterable[Part], options: PartOptions, advance: Advance) -> Iterator[tuple[Part, PartScores]]:
         """Yield every part with its scores, in order."""
@@ -170,10 +171,6 @@ def _not_yet(scored: int) -> None:
     """Tell nobody."""
 
 
-def _no_stage(text: str) -> None:
-    """Tell nobody."""
-
-
 @runtime_checkable
 class StagedProgress(Protocol):
     """A progress callback that also shows what is done before scoring, and in a model that is read in pieces."""
@@ -183,9 +180,9 @@ class StagedProgress(Protocol):
         ...
 
 
-def stage_of(progress: object) -> Callable[[str], None]:
+def stage_of(progress: object) -> Stage:
     """Return what shows the stage of a pass, which does nothing where its progress callback cannot."""
-    return progress.stage if isinstance(progress, StagedProgress) else _no_stage
+    return progress.stage if isinstance(progress, StagedProgress) else no_stage
 
 
 @runtime_checkable

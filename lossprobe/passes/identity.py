@@ -19,6 +19,7 @@ from lossprobe.run.identity import divide_facts
 from lossprobe.run.texts import Vocabulary
 from lossprobe.text.documents import Source
 from lossprobe.text.examples import DataKind
+from lossprobe.text.stage import Stage, no_stage
 
 # Increase it when a fix changes stored numbers, so that runs with the fault are not reused.
 PASS_VERSION = "2"
@@ -58,9 +59,15 @@ class PlannedRun:
         return Vocabulary({index: self.tokenizer.token_bytes(index) for index in ids}, self.tokenizer.special_ids)
 
 
-def describe(checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions) -> dict[str, Any]:
-    """Return the identity of a run; see `run.identity`."""
-    text = {"sha256": text_sha256(source), "kept": options.keep_text}
+def describe(
+    checkpoint: Checkpoint,
+    source: Source,
+    policy: WindowPolicy,
+    options: ScoreOptions,
+    stage: Stage = no_stage,
+) -> dict[str, Any]:
+    """Return the identity of a run; see `run.identity`. `stage` is called with words for how much text was read."""
+    text = {"sha256": text_sha256(source, stage), "kept": options.keep_text}
     if (kind := kind_of(source)) is not DataKind.TEXT:
         text["kind"] = kind.value
     if sides := sides_of(source):

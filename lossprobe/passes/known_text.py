@@ -14,6 +14,7 @@ from lossprobe.plan.labels import label_tokens
 from lossprobe.text.documents import Document, Source
 from lossprobe.text.examples import DataKind, memory_of
 from lossprobe.text.fingerprint import Fingerprint, fingerprint
+from lossprobe.text.stage import Stage, counted, no_stage
 
 KEPT_TEXT_BYTES = 64 << 20  # a longer text is read and hashed again by every pass
 KEPT_TOKEN_BYTES = 256 << 20  # the documents after that are tokenized again by every pass
@@ -91,11 +92,11 @@ class KnownText(MadeOf):
         """The files of the text; empty for a text in memory."""
         return [file.path for file in getattr(self.source, "files", ())]
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, stage: Stage = no_stage) -> str:
         """Return the sha256 of all documents, as `text.fingerprint` does; the text is read only the first time."""
         if not self._sha256:
             running, kept, left = Fingerprint(), [], KEPT_TEXT_BYTES
-            for document in self.source.documents():
+            for document in counted(self.source.documents(), stage):
                 running.add(document)
                 left -= sys.getsizeof(document.text) + sys.getsizeof(document.fields) + DOCUMENT_BYTES
                 left -= memory_of(document.example) + SPAN_BYTES * len(document.spans)
@@ -166,9 +167,14 @@ def _rules(tokenizer: object) -> tuple[object, str]:
     return rules, getattr(tokenizer, "special_strings", "")
 
 
-def text_sha256(source: Source) -> str:
-    """Return the sha256 of all documents of a source; a source that knows it is not read again."""
-    return source.fingerprint() if isinstance(source, KnownSource) else fingerprint(source)
+def text_sha256(source: Source, stage: Stage = no_stage) -> str:
+    """Return the sha256 of all documents of a source; a source that knows it is not read again.
+
+    `stage` is called now and then with words for how far it is.
+    """
+    if isinstance(source, KnownText):
+        return source.fingerprint(stage)
+    return source.fingerprint() if isinstance(source, KnownSource) else fingerprint(source, stage)
 
 
 def templated(source: Source) -> bool | None:

@@ -12,13 +12,14 @@ from lossprobe.checkpoint.interface import Checkpoint, Tokenizer
 from lossprobe.errors import TextError
 from lossprobe.passes.blocks import Block, blocks_of
 from lossprobe.passes.known_text import read_again
-from lossprobe.passes.planning import PlannedBlock, Planner, PlanOptions, Stage, assembled, write_vocabulary
+from lossprobe.passes.planning import PlannedBlock, Planner, PlanOptions, assembled, write_vocabulary
 from lossprobe.passes.prepared import PreparedPass, finish_plan
 from lossprobe.run.document_table import documents_table
 from lossprobe.run.plan_blocks import PlanBlocks
 from lossprobe.run.store import RunStore
 from lossprobe.text.documents import Source
 from lossprobe.text.fingerprint import Fingerprint
+from lossprobe.text.stage import Stage
 
 
 def plan_blocks(blocks: PlanBlocks, source: Source, tokenizer: Tokenizer, options: PlanOptions, stage: Stage) -> int:

@@ -26,16 +26,12 @@ from lossprobe.run.schema import DOCUMENTS, VOCABULARY, VOCABULARY_COLUMNS
 from lossprobe.run.store import RunStore
 from lossprobe.run.token_digest import TokenDigest
 from lossprobe.text.documents import Document, Source
+from lossprobe.text.stage import Stage, no_stage
 from lossprobe.units import format_count
 
 LADDER_ROWS = 16_384
 WAITING = 2  # parts that wait to be stored
 StorePart = Callable[[int, Rows], None]
-Stage = Callable[[str], None]
-
-
-def _no_stage(text: str) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class PlannedBlock:
 
 
 def write_plan(
-    store: RunStore, source: Source, tokenizer: Tokenizer, options: PlanOptions, stage: Stage = _no_stage
+    store: RunStore, source: Source, tokenizer: Tokenizer, options: PlanOptions, stage: Stage = no_stage
 ) -> dict[str, Any]:
     """Store the plan, the documents and the vocabulary of a run, and return what `assembled` does.
 

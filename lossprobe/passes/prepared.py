@@ -43,18 +43,28 @@ class PreparedPass:
     policy: WindowPolicy
 
 
-def prepare(checkpoint: Checkpoint, source: Source, options: ScoreOptions, output: Path | None) -> PreparedPass:
+def prepare(
+    checkpoint: Checkpoint, source: Source, options: ScoreOptions, output: Path | None, progress: object = None
+) -> PreparedPass:
     """Return where the run of a pass goes and what identifies it; nothing is loaded for it.
+
+    `progress` may be a `StagedProgress`, which shows how much of the text was read.
 
     Raises:
         UsageError: as `window_policy`.
     """
     source = rendered(source, checkpoint, options.score)
-    return prepare_policy(output, checkpoint, source, window_policy(checkpoint, options, source), options)
+    policy = window_policy(checkpoint, options, source)
+    return prepare_policy(output, checkpoint, source, policy, options, progress)
 
 
 def prepare_policy(
-    output: Path | None, checkpoint: Checkpoint, source: Source, policy: WindowPolicy, options: ScoreOptions
+    output: Path | None,
+    checkpoint: Checkpoint,
+    source: Source,
+    policy: WindowPolicy,
+    options: ScoreOptions,
+    progress: object = None,
 ) -> PreparedPass:
     """Return what `prepare` does, with the windows and BOS of `policy`, for a text that is rendered already."""
     if output is not None:
@@ -62,7 +72,7 @@ def prepare_policy(
     # With WHOLE a window is as long as its document; the measures of the protocol tell of documents beyond the limit.
     if policy.layout is not Layout.WHOLE:
         tell_beyond_trained(checkpoint, policy.context, source)
-    settings = describe(checkpoint, source, policy, options)
+    settings = describe(checkpoint, source, policy, options, stage_of(progress))
     labels = {"checkpoint": checkpoint.facts.name, "text": source.name}
     return PreparedPass(output or runs_folder() / run_name(settings, labels), settings, labels, source, policy)
 

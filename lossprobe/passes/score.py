@@ -121,7 +121,7 @@ def score_policy(  # noqa: PLR0913 - those of `score_into`, and the policy
     engine: Engine | None = None,
 ) -> PassResult:
     """Return what `score_into` does, with the windows and BOS of `policy` instead of those of the options."""
-    prepared = prepare_policy(output, checkpoint, source, policy, options)
+    prepared = prepare_policy(output, checkpoint, source, policy, options, progress)
     path, settings = prepared.path, prepared.settings
     reusable = bool(checkpoint.facts.sha256)  # a checkpoint that cannot be identified is always scored again
     found = complete_run(path, settings) if reusable and twin_of(path) is None else None

@@ -83,7 +83,7 @@ def score_shard(  # noqa: PLR0913 - those of `score`, and which shard
         LossprobeError: see `errors`; what was finished before is kept, and scoring again resumes.
     """
     options = options or ScoreOptions()
-    prepared = prepare(checkpoint, source, options, output)
+    prepared = prepare(checkpoint, source, options, output, progress)
     if not checkpoint.facts.sha256:
         raise CheckpointError(
             "shard.no_identity", f"{visible(checkpoint.facts.name, 80)}: has no sha256, which shards compare"

@@ -8,6 +8,7 @@ import json
 from lossprobe.text.counts import SLICE, slices
 from lossprobe.text.documents import Document, Source
 from lossprobe.text.examples import example_to_json
+from lossprobe.text.stage import Stage, counted, no_stage
 
 MORE = b"\xff" * 8  # a length that no text has, before what a plain document lacks
 
@@ -47,9 +48,14 @@ class Fingerprint:
         return self._digest.hexdigest()
 
 
-def fingerprint(source: Source) -> str:
-    """Return the sha256 of all documents of a source, as `Fingerprint` computes it."""
+def fingerprint(source: Source, stage: Stage = no_stage) -> str:
+    """Return the sha256 of all documents of a source, as `Fingerprint` computes it.
+
+    Args:
+        source: the source.
+        stage: called now and then with words for how far it is.
+    """
     running = Fingerprint()
-    for document in source.documents():
+    for document in counted(source.documents(), stage):
         running.add(document)
     return running.hexdigest()

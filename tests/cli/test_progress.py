@@ -12,9 +12,11 @@ from rich.console import Console
 
 from lossprobe.cli import progress
 from lossprobe.cli.main import run
-from lossprobe.cli.progress import COMPILING, show_progress
+from lossprobe.cli.progress import COMPILING, lines_of, show_progress
+from lossprobe.passes.known_text import KnownText, text_sha256
 from lossprobe.scoring import kernels
 from lossprobe.scoring.compiled import tell_of_compiling
+from lossprobe.text.documents import StringSource
 
 
 @pytest.fixture
@@ -113,6 +115,20 @@ def test_a_log_tells_of_tokenizing_every_30_seconds_and_the_time_of_the_pass_is_
         "lossprobe: scoring x: 75% of 40,000 tokens, 1,000.0 tokens/s, 10 s left",
         "lossprobe: scoring x: 40,000 tokens in 40 s, 1,000.0 tokens/s",
     ]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_reading_a_long_text_is_told_every_30_seconds(capsys, clock, quiet):
+    class Slow(StringSource):
+        def documents(self):
+            for document in super().documents():
+                clock[0] += 0.011
+                yield document
+
+    for source in (KnownText(Slow(["a cat"] * 5500)), Slow(["a cat"] * 5500)):
+        text_sha256(source, lines_of("many", quiet=quiet))
+        expected = [] if quiet else ["lossprobe: many, reading: 3,000 documents"]
+        assert capsys.readouterr().err.splitlines() == expected
 
 
 def test_a_bar_shows_tokenizing_and_then_the_tokens():
