@@ -57,7 +57,7 @@ ALLOWED = {
     "checkpoint.adapters": WORDS
     | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
     | {"checkpoint.facts", "checkpoint.families.huggingface", "checkpoint.chat"},
-    "checkpoint": WORDS,
+    "checkpoint": WORDS | {"objects.address"},
     "plan": {"errors", "units", "options", "text.spans", "checkpoint.interface"},
     "scoring": WORDS | {"compiler", "checkpoint.interface", "checkpoint.layer_by_layer", "plan"},
     "run": WORDS | {"plan", "objects"},

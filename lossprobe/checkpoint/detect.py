@@ -20,6 +20,7 @@ from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.isolation import refuse_deleted_folder
+from lossprobe.objects.address import address_of
 from lossprobe.units import mistyped_path, visible
 
 if TYPE_CHECKING:
@@ -109,13 +110,26 @@ def _refuse_adapter_options(shown: str, options: LoadOptions) -> None:
         raise UsageError("adapter.options", what)
 
 
-def refuse_missing(path: Path) -> None:
-    """Refuse a path that does not exist, is a link loop, or cannot be reached.
+def refuse_address(path: Path) -> None:
+    """Refuse a checkpoint on object storage.
 
     Raises:
-        UsageError: it does not exist.
+        UsageError: it is one.
+    """
+    address = address_of(path)
+    if address is not None:
+        what = f"{visible(address.uri, 200)}: a checkpoint is read from files of this machine"
+        raise UsageError("object.checkpoint", what, hint="copy it first")
+
+
+def refuse_missing(path: Path) -> None:
+    """Refuse a path that does not exist, is a link loop or an address of object storage, or cannot be reached.
+
+    Raises:
+        UsageError: it does not exist, or is an address.
         CheckpointError: it is a link loop, or cannot be reached.
     """
+    refuse_address(path)
     shown = visible(str(path), 200)
     try:
         path.resolve(strict=True)

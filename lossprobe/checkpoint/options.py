@@ -10,6 +10,8 @@ from lossprobe.options.kinds import Choice, File, Flag, Text, Words
 
 DEVICE = Text("auto|cpu|mps|cuda(:[0-9]{1,4})?", "auto, cpu, cuda, cuda:N (N up to 9999) or mps")
 
+ALWAYS, NEVER = "always", "never"  # of `stream_weights`
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -76,6 +78,6 @@ class LoadOptions:
     )
     stream_weights: str = option(
         "auto",
-        Choice(("auto", "always", "never")),
+        Choice(("auto", ALWAYS, NEVER)),
         "Read the weights layer by layer while scoring; auto: where they exceed the memory that is free.",
     )

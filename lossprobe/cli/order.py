@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lossprobe.errors import UsageError
-from lossprobe.objects.address import address_of
 from lossprobe.passes.order import (
     ORDER,
     WEIGHT_SUFFIXES,
@@ -37,7 +36,7 @@ def check_order(checkpoints: Sequence[Path], texts: Sequence[Path], scoring: Sco
         UsageError: checkpoint and text are swapped; a text is a run or looks like a checkpoint; no checkpoint is given;
             or one does not exist.
     """
-    from lossprobe.checkpoint.detect import refuse_missing
+    from lossprobe.checkpoint.detect import refuse_address, refuse_missing
 
     for path in checkpoints:
         refuse_address(path)
@@ -54,18 +53,6 @@ def check_order(checkpoints: Sequence[Path], texts: Sequence[Path], scoring: Sco
     for path in checkpoints:
         refuse_missing(path)
         refuse_text_as_checkpoint(path)
-
-
-def refuse_address(path: Path) -> None:
-    """Refuse a checkpoint on object storage.
-
-    Raises:
-        UsageError: it is one.
-    """
-    address = address_of(path)
-    if address is not None:
-        what = f"{visible(address.uri, 200)}: a checkpoint is read from files of this machine"
-        raise UsageError("object.checkpoint", what, hint="copy it first")
 
 
 def refuse_log(path: Path) -> None:

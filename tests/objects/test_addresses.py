@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from bundled import CHECKPOINT
 
+import lossprobe
 from lossprobe.cli.main import run
 from lossprobe.errors import UsageError
 from lossprobe.objects.address import address_of
@@ -57,7 +58,14 @@ def test_a_folder_stands_for_an_address(tmp_path, monkeypatch):
 def test_checkpoints_are_not_read_from_object_storage(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(["score", "s3://bucket/model", "s3://bucket/val.jsonl"]) == 2
-    assert "error[object.checkpoint]: s3://bucket/model" in capsys.readouterr().err
+    assert "error[object.checkpoint]: s3://bucket/model: " in capsys.readouterr().err
+    for words in (["inspect", "s3://bucket/model"], ["selfcheck", "s3://bucket/model", "text.txt"]):
+        assert run(words) == 2
+        assert "error[object.checkpoint]: s3://bucket/model: " in capsys.readouterr().err
+    Path("text.txt").write_text("It shows.")
+    with pytest.raises(UsageError, match="s3://bucket/model: a checkpoint is read from files") as caught:
+        lossprobe.score("s3://bucket/model", "text.txt")
+    assert caught.value.id == "object.checkpoint"
 
 
 def test_reasons_are_short():

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from bundled import EXAMPLES
 from checkpoint import builders
 from fakes import SmallModel, checkpoint
 from families import divided, sweep
@@ -205,6 +206,19 @@ def test_a_run_is_not_continued_with_other_arithmetic(session, small_parts, tmp_
     assert whole.run.manifest["measured"]["kernels"] == "packed body and head"
 
 
+def test_weights_that_are_read_layer_by_layer_are_refused_before_anything_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("It shows.")
+    for stored in (False, True):  # whether the run would be found
+        if stored:
+            assert run(["score", str(EXAMPLES / "jargon-plain"), "text.txt", "-q"]) == 0
+        options = ["--device", "cpu", "--tensor-parallel-size", "2", "--stream-weights", "always"]
+        assert run(["score", str(EXAMPLES / "jargon-plain"), "text.txt", *options]) == 2
+        assert "error[tensor_parallel.streamed]" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="layer by layer"):
+        RankOpener(None).open(CheckpointSpec(tmp_path, LoadOptions(stream_weights="always")))
+
+
 @pytest.mark.thorough
 def test_checkpoints_that_cannot_be_divided_are_refused_by_every_process_in_one_error(session, tmp_path):
     def refused(path, options=None):
@@ -214,8 +228,6 @@ def test_checkpoints_that_cannot_be_divided_are_refused_by_every_process_in_one_
         return caught.value.message
 
     assert "no plan for tensor parallelism of GPT2LMHeadModel" in refused(written("gpt2", tmp_path))
-    llama = written("llama", tmp_path)
-    assert "layer by layer" in refused(llama, LoadOptions(stream_weights="always"))
     one = builders.save(builders.model("llama", num_key_value_heads=1), tmp_path / "one-head")
     assert "its 1 heads of keys and values cannot be shared out evenly to 2" in refused(one)
 

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from lossprobe.checkpoint.families.huggingface import is_huggingface, load_prepared, prepare, with_tokenizer
-from lossprobe.checkpoint.families.streaming import ALWAYS
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.model.autocast import AUTOCAST
 from lossprobe.checkpoint.model.divided_lm import DividedLM
@@ -35,8 +34,6 @@ def load_divided(path: Path, options: LoadOptions, division: Division) -> Checkp
         refuse_divided(shown, "it is no Hugging Face folder of a whole model")
     if options.dtype == AUTOCAST:
         refuse_divided(shown, "`dtype` autocast needs it whole")
-    if options.stream_weights == ALWAYS:
-        refuse_divided(shown, "`stream_weights` always reads it layer by layer in one process")
     prepared = prepare(path, options)
     if isinstance(prepared.weights, QuantizedWeights):
         refuse_divided(shown, "its quantised weights become plain ones in one process")

@@ -10,11 +10,9 @@ import torch
 from lossprobe.checkpoint.files.stored_tensors import DTYPES
 from lossprobe.checkpoint.model.free_memory import free_memory
 from lossprobe.checkpoint.model.spread import HOW_TO_INSTALL, can_spread, gpus_with_room
-from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.checkpoint.options import ALWAYS, NEVER, LoadOptions
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
-
-ALWAYS, NEVER = "always", "never"
 
 
 def needed_bytes(weights: Any, dtype: torch.dtype) -> int:

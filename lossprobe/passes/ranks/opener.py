@@ -6,6 +6,7 @@ import pickle
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from lossprobe.checkpoint.options import ALWAYS
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener
 from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.passes.elsewhere import ElsewhereCheckpoint, absolute
@@ -33,7 +34,7 @@ class RankOpener(Opener):
         """Return a checkpoint with "auto" replaced by the device that torch finds.
 
         Raises:
-            UsageError: the device is one GPU of several, or MPS.
+            UsageError: the device is one GPU of several, or MPS, or the weights are to be read layer by layer.
         """
         spec = spec.on_this_machine()
         device = spec.options.device
@@ -41,6 +42,7 @@ class RankOpener(Opener):
             what = f"`device` {visible(device, 20)}: with `tensor_parallel_size` each process takes a GPU of its own"
             hint = "use `device` cuda; CUDA_VISIBLE_DEVICES says which GPUs there are"
             raise UsageError("tensor_parallel.devices", what, hint=hint)
+        _refuse_streamed(spec)
         return spec
 
     def has_open(self, spec: CheckpointSpec) -> bool:
@@ -52,14 +54,22 @@ class RankOpener(Opener):
         """Return a checkpoint that the processes have opened together.
 
         Raises:
+            UsageError: its weights are to be read layer by layer.
             CheckpointError: it cannot be divided, or the processes found different things.
             LossprobeError: as in `detect.open_checkpoint`.
         """
+        _refuse_streamed(spec)
         self._session.begin(spec.options.device)
         model = Model(absolute(spec))
         every: list[Opened] = self._session.ask("open", model)
         refuse_unlike(every)
         return RankCheckpoint(self._session, model, every[0])
+
+
+def _refuse_streamed(spec: CheckpointSpec) -> None:
+    if spec.options.stream_weights == ALWAYS:
+        what = "`tensor_parallel_size` keeps the weights in memory, `stream_weights` always reads them layer by layer"
+        raise UsageError("tensor_parallel.streamed", what, hint="leave one of the two out")
 
 
 def refuse_unlike(every: list[Opened]) -> None:

@@ -13,6 +13,8 @@ USAGE = {
     "none. → Leave --tensor-parallel-size out.",
     "tensor_parallel.package": "--tensor-parallel-size needs the library accelerate. → Install it: pip install "
     '"lossprobe[accelerate]".',
+    "tensor_parallel.streamed": "--tensor-parallel-size was given together with --stream-weights always, which one "
+    "process does alone. → Use one of them.",
     "tensor_parallel.torchrun": "torchrun has started several copies of a command that starts the processes of "
     "--tensor-parallel-size itself. → Run the command without torchrun.",
 }
