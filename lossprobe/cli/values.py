@@ -94,13 +94,13 @@ class RunPath(click.Path):
 
     def _of_object_storage(self, path: Path) -> Path:
         from lossprobe.passes.order import TEXT_SUFFIXES
-        from lossprobe.run.twin import arrived, folder_of, is_run_address  # loads what writes runs
+        from lossprobe.run.twin import arrived, folder_of  # loads what writes runs
 
         if not self._complete:
             return folder_of(path)
         if path.suffix.lower() in TEXT_SUFFIXES:
             return path
-        return arrived(path, afresh=self._afresh) if is_run_address(path) else path
+        return arrived(path, afresh=self._afresh)
 
 
 class RunPlace(click.Path):

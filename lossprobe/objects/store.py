@@ -26,8 +26,9 @@ CHUNK = 1 << 20
 CONNECT_SECONDS, SILENT_SECONDS, ATTEMPTS = 5, 20, 3  # a store that does not answer fails after about a minute
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 REASON = re.compile(r"AWS Error ([A-Z_0-9]+) during (\w+) operation: (.*?)(?: \(Request ID.*|$)", re.DOTALL)
+NO_BUCKET = "there is no such bucket"
 WORDS = {
-    "NO_SUCH_BUCKET": "there is no such bucket",
+    "NO_SUCH_BUCKET": NO_BUCKET,
     "ACCESS_DENIED": "access denied; credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws",
     "INVALID_ACCESS_KEY_ID": "the store does not know the key in AWS_ACCESS_KEY_ID",
     "SIGNATURE_DOES_NOT_MATCH": "the key in AWS_SECRET_ACCESS_KEY is wrong",
@@ -78,6 +79,17 @@ class ObjectStore:
                     self._files.get_file_info(fs.FileSelector(address.place))
         start = len(address.place) + 1
         return {each.path[start:]: int(each.size) for each in found if each.type == fs.FileType.File}
+
+    def refuse_no_bucket(self, address: Address) -> None:
+        """Raise an error where an address names a bucket that does not exist."""
+        from pyarrow import fs
+
+        try:
+            found = self._files.get_file_info(address.bucket).type
+        except OSError:  # who may read an object of a bucket need not be allowed to ask for the bucket
+            return
+        if found == fs.FileType.NotFound:
+            raise OSError(errno.ENOENT, NO_BUCKET)
 
     def read(self, address: Address) -> bytes | None:
         """Return the bytes of a small object; None where there is none, or an empty one."""

@@ -28,8 +28,9 @@ def open_run(path: PathLike) -> Run:
     folder = as_path("path", "the folder of a run", path)
     folder = arrived(folder)
     stored = None if folder.exists() else find_stored(str(folder))
+    place = stored or folder
     try:
-        return open_run_at((stored or folder).absolute())
+        return open_run_at(place.absolute() if place.exists() else place)
     except UsageError as error:
         if error.id != "run.missing":
             raise

@@ -169,8 +169,7 @@ class PartStore:
         names = [part_name(table, index) for table in tables]
         write_record(self._folder, index, names, self._plan_sha256)
         if self._twin is not None:
-            self._twin.send(names)
-            self._twin.send([record_name(index)])
+            self._twin.send_part(names, record_name(index))
 
     def _write_histogram(self, index: int, scores: PartScores) -> None:
         pairs, mass, hits = scores.histogram

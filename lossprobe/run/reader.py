@@ -18,7 +18,7 @@ from lossprobe.arguments import as_path
 from lossprobe.display import to_html
 from lossprobe.errors import OutputError, ResourceError, UsageError
 from lossprobe.isolation import temporary_folder
-from lossprobe.objects.folder import shown_place
+from lossprobe.objects.folder import address_of_copy, shown_place
 from lossprobe.run.checks import FileChecks
 from lossprobe.run.copies import Copies, number_texts
 from lossprobe.run.files import read_sealed, refuse_undecodable
@@ -255,10 +255,8 @@ def open_run(path: Path | str) -> Run:
     if kind != KIND:
         raise damaged(path, f"{MANIFEST} is damaged: its kind is {visible(repr(kind), 40)}, not {KIND!r}")
     if version != SCHEMA_VERSION:
-        raise OutputError(
-            "run.schema", f"{shown}: schema {visible(str(version), 20)}, this lossprobe reads {SCHEMA_VERSION}",
-            hint="score again",
-        )  # fmt: skip
+        what = f"{shown}: schema {visible(str(version), 20)}, this lossprobe reads {SCHEMA_VERSION}"
+        raise OutputError("run.schema", what, hint="score again")
     if sound is False:
         raise damaged(path, f"{MANIFEST} is damaged or was edited: its sha256 is not the one that it names")
     fault = run_fault(manifest, sealed=bool(sound))
@@ -276,7 +274,8 @@ def _no_run(path: Path, shown: str) -> UsageError:
         held_runs = f"{plural(len(held), 'run')}: {visible(', '.join(each.name for each in held), 400)}"
         return UsageError("run.several", f"{shown}: holds {held_runs}", hint="name one of them")
     there = "a checkpoint needs a text after it, and a text its checkpoint before it"
-    hint = there if os.path.lexists(path) else "nothing is there; lossprobe runs lists the runs of this folder"
+    here = os.path.lexists(path) and address_of_copy(path) is None  # the folder of an address may be empty
+    hint = there if here else "nothing is there; lossprobe runs lists the runs of this folder"
     return UsageError("run.missing", f"{shown}: is no run (no {MANIFEST})", hint=hint)
 
 

@@ -78,8 +78,14 @@ class ShardStore(PartStore):
     ) -> None:
         """Free the lock of the shard; what stops the process is noted that finished parts are kept."""
         note_kept(error, self._folder)
-        self._lock.release()
-        self._folder.close()
+        try:
+            if self._twin is not None and error is None:
+                self._twin.finish_sending()
+        finally:
+            if self._twin is not None:
+                self._twin.stop_sending()
+            self._lock.release()
+            self._folder.close()
 
     def _remove_temporary_files(self, shard: Shard) -> None:
         """Remove what killed processes left of the parts of this shard: who holds its lock is their only writer."""

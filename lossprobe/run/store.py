@@ -68,6 +68,8 @@ class RunStore(PartStore):
     ) -> None:
         """Free the lock; a directory without even a plan is removed. What stops the process is noted what is kept."""
         note_kept(error, self._folder)
+        if self._twin is not None:
+            self._twin.stop_sending()
         empty = all(self._folder.stat(name) is None for name in (MANIFEST, PLAN)) and not begun(self._folder)
         if empty:
             with contextlib.suppress(OSError):
@@ -148,6 +150,7 @@ class RunStore(PartStore):
         with writing(self.path / MANIFEST):
             self._folder.write(MANIFEST, json_bytes(sealed(content)))
         if self._twin is not None:
+            self._twin.finish_sending()
             self._twin.send([MANIFEST])
         if not keep_plan:
             self.drop_plan()

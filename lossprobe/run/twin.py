@@ -9,7 +9,7 @@ two shards that plan at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from lossprobe.run.files import writing
 from lossprobe.run.folder import LINK
 from lossprobe.run.latest import runs_folder
 from lossprobe.run.schema import CHECKED, DOCUMENTS, MANIFEST, PART_TABLES, PLAN, PLAN_PARTS, ROUTING, VOCABULARY
+from lossprobe.run.sender import Sender
 from lossprobe.units import visible
 
 PART = re.compile(rf"(?:{'|'.join((*PART_TABLES, ROUTING, PLAN_PARTS))})/part-([0-9]{{5,}})\.(?:parquet|json)")
@@ -41,6 +42,7 @@ class Twin:
         self.path = path
         self.address = address
         self._store = ObjectStore()
+        self._sender: Sender | None = None
 
     def holds(self, name: str) -> bool:
         """Return whether the store has one of the run's files.
@@ -76,30 +78,36 @@ class Twin:
             self._fetch(lacking)
             self._fetch({name: there[name] for name in (PLAN, MANIFEST) if name in there})
 
-    def bring_complete(self, *, afresh: bool = False) -> None:
-        """Fetch what the folder lacks of a complete run; other views may read it meanwhile.
+    def bring_complete(self, *, afresh: bool = False) -> bool:
+        """Fetch what the folder lacks of a complete run, and return whether there is a run; other views may read it.
 
         Args:
             afresh: whether all is fetched, so that the folder shows what the store holds now.
 
         Raises:
-            OutputError: the run is not complete, the store cannot be asked, or the folder is full.
+            OutputError: the run is not complete, the store cannot be asked or has no such bucket, or the disk is full.
         """
         shown = visible(self.address.uri, 200)
         with self._reading():
-            copies_folder(RUNS)
-            if self._store.size(self.address.below(MANIFEST)) is None:
+            if not self.holds(MANIFEST):
+                if not self.holds(PLAN):
+                    self._store.refuse_no_bucket(self.address)
+                    return False
                 done = sum(RECORD.fullmatch(name) is not None for name in self._files())
                 hint = "repeat the score command to resume it, or gather it, if shards have scored it"
                 raise OutputError("run.unfinished", f"{shown}: unfinished run ({done} parts stored)", hint=hint)
+            copies_folder(RUNS)
             there = {name: size for name, size in self._files().items() if not name.startswith(PLAN_PARTS)}
             there.pop(PLAN, None)
-            if afresh or self._other(MANIFEST):
+            changed = afresh or self._other(MANIFEST)
+            if changed:
                 self._clear()
             for name in set(self._local()) - there.keys():
                 (self.path / name).unlink(missing_ok=True)  # lost in the store: it is told as missing
             self._fetch({name: size for name, size in there.items() if name != MANIFEST and self._size(name) != size})
-            self._fetch({MANIFEST: there[MANIFEST]})
+            if changed:
+                self._fetch({MANIFEST: there[MANIFEST]})
+        return True
 
     def send(self, names: Iterable[str]) -> None:
         """Put files of the folder to the store, several at once.
@@ -107,8 +115,36 @@ class Twin:
         Raises:
             OutputError: one cannot be put; what the folder has of it does not count then.
         """
-        with writing(self.address.uri):
-            all_at_once(lambda name: self._store.put(self.path / name, self.address.below(name)), list(names))
+        try:
+            with writing(self.address.uri):
+                all_at_once(lambda name: self._store.put(self.path / name, self.address.below(name)), list(names))
+        except OutputError as error:
+            error.hint = "repeat the command to resume"  # what was put before is kept
+            raise
+
+    def send_part(self, names: Sequence[str], record: str) -> None:
+        """Put the files of a part to the store, then its record, while the caller goes on; parts in order.
+
+        Raises:
+            OutputError: as `send`, of an earlier part.
+        """
+        self._sender = self._sender or Sender(self.send)
+        self._sender.add(names, record)
+
+    def finish_sending(self) -> None:
+        """Wait until all parts are in the store.
+
+        Raises:
+            OutputError: as `send`.
+        """
+        if self._sender is not None:
+            self._sender.finish()
+
+    def stop_sending(self) -> None:
+        """Send nothing more; what a request is under way for may still come to be there."""
+        if self._sender is not None:
+            self._sender.stop()
+            self._sender = None
 
     def send_plan(self, names: Iterable[str]) -> None:
         """Put a plan to the store in the place of what the run has there; plan.json is put last.
@@ -216,28 +252,15 @@ def arrived(path: Path, *, afresh: bool = False) -> Path:
     """Return the local folder of a run; a complete run on object storage is fetched, as far as it is not there.
 
     Args:
-        path: a path, which is returned as it is, or an address.
+        path: a path, which is returned as it is, or an address; one where no run is stays as it is too.
         afresh: whether all files are fetched, whatever the folder has.
 
     Raises:
-        OutputError: the run at an address is not complete, or cannot be read.
+        OutputError: the run at an address is not complete, or cannot be read, or there is no such bucket.
     """
     folder = folder_of(path)
     twin = None if folder == path else twin_of(folder)
-    if twin is not None:
-        twin.bring_complete(afresh=afresh)
-    return folder
-
-
-def is_run_address(path: Path) -> bool:
-    """Return whether a path is the address of a run, complete or not.
-
-    Raises:
-        OutputError: the store cannot be asked.
-    """
-    folder = folder_of(path)
-    twin = None if folder == path else twin_of(folder)
-    return twin is not None and (twin.holds(MANIFEST) or twin.holds(PLAN))
+    return folder if twin is not None and twin.bring_complete(afresh=afresh) else path
 
 
 def _any_part(_index: int) -> bool:

@@ -21,6 +21,7 @@ from stored_runs import tree
 
 import lossprobe
 from lossprobe.cli.main import run
+from lossprobe.errors import UsageError
 from lossprobe.objects.store import ObjectStore
 from lossprobe.passes import planning
 from lossprobe.plan import rows as plan
@@ -139,6 +140,24 @@ def test_shards_on_machines_that_share_nothing_else(objects, local, machine, cap
     machine()
     assert score("-o", ADDRESS, "--shard", "1/3") == 0
     assert objects.tree("runs/x") == local
+
+
+def test_a_view_of_a_run_that_is_here_asks_for_run_json_once(objects, machine, monkeypatch):
+    asked = []
+    for name in ("size", "below", "read", "fetch"):
+        real = getattr(ObjectStore, name)
+
+        def told(self, address, *more, name=name, real=real):
+            asked.append((name, address.key.removeprefix("runs/x").strip("/")))
+            return real(self, address, *more)
+
+        monkeypatch.setattr(ObjectStore, name, told)
+    machine()
+    assert score("-o", ADDRESS) == 0
+    for _ in range(2):
+        asked.clear()
+        assert run(["perplexity", ADDRESS]) == 0
+    assert asked == [("size", "run.json"), ("below", ""), ("size", ""), ("read", "run.json")]
 
 
 def test_a_shard_needs_its_own_parts_alone(objects, machine):
@@ -295,7 +314,15 @@ def test_what_is_no_run_is_left_alone(objects, machine, capsys):
     assert objects.tree("runs/x") == {"notes.txt": b"mine"}
     assert run(["gather", "s3://bucket/runs/none"]) == 2
     assert run(["hardest", "s3://bucket/runs/none"]) == 2
-    assert "s3://bucket/runs/none: is no run" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.count("s3://bucket/runs/none: is no run") == 2
+    assert err.count("hint: nothing is there") == 2
+    with pytest.raises(UsageError, match="s3://bucket/runs/none: is no run"):
+        lossprobe.open_run("s3://bucket/runs/none")
+    for command in (["hardest", "s3://nobucket/x"], ["gather", "s3://nobucket/x"], ["verify", "s3://nobucket/x"]):
+        assert run(command) == 6
+        told = capsys.readouterr().err
+        assert "error[run.unreachable]: s3://nobucket/x: cannot be read: there is no such bucket" in told
     assert score("-o", "s3://nobucket/x") == 6
     assert "s3://nobucket/x: cannot be read: there is no such bucket" in capsys.readouterr().err
     assert not shutil.os.path.lexists(".lossprobe/objects/s3/nobucket/x/run.json")
@@ -312,7 +339,10 @@ def test_a_store_that_fails_while_parts_are_put_stops_the_pass(objects, local, m
     machine()
     monkeypatch.setattr(ObjectStore, "put", failing)
     assert score("-o", ADDRESS) == 6
-    assert f"error[output.write]: {ADDRESS}: cannot be written: no connection" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert (
+        f"error[output.write]: {ADDRESS}: cannot be written: no connection\nhint: repeat the command to resume" in told
+    )
     monkeypatch.setattr(ObjectStore, "put", real)
     assert score("-o", ADDRESS) == 0
     assert objects.tree("runs/x") == local
