@@ -42,11 +42,11 @@ def make_adapter(base: Any, folder: Path, *, seed: int = 1, save: dict[str, Any]
     return folder
 
 
-def peft_logits(base: Any, folder: Path, ids: torch.Tensor) -> torch.Tensor:
-    """Return the logits of peft's own forward pass of an adapter on a base, both in float64."""
+def peft_logits(base: Any, folder: Path, ids: torch.Tensor, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Return the logits of peft's own forward pass of an adapter on a base, both in one dtype."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        adapted = peft.PeftModel.from_pretrained(copy.deepcopy(base).double(), folder).double().eval()
+        adapted = peft.PeftModel.from_pretrained(copy.deepcopy(base).to(dtype), folder).to(dtype).eval()
     with torch.inference_mode():
         logits: torch.Tensor = adapted(input_ids=ids).logits
     return logits
