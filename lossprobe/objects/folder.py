@@ -40,6 +40,12 @@ def refuse_full(folder: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, what)
 
 
+def reason_of_copying(error: OSError) -> str:
+    """Return why something could not be copied; what this machine's disk refused names the place there."""
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
 def address_of_copy(path: Path) -> Address | None:
     """Return the address for which the folder of a run stands; None for a run of this machine alone."""
     if path.is_absolute() and RUNS not in path.parts:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lossprobe.errors import OutputError
 from lossprobe.objects.address import Address, address_of
-from lossprobe.objects.folder import COPIES, RUNS, address_of_copy, copies_folder, refuse_full
+from lossprobe.objects.folder import COPIES, RUNS, address_of_copy, copies_folder, reason_of_copying, refuse_full
 from lossprobe.objects.store import ObjectStore, all_at_once
 from lossprobe.run.files import writing
 from lossprobe.run.folder import LINK
@@ -224,7 +224,7 @@ class Twin:
         try:
             yield
         except OSError as error:
-            reason = visible(error.strerror or str(error), 300)
+            reason = visible(reason_of_copying(error), 300)
             shown = visible(self.address.uri, 200)
             raise OutputError("run.unreachable", f"{shown}: cannot be read: {reason}") from None
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from lossprobe.errors import BadTextError, TextError, UsageError
 from lossprobe.objects.address import Address
-from lossprobe.objects.folder import copies_folder, refuse_full
+from lossprobe.objects.folder import copies_folder, reason_of_copying, refuse_full
 from lossprobe.objects.store import ObjectStore, all_at_once
 from lossprobe.text.selection import Selection
 from lossprobe.units import format_count, plural, visible
@@ -48,7 +48,7 @@ def copied_objects(
         all_at_once(lambda each: _copy(store, each, files[each], found[each]), lacking)
     except OSError as error:
         raise BadTextError(
-            "text.unreadable", f"{shown}: cannot be read: {visible(error.strerror or str(error), 300)}"
+            "text.unreadable", f"{shown}: cannot be read: {visible(reason_of_copying(error), 300)}"
         ) from None
     return [(file, each) for each, file in files.items()]
 

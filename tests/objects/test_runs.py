@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ from bundled import CHECKPOINT
 from documented import DOCUMENTS, blocks
 from documented_inputs import TEXT as LONG
 from documented_inputs import write_tiny
+from object_server import SECRET
 from stored_runs import tree
 
 import lossprobe
@@ -326,6 +328,68 @@ def test_what_is_no_run_is_left_alone(objects, machine, capsys):
     assert score("-o", "s3://nobucket/x") == 6
     assert "s3://nobucket/x: cannot be read: there is no such bucket" in capsys.readouterr().err
     assert not shutil.os.path.lexists(".lossprobe/objects/s3/nobucket/x/run.json")
+
+
+@pytest.fixture
+def strict(objects):
+    objects.ask_for_keys(yes=True)
+    yield
+    objects.ask_for_keys(yes=False)
+
+
+@pytest.mark.usefixtures("strict")
+def test_keys_that_the_store_does_not_know(machine, capsys):
+    """In an audit of a text there, in what writes a run, and in what reads one."""
+    machine()
+    Path("lossprobe.toml").write_text(
+        f"schema = 1\n[model]\ncheckpoint = {json.dumps(str(CHECKPOINT))}\n[data.text]\npath = 's3://bucket/val.jsonl'\n"
+        "[[check]]\nid = 'low'\nmetric = 'nll'\nmax = 100\n"
+    )
+    text, there = "error[text.unreadable]: s3://bucket/val.jsonl: ", f"error[run.unreachable]: {ADDRESS}: "
+    for words, code, told in (
+        (["audit"], 4, text), (["score", str(CHECKPOINT), "s3://bucket/val.jsonl"], 4, text),
+        (["score", str(CHECKPOINT), "../text.txt", "-o", ADDRESS], 6, there), (["hardest", ADDRESS], 6, there),
+        (["gather", ADDRESS], 6, there),
+    ):  # fmt: skip
+        assert run(words) == code
+        err = capsys.readouterr().err
+        assert told in err
+        assert "access denied" in err or "does not know the key" in err
+        assert SECRET not in err
+        assert err.count("\n") == 1
+
+
+def test_a_working_folder_that_cannot_be_written(objects, machine):
+    """Where mounts can be made: whoever runs the tests may be a user who can write everything else."""
+    folder = machine()
+    command = 'mount --bind . . && mount -o remount,ro,bind . && cd "$PWD" && exec "$@"'
+    begun = ["unshare", "--mount", "sh", "-c", command, "sh"]
+    try:
+        subprocess.run([*begun, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounts cannot be made here")
+    objects.put("text.txt", TEXT.encode())
+    assert score("-o", ADDRESS) == 0
+    shutil.rmtree(folder / ".lossprobe")
+    for words, code, told in (
+        (
+            ["score", str(CHECKPOINT), "s3://bucket/text.txt", "-o", "../one"],
+            4,
+            "s3://bucket/text.txt: cannot be read: ",
+        ),
+        (["hardest", ADDRESS], 6, f"{ADDRESS}: cannot be read: "),
+        (
+            ["score", str(CHECKPOINT), "../text.txt", "-o", ADDRESS],
+            6,
+            ".lossprobe/objects/s3/bucket/runs/x: cannot be ",
+        ),
+    ):
+        done = subprocess.run([*begun, sys.executable, "-m", "lossprobe", *words], capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert told in done.stderr
+        assert ".lossprobe" in done.stderr
+        assert "Read-only file system" in done.stderr
+        assert done.stderr.count("error[") == 1
 
 
 def test_a_store_that_fails_while_parts_are_put_stops_the_pass(objects, local, machine, monkeypatch, capsys):
