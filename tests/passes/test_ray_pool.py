@@ -4,11 +4,13 @@ import json
 import pickle
 import random
 import threading
+import time
 
 import pytest
 from ray_stand_in import ActorDiedError, ActorUnavailableError, OutOfMemoryError, StandInSession
 
 from lossprobe.errors import ResourceError, UsageError
+from lossprobe.passes.ray import pool
 from lossprobe.passes.ray.session import scores_of
 
 AGREED = {"kernels": "plain"}
@@ -146,3 +148,45 @@ def test_two_passes_one_after_the_other_and_one_given_up(session):
     next(given_up)
     given_up.close()
     assert sorted(scored(one, 20)) == list(range(20))
+
+
+def test_a_machine_that_goes_silent_is_told_once_and_by_name(session, monkeypatch):
+    """A machine without its network answers nothing, and Ray takes a minute to give it up."""
+    monkeypatch.setattr(pool, "STILL_WAITING", 0.05)
+    monkeypatch.setattr(pool, "SILENT", 0.3)
+    told, back, begun = [], threading.Event(), threading.Event()
+
+    def cut_off(number, question, *asked):
+        if question == "score":
+            if number == 1:
+                begun.set()
+                back.wait(30)
+            else:
+                begun.wait(30)
+        return answers(number, question, *asked)
+
+    def tell(line):
+        told.append(line)
+        back.set()
+
+    one = session(2, answer=cut_off)
+    monkeypatch.setattr(one, "_tell", tell)
+    assert sorted(scored(one, 20)) == list(range(20))
+    (line,) = told
+    assert "no part has come for 0 s; waited for: node-1. " in line
+
+
+def test_a_model_that_is_slow_is_not_called_silent(session, monkeypatch):
+    monkeypatch.setattr(pool, "STILL_WAITING", 0.02)
+    monkeypatch.setattr(pool, "SILENT", 0.05)
+    told = []
+
+    def slow(number, question, *asked):
+        if question == "score":
+            time.sleep(0.2)
+        return answers(number, question, *asked)
+
+    one = session(1, answer=slow)
+    monkeypatch.setattr(one, "_tell", told.append)
+    scored(one, 4)
+    assert told == []

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 Failure = dict[str, Any]
-HEAD = "name the HOST:PORT that ray start --head prints; where it asks for a token, set RAY_AUTH_MODE=token"
+HEAD = (
+    "name the HOST:PORT that ray start --head prints, on a machine where ray start has joined it; where it asks for a "
+    "token, set RAY_AUTH_MODE=token"
+)
 LONGEST = 160  # characters of Ray's own words that are told
 
 

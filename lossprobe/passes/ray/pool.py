@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pickle
 import queue
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from lossprobe.passes.ray.layout import Layout, needs_of
 from lossprobe.passes.ray.work import Actor, Work
 
 STILL_WAITING = 10.0  # seconds without any worker after which it is told
+SILENT, SILENT_TIMES = 20.0, 4  # seconds without a part, and times the longest wait before, after which it is told
 AT_ONCE = 2  # parts of a worker: one that it scores, and one that lies ready
 MOST_DEATHS = 5  # in a row, of one worker, or over one part
 STARVED = "OutOfMemoryError"  # Ray's error for a worker that it ended for lack of memory
@@ -59,15 +61,15 @@ class Pool:
         self._work: Work | None = None
         self._tickets: dict[int, Any] = {}  # ticket → what Ray will give for it; tickets of lost workers are not here
         self._last_ticket = 0
+        self._told = False  # that no worker has started yet
 
     def run(self) -> None:
         """Handle events until "close" comes."""
-        told = False
         while True:
             try:
-                name, *values = self.events.get(timeout=None if told else STILL_WAITING)
+                name, *values = self.events.get(timeout=STILL_WAITING)
             except queue.Empty:
-                told = self._tell_what_is_waited_for()
+                self._tell_what_is_waited_for()
                 continue
             if name == "close":
                 return
@@ -246,6 +248,8 @@ class Pool:
         actor.parts = {ticket: number for ticket, number in actor.parts.items() if number != index}
         del work.content[index]
         work.done += 1
+        now = time.monotonic()
+        work.longest_wait, work.heard = max(work.longest_wait, now - work.heard), now
         self._send(("scores", work.number, index, answer) if good else ("failed", json.loads(answer), actor.node))
 
     def _part_lost(self, actor: Actor, work: Work, index: int, error: Exception) -> None:
@@ -262,10 +266,17 @@ class Pool:
                 )
         self._ended(actor, "scored", error)
 
-    def _tell_what_is_waited_for(self) -> bool:
-        """Tell that no worker has started yet, if so; returns whether it was told."""
-        if not self._actors or any(actor.stage != "new" for actor in self._actors):
-            return False
-        takes = needs_of(self._layout.threads, self._layout.gpus)
-        self._send(("tell", f"Ray has started no worker yet; each takes {takes}, which others may be using"))
-        return True
+    def _tell_what_is_waited_for(self) -> None:
+        """Tell once that no worker has started yet, and once in a pass that a machine with parts has gone silent."""
+        work, new = self._work, [actor.stage == "new" for actor in self._actors]
+        if new and all(new) and not self._told:
+            self._told = True
+            takes = needs_of(self._layout.threads, self._layout.gpus)
+            self._send(("tell", f"Ray has started no worker yet; each takes {takes}, which others may be using"))
+        elif work is not None and work.done and not work.told:
+            silence = time.monotonic() - work.heard
+            nodes = dict.fromkeys(actor.node for actor in self._actors if actor.parts)
+            if nodes and silence > max(SILENT, SILENT_TIMES * work.longest_wait):
+                work.told = True
+                what = f"no part has come for {silence:.0f} s; waited for: {', '.join(nodes)}"
+                self._send(("tell", f"{what}. Ray gives a machine up that has not answered for about a minute"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,8 @@ class Work:
         content: number → pickled part, of those that came and are not scored.
         came, asked, done: parts that came, that were asked for and have not come, and that are scored.
         losses: number → how often a worker ended that scored it.
+        heard, longest_wait: when the last part was scored, and the longest time between two, in seconds.
+        told: whether it was told that none has come for long.
     """
 
     number: int
@@ -55,3 +58,6 @@ class Work:
     asked: int = 0
     done: int = 0
     losses: dict[int, int] = field(default_factory=dict)
+    heard: float = field(default_factory=time.monotonic)
+    longest_wait: float = 0.0
+    told: bool = False
