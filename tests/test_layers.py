@@ -256,6 +256,14 @@ def test_a_view_loads_only_what_it_needs(tmp_path, monkeypatch):
         assert commands == {"hardest"}
 
 
+def test_a_pass_loads_neither_pandas_nor_duckdb(tmp_path):
+    """Beside what transformers loads, nothing that a pass does not use; numbers of a chart need all of these."""
+    (tmp_path / "text.txt").write_text("It shows. That is what it says.\n" * 5, "utf-8")
+    (modules,) = loaded(("score", str(EXAMPLES / "jargon-plain"), "text.txt", "--quiet"), cwd=tmp_path)
+    assert {"torch", "transformers", "numba", "pyarrow.parquet"} <= modules
+    assert modules.isdisjoint({"pandas", "duckdb", "pyarrow.compute", "pyarrow.dataset", "matplotlib", "rich.console"})
+
+
 def test_every_public_name_is_there_and_others_are_not():
     for name in lossprobe.__all__:
         assert getattr(lossprobe, name) is not None

@@ -20,7 +20,7 @@ from lossprobe import __version__
 from lossprobe.cli.commands import GROUPS, Commands
 from lossprobe.cli.imports import checked_imports
 from lossprobe.cli.mistakes import meant
-from lossprobe.cli.process import collect_less_often, leave
+from lossprobe.cli.process import call_with_room, collect_less_often, leave
 from lossprobe.cli.streams import occupy_closed, prepared
 from lossprobe.cli.wording import with_options
 from lossprobe.environment import settle_environment
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         cli.main(prog_name="lossprobe")
     occupy_closed()
     collect_less_often()
-    leave(run(list(sys.argv[1:] if arguments is None else arguments)))
+    leave(call_with_room(run, list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:

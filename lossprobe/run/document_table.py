@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lossprobe.run.new_file import NewFile
+from lossprobe.run.plain_arrays import to_arrow
 from lossprobe.run.schema import DOCUMENT_COLUMNS, arrow_schema
 
 FLUSH_BYTES = 4 << 20
@@ -48,7 +49,8 @@ class DocumentsTable:
     def flush(self) -> None:
         """Write what was added, so that the next document begins a row group."""
         if self._pending:
-            self._file.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
+            columns = [to_arrow([each[field.name] for each in self._pending], field.type) for field in self._schema]
+            self._file.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self._pending, self._size = [], 0
 
     def append(self, file: pq.ParquetFile) -> None:

@@ -113,8 +113,10 @@ def fill_table(
     import pyarrow as pa
     import pyarrow.parquet as pq  # who only reads a run needs it not
 
+    from lossprobe.run.plain_arrays import to_arrow
+
     schema = arrow_schema(columns)
-    arrays = [pa.array(values[column.name], type=column.type) for column in columns]
+    arrays = [to_arrow(values[column.name], column.type) for column in columns]
     table = pa.Table.from_arrays(arrays, schema=schema)
     if rising:
         differences = dict.fromkeys(rising, "DELTA_BINARY_PACKED")

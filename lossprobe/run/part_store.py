@@ -24,6 +24,7 @@ from lossprobe.run.manifest import START_OVER, damaged, part_name, plan_fault
 from lossprobe.run.new_file import NewFile
 from lossprobe.run.part_records import pending_parts, record_name, write_record
 from lossprobe.run.part_values import OWN, planned_values, read_labels, read_reasons, routing_values
+from lossprobe.run.plain_arrays import WithAbsent, to_numpy
 from lossprobe.run.schema import (
     DOCUMENTS,
     HISTOGRAM_COLUMNS,
@@ -131,14 +132,14 @@ class PartStore:
             raise self._damaged(f"{name}: {error.strerror}") from None
         if sha256_of_bytes(data) != self._folder.digests[name]:
             raise self._damaged(f"{name} is damaged (its sha256 is not the one in {PLAN})")
-        table = pq.read_table(pa.BufferReader(data))
+        table = pq.ParquetFile(pa.BufferReader(data)).read()
         values = {
-            column.name: table[column.name].to_numpy().astype(np.int64)
+            column.name: to_numpy(table[column.name].combine_chunks()).astype(np.int64)
             for column in PLANNED
             if column.name != "unscored"
         }
-        unscored = read_reasons(table["unscored"])
-        return Rows(**values, unscored=unscored, own=table[OWN].to_numpy(), labels=read_labels(table))
+        own = to_numpy(table[OWN].combine_chunks())
+        return Rows(**values, unscored=read_reasons(table["unscored"]), own=own, labels=read_labels(table))
 
     def pending(self, parts: Iterable[int]) -> tuple[list[int], list[int]]:
         """Return which of some parts are to be scored, and which of these were finished but are damaged now.
@@ -164,7 +165,7 @@ class PartStore:
         absent = own.unscored != SCORED
         for column in MEASURED:
             measured = scores.columns.get(column.name, np.zeros(len(own)))
-            values[column.name] = np.ma.masked_array(measured.astype(column.type.to_pandas_dtype()), absent)
+            values[column.name] = WithAbsent(measured.astype(column.type.to_pandas_dtype()), absent)
         self._write(part_name("tokens", index), token_columns(labelled=own.labels is not None), values)
         names = [part_name(table, index) for table in tables]
         write_record(self._folder, index, names, self._plan_sha256)

@@ -13,6 +13,7 @@ from lossprobe.plan.labels import NO_TURN, Labels
 from lossprobe.plan.part_scores import RoutingSums
 from lossprobe.plan.rows import SCORED, UNSCORED, Rows
 from lossprobe.run.files import fill_table
+from lossprobe.run.plain_arrays import WithAbsent, absent_of, to_arrow, to_numpy
 from lossprobe.run.schema import LABELS, PLANNED, Column
 from lossprobe.run.written import WrittenFolder
 
@@ -33,7 +34,7 @@ def planned_values(rows: Rows) -> dict[str, Any]:
     values: dict[str, Any] = {column.name: getattr(rows, column.name) for column in PLANNED}
     values["unscored"] = reasons(rows.unscored)
     if rows.labels is not None:
-        values["turn"] = np.ma.masked_array(rows.labels.turn.astype(np.int32), rows.labels.turn == NO_TURN)
+        values["turn"] = WithAbsent(rows.labels.turn.astype(np.int32), rows.labels.turn == NO_TURN)
         for column in LABELS[1:]:
             words = pa.array(getattr(rows.labels, column.name), pa.string())
             values[column.name] = words.dictionary_encode().cast(column.type)
@@ -64,8 +65,8 @@ def read_labels(table: pa.Table) -> Labels | None:
 
 def reasons(codes: npt.NDArray[np.int64]) -> pa.DictionaryArray:
     """Return the dictionary column of the reasons why rows are not scored; null for scored rows."""
-    indices = pa.array(codes.astype(np.int8), mask=codes == SCORED)
-    return pa.DictionaryArray.from_arrays(indices, pa.array(UNSCORED))
+    indices = to_arrow(WithAbsent(codes.astype(np.int8), codes == SCORED), pa.int8())
+    return pa.DictionaryArray.from_arrays(indices, to_arrow(UNSCORED, pa.string()))
 
 
 def read_reasons(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
@@ -78,6 +79,5 @@ def _taken(column: pa.ChunkedArray, of_words: Callable[[list[str | None]], npt.N
     """Return what a function makes of the words of a dictionary column and of None, for each row of the column."""
     whole = column.combine_chunks()
     values = of_words([*whole.dictionary.to_pylist(), None])
-    indices = whole.indices.cast(pa.int64()).fill_null(len(values) - 1)
-    taken: npt.NDArray[Any] = values[indices.to_numpy(zero_copy_only=False)]
+    taken: npt.NDArray[Any] = values[np.where(absent_of(whole.indices), len(values) - 1, to_numpy(whole.indices))]
     return taken

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import duckdb
-import pandas as pd
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from lossprobe.arguments import as_path
 from lossprobe.display import to_html
-from lossprobe.errors import OutputError, ResourceError, UsageError
-from lossprobe.isolation import temporary_folder
+from lossprobe.errors import OutputError, UsageError
 from lossprobe.objects.folder import address_of_copy, shown_place
 from lossprobe.run.checks import FileChecks
 from lossprobe.run.copies import Copies, number_texts
@@ -28,7 +23,7 @@ from lossprobe.run.inputs import read_inputs
 from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
 from lossprobe.run.manifest import BEGUN, KIND, damaged, is_count, part_names, run_fault, unfinished
-from lossprobe.run.parquet import ISOLATED, read_parquet
+from lossprobe.run.parquet import read_parquet
 from lossprobe.run.schema import ALL_TABLES, MANIFEST, PAIR, PAIR_PLAN, PLAN, SCHEMA_VERSION
 from lossprobe.run.settings import RunSettings, read_run_settings
 from lossprobe.run.texts import Vocabulary, load_vocabulary
@@ -36,13 +31,16 @@ from lossprobe.run.token_digest import digest_of
 from lossprobe.run.token_rows import token_rows
 from lossprobe.units import plural, visible
 
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    import pyarrow as pa
+
 BATCH_ROWS = 65_536
-MEMORY_LIMIT = "2GB"
 UNSEALED = (
     "made by an earlier lossprobe: run.json carries no hash of its own, and its files are not checked before they are "
     "read; lossprobe verify checks them"
 )
-BAD_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)
 
 
 @dataclass(frozen=True)
@@ -131,13 +129,10 @@ class Run:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
+        from lossprobe.run.database import new_database
+
         self.check()
-        temporary = temporary_folder()
-        # Made only when a query outgrows its memory.
-        spill = "" if temporary is None else str(temporary / f"lossprobe-{os.getpid()}")
-        connection = duckdb.connect(
-            config={"threads": 1, "memory_limit": MEMORY_LIMIT, "temp_directory": spill, **ISOLATED}
-        )
+        connection = new_database()
         for table in ALL_TABLES:
             if part_names(self.manifest["files"], table):  # a baseline leaves some out
                 with self._reading():
@@ -168,20 +163,11 @@ class Run:
         folder = self.path.absolute()  # DuckDB gives paths that start with ~ or file: another meaning
         return read_parquet([str(folder / name) for name in names])
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _reading(self) -> AbstractContextManager[None]:
         """Turn a damaged file into an `OutputError`, and a lack of memory into a `ResourceError`; bad SQL is kept."""
-        try:
-            yield
-        except BAD_SQL:
-            raise
-        except duckdb.OutOfMemoryException:
-            raise ResourceError(
-                "run.memory", f"{visible(str(self.path), 200)}: a query needs over {MEMORY_LIMIT}"
-            ) from None
-        except duckdb.Error as error:
-            reason = visible(str(error).splitlines()[0], 160)
-            raise damaged(self.path, f"cannot be read: {reason}") from None
+        from lossprobe.run.database import reading
+
+        return reading(self.path)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
         """Return the result of a SQL query as a frame."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from lossprobe.arguments import as_strings
 from lossprobe.errors import UsageError
 from lossprobe.run.filters import refuse_labels, where_sql
 from lossprobe.run.schema import token_columns
 from lossprobe.run.texts import DocumentTexts, Readable, load_vocabulary
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SPANS = ("document", "byte_start", "byte_stop", "token_id")
 # Nullable integers: tokens without a loss have no value here, and plain integers would become floats.

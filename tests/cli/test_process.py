@@ -1,4 +1,4 @@
-"""How the process of a command ends."""
+"""How the process of a command starts and ends."""
 
 from __future__ import annotations
 
@@ -33,3 +33,39 @@ def test_a_thread_that_still_works_is_waited_for():
 def test_streams_may_be_closed(closing):
     done = ended(f"{closing}; leave(5)")
     assert (done.returncode, done.stderr) == (5, "")
+
+
+# Page faults of 1,000 calls that need the next piece of memory for their frames, at the depth where that is so.
+FAULTS = """
+import resource
+from lossprobe.cli.process import call_with_room
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def leaf(a=0):
+    return (a, a, a, a, a, a, (a, a, a, a, a, a, (a, a, a, a, a, a)))
+def most_at(depth):
+    if depth:
+        return most_at(depth - 1)
+    before = faults()
+    for _ in range(1000):
+        leaf()
+    return faults() - before
+def most(depths):
+    return max(most_at(depth) for depth in depths)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no count of page faults")
+def test_frames_of_deep_calls_do_not_come_and_go_one_by_one():
+    done = ended(f"{FAULTS}print(call_with_room(most, range(300)))")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) < 100
+
+
+def test_garbage_is_searched_more_often_after_the_first_search():
+    code = (
+        "import gc; from lossprobe.cli.process import collect_less_often; collect_less_often(); "
+        "first = gc.get_threshold(); gc.collect(); print(first[0], gc.get_threshold()[0], len(gc.callbacks))"
+    )
+    done = ended(code)
+    assert (done.stdout, done.stderr) == ("2000000 200000 0\n", "")

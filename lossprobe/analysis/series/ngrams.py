@@ -22,7 +22,8 @@ import pandas as pd
 from lossprobe.analysis.rows.clusters import find_clusters
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.errors import ResourceError
-from lossprobe.run.reader import MEMORY_LIMIT, Run
+from lossprobe.run.database import MEMORY_LIMIT
+from lossprobe.run.reader import Run
 
 FOLDS = 10
 NAMES = ("unigram", "bigram")
