@@ -257,11 +257,21 @@ def test_a_view_loads_only_what_it_needs(tmp_path, monkeypatch):
 
 
 def test_a_pass_loads_neither_pandas_nor_duckdb(tmp_path):
-    """Beside what transformers loads, nothing that a pass does not use; numbers of a chart need all of these."""
+    """Views need all of these, and to load them takes as long as a tenth of the pass of a short text."""
     (tmp_path / "text.txt").write_text("It shows. That is what it says.\n" * 5, "utf-8")
     (modules,) = loaded(("score", str(EXAMPLES / "jargon-plain"), "text.txt", "--quiet"), cwd=tmp_path)
     assert {"torch", "transformers", "numba", "pyarrow.parquet"} <= modules
     assert modules.isdisjoint({"pandas", "duckdb", "pyarrow.compute", "pyarrow.dataset", "matplotlib", "rich.console"})
+
+
+def test_the_child_of_a_tokenizer_works_while_torch_is_imported():
+    code = (
+        "import sys\nfrom lossprobe.checkpoint.tokenizers.sandbox import Sandbox\nbegin = Sandbox.begin\n"
+        "def told(child):\n    print('torch' in sys.modules)\n    begin(child)\nSandbox.begin = told\n"
+        f"from lossprobe.checkpoint.detect import open_checkpoint\nopen_checkpoint({str(EXAMPLES / 'jargon-plain')!r})"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert process.stdout.split() == ["False"], "one child, started first"
 
 
 def test_every_public_name_is_there_and_others_are_not():

@@ -13,11 +13,12 @@ from lossprobe.arguments import as_path
 from lossprobe.checkpoint.chat import with_template
 from lossprobe.checkpoint.families.llama2c_header import is_llama2c
 from lossprobe.checkpoint.files.foreign import foreign_file, foreign_folder, in_its_folder
-from lossprobe.checkpoint.files.plain_files import stands, unreadable
+from lossprobe.checkpoint.files.plain_files import is_huggingface, stands, unreadable
 from lossprobe.checkpoint.files.refusals import listed
 from lossprobe.checkpoint.gguf.header import starts_as_gguf
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.options import LoadOptions
+from lossprobe.checkpoint.tokenizers.begun import begin_tokenizer
 from lossprobe.errors import CheckpointError, UsageError
 from lossprobe.isolation import refuse_deleted_folder
 from lossprobe.objects.address import address_of
@@ -63,10 +64,12 @@ def open_checkpoint(
     refuse_deleted_folder()
     refuse_missing(path)  # before torch is imported for the device
     options = options or LoadOptions()
+    alone = bases is None and is_huggingface(path) and not stands(path / ADAPTER)
+    begun = begin_tokenizer(options.tokenizer or path, options.special_strings) if alone else None
     options = replace(options, device=resolve_device(options.device))
     shown = visible(str(path), 200)
     from lossprobe.checkpoint.adapters.folder import is_adapter
-    from lossprobe.checkpoint.families.huggingface import is_huggingface, load_huggingface
+    from lossprobe.checkpoint.families.huggingface import load_huggingface
     from lossprobe.checkpoint.families.streaming import refuse_streaming
 
     if is_adapter(path):
@@ -75,7 +78,7 @@ def open_checkpoint(
     if is_huggingface(path) and bases is not None:
         return with_template(bases.open(path, options), path, options)
     if is_huggingface(path):
-        return with_template(load_huggingface(path, options), path, options)
+        return with_template(load_huggingface(path, options, begun), path, options)
     refuse_streaming(shown, "a checkpoint that is no Hugging Face folder", options)
     file = _single_file(path, shown)
     if is_llama2c(file):

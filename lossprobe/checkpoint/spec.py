@@ -85,15 +85,17 @@ class Opener:
         Raises:
             LossprobeError: as in `open_checkpoint`.
         """
-        from lossprobe.checkpoint.desmoothed import DesmoothedCheckpoint  # imports torch, which views do not need
-
         key = (spec.path, spec.options)
         if key not in self._models:
             while len(self._models) >= self.keep:
                 del self._models[next(iter(self._models))]
             self._models[key] = self.load(spec)
         model = self._models[key]
-        return model if spec.desmooth is None else DesmoothedCheckpoint(model, spec.desmooth)
+        if spec.desmooth is None:
+            return model
+        from lossprobe.checkpoint.desmoothed import DesmoothedCheckpoint  # imports torch, which views do not need
+
+        return DesmoothedCheckpoint(model, spec.desmooth)
 
     def load(self, spec: CheckpointSpec) -> Checkpoint:
         """Load a checkpoint, and return it as it is, without what `CheckpointSpec.desmooth` asks for.

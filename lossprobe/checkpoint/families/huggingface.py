@@ -18,7 +18,7 @@ from lossprobe.checkpoint.files.foreign import refuse_mlx
 from lossprobe.checkpoint.files.hashes import combined_sha256, hashing
 from lossprobe.checkpoint.files.json_file import read_json
 from lossprobe.checkpoint.files.key_filter import KeyFilter
-from lossprobe.checkpoint.files.plain_files import absolute, followed_links, stands
+from lossprobe.checkpoint.files.plain_files import absolute, followed_links
 from lossprobe.checkpoint.files.tensors import compute_dtype
 from lossprobe.checkpoint.files.weight_files import Weights, find_weights
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, Tokenizer
@@ -44,6 +44,7 @@ from lossprobe.checkpoint.quantized.converted import check_converted
 from lossprobe.checkpoint.quantized.methods import method_of
 from lossprobe.checkpoint.quantized.weights import QuantizedWeights, find_quantized
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
+from lossprobe.checkpoint.tokenizers.begun import BegunTokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import FilesTokenizer, open_tokenizer, stated_ids
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
@@ -51,11 +52,6 @@ from lossprobe.units import visible
 Kind = Callable[[Any, CheckpointFacts, Tokenizer], Checkpoint]
 # How a model is refused that can be built, but not without values or layer by layer.
 COULD_NOT = ("checkpoint.not_streamed", "checkpoint.bad_config")
-
-
-def is_huggingface(path: Path) -> bool:
-    """Return whether a path is a directory with a config.json."""
-    return path.is_dir() and stands(path / "config.json")
 
 
 @dataclass(frozen=True)
@@ -98,8 +94,13 @@ class LoadedFolder:
     streamed: StreamedWeights | None = None
 
 
-def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
+def load_huggingface(path: Path, options: LoadOptions, begun: BegunTokenizer | None = None) -> Checkpoint:
     """Return the model of a Hugging Face directory, in eval mode, split into body and head.
+
+    Args:
+        path: the directory.
+        options: as in `open_checkpoint`.
+        begun: its tokenizer, if its child process has been started.
 
     Raises:
         CheckpointError: the configuration, the weights or the tokenizer are missing, damaged, unsupported or contradict
@@ -108,7 +109,7 @@ def load_huggingface(path: Path, options: LoadOptions) -> Checkpoint:
         ResourceError: the model does not fit into memory.
     """
     prepared = prepare(path, options)
-    tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings)
+    tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings, begun)
     dtype = _weights_dtype(stored_dtype(prepared.weights.unquantized), options)
     why, shown = why_streamed(prepared.weights, dtype, options), visible(str(path), 200)
     told: tuple[str, ...] = ()

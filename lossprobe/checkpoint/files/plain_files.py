@@ -84,6 +84,11 @@ def stands(path: Path) -> bool:
         return False
 
 
+def is_huggingface(path: Path) -> bool:
+    """Return whether a path is a directory with a config.json."""
+    return path.is_dir() and stands(path / "config.json")
+
+
 def absolute(files: Iterable[Path]) -> tuple[str, ...]:
     """Return absolute paths for `CheckpointFacts.files`: each once, symbolic links not resolved."""
     return tuple(dict.fromkeys(str(file.absolute()) for file in files))

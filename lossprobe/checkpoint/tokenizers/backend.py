@@ -14,11 +14,10 @@ import numpy.typing as npt
 
 from lossprobe.checkpoint.interface import Tokens
 from lossprobe.checkpoint.templates.template import ChatTemplate
-from lossprobe.checkpoint.tokenizers.frames import COUNTS, DEFAULT_LIMITS, MANY, MORE_COUNTS, PLAIN, WHOLE, Limits
-from lossprobe.checkpoint.tokenizers.sandbox import Sandbox
+from lossprobe.checkpoint.tokenizers.begun import BegunBackend
+from lossprobe.checkpoint.tokenizers.frames import COUNTS, DEFAULT_LIMITS, MANY, MORE_COUNTS, WHOLE, Limits
 from lossprobe.checkpoint.tokenizers.tokenizer_settings import TokenSettings, read_settings
-from lossprobe.errors import CheckpointError, UsageError
-from lossprobe.units import visible
+from lossprobe.errors import CheckpointError
 
 
 class BackendTokenizer:
@@ -31,6 +30,7 @@ class BackendTokenizer:
         limits: memory and time that one document may take.
         tokens: tokens that the files beside the tokenizer.json define; None for those of `settings` alone.
         special_strings: how the name of a special token in a text is tokenized: as its "control" id, or as "text".
+        begun: what `BegunBackend.of` made of these, whose child may work already; None if nothing did.
 
     Attributes:
         first_id: the id that the tokenizer puts before every text by itself, or None.
@@ -47,7 +47,7 @@ class BackendTokenizer:
         UsageError: `special_strings` is another word.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the files of a tokenizer, and what runs them already
         self,
         definition: dict[str, Any],
         settings: dict[str, Any],
@@ -55,21 +55,14 @@ class BackendTokenizer:
         limits: Limits = DEFAULT_LIMITS,
         tokens: TokenSettings | None = None,
         special_strings: str = "control",
+        begun: BegunBackend | None = None,
     ) -> None:
         self._shown = shown
         self.files: tuple[Path, ...] = ()
         self.chat_template: ChatTemplate | None = None
-        if special_strings not in ("control", "text"):
-            raise UsageError(
-                "options.special_strings", f"special_strings {visible(repr(special_strings), 40)}: is control or text"
-            )
         self.special_strings = special_strings
-        tokens = tokens or read_settings(settings)
-        definition, ignored = _whole_and_repeatable(tokens.add_to(definition))
-        self.canonical = json.dumps(definition, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        bos_token = tokens.content("bos_token").encode("utf-8", "surrogatepass")
-        plain = [PLAIN] if special_strings == "text" else []
-        self._sandbox = Sandbox([self.canonical, bos_token, *plain], shown, limits)
+        begun = begun or BegunBackend.of(definition, tokens or read_settings(settings), shown, limits, special_strings)
+        tokens, self.canonical, self._sandbox = begun.tokens, begun.canonical, begun.sandbox
         content, ids, lengths, data, cutting = self._sandbox.open()
         facts = json.loads(content)
         self.kind: str = facts["kind"]
@@ -84,7 +77,7 @@ class BackendTokenizer:
         self.unbounded_rules: tuple[str, ...] = tuple(rules)
         self.added_ids: dict[str, int] = facts["added_ids"]
         tokens.note_ids(self.added_ids)
-        notices = [*(f"ignored embedded {key}" for key in ignored), *tokens.notices]
+        notices = [*(f"ignored embedded {key}" for key in begun.ignored), *tokens.notices]
         prefix = facts["prefix"]
         if len(prefix) > 1:
             notices.append(f"puts {len(prefix)} tokens before a text, of which only the first is used")
@@ -100,7 +93,7 @@ class BackendTokenizer:
             does = "adds one" if self.adds_bos else "adds none"
             notices.append(f"add_bos_token is {wanted}, but tokenizer.json {does}; choose with `bos`")
         self.notices = tuple(f"{shown}: {notice}" for notice in notices)
-        if plain:
+        if special_strings == "text":
             self.kind += ", special strings as text"
         self.sha256 = self._identity()
 
@@ -207,17 +200,3 @@ class BackendTokenizer:
             for index, start in zip(places.tolist(), starts.tolist(), strict=True):
                 unknown[index] = data[start : stops[index]].strip() != name
         return unknown
-
-
-def _whole_and_repeatable(definition: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the definition without truncation, padding and BPE dropout, and the names of those that it had.
-
-    Truncation would lose text, and dropout splits at random (it is meant for training).
-    """
-    model = definition.get("model")
-    ignored = [key for key in ("truncation", "padding") if definition.get(key)]
-    changed = definition | {"truncation": None, "padding": None}
-    if isinstance(model, dict) and model.get("dropout"):
-        changed["model"] = model | {"dropout": None}
-        ignored.append("dropout")
-    return changed, ignored

@@ -16,7 +16,7 @@ import transformers
 from lossprobe.checkpoint.interface import Tokenizer
 from lossprobe.checkpoint.tokenizers.auto_tokenizer import AutoTokenizerChild, AutoTokenizerResult, quick_look
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
-from lossprobe.checkpoint.tokenizers.tokenizer_files import TokenizerFiles, read_tokenizer_files
+from lossprobe.checkpoint.tokenizers.begun import BegunTokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_settings import NAMED, TokenSettings, read_settings
 from lossprobe.errors import CheckpointError
 from lossprobe.units import format_count
@@ -30,19 +30,22 @@ class FilesTokenizer(BackendTokenizer):
     A notice says where transformers' AutoTokenizer would make other tokens or names another BOS or EOS.
 
     Args:
-        files: the content of the files.
-        special_strings: as in `LoadOptions`.
+        begun: the files, and what runs them.
 
     Raises:
-        CheckpointError: as `BackendTokenizer`; or the files beside tokenizer.json are not valid.
+        CheckpointError: as `BackendTokenizer`.
     """
 
-    def __init__(self, files: TokenizerFiles, special_strings: str = "control") -> None:
-        try:
-            tokens = read_settings(files.config, files.special_map, files.added)
-        except CheckpointError as error:
-            raise CheckpointError(error.id, f"{files.shown}: {error.message}") from None
-        super().__init__(files.definition, files.config, files.shown, tokens=tokens, special_strings=special_strings)
+    def __init__(self, begun: BegunTokenizer) -> None:
+        files, tokens = begun.files, begun.backend.tokens
+        super().__init__(
+            files.definition,
+            files.config,
+            files.shown,
+            tokens=tokens,
+            special_strings=begun.special_strings,
+            begun=begun.backend,
+        )
         self.files = files.paths
         self._tokens = tokens
         self._files = replace(files, definition={})  # saves memory; the vocabulary is also in `canonical`
@@ -220,7 +223,7 @@ def _id(index: int | None) -> str:
     return "none" if index is None else f"id {index}"
 
 
-def open_tokenizer(path: Path, special_strings: str = "control") -> FilesTokenizer:
+def open_tokenizer(path: Path, special_strings: str = "control", begun: BegunTokenizer | None = None) -> FilesTokenizer:
     """Return the tokenizer of a tokenizer.json.
 
     A comparison with transformers' AutoTokenizer may still run in another process afterwards;
@@ -229,8 +232,9 @@ def open_tokenizer(path: Path, special_strings: str = "control") -> FilesTokeniz
     Args:
         path: the tokenizer.json, or a directory that holds one.
         special_strings: as in `LoadOptions`.
+        begun: what `begin_tokenizer` made of the same; None if nothing did.
 
     Raises:
         CheckpointError: there is no tokenizer.json, it is not JSON, or the library cannot build a tokenizer from it.
     """
-    return FilesTokenizer(read_tokenizer_files(path), special_strings)
+    return FilesTokenizer(begun or BegunTokenizer.of(path, special_strings))
