@@ -202,7 +202,7 @@ def test_a_run_is_not_continued_with_other_arithmetic(session, small_parts, tmp_
     source = StringSource(TEXTS)
     whole = score_into(output, open_checkpoint(path), source, OPTIONS)
     assert any("tensor parallel in 2" in notice for notice in source.notices)
-    assert whole.run.manifest["measured"]["kernels"] == "packed body and head"
+    assert whole.run.manifest["measured"]["kernels"].startswith("packed body and head")
 
 
 @pytest.mark.thorough
