@@ -25,6 +25,7 @@ ALLOWED = {
     "units": set(),
     "isolation": {"errors"},
     "compiler": {"isolation"},
+    "exponential": {"compiler"},
     "control_groups": set(),
     "display": {"units"},
     "processors": {"control_groups", "units"},
@@ -46,7 +47,7 @@ ALLOWED = {
     "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files", "checkpoint.templates.template"},
     "checkpoint.templates": WORDS | {"text.examples", "text.spans", "checkpoint.files", "checkpoint.tokenizers"},
     "checkpoint.model": WORDS | {"control_groups", "checkpoint.facts", "checkpoint.interface", "checkpoint.files"}
-    | {"checkpoint.layer_by_layer"},
+    | {"checkpoint.layer_by_layer", "compiler", "exponential"},
     "checkpoint.quantized": WORDS | {"compiler", "checkpoint.files"},
     "checkpoint.families": WORDS
     | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
@@ -59,7 +60,7 @@ ALLOWED = {
     | {"checkpoint.facts", "checkpoint.families.huggingface", "checkpoint.chat"},
     "checkpoint": WORDS | {"objects.address"},
     "plan": {"errors", "units", "options", "text.spans", "checkpoint.interface"},
-    "scoring": WORDS | {"compiler", "checkpoint.interface", "checkpoint.layer_by_layer", "plan"},
+    "scoring": WORDS | {"compiler", "exponential", "checkpoint.interface", "checkpoint.layer_by_layer", "plan"},
     "run": WORDS | {"plan", "objects"},
     "logs": {"errors", "units"},
     "analysis.options": {"options", "analysis.curve.diagnoses"},

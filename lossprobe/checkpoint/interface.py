@@ -262,7 +262,8 @@ class CheckpointFacts:
             logits, on chunks of rows), "streamed" (another program sends chunks of rows), or "full" (not separable).
         kernels: "plain", or the parts that run with packed weights and fused activations, such as "packed body and
             head", see `model.packed`, or whose weights in half precision are widened where the processor has no
-            products for them, see `model.widened`. Both change losses by rounding alone.
+            products for them, see `model.widened`; then "attention in blocks" where compiled loops compute attention,
+            see `model.attention`. All of it changes losses by rounding alone.
         batching: which windows may share a forward pass without changing each other's losses: "padded" (any, the
             shorter ones padded), "equal lengths" or "one window".
         router: its routers; None for a model without a load-balancing loss.

@@ -5,6 +5,7 @@ The loops themselves are in `kernels`, what compiles and caches them in `compile
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -12,12 +13,13 @@ from dataclasses import fields
 import numpy as np
 import torch
 
-from lossprobe.compiler import Event, Listener, compile_apart, install_listener, numba
+from lossprobe.compiler import Event, Listener, compile_apart, install_listener, share_threads
 from lossprobe.scoring import kernels
 from lossprobe.scoring.histogram import HistogramBins
 from lossprobe.scoring.statistics import RowStatistics, Workspace
 
 COMPILE = "from lossprobe.scoring.compiled import compile_loops; compile_loops()"
+LOG2E = 1.0 / math.log(2.0)
 WHOLE = ("rank", "ties", "top_id", "masked")
 
 
@@ -108,18 +110,11 @@ def _ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tenso
     z = logits.float().contiguous()
     sums = np.zeros((len(z), len(temperatures), kernels.OCTAVES))
     _threads()
-    kernels.ladder_sums(z.numpy(), np.array([1.0 / each for each in temperatures], np.float32), sums)
+    factors = np.array([LOG2E / each for each in temperatures], np.float32)
+    kernels.ladder_sums(z.numpy(), z.amax(dim=1).numpy(), factors, sums)
     return torch.from_numpy(sums)
 
 
 def _threads() -> int:
-    """Set numba's number of threads to that of torch, as far as numba allows, and return it.
-
-    `OMP_NUM_THREADS` sets torch's number.
-    """
-    wanted = torch.get_num_threads()
-    threads: int = min(wanted, numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    numba.set_num_threads(threads)
-    if torch.get_num_threads() != wanted:  # numba sets OpenMP's number when it starts its threads, and torch shares it
-        torch.set_num_threads(wanted)
-    return threads
+    """Set numba's number of threads to that of torch, which `OMP_NUM_THREADS` sets, and return it."""
+    return share_threads(torch.get_num_threads, torch.set_num_threads)

@@ -96,6 +96,8 @@ def run_head(
     for start in range(0, len(rows.targets), size):
         chunk = slice(start, min(start + size, len(rows.targets)))
         logits = checkpoint.logits(rows.hidden[chunk]).to(device)
+        if device.type == "cpu" and logits.dtype != torch.float32:  # which the loops read, for statistics and ladder
+            logits = workspace.empty("logits", logits).copy_(logits)
         kept.add(chunk, *measure_chunk(logits, rows.targets[chunk], bins, workspace))
         picked = torch.nonzero(rows.sampled[chunk]).flatten()
         if len(picked):

@@ -13,24 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from lossprobe.compiler import float32_of_bits, kept, numba
+from lossprobe.compiler import kept, numba
+from lossprobe.exponential import FUSED, exponential, power_of_two
 
 BLOCK = 512  # entries worked on together, which fit into the L1 cache
 LANES = 4  # copies of each bin: neighbouring entries often share a bin, and adding twice to one place has to wait
 MAXIMA = 64  # running maxima of `_largest`: independent of each other, so that vector instructions update them together
+# Powers are not made smaller than the square of this, 2⁻¹²⁶: numbers below are no normal float32, and slow to compute.
+SMALLEST = np.float32(2.0**-63)
 OCTAVES = 5  # temperatures T, T/2, … T/16 whose sums `ladder_sums` makes from one set of exponentials
 
-LOG2E = np.float32(1.0 / math.log(2.0))
-# ln 2 in two parts (Cody and Waite 1980): the first has few bits, so that its products with small integers are exact.
-LN2_HIGH = np.float32(355.0 / 512.0)
-LN2_LOW = np.float32(math.log(2.0) - 355.0 / 512.0)
-# Taylor series of e^r up to r^7, off by at most 5.4e-9 for |r| ≤ ln(2)/2.
-TERMS = tuple(np.float32(1.0 / math.factorial(power)) for power in range(8))
-LEAST = np.float32(-87.0)  # e^s of a smaller s is not a normal float32 and counts as 0
-
-# LLVM's fast-math flags. Both sets allow fused multiply-add; the second also lets sums change their order, so that they
-# can be vectorised. The flags that assume that no NaN or infinity occurs stay off.
-FUSED = {"contract", "nsz"}
+# LLVM's fast-math flags that, beside fused multiply-add, let sums change their order, so that they can be vectorised.
+# The flags that assume that no NaN or infinity occurs stay off.
 REORDERED = {"contract", "nsz", "reassoc", "arcp"}
 
 
@@ -46,21 +40,9 @@ def _compiled(*, parallel: bool = False, fastmath: set[str] = REORDERED) -> Call
 
 @_compiled(fastmath=FUSED)
 def _exponentials(z: Any, top: Any, factor: Any, out: Any) -> None:
-    """Fill `out` with exp((z − top) · factor) of entries z ≤ top; `factor` > 0. Relative error 8e-8.
-
-    exp(s) = 2ⁿ · exp(r), where n is the whole number nearest to s / ln 2 and r = s − n ln 2 (Cody and Waite 1980). r is
-    computed in two steps, which must not be reordered; 2ⁿ is made by its float32 bits.
-    """
-    _, one, t2, t3, t4, t5, t6, t7 = TERMS
+    """Fill `out` with exp((z − top) · factor) of entries z ≤ top; `factor` > 0. Relative error 8e-8."""
     for i in range(z.size):
-        s = (z[i] - top) * factor
-        clipped = LEAST if s < LEAST else s
-        n = np.floor(clipped * LOG2E + np.float32(0.5))
-        r = clipped - n * LN2_HIGH
-        r = r - n * LN2_LOW
-        series = one + r * (one + r * (t2 + r * (t3 + r * (t4 + r * (t5 + r * (t6 + r * t7))))))
-        power = float32_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
-        out[i] = np.float32(0.0) if s < LEAST else series * power
+        out[i] = exponential((z[i] - top) * factor)
 
 
 @_compiled()
@@ -207,40 +189,53 @@ def measure_rows(z: Any, targets: Any, per_nat: float, scratch: Any, found: Any,
             _measure_row(z[row], targets[row], per_nat, scratch[part], found[row], bins[row])
 
 
+@_compiled(fastmath=FUSED)
+def _powers_of_two(z: Any, top: Any, factor: Any, out: Any) -> None:
+    """Fill `out` with 2^((z − top) · factor) of entries z ≤ top; `factor` > 0."""
+    for i in range(z.size):
+        out[i] = power_of_two((z[i] - top) * factor)
+
+
 @_compiled()
 def _power_sums(power: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Return Σ x, Σ x², Σ x⁴, Σ x⁸ and Σ x¹⁶ over the entries x of a block."""
+    """Return Σ x, Σ x², Σ x⁴, Σ x⁸ and Σ x¹⁶ over the entries x of a block, each power at least 2⁻¹²⁶."""
     sum1 = sum2 = sum4 = sum8 = sum16 = np.float32(0.0)
     for i in range(power.size):
         x = power[i]
         sum1 += x
+        x = x if x > SMALLEST else SMALLEST
         x *= x
         sum2 += x
+        x = x if x > SMALLEST else SMALLEST
         x *= x
         sum4 += x
+        x = x if x > SMALLEST else SMALLEST
         x *= x
         sum8 += x
+        x = x if x > SMALLEST else SMALLEST
         x *= x
         sum16 += x
     return sum1, sum2, sum4, sum8, sum16
 
 
 @_compiled(parallel=True)
-def ladder_sums(z: Any, factors: Any, sums: Any) -> None:
-    """Add Σ exp((z − max z) · 2ʲ · factor) over each row z to `sums`, for j from 0 to 4.
+def ladder_sums(z: Any, tops: Any, factors: Any, sums: Any) -> None:
+    """Add Σ 2^((z − top) · 2ʲ · factor) over each row z to `sums`, for j from 0 to 4.
+
+    Entries so far below the top that a power is less than 2⁻¹²⁶ count as that. No sum shows it: the top adds 1 to each.
 
     Args:
         z: float32 [N, V], logits.
-        factors: float32 [F], inverse temperatures.
+        tops: float32 [N], the largest of each row.
+        factors: float32 [F], inverse temperatures, times log₂ e.
         sums: float64 [N, F, 5], zeros; filled.
     """
     for row in numba.prange(len(z)):
         power = np.empty(BLOCK, np.float32)
-        top = _largest(z[row])
         for start in range(0, z.shape[1], BLOCK):
             block = z[row, start : start + BLOCK]
             for at in range(len(factors)):
-                _exponentials(block, top, factors[at], power)
+                _powers_of_two(block, tops[row], factors[at], power)
                 found = _power_sums(power[: block.size])
                 for step in range(OCTAVES):
                     sums[row, at, step] += found[step]

@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from lossprobe.checkpoint.families.huggingface import load_huggingface
+from lossprobe.checkpoint.model.attention import KIND
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.errors import CheckpointError
 
@@ -53,6 +54,11 @@ def model(family: str, seed: int = 0, **changes: Any) -> Any:
             if weight.ndim > 1:
                 weight.normal_(0.0, 0.15)
     return built
+
+
+def without_attention(kernels: str) -> str:
+    """Return `CheckpointFacts.kernels` without what it says about attention, which depends on the processor."""
+    return ", ".join(part for part in kernels.split(", ") if part != KIND)
 
 
 def save(built: Any, path: Path, tokenizer: Tokenizer | None = None, **options: Any) -> Path:

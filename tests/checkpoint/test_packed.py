@@ -214,7 +214,7 @@ def test_a_model_in_a_dtype_that_cannot_be_packed_stays_as_it_is():
 @CANNOT_PACK_BFLOAT16
 def test_losses_in_bfloat16_are_as_near_to_the_exact_ones_as_before(family_paths):
     checkpoint = load_huggingface(family_paths["gpt2"], LoadOptions(dtype="bfloat16"))
-    assert checkpoint.facts.kernels == "packed body and head"
+    assert builders.without_attention(checkpoint.facts.kernels) == "packed body and head"
     ours, theirs = half_precision.errors(checkpoint, family_paths["gpt2"], torch.bfloat16)
     assert 0 < ours <= 1.1 * theirs
 
@@ -223,7 +223,7 @@ def test_losses_in_bfloat16_are_as_near_to_the_exact_ones_as_before(family_paths
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_the_run_records_what_was_replaced(family_paths, family, dtype):
     checkpoint = load_huggingface(family_paths[family], LoadOptions(dtype=dtype))
-    assert checkpoint.facts.kernels == "packed body and head"
+    assert builders.without_attention(checkpoint.facts.kernels) == "packed body and head"
 
 
 def test_nothing_else_holds_the_weights_of_a_checkpoint(family_paths, monkeypatch):
@@ -235,7 +235,7 @@ def test_nothing_else_holds_the_weights_of_a_checkpoint(family_paths, monkeypatc
 
     monkeypatch.setattr(causal_lm, "speed_up", recording)
     checkpoint = load_huggingface(family_paths["llama"], LoadOptions())
-    assert checkpoint.facts.kernels == "packed body and head"
+    assert builders.without_attention(checkpoint.facts.kernels) == "packed body and head"
     assert len(replaced) > 4
     assert {each.bytes_twice for each in replaced} == {0}
 
@@ -250,13 +250,14 @@ def test_a_head_of_its_own_is_held_once(family_paths, monkeypatch):
     monkeypatch.setattr(causal_lm, "pack_head", recording)
     checkpoint = load_huggingface(family_paths["llama"], LoadOptions())
     gc.collect()
-    assert checkpoint.facts.kernels == "packed body and head"
+    assert builders.without_attention(checkpoint.facts.kernels) == "packed body and head"
     assert [layer() for layer in heads] == [None]
 
 
 def test_a_large_tied_head_is_not_kept_twice(family_paths, monkeypatch):
     monkeypatch.setattr(packed, "MOST_HEAD_BYTES", 10)
-    assert load_huggingface(family_paths["gpt2"], LoadOptions()).facts.kernels == "packed body"
+    kernels = load_huggingface(family_paths["gpt2"], LoadOptions()).facts.kernels
+    assert builders.without_attention(kernels) == "packed body"
 
 
 def test_a_body_that_looks_into_a_layer_keeps_its_own(family_paths, monkeypatch):
@@ -272,5 +273,5 @@ def test_a_body_that_looks_into_a_layer_keeps_its_own(family_paths, monkeypatch)
     expected = load_huggingface(family_paths["gpt2"], LoadOptions()).hidden(IDS)
     monkeypatch.setattr(transformers.GPT2Model, "forward", reading)
     checkpoint = load_huggingface(family_paths["gpt2"], LoadOptions())
-    assert checkpoint.facts.kernels == "packed head"
+    assert builders.without_attention(checkpoint.facts.kernels) == "packed head"
     torch.testing.assert_close(checkpoint.hidden(IDS), expected, atol=1e-5, rtol=0)

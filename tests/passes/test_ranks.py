@@ -203,7 +203,7 @@ def test_a_run_is_not_continued_with_other_arithmetic(session, small_parts, tmp_
     source = StringSource(TEXTS)
     whole = score_into(output, open_checkpoint(path), source, OPTIONS)
     assert any("tensor parallel in 2" in notice for notice in source.notices)
-    assert whole.run.manifest["measured"]["kernels"] == "packed body and head"
+    assert whole.run.manifest["measured"]["kernels"].startswith("packed body and head")
 
 
 def test_weights_that_are_read_layer_by_layer_are_refused_before_anything_starts(tmp_path, monkeypatch, capsys):

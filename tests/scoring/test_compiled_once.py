@@ -8,6 +8,7 @@ import pytest
 
 CODE = """
 import hashlib, sys, torch
+from lossprobe.checkpoint.model.attention import causal_attention
 from lossprobe.scoring import compiled
 from lossprobe.scoring.histogram import HistogramBins
 from lossprobe.scoring.statistics import Workspace
@@ -18,7 +19,8 @@ told = []
 with compiled.tell_of_compiling(lambda: told.append("told")):
     statistics, spread = compiled.measure_rows(logits, targets, HistogramBins(), Workspace())
     sums = compiled.ladder_sums(logits, [0.5, 0.7, 1.0, 1.3, 2.0])
-bits = b"".join(each.contiguous().numpy().tobytes() for each in (statistics.entropy_nats, spread, sums))
+    attended = causal_attention(*logits[:48].view(3, 1, 2, 256, 16))
+bits = b"".join(each.contiguous().numpy().tobytes() for each in (statistics.entropy_nats, spread, sums, attended))
 print(hashlib.sha256(bits).hexdigest(), *told)
 """
 

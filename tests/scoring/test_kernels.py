@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from lossprobe import exponential
 from lossprobe.compiler import with_wide_vectors
 from lossprobe.scoring import kernels
 
-NORMAL = float(kernels.LEAST)
+NORMAL = float(exponential.LEAST)
 LOGITS = arrays.arrays(
     np.float32,
     st.integers(1, 200),
@@ -51,6 +52,30 @@ def test_exponentials_at_the_edges():
     assert math.isnan(exponentials([math.nan])[0])
 
 
+def powers_of_two(values):
+    """Return what the kernel makes of values up to 0, block by block."""
+    values = np.asarray(values, np.float32)
+    out = np.empty_like(values)
+    for start in range(0, len(values), kernels.BLOCK):
+        here = slice(start, start + kernels.BLOCK)
+        kernels._powers_of_two(values[here], np.float32(0.0), np.float32(1.0), out[here])
+    return out
+
+
+def test_powers_of_two_are_those_of_float64_to_a_float32():
+    values = np.concatenate([np.linspace(-126.0, 0.0, 200_001), -np.logspace(-30, 2.1, 5_000)]).astype(np.float32)
+    expected = np.exp2(values.astype(np.float64))
+    assert np.abs(powers_of_two(values) / expected - 1.0).max() < 7.5e-8
+    assert abs((powers_of_two(values) / expected - 1.0).mean()) < 2e-9
+    assert powers_of_two(np.arange(-126, 1)).tolist() == [2.0**n for n in range(-126, 1)]
+
+
+def test_powers_of_two_at_the_edges():
+    values = [0.0, -0.0, -126.0, -126.001, -1e4, -3e38, -math.inf]
+    assert powers_of_two(values).tolist() == [1.0, 1.0] + 5 * [2.0**-126]
+    assert math.isnan(powers_of_two([math.nan])[0])
+
+
 @pytest.mark.parametrize("factor", [0.25, 2**-0.25, 1.0])
 def test_exponentials_of_a_multiple(factor):
     values = np.linspace(-40, 0, 3001).astype(np.float32)
@@ -77,7 +102,7 @@ def test_sums_are_those_of_float64(z):
     expected = (w.sum(), (w * s).sum(), (w * w).sum(), s.sum())
     np.testing.assert_allclose(kernels._sums(z, weight, top), expected, rtol=1e-12, atol=1e-300)
     np.testing.assert_allclose(kernels._spread(z, weight, top, -1.5), (w * (s + 1.5) ** 2).sum(), rtol=1e-12)
-    powers = [(w ** (2**step)).sum() for step in range(kernels.OCTAVES)]
+    powers = [np.maximum(w ** (2**step), 2.0**-126 if step else 0.0).sum() for step in range(kernels.OCTAVES)]
     np.testing.assert_allclose(kernels._power_sums(weight), powers, rtol=3e-6, atol=1e-37)
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from lossprobe.checkpoint.interface import BATCHINGS, EQUAL_LENGTHS, ONE_WINDOW, PADDED
+from lossprobe.checkpoint.interface import BATCHINGS, EQUAL_LENGTHS, ONE_WINDOW, PADDED, CheckpointFacts
 from lossprobe.checkpoint.model.rounding import largest
 from lossprobe.errors import CheckpointError
 
 # Kinds of rotary positions whose frequencies are the same for every length; "axial" and "mrope" are for images.
 FIXED_ROPE = frozenset({"default", "linear", "yarn", "llama3", "proportional", "axial", "mrope"})
 INDEX_KEY = re.compile(r"index\w*_top_?k\w*")  # number of keys or blocks of keys that an index selects
-SHORT = 12  # tokens in the shorter row of the probe
+SHORT = 12  # tokens in the shorter row of the probe, and in each of the first two rows that a model gets
 LEAST, MOST = 24, 768  # fewest and most tokens in the longer row
 SPARE = 8  # the longer row stays this much below the context, since RoBERTa's table holds fewer positions than it says
 WORK = 8e9  # most weights times tokens of the probe on a CPU: a fifth of a second on two cores
@@ -58,6 +58,13 @@ def configured_batching(model: Any) -> BatchingRule:
 def has_changing_positions(module: torch.nn.Module) -> bool:
     """Return whether a module's positions depend on the input's length, so that it may keep those of the last input."""
     return any(rope_type not in FIXED_ROPE for rope_type in _texts(getattr(module, "rope_type", None)))
+
+
+def short_rows(facts: CheckpointFacts) -> torch.Tensor:
+    """Return two short rows of ids [2, T], on the device of a model."""
+    length = min(SHORT, facts.context_length or SHORT)
+    ids = (torch.arange(2 * length) * 7 + 3) % facts.vocab_size
+    return ids.reshape(2, length).to(facts.device)
 
 
 def probe_length(model: Any, context_length: int | None) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from lossprobe.checkpoint.interface import EQUAL_LENGTHS, PADDED, CheckpointFacts, Tokenizer
+from lossprobe.checkpoint.model.attention import KIND, Attention, BlockedAttention, find_attention, no_change
 from lossprobe.checkpoint.model.batching import (
     configured_batching,
     find_batching,
@@ -22,6 +23,7 @@ from lossprobe.checkpoint.model.batching import (
     probe_length,
     refuse_if_not_repeatable,
     refuse_not_causal,
+    short_rows,
 )
 from lossprobe.checkpoint.model.context import first_position
 from lossprobe.checkpoint.model.fresh_state import FreshState
@@ -34,7 +36,6 @@ from lossprobe.checkpoint.model.stand_in import body_name, headed_by_stand_in
 from lossprobe.checkpoint.model.widened import needs_widening, widen, widen_body
 from lossprobe.errors import CheckpointError
 
-PROBE_TOKENS = 12
 HALF_ROWS = 32  # number of rows at which results in half precision are compared, as logits
 STRETCHED_LOGIT = 100.0  # a logit so large that a soft cap of any usual height changes it
 MAX_STRETCH = 4000.0  # hidden states that are scaled by this still fit into float16
@@ -63,8 +64,9 @@ class CausalLM:
         self._linear = model.get_output_embeddings()
         self._own_head = headed_by_stand_in(model, self._body_name)
         self._fresh = FreshState(model)
+        self._attention: Attention = no_change()
         with random_numbers_kept(facts.device):
-            probe = self._probe_ids()
+            probe = short_rows(facts)
             expected = self._full(probe)
             self._check_causal(probe, expected)
             self.facts = replace(facts, head=self._choose_head(probe, expected))
@@ -123,20 +125,22 @@ class CausalLM:
         return find_prefix(self, self._body, self._fresh.restore, self._same, self._long_row)
 
     def _run_body(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        self._fresh.restore()
-        output: torch.Tensor = self._body(**inputs, use_cache=False).last_hidden_state
+        output: torch.Tensor = self._run(self._body, **inputs).last_hidden_state
         return output
 
     def _run_whole(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        self._fresh.restore()
-        output: torch.Tensor = self._model(**inputs, use_cache=False).logits
+        output: torch.Tensor = self._run(self._model, **inputs).logits
         return output
 
     def _run_routed(self, ids: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        self._fresh.restore()
         whole = self.facts.head == "full"
-        output = (self._model if whole else self._body)(input_ids=ids, use_cache=False, output_router_logits=True)
+        output = self._run(self._model if whole else self._body, input_ids=ids, output_router_logits=True)
         return output.logits if whole else output.last_hidden_state, output.router_logits
+
+    def _run(self, module: Any, **inputs: Any) -> Any:
+        self._fresh.restore()
+        with self._attention:
+            return module(**inputs, use_cache=False)
 
     def _run_linear(self, hidden: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self._linear(hidden)
@@ -153,12 +157,6 @@ class CausalLM:
     @torch.inference_mode()
     def _full(self, ids: torch.Tensor) -> torch.Tensor:
         return self._run_whole({"input_ids": ids})
-
-    def _probe_ids(self) -> torch.Tensor:
-        """Return two short rows of ids [2, T]."""
-        length = min(PROBE_TOKENS, self.facts.context_length or PROBE_TOKENS)
-        ids = (torch.arange(2 * length) * 7 + 3) % self.facts.vocab_size
-        return ids.reshape(2, length).to(self.facts.device)
 
     def _check_causal(self, probe: torch.Tensor, expected: torch.Tensor) -> None:
         """Refuse a model whose logits on the probe are not finite, have a wrong width, or depend on later tokens."""
@@ -202,8 +200,10 @@ class CausalLM:
         body = self._speed_up_body(probe, widen_body if widens else speed_up)
         head = self._pack_head() if not widens else widen(self._model.get_output_embeddings()) is not None
         self._fresh = FreshState(self._model)
-        faster = " and ".join([*(["body"] if body else []), *(["head"] if head else [])])
-        return f"{'widened' if widens else 'packed'} {faster}" if faster else "plain"
+        self._attention = find_attention(self.hidden, self._same, self._long_row(0)[None], self._model.dtype)
+        parts = " and ".join([*(["body"] if body else []), *(["head"] if head else [])])
+        kinds = [f"{'widened' if widens else 'packed'} {parts}"] if parts else []
+        return ", ".join([*kinds, *([KIND] if isinstance(self._attention, BlockedAttention) else [])]) or "plain"
 
     def _speed_up_body(self, probe: torch.Tensor, speed: Callable[[Any], Sequence[Any]]) -> bool:
         """Replace layers of the body, and return whether some were."""

@@ -15,6 +15,7 @@ import torch
 
 from lossprobe.checkpoint.interface import CheckpointFacts, Tokenizer
 from lossprobe.checkpoint.layer_by_layer import STREAMED, Routing, Watch
+from lossprobe.checkpoint.model.batching import short_rows
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.rounding import agree
 from lossprobe.checkpoint.model.router import has_load_balancing_loss, routing_sums
@@ -178,7 +179,7 @@ class StreamedLM(CausalLM):
 
         Two inputs of different lengths go through together, as windows of a part do.
         """
-        inputs = [{"input_ids": self._probe_ids()}, {"input_ids": self._long_row(0)[None]}]
+        inputs = [{"input_ids": short_rows(self.facts)}, {"input_ids": self._long_row(0)[None]}]
         whole = self.facts.head == "full"
         run = super()._run_whole if whole else super()._run_body
         expected = [run(each) for each in inputs]
