@@ -35,7 +35,7 @@ class Copies:
 def number_texts(connection: duckdb.DuckDBPyConnection) -> Copies:
     """Count the different texts of a run, and define the SQL function that `NUMBERED` calls."""
     kept = connection.execute("SELECT count(*) FILTER (text IS NULL) = 0 FROM documents").fetchone()
-    # Materialized, since DuckDB joins rows with their minimum instead of a window, and would hash the run for both sides.
+    # Materialized: DuckDB joins rows with their minimum instead of a window, and would hash the run for both sides.
     connection.execute(f"""
         CREATE TABLE distinct_documents AS
         WITH hashes AS MATERIALIZED ({BY_TEXT if kept and kept[0] else BY_TOKENS})

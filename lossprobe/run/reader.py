@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -204,10 +205,14 @@ class Run:
         return token_rows(self, text, columns, where)
 
     def batches(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[pa.RecordBatch]:
-        """Yield the result of a SQL query in Arrow batches, in bounded memory."""
+        """Yield the result of a SQL query in Arrow batches, in bounded memory; a thread reads one batch ahead."""
         stream = self._connection.cursor()  # its own, so that other queries can run between the batches
-        with self._reading():
-            yield from stream.sql(sql, params=list(parameters)).to_arrow_reader(BATCH_ROWS)
+        with self._reading(), ThreadPoolExecutor(1) as pool:
+            batches = stream.sql(sql, params=list(parameters)).to_arrow_reader(BATCH_ROWS)
+            ahead = pool.submit(next, batches, None)
+            while (batch := ahead.result()) is not None:
+                ahead = pool.submit(next, batches, None)
+                yield batch
 
     def scalar(self, sql: str, parameters: Sequence[object] = ()) -> Any:
         """Return the single value of a SQL query."""

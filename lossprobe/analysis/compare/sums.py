@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.rows.differences import DifferenceSums, finite_batches, present_clusters, transitions
+from lossprobe.analysis.rows.clusters import numbering, present_clusters
+from lossprobe.analysis.rows.differences import DifferenceSums, finite_batches, transitions
 from lossprobe.analysis.rows.outcomes import CORRECT
 from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.stats.jackknife import Clusters
@@ -177,9 +178,10 @@ def compare_sums(
         OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
     """
     present = present_clusters(first, clusters)
+    number = numbering(present)
     sums = CompareSums(DifferenceSums((OCTAVES, len(present))), DifferenceSums((1, len(present))))
     for rows in finite_batches((first, second), COLUMNS, clusters):
-        sums.add(rows, np.searchsorted(present, rows.cluster))
+        sums.add(rows, number(rows.cluster))
         if beside is not None:
             beside(rows)
     return sums

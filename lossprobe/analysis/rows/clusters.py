@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -55,6 +56,24 @@ def document_clusters(run: Run) -> Clusters:
     documents, distinct = run.copies.documents, run.copies.distinct
     sql = "document" if documents == distinct else NUMBERED
     return Clusters("document", distinct, sql, copies_note(documents, distinct))
+
+
+def present_clusters(run: Run, clusters: Clusters) -> npt.NDArray[np.int64]:
+    """Return the names of clusters of `find_clusters`, merged or not, that hold scored tokens, int64 [G] in order."""
+    rows = "documents WHERE scored_tokens > 0" if clusters.unit == "document" else "tokens WHERE unscored IS NULL"
+    frame = run.query(f"SELECT DISTINCT {clusters.sql} AS cluster FROM {rows} ORDER BY 1")
+    return frame["cluster"].to_numpy(np.int64)
+
+
+def numbering(present: npt.NDArray[np.int64]) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]:
+    """Return what gives the place of each of n clusters among the present ones, from a table.
+
+    >>> numbering(np.array([3, 5, 8]))(np.array([8, 3, 8])).tolist()
+    [2, 0, 2]
+    """
+    table = np.zeros(int(present.max(initial=0)) + 1, np.int64)
+    table[present] = np.arange(len(present))
+    return table.take
 
 
 def slice_clusters(run: Run, name: str) -> Clusters:

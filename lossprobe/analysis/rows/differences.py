@@ -48,12 +48,6 @@ class DifferenceSums:
         np.add.at(self.tokens.reshape(-1), cell, 1.0)
 
 
-def present_clusters(run: Run, clusters: Clusters) -> Ints:
-    """Return the names of the clusters that hold scored tokens, int64 [G] in order."""
-    frame = run.query(f"SELECT DISTINCT {clusters.sql} AS cluster FROM tokens WHERE unscored IS NULL ORDER BY 1")
-    return frame["cluster"].to_numpy(np.int64)
-
-
 def finite_batches(runs: tuple[Run, Run], columns: Mapping[str, str], clusters: Clusters) -> Iterator[PairedRows]:
     """Yield `paired_batches` of two runs; a column named `nats` must be finite.
 

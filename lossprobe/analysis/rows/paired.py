@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lossprobe.analysis.rows.clusters import numbering, present_clusters
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
 from lossprobe.analysis.rows.scored_rows import Ints as Ints
 from lossprobe.analysis.rows.scored_rows import cluster_reader, numbers
@@ -122,12 +123,12 @@ def paired_sums(
         OutputError: a stored number is NaN or infinite, which scoring never writes.
     """
     cell_of, count = cells
-    names = runs[0].query(f"SELECT DISTINCT {clusters.sql} AS cluster FROM tokens WHERE unscored IS NULL ORDER BY 1")
-    present = names["cluster"].to_numpy(np.int64)
+    present = present_clusters(runs[0], clusters)
+    number = numbering(present)
     sums: dict[str, Floats] = {}
     left_out = 0
     for rows in paired_batches(runs, columns, clusters):
-        index = np.searchsorted(present, rows.cluster) * count + cell_of(rows)
+        index = number(rows.cluster) * count + cell_of(rows)
         weights = {"tokens": None, **measures(rows)}
         for name, weight in weights.items():
             added = np.bincount(index, weight, len(present) * count)
