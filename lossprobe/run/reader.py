@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +19,7 @@ from lossprobe.display import to_html
 from lossprobe.errors import OutputError, ResourceError, UsageError
 from lossprobe.isolation import temporary_folder
 from lossprobe.objects.folder import address_of_copy, shown_place
+from lossprobe.run.ahead import read_ahead
 from lossprobe.run.checks import FileChecks
 from lossprobe.run.copies import Copies, number_texts
 from lossprobe.run.files import read_sealed, refuse_undecodable
@@ -58,9 +58,8 @@ class Run:
         notices: lines about the run that a user should read.
         held: the tokens file of a baseline, kept open since a writer may replace it; None without one.
 
-    SQL sees the tables `tokens`, `documents`, `vocabulary`, `histogram` and `ladder`, and `routing` of a mixture of
-    experts, with the columns of `run.schema`. Queries that outgrow the memory limit use temporary files. They run on
-    one thread, so that sums are the same to the last digit each time.
+    SQL sees the tables `tokens`, `documents`, `vocabulary`, `histogram`, `ladder` and, of a mixture of experts,
+    `routing`, with the columns of `run.schema`. A query runs on one thread: its sums are the same to the last digit.
     """
 
     path: Path
@@ -205,14 +204,10 @@ class Run:
         return token_rows(self, text, columns, where)
 
     def batches(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[pa.RecordBatch]:
-        """Yield the result of a SQL query in Arrow batches, in bounded memory; a thread reads one batch ahead."""
+        """Yield the result of a SQL query in Arrow batches, in bounded memory; one batch is read ahead in a thread."""
         stream = self._connection.cursor()  # its own, so that other queries can run between the batches
-        with self._reading(), ThreadPoolExecutor(1) as pool:
-            batches = stream.sql(sql, params=list(parameters)).to_arrow_reader(BATCH_ROWS)
-            ahead = pool.submit(next, batches, None)
-            while (batch := ahead.result()) is not None:
-                ahead = pool.submit(next, batches, None)
-                yield batch
+        with self._reading():
+            yield from read_ahead(stream.sql(sql, params=list(parameters)).to_arrow_reader(BATCH_ROWS))
 
     def scalar(self, sql: str, parameters: Sequence[object] = ()) -> Any:
         """Return the single value of a SQL query."""

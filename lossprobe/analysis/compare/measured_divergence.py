@@ -33,7 +33,7 @@ from lossprobe.units import format_count, plural, visible, visible_bytes
 
 PERCENTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
 MEASURED = {
-    "kl": "kl_nats", "same_top": "same_top", "change": "target_prob_change", "first_loss": "first_loss_nats",
+    "kl": "kl_nats", "same_top": "same_top::DOUBLE", "change": "target_prob_change", "first_loss": "first_loss_nats",
     "second_loss": "second_loss_nats",
 }  # fmt: skip
 ROUNDING = 1e-5  # of a probability that is found from two float32 losses
