@@ -163,10 +163,9 @@ class Run:
         """Return SQL that reads a table of this run in a query of another one."""
         if self.held is not None:
             return read_parquet([str(self.held.path)])
-        names = part_names(self.manifest["files"], table)
         refuse_undecodable(self.path)
         folder = self.path.absolute()  # DuckDB gives paths that start with ~ or file: another meaning
-        return read_parquet([str(folder / name) for name in names])
+        return read_parquet([str(folder / name) for name in part_names(self.manifest["files"], table)])
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -203,11 +202,12 @@ class Run:
         """
         return token_rows(self, text, columns, where)
 
-    def batches(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[pa.RecordBatch]:
-        """Yield the result of a SQL query in Arrow batches, in bounded memory; one batch is read ahead in a thread."""
+    def batches(self, sql: str, parameters: Sequence[object] = (), *, ahead: bool = True) -> Iterator[pa.RecordBatch]:
+        """Yield the result of a SQL query in Arrow batches, in bounded memory; `ahead`: a thread reads the next one."""
         stream = self._connection.cursor()  # its own, so that other queries can run between the batches
         with self._reading():
-            yield from read_ahead(stream.sql(sql, params=list(parameters)).to_arrow_reader(BATCH_ROWS))
+            batches = stream.sql(sql, params=list(parameters)).to_arrow_reader(BATCH_ROWS)
+            yield from read_ahead(batches) if ahead else batches
 
     def scalar(self, sql: str, parameters: Sequence[object] = ()) -> Any:
         """Return the single value of a SQL query."""
