@@ -228,8 +228,8 @@ def _positions(axis: str, frame: pd.DataFrame, first: Callable[[int], int], last
 
 
 def _every_position(run: Run, clusters: Clusters, axis: str, column: str, source: str) -> pd.DataFrame:
-    near = f"(SELECT * FROM {source} WHERE {column} < {EVERY_POSITIONS})"
-    return _positions(axis, grouped_losses(run, clusters, column, near), lambda key: key, lambda key: key)
+    losses = grouped_losses(run, clusters, column, source, f"{column} < {EVERY_POSITIONS}")
+    return _positions(axis, losses, lambda key: key, lambda key: key)
 
 
 def _misfit_note(fit: PowerLaw) -> str:

@@ -187,7 +187,8 @@ def token_batches(run: Run, where: Sequence[str] = ()) -> Iterator[pa.RecordBatc
     Memory does not grow with the run: rows come in batches, documents are read as the rows reach them.
     """
     stored = [f'"{column.name}"' for column in token_columns(labelled=run.labelled)]
-    return with_text_bytes(run, run.batches(f"SELECT {', '.join(stored)} FROM tokens WHERE {where_sql(where)}"))
+    sql = f"SELECT {', '.join(stored)} FROM tokens WHERE {where_sql(where)}"
+    return with_text_bytes(run, run.batches(sql, ahead=False))  # who writes them works beside the reading already
 
 
 def _display_texts(run: Run, frame: pd.DataFrame, vocabulary: Vocabulary) -> list[str]:

@@ -35,11 +35,12 @@ class Copies:
 def number_texts(connection: duckdb.DuckDBPyConnection) -> Copies:
     """Count the different texts of a run, and define the SQL function that `NUMBERED` calls."""
     kept = connection.execute("SELECT count(*) FILTER (text IS NULL) = 0 FROM documents").fetchone()
+    # Materialized: DuckDB joins rows with their minimum instead of a window, and would hash the run for both sides.
     connection.execute(f"""
         CREATE TABLE distinct_documents AS
+        WITH hashes AS MATERIALIZED ({BY_TEXT if kept and kept[0] else BY_TOKENS})
         SELECT document AS owner, (dense_rank() OVER (ORDER BY first) - 1)::BIGINT AS number
-        FROM (SELECT document, min(document) OVER (PARTITION BY a, b, c) AS first
-              FROM ({BY_TEXT if kept and kept[0] else BY_TOKENS}))""")
+        FROM (SELECT document, min(document) OVER (PARTITION BY a, b, c) AS first FROM hashes)""")
     connection.execute(
         "CREATE MACRO distinct_document(wanted) AS (SELECT number FROM distinct_documents WHERE owner = wanted)"
     )

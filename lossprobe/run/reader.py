@@ -14,6 +14,7 @@ from lossprobe.arguments import as_path
 from lossprobe.display import to_html
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.objects.folder import address_of_copy, shown_place
+from lossprobe.run.ahead import read_ahead
 from lossprobe.run.checks import FileChecks
 from lossprobe.run.copies import Copies, number_texts
 from lossprobe.run.files import read_sealed, refuse_undecodable
@@ -55,9 +56,8 @@ class Run:
         notices: lines about the run that a user should read.
         held: the tokens file of a baseline, kept open since a writer may replace it; None without one.
 
-    SQL sees the tables `tokens`, `documents`, `vocabulary`, `histogram` and `ladder`, and `routing` of a mixture of
-    experts, with the columns of `run.schema`. Queries that outgrow the memory limit use temporary files. They run on
-    one thread, so that sums are the same to the last digit each time.
+    SQL sees the tables `tokens`, `documents`, `vocabulary`, `histogram`, `ladder` and, of a mixture of experts,
+    `routing`, with the columns of `run.schema`. A query runs on one thread: its sums are the same to the last digit.
     """
 
     path: Path
@@ -158,10 +158,9 @@ class Run:
         """Return SQL that reads a table of this run in a query of another one."""
         if self.held is not None:
             return read_parquet([str(self.held.path)])
-        names = part_names(self.manifest["files"], table)
         refuse_undecodable(self.path)
         folder = self.path.absolute()  # DuckDB gives paths that start with ~ or file: another meaning
-        return read_parquet([str(folder / name) for name in names])
+        return read_parquet([str(folder / name) for name in part_names(self.manifest["files"], table)])
 
     def _reading(self) -> AbstractContextManager[None]:
         """Turn a damaged file into an `OutputError`, and a lack of memory into a `ResourceError`; bad SQL is kept."""
@@ -189,11 +188,12 @@ class Run:
         """
         return token_rows(self, text, columns, where)
 
-    def batches(self, sql: str, parameters: Sequence[object] = ()) -> Iterator[pa.RecordBatch]:
-        """Yield the result of a SQL query in Arrow batches, in bounded memory."""
+    def batches(self, sql: str, parameters: Sequence[object] = (), *, ahead: bool = True) -> Iterator[pa.RecordBatch]:
+        """Yield the result of a SQL query in Arrow batches, in bounded memory; `ahead`: a thread reads the next one."""
         stream = self._connection.cursor()  # its own, so that other queries can run between the batches
         with self._reading():
-            yield from stream.sql(sql, params=list(parameters)).to_arrow_reader(BATCH_ROWS)
+            batches = stream.sql(sql, params=list(parameters)).to_arrow_reader(BATCH_ROWS)
+            yield from read_ahead(batches) if ahead else batches
 
     def scalar(self, sql: str, parameters: Sequence[object] = ()) -> Any:
         """Return the single value of a SQL query."""

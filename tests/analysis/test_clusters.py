@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from drawn_runs import document_numbers, draw_logits, draw_targets, write_drawn
 from fake_runs import LN2, Doc, words
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from lossprobe.analysis.compare.changed_slices import changed_slices
 from lossprobe.analysis.compare.tokens import compare_runs
 from lossprobe.analysis.gap.gap import measure_gap
 from lossprobe.analysis.perplexity import measure_perplexity
-from lossprobe.analysis.rows.clusters import BLOCK_TOKENS, find_clusters, grouped_losses
+from lossprobe.analysis.rows.clusters import BLOCK_TOKENS, find_clusters, grouped_losses, present_clusters
 from lossprobe.analysis.stats.jackknife import around, jackknife_ratio, t_quantile
 
 LOSSES = st.floats(0, 50, width=32)
@@ -133,6 +134,43 @@ def test_grouped_losses_are_jackknife_ratios_of_each_group(make_run):
             rel=1e-6,
             nan_ok=True,
         )
+
+
+@pytest.mark.parametrize("keep_text", [True, False])
+def test_the_rows_of_a_run_are_read_once_for_sums_and_totals(make_run, monkeypatch, keep_text):
+    run = make_run([words("first_token", 1.0, 2.0, 3.0), words("first_token", 0.5, 0.25)], keep_text=keep_text)
+    asked = []
+    query = type(run).query
+    monkeypatch.setattr(type(run), "query", lambda self, sql, *given: asked.append(sql) or query(self, sql, *given))
+    grouped_losses(run, find_clusters(run), "context")
+    plan = run._connection.execute(f"EXPLAIN {asked[-1]}").fetchall()[0][1]
+    assert plan.upper().count("READ_PARQUET") == 1, plan
+
+
+def test_sums_of_plain_rows_are_those_of_windows_to_the_last_digit(tmp_path):
+    rng = np.random.default_rng(7)
+    logits = draw_logits(rng, 3000, 5) * 3.0
+    run = write_drawn(tmp_path / "run", logits, draw_targets(rng, logits), document_numbers(rng, 3000, 40)).run
+    found = grouped_losses(run, find_clusters(run), "context % 7")
+    sums = """SELECT context % 7 AS key, document, sum(loss_nats::DOUBLE) AS s, count(*) AS n
+              FROM tokens WHERE unscored IS NULL GROUP BY ALL"""
+    totals = f"""SELECT *, sum(s) OVER (PARTITION BY key) AS s_all, sum(n) OVER (PARTITION BY key) AS n_all
+                 FROM ({sums})"""
+    expected = run.query(f"""
+        SELECT key, any_value(s_all) AS total, count(*) AS clusters,
+               var_pop(CASE WHEN n_all > n THEN (s_all - s) / (n_all - n) END) AS variance
+        FROM ({totals}) GROUP BY key ORDER BY key""")
+    np.testing.assert_array_equal(found["total_nats"], expected["total"])
+    half = t_quantile(expected["clusters"]) * np.sqrt((expected["clusters"] - 1) * expected["variance"])
+    np.testing.assert_array_equal(found["high"], found["mean_loss_nats"] + half)
+
+
+def test_present_clusters_are_those_of_the_scored_tokens(make_run):
+    documents = [words("first_token", 1.0, 2.0), words("first_token"), words("first_token", 0.5)]
+    for clusters in (find_clusters(make_run(documents)), find_clusters(make_run([long_document(3 * BLOCK_TOKENS)]))):
+        run = make_run(documents) if clusters.unit == "document" else make_run([long_document(3 * BLOCK_TOKENS)])
+        sql = f"SELECT DISTINCT {clusters.sql} AS cluster FROM tokens WHERE unscored IS NULL ORDER BY 1"
+        assert present_clusters(run, clusters).tolist() == run.query(sql)["cluster"].tolist()
 
 
 def test_a_group_within_one_document_has_no_interval(make_run):

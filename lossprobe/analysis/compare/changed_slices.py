@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.rows.clusters import find_clusters
+from lossprobe.analysis.rows.clusters import find_clusters, numbering, present_clusters
 from lossprobe.analysis.rows.differences import (
     TESTED_CLUSTERS,
     DifferenceSums,
     finite_batches,
     grouped_changes,
     mean_changes,
-    present_clusters,
 )
 from lossprobe.analysis.rows.fields import is_label, label_sql, label_values
 from lossprobe.analysis.rows.paired import PairedRows
@@ -200,9 +199,9 @@ def _sums(
 ) -> tuple[DifferenceSums, int]:
     """Return the sums of d by slice and cluster, and how many tokens only one run scored."""
     present = present_clusters(runs[0], clusters)
-    sums, left_out = DifferenceSums((groups, len(present))), 0
+    number, sums, left_out = numbering(present), DifferenceSums((groups, len(present))), 0
     for rows, group in keyed(finite_batches(runs, {"nats": "loss_nats", **columns}, clusters)):
         losses = rows.values["nats"]
-        sums.add(group, np.searchsorted(present, rows.cluster), losses[1] - losses[0])
+        sums.add(group, number(rows.cluster), losses[1] - losses[0])
         left_out += rows.left_out
     return sums, left_out

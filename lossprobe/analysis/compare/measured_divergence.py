@@ -14,8 +14,7 @@ import pandas as pd
 from lossprobe.analysis.compare.changes import UNRANKED
 from lossprobe.analysis.compare.divergence import Divergence
 from lossprobe.analysis.options import CompareOptions
-from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.differences import present_clusters
+from lossprobe.analysis.rows.clusters import find_clusters, numbering, present_clusters
 from lossprobe.analysis.rows.paired import Ints, PairedRows, paired_batches
 from lossprobe.analysis.rows.same_tokens import tokenizer_note
 from lossprobe.analysis.rows.texts import texts_of
@@ -34,7 +33,7 @@ from lossprobe.units import format_count, plural, visible, visible_bytes
 
 PERCENTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
 MEASURED = {
-    "kl": "kl_nats", "same_top": "same_top", "change": "target_prob_change", "first_loss": "first_loss_nats",
+    "kl": "kl_nats", "same_top": "same_top::DOUBLE", "change": "target_prob_change", "first_loss": "first_loss_nats",
     "second_loss": "second_loss_nats",
 }  # fmt: skip
 ROUNDING = 1e-5  # of a probability that is found from two float32 losses
@@ -90,11 +89,12 @@ def measure_pair(pair: Pair, by: str = CompareOptions.by, top: int = CompareOpti
 def _whole(rows: Run, clusters: Clusters) -> tuple[dict[str, Floats], QuantileSketch, QuantileSketch]:
     """Return sums by cluster [G], and the quantiles of the divergences and of the changes of probability."""
     present = present_clusters(rows, clusters)
+    number = numbering(present)
     sums: dict[str, Floats] = {}
     divergences, changes = QuantileSketch(), QuantileSketch()
     for batch in _batches(rows, clusters):
         measured = {name: batch.values[name][0] for name in MEASURED}
-        cluster = np.searchsorted(present, batch.cluster)
+        cluster = number(batch.cluster)
         finite = np.isfinite(measured["kl"])
         added = {
             "tokens": np.ones(len(cluster)), **measured, "kl": np.where(finite, measured["kl"], 0.0),

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.rows.differences import DifferenceSums, finite_batches, present_clusters, transitions
+from lossprobe.analysis.rows.clusters import numbering, present_clusters
+from lossprobe.analysis.rows.differences import DifferenceSums, finite_batches, transitions
 from lossprobe.analysis.rows.outcomes import CORRECT
 from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.stats.jackknife import Clusters
@@ -16,7 +17,7 @@ from lossprobe.analysis.stats.octaves import OCTAVES, octaves
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.run.reader import Run
 
-COLUMNS = {"nats": "loss_nats", "correct": CORRECT, "context": "context"}
+COLUMNS, OF_FIRST = {"nats": "loss_nats", "correct": CORRECT}, {"context": "context"}
 BINS_PER_OCTAVE = 64  # a bin of |d| ends 1.1 % above its start
 SMALLEST, LARGEST = -40, 14  # octaves of |d| in nats; what is smaller or larger shares a bin
 SIZE_BINS = (LARGEST - SMALLEST) * BINS_PER_OCTAVE + 1
@@ -126,7 +127,7 @@ class CompareSums:
 
     Attributes:
         by_octave: sums of d by octave of context and cluster.
-        correct: sums of the difference in right first choices, one group.
+        correct: float64 [clusters], sums of the difference in right first choices.
         losses, sizes, pairs: see their classes.
         forgotten, learned: tokens by `differences.transitions`.
         left_out: tokens that only one run scored.
@@ -134,7 +135,7 @@ class CompareSums:
     """
 
     by_octave: DifferenceSums
-    correct: DifferenceSums
+    correct: Floats
     losses: Moments = field(default_factory=Moments)
     sizes: ChangeSizes = field(default_factory=ChangeSizes)
     pairs: LossPairs = field(default_factory=LossPairs)
@@ -144,14 +145,14 @@ class CompareSums:
     longest: int = 0
 
     def add(self, rows: PairedRows, cluster: Ints) -> None:
-        """Add rows with the columns of `COLUMNS`, and the number of the cluster of each from 0 on."""
+        """Add rows with the columns of `COLUMNS` and `OF_FIRST`, and the number of the cluster of each from 0 on."""
         self.left_out += rows.left_out
         if not len(rows.token):
             return
-        losses, correct, context = (rows.values[name] for name in COLUMNS)
+        losses, correct, context = (rows.values[name] for name in (*COLUMNS, *OF_FIRST))
         difference = losses[1] - losses[0]
         self.by_octave.add(octaves(context[0]), cluster, difference)
-        self.correct.add(np.zeros_like(cluster), cluster, correct[1] - correct[0])
+        np.add.at(self.correct, cluster, correct[1] - correct[0])
         self.losses.add(losses)
         self.sizes.add(difference)
         self.pairs.add(losses)
@@ -177,9 +178,10 @@ def compare_sums(
         OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
     """
     present = present_clusters(first, clusters)
-    sums = CompareSums(DifferenceSums((OCTAVES, len(present))), DifferenceSums((1, len(present))))
-    for rows in finite_batches((first, second), COLUMNS, clusters):
-        sums.add(rows, np.searchsorted(present, rows.cluster))
+    number = numbering(present)
+    sums = CompareSums(DifferenceSums((OCTAVES, len(present))), np.zeros(len(present)))
+    for rows in finite_batches((first, second), COLUMNS, clusters, OF_FIRST):
+        sums.add(rows, number(rows.cluster))
         if beside is not None:
             beside(rows)
     return sums

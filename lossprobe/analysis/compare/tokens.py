@@ -16,12 +16,12 @@ import pandas as pd
 from lossprobe.analysis.compare.changed_tokens import ChangedTokens, TokenChanges
 from lossprobe.analysis.compare.sums import CompareSums, compare_sums
 from lossprobe.analysis.rows.clusters import copies_per_token, find_clusters
-from lossprobe.analysis.rows.differences import TRANSITION_RULE, DifferenceSums, mean_changes
+from lossprobe.analysis.rows.differences import TRANSITION_RULE, mean_changes
 from lossprobe.analysis.rows.paired import PairedRows
 from lossprobe.analysis.rows.same_tokens import differing, tokenizer_note
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.power import DETECTABLE, tokens_to_decide, tokens_to_detect
-from lossprobe.analysis.stats.resampling import at_most
+from lossprobe.analysis.stats.resampling import Floats, at_most
 from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, perplexity, plural
@@ -195,7 +195,8 @@ def compare_runs(first: Run, second: Run, beside: Callable[[PairedRows], None] |
     clusters = at_most(find_clusters(first))
     sums = compare_sums(first, second, clusters, beside)
     names = distinct_names([first, second])
-    difference, accuracy = _whole(sums.by_octave), _whole(sums.correct)
+    tokens = sums.by_octave.tokens.sum(axis=0)
+    difference, accuracy = _whole(sums.by_octave.nats.sum(axis=0), tokens), _whole(sums.correct, tokens)
     return TokenComparison(
         first=names[0],
         second=names[1],
@@ -233,9 +234,8 @@ class _Mean:
     clusters: int = 0
 
 
-def _whole(sums: DifferenceSums) -> _Mean:
-    """Return the mean over all groups."""
-    nats, tokens = sums.nats.sum(axis=0), sums.tokens.sum(axis=0)
+def _whole(nats: Floats, tokens: Floats) -> _Mean:
+    """Return the mean over all tokens, of the sums of each cluster."""
     found = mean_changes(nats[None], tokens[None]).to_dict("records")
     if not found:
         return _Mean()

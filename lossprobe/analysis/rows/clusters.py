@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,15 @@ from lossprobe.units import format_count, plural
 
 BLOCK_TOKENS = 4096
 TOLD = 3  # slices that a note names
+# Sums of groups and clusters, each with those of its group. DuckDB itself makes the join of the windows where the sums
+# are of plain rows, but computes them for each side of it. Of other rows it leaves the windows, whose order of adding
+# up, and with it the last digit, is another one than that of a join.
+WITH_TOTALS = """WITH totals AS (
+    SELECT *, sum(s) OVER (PARTITION BY key) AS s_all, sum(n) OVER (PARTITION BY key) AS n_all FROM ({}))"""
+WITH_TOTALS_BY_JOIN = """WITH sums AS MATERIALIZED ({}), totals AS (
+    SELECT sums.*, s_all, n_all FROM sums
+    JOIN (SELECT key, sum(s) AS s_all, sum(n) AS n_all FROM sums GROUP BY key) AS whole
+    ON sums.key IS NOT DISTINCT FROM whole.key)"""
 
 
 def find_clusters(run: Run) -> Clusters:
@@ -46,6 +56,24 @@ def document_clusters(run: Run) -> Clusters:
     documents, distinct = run.copies.documents, run.copies.distinct
     sql = "document" if documents == distinct else NUMBERED
     return Clusters("document", distinct, sql, copies_note(documents, distinct))
+
+
+def present_clusters(run: Run, clusters: Clusters) -> npt.NDArray[np.int64]:
+    """Return the names of clusters of `find_clusters`, merged or not, that hold scored tokens, int64 [G] in order."""
+    rows = "documents WHERE scored_tokens > 0" if clusters.unit == "document" else "tokens WHERE unscored IS NULL"
+    frame = run.query(f"SELECT DISTINCT {clusters.sql} AS cluster FROM {rows} ORDER BY 1")
+    return frame["cluster"].to_numpy(np.int64)
+
+
+def numbering(present: npt.NDArray[np.int64]) -> Callable[[npt.NDArray[np.int64]], npt.NDArray[np.int64]]:
+    """Return what gives the place of each of n clusters among the present ones, from a table.
+
+    >>> numbering(np.array([3, 5, 8]))(np.array([8, 3, 8])).tolist()
+    [2, 0, 2]
+    """
+    table = np.zeros(int(present.max(initial=0)) + 1, np.int64)
+    table[present] = np.arange(len(present))
+    return table.take
 
 
 def slice_clusters(run: Run, name: str) -> Clusters:
@@ -130,7 +158,9 @@ def text_numbers(run: Run) -> npt.NDArray[np.int64]:
     return frame["number"].to_numpy(np.int64)
 
 
-def grouped_losses(run: Run, clusters: Clusters, group: str, source: str = "tokens") -> pd.DataFrame:
+def grouped_losses(
+    run: Run, clusters: Clusters, group: str, source: str = "tokens", where: str = "TRUE"
+) -> pd.DataFrame:
     """Return the mean loss of every group with its interval, computed out of core.
 
     Args:
@@ -138,6 +168,7 @@ def grouped_losses(run: Run, clusters: Clusters, group: str, source: str = "toke
         clusters: what the intervals resample.
         group: SQL expression over `source` that names a row's group.
         source: SQL relation with the columns of `tokens`; only scored rows are read.
+        where: SQL condition on its rows.
 
     Returns:
         One row per group in order: `key`, `count` (tokens), `total_nats`, `mean_loss_nats`, `low`, `high` (NaN with
@@ -145,13 +176,13 @@ def grouped_losses(run: Run, clusters: Clusters, group: str, source: str = "toke
     """
     sums = f"""
         SELECT {group} AS key, {clusters.sql} AS cluster, sum(loss_nats::DOUBLE) AS s, count(*) AS n
-        FROM {source} WHERE unscored IS NULL GROUP BY ALL"""
-    totals = f"""
-        SELECT *, sum(s) OVER (PARTITION BY key) AS s_all, sum(n) OVER (PARTITION BY key) AS n_all FROM ({sums})"""
+        FROM {source} WHERE unscored IS NULL AND {where} GROUP BY ALL"""
+    plain = source == "tokens" and NUMBERED not in clusters.sql
     frame = run.query(f"""
+        {WITH_TOTALS_BY_JOIN.format(sums) if plain else WITH_TOTALS.format(sums)}
         SELECT key, any_value(n_all)::BIGINT AS count, any_value(s_all) AS total_nats, count(*) AS clusters,
                var_pop(CASE WHEN n_all > n THEN (s_all - s) / (n_all - n) END) AS variance
-        FROM ({totals}) GROUP BY key ORDER BY key""")
+        FROM totals GROUP BY key ORDER BY key""")
     frame["mean_loss_nats"] = frame["total_nats"] / frame["count"]
     error = np.sqrt((frame["clusters"] - 1) * frame["variance"].astype(float))
     frame["low"] = frame["mean_loss_nats"] - t_quantile(frame["clusters"]) * error

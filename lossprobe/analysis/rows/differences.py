@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
-from lossprobe.analysis.rows.paired import Ints, PairedRows, paired_batches
+from lossprobe.analysis.rows.paired import NONE, Ints, PairedRows, paired_batches
 from lossprobe.analysis.stats.jackknife import Clusters, grouped_errors, t_quantile
 from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.analysis.stats.significance import two_sided
@@ -48,20 +48,16 @@ class DifferenceSums:
         np.add.at(self.tokens.reshape(-1), cell, 1.0)
 
 
-def present_clusters(run: Run, clusters: Clusters) -> Ints:
-    """Return the names of the clusters that hold scored tokens, int64 [G] in order."""
-    frame = run.query(f"SELECT DISTINCT {clusters.sql} AS cluster FROM tokens WHERE unscored IS NULL ORDER BY 1")
-    return frame["cluster"].to_numpy(np.int64)
-
-
-def finite_batches(runs: tuple[Run, Run], columns: Mapping[str, str], clusters: Clusters) -> Iterator[PairedRows]:
+def finite_batches(
+    runs: tuple[Run, Run], columns: Mapping[str, str], clusters: Clusters, of_first: Mapping[str, str] = NONE
+) -> Iterator[PairedRows]:
     """Yield `paired_batches` of two runs; a column named `nats` must be finite.
 
     Raises:
         NotComparableError: the rows of the runs are not the same tokens.
         OutputError: a stored number is missing, NaN or infinite, which scoring never writes.
     """
-    for rows in paired_batches(runs, columns, clusters):
+    for rows in paired_batches(runs, columns, clusters, of_first):
         if not np.isfinite(rows.values["nats"]).all():
             for run in runs:
                 refuse_not_finite(run)

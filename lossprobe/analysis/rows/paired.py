@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from lossprobe.analysis.rows.clusters import numbering, present_clusters
 from lossprobe.analysis.rows.outcomes import refuse_not_finite
 from lossprobe.analysis.rows.scored_rows import Ints as Ints
 from lossprobe.analysis.rows.scored_rows import cluster_reader, numbers
@@ -25,6 +27,7 @@ from lossprobe.run.reader import Run
 from lossprobe.units import visible
 
 KEYS = ("document", "token", "token_id")
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class PairedRows:
     Attributes:
         document, token, token_id: integers [n], which tokens.
         cluster: int64 [n], what intervals resample.
-        values: name → float64 [R, n], one row per run.
+        values: name → float64 [R, n], one row per run, or [1, n] where only the first run was asked.
         left_out: tokens that stood between these, and only some of the runs scored.
     """
 
@@ -63,19 +66,23 @@ Measures = Callable[[PairedRows], Mapping[str, Floats]]
 Cells = Callable[[PairedRows], Ints]
 
 
-def paired_batches(runs: Sequence[Run], columns: Mapping[str, str], clusters: Clusters) -> Iterator[PairedRows]:
+def paired_batches(
+    runs: Sequence[Run], columns: Mapping[str, str], clusters: Clusters, of_first: Mapping[str, str] = NONE
+) -> Iterator[PairedRows]:
     """Yield the tokens that all runs scored, in text order and bounded memory.
 
     Args:
         runs: runs of the same tokens.
         columns: name → SQL expression over `tokens`, a number.
         clusters: what intervals resample; its SQL is evaluated on the first run.
+        of_first: further columns of the first run alone.
 
     Raises:
         NotComparableError: the rows of the runs are not the same tokens; the message names the first that differs.
     """
     cluster_of = cluster_reader(runs[0], clusters)
-    for batches in _lockstep(runs, columns, "" if NUMBERED in clusters.sql else clusters.sql):
+    named = {} if NUMBERED in clusters.sql else {"cluster": clusters.sql}
+    for batches in _lockstep(runs, columns, {**named, **of_first}):
         keys = [[numbers(batch, name) for name in KEYS] for batch in batches]
         for run, other in zip(runs[1:], keys[1:], strict=True):
             _refuse_different((runs[0], run), (keys[0], other))
@@ -88,7 +95,8 @@ def paired_batches(runs: Sequence[Run], columns: Mapping[str, str], clusters: Cl
             token=token,
             token_id=token_id,
             cluster=cluster_of(batches[0]).take(places),
-            values={name: _taken(batches, name, places) for name in columns},
+            values={name: _taken(batches, name, places) for name in columns}
+            | {name: _taken(batches[:1], name, places) for name in of_first},
             left_out=int((np.logical_or.reduce(scored) & ~in_all).sum()),
         )
 
@@ -97,7 +105,7 @@ def _taken(batches: Sequence[pa.RecordBatch], name: str, places: Ints) -> Floats
     """Return float64 [R, n], a column of each batch at n rows."""
     values = np.empty((len(batches), len(places)))
     for batch, row in zip(batches, values, strict=True):
-        numbers(batch, name).take(places, out=row, mode="clip")  # no place is outside; else numpy would buffer the row
+        row[:] = numbers(batch, name).take(places)
     return values
 
 
@@ -122,12 +130,12 @@ def paired_sums(
         OutputError: a stored number is NaN or infinite, which scoring never writes.
     """
     cell_of, count = cells
-    names = runs[0].query(f"SELECT DISTINCT {clusters.sql} AS cluster FROM tokens WHERE unscored IS NULL ORDER BY 1")
-    present = names["cluster"].to_numpy(np.int64)
+    present = present_clusters(runs[0], clusters)
+    number = numbering(present)
     sums: dict[str, Floats] = {}
     left_out = 0
     for rows in paired_batches(runs, columns, clusters):
-        index = np.searchsorted(present, rows.cluster) * count + cell_of(rows)
+        index = number(rows.cluster) * count + cell_of(rows)
         weights = {"tokens": None, **measures(rows)}
         for name, weight in weights.items():
             added = np.bincount(index, weight, len(present) * count)
@@ -139,15 +147,15 @@ def paired_sums(
     return PairedSums({name: total.reshape(-1, count) for name, total in sums.items()}, left_out)
 
 
-def _lockstep(runs: Sequence[Run], columns: Mapping[str, str], cluster: str) -> Iterator[list[pa.RecordBatch]]:
-    """Yield the same rows of every run, one Arrow batch each; runs may cut theirs at different rows.
-
-    The first run's have the column `cluster` where SQL for it is given.
-    """
-    chosen = "".join(f", CAST({sql} AS DOUBLE) AS {name}" for name, sql in columns.items())
+def _lockstep(
+    runs: Sequence[Run], columns: Mapping[str, str], of_first: Mapping[str, str]
+) -> Iterator[list[pa.RecordBatch]]:
+    """Yield the same rows of every run, one Arrow batch each, with columns; runs may cut theirs at different rows."""
     keys = f"{', '.join(KEYS)}, unscored IS NULL AS scored"
-    named = f", {cluster} AS cluster" if cluster else ""
-    streams = [run.batches(f"SELECT {keys}{named if run is runs[0] else ''}{chosen} FROM tokens") for run in runs]
+    chosen, further = ("".join(f", {sql} AS {name}" for name, sql in each.items()) for each in (columns, of_first))
+    streams = [
+        run.batches(f"SELECT {keys}{chosen}{further * (place == 0)} FROM tokens") for place, run in enumerate(runs)
+    ]
     heads: list[Any] = [_next_batch(stream) for stream in streams]
     while all(head is not None for head in heads):
         rows = min(head.num_rows for head in heads)

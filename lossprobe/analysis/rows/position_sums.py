@@ -51,22 +51,22 @@ def position_sums(
         ranges: ranges of it, which may overlap.
         source: SQL relation with the columns of `tokens`.
     """
-    several = list(dict.fromkeys(ranges))
-    names = [f"{letter}{place}" for place in range(len(several)) for letter in "sn"]
-    by_cluster, by_bin = CellSums(["nats", *names]), CellSums(["nats", "positions"], FOLDS)
+    sums = {each: CellSums(["nats"]) for each in ranges}
+    whole, by_bin = CellSums(["nats"]), CellSums(["nats", "positions"], FOLDS)
     for rows in scored_rows(run, clusters, {"nats": "loss_nats", "position": column}, source):
         nats, position = rows.values["nats"], rows.values["position"]
-        values = {"nats": nats, "positions": position}
-        for place, (first, last) in enumerate(several):
-            inside = (position >= first) & (position <= last)
-            values[f"s{place}"], values[f"n{place}"] = nats * inside, inside.astype(float)
-        by_cluster.add(rows.cluster, values)
+        whole.add(rows.cluster, {"nats": nats})
+        for (first, last), inside in sums.items():  # only its rows are added: most ranges are short
+            places = np.flatnonzero((position >= first) & (position <= last))
+            inside.add(rows.cluster.take(places), {"nats": nats.take(places)})
         quarter = np.floor(STEPS_PER_OCTAVE * np.log2(position + 1) + 1e-9).astype(np.int64)
-        by_bin.add(quarter * FOLDS + rows.cluster % FOLDS, values)
-    present = by_cluster.present()
-    frame = pd.DataFrame({name: sums[present] for name, sums in by_cluster.sums.items()})
-    counts = {name: np.int64 for name in names if name.startswith("n")}
-    return PositionSums(frame.astype(counts), several, _fold_sums(by_bin))
+        by_bin.add(quarter * FOLDS + rows.cluster % FOLDS, {"nats": nats, "positions": position})
+    present = whole.present()
+    frame = pd.DataFrame({"nats": whole.sums["nats"][present]})
+    for place, inside in enumerate(sums.values()):
+        inside.reach(len(whole.tokens))
+        frame[f"s{place}"], frame[f"n{place}"] = inside.sums["nats"][present], inside.tokens[present]
+    return PositionSums(frame, list(sums), _fold_sums(by_bin))
 
 
 def _fold_sums(by_bin: CellSums) -> FoldSums:

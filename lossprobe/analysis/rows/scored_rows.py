@@ -55,12 +55,12 @@ class CellSums:
 
     def add(self, cell: Ints, values: Mapping[str, Floats]) -> None:
         """Add tokens: the cell of each, `cluster` · width + its number in the cluster, and what is summed."""
-        self._reach(int(cell.max(initial=-1)) // self._width + 1)
+        self.reach(int(cell.max(initial=-1)) // self._width + 1)
         np.add.at(self.tokens, cell, 1)
         for name, sums in self.sums.items():
             np.add.at(sums, cell, values[name])
 
-    def _reach(self, clusters: int) -> None:
+    def reach(self, clusters: int) -> None:
         """Make room for the cells of so many clusters, and of as many again where there is too little."""
         cells = clusters * self._width
         if cells > len(self.tokens):

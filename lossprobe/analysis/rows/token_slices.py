@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.rows.differences import present_clusters
+from lossprobe.analysis.rows.clusters import present_clusters
 from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.rows.token_classes import FORMS, class_source
@@ -89,7 +89,7 @@ def label_copies(run: Run, label: str, names: Sequence[str], clusters: Clusters)
 
     Returns:
         slice, cluster and the first cluster that is the same, int64 [n] each; clusters count from 0 on in the order of
-        `differences.present_clusters`.
+        `clusters.present_clusters`.
     """
     owners = f"SELECT DISTINCT document AS copy, {clusters.sql} AS owner FROM tokens"
     copies = run.query(f"""

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from lossprobe.analysis.rows.clusters import find_clusters
-from lossprobe.analysis.rows.differences import present_clusters
+from lossprobe.analysis.rows.clusters import find_clusters, present_clusters
 from lossprobe.analysis.rows.fields import is_label, label_sql, label_values
 from lossprobe.analysis.rows.paired import Ints, PairedRows
 from lossprobe.analysis.rows.token_classes import FORMS
