@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from lossprobe.compiling import compiling
 from lossprobe.isolation import private_folder, unconfigured
 
 IMPORTED_BEFORE = "numba" in sys.modules
@@ -27,7 +28,7 @@ with unconfigured("NUMBA_", "LLVMLITE_", file=".numba_config.yaml"):
     from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
     from numba.core.cgutils import unpack_tuple
     from numba.core.codegen import get_host_cpu_features
-    from numba.core.event import Event, Listener, install_listener, trigger_event
+    from numba.core.event import Event, Listener, register, trigger_event
     from numba.extending import intrinsic
 config.reload_config = lambda: None  # compiling would read the file and the variables again
 
@@ -44,6 +45,20 @@ def with_wide_vectors(features: str) -> str:
 
 if not IMPORTED_BEFORE:
     config.CPU_FEATURES = with_wide_vectors(get_host_cpu_features())  # type: ignore[attr-defined, no-untyped-call]
+
+
+class _Compiling(Listener):
+    """Tells that a loop is being compiled; loading cached code from disk is no such event."""
+
+    def on_start(self, event: Event) -> None:  # noqa: ARG002 - the name is numba's
+        """Tell it."""
+        compiling()
+
+    def on_end(self, event: Event) -> None:
+        """Do nothing."""
+
+
+register("numba:compile", _Compiling())  # type: ignore[no-untyped-call]
 
 
 class _Locator(UserProvidedCacheLocator):
@@ -213,6 +228,6 @@ def compile_apart(loop: Any, code: str) -> None:
 
 
 __all__ = [
-    "COLUMNS", "ROWS", "Event", "Listener", "add_products", "bits_of_float32", "compile_apart", "float32_of_bits",
-    "install_listener", "kept", "numba", "share_threads",
+    "COLUMNS", "ROWS", "add_products", "bits_of_float32", "compile_apart", "float32_of_bits", "kept", "numba",
+    "share_threads",
 ]  # fmt: skip

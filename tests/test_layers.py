@@ -24,7 +24,8 @@ ALLOWED = {
     "arguments": {"errors"},
     "units": set(),
     "isolation": {"errors"},
-    "compiler": {"isolation"},
+    "compiler": {"compiling", "isolation"},
+    "compiling": set(),
     "exponential": {"compiler"},
     "control_groups": set(),
     "display": {"units"},
@@ -100,7 +101,7 @@ ALLOWED = {
     "report.formats.cell_bytes": {"compiler"},
     "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks", "audit.settings"},
     "report.page": WORDS | {"terms", "analysis", "report"},
-    "cli": WORDS | {"objects"}
+    "cli": WORDS | {"compiling", "objects"}
     | {"options", "terms", "text", "checkpoint", "logs", "plan", "scoring", "run", "analysis", "passes", "audit"}
     | {"control_groups", "report", "python.report", "environment", "processors"},
     # Entry points for Python and notebooks.

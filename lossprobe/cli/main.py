@@ -23,9 +23,11 @@ from lossprobe.cli.mistakes import meant
 from lossprobe.cli.process import call_with_room, collect_less_often, leave
 from lossprobe.cli.streams import occupy_closed, prepared
 from lossprobe.cli.wording import with_options
+from lossprobe.compiling import tell_of_compiling
 from lossprobe.environment import settle_environment
 from lossprobe.errors import LossprobeError, OutputError, ResourceError, UsageError
 from lossprobe.isolation import DELETED, ELSEWHERE, temporary_folder, working_folder_is_there
+from lossprobe.report.talk import say
 from lossprobe.units import visible
 
 CONTEXT = {
@@ -36,6 +38,7 @@ CONTEXT = {
     # lm-eval spells options with underscores; both spellings work.
     "token_normalize_func": lambda word: word.replace("_", "-"),
 }
+COMPILING = "compiling loops for this CPU, about 15 s the first time"
 OUT_OF_MEMORY = re.compile(
     r"(?i)failed to map segment|(cannot|can't|can not|unable to) allocate|bad_alloc|start new thread|out of memory"
 )
@@ -96,7 +99,11 @@ def _run(arguments: list[str]) -> int:
     unused = settle_environment()
     try:
         # Not click's own `main`, which turns a closed pipe into exit code 1.
-        with checked_imports(), cli.make_context("lossprobe", arguments, obj=unused) as context:
+        with (
+            checked_imports(),
+            tell_of_compiling(_say_compiling),
+            cli.make_context("lossprobe", arguments, obj=unused) as context,
+        ):
             cli.invoke(context)
         sys.stdout.flush()  # so that a closed pipe or a full disk raises here and not at exit
     except click.exceptions.Exit as error:
@@ -110,6 +117,13 @@ def _run(arguments: list[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+def _say_compiling() -> None:
+    """Say that loops are compiled, unless the command is to be quiet."""
+    context = click.get_current_context(silent=True)
+    if context is None or not context.params.get("quiet"):
+        say(COMPILING)
 
 
 @dataclass(frozen=True)

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from lossprobe.passes.engines import StagedProgress
 from lossprobe.passes.score import Progress
 from lossprobe.report.talk import say
 from lossprobe.text.stage import Stage, no_stage
 
 EVERY = 30.0  # seconds between two lines of a log
 SHORT = 10.0  # seconds of a pass that a log says nothing about
-COMPILING = "compiling loops for this CPU, about 10 s the first time"
 
 
 @contextmanager
-def show_progress(title: str, *, quiet: bool, unit: str = "tokens", at_once: bool = False) -> Iterator[Progress | None]:
-    """Show progress inside the block, and print a line if loops have to be compiled.
-
-    On a terminal it is a bar. In a log it is a line every 30 seconds, and one at the end of a pass over 10 seconds.
+def show_progress(title: str, *, quiet: bool, unit: str = "tokens") -> Iterator[Progress | None]:
+    """Show progress inside the block: on a terminal a bar, in a log a line every 30 seconds, and one at the end.
 
     Args:
         title: label of the bar.
         quiet: show nothing.
         unit: unit of the numbers.
-        at_once: watch for compiling from the start. Otherwise only from the first call of the function on, which a pass
-            makes before it scores; if its run is stored, it makes none, and torch is not imported.
 
     Yields:
         A function to call with the number done and the number of all, or None.
@@ -37,44 +31,13 @@ def show_progress(title: str, *, quiet: bool, unit: str = "tokens", at_once: boo
     if quiet:
         yield None
         return
-    bar = _bar(title, unit) if sys.stderr.isatty() else _lines(title, unit)
-    with ExitStack() as stack, bar as advance:
-        if at_once:
-            _tell_of_compiling(stack)
-        yield advance if at_once else _FirstCall(lambda: _tell_of_compiling(stack), advance)
+    with _bar(title, unit) if sys.stderr.isatty() else _lines(title, unit) as advance:
+        yield advance
 
 
 def lines_of(title: str, *, quiet: bool) -> Stage:
     """Return a function that prints what it is told of a stage, with a title, every 30 seconds; none if quiet."""
     return no_stage if quiet else _Log(title, "").stage
-
-
-class _FirstCall:
-    """A progress callback that calls the function `before` once, at its first call."""
-
-    def __init__(self, before: Callable[[], None], progress: Progress | None) -> None:
-        self._before: Callable[[], None] | None = before
-        self._progress = progress
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show that `done` of `total` are done."""
-        before, self._before = self._before, None
-        if before is not None:
-            before()
-        if self._progress is not None:
-            self._progress(done, total)
-
-    def stage(self, text: str) -> None:
-        """Show what is done before the first call, or in the model."""
-        shown: object = self._progress
-        if isinstance(shown, StagedProgress):
-            shown.stage(text)
-
-
-def _tell_of_compiling(stack: ExitStack) -> None:
-    from lossprobe.scoring.compiled import tell_of_compiling  # imports torch, which is not needed without scoring
-
-    stack.enter_context(tell_of_compiling(lambda: say(COMPILING)))
 
 
 @contextmanager

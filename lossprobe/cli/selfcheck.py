@@ -53,7 +53,7 @@ def selfcheck(checkpoint: Path, texts: tuple[Path, ...], tokens: int, outputs: O
     def reopen(**changed: Any) -> Checkpoint:
         return load_checkpoint(checkpoint, replace(scoring, load=replace(scoring.load, **changed)), Opener())
 
-    with show_progress("checking", quiet=scoring.quiet, unit="checks", at_once=True) as progress:
+    with show_progress("checking", quiet=scoring.quiet, unit="checks") as progress:
         run, result = run_selfcheck(opened, source, scoring.score, reopen=reopen, tokens=tokens, progress=progress)
     say_notices(opened, source, scoring)
     present(selfcheck_view(run, result), outputs)

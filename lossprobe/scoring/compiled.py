@@ -6,14 +6,12 @@ The loops themselves are in `kernels`, what compiles and caches them in `compile
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 
 import numpy as np
 import torch
 
-from lossprobe.compiler import Event, Listener, compile_apart, install_listener, share_threads
+from lossprobe.compiler import compile_apart, share_threads
 from lossprobe.scoring import kernels
 from lossprobe.scoring.histogram import HistogramBins
 from lossprobe.scoring.statistics import RowStatistics, Workspace
@@ -21,32 +19,6 @@ from lossprobe.scoring.statistics import RowStatistics, Workspace
 COMPILE = "from lossprobe.scoring.compiled import compile_loops; compile_loops()"
 LOG2E = 1.0 / math.log(2.0)
 WHOLE = ("rank", "ties", "top_id", "masked")
-
-
-class _Compiling(Listener):
-    """Calls a function once, when the first loop starts to compile; loading cached code from disk does not call it."""
-
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell: Callable[[], None] | None = tell
-
-    def on_start(self, event: Event) -> None:  # noqa: ARG002 - the name is numba's
-        """Call the function, the first time only."""
-        tell, self._tell = self._tell, None
-        if tell is not None:
-            tell()
-
-    def on_end(self, event: Event) -> None:
-        """Do nothing."""
-
-
-@contextmanager
-def tell_of_compiling(tell: Callable[[], None]) -> Iterator[None]:
-    """Call `tell` once if loops have to be compiled inside the block, which takes some seconds.
-
-    The compiled code is cached on disk, so on most machines only the first pass compiles; see `compiler`.
-    """
-    with install_listener("numba:compile", _Compiling(tell)):
-        yield
 
 
 def measure_rows(

@@ -11,11 +11,11 @@ from bundled import CHECKPOINT
 from rich.console import Console
 
 from lossprobe.cli import progress
-from lossprobe.cli.main import run
-from lossprobe.cli.progress import COMPILING, lines_of, show_progress
+from lossprobe.cli.main import COMPILING, run
+from lossprobe.cli.progress import lines_of, show_progress
+from lossprobe.compiling import tell_of_compiling
 from lossprobe.passes.known_text import KnownText, text_sha256
 from lossprobe.scoring import kernels
-from lossprobe.scoring.compiled import tell_of_compiling
 from lossprobe.text.documents import StringSource
 
 

@@ -5,10 +5,14 @@ import subprocess
 import sys
 
 import pytest
+from bundled import CHECKPOINT
+
+from lossprobe.cli.main import COMPILING
 
 CODE = """
 import hashlib, sys, torch
 from lossprobe.checkpoint.model.attention import causal_attention
+from lossprobe.compiling import tell_of_compiling
 from lossprobe.scoring import compiled
 from lossprobe.scoring.histogram import HistogramBins
 from lossprobe.scoring.statistics import Workspace
@@ -16,7 +20,7 @@ from lossprobe.scoring.statistics import Workspace
 torch.manual_seed(0)
 logits, targets = 5 * torch.randn(64, 512), torch.arange(64)
 told = []
-with compiled.tell_of_compiling(lambda: told.append("told")):
+with tell_of_compiling(lambda: told.append("told")):
     statistics, spread = compiled.measure_rows(logits, targets, HistogramBins(), Workspace())
     sums = compiled.ladder_sums(logits, [0.5, 0.7, 1.0, 1.3, 2.0])
     attended = causal_attention(*logits[:48].view(3, 1, 2, 256, 16))
@@ -35,3 +39,15 @@ def test_the_first_pass_gives_the_bits_of_the_next(tmp_path):
     first, second = (words.split() for words in printed)
     assert first == [second[0], "told"]
     assert len(second) == 1, "the loops are on disk"
+
+
+@pytest.mark.thorough
+def test_a_command_says_once_that_it_compiles_for_the_model_and_for_the_pass(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("One day a little fox ran to the river.\n" * 20)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    score = [sys.executable, "-m", "lossprobe", "score", str(CHECKPOINT), str(text)]
+    for name, told, more in (("a", 1, []), ("b", 0, []), ("c", 0, ["--quiet"])):
+        command = [*score, "-o", str(tmp_path / name), *more]
+        errors = subprocess.run(command, env=environment, capture_output=True, check=True, text=True).stderr
+        assert errors.splitlines().count(f"lossprobe: {COMPILING}") == told
