@@ -32,8 +32,9 @@ def to_arrow(values: Any, type: pa.DataType) -> pa.Array:
     """Return values as an Arrow array.
 
     Args:
-        values: numbers or truths, as an array [N], a sequence or `WithAbsent`; or a sequence of texts or bytes, of
-            which None is absent; or an Arrow array, which is returned as it is. For dictionaries what pyarrow takes.
+        values: numbers or truths, as an array [N], a masked one, a sequence or `WithAbsent`; or a sequence of texts or
+            bytes; or an Arrow array, which is returned as it is. For dictionaries what pyarrow takes. What is masked
+            is absent, and None in a sequence.
         type: the type of the array.
 
     Raises:
@@ -45,7 +46,7 @@ def to_arrow(values: Any, type: pa.DataType) -> pa.Array:
         return _texts(values, type)
     if pa.types.is_dictionary(type):
         return pa.array(values, type)  # a run's own are Arrow arrays already
-    plain, absent = (values.values, values.absent) if isinstance(values, WithAbsent) else (values, None)
+    plain, absent = _divided(values)
     numbers = _exactly(np.asarray(plain), type.to_pandas_dtype())
     data = _bits(numbers) if pa.types.is_boolean(type) else pa.py_buffer(numbers)
     return pa.Array.from_buffers(type, len(numbers), [None if absent is None else _bits(~absent), data])
@@ -65,6 +66,17 @@ def absent_of(array: pa.Array) -> npt.NDArray[np.bool_]:
     """Return which values of an Arrow array are absent: bool [N]."""
     present = array.buffers()[0]
     return np.zeros(len(array), np.bool_) if present is None else ~_flags(present, array)
+
+
+def _divided(values: Any) -> tuple[Any, npt.NDArray[np.bool_] | None]:
+    """Return numbers and which of them are absent, None where all are there."""
+    if isinstance(values, WithAbsent):
+        return values.values, values.absent
+    if isinstance(values, np.ma.MaskedArray):
+        return values.data, np.ma.getmaskarray(values)
+    if not isinstance(values, np.ndarray) and any(value is None for value in values):
+        return [0 if value is None else value for value in values], np.array([value is None for value in values])
+    return values, None
 
 
 def _texts(values: Sequence[str | bytes | None], type: pa.DataType) -> pa.Array:

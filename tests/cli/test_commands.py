@@ -249,6 +249,7 @@ def finish(folder: Path, text: Path) -> int:
 FORKS = """
 import json, os, signal, sys, time
 import lossprobe.checkpoint.families.huggingface
+import lossprobe.checkpoint.model.attention as attention
 import lossprobe.passes.planning as planning
 import lossprobe.scoring.scorer as scorer
 import lossprobe.passes.score
@@ -272,7 +273,10 @@ def score(folder, arguments, pause):
     sys.stdout.flush()
     os._exit(code)  # taking torch apart again takes 2 s
 
+faster = attention._is_faster
+attention._is_faster = lambda *_: False  # its loops use OpenMP, and a process that has used it cannot fork
 open_checkpoint(sys.argv[1])  # imports what is imported only then
+attention._is_faster = faster
 for line in sys.stdin:
     child = os.fork()
     if not child:

@@ -28,6 +28,9 @@ def test_numbers_and_truths(type_, count):
     made.validate(full=True)
     assert made.equals(pa.array(values, type_, mask=absent))
     assert made.null_count == absent.sum()
+    assert to_arrow(np.ma.masked_array(values, absent), type_).equals(made)
+    listed = [None if missing else value for value, missing in zip(values.tolist(), absent, strict=True)]
+    assert to_arrow(listed, type_).equals(made)
     for start in (0, min(3, count)):
         part = made.slice(start)
         assert (absent_of(part) == absent[start:]).all()
