@@ -60,8 +60,10 @@ EXIT_CODES = {
     "lossprobe defects my-model data.txt --fail-on secret,mojibake": (10,),
 }
 PLACEHOLDER = re.compile(r"[A-Z_]+|trainer_state\.json")
-# Options of pip, mlx_lm, DeepSpeed and llama.cpp.
-FOREIGN_OPTIONS = {"--index-url", "--dequantize", "--safe_serialization", "--check-tensors"}
+# Options of pip, mlx_lm, DeepSpeed, llama.cpp, torchrun and Ray.
+FOREIGN_OPTIONS = {
+    "--index-url", "--dequantize", "--safe_serialization", "--check-tensors", "--node-rank", "--node-ip-address",
+}  # fmt: skip
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
