@@ -63,6 +63,7 @@ PLACEHOLDER = re.compile(r"[A-Z_]+|trainer_state\.json")
 # Options of pip, mlx_lm, DeepSpeed, llama.cpp, torchrun and Ray.
 FOREIGN_OPTIONS = {
     "--index-url", "--dequantize", "--safe_serialization", "--check-tensors", "--node-rank", "--node-ip-address",
+    "--rdzv-backend",
 }  # fmt: skip
 NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 
