@@ -22,10 +22,12 @@ from lossprobe.text.fingerprint import Fingerprint
 from lossprobe.text.stage import Stage
 
 
-def plan_blocks(blocks: PlanBlocks, source: Source, tokenizer: Tokenizer, options: PlanOptions, stage: Stage) -> int:
+def plan_blocks(
+    blocks: PlanBlocks, source: Source, tokenizer: Tokenizer, options: PlanOptions, stage: Stage
+) -> int | None:
     """Plan blocks of a text until all are stored, by this process or another, and return how many there are.
 
-    If another process joins them meanwhile, return sooner; the number is then that of the blocks that were looked at.
+    Return None as soon as another process has joined them; the text may not have been read to its end then.
     `stage` is called with words for how far this process is.
 
     Raises:
@@ -35,13 +37,15 @@ def plan_blocks(blocks: PlanBlocks, source: Source, tokenizer: Tokenizer, option
     planner = Planner(source, tokenizer, options, stage)
     while True:
         ends = _plan_what_is_left(blocks, source, planner, options)
+        if ends is None:
+            return None
         for number in range(len(ends)):
             if blocks.stored(number) is None:
                 stage(f"waiting for block {number + 1} of {len(ends)}, which another shard plans")
             blocks.wait(number)
         stored = [blocks.stored(number) for number in range(len(ends))]
         if blocks.joined():
-            return len(ends)
+            return None
         for number, content in enumerate(stored):
             if content is not None and content["text_sha256"] != ends[number]:
                 what = f"{source.name}: is not the text of which another shard planned block {number + 1}"
@@ -50,12 +54,15 @@ def plan_blocks(blocks: PlanBlocks, source: Source, tokenizer: Tokenizer, option
             return len(ends)
 
 
-def _plan_what_is_left(blocks: PlanBlocks, source: Source, planner: Planner, options: PlanOptions) -> list[str]:
-    """Read the text once and plan each block that nobody else plans; return its hash at the end of each block."""
+def _plan_what_is_left(blocks: PlanBlocks, source: Source, planner: Planner, options: PlanOptions) -> list[str] | None:
+    """Read the text once and plan each block that nobody else plans; return its hash at the end of each block.
+
+    Return None, before the end of the text, if the blocks have been joined.
+    """
     seen, ends = Fingerprint(), list[str]()
     for block in blocks_of(read_again(source, options.text_sha256, seen)):
         if blocks.joined():
-            break
+            return None
         if blocks.stored(block.number) is None:
             with blocks.claim(block.number) as free:
                 # Asked in this order: a block that is gone has become a part of the plan.

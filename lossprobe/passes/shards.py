@@ -20,6 +20,7 @@ from lossprobe.passes.unknown import check_unknown
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.shard import Shard
 from lossprobe.run.identity import identity_of, measured_of
+from lossprobe.run.manifest import BEGUN, damaged
 from lossprobe.run.reuse import complete_run, refuse_other_settings, stored_run
 from lossprobe.run.shards import REMOVE, ShardStore, without_overwrite, without_plan_of_refused
 from lossprobe.run.store import RunStore
@@ -183,12 +184,20 @@ def _planned_together(
     shard: Shard,
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """Plan the text together with the other shards that run, and return the plan."""
+    """Plan the text together with the other shards that run, and return the plan.
+
+    Raises:
+        OutputError: the run is damaged, or as `_joined`.
+        LossprobeError: as `plan_blocks` and `join_plan`.
+    """
     asked = plan_options(prepared, checkpoint, options)
     count = plan_blocks(share.blocks, prepared.source, checkpoint.tokenizer, asked, stage_of(progress))
     with RunStore(prepared.path, among_shards=True) as store:
         plan = _joined(store, prepared, measured_facts(checkpoint), shard)
-        plan = plan or join_plan(store, prepared, checkpoint, asked, count)
+        if plan is None:
+            if count is None:  # what was read of the text may not be all of it
+                raise damaged(prepared.path, f"unfinished plan: {BEGUN} is missing or damaged")
+            plan = join_plan(store, prepared, checkpoint, asked, count)
     share.plan(whole=False)
     return plan
 

@@ -66,6 +66,8 @@ def stored_plan(
 ) -> dict[str, Any] | None:
     """Return the plan of an unfinished run with these settings; None if scoring must start from the beginning.
 
+    A plan that shards have begun, and not completed, is made again by one process.
+
     Args:
         store: the folder of the run.
         settings: the identity of the wanted run.
@@ -78,8 +80,9 @@ def stored_plan(
     """
     try:
         plan = store.plan()
-        if plan is not None:
-            refuse_other_settings(store.path, identity_of(plan), settings)
+        identity = store.begun_settings() if plan is None else identity_of(plan)
+        if identity is not None:
+            refuse_other_settings(store.path, identity, settings)
     except OutputError:
         if not overwrite:
             raise

@@ -24,7 +24,7 @@ from lossprobe.plan.rows import Rows
 from lossprobe.run.document_table import documents_table
 from lossprobe.run.files import json_bytes, read_sealed, sealed, sha256_of_json, writing
 from lossprobe.run.identity import Settings, identity_of
-from lossprobe.run.manifest import BEGUN, FIRST_WINDOWS, KIND, part_name
+from lossprobe.run.manifest import BEGUN, FIRST_WINDOWS, KIND, damaged, part_name
 from lossprobe.run.part_records import lock_own, note_kept
 from lossprobe.run.part_store import ALL_FOLDERS, FOLDERS, PartStore
 from lossprobe.run.part_values import write_planned
@@ -98,7 +98,14 @@ class RunStore(PartStore):
         return identity_of(content) if sound else None
 
     def begin_blocks(self, settings: Settings) -> None:
-        """Prepare the folder for a plan that several processes make; see `run.plan_blocks`."""
+        """Prepare the folder for a plan that several processes make; see `run.plan_blocks`.
+
+        Raises:
+            OutputError: shards are running that have lost the plan which they work on, or it cannot be written.
+        """
+        running = running_shard(self._folder)
+        if running is not None:
+            raise damaged(self.path, f"{running} is running, and {BEGUN} is missing or damaged")
         self.start_plan()
         with writing(self.path / BEGUN):
             self._folder.write(BEGUN, json_bytes(sealed({"settings": settings})))

@@ -257,6 +257,68 @@ def test_a_block_of_another_text_is_found(tmp_path, monkeypatch):
     assert caught.value.id == "text.changed"
 
 
+def unlinked(place):
+    place.unlink()
+
+
+def linked(place):
+    place.rename(place.with_name("elsewhere"))
+    place.symlink_to("elsewhere")
+
+
+def as_folder(place):
+    place.unlink()
+    place.mkdir()
+
+
+def overwritten(place):
+    place.write_bytes(b"{")
+
+
+@pytest.mark.parametrize("damage", [unlinked, linked, as_folder, overwritten])
+@pytest.mark.parametrize("another", [False, True])
+def test_no_shard_goes_on_with_a_part_of_the_text_when_the_beginning_of_the_plan_is_lost(
+    single, tmp_path, monkeypatch, damage, another
+):
+    """Without `begun` the blocks look joined; a shard that believes it would plan no block after the third."""
+    output, plan_one, planned = tmp_path / "run", planned_together._plan_one, []
+
+    def plan_and_damage(*given_):
+        plan_one(*given_)
+        planned.append(given_)
+        if len(planned) == 3:
+            damage(output / "plan" / "begun")
+            if another:
+                with pytest.raises(OutputError, match=r"shard 1 is running, and plan/begun is missing") as caught:
+                    share(2, 2, output)
+                assert caught.value.id == "run.damaged"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(planned_together, "_plan_one", plan_and_damage)
+        if damage is overwritten:
+            share(1, 2, output)
+        else:
+            with pytest.raises(OutputError, match=r"plan/begun is missing or damaged") as caught:
+                share(1, 2, output)
+            assert caught.value.id == "run.damaged"
+            assert not (output / "plan.json").exists()
+    assert len(planned) == (BLOCKS if damage is overwritten else 3)
+    for index in (1, 2):
+        share(index, 2, output)
+    assert tree(gather(output)[0].path) == single
+
+
+def test_one_process_with_other_settings_leaves_a_plan_that_shards_began(tmp_path, monkeypatch):
+    output = tmp_path / "run"
+    stopped(output, monkeypatch, PlanBlocks, "finish", 3)
+    before = tree(output)
+    with pytest.raises(OutputError, match=r"differs in .*text.sha256") as caught:
+        score_into(output, opened(), StringSource(LONG[1:]))
+    assert (caught.value.id, tree(output)) == ("output.other_settings", before)
+    score_into(output, opened(), StringSource(LONG[1:]), overwrite=True)
+    assert open_run(output).counts["documents"] == len(LONG) - 1
+
+
 @pytest.mark.parametrize("name", ["block-00001-documents.parquet", "block-00002-part-00000.parquet"])
 def test_a_missing_file_of_a_block_is_named(tmp_path, monkeypatch, name):
     output = tmp_path / "run"
