@@ -121,27 +121,38 @@ def _joined(store: RunStore, prepared: PreparedPass, measured: dict[str, Any], s
             were scored in other ways would differ in the last digits, and a part would depend on who scored it.
     """
     plan = store.plan(whole=False)
-    if plan is None:
-        return None
-    refuse_other_settings(store.path, identity_of(plan), prepared.settings)
-    before, now = (_of_all_machines(facts) for facts in (measured_of(plan), measured))
-    names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
-    if names or "files" not in plan:
-        there, here = (", ".join(f"{name} {visible(str(of.get(name)), 60)}" for name in names) for of in (before, now))
-        kernels = [str(of.get("kernels")) for of in (before, now)]
-        same = "run all shards on machines of one kind"
-        if any(DIVIDED in each for each in kernels):
-            same = "give all shards the same `tensor_parallel_size`"
-        elif sum(STREAMED in each for each in kernels) == 1:
-            same = (
-                "give all shards `stream_weights` always, or never: auto goes by the memory that is free at the moment"
-            )
-        raise OutputError(
-            "shard.measured",
-            f"{visible(str(store.path), 200)}: shard {shard} would score with {here}; begun with {there}",
-            hint=f"{same}; {REMOVE}",
-        )  # fmt: skip
+    if plan is not None:
+        _refuse_other_run(store.path, plan, prepared, measured, shard, sound="files" in plan)
     return plan
+
+
+def _refuse_other_run(
+    path: Path,
+    stored: dict[str, Any],
+    prepared: PreparedPass,
+    measured: dict[str, Any],
+    shard: Shard,
+    *,
+    sound: bool = True,
+) -> None:
+    """Refuse a plan, whole or begun, of another run or machine, or one whose parts cannot be checked (not `sound`)."""
+    refuse_other_settings(path, identity_of(stored), prepared.settings)
+    before, now = (_of_all_machines(facts) for facts in (measured_of(stored), measured))
+    names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    if sound and not names:
+        return
+    there, here = (", ".join(f"{name} {visible(str(of.get(name)), 60)}" for name in names) for of in (before, now))
+    kernels = [str(of.get("kernels")) for of in (before, now)]
+    same = "run all shards on machines of one kind"
+    if any(DIVIDED in each for each in kernels):
+        same = "give all shards the same `tensor_parallel_size`"
+    elif sum(STREAMED in each for each in kernels) == 1:
+        same = "give all shards `stream_weights` always, or never: auto goes by the memory that is free at the moment"
+    raise OutputError(
+        "shard.measured",
+        f"{visible(str(path), 200)}: shard {shard} would score with {here}; begun with {there}",
+        hint=f"{same}; {REMOVE}",
+    )
 
 
 def _made_or_begun(
@@ -157,14 +168,15 @@ def _made_or_begun(
     On object storage, which has no locks, make the plan, and return it or the one that another shard made meanwhile.
 
     Raises:
-        OutputError: the plan that was begun is of another run.
+        OutputError: the plan that was begun is of another run, or was begun where the model runs with other code.
     """
     if twin_of(prepared.path) is None:
-        begun = store.begun_settings()
+        measured = measured_facts(checkpoint)
+        begun = store.begun_plan()
         if begun is None:
-            store.begin_blocks(prepared.settings)
+            store.begin_blocks(prepared.settings, measured)
         else:
-            refuse_other_settings(store.path, begun, prepared.settings)
+            _refuse_other_run(store.path, begun, prepared, measured, shard)
         return None
     plan = make_plan(store, prepared, checkpoint, options, progress=progress)
     if not store.bring(shard.owns):

@@ -1,6 +1,6 @@
 """The blocks of a plan that several processes make together.
 
-    RUN/plan/begun                            the settings of the run that is planned
+    RUN/plan/begun                            the settings of the run that is planned, and what was measured
     RUN/plan/.block-00003                     the lock of who plans block 3
     RUN/plan/block-00003-part-00000.parquet … the rows of its parts, numbered within the block
     RUN/plan/block-00003-documents.parquet    its documents

@@ -80,9 +80,9 @@ def stored_plan(
     """
     try:
         plan = store.plan()
-        identity = store.begun_settings() if plan is None else identity_of(plan)
-        if identity is not None:
-            refuse_other_settings(store.path, identity, settings)
+        begun = plan or store.begun_plan()
+        if begun is not None:
+            refuse_other_settings(store.path, identity_of(begun), settings)
     except OutputError:
         if not overwrite:
             raise

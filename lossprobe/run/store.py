@@ -23,7 +23,7 @@ from typing import Any
 from lossprobe.plan.rows import Rows
 from lossprobe.run.document_table import documents_table
 from lossprobe.run.files import json_bytes, read_sealed, sealed, sha256_of_json, writing
-from lossprobe.run.identity import Settings, identity_of
+from lossprobe.run.identity import Settings
 from lossprobe.run.manifest import BEGUN, FIRST_WINDOWS, KIND, damaged, part_name
 from lossprobe.run.part_records import lock_own, note_kept
 from lossprobe.run.part_store import ALL_FOLDERS, FOLDERS, PartStore
@@ -89,16 +89,20 @@ class RunStore(PartStore):
             for name in FOLDERS:
                 self._folder.folder(name, make=True).close()
 
-    def begun_settings(self) -> Settings | None:
-        """Return the identity of the run whose plan several processes have begun; None if none was begun."""
+    def begun_plan(self) -> dict[str, Any] | None:
+        """Return what identifies the run whose plan several processes have begun, as plan.json; None if none was."""
         try:
             content, sound = read_sealed(self._folder, BEGUN)
         except ValueError:
             return None
-        return identity_of(content) if sound else None
+        return content if sound else None
 
-    def begin_blocks(self, settings: Settings) -> None:
+    def begin_blocks(self, settings: Settings, measured: dict[str, Any]) -> None:
         """Prepare the folder for a plan that several processes make; see `run.plan_blocks`.
+
+        Args:
+            settings: the identity of the run.
+            measured: facts that were measured when the checkpoint was opened.
 
         Raises:
             OutputError: shards are running that have lost the plan which they work on, or it cannot be written.
@@ -108,7 +112,7 @@ class RunStore(PartStore):
             raise damaged(self.path, f"{running} is running, and {BEGUN} is missing or damaged")
         self.start_plan()
         with writing(self.path / BEGUN):
-            self._folder.write(BEGUN, json_bytes(sealed({"settings": settings})))
+            self._folder.write(BEGUN, json_bytes(sealed({"settings": settings, "measured": measured})))
 
     def forget_blocks(self) -> None:
         """Remove a plan that several processes began, unless one of them is running."""

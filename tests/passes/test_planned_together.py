@@ -19,7 +19,7 @@ from shard_processes import CONTEXT, LONG, opened, share, small_blocks, small_pa
 from stored_runs import tree
 
 from lossprobe.errors import NothingToScoreError, OutputError, TextError
-from lossprobe.passes import planned_together, planning
+from lossprobe.passes import planned_together, planning, shards
 from lossprobe.passes.blocks import blocks_of
 from lossprobe.passes.planning import PlannedBlock
 from lossprobe.passes.policy import window_policy
@@ -255,6 +255,21 @@ def test_a_block_of_another_text_is_found(tmp_path, monkeypatch):
     with pytest.raises(TextError, match=r"another shard planned block 2") as caught:
         share(2, 2, output)
     assert caught.value.id == "text.changed"
+
+
+def test_a_shard_on_another_kind_of_machine_is_refused_before_it_plans(single, tmp_path, monkeypatch):
+    """If it planned, it could be the one that completes the plan, and all others would be refused."""
+    output, measured = tmp_path / "run", shards.measured_facts(opened())
+    stopped(output, monkeypatch, PlanBlocks, "finish", 3)
+    before = tree(output)
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "measured_facts", lambda _: {**measured, "kernels": "AVX9"})
+        with pytest.raises(OutputError, match=r"shard 2/2 would score with kernels AVX9; begun with") as caught:
+            share(2, 2, output)
+    assert (caught.value.id, tree(output)) == ("shard.measured", before)
+    for index in (1, 2):
+        share(index, 2, output)
+    assert tree(gather(output)[0].path) == single
 
 
 def unlinked(place):
