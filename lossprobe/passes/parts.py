@@ -12,7 +12,7 @@ from lossprobe.plan.rows import Rows
 from lossprobe.run.manifest import FIRST_WINDOWS
 from lossprobe.run.part_store import PartStore
 from lossprobe.text.documents import Source
-from lossprobe.units import plural, visible
+from lossprobe.units import plural
 
 Progress = Callable[[int, int], None]
 
@@ -74,7 +74,7 @@ def score_parts(  # noqa: PLR0913 - which parts, who scores and stores them, and
     pending, broken = store.pending(wanted)
     if broken:
         told = plural(len(broken), "finished part")
-        source.notices.append(f"{visible(str(store.path), 200)}: {told} damaged since, and scored again")
+        source.notices.append(f"{store.shown}: {told} damaged since, and scored again")
     first_rows = [0, *accumulate(rows)]
     counted = Counted(rows, pending, total, progress)
     planned = Parts(pending, lambda index: Part(index, _planned(store, plan, index), first_rows[index]))

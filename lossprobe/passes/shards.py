@@ -122,12 +122,12 @@ def _joined(store: RunStore, prepared: PreparedPass, measured: dict[str, Any], s
     """
     plan = store.plan(whole=False)
     if plan is not None:
-        _refuse_other_run(store.path, plan, prepared, measured, shard, sound="files" in plan)
+        _refuse_other_run(store, plan, prepared, measured, shard, sound="files" in plan)
     return plan
 
 
 def _refuse_other_run(
-    path: Path,
+    store: RunStore,
     stored: dict[str, Any],
     prepared: PreparedPass,
     measured: dict[str, Any],
@@ -136,7 +136,7 @@ def _refuse_other_run(
     sound: bool = True,
 ) -> None:
     """Refuse a plan, whole or begun, of another run or machine, or one whose parts cannot be checked (not `sound`)."""
-    refuse_other_settings(path, identity_of(stored), prepared.settings)
+    refuse_other_settings(store.path, identity_of(stored), prepared.settings)
     before, now = (_of_all_machines(facts) for facts in (measured_of(stored), measured))
     names = [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
     if sound and not names:
@@ -150,7 +150,7 @@ def _refuse_other_run(
         same = "give all shards `stream_weights` always, or never: auto goes by the memory that is free at the moment"
     raise OutputError(
         "shard.measured",
-        f"{visible(str(path), 200)}: shard {shard} would score with {here}; begun with {there}",
+        f"{store.shown}: shard {shard} would score with {here}; begun with {there}",
         hint=f"{same}; {REMOVE}",
     )
 
@@ -176,14 +176,14 @@ def _made_or_begun(
         if begun is None:
             store.begin_blocks(prepared.settings, measured)
         else:
-            _refuse_other_run(store.path, begun, prepared, measured, shard)
+            _refuse_other_run(store, begun, prepared, measured, shard)
         return None
     plan = make_plan(store, prepared, checkpoint, options, progress=progress)
     if not store.bring(shard.owns):
         return plan
     joined = _joined(store, prepared, measured_facts(checkpoint), shard)
     if joined is None:
-        what = f"{visible(str(store.path), 200)}: others have completed the run while shard {shard} planned it"
+        what = f"{store.shown}: others have completed the run while shard {shard} planned it"
         raise OutputError("output.locked", what, hint="nothing is left to do")
     return joined
 

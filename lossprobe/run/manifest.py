@@ -172,7 +172,7 @@ def unfinished(folder: Folder) -> OutputError:
     done = 0
     with suppress(OSError), folder.folder("tokens") as tokens:  # it can be missing, or be no folder
         done = sum(name.startswith("part-") for name in tokens.names())
-    what = f"{visible(str(folder.path), 200)}: unfinished run ({done} parts stored)"
+    what = f"{visible(shown_place(folder.path), 200)}: unfinished run ({done} parts stored)"
     with suppress(OSError):
         folder.regular(SHARDS)
         return OutputError("run.unfinished", what, hint="lossprobe gather completes it, or says which shards to repeat")

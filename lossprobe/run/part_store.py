@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lossprobe.errors import OutputError
+from lossprobe.objects.folder import shown_place
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
 from lossprobe.plan.rows import SCORED, Rows
 from lossprobe.run.files import fill_table, read_sealed, sha256_of_bytes, sha256_of_json, writing
@@ -61,6 +62,11 @@ class PartStore:
         self._folder = folder
         self._plan_sha256 = ""
         self._twin = twin_of(path)
+
+    @property
+    def shown(self) -> str:
+        """Where the run is, for messages: its folder, or its address on object storage."""
+        return visible(shown_place(self.path), 200)
 
     def bring(self, wanted: Callable[[int], bool] = lambda _: True) -> bool:
         """Make the folder of a run on object storage equal to what is there; return whether it is one.

@@ -91,7 +91,7 @@ def stored_plan(
         return None
     reason = _why_start_over(plan, measured)
     if reason is not None:
-        notices.append(f"{visible(str(store.path), 200)}: begun {reason}: scored from the start")
+        notices.append(f"{store.shown}: begun {reason}: scored from the start")
     return plan if reason is None else None
 
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from lossprobe.errors import CheckpointError, NothingToScoreError, OutputError, TextError
+from lossprobe.objects.folder import shown_place
 from lossprobe.plan.shard import Shard
 from lossprobe.run.files import json_bytes, read_sealed, sealed, writing
 from lossprobe.run.folder import TEMPORARY, Folder
@@ -34,7 +35,7 @@ from lossprobe.run.twin import twin_of
 from lossprobe.run.written import WrittenFolder
 from lossprobe.units import plural, visible
 
-REMOVE = "lossprobe runs remove takes it away"
+REMOVE = "lossprobe runs remove takes it away; on object storage, a tool of the store does"
 NAMED = 20  # most shards that a message names
 TEMPORARY_PART = re.compile(rf"\.part-([0-9]+)\..*{re.escape(TEMPORARY)}")
 
@@ -51,7 +52,7 @@ class ShardStore(PartStore):
     """
 
     def __init__(self, path: Path, shard: Shard) -> None:
-        shown = visible(str(path), 200)
+        shown = visible(shown_place(path), 200)
         super().__init__(path, WrittenFolder.unlocked(path))
         self.blocks = PlanBlocks(self._folder)
         try:
@@ -170,7 +171,7 @@ def gather(path: Path) -> tuple[Run, bool]:
             return run, True
         plan = store.plan(whole=False)
         if plan is None:
-            what = f"{visible(str(path), 200)}: the shards were stopped before their plan was complete"
+            what = f"{visible(shown_place(path), 200)}: the shards were stopped before their plan was complete"
             raise OutputError("run.unfinished", what, hint="run all shards again, then gather")
         if "files" not in plan:
             raise damaged(path, "unfinished run: its plan keeps no hashes of its parts", REMOVE)
@@ -185,7 +186,7 @@ def _unfinished(store: RunStore, plan: dict[str, Any], missing: list[int], broke
     """Return the error for a run with missing parts; it names the shards that have to run again."""
     with WrittenFolder.unlocked(store.path) as folder:
         count = shard_count(folder)
-    what = f"{visible(str(store.path), 200)}: {len(missing):,} of {plural(len(plan['part_rows']), 'part')} missing"
+    what = f"{store.shown}: {len(missing):,} of {plural(len(plan['part_rows']), 'part')} missing"
     what += f" ({len(broken):,} of them damaged)" if broken else ""
     if count is None:
         return OutputError("run.unfinished", what, hint="repeat the score command to resume it")

@@ -127,12 +127,16 @@ def test_shards_on_machines_that_share_nothing_else(objects, local, machine, cap
     assert "error[run.unfinished]" in err
     assert ADDRESS in err
     assert run(["gather", ADDRESS]) == 6
-    assert "of 1 shard: 3/3" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"error[run.unfinished]: {ADDRESS}: " in err, "a folder of this machine says nothing to who named an address"
+    assert "of 1 shard: 3/3" in err
     machine()
     assert score("-o", ADDRESS, "--shard", "3/4") == 6
-    assert "error[shard.other_count]" in capsys.readouterr().err
+    assert f"error[shard.other_count]: {ADDRESS}: " in capsys.readouterr().err
     assert score("-o", ADDRESS, "--shard", "3/3", "--context", "32") == 6
-    assert "error[output.other_settings]" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "error[output.other_settings]" in err
+    assert "on object storage, a tool of the store" in err, "runs remove removes nothing there"
     assert lossprobe.score_shard("3/3", CHECKPOINT, "../text.txt", output=ADDRESS).scored > 0
     machine()
     assert lossprobe.gather(ADDRESS).counts["scored_tokens"] > 0
