@@ -18,7 +18,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -118,10 +118,14 @@ def stand_in_for_numba() -> str:
     try:
         import lossprobe.scoring.kernels  # noqa: F401
     except Exception as error:  # noqa: BLE001 - a numba that does not suit numpy raises errors of several kinds
-        names = ("kernels", "compiled")
-        kernels, compiled = (ModuleType(f"lossprobe.scoring.{name}") for name in names)
+        names = ("scoring.kernels", "scoring.compiled", "checkpoint.model.attention")
+        kernels, compiled, attention = (ModuleType(f"lossprobe.{name}") for name in names)
         kernels.OCTAVES = 5  # type: ignore[attr-defined]
-        sys.modules |= {kernels.__name__: kernels, compiled.__name__: compiled}
+        vars(attention).update(
+            KIND="", Attention=nullcontext, BlockedAttention=ModuleType, no_change=nullcontext,
+            find_attention=lambda *_: nullcontext(),
+        )  # fmt: skip
+        sys.modules |= {each.__name__: each for each in (kernels, compiled, attention)}
         from lossprobe.scoring import ladder
         from lossprobe.scoring.histogram import probability_histogram
         from lossprobe.scoring.statistics import row_statistics

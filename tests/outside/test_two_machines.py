@@ -132,7 +132,7 @@ def test_a_ray_cluster_of_two_machines(machines, folder):
 
     run(second, join, folder / "node")
     there = folder / "the-network-ends"
-    process = second.start(command, there)
+    process = second.start(scored(address, pause="2"), there)  # its own worker goes on until the head is missed
     wait_for(lambda: parts(there) >= 3, process)
     second.unplug()
     begun = time.monotonic()
