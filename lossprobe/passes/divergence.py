@@ -31,7 +31,6 @@ from lossprobe.plan.rows import SCORED, Rows
 from lossprobe.run.pair import Pair, open_pair, pair_labels, pair_settings
 from lossprobe.run.pair import planned_run as run_with_windows
 from lossprobe.run.pair_store import PairStore
-from lossprobe.run.plain_arrays import WithAbsent
 from lossprobe.run.planned_rows import part_rows, planned_rows
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import DIVERGENCES
@@ -206,5 +205,5 @@ def _columns(part: Rows, measured: PartDivergence) -> dict[str, Any]:
         found = getattr(measured, column.name)
         values = np.zeros(len(own), found.dtype)
         values[scored] = found
-        columns[column.name] = WithAbsent(values, ~scored)
+        columns[column.name] = np.ma.masked_array(values, ~scored)
     return columns

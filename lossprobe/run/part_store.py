@@ -25,7 +25,7 @@ from lossprobe.run.manifest import START_OVER, damaged, part_name, plan_fault
 from lossprobe.run.new_file import NewFile
 from lossprobe.run.part_records import pending_parts, record_name, write_record
 from lossprobe.run.part_values import OWN, planned_values, read_labels, read_reasons, routing_values
-from lossprobe.run.plain_arrays import WithAbsent, to_numpy
+from lossprobe.run.plain_arrays import to_numpy
 from lossprobe.run.schema import (
     DOCUMENTS,
     HISTOGRAM_COLUMNS,
@@ -171,7 +171,7 @@ class PartStore:
         absent = own.unscored != SCORED
         for column in MEASURED:
             measured = scores.columns.get(column.name, np.zeros(len(own)))
-            values[column.name] = WithAbsent(measured.astype(column.type.to_pandas_dtype()), absent)
+            values[column.name] = np.ma.masked_array(measured.astype(column.type.to_pandas_dtype()), absent)
         self._write(part_name("tokens", index), token_columns(labelled=own.labels is not None), values)
         names = [part_name(table, index) for table in tables]
         write_record(self._folder, index, names, self._plan_sha256)

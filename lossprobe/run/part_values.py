@@ -13,7 +13,7 @@ from lossprobe.plan.labels import NO_TURN, Labels
 from lossprobe.plan.part_scores import RoutingSums
 from lossprobe.plan.rows import SCORED, UNSCORED, Rows
 from lossprobe.run.files import fill_table
-from lossprobe.run.plain_arrays import WithAbsent, absent_of, to_arrow, to_numpy
+from lossprobe.run.plain_arrays import absent_of, to_arrow, to_numpy
 from lossprobe.run.schema import LABELS, PLANNED, Column
 from lossprobe.run.written import WrittenFolder
 
@@ -34,7 +34,7 @@ def planned_values(rows: Rows) -> dict[str, Any]:
     values: dict[str, Any] = {column.name: getattr(rows, column.name) for column in PLANNED}
     values["unscored"] = reasons(rows.unscored)
     if rows.labels is not None:
-        values["turn"] = WithAbsent(rows.labels.turn.astype(np.int32), rows.labels.turn == NO_TURN)
+        values["turn"] = np.ma.masked_array(rows.labels.turn.astype(np.int32), rows.labels.turn == NO_TURN)
         for column in LABELS[1:]:
             words = pa.array(getattr(rows.labels, column.name), pa.string())
             values[column.name] = words.dictionary_encode().cast(column.type)
@@ -65,7 +65,7 @@ def read_labels(table: pa.Table) -> Labels | None:
 
 def reasons(codes: npt.NDArray[np.int64]) -> pa.DictionaryArray:
     """Return the dictionary column of the reasons why rows are not scored; null for scored rows."""
-    indices = to_arrow(WithAbsent(codes.astype(np.int8), codes == SCORED), pa.int8())
+    indices = to_arrow(np.ma.masked_array(codes.astype(np.int8), codes == SCORED), pa.int8())
     return pa.DictionaryArray.from_arrays(indices, to_arrow(UNSCORED, pa.string()))
 
 

@@ -7,7 +7,6 @@ eighth of a second, and a pass needs pandas for nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,26 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 
-@dataclass(frozen=True)
-class WithAbsent:
-    """Values of which some are absent, as nulls are in a table.
-
-    Attributes:
-        values: the values [N]; those that are absent may be anything.
-        absent: bool [N].
-    """
-
-    values: npt.NDArray[Any]
-    absent: npt.NDArray[np.bool_]
-
-
 def to_arrow(values: Any, type: pa.DataType) -> pa.Array:
     """Return values as an Arrow array.
 
     Args:
-        values: numbers or truths, as an array [N], a masked one, a sequence or `WithAbsent`; or a sequence of texts or
-            bytes; or an Arrow array, which is returned as it is. For dictionaries what pyarrow takes. What is masked
-            is absent, and None in a sequence.
+        values: numbers or truths, as an array [N], a masked one or a sequence; or a sequence of texts or bytes; or an
+            Arrow array, which is returned as it is. For dictionaries what pyarrow takes. What is masked is absent, and
+            None in a sequence.
         type: the type of the array.
 
     Raises:
@@ -70,8 +56,6 @@ def absent_of(array: pa.Array) -> npt.NDArray[np.bool_]:
 
 def _divided(values: Any) -> tuple[Any, npt.NDArray[np.bool_] | None]:
     """Return numbers and which of them are absent, None where all are there."""
-    if isinstance(values, WithAbsent):
-        return values.values, values.absent
     if isinstance(values, np.ma.MaskedArray):
         return values.data, np.ma.getmaskarray(values)
     if not isinstance(values, np.ndarray) and any(value is None for value in values):
