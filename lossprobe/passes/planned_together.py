@@ -6,6 +6,7 @@ that a killed process left is planned by one that still runs.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer
@@ -39,11 +40,10 @@ def plan_blocks(
         ends = _plan_what_is_left(blocks, source, planner, options)
         if ends is None:
             return None
+        stored = []
         for number in range(len(ends)):
-            if blocks.stored(number) is None:
-                stage(f"waiting for block {number + 1} of {len(ends)}, which another shard plans")
-            blocks.wait(number)
-        stored = [blocks.stored(number) for number in range(len(ends))]
+            what = f"waiting for block {number + 1} of {len(ends)}, which another shard plans"
+            stored.append(blocks.wait(number, partial(stage, what)))
         if blocks.joined():
             return None
         for number, content in enumerate(stored):

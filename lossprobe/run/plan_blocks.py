@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -71,15 +71,20 @@ class PlanBlocks:
             if lock is not None:
                 lock.release()
 
-    def wait(self, block: int) -> None:
-        """Wait as long as another process plans a block."""
+    def wait(self, block: int, tell: Callable[[], None]) -> dict[str, Any] | None:
+        """Wait as long as another process plans a block, and return what `stored` does then.
+
+        `tell` is called if it is waited for.
+        """
         pause = 0.02
-        while self.stored(block) is None and not self.joined():
+        while (content := self.stored(block)) is None and not self.joined():
             with self.claim(block) as free:
                 if free:
-                    return
+                    return self.stored(block)
+            tell()
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE)
+        return content
 
     def write_part(self, block: int, index: int, rows: Rows) -> None:
         """Store the rows of a part of a block."""
