@@ -2,8 +2,9 @@
 
     python tests/benchmarks/ray_workers.py [speed | driver | memory]
 
-speed     tokens a second of one worker and of two, of one thread each, without their start and planning; needs two idle
-          cores.
+speed     tokens a second of one worker and of two, of one thread each, from the first part stored to the last; needs
+          two idle cores. Before and after them, how many times one process two processes without Ray are, each with
+          the same text and one thread: that is what the machine allows, on which more than the workers runs with Ray.
 driver    bytes that go out and come back for a token, and how many tokens a second one process can hand out and store,
           with workers that cost nothing.
 memory    peak memory of the process that plans and of Ray's driver, for 64 and for 643 parts of the same size.
@@ -11,6 +12,7 @@ memory    peak memory of the process that plans and of Ray's driver, for 64 and 
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import subprocess
@@ -19,7 +21,9 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
+from statistics import median
 
+from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.spec import CheckpointSpec, Opener
 from lossprobe.passes import planning
@@ -31,9 +35,12 @@ from lossprobe.passes.score import score_into
 from lossprobe.plan import rows as plan
 from lossprobe.text.documents import StringSource, open_text
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+HERE, ROOT = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
 MODEL = CheckpointSpec(EXAMPLES / "jargon-plain", LoadOptions())
 ROUNDS = 3
+WARM, TIMED = 20, 800  # documents
+PART_ROWS = 2048  # many parts, so that the end, where a worker has nothing more to do, counts little
 
 
 def in_parts_of(rows: int) -> None:
@@ -62,32 +69,73 @@ def wider(folder: Path) -> CheckpointSpec:
 
 
 def speed() -> None:
-    """Print the tokens a second of one worker and of two."""
-    in_parts_of(512)
+    """Print the tokens a second of one worker and of two, and how far two processes without Ray come."""
+    in_parts_of(PART_ROWS)
     with tempfile.TemporaryDirectory() as folder:
-        compare_workers(wider(Path(folder, "model")), warm=20, timed=80)
+        model = wider(Path(folder, "model"))
+        print(f"two processes without Ray are {_processes(model.path):.3f} times one", flush=True)
+        ratios = []
+        for _ in range(ROUNDS):
+            one, two = (_of_workers(model, workers) for workers in (1, 2))
+            ratios.append(two / one)
+            print(f"1 worker {one:,.0f}, 2 workers {two:,.0f} tokens/s: {two / one:.3f} times", flush=True)
+        print(f"two processes without Ray are {_processes(model.path):.3f} times one")
+    print(f"two workers are {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) times one")
 
 
-def compare_workers(model: CheckpointSpec, *, warm: int, timed: int) -> None:
-    """Print the tokens a second of one worker and of two with a model; `timed` is the number of documents."""
-    found = {}
-    for workers in (1, 2):
-        options = EngineOptions("ray", ray_workers=workers, ray_threads=1)
-        with closing(RaySession(options, print)) as session, tempfile.TemporaryDirectory() as folder:
-            checkpoint = RayOpener(session).open(model)
-            score_into(Path(folder, "warm"), checkpoint, texts(warm))  # every worker has opened the model and compiled
-            rates = []
-            for turn in range(ROUNDS):
-                marks: list[float] = []  # the first one after planning, which is the same for every engine
+def _of_workers(model: CheckpointSpec, workers: int) -> float:
+    """Return the tokens a second of some workers of a Ray of their own."""
+    options = EngineOptions("ray", ray_workers=workers, ray_threads=1)
+    with closing(RaySession(options, print)) as session, tempfile.TemporaryDirectory() as folder:
+        checkpoint = RayOpener(session).open(model)
+        score_into(Path(folder, "warm"), checkpoint, texts(WARM))  # every worker has opened the model and compiled
+        return _rate(checkpoint, Path(folder, "timed"))
 
-                def progress(done: int, total: int, marks: list[float] = marks) -> None:
-                    marks.append(time.perf_counter())
 
-                run = score_into(Path(folder, str(turn)), checkpoint, texts(timed), progress=progress).run
-                rates.append(run.counts["tokens"] / (marks[-1] - marks[0]))
-            found[workers] = max(rates)
-            print(f"{workers} workers: {', '.join(f'{rate:,.0f}' for rate in rates)} tokens/s", flush=True)
-    print(f"two workers are {found[2] / found[1]:.3f} times one")
+def _rate(checkpoint: Checkpoint, output: Path) -> float:
+    """Return the tokens a second of a pass, from when the first part is stored to the end."""
+    marks: list[tuple[float, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        if done and (not marks or done != marks[-1][1]):
+            marks.append((time.perf_counter(), done))
+
+    score_into(output, checkpoint, texts(TIMED), progress=progress)
+    (begun, before), (ended, after) = marks[0], marks[-1]
+    return (after - before) / (ended - begun)
+
+
+def _processes(model: Path) -> float:
+    """Return how many times the tokens a second of one process without Ray two at once reach."""
+    code = "import sys; import ray_workers; ray_workers.score_alone(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(model)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)])}
+    rates = []
+    for count in (1, 2):
+        running = [
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                env=environment,
+            )
+            for _ in range(count)
+        ]  # fmt: skip
+        assert all(process.stdout is not None and process.stdout.readline() for process in running)  # they are warm
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.close()  # now all begin
+        rates.append(sum(float(process.communicate()[0]) for process in running))
+    return rates[1] / rates[0]
+
+
+def score_alone(model: str) -> None:
+    """Open and warm a model, wait until the standard input ends, and print the tokens a second of a pass."""
+    in_parts_of(PART_ROWS)
+    checkpoint = Opener().open(CheckpointSpec(Path(model), LoadOptions()))
+    with tempfile.TemporaryDirectory() as folder:
+        score_into(Path(folder, "warm"), checkpoint, texts(WARM))
+        print("warm", flush=True)
+        sys.stdin.read()
+        print(_rate(checkpoint, Path(folder, "timed")), flush=True)
 
 
 class _Costless:
@@ -151,8 +199,7 @@ def memory() -> None:
     """Print the peak memory of the two processes of the driver's side for few and for many parts."""
     for documents in (100, 1000):
         code = f"import ray_workers; ray_workers.score_and_tell({documents})"
-        here = str(Path(__file__).parent)
-        subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {here!r}); {code}"], check=True)
+        subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(HERE)!r}); {code}"], check=True)
 
 
 def score_and_tell(documents: int) -> None:
