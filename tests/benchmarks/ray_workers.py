@@ -122,19 +122,20 @@ def _processes(model: Path) -> float:
         assert all(process.stdout is not None and process.stdout.readline() for process in running)  # they are warm
         for process in running:
             assert process.stdin is not None
-            process.stdin.close()  # now all begin
+            process.stdin.write("begin\n")
+            process.stdin.flush()
         rates.append(sum(float(process.communicate()[0]) for process in running))
     return rates[1] / rates[0]
 
 
 def score_alone(model: str) -> None:
-    """Open and warm a model, wait until the standard input ends, and print the tokens a second of a pass."""
+    """Open and warm a model, wait for a line, and print the tokens a second of a pass."""
     in_parts_of(PART_ROWS)
     checkpoint = Opener().open(CheckpointSpec(Path(model), LoadOptions()))
     with tempfile.TemporaryDirectory() as folder:
         score_into(Path(folder, "warm"), checkpoint, texts(WARM))
         print("warm", flush=True)
-        sys.stdin.read()
+        sys.stdin.readline()
         print(_rate(checkpoint, Path(folder, "timed")), flush=True)
 
 
