@@ -133,6 +133,32 @@ float32_of_bits: Any = intrinsic(_float32_of_bits)
 bits_of_float32: Any = intrinsic(_bits_of_float32)
 
 
+def _word_at(_: Any, data: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.load(_word(context, builder, signature, values), align=1)
+
+    return numba.int64(data, at), generate
+
+
+def _put_word(_: Any, out: Any, at: Any, word: Any) -> Any:  # noqa: ARG001 - numba passes the types
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        builder.store(values[2], _word(context, builder, signature, values), align=1)
+        return context.get_dummy_value()
+
+    return numba.void(out, at, numba.int64), generate
+
+
+def _word(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    array = context.make_array(signature.args[0])(context, builder, values[0])
+    return builder.bitcast(builder.gep(array.data, [values[1]]), llvmlite.ir.IntType(64).as_pointer())
+
+
+# In a compiled function: `word_at(data, at)` returns the eight bytes of a contiguous uint8 array from a place on as an
+# int64, and `put_word(out, at, word)` writes them. numpy has no array whose words begin at every byte.
+word_at: Any = intrinsic(_word_at)
+put_word: Any = intrinsic(_put_word)
+
+
 ROWS = 4  # rows of a tile of `add_products`
 COLUMNS = 64  # of a tile, whose sums then take 16 of the 32 registers of 512 bits
 
@@ -229,5 +255,5 @@ def compile_apart(loop: Any, code: str) -> None:
 
 __all__ = [
     "COLUMNS", "ROWS", "add_products", "bits_of_float32", "compile_apart", "float32_of_bits", "kept", "numba",
-    "share_threads",
+    "put_word", "share_threads", "word_at",
 ]  # fmt: skip

@@ -98,7 +98,8 @@ ALLOWED = {
         "errors", "text", "checkpoint.detect", "checkpoint.interface", "checkpoint.spec", "plan.options", "run",
         "analysis", "passes", "audit",
     },
-    "report.formats.cell_bytes": {"compiler"},
+    "report.formats.cell_bytes": {"compiler", "report.formats.decimals"},
+    "report.formats.decimals": {"compiler"},
     "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks", "audit.settings"},
     "report.page": WORDS | {"terms", "analysis", "report"},
     "cli": WORDS | {"compiling", "objects"}
