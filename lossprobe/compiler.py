@@ -159,6 +159,26 @@ word_at: Any = intrinsic(_word_at)
 put_word: Any = intrinsic(_put_word)
 
 
+def _add_pair(_: Any, pairs: Any, at: Any, first: Any, second: Any) -> Any:  # noqa: ARG001 - numba passes the types
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        ir = llvmlite.ir
+        vector, lowest, highest = ir.VectorType(ir.DoubleType(), 2), ir.IntType(32)(0), ir.IntType(32)(1)
+        array = context.make_array(signature.args[0])(context, builder, values[0])
+        place = builder.gep(array.data, [builder.mul(values[1], ir.IntType(64)(2))])
+        pointer = builder.bitcast(place, vector.as_pointer())
+        added = builder.insert_element(ir.Constant(vector, ir.Undefined), values[2], lowest)
+        added = builder.insert_element(added, values[3], highest)
+        builder.store(builder.fadd(builder.load(pointer, align=8), added), pointer, align=8)
+        return context.get_dummy_value()
+
+    return numba.void(pairs, numba.int64, numba.float64, numba.float64), generate
+
+
+# In a compiled function: `add_pair(pairs, at, first, second)` adds two numbers to those of `pairs[at]`, float64 [N, 2]
+# and contiguous, by one vector instruction. numba would add each by itself.
+add_pair: Any = intrinsic(_add_pair)
+
+
 ROWS = 4  # rows of a tile of `add_products`
 COLUMNS = 64  # of a tile, whose sums then take 16 of the 32 registers of 512 bits
 
@@ -254,6 +274,6 @@ def compile_apart(loop: Any, code: str) -> None:
 
 
 __all__ = [
-    "COLUMNS", "ROWS", "add_products", "bits_of_float32", "compile_apart", "float32_of_bits", "kept", "numba",
-    "put_word", "share_threads", "word_at",
+    "COLUMNS", "ROWS", "add_pair", "add_products", "bits_of_float32", "compile_apart", "float32_of_bits", "kept",
+    "numba", "put_word", "share_threads", "word_at",
 ]  # fmt: skip

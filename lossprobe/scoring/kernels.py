@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lossprobe.compiler import kept, numba
+from lossprobe.compiler import add_pair, kept, numba
 from lossprobe.exponential import FUSED, exponential, power_of_two
 
 BLOCK = 512  # entries worked on together, which fit into the L1 cache
@@ -125,18 +125,17 @@ def _fill_bins(z: Any, weight: Any, log_z: Any, per_nat: Any, bins: Any) -> None
     """Add each entry to its bin: 1 to bins[0], its weight to bins[1]."""
     place = np.empty(BLOCK, np.int32)
     count = bins.shape[1]
-    entries, mass = np.zeros((LANES, count), np.int64), np.zeros((LANES, count))
+    lanes = np.zeros((LANES * count, 2))
     for start in range(0, z.size, BLOCK):
         block, weights = z[start : start + BLOCK], weight[start : start + BLOCK]
         for i in range(block.size):
             place[i] = _place(block[i], log_z, per_nat, count)
         for i in range(block.size):
-            lane, bin_ = i & (LANES - 1), np.uint32(place[i])
-            entries[lane, bin_] += 1
-            mass[lane, bin_] += weights[i]
+            add_pair(lanes, (i & (LANES - 1)) * count + place[i], 1.0, weights[i])
     for lane in range(LANES):
-        bins[0] += entries[lane]
-        bins[1] += mass[lane]
+        for bin_ in range(count):
+            bins[0, bin_] += lanes[lane * count + bin_, 0]
+            bins[1, bin_] += lanes[lane * count + bin_, 1]
 
 
 @_compiled()
