@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pkgutil
 import weakref
 
 import pytest
@@ -20,6 +21,7 @@ from lossprobe.checkpoint.options import LoadOptions
 CANNOT_PACK_BFLOAT16 = pytest.mark.skipif(
     needs_widening(torch.bfloat16, "cpu"), reason="this processor cannot multiply bfloat16; see test_widened.py"
 )
+ACTIVATIONS = [pkgutil.resolve_name(name) for name in packed.POST_OPERATIONS]
 BFLOAT16 = pytest.param(torch.bfloat16, marks=CANNOT_PACK_BFLOAT16)
 IDS = torch.arange(48).view(2, 24) % builders.VOCABULARY
 
@@ -49,7 +51,7 @@ def test_a_packed_layer_gives_what_float64_gives(layer, rows):
         assert faster(x[None]).shape == (1, rows, len(weight))
 
 
-@pytest.mark.parametrize("activation", packed.POST_OPERATIONS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda kind: kind.__name__)
 def test_an_activation_is_part_of_the_layer_before_it(activation):
     x = torch.randn((50, 24), generator=torch.Generator().manual_seed(3)) * 4
     layer = torch.nn.Linear(24, 60)
@@ -85,7 +87,7 @@ def test_an_activation_that_does_not_follow_its_layer_at_once_costs_nothing_but_
 
 
 @CANNOT_PACK_BFLOAT16
-@pytest.mark.parametrize("activation", [None, *packed.POST_OPERATIONS], ids=str)
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS], ids=str)
 @pytest.mark.parametrize("rows", [3, 64])
 def test_bfloat16_is_rounded_once(activation, rows):
     """The sum and the activation are float32, rounded at the end: half a unit of the last place of 8 bits."""
@@ -264,14 +266,14 @@ def test_a_body_that_looks_into_a_layer_keeps_its_own(family_paths, monkeypatch)
     """A model whose code reads a weight fails with a packed layer; the probe finds that and the layer is put back."""
     import transformers
 
-    forward = transformers.GPT2Model.forward
+    forward = transformers.GPTNeoXModel.forward
 
     def reading(self, *arguments, **keywords):
-        assert self.h[0].mlp.c_fc.weight.shape[0] > 0
+        assert self.layers[0].mlp.dense_h_to_4h.weight.shape[0] > 0
         return forward(self, *arguments, **keywords)
 
-    expected = load_huggingface(family_paths["gpt2"], LoadOptions()).hidden(IDS)
-    monkeypatch.setattr(transformers.GPT2Model, "forward", reading)
-    checkpoint = load_huggingface(family_paths["gpt2"], LoadOptions())
+    expected = load_huggingface(family_paths["gpt_neox"], LoadOptions()).hidden(IDS)
+    monkeypatch.setattr(transformers.GPTNeoXModel, "forward", reading)
+    checkpoint = load_huggingface(family_paths["gpt_neox"], LoadOptions())
     assert builders.without_attention(checkpoint.facts.kernels) == "packed head"
     torch.testing.assert_close(checkpoint.hidden(IDS), expected, atol=1e-5, rtol=0)

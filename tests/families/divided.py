@@ -24,7 +24,7 @@ import torch
 import transformers
 from families import sweep, tiny
 
-from lossprobe.checkpoint.families.huggingface import prepare
+from lossprobe.checkpoint.families.prepared import prepare
 from lossprobe.checkpoint.model.divided_families import TRIED
 from lossprobe.checkpoint.model.division import why_whole
 from lossprobe.checkpoint.options import LoadOptions

@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from lossprobe.checkpoint.families.huggingface import load_prepared, prepare, with_tokenizer
+from lossprobe.checkpoint.families.huggingface import load_prepared, with_tokenizer
+from lossprobe.checkpoint.families.prepared import prepare
 from lossprobe.checkpoint.files.plain_files import is_huggingface
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.model.autocast import AUTOCAST

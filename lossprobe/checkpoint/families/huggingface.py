@@ -1,7 +1,8 @@
 """Open Hugging Face directories: any decoder-only family that transformers has, with weights in safetensors files.
 
-transformers builds the model and `exact_load` gives it exactly the stored tensors. Code that a directory names is
-never run, an external kernel is refused, and nothing is downloaded.
+transformers builds the model, or where nothing about it is unusual a class of `checkpoint.model.plain`, which computes
+the same, and `exact_load` gives it exactly the stored tensors. Code that a directory names is never run, an external
+kernel is refused, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -9,70 +10,39 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lossprobe.checkpoint.families.prepared import PreparedFolder, prepare
 from lossprobe.checkpoint.families.streaming import gpus_for, not_streamed, refuse_streaming, why_streamed
-from lossprobe.checkpoint.files.foreign import refuse_mlx
 from lossprobe.checkpoint.files.hashes import combined_sha256, hashing
-from lossprobe.checkpoint.files.json_file import read_json
-from lossprobe.checkpoint.files.key_filter import KeyFilter
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links
 from lossprobe.checkpoint.files.tensors import compute_dtype
-from lossprobe.checkpoint.files.weight_files import Weights, find_weights
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, Tokenizer
 from lossprobe.checkpoint.model.autocast import AUTOCAST, AUTOCAST_DTYPE, AutocastLM
 from lossprobe.checkpoint.model.causal_lm import CausalLM
 from lossprobe.checkpoint.model.context import context_limit
 from lossprobe.checkpoint.model.exact_load import LoadedModel, load_exactly
 from lossprobe.checkpoint.model.measured import parameters_of, stored_dtype, tied_head
-from lossprobe.checkpoint.model.model_config import (
-    build_config,
-    building,
-    causal_model,
-    check_size,
-    without_other_parts,
-)
+from lossprobe.checkpoint.model.model_config import building
 from lossprobe.checkpoint.model.spread import spread_over
 from lossprobe.checkpoint.model.streamed.layer_list import NotStreamableError
-from lossprobe.checkpoint.model.streamed.streamed_lm import StreamedLM
-from lossprobe.checkpoint.model.streamed.streamed_weights import StreamedWeights, load_streamed
-from lossprobe.checkpoint.model.unstated import tell_unstated
 from lossprobe.checkpoint.options import LoadOptions
 from lossprobe.checkpoint.quantized.converted import check_converted
-from lossprobe.checkpoint.quantized.methods import method_of
-from lossprobe.checkpoint.quantized.weights import QuantizedWeights, find_quantized
+from lossprobe.checkpoint.quantized.weights import QuantizedWeights
 from lossprobe.checkpoint.tokenizers.backend import BackendTokenizer
 from lossprobe.checkpoint.tokenizers.begun import BegunTokenizer
 from lossprobe.checkpoint.tokenizers.tokenizer_readers import FilesTokenizer, open_tokenizer, stated_ids
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
+if TYPE_CHECKING:
+    from lossprobe.checkpoint.model.streamed.streamed_weights import StreamedWeights
+
 Kind = Callable[[Any, CheckpointFacts, Tokenizer], Checkpoint]
 # How a model is refused that can be built, but not without values or layer by layer.
 COULD_NOT = ("checkpoint.not_streamed", "checkpoint.bad_config")
-
-
-@dataclass(frozen=True)
-class PreparedFolder:
-    """A Hugging Face directory whose configuration and headers agree, before its weights are read.
-
-    Attributes:
-        path: the directory.
-        settings: the content of config.json, without the keys that the user wants ignored.
-        ignored: these keys.
-        model_class: the transformers class of its language model.
-        config: the configuration to build it from.
-        weights: its stored tensors.
-    """
-
-    path: Path
-    settings: dict[str, Any]
-    ignored: KeyFilter
-    model_class: Any
-    config: Any
-    weights: Weights | QuantizedWeights
 
 
 @dataclass(frozen=True)
@@ -108,12 +78,13 @@ def load_huggingface(path: Path, options: LoadOptions, begun: BegunTokenizer | N
         UsageError: `options.dtype` is not one of the choices.
         ResourceError: the model does not fit into memory.
     """
-    prepared = prepare(path, options)
+    prepared = prepare(path, options, plain=options.device == "cpu" and options.dtype != AUTOCAST)
     tokenizer = open_tokenizer(options.tokenizer or path, options.special_strings, begun)
     dtype = _weights_dtype(stored_dtype(prepared.weights.unquantized), options)
     why, shown = why_streamed(prepared.weights, dtype, options), visible(str(path), 200)
     told: tuple[str, ...] = ()
     if why is not None:
+        prepared = prepare(path, options)  # only transformers' classes can be built without weights
         try:
             return with_tokenizer(load_prepared(prepared, options, why), tokenizer, options)
         except CheckpointError as error:
@@ -128,21 +99,6 @@ def load_folder(path: Path, options: LoadOptions) -> LoadedFolder:
     """Return the model of a Hugging Face directory, before it has a tokenizer; errors as in `load_huggingface`."""
     refuse_streaming(visible(str(path), 200), "an adapter, and a base that several share,", options)
     return load_prepared(prepare(path, options), options)
-
-
-def prepare(path: Path, options: LoadOptions) -> PreparedFolder:
-    """Return what a directory says, after checking that its files agree."""
-    shown = visible(str(path), 200)
-    ignored = KeyFilter(options.ignore_config, "config.json")
-    settings = _settings(path, ignored)
-    whole = build_config(settings, f"{shown}/config.json")
-    weights = _weights(path, settings)
-    with building(shown):
-        model_class, config = causal_model(whole)
-        check_size(settings, config, model_class, weights.entries, f"{shown}/config.json")
-        if config is not whole:
-            model_class = without_other_parts(model_class, whole)
-    return PreparedFolder(path, settings, ignored, model_class, config, weights)
 
 
 def load_prepared(
@@ -167,7 +123,7 @@ def load_prepared(
             check_converted(path, weights, model, loaded.names.plain)
         with building(shown):
             limit = context_limit(model, f"{shown}/config.json")
-            unstated = tell_unstated(model, settings, f"{shown}/config.json")
+            unstated = () if prepared.plain else _unstated(model, settings, f"{shown}/config.json")
         if streamed is not None:
             streamed.place(options.device)  # the model is as its class makes it until then
         hashes = hashed()
@@ -213,7 +169,16 @@ def _weighted(
         return load_exactly(path, prepared.model_class, prepared.config, weights, dtype), None
     if options.dtype == AUTOCAST:
         raise NotStreamableError("`dtype` autocast needs it whole")
+    from lossprobe.checkpoint.model.streamed.streamed_weights import load_streamed
+
     return load_streamed(path, prepared.model_class, prepared.config, weights, dtype)
+
+
+def _unstated(model: Any, settings: Mapping[str, Any], shown: str) -> tuple[str, ...]:
+    """Return what `tell_unstated` does, whose module is for models of transformers and loads its classes."""
+    from lossprobe.checkpoint.model.unstated import tell_unstated
+
+    return tell_unstated(model, settings, shown)
 
 
 def with_notices(facts: CheckpointFacts, notices: tuple[str, ...]) -> CheckpointFacts:
@@ -246,15 +211,10 @@ def with_tokenizer(
             files=tuple(dict.fromkeys((*facts.files, *absolute(words)))),
         )
         if loaded.streamed is not None:
+            from lossprobe.checkpoint.model.streamed.streamed_lm import StreamedLM
+
             return StreamedLM(loaded.model, facts, tokenizer, loaded.streamed)
         return (kind or _kind(options))(loaded.model, facts, tokenizer)
-
-
-def _weights(path: Path, settings: Mapping[str, Any]) -> Weights | QuantizedWeights:
-    """Return the stored tensors of a directory, read as plain ones where config.json says that they are quantised."""
-    weights = find_weights(path)
-    method, said_by = method_of(path, settings)
-    return weights if method is None else find_quantized(path, weights, method, said_by)
 
 
 def _weights_dtype(stored: str, options: LoadOptions) -> torch.dtype:
@@ -265,14 +225,6 @@ def _weights_dtype(stored: str, options: LoadOptions) -> torch.dtype:
 def _kind(options: LoadOptions) -> type[CausalLM]:
     """Return the class that runs the model."""
     return AutocastLM if options.dtype == AUTOCAST else CausalLM
-
-
-def _settings(path: Path, ignored: KeyFilter) -> dict[str, Any]:
-    """Return the content of config.json; weights that MLX has quantised, which its key announces, are refused."""
-    settings = ignored.removed_from(read_json(path / "config.json"))
-    if "quantization" in settings:
-        refuse_mlx(path, [name for tensors in find_weights(path).files.values() for name in tensors])
-    return settings
 
 
 def settle_ends(tokenizer: BackendTokenizer, settings: Mapping[str, Any], vocab_size: int) -> list[str]:

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -115,6 +114,8 @@ def _other_parts(config: Any) -> list[str]:
     A part is found by the names of its modules. In files, where transformers renames tensors, its names begin like its
     configuration's: vision_config, vision_tower.
     """
+    from transformers import PreTrainedModel
+
     kinds = [name.removesuffix("_config") for name in config.sub_configs if name != "text_config"]
     patterns = [rf"^(model\.)?{re.escape(kind)}\w*\." for kind in kinds]
     whole_class: Any = MODEL_FOR_MULTIMODAL_LM_MAPPING.get(type(config), None)

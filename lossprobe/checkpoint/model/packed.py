@@ -13,24 +13,26 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
-from transformers.activations import GELUActivation, GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
 from lossprobe.checkpoint.model.stand_in import parts_of_head
 
-# Activations that oneDNN can apply to its outputs: its name for the activation, and the variant.
-POST_OPERATIONS: dict[type, tuple[str, str]] = {
-    GELUActivation: ("gelu", "none"),
-    GELUTanh: ("gelu", "tanh"),
-    NewGELUActivation: ("gelu", "tanh"),
-    SiLUActivation: ("swish", ""),
-    torch.nn.SiLU: ("swish", ""),
-    torch.nn.ReLU: ("relu", ""),
+# Activations that oneDNN can apply to its outputs: its name for the activation, and the variant. They are known by the
+# name of their exact type, since the import of transformers' activations takes a second.
+POST_OPERATIONS: Final[Mapping[str, tuple[str, str]]] = {
+    "transformers.activations.GELUActivation": ("gelu", "none"),
+    "transformers.activations.GELUTanh": ("gelu", "tanh"),
+    "transformers.activations.NewGELUActivation": ("gelu", "tanh"),
+    "transformers.activations.SiLUActivation": ("swish", ""),
+    "lossprobe.checkpoint.model.plain.gpt2.GeluTanh": ("gelu", "tanh"),
+    "lossprobe.checkpoint.model.plain.gpt2.GeluNew": ("gelu", "tanh"),
+    "torch.nn.modules.activation.SiLU": ("swish", ""),
+    "torch.nn.modules.activation.ReLU": ("relu", ""),
 }
 # A layer and the activation of its outputs, by the names that model families give them.
 ACTIVATED = (("c_fc", "act"), ("gate_proj", "act_fn"), ("fc1", "activation_fn"), ("fc_in", "act"))
@@ -65,7 +67,7 @@ class PackedLinear(torch.nn.Module):
         weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), rows)
         self._bias = None if layer.bias is None else layer.bias.detach()
-        self._operation = ("none", "") if activation is None else POST_OPERATIONS[type(activation)]
+        self._operation = ("none", "") if activation is None else POST_OPERATIONS[_type_name(activation)]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return activation(x · weightᵀ + bias), [..., out] in the dtype of x [..., in]; sums are float32."""
@@ -207,7 +209,7 @@ def _speed_up_children(parent: Any, left: Container[Any]) -> Iterator[Replacemen
             continue
         after = follows.get(name, "")
         activation = parent._modules.get(after)
-        fused = pack(layer, activation=activation) if type(activation) in POST_OPERATIONS else None
+        fused = pack(layer, activation=activation) if _type_name(activation) in POST_OPERATIONS else None
         packed = fused or pack(layer)
         if packed is not None:
             parent._modules[name] = packed
@@ -215,6 +217,11 @@ def _speed_up_children(parent: Any, left: Container[Any]) -> Iterator[Replacemen
         if fused is not None:
             parent._modules[after] = torch.nn.Identity()
             yield Replacement(parent, after, activation)
+
+
+def _type_name(module: Any) -> str:
+    """Return the name of the exact type of a module, with where it is defined."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def _without_weight(layer: Any) -> int:

@@ -6,7 +6,6 @@ import copy
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 
@@ -23,6 +22,8 @@ def body_name(model: Any) -> str:
     """Return the name of the child module that is the body of `model`, or "" where no single child is."""
     if model.base_model_prefix in model._modules:
         return str(model.base_model_prefix)
+    from transformers import PreTrainedModel  # only here, since its import takes a second
+
     bodies = [name for name, part in model.named_children() if isinstance(part, PreTrainedModel)]
     return bodies[0] if len(bodies) == 1 else ""
 

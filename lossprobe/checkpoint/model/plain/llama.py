@@ -1,0 +1,168 @@
+"""Llama (Touvron et al. 2023): RMS norms, rotary positions, grouped queries, gated SiLU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from lossprobe.checkpoint.model.plain.language_model import PlainBody, PlainConfig, PlainLM, attend
+
+
+@dataclass
+class PlainLlamaConfig(PlainConfig):
+    """What decides the shapes and losses of a Llama; see its config.json."""
+
+    model_type: ClassVar[str] = "llama"
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rms_norm_eps: float
+    rope_theta: float
+    attention_bias: bool
+    mlp_bias: bool
+
+
+class RmsNorm(torch.nn.Module):
+    """x / √(mean of x² + ε), computed in float32, times weights."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the normalised rows of x [..., D]."""
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
+        return self.weight * wide.to(x.dtype)
+
+
+class Rotation(torch.nn.Module):
+    """Cosines and sines of the angles by which pairs of entries are turned (Su et al. 2021)."""
+
+    inv_freq: torch.Tensor
+    rope_type = "default"
+
+    def __init__(self, base: float, width: int) -> None:
+        super().__init__()
+        # On the CPU even where the model is built without values: a buffer is not among the stored tensors.
+        shares = torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width
+        self.register_buffer("inv_freq", 1.0 / (base**shares), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return cosines and sines [B, 1, T, width] of positions [B, T]."""
+        angles = positions[..., None].float() * self.inv_freq
+        angles = torch.cat((angles, angles), dim=-1)[:, None]
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Return x [B, H, T, D] with entry i turned against entry i + D / 2."""
+    first, second = x.chunk(2, dim=-1)
+    return (x * cos) + (torch.cat((-second, first), dim=-1) * sin)
+
+
+class LlamaAttention(torch.nn.Module):
+    """Attention whose keys and values serve several queries each."""
+
+    def __init__(self, config: PlainLlamaConfig, number: int) -> None:
+        super().__init__()
+        self.number, self.width = number, config.head_dim
+        queries, keys = (count * self.width for count in (config.num_attention_heads, config.num_key_value_heads))
+        inner, bias = config.hidden_size, config.attention_bias
+        self.q_proj = torch.nn.Linear(inner, queries, bias=bias)
+        self.k_proj = torch.nn.Linear(inner, keys, bias=bias)
+        self.v_proj = torch.nn.Linear(inner, keys, bias=bias)
+        self.o_proj = torch.nn.Linear(queries, inner, bias=bias)
+
+    def forward(
+        self, x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], visible: torch.Tensor | None, kept: Any
+    ) -> torch.Tensor:
+        """Return what is added to the hidden states x [B, T, D]."""
+        query, key, value = (
+            layer(x).view(*x.shape[:-1], -1, self.width).transpose(1, 2)
+            for layer in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        query, key = rotate(query, *turns), rotate(key, *turns)
+        if kept is not None:
+            key, value = kept.update(key, value, self.number)
+        output: torch.Tensor = self.o_proj(attend(query, key, value, visible, self.width**-0.5))
+        return output
+
+
+class LlamaMLP(torch.nn.Module):
+    """Two matrices, one of them a gate, and a third."""
+
+    def __init__(self, config: PlainLlamaConfig) -> None:
+        super().__init__()
+        outer, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_proj = torch.nn.Linear(outer, inner, bias=bias)
+        self.up_proj = torch.nn.Linear(outer, inner, bias=bias)
+        self.down_proj = torch.nn.Linear(inner, outer, bias=bias)
+        self.act_fn = torch.nn.SiLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what is added to the hidden states x [B, T, D]."""
+        output: torch.Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        return output
+
+
+class LlamaLayer(torch.nn.Module):
+    """Attention and MLP, each behind a norm."""
+
+    def __init__(self, config: PlainLlamaConfig, number: int) -> None:
+        super().__init__()
+        self.self_attn = LlamaAttention(config, number)
+        self.mlp = LlamaMLP(config)
+        self.input_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RmsNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self, x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], visible: torch.Tensor | None, kept: Any
+    ) -> torch.Tensor:
+        """Return the hidden states [B, T, D] after the layer."""
+        x = x + self.self_attn(self.input_layernorm(x), turns, visible, kept)
+        output: torch.Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        return output
+
+
+class LlamaBody(PlainBody):
+    """Embedding, layers and a last norm."""
+
+    embedding = "embed_tokens"
+
+    def __init__(self, config: PlainLlamaConfig) -> None:
+        super().__init__()
+        self.embed_tokens = torch.nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = torch.nn.ModuleList(LlamaLayer(config, number) for number in range(config.num_hidden_layers))
+        self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary_emb = Rotation(config.rope_theta, config.head_dim)
+
+    def hidden(
+        self, ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor | None, kept: Any
+    ) -> torch.Tensor:
+        """Return the final hidden states [B, T, D]; arguments as of `PlainBody.hidden`."""
+        x = self.embed_tokens(ids)
+        turns = self.rotary_emb(positions, x.dtype)
+        for layer in self.layers:
+            x = layer(x, turns, visible, kept)
+        output: torch.Tensor = self.norm(x)
+        return output
+
+
+class PlainLlama(PlainLM):
+    """A Llama with its head."""
+
+    base_model_prefix = "model"
+
+    def body_of(self, config: Any) -> LlamaBody:
+        """Return the body, without values."""
+        return LlamaBody(config)

@@ -1,0 +1,273 @@
+"""Plain models compute bit for bit what transformers' classes do, and stand for nothing that is not plain."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from bundled import EXAMPLES
+from checkpoint.builders import COMMON, SMALL, byte_level_bpe, model, reconfigure, rewrite, save
+
+from lossprobe.checkpoint.detect import open_checkpoint
+from lossprobe.checkpoint.families import prepared as folders
+from lossprobe.checkpoint.families.prepared import prepare
+from lossprobe.checkpoint.model.exact_load import load_exactly
+from lossprobe.checkpoint.model.plain.language_model import PlainLM
+from lossprobe.checkpoint.options import LoadOptions
+
+GPT2 = COMMON | {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+SHAPES = {
+    "shared keys": ("llama", SMALL),
+    "one key for all": ("llama", SMALL | {"num_key_value_heads": 1}),
+    "a key each": ("llama", SMALL | {"num_key_value_heads": 4}),
+    "tied": ("llama", SMALL | {"tie_word_embeddings": True}),
+    "biases": ("llama", SMALL | {"attention_bias": True, "mlp_bias": True}),
+    "wide heads": ("llama", SMALL | {"head_dim": 24}),
+    "another epsilon": ("llama", SMALL | {"rms_norm_eps": 0.01}),
+    "another base": ("llama", SMALL | {"rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"}}),
+    "padding id": ("llama", SMALL | {"pad_token_id": 5}),
+    "gpt2": ("gpt2", GPT2),
+    "untied gpt2": ("gpt2", GPT2 | {"tie_word_embeddings": False, "n_inner": 56}),
+    "torch's gelu": ("gpt2", GPT2 | {"activation_function": "gelu_pytorch_tanh", "layer_norm_epsilon": 0.001}),
+}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+LENGTH = 40
+
+
+@pytest.fixture(params=SHAPES)
+def folder(request, tmp_path) -> Path:
+    family, changes = SHAPES[request.param]
+    built = model(family, **changes)
+    with torch.no_grad():
+        for weight in built.parameters():
+            if weight.ndim == 1:  # norms and biases, which else are ones and zeros
+                weight.add_(torch.randn(weight.shape) / 4)
+    return save(built, tmp_path / "model", byte_level_bpe())
+
+
+def both(folder: Path, dtype: torch.dtype) -> tuple[PlainLM, torch.nn.Module]:
+    """Return the plain model of a folder, and that of transformers."""
+    found = []
+    for plain in (True, False):
+        prepared = prepare(folder, LoadOptions(), plain=plain)
+        assert prepared.plain == plain
+        loaded = load_exactly(folder, prepared.model_class, prepared.config, prepared.weights, dtype)
+        assert loaded.notices == ()
+        found.append(loaded.model)
+    assert isinstance(found[0], PlainLM)
+    assert not isinstance(found[1], PlainLM)
+    return found[0], found[1]
+
+
+def ids(seed: int = 0, length: int = LENGTH) -> torch.Tensor:
+    return torch.randint(0, 320, (3, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@torch.inference_mode()
+def test_logits_are_those_of_transformers_bit_for_bit(folder, dtype):
+    plain, other = both(folder, dtype)
+    for length in (1, 2, 7, LENGTH, 64):
+        for rows in (ids(length=length), ids(length=length)[:1]):
+            assert torch.equal(plain(input_ids=rows, use_cache=False).logits, other(rows, use_cache=False).logits)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@torch.inference_mode()
+def test_rows_padded_on_the_left_are_those_of_transformers(folder, dtype):
+    plain, other = both(folder, dtype)
+    for padding in ([0, 0, 0], [3, 0, 11], [0, 39, 1]):
+        place = torch.arange(LENGTH) - torch.tensor(padding)[:, None]
+        inputs = {"input_ids": ids(), "attention_mask": (place >= 0).long(), "position_ids": place.clamp(min=0)}
+        assert torch.equal(plain(**inputs, use_cache=False).logits, other(**inputs, use_cache=False).logits)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@torch.inference_mode()
+def test_a_kept_start_is_continued_as_by_transformers(folder, dtype):
+    plain, other = both(folder, dtype)
+    for before, after in ((20, 20), (20, 1), (1, 30)):
+        found = []
+        for each in (plain, other):
+            body = each._modules[each.base_model_prefix]
+            kept = body(input_ids=ids(1, before), use_cache=True).past_key_values
+            rest = body(input_ids=ids(2, after), past_key_values=copy.copy(kept), use_cache=True).last_hidden_state
+            found.append((rest, [type(layer) for layer in kept.layers]))
+        assert torch.equal(found[0][0], found[1][0])
+        assert found[0][1] == found[1][1]
+
+
+def test_names_shapes_and_ties_are_those_of_transformers(folder):
+    plain, other = both(folder, torch.float32)
+    assert {name: weight.shape for name, weight in plain.named_parameters()} == {
+        name: weight.shape for name, weight in other.named_parameters()
+    }
+    assert list(plain.state_dict()) == list(other.state_dict())
+    assert list(dict(plain.named_parameters())) == list(dict(other.named_parameters()))
+    assert (plain.lm_head.weight is plain.get_input_embeddings().weight) == other.config.tie_word_embeddings
+    assert plain.dtype == other.dtype
+
+
+def opened_both(folder: Path, monkeypatch, dtype: str):
+    options = LoadOptions(dtype=dtype)
+    plain = open_checkpoint(folder, options)
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "is_plain", lambda _: False)
+        other = open_checkpoint(folder, options)
+    assert isinstance(plain._model, PlainLM)
+    assert not isinstance(other._model, PlainLM)
+    return plain, other
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_checkpoint_is_the_same_with_its_kernels(folder, monkeypatch, dtype):
+    plain, other = opened_both(folder, monkeypatch, dtype)
+    assert plain.facts == other.facts
+    assert plain.facts.hard_limit == (plain.facts.family == "gpt2")
+    rows = ids(3)
+    assert torch.equal(plain.logits(plain.hidden(rows).flatten(0, 1)), other.logits(other.hidden(rows).flatten(0, 1)))
+    padding = torch.tensor([0, 2, 9])
+    assert torch.equal(plain.hidden_left_padded(rows, padding), other.hidden_left_padded(rows, padding))
+    shared, others = plain.shared_prefix(), other.shared_prefix()
+    assert shared is not None
+    assert others is not None
+    which = torch.tensor([2, 0, 0])
+    found = (each.hidden_after(each.run(rows[:, :30]), which, rows[:, 30:]) for each in (shared, others))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("name", ["jargon-plain", "jargon-smoothed"])
+def test_bundled_models_are_plain_and_the_same(name, monkeypatch):
+    plain, other = opened_both(EXAMPLES / name, monkeypatch, "float32")
+    assert plain.facts == other.facts
+    rows = torch.arange(256)[None] * 7 % 1024
+    assert torch.equal(plain.hidden(rows), other.hidden(rows))
+
+
+UNUSUAL = {
+    "unknown key": {"attention_sinks": 4},
+    "activation": {"hidden_act": "gelu"},
+    "scaled positions": {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "linear", "factor": 2.0}},
+    "partial rotation": {
+        "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default", "partial_rotary_factor": 0.5}
+    },
+    "positions stated twice": {"rope_theta": 20000.0},
+    "tensor parallel training": {"pretraining_tp": 2},
+    "quantised": {"quantization_config": {"quant_method": "fp8"}},
+    "code": {"auto_map": {"AutoModelForCausalLM": "modeling.Model"}},
+    "text for a number": {"vocab_size": "320"},
+    "truth for a number": {"num_hidden_layers": True},
+    "another epsilon": {"rms_norm_eps": 0},
+    "huge": {"vocab_size": 10**30},
+    "too many layers": {"num_hidden_layers": 10**6},
+    "heads that do not fit": {"num_attention_heads": 5},
+    "padding id beyond the vocabulary": {"pad_token_id": 320},
+    "another class": {"architectures": ["LlamaForSequenceClassification"]},
+    "another shape": {"intermediate_size": 40},
+    "tied in words only": {"tie_word_embeddings": True},
+}
+
+
+def is_plain_folder(folder: Path) -> bool:
+    settings = json.loads((folder / "config.json").read_text())
+    known = folders.is_plain(settings)
+    entries = folders._weights(folder, {}).entries
+    return known and folders.plain_model(settings, entries) is not None
+
+
+@pytest.mark.parametrize("case", UNUSUAL)
+def test_anything_unusual_is_left_to_transformers(case, tmp_path):
+    folder = save(model("llama"), tmp_path / "model", byte_level_bpe())
+    assert is_plain_folder(folder)
+    reconfigure(folder, **UNUSUAL[case])
+    assert not is_plain_folder(folder)
+
+
+def test_heads_that_do_not_divide_the_width_are_left_to_transformers(tmp_path):
+    """The tensors fit, but transformers refuses to build such a model."""
+    folder = save(model("llama", head_dim=24), tmp_path / "model", byte_level_bpe())
+    assert is_plain_folder(folder)
+    reconfigure(folder, num_attention_heads=6, num_key_value_heads=3, head_dim=16)
+    assert not is_plain_folder(folder)
+
+
+@pytest.mark.parametrize("key", ["rms_norm_eps", "rope_parameters", "hidden_act", "num_attention_heads"])
+def test_a_missing_key_is_left_to_transformers(key, tmp_path):
+    folder = save(model("llama"), tmp_path / "model", byte_level_bpe())
+    reconfigure(folder, drop=(key,))
+    assert not is_plain_folder(folder)
+
+
+@pytest.mark.parametrize("change", [
+    {"activation_function": "relu"}, {"scale_attn_by_inverse_layer_idx": True}, {"scale_attn_weights": False},
+    {"add_cross_attention": True}, {"n_head": 3},
+])  # fmt: skip
+def test_an_unusual_gpt2_is_left_to_transformers(change, tmp_path):
+    folder = save(model("gpt2"), tmp_path / "model", byte_level_bpe())
+    assert is_plain_folder(folder)
+    reconfigure(folder, **change)
+    assert not is_plain_folder(folder)
+
+
+@pytest.mark.parametrize("tensors", [
+    lambda stored: stored | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)},
+    lambda stored: {name: stored[name] for name in sorted(stored)[1:]},
+    lambda stored: {f"module.{name}": tensor for name, tensor in stored.items()},
+    lambda stored: stored | {"model.norm.weight": torch.ones(32, dtype=torch.int8)},
+])  # fmt: skip
+def test_other_tensors_are_left_to_transformers(tensors, tmp_path):
+    folder = save(model("llama"), tmp_path / "model", byte_level_bpe())
+    rewrite(folder, tensors)
+    assert not is_plain_folder(folder)
+
+
+def test_a_tied_head_that_is_stored_too_is_left_to_transformers(tmp_path):
+    folder = save(model("llama", tie_word_embeddings=True), tmp_path / "model", byte_level_bpe())
+    assert is_plain_folder(folder)
+    rewrite(folder, lambda stored: stored | {"lm_head.weight": stored["model.embed_tokens.weight"].clone()})
+    assert not is_plain_folder(folder)
+
+
+def test_older_keys_are_plain_too(tmp_path, monkeypatch):
+    folder = save(model("llama"), tmp_path / "model", byte_level_bpe())
+    reconfigure(folder, drop=("rope_parameters", "dtype", "head_dim", "mlp_bias"),
+                rope_theta=20000.0, rope_scaling=None, torch_dtype="float32", num_key_value_heads=2)  # fmt: skip
+    plain, other = opened_both(folder, monkeypatch, "float32")
+    assert plain.facts == other.facts
+    assert torch.equal(plain.hidden(ids()), other.hidden(ids()))
+
+
+@pytest.mark.parametrize("options", [{"dtype": "autocast"}, {"stream_weights": "always"}])
+def test_other_ways_to_run_a_model_are_left_to_transformers(options):
+    opened = open_checkpoint(EXAMPLES / "jargon-plain", LoadOptions(**options))
+    assert not isinstance(opened._model, PlainLM)
+
+
+def test_values_that_are_not_finite_are_refused_alike(tmp_path, monkeypatch):
+    folder = save(model("llama"), tmp_path / "model", byte_level_bpe())
+    rewrite(folder, lambda stored: stored | {"model.norm.weight": torch.full((32,), torch.nan)})
+    assert is_plain_folder(folder)
+    told = []
+    for plain in (True, False):
+        if not plain:
+            monkeypatch.setattr(folders, "is_plain", lambda _: False)
+        with pytest.raises(Exception, match="norm") as caught:
+            open_checkpoint(folder)
+        told.append((type(caught.value), str(caught.value)))
+    assert told[0] == told[1]
+
+
+def test_a_plain_model_is_scored_without_transformers_modelling_code(tmp_path):
+    code = (
+        f"import sys\nfrom lossprobe.checkpoint.detect import open_checkpoint\n"
+        f"open_checkpoint({str(EXAMPLES / 'jargon-plain')!r})\n"
+        "print(*sorted({'torch', 'transformers.modeling_utils', 'transformers.activations', 'torch._dynamo'} "
+        "& sys.modules.keys()))"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert process.stdout.split() == ["torch"], "that import takes a second"
