@@ -22,9 +22,9 @@ EXIT_CODES: dict[int, str] = {
     10: "gate failed: a check of an audit, an invariant of selfcheck, or what curve or defects is told to fail on",
     11: "gate inconclusive, where a check says that it must not be",
     12: "runs not comparable (text, tokenizer, windows or BOS differ), or a baseline missing or damaged",
-    130: "interrupted (Ctrl-C); the message says where finished parts are kept",
+    130: "interrupted (Ctrl-C); the message says what is kept",
     141: "the reader closed the pipe",
-    143: "terminated (SIGTERM); the message says where finished parts are kept",
+    143: "terminated (SIGTERM); the message says what is kept",
 }
 
 

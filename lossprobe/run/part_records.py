@@ -49,10 +49,13 @@ def lock_own(
     return folder
 
 
-def note_kept(error: BaseException | None, folder: Folder) -> None:
-    """Note on what stops the process, and is no fault of it, that finished parts are kept, if there are any."""
-    if error is not None and not isinstance(error, Exception) and recorded(folder):
-        error.add_note(KEPT)
+def note_kept(error: BaseException | None, folder: Folder, planned: str = "") -> None:
+    """Note on what stops the process, and is no fault of it, what is kept: finished parts, else what was planned."""
+    if error is None or isinstance(error, Exception) or hasattr(error, "__notes__"):  # an inner store has noted it
+        return
+    kept = KEPT if recorded(folder) else planned
+    if kept:
+        error.add_note(kept)
 
 
 def record_name(index: int) -> str:

@@ -23,9 +23,10 @@ from lossprobe.plan.rows import SCORED, Rows
 from lossprobe.run.files import fill_table, read_sealed, sha256_of_bytes, sha256_of_json, writing
 from lossprobe.run.manifest import START_OVER, damaged, part_name, plan_fault
 from lossprobe.run.new_file import NewFile
-from lossprobe.run.part_records import pending_parts, record_name, write_record
+from lossprobe.run.part_records import note_kept, pending_parts, record_name, write_record
 from lossprobe.run.part_values import OWN, planned_values, read_labels, read_reasons, routing_values
 from lossprobe.run.plain_arrays import to_numpy
+from lossprobe.run.plan_blocks import kept_plan
 from lossprobe.run.schema import (
     DOCUMENTS,
     HISTOGRAM_COLUMNS,
@@ -67,6 +68,17 @@ class PartStore:
     def shown(self) -> str:
         """Where the run is, for messages: its folder, or its address on object storage."""
         return visible(shown_place(self.path), 200)
+
+    def note_kept(self, error: BaseException | None, *, blocks: bool) -> None:
+        """Note on what stops the process what is kept of the run; see `part_records.note_kept`.
+
+        Args:
+            error: what stops it, if anything does.
+            blocks: whether the same command goes on with the blocks of a plan that was begun.
+        """
+        # A plan on object storage may have been stopped on its way there; what is here does not count then.
+        planned = "" if self._twin is not None else kept_plan(self._folder, blocks=blocks)
+        note_kept(error, self._folder, planned)
 
     def bring(self, wanted: Callable[[int], bool] = lambda _: True) -> bool:
         """Make the folder of a run on object storage equal to what is there; return whether it is one.

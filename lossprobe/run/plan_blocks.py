@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -29,11 +30,12 @@ from lossprobe.run.folder import Folder
 from lossprobe.run.manifest import BEGUN, START_OVER, damaged, part_name
 from lossprobe.run.new_file import NewFile
 from lossprobe.run.part_values import write_planned
-from lossprobe.run.schema import PLAN_PARTS
+from lossprobe.run.schema import PLAN, PLAN_PARTS
 from lossprobe.run.shard_locks import take_lock
 from lossprobe.run.written import WrittenFolder
 
 BLOCK = "block-"
+RECORD = re.compile(rf"{BLOCK}[0-9]{{5,}}")
 LONGEST_PAUSE = 4.0  # seconds between two looks at what another process plans; a thousand may wait for it
 
 
@@ -44,6 +46,18 @@ def begun(folder: Folder) -> bool:
     except OSError:
         return False
     return True
+
+
+def kept_plan(folder: Folder, *, blocks: bool) -> str:
+    """Return which of a plan stays for the next call, in words: all of it, or blocks of it if it can go on with these.
+
+    Args:
+        folder: the folder of the run.
+        blocks: whether the next call goes on with blocks.
+    """
+    if folder.stat(PLAN) is not None:
+        return "the plan is kept"
+    return "planned blocks are kept" if blocks and begun(folder) and _recorded(folder) else ""
 
 
 class PlanBlocks:
@@ -165,6 +179,15 @@ class PlanBlocks:
             for name in plan.names():
                 if name.startswith(BLOCK):
                     plan.remove(name)
+
+
+def _recorded(folder: Folder) -> bool:
+    """Return whether a block of a plan was finished."""
+    try:
+        with folder.folder(PLAN_PARTS) as plan:
+            return any(RECORD.fullmatch(name) for name in plan.names())
+    except OSError:
+        return False
 
 
 def _record(block: int) -> str:

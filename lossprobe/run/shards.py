@@ -24,7 +24,6 @@ from lossprobe.plan.shard import Shard
 from lossprobe.run.files import json_bytes, read_sealed, sealed, writing
 from lossprobe.run.folder import TEMPORARY, Folder
 from lossprobe.run.manifest import SHARDS, damaged, is_count
-from lossprobe.run.part_records import note_kept
 from lossprobe.run.part_store import FOLDERS, PartStore
 from lossprobe.run.plan_blocks import PlanBlocks
 from lossprobe.run.reader import Run, is_run, open_run
@@ -77,8 +76,8 @@ class ShardStore(PartStore):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Free the lock of the shard; what stops the process is noted that finished parts are kept."""
-        note_kept(error, self._folder)
+        """Free the lock of the shard; what stops the process is noted what is kept."""
+        self.note_kept(error, blocks=True)
         try:
             if self._twin is not None and error is None:
                 self._twin.finish_sending()

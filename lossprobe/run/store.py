@@ -25,7 +25,7 @@ from lossprobe.run.document_table import documents_table
 from lossprobe.run.files import json_bytes, read_sealed, sealed, sha256_of_json, writing
 from lossprobe.run.identity import Settings
 from lossprobe.run.manifest import BEGUN, FIRST_WINDOWS, KIND, damaged, part_name
-from lossprobe.run.part_records import lock_own, note_kept
+from lossprobe.run.part_records import lock_own
 from lossprobe.run.part_store import ALL_FOLDERS, FOLDERS, PartStore
 from lossprobe.run.part_values import write_planned
 from lossprobe.run.plan_blocks import PlanBlocks, begun
@@ -67,7 +67,7 @@ class RunStore(PartStore):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Free the lock; a directory without even a plan is removed. What stops the process is noted what is kept."""
-        note_kept(error, self._folder)
+        self.note_kept(error, blocks=self._among_shards)
         if self._twin is not None:
             self._twin.stop_sending()
         empty = all(self._folder.stat(name) is None for name in (MANIFEST, PLAN)) and not begun(self._folder)

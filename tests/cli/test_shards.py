@@ -11,10 +11,14 @@ from stored_runs import tree
 import lossprobe
 from lossprobe.checkpoint import detect
 from lossprobe.checkpoint.options import LoadOptions
-from lossprobe.cli.main import run
+from lossprobe.cli.main import Terminated, run
 from lossprobe.cli.shards import on_own_device
-from lossprobe.passes import planning
+from lossprobe.passes import planned_together, planning, shards
+from lossprobe.passes import score as score_module
+from lossprobe.passes.blocks import blocks_of
 from lossprobe.plan import rows as plan
+from lossprobe.run.part_store import PartStore
+from lossprobe.run.plan_blocks import PlanBlocks
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +57,62 @@ def test_shards_and_gather_from_the_command_line(working_folder, monkeypatch, ca
     assert "already scored and gathered: run" in capsys.readouterr().err
     assert run(["gather", "run"]) == 0
     assert "complete already" in capsys.readouterr().err
+
+
+@pytest.fixture
+def blocks(working_folder, monkeypatch):
+    """A text of several documents, in blocks of a few."""
+    line = json.dumps({"text": "It shows. that is what it says.\n" * 4})
+    (working_folder / "text.jsonl").write_text(f"{line}\n" * 10, "utf-8")
+    for module in (planning, planned_together):
+        monkeypatch.setattr(module, "blocks_of", lambda documents: blocks_of(documents, 400))
+
+
+def score_blocks(*more):
+    return run(["score", str(CHECKPOINT), "text.jsonl", "-o", "run", "-q", *more])
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize(
+    ("cause", "code", "how"), [(KeyboardInterrupt, 130, "interrupted"), (Terminated, 143, "terminated")]
+)
+@pytest.mark.parametrize(
+    ("place", "name", "after", "shard", "kept"),
+    [
+        (PlanBlocks, "finish", 0, ["--shard", "1/2"], ""),
+        (PlanBlocks, "finish", 1, ["--shard", "1/2"], "planned blocks are kept"),
+        (PartStore, "write_part", 0, ["--shard", "1/2"], "the plan is kept"),
+        (PartStore, "write_part", 0, [], "the plan is kept"),
+        (PartStore, "write_part", 1, ["--shard", "1/2"], "finished parts are kept"),
+        (PartStore, "write_part", 1, [], "finished parts are kept"),
+    ],
+)
+def test_what_is_stopped_says_what_is_kept(monkeypatch, capsys, cause, code, how, place, name, after, shard, kept):
+    calls, real = [], getattr(place, name)
+
+    def stop(*given):
+        if len(calls) == after:
+            raise cause
+        calls.append(given)
+        real(*given)
+
+    monkeypatch.setattr(place, name, stop)
+    assert score_blocks(*shard) == code
+    said = f"{how}; {kept}; repeat the command to resume" if kept else f"{how}; repeat the command"
+    assert capsys.readouterr().err == f"lossprobe: error[{how}]: {said}\n"
+
+
+@pytest.mark.usefixtures("blocks")
+def test_one_process_that_does_not_go_on_with_blocks_of_shards_does_not_say_that_they_are_kept(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards, "join_plan", stop)
+    assert score_blocks("--shard", "1/2") == 130
+    assert "planned blocks are kept" in capsys.readouterr().err
+    monkeypatch.setattr(score_module, "measured_facts", stop)
+    assert score_blocks() == 130
+    assert capsys.readouterr().err == "lossprobe: error[interrupted]: interrupted; repeat the command\n"
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def test_blocks_of_killed_shards_are_planned_by_others(single, tmp_path):
 
 
 def stopped(output, monkeypatch, place, name, after=0):
-    """Score one of two shards, stopped as by kill when a method of a class has been called so often."""
+    """Score a shard, stopped when a method of a class has been called so often; return what it says is kept."""
     original, calls = getattr(place, name), []
 
     def stop(*arguments, **named):
@@ -191,8 +191,9 @@ def stopped(output, monkeypatch, place, name, after=0):
 
     with monkeypatch.context() as patch:
         patch.setattr(place, name, stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as caught:
             share(1, 2, output)
+    return getattr(caught.value, "__notes__", [])
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,7 @@ def stopped(output, monkeypatch, place, name, after=0):
 )
 def test_a_plan_that_was_stopped_goes_on(single, tmp_path, monkeypatch, place, name, after):
     output = tmp_path / "run"
-    stopped(output, monkeypatch, place, name, after)
+    notes = stopped(output, monkeypatch, place, name, after)
     whole, planned = name == "remove", []
     if not whole:
         with pytest.raises(OutputError, match=r"plan was complete") as caught:
@@ -219,6 +220,7 @@ def test_a_plan_that_was_stopped_goes_on(single, tmp_path, monkeypatch, place, n
         with pytest.raises(OutputError, match="unfinished run"):
             open_run(output)
     before = len(list(output.glob("plan/block-?????")))
+    assert notes == ["the plan is kept" if whole else "planned blocks are kept"] * (before > 0)
     plan_one = planned_together._plan_one
     monkeypatch.setattr(planned_together, "_plan_one", lambda *given_: planned.append(given_) or plan_one(*given_))
     share(2, 2, output)

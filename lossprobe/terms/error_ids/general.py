@@ -86,10 +86,8 @@ MEMORY = {
 
 ENDED = {
     1: {"internal": "A bug in lossprobe. → Run again with --debug, and please report it."},
-    130: {
-        "interrupted": "Ctrl-C was pressed. → Repeat the command; finished parts are kept where the message says so."
-    },
-    143: {"terminated": "SIGTERM ended it. → Repeat the command; finished parts are kept where the message says so."},
+    130: {"interrupted": "Ctrl-C was pressed. → Repeat the command; it goes on with what the message says is kept."},
+    143: {"terminated": "SIGTERM ended it. → Repeat the command; it goes on with what the message says is kept."},
 }
 
 ERROR_IDS = (
