@@ -1,7 +1,8 @@
 """Plans a text together with other processes that score other shards of the same run.
 
 Each reads the whole text, and tokenizes and plans the blocks that no other process has planned or is planning. A block
-that a killed process left is planned by one that still runs.
+that a killed process left is planned by one that still runs. A block that turns out to be damaged, or of another text,
+when the blocks are joined is planned again: it follows from the text, which each process has read and hashed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from lossprobe.checkpoint.interface import Checkpoint, Tokenizer
-from lossprobe.errors import TextError
 from lossprobe.passes.blocks import Block, blocks_of
 from lossprobe.passes.known_text import read_again
 from lossprobe.passes.planning import PlannedBlock, Planner, PlanOptions, assembled, write_vocabulary
@@ -25,14 +25,14 @@ from lossprobe.text.stage import Stage
 
 def plan_blocks(
     blocks: PlanBlocks, source: Source, tokenizer: Tokenizer, options: PlanOptions, stage: Stage
-) -> int | None:
-    """Plan blocks of a text until all are stored, by this process or another, and return how many there are.
+) -> list[str] | None:
+    """Plan blocks of a text until all are stored, by this process or another; return the text's hash at each one's end.
 
     Return None as soon as another process has joined them; the text may not have been read to its end then.
     `stage` is called with words for how far this process is.
 
     Raises:
-        TextError: the text changed since it was hashed, or another process planned another one.
+        TextError: the text changed since it was hashed.
         LossprobeError: as `Planner.plan`.
     """
     planner = Planner(source, tokenizer, options, stage)
@@ -46,12 +46,8 @@ def plan_blocks(
             stored.append(blocks.wait(number, partial(stage, what)))
         if blocks.joined():
             return None
-        for number, content in enumerate(stored):
-            if content is not None and content["text_sha256"] != ends[number]:
-                what = f"{source.name}: is not the text of which another shard planned block {number + 1}"
-                raise TextError("text.changed", what, hint="lossprobe runs remove takes the run away")
         if None not in stored:
-            return len(ends)
+            return ends
 
 
 def _plan_what_is_left(blocks: PlanBlocks, source: Source, planner: Planner, options: PlanOptions) -> list[str] | None:
@@ -59,7 +55,7 @@ def _plan_what_is_left(blocks: PlanBlocks, source: Source, planner: Planner, opt
 
     Return None, before the end of the text, if the blocks have been joined.
     """
-    seen, ends = Fingerprint(), list[str]()
+    seen, ends, damaged = Fingerprint(), list[str](), 0
     for block in blocks_of(read_again(source, options.text_sha256, seen)):
         if blocks.joined():
             return None
@@ -67,10 +63,13 @@ def _plan_what_is_left(blocks: PlanBlocks, source: Source, planner: Planner, opt
             with blocks.claim(block.number) as free:
                 # Asked in this order: a block that is gone has become a part of the plan.
                 if free and blocks.stored(block.number) is None and not blocks.joined():
+                    damaged += blocks.left_damaged(block.number)
                     _plan_one(blocks, block, planner, seen)
         for _ in block.documents:
             pass
         ends.append(seen.hexdigest())
+    if damaged:
+        source.notices.append(blocks.planned_again(damaged))
     return ends
 
 
@@ -82,15 +81,25 @@ def _plan_one(blocks: PlanBlocks, block: Block, planner: Planner, seen: Fingerpr
 
 
 def join_plan(
-    store: RunStore, prepared: PreparedPass, checkpoint: Checkpoint, options: PlanOptions, count: int
-) -> dict[str, Any]:
-    """Make one plan of all blocks, and return it; the text was read before.
+    store: RunStore, prepared: PreparedPass, checkpoint: Checkpoint, options: PlanOptions, ends: list[str]
+) -> dict[str, Any] | None:
+    """Make one plan of all blocks, and return it; None, and a notice, if some of them have to be planned again.
+
+    Args:
+        store: the folder of the run.
+        prepared: the pass; its text was read before.
+        checkpoint: its checkpoint.
+        options: options of the planning.
+        ends: what `plan_blocks` returned.
 
     Raises:
         NothingToScoreError: no token can be scored.
-        OutputError: a file of a block is missing or damaged.
     """
-    stored = store.join_blocks(count)
+    told = store.forget_lost_blocks(ends)
+    if told is not None:
+        prepared.source.notices.append(told)
+        return None
+    stored = store.join_blocks(len(ends))
     planned = assembled(map(PlannedBlock.from_json, stored), prepared.source, prepared.policy)
     write_vocabulary(store, checkpoint.tokenizer, options.vocab_size)
     return finish_plan(store, prepared, checkpoint, planned)

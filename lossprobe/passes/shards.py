@@ -28,6 +28,8 @@ from lossprobe.run.twin import twin_of
 from lossprobe.text.documents import Source
 from lossprobe.units import visible
 
+ROUNDS = 3  # a folder that damages what is written there cannot hold a run
+
 
 @dataclass(frozen=True)
 class ShardResult:
@@ -203,15 +205,18 @@ def _planned_together(
         LossprobeError: as `plan_blocks` and `join_plan`.
     """
     asked = plan_options(prepared, checkpoint, options)
-    count = plan_blocks(share.blocks, prepared.source, checkpoint.tokenizer, asked, stage_of(progress))
-    with RunStore(prepared.path, among_shards=True) as store:
-        plan = _joined(store, prepared, measured_facts(checkpoint), shard)
-        if plan is None:
-            if count is None:  # what was read of the text may not be all of it
+    for _ in range(ROUNDS):
+        ends = plan_blocks(share.blocks, prepared.source, checkpoint.tokenizer, asked, stage_of(progress))
+        with RunStore(prepared.path, among_shards=True) as store:
+            plan = _joined(store, prepared, measured_facts(checkpoint), shard)
+            if plan is None and ends is None:  # what was read of the text may not be all of it
                 raise damaged(prepared.path, f"unfinished plan: {BEGUN} is missing or damaged")
-            plan = join_plan(store, prepared, checkpoint, asked, count)
-    share.plan(whole=False)
-    return plan
+            if plan is None and ends is not None:
+                plan = join_plan(store, prepared, checkpoint, asked, ends)
+        if plan is not None:
+            share.plan(whole=False)
+            return plan
+    raise damaged(prepared.path, f"unfinished plan: blocks of it were damaged {ROUNDS} times")
 
 
 def _of_all_machines(measured: dict[str, Any]) -> dict[str, Any]:

@@ -16,13 +16,15 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from lossprobe.errors import OutputError
+from lossprobe.objects.folder import shown_place
 from lossprobe.plan.rows import Rows
 from lossprobe.run.document_table import DocumentsTable
 from lossprobe.run.files import json_bytes, read_sealed, sealed, writing
@@ -33,8 +35,10 @@ from lossprobe.run.part_values import write_planned
 from lossprobe.run.schema import PLAN, PLAN_PARTS
 from lossprobe.run.shard_locks import take_lock
 from lossprobe.run.written import WrittenFolder
+from lossprobe.units import plural, visible
 
 BLOCK = "block-"
+READERS = 8  # files read at once
 RECORD = re.compile(rf"{BLOCK}[0-9]{{5,}}")
 LONGEST_PAUSE = 4.0  # seconds between two looks at what another process plans; a thousand may wait for it
 
@@ -129,6 +133,57 @@ class PlanBlocks:
             return None
         return content if sound else None
 
+    def left_damaged(self, block: int) -> bool:
+        """Return whether the record of a block that is not stored is there; nobody else plans it meanwhile."""
+        with self._folder.folder(PLAN_PARTS) as plan:
+            return plan.stat(_inner(_record(block))) is not None
+
+    def planned_again(self, blocks: int) -> str:
+        """Return a notice that some blocks are planned again."""
+        what = "damaged or of another text, and planned again"
+        return f"{visible(shown_place(self._folder.path), 200)}: {plural(blocks, 'planned block')} {what}"
+
+    def forget_lost(self, ends: Sequence[str]) -> int:
+        """Remove the records of blocks that have to be planned again, and return how many blocks these are.
+
+        Their record or another file of theirs is missing or damaged, or they were planned from another text. The caller
+        holds the lock of the folder, so that nobody joins them.
+
+        Args:
+            ends: hash of the text at the end of each block.
+
+        Raises:
+            OutputError: a record cannot be removed.
+        """
+        lost = parts = 0
+        with writing(self._folder.path), self._folder.folder(PLAN_PARTS) as plan:
+            for block, text_sha256 in enumerate(ends):
+                content = self.stored(block)
+                if content is None:  # nothing to forget, and who plans it may write its record at this moment
+                    lost += 1
+                    continue
+                if content["text_sha256"] != text_sha256 or not self._whole(plan, block, parts, content):
+                    plan.remove(_inner(_record(block)))
+                    lost += 1
+                parts += len(content["part_rows"])
+        return lost
+
+    def _whole(self, plan: Folder, block: int, first: int, content: dict[str, Any]) -> bool:
+        """Return whether the files of a block are those that were written.
+
+        Args:
+            plan: the folder of the plan.
+            block: its number.
+            first: number in the run of its first part, under which a part lies if a process was killed that joined it.
+            content: what `stored` returned.
+        """
+        digests = dict(content["files"])
+        for index in range(len(content["part_rows"])):
+            if plan.stat(_inner(_part(block, index))) is None:
+                digests[part_name(PLAN_PARTS, first + index)] = digests.pop(_part(block, index))
+        with ThreadPoolExecutor(READERS) as pool:
+            return all(pool.map(self._folder.intact, digests, digests.values()))
+
     def join(self, count: int, table: DocumentsTable) -> list[dict[str, Any]]:
         """Make the parts and the documents of all blocks those of the run, and return what was stored of each block.
 
@@ -137,7 +192,7 @@ class PlanBlocks:
             table: gets the documents.
 
         Raises:
-            OutputError: a file of a block is missing or damaged, or the folder cannot be written.
+            OutputError: a file of a block is missing, or the folder cannot be written.
         """
         joined: list[dict[str, Any]] = []
         parts = 0

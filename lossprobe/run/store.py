@@ -16,6 +16,7 @@ A killed run therefore resumes at the parts that are missing, and ends with the 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -118,6 +119,16 @@ class RunStore(PartStore):
         """Remove a plan that several processes began, unless one of them is running."""
         if begun(self._folder) and running_shard(self._folder) is None:
             self.clear()
+
+    def forget_lost_blocks(self, ends: Sequence[str]) -> str | None:
+        """Forget the blocks of a plan that cannot be joined, and return a notice of it; None if all of them can.
+
+        Args:
+            ends: hash of the text at the end of each block.
+        """
+        blocks = PlanBlocks(self._folder)
+        lost = blocks.forget_lost(ends)
+        return blocks.planned_again(lost) if lost else None
 
     def join_blocks(self, count: int) -> list[dict[str, Any]]:
         """Make the blocks of a plan those of the run, and return what was stored of each.

@@ -37,6 +37,7 @@ from lossprobe.run.shards import gather
 from lossprobe.run.store import RunStore
 from lossprobe.text.documents import Document, StringSource
 
+AGAIN = "1 planned block damaged or of another text, and planned again"
 BLOCKS = len(list(small_blocks(StringSource(LONG).documents())))
 
 
@@ -54,6 +55,14 @@ def single(tmp_path):
     """Return the files of the run as one process makes it."""
     score_into(tmp_path / "single", opened(), StringSource(LONG))
     return tree(tmp_path / "single")
+
+
+def share_and_gather(output):
+    """Score both of two shards, and return the files of the run, and what the first one tells."""
+    source = StringSource(LONG)
+    score_shard(Shard(2, 2), opened(), source, output=output)
+    share(1, 2, output)
+    return tree(gather(output)[0].path), source.notices
 
 
 def documents(texts):
@@ -109,6 +118,25 @@ def test_a_run_in_blocks_differs_from_one_in_one_block_in_its_parts_alone(tmp_pa
     )
 
 
+def at_once(count, output):
+    """Score the shards of a run in a thread each."""
+    ready, errors = threading.Barrier(count), []
+
+    def work(index):
+        try:
+            ready.wait(30)
+            share(index, count, output)
+        except BaseException as error:  # noqa: BLE001 - told by the test
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(index,), name=str(index)) for index in range(1, count + 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert errors == []
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_shards_that_run_at_once_plan_the_blocks_together(single, tmp_path, monkeypatch, count):
     by_thread: dict[str, list[int]] = {}
@@ -120,21 +148,7 @@ def test_shards_that_run_at_once_plan_the_blocks_together(single, tmp_path, monk
         plan_one(blocks, block, *others)
 
     monkeypatch.setattr(planned_together, "_plan_one", noted)
-    ready, errors = threading.Barrier(count), []
-
-    def work(index):
-        try:
-            ready.wait(30)
-            share(index, count, tmp_path / "run")
-        except BaseException as error:  # noqa: BLE001 - told by the test
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(index,), name=str(index)) for index in range(1, count + 1)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(120)
-    assert errors == []
+    at_once(count, tmp_path / "run")
     assert sorted(number for numbers in by_thread.values() for number in numbers) == list(range(BLOCKS))
     assert len(by_thread) > 1 or count == 1
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
@@ -245,8 +259,8 @@ def test_a_shard_of_another_run_is_refused_while_the_first_plans(tmp_path, monke
     assert tree(tmp_path / "run") == before
 
 
-def test_a_block_of_another_text_is_found(tmp_path, monkeypatch):
-    """As where a file was another one for a moment, while another shard read it."""
+def test_a_block_of_another_text_is_planned_again(single, tmp_path, monkeypatch):
+    """As where a file was another one for a moment, while another shard read it, and was the right one at its end."""
     output = tmp_path / "run"
     stopped(output, monkeypatch, PlanBlocks, "finish", 3)
     record = output / "plan" / "block-00001"
@@ -254,9 +268,7 @@ def test_a_block_of_another_text_is_found(tmp_path, monkeypatch):
     content["text_sha256"] = "0" * 64
     del content["sha256"]
     record.write_bytes(json_bytes(sealed(content)))
-    with pytest.raises(TextError, match=r"another shard planned block 2") as caught:
-        share(2, 2, output)
-    assert caught.value.id == "text.changed"
+    assert share_and_gather(output) == (single, [f"{output}: {AGAIN}"])
 
 
 def test_a_shard_on_another_kind_of_machine_is_refused_before_it_plans(single, tmp_path, monkeypatch):
@@ -336,24 +348,73 @@ def test_one_process_with_other_settings_leaves_a_plan_that_shards_began(tmp_pat
     assert open_run(output).counts["documents"] == len(LONG) - 1
 
 
-@pytest.mark.parametrize("name", ["block-00001-documents.parquet", "block-00002-part-00000.parquet"])
-def test_a_missing_file_of_a_block_is_named(tmp_path, monkeypatch, name):
-    output = tmp_path / "run"
-    stopped(output, monkeypatch, PlanBlocks, "finish", 4)
-    (output / "plan" / name).unlink()
-    with pytest.raises(OutputError, match=r"plan/.* is missing or damaged") as caught:
+def flipped(place):
+    data = bytearray(place.read_bytes())
+    data[len(data) // 2] ^= 1
+    place.write_bytes(data)
+
+
+def cut(place):
+    place.write_bytes(place.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize("damage", [unlinked, linked, overwritten, flipped, cut])
+@pytest.mark.parametrize(
+    ("place", "name", "after", "file"),
+    [
+        (PlanBlocks, "finish", 4, "block-00001"),
+        (PlanBlocks, "finish", 4, "block-00001-documents.parquet"),
+        (PlanBlocks, "finish", 4, "block-00002-part-00000.parquet"),
+        (PlanBlocks, "_append", 3, "part-00000.parquet"),  # joined before the others were
+        (PlanBlocks, "_append", 3, "block-00000-documents.parquet"),
+        (PlanBlocks, "_append", 3, "block-00000"),
+    ],
+)
+def test_a_damaged_block_is_planned_again(single, tmp_path, monkeypatch, damage, place, name, after, file):
+    output, planned, plan_one = tmp_path / "run", [], planned_together._plan_one
+    stopped(output, monkeypatch, place, name, after)
+    left = len(list(output.glob("plan/block-?????")))
+    damage(output / "plan" / file)
+    monkeypatch.setattr(planned_together, "_plan_one", lambda *given_: planned.append(given_[1]) or plan_one(*given_))
+    files, notices = share_and_gather(output)
+    assert files == single
+    again = len(planned) - (BLOCKS - left)
+    assert again == 1
+    told = [f"{output}: {AGAIN}"]
+    assert notices == ([] if damage is unlinked and file in ("block-00000", "block-00001") else told)
+
+
+@pytest.mark.parametrize("damage", [unlinked, flipped])
+def test_shards_that_run_at_once_plan_a_damaged_block_again(single, tmp_path, monkeypatch, damage):
+    finish, finished = PlanBlocks.finish, []
+
+    def finish_and_damage(blocks, number, *given_):
+        finish(blocks, number, *given_)
+        finished.append(number)
+        if finished.count(2) == 1 and number == 2:
+            damage(tmp_path / "run" / "plan" / "block-00002-part-00000.parquet")
+
+    monkeypatch.setattr(PlanBlocks, "finish", finish_and_damage)
+    at_once(4, tmp_path / "run")
+    assert sorted(finished) == sorted([*range(BLOCKS), 2])
+    assert tree(gather(tmp_path / "run")[0].path) == single
+
+
+@pytest.mark.parametrize("damage", [unlinked, flipped])
+def test_a_folder_that_damages_each_plan_is_refused(tmp_path, monkeypatch, damage):
+    output, finish = tmp_path / "run", PlanBlocks.finish
+
+    def finish_and_damage(blocks, number, *given_):
+        finish(blocks, number, *given_)
+        if number == 2:
+            damage(output / "plan" / "block-00002-part-00000.parquet")
+
+    monkeypatch.setattr(PlanBlocks, "finish", finish_and_damage)
+    with pytest.raises(OutputError, match=f"{output}: unfinished plan: blocks of it were damaged 3 times") as caught:
         share(2, 2, output)
     assert caught.value.id == "run.damaged"
     assert "lossprobe runs remove" in caught.value.hint
-
-
-def test_a_damaged_record_means_that_its_block_is_planned_again(single, tmp_path, monkeypatch):
-    output = tmp_path / "run"
-    stopped(output, monkeypatch, PlanBlocks, "finish", 4)
-    (output / "plan" / "block-00001").write_bytes(b"{}")
-    share(2, 2, output)
-    share(1, 2, output)
-    assert tree(gather(output)[0].path) == single
+    assert not (output / "plan.json").exists()
 
 
 def test_a_text_without_anything_to_score_leaves_nothing(tmp_path):
