@@ -1,4 +1,4 @@
-"""Removes environment variables that configure libraries, and sets those for threads.
+"""Removes environment variables that configure libraries, and settles threads and memory of a process of our own.
 
 Such variables can change the arithmetic, switch checks off, name folders from which code is loaded, or make a library
 print into the results.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 
+from lossprobe.allocation import settle_memory
 from lossprobe.processors import settle_threads
 
 # Prefixes of names. Variables for threads, devices and memory are kept: they decide only how fast a run is, and where.
@@ -35,4 +36,5 @@ def settle_environment() -> list[str]:
         del os.environ[name]
     os.environ.update(OFFLINE)
     settle_threads()
+    settle_memory()
     return unused
