@@ -39,8 +39,8 @@ HERE, ROOT = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2
 EXAMPLES = ROOT / "examples"
 MODEL = CheckpointSpec(EXAMPLES / "jargon-plain", LoadOptions())
 ROUNDS = 3
-WARM, TIMED = 300, 500  # documents; a second worker needs 5 s until it takes part
-PART_ROWS = 4096  # some 25 parts, so that a worker without one at the end counts little
+WARM, TIMED = 300, 1000  # documents; a second worker needs 5 s until it takes part
+PART_ROWS = 8192  # some 25 parts, so that a worker without one at the end counts little
 
 
 def in_parts_of(rows: int) -> None:
