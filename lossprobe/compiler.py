@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from lossprobe.compiling import compiling
@@ -28,6 +29,7 @@ with unconfigured("NUMBA_", "LLVMLITE_", file=".numba_config.yaml"):
     from numba.core.caching import CompileResultCacheImpl, FunctionCache, UserProvidedCacheLocator
     from numba.core.cgutils import unpack_tuple
     from numba.core.codegen import get_host_cpu_features
+    from numba.core.dispatcher import Dispatcher
     from numba.core.event import Event, Listener, register, trigger_event
     from numba.extending import intrinsic
 config.reload_config = lambda: None  # compiling would read the file and the variables again
@@ -64,6 +66,8 @@ register("numba:compile", _Compiling())  # type: ignore[no-untyped-call]
 class _Locator(UserProvidedCacheLocator):
     """Tells numba to cache compiled code in a private folder of this user, whatever its configuration says."""
 
+    _sources: list[str]
+
     @classmethod
     def from_function(cls, py_func: Callable[..., Any], py_file: str) -> _Locator | None:
         """Return a locator, or None where there is no private folder or the program has configured numba itself."""
@@ -73,7 +77,24 @@ class _Locator(UserProvidedCacheLocator):
         locator = cls(py_func, py_file)
         place = folder / _processor() / cls.get_suitable_cache_subpath(py_file)  # type: ignore[no-untyped-call]
         locator._cache_path = str(place)
+        locator._sources = sorted(_sources(py_func))
         return locator
+
+    def get_source_stamp(self) -> tuple[tuple[float, int], ...]:
+        """Return time and size of each file whose code the function has in it: numba itself looks at its own alone."""
+        found = [Path(source).stat() for source in self._sources]
+        return tuple((each.st_mtime, each.st_size) for each in found)
+
+
+def _sources(function: Callable[..., Any]) -> set[str]:
+    """Return the files of a function, of the compiled functions that its module has when it is made, and of theirs."""
+    found, left = {__file__}, [function]  # this file has what is generated
+    while left:
+        one = left.pop()
+        if one.__code__.co_filename not in found:
+            found.add(one.__code__.co_filename)
+            left += [value.py_func for value in one.__globals__.values() if isinstance(value, Dispatcher)]
+    return found
 
 
 def _processor() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -131,6 +133,33 @@ def test_loops_are_kept_in_the_private_folder_alone_and_damage_is_no_harm(tmp_pa
     uncached = loop()
     assert uncached(np.ones(4)) == 4.0
     assert uncached.stats.cache_path is None
+
+
+HELPER = "from lossprobe.compiler import numba\n@numba.njit(inline='always')\ndef number():\n    return {}\n"
+LOOP = """
+from pathlib import Path
+from helper import number
+from lossprobe import compiler
+compiler.private_folder = lambda name: Path("kept")
+@compiler.kept
+@compiler.numba.njit
+def loop():
+    return number()
+print(loop(), sum(loop.stats.cache_hits.values()))
+"""
+
+
+def test_a_loop_is_compiled_anew_when_a_function_of_another_file_changes(tmp_path):
+    def printed(number):
+        (tmp_path / "helper.py").write_text(HELPER.format(number))
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+        command = [sys.executable, "-B", "loop.py"]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True).stdout.split()
+
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "loop.py").write_text(LOOP)
+    assert printed(1) == [b"1", b"0"]
+    assert printed(200) == [b"200", b"0"]
 
 
 def test_each_kind_of_processor_has_loops_of_its_own(tmp_path, monkeypatch):
