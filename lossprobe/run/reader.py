@@ -189,12 +189,12 @@ class Run:
         return token_rows(self, text, columns, where)
 
     def batches(
-        self, sql: str, parameters: Sequence[object] = (), *, ahead: bool = True, rows: int = BATCH_ROWS
+        self, sql: str, parameters: Sequence[object] = (), *, ahead: bool = True, rows: int | None = None
     ) -> Iterator[pa.RecordBatch]:
         """Yield the result of a SQL query in Arrow batches, in bounded memory; `ahead`: a thread reads the next one."""
         stream = self._connection.cursor()  # its own, so that other queries can run between the batches
         with self._reading():
-            batches = stream.sql(sql, params=list(parameters)).to_arrow_reader(rows)
+            batches = stream.sql(sql, params=list(parameters)).to_arrow_reader(BATCH_ROWS if rows is None else rows)
             yield from read_ahead(batches) if ahead else batches
 
     def scalar(self, sql: str, parameters: Sequence[object] = ()) -> Any:

@@ -98,19 +98,23 @@ def test_a_failure_of_the_last_part_is_told_at_the_end(made):
 
 def test_who_is_stopped_sends_no_more_and_waits_for_one_request_alone(made):
     """Ctrl-C while the caller waits for a store that answers slowly."""
-    sent, begun = [], threading.Event()
+    sent, begun, answered = [], threading.Event(), threading.Event()
 
     def send(names):
         sent.append(list(names))
         begun.set()
-        time.sleep(0.3)
+        answered.wait(30)
 
     one = made(send)
     add_all(one, range(sender.WAITING))
     assert begun.wait(30)
-    timer = threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
+
+    def finish():
+        threading.Timer(0.05, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
         one.finish()
+
+    with pytest.raises(KeyboardInterrupt):
+        finish()
+    threading.Timer(0.05, answered.set).start()
     one.stop()
     assert sent == [part(0)[0]]
