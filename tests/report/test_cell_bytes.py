@@ -124,6 +124,22 @@ def test_parts_of_batches_are_written_as_whole_ones():
     )
 
 
+def test_a_batch_with_more_bytes_than_places_is_written_in_pieces(monkeypatch):
+    """No place of a text may need more bits than the loops have for it."""
+    batch = column(pa.array([b"0123456789"] * 50, pa.large_binary()))
+    longest, write_rows = [], csv_rows.cell_bytes.write_rows
+
+    def written(kinds, present, values, data, out):
+        longest.append(len(data))
+        return write_rows(kinds, present, values, data, out)
+
+    monkeypatch.setattr(csv_rows.cell_bytes, "write_rows", written)
+    monkeypatch.setattr(csv_rows, "MOST_BYTES", 100)
+    assert compiled(batch) == by_arrow(batch)
+    assert len(longest) > 4
+    assert max(longest) <= 100 + csv_rows.cell_bytes.SLACK
+
+
 def test_the_rows_of_a_run_are_those_that_arrow_writes(make_run):
     hostile = [
         BOS,

@@ -20,6 +20,7 @@ from lossprobe.report.formats.decimals import to_decimals
 WHOLE = {pa.int8(): "i1", pa.int16(): "i2", pa.int32(): "i4", pa.int64(): "i8"}  # Arrow's type → numpy's
 READ_AHEAD = 3  # batches, since a reader needs long for the first of a row group and hardly any time for the others
 STRINGS = (pa.string(), pa.large_string())
+MOST_BYTES = 1 << 29  # of a batch: `cell_bytes.span` has 31 bits for a place, and quotes can double words
 
 
 def are_written(schema: pa.Schema) -> bool:
@@ -78,6 +79,10 @@ class _Cells:
 
 
 def _rows(batch: pa.RecordBatch, room: _Room) -> bytes:
+    """Return the CSV of a batch; of one half after the other where it is too long."""
+    half = len(batch) // 2
+    if batch.nbytes > MOST_BYTES and half:
+        return _rows(batch.slice(0, half), room) + _rows(batch.slice(half), room)
     shape = (batch.num_columns, len(batch))
     values = room.array("values", *shape, 8).view(np.int64)[..., 0]
     cells = _Cells(np.zeros(shape[0], np.int64), room.array("present", *shape).view(bool), values)
