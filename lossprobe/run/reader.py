@@ -191,7 +191,14 @@ class Run:
     def batches(
         self, sql: str, parameters: Sequence[object] = (), *, ahead: bool = True, rows: int | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the result of a SQL query in Arrow batches, in bounded memory; `ahead`: a thread reads the next one."""
+        """Yield the result of a SQL query in Arrow batches, in bounded memory.
+
+        Args:
+            sql: the query.
+            parameters: values of its placeholders.
+            ahead: whether a thread reads the next batch meanwhile.
+            rows: most rows of a batch; None for `BATCH_ROWS`.
+        """
         stream = self._connection.cursor()  # its own, so that other queries can run between the batches
         with self._reading():
             batches = stream.sql(sql, params=list(parameters)).to_arrow_reader(BATCH_ROWS if rows is None else rows)

@@ -84,7 +84,8 @@ def load_huggingface(path: Path, options: LoadOptions, begun: BegunTokenizer | N
     why, shown = why_streamed(prepared.weights, dtype, options), visible(str(path), 200)
     told: tuple[str, ...] = ()
     if why is not None:
-        prepared = prepare(path, options)  # only transformers' classes can be built without weights
+        if prepared.plain:  # only transformers' classes can be built without weights
+            prepared = prepare(path, options)
         try:
             return with_tokenizer(load_prepared(prepared, options, why), tokenizer, options)
         except CheckpointError as error:
