@@ -111,6 +111,34 @@ def test_words_are_quoted_and_missing_cells_are_empty(coded):
         assert "" in cells(values)
 
 
+def test_a_word_that_is_missing_among_those_of_a_dictionary_is_an_empty_cell():
+    coded = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, None, 1]), pa.array(["a", None, ""]))
+    assert cells(coded) == ['"a"', "", '""', "", ""]
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_words_that_are_no_utf8_are_written_as_they_are(coded):
+    ends = pa.py_buffer(np.array([0, 1, 4], np.int32))
+    words = pa.Array.from_buffers(pa.string(), 2, [None, ends, pa.py_buffer(b'\xff"\xc3(')])
+    words = words.dictionary_encode() if coded else words
+    assert compiled(column(words)) == by_arrow(column(words)) == b'a\n"\xff"\n"""\xc3("\n'
+
+
+def test_a_long_word_takes_memory_for_the_rows_that_have_it_alone(monkeypatch):
+    """A conversation may give someone a role of any length."""
+    asked, array = [], csv_rows._Room.array
+    monkeypatch.setattr(csv_rows._Room, "array", lambda room, *given: asked.append(given[-1]) or array(room, *given))
+    words = pa.array([*["user"] * 1000, "x" * 100_000])
+    assert compiled(column(words)) == by_arrow(column(words))
+    assert max(asked) < 200_000
+
+
+def test_a_batch_without_rows_may_have_no_memory():
+    """As Arrow allows; pyarrow itself cannot tell its size."""
+    nothing = column(pa.Array.from_buffers(pa.int32(), 0, [None, None]))
+    assert compiled(column(pa.array([1], pa.int32())), nothing) == b"a\n1\n"
+
+
 def test_parts_of_batches_are_written_as_whole_ones():
     number = np.arange(20)
     batch = pa.RecordBatch.from_arrays(

@@ -80,13 +80,15 @@ class _Cells:
 
 def _rows(batch: pa.RecordBatch, room: _Room) -> bytes:
     """Return the CSV of a batch; of one half after the other where it is too long."""
+    if not len(batch):
+        return b""
     half = len(batch) // 2
     if batch.nbytes > MOST_BYTES and half:
         return _rows(batch.slice(0, half), room) + _rows(batch.slice(half), room)
     shape = (batch.num_columns, len(batch))
     values = room.array("values", *shape, 8).view(np.int64)[..., 0]
     cells = _Cells(np.zeros(shape[0], np.int64), room.array("present", *shape).view(bool), values)
-    for index, column in enumerate(batch.columns):
+    for index, column in enumerate(map(_plain, batch.columns)):
         cells.present[index] = _are_present(column) if column.null_count else True
         if column.type in WHOLE:
             cells.kinds[index] = cell_bytes.WHOLE
@@ -104,6 +106,12 @@ def _rows(batch: pa.RecordBatch, room: _Room) -> bytes:
     out = room.array("out", longest + cell_bytes.SLACK)
     size = cell_bytes.write_rows(cells.kinds, cells.present, cells.values, np.concatenate(cells.data), out)
     return out[:size].tobytes()
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Return a column whose missing values are all among its own: a word of a dictionary can be missing too."""
+    missing = pa.types.is_dictionary(column.type) and column.dictionary.null_count
+    return column.dictionary_decode() if missing else column
 
 
 def _are_present(column: pa.Array) -> npt.NDArray[np.uint8]:
@@ -130,10 +138,11 @@ def _add_texts(cells: _Cells, index: int, column: pa.Array) -> None:
 
 def _add_words(cells: _Cells, index: int, column: pa.Array) -> None:
     coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    quoted = [b'"%s"' % (word or "").replace('"', '""').encode() for word in coded.dictionary.to_pylist()]
+    words = coded.dictionary.cast(pa.large_binary()).to_pylist()  # copied as they are, UTF-8 or not
+    quoted = [b'"%s"' % (word or b"").replace(b'"', b'""') for word in words]
     ends = np.cumsum([0, *map(len, quoted)]) + cells.add(np.frombuffer(b"".join(quoted), np.uint8))
     cells.kinds[index] = cell_bytes.WORDS
     if quoted:
         places = coded.indices.fill_null(0).to_numpy(zero_copy_only=False)
         cells.values[index] = cell_bytes.span(ends[:-1], ends[1:])[places]
-        cells.most += len(column) * max(map(len, quoted))
+        cells.most += int(np.diff(ends)[places].sum())  # one word may be much longer than the others
