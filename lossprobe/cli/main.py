@@ -95,7 +95,8 @@ def run(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [word for word in arguments if word != "--debug"] or ["--help"]
-    previous = _on_sigterm()
+    received: list[int] = []
+    previous = _on_sigterm(received)
     unused = settle_environment()
     try:
         # Not click's own `main`, which turns a closed pipe into exit code 1.
@@ -113,7 +114,7 @@ def _run(arguments: list[str]) -> int:
     except (Exception, KeyboardInterrupt, Terminated) as error:  # noqa: BLE001 - the last resort, see failure_of
         if debug:
             traceback.print_exc()
-        return _report(failure_of(error), as_json="--json" in arguments)
+        return _report(failure_of(error, terminated=bool(received)), as_json="--json" in arguments)
     finally:
         signal.signal(signal.SIGTERM, previous)
     return 0
@@ -137,8 +138,11 @@ class Failure:
     details: tuple[str, ...] = ()
 
 
-def failure_of(error: BaseException) -> Failure:
-    """Return the failure for an exception; an unexpected exception is an internal error, exit code 1."""
+def failure_of(error: BaseException, *, terminated: bool = False) -> Failure:
+    """Return the failure for an exception; an unexpected exception is an internal error, exit code 1.
+
+    `terminated` says that SIGTERM was received: a query that it stops raises a KeyboardInterrupt.
+    """
     match error:
         case LossprobeError():
             hint = error.hint and with_options(error.hint, cli)
@@ -146,10 +150,8 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(error.exit_code, error.id, with_options(error.message, cli), hint, details)
         case click.UsageError():
             return _usage_failure(error)
-        case click.Abort() | KeyboardInterrupt():
-            return Failure(130, "interrupted", _stopped("interrupted", error))
-        case Terminated():
-            return Failure(143, "terminated", _stopped("terminated", error))
+        case click.Abort() | KeyboardInterrupt() | Terminated():
+            return _stop(error, terminated=terminated or isinstance(error, Terminated))
         case MemoryError() | ImportError() | OSError() | RuntimeError() if _is_about_memory(error):
             return Failure(ResourceError.exit_code, "memory", "out of memory", "lower --batch-size or --context")
         case OSError() if error.errno in FULL:
@@ -173,6 +175,13 @@ def _usage_failure(error: click.UsageError) -> Failure:
         error = click.NoSuchOption(error.option_name, ctx=error.ctx)  # without "Did you mean '--help'?"
     hint = hint or (f"see {error.ctx.command_path} --help" if error.ctx else None)
     return Failure(2, "usage", error.format_message() + _from_environment(error), hint)
+
+
+def _stop(error: BaseException, *, terminated: bool) -> Failure:
+    """Return the failure for a signal that stopped the process: SIGTERM, or else Ctrl-C."""
+    if terminated:
+        return Failure(143, "terminated", _stopped("terminated", error))
+    return Failure(130, "interrupted", _stopped("interrupted", error))
 
 
 def _stopped(how: str, error: BaseException) -> str:
@@ -215,10 +224,14 @@ def _closed_pipe() -> int:
     return 141
 
 
-def _on_sigterm() -> Any:
-    """Make SIGTERM raise `Terminated`, so that locks are released and the exit code is 143; return the old handler."""
+def _on_sigterm(received: list[int]) -> Any:
+    """Make SIGTERM raise `Terminated`, so that locks are released and the exit code is 143; return the old handler.
 
-    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    Each signal is added to `received`.
+    """
+
+    def terminate(number: int, _frame: FrameType | None) -> NoReturn:
+        received.append(number)
         raise Terminated
 
     return signal.signal(signal.SIGTERM, terminate)

@@ -16,6 +16,7 @@ from lossprobe.run.parquet import ISOLATED
 from lossprobe.units import visible
 
 MEMORY_LIMIT = "2GB"
+STOPPED = "Query interrupted"  # the words of a RuntimeError in place of what the handler of a signal has raised
 BAD_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)
 
 
@@ -37,6 +38,7 @@ def reading(path: Path) -> Iterator[None]:
     Raises:
         OutputError: a file is damaged.
         ResourceError: a query needs more memory than it may use.
+        KeyboardInterrupt: a signal such as Ctrl-C stopped a query.
     """
     try:
         yield
@@ -47,3 +49,7 @@ def reading(path: Path) -> Iterator[None]:
     except duckdb.Error as error:
         reason = visible(str(error).splitlines()[0], 160)
         raise damaged(path, f"cannot be read: {reason}") from None
+    except RuntimeError as error:
+        if str(error) != STOPPED:
+            raise
+        raise KeyboardInterrupt from None

@@ -1,0 +1,56 @@
+"""Queries that are stopped by a signal."""
+
+import signal
+import threading
+
+import pytest
+from fake_runs import words, write_run
+
+from lossprobe.cli.main import run
+from lossprobe.run.database import new_database, reading
+from lossprobe.run.reader import Run
+
+ENDLESS = "SELECT sum(sin(i)) FROM range(1_000_000_000_000_000) AS numbers(i)"
+
+
+@pytest.fixture
+def send():
+    """Return a function that sends a signal to this process while it does what follows."""
+    timers = []
+
+    def later(sent: signal.Signals) -> None:
+        timers.append(threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, sent)))
+        timers[-1].start()
+
+    yield later
+    for timer in timers:
+        timer.join()
+
+
+def test_a_query_that_ctrl_c_stops_raises_what_ctrl_c_raises(tmp_path, send):
+    """DuckDB itself raises a RuntimeError in its place."""
+    connection = new_database()
+    send(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), reading(tmp_path):
+        connection.execute(ENDLESS).fetchone()
+
+
+def test_other_errors_inside_a_query_are_kept(tmp_path):
+    with pytest.raises(RuntimeError, match="another one"), reading(tmp_path):
+        raise RuntimeError("another one")
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "how"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_command_that_is_stopped_in_a_query_says_so(tmp_path, monkeypatch, capsys, send, sent, code, how):
+    stored_run = write_run(tmp_path / "run", [words("first_token", 1.0, 2.0)])
+    query = Run.query
+
+    def endless(stored, *_given):
+        send(sent)
+        return query(stored, ENDLESS)
+
+    monkeypatch.setattr(Run, "query", endless)
+    assert run(["hardest", str(stored_run.path), "-q"]) == code
+    assert capsys.readouterr().err.endswith(f"lossprobe: error[{how}]: {how}; repeat the command\n")
