@@ -1,7 +1,7 @@
 """Plans a text together with other processes that score other shards of the same run.
 
 Each reads the whole text, and tokenizes and plans the blocks that no other process has planned or is planning. A block
-that a killed process left is planned by one that still runs. A block that turns out to be damaged, or of another text,
+that a killed process left is planned by one that still runs. A block that turns out to be damaged, or of another run,
 when the blocks are joined is planned again: it follows from the text, which each process has read and hashed.
 """
 
@@ -64,7 +64,7 @@ def _plan_what_is_left(blocks: PlanBlocks, source: Source, planner: Planner, opt
                 # Asked in this order: a block that is gone has become a part of the plan.
                 if free and blocks.stored(block.number) is None and not blocks.joined():
                     damaged += blocks.left_damaged(block.number)
-                    _plan_one(blocks, block, planner, seen)
+                    _plan_one(blocks, block, planner, seen, options)
         for _ in block.documents:
             pass
         ends.append(seen.hexdigest())
@@ -73,11 +73,11 @@ def _plan_what_is_left(blocks: PlanBlocks, source: Source, planner: Planner, opt
     return ends
 
 
-def _plan_one(blocks: PlanBlocks, block: Block, planner: Planner, seen: Fingerprint) -> None:
+def _plan_one(blocks: PlanBlocks, block: Block, planner: Planner, seen: Fingerprint, options: PlanOptions) -> None:
     with blocks.documents(block.number) as target, documents_table(target) as table:
         planned = planner.plan(block, table, lambda index, rows: blocks.write_part(block.number, index, rows))
-    content: dict[str, Any] = {**planned.to_json(), "text_sha256": seen.hexdigest()}
-    blocks.finish(block.number, len(planned.part_rows), content)
+    made_of = {"text_sha256": seen.hexdigest(), "settings_sha256": options.settings_sha256}
+    blocks.finish(block.number, len(planned.part_rows), {**planned.to_json(), **made_of})
 
 
 def join_plan(
@@ -95,7 +95,7 @@ def join_plan(
     Raises:
         NothingToScoreError: no token can be scored.
     """
-    told = store.forget_lost_blocks(ends)
+    told = store.forget_lost_blocks(ends, options.settings_sha256)
     if told is not None:
         prepared.source.notices.append(told)
         return None

@@ -43,12 +43,14 @@ class PlanOptions:
         vocab_size: width of the logits.
         keep_text: store the text with the documents.
         text_sha256: fingerprint of the text when the run was named.
+        settings_sha256: hash of the identity of the run, which blocks of a plan that shards make carry.
     """
 
     policy: WindowPolicy
     vocab_size: int
     keep_text: bool
     text_sha256: str
+    settings_sha256: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lossprobe.passes.rendered import rendered
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.plan.rows import WindowPolicy
 from lossprobe.plan.windows import Layout
-from lossprobe.run.files import refuse_undecodable
+from lossprobe.run.files import refuse_undecodable, sha256_of_json
 from lossprobe.run.inputs import stored_inputs
 from lossprobe.run.latest import runs_folder
 from lossprobe.run.shared_plan import SharedPlan
@@ -96,7 +96,8 @@ def make_plan(
 def plan_options(prepared: PreparedPass, checkpoint: Checkpoint, options: ScoreOptions) -> PlanOptions:
     """Return the options of the planning of a pass."""
     sha256 = prepared.settings["text"]["sha256"]
-    return PlanOptions(prepared.policy, checkpoint.facts.vocab_size, options.keep_text, sha256)
+    identity = sha256_of_json(prepared.settings)
+    return PlanOptions(prepared.policy, checkpoint.facts.vocab_size, options.keep_text, sha256, identity)
 
 
 def finish_plan(

@@ -38,6 +38,8 @@ from lossprobe.run.written import WrittenFolder
 from lossprobe.units import plural, visible
 
 BLOCK = "block-"
+# What a record holds beside its own hash; another file that has one is none.
+RECORDED = {"part_rows", "windows", "tally", "text_sha256", "settings_sha256", "files"}
 READERS = 8  # files read at once
 RECORD = re.compile(rf"{BLOCK}[0-9]{{5,}}")
 LONGEST_PAUSE = 4.0  # seconds between two looks at what another process plans; a thousand may wait for it
@@ -131,7 +133,7 @@ class PlanBlocks:
             content, sound = read_sealed(self._folder, _record(block))
         except ValueError:
             return None
-        return content if sound else None
+        return content if sound and content.keys() == RECORDED else None
 
     def left_damaged(self, block: int) -> bool:
         """Return whether the record of a block that is not stored is there; nobody else plans it meanwhile."""
@@ -140,17 +142,18 @@ class PlanBlocks:
 
     def planned_again(self, blocks: int) -> str:
         """Return a notice that some blocks are planned again."""
-        what = "damaged or of another text, and planned again"
+        what = "damaged or of another run, and planned again"
         return f"{visible(shown_place(self._folder.path), 200)}: {plural(blocks, 'planned block')} {what}"
 
-    def forget_lost(self, ends: Sequence[str]) -> int:
+    def forget_lost(self, ends: Sequence[str], settings_sha256: str) -> int:
         """Remove the records of blocks that have to be planned again, and return how many blocks these are.
 
-        Their record or another file of theirs is missing or damaged, or they were planned from another text. The caller
-        holds the lock of the folder, so that nobody joins them.
+        Their record or another file of theirs is missing or damaged, or they were planned from another text or with
+        other settings. The caller holds the lock of the folder, so that nobody joins them.
 
         Args:
             ends: hash of the text at the end of each block.
+            settings_sha256: hash of the identity of the run.
 
         Raises:
             OutputError: a record cannot be removed.
@@ -162,7 +165,8 @@ class PlanBlocks:
                 if content is None:  # nothing to forget, and who plans it may write its record at this moment
                     lost += 1
                     continue
-                if content["text_sha256"] != text_sha256 or not self._whole(plan, block, parts, content):
+                made_of = (content["text_sha256"], content["settings_sha256"])
+                if made_of != (text_sha256, settings_sha256) or not self._whole(plan, block, parts, content):
                     plan.remove(_inner(_record(block)))
                     lost += 1
                 parts += len(content["part_rows"])

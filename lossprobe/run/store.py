@@ -96,7 +96,7 @@ class RunStore(PartStore):
             content, sound = read_sealed(self._folder, BEGUN)
         except ValueError:
             return None
-        return content if sound else None
+        return content if sound and content.keys() == {"settings", "measured"} else None
 
     def begin_blocks(self, settings: Settings, measured: dict[str, Any]) -> None:
         """Prepare the folder for a plan that several processes make; see `run.plan_blocks`.
@@ -120,14 +120,15 @@ class RunStore(PartStore):
         if begun(self._folder) and running_shard(self._folder) is None:
             self.clear()
 
-    def forget_lost_blocks(self, ends: Sequence[str]) -> str | None:
+    def forget_lost_blocks(self, ends: Sequence[str], settings_sha256: str) -> str | None:
         """Forget the blocks of a plan that cannot be joined, and return a notice of it; None if all of them can.
 
         Args:
             ends: hash of the text at the end of each block.
+            settings_sha256: hash of the identity of the run.
         """
         blocks = PlanBlocks(self._folder)
-        lost = blocks.forget_lost(ends)
+        lost = blocks.forget_lost(ends, settings_sha256)
         return blocks.planned_again(lost) if lost else None
 
     def join_blocks(self, count: int) -> list[dict[str, Any]]:

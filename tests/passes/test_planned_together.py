@@ -37,7 +37,7 @@ from lossprobe.run.shards import gather
 from lossprobe.run.store import RunStore
 from lossprobe.text.documents import Document, StringSource
 
-AGAIN = "1 planned block damaged or of another text, and planned again"
+AGAIN = "1 planned block damaged or of another run, and planned again"
 BLOCKS = len(list(small_blocks(StringSource(LONG).documents())))
 
 
@@ -193,7 +193,7 @@ def test_blocks_of_killed_shards_are_planned_by_others(single, tmp_path):
     assert tree(gather(output)[0].path) == single
 
 
-def stopped(output, monkeypatch, place, name, after=0):
+def stopped(output, monkeypatch, place, name, after=0, **choices):
     """Score a shard, stopped when a method of a class has been called so often; return what it says is kept."""
     original, calls = getattr(place, name), []
 
@@ -206,7 +206,7 @@ def stopped(output, monkeypatch, place, name, after=0):
     with monkeypatch.context() as patch:
         patch.setattr(place, name, stop)
         with pytest.raises(KeyboardInterrupt) as caught:
-            share(1, 2, output)
+            share(1, 2, output, **choices)
     return getattr(caught.value, "__notes__", [])
 
 
@@ -269,6 +269,25 @@ def test_a_block_of_another_text_is_planned_again(single, tmp_path, monkeypatch)
     del content["sha256"]
     record.write_bytes(json_bytes(sealed(content)))
     assert share_and_gather(output) == (single, [f"{output}: {AGAIN}"])
+
+
+def test_a_block_of_a_run_of_the_same_text_with_other_settings_is_planned_again(single, tmp_path, monkeypatch):
+    """As where a folder was removed and begun again while another shard still wrote there."""
+    output, other = tmp_path / "run", tmp_path / "other"
+    stopped(output, monkeypatch, PlanBlocks, "finish", 3)
+    stopped(other, monkeypatch, PlanBlocks, "finish", 3, options=ScoreOptions(keep_text=False))
+    for file in (other / "plan").glob("block-00001*"):
+        (output / "plan" / file.name).write_bytes(file.read_bytes())
+    assert share_and_gather(output) == (single, [f"{output}: {AGAIN}"])
+
+
+@pytest.mark.parametrize("record", ["block-00001", "begun"])
+@pytest.mark.parametrize("content", [{}, {"settings": {}}, {"text_sha256": "0" * 64}])
+def test_another_file_with_a_hash_of_its_own_is_no_record_of_a_plan(single, tmp_path, monkeypatch, record, content):
+    output = tmp_path / "run"
+    stopped(output, monkeypatch, PlanBlocks, "finish", 3)
+    (output / "plan" / record).write_bytes(json_bytes(sealed(content)))
+    assert share_and_gather(output) == (single, [f"{output}: {AGAIN}"] if record != "begun" else [])
 
 
 def test_a_shard_on_another_kind_of_machine_is_refused_before_it_plans(single, tmp_path, monkeypatch):
