@@ -24,9 +24,11 @@ from lossprobe.checkpoint.spec import CheckpointSpec, Opener
 from lossprobe.cli.main import run
 from lossprobe.errors import CheckpointError, ResourceError, UsageError
 from lossprobe.passes import planning
+from lossprobe.passes.engine_options import EngineOptions
 from lossprobe.passes.known_text import KnownText
 from lossprobe.passes.protocols import score_as_tool
 from lossprobe.passes.ray.opener import RayOpener
+from lossprobe.passes.ray.session import RaySession
 from lossprobe.passes.rendered import both_sides
 from lossprobe.passes.score import score_into
 from lossprobe.passes.worker import Model, Worker, failure_of
@@ -54,6 +56,22 @@ def session():
     made = StandInSession(2, dies=dies)
     yield made
     made.close()
+
+
+@pytest.mark.parametrize("address", [None, "auto"])
+@pytest.mark.parametrize("chosen", [None, "19"])
+def test_what_the_user_has_chosen_for_a_ray_of_our_own_stands(monkeypatch, address, chosen):
+    name = "RAY_worker_niceness"
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    if chosen is not None:
+        monkeypatch.setenv(name, chosen)
+    made = RaySession(EngineOptions(engine="ray", ray_address=address), pytest.fail)
+    environment = {name: chosen} | made._settings("cpu", [])["environment"]
+    made.close()
+    assert environment[name] == ("0" if address is chosen is None else chosen)
+    assert environment["RAY_USAGE_STATS_ENABLED"] == "0", "nothing is ever reported to the makers of Ray"
 
 
 @pytest.mark.parametrize("desmooth", [None, 0.1])

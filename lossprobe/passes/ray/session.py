@@ -51,7 +51,8 @@ QUIET = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "30",
 }
 # A Ray of our own measures itself for nobody, and its workers are as urgent as a pass without Ray: by itself Ray gives
-# them the least claim to a processor but four, so that each of its own processes that wakes stops them.
+# them the least claim to a processor but four, so that each of its own processes that wakes stops them. What the user
+# has set stands.
 OWN_RAY = {
     "RAY_enable_metrics_collection": "0",
     "RAY_task_events_report_interval_ms": "0",
@@ -186,7 +187,8 @@ class RaySession:
             self._folder = tempfile.mkdtemp(prefix="lossprobe-ray-", dir=place)
             # Without a token Ray would write one into the user's home, or let any user of this machine run code.
             environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-            environment |= OWN_RAY | {"PYTHONPATH": os.pathsep.join(path)}
+            environment |= {name: value for name, value in OWN_RAY.items() if name not in os.environ}
+            environment["PYTHONPATH"] = os.pathsep.join(path)
         return {
             "address": self._address,
             "folder": self._folder,
