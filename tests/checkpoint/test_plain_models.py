@@ -20,6 +20,14 @@ from lossprobe.checkpoint.model.exact_load import load_exactly
 from lossprobe.checkpoint.model.plain.language_model import PlainLM
 from lossprobe.checkpoint.options import LoadOptions
 
+LLAMA3 = {
+    "rope_theta": 500.0,
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
 GPT2 = COMMON | {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 SHAPES = {
     "shared keys": ("llama", SMALL),
@@ -31,6 +39,13 @@ SHAPES = {
     "another epsilon": ("llama", SMALL | {"rms_norm_eps": 0.01}),
     "another base": ("llama", SMALL | {"rope_parameters": {"rope_theta": 500000.0, "rope_type": "default"}}),
     "padding id": ("llama", SMALL | {"pad_token_id": 5}),
+    "positions of llama 3": ("llama", SMALL | {"head_dim": 16, "rope_parameters": LLAMA3}),
+    "mistral": ("mistral", SMALL | {"sliding_window": None}),
+    "wide heads of mistral": ("mistral", SMALL | {"sliding_window": None, "head_dim": 16}),
+    "qwen2": ("qwen2", SMALL | {"tie_word_embeddings": True}),
+    "untied qwen2": ("qwen2", SMALL | {"rope_parameters": {"rope_theta": 1000000.0, "rope_type": "default"}}),
+    "qwen3": ("qwen3", SMALL | {"head_dim": 16, "tie_word_embeddings": True}),
+    "biases of qwen3": ("qwen3", SMALL | {"head_dim": 8, "attention_bias": True}),
     "gpt2": ("gpt2", GPT2),
     "untied gpt2": ("gpt2", GPT2 | {"tie_word_embeddings": False, "n_inner": 56}),
     "torch's gelu": ("gpt2", GPT2 | {"activation_function": "gelu_pytorch_tanh", "layer_norm_epsilon": 0.001}),
@@ -39,15 +54,15 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LENGTH = 40
 
 
-@pytest.fixture(params=SHAPES)
-def folder(request, tmp_path) -> Path:
+@pytest.fixture(params=SHAPES, scope="module")
+def folder(request, tmp_path_factory) -> Path:
     family, changes = SHAPES[request.param]
     built = model(family, **changes)
     with torch.no_grad():
         for weight in built.parameters():
             if weight.ndim == 1:  # norms and biases, which else are ones and zeros
                 weight.add_(torch.randn(weight.shape) / 4)
-    return save(built, tmp_path / "model", byte_level_bpe())
+    return save(built, tmp_path_factory.mktemp("plain") / "model", byte_level_bpe())
 
 
 def both(folder: Path, dtype: torch.dtype) -> tuple[PlainLM, torch.nn.Module]:
@@ -233,6 +248,110 @@ def test_a_tied_head_that_is_stored_too_is_left_to_transformers(tmp_path):
     assert not is_plain_folder(folder)
 
 
+SCALED = {key: value for key, value in LLAMA3.items() if key != "rope_theta"}
+UNUSUAL_LIKE = [
+    ("llama", {"rope_parameters": LLAMA3 | {"factor": 8}}),
+    ("llama", {"rope_parameters": LLAMA3 | {"factor": 0.5}}),
+    ("llama", {"rope_parameters": LLAMA3 | {"high_freq_factor": 1.0}}),
+    ("llama", {"rope_parameters": LLAMA3 | {"original_max_position_embeddings": 64}}),
+    ("llama", {"rope_parameters": LLAMA3 | {"partial_rotary_factor": 0.5}}),
+    ("llama", {"rope_parameters": SCALED}),
+    ("llama", {"rope_scaling": SCALED}),
+    ("mistral", {"sliding_window": 16}),
+    ("mistral", {"attention_bias": False}),
+    ("mistral", {"layer_types": ["full_attention", "full_attention"]}),
+    ("qwen2", {"use_sliding_window": True}),
+    ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}),
+    ("qwen2", {"layer_types": ["full_attention"]}),
+    ("qwen2", {"head_dim": 8}),
+    ("qwen2", {"use_mrope": True}),
+    ("qwen2", {"attention_bias": True}),
+    ("qwen3", {"head_dim": None}),
+    ("qwen3", {"mlp_bias": False}),
+    ("qwen3", {"num_key_value_heads": None}),
+]
+
+
+@pytest.mark.parametrize(("family", "change"), UNUSUAL_LIKE)
+def test_an_unusual_one_of_its_like_is_left_to_transformers(family, change, tmp_path):
+    settings = {"sliding_window": None} if family == "mistral" else {}
+    folder = save(model(family, **SMALL | {"head_dim": 8} | settings), tmp_path / "model", byte_level_bpe())
+    reconfigure(folder, drop=("head_dim",) if family == "qwen2" else ())
+    assert is_plain_folder(folder)
+    reconfigure(folder, **change)
+    assert not is_plain_folder(folder)
+
+
+@pytest.mark.parametrize(("family", "key"), [
+    ("mistral", "sliding_window"), ("mistral", "num_key_value_heads"), ("qwen2", "num_key_value_heads"),
+    ("qwen3", "num_key_value_heads"), ("qwen3", "head_dim"),
+])  # fmt: skip
+def test_a_key_that_has_a_value_by_itself_is_left_to_transformers(family, key, tmp_path):
+    """Where it is missing, transformers takes the value of the family's first model."""
+    folder = save(
+        model(family, **SMALL | {"sliding_window": None, "head_dim": 8}), tmp_path / "model", byte_level_bpe()
+    )
+    reconfigure(folder, drop=("head_dim",) if family == "qwen2" else ())
+    assert is_plain_folder(folder)
+    reconfigure(folder, drop=(key,))
+    assert not is_plain_folder(folder)
+
+
+# Keys beside the shape in the config.json of releases: Llama 3.2, Qwen2.5, Qwen3 and Mistral 0.3.
+RELEASED = {
+    "llama": {
+        "rope_scaling": SCALED | {"factor": 32.0}, "rope_theta": 500000.0, "attention_bias": False, "mlp_bias": False,
+        "pretraining_tp": 1, "torch_dtype": "bfloat16", "eos_token_id": [2, 3], "attention_dropout": 0.0,
+    },
+    "qwen2": {
+        "rope_theta": 1000000.0, "max_window_layers": 21, "sliding_window": 32768, "use_mrope": False,
+        "use_sliding_window": False, "attention_dropout": 0.0, "torch_dtype": "bfloat16", "tie_word_embeddings": False,
+    },
+    "qwen3": {
+        "rope_theta": 1000000, "rope_scaling": None, "attention_bias": False, "max_window_layers": 28,
+        "sliding_window": None, "use_sliding_window": False, "torch_dtype": "bfloat16",
+    },
+    "mistral": {"rope_theta": 1000000.0, "sliding_window": None, "torch_dtype": "bfloat16", "attention_dropout": 0.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", RELEASED)
+def test_configurations_as_they_are_released_are_plain(family, tmp_path, monkeypatch):
+    folder = save(model(family, **SMALL | {"head_dim": 8}), tmp_path / "model", byte_level_bpe())
+    written = (
+        "rope_parameters",
+        "dtype",
+        "layer_types",
+        "sliding_window",
+        *(["head_dim"] if family == "qwen2" else []),
+    )
+    reconfigure(folder, drop=written)
+    reconfigure(folder, **RELEASED[family])
+    plain, other = opened_both(folder, monkeypatch, "float32")
+    assert plain.facts == other.facts
+    assert torch.equal(plain.hidden(ids(length=64)), other.hidden(ids(length=64)))
+
+
+def test_gpt2_as_it_was_first_released_is_plain(tmp_path, monkeypatch):
+    """Its tensors have no prefix, and masks lie beside them."""
+    folder = save(model("gpt2"), tmp_path / "model", byte_level_bpe())
+    mask = torch.ones(64, 64).tril()[None, None]
+    rewrite(folder, lambda stored: {name.removeprefix("transformer."): each for name, each in stored.items()}
+            | {f"h.{layer}.attn.bias": mask.clone() for layer in range(2)})  # fmt: skip
+    reconfigure(folder, n_ctx=64, task_specific_params={"text-generation": {"do_sample": True, "max_length": 50}})
+    plain, other = opened_both(folder, monkeypatch, "float32")
+    assert plain.facts == other.facts
+    assert "attn.bias" in str(plain.facts)
+    assert torch.equal(plain.hidden(ids()), other.hidden(ids()))
+
+
+def test_a_mask_with_other_values_is_refused_alike(tmp_path, monkeypatch):
+    folder = save(model("gpt2"), tmp_path / "model", byte_level_bpe())
+    rewrite(folder, lambda stored: stored | {"transformer.h.0.attn.bias": torch.rand(1, 1, 64, 64)})
+    assert is_plain_folder(folder)
+    assert len(set(refusals(folder, monkeypatch, "attn.bias"))) == 1
+
+
 def test_older_keys_are_plain_too(tmp_path, monkeypatch):
     folder = save(model("llama"), tmp_path / "model", byte_level_bpe())
     reconfigure(folder, drop=("rope_parameters", "dtype", "head_dim", "mlp_bias"),
@@ -248,18 +367,23 @@ def test_other_ways_to_run_a_model_are_left_to_transformers(options):
     assert not isinstance(opened._model, PlainLM)
 
 
-def test_values_that_are_not_finite_are_refused_alike(tmp_path, monkeypatch):
-    folder = save(model("llama"), tmp_path / "model", byte_level_bpe())
-    rewrite(folder, lambda stored: stored | {"model.norm.weight": torch.full((32,), torch.nan)})
-    assert is_plain_folder(folder)
+def refusals(folder: Path, monkeypatch, named: str) -> list[tuple[type, str]]:
+    """Return how a folder is refused as a plain one, and by transformers."""
     told = []
     for plain in (True, False):
         if not plain:
             monkeypatch.setattr(folders, "is_plain", lambda _: False)
-        with pytest.raises(Exception, match="norm") as caught:
+        with pytest.raises(Exception, match=named) as caught:
             open_checkpoint(folder)
         told.append((type(caught.value), str(caught.value)))
-    assert told[0] == told[1]
+    return told
+
+
+def test_values_that_are_not_finite_are_refused_alike(tmp_path, monkeypatch):
+    folder = save(model("llama"), tmp_path / "model", byte_level_bpe())
+    rewrite(folder, lambda stored: stored | {"model.norm.weight": torch.full((32,), torch.nan)})
+    assert is_plain_folder(folder)
+    assert len(set(refusals(folder, monkeypatch, "norm"))) == 1
 
 
 def test_a_plain_model_is_scored_without_transformers_modelling_code(tmp_path):

@@ -134,6 +134,7 @@ class PlainGPT2(PlainLM):
     """A GPT-2 with its head."""
 
     base_model_prefix = "transformer"
+    _keys_to_ignore_on_load_unexpected = ("attn.bias", "crossattention.bias")
 
     def body_of(self, config: Any) -> GPT2Body:
         """Return the body, without values."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -117,7 +118,7 @@ class PlainLM(torch.nn.Module):
     """
 
     base_model_prefix: ClassVar[str]
-    _keys_to_ignore_on_load_unexpected: ClassVar[None] = None
+    _keys_to_ignore_on_load_unexpected: ClassVar[tuple[str, ...]] = ()  # patterns
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -144,11 +145,29 @@ class PlainLM(torch.nn.Module):
         """Return a model with weights, and what transformers would report: that all fit, as `families` has checked."""
         with torch.device("meta"):
             model = cls(config)
+        names = model.names_of(state_dict)
         model.load_state_dict(
-            {name: tensor.to(dtype) for name, tensor in state_dict.items()}, strict=False, assign=True
+            {names[name]: tensor.to(dtype) for name, tensor in state_dict.items() if name in names},
+            strict=False,
+            assign=True,
         )
         model._tie()
         return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
+
+    def names_of(self, stored: Iterable[str]) -> dict[str, str]:
+        """Return the names in this model of those stored tensors that it does not pass over.
+
+        Args:
+            stored: the names as they are stored, those of the body with or without its prefix.
+        """
+        own = self.state_dict()
+        known = ((name, name if name in own else f"{self.base_model_prefix}.{name}") for name in stored)
+        passed_over = [re.compile(pattern) for pattern in self._keys_to_ignore_on_load_unexpected]
+        return {
+            name: short
+            for name, short in known
+            if short in own or not any(pattern.search(name) for pattern in passed_over)
+        }
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,4 +1,7 @@
-"""Llama (Touvron et al. 2023): RMS norms, rotary positions, grouped queries, gated SiLU."""
+"""Llama (Touvron et al. 2023) and its like: RMS norms, rotary positions, grouped queries, gated SiLU.
+
+Mistral, Qwen2 and Qwen3 differ from it in biases, and in norms of queries and keys.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,19 @@ from typing import Any, ClassVar
 import torch
 
 from lossprobe.checkpoint.model.plain.language_model import PlainBody, PlainConfig, PlainLM, attend
+from lossprobe.checkpoint.model.plain.rotary import Rope, Rotation, rotate
 
 
 @dataclass
 class PlainLlamaConfig(PlainConfig):
-    """What decides the shapes and losses of a Llama; see its config.json."""
+    """What decides the shapes and losses of a Llama and its like; see its config.json.
+
+    Attributes:
+        attention_bias: whether queries, keys and values have biases.
+        output_bias: whether the output of attention has.
+        mlp_bias: whether the matrices of the MLP have.
+        head_norms: whether queries and keys are normalised, each head by itself.
+    """
 
     model_type: ClassVar[str] = "llama"
 
@@ -24,9 +35,32 @@ class PlainLlamaConfig(PlainConfig):
     head_dim: int
     max_position_embeddings: int
     rms_norm_eps: float
-    rope_theta: float
-    attention_bias: bool
-    mlp_bias: bool
+    rope: Rope
+    attention_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    head_norms: bool = False
+
+
+@dataclass
+class PlainMistralConfig(PlainLlamaConfig):
+    """As of a Llama, for a Mistral without a sliding window."""
+
+    model_type: ClassVar[str] = "mistral"
+
+
+@dataclass
+class PlainQwen2Config(PlainLlamaConfig):
+    """As of a Llama, for a Qwen2."""
+
+    model_type: ClassVar[str] = "qwen2"
+
+
+@dataclass
+class PlainQwen3Config(PlainLlamaConfig):
+    """As of a Llama, for a Qwen3."""
+
+    model_type: ClassVar[str] = "qwen3"
 
 
 class RmsNorm(torch.nn.Module):
@@ -44,32 +78,6 @@ class RmsNorm(torch.nn.Module):
         return self.weight * wide.to(x.dtype)
 
 
-class Rotation(torch.nn.Module):
-    """Cosines and sines of the angles by which pairs of entries are turned (Su et al. 2021)."""
-
-    inv_freq: torch.Tensor
-    rope_type = "default"
-
-    def __init__(self, base: float, width: int) -> None:
-        super().__init__()
-        # On the CPU even where the model is built without values: a buffer is not among the stored tensors.
-        shares = torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width
-        self.register_buffer("inv_freq", 1.0 / (base**shares), persistent=False)
-
-    @torch.no_grad()
-    def forward(self, positions: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return cosines and sines [B, 1, T, width] of positions [B, T]."""
-        angles = positions[..., None].float() * self.inv_freq
-        angles = torch.cat((angles, angles), dim=-1)[:, None]
-        return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Return x [B, H, T, D] with entry i turned against entry i + D / 2."""
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos) + (torch.cat((-second, first), dim=-1) * sin)
-
-
 class LlamaAttention(torch.nn.Module):
     """Attention whose keys and values serve several queries each."""
 
@@ -81,16 +89,22 @@ class LlamaAttention(torch.nn.Module):
         self.q_proj = torch.nn.Linear(inner, queries, bias=bias)
         self.k_proj = torch.nn.Linear(inner, keys, bias=bias)
         self.v_proj = torch.nn.Linear(inner, keys, bias=bias)
-        self.o_proj = torch.nn.Linear(queries, inner, bias=bias)
+        self.o_proj = torch.nn.Linear(queries, inner, bias=config.output_bias)
+        self.head_norms = config.head_norms
+        if self.head_norms:
+            self.q_norm = RmsNorm(self.width, config.rms_norm_eps)
+            self.k_norm = RmsNorm(self.width, config.rms_norm_eps)
 
     def forward(
         self, x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], visible: torch.Tensor | None, kept: Any
     ) -> torch.Tensor:
         """Return what is added to the hidden states x [B, T, D]."""
         query, key, value = (
-            layer(x).view(*x.shape[:-1], -1, self.width).transpose(1, 2)
-            for layer in (self.q_proj, self.k_proj, self.v_proj)
+            layer(x).view(*x.shape[:-1], -1, self.width) for layer in (self.q_proj, self.k_proj, self.v_proj)
         )
+        if self.head_norms:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key, value = (each.transpose(1, 2) for each in (query, key, value))
         query, key = rotate(query, *turns), rotate(key, *turns)
         if kept is not None:
             key, value = kept.update(key, value, self.number)
@@ -144,7 +158,7 @@ class LlamaBody(PlainBody):
         self.embed_tokens = torch.nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = torch.nn.ModuleList(LlamaLayer(config, number) for number in range(config.num_hidden_layers))
         self.norm = RmsNorm(config.hidden_size, config.rms_norm_eps)
-        self.rotary_emb = Rotation(config.rope_theta, config.head_dim)
+        self.rotary_emb = Rotation(config.rope, config.head_dim)
 
     def hidden(
         self, ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor | None, kept: Any
@@ -159,7 +173,7 @@ class LlamaBody(PlainBody):
 
 
 class PlainLlama(PlainLM):
-    """A Llama with its head."""
+    """A Llama, or its like, with its head."""
 
     base_model_prefix = "model"
 
