@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from lossprobe.plain_table import PlainTable, Table
 from lossprobe.units import visible
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 ROWS = 40
 
 
-def to_html(title: str, tables: Iterable[tuple[str, pd.DataFrame]], lines: Iterable[str]) -> str:
+def to_html(title: str, tables: Iterable[tuple[str, Table]], lines: Iterable[str]) -> str:
     """Return HTML in which all text from files is inert.
 
     Args:
@@ -32,8 +29,10 @@ def to_html(title: str, tables: Iterable[tuple[str, pd.DataFrame]], lines: Itera
     return f'<div class="tex2jax_ignore mathjax_ignore">{heading}{first}{below}{rest}</div>'
 
 
-def _table(table: pd.DataFrame) -> str:
-    shown = table.head(ROWS).map(lambda cell: visible(cell) if isinstance(cell, str) else cell)
+def _table(table: Table) -> str:
+    first = table.head(ROWS)
+    frame = first.frame() if isinstance(first, PlainTable) else first
+    shown = frame.map(lambda cell: visible(cell) if isinstance(cell, str) else cell)
     text: str = shown.to_html(index=False, na_rep="n/a", border=0, float_format=lambda value: f"{value:.6f}")
     left = len(table) - ROWS
     return text + (f"<p>{left:,} more rows</p>" if left > 0 else "")

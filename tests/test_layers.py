@@ -17,7 +17,7 @@ from source_code import MODULES, PACKAGE, nodes, parsed
 import lossprobe
 from lossprobe.cli.main import cli, run
 
-WORDS = {"errors", "arguments", "units", "isolation", "display"}
+WORDS = {"errors", "arguments", "units", "isolation", "display", "plain_table"}
 # What each room of the package may use of ours, beside itself. Data flows one way: text to result.
 ALLOWED = {
     "errors": set(),
@@ -28,7 +28,8 @@ ALLOWED = {
     "compiling": set(),
     "exponential": {"compiler"},
     "control_groups": set(),
-    "display": {"units"},
+    "display": {"units", "plain_table"},
+    "plain_table": set(),
     "processors": {"control_groups", "units"},
     "allocation": set(),
     "environment": {"allocation", "processors"},
@@ -73,7 +74,7 @@ ALLOWED = {
     "analysis.curve.checkpoint_loss": {"errors", "units", "logs.log", "logs.trainer_state", "analysis.reconcile"},
     "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
     "analysis.reconcile": {"errors", "options", "units", "logs", "run", "analysis"},
-    "analysis": {"errors", "arguments", "units", "display", "options", "text", "plan", "run"},
+    "analysis": {"errors", "arguments", "units", "display", "plain_table", "options", "text", "plan", "run"},
     "analysis.series": {"errors", "units", "options", "run", "logs.checkpoint_order", "analysis"},
     "passes": {
         "errors", "units", "display", "text", "checkpoint.facts", "checkpoint.interface", "checkpoint.retokenized",
@@ -253,6 +254,10 @@ def test_a_view_loads_only_what_it_needs(tmp_path, monkeypatch):
     Path("text.txt").write_text("It shows. That is what it says.\n" * 5, "utf-8")
     assert run(["score", str(EXAMPLES / "jargon-plain"), "text.txt", "--quiet"]) == 0
     unneeded = {"matplotlib", "rich.console", "pyarrow.csv", "scipy", "torch"}
+    shown = ([], ["--table"], ["--wide"], ["--json"], ["--markdown"])
+    plain = [("perplexity", *form) for form in shown] + [("runs",), ("runs", "--json")]
+    for command, modules in zip(plain, loaded(*plain, cwd=tmp_path), strict=True):
+        assert modules.isdisjoint({"pandas", "pyarrow.csv", "matplotlib", "torch"}), command
     for command, needed in ((("hardest",), set()), (("hardest", "--table"), {"rich.console"})):
         (modules,) = loaded(command, cwd=tmp_path)
         assert modules & unneeded == needed, command

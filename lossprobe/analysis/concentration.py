@@ -8,12 +8,12 @@ losses in one text of three, of 100 in one of 10⁸.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import pandas as pd
-
 from lossprobe.analysis.rows.clusters import document_clusters
-from lossprobe.analysis.rows.fields import with_records
+from lossprobe.analysis.rows.fields import record_columns
+from lossprobe.plain_table import PlainTable
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural, visible
 
@@ -52,35 +52,36 @@ class Concentration:
 
 def find_concentration(run: Run) -> Concentration | None:
     """Return the smallest part of a text that carries its loss, of a token, a document and 1 % of the documents."""
-    total, tokens = (
-        run.query("SELECT sum(loss_nats::DOUBLE), count(*)::DOUBLE FROM tokens WHERE unscored IS NULL").iloc[0].tolist()
+    sums = run.columns(
+        "SELECT sum(loss_nats::DOUBLE) AS nats, count(*)::DOUBLE AS size FROM tokens WHERE unscored IS NULL"
     )
+    total, tokens = sums["nats"].item(), sums["size"].item()
     if tokens < FEWEST_TOKENS or total <= 0:
         return None
-    token = run.query("""
+    token = run.columns("""
         SELECT document, token, loss_nats::DOUBLE AS nats, 1.0 AS size FROM tokens WHERE unscored IS NULL
         ORDER BY loss_nats DESC, document, token LIMIT 1""")
     texts = _texts(run, total / tokens)
-    first, several = texts.iloc[0], int(texts["copies"].sum())
-    candidates = (
-        (f"one token (document {token['document'][0]}, token {token['token'][0]})", None, token),
-        (_named(run, int(first["document"]), int(first["copies"])), 1, texts.head(1)),
-        (f"{plural(several, 'document')} of {format_count(run.copies.documents)}", several, texts),
+    several = int(texts["copies"].sum())
+    candidates: tuple[tuple[Callable[[], str], int | None, PlainTable], ...] = (
+        (lambda: f"one token (document {token['document'][0]}, token {token['token'][0]})", None, token),
+        (lambda: _named(run, int(texts["document"][0]), int(texts["copies"][0])), 1, texts.head(1)),
+        (lambda: f"{plural(several, 'document')} of {format_count(run.copies.documents)}", several, texts),
     )
-    for what, count, rows in candidates:
+    for named, count, rows in candidates:
         nats, size = float(rows["nats"].sum()), float(rows["size"].sum())
         if nats / total - size / tokens > EXCESS:
-            return Concentration(what, count, nats / total, size / tokens, (total - nats) / (tokens - size))
+            return Concentration(named(), count, nats / total, size / tokens, (total - nats) / (tokens - size))
     return None
 
 
-def _texts(run: Run, mean: float) -> pd.DataFrame:
+def _texts(run: Run, mean: float) -> PlainTable:
     """Return the hundredth of the different documents (at least one) that exceed the loss of as many tokens most.
 
     Copies of a text are taken together: `document` is the first of them.
     """
     most = max(1, int(FEW_DOCUMENTS * run.copies.distinct))
-    return run.query(f"""
+    return run.columns(f"""
         SELECT min(document) AS document, count(DISTINCT document) AS copies, sum(loss_nats::DOUBLE) AS nats,
                count(*)::DOUBLE AS size
         FROM tokens WHERE unscored IS NULL GROUP BY {document_clusters(run).sql}
@@ -88,8 +89,8 @@ def _texts(run: Run, mean: float) -> pd.DataFrame:
 
 
 def _named(run: Run, document: int, copies: int) -> str:
-    found = with_records(run, run.query(f"SELECT document, source, line FROM documents WHERE document = {document}"))
-    row = found.iloc[0]
-    name = f", id {row['record_id']}" if row.get("record_id") else ""
+    found = run.columns(f"SELECT source, line{record_columns(run)} FROM documents WHERE document = {document}")
+    row = {name: found[name][0] for name in found}
+    name = f", id {visible(row['record_id'])}" if row.get("record_id") else ""
     times = f", there {copies} times" if copies > 1 else ""
     return f"document {document} (line {row['line']} of {visible(row['source'], 80)}{name}{times})"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from lossprobe.analysis.concentration import Concentration, find_concentration
 from lossprobe.analysis.coverage import measure_coverage
@@ -15,15 +13,19 @@ from lossprobe.analysis.options import PerplexityOptions
 from lossprobe.analysis.per_byte import rewriting_note, why_not_per_byte, why_not_per_word
 from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses, slice_clusters, slice_notes
 from lossprobe.analysis.rows.fields import field_source, is_label, label_order, with_records
-from lossprobe.analysis.shown import Shown
+from lossprobe.analysis.shown import Tabled
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Estimate, Interval
 from lossprobe.analysis.stats.jackknife import Clusters, jackknife_ratio
 from lossprobe.analysis.unigram import measure_unigram
 from lossprobe.options.given import check_options
+from lossprobe.plain_table import PlainTable
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.text.counts import count_spans
 from lossprobe.units import bits, format_perplexity, perplexity, plural
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Transform = Callable[[float], float]
 
@@ -87,7 +89,7 @@ class PerCharacter:
 
 
 @dataclass(frozen=True)
-class Perplexity(Shown):
+class Perplexity(Tabled):
     """The headline numbers of a run.
 
     Every interval is a 95 % delete-one jackknife-t interval over documents (blocks of 4,096 tokens in a single
@@ -107,7 +109,7 @@ class Perplexity(Shown):
             all.
         coverage: tokens and bytes read, scored, and unscored by reason.
         notes: what a reader must know, one line each.
-        table: one row per measure: measure, value, low, high, unit, count.
+        rows: one row per measure: measure, value, low, high, unit, count.
         by: name of the grouping, or None.
         groups: one row per group, highest mean loss first: group (as text; empty for documents without the field),
             documents, tokens, mean_loss_nats, low, high, perplexity, bits_per_byte; by document also source and line of
@@ -129,7 +131,7 @@ class Perplexity(Shown):
     distinct_documents: int
     coverage: dict[str, Any]
     notes: list[str]
-    table: pd.DataFrame = field(repr=False)
+    rows: PlainTable = field(repr=False)
     by: str | None = None
     groups: pd.DataFrame | None = field(default=None, repr=False)
 
@@ -171,7 +173,7 @@ def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perpl
     groups = None if by is None else group_losses(run, by, not no_bytes)
     notes += [] if by is None else slice_notes(run, by)
     unigram = measure_unigram(run)
-    nats = totals["nats"].to_numpy()
+    nats = totals["nats"]
     per = {
         unit: jackknife_ratio(nats, totals[unit]) if usable and totals[unit].sum() > 0 else None
         for unit, usable in (
@@ -194,13 +196,13 @@ def measure_perplexity(run: Run, by: str | None = PerplexityOptions.by) -> Perpl
         coverage=measure_coverage(run),
         notes=notes,
         concentration=find_concentration(run),
-        table=_table(per, totals),
+        rows=_rows(per, totals),
         by=by,
         groups=groups,
     )
 
 
-def _per_unit(per: dict[str, Estimate | None], totals: pd.DataFrame) -> dict[str, Any]:
+def _per_unit(per: dict[str, Estimate | None], totals: PlainTable) -> dict[str, Any]:
     """Return the groups of `Perplexity` by unit, from the nats per unit."""
     nll, byte = per["tokens"], per["bytes"]
     assert nll is not None
@@ -213,32 +215,32 @@ def _per_unit(per: dict[str, Estimate | None], totals: pd.DataFrame) -> dict[str
     }
 
 
-def cluster_totals(run: Run, clusters: Clusters) -> pd.DataFrame:
+def cluster_totals(run: Run, clusters: Clusters) -> PlainTable:
     """Return nats, tokens, bytes, characters and words of the scored tokens of every cluster."""
-    frame = run.query(f"""
+    sums = run.columns(f"""
         SELECT {clusters.sql} AS cluster, sum(loss_nats::DOUBLE) AS nats, count(*) AS tokens,
                sum(byte_stop - byte_start)::BIGINT AS bytes, min(byte_start) AS first, max(byte_stop) AS stop
         FROM tokens WHERE unscored IS NULL GROUP BY 1 ORDER BY 1""")
     if clusters.unit == "document":
-        sizes = run.query(f"""
+        sizes = run.columns(f"""
             SELECT {clusters.sql} AS cluster, sum(scored_characters)::BIGINT AS characters,
                    sum(scored_words)::BIGINT AS words
             FROM documents WHERE scored_tokens > 0 GROUP BY 1 ORDER BY 1""")
-        return frame.assign(characters=sizes["characters"].to_numpy(), words=sizes["words"].to_numpy())
-    return frame.assign(**_block_sizes(run, frame))
+        return sums.assign(characters=sizes["characters"], words=sizes["words"])
+    return sums.assign(**_block_sizes(run, sums))
 
 
-def _block_sizes(run: Run, frame: pd.DataFrame) -> dict[str, Any]:
+def _block_sizes(run: Run, blocks: PlainTable) -> dict[str, Any]:
     """Return characters and words of each block of a single document.
 
     Without a stored text, or where some of a block's bytes are unscored, the document's sizes are shared out by bytes.
     """
-    text = run.query("SELECT text FROM documents WHERE scored_tokens > 0")["text"].iloc[0]
-    copies, spans = run.copies.documents, frame["stop"] - frame["first"]
-    if isinstance(text, str) and bool((copies * spans == frame["bytes"]).all()):
-        sizes = count_spans(text, frame["first"].to_numpy(), frame["stop"].to_numpy())
+    text = run.scalar("SELECT text FROM documents WHERE scored_tokens > 0")
+    copies, spans = run.copies.documents, blocks["stop"] - blocks["first"]
+    if isinstance(text, str) and bool((copies * spans == blocks["bytes"]).all()):
+        sizes = count_spans(text, blocks["first"], blocks["stop"])
         return {name: [copies * getattr(size, name) for size in sizes] for name in ("characters", "words")}
-    share = frame["bytes"] / max(1, int(frame["bytes"].sum()))
+    share = blocks["bytes"] / max(1, int(blocks["bytes"].sum()))
     counts = run.counts
     return {"characters": share * counts["scored_characters"], "words": share * counts["scored_words"]}
 
@@ -279,7 +281,7 @@ def _shown(found: Estimate | None, transform: Transform) -> tuple[float | None, 
     return (None, NO_INTERVAL) if found is None else (transform(found.value), found.interval.map(transform))
 
 
-def _table(per: dict[str, Estimate | None], totals: pd.DataFrame) -> pd.DataFrame:
+def _rows(per: dict[str, Estimate | None], totals: PlainTable) -> PlainTable:
     measures = (
         ("nll", "nats per token", "tokens", float),
         ("token_perplexity", "per token", "tokens", perplexity),
@@ -288,10 +290,10 @@ def _table(per: dict[str, Estimate | None], totals: pd.DataFrame) -> pd.DataFram
         ("bits_per_byte", "bits per byte", "bytes", bits),
         ("bits_per_char", "bits per character", "characters", bits),
     )
+    types = {"measure": object, "value": float, "low": float, "high": float, "unit": object, "count": int}
     rows = []
     for measure, unit, of, transform in measures:
         value, interval = _shown(per[of], transform)
-        rows.append((measure, value, *interval, unit, round(float(totals[of].sum()))))
-    return pd.DataFrame(rows, columns=["measure", "value", "low", "high", "unit", "count"]).astype(
-        {"value": float, "low": float, "high": float}
-    )
+        cells = (measure, value, *interval, unit, round(float(totals[of].sum())))
+        rows.append(dict(zip(types, cells, strict=True)))
+    return PlainTable.of_records(rows, types)

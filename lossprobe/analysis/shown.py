@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from lossprobe.display import to_html
+from lossprobe.plain_table import PlainTable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 GATE_FAILED = 10  # exit code
 
@@ -15,6 +20,21 @@ class Shown:
     def _repr_html_(self) -> str:
         result: Any = self  # every result has these three
         return to_html("", [("", result.table)], [result.finding, *(f"note: {note}" for note in result.notes)])
+
+
+class Tabled(Shown):
+    """A result whose table is plain columns, so that showing it needs no pandas.
+
+    Attributes:
+        rows: the table; its dataclass says of what.
+    """
+
+    rows: PlainTable
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The rows as a frame of pandas."""
+        return self.rows.frame()
 
 
 class Gated(Shown):

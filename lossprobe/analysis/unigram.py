@@ -41,11 +41,12 @@ class Unigram:
 
 def measure_unigram(run: Run) -> Unigram:
     """Return the entropy of the scored tokens' own frequencies, in nats."""
-    counts = run.query("SELECT count(*) AS n FROM tokens WHERE unscored IS NULL GROUP BY token_id ORDER BY token_id")
-    share = counts["n"].to_numpy() / counts["n"].sum()
-    different = float(counts["n"].sum()) / copies_per_token(run)
+    query = "SELECT count(*) AS n FROM tokens WHERE unscored IS NULL GROUP BY token_id ORDER BY token_id"
+    counts = run.columns(query)["n"]
+    share = counts / counts.sum()
+    different = float(counts.sum()) / copies_per_token(run)
     nats = float(-(share * np.log(share)).sum())
-    return Unigram(nats, max(0.0, unbiased_entropy(counts["n"].to_numpy(float)) - nats), different, len(counts))
+    return Unigram(nats, max(0.0, unbiased_entropy(counts.astype(float)) - nats), different, len(counts))
 
 
 def unbiased_entropy(counts: npt.NDArray[np.float64]) -> float:

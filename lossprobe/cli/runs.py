@@ -15,8 +15,7 @@ from lossprobe.errors import UsageError
 from lossprobe.units import visible
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from lossprobe.plain_table import PlainTable
     from lossprobe.run.stored import StoredRun
 
 YIELDS = ("folder", "text", "size")
@@ -43,7 +42,7 @@ def runs(context: click.Context, /, as_json: bool) -> None:
 
     table = runs_table(Path(RUNS_FOLDER))
     if as_json:
-        click.echo(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
+        click.echo(json.dumps(table.records(), indent=1))
     elif sys.stdout.isatty():
         print_runs(table)
     else:
@@ -123,10 +122,9 @@ def refuse_no_run(path: Path) -> None:
         )  # fmt: skip
 
 
-def runs_table(folder: Path) -> pd.DataFrame:
+def runs_table(folder: Path) -> PlainTable:
     """Return one row a run of a folder, newest first."""
-    import pandas as pd
-
+    from lossprobe.plain_table import PlainTable
     from lossprobe.run.latest import latest_of
     from lossprobe.run.stored import stored_runs
 
@@ -139,7 +137,8 @@ def runs_table(folder: Path) -> pd.DataFrame:
         for each in stored_runs(folder)
     ]  # fmt: skip
     columns = ["name", "latest", "model", "text_name", "tokens", "state", "changed", "size", "folder"]
-    return pd.DataFrame(rows, columns=columns).astype({"tokens": "Int64"})
+    types = dict.fromkeys(columns, object) | {"latest": bool, "size": int}
+    return PlainTable.of_records(rows, types)
 
 
 def about(each: StoredRun) -> dict[str, Any]:
@@ -154,22 +153,21 @@ def about(each: StoredRun) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def print_runs(table: pd.DataFrame) -> None:
+def print_runs(table: PlainTable) -> None:
     """Print the table for people: sizes in MB, local words for what is latest and what is not complete."""
+    from lossprobe.plain_table import PlainTable
     from lossprobe.report.formats.output import STDOUT, write_text
     from lossprobe.report.formats.terminal import to_terminal
 
-    states = [
-        "latest" if row.latest else "" if row.state == "complete" else str(row.state) for row in table.itertuples()
-    ]
-    shown = (
-        table.assign(
-            state=states,
-            changed=[f"{changed[:10]} {changed[11:16]}" for changed in table["changed"]],
-            size=[f"{size / 1e6:,.1f} MB" for size in table["size"]],
-        )
-        .drop(columns="latest")
-        .rename(columns={"text_name": "text"})
-    )
+    rows = [
+        {
+            **row, "text": row["text_name"], "size": f"{row['size'] / 1e6:,.1f} MB",
+            "state": "latest" if row["latest"] else "" if row["state"] == "complete" else row["state"],
+            "changed": f"{row['changed'][:10]} {row['changed'][11:16]}",
+        }
+        for row in table.records()
+    ]  # fmt: skip
+    columns = ["name", "model", "text", "tokens", "state", "changed", "size", "folder"]
+    shown = PlainTable.of_records(rows, dict.fromkeys(columns, object))
     lines = [] if len(table) else ["no run in this folder yet; score first: lossprobe score CHECKPOINT TEXT"]
     write_text(STDOUT, to_terminal(shown, "runs of this folder, newest first (UTC)", lines, yields=YIELDS))

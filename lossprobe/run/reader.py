@@ -14,6 +14,7 @@ from lossprobe.arguments import as_path
 from lossprobe.display import to_html
 from lossprobe.errors import OutputError, UsageError
 from lossprobe.objects.folder import address_of_copy, shown_place
+from lossprobe.plain_table import PlainTable
 from lossprobe.run.ahead import read_ahead
 from lossprobe.run.checks import FileChecks
 from lossprobe.run.copies import Copies, number_texts
@@ -172,6 +173,11 @@ class Run:
         """Return the result of a SQL query as a frame."""
         with self._reading():
             return self._connection.cursor().execute(sql, list(parameters)).df()
+
+    def columns(self, sql: str, parameters: Sequence[object] = ()) -> PlainTable:
+        """Return the result of a SQL query as plain columns, for which pandas is not loaded."""
+        with self._reading():
+            return PlainTable.of_arrays(self._connection.cursor().execute(sql, list(parameters)).fetchnumpy())
 
     def tokens(
         self, *, text: bool = False, columns: Sequence[str] | None = None, where: str | Sequence[str] = ()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import pyarrow as pa
 
 from lossprobe.analysis.rows.fields import field_value, is_label, record_columns, refuse_missing_field
 from lossprobe.errors import NotComparableError, UsageError
 from lossprobe.run.reader import Run
 from lossprobe.units import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BOTH = "both"
 SIDES = ("chosen", "rejected")
@@ -59,6 +60,8 @@ def read_pairs(run: Run, by: str | None = None) -> pd.DataFrame:
     Raises:
         UsageError: no record has the field.
     """
+    import pyarrow as pa
+
     if by is not None:
         refuse_label(run, by)
         refuse_missing_field(run, by)

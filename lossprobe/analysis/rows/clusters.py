@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from lossprobe.analysis.rows.fields import is_label, label_order, label_source
 from lossprobe.analysis.stats.jackknife import Clusters, t_quantile
 from lossprobe.run.copies import NUMBERED
 from lossprobe.run.reader import Run
 from lossprobe.units import format_count, plural
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BLOCK_TOKENS = 4096
 TOLD = 3  # slices that a note names

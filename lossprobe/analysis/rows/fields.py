@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import json
 import re
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from lossprobe.run.filters import NO_LABEL
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import LABEL_NAMES
 from lossprobe.text.fields import missing_field, names_of
 from lossprobe.units import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_SHAPES = 100  # records with different fields that an error reads, to list the fields
 

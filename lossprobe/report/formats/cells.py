@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from lossprobe.units import format_count, format_perplexity, visible
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHARES = frozenset({
     "share_of_loss", "share_of_tokens", "share_of_bytes", "top_prob", "ranked_right", "right_low", "right_high",
@@ -35,6 +38,7 @@ def by_unit(table: pd.DataFrame, *, small: bool = False) -> pd.DataFrame:
         table: measure, value, unit, and low and high if they are there.
         small: write numbers below 0.001 with a power of ten.
 
+    >>> import pandas as pd
     >>> by_unit(pd.DataFrame({"measure": ["n"], "value": [1200.0], "unit": ["tokens"]})).value.tolist()
     ['1,200']
     """
@@ -55,6 +59,7 @@ def by_unit(table: pd.DataFrame, *, small: bool = False) -> pd.DataFrame:
 def small_numbers(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     """Return a table with some columns as text, in which numbers below 0.001 are in scientific notation.
 
+    >>> import pandas as pd
     >>> small_numbers(pd.DataFrame({"x": [0.0, -1.26e-7, 0.5, math.nan]}), ["x"]).x.tolist()
     ['0', '-1.3e-07', '0.500000', 'n/a']
     """
@@ -67,6 +72,17 @@ def _small(value: float) -> str:
     return f"{value:.1e}" if abs(value) < SMALL else format_cell("", float(value))
 
 
+def is_absent(value: Any) -> bool:
+    """Return whether a cell holds nothing: None, NaN, or what pandas writes for it.
+
+    >>> is_absent(None), is_absent(math.nan), is_absent(""), is_absent(0)
+    (True, True, False, False)
+    """
+    pandas = sys.modules.get("pandas")  # not loaded here: where it is not, no value is its own
+    own = pandas is not None and value is pandas.NA
+    return value is None or own or (isinstance(value, float) and math.isnan(value))
+
+
 def format_cell(column: str, value: Any) -> str:
     """Return a cell as text: 6 decimals, commas in counts, percent for shares, "n/a" for a missing value.
 
@@ -77,7 +93,7 @@ def format_cell(column: str, value: Any) -> str:
     >>> format_cell("group", "")
     '(none)'
     """
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+    if is_absent(value):
         return "n/a"
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"

@@ -6,12 +6,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.cells import cell_len
 
+from lossprobe.plain_table import Table, is_numeric
 from lossprobe.report.formats.cells import NAME_COLUMNS, format_cell
 from lossprobe.report.names import ELLIPSIS, short_names
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas as pd
 
 # Text from files stands on one line and is cut at its end, or at its start if in `FROM_END`. Column → its least width.
 ONE_LINE = {
@@ -95,7 +100,7 @@ class Fitted:
         return sum(self.widths) + self.gap * (len(self.widths) - 1)
 
 
-def fitted(table: pd.DataFrame, width: int, yields: Sequence[str]) -> Fitted:
+def fitted(table: Table, width: int, yields: Sequence[str]) -> Fitted:
     """Return a table's columns, fitted into a width.
 
     Texts wrap first, then headers break at `_`, then the columns `yields` go, in their order, then long names lose
@@ -125,11 +130,9 @@ def fitted(table: pd.DataFrame, width: int, yields: Sequence[str]) -> Fitted:
     return Fitted(tried, _widths(tried, width, 1), 1, left_out)
 
 
-def _column(name: str, values: pd.Series) -> ColumnLayout:
-    cells = [format_cell(name, value) for value in values]
-    numeric = pd.api.types.is_numeric_dtype(values) or (
-        name not in ONE_LINE and any(cells) and all(map(NUMBER.fullmatch, cells))
-    )
+def _column(name: str, values: npt.NDArray[Any] | pd.Series) -> ColumnLayout:
+    cells = [format_cell(name, value) for value in values.tolist()]
+    numeric = is_numeric(values) or (name not in ONE_LINE and any(cells) and all(map(NUMBER.fullmatch, cells)))
     return ColumnLayout(name, cells, numeric)
 
 

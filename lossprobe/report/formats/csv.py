@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
 
-from lossprobe.report.formats.cells import NAME_COLUMNS
+from lossprobe.plain_table import Table, is_numeric
+from lossprobe.report.formats.cells import NAME_COLUMNS, is_absent
 from lossprobe.units import token_literal, visible
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas as pd
     import pyarrow as pa
 
     from lossprobe.report.views.view import View
@@ -33,25 +37,38 @@ NOT_PLAIN = ("=", "+", "-", "@", "＝", "＋", "－", "＠", '"')
 
 def view_to_csv(view: View) -> Iterable[bytes]:
     """Return the CSV of a view as pieces of bytes."""
-    return view.csv() if view.csv is not None else table_to_csv(view.result.table)
+    return view.csv() if view.csv is not None else table_to_csv(view.rows)
 
 
-def table_to_csv(table: pd.DataFrame) -> Iterator[bytes]:
+def table_to_csv(table: Table) -> Iterator[bytes]:
     """Yield the CSV of a table some rows at a time, header first, in the form of `to_csv`."""
     for start in range(0, max(1, len(table)), ROWS_AT_A_TIME):
-        yield to_csv(table.iloc[start : start + ROWS_AT_A_TIME], header=start == 0).encode()
+        yield to_csv(table[start : start + ROWS_AT_A_TIME], header=start == 0).encode()
 
 
-def to_csv(table: pd.DataFrame, *, header: bool = True) -> str:
+def to_csv(table: Table, *, header: bool = True) -> str:
     """Return a table as CSV: UTF-8, LF line ends, full precision, empty cells for missing values."""
-    shown = table.copy()
     entries = {"group"} if "token_id" in table else set()  # a group that is a vocabulary entry is its text
     texts = TEXT_COLUMNS | entries
-    for column in table.columns:
-        made = json.dumps if column in texts else plain_name if column in NAME_COLUMNS else None
-        if made is not None and not pd.api.types.is_numeric_dtype(shown[column]):
-            shown[column] = [None if pd.isna(value) else made(str(value)) for value in shown[column]]
-    return str(shown.to_csv(index=False, header=header, lineterminator="\n"))
+    columns = []
+    for name in table.columns:
+        made = json.dumps if name in texts else plain_name if name in NAME_COLUMNS else None
+        columns.append(_csv_cells(table[name], made))
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    if header:
+        writer.writerow(table.columns)
+    writer.writerows(zip(*columns, strict=True))
+    return sink.getvalue()
+
+
+def _csv_cells(values: npt.NDArray[Any] | pd.Series, made: Callable[[str], str] | None) -> list[Any]:
+    """Return the cells of a column, texts as `made` writes them; "" for what is absent."""
+    plain = values.tolist()
+    if made is not None and not is_numeric(values):
+        return ["" if is_absent(value) else made(str(value)) for value in plain]
+    shown = np.asarray(values).astype(str) if values.dtype.kind == "f" else plain  # of float32 too the fewest digits
+    return ["" if is_absent(value) else cell for value, cell in zip(plain, shown, strict=True)]
 
 
 def plain_name(name: str) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from lossprobe.analysis.findings.rule import SEVERITIES
+from lossprobe.plain_table import Table, is_numeric
 from lossprobe.report.formats.cells import NAME_COLUMNS, format_cell
 from lossprobe.report.formats.columns import FROM_END, NUMBER, ONE_LINE
 from lossprobe.units import format_count, visible
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pandas as pd
+
     from lossprobe.report.views.view import View
 
 ROWS = 40
@@ -109,23 +111,24 @@ def tables_of(view: View) -> tuple[HtmlTable, ...]:
     return tuple(_table(title, table) for title, table in (("", view.people_table), *view.more))
 
 
-def _table(title: str, table: pd.DataFrame) -> HtmlTable:
+def _table(title: str, table: Table) -> HtmlTable:
     names = [str(name) for name in table.columns]
     shown = table.head(ROWS)
-    cells = [[format_cell(name, value) for value in shown[column]] for name, column in zip(names, table, strict=True)]
-    columns = tuple(HtmlColumn(visible(name), _kind(name, table[column], made))
-                    for name, column, made in zip(names, table, cells, strict=True))  # fmt: skip
+    cells = [[format_cell(name, value) for value in shown[name].tolist()] for name in names]
+    columns = tuple(
+        HtmlColumn(visible(name), _kind(name, table[name], made)) for name, made in zip(names, cells, strict=True)
+    )
     left = len(table) - ROWS
     more = f"{format_count(left)} more rows are in the CSV." if left > 0 else ""
     return HtmlTable(visible(title), columns, tuple(zip(*cells, strict=True)), more)
 
 
-def _kind(name: str, values: pd.Series, cells: list[str]) -> str:
+def _kind(name: str, values: npt.NDArray[Any] | pd.Series, cells: list[str]) -> str:
     if name in FROM_END:
         return "before"
     if name in ONE_LINE:
         return "text"
-    if pd.api.types.is_numeric_dtype(values):
+    if is_numeric(values):
         return "number"
     formatted = name not in NAME_COLUMNS and any(cells) and all(map(NUMBER.fullmatch, cells))  # row by row
     return "number" if formatted else "words"

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
+from lossprobe.plain_table import Table, is_numeric
 from lossprobe.report.formats.cells import format_cell
 from lossprobe.units import format_count, visible
 
@@ -33,12 +32,13 @@ def view_to_markdown(view: View) -> str:
     return "\n".join(to_markdown(*page) for page in pages)
 
 
-def to_markdown(table: pd.DataFrame, title: str, lines: Iterable[str]) -> str:
+def to_markdown(table: Table, title: str, lines: Iterable[str]) -> str:
     """Return a heading, a table of at most 40 rows, and the lines below it; all text is escaped."""
     names = [str(name) for name in table.columns]
-    texts = [not pd.api.types.is_numeric_dtype(table[name]) for name in table.columns]
-    rows = [[format_cell(name, row[name]) for name in names] for row in table.head(ROWS).to_dict("records")]
-    grid = [names, *rows]
+    texts = [not is_numeric(table[name]) for name in table.columns]
+    first = table.head(ROWS)
+    cells = [[format_cell(name, value) for value in first[name].tolist()] for name in names]
+    grid = [names, *map(list, zip(*cells, strict=True))]
     shown = [f"| {' | '.join(escaped(cell) for cell in row)} |" for row in grid]
     ruler = f"|{'|'.join('---' if text else '---:' for text in texts)}|"
     left = len(table) - ROWS

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
+from lossprobe.plain_table import Table
 from lossprobe.report.formats.columns import Fitted, fitted
 from lossprobe.units import format_count, visible
 
@@ -74,7 +74,7 @@ def _about_the_rest(view: View, columns: Sequence[str], how: str) -> str:
 
 
 def to_terminal(
-    table: pd.DataFrame, title: str, lines: Iterable[str], width: int | None = None, rest: str = "",
+    table: Table, title: str, lines: Iterable[str], width: int | None = None, rest: str = "",
     yields: Sequence[str] = (),
 ) -> str:  # fmt: skip
     """Return at most 40 rows of a table as text for a terminal, with a title above and lines below.
@@ -93,7 +93,7 @@ def to_terminal(
     return f"{_lines([title], width)}\n{shown}\n{_lines(below, width)}"
 
 
-def _table(table: pd.DataFrame, width: int, rest: str, yields: Sequence[str]) -> tuple[str, list[str]]:
+def _table(table: Table, width: int, rest: str, yields: Sequence[str]) -> tuple[str, list[str]]:
     """Return the rows of a table as lines, and the names of the columns that had to go."""
     columns = fitted(table.head(TERMINAL_ROWS), width, yields)
     left = len(table) - TERMINAL_ROWS
@@ -121,9 +121,9 @@ def _printed(pieces: list[Any], width: int) -> str:
     return "".join(f"{line.rstrip()}\n" for line in sink.getvalue().splitlines())
 
 
-def _grid(columns: Fitted) -> Table:
+def _grid(columns: Fitted) -> RichTable:
     """Return columns laid out as a table."""
-    grid = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, columns.gap - 1, 0, 0))
+    grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, columns.gap - 1, 0, 0))
     for column, width in zip(columns.columns, columns.widths, strict=True):
         grid.add_column(
             Text("\n".join(column.header_lines)), justify="right" if column.numeric else "left", overflow="fold",

@@ -55,7 +55,7 @@ def plot_perplexity(run: Run, result: Perplexity) -> Figure:
     panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False, sharex=True)[:, 0]
     clusters = find_clusters(run)
     totals = cluster_totals(run, clusters)
-    losses = (totals["nats"] / totals["tokens"]).to_numpy(float)
+    losses = totals["nats"] / totals["tokens"]
     _draw_distribution(panels[0], losses, interval_words(clusters.unit), result)
     held = [losses.min(), losses.max(), result.per_token.nll_nats_per_token]
     held += [level for level, *_ in _levels(result)]

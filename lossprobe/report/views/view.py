@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lossprobe.analysis.findings.engine import findings_of, located
+from lossprobe.analysis.shown import Tabled
 from lossprobe.display import to_html
+from lossprobe.plain_table import Table
 from lossprobe.report.names import in_words, windows_in_words
 from lossprobe.run.names import names_with_folders
 
@@ -76,9 +78,9 @@ class View:
     lines: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     yields: tuple[str, ...] = ()
-    shown: pd.DataFrame | None = None
-    more: tuple[tuple[str, pd.DataFrame], ...] = ()
-    brief: tuple[tuple[str, pd.DataFrame], ...] | None = None
+    shown: Table | None = None
+    more: tuple[tuple[str, Table], ...] = ()
+    brief: tuple[tuple[str, Table], ...] | None = None
     inputs: tuple[Path, ...] = ()
     findings: tuple[str, ...] = ()
     logs: tuple[Log, ...] = ()
@@ -89,9 +91,14 @@ class View:
         return f"{self.name}: {self.heading}"
 
     @property
-    def whole_table(self) -> pd.DataFrame:
+    def rows(self) -> Table:
+        """The result's table, in plain columns where it has them."""
+        return self.result.rows if isinstance(self.result, Tabled) else self.result.table
+
+    @property
+    def whole_table(self) -> Table:
         """The table for people with all its columns."""
-        return self.result.table if self.shown is None else self.shown
+        return self.rows if self.shown is None else self.shown
 
     @property
     def columns_left_out(self) -> list[str]:
@@ -99,17 +106,17 @@ class View:
         return [name for name in self.left_out if name in self.whole_table]
 
     @property
-    def people_table(self) -> pd.DataFrame:
+    def people_table(self) -> Table:
         """The table for people."""
         return self.whole_table.drop(columns=self.columns_left_out)
 
     @property
-    def people_tables(self) -> tuple[tuple[str, pd.DataFrame], ...]:
+    def people_tables(self) -> tuple[tuple[str, Table], ...]:
         """What a terminal shows: each table after its heading; the first one has none."""
         return (("", self.people_table), *self.more) if self.brief is None else self.brief
 
     @property
-    def all_tables(self) -> tuple[tuple[str, pd.DataFrame], ...]:
+    def all_tables(self) -> tuple[tuple[str, Table], ...]:
         """All tables with all columns, each after its heading; the first one has none."""
         return (("", self.whole_table), *self.more)
 
