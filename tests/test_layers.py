@@ -72,7 +72,7 @@ ALLOWED = {
     "analysis.curve": {"units", "logs", "analysis.stats"},
     "analysis.curve.curve": {"units", "logs.log", "analysis"},
     "analysis.curve.checkpoint_loss": {"errors", "units", "logs.log", "logs.trainer_state", "analysis.reconcile"},
-    "analysis.rows": {"errors", "units", "text", "run", "analysis.stats"},
+    "analysis.rows": {"errors", "units", "plain_table", "text", "run", "analysis.stats"},
     "analysis.reconcile": {"errors", "options", "units", "logs", "run", "analysis"},
     "analysis": {"errors", "arguments", "units", "display", "plain_table", "options", "text", "plan", "run"},
     "analysis.series": {"errors", "units", "options", "run", "logs.checkpoint_order", "analysis"},
@@ -255,7 +255,7 @@ def test_a_view_loads_only_what_it_needs(tmp_path, monkeypatch):
     assert run(["score", str(EXAMPLES / "jargon-plain"), "text.txt", "--quiet"]) == 0
     unneeded = {"matplotlib", "rich.console", "pyarrow.csv", "scipy", "torch"}
     shown = ([], ["--table"], ["--wide"], ["--json"], ["--markdown"])
-    plain = [("perplexity", *form) for form in shown] + [("runs",), ("runs", "--json")]
+    plain = [(view, *form) for view in ("perplexity", "hardest") for form in shown] + [("runs",), ("runs", "--json")]
     for command, modules in zip(plain, loaded(*plain, cwd=tmp_path), strict=True):
         assert modules.isdisjoint({"pandas", "pyarrow.csv", "matplotlib", "torch"}), command
     for command, needed in ((("hardest",), set()), (("hardest", "--table"), {"rich.console"})):

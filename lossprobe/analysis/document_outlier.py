@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from lossprobe.analysis.rows.clusters import document_clusters
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.jackknife import jackknife_ratio, t_quantile
 from lossprobe.run.reader import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEWEST_TOKENS = 64  # scored ones of a document that is compared
 FEWEST_DOCUMENTS = 10

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import numpy as np
+import numpy.typing as npt
 
 from lossprobe.analysis.document_outlier import DocumentOutlier, document_outlier
 from lossprobe.analysis.options import HardestOptions
@@ -12,25 +14,29 @@ from lossprobe.analysis.rows.clusters import find_clusters, grouped_losses, slic
 from lossprobe.analysis.rows.fields import field_source, with_records
 from lossprobe.analysis.rows.texts import Surroundings, texts_of
 from lossprobe.analysis.rows.token_classes import class_source
-from lossprobe.analysis.shown import Shown
+from lossprobe.analysis.shown import Tabled
 from lossprobe.options.given import check_options
+from lossprobe.plain_table import PlainTable, Table
 from lossprobe.run.argument import check_runs
 from lossprobe.run.reader import Run
 from lossprobe.run.texts import load_vocabulary
 from lossprobe.units import plural, visible, visible_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_EQUAL = 64  # times as many rows as are wanted are looked through for different ones
 FEWEST_TOKENS = 2  # of a document that is ranked: the loss of one token is that token's
 
 
 @dataclass(frozen=True)
-class Hardest(Shown):
+class Hardest(Tabled):
     """The tokens, types, documents, classes or field values with the highest loss.
 
     Attributes:
         by: "token", "type" (vocabulary entry), "document", "class", or a field of the JSONL records.
         total_nats: loss of all scored tokens, for shares.
-        table: one row each, hardest first.
+        rows: one row each, hardest first.
             By token: document, token, text, loss_nats, rank, top_text (what the model expected), top_prob, context,
             before, characters (the whole characters that the token is part of), after; and where some of the hardest
             tokens are the same one in the same text, count (how many; the row is the hardest of them).
@@ -49,7 +55,7 @@ class Hardest(Shown):
 
     by: str
     total_nats: float
-    table: pd.DataFrame = field(repr=False)
+    rows: Table = field(repr=False)
     notes: list[str]
     finding: str
     outlier: DocumentOutlier | None = None
@@ -87,52 +93,60 @@ def _tokens(run: Run, top: int, total: float) -> Hardest:
     wanted = top
     while True:  # until there are enough different ones
         rows = _hardest_rows(run, wanted)
-        table = _grouped(rows, *texts_of(run, rows, vocabulary))
+        expected = [visible_bytes(vocabulary.entries[index]) for index in rows["top_id"].tolist()]
+        table = _grouped(rows.assign(top_text=np.array(expected, object)), *texts_of(run, rows, vocabulary))
         if len(table) >= top or len(rows) < wanted or wanted >= MOST_EQUAL * top:
             break
         wanted *= 2
     table = table.head(top)
-    expected = [visible_bytes(vocabulary.entries[index]) for index in table.pop("top_id")]
-    table.insert(5, "top_text", expected)
-    counted = int(table["count"].sum())
-    share = float(table.pop("nats").sum()) / total if total else 0.0
-    first = table.iloc[0]
+    counted, nats = int(table["count"].sum()), float(table["nats"].sum())
+    share = nats / total if total else 0.0
+    first = {name: table[name][0] for name in table}
     of = f" ({len(table)} different ones)" if counted > len(table) else ""
-    if not of:
-        table = table.drop(columns="count")
+    table = table.drop(columns=["nats"] if of else ["nats", "count"])
     finding = (
         f"the hardest {plural(counted, 'token')}{of} carry {share:.2%} of the total loss; hardest: "
         f"“{first['characters']}” at {first['loss_nats']:.2f} nats, the model expected “{first['top_text']}”"
     )
-    return Hardest("token", total, table.reset_index(drop=True), [], finding)
+    return Hardest("token", total, table, [], finding)
 
 
-def _hardest_rows(run: Run, count: int) -> pd.DataFrame:
-    return run.query(
+def _hardest_rows(run: Run, count: int) -> PlainTable:
+    return run.columns(
         "SELECT document, token, token_id, byte_start, byte_stop, loss_nats, rank, top_id, top_prob, context "
         "FROM tokens "
         f"WHERE unscored IS NULL ORDER BY loss_nats DESC, document, token LIMIT {int(count)}"
-    ).astype({"rank": "int32", "top_id": "int32"})
+    )
 
 
-def _grouped(rows: pd.DataFrame, texts: list[str], around: list[Surroundings]) -> pd.DataFrame:
+def _grouped(rows: PlainTable, texts: list[str], around: list[Surroundings]) -> PlainTable:
     """Return one row for each token in its text, with how often it is among the rows, and the sum of its losses.
 
     Without a stored text nothing is known to be equal.
     """
-    table = rows[["document", "token", "loss_nats", "rank", "top_id", "top_prob", "context"]].copy()
-    table.insert(2, "text", texts)
-    for name in ("before", "characters", "after"):
-        table[name] = [getattr(place, name) for place in around]
-    alone = (table["before"] + table["after"]).eq("")
-    key = [rows["token_id"], table["before"], table["characters"], table["after"], rows.index.where(alone, -1)]
-    groups = table.groupby(key, sort=False)
-    table["count"] = groups["token"].transform("size")
-    table["nats"] = table["loss_nats"].astype(float).groupby(key, sort=False).transform("sum")
-    return table[groups.cumcount() == 0].copy()
+    groups: dict[tuple[int, Surroundings, int], list[int]] = {}
+    for at, (token_id, place) in enumerate(zip(rows["token_id"].tolist(), around, strict=True)):
+        alone = at if not place.before + place.after else -1
+        groups.setdefault((token_id, place, alone), []).append(at)
+    first = [places[0] for places in groups.values()]
+    losses = rows["loss_nats"].astype(float)
+    words = {name: _texts([getattr(around[at], name) for at in first]) for name in ("before", "characters", "after")}
+    columns: dict[str, npt.NDArray[Any]] = {
+        "document": rows["document"][first], "token": rows["token"][first], "text": _texts([texts[at] for at in first]),
+        **{name: rows[name][first] for name in ("loss_nats", "rank", "top_text", "top_prob", "context")}, **words,
+        "count": np.array([len(places) for places in groups.values()]),
+        "nats": np.array([losses[places].sum() for places in groups.values()]),
+    }  # fmt: skip
+    return PlainTable(columns)
+
+
+def _texts(texts: list[str]) -> npt.NDArray[Any]:
+    return np.array(texts, object)
 
 
 def _types(run: Run, top: int, min_count: int, total: float) -> Hardest:
+    import pandas as pd
+
     types = run.query("""
         SELECT token_id, count(loss_nats) AS count, avg(loss_nats::DOUBLE) AS mean_loss_nats,
                sum(loss_nats::DOUBLE) AS total_nats
@@ -177,6 +191,8 @@ def _documents(run: Run, top: int, total: float) -> Hardest:
 
 
 def _classes(run: Run, total: float) -> Hardest:
+    import pandas as pd
+
     clusters = find_clusters(run)
     frames = []
     for kind in ("occurrence", "form"):

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lossprobe.display import to_html
-from lossprobe.plain_table import PlainTable
+from lossprobe.plain_table import PlainTable, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,18 +23,18 @@ class Shown:
 
 
 class Tabled(Shown):
-    """A result whose table is plain columns, so that showing it needs no pandas.
+    """A result whose table may be plain columns, so that showing it needs no pandas.
 
     Attributes:
         rows: the table; its dataclass says of what.
     """
 
-    rows: PlainTable
+    rows: Table
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """The rows as a frame of pandas."""
-        return self.rows.frame()
+        return self.rows.frame() if isinstance(self.rows, PlainTable) else self.rows
 
 
 class Gated(Shown):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Protocol
 
+from lossprobe.plain_table import PlainTable
 from lossprobe.run.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ class Readable(Protocol):
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
         """Return the result of a SQL query as a frame."""
+
+    def columns(self, sql: str, parameters: Sequence[object] = ()) -> PlainTable:
+        """Return the result of a SQL query as plain columns."""
 
 
 @dataclass
@@ -63,10 +67,10 @@ class DocumentTexts:
     def _read(self, wanted: list[int]) -> dict[int, bytes]:
         """Return the first wanted documents, up to `HELD_BYTES` and at least one, as number → UTF-8 bytes."""
         chosen = "FROM documents JOIN (SELECT unnest(?::INTEGER[]) AS document) USING (document)"
-        sizes = self.run.query(f"SELECT bytes {chosen} ORDER BY document", (wanted,))["bytes"]
+        sizes = self.run.columns(f"SELECT bytes {chosen} ORDER BY document", (wanted,))["bytes"].tolist()
         fitting = sum(total <= HELD_BYTES for total in accumulate(sizes))
         wanted = wanted[: max(1, fitting)]
-        texts = self.run.query(
+        texts = self.run.columns(
             f"SELECT document, text {chosen} WHERE document BETWEEN ? AND ?", (wanted, wanted[0], wanted[-1])
         )
         return {int(number): text.encode() for number, text in zip(texts["document"], texts["text"], strict=True)}
@@ -97,8 +101,8 @@ class Vocabulary:
 
 def load_vocabulary(run: Readable) -> Vocabulary:
     """Return the vocabulary of a run."""
-    frame = run.query("SELECT token_id, bytes, special FROM vocabulary")
-    ids = [int(index) for index in frame["token_id"]]
+    frame = run.columns("SELECT token_id, bytes, special FROM vocabulary")
+    ids = frame["token_id"].tolist()
     entries = {index: bytes(data) for index, data in zip(ids, frame["bytes"], strict=True)}
     return Vocabulary(
         entries, frozenset(index for index, special in zip(ids, frame["special"], strict=True) if special)

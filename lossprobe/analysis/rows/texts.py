@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pandas as pd
+import numpy as np
 
+from lossprobe.plain_table import Table
 from lossprobe.run.texts import DocumentTexts, Readable, Vocabulary
 from lossprobe.text.counts import next_character, this_character
 from lossprobe.units import visible_bytes
@@ -39,7 +40,7 @@ def surroundings(data: bytes, start: int, stop: int, width: int = 40) -> Surroun
     return Surroundings(visible_bytes(data[first:last]), visible_bytes(before), visible_bytes(after))
 
 
-def texts_of(run: Readable, rows: pd.DataFrame, vocabulary: Vocabulary) -> tuple[list[str], list[Surroundings]]:
+def texts_of(run: Readable, rows: Table, vocabulary: Vocabulary) -> tuple[list[str], list[Surroundings]]:
     """Return the text of each row's token and what stands around it; documents are read once each, in order.
 
     Args:
@@ -47,12 +48,13 @@ def texts_of(run: Readable, rows: pd.DataFrame, vocabulary: Vocabulary) -> tuple
         rows: document, byte_start, byte_stop and token_id, in any order.
         vocabulary: that of the run.
     """
-    in_order = rows.sort_values("document", kind="stable")
-    columns = [in_order[name].tolist() for name in ("document", "byte_start", "byte_stop", "token_id")]
-    texts, around = {}, {}
+    order = np.argsort(np.asarray(rows["document"]), kind="stable")
+    columns = [np.asarray(rows[name])[order].tolist() for name in ("document", "byte_start", "byte_stop", "token_id")]
+    texts: dict[int, str] = {}
+    around: dict[int, Surroundings] = {}
     documents = DocumentTexts(run).along(columns[0])
-    for at, data, start, stop, index in zip(in_order.index, documents, *columns[1:], strict=True):
+    for at, data, start, stop, index in zip(order.tolist(), documents, *columns[1:], strict=True):
         token = visible_bytes(vocabulary.covered(data, start, stop, index))
         texts[at] = token
         around[at] = Surroundings(token, "", "") if data is None else surroundings(data, start, stop, AROUND_BYTES)
-    return [texts[at] for at in rows.index], [around[at] for at in rows.index]
+    return [texts[at] for at in range(len(order))], [around[at] for at in range(len(order))]

@@ -17,7 +17,7 @@ from lossprobe.report import views
 ENTRY = re.compile(r"^    (\w+(?:, \w+)*): (.*)$")
 KINDS = {
     "str": "text", "int": "integer", "float": "number", "bool": "true or false", "pd.DataFrame": "rows",
-    "PlainTable": "rows", "dict": "object", "list": "list", "tuple": "list", "Interval": "[low, high]",
+    "PlainTable": "rows", "Table": "rows", "dict": "object", "list": "list", "tuple": "list", "Interval": "[low, high]",
 }  # fmt: skip
 
 

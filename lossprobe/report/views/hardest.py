@@ -21,7 +21,7 @@ YIELDS = ("token_id", "context", "rank", "total_nats", "characters", "share_of_l
 
 def hardest_view(run: Run, result: Hardest) -> View:
     """Return the view of what is hardest."""
-    first, last = split_places(result.table)
+    first, last = split_places(result.rows)
     view = view_of_runs("hardest", [run], result, left_out=LEFT_OUT.get(result.by, ("clusters",)),
                         yields=(*first, *YIELDS, *last, "after"))  # fmt: skip
     if result.by not in RANKINGS:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lossprobe.plain_table import Table
+
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def split_places(table: pd.DataFrame | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def split_places(table: Table | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return those of `source`, `line`, `record_id` and `record_source` that go first, and those that go last.
 
     With documents of several files the file stays: a line says nothing without it.
     """
-    if table is not None and "source" in table and table["source"].nunique() > 1:
+    if table is not None and "source" in table and len(set(table["source"].tolist())) > 1:
         return ("record_source",), ("record_id", "line")
     return ("source", "record_source", "line"), ("record_id",)
 
