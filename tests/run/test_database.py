@@ -45,12 +45,12 @@ def test_other_errors_inside_a_query_are_kept(tmp_path):
 )
 def test_a_command_that_is_stopped_in_a_query_says_so(tmp_path, monkeypatch, capsys, send, sent, code, how):
     stored_run = write_run(tmp_path / "run", [words("first_token", 1.0, 2.0)])
-    query = Run.query
+    columns = Run.columns
 
     def endless(stored, *_given):
         send(sent)
-        return query(stored, ENDLESS)
+        return columns(stored, ENDLESS)
 
-    monkeypatch.setattr(Run, "query", endless)
+    monkeypatch.setattr(Run, "columns", endless)
     assert run(["hardest", str(stored_run.path), "-q"]) == code
     assert capsys.readouterr().err.endswith(f"lossprobe: error[{how}]: {how}; repeat the command\n")
