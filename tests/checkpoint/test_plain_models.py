@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from bundled import EXAMPLES
-from checkpoint.builders import COMMON, SMALL, byte_level_bpe, model, reconfigure, rewrite, save
+from checkpoint.builders import COMMON, SMALL, WEIGHTS, byte_level_bpe, model, reconfigure, refused, rewrite, save
 
 from lossprobe.checkpoint.detect import open_checkpoint
 from lossprobe.checkpoint.families import prepared as folders
 from lossprobe.checkpoint.families.prepared import prepare
 from lossprobe.checkpoint.model.exact_load import load_exactly
+from lossprobe.checkpoint.model.model_config import build_config
+from lossprobe.checkpoint.model.plain.families import FAMILIES, WITHOUT_EFFECT
 from lossprobe.checkpoint.model.plain.language_model import PlainLM
 from lossprobe.checkpoint.options import LoadOptions
 
@@ -28,6 +33,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+SCALED = {key: value for key, value in LLAMA3.items() if key != "rope_theta"}
 GPT2 = COMMON | {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 SHAPES = {
     "shared keys": ("llama", SMALL),
@@ -203,6 +209,79 @@ def test_anything_unusual_is_left_to_transformers(case, tmp_path):
     assert not is_plain_folder(folder)
 
 
+SCALES = (None, 1, 2.0, 3.0, 0.5, 1e5, math.nan, math.inf, 8, 63, 64)
+ODD: tuple[Any, ...] = (
+    None, True, False, 0, 1, 2, 3, 5, 6, 64, -1, 1 << 24, (1 << 24) + 1, 10**19, 10**30, 10**400,
+    0.0, 0.02, 0.5, 1.0, 1.5, -0.5, 1e12, 1e39, 1e300, math.inf, "", "silu", "tanh", "gelu_new", "float16", "32",
+    [], [1], [1, 2], [10**30], [None], [True], ["GPT2LMHeadModel"], {}, {"rope_type": "default"},
+    *({"rope_type": "default", "rope_theta": base} for base in (1, 2, 1e6, True, None, 10**30, 10**400, math.inf)),
+    *(LLAMA3 | {key: value} for key in LLAMA3 for value in SCALES),
+    *(SCALED | {key: value} for key in SCALED for value in SCALES),
+    ["full_attention"], ["full_attention"] * 2, ["full_attention", "sliding_attention"],
+)  # fmt: skip
+
+
+# Fields that transformers' configurations of a family lack, and that are not False in each of its models.
+ALWAYS = {("qwen2", "attention_bias"): True, ("qwen3", "head_norms"): True}
+
+
+def fields_of(read: Any, family: str) -> dict[str, Any]:
+    """Return what a configuration of transformers says, as the fields of a plain one."""
+    if family == "gpt2":
+        return read.to_dict() | {"n_inner": read.n_inner or 4 * read.n_embd}
+    rope = dict(read.rope_parameters)
+    kind, base = rope.pop("rope_type"), rope.pop("rope_theta")
+    assert kind in ("default", "llama3")
+    found = {"rope": {"rope_theta": base, "scaling": rope if kind == "llama3" else None}}
+    found |= {"attention_bias": False, "output_bias": False, "mlp_bias": False, "head_norms": False}
+    found |= {name: value for (other, name), value in ALWAYS.items() if other == family} | read.to_dict()
+    found["output_bias"] = found["attention_bias"] and family != "qwen2"
+    assert getattr(read, "sliding_window", None) is None
+    assert set(getattr(read, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+    return found | {"head_dim": getattr(read, "head_dim", None) or read.hidden_size // read.num_attention_heads}
+
+
+def plain_settings(family: str, tmp_path: Path) -> dict[str, Any]:
+    """Return the config.json of a small model."""
+    changes = {"qwen3": {"head_dim": 8}, "mistral": {"sliding_window": None}}.get(family, {})
+    built = model(family, **(GPT2 if family == "gpt2" else SMALL | changes))
+    return json.loads((save(built, tmp_path / "model", byte_level_bpe()) / "config.json").read_text())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_configuration_is_plain_that_transformers_refuses_or_reads_otherwise(family, tmp_path):
+    settings = plain_settings(family, tmp_path)
+    known = {**WITHOUT_EFFECT, **FAMILIES[family].needed, **FAMILIES[family].optional}
+    older = {key: value for key, value in settings.items() if key != "rope_parameters"} | {"rope_theta": 10000.0}
+    count = 0
+    for key in known.keys() - {"model_type"}:
+        kept = older if key in ("rope_theta", "rope_scaling") else settings
+        for value in ODD:
+            changed = kept | {key: value}
+            if not folders.is_plain(changed):
+                continue
+            plain = dataclasses.asdict(FAMILIES[family].configure(changed))
+            expected = fields_of(build_config(changed, "config.json"), family)
+            assert plain == {name: expected[name] for name in plain}, (key, value)
+            count += 1
+    assert count > 100
+
+
+@pytest.mark.parametrize("base", [10**30, 10**400], ids=["no tensor", "no float"])
+def test_a_base_that_no_dtype_can_hold_is_refused_in_one_line(base, tmp_path):
+    folder = save(model("llama"), tmp_path / "model", byte_level_bpe())
+    reconfigure(folder, rope_parameters={"rope_theta": base, "rope_type": "default"})
+    refused(folder, "checkpoint.bad_config")
+
+
+def test_a_folder_with_two_faults_is_refused_as_by_transformers(tmp_path):
+    """The configuration is refused first, whatever is wrong with the weights."""
+    folder = save(model("llama"), tmp_path / "model", byte_level_bpe())
+    reconfigure(folder, num_attention_heads=6, num_key_value_heads=3)
+    (folder / WEIGHTS).unlink()
+    refused(folder, "checkpoint.bad_config")
+
+
 def test_heads_that_do_not_divide_the_width_are_left_to_transformers(tmp_path):
     """The tensors fit, but transformers refuses to build such a model."""
     folder = save(model("llama", head_dim=24), tmp_path / "model", byte_level_bpe())
@@ -248,7 +327,6 @@ def test_a_tied_head_that_is_stored_too_is_left_to_transformers(tmp_path):
     assert not is_plain_folder(folder)
 
 
-SCALED = {key: value for key, value in LLAMA3.items() if key != "rope_theta"}
 UNUSUAL_LIKE = [
     ("llama", {"rope_parameters": LLAMA3 | {"factor": 8}}),
     ("llama", {"rope_parameters": LLAMA3 | {"factor": 0.5}}),

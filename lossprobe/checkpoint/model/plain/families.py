@@ -17,7 +17,7 @@ from lossprobe.checkpoint.model.plain.family import PlainFamily
 from lossprobe.checkpoint.model.plain.gpt2_family import GPT2
 from lossprobe.checkpoint.model.plain.language_model import PlainConfig
 from lossprobe.checkpoint.model.plain.llama_families import LLAMA, MISTRAL, QWEN2, QWEN3
-from lossprobe.checkpoint.model.plain.value_rules import ValueRule, is_flag, is_fraction, is_id, is_ids, is_text
+from lossprobe.checkpoint.model.plain.value_rules import ValueRule, is_flag, is_float_fraction, is_id, is_ids, is_text
 
 STORED: Final = ("F64", "F32", "F16", "BF16")
 # Keys that change no loss, with the values that transformers accepts for them.
@@ -28,7 +28,7 @@ WITHOUT_EFFECT: Final[Mapping[str, ValueRule]] = {
     "transformers_version": is_text,
     "_name_or_path": is_text,
     "use_cache": is_flag,
-    "initializer_range": is_fraction,
+    "initializer_range": is_float_fraction,
     "bos_token_id": is_id,
     "eos_token_id": is_ids,
     "pad_token_id": is_id,
@@ -44,13 +44,14 @@ FAMILIES: Final[Mapping[str, PlainFamily]] = {
 
 
 def is_plain(settings: Mapping[str, Any]) -> bool:
-    """Return whether every key of a config.json is known here, with a value that is."""
+    """Return whether every key of a config.json is known here, with a value that is, and these fit together."""
     named = settings.get("model_type")
     family = FAMILIES.get(named) if isinstance(named, str) else None
     if family is None or not family.needed.keys() <= settings.keys():
         return False
     checks = {**WITHOUT_EFFECT, **family.needed, **family.optional}
-    return all(key in checks and checks[key](value) for key, value in settings.items())
+    known = all(key in checks and checks[key](value) for key, value in settings.items())
+    return known and family.configure(settings) is not None
 
 
 def plain_model(settings: Mapping[str, Any], entries: Mapping[str, TensorEntry]) -> tuple[Any, PlainConfig] | None:

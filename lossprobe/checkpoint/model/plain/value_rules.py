@@ -36,6 +36,11 @@ def is_fraction(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value <= 1
 
 
+def is_float_fraction(value: Any) -> bool:
+    """Return whether a value is a number from 0 to 1, written with a point."""
+    return type(value) is float and 0 <= value <= 1
+
+
 def is_small(value: Any) -> bool:
     """Return whether a value is a number between 0 and 1, written with a point."""
     return type(value) is float and 0 < value < 1
