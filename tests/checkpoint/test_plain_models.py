@@ -282,6 +282,16 @@ def test_a_folder_with_two_faults_is_refused_as_by_transformers(tmp_path):
     refused(folder, "checkpoint.bad_config")
 
 
+def test_headers_are_read_once_whoever_builds_the_model(tmp_path, monkeypatch):
+    folder = save(model("llama"), tmp_path / "model", byte_level_bpe())
+    reconfigure(folder, intermediate_size=40)
+    read = []
+    find = folders.find_weights
+    monkeypatch.setattr(folders, "find_weights", lambda path: read.append(path) or find(path))
+    assert not prepare(folder, LoadOptions(), plain=True).plain
+    assert read == [folder]
+
+
 def test_heads_that_do_not_divide_the_width_are_left_to_transformers(tmp_path):
     """The tensors fit, but transformers refuses to build such a model."""
     folder = save(model("llama", head_dim=24), tmp_path / "model", byte_level_bpe())

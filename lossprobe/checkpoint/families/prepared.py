@@ -59,24 +59,18 @@ def prepare(path: Path, options: LoadOptions, *, plain: bool = False) -> Prepare
     shown = visible(str(path), 200)
     ignored = KeyFilter(options.ignore_config, "config.json")
     settings = _settings(path, ignored)
-    known = _plain(path, settings, ignored) if plain and is_plain(settings) else None
-    if known is not None:
-        return known
+    weights = _weights(path, settings) if plain and is_plain(settings) else None
+    known = plain_model(settings, weights.entries) if isinstance(weights, Weights) else None
+    if weights is not None and known is not None:
+        return PreparedFolder(path, settings, ignored, *known, weights, plain=True)
     whole = build_config(settings, f"{shown}/config.json")
-    weights = _weights(path, settings)
+    weights = weights or _weights(path, settings)
     with building(shown):
         model_class, config = causal_model(whole)
         check_size(settings, config, model_class, weights.entries, f"{shown}/config.json")
         if config is not whole:
             model_class = without_other_parts(model_class, whole)
     return PreparedFolder(path, settings, ignored, model_class, config, weights)
-
-
-def _plain(path: Path, settings: dict[str, Any], ignored: KeyFilter) -> PreparedFolder | None:
-    """Return a directory whose model is built by a plain class; None where its tensors are not exactly the model's."""
-    weights = _weights(path, settings)
-    found = plain_model(settings, weights.entries) if isinstance(weights, Weights) else None
-    return None if found is None else PreparedFolder(path, settings, ignored, *found, weights, plain=True)
 
 
 def _weights(path: Path, settings: Mapping[str, Any]) -> Weights | QuantizedWeights:
