@@ -143,14 +143,11 @@ def runs_table(folder: Path) -> PlainTable:
 
 def about(each: StoredRun) -> dict[str, Any]:
     """Return the model, the text and the scored tokens of a run, or of a pair of runs; None where nothing says them."""
-    if each.pair is not None:
-        labels = each.pair["labels"]
-        models = f"{labels['first']} ‖ {labels['second']}"
-        return {"model": models, "text_name": labels["text"], "tokens": each.pair["counts"]["scored_tokens"]}
-    run = each.run
-    return {
-        "model": run and run.name, "text_name": run and run.text_name, "tokens": run and run.counts["scored_tokens"]
-    }  # fmt: skip
+    labels = each.labels
+    of_pair = "first" in labels and "second" in labels
+    model = f"{labels['first']} ‖ {labels['second']}" if of_pair else labels.get("checkpoint")
+    content = each.pair or (each.run and each.run.manifest)
+    return {"model": model, "text_name": labels.get("text"), "tokens": content and content["counts"]["scored_tokens"]}
 
 
 def print_runs(table: PlainTable) -> None:

@@ -176,7 +176,7 @@ def _made_or_begun(
         measured = measured_facts(checkpoint)
         begun = store.begun_plan()
         if begun is None:
-            store.begin_blocks(prepared.settings, measured)
+            store.begin_blocks(prepared.settings, prepared.labels, measured)
         else:
             _refuse_other_run(store, begun, prepared, measured, shard)
         return None

@@ -98,11 +98,12 @@ class RunStore(PartStore):
             return None
         return content if sound and content.keys() == {"settings", "measured"} else None
 
-    def begin_blocks(self, settings: Settings, measured: dict[str, Any]) -> None:
+    def begin_blocks(self, settings: Settings, labels: dict[str, str], measured: dict[str, Any]) -> None:
         """Prepare the folder for a plan that several processes make; see `run.plan_blocks`.
 
         Args:
             settings: the identity of the run.
+            labels: the names of checkpoint and text, by which a list of runs shows it.
             measured: facts that were measured when the checkpoint was opened.
 
         Raises:
@@ -113,7 +114,8 @@ class RunStore(PartStore):
             raise damaged(self.path, f"{running} is running, and {BEGUN} is missing or damaged")
         self.start_plan()
         with writing(self.path / BEGUN):
-            self._folder.write(BEGUN, json_bytes(sealed({"settings": settings, "measured": measured})))
+            content = {"settings": settings, "labels": labels, "measured": measured}
+            self._folder.write(BEGUN, json_bytes(sealed(content)))
 
     def forget_blocks(self) -> None:
         """Remove a plan that several processes began, unless one of them is running."""

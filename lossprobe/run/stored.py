@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.errors import LossprobeError, OutputError, UsageError
-from lossprobe.run.files import writing
-from lossprobe.run.folder import LINK
+from lossprobe.run.files import read_sealed, writing
+from lossprobe.run.folder import LINK, Folder
 from lossprobe.run.latest import RUNS_FOLDER
 from lossprobe.run.locked import HOLDER, LOCK, LockedFolder
+from lossprobe.run.manifest import BEGUN
 from lossprobe.run.pair import is_pair, pair_folders, read_pair
 from lossprobe.run.reader import Run, is_run, open_run, run_folders
 from lossprobe.run.schema import (
@@ -52,6 +54,8 @@ class StoredRun:
             pair "pair" or "unfinished pair".
         changed: time at which it was finished, in UTC; of an unfinished run, the time at which its plan was.
         size: size of its files in bytes.
+        labels: the names of `checkpoint` and `text`, of a pair of `first`, `second` and `text`; also of a run that is
+            not finished. Empty if no sound file says them.
         pair: the content of the pair.json of a complete pair; else None.
     """
 
@@ -61,6 +65,7 @@ class StoredRun:
     state: str
     changed: datetime
     size: int
+    labels: dict[str, str]
     pair: dict[str, Any] | None = None
 
 
@@ -165,7 +170,20 @@ def _stored(path: Path, short: str) -> StoredRun:
     marks = tuple(map(_stat, (path / MANIFEST, path / PAIR, path / PLAN, path / PAIR_PLAN, path)))
     mark = next((each.st_mtime for each in marks if each is not None), 0.0)
     changed = datetime.fromtimestamp(mark, tz=UTC)
-    return StoredRun(path, short, run, state, changed, size, pair)
+    labels = _labels(path) if run is None else run.manifest["labels"]
+    return StoredRun(path, short, run, state, changed, size, labels, pair)
+
+
+def _labels(path: Path) -> dict[str, str]:
+    """Return the names in the first sound file of a run or pair that has them; empty without one."""
+    with contextlib.suppress(OSError), Folder.open(path, follow=False) as folder:
+        for name in (MANIFEST, PLAN, BEGUN, PAIR, PAIR_PLAN):
+            with contextlib.suppress(ValueError):
+                content, sound = read_sealed(folder, name)
+                labels = content.get("labels")
+                if sound and isinstance(labels, dict) and all(isinstance(label, str) for label in labels.values()):
+                    return labels
+    return {}
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -187,7 +187,8 @@ TERMS = (
     *table_columns(
         "lossprobe runs",
         {
-            "text_name folder": "The name of the run's text, and of the run's folder; plain text in the CSV.",
+            "text_name folder": "The name of the run's text, and of the run's folder; plain text in the CSV. Text and "
+            "model are named as soon as a run is planned, tokens once it is finished.",
             "latest": "Whether views take this run where none is named.",
             "state": "complete, or why the run cannot be opened: unfinished, damaged, schema.",
             "changed size": "When the run was finished (UTC), and the bytes of its files.",

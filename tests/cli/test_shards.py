@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from bundled import CHECKPOINT
@@ -100,6 +101,31 @@ def test_what_is_stopped_says_what_is_kept(monkeypatch, capsys, cause, code, how
     assert score_blocks(*shard) == code
     said = f"{how}; {kept}; repeat the command to resume" if kept else f"{how}; repeat the command"
     assert capsys.readouterr().err == f"lossprobe: error[{how}]: {said}\n"
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize(
+    ("place", "name", "shard"),
+    [
+        (PlanBlocks, "finish", ["--shard", "1/2"]),
+        (PartStore, "write_part", ["--shard", "1/2"]),
+        (PartStore, "write_part", []),
+    ],
+)
+def test_a_run_that_is_not_finished_is_listed_with_model_and_text(monkeypatch, capsys, place, name, shard):
+    """Whose plan is begun by shards, and which is planned."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, name, stop)
+    assert score_blocks("-o", ".lossprobe/run", *shard) == 130
+    assert Path(".lossprobe/run/plan.json").exists() == (place is PartStore)
+    capsys.readouterr()
+    assert run(["runs", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["model"], row["text_name"], row["tokens"]) == (CHECKPOINT.name, "text", None)
+    assert row["state"] == "unfinished"
 
 
 @pytest.mark.usefixtures("blocks")

@@ -12,6 +12,7 @@ import pytest
 from fakes import SmallModel, checkpoint
 from stored_runs import flip, score_texts, tree
 
+from lossprobe.cli.runs import about
 from lossprobe.errors import OutputError
 from lossprobe.passes.divergence import pair_path, score_pair, stored_pair
 from lossprobe.run import new_file
@@ -240,7 +241,8 @@ def test_pairs_are_listed_and_removed_but_are_no_runs(folder):
     assert path not in run_folders(folder)
     (listed,) = [each for each in stored_runs(folder) if each.path == path]
     assert (listed.state, listed.run) == ("pair", None)
-    assert listed.pair["labels"]["text"] == "strings"
+    named = {"model": " ‖ ".join(run.name for run in runs_in(folder)), "text_name": "strings"}
+    assert about(listed) == {**named, "tokens": listed.pair["counts"]["scored_tokens"]}
     remove_run(path)
     assert not path.exists()
     assert len(stored_runs(folder)) == 2
@@ -248,3 +250,8 @@ def test_pairs_are_listed_and_removed_but_are_no_runs(folder):
     begun(folder)
     (listed,) = [each for each in stored_runs(folder) if each.path == path]
     assert (listed.state, listed.pair) == ("unfinished pair", None)
+    assert about(listed) == {**named, "tokens": None}
+    plan = path / "pair-plan.json"
+    plan.write_bytes(plan.read_bytes().replace(b"strings", b"other"))
+    (listed,) = [each for each in stored_runs(folder) if each.path == path]
+    assert about(listed) == {"model": None, "text_name": None, "tokens": None}, "what is damaged says nothing"
