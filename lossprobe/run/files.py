@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lossprobe.errors import OutputError
 from lossprobe.run.folder import Folder, NotFollowedError
@@ -80,7 +80,14 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, OWN_HASH: sha256_of_json(content)}
 
 
-def read_sealed(folder: Folder, name: str) -> tuple[dict[str, Any], bool | None]:
+class Readable(Protocol):
+    """What has small files."""
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file; raise OSError where there is none."""
+
+
+def read_sealed(folder: Readable, name: str) -> tuple[dict[str, Any], bool | None]:
     """Return a JSON object from a folder without its hash, and whether the hash is right (None without a hash).
 
     Raises:

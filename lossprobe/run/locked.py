@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from lossprobe.errors import OutputError
 from lossprobe.run.files import writing
 from lossprobe.run.folder import LINK, TEMPORARY, Folder
+from lossprobe.run.presence import stands
 from lossprobe.run.shard_locks import running_shard
 from lossprobe.run.written import WrittenFolder
 from lossprobe.units import visible
@@ -59,7 +60,7 @@ class LockedFolder(WrittenFolder):
         self._lock = FileLock(self.path / LOCK)  # the kernel frees it, even after kill -9
         self._acquire(shown, wait=among_shards)
         try:
-            if self.handle is not None and not os.path.samestat(self.path.lstat(), os.fstat(self.handle)):
+            if not stands(self):
                 raise OutputError("output.locked", f"{shown}: was replaced while it was opened", hint="try again")
             running = None if among_shards else running_shard(self)
             if running is not None:

@@ -16,10 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lossprobe.errors import OutputError
 from lossprobe.run.files import fill_table, json_bytes, read_sealed, sealed, sha256_of_json, writing
 from lossprobe.run.manifest import part_name
 from lossprobe.run.pair import PAIR_KIND
 from lossprobe.run.part_records import lock_own, note_kept, pending_parts, recorded, write_record
+from lossprobe.run.presence import FolderPlace, confirm_files, confirm_settings, folder_gone, stands
 from lossprobe.run.schema import CHECKED, DIVERGENCE, DIVERGENCE_COLUMNS, PAIR, PAIR_PLAN, PLAN_PARTS, SCHEMA_VERSION
 
 FOLDERS = (DIVERGENCE, PLAN_PARTS)
@@ -48,13 +50,20 @@ class PairStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Free the lock; a folder without a finished part is removed. What stops the process is noted what is kept."""
+        """Free the lock; a folder without a finished part is removed. What stops the process is noted what is kept.
+
+        Raises:
+            OutputError: in place of another one, the folder was removed or replaced.
+        """
+        lost = isinstance(error, OutputError) and not stands(self._folder)
         note_kept(error, self._folder)
         empty = self._folder.stat(PAIR) is None and not recorded(self._folder)
         if empty:
             with contextlib.suppress(OSError):
                 self._clear()
         self._folder.unlock(remove=empty)
+        if lost:
+            raise folder_gone(self._folder) from None
 
     def begin(self, plan: dict[str, Any], *, resume: bool) -> tuple[list[int], list[int]]:
         """Return the numbers of the parts to measure, and of those among them that were finished but are damaged now.
@@ -83,17 +92,26 @@ class PairStore:
             values: the columns of `DIVERGENCE_COLUMNS`, masked where a row has no loss.
         """
         name = part_name(DIVERGENCE, index)
+        with writing(self.path):
+            self._folder.folder(DIVERGENCE, make=True).close()
         with self._folder.target(name) as target:
             fill_table(target, DIVERGENCE_COLUMNS, values)
         write_record(self._folder, index, [name])
 
     def finish(self, plan: dict[str, Any]) -> None:
-        """Write pair.json with the hash of every part, then remove the plan."""
+        """Write pair.json with the hash of every part, then remove the plan.
+
+        Raises:
+            OutputError: the pair was removed or replaced meanwhile, or it cannot be written.
+        """
         names = [part_name(DIVERGENCE, index) for index in range(len(plan["part_rows"]))]
         files = {name: self._folder.digests[name] for name in names}
         content = {"kind": PAIR_KIND, "schema": SCHEMA_VERSION, **plan, "files": files}
+        place = FolderPlace(self._folder)
+        confirm_files(place, self.path, names)
         with writing(self.path / PAIR):
             self._folder.write(PAIR, json_bytes(sealed(content)))
+        confirm_settings(place, self.path, PAIR, plan["settings"])
         with contextlib.suppress(OSError):
             for name in (PLAN_PARTS, PAIR_PLAN):
                 self._folder.remove(name)

@@ -21,12 +21,14 @@ from lossprobe.objects.folder import shown_place
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
 from lossprobe.plan.rows import SCORED, Rows
 from lossprobe.run.files import fill_table, read_sealed, sha256_of_bytes, sha256_of_json, writing
+from lossprobe.run.identity import Settings
 from lossprobe.run.manifest import START_OVER, damaged, part_name, plan_fault
 from lossprobe.run.new_file import NewFile
 from lossprobe.run.part_records import note_kept, pending_parts, record_name, write_record
 from lossprobe.run.part_values import OWN, planned_values, read_labels, read_reasons, routing_values
 from lossprobe.run.plain_arrays import to_numpy
 from lossprobe.run.plan_blocks import kept_plan
+from lossprobe.run.presence import FolderPlace, Place, folder_gone, stands
 from lossprobe.run.schema import (
     DOCUMENTS,
     HISTOGRAM_COLUMNS,
@@ -62,7 +64,9 @@ class PartStore:
         self.path = path
         self._folder = folder
         self._plan_sha256 = ""
+        self._settings: Settings = {}
         self._twin = twin_of(path)
+        self._place: Place = self._twin or FolderPlace(folder)
 
     @property
     def shown(self) -> str:
@@ -79,6 +83,15 @@ class PartStore:
         # A plan on object storage may have been stopped on its way there; what is here does not count then.
         planned = "" if self._twin is not None else kept_plan(self._folder, blocks=blocks)
         note_kept(error, self._folder, planned)
+
+    def gone_instead(self, error: BaseException | None) -> OutputError | None:
+        """Return what to raise in place of an error that follows from it: the run's folder was removed or replaced.
+
+        Return None where the folder is there, and where the error is another one.
+        """
+        # The folder of a run on object storage is a copy: what is wrong with it says nothing about the run.
+        failed = isinstance(error, OutputError) and self._twin is None
+        return folder_gone(self._folder) if failed and not stands(self._folder) else None
 
     def bring(self, wanted: Callable[[int], bool] = lambda _: True) -> bool:
         """Make the folder of a run on object storage equal to what is there; return whether it is one.
@@ -119,7 +132,7 @@ class PartStore:
         for name in ALL_FOLDERS:
             self._refuse_link(name)
         self._folder.digests = dict(plan["files"])
-        self._plan_sha256 = sha256_of_json(plan)
+        self._plan_sha256, self._settings = sha256_of_json(plan), plan["settings"]
         for name in plan["files"] if whole else (DOCUMENTS, VOCABULARY):
             if not self._folder.intact(name):
                 raise self._damaged(f"{name} is missing or damaged")

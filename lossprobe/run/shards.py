@@ -21,16 +21,19 @@ from typing import Any
 from lossprobe.errors import CheckpointError, NothingToScoreError, OutputError, TextError
 from lossprobe.objects.folder import shown_place
 from lossprobe.plan.shard import Shard
-from lossprobe.run.files import json_bytes, read_sealed, sealed, writing
+from lossprobe.run.files import json_bytes, read_sealed, sealed, sha256_of_json, writing
 from lossprobe.run.folder import TEMPORARY, Folder
 from lossprobe.run.manifest import SHARDS, damaged, is_count
+from lossprobe.run.part_records import record_name
 from lossprobe.run.part_store import FOLDERS, PartStore
 from lossprobe.run.plan_blocks import PlanBlocks
+from lossprobe.run.presence import confirm_files, content_at, gone
 from lossprobe.run.reader import Run, is_run, open_run
-from lossprobe.run.schema import MANIFEST, ROUTING
+from lossprobe.run.schema import MANIFEST, PLAN, PLAN_PARTS, ROUTING
 from lossprobe.run.shard_locks import take_shard_lock
 from lossprobe.run.store import RunStore
 from lossprobe.run.twin import twin_of
+from lossprobe.run.twin_files import part_of
 from lossprobe.run.written import WrittenFolder
 from lossprobe.units import plural, visible
 
@@ -76,16 +79,39 @@ class ShardStore(PartStore):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Free the lock of the shard; what stops the process is noted what is kept."""
+        """Free the lock of the shard; what stops the process is noted what is kept.
+
+        Raises:
+            OutputError: the run was removed or replaced meanwhile, or its last parts cannot be sent.
+        """
         self.note_kept(error, blocks=True)
+        lost = self.gone_instead(error)
         try:
-            if self._twin is not None and error is None:
-                self._twin.finish_sending()
+            if error is None:
+                self._confirm()
         finally:
             if self._twin is not None:
                 self._twin.stop_sending()
             self._lock.release()
             self._folder.close()
+        if lost is not None:
+            raise lost from None
+
+    def _confirm(self) -> None:
+        """Send what is left, and refuse a run that is not there with the parts that this process has scored.
+
+        On object storage others may have completed it meanwhile, which removes its plan and the records of parts.
+        """
+        if self._twin is not None:
+            self._twin.finish_sending()
+        files = [name for name in self._folder.digests if not name.startswith(f"{PLAN_PARTS}/")]
+        records = {record_name(part) for part in map(part_of, files) if part is not None}
+        lost = self._place.lacking([*files, *sorted(records)])
+        if lost is None and sha256_of_json(content_at(self._place, PLAN)) == self._plan_sha256:
+            return
+        if content_at(self._place, MANIFEST).get("settings") != self._settings:
+            raise gone(self.path, f"{lost or PLAN} is missing, or another one")
+        confirm_files(self._place, self.path, files)
 
     def _remove_temporary_files(self, shard: Shard) -> None:
         """Remove what killed processes left of the parts of this shard: who holds its lock is their only writer."""

@@ -30,6 +30,7 @@ from lossprobe.run.part_records import lock_own
 from lossprobe.run.part_store import ALL_FOLDERS, FOLDERS, PartStore
 from lossprobe.run.part_values import write_planned
 from lossprobe.run.plan_blocks import PlanBlocks, begun
+from lossprobe.run.presence import confirm_files, confirm_settings
 from lossprobe.run.schema import (
     CHECKED,
     DOCUMENTS,
@@ -67,7 +68,12 @@ class RunStore(PartStore):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Free the lock; a directory without even a plan is removed. What stops the process is noted what is kept."""
+        """Free the lock; a directory without even a plan is removed. What stops the process is noted what is kept.
+
+        Raises:
+            OutputError: in place of another one, the folder was removed or replaced.
+        """
+        lost = self.gone_instead(error)
         self.note_kept(error, blocks=self._among_shards)
         if self._twin is not None:
             self._twin.stop_sending()
@@ -76,6 +82,8 @@ class RunStore(PartStore):
             with contextlib.suppress(OSError):
                 self.clear()
         self._locked.unlock(remove=empty and not self._among_shards)  # other shards wait for it
+        if lost is not None:
+            raise lost from None
 
     def clear(self) -> None:
         """Remove all files of a run; run.json goes first, so that a run with files missing never looks complete."""
@@ -166,17 +174,24 @@ class RunStore(PartStore):
             twin.send_plan(self._folder.digests)
 
     def finish(self, plan: dict[str, Any], *, keep_plan: bool = False) -> None:
-        """Write run.json with the hash of every file, then remove the plan unless it is kept for other runs."""
+        """Write run.json with the hash of every file, then remove the plan unless it is kept for other runs.
+
+        Raises:
+            OutputError: the run was removed or replaced meanwhile, or it cannot be written.
+        """
         tables = (*PART_TABLES, ROUTING) if part_name(ROUTING, 0) in self._folder.digests else PART_TABLES
         parts = [part_name(table, index) for table in tables for index in range(len(plan["part_rows"]))]
         files = {name: self._folder.digests[name] for name in [*sorted(parts), DOCUMENTS, VOCABULARY]}
         told = {name: value for name, value in plan.items() if name != FIRST_WINDOWS}  # of the planned rows alone
         content = {"kind": KIND, "schema": SCHEMA_VERSION, **told, "files": files}
+        if self._twin is not None:
+            self._twin.finish_sending()
+        confirm_files(self._place, self.path, list(files))  # before run.json, with which the run looks complete
         with writing(self.path / MANIFEST):
             self._folder.write(MANIFEST, json_bytes(sealed(content)))
         if self._twin is not None:
-            self._twin.finish_sending()
             self._twin.send([MANIFEST])
+        confirm_settings(self._place, self.path, MANIFEST, plan["settings"])
         if not keep_plan:
             self.drop_plan()
 

@@ -8,29 +8,24 @@ two shards that plan at once.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lossprobe.errors import OutputError
 from lossprobe.objects.address import Address, address_of
-from lossprobe.objects.folder import COPIES, RUNS, address_of_copy, copies_folder, reason_of_copying, refuse_full
-from lossprobe.objects.store import ObjectStore, all_at_once
+from lossprobe.objects.folder import COPIES, RUNS, address_of_copy, copies_folder
+from lossprobe.objects.store import all_at_once
 from lossprobe.run.files import writing
 from lossprobe.run.folder import LINK
 from lossprobe.run.latest import runs_folder
-from lossprobe.run.schema import CHECKED, DOCUMENTS, MANIFEST, PART_TABLES, PLAN, PLAN_PARTS, ROUTING, VOCABULARY
+from lossprobe.run.schema import MANIFEST, PLAN, PLAN_PARTS
 from lossprobe.run.sender import Sender
+from lossprobe.run.twin_files import RECORD, TwinFiles, Wanted, part_is, part_of
 from lossprobe.units import visible
 
-PART = re.compile(rf"(?:{'|'.join((*PART_TABLES, ROUTING, PLAN_PARTS))})/part-([0-9]{{5,}})\.(?:parquet|json)")
-RECORD = re.compile(rf"{PLAN_PARTS}/part-([0-9]{{5,}})\.json")
-OTHERS = (MANIFEST, PLAN, DOCUMENTS, VOCABULARY, f"{PLAN_PARTS}/shards")
-Wanted = Callable[[int], bool]
 
-
-class Twin:
+class Twin(TwinFiles):
     """The place on object storage that the folder of a run stands for.
 
     Args:
@@ -39,19 +34,8 @@ class Twin:
     """
 
     def __init__(self, path: Path, address: Address) -> None:
-        self.path = path
-        self.address = address
-        self._store = ObjectStore()
+        super().__init__(path, address)
         self._sender: Sender | None = None
-
-    def holds(self, name: str) -> bool:
-        """Return whether the store has one of the run's files.
-
-        Raises:
-            OutputError: the store cannot be asked.
-        """
-        with self._reading():
-            return self._store.size(self.address.below(name)) is not None
 
     def bring(self, wanted: Wanted) -> None:
         """Make the folder equal to the store, as to the parts that are wanted; the caller holds the folder's lock.
@@ -66,14 +50,14 @@ class Twin:
                 wanted = _any_part
             if any(self._other(name) for name in (MANIFEST, PLAN)):
                 self._clear()
-            known = {name for name in there if RECORD.fullmatch(name) and _part_is(name, wanted)}
-            changed = {_part_of(name) for name in known if self._other(name)}
-            stale = [name for name in self._local() if _part_is(name, wanted) and name not in there]
+            known = {name for name in there if RECORD.fullmatch(name) and part_is(name, wanted)}
+            changed = {part_of(name) for name in known if self._other(name)}
+            stale = [name for name in self._local() if part_is(name, wanted) and name not in there]
             for name in stale:
                 (self.path / name).unlink(missing_ok=True)
-            asked = [name for name in there if _part_is(name, wanted) and name not in (MANIFEST, PLAN)]
+            asked = [name for name in there if part_is(name, wanted) and name not in (MANIFEST, PLAN)]
             lacking = {
-                name: there[name] for name in asked if _part_of(name) in changed or self._size(name) != there[name]
+                name: there[name] for name in asked if part_of(name) in changed or self._size(name) != there[name]
             }
             self._fetch(lacking)
             self._fetch({name: there[name] for name in (PLAN, MANIFEST) if name in there})
@@ -175,59 +159,6 @@ class Twin:
         with writing(self.address.uri):
             all_at_once(lambda name: self._store.remove(self.address.below(name)), list(names))
 
-    def _files(self) -> dict[str, int]:
-        """Return the files of the run in the store with their sizes.
-
-        Raises:
-            OutputError: there are objects, but no run.
-        """
-        found = self._store.below(self.address)
-        own = {name: size for name, size in found.items() if size and (name in OTHERS or PART.fullmatch(name))}
-        if self._store.size(self.address) is not None:
-            raise OutputError("output.foreign", f"{visible(self.address.uri, 200)}: is an object, and no run")
-        foreign = next((name for name, size in found.items() if size and name not in own), None)
-        if foreign is not None and not own:
-            what = f"{visible(self.address.uri, 200)}: holds {visible(foreign, 80)} and no run"
-            raise OutputError("output.foreign", what)
-        return own
-
-    def _local(self) -> list[str]:
-        """Return the files of the run in the folder."""
-        found = (file.relative_to(self.path).as_posix() for file in self.path.glob("*/part-*"))
-        names = (*found, *(name for name in OTHERS if (self.path / name).exists()))
-        return [name for name in names if name in OTHERS or PART.fullmatch(name)]
-
-    def _clear(self) -> None:
-        """Remove the files of the run from the folder; run.json goes first."""
-        for name in (MANIFEST, CHECKED, *self._local()):
-            (self.path / name).unlink(missing_ok=True)
-
-    def _other(self, name: str) -> bool:
-        """Return whether a small file is another one in the store than in the folder, or only in one of them."""
-        file = self.path / name
-        return self._store.read(self.address.below(name)) != (file.read_bytes() if file.exists() else None)
-
-    def _size(self, name: str) -> int | None:
-        file = self.path / name
-        return file.stat().st_size if file.exists() else None
-
-    def _fetch(self, sizes: dict[str, int]) -> None:
-        """Fetch files; records come after the files that they are about."""
-        for name in sizes:
-            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-        refuse_full(self.path.parent, sum(sizes.values()))
-        for chosen in ([n for n in sizes if not RECORD.fullmatch(n)], [n for n in sizes if RECORD.fullmatch(n)]):
-            all_at_once(lambda n: self._store.fetch(self.address.below(n), self.path / n, sizes[n]), chosen)
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            reason = visible(reason_of_copying(error), 300)
-            shown = visible(self.address.uri, 200)
-            raise OutputError("run.unreachable", f"{shown}: cannot be read: {reason}") from None
-
 
 def folder_of(path: Path) -> Path:
     """Return the local folder that stands for a run on object storage; any other path as it is.
@@ -265,14 +196,3 @@ def arrived(path: Path, *, afresh: bool = False) -> Path:
 
 def _any_part(_index: int) -> bool:
     return True
-
-
-def _part_of(name: str) -> int | None:
-    match = PART.fullmatch(name)
-    return None if match is None else int(match[1])
-
-
-def _part_is(name: str, wanted: Wanted) -> bool:
-    """Return whether a file is of a wanted part, or of none."""
-    index = _part_of(name)
-    return index is None or wanted(index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,9 +22,9 @@ from stored_runs import tree
 
 import lossprobe
 from lossprobe.cli.main import run
-from lossprobe.errors import UsageError
+from lossprobe.errors import OutputError, UsageError
 from lossprobe.objects.store import ObjectStore
-from lossprobe.passes import planning
+from lossprobe.passes import planning, shards
 from lossprobe.plan import rows as plan
 
 pytestmark = pytest.mark.thorough
@@ -255,7 +256,7 @@ KILLED = """
 import os, random, signal, sys, threading, time
 from itertools import count
 from lossprobe.objects.store import ObjectStore
-from lossprobe.passes import planning
+from lossprobe.passes import planning, shards
 from lossprobe.plan import rows as plan
 planning.cut_parts = lambda documents: plan.cut_parts(documents, 64)
 requests, put = count(1), ObjectStore.put
@@ -415,6 +416,96 @@ def test_a_store_that_fails_while_parts_are_put_stops_the_pass(objects, local, m
     )
     monkeypatch.setattr(ObjectStore, "put", real)
     assert score("-o", ADDRESS) == 0
+    assert objects.tree("runs/x") == local
+
+
+def removing(objects, monkeypatch, names, after=2):
+    """Delete some of the run's objects after some files of token parts were put; return what puts, and those files."""
+    real, put = ObjectStore.put, []
+
+    def then_remove(self, file, address):
+        real(self, file, address)
+        if "tokens/part" in address.key:
+            put.append(address.key)
+            if len(put) == after:
+                for name in objects.tree("runs/x"):
+                    if name.startswith(names):
+                        objects.client.delete_object(Bucket="bucket", Key=f"runs/x/{name}")
+
+    monkeypatch.setattr(ObjectStore, "put", then_remove)
+    return real, put
+
+
+@pytest.mark.parametrize("names", ["", "tokens/", "documents", "plan"])
+@pytest.mark.parametrize("how", [[], ["--shard", "1/2"], None])
+def test_a_run_whose_objects_are_deleted_while_it_is_scored_is_no_stored_run(
+    objects, local, machine, monkeypatch, capsys, names, how
+):
+    """By the command, as a shard, and in Python. A run that ends does not need its plan."""
+    machine()
+    capsys.readouterr()
+    real, put = removing(objects, monkeypatch, names)
+    lost = names != "plan" or how == ["--shard", "1/2"]
+    if how is None:
+        told = pytest.raises(OutputError, match=f"{ADDRESS}: was removed or replaced")
+        with told if lost else contextlib.nullcontext() as caught:
+            lossprobe.score(CHECKPOINT, "../text.txt", output=ADDRESS)
+        assert not lost or caught.value.id == "output.gone"
+    else:
+        assert score("-o", ADDRESS, *how) == (6 if lost else 0)
+        out, err = capsys.readouterr()
+        if lost:
+            assert err.startswith(f"lossprobe: error[output.gone]: {ADDRESS}: was removed or replaced while it was ")
+            assert (out, err.count("\n"), err.count("hint: repeat the command")) == ("", 2, 1)
+    assert len(put) >= 2
+    assert ("run.json" in objects.tree("runs/x")) == (not lost)
+    monkeypatch.setattr(ObjectStore, "put", real)
+    machine()
+    assert score("-o", ADDRESS, *(["--overwrite"] if names == "documents" else [])) == 0
+    assert objects.tree("runs/x") == local
+
+
+def test_a_run_that_is_deleted_as_its_last_file_is_put_is_told(objects, machine, monkeypatch, capsys):
+    real = ObjectStore.put
+
+    def then_remove(self, file, address):
+        real(self, file, address)
+        if address.key.endswith("run.json"):
+            for name in objects.tree("runs/x"):
+                objects.client.delete_object(Bucket="bucket", Key=f"runs/x/{name}")
+
+    machine()
+    monkeypatch.setattr(ObjectStore, "put", then_remove)
+    assert score("-o", ADDRESS) == 6
+    err = capsys.readouterr().err
+    assert f"error[output.gone]: {ADDRESS}: was removed or replaced while it was written: run.json is missing" in err
+
+
+def test_a_run_that_another_machine_completed_while_a_shard_scored_is_there(objects, local, machine, monkeypatch):
+    """Its plan and the records of its parts are gone then."""
+    machine()
+    assert score("-o", ADDRESS, "--shard", "2/2") == 0
+    here, others = machine(), []
+    real = ObjectStore.read
+
+    def complete(self, address):
+        if address.key.endswith("plan.json") and "shard" in others:
+            others.clear()
+            machine()
+            assert score("-o", ADDRESS) == 0
+            os.chdir(here)
+        return real(self, address)
+
+    def begin(*given):
+        scored = score_parts(*given)
+        others.append("shard")
+        return scored
+
+    score_parts = shards.score_parts
+    monkeypatch.setattr(shards, "score_parts", begin)
+    monkeypatch.setattr(ObjectStore, "read", complete)
+    assert score("-o", ADDRESS, "--shard", "1/2") == 0
+    assert others == []
     assert objects.tree("runs/x") == local
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -13,10 +14,11 @@ from shard_processes import CONTEXT, LONG, PARTS, opened, share, small_parts, st
 from stored_runs import flip, tree
 
 from lossprobe.errors import CheckpointError, OutputError, TextError
-from lossprobe.passes import planning
+from lossprobe.passes import planning, shards
 from lossprobe.passes.score import score_into
 from lossprobe.passes.shards import score_shard
 from lossprobe.plan.shard import Shard
+from lossprobe.run.part_store import PartStore
 from lossprobe.run.reader import open_run
 from lossprobe.run.shards import gather
 from lossprobe.run.stored import remove_run
@@ -280,3 +282,60 @@ def test_a_text_that_is_refused_leaves_the_lock_for_the_other_shards(tmp_path):
         score_shard(Shard(1, 2), opened(), Changing(LONG), output=tmp_path / "run")
     assert {file.name for file in (tmp_path / "run").iterdir()} == {".lock"}
     share(1, 2, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        *((name, 1) for name in ("run", "run/plan.json", "run/tokens", "run/documents.parquet")),
+        *((name, PARTS // 2) for name in ("run", "run/plan.json", "run/tokens", "run/documents.parquet")),
+        ("run/plan", PARTS // 2),
+    ],
+)
+def test_a_run_that_is_removed_while_a_shard_scores_it_is_told(tmp_path, monkeypatch, name, parts):
+    real, written = PartStore.write_part, []
+
+    def then_remove(self, index, *given):
+        real(self, index, *given)
+        written.append(index)
+        if len(written) == parts:
+            place = tmp_path / name
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartStore, "write_part", then_remove)
+        with pytest.raises(OutputError, match="/run: was removed or replaced") as caught:
+            share(1, 2, tmp_path / "run")
+    assert (caught.value.id, caught.value.exit_code) == ("output.gone", 6)
+
+
+@pytest.mark.parametrize("count", [2, PARTS + 1])
+def test_a_shard_without_parts_to_score_looks_for_its_run_too(tmp_path, monkeypatch, count):
+    share(count, count, tmp_path / "run")
+
+    def remove(*_):
+        shutil.rmtree(tmp_path / "run")
+
+    monkeypatch.setattr(shards, "score_parts", remove)
+    with pytest.raises(OutputError, match="was removed or replaced") as caught:
+        share(count, count, tmp_path / "run")
+    assert caught.value.id == "output.gone"
+
+
+def test_a_shard_whose_run_is_replaced_by_another_one_is_told(tmp_path, monkeypatch):
+    real = shards.score_parts
+
+    def then_replace(*given):
+        scored = real(*given)
+        (tmp_path / "run").rename(tmp_path / "moved")
+        with monkeypatch.context() as patch:
+            patch.setattr(shards, "score_parts", real)
+            share(1, 2, tmp_path / "run", model=1)
+        return scored
+
+    monkeypatch.setattr(shards, "score_parts", then_replace)
+    with pytest.raises(
+        OutputError, match=r"was removed or replaced .*: plan\.json is missing, or another one"
+    ) as caught:
+        share(1, 2, tmp_path / "run")
+    assert caught.value.id == "output.gone"

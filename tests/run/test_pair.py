@@ -17,6 +17,7 @@ from lossprobe.errors import OutputError
 from lossprobe.passes.divergence import pair_path, score_pair, stored_pair
 from lossprobe.run import new_file
 from lossprobe.run.pair import is_pair
+from lossprobe.run.pair_store import PairStore
 from lossprobe.run.reader import is_run, run_folders
 from lossprobe.run.stored import remove_run, stored_runs
 
@@ -232,6 +233,46 @@ def test_nothing_is_left_of_a_pair_that_failed_at_once(folder):
     with pytest.raises(RuntimeError, match="no such kernel"):
         score_pair(runs, pair, [])
     assert not pair_path(*runs).exists()
+
+
+@pytest.mark.parametrize("parts", [1, PARTS])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_pair_that_is_removed_while_it_is_measured_is_told(folder, tmp_path, monkeypatch, parts, moved):
+    path, real, written = pair_path(*runs_in(folder)), PairStore.write_part, []
+    shutil.rmtree(path)
+
+    def then_remove(self, *given):
+        real(self, *given)
+        written.append(given)
+        if len(written) == parts:
+            path.rename(tmp_path / "moved") if moved else shutil.rmtree(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairStore, "write_part", then_remove)
+        with pytest.raises(OutputError, match="was removed or replaced") as caught:
+            measure(folder)
+    assert (caught.value.id, caught.value.exit_code) == ("output.gone", 6)
+    assert str(path) in caught.value.message
+    assert not path.exists()
+    assert (tmp_path / "moved" / "pair.json").exists() == moved, "who moved it has it"
+
+
+@pytest.mark.parametrize("name", ["divergence/part-00000.parquet", "divergence"])
+def test_a_part_of_a_pair_that_is_removed_while_it_is_measured_is_told(folder, monkeypatch, name):
+    path, real = pair_path(*runs_in(folder)), PairStore.finish
+    shutil.rmtree(path)
+
+    def remove_first(self, *given):
+        (path / name).unlink() if name.endswith(".parquet") else shutil.rmtree(path / name)
+        real(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairStore, "finish", remove_first)
+        with pytest.raises(OutputError, match=r"part-00000\.parquet is missing") as caught:
+            measure(folder)
+    assert caught.value.id == "output.gone"
+    assert not (path / "pair.json").exists()
+    assert measure(folder) is not None
 
 
 def test_pairs_are_listed_and_removed_but_are_no_runs(folder):

@@ -13,8 +13,10 @@ from stored_runs import TEXTS, flip, reseal, score_texts, tree
 
 from lossprobe.cli.main import run as command
 from lossprobe.errors import OutputError
+from lossprobe.run import presence, store
 from lossprobe.run.files import json_bytes, sealed
 from lossprobe.run.reader import open_run
+from lossprobe.run.store import RunStore
 from lossprobe.text.documents import StringSource
 
 TABLES = ("tokens", "histogram", "ladder")
@@ -181,6 +183,11 @@ def test_no_part_is_written_through_a_linked_folder(begun, finished, name):
     assert tree(outside) == before
 
 
+def without_plan(path):
+    """Return the files of a complete run from which its plan was not removed."""
+    return {name: data for name, data in tree(path).items() if not name.startswith("plan")}
+
+
 def test_a_folder_that_is_swapped_while_it_is_scored_gets_nothing(tmp_path, monkeypatch, finished):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "outside").mkdir()
@@ -190,10 +197,76 @@ def test_a_folder_that_is_swapped_while_it_is_scored_gets_nothing(tmp_path, monk
             (tmp_path / "run").rename(tmp_path / "moved")
             (tmp_path / "run").symlink_to(tmp_path / "outside")
 
-    with pytest.raises(Exception, match="is no run"):
+    with pytest.raises(OutputError, match=r"/run: was removed .*: its folder is no longer there") as caught:
         score_texts(tmp_path / "run", progress=swap)
+    assert caught.value.id == "output.gone"
     assert tree(tmp_path / "outside") == {}
-    assert tree(tmp_path / "moved") == tree_of(finished)
+    assert without_plan(tmp_path / "moved") == tree_of(finished)
+
+
+def removed_while_scored(path, monkeypatch, name, parts, remove):
+    """Score texts into a folder from which something is removed after some parts; return what is said."""
+    real, written = getattr(RunStore, name), []
+
+    def then_remove(self, *given, **more):
+        real(self, *given, **more)
+        written.append(given)
+        if len(written) == parts:
+            remove(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, name, then_remove)
+        with pytest.raises(OutputError) as caught:
+            score_texts(path)
+    assert len(written) >= parts
+    assert (caught.value.id, caught.value.exit_code) == ("output.gone", 6)
+    assert str(path) in caught.value.message
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [("start_plan", 1), ("write_plan_part", 1), ("finish_plan", 1), ("write_part", 1), ("write_part", 3)],
+)
+def test_a_folder_that_is_removed_while_it_is_scored_is_no_stored_run(tmp_path, monkeypatch, finished, name, parts):
+    """At each of its steps; the last parts are written where nothing shows that the first ones are gone."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run"
+    told = removed_while_scored(path, monkeypatch, name, parts, shutil.rmtree)
+    assert told.endswith("its folder is no longer there")
+    assert not path.exists()
+    assert tree(score_texts(path).run.path) == tree_of(finished)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_that_is_removed_while_a_run_is_scored_is_told_and_scored_again(tmp_path, monkeypatch, finished, table):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run"
+    told = removed_while_scored(path, monkeypatch, "write_part", 2, lambda run: shutil.rmtree(run / table))
+    assert told.endswith(f"{table}/part-00000.parquet is missing")
+    assert not (path / "run.json").exists(), "with it the run would look complete"
+    assert tree(score_texts(path).run.path) == tree_of(finished)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_run_whose_last_file_is_removed_or_replaced_as_it_ends_is_told(tmp_path, monkeypatch, finished, other):
+    monkeypatch.chdir(tmp_path)
+    path, real = tmp_path / "run", presence.confirm_files
+
+    def confirm_and_swap(place, *given):
+        real(place, *given)
+        path.rename(tmp_path / "moved")
+        if other:
+            with monkeypatch.context() as patch:
+                patch.setattr(store, "confirm_files", real)
+                score_texts(path, model=1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "confirm_files", confirm_and_swap)
+        with pytest.raises(OutputError, match="/run: was removed or replaced") as caught:
+            score_texts(path)
+    assert caught.value.id == "output.gone"
+    assert without_plan(tmp_path / "moved") == tree_of(finished), "who moved it has it"
 
 
 def test_a_prepared_folder_with_links_only_gets_a_run_of_its_own(tmp_path, monkeypatch, finished):

@@ -1,0 +1,130 @@
+"""Confirms that what was written is still there: a run may be removed or replaced while it is scored.
+
+A folder that was opened can be written although nothing has its path any more, and object storage takes the last parts
+of a run whose first ones were deleted. Without a look at the end, such a run would be reported as stored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from lossprobe.errors import OutputError
+from lossprobe.objects.folder import shown_place
+from lossprobe.run.files import read_sealed
+from lossprobe.run.folder import Folder
+from lossprobe.run.identity import Settings
+from lossprobe.units import visible
+
+
+class Place(Protocol):
+    """Where the files of a run are kept."""
+
+    def lacking(self, names: Iterable[str]) -> str | None:
+        """Return the first of some names that is not there as it was written; None if all are."""
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a small file.
+
+        Raises:
+            OSError: there is none.
+        """
+
+
+class FolderPlace:
+    """A folder, as the one that was opened and as its path now has it.
+
+    Args:
+        folder: the opened folder.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def lacking(self, names: Iterable[str]) -> str | None:
+        """Return what `Place` says, of the folder that was opened."""
+        return next((name for name in names if not _is_there(self._folder, name)), None)
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file that the path of the folder leads to now; its errors are those of `Folder`."""
+        with Folder.open(self._folder.path, follow=False) as now:
+            return now.read(name)
+
+
+def stands(folder: Folder) -> bool:
+    """Return whether the path of an open folder still leads to it."""
+    try:
+        found = folder.path.lstat()
+    except OSError:
+        return False
+    return folder.handle is None or os.path.samestat(found, os.fstat(folder.handle))
+
+
+def gone(path: Path, what: str) -> OutputError:
+    """Return the error for a run or pair that was removed or replaced.
+
+    Args:
+        path: its folder.
+        what: by what this is known.
+    """
+    shown = visible(shown_place(path), 200)
+    return OutputError(
+        "output.gone", f"{shown}: was removed or replaced while it was written: {what}",
+        hint="repeat the command to score what is lost",
+    )  # fmt: skip
+
+
+def folder_gone(folder: Folder) -> OutputError:
+    """Return the error for a run or pair to whose open folder its path does not lead any more."""
+    return gone(folder.path, "its folder is no longer there")
+
+
+def confirm_files(place: Place, path: Path, names: Sequence[str]) -> None:
+    """Refuse a run of which a file is not there any more.
+
+    Args:
+        place: where it is kept.
+        path: its folder.
+        names: its files.
+
+    Raises:
+        OutputError: one of them is not there, or the place cannot be asked.
+    """
+    lost = place.lacking(names)
+    if lost is not None:
+        raise gone(path, f"{lost} is missing")
+
+
+def content_at(place: Place, name: str) -> dict[str, Any]:
+    """Return the content of a sound file of a run; empty if there is none."""
+    try:
+        content, sound = read_sealed(place, name)
+    except ValueError:
+        return {}
+    return content if sound else {}
+
+
+def confirm_settings(place: Place, path: Path, name: str, settings: Settings) -> None:
+    """Refuse a run whose last file is not there any more, or is that of another run.
+
+    Args:
+        place: where it is kept.
+        path: its folder.
+        name: run.json or pair.json.
+        settings: those of the run or pair.
+
+    Raises:
+        OutputError: it is, or the place cannot be asked.
+    """
+    if content_at(place, name).get("settings") != settings:
+        raise gone(path, f"{name} is missing, or another one")
+
+
+def _is_there(folder: Folder, name: str) -> bool:
+    try:
+        folder.regular(name)
+    except OSError:
+        return False
+    return True
