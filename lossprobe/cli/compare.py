@@ -80,17 +80,17 @@ def last_two(*, quiet: bool) -> list[Path]:
     from lossprobe.report.talk import say
     from lossprobe.run.latest import RUNS_FOLDER, last_pair
     from lossprobe.run.reader import is_run
+    from lossprobe.run.shown import shown_run
 
     pair = last_pair(Path(RUNS_FOLDER))
     for path in pair:
         if not is_run(path):
-            shown = visible(str(path), 200)
             raise UsageError(
-                "run.missing", f"{shown}: is no run any more (it was compared last in this folder)",
+                "run.missing", f"{shown_run(path)}: is no run any more (it was compared last in this folder)",
                 hint="compare RUN RUN, or A B TEXT",
             )  # fmt: skip
     if not quiet:
-        say(f"the last pair again: {' and '.join(visible(str(path), 200) for path in pair)}")
+        say(f"the last pair again: {' and '.join(map(shown_run, pair))}")
     return pair
 
 
@@ -183,12 +183,13 @@ def pair_of(runs: tuple[Run, Run], sources: Sequence[Path], scoring: Scoring, op
     from lossprobe.cli.sources import load_checkpoint, say_each
     from lossprobe.passes.divergence import score_pair, stored_pair
     from lossprobe.report.talk import say
+    from lossprobe.run.shown import shown_run
 
     refuse_other_vocabulary(*runs)
     pair, notices = stored_pair(*runs, overwrite=scoring.overwrite), list[str]()
     found = pair is not None
     if pair is None and len(sources) != 3:
-        names = " and ".join(visible(str(run.path), 200) for run in runs)
+        names = " and ".join(shown_run(run.path) for run in runs)
         raise UsageError("compare.kl", f"{names}: not compared with --kl yet, or not to the end", hint=KL_HINT)
     if pair is None:
         models = [load_checkpoint(path, scoring, opener) for path in sources[:2]]

@@ -25,7 +25,6 @@ from lossprobe.cli.reconcile import reconcile_with_passes
 from lossprobe.errors import UsageError
 from lossprobe.logs.trainer_state import step_of
 from lossprobe.options.declare import options_of
-from lossprobe.units import visible
 
 ALONE = {"--quiet"}  # of the options of scoring: it means something without a checkpoint
 
@@ -90,10 +89,11 @@ def refuse_runs(logs: Sequence[Path]) -> None:
         UsageError: one of the logs is a run.
     """
     from lossprobe.run.reader import is_run
+    from lossprobe.run.shown import shown_run
 
     for path in logs:
         if is_run(path):
-            shown = visible(str(path), 200)
+            shown = shown_run(path)
             raise UsageError(
                 "curve.run", f"{shown}: is a stored run of one checkpoint, no training log",
                 hint=f"lossprobe tokens {shown} shows its losses; a trainer writes the log",

@@ -11,7 +11,6 @@ import click
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, scoring_options, view_options
 from lossprobe.cli.values import RunPath
 from lossprobe.errors import UsageError
-from lossprobe.units import visible
 
 if TYPE_CHECKING:
     from lossprobe.run.reader import Run
@@ -51,20 +50,21 @@ def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
     from lossprobe.cli.order import check_order
     from lossprobe.cli.sources import check_output, noticed, read_text, refuse_scoring_options, score_source
     from lossprobe.run.reader import is_run, open_run
+    from lossprobe.run.shown import shown_run
 
     runs = [path for path in sources if is_run(path)]
     if len(sources) == 2 and len(runs) == 2:
         refuse_scoring_options()
         return noticed(open_run(sources[0])), noticed(open_run(sources[1]))
     if len(sources) != 3 or runs:
-        named = ", ".join(visible(str(path), 80) for path in sources) or "nothing"
+        named = ", ".join(shown_run(path, 80) for path in sources) or "nothing"
         raise UsageError(
             "gap.sources",
             f"expected CHECKPOINT TRAIN VAL or TRAIN_RUN VAL_RUN, got {named} ({len(runs)} of {len(sources)} are runs)",
             hint="name the text that the checkpoint was trained on (or a sample of it) before the held-out one",
         )
     if scoring.output is not None:
-        raise UsageError("output.several_runs", f"-o {visible(str(scoring.output), 200)}: one place for several runs")
+        raise UsageError("output.several_runs", f"-o {shown_run(scoring.output)}: one place for several runs")
     check_order(sources[:1], sources[1:], scoring)
     check_output(sources[0], scoring.output)
     texts = [read_text([path], scoring) for path in sources[1:]]

@@ -27,7 +27,6 @@ from lossprobe.cli.sources import (
 )
 from lossprobe.errors import UsageError
 from lossprobe.passes.order import has_adapter, holds_weights
-from lossprobe.units import visible
 
 if TYPE_CHECKING:
     from lossprobe.analysis.rows.same_tokens import Described
@@ -141,7 +140,9 @@ def check_places(checkpoints: Sequence[Path], texts: Sequence[Path], scoring: Sc
     protect_files(named_files(click.get_current_context()), [str(path.absolute()) for path in checkpoints])
     passes = 1 if scoring.desmooth is None else 2
     if scoring.output is not None and len(checkpoints) * passes > 1:
-        shown = visible(str(scoring.output), 200)
+        from lossprobe.run.shown import shown_run
+
+        shown = shown_run(scoring.output)
         raise UsageError("output.several_runs", f"-o {shown}: one place for several runs")
     for path in checkpoints:
         check_output(path, scoring.output)

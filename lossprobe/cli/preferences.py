@@ -60,6 +60,7 @@ def find_runs_of_pairs(
     """
     from lossprobe.cli.sources import find_run, noticed
     from lossprobe.run.reader import is_run, open_run
+    from lossprobe.run.shown import shown_run
 
     if len(sources) > 1 and not is_run(sources[0]):
         return score_pairs(sources, reference, scoring, field)
@@ -68,7 +69,7 @@ def find_runs_of_pairs(
         return run, None
     if not is_run(reference):
         raise UsageError(
-            "preferences.reference", f"--reference {visible(str(reference), 200)}: is no run, and no pairs are named",
+            "preferences.reference", f"--reference {shown_run(reference)}: is no run, and no pairs are named",
             hint="lossprobe preferences CHECKPOINT PAIRS --reference CHECKPOINT2",
         )  # fmt: skip
     return run, noticed(open_run(reference))

@@ -17,7 +17,6 @@ from lossprobe.cli.sources import (
     say_scored,
 )
 from lossprobe.errors import UsageError
-from lossprobe.units import visible
 
 
 def show_protocols(
@@ -75,7 +74,9 @@ def _show_all(
     from lossprobe.report.views.protocols import protocols_view
 
     if scoring.output is not None:
-        shown = visible(str(scoring.output), 200)
+        from lossprobe.run.shown import shown_run
+
+        shown = shown_run(scoring.output)
         raise UsageError("output.several_runs", f"-o {shown}: one place for the runs of --protocol {protocol}")
     check_order(sources[:1], sources[1:], scoring)
     check_output(sources[0], scoring.output)

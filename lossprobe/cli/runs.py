@@ -63,12 +63,13 @@ def latest(run: Path) -> None:
     from lossprobe.report.talk import say
     from lossprobe.run.latest import RUNS_FOLDER, write_latest
     from lossprobe.run.reader import open_run, run_folders
+    from lossprobe.run.shown import shown_run
 
     if not run_folders(run):  # of several runs, `open_run` says the names
         refuse_no_run(run)
     opened = open_run(run)
     write_latest(Path(RUNS_FOLDER), opened.path)
-    say(f"latest: {visible(str(opened.path), 200)}")
+    say(f"latest: {shown_run(opened.path)}")
 
 
 @runs.command(short_help="Remove runs.")
@@ -81,6 +82,7 @@ def remove(chosen: tuple[Path, ...]) -> None:
       lossprobe runs remove 3f2a 81c0
     """
     from lossprobe.report.talk import say
+    from lossprobe.run.shown import shown_run
     from lossprobe.run.stored import remove_run
 
     for run in chosen:  # all of them before the first is removed
@@ -88,7 +90,7 @@ def remove(chosen: tuple[Path, ...]) -> None:
         refuse_no_run(run)
     for run in chosen:
         remove_run(run)
-        say(f"removed {visible(str(run), 200)}")
+        say(f"removed {shown_run(run)}")
 
 
 def refuse_kept_elsewhere(path: Path) -> None:
@@ -114,10 +116,11 @@ def refuse_no_run(path: Path) -> None:
     from lossprobe.run.pair import is_pair
     from lossprobe.run.reader import is_run
     from lossprobe.run.schema import MANIFEST
+    from lossprobe.run.shown import shown_run
 
     if not is_run(path) and not is_pair(path):
         raise UsageError(
-            "run.missing", f"{visible(str(path), 200)}: is no run (no {MANIFEST})",
+            "run.missing", f"{shown_run(path)}: is no run (no {MANIFEST})",
             hint="lossprobe runs lists the runs of this folder",
         )  # fmt: skip
 

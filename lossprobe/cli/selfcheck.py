@@ -12,7 +12,6 @@ from lossprobe.analysis.options import SelfCheckOptions
 from lossprobe.cli.options import Outputs, Scoring, ViewCommand, declared_options, scoring_options, view_options
 from lossprobe.cli.workers import refuse_workers
 from lossprobe.errors import UsageError
-from lossprobe.units import visible
 
 if TYPE_CHECKING:
     from lossprobe.checkpoint.interface import Checkpoint
@@ -69,5 +68,7 @@ def _refuse_output(scoring: Scoring) -> None:
     if scoring.overwrite:
         raise UsageError("selfcheck.output", "--overwrite: selfcheck stores only the run of the sample, in .lossprobe/")
     if scoring.output is not None:
-        place = visible(str(scoring.output), 200)
+        from lossprobe.run.shown import shown_run
+
+        place = shown_run(scoring.output)
         raise UsageError("selfcheck.output", f"-o {place}: selfcheck stores only the run of the sample, in .lossprobe/")

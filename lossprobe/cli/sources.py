@@ -62,7 +62,9 @@ def say_each(notices: Iterable[str]) -> None:
 
 
 def _shown(path: Path) -> str:
-    return visible(str(path), 200)
+    from lossprobe.run.shown import shown_run
+
+    return shown_run(path)
 
 
 def refuse_scoring_options() -> None:

@@ -30,9 +30,10 @@ def verify(run: Path | None) -> None:
       lossprobe verify .lossprobe/my-model-data-0123456789
     """
     from lossprobe.cli.sources import say_each
-    from lossprobe.objects.folder import address_of_copy, shown_place
+    from lossprobe.objects.folder import address_of_copy
     from lossprobe.run.pair import is_pair, pair_checks
     from lossprobe.run.reader import latest_run, open_run
+    from lossprobe.run.shown import shown_run
 
     notices, again = tuple[str, ...](), "score" if run is None or address_of_copy(run) is None else "stored"
     if run is not None and is_pair(run):
@@ -41,7 +42,7 @@ def verify(run: Path | None) -> None:
         opened = latest_run(Path()) if run is None else open_run(run)
         assert opened.checks is not None
         checks, notices = opened.checks, opened.notices
-    shown, damaged = visible(shown_place(checks.path), 200), checks.damaged_files()
+    shown, damaged = shown_run(checks.path), checks.damaged_files()
     count = len(checks.manifest["files"])
     if damaged:
         what = f"{shown}: {len(damaged)} of {count} files damaged, first {visible(damaged[0], 80)}"

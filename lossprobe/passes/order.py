@@ -111,4 +111,6 @@ def holds_weights(file: Path) -> bool:
 
 
 def _shown(path: Path) -> str:
-    return visible(str(path), 200)
+    from lossprobe.run.shown import shown_run
+
+    return shown_run(path)

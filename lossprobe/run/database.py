@@ -13,6 +13,7 @@ from lossprobe.errors import ResourceError
 from lossprobe.isolation import temporary_folder
 from lossprobe.run.manifest import damaged
 from lossprobe.run.parquet import ISOLATED
+from lossprobe.run.shown import shown_run
 from lossprobe.units import visible
 
 MEMORY_LIMIT = "2GB"
@@ -45,7 +46,7 @@ def reading(path: Path) -> Iterator[None]:
     except BAD_SQL:
         raise
     except duckdb.OutOfMemoryException:
-        raise ResourceError("run.memory", f"{visible(str(path), 200)}: a query needs over {MEMORY_LIMIT}") from None
+        raise ResourceError("run.memory", f"{shown_run(path)}: a query needs over {MEMORY_LIMIT}") from None
     except duckdb.Error as error:
         reason = visible(str(error).splitlines()[0], 160)
         raise damaged(path, f"cannot be read: {reason}") from None

@@ -20,6 +20,7 @@ from lossprobe.run.files import writing
 from lossprobe.run.folder import LINK, TEMPORARY, Folder
 from lossprobe.run.presence import stands
 from lossprobe.run.shard_locks import running_shard
+from lossprobe.run.shown import shown_folder, shown_run
 from lossprobe.run.written import WrittenFolder
 from lossprobe.units import visible
 
@@ -42,9 +43,9 @@ class LockedFolder(WrittenFolder):
         Raises:
             OutputError: another process holds the lock, or the folder, its lock or a place in it is a link.
         """
-        shown = visible(str(path), 200)
+        shown = shown_run(path)
         if path.is_symlink():
-            raise OutputError("output.link", f"{shown}: {LINK}")
+            raise OutputError("output.link", f"{shown_folder(path)}: {LINK}")
         with writing(path):
             path.mkdir(parents=True, exist_ok=True)
             super().__init__(path, Folder.open(path, follow=False).handle)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.errors import OutputError
-from lossprobe.objects.folder import shown_place
 from lossprobe.run.folder import Folder
 from lossprobe.run.schema import DOCUMENTS, PART_TABLES, PLAN_PARTS, ROUTING, VOCABULARY
+from lossprobe.run.shown import shown_run
 from lossprobe.units import visible
 
 KIND = "lossprobe run"
@@ -36,7 +36,7 @@ def damaged(path: Path, what: str, hint: str = VERIFY) -> OutputError:
         what: what is wrong, with the file's name.
         hint: what to do.
     """
-    return OutputError("run.damaged", f"{visible(shown_place(path), 200)}: {what}", hint=hint)
+    return OutputError("run.damaged", f"{shown_run(path)}: {what}", hint=hint)
 
 
 def part_name(table: str, index: int) -> str:
@@ -172,7 +172,7 @@ def unfinished(folder: Folder) -> OutputError:
     done = 0
     with suppress(OSError), folder.folder("tokens") as tokens:  # it can be missing, or be no folder
         done = sum(name.startswith("part-") for name in tokens.names())
-    what = f"{visible(shown_place(folder.path), 200)}: unfinished run ({done} parts stored)"
+    what = f"{shown_run(folder.path)}: unfinished run ({done} parts stored)"
     with suppress(OSError):
         folder.regular(SHARDS)
         return OutputError("run.unfinished", what, hint="lossprobe gather completes it, or says which shards to repeat")

@@ -21,8 +21,9 @@ from lossprobe.run.files import fill_table, json_bytes, read_sealed, sealed, sha
 from lossprobe.run.manifest import part_name
 from lossprobe.run.pair import PAIR_KIND
 from lossprobe.run.part_records import lock_own, note_kept, pending_parts, recorded, write_record
-from lossprobe.run.presence import FolderPlace, confirm_files, confirm_settings, folder_gone, stands
+from lossprobe.run.presence import NO_FOLDER, FolderPlace, confirm_files, confirm_settings, gone, stands
 from lossprobe.run.schema import CHECKED, DIVERGENCE, DIVERGENCE_COLUMNS, PAIR, PAIR_PLAN, PLAN_PARTS, SCHEMA_VERSION
+from lossprobe.units import visible
 
 FOLDERS = (DIVERGENCE, PLAN_PARTS)
 # pair.json goes first: a pair with parts missing never looks complete
@@ -63,7 +64,7 @@ class PairStore:
                 self._clear()
         self._folder.unlock(remove=empty)
         if lost:
-            raise folder_gone(self._folder) from None
+            raise gone(visible(str(self.path), 200), NO_FOLDER) from None
 
     def begin(self, plan: dict[str, Any], *, resume: bool) -> tuple[list[int], list[int]]:
         """Return the numbers of the parts to measure, and of those among them that were finished but are damaged now.
@@ -107,11 +108,11 @@ class PairStore:
         names = [part_name(DIVERGENCE, index) for index in range(len(plan["part_rows"]))]
         files = {name: self._folder.digests[name] for name in names}
         content = {"kind": PAIR_KIND, "schema": SCHEMA_VERSION, **plan, "files": files}
-        place = FolderPlace(self._folder)
-        confirm_files(place, self.path, names)
+        place, shown = FolderPlace(self._folder), visible(str(self.path), 200)
+        confirm_files(place, shown, names)
         with writing(self.path / PAIR):
             self._folder.write(PAIR, json_bytes(sealed(content)))
-        confirm_settings(place, self.path, PAIR, plan["settings"])
+        confirm_settings(place, shown, PAIR, plan["settings"])
         with contextlib.suppress(OSError):
             for name in (PLAN_PARTS, PAIR_PLAN):
                 self._folder.remove(name)

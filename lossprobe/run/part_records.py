@@ -16,8 +16,8 @@ from lossprobe.run.files import json_bytes, read_sealed, sealed, writing
 from lossprobe.run.folder import Folder
 from lossprobe.run.locked import LOCK, LockedFolder
 from lossprobe.run.schema import PLAN_PARTS
+from lossprobe.run.shown import shown_folder
 from lossprobe.run.written import WrittenFolder
-from lossprobe.units import visible
 
 RECORD = ".json"  # of the name of a part's record; other files of that folder are the planned rows
 KEPT = "finished parts are kept"
@@ -42,7 +42,7 @@ def lock_own(
     # The lock is looked for last: another process that starts makes it before anything else.
     holds_files = path.is_dir() and not path.is_symlink() and any(path.iterdir())
     if holds_files and not any(os.path.lexists(path / name) for name in (*names, LOCK)):
-        raise OutputError("output.foreign", f"{visible(str(path), 200)}: exists and is no {kind}")
+        raise OutputError("output.foreign", f"{shown_folder(path)}: exists and is no {kind}")
     folder = LockedFolder(path, among_shards=among_shards)
     if not among_shards:
         folder.remove_temporary_files(folders)

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lossprobe.errors import OutputError
-from lossprobe.objects.folder import shown_place
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES, PartScores
 from lossprobe.plan.rows import SCORED, Rows
 from lossprobe.run.files import fill_table, read_sealed, sha256_of_bytes, sha256_of_json, writing
@@ -28,7 +27,7 @@ from lossprobe.run.part_records import note_kept, pending_parts, record_name, wr
 from lossprobe.run.part_values import OWN, planned_values, read_labels, read_reasons, routing_values
 from lossprobe.run.plain_arrays import to_numpy
 from lossprobe.run.plan_blocks import kept_plan
-from lossprobe.run.presence import FolderPlace, Place, folder_gone, stands
+from lossprobe.run.presence import NO_FOLDER, FolderPlace, Place, gone, stands
 from lossprobe.run.schema import (
     DOCUMENTS,
     HISTOGRAM_COLUMNS,
@@ -44,6 +43,7 @@ from lossprobe.run.schema import (
     ladder_columns,
     token_columns,
 )
+from lossprobe.run.shown import shown_run
 from lossprobe.run.twin import twin_of
 from lossprobe.run.written import WrittenFolder
 from lossprobe.units import visible
@@ -71,7 +71,7 @@ class PartStore:
     @property
     def shown(self) -> str:
         """Where the run is, for messages: its folder, or its address on object storage."""
-        return visible(shown_place(self.path), 200)
+        return shown_run(self.path)
 
     def note_kept(self, error: BaseException | None, *, blocks: bool) -> None:
         """Note on what stops the process what is kept of the run; see `part_records.note_kept`.
@@ -91,7 +91,7 @@ class PartStore:
         """
         # The folder of a run on object storage is a copy: what is wrong with it says nothing about the run.
         failed = isinstance(error, OutputError) and self._twin is None
-        return folder_gone(self._folder) if failed and not stands(self._folder) else None
+        return gone(self.shown, NO_FOLDER) if failed and not stands(self._folder) else None
 
     def bring(self, wanted: Callable[[int], bool] = lambda _: True) -> bool:
         """Make the folder of a run on object storage equal to what is there; return whether it is one.

@@ -24,7 +24,6 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from lossprobe.errors import OutputError
-from lossprobe.objects.folder import shown_place
 from lossprobe.plan.rows import Rows
 from lossprobe.run.document_table import DocumentsTable
 from lossprobe.run.files import json_bytes, read_sealed, sealed, writing
@@ -34,8 +33,9 @@ from lossprobe.run.new_file import NewFile
 from lossprobe.run.part_values import write_planned
 from lossprobe.run.schema import PLAN, PLAN_PARTS
 from lossprobe.run.shard_locks import take_lock
+from lossprobe.run.shown import shown_run
 from lossprobe.run.written import WrittenFolder
-from lossprobe.units import plural, visible
+from lossprobe.units import plural
 
 BLOCK = "block-"
 # What a record holds beside its own hash; another file that has one is none.
@@ -143,7 +143,7 @@ class PlanBlocks:
     def planned_again(self, blocks: int) -> str:
         """Return a notice that some blocks are planned again."""
         what = "damaged or of another run, and planned again"
-        return f"{visible(shown_place(self._folder.path), 200)}: {plural(blocks, 'planned block')} {what}"
+        return f"{shown_run(self._folder.path)}: {plural(blocks, 'planned block')} {what}"
 
     def forget_lost(self, ends: Sequence[str], settings_sha256: str) -> int:
         """Remove the records of blocks that have to be planned again, and return how many blocks these are.

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from lossprobe.errors import OutputError
-from lossprobe.objects.folder import shown_place
 from lossprobe.run.files import read_sealed
 from lossprobe.run.folder import Folder
 from lossprobe.run.identity import Settings
-from lossprobe.units import visible
+
+NO_FOLDER = "its folder is no longer there"
 
 
 class Place(Protocol):
@@ -62,31 +61,25 @@ def stands(folder: Folder) -> bool:
     return folder.handle is None or os.path.samestat(found, os.fstat(folder.handle))
 
 
-def gone(path: Path, what: str) -> OutputError:
+def gone(shown: str, what: str) -> OutputError:
     """Return the error for a run or pair that was removed or replaced.
 
     Args:
-        path: its folder.
+        shown: where it is, for the message.
         what: by what this is known.
     """
-    shown = visible(shown_place(path), 200)
     return OutputError(
         "output.gone", f"{shown}: was removed or replaced while it was written: {what}",
         hint="repeat the command to score what is lost",
     )  # fmt: skip
 
 
-def folder_gone(folder: Folder) -> OutputError:
-    """Return the error for a run or pair to whose open folder its path does not lead any more."""
-    return gone(folder.path, "its folder is no longer there")
-
-
-def confirm_files(place: Place, path: Path, names: Sequence[str]) -> None:
+def confirm_files(place: Place, shown: str, names: Sequence[str]) -> None:
     """Refuse a run of which a file is not there any more.
 
     Args:
         place: where it is kept.
-        path: its folder.
+        shown: where that is, for the message.
         names: its files.
 
     Raises:
@@ -94,7 +87,7 @@ def confirm_files(place: Place, path: Path, names: Sequence[str]) -> None:
     """
     lost = place.lacking(names)
     if lost is not None:
-        raise gone(path, f"{lost} is missing")
+        raise gone(shown, f"{lost} is missing")
 
 
 def content_at(place: Place, name: str) -> dict[str, Any]:
@@ -106,12 +99,12 @@ def content_at(place: Place, name: str) -> dict[str, Any]:
     return content if sound else {}
 
 
-def confirm_settings(place: Place, path: Path, name: str, settings: Settings) -> None:
+def confirm_settings(place: Place, shown: str, name: str, settings: Settings) -> None:
     """Refuse a run whose last file is not there any more, or is that of another run.
 
     Args:
         place: where it is kept.
-        path: its folder.
+        shown: where that is, for the message.
         name: run.json or pair.json.
         settings: those of the run or pair.
 
@@ -119,7 +112,7 @@ def confirm_settings(place: Place, path: Path, name: str, settings: Settings) ->
         OutputError: it is, or the place cannot be asked.
     """
     if content_at(place, name).get("settings") != settings:
-        raise gone(path, f"{name} is missing, or another one")
+        raise gone(shown, f"{name} is missing, or another one")
 
 
 def _is_there(folder: Folder, name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lossprobe.arguments import as_path
 from lossprobe.display import to_html
 from lossprobe.errors import OutputError, UsageError
-from lossprobe.objects.folder import address_of_copy, shown_place
+from lossprobe.objects.folder import address_of_copy
 from lossprobe.plain_table import PlainTable
 from lossprobe.run.ahead import read_ahead
 from lossprobe.run.checks import FileChecks
@@ -28,6 +28,7 @@ from lossprobe.run.manifest import BEGUN, KIND, damaged, is_count, part_names, r
 from lossprobe.run.parquet import read_parquet
 from lossprobe.run.schema import ALL_TABLES, MANIFEST, PAIR, PAIR_PLAN, PLAN, SCHEMA_VERSION
 from lossprobe.run.settings import RunSettings, read_run_settings
+from lossprobe.run.shown import shown_run
 from lossprobe.run.texts import Vocabulary, load_vocabulary
 from lossprobe.run.token_digest import digest_of
 from lossprobe.run.token_rows import token_rows
@@ -126,7 +127,8 @@ class Run:
     def _repr_html_(self) -> str:
         counts = self.counts
         scored = f"{counts['scored_tokens']:,} of {counts['tokens']:,} tokens scored, context {self.context}"
-        return to_html(f"run of {self.name} on {self.text_name}", [], [scored, f"stored in {self.path}", *self.notices])
+        lines = [scored, f"stored in {shown_run(self.path)}", *self.notices]
+        return to_html(f"run of {self.name} on {self.text_name}", [], lines)
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -240,7 +242,7 @@ def open_run(path: Path | str) -> Run:
         OutputError: the run is unfinished, damaged, or of another schema version.
     """
     path = as_path("path", "the folder of a run", path)
-    shown = visible(shown_place(path), 200)
+    shown = shown_run(path)
     if not is_run(path):
         raise _no_run(path, shown)
     try:
@@ -294,7 +296,7 @@ def latest_run(folder: Path) -> Run:
         there = False
     if not there:
         raise UsageError(
-            "run.missing", f"{visible(str(path), 200)}: is no run any more (it was this folder's latest)",
+            "run.missing", f"{shown_run(path)}: is no run any more (it was this folder's latest)",
             hint="name a run, or score again",
         )  # fmt: skip
     return open_run(path)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lossprobe.errors import OutputError, UsageError
-from lossprobe.objects.folder import shown_place
 from lossprobe.run.identity import Settings, differences, identity_of, measured_of
 from lossprobe.run.manifest import damaged
 from lossprobe.run.reader import Run, open_run
 from lossprobe.run.schema import MANIFEST, PLAN
+from lossprobe.run.shown import shown_run
 from lossprobe.run.store import RunStore
 from lossprobe.units import visible
 
@@ -115,6 +115,6 @@ def refuse_other_settings(path: Path, stored: Settings, wanted: Settings) -> Non
     if names:
         raise OutputError(
             "output.other_settings",
-            f"{visible(shown_place(path), 200)}: holds a run that differs in {', '.join(names)}",
+            f"{shown_run(path)}: holds a run that differs in {', '.join(names)}",
             hint="use another `output`, or `overwrite`",
         )

@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any
 
 from lossprobe.errors import CheckpointError, NothingToScoreError, OutputError, TextError
-from lossprobe.objects.folder import shown_place
 from lossprobe.plan.shard import Shard
 from lossprobe.run.files import json_bytes, read_sealed, sealed, sha256_of_json, writing
 from lossprobe.run.folder import TEMPORARY, Folder
@@ -31,11 +30,12 @@ from lossprobe.run.presence import confirm_files, content_at, gone
 from lossprobe.run.reader import Run, is_run, open_run
 from lossprobe.run.schema import MANIFEST, PLAN, PLAN_PARTS, ROUTING
 from lossprobe.run.shard_locks import take_shard_lock
+from lossprobe.run.shown import shown_run
 from lossprobe.run.store import RunStore
 from lossprobe.run.twin import twin_of
 from lossprobe.run.twin_files import part_of
 from lossprobe.run.written import WrittenFolder
-from lossprobe.units import plural, visible
+from lossprobe.units import plural
 
 REMOVE = "lossprobe runs remove takes it away; on object storage, a tool of the store does"
 NAMED = 20  # most shards that a message names
@@ -54,7 +54,7 @@ class ShardStore(PartStore):
     """
 
     def __init__(self, path: Path, shard: Shard) -> None:
-        shown = visible(shown_place(path), 200)
+        shown = shown_run(path)
         super().__init__(path, WrittenFolder.unlocked(path))
         self.blocks = PlanBlocks(self._folder)
         try:
@@ -110,8 +110,8 @@ class ShardStore(PartStore):
         if lost is None and sha256_of_json(content_at(self._place, PLAN)) == self._plan_sha256:
             return
         if content_at(self._place, MANIFEST).get("settings") != self._settings:
-            raise gone(self.path, f"{lost or PLAN} is missing, or another one")
-        confirm_files(self._place, self.path, files)
+            raise gone(self.shown, f"{lost or PLAN} is missing, or another one")
+        confirm_files(self._place, self.shown, files)
 
     def _remove_temporary_files(self, shard: Shard) -> None:
         """Remove what killed processes left of the parts of this shard: who holds its lock is their only writer."""
@@ -196,7 +196,7 @@ def gather(path: Path) -> tuple[Run, bool]:
             return run, True
         plan = store.plan(whole=False)
         if plan is None:
-            what = f"{visible(shown_place(path), 200)}: the shards were stopped before their plan was complete"
+            what = f"{shown_run(path)}: the shards were stopped before their plan was complete"
             raise OutputError("run.unfinished", what, hint="run all shards again, then gather")
         if "files" not in plan:
             raise damaged(path, "unfinished run: its plan keeps no hashes of its parts", REMOVE)

@@ -186,12 +186,12 @@ class RunStore(PartStore):
         content = {"kind": KIND, "schema": SCHEMA_VERSION, **told, "files": files}
         if self._twin is not None:
             self._twin.finish_sending()
-        confirm_files(self._place, self.path, list(files))  # before run.json, with which the run looks complete
+        confirm_files(self._place, self.shown, list(files))  # before run.json, with which the run looks complete
         with writing(self.path / MANIFEST):
             self._folder.write(MANIFEST, json_bytes(sealed(content)))
         if self._twin is not None:
             self._twin.send([MANIFEST])
-        confirm_settings(self._place, self.path, MANIFEST, plan["settings"])
+        confirm_settings(self._place, self.shown, MANIFEST, plan["settings"])
         if not keep_plan:
             self.drop_plan()
 

@@ -32,6 +32,7 @@ from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.errors import NotComparableError, OutputError
 from lossprobe.run.names import distinct_names
 from lossprobe.run.reader import Run
+from lossprobe.run.shown import shown_run
 from lossprobe.run.texts import DocumentTexts
 from lossprobe.units import format_count, plural, visible, visible_bytes
 
@@ -71,7 +72,7 @@ def compare_bytes(first: Run, second: Run, top: int = TOP) -> ByteComparison:
     if sums.seen != int(text.sizes[text.usable].sum()):
         raise OutputError(
             "run.damaged",
-            f"{visible(str(first.path), 200)} or {visible(str(second.path), 200)}: token spans do not tile the text",
+            f"{shown_run(first.path)} or {shown_run(second.path)}: token spans do not tile the text",
             hint="check them with lossprobe verify",
         )
     if not sums.finite:

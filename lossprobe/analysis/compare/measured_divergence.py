@@ -29,6 +29,7 @@ from lossprobe.errors import OutputError
 from lossprobe.run.names import distinct_names
 from lossprobe.run.pair import Pair
 from lossprobe.run.reader import Run
+from lossprobe.run.shown import shown_run
 from lossprobe.units import format_count, plural, visible, visible_bytes
 
 PERCENTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
@@ -121,7 +122,7 @@ def _batches(rows: Run, clusters: Clusters, columns: Mapping[str, str] | None = 
             at = int(wrong.argmax())
             place = f"document {batch.document[at]}, token {batch.token[at]}"
             raise OutputError(
-                "run.damaged", f"{visible(str(rows.path), 200)}: {place} has no divergence in its pair",
+                "run.damaged", f"{shown_run(rows.path)}: {place} has no divergence in its pair",
                 hint="compare again with `overwrite`",
             )  # fmt: skip
         yield batch

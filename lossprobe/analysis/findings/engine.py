@@ -28,7 +28,7 @@ from lossprobe.analysis.findings.rule import FEWEST_TOKENS, SEVERITIES, Clue, Fi
 from lossprobe.analysis.stats.interval import NO_INTERVAL, Interval
 from lossprobe.analysis.stats.jackknife import CONFIDENCE, t_quantile
 from lossprobe.run.reader import Run
-from lossprobe.units import visible
+from lossprobe.run.shown import shown_run
 
 FALSE_FINDINGS = 0.01  # of clean texts, that any rule speaks of
 
@@ -56,7 +56,7 @@ def worst_first(findings: list[RuleFinding]) -> tuple[RuleFinding, ...]:
 def located(found: RuleFinding, runs: Sequence[Run]) -> RuleFinding:
     """Return a finding whose command names the runs in place of RUN, in their order, or all of them in that of RUNS."""
     words = found.look.split(" ")
-    paths = [shlex.quote(visible(str(run.path), 200)) for run in runs]
+    paths = [shlex.quote(shown_run(run.path)) for run in runs]
     places = [place for place, word in enumerate(words) if word == "RUN"]
     for place, path in zip(places[-len(paths) :] if paths else [], paths, strict=False):
         words[place] = path

@@ -14,7 +14,7 @@ from lossprobe.analysis.stats.resampling import Floats
 from lossprobe.errors import OutputError
 from lossprobe.run.copies import NUMBERED
 from lossprobe.run.reader import Run
-from lossprobe.units import visible
+from lossprobe.run.shown import shown_run
 
 TARGET_PROB = "exp(-loss_nats::DOUBLE)"
 MISS = f"(1 - {TARGET_PROB})"  # probability of every other entry
@@ -106,7 +106,7 @@ def not_finite(run: Run, what: str) -> OutputError:
     """Return the error that something stored in a run is missing, NaN or infinite, which scoring never writes."""
     return OutputError(
         "run.not_finite",
-        f"{visible(str(run.path), 200)}: {what} is not finite",
+        f"{shown_run(run.path)}: {what} is not finite",
         hint="check it with lossprobe verify, and score again",
     )
 

@@ -15,6 +15,7 @@ from lossprobe.analysis.rows.token_classes import FORMS, class_source
 from lossprobe.analysis.stats.jackknife import Clusters
 from lossprobe.errors import OutputError
 from lossprobe.run.reader import Run
+from lossprobe.run.shown import shown_run
 from lossprobe.units import visible
 
 OCCURRENCES = ("first", "repeat")
@@ -132,7 +133,7 @@ def with_classes(run: Run, batches: Iterator[PairedRows]) -> Keyed:
         if not np.array_equal(places[np.minimum(at, len(places) - 1)], wanted):
             raise OutputError(
                 "run.damaged",
-                f"{visible(str(run.path), 200)}: a token's id is missing from the stored vocabulary",
+                f"{shown_run(run.path)}: a token's id is missing from the stored vocabulary",
                 hint="check it with lossprobe verify",
             )
         yield rows, codes[at]
