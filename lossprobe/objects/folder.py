@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -59,5 +60,6 @@ def address_of_copy(path: Path) -> Address | None:
 
 def shown_place(path: Path) -> str:
     """Return where a run is, as users name it: its address, or its folder."""
-    address = address_of_copy(path) or (None if path.exists() else address_of(path))
+    here = os.path.exists(path)  # noqa: PTH110 - Path.exists fails where the path is too long
+    address = address_of_copy(path) or (None if here else address_of(path))
     return str(path) if address is None else address.uri
