@@ -50,11 +50,14 @@ def reason_of_copying(error: OSError) -> str:
 def address_of_copy(path: Path) -> Address | None:
     """Return the address for which the folder of a run stands; None for a run of this machine alone."""
     if path.is_absolute() and RUNS not in path.parts:
-        return None  # known without the working folder, which may have been deleted
-    home = (COPIES / RUNS).absolute()
-    if not path.absolute().is_relative_to(home):
         return None
-    bucket, *key = path.absolute().relative_to(home).parts or ("",)
+    try:
+        home, whole = (COPIES / RUNS).absolute(), path.absolute()
+    except FileNotFoundError:  # the working folder has been deleted, and its copies with it
+        return None
+    if not whole.is_relative_to(home):
+        return None
+    bucket, *key = whole.relative_to(home).parts or ("",)
     return Address(bucket, "/".join(key)) if key else None
 
 
