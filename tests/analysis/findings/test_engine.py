@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace as Made
 
 import pandas as pd
@@ -125,12 +126,14 @@ def test_the_gravest_is_first_and_then_the_larger_share():
 def test_the_command_names_the_runs_in_their_order():
     class Stored:
         def __init__(self, path: str):
-            self.path = path
+            self.path = Path(path)
 
     base = RuleFinding(
         "x", "note", "", "", "", 1.0, NO_INTERVAL, NO_INTERVAL, "", 0.0, False, None, "compare RUN RUN --by"
     )
     assert located(base, [Stored("a b"), Stored("c")]).look == "compare 'a b' c --by"
+    copies = [Stored(f".lossprobe/objects/s3/bucket/{name}") for name in "xy"]
+    assert located(base, copies).look == "compare s3://bucket/x s3://bucket/y --by"
     assert located(base, []).look == "compare RUN RUN --by"
     every = replace(base, look="series RUNS --plot")
     assert located(every, [Stored("a b"), Stored("c"), Stored("d")]).look == "series 'a b' c d --plot"
