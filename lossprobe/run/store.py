@@ -104,7 +104,7 @@ class RunStore(PartStore):
             content, sound = read_sealed(self._folder, BEGUN)
         except ValueError:
             return None
-        return content if sound and content.keys() == {"settings", "measured"} else None
+        return content if sound and content.keys() == {"settings", "labels", "measured"} else None
 
     def begin_blocks(self, settings: Settings, labels: dict[str, str], measured: dict[str, Any]) -> None:
         """Prepare the folder for a plan that several processes make; see `run.plan_blocks`.
