@@ -38,7 +38,8 @@ def find_series(sources: Sequence[Path], scoring: Scoring, field: str | None) ->
         LossprobeError: scoring or opening a run fails.
     """
     from lossprobe.analysis.series.series import refuse_single
-    from lossprobe.run.reader import is_run, open_run, run_folders
+    from lossprobe.run.reader import open_run
+    from lossprobe.run.run_folders import is_run, run_folders
 
     only = run_folders(sources[0]) if len(sources) == 1 and not is_run(sources[0]) else []
     if only or all(map(is_run, sources)):
@@ -72,7 +73,8 @@ def _score(
     from lossprobe.analysis.series.series import refuse_single
     from lossprobe.cli.progress import show_progress
     from lossprobe.passes.series import SeriesModels, score_series
-    from lossprobe.run.reader import is_run, open_run
+    from lossprobe.run.reader import open_run
+    from lossprobe.run.run_folders import is_run
 
     checkpoints = [path for path in models if not is_run(path)]
     check_places(checkpoints, texts, replace(scoring, desmooth=None))
@@ -134,7 +136,7 @@ def _unfinished(folder: Path, inside: Sequence[Path]) -> list[Path]:
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """Return the checkpoints in a folder, by step or else by name: folders with weights, or else files of weights."""
-    from lossprobe.run.reader import is_run
+    from lossprobe.run.run_folders import is_run
 
     if not folder.is_dir() or is_run(folder):
         return []

@@ -79,7 +79,7 @@ def last_two(*, quiet: bool) -> list[Path]:
     """
     from lossprobe.report.talk import say
     from lossprobe.run.latest import RUNS_FOLDER, last_pair
-    from lossprobe.run.reader import is_run
+    from lossprobe.run.run_folders import is_run
     from lossprobe.run.shown import shown_run
 
     pair = last_pair(Path(RUNS_FOLDER))
@@ -112,7 +112,7 @@ def refuse_other_than_two(sources: Sequence[Path], scoring: Scoring, *, kl: bool
         UsageError: they are more or fewer, or in the wrong order.
     """
     from lossprobe.passes.order import looks_like_checkpoint
-    from lossprobe.run.reader import is_run
+    from lossprobe.run.run_folders import is_run
 
     if kl:
         refuse_mixed(sources)
@@ -160,7 +160,7 @@ def refuse_mixed(sources: Sequence[Path]) -> None:
     Raises:
         UsageError: the sources are neither two checkpoints and a text, nor stored runs.
     """
-    from lossprobe.run.reader import is_run
+    from lossprobe.run.run_folders import is_run
 
     runs = sum(map(is_run, sources))
     if runs not in (0, len(sources)) or (sources and not runs and len(sources) != 3):

@@ -88,7 +88,7 @@ def refuse_runs(logs: Sequence[Path]) -> None:
     Raises:
         UsageError: one of the logs is a run.
     """
-    from lossprobe.run.reader import is_run
+    from lossprobe.run.run_folders import is_run
     from lossprobe.run.shown import shown_run
 
     for path in logs:

@@ -49,7 +49,8 @@ def _find_pair(sources: Sequence[Path], scoring: Scoring) -> tuple[Run, Run]:
     from lossprobe.checkpoint.spec import Opener
     from lossprobe.cli.order import check_order
     from lossprobe.cli.sources import check_output, noticed, read_text, refuse_scoring_options, score_source
-    from lossprobe.run.reader import is_run, open_run
+    from lossprobe.run.reader import open_run
+    from lossprobe.run.run_folders import is_run
     from lossprobe.run.shown import shown_run
 
     runs = [path for path in sources if is_run(path)]

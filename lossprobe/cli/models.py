@@ -61,7 +61,8 @@ def find_runs(
         UsageError: as in `sources.find_run`; or no checkpoint or no text is given, or `-o` for several runs.
         LossprobeError: scoring or opening a run fails.
     """
-    from lossprobe.run.reader import is_run, open_run
+    from lossprobe.run.reader import open_run
+    from lossprobe.run.run_folders import is_run
 
     if len(sources) < 2 or all(is_run(path) for path in sources):
         refuse_scoring_options()
@@ -97,7 +98,8 @@ def score_models(
     """
     from lossprobe.passes.known_text import KeptTokens
     from lossprobe.passes.score import planned_run
-    from lossprobe.run.reader import is_run, open_run
+    from lossprobe.run.reader import open_run
+    from lossprobe.run.run_folders import is_run
     from lossprobe.run.shared_plan import SharedPlan
 
     models, plain = sources[:-1], replace(scoring, desmooth=None)

@@ -59,7 +59,8 @@ def find_runs_of_pairs(
         LossprobeError: whatever scoring or opening a run raises.
     """
     from lossprobe.cli.sources import find_run, noticed
-    from lossprobe.run.reader import is_run, open_run
+    from lossprobe.run.reader import open_run
+    from lossprobe.run.run_folders import is_run
     from lossprobe.run.shown import shown_run
 
     if len(sources) > 1 and not is_run(sources[0]):
@@ -85,7 +86,8 @@ def score_pairs(
     from lossprobe.passes.known_text import KeptTokens
     from lossprobe.passes.order import has_adapter
     from lossprobe.passes.rendered import both_sides
-    from lossprobe.run.reader import is_run, open_run
+    from lossprobe.run.reader import open_run
+    from lossprobe.run.run_folders import is_run
 
     path, texts = sources[0], sources[1:]
     check_order([path], texts, scoring)

@@ -62,7 +62,8 @@ def latest(run: Path) -> None:
     """
     from lossprobe.report.talk import say
     from lossprobe.run.latest import RUNS_FOLDER, write_latest
-    from lossprobe.run.reader import open_run, run_folders
+    from lossprobe.run.reader import open_run
+    from lossprobe.run.run_folders import run_folders
     from lossprobe.run.shown import shown_run
 
     if not run_folders(run):  # of several runs, `open_run` says the names
@@ -114,7 +115,7 @@ def refuse_no_run(path: Path) -> None:
         UsageError: it is none.
     """
     from lossprobe.run.pair import is_pair
-    from lossprobe.run.reader import is_run
+    from lossprobe.run.run_folders import is_run
     from lossprobe.run.schema import MANIFEST
     from lossprobe.run.shown import shown_run
 

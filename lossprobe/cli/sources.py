@@ -37,7 +37,8 @@ def find_run(sources: Sequence[Path], scoring: Scoring, field: str | None = None
         UsageError: the only argument is not a run, or scoring options are given for a stored run.
         LossprobeError: scoring or opening the run fails.
     """
-    from lossprobe.run.reader import is_run, latest_run, open_run
+    from lossprobe.run.reader import latest_run, open_run
+    from lossprobe.run.run_folders import is_run
 
     if len(sources) > 1:
         if is_run(sources[0]):

@@ -22,7 +22,7 @@ def refuse_text_as_checkpoint(path: Path) -> None:
         UsageError: it is one; of a folder, the runs are listed.
     """
     if path.is_dir() and not looks_like_checkpoint(path):
-        from lossprobe.run.reader import run_folders
+        from lossprobe.run.run_folders import run_folders
 
         runs = run_folders(path)
         if runs:
@@ -59,7 +59,7 @@ def refuse_checkpoints_as_texts(texts: Sequence[Path]) -> None:
     Raises:
         UsageError: a text is a run, or looks like a checkpoint.
     """
-    from lossprobe.run.reader import is_run
+    from lossprobe.run.run_folders import is_run
 
     for text in texts:
         if is_run(text):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,26 +12,26 @@ from typing import TYPE_CHECKING, Any
 from lossprobe.arguments import as_path
 from lossprobe.display import to_html
 from lossprobe.errors import OutputError, UsageError
-from lossprobe.objects.folder import address_of_copy
 from lossprobe.plain_table import PlainTable
 from lossprobe.run.ahead import read_ahead
 from lossprobe.run.checks import FileChecks
 from lossprobe.run.copies import Copies, number_texts
 from lossprobe.run.files import read_sealed, refuse_undecodable
-from lossprobe.run.folder import Folder, folders_inside
+from lossprobe.run.folder import Folder
 from lossprobe.run.held import HeldFile
 from lossprobe.run.inputs import read_inputs
 from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
-from lossprobe.run.manifest import BEGUN, KIND, damaged, is_count, part_names, run_fault, unfinished
+from lossprobe.run.manifest import KIND, damaged, is_count, part_names, run_fault, unfinished
 from lossprobe.run.parquet import read_parquet
-from lossprobe.run.schema import ALL_TABLES, MANIFEST, PAIR, PAIR_PLAN, PLAN, SCHEMA_VERSION
+from lossprobe.run.run_folders import is_run, no_run
+from lossprobe.run.schema import ALL_TABLES, MANIFEST, SCHEMA_VERSION
 from lossprobe.run.settings import RunSettings, read_run_settings
 from lossprobe.run.shown import shown_run
 from lossprobe.run.texts import Vocabulary, load_vocabulary
 from lossprobe.run.token_digest import digest_of
 from lossprobe.run.token_rows import token_rows
-from lossprobe.units import plural, visible
+from lossprobe.units import visible
 
 if TYPE_CHECKING:
     import duckdb
@@ -224,16 +223,6 @@ class Run:
         return FileChecks(self.path, self.manifest, sealed=True).damaged_files()
 
 
-def is_run(path: Path) -> bool:
-    """Return whether a path is a run directory, complete or not, sound or damaged."""
-    return path.is_dir() and any(os.path.lexists(path / name) for name in (MANIFEST, PLAN, BEGUN))
-
-
-def run_folders(folder: Path) -> list[Path]:
-    """Return the runs directly inside a folder, sorted by path; empty if the folder is a link or cannot be read."""
-    return folders_inside(folder, is_run)
-
-
 def open_run(path: Path | str) -> Run:
     """Return a complete run; its files are checked before the first query.
 
@@ -244,7 +233,7 @@ def open_run(path: Path | str) -> Run:
     path = as_path("path", "the folder of a run", path)
     shown = shown_run(path)
     if not is_run(path):
-        raise _no_run(path, shown)
+        raise no_run(path, shown)
     try:
         with Folder.open(path) as folder:
             if folder.stat(MANIFEST) is None:
@@ -267,19 +256,6 @@ def open_run(path: Path | str) -> Run:
         raise damaged(path, f"{MANIFEST} is damaged: {fault}")
     notices = () if sound else (f"{shown}: {UNSEALED}",)
     return Run(path, manifest, FileChecks(path, manifest, sealed=bool(sound)), notices)
-
-
-def _no_run(path: Path, shown: str) -> UsageError:
-    """Return the error for a path that is no run, with what it is instead."""
-    if any(os.path.lexists(path / name) for name in (PAIR, PAIR_PLAN)):
-        return UsageError("run.missing", f"{shown}: is a pair of runs", hint="lossprobe compare --kl RUN RUN shows it")
-    if held := run_folders(path):
-        held_runs = f"{plural(len(held), 'run')}: {visible(', '.join(each.name for each in held), 400)}"
-        return UsageError("run.several", f"{shown}: holds {held_runs}", hint="name one of them")
-    there = "a checkpoint needs a text after it, and a text its checkpoint before it"
-    here = os.path.lexists(path) and address_of_copy(path) is None  # the folder of an address may be empty
-    hint = there if here else "nothing is there; lossprobe runs lists the runs of this folder"
-    return UsageError("run.missing", f"{shown}: is no run (no {MANIFEST})", hint=hint)
 
 
 def latest_run(folder: Path) -> Run:

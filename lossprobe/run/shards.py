@@ -27,7 +27,8 @@ from lossprobe.run.part_records import record_name
 from lossprobe.run.part_store import FOLDERS, PartStore
 from lossprobe.run.plan_blocks import PlanBlocks
 from lossprobe.run.presence import confirm_files, content_at, gone
-from lossprobe.run.reader import Run, is_run, open_run
+from lossprobe.run.reader import Run, open_run
+from lossprobe.run.run_folders import is_run
 from lossprobe.run.schema import MANIFEST, PLAN, PLAN_PARTS, ROUTING
 from lossprobe.run.shard_locks import take_shard_lock
 from lossprobe.run.shown import shown_run

@@ -18,7 +18,8 @@ from lossprobe.run.latest import RUNS_FOLDER
 from lossprobe.run.locked import HOLDER, LOCK, LockedFolder
 from lossprobe.run.manifest import BEGUN
 from lossprobe.run.pair import is_pair, pair_folders, read_pair
-from lossprobe.run.reader import Run, is_run, open_run, run_folders
+from lossprobe.run.reader import Run, open_run
+from lossprobe.run.run_folders import is_run, run_folders
 from lossprobe.run.schema import (
     CHECKED,
     DIVERGENCE,

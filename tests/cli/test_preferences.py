@@ -22,7 +22,8 @@ from lossprobe.passes.rendered import both_sides
 from lossprobe.passes.score import score_into
 from lossprobe.report.names import windows_in_words
 from lossprobe.report.plots.preferences import plot_preferences
-from lossprobe.run.reader import Run, run_folders
+from lossprobe.run.reader import Run
+from lossprobe.run.run_folders import run_folders
 
 MODEL = str(EXAMPLES / "jargon-plain")
 WORDS = [*"abcdefghij", "It shows", "what the model", "says", "of every word", "in it that was", "never", "seen before"]

@@ -14,7 +14,7 @@ from nanogpt_files import write_nanogpt
 from lossprobe.cli import checkpoints as sources_module
 from lossprobe.cli import models as models_module
 from lossprobe.cli.main import run
-from lossprobe.run.reader import run_folders
+from lossprobe.run.run_folders import run_folders
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 3
 RECORDS = [{"text": TEXT[place : place + 60], "lang": "en" if place % 2 else "de"} for place in range(9)]

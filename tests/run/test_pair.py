@@ -18,7 +18,7 @@ from lossprobe.passes.divergence import pair_path, score_pair, stored_pair
 from lossprobe.run import new_file
 from lossprobe.run.pair import is_pair
 from lossprobe.run.pair_store import PairStore
-from lossprobe.run.reader import is_run, run_folders
+from lossprobe.run.run_folders import is_run, run_folders
 from lossprobe.run.stored import remove_run, stored_runs
 
 PARTS = 3

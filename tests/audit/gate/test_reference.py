@@ -28,7 +28,8 @@ from lossprobe.audit.settings import (
 from lossprobe.errors import NotComparableError, UsageError
 from lossprobe.plan.options import ScoreOptions
 from lossprobe.run.pair_store import PairStore
-from lossprobe.run.reader import RUNS_FOLDER, is_run
+from lossprobe.run.reader import RUNS_FOLDER
+from lossprobe.run.run_folders import is_run
 
 TEXTS = ["abcdefg", "hgfedcba abc", "", "xyz", "one two three"]
 EXCLUDED = 250  # an entry that is in no text
