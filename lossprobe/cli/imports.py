@@ -1,4 +1,4 @@
-"""Checks conditions before numpy, DuckDB or torch is imported, which would otherwise abort or hang the process."""
+"""Checks conditions before numpy, scipy, DuckDB or torch is imported, which else would abort or hang the process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ try:
 except ImportError:  # Windows: no limits
     resource = None
 
-# Bytes of address space that must be free when a library is imported. With less, numpy's matrix library waits for
-# memory for ever, and DuckDB, which reserves memory for its threads, aborts the process.
-NEEDED = {"numpy": 384 << 20, "duckdb": 640 << 20}
+# Bytes of address space that must be free when a library is imported. With less, the matrix libraries of numpy and of
+# scipy, each its own, wait for memory for ever, and DuckDB, which reserves memory for its threads, aborts the process.
+NEEDED = {"numpy": 384 << 20, "duckdb": 640 << 20, "scipy": 384 << 20}
 
 
 class _Conditions(MetaPathFinder):

@@ -80,14 +80,14 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, OWN_HASH: sha256_of_json(content)}
 
 
-class Readable(Protocol):
+class HasFiles(Protocol):
     """What has small files."""
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a file; raise OSError where there is none."""
 
 
-def read_sealed(folder: Readable, name: str) -> tuple[dict[str, Any], bool | None]:
+def read_sealed(folder: HasFiles, name: str) -> tuple[dict[str, Any], bool | None]:
     """Return a JSON object from a folder without its hash, and whether the hash is right (None without a hash).
 
     Raises:

@@ -83,7 +83,7 @@ def test_without_a_place_for_temporary_files_views_work(monkeypatch, capsys, sto
 
 
 @LIMITED
-@pytest.mark.parametrize(("mebibytes", "library"), [(300, "numpy"), (900, "duckdb")])
+@pytest.mark.parametrize(("mebibytes", "library"), [(300, "numpy"), (600, "duckdb"), (900, "scipy")])
 def test_little_address_space_is_told_before_a_library_ends_the_process(stored, tmp_path, mebibytes, library):
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({mebibytes} << 20, {mebibytes} << 20)); "
     done = command(["perplexity", str(stored)], tmp_path, before=limit)
