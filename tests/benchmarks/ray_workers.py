@@ -1,9 +1,10 @@
 """Measures the engine of Ray: two workers against one, what a token costs the process that plans, and its memory.
 
-    python tests/benchmarks/ray_workers.py [speed | driver | memory]
+    python tests/benchmarks/ray_workers.py [speed [11M | 85M] | driver | memory]
 
 speed     tokens a second of one worker and of two, of one thread each, from when each worker's first part is stored to
-          the end; needs two idle cores. And how many times one process two processes without Ray are, each with the
+          the end, with a model of so many parameters (85M is the body of GPT-2, and the default); needs two idle cores
+          for about 8 minutes. And how many times one process two processes without Ray are, each with the
           same text and one thread: that is what the machine allows, on which more than the workers runs with Ray.
 driver    bytes that go out and come back for a token, and how many tokens a second one process can hand out and store,
           with workers that cost nothing.
@@ -22,6 +23,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from lossprobe.checkpoint.interface import Checkpoint
 from lossprobe.checkpoint.options import LoadOptions
@@ -39,8 +41,20 @@ HERE, ROOT = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2
 EXAMPLES = ROOT / "examples"
 MODEL = CheckpointSpec(EXAMPLES / "jargon-plain", LoadOptions())
 ROUNDS = 3
-WARM, TIMED = 300, 1000  # documents; a second worker needs 5 s until it takes part
-PART_ROWS = 8192  # some 25 parts, so that a worker without one at the end counts little
+
+
+class Shape(NamedTuple):
+    """A model, and how much text it takes: some 50 parts or more, so that a worker without one at the end counts little."""
+
+    width: int
+    layers: int
+    heads: int
+    warm: int  # documents before the time counts; a second worker needs 5 s until it takes part
+    timed: int  # documents
+    part_rows: int
+
+
+SHAPES = {"11M": Shape(384, 6, 6, 300, 1900, 8192), "85M": Shape(768, 12, 12, 60, 160, 512)}
 
 
 def in_parts_of(rows: int) -> None:
@@ -55,43 +69,44 @@ def texts(count: int) -> StringSource:
     return StringSource([document.text for _, document in zip(range(count), documents, strict=False)])
 
 
-def wider(folder: Path) -> CheckpointSpec:
+def wider(folder: Path, shape: Shape) -> CheckpointSpec:
     """Write the bundled model with random weights of a larger shape: the bundled one costs no more than storing."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     shutil.copytree(MODEL.path, folder)
     torch.manual_seed(0)
-    config = AutoConfig.from_pretrained(folder, n_embd=384, n_layer=6, n_head=6)
+    config = AutoConfig.from_pretrained(folder, n_embd=shape.width, n_layer=shape.layers, n_head=shape.heads)
     (folder / "model.safetensors").unlink()
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     return CheckpointSpec(folder, LoadOptions())
 
 
-def speed() -> None:
+def speed(name: str = "85M") -> None:
     """Print the tokens a second of one worker and of two, and how far two processes without Ray come."""
-    in_parts_of(PART_ROWS)
+    shape = SHAPES[name]
+    in_parts_of(shape.part_rows)
     with tempfile.TemporaryDirectory() as folder:
-        model = wider(Path(folder, "model"))
-        print(f"two processes without Ray are {_processes(model.path):.3f} times one", flush=True)
+        model = wider(Path(folder, "model"), shape)
+        print(f"two processes without Ray are {_processes(model.path, name):.3f} times one", flush=True)
         ratios = []
         for _ in range(ROUNDS):
-            one, two = (_of_workers(model, workers) for workers in (1, 2))
+            one, two = (_of_workers(model, shape, workers) for workers in (1, 2))
             ratios.append(two / one)
             print(f"1 worker {one:,.0f}, 2 workers {two:,.0f} tokens/s: {two / one:.3f} times", flush=True)
     print(f"two workers are {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) times one")
 
 
-def _of_workers(model: CheckpointSpec, workers: int) -> float:
+def _of_workers(model: CheckpointSpec, shape: Shape, workers: int) -> float:
     """Return the tokens a second of some workers of a Ray of their own."""
     options = EngineOptions("ray", ray_workers=workers, ray_threads=1)
     with closing(RaySession(options, print)) as session, tempfile.TemporaryDirectory() as folder:
         checkpoint = RayOpener(session).open(model)
-        score_into(Path(folder, "warm"), checkpoint, texts(WARM))  # every worker has opened the model and compiled
-        return _rate(checkpoint, Path(folder, "timed"), workers)
+        score_into(Path(folder, "warm"), checkpoint, texts(shape.warm))  # every worker has opened and compiled
+        return _rate(checkpoint, Path(folder, "timed"), shape, workers)
 
 
-def _rate(checkpoint: Checkpoint, output: Path, workers: int = 1) -> float:
+def _rate(checkpoint: Checkpoint, output: Path, shape: Shape, workers: int = 1) -> float:
     """Return the tokens a second of a pass, from when every worker's first part is stored to the end."""
     marks: list[tuple[float, int]] = []
 
@@ -99,15 +114,15 @@ def _rate(checkpoint: Checkpoint, output: Path, workers: int = 1) -> float:
         if done and (not marks or done != marks[-1][1]):
             marks.append((time.perf_counter(), done))
 
-    score_into(output, checkpoint, texts(TIMED), progress=progress)
+    score_into(output, checkpoint, texts(shape.timed), progress=progress)
     (begun, before), (ended, after) = marks[workers - 1], marks[-1]
     return (after - before) / (ended - begun)
 
 
-def _processes(model: Path) -> float:
+def _processes(model: Path, name: str) -> float:
     """Return how many times the tokens a second of one process without Ray two at once reach."""
     code = "import sys; import ray_workers; ray_workers.score_alone(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, str(model)]
+    command = [sys.executable, "-c", code, str(model), name]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)])}
     rates = []
     for count in (1, 2):
@@ -127,15 +142,16 @@ def _processes(model: Path) -> float:
     return rates[1] / rates[0]
 
 
-def score_alone(model: str) -> None:
+def score_alone(model: str, name: str) -> None:
     """Open and warm a model, wait for a line, and print the tokens a second of a pass."""
-    in_parts_of(PART_ROWS)
+    shape = SHAPES[name]
+    in_parts_of(shape.part_rows)
     checkpoint = Opener().open(CheckpointSpec(Path(model), LoadOptions()))
     with tempfile.TemporaryDirectory() as folder:
-        score_into(Path(folder, "warm"), checkpoint, texts(WARM))
+        score_into(Path(folder, "warm"), checkpoint, texts(shape.warm))
         print("warm", flush=True)
         sys.stdin.readline()
-        print(_rate(checkpoint, Path(folder, "timed")), flush=True)
+        print(_rate(checkpoint, Path(folder, "timed"), shape), flush=True)
 
 
 class _Costless:
@@ -221,4 +237,5 @@ def _peak(status: Path) -> float:
 
 
 if __name__ == "__main__":
-    {"speed": speed, "driver": driver, "memory": memory}[(sys.argv[1:] or ["speed"])[0]]()
+    what, *shape_name = sys.argv[1:] or ["speed"]
+    {"speed": speed, "driver": driver, "memory": memory}[what](*shape_name)
