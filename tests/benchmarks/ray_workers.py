@@ -44,7 +44,7 @@ ROUNDS = 3
 
 
 class Shape(NamedTuple):
-    """A model, and how much text it takes: some 50 parts or more, so that a worker without one at the end counts little."""
+    """A model, and how much text it takes: 50 parts or more, so that a worker without one at the end counts little."""
 
     width: int
     layers: int
