@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,12 @@ def _add_fast(block: bytes, objects: Objects) -> bool:
             filled |= objects.nan_among(name, names, empty)
         rows = np.flatnonzero(filled)
         if pa.types.is_string(column.type):
-            objects.table.add_cells(name, rows, column.filter(pa.array(filled)).to_pylist())
-        elif not pa.types.is_boolean(column.type):
+            cells = column.filter(pa.array(filled)).to_pylist()
+            objects.table.add_cells(name, rows, [math.nan if cell is None else cell for cell in cells])
+        elif pa.types.is_boolean(column.type):  # no numbers, but a null beside one can be the NaN of a loss
+            missing = np.flatnonzero(filled & empty[name]) if name in empty else rows[:0]
+            objects.table.add(name, missing, np.full(len(missing), np.nan))
+        else:
             objects.table.add(name, rows, column.to_numpy(zero_copy_only=False)[rows].astype(np.float64))
     objects.table.end_block(found.num_rows)
     return True

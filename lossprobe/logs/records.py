@@ -164,7 +164,14 @@ def number(cell: Any) -> float | None:
 
 
 def _array(cells: Sequence[Any]) -> NDArray[np.float64] | None:
-    """Return cells that are all numbers, or all text of numbers; None for any others."""
+    """Return cells that are all numbers, or all text of numbers, as `number` knows them; None for any others.
+
+    >>> _array([1.5, 2]).tolist(), _array(["1.5", "2"]).tolist(), _array([1.5, False]), _array(["1_0"])
+    ([1.5, 2.0], [1.5, 2.0], None, None)
+    """
+    kinds = set(map(type, cells))
+    if bool in kinds or (str in kinds and any("_" in cell for cell in cells if isinstance(cell, str))):
+        return None  # numpy takes False beside numbers for 0, and "1_0" for 10
     try:
         found = np.array(cells)
         return found.astype(np.float64) if found.dtype.kind in "fiuU" else None
