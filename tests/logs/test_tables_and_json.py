@@ -135,7 +135,9 @@ def test_the_users_loss_goes_before_the_logs_own(tmp_path):
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.dictionaries(
     st.sampled_from(["step", "loss", "val_loss", "grad_norm", "note"]),
-    st.one_of(st.none(), st.booleans(), st.integers(-5, 5), st.floats(-9, 9), st.sampled_from(["a", "1.5", "nan", "1_0"])),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-5, 5), st.floats(-9, 9), st.sampled_from(["a", "1.5", "nan", "1_0"]),
+    ),
 ), max_size=12))  # fmt: skip
 @example([{"step": False, "val_loss": None}, {"step": False, "val_loss": False}])
 def test_the_fast_parser_and_pythons_read_the_same(rows):
