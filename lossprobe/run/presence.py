@@ -14,8 +14,11 @@ from lossprobe.errors import OutputError
 from lossprobe.run.files import read_sealed
 from lossprobe.run.folder import Folder
 from lossprobe.run.identity import Settings
+from lossprobe.run.manifest import START_OVER
+from lossprobe.run.schema import DOCUMENTS, PLAN, VOCABULARY
 
 NO_FOLDER = "its folder is no longer there"
+AGAIN = "repeat the command to score what is lost"
 
 
 class Place(Protocol):
@@ -61,17 +64,26 @@ def stands(folder: Folder) -> bool:
     return folder.handle is None or os.path.samestat(found, os.fstat(folder.handle))
 
 
-def gone(shown: str, what: str) -> OutputError:
+def gone(shown: str, what: str, hint: str = AGAIN) -> OutputError:
     """Return the error for a run or pair that was removed or replaced.
 
     Args:
         shown: where it is, for the message.
         what: by what this is known.
+        hint: what to do.
     """
-    return OutputError(
-        "output.gone", f"{shown}: was removed or replaced while it was written: {what}",
-        hint="repeat the command to score what is lost",
-    )  # fmt: skip
+    return OutputError("output.gone", f"{shown}: was removed or replaced while it was written: {what}", hint=hint)
+
+
+def hint_for(place: Place, name: str) -> str:
+    """Return what to do about a lost file: a part is scored again, what planning wrote is not while its plan is there.
+
+    Args:
+        place: where the run is kept.
+        name: the file.
+    """
+    planned = name in (DOCUMENTS, VOCABULARY) and place.lacking([PLAN]) is None
+    return START_OVER if planned else AGAIN
 
 
 def confirm_files(place: Place, shown: str, names: Sequence[str]) -> None:
@@ -87,7 +99,7 @@ def confirm_files(place: Place, shown: str, names: Sequence[str]) -> None:
     """
     lost = place.lacking(names)
     if lost is not None:
-        raise gone(shown, f"{lost} is missing")
+        raise gone(shown, f"{lost} is missing", hint_for(place, lost))
 
 
 def content_at(place: Place, name: str) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from lossprobe.errors import CheckpointError, NothingToScoreError, OutputError, 
 from lossprobe.plan.shard import Shard
 from lossprobe.run.files import json_bytes, read_sealed, sealed, sha256_of_json, writing
 from lossprobe.run.folder import TEMPORARY, Folder
-from lossprobe.run.manifest import SHARDS, damaged, is_count
+from lossprobe.run.manifest import SHARDS, START_OVER, damaged, is_count
 from lossprobe.run.part_records import record_name
 from lossprobe.run.part_store import FOLDERS, PartStore
 from lossprobe.run.plan_blocks import PlanBlocks
-from lossprobe.run.presence import confirm_files, content_at, gone
+from lossprobe.run.presence import confirm_files, content_at, gone, hint_for
 from lossprobe.run.reader import Run, open_run
 from lossprobe.run.run_folders import is_run
 from lossprobe.run.schema import MANIFEST, PLAN, PLAN_PARTS, ROUTING
@@ -60,6 +60,7 @@ class ShardStore(PartStore):
         self.blocks = PlanBlocks(self._folder)
         try:
             with writing(path):
+                self._folder.folder(PLAN_PARTS, make=True).close()  # what is missing in it is told where it is read
                 begun = _keep_count(self._folder, shown, shard)
                 lock = take_shard_lock(self._folder, shard.index)
             if lock is None:
@@ -111,7 +112,8 @@ class ShardStore(PartStore):
         if lost is None and sha256_of_json(content_at(self._place, PLAN)) == self._plan_sha256:
             return
         if content_at(self._place, MANIFEST).get("settings") != self._settings:
-            raise gone(self.shown, f"{lost or PLAN} is missing, or another one")
+            lost = lost or PLAN
+            raise gone(self.shown, f"{lost} is missing, or another one", hint_for(self._place, lost))
         confirm_files(self._place, self.shown, files)
 
     def _remove_temporary_files(self, shard: Shard) -> None:
@@ -151,13 +153,20 @@ def shard_count(folder: Folder) -> int | None:
 
 
 @contextlib.contextmanager
-def without_overwrite(hint: str) -> Iterator[None]:
-    """Give errors about a run that stands in the way, or is damaged, another hint: shards cannot overwrite it."""
+def without_overwrite(hint: str, again: str | None = None) -> Iterator[None]:
+    """Give errors about a run that stands in the way, or is damaged, another hint: shards cannot overwrite it.
+
+    Args:
+        hint: the hint.
+        again: that of a run which was removed in part, where the same call scores nothing; None where it does.
+    """
     try:
         yield
     except OutputError as error:
-        if error.id in ("output.other_settings", "run.damaged"):
+        if error.id in ("output.other_settings", "run.damaged") or error.hint == START_OVER:
             error.hint = hint
+        elif error.id == "output.gone" and again is not None:
+            error.hint = again
         raise
 
 
@@ -172,7 +181,7 @@ def without_plan_of_refused(path: Path) -> Iterator[None]:
         raise
 
 
-@without_overwrite(f"{REMOVE}; then run its shards again")
+@without_overwrite(f"{REMOVE}; then run its shards again", again="run its shards again, then gather")
 def gather(path: Path) -> tuple[Run, bool]:
     """Return the run whose parts shards have scored, complete, and whether it was complete before.
 

@@ -21,6 +21,7 @@ from lossprobe.plan.shard import Shard
 from lossprobe.run.part_store import PartStore
 from lossprobe.run.reader import open_run
 from lossprobe.run.shards import gather
+from lossprobe.run.store import RunStore
 from lossprobe.run.stored import remove_run
 from lossprobe.text.documents import StringSource
 
@@ -307,6 +308,37 @@ def test_a_run_that_is_removed_while_a_shard_scores_it_is_told(tmp_path, monkeyp
         with pytest.raises(OutputError, match="/run: was removed or replaced") as caught:
             share(1, 2, tmp_path / "run")
     assert (caught.value.id, caught.value.exit_code) == ("output.gone", 6)
+    again = "use another `output`" if name == "run/documents.parquet" else "repeat the command"
+    assert caught.value.hint.startswith(again)
+
+
+@pytest.mark.parametrize("count", [2, PARTS + 1])
+def test_a_lost_folder_of_the_plan_is_told_as_damage(tmp_path, count):
+    share(1, count, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "plan")
+    with pytest.raises(OutputError, match=r"/run: unfinished run: plan/part-00001\.parquet") as caught:
+        share(2, count, tmp_path / "run")
+    assert (caught.value.id, caught.value.hint[:12]) == ("run.damaged", "use another ")
+
+
+@pytest.mark.parametrize(("name", "told"), [
+    ("tokens/part-00002.parquet", "run its shards again, then gather"),
+    ("vocabulary.parquet", "lossprobe runs remove takes it away"),
+])  # fmt: skip
+def test_what_is_removed_while_a_run_is_gathered_is_told_with_what_mends_it(tmp_path, monkeypatch, name, told):
+    """Gathering again scores nothing."""
+    share(1, 1, tmp_path / "run")
+    real = RunStore.finish
+
+    def remove_first(self, *given):
+        (tmp_path / "run" / name).unlink()
+        real(self, *given)
+
+    monkeypatch.setattr(RunStore, "finish", remove_first)
+    with pytest.raises(OutputError, match=f"{name} is missing") as caught:
+        gather(tmp_path / "run")
+    assert caught.value.id == "output.gone"
+    assert caught.value.hint.startswith(told)
 
 
 @pytest.mark.parametrize("count", [2, PARTS + 1])

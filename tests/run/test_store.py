@@ -15,6 +15,7 @@ from lossprobe.cli.main import run as command
 from lossprobe.errors import OutputError
 from lossprobe.run import presence, store
 from lossprobe.run.files import json_bytes, sealed
+from lossprobe.run.manifest import START_OVER
 from lossprobe.run.reader import open_run
 from lossprobe.run.store import RunStore
 from lossprobe.text.documents import StringSource
@@ -205,7 +206,7 @@ def test_a_folder_that_is_swapped_while_it_is_scored_gets_nothing(tmp_path, monk
 
 
 def removed_while_scored(path, monkeypatch, name, parts, remove):
-    """Score texts into a folder from which something is removed after some parts; return what is said."""
+    """Score texts into a folder from which something is removed after some parts; return what is told."""
     real, written = getattr(RunStore, name), []
 
     def then_remove(self, *given, **more):
@@ -221,7 +222,7 @@ def removed_while_scored(path, monkeypatch, name, parts, remove):
     assert len(written) >= parts
     assert (caught.value.id, caught.value.exit_code) == ("output.gone", 6)
     assert str(path) in caught.value.message
-    return caught.value.message
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_a_folder_that_is_removed_while_it_is_scored_is_no_stored_run(tmp_path, 
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "run"
     told = removed_while_scored(path, monkeypatch, name, parts, shutil.rmtree)
-    assert told.endswith("its folder is no longer there")
+    assert told.message.endswith("its folder is no longer there")
     assert not path.exists()
     assert tree(score_texts(path).run.path) == tree_of(finished)
 
@@ -243,9 +244,34 @@ def test_a_table_that_is_removed_while_a_run_is_scored_is_told_and_scored_again(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "run"
     told = removed_while_scored(path, monkeypatch, "write_part", 2, lambda run: shutil.rmtree(run / table))
-    assert told.endswith(f"{table}/part-00000.parquet is missing")
+    assert told.message.endswith(f"{table}/part-00000.parquet is missing")
+    assert told.hint.startswith("repeat the command")
     assert not (path / "run.json").exists(), "with it the run would look complete"
     assert tree(score_texts(path).run.path) == tree_of(finished)
+
+
+@pytest.mark.parametrize("name", ["documents.parquet", "vocabulary.parquet"])
+def test_a_lost_file_of_the_plan_is_told_with_what_mends_it(tmp_path, monkeypatch, finished, name):
+    """While the plan is there, it is not made again."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run"
+    told = removed_while_scored(path, monkeypatch, "write_part", 2, lambda run: (run / name).unlink())
+    assert (told.message.rpartition(": ")[2], told.hint) == (f"{name} is missing", START_OVER)
+    with pytest.raises(OutputError, match=f"{name} is missing"):
+        score_texts(path)
+    assert tree(score_texts(path, overwrite=True).run.path) == tree_of(finished)
+
+
+def test_without_a_plan_a_lost_file_of_it_is_made_again(tmp_path, monkeypatch, finished):
+    monkeypatch.chdir(tmp_path)
+
+    def remove(run):
+        for name in ("documents.parquet", "plan.json"):
+            (run / name).unlink()
+
+    told = removed_while_scored(tmp_path / "run", monkeypatch, "write_part", 2, remove)
+    assert told.hint.startswith("repeat the command")
+    assert tree(score_texts(tmp_path / "run").run.path) == tree_of(finished)
 
 
 @pytest.mark.parametrize("other", [False, True])

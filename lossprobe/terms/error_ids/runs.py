@@ -50,7 +50,7 @@ OUTPUT = {
     "output.foreign": "The folder exists and is no run, or no pair of runs. → Move it away, or choose another place "
     "with -o for the run of one model.",
     "output.gone": "The run, or pair of runs, was removed or replaced while it was written: its folder, or its objects "
-    "in the bucket. → Repeat the command.",
+    "in the bucket. → Do what the hint says: mostly, repeat the command.",
     "output.link": "A folder or file of lossprobe is a symbolic link, which is never followed. → Remove the link.",
     "output.locked": "Another process is writing to this place. → Wait until it has ended.",
     "output.no_folder": "There is no folder for temporary files that can be written. → Set TMPDIR (or HOME).",
