@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterator
 from typing import IO
 
+from lossprobe.units import plural
+
 POLYNOMIAL = 0x82F63B78  # of CRC-32C, bits reversed
 MASK_DELTA = 0xA282EAD8
 HEADER = struct.Struct("<QI")
@@ -71,4 +73,4 @@ def records(stream: IO[bytes], notes: list[str]) -> Iterator[bytes]:
             continue
         yield data
     if damaged:
-        notes.append(f"{damaged} records whose checksum is wrong are left out")
+        notes.append(f"{plural(damaged, 'record')} left out: the checksum is wrong")

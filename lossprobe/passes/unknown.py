@@ -7,7 +7,7 @@ from typing import Any
 from lossprobe.errors import TextError
 from lossprobe.passes.known_text import templated
 from lossprobe.text.documents import Source
-from lossprobe.units import format_count, plural, visible
+from lossprobe.units import plural, visible
 
 
 def check_unknown(counts: dict[str, Any], source: Source, max_unknown: float) -> None:
@@ -58,7 +58,8 @@ def _refuse_unknown(counts: dict[str, Any], source: Source, max_unknown: float) 
     pieces: list[str] = counts["unknown_text"]
     share = unknown / counts["tokens"]
     shown = " ".join(f"U+{ord(piece):04X}" if len(piece) == 1 else visible(piece, 20) for piece in pieces)
-    text = f"{format_count(unknown)} tokens ({share:.2%}) are not in the vocabulary"
+    verb = "is" if unknown == 1 else "are"
+    text = f"{plural(unknown, 'token')} ({share:.2%}) {verb} not in the vocabulary"
     text += f": {shown}" if shown else ""
     if share > max_unknown:
         hint = "`newlines` lf turns CRLF and CR into LF" if "\r" in "".join(pieces) else "see `max_unknown`"

@@ -12,7 +12,7 @@ from lossprobe.errors import OutputError
 from lossprobe.run.folder import Folder
 from lossprobe.run.schema import DOCUMENTS, PART_TABLES, PLAN_PARTS, ROUTING, VOCABULARY
 from lossprobe.run.shown import shown_run
-from lossprobe.units import visible
+from lossprobe.units import plural, visible
 
 KIND = "lossprobe run"
 VERIFY = "check it with lossprobe verify, or score again with `overwrite`"
@@ -172,7 +172,7 @@ def unfinished(folder: Folder) -> OutputError:
     done = 0
     with suppress(OSError), folder.folder("tokens") as tokens:  # it can be missing, or be no folder
         done = sum(name.startswith("part-") for name in tokens.names())
-    what = f"{shown_run(folder.path)}: unfinished run ({done} parts stored)"
+    what = f"{shown_run(folder.path)}: unfinished run ({plural(done, 'part')} stored)"
     with suppress(OSError):
         folder.regular(SHARDS)
         return OutputError("run.unfinished", what, hint="lossprobe gather completes it, or says which shards to repeat")

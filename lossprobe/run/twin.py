@@ -22,7 +22,7 @@ from lossprobe.run.latest import runs_folder
 from lossprobe.run.schema import MANIFEST, PLAN, PLAN_PARTS
 from lossprobe.run.sender import Sender
 from lossprobe.run.twin_files import RECORD, TwinFiles, Wanted, part_is, part_of
-from lossprobe.units import visible
+from lossprobe.units import plural, visible
 
 
 class Twin(TwinFiles):
@@ -79,7 +79,8 @@ class Twin(TwinFiles):
                     return False
                 done = sum(RECORD.fullmatch(name) is not None for name in self._files())
                 hint = "repeat the score command to resume it, or gather it, if shards have scored it"
-                raise OutputError("run.unfinished", f"{shown}: unfinished run ({done} parts stored)", hint=hint)
+                what = f"{shown}: unfinished run ({plural(done, 'part')} stored)"
+                raise OutputError("run.unfinished", what, hint=hint)
             copies_folder(RUNS)
             there = {name: size for name, size in self._files().items() if not name.startswith(PLAN_PARTS)}
             there.pop(PLAN, None)

@@ -149,7 +149,7 @@ def test_no_weights(gpt2):
 
 def test_an_index_that_does_not_fit(sharded):
     reindex(sharded, lambda stored: {name: file for name, file in stored.items() if name != EMBEDDING})
-    assert f"index and shards disagree on 1 tensors, first {EMBEDDING}" in builders.refused(
+    assert f"index and shards disagree on 1 tensor, first {EMBEDDING}" in builders.refused(
         sharded, "checkpoint.bad_index"
     )
     for weight_map in ({}, [], "x", {EMBEDDING: 1}, None):

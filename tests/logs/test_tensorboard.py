@@ -48,7 +48,7 @@ def test_a_damaged_event_is_left_out_and_a_broken_end_told(tmp_path):
     whole = events((1, "loss", 4.0)) + bytes(damaged) + events((3, "loss", 2.0))
     log = read(tmp_path, whole + events((4, "loss", 1.0))[:-9])
     assert points(log.find(TRAIN, LOSS)) == [(1, 4.0), (3, 2.0)]
-    assert any("checksum" in note for note in log.notes)
+    assert any("1 record left out: the checksum is wrong" in note for note in log.notes)
     assert any("broken off" in note for note in log.notes)
 
 

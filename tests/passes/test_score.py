@@ -20,6 +20,7 @@ from lossprobe.plan.options import ScoreOptions
 from lossprobe.run.part_records import KEPT
 from lossprobe.run.reader import latest_run, open_run
 from lossprobe.text.documents import StringSource
+from lossprobe.units import plural
 
 TEXTS = ["abcdefg", "it was a dark and stormy night; " * 9, "xyz", "café ☃ " * 20]
 
@@ -99,7 +100,7 @@ def test_a_stopped_run_resumes_and_ends_as_if_it_had_not_stopped(tmp_path, stop_
     with pytest.raises(KeyboardInterrupt) as caught:
         score(checkpoint(SmallModel()), source(), output=tmp_path / "part", progress=stop)
     assert caught.value.__notes__ == [KEPT if stop_after else "the plan is kept"]
-    with pytest.raises(OutputError, match=f"unfinished run \\({stop_after} parts stored\\)"):
+    with pytest.raises(OutputError, match=rf"unfinished run \({plural(stop_after, 'part')} stored\)"):
         open_run(tmp_path / "part")
     seen = []
     progress = lambda done, total: seen.append(done)  # noqa: E731
@@ -277,6 +278,8 @@ def test_unknown_characters_are_counted_left_out_and_refused_above_a_limit():
     text = source(["ten letters e" + "x" * 87])
     with pytest.raises(TextError, match=r"4 tokens \(3\.96%\) are not in the vocabulary: U\+0065 \(limit 1\.00%\)"):
         score(checkpoint(tokenizer=tokenizer), text)
+    with pytest.raises(TextError, match=r": 1 token \(1\.00%\) is not in the vocabulary: U\+0065 \(limit 0\.50%\)"):
+        score(checkpoint(tokenizer=tokenizer), source(["e" + "x" * 98]), ScoreOptions(max_unknown=0.005))
     run = score(checkpoint(tokenizer=tokenizer), text, ScoreOptions(max_unknown=0.05)).run
     assert run.counts["unscored_tokens"] == {"special": 1, "unknown": 4}
     assert run.counts["scored_tokens"] == 96

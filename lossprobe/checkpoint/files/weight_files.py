@@ -17,7 +17,7 @@ from lossprobe.checkpoint.files.refusals import listed
 from lossprobe.checkpoint.files.safetensors_file import TensorEntry, scan_header
 from lossprobe.checkpoint.files.stored_tensors import StoredTensors
 from lossprobe.errors import CheckpointError
-from lossprobe.units import visible
+from lossprobe.units import plural, visible
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -140,7 +140,7 @@ def _shards(path: Path, index: Path, weight_map: dict[str, str]) -> Weights:
     if wrong:
         raise CheckpointError(
             "checkpoint.bad_index",
-            f"{shown}: index and shards disagree on {len(wrong)} tensors, first {visible(wrong[0], 80)}",
+            f"{shown}: index and shards disagree on {plural(len(wrong), 'tensor')}, first {visible(wrong[0], 80)}",
         )
     absent = sorted(weight_map.keys() - stored.keys())  # a tied head, for example; a needed one is refused at load
     notices = (f"{INDEX} lists tensors that no file holds and the model does not need: {listed(absent)}",)
