@@ -11,6 +11,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import pandas as pd
 
+EXACT = 2**53  # largest size up to which floats hold all integers
 Table: TypeAlias = "PlainTable | pd.DataFrame"  # what is shown reads either by what `PlainTable` has
 
 
@@ -42,7 +43,9 @@ class PlainTable:
 
     @classmethod
     def of_arrays(cls, columns: Mapping[str, Any]) -> PlainTable:
-        """Return a table of arrays, of which those are masked that have absent values: NaN of numbers, None of texts.
+        """Return a table of arrays, of which those are masked that have absent values.
+
+        These are NaN of numbers, NaT of times, and None of all else: texts, truths, integers that no float holds.
 
         >>> numbers, words = (np.ma.masked_array(values, [True, False]) for values in ([3, 4], ["a", "b"]))
         >>> table = PlainTable.of_arrays({"n": numbers, "word": words.astype(object)})
@@ -105,9 +108,18 @@ class PlainTable:
 def _filled(values: Any) -> npt.NDArray[Any]:
     if not isinstance(values, np.ma.MaskedArray):
         return np.asarray(values)
-    filled = np.array(values.data, object if values.dtype == object else float)
-    filled[np.ma.getmaskarray(values)] = None if values.dtype == object else np.nan
+    absent = np.ma.getmaskarray(values)
+    filled = values.data.astype(_type_with_absent(values.data[~absent]))
+    filled[absent] = None if filled.dtype == object else "NaT" if filled.dtype.kind in "mM" else np.nan
     return filled
+
+
+def _type_with_absent(values: npt.NDArray[Any]) -> npt.DTypeLike:
+    """Return the type that holds values beside absent ones: their own if it can, else float if that keeps them all."""
+    if values.dtype.kind not in "biu":
+        return values.dtype
+    whole = values.dtype.kind != "b" and bool(np.all((values <= EXACT) & (values >= -EXACT)))
+    return float if whole else object
 
 
 def is_numeric(values: npt.NDArray[Any] | pd.Series) -> bool:

@@ -3,6 +3,7 @@
 import signal
 import threading
 
+import numpy as np
 import pytest
 from fake_runs import words, write_run
 
@@ -54,3 +55,27 @@ def test_a_command_that_is_stopped_in_a_query_says_so(tmp_path, monkeypatch, cap
     monkeypatch.setattr(Run, "columns", endless)
     assert run(["hardest", str(stored_run.path), "-q"]) == code
     assert capsys.readouterr().err.endswith(f"lossprobe: error[{how}]: {how}; repeat the command\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "other", "held"),
+    [
+        ("0.1::FLOAT", "0.1", np.float32),
+        ("0.1::DOUBLE", "0.1", float),
+        ("9007199254740992::BIGINT", "9007199254740992.0", float),
+        ("9007199254740993::BIGINT", "9007199254740993", object),
+        ("(-9007199254740993)::BIGINT", "-9007199254740993", object),
+        ("18446744073709551615::UBIGINT", "18446744073709551615", object),
+        ("7::UTINYINT", "7.0", float),
+        ("true", "True", object),
+        ("'a'", "a", object),
+        ("DATE '2020-01-02'", "2020-01-02T00:00:00.000000", "M8[us]"),
+        ("INTERVAL 2 DAY", "172800000000 microseconds", "m8[us]"),
+    ],
+)
+def test_plain_columns_hold_every_value_beside_an_absent_one(tmp_path, value, other, held):
+    stored_run = write_run(tmp_path / "run", [words("first_token", 1.0, 2.0)])
+    column = stored_run.columns(f"SELECT * FROM (VALUES ({value}), (NULL)) AS rows(x)")["x"]
+    assert column.dtype == held
+    assert str(column[0]) == other
+    assert column[1] is None if held is object else bool(np.isnan(column[1]))
