@@ -104,8 +104,9 @@ def _tokens(run: Run, top: int, total: float) -> Hardest:
     first = {name: table[name][0] for name in table}
     of = f" ({len(table)} different ones)" if counted > len(table) else ""
     table = table.drop(columns=["nats"] if of else ["nats", "count"])
+    carry = "carries" if counted == 1 else "carry"
     finding = (
-        f"the hardest {plural(counted, 'token')}{of} carry {share:.2%} of the total loss; hardest: "
+        f"the hardest {plural(counted, 'token')}{of} {carry} {share:.2%} of the total loss; hardest: "
         f"“{first['characters']}” at {first['loss_nats']:.2f} nats, the model expected “{first['top_text']}”"
     )
     return Hardest("token", total, table, [], finding)
@@ -158,7 +159,8 @@ def _types(run: Run, top: int, min_count: int, total: float) -> Hardest:
     table.insert(0, "text", [visible_bytes(vocabulary.entries[int(index)]) for index in table["token_id"]])
     table["share_of_loss"] = table["total_nats"] / total if total else 0.0
     share = float(by_total["total_nats"].sum()) / total if total else 0.0
-    finding = f"{plural(len(by_total), 'vocabulary entry')} carry {share:.1%} of the total loss"
+    carry = "carries" if len(by_total) == 1 else "carry"
+    finding = f"{plural(len(by_total), 'vocabulary entry')} {carry} {share:.1%} of the total loss"
     return Hardest("type", total, table, [f"ranked by mean: entries that occur at least {min_count} times"], finding)
 
 

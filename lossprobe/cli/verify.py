@@ -43,10 +43,10 @@ def verify(run: Path | None) -> None:
         assert opened.checks is not None
         checks, notices = opened.checks, opened.notices
     shown, damaged = shown_run(checks.path), checks.damaged_files()
-    count = len(checks.manifest["files"])
+    count, scored = len(checks.manifest["files"]), checks.manifest["counts"]["scored_tokens"]
     if damaged:
         what = f"{shown}: {len(damaged)} of {count} files damaged, first {visible(damaged[0], 80)}"
         raise OutputError("run.damaged", what, hint=AGAIN[again])
     checks.check()
     say_each(notices)
-    click.echo(f"{shown}: {plural(count, 'file')} intact, {checks.manifest['counts']['scored_tokens']:,} tokens scored")
+    click.echo(f"{shown}: {plural(count, 'file')} intact, {plural(scored, 'token')} scored")

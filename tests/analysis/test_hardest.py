@@ -28,6 +28,8 @@ def test_tokens_are_ordered_by_loss_then_document_then_token(make_run):
     assert result.table["loss_nats"].tolist() == pytest.approx([7 * LN2, *[5 * LN2] * 4], rel=CLOSE)
     assert result.total_nats == pytest.approx(30 * LN2, rel=CLOSE)
     assert result.finding.startswith("the hardest 5 tokens carry 90.00% of the total loss; hardest: “ c” at 4.85 nats")
+    one = find_hardest(make_run(docs, rows_per_part=2), "token", top=1)
+    assert one.finding.startswith("the hardest 1 token carries 23.33% of the total loss; ")
 
 
 def test_a_token_stands_in_its_text(make_run):
@@ -86,6 +88,8 @@ def test_types_are_ranked_by_total_and_by_mean(make_run):
     assert table["mean_loss_nats"].tolist() == pytest.approx([9 * LN2, 2 * LN2, 3 * LN2, 2 * LN2], rel=CLOSE)
     assert table["share_of_loss"].tolist() == pytest.approx([9 / 23, 8 / 23, 6 / 23, 8 / 23], rel=CLOSE)
     assert result.finding == "2 vocabulary entries carry 73.9% of the total loss"
+    one = find_hardest(run, "type", top=1)
+    assert one.finding == "1 vocabulary entry carries 39.1% of the total loss"
     rare = find_hardest(run, "type", top=2, min_count=99)
     assert rare.table["hardest_by"].tolist() == ["total", "total"]
     assert rare.notes == ["ranked by mean: entries that occur at least 99 times"]

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fake_runs import words, write_run
 from stored_runs import flip, reseal, score_texts, tree
 
 from lossprobe.cli.main import run as command
@@ -447,3 +448,10 @@ def test_the_only_place_that_reads_parquet_by_sql_says_how():
     source = Path(reader.__file__).parents[1]
     found = [file for file in source.rglob("*.py") if "read_parquet([{" in file.read_text("utf-8")]
     assert found == [source / "run" / "parquet.py"]
+
+
+@pytest.mark.parametrize(("tokens", "told"), [(1, "1 token scored"), (2, "2 tokens scored")])
+def test_what_verify_counted_is_told(tmp_path, capsys, tokens, told):
+    write_run(tmp_path / "run", [words("first_token", *range(1, tokens + 1))])
+    assert command(["verify", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'run'}: 5 files intact, {told}\n"
