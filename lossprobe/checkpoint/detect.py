@@ -71,7 +71,9 @@ def open_checkpoint(
     from lossprobe.checkpoint.adapters.folder import is_adapter
     from lossprobe.checkpoint.families.huggingface import load_huggingface
     from lossprobe.checkpoint.families.streaming import refuse_streaming
+    from lossprobe.checkpoint.model.vector_math import settle_vector_math
 
+    settle_vector_math()
     if is_adapter(path):
         return _open_adapter(path, options, bases)
     _refuse_adapter_options(shown, options)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lossprobe.checkpoint.interface import BATCHINGS, PADDED, CheckpointFacts, Tokenizer
+from lossprobe.checkpoint.model.vector_math import settle_vector_math
 from lossprobe.errors import CheckpointError
 
 
@@ -45,6 +46,7 @@ class CallableCheckpoint:
     ) -> None:
         if batching not in BATCHINGS:
             raise ValueError(f"batching must be one of {', '.join(BATCHINGS)}, not {batching!r}")
+        settle_vector_math()
         self._function = function
         self.tokenizer = tokenizer
         self.facts = CheckpointFacts(
