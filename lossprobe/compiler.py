@@ -31,7 +31,7 @@ with unconfigured("NUMBA_", "LLVMLITE_", file=".numba_config.yaml"):
     from numba.core.codegen import get_host_cpu_features
     from numba.core.dispatcher import Dispatcher
     from numba.core.event import Event, Listener, register, trigger_event
-    from numba.extending import intrinsic
+    from numba.extending import _Intrinsic, intrinsic  # type: ignore[attr-defined]
 config.reload_config = lambda: None  # compiling would read the file and the variables again
 
 
@@ -88,12 +88,13 @@ class _Locator(UserProvidedCacheLocator):
 
 def _sources(function: Callable[..., Any]) -> set[str]:
     """Return the files of a function, of the compiled functions that its module has when it is made, and of theirs."""
-    found, left = {__file__}, [function]  # this file has what is generated
+    found, left = {__file__}, [function]
     while left:
         one = left.pop()
         if one.__code__.co_filename not in found:
             found.add(one.__code__.co_filename)
             left += [value.py_func for value in one.__globals__.values() if isinstance(value, Dispatcher)]
+            left += [value._defn for value in one.__globals__.values() if isinstance(value, _Intrinsic)]
     return found
 
 
@@ -132,127 +133,6 @@ def kept(loop: Any) -> Any:
     with contextlib.suppress(RuntimeError):  # numba raises it where no locator finds a folder
         loop._cache = _Cache(loop.py_func)  # type: ignore[no-untyped-call]
     return loop
-
-
-def _float32_of_bits(_: Any, bits: Any) -> Any:  # noqa: ARG001 - numba passes the types
-    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        return builder.bitcast(values[0], llvmlite.ir.FloatType())
-
-    return numba.float32(numba.int32), generate
-
-
-def _bits_of_float32(_: Any, value: Any) -> Any:  # noqa: ARG001 - numba passes the types
-    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        return builder.bitcast(values[0], llvmlite.ir.IntType(32))
-
-    return numba.int32(numba.float32), generate
-
-
-# In a compiled function: the float32 that has the bits of an int32, and the other way round. They stay in a register. A
-# view of a numpy array would go through memory, which takes twice the time.
-float32_of_bits: Any = intrinsic(_float32_of_bits)
-bits_of_float32: Any = intrinsic(_bits_of_float32)
-
-
-def _word_at(_: Any, data: Any, at: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load(_word(context, builder, signature, values), align=1)
-
-    return numba.int64(data, at), generate
-
-
-def _put_word(_: Any, out: Any, at: Any, word: Any) -> Any:  # noqa: ARG001 - numba passes the types
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        builder.store(values[2], _word(context, builder, signature, values), align=1)
-        return context.get_dummy_value()
-
-    return numba.void(out, at, numba.int64), generate
-
-
-def _word(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-    array = context.make_array(signature.args[0])(context, builder, values[0])
-    return builder.bitcast(builder.gep(array.data, [values[1]]), llvmlite.ir.IntType(64).as_pointer())
-
-
-# In a compiled function: `word_at(data, at)` returns the eight bytes of a contiguous uint8 array from a place on as an
-# int64, and `put_word(out, at, word)` writes them. numpy has no array whose words begin at every byte.
-word_at: Any = intrinsic(_word_at)
-put_word: Any = intrinsic(_put_word)
-
-
-def _add_pair(_: Any, pairs: Any, at: Any, first: Any, second: Any) -> Any:  # noqa: ARG001 - numba passes the types
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        ir = llvmlite.ir
-        vector, lowest, highest = ir.VectorType(ir.DoubleType(), 2), ir.IntType(32)(0), ir.IntType(32)(1)
-        array = context.make_array(signature.args[0])(context, builder, values[0])
-        place = builder.gep(array.data, [builder.mul(values[1], ir.IntType(64)(2))])
-        pointer = builder.bitcast(place, vector.as_pointer())
-        added = builder.insert_element(ir.Constant(vector, ir.Undefined), values[2], lowest)
-        added = builder.insert_element(added, values[3], highest)
-        builder.store(builder.fadd(builder.load(pointer, align=8), added), pointer, align=8)
-        return context.get_dummy_value()
-
-    return numba.void(pairs, numba.int64, numba.float64, numba.float64), generate
-
-
-# In a compiled function: `add_pair(pairs, at, first, second)` adds two numbers to those of `pairs[at]`, float64 [N, 2]
-# and contiguous, by one vector instruction. numba would add each by itself.
-add_pair: Any = intrinsic(_add_pair)
-
-
-ROWS = 4  # rows of a tile of `add_products`
-COLUMNS = 64  # of a tile, whose sums then take 16 of the 32 registers of 512 bits
-
-
-def _add_products(_: Any, a: Any, b: Any, out: Any, row: Any, column: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        ir = llvmlite.ir
-        left, right, sums = (
-            context.make_array(type_)(context, builder, value)
-            for type_, value in zip(signature.args[:3], values[:3], strict=True)
-        )
-        depth, width = (unpack_tuple(builder, each.shape)[1] for each in (left, right))  # type: ignore[no-untyped-call]
-        number, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), COLUMNS)
-        undefined, nowhere = ir.Constant(vector, ir.Undefined), ir.IntType(32)(0)
-        same = ir.Constant(ir.VectorType(ir.IntType(32), COLUMNS), [0] * COLUMNS)
-
-        def place(array: Any, line: Any, at: Any, size: Any) -> Any:
-            return builder.gep(array.data, [builder.add(builder.mul(line, size), at)])
-
-        def as_vector(pointer: Any) -> Any:
-            return builder.bitcast(pointer, vector.as_pointer())
-
-        lines = [builder.add(values[3], number(index)) for index in range(ROWS)]
-        kept_at = [as_vector(place(sums, line, values[4], width)) for line in lines]
-        entries = [place(left, line, number(0), depth) for line in lines]
-        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
-        initial = [builder.load(pointer, align=4) for pointer in kept_at]
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k, totals = builder.phi(number), [builder.phi(vector) for _ in lines]
-        several = builder.load(as_vector(place(right, k, values[4], width)), align=4)
-        for total, first, entry in zip(totals, initial, entries, strict=True):
-            one = builder.insert_element(undefined, builder.load(builder.gep(entry, [k])), nowhere)
-            product = builder.fmul(builder.shuffle_vector(one, undefined, same), several, flags=("contract",))
-            total.add_incoming(first, before)
-            total.add_incoming(builder.fadd(total, product, flags=("contract",)), loop)
-        following = builder.add(k, number(1))
-        k.add_incoming(number(0), before)
-        k.add_incoming(following, loop)
-        builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
-        builder.position_at_end(after)
-        for total, pointer in zip(totals, kept_at, strict=True):
-            builder.store(total.incomings[1][0], pointer, align=4)
-        return context.get_dummy_value()
-
-    return numba.void(a, b, out, row, column), generate
-
-
-# In a compiled function: `add_products(a, b, out, row, column)` adds a tile of the matrix product a · b to `out`, of
-# `ROWS` rows and `COLUMNS` columns from a place on. All are float32 and contiguous, and a has at least one column. The
-# sums stay in registers. numba would load and store them at each step, and check at each that the arrays do not
-# overlap, which takes 1.6 times as long.
-add_products: Any = intrinsic(_add_products)
 
 
 def share_threads(count: Callable[[], int], settle: Callable[[int], None]) -> int:
@@ -294,7 +174,4 @@ def compile_apart(loop: Any, code: str) -> None:
         )  # fmt: skip
 
 
-__all__ = [
-    "COLUMNS", "ROWS", "add_pair", "add_products", "bits_of_float32", "compile_apart", "float32_of_bits", "kept",
-    "numba", "put_word", "share_threads", "word_at",
-]  # fmt: skip
+__all__ = ["compile_apart", "intrinsic", "kept", "llvmlite", "numba", "share_threads", "unpack_tuple"]

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from lossprobe.compiler import bits_of_float32, float32_of_bits, kept, numba
+from lossprobe.compiler import kept, numba
+from lossprobe.instructions import bits_of_float32, float32_of_bits
 
 # LLVM's fast-math flags that allow fused multiply-add, but no change of the order of operations.
 FUSED: Final = {"contract", "nsz"}

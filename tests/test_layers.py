@@ -26,7 +26,8 @@ ALLOWED = {
     "isolation": {"errors"},
     "compiler": {"compiling", "isolation"},
     "compiling": set(),
-    "exponential": {"compiler"},
+    "instructions": {"compiler"},
+    "exponential": {"compiler", "instructions"},
     "control_groups": set(),
     "display": {"units", "plain_table"},
     "plain_table": set(),
@@ -50,7 +51,7 @@ ALLOWED = {
     "checkpoint.tokenizers": WORDS | {"checkpoint.interface", "checkpoint.files", "checkpoint.templates.template"},
     "checkpoint.templates": WORDS | {"text.examples", "text.spans", "checkpoint.files", "checkpoint.tokenizers"},
     "checkpoint.model": WORDS | {"control_groups", "checkpoint.facts", "checkpoint.interface", "checkpoint.files"}
-    | {"checkpoint.layer_by_layer", "compiler", "exponential"},
+    | {"checkpoint.layer_by_layer", "compiler", "exponential", "instructions"},
     "checkpoint.quantized": WORDS | {"compiler", "checkpoint.files"},
     "checkpoint.families": WORDS
     | {"checkpoint.interface", "checkpoint.options", "checkpoint.files", "checkpoint.tokenizers", "checkpoint.model"}
@@ -63,7 +64,8 @@ ALLOWED = {
     | {"checkpoint.facts", "checkpoint.families.huggingface", "checkpoint.chat"},
     "checkpoint": WORDS | {"objects.address"},
     "plan": {"errors", "units", "options", "text.spans", "checkpoint.interface"},
-    "scoring": WORDS | {"compiler", "exponential", "checkpoint.interface", "checkpoint.layer_by_layer", "plan"},
+    "scoring": WORDS
+    | {"compiler", "exponential", "instructions", "checkpoint.interface", "checkpoint.layer_by_layer", "plan"},
     "run": WORDS | {"plan", "objects"},
     "logs": {"errors", "units"},
     "analysis.options": {"options", "analysis.curve.diagnoses"},
@@ -100,7 +102,7 @@ ALLOWED = {
         "errors", "text", "checkpoint.detect", "checkpoint.interface", "checkpoint.spec", "plan.options", "run",
         "analysis", "passes", "audit",
     },
-    "report.formats.cell_bytes": {"compiler", "report.formats.decimals"},
+    "report.formats.cell_bytes": {"compiler", "instructions", "report.formats.decimals"},
     "report.formats.decimals": {"compiler"},
     "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks", "audit.settings"},
     "report.page": WORDS | {"terms", "analysis", "report"},

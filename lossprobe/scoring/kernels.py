@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from lossprobe.compiler import add_pair, kept, numba
+from lossprobe.compiler import kept, numba
 from lossprobe.exponential import FUSED, exponential, power_of_two
+from lossprobe.instructions import add_pair
 
 BLOCK = 512  # entries worked on together, which fit into the L1 cache
 LANES = 4  # copies of each bin: neighbouring entries often share a bin, and adding twice to one place has to wait

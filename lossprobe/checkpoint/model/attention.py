@@ -20,7 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from lossprobe.checkpoint.model import attention_loops
 from lossprobe.checkpoint.model.rounding import agree
-from lossprobe.compiler import ROWS, compile_apart, share_threads
+from lossprobe.compiler import compile_apart, share_threads
+from lossprobe.instructions import ROWS
 
 COMPILE: Final = "from lossprobe.checkpoint.model.attention import compile_loops; compile_loops()"
 DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16)

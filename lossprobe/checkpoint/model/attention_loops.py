@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from lossprobe.compiler import COLUMNS, ROWS, add_products, kept, numba
+from lossprobe.compiler import kept, numba
 from lossprobe.exponential import FUSED, exponential
+from lossprobe.instructions import COLUMNS, ROWS, add_products, put_products
 
 QUERIES = 128  # a multiple of COLUMNS
 KEYS = 64  # a multiple of ROWS
@@ -23,11 +24,19 @@ def _compiled(function: Any, *, parallel: bool = False) -> Any:
 
 
 @_compiled
-def _multiply(a: Any, b: Any, out: Any) -> None:
-    """Add a [R, K] · b [K, QUERIES] to `out`; R is a multiple of `ROWS`."""
-    for column in range(0, QUERIES, COLUMNS):
-        for row in range(0, len(a), ROWS):
-            add_products(a, b, out, row, column)
+def _score(keys: Any, queries: Any, first: Any, scores: Any) -> None:
+    """Fill scores [KEYS, QUERIES] with keys [KEYS, D] · queries [D, QUERIES], from column `first` on."""
+    for column in range(first, QUERIES, COLUMNS):
+        for row in range(0, KEYS, ROWS):
+            put_products(keys, queries, scores, row, column)
+
+
+@_compiled
+def _add_values(values: Any, weights: Any, first: Any, sums: Any) -> None:
+    """Add values [KEYS, E], transposed, · weights [KEYS, QUERIES] to sums [E, QUERIES], from column `first` on."""
+    for column in range(first, QUERIES, COLUMNS):
+        for row in range(0, len(sums), ROWS):
+            add_products(values.T, weights, sums, row, column)
 
 
 @_compiled
@@ -39,59 +48,73 @@ def _mask(scores: Any, key: int, query: int) -> None:
 
 
 @_compiled
-def _weigh(scores: Any, largest: Any, total: Any, sums: Any) -> None:
-    """Turn scores [KEYS, QUERIES] into weights exp(score − largest score of the query so far).
+def _weigh(scores: Any, column: Any, largest: Any, total: Any, sums: Any) -> None:
+    """Turn `COLUMNS` columns of scores into weights exp(score − largest score of the query so far).
 
     Args:
-        scores: overwritten by the weights.
+        scores: [KEYS, QUERIES], overwritten by the weights.
+        column: the first of the columns.
         largest: [QUERIES], the largest scores; brought up to date.
         total: [QUERIES], sums of the weights; brought up to date.
-        sums: [D, QUERIES], sums of values by weight; multiplied by what changes as the largest score does.
+        sums: [E, QUERIES], sums of values by weight; multiplied by what changes as the largest score does.
     """
-    factor = largest.copy()
+    end = column + COLUMNS
+    factor, before, tops = np.empty(COLUMNS, np.float32), largest[column:end].copy(), largest[column:end]
     for j in range(KEYS):
-        for i in range(QUERIES):
-            largest[i] = scores[j, i] if scores[j, i] > largest[i] else largest[i]
-    for i in range(QUERIES):
-        factor[i] = exponential(factor[i] - largest[i])
-        total[i] *= factor[i]
+        row = scores[j, column:end]  # slices, since numba looks for negative numbers in each sum of two
+        for i in range(COLUMNS):
+            tops[i] = row[i] if row[i] > tops[i] else tops[i]
+    totals = total[column:end]
+    for i in range(COLUMNS):
+        factor[i] = exponential(before[i] - tops[i])
+        totals[i] *= factor[i]
     for d in range(len(sums)):
-        for i in range(QUERIES):
-            sums[d, i] *= factor[i]
+        row = sums[d, column:end]
+        for i in range(COLUMNS):
+            row[i] *= factor[i]
     for j in range(KEYS):
-        for i in range(QUERIES):
-            weight = exponential(scores[j, i] - largest[i])
-            scores[j, i] = weight
-            total[i] += weight
+        row = scores[j, column:end]
+        for i in range(COLUMNS):
+            row[i] = exponential(row[i] - tops[i])
+            totals[i] += row[i]
 
 
 @_compiled
-def _attend(query: Any, key: Any, value: Any, scale: Any, first: int, out: Any) -> None:
-    """Fill `out` for up to `QUERIES` queries of one head, from number `first` on; arguments as of `attend`, [T, D]."""
-    count = min(QUERIES, len(query) - first)
-    queries = np.zeros((query.shape[1], QUERIES), np.float32)
+def _copy(part: Any, row: Any, start: Any, head: Any, out: Any) -> Any:
+    """Copy the rows of one head of [B, T, H, D], from number `start` on, as many as there are and `out` has."""
+    for j in range(min(len(out), part.shape[1] - start)):
+        for d in range(part.shape[3]):
+            out[j, d] = part[row, start + j, head, d]
+
+
+@_compiled
+def _attend(query: Any, key: Any, value: Any, scale: Any, at: Any, out: Any) -> None:
+    """Fill `out` for a block of queries of one head: number `at` of all blocks; other arguments as of `attend`."""
+    blocks, heads = -(-query.shape[1] // QUERIES), query.shape[2]
+    row, head, first = at // blocks // heads, at // blocks % heads, at % blocks * QUERIES
+    count, group = min(QUERIES, query.shape[1] - first), head * key.shape[2] // heads
+    queries = np.zeros((query.shape[3], QUERIES), np.float32)
     for i in range(count):
-        for d in range(query.shape[1]):
-            queries[d, i] = query[first + i, d] * scale
+        for d in range(query.shape[3]):
+            queries[d, i] = query[row, first + i, head, d] * scale
     largest, total = np.full(QUERIES, MASKED), np.zeros(QUERIES, np.float32)
-    sums = np.zeros((value.shape[1], QUERIES), np.float32)
-    keys, values = np.zeros((KEYS, key.shape[1]), np.float32), np.zeros((value.shape[1], KEYS), np.float32)
+    sums = np.zeros((value.shape[3], QUERIES), np.float32)
+    # What lies in them behind the last key is finite, and its weights are 0.
+    keys, values = np.zeros((KEYS, key.shape[3]), np.float32), np.zeros((KEYS, value.shape[3]), np.float32)
     scores = np.empty((KEYS, QUERIES), np.float32)
     for start in range(0, first + count, KEYS):
-        here = min(KEYS, len(key) - start)
-        keys[:here] = key[start : start + here]
-        for j in range(here):  # what lies behind them is finite, and its weights are 0
-            for d in range(value.shape[1]):  # not a column at a time, whose entries are far apart
-                values[d, j] = value[start + j, d]
-        scores[:] = np.float32(0.0)
-        _multiply(keys, queries, scores)
+        _copy(key, row, start, group, keys)
+        _copy(value, row, start, group, values)
+        seeing = max(0, start - first) // COLUMNS * COLUMNS
+        _score(keys, queries, seeing, scores)
         if start + KEYS > first:
             _mask(scores, start, first)
-        _weigh(scores, largest, total, sums)
-        _multiply(values, scores, sums)
+        for column in range(seeing, QUERIES, COLUMNS):
+            _weigh(scores, column, largest, total, sums)
+        _add_values(values, scores, seeing, sums)
     for i in range(count):
-        for d in range(value.shape[1]):
-            out[first + i, d] = sums[d, i] / total[i]
+        for d in range(value.shape[3]):
+            out[row, first + i, head, d] = sums[d, i] / total[i]
 
 
 @kept
@@ -106,9 +129,5 @@ def attend(query: Any, key: Any, value: Any, scale: Any, out: Any) -> None:
         scale: factor of the scores, a float32.
         out: float32 [B, T, H, E].
     """
-    batch, length, heads, _ = query.shape
-    blocks, shared = -(-length // QUERIES), heads // key.shape[2]
-    for at in numba.prange(batch * heads * blocks):
-        row, head, first = at // blocks // heads, at // blocks % heads, at % blocks * QUERIES
-        group = head // shared
-        _attend(query[row, :, head], key[row, :, group], value[row, :, group], scale, first, out[row, :, head])
+    for at in numba.prange(query.shape[0] * query.shape[2] * -(-query.shape[1] // QUERIES)):
+        _attend(query, key, value, scale, at, out)

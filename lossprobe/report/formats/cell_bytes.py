@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lossprobe.compiler import compile_apart, kept, numba, put_word, word_at
+from lossprobe.compiler import compile_apart, kept, numba
+from lossprobe.instructions import put_word, word_at
 from lossprobe.report.formats.decimals import (
     DIGITS,
     INFINITE,

@@ -1,0 +1,157 @@
+"""Instructions for compiled loops that numba has no function for, as the code of LLVM that they become."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lossprobe.compiler import intrinsic, llvmlite, numba, unpack_tuple
+
+
+def _float32_of_bits(_: Any, bits: Any) -> Any:  # noqa: ARG001 - numba passes the types
+    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return builder.bitcast(values[0], llvmlite.ir.FloatType())
+
+    return numba.float32(numba.int32), generate
+
+
+def _bits_of_float32(_: Any, value: Any) -> Any:  # noqa: ARG001 - numba passes the types
+    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return builder.bitcast(values[0], llvmlite.ir.IntType(32))
+
+    return numba.int32(numba.float32), generate
+
+
+# In a compiled function: the float32 that has the bits of an int32, and the other way round. They stay in a register. A
+# view of a numpy array would go through memory, which takes twice the time.
+float32_of_bits: Any = intrinsic(_float32_of_bits)
+bits_of_float32: Any = intrinsic(_bits_of_float32)
+
+
+def _word_at(_: Any, data: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.load(_word(context, builder, signature, values), align=1)
+
+    return numba.int64(data, at), generate
+
+
+def _put_word(_: Any, out: Any, at: Any, word: Any) -> Any:  # noqa: ARG001 - numba passes the types
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        builder.store(values[2], _word(context, builder, signature, values), align=1)
+        return context.get_dummy_value()
+
+    return numba.void(out, at, numba.int64), generate
+
+
+def _word(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    array = context.make_array(signature.args[0])(context, builder, values[0])
+    return builder.bitcast(builder.gep(array.data, [values[1]]), llvmlite.ir.IntType(64).as_pointer())
+
+
+# In a compiled function: `word_at(data, at)` returns the eight bytes of a contiguous uint8 array from a place on as an
+# int64, and `put_word(out, at, word)` writes them. numpy has no array whose words begin at every byte.
+word_at: Any = intrinsic(_word_at)
+put_word: Any = intrinsic(_put_word)
+
+
+def _add_pair(_: Any, pairs: Any, at: Any, first: Any, second: Any) -> Any:  # noqa: ARG001 - numba passes the types
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        ir = llvmlite.ir
+        vector, lowest, highest = ir.VectorType(ir.DoubleType(), 2), ir.IntType(32)(0), ir.IntType(32)(1)
+        array = context.make_array(signature.args[0])(context, builder, values[0])
+        place = builder.gep(array.data, [builder.mul(values[1], ir.IntType(64)(2))])
+        pointer = builder.bitcast(place, vector.as_pointer())
+        added = builder.insert_element(ir.Constant(vector, ir.Undefined), values[2], lowest)
+        added = builder.insert_element(added, values[3], highest)
+        builder.store(builder.fadd(builder.load(pointer, align=8), added), pointer, align=8)
+        return context.get_dummy_value()
+
+    return numba.void(pairs, numba.int64, numba.float64, numba.float64), generate
+
+
+# In a compiled function: `add_pair(pairs, at, first, second)` adds two numbers to those of `pairs[at]`, float64 [N, 2]
+# and contiguous, by one vector instruction. numba would add each by itself.
+add_pair: Any = intrinsic(_add_pair)
+
+
+ROWS = 4  # rows of a tile of products
+COLUMNS = 64  # of a tile, whose sums then take 16 of the 32 registers of 512 bits
+
+
+def _products(added: bool) -> Any:
+    """Return the instruction that adds a tile of products to what is there, or overwrites it."""
+
+    def tile(_: Any, a: Any, b: Any, out: Any, row: Any, column: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            ir = llvmlite.ir
+            left, right, sums = (
+                context.make_array(type_)(context, builder, value)
+                for type_, value in zip(signature.args[:3], values[:3], strict=True)
+            )
+            number, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), COLUMNS)
+            lines = [builder.add(values[3], number(index)) for index in range(ROWS)]
+            places = [_vector_at(builder, sums, line, values[4], vector) for line in lines]
+            entries = [_entry(builder, left, line, number(0)) for line in lines]
+            depth = unpack_tuple(builder, left.shape)[1]  # type: ignore[no-untyped-call]
+            initial = [builder.load(place, align=4) if added else ir.Constant(vector, None) for place in places]
+
+            before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k, totals = builder.phi(number), [builder.phi(vector) for _ in lines]
+            several = builder.load(_vector_at(builder, right, k, values[4], vector), align=4)
+            for total, first, entry in zip(totals, initial, entries, strict=True):
+                one = builder.load(_stepped(builder, left, entry, k))
+                product = builder.fmul(_repeated(builder, one, vector), several, flags=("contract",))
+                total.add_incoming(first, before)
+                total.add_incoming(builder.fadd(total, product, flags=("contract",)), loop)
+            following = builder.add(k, number(1))
+            k.add_incoming(number(0), before)
+            k.add_incoming(following, loop)
+            builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+            builder.position_at_end(after)
+            for total, place in zip(totals, places, strict=True):
+                builder.store(total.incomings[1][0], place, align=4)
+            return context.get_dummy_value()
+
+        return numba.void(a, b, out, row, column), generate
+
+    return tile
+
+
+def _vector_at(builder: Any, array: Any, line: Any, column: Any, vector: Any) -> Any:
+    """Return where a vector of a contiguous float32 array [N, W] begins."""
+    width = unpack_tuple(builder, array.shape)[1]  # type: ignore[no-untyped-call]
+    place = builder.gep(array.data, [builder.add(builder.mul(line, width), column)])
+    return builder.bitcast(place, vector.as_pointer())
+
+
+def _entry(builder: Any, array: Any, line: Any, column: Any) -> Any:
+    """Return where an entry of a float32 array of two dimensions is."""
+    step = unpack_tuple(builder, array.strides)[0]  # type: ignore[no-untyped-call]
+    start = builder.bitcast(array.data, llvmlite.ir.IntType(8).as_pointer())
+    return _stepped(builder, array, builder.gep(start, [builder.mul(line, step)]), column)
+
+
+def _stepped(builder: Any, array: Any, place: Any, count: Any) -> Any:
+    """Return what is a number of columns behind a place."""
+    step = unpack_tuple(builder, array.strides)[1]  # type: ignore[no-untyped-call]
+    start = builder.bitcast(place, llvmlite.ir.IntType(8).as_pointer())
+    found = builder.gep(start, [builder.mul(count, step)])
+    return builder.bitcast(found, llvmlite.ir.FloatType().as_pointer())
+
+
+def _repeated(builder: Any, one: Any, vector: Any) -> Any:
+    """Return a vector whose entries are all one number."""
+    undefined = llvmlite.ir.Constant(vector, llvmlite.ir.Undefined)
+    same = llvmlite.ir.Constant(llvmlite.ir.VectorType(llvmlite.ir.IntType(32), COLUMNS), [0] * COLUMNS)
+    placed = builder.insert_element(undefined, one, llvmlite.ir.IntType(32)(0))
+    return builder.shuffle_vector(placed, undefined, same)
+
+
+# In a compiled function: `add_products(a, b, out, row, column)` adds a tile of the matrix product a · b to `out`, of
+# `ROWS` rows and `COLUMNS` columns from a place on; `put_products` overwrites what is there. All are float32, b and out
+# are contiguous, and a, which may be a transposed view, has at least one column. The sums stay in registers. numba
+# would load and store them at each step, and check at each that the arrays do not overlap, which takes 1.6 times as
+# long.
+add_products: Any = intrinsic(_products(added=True))
+put_products: Any = intrinsic(_products(added=False))
