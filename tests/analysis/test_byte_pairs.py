@@ -466,6 +466,14 @@ def test_the_finding_names_the_lower_model_where_it_is_clear(pair):
     assert compare_bytes(*runs[::-1]).finding.endswith("over 6 bytes (other is lower)")
 
 
+def test_rounding_names_no_model(pair):
+    one, other = ([doc(f"<|abc{bits}", "special", bits + step) for bits in (2, 3, 4)] for step in (0, 1e-6))
+    found = compare_bytes(*pair(one, other))
+    low, high = found.difference.difference_bits_per_byte_interval
+    assert 0.0 < low <= high < 1e-6
+    assert found.finding.endswith("(not clear which is lower)")
+
+
 def test_the_largest_changes(pair, cut_batches, monkeypatch):
     monkeypatch.setattr(texts, "HELD_BYTES", 1)  # one document at a time
     changes = [3, -1, 0, 3, 5, -4, -4, 1]

@@ -429,3 +429,14 @@ def test_a_difference_may_be_small_and_certain(make_run):
     found = compare_runs(*runs)
     assert found.difference.mean_difference_nats < 1e-5
     assert (found.verdict, compare_runs(*runs[::-1]).verdict) == ("model #2 is worse", "model #2 is better")
+
+
+def test_a_difference_of_rounding_is_none_of_the_models(make_run):
+    """One model on two processors: each loss is larger by about 7e-7 nats, beyond all noise."""
+    runs = [make_run([words("first_token", bits + step) for bits in (2, 3, 4)]) for step in (0, 1e-6)]
+    found = compare_runs(*runs)
+    mean = found.difference.mean_difference_nats
+    assert 5e-7 < mean < 1e-6
+    assert found.difference.mean_difference_nats_interval.low > 0.0
+    assert (found.verdict, found.identical, found.evidence.tokens_to_decide) == ("no difference shown", False, None)
+    assert f"a mean difference of {mean:.1e} nats is within rounding (1e-06) and shows nothing" in found.notes

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from lossprobe.analysis.compare.verdict import is_rounding
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.units import plural
 
@@ -113,7 +114,7 @@ class ByteComparison:
             self.difference.difference_bits_per_byte_interval,
         )
         low, high = interval
-        clear = low is not None and high is not None and not low <= 0.0 <= high
+        clear = low is not None and high is not None and not low <= 0.0 <= high and not is_rounding(difference)
         lower = self.first if difference > 0 else self.second
         verdict = f" ({lower} is lower)" if clear else " (not clear which is lower)" if difference else ""
         if low is None:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from lossprobe.analysis.compare.changed_tokens import ChangedTokens, TokenChanges
 from lossprobe.analysis.compare.sums import CompareSums, compare_sums
+from lossprobe.analysis.compare.verdict import is_rounding, rounding_note, verdict
 from lossprobe.analysis.rows.clusters import copies_per_token, find_clusters
 from lossprobe.analysis.rows.differences import TRANSITION_RULE, mean_changes
 from lossprobe.analysis.rows.paired import PairedRows
@@ -120,7 +121,7 @@ class TokenComparison:
         difference: how much the models differ.
         evidence: how sure that is.
         verdict: "NAME is better", "NAME is worse" (of the second), "no difference shown", or "no test was possible"
-            without an interval.
+            without an interval. A mean of at most 1e-6 nats shows none.
         identical: whether every d is exactly 0.
         by_position: d by context, one row per octave: context, context_last, tokens, clusters, mean_difference_nats,
             low, high (NaN with fewer than two clusters).
@@ -214,12 +215,12 @@ def compare_runs(first: Run, second: Run, beside: Callable[[PairedRows], None] |
             sd_difference_nats=sums.losses.sd_difference,
         ),
         evidence=_evidence(difference, sums.losses.count, sums.losses.sd_difference, copies_per_token(first)),
-        verdict=_verdict(difference.interval, names[1]),
+        verdict=verdict(difference.value, difference.interval, names[1]),
         identical=sums.losses.count > 0 and not sums.sizes.sums.any(),
         by_position=_positions(sums),
         cumulative=sums.sizes.table(),
         scatter=sums.pairs.table(),
-        notes=_notes(first, second, clusters.note, sums),
+        notes=_notes(first, second, clusters.note, sums) + rounding_note(difference.value),
     )
 
 
@@ -246,21 +247,14 @@ def _whole(nats: Floats, tokens: Floats) -> _Mean:
 
 def _evidence(mean: _Mean, tokens: int, sd: float | None, copies: float) -> Evidence:
     error, different = mean.error, round(tokens / copies)
+    decided = None if is_rounding(mean.value) else tokens_to_decide(mean.value, error, different, mean.clusters)
     return Evidence(
         design_effect=tokens * error**2 / sd**2 if error is not None and sd else None,
         p_value=mean.p_value,
         minimum_detectable_nats=None if error is None else DETECTABLE * error,
         tokens_for_one_percent=tokens_to_detect(ONE_PERCENT, error, different),
-        tokens_to_decide=tokens_to_decide(mean.value, error, different, mean.clusters),
+        tokens_to_decide=decided,
     )
-
-
-def _verdict(interval: Interval, second: str) -> str:
-    if interval.low is not None and interval.low > 0.0:
-        return f"{second} is worse"
-    if interval.high is not None and interval.high < 0.0:
-        return f"{second} is better"
-    return "no test was possible" if interval.low is None else "no difference shown"
 
 
 def _positions(sums: CompareSums) -> pd.DataFrame:

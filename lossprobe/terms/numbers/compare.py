@@ -14,7 +14,8 @@ NUMBERS = (
         "How much higher the loss of the second model is on the same tokens.",
         formula="mean of loss(B) − loss(A), A being the first and B the second model",
         unit="nats per token",
-        how_to_read="Positive when B is worse. No difference is shown where the interval contains 0.",
+        how_to_read="Positive when B is worse. No difference is shown where the interval contains 0, nor by a mean of "
+        "at most 1e-6 nats, which is rounding.",
         source="paired test over documents, Student's t",
         command=COMPARE,
         aliases=("difference_nats",),
