@@ -73,8 +73,10 @@ def _add_pair(_: Any, pairs: Any, at: Any, first: Any, second: Any) -> Any:  # n
 add_pair: Any = intrinsic(_add_pair)
 
 
-ROWS = 4  # rows of a tile of products
-COLUMNS = 64  # of a tile, whose sums then take 16 of the 32 registers of 512 bits
+# Rows and columns of a tile of products, whose sums fill half of the registers: 16 of 32 of 512 bits or 8 of 16 of 256.
+# With more they go through memory: 64 columns took 3 to 7 times as long with 256 bits.
+ROWS = 4
+COLUMNS = 64 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 16
 
 
 def _products(added: bool) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -42,6 +44,28 @@ def test_it_is_that_of_float64(shape, length):
     found = causal_attention(query, key, value)
     assert found.shape == (batch, heads, length, end)
     torch.testing.assert_close(found.double(), exact(query, key, value), atol=3e-6, rtol=0)
+
+
+@pytest.mark.thorough
+def test_narrower_vectors_give_the_same(tmp_path):
+    """Compiled for a processor with vectors of 256 bits, whose tiles are narrower."""
+    code = (
+        "import llvmlite.binding as binding\n"
+        "features = binding.get_host_cpu_features()\n"
+        "features.update({name: False for name in features if name.startswith('avx512')})\n"
+        "binding.get_host_cpu_features = lambda: features\n"
+        "import torch\n"
+        "from lossprobe.checkpoint.model.attention import causal_attention\n"
+        "from lossprobe.instructions import COLUMNS\n"
+        "rows = torch.randn(3, 2, 4, 333, 64, generator=torch.Generator().manual_seed(0))\n"
+        "exact = torch.nn.functional.scaled_dot_product_attention(*rows.double(), is_causal=True)\n"
+        "print(COLUMNS, float((causal_attention(*rows) - exact).abs().max()))\n"
+    )
+    where = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=where, capture_output=True, text=True, check=True)
+    columns, off = done.stdout.split()
+    assert int(columns) == 16
+    assert float(off) < 3e-6
 
 
 @pytest.mark.parametrize("spread", [1e-3, 30.0, 1e4])

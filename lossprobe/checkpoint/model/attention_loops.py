@@ -14,7 +14,8 @@ from lossprobe.compiler import kept, numba
 from lossprobe.exponential import FUSED, exponential
 from lossprobe.instructions import COLUMNS, ROWS, add_products, put_products
 
-QUERIES = 128  # a multiple of COLUMNS
+QUERIES = 128  # a multiple of STRIP
+STRIP = 64  # queries that are weighed together; a multiple of COLUMNS
 KEYS = 64  # a multiple of ROWS
 MASKED = np.float32(-np.inf)
 
@@ -49,7 +50,7 @@ def _mask(scores: Any, key: int, query: int) -> None:
 
 @_compiled
 def _weigh(scores: Any, column: Any, largest: Any, total: Any, sums: Any) -> None:
-    """Turn `COLUMNS` columns of scores into weights exp(score − largest score of the query so far).
+    """Turn `STRIP` columns of scores into weights exp(score − largest score of the query so far).
 
     Args:
         scores: [KEYS, QUERIES], overwritten by the weights.
@@ -58,23 +59,23 @@ def _weigh(scores: Any, column: Any, largest: Any, total: Any, sums: Any) -> Non
         total: [QUERIES], sums of the weights; brought up to date.
         sums: [E, QUERIES], sums of values by weight; multiplied by what changes as the largest score does.
     """
-    end = column + COLUMNS
-    factor, before, tops = np.empty(COLUMNS, np.float32), largest[column:end].copy(), largest[column:end]
+    end = column + STRIP
+    factor, before, tops = np.empty(STRIP, np.float32), largest[column:end].copy(), largest[column:end]
     for j in range(KEYS):
         row = scores[j, column:end]  # slices, since numba looks for negative numbers in each sum of two
-        for i in range(COLUMNS):
+        for i in range(STRIP):
             tops[i] = row[i] if row[i] > tops[i] else tops[i]
     totals = total[column:end]
-    for i in range(COLUMNS):
+    for i in range(STRIP):
         factor[i] = exponential(before[i] - tops[i])
         totals[i] *= factor[i]
     for d in range(len(sums)):
         row = sums[d, column:end]
-        for i in range(COLUMNS):
+        for i in range(STRIP):
             row[i] *= factor[i]
     for j in range(KEYS):
         row = scores[j, column:end]
-        for i in range(COLUMNS):
+        for i in range(STRIP):
             row[i] = exponential(row[i] - tops[i])
             totals[i] += row[i]
 
@@ -105,11 +106,11 @@ def _attend(query: Any, key: Any, value: Any, scale: Any, at: Any, out: Any) -> 
     for start in range(0, first + count, KEYS):
         _copy(key, row, start, group, keys)
         _copy(value, row, start, group, values)
-        seeing = max(0, start - first) // COLUMNS * COLUMNS
+        seeing = max(0, start - first) // STRIP * STRIP
         _score(keys, queries, seeing, scores)
         if start + KEYS > first:
             _mask(scores, start, first)
-        for column in range(seeing, QUERIES, COLUMNS):
+        for column in range(seeing, QUERIES, STRIP):
             _weigh(scores, column, largest, total, sums)
         _add_values(values, scores, seeing, sums)
     for i in range(count):
