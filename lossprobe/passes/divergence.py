@@ -32,8 +32,9 @@ from lossprobe.run.pair import Pair, open_pair, pair_labels, pair_settings
 from lossprobe.run.pair import planned_run as run_with_windows
 from lossprobe.run.pair_store import PairStore
 from lossprobe.run.planned_rows import part_rows, planned_rows
+from lossprobe.run.presence import gone
 from lossprobe.run.reader import Run
-from lossprobe.run.schema import DIVERGENCES
+from lossprobe.run.schema import DIVERGENCES, PAIR
 from lossprobe.scoring.measure import PassOptions
 from lossprobe.scoring.pair import PartDivergence, compare_part
 from lossprobe.text.documents import Source
@@ -164,7 +165,8 @@ def score_pair(
         _measure_parts(store, pair, planned, pending, options, progress or no_progress)
         store.finish(plan)
     complete = open_pair(path, *runs)
-    assert complete is not None
+    if complete is None:
+        raise gone(visible(str(path), 200), f"{PAIR} is missing, or another one")
     return complete
 
 

@@ -24,6 +24,7 @@ from lossprobe import __version__
 from lossprobe.run.files import sha256_of_json, sha256_of_stream
 from lossprobe.run.folder import Folder
 from lossprobe.run.manifest import damaged, part_names
+from lossprobe.run.opened import telling_removed
 from lossprobe.run.schema import ALL_TABLES, CHECKED, DIVERGENCE, MANIFEST, PART_TABLES, ROUTING
 from lossprobe.run.settings import read_run_settings
 from lossprobe.units import format_count, visible
@@ -54,9 +55,9 @@ class FileChecks:
         """Check the files, and note that they passed.
 
         Raises:
-            OutputError: a file is missing, damaged or not what a run holds.
+            OutputError: a file is missing, damaged or not what a run holds, or the run was removed or replaced.
         """
-        with self._reading(), Folder.open(self.path) as folder:
+        with self._opened(), Folder.open(self.path) as folder:
             state, newest = self._state(folder)
             started = time.time_ns()
             if _remembered(folder) == state:
@@ -69,9 +70,14 @@ class FileChecks:
     def damaged_files(self) -> list[str]:
         """Return the names of the files that are missing or whose sha256 is not the one that the manifest states."""
         stated = self.manifest["files"]
-        with self._reading(), Folder.open(self.path) as folder:
+        with self._opened(), Folder.open(self.path) as folder:
             found = _of_all(lambda name: _sha256(folder, name), list(stated))
             return [name for name, digest in zip(stated, found, strict=True) if digest != stated[name]]
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        with telling_removed(self.path, self.manifest, self.name), self._reading():
+            yield
 
     @contextmanager
     def _reading(self, name: str = "") -> Iterator[None]:

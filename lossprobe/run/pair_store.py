@@ -109,7 +109,7 @@ class PairStore:
         files = {name: self._folder.digests[name] for name in names}
         content = {"kind": PAIR_KIND, "schema": SCHEMA_VERSION, **plan, "files": files}
         place, shown = FolderPlace(self._folder), visible(str(self.path), 200)
-        confirm_files(place, shown, names)
+        confirm_files(place, shown, names, self._folder.sizes)
         with writing(self.path / PAIR):
             self._folder.write(PAIR, json_bytes(sealed(content)))
         confirm_settings(place, shown, PAIR, plan["settings"])

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 from lossprobe.plan.rows import Rows
 from lossprobe.run.folder import Folder
 from lossprobe.run.manifest import damaged, part_name, part_names
+from lossprobe.run.opened import telling_removed
 from lossprobe.run.part_values import read_reasons
 from lossprobe.run.reader import Run
 from lossprobe.run.schema import PLANNED
+from lossprobe.units import visible
 
 COLUMNS = [column.name for column in PLANNED]
 
@@ -50,8 +52,15 @@ def planned_rows(run: Run, index: int) -> Rows:
 
 
 def _read(run: Run, index: int, columns: list[str] = COLUMNS) -> pa.Table:
-    try:
-        with Folder.open(run.path) as folder, folder.open_file(part_name("tokens", index)) as stream:
-            return pq.read_table(stream, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        raise damaged(run.path, f"cannot be read: {part_name('tokens', index)}: {error}") from None
+    name = part_name("tokens", index)
+    with telling_removed(run.path, run.manifest):
+        try:
+            with Folder.open(run.path) as folder, folder.open_file(name) as stream:
+                return pq.read_table(stream, columns=columns)
+        except FileNotFoundError:
+            raise damaged(run.path, f"{name} is missing") from None
+        except OSError as error:  # of the system, or of pyarrow, whose errors have only a text
+            reason = visible(error.strerror or str(error), 160)
+            raise damaged(run.path, f"cannot be read: {name}: {reason}") from None
+        except pa.ArrowException as error:
+            raise damaged(run.path, f"cannot be read: {name}: {visible(str(error), 160)}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from lossprobe.run.inputs import read_inputs
 from lossprobe.run.latest import RUNS_FOLDER as RUNS_FOLDER
 from lossprobe.run.latest import latest_path
 from lossprobe.run.manifest import KIND, damaged, is_count, part_names, run_fault, unfinished
+from lossprobe.run.opened import telling_removed
 from lossprobe.run.parquet import read_parquet
 from lossprobe.run.run_folders import is_run, no_run
 from lossprobe.run.schema import ALL_TABLES, MANIFEST, SCHEMA_VERSION
@@ -164,11 +165,15 @@ class Run:
         folder = self.path.absolute()  # DuckDB gives paths that start with ~ or file: another meaning
         return read_parquet([str(folder / name) for name in part_names(self.manifest["files"], table)])
 
-    def _reading(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
         """Turn a damaged file into an `OutputError`, and a lack of memory into a `ResourceError`; bad SQL is kept."""
         from lossprobe.run.database import reading
 
-        return reading(self.path)
+        # A baseline has no run.json, and its file is held open.
+        opened = telling_removed(self.path, self.manifest) if self.held is None else nullcontext()
+        with opened, reading(self.path):
+            yield
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
         """Return the result of a SQL query as a frame."""

@@ -26,7 +26,7 @@ from lossprobe.run.manifest import SHARDS, START_OVER, damaged, is_count
 from lossprobe.run.part_records import record_name
 from lossprobe.run.part_store import FOLDERS, PartStore
 from lossprobe.run.plan_blocks import PlanBlocks
-from lossprobe.run.presence import confirm_files, content_at, gone, hint_for
+from lossprobe.run.presence import confirm_files, content_at, gone, hint_for, lost_file
 from lossprobe.run.reader import Run, open_run
 from lossprobe.run.run_folders import is_run
 from lossprobe.run.schema import MANIFEST, PLAN, PLAN_PARTS, ROUTING
@@ -108,13 +108,13 @@ class ShardStore(PartStore):
             self._twin.finish_sending()
         files = [name for name in self._folder.digests if not name.startswith(f"{PLAN_PARTS}/")]
         records = {record_name(part) for part in map(part_of, files) if part is not None}
-        lost = self._place.lacking([*files, *sorted(records)])
+        lost = lost_file(self._place, [*files, *sorted(records)], self._folder.sizes)
         if lost is None and sha256_of_json(content_at(self._place, PLAN)) == self._plan_sha256:
             return
         if content_at(self._place, MANIFEST).get("settings") != self._settings:
-            lost = lost or PLAN
-            raise gone(self.shown, f"{lost} is missing, or another one", hint_for(self._place, lost))
-        confirm_files(self._place, self.shown, files)
+            name, what = lost or (PLAN, f"{PLAN} is missing, or another one")
+            raise gone(self.shown, what, hint_for(self._place, name))
+        confirm_files(self._place, self.shown, files, self._folder.sizes)
 
     def _remove_temporary_files(self, shard: Shard) -> None:
         """Remove what killed processes left of the parts of this shard: who holds its lock is their only writer."""

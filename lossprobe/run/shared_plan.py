@@ -13,7 +13,7 @@ from lossprobe.run.files import read_sealed
 from lossprobe.run.folder import Folder
 from lossprobe.run.identity import Settings, identity_of
 from lossprobe.run.manifest import plan_fault
-from lossprobe.run.schema import PLAN
+from lossprobe.run.schema import MANIFEST, PLAN
 from lossprobe.run.store import RunStore
 
 DECIDING = ("text", "windows", "tokenizer", "versions")  # groups of settings that decide a plan, and the vocabulary
@@ -37,7 +37,8 @@ class SharedPlan:
     ) -> None:
         if self._place is not None:
             with contextlib.suppress(OutputError), RunStore(self._place) as store:  # who else holds it removes the plan
-                store.drop_plan()
+                if (self._place / MANIFEST).exists():  # else it was removed meanwhile, and with its plan it resumes
+                    store.drop_plan()
 
     def keeps(self, place: Path) -> bool:
         """Return whether the plan of a run that was just finished is to stay: that of the first one is."""

@@ -186,7 +186,8 @@ class RunStore(PartStore):
         content = {"kind": KIND, "schema": SCHEMA_VERSION, **told, "files": files}
         if self._twin is not None:
             self._twin.finish_sending()
-        confirm_files(self._place, self.shown, list(files))  # before run.json, with which the run looks complete
+        # Before run.json, with which the run looks complete.
+        confirm_files(self._place, self.shown, files, self._folder.sizes)
         with writing(self.path / MANIFEST):
             self._folder.write(MANIFEST, json_bytes(sealed(content)))
         if self._twin is not None:

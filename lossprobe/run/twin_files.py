@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,15 +55,15 @@ class TwinFiles:
             raise FileNotFoundError(name)
         return data
 
-    def lacking(self, names: Iterable[str]) -> str | None:
-        """Return the first of some names that the store lacks, or has with another size than the folder; None if none.
+    def sizes(self, names: Collection[str]) -> dict[str, int]:
+        """Return the sizes in bytes of those of some files that the store has.
 
         Raises:
             OutputError: the store cannot be asked.
         """
         with self._reading():
             there = self._store.below(self.address)
-        return next((name for name in names if name not in there or there[name] != self._size(name)), None)
+        return {name: there[name] for name in names if name in there}
 
     def _files(self) -> dict[str, int]:
         """Return the files of the run in the store with their sizes.

@@ -1,4 +1,4 @@
-"""A folder that keeps the sha256 of the files written into it."""
+"""A folder that keeps the sha256 and the size of the files written into it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ class WrittenFolder(Folder):
 
     Attributes:
         digests: name → sha256 of the bytes written, by this process or, as its stored record says, by another one.
+        sizes: name → number of these bytes, for the files that this process has written or found intact.
     """
 
     def __init__(self, path: Path, handle: int | None = None) -> None:
         super().__init__(path, handle)
         self.digests: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
 
     @classmethod
     def unlocked(cls, path: Path) -> WrittenFolder:
@@ -42,12 +44,16 @@ class WrittenFolder(Folder):
         with writing(self.path / name):
             with self.replace(name) as target:
                 yield target
+                self.sizes[name] = target.tell()
             self.digests[name] = target.sha256
 
     def intact(self, name: str, sha256: str | None = None) -> bool:
         """Return whether a file exists with the bytes that were written, or with the given hash."""
         try:
             with self.open_file(name) as stream:
-                return sha256_of_stream(stream) == (sha256 or self.digests.get(name))
+                same = sha256_of_stream(stream) == (sha256 or self.digests.get(name))
+                if same:
+                    self.sizes[name] = stream.tell()
         except OSError:
             return False
+        return same

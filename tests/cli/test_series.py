@@ -15,6 +15,7 @@ from lossprobe.cli import checkpoints as sources_module
 from lossprobe.cli import models as models_module
 from lossprobe.cli.main import run
 from lossprobe.run.run_folders import run_folders
+from lossprobe.run.store import RunStore
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 3
 RECORDS = [{"text": TEXT[place : place + 60], "lang": "en" if place % 2 else "de"} for place in range(9)]
@@ -245,3 +246,23 @@ def test_what_a_trainer_keeps_beside_weights_is_no_checkpoint_and_an_unfinished_
     assert (code, [row["step"] for row in rows(out)]) == (0, ["5", "10"])
     assert "notice: steps/checkpoint-100: holds no weights, left out" in err
     assert "steps/runs" not in err
+
+
+@pytest.mark.parametrize("kind", ["compare", "series", "compare --kl"])
+def test_a_run_that_is_removed_while_the_next_model_is_scored_is_told(place, monkeypatch, capsys, kind):
+    """The hint is what mends it: a run that is gone can be neither checked nor overwritten."""
+    real, written = RunStore.write_part, []
+
+    def then_remove(self, *given):
+        real(self, *given)
+        written.append(self.path)
+        if self.path != written[0] and written[0].exists():
+            shutil.rmtree(written[0])
+
+    command = [*kind.split(), "out/ckpt_5.pt", "out/ckpt_10.pt", "text.jsonl", "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, "write_part", then_remove)
+        assert run(command) == 6
+    what = f"{written[0]}: was removed or replaced after it was opened: its folder is no longer there"
+    assert capsys.readouterr().err.startswith(f"lossprobe: error[run.gone]: {what}\nhint: repeat the command")
+    assert run(command) == 0

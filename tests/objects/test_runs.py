@@ -466,6 +466,26 @@ def test_a_run_whose_objects_are_deleted_while_it_is_scored_is_no_stored_run(
     assert objects.tree("runs/x") == local
 
 
+def test_a_copy_that_is_emptied_before_it_is_put_is_no_stored_run(objects, local, machine, monkeypatch, capsys):
+    """What counts is what was written, not what lies beside the object in the folder here."""
+    real = ObjectStore.put
+
+    def empty_first(self, file, address):
+        if address.key.endswith("tokens/part-00001.parquet"):
+            os.truncate(file, 0)
+        real(self, file, address)
+
+    machine()
+    monkeypatch.setattr(ObjectStore, "put", empty_first)
+    assert score("-o", ADDRESS) == 6
+    whole = len(local["tokens/part-00001.parquet"])
+    told = f": tokens/part-00001.parquet holds 0 bytes, {whole:,} were written"
+    assert f"error[output.gone]: {ADDRESS}: was removed or replaced while it was written{told}" in capsys.readouterr().err
+    monkeypatch.setattr(ObjectStore, "put", real)
+    assert score("-o", ADDRESS) == 0
+    assert objects.tree("runs/x") == local
+
+
 def test_a_run_that_is_deleted_as_its_last_file_is_put_is_told(objects, machine, monkeypatch, capsys):
     real = ObjectStore.put
 

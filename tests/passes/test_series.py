@@ -138,6 +138,19 @@ def test_a_plan_of_another_text_or_other_windows_is_not_shared(models):
         assert CountingTokenizer.calls == calls == 3 + 2 + 3
 
 
+def test_a_run_that_lost_its_last_file_meanwhile_keeps_its_plan_and_parts(models):
+    first = next(iter(models))
+    with SharedPlan() as shared:
+        path = score(models[first], StringSource(TEXTS), shared=shared).run.path
+        whole = files_of(path)
+        (path / "run.json").unlink()
+    assert (path / "plan.json").exists()
+    seen = []
+    score(models[first], StringSource(TEXTS), progress=lambda done, total: seen.append((done, total)))
+    assert seen[0][0] == seen[0][1], "no part is scored again"
+    assert files_of(path) == {name: data for name, data in whole.items() if not name.startswith("plan")}
+
+
 def test_a_plan_that_a_killed_series_kept_is_removed_by_the_next(models):
     shared = SharedPlan()  # never closed
     path = score(models[next(iter(models))], StringSource(TEXTS), shared=shared).run.path

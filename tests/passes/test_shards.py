@@ -312,6 +312,23 @@ def test_a_run_that_is_removed_while_a_shard_scores_it_is_told(tmp_path, monkeyp
     assert caught.value.hint.startswith(again)
 
 
+def test_a_file_that_is_emptied_while_a_shard_scores_is_told(tmp_path, monkeypatch):
+    real, written = PartStore.write_part, []
+
+    def then_empty(self, index, *given):
+        real(self, index, *given)
+        written.append(tmp_path / "run" / "tokens" / f"part-{index:05d}.parquet")
+        if len(written) == 2:
+            written.append(written[0].stat().st_size)
+            os.truncate(written[0], 0)
+
+    monkeypatch.setattr(PartStore, "write_part", then_empty)
+    with pytest.raises(OutputError, match=r"/run: was removed or replaced") as caught:
+        share(1, 2, tmp_path / "run")
+    assert caught.value.id == "output.gone"
+    assert caught.value.message.endswith(f"tokens/{written[0].name} holds 0 bytes, {written[2]:,} were written")
+
+
 @pytest.mark.parametrize("count", [2, PARTS + 1])
 def test_a_lost_folder_of_the_plan_is_told_as_damage(tmp_path, count):
     share(1, count, tmp_path / "run")

@@ -257,6 +257,56 @@ def test_a_pair_that_is_removed_while_it_is_measured_is_told(folder, tmp_path, m
     assert (tmp_path / "moved" / "pair.json").exists() == moved, "who moved it has it"
 
 
+def test_a_part_of_a_pair_that_is_emptied_while_it_is_measured_is_told(folder, monkeypatch):
+    path, real = pair_path(*runs_in(folder)), PairStore.finish
+    whole = (path / "divergence" / "part-00000.parquet").stat().st_size
+    shutil.rmtree(path)
+
+    def empty_first(self, *given):
+        os.truncate(path / "divergence" / "part-00000.parquet", 0)
+        real(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairStore, "finish", empty_first)
+        with pytest.raises(OutputError, match=rf"part-00000\.parquet holds 0 bytes, {whole:,} were written") as caught:
+            measure(folder)
+    assert caught.value.id == "output.gone"
+    assert not (path / "pair.json").exists()
+    assert measure(folder) is not None
+
+
+@pytest.mark.parametrize("step", ["begin", "write_part"])
+@pytest.mark.parametrize("what", ["removed", "replaced", "emptied"])
+def test_a_run_that_is_lost_while_its_pair_is_measured_is_told_as_what_it_is(folder, monkeypatch, step, what):
+    """To check a run that is gone, or to overwrite it, mends nothing; and the message has no number of the system."""
+    first, real = folder / "run0", getattr(PairStore, step)
+    shutil.rmtree(pair_path(*runs_in(folder)))
+    told = {
+        "removed": ("run.gone", "was removed or replaced after it was opened: its folder is no longer there"),
+        "replaced": ("run.gone", "was removed or replaced after it was opened: run.json is another one"),
+        "emptied": ("run.damaged", ""),
+    }[what]
+
+    def lose(self, *given, **choices):
+        done = real(self, *given, **choices)
+        if what == "emptied":
+            os.truncate(first / "tokens" / "part-00000.parquet", 0)
+        elif first.exists():
+            shutil.rmtree(first)
+            if what == "replaced":
+                shutil.copytree(folder / "run1", first)
+                os.truncate(first / "tokens" / "part-00000.parquet", 0)  # both have the same tokens
+        return done
+
+    monkeypatch.setattr(PairStore, step, lose)
+    with pytest.raises(OutputError, match="run0") as caught:
+        measure(folder)
+    assert (caught.value.id, caught.value.exit_code) == (told[0], 6)
+    assert caught.value.message.endswith(told[1])
+    assert "Errno" not in caught.value.message
+    assert ("repeat the command" in caught.value.hint) == (told[0] == "run.gone")
+
+
 @pytest.mark.parametrize("name", ["divergence/part-00000.parquet", "divergence"])
 def test_a_part_of_a_pair_that_is_removed_while_it_is_measured_is_told(folder, monkeypatch, name):
     path, real = pair_path(*runs_in(folder)), PairStore.finish

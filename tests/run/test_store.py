@@ -250,13 +250,42 @@ def test_a_table_that_is_removed_while_a_run_is_scored_is_told_and_scored_again(
     assert tree(score_texts(path).run.path) == tree_of(finished)
 
 
+@pytest.mark.parametrize("size", [0, 7])
+@pytest.mark.parametrize("table", TABLES)
+def test_a_file_that_is_cut_off_while_a_run_is_scored_is_told_and_scored_again(
+    tmp_path, monkeypatch, finished, table, size
+):
+    monkeypatch.chdir(tmp_path)
+    path, name = tmp_path / "run", f"{table}/part-00001.parquet"
+    whole = len(tree_of(finished)[name])
+    told = removed_while_scored(path, monkeypatch, "write_part", 2, lambda run: os.truncate(run / name, size))
+    assert told.message.endswith(f"{name} holds {size} bytes, {whole:,} were written")
+    assert told.hint.startswith("repeat the command")
+    assert not (path / "run.json").exists(), "with it the run would look complete"
+    assert tree(score_texts(path).run.path) == tree_of(finished)
+
+
+def test_a_file_of_an_earlier_session_that_is_emptied_is_told(begun, monkeypatch):
+    """Its size is that of the file which was found intact when the run was resumed."""
+    part = begun / "tokens" / "part-00000.parquet"
+    whole = part.stat().st_size
+    told = removed_while_scored(begun, monkeypatch, "write_part", 1, lambda _: os.truncate(part, 0))
+    assert told.message.endswith(f"tokens/part-00000.parquet holds 0 bytes, {whole:,} were written")
+
+
 @pytest.mark.parametrize("name", ["documents.parquet", "vocabulary.parquet"])
-def test_a_lost_file_of_the_plan_is_told_with_what_mends_it(tmp_path, monkeypatch, finished, name):
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_lost_file_of_the_plan_is_told_with_what_mends_it(tmp_path, monkeypatch, finished, name, emptied):
     """While the plan is there, it is not made again."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "run"
-    told = removed_while_scored(path, monkeypatch, "write_part", 2, lambda run: (run / name).unlink())
-    assert (told.message.rpartition(": ")[2], told.hint) == (f"{name} is missing", START_OVER)
+    fault = f"holds 0 bytes, {len(tree_of(finished)[name]):,} were written" if emptied else "is missing"
+
+    def lose(run):
+        os.truncate(run / name, 0) if emptied else (run / name).unlink()
+
+    told = removed_while_scored(path, monkeypatch, "write_part", 2, lose)
+    assert (told.message.rpartition(": ")[2], told.hint) == (f"{name} {fault}", START_OVER)
     with pytest.raises(OutputError, match=f"{name} is missing"):
         score_texts(path)
     assert tree(score_texts(path, overwrite=True).run.path) == tree_of(finished)

@@ -49,8 +49,8 @@ OUTPUT = {
     "output.exists": "The file exists. → Choose another place with -o.",
     "output.foreign": "The folder exists and is no run, or no pair of runs. → Move it away, or choose another place "
     "with -o for the run of one model.",
-    "output.gone": "The run, or pair of runs, was removed or replaced while it was written: its folder, or its objects "
-    "in the bucket. → Do what the hint says: mostly, repeat the command.",
+    "output.gone": "The run, or pair of runs, was removed or replaced while it was written: its folder, its objects in "
+    "the bucket, or one of its files. → Do what the hint says: mostly, repeat the command.",
     "output.link": "A folder or file of lossprobe is a symbolic link, which is never followed. → Remove the link.",
     "output.locked": "Another process is writing to this place. → Wait until it has ended.",
     "output.no_folder": "There is no folder for temporary files that can be written. → Set TMPDIR (or HOME).",
@@ -59,6 +59,8 @@ OUTPUT = {
     "and free space.",
     "run.damaged": "A file of a run, or of a pair of runs, is missing, or not what its hash says. → Score or compare "
     "again with --overwrite, or remove the folder.",
+    "run.gone": "The run, or pair of runs, was removed or replaced after the command had opened it, such as while the "
+    "next model was scored. → Repeat the command.",
     "run.name": "The folder of a run has a name that is not UTF-8. → Rename it.",
     "run.not_finite": f"A stored number is NaN or infinite, which scoring never writes. → {VERIFY}",
     "run.schema": "The run was stored by another version with other columns. → Score again.",
