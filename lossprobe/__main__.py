@@ -7,7 +7,7 @@ import sys
 if not sys.flags.safe_path:
     del sys.path[0]
 
-from lossprobe.cli.main import main
+from lossprobe.start import main
 
 if __name__ == "__main__":
     main()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 
 # Numbers of two settings of glibc's `mallopt`, and their values in bytes.
 TRIM, MAPPED = -1, -3
 KEPT_BYTES = 256 << 20
 MAPPED_BYTES = 32 << 20  # the most to which glibc itself raises it
-CHOSEN = ("MALLOC_", "GLIBC_TUNABLES")
+# What sets the same two, or the room that glibc leaves when it gives memory back.
+CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_")
+CHOSEN_TUNABLE = re.compile(r"(?:^|:)glibc\.malloc\.(?:trim_threshold|mmap_threshold|top_pad)=")
 
 
 def settle_memory() -> None:
@@ -17,10 +20,10 @@ def settle_memory() -> None:
 
     By itself it gives back what is free at the end of its memory once that is about twice the largest piece, so that
     each layer of a pass gets new pages, which the system fills with zeros: up to a seventh of the time of a pass with a
-    small model, and more where other processes do the same. What the user has set stands; other libraries than glibc
-    are left alone.
+    small model, and more where other processes do the same. What the user has set of it stands; other libraries than
+    glibc are left alone.
     """
-    if any(name.startswith(CHOSEN) for name in os.environ):
+    if any(name in os.environ for name in CHOSEN) or CHOSEN_TUNABLE.search(os.environ.get("GLIBC_TUNABLES", "")):
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -38,5 +38,22 @@ def test_freed_memory_is_used_again():
 
 
 @only_glibc
-def test_what_the_user_has_chosen_stands():
-    assert faults(MALLOC_TRIM_THRESHOLD_="131072") > 16384
+@pytest.mark.parametrize("environment", [
+    {"MALLOC_TRIM_THRESHOLD_": "131072"},
+    {"MALLOC_MMAP_THRESHOLD_": "65536"},
+    {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"},
+    {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2:glibc.malloc.mmap_threshold=65536"},
+])  # fmt: skip
+def test_what_the_user_has_chosen_stands(environment):
+    assert faults(**environment) > 16384
+
+
+@only_glibc
+@pytest.mark.parametrize("environment", [
+    {"MALLOC_ARENA_MAX": "2"},
+    {"MALLOC_CONF": "narenas:1"},
+    {"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"},
+    {"GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F:glibc.malloc.tcache_count=0"},
+])  # fmt: skip
+def test_what_the_user_has_chosen_for_another_purpose_changes_nothing(environment):
+    assert faults(**environment) < 4096

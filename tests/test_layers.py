@@ -106,6 +106,7 @@ ALLOWED = {
     "report.formats.decimals": {"compiler"},
     "report": WORDS | {"logs.log", "plan", "run", "analysis", "audit.checks", "audit.settings"},
     "report.page": WORDS | {"terms", "analysis", "report"},
+    "start": {"cli.main"},
     "cli": WORDS | {"compiling", "objects"}
     | {"options", "terms", "text", "checkpoint", "logs", "plan", "scoring", "run", "analysis", "passes", "audit"}
     | {"control_groups", "report", "python.report", "environment", "processors"},

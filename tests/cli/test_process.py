@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+
+import lossprobe
 
 LEAVE = "import atexit, sys, threading, time; from lossprobe.cli.process import leave\n"
 
@@ -69,3 +75,29 @@ def test_garbage_is_searched_more_often_after_the_first_search():
     )
     done = ended(code)
     assert (done.stdout, done.stderr) == ("2000000 200000 0\n", "")
+
+
+def installed():
+    """Return Python code that does what the installed command does."""
+    project = Path(lossprobe.__file__).parents[1] / "pyproject.toml"
+    module, function = tomllib.loads(project.read_text())["project"]["scripts"]["lossprobe"].split(":")
+    return f"import sys; from {module} import {function}; sys.exit({function}())"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has other signals")
+@pytest.mark.parametrize("command", [["-m", "lossprobe"], ["-c", installed()]])
+@pytest.mark.parametrize("imported", ["click", "json"])
+def test_ctrl_c_while_modules_are_imported_ends_quietly(tmp_path, command, imported):
+    (tmp_path / f"{imported}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    places = [str(tmp_path), str(Path(lossprobe.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
+    done = subprocess.run(
+        [sys.executable, *command, "--version"],
+        env=environment,
+        cwd=tmp_path.parent,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -479,8 +479,8 @@ def test_a_copy_that_is_emptied_before_it_is_put_is_no_stored_run(objects, local
     monkeypatch.setattr(ObjectStore, "put", empty_first)
     assert score("-o", ADDRESS) == 6
     whole = len(local["tokens/part-00001.parquet"])
-    told = f": tokens/part-00001.parquet holds 0 bytes, {whole:,} were written"
-    assert f"error[output.gone]: {ADDRESS}: was removed or replaced while it was written{told}" in capsys.readouterr().err
+    told = f"while it was written: tokens/part-00001.parquet holds 0 bytes, {whole:,} were written"
+    assert f"error[output.gone]: {ADDRESS}: was removed or replaced {told}" in capsys.readouterr().err
     monkeypatch.setattr(ObjectStore, "put", real)
     assert score("-o", ADDRESS) == 0
     assert objects.tree("runs/x") == local

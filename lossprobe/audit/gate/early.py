@@ -161,11 +161,13 @@ def audit_early(
     The seed decides the order of the documents. After each look, checks are decided by the confidence sequence; see
     `analysis.stats.confidence_sequence` for its guarantee. Scoring stops when all checks are decided.
     """
-    count, confidence = sum(1 for _ in text.source.documents()), settings.stats.confidence
+    sizes = [len(document.text) + 1 for document in text.source.documents()]
+    count, confidence = len(sizes), settings.stats.confidence
     order = np.random.default_rng(settings.stats.seed).permutation(count)
     skew = None if text.baseline is None else baseline_skew(text.baseline)
     checks = [CheckSums(check, metric_of(check, 0), skew) for check in text.checks]
-    tally = _Tally(count, progress)
+    shares = np.cumsum(np.asarray(sizes, float)[order]) / sum(sizes)
+    tally = _Tally(shares, None if text.baseline is None else int(text.baseline.counts["tokens"]), progress)
     for look in looks(count):
         chosen = sorted(order[tally.documents : look].tolist())
         with tempfile.TemporaryDirectory(prefix="lossprobe-") as folder:
@@ -207,14 +209,16 @@ class _Tally:
     """Counts what was scored so far, and reports progress.
 
     Attributes:
-        planned: documents of the text.
-        progress: called with tokens scored and an estimate of all tokens; None for no progress.
+        shares: for each number of documents in the order of scoring, their share of the text's characters.
+        tokens: tokens of the whole text, which a baseline knows; None without one.
+        progress: called with tokens scored and all tokens, or an estimate of these; None for no progress.
         documents: documents scored.
         counts: sums of the runs' counts, for the names in `COUNTED`.
         unknown_text: first texts outside the vocabulary.
     """
 
-    planned: int
+    shares: Floats
+    tokens: int | None
     progress: Progress | None
     documents: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -228,7 +232,7 @@ class _Tally:
     def of_look(self, look: int) -> Progress | None:
         """Return the progress callback of a pass that scores the documents up to number `look`.
 
-        The number of all tokens is extrapolated from the documents up to `look`.
+        Without a baseline the number of all tokens is extrapolated from the characters of the documents up to `look`.
         """
         progress = self.progress
         if progress is None:
@@ -236,7 +240,8 @@ class _Tally:
 
         def advance(done: int, total: int) -> None:
             before = self.counts["tokens"]
-            progress(before + done, round((before + total) * self.planned / look))
+            estimate = round((before + total) / self.shares[look - 1])
+            progress(before + done, max(self.tokens or estimate, before + total))
 
         return advance
 

@@ -1,5 +1,6 @@
 """Stopping early: the same numbers as the whole text where all of it is needed, and the same verdict where not."""
 
+import contextlib
 import json
 import re
 from dataclasses import replace
@@ -105,6 +106,28 @@ def test_a_model_that_llama_cpp_runs_is_compared_with_its_baseline_and_told(fold
     model.facts = replace(model.facts, compute_dtype="bfloat16")
     with pytest.raises(NotComparableError, match=r"differs in dtype \(float32 and bfloat16\)"):
         run_audit(settings_of(folder), model)
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+def test_progress_counts_to_the_tokens_of_the_text(folder, baseline):
+    """With a baseline to their number; without one to an estimate, though some documents are thirty times as long."""
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abcdefgh"), length)) for length in [900, 30, 30, 30] * 15]
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    limit = {"limit": 0.0} if baseline else {"limit": 2.2, "kind": "max"}  # as near as to be decided late
+    whole, told = sum(map(len, texts)), []
+
+    @contextlib.contextmanager
+    def shown(title):
+        yield lambda done, total: told.append((done, total))
+
+    if baseline:
+        update_baseline(settings_of(folder), old_model())
+    run_audit(settings_of(folder, check_of(**limit), stop_early=True, baseline=baseline), new_model(), shown=shown)
+    assert len(told) > 2
+    assert all(done <= total for done, total in told)
+    most = 0 if baseline else 0.05 * whole
+    assert max(abs(total - whole) for _, total in told) <= most
 
 
 def test_the_seed_chooses_the_documents(folder):
