@@ -90,19 +90,21 @@ def remove(chosen: tuple[Path, ...]) -> None:
         refuse_kept_elsewhere(run)
         refuse_no_run(run)
     for run in chosen:
+        shown = shown_run(run)  # asked before: how a place is named depends on what lies there
         remove_run(run)
-        say(f"removed {shown_run(run)}")
+        say(f"removed {shown}")
 
 
 def refuse_kept_elsewhere(path: Path) -> None:
-    """Refuse to remove a run on object storage, of which the folder is only a copy.
+    """Refuse to remove a run on object storage, of which the folder is only a copy; a pair beside it lies here alone.
 
     Raises:
         UsageError: it is one.
     """
+    from lossprobe.run.pair import is_pair
     from lossprobe.run.twin import twin_of
 
-    twin = twin_of(path)
+    twin = None if is_pair(path) else twin_of(path)
     if twin is not None:
         what = f"{visible(twin.address.uri, 200)}: lossprobe removes no run from object storage"
         raise UsageError("object.remove", what, hint="use a tool of the store, such as aws s3 rm --recursive")

@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from fakes import SmallModel, checkpoint
 from stored_runs import flip, score_texts, tree
 
+from lossprobe.cli.main import run as command
 from lossprobe.cli.runs import about
 from lossprobe.errors import OutputError
 from lossprobe.passes.divergence import pair_path, score_pair, stored_pair
@@ -323,6 +325,20 @@ def test_a_part_of_a_pair_that_is_removed_while_it_is_measured_is_told(folder, m
     assert caught.value.id == "output.gone"
     assert not (path / "pair.json").exists()
     assert measure(folder) is not None
+
+
+def test_a_pair_beside_the_copy_of_a_run_is_removed_and_named_by_its_folder(folder, tmp_path, capsys):
+    """The run is a copy of one on object storage, from which none is removed; the pair lies here alone."""
+    first = pair_path(*runs_in(folder))
+    copies = Path(".lossprobe", "objects", "s3", "bucket", "runs")
+    shutil.copytree(first, copies / "pair")
+    shutil.copytree(folder / "run0", copies / "run0")
+    capsys.readouterr()
+    assert command(["runs", "remove", str(copies / "pair"), str(copies / "run0")]) == 2
+    assert "error[object.remove]: s3://bucket/runs/run0: " in capsys.readouterr().err
+    assert command(["runs", "remove", str(copies / "pair")]) == 0
+    assert capsys.readouterr().err == f"lossprobe: removed {copies / 'pair'}\n"
+    assert [path.name for path in copies.iterdir()] == ["run0"]
 
 
 def test_pairs_are_listed_and_removed_but_are_no_runs(folder):
