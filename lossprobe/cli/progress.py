@@ -64,21 +64,20 @@ class _Bar:
 
     def __init__(self, bar: Any, task: Any, title: str, unit: str) -> None:
         self._bar, self._task, self._title, self._unit = bar, task, title, unit
-        self._counted = False
 
     def __call__(self, done: int, total: int) -> None:
         """Show that `done` of `total` are done."""
-        if not self._counted:  # what came before, such as tokenizing, is over
-            self._counted = True
-            self._bar.update(self._task, description=self._title)
         reached = f"{done / max(1, total):4.0%} {done:,}/{total:,} {self._unit}"
         self._bar.update(self._task, completed=done, total=total, done=reached, visible=True)
         speed = self._bar.tasks[0].speed
         self._bar.update(self._task, rate="" if speed is None else f"{speed:,.1f} {self._unit}/s")
 
     def stage(self, text: str) -> None:
-        """Show a stage behind the title; before the first call it is all there is to see."""
-        self._bar.update(self._task, description=f"{self._title}, {text}", visible=True)
+        """Show a stage behind the title, or none if it is empty; before the first call it is all there is to see."""
+        if text:
+            self._bar.update(self._task, description=f"{self._title}, {text}", visible=True)
+        else:
+            self._bar.update(self._task, description=self._title)
 
 
 @contextmanager
@@ -117,8 +116,10 @@ class _Log:
         say(f"{self._title}: {reached}, {rate:,.1f} {self._unit}/s, {left} left")
 
     def stage(self, text: str) -> None:
-        """Name a stage in the lines that follow; before the first call it is a line of its own every 30 seconds."""
-        if self._before is not None:
+        """Name a stage in the lines that follow, or none; before the first call it is a line of its own each 30 s."""
+        if not text:
+            self._stage = ""
+        elif self._before is not None:
             self._stage = f"{text}, "
         elif time.monotonic() - self._told >= EVERY:
             self._told = time.monotonic()

@@ -176,7 +176,7 @@ class StagedProgress(Protocol):
     """A progress callback that also shows what is done before scoring, and in a model that is read in pieces."""
 
     def stage(self, text: str) -> None:
-        """Show a stage, such as "layer 3 of 32"."""
+        """Show a stage, such as "layer 3 of 32"; an empty text ends the one before."""
         ...
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
-from lossprobe.passes.engines import Engine, Part, PartOptions, Parts
+from lossprobe.passes.engines import Engine, Part, PartOptions, Parts, stage_of
 from lossprobe.plan.rows import Rows
 from lossprobe.run.manifest import FIRST_WINDOWS
 from lossprobe.run.part_store import PartStore
@@ -76,6 +76,7 @@ def score_parts(  # noqa: PLR0913 - which parts, who scores and stores them, and
         told = plural(len(broken), "finished part")
         source.notices.append(f"{store.shown}: {told} damaged since, and scored again")
     first_rows = [0, *accumulate(rows)]
+    stage_of(progress)("")  # tokenizing is over; of several passes with one display, each has its own
     counted = Counted(rows, pending, total, progress)
     planned = Parts(pending, lambda index: Part(index, _planned(store, plan, index), first_rows[index]))
     for part, scores in engine.score(planned, options, counted.advance):

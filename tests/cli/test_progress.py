@@ -8,6 +8,7 @@ import numba
 import numpy as np
 import pytest
 from bundled import CHECKPOINT
+from fakes import SmallModel, checkpoint
 from rich.console import Console
 
 from lossprobe.cli import progress
@@ -15,6 +16,8 @@ from lossprobe.cli.main import COMPILING, run
 from lossprobe.cli.progress import lines_of, show_progress
 from lossprobe.compiling import tell_of_compiling
 from lossprobe.passes.known_text import KnownText, text_sha256
+from lossprobe.passes.score import score as scoring
+from lossprobe.plan.options import ScoreOptions
 from lossprobe.scoring import kernels
 from lossprobe.text.documents import StringSource
 
@@ -141,12 +144,37 @@ def test_a_bar_shows_tokenizing_and_then_the_tokens():
         assert shown(advance._bar).strip() == ""
         advance.stage("tokenizing: 5,000 tokens")
         before = shown(advance._bar)
+        advance.stage("")
         advance(250, 1000)
         after = shown(advance._bar)
     assert "scoring x, tokenizing: 5,000 tokens" in before
     assert "%" not in before
     assert "tokenizing" not in after
     assert " 25% 250/1,000 tokens" in after
+
+
+@pytest.mark.parametrize("kind", ["_bar", "_lines"])
+def test_no_pass_of_several_with_one_display_is_said_to_tokenize_while_it_scores(monkeypatch, tmp_path, kind):
+    """As those of `reconcile`, which plans each of its passes."""
+    monkeypatch.chdir(tmp_path)
+    shown = []
+    with getattr(progress, kind)("scoring x", "tokens") as advance:
+
+        class Watched:
+            def stage(self, words):
+                advance.stage(words)
+
+            def __call__(self, done, total):
+                advance(done, total)
+                words = advance._bar.tasks[0].description if kind == "_bar" else f"scoring x{advance._stage}"
+                shown.append(words)
+
+        for context in (8, 16):
+            model = checkpoint(SmallModel(0), sha256="model")
+            scored = scoring(model, StringSource(["a cat"] * 9), ScoreOptions(context=context), progress=Watched())
+            assert not scored.reused
+    assert len(shown) >= 4
+    assert set(shown) == {"scoring x"}
 
 
 @pytest.mark.parametrize(("steps", "seconds", "quiet"), [(9, 1, False), (50, 1, True), (0, 0, False)])
