@@ -1,5 +1,6 @@
 """An audit on the terminal."""
 
+import io
 import re
 
 import pytest
@@ -105,6 +106,33 @@ def test_a_table_is_as_wide_as_it_needs_and_fits_an_ordinary_terminal():
     assert "\n  change of nll (nats per token): context >= 128\n" in narrow
     for number in ("+0.0213", "[+0.0150, +0.0276]", "≤ +0.0100", "8,000"):
         assert number in audit_to_terminal(mixed(), 20), "numbers are never cut"
+
+
+def long_reason():
+    return audit_result(check_result("fail", reason="0123456789 " * 12), notes=["a note of words " * 9])
+
+
+def test_lines_below_the_table_are_wrapped_for_a_terminal():
+    lines = audit_to_terminal(long_reason(), 80).splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    reason = lines.index(next(line for line in lines if line.startswith("fail: no-regression: ")))
+    assert " ".join(lines[reason : reason + 2]).count("0123456789") == 12, "no word is lost or broken"
+
+
+class Output(io.StringIO):
+    """Standard output that is a terminal, or none."""
+
+    def __init__(self, terminal):
+        super().__init__()
+        self.isatty = lambda: terminal
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_in_a_log_each_of_them_is_one_line(terminal, monkeypatch):
+    monkeypatch.setattr("sys.stdout", Output(terminal))
+    monkeypatch.setenv("COLUMNS", "80")
+    longest = max(map(cell_len, audit_to_terminal(long_reason()).splitlines()))
+    assert longest <= 80 if terminal else longest > 130
 
 
 def test_numbers_stand_under_each_other():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from lossprobe.audit.checks.verdicts import AuditResult
 from lossprobe.report.audit.rows import Row, headers, name, reasons, row
+from lossprobe.report.formats.terminal import wrapped_lines
 from lossprobe.units import visible
 
 # Columns of text that fold where the table is too wide → their least width.
@@ -28,20 +30,23 @@ def audit_to_terminal(result: AuditResult, width: int | None = None) -> str:
     """Return the table of checks, the reason of each check that did not pass, the notes, and the verdict as last line.
 
     There are no colours. If the table is too wide, the metric moves to a line below each check, and then text columns
-    fold. Numbers are never cut, so the table may still be wider than the terminal.
+    fold. Numbers are never cut, so the table may still be wider than the terminal. The reasons and notes are wrapped on
+    a terminal; in the log of a job each is one line, as what searches the log expects.
 
     Args:
         result: the audit.
-        width: columns of the terminal; None asks the terminal.
+        width: columns of the terminal; None asks the terminal, if standard output is one.
     """
+    on_terminal = width is not None or sys.stdout.isatty()
+    width = width or Console().width
     lines = [f"audit: {name(result.model)} by {name(result.file)}", ""]
     if result.checks:
-        lines += [*_table([headers(result), *map(row, result.checks)], width or Console().width), ""]
-    lines += [f"{verdict}: {check}: {reason}" for verdict, check, reason in reasons(result)]
-    lines += [f"note: {visible(note)}" for note in result.notes]
-    if lines[-1]:
-        lines.append("")
-    lines.append(visible(result.finding))
+        lines += [*_table([headers(result), *map(row, result.checks)], width), ""]
+    below = [f"{verdict}: {check}: {reason}" for verdict, check, reason in reasons(result)]
+    below += [f"note: {visible(note)}" for note in result.notes]
+    below += [""] if below else []
+    lines += wrapped_lines(below, width).splitlines() if on_terminal else below
+    lines.append(visible(result.finding))  # one line everywhere: the last one is the verdict
     return "".join(f"{COMMAND.sub(_inert, line)}\n" for line in lines)
 
 

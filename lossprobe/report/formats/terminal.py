@@ -51,17 +51,17 @@ def view_to_terminal(view: View, width: int | None = None, rest: Rest | None = N
     lines = view.lines_below
     tables = view.all_tables if wide else view.people_tables
     left_out = {} if wide else dict.fromkeys(view.columns_left_out)
-    parts = [_lines([view.title, "", *view.finding_lines], width)]
+    parts = [wrapped_lines([view.title, "", *view.finding_lines], width)]
     if not wide and not any(len(table) for _, table in tables):  # headings of nothing say nothing
         tables, left_out = (), {}
     for title, table in tables:
         text, gone = _table(table, UNLIMITED if wide else width, rest.rows, view.yields)
         left_out |= dict.fromkeys(gone)
-        parts.append(_lines([title] if title else [], width) + text)
+        parts.append(wrapped_lines([title] if title else [], width) + text)
     if lines:
-        parts.append(_lines(lines, width))
+        parts.append(wrapped_lines(lines, width))
     if left_out or (view.brief is not None and not wide):
-        parts.append(_lines([_about_the_rest(view, list(left_out), rest.columns)], width))
+        parts.append(wrapped_lines([_about_the_rest(view, list(left_out), rest.columns)], width))
     return "\n".join(parts)
 
 
@@ -90,7 +90,7 @@ def to_terminal(
     width = width or Console().width
     shown, gone = _table(table, width, rest, yields)
     below = [*lines, f"(not shown: columns {', '.join(gone)}; a wider terminal shows them)"] if gone else lines
-    return f"{_lines([title], width)}\n{shown}\n{_lines(below, width)}"
+    return f"{wrapped_lines([title], width)}\n{shown}\n{wrapped_lines(below, width)}"
 
 
 def _table(table: Table, width: int, rest: str, yields: Sequence[str]) -> tuple[str, list[str]]:
@@ -98,10 +98,10 @@ def _table(table: Table, width: int, rest: str, yields: Sequence[str]) -> tuple[
     columns = fitted(table.head(TERMINAL_ROWS), width, yields)
     left = len(table) - TERMINAL_ROWS
     more = [f"({format_count(left)} more rows{rest and f'; {rest}'})"] if left > 0 else []
-    return _printed([_grid(columns)], max(columns.width, 1)) + _lines(more, width), columns.left_out
+    return _printed([_grid(columns)], max(columns.width, 1)) + wrapped_lines(more, width), columns.left_out
 
 
-def _lines(lines: Iterable[str], width: int) -> str:
+def wrapped_lines(lines: Iterable[str], width: int) -> str:
     """Return lines for a terminal, wrapped between words under their own start, unprintable characters escaped."""
     return _printed([_indented(visible(line)) for line in lines], min(width, UNLIMITED))
 
