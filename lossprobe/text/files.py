@@ -22,11 +22,26 @@ from lossprobe.text.selection import Selection
 from lossprobe.units import format_count, mistyped_path, visible
 
 CHUNK = 1 << 20
-MAGIC = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"PAR1": "Parquet", b"%PDF": "PDF"}
+MAGIC = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"(\xb5/\xfd": "Zstandard",
+    b"\xfd7zXZ\0": "xz",
+    b"BZh91AY&SY": "bzip2",
+    b"PAR1": "Parquet",
+    b"ARROW1": "Arrow",
+    b"\xff\xff\xff\xff": "Arrow",  # a stream, as datasets saves it
+    b"%PDF": "PDF",
+}
+PIPE = "lossprobe reads what it writes as -, of records with `data_kind`"
 HINTS = {
     "gzip": "a gzip file is read when its name ends in .gz",
     "zip": "unpack it first",
+    "Zstandard": f"unpack it first, for instance with zstd -dc: {PIPE}",
+    "xz": f"unpack it first, for instance with xz -dc: {PIPE}",
+    "bzip2": f"unpack it first, for instance with bzip2 -dc: {PIPE}",
     "Parquet": "a Parquet file is read when its name ends in .parquet",
+    "Arrow": "write it as Parquet, for instance datasets.load_from_disk(FOLDER).to_parquet(FILE)",
 }
 STDIN = "-"
 ALL_FILES = Selection()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lossprobe.errors import BadTextError
@@ -21,6 +21,14 @@ TAKEN = frozenset({
 })  # fmt: skip
 AS_CALLS = "chat templates read a tool's call from the key tool_calls, and its result from a message with the role tool"
 REASONING = ("reasoning_content", "reasoning", "thinking")
+# Key of a message → value with which a trainer gives it no loss: OpenAI, axolotl (two names), ms-swift, torchtune.
+WITHOUT_LOSS: Mapping[str, float | bool] = {
+    "weight": 0,
+    "train": False,
+    "training": False,
+    "loss": False,
+    "masked": True,
+}
 
 Message = Mapping[str, Any]
 
@@ -109,6 +117,20 @@ def read_template_values(value: object, where: str) -> Mapping[str, Any]:
         what = f"{TEMPLATE_VALUES} sets {visible(taken, 40)}, which the template has already"
         raise BadTextError("text.bad_messages", f"{where}: {what}")
     return value
+
+
+def marks_without_loss(messages: Sequence[Message]) -> list[str]:
+    """Return by which marks answers of a conversation have no loss in trainers, as "weight 0"; [] for none.
+
+    >>> marks_without_loss([{"role": "user", "masked": True}, {"role": "assistant", "train": False}])
+    ['train false']
+    """
+    said = [message for message in messages if message["role"] == "assistant"]
+    return [
+        f"{key} {json.dumps(value)}"
+        for key, value in WITHOUT_LOSS.items()
+        if any(message.get(key) == value and message.get(key) is not None for message in said)
+    ]
 
 
 def _from_value(message: dict[str, Any], where: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from lossprobe.units import format_count, plural
 
 MARKUP = (".json", ".csv", ".tsv")  # formats that are rarely meant to be scored with their markup
 SHOWN_LINES = 5
+OPENED = b"{"  # all of the first line where objects are indented
 
 
 class RecordLayout(Enum):
@@ -107,8 +108,21 @@ def _read_lines(
                 line = decode(data, file.shown, notice, number, start)
                 yield number, read_line(line, f"{file.shown}: line {number}")
             except BadTextError as fault:
+                # Of what no line of the file can be read for, one is told.
+                if start == 0 and (fault.id == "text.utf16" or data.removeprefix(BOM).strip() == OPENED):
+                    raise _spread(fault) from None
                 faults.add(fault, "record", file.shown)
         start += len(data)
+
+
+def _spread(fault: BadTextError) -> BadTextError:
+    """Return the fault of a first line that makes those of all others."""
+    if fault.id == "text.utf16":
+        return fault
+    return BadTextError(
+        fault.id, f"{fault.message}; the record goes on in the next lines",
+        hint="each record needs a line of its own, for instance with jq -c .",
+    )  # fmt: skip
 
 
 def _first_lines(file: TextFile, max_bytes: int) -> tuple[bytes, bytes]:

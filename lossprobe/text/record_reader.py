@@ -10,7 +10,7 @@ from lossprobe.errors import BadTextError
 from lossprobe.text.example_records import read_example
 from lossprobe.text.examples import Conversation, DataKind, Example, Pair, example_to_json, with_texts
 from lossprobe.text.kinds import AUTO, ONE_RECORD, RECORDS, kinds_of_record, why_no_kind
-from lossprobe.text.messages import TEMPLATE_VALUES
+from lossprobe.text.messages import TEMPLATE_VALUES, marks_without_loss
 from lossprobe.text.options import TextOptions
 from lossprobe.text.records import TEXT, fields_to_json, split_record
 from lossprobe.text.splitting import with_lf
@@ -128,8 +128,10 @@ class RecordReader:
         values = example.chosen if isinstance(example, Pair) else example
         if isinstance(values, Conversation) and values.template_values:
             self._remarks[f"with {TEMPLATE_VALUES}, which the template gets"] += 1
-        if isinstance(values, Conversation) and any(message.get("weight") == 0 for message in values.messages):
-            self._remarks["with messages of weight 0, which are scored all the same"] += 1
+        if isinstance(values, Conversation) and (marks := marks_without_loss(values.messages)):
+            self._remarks[f"with messages of {', '.join(marks)}, which are scored all the same"] += 1
+        if kind is DataKind.COMPLETION and given.get("label") is False:
+            self._remarks["with label false, as KTO marks unwanted answers, scored like the others (`by` label)"] += 1
         for key in filter(rest.get, ASIDE):
             self._remarks[f"with a field {key}, which the template does not get"] += 1
         return Record("", fields_to_json({key: given[key] for key in rest}), example)

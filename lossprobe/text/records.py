@@ -206,7 +206,12 @@ def _cut_off(shown: str, error: json.JSONDecodeError) -> BadTextError:
 
 
 def _said(error: json.JSONDecodeError) -> str:
-    return f"{error.msg.removesuffix(' at')} at column {error.colno}"
+    place, last = f"at column {error.colno}", error.doc[: error.pos].rstrip()[-1:]
+    if error.msg == "Extra data" and error.doc[error.pos :].strip() == ",":
+        return f"a comma behind the record {place}"
+    if last == "," and error.doc[error.pos : error.pos + 1] in ("]", "}"):
+        return f"a comma before the closing bracket {place}"
+    return f"{error.msg.removesuffix(' at')} {place}"
 
 
 def _finite(literal: str) -> float | str:

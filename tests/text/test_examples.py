@@ -347,9 +347,26 @@ def test_a_first_record_of_no_kind_says_why(tmp_path, record, id, said, hint):
     assert hint in caught.value.hint
 
 
-def test_messages_that_openai_gives_no_loss_are_told(tmp_path):
-    _, source = read(write(tmp_path, {"messages": [USER, {**HELLO, "weight": 0}]}, {"messages": [USER, HELLO]}))
-    assert "1 record with messages of weight 0, which are scored all the same" in source.notices[1]
+@pytest.mark.parametrize(
+    ("key", "without", "with_loss"),
+    [("weight", 0, 1), ("masked", True, False), *((key, False, True) for key in ("train", "training", "loss"))],
+)
+def test_answers_that_trainers_give_no_loss_are_told(tmp_path, key, without, with_loss):
+    records = [
+        {"messages": [USER, {**HELLO, key: without}, USER, {**HELLO, key: with_loss}]},
+        {"messages": [{**USER, key: without}, {**HELLO, key: with_loss}]},  # a question is not scored anyway
+        {"messages": [USER, {**HELLO, key: None}]},
+    ]
+    _, source = read(write(tmp_path, *records))
+    told = f"1 record with messages of {key} {json.dumps(without)}, which are scored all the same"
+    assert [told in line for line in source.notices] == [False, True]
+
+
+def test_unwanted_answers_of_kto_are_told(tmp_path):
+    answers = [{"prompt": "a", "completion": "b", "label": label} for label in (True, False, False, 0, None)]
+    _, source = read(write(tmp_path, *answers))
+    assert "2 records with label false, as KTO marks unwanted answers, scored like the others" in source.notices[1]
+    assert len(read(write(tmp_path, answers[0]))[1].notices) == 1
 
 
 def test_template_arguments_belong_to_the_conversation_and_stay_a_field(tmp_path):

@@ -1,10 +1,13 @@
 """Which files a path stands for, and reading them within a limit."""
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import threading
 
+import pyarrow as pa
 import pytest
 
 from lossprobe.errors import OutputError, TextError, UsageError
@@ -23,6 +26,13 @@ def refused(error, id, call, *arguments):
         call(*arguments)
     assert caught.value.id == id
     return caught.value
+
+
+def arrow(writer):
+    table, sink = pa.table({"text": ["a"]}), io.BytesIO()
+    with writer(sink, table.schema) as file:
+        file.write_table(table)
+    return sink.getvalue()
 
 
 class Terminal(io.BytesIO):
@@ -87,7 +97,18 @@ def test_a_folder_that_cannot_be_listed_is_not_left_out(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("magic", "kind"), [(b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "zip"), (b"PAR1", "Parquet"), (b"%PDF", "PDF")]
+    ("magic", "kind"),
+    [
+        (b"\x1f\x8b", "gzip"),
+        (b"PK\x03\x04", "zip"),
+        (b"PAR1", "Parquet"),
+        (b"%PDF", "PDF"),
+        (pa.compress(b"a text", codec="zstd", asbytes=True), "Zstandard"),
+        (lzma.compress(b"a text"), "xz"),
+        (bz2.compress(b"a text"), "bzip2"),
+        (arrow(pa.ipc.new_file), "Arrow"),
+        (arrow(pa.ipc.new_stream), "Arrow"),
+    ],
 )
 @pytest.mark.parametrize("field", [None, "text"])
 def test_other_formats_are_told_by_their_first_bytes(tmp_path, magic, kind, field):  # T10

@@ -79,7 +79,7 @@ def test_an_empty_array_holds_no_document(tmp_path):
     [
         ('[{"text": "a"}, {"text": "b"', "line 1 is not JSON: Expecting ',' delimiter at column 29"),
         ('[{"text": "a"}\n{"text": "b"}]', "line 2 is not JSON: Expecting ',' or ']' at column 1"),
-        ('[{"text": "a"},\n]', "line 2 is not JSON: Expecting value at column 1"),
+        ('[{"text": "a"},\n]', "line 2 is not JSON: a comma before the closing bracket at column 1"),
         ('[{"text": "a"}] x', "line 1 is not JSON: Extra data at column 17"),
         ('[{"text": "a"}, ' + "[" * 100_000, "line 1 is not JSON:"),
     ],
@@ -195,3 +195,27 @@ def test_what_is_too_large_is_no_bad_record(tmp_path):
     with pytest.raises(TextError) as caught:
         read(path, skip_bad=True, max_bytes=10)
     assert caught.value.id == "text.too_large"
+
+
+@pytest.mark.parametrize("record", ['{"text": "a"},', '{"text": "a"} , '])
+def test_a_comma_behind_a_record_is_named(tmp_path, record):
+    path = write(tmp_path, "a.jsonl", f"{record}\n{record}\n")
+    assert "line 1 is not JSON: a comma behind the record at column " in refused(path, "text.bad_record").message
+
+
+@pytest.mark.parametrize(
+    ("data", "id", "said"),
+    [
+        (json.dumps({"text": "a", "id": 7}, indent=1).encode(), "text.bad_record", "goes on in the next lines"),
+        ('{"text": "a"}\n{"text": "b"}\n'.encode("utf-16"), "text.utf16", "looks like UTF-16"),
+    ],
+)
+def test_what_makes_every_line_bad_is_told_once(tmp_path, data, id, said):
+    path = write(tmp_path, "a.jsonl", data)
+    error = refused(path, id)
+    assert said in error.message
+    assert not error.details
+    good = tmp_path / "b.jsonl"
+    good.write_text('{"text": "b"}')
+    documents, source = read(tmp_path, skip_bad=True)
+    assert ([document.text for document in documents], source.skipped) == (["b"], {"file": 1})
