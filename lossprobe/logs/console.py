@@ -12,6 +12,8 @@ from lossprobe.logs.lines import LogFile
 from lossprobe.logs.records import Table
 
 NUMBER = rb"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:[nN]a[nN]|NAN|[iI]nf(?:inity)?|INF))"
+# A number for people, with commas between its thousands: what `float_of` reads.
+WITH_THOUSANDS = rb"([-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?!,?\d)|" + NUMBER[1:]
 WHOLE = rb"(\d+)"
 
 
@@ -26,6 +28,15 @@ class Line:
 
     pattern: bytes
     keys: tuple[str, ...]
+
+
+def float_of(text: bytes) -> float:
+    """Return the number of a text that `WITH_THOUSANDS` matches.
+
+    >>> float_of(b"1,048,576"), float_of(b"2.5e-3")
+    (1048576.0, 0.0025)
+    """
+    return float(text.replace(b",", b""))
 
 
 def read_lines(file: LogFile, lines: Sequence[Line]) -> Table:

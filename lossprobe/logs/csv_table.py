@@ -49,7 +49,7 @@ def read_csv(file: LogFile) -> Records:
         whole = [row for row in rows if len(row) == len(header)]
         ragged += len(rows) - len(whole)
         for key, cells in zip(header, zip(*whole, strict=True), strict=False):
-            if not key.endswith(WANDB_RANGE):
+            if key and not key.endswith(WANDB_RANGE):  # without a name: pandas' count of rows
                 _add(table, key, cells, decimal_comma=delimiter == ";")
         table.end_block(len(whole))
     notes = [f"{plural(ragged, 'row')} without {plural(len(header), 'cell')} left out"] if ragged else []

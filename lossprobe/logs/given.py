@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from lossprobe.logs.console import NUMBER
+from lossprobe.logs.console import WITH_THOUSANDS, float_of
 from lossprobe.logs.lines import LogFile
 from lossprobe.logs.objects import Object, Objects
 from lossprobe.logs.records import Records, Table, number
@@ -17,7 +17,9 @@ def reader_of_given(given: Iterable[str]) -> Callable[[LogFile], Records]:
     """Return a reader for names such as "Loss:" before a number, or "3" for the third column of a table, from 1."""
     found = tuple(given)
     columns = [int(name) for name in found if name.isdecimal() and 0 < int(name) <= LARGEST_COLUMN]
-    patterns = {name: re.compile(re.escape(name.encode()) + rb"\s{0,20}[:=]?\s{0,20}" + NUMBER) for name in found}
+    patterns = {
+        name: re.compile(re.escape(name.encode()) + rb"\s{0,20}[:=]?\s{0,20}" + WITH_THOUSANDS) for name in found
+    }
 
     def read(file: LogFile) -> Records:
         table = Table()
@@ -45,4 +47,4 @@ def _cells(line: bytes, columns: list[int]) -> Object:
 
 def _named(line: bytes, patterns: dict[str, re.Pattern[bytes]]) -> Object:
     found = ((name, pattern.search(line)) for name, pattern in patterns.items())
-    return {name: float(match[1]) for name, match in found if match is not None}
+    return {name: float_of(match[1]) for name, match in found if match is not None}

@@ -10,19 +10,18 @@ from __future__ import annotations
 import re
 
 from lossprobe.logs import names
-from lossprobe.logs.console import NUMBER
+from lossprobe.logs.console import WITH_THOUSANDS, float_of
 from lossprobe.logs.lines import LogFile
 from lossprobe.logs.log import ACCURACY, ENTROPY, GRADIENT_NORM, LEARNING_RATE, LOSS, PERPLEXITY
 from lossprobe.logs.names import meaning
 from lossprobe.logs.objects import Object, Objects
-from lossprobe.logs.records import Records, Table, number
+from lossprobe.logs.records import Records, Table
 
 HEADING = rb"\[(?:epoch=(\d+)(?:/\d+)?\]\[)?(step|batch)=(\d+)\b(?:/\d+)?(?:,epoch=(\d+))?[^\n\]]{0,80}\]"
 PATTERN = re.compile(HEADING + rb":?[ \t]*\n[ \t]+\w")
-# A number may have commas between its thousands.
 LINE = re.compile(
     HEADING + rb"|^[ \t]+(?:Train |Eval )?([A-Za-z][\w/.() \-]{0,200}?)(?:=|: )"
-    rb"(?:(\d{1,3}(?:,\d{3})+(?:\.\d+)?)|" + NUMBER + rb")[ \t]*$",
+    + WITH_THOUSANDS + rb"[ \t]*$",
     re.MULTILINE,
 )  # fmt: skip
 KNOWN = (LOSS, LEARNING_RATE, GRADIENT_NORM, ENTROPY, ACCURACY, PERPLEXITY)
@@ -43,7 +42,7 @@ def read_headed(file: LogFile) -> Records:
                 record = _begun(found)
                 kinds.add(found[2])
             else:
-                _add(record, found[5].decode(), (found[6] or found[7]).replace(b",", b"").decode())
+                _add(record, found[5].decode(), float_of(found[6]))
         objects.add_block([_with_step(each) for each in done])
     objects.add_block([_with_step(record)] if record else [])
     return table.records("composer" if kinds == {b"batch"} else "olmo")
@@ -55,10 +54,10 @@ def _begun(heading: re.Match[bytes]) -> Object:
     return {"step": float(heading[3])} | ({} if epoch is None else {"epoch": float(epoch)})
 
 
-def _add(record: Object, key: str, text: str) -> None:
+def _add(record: Object, key: str, value: float) -> None:
     """Add a number to a record if its name is one that logs have."""
     if key in BATCHES or key.lower() in names.TOKENS or meaning(key).name in KNOWN:
-        record[key] = number(text)
+        record[key] = value
 
 
 def _with_step(record: Object) -> Object:

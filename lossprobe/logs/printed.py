@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from lossprobe.logs import names
-from lossprobe.logs.console import NUMBER
+from lossprobe.logs.console import NUMBER, WITH_THOUSANDS, float_of
 from lossprobe.logs.lines import LogFile
 from lossprobe.logs.log import ACCURACY, ENTROPY, GRADIENT_NORM, LEARNING_RATE, LOSS, PERPLEXITY, TRAIN
 from lossprobe.logs.names import meaning
@@ -35,7 +35,7 @@ LONGEST = 4096  # bytes of a line that are read
 FEW_LINES, FEW_SHARE = 20, 0.1  # with numbers of training: where there are fewer, the text is hardly a log
 WORD = rb"(?!(?i:nan|inf)\b)[A-Za-z_(][\w/.()\-]{0,60}+"
 PAIR = re.compile(
-    rb"(?<![\w/.])((?>" + WORD + rb"(?: " + WORD + rb"){0,5}+))(?:\s{0,8}+[:=]\s{0,20}+|\s{1,20}+)" + NUMBER
+    rb"(?<![\w/.])((?>" + WORD + rb"(?: " + WORD + rb"){0,5}+))(?:\s{0,8}+[:=]\s{0,20}+|\s{1,20}+)" + WITH_THOUSANDS
     + rb"(?: ?((?i:bpc|bpb|bits?))\b)?(?![\w.%])"
 )  # fmt: skip
 SCORE = re.compile(rb"^(\w+): \d+/\d+ = " + NUMBER, re.MULTILINE)  # llm.c's "HellaSwag: 2500/10042 = 0.248954"
@@ -94,7 +94,7 @@ def _numbers(line: bytes) -> Object:
             key = _within(line, pair.start(1), key)
             if pair[3]:
                 key = f"{key} {pair[3].decode()}"
-        found.setdefault(key, float(pair[2]))
+        found.setdefault(key, float_of(pair[2]))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from lossprobe.logs.steps import find_steps, key_of
 from lossprobe.units import NATS_PER_BIT, plural, visible
 
 SHOWN = 12  # names of a message
+FEWEST_CHANGES = 2  # of a number of tokens, to see whether it grows
+MOST_RESTARTS = 0.2  # share of the rows before which the count of tokens falls; of a batch's it is about a half
 AXES = {"step": names.STEPS, "epoch": names.EPOCHS, "tokens": names.TOKENS}
 Floats = NDArray[np.float64]
 
@@ -54,7 +57,7 @@ def make_log(path: Path, records: Records, named: Mapping[str, str]) -> Log:
         for key in losses if key in records.words
     ]  # fmt: skip
     notes += [
-        f"{visible(key, 60)} is in bits: its values were multiplied by ln 2"
+        f"{visible(key, 60)} is in bits: its values were multiplied by ln 2{_of_what(key)}"
         for key, each in meanings.items() if each.bits and each.name == LOSS
     ]  # fmt: skip
     series: list[Series] = []
@@ -67,10 +70,26 @@ def make_log(path: Path, records: Records, named: Mapping[str, str]) -> Log:
         None if key is None else _series(key, Meaning(TRAIN, key), columns[key], steps.values, course)
         for key in (axes["epoch"], axes["tokens"])
     )
+    if tokens is not None and not _goes_on(tokens):
+        notes.append(f"{visible(tokens.key, 60)} counts the tokens of a row, not those so far: left out")
+        tokens = None
     kept = _with_axes(kept, epochs, tokens)
     return Log(
         path, records.kind, kept, course.restarts, records.vocabulary, steps.counted, (*notes, *in_bits)
     )  # fmt: skip
+
+
+def _of_what(key: str) -> str:
+    """Return what a loss in bits is a mean over, where its name says something else than tokens."""
+    words = set(re.split(r"[^a-z]+", key.lower()))
+    unit = "byte" if words & {"bpb", "byte"} else "character" if words & {"bpc", "character", "char"} else ""
+    return f"; they are nats per {unit}, not per token" if unit else ""
+
+
+def _goes_on(tokens: Series) -> bool:
+    """Return whether a number of tokens grows, but for restarts of its count, as one of a batch does not."""
+    change = np.diff(tokens.values)
+    return len(change) < FEWEST_CHANGES or bool((change > 0).any() and (change < 0).mean() <= MOST_RESTARTS)
 
 
 def _with_axes(several: tuple[Series, ...], epochs: Series | None, tokens: Series | None) -> tuple[Series, ...]:
@@ -115,7 +134,7 @@ def _refuse_without_loss(path: Path, records: Records) -> None:
         raise UsageError("log.number", f"{shown}: {visible(wrong[0], 60)} is {visible(repr(wrong[1]), 60)}, no number")
     have = [visible(key, 40) for key in records.columns]
     more = f" and {len(have) - SHOWN} more" if len(have) > SHOWN else ""
-    listed = f"it has {', '.join(have[:SHOWN])}{more}" if have else "it has no numbers"
+    listed = f"it has {', '.join(have[:SHOWN])}{more}" if have else "none of its numbers has a name that is known"
     raise UsageError(
         "log.no_loss", f"{shown}: no loss in {plural(records.count, 'record')}; {listed}",
         hint="`columns` says which name is the loss: step=NAME,loss=NAME",

@@ -5,6 +5,7 @@ import math
 import pytest
 from written_logs import points, read
 
+from lossprobe.errors import UsageError
 from lossprobe.logs.log import ACCURACY, EVALUATED_TRAIN, GRADIENT_NORM, LEARNING_RATE, LOSS, TRAIN, VALIDATION
 from lossprobe.logs.printed import PROGRAMS
 
@@ -247,3 +248,46 @@ def test_a_text_that_quotes_a_loss_is_said_to_be_hardly_a_log(tmp_path):
     assert points(log.find(TRAIN, LOSS)) == [(100, 3.2)]
     assert log.notes[0] == "of 311 lines, 1 had numbers of training: it may be no log"
     assert read(tmp_path, "Epoch 1: Loss = 4.2\nEpoch 2: Loss = 4.1\n").notes[0].startswith("the log counts epochs")
+
+
+NANOCHAT = "Step {0:05d}/00100 | Training loss: {1}| lrm: 1.000000| num_tokens: {2:,}\n"
+
+
+def test_commas_between_thousands_part_no_number(tmp_path):
+    tokens = (5_000, 1_005_100, 2_005_100)
+    log = read(tmp_path, "".join(NANOCHAT.format(step, 2.5, each) for step, each in enumerate(tokens)))
+    assert log.find(TRAIN, LOSS).tokens.tolist() == list(tokens)
+    log = read(tmp_path, "step 1,006 | loss: 2.5\nstep 2,007, loss: 2.25, 3,4\n")
+    assert points(log.find(TRAIN, LOSS)) == [(1006, 2.5), (2007, 2.25)]
+    named = read(tmp_path, "it=1,006 Q 2.5\nit=2,007 Q 2.25\n", {"step": "it=", "loss": "Q"})
+    assert points(named.find(TRAIN, LOSS)) == [(1006, 2.5), (2007, 2.25)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kept"),
+    [
+        ([100, 90, 105, 80, 120, 95], False),  # of each batch
+        ([64] * 6, False),
+        ([100, 200, 300, 0, 100, 200], True),  # the trainer began again to count
+        ([100, 90], True),  # too few to say
+    ],
+)
+def test_tokens_of_a_batch_are_no_tokens_so_far(tmp_path, tokens, kept):
+    log = read(tmp_path, "".join(NANOCHAT.format(step, 2.5, each) for step, each in enumerate(tokens)))
+    assert (log.find(TRAIN, LOSS).tokens is not None) == kept
+    assert ("tokens counts the tokens of a row, not those so far: left out" in log.notes) != kept
+
+
+def test_bits_per_byte_are_said_to_be_no_loss_per_token(tmp_path):
+    log = read(tmp_path, "Step 1 | Validation bpb: 1.0\nstep 1 | loss: 3.0\nStep 2 | Validation bpb: 0.9\n")
+    assert points(log.find(VALIDATION, LOSS)) == [
+        (1, pytest.approx(math.log(2))),
+        (2, pytest.approx(0.9 * math.log(2))),
+    ]
+    assert "multiplied by ln 2; they are nats per byte, not per token" in log.notes[-1]
+
+
+def test_a_line_of_names_that_are_not_known_is_no_log_without_numbers(tmp_path):
+    with pytest.raises(UsageError, match="none of its numbers has a name that is known") as error:
+        read(tmp_path, "step:1 - actor/pg_loss:0.01 - critic/rewards/mean:0.5\n")
+    assert error.value.id == "log.no_loss"

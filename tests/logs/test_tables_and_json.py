@@ -105,6 +105,11 @@ def test_lightning_reads_the_loss_of_the_step_and_the_validation_of_the_epoch(tm
     assert points(log.find(TRAIN, "train_loss_epoch")) == [(99, 6.1)]
 
 
+def test_the_count_of_rows_that_pandas_writes_is_no_quantity(tmp_path):
+    log = read(tmp_path, ",step,loss\n0,10,3.5\n1,20,3.25\n")
+    assert [(each.key, points(each)) for each in log.series] == [("loss", [(10, 3.5), (20, 3.25)])]
+
+
 def test_an_export_of_wandb_reads_one_run_without_its_ranges(tmp_path):
     text = '"Step","a - train/loss","a - train/loss__MIN","b - train/loss"\n"10","3.2","3.1","9"\n"20","3.1","3.1",""\n'
     log = read(tmp_path, text)
