@@ -45,7 +45,7 @@ def measure_unigram(run: Run) -> Unigram:
     counts = run.columns(query)["n"]
     share = counts / counts.sum()
     different = float(counts.sum()) / copies_per_token(run)
-    nats = float(-(share * np.log(share)).sum())
+    nats = float(-(share * np.log(share)).sum()) + 0.0  # not -0.0 of one kind of token
     return Unigram(nats, max(0.0, unbiased_entropy(counts.astype(float)) - nats), different, len(counts))
 
 

@@ -13,6 +13,7 @@ from lossprobe.analysis.rows.clusters import BLOCK_TOKENS
 from lossprobe.analysis.stats.jackknife import jackknife_ratio
 from lossprobe.analysis.unigram import measure_unigram
 from lossprobe.errors import UsageError
+from lossprobe.report.views.perplexity import perplexity_view
 
 CLOSE = 1e-7  # relative: losses are stored as float32
 
@@ -282,3 +283,11 @@ def test_nothing_is_said_of_texts_where_losses_vary_as_they_do():
         most = np.sort(excess)[::-1][: max(1, len(sizes) // 100)].sum()
         said += max(most, losses.max() / losses.sum() - 1 / len(losses)) > EXCESS
     assert said <= 5
+
+
+def test_one_kind_of_token_has_an_entropy_of_zero_without_a_sign(make_run):
+    run = make_run([Doc([b"#", b"a"], ["first_token", 1.0])])
+    assert math.copysign(1.0, measure_unigram(run).nats) == 1.0
+    lines = perplexity_view(run, measure_perplexity(run)).lines
+    assert "unigram 0.000000 nats" in lines[0]
+    assert "first_token 1 (1 byte);" in lines[1]

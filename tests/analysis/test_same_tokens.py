@@ -109,3 +109,11 @@ def test_their_windows_must_be_equal_as_with_one_tokenizer(with_settings):
         refuse_other_windows(with_settings(), with_settings(tokenizer__sha256="k2", windows__context=4))
     other = with_settings(tokenizer__sha256="k2", windows__context=4, other_tokens=True)
     refuse_other_windows(with_settings(), other)  # compared by bytes
+
+
+def test_runs_of_one_model_are_named_with_their_texts(make_run):
+    one, other = (make_run([words("first_token", 1.0)], name="m", text_name=text) for text in ("kto", "dpo"))
+    other = Run(other.path, {**other.manifest, "settings": {**other.manifest["settings"], "text": {"sha256": "other"}}})
+    with pytest.raises(NotComparableError, match=r"^m on kto and m on dpo differ in text \(") as refused:
+        refuse_different([one, other])
+    assert refused.value.id == "runs.different"

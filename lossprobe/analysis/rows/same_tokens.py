@@ -83,12 +83,19 @@ def refuse_different(runs: Sequence[Described]) -> None:
     for run in runs[1:]:
         found = differing(runs[0], run)
         if found:
-            names = f"{visible(runs[0].name, 80)} and {visible(run.name, 80)}"
             raise NotComparableError(
                 "runs.different",
-                f"{names} differ in {', '.join(found)}",
+                f"{_both(runs[0], run)} differ in {', '.join(found)}",
                 hint=_what_helps(runs[0], run),
             )
+
+
+def _both(first: Described, second: Described) -> str:
+    """Return the names of two runs: of their checkpoints, and of their texts where those are one."""
+    texts = [run.manifest.get("labels", {}).get("text", "") for run in (first, second)]
+    if first.name == second.name and texts[0] != texts[1]:
+        return " and ".join(f"{visible(first.name, 80)} on {visible(text, 80)}" for text in texts)
+    return f"{visible(first.name, 80)} and {visible(second.name, 80)}"
 
 
 def _what_helps(first: Described, second: Described) -> str:
@@ -141,7 +148,7 @@ def refuse_other_vocabulary(first: Described, second: Described) -> None:
     Raises:
         NotComparableError: the message says what differs.
     """
-    names = f"{visible(first.name, 80)} and {visible(second.name, 80)}"
+    names = _both(first, second)
     paired = {key: words for key, words in IDENTITY.items() if words in PAIRED}
     found = differing(first, second, paired)
     if found:

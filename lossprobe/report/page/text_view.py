@@ -11,7 +11,7 @@ from importlib import resources
 
 from lossprobe.analysis.coloured_text.coloured_text import ColouredText
 from lossprobe.analysis.coloured_text.hardest_rows import HardestToken
-from lossprobe.units import format_count, visible
+from lossprobe.units import format_count, plural, visible
 
 PREFIX = "lossprobe-text-"
 ASSETS = (
@@ -72,7 +72,7 @@ def _fragment(text: ColouredText) -> str:
     notes = "".join(f'<p class="lp-note">{escape(visible(note))}.</p>\n' for note in text.notes)
     return f"""<section id="lp-text" aria-labelledby="lp-text-title">
 <h2 id="lp-text-title">The text, coloured by {"change of loss" if changed else "loss"}</h2>
-<p>{names} on {on}, {format_count(text.header["tokens"])} tokens. {_meaning(changed)}</p>
+<p>{names} on {on}, {plural(text.header["tokens"], "token")}. {_meaning(changed)}</p>
 {notes}<a class="lp-skip" href="#lp-hardest">To the table of the hardest tokens</a>
 <p class="lp-status" role="status"></p>
 <div class="lp-live" hidden>

@@ -8,7 +8,7 @@ from lossprobe.analysis.gap.gap import Gap, GapSide
 from lossprobe.analysis.stats.interval import Interval
 from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
-from lossprobe.units import format_count, format_perplexity, visible
+from lossprobe.units import format_count, format_perplexity, plural, visible
 
 YIELDS = (
     "record_source", "record_id",
@@ -32,7 +32,7 @@ def _lines(result: Gap) -> tuple[str, ...]:
 def _side_line(name: str, side: GapSide) -> str:
     text, known = visible(side.text, 80), side.memorised
     return (
-        f"{name}: {text}, {format_count(side.tokens)} tokens in {format_count(side.documents)} documents: "
+        f"{name}: {text}, {plural(side.tokens, 'token')} in {plural(side.documents, 'document')}: "
         f"loss {_ranged(side.nll_nats, side.nll_nats_interval)}, perplexity {format_perplexity(side.perplexity)}, "
         f"accuracy {_ranged(side.accuracy, side.accuracy_interval)}; memorised {_percent(known.share_of_documents)} "
         f"of the documents and {_percent(known.share_of_tokens)} of their tokens"

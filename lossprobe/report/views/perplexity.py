@@ -7,6 +7,7 @@ from lossprobe.report.formats.csv import to_csv
 from lossprobe.report.views.places import split_places, without_empty_ends
 from lossprobe.report.views.view import View, view_of_runs
 from lossprobe.run.reader import Run
+from lossprobe.units import plural
 
 YIELDS = (
     "bits_per_word", "words", "bits_per_character", "characters", "clusters", "documents", "bytes", "bits_per_byte",
@@ -26,7 +27,7 @@ def perplexity_view(run: Run, result: Perplexity) -> View:
 def _coverage_lines(result: Perplexity) -> tuple[str, ...]:
     coverage = result.coverage
     reasons = [
-        f"{reason} {count:,} ({coverage['bytes_unscored'].get(reason, 0):,} bytes)"
+        f"{reason} {count:,} ({plural(coverage['bytes_unscored'].get(reason, 0), 'byte')})"
         for reason, count in coverage["tokens_unscored"].items()
     ]
     more = [
