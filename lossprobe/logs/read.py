@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from lossprobe import pointers
 from lossprobe.errors import UsageError
 from lossprobe.logs import headed, hf_console, nanogpt, printed
 from lossprobe.logs.csv_table import delimiter_of, read_csv
@@ -33,6 +34,7 @@ MAGIC = {
     b"\x89PNG": "a PNG picture", b"\xff\xd8\xff": "a JPEG picture", b"PK\x03\x04": "a zip archive, as a checkpoint is",
     b"\x80\x02": "a pickle", b"\x80\x04": "a pickle", b"PAR1": "a Parquet file", b"GGUF": "a GGUF checkpoint",
     b":W&B": "a run of wandb, which is read when it is exported as CSV", b"%PDF": "a PDF",
+    pointers.START: f"{pointers.WHAT} ({pointers.FETCH})",
 }  # fmt: skip
 JSON_LINE = re.compile(rb'^\{"[^\n]*\}$', re.MULTILINE)
 JSON_LIST = re.compile(rb"\[\s*\{")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
+from lossprobe import pointers
 from lossprobe.errors import BadTextError, OutputError, TextError, UsageError
 from lossprobe.objects.address import address_of
 from lossprobe.text.folders import files_of_folder
@@ -146,8 +147,21 @@ class TextFile:
                 budget.spend(len(line), self.shown)
                 yield line
 
+    def refuse_pointer(self) -> None:
+        """Raise an error if the file stands for another one.
+
+        Raises:
+            BadTextError: it does.
+            OSError: it cannot be read.
+        """
+        with self.path.open("rb") as stream:
+            if stream.read(len(pointers.START)) == pointers.START:
+                what = f"{self.shown}: is {pointers.WHAT}, not the text"
+                raise BadTextError("text.not_text", what, hint=pointers.FETCH)
+
     def _open(self) -> IO[bytes]:
         try:
+            self.refuse_pointer()
             if self.name.lower().endswith(".gz"):
                 return io.BufferedReader(gzip.open(self.path, "rb"))
             return self.path.open("rb")

@@ -31,6 +31,7 @@ def read_rows(file: TextFile, budget: Budget) -> Iterator[JsonRecord]:
     import pyarrow.parquet as pq
 
     try:
+        file.refuse_pointer()
         with pq.ParquetFile(file.path, buffer_size=BUFFER_BYTES, pre_buffer=False) as table:
             for batch in table.iter_batches(batch_size=ROWS, use_threads=False):
                 budget.spend(batch.nbytes, file.shown)

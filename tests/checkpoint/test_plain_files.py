@@ -141,3 +141,23 @@ def test_links_out_of_the_folder_are_told(tmp_path):
 def test_files_are_named_once_and_from_the_root(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert absolute([Path("a"), tmp_path / "a", Path("b")]) == (str(tmp_path / "a"), str(tmp_path / "b"))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path, name):
+    path = Path(shutil.copytree(CHECKPOINT, tmp_path / "m"))
+    (path / name).unlink()
+    (path / name).write_bytes(POINTER)
+    with pytest.raises(LossprobeError) as caught:
+        open_checkpoint(path, LoadOptions())
+    assert caught.value.id == "checkpoint.unreadable"
+    assert caught.value.message.startswith(f"{path / name}: cannot be read: a Git LFS pointer; git lfs pull")
+
+
+def test_a_file_that_is_shorter_than_a_pointer_is_read_from_its_start(tmp_path):
+    (tmp_path / "a").write_bytes(POINTER[:20])
+    with open_plain(tmp_path / "a") as stream:
+        assert stream.read() == POINTER[:20]

@@ -268,3 +268,10 @@ ENTRIES = st.fixed_dictionaries(
 @given(st.dictionaries(st.sampled_from(["a", "b", "__metadata__", "\x1b"]), ENTRIES | VALUES, max_size=3))
 def test_mutated_headers(tmp_path, header):
     check(tmp_path / "x", built(header))
+
+
+def test_empty_tensors_hint_at_weights_that_were_not_gathered(tmp_path):
+    path = write(tmp_path, built({"a": A | {"shape": [0], "data_offsets": [0, 0]}}))
+    with pytest.raises(CheckpointError, match=r"tensor a: bad shape \[0\]") as caught:
+        scan_header(path)
+    assert "zero_to_fp32.py" in caught.value.hint

@@ -25,6 +25,7 @@ from lossprobe.logs.read import read_log
         (b"[" * 100_000, "log.kind", "no training log"),
         (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "log.kind", "a PNG picture"),
         (b"PK\x03\x04" + bytes(100), "log.kind", "zip archive"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 5\n", "log.kind", "Git LFS pointer"),
         ((40).to_bytes(8, "little") + b'{"__metadata__":{}}' + bytes(range(99)), "log.kind", "safetensors"),
         (bytes(range(256)) * 20, "log.kind", "control codes"),
         (b"x" * (17 << 20), "log.line", "16,777,216"),

@@ -224,3 +224,17 @@ def test_names_are_safe_to_print(tmp_path):  # T16
     message = refused(TextError, "text.not_utf8", texts, path).message
     assert "\\x1b[2J\\n::error::x: byte 0xff" in message
     assert open_text(path).name == "a\\x1b[2J\\n::error::x"
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.jsonl.gz", "a.parquet"])
+def test_a_pointer_of_git_lfs_is_no_text(tmp_path, name):
+    (tmp_path / name).write_bytes(POINTER)
+    error = refused(TextError, "text.not_text", lambda: texts(tmp_path / name))
+    assert error.message == f"{tmp_path / name}: is a Git LFS pointer, not the text"
+    assert error.hint.startswith("git lfs pull")
+    (tmp_path / name).write_bytes(POINTER[:20])
+    if name == "a.txt":
+        assert texts(tmp_path / name) == [POINTER[:20].decode()]

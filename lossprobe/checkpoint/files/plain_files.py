@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from io import BufferedReader
 from pathlib import Path
 
+from lossprobe import pointers
 from lossprobe.errors import CheckpointError
 from lossprobe.units import visible
 
@@ -27,7 +28,7 @@ def open_plain(path: Path) -> BufferedReader:
     Other kinds are refused: a pipe can block for ever, and a device can be endless or act when it is opened.
 
     Raises:
-        OSError: the file is missing, not readable or not a regular file; `strerror` says which.
+        OSError: the file is missing, not readable, not a regular file or a pointer to one; `strerror` says which.
         ValueError: no file can have this name.
     """
     _check_plain(path, path.stat())
@@ -36,6 +37,8 @@ def open_plain(path: Path) -> BufferedReader:
     stream = os.fdopen(handle, "rb")
     try:
         _check_plain(path, os.fstat(handle))
+        if stream.peek(len(pointers.START)).startswith(pointers.START):
+            raise OSError(errno.ENODATA, f"{pointers.WHAT}; {pointers.FETCH}", str(path))
     except OSError:
         stream.close()
         raise

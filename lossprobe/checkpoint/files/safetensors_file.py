@@ -25,6 +25,11 @@ ITEM_BITS = {
     "I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64, "C64": 64,
 }  # fmt: skip
 
+NOT_GATHERED = (
+    "DeepSpeed's ZeRO-3 saves empty tensors where the weights are not gathered first: join its shards with "
+    "zero_to_fp32.py, or save with stage3_gather_16bit_weights_on_model_save"
+)
+
 
 @dataclass(frozen=True)
 class TensorEntry:
@@ -94,7 +99,8 @@ def _entry(name: str, value: object, shown: str) -> TensorEntry:
         raise _bad_entry(shown, name, f": unknown dtype {visible(str(dtype), 20)}")
     sides_fit = isinstance(shape, list) and len(shape) <= MAX_SIDES
     if not sides_fit or not all(type(side) is int and 0 < side < 1 << 48 for side in shape):
-        raise _bad_entry(shown, name, f": bad shape {visible(str(shape), 60)}")
+        hint = NOT_GATHERED if shape == [0] else None
+        raise _bad_entry(shown, name, f": bad shape {visible(str(shape), 60)}", hint)
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(o) is int and o >= 0 for o in offsets):
         what = f"bad offsets for {visible(name, 80)}: {visible(str(offsets), 60)}"
         raise CheckpointError("checkpoint.bad_header", f"{shown}: {what}")
@@ -106,8 +112,8 @@ def _entry(name: str, value: object, shown: str) -> TensorEntry:
     return TensorEntry(dtype, tuple(shape), start, stop)
 
 
-def _bad_entry(shown: str, name: str, what: str) -> CheckpointError:
-    return CheckpointError("checkpoint.bad_header", f"{shown}: tensor {visible(name, 80)}{what}")
+def _bad_entry(shown: str, name: str, what: str, hint: str | None = None) -> CheckpointError:
+    return CheckpointError("checkpoint.bad_header", f"{shown}: tensor {visible(name, 80)}{what}", hint=hint)
 
 
 def _check_layout(entries: dict[str, TensorEntry], data_size: int, shown: str) -> None:
