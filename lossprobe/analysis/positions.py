@@ -90,15 +90,20 @@ class PositionLosses(Shown):
         """The result in one line."""
         several = self.table[self.table["clusters"] > 1]  # a bin of one document says more of it than of the position
         rows = several if len(several) else self.table
+        gain = "n/a" if self.loss50_minus_loss500 is None else f"{self.loss50_minus_loss500:+.4f} nats"
+        return f"{self._change(rows)}; loss50_minus_loss500 {gain}"
+
+    def _change(self, rows: pd.DataFrame) -> str:
+        """Return in words how the loss differs between the first and the last of some bins."""
         first, last = rows.iloc[0], rows.iloc[-1]
+        if len(rows) == 1:
+            return f"a single bin ({self.axis} {_bin_name(first)}): nothing to compare it with"
         fall = first["mean_loss_nats"] - last["mean_loss_nats"]
         change = f"loss {'falls' if fall >= 0 else 'rises'} by {abs(fall):.3f} nats"
         if first["low"] <= last["high"] and last["low"] <= first["high"]:
             change += " (no more than the intervals allow)"
         span = f"{_bin_name(first)} to {_bin_name(last)}"
-        text = f"{change} from {span} tokens of context" if self.by == "context" else f"{change} from position {span}"
-        gain = "n/a" if self.loss50_minus_loss500 is None else f"{self.loss50_minus_loss500:+.4f} nats"
-        return f"{text}; loss50_minus_loss500 {gain}"
+        return f"{change} from {span} tokens of context" if self.by == "context" else f"{change} from position {span}"
 
 
 def measure_positions(run: Run, by: str = PositionOptions.by, bins: str = PositionOptions.bins) -> PositionLosses:

@@ -307,3 +307,8 @@ def test_the_finding_says_when_the_intervals_overlap_and_only_then(make_run):
     assert "intervals" not in measure_positions(make_run(apart, context=8)).finding
     assert "(no more than the intervals allow)" in measure_positions(make_run(mixed, context=8)).finding
     assert "intervals" not in measure_positions(make_run([words("first_token", 8, 1)], context=8)).finding
+
+
+def test_a_single_bin_is_compared_with_none(make_run):
+    result = measure_positions(make_run([words("first_token", 8), words("first_token", 1)]))
+    assert result.finding == "a single bin (context 1): nothing to compare it with; loss50_minus_loss500 n/a"
