@@ -440,3 +440,5 @@ def test_a_difference_of_rounding_is_none_of_the_models(make_run):
     assert found.difference.mean_difference_nats_interval.low > 0.0
     assert (found.verdict, found.identical, found.evidence.tokens_to_decide) == ("no difference shown", False, None)
     assert f"a mean difference of {mean:.1e} nats is within rounding (1e-06) and shows nothing" in found.notes
+    assert found.finding.startswith(f"model #2 − model #1: {mean:+.1e} nats [+")
+    assert found.finding.endswith("e-07], within rounding: no difference shown")

@@ -164,6 +164,9 @@ class TokenComparison:
             return f"{self.second} − {self.first}: no token that both scored"
         if self.identical:
             return f"{self.second} − {self.first}: identical on {plural(self.counts.tokens, 'token')}"
+        if is_rounding(found.mean_difference_nats):  # four decimals would show only zeros
+            shown = f"{found.mean_difference_nats:+.1e} nats {found.mean_difference_nats_interval.shown('+.1e')}"
+            return f"{self.second} − {self.first}: {shown}, within rounding: {self.verdict}"
         text = (
             f"{self.second} − {self.first}: {found.mean_difference_nats:+.4f} nats "
             f"{found.mean_difference_nats_interval.shown('+.4f')}, "
