@@ -23,6 +23,7 @@ from lossprobe.checkpoint.model.exact_load import load_exactly
 from lossprobe.checkpoint.model.model_config import build_config
 from lossprobe.checkpoint.model.plain.families import FAMILIES, WITHOUT_EFFECT
 from lossprobe.checkpoint.model.plain.language_model import PlainLM
+from lossprobe.checkpoint.model.shared_prefix import name_of_kept
 from lossprobe.checkpoint.options import LoadOptions
 
 LLAMA3 = {
@@ -116,8 +117,9 @@ def test_a_kept_start_is_continued_as_by_transformers(folder, dtype):
         found = []
         for each in (plain, other):
             body = each._modules[each.base_model_prefix]
-            kept = body(input_ids=ids(1, before), use_cache=True).past_key_values
-            rest = body(input_ids=ids(2, after), past_key_values=copy.copy(kept), use_cache=True).last_hidden_state
+            name = name_of_kept(body)
+            kept = getattr(body(input_ids=ids(1, before), use_cache=True), name)
+            rest = body(input_ids=ids(2, after), **{name: copy.copy(kept)}, use_cache=True).last_hidden_state
             found.append((rest, [type(layer) for layer in kept.layers]))
         assert torch.equal(found[0][0], found[1][0])
         assert found[0][1] == found[1][1]

@@ -7,6 +7,7 @@ hidden states are those of the whole inputs but for rounding.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -29,12 +30,13 @@ class CachedPrefix:
     def __init__(self, body: Any, restore: Callable[[], None]) -> None:
         self._body = body
         self._restore = restore
+        self._kept = name_of_kept(body)
 
     @torch.inference_mode()
     def run(self, ids: torch.Tensor) -> Any:
         """Return what the model keeps of some starts, int64 ids [B, P]."""
         self._restore()
-        return self._body(input_ids=ids, use_cache=True).past_key_values
+        return getattr(self._body(input_ids=ids, use_cache=True), self._kept)
 
     @torch.inference_mode()
     def hidden_after(self, prefix: Any, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -49,8 +51,16 @@ class CachedPrefix:
         kept.layers = [copy.copy(layer) for layer in prefix.layers]
         kept.batch_select_indices(rows)
         self._restore()
-        output: torch.Tensor = self._body(input_ids=ids, past_key_values=kept, use_cache=True).last_hidden_state
+        output: torch.Tensor = self._body(input_ids=ids, **{self._kept: kept}, use_cache=True).last_hidden_state
         return output
+
+
+def name_of_kept(body: Any) -> str:
+    """Return how the body of a model names its keys and values, as an argument and in its output.
+
+    transformers 5.24 has renamed them to `cache`, and warns of the older name, which the code of other authors keeps.
+    """
+    return "cache" if "cache" in inspect.signature(body.forward).parameters else "past_key_values"
 
 
 def find_prefix(
