@@ -10,8 +10,8 @@ from lossprobe import __version__
 from lossprobe.errors import UsageError
 
 # Lowest versions that are safe or correct: torch for loading pickles, safetensors for reading without memory maps,
-# transformers for refusing code in a configuration, pyarrow for its Parquet reader.
-FLOORS = {"torch": "2.10", "safetensors": "0.8", "transformers": "5.5", "pyarrow": "23.0.1"}
+# transformers for refusing code in a configuration and for the attention of Gemma 2, pyarrow for its Parquet reader.
+FLOORS = {"torch": "2.10", "safetensors": "0.8", "transformers": "5.21", "pyarrow": "23.0.1"}
 OTHERS = ("tokenizers", "numba", "numpy", "pandas", "duckdb", "matplotlib", "scipy", "click", "rich")
 
 

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from chats import FOLDER
 
 from lossprobe.analysis.calibration.calibration import measure_calibration
 from lossprobe.cli.demo import PAIR
+from lossprobe.cli.doctor import FLOORS
 from lossprobe.cli.main import run
 from lossprobe.passes import planning
 from lossprobe.plan.rows import cut_parts
@@ -105,6 +107,12 @@ def test_doctor(capsys):
     code, out, _ = call(capsys, "doctor")
     assert code == 0
     assert out.count(": met") == 4
+
+
+def test_doctor_and_the_package_ask_for_the_same_versions():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    asked = dict(each.split(">=") for each in project["dependencies"])
+    assert {name: asked[name] for name in FLOORS} == FLOORS
 
 
 def test_verify_finds_one_flipped_bit(work, tmp_path, capsys):
