@@ -208,6 +208,9 @@ def _model(checkpoint: object, options: LoadOptions, opener: Opener) -> Checkpoi
         path = as_path("checkpoint", "a path", checkpoint)
         return open_when_needed(CheckpointSpec(path, options), opener)
     if _is_checkpoint(checkpoint):
+        from lossprobe.checkpoint.model.vector_math import settle_vector_math  # imports torch
+
+        settle_vector_math()  # an object of a user's own class was not opened by lossprobe
         return checkpoint
     live = callable(checkpoint) or hasattr(checkpoint, "forward")
     hint = "a model in memory: lossprobe.CallableCheckpoint(function, tokenizer, …)" if live else None
