@@ -114,7 +114,7 @@ ALLOWED = {
     # Entry points for Python and notebooks.
     "python": WORDS
     | {"options", "text", "checkpoint.interface", "checkpoint.options", "checkpoint.spec", "plan", "run", "logs"}
-    | {"analysis", "passes", "report"},
+    | {"checkpoint.model.vector_math", "analysis", "passes", "report"},
     "pytest_plugin": {"errors", "units", "audit", "report"},
 }  # fmt: skip
 HOMES = {
