@@ -22,6 +22,8 @@ except ImportError:  # Windows: no limits
 # scipy, each its own, wait for memory for ever, and DuckDB, which reserves memory for its threads, aborts the process.
 NEEDED = {"numpy": 384 << 20, "duckdb": 640 << 20, "scipy": 384 << 20}
 
+RAISE = "raise the limit (ulimit -v)"
+
 
 class _Conditions(MetaPathFinder):
     """Import hook that checks the conditions of some modules, and finds none."""
@@ -34,20 +36,26 @@ class _Conditions(MetaPathFinder):
             refuse_small_space(fullname, NEEDED[fullname])
 
 
+def address_space() -> int | None:
+    """Return the limit of this process's address space in bytes, or None where there is none."""
+    limit = -1 if resource is None else resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit < 0 else limit
+
+
 def refuse_small_space(library: str, needed: int) -> None:
     """Refuse to import a library if the address space is limited and less than `needed` bytes of it are free.
 
     Raises:
         ResourceError: the address space is too small.
     """
-    limit = -1 if resource is None else resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit < 0:
+    limit = address_space()
+    if limit is None:
         return
     try:
         mmap.mmap(-1, needed, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ).close()
     except OSError:
         text = f"{library} needs {needed >> 20} MiB of address space, and less is left of {limit >> 20} MiB"
-        raise ResourceError("memory.limit", text, hint="raise the limit (ulimit -v)") from None
+        raise ResourceError("memory.limit", text, hint=RAISE) from None
 
 
 @contextmanager

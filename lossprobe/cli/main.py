@@ -18,7 +18,7 @@ import click
 
 from lossprobe import __version__
 from lossprobe.cli.commands import GROUPS, Commands
-from lossprobe.cli.imports import checked_imports
+from lossprobe.cli.imports import RAISE, address_space, checked_imports
 from lossprobe.cli.mistakes import meant
 from lossprobe.cli.process import call_with_room, collect_less_often, leave
 from lossprobe.cli.streams import occupy_closed, prepared
@@ -81,7 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         cli.main(prog_name="lossprobe")
     occupy_closed()
     collect_less_often()
-    leave(call_with_room(run, list(sys.argv[1:] if arguments is None else arguments)))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = call_with_room(run, words)
+    except SystemError:  # Python 3.11 has lost a MemoryError once in some hundred commands below `ulimit -v`
+        limit = address_space()
+        if limit is None:
+            raise
+        text = f"out of memory: {limit >> 20} MiB of address space are too few"
+        code = _report(Failure(ResourceError.exit_code, "memory.limit", text, RAISE), as_json="--json" in words)
+    leave(code)
 
 
 def run(arguments: list[str]) -> int:

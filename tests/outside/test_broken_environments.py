@@ -83,7 +83,7 @@ def test_without_a_place_for_temporary_files_views_work(monkeypatch, capsys, sto
 
 
 @LIMITED
-@pytest.mark.parametrize(("mebibytes", "library"), [(300, "numpy"), (600, "duckdb"), (900, "scipy")])
+@pytest.mark.parametrize(("mebibytes", "library"), [(300, "numpy"), (600, "duckdb"), (1040, "scipy")])
 def test_little_address_space_is_told_before_a_library_ends_the_process(stored, tmp_path, mebibytes, library):
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({mebibytes} << 20, {mebibytes} << 20)); "
     done = command(["perplexity", str(stored)], tmp_path, before=limit)
@@ -139,3 +139,16 @@ def test_a_picture_does_not_depend_on_the_style_of_the_program(tmp_path):
     ):
         assert drawn("b.png") == plain
         assert matplotlib.rcParams["font.size"] == 30
+
+
+@LIMITED
+def test_an_error_that_python_has_lost_is_of_the_limit(tmp_path):
+    """Python 3.11 once ended a command so under a limit: nothing else makes it lose an error."""
+    lost = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)); "
+        "import lossprobe.cli.main as main; "
+        "main.call_with_room = lambda *_: (_ for _ in ()).throw(SystemError('error return without exception set')); "
+    )
+    done = command(["runs"], tmp_path, before=lost)
+    expected = "lossprobe: error[memory.limit]: out of memory: 2048 MiB of address space are too few\n"
+    assert (done.returncode, done.stderr) == (7, f"{expected}hint: raise the limit (ulimit -v)\n")
