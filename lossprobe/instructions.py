@@ -92,7 +92,7 @@ def _products(added: bool) -> Any:
             number, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), COLUMNS)
             lines = [builder.add(values[3], number(index)) for index in range(ROWS)]
             places = [_vector_at(builder, sums, line, values[4], vector) for line in lines]
-            entries = [_entry(builder, left, line, number(0)) for line in lines]
+            entries = [_line_at(builder, left, line) for line in lines]
             depth = unpack_tuple(builder, left.shape)[1]  # type: ignore[no-untyped-call]
             initial = [builder.load(place, align=4) if added else ir.Constant(vector, None) for place in places]
 
@@ -127,19 +127,22 @@ def _vector_at(builder: Any, array: Any, line: Any, column: Any, vector: Any) ->
     return builder.bitcast(place, vector.as_pointer())
 
 
-def _entry(builder: Any, array: Any, line: Any, column: Any) -> Any:
-    """Return where an entry of a float32 array of two dimensions is."""
+def _line_at(builder: Any, array: Any, line: Any) -> Any:
+    """Return where a line of a float32 array of two dimensions begins."""
     step = unpack_tuple(builder, array.strides)[0]  # type: ignore[no-untyped-call]
-    start = builder.bitcast(array.data, llvmlite.ir.IntType(8).as_pointer())
-    return _stepped(builder, array, builder.gep(start, [builder.mul(line, step)]), column)
+    return _behind(builder, array.data, builder.mul(line, step))
 
 
 def _stepped(builder: Any, array: Any, place: Any, count: Any) -> Any:
     """Return what is a number of columns behind a place."""
     step = unpack_tuple(builder, array.strides)[1]  # type: ignore[no-untyped-call]
+    return _behind(builder, place, builder.mul(count, step))
+
+
+def _behind(builder: Any, place: Any, size: Any) -> Any:
+    """Return where the float32 is that lies a number of bytes behind a place."""
     start = builder.bitcast(place, llvmlite.ir.IntType(8).as_pointer())
-    found = builder.gep(start, [builder.mul(count, step)])
-    return builder.bitcast(found, llvmlite.ir.FloatType().as_pointer())
+    return builder.bitcast(builder.gep(start, [size]), llvmlite.ir.FloatType().as_pointer())
 
 
 def _repeated(builder: Any, one: Any, vector: Any) -> Any:

@@ -259,24 +259,6 @@ def test_a_pair_that_is_removed_while_it_is_measured_is_told(folder, tmp_path, m
     assert (tmp_path / "moved" / "pair.json").exists() == moved, "who moved it has it"
 
 
-def test_a_part_of_a_pair_that_is_emptied_while_it_is_measured_is_told(folder, monkeypatch):
-    path, real = pair_path(*runs_in(folder)), PairStore.finish
-    whole = (path / "divergence" / "part-00000.parquet").stat().st_size
-    shutil.rmtree(path)
-
-    def empty_first(self, *given):
-        os.truncate(path / "divergence" / "part-00000.parquet", 0)
-        real(self, *given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(PairStore, "finish", empty_first)
-        with pytest.raises(OutputError, match=rf"part-00000\.parquet holds 0 bytes, {whole:,} were written") as caught:
-            measure(folder)
-    assert caught.value.id == "output.gone"
-    assert not (path / "pair.json").exists()
-    assert measure(folder) is not None
-
-
 @pytest.mark.parametrize("step", ["begin", "write_part"])
 @pytest.mark.parametrize("what", ["removed", "replaced", "emptied"])
 def test_a_run_that_is_lost_while_its_pair_is_measured_is_told_as_what_it_is(folder, monkeypatch, step, what):
@@ -309,18 +291,28 @@ def test_a_run_that_is_lost_while_its_pair_is_measured_is_told_as_what_it_is(fol
     assert ("repeat the command" in caught.value.hint) == (told[0] == "run.gone")
 
 
-@pytest.mark.parametrize("name", ["divergence/part-00000.parquet", "divergence"])
-def test_a_part_of_a_pair_that_is_removed_while_it_is_measured_is_told(folder, monkeypatch, name):
+@pytest.mark.parametrize(
+    ("lose", "told"),
+    [
+        (lambda part: part.unlink(), "is missing"),
+        (lambda part: shutil.rmtree(part.parent), "is missing"),
+        (lambda part: os.truncate(part, 0), "holds 0 bytes, {:,} were written"),
+    ],
+    ids=["removed", "removed with its folder", "emptied"],
+)
+def test_a_part_of_a_pair_that_is_lost_while_it_is_measured_is_told(folder, monkeypatch, lose, told):
     path, real = pair_path(*runs_in(folder)), PairStore.finish
+    part = path / "divergence" / "part-00000.parquet"
+    whole = part.stat().st_size
     shutil.rmtree(path)
 
-    def remove_first(self, *given):
-        (path / name).unlink() if name.endswith(".parquet") else shutil.rmtree(path / name)
+    def lose_first(self, *given):
+        lose(part)
         real(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PairStore, "finish", remove_first)
-        with pytest.raises(OutputError, match=r"part-00000\.parquet is missing") as caught:
+        patch.setattr(PairStore, "finish", lose_first)
+        with pytest.raises(OutputError, match=rf"part-00000\.parquet {told.format(whole)}") as caught:
             measure(folder)
     assert caught.value.id == "output.gone"
     assert not (path / "pair.json").exists()

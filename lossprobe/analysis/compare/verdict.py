@@ -25,7 +25,7 @@ def verdict(mean: float | None, interval: Interval, second: str) -> str:
 
 
 def is_rounding(mean: float | None) -> bool:
-    """Return whether a mean difference, in nats, says nothing about the models.
+    """Return whether a mean difference, in nats a token or bits a byte, says nothing about the models.
 
     >>> is_rounding(-6e-8), is_rounding(2e-5)
     (True, False)
