@@ -27,6 +27,20 @@ float32_of_bits: Any = intrinsic(_float32_of_bits)
 bits_of_float32: Any = intrinsic(_bits_of_float32)
 
 
+def _product_sum(_: Any, x: Any, y: Any, more: Any) -> Any:  # noqa: ARG001 - numba passes the types
+    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        number = llvmlite.ir.FloatType()
+        three = llvmlite.ir.FunctionType(number, [number] * 3)
+        return builder.call(builder.module.declare_intrinsic("llvm.fmuladd", [number], three), values)
+
+    return numba.float32(numba.float32, numba.float32, numba.float32), generate
+
+
+# In a compiled function: x · y + more of three float32, rounded once where the processor has an instruction for that.
+# LLVM computes the product apart where two sums need it, however they are written.
+product_sum: Any = intrinsic(_product_sum)
+
+
 def _word_at(_: Any, data: Any, at: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.load(_word(context, builder, signature, values), align=1)
@@ -53,23 +67,46 @@ word_at: Any = intrinsic(_word_at)
 put_word: Any = intrinsic(_put_word)
 
 
-def _add_pair(_: Any, pairs: Any, at: Any, first: Any, second: Any) -> Any:  # noqa: ARG001 - numba passes the types
+PAIRS = 8  # as many float64 as the widest vectors hold
+
+
+def _put_pairs(_: Any, pairs: Any, numbers: Any, at: Any) -> Any:  # noqa: ARG001 - numba passes the types
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         ir = llvmlite.ir
-        vector, lowest, highest = ir.VectorType(ir.DoubleType(), 2), ir.IntType(32)(0), ir.IntType(32)(1)
-        array = context.make_array(signature.args[0])(context, builder, values[0])
-        place = builder.gep(array.data, [builder.mul(values[1], ir.IntType(64)(2))])
-        pointer = builder.bitcast(place, vector.as_pointer())
-        added = builder.insert_element(ir.Constant(vector, ir.Undefined), values[2], lowest)
-        added = builder.insert_element(added, values[3], highest)
-        builder.store(builder.fadd(builder.load(pointer, align=8), added), pointer, align=8)
+        out, array = (context.make_array(signature.args[at])(context, builder, values[at]) for at in range(2))
+        singles, doubles = ir.VectorType(ir.FloatType(), PAIRS), ir.VectorType(ir.DoubleType(), PAIRS)
+        several = builder.bitcast(builder.gep(array.data, [values[2]]), singles.as_pointer())
+        second, ones = builder.fpext(builder.load(several, align=4), doubles), ir.Constant(doubles, [1.0] * PAIRS)
+        order = [index for number in range(PAIRS) for index in (number, PAIRS + number)]
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), 2 * PAIRS), order)
+        place = _pair_at(builder, out, values[2], ir.VectorType(ir.DoubleType(), 2 * PAIRS))
+        builder.store(builder.shuffle_vector(ones, second, mask), place, align=8)
         return context.get_dummy_value()
 
-    return numba.void(pairs, numba.int64, numba.float64, numba.float64), generate
+    return numba.void(pairs, numbers, numba.int64), generate
 
 
-# In a compiled function: `add_pair(pairs, at, first, second)` adds two numbers to those of `pairs[at]`, float64 [N, 2]
-# and contiguous, by one vector instruction. numba would add each by itself.
+def _add_pair(_: Any, totals: Any, more: Any, at: Any, which: Any) -> Any:  # noqa: ARG001 - numba passes the types
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pair = llvmlite.ir.VectorType(llvmlite.ir.DoubleType(), 2)
+        arrays = (context.make_array(signature.args[at])(context, builder, values[at]) for at in range(2))
+        total, added = (_pair_at(builder, array, values[2 + at], pair) for at, array in enumerate(arrays))
+        builder.store(builder.fadd(builder.load(total, align=8), builder.load(added, align=8)), total, align=8)
+        return context.get_dummy_value()
+
+    return numba.void(totals, more, numba.int64, numba.int64), generate
+
+
+def _pair_at(builder: Any, array: Any, number: Any, vector: Any) -> Any:
+    """Return where a pair of a contiguous float64 array [N, 2] is, as the begin of a vector."""
+    first = builder.mul(number, llvmlite.ir.IntType(64)(2))
+    return builder.bitcast(builder.gep(array.data, [first]), vector.as_pointer())
+
+
+# In a compiled function, with contiguous arrays: `put_pairs(pairs, numbers, at)` writes the pairs (1, number) of
+# `PAIRS` float32 from a place on into float64 [N, 2]; `add_pair(totals, more, at, which)` adds the two numbers of
+# `more[which]` to those of `totals[at]`, both float64 [N, 2]. numba would write and add each number by itself.
+put_pairs: Any = intrinsic(_put_pairs)
 add_pair: Any = intrinsic(_add_pair)
 
 

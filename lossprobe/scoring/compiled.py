@@ -1,6 +1,6 @@
 """Statistics and histograms of logit rows on a CPU, by compiled loops: the fast version of `statistics`, `histogram`.
 
-The loops themselves are in `kernels`, what compiles and caches them in `compiler`.
+The loops themselves are in `kernels` and `ladder_kernels`, what compiles and caches them in `compiler`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lossprobe.compiler import compile_apart, share_threads
-from lossprobe.scoring import kernels
+from lossprobe.scoring import kernels, ladder_kernels
 from lossprobe.scoring.histogram import HistogramBins
 from lossprobe.scoring.statistics import RowStatistics, Workspace
 
@@ -67,7 +67,7 @@ def ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor
     Returns:
         float64 [N, number of temperatures, 5]; the last axis is T, T/2, T/4, T/8, T/16.
     """
-    compile_apart(kernels.ladder_sums, COMPILE)
+    compile_apart(ladder_kernels.ladder_sums, COMPILE)
     return _ladder_sums(logits, temperatures)
 
 
@@ -80,10 +80,10 @@ def compile_loops() -> None:
 
 def _ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
     z = logits.float().contiguous()
-    sums = np.zeros((len(z), len(temperatures), kernels.OCTAVES))
+    sums = np.zeros((len(z), len(temperatures), ladder_kernels.OCTAVES))
     _threads()
     factors = np.array([LOG2E / each for each in temperatures], np.float32)
-    kernels.ladder_sums(z.numpy(), z.amax(dim=1).numpy(), factors, sums)
+    ladder_kernels.ladder_sums(z.numpy(), z.amax(dim=1).numpy(), factors, sums)
     return torch.from_numpy(sums)
 
 

@@ -2,7 +2,7 @@
 
 They are faster than torch because they work on blocks that stay in the fast cache: each operation of torch goes over
 the whole row. Compiling takes some seconds once; the code is cached on disk, see `compiler`. Exponentials are float32,
-their sums float64. A NaN in the logits makes the row's loss NaN.
+and so are sums over a block; sums of blocks are float64. A NaN in the logits makes the row's loss NaN.
 """
 
 from __future__ import annotations
@@ -14,22 +14,28 @@ from typing import Any
 import numpy as np
 
 from lossprobe.compiler import kept, numba
-from lossprobe.exponential import FUSED, exponential, power_of_two
-from lossprobe.instructions import add_pair
+from lossprobe.exponential import LEAST, exponential
+from lossprobe.instructions import PAIRS, add_pair, bits_of_float32, float32_of_bits, put_pairs
 
-BLOCK = 512  # entries worked on together, which fit into the L1 cache
-LANES = 4  # copies of each bin: neighbouring entries often share a bin, and adding twice to one place has to wait
-MAXIMA = 64  # running maxima of `_largest`: independent of each other, so that vector instructions update them together
-# Powers are not made smaller than the square of this, 2⁻¹²⁶: numbers below are no normal float32, and slow to compute.
-SMALLEST = np.float32(2.0**-63)
-OCTAVES = 5  # temperatures T, T/2, … T/16 whose sums `ladder_sums` makes from one set of exponentials
+BLOCK = 512  # entries whose sums are float32
+VISITED = 2048  # entries whose largest is found together
+# Entries that are put into bins together: so few that the processor begins with the next while it adds these. With 512
+# it took 1.3 times as long.
+CHUNK = 128
+LANES = 8  # copies of each bin: neighbouring entries often share a bin, and adding twice to one place has to wait
+STEP = 64  # entries among which the first of a value is looked for together
+ZERO, ONE, MASKED = np.float32(0.0), np.float32(1.0), np.float32(-np.inf)
+NOTHING = np.int32(-0x7F800001)  # the int32 that `_ordered` makes of `MASKED`
+SMALL = np.float32(2.0**-16)  # factor of sums: those of the lowest logits are no float32
+# Numbers below are not squared: squares below 2^(-126) are no normal float32, and slow to compute.
+SMALLEST_SQUARED = np.float32(2.0**-62)
 
 # LLVM's fast-math flags that, beside fused multiply-add, let sums change their order, so that they can be vectorised.
 # The flags that assume that no NaN or infinity occurs stay off.
 REORDERED = {"contract", "nsz", "reassoc", "arcp"}
 
 
-def _compiled(*, parallel: bool = False, fastmath: set[str] = REORDERED) -> Callable[[Callable[..., Any]], Any]:
+def compiled_loop(*, parallel: bool = False, fastmath: set[str] = REORDERED) -> Callable[[Callable[..., Any]], Any]:
     """Return a decorator that compiles a function with numba, with its code cached on disk where that is safe."""
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -39,38 +45,37 @@ def _compiled(*, parallel: bool = False, fastmath: set[str] = REORDERED) -> Call
     return decorate
 
 
-@_compiled(fastmath=FUSED)
-def _exponentials(z: Any, top: Any, factor: Any, out: Any) -> None:
-    """Fill `out` with exp((z − top) · factor) of entries z ≤ top; `factor` > 0. Relative error 8e-8."""
+@compiled_loop()
+def _ordered(bits: Any) -> Any:
+    """Return int32 that have the order of the float32 of some bits; applied twice, the bits."""
+    return np.int32(bits ^ (np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@compiled_loop()
+def _compare(z: Any, value: Any) -> tuple[Any, Any, Any, Any]:
+    """Return the largest entry of a block, and how many are larger than `value`, how many equal it, how many are −inf.
+
+    NaN entries are skipped; the largest of none is −inf. The largest is found by int32 of the same order and numbers
+    are counted in float32, since LLVM makes vector instructions of these loops.
+    """
+    largest, larger, equal, masked = NOTHING, ZERO, ZERO, ZERO
     for i in range(z.size):
-        out[i] = exponential((z[i] - top) * factor)
+        number = _ordered(bits_of_float32(z[i])) if z[i] == z[i] else NOTHING
+        largest = number if number > largest else largest
+        larger += ONE if z[i] > value else ZERO
+        equal += ONE if z[i] == value else ZERO
+        masked += ONE if z[i] == MASKED else ZERO
+    return float32_of_bits(_ordered(largest)), larger, equal, masked
 
 
-@_compiled()
-def _largest(z: Any) -> Any:
-    """Return the largest entry, −inf for none; NaN entries are skipped."""
-    whole = z.size - z.size % MAXIMA
-    maxima = np.full(MAXIMA, -np.inf, np.float32)
-    for start in range(0, whole, MAXIMA):
-        block = z[start : start + MAXIMA]
-        for i in range(MAXIMA):
-            maxima[i] = block[i] if block[i] > maxima[i] else maxima[i]
-    largest = np.float32(-np.inf)
-    for i in range(MAXIMA):
-        largest = maxima[i] if maxima[i] > largest else largest
-    for i in range(whole, z.size):
-        largest = z[i] if z[i] > largest else largest
-    return largest
-
-
-@_compiled()
+@compiled_loop()
 def _first(z: Any, value: Any) -> int:
     """Return the index of the first entry equal to `value`, or 0 if there is none."""
-    for start in range(0, z.size, MAXIMA):
-        block = z[start : start + MAXIMA]
-        found = np.int32(0)
+    for start in range(0, z.size, STEP):
+        block = z[start : start + STEP]
+        found = ZERO
         for i in range(block.size):
-            found += np.int32(block[i] == value)
+            found += ONE if block[i] == value else ZERO
         if found:
             for i in range(block.size):
                 if block[i] == value:
@@ -78,101 +83,178 @@ def _first(z: Any, value: Any) -> int:
     return 0
 
 
-@_compiled()
-def _compare(z: Any, value: Any) -> tuple[Any, Any, Any]:
-    """Return how many entries are larger than `value`, how many equal it, and how many are −inf."""
-    larger, equal, masked = np.int32(0), np.int32(0), np.int32(0)
-    for i in range(z.size):
-        larger += np.int32(z[i] > value)
-        equal += np.int32(z[i] == value)
-        masked += np.int32(z[i] == -np.inf)
-    return larger, equal, masked
+@compiled_loop()
+def _visit(z: Any, value: Any) -> tuple[Any, int, Any, int, int, int]:
+    """Return the largest entry of a row, its index, the largest other entry, and the counts of `_compare`."""
+    top, second, begin = MASKED, MASKED, 0
+    larger, equal, masked = 0, 0, 0
+    for start in range(0, z.size, VISITED):
+        largest, more, same, absent = _compare(z[start : start + VISITED], value)
+        larger, equal, masked = larger + int(more), equal + int(same), masked + int(absent)
+        if largest > top:
+            top, second, begin = largest, top, start
+        elif largest > second:
+            second = largest
+    top_id = begin + _first(z[begin:], top)
+    for part in (z[begin:top_id], z[top_id + 1 : begin + VISITED]):
+        largest = _compare(part, top)[0]
+        second = largest if largest > second else second
+    return top, top_id, second, larger, equal, masked
 
 
-@_compiled()
-def _sums(z: Any, weight: Any, top: Any) -> tuple[float, float, float, float]:
-    """Return Σ w, Σ w s, Σ w² and Σ s over the entries that are not −inf, with w the weight and s = z − top."""
-    total, shifted, squares, plain = 0.0, 0.0, 0.0, 0.0
+@compiled_loop()
+def _weigh(z: Any, top: Any, weight: Any) -> tuple[Any, Any, Any, Any]:
+    """Fill in the weights w = exp(s), s = z − top, of a block, and return Σ w, Σ w s, Σ w² and `SMALL` · Σ s.
+
+    The last sum leaves out entries of −inf. The sums are float32 with 8 to 32 addends in each lane of a vector.
+    """
+    total, shifted, squares, plain = ZERO, ZERO, ZERO, ZERO
     for i in range(z.size):
-        w = np.float64(weight[i])
-        s = 0.0 if z[i] == -np.inf else np.float64(z[i]) - top
+        s = z[i] - top
+        w = exponential(s)
+        weight[i] = w
         total += w
-        shifted += w * s
-        squares += w * w
-        plain += s
+        shifted += w * (LEAST if s < LEAST else s)  # 0 times infinity would be NaN
+        large = SMALLEST_SQUARED if w < SMALLEST_SQUARED else w
+        squares += large * large
+        plain += SMALL * (ZERO if z[i] == MASKED else s)
     return total, shifted, squares, plain
 
 
-@_compiled()
-def _spread(z: Any, weight: Any, top: Any, mean: Any) -> float:
-    """Return Σ w (s − mean)², with w the weight and s = z − top."""
-    spread = 0.0
-    for i in range(z.size):
-        s = 0.0 if z[i] == -np.inf else np.float64(z[i]) - top
-        spread += np.float64(weight[i]) * (s - mean) * (s - mean)
-    return spread
+@compiled_loop()
+def _weigh_row(z: Any, top: Any, top_id: int, weight: Any) -> tuple[float, float, float, float]:
+    """Fill in the weights of a row, and return the sums of `_weigh` without the top entry.
 
-
-@_compiled()
-def _place(z: Any, log_z: Any, per_nat: Any, count: Any) -> Any:
-    """Return the bin of an entry: count + per_nat · log p, clipped to 0 … count − 1."""
-    x = count + per_nat * (np.float64(z) - log_z)
-    x = x if x > 0.0 else 0.0  # also puts NaN into bin 0
-    return np.int32(x if x < count - 1.0 else count - 1.0)
-
-
-@_compiled()
-def _fill_bins(z: Any, weight: Any, log_z: Any, per_nat: Any, bins: Any) -> None:
-    """Add each entry to its bin: 1 to bins[0], its weight to bins[1]."""
-    place = np.empty(BLOCK, np.int32)
-    count = bins.shape[1]
-    lanes = np.zeros((LANES * count, 2))
+    Without it they keep their digits when the model is confident.
+    """
+    own = np.float64(z[top_id] - top)  # 0, or NaN if the top is no finite number
+    total, shifted, squares, plain = 0.0, own, 0.0, own
     for start in range(0, z.size, BLOCK):
-        block, weights = z[start : start + BLOCK], weight[start : start + BLOCK]
-        for i in range(block.size):
-            place[i] = _place(block[i], log_z, per_nat, count)
-        for i in range(block.size):
-            add_pair(lanes, (i & (LANES - 1)) * count + place[i], 1.0, weights[i])
-    for lane in range(LANES):
-        for bin_ in range(count):
-            bins[0, bin_] += lanes[lane * count + bin_, 0]
-            bins[1, bin_] += lanes[lane * count + bin_, 1]
+        stop = min(start + BLOCK, z.size)
+        middle = top_id if start <= top_id < stop else stop
+        for begin, end in ((start, middle), (middle + 1, stop)):
+            if begin < end:
+                sums = _weigh(z[begin:end], top, weight[begin:end])
+                total += sums[0]
+                shifted += sums[1]
+                squares += sums[2]
+                plain += sums[3]
+    weight[top_id] = ONE
+    return total, shifted, squares, plain / SMALL
 
 
-@_compiled()
+@compiled_loop()
+def _fill_chunk(z: Any, weight: Any, line: Any, bins: int, room: Any) -> None:
+    """Add `CHUNK` entries to their bins in each lane, and their w (s − mean)² to `spread`, with s = z − top.
+
+    The bin of an entry is first + per_nat · s, clipped to 0 … bins − 1, in float32: rounded by 2e-5 of a bin.
+
+    Args:
+        z: the entries.
+        weight: their weights w.
+        line: top, mean, first and per_nat, float32.
+        bins: number of bins.
+        room: lanes float64 [bins · LANES, 2], number and weight of the entries; place int32 [CHUNK], overwritten by
+            their places in `lanes`; pairs float64 [CHUNK, 2], overwritten; spread float32 [CHUNK].
+    """
+    top, mean, first, per_nat = line
+    lanes, place, pairs, spread = room
+    last = np.float32(bins - 1)
+    for i in range(CHUNK):
+        s = z[i] - top
+        from_mean = (LEAST if s < LEAST else s) - mean  # 0 times infinity would be NaN
+        spread[i] += weight[i] * from_mean * from_mean
+        x = first + per_nat * s
+        x = x if x > ZERO else ZERO  # also puts NaN into bin 0
+        place[i] = np.int32(x if x < last else last) * np.int32(LANES) + np.int32(i & (LANES - 1))
+    for i in range(0, CHUNK, PAIRS):
+        put_pairs(pairs, weight, i)
+    for i in range(CHUNK):
+        add_pair(lanes, pairs, place[i], i)
+
+
+@compiled_loop()
+def _emptied(numbers: Any) -> Any:
+    """Return the sum of float32 numbers, and set them to 0."""
+    total = ZERO
+    for i in range(numbers.size):
+        total += numbers[i]
+        numbers[i] = ZERO
+    return total
+
+
+@compiled_loop()
+def _join(lanes: Any, bins: Any) -> None:
+    """Fill in bins[0] and bins[1], the sums of what the lanes of a bin hold."""
+    for bin_ in range(bins.shape[1]):
+        number, mass = 0.0, 0.0
+        several = lanes[bin_ * LANES : (bin_ + 1) * LANES]
+        for lane in range(LANES):
+            number += several[lane, 0]
+            mass += several[lane, 1]
+        bins[0, bin_] = number
+        bins[1, bin_] = mass
+
+
+@compiled_loop()
+def _fill_bins(z: Any, weight: Any, line: tuple[Any, Any, Any, Any], target: int, bins: Any) -> Any:
+    """Add each entry to its bin: 1 to bins[0], its weight to bins[1], and 1 to bins[2] for the target.
+
+    Returns:
+        Σ w (s − mean)², see `_place`.
+    """
+    count, total = bins.shape[1], 0.0
+    lanes, place, pairs = np.zeros((count * LANES, 2)), np.empty(CHUNK, np.int32), np.empty((CHUNK, 2))
+    spread = np.zeros(CHUNK, np.float32)
+    room = (lanes, place, pairs, spread)
+    whole = z.size - z.size % CHUNK
+    for start in range(0, whole, CHUNK):
+        _fill_chunk(z[start : start + CHUNK], weight[start : start + CHUNK], line, count, room)
+        if start <= target < start + CHUNK:
+            bins[2, place[target - start] // LANES] = 1.0
+        if start % BLOCK == BLOCK - CHUNK:
+            total += _emptied(spread)
+    if whole < z.size:
+        last, last_weights = np.full(CHUNK, MASKED), np.zeros(CHUNK, np.float32)  # the other entries have weight 0
+        for i in range(z.size - whole):
+            last[i], last_weights[i] = z[whole + i], weight[whole + i]
+        _fill_chunk(last, last_weights, line, count, room)
+        if target >= whole:
+            bins[2, place[target - whole] // LANES] = 1.0
+        lanes[0, 0] -= CHUNK - (z.size - whole)
+    _join(lanes, bins)
+    return total + _emptied(spread)
+
+
+@compiled_loop()
 def _measure_row(z: Any, target: Any, per_nat: Any, weight: Any, found: Any, bins: Any) -> None:
     """Fill in one row of `measure_rows`, with the formulas of `statistics`."""
-    top32 = _largest(z)
-    top, top_id = np.float64(top32), _first(z, top32)
-    rank, ties, masked = _compare(z, z[target])
-    for start in range(0, z.size, BLOCK):
-        _exponentials(z[start : start + BLOCK], top32, np.float32(1.0), weight[start : start + BLOCK])
-    weight[top_id] = np.float32(0.0)  # the sum without the top entry keeps its digits when the model is confident
-    others, shifted, squares, plain = _sums(z, weight, top)
-    weight[top_id] = np.float32(1.0)
+    top32, top_id, second, rank, ties, masked = _visit(z, z[target])
+    top = np.float64(top32)
+    others, shifted, squares, plain = _weigh_row(z, top32, top_id, weight)
     log_sum = math.log1p(others)
     log_z, scale = top + log_sum, 1.0 / (1.0 + others)
     mean = shifted * scale
+    mean32, first = np.float32(mean), np.float32(bins.shape[1] - per_nat * log_sum)
+    spread = _fill_bins(z, weight, (top32, mean32, first, np.float32(per_nat)), target, bins)
+    bins[1] *= scale
     below = np.float64(z[target]) - top
     found[0] = log_sum - below  # loss_nats
     found[1] = rank
     found[2] = ties
     found[3] = log_sum - mean  # entropy_nats
-    found[4] = _spread(z, weight, top, mean) * scale  # varentropy
+    variance = spread * scale - (mean - mean32) ** 2
+    found[4] = 0.0 if variance < 0.0 else variance  # varentropy
     found[5] = top_id
     found[6] = scale  # top_prob
-    second = max(_largest(z[:top_id]), _largest(z[top_id + 1 :])) if target == top_id else top
-    found[7] = top - second if target == top_id else below  # margin_nats
+    found[7] = top - np.float64(second) if target == top_id else below  # margin_nats
     found[8] = log_z
     found[9] = log_sum - plain / (z.size - masked)  # uniform_loss_nats
     found[10] = (squares + 1.0) * scale * scale  # sum_p2
     found[11] = masked
-    _fill_bins(z, weight, log_z, per_nat, bins)
-    bins[1] *= scale
-    bins[2, _place(z[target], log_z, per_nat, bins.shape[1])] = 1.0
 
 
-@_compiled(parallel=True)
+@compiled_loop(parallel=True)
 def measure_rows(z: Any, targets: Any, per_nat: float, scratch: Any, found: Any, bins: Any) -> None:
     """Compute the statistics of every row, and the histogram of its probabilities.
 
@@ -187,55 +269,3 @@ def measure_rows(z: Any, targets: Any, per_nat: float, scratch: Any, found: Any,
     for part in numba.prange(len(scratch)):
         for row in range(part, len(z), len(scratch)):
             _measure_row(z[row], targets[row], per_nat, scratch[part], found[row], bins[row])
-
-
-@_compiled(fastmath=FUSED)
-def _powers_of_two(z: Any, top: Any, factor: Any, out: Any) -> None:
-    """Fill `out` with 2^((z − top) · factor) of entries z ≤ top; `factor` > 0."""
-    for i in range(z.size):
-        out[i] = power_of_two((z[i] - top) * factor)
-
-
-@_compiled()
-def _power_sums(power: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Return Σ x, Σ x², Σ x⁴, Σ x⁸ and Σ x¹⁶ over the entries x of a block, each power at least 2⁻¹²⁶."""
-    sum1 = sum2 = sum4 = sum8 = sum16 = np.float32(0.0)
-    for i in range(power.size):
-        x = power[i]
-        sum1 += x
-        x = x if x > SMALLEST else SMALLEST
-        x *= x
-        sum2 += x
-        x = x if x > SMALLEST else SMALLEST
-        x *= x
-        sum4 += x
-        x = x if x > SMALLEST else SMALLEST
-        x *= x
-        sum8 += x
-        x = x if x > SMALLEST else SMALLEST
-        x *= x
-        sum16 += x
-    return sum1, sum2, sum4, sum8, sum16
-
-
-@_compiled(parallel=True)
-def ladder_sums(z: Any, tops: Any, factors: Any, sums: Any) -> None:
-    """Add Σ 2^((z − top) · 2ʲ · factor) over each row z to `sums`, for j from 0 to 4.
-
-    Entries so far below the top that a power is less than 2⁻¹²⁶ count as that. No sum shows it: the top adds 1 to each.
-
-    Args:
-        z: float32 [N, V], logits.
-        tops: float32 [N], the largest of each row.
-        factors: float32 [F], inverse temperatures, times log₂ e.
-        sums: float64 [N, F, 5], zeros; filled.
-    """
-    for row in numba.prange(len(z)):
-        power = np.empty(BLOCK, np.float32)
-        for start in range(0, z.shape[1], BLOCK):
-            block = z[row, start : start + BLOCK]
-            for at in range(len(factors)):
-                _powers_of_two(block, tops[row], factors[at], power)
-                found = _power_sums(power[: block.size])
-                for step in range(OCTAVES):
-                    sums[row, at, step] += found[step]

@@ -12,7 +12,7 @@ import torch
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES, STEPS_PER_OCTAVE
 from lossprobe.scoring import compiled
 from lossprobe.scoring.accelerated import fused_module
-from lossprobe.scoring.kernels import OCTAVES
+from lossprobe.scoring.ladder_kernels import OCTAVES
 
 
 def temperature_ladder(logits: torch.Tensor) -> torch.Tensor:

@@ -118,7 +118,7 @@ def stand_in_for_numba() -> str:
     try:
         import lossprobe.scoring.kernels  # noqa: F401
     except Exception as error:  # noqa: BLE001 - a numba that does not suit numpy raises errors of several kinds
-        names = ("scoring.kernels", "scoring.compiled", "checkpoint.model.attention")
+        names = ("scoring.ladder_kernels", "scoring.compiled", "checkpoint.model.attention")
         kernels, compiled, attention = (ModuleType(f"lossprobe.{name}") for name in names)
         kernels.OCTAVES = 5  # type: ignore[attr-defined]
         vars(attention).update(

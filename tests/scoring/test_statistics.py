@@ -259,7 +259,7 @@ def test_without_a_place_for_compiled_code_it_is_compiled_anew(monkeypatch):
         return plain(*arguments, **options)
 
     monkeypatch.setattr(numba, "njit", without_cache)
-    total = kernels._compiled()(lambda x: x.sum())
+    total = kernels.compiled_loop()(lambda x: x.sum())
     assert total(np.ones(3)) == 3.0
 
 

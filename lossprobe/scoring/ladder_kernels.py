@@ -1,0 +1,75 @@
+"""Compiled CPU loops for the temperature ladder of a logit row, see `ladder`.
+
+Powers are float32, and so are their sums over a block; sums of blocks are float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lossprobe.compiler import numba
+from lossprobe.exponential import LEAST_OF_TWO, power_of_two
+from lossprobe.scoring.kernels import ZERO, compiled_loop
+
+BLOCK = 1024  # entries whose sums are float32
+OCTAVES = 5  # temperatures T, T/2, … T/16 whose sums `ladder_sums` makes from one set of exponentials
+# Numbers below are not squared twice: results below 2^(-126) are no normal float32, and slow to compute.
+SMALLEST = np.float32(2.0**-31)
+
+
+@compiled_loop()
+def _power_sums(shifted: Any, factor: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Return Σ x, Σ x², Σ x⁴, Σ x⁸ and Σ x¹⁶ of x = 2^(shifted · factor) over a block; each x at least 2⁻¹²⁶.
+
+    Squares and eighth powers count as 2⁻⁶² where they are smaller, fourth and sixteenth as 2⁻¹²⁴.
+    """
+    sum1, sum2, sum4, sum8, sum16 = ZERO, ZERO, ZERO, ZERO, ZERO
+    for i in range(shifted.size):
+        x = power_of_two(shifted[i], factor)
+        sum1 += x
+        x = SMALLEST if x < SMALLEST else x
+        x *= x
+        sum2 += x
+        x *= x
+        sum4 += x
+        x = SMALLEST if x < SMALLEST else x
+        x *= x
+        sum8 += x
+        x *= x
+        sum16 += x
+    return sum1, sum2, sum4, sum8, sum16
+
+
+@compiled_loop()
+def _shift(z: Any, top: Any, least: Any, out: Any) -> None:
+    """Fill `out` with z − top, at least `least`, and NaN of NaN."""
+    for i in range(z.size):
+        s = z[i] - top
+        out[i] = least if s < least else s
+
+
+@compiled_loop(parallel=True)
+def ladder_sums(z: Any, tops: Any, factors: Any, sums: Any) -> None:
+    """Add Σ 2^((z − top) · 2ʲ · factor) over each row z to `sums`, for j from 0 to 4.
+
+    Powers so small that no sum shows them count as more than they are, since numbers below 2⁻¹²⁶ are slow to compute:
+    up to 2⁻⁶² each, where the top adds 1.
+
+    Args:
+        z: float32 [N, V], logits.
+        tops: float32 [N], the largest of each row.
+        factors: float32 [F], inverse temperatures, times log₂ e; the largest is at most twice the smallest.
+        sums: float64 [N, F, 5], zeros; filled.
+    """
+    for row in numba.prange(len(z)):
+        shifted = np.empty(BLOCK, np.float32)
+        least = LEAST_OF_TWO / factors.max()
+        for start in range(0, z.shape[1], BLOCK):
+            block = z[row, start : start + BLOCK]
+            _shift(block, tops[row], least, shifted)
+            for at in range(len(factors)):
+                found = _power_sums(shifted[: block.size], factors[at])
+                for step in range(OCTAVES):
+                    sums[row, at, step] += found[step]
