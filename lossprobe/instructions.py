@@ -6,6 +6,9 @@ from typing import Any
 
 from lossprobe.compiler import intrinsic, llvmlite, numba, unpack_tuple
 
+# Whether vectors have 512 bits; else 256 or fewer.
+WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+
 
 def _float32_of_bits(_: Any, bits: Any) -> Any:  # noqa: ARG001 - numba passes the types
     def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
@@ -113,7 +116,7 @@ add_pair: Any = intrinsic(_add_pair)
 # Rows and columns of a tile of products, whose sums fill half of the registers: 16 of 32 of 512 bits or 8 of 16 of 256.
 # With more they go through memory: 64 columns took 3 to 7 times as long with 256 bits.
 ROWS = 4
-COLUMNS = 64 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 16
+COLUMNS = 64 if WIDE else 16
 
 
 def _products(added: bool) -> Any:
