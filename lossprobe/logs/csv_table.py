@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from lossprobe.logs import names
+from lossprobe.logs import commas, names
 from lossprobe.logs.lines import LogFile
 from lossprobe.logs.log import LOSS
 from lossprobe.logs.names import RUN_PREFIX, meaning
@@ -41,6 +41,7 @@ def read_csv(file: LogFile) -> Records:
     delimiter = _delimiter(file.beginning())
     table = Table()
     header: list[str] = []
+    decimal: dict[str, bool | None] = {}  # by column, whether its commas are decimal; the first block with one decides
     ragged = 0
     for block in file.blocks():
         rows = [row for row in _rows(block.splitlines(keepends=True), delimiter) if row]
@@ -50,7 +51,9 @@ def read_csv(file: LogFile) -> Records:
         ragged += len(rows) - len(whole)
         for key, cells in zip(header, zip(*whole, strict=True), strict=False):
             if key and not key.endswith(WANDB_RANGE):  # without a name: pandas' count of rows
-                _add(table, key, cells, decimal_comma=delimiter == ";")
+                if decimal.get(key) is None:
+                    decimal[key] = _decimal_commas(key, cells, delimiter)
+                _add(table, key, cells, decimal[key])
         table.end_block(len(whole))
     notes = [f"{plural(ragged, 'row')} without {plural(len(header), 'cell')} left out"] if ragged else []
     return _one_run(table.records(_kind(header), notes=notes))
@@ -62,11 +65,24 @@ def _delimiter(start: bytes) -> str:
     return max(DELIMITERS, key=line.count)
 
 
-def _add(table: Table, key: str, cells: Sequence[str], *, decimal_comma: bool) -> None:
+def _decimal_commas(key: str, cells: Sequence[str], delimiter: str) -> bool | None:
+    """Return whether commas in the cells of a column are decimal commas; None where they tell nothing."""
+    if delimiter == ";":  # which is there because commas are taken
+        return True
+    if not any("," in cell for cell in cells):
+        return None
+    plain = names.without_run(key).strip().lower()
+    return commas.of_cells(cells, counts=plain in names.STEPS or plain in names.TOKENS)
+
+
+def _add(table: Table, key: str, cells: Sequence[str], decimal: bool | None) -> None:
+    """Add the cells of a column; `decimal` is what `_decimal_commas` says."""
     filled = np.array([index for index, cell in enumerate(cells) if cell and not cell.isspace()], np.int64)
     kept = cells if len(filled) == len(cells) else [cells[index] for index in filled]
-    if decimal_comma:
+    if decimal:  # a cell with both, as 1.234,5, stays as it is: no number
         kept = [cell.replace(",", ".") if "." not in cell else cell for cell in kept]
+    elif decimal is not None:
+        kept = [cell.replace(",", "") for cell in kept]
     table.add_cells(key, filled, kept)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from lossprobe.errors import UsageError
+from lossprobe.logs import commas
 from lossprobe.units import format_count, mistyped_path, visible
 
 BLOCK = 1 << 21  # bytes
@@ -36,11 +37,13 @@ class LogFile:
         path: the file as it was named.
         stream: its bytes, unpacked; seekable.
         notes: what was found while it was read, one line each.
+        decimal_commas: whether `blocks` puts a point in place of each decimal comma.
     """
 
     path: Path
     stream: IO[bytes]
     notes: list[str] = field(default_factory=list)
+    decimal_commas: bool = False
 
     @property
     def shown(self) -> str:
@@ -55,6 +58,11 @@ class LogFile:
     def beginning(self) -> bytes:
         """Return the first bytes in UTF-8, cleaned as in `blocks`; they may end in the middle of a line."""
         return _cleaned(next(self._pieces(), b""))
+
+    def settle_commas(self) -> None:
+        """Find out whether the losses of a text are written with decimal commas, and tell it."""
+        self.decimal_commas = commas.in_text(self.beginning())
+        self.notes += [commas.NOTE] if self.decimal_commas else []
 
     def whole(self, limit: int) -> bytes:
         """Return all bytes, in UTF-8.
@@ -89,11 +97,14 @@ class LogFile:
             if end:
                 block = _cleaned(data[:end])
                 before = block[-BEFORE:]
-                yield block
+                yield self._read_as(block)
         if _is_cut(rest, before):
             self.notes.append("the last line has no end, so its number may have been cut: it is left out")
         elif rest:
-            yield _cleaned(rest) + b"\n"
+            yield self._read_as(_cleaned(rest)) + b"\n"
+
+    def _read_as(self, block: bytes) -> bytes:
+        return commas.with_points(block) if self.decimal_commas else block
 
     def _pieces(self, limit: int | None = None) -> Iterator[bytes]:
         """Yield the content in UTF-8, without a byte-order mark; at most one piece more than a limit."""

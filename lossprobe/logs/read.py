@@ -107,6 +107,7 @@ def _reader(file: LogFile, prefix: str, given: tuple[str, ...]) -> Reader:
         return read_json_file
     if delimiter_of(text, given) is not None:
         return read_csv
+    file.settle_commas()
     return reader_of_given(given) if given else _console(file)
 
 

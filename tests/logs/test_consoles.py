@@ -291,3 +291,40 @@ def test_a_line_of_names_that_are_not_known_is_no_log_without_numbers(tmp_path):
     with pytest.raises(UsageError, match="none of its numbers has a name that is known") as error:
         read(tmp_path, "step:1 - actor/pg_loss:0.01 - critic/rewards/mean:0.5\n")
     assert error.value.id == "log.no_loss"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "step {0} | loss 2,{1} | lr 0,001\n",
+        "Step: {0}, Loss: 2,{1}\n",
+        "iter {0}: loss 2,{1}, time 35,78ms\n",  # nanoGPT's
+        "{{'loss': '2,{1}', 'step': {0}}}\n",  # transformers'
+        "epoch 0,5 step 1,00{0} train loss: 2,{1}\n",
+    ],
+)
+@pytest.mark.parametrize("digits", ["5", "50", "500", "5000"])
+def test_losses_with_decimal_commas(tmp_path, line, digits):
+    log = read(tmp_path, "".join(line.format(step, digits) for step in range(1, 7)))
+    assert {value for _, value in points(log.find(TRAIN, LOSS))} == {2.5}
+    assert log.find(TRAIN, LOSS).steps[-1] == (1006 if "1,00" in line else 6)
+    assert log.notes[0].startswith("losses are written with a decimal comma")
+    text = "".join(f"it {step} Q loss=2,{digits}\n" for step in range(6))
+    named = read(tmp_path, text, {"step": "it", "loss": "loss="})
+    assert {value for _, value in points(named.find(TRAIN, LOSS))} == {2.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("step 1 | loss 1,234.5\nstep 2 | loss 987.5\n", [1234.5, 987.5]),
+        ("step 1 | loss 1,234\nstep 2 | loss 987\n", [1234, 987]),  # not all have one, and both may part thousands
+        ("step 1 | loss 2.5 | loss scale: 65,536\nstep 2 | loss 2.25 | loss scale: 65,536\n", [2.5, 2.25]),
+        ("step 1 | loss 1,234,567\nstep 2 | loss 1,234,566\n", [1234567, 1234566]),
+        ("step 1 | loss 2, 3,4\nstep 2 | loss 3,\n", [2, 3]),
+    ],
+)
+def test_losses_with_other_commas(tmp_path, text, values):
+    log = read(tmp_path, text)
+    assert log.find(TRAIN, LOSS).values.tolist() == values
+    assert not any("decimal comma" in note for note in log.notes)

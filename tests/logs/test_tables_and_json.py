@@ -184,3 +184,22 @@ def test_the_vocabulary_of_the_model_beside_a_trainer_state(tmp_path, config, si
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": ROWS}))
     assert read_log(tmp_path).vocabulary == size
     assert read(tmp_path, jsonl(ROWS)).vocabulary is None
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ('step,loss\n"1,000","2,345"\n"2,000","2,25"\n', [(1000, 2.345), (2000, 2.25)]),
+        ("step\tloss\n1,000\t2,345\n2,000\t2,250\n", [(1000, 2.345), (2000, 2.25)]),
+        ('step,loss\n"1,000","1,234.5"\n999,987.5\n', [(1000, 1234.5), (999, 987.5)]),
+        ('step,loss\n"1,000","1,234"\n"2,000",987\n', [(1000, 1234), (2000, 987)]),
+    ],
+)
+def test_commas_in_the_numbers_of_a_table(tmp_path, table, expected):
+    assert sorted(points(read(tmp_path, table).find(TRAIN, LOSS))) == sorted(expected)
+
+
+@pytest.mark.parametrize("cell", ["1.234,5", "1,5,7", "2.5,"])
+def test_a_cell_that_is_no_number_with_commas_stays_none(tmp_path, cell):
+    with pytest.raises(UsageError, match="no number"):
+        read(tmp_path, f"step;loss\n1;{cell}\n2;{cell}\n")
