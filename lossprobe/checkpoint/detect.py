@@ -193,6 +193,8 @@ def _what_to_give(path: Path, names: Sequence[str]) -> str | None:
     inside = [name for name in names if any(stands(path / name / file) for file in ("config.json", ADAPTER))]
     if inside:
         return f"name one of the checkpoints in it: {listed(inside)}"
+    if any(re.fullmatch(r"adapter_model\.(safetensors|bin)", name) for name in names):
+        return f"put the {ADAPTER} that was saved with the adapter beside it"
     weights = any(name.endswith(".safetensors") for name in names)
     return "put the config.json of the same model beside the weights" if weights else None
 

@@ -255,7 +255,7 @@ def _plan_one(
         tokens: its tokens.
         options: as in `write_plan`.
     """
-    check_ids(tokens, options.vocab_size)
+    check_ids(tokens, options.vocab_size, f"{count.document.source}: document {number}")
     _check_length(number, count.document, tokens, options.policy)
     count.add_tokens(tokens)
     after = window
@@ -267,8 +267,13 @@ def _plan_one(
     return after
 
 
-def check_ids(tokens: Tokens, vocab_size: int) -> None:
+def check_ids(tokens: Tokens, vocab_size: int, where: str) -> None:
     """Refuse token ids that the model does not have.
+
+    Args:
+        tokens: the tokens of a document.
+        vocab_size: how many ids the model has.
+        where: which document it is, for the start of the message.
 
     Raises:
         CheckpointError: an id is outside the model's vocabulary: tokenizer and model do not belong together.
@@ -276,7 +281,10 @@ def check_ids(tokens: Tokens, vocab_size: int) -> None:
     largest = int(tokens.ids.max(initial=0))
     if largest >= vocab_size:
         raise CheckpointError(
-            "tokenizer.id_out_of_range", f"the tokenizer gave token id {largest}, the model has {vocab_size}"
+            "tokenizer.id_out_of_range",
+            f"{where}: the tokenizer gave token id {largest}, the model has {vocab_size} ids, from 0",
+            hint="take the tokenizer that the model was trained with; if tokens were added to it, embeddings must be "
+            "resized and trained too",
         )
 
 

@@ -175,9 +175,11 @@ def test_unknown_text_is_a_share_of_the_tokens(piece, shown, hint):
 
 def test_the_first_id_that_a_model_does_not_have_is_refused():
     tokens = Tokens(np.array([3, 7], np.int32), np.array([1, 2]), np.zeros(2, bool))
-    check_ids(tokens, 8)
-    with pytest.raises(CheckpointError, match="token id 7, the model has 7"):
-        check_ids(tokens, 7)
+    check_ids(tokens, 8, "a.txt: document 3")
+    with pytest.raises(CheckpointError) as caught:
+        check_ids(tokens, 7, "a.txt: document 3")
+    assert caught.value.message == "a.txt: document 3: the tokenizer gave token id 7, the model has 7 ids, from 0"
+    assert "embeddings must be resized" in str(caught.value.hint)
 
 
 def test_documents_keep_their_order_and_no_second_copy_of_a_text(tmp_path):

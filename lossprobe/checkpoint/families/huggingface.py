@@ -17,6 +17,7 @@ import torch
 from lossprobe.checkpoint.families.prepared import PreparedFolder, prepare
 from lossprobe.checkpoint.families.streaming import gpus_for, not_streamed, refuse_streaming, why_streamed
 from lossprobe.checkpoint.files.hashes import combined_sha256, hashing
+from lossprobe.checkpoint.files.other_heads import telling_other_heads
 from lossprobe.checkpoint.files.plain_files import absolute, followed_links
 from lossprobe.checkpoint.files.tensors import compute_dtype
 from lossprobe.checkpoint.interface import Checkpoint, CheckpointFacts, Tokenizer
@@ -117,7 +118,8 @@ def load_prepared(
     shown = visible(str(path), 200)
     stored = stored_dtype(weights.unquantized)
     read = (path / "config.json", *weights.files, *weights.index, *weights.said_by)
-    with hashing(file for file in read if file not in weights.index) as hashed:
+    hashes_of = hashing(file for file in read if file not in weights.index)
+    with hashes_of as hashed, telling_other_heads(path, settings, weights.entries):
         loaded, streamed = _weighted(prepared, _weights_dtype(stored, options), options, why)
         model = loaded.model
         if isinstance(weights, QuantizedWeights):

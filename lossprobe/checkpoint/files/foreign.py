@@ -63,8 +63,9 @@ def foreign_file(path: Path) -> CheckpointError | None:
 
 
 def in_its_folder(path: Path) -> str | None:
-    """Return a hint for a file of weights that belongs to a folder with a config.json; None for any other file."""
-    return f"give its folder: {_quoted(path.parent)}" if stands(path.parent / "config.json") else None
+    """Return a hint for a file of weights that belongs to the folder of a model or adapter; None for any other file."""
+    configured = any(stands(path.parent / name) for name in ("config.json", "adapter_config.json"))
+    return f"give its folder: {_quoted(path.parent)}" if configured else None
 
 
 def missing_weights(path: Path, names: Sequence[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from lossprobe.units import plural, visible
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# Weights beside those of the model, which somebody may take for a part of it.
+UNREAD = re.compile(r"(?:adapter_model|value_head)\.(?:safetensors|bin)|model-\d{5}-of-\d{5}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def find_weights(path: Path) -> Weights:
             )
         return _shards(path, index, weight_map)
     if stands(single):
-        return Weights({single: scan_header(single)})
+        return Weights({single: scan_header(single)}, notices=_unread(path, {SINGLE}))
     raise _no_weights(path)
 
 
@@ -144,7 +147,15 @@ def _shards(path: Path, index: Path, weight_map: dict[str, str]) -> Weights:
         )
     absent = sorted(weight_map.keys() - stored.keys())  # a tied head, for example; a needed one is refused at load
     notices = (f"{INDEX} lists tensors that no file holds and the model does not need: {listed(absent)}",)
-    return Weights(declared, (index,), notices if absent else ())
+    return Weights(declared, (index,), (*(notices if absent else ()), *_unread(path, set(names))))
+
+
+def _unread(path: Path, read: Collection[str]) -> tuple[str, ...]:
+    """Return a notice of weights beside those that are read, such as an adapter without its configuration."""
+    left = [name for name in list_names(path) if UNREAD.fullmatch(name) and name not in read]
+    if not left:
+        return ()
+    return (f"{visible(str(path), 200)}: {listed(left)}: not read, the loss is that of the weights beside it",)
 
 
 def _inside(path: Path, name: str, shown: str) -> Path:
