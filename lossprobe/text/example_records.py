@@ -9,7 +9,7 @@ from typing import Any
 
 from lossprobe.errors import BadTextError
 from lossprobe.text.examples import Completion, Conversation, DataKind, Example, Pair
-from lossprobe.text.kinds import CHAT_KEYS, COMPLETION_KEYS, ONE_RECORD, PAIR_KEYS, kinds_of_record
+from lossprobe.text.kinds import CHAT_KEYS, COMPLETION_KEYS, INSTRUCTION, ONE_RECORD, PAIR_KEYS, kinds_of_record
 from lossprobe.text.messages import (
     TEMPLATE_VALUES,
     Message,
@@ -18,9 +18,10 @@ from lossprobe.text.messages import (
     read_template_values,
     read_tools,
 )
-from lossprobe.text.records import json_type
+from lossprobe.text.records import NoNumber, is_text, json_type
 from lossprobe.units import visible
 
+EMPTY = "NaN is how pandas writes an empty cell: write null or an empty string in its place"
 MEDIA = ("images", "image", "videos", "audios")  # keys under which trainers look for what a text model cannot read
 
 
@@ -75,13 +76,11 @@ def _with_prompt(record: dict[str, Any], messages: tuple[Message, ...], prompt: 
 
 def _completion(record: dict[str, Any], keys: Sequence[str], where: str) -> Conversation | Completion:
     before, after = (record.pop(key) for key in keys)
-    if keys[0] == "instruction":
-        more = record.pop("input", None)
-        _refuse_other_types({"instruction": before, "input": more or "", "output": after}, where)
+    if keys[0] == INSTRUCTION:
+        asked = _asked(record, before, where)
+        _refuse_other_types({"output": after}, where)
         _refuse_empty(after, "output", where)
-        asked = "\n".join(part for part in (before, more) if part)
-        said = ({"role": "user", "content": asked}, {"role": "assistant", "content": after})
-        return _with_prompt(record, said, 1, where)
+        return _with_prompt(record, (asked, {"role": "assistant", "content": after}), 1, where)
     if isinstance(before, list) and isinstance(after, list):
         prompt, answer = read_messages(before, keys[0], where), read_messages(after, keys[1], where)
         return _with_prompt(record, prompt + answer, len(prompt), where)
@@ -90,10 +89,22 @@ def _completion(record: dict[str, Any], keys: Sequence[str], where: str) -> Conv
     return Completion(before, after)
 
 
+def _asked(record: dict[str, Any], instruction: Any, where: str) -> Message:
+    """Return what the user says by an instruction and the input beside it, which is taken out of the record."""
+    more = record.pop("input", None)
+    _refuse_other_types({"instruction": instruction, "input": more or ""}, where)
+    return {"role": "user", "content": "\n".join(part for part in (instruction, more) if part)}
+
+
 def _refuse_other_types(texts: dict[str, Any], where: str) -> None:
-    if not all(isinstance(text, str) for text in texts.values()):
+    if not all(map(is_text, texts.values())):
         held = " and ".join(f"{key} is {json_type(text)}" for key, text in texts.items())
-        raise BadTextError("text.bad_example", f"{where}: {held}; all must be strings, or lists of messages")
+        hint = EMPTY if any(isinstance(text, NoNumber) for text in texts.values()) else None
+        raise BadTextError(
+            "text.bad_example",
+            f"{where}: {held}; all must be strings, or lists of messages",
+            hint=hint,
+        )
 
 
 def _refuse_empty(text: str, key: str, where: str) -> None:
@@ -114,6 +125,10 @@ def _pair_of_texts(record: dict[str, Any], chosen: str, rejected: str, where: st
     _refuse_empty(chosen, "chosen", where)
     _refuse_empty(rejected, "rejected", where)
     prompt = record.pop("prompt", None)
+    if prompt is None and record.get(INSTRUCTION):
+        asked = _asked(record, record.pop(INSTRUCTION), where)
+        side = _with_prompt(record, (asked, {"role": "assistant", "content": chosen}), 1, where)
+        return Pair(side, replace(side, messages=(asked, {"role": "assistant", "content": rejected})))
     if prompt is None:
         size = shared_start(chosen, rejected)
         prompt, chosen, rejected = chosen[:size], chosen[size:], rejected[size:]
@@ -139,19 +154,24 @@ def _prompt_messages(
 ) -> tuple[Message, ...]:
     """Return the messages before both sides; () where the sides hold them.
 
-    A prompt that is a string repeats the first messages of the sides, or else is what the user says.
+    A prompt that is a string repeats the first messages of the sides, or else is what the user says; so is an
+    instruction, with its input, where there is no prompt.
     """
     prompt = record.get("prompt")
     if isinstance(prompt, list):
         return read_messages(record.pop("prompt"), "prompt", where)
     if alone and prompt is None:  # one message a side, after the conversation so far
         key = next((key for key in CHAT_KEYS if isinstance(record.get(key), list)), None)
-        return () if key is None else read_messages(record.pop(key), key, where)
-    if prompt is not None and not isinstance(prompt, str):
+        if key is not None:
+            return read_messages(record.pop(key), key, where)
+    if prompt is not None and not is_text(prompt):
         raise BadTextError("text.bad_example", f"{where}: prompt is {json_type(prompt)}")
-    if prompt and not shared_start(*sides):
+    if shared_start(*sides):
+        return ()
+    if prompt:
         return ({"role": "user", "content": record.pop("prompt")},)
-    return ()
+    instruction = record.pop(INSTRUCTION, None) if prompt is None else None
+    return (_asked(record, instruction, where),) if instruction else ()
 
 
 def shared_start(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:

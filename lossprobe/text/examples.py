@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from lossprobe.text.records import is_text
+
 
 class DataKind(StrEnum):
     """What the records of a text hold.
@@ -81,7 +83,7 @@ def _attributes(example: Any) -> dict[str, Any]:
 
 def with_texts(value: Any, change: Callable[[str], str]) -> Any:
     """Return a value of JSON with each string in it changed, but no key."""
-    if isinstance(value, str):
+    if is_text(value):
         return change(value)
     if isinstance(value, list):
         return [with_texts(each, change) for each in value]

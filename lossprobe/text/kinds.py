@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lossprobe.text.examples import DataKind
-from lossprobe.text.records import json_type
+from lossprobe.text.records import is_text, json_type
 
 AUTO = "auto"
 CHAT_KEYS = ("messages", "conversations")
 PAIR_KEYS = ("chosen", "rejected")
-COMPLETION_KEYS = (("prompt", "completion"), ("instruction", "output"))
+INSTRUCTION = "instruction"  # what the user says: before an output, and before a pair without a prompt
+COMPLETION_KEYS = (("prompt", "completion"), (INSTRUCTION, "output"))
 ONE_RECORD = {
     DataKind.TEXT: "plain text",
     DataKind.CHAT: "a conversation",
@@ -38,14 +39,17 @@ def kinds_of_record(record: object) -> dict[DataKind, tuple[str, ...]]:
         return {}
     found: dict[DataKind, tuple[str, ...]] = {}
     chat = next((key for key in CHAT_KEYS if _holds_messages(record.get(key))), None)
+    if chat is not None and all(isinstance(record.get(key), dict) for key in PAIR_KEYS):
+        found[DataKind.PAIRS] = (chat, *PAIR_KEYS)  # two answers to that conversation
     if chat is not None:
         found[DataKind.CHAT] = (chat,)
-    if _all_held(record, PAIR_KEYS):
-        found[DataKind.PAIRS] = PAIR_KEYS
+    if _all_held(record, PAIR_KEYS) and DataKind.PAIRS not in found:
+        asked = record.get("prompt") is None and is_text(record.get(INSTRUCTION)) and bool(record[INSTRUCTION])
+        found[DataKind.PAIRS] = (INSTRUCTION, *PAIR_KEYS) if asked else PAIR_KEYS
     completion = next((keys for keys in COMPLETION_KEYS if _all_held(record, keys)), None)
     if completion is not None:
         found[DataKind.COMPLETION] = completion
-    if isinstance(record.get("text"), str):
+    if is_text(record.get("text")):
         found[DataKind.TEXT] = ("text",)
     return found
 
@@ -62,7 +66,7 @@ def why_no_kind(record: object) -> str:
     if chat is not None:
         return f"{chat} is {json_type(record[chat])}, not a list of messages"
     keys = next((keys for keys in (PAIR_KEYS, *COMPLETION_KEYS) if all(key in record for key in keys)), ())
-    wrong = (f"{key} is {json_type(record[key])}" for key in keys if not isinstance(record[key], str | list | dict))
+    wrong = (f"{key} is {json_type(record[key])}" for key in keys if not _holds(record[key]))
     return ", ".join(wrong)
 
 
@@ -72,4 +76,9 @@ def _holds_messages(value: object) -> bool:
 
 
 def _all_held(record: Mapping[str, Any], keys: Sequence[str]) -> bool:
-    return all(isinstance(record.get(key), str | list | dict) for key in keys)
+    return all(_holds(record.get(key)) for key in keys)
+
+
+def _holds(value: object) -> bool:
+    """Return whether a value can be a side of a pair, a prompt or a completion."""
+    return is_text(value) or isinstance(value, list | dict)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lossprobe.errors import BadTextError
-from lossprobe.text.records import json_type
+from lossprobe.text.records import is_text, json_type
 from lossprobe.units import visible
 
 # Names of speakers in records with "from" and "value" (ShareGPT) → roles of chat templates.
@@ -157,7 +157,7 @@ def _call(call: Any, where: str) -> dict[str, Any]:
 
 def _content(content: object, where: str) -> str:
     """Return what a message says; the texts of a list of parts are joined, as templates write one after the other."""
-    if isinstance(content, str):
+    if is_text(content):
         return content
     if not isinstance(content, list):
         raise BadTextError("text.bad_messages", f"{where}: content is {json_type(content)}, not a string")
@@ -175,7 +175,7 @@ def _part(part: object, where: str) -> str:
             f"{where}: content has a part of type {visible(str(kind), 30)}; only text can be scored",
             hint=AS_CALLS if kind in ("tool_use", "tool_result") else None,
         )
-    if not isinstance(part.get("text"), str):
+    if not is_text(part.get("text")):
         raise BadTextError("text.bad_messages", f"{where}: a part of content has no text")
     return str(part["text"])
 
@@ -186,7 +186,7 @@ def _check(message: Message, where: str) -> None:
     if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
         raise BadTextError("text.bad_messages", f"{where}: tool_calls is no list of objects")
     for key in REASONING:
-        if not isinstance(message.get(key, ""), str):
+        if not is_text(message.get(key, "")):
             raise BadTextError("text.bad_messages", f"{where}: {key} is {json_type(message[key])}, not a string")
     if "content" not in message and not calls and not any(message.get(key) for key in REASONING):
         raise BadTextError("text.bad_messages", f"{where} has neither content nor tool calls")

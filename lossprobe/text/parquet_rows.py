@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lossprobe.text.files import Budget, TextFile, refuse_unreadable
-from lossprobe.text.records import JsonRecord
+from lossprobe.text.records import JsonRecord, NoNumber
 
 ROWS = 64  # read at once
 BUFFER_BYTES = 1 << 20
@@ -51,5 +51,5 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_as_json(each) for each in value]
     if isinstance(value, float):
-        return value if math.isfinite(value) else json.dumps(value)
+        return value if math.isfinite(value) else NoNumber(json.dumps(value))
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

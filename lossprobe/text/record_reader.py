@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lossprobe.errors import BadTextError
 from lossprobe.text.example_records import read_example
-from lossprobe.text.examples import Conversation, DataKind, Example, Pair, example_to_json, with_texts
+from lossprobe.text.examples import Completion, Conversation, DataKind, Example, Pair, example_to_json, with_texts
+from lossprobe.text.field_hints import TEXT
 from lossprobe.text.kinds import AUTO, ONE_RECORD, RECORDS, kinds_of_record, why_no_kind
 from lossprobe.text.messages import TEMPLATE_VALUES, marks_without_loss
 from lossprobe.text.options import TextOptions
-from lossprobe.text.records import TEXT, fields_to_json, split_record
+from lossprobe.text.records import fields_to_json, is_text, split_record
 from lossprobe.text.splitting import with_lf
 from lossprobe.units import plural
 
 EQUAL = "with equal sides, which tell nothing"
 NO_KIND = "correct or leave out the record, or name the field of a plain text with `text_field`"
 ASIDE = ("system", "history")  # fields that some trainers read beside the messages
+QUESTIONS = ("question", "query", "input", "context")  # fields that may be the prompt of a pair, but are not read
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,20 @@ class RecordReader:
             self._remarks[f"with messages of {', '.join(marks)}, which are scored all the same"] += 1
         if kind is DataKind.COMPLETION and given.get("label") is False:
             self._remarks["with label false, as KTO marks unwanted answers, scored like the others (`by` label)"] += 1
+        if isinstance(example, Pair) and given.get("prompt") is None:
+            self._see_questions(example, rest)
         for key in filter(rest.get, ASIDE):
             self._remarks[f"with a field {key}, which the template does not get"] += 1
         return Record("", fields_to_json({key: given[key] for key in rest}), example)
+
+    def _see_questions(self, pair: Pair, rest: Mapping[str, Any]) -> None:
+        """Take note of fields that may be the prompt of a pair, where it does not have their text."""
+        side = pair.chosen
+        asked = [side.prompt] if isinstance(side, Completion) else [m.get("content", "") for m in side.messages]
+        for key in QUESTIONS:
+            value = rest.get(key)
+            if is_text(value) and value.strip() and not any(value.strip() in each for each in asked):
+                self._remarks[f"with a field {key}, which is no part of the prompt: name it prompt if it is one"] += 1
 
     def notices(self, shown: str) -> list[str]:
         """Return what is to be told of the records that were read, one line each.

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from lossprobe.errors import BadTextError
+from lossprobe.text.field_hints import which_field
 from lossprobe.units import visible
 
-TEXT = "text"  # the field that holds the text unless another one is named
-LIKE_TRAINING = frozenset({
-    "answer", "chosen", "completion", "conversation", "dialog", "dialogue", "instruction", "output", "prompt",
-    "question", "rejected", "response",
-})  # fmt: skip
-TRAINING = (
-    "`text_field` names the field of a plain text; other records need messages or conversations, prompt and "
-    "completion, instruction and output, or chosen and rejected"
-)
 SPACE = re.compile(r"[ \t\n\r]*")
+
+
+class NoNumber(str):
+    """A number that JSON does not have (NaN, Infinity, 1e999), by its name: a string for JSON, but no text.
+
+    Programs write it for a cell that is empty; taken for a text, it would be scored as the word NaN.
+    """
+
+    __slots__ = ()
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Return whether a value of JSON is a string.
+
+    >>> is_text("NaN"), is_text(NoNumber("NaN")), is_text(None)
+    (True, False, False)
+    """
+    return isinstance(value, str) and not isinstance(value, NoNumber)
 
 
 @dataclass(frozen=True)
@@ -116,27 +125,16 @@ def split_record(value: Any, name: str, where: str) -> tuple[str, str]:
     """
     holder, key = _find(value, name)
     text = None if holder is None else holder[key]
-    if holder is None or not isinstance(text, str):
+    if holder is None or not is_text(text):
         held = "" if holder is None else f", which holds {json_type(text)}"
         raise BadTextError(
             "text.no_field",
             f"{where} has no text in the field {visible(name, 40)}{held} (found: {_found(value)})",
-            hint=_which_field(value, name),
+            hint=which_field(name, list(field_names(value)) if isinstance(value, dict) else []),
         )
     del holder[key]
     refuse_surrogates(text, where)
     return text, fields_to_json(value)
-
-
-def _which_field(value: Any, name: str) -> str:
-    """Return a hint for a record without a text in a field: a field of almost this name, or the option."""
-    near = difflib.get_close_matches(name, field_names(value) if isinstance(value, dict) else (), 1)
-    keys = set(value) if isinstance(value, dict) else set()
-    if near:
-        return f"did you mean `text_field` {near[0]}?"
-    if name == TEXT and keys & LIKE_TRAINING:
-        return TRAINING
-    return "name the field that holds the text with `text_field`" if name == TEXT else "`text_field` takes another name"
 
 
 def fields_to_json(fields: dict[str, Any]) -> str:
@@ -170,7 +168,7 @@ class _Reader:
     def __init__(self) -> None:
         self._repeats = False
         self.hooks: dict[str, Any] = {
-            "parse_float": _finite, "parse_constant": str, "object_pairs_hook": self._object,
+            "parse_float": _finite, "parse_constant": NoNumber, "object_pairs_hook": self._object,
         }  # fmt: skip
 
     def record(self, value: Any) -> JsonRecord:
@@ -216,7 +214,7 @@ def _said(error: json.JSONDecodeError) -> str:
 
 def _finite(literal: str) -> float | str:
     value = float(literal)
-    return value if math.isfinite(value) else literal
+    return value if math.isfinite(value) else NoNumber(literal)
 
 
 def _found(value: Any) -> str:

@@ -130,8 +130,83 @@ def test_sides_of_messages_share_their_prompt(tmp_path, record):
 def test_one_message_a_side_follows_the_conversation(tmp_path):  # as LLaMA-Factory has it
     chat = [{"from": "human", "value": "Hi"}]
     record = {"conversations": chat, "chosen": {"from": "gpt", "value": "Hello."}, "rejected": NO}
-    example, _ = one(tmp_path, record, data_kind="pairs")
-    assert example == Pair(Conversation((USER, HELLO), (), 1), Conversation((USER, NO), (), 1))
+    for options in ({"data_kind": "pairs"}, {}):
+        example, source = one(tmp_path, record, **options)
+        assert example == Pair(Conversation((USER, HELLO), (), 1), Conversation((USER, NO), (), 1))
+    assert "pairs (conversations, chosen, rejected); 1 record; `data_kind` chat reads" in source.notices[0]
+
+
+@pytest.mark.parametrize("sides", [("Hello.", "No."), (HELLO, NO), ([HELLO], [NO])])
+@pytest.mark.parametrize("more", [{}, {"input": ""}, {"input": "there"}])
+def test_an_instruction_is_what_the_user_says_before_both_sides(tmp_path, sides, more):
+    chosen, rejected = sides
+    example, source = one(tmp_path, {"instruction": "Hi", "chosen": chosen, "rejected": rejected} | more)
+    user = USER | {"content": "Hi\nthere"} if more.get("input") else USER
+    assert example == Pair(Conversation((user, HELLO), (), 1), Conversation((user, NO), (), 1))
+    assert source.notices[0].endswith("pairs (instruction, chosen, rejected); 1 record")
+    assert len(source.notices) == 1
+
+
+@pytest.mark.parametrize("key", ["question", "query", "input", "context"])
+def test_a_question_that_is_no_part_of_the_prompt_is_told(tmp_path, key):
+    told = f"1 record with a field {key}, which is no part of the prompt: name it prompt if it is one"
+    for sides in ({"chosen": "Yes", "rejected": "No"}, {"chosen": HELLO, "rejected": NO}):
+        _, source = one(tmp_path, {key: "Is it?"} | sides)
+        assert source.notices[1].endswith(told)
+    for prompt in ({"prompt": "So?"}, {"chosen": "Is it? Yes", "rejected": "Is it? No"}):
+        _, source = one(tmp_path, {key: "Is it?", "chosen": "Yes", "rejected": "No"} | prompt)
+        assert len(source.notices) == 1
+    _, source = one(tmp_path, {key: "Hi", "chosen": [USER, HELLO], "rejected": [USER, NO]})
+    assert len(source.notices) == 1
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{{"text": {0}}}',
+        '{{"instruction": "Add", "input": {0}, "output": "3"}}',
+        '{{"instruction": "Add", "output": {0}}}',
+        '{{"prompt": {0}, "completion": "a"}}',
+        '{{"prompt": {0}, "chosen": "a", "rejected": "b"}}',
+        '{{"prompt": {0}, "chosen": [{{"role": "a", "content": "b"}}], "rejected": [{{"role": "a", "content": "c"}}]}}',
+        '{{"messages": [{{"role": "user", "content": {0}}}]}}',
+    ],
+)
+def test_a_number_that_json_does_not_have_is_no_text(tmp_path, record, value):
+    path = write(tmp_path, record.format(value))
+    for newlines in ("keep", "lf"):
+        with pytest.raises(BadTextError, match="number"):
+            read(path, newlines=newlines)
+
+
+@pytest.mark.parametrize(
+    ("record", "command"),
+    [
+        ({"question": "a", "answer": "b"}, "{instruction: .question, output: .answer}"),
+        ({"prompt": "a", "response": "b"}, "{prompt: .prompt, completion: .response}"),
+        ({"instruction": "a", "context": "", "response": "b"}, "{instruction: .instruction, input: .context, output:"),
+        ({"prompt": "a", "response_chosen": "b", "response_rejected": "c"}, "chosen: .response_chosen, rejected:"),
+        ({"input": {"messages": [USER]}, "preferred_output": [HELLO], "non_preferred_output": [NO]},
+         "{prompt: .input.messages, chosen: .preferred_output, rejected: .non_preferred_output}"),
+        ({"dialog": [USER, HELLO]}, "{messages: .dialog}"),
+        ({"body": {"messages": [USER, HELLO]}}, "{messages: .body.messages}"),
+    ],
+)  # fmt: skip
+def test_fields_of_other_names_are_named_with_a_command(tmp_path, record, command):
+    with pytest.raises(BadTextError) as caught:
+        read(write(tmp_path, record))
+    assert (caught.value.id, command in caught.value.hint) == ("text.no_field", True), caught.value.hint
+    names = dict(part.split(": .") for part in caught.value.hint.split("{")[1].split("}")[0].split(", "))
+    renamed = {new: record[old.split(".")[0]] for new, old in names.items()}
+    renamed = {new: value["messages"] if isinstance(value, dict) else value for new, value in renamed.items()}
+    assert one(tmp_path, renamed)[0] is not None  # what the command makes is read
+
+
+def test_a_field_without_a_text_is_not_proposed_for_itself(tmp_path):
+    with pytest.raises(BadTextError) as caught:
+        read(write(tmp_path, {"text": None, "id": 7}))
+    assert caught.value.hint == "name the field that holds the text with `text_field`"
 
 
 def test_sides_of_text_have_a_prompt_or_share_their_start(tmp_path):
@@ -335,7 +410,8 @@ def test_template_arguments_that_take_the_place_of_others_are_refused(tmp_path, 
         ({"prompt": "a", "chosen": None, "rejected": "b"}, "text.bad_example", "chosen is null", "correct"),
         ({"prompt": "a", "completion": 7}, "text.bad_example", "completion is a number", "correct"),
         ({"messages": "hello"}, "text.bad_example", "messages is a string, not a list of messages", "`text_field`"),
-        ({"question": "a", "answer": "b"}, "text.no_field", "no text in the field text", "prompt and completion"),
+        ({"question": "a", "answer": "b"}, "text.no_field", "no text in the field text", "answer to output"),
+        ({"question": "a", "id": "b"}, "text.no_field", "no text in the field text", "prompt and completion"),
         ({"txt": "a"}, "text.no_field", "no text in the field text", "did you mean `text_field` txt?"),
     ],
 )
