@@ -18,10 +18,9 @@ from lossprobe.text.messages import (
     read_template_values,
     read_tools,
 )
-from lossprobe.text.records import NoNumber, is_text, json_type
+from lossprobe.text.records import EMPTY, NoNumber, is_text, json_type
 from lossprobe.units import visible
 
-EMPTY = "NaN is how pandas writes an empty cell: write null or an empty string in its place"
 MEDIA = ("images", "image", "videos", "audios")  # keys under which trainers look for what a text model cannot read
 
 

@@ -8,8 +8,8 @@ from typing import Final
 
 TEXT: Final = "text"  # the field that holds the text unless another one is named
 LIKE_TRAINING: Final = frozenset({
-    "answer", "chosen", "completion", "conversation", "dialog", "dialogue", "instruction", "output", "prompt",
-    "question", "rejected", "response",
+    "answer", "chosen", "completion", "contents", "conversation", "dialog", "dialogue", "instruction", "output",
+    "prompt", "question", "rejected", "response", "segments",
 })  # fmt: skip
 TRAINING: Final = (
     "`text_field` names the field of a plain text; other records need messages or conversations, prompt and "

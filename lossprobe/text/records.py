@@ -13,6 +13,7 @@ from lossprobe.errors import BadTextError
 from lossprobe.text.field_hints import which_field
 from lossprobe.units import visible
 
+EMPTY = "NaN is how pandas writes an empty cell: write null or an empty string in its place"
 SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -130,7 +131,9 @@ def split_record(value: Any, name: str, where: str) -> tuple[str, str]:
         raise BadTextError(
             "text.no_field",
             f"{where} has no text in the field {visible(name, 40)}{held} (found: {_found(value)})",
-            hint=which_field(name, list(field_names(value)) if isinstance(value, dict) else []),
+            hint=EMPTY
+            if isinstance(text, NoNumber)
+            else which_field(name, list(field_names(value)) if isinstance(value, dict) else []),
         )
     del holder[key]
     refuse_surrogates(text, where)

@@ -176,8 +176,10 @@ def test_a_question_that_is_no_part_of_the_prompt_is_told(tmp_path, key):
 def test_a_number_that_json_does_not_have_is_no_text(tmp_path, record, value):
     path = write(tmp_path, record.format(value))
     for newlines in ("keep", "lf"):
-        with pytest.raises(BadTextError, match="number"):
+        with pytest.raises(BadTextError, match="number") as caught:
             read(path, newlines=newlines)
+    hinted = any(each in record for each in ('"text"', '"input"', 'chosen": "a"'))
+    assert ("pandas" in str(caught.value.hint)) == hinted
 
 
 @pytest.mark.parametrize(
@@ -411,6 +413,7 @@ def test_template_arguments_that_take_the_place_of_others_are_refused(tmp_path, 
         ({"prompt": "a", "completion": 7}, "text.bad_example", "completion is a number", "correct"),
         ({"messages": "hello"}, "text.bad_example", "messages is a string, not a list of messages", "`text_field`"),
         ({"question": "a", "answer": "b"}, "text.no_field", "no text in the field text", "answer to output"),
+        ({"contents": [], "id": "b"}, "text.no_field", "no text in the field text", "prompt and completion"),
         ({"question": "a", "id": "b"}, "text.no_field", "no text in the field text", "prompt and completion"),
         ({"txt": "a"}, "text.no_field", "no text in the field text", "did you mean `text_field` txt?"),
     ],
