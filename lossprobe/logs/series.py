@@ -22,6 +22,8 @@ from lossprobe.logs.steps import find_steps, key_of
 from lossprobe.units import NATS_PER_BIT, plural, visible
 
 SHOWN = 12  # names of a message
+SCALAR = "as an export of one scalar by TensorBoard, if that is a loss: `columns` step=Step,loss=Value"
+UNNAMED = "`columns` says which name is the loss: step=NAME,loss=NAME"
 FEWEST_CHANGES = 2  # of a number of tokens, to see whether it grows
 MOST_RESTARTS = 0.2  # share of the rows before which the count of tokens falls; of a batch's it is about a half
 AXES = {"step": names.STEPS, "epoch": names.EPOCHS, "tokens": names.TOKENS}
@@ -132,12 +134,15 @@ def _refuse_without_loss(path: Path, records: Records) -> None:
     wrong = next(((key, word) for key, word in records.words.items() if meaning(key).name == LOSS), None)
     if wrong is not None:
         raise UsageError("log.number", f"{shown}: {visible(wrong[0], 60)} is {visible(repr(wrong[1]), 60)}, no number")
+    if not records.count and not records.columns and not records.words and records.kind == "trainer_state":
+        hint = "a trainer fills it at its logging steps; a later checkpoint has more of it"
+        raise UsageError("log.no_loss", f"{shown}: its log_history has 0 records", hint=hint)
     have = [visible(key, 40) for key in records.columns]
     more = f" and {len(have) - SHOWN} more" if len(have) > SHOWN else ""
     listed = f"it has {', '.join(have[:SHOWN])}{more}" if have else "none of its numbers has a name that is known"
     raise UsageError(
         "log.no_loss", f"{shown}: no loss in {plural(records.count, 'record')}; {listed}",
-        hint="`columns` says which name is the loss: step=NAME,loss=NAME",
+        hint=SCALAR if {"Step", "Value"} <= set(records.columns) else UNNAMED,
     )  # fmt: skip
 
 

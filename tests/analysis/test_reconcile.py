@@ -46,6 +46,12 @@ def test_what_is_no_loss_is_refused(text):
     assert error.value.id == "reconcile.logged"
 
 
+def test_a_decimal_comma_is_refused_with_the_number_that_is_meant():
+    with pytest.raises(UsageError) as caught:
+        typed_value("3,768")
+    assert caught.value.hint == "with a decimal point: 3.768"
+
+
 def test_a_rounded_log_has_four_decimals_and_a_full_one_float_rounding():
     assert value_of_log(3.7683, "").width == pytest.approx(1e-4, rel=0.05)
     assert value_of_log(3.768300771713257, "").width == pytest.approx(2e-6 * 3.7683, rel=1e-3)

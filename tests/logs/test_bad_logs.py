@@ -78,3 +78,17 @@ def test_standard_input(monkeypatch):
     sys.stdin.close()
     with pytest.raises(UsageError, match="pipe a log into it"):
         read_log(Path("-"))
+
+
+def test_an_empty_log_history_is_said_to_be_empty(tmp_path):
+    with pytest.raises(UsageError, match="its log_history has 0 records") as error:
+        read(tmp_path, json.dumps({"log_history": [], "global_step": 5}))
+    assert "logging steps" in error.value.hint
+
+
+def test_one_scalar_that_tensorboard_exported_says_how_it_is_read(tmp_path):
+    table = "Wall time,Step,Value\n1700000000.5,10,3.5\n1700000001.5,20,3.25\n"
+    with pytest.raises(UsageError) as error:
+        read(tmp_path, table)
+    assert "`columns` step=Step,loss=Value" in error.value.hint
+    assert points(read(tmp_path, table, {"step": "Step", "loss": "Value"}).find(TRAIN, LOSS)) == [(10, 3.5), (20, 3.25)]

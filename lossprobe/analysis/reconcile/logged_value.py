@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -115,7 +116,9 @@ def typed_value(text: str, source: str = "") -> LoggedValue:
     try:
         number = Decimal(text.strip())
     except InvalidOperation:
-        raise UsageError("reconcile.logged", f"`logged` {visible(text, 40)}: is no number") from None
+        comma = re.fullmatch(r"\s*(\d+),(\d+)\s*", text)
+        hint = f"with a decimal point: {comma[1]}.{comma[2]}" if comma else None
+        raise UsageError("reconcile.logged", f"`logged` {visible(text, 40)}: is no number", hint=hint) from None
     _refuse_useless(float(number), f"`logged` {visible(text, 40)}")
     exponent = number.as_tuple().exponent
     half = 0.5 * 10.0 ** (exponent if isinstance(exponent, int) else 0)
