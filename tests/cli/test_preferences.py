@@ -143,6 +143,8 @@ def test_a_model_that_is_its_own_reference_has_no_rewards(scored, monkeypatch, c
     assert losses["IPO"] == pytest.approx(25.0)
     assert result["reward_margin_nats"] == 0.0
     assert result["reward_accuracy"] == 0.0
+    assert run(["preferences", "shared", "--reference", "shared", "--table"]) == 0
+    assert "every implicit reward is 0, a tie" in capsys.readouterr().out
 
 
 def test_the_command_scores_once_and_writes_a_row_a_pair(scored, monkeypatch, capsys):

@@ -231,6 +231,9 @@ def _notes(run: Run, pairs: pd.DataFrame, ranked: pd.DataFrame, in_windows: int)
         notes.append(f"{plural(int(counts[EMPTY]), 'pair')} of which a side has no scored token: not ranked")
     if counts.get("tie"):
         notes.append(f"{plural(int(counts['tie']), 'tie')} in the sum of log-probabilities, counted as not right")
+    if REWARD in ranked and not ranked[REWARD].any():
+        what = "the reference gives these answers the same probabilities, as the trained model itself does"
+        notes.append(f"every implicit reward is 0, a tie: {what}")
     copies = len(ranked) - ranked["distinct"].nunique()
     if copies:
         notes.append(f"{plural(copies, 'pair')} identical to others: intervals count each distinct pair once")
