@@ -46,7 +46,7 @@ def test_reward_models_critics_and_classifiers(copy_of, family, head, architectu
         path, lambda stored: {n: t for n, t in stored.items() if n != "lm_head.weight"} | {head: torch.ones(1, 32)}
     )
     assert hint_of(path, id) == (
-        f"a reward model, critic or classifier ({head}) predicts no next token: take the language model it came from"
+        f"a reward model, critic or classifier ({head}) predicts no next token: take the model it came from"
     )
 
 

@@ -40,12 +40,9 @@ def telling_other_heads(path: Path, settings: Mapping[str, Any], tensors: Collec
     try:
         yield
     except CheckpointError as error:
-        hint = None
         if error.id in MISFITS and error.hint is None:
-            hint = other_head(path, settings, tensors, whole=error.id == UNEXPECTED)
-        if hint is None:
-            raise
-        raise CheckpointError(error.id, error.message, hint=hint) from None
+            error.hint = other_head(path, settings, tensors, whole=error.id == UNEXPECTED)
+        raise
 
 
 def other_head(path: Path, settings: Mapping[str, Any], tensors: Collection[str], *, whole: bool) -> str | None:
