@@ -57,33 +57,34 @@ def _measure_rows(
     return RowStatistics(**columns), torch.from_numpy(spread).transpose(0, 1)
 
 
-def ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
+def ladder_sums(logits: torch.Tensor, tops: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
     """Return Σ exp((z − max z) / T) of each row z, for each temperature and its half, quarter, eighth and sixteenth.
 
     Args:
         logits: [N, V] in any float dtype, on the CPU; −inf entries are legal.
-        temperatures: the temperatures before halving.
+        tops: [N], the largest entry of each row.
+        temperatures: the temperatures before halving; the largest is at most twice the smallest.
 
     Returns:
         float64 [N, number of temperatures, 5]; the last axis is T, T/2, T/4, T/8, T/16.
     """
     compile_apart(ladder_kernels.ladder_sums, COMPILE)
-    return _ladder_sums(logits, temperatures)
+    return _ladder_sums(logits, tops, temperatures)
 
 
 def compile_loops() -> None:
     """Compile the loops for the argument types of a scoring pass, so that their code is cached on disk."""
     row, target = torch.zeros((1, 64)), torch.zeros(1, dtype=torch.long)
     _measure_rows(row, target, HistogramBins(), Workspace())
-    _ladder_sums(row, [1.0])
+    _ladder_sums(row, row[:, 0], [1.0])
 
 
-def _ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
+def _ladder_sums(logits: torch.Tensor, tops: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
     z = logits.float().contiguous()
     sums = np.zeros((len(z), len(temperatures), ladder_kernels.OCTAVES))
     _threads()
     factors = np.array([LOG2E / each for each in temperatures], np.float32)
-    ladder_kernels.ladder_sums(z.numpy(), z.amax(dim=1).numpy(), factors, sums)
+    ladder_kernels.ladder_sums(z.numpy(), tops.float().contiguous().numpy(), factors, sums)
     return torch.from_numpy(sums)
 
 

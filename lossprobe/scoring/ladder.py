@@ -28,8 +28,9 @@ def temperature_ladder(logits: torch.Tensor) -> torch.Tensor:
     """
     # The four hottest temperatures, halved four times, make 20; the ladder has the 17 hottest of them.
     hottest = list(LADDER_TEMPERATURES[: -STEPS_PER_OCTAVE - 1 : -1])
-    coldest_first = _sums(logits, hottest).transpose(1, 2).flatten(1).flip(1)[:, -len(LADDER_TEMPERATURES) :]
-    return logits.amax(dim=-1, keepdim=True).double() / _temperatures(logits.device) + coldest_first.log()
+    tops = logits.amax(dim=-1)
+    coldest_first = _sums(logits, tops, hottest).transpose(1, 2).flatten(1).flip(1)[:, -len(LADDER_TEMPERATURES) :]
+    return tops[:, None].double() / _temperatures(logits.device) + coldest_first.log()
 
 
 @cache
@@ -38,19 +39,21 @@ def _temperatures(device: torch.device) -> torch.Tensor:
     return torch.tensor(LADDER_TEMPERATURES, dtype=torch.float64, device=device)
 
 
-def _sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
+def _sums(logits: torch.Tensor, tops: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
     """Return the sums of `compiled.ladder_sums` by the fastest way on the device of the logits."""
     if logits.device.type == "cpu":
-        return compiled.ladder_sums(logits, temperatures)
+        return compiled.ladder_sums(logits, tops, temperatures)
     fused = fused_module(logits.device, logits.dtype, logits.shape[-1])
-    sums: torch.Tensor = (ladder_sums if fused is None else fused.ladder_sums)(logits, temperatures)
+    if fused is None:
+        return ladder_sums(logits, tops, temperatures)
+    sums: torch.Tensor = fused.ladder_sums(logits, temperatures)
     return sums
 
 
-def ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
+def ladder_sums(logits: torch.Tensor, tops: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
     """Return the sums of `compiled.ladder_sums`, computed by torch on any device."""
     z = logits.float()
-    shifted = z - z.amax(dim=-1, keepdim=True)
+    shifted = z - tops.float()[:, None]
     sums = []
     for temperature in temperatures:
         power = (shifted / temperature).exp_()

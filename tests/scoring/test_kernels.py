@@ -162,7 +162,7 @@ def test_the_loops_leave_the_number_of_threads_as_it_was():
         "from lossprobe.scoring import compiled\n"
         "before = torch.get_num_threads()\n"
         "for _ in range(2):\n"
-        "    compiled.ladder_sums(torch.zeros((3, 7)), [1.0])\n"
+        "    compiled.ladder_sums(torch.zeros((3, 7)), torch.zeros(3), [1.0])\n"
         "    print(before, torch.get_num_threads())\n"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
