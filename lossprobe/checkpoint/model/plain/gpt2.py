@@ -102,8 +102,8 @@ class GPT2Layer(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, visible: torch.Tensor | None, kept: Any) -> torch.Tensor:
         """Return the hidden states [B, T, D] after the layer."""
-        x = x + self.attn(self.ln_1(x), visible, kept)
-        output: torch.Tensor = x + self.mlp(self.ln_2(x))
+        x = self.attn(self.ln_1(x), visible, kept).add_(x)
+        output: torch.Tensor = self.mlp(self.ln_2(x)).add_(x)
         return output
 
 
@@ -123,7 +123,7 @@ class GPT2Body(PlainBody):
         self, ids: torch.Tensor, positions: torch.Tensor, visible: torch.Tensor | None, kept: Any
     ) -> torch.Tensor:
         """Return the final hidden states [B, T, D]; arguments as of `PlainBody.hidden`."""
-        x = self.wte(ids) + self.wpe(positions)
+        x = self.wte(ids).add_(self.wpe(positions))
         for layer in self.h:
             x = layer(x, visible, kept)
         output: torch.Tensor = self.ln_f(x)

@@ -1,4 +1,8 @@
-"""What the plain models have in common, with as much of the interface of transformers' classes as is used."""
+"""What the plain models have in common, with as much of the interface of transformers' classes as is used.
+
+Their sums and products of hidden states overwrite what a layer has just returned, which nothing else reads: the same
+numbers, in memory that the processor still has at hand.
+"""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ class RmsNorm(torch.nn.Module):
         """Return the normalised rows of x [..., D]."""
         wide = x.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
-        return self.weight * wide.to(x.dtype)
+        return wide.to(x.dtype).mul_(self.weight)
 
 
 class LlamaAttention(torch.nn.Module):
@@ -125,7 +125,7 @@ class LlamaMLP(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return what is added to the hidden states x [B, T, D]."""
-        output: torch.Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        output: torch.Tensor = self.down_proj(self.act_fn(self.gate_proj(x)).mul_(self.up_proj(x)))
         return output
 
 
@@ -143,8 +143,8 @@ class LlamaLayer(torch.nn.Module):
         self, x: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], visible: torch.Tensor | None, kept: Any
     ) -> torch.Tensor:
         """Return the hidden states [B, T, D] after the layer."""
-        x = x + self.self_attn(self.input_layernorm(x), turns, visible, kept)
-        output: torch.Tensor = x + self.mlp(self.post_attention_layernorm(x))
+        x = self.self_attn(self.input_layernorm(x), turns, visible, kept).add_(x)
+        output: torch.Tensor = self.mlp(self.post_attention_layernorm(x)).add_(x)
         return output
 
 
