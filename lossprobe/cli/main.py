@@ -38,7 +38,7 @@ CONTEXT = {
     # lm-eval spells options with underscores; both spellings work.
     "token_normalize_func": lambda word: word.replace("_", "-"),
 }
-COMPILING = "compiling loops for this CPU, about 15 s the first time"
+COMPILING = "compiling loops for this CPU, about 20 s the first time"
 OUT_OF_MEMORY = re.compile(
     r"(?i)failed to map segment|(cannot|can't|can not|unable to) allocate|bad_alloc|start new thread|out of memory"
 )

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import torch
 
 from lossprobe.checkpoint.model.plain.language_model import PlainBody, PlainConfig, PlainLM, attend
-from lossprobe.checkpoint.model.plain.rotary import Rope, Rotation, rotate
+from lossprobe.checkpoint.model.plain.rotary import Rope, Rotation
+from lossprobe.checkpoint.model.plain.steps import normalised, turned
 
 
 @dataclass
@@ -73,9 +74,7 @@ class RmsNorm(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the normalised rows of x [..., D]."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
-        return wide.to(x.dtype).mul_(self.weight)
+        return normalised(x, self.weight, self.epsilon)
 
 
 class LlamaAttention(torch.nn.Module):
@@ -104,8 +103,7 @@ class LlamaAttention(torch.nn.Module):
         )
         if self.head_norms:
             query, key = self.q_norm(query), self.k_norm(key)
-        query, key, value = (each.transpose(1, 2) for each in (query, key, value))
-        query, key = rotate(query, *turns), rotate(key, *turns)
+        query, key, value = turned(query, *turns), turned(key, *turns), value.transpose(1, 2)
         if kept is not None:
             key, value = kept.update(key, value, self.number)
         output: torch.Tensor = self.o_proj(attend(query, key, value, visible, self.width**-0.5))
