@@ -125,6 +125,37 @@ def test_views_of_one_tensor_as_gpt2_has_them():
     )
 
 
+@pytest.mark.parametrize(("heads", "groups", "copied"), [(4, 4, 0), (4, 2, 0), (6, 1, 1)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_parts_of_one_tensor_are_read_where_they_lie(heads, groups, copied, batch):
+    """As GPT-2 has them, and with shared keys; queries are copied where the tensor is no multiple of them."""
+    together = rows(batch + 1, 70, (heads + 2 * groups) * 8)[1:]
+    cut = [part.unflatten(2, (-1, 8)) for part in together.split([heads * 8, groups * 8, groups * 8], dim=2)]
+    found = [attention._side_by_side(part) for part in cut]
+    for (whole, number), part in zip(found, cut, strict=True):
+        assert torch.equal(whole[:, :, number], part)
+    elsewhere = [whole.data_ptr() != together.data_ptr() for whole, _ in found]
+    assert elsewhere == [True] * copied + [False] * (3 - copied)
+    expected = causal_attention(*(part.contiguous().transpose(1, 2) for part in cut))
+    assert torch.equal(causal_attention(*(part.transpose(1, 2) for part in cut)), expected)
+
+
+def test_parts_that_cannot_be_numbered_are_copied():
+    memory = rows(2 * 5 * 48)
+    for shape, steps, start in (
+        ((2, 5, 2, 8), (240, 48, 8, 1), 0),  # one of three
+        ((2, 5, 2, 8), (240, 48, 8, 1), 8),  # not at a multiple of its size
+        ((2, 4, 2, 8), (240, 48, 8, 1), 0),  # fewer tokens than the tensor has
+        ((2, 5, 2, 4), (240, 48, 8, 1), 0),  # parts of heads
+        ((1, 5, 2, 8), (240, 48, 8, 1), 256),  # the memory ends before the tensor would
+        ((2, 5, 2, 8), (0, 0, 8, 1), 16),  # the same for all tokens
+    ):
+        part = memory.as_strided(shape, steps, start)
+        whole, number = attention._side_by_side(part)
+        assert torch.equal(whole[:, :, number], part)
+        assert (whole.data_ptr() == memory.data_ptr()) == (start == 0 and shape == (2, 5, 2, 8))
+
+
 @pytest.mark.parametrize("options", [{}, {"scale": 0.2}, {"dropout_p": 0.0, "attn_mask": None}, {"enable_gqa": True}])
 def test_plain_causal_attention_is_computed_by_the_loops(options):
     query, key, value = (rows(1, 2, LEAST, 8, seed=seed) for seed in range(3))

@@ -108,11 +108,30 @@ def _causal_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None = None
 ) -> torch.Tensor:
     share_threads(torch.get_num_threads, torch.set_num_threads)
-    q, k, v = (each.transpose(1, 2).float().contiguous() for each in (query, key, value))
-    out = torch.empty((*q.shape[:3], v.shape[3]))
-    factor = np.float32(q.shape[3] ** -0.5 if scale is None else scale)
-    attention_loops.attend(q.numpy(), k.numpy(), v.numpy(), factor, out.numpy())
+    rows, parts = zip(*(_side_by_side(each.transpose(1, 2).float()) for each in (query, key, value)), strict=True)
+    batch, heads, length, width = query.shape
+    out = torch.empty((batch, length, heads, value.shape[3]))
+    factor = np.float32(width**-0.5 if scale is None else scale)
+    attention_loops.attend(tuple(each.numpy() for each in rows), parts, factor, out.numpy())
     return out.to(query.dtype).transpose(1, 2)
+
+
+def _side_by_side(x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Return a contiguous tensor [B, T, P, H, D], and as which of its P parts it holds x [B, T, H, D].
+
+    GPT-2 computes queries, keys and values together, and these are parts of one tensor. All else is copied where it is
+    not contiguous.
+    """
+    batch, length, heads, width = x.shape
+    size, step, offset = heads * width, x.stride(1), int(x.storage_offset())  # of a part, of a token, of x: in numbers
+    count = step // size
+    if count > 1 and step % size == offset % size == 0 and x.stride() == (length * step, step, width, 1):
+        part = offset // size % count
+        start = offset - part * size
+        if start + batch * length * step <= x.untyped_storage().nbytes() // x.itemsize:
+            steps = length * step, step, size, width, 1
+            return x.as_strided((batch, length, count, heads, width), steps, start), part
+    return x.contiguous()[:, :, None], 0
 
 
 def compile_loops() -> None:

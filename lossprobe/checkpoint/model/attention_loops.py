@@ -81,31 +81,32 @@ def _weigh(scores: Any, column: Any, largest: Any, total: Any, sums: Any) -> Non
 
 
 @_compiled
-def _copy(part: Any, row: Any, start: Any, head: Any, out: Any) -> Any:
-    """Copy the rows of one head of [B, T, H, D], from number `start` on, as many as there are and `out` has."""
-    for j in range(min(len(out), part.shape[1] - start)):
-        for d in range(part.shape[3]):
-            out[j, d] = part[row, start + j, head, d]
+def _copy(rows: Any, part: Any, row: Any, start: Any, head: Any, out: Any) -> Any:
+    """Copy what one head has of [B, T, P, H, D], from number `start` of T on, as many as there are and `out` has."""
+    for j in range(min(len(out), rows.shape[1] - start)):
+        for d in range(rows.shape[4]):
+            out[j, d] = rows[row, start + j, part, head, d]
 
 
 @_compiled
-def _attend(query: Any, key: Any, value: Any, scale: Any, at: Any, out: Any) -> None:
+def _attend(rows: Any, parts: Any, scale: Any, at: Any, out: Any) -> None:
     """Fill `out` for a block of queries of one head: number `at` of all blocks; other arguments as of `attend`."""
-    blocks, heads = -(-query.shape[1] // QUERIES), query.shape[2]
+    query, key, value = rows
+    blocks, heads, width, end = -(-query.shape[1] // QUERIES), query.shape[3], query.shape[4], value.shape[4]
     row, head, first = at // blocks // heads, at // blocks % heads, at % blocks * QUERIES
-    count, group = min(QUERIES, query.shape[1] - first), head * key.shape[2] // heads
-    queries = np.zeros((query.shape[3], QUERIES), np.float32)
+    count, group = min(QUERIES, query.shape[1] - first), head * key.shape[3] // heads
+    queries, part = np.zeros((width, QUERIES), np.float32), parts[0]
     for i in range(count):
-        for d in range(query.shape[3]):
-            queries[d, i] = query[row, first + i, head, d] * scale
+        for d in range(width):
+            queries[d, i] = query[row, first + i, part, head, d] * scale
     largest, total = np.full(QUERIES, MASKED), np.zeros(QUERIES, np.float32)
-    sums = np.zeros((value.shape[3], QUERIES), np.float32)
+    sums = np.zeros((end, QUERIES), np.float32)
     # What lies in them behind the last key is finite, and its weights are 0.
-    keys, values = np.zeros((KEYS, key.shape[3]), np.float32), np.zeros((KEYS, value.shape[3]), np.float32)
+    keys, values = np.zeros((KEYS, width), np.float32), np.zeros((KEYS, end), np.float32)
     scores = np.empty((KEYS, QUERIES), np.float32)
     for start in range(0, first + count, KEYS):
-        _copy(key, row, start, group, keys)
-        _copy(value, row, start, group, values)
+        _copy(key, parts[1], row, start, group, keys)
+        _copy(value, parts[2], row, start, group, values)
         seeing = max(0, start - first) // STRIP * STRIP
         _score(keys, queries, seeing, scores)
         if start + KEYS > first:
@@ -114,21 +115,22 @@ def _attend(query: Any, key: Any, value: Any, scale: Any, at: Any, out: Any) -> 
             _weigh(scores, column, largest, total, sums)
         _add_values(values, scores, seeing, sums)
     for i in range(count):
-        for d in range(value.shape[3]):
+        for d in range(end):
             out[row, first + i, head, d] = sums[d, i] / total[i]
 
 
 @kept
 @numba.njit(nogil=True, parallel=True, fastmath=FUSED, error_model="numpy")
-def attend(query: Any, key: Any, value: Any, scale: Any, out: Any) -> None:
+def attend(rows: Any, parts: Any, scale: Any, out: Any) -> None:
     """Fill `out` with Σ p · value over the keys up to each query, p = softmax(scale · query · key).
 
     Args:
-        query: float32 [B, T, H, D].
-        key: float32 [B, T, G, D]; each of the G heads serves H / G heads of the queries, one after the other.
-        value: float32 [B, T, G, E], E a multiple of `ROWS`.
+        rows: queries, keys and values, each float32 [B, T, P, H, D], of which one of the P parts is meant: models that
+            compute the three together have them side by side. Each of the G heads of keys and values serves H / G
+            heads of the queries, one after the other; D of the values is a multiple of `ROWS`.
+        parts: the numbers of the three parts.
         scale: factor of the scores, a float32.
-        out: float32 [B, T, H, E].
+        out: float32 [B, T, H, D].
     """
-    for at in numba.prange(query.shape[0] * query.shape[2] * -(-query.shape[1] // QUERIES)):
-        _attend(query, key, value, scale, at, out)
+    for at in numba.prange(out.shape[0] * out.shape[2] * -(-out.shape[1] // QUERIES)):
+        _attend(rows, parts, scale, at, out)
