@@ -23,9 +23,11 @@ def send():
         timers.append(threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, sent)))
         timers[-1].start()
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
     yield later
     for timer in timers:
         timer.join()
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_query_that_ctrl_c_stops_raises_what_ctrl_c_raises(tmp_path, send):
