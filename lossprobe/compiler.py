@@ -13,7 +13,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,23 @@ def kept(loop: Any) -> Any:
     return loop
 
 
+def compiled_loop(*, parallel: bool = False, fastmath: Collection[str] = ()) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator that compiles a function with numba, with its code cached on disk where that is safe.
+
+    The function runs without Python's lock, and divides as numpy does.
+
+    Args:
+        parallel: whether threads share its outer loop.
+        fastmath: LLVM's flags for what may change in its arithmetic; none by default.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        compile_ = numba.njit(nogil=True, parallel=parallel, fastmath=set(fastmath), error_model="numpy")
+        return kept(compile_(function))
+
+    return decorate
+
+
 def share_threads(count: Callable[[], int], settle: Callable[[int], None]) -> int:
     """Set numba's number of threads to that of another library, as far as numba allows, and return it.
 
@@ -174,4 +191,4 @@ def compile_apart(loop: Any, code: str) -> None:
         )  # fmt: skip
 
 
-__all__ = ["compile_apart", "intrinsic", "kept", "llvmlite", "numba", "share_threads", "unpack_tuple"]
+__all__ = ["compile_apart", "compiled_loop", "intrinsic", "kept", "llvmlite", "numba", "share_threads", "unpack_tuple"]

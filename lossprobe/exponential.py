@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from lossprobe.compiler import kept, numba
+from lossprobe.compiler import compiled_loop
 from lossprobe.instructions import bits_of_float32, float32_of_bits, product_sum
 
 # LLVM's fast-math flags that allow fused multiply-add, but no change of the order of operations.
@@ -32,8 +32,7 @@ LEAST: Final = np.float32(-87.0)  # e^s of a smaller s is not a normal float32 a
 LEAST_OF_TWO: Final = np.float32(-125.0)  # 2^t of a t below it by more than 1 is not a normal float32
 
 
-@kept
-@numba.njit(nogil=True, fastmath=FUSED, error_model="numpy")
+@compiled_loop(fastmath=FUSED)
 def exponential(s: Any) -> Any:
     """Return e^s of a float32 s ≤ 0 with a relative error of 8e-8, 0 below `LEAST`, NaN of NaN.
 
@@ -52,8 +51,7 @@ def exponential(s: Any) -> Any:
     return np.float32(0.0) if s < LEAST else series * power
 
 
-@kept
-@numba.njit(nogil=True, fastmath=FUSED, error_model="numpy")
+@compiled_loop(fastmath=FUSED)
 def power_of_two(s: Any, factor: Any) -> Any:
     """Return 2^t, t = s · factor, of a float32 t from −126 to 0 with a relative error of 7.5e-8.
 

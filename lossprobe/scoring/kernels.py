@@ -8,12 +8,11 @@ and so are sums over a block; sums of blocks are float64. A NaN in the logits ma
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from lossprobe.compiler import kept, numba
+from lossprobe.compiler import compiled_loop, numba
 from lossprobe.exponential import LEAST, exponential
 from lossprobe.instructions import PAIRS, WIDE, add_pair, bits_of_float32, float32_of_bits, put_pairs
 
@@ -35,23 +34,16 @@ SMALLEST_SQUARED = np.float32(2.0**-62)
 REORDERED = {"contract", "nsz", "reassoc", "arcp"}
 
 
-def compiled_loop(*, parallel: bool = False, fastmath: set[str] = REORDERED) -> Callable[[Callable[..., Any]], Any]:
-    """Return a decorator that compiles a function with numba, with its code cached on disk where that is safe."""
-
-    def decorate(function: Callable[..., Any]) -> Any:
-        compile_ = numba.njit(nogil=True, parallel=parallel, fastmath=fastmath, error_model="numpy")
-        return kept(compile_(function))
-
-    return decorate
+_compiled = compiled_loop(fastmath=REORDERED)
 
 
-@compiled_loop()
+@_compiled
 def _ordered(bits: Any) -> Any:
     """Return int32 that have the order of the float32 of some bits; applied twice, the bits."""
     return np.int32(bits ^ (np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
-@compiled_loop()
+@_compiled
 def _compare(z: Any, value: Any) -> tuple[Any, Any, Any, Any]:
     """Return the largest entry of a block, and how many are larger than `value`, how many equal it, how many are −inf.
 
@@ -68,7 +60,7 @@ def _compare(z: Any, value: Any) -> tuple[Any, Any, Any, Any]:
     return float32_of_bits(_ordered(largest)), larger, equal, masked
 
 
-@compiled_loop()
+@_compiled
 def _first(z: Any, value: Any) -> int:
     """Return the index of the first entry equal to `value`, or 0 if there is none."""
     for start in range(0, z.size, STEP):
@@ -83,7 +75,7 @@ def _first(z: Any, value: Any) -> int:
     return 0
 
 
-@compiled_loop()
+@_compiled
 def _visit(z: Any, value: Any) -> tuple[Any, int, Any, int, int, int]:
     """Return the largest entry of a row, its index, the largest other entry, and the counts of `_compare`."""
     top, second, begin = MASKED, MASKED, 0
@@ -102,12 +94,12 @@ def _visit(z: Any, value: Any) -> tuple[Any, int, Any, int, int, int]:
     return top, top_id, second, larger, equal, masked
 
 
-@compiled_loop()
+@_compiled
 def _weigh(z: Any, top: Any, weight: Any) -> tuple[Any, Any, Any, Any]:
     """Fill in the weights w = exp(s), s = z − top, of a block, and return Σ w, Σ w s, Σ w² and `SMALL` · Σ s.
 
-    The last sum leaves out entries of −inf. The sums are float32, off by at most 1e-6 of
-    themselves, and by 1e-7 unless most of their addends are alike.
+    The last sum leaves out entries of −inf. The sums are float32, off by at most 1e-6 of themselves, and by 1e-7
+    unless most of their addends are alike.
     """
     total, shifted, squares, plain = ZERO, ZERO, ZERO, ZERO
     for i in range(z.size):
@@ -122,7 +114,7 @@ def _weigh(z: Any, top: Any, weight: Any) -> tuple[Any, Any, Any, Any]:
     return total, shifted, squares, plain
 
 
-@compiled_loop()
+@_compiled
 def _weigh_row(z: Any, top: Any, top_id: int, weight: Any) -> tuple[float, float, float, float]:
     """Fill in the weights of a row, and return the sums of `_weigh` without the top entry.
 
@@ -144,7 +136,7 @@ def _weigh_row(z: Any, top: Any, top_id: int, weight: Any) -> tuple[float, float
     return total, shifted, squares, plain / SMALL
 
 
-@compiled_loop()
+@_compiled
 def _fill_chunk(z: Any, weight: Any, line: Any, room: Any, used: int) -> None:
     """Add up to `CHUNK` entries to their bins in each lane, and their w (s − mean)² to `spread`, with s = z − top.
 
@@ -175,7 +167,7 @@ def _fill_chunk(z: Any, weight: Any, line: Any, room: Any, used: int) -> None:
         add_pair(lanes, pairs, place[i], i)
 
 
-@compiled_loop()
+@_compiled
 def _emptied(numbers: Any) -> Any:
     """Return the sum of float32 numbers, and set them to 0."""
     total = ZERO
@@ -185,7 +177,7 @@ def _emptied(numbers: Any) -> Any:
     return total
 
 
-@compiled_loop()
+@_compiled
 def _join(lanes: Any, bins: Any) -> None:
     """Fill in bins[0] and bins[1], the sums of what the lanes hold."""
     total = lanes[0]
@@ -198,12 +190,12 @@ def _join(lanes: Any, bins: Any) -> None:
         bins[1, bin_] = total[2 * bin_ + 1]
 
 
-@compiled_loop()
+@_compiled
 def _fill_bins(z: Any, weight: Any, line: tuple[Any, Any, Any, Any], target: int, bins: Any) -> Any:
     """Add each entry to its bin: 1 to bins[0], its weight to bins[1], and 1 to bins[2] for the target.
 
     Returns:
-        Σ w (s − mean)², see `_place`.
+        Σ w (s − mean)², with s = z − top.
     """
     count, total = bins.shape[1], 0.0
     lanes, place, pairs = np.zeros((LANES, 2 * count)), np.empty(CHUNK, np.int32), np.empty((CHUNK, 2))
@@ -227,7 +219,7 @@ def _fill_bins(z: Any, weight: Any, line: tuple[Any, Any, Any, Any], target: int
     return total + _emptied(spread)
 
 
-@compiled_loop()
+@_compiled
 def _measure_row(z: Any, target: Any, per_nat: Any, weight: Any, found: Any, bins: Any) -> None:
     """Fill in one row of `measure_rows`, with the formulas of `statistics`."""
     top32, top_id, second, rank, ties, masked = _visit(z, z[target])
@@ -255,7 +247,7 @@ def _measure_row(z: Any, target: Any, per_nat: Any, weight: Any, found: Any, bin
     found[11] = masked
 
 
-@compiled_loop(parallel=True)
+@compiled_loop(parallel=True, fastmath=REORDERED)
 def measure_rows(z: Any, targets: Any, per_nat: float, scratch: Any, found: Any, bins: Any) -> None:
     """Compute the statistics of every row, and the histogram of its probabilities.
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from lossprobe.compiler import numba
+from lossprobe.compiler import compiled_loop, numba
 from lossprobe.exponential import FUSED, LEAST_OF_TWO, power_of_two
 from lossprobe.instructions import WIDE
-from lossprobe.scoring.kernels import ZERO, compiled_loop
+from lossprobe.scoring.kernels import REORDERED, ZERO
 
 BLOCK = 1024 if WIDE else 512  # entries whose sums are float32: at most 64 in each lane of a vector
 OCTAVES = 5  # temperatures T, T/2, … T/16 whose sums `ladder_sums` makes from one set of exponentials
@@ -30,7 +30,7 @@ def _powers(shifted: Any, factor: Any, out: Any) -> None:
         out[i] = power_of_two(shifted[i], factor)
 
 
-@compiled_loop()
+@compiled_loop(fastmath=REORDERED)
 def _power_sums(power: Any) -> tuple[Any, Any, Any, Any, Any]:
     """Return Σ x, Σ x², Σ x⁴, Σ x⁸ and Σ x¹⁶ over the entries x of a block, each at least 2⁻¹²⁶.
 
@@ -53,7 +53,7 @@ def _power_sums(power: Any) -> tuple[Any, Any, Any, Any, Any]:
     return sum1, sum2, sum4, sum8, sum16
 
 
-@compiled_loop()
+@compiled_loop(fastmath=REORDERED)
 def _shift(z: Any, top: Any, least: Any, out: Any) -> None:
     """Fill `out` with z − top, at least `least`, and NaN of NaN."""
     for i in range(z.size):
@@ -61,7 +61,7 @@ def _shift(z: Any, top: Any, least: Any, out: Any) -> None:
         out[i] = least if s < least else s
 
 
-@compiled_loop(parallel=True)
+@compiled_loop(parallel=True, fastmath=REORDERED)
 def ladder_sums(z: Any, tops: Any, factors: Any, sums: Any) -> None:
     """Add Σ 2^((z − top) · 2ʲ · factor) over each row z to `sums`, for j from 0 to 4.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lossprobe.compiler import kept, numba
+from lossprobe.compiler import compiled_loop, numba
 from lossprobe.exponential import FUSED, exponential
 from lossprobe.instructions import COLUMNS, ROWS, add_products, put_products
 
@@ -20,8 +20,7 @@ KEYS = 64  # a multiple of ROWS
 MASKED = np.float32(-np.inf)
 
 
-def _compiled(function: Any, *, parallel: bool = False) -> Any:
-    return kept(numba.njit(nogil=True, parallel=parallel, fastmath=FUSED, error_model="numpy")(function))
+_compiled = compiled_loop(fastmath=FUSED)
 
 
 @_compiled
@@ -119,8 +118,7 @@ def _attend(rows: Any, parts: Any, scale: Any, at: Any, out: Any) -> None:
             out[row, first + i, head, d] = sums[d, i] / total[i]
 
 
-@kept
-@numba.njit(nogil=True, parallel=True, fastmath=FUSED, error_model="numpy")
+@compiled_loop(parallel=True, fastmath=FUSED)
 def attend(rows: Any, parts: Any, scale: Any, out: Any) -> None:
     """Fill `out` with Σ p · value over the keys up to each query, p = softmax(scale · query · key).
 

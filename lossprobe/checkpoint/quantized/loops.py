@@ -8,19 +8,14 @@ in the cache, and a second reading of the whole weight later.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from lossprobe.compiler import kept, numba
+from lossprobe.compiler import compiled_loop
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    return kept(numba.njit(nogil=True, error_model="numpy")(function))
-
-
-@_compiled
+@compiled_loop()
 def _scale(codes: Any, zeros: Any, scales: Any, out: Any) -> None:
     """Fill `out` with (q − z) · s of one row, whose groups of equal size lie one after the other."""
     codes, out = codes.reshape(zeros.size, -1), out.reshape(zeros.size, -1)
@@ -30,7 +25,7 @@ def _scale(codes: Any, zeros: Any, scales: Any, out: Any) -> None:
             out[g, i] = (np.float32(codes[g, i]) - zero) * scale
 
 
-@_compiled
+@compiled_loop()
 def _unpack_threes(octets: Any, eights: Any) -> None:
     """Spread the eight 3-bit codes of every three bytes to the bytes of a number.
 
@@ -45,7 +40,7 @@ def _unpack_threes(octets: Any, eights: Any) -> None:
         eights[i] = (line & one) | (line << np.uint64(5) & one << np.uint64(8))
 
 
-@_compiled
+@compiled_loop()
 def _unpack(octets: Any, bits: int, codes: Any) -> None:
     """Fill `codes`, as many as a multiple of eight, with the codes that lie in bytes, the lowest bits first."""
     if bits == 8:
@@ -71,14 +66,14 @@ def _unpack(octets: Any, bits: int, codes: Any) -> None:
                 codes[8 * number + place] = line >> np.uint64(bits * place) & mask
 
 
-@_compiled
+@compiled_loop()
 def unpack_rows(octets: Any, bits: int, codes: Any) -> None:
     """Fill each row of `codes`, uint8 [R, 8N], with the codes of a row of bytes, uint8 [R, B]."""
     for r in range(len(codes)):
         _unpack(octets[r], bits, codes[r])
 
 
-@_compiled
+@compiled_loop()
 def _fill(table: Any, zeros: Any, scales: Any) -> None:
     """Fill `table` with (q − z) · s for each code q in each group of a row, the groups one after the other."""
     codes = table.size // zeros.size
@@ -87,7 +82,7 @@ def _fill(table: Any, zeros: Any, scales: Any) -> None:
             table[g * codes + q] = (np.float32(q) - zeros[g]) * scales[g]
 
 
-@_compiled
+@compiled_loop()
 def _look_up(octets: Any, bits: int, codes: Any, first: Any, table: Any, out: Any) -> None:
     """Fill `out` with what the codes of one row stand for.
 
@@ -110,7 +105,7 @@ def _look_up(octets: Any, bits: int, codes: Any, first: Any, table: Any, out: An
             out[i] = table[np.uint64(first[i]) + np.uint64(codes[i])]
 
 
-@_compiled
+@compiled_loop()
 def _is_finite(row: Any) -> Any:
     """Return whether all float32 of a row are finite: NaN and infinity have an exponent of ones, and 1 more carries."""
     bits, carried = row.view(np.int32), np.int32(0)
@@ -119,7 +114,7 @@ def _is_finite(row: Any) -> Any:
     return carried >= 0
 
 
-@_compiled
+@compiled_loop()
 def from_rows(octets: Any, bits: int, zeros: Any, scales: Any, group: Any, out: Any) -> Any:
     """Fill `out` with (q − z) · s, where the codes q of a row lie one after the other, the least significant bit first.
 
@@ -148,7 +143,7 @@ def from_rows(octets: Any, bits: int, zeros: Any, scales: Any, group: Any, out: 
     return finite
 
 
-@_compiled
+@compiled_loop()
 def from_columns(words: Any, shifts: Any, zeros: Any, scales: Any, out: Any) -> Any:
     """Fill `out` with (q − z) · s, where each word holds the 4-bit codes of eight outputs for one input.
 
@@ -171,7 +166,7 @@ def from_columns(words: Any, shifts: Any, zeros: Any, scales: Any, out: Any) -> 
     return finite
 
 
-@_compiled
+@compiled_loop()
 def from_table(octets: Any, table: Any, scales: Any, rows: int, columns: int, out: Any) -> Any:
     """Fill `out` with v · s, where v is what each byte stands for; return whether all are finite.
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from lossprobe.compiler import kept, numba
+from lossprobe.compiler import compiled_loop, numba
 
 VECTOR: Final = 8  # numbers of a vector of torch's sums, for AVX2 and AVX-512 alike
 SUMS: Final = 4 * VECTOR  # sums that torch makes side by side
@@ -19,11 +19,7 @@ ROWS: Final = 16  # rows that a thread does at once
 SEVERAL: Final = 1 << 15  # numbers from which on threads share them, as with torch; to wait for each other takes longer
 
 
-def _compiled(function: Any) -> Any:
-    return kept(numba.njit(nogil=True, error_model="numpy")(function))
-
-
-@_compiled
+@compiled_loop()
 def _sum_of_squares(x: Any, n: Any, sums: Any, rest: Any) -> Any:
     """Return the sum of the squares of row n of x [N, D / SUMS, SUMS]; `sums` and `rest` [SUMS] are overwritten."""
     for i in range(SUMS):
@@ -46,7 +42,7 @@ def _sum_of_squares(x: Any, n: Any, sums: Any, rest: Any) -> Any:
     return total
 
 
-@_compiled
+@compiled_loop()
 def _normalise_rows(x: Any, weight: Any, epsilon: Any, out: Any, start: Any, stop: Any) -> None:
     """Fill rows `start` to `stop` of `out`; other arguments as of `normalise`."""
     parts = x.reshape(len(x), x.shape[1] // SUMS, SUMS)
@@ -58,8 +54,7 @@ def _normalise_rows(x: Any, weight: Any, epsilon: Any, out: Any, start: Any, sto
             out[n, i] = weight[i] * (x[n, i] * factor)
 
 
-@kept
-@numba.njit(nogil=True, parallel=True, error_model="numpy")
+@compiled_loop(parallel=True)
 def normalise(x: Any, weight: Any, epsilon: Any, out: Any) -> None:
     """Fill `out` with weight · x / √(mean of x² + ε) for each row.
 
@@ -76,7 +71,7 @@ def normalise(x: Any, weight: Any, epsilon: Any, out: Any) -> None:
             _normalise_rows(x, weight, epsilon, out, block * ROWS, min((block + 1) * ROWS, len(x)))
 
 
-@_compiled
+@compiled_loop()
 def _turn_rows(heads: Any, cos: Any, sin: Any, start: Any, stop: Any) -> None:
     """Turn rows `start` to `stop` of heads [N, H, 2, D / 2]; cosines and sines as of `turn`."""
     for n in range(start, stop):
@@ -88,8 +83,7 @@ def _turn_rows(heads: Any, cos: Any, sin: Any, start: Any, stop: Any) -> None:
                 heads[n, head, 1, i] = second * cos[at, i] + first * sin[at, i]
 
 
-@kept
-@numba.njit(nogil=True, parallel=True, error_model="numpy")
+@compiled_loop(parallel=True)
 def turn(heads: Any, cos: Any, sin: Any) -> None:
     """Turn entry i of each head against entry i + D / 2, in place.
 
