@@ -33,7 +33,6 @@ from lossprobe.plan.rows import WindowPolicy
 from lossprobe.run.schema import MEASURED
 from lossprobe.scoring.compiled import measure_rows as measure_by_engine
 from lossprobe.scoring.histogram import HistogramBins
-from lossprobe.scoring.ladder import temperature_ladder
 from lossprobe.scoring.statistics import Workspace
 from lossprobe.text.counts import count_text
 
@@ -57,12 +56,12 @@ def drawn(rows, tmp_path_factory):
 def test_rows_histogram_and_ladder_agree_with_the_engine(rows):
     logits, targets, documents = rows
     z, y = torch.from_numpy(logits.astype(np.float32)), torch.from_numpy(targets)
-    engine, spread = measure_by_engine(z, y, HistogramBins(), Workspace())
+    measured = measure_by_engine(z, y, torch.ones(len(z), dtype=torch.bool), HistogramBins(), Workspace())
+    engine, spread = measured.statistics, measured.histogram
     limits = {"loss_nats": 1e-6, "rank": 0, "ties": 0, "top_id": 0, "varentropy": 2e-5, "uniform_loss_nats": 1e-5}
     for name, values in measure_rows(logits, targets).items():
         np.testing.assert_allclose(getattr(engine, name), values, rtol=0, atol=limits.get(name, 2e-6), err_msg=name)
-    ladder = temperature_ladder(z)
-    np.testing.assert_allclose(ladder, temperature_sums(logits), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(measured.ladder, temperature_sums(logits), rtol=0, atol=1e-5)
     bins = probability_bins(logits, targets, documents, DOCUMENTS)
     engine_bins = np.zeros((3, DOCUMENTS, HistogramBins().count))
     np.add.at(engine_bins, (slice(None), documents), spread.numpy())

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lossprobe.compiler import compiled_loop, numba
+from lossprobe.compiler import compiled_loop
 from lossprobe.exponential import LEAST, exponential
 from lossprobe.instructions import PAIRS, WIDE, add_pair, bits_of_float32, float32_of_bits, put_pairs
 
@@ -24,7 +24,7 @@ CHUNK = 128
 LANES = 8  # copies of each bin: neighbouring entries often share a bin, and adding twice to one place has to wait
 STEP = 64  # entries among which the first of a value is looked for together
 ZERO, ONE, MASKED = np.float32(0.0), np.float32(1.0), np.float32(-np.inf)
-NOTHING = np.int32(-0x7F800001)  # the int32 that `_ordered` makes of `MASKED`
+NOTHING = np.int32(-0x7F800001)  # the int32 that `ordered` makes of `MASKED`
 SMALL = np.float32(2.0**-16)  # factor of sums: those of the lowest logits are no float32
 # Numbers below are not squared: squares below 2^(-126) are no normal float32, and slow to compute.
 SMALLEST_SQUARED = np.float32(2.0**-62)
@@ -38,7 +38,7 @@ _compiled = compiled_loop(fastmath=REORDERED)
 
 
 @_compiled
-def _ordered(bits: Any) -> Any:
+def ordered(bits: Any) -> Any:
     """Return int32 that have the order of the float32 of some bits; applied twice, the bits."""
     return np.int32(bits ^ (np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
@@ -52,12 +52,12 @@ def _compare(z: Any, value: Any) -> tuple[Any, Any, Any, Any]:
     """
     largest, larger, equal, masked = NOTHING, ZERO, ZERO, ZERO
     for i in range(z.size):
-        number = _ordered(bits_of_float32(z[i])) if z[i] == z[i] else NOTHING
+        number = ordered(bits_of_float32(z[i])) if z[i] == z[i] else NOTHING
         largest = number if number > largest else largest
         larger += ONE if z[i] > value else ZERO
         equal += ONE if z[i] == value else ZERO
         masked += ONE if z[i] == MASKED else ZERO
-    return float32_of_bits(_ordered(largest)), larger, equal, masked
+    return float32_of_bits(ordered(largest)), larger, equal, masked
 
 
 @_compiled
@@ -178,7 +178,7 @@ def _emptied(numbers: Any) -> Any:
 
 
 @_compiled
-def _join(lanes: Any, bins: Any) -> None:
+def join(lanes: Any, bins: Any) -> None:
     """Fill in bins[0] and bins[1], the sums of what the lanes hold."""
     total = lanes[0]
     for lane in range(1, LANES):
@@ -215,50 +215,57 @@ def _fill_bins(z: Any, weight: Any, line: tuple[Any, Any, Any, Any], target: int
         _fill_chunk(last, last_weights, line, room, z.size - whole)
         if target >= whole:
             bins[2, place[target - whole] % count] = 1.0
-    _join(lanes, bins)
+    join(lanes, bins)
     return total + _emptied(spread)
 
 
 @_compiled
-def _measure_row(z: Any, target: Any, per_nat: Any, weight: Any, found: Any, bins: Any) -> None:
-    """Fill in one row of `measure_rows`, with the formulas of `statistics`."""
-    top32, top_id, second, rank, ties, masked = _visit(z, z[target])
-    top = np.float64(top32)
-    others, shifted, squares, plain = _weigh_row(z, top32, top_id, weight)
+def line_of_bins(top: Any, sums: Any, per_nat: Any, bins: int) -> tuple[Any, Any, Any, Any]:
+    """Return `line` of `_fill_chunk`, by the largest logit and the sums of `_weigh_row`."""
+    mean, log_sum = sums[1] * (1.0 / (1.0 + sums[0])), math.log1p(sums[0])
+    return top, np.float32(mean), np.float32(bins - per_nat * log_sum), np.float32(per_nat)
+
+
+@_compiled
+def fill_found(logits: Any, sums: Any, spread: Any, counts: Any, found: Any) -> None:
+    """Fill in the statistics of a row, with the formulas of `statistics`.
+
+    Args:
+        logits: float32, the largest, the target's, and the largest other than the largest.
+        sums: of `_weigh_row`.
+        spread: Σ w (s − mean)², with the mean rounded to float32.
+        counts: rank, ties, index of the largest, number of −inf, number of entries, and whether the target is largest.
+        found: float64 [12], overwritten.
+    """
+    top, target, second = np.float64(logits[0]), np.float64(logits[1]), np.float64(logits[2])
+    others, shifted, squares, plain = sums
+    rank, ties, top_id, masked, size, is_top = counts
     log_sum = math.log1p(others)
     log_z, scale = top + log_sum, 1.0 / (1.0 + others)
     mean = shifted * scale
-    mean32, first = np.float32(mean), np.float32(bins.shape[1] - per_nat * log_sum)
-    spread = _fill_bins(z, weight, (top32, mean32, first, np.float32(per_nat)), target, bins)
-    bins[1] *= scale
-    below = np.float64(z[target]) - top
+    below = target - top
     found[0] = log_sum - below  # loss_nats
     found[1] = rank
     found[2] = ties
     found[3] = log_sum - mean  # entropy_nats
-    variance = spread * scale - (mean - mean32) ** 2
+    variance = spread * scale - (mean - np.float32(mean)) ** 2
     found[4] = 0.0 if variance < 0.0 else variance  # varentropy
     found[5] = top_id
     found[6] = scale  # top_prob
-    found[7] = top - np.float64(second) if target == top_id else below  # margin_nats
+    found[7] = top - second if is_top else below  # margin_nats
     found[8] = log_z
-    found[9] = log_sum - plain / (z.size - masked)  # uniform_loss_nats
+    found[9] = log_sum - plain / (size - masked)  # uniform_loss_nats
     found[10] = (squares + 1.0) * scale * scale  # sum_p2
     found[11] = masked
 
 
-@compiled_loop(parallel=True, fastmath=REORDERED)
-def measure_rows(z: Any, targets: Any, per_nat: float, scratch: Any, found: Any, bins: Any) -> None:
-    """Compute the statistics of every row, and the histogram of its probabilities.
-
-    Args:
-        z: float32 [N, V], logits.
-        targets: int64 [N], each below V.
-        per_nat: number of bins in one nat of log p.
-        scratch: float32 [threads, V], overwritten.
-        found: float64 [N, 12], filled with the fields of `RowStatistics` in their order.
-        bins: float64 [N, 3, B], zeros; filled with the number of entries, their sum of p and the number of targets.
-    """
-    for part in numba.prange(len(scratch)):
-        for row in range(part, len(z), len(scratch)):
-            _measure_row(z[row], targets[row], per_nat, scratch[part], found[row], bins[row])
+@_compiled
+def measure_row(z: Any, target: Any, per_nat: Any, weight: Any, found: Any, bins: Any) -> Any:
+    """Fill in one row of `row_loops.measure_rows`, and return the largest logit."""
+    top, top_id, second, rank, ties, masked = _visit(z, z[target])
+    sums = _weigh_row(z, top, top_id, weight)
+    spread = _fill_bins(z, weight, line_of_bins(top, sums, per_nat, bins.shape[1]), target, bins)
+    bins[1] *= 1.0 / (1.0 + sums[0])
+    counts = (rank, ties, top_id, masked, z.size, target == top_id)
+    fill_found((top, z[target], second), sums, spread, counts, found)
+    return top

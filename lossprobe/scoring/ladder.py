@@ -10,15 +10,12 @@ from functools import cache
 import torch
 
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES, STEPS_PER_OCTAVE
-from lossprobe.scoring import compiled
 from lossprobe.scoring.accelerated import fused_module
 from lossprobe.scoring.ladder_kernels import OCTAVES
 
 
 def temperature_ladder(logits: torch.Tensor) -> torch.Tensor:
-    """Return log-sum-exp(z / T) of each row for each temperature of the ladder.
-
-    Halving T squares exp(z / T), so four exponentials of each entry and repeated squaring give all temperatures.
+    """Return log-sum-exp(z / T) of each row for each temperature of the ladder; `compiled` does it faster on a CPU.
 
     Args:
         logits: [N, V] in any float dtype; −inf entries are legal.
@@ -26,11 +23,29 @@ def temperature_ladder(logits: torch.Tensor) -> torch.Tensor:
     Returns:
         float64 [N, 17], in the order of `LADDER_TEMPERATURES`.
     """
+    temperatures, fused = hottest_temperatures(), fused_module(logits.device, logits.dtype, logits.shape[-1])
+    sums = ladder_sums(logits, temperatures) if fused is None else fused.ladder_sums(logits, temperatures)
+    return log_sums(logits.amax(dim=-1), sums)
+
+
+def hottest_temperatures() -> list[float]:
+    """Return the four hottest temperatures of the ladder, the hottest first.
+
+    Halving T squares exp(z / T), so four exponentials of each entry and repeated squaring give all temperatures.
+    """
+    return list(LADDER_TEMPERATURES[: -STEPS_PER_OCTAVE - 1 : -1])
+
+
+def log_sums(tops: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
+    """Return the ladder of N rows, float64 [N, 17].
+
+    Args:
+        tops: [N], the largest logit of each row.
+        sums: what `ladder_sums` returns for `hottest_temperatures`.
+    """
     # The four hottest temperatures, halved four times, make 20; the ladder has the 17 hottest of them.
-    hottest = list(LADDER_TEMPERATURES[: -STEPS_PER_OCTAVE - 1 : -1])
-    tops = logits.amax(dim=-1)
-    coldest_first = _sums(logits, tops, hottest).transpose(1, 2).flatten(1).flip(1)[:, -len(LADDER_TEMPERATURES) :]
-    return tops[:, None].double() / _temperatures(logits.device) + coldest_first.log()
+    coldest_first = sums.transpose(1, 2).flatten(1).flip(1)[:, -len(LADDER_TEMPERATURES) :]
+    return tops[:, None].double() / _temperatures(tops.device) + coldest_first.log()
 
 
 @cache
@@ -39,21 +54,18 @@ def _temperatures(device: torch.device) -> torch.Tensor:
     return torch.tensor(LADDER_TEMPERATURES, dtype=torch.float64, device=device)
 
 
-def _sums(logits: torch.Tensor, tops: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
-    """Return the sums of `compiled.ladder_sums` by the fastest way on the device of the logits."""
-    if logits.device.type == "cpu":
-        return compiled.ladder_sums(logits, tops, temperatures)
-    fused = fused_module(logits.device, logits.dtype, logits.shape[-1])
-    if fused is None:
-        return ladder_sums(logits, tops, temperatures)
-    sums: torch.Tensor = fused.ladder_sums(logits, temperatures)
-    return sums
+def ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
+    """Return Σ exp((z − max z) / T) of each row z, for each temperature and its half, quarter, eighth and sixteenth.
 
+    Args:
+        logits: [N, V] in any float dtype; −inf entries are legal.
+        temperatures: the temperatures before halving.
 
-def ladder_sums(logits: torch.Tensor, tops: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
-    """Return the sums of `compiled.ladder_sums`, computed by torch on any device."""
+    Returns:
+        float64 [N, number of temperatures, 5]; the last axis is T, T/2, T/4, T/8, T/16.
+    """
     z = logits.float()
-    shifted = z - tops.float()[:, None]
+    shifted = z - z.amax(dim=-1, keepdim=True)
     sums = []
     for temperature in temperatures:
         power = (shifted / temperature).exp_()

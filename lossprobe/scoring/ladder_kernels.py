@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from lossprobe.compiler import compiled_loop, numba
+from lossprobe.compiler import compiled_loop
 from lossprobe.exponential import FUSED, LEAST_OF_TWO, power_of_two
 from lossprobe.instructions import WIDE
 from lossprobe.scoring.kernels import REORDERED, ZERO
 
 BLOCK = 1024 if WIDE else 512  # entries whose sums are float32: at most 64 in each lane of a vector
-OCTAVES = 5  # temperatures T, T/2, … T/16 whose sums `ladder_sums` makes from one set of exponentials
+OCTAVES = 5  # temperatures T, T/2, … T/16 whose sums `add_ladder` makes from one set of exponentials
 # Numbers below are not squared twice: results below 2^(-126) are no normal float32, and slow to compute.
 SMALLEST = np.float32(2.0**-31)
 
@@ -61,27 +61,27 @@ def _shift(z: Any, top: Any, least: Any, out: Any) -> None:
         out[i] = least if s < least else s
 
 
-@compiled_loop(parallel=True, fastmath=REORDERED)
-def ladder_sums(z: Any, tops: Any, factors: Any, sums: Any) -> None:
-    """Add Σ 2^((z − top) · 2ʲ · factor) over each row z to `sums`, for j from 0 to 4.
+@compiled_loop(fastmath=REORDERED)
+def add_ladder(z: Any, top: Any, factors: Any, room: Any, sums: Any) -> None:
+    """Add Σ 2^((z − top) · 2ʲ · factor) over a row z to `sums`, for j from 0 to 4.
 
     Powers so small that no sum shows them count as more than they are, since numbers below 2⁻¹²⁶ are slow to compute:
     up to 2⁻⁶² each, where the top adds 1.
 
     Args:
-        z: float32 [N, V], logits.
-        tops: float32 [N], the largest of each row.
+        z: float32 [V], logits.
+        top: float32, the largest of them.
         factors: float32 [F], inverse temperatures, times log₂ e; the largest is at most twice the smallest.
-        sums: float64 [N, F, 5], zeros; filled.
+        room: two float32 [BLOCK], overwritten.
+        sums: float64 [F, 5].
     """
-    for row in numba.prange(len(z)):
-        shifted, power = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.float32)
-        least = LEAST_OF_TWO / factors.max()
-        for start in range(0, z.shape[1], BLOCK):
-            block = z[row, start : start + BLOCK]
-            _shift(block, tops[row], least, shifted)
-            for at in range(len(factors)):
-                _powers(shifted[: block.size], factors[at], power)
-                found = _power_sums(power[: block.size])
-                for step in range(OCTAVES):
-                    sums[row, at, step] += found[step]
+    shifted, power = room
+    least = LEAST_OF_TWO / factors.max()
+    for start in range(0, z.size, BLOCK):
+        size = min(BLOCK, z.size - start)
+        _shift(z[start : start + size], top, least, shifted)
+        for at in range(len(factors)):
+            _powers(shifted[:size], factors[at], power)
+            found = _power_sums(power[:size])
+            for step in range(OCTAVES):
+                sums[at, step] += found[step]

@@ -56,6 +56,22 @@ class RowStatistics:
 
 
 @dataclass(frozen=True)
+class MeasuredRows:
+    """Everything that is measured of N rows of logits.
+
+    Attributes:
+        statistics: of each row.
+        histogram: [3, N, bins], of the probabilities of each row: float64 as of `histogram.probability_histogram`, or
+            int64 as of `HistogramBins.from_whole`.
+        ladder: float64 [S, 17], the temperature ladder of the sampled rows; see `ladder.temperature_ladder`.
+    """
+
+    statistics: RowStatistics
+    histogram: torch.Tensor
+    ladder: torch.Tensor
+
+
+@dataclass(frozen=True)
 class CentredRows:
     """N rows of logits, centred on their largest entries, with their softmax weights.
 

@@ -126,15 +126,16 @@ def stand_in_for_numba() -> str:
             find_attention=lambda *_: nullcontext(),
         )  # fmt: skip
         sys.modules |= {each.__name__: each for each in (kernels, compiled, attention)}
-        from lossprobe.scoring import ladder
         from lossprobe.scoring.histogram import probability_histogram
-        from lossprobe.scoring.statistics import row_statistics
+        from lossprobe.scoring.ladder import temperature_ladder
+        from lossprobe.scoring.statistics import MeasuredRows, row_statistics
 
-        def measure_rows(logits: Any, targets: Any, bins: Any, workspace: Any) -> Any:
+        def measure_rows(logits: Any, targets: Any, sampled: Any, bins: Any, workspace: Any) -> MeasuredRows:
             measured, centred = row_statistics(logits, targets, workspace)
-            return measured, probability_histogram(centred, targets, bins)
+            histogram = probability_histogram(centred, targets, bins)
+            return MeasuredRows(measured, histogram, temperature_ladder(logits[sampled]))
 
-        vars(compiled).update(measure_rows=measure_rows, ladder_sums=ladder.ladder_sums)
+        vars(compiled).update(measure_rows=measure_rows)
         return f"numba ({type(error).__name__}: {error})"[:200]
     return ""
 

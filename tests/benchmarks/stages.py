@@ -53,8 +53,7 @@ def share_of_stages(ours: Any) -> str:
         mock.patch.object(prepared, "write_plan", clock.timed("tokenize and plan", prepared.write_plan)),
         mock.patch.object(RunStore, "write_part", clock.timed("write", RunStore.write_part)),
         mock.patch.object(measure, "run_head", clock.timed("rows", measure.run_head)),
-        mock.patch.object(head, "measure_chunk", clock.timed("statistics", head.measure_chunk)),
-        mock.patch.object(head, "temperature_ladder", clock.timed("ladder", head.temperature_ladder)),
+        mock.patch.object(head, "measure_chunk", clock.timed("statistics and ladder", head.measure_chunk)),
     ):
         start = time.perf_counter()
         tokens = ours.score(checkpoint=checkpoint)

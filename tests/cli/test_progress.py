@@ -18,14 +18,14 @@ from lossprobe.compiling import tell_of_compiling
 from lossprobe.passes.known_text import KnownText, text_sha256
 from lossprobe.passes.score import score as scoring
 from lossprobe.plan.options import ScoreOptions
-from lossprobe.scoring import kernels
+from lossprobe.scoring import row_loops
 from lossprobe.text.documents import StringSource
 
 
 @pytest.fixture
 def uncompiled(monkeypatch):
     """Loops that are kept nowhere, as on a new machine; a short one is enough."""
-    kept = kernels.measure_rows
+    kept = row_loops.measure_rows
 
     @numba.njit
     def first(found):
@@ -35,11 +35,11 @@ def uncompiled(monkeypatch):
     def second(found):
         return found.size + 1
 
-    def measure_rows(z, targets, per_nat, scratch, found, bins):
-        assert (first(found), second(found)) == (found.size, found.size + 1)
-        kept(z, targets, per_nat, scratch, found, bins)
+    def measure_rows(z, *others):
+        assert (first(z), second(z)) == (z.size, z.size + 1)
+        kept(z, *others)
 
-    monkeypatch.setattr(kernels, "measure_rows", measure_rows)
+    monkeypatch.setattr(row_loops, "measure_rows", measure_rows)
 
 
 def score(folder, text, *arguments: str) -> int:

@@ -25,7 +25,7 @@ from lossprobe.scoring import accelerated, head, ladder, measure, scorer
 from lossprobe.scoring.histogram import MASS_BITS, HistogramBins, probability_histogram
 from lossprobe.scoring.measure import PassOptions
 from lossprobe.scoring.scorer import score_part
-from lossprobe.scoring.statistics import Workspace, row_statistics
+from lossprobe.scoring.statistics import MeasuredRows, Workspace, row_statistics
 
 BINS = HistogramBins()
 CASES = fused_cases.cases()
@@ -188,9 +188,7 @@ class FakeFused:
         return statistics, whole
 
     def ladder_sums(self, logits, temperatures):
-        return ladder.ladder_sums(logits, logits.amax(dim=-1), temperatures) * (
-            1.0001 if self.wrong == "ladder" else 1.0
-        )
+        return ladder.ladder_sums(logits, temperatures) * (1.0001 if self.wrong == "ladder" else 1.0)
 
 
 @pytest.fixture
@@ -251,7 +249,12 @@ TEXTS = ["abcabcabd, and zebras. " * 9, "short"]
 def test_whole_histograms_of_batches_are_added_up(monkeypatch):
     rows = part(TEXTS)
     expected = score_part(checkpoint(SmallModel()), rows, 0, PassOptions(3))
-    monkeypatch.setattr(head, "measure_chunk", lambda *given: FakeFused().measure_rows(*given[:3]))
+
+    def measure_chunk(logits, targets, sampled, bins, _):
+        measured = FakeFused().measure_rows(logits, targets, bins)
+        return MeasuredRows(*measured, ladder.temperature_ladder(logits[sampled]))
+
+    monkeypatch.setattr(head, "measure_chunk", measure_chunk)
     found = score_part(checkpoint(SmallModel()), rows, 0, PassOptions(3, chunk_rows=5))
     np.testing.assert_array_equal(found.histogram[0].sum(-1), expected.histogram[0].sum(-1))
     np.testing.assert_array_equal(found.histogram[2], expected.histogram[2])

@@ -12,7 +12,7 @@ from float64_statistics import assert_close, reference
 from torch.nn import functional
 
 from lossprobe.plan.part_scores import LADDER_TEMPERATURES
-from lossprobe.scoring import compiled, kernels, ladder
+from lossprobe.scoring import compiled, kernels
 from lossprobe.scoring.histogram import HistogramBins, probability_histogram
 from lossprobe.scoring.ladder import temperature_ladder
 from lossprobe.scoring.statistics import Workspace, row_statistics
@@ -28,7 +28,8 @@ def by_tensors(rows, targets, workspace):
 
 def by_compiled_loops(rows, targets, workspace):
     """What runs on a CPU."""
-    return compiled.measure_rows(rows, targets, BINS, workspace)
+    measured = compiled.measure_rows(rows, targets, torch.zeros(len(rows), dtype=torch.bool), BINS, workspace)
+    return measured.statistics, measured.histogram
 
 
 @pytest.fixture(params=[by_tensors, by_compiled_loops])
@@ -244,7 +245,7 @@ def test_compiled_loops_refuse_a_target_that_is_no_entry():
     """They write to memory unchecked: an id from a damaged plan must not get there."""
     for target in (-1, 5):
         with pytest.raises(IndexError, match="none of the 5 entries"):
-            compiled.measure_rows(torch.zeros((1, 5)), torch.tensor([target]), BINS, Workspace())
+            by_compiled_loops(torch.zeros((1, 5)), torch.tensor([target]), Workspace())
 
 
 def test_without_a_place_for_compiled_code_it_is_compiled_anew(monkeypatch):
@@ -269,13 +270,91 @@ def test_rows_that_are_not_contiguous(measure):
     assert torch.equal(measure(rows.T, targets)[0].loss_nats, measure(rows.T.contiguous(), targets)[0].loss_nats)
 
 
+def ladder_by_compiled_loops(rows):
+    """What runs on a CPU."""
+    targets, sampled = torch.zeros(len(rows), dtype=torch.long), torch.ones(len(rows), dtype=torch.bool)
+    return compiled.measure_rows(rows, targets, sampled, BINS, Workspace()).ladder
+
+
+COUNTED = compiled.LEAST_COUNTED
+
+
+def rows_of_16_bits(dtype, vocab: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows of all kinds: ordinary ones, masked ones, zeros of both signs, one value only, huge and tiny ones."""
+    generator = torch.Generator().manual_seed(vocab)
+    rows = (torch.randn((16, vocab), generator=generator) * scale).to(dtype)
+    targets = torch.randint(vocab, (16,), generator=generator)
+    rows[1, ::3] = -torch.inf
+    rows[1, targets[1]] = 1.0
+    rows[2] = -rows[2].abs()
+    rows[2, 5::7], rows[2, 2::7] = 0.0, -0.0  # the top, and equal to each other
+    rows[3] = rows[3, 0]
+    rows[4] = torch.finfo(dtype).min
+    rows[4, targets[4]] = 2.0
+    rows[5, :99] = torch.finfo(dtype).smallest_normal / 4  # subnormal
+    rows[6] = -torch.inf
+    rows[6, 7] = 3.0
+    targets[6] = 7
+    rows[7, 1] = 60.0  # a confident row, right and wrong
+    rows[8, 1] = 60.0
+    targets[7] = 1
+    rows[9, -1] = rows[9].amax()  # the top twice
+    rows[10] = torch.arange(vocab).to(torch.int32).to(dtype) / vocab
+    return rows, targets
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("vocab", [COUNTED, COUNTED + 1, 50_257])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 12.0])
+def test_counted_rows_agree_with_float64(dtype, vocab, scale):
+    rows, targets = rows_of_16_bits(dtype, vocab, scale)
+    assert compiled.is_counted(rows)
+    sampled = torch.arange(len(rows)) % 3 < 2
+    measured = compiled.measure_rows(rows, targets, sampled, BINS, Workspace())
+    assert_close(measured.statistics, reference(rows, targets))
+    for index, temperature in enumerate(LADDER_TEMPERATURES):
+        expected = torch.logsumexp(rows[sampled].double() / temperature, -1)
+        torch.testing.assert_close(measured.ladder[:, index], expected, atol=2e-6, rtol=2e-7)
+    one_by_one = compiled.measure_rows(rows.float(), targets, sampled, BINS, Workspace())
+    moved = (measured.histogram.cumsum(-1) - one_by_one.histogram.cumsum(-1)).abs().amax(dim=(1, 2))
+    # Rounding may move a number over an edge, with all entries that equal it.
+    assert (moved <= torch.tensor([vocab / 40, 1e-3, 1.0])).all(), moved
+    assert measured.histogram[0].sum(-1).tolist() == [vocab] * len(rows)
+    torch.testing.assert_close(measured.histogram[1].sum(-1), torch.ones(len(rows)).double(), atol=1e-6, rtol=0)
+
+
+def test_a_counted_row_leaves_nothing_to_the_next():
+    rows, targets = rows_of_16_bits(torch.bfloat16, COUNTED, 3.0)
+    rows[0, 3] = torch.nan
+    sampled = torch.ones(len(rows), dtype=torch.bool)
+    together = compiled.measure_rows(rows, targets, sampled, BINS, Workspace())
+    for at in range(len(rows)):
+        own = slice(at, at + 1)
+        alone = compiled.measure_rows(rows[own], targets[own], sampled[own], BINS, Workspace())
+        assert torch.equal(alone.histogram.nan_to_num(), together.histogram[:, own].nan_to_num())
+        assert torch.equal(alone.statistics.log_z.nan_to_num(), together.statistics.log_z[own].nan_to_num())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_counted_rows_of_numbers_that_are_none(dtype):
+    rows = torch.zeros((5, COUNTED), dtype=dtype)
+    rows[0, 5] = torch.nan
+    rows[1, 5] = torch.inf
+    rows[2] = -torch.inf
+    rows[3, 9] = -torch.inf
+    rows[4] = torch.nan
+    targets = torch.tensor([0, 0, 0, 9, 0])
+    loss = by_compiled_loops(rows, targets, Workspace())[0].loss_nats
+    assert not loss.isfinite().any()
+    assert loss[3] == torch.inf
+
+
 @pytest.mark.parametrize("vocab", [40, 1300])
-@pytest.mark.parametrize("sums", [ladder.ladder_sums, compiled.ladder_sums])
-def test_ladder_agrees_with_float64(monkeypatch, vocab, sums):
-    monkeypatch.setattr(compiled, "ladder_sums", sums)
+@pytest.mark.parametrize("ladder", [temperature_ladder, ladder_by_compiled_loops])
+def test_ladder_agrees_with_float64(vocab, ladder):
     rows = torch.randn((30, vocab), generator=torch.Generator().manual_seed(11)) * 8
     rows[:3, 30:] = -torch.inf
-    values = temperature_ladder(rows)
+    values = ladder(rows)
     assert values.shape == (30, 17)
     assert len(LADDER_TEMPERATURES) == 17
     assert LADDER_TEMPERATURES[8] == 1.0
