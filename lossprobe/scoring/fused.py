@@ -56,7 +56,7 @@ def measure_rows(
 
 
 def ladder_sums(logits: torch.Tensor, temperatures: list[float], tile: int = LADDER_TILE) -> torch.Tensor:
-    """Return the sums of `compiled.ladder_sums`, computed on the GPU that holds the logits."""
+    """Return the sums of `ladder.ladder_sums`, computed on the GPU that holds the logits."""
     logits = logits if logits.stride(-1) == 1 else logits.contiguous()
     factors = _factors(tuple(temperatures), logits.device)
     sums = logits.new_empty((len(logits), len(factors), OCTAVES), dtype=torch.float64)
