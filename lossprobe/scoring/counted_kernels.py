@@ -13,7 +13,7 @@ import numpy as np
 
 from lossprobe.compiler import compiled_loop
 from lossprobe.exponential import LEAST, LEAST_OF_TWO, exponential, power_of_two
-from lossprobe.instructions import add_pair, bits_of_float32, float32_of_bits, product_sum
+from lossprobe.instructions import add_pair, bits_of_float32, float32_of_bits
 from lossprobe.scoring.kernels import (
     LANES,
     MASKED,
@@ -21,12 +21,13 @@ from lossprobe.scoring.kernels import (
     REORDERED,
     STEP,
     ZERO,
+    bin_of,
     fill_found,
     join,
     line_of_bins,
     ordered,
 )
-from lossprobe.scoring.ladder_kernels import OCTAVES, SMALLEST
+from lossprobe.scoring.ladder_kernels import OCTAVES, SMALLEST, shift
 
 CODES = 1 << 16
 SIGN = 1 << 15
@@ -178,14 +179,6 @@ def _weigh(number: Any, times: Any, top: Any, weight: Any) -> tuple[float, float
 
 
 @_compiled
-def _bin_of(s: Any, line: Any, count: Any) -> Any:
-    """Return the bin of an entry, as `kernels` has it."""
-    x, last = product_sum(line[3], s, line[2]), np.float32(count - 1)
-    x = x if x > ZERO else ZERO  # also puts NaN into bin 0
-    return np.int32(x if x < last else last)
-
-
-@_compiled
 def _fill_bins(number: Any, times: Any, weight: Any, line: Any, bins: Any) -> float:
     """Add to the bin of each number how often it was counted, to bins[0], and its weight as often, to bins[1].
 
@@ -201,7 +194,7 @@ def _fill_bins(number: Any, times: Any, weight: Any, line: Any, bins: Any) -> fl
         part = np.float64(times[i]) * np.float64(weight[i])
         spread += part * from_mean * from_mean
         pairs[i, 0], pairs[i, 1] = np.float64(times[i]), part
-        place[i] = _bin_of(s, line, count) + np.int32(i & (LANES - 1)) * np.int32(count)
+        place[i] = bin_of(s, line, count) + np.int32(i & (LANES - 1)) * np.int32(count)
     for i in range(number.size):
         add_pair(lanes, pairs, place[i], i)
     join(lanes, bins)
@@ -210,7 +203,10 @@ def _fill_bins(number: Any, times: Any, weight: Any, line: Any, bins: Any) -> fl
 
 @_compiled
 def _power_sums(shifted: Any, times: Any, factor: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Return Σ 2^(s · 2ʲ · factor) over the entries of a group, j from 0 to 4; `ladder_kernels` has the limits."""
+    """Return Σ 2^(s · 2ʲ · factor) over the entries of a group, j from 0 to 4; `ladder_kernels` has the limits.
+
+    The squares are written out as there: LLVM rounds them otherwise where both loops get them from one function.
+    """
     sum1, sum2, sum4, sum8, sum16 = ZERO, ZERO, ZERO, ZERO, ZERO
     for i in range(shifted.size):
         x = power_of_two(shifted[i], factor)
@@ -234,9 +230,7 @@ def _add_ladder(number: Any, times: Any, top: Any, factors: Any, sums: Any) -> N
     shifted, least = np.empty(GROUP, np.float32), LEAST_OF_TWO / factors.max()
     for start in range(0, number.size, GROUP):
         size = min(GROUP, number.size - start)
-        for i in range(size):
-            s = number[start + i] - top
-            shifted[i] = least if s < least else s
+        shift(number[start : start + size], top, least, shifted)
         for at in range(len(factors)):
             found = _power_sums(shifted[:size], times[start : start + size], factors[at])
             for step in range(OCTAVES):
@@ -268,7 +262,7 @@ def measure_counted_row(codes: Any, pick: Any, scales: Any, room: Any, out: Any)
     line = line_of_bins(top, weights, scales[0], bins.shape[1])
     spread = _fill_bins(number, times, weight, line, bins)
     bins[1] *= 1.0 / (1.0 + weights[0])
-    bins[2, _bin_of(target - top, line, bins.shape[1])] = 1.0
+    bins[2, bin_of(target - top, line, bins.shape[1])] = 1.0
     second = top if same > 1.0 else _largest(number, top)
     counts = (larger, equal, top_id, masked, codes.size, top_id == pick[0])
     fill_found((top, target, second), weights, spread, counts, found)

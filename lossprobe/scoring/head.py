@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from lossprobe.checkpoint.interface import Checkpoint
+from lossprobe.plan.part_scores import LADDER_TEMPERATURES
 from lossprobe.scoring import compiled
 from lossprobe.scoring.accelerated import fused_module
 from lossprobe.scoring.histogram import HistogramBins, probability_histogram
@@ -115,6 +116,9 @@ def measure_chunk(
     else:
         statistics, histogram = fused.measure_rows(logits, targets, bins)
     picked = torch.nonzero(sampled).flatten()
+    if not len(picked):
+        nothing = torch.empty((0, len(LADDER_TEMPERATURES)), dtype=torch.float64, device=device)
+        return MeasuredRows(statistics, histogram, nothing)
     some = logits if len(picked) == len(logits) else logits[upload(picked, device)]
     return MeasuredRows(statistics, histogram, temperature_ladder(some))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from lossprobe.compiler import compiled_loop
 from lossprobe.exponential import LEAST, exponential
-from lossprobe.instructions import PAIRS, WIDE, add_pair, bits_of_float32, float32_of_bits, put_pairs
+from lossprobe.instructions import PAIRS, WIDE, add_pair, bits_of_float32, float32_of_bits, product_sum, put_pairs
 
 BLOCK = 512 if WIDE else 256  # entries whose sums are float32: at most 32 in each lane of a vector
 VISITED = 2048  # entries whose largest is found together
@@ -137,10 +137,19 @@ def _weigh_row(z: Any, top: Any, top_id: int, weight: Any) -> tuple[float, float
 
 
 @_compiled
+def bin_of(s: Any, line: Any, bins: int) -> Any:
+    """Return the bin of an entry s = z − top: first + per_nat · s, clipped to 0 … number of bins − 1.
+
+    It is computed in float32, rounded by 2e-5 of a bin; `line` is that of `_fill_chunk`.
+    """
+    x, last = product_sum(line[3], s, line[2]), np.float32(bins - 1)
+    x = x if x > ZERO else ZERO  # also puts NaN into bin 0
+    return np.int32(x if x < last else last)
+
+
+@_compiled
 def _fill_chunk(z: Any, weight: Any, line: Any, room: Any, used: int) -> None:
     """Add up to `CHUNK` entries to their bins in each lane, and their w (s − mean)² to `spread`, with s = z − top.
-
-    The bin of an entry is first + per_nat · s, clipped to 0 … number of bins − 1, in float32: rounded by 2e-5 of a bin.
 
     Args:
         z: `CHUNK` entries.
@@ -150,17 +159,13 @@ def _fill_chunk(z: Any, weight: Any, line: Any, room: Any, used: int) -> None:
             their places in `lanes`; pairs float64 [CHUNK, 2], overwritten; spread float32 [CHUNK].
         used: number of entries that are used.
     """
-    top, mean, first, per_nat = line
     lanes, place, pairs, spread = room
     bins = lanes.shape[1] // 2
-    last = np.float32(bins - 1)
     for i in range(CHUNK):
-        s = z[i] - top
-        from_mean = (LEAST if s < LEAST else s) - mean  # 0 times infinity would be NaN
+        s = z[i] - line[0]
+        from_mean = (LEAST if s < LEAST else s) - line[1]  # 0 times infinity would be NaN
         spread[i] += weight[i] * from_mean * from_mean
-        x = first + per_nat * s
-        x = x if x > ZERO else ZERO  # also puts NaN into bin 0
-        place[i] = np.int32(x if x < last else last) + np.int32(i & (LANES - 1)) * np.int32(bins)
+        place[i] = bin_of(s, line, bins) + np.int32(i & (LANES - 1)) * np.int32(bins)
     for i in range(0, CHUNK, PAIRS):
         put_pairs(pairs, weight, i)
     for i in range(used):

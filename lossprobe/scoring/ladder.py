@@ -23,9 +23,10 @@ def temperature_ladder(logits: torch.Tensor) -> torch.Tensor:
     Returns:
         float64 [N, 17], in the order of `LADDER_TEMPERATURES`.
     """
-    temperatures, fused = hottest_temperatures(), fused_module(logits.device, logits.dtype, logits.shape[-1])
-    sums = ladder_sums(logits, temperatures) if fused is None else fused.ladder_sums(logits, temperatures)
-    return log_sums(logits.amax(dim=-1), sums)
+    temperatures, tops = hottest_temperatures(), logits.amax(dim=-1)
+    fused = fused_module(logits.device, logits.dtype, logits.shape[-1])
+    sums = ladder_sums(logits, tops, temperatures) if fused is None else fused.ladder_sums(logits, temperatures)
+    return log_sums(tops, sums)
 
 
 def hottest_temperatures() -> list[float]:
@@ -54,18 +55,19 @@ def _temperatures(device: torch.device) -> torch.Tensor:
     return torch.tensor(LADDER_TEMPERATURES, dtype=torch.float64, device=device)
 
 
-def ladder_sums(logits: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
+def ladder_sums(logits: torch.Tensor, tops: torch.Tensor, temperatures: list[float]) -> torch.Tensor:
     """Return Σ exp((z − max z) / T) of each row z, for each temperature and its half, quarter, eighth and sixteenth.
 
     Args:
         logits: [N, V] in any float dtype; −inf entries are legal.
+        tops: [N], the largest entry of each row.
         temperatures: the temperatures before halving.
 
     Returns:
         float64 [N, number of temperatures, 5]; the last axis is T, T/2, T/4, T/8, T/16.
     """
     z = logits.float()
-    shifted = z - z.amax(dim=-1, keepdim=True)
+    shifted = z - tops.float()[:, None]
     sums = []
     for temperature in temperatures:
         power = (shifted / temperature).exp_()

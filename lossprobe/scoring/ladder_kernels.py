@@ -54,7 +54,7 @@ def _power_sums(power: Any) -> tuple[Any, Any, Any, Any, Any]:
 
 
 @compiled_loop(fastmath=REORDERED)
-def _shift(z: Any, top: Any, least: Any, out: Any) -> None:
+def shift(z: Any, top: Any, least: Any, out: Any) -> None:
     """Fill `out` with z − top, at least `least`, and NaN of NaN."""
     for i in range(z.size):
         s = z[i] - top
@@ -79,7 +79,7 @@ def add_ladder(z: Any, top: Any, factors: Any, room: Any, sums: Any) -> None:
     least = LEAST_OF_TWO / factors.max()
     for start in range(0, z.size, BLOCK):
         size = min(BLOCK, z.size - start)
-        _shift(z[start : start + size], top, least, shifted)
+        shift(z[start : start + size], top, least, shifted)
         for at in range(len(factors)):
             _powers(shifted[:size], factors[at], power)
             found = _power_sums(power[:size])

@@ -316,9 +316,13 @@ def test_counted_rows_agree_with_float64(dtype, vocab, scale):
         expected = torch.logsumexp(rows[sampled].double() / temperature, -1)
         torch.testing.assert_close(measured.ladder[:, index], expected, atol=2e-6, rtol=2e-7)
     one_by_one = compiled.measure_rows(rows.float(), targets, sampled, BINS, Workspace())
-    moved = (measured.histogram.cumsum(-1) - one_by_one.histogram.cumsum(-1)).abs().amax(dim=(1, 2))
-    # Rounding may move a number over an edge, with all entries that equal it.
-    assert (moved <= torch.tensor([vocab / 40, 1e-3, 1.0])).all(), moved
+    moved = (measured.histogram.cumsum(-1) - one_by_one.histogram.cumsum(-1)).abs().amax(dim=-1)
+    # Rounding may move a number that lies at an edge, with all entries that equal it.
+    log_p = torch.log_softmax(rows.double(), -1)
+    place = log_p * BINS.per_nat
+    movable = ((place - place.round()).abs() < 1e-3).double()
+    allowed = [movable.sum(-1), (movable * log_p.exp()).sum(-1) + 1e-6, movable.gather(1, targets[:, None])[:, 0]]
+    assert (moved <= torch.stack(allowed)).all()
     assert measured.histogram[0].sum(-1).tolist() == [vocab] * len(rows)
     torch.testing.assert_close(measured.histogram[1].sum(-1), torch.ones(len(rows)).double(), atol=1e-6, rtol=0)
 
