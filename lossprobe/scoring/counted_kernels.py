@@ -163,8 +163,7 @@ def _weigh(number: Any, times: Any, top: Any, weight: Any) -> tuple[float, float
     The sums leave out one entry of the top, so that they keep their digits when the model is confident, and the last
     one those of −inf.
     """
-    own = np.float64(top - top)  # 0, or NaN if the top is no finite number
-    total, shifted, squares, plain = 0.0, own, 0.0, own
+    total, shifted, squares, plain = 0.0, 0.0, 0.0, 0.0
     for i in range(number.size):
         s = number[i] - top
         w = exponential(s)

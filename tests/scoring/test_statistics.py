@@ -298,6 +298,7 @@ def rows_of_16_bits(dtype, vocab: int, scale: float) -> tuple[torch.Tensor, torc
     rows[7, 1] = 60.0  # a confident row, right and wrong
     rows[8, 1] = 60.0
     targets[7] = 1
+    targets[9] = rows[9].argmax()
     rows[9, -1] = rows[9].amax()  # the top twice
     rows[10] = torch.arange(vocab).to(torch.int32).to(dtype) / vocab
     return rows, targets
